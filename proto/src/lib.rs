@@ -1,0 +1,64 @@
+//! What vault-service and injector-service share: the generated protocol, the words that both must read the same way,
+//! and the chassis ([`serve`]) on which both listen, authenticate and log.
+
+/// Generated from `vault/v1/*.proto`.
+pub mod vault {
+    /// Protobuf package `vault.v1`.
+    #[allow(
+        missing_docs,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("vault.v1");
+    }
+}
+
+/// Generated from `injector/v1/*.proto`.
+pub mod injector {
+    /// Protobuf package `injector.v1`.
+    #[allow(
+        missing_docs,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("injector.v1");
+    }
+}
+
+/// Generated from `aerostack/v1/*.proto`.
+pub mod aerostack {
+    /// Protobuf package `aerostack.v1`.
+    #[allow(
+        missing_docs,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("aerostack.v1");
+    }
+}
+
+// `Debug` of the messages that have sensitive fields.
+include!(concat!(env!("OUT_DIR"), "/redacted.rs"));
+
+/// The protocol's descriptors, custom options included: a `google.protobuf.FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+mod label;
+pub mod origin;
+pub mod page;
+pub mod reason;
+pub mod secret_name;
+pub mod secret_value;
+pub mod serve;
+mod uid;
+
+pub use aerostack::v1::Reason;
+pub use label::{LabelError, ServerName, WorkspaceName};
+pub use origin::{Origin, OriginPattern};
+pub use reason::Refusal;
+pub use secret_name::{DuplicateName, SecretName, SecretNameError, distinct};
+pub use secret_value::{SecretValue, ValueSizeError};
+pub use uid::Uid;

@@ -1,0 +1,259 @@
+//! Origins (RFC 6454): scheme, host and port; and patterns of them, which bind a value to where it may be sent.
+
+use std::fmt;
+
+use url::{Host, Url};
+
+/// Where a request goes: scheme, host and port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    scheme: Scheme,
+    host: Host<String>,
+    port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// Why a text is not an origin, or not a pattern of origins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    /// Not a URL, or not of a scheme that requests are sent to.
+    #[error("an origin is http:// or https:// and a host, with a port when it is not the scheme's own")]
+    NotAnOrigin,
+    /// There is more than an origin.
+    #[error("an origin has no path, query, fragment or user")]
+    MoreThanAnOrigin,
+    /// `*` stands elsewhere than as the whole first label before a name of two labels or more.
+    #[error("a wildcard is `*.` before a domain of at least two labels, such as https://*.example.com")]
+    Wildcard,
+    /// Longer than any host can make it.
+    #[error("an origin has at most 300 characters")]
+    TooLong,
+}
+
+impl Origin {
+    /// The origin of a URL; none when it is neither http nor https, or has no host.
+    pub fn of(url: &Url) -> Option<Self> {
+        let scheme = match url.scheme() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return None,
+        };
+        let host = match url.host()? {
+            Host::Domain(name) => Host::Domain(name.trim_end_matches('.').to_owned()),
+            Host::Ipv4(ip) => Host::Ipv4(ip),
+            Host::Ipv6(ip) => Host::Ipv6(ip),
+        };
+        Some(Self {
+            scheme,
+            host,
+            port: url.port().unwrap_or_else(|| scheme.default_port()),
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, OriginError> {
+        if text.len() > 300 {
+            return Err(OriginError::TooLong);
+        }
+        let url = Url::parse(text).map_err(|_| OriginError::NotAnOrigin)?;
+        let origin = Self::of(&url).ok_or(OriginError::NotAnOrigin)?;
+        let bare = url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && !text.contains(['@', '\\', '\t', '\n', '\r']);
+        if bare {
+            Ok(origin)
+        } else {
+            Err(OriginError::MoreThanAnOrigin)
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.host)?;
+        if self.port == self.scheme.default_port() {
+            Ok(())
+        } else {
+            write!(f, ":{}", self.port)
+        }
+    }
+}
+
+/// An origin, or with `*.` first every origin whose host ends with the rest (of any depth, but not the rest itself).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OriginPattern {
+    origin: Origin,
+    wildcard: bool,
+    text: Box<str>,
+}
+
+impl OriginPattern {
+    /// Reads a pattern: `https://api.github.com`, `https://*.example.com`, `http://127.0.0.1:8080`.
+    pub fn parse(text: &str) -> Result<Self, OriginError> {
+        let (plain, wildcard) = match text.split_once("://*.") {
+            Some((scheme, rest)) => (format!("{scheme}://{rest}"), true),
+            None => (text.to_owned(), false),
+        };
+        if plain.contains('*') {
+            return Err(OriginError::Wildcard);
+        }
+        let origin = Origin::parse(&plain)?;
+        let several_labels = matches!(&origin.host, Host::Domain(name) if name.contains('.'));
+        if wildcard && !several_labels {
+            return Err(OriginError::Wildcard);
+        }
+        let canonical = origin.to_string();
+        let text = if wildcard {
+            canonical.replacen("://", "://*.", 1)
+        } else {
+            canonical
+        };
+        Ok(Self {
+            origin,
+            wildcard,
+            text: text.into(),
+        })
+    }
+
+    /// The pattern in its one canonical spelling.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether requests to `origin` are meant.
+    pub fn matches(&self, origin: &Origin) -> bool {
+        if !self.wildcard {
+            return self.origin == *origin;
+        }
+        let (Host::Domain(suffix), Host::Domain(name)) = (&self.origin.host, &origin.host) else {
+            return false;
+        };
+        self.origin.scheme == origin.scheme
+            && self.origin.port == origin.port
+            && name
+                .strip_suffix(suffix.as_str())
+                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    }
+}
+
+impl fmt::Display for OriginPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Whether a value bound to `patterns` may be sent to `origin`: it is bound to nothing, or one of them matches.
+pub fn allows(patterns: &[OriginPattern], origin: &Origin) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(url: &str) -> Origin {
+        Origin::of(&Url::parse(url).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn patterns_have_one_spelling() {
+        for (given, canonical) in [
+            ("https://api.github.com", "https://api.github.com"),
+            ("HTTPS://API.GitHub.com:443/", "https://api.github.com"),
+            ("https://api.github.com.", "https://api.github.com"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("https://*.Example.com", "https://*.example.com"),
+            ("https://b\u{fc}cher.example", "https://xn--bcher-kva.example"),
+        ] {
+            assert_eq!(OriginPattern::parse(given).unwrap().as_str(), canonical);
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_origin_is_refused() {
+        for text in [
+            "",
+            "api.github.com",
+            "ftp://x.example",
+            "https://",
+            "https://x.example/path",
+            "https://x.example?q",
+            "https://x.example#f",
+            "https://u@x.example",
+            "https://u:p@x.example",
+            "https://*",
+            "https://*.com",
+            "https://*.*.example.com",
+            "https://a.*.example.com",
+            "https://a*.example.com",
+            "*://x.example",
+            "https://*.127.0.0.1",
+            "https://x.example:99999",
+            "https://@x.example",
+            "https://x\n.example",
+        ] {
+            assert!(OriginPattern::parse(text).is_err(), "{text:?}");
+        }
+        assert_eq!(
+            OriginPattern::parse(&format!("https://{}", "x".repeat(1 << 20))),
+            Err(OriginError::TooLong)
+        );
+    }
+
+    #[test]
+    fn a_pattern_matches_its_own_origins_only() {
+        for (pattern, url, matches) in [
+            ("https://api.github.com", "https://api.github.com/user", true),
+            ("https://api.github.com", "https://api.github.com:443/", true),
+            ("https://api.github.com", "https://api.github.com./", true),
+            ("https://api.github.com", "http://api.github.com", false),
+            ("https://api.github.com", "https://api.github.com:8443", false),
+            ("https://api.github.com", "https://evil.api.github.com", false),
+            ("https://*.example.com", "https://a.example.com", true),
+            ("https://*.example.com", "https://a.b.example.com", true),
+            ("https://*.example.com", "https://example.com", false),
+            ("https://*.example.com", "https://evilexample.com", false),
+            ("https://*.example.com", "https://a.example.com.evil.org", false),
+            ("https://*.example.com", "http://a.example.com", false),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/x", true),
+            ("http://127.0.0.1:8080", "http://localhost:8080/x", false),
+        ] {
+            assert_eq!(
+                OriginPattern::parse(pattern).unwrap().matches(&origin(url)),
+                matches,
+                "{pattern} {url}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_bound_to_nothing_may_go_anywhere() {
+        assert!(allows(&[], &origin("http://anywhere.example")));
+        let only = [OriginPattern::parse("https://a.example.com").unwrap()];
+        assert!(!allows(&only, &origin("https://b.example.com")));
+    }
+}

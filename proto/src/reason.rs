@@ -1,0 +1,148 @@
+//! Why a call failed: a closed list of reasons, each with one gRPC code and one HTTP status.
+
+use http::StatusCode;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::Reason;
+
+/// The domain of every `google.rpc.ErrorInfo` that we send.
+pub const ERROR_DOMAIN: &str = "aerostack";
+
+impl Reason {
+    /// The gRPC code of this reason, the same everywhere.
+    pub fn code(self) -> Code {
+        self.row().0
+    }
+
+    /// The HTTP status of this reason on the data plane.
+    pub fn http_status(self) -> StatusCode {
+        self.row().1
+    }
+
+    /// What `ErrorInfo.reason` and `x-aerostack-reason` say: `SECRET_NAME_INVALID`.
+    pub fn name(self) -> &'static str {
+        let name = self.as_str_name();
+        name.strip_prefix("REASON_").unwrap_or(name)
+    }
+
+    /// Whether the same call may succeed later, with nothing changed by the caller.
+    pub fn retryable(self) -> bool {
+        matches!(
+            self.code(),
+            Code::Unavailable | Code::Aborted | Code::DeadlineExceeded
+        )
+    }
+
+    fn row(self) -> (Code, StatusCode) {
+        const INVALID: (Code, StatusCode) = (Code::InvalidArgument, StatusCode::BAD_REQUEST);
+        const NOT_FOUND: (Code, StatusCode) = (Code::NotFound, StatusCode::NOT_FOUND);
+        const EXISTS: (Code, StatusCode) = (Code::AlreadyExists, StatusCode::CONFLICT);
+        const ABORTED: (Code, StatusCode) = (Code::Aborted, StatusCode::CONFLICT);
+        const PRECONDITION: (Code, StatusCode) = (Code::FailedPrecondition, StatusCode::BAD_GATEWAY);
+        const UNAVAILABLE: (Code, StatusCode) = (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE);
+        const EXHAUSTED: (Code, StatusCode) = (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS);
+        const BAD_UPSTREAM: (Code, StatusCode) = (Code::Unavailable, StatusCode::BAD_GATEWAY);
+        const INTERNAL: (Code, StatusCode) = (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR);
+        match self {
+            Self::Unspecified | Self::Internal => INTERNAL,
+            Self::RequestMalformed
+            | Self::WorkspaceNameInvalid
+            | Self::ServerNameInvalid
+            | Self::SecretNameInvalid
+            | Self::SecretNameDuplicate
+            | Self::SecretValueSize
+            | Self::OriginInvalid
+            | Self::FieldMaskInvalid
+            | Self::PageTokenInvalid
+            | Self::ServerInvalid
+            | Self::HostInvalid
+            | Self::TargetInvalid
+            | Self::PathInvalid
+            | Self::BodyInvalid
+            | Self::BodySigned => INVALID,
+            Self::Unauthenticated => (Code::Unauthenticated, StatusCode::UNAUTHORIZED),
+            Self::PermissionDenied | Self::BrowserRefused => (Code::PermissionDenied, StatusCode::FORBIDDEN),
+            Self::WorkspaceNotFound | Self::SecretNotFound | Self::ServerNotFound => NOT_FOUND,
+            Self::WorkspaceExists | Self::ServerExists => EXISTS,
+            Self::RevisionMismatch | Self::Conflict => ABORTED,
+            Self::WorkspaceNotEmpty
+            | Self::WorkspaceReplaced
+            | Self::KeyNotLoaded
+            | Self::RegistryReadOnly
+            | Self::RegistryInvalid
+            | Self::VaultRefused
+            | Self::SecretRequiredMissing
+            | Self::SecretValueNotPlaceable
+            | Self::SecretNotForThisUpstream
+            | Self::UpstreamAddressRefused => PRECONDITION,
+            Self::PlanLimitReached | Self::StorageFull | Self::LimitExceeded => EXHAUSTED,
+            Self::RecordCorrupt | Self::VaultAnswerInvalid => (Code::DataLoss, StatusCode::BAD_GATEWAY),
+            Self::StorageUnavailable | Self::ShuttingDown | Self::Overloaded | Self::VaultUnavailable => {
+                UNAVAILABLE
+            }
+            Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
+            Self::HostNotServed => (Code::InvalidArgument, StatusCode::MISDIRECTED_REQUEST),
+            Self::UriTooLong => (Code::InvalidArgument, StatusCode::URI_TOO_LONG),
+            Self::MethodRefused => (Code::InvalidArgument, StatusCode::METHOD_NOT_ALLOWED),
+            Self::BodyTypeUnsupported => (Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::ExpectationFailed => (Code::InvalidArgument, StatusCode::EXPECTATION_FAILED),
+            Self::UpstreamUnreachable | Self::UpstreamTlsFailed | Self::UpstreamProtocol => BAD_UPSTREAM,
+        }
+    }
+}
+
+/// A failure as its caller sees it: a reason, and a sentence for the person who reads it. Never a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The reason, from which code and status follow.
+    pub reason: Reason,
+    /// What was wrong, where, and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A failure for `reason`, explained by `message`.
+    pub fn new(reason: Reason, message: impl ToString) -> Self {
+        Self {
+            reason,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let details = ErrorDetails::with_error_info(refusal.reason.name(), ERROR_DOMAIN, []);
+        Status::with_error_details(refusal.reason.code(), refusal.message, details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_name_and_a_failing_code() {
+        for number in 0..200 {
+            let Ok(reason) = Reason::try_from(number) else {
+                continue;
+            };
+            assert_ne!(reason.code(), Code::Ok);
+            assert!(reason.http_status().is_client_error() || reason.http_status().is_server_error());
+            assert!(!reason.name().starts_with("REASON_"));
+        }
+    }
+
+    #[test]
+    fn a_refusal_goes_out_as_error_info() {
+        let status = Status::from(Refusal::new(Reason::SecretNotFound, "no secret X"));
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "no secret X"));
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("SECRET_NOT_FOUND", "aerostack")
+        );
+    }
+}

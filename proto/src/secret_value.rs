@@ -1,0 +1,63 @@
+//! The value of a secret, inert.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// The largest value, in bytes.
+pub const MAX_SIZE: usize = 64 * 1024;
+
+/// The value of a secret: 1 byte to 64 KiB. Prints as `SecretValue(..)`, wipes itself, and cannot be cloned, compared
+/// or serialized.
+pub struct SecretValue(Zeroizing<Vec<u8>>);
+
+/// The value is empty or too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a value has 1 to {MAX_SIZE} bytes; this one has {actual}")]
+pub struct ValueSizeError {
+    /// How many bytes were given.
+    pub actual: usize,
+}
+
+impl SecretValue {
+    /// Takes the value over; the buffer is wiped when it is refused, too.
+    pub fn parse(value: Zeroizing<Vec<u8>>) -> Result<Self, ValueSizeError> {
+        match value.len() {
+            1..=MAX_SIZE => Ok(Self(value)),
+            actual => Err(ValueSizeError { actual }),
+        }
+    }
+
+    /// The value itself. Every use of it can be found by this word.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretValue(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_has_1_byte_to_64_kib() {
+        for (size, taken) in [(0, false), (1, true), (MAX_SIZE, true), (MAX_SIZE + 1, false)] {
+            assert_eq!(
+                SecretValue::parse(Zeroizing::new(vec![0; size])).is_ok(),
+                taken,
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn debug_does_not_print_the_value() {
+        let value = SecretValue::parse(Zeroizing::new(b"canary".to_vec())).unwrap();
+        assert_eq!(format!("{value:?}"), "SecretValue(..)");
+    }
+}

@@ -1,0 +1,12 @@
+//! The chassis on which both services stand: settings, TLS, who calls and what they may, logs, metrics, shutdown.
+
+pub mod authz;
+pub mod caller;
+pub mod grpc;
+pub mod listen;
+pub mod probe;
+pub mod reflection;
+pub mod settings;
+pub mod signal;
+pub mod telemetry;
+pub mod tls;

@@ -1,0 +1,116 @@
+//! `/livez`, `/readyz` and `/metrics` over plain HTTP, so that kubelets and Prometheus reach them.
+
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+
+use http::{Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::Full;
+use hyper::{body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::{encoding::text::encode, registry::Registry};
+use tokio::{net::TcpListener, time};
+use tokio_util::sync::CancellationToken;
+
+use super::listen;
+
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 256;
+
+/// Whether the service can do its work now; if not, why.
+pub type Readiness = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
+
+/// What the probes ask.
+#[derive(Clone)]
+pub struct Probes {
+    /// What `/metrics` shows.
+    pub metrics: Arc<Registry>,
+    /// What `/readyz` answers.
+    pub ready: Readiness,
+}
+
+/// Serves until `shutdown` is cancelled.
+pub async fn serve(listener: TcpListener, probes: Probes, shutdown: CancellationToken) {
+    listen::accept(listener, MAX_CONNECTIONS, shutdown, |stream, _, slot| {
+        let probes = probes.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            let answer =
+                service_fn(|request| std::future::ready(Ok::<_, Infallible>(probes.answer(&request))));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10))
+                .max_headers(64)
+                .serve_connection(TokioIo::new(stream), answer);
+            // A scraper keeps its connection; one that stays longer than this opens another.
+            let _ = time::timeout(Duration::from_secs(300), connection).await;
+        });
+    })
+    .await;
+}
+
+impl Probes {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !host_is_ours(request) {
+            return text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "this port is asked by IP address or localhost only\n",
+            );
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => match (self.ready)() {
+                Ok(()) => text(StatusCode::OK, "ok\n"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            },
+            "/metrics" => self.metrics(),
+            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let mut page = String::new();
+        if encode(&mut page, &self.metrics).is_err() {
+            return text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "metrics could not be written\n",
+            );
+        }
+        let mut response = text(StatusCode::OK, page);
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        );
+        response
+    }
+}
+
+/// A page that a browser loaded under a foreign name may not read this port (DNS rebinding).
+fn host_is_ours(request: &Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Uri>().ok()) else {
+        return false;
+    };
+    authority.host().is_some_and(|host| {
+        host.eq_ignore_ascii_case("localhost")
+            || host
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .parse::<IpAddr>()
+                .is_ok()
+    })
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}

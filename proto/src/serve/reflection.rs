@@ -1,0 +1,24 @@
+//! gRPC reflection, v1 and v1alpha (which older grpcurls speak): our services, health, and the details of errors.
+
+use tonic::service::RoutesBuilder;
+use tonic_reflection::server::{Builder, Error};
+
+use crate::FILE_DESCRIPTOR_SET;
+
+/// Adds reflection of these services, named in full, and of health.
+pub fn add(routes: &mut RoutesBuilder, services: &[&str]) -> Result<(), Error> {
+    let builder = || {
+        let builder = Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("grpc.health.v1.Health");
+        services
+            .iter()
+            .fold(builder, |builder, service| builder.with_service_name(*service))
+    };
+    routes
+        .add_service(builder().build_v1()?)
+        .add_service(builder().build_v1alpha()?);
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Settings: read as text, checked together, so that every mistake is reported at once.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use super::{
+    authz::{Binding, Policy, Role, Scope},
+    caller::Principal,
+    tls::{Authorities, Identity, TlsError},
+};
+use crate::WorkspaceName;
+
+/// The exit code for mistakes in the settings (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Every mistake that was found in the settings.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<String>);
+
+impl Problems {
+    /// Notes that `setting` is wrong.
+    pub fn add(&mut self, setting: &str, problem: impl fmt::Display) {
+        self.0.push(format!("{setting}: {problem}"));
+    }
+
+    /// The value, or a note that `setting` is wrong.
+    pub fn take<T, E: fmt::Display>(&mut self, setting: &str, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|problem| self.add(setting, problem)).ok()
+    }
+
+    /// A value that must be given.
+    pub fn required<T>(&mut self, setting: &str, given: Option<T>) -> Option<T> {
+        if given.is_none() {
+            self.add(setting, "is required");
+        }
+        given
+    }
+
+    /// Reads a value by its type's own rule.
+    pub fn parse<T: FromStr<Err: fmt::Display>>(&mut self, setting: &str, text: &str) -> Option<T> {
+        self.take(setting, text.parse())
+    }
+
+    /// Reads a duration, such as `500ms`, `2s`, `5m` or `1h`.
+    pub fn duration(&mut self, setting: &str, text: &str) -> Option<Duration> {
+        self.take(setting, parse_duration(text))
+    }
+
+    /// Reads `PRINCIPAL` or `PRINCIPAL=workspace,…` or `PRINCIPAL=*`, once for each of `texts`.
+    pub fn bindings(&mut self, setting: &str, role: Role, texts: &[String]) -> Vec<Binding> {
+        texts
+            .iter()
+            .filter_map(|text| self.take(setting, parse_binding(role, text)))
+            .collect()
+    }
+
+    /// Gathers bindings, and warns when nobody could do anything.
+    pub fn policy(&mut self, setting: &str, bindings: Vec<Binding>) -> Option<Policy> {
+        self.take(setting, Policy::new(bindings))
+    }
+
+    /// Reads an identity from two files that must both be given.
+    pub fn identity(
+        &mut self,
+        (cert_setting, cert): (&str, Option<&Path>),
+        (key_setting, key): (&str, Option<&Path>),
+    ) -> Option<Identity> {
+        let cert = self.required(cert_setting, cert);
+        let key = self.required(key_setting, key);
+        let (cert, key) = (cert?, key?);
+        Identity::load(cert, key)
+            .map_err(|error| {
+                let of_key = match &error {
+                    TlsError::Read { path, .. } | TlsError::Missing { path, .. } => path == key,
+                    TlsError::KeyExposed { .. } => true,
+                    TlsError::Unusable { .. } => false,
+                };
+                self.add(if of_key { key_setting } else { cert_setting }, error);
+            })
+            .ok()
+    }
+
+    /// Reads CAs from a file that must be given. One made for development is refused when `listener` can be reached
+    /// from other machines.
+    pub fn authorities(
+        &mut self,
+        setting: &str,
+        path: Option<&Path>,
+        listener: Option<SocketAddr>,
+    ) -> Option<Authorities> {
+        let path = self.required(setting, path)?;
+        let authorities = self.take(setting, Authorities::load(path))?;
+        if authorities.has_development_ca() && listener.is_some_and(|address| !address.ip().is_loopback()) {
+            self.add(
+                setting,
+                "holds a development CA, which is for loopback addresses only; use a CA of your own",
+            );
+            return None;
+        }
+        Some(authorities)
+    }
+
+    /// The settings, when nothing was wrong with any.
+    pub fn finish<T>(self, settings: Option<T>) -> Result<T, Self> {
+        match settings {
+            Some(settings) if self.0.is_empty() => Ok(settings),
+            _ => Err(self),
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "these settings are wrong (--help explains each):")?;
+        self.0.iter().try_for_each(|problem| writeln!(f, "  {problem}"))
+    }
+}
+
+/// A path setting, empty when it was set to nothing.
+pub fn path(text: &Option<PathBuf>) -> Option<&Path> {
+    text.as_deref().filter(|path| !path.as_os_str().is_empty())
+}
+
+fn parse_binding(role: Role, text: &str) -> Result<Binding, String> {
+    let (principal, scope) = match text.rsplit_once('=') {
+        Some((principal, scope)) => (principal, Some(scope)),
+        None => (text, None),
+    };
+    let principal = Principal::parse(principal).map_err(|error| format!("{text:?}: {error}"))?;
+    let scope = match scope {
+        Some("*") => Scope::All,
+        None if role == Role::Admin => Scope::All,
+        None => {
+            return Err(format!(
+                "{text:?}: say in which workspaces: {principal}=NAME,NAME or {principal}=*"
+            ));
+        }
+        Some(names) => Scope::Only(
+            names
+                .split(',')
+                .map(|name| {
+                    WorkspaceName::parse(name).map_err(|error| format!("{text:?}: {name:?}: {error}"))
+                })
+                .collect::<Result<_, _>>()?,
+        ),
+    };
+    Ok(Binding {
+        principal,
+        role,
+        scope,
+    })
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("{text:?} is not a duration; write 500ms, 2s, 5m or 1h");
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    let unit = match unit {
+        "ms" => Duration::from_millis(1),
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        _ => return Err(wrong()),
+    };
+    Ok(unit * number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let mut problems = Problems::default();
+        problems.parse::<SocketAddr>("--listen", "nowhere");
+        problems.duration("--grace", "soon");
+        problems.bindings("--editor", Role::Editor, &["dns:a".to_owned(), "x=*".to_owned()]);
+        let report = problems.finish(Some(())).unwrap_err().to_string();
+        for part in [
+            "--listen: ",
+            "--grace: \"soon\"",
+            "dns:a=NAME",
+            "\"x=*\": a principal is",
+        ] {
+            assert!(report.contains(part), "{part:?} in {report}");
+        }
+    }
+
+    #[test]
+    fn bindings_name_their_workspaces() {
+        let scope = |role, text| parse_binding(role, text).map(|binding| binding.scope);
+        let some = Scope::Only(
+            [
+                WorkspaceName::parse("a").unwrap(),
+                WorkspaceName::parse("b").unwrap(),
+            ]
+            .into(),
+        );
+        assert_eq!(scope(Role::Editor, "dns:x=a,b"), Ok(some));
+        assert_eq!(scope(Role::Injector, "spiffe://td/x=*"), Ok(Scope::All));
+        assert_eq!(scope(Role::Admin, "dns:x"), Ok(Scope::All));
+        for wrong in ["dns:x", "dns:x=", "dns:x=A", "dns:x=a,", "dns:x=*,a"] {
+            assert!(scope(Role::Editor, wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        for wrong in ["", "5", "s", "-1s", "1.5s", "5 s", "99999999999s"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}
