@@ -1,0 +1,212 @@
+//! Settings of vault-service.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
+use proto::serve::{
+    authz::{Policy, Role},
+    settings::{self, Problems},
+    telemetry::LogFormat,
+    tls,
+};
+
+use crate::crypto::{RootKey, root_file};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "vault-service", version, about = "Keeps secrets, encrypted and write-only", long_about = None,
+    args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// Another thing to do than to serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What else the binary does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a root key: a new file with 32 random bytes in base64, readable by its owner only
+    Keygen {
+        /// The file to make; an existing one is never overwritten
+        path: PathBuf,
+    },
+}
+
+/// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Address of the gRPC listener (TLS 1.3)
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDRESS"
+    )]
+    pub listen: String,
+    /// Address of /metrics, /livez and /readyz (plain HTTP)
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_METRICS_LISTEN",
+        default_value = "127.0.0.1:9051",
+        value_name = "ADDRESS"
+    )]
+    pub metrics_listen: String,
+    /// Directory of the store; made when it is not there. Nothing else may be in it
+    #[arg(long, env = "AEROSTACK_VAULT_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Memory that the store may use as its cache, in MiB
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_CACHE_MIB",
+        default_value = "64",
+        value_name = "MIB"
+    )]
+    pub cache_mib: String,
+    /// File with the root key: 32 bytes, raw or in base64, which others may not read (make one with `keygen`)
+    #[arg(long, env = "AEROSTACK_VAULT_ROOT_KEY_FILE", value_name = "FILE")]
+    pub root_key_file: Option<PathBuf>,
+    /// Certificate chain of the gRPC listener, PEM
+    #[arg(long, env = "AEROSTACK_VAULT_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, env = "AEROSTACK_VAULT_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// CAs that clients' certificates come from, PEM
+    #[arg(long, env = "AEROSTACK_VAULT_CLIENT_CA", value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
+    /// Who administers: PRINCIPAL for all workspaces, or PRINCIPAL=WORKSPACE,…
+    ///
+    /// A principal is the one URI SAN of a client certificate (spiffe://…) or, without one, its one DNS SAN (dns:NAME).
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_ADMIN",
+        value_delimiter = ';',
+        value_name = "PRINCIPAL"
+    )]
+    pub admin: Vec<String>,
+    /// Who edits secrets: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_EDITOR",
+        value_delimiter = ';',
+        value_name = "PRINCIPAL=WORKSPACES"
+    )]
+    pub editor: Vec<String>,
+    /// Who sees names and metadata: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_VIEWER",
+        value_delimiter = ';',
+        value_name = "PRINCIPAL=WORKSPACES"
+    )]
+    pub viewer: Vec<String>,
+    /// Who has secrets decrypted: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*; never also one of the above
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_INJECTOR",
+        value_delimiter = ';',
+        value_name = "PRINCIPAL=WORKSPACES"
+    )]
+    pub injector: Vec<String>,
+    /// Do not serve gRPC reflection
+    #[arg(long, env = "AEROSTACK_VAULT_NO_REFLECTION", value_parser = BoolishValueParser::new())]
+    pub no_reflection: bool,
+    /// How long calls under way may take after SIGTERM
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_SHUTDOWN_GRACE",
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    pub shutdown_grace: String,
+    /// What is logged: a level, or a filter such as info,vault_service=debug
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub log: String,
+    /// How it is logged
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_LOG_FORMAT",
+        default_value = "text",
+        value_enum,
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// Settings that were found right.
+pub struct Config {
+    /// Address of the gRPC listener.
+    pub listen: SocketAddr,
+    /// Address of the probes.
+    pub metrics_listen: SocketAddr,
+    /// Directory of the store.
+    pub data_dir: PathBuf,
+    /// Bytes that the store may cache.
+    pub cache_bytes: u64,
+    /// The root key.
+    pub root_key: RootKey,
+    /// TLS of the gRPC listener.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Who may what.
+    pub policy: Arc<Policy>,
+    /// Whether reflection is served.
+    pub reflection: bool,
+    /// How long calls under way may take at the end.
+    pub shutdown_grace: Duration,
+}
+
+impl Settings {
+    /// Checks everything, and reports everything that is wrong.
+    pub fn check(self) -> Result<Config, Problems> {
+        let mut problems = Problems::default();
+        let listen = problems.parse("--listen", &self.listen);
+        let metrics_listen = problems.parse("--metrics-listen", &self.metrics_listen);
+        let data_dir = problems
+            .required("--data-dir", settings::path(&self.data_dir))
+            .map(PathBuf::from);
+        let cache_mib = problems.parse::<u64>("--cache-mib", &self.cache_mib);
+        let root_key = problems
+            .required("--root-key-file", settings::path(&self.root_key_file))
+            .and_then(|path| problems.take("--root-key-file", root_file::read(path)));
+        let identity = problems.identity(
+            ("--tls-cert", settings::path(&self.tls_cert)),
+            ("--tls-key", settings::path(&self.tls_key)),
+        );
+        let clients = problems.authorities("--client-ca", settings::path(&self.client_ca), listen);
+        let tls = identity.zip(clients).and_then(|(identity, clients)| {
+            problems.take("--tls-cert", tls::grpc_server(identity, &clients))
+        });
+        let policy = self.policy(&mut problems);
+        let shutdown_grace = problems.duration("--shutdown-grace", &self.shutdown_grace);
+        let config = (|| {
+            Some(Config {
+                listen: listen?,
+                metrics_listen: metrics_listen?,
+                data_dir: data_dir?,
+                cache_bytes: cache_mib?.saturating_mul(1024 * 1024),
+                root_key: root_key?,
+                tls: tls?,
+                policy: Arc::new(policy?),
+                reflection: !self.no_reflection,
+                shutdown_grace: shutdown_grace?,
+            })
+        })();
+        problems.finish(config)
+    }
+
+    fn policy(&self, problems: &mut Problems) -> Option<Policy> {
+        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin);
+        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor));
+        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer));
+        bindings.extend(problems.bindings("--injector", Role::Injector, &self.injector));
+        problems.policy("--injector", bindings)
+    }
+}

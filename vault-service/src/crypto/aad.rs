@@ -1,0 +1,70 @@
+//! What a ciphertext is bound to.
+//!
+//! `AAD = LP(f1) || LP(f2) || ...` with `LP(f) = u64be(len(f)) || f`: two different lists of fields
+//! never give the same bytes.
+
+use super::{ALGORITHM, format, key::KeyId, record::Place, wrap::Purpose};
+use proto::Uid;
+
+/// Additional authenticated data.
+pub(super) struct Aad(Vec<u8>);
+
+impl Aad {
+    fn new(format: u8) -> Aad {
+        Aad(Vec::with_capacity(256)).field(&[format]).field(&[ALGORITHM])
+    }
+
+    fn field(mut self, bytes: &[u8]) -> Aad {
+        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn place(self, place: &Place<'_>) -> Aad {
+        let Place {
+            workspace_uid,
+            name,
+            version,
+        } = place;
+        self.field(workspace_uid.as_bytes())
+            .field(name.as_str().as_bytes())
+            .field(&version.to_be_bytes())
+    }
+}
+
+impl AsRef<[u8]> for Aad {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// `format, algorithm, purpose, root key id, workspace uid, KEK id`
+pub(super) fn wrapped_kek(root: KeyId, workspace_uid: &Uid, kek: KeyId) -> Aad {
+    Aad::new(format::WRAPPED_KEK)
+        .field(Purpose::WrapWorkspaceKek.label())
+        .field(root.as_bytes())
+        .field(workspace_uid.as_bytes())
+        .field(kek.as_bytes())
+}
+
+/// `format, algorithm, purpose, KEK id, workspace uid, name, version`
+pub(super) fn wrapped_dek(kek: KeyId, place: &Place<'_>) -> Aad {
+    Aad::new(format::RECORD)
+        .field(Purpose::WrapDek.label())
+        .field(kek.as_bytes())
+        .place(place)
+}
+
+/// `format, algorithm, workspace uid, name, version, count of origins, each origin`
+///
+/// Without the KEK's id: a rewrap must not touch the value.
+pub(super) fn record(place: &Place<'_>, origins: &[&[u8]]) -> Aad {
+    let aad = Aad::new(format::RECORD)
+        .place(place)
+        .field(&(origins.len() as u64).to_be_bytes());
+    origins.iter().fold(aad, |aad, origin| aad.field(origin))
+}
+
+#[cfg(test)]
+#[path = "aad_tests.rs"]
+mod tests;

@@ -1,0 +1,260 @@
+//! Keys, each of a type of its own, and their ids.
+//!
+//! No key can be printed, cloned or compared; each lives in one place on the heap, so that moving it
+//! leaves no copy behind, and is wiped on drop.
+
+use std::fmt;
+
+use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
+
+use super::{
+    ALGORITHM, Corruption, NoRandomness, OpenError, aad,
+    bytes::Bytes,
+    format,
+    nonce::{self, FreshNonce, NONCE_LEN, TAG_LEN},
+    record::Place,
+    wrap::{self, Purpose, Wrapped},
+};
+use proto::Uid;
+
+pub(super) const KEY_LEN: usize = 32;
+
+/// 256 secret bits.
+pub(super) struct Key(Box<[u8; KEY_LEN]>);
+
+impl Key {
+    /// Makes a key in place.
+    pub(super) fn init(fill: impl FnOnce(&mut [u8; KEY_LEN])) -> Key {
+        let mut key = Key(Box::new([0; KEY_LEN]));
+        fill(&mut key.0);
+        key
+    }
+
+    /// Makes a key in place, or none.
+    pub(super) fn try_init<E>(fill: impl FnOnce(&mut [u8; KEY_LEN]) -> Result<(), E>) -> Result<Key, E> {
+        let mut key = Key(Box::new([0; KEY_LEN]));
+        fill(&mut key.0)?;
+        Ok(key)
+    }
+
+    fn random() -> Result<Key, NoRandomness> {
+        Key::try_init(|bytes| getrandom::fill(bytes).map_err(NoRandomness))
+    }
+
+    pub(super) fn expose(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Key {}
+
+/// Names a root key or a workspace's KEK. Derived from the key, so one id never names two keys.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId([u8; 16]);
+
+impl KeyId {
+    /// `id = HKDF-SHA256[(), purpose](key, 16)`
+    fn of(key: &Key, purpose: Purpose) -> KeyId {
+        let mut id = [0; 16];
+        wrap::derive(key, None, purpose, &mut id);
+        KeyId(id)
+    }
+
+    /// The id as stored.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    pub(super) fn read(bytes: &mut Bytes<'_>) -> Result<KeyId, Corruption> {
+        bytes.array().copied().map(KeyId)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+/// The bytes are all the same: not a key, but a file that was never filled.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a root key whose bytes are all the same is no key")]
+pub struct WeakKey;
+
+/// Wraps the KEKs of the workspaces.
+pub struct RootKey {
+    key: Key,
+    id: KeyId,
+}
+
+impl RootKey {
+    /// Takes 32 bytes that came from a random generator.
+    pub fn from_bytes(bytes: Zeroizing<[u8; KEY_LEN]>) -> Result<RootKey, WeakKey> {
+        let [first, rest @ ..] = &*bytes;
+        if rest.iter().all(|byte| byte == first) {
+            return Err(WeakKey);
+        }
+        Ok(RootKey::new(Key::init(|key| *key = *bytes)))
+    }
+
+    /// A fresh key.
+    pub fn generate() -> Result<RootKey, NoRandomness> {
+        Key::random().map(RootKey::new)
+    }
+
+    fn new(key: Key) -> RootKey {
+        let id = KeyId::of(&key, Purpose::RootKeyId);
+        RootKey { key, id }
+    }
+
+    /// Names this key in what it wraps.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    pub(super) fn expose(&self) -> &[u8; KEY_LEN] {
+        self.key.expose()
+    }
+
+    /// Wraps `kek` for this workspace, and no other.
+    pub fn wrap(&self, kek: &WorkspaceKek, workspace_uid: &Uid) -> Result<Vec<u8>, NoRandomness> {
+        let aad = aad::wrapped_kek(self.id, workspace_uid, kek.id);
+        let wrapped = wrap::wrap(&self.key, Purpose::WrapWorkspaceKek, &aad, &kek.key)?;
+        let mut out = Vec::with_capacity(2 + 16 + 16 + Wrapped::LEN);
+        out.extend_from_slice(&[format::WRAPPED_KEK, ALGORITHM]);
+        out.extend_from_slice(self.id.as_bytes());
+        out.extend_from_slice(kek.id.as_bytes());
+        wrapped.write(&mut out);
+        Ok(out)
+    }
+
+    /// Unwraps what `wrap` made with this key for this workspace.
+    pub fn unwrap(&self, bytes: &[u8], workspace_uid: &Uid) -> Result<WorkspaceKek, OpenError> {
+        let WrappedKek {
+            root_id,
+            kek_id,
+            wrapped,
+        } = WrappedKek::parse(bytes)?;
+        if root_id != self.id {
+            return Err(OpenError::UnknownKey(root_id));
+        }
+        let aad = aad::wrapped_kek(root_id, workspace_uid, kek_id);
+        let key = wrap::unwrap(&self.key, Purpose::WrapWorkspaceKek, &aad, &wrapped)?;
+        let kek = WorkspaceKek::new(key);
+        if kek.id != kek_id {
+            return Err(Corruption::KeyIdMismatch.into());
+        }
+        Ok(kek)
+    }
+}
+
+/// The id of the root key that wrapped this KEK: which one to unwrap it with.
+pub fn root_key_id(wrapped_kek: &[u8]) -> Result<KeyId, OpenError> {
+    Ok(WrappedKek::parse(wrapped_kek)?.root_id)
+}
+
+struct WrappedKek {
+    root_id: KeyId,
+    kek_id: KeyId,
+    wrapped: Wrapped,
+}
+
+impl WrappedKek {
+    fn parse(bytes: &[u8]) -> Result<WrappedKek, Corruption> {
+        let mut bytes = Bytes::open(bytes, format::WRAPPED_KEK)?;
+        let parsed = WrappedKek {
+            root_id: KeyId::read(&mut bytes)?,
+            kek_id: KeyId::read(&mut bytes)?,
+            wrapped: Wrapped::read(&mut bytes)?,
+        };
+        bytes.end()?;
+        Ok(parsed)
+    }
+}
+
+/// Wraps the DEKs of one workspace. Without it, none of its values can be read.
+pub struct WorkspaceKek {
+    key: Key,
+    id: KeyId,
+}
+
+impl WorkspaceKek {
+    /// A fresh key.
+    pub fn generate() -> Result<WorkspaceKek, NoRandomness> {
+        Key::random().map(WorkspaceKek::new)
+    }
+
+    fn new(key: Key) -> WorkspaceKek {
+        let id = KeyId::of(&key, Purpose::WorkspaceKekId);
+        WorkspaceKek { key, id }
+    }
+
+    /// Names this key in what it wraps.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    pub(super) fn wrap_dek(&self, dek: &Dek, place: &Place<'_>) -> Result<Wrapped, NoRandomness> {
+        let aad = aad::wrapped_dek(self.id, place);
+        wrap::wrap(&self.key, Purpose::WrapDek, &aad, &dek.0)
+    }
+
+    pub(super) fn rewrap_dek(&self, dek: &SpentDek, place: &Place<'_>) -> Result<Wrapped, NoRandomness> {
+        let aad = aad::wrapped_dek(self.id, place);
+        wrap::wrap(&self.key, Purpose::WrapDek, &aad, &dek.0)
+    }
+
+    pub(super) fn unwrap_dek(&self, wrapped: &Wrapped, place: &Place<'_>) -> Result<SpentDek, Corruption> {
+        let aad = aad::wrapped_dek(self.id, place);
+        wrap::unwrap(&self.key, Purpose::WrapDek, &aad, wrapped).map(SpentDek)
+    }
+}
+
+/// A DEK that has not encrypted yet. It does so once and is gone.
+pub(super) struct Dek(Key);
+
+impl Dek {
+    pub(super) fn generate() -> Result<Dek, NoRandomness> {
+        Key::random().map(Dek)
+    }
+
+    pub(super) fn seal(self, nonce: FreshNonce, aad: &aad::Aad, buffer: &mut [u8]) -> [u8; TAG_LEN] {
+        nonce::seal(&self.0, nonce, aad, buffer)
+    }
+
+    #[cfg(test)]
+    pub(super) fn expose(&self) -> &[u8; KEY_LEN] {
+        self.0.expose()
+    }
+}
+
+/// A DEK that has encrypted its record: it opens that, and can be wrapped anew, but never encrypts.
+pub(super) struct SpentDek(Key);
+
+impl SpentDek {
+    pub(super) fn open(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &aad::Aad,
+        buffer: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Corruption> {
+        nonce::open(&self.0, nonce, aad, buffer, tag)
+    }
+}
+
+#[cfg(test)]
+#[path = "key_tests.rs"]
+mod tests;

@@ -1,0 +1,137 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn root() -> RootKey {
+    RootKey::generate().expect("randomness")
+}
+
+fn kek() -> WorkspaceKek {
+    WorkspaceKek::generate().expect("randomness")
+}
+
+fn root_from(byte: impl Fn(usize) -> u8) -> Result<RootKey, WeakKey> {
+    RootKey::from_bytes(Zeroizing::new(std::array::from_fn(byte)))
+}
+
+#[test]
+fn an_unwrapped_kek_is_the_one_that_was_wrapped() {
+    let (root, kek, uid) = (root(), kek(), Uid::generate());
+    let bytes = root.wrap(&kek, &uid).expect("randomness");
+    assert_eq!(bytes.len(), 158);
+    let again = root.unwrap(&bytes, &uid).expect("its own");
+    assert!(again.key.expose() == kek.key.expose());
+    assert_eq!(again.id(), kek.id());
+    assert_eq!(root_key_id(&bytes), Ok(root.id()));
+}
+
+#[test]
+fn a_wrapped_kek_opens_in_its_workspace_alone() {
+    let (root, uid) = (root(), Uid::generate());
+    let bytes = root.wrap(&kek(), &uid).expect("randomness");
+    let moved = root.unwrap(&bytes, &Uid::generate()).err();
+    assert_eq!(moved, Some(Corruption::DoesNotAuthenticate.into()));
+}
+
+#[test]
+fn another_root_key_is_named_and_not_tried() {
+    let (mine, other, uid) = (root(), root(), Uid::generate());
+    let bytes = other.wrap(&kek(), &uid).expect("randomness");
+    let error = mine.unwrap(&bytes, &uid).err();
+    assert_eq!(error, Some(OpenError::UnknownKey(other.id())));
+}
+
+#[test]
+fn another_root_key_under_the_same_id_is_corrupt() {
+    let (mut mine, other, uid) = (root(), root(), Uid::generate());
+    mine.id = other.id;
+    let bytes = other.wrap(&kek(), &uid).expect("randomness");
+    assert_eq!(
+        mine.unwrap(&bytes, &uid).err(),
+        Some(Corruption::Commitment.into())
+    );
+}
+
+#[test]
+fn a_kek_wrapped_under_an_id_not_its_own_is_corrupt() {
+    let (root, mut kek, uid) = (root(), kek(), Uid::generate());
+    kek.id = self::kek().id;
+    let bytes = root.wrap(&kek, &uid).expect("randomness");
+    assert_eq!(
+        root.unwrap(&bytes, &uid).err(),
+        Some(Corruption::KeyIdMismatch.into())
+    );
+}
+
+#[test]
+fn a_flip_of_any_bit_of_a_wrapped_kek_is_refused() {
+    let (root, uid) = (root(), Uid::generate());
+    let bytes = root.wrap(&kek(), &uid).expect("randomness");
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut flipped = bytes.clone();
+            *flipped.get_mut(at).expect("in range") ^= 1 << bit;
+            match root.unwrap(&flipped, &uid).err().expect("flipped") {
+                OpenError::UnknownKey(_) => assert!((2..18).contains(&at), "{at}"),
+                corrupt @ OpenError::Corrupt(_) => {
+                    assert!(!(2..18).contains(&at), "{at}");
+                    assert_eq!(corrupt.to_string(), "stored bytes are corrupt");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrapped_kek_has_one_length() {
+    let (root, uid) = (root(), Uid::generate());
+    let mut bytes = root.wrap(&kek(), &uid).expect("randomness");
+    for len in 0..bytes.len() {
+        let error = root.unwrap(bytes.get(..len).expect("shorter"), &uid).err();
+        assert_eq!(error, Some(Corruption::Truncated.into()));
+    }
+    bytes.push(0);
+    assert_eq!(
+        root.unwrap(&bytes, &uid).err(),
+        Some(Corruption::TrailingBytes.into())
+    );
+}
+
+#[test]
+fn a_root_key_of_equal_bytes_is_weak() {
+    for byte in [0, 7, 255] {
+        assert_eq!(root_from(|_| byte).err(), Some(WeakKey));
+    }
+    assert!(root_from(|i| u8::from(i == 31)).is_ok());
+}
+
+#[test]
+fn an_id_follows_from_the_key_and_its_kind() {
+    let bytes = |i| u8::try_from(i).expect("an index below 32");
+    let a = root_from(bytes).expect("a key");
+    let b = root_from(bytes).expect("a key");
+    let c = root_from(|i| u8::try_from(i).expect("an index below 32") ^ 1).expect("a key");
+    let kek = WorkspaceKek::new(Key::init(|key| *key = std::array::from_fn(bytes)));
+    assert_eq!(a.id(), b.id());
+    assert_ne!(a.id(), c.id());
+    assert_ne!(a.id(), kek.id());
+    // Pinned: stored bytes name keys so.
+    assert_eq!(a.id().to_string(), "130da4e6a0f093e8054fdc0071e4f7da");
+    assert_eq!(kek.id().to_string(), "e42758ead470345be4c80800549fe923");
+    assert_eq!(format!("{:?}", a.id()), format!("KeyId({})", a.id()));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_open_a_kek_and_never_panic(bytes: Vec<u8>, well_formed: [u8; 156]) {
+        let root = root_from(|i| u8::try_from(i).expect("an index below 32")).expect("a key");
+        let uid = Uid::from_bytes([1; 16]);
+        prop_assert!(root.unwrap(&bytes, &uid).is_err());
+        let mut framed = vec![format::WRAPPED_KEK, ALGORITHM];
+        framed.extend_from_slice(&well_formed);
+        let named = root.unwrap(&framed, &uid).err().map(|error| error.to_string());
+        prop_assert!(named.is_some_and(|error| error.starts_with("stored bytes name the key")));
+        framed.splice(2..18, root.id().as_bytes().iter().copied());
+        prop_assert_eq!(root.unwrap(&framed, &uid).err(), Some(Corruption::Commitment.into()));
+    }
+}

@@ -1,0 +1,241 @@
+//! The stored bytes of one secret version.
+//!
+//! ```text
+//! offset  bytes  field
+//!      0      1  format, 2
+//!      1      1  algorithm, 1
+//!      2     16  id of the workspace's KEK
+//!     18    124  wrapped DEK: salt 32, commitment 32, nonce 12, ciphertext 32, tag 16
+//!    142      8  version, big endian
+//!    150      1  count of upstream origins, n
+//!    151      .  n times: length (2, big endian), origin in its canonical form
+//!      .     12  nonce
+//!      .  1..=65536  ciphertext, as long as the value
+//!      .     16  tag
+//! ```
+
+use zeroize::Zeroizing;
+
+use super::{
+    ALGORITHM, Corruption, KeyId, NoRandomness, OpenError, WorkspaceKek, aad,
+    bytes::Bytes,
+    format,
+    key::Dek,
+    nonce::{FreshNonce, NONCE_LEN, TAG_LEN},
+    wrap::Wrapped,
+};
+use proto::{OriginPattern, SecretName, SecretValue, Uid};
+
+/// Where a record belongs. It opens nowhere else.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The workspace's uid, not its name: a workspace made anew is another one.
+    pub workspace_uid: &'a Uid,
+    /// The secret.
+    pub name: &'a SecretName,
+    /// Its version.
+    pub version: u64,
+}
+
+/// What a record held.
+#[derive(Debug)]
+pub struct Decrypted {
+    /// The version it was encrypted as. Authentic, but it may be an old one: see the module's caveats.
+    pub version: u64,
+    /// Where the value may be sent; empty means it was not restricted.
+    pub origins: Vec<OriginPattern>,
+    /// The value.
+    pub value: SecretValue,
+}
+
+/// Why a value was not encrypted.
+#[derive(Debug, thiserror::Error)]
+pub enum EncryptError {
+    /// More than 255 origins, or one of more than 65,535 bytes.
+    #[error("more upstream origins than a record can hold")]
+    Origins,
+    /// No random bytes.
+    #[error("no key could be made")]
+    NoRandomness(#[from] NoRandomness),
+}
+
+/// `DEK = random(32); (C, T) = AES-256-GCM-Enc(DEK, random(12), A, value)`, and the DEK wrapped.
+pub fn encrypt(
+    kek: &WorkspaceKek,
+    place: &Place<'_>,
+    origins: &[OriginPattern],
+    value: &SecretValue,
+) -> Result<Vec<u8>, EncryptError> {
+    encrypt_with(Dek::generate()?, kek, place, origins, value)
+}
+
+fn encrypt_with(
+    dek: Dek,
+    kek: &WorkspaceKek,
+    place: &Place<'_>,
+    origins: &[OriginPattern],
+    value: &SecretValue,
+) -> Result<Vec<u8>, EncryptError> {
+    let origins: Vec<&[u8]> = origins.iter().map(|o| o.as_str().as_bytes()).collect();
+    let wrapped = kek.wrap_dek(&dek, place)?;
+    let nonce = FreshNonce::random()?;
+
+    // To the exact size: the value is encrypted in place, and growing would leave it behind in clear.
+    let mut out = Vec::with_capacity(len(&origins, value));
+    out.extend_from_slice(&[format::RECORD, ALGORITHM]);
+    out.extend_from_slice(kek.id().as_bytes());
+    wrapped.write(&mut out);
+    out.extend_from_slice(&place.version.to_be_bytes());
+    write_origins(&mut out, &origins)?;
+    out.extend_from_slice(nonce.as_bytes());
+    let head = out.len();
+    out.extend_from_slice(value.expose());
+    let (_, body) = out.split_at_mut(head);
+    let tag = dek.seal(nonce, &aad::record(place, &origins), body);
+    out.extend_from_slice(&tag);
+    Ok(out)
+}
+
+fn len(origins: &[&[u8]], value: &SecretValue) -> usize {
+    let origins: usize = origins.iter().map(|origin| 2 + origin.len()).sum();
+    WRAPPED_DEK.end + 8 + 1 + origins + NONCE_LEN + value.expose().len() + TAG_LEN
+}
+
+fn write_origins(out: &mut Vec<u8>, origins: &[&[u8]]) -> Result<(), EncryptError> {
+    out.push(u8::try_from(origins.len()).map_err(|_| EncryptError::Origins)?);
+    for origin in origins {
+        let len = u16::try_from(origin.len()).map_err(|_| EncryptError::Origins)?;
+        out.extend_from_slice(&len.to_be_bytes());
+        out.extend_from_slice(origin);
+    }
+    Ok(())
+}
+
+/// `DEK = unwrap(KEK, wrapped DEK); value = AES-256-GCM-Dec(DEK, N, A, C, T)`
+pub fn decrypt(
+    kek: &WorkspaceKek,
+    workspace_uid: &Uid,
+    name: &SecretName,
+    bytes: &[u8],
+) -> Result<Decrypted, OpenError> {
+    let record = Record::parse(bytes)?;
+    if record.kek_id != kek.id() {
+        return Err(OpenError::UnknownKey(record.kek_id));
+    }
+    let place = Place {
+        workspace_uid,
+        name,
+        version: record.version,
+    };
+    let dek = kek.unwrap_dek(&record.dek, &place)?;
+    // The only copy: decrypted in place, and moved into the value as it is.
+    let mut body = Zeroizing::new(record.ciphertext.to_vec());
+    let aad = aad::record(&place, &record.origins);
+    dek.open(record.nonce, &aad, &mut body, record.tag)?;
+    Ok(Decrypted {
+        version: record.version,
+        origins: record.origins.into_iter().map(origin).collect::<Result<_, _>>()?,
+        value: SecretValue::parse(body).map_err(|_| Corruption::ValueLength)?,
+    })
+}
+
+/// The id of the KEK that wrapped this record's DEK: which one to decrypt it with.
+pub fn kek_id(bytes: &[u8]) -> Result<KeyId, OpenError> {
+    Ok(Record::parse(bytes)?.kek_id)
+}
+
+/// The same record under another KEK of its workspace. The value stays encrypted as it is.
+pub fn rewrap(
+    bytes: &[u8],
+    workspace_uid: &Uid,
+    name: &SecretName,
+    from: &WorkspaceKek,
+    to: &WorkspaceKek,
+) -> Result<Vec<u8>, RewrapError> {
+    let record = Record::parse(bytes).map_err(OpenError::from)?;
+    if record.kek_id != from.id() {
+        return Err(OpenError::UnknownKey(record.kek_id).into());
+    }
+    let place = Place {
+        workspace_uid,
+        name,
+        version: record.version,
+    };
+    let dek = from.unwrap_dek(&record.dek, &place).map_err(OpenError::from)?;
+    let wrapped = to.rewrap_dek(&dek, &place)?;
+    let mut out = Vec::with_capacity(bytes.len());
+    out.extend_from_slice(&[format::RECORD, ALGORITHM]);
+    out.extend_from_slice(to.id().as_bytes());
+    wrapped.write(&mut out);
+    out.extend(bytes.iter().skip(WRAPPED_DEK.end));
+    Ok(out)
+}
+
+/// Why a record was not rewrapped.
+#[derive(Debug, thiserror::Error)]
+pub enum RewrapError {
+    /// It did not open under the KEK it is to leave.
+    #[error("the record was not opened")]
+    Open(#[from] OpenError),
+    /// No random bytes.
+    #[error("no key could be made")]
+    NoRandomness(#[from] NoRandomness),
+}
+
+fn origin(bytes: &[u8]) -> Result<OriginPattern, Corruption> {
+    let text = str::from_utf8(bytes).map_err(|_| Corruption::Origin)?;
+    match OriginPattern::parse(text) {
+        Ok(origin) if origin.as_str() == text => Ok(origin),
+        Ok(_) | Err(_) => Err(Corruption::Origin),
+    }
+}
+
+/// Where the wrapped DEK stands.
+const WRAPPED_DEK: std::ops::Range<usize> = 18..18 + Wrapped::LEN;
+
+struct Record<'a> {
+    kek_id: KeyId,
+    dek: Wrapped,
+    version: u64,
+    origins: Vec<&'a [u8]>,
+    nonce: &'a [u8; NONCE_LEN],
+    ciphertext: &'a [u8],
+    tag: &'a [u8; TAG_LEN],
+}
+
+impl<'a> Record<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Record<'a>, Corruption> {
+        let mut bytes = Bytes::open(bytes, format::RECORD)?;
+        let kek_id = KeyId::read(&mut bytes)?;
+        let dek = Wrapped::read(&mut bytes)?;
+        let version = u64::from_be_bytes(*bytes.array()?);
+        let [count] = *bytes.array()?;
+        let origins = (0..count)
+            .map(|_| {
+                let len = u16::from_be_bytes(*bytes.array()?);
+                bytes.slice(len.into())
+            })
+            .collect::<Result<_, _>>()?;
+        let nonce = bytes.array()?;
+        let (ciphertext, tag) = bytes.sealed()?;
+        if !VALUE_LEN.contains(&ciphertext.len()) {
+            return Err(Corruption::ValueLength);
+        }
+        Ok(Record {
+            kek_id,
+            dek,
+            version,
+            origins,
+            nonce,
+            ciphertext,
+            tag,
+        })
+    }
+}
+
+/// A value's length, here so that a huge row is refused before it is copied.
+const VALUE_LEN: std::ops::RangeInclusive<usize> = 1..=64 * 1024;
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -1,0 +1,167 @@
+//! The format, pinned: `testdata/record` must mean the same for ever. One file is one test.
+
+use std::{fs, path::PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{Corruption, OpenError, RootKey, record};
+use proto::{SecretName, Uid};
+
+macro_rules! vectors {
+    ($($name:ident,)*) => {
+        $(#[test] fn $name() { Vector::read(stringify!($name)).check(); })*
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+vectors! {
+    algorithm_unknown,
+    ciphertext_flipped,
+    empty,
+    format_of_a_wrapped_kek,
+    format_unknown,
+    kek_id_flipped,
+    kek_is_another,
+    kek_is_another_under_this_id,
+    moved_to_another_name,
+    moved_to_another_workspace,
+    nonce_flipped,
+    origins_changed,
+    origins_count_too_high,
+    origins_count_zero,
+    origins_one_removed,
+    origins_swapped,
+    tag_flipped,
+    trailing_byte,
+    truncated,
+    truncated_before_the_body,
+    truncated_to_an_empty_value,
+    value_before_the_mistakes,
+    value_of_4096_bytes,
+    value_of_one_byte,
+    value_of_the_last_version,
+    value_that_is_not_text,
+    value_with_two_origins,
+    value_without_origins,
+    version_changed,
+    wrap_ciphertext_flipped,
+    wrap_commitment_flipped,
+    wrap_nonce_flipped,
+    wrap_of_another_version,
+    wrap_salt_flipped,
+    wrap_tag_flipped,
+    wrapped_kek_algorithm_unknown,
+    wrapped_kek_ciphertext_flipped,
+    wrapped_kek_commitment_flipped,
+    wrapped_kek_format_of_a_record,
+    wrapped_kek_format_unknown,
+    wrapped_kek_id_flipped,
+    wrapped_kek_moved_to_another_workspace,
+    wrapped_kek_nonce_flipped,
+    wrapped_kek_root_key_id_flipped,
+    wrapped_kek_salt_flipped,
+    wrapped_kek_tag_flipped,
+    wrapped_kek_trailing_byte,
+    wrapped_kek_truncated,
+}
+
+#[test]
+fn every_file_is_a_test() {
+    let mut files: Vec<_> = fs::read_dir(dir())
+        .expect("testdata")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    files.sort();
+    assert_eq!(files, NAMES);
+}
+
+fn dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/record")
+}
+
+/// `field: text` lines, in the words of docs/record-format.md.
+struct Vector(Vec<(String, String)>);
+
+impl Vector {
+    fn read(name: &str) -> Vector {
+        let text = fs::read_to_string(dir().join(name)).expect("the vector");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let field = |line: &str| {
+            let (field, text) = line.split_once(':').expect("field: text");
+            (field.to_owned(), text.trim_start().to_owned())
+        };
+        Vector(lines.map(field).collect())
+    }
+
+    fn all(&self, field: &str) -> Vec<&str> {
+        let fields = self.0.iter().filter(|(name, _)| name == field);
+        fields.map(|(_, text)| text.as_str()).collect()
+    }
+
+    fn text(&self, field: &str) -> Option<&str> {
+        self.all(field).first().copied()
+    }
+
+    fn one(&self, field: &str) -> &str {
+        self.text(field).unwrap_or_else(|| panic!("no {field}"))
+    }
+
+    fn hex(&self, field: &str) -> Vec<u8> {
+        let digits = self.one(field);
+        let byte = |at| u8::from_str_radix(digits.get(at..at + 2).expect("a pair"), 16);
+        (0..digits.len())
+            .step_by(2)
+            .map(|at| byte(at).expect("hex"))
+            .collect()
+    }
+
+    fn array<const N: usize>(&self, field: &str) -> [u8; N] {
+        self.hex(field).try_into().expect("the length of this field")
+    }
+
+    fn check(&self) {
+        let outcome = match self.open() {
+            Ok(()) => "value".to_owned(),
+            Err(OpenError::UnknownKey(_)) => "unknown key".to_owned(),
+            Err(OpenError::Corrupt(cause)) => format!("corrupt: {cause}"),
+        };
+        assert_eq!(outcome, self.one("expect"));
+    }
+
+    fn open(&self) -> Result<(), OpenError> {
+        let root = RootKey::from_bytes(Zeroizing::new(self.array("root-key"))).expect("a key");
+        let uid = Uid::from_bytes(self.array("workspace-uid"));
+        let kek = root.unwrap(&self.hex("wrapped-kek"), &uid)?;
+        let Some(name) = self.text("name") else {
+            return Ok(());
+        };
+        let name = SecretName::parse(name).expect("a name");
+        let opened = record::decrypt(&kek, &uid, &name, &self.hex("record"))?;
+        let origins: Vec<_> = opened.origins.iter().map(|origin| origin.as_str()).collect();
+        assert_eq!(opened.version.to_string(), self.one("version"));
+        assert_eq!(origins, self.all("origin"));
+        assert!(opened.value.expose() == self.hex("value"));
+        Ok(())
+    }
+}
+
+/// So that a cause nobody has a file for is noticed.
+#[test]
+fn every_cause_that_stored_bytes_can_have_is_in_a_vector() {
+    let expected: Vec<String> = NAMES
+        .iter()
+        .map(|name| Vector::read(name).one("expect").to_owned())
+        .collect();
+    let in_a_vector = |cause: Corruption| expected.contains(&format!("corrupt: {cause}"));
+    for cause in [
+        Corruption::UnknownFormat(3),
+        Corruption::UnknownAlgorithm(2),
+        Corruption::Truncated,
+        Corruption::TrailingBytes,
+        Corruption::ValueLength,
+        Corruption::Commitment,
+        Corruption::DoesNotAuthenticate,
+    ] {
+        assert!(in_a_vector(cause), "{cause}");
+    }
+}

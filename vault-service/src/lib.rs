@@ -1,0 +1,168 @@
+//! The vault: owns secrets, encrypted in an embedded store, write-only for all but injectors.
+
+pub mod authz;
+pub mod config;
+pub mod crypto;
+mod metrics;
+mod service;
+mod status;
+pub mod store;
+pub mod vault;
+
+use std::{io, sync::Arc};
+
+use prometheus_client::registry::Registry;
+use proto::{
+    serve::{authz::Authz, grpc, probe},
+    vault::v1::{
+        decrypt_service_server::DecryptServiceServer, secret_service_server::SecretServiceServer,
+        workspace_service_server::WorkspaceServiceServer,
+    },
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use config::Config;
+use metrics::Metrics;
+use service::{Decrypting, Secrets, Workspaces};
+use store::Store;
+use vault::{Vault, Writer};
+
+/// The largest message that a client may send.
+const MAX_REQUEST: usize = 256 * 1024;
+
+/// The sockets that the vault serves.
+pub struct Listeners {
+    /// gRPC.
+    pub grpc: TcpListener,
+    /// Probes.
+    pub metrics: TcpListener,
+}
+
+impl Listeners {
+    /// Binds the addresses of `config`.
+    pub async fn bind(config: &Config) -> io::Result<Self> {
+        let bind = async |address| {
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+        };
+        Ok(Self {
+            grpc: bind(config.listen).await?,
+            metrics: bind(config.metrics_listen).await?,
+        })
+    }
+}
+
+/// Why the vault stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store did not open.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The store is not this vault's.
+    #[error(transparent)]
+    Vault(#[from] vault::OpenError),
+    /// Reflection could not be set up.
+    #[error("reflection could not be set up")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The gRPC server failed.
+    #[error("the gRPC server failed")]
+    Serve(#[from] tonic::transport::Error),
+    /// What was written last may not be durable.
+    #[error("the store did not close cleanly")]
+    Close(#[source] store::CommitError),
+}
+
+/// Serves until `shutdown` is cancelled; then finishes calls under way and closes the store.
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
+    let Config {
+        data_dir,
+        cache_bytes,
+        root_key,
+        tls,
+        policy,
+        reflection,
+        shutdown_grace,
+        listen: _,
+        metrics_listen: _,
+    } = config;
+    let store = tokio::task::spawn_blocking(move || Store::open(&data_dir, cache_bytes));
+    let store = store
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let (writer, reader) = Vault::open(store, root_key).await?.split();
+    sweep(&writer);
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    tokio::spawn(probe::serve(
+        listeners.metrics,
+        probes(registry, &writer, &shutdown),
+        shutdown.clone(),
+    ));
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<DecryptServiceServer<Decrypting>>().await;
+    let decrypting = Decrypting {
+        reader,
+        metrics,
+        shutdown: shutdown.clone(),
+    };
+    let mut routes = Routes::builder();
+    routes
+        .add_service(health_service)
+        .add_service(
+            WorkspaceServiceServer::new(Workspaces(writer.clone())).max_decoding_message_size(MAX_REQUEST),
+        )
+        .add_service(SecretServiceServer::new(Secrets(writer.clone())).max_decoding_message_size(MAX_REQUEST))
+        .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_REQUEST));
+    if reflection {
+        let services = [
+            "vault.v1.WorkspaceService",
+            "vault.v1.SecretService",
+            "vault.v1.DecryptService",
+        ];
+        proto::serve::reflection::add(&mut routes, &services)?;
+    }
+
+    if let Ok(address) = listeners.grpc.local_addr() {
+        tracing::info!(%address, "vault-service is serving");
+    }
+    let authz = Authz::new(authz::TABLE, policy);
+    let served = grpc::serve(
+        listeners.grpc,
+        tls,
+        routes.routes(),
+        authz,
+        shutdown,
+        shutdown_grace,
+    )
+    .await;
+    drop(health);
+    writer.close().await.map_err(RunError::Close)?;
+    Ok(served?)
+}
+
+fn probes(registry: Registry, writer: &Writer, shutdown: &CancellationToken) -> probe::Probes {
+    let (writer, shutdown) = (writer.clone(), shutdown.clone());
+    probe::Probes {
+        metrics: Arc::new(registry),
+        ready: Arc::new(move || match (shutdown.is_cancelled(), writer.is_healthy()) {
+            (true, _) => Err("shutting down"),
+            (false, false) => Err("the storage failed; restart"),
+            (false, true) => Ok(()),
+        }),
+    }
+}
+
+/// Goes on with what a stop interrupted, beside serving.
+fn sweep(writer: &Writer) {
+    let writer = writer.clone();
+    tokio::spawn(async move {
+        if let Err(error) = writer.sweep_all().await {
+            tracing::warn!(%error, "deleted workspaces were not swept; the next start goes on with them");
+        }
+    });
+}

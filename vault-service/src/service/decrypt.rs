@@ -1,0 +1,242 @@
+//! `vault.v1.DecryptService`.
+
+use proto::{
+    Reason, Refusal, SecretName, Uid,
+    secret_name::distinct,
+    serve::authz::Authorized,
+    vault::v1::{
+        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStatus,
+        DecryptStreamRequest, DecryptStreamResponse, DecryptedSecret, decrypt_answer::Outcome,
+        decrypt_service_server::DecryptService,
+    },
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::workspace_name;
+use crate::{
+    authz::DecryptPermit,
+    metrics::Metrics,
+    status::{duplicate_name, refusal, secret_name},
+    vault::{Decrypted, MAX_NAMES, Reader, VaultError, Wanted},
+};
+
+/// The most calls in one message of a stream.
+const MAX_BATCH: usize = 256;
+/// Answers that may wait for a slow client before its next message is read.
+const UNREAD: usize = 4;
+
+/// Answers from a [`Reader`].
+#[derive(Clone)]
+pub(crate) struct Decrypting {
+    pub(crate) reader: Reader,
+    pub(crate) metrics: Metrics,
+    /// Streams end when the service does, or it would wait for them for ever.
+    pub(crate) shutdown: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl DecryptService for Decrypting {
+    async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
+        let asked = Asked::parse(Authorized::of(&request)?, request.get_ref());
+        let answer = self.answer(vec![asked]).await.pop();
+        Ok(Response::new(answer.unwrap_or_else(|| {
+            Err(Refusal::new(Reason::Internal, "no answer"))
+        })?))
+    }
+
+    type DecryptStreamStream = ReceiverStream<Result<DecryptStreamResponse, Status>>;
+
+    async fn decrypt_stream(
+        &self,
+        request: Request<Streaming<DecryptStreamRequest>>,
+    ) -> Result<Response<Self::DecryptStreamStream>, Status> {
+        let authorized = Authorized::of(&request)?.clone();
+        let (answers, stream) = mpsc::channel(UNREAD);
+        tokio::spawn(self.clone().converse(authorized, request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl Decrypting {
+    /// Answers the messages of one stream in turn. Requests that arrive meanwhile gather in the next message, so the
+    /// busier the stream, the cheaper each.
+    async fn converse(
+        self,
+        authorized: Authorized,
+        mut messages: Streaming<DecryptStreamRequest>,
+        answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
+    ) {
+        loop {
+            let message = tokio::select! {
+                message = messages.message() => message,
+                () = self.shutdown.cancelled() => {
+                    let ended = Refusal::new(Reason::ShuttingDown, "the vault is shutting down; open another stream");
+                    drop(answers.send(Err(ended.into())).await);
+                    return;
+                }
+                () = answers.closed() => return,
+            };
+            let answer = match message {
+                Ok(Some(DecryptStreamRequest { calls })) if calls.len() <= MAX_BATCH => {
+                    Ok(self.batch(&authorized, calls).await)
+                }
+                Ok(Some(_)) => {
+                    let limit = format!("a message has at most {MAX_BATCH} calls");
+                    Err(Refusal::new(Reason::RequestMalformed, limit).into())
+                }
+                // Half-closed, or broken: either way there is nobody left to answer.
+                Ok(None) | Err(_) => return,
+            };
+            let failed = answer.is_err();
+            if answers.send(answer).await.is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    async fn batch(&self, authorized: &Authorized, calls: Vec<DecryptCall>) -> DecryptStreamResponse {
+        let (ids, asked): (Vec<u64>, Vec<_>) = calls
+            .into_iter()
+            .map(|DecryptCall { id, request }| (id, Asked::parse(authorized, &request.unwrap_or_default())))
+            .unzip();
+        let outcomes = self.answer(asked).await.into_iter().map(|answer| match answer {
+            Ok(response) => Outcome::Response(response),
+            Err(Refusal { reason, message }) => Outcome::Error(DecryptError {
+                code: reason.code().into(),
+                reason: reason.into(),
+                message,
+            }),
+        });
+        let answers = ids.into_iter().zip(outcomes);
+        let answers = answers
+            .map(|(id, outcome)| DecryptAnswer {
+                id,
+                outcome: Some(outcome),
+            })
+            .collect();
+        DecryptStreamResponse { answers }
+    }
+
+    /// Answers in the order asked, with one hop to a reading thread for all.
+    async fn answer(&self, asked: Vec<Result<Asked, Refusal>>) -> Vec<Result<DecryptResponse, Refusal>> {
+        let wanted = asked
+            .iter()
+            .filter_map(|asked| asked.as_ref().ok())
+            .map(Asked::wanted)
+            .collect();
+        let mut decrypted = self.reader.decrypt(wanted).await.into_iter();
+        let answers = asked
+            .into_iter()
+            .map(|asked| -> Result<DecryptResponse, Refusal> {
+                let asked = asked?;
+                let nothing = || Err(VaultError::Stopped);
+                let (uid, secrets) = decrypted.next().unwrap_or_else(nothing).map_err(refusal)?;
+                Ok(asked.answer(uid, secrets, &self.metrics))
+            });
+        answers
+            .inspect(|answer| {
+                self.metrics
+                    .decrypt(answer.as_ref().err().map(|refusal| refusal.reason))
+            })
+            .collect()
+    }
+}
+
+/// One decrypt, parsed and permitted.
+struct Asked {
+    permit: DecryptPermit,
+    wanted: Wanted,
+    check_only: bool,
+    server: String,
+}
+
+impl Asked {
+    fn parse(authorized: &Authorized, request: &DecryptRequest) -> Result<Self, Refusal> {
+        let DecryptRequest {
+            workspace,
+            workspace_uid,
+            server,
+            names,
+            check_only,
+        } = request;
+        let permit = DecryptPermit::decide(authorized, &workspace_name(workspace)?)?;
+        if names.len() > MAX_NAMES {
+            return Err(Refusal::new(
+                Reason::RequestMalformed,
+                format!("names: at most {MAX_NAMES} at once"),
+            ));
+        }
+        let names = names
+            .iter()
+            .map(|name| SecretName::parse(name))
+            .collect::<Result<_, _>>();
+        let names = distinct(names.map_err(secret_name)?).map_err(duplicate_name)?;
+        let workspace_uid = match workspace_uid.as_str() {
+            "" => None,
+            text => Some(Uid::parse(text).map_err(|error| Refusal::new(Reason::RequestMalformed, error))?),
+        };
+        let server = server.chars().take(63).collect();
+        Ok(Self {
+            permit,
+            wanted: Wanted { workspace_uid, names },
+            check_only: *check_only,
+            server,
+        })
+    }
+
+    fn wanted(&self) -> (DecryptPermit, Wanted) {
+        (self.permit.clone(), self.wanted.clone())
+    }
+
+    fn answer(self, workspace: Uid, secrets: Vec<Decrypted>, metrics: &Metrics) -> DecryptResponse {
+        tracing::debug!(
+            principal = %self.permit.principal(),
+            workspace = %self.permit.workspace(),
+            server = self.server,
+            names = secrets.len(),
+            check_only = self.check_only,
+            "decrypted"
+        );
+        let secrets = self.wanted.names.iter().zip(secrets);
+        let secrets = secrets.map(|(name, secret)| {
+            let answer = shown(name, secret, self.check_only);
+            metrics.secret(answer.status());
+            answer
+        });
+        DecryptResponse {
+            workspace_uid: workspace.to_string(),
+            secrets: secrets.collect(),
+        }
+    }
+}
+
+fn shown(name: &SecretName, secret: Decrypted, check_only: bool) -> DecryptedSecret {
+    let name = name.to_string();
+    let status = |status: DecryptStatus| DecryptedSecret {
+        name: name.clone(),
+        status: status.into(),
+        ..Default::default()
+    };
+    match secret {
+        Decrypted::Value {
+            version,
+            origins,
+            value,
+        } => DecryptedSecret {
+            version,
+            value: if check_only {
+                Vec::new()
+            } else {
+                value.expose().to_vec()
+            },
+            upstream_origins: origins.iter().map(ToString::to_string).collect(),
+            ..status(DecryptStatus::Ok)
+        },
+        Decrypted::NotFound => status(DecryptStatus::NotFound),
+        Decrypted::DataLoss => status(DecryptStatus::DataLoss),
+        Decrypted::KeyNotLoaded => status(DecryptStatus::KeyNotLoaded),
+    }
+}

@@ -1,0 +1,17 @@
+//! The vault's RPCs: parse, permit, call, answer.
+
+mod decrypt;
+mod secrets;
+mod workspaces;
+
+use proto::{Refusal, WorkspaceName};
+
+pub(crate) use decrypt::Decrypting;
+pub(crate) use secrets::Secrets;
+pub(crate) use workspaces::Workspaces;
+
+use crate::status;
+
+fn workspace_name(text: &str) -> Result<WorkspaceName, Refusal> {
+    WorkspaceName::parse(text).map_err(status::workspace_name)
+}

@@ -1,0 +1,180 @@
+//! `vault.v1.WorkspaceService`.
+
+use proto::{
+    Reason, Refusal,
+    page::Page,
+    serve::authz::Authorized,
+    vault::v1::{
+        self as api, CreateWorkspaceRequest, CreateWorkspaceResponse, DeleteWorkspaceRequest,
+        DeleteWorkspaceResponse, GetWorkspaceRequest, GetWorkspaceResponse, ListWorkspacesRequest,
+        ListWorkspacesResponse, UpdateWorkspaceRequest, UpdateWorkspaceResponse,
+        workspace_service_server::WorkspaceService,
+    },
+};
+use tonic::{Request, Response, Status};
+
+use super::workspace_name;
+use crate::{
+    authz::AdminPermit,
+    status::{page_token, refusal},
+    vault::{Plan, Workspace, Writer},
+};
+
+/// Answers from a [`Writer`].
+pub(crate) struct Workspaces(pub(crate) Writer);
+
+#[tonic::async_trait]
+impl WorkspaceService for Workspaces {
+    async fn create_workspace(
+        &self,
+        request: Request<CreateWorkspaceRequest>,
+    ) -> Result<Response<CreateWorkspaceResponse>, Status> {
+        let CreateWorkspaceRequest { workspace } = request.get_ref();
+        let api::Workspace { name, plan, .. } = given(workspace.as_ref())?;
+        let plan = parse_plan(*plan)?.unwrap_or(Plan::Free);
+        let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
+        let workspace = self.0.create_workspace(&permit, plan).await.map_err(refusal)?;
+        Ok(Response::new(CreateWorkspaceResponse {
+            workspace: Some(shown(workspace)),
+        }))
+    }
+
+    async fn get_workspace(
+        &self,
+        request: Request<GetWorkspaceRequest>,
+    ) -> Result<Response<GetWorkspaceResponse>, Status> {
+        let GetWorkspaceRequest { name } = request.get_ref();
+        let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
+        let workspace = self.0.workspace(&permit).await.map_err(refusal)?;
+        Ok(Response::new(GetWorkspaceResponse {
+            workspace: Some(shown(workspace)),
+        }))
+    }
+
+    async fn list_workspaces(
+        &self,
+        request: Request<ListWorkspacesRequest>,
+    ) -> Result<Response<ListWorkspacesResponse>, Status> {
+        let ListWorkspacesRequest {
+            page_size,
+            page_token: token,
+        } = request.get_ref();
+        let caller = Authorized::of(&request)?;
+        let page = Page::parse(*page_size, token, ("workspaces", caller.principal()?)).map_err(page_token)?;
+        let (workspaces, more) = self
+            .0
+            .workspaces(caller.scope()?, page.clone())
+            .await
+            .map_err(refusal)?;
+        let next_page_token = match workspaces.last() {
+            Some(last) if more => page.token(last.name.as_str()),
+            _ => String::new(),
+        };
+        let workspaces = workspaces.into_iter().map(shown).collect();
+        Ok(Response::new(ListWorkspacesResponse {
+            workspaces,
+            next_page_token,
+        }))
+    }
+
+    async fn update_workspace(
+        &self,
+        request: Request<UpdateWorkspaceRequest>,
+    ) -> Result<Response<UpdateWorkspaceResponse>, Status> {
+        let UpdateWorkspaceRequest {
+            workspace,
+            update_mask,
+        } = request.get_ref();
+        let api::Workspace {
+            name, plan, revision, ..
+        } = given(workspace.as_ref())?;
+        match update_mask.as_ref().map(|mask| mask.paths.as_slice()) {
+            Some([path]) if path == "plan" => {}
+            _ => return Err(only_plan().into()),
+        }
+        let plan = parse_plan(*plan)?
+            .ok_or_else(|| Refusal::new(Reason::RequestMalformed, "workspace.plan: say which plan"))?;
+        let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
+        let workspace = self
+            .0
+            .update_workspace(&permit, *revision, plan)
+            .await
+            .map_err(refusal)?;
+        Ok(Response::new(UpdateWorkspaceResponse {
+            workspace: Some(shown(workspace)),
+        }))
+    }
+
+    async fn delete_workspace(
+        &self,
+        request: Request<DeleteWorkspaceRequest>,
+    ) -> Result<Response<DeleteWorkspaceResponse>, Status> {
+        let DeleteWorkspaceRequest {
+            name,
+            force,
+            revision,
+        } = request.get_ref();
+        let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
+        self.0
+            .delete_workspace(&permit, *revision, *force)
+            .await
+            .map_err(refusal)?;
+        Ok(Response::new(DeleteWorkspaceResponse {}))
+    }
+}
+
+fn given(workspace: Option<&api::Workspace>) -> Result<&api::Workspace, Refusal> {
+    workspace.ok_or_else(|| Refusal::new(Reason::RequestMalformed, "workspace is required"))
+}
+
+fn only_plan() -> Refusal {
+    Refusal::new(
+        Reason::FieldMaskInvalid,
+        "update_mask must name what to change, which is `plan`",
+    )
+}
+
+fn parse_plan(number: i32) -> Result<Option<Plan>, Refusal> {
+    Ok(match api::Plan::try_from(number) {
+        Ok(api::Plan::Unspecified) => None,
+        Ok(api::Plan::Free) => Some(Plan::Free),
+        Ok(api::Plan::Starter) => Some(Plan::Starter),
+        Ok(api::Plan::Pro) => Some(Plan::Pro),
+        Ok(api::Plan::Business) => Some(Plan::Business),
+        Ok(api::Plan::Enterprise) => Some(Plan::Enterprise),
+        Err(_) => {
+            return Err(Refusal::new(
+                Reason::RequestMalformed,
+                "workspace.plan: there is no such plan",
+            ));
+        }
+    })
+}
+
+fn shown(workspace: Workspace) -> api::Workspace {
+    let Workspace {
+        name,
+        uid,
+        revision,
+        create_time,
+        update_time,
+        plan,
+        secret_count,
+    } = workspace;
+    let plan = match plan {
+        Plan::Free => api::Plan::Free,
+        Plan::Starter => api::Plan::Starter,
+        Plan::Pro => api::Plan::Pro,
+        Plan::Business => api::Plan::Business,
+        Plan::Enterprise => api::Plan::Enterprise,
+    };
+    api::Workspace {
+        name: name.to_string(),
+        uid: uid.to_string(),
+        revision,
+        create_time: Some(create_time),
+        update_time: Some(update_time),
+        plan: plan.into(),
+        secret_count,
+    }
+}

@@ -1,0 +1,53 @@
+//! From the vault's errors to what callers are told.
+
+use std::error::Error as _;
+
+use proto::{
+    LabelError, Reason, Refusal,
+    page::PageTokenError,
+    secret_name::{DuplicateName, SecretNameError},
+    serve::telemetry::chain,
+};
+
+use crate::vault::VaultError;
+
+/// What the caller is told. What the caller must not be told is logged here, once.
+pub(crate) fn refusal(error: VaultError) -> Refusal {
+    let reason = match &error {
+        VaultError::NoWorkspace(_) => Reason::WorkspaceNotFound,
+        VaultError::WorkspaceExists(_) => Reason::WorkspaceExists,
+        VaultError::WorkspaceNotEmpty(_) => Reason::WorkspaceNotEmpty,
+        VaultError::WorkspaceReplaced(_) => Reason::WorkspaceReplaced,
+        VaultError::RevisionMismatch => Reason::RevisionMismatch,
+        VaultError::NoSecret(..) => Reason::SecretNotFound,
+        VaultError::PlanLimit { .. } => Reason::PlanLimitReached,
+        VaultError::AnswerTooLarge => Reason::LimitExceeded,
+        VaultError::Conflict => Reason::Conflict,
+        VaultError::Corrupt(_) => Reason::RecordCorrupt,
+        VaultError::KeyNotLoaded => Reason::KeyNotLoaded,
+        VaultError::Full(_) => Reason::StorageFull,
+        VaultError::Stopped => Reason::ShuttingDown,
+        VaultError::Storage(_) | VaultError::Read(_) => Reason::StorageUnavailable,
+        VaultError::Randomness(_) => Reason::Internal,
+    };
+    if let Some(source) = error.source() {
+        tracing::error!(%error, source = chain(source), "the vault could not serve a call");
+    }
+    Refusal::new(reason, error)
+}
+
+pub(crate) fn workspace_name(error: LabelError) -> Refusal {
+    Refusal::new(Reason::WorkspaceNameInvalid, format!("workspace: {error}"))
+}
+
+pub(crate) fn secret_name(error: SecretNameError) -> Refusal {
+    Refusal::new(Reason::SecretNameInvalid, error)
+}
+
+pub(crate) fn duplicate_name(error: DuplicateName) -> Refusal {
+    Refusal::new(Reason::SecretNameDuplicate, error)
+}
+
+pub(crate) fn page_token(error: PageTokenError) -> Refusal {
+    Refusal::new(Reason::PageTokenInvalid, error)
+}

@@ -1,0 +1,180 @@
+//! The one thread that writes.
+//!
+//! It takes all batches that wait, checks and stages them one by one, applies them as one, makes that
+//! durable by one `flush()` and one fsync, and only then answers. While it syncs the next ones gather:
+//! the more writers, the larger the groups, with no timer to set.
+//!
+//! A refused batch waits for the sync as well: what refused it may be a batch of the same group.
+
+use std::{io, mem, sync::Arc, thread};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::{Batch, CommitError, Ended, Fault, OpenError, Shared, batch::Staged, caught};
+
+/// Bounds of one group. sled reuses a segment when what replaced it was flushed, synced or not, and a
+/// whole further segment (8 MiB) was written since. Syncing well within 8 MiB of log keeps that safe.
+const GROUP_BATCHES: usize = 256;
+const GROUP_BYTES: usize = 1024 * 1024;
+
+/// Syncs `db`. A value, so that tests can fail, count and hold it.
+pub(super) type Fsync = Box<dyn FnMut() -> io::Result<()> + Send>;
+
+/// Whether the disk has room for another group. A value, for tests, like `Fsync`.
+pub(super) type Room = Box<dyn Fn() -> bool + Send + Sync>;
+
+type Answer = Result<(), CommitError>;
+
+pub(super) enum Request {
+    Commit {
+        batch: Batch,
+        reply: oneshot::Sender<Answer>,
+    },
+    Close {
+        done: oneshot::Sender<Answer>,
+    },
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    fsync: Fsync,
+}
+
+#[derive(Default)]
+struct Group {
+    batches: Vec<Batch>,
+    replies: Vec<oneshot::Sender<Answer>>,
+    bytes: usize,
+    close: Option<oneshot::Sender<Answer>>,
+}
+
+impl Writer {
+    pub(super) fn spawn(
+        shared: Arc<Shared>,
+        requests: mpsc::Receiver<Request>,
+        fsync: Fsync,
+    ) -> Result<(), OpenError> {
+        let writer = Self {
+            shared,
+            requests,
+            fsync,
+        };
+        let spawned = thread::Builder::new()
+            .name("store-commit".to_owned())
+            .spawn(|| writer.run());
+        spawned.map(drop).map_err(|source| OpenError::Files {
+            doing: "start the thread of",
+            path: "the store".into(),
+            source,
+        })
+    }
+
+    fn run(mut self) {
+        while let Some(first) = self.requests.blocking_recv() {
+            let Group {
+                batches,
+                replies,
+                bytes: _,
+                close,
+            } = self.gather(first);
+            match caught(|| self.write(batches)) {
+                Ok(answers) => answer(replies, answers),
+                Err(fault) => return self.fail(fault),
+            }
+            if let Some(done) = close {
+                return self.close(done);
+            }
+        }
+    }
+
+    /// `first` and all that waits behind it, up to the bounds or a close.
+    fn gather(&mut self, first: Request) -> Group {
+        let mut group = Group::default();
+        group.push(first);
+        while group.has_room() {
+            let Ok(request) = self.requests.try_recv() else {
+                break;
+            };
+            group.push(request);
+        }
+        group
+    }
+
+    /// One answer for each batch, all durable; or a fault, after which nothing may be acknowledged.
+    fn write(&mut self, batches: Vec<Batch>) -> Result<Vec<Answer>, Fault> {
+        if !(self.shared.room)() {
+            return Ok(batches.iter().map(|_| Err(CommitError::no_room())).collect());
+        }
+        let mut staged = Staged::over(&self.shared.db);
+        let answers = batches
+            .into_iter()
+            .map(|batch| batch.stage(&mut staged))
+            .collect();
+        if let Some(writes) = staged.into_sled() {
+            self.shared.db.apply_batch(writes)?;
+            self.make_durable()?;
+        }
+        Ok(answers)
+    }
+
+    fn make_durable(&mut self) -> Result<(), Fault> {
+        self.shared.db.flush()?;
+        (self.fsync)()?;
+        Ok(())
+    }
+
+    /// Stops for good. Who waits, here or in the queue, gets no reply and finds the fault.
+    fn fail(self, fault: Fault) {
+        error!(
+            error = &fault as &dyn std::error::Error,
+            "store stopped acknowledging"
+        );
+        self.shared.end(Ended::Failed(Arc::new(fault)));
+        // Dropped, sled would flush and fsync once more: it could make half a batch durable, and would
+        // panic on the next error. So it stays, and with it the lock, until the process ends.
+        mem::forget(self.shared);
+    }
+
+    fn close(mut self, done: oneshot::Sender<Answer>) {
+        if let Err(fault) = caught(|| self.make_durable()) {
+            return self.fail(fault);
+        }
+        self.shared.end(Ended::Closed);
+        // First let go of the files, then say so. That the caller stopped waiting is not our concern.
+        drop(self);
+        let _ = done.send(Ok(()));
+    }
+}
+
+impl Group {
+    fn push(&mut self, request: Request) {
+        match request {
+            Request::Commit { batch, reply } => {
+                self.bytes = self.bytes.saturating_add(batch.size());
+                self.batches.push(batch);
+                self.replies.push(reply);
+            }
+            Request::Close { done } => self.close = Some(done),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.close.is_none() && self.batches.len() < GROUP_BATCHES && self.bytes < GROUP_BYTES
+    }
+}
+
+impl Shared {
+    fn end(&self, ended: Ended) {
+        // Only the commit thread sets it, as its last act: it is empty here.
+        let _ = self.ended.set(ended);
+    }
+}
+
+fn answer(replies: Vec<oneshot::Sender<Answer>>, answers: Vec<Answer>) {
+    for (reply, answer) in replies.into_iter().zip(answers) {
+        // That a caller stopped waiting is not our concern.
+        let _ = reply.send(answer);
+    }
+}

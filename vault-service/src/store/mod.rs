@@ -1,0 +1,204 @@
+//! A small store of bytes over sled 0.34. Encryption is above it; it knows nothing of secrets.
+//!
+//! # What is promised
+//! - **Durable.** [`Store::commit`] answers `Ok` only after the batch is on the disk: it outlives
+//!   `kill -9` and power loss. A batch that was refused or failed was never acknowledged; after a
+//!   storage fault, or when the caller stopped waiting, it may be there or not.
+//! - **Atomic.** All writes of a batch are there, or none, after a crash too.
+//! - **Ordered.** Batches are applied one after another. Preconditions and counters see every batch
+//!   before them, and nothing comes between a batch's checks and its writes.
+//! - **Reads** see each batch whole, and may see it shortly *before* it is durable. If that sync then
+//!   fails they keep seeing it until the process restarts. A scan is not a snapshot: batches may land
+//!   between two of its entries.
+//! - **Fail-stop.** After a failed write, flush or sync, nothing is acknowledged any more
+//!   ([`Store::is_healthy`]). Reads of what is cached go on; the way back is a restart. A disk that gets
+//!   full is noticed 16 MiB before: then commits are refused while it lasts, and all reads go on.
+//!
+//! # Why sled's `flush()` is not enough
+//! On Linux `flush()` ends in `sync_file_range`, which starts and awaits the data pages, but writes
+//! neither the file's size and extents nor the disk's cache: after a power cut, flushed data was gone.
+//! So one thread writes groups of batches and follows each `flush()` by an fsync of `db` (`commit`). A
+//! failed fsync is never retried: Linux reports a lost page once, and the second call would succeed.
+//!
+//! Values stay in that one file. sled moves a page above a quarter of a segment into `blobs/`, which it
+//! never syncs; a leaf holds at most 19 entries, so `MAX_ENTRY` and 8 MiB segments rule that out.
+//! Where sled can panic or answer with damage, the call is caught and becomes a [`Fault`].
+
+mod batch;
+mod commit;
+mod error;
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    ops::Bound,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use batch::Batch;
+pub use error::{CommitError, Fault, OpenError};
+
+use commit::{Request, Room, Writer};
+use files::Opened;
+
+/// Batches that may wait in the queue before `commit` itself waits.
+const QUEUE: usize = 1024;
+
+/// The store; clones share it. Once all are gone it is released by its own thread.
+#[derive(Clone)]
+pub struct Store {
+    // Dropped before `queue`: the commit thread ends when the last queue is gone, so it is the last to
+    // hold `shared`, and sled's blocking drop never runs on a runtime thread.
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Request>,
+}
+
+/// One key and its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The full key.
+    pub key: Vec<u8>,
+    /// What is there.
+    pub value: Vec<u8>,
+}
+
+struct Shared {
+    db: sled::Db,
+    /// Why the commit thread stopped; empty while it runs.
+    ended: OnceLock<Ended>,
+    room: Room,
+    /// Released after `db`, which is declared above it.
+    _lock: std::fs::File,
+}
+
+#[derive(Clone)]
+enum Ended {
+    Closed,
+    Failed(Arc<Fault>),
+}
+
+impl Store {
+    /// Opens the store in `dir`, or makes it (`dir` 0700, files 0600; its parent must exist). Blocking.
+    ///
+    /// `dir` belongs to the store alone: its modes are tightened on every open, because a Kubernetes
+    /// `fsGroup` widens them on every mount.
+    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+        Self::start(files::open(dir, cache_bytes)?)
+    }
+
+    fn start(
+        Opened {
+            db,
+            lock,
+            fsync,
+            room,
+        }: Opened,
+    ) -> Result<Self, OpenError> {
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let shared = Arc::new(Shared {
+            db,
+            ended: OnceLock::new(),
+            room,
+            _lock: lock,
+        });
+        Writer::spawn(Arc::clone(&shared), requests, fsync)?;
+        Ok(Self { shared, queue })
+    }
+
+    /// The value at `key`. Blocking: call it from a blocking thread.
+    pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(read(&self.shared.db, key)?.map(|value| value.to_vec()))
+    }
+
+    /// Up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after`
+    /// if given. Blocking.
+    pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Fault> {
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            Some(_) | None => Bound::Included(prefix),
+        };
+        // A damaged page makes sled's iterator repeat its error for ever: `collect` stops at the first.
+        caught(|| {
+            self.shared
+                .db
+                .range::<&[u8], _>((from, Bound::Unbounded))
+                .take(limit)
+                .take_while(|entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
+                .map(|entry| {
+                    entry.map(|(key, value)| Entry {
+                        key: key.to_vec(),
+                        value: value.to_vec(),
+                    })
+                })
+                .collect()
+        })
+    }
+
+    /// Applies `batch`, all or nothing, and returns once it is durable.
+    ///
+    /// Not cancel safe in the usual sense: a caller that stops waiting does not recall the batch.
+    pub async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        batch.check_size()?;
+        let (reply, answer) = oneshot::channel();
+        if self.queue.send(Request::Commit { batch, reply }).await.is_err() {
+            return Err(self.shared.why_ended());
+        }
+        answer.await.unwrap_or_else(|_| Err(self.shared.why_ended()))
+    }
+
+    /// Whether a commit can succeed: not while the disk is full, never after a storage fault or a close.
+    pub fn is_healthy(&self) -> bool {
+        self.shared.ended.get().is_none() && (self.shared.room)()
+    }
+
+    /// Commits what was queued before, syncs once more, and ends the commit thread. Later commits, of
+    /// clones too, are `Closed`. The directory is free again when this returns and no clone is left.
+    pub async fn close(self) -> Result<(), CommitError> {
+        let Self { shared, queue } = self;
+        let (done, closed) = oneshot::channel();
+        let ended = Arc::downgrade(&shared);
+        drop(shared);
+        let sent = queue.send(Request::Close { done }).await;
+        drop(queue);
+        let why = || {
+            ended
+                .upgrade()
+                .map_or(CommitError::Closed, |shared| shared.why_ended())
+        };
+        match sent {
+            Ok(()) => closed.await.unwrap_or_else(|_| Err(why())),
+            Err(_) => Err(why()),
+        }
+    }
+}
+
+impl Shared {
+    /// No answer means that the thread is gone; this says why.
+    fn why_ended(&self) -> CommitError {
+        match self.ended.get() {
+            Some(Ended::Closed) => CommitError::Closed,
+            Some(Ended::Failed(fault)) => CommitError::stopped(fault),
+            None => CommitError::stopped(&Arc::new(Fault::Panicked)),
+        }
+    }
+}
+
+fn read(db: &sled::Db, key: &[u8]) -> Result<Option<sled::IVec>, Fault> {
+    caught(|| db.get(key))
+}
+
+/// Calls sled, which panics on some damage instead of returning it.
+///
+/// Unwind safe: its locks are released and do not poison; after a write that panicked we never write,
+/// flush or drop it again.
+fn caught<T, E: Into<Fault>>(call: impl FnOnce() -> Result<T, E>) -> Result<T, Fault> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(Into::into),
+        Err(_panic) => Err(Fault::Panicked),
+    }
+}

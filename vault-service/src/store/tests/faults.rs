@@ -1,0 +1,277 @@
+//! The sync is the seam: held, counted and failed.
+
+use std::{
+    io,
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc as std_mpsc,
+    },
+    time::Duration,
+};
+
+use super::*;
+
+/// A store whose fsync is `fsync` after the real one.
+fn with_fsync(dir: &Path, mut fsync: impl FnMut() -> io::Result<()> + Send + 'static) -> Store {
+    let mut opened = files::open(dir, CACHE).unwrap();
+    let mut real = opened.fsync;
+    opened.fsync = Box::new(move || real().and_then(|()| fsync()));
+    Store::start(opened).unwrap()
+}
+
+/// Fails the `n`-th sync by `fail`; counts them all.
+fn failing_at(dir: &Path, n: usize, fail: fn() -> io::Result<()>) -> (Store, Arc<AtomicUsize>) {
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&syncs);
+    let store = with_fsync(dir, move || match counted.fetch_add(1, Ordering::SeqCst) + 1 {
+        now if now == n => fail(),
+        _ => Ok(()),
+    });
+    (store, syncs)
+}
+
+fn io_error() -> io::Result<()> {
+    Err(io::Error::from_raw_os_error(5))
+}
+
+/// The directory of a store that failed stays locked; a new process would see this copy.
+fn after_restart(dir: &Path) -> PathBuf {
+    copied(dir, "restarted")
+}
+
+fn copied(dir: &Path, name: &str) -> PathBuf {
+    let copy = dir.with_extension(name);
+    std::fs::create_dir(&copy).unwrap();
+    for name in std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+    {
+        if dir.join(&name).is_file() {
+            std::fs::copy(dir.join(&name), copy.join(&name)).unwrap();
+        }
+    }
+    copy
+}
+
+#[tokio::test]
+async fn the_nth_failing_sync_fails_its_commit_and_no_other_is_attempted() {
+    for n in 1..=4 {
+        let (_parent, dir) = dir();
+        let (store, syncs) = failing_at(&dir, n, io_error);
+        for i in 1..n {
+            store
+                .commit(Batch::new().put(i.to_be_bytes(), "v"))
+                .await
+                .unwrap();
+        }
+        assert!(store.is_healthy());
+        for _ in 0..3 {
+            let failed = store.commit(Batch::new().put(n.to_be_bytes(), "v")).await;
+            assert!(matches!(failed, Err(CommitError::Unavailable(_))), "{failed:?}");
+            assert!(!store.is_healthy());
+        }
+        assert_eq!(store.read(&1usize.to_be_bytes()).unwrap().unwrap(), b"v");
+        let closed = store.close().await;
+        assert!(matches!(closed, Err(CommitError::Unavailable(_))), "{closed:?}");
+        assert_eq!(syncs.load(Ordering::SeqCst), n);
+        // Not dropped, or sled would have flushed and synced again.
+        assert!(matches!(Store::open(&dir, CACHE), Err(OpenError::InUse(_))));
+        let restarted = open(&after_restart(&dir));
+        for i in 1..n {
+            assert_eq!(restarted.read(&i.to_be_bytes()).unwrap().unwrap(), b"v");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failing_sync_fails_all_that_wait_and_hangs_none() {
+    let (_parent, dir) = dir();
+    let (store, syncs) = failing_at(&dir, 1, io_error);
+    let tasks = (0..2_000u16).map(|i| {
+        let store = store.clone();
+        tokio::spawn(async move { store.commit(Batch::new().put(i.to_be_bytes(), "v")).await })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        let failed = task.await.unwrap();
+        assert!(matches!(failed, Err(CommitError::Unavailable(_))), "{failed:?}");
+    }
+    assert_eq!(syncs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_apart_and_reads_go_on() {
+    let (_parent, dir) = dir();
+    let (store, _syncs) = failing_at(&dir, 2, || Err(io::ErrorKind::StorageFull.into()));
+    store.commit(Batch::new().put("a", "1")).await.unwrap();
+    for _ in 0..2 {
+        let full = store.commit(Batch::new().put("b", "2")).await;
+        assert!(matches!(full, Err(CommitError::Full(_))), "{full:?}");
+    }
+    assert!(!store.is_healthy());
+    assert_eq!(store.read(b"a").unwrap().unwrap(), b"1");
+    assert_eq!(open(&after_restart(&dir)).read(b"a").unwrap().unwrap(), b"1");
+}
+
+#[tokio::test]
+async fn a_disk_about_to_be_full_refuses_commits_until_there_is_room() {
+    let (_parent, dir) = dir();
+    let mut opened = files::open(&dir, CACHE).unwrap();
+    let room = Arc::new(AtomicBool::new(true));
+    let seen = Arc::clone(&room);
+    opened.room = Box::new(move || seen.load(Ordering::SeqCst));
+    let store = Store::start(opened).unwrap();
+    store.commit(Batch::new().put("a", "1")).await.unwrap();
+
+    room.store(false, Ordering::SeqCst);
+    let full = store.commit(Batch::new().put("a", "2")).await;
+    assert!(matches!(full, Err(CommitError::Full(_))), "{full:?}");
+    assert!(!store.is_healthy());
+    assert_eq!(store.read(b"a").unwrap().unwrap(), b"1");
+
+    room.store(true, Ordering::SeqCst);
+    assert!(store.is_healthy());
+    store.commit(Batch::new().put("a", "3")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_in_the_commit_thread_hangs_nobody() {
+    let (_parent, dir) = dir();
+    let (store, _syncs) = failing_at(&dir, 1, || panic!("as sled would"));
+    for _ in 0..2 {
+        let failed = store.commit(Batch::new().put("a", "1")).await;
+        let Err(CommitError::Unavailable(fault)) = failed else {
+            panic!("{failed:?}")
+        };
+        assert!(matches!(*fault, Fault::Panicked));
+    }
+    assert!(!store.is_healthy());
+}
+
+/// Each sync announces itself and waits to be let go.
+struct Held {
+    entered: mpsc::UnboundedReceiver<()>,
+    release: std_mpsc::Sender<()>,
+}
+
+impl Held {
+    /// Waits until a sync has begun.
+    async fn begun(&mut self) {
+        let entered = tokio::time::timeout(Duration::from_secs(10), self.entered.recv()).await;
+        entered
+            .expect("a sync begins before anything is acknowledged")
+            .unwrap();
+    }
+}
+
+fn held(dir: &Path) -> (Store, Held) {
+    let (announce, entered) = mpsc::unbounded_channel();
+    let (release, released) = std_mpsc::channel();
+    let store = with_fsync(dir, move || {
+        announce.send(()).unwrap();
+        released.recv().map_err(io::Error::other)
+    });
+    (store, Held { entered, release })
+}
+
+macro_rules! assert_waits {
+    ($commit:expr) => {
+        tokio::select! {
+            biased;
+            answer = $commit.as_mut() => panic!("answered before its sync ended: {answer:?}"),
+            () = std::future::ready(()) => {}
+        }
+    };
+}
+
+#[tokio::test]
+async fn the_answer_comes_after_the_sync_of_its_own_group() {
+    let (_parent, dir) = dir();
+    let (store, mut sync) = held(&dir);
+    let mut first = pin!(store.commit(Batch::new().put("a", "1")));
+    assert_waits!(first);
+    sync.begun().await;
+    // Queued while a sync runs that does not include it.
+    let mut second = pin!(store.commit(Batch::new().put("b", "2")));
+    let mut conflict = pin!(store.commit(Batch::new().expect_absent("b").put("c", "3")));
+    assert_waits!(second);
+    assert_waits!(conflict);
+    assert_waits!(first);
+    assert_eq!(
+        store.read(b"a").unwrap().unwrap(),
+        b"1",
+        "read before it is durable, as documented"
+    );
+
+    sync.release.send(()).unwrap();
+    first.await.unwrap();
+    sync.begun().await;
+    assert_waits!(second);
+    // What refused it is not durable yet, so it does not know yet either.
+    assert_waits!(conflict);
+    sync.release.send(()).unwrap();
+    second.await.unwrap();
+    let refused = conflict.await;
+    assert!(matches!(refused, Err(CommitError::Conflict)), "{refused:?}");
+
+    // The close syncs once more.
+    sync.release.send(()).unwrap();
+    store.clone().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_that_writes_nothing_costs_no_sync() {
+    let (_parent, dir) = dir();
+    let (store, syncs) = failing_at(&dir, 1, io_error);
+    store.commit(Batch::new().expect_absent("a")).await.unwrap();
+    assert!(
+        store
+            .commit(Batch::new().expect_value("a", "1").put("a", "2"))
+            .await
+            .is_err()
+    );
+    assert_eq!(syncs.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_batch_torn_by_a_crash_is_not_there_at_all() {
+    let (_parent, dir) = dir();
+    let store = open(&dir);
+    store
+        .commit(Batch::new().put("a", "old").put("b", "old"))
+        .await
+        .unwrap();
+    let length = || std::fs::metadata(dir.join("db")).unwrap().len();
+    let before = length();
+    let batch = ["a", "b", "c"]
+        .into_iter()
+        .fold(Batch::new(), |b, k| b.put(k, vec![b'n'; 300]));
+    store.commit(batch).await.unwrap();
+    let after = length();
+    let mut torn = 0;
+    for cut in (before..after).step_by(29).chain([after]) {
+        let copy = copied(&dir, &cut.to_string());
+        let db = std::fs::File::options()
+            .write(true)
+            .open(copy.join("db"))
+            .unwrap();
+        db.set_len(cut).unwrap();
+        let store = open(&copy);
+        let is_new = |key: &[u8]| {
+            store
+                .read(key)
+                .unwrap()
+                .is_some_and(|value| value == vec![b'n'; 300])
+        };
+        let is_old = |key: &[u8]| store.read(key).unwrap().as_deref() == Some(b"old".as_slice());
+        let whole = is_new(b"a") && is_new(b"b") && is_new(b"c");
+        let nothing = is_old(b"a") && is_old(b"b") && store.read(b"c").unwrap().is_none();
+        assert!(
+            if cut == after { whole } else { nothing },
+            "cut at {cut} of {before}..{after}"
+        );
+        torn += 1;
+    }
+    assert!(torn > 20, "the batch was written in several messages");
+}

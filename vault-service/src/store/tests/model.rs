@@ -1,0 +1,105 @@
+//! Random batches against a `BTreeMap`, through reopens.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+struct Random(u64);
+
+impl Random {
+    /// xorshift64*, high bits.
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        u32::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32).unwrap() % bound
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        format!("{}/{}", self.below(3), self.below(100)).into_bytes()
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        let length = if self.below(200) == 0 { 60_000 } else { 200 };
+        let seed = self.below(256).to_be_bytes()[3];
+        vec![seed; usize::try_from(self.below(length)).unwrap()]
+    }
+}
+
+/// A store over sled alone: the model is about what is there, not about the disk.
+fn open(dir: &Path) -> Store {
+    let mut opened = files::open(dir, 1 << 20).unwrap();
+    opened.fsync = Box::new(|| Ok(()));
+    Store::start(opened).unwrap()
+}
+
+/// A random batch, and what the model says of it.
+fn step(random: &mut Random, model: &mut Model) -> (Batch, bool) {
+    let (mut batch, mut next, mut holds) = (Batch::new(), model.clone(), true);
+    if random.below(3) == 0 {
+        let key = random.key();
+        (batch, holds) = match (model.get(&key), random.below(4)) {
+            (Some(value), 1..) => (batch.expect_value(key, value.clone()), true),
+            (None, 1..) => (batch.expect_absent(key), true),
+            (Some(_), 0) => (batch.expect_absent(key), false),
+            (None, 0) => (batch.expect_value(key, "x"), false),
+        };
+    }
+    let keys: std::collections::BTreeSet<_> = (0..=random.below(3)).map(|_| random.key()).collect();
+    for key in keys {
+        batch = if random.below(3) == 0 {
+            next.remove(&key);
+            batch.delete(key)
+        } else {
+            let value = random.value();
+            next.insert(key.clone(), value.clone());
+            batch.put(key, value)
+        };
+    }
+    if holds {
+        *model = next;
+    }
+    (batch, holds)
+}
+
+fn assert_same(store: &Store, model: &Model) {
+    for prefix in ["", "1/", "2/9"] {
+        let mut after = None::<Vec<u8>>;
+        let mut expected = model.iter().filter(|(key, _)| key.starts_with(prefix.as_bytes()));
+        loop {
+            let page = store.scan(prefix.as_bytes(), after.as_deref(), 7).unwrap();
+            for Entry { key, value } in &page {
+                assert_eq!(expected.next(), Some((key, value)));
+            }
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+        }
+        assert_eq!(expected.next(), None);
+    }
+}
+
+#[tokio::test]
+async fn it_does_what_a_map_does() {
+    for seed in [1, 0xC0FFEE] {
+        let (_parent, dir) = dir();
+        let (mut random, mut model) = (Random(seed), Model::new());
+        let mut store = open(&dir);
+        for op in 0..5_000 {
+            let (batch, holds) = step(&mut random, &mut model);
+            match store.commit(batch).await {
+                Ok(()) => assert!(holds),
+                Err(error) => assert!(!holds && matches!(error, CommitError::Conflict), "{error:?}"),
+            }
+            let key = random.key();
+            assert_eq!(store.read(&key).unwrap().as_ref(), model.get(&key));
+            if op % 700 == 699 {
+                assert_same(&store, &model);
+                store.close().await.unwrap();
+                store = open(&dir);
+                assert_same(&store, &model);
+            }
+        }
+    }
+}

@@ -1,0 +1,484 @@
+//! The vault over a real store, without its transport.
+
+use std::collections::HashSet;
+
+use proto::{OriginPattern, SecretName, SecretValue, page::Page, serve::authz::Scope};
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::authz::{AdminPermit, DecryptPermit, admin_for_test};
+
+struct Fixture {
+    dir: TempDir,
+    root: [u8; 32],
+    writer: Writer,
+    reader: Reader,
+}
+
+fn root(bytes: [u8; 32]) -> RootKey {
+    RootKey::from_bytes(Zeroizing::new(bytes)).unwrap()
+}
+
+/// A store that was just closed is free once its reading threads have noticed.
+async fn open_store(dir: &TempDir) -> Store {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match Store::open(&dir.path().join("store"), 8 << 20) {
+            Err(crate::store::OpenError::InUse(_)) if std::time::Instant::now() < deadline => {
+                tokio::task::yield_now().await;
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+async fn open(dir: &TempDir, bytes: [u8; 32]) -> Result<(Writer, Reader), OpenError> {
+    Ok(Vault::open(open_store(dir).await, root(bytes)).await?.split())
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut key = [7; 32];
+        key[0] = 1;
+        let (writer, reader) = open(&dir, key).await.unwrap();
+        Self {
+            dir,
+            root: key,
+            writer,
+            reader,
+        }
+    }
+
+    async fn with_workspace(plan: Plan) -> Self {
+        let fixture = Self::new().await;
+        fixture.writer.create_workspace(&admin("w"), plan).await.unwrap();
+        fixture
+    }
+
+    async fn reopen(self) -> Self {
+        let Self {
+            dir,
+            root,
+            writer,
+            reader,
+        } = self;
+        drop(reader);
+        writer.close().await.unwrap();
+        let (writer, reader) = open(&dir, root).await.unwrap();
+        Self {
+            dir,
+            root,
+            writer,
+            reader,
+        }
+    }
+
+    async fn put(&self, name: &str, value: &[u8]) -> Result<Put, VaultError> {
+        let new = NewSecret {
+            name: secret(name),
+            value: parse(value),
+            upstream_origins: Vec::new(),
+        };
+        self.writer.put_secret(&admin("w"), new).await
+    }
+
+    async fn decrypt(&self, name: &str) -> Result<Decrypted, VaultError> {
+        let wanted = Wanted {
+            workspace_uid: None,
+            names: vec![secret(name)],
+        };
+        let mut answers = self
+            .reader
+            .decrypt(vec![(DecryptPermit::for_test("w"), wanted)])
+            .await;
+        Ok(answers.pop().unwrap()?.1.pop().unwrap())
+    }
+}
+
+fn admin(workspace: &str) -> AdminPermit {
+    admin_for_test(workspace)
+}
+
+fn secret(name: &str) -> SecretName {
+    SecretName::parse(name).unwrap()
+}
+
+fn parse(value: &[u8]) -> SecretValue {
+    SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap()
+}
+
+fn value(decrypted: Decrypted) -> (u64, Vec<u8>) {
+    match decrypted {
+        Decrypted::Value { version, value, .. } => (version, value.expose().to_vec()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_put_is_decrypted_also_after_a_restart() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let put = vault.put("github-token", b"one").await.unwrap();
+    assert_eq!(
+        (put.created, put.secret.version, put.secret.name.as_str()),
+        (true, 1, "GITHUB_TOKEN")
+    );
+    let put = vault.put("GITHUB_TOKEN", b"two").await.unwrap();
+    assert_eq!((put.created, put.secret.version), (false, 2));
+    let vault = vault.reopen().await;
+    assert_eq!(
+        value(vault.decrypt("GITHUB.TOKEN").await.unwrap()),
+        (2, b"two".to_vec())
+    );
+    assert!(matches!(
+        vault.decrypt("OTHER").await.unwrap(),
+        Decrypted::NotFound
+    ));
+}
+
+#[tokio::test]
+async fn origins_come_back_with_the_value() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let origin = OriginPattern::parse("https://api.github.com").unwrap();
+    let new = NewSecret {
+        name: secret("T"),
+        value: parse(b"v"),
+        upstream_origins: vec![origin.clone()],
+    };
+    vault.writer.put_secret(&admin("w"), new).await.unwrap();
+    let Decrypted::Value { origins, .. } = vault.decrypt("T").await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(origins, [origin]);
+}
+
+#[tokio::test]
+async fn versions_are_not_used_again_after_a_delete() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"1").await.unwrap();
+    vault.put("T", b"2").await.unwrap();
+    let first = vault.writer.secret(&admin("w"), &secret("T")).await.unwrap();
+    vault
+        .writer
+        .delete_secret(&admin("w"), &secret("T"))
+        .await
+        .unwrap();
+    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+    let again = vault.writer.delete_secret(&admin("w"), &secret("T")).await;
+    assert!(matches!(again, Err(VaultError::NoSecret(..))));
+    let put = vault.put("T", b"3").await.unwrap();
+    assert_eq!((put.created, put.secret.version), (true, 3));
+    assert_ne!(put.secret.uid, first.uid);
+}
+
+#[tokio::test]
+async fn a_plan_stops_new_names_only() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    for number in 0..10 {
+        vault.put(&format!("N{number}"), b"v").await.unwrap();
+    }
+    assert!(matches!(
+        vault.put("N10", b"v").await,
+        Err(VaultError::PlanLimit { limit: 10, .. })
+    ));
+    assert_eq!(vault.put("N3", b"replaced").await.unwrap().secret.version, 2);
+    vault
+        .writer
+        .update_workspace(&admin("w"), 0, Plan::Starter)
+        .await
+        .unwrap();
+    vault.put("N10", b"v").await.unwrap();
+    vault
+        .writer
+        .update_workspace(&admin("w"), 0, Plan::Free)
+        .await
+        .unwrap();
+    assert!(matches!(
+        vault.put("N11", b"v").await,
+        Err(VaultError::PlanLimit { .. })
+    ));
+    assert_eq!(value(vault.decrypt("N10").await.unwrap()).0, 1);
+    for name in ["N10", "N9"] {
+        vault
+            .writer
+            .delete_secret(&admin("w"), &secret(name))
+            .await
+            .unwrap();
+    }
+    vault.put("N11", b"v").await.unwrap();
+    assert_eq!(
+        vault.writer.workspace(&admin("w")).await.unwrap().secret_count,
+        10
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_puts_never_pass_the_plan_and_lose_no_version() {
+    let vault = Arc::new(Fixture::with_workspace(Plan::Free).await);
+    let puts: Vec<_> = (0..64)
+        .map(|number| {
+            let vault = vault.clone();
+            tokio::spawn(async move { vault.put(&format!("N{number}"), b"v").await.is_ok() })
+        })
+        .collect();
+    let mut taken = 0;
+    for put in puts {
+        taken += usize::from(put.await.unwrap());
+    }
+    assert_eq!(taken, 10);
+    let name = vault
+        .writer
+        .secrets(&admin("w"), Page::parse(1, "", "").unwrap())
+        .await
+        .unwrap()
+        .0[0]
+        .name
+        .clone();
+    let puts: Vec<_> = (0..64)
+        .map(|_| {
+            let (vault, name) = (vault.clone(), name.clone());
+            tokio::spawn(async move { vault.put(name.as_str(), b"v").await.unwrap().secret.version })
+        })
+        .collect();
+    let mut versions = HashSet::new();
+    for put in puts {
+        versions.insert(put.await.unwrap());
+    }
+    assert_eq!(versions, (2..=65).collect());
+}
+
+#[tokio::test]
+async fn a_workspace_made_anew_is_another_one() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"old").await.unwrap();
+    let old = vault.writer.workspace(&admin("w")).await.unwrap().uid;
+    let not_empty = vault.writer.delete_workspace(&admin("w"), 0, false).await;
+    assert!(matches!(not_empty, Err(VaultError::WorkspaceNotEmpty(_))));
+    vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
+    assert!(matches!(
+        vault.decrypt("T").await,
+        Err(VaultError::NoWorkspace(_))
+    ));
+    vault
+        .writer
+        .create_workspace(&admin("w"), Plan::Free)
+        .await
+        .unwrap();
+    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+    let wanted = Wanted {
+        workspace_uid: Some(old),
+        names: vec![secret("T")],
+    };
+    let answer = vault
+        .reader
+        .decrypt(vec![(DecryptPermit::for_test("w"), wanted)])
+        .await
+        .pop()
+        .unwrap();
+    assert!(matches!(answer, Err(VaultError::WorkspaceReplaced(_))));
+}
+
+#[tokio::test]
+async fn what_a_deleted_workspace_held_is_removed() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"v").await.unwrap();
+    vault.put("U", b"v").await.unwrap();
+    vault
+        .writer
+        .delete_secret(&admin("w"), &secret("U"))
+        .await
+        .unwrap();
+    vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
+    vault.writer.sweep_all().await.unwrap();
+    let vault = vault.reopen().await;
+    let left = vault.writer.store.scan(&[], None, 100).unwrap();
+    let keys: Vec<_> = left
+        .iter()
+        .map(|entry| String::from_utf8_lossy(&entry.key).into_owned())
+        .collect();
+    assert_eq!(keys, ["meta"]);
+}
+
+#[tokio::test]
+async fn a_revision_must_be_the_current_one() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let changed = vault
+        .writer
+        .update_workspace(&admin("w"), 1, Plan::Pro)
+        .await
+        .unwrap();
+    assert_eq!(changed.revision, 2);
+    let stale = vault.writer.update_workspace(&admin("w"), 1, Plan::Free).await;
+    assert!(matches!(stale, Err(VaultError::RevisionMismatch)));
+    let stale = vault.writer.delete_workspace(&admin("w"), 1, false).await;
+    assert!(matches!(stale, Err(VaultError::RevisionMismatch)));
+    vault
+        .writer
+        .delete_workspace(&admin("w"), 2, false)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn lists_are_paged_and_keep_to_the_scope() {
+    let vault = Fixture::new().await;
+    for name in ["a", "b", "c", "d"] {
+        vault
+            .writer
+            .create_workspace(&admin(name), Plan::Free)
+            .await
+            .unwrap();
+    }
+    let names = async |scope: Scope, token: &str| {
+        let page = Page::parse(2, token, "").unwrap();
+        let (found, more) = vault.writer.workspaces(scope, page.clone()).await.unwrap();
+        let token = if more {
+            page.token(found.last().unwrap().name.as_str())
+        } else {
+            String::new()
+        };
+        (
+            found
+                .into_iter()
+                .map(|workspace| workspace.name.to_string())
+                .collect::<Vec<_>>()
+                .join(""),
+            token,
+        )
+    };
+    let (first, token) = names(Scope::All, "").await;
+    assert_eq!(
+        (first.as_str(), names(Scope::All, &token).await),
+        ("ab", ("cd".to_owned(), String::new()))
+    );
+    let some = Scope::Only(
+        ["b", "d", "x", "c"]
+            .map(|name| proto::WorkspaceName::parse(name).unwrap())
+            .into(),
+    );
+    let (first, token) = names(some.clone(), "").await;
+    assert_eq!(
+        (first.as_str(), names(some, &token).await),
+        ("bc", ("d".to_owned(), String::new()))
+    );
+}
+
+#[tokio::test]
+async fn another_root_key_is_refused_and_changes_nothing() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"v").await.unwrap();
+    let Fixture {
+        dir,
+        root,
+        writer,
+        reader,
+    } = vault;
+    drop(reader);
+    writer.close().await.unwrap();
+    let mut wrong = root;
+    wrong[31] ^= 1;
+    assert!(matches!(
+        open(&dir, wrong).await,
+        Err(OpenError::OtherRootKey { .. })
+    ));
+    let (writer, reader) = open(&dir, root).await.unwrap();
+    let vault = Fixture {
+        dir,
+        root,
+        writer,
+        reader,
+    };
+    assert_eq!(value(vault.decrypt("T").await.unwrap()), (1, b"v".to_vec()));
+}
+
+#[tokio::test]
+async fn a_store_without_a_vault_is_not_taken_over() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(&dir.path().join("store"), 8 << 20).unwrap();
+    store
+        .commit(crate::store::Batch::new().put("k", "v"))
+        .await
+        .unwrap();
+    let mut key = [1; 32];
+    key[1] = 2;
+    assert!(matches!(
+        Vault::open(store, root(key)).await.err(),
+        Some(OpenError::NotOurs)
+    ));
+}
+
+/// Exchanges the values of two entries under the vault's feet.
+async fn swap(store: &Store, one: Vec<u8>, other: Vec<u8>) {
+    let (a, b) = (
+        store.read(&one).unwrap().unwrap(),
+        store.read(&other).unwrap().unwrap(),
+    );
+    store
+        .commit(crate::store::Batch::new().put(one, b).put(other, a))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_moved_or_changed_record_does_not_decrypt() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    for name in ["A", "B", "C"] {
+        vault.put(name, name.as_bytes()).await.unwrap();
+    }
+    let store = vault.writer.store.clone();
+    let uid = vault.writer.workspace(&admin("w")).await.unwrap().uid;
+    let key = |name| stored::Kind::Record.key(&uid, &secret(name));
+    swap(&store, key("A"), key("B")).await;
+    for name in ["A", "B"] {
+        assert!(matches!(vault.decrypt(name).await.unwrap(), Decrypted::DataLoss));
+    }
+    let mut bytes = store.read(&key("C")).unwrap().unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    store
+        .commit(crate::store::Batch::new().put(key("C"), bytes))
+        .await
+        .unwrap();
+    assert!(matches!(vault.decrypt("C").await.unwrap(), Decrypted::DataLoss));
+    // A put heals it: the vault never needs what it replaces.
+    vault.put("C", b"new").await.unwrap();
+    assert_eq!(value(vault.decrypt("C").await.unwrap()), (2, b"new".to_vec()));
+}
+
+#[tokio::test]
+async fn a_record_does_not_decrypt_in_another_workspace() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("A", b"secret of w").await.unwrap();
+    vault
+        .writer
+        .create_workspace(&admin("v"), Plan::Free)
+        .await
+        .unwrap();
+    let store = vault.writer.store.clone();
+    let name = secret("A");
+    let from = vault.writer.workspace(&admin("w")).await.unwrap().uid;
+    let to = vault.writer.workspace(&admin("v")).await.unwrap().uid;
+    let record = store
+        .read(&stored::Kind::Record.key(&from, &name))
+        .unwrap()
+        .unwrap();
+    store
+        .commit(crate::store::Batch::new().put(stored::Kind::Record.key(&to, &name), record))
+        .await
+        .unwrap();
+    let wanted = Wanted {
+        workspace_uid: None,
+        names: vec![name],
+    };
+    let answer = vault
+        .reader
+        .decrypt(vec![(DecryptPermit::for_test("v"), wanted)])
+        .await
+        .pop()
+        .unwrap();
+    assert!(matches!(
+        answer.unwrap().1[0],
+        Decrypted::KeyNotLoaded | Decrypted::DataLoss
+    ));
+}
