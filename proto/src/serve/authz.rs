@@ -357,7 +357,7 @@ where
                 request.extensions_mut().insert(authorized);
                 let answer = self.inner.call(request);
                 Box::pin(async move {
-                    let response = answer.await?;
+                    let response = in_our_words(answer.await?);
                     log(&path, &peer, &response, started);
                     Ok(response)
                 })
@@ -369,6 +369,20 @@ where
             }
         }
     }
+}
+
+/// tonic refuses a message before a handler sees it: one too large as `OUT_OF_RANGE`, one that does not decode as
+/// `INTERNAL`. Its texts hold nothing of the message. Refusals of our own have details, and stay as they are.
+fn in_our_words(response: http::Response<Body>) -> http::Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    let reason = match (status.code(), status.details()) {
+        (tonic::Code::OutOfRange, []) => Reason::LimitExceeded,
+        (tonic::Code::Internal, []) => Reason::RequestMalformed,
+        _ => return response,
+    };
+    Status::from(Refusal::new(reason, status.message())).into_http()
 }
 
 struct Who<'a>(&'a Peer);

@@ -1,0 +1,372 @@
+//! Settings of injector-service.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::{Parser, builder::BoolishValueParser};
+use proto::{
+    ServerName, WorkspaceName,
+    serve::{
+        authz::{Policy, Role},
+        caller::Principal,
+        settings::{self, Problems},
+        telemetry::LogFormat,
+        tls,
+    },
+};
+
+use crate::{
+    proxy::{Door, Hosts},
+    resolve::channel::VaultAddress,
+    upstream,
+};
+
+/// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "injector-service", version, about = "Puts secrets into requests, decrypted anew for each call",
+    long_about = None)]
+pub struct Settings {
+    /// Address of the gRPC listener (TLS 1.3)
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_LISTEN",
+        default_value = "127.0.0.1:50052",
+        value_name = "ADDRESS"
+    )]
+    pub listen: String,
+    /// Address of the data plane (HTTP/1.1 and HTTP/2)
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_DATA_PLANE_LISTEN",
+        default_value = "127.0.0.1:7100",
+        value_name = "ADDRESS"
+    )]
+    pub data_plane_listen: String,
+    /// A further listener that leads to one server alone: ADDRESS=WORKSPACE/SERVER
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_LISTEN_SERVER",
+        value_delimiter = ';',
+        value_name = "ADDRESS=SERVER"
+    )]
+    pub listen_server: Vec<String>,
+    /// Address of /metrics, /livez and /readyz (plain HTTP)
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_METRICS_LISTEN",
+        default_value = "127.0.0.1:9052",
+        value_name = "ADDRESS"
+    )]
+    pub metrics_listen: String,
+    /// YAML file with the servers; read again when it changes. Missing is empty; without write permission, servers
+    /// are changed by changing the file
+    #[arg(long, env = "AEROSTACK_INJECTOR_SERVERS", value_name = "FILE")]
+    pub servers: Option<PathBuf>,
+    /// The vault: HOST:PORT
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_VAULT",
+        default_value = "127.0.0.1:50051",
+        value_name = "HOST:PORT"
+    )]
+    pub vault: String,
+    /// CAs that the vault's certificate comes from, PEM
+    #[arg(long, env = "AEROSTACK_INJECTOR_VAULT_CA", value_name = "FILE")]
+    pub vault_ca: Option<PathBuf>,
+    /// The principal that the vault's certificate names: spiffe://… or dns:NAME
+    #[arg(long, env = "AEROSTACK_INJECTOR_VAULT_ID", value_name = "PRINCIPAL")]
+    pub vault_id: Option<String>,
+    /// Certificate chain that the vault knows this injector by, PEM
+    #[arg(long, env = "AEROSTACK_INJECTOR_VAULT_CERT", value_name = "FILE")]
+    pub vault_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, env = "AEROSTACK_INJECTOR_VAULT_KEY", value_name = "FILE")]
+    pub vault_key: Option<PathBuf>,
+    /// How long a call may wait for the vault
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_VAULT_TIMEOUT",
+        default_value = "2s",
+        value_name = "DURATION"
+    )]
+    pub vault_timeout: String,
+    /// Certificate chain of the gRPC listener, PEM
+    #[arg(long, env = "AEROSTACK_INJECTOR_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, env = "AEROSTACK_INJECTOR_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// CAs that administrators' certificates come from, PEM
+    #[arg(long, env = "AEROSTACK_INJECTOR_CLIENT_CA", value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
+    /// Who administers: PRINCIPAL for all workspaces, or PRINCIPAL=WORKSPACE,…
+    ///
+    /// A principal is the one URI SAN of a client certificate (spiffe://…) or, without one, its one DNS SAN (dns:NAME).
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_ADMIN",
+        value_delimiter = ';',
+        value_name = "PRINCIPAL"
+    )]
+    pub admin: Vec<String>,
+    /// Who edits servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_EDITOR",
+        value_delimiter = ';',
+        value_name = "PRINCIPAL=WORKSPACES"
+    )]
+    pub editor: Vec<String>,
+    /// Who sees servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_VIEWER",
+        value_delimiter = ';',
+        value_name = "PRINCIPAL=WORKSPACES"
+    )]
+    pub viewer: Vec<String>,
+    /// Certificate chain of the data plane, PEM; without it the data plane is cleartext
+    #[arg(long, env = "AEROSTACK_INJECTOR_DATA_PLANE_TLS_CERT", value_name = "FILE")]
+    pub data_plane_tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, env = "AEROSTACK_INJECTOR_DATA_PLANE_TLS_KEY", value_name = "FILE")]
+    pub data_plane_tls_key: Option<PathBuf>,
+    /// Serve the data plane in cleartext on an address that other machines reach
+    #[arg(long, env = "AEROSTACK_INJECTOR_DATA_PLANE_INSECURE_PLAINTEXT", value_parser = BoolishValueParser::new())]
+    pub data_plane_insecure_plaintext: bool,
+    /// A further host name under which the data plane answers
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_HOST",
+        value_delimiter = ';',
+        value_name = "NAME"
+    )]
+    pub host: Vec<String>,
+    /// What follows in a host name that names a server: SERVER.WORKSPACE.SUFFIX
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_HOST_SUFFIX",
+        default_value = "localhost",
+        value_name = "NAME"
+    )]
+    pub host_suffix: String,
+    /// Further CAs that upstreams' certificates may come from, PEM
+    #[arg(long, env = "AEROSTACK_INJECTOR_UPSTREAM_CA", value_name = "FILE")]
+    pub upstream_ca: Option<PathBuf>,
+    /// Connections at once on each listener of the data plane
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_CONNECTIONS",
+        default_value = "10000",
+        value_name = "NUMBER"
+    )]
+    pub max_connections: String,
+    /// Do not serve gRPC reflection
+    #[arg(long, env = "AEROSTACK_INJECTOR_NO_REFLECTION", value_parser = BoolishValueParser::new())]
+    pub no_reflection: bool,
+    /// How long calls under way may take after SIGTERM
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_SHUTDOWN_GRACE",
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    pub shutdown_grace: String,
+    /// What is logged: a level, or a filter such as info,injector_service=debug
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub log: String,
+    /// How it is logged
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_LOG_FORMAT",
+        default_value = "text",
+        value_enum,
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// Settings that were found right.
+pub struct Config {
+    /// Address of the gRPC listener.
+    pub listen: SocketAddr,
+    /// Address of the data plane.
+    pub data_plane_listen: SocketAddr,
+    /// Listeners that lead to one server alone.
+    pub listen_server: Vec<(SocketAddr, Door)>,
+    /// Address of the probes.
+    pub metrics_listen: SocketAddr,
+    /// File with the servers.
+    pub servers: PathBuf,
+    /// Where the vault is.
+    pub vault: VaultAddress,
+    /// How it is talked to.
+    pub vault_tls: Arc<rustls::ClientConfig>,
+    /// How long a call may wait for it.
+    pub vault_timeout: Duration,
+    /// TLS of the gRPC listener.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Who may what.
+    pub policy: Arc<Policy>,
+    /// TLS of the data plane.
+    pub data_plane_tls: Option<Arc<rustls::ServerConfig>>,
+    /// Names under which the data plane answers.
+    pub hosts: Hosts,
+    /// CAs of upstreams.
+    pub upstream_roots: Arc<rustls::RootCertStore>,
+    /// Connections at once on each listener of the data plane.
+    pub max_connections: usize,
+    /// Whether reflection is served.
+    pub reflection: bool,
+    /// How long calls under way may take at the end.
+    pub shutdown_grace: Duration,
+}
+
+impl Settings {
+    /// Checks everything, and reports everything that is wrong.
+    pub fn check(self) -> Result<Config, Problems> {
+        let mut problems = Problems::default();
+        let p = &mut problems;
+        let listen = p.parse("--listen", &self.listen);
+        let data_plane_listen = p.parse("--data-plane-listen", &self.data_plane_listen);
+        let listen_server = self.listen_server(p);
+        let metrics_listen = p.parse("--metrics-listen", &self.metrics_listen);
+        let servers = p
+            .required("--servers", settings::path(&self.servers))
+            .map(PathBuf::from);
+        let vault = p.parse("--vault", &self.vault);
+        let vault_tls = self.vault_tls(p);
+        let vault_timeout = p.duration("--vault-timeout", &self.vault_timeout);
+        let tls = self.tls(p, listen);
+        let policy = self.policy(p);
+        let data_plane_tls = self.data_plane_tls(p, data_plane_listen, &listen_server);
+        let hosts = self.hosts(p);
+        let roots = upstream::tls::system_roots(settings::path(&self.upstream_ca));
+        let upstream_roots = p.take("--upstream-ca", roots);
+        let max_connections = p.parse("--max-connections", &self.max_connections);
+        let shutdown_grace = p.duration("--shutdown-grace", &self.shutdown_grace);
+        let config = (|| {
+            Some(Config {
+                listen: listen?,
+                data_plane_listen: data_plane_listen?,
+                listen_server,
+                metrics_listen: metrics_listen?,
+                servers: servers?,
+                vault: vault?,
+                vault_tls: vault_tls?,
+                vault_timeout: vault_timeout?,
+                tls: tls?,
+                policy: Arc::new(policy?),
+                data_plane_tls: data_plane_tls?,
+                hosts: hosts?,
+                upstream_roots: Arc::new(upstream_roots?),
+                max_connections: max_connections?,
+                reflection: !self.no_reflection,
+                shutdown_grace: shutdown_grace?,
+            })
+        })();
+        problems.finish(config)
+    }
+
+    fn listen_server(&self, problems: &mut Problems) -> Vec<(SocketAddr, Door)> {
+        let parse = |text: &String| {
+            let (address, server) = text.split_once('=')?;
+            let (workspace, server) = server.split_once('/')?;
+            let door = Door::Only(
+                WorkspaceName::parse(workspace).ok()?,
+                ServerName::parse(server).ok()?,
+            );
+            Some((address.parse().ok()?, door))
+        };
+        let wrong = |text: &String| {
+            format!("{text:?} is not ADDRESS=WORKSPACE/SERVER, such as 127.0.0.1:7101=dev/github")
+        };
+        let listeners = self.listen_server.iter();
+        listeners
+            .filter_map(|text| problems.take("--listen-server", parse(text).ok_or_else(|| wrong(text))))
+            .collect()
+    }
+
+    fn vault_tls(&self, problems: &mut Problems) -> Option<Arc<rustls::ClientConfig>> {
+        let authorities = problems.authorities("--vault-ca", settings::path(&self.vault_ca), None);
+        let id = problems.required("--vault-id", self.vault_id.as_deref());
+        let id = id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
+        let identity = problems.identity(
+            ("--vault-cert", settings::path(&self.vault_cert)),
+            ("--vault-key", settings::path(&self.vault_key)),
+        );
+        problems.take("--vault-cert", tls::grpc_client(identity?, &authorities?, id?))
+    }
+
+    fn tls(&self, problems: &mut Problems, listen: Option<SocketAddr>) -> Option<Arc<rustls::ServerConfig>> {
+        let identity = problems.identity(
+            ("--tls-cert", settings::path(&self.tls_cert)),
+            ("--tls-key", settings::path(&self.tls_key)),
+        );
+        let clients = problems.authorities("--client-ca", settings::path(&self.client_ca), listen);
+        problems.take("--tls-cert", tls::grpc_server(identity?, &clients?))
+    }
+
+    fn policy(&self, problems: &mut Problems) -> Option<Policy> {
+        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin);
+        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor));
+        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer));
+        problems.policy("--admin", bindings)
+    }
+
+    /// TLS when it is configured; without it only what stays on this machine, or what was asked for by name.
+    #[expect(
+        clippy::option_option,
+        reason = "the outer is whether the settings are right, the inner whether there is TLS"
+    )]
+    fn data_plane_tls(
+        &self,
+        problems: &mut Problems,
+        shared: Option<SocketAddr>,
+        dedicated: &[(SocketAddr, Door)],
+    ) -> Option<Option<Arc<rustls::ServerConfig>>> {
+        let (cert, key) = (
+            settings::path(&self.data_plane_tls_cert),
+            settings::path(&self.data_plane_tls_key),
+        );
+        if cert.is_some() || key.is_some() {
+            let identity =
+                problems.identity(("--data-plane-tls-cert", cert), ("--data-plane-tls-key", key))?;
+            return problems
+                .take("--data-plane-tls-cert", tls::http_server(identity))
+                .map(Some);
+        }
+        let mut addresses = shared.iter().chain(dedicated.iter().map(|(address, _)| address));
+        let exposed = addresses.find(|address| !address.ip().is_loopback());
+        if let (Some(address), false) = (exposed, self.data_plane_insecure_plaintext) {
+            problems.add(
+                "--data-plane-listen",
+                format!(
+                    "{address} is reached from other machines and would be cleartext; give --data-plane-tls-cert and \
+                     --data-plane-tls-key, or accept it with --data-plane-insecure-plaintext"
+                ),
+            );
+            return None;
+        }
+        Some(None)
+    }
+
+    fn hosts(&self, problems: &mut Problems) -> Option<Hosts> {
+        let read = |problems: &mut Problems, setting: &str, text: &str| {
+            let lower = text.to_ascii_lowercase();
+            let named = Principal::parse(&format!("dns:{lower}")).map(|_| lower);
+            problems.take(setting, named.map_err(|_| format!("{text:?} is not a host name")))
+        };
+        let names = self
+            .host
+            .iter()
+            .filter_map(|name| read(problems, "--host", name))
+            .collect();
+        let suffix = read(problems, "--host-suffix", &self.host_suffix)?;
+        Some(Hosts { names, suffix })
+    }
+}

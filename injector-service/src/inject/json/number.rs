@@ -1,0 +1,48 @@
+use super::error::{Fault, JsonCause};
+use super::string::Scan;
+
+/// What of a number was read last. Any value that fits the grammar is good: nothing is computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum NumberPart {
+    Minus,
+    Zero,
+    Int,
+    Point,
+    Fraction,
+    E,
+    ExponentSign,
+    Exponent,
+}
+
+impl NumberPart {
+    /// The byte after a number is not taken: it is not the number's.
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<Scan, Fault> {
+        for (taken, &byte) in bytes.iter().enumerate() {
+            match self.after(byte) {
+                Ok(Some(part)) => *self = part,
+                Ok(None) => return Ok(Scan { taken, ended: true }),
+                Err(cause) => return Err(Fault::new(taken, cause)),
+            }
+        }
+        Ok(Scan {
+            taken: bytes.len(),
+            ended: false,
+        })
+    }
+
+    /// `None` if the number was complete before this byte.
+    fn after(self, byte: u8) -> Result<Option<Self>, JsonCause> {
+        match (self, byte) {
+            (Self::Minus, b'0') => Ok(Some(Self::Zero)),
+            (Self::Minus | Self::Int, b'0'..=b'9') => Ok(Some(Self::Int)),
+            (Self::Point | Self::Fraction, b'0'..=b'9') => Ok(Some(Self::Fraction)),
+            (Self::E | Self::ExponentSign | Self::Exponent, b'0'..=b'9') => Ok(Some(Self::Exponent)),
+            (Self::Zero | Self::Int, b'.') => Ok(Some(Self::Point)),
+            (Self::Zero | Self::Int | Self::Fraction, b'e' | b'E') => Ok(Some(Self::E)),
+            (Self::E, b'+' | b'-') => Ok(Some(Self::ExponentSign)),
+            (Self::Zero, b'0'..=b'9') => Err(JsonCause::BadNumber),
+            (Self::Zero | Self::Int | Self::Fraction | Self::Exponent, _) => Ok(None),
+            (Self::Minus | Self::Point | Self::E | Self::ExponentSign, _) => Err(JsonCause::BadNumber),
+        }
+    }
+}

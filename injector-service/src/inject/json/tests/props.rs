@@ -1,0 +1,264 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::*;
+
+/// One member as it stands in the body, with the whitespace around its tokens.
+#[derive(Debug, Clone)]
+struct Member {
+    name: String,
+    value: String,
+    blanks: [&'static str; 4],
+}
+
+#[derive(Debug, Clone)]
+struct Body {
+    members: Vec<Member>,
+    blanks: [&'static str; 3],
+}
+
+impl Body {
+    fn text(&self) -> String {
+        let [lead, inside, tail] = self.blanks;
+        let members = self
+            .members
+            .iter()
+            .map(Member::text)
+            .collect::<Vec<_>>()
+            .join(",");
+        format!("{lead}{{{inside}{members}}}{tail}")
+    }
+
+    /// What must become of it, put together without any lexer.
+    fn expected(&self) -> String {
+        let [lead, inside, tail] = self.blanks;
+        let mut out = format!("{lead}{{{inside}");
+        let mut comma = "";
+        for (index, member) in self.members.iter().enumerate() {
+            if is_ours(&member.name) {
+                out.push_str(member.blanks[0]);
+            } else {
+                out.push_str(&member.text());
+                let last = index + 1 == self.members.len();
+                comma = if last { "," } else { "" };
+                out.push_str(if last { "" } else { "," });
+            }
+        }
+        format!("{out}{comma}{OURS}}}{tail}")
+    }
+}
+
+impl Member {
+    fn text(&self) -> String {
+        let (Self { name, value, .. }, [before, after, ahead, behind]) = (self, self.blanks);
+        format!("{before}\"{name}\"{after}:{ahead}{value}{behind}")
+    }
+}
+
+/// By serde_json's decoding and std's case mapping.
+fn is_ours(name: &str) -> bool {
+    serde_json::from_str::<String>(&format!("\"{name}\"")).is_ok_and(|name| folds_to_ours(&name))
+}
+
+fn folds_to_ours(name: &str) -> bool {
+    name.to_uppercase().to_lowercase() == "secrets"
+}
+
+fn blank() -> impl Strategy<Value = &'static str> {
+    select(vec!["", "", "", " ", "\n\t", "\r\n  "])
+}
+
+fn letter(letter: char) -> impl Strategy<Value = String> {
+    let upper = letter.to_ascii_uppercase();
+    let mut spellings = vec![letter.to_string(), upper.to_string()];
+    spellings.extend([letter, upper].map(|c| format!("\\u{:04x}", c as u32)));
+    if letter == 's' {
+        spellings.extend(["ſ", "\\u017f", "\\u017F"].map(String::from));
+    }
+    select(spellings)
+}
+
+fn name_like_ours() -> impl Strategy<Value = String> {
+    "secrets"
+        .chars()
+        .map(letter)
+        .collect::<Vec<_>>()
+        .prop_map(|letters| letters.concat())
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), "[a-z]{0,60}", "secrets?s?"].prop_map(|text| {
+        let quoted = Value::from(text).to_string();
+        quoted[1..quoted.len() - 1].to_owned()
+    })
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => text(),
+        2 => name_like_ours(),
+        1 => (name_like_ours(), text()).prop_map(|(name, more)| name + &more),
+        1 => (name_like_ours(), any::<proptest::sample::Index>()).prop_map(|(name, at)| {
+            let mut name: Vec<_> = name.split_inclusive(['s', 'e', 'c', 'r', 't']).map(String::from).collect();
+            name.remove(at.index(name.len()));
+            if is_string(&name.concat()) { name.concat() } else { "ecrets".into() }
+        }),
+    ]
+}
+
+fn is_string(inside: &str) -> bool {
+    serde_json::from_str::<String>(&format!("\"{inside}\"")).is_ok()
+}
+
+fn value() -> impl Strategy<Value = String> {
+    let odd = select(vec![
+        "1e400",
+        "-0",
+        "12345678901234567890123",
+        "\"\\ud800\"",
+        "[ ]",
+        "{ }",
+        "0.10E-07",
+    ]);
+    let leaf = prop_oneof![
+        2 => text().prop_map(|text| format!("\"{text}\"")),
+        1 => any::<f64>().prop_map(|number| Value::from(number).to_string()),
+        1 => any::<i64>().prop_map(|number| number.to_string()),
+        1 => select(vec!["null", "true", "false"]).prop_map(String::from),
+        1 => odd.prop_map(String::from),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let pair = (name(), inner.clone()).prop_map(|(name, value)| format!("\"{name}\": {value}"));
+        prop_oneof![
+            vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(", "))),
+            vec(pair, 0..4).prop_map(|pairs| format!("{{{}}}", pairs.join(" ,"))),
+        ]
+    })
+}
+
+fn member() -> impl Strategy<Value = Member> {
+    let blanks = [blank(), blank(), blank(), blank()];
+    (name(), value(), blanks).prop_map(|(name, value, blanks)| Member { name, value, blanks })
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    (vec(member(), 0..6), [blank(), blank(), blank()]).prop_map(|(members, blanks)| Body { members, blanks })
+}
+
+fn cuts() -> impl Strategy<Value = Vec<usize>> {
+    vec(1_usize..40, 1..6)
+}
+
+#[derive(Debug, Clone)]
+enum Edit {
+    Replace(u8),
+    Insert(u8),
+    Delete,
+    Double,
+}
+
+fn edits() -> impl Strategy<Value = Vec<(proptest::sample::Index, Edit)>> {
+    let byte = || prop_oneof![3 => select(b"{}[]:,\"\\u0019-+.eE tfn\x00\x1f\n\x80\xbf\xc2\xed\xf0s".to_vec()), 1 => any::<u8>()];
+    let edit = prop_oneof![
+        byte().prop_map(Edit::Replace),
+        byte().prop_map(Edit::Insert),
+        Just(Edit::Delete),
+        Just(Edit::Double),
+    ];
+    vec((any::<proptest::sample::Index>(), edit), 0..4)
+}
+
+fn edited(text: String, edits: Vec<(proptest::sample::Index, Edit)>) -> Vec<u8> {
+    let mut bytes = text.into_bytes();
+    for (index, edit) in edits {
+        let at = index.index(bytes.len() + 1);
+        match edit {
+            Edit::Insert(byte) => bytes.insert(at, byte),
+            Edit::Replace(byte) => bytes.iter_mut().skip(at).take(1).for_each(|old| *old = byte),
+            Edit::Delete => drop(bytes.splice(at..bytes.len().min(at + 1), [])),
+            Edit::Double => bytes.extend_from_within(at..),
+        }
+    }
+    bytes
+}
+
+/// serde_json, reading without decoding: it computes no number, checks no surrogate pair and has no
+/// recursion limit, but leaves UTF-8 to us.
+fn is_strict_json_object(body: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(body) else {
+        return false;
+    };
+    serde_json::from_str::<&RawValue>(text).is_ok_and(|value| value.get().starts_with('{'))
+}
+
+/// Whatever serde_json can hold of it, i.e. not when a number is out of range or a surrogate alone.
+fn assert_same_but_for_ours(body: &[u8], out: &[u8]) -> Result<(), TestCaseError> {
+    let Ok(Value::Object(mut members)) = serde_json::from_slice(body) else {
+        return Ok(());
+    };
+    members.retain(|name, _| !folds_to_ours(name));
+    members.insert("secrets".into(), serde_json::json!({"GITHUB_TOKEN": VALUE}));
+    let out = serde_json::from_slice::<Value>(out);
+    prop_assert_eq!(
+        out.expect("what could be parsed still can"),
+        Value::Object(members)
+    );
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_valid_body_becomes_what_it_must_byte_for_byte(body in body(), cuts in cuts()) {
+        let (result, out) = rewrite_cut(body.text().as_bytes(), &cuts);
+        prop_assert_eq!(result, Ok(()));
+        prop_assert_eq!(String::from_utf8(out).expect("UTF-8"), body.expected());
+    }
+
+    #[test]
+    fn a_parser_sees_the_same_but_for_our_member(body in body(), cuts in cuts()) {
+        let (result, out) = rewrite_cut(body.text().as_bytes(), &cuts);
+        prop_assert_eq!(result, Ok(()));
+        assert_same_but_for_ours(body.text().as_bytes(), &out)?;
+    }
+
+    #[test]
+    fn a_body_is_accepted_exactly_when_it_is_strict_json(body in body(), edits in edits(), cuts in cuts()) {
+        let body = edited(body.text(), edits);
+        let (result, out) = rewrite_cut(&body, &cuts);
+        prop_assert_eq!(result.is_ok(), is_strict_json_object(&body), "{:?}", result);
+        match result {
+            Ok(()) => assert_same_but_for_ours(&body, &out)?,
+            Err(_) => prop_assert!(!contains(&out, VALUE.as_bytes()) && !contains(&out, b"GITHUB_TOKEN")),
+        }
+    }
+
+    #[test]
+    fn however_it_is_cut_the_outcome_is_the_same(body in body(), edits in edits(), cuts in cuts()) {
+        let body = edited(body.text(), edits);
+        let (whole, whole_out) = rewrite_cut(&body, &[usize::MAX]);
+        let (result, out) = rewrite_cut(&body, &cuts);
+        prop_assert_eq!(result, whole);
+        prop_assert!(whole.is_err() || out == whole_out);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_judged_like_the_oracle_does(inside in vec(any::<u8>(), 0..24), cuts in cuts()) {
+        for body in [inside.clone(), [b"{\"a\":\"", &*inside, b"\"}"].concat(), [b"{\"a\":", &*inside, b"}"].concat()] {
+            let (result, _) = rewrite_cut(&body, &cuts);
+            prop_assert_eq!(result.is_ok(), is_strict_json_object(&body), "{:?}", result);
+        }
+    }
+
+    #[test]
+    fn a_secret_comes_back_as_it_was(entries in vec((any::<String>(), any::<String>()), 0..4)) {
+        let secrets = SecretsObject::new(entries.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        let object = secrets.expect("strings are UTF-8");
+        let parsed = serde_json::from_slice::<std::collections::BTreeMap<String, String>>(object.expose());
+        prop_assert_eq!(parsed.expect("JSON"), entries.into_iter().collect());
+    }
+}

@@ -1,0 +1,220 @@
+//! Putting values into a request: pure, and all or nothing.
+//!
+//! [`sanitize`] removes what the downstream may not send; [`inject`] then puts every value in its place or refuses the
+//! whole call. Nothing here waits, dials or logs.
+
+pub mod json;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use proto::{Reason, Refusal, SecretName, SecretValue};
+use zeroize::Zeroizing;
+
+use crate::placement::{AuthType, Placement};
+use json::SecretsObject;
+
+/// The most bytes of a value that goes into a header.
+pub const MAX_HEADER_VALUE: usize = 8192;
+
+/// A secret as the vault answered for it.
+pub struct Resolved {
+    /// Which one.
+    pub secret: SecretName,
+    /// Where its value goes.
+    pub placement: Placement,
+    /// Its value, or none when the workspace has no such secret.
+    pub value: Option<SecretValue>,
+}
+
+/// What is put into a request: complete, or there is none.
+pub struct Injected {
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Option<SecretsObject>,
+}
+
+/// Whether the request speaks gRPC, whose metadata has a rule of its own for binary values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Any other HTTP.
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
+/// Makes what a call carries, from everything that was resolved for it.
+pub fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved]) -> Result<Injected, Refusal> {
+    let mut headers = Vec::new();
+    let mut members = Vec::new();
+    for Resolved {
+        secret,
+        placement,
+        value,
+    } in resolved
+    {
+        let Some(value) = value else { continue };
+        match placement {
+            Placement::Header(name) => {
+                headers.push((name.clone(), secret_header(name, dialect, secret, value)?))
+            }
+            Placement::Bearer => headers.push((header::AUTHORIZATION, bearer(secret, value)?)),
+            Placement::BodyMember => members.push((secret.as_str(), value.expose())),
+        }
+    }
+    let body = match auth_type {
+        AuthType::Skill => Some(SecretsObject::new(members).map_err(|error| {
+            Refusal::new(
+                Reason::SecretValueNotPlaceable,
+                format!("secret {}: {NOT_UTF8}", error.name),
+            )
+        })?),
+        AuthType::SecretHeaders | AuthType::Bearer => None,
+    };
+    Ok(Injected { headers, body })
+}
+
+const NOT_UTF8: &str = "its value is not UTF-8, so it cannot be a JSON string";
+
+impl Injected {
+    /// Puts the headers in, over whatever was there, and hands out what belongs into the body.
+    pub fn apply(self, request: &mut HeaderMap) -> Option<SecretsObject> {
+        for (name, value) in self.headers {
+            request.insert(name, value);
+        }
+        self.body
+    }
+}
+
+/// `X-Mcp-Secret-{NAME}: value`; to gRPC a name that ends in `-bin` is binary metadata, which is base64.
+fn secret_header(
+    name: &HeaderName,
+    dialect: Dialect,
+    secret: &SecretName,
+    value: &SecretValue,
+) -> Result<HeaderValue, Refusal> {
+    if dialect == Dialect::Grpc && name.as_str().ends_with("-bin") {
+        let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(value.expose()));
+        return legal(secret, encoded.as_bytes());
+    }
+    legal(secret, value.expose())
+}
+
+fn bearer(secret: &SecretName, value: &SecretValue) -> Result<HeaderValue, Refusal> {
+    // Checked alone first: the limit and the rule on outer spaces are the value's.
+    legal(secret, value.expose())?;
+    let mut text = Zeroizing::new(Vec::with_capacity(7 + value.expose().len()));
+    text.extend_from_slice(b"Bearer ");
+    text.extend_from_slice(value.expose());
+    sensitive(secret, &text)
+}
+
+/// A value that every server reads as it was meant: 1 to 8,192 bytes of 0x20 to 0x7E, no space first or last.
+fn legal(secret: &SecretName, value: &[u8]) -> Result<HeaderValue, Refusal> {
+    let within = (1..=MAX_HEADER_VALUE).contains(&value.len());
+    let visible = value.iter().all(|byte| (0x20..=0x7e).contains(byte));
+    let outer_space = value.first() == Some(&b' ') || value.last() == Some(&b' ');
+    if within && visible && !outer_space {
+        sensitive(secret, value)
+    } else {
+        Err(not_for_a_header(secret))
+    }
+}
+
+fn sensitive(secret: &SecretName, value: &[u8]) -> Result<HeaderValue, Refusal> {
+    let mut value = HeaderValue::from_bytes(value).map_err(|_| not_for_a_header(secret))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn not_for_a_header(secret: &SecretName) -> Refusal {
+    let message = format!(
+        "secret {secret}: its value cannot be a header: 1 to {MAX_HEADER_VALUE} bytes of printable ASCII without outer \
+         spaces are needed"
+    );
+    Refusal::new(Reason::SecretValueNotPlaceable, message)
+}
+
+/// Whether a header claims to carry a secret: lower-cased and with every character that is not alphanumeric read as
+/// `-`, as servers do that turn names into variables, it starts with `x-mcp-secret`.
+pub fn is_spoofed(name: &HeaderName) -> bool {
+    const CLAIM: &[u8] = b"x-mcp-secret";
+    let read = name
+        .as_str()
+        .bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { byte } else { b'-' });
+    name.as_str().len() >= CLAIM.len() && read.take(CLAIM.len()).eq(CLAIM.iter().copied())
+}
+
+/// Removes from a request's headers what belongs to this hop, to us, or to secrets.
+pub fn sanitize(headers: &mut HeaderMap, auth_type: AuthType) {
+    remove_hop_by_hop(headers);
+    remove_where(headers, |name| {
+        is_spoofed(name) || name.as_str().starts_with("x-aerostack-")
+    });
+    if auth_type == AuthType::Bearer {
+        headers.remove(header::AUTHORIZATION);
+    }
+}
+
+/// The same for a request's trailers, where nothing about the connection, the body's framing or its sender's rights
+/// belongs.
+pub fn sanitize_trailers(trailers: &mut HeaderMap, auth_type: AuthType) {
+    sanitize(trailers, auth_type);
+    for name in [
+        header::CONTENT_LENGTH,
+        header::HOST,
+        header::AUTHORIZATION,
+        header::COOKIE,
+    ] {
+        trailers.remove(name);
+    }
+}
+
+/// Removes the headers that `Connection` names, and those that are about the connection by themselves (RFC 9110,
+/// section 7.6.1). `TE: trailers`, without which gRPC does not work, stays.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    for name in named {
+        // What frames the body and names the target is not the downstream's to remove.
+        if name != header::HOST && name != header::CONTENT_LENGTH && name != header::CONTENT_TYPE {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        header::CONNECTION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::EXPECT,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        HeaderName::from_static("http2-settings"),
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes every header whose name `unwanted` says.
+pub fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests;

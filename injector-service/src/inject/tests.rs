@@ -1,0 +1,221 @@
+use super::*;
+
+fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> Resolved {
+    let secret = SecretName::parse(name).unwrap();
+    let value = value.map(|value| SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap());
+    Resolved {
+        placement: auth_type.place(&secret),
+        secret,
+        value,
+    }
+}
+
+fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.append(*name, HeaderValue::from_static(value));
+    }
+    headers
+}
+
+#[test]
+fn each_secret_goes_into_its_header() {
+    let secrets = [
+        resolved(AuthType::SecretHeaders, "GITHUB_TOKEN", Some(b"ghp_1")),
+        resolved(AuthType::SecretHeaders, "MISSING", None),
+    ];
+    let mut request = headers(&[("accept", "*/*")]);
+    assert!(
+        inject(AuthType::SecretHeaders, Dialect::Http, &secrets)
+            .unwrap()
+            .apply(&mut request)
+            .is_none()
+    );
+    assert_eq!(request.len(), 2);
+    let value = &request["x-mcp-secret-github-token"];
+    assert_eq!(value, "ghp_1");
+    assert!(value.is_sensitive());
+}
+
+#[test]
+fn a_bearer_token_replaces_what_was_there() {
+    let secrets = [resolved(AuthType::Bearer, "T", Some(b"tok en"))];
+    let mut request = headers(&[("authorization", "Basic x"), ("authorization", "Basic y")]);
+    inject(AuthType::Bearer, Dialect::Http, &secrets)
+        .unwrap()
+        .apply(&mut request);
+    let values: Vec<_> = request.get_all("authorization").iter().collect();
+    assert_eq!(values, ["Bearer tok en"]);
+    assert!(values[0].is_sensitive());
+}
+
+#[test]
+fn an_illegal_value_refuses_the_whole_call_and_is_not_named() {
+    let long = vec![b'x'; MAX_HEADER_VALUE + 1];
+    let values: [&[u8]; 9] = [
+        b"a\rcanary",
+        b"a\ncanary",
+        b"a\0canary",
+        b"canar\xc3\xa9",
+        b" canary",
+        b"canary ",
+        b"a\tcanary",
+        b"\x7f",
+        &long,
+    ];
+    for value in values {
+        for auth_type in [AuthType::SecretHeaders, AuthType::Bearer] {
+            let secrets = [
+                resolved(auth_type, "GOOD", Some(b"good")),
+                resolved(auth_type, "BAD", Some(value)),
+            ];
+            let Err(refusal) = inject(auth_type, Dialect::Http, &secrets) else {
+                panic!("{value:?} was taken")
+            };
+            assert_eq!(refusal.reason, Reason::SecretValueNotPlaceable);
+            assert!(
+                refusal.message.contains("BAD") && !refusal.message.contains("canar"),
+                "{}",
+                refusal.message
+            );
+        }
+    }
+    let most = vec![b'x'; MAX_HEADER_VALUE];
+    assert!(
+        inject(
+            AuthType::Bearer,
+            Dialect::Http,
+            &[resolved(AuthType::Bearer, "T", Some(&most))]
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn binary_metadata_is_base64_to_grpc_only() {
+    let secrets = [resolved(AuthType::SecretHeaders, "KEY_BIN", Some(b"\xff\x00abc"))];
+    let mut request = HeaderMap::new();
+    inject(AuthType::SecretHeaders, Dialect::Grpc, &secrets)
+        .unwrap()
+        .apply(&mut request);
+    assert_eq!(request["x-mcp-secret-key-bin"], "/wBhYmM");
+    assert!(inject(AuthType::SecretHeaders, Dialect::Http, &secrets).is_err());
+}
+
+#[test]
+fn a_body_is_always_given_to_a_skill() {
+    let mut request = HeaderMap::new();
+    let missing = [resolved(AuthType::Skill, "T", None)];
+    assert!(
+        inject(AuthType::Skill, Dialect::Http, &missing)
+            .unwrap()
+            .apply(&mut request)
+            .is_some()
+    );
+    let bad = [resolved(AuthType::Skill, "T", Some(b"canary\xff"))];
+    let Err(refusal) = inject(AuthType::Skill, Dialect::Http, &bad) else {
+        panic!()
+    };
+    assert!(refusal.message.contains("secret T") && !refusal.message.contains("canary"));
+    assert!(request.is_empty());
+}
+
+#[test]
+fn every_spelling_of_a_secret_header_is_removed() {
+    for name in [
+        "x-mcp-secret-github-token",
+        "x_mcp_secret_github_token",
+        "x.mcp.secret.a",
+        "x-mcp_secret-a",
+        "x-mcp-secret",
+        "x-mcp-secrets",
+        "x!mcp!secret!a",
+    ] {
+        let mut request = HeaderMap::new();
+        request.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        request.append(HeaderName::from_static(name), HeaderValue::from_static("2"));
+        for auth_type in [AuthType::SecretHeaders, AuthType::Bearer, AuthType::Skill] {
+            let mut request = request.clone();
+            sanitize(&mut request, auth_type);
+            assert!(request.is_empty(), "{name}");
+        }
+    }
+    for name in [
+        "x-mcp-session-id",
+        "mcp-secret",
+        "x-mcp-secre",
+        "xx-mcp-secret",
+        "mcp-session-id",
+    ] {
+        assert!(!is_spoofed(&HeaderName::from_static(name)), "{name}");
+    }
+}
+
+#[test]
+fn authorization_is_removed_in_bearer_mode_only() {
+    for (auth_type, left) in [
+        (AuthType::Bearer, 0),
+        (AuthType::SecretHeaders, 1),
+        (AuthType::Skill, 1),
+    ] {
+        let mut request = headers(&[("authorization", "Bearer mine")]);
+        sanitize(&mut request, auth_type);
+        assert_eq!(request.len(), left);
+    }
+}
+
+#[test]
+fn what_connection_names_is_removed_before_injection() {
+    let mut request = headers(&[
+        ("connection", "close, X-Mcp-Secret-T"),
+        ("connection", "authorization, x-mine, host, content-type"),
+        ("x-mine", "1"),
+        ("host", "h"),
+        ("content-type", "text/plain"),
+        ("te", "trailers"),
+        ("keep-alive", "1"),
+        ("proxy-connection", "1"),
+        ("proxy-authorization", "1"),
+        ("upgrade", "h2c"),
+        ("http2-settings", "x"),
+        ("transfer-encoding", "chunked"),
+        ("x-aerostack-server", "s"),
+        ("accept", "*/*"),
+    ]);
+    sanitize(&mut request, AuthType::Bearer);
+    let secrets = [resolved(AuthType::Bearer, "T", Some(b"v"))];
+    inject(AuthType::Bearer, Dialect::Http, &secrets)
+        .unwrap()
+        .apply(&mut request);
+    let mut names: Vec<_> = request.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["accept", "authorization", "content-type", "host", "te"]);
+}
+
+#[test]
+fn trailers_carry_no_secrets_and_no_rights() {
+    let mut trailers = headers(&[
+        ("x-mcp-secret-t", "1"),
+        ("x_mcp_secret_t", "1"),
+        ("authorization", "1"),
+        ("content-length", "1"),
+        ("x-checksum", "1"),
+    ]);
+    sanitize_trailers(&mut trailers, AuthType::SecretHeaders);
+    assert_eq!(
+        trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+        ["x-checksum"]
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_goes_into_a_header_is_what_was_put(value in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..40)) {
+        let secrets = [resolved(AuthType::SecretHeaders, "T", Some(&value))];
+        let mut request = HeaderMap::new();
+        if let Ok(injected) = inject(AuthType::SecretHeaders, Dialect::Http, &secrets) {
+            injected.apply(&mut request);
+            assert_eq!(request["x-mcp-secret-t"].as_bytes(), value);
+        }
+    }
+}

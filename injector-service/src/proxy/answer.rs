@@ -1,0 +1,74 @@
+//! Answers of our own.
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use proto::Refusal;
+use serde_json::json;
+use tonic::Status;
+
+use super::{body, rewrite};
+use crate::{inject::Dialect, upstream::Body};
+
+/// The header that says why.
+const REASON_HEADER: &str = "x-aerostack-reason";
+
+/// A refusal in the words of who asked: a trailers-only gRPC status, or `application/problem+json` (RFC 9457).
+pub(super) fn refusal(refusal: &Refusal, dialect: Dialect, call_id: &str) -> Response<Body> {
+    let mut response = match dialect {
+        Dialect::Grpc => {
+            let (parts, _) = Status::from(refusal.clone()).into_http::<()>().into_parts();
+            Response::from_parts(parts, body::empty())
+        }
+        Dialect::Http => problem(refusal, call_id),
+    };
+    response
+        .headers_mut()
+        .insert(REASON_HEADER, HeaderValue::from_static(refusal.reason.name()));
+    response
+}
+
+fn problem(refusal: &Refusal, call_id: &str) -> Response<Body> {
+    let status = refusal.reason.http_status();
+    let problem = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": refusal.message,
+        "reason": refusal.reason.name(),
+        "call_id": call_id,
+    });
+    let mut response = Response::new(body::full(problem.to_string().into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// What a browser asks before a page of an allowed origin may call: whatever that page asks for, it may.
+pub(super) fn preflight(asked: &HeaderMap, origin: &str) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    rewrite::allow(headers, origin);
+    for (question, answer) in [
+        (
+            header::ACCESS_CONTROL_REQUEST_METHOD,
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+        ),
+        (
+            header::ACCESS_CONTROL_REQUEST_HEADERS,
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+        ),
+    ] {
+        if let Some(value) = asked.get(question) {
+            headers.insert(answer, value.clone());
+        }
+    }
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}

@@ -1,0 +1,359 @@
+//! Bodies on their way through: passed on as they come, or with our member put into their JSON.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use proto::{Reason, Refusal};
+use zeroize::Zeroizing;
+
+use crate::{
+    inject::{
+        self,
+        json::{JsonError, Rewriter, SecretsObject},
+    },
+    placement::AuthType,
+    upstream::{Body, BodyError},
+};
+
+/// Bodies up to this size are checked whole and sent with their exact length; larger ones are streamed.
+pub(super) const WHOLE: usize = 1024 * 1024;
+
+/// No body.
+pub(super) fn empty() -> Body {
+    full(Bytes::new())
+}
+
+/// A body of these bytes.
+pub(super) fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A request's body as it comes, without trailers that may not be sent. That it broke off is left in `fault`.
+pub(super) fn request(body: Incoming, auth_type: AuthType, fault: &Fault) -> Body {
+    let clean = move |trailers: &mut HeaderMap| inject::sanitize_trailers(trailers, auth_type);
+    let fault = fault.clone();
+    Trailed { body, clean }
+        .map_err(move |error| fault.broken_off(error))
+        .boxed_unsync()
+}
+
+/// A response's body as it comes.
+pub(super) fn response(body: Incoming) -> Body {
+    let clean = |trailers: &mut HeaderMap| {
+        inject::remove_hop_by_hop(trailers);
+        inject::remove_where(trailers, |name| name.as_str().starts_with("x-aerostack-"));
+    };
+    Trailed { body, clean }.boxed_unsync()
+}
+
+/// A body whose trailers are cleaned.
+struct Trailed<F> {
+    body: Incoming,
+    clean: F,
+}
+
+impl<F: Fn(&mut HeaderMap) + Unpin> http_body::Body for Trailed<F> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        Poll::Ready(frame.map(|frame| {
+            let mut frame = frame?;
+            if let Some(trailers) = frame.trailers_mut() {
+                (self.clean)(trailers);
+            }
+            Ok(frame)
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A JSON body that secrets are to be put into, read as far as is needed to know what to do.
+pub(super) enum Json {
+    /// There is none.
+    None,
+    /// All of it.
+    Whole(Vec<u8>),
+    /// More than [`WHOLE`]: what was read, and the rest.
+    Large(Vec<u8>, Incoming),
+}
+
+impl Json {
+    /// Reads a body that `headers` describe.
+    pub(super) async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Self, Refusal> {
+        if body.is_end_stream() {
+            return Ok(Self::None);
+        }
+        check_type(headers)?;
+        let mut read = Vec::new();
+        while read.len() <= WHOLE {
+            match body.frame().await {
+                None if read.is_empty() => return Ok(Self::None),
+                None => return Ok(Self::Whole(read)),
+                Some(Ok(frame)) => {
+                    // Trailers of a body that is rewritten no longer describe it.
+                    if let Ok(data) = frame.into_data() {
+                        read.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(_)) => return Err(broken_off()),
+            }
+        }
+        Ok(Self::Large(read, body))
+    }
+
+    /// The body with `secrets` in it. What goes wrong later, while it streams, is left in `fault`.
+    pub(super) fn with(self, secrets: SecretsObject, fault: &Fault) -> Result<Body, Refusal> {
+        let mut rewriter = Rewriter::new(secrets);
+        match self {
+            Self::None => Ok(empty()),
+            Self::Whole(read) => {
+                let mut out = Zeroizing::new(Vec::with_capacity(read.len()));
+                rewriter.push(&read, &mut out).map_err(invalid)?;
+                rewriter.finish(&mut out).map_err(invalid)?;
+                Ok(full(Bytes::from_owner(out)))
+            }
+            Self::Large(read, body) => {
+                let mut first = Vec::with_capacity(read.len());
+                rewriter.push(&read, &mut first).map_err(invalid)?;
+                Ok(Rewriting {
+                    first,
+                    rewriter: Some(rewriter),
+                    body,
+                    fault: fault.clone(),
+                }
+                .boxed_unsync())
+            }
+        }
+    }
+}
+
+/// What a body broke on while it was sent.
+#[derive(Clone, Default)]
+pub(super) struct Fault(Arc<OnceLock<Refusal>>);
+
+impl Fault {
+    pub(super) fn found(&self) -> Option<Refusal> {
+        self.0.get().cloned()
+    }
+
+    /// Its sender broke the body off, which is not the upstream's doing, though the exchange with it fails by that.
+    fn broken_off(&self, error: BodyError) -> BodyError {
+        // Set at most once: the body ends with its first error.
+        let _ = self.0.set(broken_off());
+        error
+    }
+}
+
+fn broken_off() -> Refusal {
+    Refusal::new(Reason::BodyInvalid, "the body ended before it was whole")
+}
+
+fn invalid(error: JsonError) -> Refusal {
+    Refusal::new(
+        Reason::BodyInvalid,
+        format!("the body must be one JSON object (RFC 8259): {error}"),
+    )
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let unsupported = |message: &str| Err(Refusal::new(Reason::BodyTypeUnsupported, message));
+    if !is_json(headers) {
+        return unsupported(
+            "this server gets its secrets in a JSON body: Content-Type must be application/json or end in +json, in UTF-8",
+        );
+    }
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if !encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return unsupported("this server gets its secrets in the body, which must not be compressed");
+    }
+    let signed = [
+        "content-md5",
+        "digest",
+        "content-digest",
+        "repr-digest",
+        "signature",
+        "signature-input",
+    ];
+    if signed.iter().any(|name| headers.contains_key(*name)) {
+        return Err(Refusal::new(
+            Reason::BodySigned,
+            "this server gets its secrets in the body, so a digest or signature of the body could not hold",
+        ));
+    }
+    Ok(())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(Ok(only)), None) = (types.next().map(|value| value.to_str()), types.next()) else {
+        return false;
+    };
+    let mut parts = only.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let json = essence == "application/json"
+        || essence
+            .split_once('/')
+            .is_some_and(|(_, subtype)| subtype.len() > 5 && subtype.ends_with("+json"));
+    json && parts.all(|parameter| {
+        parameter.split_once('=').is_none_or(|(name, value)| {
+            !name.trim().eq_ignore_ascii_case("charset")
+                || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        })
+    })
+}
+
+/// A large body, rewritten as it passes. Ours comes last, after the rest was found valid; if it is not, the body ends
+/// in an error, so that the upstream request is reset.
+struct Rewriting {
+    first: Vec<u8>,
+    rewriter: Option<Rewriter>,
+    body: Incoming,
+    fault: Fault,
+}
+
+impl http_body::Body for Rewriting {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first).into()))));
+        }
+        loop {
+            let Some(mut rewriter) = self.rewriter.take() else {
+                return Poll::Ready(None);
+            };
+            let mut out = Vec::new();
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Pending => {
+                    self.rewriter = Some(rewriter);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Some(Err(self.fault.broken_off(error.into()))));
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else {
+                        self.rewriter = Some(rewriter);
+                        continue;
+                    };
+                    if let Err(error) = rewriter.push(&data, &mut out) {
+                        return Poll::Ready(Some(Err(self.break_off(error))));
+                    }
+                    self.rewriter = Some(rewriter);
+                    if !out.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+                    }
+                }
+                Poll::Ready(None) => {
+                    return Poll::Ready(Some(match rewriter.finish(&mut out) {
+                        Ok(()) => Ok(Frame::data(Bytes::from_owner(Zeroizing::new(out)))),
+                        Err(error) => Err(self.break_off(error)),
+                    }));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.rewriter.is_none()
+    }
+}
+
+impl Rewriting {
+    fn break_off(&self, error: JsonError) -> BodyError {
+        let refusal = invalid(error);
+        // Set at most once: the body ends with its first error.
+        let _ = self.fault.0.set(refusal.clone());
+        refusal.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn reason(pairs: &[(&'static str, &'static str)]) -> Option<Reason> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        check_type(&headers).err().map(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn only_plain_json_is_rewritten() {
+        for content_type in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+            "application/problem+json",
+            "application/json; version=1",
+        ] {
+            assert_eq!(reason(&[("content-type", content_type)]), None, "{content_type}");
+        }
+        for content_type in [
+            "text/plain",
+            "application/json; charset=utf-16",
+            "multipart/form-data",
+            "application/jsonx",
+            "+json",
+            "application/+json",
+            "application/grpc-web",
+            "application/x-www-form-urlencoded",
+            "",
+        ] {
+            assert_eq!(
+                reason(&[("content-type", content_type)]),
+                Some(Reason::BodyTypeUnsupported),
+                "{content_type}"
+            );
+        }
+        assert_eq!(reason(&[]), Some(Reason::BodyTypeUnsupported));
+        let twice = [
+            ("content-type", "application/json"),
+            ("content-type", "application/json"),
+        ];
+        assert_eq!(reason(&twice), Some(Reason::BodyTypeUnsupported));
+    }
+
+    #[test]
+    fn encoded_and_signed_bodies_are_not_rewritten() {
+        let json = ("content-type", "application/json");
+        assert_eq!(reason(&[json, ("content-encoding", "identity")]), None);
+        for encoding in ["gzip", "br", "identity, gzip", "x"] {
+            assert_eq!(
+                reason(&[json, ("content-encoding", encoding)]),
+                Some(Reason::BodyTypeUnsupported)
+            );
+        }
+        for name in ["content-md5", "digest", "content-digest", "signature"] {
+            assert_eq!(reason(&[json, (name, "x")]), Some(Reason::BodySigned));
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! One call, from its head to the head of its answer.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request::Parts};
+use hyper::body::Incoming;
+use proto::{Reason, Refusal};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Door, Proxy, answer,
+    body::{self, Fault, Json},
+    guard::{self, Sender},
+    record::Record,
+    rewrite::{self, Moved},
+    target::Target,
+};
+use crate::{
+    inject::{self, Dialect, inject},
+    placement::AuthType,
+    registry::server::Server,
+    upstream::{Body, Needs},
+};
+
+/// The unit letters of `grpc-timeout` and what they stand for, largest first.
+const TIMEOUT_UNITS: [(char, Duration); 6] = [
+    ('H', Duration::from_secs(3600)),
+    ('M', Duration::from_secs(60)),
+    ('S', Duration::from_secs(1)),
+    ('m', Duration::from_millis(1)),
+    ('u', Duration::from_micros(1)),
+    ('n', Duration::from_nanos(1)),
+];
+
+impl Proxy {
+    /// Answers one call.
+    pub(super) async fn call(&self, door: &Door, request: Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let dialect = dialect(&parts.headers);
+        let mut record = Record::new(self.ids.next(), parts.method.clone());
+        match self.forward(door, dialect, parts, body, &mut record).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                record.refused(&refusal, &self.metrics);
+                answer::refusal(&refusal, dialect, &record.call_id)
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        door: &Door,
+        dialect: Dialect,
+        parts: Parts,
+        body: Incoming,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Refusal> {
+        guard::method(&parts.method)?;
+        let host = guard::host(&parts)?;
+        self.hosts.check(&host)?;
+        guard::expectation(&parts.headers)?;
+        let target = Target::find(&parts, &host, door, &self.hosts, &self.registry);
+        let allowed = target
+            .as_ref()
+            .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
+        // Before a missing server is told of: a page learns nothing.
+        let sender = guard::sender(&parts.headers, allowed)?;
+        let target = target?;
+        record.server(&target.entry.server);
+        if let Sender::AllowedPage(origin) = &sender
+            && parts.method == Method::OPTIONS
+            && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        {
+            record.answered("preflight");
+            return Ok(answer::preflight(&parts.headers, origin));
+        }
+        let deadline = deadline(&parts.headers, dialect);
+        let response = self
+            .exchange(&target, dialect, deadline, parts, body, record)
+            .await?;
+        let request = response.request;
+        let mut response = response.response;
+        rewrite::clean(response.headers_mut());
+        if let Some(prefix) = &target.prefix {
+            Moved {
+                prefix,
+                upstream: &target.entry.server.spec.url,
+                request: &request,
+            }
+            .rewrite(response.headers_mut());
+        }
+        if let Sender::AllowedPage(origin) = &sender {
+            rewrite::allow(response.headers_mut(), origin);
+        }
+        record.forwarded(response.status(), &self.metrics);
+        Ok(response.map(body::response))
+    }
+
+    /// Has the secrets decrypted, puts them in, and sends the request, all or nothing.
+    async fn exchange(
+        &self,
+        target: &Target,
+        dialect: Dialect,
+        deadline: Option<Instant>,
+        parts: Parts,
+        body: Incoming,
+        record: &mut Record,
+    ) -> Result<Exchanged, Refusal> {
+        let server = &target.entry.server;
+        let auth_type = server.spec.auth_type;
+        let mut headers = parts.headers;
+        inject::sanitize(&mut headers, auth_type);
+        let fault = Fault::default();
+        let incoming = Inbound::read(auth_type, dialect, &headers, body, &fault).await?;
+        let resolved = self.resolver.resolve(&target.entry, deadline).await?;
+        record.resolved(&resolved);
+        let secrets = inject(auth_type, dialect, &resolved)?.apply(&mut headers);
+        // Wiped as soon as they are in place.
+        drop(resolved);
+        let body = match (incoming, secrets) {
+            (Inbound::Passed(body), _) => body,
+            (Inbound::Json(Json::None), _) | (Inbound::Json(_), None) => {
+                record.no_body();
+                body::empty()
+            }
+            (Inbound::Json(json), Some(secrets)) => json.with(secrets, &fault)?,
+        };
+        let request = outgoing(server, &target.rest, parts.method, headers, body, deadline)?;
+        let url = request.uri().to_string();
+        let needs = if dialect == Dialect::Grpc {
+            Needs::Http2
+        } else {
+            Needs::Any
+        };
+        let upstream = self.pools.of(server)?;
+        let sent = within(deadline, upstream.send(request, needs)).await;
+        let response = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
+        Ok(Exchanged {
+            response,
+            request: url,
+        })
+    }
+}
+
+/// A response, and the URL of the request that it answers.
+struct Exchanged {
+    response: Response<Incoming>,
+    request: String,
+}
+
+/// A request's body, as its server gets it.
+enum Inbound {
+    Passed(Body),
+    Json(Json),
+}
+
+impl Inbound {
+    async fn read(
+        auth_type: AuthType,
+        dialect: Dialect,
+        headers: &HeaderMap,
+        body: Incoming,
+        fault: &Fault,
+    ) -> Result<Self, Refusal> {
+        match (auth_type, dialect) {
+            (AuthType::SecretHeaders | AuthType::Bearer, _) => {
+                Ok(Self::Passed(body::request(body, auth_type, fault)))
+            }
+            (AuthType::Skill, Dialect::Http) => Ok(Self::Json(Json::read(headers, body).await?)),
+            (AuthType::Skill, Dialect::Grpc) => Err(Refusal::new(
+                Reason::BodyTypeUnsupported,
+                "this server gets its secrets in a JSON body; it cannot be called by gRPC",
+            )),
+        }
+    }
+}
+
+fn dialect(headers: &HeaderMap) -> Dialect {
+    let grpc = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    match grpc {
+        // Not grpc-web, which is plain HTTP to a proxy.
+        Some([] | [b'+' | b';', ..]) => Dialect::Grpc,
+        Some(_) | None => Dialect::Http,
+    }
+}
+
+/// The request that goes upstream. Its framing is made anew from its body.
+fn outgoing(
+    server: &Server,
+    rest: &str,
+    method: Method,
+    mut headers: HeaderMap,
+    body: Body,
+    deadline: Option<Instant>,
+) -> Result<Request<Body>, Refusal> {
+    for name in [header::HOST, header::CONTENT_LENGTH] {
+        headers.remove(name);
+    }
+    if let Some(deadline) = deadline {
+        headers.insert(
+            "grpc-timeout",
+            timeout_value(deadline.saturating_duration_since(Instant::now())),
+        );
+    }
+    let uri = server.spec.url.request_uri(rest);
+    let uri = uri.map_err(|_| Refusal::new(Reason::PathInvalid, "the path and query do not make a URL"))?;
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// Until when a gRPC call wants its answer.
+fn deadline(headers: &HeaderMap, dialect: Dialect) -> Option<Instant> {
+    if dialect != Dialect::Grpc {
+        return None;
+    }
+    Instant::now().checked_add(parse_timeout(headers.get("grpc-timeout")?.to_str().ok()?)?)
+}
+
+/// At most eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let unit = text.chars().next_back()?;
+    let digits = text.get(..text.len() - unit.len_utf8())?;
+    let number: u32 = digits
+        .parse()
+        .ok()
+        .filter(|_| digits.len() <= 8 && !digits.starts_with('+'))?;
+    let (_, unit) = TIMEOUT_UNITS.into_iter().find(|(letter, _)| *letter == unit)?;
+    unit.checked_mul(number)
+}
+
+/// In the finest unit that eight digits hold.
+fn timeout_value(left: Duration) -> HeaderValue {
+    let fits = TIMEOUT_UNITS.into_iter().rev().find_map(|(letter, unit)| {
+        let number = left.as_nanos() / unit.as_nanos();
+        (number < 100_000_000).then(|| format!("{number}{letter}"))
+    });
+    fits.and_then(|text| HeaderValue::from_str(&text).ok())
+        .unwrap_or(HeaderValue::from_static("99999999H"))
+}
+
+async fn within<T>(
+    deadline: Option<Instant>,
+    sent: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    match deadline {
+        None => sent.await,
+        Some(deadline) => timeout_at(deadline, sent).await.unwrap_or_else(|_| {
+            Err(Refusal::new(
+                Reason::DeadlineExceeded,
+                "the upstream did not answer within the call's deadline",
+            ))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for (value, expected) in [
+            ("application/grpc", Dialect::Grpc),
+            ("application/grpc+proto", Dialect::Grpc),
+            ("application/grpc;x=y", Dialect::Grpc),
+            ("application/grpc-web", Dialect::Http),
+            ("application/grpc-web+proto", Dialect::Http),
+            ("application/json", Dialect::Http),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            assert_eq!(dialect(&headers), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_read_and_written() {
+        for (text, duration) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("15M", Some(Duration::from_secs(900))),
+            ("99999999S", Some(Duration::from_secs(99_999_999))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("1u", Some(Duration::from_micros(1))),
+            ("0n", Some(Duration::ZERO)),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("1s", None),
+            ("+1S", None),
+            ("-1S", None),
+            ("100000000S", None),
+            ("1é", None),
+        ] {
+            assert_eq!(parse_timeout(text), duration, "{text}");
+        }
+        for (duration, text) in [
+            (Duration::ZERO, "0n"),
+            (Duration::from_millis(99), "99000000n"),
+            (Duration::from_millis(250), "250000u"),
+            (Duration::from_secs(3600), "3600000m"),
+            (Duration::from_secs(99_999_999), "99999999S"),
+        ] {
+            assert_eq!(timeout_value(duration), text);
+        }
+    }
+}

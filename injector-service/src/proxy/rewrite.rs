@@ -1,0 +1,224 @@
+//! What a response says of where things are, moved to where the downstream sees them.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use proto::Origin;
+use url::Url;
+
+use crate::{inject, registry::server::UpstreamUrl};
+
+/// A server that was named by the path: where it is for the downstream, and where it really is.
+pub(super) struct Moved<'a> {
+    /// `/{workspace}/{server}`.
+    pub(super) prefix: &'a str,
+    /// The server's URL.
+    pub(super) upstream: &'a UpstreamUrl,
+    /// The URL of the request as it was sent upstream.
+    pub(super) request: &'a str,
+}
+
+/// Removes from a response's headers what is not the downstream's: about the connection, ours, or a permission for web
+/// pages, which only we give.
+pub(super) fn clean(headers: &mut HeaderMap) {
+    let trailer = headers.get(header::TRAILER).cloned();
+    inject::remove_hop_by_hop(headers);
+    headers.remove(header::TE);
+    if let Some(trailer) = trailer {
+        headers.insert(header::TRAILER, trailer);
+    }
+    inject::remove_where(headers, |name| {
+        name.as_str().starts_with("x-aerostack-") || name.as_str().starts_with("access-control-")
+    });
+}
+
+/// Lets a page of this origin read the response.
+pub(super) fn allow(headers: &mut HeaderMap, origin: &str) {
+    if let Ok(origin) = HeaderValue::from_str(origin) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+}
+
+impl Moved<'_> {
+    /// Moves `Location` and cookies under the prefix.
+    pub(super) fn rewrite(&self, headers: &mut HeaderMap) {
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            self.rewrite_location(headers, &name);
+        }
+        let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+        headers.remove(header::SET_COOKIE);
+        for cookie in cookies {
+            // One that cannot be moved would be every server's: dropped.
+            if let Some(cookie) = cookie
+                .to_str()
+                .ok()
+                .and_then(|cookie| HeaderValue::from_str(&self.cookie(cookie)).ok())
+            {
+                headers.append(header::SET_COOKIE, cookie);
+            }
+        }
+    }
+
+    fn rewrite_location(&self, headers: &mut HeaderMap, name: &HeaderName) {
+        let Some(location) = headers.get(name) else { return };
+        let moved = location
+            .to_str()
+            .ok()
+            .and_then(|location| HeaderValue::from_str(&self.location(location)?).ok());
+        match moved {
+            Some(moved) => headers.insert(name.clone(), moved),
+            // Not a URL; passed on, it would be read as relative to another server.
+            None => headers.remove(name),
+        };
+    }
+
+    /// On the server's own path under the prefix; elsewhere as an absolute URL.
+    fn location(&self, location: &str) -> Option<String> {
+        let target = Url::parse(self.request).ok()?.join(location).ok()?;
+        let own = Origin::of(&target).as_ref() == Some(self.upstream.origin());
+        let under = under(target.path(), self.upstream.path());
+        match under {
+            Some(rest) if own => {
+                let query = target
+                    .query()
+                    .map(|query| format!("?{query}"))
+                    .unwrap_or_default();
+                let fragment = target
+                    .fragment()
+                    .map(|fragment| format!("#{fragment}"))
+                    .unwrap_or_default();
+                Some(format!("{}{rest}{query}{fragment}", self.prefix))
+            }
+            Some(_) | None => Some(target.into()),
+        }
+    }
+
+    /// The cookie for the prefix alone, and for no other host.
+    fn cookie(&self, cookie: &str) -> String {
+        let mut path = None;
+        let mut moved = String::new();
+        for (number, part) in cookie.split(';').enumerate() {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "path" if number > 0 => path = Some(value.trim()),
+                "domain" if number > 0 => {}
+                _ if number > 0 => moved.extend([";", part]),
+                _ => moved.push_str(part),
+            }
+        }
+        let path = match path {
+            Some(path) if path.starts_with('/') => path.to_owned(),
+            Some(_) | None => self.default_path(),
+        };
+        let path = under(&path, self.upstream.path()).unwrap_or_default().to_owned();
+        format!("{moved}; Path={}{path}", self.prefix)
+    }
+
+    /// RFC 6265, section 5.1.4.
+    fn default_path(&self) -> String {
+        let path = Url::parse(self.request)
+            .map(|url| url.path().to_owned())
+            .unwrap_or_default();
+        match path.rsplit_once('/') {
+            Some((directory, _)) if !directory.is_empty() => directory.to_owned(),
+            _ => "/".to_owned(),
+        }
+    }
+}
+
+/// What follows `base` (without a final `/`) in `path`, when `path` is at or under it.
+fn under<'a>(path: &'a str, base: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(base)?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(url: &str, request: &str, header: HeaderName, value: &str) -> Option<String> {
+        let upstream = UpstreamUrl::parse(url).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header.clone(), value.parse().unwrap());
+        Moved {
+            prefix: "/w/s",
+            upstream: &upstream,
+            request,
+        }
+        .rewrite(&mut headers);
+        headers
+            .get(header)
+            .map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_location_on_the_server_gets_the_prefix_back() {
+        for (location, expected) in [
+            ("https://api.example.com/v1/b?q=1#f", "/w/s/b?q=1#f"),
+            ("https://API.example.com:443/v1", "/w/s"),
+            ("/v1/b", "/w/s/b"),
+            ("b", "/w/s/x/b"),
+            ("?q", "/w/s/x/y?q"),
+            ("/other", "https://api.example.com/other"),
+            ("/v10/b", "https://api.example.com/v10/b"),
+            ("../../../b", "https://api.example.com/b"),
+            ("http://api.example.com/v1/b", "http://api.example.com/v1/b"),
+            ("//elsewhere.example/b", "https://elsewhere.example/b"),
+            ("https://elsewhere.example/v1/b", "https://elsewhere.example/v1/b"),
+        ] {
+            let request = "https://api.example.com/v1/x/y";
+            let answer = moved("https://api.example.com/v1/", request, header::LOCATION, location);
+            assert_eq!(answer.as_deref(), Some(expected), "{location}");
+        }
+        assert_eq!(
+            moved(
+                "https://a.example",
+                "https://a.example/",
+                header::LOCATION,
+                "https://["
+            ),
+            None
+        );
+    }
+
+    #[test]
+    fn a_cookie_is_the_servers_own() {
+        for (cookie, expected) in [
+            ("a=b", "a=b; Path=/w/s/x"),
+            ("a=b; Path=/", "a=b; Path=/w/s"),
+            (
+                "a=b; path=/v1/z; Domain=example.com; Secure",
+                "a=b; Secure; Path=/w/s/z",
+            ),
+            ("a=b; PATH=/other; HttpOnly", "a=b; HttpOnly; Path=/w/s"),
+            (
+                "a=b; Path=x; Path=/v1/y; DOMAIN = .example.com",
+                "a=b; Path=/w/s/y",
+            ),
+            ("path=1; domain=2", "path=1; Path=/w/s/x"),
+        ] {
+            let request = "https://api.example.com/v1/x/y";
+            let answer = moved("https://api.example.com/v1/", request, header::SET_COOKIE, cookie);
+            assert_eq!(answer.as_deref(), Some(expected), "{cookie}");
+        }
+    }
+
+    #[test]
+    fn permissions_for_web_pages_are_ours_to_give() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-credentials", "true"),
+            ("x-aerostack-reason", "x"),
+            ("connection", "x-mine"),
+            ("x-mine", "1"),
+            ("content-type", "text/plain"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        clean(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["content-type"]);
+        allow(&mut headers, "https://app.example");
+        assert_eq!(headers["access-control-allow-origin"], "https://app.example");
+        assert_eq!(headers["vary"], "Origin");
+    }
+}

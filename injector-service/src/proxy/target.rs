@@ -1,0 +1,152 @@
+//! Which server a request is for.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, request::Parts};
+use proto::{Reason, Refusal, ServerName, WorkspaceName};
+
+use super::{Door, Hosts};
+use crate::{
+    path,
+    registry::{Entry, Registry},
+};
+
+const WORKSPACE_HEADER: &str = "x-aerostack-workspace";
+const SERVER_HEADER: &str = "x-aerostack-server";
+
+/// The server, and what of the request is the server's.
+pub(super) struct Target {
+    pub(super) entry: Arc<Entry>,
+    /// Path and query: empty, or beginning with `/` or `?`.
+    pub(super) rest: String,
+    /// What was taken off the path, when the path named the server: `/{workspace}/{server}`.
+    pub(super) prefix: Option<String>,
+}
+
+/// Names, before they are looked up.
+struct Named<'a> {
+    workspace: &'a str,
+    server: &'a str,
+    rest: &'a str,
+    prefix: Option<String>,
+}
+
+impl Target {
+    /// Finds it by the listener, by headers, by the host or by the path, in this order.
+    pub(super) fn find(
+        parts: &Parts,
+        host: &str,
+        door: &Door,
+        hosts: &Hosts,
+        registry: &Registry,
+    ) -> Result<Self, Refusal> {
+        let whole = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let Named {
+            workspace,
+            server,
+            rest,
+            prefix,
+        } = match door {
+            Door::Only(..)
+                if parts
+                    .headers
+                    .keys()
+                    .any(|name| name.as_str().starts_with("x-aerostack-")) =>
+            {
+                return Err(wrong(
+                    "this listener leads to one server; x-aerostack headers must not be sent to it",
+                ));
+            }
+            Door::Only(workspace, server) => Named {
+                workspace: workspace.as_str(),
+                server: server.as_str(),
+                rest: whole,
+                prefix: None,
+            },
+            Door::Any => match (by_headers(&parts.headers)?, hosts.server(host)) {
+                (Some((workspace, server)), _) | (None, Some((workspace, server))) => Named {
+                    workspace,
+                    server,
+                    rest: whole,
+                    prefix: None,
+                },
+                (None, None) => by_path(whole)?,
+            },
+        };
+        let path = rest.split('?').next().unwrap_or_default();
+        if !(path.is_empty() || path.starts_with('/')) {
+            return Err(Refusal::new(
+                Reason::PathInvalid,
+                "the request's target must be a path",
+            ));
+        }
+        if path::has_dot_segment(path) {
+            return Err(Refusal::new(
+                Reason::PathInvalid,
+                "the path must not have dot segments, however encoded",
+            ));
+        }
+        let entry = registry.find(workspace, server).ok_or_else(unknown)?;
+        Ok(Self {
+            entry,
+            rest: rest.to_owned(),
+            prefix,
+        })
+    }
+}
+
+fn by_headers(headers: &HeaderMap) -> Result<Option<(&str, &str)>, Refusal> {
+    if !headers.contains_key(WORKSPACE_HEADER) && !headers.contains_key(SERVER_HEADER) {
+        return Ok(None);
+    }
+    let once = |name| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
+            (Some(value), None) => Some(value),
+            _ => None,
+        }
+    };
+    match (once(WORKSPACE_HEADER), once(SERVER_HEADER)) {
+        (Some(workspace), Some(server))
+            if WorkspaceName::parse(workspace).is_ok() && ServerName::parse(server).is_ok() =>
+        {
+            Ok(Some((workspace, server)))
+        }
+        _ => Err(wrong(
+            "x-aerostack-workspace and x-aerostack-server must both be given, once, each a name",
+        )),
+    }
+}
+
+fn by_path(whole: &str) -> Result<Named<'_>, Refusal> {
+    let (path, query) = whole.split_at(whole.find('?').unwrap_or(whole.len()));
+    let mut segments = path.strip_prefix('/').unwrap_or_default().splitn(3, '/');
+    let (Some(workspace), Some(server)) = (segments.next(), segments.next()) else {
+        return Err(unknown());
+    };
+    if workspace.contains('%') || server.contains('%') {
+        let message =
+            "the first two segments of the path name a workspace and a server, and are not percent-encoded";
+        return Err(Refusal::new(Reason::PathInvalid, message));
+    }
+    let prefix = format!("/{workspace}/{server}");
+    let rest = whole.get(prefix.len()..).unwrap_or(query);
+    Ok(Named {
+        workspace,
+        server,
+        rest,
+        prefix: Some(prefix),
+    })
+}
+
+fn wrong(message: &str) -> Refusal {
+    Refusal::new(Reason::TargetInvalid, message)
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(
+        Reason::ServerNotFound,
+        "no such server; name it by the path /{workspace}/{server}/…, by the headers x-aerostack-workspace and \
+         x-aerostack-server, or by the host {server}.{workspace}.localhost",
+    )
+}

@@ -1,0 +1,212 @@
+//! The servers file: YAML, in one form that people write and we write.
+//!
+//! ```yaml
+//! version: 1
+//! servers:
+//! - workspace: dev-tools
+//!   name: github
+//!   url: https://api.github.com
+//!   auth_type: bearer            # or secret_headers (the default), or skill
+//!   injections:
+//!   - secret: GITHUB_TOKEN
+//!     required: true             # false when left out
+//! ```
+//!
+//! Also, when they are needed: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem` and `server_name`,
+//! `allow_plaintext`, `allowed_origins`, `description`. What a person need not write: `uid`, `revision`, `create_time`,
+//! `update_time`, `workspace_uid`.
+//!
+//! Errors name the line and the field, and nothing of what stands there: it may be a secret, in the wrong file.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use proto::{ServerName, Uid, WorkspaceName};
+use serde::{Deserialize, Serialize};
+use serde_saphyr::{MergeKeyPolicy, Options, Spanned};
+
+use super::{
+    error::{FileError, RegistryError},
+    record::Record,
+    server::{Server, Spec, SpecError},
+};
+use crate::address::Own;
+
+/// The layout that this release reads and writes.
+const VERSION: u64 = 1;
+
+/// The most bytes that a servers file has.
+pub(super) const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// The highest revision that a file may state, so that there is always a next one.
+pub(super) const MAX_REVISION: u64 = i64::MAX as u64;
+
+/// What a file that we wrote says to those who open it.
+const HEADING: &str = "\
+# The servers of an injector-service. Edit it as you like: it is read again when it changes.
+# When a server is changed through the API, this file is written anew, and comments are lost.
+
+";
+
+/// A server as a file describes it.
+pub(super) struct Described {
+    /// Where its entry begins.
+    pub(super) line: u64,
+    pub(super) workspace: WorkspaceName,
+    pub(super) name: ServerName,
+    pub(super) uid: Option<Uid>,
+    pub(super) revision: Option<u64>,
+    pub(super) create_time: Option<Timestamp>,
+    pub(super) update_time: Option<Timestamp>,
+    pub(super) workspace_uid: Option<Uid>,
+    pub(super) spec: Spec,
+}
+
+/// Why one entry is not a server. Like [`FileError`], it repeats nothing of the entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Not the name of a workspace.
+    #[error("workspace: {0}")]
+    Workspace(proto::LabelError),
+    /// Not the name of a server.
+    #[error("name: {0}")]
+    Name(proto::LabelError),
+    /// Not a uid.
+    #[error("{0}: a uid is a UUID in lower case; leave it out and one is made")]
+    Uid(&'static str),
+    /// Not a time.
+    #[error("{0}: a time is written like 2026-01-31T12:00:00Z")]
+    Time(&'static str),
+    /// Not a revision.
+    #[error("revision: it is at least 1 and at most {MAX_REVISION}; leave it out and one is made")]
+    Revision,
+    /// Not a server that there can be.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+}
+
+/// Reads a file. `own` are our listeners, which no server may point at.
+pub(super) fn parse(bytes: &[u8], own: &Own) -> Result<Vec<Described>, FileError> {
+    if bytes.len() > MAX_BYTES {
+        return Err(FileError::TooLarge);
+    }
+    let text = str::from_utf8(bytes).map_err(|_| FileError::NotUtf8)?;
+    // First of all, since the fields of another version may be other fields.
+    if let Ok(Versioned { version }) = serde_saphyr::from_str_with_options(text, options())
+        && version != VERSION
+    {
+        return Err(FileError::Version(version));
+    }
+    let Layout::<Spanned<Record>> { version: _, servers } =
+        serde_saphyr::from_str_with_options(text, options()).map_err(|error| FileError::of_yaml(&error))?;
+    let mut names = BTreeSet::new();
+    let mut described = Vec::with_capacity(servers.len());
+    for (index, record) in servers.into_iter().enumerate() {
+        let line = record.referenced.line();
+        let server = record.value.read(line, own).map_err(|error| FileError::Entry {
+            line,
+            number: index + 1,
+            error,
+        })?;
+        if !names.insert((server.workspace.clone(), server.name.clone())) {
+            return Err(FileError::SameName {
+                line,
+                workspace: server.workspace,
+                name: server.name,
+            });
+        }
+        described.push(server);
+    }
+    Ok(described)
+}
+
+/// Writes a file, unless it would not read back as what was given.
+pub(super) fn render<'a>(servers: impl Iterator<Item = &'a Server> + Clone) -> Result<String, RegistryError> {
+    let layout = Layout {
+        version: VERSION,
+        servers: servers.clone().map(Record::of).collect(),
+    };
+    let yaml = serde_saphyr::to_string(&layout).map_err(|_| RegistryError::Unfaithful)?;
+    let text = format!("{HEADING}{yaml}");
+    if text.len() > MAX_BYTES {
+        return Err(RegistryError::TooLarge);
+    }
+    // YAML has many ways to say another thing than was meant. Listeners do not matter here: these servers are stored.
+    let read = parse(text.as_bytes(), &Own::default()).map_err(|_| RegistryError::Unfaithful)?;
+    let same = read
+        .into_iter()
+        .map(Described::complete)
+        .eq(servers.cloned().map(Some));
+    if same {
+        Ok(text)
+    } else {
+        Err(RegistryError::Unfaithful)
+    }
+}
+
+/// Strict, and without anything that makes a file mean more than it shows: no anchors, merge keys or tags.
+fn options() -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: 1,
+            max_depth: 16,
+            flow_nesting_limit: 16,
+            max_anchors: 0,
+            max_aliases: 0,
+            max_merge_keys: 0,
+            max_inclusion_depth: 0,
+            // Without aliases the size of the file bounds the rest; it has been checked.
+            max_events: MAX_BYTES,
+            max_nodes: MAX_BYTES,
+            max_buffered_comment_events: 10_000,
+        },
+        merge_keys: MergeKeyPolicy::Error,
+        strict_booleans: true,
+        reject_unsupported_tags: true,
+        reject_tagged_field_names: true,
+        with_snippet: false,
+    }
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layout<S> {
+    version: u64,
+    servers: Vec<S>,
+}
+
+impl Described {
+    /// As it is, when it says everything.
+    fn complete(self) -> Option<Server> {
+        let Self {
+            line: _,
+            workspace,
+            name,
+            uid,
+            revision,
+            create_time,
+            update_time,
+            workspace_uid,
+            spec,
+        } = self;
+        Some(Server {
+            workspace,
+            name,
+            uid: uid?,
+            revision: revision?,
+            create_time: create_time?,
+            update_time: update_time?,
+            workspace_uid,
+            spec,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

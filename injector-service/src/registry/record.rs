@@ -1,0 +1,221 @@
+//! One server as YAML has it, and back.
+
+use jiff::Timestamp;
+use proto::{ServerName, Uid, WorkspaceName};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    file::{Described, EntryError, MAX_REVISION},
+    server::{Protocol, Server, Spec, SpecError, UpstreamTls, UpstreamUrl},
+};
+use crate::{address::Own, placement::AuthType};
+
+/// An entry of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    workspace: String,
+    name: String,
+    url: String,
+    #[serde(default)]
+    auth_type: AuthTypeWord,
+    #[serde(default)]
+    injections: Vec<InjectionRecord>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    protocol: ProtocolWord,
+    #[serde(default, skip_serializing_if = "is_default")]
+    tls: TlsRecord,
+    #[serde(default, skip_serializing_if = "is_default")]
+    allow_plaintext: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    allowed_origins: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    description: String,
+    #[serde(skip_serializing_if = "is_default")]
+    uid: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    revision: Option<u64>,
+    #[serde(skip_serializing_if = "is_default")]
+    create_time: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    update_time: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    workspace_uid: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InjectionRecord {
+    secret: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    required: bool,
+}
+
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsRecord {
+    #[serde(default, skip_serializing_if = "is_default")]
+    ca_pem: String,
+    #[serde(skip_serializing_if = "is_default")]
+    server_name: Option<String>,
+}
+
+#[derive(Default, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AuthTypeWord {
+    #[default]
+    SecretHeaders,
+    Bearer,
+    Skill,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ProtocolWord {
+    #[default]
+    Auto,
+    Http1,
+    Http2,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Record {
+    pub(super) fn read(self, line: u64, own: &Own) -> Result<Described, EntryError> {
+        let Self {
+            workspace,
+            name,
+            url,
+            auth_type,
+            injections,
+            protocol,
+            tls: TlsRecord { ca_pem, server_name },
+            allow_plaintext,
+            allowed_origins,
+            description,
+            uid,
+            revision,
+            create_time,
+            update_time,
+            workspace_uid,
+        } = self;
+        let auth_type = match auth_type {
+            AuthTypeWord::SecretHeaders => AuthType::SecretHeaders,
+            AuthTypeWord::Bearer => AuthType::Bearer,
+            AuthTypeWord::Skill => AuthType::Skill,
+        };
+        let protocol = match protocol {
+            ProtocolWord::Auto => Protocol::Auto,
+            ProtocolWord::Http1 => Protocol::Http1,
+            ProtocolWord::Http2 => Protocol::Http2,
+        };
+        let secrets = Spec::secrets(injections.iter().map(|injection| injection.secret.as_str()))?;
+        let both = injections.iter().zip(&secrets);
+        let required: Vec<_> = both
+            .filter(|(injection, _)| injection.required)
+            .map(|(_, secret)| secret.clone())
+            .collect();
+        let spec = Spec {
+            url: UpstreamUrl::parse(&url).map_err(SpecError::from)?,
+            auth_type,
+            injections: Spec::injections(auth_type, secrets, &required)?,
+            protocol,
+            tls: UpstreamTls {
+                ca_pem,
+                server_name: server_name.filter(|name| !name.is_empty()),
+            },
+            allow_plaintext,
+            allowed_origins: Spec::web_origins(&allowed_origins)?,
+            description,
+        };
+        Ok(Described {
+            line,
+            workspace: WorkspaceName::parse(&workspace).map_err(EntryError::Workspace)?,
+            name: ServerName::parse(&name).map_err(EntryError::Name)?,
+            uid: read_uid("uid", uid)?,
+            revision: read_revision(revision)?,
+            create_time: read_time("create_time", create_time)?,
+            update_time: read_time("update_time", update_time)?,
+            workspace_uid: read_uid("workspace_uid", workspace_uid)?,
+            spec: spec.check(own)?,
+        })
+    }
+
+    pub(super) fn of(server: &Server) -> Self {
+        let Server {
+            workspace,
+            name,
+            uid,
+            revision,
+            create_time,
+            update_time,
+            workspace_uid,
+            spec,
+        } = server;
+        let Spec {
+            url,
+            auth_type,
+            injections,
+            protocol,
+            tls,
+            allow_plaintext,
+            allowed_origins,
+            description,
+        } = spec;
+        let UpstreamTls { ca_pem, server_name } = tls.clone();
+        let injections = injections.iter();
+        Self {
+            workspace: workspace.to_string(),
+            name: name.to_string(),
+            url: url.as_str().to_owned(),
+            auth_type: match auth_type {
+                AuthType::SecretHeaders => AuthTypeWord::SecretHeaders,
+                AuthType::Bearer => AuthTypeWord::Bearer,
+                AuthType::Skill => AuthTypeWord::Skill,
+            },
+            // The placement follows from the auth type, so far.
+            injections: injections
+                .map(|injection| InjectionRecord {
+                    secret: injection.secret.to_string(),
+                    required: injection.required,
+                })
+                .collect(),
+            protocol: match protocol {
+                Protocol::Auto => ProtocolWord::Auto,
+                Protocol::Http1 => ProtocolWord::Http1,
+                Protocol::Http2 => ProtocolWord::Http2,
+            },
+            tls: TlsRecord { ca_pem, server_name },
+            allow_plaintext: *allow_plaintext,
+            allowed_origins: allowed_origins
+                .iter()
+                .map(|origin| origin.as_str().to_owned())
+                .collect(),
+            description: description.clone(),
+            uid: Some(uid.to_string()),
+            revision: Some(*revision),
+            create_time: Some(create_time.to_string()),
+            update_time: Some(update_time.to_string()),
+            workspace_uid: workspace_uid.map(|uid| uid.to_string()),
+        }
+    }
+}
+
+fn read_uid(field: &'static str, text: Option<String>) -> Result<Option<Uid>, EntryError> {
+    text.map(|text| Uid::parse(&text).map_err(|_| EntryError::Uid(field)))
+        .transpose()
+}
+
+fn read_time(field: &'static str, text: Option<String>) -> Result<Option<Timestamp>, EntryError> {
+    text.map(|text| text.parse().map_err(|_| EntryError::Time(field)))
+        .transpose()
+}
+
+fn read_revision(revision: Option<u64>) -> Result<Option<u64>, EntryError> {
+    match revision {
+        Some(revision) if !(1..=MAX_REVISION).contains(&revision) => Err(EntryError::Revision),
+        other => Ok(other),
+    }
+}

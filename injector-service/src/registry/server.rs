@@ -1,0 +1,321 @@
+//! A server: an upstream and the secrets that it gets.
+
+use proto::{
+    DuplicateName, Origin, SecretName, ServerName, Uid, WorkspaceName, distinct, secret_name::SecretNameError,
+};
+use url::Url;
+
+use crate::{
+    address::{Own, refused_literal},
+    placement::{AuthType, Placement},
+};
+
+pub use super::{
+    upstream_tls::UpstreamTls,
+    upstream_url::{UpstreamUrl, UrlError},
+};
+
+/// The most secrets that one server gets.
+pub const MAX_INJECTIONS: usize = 64;
+/// The most web origins that may call one server.
+pub const MAX_WEB_ORIGINS: usize = 64;
+/// The most characters that a description has.
+pub const MAX_DESCRIPTION: usize = 1024;
+
+/// What a server is, apart from who it is and when it was changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// Where requests go.
+    pub url: UpstreamUrl,
+    /// Where its secrets go.
+    pub auth_type: AuthType,
+    /// Its secrets, each with its place; no two of one name, at most [`MAX_INJECTIONS`].
+    pub injections: Vec<Injection>,
+    /// What is spoken to it.
+    pub protocol: Protocol,
+    /// How its TLS differs from the ordinary.
+    pub tls: UpstreamTls,
+    /// Whether secrets may go to it in cleartext over a network.
+    pub allow_plaintext: bool,
+    /// Web origins whose pages may call it.
+    pub allowed_origins: Vec<WebOrigin>,
+    /// For people.
+    pub description: String,
+}
+
+/// A server that the registry holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// The workspace that its secrets are in.
+    pub workspace: WorkspaceName,
+    /// Its name there.
+    pub name: ServerName,
+    /// Tells it from an earlier one of its name.
+    pub uid: Uid,
+    /// Changes with every change.
+    pub revision: u64,
+    /// When it was added.
+    pub create_time: jiff::Timestamp,
+    /// When it was last changed.
+    pub update_time: jiff::Timestamp,
+    /// The workspace that it was added for. None in a file written by hand: then the first answer of the vault decides,
+    /// until the next restart.
+    pub workspace_uid: Option<Uid>,
+    /// What it is.
+    pub spec: Spec,
+}
+
+/// One secret of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injection {
+    /// Which secret.
+    pub secret: SecretName,
+    /// Whether a call without it is refused.
+    pub required: bool,
+    /// Where it goes.
+    pub placement: Placement,
+}
+
+/// What is spoken to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Over TLS what ALPN gives; in cleartext HTTP/2 for gRPC, else HTTP/1.1.
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only.
+    Http2,
+}
+
+/// A web origin in the spelling of browsers, such as `https://app.example.com`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebOrigin(String);
+
+/// The text is not a web origin in that spelling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is not a web origin as browsers write it, such as https://app.example.com")]
+pub struct NotAWebOrigin;
+
+/// Why a server cannot be as it was described. Says no more of the description than names of secrets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// The URL is none.
+    #[error("url: {0}")]
+    Url(#[from] UrlError),
+    /// It would send secrets in cleartext over a network.
+    #[error(
+        "url: http:// to an address that is not loopback sends secrets in cleartext; use https://, or allow_plaintext"
+    )]
+    Plaintext,
+    /// Nothing is sent to its host.
+    #[error("url: {0}")]
+    Address(String),
+    /// Not the name of a secret.
+    #[error("secrets: {0}")]
+    SecretName(#[from] SecretNameError),
+    /// One secret twice.
+    #[error("secrets: {0}")]
+    DuplicateSecret(#[from] DuplicateName),
+    /// The wrong number for a bearer token.
+    #[error("secrets: the auth type bearer takes exactly one; {0} are given")]
+    BearerCount(usize),
+    /// More than are sent.
+    #[error("secrets: one server gets at most {MAX_INJECTIONS}")]
+    TooMany,
+    /// Required, but not sent.
+    #[error("secrets: {0} is required, but is not among those that the server gets")]
+    RequiredNotInjected(SecretName),
+    /// Not an origin of a browser.
+    #[error(
+        "allowed_origins: number {0} is not a web origin as browsers write it, such as https://app.example.com"
+    )]
+    WebOrigin(usize),
+    /// More than anyone lists.
+    #[error("allowed_origins: at most {MAX_WEB_ORIGINS} may be given")]
+    TooManyWebOrigins,
+    /// The CAs are none.
+    #[error("tls.ca_pem: no certificate in PEM form was found, or one is not a CA's")]
+    CaPem,
+    /// The server name is none.
+    #[error("tls.server_name: it is neither a DNS name nor an IP address")]
+    ServerName,
+    /// TLS was described for a URL that has none.
+    #[error("tls: the url is http://, which has no TLS")]
+    TlsOfPlaintext,
+    /// HTTP/2 alone speaks gRPC, and so on.
+    #[error("protobuf_secrets_field: gRPC message bodies are not supported by this release")]
+    ProtobufSecretsField,
+    /// For people, but not that long.
+    #[error("description: at most {MAX_DESCRIPTION} characters")]
+    Description,
+}
+
+impl Spec {
+    /// Reads names of secrets, no two of which may be the same.
+    pub fn secrets<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<SecretName>, SpecError> {
+        let names = texts
+            .into_iter()
+            .map(SecretName::parse)
+            .collect::<Result<_, _>>()?;
+        Ok(distinct(names)?)
+    }
+
+    /// Reads web origins.
+    pub fn web_origins(texts: &[String]) -> Result<Vec<WebOrigin>, SpecError> {
+        if texts.len() > MAX_WEB_ORIGINS {
+            return Err(SpecError::TooManyWebOrigins);
+        }
+        let numbered = texts.iter().enumerate();
+        numbered
+            .map(|(index, text)| {
+                WebOrigin::parse(text).map_err(|NotAWebOrigin| SpecError::WebOrigin(index + 1))
+            })
+            .collect()
+    }
+
+    /// Puts each secret in its place. `required` must be among `secrets`.
+    pub fn injections(
+        auth_type: AuthType,
+        secrets: Vec<SecretName>,
+        required: &[SecretName],
+    ) -> Result<Vec<Injection>, SpecError> {
+        if secrets.len() > MAX_INJECTIONS {
+            return Err(SpecError::TooMany);
+        }
+        if auth_type == AuthType::Bearer && secrets.len() != 1 {
+            return Err(SpecError::BearerCount(secrets.len()));
+        }
+        if let Some(stray) = required.iter().find(|name| !secrets.contains(name)) {
+            return Err(SpecError::RequiredNotInjected(stray.clone()));
+        }
+        let inject = |secret: SecretName| Injection {
+            required: required.contains(&secret),
+            placement: auth_type.place(&secret),
+            secret,
+        };
+        Ok(secrets.into_iter().map(inject).collect())
+    }
+
+    /// What only shows when all parts are known; `own` are our listeners, which no server may point at.
+    pub fn check(self, own: &Own) -> Result<Self, SpecError> {
+        if let Some(why) = refused_literal(self.url.host(), self.url.port(), own) {
+            return Err(SpecError::Address(why.to_string()));
+        }
+        if !self.url.is_tls() && !self.url.is_loopback() && !self.allow_plaintext {
+            return Err(SpecError::Plaintext);
+        }
+        if !self.url.is_tls() && self.tls != UpstreamTls::default() {
+            return Err(SpecError::TlsOfPlaintext);
+        }
+        if self.description.chars().count() > MAX_DESCRIPTION {
+            return Err(SpecError::Description);
+        }
+        self.tls.check()?;
+        Ok(self)
+    }
+}
+
+impl WebOrigin {
+    /// Reads an origin as browsers write it in `Origin`.
+    pub fn parse(text: &str) -> Result<Self, NotAWebOrigin> {
+        let url = Url::parse(text).map_err(|_| NotAWebOrigin)?;
+        let origin = Origin::of(&url).ok_or(NotAWebOrigin)?.to_string();
+        // Only the origin, and in the one spelling that a browser sends.
+        if origin == text {
+            Ok(Self(origin))
+        } else {
+            Err(NotAWebOrigin)
+        }
+    }
+
+    /// The origin as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_server_has_exactly_one_secret() {
+        let names = |count: usize| {
+            (0..count)
+                .map(|n| SecretName::parse(&format!("N{n}")).unwrap())
+                .collect()
+        };
+        for count in [0, 2] {
+            assert_eq!(
+                Spec::injections(AuthType::Bearer, names(count), &[]),
+                Err(SpecError::BearerCount(count))
+            );
+        }
+        assert_eq!(
+            Spec::injections(AuthType::Bearer, names(1), &[]).unwrap().len(),
+            1
+        );
+        assert_eq!(
+            Spec::injections(AuthType::SecretHeaders, names(65), &[]),
+            Err(SpecError::TooMany)
+        );
+        let stray = SecretName::parse("X").unwrap();
+        let required = Spec::injections(AuthType::Skill, names(2), std::slice::from_ref(&stray));
+        assert_eq!(required, Err(SpecError::RequiredNotInjected(stray)));
+    }
+
+    #[test]
+    fn what_can_never_be_dialled_is_not_stored() {
+        let own = Own::new(["127.0.0.1:7100".parse().unwrap()]);
+        for (url, stored) in [
+            ("http://127.0.0.1:7100/x", false),
+            ("http://localhost:7100", false),
+            ("http://0x7f000001:7100", false),
+            ("http://0xa9fea9fe/latest", false),
+            ("http://[::ffff:169.254.169.254]", false),
+            ("http://0", false),
+            ("http://127.0.0.1:7101", true),
+            ("http://example.com:7100", true),
+        ] {
+            let spec = Spec {
+                url: UpstreamUrl::parse(url).unwrap(),
+                auth_type: AuthType::SecretHeaders,
+                injections: Vec::new(),
+                protocol: Protocol::Auto,
+                tls: UpstreamTls::default(),
+                allow_plaintext: true,
+                allowed_origins: Vec::new(),
+                description: String::new(),
+            };
+            let checked = spec.check(&own);
+            assert_eq!(checked.is_ok(), stored, "{url}");
+            assert!(stored || matches!(checked, Err(SpecError::Address(_))), "{url}");
+        }
+    }
+
+    #[test]
+    fn one_secret_in_two_spellings_is_refused() {
+        assert_eq!(Spec::secrets(["a", "b"]).map(|names| names.len()), Ok(2));
+        let twice = DuplicateName(SecretName::parse("GITHUB_TOKEN").unwrap());
+        assert_eq!(
+            Spec::secrets(["github-token", "x", "GITHUB.TOKEN"]),
+            Err(twice.into())
+        );
+        assert_eq!(Spec::secrets(["a", ""]), Err(SecretNameError::Empty.into()));
+    }
+
+    #[test]
+    fn a_web_origin_is_spelled_as_browsers_do() {
+        assert!(WebOrigin::parse("https://app.example.com").is_ok());
+        assert!(WebOrigin::parse("http://localhost:3000").is_ok());
+        for text in [
+            "null",
+            "*",
+            "https://app.example.com/",
+            "https://App.example.com",
+            "https://app.example.com:443",
+        ] {
+            assert!(WebOrigin::parse(text).is_err(), "{text}");
+        }
+    }
+}

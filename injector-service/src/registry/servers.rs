@@ -1,0 +1,152 @@
+//! Servers by workspace and name.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, OnceLock},
+};
+
+use jiff::Timestamp;
+use proto::{ServerName, Uid, WorkspaceName, page::Page, serve::authz::Scope};
+
+use super::{
+    error::RegistryError,
+    server::{Server, Spec},
+};
+
+/// A server, and which workspace it turned out to be for.
+#[derive(Debug)]
+pub struct Entry {
+    /// The server.
+    pub server: Server,
+    /// Shared by all that this server was and will be until it is removed, so that a change does not unpin it.
+    pinned: Arc<OnceLock<Uid>>,
+}
+
+impl Entry {
+    /// A server that is added now.
+    pub fn begun(workspace: WorkspaceName, name: ServerName, workspace_uid: Uid, spec: Spec) -> Self {
+        let now = Timestamp::now();
+        Self::new(Server {
+            workspace,
+            name,
+            uid: Uid::generate(),
+            revision: 1,
+            create_time: now,
+            update_time: now,
+            workspace_uid: Some(workspace_uid),
+            spec,
+        })
+    }
+
+    /// A server for which the vault has not answered yet.
+    pub fn new(server: Server) -> Self {
+        Self {
+            server,
+            pinned: Arc::default(),
+        }
+    }
+
+    /// The workspace that every decrypt for this server names: the one it was added for, or else the first that the
+    /// vault answered with.
+    pub fn workspace_uid(&self) -> Option<Uid> {
+        self.server.workspace_uid.or_else(|| self.pinned.get().copied())
+    }
+
+    /// Pins the workspace that the vault answered with. Returns the one that is pinned: another, when another was
+    /// before.
+    pub fn pin(&self, answered: Uid) -> Uid {
+        self.server
+            .workspace_uid
+            .unwrap_or_else(|| *self.pinned.get_or_init(|| answered))
+    }
+
+    /// Refuses a revision that is not this one's.
+    pub fn check_revision(&self, given: u64) -> Result<(), RegistryError> {
+        if given == self.server.revision {
+            Ok(())
+        } else {
+            Err(RegistryError::RevisionMismatch)
+        }
+    }
+
+    /// The same server, changed.
+    pub(super) fn changed(&self, server: Server) -> Self {
+        Self {
+            server,
+            pinned: self.pinned.clone(),
+        }
+    }
+
+    /// The same server with another description, in the next revision.
+    pub fn respecified(&self, spec: Spec) -> Self {
+        let server = Server {
+            revision: self.server.revision.saturating_add(1),
+            update_time: Timestamp::now(),
+            spec,
+            ..self.server.clone()
+        };
+        self.changed(server)
+    }
+}
+
+/// All servers. A copy shares the entries.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Servers(BTreeMap<WorkspaceName, BTreeMap<ServerName, Arc<Entry>>>);
+
+impl Servers {
+    pub(super) fn get(&self, workspace: &str, name: &str) -> Option<&Arc<Entry>> {
+        self.0.get(workspace)?.get(name)
+    }
+
+    pub(super) fn insert(&mut self, entry: Arc<Entry>) {
+        let Server { workspace, name, .. } = &entry.server;
+        self.0
+            .entry(workspace.clone())
+            .or_default()
+            .insert(name.clone(), entry);
+    }
+
+    pub(super) fn remove(&mut self, workspace: &WorkspaceName, name: &ServerName) {
+        if let Some(servers) = self.0.get_mut(workspace) {
+            servers.remove(name);
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> + Clone {
+        self.0.values().flat_map(BTreeMap::values)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.values().map(BTreeMap::len).sum()
+    }
+
+    /// A page of the servers in `scope`, ordered by workspace and name, and whether more follow.
+    pub(super) fn page(&self, scope: &Scope, page: &Page) -> (Vec<Arc<Entry>>, bool) {
+        let after = page
+            .after
+            .as_deref()
+            .map(|key| key.split_once('/').unwrap_or((key, "")));
+        let first = after.map_or(Bound::Unbounded, |(workspace, _)| Bound::Included(workspace));
+        let workspaces = self.0.range::<str, _>((first, Bound::Unbounded));
+        let mut found: Vec<_> = workspaces
+            .filter(|(workspace, _)| scope.contains(workspace))
+            .flat_map(|(_, servers)| servers.values())
+            .filter(|entry| {
+                // Not the keys as they are: `/` sorts behind `-`, which names may have.
+                after
+                    .is_none_or(|after| (entry.server.workspace.as_str(), entry.server.name.as_str()) > after)
+            })
+            .take(page.size + 1)
+            .cloned()
+            .collect();
+        let more = found.len() > page.size;
+        found.truncate(page.size);
+        (found, more)
+    }
+}
+
+/// What a server is called in lists of all workspaces.
+pub fn key(server: &Server) -> String {
+    format!("{}/{}", server.workspace, server.name)
+}

@@ -1,0 +1,219 @@
+//! The URL of an upstream.
+
+use std::net::IpAddr;
+
+use http::{Uri, uri::Authority};
+use proto::Origin;
+use url::{Host, Url};
+
+use crate::address::is_localhost;
+
+/// The URL of an upstream: scheme, host, port, and the path under which everything is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    text: String,
+    origin: Origin,
+    host: Host<String>,
+    port: u16,
+    tls: bool,
+    /// For `Host` and `:authority`: without the scheme's own port.
+    authority: Authority,
+    /// Without a final `/`; empty for the root.
+    path: String,
+}
+
+/// Why a text is not the URL of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Not a URL.
+    #[error("it is not a URL; write https://HOST[:PORT][/PATH]")]
+    NotAUrl,
+    /// Not of HTTP.
+    #[error("its scheme must be https or http")]
+    Scheme,
+    /// It names a user.
+    #[error("it must not contain a user or password")]
+    Userinfo,
+    /// It has a query or fragment.
+    #[error("it must not have a query or fragment")]
+    Query,
+    /// Its path would change on the way.
+    #[error("its path must not have dot segments, backslashes or control characters")]
+    Path,
+    /// Longer than any URL needs.
+    #[error("it has more than 2048 characters")]
+    TooLong,
+}
+
+impl UpstreamUrl {
+    /// Reads the URL of an upstream.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        if text.len() > 2048 {
+            return Err(UrlError::TooLong);
+        }
+        let url = Url::parse(text).map_err(|_| UrlError::NotAUrl)?;
+        let origin = Origin::of(&url).ok_or(UrlError::Scheme)?;
+        let after_scheme = text.split_once("://").ok_or(UrlError::NotAUrl)?.1;
+        let (authority, path) = match after_scheme.find(['/', '?', '#']) {
+            Some(at) => after_scheme.split_at(at),
+            None => (after_scheme, ""),
+        };
+        if authority.contains('@') {
+            return Err(UrlError::Userinfo);
+        }
+        if text.contains(['?', '#']) {
+            return Err(UrlError::Query);
+        }
+        // The path is kept as it was written, so it must be one that nobody rewrites.
+        if text.contains('\\') || text.chars().any(char::is_control) || crate::path::has_dot_segment(path) {
+            return Err(UrlError::Path);
+        }
+        let host = url.host().ok_or(UrlError::NotAUrl)?.to_owned();
+        let path = url.path().trim_end_matches('/').to_owned();
+        let tls = url.scheme() == "https";
+        let port = url.port_or_known_default().ok_or(UrlError::NotAUrl)?;
+        let named = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_string(),
+        };
+        let authority = named.parse().map_err(|_| UrlError::NotAUrl)?;
+        Ok(Self {
+            text: text.to_owned(),
+            origin,
+            host,
+            port,
+            tls,
+            authority,
+            path,
+        })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Its scheme, host and port.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Its host.
+    pub fn host(&self) -> &Host<String> {
+        &self.host
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it is https.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// What `Host` and `:authority` say.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Its path without a final `/`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether its host is this machine by name: a loopback address, `localhost` or a name under it.
+    pub fn is_loopback(&self) -> bool {
+        match &self.host {
+            Host::Ipv4(ip) => ip.is_loopback(),
+            Host::Ipv6(ip) => IpAddr::V6(*ip).to_canonical().is_loopback(),
+            Host::Domain(name) => is_localhost(name),
+        }
+    }
+
+    /// The URI of a request: the server's path, then `rest` (empty or beginning with `/`) with its query, byte for byte.
+    pub fn request_uri(&self, rest: &str) -> Result<Uri, http::Error> {
+        let path = match (self.path.as_str(), rest) {
+            ("", "") => "/".to_owned(),
+            ("", rest) if rest.starts_with('?') => format!("/{rest}"),
+            (path, rest) => format!("{path}{rest}"),
+        };
+        let scheme = if self.tls { "https" } else { "http" };
+        Uri::builder()
+            .scheme(scheme)
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_http_without_anything_that_is_not_the_servers() {
+        for (text, error) in [
+            ("", UrlError::NotAUrl),
+            ("api.example.com", UrlError::NotAUrl),
+            ("ftp://api.example.com", UrlError::Scheme),
+            ("https://u@api.example.com", UrlError::Userinfo),
+            ("https://u:p@api.example.com", UrlError::Userinfo),
+            ("https://@api.example.com", UrlError::Userinfo),
+            ("https://api.example.com/?", UrlError::Query),
+            ("https://api.example.com/x?y=z", UrlError::Query),
+            ("https://api.example.com/#f", UrlError::Query),
+            ("https://api.example.com/a/../b", UrlError::Path),
+            ("https://api.example.com/a/%2e%2E/b", UrlError::Path),
+            ("https://api.example.com/a\\b", UrlError::Path),
+            ("https://api.exa\nmple.com/", UrlError::Path),
+        ] {
+            assert_eq!(UpstreamUrl::parse(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_request_goes_byte_for_byte() {
+        for (url, rest, uri) in [
+            ("https://api.example.com", "", "https://api.example.com/"),
+            (
+                "https://api.example.com/",
+                "/a//b;c=%2F?q=%20&r",
+                "https://api.example.com/a//b;c=%2F?q=%20&r",
+            ),
+            (
+                "https://api.example.com:443/v1/",
+                "",
+                "https://api.example.com/v1",
+            ),
+            (
+                "https://api.example.com:8443/v1",
+                "/",
+                "https://api.example.com:8443/v1/",
+            ),
+            ("http://[::1]:80/x", "?q", "http://[::1]/x?q"),
+            ("http://127.0.0.1:9", "?q", "http://127.0.0.1:9/?q"),
+        ] {
+            let url = UpstreamUrl::parse(url).unwrap();
+            assert_eq!(url.request_uri(rest).unwrap().to_string(), uri);
+        }
+    }
+
+    #[test]
+    fn loopback_is_told_by_name() {
+        for (url, loopback) in [
+            ("http://127.0.0.1", true),
+            ("http://127.9.9.9:1", true),
+            ("http://[::1]", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("http://localhost:1", true),
+            ("http://a.localhost", true),
+            ("http://localhost.example.com", false),
+            ("http://10.0.0.1", false),
+            ("http://notlocalhost", false),
+        ] {
+            assert_eq!(UpstreamUrl::parse(url).unwrap().is_loopback(), loopback, "{url}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! From names to values, at call time: every call asks the vault, and nothing of the answer is kept.
+
+pub mod channel;
+mod stream;
+
+use std::time::Duration;
+
+use proto::{
+    OriginPattern, Reason, Refusal, SecretName, SecretValue, Uid, WorkspaceName,
+    origin::allows,
+    vault::v1::{DecryptRequest, DecryptResponse, DecryptStatus, DecryptedSecret},
+};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use zeroize::Zeroizing;
+
+use crate::{
+    inject::Resolved,
+    registry::{Entry, server::Server},
+};
+use stream::Stream;
+
+/// Asks the vault. Clones share one stream to it.
+#[derive(Clone)]
+pub struct Resolver {
+    stream: Stream,
+    budget: Duration,
+}
+
+/// What the vault says of one secret, without its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// What it says.
+    pub state: CheckedState,
+}
+
+/// See [`Checked`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum CheckedState {
+    /// It exists.
+    Found {
+        /// In this version.
+        version: u64,
+        /// For these origins; empty means any.
+        origins: Vec<OriginPattern>,
+    },
+    /// It does not.
+    Missing,
+    /// It does, but cannot be decrypted.
+    Unreadable,
+}
+
+/// One name of an answer that was found to be what was asked.
+enum Answered {
+    Found {
+        version: u64,
+        origins: Vec<OriginPattern>,
+        value: Zeroizing<Vec<u8>>,
+    },
+    Missing,
+    DataLoss,
+    KeyNotLoaded,
+}
+
+impl Resolver {
+    /// Asks over `channel`, for at most `budget` each time. Ends with `shutdown`.
+    pub fn new(channel: Channel, budget: Duration, shutdown: CancellationToken) -> Self {
+        Self {
+            stream: Stream::open(channel, shutdown),
+            budget,
+        }
+    }
+
+    /// Whether the vault can be asked now.
+    pub fn is_connected(&self) -> bool {
+        self.stream.is_connected()
+    }
+
+    /// Decrypts what a server gets, for one call that has until `deadline`. All or nothing: a missing secret is a
+    /// [`Resolved`] without a value, unless it is required; anything else that is wrong refuses the call.
+    pub async fn resolve(&self, entry: &Entry, deadline: Option<Instant>) -> Result<Vec<Resolved>, Refusal> {
+        let server = &entry.server;
+        if server.spec.injections.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answered = self.ask(entry, false, deadline).await?;
+        let secrets = server.spec.injections.iter().zip(answered);
+        secrets
+            .map(|(injection, answered)| {
+                let name = &injection.secret;
+                let value = match answered {
+                    Answered::Found { origins, value, .. } => {
+                        check_origin(name, &origins, server)?;
+                        Some(
+                            SecretValue::parse(value)
+                                .map_err(|_| not_what_was_asked("a value of an illegal size"))?,
+                        )
+                    }
+                    Answered::Missing if injection.required => return Err(required_missing(name)),
+                    Answered::Missing => None,
+                    Answered::DataLoss => return Err(unreadable(Reason::RecordCorrupt, name)),
+                    Answered::KeyNotLoaded => return Err(unreadable(Reason::KeyNotLoaded, name)),
+                };
+                Ok(Resolved {
+                    secret: name.clone(),
+                    placement: injection.placement.clone(),
+                    value,
+                })
+            })
+            .collect()
+    }
+
+    /// What a call would find, in the order of the server's injections. No value crosses the wire.
+    pub async fn check(&self, entry: &Entry) -> Result<Vec<Checked>, Refusal> {
+        let answered = self.ask(entry, true, None).await?;
+        let state = |answered| match answered {
+            Answered::Found { version, origins, .. } => CheckedState::Found { version, origins },
+            Answered::Missing => CheckedState::Missing,
+            Answered::DataLoss | Answered::KeyNotLoaded => CheckedState::Unreadable,
+        };
+        Ok(answered
+            .into_iter()
+            .map(|answered| Checked {
+                state: state(answered),
+            })
+            .collect())
+    }
+
+    /// The uid of a workspace that exists.
+    pub async fn workspace_uid(&self, workspace: &WorkspaceName) -> Result<Uid, Refusal> {
+        let request = DecryptRequest {
+            workspace: workspace.to_string(),
+            check_only: true,
+            ..Default::default()
+        };
+        let DecryptResponse {
+            workspace_uid,
+            secrets: _,
+        } = self.within(None, request).await?;
+        parse_uid(&workspace_uid)
+    }
+
+    async fn ask(
+        &self,
+        entry: &Entry,
+        check_only: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Answered>, Refusal> {
+        let server = &entry.server;
+        let pinned = entry.workspace_uid();
+        let names: Vec<_> = server
+            .spec
+            .injections
+            .iter()
+            .map(|injection| &injection.secret)
+            .collect();
+        let request = DecryptRequest {
+            workspace: server.workspace.to_string(),
+            workspace_uid: pinned.map(|uid| uid.to_string()).unwrap_or_default(),
+            server: server.name.to_string(),
+            names: names.iter().map(ToString::to_string).collect(),
+            check_only,
+        };
+        let response = self.within(deadline, request).await?;
+        let (uid, answered) = read(response, &names, check_only)?;
+        // The vault was told which one, but its word is not taken for it.
+        if entry.pin(uid) != uid {
+            return Err(not_what_was_asked("another workspace"));
+        }
+        Ok(answered)
+    }
+
+    async fn within(
+        &self,
+        deadline: Option<Instant>,
+        request: DecryptRequest,
+    ) -> Result<DecryptResponse, Refusal> {
+        let budget = Instant::now() + self.budget;
+        let until = deadline.map_or(budget, |deadline| deadline.min(budget));
+        match timeout_at(until, self.stream.ask(request)).await {
+            Ok(answer) => answer,
+            Err(_) if self.is_connected() => Err(Refusal::new(
+                Reason::DeadlineExceeded,
+                "the vault did not answer in time; nothing was sent",
+            )),
+            Err(_) => Err(unavailable()),
+        }
+    }
+}
+
+/// Takes an answer apart, and refuses it unless it has exactly the names that were asked for, in that order.
+fn read(
+    response: DecryptResponse,
+    asked: &[&SecretName],
+    check_only: bool,
+) -> Result<(Uid, Vec<Answered>), Refusal> {
+    let DecryptResponse {
+        workspace_uid,
+        secrets,
+    } = response;
+    // Taken over first, so that every value is wiped whatever follows.
+    let mut secrets: Vec<(DecryptedSecret, Zeroizing<Vec<u8>>)> = secrets
+        .into_iter()
+        .map(|mut secret| {
+            let value = Zeroizing::new(std::mem::take(&mut secret.value));
+            (secret, value)
+        })
+        .collect();
+    let as_asked = secrets
+        .iter()
+        .map(|(secret, _)| secret.name.as_str())
+        .eq(asked.iter().map(|name| name.as_str()));
+    if !as_asked {
+        return Err(not_what_was_asked("other names than asked for"));
+    }
+    let uid = parse_uid(&workspace_uid)?;
+    let answered = secrets
+        .drain(..)
+        .map(|(secret, value)| read_one(secret, value, check_only))
+        .collect::<Result<_, _>>()?;
+    Ok((uid, answered))
+}
+
+fn read_one(
+    secret: DecryptedSecret,
+    value: Zeroizing<Vec<u8>>,
+    check_only: bool,
+) -> Result<Answered, Refusal> {
+    let status = secret.status();
+    let DecryptedSecret {
+        name: _,
+        status: _,
+        version,
+        value: _,
+        upstream_origins,
+    } = secret;
+    match status {
+        DecryptStatus::Ok if value.is_empty() != check_only => {
+            Err(not_what_was_asked("a status without its value"))
+        }
+        DecryptStatus::Ok => {
+            let origins = upstream_origins
+                .iter()
+                .map(|origin| OriginPattern::parse(origin))
+                .collect::<Result<_, _>>();
+            let origins = origins.map_err(|_| not_what_was_asked("an origin that is none"))?;
+            Ok(Answered::Found {
+                version,
+                origins,
+                value,
+            })
+        }
+        DecryptStatus::NotFound if value.is_empty() => Ok(Answered::Missing),
+        DecryptStatus::DataLoss => Ok(Answered::DataLoss),
+        DecryptStatus::KeyNotLoaded => Ok(Answered::KeyNotLoaded),
+        DecryptStatus::NotFound => Err(not_what_was_asked("a value for a secret that does not exist")),
+        DecryptStatus::Unspecified => Err(not_what_was_asked("a status that is none")),
+    }
+}
+
+fn parse_uid(text: &str) -> Result<Uid, Refusal> {
+    Uid::parse(text).map_err(|_| not_what_was_asked("no workspace uid"))
+}
+
+fn check_origin(name: &SecretName, origins: &[OriginPattern], server: &Server) -> Result<(), Refusal> {
+    let origin = server.spec.url.origin();
+    if allows(origins, origin) {
+        return Ok(());
+    }
+    let message = format!("secret {name} is bound to other origins than {origin}; nothing was sent");
+    Err(Refusal::new(Reason::SecretNotForThisUpstream, message))
+}
+
+fn required_missing(name: &SecretName) -> Refusal {
+    let message = format!("secret {name}, which this server requires, does not exist; nothing was sent");
+    Refusal::new(Reason::SecretRequiredMissing, message)
+}
+
+fn unreadable(reason: Reason, name: &SecretName) -> Refusal {
+    Refusal::new(
+        reason,
+        format!("the vault cannot decrypt secret {name}; nothing was sent"),
+    )
+}
+
+fn not_what_was_asked(what: &str) -> Refusal {
+    tracing::error!(what, "the vault's answer was not used");
+    Refusal::new(
+        Reason::VaultAnswerInvalid,
+        "the vault's answer is not what was asked for; nothing was sent",
+    )
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(
+        Reason::VaultUnavailable,
+        "the vault cannot be reached; nothing was sent",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ok(name: &str, value: &[u8]) -> DecryptedSecret {
+        let status = DecryptStatus::Ok.into();
+        DecryptedSecret {
+            name: name.into(),
+            status,
+            version: 1,
+            value: value.to_vec(),
+            ..Default::default()
+        }
+    }
+
+    fn status(name: &str, status: DecryptStatus) -> DecryptedSecret {
+        DecryptedSecret {
+            name: name.into(),
+            status: status.into(),
+            ..Default::default()
+        }
+    }
+
+    fn check(secrets: Vec<DecryptedSecret>, asked: &[&str]) -> Result<usize, Reason> {
+        let names: Vec<_> = asked
+            .iter()
+            .map(|name| SecretName::parse(name).unwrap())
+            .collect();
+        let response = DecryptResponse {
+            workspace_uid: Uid::generate().to_string(),
+            secrets,
+        };
+        let read = read(response, &names.iter().collect::<Vec<_>>(), false);
+        read.map(|(_, answered)| answered.len())
+            .map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn an_answer_is_used_when_it_is_what_was_asked() {
+        let answer = vec![ok("A", b"1"), status("B", DecryptStatus::NotFound)];
+        assert_eq!(check(answer, &["A", "B"]), Ok(2));
+    }
+
+    #[test]
+    fn any_other_answer_is_not_used() {
+        for (what, answer) in [
+            ("another name", vec![ok("A", b"1"), ok("C", b"2")]),
+            ("a name twice", vec![ok("A", b"1"), ok("A", b"1")]),
+            ("another order", vec![ok("B", b"2"), ok("A", b"1")]),
+            ("one too few", vec![ok("A", b"1")]),
+            ("one too many", vec![ok("A", b"1"), ok("B", b"2"), ok("C", b"3")]),
+            ("another spelling", vec![ok("a", b"1"), ok("B", b"2")]),
+            ("no value", vec![ok("A", b"1"), ok("B", b"")]),
+            (
+                "no status",
+                vec![ok("A", b"1"), status("B", DecryptStatus::Unspecified)],
+            ),
+            (
+                "an unknown status",
+                vec![
+                    ok("A", b"1"),
+                    DecryptedSecret {
+                        status: 99,
+                        ..ok("B", b"2")
+                    },
+                ],
+            ),
+            (
+                "a miss with a value",
+                vec![
+                    ok("A", b"1"),
+                    DecryptedSecret {
+                        value: b"2".to_vec(),
+                        ..status("B", DecryptStatus::NotFound)
+                    },
+                ],
+            ),
+            (
+                "a bad origin",
+                vec![
+                    ok("A", b"1"),
+                    DecryptedSecret {
+                        upstream_origins: vec!["nowhere".into()],
+                        ..ok("B", b"2")
+                    },
+                ],
+            ),
+        ] {
+            assert_eq!(
+                check(answer, &["A", "B"]),
+                Err(Reason::VaultAnswerInvalid),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_workspace_is_not_used() {
+        let response = DecryptResponse {
+            workspace_uid: String::new(),
+            secrets: Vec::new(),
+        };
+        assert!(read(response, &[], false).is_err());
+    }
+}

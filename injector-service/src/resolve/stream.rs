@@ -1,0 +1,296 @@
+//! One stream to the vault, shared by all calls.
+//!
+//! Requests that wait together are sent together, and answers are matched by id, so that under load a decrypt costs
+//! little more than its bytes. A broken stream is opened again; what was not answered is asked again, for as long as
+//! somebody waits for it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use proto::{
+    Reason, Refusal,
+    vault::v1::{
+        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStreamRequest,
+        DecryptStreamResponse, decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, Streaming, transport::Channel};
+
+/// Requests that may wait to be sent; more are refused at once.
+const WAITING: usize = 4096;
+/// Requests in one message.
+const BATCH: usize = 256;
+/// Messages that may wait in the connection.
+const UNSENT: usize = 4;
+/// How long to wait before the stream is opened again: at first, and at the most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// The waiting side; clones share the stream.
+#[derive(Clone)]
+pub(super) struct Stream {
+    waiting: mpsc::Sender<Pending>,
+    connected: Arc<AtomicBool>,
+}
+
+/// A request, and who waits for its answer.
+struct Pending {
+    request: DecryptRequest,
+    answer: oneshot::Sender<Result<DecryptResponse, Refusal>>,
+}
+
+impl Stream {
+    pub(super) fn open(channel: Channel, shutdown: CancellationToken) -> Self {
+        let (waiting, queue) = mpsc::channel(WAITING);
+        let connected = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper {
+            channel,
+            queue,
+            unanswered: HashMap::new(),
+            next_id: 0,
+            connected: connected.clone(),
+        };
+        tokio::spawn(async move { shutdown.run_until_cancelled(keeper.keep()).await });
+        Self { waiting, connected }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Asks, and waits for as long as the caller does.
+    pub(super) async fn ask(&self, request: DecryptRequest) -> Result<DecryptResponse, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.waiting
+            .try_send(Pending { request, answer })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    Refusal::new(Reason::Overloaded, "too many calls wait for the vault; try again")
+                }
+                mpsc::error::TrySendError::Closed(_) => shutting_down(),
+            })?;
+        answered.await.unwrap_or_else(|_| Err(shutting_down()))
+    }
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(Reason::ShuttingDown, "the injector is shutting down")
+}
+
+/// The side that owns the connection.
+struct Keeper {
+    channel: Channel,
+    queue: mpsc::Receiver<Pending>,
+    unanswered: HashMap<u64, Pending>,
+    next_id: u64,
+    connected: Arc<AtomicBool>,
+}
+
+/// Why a stream ended.
+enum Ended {
+    /// It may be opened again.
+    Broken(Status),
+    /// Nobody can ask any more.
+    Done,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        let mut backoff = BACKOFF.0;
+        loop {
+            let ended = self.converse(&mut backoff).await;
+            let was_connected = self.connected.swap(false, Ordering::Relaxed);
+            let Ended::Broken(status) = ended else { return };
+            if was_connected {
+                tracing::warn!(code = ?status.code(), "the stream to the vault broke; opening another");
+            } else {
+                tracing::warn!(
+                    code = ?status.code(),
+                    error = proto::serve::telemetry::chain(&status),
+                    "the vault does not answer"
+                );
+            }
+            self.refuse_when_final(&status);
+            time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Opens a stream and serves it until it ends.
+    async fn converse(&mut self, backoff: &mut Duration) -> Ended {
+        let (messages, outbound) = mpsc::channel(UNSENT);
+        let mut client = DecryptServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
+        let mut answers = match client.decrypt_stream(ReceiverStream::new(outbound)).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return Ended::Broken(status),
+        };
+        if !self.connected.swap(true, Ordering::Relaxed) {
+            tracing::info!("connected to the vault");
+        }
+        // Whoever gave up meanwhile is not asked for again.
+        self.unanswered.retain(|_, pending| !pending.answer.is_closed());
+        let again = self
+            .unanswered
+            .iter()
+            .map(|(id, pending)| call(*id, &pending.request))
+            .collect::<Vec<_>>();
+        for calls in again.chunks(BATCH) {
+            if messages
+                .send(DecryptStreamRequest {
+                    calls: calls.to_vec(),
+                })
+                .await
+                .is_err()
+            {
+                return Ended::Broken(Status::unavailable("the stream ended at once"));
+            }
+        }
+        loop {
+            let ended = self.turn(&messages, &mut answers).await;
+            match ended {
+                Ok(()) => *backoff = BACKOFF.0,
+                Err(ended) => return ended,
+            }
+        }
+    }
+
+    /// One step: an answer came, or requests are waiting and there is room to send them.
+    async fn turn(
+        &mut self,
+        messages: &mpsc::Sender<DecryptStreamRequest>,
+        answers: &mut Streaming<DecryptStreamResponse>,
+    ) -> Result<(), Ended> {
+        let broken = |status| Err(Ended::Broken(status));
+        let mut batch = Vec::new();
+        tokio::select! {
+            biased;
+            answer = answers.message() => match answer {
+                Ok(Some(DecryptStreamResponse { answers })) => answers.into_iter().for_each(|answer| self.take(answer)),
+                Ok(None) => return broken(Status::unavailable("the vault ended the stream")),
+                Err(status) => return broken(status),
+            },
+            room = messages.reserve(), if !self.queue.is_empty() => {
+                let Ok(room) = room else { return broken(Status::unavailable("the stream ended")) };
+                while batch.len() < BATCH && let Ok(pending) = self.queue.try_recv() {
+                    batch.extend(self.register(pending));
+                }
+                if !batch.is_empty() {
+                    room.send(DecryptStreamRequest { calls: batch });
+                }
+            }
+            pending = self.queue.recv(), if self.queue.is_empty() => {
+                let Some(pending) = pending else { return Err(Ended::Done) };
+                batch.extend(self.register(pending));
+                while batch.len() < BATCH && let Ok(pending) = self.queue.try_recv() {
+                    batch.extend(self.register(pending));
+                }
+                // A full connection holds up answers for as long as the vault reads nothing; then it is broken anyway,
+                // and its keep-alive finds out.
+                if !batch.is_empty() && messages.send(DecryptStreamRequest { calls: batch }).await.is_err() {
+                    return broken(Status::unavailable("the stream ended"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, pending: Pending) -> Option<DecryptCall> {
+        if pending.answer.is_closed() {
+            return None;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let call = call(id, &pending.request);
+        self.unanswered.insert(id, pending);
+        Some(call)
+    }
+
+    fn take(&mut self, answer: DecryptAnswer) {
+        let DecryptAnswer { id, outcome } = answer;
+        // Nobody asked, or nobody waits any more: dropped.
+        let Some(pending) = self.unanswered.remove(&id) else {
+            return;
+        };
+        let answer = match outcome {
+            Some(Outcome::Response(response)) => Ok(response),
+            Some(Outcome::Error(error)) => Err(refused(error)),
+            None => Err(Refusal::new(
+                Reason::VaultAnswerInvalid,
+                "the vault gave no answer; nothing was sent",
+            )),
+        };
+        drop(pending.answer.send(answer));
+    }
+
+    /// When the vault will not talk to this injector at all, whoever waits is told so at once.
+    fn refuse_when_final(&mut self, status: &Status) {
+        if !matches!(
+            status.code(),
+            Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
+        ) {
+            return;
+        }
+        let refusal = || {
+            Refusal::new(
+                Reason::VaultRefused,
+                "the vault refuses this injector; nothing was sent",
+            )
+        };
+        for (_, pending) in self.unanswered.drain() {
+            drop(pending.answer.send(Err(refusal())));
+        }
+        while let Ok(pending) = self.queue.try_recv() {
+            drop(pending.answer.send(Err(refusal())));
+        }
+    }
+}
+
+fn call(id: u64, request: &DecryptRequest) -> DecryptCall {
+    DecryptCall {
+        id,
+        request: Some(request.clone()),
+    }
+}
+
+/// What the vault's refusal means to who called the injector.
+fn refused(error: DecryptError) -> Refusal {
+    let reason = error.reason();
+    let DecryptError {
+        code: _,
+        reason: _,
+        message,
+    } = error;
+    match reason {
+        Reason::PermissionDenied | Reason::Unauthenticated => Refusal::new(
+            Reason::VaultRefused,
+            "the vault does not let this injector decrypt in this workspace; nothing was sent",
+        ),
+        Reason::WorkspaceNotFound
+        | Reason::WorkspaceReplaced
+        | Reason::LimitExceeded
+        | Reason::RecordCorrupt
+        | Reason::KeyNotLoaded
+        | Reason::StorageUnavailable
+        | Reason::StorageFull
+        | Reason::ShuttingDown
+        | Reason::Overloaded => Refusal::new(reason, message),
+        _ => {
+            tracing::error!(reason = reason.name(), message, "the vault refused a decrypt");
+            Refusal::new(
+                Reason::VaultAnswerInvalid,
+                "the vault refused this decrypt; nothing was sent",
+            )
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Servers on the wire, and as the registry has them.
+
+use prost_types::Timestamp;
+use proto::{
+    Reason, Refusal,
+    injector::v1::{self as api, explained_secret::State},
+    origin::allows,
+};
+
+use crate::{
+    address::Own,
+    placement::{AuthType, Placement},
+    registry::{
+        Entry,
+        server::{Injection, Protocol, Server, Spec, SpecError, UpstreamTls, UpstreamUrl},
+    },
+    resolve::{Checked, CheckedState},
+    status,
+};
+
+/// Reads what a request says of a server. What only the injector says is not looked at.
+pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
+    let api::Server {
+        workspace: _,
+        name: _,
+        uid: _,
+        revision: _,
+        create_time: _,
+        update_time: _,
+        workspace_uid: _,
+        url,
+        auth_type,
+        inject_secrets,
+        required_secrets,
+        protocol,
+        tls,
+        allow_plaintext,
+        allowed_origins,
+        description,
+        protobuf_secrets_field,
+    } = server;
+    let auth_type = parse_auth_type(*auth_type)?;
+    let protocol = parse_protocol(*protocol)?;
+    if *protobuf_secrets_field != 0 {
+        return Err(status::spec(SpecError::ProtobufSecretsField));
+    }
+    let api::UpstreamTls { ca_pem, server_name } = tls.clone().unwrap_or_default();
+    let spec = || {
+        let secrets = Spec::secrets(inject_secrets.iter().map(String::as_str))?;
+        let required = Spec::secrets(required_secrets.iter().map(String::as_str))?;
+        let spec = Spec {
+            url: UpstreamUrl::parse(url)?,
+            auth_type,
+            injections: Spec::injections(auth_type, secrets, &required)?,
+            protocol,
+            tls: UpstreamTls {
+                ca_pem,
+                server_name: (!server_name.is_empty()).then_some(server_name),
+            },
+            allow_plaintext: *allow_plaintext,
+            allowed_origins: Spec::web_origins(allowed_origins)?,
+            description: description.clone(),
+        };
+        spec.check(own)
+    };
+    spec().map_err(status::spec)
+}
+
+fn parse_auth_type(number: i32) -> Result<AuthType, Refusal> {
+    match api::AuthType::try_from(number) {
+        Ok(api::AuthType::Unspecified | api::AuthType::SecretHeaders) => Ok(AuthType::SecretHeaders),
+        Ok(api::AuthType::Bearer) => Ok(AuthType::Bearer),
+        Ok(api::AuthType::Skill) => Ok(AuthType::Skill),
+        Err(_) => Err(Refusal::new(
+            Reason::RequestMalformed,
+            "server.auth_type: there is no such auth type",
+        )),
+    }
+}
+
+fn parse_protocol(number: i32) -> Result<Protocol, Refusal> {
+    match api::Protocol::try_from(number) {
+        Ok(api::Protocol::Unspecified | api::Protocol::Auto) => Ok(Protocol::Auto),
+        Ok(api::Protocol::Http1) => Ok(Protocol::Http1),
+        Ok(api::Protocol::Http2) => Ok(Protocol::Http2),
+        Err(_) => Err(Refusal::new(
+            Reason::RequestMalformed,
+            "server.protocol: there is no such protocol",
+        )),
+    }
+}
+
+/// A server as it goes out.
+pub(super) fn shown(entry: &Entry) -> api::Server {
+    let Server {
+        workspace,
+        name,
+        uid,
+        revision,
+        create_time,
+        update_time,
+        workspace_uid: _,
+        spec,
+    } = &entry.server;
+    let Spec {
+        url,
+        auth_type,
+        injections,
+        protocol,
+        tls,
+        allow_plaintext,
+        allowed_origins,
+        description,
+    } = spec;
+    let UpstreamTls { ca_pem, server_name } = tls;
+    let name_of = |injection: &Injection| injection.secret.to_string();
+    let auth_type = match auth_type {
+        AuthType::SecretHeaders => api::AuthType::SecretHeaders,
+        AuthType::Bearer => api::AuthType::Bearer,
+        AuthType::Skill => api::AuthType::Skill,
+    };
+    let protocol = match protocol {
+        Protocol::Auto => api::Protocol::Auto,
+        Protocol::Http1 => api::Protocol::Http1,
+        Protocol::Http2 => api::Protocol::Http2,
+    };
+    api::Server {
+        workspace: workspace.to_string(),
+        name: name.to_string(),
+        uid: uid.to_string(),
+        revision: *revision,
+        create_time: Some(timestamp(*create_time)),
+        update_time: Some(timestamp(*update_time)),
+        workspace_uid: entry
+            .workspace_uid()
+            .map(|uid| uid.to_string())
+            .unwrap_or_default(),
+        url: url.as_str().to_owned(),
+        auth_type: auth_type.into(),
+        inject_secrets: injections.iter().map(name_of).collect(),
+        required_secrets: injections
+            .iter()
+            .filter(|injection| injection.required)
+            .map(name_of)
+            .collect(),
+        protocol: protocol.into(),
+        tls: (*tls != UpstreamTls::default()).then(|| api::UpstreamTls {
+            ca_pem: ca_pem.clone(),
+            server_name: server_name.clone().unwrap_or_default(),
+        }),
+        allow_plaintext: *allow_plaintext,
+        allowed_origins: allowed_origins
+            .iter()
+            .map(|origin| origin.as_str().to_owned())
+            .collect(),
+        description: description.clone(),
+        protobuf_secrets_field: 0,
+    }
+}
+
+/// Seconds and a fraction that counts forward, before 1970 too, as protobuf has it.
+fn timestamp(time: jiff::Timestamp) -> Timestamp {
+    let (seconds, nanos) = (time.as_second(), time.subsec_nanosecond());
+    match nanos < 0 {
+        true => Timestamp {
+            seconds: seconds - 1,
+            nanos: nanos + 1_000_000_000,
+        },
+        false => Timestamp { seconds, nanos },
+    }
+}
+
+/// What a call to this server would carry, given what the vault says of each of its secrets.
+pub(super) fn explain(entry: &Entry, checked: &[Checked]) -> api::ExplainInjectionResponse {
+    let injections = &entry.server.spec.injections;
+    let secrets: Vec<_> = injections
+        .iter()
+        .zip(checked)
+        .map(|(injection, checked)| explain_one(entry, injection, checked))
+        .collect();
+    let forwards = |secret: &api::ExplainedSecret| match secret.state() {
+        State::Injected => true,
+        State::Missing => !secret.required,
+        State::OriginRefused | State::Unreadable | State::Unspecified => false,
+    };
+    let would_forward = secrets.len() == injections.len() && secrets.iter().all(forwards);
+    api::ExplainInjectionResponse {
+        secrets,
+        would_forward,
+    }
+}
+
+fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::ExplainedSecret {
+    let Injection {
+        secret,
+        required,
+        placement,
+    } = injection;
+    let (state, version) = match &checked.state {
+        CheckedState::Found { version, origins } if allows(origins, entry.server.spec.url.origin()) => {
+            (State::Injected, *version)
+        }
+        CheckedState::Found { version, origins: _ } => (State::OriginRefused, *version),
+        CheckedState::Missing => (State::Missing, 0),
+        CheckedState::Unreadable => (State::Unreadable, 0),
+    };
+    let placement = match placement {
+        Placement::Header(_) | Placement::Bearer => placement.to_string(),
+        Placement::BodyMember => format!("{placement}.{secret}"),
+    };
+    api::ExplainedSecret {
+        name: secret.to_string(),
+        placement,
+        required: *required,
+        state: state.into(),
+        version,
+    }
+}
+
+/// Refuses a server when one of its secrets may not be sent to it.
+pub(super) fn check_origins(entry: &Entry, checked: &[Checked]) -> Result<(), Refusal> {
+    let explained = explain(entry, checked).secrets;
+    match explained
+        .iter()
+        .find(|secret| secret.state() == State::OriginRefused)
+    {
+        None => Ok(()),
+        Some(secret) => Err(Refusal::new(
+            Reason::SecretNotForThisUpstream,
+            format!(
+                "secret {} is bound to other origins than {}, and would never be sent there",
+                secret.name,
+                entry.server.spec.url.origin()
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;

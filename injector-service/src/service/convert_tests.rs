@@ -1,0 +1,317 @@
+use proto::{OriginPattern, ServerName, Uid, WorkspaceName};
+
+use super::*;
+
+fn given() -> api::Server {
+    api::Server {
+        url: "https://api.example.com/v1".into(),
+        inject_secrets: vec!["github-token".into(), "B".into()],
+        required_secrets: vec!["GITHUB.TOKEN".into()],
+        ..Default::default()
+    }
+}
+
+fn entry(server: &api::Server) -> Entry {
+    let spec = parse(server, &Own::default()).unwrap();
+    let (workspace, name) = (
+        WorkspaceName::parse("w").unwrap(),
+        ServerName::parse("s").unwrap(),
+    );
+    Entry::begun(workspace, name, Uid::generate(), spec)
+}
+
+fn refused(server: api::Server) -> Reason {
+    parse(&server, &Own::default()).unwrap_err().reason
+}
+
+fn found(origins: &[&str]) -> Checked {
+    let origins = origins
+        .iter()
+        .map(|origin| OriginPattern::parse(origin).unwrap())
+        .collect();
+    Checked {
+        state: CheckedState::Found { version: 3, origins },
+    }
+}
+
+fn other(state: CheckedState) -> Checked {
+    Checked { state }
+}
+
+#[test]
+fn what_is_left_out_is_the_default() {
+    let shown = shown(&entry(&given()));
+    assert_eq!(shown.auth_type(), api::AuthType::SecretHeaders);
+    assert_eq!(shown.protocol(), api::Protocol::Auto);
+    assert_eq!(shown.inject_secrets, ["GITHUB_TOKEN", "B"]);
+    assert_eq!(shown.required_secrets, ["GITHUB_TOKEN"]);
+    assert_eq!((shown.revision, shown.tls), (1, None));
+}
+
+#[test]
+fn what_is_shown_is_what_was_given() {
+    let server = api::Server {
+        auth_type: api::AuthType::Bearer.into(),
+        inject_secrets: vec!["A".into()],
+        required_secrets: vec!["A".into()],
+        protocol: api::Protocol::Http2.into(),
+        tls: Some(api::UpstreamTls {
+            ca_pem: String::new(),
+            server_name: "x.example".into(),
+        }),
+        allow_plaintext: true,
+        allowed_origins: vec!["https://app.example.com".into()],
+        description: "for people".into(),
+        ..given()
+    };
+    let entry = entry(&server);
+    let first = shown(&entry);
+    let api::Server {
+        workspace,
+        name,
+        uid,
+        revision,
+        create_time,
+        update_time,
+        workspace_uid,
+        ..
+    } = first.clone();
+    assert_eq!(
+        entry.workspace_uid().map(|uid| uid.to_string()),
+        Some(workspace_uid.clone())
+    );
+    let output = api::Server {
+        workspace,
+        name,
+        uid,
+        revision,
+        create_time,
+        update_time,
+        workspace_uid,
+        ..server
+    };
+    assert_eq!(first, output);
+    assert_eq!(parse(&first, &Own::default()), Ok(entry.server.spec));
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_reason() {
+    for (server, reason) in [
+        (api::Server::default(), Reason::ServerInvalid),
+        (
+            api::Server {
+                url: "ftp://a.example".into(),
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                url: "http://a.example".into(),
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                url: "https://169.254.169.254".into(),
+                ..given()
+            },
+            Reason::UpstreamAddressRefused,
+        ),
+        (
+            api::Server {
+                auth_type: 4,
+                ..given()
+            },
+            Reason::RequestMalformed,
+        ),
+        (
+            api::Server {
+                auth_type: -1,
+                ..given()
+            },
+            Reason::RequestMalformed,
+        ),
+        (
+            api::Server {
+                auth_type: api::AuthType::Bearer.into(),
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                protocol: 4,
+                ..given()
+            },
+            Reason::RequestMalformed,
+        ),
+        (
+            api::Server {
+                protobuf_secrets_field: 1,
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                inject_secrets: vec!["_".into()],
+                ..given()
+            },
+            Reason::SecretNameInvalid,
+        ),
+        (
+            api::Server {
+                inject_secrets: vec!["a".into(), "A".into()],
+                ..given()
+            },
+            Reason::SecretNameDuplicate,
+        ),
+        (
+            api::Server {
+                required_secrets: vec!["B".into(), "b".into()],
+                ..given()
+            },
+            Reason::SecretNameDuplicate,
+        ),
+        (
+            api::Server {
+                required_secrets: vec!["C".into()],
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                allowed_origins: vec!["*".into()],
+                ..given()
+            },
+            Reason::OriginInvalid,
+        ),
+        (
+            api::Server {
+                description: "x".repeat(1025),
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                tls: Some(api::UpstreamTls {
+                    ca_pem: "none".into(),
+                    ..Default::default()
+                }),
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+    ] {
+        let shown = format!("{server:?}");
+        assert_eq!(refused(server), reason, "{shown}");
+    }
+}
+
+#[test]
+fn times_before_1970_count_their_nanoseconds_forward() {
+    for (text, seconds, nanos) in [
+        ("1970-01-01T00:00:01.25Z", 1, 250_000_000),
+        ("1969-12-31T23:59:59.75Z", -1, 750_000_000),
+        ("1969-12-31T23:59:59Z", -1, 0),
+    ] {
+        assert_eq!(
+            timestamp(text.parse().unwrap()),
+            Timestamp { seconds, nanos },
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn an_explanation_says_where_each_secret_goes_and_whether_the_call_goes_out() {
+    let states = |first: Checked, second: Checked| {
+        let explained = explain(&entry(&given()), &[first, second]);
+        let states: Vec<_> = explained
+            .secrets
+            .iter()
+            .map(|secret| (secret.state(), secret.version))
+            .collect();
+        (states, explained.would_forward)
+    };
+    for (first, second, expected) in [
+        (
+            found(&[]),
+            found(&["https://*.example.com"]),
+            ([(State::Injected, 3), (State::Injected, 3)], true),
+        ),
+        // The first is required, the second is not.
+        (
+            found(&[]),
+            other(CheckedState::Missing),
+            ([(State::Injected, 3), (State::Missing, 0)], true),
+        ),
+        (
+            other(CheckedState::Missing),
+            found(&[]),
+            ([(State::Missing, 0), (State::Injected, 3)], false),
+        ),
+        (
+            found(&[]),
+            found(&["https://b.example"]),
+            ([(State::Injected, 3), (State::OriginRefused, 3)], false),
+        ),
+        (
+            found(&[]),
+            other(CheckedState::Unreadable),
+            ([(State::Injected, 3), (State::Unreadable, 0)], false),
+        ),
+    ] {
+        assert_eq!(states(first, second), (expected.0.to_vec(), expected.1));
+    }
+    assert!(
+        !explain(&entry(&given()), &[found(&[])]).would_forward,
+        "the vault said too little"
+    );
+    assert!(
+        explain(
+            &entry(&api::Server {
+                url: given().url,
+                ..Default::default()
+            }),
+            &[]
+        )
+        .would_forward
+    );
+}
+
+#[test]
+fn an_explanation_names_the_place() {
+    for (auth_type, place) in [
+        (api::AuthType::SecretHeaders, "header x-mcp-secret-a-b"),
+        (api::AuthType::Bearer, "header authorization: Bearer"),
+        (api::AuthType::Skill, "body member secrets.A_B"),
+    ] {
+        let server = api::Server {
+            auth_type: auth_type.into(),
+            inject_secrets: vec!["a-b".into()],
+            url: given().url,
+            ..Default::default()
+        };
+        let explained = explain(&entry(&server), &[found(&[])]).secrets;
+        assert_eq!(
+            explained.first().map(|secret| secret.placement.as_str()),
+            Some(place)
+        );
+    }
+}
+
+#[test]
+fn a_server_that_a_secret_is_not_meant_for_is_refused() {
+    let entry = entry(&given());
+    let refusal = check_origins(&entry, &[found(&[]), found(&["https://b.example"])]).unwrap_err();
+    assert_eq!(refusal.reason, Reason::SecretNotForThisUpstream);
+    assert!(refusal.message.contains("secret B "), "{refusal}");
+    let fine = [found(&["https://api.example.com"]), other(CheckedState::Missing)];
+    assert_eq!(check_origins(&entry, &fine), Ok(()));
+    assert_eq!(check_origins(&entry, &[other(CheckedState::Unreadable)]), Ok(()));
+}

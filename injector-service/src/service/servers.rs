@@ -1,0 +1,216 @@
+//! `injector.v1.ServerService`.
+
+use std::sync::Arc;
+
+use proto::{
+    Reason, Refusal, ServerName, WorkspaceName,
+    injector::v1::{
+        self as api, AddServerRequest, AddServerResponse, ExplainInjectionRequest, ExplainInjectionResponse,
+        GetServerRequest, GetServerResponse, ListServersRequest, ListServersResponse, RemoveServerRequest,
+        RemoveServerResponse, UpdateServerRequest, UpdateServerResponse,
+        server_service_server::ServerService,
+    },
+    page::Page,
+    serve::authz::{Authorized, Scope},
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert::{check_origins, explain, parse, shown},
+    mask,
+};
+use crate::{
+    authz::AdminPermit,
+    registry::{Entry, Registry, RegistryError, key, server::Spec},
+    resolve::Resolver,
+    status::{self, page_token, refusal},
+};
+
+/// How often an update that names no revision begins anew because the server was changed meanwhile.
+const UPDATE_TRIES: usize = 5;
+
+/// Answers from a [`Registry`]; a [`Resolver`] asks the vault what it knows of a server's secrets.
+pub(crate) struct Servers {
+    registry: Registry,
+    resolver: Resolver,
+}
+
+#[tonic::async_trait]
+impl ServerService for Servers {
+    async fn add_server(
+        &self,
+        request: Request<AddServerRequest>,
+    ) -> Result<Response<AddServerResponse>, Status> {
+        let AddServerRequest { server } = request.get_ref();
+        let server = given(server.as_ref())?;
+        let permit = permit(&request, &server.workspace)?;
+        let name = server_name(&server.name)?;
+        let spec = parse(server, self.registry.own())?;
+        let entry = self.add(&permit, name, spec).await?;
+        Ok(Response::new(AddServerResponse {
+            server: Some(shown(&entry)),
+        }))
+    }
+
+    async fn update_server(
+        &self,
+        request: Request<UpdateServerRequest>,
+    ) -> Result<Response<UpdateServerResponse>, Status> {
+        let server = given(request.get_ref().server.as_ref())?;
+        let permit = permit(&request, &server.workspace)?;
+        let name = server_name(&server.name)?;
+        let entry = self.update(&permit, &name, request.get_ref(), server).await?;
+        Ok(Response::new(UpdateServerResponse {
+            server: Some(shown(&entry)),
+        }))
+    }
+
+    async fn get_server(
+        &self,
+        request: Request<GetServerRequest>,
+    ) -> Result<Response<GetServerResponse>, Status> {
+        let GetServerRequest { workspace, name } = request.get_ref();
+        let permit = permit(&request, workspace)?;
+        let entry = self.registry.get(&permit, &server_name(name)?).map_err(refusal)?;
+        Ok(Response::new(GetServerResponse {
+            server: Some(shown(&entry)),
+        }))
+    }
+
+    async fn list_servers(
+        &self,
+        request: Request<ListServersRequest>,
+    ) -> Result<Response<ListServersResponse>, Status> {
+        let ListServersRequest {
+            workspace,
+            page_size,
+            page_token: token,
+        } = request.get_ref();
+        let caller = Authorized::of(&request)?;
+        let scope = match workspace.as_str() {
+            "" => caller.scope()?,
+            one => Scope::Only([permit(&request, one)?.workspace().clone()].into()),
+        };
+        let list = ("servers", caller.principal()?, workspace);
+        let page = Page::parse(*page_size, token, list).map_err(page_token)?;
+        let (entries, more) = self.registry.list(&scope, &page);
+        let next_page_token = match entries.last() {
+            Some(last) if more => page.token(&key(&last.server)),
+            _ => String::new(),
+        };
+        let servers = entries.iter().map(|entry| shown(entry)).collect();
+        Ok(Response::new(ListServersResponse {
+            servers,
+            next_page_token,
+        }))
+    }
+
+    async fn remove_server(
+        &self,
+        request: Request<RemoveServerRequest>,
+    ) -> Result<Response<RemoveServerResponse>, Status> {
+        let RemoveServerRequest {
+            workspace,
+            name,
+            revision,
+        } = request.get_ref();
+        let permit = permit(&request, workspace)?;
+        self.registry
+            .remove(&permit, &server_name(name)?, *revision)
+            .await
+            .map_err(refusal)?;
+        Ok(Response::new(RemoveServerResponse {}))
+    }
+
+    async fn explain_injection(
+        &self,
+        request: Request<ExplainInjectionRequest>,
+    ) -> Result<Response<ExplainInjectionResponse>, Status> {
+        let ExplainInjectionRequest { workspace, name } = request.get_ref();
+        let permit = permit(&request, workspace)?;
+        let entry = self.registry.get(&permit, &server_name(name)?).map_err(refusal)?;
+        let checked = self.resolver.check(&entry).await?;
+        Ok(Response::new(explain(&entry, &checked)))
+    }
+}
+
+impl Servers {
+    /// Administers `registry`.
+    pub(crate) fn new(registry: Registry, resolver: Resolver) -> Self {
+        Self { registry, resolver }
+    }
+
+    async fn add(&self, permit: &AdminPermit, name: ServerName, spec: Spec) -> Result<Arc<Entry>, Refusal> {
+        let workspace = permit.workspace().clone();
+        if self.registry.get(permit, &name).is_ok() {
+            return Err(refusal(RegistryError::ServerExists(workspace, name)));
+        }
+        let workspace_uid = self.resolver.workspace_uid(&workspace).await?;
+        self.check_secrets(&Entry::begun(
+            workspace,
+            name.clone(),
+            workspace_uid,
+            spec.clone(),
+        ))
+        .await?;
+        self.registry
+            .add(permit, &name, workspace_uid, spec)
+            .await
+            .map_err(refusal)
+    }
+
+    /// The revision that was read is the one that is changed, also when the caller does not mind which.
+    async fn update(
+        &self,
+        permit: &AdminPermit,
+        name: &ServerName,
+        request: &UpdateServerRequest,
+        given: &api::Server,
+    ) -> Result<Arc<Entry>, Refusal> {
+        for _ in 0..UPDATE_TRIES {
+            let current = self.registry.get(permit, name).map_err(refusal)?;
+            if given.revision != 0 {
+                current.check_revision(given.revision).map_err(refusal)?;
+            }
+            let merged = mask::apply(shown(&current), given, request.update_mask.as_ref())?;
+            let spec = parse(&merged, self.registry.own())?;
+            self.check_secrets(&current.respecified(spec.clone())).await?;
+            match self
+                .registry
+                .update(permit, name, current.server.revision, spec)
+                .await
+            {
+                Err(RegistryError::RevisionMismatch) if given.revision == 0 => {}
+                other => return other.map_err(refusal),
+            }
+        }
+        Err(Refusal::new(
+            Reason::Conflict,
+            "other changes of this server came between, again and again; try again",
+        ))
+    }
+
+    /// Refuses what the vault would not have sent. When the vault does not say, each call will still be checked.
+    async fn check_secrets(&self, candidate: &Entry) -> Result<(), Refusal> {
+        match self.resolver.check(candidate).await {
+            Ok(checked) => check_origins(candidate, &checked),
+            Err(unknown) => {
+                tracing::debug!(error = %unknown, "where a server's secrets may go was not checked when it was stored");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn given(server: Option<&api::Server>) -> Result<&api::Server, Refusal> {
+    server.ok_or_else(|| Refusal::new(Reason::RequestMalformed, "server is required"))
+}
+
+fn permit<T>(request: &Request<T>, workspace: &str) -> Result<AdminPermit, Refusal> {
+    let workspace = WorkspaceName::parse(workspace).map_err(status::workspace_name)?;
+    AdminPermit::decide(request, &workspace)
+}
+
+fn server_name(text: &str) -> Result<ServerName, Refusal> {
+    ServerName::parse(text).map_err(status::server_name)
+}

@@ -1,0 +1,64 @@
+//! From the registry's errors to what callers are told.
+
+use std::error::Error as _;
+
+use proto::{LabelError, Reason, Refusal, page::PageTokenError, serve::telemetry::chain};
+
+use crate::registry::{RegistryError, server::SpecError};
+
+/// What the caller is told. What the caller must not be told is logged here, once.
+pub(crate) fn refusal(error: RegistryError) -> Refusal {
+    let reason = match &error {
+        // The file is everyone's, and the caller may know of one workspace only. The log has said what is wrong.
+        RegistryError::Invalid { .. } => return Refusal::new(Reason::RegistryInvalid, INVALID),
+        RegistryError::NoServer(..) => Reason::ServerNotFound,
+        RegistryError::ServerExists(..) => Reason::ServerExists,
+        RegistryError::RevisionMismatch => Reason::RevisionMismatch,
+        RegistryError::Contended => Reason::Conflict,
+        RegistryError::ReadOnly(_) => Reason::RegistryReadOnly,
+        RegistryError::Full(_) => Reason::StorageFull,
+        RegistryError::Write(_) => Reason::StorageUnavailable,
+        RegistryError::TooLarge => Reason::LimitExceeded,
+        RegistryError::Unfaithful => Reason::Internal,
+    };
+    if let Some(source) = error.source() {
+        tracing::error!(%error, source = chain(source), "the registry could not serve a call");
+    }
+    Refusal::new(reason, error)
+}
+
+const INVALID: &str = "the servers file is not valid as it is now, so nothing is changed in it; the injector's log says \
+                       what is wrong";
+
+pub(crate) fn spec(error: SpecError) -> Refusal {
+    let reason = match &error {
+        SpecError::SecretName(_) => Reason::SecretNameInvalid,
+        SpecError::DuplicateSecret(_) => Reason::SecretNameDuplicate,
+        SpecError::WebOrigin(_) => Reason::OriginInvalid,
+        SpecError::Address(_) => Reason::UpstreamAddressRefused,
+        SpecError::Url(_)
+        | SpecError::Plaintext
+        | SpecError::BearerCount(_)
+        | SpecError::TooMany
+        | SpecError::RequiredNotInjected(_)
+        | SpecError::TooManyWebOrigins
+        | SpecError::CaPem
+        | SpecError::ServerName
+        | SpecError::TlsOfPlaintext
+        | SpecError::ProtobufSecretsField
+        | SpecError::Description => Reason::ServerInvalid,
+    };
+    Refusal::new(reason, error)
+}
+
+pub(crate) fn workspace_name(error: LabelError) -> Refusal {
+    Refusal::new(Reason::WorkspaceNameInvalid, format!("workspace: {error}"))
+}
+
+pub(crate) fn server_name(error: LabelError) -> Refusal {
+    Refusal::new(Reason::ServerNameInvalid, format!("name: {error}"))
+}
+
+pub(crate) fn page_token(error: PageTokenError) -> Refusal {
+    Refusal::new(Reason::PageTokenInvalid, error)
+}

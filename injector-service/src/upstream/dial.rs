@@ -1,0 +1,253 @@
+//! Dialling: where it may go is decided on the resolved address, at the moment of dialling.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::{
+    client::legacy::connect::{Connected, Connection},
+    rt::TokioIo,
+};
+use proto::{Reason, Refusal};
+use rustls_pki_types::ServerName;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tower::Service;
+use url::Host;
+
+use super::{Network, tls};
+use crate::{
+    address::{self, Forbidden},
+    registry::server::Spec,
+};
+
+/// How long a connection may take to be made, its TLS included.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a connection was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("the upstream's name was not resolved")]
+    Resolve(#[source] io::Error),
+    #[error("the upstream's address may not be dialled")]
+    Address(Forbidden),
+    #[error("the upstream cannot be reached")]
+    Connect(#[source] io::Error),
+    #[error("the upstream's TLS failed")]
+    Tls(#[source] io::Error),
+    #[error("the upstream does not speak HTTP/2")]
+    NoHttp2,
+    #[error("the upstream did not answer in time")]
+    Timeout,
+}
+
+impl DialError {
+    /// What the downstream is told.
+    pub(super) fn refusal(&self) -> Refusal {
+        tracing::info!(
+            error = proto::serve::telemetry::chain(self),
+            "upstream not dialled"
+        );
+        match self {
+            Self::Resolve(_) | Self::Connect(_) | Self::Timeout => {
+                Refusal::new(Reason::UpstreamUnreachable, format!("{self}; nothing was sent"))
+            }
+            Self::Address(why) => Refusal::new(Reason::UpstreamAddressRefused, format!("{self}: {why}")),
+            Self::Tls(_) => Refusal::new(
+                Reason::UpstreamTlsFailed,
+                "the upstream's TLS certificate was not accepted, or its TLS failed; nothing was sent",
+            ),
+            Self::NoHttp2 => Refusal::new(Reason::UpstreamProtocol, format!("{self}; nothing was sent")),
+        }
+    }
+}
+
+/// Connects to one server.
+#[derive(Clone)]
+pub(super) struct Connector {
+    target: Arc<Target>,
+}
+
+struct Target {
+    host: Host<String>,
+    port: u16,
+    loopback: bool,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// HTTP/2 alone was offered, so nothing else will do.
+    http2_only: bool,
+    network: Arc<Network>,
+}
+
+impl Connector {
+    pub(super) fn new(spec: &Spec, network: &Arc<Network>, alpn: &[&[u8]]) -> Result<Self, Refusal> {
+        let tls = match spec.url.is_tls() {
+            true => Some(tls::connector(&spec.tls, spec.url.host(), alpn, &network.roots)?),
+            false => None,
+        };
+        Ok(Self {
+            target: Arc::new(Target {
+                host: spec.url.host().clone(),
+                port: spec.url.port(),
+                loopback: spec.url.is_loopback(),
+                tls,
+                http2_only: alpn == [b"h2"],
+                network: network.clone(),
+            }),
+        })
+    }
+}
+
+impl Target {
+    async fn connect(&self) -> Result<Socket, DialError> {
+        let stream = self.dial(self.resolve().await?).await?;
+        // Fails only for a connection that is already gone.
+        let _ = stream.set_nodelay(true);
+        let Some((connector, name)) = &self.tls else {
+            return Ok(Socket::Plain {
+                stream: TokioIo::new(stream),
+            });
+        };
+        let stream = connector
+            .connect(name.clone(), stream)
+            .await
+            .map_err(DialError::Tls)?;
+        if self.http2_only && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(DialError::NoHttp2);
+        }
+        Ok(Socket::Tls {
+            stream: TokioIo::new(stream),
+        })
+    }
+
+    /// Every address of the host; if one of them may not be dialled, none is: it is no accident.
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
+        let addresses: Vec<SocketAddr> = match &self.host {
+            Host::Ipv4(ip) => vec![SocketAddr::new(IpAddr::V4(*ip), self.port)],
+            Host::Ipv6(ip) => vec![SocketAddr::new(IpAddr::V6(*ip), self.port)],
+            Host::Domain(name) => lookup_host((name.as_str(), self.port))
+                .await
+                .map_err(DialError::Resolve)?
+                .collect(),
+        };
+        for address in &addresses {
+            address::check(*address, self.loopback, &self.network.own).map_err(DialError::Address)?;
+        }
+        Ok(addresses)
+    }
+
+    async fn dial(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
+        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = error,
+            }
+        }
+        Err(DialError::Connect(failed))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = Socket;
+    type Error = DialError;
+    type Future = Pin<Box<dyn Future<Output = Result<Socket, DialError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The URI is the request's; where to go is the server's own affair.
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let target = self.target.clone();
+        Box::pin(async move {
+            timeout(TIMEOUT, target.connect())
+                .await
+                .unwrap_or(Err(DialError::Timeout))
+        })
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A connection to an upstream.
+    #[project = SocketProjection]
+    pub(super) enum Socket {
+        Plain { #[pin] stream: TokioIo<TcpStream> },
+        Tls { #[pin] stream: TokioIo<TlsStream<TcpStream>> },
+    }
+}
+
+impl Connection for Socket {
+    fn connected(&self) -> Connected {
+        match self {
+            Self::Tls { stream } if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
+                Connected::new().negotiated_h2()
+            }
+            Self::Tls { .. } | Self::Plain { .. } => Connected::new(),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.project() {
+            SocketProjection::Plain { stream } => stream.poll_read(context, buffer),
+            SocketProjection::Tls { stream } => stream.poll_read(context, buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.project() {
+            SocketProjection::Plain { stream } => stream.poll_write(context, bytes),
+            SocketProjection::Tls { stream } => stream.poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.project() {
+            SocketProjection::Plain { stream } => stream.poll_flush(context),
+            SocketProjection::Tls { stream } => stream.poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.project() {
+            SocketProjection::Plain { stream } => stream.poll_shutdown(context),
+            SocketProjection::Tls { stream } => stream.poll_shutdown(context),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain { stream } => stream.is_write_vectored(),
+            Self::Tls { stream } => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.project() {
+            SocketProjection::Plain { stream } => stream.poll_write_vectored(context, slices),
+            SocketProjection::Tls { stream } => stream.poll_write_vectored(context, slices),
+        }
+    }
+}

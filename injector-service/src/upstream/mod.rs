@@ -1,0 +1,119 @@
+//! Connections to one server: pooled for it alone, dialled only where it may be dialled.
+
+mod dial;
+pub mod tls;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, Error},
+    rt::{TokioExecutor, TokioTimer},
+};
+use proto::{Reason, Refusal};
+
+use crate::{
+    address::Own,
+    registry::server::{Protocol, Spec},
+};
+use dial::{Connector, DialError};
+
+/// How long a connection that carries nothing is kept.
+const IDLE: Duration = Duration::from_secs(30);
+/// Connections kept for one server.
+const IDLE_CONNECTIONS: usize = 64;
+/// Bytes of a response that may be under way on one HTTP/2 stream, and on one connection.
+const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+
+/// An error while a body was read, on either side.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// A body that is passed on as it comes.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// What every upstream shares.
+pub struct Network {
+    /// The CAs of the system and of the settings.
+    pub roots: Arc<rustls::RootCertStore>,
+    /// Our own listeners, which are never dialled.
+    pub own: Own,
+}
+
+/// The connections to one server as it is described now.
+pub struct Upstream {
+    /// For HTTP/1.1 in cleartext, or over TLS whatever ALPN gave.
+    ordinary: Client<Connector, Body>,
+    /// For HTTP/2 without asking.
+    prior_knowledge: Client<Connector, Body>,
+    protocol: Protocol,
+    tls: bool,
+}
+
+/// Whether a request has to go over HTTP/2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Any version will do.
+    Any,
+    /// gRPC does not work otherwise.
+    Http2,
+}
+
+impl Upstream {
+    /// Dials nothing yet.
+    pub fn new(spec: &Spec, network: &Arc<Network>) -> Result<Self, Refusal> {
+        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, alpn);
+        let ordinary = match spec.protocol {
+            Protocol::Auto => connector(&[b"h2", b"http/1.1"])?,
+            Protocol::Http1 => connector(&[b"http/1.1"])?,
+            Protocol::Http2 => connector(&[b"h2"])?,
+        };
+        Ok(Self {
+            ordinary: client(false).build(ordinary),
+            prior_knowledge: client(true).build(connector(&[b"h2"])?),
+            protocol: spec.protocol,
+            tls: spec.url.is_tls(),
+        })
+    }
+
+    /// Sends one request, once: it is not repeated when a byte of it may have been sent.
+    pub async fn send(&self, request: Request<Body>, needs: Needs) -> Result<Response<Incoming>, Refusal> {
+        let client = match (self.protocol, needs, self.tls) {
+            (Protocol::Http2, ..) | (Protocol::Auto, Needs::Http2, _) => &self.prior_knowledge,
+            (Protocol::Http1, ..) | (Protocol::Auto, Needs::Any, _) => &self.ordinary,
+        };
+        client.request(request).await.map_err(|error| refusal(&error))
+    }
+}
+
+fn client(http2_only: bool) -> hyper_util::client::legacy::Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .http2_only(http2_only)
+        .http2_initial_stream_window_size(WINDOWS.0)
+        .http2_initial_connection_window_size(WINDOWS.1)
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .http2_max_header_list_size(256 * 1024);
+    builder
+}
+
+/// What went wrong, without the upstream's or the system's own words.
+fn refusal(error: &Error) -> Refusal {
+    let source = std::error::Error::source(error);
+    let causes = std::iter::successors(source, |cause| cause.source());
+    if let Some(dial) = causes.clone().find_map(|cause| cause.downcast_ref::<DialError>()) {
+        return dial.refusal();
+    }
+    tracing::debug!(
+        error = proto::serve::telemetry::chain(error),
+        "upstream request failed"
+    );
+    let broken = "the upstream broke the connection before it answered";
+    Refusal::new(Reason::UpstreamUnreachable, broken)
+}
