@@ -1,0 +1,322 @@
+//! `aerostack dev`: both services in one process, on an embedded store, with certificates of its own.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use proto::serve::{settings::Problems, telemetry::LogFormat};
+use serde_json::json;
+use tokio::{task::JoinHandle, time};
+use tokio_util::sync::CancellationToken;
+use vault_service::crypto::root_file;
+
+use crate::pki::{ADMIN_ID, DevPki, INJECTOR_ID, PkiError, VAULT_ID};
+
+/// How long both services may take to come up.
+const STARTUP: Duration = Duration::from_secs(30);
+
+/// What `aerostack dev` is told.
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// Where everything is kept: the store, the root key, certificates
+    #[arg(long, env = "AEROSTACK_DIR", default_value = ".aerostack", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Address of the vault's gRPC; with port 0, its probes' port is free too
+    #[arg(long, default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
+    pub vault_addr: SocketAddr,
+    /// Address of the injector's gRPC; with port 0, its probes' port is free too
+    #[arg(long, default_value = "127.0.0.1:50052", value_name = "ADDRESS")]
+    pub injector_addr: SocketAddr,
+    /// Address of the injector's data plane
+    #[arg(long, default_value = "127.0.0.1:7100", value_name = "ADDRESS")]
+    pub data_plane_addr: SocketAddr,
+    /// Also start a demo upstream, and make a call through the injector
+    #[arg(long)]
+    pub demo: bool,
+    /// With --demo: exit after it, with an error if anything differed
+    #[arg(long, requires = "demo")]
+    pub once: bool,
+    /// What is logged: a level, or a filter
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// Where the pair listens, and what it takes to administer it.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// The vault's gRPC.
+    pub vault: SocketAddr,
+    /// The injector's gRPC.
+    pub injector: SocketAddr,
+    /// The injector's data plane.
+    pub data_plane: SocketAddr,
+    /// The vault's probes.
+    pub vault_metrics: SocketAddr,
+    /// The injector's probes.
+    pub injector_metrics: SocketAddr,
+}
+
+/// Why it did not come up, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    /// A file or directory.
+    #[error("{path}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The root key.
+    #[error(transparent)]
+    RootKey(#[from] root_file::RootKeyFileError),
+    /// Settings that this command made itself, or an address that is no loopback's.
+    #[error("{0}")]
+    Settings(Problems),
+    /// An address is taken.
+    #[error("an address cannot be listened on (another `aerostack dev`?): {0}")]
+    Listen(#[source] io::Error),
+    /// The vault stopped.
+    #[error("the vault stopped")]
+    Vault(#[from] vault_service::RunError),
+    /// The injector stopped.
+    #[error("the injector stopped")]
+    Injector(#[from] injector_service::RunError),
+    /// It is not ready.
+    #[error("the services did not become ready within {} s; the log says why", STARTUP.as_secs())]
+    NotReady,
+}
+
+/// A running pair.
+pub struct Pair {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// What its certificates are.
+    pub pki: DevPki,
+    vault: JoinHandle<Result<(), vault_service::RunError>>,
+    injector: JoinHandle<Result<(), injector_service::RunError>>,
+    stop_vault: CancellationToken,
+    stop_injector: CancellationToken,
+}
+
+impl Pair {
+    /// Starts both services, and waits until they are ready.
+    pub async fn start(args: &DevArgs) -> Result<Self, DevError> {
+        let dir = &args.dir;
+        make_dir(dir)?;
+        write(&dir.join(".gitignore"), "*\n")?;
+        let pki = DevPki::ensure(dir)?;
+        let root_key = dir.join("root.key");
+        if !root_key.exists() {
+            root_file::write_new(&root_key)?;
+        }
+        make_dir(&dir.join("injector"))?;
+
+        let config = vault_settings(args, &pki, root_key)
+            .check()
+            .map_err(DevError::Settings)?;
+        let listeners = vault_service::Listeners::bind(&config)
+            .await
+            .map_err(DevError::Listen)?;
+        let (vault, vault_metrics) = (address(&listeners.grpc)?, address(&listeners.metrics)?);
+        let stop_vault = CancellationToken::new();
+        let vault_task = tokio::spawn(vault_service::run(config, listeners, stop_vault.clone()));
+
+        let config = injector_settings(args, &pki, vault)
+            .check()
+            .map_err(DevError::Settings)?;
+        let listeners = injector_service::Listeners::bind(&config)
+            .await
+            .map_err(DevError::Listen)?;
+        let addresses = Addresses {
+            vault,
+            injector: address(&listeners.grpc)?,
+            data_plane: address(&listeners.data_plane)?,
+            vault_metrics,
+            injector_metrics: address(&listeners.metrics)?,
+        };
+        let stop_injector = CancellationToken::new();
+        let injector_task = tokio::spawn(injector_service::run(config, listeners, stop_injector.clone()));
+
+        let mut pair = Self {
+            addresses,
+            pki,
+            vault: vault_task,
+            injector: injector_task,
+            stop_vault,
+            stop_injector,
+        };
+        pair.ready().await?;
+        write(&dir.join("ports.json"), &pair.addresses.json())?;
+        Ok(pair)
+    }
+
+    /// Waits until the injector has reached the vault, or one of them stopped.
+    async fn ready(&mut self) -> Result<(), DevError> {
+        let probe = self.addresses.injector_metrics;
+        tokio::select! {
+            stopped = &mut self.vault => flatten(stopped)?,
+            stopped = &mut self.injector => flatten(stopped)?,
+            () = is_ready(probe) => return Ok(()),
+            () = time::sleep(STARTUP) => {}
+        }
+        Err(DevError::NotReady)
+    }
+
+    /// Runs until `stop`, or until one of the services stops by itself.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), DevError> {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            stopped = &mut self.vault => return Ok(flatten(stopped)?),
+            stopped = &mut self.injector => return Ok(flatten(stopped)?),
+        }
+        self.stop().await
+    }
+
+    /// Stops the injector, which still needs the vault for calls under way, and then the vault.
+    pub async fn stop(self) -> Result<(), DevError> {
+        self.stop_injector.cancel();
+        let injector = flatten(self.injector.await);
+        self.stop_vault.cancel();
+        flatten(self.vault.await)?;
+        Ok(injector?)
+    }
+}
+
+impl Addresses {
+    fn json(&self) -> String {
+        let Self {
+            vault,
+            injector,
+            data_plane,
+            vault_metrics,
+            injector_metrics,
+        } = self;
+        let addresses = json!({
+            "vault": vault.to_string(),
+            "injector": injector.to_string(),
+            "data_plane": data_plane.to_string(),
+            "vault_metrics": vault_metrics.to_string(),
+            "injector_metrics": injector_metrics.to_string(),
+        });
+        format!("{addresses:#}\n")
+    }
+}
+
+fn flatten<E>(stopped: Result<Result<(), E>, tokio::task::JoinError>) -> Result<(), E> {
+    stopped.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// Asks `/readyz` until it answers 200.
+async fn is_ready(probe: SocketAddr) {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let url = format!("http://{probe}/readyz");
+    loop {
+        if let Ok(url) = url.parse()
+            && let Ok(answer) = client.get(url).await
+            && answer.status().is_success()
+        {
+            return;
+        }
+        time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn vault_settings(args: &DevArgs, pki: &DevPki, root_key: PathBuf) -> vault_service::config::Settings {
+    vault_service::config::Settings {
+        listen: args.vault_addr.to_string(),
+        metrics_listen: metrics(args.vault_addr, 9051),
+        data_dir: Some(args.dir.join("vault")),
+        cache_mib: "64".to_owned(),
+        root_key_file: Some(root_key),
+        tls_cert: Some(pki.vault.cert.clone()),
+        tls_key: Some(pki.vault.key.clone()),
+        client_ca: Some(pki.ca.clone()),
+        admin: vec![ADMIN_ID.to_owned()],
+        editor: Vec::new(),
+        viewer: Vec::new(),
+        injector: vec![format!("{INJECTOR_ID}=*")],
+        no_reflection: false,
+        shutdown_grace: "5s".to_owned(),
+        log: args.log.clone(),
+        log_format: LogFormat::Text,
+    }
+}
+
+fn injector_settings(args: &DevArgs, pki: &DevPki, vault: SocketAddr) -> injector_service::config::Settings {
+    injector_service::config::Settings {
+        listen: args.injector_addr.to_string(),
+        data_plane_listen: args.data_plane_addr.to_string(),
+        listen_server: Vec::new(),
+        metrics_listen: metrics(args.injector_addr, 9052),
+        servers: Some(args.dir.join("injector").join("servers.yaml")),
+        vault: vault.to_string(),
+        vault_ca: Some(pki.ca.clone()),
+        vault_id: Some(VAULT_ID.to_owned()),
+        vault_cert: Some(pki.injector.cert.clone()),
+        vault_key: Some(pki.injector.key.clone()),
+        vault_timeout: "2s".to_owned(),
+        tls_cert: Some(pki.injector.cert.clone()),
+        tls_key: Some(pki.injector.key.clone()),
+        client_ca: Some(pki.ca.clone()),
+        admin: vec![ADMIN_ID.to_owned()],
+        editor: Vec::new(),
+        viewer: Vec::new(),
+        data_plane_tls_cert: None,
+        data_plane_tls_key: None,
+        data_plane_insecure_plaintext: false,
+        host: Vec::new(),
+        host_suffix: "localhost".to_owned(),
+        upstream_ca: None,
+        max_connections: "10000".to_owned(),
+        no_reflection: false,
+        shutdown_grace: "5s".to_owned(),
+        log: args.log.clone(),
+        log_format: LogFormat::Text,
+    }
+}
+
+/// The address of a service's probes: its usual port, or any when the service itself takes any.
+fn metrics(service: SocketAddr, port: u16) -> String {
+    SocketAddr::new(service.ip(), if service.port() == 0 { 0 } else { port }).to_string()
+}
+
+fn address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, DevError> {
+    listener.local_addr().map_err(DevError::Listen)
+}
+
+/// A directory for its owner alone.
+fn make_dir(path: &Path) -> Result<(), DevError> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let wrong = |source| DevError::File {
+        path: path.to_owned(),
+        source,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(wrong)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(wrong)
+}
+
+/// Writes a file whole, or leaves the old one.
+fn write(path: &Path, text: &str) -> Result<(), DevError> {
+    let wrong = |source| DevError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let new = path.with_extension("new");
+    fs::write(&new, text).map_err(wrong)?;
+    fs::rename(&new, path).map_err(wrong)
+}

@@ -1,0 +1,144 @@
+//! The binary `aerostack`.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use aerostack::{
+    demo::{self, Shown},
+    dev::{DevArgs, Pair},
+};
+use clap::{Parser, Subcommand};
+use proto::serve::{
+    settings::EXIT_USAGE,
+    signal,
+    telemetry::{self, LogFormat, chain},
+};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "aerostack",
+    version,
+    about = "Runs vault-service and injector-service for development"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run both services on this machine, with an embedded store and certificates of its own, until Ctrl-C
+    Dev(DevArgs),
+}
+
+fn main() -> ExitCode {
+    let Command::Dev(args) = match Cli::try_parse() {
+        Ok(Cli { command }) => command,
+        Err(asked) => {
+            let wrong = asked.use_stderr();
+            // Printing help fails only when nobody reads it.
+            drop(asked.print());
+            return if wrong {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match telemetry::parse_filter(&args.log) {
+        Ok(filter) => telemetry::init(LogFormat::Text, filter),
+        Err(error) => {
+            drop(writeln!(io::stderr(), "--log: {error}"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    }
+    let ran = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(dev(&args)),
+        Err(error) => Err(error.to_string()),
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(io::stderr(), "{error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dev(args: &DevArgs) -> Result<(), String> {
+    let stop = signal::shutdown_on_signals().map_err(|error| error.to_string())?;
+    let pair = Pair::start(args).await.map_err(|error| chain(&error))?;
+    let mut said = String::new();
+    if args.demo {
+        match demo::run(&pair).await {
+            Ok(shown) => said.push_str(&story(&shown)),
+            Err(error) if args.once => {
+                drop(pair.stop().await);
+                return Err(format!("the demo failed: {}", chain(&error)));
+            }
+            Err(error) => drop(write!(said, "The demo failed: {}\n\n", chain(&error))),
+        }
+    }
+    said.push_str(&next_steps(args, &pair));
+    drop(io::stdout().write_all(said.as_bytes()));
+    if args.once {
+        return pair.stop().await.map_err(|error| chain(&error));
+    }
+    pair.run(stop).await.map_err(|error| chain(&error))
+}
+
+fn story(
+    Shown {
+        put,
+        received,
+        upstream,
+    }: &Shown,
+) -> String {
+    let headers: String = received
+        .iter()
+        .map(|(name, value)| format!("    {name}: {value}\n"))
+        .collect();
+    format!(
+        "A secret went into the vault, and cannot be read back, not even by the administrator who wrote it:\n\
+         \x20   DEMO_TOKEN in workspace demo, {put}\n\
+         A program without any credential called the server demo/echo through the injector, and even sent a forged\n\
+         X-Mcp-Secret-DEMO-TOKEN. This is what the upstream on {upstream} received:\n{headers}\n"
+    )
+}
+
+fn next_steps(args: &DevArgs, pair: &Pair) -> String {
+    let addresses = &pair.addresses;
+    let pki = args.dir.join("pki");
+    let pki = pki.display();
+    let grpcurl = format!("grpcurl -cacert {pki}/ca.pem -cert {pki}/admin.pem -key {pki}/admin-key.pem");
+    let demo = if args.demo {
+        format!(
+            "Call the demo upstream:\n    curl http://{}/demo/echo/hello\n",
+            addresses.data_plane
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "Listening:\n\
+         \x20   vault       {vault} (gRPC)   http://{vault_metrics}/metrics\n\
+         \x20   injector    {injector} (gRPC)   http://{injector_metrics}/metrics\n\
+         \x20   data plane  http://{data_plane}\n\
+         {demo}\
+         Make a workspace, a secret and a server:\n\
+         \x20   {grpcurl} -d '{{\"workspace\": {{\"name\": \"my-workspace\"}}}}' {vault} vault.v1.WorkspaceService/CreateWorkspace\n\
+         \x20   {grpcurl} -d '{{\"workspace\": \"my-workspace\", \"name\": \"GITHUB_TOKEN\", \"text\": \"ghp_…\", \"upstream_origins\": [\"https://api.github.com\"]}}' {vault} vault.v1.SecretService/PutSecret\n\
+         \x20   {grpcurl} -d '{{\"server\": {{\"workspace\": \"my-workspace\", \"name\": \"github\", \"url\": \"https://api.github.com\", \"auth_type\": \"AUTH_TYPE_BEARER\", \"inject_secrets\": [\"GITHUB_TOKEN\"]}}}}' {injector} injector.v1.ServerService/AddServer\n\
+         Call it, without a credential:\n\
+         \x20   curl http://{data_plane}/my-workspace/github/user\n",
+        vault = addresses.vault,
+        vault_metrics = addresses.vault_metrics,
+        injector = addresses.injector,
+        injector_metrics = addresses.injector_metrics,
+        data_plane = addresses.data_plane,
+    )
+}
