@@ -1,0 +1,61 @@
+"""A pytest plugin that prints one line for each test, `ok NAME` or `FAIL NAME` with what failed, and at the end
+`N passed, N failed`. A test that was skipped has failed: nothing passes by not running.
+
+Goes with `-qq --no-header --no-summary -o console_output_style=classic`, which leave nothing else to be printed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_failures: dict[str, list[str]] = {}
+_counts = {"passed": 0, "failed": 0}
+
+
+def _line(name: str, failures: list[str]) -> None:
+    _counts["failed" if failures else "passed"] += 1
+    print(f"{'FAIL' if failures else 'ok'} {name}", *failures, sep="\n", flush=True)
+
+
+def _what_failed(report: pytest.TestReport | pytest.CollectReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return f"did not run: {report.longrepr[2]}"
+    return "\n".join([report.longreprtext, *(f"--- {title}\n{text}" for title, text in report.sections)])
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if not report.passed:
+        _line(report.nodeid, [_what_failed(report)])
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    failures = _failures.setdefault(report.nodeid, [])
+    if not report.passed:
+        failures.append(_what_failed(report))
+    if report.when == "teardown":
+        _line(report.nodeid, _failures.pop(report.nodeid))
+
+
+def pytest_report_teststatus() -> tuple[str, str, str]:
+    # What pytest itself would print: nothing.
+    return "", "", ""
+
+
+def pytest_internalerror(excrepr: object) -> None:
+    _line("pytest", [str(excrepr)])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # A test that was cut off has no line yet.
+    for name, failures in _failures.items():
+        _line(name, failures or ["was cut off"])
+    if _counts["failed"] or not _counts["passed"]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    summary = f"{_counts['passed']} passed, {_counts['failed']} failed"
+    if path := os.environ.get("PEERS_SUMMARY"):
+        Path(path).write_text(summary + "\n")
+    else:
+        print(summary, flush=True)
