@@ -12,10 +12,10 @@ use aerostack::{
 };
 use clap::{Parser, Subcommand};
 use proto::serve::{
-    settings::EXIT_USAGE,
-    signal,
-    telemetry::{self, LogFormat, chain},
+    process::{self, Stopped},
+    telemetry::{LogFormat, chain},
 };
+use tokio_util::sync::CancellationToken;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -36,59 +36,36 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Command::Dev(args) = match Cli::try_parse() {
-        Ok(Cli { command }) => command,
-        Err(asked) => {
-            let wrong = asked.use_stderr();
-            // Printing help fails only when nobody reads it.
-            drop(asked.print());
-            return if wrong {
-                ExitCode::from(EXIT_USAGE)
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
-    };
-    match telemetry::parse_filter(&args.log) {
-        Ok(filter) => telemetry::init(LogFormat::Text, filter),
-        Err(error) => {
-            drop(writeln!(io::stderr(), "--log: {error}"));
-            return ExitCode::from(EXIT_USAGE);
-        }
-    }
-    let ran = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(dev(&args)),
-        Err(error) => Err(error.to_string()),
-    };
-    match ran {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            drop(writeln!(io::stderr(), "{error}"));
-            ExitCode::FAILURE
-        }
+    match process::command_line() {
+        Ok(Cli {
+            command: Command::Dev(args),
+        }) => process::serve(&args.log, LogFormat::Text, || Ok(args.clone()), dev),
+        Err(code) => code,
     }
 }
 
-async fn dev(args: &DevArgs) -> Result<(), String> {
-    let stop = signal::shutdown_on_signals().map_err(|error| error.to_string())?;
-    let pair = Pair::start(args).await.map_err(|error| chain(&error))?;
+async fn dev(args: DevArgs, stop: CancellationToken) -> Result<(), Stopped> {
+    let pair = Pair::start(&args).await?;
     let mut said = String::new();
     if args.demo {
         match demo::run(&pair).await {
             Ok(shown) => said.push_str(&story(&shown)),
             Err(error) if args.once => {
                 drop(pair.stop().await);
-                return Err(format!("the demo failed: {}", chain(&error)));
+                return Err(error.into());
             }
-            Err(error) => drop(write!(said, "The demo failed: {}\n\n", chain(&error))),
+            Err(error) => write!(said, "The demo failed: {}\n\n", chain(&error))?,
         }
     }
-    said.push_str(&next_steps(args, &pair));
+    said.push_str(&next_steps(&args, &pair));
+    // Nobody has to read it.
     drop(io::stdout().write_all(said.as_bytes()));
     if args.once {
-        return pair.stop().await.map_err(|error| chain(&error));
+        pair.stop().await?
+    } else {
+        pair.run(stop).await?
     }
-    pair.run(stop).await.map_err(|error| chain(&error))
+    Ok(())
 }
 
 fn story(

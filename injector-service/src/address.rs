@@ -56,10 +56,13 @@ pub fn refused_literal(host: &Host<String>, port: u16, own: &Own) -> Option<Forb
     let ips = match host {
         Host::Ipv4(ip) => vec![IpAddr::V4(*ip)],
         Host::Ipv6(ip) => vec![IpAddr::V6(*ip)],
-        Host::Domain(name) if is_localhost(name) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        Host::Domain(name) if is_localhost(name) => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
         Host::Domain(_) => Vec::new(),
     };
-    ips.into_iter().find_map(|ip| check(SocketAddr::new(ip, port), true, own).err())
+    ips.into_iter()
+        .find_map(|ip| check(SocketAddr::new(ip, port), true, own).err())
 }
 
 /// Whether a name is this machine's by definition (RFC 6761, section 6.3).

@@ -1,13 +1,12 @@
 //! The vault's binary.
 
-use std::{error::Error, io::Write as _, process::ExitCode};
-
-use clap::Parser as _;
-use proto::serve::{
-    settings::EXIT_USAGE,
-    signal,
-    telemetry::{self, chain},
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
 };
+
+use proto::serve::{process, telemetry::chain};
 use vault_service::{
     Listeners,
     config::{Cli, Command, Settings},
@@ -16,59 +15,43 @@ use vault_service::{
 };
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(asked) => {
-            let wrong = asked.use_stderr();
-            // Printing help fails only when nobody reads it.
-            drop(asked.print());
-            return if wrong {
-                ExitCode::from(EXIT_USAGE)
-            } else {
-                ExitCode::SUCCESS
-            };
+    match process::command_line() {
+        Ok(Cli {
+            command: Some(Command::Keygen { path }),
+            ..
+        }) => keygen(&path),
+        Ok(Cli {
+            command: None,
+            settings,
+        }) => serve(settings),
+        Err(code) => code,
+    }
+}
+
+fn keygen(path: &Path) -> ExitCode {
+    match root_file::write_new(path) {
+        Ok(key) => {
+            drop(writeln!(
+                io::stdout(),
+                "{}: root key {}",
+                path.display(),
+                key.id()
+            ));
+            ExitCode::SUCCESS
         }
-    };
-    match cli.command {
-        Some(Command::Keygen { path }) => match root_file::write_new(&path) {
-            Ok(key) => say(
-                ExitCode::SUCCESS,
-                format!("{}: root key {}\n", path.display(), key.id()),
-            ),
-            Err(error) => say(ExitCode::FAILURE, format!("{}\n", chain(&error))),
-        },
-        None => serve(cli.settings),
+        Err(error) => process::fail(1, chain(&error)),
     }
 }
 
 fn serve(settings: Settings) -> ExitCode {
-    let filter = match telemetry::parse_filter(&settings.log) {
-        Ok(filter) => filter,
-        Err(error) => return say(ExitCode::from(EXIT_USAGE), format!("--log: {error}\n")),
-    };
-    telemetry::init(settings.log_format, filter);
-    let config = match settings.check() {
-        Ok(config) => config,
-        Err(problems) => return say(ExitCode::from(EXIT_USAGE), problems.to_string()),
-    };
-    let served = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Box::<dyn Error>::from)
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                let shutdown = signal::shutdown_on_signals()?;
-                let listeners = Listeners::bind(&config).await?;
-                Ok(run(config, listeners, shutdown).await?)
-            })
-        });
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => say(ExitCode::FAILURE, format!("{}\n", chain(&*error))),
-    }
-}
-
-fn say(code: ExitCode, text: String) -> ExitCode {
-    drop(std::io::stderr().write_all(text.as_bytes()));
-    code
+    let (log, format) = (settings.log.clone(), settings.log_format);
+    process::serve(
+        &log,
+        format,
+        || settings.check(),
+        async |config, shutdown| {
+            let listeners = Listeners::bind(&config).await?;
+            Ok(run(config, listeners, shutdown).await?)
+        },
+    )
 }

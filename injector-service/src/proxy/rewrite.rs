@@ -19,12 +19,8 @@ pub(super) struct Moved<'a> {
 /// Removes from a response's headers what is not the downstream's: about the connection, ours, or a permission for web
 /// pages, which only we give.
 pub(super) fn clean(headers: &mut HeaderMap) {
-    let trailer = headers.get(header::TRAILER).cloned();
     inject::remove_hop_by_hop(headers);
     headers.remove(header::TE);
-    if let Some(trailer) = trailer {
-        headers.insert(header::TRAILER, trailer);
-    }
     inject::remove_where(headers, |name| {
         name.as_str().starts_with("x-aerostack-") || name.as_str().starts_with("access-control-")
     });

@@ -30,6 +30,8 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 /// Requests that may wait to be sent; more are refused at once.
 const WAITING: usize = 4096;
+/// Requests that may wait for an answer; more are refused at once.
+const UNANSWERED: usize = 8192;
 /// Requests in one message.
 const BATCH: usize = 256;
 /// Messages that may wait in the connection.
@@ -58,6 +60,7 @@ impl Stream {
             channel,
             queue,
             unanswered: HashMap::new(),
+            batch: Vec::new(),
             next_id: 0,
             connected: connected.clone(),
         };
@@ -75,13 +78,15 @@ impl Stream {
         self.waiting
             .try_send(Pending { request, answer })
             .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => {
-                    Refusal::new(Reason::Overloaded, "too many calls wait for the vault; try again")
-                }
+                mpsc::error::TrySendError::Full(_) => overloaded(),
                 mpsc::error::TrySendError::Closed(_) => shutting_down(),
             })?;
         answered.await.unwrap_or_else(|_| Err(shutting_down()))
     }
+}
+
+fn overloaded() -> Refusal {
+    Refusal::new(Reason::Overloaded, "too many calls wait for the vault; try again")
 }
 
 fn shutting_down() -> Refusal {
@@ -93,6 +98,8 @@ struct Keeper {
     channel: Channel,
     queue: mpsc::Receiver<Pending>,
     unanswered: HashMap<u64, Pending>,
+    /// What goes into the next message; also in `unanswered`.
+    batch: Vec<DecryptCall>,
     next_id: u64,
     connected: Arc<AtomicBool>,
 }
@@ -138,24 +145,13 @@ impl Keeper {
         if !self.connected.swap(true, Ordering::Relaxed) {
             tracing::info!("connected to the vault");
         }
-        // Whoever gave up meanwhile is not asked for again.
+        // Whoever gave up meanwhile is not asked for again; the others are, all of them.
         self.unanswered.retain(|_, pending| !pending.answer.is_closed());
-        let again = self
+        self.batch = self
             .unanswered
             .iter()
             .map(|(id, pending)| call(*id, &pending.request))
-            .collect::<Vec<_>>();
-        for calls in again.chunks(BATCH) {
-            if messages
-                .send(DecryptStreamRequest {
-                    calls: calls.to_vec(),
-                })
-                .await
-                .is_err()
-            {
-                return Ended::Broken(Status::unavailable("the stream ended at once"));
-            }
-        }
+            .collect();
         loop {
             let ended = self.turn(&messages, &mut answers).await;
             match ended {
@@ -165,14 +161,15 @@ impl Keeper {
         }
     }
 
-    /// One step: an answer came, or requests are waiting and there is room to send them.
+    /// One step: an answer came, or there is room for a message, or somebody asks.
+    ///
+    /// Answers are read first and while nothing can be sent: the vault reads no more while its answers wait.
     async fn turn(
         &mut self,
         messages: &mpsc::Sender<DecryptStreamRequest>,
         answers: &mut Streaming<DecryptStreamResponse>,
     ) -> Result<(), Ended> {
         let broken = |status| Err(Ended::Broken(status));
-        let mut batch = Vec::new();
         tokio::select! {
             biased;
             answer = answers.message() => match answer {
@@ -180,40 +177,38 @@ impl Keeper {
                 Ok(None) => return broken(Status::unavailable("the vault ended the stream")),
                 Err(status) => return broken(status),
             },
-            room = messages.reserve(), if !self.queue.is_empty() => {
+            room = messages.reserve(), if !self.batch.is_empty() => {
                 let Ok(room) = room else { return broken(Status::unavailable("the stream ended")) };
-                while batch.len() < BATCH && let Ok(pending) = self.queue.try_recv() {
-                    batch.extend(self.register(pending));
+                while self.batch.len() < BATCH && let Ok(pending) = self.queue.try_recv() {
+                    self.register(pending);
                 }
-                if !batch.is_empty() {
-                    room.send(DecryptStreamRequest { calls: batch });
-                }
+                let calls = self.batch.drain(..self.batch.len().min(BATCH)).collect();
+                room.send(DecryptStreamRequest { calls });
             }
-            pending = self.queue.recv(), if self.queue.is_empty() => {
-                let Some(pending) = pending else { return Err(Ended::Done) };
-                batch.extend(self.register(pending));
-                while batch.len() < BATCH && let Ok(pending) = self.queue.try_recv() {
-                    batch.extend(self.register(pending));
-                }
-                // A full connection holds up answers for as long as the vault reads nothing; then it is broken anyway,
-                // and its keep-alive finds out.
-                if !batch.is_empty() && messages.send(DecryptStreamRequest { calls: batch }).await.is_err() {
-                    return broken(Status::unavailable("the stream ended"));
-                }
-            }
+            pending = self.queue.recv(), if self.batch.is_empty() => match pending {
+                Some(pending) => self.register(pending),
+                None => return Err(Ended::Done),
+            },
         }
         Ok(())
     }
 
-    fn register(&mut self, pending: Pending) -> Option<DecryptCall> {
+    /// Puts a request into the next message, unless nobody waits for it any more, or too many wait already.
+    fn register(&mut self, pending: Pending) {
         if pending.answer.is_closed() {
-            return None;
+            return;
+        }
+        if self.unanswered.len() >= UNANSWERED {
+            self.unanswered.retain(|_, pending| !pending.answer.is_closed());
+        }
+        if self.unanswered.len() >= UNANSWERED {
+            drop(pending.answer.send(Err(overloaded())));
+            return;
         }
         let id = self.next_id;
         self.next_id += 1;
-        let call = call(id, &pending.request);
+        self.batch.push(call(id, &pending.request));
         self.unanswered.insert(id, pending);
-        Some(call)
     }
 
     fn take(&mut self, answer: DecryptAnswer) {

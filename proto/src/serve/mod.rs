@@ -5,6 +5,7 @@ pub mod caller;
 pub mod grpc;
 pub mod listen;
 pub mod probe;
+pub mod process;
 pub mod reflection;
 pub mod settings;
 pub mod signal;

@@ -1,5 +1,6 @@
 //! `vault.v1.DecryptService`.
 
+use prost::Message as _;
 use proto::{
     Reason, Refusal, SecretName, Uid,
     secret_name::distinct,
@@ -20,7 +21,7 @@ use crate::{
     authz::DecryptPermit,
     metrics::Metrics,
     status::{duplicate_name, refusal, secret_name},
-    vault::{Decrypted, MAX_NAMES, Reader, VaultError, Wanted},
+    vault::{Decrypted, MAX_ANSWER, MAX_NAMES, Reader, VaultError, Wanted},
 };
 
 /// The most calls in one message of a stream.
@@ -79,25 +80,30 @@ impl Decrypting {
                 }
                 () = answers.closed() => return,
             };
-            let answer = match message {
+            match message {
                 Ok(Some(DecryptStreamRequest { calls })) if calls.len() <= MAX_BATCH => {
-                    Ok(self.batch(&authorized, calls).await)
+                    for message in messages_of(self.batch(&authorized, calls).await) {
+                        if answers.send(Ok(message)).await.is_err() {
+                            return;
+                        }
+                    }
                 }
                 Ok(Some(_)) => {
                     let limit = format!("a message has at most {MAX_BATCH} calls");
-                    Err(Refusal::new(Reason::RequestMalformed, limit).into())
+                    drop(
+                        answers
+                            .send(Err(Refusal::new(Reason::RequestMalformed, limit).into()))
+                            .await,
+                    );
+                    return;
                 }
                 // Half-closed, or broken: either way there is nobody left to answer.
                 Ok(None) | Err(_) => return,
-            };
-            let failed = answer.is_err();
-            if answers.send(answer).await.is_err() || failed {
-                return;
             }
         }
     }
 
-    async fn batch(&self, authorized: &Authorized, calls: Vec<DecryptCall>) -> DecryptStreamResponse {
+    async fn batch(&self, authorized: &Authorized, calls: Vec<DecryptCall>) -> Vec<DecryptAnswer> {
         let (ids, asked): (Vec<u64>, Vec<_>) = calls
             .into_iter()
             .map(|DecryptCall { id, request }| (id, Asked::parse(authorized, &request.unwrap_or_default())))
@@ -110,14 +116,13 @@ impl Decrypting {
                 message,
             }),
         });
-        let answers = ids.into_iter().zip(outcomes);
-        let answers = answers
+        ids.into_iter()
+            .zip(outcomes)
             .map(|(id, outcome)| DecryptAnswer {
                 id,
                 outcome: Some(outcome),
             })
-            .collect();
-        DecryptStreamResponse { answers }
+            .collect()
     }
 
     /// Answers in the order asked, with one hop to a reading thread for all.
@@ -143,6 +148,26 @@ impl Decrypting {
             })
             .collect()
     }
+}
+
+/// As few messages as hold the answers, none larger than one answer may be and another one.
+fn messages_of(answers: Vec<DecryptAnswer>) -> Vec<DecryptStreamResponse> {
+    let mut messages = Vec::new();
+    let (mut message, mut size) = (Vec::new(), 0);
+    for answer in answers {
+        size += answer.encoded_len();
+        message.push(answer);
+        if size > MAX_ANSWER {
+            messages.push(DecryptStreamResponse {
+                answers: std::mem::take(&mut message),
+            });
+            size = 0;
+        }
+    }
+    if !message.is_empty() {
+        messages.push(DecryptStreamResponse { answers: message });
+    }
+    messages
 }
 
 /// One decrypt, parsed and permitted.

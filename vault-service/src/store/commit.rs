@@ -142,6 +142,9 @@ impl Writer {
             return self.fail(fault);
         }
         self.shared.end(Ended::Closed);
+        // Clones on other threads may need a moment to go, and read until then. Whoever opens next waits for sled's own
+        // lock, so this one need not wait for them; should it stay locked, it goes with the last clone.
+        let _ = self.shared.lock.unlock();
         // First let go of the files, then say so. That the caller stopped waiting is not our concern.
         drop(self);
         let _ = done.send(Ok(()));

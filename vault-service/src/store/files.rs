@@ -47,8 +47,8 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
     make_dir(dir)?;
     // Before anything of sled's is touched: it writes `conf` even when the store is in use.
     let lock = lock(dir)?;
-    check_files(dir)?;
     await_release(dir)?;
+    check_files(dir)?;
     let db = open_sled(dir, cache_bytes)?;
     tighten(dir)?;
     sync_files(dir)?;
@@ -115,7 +115,8 @@ fn check_files(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// We hold `lock`, so who still holds `db` are threads of a sled that was just dropped in this process.
+/// We hold `lock`, so who still holds `db` are threads of a sled that was just dropped, or clones of a store that was
+/// just closed, in this process.
 fn await_release(dir: &Path) -> Result<(), OpenError> {
     let path = dir.join(DB);
     let db = match File::open(&path) {

@@ -72,8 +72,8 @@ struct Shared {
     /// Why the commit thread stopped; empty while it runs.
     ended: OnceLock<Ended>,
     room: Room,
-    /// Released after `db`, which is declared above it.
-    _lock: std::fs::File,
+    /// Released by a close, else after `db`, which is declared above it.
+    lock: std::fs::File,
 }
 
 #[derive(Clone)]
@@ -104,7 +104,7 @@ impl Store {
             db,
             ended: OnceLock::new(),
             room,
-            _lock: lock,
+            lock,
         });
         Writer::spawn(Arc::clone(&shared), requests, fsync)?;
         Ok(Self { shared, queue })
@@ -157,7 +157,8 @@ impl Store {
     }
 
     /// Commits what was queued before, syncs once more, and ends the commit thread. Later commits, of
-    /// clones too, are `Closed`. The directory is free again when this returns and no clone is left.
+    /// clones too, are `Closed`. When this returns the directory can be opened again, which waits for clones that are
+    /// just being dropped.
     pub async fn close(self) -> Result<(), CommitError> {
         let Self { shared, queue } = self;
         let (done, closed) = oneshot::channel();

@@ -269,6 +269,22 @@ async fn biased_commit(store: &Store) -> Result<(), CommitError> {
 }
 
 #[tokio::test]
+async fn a_closed_store_opens_again_while_its_last_clone_is_being_dropped() {
+    let (_parent, dir) = dir();
+    let store = open(&dir);
+    let clone = store.clone();
+    store.commit(Batch::new().put("a", "1")).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(clone.read(b"a").unwrap().unwrap(), b"1");
+    // What opens next gets past our lock and waits for sled's.
+    std::fs::File::open(dir.join("lock")).unwrap().try_lock().unwrap();
+    let again = dir.clone();
+    let opening = std::thread::spawn(move || open(&again));
+    drop(clone);
+    assert_eq!(opening.join().unwrap().read(b"a").unwrap().unwrap(), b"1");
+}
+
+#[tokio::test]
 async fn a_second_open_is_refused_and_says_why() {
     let (_parent, dir) = dir();
     let store = open(&dir);

@@ -1,0 +1,69 @@
+//! What every binary does around its service.
+
+use std::{
+    error::Error,
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    settings::{EXIT_USAGE, Problems},
+    signal,
+    telemetry::{self, LogFormat, chain},
+};
+
+/// Why a service stopped, whatever it was.
+pub type Stopped = Box<dyn Error>;
+
+/// Reads the command line. What clap has to say it says itself: help is a success, a mistake is [`EXIT_USAGE`].
+pub fn command_line<C: Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|asked| {
+        let wrong = asked.use_stderr();
+        // Printing fails only when nobody reads it.
+        drop(asked.print());
+        if wrong {
+            ExitCode::from(EXIT_USAGE)
+        } else {
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+/// Logs, checks the settings, and runs a service until a signal says stop.
+pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
+    log: &str,
+    format: LogFormat,
+    check: impl FnOnce() -> Result<C, Problems>,
+    run: impl FnOnce(C, CancellationToken) -> F,
+) -> ExitCode {
+    let filter = match telemetry::parse_filter(log) {
+        Ok(filter) => filter,
+        Err(error) => return fail(EXIT_USAGE, format_args!("--log: {error}")),
+    };
+    telemetry::init(format, filter);
+    let config = match check() {
+        Ok(config) => config,
+        Err(problems) => return fail(EXIT_USAGE, problems),
+    };
+    match block_on(async { run(config, signal::shutdown_on_signals()?).await }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, chain(&*error)),
+    }
+}
+
+fn block_on(service: impl Future<Output = Result<(), Stopped>>) -> Result<(), Stopped> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(service)
+}
+
+/// Says what is wrong, and with which code to exit.
+pub fn fail(code: u8, what: impl fmt::Display) -> ExitCode {
+    drop(writeln!(io::stderr(), "{}", what.to_string().trim_end()));
+    ExitCode::from(code)
+}
