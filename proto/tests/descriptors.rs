@@ -1,4 +1,8 @@
 //! What the protocol itself promises.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up should say so at once"
+)]
 
 use prost_reflect::{DescriptorPool, MessageDescriptor, Value};
 use proto::vault::v1::{DecryptedSecret, PutSecretRequest, put_secret_request};

@@ -1,0 +1,557 @@
+//! `aerostack dev` as a process: killed, stopped, started twice, and shown to someone new.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use aerostack::pki::{DevPki, VAULT_ID};
+use injector_service::resolve::channel::channel;
+use proto::{
+    serve::{
+        caller::Principal,
+        tls::{self, Authorities, Identity},
+    },
+    vault::v1::{
+        CreateWorkspaceRequest, DecryptRequest, DecryptStatus, DecryptedSecret, GetWorkspaceRequest,
+        ListSecretsRequest, Plan, PutSecretRequest, Workspace, decrypt_service_client::DecryptServiceClient,
+        put_secret_request::Value, secret_service_client::SecretServiceClient,
+        workspace_service_client::WorkspaceServiceClient,
+    },
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
+use tonic::{Code, transport::Channel};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const WORKSPACE: &str = "w";
+
+// ------------------------------------------------------------------------------------------------------ the process
+
+/// A running `aerostack dev`, killed when dropped.
+struct Dev {
+    child: Child,
+    ports: BTreeMap<String, SocketAddr>,
+    dir: PathBuf,
+    started_in: Duration,
+}
+
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
+    command.args(["dev", "--dir"]).arg(dir);
+    for listener in ["--vault-addr", "--injector-addr", "--data-plane-addr"] {
+        command.args([listener, "127.0.0.1:0"]);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+impl Dev {
+    /// Starts it and waits until it says where it listens.
+    async fn start(dir: &Path) -> Self {
+        let (ports_file, log_file) = (dir.join("ports.json"), dir.join("log"));
+        let _ = fs::remove_file(&ports_file);
+        fs::create_dir_all(dir).unwrap();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log_file)
+            .unwrap();
+        let started = Instant::now();
+        let mut child = command(dir)
+            .args(["--log", "warn"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let ports = loop {
+            // It appears whole, by rename.
+            if let Ok(text) = fs::read(&ports_file) {
+                break serde_json::from_slice(&text).unwrap();
+            }
+            let log = || fs::read_to_string(&log_file).unwrap_or_default();
+            assert!(child.try_wait().unwrap().is_none(), "it stopped: {}", log());
+            assert!(started.elapsed() < PATIENCE, "it is not ready: {}", log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        Self {
+            child,
+            ports,
+            dir: dir.to_owned(),
+            started_in: started.elapsed(),
+        }
+    }
+
+    fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    async fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "it does not stop");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn channel(&self, who: fn(&DevPki) -> &aerostack::pki::Identity) -> Channel {
+        let pki = DevPki::ensure(&self.dir).unwrap();
+        let identity = Identity::load(&who(&pki).cert, &who(&pki).key).unwrap();
+        let authorities = Authorities::load(&pki.ca).unwrap();
+        let tls = tls::grpc_client(identity, &authorities, Principal::parse(VAULT_ID).unwrap()).unwrap();
+        channel(&self.ports["vault"].to_string().parse().unwrap(), tls).unwrap()
+    }
+
+    fn admin(&self) -> Channel {
+        self.channel(|pki| &pki.admin)
+    }
+
+    fn injector(&self) -> Channel {
+        self.channel(|pki| &pki.injector)
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------- kill -9 (V1)
+
+/// A value that tells of itself whose it is and whether it is whole; a hundred bytes to some kilobytes long.
+fn value(name: &str, attempt: usize) -> String {
+    let start = format!("{name}:{attempt}:");
+    let length = 100 + (attempt * 7919) % 6000;
+    start.chars().cycle().take(length).collect()
+}
+
+/// What the test knows of one name.
+#[derive(Default)]
+struct Known {
+    /// Every attempt to put it, acknowledged or not.
+    attempts: BTreeSet<usize>,
+    /// The last version that was acknowledged, and the attempt that it was.
+    acknowledged: Option<(u64, usize)>,
+}
+
+/// Puts a thousand secrets at once, of which half share names, and kills the process once `enough` are acknowledged.
+async fn put_until_killed(
+    dev: &mut Dev,
+    round: usize,
+    enough: usize,
+    known: &mut BTreeMap<String, Known>,
+) -> usize {
+    // A connection carries no more than a thousand calls at once.
+    let channels = [dev.admin(), dev.admin(), dev.admin()];
+    let acknowledged = std::sync::Arc::new((AtomicUsize::new(0), Notify::new()));
+    let mut puts = JoinSet::new();
+    for number in 0..1000 {
+        let attempt = round * 1000 + number;
+        let name = if number % 2 == 0 {
+            format!("OWN_{attempt}")
+        } else {
+            format!("SHARED_{}", number % 100)
+        };
+        known.entry(name.clone()).or_default().attempts.insert(attempt);
+        let (mut client, acknowledged) = (
+            SecretServiceClient::new(channels[number % 3].clone()),
+            acknowledged.clone(),
+        );
+        puts.spawn(async move {
+            let request = PutSecretRequest {
+                workspace: WORKSPACE.to_owned(),
+                name: name.clone(),
+                value: Some(Value::Text(value(&name, attempt))),
+                upstream_origins: Vec::new(),
+            };
+            let answer = client.put_secret(request).await;
+            let version = answer.ok()?.into_inner().secret?.version;
+            if acknowledged.0.fetch_add(1, Ordering::Relaxed) + 1 >= enough {
+                acknowledged.1.notify_one();
+            }
+            Some((name, version, attempt))
+        });
+    }
+    timeout(PATIENCE, acknowledged.1.notified())
+        .await
+        .expect("too few puts were acknowledged");
+    dev.child.kill().unwrap();
+    let status = dev.wait().await;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    let mut count = 0;
+    while let Some(put) = timeout(PATIENCE, puts.join_next()).await.expect("a put hangs") {
+        let Some((name, version, attempt)) = put.unwrap() else {
+            continue;
+        };
+        count += 1;
+        let last = &mut known.get_mut(&name).unwrap().acknowledged;
+        if last.is_none_or(|(newest, _)| newest < version) {
+            *last = Some((version, attempt));
+        }
+    }
+    count
+}
+
+/// Reads everything back as the injector, and compares it with what is known. What is there becomes what is known.
+async fn check(dev: &Dev, known: &mut BTreeMap<String, Known>) {
+    let mut decrypted: BTreeMap<String, DecryptedSecret> = BTreeMap::new();
+    let mut client = DecryptServiceClient::new(dev.injector());
+    for names in known.keys().cloned().collect::<Vec<_>>().chunks(64) {
+        let request = DecryptRequest {
+            workspace: WORKSPACE.to_owned(),
+            names: names.to_vec(),
+            ..Default::default()
+        };
+        let answer = client.decrypt(request).await.unwrap().into_inner();
+        decrypted.extend(
+            answer
+                .secrets
+                .into_iter()
+                .map(|secret| (secret.name.clone(), secret)),
+        );
+    }
+    let mut there = BTreeMap::new();
+    for (
+        name,
+        Known {
+            attempts,
+            acknowledged,
+        },
+    ) in known.iter_mut()
+    {
+        let secret = &decrypted[name];
+        if secret.status() == DecryptStatus::NotFound {
+            assert!(
+                acknowledged.is_none(),
+                "{name} was acknowledged as {acknowledged:?} and is gone"
+            );
+            continue;
+        }
+        assert_eq!(secret.status(), DecryptStatus::Ok, "{name}");
+        let found = str::from_utf8(&secret.value).unwrap();
+        let attempt = attempts
+            .iter()
+            .copied()
+            .find(|attempt| value(name, *attempt) == found);
+        let attempt = attempt.unwrap_or_else(|| panic!("{name} is no value that was put: {found:.40}"));
+        if let Some((version, of)) = *acknowledged {
+            assert!(
+                secret.version >= version,
+                "{name} went back from {version} to {}",
+                secret.version
+            );
+            assert!(
+                secret.version > version || attempt == of,
+                "{name} has another value under its version"
+            );
+        }
+        *acknowledged = Some((secret.version, attempt));
+        there.insert(name.clone(), secret.version);
+    }
+    assert_eq!(listed(dev).await, there, "the list and the values differ");
+    let request = GetWorkspaceRequest {
+        name: WORKSPACE.to_owned(),
+    };
+    let workspace = WorkspaceServiceClient::new(dev.admin())
+        .get_workspace(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .workspace
+        .unwrap();
+    assert_eq!(
+        workspace.secret_count,
+        there.len() as u64,
+        "the count and the list differ"
+    );
+}
+
+/// Names and versions, as the administrator sees them.
+async fn listed(dev: &Dev) -> BTreeMap<String, u64> {
+    let (mut client, mut all, mut page_token) = (
+        SecretServiceClient::new(dev.admin()),
+        BTreeMap::new(),
+        String::new(),
+    );
+    loop {
+        let request = ListSecretsRequest {
+            workspace: WORKSPACE.to_owned(),
+            page_size: 1000,
+            page_token,
+        };
+        let page = client.list_secrets(request).await.unwrap().into_inner();
+        all.extend(
+            page.secrets
+                .into_iter()
+                .map(|secret| (secret.name, secret.version)),
+        );
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return all;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_before_a_kill_is_there_after_it_and_nothing_is_there_in_part() {
+    let rounds = std::env::var("AEROSTACK_KILL_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path().join("dev");
+    let mut known = BTreeMap::new();
+    let mut dev = Dev::start(&dir).await;
+    let workspace = Some(Workspace {
+        name: WORKSPACE.to_owned(),
+        plan: Plan::Enterprise.into(),
+        ..Default::default()
+    });
+    WorkspaceServiceClient::new(dev.admin())
+        .create_workspace(CreateWorkspaceRequest { workspace })
+        .await
+        .unwrap();
+    let mut cut_off = 0;
+    for round in 0..rounds {
+        let enough = [1, 100, 300, 500, 700, 900][round % 6];
+        let acknowledged = put_until_killed(&mut dev, round, enough, &mut known).await;
+        cut_off += 1000 - acknowledged;
+        dev = Dev::start(&dir).await;
+        assert!(
+            dev.started_in < Duration::from_secs(5),
+            "the start after a kill took {:?}",
+            dev.started_in
+        );
+        check(&dev, &mut known).await;
+        eprintln!(
+            "round {round}: {acknowledged} of 1000 acknowledged, started again in {:?}",
+            dev.started_in
+        );
+    }
+    assert!(cut_off > 0, "no put was under way when the process was killed");
+}
+
+// ------------------------------------------------------------------------------------------- two, a stop, and modes
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+async fn run(mut command: Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
+    timeout(Duration::from_secs(90), ended)
+        .await
+        .expect("it does not end")
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_one_on_the_same_directory_exits_at_once_and_says_why() {
+    let dir = TempDir::new().unwrap();
+    let mut first = Dev::start(&dir.path().join("dev")).await;
+    let ports = fs::read(first.dir.join("ports.json")).unwrap();
+    let started = Instant::now();
+    let second = run(command(&first.dir)).await;
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        text(&second.stderr).contains("already open in another process"),
+        "{}",
+        text(&second.stderr)
+    );
+
+    assert_eq!(fs::read(first.dir.join("ports.json")).unwrap(), ports);
+    let request = GetWorkspaceRequest { name: "none".into() };
+    let status = WorkspaceServiceClient::new(first.admin())
+        .get_workspace(request)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        status.code(),
+        Code::NotFound,
+        "the first one serves no more: {status:?}"
+    );
+    assert!(first.child.try_wait().unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_and_ctrl_c_end_it_with_0_and_keep_what_was_put() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path().join("dev");
+    for (round, signal) in [Signal::TERM, Signal::INT].into_iter().enumerate() {
+        let mut dev = Dev::start(&dir).await;
+        let mut client = WorkspaceServiceClient::new(dev.admin());
+        let named = |name: String| Workspace {
+            name,
+            ..Default::default()
+        };
+        let workspace = Some(named(format!("w{round}")));
+        client
+            .create_workspace(CreateWorkspaceRequest { workspace })
+            .await
+            .unwrap();
+        kill_process(dev.id(), signal).unwrap();
+        assert_eq!(dev.wait().await.code(), Some(0), "{signal:?}");
+    }
+    let dev = Dev::start(&dir).await;
+    let mut client = WorkspaceServiceClient::new(dev.admin());
+    for name in ["w0", "w1"] {
+        client
+            .get_workspace(GetWorkspaceRequest { name: name.into() })
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_it_keeps_is_for_its_owner_alone() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path().join("dev");
+    // Whatever the umask.
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "umask 0; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_aerostack"));
+    shell.args(command(&dir).get_args()).args(["--demo", "--once"]);
+    let ended = run(shell).await;
+    assert!(ended.status.success(), "{}", text(&ended.stderr));
+    let mut seen = Vec::new();
+    modes(&dir, &mut seen);
+    for (path, mode) in &seen {
+        let expected = if path.is_dir() { 0o700 } else { 0o600 };
+        let public = ["pem", "json"]
+            .iter()
+            .any(|kind| path.extension().is_some_and(|is| is == *kind));
+        let readable =
+            public && !path.to_string_lossy().ends_with("-key.pem") || path.ends_with(".gitignore");
+        assert!(
+            *mode == expected || readable && mode & 0o111 == 0,
+            "{} has {mode:o}",
+            path.display()
+        );
+    }
+    for kept in [
+        "root.key",
+        "pki/ca-key.pem",
+        "pki/admin-key.pem",
+        "pki/injector-key.pem",
+        "vault/db",
+        "injector/servers.yaml",
+    ] {
+        assert!(
+            seen.iter().any(|(path, _)| path.ends_with(kept)),
+            "{kept} is not in {seen:?}"
+        );
+    }
+    assert_eq!(fs::read_to_string(dir.join(".gitignore")).unwrap(), "*\n");
+}
+
+fn modes(path: &Path, seen: &mut Vec<(PathBuf, u32)>) {
+    seen.push((
+        path.to_owned(),
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777,
+    ));
+    if path.is_dir() {
+        fs::read_dir(path)
+            .unwrap()
+            .for_each(|entry| modes(&entry.unwrap().path(), seen));
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------- the demo
+
+/// Whether a value of the demo, `demo-` and a UUID, is in there.
+fn shows_a_value(bytes: &[u8]) -> bool {
+    let hex = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_hexdigit);
+    bytes
+        .windows(14)
+        .any(|window| window.starts_with(b"demo-") && hex(&window[5..13]) && window[13] == b'-')
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_a_fingerprint_and_never_a_value_and_can_be_repeated() {
+    assert!(shows_a_value(
+        format!("x demo-{} y", proto::Uid::generate()).as_bytes()
+    ));
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path().join("dev");
+    let mut fingerprints = BTreeSet::new();
+    for round in 0..2 {
+        let mut demo = command(&dir);
+        demo.args(["--demo", "--once", "--log", "trace"]);
+        let ended = run(demo).await;
+        let (shown, log) = (text(&ended.stdout), text(&ended.stderr));
+        let failure = log.lines().rev().take(5).collect::<Vec<_>>().join("\n");
+        assert_eq!(ended.status.code(), Some(0), "round {round}: {shown}\n{failure}");
+        assert!(!shows_a_value(&ended.stdout), "{shown}");
+        let line = log.lines().find(|line| shows_a_value(line.as_bytes()));
+        assert!(line.is_none(), "the log shows a value: {line:?}");
+        assert!(log.contains("TRACE"), "the log was not looked into");
+        let prints: BTreeSet<_> = shown
+            .match_indices("sha256:")
+            .map(|(at, _)| shown[at..at + 39].to_owned())
+            .collect();
+        assert_eq!(
+            prints.len(),
+            1,
+            "what was put and what arrived are the same: {shown}"
+        );
+        assert_eq!(shown.matches("sha256:").count(), 2, "{shown}");
+        fingerprints.extend(prints);
+    }
+    assert_eq!(fingerprints.len(), 2, "each round puts a value of its own");
+    let mut seen = Vec::new();
+    modes(&dir, &mut seen);
+    for (path, _) in seen.iter().filter(|(path, _)| path.is_file()) {
+        assert!(
+            !shows_a_value(&fs::read(path).unwrap()),
+            "{} holds a value",
+            path.display()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_other_machines_reach_is_refused() {
+    let dir = TempDir::new().unwrap();
+    for listener in ["--vault-addr", "--injector-addr", "--data-plane-addr"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
+        command.args(["dev", "--dir"]).arg(dir.path().join("dev"));
+        for other in ["--vault-addr", "--injector-addr", "--data-plane-addr"] {
+            command.args([
+                other,
+                if other == listener {
+                    "0.0.0.0:0"
+                } else {
+                    "127.0.0.1:0"
+                },
+            ]);
+        }
+        let ended = run(command).await;
+        assert_ne!(ended.status.code(), Some(0), "{listener}");
+        let said = text(&ended.stderr);
+        assert!(
+            said.contains("development CA") || said.contains("cleartext"),
+            "{listener}: {said}"
+        );
+    }
+}

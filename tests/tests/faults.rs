@@ -1,0 +1,898 @@
+//! A vault that is not there, dies, is slow, or lies; the injector is the real one.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use e2e::{Injector, PATIENCE, Pki, Seen, Upstream, eventually, pair::get, pki};
+use futures_util::future::join_all;
+use http::{Request, Response, StatusCode};
+use proto::{
+    Reason, Uid,
+    serve::{
+        authz::{Access, Authz, Binding, Policy, Role, Scope},
+        caller::Principal,
+        grpc,
+        tls::{self, Authorities, Identity},
+    },
+    vault::v1::{
+        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStatus,
+        DecryptStreamRequest, DecryptStreamResponse, DecryptedSecret,
+        decrypt_answer::Outcome,
+        decrypt_service_server::{DecryptService, DecryptServiceServer},
+    },
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Request as Call, Response as Answer, Status, Streaming, service::Routes};
+
+/// The uid of the workspace `dev`, as the servers file has it.
+const DEV: &str = "0b2f9c1e-7d5e-4c1a-9a53-0d6f7d1c2b3a";
+
+// ---- a vault that does as it is told ----
+
+/// What a vault does with one request.
+enum Act {
+    /// Sends these answers, in one message.
+    Answer(Vec<DecryptAnswer>),
+    /// Sends them later.
+    After(Duration, DecryptAnswer),
+    /// Ends the stream.
+    Break(Status),
+    /// Nothing at all.
+    Nothing,
+}
+
+type Script = Arc<dyn Fn(DecryptCall) -> Act + Send + Sync>;
+
+/// A vault whose answers a test decides.
+#[derive(Clone)]
+struct Fake {
+    script: Arc<Mutex<Script>>,
+    asked: Arc<Mutex<Vec<DecryptRequest>>>,
+}
+
+/// A [`Fake`] that is served.
+struct Served {
+    fake: Fake,
+    address: SocketAddr,
+    _stop: DropGuard,
+}
+
+impl Fake {
+    fn new(script: impl Fn(DecryptCall) -> Act + Send + Sync + 'static) -> Self {
+        Self {
+            script: Arc::new(Mutex::new(Arc::new(script))),
+            asked: Arc::default(),
+        }
+    }
+
+    /// From now on.
+    fn set(&self, script: impl Fn(DecryptCall) -> Act + Send + Sync + 'static) {
+        *self.script.lock().unwrap() = Arc::new(script);
+    }
+
+    fn asked(&self) -> Vec<DecryptRequest> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    fn act(&self, call: DecryptCall) -> Act {
+        let script = self.script.lock().unwrap().clone();
+        self.asked.lock().unwrap().push(call.request.clone().unwrap());
+        script(call)
+    }
+
+    /// Serves as the vault that the tests' injectors expect.
+    async fn serve(self, pki: &Pki) -> Served {
+        self.serve_as(pki, pki, pki::VAULT).await
+    }
+
+    /// Serves with a certificate of `issuer` for `id`, to clients of `pki`.
+    async fn serve_as(self, pki: &Pki, issuer: &Pki, id: &str) -> Served {
+        const ROLES: &[Role] = &[Role::Injector];
+        let files = issuer.principal(id);
+        let identity = Identity::load(&files.cert, &files.key).unwrap();
+        let tls = tls::grpc_server(identity, &Authorities::load(&pki.ca_file()).unwrap()).unwrap();
+        let principal = Principal::parse(pki::INJECTOR).unwrap();
+        let policy = Policy::new([Binding {
+            principal,
+            role: Role::Injector,
+            scope: Scope::All,
+        }])
+        .unwrap();
+        let table = [("/vault.v1.DecryptService/DecryptStream", Access::Roles(ROLES))];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let routes = Routes::new(DecryptServiceServer::new(self.clone()));
+        let authz = Authz::new(table, Arc::new(policy));
+        tokio::spawn(grpc::serve(
+            listener,
+            tls,
+            routes,
+            authz,
+            stop.clone(),
+            Duration::ZERO,
+        ));
+        Served {
+            fake: self,
+            address,
+            _stop: stop.drop_guard(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl DecryptService for Fake {
+    async fn decrypt(&self, _: Call<DecryptRequest>) -> Result<Answer<DecryptResponse>, Status> {
+        Err(Status::unimplemented("the injector uses the stream"))
+    }
+
+    type DecryptStreamStream = ReceiverStream<Result<DecryptStreamResponse, Status>>;
+
+    async fn decrypt_stream(
+        &self,
+        request: Call<Streaming<DecryptStreamRequest>>,
+    ) -> Result<Answer<Self::DecryptStreamStream>, Status> {
+        let (answers, stream) = mpsc::channel(16);
+        let (fake, mut messages) = (self.clone(), request.into_inner());
+        tokio::spawn(async move {
+            while let Ok(Some(DecryptStreamRequest { calls })) = messages.message().await {
+                for call in calls {
+                    match fake.act(call) {
+                        Act::Answer(some) => {
+                            drop(answers.send(Ok(DecryptStreamResponse { answers: some })).await)
+                        }
+                        Act::After(time, answer) => {
+                            let answers = answers.clone();
+                            tokio::spawn(async move {
+                                sleep(time).await;
+                                drop(
+                                    answers
+                                        .send(Ok(DecryptStreamResponse {
+                                            answers: vec![answer],
+                                        }))
+                                        .await,
+                                );
+                            });
+                        }
+                        Act::Break(status) => {
+                            drop(answers.send(Err(status)).await);
+                            return;
+                        }
+                        Act::Nothing => {}
+                    }
+                }
+            }
+        });
+        Ok(Answer::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// The value that an honest vault has for a name.
+fn value_of(name: &str) -> Vec<u8> {
+    format!("canary-{name}").into_bytes()
+}
+
+fn ok(name: &str) -> DecryptedSecret {
+    let status = DecryptStatus::Ok.into();
+    DecryptedSecret {
+        name: name.into(),
+        status,
+        version: 1,
+        value: value_of(name),
+        ..Default::default()
+    }
+}
+
+fn status(name: &str, status: DecryptStatus) -> DecryptedSecret {
+    DecryptedSecret {
+        name: name.into(),
+        status: status.into(),
+        ..Default::default()
+    }
+}
+
+fn honest(call: &DecryptCall) -> DecryptAnswer {
+    let request = call.request.as_ref().unwrap();
+    with(call, request.names.iter().map(|name| ok(name)).collect())
+}
+
+fn with(call: &DecryptCall, secrets: Vec<DecryptedSecret>) -> DecryptAnswer {
+    let response = DecryptResponse {
+        workspace_uid: DEV.into(),
+        secrets,
+    };
+    DecryptAnswer {
+        id: call.id,
+        outcome: Some(Outcome::Response(response)),
+    }
+}
+
+fn error(call: &DecryptCall, reason: Reason) -> DecryptAnswer {
+    let error = DecryptError {
+        code: reason.code().into(),
+        reason: reason.into(),
+        message: "no".into(),
+    };
+    DecryptAnswer {
+        id: call.id,
+        outcome: Some(Outcome::Error(error)),
+    }
+}
+
+// ---- a wire to it that can be cut ----
+
+/// What becomes of connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// They lead to the vault.
+    Through,
+    /// They are closed at once, and those that there are, too.
+    Cut,
+    /// They are taken, and nothing is ever read.
+    Silent,
+}
+
+/// Where the injector believes its vault to be.
+struct Wire {
+    address: SocketAddr,
+    mode: watch::Sender<Mode>,
+}
+
+impl Wire {
+    async fn to(vault: SocketAddr, mode: Mode) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (mode, modes) = watch::channel(mode);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(carry(stream, vault, modes.clone()));
+            }
+        });
+        Self { address, mode }
+    }
+
+    /// What is under way is cut; what comes next gets through.
+    fn cut_once(&self) {
+        self.mode.send_replace(Mode::Cut);
+        self.mode.send_replace(Mode::Through);
+    }
+}
+
+async fn carry(mut stream: TcpStream, vault: SocketAddr, mut modes: watch::Receiver<Mode>) {
+    let mode = *modes.borrow_and_update();
+    // Any change of the mode is the end of the connections that there are.
+    let changed = async { modes.changed().await.is_ok() };
+    match mode {
+        Mode::Cut => {}
+        Mode::Silent => drop(changed.await),
+        Mode::Through => {
+            let mut onward = TcpStream::connect(vault).await.unwrap();
+            onward.set_nodelay(true).unwrap();
+            stream.set_nodelay(true).unwrap();
+            tokio::select! {
+                _ = copy_bidirectional(&mut stream, &mut onward) => {}
+                _ = changed => {}
+            }
+        }
+    }
+}
+
+// ---- an injector with servers from a file ----
+
+struct Scene {
+    injector: Injector,
+    upstream: Upstream,
+}
+
+/// The servers that a test needs: names, and the secrets of each; `!` marks a required one.
+async fn scene(pki: &Arc<Pki>, vault: SocketAddr, servers: &[(&str, &[&str])]) -> Scene {
+    let upstream = Upstream::start().await;
+    let mut file = "version: 1\nservers:\n".to_owned();
+    for (name, secrets) in servers {
+        file += &format!(
+            "- workspace: dev\n  name: {name}\n  url: {}\n  workspace_uid: {DEV}\n",
+            upstream.url()
+        );
+        let injections = secrets.iter().map(|secret| {
+            let required = secret.ends_with('!');
+            format!(
+                "{{secret: {}, required: {required}}}",
+                secret.trim_end_matches('!')
+            )
+        });
+        file += &format!("  injections: [{}]\n", injections.collect::<Vec<_>>().join(", "));
+    }
+    let injector = Injector::start_with(pki.clone(), vault, |settings| {
+        std::fs::write(settings.servers.as_ref().unwrap(), file).unwrap();
+        settings.vault_timeout = "1s".to_owned();
+    })
+    .await;
+    Scene { injector, upstream }
+}
+
+impl Scene {
+    async fn call(&self, server: &str) -> Response<Bytes> {
+        timeout(PATIENCE, self.injector.get(&format!("/dev/{server}/")))
+            .await
+            .expect("the call never ended")
+    }
+
+    /// That this call is refused, tells nothing, and sends nothing.
+    async fn refuses(&self, server: &str, expected: (u16, &str), what: &str) {
+        let before = self.upstream.seen().len();
+        let response = self.call(server).await;
+        let reason = response
+            .headers()
+            .get("x-aerostack-reason")
+            .map(|reason| reason.to_str().unwrap());
+        assert_eq!(
+            (response.status().as_u16(), reason),
+            (expected.0, Some(expected.1)),
+            "{what}"
+        );
+        assert!(
+            !format!("{response:?}").contains("canary"),
+            "{what}: {response:?}"
+        );
+        assert_eq!(self.upstream.seen().len(), before, "{what}: it went upstream");
+    }
+
+    async fn is_ready(&self) -> bool {
+        get(&format!("http://{}/readyz", self.injector.metrics))
+            .await
+            .status()
+            .is_success()
+    }
+}
+
+fn value(seen: &Seen, name: &str) -> Option<Vec<u8>> {
+    seen.headers
+        .get(format!("x-mcp-secret-{}", name.to_lowercase().replace('_', "-")))
+        .map(|value| value.as_bytes().to_vec())
+}
+
+// ---- a vault that lies ----
+
+/// What the fake vault answers with.
+type Answered = fn() -> Vec<DecryptedSecret>;
+
+#[tokio::test]
+async fn an_answer_that_is_not_what_was_asked_is_never_used() {
+    let pki = Pki::new();
+    let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
+        .serve(&pki)
+        .await;
+    let scene = scene(&pki, served.address, &[("s", &["A", "B"])]).await;
+    scene.injector.ready().await;
+    assert_eq!(scene.call("s").await.status(), StatusCode::OK);
+    let seen = scene.upstream.last();
+    assert_eq!(
+        (value(&seen, "A"), value(&seen, "B")),
+        (Some(value_of("A")), Some(value_of("B")))
+    );
+
+    let secrets: Vec<(&str, Answered)> = vec![
+        ("another name", || vec![ok("A"), ok("C")]),
+        ("a name twice", || vec![ok("A"), ok("A")]),
+        ("one too few", || vec![ok("A")]),
+        ("none", Vec::new),
+        ("one too many", || vec![ok("A"), ok("B"), ok("C")]),
+        ("one of them twice", || vec![ok("A"), ok("B"), ok("B")]),
+        ("another order", || vec![ok("B"), ok("A")]),
+        ("another spelling", || vec![ok("a"), ok("B")]),
+        ("a value that was cut to nothing", || {
+            vec![
+                ok("A"),
+                DecryptedSecret {
+                    value: Vec::new(),
+                    ..ok("B")
+                },
+            ]
+        }),
+        ("a value that is too large", || {
+            vec![
+                ok("A"),
+                DecryptedSecret {
+                    value: vec![b'x'; 64 * 1024 + 1],
+                    ..ok("B")
+                },
+            ]
+        }),
+        ("no status", || {
+            vec![ok("A"), DecryptedSecret { status: 0, ..ok("B") }]
+        }),
+        ("a status that is none", || {
+            vec![
+                ok("A"),
+                DecryptedSecret {
+                    status: 99,
+                    ..ok("B")
+                },
+            ]
+        }),
+        ("a miss with a value", || {
+            vec![
+                ok("A"),
+                DecryptedSecret {
+                    value: value_of("B"),
+                    ..status("B", DecryptStatus::NotFound)
+                },
+            ]
+        }),
+        ("an origin that is none", || {
+            vec![
+                ok("A"),
+                DecryptedSecret {
+                    upstream_origins: vec!["canary".into()],
+                    ..ok("B")
+                },
+            ]
+        }),
+    ];
+    for (what, secrets) in secrets {
+        served
+            .fake
+            .set(move |call| Act::Answer(vec![with(&call, secrets())]));
+        scene.refuses("s", (502, "VAULT_ANSWER_INVALID"), what).await;
+    }
+    for (what, uid) in [
+        ("another workspace", Uid::generate().to_string()),
+        ("none", String::new()),
+        ("no uid", "x".into()),
+    ] {
+        served.fake.set(move |call| {
+            let mut answer = honest(&call);
+            if let Some(Outcome::Response(response)) = &mut answer.outcome {
+                response.workspace_uid.clone_from(&uid);
+            }
+            Act::Answer(vec![answer])
+        });
+        scene.refuses("s", (502, "VAULT_ANSWER_INVALID"), what).await;
+    }
+    served.fake.set(|call| {
+        Act::Answer(vec![DecryptAnswer {
+            id: call.id,
+            outcome: None,
+        }])
+    });
+    scene
+        .refuses("s", (502, "VAULT_ANSWER_INVALID"), "an answer that is none")
+        .await;
+    let elsewhere = || vec!["https://elsewhere.example".to_owned()];
+    served.fake.set(move |call| {
+        Act::Answer(vec![with(
+            &call,
+            vec![
+                ok("A"),
+                DecryptedSecret {
+                    upstream_origins: elsewhere(),
+                    ..ok("B")
+                },
+            ],
+        )])
+    });
+    scene
+        .refuses(
+            "s",
+            (502, "SECRET_NOT_FOR_THIS_UPSTREAM"),
+            "a value for another origin",
+        )
+        .await;
+    // And the next honest answer is used.
+    served.fake.set(|call| Act::Answer(vec![honest(&call)]));
+    assert_eq!(scene.call("s").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn only_a_miss_is_a_miss() {
+    let pki = Pki::new();
+    let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
+        .serve(&pki)
+        .await;
+    let scene = scene(
+        &pki,
+        served.address,
+        &[("optional", &["A", "B"]), ("required", &["A", "B!"])],
+    )
+    .await;
+    scene.injector.ready().await;
+    for (state, reason) in [
+        (DecryptStatus::DataLoss, "RECORD_CORRUPT"),
+        (DecryptStatus::KeyNotLoaded, "KEY_NOT_LOADED"),
+    ] {
+        served
+            .fake
+            .set(move |call| Act::Answer(vec![with(&call, vec![ok("A"), status("B", state)])]));
+        scene
+            .refuses("optional", (502, reason), "of an optional one")
+            .await;
+        scene
+            .refuses("required", (502, reason), "of a required one")
+            .await;
+    }
+    for (reason, expected) in [
+        (Reason::PermissionDenied, (502, "VAULT_REFUSED")),
+        (Reason::Unauthenticated, (502, "VAULT_REFUSED")),
+        (Reason::WorkspaceReplaced, (502, "WORKSPACE_REPLACED")),
+        (Reason::WorkspaceNotFound, (404, "WORKSPACE_NOT_FOUND")),
+        (Reason::RecordCorrupt, (502, "RECORD_CORRUPT")),
+        (Reason::StorageUnavailable, (503, "STORAGE_UNAVAILABLE")),
+        (Reason::Overloaded, (503, "OVERLOADED")),
+        (Reason::LimitExceeded, (429, "LIMIT_EXCEEDED")),
+        // What a vault that works never says of a decrypt.
+        (Reason::SecretNotFound, (502, "VAULT_ANSWER_INVALID")),
+        (Reason::RequestMalformed, (502, "VAULT_ANSWER_INVALID")),
+        (Reason::Internal, (502, "VAULT_ANSWER_INVALID")),
+        (Reason::Unspecified, (502, "VAULT_ANSWER_INVALID")),
+    ] {
+        served
+            .fake
+            .set(move |call| Act::Answer(vec![error(&call, reason)]));
+        scene.refuses("optional", expected, reason.name()).await;
+    }
+    served.fake.set(|call| {
+        Act::Answer(vec![with(
+            &call,
+            vec![ok("A"), status("B", DecryptStatus::NotFound)],
+        )])
+    });
+    scene
+        .refuses("required", (502, "SECRET_REQUIRED_MISSING"), "a required one")
+        .await;
+    assert_eq!(scene.call("optional").await.status(), StatusCode::OK);
+    let seen = scene.upstream.last();
+    assert_eq!(
+        (value(&seen, "A"), value(&seen, "B")),
+        (Some(value_of("A")), None)
+    );
+}
+
+#[tokio::test]
+async fn an_answer_with_another_id_answers_nobody() {
+    let pki = Pki::new();
+    let served = Fake::new(|call| {
+        let others = [call.id + 1, call.id + 1000, u64::MAX, call.id.wrapping_sub(1)];
+        Act::Answer(
+            others
+                .into_iter()
+                .map(|id| DecryptAnswer { id, ..honest(&call) })
+                .collect(),
+        )
+    })
+    .serve(&pki)
+    .await;
+    let scene = scene(&pki, served.address, &[("s", &["A"])]).await;
+    scene.injector.ready().await;
+    scene.refuses("s", (504, "DEADLINE_EXCEEDED"), "another id").await;
+    // A second answer to one call, and an answer to an earlier call, are nobody's either.
+    served.fake.set(|call| {
+        let mut wrong = honest(&call);
+        if let Some(Outcome::Response(response)) = &mut wrong.outcome {
+            response.secrets = vec![DecryptedSecret {
+                value: b"canary-wrong".to_vec(),
+                ..ok("A")
+            }];
+        }
+        let earlier = DecryptAnswer {
+            id: call.id.wrapping_sub(1),
+            ..wrong.clone()
+        };
+        Act::Answer(vec![earlier, honest(&call), wrong])
+    });
+    for _ in 0..20 {
+        assert_eq!(scene.call("s").await.status(), StatusCode::OK);
+    }
+    let seen = scene.upstream.seen();
+    assert!(seen.len() == 20 && seen.iter().all(|seen| value(seen, "A") == Some(value_of("A"))));
+}
+
+#[tokio::test]
+async fn answers_in_any_order_reach_those_who_asked() {
+    const CALLS: usize = 40;
+    let pki = Pki::new();
+    let waiting: Mutex<Vec<DecryptAnswer>> = Mutex::default();
+    // All are held until the last was asked, and then answered from the last to the first.
+    let served = Fake::new(move |call| {
+        let mut waiting = waiting.lock().unwrap();
+        waiting.push(honest(&call));
+        if waiting.len() < CALLS {
+            Act::Nothing
+        } else {
+            Act::Answer(waiting.drain(..).rev().collect())
+        }
+    })
+    .serve(&pki)
+    .await;
+    let names: Vec<_> = (0..CALLS)
+        .map(|number| (format!("s{number}"), format!("NAME_{number}")))
+        .collect();
+    let secrets: Vec<_> = names.iter().map(|(_, secret)| [secret.as_str()]).collect();
+    let servers: Vec<_> = names
+        .iter()
+        .zip(&secrets)
+        .map(|((name, _), secrets)| (name.as_str(), &secrets[..]))
+        .collect();
+    let scene = scene(&pki, served.address, &servers).await;
+    scene.injector.ready().await;
+    let scene = &scene;
+    let calls = names.iter().map(|(server, secret)| async move {
+        let request = Request::get(format!("/dev/{server}/{secret}"));
+        timeout(PATIENCE, scene.injector.send(request, ""))
+            .await
+            .unwrap()
+            .status()
+    });
+    assert!(
+        join_all(calls)
+            .await
+            .into_iter()
+            .all(|status| status == StatusCode::OK)
+    );
+    let seen = scene.upstream.seen();
+    assert_eq!(seen.len(), CALLS);
+    for seen in seen {
+        let name = seen.target.trim_start_matches('/').to_owned();
+        assert_eq!(value(&seen, &name), Some(value_of(&name)));
+        assert_eq!(seen.secret_headers().len(), 1);
+    }
+}
+
+// ---- a vault that is not there, or not now ----
+
+#[tokio::test]
+async fn without_a_vault_calls_are_refused_in_time_and_then_it_is_there() {
+    let pki = Pki::new();
+    let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
+        .serve(&pki)
+        .await;
+    let wire = Wire::to(served.address, Mode::Cut).await;
+    let scene = scene(&pki, wire.address, &[("s", &["A"]), ("none", &[])]).await;
+    for mode in [Mode::Cut, Mode::Silent] {
+        wire.mode.send_replace(mode);
+        assert!(!scene.is_ready().await);
+        let started = Instant::now();
+        scene.refuses("s", (503, "VAULT_UNAVAILABLE"), "no vault").await;
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            started.elapsed()
+        );
+        let response = scene.call("s").await;
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+    // Who needs no secrets needs no vault.
+    assert_eq!(scene.call("none").await.status(), StatusCode::OK);
+    wire.mode.send_replace(Mode::Through);
+    scene.injector.ready().await;
+    assert_eq!(scene.call("s").await.status(), StatusCode::OK);
+    assert_eq!(value(&scene.upstream.last(), "A"), Some(value_of("A")));
+    // Gone again: no longer ready, and nothing that it said before is used.
+    wire.mode.send_replace(Mode::Cut);
+    eventually("the injector is not ready", async || !scene.is_ready().await).await;
+    scene
+        .refuses("s", (503, "VAULT_UNAVAILABLE"), "the vault went")
+        .await;
+}
+
+#[tokio::test]
+async fn a_decrypt_that_the_vault_died_under_is_asked_again_within_the_call() {
+    let pki = Pki::new();
+    let (reached, mut reaches) = mpsc::unbounded_channel();
+    let served = Fake::new(move |_| {
+        reached.send(()).unwrap();
+        Act::Nothing
+    })
+    .serve(&pki)
+    .await;
+    let wire = Wire::to(served.address, Mode::Through).await;
+    let scene = Arc::new(scene(&pki, wire.address, &[("s", &["A"])]).await);
+    scene.injector.ready().await;
+    let calling = scene.clone();
+    let call = tokio::spawn(async move { calling.call("s").await.status() });
+    timeout(PATIENCE, reaches.recv()).await.unwrap().unwrap();
+    served.fake.set(|call| Act::Answer(vec![honest(&call)]));
+    wire.cut_once();
+    assert_eq!(timeout(PATIENCE, call).await.unwrap().unwrap(), StatusCode::OK);
+    let asked = served.fake.asked();
+    assert!(asked.len() == 2 && asked[0] == asked[1], "{asked:?}");
+    assert_eq!(scene.upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_slow_vault_is_waited_for_and_one_that_never_answers_is_not() {
+    let pki = Pki::new();
+    let served = Fake::new(|call| Act::After(Duration::from_millis(10), honest(&call)))
+        .serve(&pki)
+        .await;
+    let scene = scene(&pki, served.address, &[("s", &["A"])]).await;
+    scene.injector.ready().await;
+    let statuses = join_all((0..50).map(|_| async { scene.call("s").await.status() })).await;
+    assert!(statuses.into_iter().all(|status| status == StatusCode::OK));
+    served.fake.set(|_| Act::Nothing);
+    let started = Instant::now();
+    let answers = join_all((0..50).map(|_| scene.call("s"))).await;
+    for answer in answers {
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["x-aerostack-reason"]),
+            (504, &"DEADLINE_EXCEEDED".parse().unwrap())
+        );
+    }
+    // The budget is a second, and nobody waited for another.
+    assert!(started.elapsed() > Duration::from_millis(900) && started.elapsed() < Duration::from_secs(5));
+    assert_eq!(scene.upstream.seen().len(), 50);
+    // It was the vault's fault alone.
+    served.fake.set(|call| Act::Answer(vec![honest(&call)]));
+    assert_eq!(scene.call("s").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_again_and_again_mixes_up_nothing() {
+    const SERVERS: usize = 10;
+    const ROUNDS: usize = 30;
+    let pki = Pki::new();
+    let count = AtomicUsize::new(0);
+    let served = Fake::new(move |call| match count.fetch_add(1, Ordering::Relaxed) % 9 {
+        4 => Act::Break(Status::unavailable("for now")),
+        6 => Act::After(Duration::from_millis(5), honest(&call)),
+        7 => Act::Nothing,
+        8 => Act::Break(Status::internal("oops")),
+        _ => Act::Answer(vec![honest(&call)]),
+    })
+    .serve(&pki)
+    .await;
+    let wire = Wire::to(served.address, Mode::Through).await;
+    let names: Vec<_> = (0..SERVERS)
+        .map(|number| (format!("s{number}"), format!("NAME_{number}")))
+        .collect();
+    let secrets: Vec<_> = names.iter().map(|(_, secret)| [secret.as_str()]).collect();
+    let servers: Vec<_> = names
+        .iter()
+        .zip(&secrets)
+        .map(|((name, _), secrets)| (name.as_str(), &secrets[..]))
+        .collect();
+    let scene = scene(&pki, wire.address, &servers).await;
+    scene.injector.ready().await;
+    let done = AtomicUsize::new(0);
+    let (scene, wire, done) = (&scene, &wire, &done);
+    let calls = names.iter().map(|(server, secret)| async move {
+        let mut statuses = HashMap::<u16, usize>::new();
+        for _ in 0..ROUNDS {
+            let request = Request::get(format!("/dev/{server}/{secret}"));
+            let response = timeout(PATIENCE, scene.injector.send(request, ""))
+                .await
+                .expect("a call never ended");
+            *statuses.entry(response.status().as_u16()).or_default() += 1;
+            if done.fetch_add(1, Ordering::Relaxed) % 50 == 49 {
+                wire.cut_once();
+            }
+        }
+        statuses
+    });
+    let mut statuses = HashMap::<u16, usize>::new();
+    for (status, count) in join_all(calls).await.into_iter().flatten() {
+        *statuses.entry(status).or_default() += count;
+    }
+    assert!(
+        statuses.keys().all(|status| [200, 503, 504].contains(status)),
+        "{statuses:?}"
+    );
+    let seen = scene.upstream.seen();
+    assert_eq!(Some(&seen.len()), statuses.get(&200));
+    assert!(seen.len() > SERVERS * ROUNDS / 2, "{statuses:?}");
+    for seen in seen {
+        let name = seen.target.trim_start_matches('/').to_owned();
+        assert_eq!(
+            (value(&seen, &name), seen.secret_headers().len()),
+            (Some(value_of(&name)), 1)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_vault_of_another_name_or_another_ca_is_told_nothing() {
+    let pki = Pki::new();
+    let others = Pki::new();
+    for (issuer, id) in [
+        (&pki, "spiffe://test/vault2"),
+        (&pki, pki::INJECTOR),
+        (&others, pki::VAULT),
+    ] {
+        let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
+            .serve_as(&pki, issuer, id)
+            .await;
+        let scene = scene(&pki, served.address, &[("s", &["A"])]).await;
+        scene.refuses("s", (503, "VAULT_UNAVAILABLE"), id).await;
+        assert!(!scene.is_ready().await && served.fake.asked().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_vault_that_does_not_know_the_injector_is_said_to_refuse_it() {
+    let pki = Pki::new();
+    let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
+        .serve(&pki)
+        .await;
+    let upstream = Upstream::start().await;
+    let stranger = pki.principal("spiffe://test/stranger");
+    let injector = Injector::start_with(pki.clone(), served.address, |settings| {
+        let server = format!(
+            "version: 1\nservers:\n- workspace: dev\n  name: s\n  url: {}\n  injections:\n  - secret: A\n",
+            upstream.url()
+        );
+        std::fs::write(settings.servers.as_ref().unwrap(), server).unwrap();
+        (settings.vault_cert, settings.vault_key) = (Some(stranger.cert), Some(stranger.key));
+    })
+    .await;
+    let scene = Scene { injector, upstream };
+    scene.refuses("s", (502, "VAULT_REFUSED"), "a stranger").await;
+    assert!(served.fake.asked().is_empty());
+}
+
+// ---- freshness ----
+
+#[tokio::test]
+async fn every_call_is_decrypted_anew() {
+    let pki = Pki::new();
+    let version = AtomicUsize::new(0);
+    let served = Fake::new(move |call| {
+        let value = format!("canary-{}", version.fetch_add(1, Ordering::SeqCst)).into_bytes();
+        Act::Answer(vec![with(&call, vec![DecryptedSecret { value, ..ok("A") }])])
+    })
+    .serve(&pki)
+    .await;
+    let scene = scene(&pki, served.address, &[("s", &["A"])]).await;
+    scene.injector.ready().await;
+    for number in 0..20 {
+        assert_eq!(scene.call("s").await.status(), StatusCode::OK);
+        assert_eq!(
+            value(&scene.upstream.last(), "A").unwrap(),
+            format!("canary-{number}").into_bytes()
+        );
+    }
+    // At once as well: as many decrypts as calls, and no value twice.
+    join_all((0..80).map(|_| scene.call("s"))).await;
+    let mut values: Vec<_> = scene
+        .upstream
+        .seen()
+        .iter()
+        .map(|seen| value(seen, "A").unwrap())
+        .collect();
+    values.sort();
+    values.dedup();
+    assert_eq!((values.len(), served.fake.asked().len()), (100, 100));
+    // And the vault knows what for.
+    for request in served.fake.asked() {
+        let DecryptRequest {
+            workspace,
+            workspace_uid,
+            server,
+            names,
+            check_only,
+        } = request;
+        let asked = (
+            workspace.as_str(),
+            workspace_uid.as_str(),
+            server.as_str(),
+            names,
+            check_only,
+        );
+        assert_eq!(asked, ("dev", DEV, "s", vec!["A".to_owned()], false));
+    }
+}

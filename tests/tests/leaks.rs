@@ -1,0 +1,681 @@
+//! No value shows anywhere but where it belongs (its own binary: the subscriber is the process's).
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use bytes::Bytes;
+use e2e::{
+    PATIENCE, Pair, Upstream, eventually,
+    pair::{get, server},
+    pki,
+    raw::RawUpstream,
+};
+use http::{Request, Response, request::Builder};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use proto::{
+    injector::v1::{
+        AuthType, ExplainInjectionRequest, ListServersRequest, Protocol, Server, UpdateServerRequest,
+        UpstreamTls, server_service_client::ServerServiceClient,
+    },
+    vault::v1::{
+        DecryptRequest, GetSecretMetadataRequest, ListSecretsRequest, PutSecretRequest,
+        decrypt_service_client::DecryptServiceClient, put_secret_request::Value,
+        secret_service_client::SecretServiceClient,
+    },
+};
+use tokio::{net::TcpListener, time::timeout};
+use tonic::{
+    Status,
+    metadata::{Binary, MetadataValue},
+    transport::Channel,
+};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, prelude::*};
+
+/// In every value of every secret. Letters and digits alone, so that no escaping changes it.
+const SECRET: &str = "cAnArYs3cr3t7Q";
+/// In what downstreams send and what must not be passed on, or is wrong.
+const SENT: &str = "cAnArYs3nt9Z";
+
+// ---- everything that is logged ----
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+/// The log of this process, through this filter, or through none.
+fn log(filter: Option<EnvFilter>) -> Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let log = LOG.get_or_init(|| {
+        let log = Log::default();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(log.clone());
+        tracing_subscriber::registry().with(filter).with(lines).init();
+        log
+    });
+    log.clone()
+}
+
+// ---- looking for a canary ----
+
+/// Every spelling in which something could have been printed.
+fn spellings(canary: &str) -> Vec<String> {
+    let mut spellings = vec![canary.to_lowercase()];
+    for skipped in 0..3 {
+        // What is before it shifts it by 0, 1 or 2 bytes; what is after it changes the last character.
+        let encoded = MetadataValue::<Binary>::from_bytes(&canary.as_bytes()[skipped..]);
+        let encoded = String::from_utf8(encoded.as_encoded_bytes().to_vec()).unwrap();
+        spellings.push(encoded[..encoded.len() - 2].to_lowercase());
+    }
+    let each = |form: fn(u8) -> String, between| canary.bytes().map(form).collect::<Vec<_>>().join(between);
+    spellings.push(each(|byte| format!("{byte:02x}"), ""));
+    spellings.push(each(|byte| format!("%{byte:02x}"), ""));
+    spellings.push(each(|byte| format!("\\u{byte:04x}"), ""));
+    spellings.push(each(|byte| format!("{byte}"), ", "));
+    spellings.push(each(|byte| format!("{byte}"), ","));
+    spellings
+}
+
+/// The lines with a canary, at most ten.
+fn leaks(text: &str) -> Vec<String> {
+    let spellings = [spellings(SECRET), spellings(SENT)].concat();
+    let leaking = text.lines().filter(|line| {
+        let line = line.to_lowercase();
+        spellings.iter().any(|spelling| line.contains(spelling.as_str()))
+    });
+    leaking
+        .take(10)
+        .map(|line| line.chars().take(600).collect())
+        .collect()
+}
+
+#[test]
+fn a_leak_would_be_found() {
+    let value = format!("x{SECRET}y");
+    let encoded = |value: &str| {
+        let encoded = MetadataValue::<Binary>::from_bytes(value.as_bytes());
+        String::from_utf8(encoded.as_encoded_bytes().to_vec()).unwrap()
+    };
+    let hex: String = value.bytes().map(|byte| format!("{byte:02X}")).collect();
+    for text in [
+        value.clone(),
+        encoded(&value),
+        encoded(&format!("xx{value}")),
+        encoded(&format!("xxx{value}y")),
+        format!("{:?}", value.as_bytes()),
+        format!("{:?}", Bytes::from(value.clone())),
+        serde_json::to_string(value.as_bytes()).unwrap(),
+        hex,
+    ] {
+        assert_eq!(leaks(&format!("fine\n{text}\nfine")).len(), 1, "{text}");
+    }
+    assert!(leaks("cAnArY").is_empty());
+}
+
+// ---- what is said ----
+
+/// What anyone was told, of which nothing may hold a canary.
+#[derive(Default)]
+struct Heard(Vec<String>);
+
+impl Heard {
+    fn answer(&mut self, response: &Response<Bytes>) -> u16 {
+        self.0
+            .push(format!("{:?} {:?}", response.status(), response.headers()));
+        self.0.push(String::from_utf8_lossy(response.body()).into_owned());
+        response.status().as_u16()
+    }
+
+    fn rpc<T: std::fmt::Debug>(&mut self, answer: Result<T, Status>) -> bool {
+        if let Err(status) = &answer {
+            self.0
+                .push(String::from_utf8_lossy(status.details()).into_owned());
+        }
+        self.0.push(format!("{answer:?}"));
+        answer.is_ok()
+    }
+}
+
+struct Scene {
+    pair: Pair,
+    upstream: Upstream,
+    heard: Heard,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let (pair, upstream) = (
+            Pair::start_with(|_| {}, |it| it.vault_timeout = "500ms".into()).await,
+            Upstream::start().await,
+        );
+        pair.vault.workspace("dev").await;
+        Self {
+            pair,
+            upstream,
+            heard: Heard::default(),
+        }
+    }
+
+    /// Sends, and remembers the answer; its status.
+    async fn send(&mut self, request: Builder, body: impl Into<Bytes>) -> u16 {
+        let response = timeout(PATIENCE, self.pair.injector.send(request, body))
+            .await
+            .unwrap();
+        self.heard.answer(&response)
+    }
+
+    async fn json(&mut self, path: &str, body: impl Into<Bytes>) -> u16 {
+        self.send(
+            Request::post(path).header("content-type", "application/json"),
+            body,
+        )
+        .await
+    }
+
+    /// Over HTTP/2, so that what is logged of its frames and header compression is seen as well.
+    async fn http2(&mut self, request: Builder, body: impl Into<Bytes>) -> u16 {
+        let mut request = request.body(Full::new(body.into())).unwrap();
+        *request.uri_mut() = self.pair.injector.url(request.uri().path()).parse().unwrap();
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .build_http::<Full<Bytes>>();
+        let (parts, body) = timeout(PATIENCE, client.request(request))
+            .await
+            .unwrap()
+            .unwrap()
+            .into_parts();
+        let body = body.collect().await.unwrap();
+        self.heard.0.push(format!("{:?}", body.trailers()));
+        self.heard.answer(&Response::from_parts(parts, body.to_bytes()))
+    }
+
+    async fn grpc(&mut self, server: &str) -> u16 {
+        let request = Request::post("/x.Y/Z")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("x-aerostack-workspace", "dev")
+            .header("x-aerostack-server", server);
+        self.http2(request, &b"\0\0\0\0\0"[..]).await
+    }
+
+    async fn put(&mut self, workspace: &str, name: &str, value: impl AsRef<[u8]>, origins: &[&str]) -> bool {
+        let client = self.pair.vault.secrets();
+        self.put_as(client, workspace, name, value, origins).await
+    }
+
+    async fn put_as(
+        &mut self,
+        mut client: SecretServiceClient<Channel>,
+        workspace: &str,
+        name: &str,
+        value: impl AsRef<[u8]>,
+        origins: &[&str],
+    ) -> bool {
+        let value = value.as_ref();
+        let value = match str::from_utf8(value) {
+            Ok(text) => Value::Text(text.to_owned()),
+            Err(_) => Value::Data(value.to_vec()),
+        };
+        let request = PutSecretRequest {
+            workspace: workspace.into(),
+            name: name.into(),
+            value: Some(value),
+            upstream_origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
+        };
+        self.heard.0.push(format!("{request:?}"));
+        let answer = client.put_secret(request).await;
+        self.heard.rpc(answer)
+    }
+
+    async fn add(&mut self, server: Server) {
+        let answer = self.pair.injector.try_add(server).await;
+        assert!(self.heard.rpc(answer));
+    }
+}
+
+/// Values of every kind, and puts that are refused.
+async fn puts(scene: &mut Scene) {
+    let header = format!("{SECRET}-\"\\/%+=&?#");
+    let text = format!("{SECRET}\"\\\u{e9}\u{1f511}\u{7}\r\nX-Injected: {SECRET}");
+    let data = [SECRET.as_bytes(), b"\xff\0\xc0\x80", SECRET.as_bytes()].concat();
+    for (name, value) in [
+        ("HEADER", header.as_bytes()),
+        ("TEXT", text.as_bytes()),
+        ("DATA_BIN", &data),
+    ] {
+        assert!(scene.put("dev", name, value, &[]).await);
+        assert!(scene.put("dev", name, value, &[]).await);
+    }
+    let longest = SECRET.repeat(9000 / SECRET.len() + 1);
+    assert!(scene.put("dev", "LONG", &longest, &[]).await);
+    assert!(
+        scene
+            .put("dev", "BOUND", &header, &["https://elsewhere.example"])
+            .await
+    );
+
+    let too_large = SECRET.repeat(64 * 1024 / SECRET.len() + 1);
+    for (workspace, name, value, origins) in [
+        ("dev", "", header.as_str(), &[][..]),
+        ("dev", "***", &header, &[]),
+        ("absent", "HEADER", &header, &[]),
+        ("NOT A NAME", "HEADER", &header, &[]),
+        ("dev", "HEADER", &too_large, &[]),
+        ("dev", "HEADER", &header, &["nowhere"]),
+    ] {
+        assert!(
+            !scene.put(workspace, name, value, origins).await,
+            "{workspace} {name}"
+        );
+    }
+    for principal in [pki::INJECTOR, "spiffe://test/stranger"] {
+        let client = SecretServiceClient::new(scene.pair.vault.channel(principal));
+        assert!(!scene.put_as(client, "dev", "HEADER", &header, &[]).await);
+    }
+    // More than a message may have.
+    assert!(!scene.put("dev", "HEADER", SECRET.repeat(1 << 20), &[]).await);
+}
+
+/// Everything that is told of secrets, and to whom it is not told.
+async fn reads(scene: &mut Scene) {
+    let mut secrets = scene.pair.vault.secrets();
+    let listed = secrets
+        .list_secrets(ListSecretsRequest {
+            workspace: "dev".into(),
+            ..Default::default()
+        })
+        .await;
+    assert!(scene.heard.rpc(listed));
+    let one = GetSecretMetadataRequest {
+        workspace: "dev".into(),
+        name: "HEADER".into(),
+    };
+    let one = secrets.get_secret_metadata(one).await;
+    assert!(scene.heard.rpc(one));
+    let request = DecryptRequest {
+        workspace: "dev".into(),
+        names: ["HEADER", "TEXT", "DATA_BIN", "ABSENT"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..Default::default()
+    };
+    // Its `Debug` is redacted, so even the answer that holds the values may be printed.
+    let answer = scene.pair.vault.decrypts().decrypt(request.clone()).await;
+    assert!(
+        answer.as_ref().unwrap().get_ref().secrets[0]
+            .value
+            .starts_with(SECRET.as_bytes())
+    );
+    assert!(scene.heard.rpc(answer));
+    let mut denied = DecryptServiceClient::new(scene.pair.vault.channel(pki::ADMIN));
+    let answer = denied.decrypt(request).await;
+    assert!(!scene.heard.rpc(answer));
+}
+
+async fn servers(scene: &mut Scene) {
+    let url = scene.upstream.url();
+    let of = |name: &str, auth_type: AuthType, secrets: &[&str]| Server {
+        auth_type: auth_type.into(),
+        ..server("dev", name, &url, secrets)
+    };
+    let http2 = |server: Server| Server {
+        protocol: Protocol::Http2.into(),
+        ..server
+    };
+    use AuthType::{Bearer, SecretHeaders, Skill};
+    for server in [
+        of("headers", SecretHeaders, &["HEADER"]),
+        http2(of("headers2", SecretHeaders, &["HEADER"])),
+        of("bearer", Bearer, &["HEADER"]),
+        http2(of("bearer2", Bearer, &["HEADER"])),
+        of("skill", Skill, &["HEADER", "TEXT", "LONG"]),
+        http2(of("skill2", Skill, &["HEADER", "TEXT", "LONG"])),
+        of("grpc", SecretHeaders, &["HEADER", "DATA_BIN"]),
+        of("illegal", SecretHeaders, &["HEADER", "TEXT"]),
+        of("illegal-bearer", Bearer, &["DATA_BIN"]),
+        of("illegal-skill", Skill, &["HEADER", "DATA_BIN"]),
+        of("long", SecretHeaders, &["LONG"]),
+        Server {
+            required_secrets: vec!["ABSENT".into()],
+            ..of("required", SecretHeaders, &["HEADER", "ABSENT"])
+        },
+    ] {
+        scene.add(server).await;
+    }
+    // Bound elsewhere: refused as it is stored, and when it was bound only afterwards, at each call.
+    let answer = scene
+        .pair
+        .injector
+        .try_add(of("bound", SecretHeaders, &["BOUND"]))
+        .await;
+    assert!(!scene.heard.rpc(answer));
+    scene
+        .pair
+        .vault
+        .put("dev", "LATER", format!("{SECRET}-later"))
+        .await;
+    scene.add(of("later", SecretHeaders, &["LATER"])).await;
+    assert!(
+        scene
+            .put(
+                "dev",
+                "LATER",
+                format!("{SECRET}-later"),
+                &["https://elsewhere.example"]
+            )
+            .await
+    );
+    // A value where none belongs.
+    for wrong in [
+        server(
+            "dev",
+            "wrong",
+            &format!("https://user:{SENT}@example.com"),
+            &["HEADER"],
+        ),
+        server(
+            "dev",
+            "wrong",
+            &format!("https://example.com/?token={SENT}"),
+            &["HEADER"],
+        ),
+        server("dev", "wrong", SENT, &["HEADER"]),
+        server(SENT, "wrong", &url, &["HEADER"]),
+        server("dev", SENT, &url, &["HEADER"]),
+        Server {
+            tls: Some(UpstreamTls {
+                ca_pem: SENT.into(),
+                ..Default::default()
+            }),
+            ..server("dev", "wrong", "https://example.com", &["HEADER"])
+        },
+    ] {
+        let answer = scene.pair.injector.try_add(wrong).await;
+        assert!(!scene.heard.rpc(answer));
+    }
+}
+
+/// Calls that reach the upstream with their secrets.
+async fn successes(scene: &mut Scene) {
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
+    for _ in 0..3 {
+        for server in ["headers", "headers2", "bearer", "bearer2"] {
+            let request = || {
+                Request::post(format!("/dev/{server}/"))
+                    .header("authorization", format!("Bearer {SENT}"))
+                    .header("x-mcp-secret-header", SENT)
+                    .header("x_mcp.secret-other", SENT)
+                    .header("proxy-authorization", SENT)
+                    .header("cookie", format!("session={SENT}"))
+            };
+            assert_eq!(
+                scene.send(request(), format!("{{\"a\":\"{SENT}\"}}")).await,
+                200,
+                "{server}"
+            );
+            assert_eq!(scene.http2(request(), SENT).await, 200, "{server}");
+        }
+        for server in ["skill", "skill2"] {
+            let path = format!("/dev/{server}/");
+            assert_eq!(
+                scene.json(&path, format!("{{\"secrets\":\"{SENT}\"}}")).await,
+                200
+            );
+            assert!(String::from_utf8_lossy(&scene.upstream.last().body).contains(SECRET));
+            assert_eq!(scene.json(&path, large.clone()).await, 200);
+            let request = Request::post(&path).header("content-type", "application/json");
+            assert_eq!(scene.http2(request, large.clone()).await, 200);
+            assert!(scene.upstream.last().body.ends_with(b"}}"));
+        }
+        assert_eq!(scene.grpc("grpc").await, 200);
+        assert!(
+            scene
+                .upstream
+                .last()
+                .header("x-mcp-secret-header")
+                .unwrap()
+                .starts_with(SECRET)
+        );
+    }
+}
+
+/// Calls that are refused, or that fail after the secrets were put in.
+async fn failures(scene: &mut Scene) {
+    for (server, status) in [
+        ("illegal", 502),
+        ("illegal-bearer", 502),
+        ("illegal-skill", 502),
+        ("long", 502),
+        ("required", 502),
+        ("later", 502),
+    ] {
+        let path = format!("/dev/{server}/");
+        assert_eq!(scene.json(&path, "{}").await, status, "{server}");
+        let request = Request::post(&path).header("content-type", "application/json");
+        assert_eq!(scene.http2(request, "{}").await, status, "{server}");
+        assert_eq!(scene.grpc(server).await, 200, "{server}");
+    }
+    let large_and_wrong = format!("{{\"a\":\"{}{SENT}\"]", "x".repeat(2 << 20));
+    for body in [
+        format!("{{\"a\":{SENT}}}"),
+        format!("[\"{SENT}\"]"),
+        format!("{{}}{SENT}"),
+        large_and_wrong,
+    ] {
+        assert_eq!(scene.json("/dev/skill/", body.clone()).await, 400);
+        assert_eq!(scene.json("/dev/skill2/", body).await, 400);
+    }
+    assert_eq!(
+        scene
+            .send(Request::post("/dev/skill/").header("content-type", SENT), SENT)
+            .await,
+        415
+    );
+    for (path, status) in [
+        (format!("/dev/{SENT}/"), 404),
+        (format!("/{SENT}/{SENT}/"), 404),
+        (format!("/dev/headers/../{SENT}"), 400),
+        (format!("/dev/%41/{SENT}"), 400),
+    ] {
+        assert_eq!(scene.send(Request::get(path), "").await, status);
+    }
+    for (name, status) in [
+        ("x-aerostack-server", 400),
+        ("origin", 403),
+        ("host", 421),
+        ("expect", 417),
+    ] {
+        let value = if name == "host" {
+            format!("{SENT}.example")
+        } else {
+            SENT.to_owned()
+        };
+        assert_eq!(
+            scene
+                .send(Request::get("/dev/headers/").header(name, value), "")
+                .await,
+            status,
+            "{name}"
+        );
+    }
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let nonsense = RawUpstream::start(b"nonsense\r\n\r\n").await;
+    let silent_end = closing().await;
+    for (name, url) in [
+        ("nobody", format!("http://{nobody}")),
+        ("plain", format!("https://{}", scene.upstream.address)),
+        ("nonsense", format!("http://{}", nonsense.address)),
+        ("ends", format!("http://{silent_end}")),
+    ] {
+        for (kind, auth_type) in [
+            ("h", AuthType::SecretHeaders),
+            ("b", AuthType::Bearer),
+            ("s", AuthType::Skill),
+        ] {
+            for (version, protocol) in [("1", Protocol::Http1), ("2", Protocol::Http2)] {
+                let ca_pem = if name == "plain" {
+                    scene.pair.vault.pki.ca_pem()
+                } else {
+                    String::new()
+                };
+                let tls = (name == "plain").then(|| UpstreamTls {
+                    ca_pem,
+                    ..Default::default()
+                });
+                let (auth_type, protocol) = (auth_type.into(), protocol.into());
+                let named = format!("{name}-{kind}{version}");
+                scene
+                    .add(Server {
+                        auth_type,
+                        protocol,
+                        tls,
+                        ..server("dev", &named, &url, &["HEADER"])
+                    })
+                    .await;
+                assert_eq!(
+                    scene.json(&format!("/dev/{named}/?q={SENT}"), "{}").await,
+                    502,
+                    "{named}"
+                );
+                assert_eq!(scene.grpc(&named).await, 200, "{named}");
+            }
+        }
+    }
+}
+
+/// Reads a little and closes.
+async fn closing() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.readable().await.unwrap();
+            drop(stream.try_read(&mut [0; 64]));
+        }
+    });
+    address
+}
+
+/// Everything else that is told.
+async fn the_rest(scene: &mut Scene) {
+    for metrics in [scene.pair.vault.metrics, scene.pair.injector.metrics] {
+        for path in ["metrics", "readyz", "livez", SENT] {
+            let response = get(&format!("http://{metrics}/{path}")).await;
+            scene.heard.answer(&response);
+        }
+    }
+    let mut client = ServerServiceClient::new(scene.pair.injector.channel(pki::ADMIN));
+    let listed = client
+        .list_servers(ListServersRequest {
+            page_size: 1000,
+            ..Default::default()
+        })
+        .await;
+    let all = listed.as_ref().unwrap().get_ref().servers.clone();
+    assert!(scene.heard.rpc(listed));
+    for server in all {
+        let request = ExplainInjectionRequest {
+            workspace: "dev".into(),
+            name: server.name.clone(),
+        };
+        let explained = client.explain_injection(request).await;
+        assert!(scene.heard.rpc(explained));
+    }
+    let update = UpdateServerRequest {
+        server: Some(server("dev", "headers", SENT, &[])),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["url".into()],
+        }),
+    };
+    let updated = client.update_server(update).await;
+    assert!(!scene.heard.rpc(updated));
+}
+
+#[tokio::test]
+async fn no_value_shows_in_any_log_metric_or_answer() {
+    let log = log(None);
+    let mut scene = Scene::start().await;
+    puts(&mut scene).await;
+    reads(&mut scene).await;
+    servers(&mut scene).await;
+    successes(&mut scene).await;
+    failures(&mut scene).await;
+    the_rest(&mut scene).await;
+
+    // A secret in the file of servers, where none belongs.
+    let file = format!("version: 1\nservers:\n- workspace: dev\n  name: x\n  token: {SENT}\n  url: {SENT}\n");
+    std::fs::write(scene.pair.injector.servers_file(), file).unwrap();
+    eventually("the file is refused", async || {
+        log.text().contains("servers file")
+    })
+    .await;
+
+    // And without a vault.
+    let Scene {
+        pair,
+        upstream,
+        mut heard,
+    } = scene;
+    let Pair { vault, injector } = pair;
+    vault.stop().await;
+    for path in ["/dev/headers/", "/dev/skill/"] {
+        assert_eq!(heard.answer(&injector.get(path).await), 503, "{path}");
+    }
+    injector.stop().await;
+
+    // It did happen, and it was logged by everyone.
+    let text = log.text();
+    for source in [
+        "h2::",
+        "hyper_util::",
+        "rustls::",
+        "injector_service",
+        "vault_service",
+        "TRACE",
+        "call refused",
+    ] {
+        assert!(text.contains(source), "nothing of {source} was logged");
+    }
+    assert!(
+        upstream
+            .seen()
+            .iter()
+            .any(|seen| format!("{:?}", seen.headers).contains(SENT))
+    );
+    assert_eq!(leaks(&heard.0.join("\n")), Vec::<String>::new(), "in an answer");
+    assert_eq!(leaks(&text), Vec::<String>::new(), "in a log");
+}

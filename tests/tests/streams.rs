@@ -1,0 +1,1131 @@
+//! What streams passes through as it comes, ends as it ends, and is never sent twice.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use e2e::{PATIENCE, Pair, eventually, pair::server, pki};
+use futures_util::{StreamExt as _, stream};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use proto::{
+    injector::v1::{AuthType, Protocol, Server as Described, UpstreamTls},
+    serve::tls::{self, Identity},
+    vault::v1::{
+        CreateWorkspaceRequest, CreateWorkspaceResponse, DecryptAnswer, DecryptRequest, DecryptResponse,
+        DecryptStreamRequest, DecryptStreamResponse, DeleteWorkspaceRequest, DeleteWorkspaceResponse,
+        GetWorkspaceRequest, GetWorkspaceResponse, ListWorkspacesRequest, ListWorkspacesResponse,
+        UpdateWorkspaceRequest, UpdateWorkspaceResponse, Workspace,
+        decrypt_service_client::DecryptServiceClient,
+        decrypt_service_server::{DecryptService, DecryptServiceServer},
+        workspace_service_client::WorkspaceServiceClient,
+        workspace_service_server::{WorkspaceService, WorkspaceServiceServer},
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Request as Call, Response as Answer, Status, Streaming,
+    metadata::{MetadataMap, MetadataValue},
+    service::{InterceptorLayer, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+use tonic_health::{
+    ServingStatus,
+    pb::{HealthCheckRequest, health_client::HealthClient},
+    server::HealthReporter,
+};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+const VALUE: &str = "canary-41b0";
+/// Not text, and not even legal in a header.
+const BINARY: &[u8] = b"\x00canary\xff\r\n";
+/// The largest message of the tests, and a little more.
+const LARGEST: usize = 17 << 20;
+
+// ---- gRPC ----
+
+/// An upstream that speaks gRPC: health, reflection, and two services of its own.
+struct Grpc {
+    address: SocketAddr,
+    health: HealthReporter,
+    seen: Arc<Mutex<Vec<MetadataMap>>>,
+}
+
+/// Its own services; the messages are the vault's, but what they do is not.
+struct Echo;
+
+#[tonic::async_trait]
+impl WorkspaceService for Echo {
+    /// Answers with the name, between metadata; or fails with everything that a status can have.
+    async fn get_workspace(
+        &self,
+        request: Call<GetWorkspaceRequest>,
+    ) -> Result<Answer<GetWorkspaceResponse>, Status> {
+        let GetWorkspaceRequest { name } = request.into_inner();
+        if name == "fail" {
+            return Err(failure());
+        }
+        let workspace = Some(Workspace {
+            name,
+            ..Default::default()
+        });
+        let mut answer = Answer::new(GetWorkspaceResponse { workspace });
+        mark(answer.metadata_mut());
+        Ok(answer)
+    }
+
+    async fn create_workspace(
+        &self,
+        _: Call<CreateWorkspaceRequest>,
+    ) -> Result<Answer<CreateWorkspaceResponse>, Status> {
+        pending().await
+    }
+
+    async fn list_workspaces(
+        &self,
+        _: Call<ListWorkspacesRequest>,
+    ) -> Result<Answer<ListWorkspacesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn update_workspace(
+        &self,
+        _: Call<UpdateWorkspaceRequest>,
+    ) -> Result<Answer<UpdateWorkspaceResponse>, Status> {
+        Err(Status::unimplemented("näh, 100 %\n"))
+    }
+
+    async fn delete_workspace(
+        &self,
+        _: Call<DeleteWorkspaceRequest>,
+    ) -> Result<Answer<DeleteWorkspaceResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[tonic::async_trait]
+impl DecryptService for Echo {
+    async fn decrypt(&self, _: Call<DecryptRequest>) -> Result<Answer<DecryptResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    type DecryptStreamStream = ReceiverStream<Result<DecryptStreamResponse, Status>>;
+
+    /// Answers each message with its ids, and the call with a failure after the last of them.
+    async fn decrypt_stream(
+        &self,
+        request: Call<Streaming<DecryptStreamRequest>>,
+    ) -> Result<Answer<Self::DecryptStreamStream>, Status> {
+        let (answers, stream) = mpsc::channel(1);
+        let mut messages = request.into_inner();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = messages.message().await {
+                let ids = message.calls.into_iter().map(|call| DecryptAnswer {
+                    id: call.id,
+                    outcome: None,
+                });
+                drop(
+                    answers
+                        .send(Ok(DecryptStreamResponse {
+                            answers: ids.collect(),
+                        }))
+                        .await,
+                );
+            }
+            drop(answers.send(Err(failure())).await);
+        });
+        let mut answer = Answer::new(ReceiverStream::new(stream));
+        mark(answer.metadata_mut());
+        Ok(answer)
+    }
+}
+
+fn mark(metadata: &mut MetadataMap) {
+    metadata.insert("x-text", "a b".parse().unwrap());
+    metadata.append("x-twice", "1".parse().unwrap());
+    metadata.append("x-twice", "2".parse().unwrap());
+    metadata.insert_bin("x-raw-bin", MetadataValue::from_bytes(b"\0\xff"));
+}
+
+fn failure() -> Status {
+    let details =
+        ErrorDetails::with_error_info("THEIRS", "upstream.example", [("k".to_owned(), "v".to_owned())]);
+    let mut metadata = MetadataMap::new();
+    mark(&mut metadata);
+    Status::with_error_details_and_metadata(Code::ResourceExhausted, "too much, 100 % é\n", details, metadata)
+}
+
+impl Grpc {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("known", ServingStatus::Serving).await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .unwrap();
+        let seen: Arc<Mutex<Vec<MetadataMap>>> = Arc::default();
+        let recording = seen.clone();
+        let record = move |call: Call<()>| {
+            recording.lock().unwrap().push(call.metadata().clone());
+            Ok(call)
+        };
+        let services = tonic::transport::Server::builder()
+            .layer(InterceptorLayer::new(record))
+            .add_service(health_service)
+            .add_service(reflection)
+            .add_service(WorkspaceServiceServer::new(Echo).max_decoding_message_size(LARGEST))
+            .add_service(DecryptServiceServer::new(Echo));
+        tokio::spawn(services.serve_with_incoming(TcpListenerStream::new(listener)));
+        Self {
+            address,
+            health,
+            seen,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn last(&self) -> MetadataMap {
+        self.seen
+            .lock()
+            .unwrap()
+            .last()
+            .expect("the upstream received nothing")
+            .clone()
+    }
+}
+
+/// A pair whose workspace `dev` has `TOKEN` and `KEY_BIN`, and a server `grpc` that gets both.
+async fn grpc_pair(upstream: &Grpc) -> Pair {
+    let pair = Pair::start_with(|_| {}, |settings| settings.vault_timeout = "1s".to_owned()).await;
+    pair.vault.workspace("dev").await;
+    pair.vault.put("dev", "TOKEN", VALUE).await;
+    pair.vault.put("dev", "KEY_BIN", BINARY).await;
+    pair.injector
+        .add(server("dev", "grpc", &upstream.url(), &["TOKEN", "KEY_BIN"]))
+        .await;
+    pair
+}
+
+async fn h2c(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap()
+}
+
+type To = InterceptedService<Channel, Box<dyn FnMut(Call<()>) -> Result<Call<()>, Status> + Send>>;
+
+/// A channel whose calls name a server.
+fn to(channel: &Channel, server: &'static str) -> To {
+    let name = move |mut call: Call<()>| {
+        let metadata = call.metadata_mut();
+        metadata.insert("x-aerostack-workspace", MetadataValue::from_static("dev"));
+        metadata.insert("x-aerostack-server", MetadataValue::from_static(server));
+        metadata.insert("x-mine", MetadataValue::from_static("kept"));
+        metadata.insert_bin("x-mine-bin", MetadataValue::from_bytes(b"\0\x01\xff"));
+        metadata.insert("x-mcp-secret-token", MetadataValue::from_static("theirs"));
+        metadata.insert_bin("x-mcp-secret-other-bin", MetadataValue::from_bytes(b"theirs"));
+        Ok(call)
+    };
+    InterceptedService::new(channel.clone(), Box::new(name))
+}
+
+fn told<T>(answer: Result<Answer<T>, Status>) -> (String, Option<T>) {
+    match answer {
+        Ok(answer) => {
+            let (metadata, message, _) = answer.into_parts();
+            (format!("{:?}", comparable(metadata)), Some(message))
+        }
+        Err(status) => (failed(&status), None),
+    }
+}
+
+fn failed(status: &Status) -> String {
+    let metadata = comparable(status.metadata().clone());
+    format!(
+        "{:?} {:?} {:?} {metadata:?}",
+        status.code(),
+        status.message(),
+        status.get_error_details()
+    )
+}
+
+fn debug<T: std::fmt::Debug>((head, message): (String, Option<T>)) -> (String, Option<String>) {
+    (head, message.map(|message| format!("{message:?}")))
+}
+
+fn comparable(mut metadata: MetadataMap) -> Vec<String> {
+    metadata.remove("date");
+    let mut lines: Vec<_> = metadata
+        .into_headers()
+        .iter()
+        .map(|(name, value)| format!("{name}: {value:?}"))
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// Everything that a client hears in some calls of each kind.
+async fn conversation(channel: &Channel, health: &HealthReporter) -> Vec<String> {
+    let mut heard = Vec::new();
+    let mut hear = |what: (String, Option<String>)| heard.push(format!("{what:?}"));
+
+    let mut checks = HealthClient::new(to(channel, "grpc"));
+    for service in ["known", "unknown"] {
+        hear(debug(told(
+            checks
+                .check(HealthCheckRequest {
+                    service: service.into(),
+                })
+                .await,
+        )));
+    }
+
+    let (head, updates) = told(
+        checks
+            .watch(HealthCheckRequest {
+                service: "known".into(),
+            })
+            .await,
+    );
+    let mut updates = updates.unwrap();
+    hear((head, Some(format!("{:?}", updates.message().await))));
+    for status in [ServingStatus::NotServing, ServingStatus::Serving] {
+        health.set_service_status("known", status).await;
+        hear((String::new(), Some(format!("{:?}", updates.message().await))));
+    }
+
+    let (questions, stream) = mpsc::channel(1);
+    let mut reflection = ServerReflectionClient::new(to(channel, "grpc"));
+    let ask = |message| ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(message),
+    };
+    questions
+        .send(ask(MessageRequest::ListServices(String::new())))
+        .await
+        .unwrap();
+    let (head, answers) = told(
+        reflection
+            .server_reflection_info(ReceiverStream::new(stream))
+            .await,
+    );
+    let mut answers = answers.unwrap();
+    hear((head, Some(format!("{:?}", answers.message().await))));
+    for symbol in ["grpc.health.v1.Health", "grpc.health.v1.Health.Check"] {
+        questions
+            .send(ask(MessageRequest::FileContainingSymbol(symbol.into())))
+            .await
+            .unwrap();
+        hear((String::new(), Some(format!("{:?}", answers.message().await))));
+    }
+    drop(questions);
+    hear((String::new(), Some(format!("{:?}", answers.message().await))));
+
+    let mut echo = WorkspaceServiceClient::new(to(channel, "grpc")).max_decoding_message_size(LARGEST);
+    let long = "x".repeat(16 << 20);
+    for name in ["name", "", "fail"] {
+        hear(debug(told(
+            echo.get_workspace(GetWorkspaceRequest { name: name.into() })
+                .await,
+        )));
+    }
+    let (head, answer) = told(
+        echo.get_workspace(GetWorkspaceRequest { name: long.clone() })
+            .await,
+    );
+    hear((
+        head,
+        Some((answer.unwrap().workspace.unwrap().name == long).to_string()),
+    ));
+    hear(debug(told(
+        echo.update_workspace(UpdateWorkspaceRequest::default()).await,
+    )));
+
+    let ids = 0..3_000;
+    let calls = ids.clone().map(|id| DecryptStreamRequest {
+        calls: vec![proto::vault::v1::DecryptCall { id, request: None }],
+    });
+    let mut echo = DecryptServiceClient::new(to(channel, "grpc"));
+    let (head, answers) = told(echo.decrypt_stream(stream::iter(calls)).await);
+    let mut answers = answers.unwrap();
+    hear((head, None));
+    for id in ids {
+        assert_eq!(answers.message().await.unwrap().unwrap().answers[0].id, id);
+    }
+    hear((failed(&answers.message().await.unwrap_err()), None));
+    hear((
+        format!(
+            "{:?}",
+            answers.trailers().await.map(|trailers| trailers.map(comparable))
+        ),
+        None,
+    ));
+    heard
+}
+
+#[tokio::test]
+async fn grpc_is_the_same_with_and_without_the_injector() {
+    let upstream = Grpc::start().await;
+    let pair = grpc_pair(&upstream).await;
+    let direct = conversation(&h2c(upstream.address).await, &upstream.health).await;
+    let calls = upstream.seen.lock().unwrap().len();
+    let through = conversation(&h2c(pair.injector.data_plane).await, &upstream.health).await;
+    assert_eq!(direct, through);
+    let all = upstream.seen.lock().unwrap();
+    assert_eq!(all.len(), 2 * calls);
+    for seen in all.iter().skip(calls) {
+        assert_eq!(seen.get("x-mcp-secret-token").unwrap(), VALUE);
+        assert_eq!(seen.get_all("x-mcp-secret-token").iter().count(), 1);
+        // Binary metadata arrives as the bytes that the secret has.
+        assert_eq!(
+            seen.get_bin("x-mcp-secret-key-bin").unwrap().to_bytes().unwrap(),
+            BINARY
+        );
+        assert_eq!(
+            seen.get_bin("x-mine-bin").unwrap().to_bytes().unwrap(),
+            &b"\0\x01\xff"[..]
+        );
+        assert_eq!(seen.get("x-mine").unwrap(), "kept");
+        assert_eq!(seen.get("te").unwrap(), "trailers");
+        assert!(seen.get_bin("x-mcp-secret-other-bin").is_none());
+        assert!(!format!("{seen:?}").contains("aerostack"), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_bearer_is_metadata_too() {
+    let upstream = Grpc::start().await;
+    let pair = grpc_pair(&upstream).await;
+    let bearer = Described {
+        auth_type: AuthType::Bearer.into(),
+        ..server("dev", "bearer", &upstream.url(), &["TOKEN"])
+    };
+    pair.injector.add(bearer).await;
+    let mut checks = HealthClient::new(to(&h2c(pair.injector.data_plane).await, "bearer"));
+    let mut call = Call::new(HealthCheckRequest::default());
+    call.metadata_mut()
+        .insert("authorization", "Bearer theirs".parse().unwrap());
+    checks.check(call).await.unwrap();
+    assert_eq!(
+        upstream
+            .last()
+            .get_all("authorization")
+            .iter()
+            .collect::<Vec<_>>(),
+        [&format!("Bearer {VALUE}")]
+    );
+}
+
+#[tokio::test]
+async fn refusals_of_a_grpc_call_are_trailers_only() {
+    let upstream = Grpc::start().await;
+    let pair = grpc_pair(&upstream).await;
+    let url = upstream.url();
+    let skill = Described {
+        auth_type: AuthType::Skill.into(),
+        ..server("dev", "skill", &url, &["TOKEN"])
+    };
+    pair.injector.add(skill).await;
+    let required = ["ABSENT".to_owned()].to_vec();
+    let required = Described {
+        required_secrets: required,
+        ..server("dev", "required", &url, &["ABSENT"])
+    };
+    pair.injector.add(required).await;
+    pair.vault.put("dev", "NOT_TEXT", BINARY).await;
+    pair.injector
+        .add(server("dev", "binary", &url, &["NOT_TEXT"]))
+        .await;
+    // A port that nobody listens on.
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    pair.injector
+        .add(server("dev", "closed", &format!("http://{closed}"), &["TOKEN"]))
+        .await;
+    let channel = h2c(pair.injector.data_plane).await;
+    for (server, code, reason) in [
+        ("unknown", Code::NotFound, "SERVER_NOT_FOUND"),
+        ("skill", Code::InvalidArgument, "BODY_TYPE_UNSUPPORTED"),
+        ("required", Code::FailedPrecondition, "SECRET_REQUIRED_MISSING"),
+        ("binary", Code::FailedPrecondition, "SECRET_VALUE_NOT_PLACEABLE"),
+        ("closed", Code::Unavailable, "UPSTREAM_UNREACHABLE"),
+    ] {
+        let status = HealthClient::new(to(&channel, server))
+            .check(HealthCheckRequest::default())
+            .await
+            .unwrap_err();
+        is(&status, code, reason);
+        let raw = raw_grpc(
+            &pair,
+            &[("x-aerostack-workspace", "dev"), ("x-aerostack-server", server)],
+        )
+        .await;
+        trailers_only(raw, code).await;
+    }
+    pair.vault.stop().await;
+    let status = HealthClient::new(to(&channel, "grpc"))
+        .check(HealthCheckRequest::default())
+        .await
+        .unwrap_err();
+    is(&status, Code::Unavailable, "VAULT_UNAVAILABLE");
+    let raw = Request::post(format!(
+        "http://{}/grpc.health.v1.Health/Check",
+        pair.injector.data_plane
+    ))
+    .header("content-type", "application/grpc")
+    .header("te", "trailers")
+    .header("x-aerostack-workspace", "dev")
+    .header("x-aerostack-server", "grpc")
+    .body(fixed("\0\0\0\0\0"))
+    .unwrap();
+    trailers_only(client(true).request(raw).await.unwrap(), Code::Unavailable).await;
+    assert!(upstream.seen.lock().unwrap().is_empty());
+}
+
+fn is(status: &Status, code: Code, reason: &str) {
+    assert_eq!(status.code(), code, "{status:?}");
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(
+        (info.reason.as_str(), info.domain.as_str()),
+        (reason, "aerostack")
+    );
+    assert!(!format!("{status:?}").contains("canary"), "{status:?}");
+}
+
+async fn trailers_only(response: Response<Incoming>, code: Code) {
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], "application/grpc");
+    assert_eq!(response.headers()["grpc-status"], (code as i32).to_string());
+    let rest = response.into_body().collect().await.unwrap();
+    assert!(rest.trailers().is_none() && rest.to_bytes().is_empty());
+}
+
+/// A Check with an empty message, by no gRPC library.
+async fn raw_grpc(pair: &Pair, headers: &[(&str, &str)]) -> Response<Incoming> {
+    let request = Request::post(pair.injector.url("/grpc.health.v1.Health/Check"))
+        .header("content-type", "application/grpc+proto")
+        .header("te", "trailers");
+    let request = headers
+        .iter()
+        .fold(request, |request, (name, value)| request.header(*name, *value));
+    timeout(
+        PATIENCE,
+        client(true).request(request.body(fixed("\0\0\0\0\0")).unwrap()),
+    )
+    .await
+    .unwrap()
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_grpc_deadline_is_passed_on_without_the_time_that_was_spent() {
+    let upstream = Grpc::start().await;
+    let pair = grpc_pair(&upstream).await;
+    for (given, most) in [
+        ("5S", 5.0),
+        ("7000m", 7.0),
+        ("00000002M", 120.0),
+        ("99999999u", 99.999_999),
+        ("1H", 3600.0),
+    ] {
+        let named = [
+            ("x-aerostack-workspace", "dev"),
+            ("x-aerostack-server", "grpc"),
+            ("grpc-timeout", given),
+        ];
+        assert_eq!(raw_grpc(&pair, &named).await.status(), StatusCode::OK);
+        let seen = upstream.last();
+        let passed = seconds(seen.get("grpc-timeout").unwrap().to_str().unwrap());
+        assert!(passed < most && passed > most - 5.0, "{given} became {passed} s");
+    }
+    let named = [("x-aerostack-workspace", "dev"), ("x-aerostack-server", "grpc")];
+    assert_eq!(raw_grpc(&pair, &named).await.status(), StatusCode::OK);
+    assert!(upstream.last().get("grpc-timeout").is_none());
+}
+
+fn seconds(text: &str) -> f64 {
+    let (digits, unit) = text.split_at(text.len() - 1);
+    assert!(digits.len() <= 8);
+    let unit = match unit {
+        "H" => 3600.0,
+        "M" => 60.0,
+        "S" => 1.0,
+        "m" => 1e-3,
+        "u" => 1e-6,
+        "n" => 1e-9,
+        _ => panic!("{text} is no timeout"),
+    };
+    digits.parse::<f64>().unwrap() * unit
+}
+
+#[tokio::test]
+async fn a_grpc_call_ends_at_its_deadline_whoever_is_late() {
+    let upstream = Grpc::start().await;
+    let pair = grpc_pair(&upstream).await;
+    let post = |timeout: &str| {
+        Request::post(pair.injector.url("/vault.v1.WorkspaceService/CreateWorkspace"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-timeout", timeout)
+            .header("x-aerostack-workspace", "dev")
+            .header("x-aerostack-server", "grpc")
+            .body(fixed("\0\0\0\0\0"))
+            .unwrap()
+    };
+    // The upstream's own timer is cut off by ours, so it may be either that is heard: both say the same.
+    let response = timeout(PATIENCE, client(true).request(post("200m")))
+        .await
+        .unwrap()
+        .unwrap();
+    trailers_only(response, Code::DeadlineExceeded).await;
+    // No time at all: nothing is sent.
+    let calls = upstream.seen.lock().unwrap().len();
+    let response = timeout(PATIENCE, client(true).request(post("0n")))
+        .await
+        .unwrap()
+        .unwrap();
+    trailers_only(response, Code::DeadlineExceeded).await;
+    assert_eq!(upstream.seen.lock().unwrap().len(), calls);
+}
+
+#[tokio::test]
+async fn a_grpc_call_that_is_cancelled_is_cancelled_upstream() {
+    let (pair, mut calls) = (Pair::start().await, Held::start(None).await);
+    calls.served_by(&pair).await;
+    let request = Request::post(pair.injector.url("/x.Y/Z"))
+        .header("content-type", "application/grpc")
+        .header("x-aerostack-workspace", "dev")
+        .header("x-aerostack-server", "auto")
+        .body(fixed("\0\0\0\0\0"))
+        .unwrap();
+    let call = tokio::spawn(async move { client(true).request(request).await });
+    // Before its head was answered, and after.
+    let held = calls.next().await;
+    call.abort();
+    timeout(PATIENCE, held.closed())
+        .await
+        .expect("the upstream never heard that nobody waits");
+}
+
+// ---- HTTP ----
+
+/// Each downstream version with each upstream version.
+const VERSIONS: [(bool, &str); 4] = [
+    (false, "http1"),
+    (false, "http2"),
+    (true, "http1"),
+    (true, "http2"),
+];
+
+/// An upstream whose answers come from the test, piece by piece.
+struct Held {
+    address: SocketAddr,
+    calls: mpsc::UnboundedReceiver<Pieces>,
+    url: String,
+    ca_pem: String,
+}
+
+type Pieces = mpsc::Sender<Result<Bytes, io::Error>>;
+
+impl Held {
+    async fn start(content_type: Option<&'static str>) -> Self {
+        let (sender, calls) = mpsc::unbounded_channel();
+        let address = serving(move |_| {
+            let (pieces, body) = mpsc::channel::<Result<Bytes, io::Error>>(1);
+            sender.send(pieces).unwrap();
+            let body = StreamBody::new(ReceiverStream::new(body).map(|piece| piece.map(Frame::data)));
+            let mut response = Response::new(body.boxed_unsync());
+            if let Some(content_type) = content_type {
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+            }
+            async { Ok(response) }
+        })
+        .await;
+        Self {
+            address,
+            calls,
+            url: format!("http://{address}"),
+            ca_pem: String::new(),
+        }
+    }
+
+    async fn served_by(&self, pair: &Pair) {
+        serve_all(pair, &self.url).await;
+        assert!(self.ca_pem.is_empty() && self.address.ip().is_loopback());
+    }
+
+    async fn next(&mut self) -> Pieces {
+        timeout(PATIENCE, self.calls.recv())
+            .await
+            .expect("the upstream was not called")
+            .unwrap()
+    }
+}
+
+async fn serve_all(pair: &Pair, url: &str) {
+    pair.vault.workspace("dev").await;
+    pair.vault.put("dev", "TOKEN", VALUE).await;
+    for (name, protocol) in [
+        ("auto", Protocol::Auto),
+        ("http1", Protocol::Http1),
+        ("http2", Protocol::Http2),
+    ] {
+        let described = Described {
+            protocol: protocol.into(),
+            ..server("dev", name, url, &["TOKEN"])
+        };
+        pair.injector.add(described).await;
+    }
+}
+
+/// What comes next; none at the end, which HTTP/2 may tell by a frame of no bytes.
+async fn piece(body: &mut Incoming) -> Option<Bytes> {
+    loop {
+        let frame = timeout(PATIENCE, body.frame())
+            .await
+            .expect("nothing came through");
+        match frame.map(|frame| frame.unwrap().into_data().unwrap()) {
+            Some(data) if data.is_empty() => {}
+            other => return other,
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_are_passed_on_one_by_one() {
+    let (pair, mut upstream) = (Pair::start().await, Held::start(Some("text/event-stream")).await);
+    upstream.served_by(&pair).await;
+    for (http2, server) in VERSIONS {
+        let request = Request::get(pair.injector.url(&format!("/dev/{server}/events")))
+            .header("last-event-id", "41")
+            .body(fixed(""))
+            .unwrap();
+        let response = tokio::spawn(async move { client(http2).request(request).await });
+        let events = upstream.next().await;
+        // The head comes before the first event.
+        let response = timeout(PATIENCE, response)
+            .await
+            .expect("the head was held back")
+            .unwrap()
+            .unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let mut body = response.into_body();
+        for event in ["id: 42\ndata: one\n\n", ": comment\n\n", "data: \u{e9}"] {
+            // The next is sent only when this one has arrived: whoever held it back would wait for ever.
+            events.send(Ok(Bytes::from(event))).await.unwrap();
+            assert_eq!(piece(&mut body).await.unwrap(), event);
+        }
+        // Half a character is a piece as well.
+        for half in [&b"\xc3"[..], b"\xa9\n\n"] {
+            events.send(Ok(Bytes::from_static(half))).await.unwrap();
+            assert_eq!(piece(&mut body).await.unwrap(), half);
+        }
+        drop(events);
+        assert!(piece(&mut body).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn when_the_downstream_goes_away_the_upstream_is_cancelled() {
+    let (pair, mut upstream) = (Pair::start().await, Held::start(None).await);
+    upstream.served_by(&pair).await;
+    for (http2, server) in VERSIONS {
+        let request = Request::get(pair.injector.url(&format!("/dev/{server}/")))
+            .body(fixed(""))
+            .unwrap();
+        let response = tokio::spawn(async move { client(http2).request(request).await });
+        let events = upstream.next().await;
+        events.send(Ok(Bytes::from_static(b"first"))).await.unwrap();
+        let mut response = timeout(PATIENCE, response).await.unwrap().unwrap().unwrap();
+        assert_eq!(piece(response.body_mut()).await.unwrap(), "first");
+        drop(response);
+        timeout(PATIENCE, events.closed())
+            .await
+            .expect("the upstream never heard that nobody listens");
+    }
+}
+
+#[tokio::test]
+async fn a_body_streams_both_ways_at_once() {
+    let pair = Pair::start().await;
+    let upstream = serving(|request: Request<Incoming>| async {
+        Ok(Response::new(
+            request.into_body().map_err(io::Error::other).boxed_unsync(),
+        ))
+    })
+    .await;
+    serve_all(&pair, &format!("http://{upstream}")).await;
+    for (http2, server) in VERSIONS {
+        let (pieces, body) = mpsc::channel::<Result<Bytes, io::Error>>(1);
+        let body =
+            StreamBody::new(ReceiverStream::new(body).map(|piece| piece.map(Frame::data))).boxed_unsync();
+        let request = Request::post(pair.injector.url(&format!("/dev/{server}/")))
+            .body(body)
+            .unwrap();
+        let response = tokio::spawn(async move { client(http2).request(request).await });
+        pieces.send(Ok(Bytes::from_static(b"0"))).await.unwrap();
+        let mut response = timeout(PATIENCE, response)
+            .await
+            .expect("waited for the end")
+            .unwrap()
+            .unwrap();
+        assert_eq!(piece(response.body_mut()).await.unwrap(), "0");
+        for number in 1..20 {
+            let sent = Bytes::from(number.to_string());
+            pieces.send(Ok(sent.clone())).await.unwrap();
+            assert_eq!(piece(response.body_mut()).await.unwrap(), sent);
+        }
+        drop(pieces);
+        assert!(piece(response.body_mut()).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_never_ends_cleanly() {
+    let (pair, mut upstream) = (Pair::start().await, Held::start(None).await);
+    upstream.served_by(&pair).await;
+    for (http2, server) in VERSIONS {
+        let request = Request::get(pair.injector.url(&format!("/dev/{server}/")))
+            .body(fixed(""))
+            .unwrap();
+        let response = tokio::spawn(async move { client(http2).request(request).await });
+        let pieces = upstream.next().await;
+        pieces.send(Ok(Bytes::from_static(b"partial"))).await.unwrap();
+        let response = timeout(PATIENCE, response).await.unwrap().unwrap().unwrap();
+        // The connection is cut in the middle of chunks, or the stream is reset.
+        pieces.send(Err(io::Error::other("broken"))).await.unwrap();
+        let ended = timeout(PATIENCE, response.into_body().collect()).await.unwrap();
+        assert!(ended.is_err(), "{server} http2={http2}");
+    }
+}
+
+#[tokio::test]
+async fn an_http1_answer_that_is_cut_never_ends_cleanly() {
+    let pair = Pair::start().await;
+    pair.vault.workspace("dev").await;
+    for (number, (answer, whole)) in [
+        (
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npartial"[..],
+            None,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial\r\n",
+            None,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial\r\n0\r\n",
+            None,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n70\r\npartial",
+            None,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial\r\nnonsense\r\n",
+            None,
+        ),
+        // Whole: the end of the connection is the end of the body.
+        (b"HTTP/1.1 200 OK\r\n\r\nwhole", Some("whole")),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole",
+            Some("whole"),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("s{number}");
+        let address = answering(answer, None).await;
+        pair.injector
+            .add(server("dev", &name, &format!("http://{address}"), &[]))
+            .await;
+        for http2 in [false, true] {
+            let request = Request::get(pair.injector.url(&format!("/dev/{name}/")))
+                .body(fixed(""))
+                .unwrap();
+            let response = timeout(PATIENCE, client(http2).request(request)).await.unwrap();
+            let ended = match response {
+                Ok(response) => timeout(PATIENCE, response.into_body().collect())
+                    .await
+                    .unwrap()
+                    .ok(),
+                Err(_) => None,
+            };
+            assert_eq!(
+                ended.map(|body| body.to_bytes()).as_deref(),
+                whole.map(str::as_bytes),
+                "{number} {http2}"
+            );
+        }
+    }
+}
+
+/// Without its end, a stream of TLS may have been cut by anyone on the way (RFC 8446, section 6.1).
+#[tokio::test]
+async fn an_answer_that_only_the_end_of_tls_ends_needs_that_end() {
+    let pair = Pair::start().await;
+    pair.vault.workspace("dev").await;
+    let files = pair.vault.pki.principal(pki::VAULT);
+    let config = tls::http_server(Identity::load(&files.cert, &files.key).unwrap()).unwrap();
+    let answer = b"HTTP/1.1 200 OK\r\n\r\nperhaps whole";
+    for (name, closes) in [("closed", true), ("cut", false)] {
+        let address = answering(answer, Some((config.clone(), closes))).await;
+        let tls = UpstreamTls {
+            ca_pem: pair.vault.pki.ca_pem(),
+            ..Default::default()
+        };
+        let url = format!("https://{address}");
+        let protocol = Protocol::Http1.into();
+        pair.injector
+            .add(Described {
+                tls: Some(tls),
+                protocol,
+                ..server("dev", name, &url, &[])
+            })
+            .await;
+        let request = Request::get(pair.injector.url(&format!("/dev/{name}/")))
+            .body(fixed(""))
+            .unwrap();
+        let response = timeout(PATIENCE, client(false).request(request))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let ended = timeout(PATIENCE, response.into_body().collect()).await.unwrap();
+        assert_eq!(ended.is_ok(), closes, "{name}");
+    }
+}
+
+/// An upstream that answers each connection once, and closes it.
+async fn answering(answer: &'static [u8], tls: Option<(Arc<rustls::ServerConfig>, bool)>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let tls = tls.clone();
+            tokio::spawn(async move {
+                match tls {
+                    None => drop(answer_once(stream, answer).await),
+                    Some((config, closes)) => {
+                        let stream = tokio_rustls::TlsAcceptor::from(config)
+                            .accept(stream)
+                            .await
+                            .unwrap();
+                        let mut stream = answer_once(stream, answer).await;
+                        if closes {
+                            let _ = stream.shutdown().await;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn answer_once<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &[u8]) -> S {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        read.push(stream.read_u8().await.unwrap());
+    }
+    stream.write_all(answer).await.unwrap();
+    stream.flush().await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_call_that_reached_the_upstream_is_never_sent_again() {
+    let pair = Pair::start().await;
+    let reached = Arc::new(AtomicUsize::new(0));
+    let counting = reached.clone();
+    // Every second request is read whole, and then its connection breaks.
+    let upstream = breaking(move |request: Request<Incoming>, broken: CancellationToken| {
+        let counting = counting.clone();
+        async move {
+            drop(request.into_body().collect().await);
+            if counting.fetch_add(1, Ordering::SeqCst) % 2 == 1 {
+                broken.cancel();
+                pending::<()>().await;
+            }
+            Ok(Response::new(fixed("ok")))
+        }
+    })
+    .await;
+    serve_all(&pair, &format!("http://{upstream}")).await;
+    for server in ["http1", "http2"] {
+        for method in ["POST", "PUT", "GET"] {
+            let before = reached.load(Ordering::SeqCst);
+            for status in [StatusCode::OK, StatusCode::BAD_GATEWAY] {
+                let request = Request::builder().method(method).uri(format!("/dev/{server}/"));
+                let response = pair.injector.send(request, "{\"amount\":1}").await;
+                assert_eq!(response.status(), status, "{server} {method}");
+            }
+            assert_eq!(reached.load(Ordering::SeqCst), before + 2, "{server} {method}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_closes_under_a_call_costs_no_second_call() {
+    let pair = Pair::start().await;
+    let reached: Arc<Mutex<Vec<String>>> = Arc::default();
+    let address = closing_after_each(reached.clone()).await;
+    serve_all(&pair, &format!("http://{address}")).await;
+    for number in 0..100 {
+        let response = pair
+            .injector
+            .send(Request::post(format!("/dev/http1/{number}")), "{}")
+            .await;
+        let status = response.status();
+        let times = reached
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|path| **path == format!("/{number}"))
+            .count();
+        // It races: the connection is found closed before the call, and another is made, or only under it.
+        match status {
+            StatusCode::OK => assert_eq!(times, 1),
+            StatusCode::BAD_GATEWAY => assert!(times <= 1),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// Answers one request on each connection as if more could follow, and closes it.
+async fn closing_after_each(reached: Arc<Mutex<Vec<String>>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let reached = reached.clone();
+            tokio::spawn(async move {
+                let mut read = Vec::new();
+                while !read.ends_with(b"\r\n\r\n{}") {
+                    match stream.read_u8().await {
+                        Ok(byte) => read.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                let head = String::from_utf8(read).unwrap();
+                reached
+                    .lock()
+                    .unwrap()
+                    .push(head.split(' ').nth(1).unwrap().to_owned());
+                drop(
+                    stream
+                        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                        .await,
+                );
+                drop(stream.shutdown().await);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn connections_are_given_back_when_calls_were_cut() {
+    let (pair, mut upstream) = (Pair::start().await, Held::start(None).await);
+    upstream.served_by(&pair).await;
+    for _ in 0..50 {
+        let request = Request::get(pair.injector.url("/dev/http2/"))
+            .body(fixed(""))
+            .unwrap();
+        let response = tokio::spawn(async move { client(true).request(request).await });
+        let pieces = upstream.next().await;
+        response.abort();
+        eventually("the upstream's stream is closed", async || pieces.is_closed()).await;
+    }
+}
+
+/// Serves HTTP/1.1 and HTTP/2.
+async fn serving<R>(answer: impl Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static) -> SocketAddr
+where
+    R: Future<Output = io::Result<Response<Sent>>> + Send + 'static,
+{
+    breaking(move |request, _| answer(request)).await
+}
+
+/// The same, with connections that `answer` may break.
+async fn breaking<R>(
+    answer: impl Fn(Request<Incoming>, CancellationToken) -> R + Clone + Send + Sync + 'static,
+) -> SocketAddr
+where
+    R: Future<Output = io::Result<Response<Sent>>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _): (TcpStream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let (answer, broken) = (answer.clone(), CancellationToken::new());
+            let cut = broken.clone();
+            let calls = service_fn(move |request| answer(request, broken.clone()));
+            let http = auto::Builder::new(TokioExecutor::new());
+            tokio::spawn(async move {
+                let connection = http.serve_connection(TokioIo::new(stream), calls);
+                cut.run_until_cancelled(connection).await.is_some()
+            });
+        }
+    });
+    address
+}
+
+type Sent = UnsyncBoxBody<Bytes, io::Error>;
+
+fn client(http2: bool) -> Client<HttpConnector, Sent> {
+    Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .build_http()
+}
+
+fn fixed(body: &'static str) -> Sent {
+    Full::from(body)
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
+}

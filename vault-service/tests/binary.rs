@@ -1,0 +1,375 @@
+//! The binary as an operator meets it: exit codes, and what it says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Output, Stdio},
+};
+
+use clap::CommandFactory as _;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use vault_service::config::Cli;
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: i32 = 64;
+
+fn vault() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vault-service"));
+    command.env_clear();
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    vault().args(args).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn keygen(dir: &TempDir) -> PathBuf {
+    let path = dir.path().join("root.key");
+    let made = vault().arg("keygen").arg(&path).output().unwrap();
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    path
+}
+
+#[test]
+fn keygen_makes_a_key_for_its_owner_alone_and_never_overwrites_one() {
+    let dir = TempDir::new().unwrap();
+    let path = keygen(&dir);
+    let key = fs::read_to_string(&path).unwrap();
+    assert_eq!((key.len(), mode(&path)), (45, 0o600));
+    assert!(vault_service::crypto::root_file::read(&path).is_ok());
+
+    let again = vault().arg("keygen").arg(&path).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said(&again).contains("exists"), "{}", said(&again));
+    assert_eq!(fs::read_to_string(&path).unwrap(), key);
+    for output in [&again.stdout, &again.stderr] {
+        assert!(
+            !String::from_utf8_lossy(output).contains(key.trim()),
+            "the key itself is printed"
+        );
+    }
+    let other = vault()
+        .arg("keygen")
+        .arg(dir.path().join("other.key"))
+        .output()
+        .unwrap();
+    assert!(other.status.success());
+    assert_ne!(fs::read_to_string(dir.path().join("other.key")).unwrap(), key);
+}
+
+#[test]
+fn missing_settings_are_all_reported_at_once() {
+    let output = run(&["--listen", "nowhere", "--shutdown-grace", "soon"]);
+    assert_eq!(output.status.code(), Some(USAGE));
+    let report = said(&output);
+    for part in [
+        "--listen: ",
+        "--data-dir: is required",
+        "--root-key-file: is required",
+        "--tls-cert: is required",
+        "--tls-key: is required",
+        "--client-ca: is required",
+        "--shutdown-grace: ",
+    ] {
+        assert!(report.contains(part), "{part:?} in {report}");
+    }
+}
+
+#[test]
+fn what_the_command_line_does_not_know_is_a_usage_error() {
+    let wrong = [
+        &["--no-such-flag"][..],
+        &["--listen"],
+        &["no-such-command"],
+        &["keygen"],
+        &["keygen", "a", "b"],
+        &["--log-format", "xml"],
+        &["--log", "=/="],
+    ];
+    for args in wrong {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(USAGE), "{args:?}: {}", said(&output));
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output_and_help_names_every_environment_variable() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let text = String::from_utf8(help.stdout).unwrap();
+    for variable in [
+        "LISTEN",
+        "METRICS_LISTEN",
+        "DATA_DIR",
+        "CACHE_MIB",
+        "ROOT_KEY_FILE",
+        "TLS_CERT",
+        "TLS_KEY",
+        "CLIENT_CA",
+        "ADMIN",
+        "EDITOR",
+        "VIEWER",
+        "INJECTOR",
+        "NO_REFLECTION",
+        "SHUTDOWN_GRACE",
+        "LOG",
+        "LOG_FORMAT",
+    ] {
+        assert!(
+            text.contains(&format!("[env: AEROSTACK_VAULT_{variable}=")),
+            "{variable} in {text}"
+        );
+    }
+    let command = Cli::command();
+    let settings = command
+        .get_arguments()
+        .filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()));
+    for setting in settings {
+        let variable = setting
+            .get_env()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let flag = setting.get_long().unwrap_or_default();
+        assert_eq!(
+            variable,
+            format!("AEROSTACK_VAULT_{}", flag.to_uppercase().replace('-', "_"))
+        );
+    }
+    let version = run(&["--version"]);
+    assert_eq!(
+        String::from_utf8_lossy(&version.stdout),
+        format!("vault-service {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn an_environment_variable_is_a_setting_and_one_of_kubernetes_is_not() {
+    let plain = run(&[]);
+    // A Service named aerostack-vault makes these in every pod.
+    let kubernetes = vault()
+        .env("AEROSTACK_VAULT_PORT", "tcp://10.0.0.1:50051")
+        .env("AEROSTACK_VAULT_SERVICE_HOST", "10.0.0.1")
+        .env("AEROSTACK_VAULT_PORT_50051_TCP_PROTO", "tcp")
+        .output()
+        .unwrap();
+    assert_eq!(
+        (kubernetes.status.code(), said(&kubernetes)),
+        (Some(USAGE), said(&plain))
+    );
+    let set = vault().env("AEROSTACK_VAULT_LISTEN", "nowhere").output().unwrap();
+    assert!(
+        said(&set).contains("--listen: ") && !said(&plain).contains("--listen: "),
+        "{}",
+        said(&set)
+    );
+}
+
+#[test]
+fn a_root_key_that_others_may_read_or_change_is_refused_with_the_reason() {
+    let dir = TempDir::new().unwrap();
+    let path = keygen(&dir);
+    let key = fs::read_to_string(&path).unwrap();
+    let report = |mode| {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let output = vault().arg("--root-key-file").arg(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(USAGE));
+        let report = said(&output);
+        assert!(!report.contains(key.trim()), "the key itself is printed");
+        report
+            .lines()
+            .find(|line| line.contains("--root-key-file"))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    for mode in [0o644, 0o604, 0o620, 0o602, 0o666] {
+        let line = report(mode);
+        assert!(
+            line.contains(&format!("{mode:04o}")) && line.contains("chmod 600"),
+            "{mode:o}: {line}"
+        );
+    }
+    for mode in [0o600, 0o400, 0o440, 0o640] {
+        assert_eq!(report(mode), "", "{mode:o}");
+    }
+}
+
+/// A CA and a certificate for the vault, as files.
+fn certificates(dir: &TempDir) -> [PathBuf; 3] {
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca_key = KeyPair::generate().unwrap();
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let mut leaf = CertificateParams::default();
+    leaf.subject_alt_names = vec![SanType::URI("spiffe://test/vault".try_into().unwrap())];
+    let key = KeyPair::generate().unwrap();
+    let pem = leaf
+        .signed_by(&key, &Issuer::from_params(&ca, &ca_key))
+        .unwrap()
+        .pem();
+    [
+        file("ca.pem", ca_pem),
+        file("vault.pem", pem),
+        file("vault-key.pem", key.serialize_pem()),
+    ]
+}
+
+fn serving(dir: &TempDir, root_key: &Path) -> Command {
+    let [ca, cert, key] = certificates(dir);
+    let mut command = vault();
+    command
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--cache-mib",
+            "8",
+        ])
+        .args([
+            "--admin",
+            "spiffe://test/admin",
+            "--injector",
+            "spiffe://test/injector=*",
+        ])
+        .arg("--data-dir")
+        .arg(dir.path().join("vault"))
+        .arg("--root-key-file")
+        .arg(root_key)
+        .arg("--client-ca")
+        .arg(ca)
+        .arg("--tls-cert")
+        .arg(cert)
+        .arg("--tls-key")
+        .arg(key)
+        .env("AEROSTACK_VAULT_PORT", "tcp://10.0.0.1:50051")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Reads the log until the vault says where it serves.
+fn address(log: &mut impl std::io::BufRead) -> String {
+    let mut all = String::new();
+    for line in log.lines() {
+        let line = line.unwrap();
+        all.push_str(&line);
+        // Colours stand between the name and the value.
+        let Some((_, rest)) = line.split_once("serving") else {
+            continue;
+        };
+        let from = rest
+            .find("127.0.0.1:")
+            .unwrap_or_else(|| panic!("no address in {line}"));
+        return rest[from..]
+            .split(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | ':'))
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+    }
+    panic!("it did not serve: {all}");
+}
+
+/// A vault that serves, killed when dropped.
+struct Serving {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Serving {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let address = address(&mut log);
+        Self { child, log, address }
+    }
+
+    fn answers(&self) -> bool {
+        TcpStream::connect(&self.address).is_ok()
+    }
+
+    /// Asks it to stop; its exit code, and what it still said.
+    fn terminate(mut self) -> (Option<i32>, String) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_serves_until_sigterm_and_exits_with_0() {
+    let dir = TempDir::new().unwrap();
+    let root_key = keygen(&dir);
+    for _ in 0..2 {
+        let vault = Serving::start(serving(&dir, &root_key));
+        assert!(vault.answers());
+        let (code, rest) = vault.terminate();
+        assert_eq!(code, Some(0), "{rest}");
+    }
+    assert_eq!(mode(&dir.path().join("vault")), 0o700);
+}
+
+#[test]
+fn a_second_vault_on_the_same_store_exits_and_says_why() {
+    let dir = TempDir::new().unwrap();
+    let root_key = keygen(&dir);
+    let first = Serving::start(serving(&dir, &root_key));
+    let second = serving(&dir, &root_key).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        said(&second).contains("already open in another process"),
+        "{}",
+        said(&second)
+    );
+    assert!(first.answers());
+    assert_eq!(first.terminate().0, Some(0));
+}
+
+#[test]
+fn a_store_of_another_root_key_is_refused_and_says_which_is_needed() {
+    let dir = TempDir::new().unwrap();
+    Serving::start(serving(&dir, &keygen(&dir))).terminate();
+    let other = TempDir::new().unwrap();
+    let refused = serving(&dir, &keygen(&other)).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        said(&refused).contains("this store was made with"),
+        "{}",
+        said(&refused)
+    );
+}
