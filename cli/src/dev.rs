@@ -74,6 +74,9 @@ pub enum DevError {
         /// What the system said.
         source: io::Error,
     },
+    /// The directory is somebody else's.
+    #[error("{} is not empty and was not made by `aerostack dev`; give it a directory of its own", .0.display())]
+    Foreign(PathBuf),
     /// The certificates.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -113,6 +116,7 @@ impl Pair {
     /// Starts both services, and waits until they are ready.
     pub async fn start(args: &DevArgs) -> Result<Self, DevError> {
         let dir = &args.dir;
+        refuse_foreign(dir)?;
         make_dir(dir)?;
         write(&dir.join(".gitignore"), "*\n")?;
         let pki = DevPki::ensure(dir)?;
@@ -293,6 +297,34 @@ fn metrics(service: SocketAddr, port: u16) -> String {
 
 fn address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, DevError> {
     listener.local_addr().map_err(DevError::Listen)
+}
+
+/// What is in the directory must be ours: its modes will be changed. `.gitignore` is the first thing that we write there.
+fn refuse_foreign(dir: &Path) -> Result<(), DevError> {
+    let wrong = |source| DevError::File {
+        path: dir.to_owned(),
+        source,
+    };
+    let mut names = Vec::new();
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            for entry in entries {
+                names.push(entry.map_err(wrong)?.file_name());
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(wrong(error)),
+    }
+    let ours = names.is_empty()
+        || ["pki", "root.key"]
+            .iter()
+            .any(|name| names.iter().any(|found| found == name));
+    let begun = names.iter().all(|name| name == ".gitignore" || name == ".new");
+    if ours || begun {
+        Ok(())
+    } else {
+        Err(DevError::Foreign(dir.to_owned()))
+    }
 }
 
 /// A directory for its owner alone.

@@ -61,9 +61,8 @@ fn command(dir: &Path) -> Command {
 impl Dev {
     /// Starts it and waits until it says where it listens.
     async fn start(dir: &Path) -> Self {
-        let (ports_file, log_file) = (dir.join("ports.json"), dir.join("log"));
+        let (ports_file, log_file) = (dir.join("ports.json"), dir.with_extension("log"));
         let _ = fs::remove_file(&ports_file);
-        fs::create_dir_all(dir).unwrap();
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -358,6 +357,25 @@ async fn run(mut command: Command) -> Output {
         .await
         .expect("it does not end")
         .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_somebody_elses_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("mine.txt"), "mine").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = run(command(dir.path())).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("was not made by `aerostack dev`"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert_eq!(
+        fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777,
+        0o755
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,16 +98,16 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let own = listeners.own();
     let registry = Registry::open(config.servers.clone(), own.clone()).await?;
     let channel = resolve::channel::channel(&config.vault, config.vault_tls.clone())?;
-    // Calls under way at the end still need the vault: it is left when they are done.
+    // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
     let after_calls = CancellationToken::new();
     let _leave = after_calls.clone().drop_guard();
-    let resolver = Resolver::new(channel, config.vault_timeout, after_calls);
+    let resolver = Resolver::new(channel, config.vault_timeout, after_calls.clone());
 
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry);
     metrics_registry.register_collector(Box::new(OfRegistry(registry.clone())));
     let probes = probes(metrics_registry, &resolver, &shutdown);
-    tokio::spawn(probe::serve(listeners.metrics, probes, shutdown.clone()));
+    tokio::spawn(probe::serve(listeners.metrics, probes, after_calls));
 
     let network = Arc::new(Network {
         roots: config.upstream_roots.clone(),

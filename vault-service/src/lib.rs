@@ -97,10 +97,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    // While calls under way finish, probes are told so.
+    let served = CancellationToken::new();
+    let _end_probes = served.clone().drop_guard();
     tokio::spawn(probe::serve(
         listeners.metrics,
         probes(registry, &writer, &shutdown),
-        shutdown.clone(),
+        served,
     ));
 
     let (health, health_service) = tonic_health::server::health_reporter();

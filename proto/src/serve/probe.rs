@@ -29,8 +29,8 @@ pub struct Probes {
 
 /// Serves until `shutdown` is cancelled.
 pub async fn serve(listener: TcpListener, probes: Probes, shutdown: CancellationToken) {
-    listen::accept(listener, MAX_CONNECTIONS, shutdown, |stream, _, slot| {
-        let probes = probes.clone();
+    listen::accept(listener, MAX_CONNECTIONS, shutdown.clone(), |stream, _, slot| {
+        let (probes, shutdown) = (probes.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _slot = slot;
             let answer =
@@ -41,7 +41,9 @@ pub async fn serve(listener: TcpListener, probes: Probes, shutdown: Cancellation
                 .max_headers(64)
                 .serve_connection(TokioIo::new(stream), answer);
             // A scraper keeps its connection; one that stays longer than this opens another.
-            let _ = time::timeout(Duration::from_secs(300), connection).await;
+            let _ = shutdown
+                .run_until_cancelled(time::timeout(Duration::from_secs(300), connection))
+                .await;
         });
     })
     .await;

@@ -174,7 +174,6 @@ fn messages_of(answers: Vec<DecryptAnswer>) -> Vec<DecryptStreamResponse> {
 struct Asked {
     permit: DecryptPermit,
     wanted: Wanted,
-    check_only: bool,
     server: String,
 }
 
@@ -206,8 +205,11 @@ impl Asked {
         let server = server.chars().take(63).collect();
         Ok(Self {
             permit,
-            wanted: Wanted { workspace_uid, names },
-            check_only: *check_only,
+            wanted: Wanted {
+                workspace_uid,
+                names,
+                check_only: *check_only,
+            },
             server,
         })
     }
@@ -222,12 +224,12 @@ impl Asked {
             workspace = %self.permit.workspace(),
             server = self.server,
             names = secrets.len(),
-            check_only = self.check_only,
+            check_only = self.wanted.check_only,
             "decrypted"
         );
         let secrets = self.wanted.names.iter().zip(secrets);
         let secrets = secrets.map(|(name, secret)| {
-            let answer = shown(name, secret, self.check_only);
+            let answer = shown(name, secret, self.wanted.check_only);
             metrics.secret(answer.status());
             answer
         });

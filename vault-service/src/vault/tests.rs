@@ -88,6 +88,7 @@ impl Fixture {
         let wanted = Wanted {
             workspace_uid: None,
             names: vec![secret(name)],
+            check_only: false,
         };
         let mut answers = self
             .reader
@@ -269,6 +270,7 @@ async fn a_workspace_made_anew_is_another_one() {
     let wanted = Wanted {
         workspace_uid: Some(old),
         names: vec![secret("T")],
+        check_only: false,
     };
     let answer = vault
         .reader
@@ -470,6 +472,7 @@ async fn a_record_does_not_decrypt_in_another_workspace() {
     let wanted = Wanted {
         workspace_uid: None,
         names: vec![name],
+        check_only: false,
     };
     let answer = vault
         .reader
@@ -481,4 +484,31 @@ async fn a_record_does_not_decrypt_in_another_workspace() {
         answer.unwrap().1[0],
         Decrypted::KeyNotLoaded | Decrypted::DataLoss
     ));
+}
+
+#[tokio::test]
+async fn only_values_that_are_answered_count_towards_the_size_of_an_answer() {
+    let vault = Fixture::with_workspace(Plan::Starter).await;
+    let names: Vec<_> = (0..17).map(|number| secret(&format!("N{number}"))).collect();
+    for name in &names {
+        vault.put(name.as_str(), &vec![b'x'; 64 * 1024]).await.unwrap();
+    }
+    for (check_only, count, answered) in [(true, 17, true), (false, 17, false), (false, 16, true)] {
+        let wanted = Wanted {
+            workspace_uid: None,
+            names: names[..count].to_vec(),
+            check_only,
+        };
+        let answer = vault
+            .reader
+            .decrypt(vec![(DecryptPermit::for_test("w"), wanted)])
+            .await
+            .pop()
+            .unwrap();
+        match answer {
+            Ok((_, secrets)) => assert!(answered && secrets.len() == count),
+            Err(VaultError::AnswerTooLarge) => assert!(!answered),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
 }
