@@ -189,17 +189,12 @@ async fn whatever_rfc_8259_allows_passes_byte_for_byte() {
     let many = format!("{{{}\"\":0", "\"\":0,".repeat(1_000_000));
     for body in [
         r#"{"a":1e400,"b":-0.0E-00,"c":12345678901234567890"#,
-        r#"{"a":"\ud800","b":"\udfff\ud800","c":"\u0000"#.trim_end_matches("\"x"),
+        r#"{"a":"\ud800","b":"\udfff\ud800","c":"\u0000""#,
         "{\"é\u{1f511}\":\"\u{feff}\u{7f}\",\"\":\"\\/\"",
         "{ \"a\" :\r\n\t[ ] , \"a\":true",
         &deep,
         &many,
     ] {
-        let body = if body.ends_with("\\u0000") {
-            format!("{body}\"")
-        } else {
-            body.to_owned()
-        };
         let rewritten = scene.rewritten(format!("{body}}}")).await;
         assert!(
             rewritten == format!("{body},{OURS}}}"),
@@ -347,7 +342,6 @@ async fn a_required_secret_that_is_missing_refuses_the_call_and_an_optional_one_
 #[tokio::test]
 async fn only_json_gets_secrets_into_its_body() {
     let scene = Scene::start().await;
-    let headers = |content_type: Option<&'static str>| content_type.map(|value| ("content-type", value));
     for content_type in [
         None,
         Some(""),
@@ -357,7 +351,7 @@ async fn only_json_gets_secrets_into_its_body() {
         Some("multipart/form-data; boundary=x"),
         Some("application/x-www-form-urlencoded"),
         Some("application/grpc-web"),
-        Some("application/grpc-web+json"),
+        Some("application/grpc-web+proto"),
         Some("application/jsonp"),
         Some("text/json+x"),
         Some("application/x-ndjson"),
@@ -368,12 +362,11 @@ async fn only_json_gets_secrets_into_its_body() {
             "{}".to_owned(),
             format!("{{\"a\":\"{}\"}}", "x".repeat(2 * WHOLE)),
         ] {
-            let headers: Vec<_> = headers(content_type).into_iter().collect();
+            let headers: Vec<_> = content_type
+                .map(|value| ("content-type", value))
+                .into_iter()
+                .collect();
             let response = scene.post("/dev/skill/", &headers, body).await;
-            if content_type == Some("application/grpc-web+json") {
-                // A `+json` of its own; it is what it says.
-                continue;
-            }
             refused(&response, 415, "BODY_TYPE_UNSUPPORTED");
         }
     }
@@ -386,6 +379,7 @@ async fn only_json_gets_secrets_into_its_body() {
         415,
         "BODY_TYPE_UNSUPPORTED",
     );
+    scene.untouched();
     for content_type in [
         "application/json",
         "APPLICATION/JSON; Charset=\"UTF-8\"",
@@ -777,19 +771,14 @@ async fn an_answer_that_came_before_the_body_broke_does_not_end_cleanly() {
 async fn a_large_body_takes_no_more_memory_than_a_small_one() {
     let _alone = MEMORY.write().await;
     let large = Large::start().await;
-    let sent = large_json(LARGE, "\"]}");
+    let (small, sent) = (large_json(2 * WHOLE, "\"]}"), large_json(LARGE, "\"]}"));
     for server in ["skill", "skill2", "headers", "headers2"] {
         for http2 in [false, true] {
             // The first shows what connections and their buffers take.
-            let small = large
-                .send(
-                    server,
-                    client(http2),
-                    in_pieces(sent.slice(..4 << 20), 64 << 10),
-                    &sent,
-                )
+            let response = large
+                .send(server, client(http2), in_pieces(small.clone(), 64 << 10), &small)
                 .await;
-            drop((small, large.next().await));
+            assert!(response.is_some() && large.next().await.complete, "{server}");
             let before = forget_peak();
             let response = large
                 .send(server, client(http2), in_pieces(sent.clone(), 64 << 10), &sent)

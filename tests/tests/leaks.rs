@@ -34,7 +34,7 @@ use tonic::{
     metadata::{Binary, MetadataValue},
     transport::Channel,
 };
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter, prelude::*};
+use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter, prelude::*};
 
 /// In every value of every secret. Letters and digits alone, so that no escaping changes it.
 const SECRET: &str = "cAnArYs3cr3t7Q";
@@ -71,15 +71,18 @@ impl Log {
     }
 }
 
-/// The log of this process, through this filter, or through none.
-fn log(filter: Option<EnvFilter>) -> Log {
+/// Everything that this process logs, of every crate and at every level: whatever `--log` says, it cannot be more.
+fn log() -> Log {
     static LOG: OnceLock<Log> = OnceLock::new();
     let log = LOG.get_or_init(|| {
         let log = Log::default();
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_writer(log.clone());
-        tracing_subscriber::registry().with(filter).with(lines).init();
+        tracing_subscriber::registry()
+            .with(LevelFilter::TRACE)
+            .with(lines)
+            .init();
         log
     });
     log.clone()
@@ -627,7 +630,7 @@ async fn the_rest(scene: &mut Scene) {
 
 #[tokio::test]
 async fn no_value_shows_in_any_log_metric_or_answer() {
-    let log = log(None);
+    let log = log();
     let mut scene = Scene::start().await;
     puts(&mut scene).await;
     reads(&mut scene).await;
@@ -640,7 +643,7 @@ async fn no_value_shows_in_any_log_metric_or_answer() {
     let file = format!("version: 1\nservers:\n- workspace: dev\n  name: x\n  token: {SENT}\n  url: {SENT}\n");
     std::fs::write(scene.pair.injector.servers_file(), file).unwrap();
     eventually("the file is refused", async || {
-        log.text().contains("servers file")
+        log.text().contains("servers file not used")
     })
     .await;
 

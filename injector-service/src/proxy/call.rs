@@ -248,14 +248,17 @@ async fn within<T>(
     deadline: Option<Instant>,
     sent: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
+    let late = || {
+        Err(Refusal::new(
+            Reason::DeadlineExceeded,
+            "the upstream did not answer within the call's deadline",
+        ))
+    };
     match deadline {
         None => sent.await,
-        Some(deadline) => timeout_at(deadline, sent).await.unwrap_or_else(|_| {
-            Err(Refusal::new(
-                Reason::DeadlineExceeded,
-                "the upstream did not answer within the call's deadline",
-            ))
-        }),
+        // Asked even once, it might send something that nobody waits for.
+        Some(deadline) if deadline <= Instant::now() => late(),
+        Some(deadline) => timeout_at(deadline, sent).await.unwrap_or_else(|_| late()),
     }
 }
 

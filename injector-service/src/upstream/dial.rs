@@ -251,3 +251,32 @@ impl Write for Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Own;
+
+    #[tokio::test]
+    async fn what_a_name_resolves_to_is_checked_before_it_is_dialled() {
+        let roots = Arc::new(rustls::RootCertStore::empty());
+        let network = Arc::new(Network {
+            roots,
+            own: Own::default(),
+        });
+        // A name that every machine resolves to itself, taken once for another's and once for what it is.
+        let target = |loopback| Target {
+            host: Host::Domain("localhost".to_owned()),
+            port: 1,
+            loopback,
+            tls: None,
+            http2_only: false,
+            network: network.clone(),
+        };
+        assert!(matches!(
+            target(false).resolve().await,
+            Err(DialError::Address(Forbidden::Rebound))
+        ));
+        assert!(target(true).resolve().await.is_ok());
+    }
+}

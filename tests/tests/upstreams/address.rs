@@ -1,0 +1,251 @@
+//! Where a request goes, and where it never goes.
+
+use std::net::IpAddr;
+
+use e2e::{Pair, Upstream, pair::server};
+use http::{Response, Version};
+use http_body_util::Full;
+use proto::injector::v1::{GetServerRequest, Server, UpdateServerRequest};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use super::{Untouched, call, dev, refusal, remove};
+
+#[tokio::test]
+async fn an_upstream_that_is_not_there_is_502() {
+    let pair = dev().await;
+    let (closed, address) = Untouched::bind();
+    drop(closed);
+    pair.injector
+        .add(server("dev", "api", &format!("http://{address}"), &["TOKEN"]))
+        .await;
+    assert_eq!(
+        refusal(&call(&pair, Version::HTTP_11).await),
+        (502, "UPSTREAM_UNREACHABLE")
+    );
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn cleartext_over_a_network_has_to_be_asked_for() {
+    let pair = dev().await;
+    for url in [
+        "http://10.0.0.1",
+        "http://[fd00::1]:80/x",
+        "http://api.example.com",
+        "http://localhost.example.com",
+    ] {
+        let refused = pair
+            .injector
+            .try_add(server("dev", "api", url, &["TOKEN"]))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{url}");
+        assert!(
+            refused.message().contains("allow_plaintext"),
+            "{}",
+            refused.message()
+        );
+        let allowed = Server {
+            allow_plaintext: true,
+            ..server("dev", "api", url, &["TOKEN"])
+        };
+        pair.injector.add(allowed).await;
+        let request = |paths: &[&str]| UpdateServerRequest {
+            server: Some(server("dev", "api", url, &[])),
+            update_mask: Some(prost_types::FieldMask {
+                paths: paths.iter().map(|&path| path.to_owned()).collect(),
+            }),
+        };
+        let refused = pair
+            .injector
+            .servers()
+            .update_server(request(&["allow_plaintext"]))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{url}");
+        remove(&pair).await;
+    }
+    for url in [
+        "https://10.0.0.1",
+        "https://api.example.com",
+        "http://127.0.0.1:1",
+        "http://[::1]:1",
+        "http://localhost:1",
+    ] {
+        pair.injector.add(server("dev", "api", url, &["TOKEN"])).await;
+        remove(&pair).await;
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_at_an_address_that_is_never_dialled_is_not_stored() {
+    let dedicated = |settings: &mut injector_service::config::Settings| {
+        settings.listen_server = vec!["127.0.0.1:0=dev/api".into()];
+    };
+    let pair = Pair::start_with(|_| {}, dedicated).await;
+    pair.vault.workspace("dev").await;
+    let mut urls: Vec<String> = [
+        "http://169.254.169.254/latest/meta-data",
+        "https://169.254.169.254",
+        "http://169.254.0.1",
+        "http://0xa9fea9fe",
+        "http://2852039166/",
+        "http://0251.0376.0251.0376",
+        "http://[fe80::1]",
+        "http://[::ffff:169.254.169.254]",
+        "http://[fd00:ec2::254]",
+        "http://100.100.100.200",
+        "http://[64:ff9b::a9fe:a9fe]",
+        "http://0.0.0.0:80",
+        "http://[::]:80",
+        "http://0:80",
+        "http://224.0.0.1",
+        "http://255.255.255.255",
+    ]
+    .map(str::to_owned)
+    .into();
+    let injector = &pair.injector;
+    for own in [
+        injector.data_plane,
+        injector.metrics,
+        injector.address,
+        injector.dedicated[0],
+    ] {
+        let port = own.port();
+        for host in [
+            "127.0.0.1",
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "127.0.0.1.",
+            "0x7f000001",
+            "[::ffff:127.0.0.1]",
+        ] {
+            urls.extend([
+                format!("http://{host}:{port}"),
+                format!("https://{host}:{port}/x"),
+            ]);
+        }
+    }
+    for url in &urls {
+        let api = Server {
+            allow_plaintext: true,
+            ..server("dev", "api", url, &[])
+        };
+        let refused = pair.injector.try_add(api).await.unwrap_err();
+        let reason = refused.get_details_error_info().unwrap().reason;
+        assert_eq!(
+            (refused.code(), reason.as_str()),
+            (Code::FailedPrecondition, "UPSTREAM_ADDRESS_REFUSED"),
+            "{url}"
+        );
+    }
+    let request = GetServerRequest {
+        workspace: "dev".into(),
+        name: "api".into(),
+    };
+    assert_eq!(
+        pair.injector
+            .servers()
+            .get_server(request)
+            .await
+            .unwrap_err()
+            .code(),
+        Code::NotFound
+    );
+
+    // Nor can one that is there already be moved to such an address.
+    pair.injector
+        .add(server("dev", "api", "https://api.example.com", &[]))
+        .await;
+    for url in &urls {
+        let moved = Server {
+            allow_plaintext: true,
+            ..server("dev", "api", url, &[])
+        };
+        let paths = vec!["url".into(), "allow_plaintext".into()];
+        let request = UpdateServerRequest {
+            server: Some(moved),
+            update_mask: Some(prost_types::FieldMask { paths }),
+        };
+        let refused = pair.injector.servers().update_server(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{url}");
+    }
+    pair.stop().await;
+}
+
+/// Names other than localhost that this machine resolves to a loopback address, as an attacker's name may.
+fn names_of_loopback() -> Vec<String> {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let lines = hosts
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
+    let loopback = lines.filter(|line| line.starts_with("127.0.0.1"));
+    let names = loopback.flat_map(|line| {
+        line.split_whitespace()
+            .skip(1)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    names
+        .filter(|name| !name.ends_with("localhost") && name.parse::<IpAddr>().is_err())
+        .collect()
+}
+
+/// Where no such name exists, the unit tests beside the check have to do.
+#[tokio::test]
+async fn a_name_that_turns_out_to_be_this_machine_is_not_dialled() {
+    let pair = dev().await;
+    let (untouched, address) = Untouched::bind();
+    for name in names_of_loopback() {
+        for port in [
+            address.port(),
+            pair.injector.metrics.port(),
+            pair.injector.data_plane.port(),
+        ] {
+            let url = format!("http://{name}:{port}");
+            let api = Server {
+                allow_plaintext: true,
+                ..server("dev", "api", &url, &["TOKEN"])
+            };
+            pair.injector.add(api).await;
+            let response = call(&pair, Version::HTTP_11).await;
+            assert_eq!(refusal(&response), (502, "UPSTREAM_ADDRESS_REFUSED"), "{url}");
+            remove(&pair).await;
+        }
+    }
+    untouched.check();
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_redirect_is_passed_back_and_not_followed() {
+    let (untouched, elsewhere) = Untouched::bind();
+    let location = format!("http://{elsewhere}/steal");
+    let moved = location.clone();
+    let upstream = Upstream::answering(move |_| {
+        Response::builder()
+            .status(307)
+            .header("location", moved.as_str())
+            .body(Full::from("moved"))
+            .unwrap()
+    })
+    .await;
+    let pair = dev().await;
+    pair.injector
+        .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
+        .await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let response = call(&pair, version).await;
+        assert_eq!(
+            (response.status().as_u16(), &response.body()[..]),
+            (307, &b"moved"[..])
+        );
+        assert_eq!(response.headers()["location"], location);
+    }
+    assert_eq!(upstream.seen().len(), 2);
+    untouched.check();
+    pair.stop().await;
+}

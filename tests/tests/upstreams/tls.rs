@@ -1,0 +1,254 @@
+//! Who an upstream behind https has to be.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aerostack::pki::{Leaf, Usage};
+use e2e::{PATIENCE, Pki, Upstream, pair::server, pki::Files};
+use http::Version;
+use proto::injector::v1::{Protocol, Server, UpstreamTls};
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::mpsc,
+    time::timeout,
+};
+
+use super::{SECRET, assert_arrived, call, dev, refusal, remove};
+
+fn https(url: &str, ca_pem: &str) -> Server {
+    let tls = UpstreamTls {
+        ca_pem: ca_pem.to_owned(),
+        ..Default::default()
+    };
+    Server {
+        tls: Some(tls),
+        ..server("dev", "api", url, &["TOKEN"])
+    }
+}
+
+/// A certificate for loopback addresses and localhost.
+fn leaf() -> Leaf {
+    Leaf {
+        dns: vec!["localhost".to_owned()],
+        ips: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        usages: vec![Usage::Server],
+        ..Pki::blank()
+    }
+}
+
+/// TLS of an upstream that offers these protocols.
+fn tls(files: &Files, alpn: &[&str]) -> Arc<ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(&files.cert)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+    let mut config = ServerConfig::builder_with_provider(proto::serve::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+#[tokio::test]
+async fn over_tls_the_version_is_what_alpn_gives() {
+    let pair = dev().await;
+    let pki = Pki::new();
+    let files = pki.leaf(&leaf());
+    for (number, (alpn, protocol, sent)) in [
+        (&["h2", "http/1.1"][..], Protocol::Auto, Version::HTTP_2),
+        (&["http/1.1"], Protocol::Auto, Version::HTTP_11),
+        (&[], Protocol::Auto, Version::HTTP_11),
+        (&["h2", "http/1.1"], Protocol::Http1, Version::HTTP_11),
+        (&["h2", "http/1.1"], Protocol::Http2, Version::HTTP_2),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let upstream = Upstream::tls(tls(&files, alpn)).await;
+        let api = Server {
+            protocol: protocol.into(),
+            ..https(&upstream.url(), &pki.ca_pem())
+        };
+        pair.injector.add(api).await;
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let response = call(&pair, version).await;
+            assert_eq!(
+                (response.status().as_u16(), response.version()),
+                (200, version),
+                "case {number}"
+            );
+            assert_arrived(&upstream, sent);
+        }
+        remove(&pair).await;
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn an_upstream_without_http2_is_refused_where_only_http2_is_spoken() {
+    let pair = dev().await;
+    let pki = Pki::new();
+    let upstream = Upstream::tls(tls(&pki.leaf(&leaf()), &["http/1.1"])).await;
+    let api = Server {
+        protocol: Protocol::Http2.into(),
+        ..https(&upstream.url(), &pki.ca_pem())
+    };
+    pair.injector.add(api).await;
+    let response = call(&pair, Version::HTTP_11).await;
+    assert_eq!(response.status(), 502);
+    assert_eq!(upstream.seen().len(), 0);
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_may_be_named_otherwise_in_its_certificate() {
+    let pair = dev().await;
+    let pki = Pki::new();
+    let files = pki.leaf(&Leaf {
+        dns: vec!["api.test".into()],
+        ips: vec![],
+        ..leaf()
+    });
+    let upstream = Upstream::tls(tls(&files, &["h2"])).await;
+    let tls = UpstreamTls {
+        ca_pem: pki.ca_pem(),
+        server_name: "api.test".into(),
+    };
+    let api = Server {
+        tls: Some(tls),
+        ..https(&upstream.url(), "")
+    };
+    pair.injector.add(api).await;
+    assert_eq!(call(&pair, Version::HTTP_11).await.status(), 200);
+    assert_arrived(&upstream, Version::HTTP_2);
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
+    let pair = dev().await;
+    let (pki, other) = (Pki::new(), Pki::new());
+    let day = Duration::from_secs(24 * 3600);
+    let now = SystemTime::now();
+    for (what, files) in [
+        (
+            "another name",
+            pki.leaf(&Leaf {
+                dns: vec!["api.test".into()],
+                ips: vec![],
+                ..leaf()
+            }),
+        ),
+        (
+            "another address",
+            pki.leaf(&Leaf {
+                dns: vec![],
+                ips: vec![IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))],
+                ..leaf()
+            }),
+        ),
+        (
+            "a name for an address",
+            pki.leaf(&Leaf {
+                dns: vec!["127.0.0.1".into()],
+                ips: vec![],
+                ..leaf()
+            }),
+        ),
+        (
+            "expired",
+            pki.leaf(&Leaf {
+                not_before: now - 2 * day,
+                not_after: now - day,
+                ..leaf()
+            }),
+        ),
+        (
+            "not yet valid",
+            pki.leaf(&Leaf {
+                not_before: now + day,
+                not_after: now + 2 * day,
+                ..leaf()
+            }),
+        ),
+        (
+            "a client's",
+            pki.leaf(&Leaf {
+                usages: vec![Usage::Client],
+                ..leaf()
+            }),
+        ),
+        ("of another CA", other.leaf(&leaf())),
+    ] {
+        let upstream = Upstream::tls(tls(&files, &["h2", "http/1.1"])).await;
+        pair.injector.add(https(&upstream.url(), &pki.ca_pem())).await;
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            assert_eq!(
+                refusal(&call(&pair, version).await),
+                (502, "UPSTREAM_TLS_FAILED"),
+                "{what}"
+            );
+        }
+        assert_eq!(upstream.seen().len(), 0, "{what}");
+        remove(&pair).await;
+    }
+    // Without a CA of its own the system's count, and ours is not among them.
+    let upstream = Upstream::tls(tls(&pki.leaf(&leaf()), &["h2"])).await;
+    pair.injector
+        .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
+        .await;
+    assert_eq!(
+        refusal(&call(&pair, Version::HTTP_11).await),
+        (502, "UPSTREAM_TLS_FAILED")
+    );
+    assert_eq!(upstream.seen().len(), 0);
+    pair.stop().await;
+}
+
+/// Answers whatever it gets with a line of HTTP, and hands out all that came on each connection.
+async fn cleartext() -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, received) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut bytes = vec![0; 64 * 1024];
+            let count = stream.read(&mut bytes).await.unwrap_or(0);
+            bytes.truncate(count);
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .await;
+            let _ = stream.read_to_end(&mut bytes).await;
+            let _ = sender.send(bytes);
+        }
+    });
+    (address, received)
+}
+
+#[tokio::test]
+async fn an_upstream_that_speaks_http_behind_https_gets_no_secret() {
+    let pair = dev().await;
+    let (address, mut received) = cleartext().await;
+    pair.injector
+        .add(https(&format!("https://{address}"), &Pki::new().ca_pem()))
+        .await;
+    assert_eq!(
+        refusal(&call(&pair, Version::HTTP_11).await),
+        (502, "UPSTREAM_TLS_FAILED")
+    );
+    let bytes = timeout(PATIENCE, received.recv()).await.unwrap().unwrap();
+    assert_eq!(bytes[0], 22, "a TLS handshake record comes first");
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(!text.contains(SECRET) && !text.contains("x-mcp-secret") && !text.contains("POST"));
+    pair.stop().await;
+}
