@@ -338,6 +338,25 @@ async fn a_page_of_an_allowed_origin_may_call_and_read() {
 }
 
 #[tokio::test]
+async fn a_page_of_an_allowed_origin_may_read_why_its_call_was_refused() {
+    let upstream = Upstream::start().await;
+    let pair = github(&upstream, &["https://app.example"]).await;
+    pair.vault.put("dev", "TOKEN", "not\na header").await;
+    let page = Request::get("/dev/github/user").header("origin", "https://app.example");
+    let response = pair.injector.send(page, "").await;
+    assert_eq!(reason(&response), (502, "SECRET_VALUE_NOT_PLACEABLE"));
+    assert_eq!(
+        response.headers()["access-control-allow-origin"],
+        "https://app.example"
+    );
+    let stranger = Request::get("/dev/github/user").header("origin", "https://other.example");
+    let response = pair.injector.send(stranger, "").await;
+    assert_eq!(reason(&response), (403, "BROWSER_REFUSED"));
+    assert!(!response.headers().contains_key("access-control-allow-origin"));
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
 async fn a_preflight_is_answered_here() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream, &[APP]).await;

@@ -203,6 +203,11 @@ fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// `problem+json` and its like, but not `grpc-web+json`, whose JSON is framed.
+fn is_json_subtype(subtype: &str) -> bool {
+    subtype.len() > 5 && subtype.ends_with("+json") && !subtype.starts_with("grpc")
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(Ok(only)), None) = (types.next().map(|value| value.to_str()), types.next()) else {
@@ -213,7 +218,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     let json = essence == "application/json"
         || essence
             .split_once('/')
-            .is_some_and(|(_, subtype)| subtype.len() > 5 && subtype.ends_with("+json"));
+            .is_some_and(|(_, subtype)| is_json_subtype(subtype));
     json && parts.all(|parameter| {
         parameter.split_once('=').is_none_or(|(name, value)| {
             !name.trim().eq_ignore_ascii_case("charset")
@@ -325,6 +330,7 @@ mod tests {
             "+json",
             "application/+json",
             "application/grpc-web",
+            "application/grpc-web+json",
             "application/x-www-form-urlencoded",
             "",
         ] {

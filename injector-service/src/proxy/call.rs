@@ -42,7 +42,11 @@ impl Proxy {
             Ok(response) => response,
             Err(refusal) => {
                 record.refused(&refusal, &self.metrics);
-                answer::refusal(&refusal, dialect, &record.call_id)
+                let mut response = answer::refusal(&refusal, dialect, &record.call_id);
+                if let Some(origin) = &record.page {
+                    rewrite::allow(response.headers_mut(), origin);
+                }
+                response
             }
         }
     }
@@ -65,6 +69,9 @@ impl Proxy {
             .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
         // Before a missing server is told of: a page learns nothing.
         let sender = guard::sender(&parts.headers, allowed)?;
+        if let Sender::AllowedPage(origin) = &sender {
+            record.page = Some(origin.clone());
+        }
         let target = target?;
         record.server(&target.entry.server);
         if let Sender::AllowedPage(origin) = &sender

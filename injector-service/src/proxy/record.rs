@@ -40,6 +40,8 @@ impl CallIds {
 /// What is known of a call so far.
 pub(super) struct Record {
     pub(super) call_id: String,
+    /// The origin of the web page that calls, when it may.
+    pub(super) page: Option<String>,
     started: Instant,
     method: Method,
     workspace: String,
@@ -52,6 +54,7 @@ impl Record {
     pub(super) fn new(call_id: String, method: Method) -> Self {
         Self {
             call_id,
+            page: None,
             started: Instant::now(),
             method,
             workspace: String::new(),
