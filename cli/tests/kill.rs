@@ -350,13 +350,20 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Runs it to its end; one that does not end is killed, or the test would wait for it for ever.
 async fn run(mut command: Command) -> Output {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
-    timeout(Duration::from_secs(90), ended)
-        .await
-        .expect("it does not end")
-        .unwrap()
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_child(&child);
+    let mut ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    if let Ok(output) = timeout(2 * PATIENCE, &mut ended).await {
+        return output.unwrap();
+    }
+    kill_process(pid, Signal::KILL).unwrap();
+    panic!("it does not end: {}", text(&ended.await.unwrap().stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]
