@@ -7,39 +7,26 @@ use std::{
 };
 
 use aerostack::{
+    Cli, Command,
     demo::{self, Shown},
     dev::{DevArgs, Pair},
 };
-use clap::{Parser, Subcommand};
 use proto::serve::{
     process::{self, Stopped},
     telemetry::{LogFormat, chain},
 };
 use tokio_util::sync::CancellationToken;
 
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(
-    name = "aerostack",
-    version,
-    about = "Runs vault-service and injector-service for development"
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run both services on this machine, with an embedded store and certificates of its own, until Ctrl-C
-    Dev(DevArgs),
-}
-
 fn main() -> ExitCode {
     match process::command_line() {
         Ok(Cli {
             command: Command::Dev(args),
+            connect: _,
         }) => process::serve(&args.log, LogFormat::Text, || Ok(args.clone()), dev),
+        Ok(Cli {
+            command: Command::Admin(command),
+            connect,
+        }) => command.run(&connect),
         Err(code) => code,
     }
 }

@@ -188,19 +188,30 @@ pub fn grpc_client(
     servers: &Authorities,
     peer: Principal,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let unusable = Identity::unusable(&identity.path);
-    let roots = servers.roots()?;
-    let signatures = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider())
+    let verifier = Arc::new(ExactPeer {
+        roots: servers.roots()?,
+        signatures: host_verifier(servers)?,
+        peer,
+    });
+    client(identity, verifier)
+}
+
+/// A client that presents `identity` and talks to any server whose certificate names the host that is dialled.
+pub fn grpc_client_by_host(identity: Identity, servers: &Authorities) -> Result<Arc<ClientConfig>, TlsError> {
+    client(identity, host_verifier(servers)?)
+}
+
+fn host_verifier(servers: &Authorities) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    WebPkiServerVerifier::builder_with_provider(servers.roots()?, provider())
         .build()
         .map_err(|error| TlsError::Unusable {
             path: servers.path.clone(),
             source: Error::General(error.to_string()),
-        })?;
-    let verifier = Arc::new(ExactPeer {
-        roots,
-        signatures,
-        peer,
-    });
+        })
+}
+
+fn client(identity: Identity, verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, TlsError> {
+    let unusable = Identity::unusable(&identity.path);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|config| {

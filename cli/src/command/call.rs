@@ -1,0 +1,340 @@
+//! `aerostack call`
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, builder::ArgPredicate};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use proto::{Reason, ServerName, WorkspaceName};
+use tokio::time;
+
+use crate::{
+    connect::Connection,
+    data_plane::{DataPlane, Version, refused_by_injector},
+    failure::{Failure, Kind},
+    output::Report,
+};
+
+/// The most of a refusal that is read.
+const REFUSAL: usize = 64 * 1024;
+
+/// `aerostack call`
+///
+/// Flags are those of curl, as far as they go. The answer of the upstream goes to standard output as it comes.
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// The server's workspace
+    workspace: String,
+    /// The server
+    server: String,
+    /// What to ask it for: a path, with its query
+    #[arg(default_value = "/")]
+    path: String,
+    /// The method; POST when there is a body, else GET
+    #[arg(short = 'X', long, value_name = "METHOD")]
+    request: Option<String>,
+    /// A header to send; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// A body, `@FILE`, or `@-` for standard input; newlines of a file are dropped. Several are joined by `&`
+    #[arg(short, long, value_name = "DATA")]
+    data: Vec<String>,
+    /// A body, `@FILE` or `@-`, sent as it is
+    #[arg(long, value_name = "DATA", conflicts_with = "data")]
+    data_binary: Option<String>,
+    /// A JSON body, `@FILE` or `@-`, with the headers that say so
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["data", "data_binary"])]
+    json: Option<String>,
+    /// Print the head of the answer too
+    #[arg(short, long, default_value_if("head", ArgPredicate::IsPresent, "true"))]
+    include: bool,
+    /// Ask for the head alone
+    #[arg(short = 'I', long)]
+    head: bool,
+    /// Write the answer to a file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Exit with 22 and print nothing when the upstream answers with an error
+    #[arg(short, long)]
+    fail: bool,
+    /// How long the whole call may take, in seconds
+    #[arg(short, long, value_name = "SECONDS")]
+    max_time: Option<f64>,
+    /// Print the heads of the request and the answer to standard error
+    #[arg(short, long)]
+    verbose: bool,
+    /// Speak HTTP/2 to the injector
+    #[arg(long)]
+    http2: bool,
+}
+
+impl CallArgs {
+    pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
+        let most = self.max_time.map(Duration::try_from_secs_f64).transpose();
+        let most = most.map_err(|error| Failure::new(Kind::Usage, format_args!("--max-time: {error}")))?;
+        let call = self.call(connection);
+        match most {
+            None => call.await?,
+            Some(most) => time::timeout(most, call)
+                .await
+                .map_err(|_| Failure::new(Kind::Unavailable, "the call took longer than --max-time"))??,
+        }
+        Ok(Report::default())
+    }
+
+    async fn call(self, connection: &Connection) -> Result<(), Failure> {
+        let data_plane = DataPlane::of(connection)?;
+        let request = self.request()?;
+        if self.verbose {
+            note(&request_head(&request));
+        }
+        let version = if self.http2 {
+            Version::Http2
+        } else {
+            Version::Http1
+        };
+        let answer = data_plane.send(connection, version, request).await?;
+        let head = head(&answer);
+        if self.verbose {
+            note(&head);
+        }
+        if let Some((reason, name)) = refused_by_injector(&answer) {
+            let name = name.to_owned();
+            return Err(self.refused(reason, &name, answer).await);
+        }
+        let status = answer.status();
+        if self.fail && (status.is_client_error() || status.is_server_error()) {
+            return Err(failed(status));
+        }
+        let mut to = Sink::open(self.output.as_deref())?;
+        if self.include {
+            to.write(head.as_bytes())?;
+        }
+        copy(answer.into_body(), &mut to).await
+    }
+
+    fn request(&self) -> Result<Request<Full<Bytes>>, Failure> {
+        let usage = |what: &dyn std::fmt::Display| Failure::new(Kind::Usage, what);
+        let workspace = WorkspaceName::parse(&self.workspace).map_err(|error| usage(&error))?;
+        let server = ServerName::parse(&self.server).map_err(|error| usage(&error))?;
+        let (body, kind) = self.body()?;
+        let method = match &self.request {
+            Some(method) => Method::from_bytes(method.as_bytes())
+                .map_err(|error| usage(&format_args!("{method:?}: {error}")))?,
+            None if self.head => Method::HEAD,
+            None if body.is_some() => Method::POST,
+            None => Method::GET,
+        };
+        let path = if self.path.starts_with('/') {
+            self.path.clone()
+        } else {
+            format!("/{}", self.path)
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(&path)
+            .body(Full::from(body.unwrap_or_default()))
+            .map_err(|error| usage(&format_args!("{path}: {error}")))?;
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        headers.extend(kind.iter().flat_map(|kind| kind.headers()));
+        for given in &self.headers {
+            let (name, value) = parse_header(given)?;
+            headers.insert(name, value);
+        }
+        // Last: a call goes where the arguments say.
+        for (name, label) in [
+            ("x-aerostack-workspace", workspace.as_str()),
+            ("x-aerostack-server", server.as_str()),
+        ] {
+            let label = HeaderValue::from_str(label).map_err(|error| usage(&error))?;
+            headers.insert(HeaderName::from_static(name), label);
+        }
+        Ok(request)
+    }
+
+    fn body(&self) -> Result<(Option<Bytes>, Option<BodyKind>), Failure> {
+        if let Some(json) = &self.json {
+            return Ok((Some(content(json)?.into()), Some(BodyKind::Json)));
+        }
+        if let Some(binary) = &self.data_binary {
+            return Ok((Some(content(binary)?.into()), Some(BodyKind::Form)));
+        }
+        if self.data.is_empty() {
+            return Ok((None, None));
+        }
+        let mut pieces = Vec::with_capacity(self.data.len());
+        for data in &self.data {
+            let mut piece = content(data)?;
+            if data.starts_with('@') {
+                piece.retain(|byte| !matches!(byte, b'\r' | b'\n' | 0));
+            }
+            pieces.push(piece);
+        }
+        Ok((Some(pieces.join(&b'&').into()), Some(BodyKind::Form)))
+    }
+
+    /// The injector refused: nothing reached the upstream, or nothing came back.
+    async fn refused(&self, reason: Reason, name: &str, answer: Response<Incoming>) -> Failure {
+        let kind = Kind::of(reason.code());
+        let mut text = Vec::new();
+        let mut body = answer.into_body();
+        while let Some(Ok(frame)) = body.frame().await {
+            text.extend(frame.into_data().unwrap_or_default());
+            if text.len() > REFUSAL {
+                break;
+            }
+        }
+        let problem: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        let member = |name: &str| {
+            problem
+                .get(name)
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default()
+        };
+        let message = format!(
+            "the injector refused the call: {} ({name}, call {})",
+            member("detail"),
+            member("call_id")
+        );
+        let Self {
+            workspace, server, ..
+        } = self;
+        let next = match reason {
+            Reason::ServerNotFound => {
+                format!("`aerostack workspace server list {workspace}` shows what exists")
+            }
+            Reason::UpstreamUnreachable | Reason::UpstreamTlsFailed | Reason::UpstreamAddressRefused => {
+                format!("`aerostack workspace server show {workspace} {server}` shows where it should be")
+            }
+            _ => format!("`aerostack explain {workspace} {server}` shows what becomes of each secret"),
+        };
+        Failure::new(kind, message).next(next)
+    }
+}
+
+/// What a body is said to be, unless a header says otherwise.
+#[derive(Clone, Copy)]
+enum BodyKind {
+    Form,
+    Json,
+}
+
+impl BodyKind {
+    fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
+        const JSON: HeaderValue = HeaderValue::from_static("application/json");
+        const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+        match self {
+            Self::Form => vec![(header::CONTENT_TYPE, FORM)],
+            Self::Json => vec![(header::CONTENT_TYPE, JSON), (header::ACCEPT, JSON)],
+        }
+    }
+}
+
+fn failed(status: StatusCode) -> Failure {
+    Failure::new(Kind::HttpError, format_args!("the upstream answered {status}"))
+}
+
+/// `@FILE`, `@-`, or the text itself.
+fn content(data: &str) -> Result<Vec<u8>, Failure> {
+    match data.strip_prefix('@') {
+        None => Ok(data.as_bytes().to_vec()),
+        Some("-") => {
+            let mut bytes = Vec::new();
+            let read = io::stdin().lock().read_to_end(&mut bytes);
+            read.map_err(|error| Failure::file(Path::new("standard input"), &error))?;
+            Ok(bytes)
+        }
+        Some(path) => fs::read(path).map_err(|error| Failure::file(Path::new(path), &error)),
+    }
+}
+
+fn parse_header(given: &str) -> Result<(HeaderName, HeaderValue), Failure> {
+    // Of a header that cannot be sent only its name is shown.
+    let (name, value) = given
+        .split_once(':')
+        .ok_or_else(|| Failure::new(Kind::Usage, "a header is NAME: VALUE"))?;
+    let wrong =
+        |what: &dyn std::fmt::Display| Failure::new(Kind::Usage, format_args!("header {name:?}: {what}"));
+    Ok((
+        name.trim()
+            .parse()
+            .map_err(|error: http::header::InvalidHeaderName| wrong(&error))?,
+        value
+            .trim()
+            .parse()
+            .map_err(|error: http::header::InvalidHeaderValue| wrong(&error))?,
+    ))
+}
+
+/// Where the answer goes.
+struct Sink {
+    path: PathBuf,
+    to: Box<dyn Write>,
+}
+
+impl Sink {
+    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        match path {
+            None => Ok(Self {
+                path: "standard output".into(),
+                to: Box::new(io::stdout()),
+            }),
+            Some(path) => {
+                let file = File::create(path).map_err(|error| Failure::file(path, &error))?;
+                Ok(Self {
+                    path: path.to_owned(),
+                    to: Box::new(file),
+                })
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let written = self.to.write_all(bytes).and_then(|()| self.to.flush());
+        written.map_err(|error| Failure::file(&self.path, &error))
+    }
+}
+
+async fn copy(mut body: Incoming, to: &mut Sink) -> Result<(), Failure> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Failure::new(Kind::Unavailable, format_args!("the answer broke off: {error}"))
+        })?;
+        if let Some(data) = frame.data_ref() {
+            to.write(data)?;
+        }
+    }
+    Ok(())
+}
+
+fn request_head(request: &Request<Full<Bytes>>) -> String {
+    let mut head = format!("> {} {}\n", request.method(), request.uri());
+    for (name, value) in request.headers() {
+        head.push_str(&format!("> {name}: {}\n", value.to_str().unwrap_or("(binary)")));
+    }
+    head
+}
+
+fn head(answer: &Response<Incoming>) -> String {
+    let mut head = format!("{:?} {}\r\n", answer.version(), answer.status());
+    for (name, value) in answer.headers() {
+        head.push_str(&format!(
+            "{name}: {}\r\n",
+            String::from_utf8_lossy(value.as_bytes())
+        ));
+    }
+    head.push_str("\r\n");
+    head
+}
+
+fn note(text: &str) {
+    // Nobody has to read it.
+    drop(io::stderr().write_all(text.as_bytes()));
+}

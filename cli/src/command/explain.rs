@@ -1,0 +1,65 @@
+//! `aerostack explain`
+
+use clap::Args;
+use proto::injector::v1::{ExplainInjectionRequest, server_service_client::ServerServiceClient};
+
+use crate::{
+    connect::Connection,
+    failure::Failure,
+    model::Explanation,
+    output::{OutputArgs, Report, table, yes},
+};
+
+/// `aerostack explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The server's workspace
+    workspace: String,
+    /// The server
+    server: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl ExplainArgs {
+    pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
+        let Self {
+            workspace,
+            server,
+            output,
+        } = self;
+        let injector = connection.injector()?;
+        let mut client = ServerServiceClient::new(injector.channel.clone());
+        let request = ExplainInjectionRequest {
+            workspace,
+            name: server,
+        };
+        let answer = injector.answer(client.explain_injection(request)).await?;
+        let explanation = Explanation::of(answer);
+        let mut report = Report::new(output, &explanation, text)?;
+        report.no = !explanation.would_forward;
+        Ok(report)
+    }
+}
+
+fn text(explanation: &Explanation) -> String {
+    let rows = explanation.secrets.iter().map(|secret| {
+        let version = secret.version.map(|version| version.to_string());
+        [
+            secret.name.clone(),
+            secret.state.replace('_', " "),
+            yes(secret.required),
+            version.unwrap_or_default(),
+            secret.placement.clone(),
+        ]
+    });
+    let verdict = if explanation.would_forward {
+        "A call would go out."
+    } else {
+        "A call would be refused."
+    };
+    format!(
+        "{}{verdict}\n",
+        table(["SECRET", "STATE", "REQUIRED", "VERSION", "PLACEMENT"], rows)
+    )
+}

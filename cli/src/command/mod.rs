@@ -1,0 +1,108 @@
+//! The administrative commands: each parses its arguments, calls a service, and reports.
+
+mod call;
+mod completions;
+mod explain;
+mod secret;
+mod server;
+mod status;
+mod workspace;
+
+use std::{
+    env,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::Subcommand;
+use proto::serve::process;
+
+use crate::{
+    connect::{ConnectArgs, Connection},
+    failure::{Failure, Kind},
+    output::{Report, plain},
+};
+
+/// What administrators do.
+#[derive(Debug, Subcommand)]
+pub enum Admin {
+    /// Workspaces, their secrets and their servers
+    #[command(subcommand)]
+    Workspace(workspace::Command),
+    /// What a call to a server would carry now, and which of its secrets do not exist
+    Explain(explain::ExplainArgs),
+    /// Call a server through the injector's data plane, as curl does
+    Call(call::CallArgs),
+    /// How both services are, at a glance
+    Status(status::StatusArgs),
+    /// Print a shell's completions for this command
+    Completions(completions::CompletionsArgs),
+}
+
+impl Admin {
+    /// Runs the command to its end, and says how it went.
+    pub fn run(self, connect: &ConnectArgs) -> ExitCode {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return process::fail(Kind::Internal.code(), error),
+        };
+        match runtime.block_on(self.execute(connect)) {
+            Ok(report) => print(&report),
+            Err(failure) => complain(&failure),
+        }
+    }
+
+    async fn execute(self, connect: &ConnectArgs) -> Result<Report, Failure> {
+        let connection = || Connection::find(connect, |name| env::var_os(name));
+        match self {
+            Self::Workspace(command) => command.run(&connection()?).await,
+            Self::Explain(args) => args.run(&connection()?).await,
+            Self::Call(args) => args.run(&connection()?).await,
+            Self::Status(args) => args.run(&connection()?).await,
+            Self::Completions(args) => Ok(args.run()),
+        }
+    }
+}
+
+/// As many as a service gives at once.
+const PAGE: u32 = 1000;
+
+/// Every item of a list: `page` gets a page's token, and gives its items and the token of the page after it.
+async fn all<T>(
+    mut page: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Failure>,
+) -> Result<Vec<T>, Failure> {
+    let (mut items, mut next) = page(String::new()).await?;
+    while !next.is_empty() {
+        let (more, token) = page(next).await?;
+        items.extend(more);
+        next = token;
+    }
+    Ok(items)
+}
+
+fn print(report: &Report) -> ExitCode {
+    for note in &report.notes {
+        drop(writeln!(io::stderr(), "{}", plain(note)));
+    }
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(report.result.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) if report.no => ExitCode::from(Kind::No.code()),
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => process::fail(Kind::File.code(), format_args!("standard output: {error}")),
+    }
+}
+
+/// One sentence, and what to do next.
+fn complain(failure: &Failure) -> ExitCode {
+    let Failure { kind, message, next } = failure;
+    let next = next
+        .as_ref()
+        .map(|next| format!("\n  {}", plain(next)))
+        .unwrap_or_default();
+    process::fail(kind.code(), format_args!("error: {}{next}", plain(message)))
+}

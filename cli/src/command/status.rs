@@ -1,0 +1,214 @@
+//! `aerostack status`
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use http::Request;
+use http_body_util::Full;
+use jiff::Timestamp;
+use proto::{
+    injector::v1::{ListServersRequest, server_service_client::ServerServiceClient},
+    serve::{caller::Peer, telemetry::ms},
+    vault::v1::{ListWorkspacesRequest, workspace_service_client::WorkspaceServiceClient},
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use serde::Serialize;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::{
+    connect::{Connection, Remote},
+    data_plane::{DataPlane, Version, refused_by_injector},
+    failure::{Failure, Kind},
+    output::{OutputArgs, Report, table},
+};
+
+/// `aerostack status`
+///
+/// Exits with 1 unless all is well.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Serialize)]
+struct Status {
+    services: Vec<Service>,
+    identity: Option<Identity>,
+}
+
+#[derive(Serialize)]
+struct Service {
+    service: &'static str,
+    address: String,
+    /// `serving`, `not_serving` or `unreachable`.
+    state: &'static str,
+    /// How long the answer took, in milliseconds.
+    latency_ms: Option<f64>,
+    /// Whether this identity may list what the service has; absent for the data plane.
+    access: Option<bool>,
+    /// Why not.
+    detail: Option<String>,
+}
+
+/// Who asks.
+#[derive(Serialize)]
+struct Identity {
+    principal: String,
+    not_after: String,
+}
+
+impl StatusArgs {
+    pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
+        let (vault, injector) = (connection.vault()?, connection.injector()?);
+        let data_plane = DataPlane::of(connection)?;
+        let (vault, injector, data_plane) = tokio::join!(
+            ask("vault", &vault, may_list_workspaces(&vault)),
+            ask("injector", &injector, may_list_servers(&injector)),
+            ask_data_plane(connection, &data_plane),
+        );
+        let status = Status {
+            services: vec![vault, injector, data_plane],
+            identity: identity(connection),
+        };
+        let well = |service: &Service| service.state == "serving" && service.access != Some(false);
+        let no = !status.services.iter().all(well);
+        let report = Report::new(self.output, &status, text)?;
+        Ok(Report { no, ..report })
+    }
+}
+
+async fn ask(
+    service: &'static str,
+    remote: &Remote,
+    may_list: impl Future<Output = Result<(), Failure>>,
+) -> Service {
+    let mut client = HealthClient::new(remote.channel.clone());
+    let whole = HealthCheckRequest::default();
+    let started = Instant::now();
+    let health = remote.answer(client.check(whole)).await;
+    let (state, latency_ms, mut detail) = match health {
+        Ok(answer) if answer.status() == ServingStatus::Serving => ("serving", Some(ms(started)), None),
+        Ok(_) => (
+            "not_serving",
+            Some(ms(started)),
+            Some("its /readyz says why".to_owned()),
+        ),
+        Err(failure) => ("unreachable", None, Some(failure.message)),
+    };
+    let mut access = None;
+    if state == "serving" {
+        let allowed = may_list.await;
+        access = Some(allowed.is_ok());
+        detail = allowed.err().map(|failure| failure.message);
+    }
+    Service {
+        service,
+        address: remote.address().to_owned(),
+        state,
+        latency_ms,
+        access,
+        detail,
+    }
+}
+
+async fn may_list_workspaces(vault: &Remote) -> Result<(), Failure> {
+    let one = ListWorkspacesRequest {
+        page_size: 1,
+        page_token: String::new(),
+    };
+    let mut client = WorkspaceServiceClient::new(vault.channel.clone());
+    vault.answer(client.list_workspaces(one)).await.map(drop)
+}
+
+async fn may_list_servers(injector: &Remote) -> Result<(), Failure> {
+    let one = ListServersRequest {
+        page_size: 1,
+        ..Default::default()
+    };
+    let mut client = ServerServiceClient::new(injector.channel.clone());
+    injector.answer(client.list_servers(one)).await.map(drop)
+}
+
+/// Asks for what no server can be called: only the injector itself answers that.
+async fn ask_data_plane(connection: &Connection, data_plane: &DataPlane) -> Service {
+    let started = Instant::now();
+    let answer = match Request::get("/-/status").body(Full::default()) {
+        Ok(request) => data_plane.send(connection, Version::Http1, request).await,
+        Err(error) => Err(Failure::new(Kind::Internal, error)),
+    };
+    let (state, detail) = match &answer {
+        Ok(answer) if refused_by_injector(answer).is_some() => ("serving", None),
+        Ok(_) => (
+            "unreachable",
+            Some("something else than an injector listens there".to_owned()),
+        ),
+        Err(failure) => ("unreachable", Some(failure.message.clone())),
+    };
+    Service {
+        service: "data plane",
+        address: data_plane.url.clone(),
+        state,
+        latency_ms: answer.is_ok().then(|| ms(started)),
+        access: None,
+        detail,
+    }
+}
+
+/// What the client's certificate says.
+fn identity(connection: &Connection) -> Option<Identity> {
+    let certificate = CertificateDer::from_pem_file(connection.cert()?).ok()?;
+    match Peer::of_verified(Some(&[certificate])) {
+        Peer::Known { principal, not_after } => Some(Identity {
+            principal: principal.to_string(),
+            not_after: utc(not_after),
+        }),
+        Peer::Anonymous => None,
+    }
+}
+
+fn utc(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let stamp = i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok());
+    stamp.map(|stamp| stamp.to_string()).unwrap_or_default()
+}
+
+fn text(status: &Status) -> String {
+    let rows = status.services.iter().map(|service| {
+        let access = match service.access {
+            Some(true) => "allowed",
+            Some(false) => "refused",
+            None => "",
+        };
+        [
+            service.service.to_owned(),
+            service.address.clone(),
+            service.state.replace('_', " "),
+            service
+                .latency_ms
+                .map(|ms| format!("{ms:.1} ms"))
+                .unwrap_or_default(),
+            access.to_owned(),
+        ]
+    });
+    let mut text = table(["SERVICE", "ADDRESS", "STATE", "ANSWERED IN", "ACCESS"], rows);
+    for service in &status.services {
+        if let Some(detail) = &service.detail {
+            text.push_str(&format!(
+                "{}: {}\n",
+                service.service,
+                crate::output::plain(detail)
+            ));
+        }
+    }
+    if let Some(Identity { principal, not_after }) = &status.identity {
+        text.push_str(&format!(
+            "You are {principal}; the certificate is valid until {not_after}.\n"
+        ));
+    }
+    text
+}

@@ -1,0 +1,292 @@
+//! What `--output json` prints, and tables are made from. Documented in `cli/README.md`; members are only ever added.
+
+use proto::{
+    injector::v1::{
+        AuthType, ExplainInjectionResponse, ExplainedSecret, Protocol, Server as ApiServer, UpstreamTls,
+        explained_secret::State,
+    },
+    vault::v1::{Plan, Secret as ApiSecret, Workspace as ApiWorkspace},
+};
+use serde::Serialize;
+
+use crate::output::time;
+
+/// A workspace.
+#[derive(Debug, Serialize)]
+pub struct Workspace {
+    name: String,
+    uid: String,
+    revision: u64,
+    create_time: String,
+    update_time: String,
+    plan: &'static str,
+    secret_count: u64,
+}
+
+/// What may be known of a secret.
+#[derive(Debug, Serialize)]
+pub struct Secret {
+    workspace: String,
+    /// The normalized name.
+    pub name: String,
+    uid: String,
+    revision: u64,
+    /// When the name was first put.
+    pub create_time: String,
+    /// When the current version was put.
+    pub update_time: String,
+    /// Counts up with every put.
+    pub version: u64,
+    /// Where the value may be sent; empty means anywhere.
+    pub upstream_origins: Vec<String>,
+}
+
+/// A server, with what it gets.
+#[derive(Debug, Serialize)]
+pub struct Server {
+    /// Its workspace.
+    pub workspace: String,
+    /// Its name.
+    pub name: String,
+    uid: String,
+    revision: u64,
+    /// When it was added.
+    pub create_time: String,
+    /// When it was changed.
+    pub update_time: String,
+    workspace_uid: String,
+    /// Where it is.
+    pub url: String,
+    /// Where its secrets go.
+    pub auth_type: &'static str,
+    /// What it gets.
+    pub inject_secrets: Vec<String>,
+    /// Without which a call is refused.
+    pub required_secrets: Vec<String>,
+    /// What is spoken to it.
+    pub protocol: &'static str,
+    /// How its certificate is verified, when not as usual.
+    pub tls: Option<Tls>,
+    /// Whether secrets may go to it in cleartext.
+    pub allow_plaintext: bool,
+    /// Web origins whose pages may call it.
+    pub allowed_origins: Vec<String>,
+    /// Free text.
+    pub description: String,
+    protobuf_secrets_field: u32,
+}
+
+/// How an upstream's certificate is verified.
+#[derive(Debug, Serialize)]
+pub struct Tls {
+    ca_pem: String,
+    server_name: String,
+}
+
+/// What a call would carry.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// One for each of the server's secrets.
+    pub secrets: Vec<Explained>,
+    /// Whether a call would go out.
+    pub would_forward: bool,
+}
+
+/// What becomes of one secret.
+#[derive(Debug, Serialize)]
+pub struct Explained {
+    /// The normalized name.
+    pub name: String,
+    /// Where it goes.
+    pub placement: String,
+    /// Whether a call without it is refused.
+    pub required: bool,
+    /// `injected`, `missing`, `origin_refused` or `unreadable`.
+    pub state: &'static str,
+    /// Set when the secret exists.
+    pub version: Option<u64>,
+}
+
+impl Workspace {
+    /// As JSON shows it.
+    pub fn of(workspace: ApiWorkspace) -> Self {
+        let plan = plan(workspace.plan());
+        let ApiWorkspace {
+            name,
+            uid,
+            revision,
+            create_time,
+            update_time,
+            plan: _,
+            secret_count,
+        } = workspace;
+        Self {
+            name,
+            uid,
+            revision,
+            create_time: time(create_time),
+            update_time: time(update_time),
+            plan,
+            secret_count,
+        }
+    }
+
+    /// A row of a table: name, plan, secrets, created.
+    pub fn row(&self) -> [String; 4] {
+        let Self {
+            name,
+            plan,
+            secret_count,
+            create_time,
+            ..
+        } = self;
+        let created = crate::output::date(create_time);
+        [
+            name.clone(),
+            (*plan).to_owned(),
+            secret_count.to_string(),
+            created,
+        ]
+    }
+}
+
+impl Secret {
+    /// As JSON shows it.
+    pub fn of(secret: ApiSecret) -> Self {
+        let ApiSecret {
+            workspace,
+            name,
+            uid,
+            revision,
+            create_time,
+            update_time,
+            version,
+            upstream_origins,
+        } = secret;
+        Self {
+            workspace,
+            name,
+            uid,
+            revision,
+            create_time: time(create_time),
+            update_time: time(update_time),
+            version,
+            upstream_origins,
+        }
+    }
+}
+
+impl Server {
+    /// As JSON shows it.
+    pub fn of(server: ApiServer) -> Self {
+        let (auth_type, protocol) = (auth_type(server.auth_type()), protocol(server.protocol()));
+        let ApiServer {
+            workspace,
+            name,
+            uid,
+            revision,
+            create_time,
+            update_time,
+            workspace_uid,
+            url,
+            auth_type: _,
+            inject_secrets,
+            required_secrets,
+            protocol: _,
+            tls,
+            allow_plaintext,
+            allowed_origins,
+            description,
+            protobuf_secrets_field,
+        } = server;
+        Self {
+            workspace,
+            name,
+            uid,
+            revision,
+            create_time: time(create_time),
+            update_time: time(update_time),
+            workspace_uid,
+            url,
+            auth_type,
+            inject_secrets,
+            required_secrets,
+            protocol,
+            tls: tls.map(|UpstreamTls { ca_pem, server_name }| Tls { ca_pem, server_name }),
+            allow_plaintext,
+            allowed_origins,
+            description,
+            protobuf_secrets_field,
+        }
+    }
+}
+
+impl Explanation {
+    /// As JSON shows it.
+    pub fn of(answer: ExplainInjectionResponse) -> Self {
+        let ExplainInjectionResponse {
+            secrets,
+            would_forward,
+        } = answer;
+        Self {
+            secrets: secrets.into_iter().map(Explained::of).collect(),
+            would_forward,
+        }
+    }
+}
+
+impl Explained {
+    fn of(secret: ExplainedSecret) -> Self {
+        let state = match secret.state() {
+            State::Unspecified => "unknown",
+            State::Injected => "injected",
+            State::Missing => "missing",
+            State::OriginRefused => "origin_refused",
+            State::Unreadable => "unreadable",
+        };
+        let ExplainedSecret {
+            name,
+            placement,
+            required,
+            state: _,
+            version,
+        } = secret;
+        Self {
+            name,
+            placement,
+            required,
+            state,
+            version: (version > 0).then_some(version),
+        }
+    }
+}
+
+fn plan(plan: Plan) -> &'static str {
+    match plan {
+        Plan::Unspecified => "unknown",
+        Plan::Free => "free",
+        Plan::Starter => "starter",
+        Plan::Pro => "pro",
+        Plan::Business => "business",
+        Plan::Enterprise => "enterprise",
+    }
+}
+
+/// As the injector's file of servers names it.
+pub fn auth_type(auth_type: AuthType) -> &'static str {
+    match auth_type {
+        AuthType::Unspecified => "unknown",
+        AuthType::SecretHeaders => "secret_headers",
+        AuthType::Bearer => "bearer",
+        AuthType::Skill => "skill",
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Unspecified => "unknown",
+        Protocol::Auto => "auto",
+        Protocol::Http1 => "http1",
+        Protocol::Http2 => "http2",
+    }
+}

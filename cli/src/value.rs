@@ -1,0 +1,153 @@
+//! Where the value of a secret comes from: standard input, a file, the terminal, or the command line.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Read},
+    path::{Path, PathBuf},
+};
+
+use proto::vault::v1::put_secret_request::Value;
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, Kind};
+
+/// The most that is read: more than any secret may have, so that one too long is seen to be.
+const READ_AT_MOST: u64 = 64 * 1024 + 3;
+
+/// Where a value comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// It was an argument.
+    Argument(Zeroizing<String>),
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+    /// Whoever sits at the terminal.
+    Terminal,
+}
+
+impl Source {
+    /// What the command line says: an argument (`-` is standard input), a file, or neither.
+    pub fn of(argument: Option<String>, file: Option<PathBuf>) -> Result<Self, Failure> {
+        match (argument, file) {
+            (Some(dash), None) if dash == "-" => Ok(Self::Stdin),
+            (Some(value), None) => Ok(Self::Argument(Zeroizing::new(value))),
+            (None, Some(dash)) if dash == Path::new("-") => Ok(Self::Stdin),
+            (None, Some(path)) => Ok(Self::File(path)),
+            (None, None) if io::stdin().is_terminal() => Ok(Self::Terminal),
+            (None, None) => Err(Failure::new(
+                Kind::Usage,
+                "no value was given, and there is no terminal to ask for one",
+            )
+            .next("give `-` to read it from standard input, or --from-file FILE")),
+            (Some(_), Some(_)) => Err(Failure::new(
+                Kind::Usage,
+                "the value was given twice: as an argument and by --from-file",
+            )),
+        }
+    }
+
+    /// Reads it. The final newline of standard input or a file is dropped.
+    pub fn read(self, name: &str) -> Result<Value, Failure> {
+        let bytes = match self {
+            Self::Argument(value) => Zeroizing::new(value.as_bytes().to_vec()),
+            Self::Stdin => without_newline(read(Path::new("standard input"), io::stdin().lock())?),
+            Self::File(path) => {
+                let file = File::open(&path).map_err(|error| Failure::file(&path, &error))?;
+                without_newline(read(&path, file)?)
+            }
+            Self::Terminal => ask(name)?,
+        };
+        if bytes.is_empty() {
+            return Err(Failure::new(
+                Kind::Usage,
+                format_args!("the value of {name} is empty"),
+            ));
+        }
+        Ok(match std::str::from_utf8(&bytes) {
+            Ok(text) => Value::Text(text.to_owned()),
+            Err(_) => Value::Data(bytes.to_vec()),
+        })
+    }
+}
+
+/// Asks without echo.
+fn ask(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let typed = rpassword::prompt_password(format!("Value of {name} (not shown): ")).map_err(|error| {
+        Failure::new(
+            Kind::File,
+            format_args!("the terminal could not be read: {error}"),
+        )
+    })?;
+    Ok(Zeroizing::new(typed.into_bytes()))
+}
+
+fn read(path: &Path, from: impl Read) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    // Of this size from the start: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024 + 64));
+    from.take(READ_AT_MOST)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::file(path, &error))?;
+    Ok(bytes)
+}
+
+/// One newline, `\n` or `\r\n`: `echo` and editors end text with it, and no header could carry it.
+fn without_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn just_one_final_newline_is_dropped() {
+        for (given, kept) in [
+            ("a", "a"),
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            ("a\n\n", "a\n"),
+            ("a\r", "a\r"),
+            ("\n", ""),
+            ("a\nb\n", "a\nb"),
+            (" a ", " a "),
+        ] {
+            let dropped = without_newline(Zeroizing::new(given.as_bytes().to_vec()));
+            assert_eq!(dropped.as_slice(), kept.as_bytes(), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_longer_than_any_secret_is_read_far_enough_to_be_refused() {
+        let endless = io::repeat(b'x');
+        let bytes = without_newline(read(Path::new("x"), endless).unwrap());
+        assert!(bytes.len() > 64 * 1024 && bytes.len() < 66 * 1024);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_stay_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("value");
+        std::fs::write(&path, b"\xff\x00\n").unwrap();
+        let value = Source::File(path).read("X").unwrap();
+        assert!(matches!(value, Value::Data(bytes) if bytes == b"\xff\x00"));
+    }
+
+    #[test]
+    fn an_empty_value_is_refused_before_anything_is_sent() {
+        let empty = Source::Argument(Zeroizing::new(String::new()));
+        let failure = empty.read("X").err().unwrap();
+        assert_eq!(
+            (failure.kind, failure.message.as_str()),
+            (Kind::Usage, "the value of X is empty")
+        );
+    }
+}
