@@ -1,4 +1,4 @@
-//! The servers file on its disk: whether it changed, what is in it, and replacing it in one step.
+//! A file on its disk: whether it changed, what is in it, and replacing it in one step.
 
 use std::{
     ffi::OsString,
@@ -15,7 +15,7 @@ use proto::Uid;
 
 use super::{
     error::{FileError, RegistryError},
-    file::MAX_BYTES,
+    yaml::MAX_BYTES,
 };
 
 /// Within this time after a change, another one may leave the same timestamps.
@@ -51,8 +51,8 @@ impl From<&Metadata> for Stamp {
 }
 
 /// A file's bytes, and what showed when they were read.
-pub(super) struct Contents {
-    pub(super) bytes: Arc<[u8]>,
+pub(crate) struct Contents {
+    pub(crate) bytes: Arc<[u8]>,
     pub(super) stamp: Stamp,
     pub(super) modified: Timestamp,
     /// Whether every later change will show in the stamp.
@@ -60,7 +60,7 @@ pub(super) struct Contents {
 }
 
 /// Reads the file; none when there is nothing at all.
-pub(super) fn read(path: &Path) -> Result<Option<Contents>, FileError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Contents>, FileError> {
     let Some(metadata) = metadata(path)? else {
         return Ok(None);
     };

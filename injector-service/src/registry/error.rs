@@ -3,10 +3,9 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use proto::{ServerName, WorkspaceName};
-use serde_saphyr::Error as Yaml;
 
 pub use super::file::EntryError;
-use super::file::MAX_BYTES;
+use super::yaml::MAX_BYTES;
 
 /// Why a servers file is not used. Names the line and the field, and nothing of what stands there.
 #[derive(Debug, thiserror::Error)]
@@ -123,68 +122,5 @@ impl From<io::Error> for RegistryError {
             StorageFull | QuotaExceeded => Self::Full(error),
             _ => Self::Write(error),
         }
-    }
-}
-
-impl FileError {
-    /// What the YAML library says, in words that repeat nothing of the file but names that look like fields.
-    pub(super) fn of_yaml(error: &Yaml) -> Self {
-        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-        Self::Yaml {
-            line,
-            column,
-            problem: problem(error),
-        }
-    }
-}
-
-fn problem(error: &Yaml) -> String {
-    match error.without_snippet() {
-        // The parser's own words name at most one character or bracket.
-        Yaml::ExternalMessage { msg, .. } => format!("it is not YAML: {msg}"),
-        Yaml::SerdeUnknownField { field, expected, .. } => {
-            format!(
-                "{} is not one of the fields {}",
-                named("field", Some(field)),
-                expected.join(", ")
-            )
-        }
-        Yaml::SerdeUnknownVariant { expected, .. } => format!("it must be one of {}", expected.join(", ")),
-        Yaml::SerdeMissingField { field, .. } => format!("field {field} is missing"),
-        Yaml::DuplicateMappingKey { key, .. } => format!("{} is given twice", named("field", key.as_ref())),
-        Yaml::SerdeInvalidType { expected, .. } | Yaml::SerdeInvalidValue { expected, .. } => {
-            format!("it must be {expected}")
-        }
-        Yaml::Unexpected {
-            expected: "sequence start",
-            ..
-        } => "it must be a list".to_owned(),
-        Yaml::Unexpected {
-            expected: "mapping start",
-            ..
-        } => "it must be `field: value` lines".to_owned(),
-        Yaml::Unexpected { expected, .. } => format!("it must be {expected}"),
-        Yaml::InvalidScalar { ty, .. } => format!("it must be of type {ty}"),
-        Yaml::InvalidBooleanStrict { .. } => "it must be true or false".to_owned(),
-        Yaml::NullIntoString { .. } => "it must be text, and is empty".to_owned(),
-        Yaml::MultipleDocuments { .. } => "there must be one document".to_owned(),
-        Yaml::Eof { .. } => "the file ends too early; it begins with `version: 1`".to_owned(),
-        Yaml::Budget { .. } | Yaml::UnknownAnchor { .. } | Yaml::MergeKeyNotAllowed { .. } => {
-            "anchors, aliases and merge keys are not read, nor more than one document, nor deep nesting"
-                .to_owned()
-        }
-        Yaml::UnsupportedTag { .. } | Yaml::TaggedStructFieldName { .. } => "tags are not read".to_owned(),
-        _ => "it is not as it must be".to_owned(),
-    }
-}
-
-/// A key that looks like one of a field, by its name; else not.
-fn named(what: &str, key: Option<&String>) -> String {
-    let like_a_field = |key: &&String| {
-        (1..=32).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    };
-    match key.filter(like_a_field) {
-        Some(key) => format!("{what} {key}"),
-        None => format!("a {what}"),
     }
 }

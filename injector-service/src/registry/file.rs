@@ -22,21 +22,14 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use proto::{ServerName, Uid, WorkspaceName};
-use serde::{Deserialize, Serialize};
-use serde_saphyr::{MergeKeyPolicy, Options, Spanned};
 
 use super::{
     error::{FileError, RegistryError},
     record::Record,
     server::{Server, Spec, SpecError},
+    yaml::{self, Layout, MAX_BYTES, VERSION},
 };
 use crate::address::Own;
-
-/// The layout that this release reads and writes.
-const VERSION: u64 = 1;
-
-/// The most bytes that a servers file has.
-pub(super) const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// The highest revision that a file may state, so that there is always a next one.
 pub(super) const MAX_REVISION: u64 = i64::MAX as u64;
@@ -87,18 +80,7 @@ pub enum EntryError {
 
 /// Reads a file. `own` are our listeners, which no server may point at.
 pub(super) fn parse(bytes: &[u8], own: &Own) -> Result<Vec<Described>, FileError> {
-    if bytes.len() > MAX_BYTES {
-        return Err(FileError::TooLarge);
-    }
-    let text = str::from_utf8(bytes).map_err(|_| FileError::NotUtf8)?;
-    // First of all, since the fields of another version may be other fields.
-    if let Ok(Versioned { version }) = serde_saphyr::from_str_with_options(text, options())
-        && version != VERSION
-    {
-        return Err(FileError::Version(version));
-    }
-    let Layout::<Spanned<Record>> { version: _, servers } =
-        serde_saphyr::from_str_with_options(text, options()).map_err(|error| FileError::of_yaml(&error))?;
+    let servers = yaml::read::<Record>(bytes)?;
     let mut names = BTreeSet::new();
     let mut described = Vec::with_capacity(servers.len());
     for (index, record) in servers.into_iter().enumerate() {
@@ -142,42 +124,6 @@ pub(super) fn render<'a>(servers: impl Iterator<Item = &'a Server> + Clone) -> R
     } else {
         Err(RegistryError::Unfaithful)
     }
-}
-
-/// Strict, and without anything that makes a file mean more than it shows: no anchors, merge keys or tags.
-fn options() -> Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_documents: 1,
-            max_depth: 16,
-            flow_nesting_limit: 16,
-            max_anchors: 0,
-            max_aliases: 0,
-            max_merge_keys: 0,
-            max_inclusion_depth: 0,
-            // Without aliases the size of the file bounds the rest; it has been checked.
-            max_events: MAX_BYTES,
-            max_nodes: MAX_BYTES,
-            max_buffered_comment_events: 10_000,
-        },
-        merge_keys: MergeKeyPolicy::Error,
-        strict_booleans: true,
-        reject_unsupported_tags: true,
-        reject_tagged_field_names: true,
-        with_snippet: false,
-    }
-}
-
-#[derive(Deserialize)]
-struct Versioned {
-    version: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Layout<S> {
-    version: u64,
-    servers: Vec<S>,
 }
 
 impl Described {

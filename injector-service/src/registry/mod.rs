@@ -2,7 +2,7 @@
 //! API changes it. Readers never wait, and see the whole of one state.
 
 mod carry;
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod file;
 mod record;
@@ -13,6 +13,8 @@ mod state;
 mod tests;
 mod upstream_tls;
 mod upstream_url;
+pub(crate) mod words;
+pub(crate) mod yaml;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -212,7 +214,8 @@ fn get(servers: &Servers, permit: &AdminPermit, name: &ServerName) -> Result<Arc
         .ok_or_else(|| RegistryError::NoServer(workspace.clone(), name.clone()))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Does `work` on a thread that may wait for a disk.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     spawn_blocking(work)
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     file::{Described, EntryError, MAX_REVISION},
-    server::{Protocol, Server, Spec, SpecError, UpstreamTls, UpstreamUrl},
+    server::{Server, Spec, SpecError, UpstreamUrl},
+    words::{AuthTypeWord, ProtocolWord, TlsRecord, is_default},
 };
-use crate::{address::Own, placement::AuthType};
+use crate::address::Own;
 
 /// An entry of the file.
 #[derive(Serialize, Deserialize)]
@@ -51,37 +52,6 @@ struct InjectionRecord {
     required: bool,
 }
 
-#[derive(Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TlsRecord {
-    #[serde(default, skip_serializing_if = "is_default")]
-    ca_pem: String,
-    #[serde(skip_serializing_if = "is_default")]
-    server_name: Option<String>,
-}
-
-#[derive(Default, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum AuthTypeWord {
-    #[default]
-    SecretHeaders,
-    Bearer,
-    Skill,
-}
-
-#[derive(Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ProtocolWord {
-    #[default]
-    Auto,
-    Http1,
-    Http2,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 impl Record {
     pub(super) fn read(self, line: u64, own: &Own) -> Result<Described, EntryError> {
         let Self {
@@ -91,7 +61,7 @@ impl Record {
             auth_type,
             injections,
             protocol,
-            tls: TlsRecord { ca_pem, server_name },
+            tls,
             allow_plaintext,
             allowed_origins,
             description,
@@ -101,16 +71,7 @@ impl Record {
             update_time,
             workspace_uid,
         } = self;
-        let auth_type = match auth_type {
-            AuthTypeWord::SecretHeaders => AuthType::SecretHeaders,
-            AuthTypeWord::Bearer => AuthType::Bearer,
-            AuthTypeWord::Skill => AuthType::Skill,
-        };
-        let protocol = match protocol {
-            ProtocolWord::Auto => Protocol::Auto,
-            ProtocolWord::Http1 => Protocol::Http1,
-            ProtocolWord::Http2 => Protocol::Http2,
-        };
+        let auth_type = auth_type.into();
         let secrets = Spec::secrets(injections.iter().map(|injection| injection.secret.as_str()))?;
         let both = injections.iter().zip(&secrets);
         let required: Vec<_> = both
@@ -121,11 +82,8 @@ impl Record {
             url: UpstreamUrl::parse(&url).map_err(SpecError::from)?,
             auth_type,
             injections: Spec::injections(auth_type, secrets, &required)?,
-            protocol,
-            tls: UpstreamTls {
-                ca_pem,
-                server_name: server_name.filter(|name| !name.is_empty()),
-            },
+            protocol: protocol.into(),
+            tls: tls.into(),
             allow_plaintext,
             allowed_origins: Spec::web_origins(&allowed_origins)?,
             description,
@@ -164,17 +122,12 @@ impl Record {
             allowed_origins,
             description,
         } = spec;
-        let UpstreamTls { ca_pem, server_name } = tls.clone();
         let injections = injections.iter();
         Self {
             workspace: workspace.to_string(),
             name: name.to_string(),
             url: url.as_str().to_owned(),
-            auth_type: match auth_type {
-                AuthType::SecretHeaders => AuthTypeWord::SecretHeaders,
-                AuthType::Bearer => AuthTypeWord::Bearer,
-                AuthType::Skill => AuthTypeWord::Skill,
-            },
+            auth_type: (*auth_type).into(),
             // The placement follows from the auth type, so far.
             injections: injections
                 .map(|injection| InjectionRecord {
@@ -182,12 +135,8 @@ impl Record {
                     required: injection.required,
                 })
                 .collect(),
-            protocol: match protocol {
-                Protocol::Auto => ProtocolWord::Auto,
-                Protocol::Http1 => ProtocolWord::Http1,
-                Protocol::Http2 => ProtocolWord::Http2,
-            },
-            tls: TlsRecord { ca_pem, server_name },
+            protocol: (*protocol).into(),
+            tls: tls.clone().into(),
             allow_plaintext: *allow_plaintext,
             allowed_origins: allowed_origins
                 .iter()

@@ -1,0 +1,93 @@
+//! How files spell what is one of a few things, and an upstream's TLS.
+
+use serde::{Deserialize, Serialize};
+
+use super::server::{Protocol, UpstreamTls};
+use crate::placement::AuthType;
+
+#[derive(Default, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AuthTypeWord {
+    #[default]
+    SecretHeaders,
+    Bearer,
+    Skill,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ProtocolWord {
+    #[default]
+    Auto,
+    Http1,
+    Http2,
+}
+
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsRecord {
+    #[serde(default, skip_serializing_if = "is_default")]
+    ca_pem: String,
+    #[serde(skip_serializing_if = "is_default")]
+    server_name: Option<String>,
+}
+
+/// Whether it need not be written.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl From<AuthTypeWord> for AuthType {
+    fn from(word: AuthTypeWord) -> Self {
+        match word {
+            AuthTypeWord::SecretHeaders => Self::SecretHeaders,
+            AuthTypeWord::Bearer => Self::Bearer,
+            AuthTypeWord::Skill => Self::Skill,
+        }
+    }
+}
+
+impl From<AuthType> for AuthTypeWord {
+    fn from(auth_type: AuthType) -> Self {
+        match auth_type {
+            AuthType::SecretHeaders => Self::SecretHeaders,
+            AuthType::Bearer => Self::Bearer,
+            AuthType::Skill => Self::Skill,
+        }
+    }
+}
+
+impl From<ProtocolWord> for Protocol {
+    fn from(word: ProtocolWord) -> Self {
+        match word {
+            ProtocolWord::Auto => Self::Auto,
+            ProtocolWord::Http1 => Self::Http1,
+            ProtocolWord::Http2 => Self::Http2,
+        }
+    }
+}
+
+impl From<Protocol> for ProtocolWord {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Auto => Self::Auto,
+            Protocol::Http1 => Self::Http1,
+            Protocol::Http2 => Self::Http2,
+        }
+    }
+}
+
+impl From<TlsRecord> for UpstreamTls {
+    fn from(TlsRecord { ca_pem, server_name }: TlsRecord) -> Self {
+        Self {
+            ca_pem,
+            server_name: server_name.filter(|name| !name.is_empty()),
+        }
+    }
+}
+
+impl From<UpstreamTls> for TlsRecord {
+    fn from(UpstreamTls { ca_pem, server_name }: UpstreamTls) -> Self {
+        Self { ca_pem, server_name }
+    }
+}
