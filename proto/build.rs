@@ -5,13 +5,14 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, Value};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "aerostack/v1/options.proto",
     "aerostack/v1/reason.proto",
     "vault/v1/workspace.proto",
     "vault/v1/secret.proto",
     "vault/v1/decrypt.proto",
     "injector/v1/server.proto",
+    "injector/v1/catalog.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -176,6 +176,7 @@ impl Admin {
         match client
             .add_server(AddServerRequest {
                 server: Some(server.clone()),
+                ..Default::default()
             })
             .await
         {

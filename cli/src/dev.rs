@@ -264,6 +264,7 @@ fn injector_settings(args: &DevArgs, pki: &DevPki, vault: SocketAddr) -> injecto
         listen_server: Vec::new(),
         metrics_listen: metrics(args.injector_addr, 9052),
         servers: Some(args.dir.join("injector").join("servers.yaml")),
+        catalog: None,
         vault: vault.to_string(),
         vault_ca: Some(pki.ca.clone()),
         vault_id: Some(VAULT_ID.to_owned()),

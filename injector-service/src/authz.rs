@@ -8,7 +8,7 @@ use proto::serve::authz::{
 pub use proto::serve::authz::AdminPermit;
 
 /// One row for each RPC. What has no row is refused.
-pub const TABLE: [(&str, Access); 10] = [
+pub const TABLE: [(&str, Access); 11] = [
     ("/injector.v1.ServerService/AddServer", Roles(&[Admin, Editor])),
     ("/injector.v1.ServerService/UpdateServer", Roles(&[Admin, Editor])),
     (
@@ -22,6 +22,11 @@ pub const TABLE: [(&str, Access); 10] = [
     ("/injector.v1.ServerService/RemoveServer", Roles(&[Admin, Editor])),
     (
         "/injector.v1.ServerService/ExplainInjection",
+        Roles(&[Admin, Editor, Viewer]),
+    ),
+    // The catalog is no workspace's: a role in any will do.
+    (
+        "/injector.v1.CatalogService/ListCatalogEntries",
         Roles(&[Admin, Editor, Viewer]),
     ),
     ("/grpc.health.v1.Health/Check", Anyone),

@@ -9,12 +9,13 @@ use proto::{
         authz::{Policy, Role},
         caller::Principal,
         settings::{self, Problems},
-        telemetry::LogFormat,
+        telemetry::{LogFormat, chain},
         tls,
     },
 };
 
 use crate::{
+    catalog::Catalog,
     proxy::{Door, Hosts},
     resolve::channel::VaultAddress,
     upstream,
@@ -61,6 +62,9 @@ pub struct Settings {
     /// are changed by changing the file
     #[arg(long, env = "AEROSTACK_INJECTOR_SERVERS", value_name = "FILE")]
     pub servers: Option<PathBuf>,
+    /// YAML file with a catalog: servers that can be added by a name like @scope/name. Read again whenever it is used
+    #[arg(long, env = "AEROSTACK_INJECTOR_CATALOG", value_name = "FILE")]
+    pub catalog: Option<PathBuf>,
     /// The vault: HOST:PORT
     #[arg(
         long,
@@ -202,6 +206,8 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// File with the servers.
     pub servers: PathBuf,
+    /// Servers that can be added by name.
+    pub catalog: Option<Catalog>,
     /// Where the vault is.
     pub vault: VaultAddress,
     /// How it is talked to.
@@ -238,6 +244,7 @@ impl Settings {
         let servers = p
             .required("--servers", settings::path(&self.servers))
             .map(PathBuf::from);
+        let catalog = self.catalog(p);
         let vault = p.parse("--vault", &self.vault);
         let vault_tls = self.vault_tls(p);
         let vault_timeout = p.duration("--vault-timeout", &self.vault_timeout);
@@ -256,6 +263,7 @@ impl Settings {
                 listen_server,
                 metrics_listen: metrics_listen?,
                 servers: servers?,
+                catalog,
                 vault: vault?,
                 vault_tls: vault_tls?,
                 vault_timeout: vault_timeout?,
@@ -289,6 +297,11 @@ impl Settings {
         listeners
             .filter_map(|text| problems.take("--listen-server", parse(text).ok_or_else(|| wrong(text))))
             .collect()
+    }
+
+    fn catalog(&self, problems: &mut Problems) -> Option<Catalog> {
+        let opened = Catalog::open(settings::path(&self.catalog)?);
+        problems.take("--catalog", opened.map_err(|error| chain(&error)))
     }
 
     fn vault_tls(&self, problems: &mut Problems) -> Option<Arc<rustls::ClientConfig>> {

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod authz;
+pub mod catalog;
 pub mod config;
 pub mod inject;
 mod metrics;
@@ -19,7 +20,9 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use prometheus_client::registry::Registry as MetricsRegistry;
 use proto::{
-    injector::v1::server_service_server::ServerServiceServer,
+    injector::v1::{
+        catalog_service_server::CatalogServiceServer, server_service_server::ServerServiceServer,
+    },
     serve::{authz::Authz, grpc, probe},
 };
 use tokio::net::TcpListener;
@@ -32,7 +35,7 @@ use metrics::{Metrics, OfRegistry};
 use proxy::{Door, Proxy, Serving};
 use registry::Registry;
 use resolve::Resolver;
-use service::Servers;
+use service::{CatalogEntries, Servers};
 use upstream::Network;
 
 /// The largest message that a client may send.
@@ -158,13 +161,17 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 async fn routes(config: &Config, registry: Registry, resolver: Resolver) -> Result<Routes, RunError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ServerServiceServer<Servers>>().await;
-    let servers = ServerServiceServer::new(Servers::new(registry, resolver));
+    health.set_serving::<CatalogServiceServer<CatalogEntries>>().await;
+    let servers = ServerServiceServer::new(Servers::new(registry, resolver, config.catalog.clone()));
+    let catalog = CatalogServiceServer::new(CatalogEntries::new(config.catalog.clone()));
     let mut routes = Routes::builder();
     routes
         .add_service(health_service)
-        .add_service(servers.max_decoding_message_size(MAX_REQUEST));
+        .add_service(servers.max_decoding_message_size(MAX_REQUEST))
+        .add_service(catalog.max_decoding_message_size(MAX_REQUEST));
     if config.reflection {
-        proto::serve::reflection::add(&mut routes, &["injector.v1.ServerService"])?;
+        let services = ["injector.v1.ServerService", "injector.v1.CatalogService"];
+        proto::serve::reflection::add(&mut routes, &services)?;
     }
     Ok(routes.routes())
 }

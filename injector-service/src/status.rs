@@ -4,7 +4,10 @@ use std::error::Error as _;
 
 use proto::{LabelError, Reason, Refusal, page::PageTokenError, serve::telemetry::chain};
 
-use crate::registry::{RegistryError, server::SpecError};
+use crate::{
+    catalog::{CatalogError, NotAnEntryName},
+    registry::{RegistryError, server::SpecError},
+};
 
 /// What the caller is told. What the caller must not be told is logged here, once.
 pub(crate) fn refusal(error: RegistryError) -> Refusal {
@@ -61,4 +64,13 @@ pub(crate) fn server_name(error: LabelError) -> Refusal {
 
 pub(crate) fn page_token(error: PageTokenError) -> Refusal {
     Refusal::new(Reason::PageTokenInvalid, error)
+}
+
+/// All of it is told: the catalog is for everyone who adds servers, and its errors repeat nothing of it but names.
+pub(crate) fn catalog(error: CatalogError) -> Refusal {
+    Refusal::new(Reason::CatalogInvalid, chain(&error))
+}
+
+pub(crate) fn catalog_entry(error: NotAnEntryName) -> Refusal {
+    Refusal::new(Reason::ServerNameInvalid, format!("catalog_entry: {error}"))
 }

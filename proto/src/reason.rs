@@ -63,7 +63,10 @@ impl Reason {
             | Self::BodySigned => INVALID,
             Self::Unauthenticated => (Code::Unauthenticated, StatusCode::UNAUTHORIZED),
             Self::PermissionDenied | Self::BrowserRefused => (Code::PermissionDenied, StatusCode::FORBIDDEN),
-            Self::WorkspaceNotFound | Self::SecretNotFound | Self::ServerNotFound => NOT_FOUND,
+            Self::WorkspaceNotFound
+            | Self::SecretNotFound
+            | Self::ServerNotFound
+            | Self::CatalogEntryNotFound => NOT_FOUND,
             Self::WorkspaceExists | Self::ServerExists => EXISTS,
             Self::RevisionMismatch | Self::Conflict => ABORTED,
             Self::WorkspaceNotEmpty
@@ -71,6 +74,7 @@ impl Reason {
             | Self::KeyNotLoaded
             | Self::RegistryReadOnly
             | Self::RegistryInvalid
+            | Self::CatalogInvalid
             | Self::VaultRefused
             | Self::SecretRequiredMissing
             | Self::SecretValueNotPlaceable

@@ -101,6 +101,7 @@ pub fn injector_settings(
         listen_server: Vec::new(),
         metrics_listen: "127.0.0.1:0".to_owned(),
         servers: Some(servers),
+        catalog: None,
         vault: vault.to_string(),
         vault_ca: Some(pki.ca_file()),
         vault_id: Some(pki::VAULT.to_owned()),
@@ -325,7 +326,15 @@ impl Injector {
 
     /// Adds a server, if it may be.
     pub async fn try_add(&self, server: Server) -> Result<Server, Status> {
-        let request = AddServerRequest { server: Some(server) };
+        self.try_add_from("", server).await
+    }
+
+    /// Adds a server that begins from an entry of the catalog, if it may be.
+    pub async fn try_add_from(&self, catalog_entry: &str, server: Server) -> Result<Server, Status> {
+        let request = AddServerRequest {
+            server: Some(server),
+            catalog_entry: catalog_entry.to_owned(),
+        };
         Ok(self
             .servers()
             .add_server(request)

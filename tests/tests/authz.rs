@@ -108,7 +108,7 @@ const VAULT: [(&str, &[Who]); 15] = [
 ];
 
 /// The same of the injector, where the role injector does not exist.
-const INJECTOR: [(&str, &[Who]); 10] = [
+const INJECTOR: [(&str, &[Who]); 11] = [
     ("injector.v1.ServerService.AddServer", &[Admin, Editor]),
     ("injector.v1.ServerService.UpdateServer", &[Admin, Editor]),
     ("injector.v1.ServerService.GetServer", &[Admin, Editor, Viewer]),
@@ -116,6 +116,10 @@ const INJECTOR: [(&str, &[Who]); 10] = [
     ("injector.v1.ServerService.RemoveServer", &[Admin, Editor]),
     (
         "injector.v1.ServerService.ExplainInjection",
+        &[Admin, Editor, Viewer],
+    ),
+    (
+        "injector.v1.CatalogService.ListCatalogEntries",
         &[Admin, Editor, Viewer],
     ),
     ("grpc.health.v1.Health.Check", &EVERYONE),
@@ -889,7 +893,10 @@ async fn an_editor_of_one_workspace_cannot_touch_the_servers_of_another() {
         };
         [
             editor
-                .add_server(AddServerRequest { server: given() })
+                .add_server(AddServerRequest {
+                    server: given(),
+                    ..Default::default()
+                })
                 .await
                 .map(drop),
             editor
@@ -1011,6 +1018,10 @@ fn every_mistake_in_the_injectors_settings_is_reported_at_once() {
     settings.data_plane_listen = "0.0.0.0:0".to_owned();
     settings.listen_server = vec!["127.0.0.1:0".to_owned()];
     settings.servers = None;
+    let catalog = dir.path().join("catalog.yaml");
+    let entries = "[{name: one, url: 'ftp://a.example'}, {name: '@a/two', url: 'http://a.example'}]";
+    fs::write(&catalog, format!("version: 1\nservers: {entries}\n")).unwrap();
+    settings.catalog = Some(catalog);
     settings.vault = "https://vault".to_owned();
     settings.vault_id = Some("vault".to_owned());
     settings.vault_timeout = "2".to_owned();
@@ -1024,6 +1035,10 @@ fn every_mistake_in_the_injectors_settings_is_reported_at_once() {
         "--data-plane-listen: ",
         "--listen-server: ",
         "--servers: is required",
+        "--catalog: ",
+        "line 2, entry 1: name: ",
+        "line 2, entry 1: url: ",
+        "line 2, @a/two: url: ",
         "--vault: ",
         "--vault-id: ",
         "--vault-timeout: ",

@@ -112,18 +112,7 @@ pub(super) fn shown(entry: &Entry) -> api::Server {
         allowed_origins,
         description,
     } = spec;
-    let UpstreamTls { ca_pem, server_name } = tls;
     let name_of = |injection: &Injection| injection.secret.to_string();
-    let auth_type = match auth_type {
-        AuthType::SecretHeaders => api::AuthType::SecretHeaders,
-        AuthType::Bearer => api::AuthType::Bearer,
-        AuthType::Skill => api::AuthType::Skill,
-    };
-    let protocol = match protocol {
-        Protocol::Auto => api::Protocol::Auto,
-        Protocol::Http1 => api::Protocol::Http1,
-        Protocol::Http2 => api::Protocol::Http2,
-    };
     api::Server {
         workspace: workspace.to_string(),
         name: name.to_string(),
@@ -136,18 +125,15 @@ pub(super) fn shown(entry: &Entry) -> api::Server {
             .map(|uid| uid.to_string())
             .unwrap_or_default(),
         url: url.as_str().to_owned(),
-        auth_type: auth_type.into(),
+        auth_type: shown_auth_type(*auth_type).into(),
         inject_secrets: injections.iter().map(name_of).collect(),
         required_secrets: injections
             .iter()
             .filter(|injection| injection.required)
             .map(name_of)
             .collect(),
-        protocol: protocol.into(),
-        tls: (*tls != UpstreamTls::default()).then(|| api::UpstreamTls {
-            ca_pem: ca_pem.clone(),
-            server_name: server_name.clone().unwrap_or_default(),
-        }),
+        protocol: shown_protocol(*protocol).into(),
+        tls: shown_tls(tls),
         allow_plaintext: *allow_plaintext,
         allowed_origins: allowed_origins
             .iter()
@@ -156,6 +142,31 @@ pub(super) fn shown(entry: &Entry) -> api::Server {
         description: description.clone(),
         protobuf_secrets_field: 0,
     }
+}
+
+pub(super) fn shown_auth_type(auth_type: AuthType) -> api::AuthType {
+    match auth_type {
+        AuthType::SecretHeaders => api::AuthType::SecretHeaders,
+        AuthType::Bearer => api::AuthType::Bearer,
+        AuthType::Skill => api::AuthType::Skill,
+    }
+}
+
+pub(super) fn shown_protocol(protocol: Protocol) -> api::Protocol {
+    match protocol {
+        Protocol::Auto => api::Protocol::Auto,
+        Protocol::Http1 => api::Protocol::Http1,
+        Protocol::Http2 => api::Protocol::Http2,
+    }
+}
+
+/// None when it is ordinary.
+pub(super) fn shown_tls(tls: &UpstreamTls) -> Option<api::UpstreamTls> {
+    let UpstreamTls { ca_pem, server_name } = tls;
+    (*tls != UpstreamTls::default()).then(|| api::UpstreamTls {
+        ca_pem: ca_pem.clone(),
+        server_name: server_name.clone().unwrap_or_default(),
+    })
 }
 
 /// Seconds and a fraction that counts forward, before 1970 too, as protobuf has it.

@@ -16,11 +16,13 @@ use proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
+    catalog,
     convert::{check_origins, explain, parse, shown},
     mask,
 };
 use crate::{
     authz::AdminPermit,
+    catalog::Catalog,
     registry::{Entry, Registry, RegistryError, key, server::Spec},
     resolve::Resolver,
     status::{self, page_token, refusal},
@@ -29,10 +31,12 @@ use crate::{
 /// How often an update that names no revision begins anew because the server was changed meanwhile.
 const UPDATE_TRIES: usize = 5;
 
-/// Answers from a [`Registry`]; a [`Resolver`] asks the vault what it knows of a server's secrets.
+/// Answers from a [`Registry`]; a [`Resolver`] asks the vault what it knows of a server's secrets, and a [`Catalog`]
+/// has servers to begin from.
 pub(crate) struct Servers {
     registry: Registry,
     resolver: Resolver,
+    catalog: Option<Catalog>,
 }
 
 #[tonic::async_trait]
@@ -41,11 +45,15 @@ impl ServerService for Servers {
         &self,
         request: Request<AddServerRequest>,
     ) -> Result<Response<AddServerResponse>, Status> {
-        let AddServerRequest { server } = request.get_ref();
+        let AddServerRequest {
+            server,
+            catalog_entry,
+        } = request.get_ref();
         let server = given(server.as_ref())?;
         let permit = permit(&request, &server.workspace)?;
+        let server = catalog::begin(server, catalog_entry, self.catalog.as_ref()).await?;
         let name = server_name(&server.name)?;
-        let spec = parse(server, self.registry.own())?;
+        let spec = parse(&server, self.registry.own())?;
         let entry = self.add(&permit, name, spec).await?;
         Ok(Response::new(AddServerResponse {
             server: Some(shown(&entry)),
@@ -136,8 +144,12 @@ impl ServerService for Servers {
 
 impl Servers {
     /// Administers `registry`.
-    pub(crate) fn new(registry: Registry, resolver: Resolver) -> Self {
-        Self { registry, resolver }
+    pub(crate) fn new(registry: Registry, resolver: Resolver, catalog: Option<Catalog>) -> Self {
+        Self {
+            registry,
+            resolver,
+            catalog,
+        }
     }
 
     async fn add(&self, permit: &AdminPermit, name: ServerName, spec: Spec) -> Result<Arc<Entry>, Refusal> {

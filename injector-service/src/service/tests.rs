@@ -49,7 +49,7 @@ impl Fixture {
         let resolver = Resolver::new(nowhere, Duration::from_millis(1), CancellationToken::new());
         Self {
             dir,
-            servers: Servers::new(registry, resolver),
+            servers: Servers::new(registry, resolver, None),
         }
     }
 
@@ -178,6 +178,8 @@ async fn permission_is_decided_before_anything_is_looked_up() {
         };
         let add = AddServerRequest {
             server: Some(server(&workspace, &name)),
+            // Neither a name nor in a catalog, which shows only to who may add.
+            catalog_entry: "nothing".into(),
         };
         let update = UpdateServerRequest {
             server: Some(server(&workspace, &name)),
@@ -214,6 +216,7 @@ async fn a_viewer_changes_nothing() {
     };
     let add = AddServerRequest {
         server: Some(server("a", "new")),
+        ..Default::default()
     };
     let update = UpdateServerRequest {
         server: Some(server("a", "one")),
@@ -282,11 +285,13 @@ async fn a_server_is_not_added_without_the_vaults_word_for_its_workspace() {
     let fixture = Fixture::new().await;
     let add = AddServerRequest {
         server: Some(server("a", "new")),
+        ..Default::default()
     };
     let answer = fixture.servers.add_server(by("editor", "AddServer", add)).await;
     assert_eq!(reason(answer), Reason::VaultUnavailable.name());
     let add = AddServerRequest {
         server: Some(server("a", "one")),
+        ..Default::default()
     };
     let answer = fixture
         .servers

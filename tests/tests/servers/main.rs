@@ -6,6 +6,8 @@
 )]
 
 mod api;
+mod catalog;
+mod catalog_list;
 mod file;
 
 use e2e::{Injector, Pair};

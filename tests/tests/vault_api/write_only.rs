@@ -202,6 +202,7 @@ fn admin_requests() -> Vec<(&'static str, Vec<u8>)> {
             "/injector.v1.ServerService/AddServer",
             injector_api::AddServerRequest {
                 server: Some(server(&["NAME"])),
+                ..Default::default()
             }
             .encode_to_vec(),
         ),
@@ -209,6 +210,7 @@ fn admin_requests() -> Vec<(&'static str, Vec<u8>)> {
             "/injector.v1.ServerService/AddServer",
             injector_api::AddServerRequest {
                 server: Some(server(&["NAME", "name"])),
+                ..Default::default()
             }
             .encode_to_vec(),
         ),
@@ -221,6 +223,7 @@ fn admin_requests() -> Vec<(&'static str, Vec<u8>)> {
             .encode_to_vec(),
         ),
         ("/injector.v1.ServerService/ListServers", Vec::new()),
+        ("/injector.v1.CatalogService/ListCatalogEntries", Vec::new()),
         (
             "/injector.v1.ServerService/ExplainInjection",
             injector_api::ExplainInjectionRequest {

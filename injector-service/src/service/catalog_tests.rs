@@ -1,0 +1,213 @@
+use proto::SecretName;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    address::Own,
+    placement::AuthType,
+    registry::server::{Protocol, UpstreamTls, UpstreamUrl},
+    service::convert::parse,
+};
+
+/// One that differs from the default in everything.
+fn entry() -> Entry {
+    let secret = SecretName::parse("SUGGESTED").unwrap();
+    Entry {
+        name: EntryName::parse("@tools/mail").unwrap(),
+        spec: Spec {
+            url: UpstreamUrl::parse("https://mail.example/v1").unwrap(),
+            auth_type: AuthType::Bearer,
+            injections: Spec::injections(AuthType::Bearer, vec![secret], &[]).unwrap(),
+            protocol: Protocol::Http2,
+            tls: UpstreamTls {
+                server_name: Some("other.example".into()),
+                ..Default::default()
+            },
+            allow_plaintext: true,
+            allowed_origins: Vec::new(),
+            description: "Mail".into(),
+        },
+    }
+}
+
+fn from_entry() -> api::Server {
+    api::Server {
+        name: "mail".into(),
+        url: "https://mail.example/v1".into(),
+        auth_type: api::AuthType::Bearer.into(),
+        protocol: api::Protocol::Http2.into(),
+        tls: tls("other.example"),
+        allow_plaintext: true,
+        description: "Mail".into(),
+        ..Default::default()
+    }
+}
+
+fn tls(server_name: &str) -> Option<api::UpstreamTls> {
+    Some(api::UpstreamTls {
+        server_name: server_name.into(),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn what_is_left_empty_is_taken_from_the_entry_but_for_the_secrets() {
+    assert_eq!(complete(api::Server::default(), &entry()), from_entry());
+}
+
+#[test]
+fn what_is_given_wins() {
+    let given = api::Server {
+        workspace: "w".into(),
+        name: "other".into(),
+        url: "https://b.example".into(),
+        auth_type: api::AuthType::SecretHeaders.into(),
+        protocol: api::Protocol::Auto.into(),
+        tls: tls("c.example"),
+        inject_secrets: vec!["A".into(), "B".into()],
+        required_secrets: vec!["A".into()],
+        allowed_origins: vec!["https://app.example".into()],
+        description: "mine".into(),
+        ..Default::default()
+    };
+    assert_eq!(complete(given.clone(), &entry()), given);
+    for (given, taken) in [
+        (
+            api::Server {
+                tls: tls("c.example"),
+                ..Default::default()
+            },
+            api::Server {
+                tls: tls("c.example"),
+                ..from_entry()
+            },
+        ),
+        (
+            api::Server {
+                tls: Some(api::UpstreamTls::default()),
+                ..Default::default()
+            },
+            api::Server {
+                tls: Some(api::UpstreamTls::default()),
+                ..from_entry()
+            },
+        ),
+        (
+            api::Server {
+                auth_type: 99,
+                protocol: 99,
+                ..Default::default()
+            },
+            api::Server {
+                auth_type: 99,
+                protocol: 99,
+                ..from_entry()
+            },
+        ),
+    ] {
+        assert_eq!(complete(given, &entry()), taken);
+    }
+}
+
+#[test]
+fn plaintext_may_be_allowed_by_either() {
+    let given = |allow_plaintext| api::Server {
+        allow_plaintext,
+        ..Default::default()
+    };
+    let mut strict = entry();
+    strict.spec.allow_plaintext = false;
+    for (given, entry, allowed) in [
+        (given(false), strict.clone(), false),
+        (given(true), strict, true),
+        (given(false), entry(), true),
+    ] {
+        assert_eq!(complete(given, &entry).allow_plaintext, allowed);
+    }
+}
+
+#[test]
+fn another_url_does_not_inherit_how_the_entrys_is_reached() {
+    let given = api::Server {
+        url: "http://b.example".into(),
+        inject_secrets: vec!["A".into()],
+        ..Default::default()
+    };
+    let taken = complete(given.clone(), &entry());
+    let expected = api::Server {
+        url: given.url,
+        inject_secrets: given.inject_secrets,
+        tls: None,
+        allow_plaintext: false,
+        ..from_entry()
+    };
+    assert_eq!(taken, expected);
+    let refused = parse(&taken, &Own::default()).unwrap_err();
+    assert_eq!(refused.reason, Reason::ServerInvalid);
+    assert!(refused.message.contains("cleartext"), "{refused}");
+}
+
+fn on_disk(names: &[&str]) -> (TempDir, Catalog) {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("catalog.yaml");
+    let entries = names
+        .iter()
+        .map(|name| format!("{{name: '{name}', url: 'https://a.example'}},"));
+    let text = format!("version: 1\nservers: [{}]\n", entries.collect::<String>());
+    std::fs::write(&path, text).unwrap();
+    let catalog = Catalog::open(&path).unwrap();
+    (dir, catalog)
+}
+
+async fn refused(name: &str, catalog: Option<&Catalog>) -> (Reason, String) {
+    let server = api::Server::default();
+    let Refusal { reason, message } = begin(&server, name, catalog).await.unwrap_err();
+    (reason, message)
+}
+
+#[tokio::test]
+async fn a_name_that_is_none_is_refused_also_without_a_catalog() {
+    for name in ["github", "@github", "@A/b", "@a/b/c", " "] {
+        let (reason, message) = refused(name, None).await;
+        assert_eq!(reason, Reason::ServerNameInvalid, "{name}");
+        assert!(
+            message.starts_with("catalog_entry: ") && message.contains("@SCOPE/NAME"),
+            "{message}"
+        );
+    }
+    let server = api::Server {
+        name: "as-it-is".into(),
+        ..Default::default()
+    };
+    assert_eq!(*begin(&server, "", None).await.unwrap(), server);
+}
+
+#[tokio::test]
+async fn an_entry_that_is_not_there_is_answered_with_those_that_are() {
+    assert_eq!(
+        refused("@a/b", None).await,
+        (
+            Reason::CatalogEntryNotFound,
+            "catalog_entry: this injector has no catalog (--catalog); give the server's url".into()
+        )
+    );
+    let (_dir, catalog) = on_disk(&["@a/one", "@a/two"]);
+    assert_eq!(
+        refused("@b/two", Some(&catalog)).await,
+        (
+            Reason::CatalogEntryNotFound,
+            "catalog_entry: there is no @b/two in the catalog; it has @a/two, @a/one".into()
+        )
+    );
+    let many: Vec<_> = (10..25).map(|number| format!("@a/n{number}")).collect();
+    let (_dir, catalog) = on_disk(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    let (_, message) = refused("@a/b", Some(&catalog)).await;
+    assert!(
+        message.ends_with(
+            "it has @a/n10, @a/n11, @a/n12, @a/n13, @a/n14, @a/n15, @a/n16, @a/n17, @a/n18, @a/n19 and 5 more"
+        ),
+        "{message}"
+    );
+    let (_dir, catalog) = on_disk(&[]);
+    assert!(refused("@a/b", Some(&catalog)).await.1.ends_with("it has none"));
+}

@@ -1,0 +1,140 @@
+//! The catalog itself: its entries, and who may see them.
+
+use e2e::pki;
+use proto::injector::v1::{
+    AddServerRequest, AuthType, CatalogEntry, ListCatalogEntriesRequest, Protocol, Server,
+    catalog_service_client::CatalogServiceClient, server_service_client::ServerServiceClient,
+};
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
+use super::{
+    URL,
+    catalog::{EDITOR, Shop, VIEWER, entry, with_roles},
+    why,
+};
+
+const STRANGER: &str = "spiffe://test/stranger";
+
+fn denied() -> (Code, String) {
+    (Code::PermissionDenied, "PERMISSION_DENIED".into())
+}
+
+#[tokio::test]
+async fn entries_are_listed_by_name_and_in_pages() {
+    let shop = Shop::open(&format!(
+        "{}  auth_type: bearer\n  protocol: http1\n  description: Mail\n  secrets: [mail-token]\n{}{}",
+        entry("@tools/mail", "https://mail.example/v1"),
+        entry("@a/one", URL),
+        entry("@a-b/one", URL),
+    ))
+    .await;
+    let all = ["@a-b/one", "@a/one", "@tools/mail"];
+    let whole = shop.list_as(pki::ADMIN, 0, "").await.unwrap();
+    assert_eq!((whole.0, whole.1.as_str()), (all.map(str::to_owned).to_vec(), ""));
+    let (first, token) = shop.list_as(VIEWER, 2, "").await.unwrap();
+    assert_eq!(first, all[..2]);
+    let (rest, end) = shop.list_as(VIEWER, 2, &token).await.unwrap();
+    assert_eq!((rest, end.as_str()), (vec!["@tools/mail".to_owned()], ""));
+    for (who, token) in [(EDITOR, token.as_str()), (VIEWER, "nonsense")] {
+        let refused = shop.list_as(who, 2, token).await.unwrap_err();
+        assert_eq!(
+            why(&refused),
+            (Code::InvalidArgument, "PAGE_TOKEN_INVALID".into())
+        );
+    }
+
+    let mut client = CatalogServiceClient::new(shop.pair.injector.channel(VIEWER));
+    let listed = client
+        .list_catalog_entries(ListCatalogEntriesRequest::default())
+        .await;
+    let expected = CatalogEntry {
+        name: "@tools/mail".into(),
+        url: "https://mail.example/v1".into(),
+        auth_type: AuthType::Bearer.into(),
+        protocol: Protocol::Http1.into(),
+        description: "Mail".into(),
+        suggested_secrets: vec!["MAIL_TOKEN".into()],
+    };
+    assert_eq!(listed.unwrap().into_inner().entries.pop(), Some(expected));
+    shop.pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_role_in_any_workspace_may_list_entries_and_adding_is_for_editors_of_the_workspace() {
+    let shop = Shop::open(&entry("@a/one", URL)).await;
+    for who in [pki::ADMIN, EDITOR, VIEWER] {
+        assert_eq!(shop.list_as(who, 0, "").await.unwrap().0, ["@a/one"], "{who}");
+    }
+    assert_eq!(why(&shop.list_as(STRANGER, 0, "").await.unwrap_err()), denied());
+
+    let add = async |who: &str, workspace: &str, entry: &str| {
+        let request = AddServerRequest {
+            server: Some(Server {
+                workspace: workspace.into(),
+                ..Default::default()
+            }),
+            catalog_entry: entry.into(),
+        };
+        let mut client = ServerServiceClient::new(shop.pair.injector.channel(who));
+        client.add_server(request).await.map(drop)
+    };
+    // Whether there is such an entry, or it is a name at all, shows only to who may add.
+    for (who, workspace) in [
+        (VIEWER, "dev"),
+        (STRANGER, "dev"),
+        (EDITOR, "ops"),
+        (EDITOR, "none"),
+    ] {
+        let refused = add(who, workspace, "@a/one").await.unwrap_err();
+        assert_eq!(why(&refused), denied(), "{who} {workspace}");
+        for other in ["@a/none", "nothing"] {
+            let other = add(who, workspace, other).await.unwrap_err();
+            assert_eq!(
+                (why(&other), other.message()),
+                (denied(), refused.message()),
+                "{who} {workspace}"
+            );
+        }
+    }
+    add(EDITOR, "dev", "@a/one").await.unwrap();
+    add(pki::ADMIN, "ops", "@a/one").await.unwrap();
+    shop.pair.stop().await;
+}
+
+#[tokio::test]
+async fn health_and_reflection_know_the_catalogs_service() {
+    let pair = with_roles(None).await;
+    let name = "injector.v1.CatalogService";
+    let request = HealthCheckRequest { service: name.into() };
+    let health = HealthClient::new(pair.injector.channel(VIEWER))
+        .check(request)
+        .await
+        .unwrap();
+    assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+
+    let list = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    let mut reflection = ServerReflectionClient::new(pair.injector.channel(VIEWER));
+    let answers = reflection
+        .server_reflection_info(tokio_stream::once(list))
+        .await
+        .unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(listed)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    assert!(
+        listed.service.iter().any(|service| service.name == name),
+        "{listed:?}"
+    );
+    pair.stop().await;
+}
