@@ -17,16 +17,22 @@ use tokio::{task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 use vault_service::crypto::root_file;
 
+use crate::connect::DEFAULT_DIR;
 use crate::pki::{ADMIN_ID, DevPki, INJECTOR_ID, PkiError, VAULT_ID};
 
 /// How long both services may take to come up.
 const STARTUP: Duration = Duration::from_secs(30);
 
+/// The injector's catalog, beside its servers: to be edited.
+const CATALOG: &str = "catalog.yaml";
+/// What it is at first.
+const EXAMPLE_CATALOG: &str = include_str!("../../deploy/catalog.example.yaml");
+
 /// What `aerostack dev` is told.
 #[derive(Debug, Clone, Args)]
 pub struct DevArgs {
     /// Where everything is kept: the store, the root key, certificates
-    #[arg(long, env = "AEROSTACK_DIR", default_value = ".aerostack", value_name = "DIR")]
+    #[arg(long, env = "AEROSTACK_DIR", default_value = DEFAULT_DIR, value_name = "DIR")]
     pub dir: PathBuf,
     /// Address of the vault's gRPC; with port 0, its probes' port is free too
     #[arg(long, default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
@@ -125,6 +131,10 @@ impl Pair {
             root_file::write_new(&root_key)?;
         }
         make_dir(&dir.join("injector"))?;
+        let catalog = dir.join("injector").join(CATALOG);
+        if !catalog.exists() {
+            write(&catalog, EXAMPLE_CATALOG)?;
+        }
 
         let config = vault_settings(args, &pki, root_key)
             .check()
@@ -264,7 +274,7 @@ fn injector_settings(args: &DevArgs, pki: &DevPki, vault: SocketAddr) -> injecto
         listen_server: Vec::new(),
         metrics_listen: metrics(args.injector_addr, 9052),
         servers: Some(args.dir.join("injector").join("servers.yaml")),
-        catalog: None,
+        catalog: Some(args.dir.join("injector").join(CATALOG)),
         vault: vault.to_string(),
         vault_ca: Some(pki.ca.clone()),
         vault_id: Some(VAULT_ID.to_owned()),
@@ -343,13 +353,26 @@ fn make_dir(path: &Path) -> Result<(), DevError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(wrong)
 }
 
-/// Writes a file whole, or leaves the old one.
+/// Writes a file for its owner alone; whole, or the old one stays.
 fn write(path: &Path, text: &str) -> Result<(), DevError> {
-    let wrong = |source| DevError::File {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let new = path.with_extension("new");
+    let written = || {
+        if let Err(error) = fs::remove_file(&new)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(text.as_bytes())?;
+        fs::rename(&new, path)
+    };
+    written().map_err(|source| DevError::File {
         path: path.to_owned(),
         source,
-    };
-    let new = path.with_extension("new");
-    fs::write(&new, text).map_err(wrong)?;
-    fs::rename(&new, path).map_err(wrong)
+    })
 }

@@ -106,11 +106,8 @@ impl Failure {
         Self::new(Kind::File, format_args!("{}: {error}", path.display()))
     }
 
-    /// What `service` answered instead of doing it, or why it did not answer.
-    pub fn of_status(service: &str, address: &str, status: &Status) -> Self {
-        if let Some(cause) = transport(status) {
-            return unreachable(service, address, &cause);
-        }
+    /// What `service` answered instead of doing it.
+    pub fn of_status(service: &str, status: &Status) -> Self {
         let failure = Self::new(
             Kind::of(status.code()),
             format_args!("{service}: {}", status.message()),
@@ -118,6 +115,24 @@ impl Failure {
         match reason(status).and_then(next_step) {
             Some(next) => failure.next(next),
             None => failure,
+        }
+    }
+
+    /// Why `service` did not answer.
+    pub fn unreachable(service: &str, address: &str, cause: &str) -> Self {
+        let message = format!("{service} on {address} cannot be reached: {cause}");
+        if ["certificate", "UnknownCA", "received fatal alert"]
+            .iter()
+            .any(|tls| cause.contains(tls))
+        {
+            Self::new(Kind::Configuration, message).next(
+                "--ca must hold the authority of its certificate, --cert a certificate that it trusts; --vault-id and \
+                 --injector-id say whom the certificate must name",
+            )
+        } else {
+            Self::new(Kind::Unavailable, message).next(
+                "is it running there? `aerostack status` asks each service; --vault and --injector say where they are",
+            )
         }
     }
 }
@@ -129,7 +144,7 @@ pub fn reason(status: &Status) -> Option<Reason> {
 }
 
 /// The innermost cause of a failure on our side of the wire.
-fn transport(status: &Status) -> Option<String> {
+pub fn transport(status: &Status) -> Option<String> {
     let mut cause: &dyn Error = status
         .source()
         .filter(|source| source.is::<tonic::transport::Error>())?;
@@ -137,17 +152,6 @@ fn transport(status: &Status) -> Option<String> {
         cause = inner;
     }
     Some(cause.to_string())
-}
-
-fn unreachable(service: &str, address: &str, cause: &str) -> Failure {
-    let message = format!("{service} on {address} cannot be reached: {cause}");
-    if cause.contains("certificate") || cause.contains("UnknownCA") {
-        let next = "check --ca, and that --cert is from an authority that the service trusts (or --vault-id, --injector-id)";
-        Failure::new(Kind::Configuration, message).next(next)
-    } else {
-        let next = "is it running there? `aerostack status` asks each service; --vault and --injector say where they are";
-        Failure::new(Kind::Unavailable, message).next(next)
-    }
 }
 
 /// What helps against it, where that is the same for every command.
@@ -158,6 +162,9 @@ fn next_step(reason: Reason) -> Option<&'static str> {
         }
         Reason::SecretNotFound => "`aerostack workspace secret list WORKSPACE` shows what exists",
         Reason::ServerNotFound => "`aerostack workspace server list WORKSPACE` shows what exists",
+        Reason::CatalogEntryNotFound => {
+            "`aerostack workspace server catalog` shows what it has; or say where it is with --url"
+        }
         Reason::ServerExists => {
             "change it with `aerostack workspace server update`, or give another name with --name"
         }
@@ -221,7 +228,7 @@ mod tests {
     #[test]
     fn a_refusal_keeps_its_sentence_and_says_what_to_do() {
         let status = Status::from(Refusal::new(Reason::WorkspaceNotFound, "there is no workspace w"));
-        let failure = Failure::of_status("the vault", "127.0.0.1:1", &status);
+        let failure = Failure::of_status("the vault", &status);
         assert_eq!(failure.kind, Kind::NotFound);
         assert_eq!(failure.message, "the vault: there is no workspace w");
         assert!(failure.next.unwrap().contains("workspace create"));

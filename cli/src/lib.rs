@@ -11,7 +11,10 @@ pub mod output;
 pub mod pki;
 pub mod value;
 
-use clap::{Parser, Subcommand};
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use proto::serve::{process, settings::EXIT_USAGE};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -37,4 +40,28 @@ pub enum Command {
     /// Administer a running pair.
     #[command(flatten)]
     Admin(command::Admin),
+}
+
+impl Cli {
+    /// Reads the command line. What is wrong with one that may hold a secret's value is said without quoting it, because
+    /// the output of scripts is kept by others.
+    pub fn read(args: Vec<OsString>) -> Result<Self, ExitCode> {
+        let holds_value = args
+            .windows(2)
+            .any(|pair| matches!(pair, [noun, verb] if noun == "secret" && verb == "set"));
+        Self::try_parse_from(args).map_err(|wrong| match wrong.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::MissingRequiredArgument
+            | ErrorKind::ArgumentConflict => process::not_understood(&wrong),
+            _ if !holds_value => process::not_understood(&wrong),
+            kind => process::fail(
+                EXIT_USAGE,
+                format_args!(
+                    "error: {kind}; what was given is not repeated here, because it may hold a value\n  a value with \
+                     spaces needs quotes; `aerostack workspace secret set --help` shows what may be given"
+                ),
+            ),
+        })
+    }
 }

@@ -1,13 +1,16 @@
 //! The binary `aerostack`.
 
 use std::{
+    env,
     fmt::Write as _,
     io::{self, Write as _},
+    path::Path,
     process::ExitCode,
 };
 
 use aerostack::{
     Cli, Command,
+    connect::DEFAULT_DIR,
     demo::{self, Shown},
     dev::{DevArgs, Pair},
 };
@@ -18,7 +21,7 @@ use proto::serve::{
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    match process::command_line() {
+    match Cli::read(std::env::args_os().collect()) {
         Ok(Cli {
             command: Command::Dev(args),
             connect: _,
@@ -76,9 +79,6 @@ fn story(
 
 fn next_steps(args: &DevArgs, pair: &Pair) -> String {
     let addresses = &pair.addresses;
-    let pki = args.dir.join("pki");
-    let pki = pki.display();
-    let grpcurl = format!("grpcurl -cacert {pki}/ca.pem -cert {pki}/admin.pem -key {pki}/admin-key.pem");
     let demo = if args.demo {
         format!(
             "Call the demo upstream:\n    curl http://{}/demo/echo/hello\n",
@@ -87,22 +87,37 @@ fn next_steps(args: &DevArgs, pair: &Pair) -> String {
     } else {
         String::new()
     };
+    let pki = args.dir.join("pki");
     format!(
         "Listening:\n\
          \x20   vault       {vault} (gRPC)   http://{vault_metrics}/metrics\n\
          \x20   injector    {injector} (gRPC)   http://{injector_metrics}/metrics\n\
          \x20   data plane  http://{data_plane}\n\
          {demo}\
-         Make a workspace, a secret and a server:\n\
-         \x20   {grpcurl} -d '{{\"workspace\": {{\"name\": \"my-workspace\"}}}}' {vault} vault.v1.WorkspaceService/CreateWorkspace\n\
-         \x20   {grpcurl} -d '{{\"workspace\": \"my-workspace\", \"name\": \"GITHUB_TOKEN\", \"text\": \"ghp_…\", \"upstream_origins\": [\"https://api.github.com\"]}}' {vault} vault.v1.SecretService/PutSecret\n\
-         \x20   {grpcurl} -d '{{\"server\": {{\"workspace\": \"my-workspace\", \"name\": \"github\", \"url\": \"https://api.github.com\", \"auth_type\": \"AUTH_TYPE_BEARER\", \"inject_secrets\": [\"GITHUB_TOKEN\"]}}}}' {injector} injector.v1.ServerService/AddServer\n\
+         Make a workspace, a secret (its value is asked for) and a server:\n\
+         \x20   {aerostack} workspace create my-workspace\n\
+         \x20   {aerostack} workspace secret set my-workspace GITHUB_TOKEN --only-to https://api.github.com\n\
+         \x20   {aerostack} workspace server add my-workspace @github/api --secrets GITHUB_TOKEN\n\
          Call it, without a credential:\n\
-         \x20   curl http://{data_plane}/my-workspace/github/user\n",
+         \x20   curl http://{data_plane}/my-workspace/api/user\n\
+         Or administer it with grpcurl:\n\
+         \x20   grpcurl -cacert {pki}/ca.pem -cert {pki}/admin.pem -key {pki}/admin-key.pem {vault} list\n",
         vault = addresses.vault,
         vault_metrics = addresses.vault_metrics,
         injector = addresses.injector,
         injector_metrics = addresses.injector_metrics,
         data_plane = addresses.data_plane,
+        aerostack = this_command(args),
+        pki = pki.display(),
     )
+}
+
+/// How this very program is called for this directory, from where it was called.
+fn this_command(args: &DevArgs) -> String {
+    let me = env::args().next().unwrap_or_else(|| "aerostack".to_owned());
+    if args.dir == Path::new(DEFAULT_DIR) {
+        me
+    } else {
+        format!("{me} --dir {}", args.dir.display())
+    }
 }

@@ -2,8 +2,8 @@
 
 use proto::{
     injector::v1::{
-        AuthType, ExplainInjectionResponse, ExplainedSecret, Protocol, Server as ApiServer, UpstreamTls,
-        explained_secret::State,
+        AuthType, CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret, Protocol,
+        Server as ApiServer, UpstreamTls, explained_secret::State,
     },
     vault::v1::{Plan, Secret as ApiSecret, Workspace as ApiWorkspace},
 };
@@ -74,6 +74,17 @@ pub struct Server {
     /// Free text.
     pub description: String,
     protobuf_secrets_field: u32,
+}
+
+/// A server that can be added by name.
+#[derive(Debug, Serialize)]
+pub struct CatalogEntry {
+    name: String,
+    url: String,
+    auth_type: &'static str,
+    protocol: &'static str,
+    description: String,
+    suggested_secrets: Vec<String>,
 }
 
 /// How an upstream's certificate is verified.
@@ -218,6 +229,40 @@ impl Server {
             description,
             protobuf_secrets_field,
         }
+    }
+}
+
+impl CatalogEntry {
+    /// As JSON shows it.
+    pub fn of(entry: ApiCatalogEntry) -> Self {
+        let (auth_type, protocol) = (auth_type(entry.auth_type()), protocol(entry.protocol()));
+        let ApiCatalogEntry {
+            name,
+            url,
+            auth_type: _,
+            protocol: _,
+            description,
+            suggested_secrets,
+        } = entry;
+        Self {
+            name,
+            url,
+            auth_type,
+            protocol,
+            description,
+            suggested_secrets,
+        }
+    }
+
+    /// A row of a table: name, URL, auth type, secrets, description.
+    pub fn row(&self) -> [String; 5] {
+        [
+            self.name.clone(),
+            self.url.clone(),
+            self.auth_type.to_owned(),
+            self.suggested_secrets.join(","),
+            self.description.clone(),
+        ]
     }
 }
 

@@ -7,12 +7,16 @@ use std::{
 };
 
 use proto::vault::v1::put_secret_request::Value;
+use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Kind};
 
 /// The most that is read: more than any secret may have, so that one too long is seen to be.
 const READ_AT_MOST: u64 = 64 * 1024 + 3;
+
+/// The exit code of what Ctrl-C ended, as shells have it.
+const INTERRUPTED: i32 = 128 + 2;
 
 /// Where a value comes from.
 #[derive(Debug)]
@@ -74,12 +78,20 @@ impl Source {
 
 /// Asks without echo.
 fn ask(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let typed = rpassword::prompt_password(format!("Value of {name} (not shown): ")).map_err(|error| {
+    let failed = |error: io::Error| {
         Failure::new(
             Kind::File,
-            format_args!("the terminal could not be read: {error}"),
+            format_args!("the value was not read from the terminal: {error}"),
         )
-    })?;
+    };
+    // Ctrl-C must not end the process while the terminal does not echo: it would stay like that. So the prompt sees it.
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(failed)?;
+    let typed = rpassword::prompt_password(format!("Value of {name} (not shown): ")).map_err(failed)?;
+    // And from here on it does again what it did before.
+    tokio::spawn(async move {
+        interrupts.recv().await;
+        std::process::exit(INTERRUPTED);
+    });
     Ok(Zeroizing::new(typed.into_bytes()))
 }
 

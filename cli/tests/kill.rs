@@ -5,132 +5,34 @@
     reason = "a test that panics has failed"
 )]
 
+mod support;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::Command,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use aerostack::pki::{DevPki, VAULT_ID};
-use injector_service::resolve::channel::channel;
-use proto::{
-    serve::{
-        caller::Principal,
-        tls::{self, Authorities, Identity},
-    },
-    vault::v1::{
-        CreateWorkspaceRequest, DecryptRequest, DecryptStatus, DecryptedSecret, GetWorkspaceRequest,
-        ListSecretsRequest, Plan, PutSecretRequest, Workspace, decrypt_service_client::DecryptServiceClient,
-        put_secret_request::Value, secret_service_client::SecretServiceClient,
-        workspace_service_client::WorkspaceServiceClient,
-    },
+use proto::vault::v1::{
+    CreateWorkspaceRequest, DecryptRequest, DecryptStatus, DecryptedSecret, GetWorkspaceRequest,
+    ListSecretsRequest, Plan, PutSecretRequest, Workspace, decrypt_service_client::DecryptServiceClient,
+    put_secret_request::Value, secret_service_client::SecretServiceClient,
+    workspace_service_client::WorkspaceServiceClient,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
+use support::{
+    dev::{Dev, PATIENCE, command},
+    run, text,
+};
 use tempfile::TempDir;
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const WORKSPACE: &str = "w";
-
-// ------------------------------------------------------------------------------------------------------ the process
-
-/// A running `aerostack dev`, killed when dropped.
-struct Dev {
-    child: Child,
-    ports: BTreeMap<String, SocketAddr>,
-    dir: PathBuf,
-    started_in: Duration,
-}
-
-fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
-    command.args(["dev", "--dir"]).arg(dir);
-    for listener in ["--vault-addr", "--injector-addr", "--data-plane-addr"] {
-        command.args([listener, "127.0.0.1:0"]);
-    }
-    command.stdin(Stdio::null());
-    command
-}
-
-impl Dev {
-    /// Starts it and waits until it says where it listens.
-    async fn start(dir: &Path) -> Self {
-        let (ports_file, log_file) = (dir.join("ports.json"), dir.with_extension("log"));
-        let _ = fs::remove_file(&ports_file);
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&log_file)
-            .unwrap();
-        let started = Instant::now();
-        let mut child = command(dir)
-            .args(["--log", "warn"])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let ports = loop {
-            // It appears whole, by rename.
-            if let Ok(text) = fs::read(&ports_file) {
-                break serde_json::from_slice(&text).unwrap();
-            }
-            let log = || fs::read_to_string(&log_file).unwrap_or_default();
-            assert!(child.try_wait().unwrap().is_none(), "it stopped: {}", log());
-            assert!(started.elapsed() < PATIENCE, "it is not ready: {}", log());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
-        Self {
-            child,
-            ports,
-            dir: dir.to_owned(),
-            started_in: started.elapsed(),
-        }
-    }
-
-    fn id(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
-    async fn wait(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(started.elapsed() < PATIENCE, "it does not stop");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    fn channel(&self, who: fn(&DevPki) -> &aerostack::pki::Identity) -> Channel {
-        let pki = DevPki::ensure(&self.dir).unwrap();
-        let identity = Identity::load(&who(&pki).cert, &who(&pki).key).unwrap();
-        let authorities = Authorities::load(&pki.ca).unwrap();
-        let tls = tls::grpc_client(identity, &authorities, Principal::parse(VAULT_ID).unwrap()).unwrap();
-        channel(&self.ports["vault"].to_string().parse().unwrap(), tls).unwrap()
-    }
-
-    fn admin(&self) -> Channel {
-        self.channel(|pki| &pki.admin)
-    }
-
-    fn injector(&self) -> Channel {
-        self.channel(|pki| &pki.injector)
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 // ---------------------------------------------------------------------------------------------------- kill -9 (V1)
 
@@ -345,26 +247,6 @@ async fn what_was_acknowledged_before_a_kill_is_there_after_it_and_nothing_is_th
 }
 
 // ------------------------------------------------------------------------------------------- two, a stop, and modes
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Runs it to its end; one that does not end is killed, or the test would wait for it for ever.
-async fn run(mut command: Command) -> Output {
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let pid = Pid::from_child(&child);
-    let mut ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-    if let Ok(output) = timeout(2 * PATIENCE, &mut ended).await {
-        return output.unwrap();
-    }
-    kill_process(pid, Signal::KILL).unwrap();
-    panic!("it does not end: {}", text(&ended.await.unwrap().stderr));
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_somebody_elses_is_left_alone() {

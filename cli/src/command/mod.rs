@@ -81,14 +81,15 @@ async fn all<T>(
 }
 
 fn print(report: &Report) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    let printed = stdout
+        .write_all(report.result.as_bytes())
+        .and_then(|()| stdout.flush());
     for note in &report.notes {
+        // Nobody has to read it.
         drop(writeln!(io::stderr(), "{}", plain(note)));
     }
-    let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(report.result.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    match printed {
         Ok(()) if report.no => ExitCode::from(Kind::No.code()),
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read it has seen enough.

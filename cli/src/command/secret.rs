@@ -153,8 +153,8 @@ async fn set(args: SetArgs, vault: &Remote) -> Result<Report, Failure> {
     }
     Ok(match set.secret.upstream_origins.as_slice() {
         [] => report.note(
-            "It may be sent to any server, also to one that an editor of servers adds for himself; bind it to where it \
-             belongs with --only-to ORIGIN, such as --only-to https://api.github.com",
+            "Whoever may edit servers can have it sent anywhere: bind it with --only-to ORIGIN, such as \
+             --only-to https://api.github.com",
         ),
         bound if keeps => report.note(format!("It stays bound to {}", bound.join(", "))),
         _ => report,

@@ -21,16 +21,18 @@ pub type Stopped = Box<dyn Error>;
 
 /// Reads the command line. What clap has to say it says itself: help is a success, a mistake is [`EXIT_USAGE`].
 pub fn command_line<C: Parser>() -> Result<C, ExitCode> {
-    C::try_parse().map_err(|asked| {
-        let wrong = asked.use_stderr();
-        // Printing fails only when nobody reads it.
-        drop(asked.print());
-        if wrong {
-            ExitCode::from(EXIT_USAGE)
-        } else {
-            ExitCode::SUCCESS
-        }
-    })
+    C::try_parse().map_err(|asked| not_understood(&asked))
+}
+
+/// Prints help, or what is wrong with a command line.
+pub fn not_understood(asked: &clap::Error) -> ExitCode {
+    // Printing fails only when nobody reads it.
+    drop(asked.print());
+    if asked.use_stderr() {
+        ExitCode::from(EXIT_USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// Logs, checks the settings, and runs a service until a signal says stop.

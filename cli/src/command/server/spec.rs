@@ -1,0 +1,169 @@
+//! What the flags of `add` and `update` say of a server.
+
+use std::{ffi::OsString, fs, path::Path};
+
+use clap::{Args, ValueEnum};
+use proto::injector::v1::{self as api, UpstreamTls};
+
+use crate::failure::Failure;
+
+/// Where a server's secrets go.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum AuthType {
+    /// A header `X-Mcp-Secret-{NAME}` for each secret
+    #[value(alias = "secret_headers")]
+    SecretHeaders,
+    /// `Authorization: Bearer {value}`; exactly one secret
+    Bearer,
+    /// The member `secrets` of the JSON body
+    Skill,
+}
+
+/// What is spoken to the upstream.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Protocol {
+    /// Over TLS what ALPN gives; in cleartext HTTP/2 for gRPC, else HTTP/1.1
+    Auto,
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2
+    Http2,
+}
+
+/// What a server is; all of it can be changed.
+#[derive(Debug, Args)]
+pub(super) struct SpecArgs {
+    /// The secrets that it gets, and no others
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    secrets: Option<Vec<String>>,
+    /// Those of them without which a call is refused
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    required: Option<Vec<String>>,
+    /// Where it is: `https://api.github.com`
+    #[arg(long)]
+    pub(super) url: Option<String>,
+    /// Where its secrets go
+    #[arg(long, value_enum)]
+    auth_type: Option<AuthType>,
+    /// What is spoken to it
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
+    /// The authorities that its certificate may come from, PEM; empty: the system's
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<OsString>,
+    /// The name in its certificate, when that is not the URL's host
+    #[arg(long, value_name = "NAME")]
+    tls_server_name: Option<String>,
+    /// Let its secrets go over the network in cleartext
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    allow_plaintext: Option<bool>,
+    /// Web origins whose pages may call it through the injector
+    #[arg(long, value_name = "ORIGIN,…", value_delimiter = ',')]
+    allowed_origins: Option<Vec<String>>,
+    /// Free text
+    #[arg(long)]
+    description: Option<String>,
+}
+
+impl From<AuthType> for api::AuthType {
+    fn from(auth_type: AuthType) -> Self {
+        match auth_type {
+            AuthType::SecretHeaders => Self::SecretHeaders,
+            AuthType::Bearer => Self::Bearer,
+            AuthType::Skill => Self::Skill,
+        }
+    }
+}
+
+impl From<Protocol> for api::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Auto => Self::Auto,
+            Protocol::Http1 => Self::Http1,
+            Protocol::Http2 => Self::Http2,
+        }
+    }
+}
+
+impl SpecArgs {
+    /// Writes what was given into `server`, and names the fields that were.
+    pub(super) fn apply(self, server: &mut api::Server) -> Result<Vec<String>, Failure> {
+        let Self {
+            secrets,
+            required,
+            url,
+            auth_type,
+            protocol,
+            tls_ca,
+            tls_server_name,
+            allow_plaintext,
+            allowed_origins,
+            description,
+        } = self;
+        let mut given = Vec::new();
+        let mut set = |field: &str, is_given: bool| {
+            if is_given {
+                given.push(field.to_owned());
+            }
+        };
+        set(
+            "inject_secrets",
+            put(&mut server.inject_secrets, secrets.map(named)),
+        );
+        set(
+            "required_secrets",
+            put(&mut server.required_secrets, required.map(named)),
+        );
+        set("url", put(&mut server.url, url));
+        let auth_type = auth_type.map(|auth_type| api::AuthType::from(auth_type).into());
+        set("auth_type", put(&mut server.auth_type, auth_type));
+        let protocol = protocol.map(|protocol| api::Protocol::from(protocol).into());
+        set("protocol", put(&mut server.protocol, protocol));
+        set(
+            "allow_plaintext",
+            put(&mut server.allow_plaintext, allow_plaintext),
+        );
+        set(
+            "allowed_origins",
+            put(&mut server.allowed_origins, allowed_origins.map(named)),
+        );
+        set("description", put(&mut server.description, description));
+        if tls_ca.is_some() || tls_server_name.is_some() {
+            let tls = server.tls.get_or_insert_default();
+            put(&mut tls.ca_pem, tls_ca.map(pem).transpose()?);
+            put(&mut tls.server_name, tls_server_name);
+            if *tls == UpstreamTls::default() {
+                server.tls = None;
+            }
+            set("tls", true);
+        }
+        Ok(given)
+    }
+
+    /// Whether one half of how the certificate is verified is given, so that the other half has to be kept.
+    pub(super) fn changes_half_of_tls(&self) -> bool {
+        self.tls_ca.is_some() != self.tls_server_name.is_some()
+    }
+}
+
+fn put<T>(field: &mut T, given: Option<T>) -> bool {
+    let is_given = given.is_some();
+    if let Some(value) = given {
+        *field = value;
+    }
+    is_given
+}
+
+/// `--secrets=` names none.
+fn named(list: Vec<String>) -> Vec<String> {
+    let names = list.into_iter().map(|name| name.trim().to_owned());
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+fn pem(file: OsString) -> Result<String, Failure> {
+    if file.is_empty() {
+        return Ok(String::new());
+    }
+    let path = Path::new(&file);
+    fs::read_to_string(path).map_err(|error| Failure::file(path, &error))
+}

@@ -1,0 +1,132 @@
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::{fs, path::PathBuf};
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn nothing(_: &str) -> Option<OsString> {
+    None
+}
+
+/// A directory as `aerostack dev` leaves it, as far as a connection looks at it.
+fn directory() -> (TempDir, ConnectArgs) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("pki")).unwrap();
+    fs::write(
+        dir.path().join("ports.json"),
+        r#"{"vault": "127.0.0.1:1", "injector": "127.0.0.1:2", "data_plane": "127.0.0.1:3", "vault_metrics": "127.0.0.1:4"}"#,
+    )
+    .unwrap();
+    let args = ConnectArgs {
+        dir: Some(dir.path().to_owned()),
+        ..Default::default()
+    };
+    (dir, args)
+}
+
+#[test]
+fn a_directory_says_everything() {
+    let (dir, args) = directory();
+    let connection = Connection::find(&args, nothing).unwrap();
+    assert_eq!(connection.source.vault.as_deref(), Some("127.0.0.1:1"));
+    assert_eq!(connection.source.injector.as_deref(), Some("127.0.0.1:2"));
+    assert_eq!(connection.data_plane(), "http://127.0.0.1:3");
+    assert_eq!(
+        connection.cert(),
+        Some(dir.path().join("pki/admin.pem").as_path())
+    );
+    assert_eq!(
+        connection.source.vault_id.as_deref(),
+        Some("spiffe://aerostack.localhost/vault")
+    );
+}
+
+#[test]
+fn flags_count_more_than_a_named_directory_and_that_more_than_the_environment() {
+    let (_dir, args) = directory();
+    let args = ConnectArgs {
+        injector: Some("flag:2".to_owned()),
+        ..args
+    };
+    let env = |name: &str| match name {
+        "AEROSTACK_VAULT" => Some("env:1".into()),
+        "AEROSTACK_TIMEOUT" => Some("3".into()),
+        _ => None,
+    };
+    let connection = Connection::find(&args, env).unwrap();
+    assert_eq!(connection.source.vault.as_deref(), Some("127.0.0.1:1"));
+    assert_eq!(connection.source.injector.as_deref(), Some("flag:2"));
+    assert_eq!(connection.timeout(), Duration::from_secs(3));
+}
+
+#[test]
+fn the_environment_counts_more_than_a_directory_that_it_names_too() {
+    let (dir, _) = directory();
+    let dir = dir.path().to_owned();
+    let env = |name: &str| match name {
+        "AEROSTACK_DIR" => Some(dir.clone().into()),
+        "AEROSTACK_VAULT" => Some("env:1".into()),
+        "AEROSTACK_CA" => Some("/ca.pem".into()),
+        // As shells leave a variable that was cleared.
+        "AEROSTACK_CERT" => Some("".into()),
+        _ => None,
+    };
+    let connection = Connection::find(&ConnectArgs::default(), env).unwrap();
+    assert_eq!(connection.source.vault.as_deref(), Some("env:1"));
+    assert_eq!(connection.ca(), Some(PathBuf::from("/ca.pem").as_path()));
+    assert_eq!(connection.cert(), Some(dir.join("pki/admin.pem").as_path()));
+    // Of another vault than the directory's nobody knows that it is called so.
+    assert_eq!(connection.source.vault_id, None);
+    assert!(connection.source.injector_id.is_some());
+}
+
+#[test]
+fn a_directory_that_is_asked_for_must_be_one_of_ours() {
+    let empty = tempfile::tempdir().unwrap();
+    let args = ConnectArgs {
+        dir: Some(empty.path().to_owned()),
+        ..Default::default()
+    };
+    let failure = Connection::find(&args, nothing).unwrap_err();
+    assert_eq!(failure.kind, Kind::Configuration);
+    assert!(failure.next.unwrap().contains("aerostack dev --dir"));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let args = ConnectArgs {
+        ca: Some("/ca.pem".into()),
+        ..Default::default()
+    };
+    let env = |name: &str| (name == "AEROSTACK_DIR").then(|| "".into());
+    let failure = Connection::find(&args, env).unwrap().vault().unwrap_err();
+    assert_eq!(
+        failure.message,
+        "the connection is not configured: --cert, --key missing"
+    );
+}
+
+#[test]
+fn ports_that_cannot_be_read_are_not_passed_over() {
+    let (dir, args) = directory();
+    fs::write(dir.path().join("ports.json"), "{").unwrap();
+    let failure = Connection::find(&args, nothing).unwrap_err();
+    assert_eq!(failure.kind, Kind::Configuration);
+    assert!(failure.message.contains("ports.json"));
+}
+
+#[test]
+fn a_timeout_is_a_number_of_seconds() {
+    for (text, parsed) in [("10", Some(10.0)), ("2.5", Some(2.5)), ("3s", Some(3.0))] {
+        assert_eq!(
+            parse_timeout(Some(text)).ok(),
+            parsed.map(Duration::from_secs_f64),
+            "{text}"
+        );
+    }
+    for text in ["", "0", "-1", "ten", "nan", "inf", "1e99"] {
+        assert_eq!(parse_timeout(Some(text)).unwrap_err().kind, Kind::Usage, "{text}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The administrative commands, as a process, against a real pair.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod calls;
+mod connection;
+mod documented;
+mod secrets;
+mod servers;
+mod shell;
+mod upstream;
+mod workspaces;

@@ -1,0 +1,30 @@
+//! What tests of the binary share.
+
+pub(crate) mod dev;
+
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::timeout;
+
+use dev::PATIENCE;
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs it to its end; one that does not end is killed, or the test would wait for it for ever.
+pub(crate) async fn run(mut command: Command) -> Output {
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_child(&child);
+    let mut ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    if let Ok(output) = timeout(2 * PATIENCE, &mut ended).await {
+        return output.unwrap();
+    }
+    kill_process(pid, Signal::KILL).unwrap();
+    panic!("it does not end: {}", text(&ended.await.unwrap().stderr));
+}
