@@ -1,6 +1,7 @@
 //! The binary `aerostack`.
 
 use std::{
+    alloc::System,
     env,
     fmt::Write as _,
     io::{self, Write as _},
@@ -15,17 +16,28 @@ use aerostack::{
     dev::{DevArgs, Pair},
 };
 use proto::serve::{
-    process::{self, Stopped},
+    process::{self, Memory, Stopped},
     telemetry::{LogFormat, chain},
 };
 use tokio_util::sync::CancellationToken;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Every buffer is wiped when it is freed, also those of libraries that a value passes through.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     match Cli::read(std::env::args_os().collect()) {
         Ok(Cli {
             command: Command::Dev(args),
             connect: _,
-        }) => process::serve(&args.log, LogFormat::Text, || Ok(args.clone()), dev),
+        }) => process::serve(
+            &args.log,
+            LogFormat::Text,
+            Memory::Debuggable,
+            || Ok(args.clone()),
+            dev,
+        ),
         Ok(Cli {
             command: Command::Admin(command),
             connect,

@@ -8,6 +8,7 @@ use proto::{
     serve::{
         authz::{Policy, Role},
         caller::Principal,
+        process::Memory,
         settings::{self, Problems},
         telemetry::{LogFormat, chain},
         tls,
@@ -17,7 +18,7 @@ use proto::{
 use crate::{
     catalog::Catalog,
     proxy::{Door, Hosts},
-    resolve::channel::VaultAddress,
+    resolve::{Ends, channel::VaultAddress},
     upstream,
 };
 
@@ -167,6 +168,9 @@ pub struct Settings {
     /// Do not serve gRPC reflection
     #[arg(long, env = "AEROSTACK_INJECTOR_NO_REFLECTION", value_parser = BoolishValueParser::new())]
     pub no_reflection: bool,
+    /// Let debuggers attach and cores be dumped: both show what is in memory, decrypted values too
+    #[arg(long, env = "AEROSTACK_INJECTOR_ALLOW_DEBUGGING", value_parser = BoolishValueParser::new())]
+    pub allow_debugging: bool,
     /// How long calls under way may take after SIGTERM
     #[arg(
         long,
@@ -212,6 +216,8 @@ pub struct Config {
     pub vault: VaultAddress,
     /// How it is talked to.
     pub vault_tls: Arc<rustls::ClientConfig>,
+    /// Who is at both ends of it.
+    pub vault_ends: Ends,
     /// How long a call may wait for it.
     pub vault_timeout: Duration,
     /// TLS of the gRPC listener.
@@ -233,6 +239,15 @@ pub struct Config {
 }
 
 impl Settings {
+    /// Who may look into this process's memory.
+    pub fn memory(&self) -> Memory {
+        if self.allow_debugging {
+            Memory::Debuggable
+        } else {
+            Memory::Private
+        }
+    }
+
     /// Checks everything, and reports everything that is wrong.
     pub fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
@@ -257,6 +272,7 @@ impl Settings {
         let max_connections = p.parse("--max-connections", &self.max_connections);
         let shutdown_grace = p.duration("--shutdown-grace", &self.shutdown_grace);
         let config = (|| {
+            let (vault_tls, vault_ends) = vault_tls?;
             Some(Config {
                 listen: listen?,
                 data_plane_listen: data_plane_listen?,
@@ -265,7 +281,8 @@ impl Settings {
                 servers: servers?,
                 catalog,
                 vault: vault?,
-                vault_tls: vault_tls?,
+                vault_tls,
+                vault_ends,
                 vault_timeout: vault_timeout?,
                 tls: tls?,
                 policy: Arc::new(policy?),
@@ -304,15 +321,18 @@ impl Settings {
         problems.take("--catalog", opened.map_err(|error| chain(&error)))
     }
 
-    fn vault_tls(&self, problems: &mut Problems) -> Option<Arc<rustls::ClientConfig>> {
+    fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, Ends)> {
         let authorities = problems.authorities("--vault-ca", settings::path(&self.vault_ca), None);
         let id = problems.required("--vault-id", self.vault_id.as_deref());
-        let id = id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
+        let vault = id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
         let identity = problems.identity(
             ("--vault-cert", settings::path(&self.vault_cert)),
             ("--vault-key", settings::path(&self.vault_key)),
-        );
-        problems.take("--vault-cert", tls::grpc_client(identity?, &authorities?, id?))
+        )?;
+        let injector = problems.principal("--vault-cert", &identity);
+        let (vault, injector) = (vault?, injector?);
+        let tls = tls::grpc_client(identity, &authorities?, vault.clone());
+        Some((problems.take("--vault-cert", tls)?, Ends { vault, injector }))
     }
 
     fn tls(&self, problems: &mut Problems, listen: Option<SocketAddr>) -> Option<Arc<rustls::ServerConfig>> {

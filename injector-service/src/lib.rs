@@ -104,7 +104,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
     let after_calls = CancellationToken::new();
     let _leave = after_calls.clone().drop_guard();
-    let resolver = Resolver::new(channel, config.vault_timeout, after_calls.clone());
+    let resolver = Resolver::new(
+        channel,
+        config.vault_ends.clone(),
+        config.vault_timeout,
+        after_calls.clone(),
+    );
 
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry);

@@ -50,6 +50,7 @@ mod label;
 pub mod origin;
 pub mod page;
 pub mod reason;
+pub mod seal;
 pub mod secret_name;
 pub mod secret_value;
 pub mod serve;

@@ -71,6 +71,7 @@ impl Reason {
             Self::RevisionMismatch | Self::Conflict => ABORTED,
             Self::WorkspaceNotEmpty
             | Self::WorkspaceReplaced
+            | Self::SealingRequired
             | Self::KeyNotLoaded
             | Self::RegistryReadOnly
             | Self::RegistryInvalid

@@ -82,8 +82,17 @@ fn every_field_that_carries_a_value_is_marked() {
             .filter(|field| field.kind() == prost_reflect::Kind::Bytes)
         {
             let sensitive = sensitive_fields(&pool, &message, &mut Vec::new());
+            let (name, message) = (field.name(), message.name());
+            // Public keys, a nonce, and ciphertext.
+            let harmless = match message {
+                "DecryptRequest" => name == "recipient_key",
+                "DecryptResponse" => ["sealed", "encapsulated_key"].contains(&name),
+                "DecryptStreamResponse" => name == "encapsulated_key",
+                "Recipient" => ["public_key", "stream_nonce"].contains(&name),
+                _ => false,
+            };
             assert!(
-                sensitive.contains(&field.full_name().to_owned()),
+                harmless || sensitive.contains(&field.full_name().to_owned()),
                 "{}",
                 field.full_name()
             );

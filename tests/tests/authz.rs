@@ -541,7 +541,10 @@ async fn a_certificate_that_expires_during_a_connection_is_refused_from_the_next
             request: Some(request),
         }];
         calls
-            .send(DecryptStreamRequest { calls: calls_of_one })
+            .send(DecryptStreamRequest {
+                calls: calls_of_one,
+                recipient: None,
+            })
             .await
             .unwrap();
         let mut message = timeout(e2e::PATIENCE, answers.message())

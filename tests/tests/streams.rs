@@ -157,6 +157,7 @@ impl DecryptService for Echo {
                     answers
                         .send(Ok(DecryptStreamResponse {
                             answers: ids.collect(),
+                            ..Default::default()
                         }))
                         .await,
                 );
@@ -380,6 +381,7 @@ async fn conversation(channel: &Channel, health: &HealthReporter) -> Vec<String>
     let ids = 0..3_000;
     let calls = ids.clone().map(|id| DecryptStreamRequest {
         calls: vec![proto::vault::v1::DecryptCall { id, request: None }],
+        recipient: None,
     });
     let mut echo = DecryptServiceClient::new(to(channel, "grpc"));
     let (head, answers) = told(echo.decrypt_stream(stream::iter(calls)).await);

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use proto::serve::{
     authz::{Policy, Role},
+    caller::Principal,
+    process::Memory,
     settings::{self, Problems},
     telemetry::LogFormat,
     tls,
@@ -111,9 +113,15 @@ pub struct Settings {
         value_name = "PRINCIPAL=WORKSPACES"
     )]
     pub injector: Vec<String>,
+    /// Give no value in clear, not even inside TLS: only sealed to a key that the injector names
+    #[arg(long, env = "AEROSTACK_VAULT_REQUIRE_SEALED", value_parser = BoolishValueParser::new())]
+    pub require_sealed: bool,
     /// Do not serve gRPC reflection
     #[arg(long, env = "AEROSTACK_VAULT_NO_REFLECTION", value_parser = BoolishValueParser::new())]
     pub no_reflection: bool,
+    /// Let debuggers attach and cores be dumped: both show what is in memory, decrypted values too
+    #[arg(long, env = "AEROSTACK_VAULT_ALLOW_DEBUGGING", value_parser = BoolishValueParser::new())]
+    pub allow_debugging: bool,
     /// How long calls under way may take after SIGTERM
     #[arg(
         long,
@@ -155,6 +163,10 @@ pub struct Config {
     pub root_key: RootKey,
     /// TLS of the gRPC listener.
     pub tls: Arc<rustls::ServerConfig>,
+    /// Who this vault is: what its certificate names.
+    pub id: Principal,
+    /// Whether values are given sealed or not at all.
+    pub require_sealed: bool,
     /// Who may what.
     pub policy: Arc<Policy>,
     /// Whether reflection is served.
@@ -164,6 +176,15 @@ pub struct Config {
 }
 
 impl Settings {
+    /// Who may look into this process's memory.
+    pub fn memory(&self) -> Memory {
+        if self.allow_debugging {
+            Memory::Debuggable
+        } else {
+            Memory::Private
+        }
+    }
+
     /// Checks everything, and reports everything that is wrong.
     pub fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
@@ -181,6 +202,9 @@ impl Settings {
             ("--tls-key", settings::path(&self.tls_key)),
         );
         let clients = problems.authorities("--client-ca", settings::path(&self.client_ca), listen);
+        let id = identity
+            .as_ref()
+            .and_then(|identity| problems.principal("--tls-cert", identity));
         let tls = identity.zip(clients).and_then(|(identity, clients)| {
             problems.take("--tls-cert", tls::grpc_server(identity, &clients))
         });
@@ -194,6 +218,8 @@ impl Settings {
                 cache_bytes: cache_mib?.saturating_mul(1024 * 1024),
                 root_key: root_key?,
                 tls: tls?,
+                id: id?,
+                require_sealed: self.require_sealed,
                 policy: Arc::new(policy?),
                 reflection: !self.no_reflection,
                 shutdown_grace: shutdown_grace?,

@@ -82,6 +82,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         cache_bytes,
         root_key,
         tls,
+        id,
+        require_sealed,
         policy,
         reflection,
         shutdown_grace,
@@ -111,6 +113,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let decrypting = Decrypting {
         reader,
         metrics,
+        id,
+        require_sealed,
         shutdown: shutdown.clone(),
     };
     let mut routes = Routes::builder();

@@ -1,6 +1,7 @@
 //! The vault's binary.
 
 use std::{
+    alloc::System,
     io::{self, Write as _},
     path::Path,
     process::ExitCode,
@@ -13,6 +14,11 @@ use vault_service::{
     crypto::root_file,
     run,
 };
+use zeroizing_alloc::ZeroAlloc;
+
+/// Every buffer is wiped when it is freed, also those of libraries that a value passes through.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     match process::command_line() {
@@ -44,10 +50,11 @@ fn keygen(path: &Path) -> ExitCode {
 }
 
 fn serve(settings: Settings) -> ExitCode {
-    let (log, format) = (settings.log.clone(), settings.log_format);
+    let (log, format, memory) = (settings.log.clone(), settings.log_format, settings.memory());
     process::serve(
         &log,
         format,
+        memory,
         || settings.check(),
         async |config, shutdown| {
             let listeners = Listeners::bind(&config).await?;

@@ -1,6 +1,7 @@
 //! From names to values, at call time: every call asks the vault, and nothing of the answer is kept.
 
 pub mod channel;
+mod sealed;
 mod stream;
 
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use proto::{
     OriginPattern, Reason, Refusal, SecretName, SecretValue, Uid, WorkspaceName,
     origin::allows,
-    vault::v1::{DecryptRequest, DecryptResponse, DecryptStatus, DecryptedSecret},
+    vault::v1::{DecryptRequest, DecryptStatus, DecryptedSecret},
 };
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,12 @@ use crate::{
     inject::Resolved,
     registry::{Entry, server::Server},
 };
+pub use sealed::Ends;
+use sealed::Opened;
 use stream::Stream;
+
+/// A secret as the vault answered for it, and its value if it has one.
+type OneAnswer = (DecryptedSecret, Option<Zeroizing<Vec<u8>>>);
 
 /// Asks the vault. Clones share one stream to it.
 #[derive(Clone)]
@@ -56,7 +62,8 @@ enum Answered {
     Found {
         version: u64,
         origins: Vec<OriginPattern>,
-        value: Zeroizing<Vec<u8>>,
+        /// None when it was not asked for.
+        value: Option<Zeroizing<Vec<u8>>>,
     },
     Missing,
     DataLoss,
@@ -64,10 +71,10 @@ enum Answered {
 }
 
 impl Resolver {
-    /// Asks over `channel`, for at most `budget` each time. Ends with `shutdown`.
-    pub fn new(channel: Channel, budget: Duration, shutdown: CancellationToken) -> Self {
+    /// Asks over `channel`, which is between `ends`, for at most `budget` each time. Ends with `shutdown`.
+    pub fn new(channel: Channel, ends: Ends, budget: Duration, shutdown: CancellationToken) -> Self {
         Self {
-            stream: Stream::open(channel, shutdown),
+            stream: Stream::open(channel, ends, shutdown),
             budget,
         }
     }
@@ -92,10 +99,8 @@ impl Resolver {
                 let value = match answered {
                     Answered::Found { origins, value, .. } => {
                         check_origin(name, &origins, server)?;
-                        Some(
-                            SecretValue::parse(value)
-                                .map_err(|_| not_what_was_asked("a value of an illegal size"))?,
-                        )
+                        let value = value.and_then(|value| SecretValue::parse(value).ok());
+                        Some(value.ok_or_else(|| not_what_was_asked("a value of an illegal size"))?)
                     }
                     Answered::Missing if injection.required => return Err(required_missing(name)),
                     Answered::Missing => None,
@@ -134,11 +139,9 @@ impl Resolver {
             check_only: true,
             ..Default::default()
         };
-        let DecryptResponse {
-            workspace_uid,
-            secrets: _,
-        } = self.within(None, request).await?;
-        parse_uid(&workspace_uid)
+        let opened = self.within(None, request).await?;
+        let (uid, _) = read(opened, &[], true)?;
+        Ok(uid)
     }
 
     async fn ask(
@@ -161,9 +164,10 @@ impl Resolver {
             server: server.name.to_string(),
             names: names.iter().map(ToString::to_string).collect(),
             check_only,
+            ..Default::default()
         };
-        let response = self.within(deadline, request).await?;
-        let (uid, answered) = read(response, &names, check_only)?;
+        let opened = self.within(deadline, request).await?;
+        let (uid, answered) = read(opened, &names, check_only)?;
         // The vault was told which one, but its word is not taken for it.
         if entry.pin(uid) != uid {
             return Err(not_what_was_asked("another workspace"));
@@ -171,11 +175,7 @@ impl Resolver {
         Ok(answered)
     }
 
-    async fn within(
-        &self,
-        deadline: Option<Instant>,
-        request: DecryptRequest,
-    ) -> Result<DecryptResponse, Refusal> {
+    async fn within(&self, deadline: Option<Instant>, request: DecryptRequest) -> Result<Opened, Refusal> {
         let budget = Instant::now() + self.budget;
         let until = deadline.map_or(budget, |deadline| deadline.min(budget));
         match timeout_at(until, self.stream.ask(request)).await {
@@ -190,23 +190,9 @@ impl Resolver {
 }
 
 /// Takes an answer apart, and refuses it unless it has exactly the names that were asked for, in that order.
-fn read(
-    response: DecryptResponse,
-    asked: &[&SecretName],
-    check_only: bool,
-) -> Result<(Uid, Vec<Answered>), Refusal> {
-    let DecryptResponse {
-        workspace_uid,
-        secrets,
-    } = response;
-    // Taken over first, so that every value is wiped whatever follows.
-    let mut secrets: Vec<(DecryptedSecret, Zeroizing<Vec<u8>>)> = secrets
-        .into_iter()
-        .map(|mut secret| {
-            let value = Zeroizing::new(std::mem::take(&mut secret.value));
-            (secret, value)
-        })
-        .collect();
+fn read(opened: Opened, asked: &[&SecretName], check_only: bool) -> Result<(Uid, Vec<Answered>), Refusal> {
+    let opened = opened.take(check_only);
+    let (uid, secrets) = opened.map_err(|_| not_what_was_asked("a status without its value"))?;
     let as_asked = secrets
         .iter()
         .map(|(secret, _)| secret.name.as_str())
@@ -214,19 +200,12 @@ fn read(
     if !as_asked {
         return Err(not_what_was_asked("other names than asked for"));
     }
-    let uid = parse_uid(&workspace_uid)?;
-    let answered = secrets
-        .drain(..)
-        .map(|(secret, value)| read_one(secret, value, check_only))
-        .collect::<Result<_, _>>()?;
+    let uid = parse_uid(&uid)?;
+    let answered = secrets.into_iter().map(read_one).collect::<Result<_, _>>()?;
     Ok((uid, answered))
 }
 
-fn read_one(
-    secret: DecryptedSecret,
-    value: Zeroizing<Vec<u8>>,
-    check_only: bool,
-) -> Result<Answered, Refusal> {
+fn read_one((secret, value): OneAnswer) -> Result<Answered, Refusal> {
     let status = secret.status();
     let DecryptedSecret {
         name: _,
@@ -236,9 +215,6 @@ fn read_one(
         upstream_origins,
     } = secret;
     match status {
-        DecryptStatus::Ok if value.is_empty() != check_only => {
-            Err(not_what_was_asked("a status without its value"))
-        }
         DecryptStatus::Ok => {
             let origins = upstream_origins
                 .iter()
@@ -251,10 +227,9 @@ fn read_one(
                 value,
             })
         }
-        DecryptStatus::NotFound if value.is_empty() => Ok(Answered::Missing),
+        DecryptStatus::NotFound => Ok(Answered::Missing),
         DecryptStatus::DataLoss => Ok(Answered::DataLoss),
         DecryptStatus::KeyNotLoaded => Ok(Answered::KeyNotLoaded),
-        DecryptStatus::NotFound => Err(not_what_was_asked("a value for a secret that does not exist")),
         DecryptStatus::Unspecified => Err(not_what_was_asked("a status that is none")),
     }
 }
@@ -300,107 +275,4 @@ fn unavailable() -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ok(name: &str, value: &[u8]) -> DecryptedSecret {
-        let status = DecryptStatus::Ok.into();
-        DecryptedSecret {
-            name: name.into(),
-            status,
-            version: 1,
-            value: value.to_vec(),
-            ..Default::default()
-        }
-    }
-
-    fn status(name: &str, status: DecryptStatus) -> DecryptedSecret {
-        DecryptedSecret {
-            name: name.into(),
-            status: status.into(),
-            ..Default::default()
-        }
-    }
-
-    fn check(secrets: Vec<DecryptedSecret>, asked: &[&str]) -> Result<usize, Reason> {
-        let names: Vec<_> = asked
-            .iter()
-            .map(|name| SecretName::parse(name).unwrap())
-            .collect();
-        let response = DecryptResponse {
-            workspace_uid: Uid::generate().to_string(),
-            secrets,
-        };
-        let read = read(response, &names.iter().collect::<Vec<_>>(), false);
-        read.map(|(_, answered)| answered.len())
-            .map_err(|refusal| refusal.reason)
-    }
-
-    #[test]
-    fn an_answer_is_used_when_it_is_what_was_asked() {
-        let answer = vec![ok("A", b"1"), status("B", DecryptStatus::NotFound)];
-        assert_eq!(check(answer, &["A", "B"]), Ok(2));
-    }
-
-    #[test]
-    fn any_other_answer_is_not_used() {
-        for (what, answer) in [
-            ("another name", vec![ok("A", b"1"), ok("C", b"2")]),
-            ("a name twice", vec![ok("A", b"1"), ok("A", b"1")]),
-            ("another order", vec![ok("B", b"2"), ok("A", b"1")]),
-            ("one too few", vec![ok("A", b"1")]),
-            ("one too many", vec![ok("A", b"1"), ok("B", b"2"), ok("C", b"3")]),
-            ("another spelling", vec![ok("a", b"1"), ok("B", b"2")]),
-            ("no value", vec![ok("A", b"1"), ok("B", b"")]),
-            (
-                "no status",
-                vec![ok("A", b"1"), status("B", DecryptStatus::Unspecified)],
-            ),
-            (
-                "an unknown status",
-                vec![
-                    ok("A", b"1"),
-                    DecryptedSecret {
-                        status: 99,
-                        ..ok("B", b"2")
-                    },
-                ],
-            ),
-            (
-                "a miss with a value",
-                vec![
-                    ok("A", b"1"),
-                    DecryptedSecret {
-                        value: b"2".to_vec(),
-                        ..status("B", DecryptStatus::NotFound)
-                    },
-                ],
-            ),
-            (
-                "a bad origin",
-                vec![
-                    ok("A", b"1"),
-                    DecryptedSecret {
-                        upstream_origins: vec!["nowhere".into()],
-                        ..ok("B", b"2")
-                    },
-                ],
-            ),
-        ] {
-            assert_eq!(
-                check(answer, &["A", "B"]),
-                Err(Reason::VaultAnswerInvalid),
-                "{what}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_answer_without_a_workspace_is_not_used() {
-        let response = DecryptResponse {
-            workspace_uid: String::new(),
-            secrets: Vec::new(),
-        };
-        assert!(read(response, &[], false).is_err());
-    }
-}
+mod tests;

@@ -15,8 +15,9 @@ use std::{
 
 use proto::{
     Reason, Refusal,
+    seal::SealError,
     vault::v1::{
-        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStreamRequest,
+        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptStreamRequest,
         DecryptStreamResponse, decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
     },
 };
@@ -27,6 +28,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming, transport::Channel};
+
+use super::sealed::{Ends, Keys, Opened, not_sealed_for_us};
 
 /// Requests that may wait to be sent; more are refused at once.
 const WAITING: usize = 4096;
@@ -49,15 +52,16 @@ pub(super) struct Stream {
 /// A request, and who waits for its answer.
 struct Pending {
     request: DecryptRequest,
-    answer: oneshot::Sender<Result<DecryptResponse, Refusal>>,
+    answer: oneshot::Sender<Result<Opened, Refusal>>,
 }
 
 impl Stream {
-    pub(super) fn open(channel: Channel, shutdown: CancellationToken) -> Self {
+    pub(super) fn open(channel: Channel, ends: Ends, shutdown: CancellationToken) -> Self {
         let (waiting, queue) = mpsc::channel(WAITING);
         let connected = Arc::new(AtomicBool::new(false));
         let keeper = Keeper {
             channel,
+            ends,
             queue,
             unanswered: HashMap::new(),
             batch: Vec::new(),
@@ -73,7 +77,7 @@ impl Stream {
     }
 
     /// Asks, and waits for as long as the caller does.
-    pub(super) async fn ask(&self, request: DecryptRequest) -> Result<DecryptResponse, Refusal> {
+    pub(super) async fn ask(&self, request: DecryptRequest) -> Result<Opened, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.waiting
             .try_send(Pending { request, answer })
@@ -96,6 +100,7 @@ fn shutting_down() -> Refusal {
 /// The side that owns the connection.
 struct Keeper {
     channel: Channel,
+    ends: Ends,
     queue: mpsc::Receiver<Pending>,
     unanswered: HashMap<u64, Pending>,
     /// What goes into the next message; also in `unanswered`.
@@ -110,6 +115,12 @@ enum Ended {
     Broken(Status),
     /// Nobody can ask any more.
     Done,
+}
+
+impl Ended {
+    fn of(error: SealError) -> Self {
+        Self::Broken(Status::data_loss(error.to_string()))
+    }
 }
 
 impl Keeper {
@@ -152,8 +163,12 @@ impl Keeper {
             .iter()
             .map(|(id, pending)| call(*id, &pending.request))
             .collect();
+        let mut keys = match Keys::new(self.ends.clone()) {
+            Ok(keys) => keys,
+            Err(error) => return Ended::Broken(Status::internal(error.to_string())),
+        };
         loop {
-            let ended = self.turn(&messages, &mut answers).await;
+            let ended = self.turn(&messages, &mut answers, &mut keys).await;
             match ended {
                 Ok(()) => *backoff = BACKOFF.0,
                 Err(ended) => return ended,
@@ -161,36 +176,55 @@ impl Keeper {
         }
     }
 
-    /// One step: an answer came, or there is room for a message, or somebody asks.
+    /// One step: an answer came, or there is room for a message, or somebody asks, or a key is old.
     ///
     /// Answers are read first and while nothing can be sent: the vault reads no more while its answers wait.
     async fn turn(
         &mut self,
         messages: &mpsc::Sender<DecryptStreamRequest>,
         answers: &mut Streaming<DecryptStreamResponse>,
+        keys: &mut Keys,
     ) -> Result<(), Ended> {
         let broken = |status| Err(Ended::Broken(status));
+        let due = keys.is_due();
         tokio::select! {
             biased;
             answer = answers.message() => match answer {
-                Ok(Some(DecryptStreamResponse { answers })) => answers.into_iter().for_each(|answer| self.take(answer)),
+                Ok(Some(message)) => self.take_all(message, keys)?,
                 Ok(None) => return broken(Status::unavailable("the vault ended the stream")),
                 Err(status) => return broken(status),
             },
-            room = messages.reserve(), if !self.batch.is_empty() => {
+            room = messages.reserve(), if due || !self.batch.is_empty() => {
                 let Ok(room) = room else { return broken(Status::unavailable("the stream ended")) };
                 while self.batch.len() < BATCH && let Ok(pending) = self.queue.try_recv() {
                     self.register(pending);
                 }
                 let calls = self.batch.drain(..self.batch.len().min(BATCH)).collect();
-                room.send(DecryptStreamRequest { calls });
+                let recipient = due.then(|| keys.renew()).transpose().map_err(Ended::of)?;
+                room.send(DecryptStreamRequest { calls, recipient });
             }
             pending = self.queue.recv(), if self.batch.is_empty() => match pending {
                 Some(pending) => self.register(pending),
                 None => return Err(Ended::Done),
             },
+            () = time::sleep_until(keys.due()), if !due => {}
         }
         Ok(())
+    }
+
+    /// Opens the answers of a message, in their order. One that does not open ends the stream, since nothing behind it
+    /// can be opened either; whoever waits for it is refused, and the others are asked for again.
+    fn take_all(&mut self, message: DecryptStreamResponse, keys: &mut Keys) -> Result<(), Ended> {
+        let DecryptStreamResponse {
+            answers,
+            epoch,
+            encapsulated_key,
+        } = message;
+        let turned = keys.turn_to(epoch, &encapsulated_key);
+        for answer in answers {
+            self.take(answer, turned, keys)?;
+        }
+        turned.map_err(Ended::of)
     }
 
     /// Puts a request into the next message, unless nobody waits for it any more, or too many wait already.
@@ -211,21 +245,35 @@ impl Keeper {
         self.unanswered.insert(id, pending);
     }
 
-    fn take(&mut self, answer: DecryptAnswer) {
+    fn take(
+        &mut self,
+        answer: DecryptAnswer,
+        turned: Result<(), SealError>,
+        keys: &mut Keys,
+    ) -> Result<(), Ended> {
         let DecryptAnswer { id, outcome } = answer;
-        // Nobody asked, or nobody waits any more: dropped.
-        let Some(pending) = self.unanswered.remove(&id) else {
-            return;
-        };
+        let pending = self.unanswered.remove(&id);
+        let server = pending.as_ref().map(|pending| pending.request.server.as_str());
+        let mut ended = Ok(());
         let answer = match outcome {
-            Some(Outcome::Response(response)) => Ok(response),
+            // Opened also when nobody waits for it, since the next one opens after it.
+            Some(Outcome::Response(response)) => turned
+                .and_then(|()| keys.open(id, server.unwrap_or_default(), response))
+                .map_err(|error| {
+                    ended = Err(Ended::of(error));
+                    not_sealed_for_us(error)
+                }),
             Some(Outcome::Error(error)) => Err(refused(error)),
             None => Err(Refusal::new(
                 Reason::VaultAnswerInvalid,
                 "the vault gave no answer; nothing was sent",
             )),
         };
-        drop(pending.answer.send(answer));
+        if let Some(pending) = pending {
+            // Dropped, and wiped, when nobody waits any more.
+            drop(pending.answer.send(answer));
+        }
+        ended
     }
 
     /// When the vault will not talk to this injector at all, whoever waits is told so at once.

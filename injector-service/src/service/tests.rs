@@ -24,7 +24,12 @@ use tonic::{Code, Request, Response, Status, transport::Endpoint};
 use tonic_types::StatusExt as _;
 
 use super::Servers;
-use crate::{address::Own, authz::TABLE, registry::Registry, resolve::Resolver};
+use crate::{
+    address::Own,
+    authz::TABLE,
+    registry::Registry,
+    resolve::{Ends, Resolver},
+};
 
 const FILE: &str = "\
 version: 1
@@ -46,7 +51,11 @@ impl Fixture {
         fs::write(&path, FILE).unwrap();
         let registry = Registry::open(path, Own::default()).await.unwrap();
         let nowhere = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        let resolver = Resolver::new(nowhere, Duration::from_millis(1), CancellationToken::new());
+        let ends = Ends {
+            vault: Principal::parse("dns:vault").unwrap(),
+            injector: Principal::parse("dns:injector").unwrap(),
+        };
+        let resolver = Resolver::new(nowhere, ends, Duration::from_millis(1), CancellationToken::new());
         Self {
             dir,
             servers: Servers::new(registry, resolver, None),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Parser;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,10 +36,37 @@ pub fn not_understood(asked: &clap::Error) -> ExitCode {
     }
 }
 
+/// Who may look into this process's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Nobody but root: no debugger attaches, no core is dumped.
+    Private,
+    /// Whom the system lets, as with any other process.
+    Debuggable,
+}
+
+impl Memory {
+    /// Takes effect before anything secret is read.
+    fn protect(self) -> io::Result<()> {
+        match self {
+            Self::Debuggable => Ok(()),
+            Self::Private => {
+                set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+                let none = Rlimit {
+                    current: Some(0),
+                    maximum: Some(0),
+                };
+                Ok(setrlimit(Resource::Core, none)?)
+            }
+        }
+    }
+}
+
 /// Logs, checks the settings, and runs a service until a signal says stop.
 pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
     log: &str,
     format: LogFormat,
+    memory: Memory,
     check: impl FnOnce() -> Result<C, Problems>,
     run: impl FnOnce(C, CancellationToken) -> F,
 ) -> ExitCode {
@@ -47,6 +75,12 @@ pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
         Err(error) => return fail(EXIT_USAGE, format_args!("--log: {error}")),
     };
     telemetry::init(format, filter);
+    if let Err(error) = memory.protect() {
+        return fail(
+            1,
+            format_args!("memory cannot be protected from other processes: {error}"),
+        );
+    }
     let config = match check() {
         Ok(config) => config,
         Err(problems) => return fail(EXIT_USAGE, problems),

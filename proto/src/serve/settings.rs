@@ -85,6 +85,18 @@ impl Problems {
             .ok()
     }
 
+    /// The principal that an identity names: both ends of a decrypt have to know each other by one.
+    pub fn principal(&mut self, setting: &str, identity: &Identity) -> Option<Principal> {
+        let principal = identity.principal();
+        if principal.is_none() {
+            self.add(
+                setting,
+                "its certificate names no principal: it needs one URI SAN (spiffe://…) or, without one, one DNS SAN",
+            );
+        }
+        principal
+    }
+
     /// Reads CAs from a file that must be given. One made for development is refused when `listener` can be reached
     /// from other machines.
     pub fn authorities(

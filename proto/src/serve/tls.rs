@@ -90,6 +90,12 @@ impl Identity {
         })
     }
 
+    /// Whom it names.
+    pub fn principal(&self) -> Option<Principal> {
+        let (_, certificate) = X509Certificate::from_der(self.chain.first()?).ok()?;
+        caller::principal_of(&certificate)
+    }
+
     fn unusable(path: &Path) -> impl FnOnce(Error) -> TlsError {
         let path = path.to_owned();
         move |source| TlsError::Unusable { path, source }

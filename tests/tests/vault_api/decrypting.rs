@@ -247,6 +247,7 @@ async fn a_bad_call_does_not_end_its_stream() {
                 id: 100,
                 request: None,
             }],
+            recipient: None,
         })
         .await
         .unwrap();

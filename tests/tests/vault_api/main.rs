@@ -8,6 +8,7 @@
 mod decrypting;
 mod names;
 mod restart;
+mod sealing;
 mod serving;
 mod values;
 mod versions;
@@ -211,7 +212,13 @@ impl Conversation {
                 request: Some(request),
             })
             .collect();
-        self.calls.send(DecryptStreamRequest { calls }).await.unwrap();
+        self.calls
+            .send(DecryptStreamRequest {
+                calls,
+                recipient: None,
+            })
+            .await
+            .unwrap();
     }
 
     async fn hear(&mut self) -> Result<Option<Vec<DecryptAnswer>>, Status> {

@@ -2,9 +2,9 @@
 
 use prost::Message as _;
 use proto::{
-    Reason, Refusal, SecretName, Uid,
+    Reason, Refusal, SecretName, SecretValue, Uid,
     secret_name::distinct,
-    serve::authz::Authorized,
+    serve::{authz::Authorized, caller::Principal},
     vault::v1::{
         DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStatus,
         DecryptStreamRequest, DecryptStreamResponse, DecryptedSecret, decrypt_answer::Outcome,
@@ -16,7 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::workspace_name;
+use super::{
+    sealing::{Answer, Sealing, required, seal_one},
+    workspace_name,
+};
 use crate::{
     authz::DecryptPermit,
     metrics::Metrics,
@@ -34,6 +37,10 @@ const UNREAD: usize = 4;
 pub(crate) struct Decrypting {
     pub(crate) reader: Reader,
     pub(crate) metrics: Metrics,
+    /// Who this vault is, as its certificate names it.
+    pub(crate) id: Principal,
+    /// Whether values are given sealed or not at all.
+    pub(crate) require_sealed: bool,
     /// Streams end when the service does, or it would wait for them for ever.
     pub(crate) shutdown: CancellationToken,
 }
@@ -41,11 +48,19 @@ pub(crate) struct Decrypting {
 #[tonic::async_trait]
 impl DecryptService for Decrypting {
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
-        let asked = Asked::parse(Authorized::of(&request)?, request.get_ref());
+        let authorized = Authorized::of(&request)?;
+        let recipient = &request.get_ref().recipient_key;
+        if recipient.is_empty() && self.require_sealed {
+            return Err(required().into());
+        }
+        let asked = Asked::parse(authorized, request.get_ref());
         let answer = self.answer(vec![asked]).await.pop();
-        Ok(Response::new(answer.unwrap_or_else(|| {
-            Err(Refusal::new(Reason::Internal, "no answer"))
-        })?))
+        let answer = answer.unwrap_or_else(|| Err(Refusal::new(Reason::Internal, "no answer")))?;
+        Ok(Response::new(if recipient.is_empty() {
+            answer.in_clear()
+        } else {
+            seal_one(answer, recipient, &self.id, authorized.principal()?)?
+        }))
     }
 
     type DecryptStreamStream = ReceiverStream<Result<DecryptStreamResponse, Status>>;
@@ -70,6 +85,7 @@ impl Decrypting {
         mut messages: Streaming<DecryptStreamRequest>,
         answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
     ) {
+        let mut sealing = Sealing::Clear;
         loop {
             let message = tokio::select! {
                 message = messages.message() => message,
@@ -80,67 +96,98 @@ impl Decrypting {
                 }
                 () = answers.closed() => return,
             };
-            match message {
-                Ok(Some(DecryptStreamRequest { calls })) if calls.len() <= MAX_BATCH => {
-                    for message in messages_of(self.batch(&authorized, calls).await) {
+            let answered = match message {
+                Ok(Some(message)) => self.message(&authorized, message, &mut sealing).await,
+                // Half-closed, or broken: either way there is nobody left to answer.
+                Ok(None) | Err(_) => return,
+            };
+            match answered {
+                Ok(messages) => {
+                    for message in messages {
                         if answers.send(Ok(message)).await.is_err() {
                             return;
                         }
                     }
                 }
-                Ok(Some(_)) => {
-                    let limit = format!("a message has at most {MAX_BATCH} calls");
-                    drop(
-                        answers
-                            .send(Err(Refusal::new(Reason::RequestMalformed, limit).into()))
-                            .await,
-                    );
+                Err(refusal) => {
+                    drop(answers.send(Err(refusal.into())).await);
                     return;
                 }
-                // Half-closed, or broken: either way there is nobody left to answer.
-                Ok(None) | Err(_) => return,
             }
         }
     }
 
-    async fn batch(&self, authorized: &Authorized, calls: Vec<DecryptCall>) -> Vec<DecryptAnswer> {
+    /// The answers to one message; a refusal ends the stream.
+    async fn message(
+        &self,
+        authorized: &Authorized,
+        message: DecryptStreamRequest,
+        sealing: &mut Sealing,
+    ) -> Result<Vec<DecryptStreamResponse>, Refusal> {
+        let DecryptStreamRequest { calls, recipient } = message;
+        if calls.len() > MAX_BATCH {
+            let limit = format!("a message has at most {MAX_BATCH} calls");
+            return Err(Refusal::new(Reason::RequestMalformed, limit));
+        }
+        if let Some(recipient) = recipient {
+            sealing.begin(&recipient, &self.id, authorized.principal()?)?;
+        }
+        if self.require_sealed && !sealing.is_on() {
+            return Err(required());
+        }
+        let answers = self.batch(authorized, calls, sealing).await;
+        let mut messages = messages_of(answers);
+        for message in &mut messages {
+            sealing.sign(message);
+        }
+        Ok(messages)
+    }
+
+    /// Answers, in the order in which they are sealed and have to be sent.
+    async fn batch(
+        &self,
+        authorized: &Authorized,
+        calls: Vec<DecryptCall>,
+        sealing: &mut Sealing,
+    ) -> Vec<DecryptAnswer> {
         let (ids, asked): (Vec<u64>, Vec<_>) = calls
             .into_iter()
             .map(|DecryptCall { id, request }| (id, Asked::parse(authorized, &request.unwrap_or_default())))
             .unzip();
-        let outcomes = self.answer(asked).await.into_iter().map(|answer| match answer {
-            Ok(response) => Outcome::Response(response),
-            Err(Refusal { reason, message }) => Outcome::Error(DecryptError {
-                code: reason.code().into(),
-                reason: reason.into(),
-                message,
-            }),
-        });
+        let answers = self.answer(asked).await;
         ids.into_iter()
-            .zip(outcomes)
-            .map(|(id, outcome)| DecryptAnswer {
-                id,
-                outcome: Some(outcome),
+            .zip(answers)
+            .map(|(id, answer)| {
+                let outcome = match answer.and_then(|answer| sealing.answer(answer, id)) {
+                    Ok(response) => Outcome::Response(response),
+                    Err(Refusal { reason, message }) => Outcome::Error(DecryptError {
+                        code: reason.code().into(),
+                        reason: reason.into(),
+                        message,
+                    }),
+                };
+                DecryptAnswer {
+                    id,
+                    outcome: Some(outcome),
+                }
             })
             .collect()
     }
 
     /// Answers in the order asked, with one hop to a reading thread for all.
-    async fn answer(&self, asked: Vec<Result<Asked, Refusal>>) -> Vec<Result<DecryptResponse, Refusal>> {
+    async fn answer(&self, asked: Vec<Result<Asked, Refusal>>) -> Vec<Result<Answer, Refusal>> {
         let wanted = asked
             .iter()
             .filter_map(|asked| asked.as_ref().ok())
             .map(Asked::wanted)
             .collect();
         let mut decrypted = self.reader.decrypt(wanted).await.into_iter();
-        let answers = asked
-            .into_iter()
-            .map(|asked| -> Result<DecryptResponse, Refusal> {
-                let asked = asked?;
-                let nothing = || Err(VaultError::Stopped);
-                let (uid, secrets) = decrypted.next().unwrap_or_else(nothing).map_err(refusal)?;
-                Ok(asked.answer(uid, secrets, &self.metrics))
-            });
+        let answers = asked.into_iter().map(|asked| -> Result<Answer, Refusal> {
+            let asked = asked?;
+            let nothing = || Err(VaultError::Stopped);
+            let (uid, secrets) = decrypted.next().unwrap_or_else(nothing).map_err(refusal)?;
+            Ok(asked.answer(uid, secrets, &self.metrics))
+        });
         answers
             .inspect(|answer| {
                 self.metrics
@@ -160,12 +207,16 @@ fn messages_of(answers: Vec<DecryptAnswer>) -> Vec<DecryptStreamResponse> {
         if size > MAX_ANSWER {
             messages.push(DecryptStreamResponse {
                 answers: std::mem::take(&mut message),
+                ..Default::default()
             });
             size = 0;
         }
     }
     if !message.is_empty() {
-        messages.push(DecryptStreamResponse { answers: message });
+        messages.push(DecryptStreamResponse {
+            answers: message,
+            ..Default::default()
+        });
     }
     messages
 }
@@ -185,6 +236,7 @@ impl Asked {
             server,
             names,
             check_only,
+            recipient_key: _,
         } = request;
         let permit = DecryptPermit::decide(authorized, &workspace_name(workspace)?)?;
         if names.len() > MAX_NAMES {
@@ -218,7 +270,7 @@ impl Asked {
         (self.permit.clone(), self.wanted.clone())
     }
 
-    fn answer(self, workspace: Uid, secrets: Vec<Decrypted>, metrics: &Metrics) -> DecryptResponse {
+    fn answer(self, workspace: Uid, secrets: Vec<Decrypted>, metrics: &Metrics) -> Answer {
         tracing::debug!(
             principal = %self.permit.principal(),
             workspace = %self.permit.workspace(),
@@ -228,22 +280,29 @@ impl Asked {
             "decrypted"
         );
         let secrets = self.wanted.names.iter().zip(secrets);
-        let secrets = secrets.map(|(name, secret)| {
-            let answer = shown(name, secret, self.wanted.check_only);
-            metrics.secret(answer.status());
-            answer
-        });
-        DecryptResponse {
-            workspace_uid: workspace.to_string(),
-            secrets: secrets.collect(),
+        let (secrets, values) = secrets
+            .map(|(name, secret)| {
+                let (shown, value) = shown(name, secret);
+                metrics.secret(shown.status());
+                (shown, value.filter(|_| !self.wanted.check_only))
+            })
+            .unzip();
+        Answer {
+            response: DecryptResponse {
+                workspace_uid: workspace.to_string(),
+                secrets,
+                ..Default::default()
+            },
+            values,
+            server: self.server,
         }
     }
 }
 
-fn shown(name: &SecretName, secret: Decrypted, check_only: bool) -> DecryptedSecret {
-    let name = name.to_string();
+/// What is said of a secret, and its value.
+fn shown(name: &SecretName, secret: Decrypted) -> (DecryptedSecret, Option<SecretValue>) {
     let status = |status: DecryptStatus| DecryptedSecret {
-        name: name.clone(),
+        name: name.to_string(),
         status: status.into(),
         ..Default::default()
     };
@@ -252,18 +311,16 @@ fn shown(name: &SecretName, secret: Decrypted, check_only: bool) -> DecryptedSec
             version,
             origins,
             value,
-        } => DecryptedSecret {
-            version,
-            value: if check_only {
-                Vec::new()
-            } else {
-                value.expose().to_vec()
-            },
-            upstream_origins: origins.iter().map(ToString::to_string).collect(),
-            ..status(DecryptStatus::Ok)
-        },
-        Decrypted::NotFound => status(DecryptStatus::NotFound),
-        Decrypted::DataLoss => status(DecryptStatus::DataLoss),
-        Decrypted::KeyNotLoaded => status(DecryptStatus::KeyNotLoaded),
+        } => {
+            let shown = DecryptedSecret {
+                version,
+                upstream_origins: origins.iter().map(ToString::to_string).collect(),
+                ..status(DecryptStatus::Ok)
+            };
+            (shown, Some(value))
+        }
+        Decrypted::NotFound => (status(DecryptStatus::NotFound), None),
+        Decrypted::DataLoss => (status(DecryptStatus::DataLoss), None),
+        Decrypted::KeyNotLoaded => (status(DecryptStatus::KeyNotLoaded), None),
     }
 }

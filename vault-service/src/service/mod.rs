@@ -1,6 +1,7 @@
 //! The vault's RPCs: parse, permit, call, answer.
 
 mod decrypt;
+mod sealing;
 mod secrets;
 mod workspaces;
 

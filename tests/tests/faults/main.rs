@@ -1,6 +1,9 @@
 //! A vault that is not there, dies, is slow, or lies; the injector is the real one.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
+mod fake;
+mod sealing;
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -13,227 +16,23 @@ use std::{
 
 use bytes::Bytes;
 use e2e::{Injector, PATIENCE, Pki, Seen, Upstream, eventually, pair::get, pki};
+use fake::{Act, Fake, error, honest, ok, status, value_of, with};
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use proto::{
     Reason, Uid,
-    serve::{
-        authz::{Access, Authz, Binding, Policy, Role, Scope},
-        caller::Principal,
-        grpc,
-        tls::{self, Authorities, Identity},
-    },
-    vault::v1::{
-        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStatus,
-        DecryptStreamRequest, DecryptStreamResponse, DecryptedSecret,
-        decrypt_answer::Outcome,
-        decrypt_service_server::{DecryptService, DecryptServiceServer},
-    },
+    vault::v1::{DecryptAnswer, DecryptRequest, DecryptStatus, DecryptedSecret, decrypt_answer::Outcome},
 };
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Request as Call, Response as Answer, Status, Streaming, service::Routes};
+use tonic::Status;
 
 /// The uid of the workspace `dev`, as the servers file has it.
 const DEV: &str = "0b2f9c1e-7d5e-4c1a-9a53-0d6f7d1c2b3a";
-
-// ---- a vault that does as it is told ----
-
-/// What a vault does with one request.
-enum Act {
-    /// Sends these answers, in one message.
-    Answer(Vec<DecryptAnswer>),
-    /// Sends them later.
-    After(Duration, DecryptAnswer),
-    /// Ends the stream.
-    Break(Status),
-    /// Nothing at all.
-    Nothing,
-}
-
-type Script = Arc<dyn Fn(DecryptCall) -> Act + Send + Sync>;
-
-/// A vault whose answers a test decides.
-#[derive(Clone)]
-struct Fake {
-    script: Arc<Mutex<Script>>,
-    asked: Arc<Mutex<Vec<DecryptRequest>>>,
-}
-
-/// A [`Fake`] that is served.
-struct Served {
-    fake: Fake,
-    address: SocketAddr,
-    _stop: DropGuard,
-}
-
-impl Fake {
-    fn new(script: impl Fn(DecryptCall) -> Act + Send + Sync + 'static) -> Self {
-        Self {
-            script: Arc::new(Mutex::new(Arc::new(script))),
-            asked: Arc::default(),
-        }
-    }
-
-    /// From now on.
-    fn set(&self, script: impl Fn(DecryptCall) -> Act + Send + Sync + 'static) {
-        *self.script.lock().unwrap() = Arc::new(script);
-    }
-
-    fn asked(&self) -> Vec<DecryptRequest> {
-        self.asked.lock().unwrap().clone()
-    }
-
-    fn act(&self, call: DecryptCall) -> Act {
-        let script = self.script.lock().unwrap().clone();
-        self.asked.lock().unwrap().push(call.request.clone().unwrap());
-        script(call)
-    }
-
-    /// Serves as the vault that the tests' injectors expect.
-    async fn serve(self, pki: &Pki) -> Served {
-        self.serve_as(pki, pki, pki::VAULT).await
-    }
-
-    /// Serves with a certificate of `issuer` for `id`, to clients of `pki`.
-    async fn serve_as(self, pki: &Pki, issuer: &Pki, id: &str) -> Served {
-        const ROLES: &[Role] = &[Role::Injector];
-        let files = issuer.principal(id);
-        let identity = Identity::load(&files.cert, &files.key).unwrap();
-        let tls = tls::grpc_server(identity, &Authorities::load(&pki.ca_file()).unwrap()).unwrap();
-        let principal = Principal::parse(pki::INJECTOR).unwrap();
-        let policy = Policy::new([Binding {
-            principal,
-            role: Role::Injector,
-            scope: Scope::All,
-        }])
-        .unwrap();
-        let table = [("/vault.v1.DecryptService/DecryptStream", Access::Roles(ROLES))];
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let routes = Routes::new(DecryptServiceServer::new(self.clone()));
-        let authz = Authz::new(table, Arc::new(policy));
-        tokio::spawn(grpc::serve(
-            listener,
-            tls,
-            routes,
-            authz,
-            stop.clone(),
-            Duration::ZERO,
-        ));
-        Served {
-            fake: self,
-            address,
-            _stop: stop.drop_guard(),
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl DecryptService for Fake {
-    async fn decrypt(&self, _: Call<DecryptRequest>) -> Result<Answer<DecryptResponse>, Status> {
-        Err(Status::unimplemented("the injector uses the stream"))
-    }
-
-    type DecryptStreamStream = ReceiverStream<Result<DecryptStreamResponse, Status>>;
-
-    async fn decrypt_stream(
-        &self,
-        request: Call<Streaming<DecryptStreamRequest>>,
-    ) -> Result<Answer<Self::DecryptStreamStream>, Status> {
-        let (answers, stream) = mpsc::channel(16);
-        let (fake, mut messages) = (self.clone(), request.into_inner());
-        tokio::spawn(async move {
-            while let Ok(Some(DecryptStreamRequest { calls })) = messages.message().await {
-                for call in calls {
-                    match fake.act(call) {
-                        Act::Answer(some) => {
-                            drop(answers.send(Ok(DecryptStreamResponse { answers: some })).await)
-                        }
-                        Act::After(time, answer) => {
-                            let answers = answers.clone();
-                            tokio::spawn(async move {
-                                sleep(time).await;
-                                drop(
-                                    answers
-                                        .send(Ok(DecryptStreamResponse {
-                                            answers: vec![answer],
-                                        }))
-                                        .await,
-                                );
-                            });
-                        }
-                        Act::Break(status) => {
-                            drop(answers.send(Err(status)).await);
-                            return;
-                        }
-                        Act::Nothing => {}
-                    }
-                }
-            }
-        });
-        Ok(Answer::new(ReceiverStream::new(stream)))
-    }
-}
-
-/// The value that an honest vault has for a name.
-fn value_of(name: &str) -> Vec<u8> {
-    format!("canary-{name}").into_bytes()
-}
-
-fn ok(name: &str) -> DecryptedSecret {
-    let status = DecryptStatus::Ok.into();
-    DecryptedSecret {
-        name: name.into(),
-        status,
-        version: 1,
-        value: value_of(name),
-        ..Default::default()
-    }
-}
-
-fn status(name: &str, status: DecryptStatus) -> DecryptedSecret {
-    DecryptedSecret {
-        name: name.into(),
-        status: status.into(),
-        ..Default::default()
-    }
-}
-
-fn honest(call: &DecryptCall) -> DecryptAnswer {
-    let request = call.request.as_ref().unwrap();
-    with(call, request.names.iter().map(|name| ok(name)).collect())
-}
-
-fn with(call: &DecryptCall, secrets: Vec<DecryptedSecret>) -> DecryptAnswer {
-    let response = DecryptResponse {
-        workspace_uid: DEV.into(),
-        secrets,
-    };
-    DecryptAnswer {
-        id: call.id,
-        outcome: Some(Outcome::Response(response)),
-    }
-}
-
-fn error(call: &DecryptCall, reason: Reason) -> DecryptAnswer {
-    let error = DecryptError {
-        code: reason.code().into(),
-        reason: reason.into(),
-        message: "no".into(),
-    };
-    DecryptAnswer {
-        id: call.id,
-        outcome: Some(Outcome::Error(error)),
-    }
-}
 
 // ---- a wire to it that can be cut ----
 
@@ -885,6 +684,7 @@ async fn every_call_is_decrypted_anew() {
             server,
             names,
             check_only,
+            recipient_key: _,
         } = request;
         let asked = (
             workspace.as_str(),

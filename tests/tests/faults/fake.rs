@@ -1,0 +1,305 @@
+//! A vault that does as it is told.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use e2e::{Pki, pki};
+use proto::{
+    Reason,
+    seal::{Answering, Between, Sealer},
+    serve::{
+        authz::{Access, Authz, Binding, Policy, Role, Scope},
+        caller::Principal,
+        grpc,
+        tls::{self, Authorities, Identity},
+    },
+    vault::v1::{
+        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStatus,
+        DecryptStreamRequest, DecryptStreamResponse, DecryptedSecret, Recipient,
+        decrypt_answer::Outcome,
+        decrypt_service_server::{DecryptService, DecryptServiceServer},
+    },
+};
+use tokio::{net::TcpListener, sync::mpsc, time::sleep};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Request as Call, Response as Answer, Status, Streaming, service::Routes};
+
+use crate::DEV;
+
+/// What a vault does with one request.
+pub(crate) enum Act {
+    /// Sends these answers, in one message.
+    Answer(Vec<DecryptAnswer>),
+    /// Sends them later.
+    After(Duration, DecryptAnswer),
+    /// Ends the stream.
+    Break(Status),
+    /// Nothing at all.
+    Nothing,
+}
+
+type Script = Arc<dyn Fn(DecryptCall) -> Act + Send + Sync>;
+
+/// A vault whose answers a test decides.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    script: Arc<Mutex<Script>>,
+    asked: Arc<Mutex<Vec<DecryptRequest>>>,
+    tamper: Arc<Mutex<Tamper>>,
+}
+
+/// What somebody does with a message on its way.
+type Tamper = Option<fn(&mut DecryptStreamResponse)>;
+
+/// A [`Fake`] that is served.
+pub(crate) struct Served {
+    pub(crate) fake: Fake,
+    pub(crate) address: SocketAddr,
+    _stop: DropGuard,
+}
+
+impl Fake {
+    pub(crate) fn new(script: impl Fn(DecryptCall) -> Act + Send + Sync + 'static) -> Self {
+        Self {
+            script: Arc::new(Mutex::new(Arc::new(script))),
+            asked: Arc::default(),
+            tamper: Arc::default(),
+        }
+    }
+
+    /// From now on.
+    pub(crate) fn set(&self, script: impl Fn(DecryptCall) -> Act + Send + Sync + 'static) {
+        *self.script.lock().unwrap() = Arc::new(script);
+    }
+
+    /// From now on, what is said is changed on its way.
+    pub(crate) fn tamper(&self, with: fn(&mut DecryptStreamResponse)) {
+        *self.tamper.lock().unwrap() = Some(with);
+    }
+
+    pub(crate) fn asked(&self) -> Vec<DecryptRequest> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    fn act(&self, call: DecryptCall) -> Act {
+        let script = self.script.lock().unwrap().clone();
+        self.asked.lock().unwrap().push(call.request.clone().unwrap());
+        script(call)
+    }
+
+    /// Serves as the vault that the tests' injectors expect.
+    pub(crate) async fn serve(self, pki: &Pki) -> Served {
+        self.serve_as(pki, pki, pki::VAULT).await
+    }
+
+    /// Serves with a certificate of `issuer` for `id`, to clients of `pki`.
+    pub(crate) async fn serve_as(self, pki: &Pki, issuer: &Pki, id: &str) -> Served {
+        const ROLES: &[Role] = &[Role::Injector];
+        let files = issuer.principal(id);
+        let identity = Identity::load(&files.cert, &files.key).unwrap();
+        let tls = tls::grpc_server(identity, &Authorities::load(&pki.ca_file()).unwrap()).unwrap();
+        let principal = Principal::parse(pki::INJECTOR).unwrap();
+        let policy = Policy::new([Binding {
+            principal,
+            role: Role::Injector,
+            scope: Scope::All,
+        }])
+        .unwrap();
+        let table = [("/vault.v1.DecryptService/DecryptStream", Access::Roles(ROLES))];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let routes = Routes::new(DecryptServiceServer::new(self.clone()));
+        let authz = Authz::new(table, Arc::new(policy));
+        tokio::spawn(grpc::serve(
+            listener,
+            tls,
+            routes,
+            authz,
+            stop.clone(),
+            Duration::ZERO,
+        ));
+        Served {
+            fake: self,
+            address,
+            _stop: stop.drop_guard(),
+        }
+    }
+}
+
+/// What a stream says, sealed as it is said.
+struct Mouth {
+    answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
+    sealer: Option<(u64, Sealer)>,
+    /// Of the epoch that begins with the next message.
+    encapsulated_key: Vec<u8>,
+    servers: HashMap<u64, (String, bool)>,
+    tamper: Arc<Mutex<Tamper>>,
+}
+
+impl Mouth {
+    fn new(answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>, tamper: Arc<Mutex<Tamper>>) -> Self {
+        Self {
+            answers,
+            sealer: None,
+            encapsulated_key: Vec::new(),
+            servers: HashMap::new(),
+            tamper,
+        }
+    }
+
+    fn hear(&mut self, recipient: Option<Recipient>, calls: &[DecryptCall]) {
+        for call in calls {
+            let request = call.request.as_ref().unwrap();
+            self.servers
+                .insert(call.id, (request.server.clone(), request.check_only));
+        }
+        let Some(recipient) = recipient else { return };
+        let between = Between {
+            vault: &Principal::parse(pki::VAULT).unwrap(),
+            injector: &Principal::parse(pki::INJECTOR).unwrap(),
+            nonce: &recipient.stream_nonce,
+            epoch: recipient.epoch,
+        };
+        let sealer = Sealer::new(&recipient.public_key, between).unwrap();
+        self.encapsulated_key = sealer.encapsulated_key().to_vec();
+        self.sealer = Some((recipient.epoch, sealer));
+    }
+
+    async fn say(&mut self, mut answers: Vec<DecryptAnswer>) {
+        for DecryptAnswer { id, outcome } in &mut answers {
+            if let Some(Outcome::Response(response)) = outcome {
+                self.seal(*id, response);
+            }
+        }
+        let mut message = DecryptStreamResponse {
+            answers,
+            epoch: self.sealer.as_ref().map_or(0, |(epoch, _)| *epoch),
+            encapsulated_key: std::mem::take(&mut self.encapsulated_key),
+        };
+        if let Some(tamper) = *self.tamper.lock().unwrap() {
+            tamper(&mut message);
+        }
+        drop(self.answers.send(Ok(message)).await);
+    }
+
+    /// The values go where they belong; what is said of them stays.
+    fn seal(&mut self, id: u64, response: &mut DecryptResponse) {
+        let (server, check_only) = self.servers.get(&id).cloned().unwrap_or_default();
+        let (epoch, sealer) = self.sealer.as_mut().unwrap();
+        let values: Vec<Vec<u8>> = response
+            .secrets
+            .iter_mut()
+            .filter(|secret| !check_only && secret.status() == DecryptStatus::Ok || !secret.value.is_empty())
+            .map(|secret| std::mem::take(&mut secret.value))
+            .collect();
+        let answering = Answering {
+            epoch: *epoch,
+            id,
+            server: &server,
+        };
+        let values = values.iter().map(Vec::as_slice);
+        response.sealed = sealer.seal(answering, response, values).unwrap();
+    }
+
+    async fn end(&mut self, status: Status) {
+        drop(self.answers.send(Err(status)).await);
+    }
+}
+
+#[tonic::async_trait]
+impl DecryptService for Fake {
+    async fn decrypt(&self, _: Call<DecryptRequest>) -> Result<Answer<DecryptResponse>, Status> {
+        Err(Status::unimplemented("the injector uses the stream"))
+    }
+
+    type DecryptStreamStream = ReceiverStream<Result<DecryptStreamResponse, Status>>;
+
+    async fn decrypt_stream(
+        &self,
+        request: Call<Streaming<DecryptStreamRequest>>,
+    ) -> Result<Answer<Self::DecryptStreamStream>, Status> {
+        let (answers, stream) = mpsc::channel(16);
+        let (fake, mut messages) = (self.clone(), request.into_inner());
+        let mouth = Arc::new(tokio::sync::Mutex::new(Mouth::new(answers, self.tamper.clone())));
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = messages.message().await {
+                let DecryptStreamRequest { calls, recipient } = message;
+                mouth.lock().await.hear(recipient, &calls);
+                for call in calls {
+                    match fake.act(call) {
+                        Act::Answer(some) => mouth.lock().await.say(some).await,
+                        Act::After(time, answer) => {
+                            let mouth = mouth.clone();
+                            tokio::spawn(async move {
+                                sleep(time).await;
+                                mouth.lock().await.say(vec![answer]).await;
+                            });
+                        }
+                        Act::Break(status) => return mouth.lock().await.end(status).await,
+                        Act::Nothing => {}
+                    }
+                }
+            }
+        });
+        Ok(Answer::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// The value that an honest vault has for a name.
+pub(crate) fn value_of(name: &str) -> Vec<u8> {
+    format!("canary-{name}").into_bytes()
+}
+
+pub(crate) fn ok(name: &str) -> DecryptedSecret {
+    let status = DecryptStatus::Ok.into();
+    DecryptedSecret {
+        name: name.into(),
+        status,
+        version: 1,
+        value: value_of(name),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn status(name: &str, status: DecryptStatus) -> DecryptedSecret {
+    DecryptedSecret {
+        name: name.into(),
+        status: status.into(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn honest(call: &DecryptCall) -> DecryptAnswer {
+    let request = call.request.as_ref().unwrap();
+    with(call, request.names.iter().map(|name| ok(name)).collect())
+}
+
+pub(crate) fn with(call: &DecryptCall, secrets: Vec<DecryptedSecret>) -> DecryptAnswer {
+    let response = DecryptResponse {
+        workspace_uid: DEV.into(),
+        secrets,
+        ..Default::default()
+    };
+    DecryptAnswer {
+        id: call.id,
+        outcome: Some(Outcome::Response(response)),
+    }
+}
+
+pub(crate) fn error(call: &DecryptCall, reason: Reason) -> DecryptAnswer {
+    let error = DecryptError {
+        code: reason.code().into(),
+        reason: reason.into(),
+        message: "no".into(),
+    };
+    DecryptAnswer {
+        id: call.id,
+        outcome: Some(Outcome::Error(error)),
+    }
+}
