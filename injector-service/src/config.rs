@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use clap::{Parser, builder::BoolishValueParser};
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use proto::{
     ServerName, WorkspaceName,
     serve::{
@@ -22,10 +22,37 @@ use crate::{
     upstream,
 };
 
-/// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.
-#[derive(Debug, Clone, Parser)]
+/// The command line.
+#[derive(Debug, Parser)]
 #[command(name = "injector-service", version, about = "Puts secrets into requests, decrypted anew for each call",
-    long_about = None)]
+    long_about = None, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// Another thing to do than to serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What else the binary does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Ask the injector that runs here whether it is ready: exit code 0, or 1 and why
+    Healthcheck {
+        /// Address of its /readyz
+        #[arg(
+            long,
+            env = "AEROSTACK_INJECTOR_METRICS_LISTEN",
+            default_value = "127.0.0.1:9052",
+            value_name = "ADDRESS"
+        )]
+        metrics_listen: String,
+    },
+}
+
+/// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.
+#[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// Address of the gRPC listener (TLS 1.3)
     #[arg(

@@ -2,8 +2,12 @@
 
 use std::{alloc::System, process::ExitCode};
 
-use injector_service::{Listeners, config::Settings, run};
-use proto::serve::process;
+use injector_service::{
+    Listeners,
+    config::{Cli, Command, Settings},
+    run,
+};
+use proto::serve::{healthcheck, process};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Every buffer is wiped when it is freed, also those of libraries that a value passes through.
@@ -11,10 +15,20 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
-    let settings: Settings = match process::command_line() {
-        Ok(settings) => settings,
-        Err(code) => return code,
-    };
+    match process::command_line() {
+        Ok(Cli {
+            command: Some(Command::Healthcheck { metrics_listen }),
+            ..
+        }) => healthcheck::run(&metrics_listen),
+        Ok(Cli {
+            command: None,
+            settings,
+        }) => serve(settings),
+        Err(code) => code,
+    }
+}
+
+fn serve(settings: Settings) -> ExitCode {
     let (log, format, memory) = (settings.log.clone(), settings.log_format, settings.memory());
     process::serve(
         &log,

@@ -35,6 +35,17 @@ pub enum Command {
         /// The file to make; an existing one is never overwritten
         path: PathBuf,
     },
+    /// Ask the vault that runs here whether it is ready: exit code 0, or 1 and why
+    Healthcheck {
+        /// Address of its /readyz
+        #[arg(
+            long,
+            env = "AEROSTACK_VAULT_METRICS_LISTEN",
+            default_value = "127.0.0.1:9051",
+            value_name = "ADDRESS"
+        )]
+        metrics_listen: String,
+    },
 }
 
 /// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.

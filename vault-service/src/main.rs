@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use proto::serve::{process, telemetry::chain};
+use proto::serve::{healthcheck, process, telemetry::chain};
 use vault_service::{
     Listeners,
     config::{Cli, Command, Settings},
@@ -26,6 +26,10 @@ fn main() -> ExitCode {
             command: Some(Command::Keygen { path }),
             ..
         }) => keygen(&path),
+        Ok(Cli {
+            command: Some(Command::Healthcheck { metrics_listen }),
+            ..
+        }) => healthcheck::run(&metrics_listen),
         Ok(Cli {
             command: None,
             settings,

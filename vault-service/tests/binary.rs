@@ -240,6 +240,10 @@ fn certificates(dir: &TempDir) -> [PathBuf; 3] {
 }
 
 fn serving(dir: &TempDir, root_key: &Path) -> Command {
+    serving_probes_on("127.0.0.1:0", dir, root_key)
+}
+
+fn serving_probes_on(probes: &str, dir: &TempDir, root_key: &Path) -> Command {
     let [ca, cert, key] = certificates(dir);
     let mut command = vault();
     command
@@ -247,7 +251,7 @@ fn serving(dir: &TempDir, root_key: &Path) -> Command {
             "--listen",
             "127.0.0.1:0",
             "--metrics-listen",
-            "127.0.0.1:0",
+            probes,
             "--cache-mib",
             "8",
         ])
@@ -329,6 +333,33 @@ impl Drop for Serving {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn healthcheck_succeeds_while_the_vault_that_runs_here_is_ready() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let everywhere = format!("0.0.0.0:{}", free.local_addr().unwrap().port());
+    drop(free);
+    let dir = TempDir::new().unwrap();
+    // As in a container: one environment for the vault and for the check, other settings in it too.
+    let check = || {
+        let output = vault()
+            .arg("healthcheck")
+            .env("AEROSTACK_VAULT_METRICS_LISTEN", &everywhere)
+            .env("AEROSTACK_VAULT_DATA_DIR", dir.path())
+            .output()
+            .unwrap();
+        (output.status.code(), said(&output).lines().count())
+    };
+    assert_eq!(check(), (Some(1), 1));
+    let root_key = keygen(&dir);
+    let vault = Serving::start(serving_probes_on(&everywhere, &dir, &root_key));
+    assert_eq!(check(), (Some(0), 0));
+    assert_eq!(vault.terminate().0, Some(0));
+    assert_eq!(check(), (Some(1), 1));
+
+    let wrong = run(&["healthcheck", "--metrics-listen", "nowhere"]);
+    assert_eq!(wrong.status.code(), Some(USAGE), "{}", said(&wrong));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod authz;
 pub mod caller;
 pub mod grpc;
+pub mod healthcheck;
 pub mod listen;
 pub mod probe;
 pub mod process;
