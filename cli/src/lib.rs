@@ -5,10 +5,13 @@ pub mod connect;
 pub mod data_plane;
 pub mod demo;
 pub mod dev;
+pub mod echo;
 pub mod failure;
+pub mod init;
 pub mod model;
 pub mod output;
 pub mod pki;
+pub mod set_up;
 pub mod value;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -37,6 +40,9 @@ pub struct Cli {
 pub enum Command {
     /// Run both services on this machine, with an embedded store and certificates of its own, until Ctrl-C
     Dev(dev::DevArgs),
+    /// Set up a pair whose parts run apart.
+    #[command(flatten)]
+    SetUp(set_up::SetUp),
     /// Administer a running pair.
     #[command(flatten)]
     Admin(command::Admin),

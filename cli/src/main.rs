@@ -39,6 +39,10 @@ fn main() -> ExitCode {
             dev,
         ),
         Ok(Cli {
+            command: Command::SetUp(command),
+            connect,
+        }) => command.run(&connect),
+        Ok(Cli {
             command: Command::Admin(command),
             connect,
         }) => command.run(&connect),

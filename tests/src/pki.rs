@@ -47,7 +47,7 @@ impl Pki {
         let spec = CaSpec {
             organization: "test".to_owned(),
             common_name: "test CA".to_owned(),
-            loopback_only: false,
+            only: None,
             ..CaSpec::development(now)
         };
         let pki = Self {

@@ -99,7 +99,7 @@ fn print(report: &Report) -> ExitCode {
 }
 
 /// One sentence, and what to do next.
-fn complain(failure: &Failure) -> ExitCode {
+pub(crate) fn complain(failure: &Failure) -> ExitCode {
     let Failure { kind, message, next } = failure;
     let next = next
         .as_ref()

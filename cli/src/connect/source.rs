@@ -21,7 +21,7 @@ pub const DEFAULT_DIR: &str = ".aerostack";
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
-    /// The directory that `aerostack dev --dir` or `aerostack init --admin` made: addresses and certificates are taken
+    /// The directory that `aerostack dev --dir` or `aerostack init --admin-dir` made: addresses and certificates are taken
     /// from there [env: AEROSTACK_DIR] [default: .aerostack]
     #[arg(long, global = true, value_name = "DIR")]
     pub dir: Option<PathBuf>,

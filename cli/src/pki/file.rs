@@ -2,12 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+};
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::PkiError;
+use super::{PkiError, apart::Owner};
 
 const DIR_MODE: u32 = 0o700;
 const KEY_MODE: u32 = 0o600;
@@ -42,16 +44,37 @@ pub(super) fn read_key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PkiErr
     optional(read()).map_err(at(path))
 }
 
-pub(super) fn write_cert(path: &Path, pem: &str) -> Result<(), PkiError> {
-    write(path, pem, CERT_MODE).map_err(at(path))
+/// Gives a file or folder to its owner, if it is another's.
+pub(super) fn give(path: &Path, owner: Owner) -> Result<(), PkiError> {
+    let give = || {
+        let found = fs::metadata(path)?;
+        if (found.uid(), found.gid()) == (owner.uid, owner.gid) {
+            return Ok(());
+        }
+        chown(path, Some(owner.uid), Some(owner.gid))
+    };
+    give().map_err(at(path))
+}
+
+/// Whom a folder belongs to.
+pub(super) fn owner(path: &Path) -> Result<Owner, PkiError> {
+    let found = fs::metadata(path).map_err(at(path))?;
+    Ok(Owner {
+        uid: found.uid(),
+        gid: found.gid(),
+    })
+}
+
+pub(super) fn write_cert(path: &Path, pem: impl AsRef<[u8]>) -> Result<(), PkiError> {
+    write(path, pem.as_ref(), CERT_MODE).map_err(at(path))
 }
 
 pub(super) fn write_key(path: &Path, pem: &str) -> Result<(), PkiError> {
-    write(path, pem, KEY_MODE).map_err(at(path))
+    write(path, pem.as_bytes(), KEY_MODE).map_err(at(path))
 }
 
 /// Under the lock of [`private_dir`] a temporary file that exists was left by a crash.
-fn write(path: &Path, contents: &str, mode: u32) -> io::Result<()> {
+fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let temporary = path.with_extension("pem.tmp");
     optional(fs::remove_file(&temporary))?;
     let mut file = OpenOptions::new()
@@ -59,7 +82,7 @@ fn write(path: &Path, contents: &str, mode: u32) -> io::Result<()> {
         .create_new(true)
         .mode(mode)
         .open(&temporary)?;
-    file.write_all(contents.as_bytes())?;
+    file.write_all(contents)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     // The rename itself must last before the next file is written: key first, certificate second.
@@ -74,7 +97,7 @@ fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> PkiError {
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> PkiError {
     move |source| PkiError::Io {
         path: path.to_owned(),
         source,

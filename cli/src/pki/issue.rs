@@ -31,8 +31,9 @@ pub struct CaSpec {
     pub organization: String,
     /// Subject, CN.
     pub common_name: String,
-    /// Whether it may only issue for `localhost`, what is beneath it, and the loopback addresses.
-    pub loopback_only: bool,
+    /// The DNS names, and what is beneath them, that it may issue for besides `localhost` and the loopback addresses;
+    /// without a list it may issue for any name.
+    pub only: Option<Vec<String>>,
     /// Valid from.
     pub not_before: SystemTime,
     /// Valid until.
@@ -91,9 +92,20 @@ impl CaSpec {
         CaSpec {
             organization: DEVELOPMENT_ORGANIZATION.to_owned(),
             common_name: "aerostack development CA".to_owned(),
-            loopback_only: true,
+            only: Some(Vec::new()),
             not_before: now - HOUR,
             not_after: now + YEAR * 10,
+        }
+    }
+
+    /// The authority of a pair whose parts run apart, each under one of these names.
+    #[must_use]
+    pub fn apart(names: Vec<String>, now: SystemTime) -> Self {
+        CaSpec {
+            organization: "Aerostack".to_owned(),
+            common_name: "aerostack CA".to_owned(),
+            only: Some(names),
+            ..Self::development(now)
         }
     }
 
@@ -109,7 +121,7 @@ impl CaSpec {
             .push(DnType::CommonName, self.common_name.as_str());
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.name_constraints = self.loopback_only.then(loopback);
+        params.name_constraints = self.only.as_deref().map(loopback_and);
         params
     }
 }
@@ -172,6 +184,22 @@ impl Leaf {
             dns: vec!["localhost".to_owned()],
             ips: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             ..self
+        }
+    }
+
+    /// The same, reachable under one more name.
+    #[must_use]
+    pub fn also_named(mut self, name: &str) -> Self {
+        self.dns.push(name.to_owned());
+        self
+    }
+
+    /// A server's that is nobody in particular: it has names and no principal.
+    #[must_use]
+    pub fn server(name: &str, now: SystemTime) -> Self {
+        Leaf {
+            uris: Vec::new(),
+            ..Leaf::new(name, "", &[Usage::Server], now).on_loopback()
         }
     }
 
@@ -275,13 +303,15 @@ fn purpose(usage: Usage) -> ExtendedKeyUsagePurpose {
 
 /// `localhost` includes what is beneath it (RFC 5280, 4.2.1.10). Nothing is said of URIs: an
 /// unmentioned kind of name is free, and webpki refuses every URI where URIs are mentioned.
-fn loopback() -> NameConstraints {
+fn loopback_and(names: &[String]) -> NameConstraints {
+    let loopback = [
+        GeneralSubtree::DnsName("localhost".to_owned()),
+        GeneralSubtree::IpAddress(CidrSubnet::V4([127, 0, 0, 0], [255, 0, 0, 0])),
+        GeneralSubtree::IpAddress(CidrSubnet::V6(Ipv6Addr::LOCALHOST.octets(), [255; 16])),
+    ];
+    let names = names.iter().cloned().map(GeneralSubtree::DnsName);
     NameConstraints {
-        permitted_subtrees: vec![
-            GeneralSubtree::DnsName("localhost".to_owned()),
-            GeneralSubtree::IpAddress(CidrSubnet::V4([127, 0, 0, 0], [255, 0, 0, 0])),
-            GeneralSubtree::IpAddress(CidrSubnet::V6(Ipv6Addr::LOCALHOST.octets(), [255; 16])),
-        ],
+        permitted_subtrees: loopback.into_iter().chain(names).collect(),
         excluded_subtrees: Vec::new(),
     }
 }

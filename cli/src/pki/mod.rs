@@ -1,4 +1,5 @@
-//! The PKI of `aerostack dev`: one certificate authority and three leaves, kept in `DIR/pki`.
+//! The PKI of `aerostack dev`: one certificate authority and three leaves, kept in `DIR/pki`. That of a pair whose parts
+//! run apart is made by the same rules, in [`apart`].
 //!
 //! The authority may be trusted by browsers and tools on the developer's machine, so it is worth
 //! little to a thief: name constraints keep it to `localhost` and the loopback addresses, and its
@@ -8,6 +9,7 @@
 //! Everything here survives a crash at any line: files appear whole, by rename, and always the key
 //! before its certificate, so that what is missing or does not match can be told and made again.
 
+pub mod apart;
 mod file;
 mod fresh;
 mod issue;
@@ -28,6 +30,9 @@ pub const VAULT_ID: &str = "spiffe://aerostack.localhost/vault";
 pub const INJECTOR_ID: &str = "spiffe://aerostack.localhost/injector";
 /// The principal of the developer.
 pub const ADMIN_ID: &str = "spiffe://aerostack.localhost/admin";
+
+/// The principal of the one who sets up the demo of a pair whose parts run apart.
+pub const DEMO_ID: &str = "spiffe://aerostack.localhost/demo";
 
 /// What has less than this left is made again (a leaf) or reported (the authority).
 const RENEW_BEFORE: Duration = Duration::from_hours(30 * 24);
@@ -66,13 +71,13 @@ pub enum PkiError {
         source: io::Error,
     },
     /// `ca.pem` is there, its key is not: nothing can be issued.
-    #[error("the development CA has lost its key: remove {} to make a new one", .0.display())]
+    #[error("the CA has lost its key: remove {} to make a new one", .0.display())]
     CaWithoutKey(PathBuf),
     /// `ca.pem` is not what this program makes with `ca-key.pem`.
-    #[error("not this program's development CA: remove {} to make a new one", .0.display())]
+    #[error("not a CA that this program makes for these names: remove {} to make a new one", .0.display())]
     CaForeign(PathBuf),
     /// Expired, about to expire, or from the future.
-    #[error("the development CA is out of date: remove {} to make a new one", .0.display())]
+    #[error("the CA is out of date: remove {} to make a new one", .0.display())]
     CaOutOfDate(PathBuf),
     /// A certificate could not be made.
     #[error("cannot issue a certificate")]
@@ -92,11 +97,11 @@ impl DevPki {
     fn ensure_at(dir: &Path, now: SystemTime) -> Result<DevPki, PkiError> {
         let dir = dir.join("pki");
         let _lock = file::private_dir(&dir)?;
-        let ca = ensure_ca(&dir, now)?;
+        let ca = ensure_ca(&dir, &CaSpec::development(now), now)?;
         Ok(DevPki {
-            vault: ensure_leaf(&dir, &ca, &Leaf::vault(now), now)?,
-            injector: ensure_leaf(&dir, &ca, &Leaf::injector(now), now)?,
-            admin: ensure_leaf(&dir, &ca, &Leaf::admin(now), now)?,
+            vault: ensure_leaf(&dir, &ca, &Leaf::vault(now), now)?.0,
+            injector: ensure_leaf(&dir, &ca, &Leaf::injector(now), now)?.0,
+            admin: ensure_leaf(&dir, &ca, &Leaf::admin(now), now)?.0,
             ca: Identity::at(&dir, "ca").cert,
         })
     }
@@ -116,25 +121,25 @@ impl Identity {
     }
 }
 
-fn ensure_ca(dir: &Path, now: SystemTime) -> Result<Ca, PkiError> {
+fn ensure_ca(dir: &Path, spec: &CaSpec, now: SystemTime) -> Result<Ca, PkiError> {
     let files = Identity::at(dir, "ca");
     match (file::read_cert(&files.cert)?, file::read_key(&files.key)?) {
         (None, _) => {
-            let ca = Ca::generate(&CaSpec::development(now))?;
+            let ca = Ca::generate(spec)?;
             files.write(&ca.cert_pem(), &ca.key_pem())?;
             Ok(ca)
         }
         (Some(_), None) => Err(PkiError::CaWithoutKey(dir.to_owned())),
-        (Some(cert), Some(key)) => load_ca(dir, &cert, &key, now),
+        (Some(cert), Some(key)) => load_ca(dir, spec, &cert, &key, now),
     }
 }
 
 /// A certificate made anew from the key tells what the stored one must be: the same name, key and
 /// constraints. So another program's CA is refused, and so is an older version's.
-fn load_ca(dir: &Path, cert: &[u8], key: &[u8], now: SystemTime) -> Result<Ca, PkiError> {
+fn load_ca(dir: &Path, spec: &CaSpec, cert: &[u8], key: &[u8], now: SystemTime) -> Result<Ca, PkiError> {
     let foreign = || PkiError::CaForeign(dir.to_owned());
     let stored = fresh::parse(cert).ok_or_else(foreign)?;
-    let ca = Ca::with_key(&CaSpec::development(now), key).map_err(|_| foreign())?;
+    let ca = Ca::with_key(spec, key).map_err(|_| foreign())?;
     match (
         anchor_from_trusted_cert(&stored),
         anchor_from_trusted_cert(ca.cert()),
@@ -148,12 +153,14 @@ fn load_ca(dir: &Path, cert: &[u8], key: &[u8], now: SystemTime) -> Result<Ca, P
     Ok(ca)
 }
 
-fn ensure_leaf(dir: &Path, ca: &Ca, leaf: &Leaf, now: SystemTime) -> Result<Identity, PkiError> {
+/// The files of a leaf, and whether they had to be made.
+fn ensure_leaf(dir: &Path, ca: &Ca, leaf: &Leaf, now: SystemTime) -> Result<(Identity, bool), PkiError> {
     let files = Identity::at(dir, &leaf.name);
     let stored = file::read_cert(&files.cert)?.zip(file::read_key(&files.key)?);
-    if !stored.is_some_and(|(cert, key)| fresh::leaf_is_fresh(ca, leaf, &cert, &key, now)) {
+    let stale = !stored.is_some_and(|(cert, key)| fresh::leaf_is_fresh(ca, leaf, &cert, &key, now));
+    if stale {
         let issued = issue(ca, leaf)?;
         files.write(&issued.cert_pem, &issued.key_pem)?;
     }
-    Ok(files)
+    Ok((files, stale))
 }

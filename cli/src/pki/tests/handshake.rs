@@ -177,10 +177,22 @@ fn an_authority_without_constraints_may_issue_any_name() {
     let now = SystemTime::now();
     let spec = CaSpec {
         organization: "Example".to_owned(),
-        loopback_only: false,
+        only: None,
         ..CaSpec::development(now)
     };
     call(&Ca::generate(&spec).unwrap(), "example.com", &dns("example.com")).unwrap();
+}
+
+#[test]
+fn an_authority_of_parts_issues_for_their_names_and_loopback_alone() {
+    let ca = Ca::generate(&CaSpec::apart(vec!["vault".to_owned()], SystemTime::now())).unwrap();
+    for name in ["vault", "localhost"] {
+        call(&ca, name, &dns(name)).unwrap();
+    }
+    for name in ["injector", "vault.example.com", "example.com"] {
+        assert!(is_constrained(call(&ca, name, &dns(name))), "{name}");
+    }
+    assert!(is_constrained(call(&ca, "10.0.0.1", &ip("10.0.0.1"))));
 }
 
 #[test]

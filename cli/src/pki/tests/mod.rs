@@ -224,7 +224,7 @@ fn an_authority_with_another_key_is_refused() {
 fn an_authority_without_the_constraints_is_refused() {
     let error = refusal(|pki| {
         let spec = CaSpec {
-            loopback_only: false,
+            only: None,
             ..CaSpec::development(SystemTime::now())
         };
         let ca = Ca::generate(&spec).unwrap();
@@ -265,4 +265,22 @@ fn two_runs_at_once_agree() {
     let before = contents(dir.path());
     DevPki::ensure(dir.path()).unwrap();
     assert!(changed(&before, &contents(dir.path())).is_empty());
+}
+
+#[test]
+fn a_part_gets_a_new_leaf_thirty_days_before_it_expires_and_keeps_its_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca, vault) = (dir.path().join("ca"), dir.path().join("vault"));
+    let now = SystemTime::now();
+    let ensure = |then| {
+        let authority = apart::Authority::ensure_at(&ca, vec!["vault".to_owned()], then)?;
+        authority.identity(&vault, |now| Leaf::vault(now).also_named("vault"), None)
+    };
+    let trusted = || fs::read(vault.join("ca.pem")).unwrap();
+    assert!(ensure(now).unwrap());
+    let first = trusted();
+    assert!(!ensure(now + DAY * 334).unwrap());
+    assert!(ensure(now + DAY * 336).unwrap());
+    assert_eq!(trusted(), first);
+    assert!(matches!(ensure(now + DAY * 3621), Err(PkiError::CaOutOfDate(_))));
 }
