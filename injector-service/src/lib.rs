@@ -15,6 +15,7 @@ pub mod resolve;
 mod service;
 mod status;
 pub mod upstream;
+mod veil;
 
 use std::{io, net::SocketAddr, sync::Arc};
 

@@ -376,6 +376,45 @@ fn it_serves_until_sigterm_and_exits_with_0() {
 }
 
 #[test]
+fn no_core_is_dumped_unless_debugging_is_allowed() {
+    let dir = TempDir::new().unwrap();
+    let root_key = keygen(&dir);
+    let core_limit = |more: &[&str]| {
+        let vault = Serving::start({
+            let mut command = serving(&dir, &root_key);
+            command.args(more);
+            command
+        });
+        let limits = fs::read_to_string(format!("/proc/{}/limits", vault.child.id())).unwrap();
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"))
+            .unwrap();
+        let limit: Vec<String> = line
+            .split_whitespace()
+            .skip(4)
+            .take(2)
+            .map(str::to_owned)
+            .collect();
+        vault.terminate();
+        limit
+    };
+    let ours = fs::read_to_string("/proc/self/limits").unwrap();
+    let ours = ours
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    let ours: Vec<String> = ours
+        .split_whitespace()
+        .skip(4)
+        .take(2)
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(core_limit(&[]), ["0", "0"]);
+    assert_eq!(core_limit(&["--allow-debugging"]), ours);
+}
+
+#[test]
 fn a_second_vault_on_the_same_store_exits_and_says_why() {
     let dir = TempDir::new().unwrap();
     let root_key = keygen(&dir);

@@ -28,7 +28,7 @@ pub struct Resolved {
 
 /// What is put into a request: complete, or there is none.
 pub struct Injected {
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Vec<(HeaderName, Zeroizing<Vec<u8>>)>,
     body: Option<SecretsObject>,
 }
 
@@ -75,12 +75,26 @@ pub fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved]) -> R
 const NOT_UTF8: &str = "its value is not UTF-8, so it cannot be a JSON string";
 
 impl Injected {
-    /// Puts the headers in, over whatever was there, and hands out what belongs into the body.
-    pub fn apply(self, request: &mut HeaderMap) -> Option<SecretsObject> {
+    /// Whether values go into the head.
+    pub fn has_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
+    /// Puts the headers in, over whatever was there, and hands out what belongs into the body. `cover` may give a
+    /// stand-in for a value.
+    pub fn apply(
+        self,
+        request: &mut HeaderMap,
+        mut cover: impl FnMut(&[u8]) -> Option<HeaderValue>,
+    ) -> Result<Option<SecretsObject>, Refusal> {
         for (name, value) in self.headers {
+            let value = match cover(&value) {
+                Some(stand_in) => stand_in,
+                None => sensitive(&value)?,
+            };
             request.insert(name, value);
         }
-        self.body
+        Ok(self.body)
     }
 }
 
@@ -90,37 +104,39 @@ fn secret_header(
     dialect: Dialect,
     secret: &SecretName,
     value: &SecretValue,
-) -> Result<HeaderValue, Refusal> {
+) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     if dialect == Dialect::Grpc && name.as_str().ends_with("-bin") {
-        let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(value.expose()));
-        return legal(secret, encoded.as_bytes());
+        let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(value.expose()).into_bytes());
+        return legal(secret, encoded);
     }
-    legal(secret, value.expose())
+    legal(secret, Zeroizing::new(value.expose().to_vec()))
 }
 
-fn bearer(secret: &SecretName, value: &SecretValue) -> Result<HeaderValue, Refusal> {
+fn bearer(secret: &SecretName, value: &SecretValue) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     // Checked alone first: the limit and the rule on outer spaces are the value's.
-    legal(secret, value.expose())?;
-    let mut text = Zeroizing::new(Vec::with_capacity(7 + value.expose().len()));
+    let value = legal(secret, Zeroizing::new(value.expose().to_vec()))?;
+    let mut text = Zeroizing::new(Vec::with_capacity(7 + value.len()));
     text.extend_from_slice(b"Bearer ");
-    text.extend_from_slice(value.expose());
-    sensitive(secret, &text)
+    text.extend_from_slice(&value);
+    Ok(text)
 }
 
 /// A value that every server reads as it was meant: 1 to 8,192 bytes of 0x20 to 0x7E, no space first or last.
-fn legal(secret: &SecretName, value: &[u8]) -> Result<HeaderValue, Refusal> {
+fn legal(secret: &SecretName, value: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let within = (1..=MAX_HEADER_VALUE).contains(&value.len());
     let visible = value.iter().all(|byte| (0x20..=0x7e).contains(byte));
     let outer_space = value.first() == Some(&b' ') || value.last() == Some(&b' ');
     if within && visible && !outer_space {
-        sensitive(secret, value)
+        Ok(value)
     } else {
         Err(not_for_a_header(secret))
     }
 }
 
-fn sensitive(secret: &SecretName, value: &[u8]) -> Result<HeaderValue, Refusal> {
-    let mut value = HeaderValue::from_bytes(value).map_err(|_| not_for_a_header(secret))?;
+/// The value itself, as a header.
+fn sensitive(value: &[u8]) -> Result<HeaderValue, Refusal> {
+    let mut value = HeaderValue::from_bytes(value)
+        .map_err(|_| Refusal::new(Reason::Internal, "a value that is legal in a header is not"))?;
     value.set_sensitive(true);
     Ok(value)
 }

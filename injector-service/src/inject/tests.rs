@@ -28,7 +28,8 @@ fn each_secret_goes_into_its_header() {
     assert!(
         inject(AuthType::SecretHeaders, Dialect::Http, &secrets)
             .unwrap()
-            .apply(&mut request)
+            .apply(&mut request, |_| None)
+            .unwrap()
             .is_none()
     );
     assert_eq!(request.len(), 2);
@@ -43,7 +44,8 @@ fn a_bearer_token_replaces_what_was_there() {
     let mut request = headers(&[("authorization", "Basic x"), ("authorization", "Basic y")]);
     inject(AuthType::Bearer, Dialect::Http, &secrets)
         .unwrap()
-        .apply(&mut request);
+        .apply(&mut request, |_| None)
+        .unwrap();
     let values: Vec<_> = request.get_all("authorization").iter().collect();
     assert_eq!(values, ["Bearer tok en"]);
     assert!(values[0].is_sensitive());
@@ -97,7 +99,8 @@ fn binary_metadata_is_base64_to_grpc_only() {
     let mut request = HeaderMap::new();
     inject(AuthType::SecretHeaders, Dialect::Grpc, &secrets)
         .unwrap()
-        .apply(&mut request);
+        .apply(&mut request, |_| None)
+        .unwrap();
     assert_eq!(request["x-mcp-secret-key-bin"], "/wBhYmM");
     assert!(inject(AuthType::SecretHeaders, Dialect::Http, &secrets).is_err());
 }
@@ -109,7 +112,8 @@ fn a_body_is_always_given_to_a_skill() {
     assert!(
         inject(AuthType::Skill, Dialect::Http, &missing)
             .unwrap()
-            .apply(&mut request)
+            .apply(&mut request, |_| None)
+            .unwrap()
             .is_some()
     );
     let bad = [resolved(AuthType::Skill, "T", Some(b"canary\xff"))];
@@ -186,7 +190,8 @@ fn what_connection_names_is_removed_before_injection() {
     let secrets = [resolved(AuthType::Bearer, "T", Some(b"v"))];
     inject(AuthType::Bearer, Dialect::Http, &secrets)
         .unwrap()
-        .apply(&mut request);
+        .apply(&mut request, |_| None)
+        .unwrap();
     let mut names: Vec<_> = request.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["accept", "authorization", "content-type", "host", "te"]);
@@ -214,7 +219,8 @@ proptest::proptest! {
         let secrets = [resolved(AuthType::SecretHeaders, "T", Some(&value))];
         let mut request = HeaderMap::new();
         if let Ok(injected) = inject(AuthType::SecretHeaders, Dialect::Http, &secrets) {
-            injected.apply(&mut request);
+            injected.apply(&mut request, |_| None)
+        .unwrap();
             assert_eq!(request["x-mcp-secret-t"].as_bytes(), value);
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Door, Proxy, answer,
     body::{self, Fault, Json},
+    covers::Covers,
     guard::{self, Sender},
     record::Record,
     rewrite::{self, Moved},
@@ -121,9 +122,18 @@ impl Proxy {
         let incoming = Inbound::read(auth_type, dialect, &headers, body, &fault).await?;
         let resolved = self.resolver.resolve(&target.entry, deadline).await?;
         record.resolved(&resolved);
-        let secrets = inject(auth_type, dialect, &resolved)?.apply(&mut headers);
+        let needs = if dialect == Dialect::Grpc {
+            Needs::Http2
+        } else {
+            Needs::Any
+        };
+        let upstream = self.pools.of(server)?;
+        let mut covers = Covers::new(upstream.veil(), upstream.over(needs), &headers);
+        let secrets =
+            inject(auth_type, dialect, &resolved)?.apply(&mut headers, |value| covers.cover(value))?;
         // Wiped as soon as they are in place.
         drop(resolved);
+        let uncovered = covers.uncovered(secrets.is_some());
         let body = match (incoming, secrets) {
             (Inbound::Passed(body), _) => body,
             (Inbound::Json(Json::None), _) | (Inbound::Json(_), None) => {
@@ -134,14 +144,9 @@ impl Proxy {
         };
         let request = outgoing(server, &target.rest, parts.method, headers, body, deadline)?;
         let url = request.uri().to_string();
-        let needs = if dialect == Dialect::Grpc {
-            Needs::Http2
-        } else {
-            Needs::Any
-        };
-        let upstream = self.pools.of(server)?;
-        let sent = within(deadline, upstream.send(request, needs)).await;
+        let sent = within(deadline, upstream.send(request, needs, uncovered)).await;
         let response = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
+        covers.were_placed()?;
         Ok(Exchanged {
             response,
             request: url,

@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod call;
+mod covers;
 mod guard;
 mod pools;
 mod record;

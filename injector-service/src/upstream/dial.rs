@@ -30,6 +30,7 @@ use super::{Network, tls};
 use crate::{
     address::{self, Forbidden},
     registry::server::Spec,
+    veil::{Unveiling, Veil, Wire},
 };
 
 /// How long a connection may take to be made, its TLS included.
@@ -87,10 +88,16 @@ struct Target {
     /// HTTP/2 alone was offered, so nothing else will do.
     http2_only: bool,
     network: Arc<Network>,
+    veil: Veil,
 }
 
 impl Connector {
-    pub(super) fn new(spec: &Spec, network: &Arc<Network>, alpn: &[&[u8]]) -> Result<Self, Refusal> {
+    pub(super) fn new(
+        spec: &Spec,
+        network: &Arc<Network>,
+        veil: &Veil,
+        alpn: &[&[u8]],
+    ) -> Result<Self, Refusal> {
         let tls = match spec.url.is_tls() {
             true => Some(tls::connector(&spec.tls, spec.url.host(), alpn, &network.roots)?),
             false => None,
@@ -103,13 +110,25 @@ impl Connector {
                 tls,
                 http2_only: alpn == [b"h2"],
                 network: network.clone(),
+                veil: veil.clone(),
             }),
         })
     }
 }
 
 impl Target {
-    async fn connect(&self) -> Result<Socket, DialError> {
+    /// A connection on which stand-ins become values.
+    async fn connect(&self) -> Result<Unveiling<Socket>, DialError> {
+        let socket = self.socket().await?;
+        let wire = match &socket {
+            Socket::Plain { .. } if self.http2_only => Wire::Http2,
+            Socket::Tls { .. } if socket.is_negotiated_h2() => Wire::Http2,
+            Socket::Plain { .. } | Socket::Tls { .. } => Wire::Http1,
+        };
+        Ok(Unveiling::new(socket, self.veil.clone(), wire))
+    }
+
+    async fn socket(&self) -> Result<Socket, DialError> {
         let stream = self.dial(self.resolve().await?).await?;
         // Fails only for a connection that is already gone.
         let _ = stream.set_nodelay(true);
@@ -159,9 +178,9 @@ impl Target {
 }
 
 impl Service<Uri> for Connector {
-    type Response = Socket;
+    type Response = Unveiling<Socket>;
     type Error = DialError;
-    type Future = Pin<Box<dyn Future<Output = Result<Socket, DialError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Unveiling<Socket>, DialError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
         Poll::Ready(Ok(()))
@@ -187,13 +206,21 @@ pin_project_lite::pin_project! {
     }
 }
 
-impl Connection for Socket {
-    fn connected(&self) -> Connected {
+impl Socket {
+    fn is_negotiated_h2(&self) -> bool {
         match self {
-            Self::Tls { stream } if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Connected::new().negotiated_h2()
-            }
-            Self::Tls { .. } | Self::Plain { .. } => Connected::new(),
+            Self::Tls { stream } => stream.inner().get_ref().1.alpn_protocol() == Some(b"h2"),
+            Self::Plain { .. } => false,
+        }
+    }
+}
+
+impl Connection for Unveiling<Socket> {
+    fn connected(&self) -> Connected {
+        if self.get_ref().is_negotiated_h2() {
+            Connected::new().negotiated_h2()
+        } else {
+            Connected::new()
         }
     }
 }
@@ -272,6 +299,7 @@ mod tests {
             tls: None,
             http2_only: false,
             network: network.clone(),
+            veil: Veil::default(),
         };
         assert!(matches!(
             target(false).resolve().await,

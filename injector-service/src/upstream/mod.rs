@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{Client, Error},
+    client::legacy::{Client, Error, connect::capture_connection},
     rt::{TokioExecutor, TokioTimer},
 };
 use proto::{Reason, Refusal};
@@ -18,6 +18,7 @@ use proto::{Reason, Refusal};
 use crate::{
     address::Own,
     registry::server::{Protocol, Spec},
+    veil::{Over, Veil},
 };
 use dial::{Connector, DialError};
 
@@ -49,6 +50,7 @@ pub struct Upstream {
     prior_knowledge: Client<Connector, Body>,
     protocol: Protocol,
     tls: bool,
+    veil: Veil,
 }
 
 /// Whether a request has to go over HTTP/2.
@@ -63,7 +65,8 @@ pub enum Needs {
 impl Upstream {
     /// Dials nothing yet.
     pub fn new(spec: &Spec, network: &Arc<Network>) -> Result<Self, Refusal> {
-        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, alpn);
+        let veil = Veil::default();
+        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, &veil, alpn);
         let ordinary = match spec.protocol {
             Protocol::Auto => connector(&[b"h2", b"http/1.1"])?,
             Protocol::Http1 => connector(&[b"http/1.1"])?,
@@ -74,17 +77,59 @@ impl Upstream {
             prior_knowledge: client(true).build(connector(&[b"h2"])?),
             protocol: spec.protocol,
             tls: spec.url.is_tls(),
+            veil,
         })
     }
 
+    /// What covers the values that are on their way here.
+    pub fn veil(&self) -> &Veil {
+        &self.veil
+    }
+
+    /// What a request may go over.
+    pub fn over(&self, needs: Needs) -> Over {
+        match (self.protocol, needs, self.tls) {
+            (Protocol::Http1, ..) | (Protocol::Auto, Needs::Any, false) => Over::Http1,
+            (Protocol::Http2, ..) | (Protocol::Auto, ..) => Over::Any,
+        }
+    }
+
     /// Sends one request, once: it is not repeated when a byte of it may have been sent.
-    pub async fn send(&self, request: Request<Body>, needs: Needs) -> Result<Response<Incoming>, Refusal> {
+    ///
+    /// A connection that held a value uncovered in a buffer of its own carries nothing more after it.
+    pub async fn send(
+        &self,
+        mut request: Request<Body>,
+        needs: Needs,
+        uncovered: Uncovered,
+    ) -> Result<Response<Incoming>, Refusal> {
         let client = match (self.protocol, needs, self.tls) {
             (Protocol::Http2, ..) | (Protocol::Auto, Needs::Http2, _) => &self.prior_knowledge,
             (Protocol::Http1, ..) | (Protocol::Auto, Needs::Any, _) => &self.ordinary,
         };
-        client.request(request).await.map_err(|error| refusal(&error))
+        let connection = (uncovered != Uncovered::Nothing).then(|| capture_connection(&mut request));
+        let response = client.request(request).await.map_err(|error| refusal(&error));
+        if let Some(connection) = connection
+            && let Some(connected) = &*connection.connection_metadata()
+        {
+            let http2 = std::ptr::eq(client, &self.prior_knowledge) || connected.is_negotiated_h2();
+            if uncovered == Uncovered::Head || http2 {
+                connected.poison();
+            }
+        }
+        response
     }
+}
+
+/// Values that a request holds without a cover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uncovered {
+    /// None.
+    Nothing,
+    /// In its body alone, which HTTP/1.1 writes without copying it, and HTTP/2 does not.
+    Body,
+    /// In its head.
+    Head,
 }
 
 fn client(http2_only: bool) -> hyper_util::client::legacy::Builder {

@@ -1,0 +1,227 @@
+//! The last step before the socket: stand-ins become values.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::atomic::Ordering,
+    task::{Context, Poll, ready},
+};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use memchr::memmem;
+use zeroize::Zeroize as _;
+
+use super::{KEY, MARK, SHORTEST_CODE, SYMBOLS, Veil, key_of};
+
+/// The code of [`MARK`] in HPACK.
+const MARK_CODE: &[u8; 5] = &[0x42, 0x4e, 0x02, 0x90, 0x61];
+
+/// What is spoken over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2
+    Http2,
+}
+
+pin_project_lite::pin_project! {
+    /// A connection over which stand-ins are written as what they stand for.
+    pub(crate) struct Unveiling<S> {
+        #[pin]
+        stream: S,
+        veil: Veil,
+        wire: Wire,
+        // What was taken over but not written yet: everything from `written` on. Wiped when it is written.
+        pending: Vec<u8>,
+        written: usize,
+    }
+
+    impl<S> PinnedDrop for Unveiling<S> {
+        fn drop(this: Pin<&mut Self>) {
+            this.project().pending.zeroize();
+        }
+    }
+}
+
+impl<S> Unveiling<S> {
+    /// Over `stream`, for what `veil` covers.
+    pub(crate) fn new(stream: S, veil: Veil, wire: Wire) -> Self {
+        Self {
+            stream,
+            veil,
+            wire,
+            pending: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// The connection itself.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+}
+
+/// A stand-in that was found: where it is, and what goes there.
+struct Found {
+    at: usize,
+    length: usize,
+    value: std::sync::Arc<super::Hidden>,
+}
+
+impl Wire {
+    /// The first stand-in in `bytes`, from `from` on.
+    fn find(self, veil: &Veil, bytes: &[u8], from: usize) -> Option<Found> {
+        let mark: &[u8] = match self {
+            Self::Http1 => MARK,
+            Self::Http2 => MARK_CODE,
+        };
+        let mut from = from;
+        loop {
+            let at = from + memmem::find(bytes.get(from..)?, mark)?;
+            let behind = bytes.get(at + mark.len()..)?;
+            if let Some(value) = self.key(behind).and_then(|key| veil.find(key)) {
+                let length = match (self, &value.code) {
+                    (Self::Http1, _) => Some(value.symbols),
+                    (Self::Http2, Some(code)) => Some(code.len()),
+                    (Self::Http2, None) => None,
+                };
+                if let Some(length) = length.filter(|length| at + length <= bytes.len()) {
+                    return Some(Found { at, length, value });
+                }
+            }
+            // Somebody else's bytes that look like it.
+            from = at + 1;
+        }
+    }
+
+    fn key(self, behind: &[u8]) -> Option<super::Key> {
+        match self {
+            Self::Http1 => {
+                let text = behind.get(..KEY)?;
+                let number = |byte: &u8| SYMBOLS.iter().position(|symbol| symbol == byte);
+                key_of(
+                    text.iter()
+                        .map(|byte| number(byte).and_then(|at| u8::try_from(at).ok())),
+                )
+            }
+            Self::Http2 => {
+                let code = behind.get(..SHORTEST_CODE - MARK_CODE.len())?;
+                let bits = code
+                    .iter()
+                    .fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+                let symbol = |at: usize| u8::try_from(bits >> (5 * (KEY - 1 - at)) & 0x1f).ok();
+                key_of((0..KEY).map(symbol))
+            }
+        }
+    }
+
+    /// Every stand-in in `bytes`.
+    fn find_all(self, veil: &Veil, bytes: &[u8]) -> Vec<Found> {
+        let first = self.find(veil, bytes, 0);
+        std::iter::successors(first, |last| self.find(veil, bytes, last.at + last.length)).collect()
+    }
+
+    /// Appends `bytes` to `out`, every stand-in as what it stands for.
+    fn unveil(self, bytes: &[u8], found: Vec<Found>, out: &mut Vec<u8>) {
+        let mut done = 0;
+        for Found { at, length, value } in found {
+            out.extend_from_slice(bytes.get(done..at).unwrap_or_default());
+            match (self, &value.code) {
+                (Self::Http2, Some(code)) => out.extend_from_slice(code),
+                (Self::Http1, _) | (Self::Http2, None) => out.extend_from_slice(&value.plain),
+            }
+            value.placed.store(true, Ordering::Release);
+            done = at + length;
+        }
+        out.extend_from_slice(bytes.get(done..).unwrap_or_default());
+    }
+}
+
+impl<S: Write> Unveiling<S> {
+    /// Writes what was taken over.
+    fn poll_pending(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut this = self.project();
+        while let Some(rest @ [_, ..]) = this.pending.get(*this.written..) {
+            let written = ready!(this.stream.as_mut().poll_write(context, rest));
+            match written {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => *this.written += count,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        if *this.written > 0 {
+            this.pending.zeroize();
+            *this.written = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes everything over when there is a stand-in in it. How much that was; nothing when there is none.
+    fn take_over(self: Pin<&mut Self>, slices: &[IoSlice<'_>]) -> Option<usize> {
+        let this = self.project();
+        let found: Vec<Vec<Found>> = slices
+            .iter()
+            .map(|slice| this.wire.find_all(this.veil, slice))
+            .collect();
+        if found.iter().all(Vec::is_empty) {
+            return None;
+        }
+        let taken: usize = slices.iter().map(|slice| slice.len()).sum();
+        let values: usize = found.iter().flatten().map(|found| found.value.plain.len()).sum();
+        // Of this size from the start: a buffer that grows leaves copies behind.
+        if this.pending.capacity() < taken + values {
+            *this.pending = Vec::with_capacity(taken + values);
+        }
+        for (slice, found) in slices.iter().zip(found) {
+            this.wire.unveil(slice, found, this.pending);
+        }
+        Some(taken)
+    }
+}
+
+impl<S: Write> Write for Unveiling<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.as_mut().poll_pending(context))?;
+        let Some(taken) = self.as_mut().take_over(slices) else {
+            return self.project().stream.poll_write_vectored(context, slices);
+        };
+        // What cannot be written at once is written with the next write or flush.
+        match self.poll_pending(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_pending(context))?;
+        self.project().stream.poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_pending(context))?;
+        self.project().stream.poll_shutdown(context)
+    }
+}
+
+impl<S: Read> Read for Unveiling<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.project().stream.poll_read(context, buffer)
+    }
+}
