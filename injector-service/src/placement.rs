@@ -8,6 +8,10 @@ use proto::SecretName;
 /// The prefix of the headers that carry secrets.
 pub const SECRET_HEADER: &str = "x-mcp-secret-";
 
+/// The most that the number of a field can be, and the numbers that protobuf keeps for itself.
+const LAST_FIELD: u32 = (1 << 29) - 1;
+const RESERVED_FIELDS: std::ops::RangeInclusive<u32> = 19_000..=19_999;
+
 /// Where a server's secrets go, as its administrator chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthType {
@@ -17,6 +21,30 @@ pub enum AuthType {
     Bearer,
     /// All in the JSON body.
     Skill,
+}
+
+/// The number of a field: 1 to 536,870,911, but for 19,000 to 19,999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldNumber(u32);
+
+/// No field has this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the number of a field is 1 to {LAST_FIELD}, and not 19000 to 19999")]
+pub struct NotAFieldNumber;
+
+impl FieldNumber {
+    /// Reads a number.
+    pub fn parse(number: u32) -> Result<Self, NotAFieldNumber> {
+        match number {
+            1..=LAST_FIELD if !RESERVED_FIELDS.contains(&number) => Ok(Self(number)),
+            _ => Err(NotAFieldNumber),
+        }
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
 }
 
 /// Where one value goes.
@@ -74,6 +102,23 @@ mod tests {
         ] {
             let placement = AuthType::SecretHeaders.place(&SecretName::parse(name).unwrap());
             assert_eq!(placement, Placement::Header(HeaderName::from_static(header)));
+        }
+    }
+
+    #[test]
+    fn a_field_has_a_number_that_a_proto_file_could_give_it() {
+        for (number, is_one) in [
+            (0, false),
+            (1, true),
+            (18_999, true),
+            (19_000, false),
+            (19_999, false),
+            (20_000, true),
+            (536_870_911, true),
+            (536_870_912, false),
+            (u32::MAX, false),
+        ] {
+            assert_eq!(FieldNumber::parse(number).is_ok(), is_one, "{number}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! whole call. Nothing here waits, dials or logs.
 
 pub mod json;
+pub mod protobuf;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};

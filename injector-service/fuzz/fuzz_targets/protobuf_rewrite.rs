@@ -1,0 +1,72 @@
+//! Whatever the body and however it is cut: the same messages come out of it, and of a message that is rewritten, another
+//! reader sees our secrets and no others, nothing else has changed, and rewriting again changes nothing.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use injector_service::{
+    inject::protobuf::{Framed, Frames, FramingError, SecretEntries, WireError, rewrite},
+    placement::FieldNumber,
+};
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+
+const FIELD: u32 = 7;
+const ENTRY: &[u8] = b"\x3a\x06\x0a\x01T\x12\x01v";
+
+/// A reader that knows no field.
+#[derive(Clone, PartialEq, Message)]
+struct Opaque {}
+
+/// A reader that knows only ours.
+#[derive(Clone, PartialEq, Message)]
+struct Secrets {
+    #[prost(btree_map = "string, string", tag = "7")]
+    secrets: BTreeMap<String, String>,
+}
+
+fuzz_target!(|data: &[u8]| {
+    let [cut, body @ ..] = data else { return };
+    check(body);
+    let (messages, error) = framed(body, usize::from(*cut).max(1));
+    assert_eq!((&messages, error), (&framed(body, usize::MAX).0, framed(body, usize::MAX).1));
+    messages.iter().for_each(|framed| check(framed.message()));
+});
+
+fn check(message: &[u8]) {
+    match with_token(message) {
+        Ok(out) => {
+            assert!(out.ends_with(ENTRY));
+            if let Ok(read) = Secrets::decode(&*out) {
+                assert_eq!(read.secrets, BTreeMap::from([("T".to_owned(), "v".to_owned())]));
+            }
+            assert_eq!(with_token(&out).as_deref(), Ok(&*out));
+        }
+        Err(_) => assert!(Opaque::decode(message).is_err(), "a reader takes what is refused"),
+    }
+}
+
+fn with_token(message: &[u8]) -> Result<Vec<u8>, WireError> {
+    let field = FieldNumber::parse(FIELD).expect("7 is a field's number");
+    let token = SecretEntries::new(field, [("T", b"v".as_slice())]).expect("v is UTF-8");
+    let out = rewrite(message, field, &token)?.expect("something was put in");
+    let (head, out) = out.split_at(5);
+    assert_eq!(head[1..], u32::try_from(out.len()).expect("messages are short").to_be_bytes());
+    Ok(out.to_vec())
+}
+
+fn framed(body: &[u8], cut: usize) -> (Vec<Framed>, Option<FramingError>) {
+    let (mut frames, mut messages) = (Frames::default(), Vec::new());
+    for chunk in body.chunks(cut) {
+        frames.push(Bytes::copy_from_slice(chunk));
+        loop {
+            match frames.next_frame() {
+                Ok(Some(framed)) => messages.push(framed),
+                Ok(None) => break,
+                Err(error) => return (messages, Some(error)),
+            }
+        }
+    }
+    (messages, None)
+}

@@ -1,0 +1,199 @@
+mod frames;
+mod props;
+
+use super::*;
+
+/// The number of the field in most tests: its tags are one byte, `38` to `3d`.
+const FIELD: u32 = 7;
+
+fn field(number: u32) -> FieldNumber {
+    FieldNumber::parse(number).unwrap()
+}
+
+fn token() -> SecretEntries {
+    SecretEntries::new(field(FIELD), [("T", b"v".as_slice())]).unwrap()
+}
+
+const TOKEN: &[u8] = b"\x3a\x06\x0a\x01T\x12\x01v";
+
+/// What becomes of a message that gets `T=v`, without the frame's head.
+fn with_token(message: &[u8]) -> Result<Vec<u8>, WireError> {
+    let out = rewrite(message, field(FIELD), &token())?.expect("something was put in");
+    assert_eq!(
+        out.capacity(),
+        out.len(),
+        "the buffer has grown, or is larger than needed"
+    );
+    let (head, body) = out.split_at(frame::HEAD);
+    assert_eq!(head, frame::head(body.len()));
+    Ok(body.to_vec())
+}
+
+/// The tag of a field, in as many bytes as are asked for.
+fn tag(number: u32, wire_type: u8, bytes: usize) -> Vec<u8> {
+    varint(u64::from(number << 3 | u32::from(wire_type)), bytes)
+}
+
+fn varint(mut value: u64, bytes: usize) -> Vec<u8> {
+    let mut varint = Vec::new();
+    for left in (0..bytes).rev() {
+        let [low, ..] = value.to_le_bytes();
+        varint.push(if left > 0 { low | 0x80 } else { low & 0x7f });
+        value >>= 7;
+    }
+    varint
+}
+
+#[test]
+fn secrets_come_last_and_nothing_else_changes() {
+    for message in [
+        &b""[..],
+        b"\x08\x01",
+        b"\x0a\x03abc\x11........\x1d....\x20\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        // Another field that has one of our number in it.
+        b"\x0a\x04\x3a\x02ab",
+        b"\x0b\x3a\x02ab\x0c",
+        // Numbers, tags and lengths that are longer than they need be.
+        b"\x88\x80\x00\x01\x0a\x81\x80\x00a\x08\x81\x80\x80\x80\x80\x80\x80\x80\x80\x00",
+        // Numbers that begin with the same byte.
+        b"\xba\x01\x01a",
+    ] {
+        assert_eq!(
+            with_token(message).unwrap(),
+            [message, TOKEN].concat(),
+            "{message:x?}"
+        );
+    }
+}
+
+#[test]
+fn the_field_is_removed_in_whatever_wire_type_it_comes() {
+    for value in [
+        // Our own wire type: an entry, an empty one, another, no entry at all.
+        &b"\x3a\x06\x0a\x01T\x12\x01x"[..],
+        b"\x3a\x00",
+        b"\x3a\x03abc",
+        b"\x3a\x83\x80\x80\x80\x80\x80\x80\x80\x80\x00abc",
+        b"\x38\x01",
+        b"\x38\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        b"\x39........",
+        b"\x3d....",
+        b"\x3b\x3c",
+        // A group with others in it, one of the same number among them.
+        b"\x3b\x0a\x01a\x3b\x08\x01\x3c\x0b\x0c\x15....\x19........\x3c",
+    ] {
+        for around in [(&b""[..], &b""[..]), (b"\x08\x01", b"\x12\x01z")] {
+            let message = [around.0, value, around.1].concat();
+            let expected = [around.0, around.1, TOKEN].concat();
+            assert_eq!(with_token(&message).unwrap(), expected, "{message:x?}");
+        }
+    }
+}
+
+#[test]
+fn the_field_is_removed_however_long_its_tag_is() {
+    for number in [FIELD, 1, 15, 16, 2047, 2048, 536_870_911] {
+        let empty = SecretEntries::none();
+        for length in varint_len(number)..=10 {
+            let message = [&tag(number, 2, length)[..], b"\x01x"].concat();
+            let out = rewrite(&message, field(number), &empty).unwrap().unwrap();
+            assert_eq!(out.as_slice(), [0, 0, 0, 0, 0], "{number} in {length}");
+            let group = [tag(number, 3, length), tag(number, 4, 10)].concat();
+            let out = rewrite(&group, field(number), &empty).unwrap().unwrap();
+            assert_eq!(out.as_slice(), [0, 0, 0, 0, 0], "{number} in {length}");
+        }
+    }
+}
+
+fn varint_len(number: u32) -> usize {
+    (1..).find(|len| (number << 3) as u64 >> (7 * len) == 0).unwrap()
+}
+
+#[test]
+fn what_readers_do_not_agree_on_is_refused() {
+    for (message, error) in [
+        // Field 7, to a reader that drops what is beyond 32 bits.
+        (&b"\xba\x80\x80\x80\x10\x00"[..], WireError::Tag),
+        (b"\xba\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00", WireError::Tag),
+        // Beyond 64 bits.
+        (b"\xba\x80\x80\x80\x80\x80\x80\x80\x80\x02\x00", WireError::Tag),
+        (
+            b"\xba\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00\x00",
+            WireError::Varint,
+        ),
+        (b"\x02\x00", WireError::Tag),
+        (b"\x00\x00", WireError::Tag),
+        (b"\x3e", WireError::WireType),
+        (b"\x3f", WireError::WireType),
+    ] {
+        assert_eq!(with_token(message), Err(error), "{message:x?}");
+        assert_eq!(
+            with_token(&[b"\x0b", message].concat()),
+            Err(error),
+            "in a group: {message:x?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_cut_or_malformed_is_refused() {
+    for (message, error) in [
+        (&b"\x3a"[..], WireError::Truncated),
+        (b"\x3a\x02a", WireError::Truncated),
+        (
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+            WireError::Truncated,
+        ),
+        (
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+            WireError::Truncated,
+        ),
+        (b"\x08\x80", WireError::Truncated),
+        (
+            b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00",
+            WireError::Varint,
+        ),
+        (b"\x09.......", WireError::Truncated),
+        (b"\x0d...", WireError::Truncated),
+        (b"\xba", WireError::Truncated),
+        (b"\x0b\x08\x01", WireError::Truncated),
+        (b"\x3b", WireError::Truncated),
+        (b"\x0c", WireError::GroupEnd),
+        (b"\x3c", WireError::GroupEnd),
+        (b"\x3b\x0c", WireError::GroupEnd),
+        (b"\x0b\x13\x0c\x14", WireError::GroupEnd),
+    ] {
+        assert_eq!(with_token(message), Err(error), "{message:x?}");
+    }
+}
+
+#[test]
+fn groups_are_as_deep_as_other_readers_take_them() {
+    let nested = |depth| [vec![0x0b; depth], vec![0x0c; depth]].concat();
+    assert!(with_token(&nested(100)).is_ok());
+    assert_eq!(with_token(&nested(101)), Err(WireError::TooDeep));
+    assert_eq!(with_token(&vec![0x3b; MAX_MESSAGE]), Err(WireError::TooDeep));
+}
+
+#[test]
+fn a_message_without_the_field_that_gets_nothing_is_left_alone() {
+    let none = SecretEntries::none();
+    assert!(rewrite(b"\x08\x01", field(FIELD), &none).unwrap().is_none());
+    assert!(rewrite(b"", field(FIELD), &none).unwrap().is_none());
+    assert_eq!(
+        rewrite(b"\x08", field(FIELD), &none).err(),
+        Some(WireError::Truncated)
+    );
+    let out = rewrite(b"\x38\x01", field(FIELD), &none).unwrap().unwrap();
+    assert_eq!(out.as_slice(), b"\0\0\0\0\0");
+}
+
+#[test]
+fn a_message_has_at_most_4_mib() {
+    let largest = [b"\x0a\xfb\xff\xff\x01", vec![b'x'; MAX_MESSAGE - 5].as_slice()].concat();
+    assert_eq!(
+        with_token(&largest).map(|out| out.len()),
+        Ok(MAX_MESSAGE + TOKEN.len())
+    );
+    assert_eq!(with_token(&vec![0; MAX_MESSAGE + 1]), Err(WireError::TooLarge));
+}
