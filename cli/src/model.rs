@@ -2,8 +2,8 @@
 
 use proto::{
     injector::v1::{
-        AuthType, CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret, Protocol,
-        Server as ApiServer, UpstreamTls, explained_secret::State,
+        AuthType, CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret,
+        ProtobufMessages, Protocol, Server as ApiServer, UpstreamTls, explained_secret::State,
     },
     vault::v1::{Plan, Secret as ApiSecret, Workspace as ApiWorkspace},
 };
@@ -73,7 +73,10 @@ pub struct Server {
     pub allowed_origins: Vec<String>,
     /// Free text.
     pub description: String,
-    protobuf_secrets_field: u32,
+    /// The field of gRPC messages that its secrets go to; 0 when there is none.
+    pub protobuf_secrets_field: u32,
+    /// Which messages get them: `first` or `all`; none without a field.
+    pub protobuf_messages: Option<&'static str>,
 }
 
 /// A server that can be added by name.
@@ -191,6 +194,7 @@ impl Server {
     /// As JSON shows it.
     pub fn of(server: ApiServer) -> Self {
         let (auth_type, protocol) = (auth_type(server.auth_type()), protocol(server.protocol()));
+        let protobuf_messages = protobuf_messages(server.protobuf_messages());
         let ApiServer {
             workspace,
             name,
@@ -209,6 +213,7 @@ impl Server {
             allowed_origins,
             description,
             protobuf_secrets_field,
+            protobuf_messages: _,
         } = server;
         Self {
             workspace,
@@ -228,6 +233,7 @@ impl Server {
             allowed_origins,
             description,
             protobuf_secrets_field,
+            protobuf_messages,
         }
     }
 }
@@ -333,5 +339,13 @@ fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Auto => "auto",
         Protocol::Http1 => "http1",
         Protocol::Http2 => "http2",
+    }
+}
+
+fn protobuf_messages(messages: ProtobufMessages) -> Option<&'static str> {
+    match messages {
+        ProtobufMessages::Unspecified => None,
+        ProtobufMessages::First => Some("first"),
+        ProtobufMessages::All => Some("all"),
     }
 }

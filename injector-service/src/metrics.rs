@@ -85,6 +85,10 @@ impl Metrics {
 
     pub(crate) fn forwarded(&self, injected: usize) {
         self.calls.get_or_create(&Outcome { outcome: "FORWARDED" }).inc();
+        self.injected(injected);
+    }
+
+    pub(crate) fn injected(&self, injected: usize) {
         self.injected.inc_by(u64::try_from(injected).unwrap_or(u64::MAX));
     }
 

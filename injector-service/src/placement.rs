@@ -1,7 +1,5 @@
 //! Where in a request a secret's value goes.
 
-use std::fmt;
-
 use http::HeaderName;
 use proto::SecretName;
 
@@ -19,8 +17,26 @@ pub enum AuthType {
     SecretHeaders,
     /// The only one as a bearer token.
     Bearer,
-    /// All in the JSON body.
-    Skill,
+    /// All in the body: in JSON, and where gRPC is spoken in the messages, if it is known where.
+    Skill(Option<ProtobufSecrets>),
+}
+
+/// Where in the messages of a gRPC call secrets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProtobufSecrets {
+    /// A field of type `map<string, string>`.
+    pub field: FieldNumber,
+    /// In which messages.
+    pub messages: Messages,
+}
+
+/// Which messages of a call's request get secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Messages {
+    /// The first.
+    First,
+    /// Each, decrypted anew for each.
+    All,
 }
 
 /// The number of a field: 1 to 536,870,911, but for 19,000 to 19,999.
@@ -54,8 +70,8 @@ pub enum Placement {
     Header(HeaderName),
     /// As `Authorization: Bearer {value}`.
     Bearer,
-    /// As an entry of the JSON body's member `secrets`.
-    BodyMember,
+    /// As an entry of the JSON body's member `secrets`, or of this field of a gRPC message.
+    Body(Option<FieldNumber>),
 }
 
 impl AuthType {
@@ -64,7 +80,7 @@ impl AuthType {
         match self {
             Self::SecretHeaders => Placement::Header(secret_header(secret)),
             Self::Bearer => Placement::Bearer,
-            Self::Skill => Placement::BodyMember,
+            Self::Skill(protobuf) => Placement::Body(protobuf.map(|protobuf| protobuf.field)),
         }
     }
 }
@@ -79,13 +95,17 @@ fn secret_header(secret: &SecretName) -> HeaderName {
         .expect("a secret's name has only letters, digits and `_`, which are legal in a header's name")
 }
 
-/// What ExplainInjection says.
-impl fmt::Display for Placement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Placement {
+    /// What ExplainInjection says of a secret of this name.
+    pub fn explain(&self, secret: &SecretName) -> String {
         match self {
-            Self::Header(name) => write!(f, "header {name}"),
-            Self::Bearer => f.write_str("header authorization: Bearer"),
-            Self::BodyMember => f.write_str("body member secrets"),
+            Self::Header(name) => format!("header {name}"),
+            Self::Bearer => "header authorization: Bearer".to_owned(),
+            Self::Body(None) => format!("body member secrets.{secret}"),
+            Self::Body(Some(field)) => {
+                let field = field.get();
+                format!("body member secrets.{secret}; in gRPC message field {field} entry {secret}")
+            }
         }
     }
 }
@@ -104,7 +124,6 @@ mod tests {
             assert_eq!(placement, Placement::Header(HeaderName::from_static(header)));
         }
     }
-
     #[test]
     fn a_field_has_a_number_that_a_proto_file_could_give_it() {
         for (number, is_one) in [

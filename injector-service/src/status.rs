@@ -48,7 +48,9 @@ pub(crate) fn spec(error: SpecError) -> Refusal {
         | SpecError::CaPem
         | SpecError::ServerName
         | SpecError::TlsOfPlaintext
-        | SpecError::ProtobufSecretsField
+        | SpecError::ProtobufField(_)
+        | SpecError::ProtobufWithoutSkill
+        | SpecError::ProtobufMessages
         | SpecError::Description => Reason::ServerInvalid,
     };
     Refusal::new(reason, error)

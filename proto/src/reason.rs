@@ -46,6 +46,9 @@ impl Reason {
         const INTERNAL: (Code, StatusCode) = (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR);
         match self {
             Self::Unspecified | Self::Internal => INTERNAL,
+            // What gRPC's specification of compression asks for.
+            Self::MessageFlagInvalid => (Code::Internal, StatusCode::BAD_REQUEST),
+            Self::MessageEncodingUnsupported => (Code::Unimplemented, StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::RequestMalformed
             | Self::WorkspaceNameInvalid
             | Self::ServerNameInvalid

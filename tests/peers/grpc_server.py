@@ -40,7 +40,7 @@ def _compile() -> None:
 
 
 _compile()
-from probe_pb2 import Answer, Ask, Digest  # noqa: E402
+from probe_pb2 import Answer, Ask, Asked, Digest  # noqa: E402
 from probe_pb2_grpc import ProbeServiceServicer, ProbeServiceStub, add_ProbeServiceServicer_to_server  # noqa: E402
 
 
@@ -58,6 +58,13 @@ def _answer(context: grpc.ServicerContext, **fields: object) -> Answer:
         metadata=[name for name, _ in metadata],
         **fields,
     )
+
+
+def _asked(*asks: Ask) -> list[Asked]:
+    return [
+        Asked(secrets=[Digest(name=name, sha256=digest(value)) for name, value in sorted(ask.secrets.items())])
+        for ask in asks
+    ]
 
 
 def _echoed(context: grpc.ServicerContext) -> Metadata:
@@ -115,30 +122,32 @@ class _Probe(ProbeServiceServicer):
     def Unary(self, request: Ask, context: grpc.ServicerContext) -> Answer:
         self._begin(context)
         self._maybe_end(request, context)
-        return _answer(context, payload=request.payload, asks=1)
+        return _answer(context, payload=request.payload, asks=1, asked=_asked(request))
 
     def ServerStream(self, request: Ask, context: grpc.ServicerContext) -> Iterator[Answer]:
         self._begin(context)
         for _ in range(request.answers):
-            yield _answer(context, payload=request.payload, asks=1)
+            yield _answer(context, payload=request.payload, asks=1, asked=_asked(request))
         self._maybe_end(request, context)
 
     def ClientStream(self, request_iterator: Iterable[Ask], context: grpc.ServicerContext) -> Answer:
         self._begin(context)
         whole = hashlib.sha256()
         asks = 0
+        asked = []
         for ask in request_iterator:
             asks += 1
+            asked += _asked(ask)
             whole.update(ask.payload)
             if ask.enough:
                 break
             self._maybe_end(ask, context)
-        return _answer(context, payload=whole.digest(), asks=asks)
+        return _answer(context, payload=whole.digest(), asks=asks, asked=asked)
 
     def Bidi(self, request_iterator: Iterable[Ask], context: grpc.ServicerContext) -> Iterator[Answer]:
         self._begin(context)
         for asks, ask in enumerate(request_iterator, start=1):
-            yield _answer(context, payload=ask.payload, asks=asks)
+            yield _answer(context, payload=ask.payload, asks=asks, asked=_asked(ask))
             if ask.enough:
                 return
             self._maybe_end(ask, context)

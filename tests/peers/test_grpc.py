@@ -252,6 +252,59 @@ def test_a_secret_in_binary_metadata(pair: Pair, workspace: str, peer: GrpcPeer,
     assert secrets_of(route("Unary", Ask())) == [("x-mcp-secret-signing-key-bin", digest(secret))]
 
 
+def asked_of(*answers: Answer) -> list[list[tuple[str, str]]]:
+    return [[(secret.name, secret.sha256) for secret in ask.secrets] for answer in answers for ask in answer.asked]
+
+
+@pytest.mark.parametrize("every_message", [False, True], ids=["first", "all"])
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip, grpc.Compression.Deflate], ids=str)
+def test_the_secret_is_in_the_messages_of_every_kind_of_call(
+    pair: Pair,
+    workspace: str,
+    value: Callable[[], str],
+    peer: GrpcPeer,
+    connect: Callable[..., Route],
+    every_message: bool,
+    compression: grpc.Compression | None,
+) -> None:
+    secret = value()
+    pair.put_secret(workspace, "TOKEN", secret)
+    field = {"authType": "AUTH_TYPE_SKILL", "protobufSecretsField": 7}
+    messages = {"protobufMessages": "PROTOBUF_MESSAGES_ALL"} if every_message else {}
+    pair.add_server(workspace, "probe", f"http://{peer.address}", ["TOKEN"], **field, **messages)
+    route = connect(pair.data_plane, naming(workspace, "probe"))
+    forged = Ask(payload=b"x" * 10_000, answers=2, secrets={"TOKEN": "forged", "OTHER": "forged"})
+    assert asked_of(connect(peer.address)("Unary", forged)) == [
+        [("OTHER", digest("forged")), ("TOKEN", digest("forged"))]
+    ], "it is sent"
+
+    ours = [("TOKEN", digest(secret))]
+    later = ours if every_message else []
+    options = {"compression": compression}
+    answer = route("Unary", forged, **options)
+    assert (asked_of(answer), answer.payload) == ([ours], forged.payload)
+    assert secrets_of(answer) == [], "and not in the metadata"
+    assert asked_of(*route("ServerStream", forged, **options)) == [ours, ours]
+    assert asked_of(route("ClientStream", iter([forged] * 3), **options)) == [[*ours], later, later]
+    assert asked_of(*route("Bidi", iter([forged] * 3), **options)) == [[*ours], later, later]
+
+
+def test_a_message_that_is_too_large_for_a_secret_is_refused(
+    pair: Pair, workspace: str, value: Callable[[], str], peer: GrpcPeer, connect: Callable[..., Route]
+) -> None:
+    pair.put_secret(workspace, "TOKEN", value())
+    field = {"authType": "AUTH_TYPE_SKILL", "protobufSecretsField": 7}
+    pair.add_server(workspace, "probe", f"http://{peer.address}", ["TOKEN"], **field)
+    route = connect(pair.data_plane, naming(workspace, "probe"))
+    large = Ask(payload=bytes(5 * 2**20))
+    for asks in [[large], [Ask(), large]]:
+        for compression in [None, grpc.Compression.Gzip]:
+            with pytest.raises(grpc.RpcError) as raised:
+                list(route("Bidi", iter(asks), compression=compression))
+            assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert dict(raised.value.trailing_metadata())["x-aerostack-reason"] == "LIMIT_EXCEEDED"
+
+
 def test_a_rotation_and_a_deletion_hold_from_the_next_call_on(
     pair: Pair, workspace: str, value: Callable[[], str], peer: GrpcPeer, connect: Callable[..., Route]
 ) -> None:

@@ -161,6 +161,7 @@ async fn the_members_of_a_server_in_json_are_those_that_are_documented() {
         "allowed_origins",
         "description",
         "protobuf_secrets_field",
+        "protobuf_messages",
     ];
     documented.sort_unstable();
     let members: Vec<&str> = server.as_object().unwrap().keys().map(String::as_str).collect();

@@ -11,8 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use proto::{Reason, Refusal, SecretName, SecretValue};
 use zeroize::Zeroizing;
 
-use crate::placement::{AuthType, Placement};
+use crate::placement::{AuthType, FieldNumber, Placement, ProtobufSecrets};
 use json::SecretsObject;
+use protobuf::SecretEntries;
 
 /// The most bytes of a value that goes into a header.
 pub const MAX_HEADER_VALUE: usize = 8192;
@@ -30,7 +31,28 @@ pub struct Resolved {
 /// What is put into a request: complete, or there is none.
 pub struct Injected {
     headers: Vec<(HeaderName, Zeroizing<Vec<u8>>)>,
-    body: Option<SecretsObject>,
+    body: BodySecrets,
+}
+
+/// What belongs into a request's body.
+pub enum BodySecrets {
+    /// Nothing.
+    None,
+    /// A member of its JSON.
+    Json(SecretsObject),
+    /// A field of its messages.
+    Protobuf(SecretEntries),
+}
+
+/// What of a request's body carries secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// Nothing.
+    None,
+    /// All of it, as JSON.
+    Json,
+    /// Its messages.
+    Protobuf(ProtobufSecrets),
 }
 
 /// Whether the request speaks gRPC, whose metadata has a rule of its own for binary values.
@@ -42,10 +64,24 @@ pub enum Dialect {
     Grpc,
 }
 
+impl Carrier {
+    /// What it is for the calls of a server.
+    pub fn of(auth_type: AuthType, dialect: Dialect) -> Result<Self, Refusal> {
+        match (auth_type, dialect) {
+            (AuthType::SecretHeaders | AuthType::Bearer, _) => Ok(Self::None),
+            (AuthType::Skill(_), Dialect::Http) => Ok(Self::Json),
+            (AuthType::Skill(Some(protobuf)), Dialect::Grpc) => Ok(Self::Protobuf(protobuf)),
+            (AuthType::Skill(None), Dialect::Grpc) => Err(Refusal::new(
+                Reason::BodyTypeUnsupported,
+                "this server gets its secrets in a JSON body; to be called by gRPC it needs a protobuf_secrets_field",
+            )),
+        }
+    }
+}
+
 /// Makes what a call carries, from everything that was resolved for it.
 pub fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved]) -> Result<Injected, Refusal> {
     let mut headers = Vec::new();
-    let mut members = Vec::new();
     for Resolved {
         secret,
         placement,
@@ -58,22 +94,40 @@ pub fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved]) -> R
                 headers.push((name.clone(), secret_header(name, dialect, secret, value)?))
             }
             Placement::Bearer => headers.push((header::AUTHORIZATION, bearer(secret, value)?)),
-            Placement::BodyMember => members.push((secret.as_str(), value.expose())),
+            Placement::Body(_) => {}
         }
     }
-    let body = match auth_type {
-        AuthType::Skill => Some(SecretsObject::new(members).map_err(|error| {
-            Refusal::new(
-                Reason::SecretValueNotPlaceable,
-                format!("secret {}: {NOT_UTF8}", error.name),
-            )
-        })?),
-        AuthType::SecretHeaders | AuthType::Bearer => None,
+    let body = match Carrier::of(auth_type, dialect)? {
+        Carrier::None => BodySecrets::None,
+        Carrier::Json => BodySecrets::Json(members(resolved)?),
+        Carrier::Protobuf(ProtobufSecrets { field, messages: _ }) => {
+            BodySecrets::Protobuf(entries(field, resolved)?)
+        }
     };
     Ok(Injected { headers, body })
 }
 
-const NOT_UTF8: &str = "its value is not UTF-8, so it cannot be a JSON string";
+fn members(resolved: &[Resolved]) -> Result<SecretsObject, Refusal> {
+    SecretsObject::new(for_the_body(resolved)).map_err(|error| not_text(&error.name, "a JSON string"))
+}
+
+/// Makes what one message carries.
+pub fn entries(field: FieldNumber, resolved: &[Resolved]) -> Result<SecretEntries, Refusal> {
+    SecretEntries::new(field, for_the_body(resolved))
+        .map_err(|error| not_text(&error.name, "a protobuf string"))
+}
+
+fn for_the_body(resolved: &[Resolved]) -> impl Iterator<Item = (&str, &[u8])> {
+    resolved.iter().filter_map(|resolved| match resolved.placement {
+        Placement::Body(_) => Some((resolved.secret.as_str(), resolved.value.as_ref()?.expose())),
+        Placement::Header(_) | Placement::Bearer => None,
+    })
+}
+
+fn not_text(secret: &str, place: &str) -> Refusal {
+    let message = format!("secret {secret}: its value is not UTF-8, so it cannot be {place}");
+    Refusal::new(Reason::SecretValueNotPlaceable, message)
+}
 
 impl Injected {
     /// Whether values go into the head.
@@ -87,7 +141,7 @@ impl Injected {
         self,
         request: &mut HeaderMap,
         mut cover: impl FnMut(&[u8]) -> Option<HeaderValue>,
-    ) -> Result<Option<SecretsObject>, Refusal> {
+    ) -> Result<BodySecrets, Refusal> {
         for (name, value) in self.headers {
             let value = match cover(&value) {
                 Some(stand_in) => stand_in,

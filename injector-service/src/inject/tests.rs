@@ -1,4 +1,5 @@
 use super::*;
+use crate::placement::Messages;
 
 fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> Resolved {
     let secret = SecretName::parse(name).unwrap();
@@ -25,13 +26,11 @@ fn each_secret_goes_into_its_header() {
         resolved(AuthType::SecretHeaders, "MISSING", None),
     ];
     let mut request = headers(&[("accept", "*/*")]);
-    assert!(
-        inject(AuthType::SecretHeaders, Dialect::Http, &secrets)
-            .unwrap()
-            .apply(&mut request, |_| None)
-            .unwrap()
-            .is_none()
-    );
+    let body = inject(AuthType::SecretHeaders, Dialect::Http, &secrets)
+        .unwrap()
+        .apply(&mut request, |_| None)
+        .unwrap();
+    assert!(matches!(body, BodySecrets::None));
     assert_eq!(request.len(), 2);
     let value = &request["x-mcp-secret-github-token"];
     assert_eq!(value, "ghp_1");
@@ -105,23 +104,44 @@ fn binary_metadata_is_base64_to_grpc_only() {
     assert!(inject(AuthType::SecretHeaders, Dialect::Http, &secrets).is_err());
 }
 
+fn skill(protobuf: bool) -> AuthType {
+    AuthType::Skill(protobuf.then(|| ProtobufSecrets {
+        field: FieldNumber::parse(7).unwrap(),
+        messages: Messages::First,
+    }))
+}
+
 #[test]
 fn a_body_is_always_given_to_a_skill() {
     let mut request = HeaderMap::new();
-    let missing = [resolved(AuthType::Skill, "T", None)];
-    assert!(
-        inject(AuthType::Skill, Dialect::Http, &missing)
+    for (auth_type, dialect) in [
+        (skill(false), Dialect::Http),
+        (skill(true), Dialect::Http),
+        (skill(true), Dialect::Grpc),
+    ] {
+        let missing = [resolved(auth_type, "T", None)];
+        let body = inject(auth_type, dialect, &missing)
             .unwrap()
             .apply(&mut request, |_| None)
-            .unwrap()
-            .is_some()
-    );
-    let bad = [resolved(AuthType::Skill, "T", Some(b"canary\xff"))];
-    let Err(refusal) = inject(AuthType::Skill, Dialect::Http, &bad) else {
-        panic!()
-    };
-    assert!(refusal.message.contains("secret T") && !refusal.message.contains("canary"));
+            .unwrap();
+        assert!(match dialect {
+            Dialect::Http => matches!(body, BodySecrets::Json(_)),
+            Dialect::Grpc => matches!(body, BodySecrets::Protobuf(_)),
+        });
+        let bad = [resolved(auth_type, "T", Some(b"canary\xff"))];
+        let Err(refusal) = inject(auth_type, dialect, &bad) else {
+            panic!()
+        };
+        assert_eq!(refusal.reason, Reason::SecretValueNotPlaceable);
+        assert!(refusal.message.contains("secret T") && !refusal.message.contains("canary"));
+    }
     assert!(request.is_empty());
+}
+
+#[test]
+fn a_skill_without_a_field_is_not_called_by_grpc() {
+    let refused = inject(skill(false), Dialect::Grpc, &[]);
+    assert_eq!(refused.err().unwrap().reason, Reason::BodyTypeUnsupported);
 }
 
 #[test]
@@ -138,7 +158,7 @@ fn every_spelling_of_a_secret_header_is_removed() {
         let mut request = HeaderMap::new();
         request.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
         request.append(HeaderName::from_static(name), HeaderValue::from_static("2"));
-        for auth_type in [AuthType::SecretHeaders, AuthType::Bearer, AuthType::Skill] {
+        for auth_type in [AuthType::SecretHeaders, AuthType::Bearer, skill(true)] {
             let mut request = request.clone();
             sanitize(&mut request, auth_type);
             assert!(request.is_empty(), "{name}");
@@ -160,7 +180,7 @@ fn authorization_is_removed_in_bearer_mode_only() {
     for (auth_type, left) in [
         (AuthType::Bearer, 0),
         (AuthType::SecretHeaders, 1),
-        (AuthType::Skill, 1),
+        (skill(false), 1),
     ] {
         let mut request = headers(&[("authorization", "Bearer mine")]);
         sanitize(&mut request, auth_type);

@@ -1,11 +1,11 @@
 //! Answers of our own.
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use proto::Refusal;
+use proto::{Reason, Refusal};
 use serde_json::json;
 use tonic::Status;
 
-use super::{body, rewrite};
+use super::{body, grpc::ACCEPTED, rewrite};
 use crate::{inject::Dialect, upstream::Body};
 
 /// The header that says why.
@@ -15,7 +15,12 @@ const REASON_HEADER: &str = "x-aerostack-reason";
 pub(super) fn refusal(refusal: &Refusal, dialect: Dialect, call_id: &str) -> Response<Body> {
     let mut response = match dialect {
         Dialect::Grpc => {
-            let (parts, _) = Status::from(refusal.clone()).into_http::<()>().into_parts();
+            let (mut parts, _) = Status::from(refusal.clone()).into_http::<()>().into_parts();
+            if refusal.reason == Reason::MessageEncodingUnsupported {
+                parts
+                    .headers
+                    .insert("grpc-accept-encoding", HeaderValue::from_static(ACCEPTED));
+            }
             Response::from_parts(parts, body::empty())
         }
         Dialect::Http => problem(refusal, call_id),
@@ -24,6 +29,20 @@ pub(super) fn refusal(refusal: &Refusal, dialect: Dialect, call_id: &str) -> Res
         .headers_mut()
         .insert(REASON_HEADER, HeaderValue::from_static(refusal.reason.name()));
     response
+}
+
+/// A refusal as the end of a gRPC answer that has begun.
+pub(super) fn trailers(refusal: &Refusal) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if Status::from(refusal.clone()).add_header(&mut trailers).is_err() {
+        // What it says could not be told; that it failed always can.
+        trailers.insert(
+            Status::GRPC_STATUS,
+            HeaderValue::from(refusal.reason.code() as i32),
+        );
+    }
+    trailers.insert(REASON_HEADER, HeaderValue::from_static(refusal.reason.name()));
+    trailers
 }
 
 fn problem(refusal: &Refusal, call_id: &str) -> Response<Body> {

@@ -156,15 +156,23 @@ impl Fault {
         self.0.get().cloned()
     }
 
+    /// The body is not sent on.
+    pub(super) fn refuse(&self, refusal: Refusal) -> BodyError {
+        // Set at most once: the body ends with its first error.
+        let _ = self.0.set(refusal.clone());
+        refusal.into()
+    }
+
     /// Its sender broke the body off, which is not the upstream's doing, though the exchange with it fails by that.
-    fn broken_off(&self, error: BodyError) -> BodyError {
+    pub(super) fn broken_off(&self, error: BodyError) -> BodyError {
         // Set at most once: the body ends with its first error.
         let _ = self.0.set(broken_off());
         error
     }
 }
 
-fn broken_off() -> Refusal {
+/// A body that ends too early.
+pub(super) fn broken_off() -> Refusal {
     Refusal::new(Reason::BodyInvalid, "the body ended before it was whole")
 }
 
@@ -176,15 +184,23 @@ fn invalid(error: JsonError) -> Refusal {
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let unsupported = |message: &str| Err(Refusal::new(Reason::BodyTypeUnsupported, message));
     if !is_json(headers) {
-        return unsupported(
+        return Err(Refusal::new(
+            Reason::BodyTypeUnsupported,
             "this server gets its secrets in a JSON body: Content-Type must be application/json or end in +json, in UTF-8",
-        );
+        ));
     }
+    check_as_is(headers)
+}
+
+/// That a body can be changed: it is not encoded as a whole, and nothing vouches for its bytes.
+pub(super) fn check_as_is(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     if !encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return unsupported("this server gets its secrets in the body, which must not be compressed");
+        return Err(Refusal::new(
+            Reason::BodyTypeUnsupported,
+            "this server gets its secrets in the body, which must not be compressed",
+        ));
     }
     let signed = [
         "content-md5",
@@ -290,10 +306,7 @@ impl http_body::Body for Rewriting {
 
 impl Rewriting {
     fn break_off(&self, error: JsonError) -> BodyError {
-        let refusal = invalid(error);
-        // Set at most once: the body ends with its first error.
-        let _ = self.fault.0.set(refusal.clone());
-        refusal.into()
+        self.fault.refuse(invalid(error))
     }
 }
 

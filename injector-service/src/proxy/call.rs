@@ -1,6 +1,6 @@
 //! One call, from its head to the head of its answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request::Parts};
 use hyper::body::Incoming;
@@ -9,19 +9,22 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Door, Proxy, answer,
-    body::{self, Fault, Json},
+    body::{self, Fault},
     covers::Covers,
+    grpc::{Ending, Later},
     guard::{self, Sender},
+    inbound::Inbound,
     record::Record,
     rewrite::{self, Moved},
     target::Target,
 };
 use crate::{
-    inject::{self, Dialect, inject},
-    placement::AuthType,
+    inject::{self, BodySecrets, Carrier, Dialect, inject},
     registry::server::Server,
     upstream::{Body, Needs},
 };
+
+const LATE: &str = "the upstream did not answer within the call's deadline";
 
 /// The unit letters of `grpc-timeout` and what they stand for, largest first.
 const TIMEOUT_UNITS: [(char, Duration); 6] = [
@@ -83,11 +86,13 @@ impl Proxy {
             return Ok(answer::preflight(&parts.headers, origin));
         }
         let deadline = deadline(&parts.headers, dialect);
-        let response = self
+        let Exchanged {
+            mut response,
+            request,
+            ending,
+        } = self
             .exchange(&target, dialect, deadline, parts, body, record)
             .await?;
-        let request = response.request;
-        let mut response = response.response;
         rewrite::clean(response.headers_mut());
         if let Some(prefix) = &target.prefix {
             Moved {
@@ -101,7 +106,11 @@ impl Proxy {
             rewrite::allow(response.headers_mut(), origin);
         }
         record.forwarded(response.status(), &self.metrics);
-        Ok(response.map(body::response))
+        let response = response.map(body::response);
+        Ok(match ending {
+            None => response,
+            Some(ending) => response.map(|body| ending.of(body)),
+        })
     }
 
     /// Has the secrets decrypted, puts them in, and sends the request, all or nothing.
@@ -116,10 +125,12 @@ impl Proxy {
     ) -> Result<Exchanged, Refusal> {
         let server = &target.entry.server;
         let auth_type = server.spec.auth_type;
+        let trailers = parts.version == Version::HTTP_2;
         let mut headers = parts.headers;
         inject::sanitize(&mut headers, auth_type);
         let fault = Fault::default();
-        let incoming = Inbound::read(auth_type, dialect, &headers, body, &fault).await?;
+        let carrier = Carrier::of(auth_type, dialect)?;
+        let inbound = Inbound::read(carrier, auth_type, &mut headers, body, deadline, &fault).await?;
         let resolved = self.resolver.resolve(&target.entry, deadline).await?;
         record.resolved(&resolved);
         let needs = if dialect == Dialect::Grpc {
@@ -133,58 +144,39 @@ impl Proxy {
             inject(auth_type, dialect, &resolved)?.apply(&mut headers, |value| covers.cover(value))?;
         // Wiped as soon as they are in place.
         drop(resolved);
-        let uncovered = covers.uncovered(secrets.is_some());
-        let body = match (incoming, secrets) {
-            (Inbound::Passed(body), _) => body,
-            (Inbound::Json(Json::None), _) | (Inbound::Json(_), None) => {
-                record.no_body();
-                body::empty()
-            }
-            (Inbound::Json(json), Some(secrets)) => json.with(secrets, &fault)?,
+        let uncovered = covers.uncovered(!matches!(secrets, BodySecrets::None));
+        if inbound.lacks_a_body() {
+            record.no_body();
+        }
+        let later = || Later {
+            resolver: self.resolver.clone(),
+            entry: target.entry.clone(),
+            deadline,
+            afterwards: Arc::new(record.afterwards(&self.metrics)),
         };
+        let (body, afterwards) = inbound.with(secrets, &fault, later)?;
         let request = outgoing(server, &target.rest, parts.method, headers, body, deadline)?;
         let url = request.uri().to_string();
-        let sent = within(deadline, upstream.send(request, needs, uncovered)).await;
+        let sent = within(deadline, LATE, upstream.send(request, needs, uncovered)).await;
         let response = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
         covers.were_placed()?;
         Ok(Exchanged {
             response,
             request: url,
+            ending: afterwards.map(|afterwards| Ending {
+                fault,
+                afterwards,
+                trailers,
+            }),
         })
     }
 }
 
-/// A response, and the URL of the request that it answers.
+/// A response, the URL of the request that it answers, and how it ends if that breaks off.
 struct Exchanged {
     response: Response<Incoming>,
     request: String,
-}
-
-/// A request's body, as its server gets it.
-enum Inbound {
-    Passed(Body),
-    Json(Json),
-}
-
-impl Inbound {
-    async fn read(
-        auth_type: AuthType,
-        dialect: Dialect,
-        headers: &HeaderMap,
-        body: Incoming,
-        fault: &Fault,
-    ) -> Result<Self, Refusal> {
-        match (auth_type, dialect) {
-            (AuthType::SecretHeaders | AuthType::Bearer, _) => {
-                Ok(Self::Passed(body::request(body, auth_type, fault)))
-            }
-            (AuthType::Skill, Dialect::Http) => Ok(Self::Json(Json::read(headers, body).await?)),
-            (AuthType::Skill, Dialect::Grpc) => Err(Refusal::new(
-                Reason::BodyTypeUnsupported,
-                "this server gets its secrets in a JSON body; it cannot be called by gRPC",
-            )),
-        }
-    }
+    ending: Option<Ending>,
 }
 
 fn dialect(headers: &HeaderMap) -> Dialect {
@@ -256,21 +248,18 @@ fn timeout_value(left: Duration) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("99999999H"))
 }
 
-async fn within<T>(
+/// What `doing` gives, or that it was `late`.
+pub(super) async fn within<T>(
     deadline: Option<Instant>,
-    sent: impl Future<Output = Result<T, Refusal>>,
+    late: &str,
+    doing: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
-    let late = || {
-        Err(Refusal::new(
-            Reason::DeadlineExceeded,
-            "the upstream did not answer within the call's deadline",
-        ))
-    };
+    let late = || Err(Refusal::new(Reason::DeadlineExceeded, late));
     match deadline {
-        None => sent.await,
+        None => doing.await,
         // Asked even once, it might send something that nobody waits for.
         Some(deadline) if deadline <= Instant::now() => late(),
-        Some(deadline) => timeout_at(deadline, sent).await.unwrap_or_else(|_| late()),
+        Some(deadline) => timeout_at(deadline, doing).await.unwrap_or_else(|_| late()),
     }
 }
 

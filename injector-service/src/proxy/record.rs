@@ -95,6 +95,16 @@ impl Record {
         );
     }
 
+    /// For what happens after the answer's head was forwarded.
+    pub(super) fn afterwards(&self, metrics: &Metrics) -> Afterwards {
+        Afterwards {
+            call_id: self.call_id.clone(),
+            workspace: self.workspace.clone(),
+            server: self.server.clone(),
+            metrics: metrics.clone(),
+        }
+    }
+
     pub(super) fn answered(&self, what: &'static str) {
         tracing::info!(
             { field::WORKSPACE } = self.workspace, { field::SERVER } = self.server, method = %self.method,
@@ -109,6 +119,49 @@ impl Record {
             { field::WORKSPACE } = self.workspace, { field::SERVER } = self.server, method = %self.method,
             { field::REASON } = refusal.reason.name(), { field::DETAIL } = refusal.message,
             missed = self.missed.join(","), { field::MS } = telemetry::ms(self.started), { field::CALL_ID } = self.call_id, "call refused"
+        );
+    }
+}
+
+/// What is told of a call while its messages go by.
+pub(super) struct Afterwards {
+    call_id: String,
+    workspace: String,
+    server: String,
+    metrics: Metrics,
+}
+
+impl Afterwards {
+    /// One more message got its secrets.
+    pub(super) fn resolved(&self, resolved: &[Resolved]) {
+        let missed: Vec<_> = resolved
+            .iter()
+            .filter(|secret| secret.value.is_none())
+            .map(|secret| secret.secret.as_str())
+            .collect();
+        self.metrics.injected(resolved.len() - missed.len());
+        self.metrics.missed(&self.workspace, &self.server, missed.len());
+        if !missed.is_empty() {
+            tracing::info!(
+                { field::WORKSPACE } = self.workspace,
+                { field::SERVER } = self.server,
+                missed = missed.join(","),
+                { field::CALL_ID } = self.call_id,
+                "message forwarded without secrets"
+            );
+        }
+    }
+
+    /// The request was not sent on to its end.
+    pub(super) fn broken_off(&self, refusal: &Refusal) {
+        self.metrics.refused(refusal.reason);
+        tracing::warn!(
+            { field::WORKSPACE } = self.workspace,
+            { field::SERVER } = self.server,
+            { field::REASON } = refusal.reason.name(),
+            { field::DETAIL } = refusal.message,
+            { field::CALL_ID } = self.call_id,
+            "call broken off"
         );
     }
 }

@@ -12,8 +12,8 @@
 //!     required: true             # false when left out
 //! ```
 //!
-//! Also, when they are needed: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem` and `server_name`,
-//! `allow_plaintext`, `allowed_origins`, `description`. What a person need not write: `uid`, `revision`, `create_time`,
+//! Also, when they are needed: `protocol` (`auto`, `http1`, `http2`), `protobuf_secrets_field` and `protobuf_messages`
+//! (`first`, `all`), `tls` with `ca_pem` and `server_name`, `allow_plaintext`, `allowed_origins`, `description`. What a person need not write: `uid`, `revision`, `create_time`,
 //! `update_time`, `workspace_uid`.
 //!
 //! Errors name the line and the field, and nothing of what stands there: it may be a secret, in the wrong file.

@@ -114,6 +114,40 @@ fn what_is_written_is_what_is_read() {
 }
 
 #[test]
+fn where_in_messages_secrets_go_is_read_and_written() {
+    let skill = |fields: &str| FULL.replace("auth_type: bearer", &format!("auth_type: skill\n  {fields}"));
+    for (fields, written) in [
+        ("protobuf_secrets_field: 7", "  protobuf_secrets_field: 7\n  tls:"),
+        (
+            "protobuf_secrets_field: 7\n  protobuf_messages: first",
+            "  protobuf_secrets_field: 7\n  tls:",
+        ),
+        (
+            "protobuf_secrets_field: 7\n  protobuf_messages: all",
+            "  protobuf_secrets_field: 7\n  protobuf_messages: all\n  tls:",
+        ),
+    ] {
+        let full = server(&skill(fields));
+        let text = render([&full].into_iter()).unwrap();
+        assert!(text.contains(written), "{text}");
+        assert_eq!(server(&text), full);
+    }
+    for (fields, error) in [
+        (
+            "protobuf_secrets_field: 19000",
+            "protobuf_secrets_field: the number",
+        ),
+        ("protobuf_messages: all", "protobuf_messages: which"),
+    ] {
+        assert!(
+            refused(&skill(fields)).contains(error),
+            "{}",
+            refused(&skill(fields))
+        );
+    }
+}
+
+#[test]
 fn words_that_yaml_reads_as_something_else_stay_words() {
     for word in [
         "no",

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     file::{Described, EntryError, MAX_REVISION},
     server::{Server, Spec, SpecError, UpstreamUrl},
-    words::{AuthTypeWord, ProtocolWord, TlsRecord, is_default},
+    words::{AuthTypeWord, MessagesWord, ProtocolWord, TlsRecord, is_default},
 };
-use crate::address::Own;
+use crate::{address::Own, placement::AuthType};
 
 /// An entry of the file.
 #[derive(Serialize, Deserialize)]
@@ -24,6 +24,10 @@ pub(super) struct Record {
     injections: Vec<InjectionRecord>,
     #[serde(default, skip_serializing_if = "is_default")]
     protocol: ProtocolWord,
+    #[serde(default, skip_serializing_if = "is_default")]
+    protobuf_secrets_field: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    protobuf_messages: MessagesWord,
     #[serde(default, skip_serializing_if = "is_default")]
     tls: TlsRecord,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -61,6 +65,8 @@ impl Record {
             auth_type,
             injections,
             protocol,
+            protobuf_secrets_field,
+            protobuf_messages,
             tls,
             allow_plaintext,
             allowed_origins,
@@ -71,7 +77,11 @@ impl Record {
             update_time,
             workspace_uid,
         } = self;
-        let auth_type = auth_type.into();
+        let auth_type = Spec::auth_type(
+            auth_type.into(),
+            protobuf_secrets_field,
+            Some(protobuf_messages.into()),
+        )?;
         let secrets = Spec::secrets(injections.iter().map(|injection| injection.secret.as_str()))?;
         let both = injections.iter().zip(&secrets);
         let required: Vec<_> = both
@@ -123,6 +133,10 @@ impl Record {
             description,
         } = spec;
         let injections = injections.iter();
+        let protobuf = match auth_type {
+            AuthType::Skill(protobuf) => *protobuf,
+            AuthType::SecretHeaders | AuthType::Bearer => None,
+        };
         Self {
             workspace: workspace.to_string(),
             name: name.to_string(),
@@ -136,6 +150,9 @@ impl Record {
                 })
                 .collect(),
             protocol: (*protocol).into(),
+            protobuf_secrets_field: protobuf.map_or(0, |protobuf| protobuf.field.get()),
+            protobuf_messages: protobuf
+                .map_or_else(MessagesWord::default, |protobuf| protobuf.messages.into()),
             tls: tls.clone().into(),
             allow_plaintext: *allow_plaintext,
             allowed_origins: allowed_origins

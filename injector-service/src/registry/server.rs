@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::{
     address::{Own, refused_literal},
-    placement::{AuthType, Placement},
+    placement::{AuthType, FieldNumber, Messages, NotAFieldNumber, Placement, ProtobufSecrets},
 };
 
 pub use super::{
@@ -142,9 +142,15 @@ pub enum SpecError {
     /// TLS was described for a URL that has none.
     #[error("tls: the url is http://, which has no TLS")]
     TlsOfPlaintext,
-    /// HTTP/2 alone speaks gRPC, and so on.
-    #[error("protobuf_secrets_field: gRPC message bodies are not supported by this release")]
-    ProtobufSecretsField,
+    /// No field has this number.
+    #[error("protobuf_secrets_field: {0}")]
+    ProtobufField(#[from] NotAFieldNumber),
+    /// A field, but nothing goes into bodies.
+    #[error("protobuf_secrets_field: only the auth type skill puts secrets into messages")]
+    ProtobufWithoutSkill,
+    /// Messages, but no field of them.
+    #[error("protobuf_messages: which messages get secrets only matters with a protobuf_secrets_field")]
+    ProtobufMessages,
     /// For people, but not that long.
     #[error("description: at most {MAX_DESCRIPTION} characters")]
     Description,
@@ -171,6 +177,23 @@ impl Spec {
                 WebOrigin::parse(text).map_err(|NotAWebOrigin| SpecError::WebOrigin(index + 1))
             })
             .collect()
+    }
+
+    /// The auth type, with where in gRPC messages secrets go. A `field` of 0 means nowhere; no `messages`, the first.
+    pub fn auth_type(
+        auth_type: AuthType,
+        field: u32,
+        messages: Option<Messages>,
+    ) -> Result<AuthType, SpecError> {
+        match (auth_type, field, messages) {
+            (_, 0, Some(Messages::All)) => Err(SpecError::ProtobufMessages),
+            (_, 0, Some(Messages::First) | None) => Ok(auth_type),
+            (AuthType::Skill(_), number, messages) => Ok(AuthType::Skill(Some(ProtobufSecrets {
+                field: FieldNumber::parse(number)?,
+                messages: messages.unwrap_or(Messages::First),
+            }))),
+            (AuthType::SecretHeaders | AuthType::Bearer, ..) => Err(SpecError::ProtobufWithoutSkill),
+        }
     }
 
     /// Puts each secret in its place. `required` must be among `secrets`.
@@ -260,8 +283,29 @@ mod tests {
             Err(SpecError::TooMany)
         );
         let stray = SecretName::parse("X").unwrap();
-        let required = Spec::injections(AuthType::Skill, names(2), std::slice::from_ref(&stray));
+        let required = Spec::injections(AuthType::Skill(None), names(2), std::slice::from_ref(&stray));
         assert_eq!(required, Err(SpecError::RequiredNotInjected(stray)));
+    }
+
+    #[test]
+    fn only_a_skill_puts_secrets_into_messages() {
+        let skill = AuthType::Skill(None);
+        let with = |number, messages| {
+            let field = FieldNumber::parse(number).unwrap();
+            Ok(AuthType::Skill(Some(ProtobufSecrets { field, messages })))
+        };
+        for (auth_type, field, messages, expected) in [
+            (skill, 0, None, Ok(skill)),
+            (skill, 0, Some(Messages::First), Ok(skill)),
+            (skill, 0, Some(Messages::All), Err(SpecError::ProtobufMessages)),
+            (skill, 7, None, with(7, Messages::First)),
+            (skill, 7, Some(Messages::All), with(7, Messages::All)),
+            (skill, 19_000, None, Err(NotAFieldNumber.into())),
+            (AuthType::Bearer, 0, None, Ok(AuthType::Bearer)),
+            (AuthType::Bearer, 7, None, Err(SpecError::ProtobufWithoutSkill)),
+        ] {
+            assert_eq!(Spec::auth_type(auth_type, field, messages), expected);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::server::{Protocol, UpstreamTls};
-use crate::placement::AuthType;
+use crate::placement::{AuthType, Messages};
 
 #[derive(Default, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -21,6 +21,14 @@ pub(crate) enum ProtocolWord {
     Auto,
     Http1,
     Http2,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum MessagesWord {
+    #[default]
+    First,
+    All,
 }
 
 #[derive(Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +50,7 @@ impl From<AuthTypeWord> for AuthType {
         match word {
             AuthTypeWord::SecretHeaders => Self::SecretHeaders,
             AuthTypeWord::Bearer => Self::Bearer,
-            AuthTypeWord::Skill => Self::Skill,
+            AuthTypeWord::Skill => Self::Skill(None),
         }
     }
 }
@@ -52,7 +60,7 @@ impl From<AuthType> for AuthTypeWord {
         match auth_type {
             AuthType::SecretHeaders => Self::SecretHeaders,
             AuthType::Bearer => Self::Bearer,
-            AuthType::Skill => Self::Skill,
+            AuthType::Skill(_) => Self::Skill,
         }
     }
 }
@@ -73,6 +81,24 @@ impl From<Protocol> for ProtocolWord {
             Protocol::Auto => Self::Auto,
             Protocol::Http1 => Self::Http1,
             Protocol::Http2 => Self::Http2,
+        }
+    }
+}
+
+impl From<MessagesWord> for Messages {
+    fn from(word: MessagesWord) -> Self {
+        match word {
+            MessagesWord::First => Self::First,
+            MessagesWord::All => Self::All,
+        }
+    }
+}
+
+impl From<Messages> for MessagesWord {
+    fn from(messages: Messages) -> Self {
+        match messages {
+            Messages::First => Self::First,
+            Messages::All => Self::All,
         }
     }
 }

@@ -9,10 +9,10 @@ use proto::{
 
 use crate::{
     address::Own,
-    placement::{AuthType, Placement},
+    placement::{AuthType, Messages, ProtobufSecrets},
     registry::{
         Entry,
-        server::{Injection, Protocol, Server, Spec, SpecError, UpstreamTls, UpstreamUrl},
+        server::{Injection, Protocol, Server, Spec, UpstreamTls, UpstreamUrl},
     },
     resolve::{Checked, CheckedState},
     status,
@@ -38,14 +38,14 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
         allowed_origins,
         description,
         protobuf_secrets_field,
+        protobuf_messages,
     } = server;
     let auth_type = parse_auth_type(*auth_type)?;
     let protocol = parse_protocol(*protocol)?;
-    if *protobuf_secrets_field != 0 {
-        return Err(status::spec(SpecError::ProtobufSecretsField));
-    }
+    let messages = parse_messages(*protobuf_messages)?;
     let api::UpstreamTls { ca_pem, server_name } = tls.clone().unwrap_or_default();
     let spec = || {
+        let auth_type = Spec::auth_type(auth_type, *protobuf_secrets_field, messages)?;
         let secrets = Spec::secrets(inject_secrets.iter().map(String::as_str))?;
         let required = Spec::secrets(required_secrets.iter().map(String::as_str))?;
         let spec = Spec {
@@ -70,7 +70,7 @@ fn parse_auth_type(number: i32) -> Result<AuthType, Refusal> {
     match api::AuthType::try_from(number) {
         Ok(api::AuthType::Unspecified | api::AuthType::SecretHeaders) => Ok(AuthType::SecretHeaders),
         Ok(api::AuthType::Bearer) => Ok(AuthType::Bearer),
-        Ok(api::AuthType::Skill) => Ok(AuthType::Skill),
+        Ok(api::AuthType::Skill) => Ok(AuthType::Skill(None)),
         Err(_) => Err(Refusal::new(
             Reason::RequestMalformed,
             "server.auth_type: there is no such auth type",
@@ -86,6 +86,18 @@ fn parse_protocol(number: i32) -> Result<Protocol, Refusal> {
         Err(_) => Err(Refusal::new(
             Reason::RequestMalformed,
             "server.protocol: there is no such protocol",
+        )),
+    }
+}
+
+fn parse_messages(number: i32) -> Result<Option<Messages>, Refusal> {
+    match api::ProtobufMessages::try_from(number) {
+        Ok(api::ProtobufMessages::Unspecified) => Ok(None),
+        Ok(api::ProtobufMessages::First) => Ok(Some(Messages::First)),
+        Ok(api::ProtobufMessages::All) => Ok(Some(Messages::All)),
+        Err(_) => Err(Refusal::new(
+            Reason::RequestMalformed,
+            "server.protobuf_messages: there is no such choice of messages",
         )),
     }
 }
@@ -113,6 +125,7 @@ pub(super) fn shown(entry: &Entry) -> api::Server {
         description,
     } = spec;
     let name_of = |injection: &Injection| injection.secret.to_string();
+    let (field, messages) = shown_protobuf(*auth_type);
     api::Server {
         workspace: workspace.to_string(),
         name: name.to_string(),
@@ -140,7 +153,8 @@ pub(super) fn shown(entry: &Entry) -> api::Server {
             .map(|origin| origin.as_str().to_owned())
             .collect(),
         description: description.clone(),
-        protobuf_secrets_field: 0,
+        protobuf_secrets_field: field,
+        protobuf_messages: messages.into(),
     }
 }
 
@@ -148,7 +162,20 @@ pub(super) fn shown_auth_type(auth_type: AuthType) -> api::AuthType {
     match auth_type {
         AuthType::SecretHeaders => api::AuthType::SecretHeaders,
         AuthType::Bearer => api::AuthType::Bearer,
-        AuthType::Skill => api::AuthType::Skill,
+        AuthType::Skill(_) => api::AuthType::Skill,
+    }
+}
+
+/// The number of the field, and which messages; zeroes when there is no field.
+fn shown_protobuf(auth_type: AuthType) -> (u32, api::ProtobufMessages) {
+    match auth_type {
+        AuthType::Skill(Some(ProtobufSecrets { field, messages })) => match messages {
+            Messages::First => (field.get(), api::ProtobufMessages::First),
+            Messages::All => (field.get(), api::ProtobufMessages::All),
+        },
+        AuthType::Skill(None) | AuthType::SecretHeaders | AuthType::Bearer => {
+            (0, api::ProtobufMessages::Unspecified)
+        }
     }
 }
 
@@ -215,13 +242,9 @@ fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::
         CheckedState::Missing => (State::Missing, 0),
         CheckedState::Unreadable => (State::Unreadable, 0),
     };
-    let placement = match placement {
-        Placement::Header(_) | Placement::Bearer => placement.to_string(),
-        Placement::BodyMember => format!("{placement}.{secret}"),
-    };
     api::ExplainedSecret {
         name: secret.to_string(),
-        placement,
+        placement: placement.explain(secret),
         required: *required,
         state: state.into(),
         version,

@@ -95,6 +95,42 @@ fn what_is_shown_is_what_was_given() {
 }
 
 #[test]
+fn what_is_shown_of_a_skill_says_which_messages_get_its_secrets() {
+    let skill = |protobuf_secrets_field, messages: api::ProtobufMessages| api::Server {
+        auth_type: api::AuthType::Skill.into(),
+        protobuf_secrets_field,
+        protobuf_messages: messages.into(),
+        ..given()
+    };
+    for (field, messages, expected) in [
+        (
+            0,
+            api::ProtobufMessages::Unspecified,
+            api::ProtobufMessages::Unspecified,
+        ),
+        (
+            0,
+            api::ProtobufMessages::First,
+            api::ProtobufMessages::Unspecified,
+        ),
+        (
+            7,
+            api::ProtobufMessages::Unspecified,
+            api::ProtobufMessages::First,
+        ),
+        (7, api::ProtobufMessages::All, api::ProtobufMessages::All),
+    ] {
+        let entry = entry(&skill(field, messages));
+        let shown = shown(&entry);
+        assert_eq!(
+            (shown.protobuf_secrets_field, shown.protobuf_messages()),
+            (field, expected)
+        );
+        assert_eq!(parse(&shown, &Own::default()), Ok(entry.server.spec));
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_reason() {
     for (server, reason) in [
         (api::Server::default(), Reason::ServerInvalid),
@@ -153,6 +189,29 @@ fn what_cannot_be_is_refused_with_its_reason() {
                 ..given()
             },
             Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                auth_type: api::AuthType::Skill.into(),
+                protobuf_secrets_field: 19_000,
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                auth_type: api::AuthType::Skill.into(),
+                protobuf_messages: api::ProtobufMessages::All.into(),
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                protobuf_messages: 3,
+                ..given()
+            },
+            Reason::RequestMalformed,
         ),
         (
             api::Server {
@@ -286,13 +345,19 @@ fn an_explanation_says_where_each_secret_goes_and_whether_the_call_goes_out() {
 
 #[test]
 fn an_explanation_names_the_place() {
-    for (auth_type, place) in [
-        (api::AuthType::SecretHeaders, "header x-mcp-secret-a-b"),
-        (api::AuthType::Bearer, "header authorization: Bearer"),
-        (api::AuthType::Skill, "body member secrets.A_B"),
+    for (auth_type, protobuf_secrets_field, place) in [
+        (api::AuthType::SecretHeaders, 0, "header x-mcp-secret-a-b"),
+        (api::AuthType::Bearer, 0, "header authorization: Bearer"),
+        (api::AuthType::Skill, 0, "body member secrets.A_B"),
+        (
+            api::AuthType::Skill,
+            7,
+            "body member secrets.A_B; in gRPC message field 7 entry A_B",
+        ),
     ] {
         let server = api::Server {
             auth_type: auth_type.into(),
+            protobuf_secrets_field,
             inject_secrets: vec!["a-b".into()],
             url: given().url,
             ..Default::default()

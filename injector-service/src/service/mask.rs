@@ -16,8 +16,6 @@ pub(super) fn apply(current: Server, given: &Server, mask: Option<&FieldMask>) -
     for path in paths {
         replace(&mut merged, given, path)?;
     }
-    // No path names it: whoever gives it means it, and is told that it is not supported.
-    merged.protobuf_secrets_field = given.protobuf_secrets_field;
     Ok(merged)
 }
 
@@ -42,6 +40,8 @@ fn replace(merged: &mut Server, given: &Server, path: &str) -> Result<(), Refusa
                 ..tls(merged)
             })
         }
+        "protobuf_secrets_field" => merged.protobuf_secrets_field = given.protobuf_secrets_field,
+        "protobuf_messages" => merged.protobuf_messages = given.protobuf_messages,
         "allow_plaintext" => merged.allow_plaintext = given.allow_plaintext,
         "allowed_origins" => merged.allowed_origins.clone_from(&given.allowed_origins),
         "description" => merged.description.clone_from(&given.description),
@@ -59,7 +59,8 @@ fn wrong(what: &str) -> Refusal {
         Reason::FieldMaskInvalid,
         format!(
             "update_mask: {what}; there are url, auth_type, inject_secrets, required_secrets, protocol, tls, \
-             tls.ca_pem, tls.server_name, allow_plaintext, allowed_origins and description"
+             tls.ca_pem, tls.server_name, allow_plaintext, allowed_origins, description, protobuf_secrets_field and \
+             protobuf_messages"
         ),
     )
 }
@@ -123,6 +124,22 @@ mod tests {
     }
 
     #[test]
+    fn where_in_messages_secrets_go_may_change() {
+        let given = Server {
+            protobuf_secrets_field: 7,
+            protobuf_messages: 2,
+            ..Default::default()
+        };
+        let changed = |path| {
+            let changed = applied(&given, &[path]).unwrap();
+            (changed.protobuf_secrets_field, changed.protobuf_messages)
+        };
+        assert_eq!(changed("description"), (0, 0));
+        assert_eq!(changed("protobuf_secrets_field"), (7, 0));
+        assert_eq!(changed("protobuf_messages"), (0, 2));
+    }
+
+    #[test]
     fn half_of_tls_may_change_alone() {
         let given = Server {
             tls: Some(UpstreamTls {
@@ -171,7 +188,6 @@ mod tests {
             "tls.x",
             "url.host",
             "injectSecrets",
-            "protobuf_secrets_field",
         ] {
             assert_eq!(
                 applied(&server(), &["url", path]),
@@ -179,17 +195,5 @@ mod tests {
                 "{path:?}"
             );
         }
-    }
-
-    #[test]
-    fn what_is_not_supported_shows_under_any_mask() {
-        let given = Server {
-            protobuf_secrets_field: 3,
-            ..Default::default()
-        };
-        assert_eq!(
-            applied(&given, &["description"]).unwrap().protobuf_secrets_field,
-            3
-        );
     }
 }

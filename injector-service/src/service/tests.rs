@@ -382,7 +382,7 @@ async fn an_update_is_refused_when_it_is_not_of_what_is_there() {
                 protobuf_secrets_field: 1,
                 ..given("one", 1)
             },
-            &["url"],
+            &["url", "protobuf_secrets_field"],
             Reason::ServerInvalid,
         ),
         (

@@ -5,6 +5,7 @@
     reason = "a test that cannot be set up should say so at once"
 )]
 
+mod messages;
 mod policy;
 mod spoofing;
 mod values;

@@ -339,7 +339,6 @@ async fn an_update_changes_what_its_mask_names() {
         &["workspace_uid"],
         &["*"],
         &["url", "nothing"],
-        &["protobuf_secrets_field"],
     ] {
         let refused = update(&pair.injector, given.clone(), paths).await.unwrap_err();
         assert_eq!(
@@ -360,7 +359,9 @@ async fn an_update_changes_what_its_mask_names() {
         protobuf_secrets_field: 5,
         ..given.clone()
     };
-    let refused = update(&pair.injector, field, &["description"]).await.unwrap_err();
+    let refused = update(&pair.injector, field, &["protobuf_secrets_field"])
+        .await
+        .unwrap_err();
     assert_eq!(why(&refused), (Code::InvalidArgument, "SERVER_INVALID".into()));
     let missing = update(
         &pair.injector,
