@@ -310,6 +310,11 @@ async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
             ("Auth type", server.auth_type.to_owned()),
             ("Secrets", server.inject_secrets.join(", ")),
             ("Required", server.required_secrets.join(", ")),
+            ("Protobuf field", field_number(server)),
+            (
+                "Protobuf messages",
+                server.protobuf_messages.unwrap_or_default().to_owned(),
+            ),
             ("Protocol", server.protocol.to_owned()),
             ("Own TLS settings", yes(server.tls.is_some())),
             ("Plaintext allowed", yes(server.allow_plaintext)),
@@ -319,6 +324,14 @@ async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
             ("Updated", server.update_time.clone()),
         ])
     })
+}
+
+/// None is not 0, to who reads it.
+fn field_number(server: &Server) -> String {
+    match server.protobuf_secrets_field {
+        0 => String::new(),
+        number => number.to_string(),
+    }
 }
 
 async fn remove(args: RemoveArgs, injector: &Remote) -> Result<Report, Failure> {

@@ -15,8 +15,17 @@ pub enum AuthType {
     SecretHeaders,
     /// `Authorization: Bearer {value}`; exactly one secret
     Bearer,
-    /// The member `secrets` of the JSON body
+    /// The member `secrets` of the JSON body, or --protobuf-secrets-field
     Skill,
+}
+
+/// Which messages of a gRPC request get secrets.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ProtobufMessages {
+    /// The first
+    First,
+    /// Each, decrypted anew for each
+    All,
 }
 
 /// What is spoken to the upstream.
@@ -45,6 +54,12 @@ pub(super) struct SpecArgs {
     /// Where its secrets go
     #[arg(long, value_enum)]
     auth_type: Option<AuthType>,
+    /// With `--auth-type skill`: the map<string, string> field of gRPC messages that they go to; 0: none
+    #[arg(long, value_name = "N")]
+    protobuf_secrets_field: Option<u32>,
+    /// Which messages of a gRPC call get them
+    #[arg(long, value_enum)]
+    protobuf_messages: Option<ProtobufMessages>,
     /// What is spoken to it
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
@@ -75,6 +90,15 @@ impl From<AuthType> for api::AuthType {
     }
 }
 
+impl From<ProtobufMessages> for api::ProtobufMessages {
+    fn from(messages: ProtobufMessages) -> Self {
+        match messages {
+            ProtobufMessages::First => Self::First,
+            ProtobufMessages::All => Self::All,
+        }
+    }
+}
+
 impl From<Protocol> for api::Protocol {
     fn from(protocol: Protocol) -> Self {
         match protocol {
@@ -93,6 +117,8 @@ impl SpecArgs {
             required,
             url,
             auth_type,
+            protobuf_secrets_field,
+            protobuf_messages,
             protocol,
             tls_ca,
             tls_server_name,
@@ -117,6 +143,12 @@ impl SpecArgs {
         set("url", put(&mut server.url, url));
         let auth_type = auth_type.map(|auth_type| api::AuthType::from(auth_type).into());
         set("auth_type", put(&mut server.auth_type, auth_type));
+        set(
+            "protobuf_secrets_field",
+            put(&mut server.protobuf_secrets_field, protobuf_secrets_field),
+        );
+        let messages = protobuf_messages.map(|messages| api::ProtobufMessages::from(messages).into());
+        set("protobuf_messages", put(&mut server.protobuf_messages, messages));
         let protocol = protocol.map(|protocol| api::Protocol::from(protocol).into());
         set("protocol", put(&mut server.protocol, protocol));
         set(
