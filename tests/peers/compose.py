@@ -20,7 +20,7 @@ from pair import BINARY, REPOSITORY
 # Where `.ci/docker-engine` keeps what it has.
 ENGINE = Path(os.environ.get("PEERS_ENGINE", REPOSITORY / "target" / "peers" / "docker"))
 
-BUILD_SECONDS = 1200
+BUILD_SECONDS = 1800
 SECONDS = 120
 
 PORTS = {"VAULT_PORT": "50051", "INJECTOR_PORT": "50052", "VAULT_METRICS_PORT": "9051", "INJECTOR_METRICS_PORT": "9052"}

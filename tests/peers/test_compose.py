@@ -15,7 +15,7 @@ import pytest
 from compose import BUILD_SECONDS, ENGINE, Stack, fingerprint, shown
 from pair import REPOSITORY, eventually
 
-pytestmark = pytest.mark.timeout(BUILD_SECONDS)
+pytestmark = pytest.mark.timeout(BUILD_SECONDS + 300)
 
 USER = "65532"
 # Whoever cloned the repository: not root, and not the user that the services run as.
