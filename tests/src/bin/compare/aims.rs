@@ -1,0 +1,131 @@
+//! What this project wants to reach, held against what was measured.
+
+use crate::{
+    contenders::{Contender, Payload},
+    decrypts::How,
+    memory::{Resident, Subject},
+    run::{Contest, Kind, Row, Who},
+    services::Placed,
+    vaults::STREAMED,
+};
+
+/// One aim.
+pub(crate) struct Aim {
+    pub(crate) what: String,
+    pub(crate) aim: String,
+    pub(crate) measured: String,
+    pub(crate) met: bool,
+}
+
+impl Aim {
+    fn at_most(what: impl Into<String>, unit: &str, limit: f64, measured: f64) -> Self {
+        Self {
+            what: what.into(),
+            aim: format!("≤ {limit}{unit}"),
+            measured: format!("{measured:.2}{unit}"),
+            met: measured <= limit,
+        }
+    }
+
+    fn at_least(what: impl Into<String>, unit: &str, limit: f64, measured: f64) -> Self {
+        Self {
+            what: what.into(),
+            aim: format!("≥ {limit}{unit}"),
+            measured: format!("{measured:.2}{unit}"),
+            met: measured >= limit,
+        }
+    }
+}
+
+/// All aims of which anything was measured.
+pub(crate) fn all(contests: &[Contest], memory: &[Resident]) -> Vec<Aim> {
+    let mut aims: Vec<Aim> = contests.iter().flat_map(proxy).collect();
+    aims.extend(contests.iter().flat_map(vault));
+    aims.extend(flat(contests));
+    aims.extend(memory.iter().filter_map(resident));
+    aims
+}
+
+fn proxy(contest: &Contest) -> Vec<Aim> {
+    let Kind::Proxy {
+        payload: Payload::Small,
+        downstream,
+        upstream,
+        rate,
+    } = contest.kind
+    else {
+        return Vec::new();
+    };
+    let row = |contender| contest.row(Who::Proxy(contender));
+    let (Some(ours), Some(envoy), Some(forwarder)) = (
+        row(Contender::Ours(Placed::Bearer)),
+        row(Contender::Envoy),
+        row(Contender::Forwarder),
+    ) else {
+        return Vec::new();
+    };
+    let what = |what: &str| format!("{what}, {} → {}", downstream.name(), upstream.name());
+    let mut aims = Vec::new();
+    if let Some(rate) = rate {
+        let later = ours.with(envoy, |ours, envoy| Some(ours.p99_ms - envoy.p99_ms));
+        let what = what(&format!("p99 above Envoy's at {rate} calls/s"));
+        aims.extend(later.map(|later| Aim::at_most(what, " ms", 0.3, later.median)));
+    } else {
+        let of = |ratio: Option<crate::measure::Spread>| ratio.map(|ratio| ratio.median);
+        let cpu = of(ours.cpu_ratio(envoy));
+        aims.extend(cpu.map(|cpu| Aim::at_most(what("CPU per call to Envoy's"), " ×", 0.7, cpu)));
+        let rate = of(ours.rate_ratio(envoy));
+        aims.extend(rate.map(|rate| Aim::at_least(what("requests/s to Envoy's"), " ×", 1.2, rate)));
+        let bare = of(ours.cpu_ratio(forwarder));
+        aims.extend(
+            bare.map(|bare| Aim::at_most(what("CPU per call to the bare forwarder's"), " ×", 1.6, bare)),
+        );
+    }
+    aims
+}
+
+const UNARY: Who = Who::Vault(How::Unary { sealed: false });
+
+fn vault(contest: &Contest) -> Vec<Aim> {
+    let Kind::Vault { secrets } = contest.kind else {
+        return Vec::new();
+    };
+    let aim = |who, what: &str, limit| {
+        let cpu = contest.row(who).and_then(cpu_us)?;
+        let what = format!("{what}, of {secrets} secrets, CPU");
+        Some(Aim::at_most(what, " µs", limit, cpu))
+    };
+    [
+        aim(UNARY, "unary Decrypt in clear", 30.0),
+        aim(Who::Vault(STREAMED), "streamed Decrypt", 8.0),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn cpu_us(row: &Row) -> Option<f64> {
+    Some(row.spread(|window| window.cpu_us)?.median)
+}
+
+/// What many secrets cost above what few do.
+fn flat(contests: &[Contest]) -> Option<Aim> {
+    let mut vaults = contests.iter().filter_map(|contest| match contest.kind {
+        Kind::Vault { secrets } => Some((secrets, cpu_us(contest.row(Who::Vault(STREAMED))?)?)),
+        Kind::Proxy { .. } => None,
+    });
+    let (few, least) = vaults.next()?;
+    let (many, most) = vaults.next_back()?;
+    let what = format!("streamed Decrypt, of {many} secrets to of {few}, CPU");
+    Some(Aim::at_most(what, " ×", 1.25, most / least))
+}
+
+fn resident(resident: &Resident) -> Option<Aim> {
+    let limit = match resident.what {
+        Subject::Injector => 20.0,
+        Subject::InjectorWith(10_000) => 200.0,
+        _ => return None,
+    };
+    let what = crate::memory::what_is(resident.what);
+    Some(Aim::at_most(what, " MiB", limit, resident.mib))
+}

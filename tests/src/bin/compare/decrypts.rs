@@ -1,0 +1,196 @@
+//! A load on the vault's `Decrypt`, as an injector makes it.
+
+use std::{sync::Arc, time::Instant};
+
+use e2e::{
+    Pki,
+    pki::{Files, INJECTOR, VAULT},
+};
+use proto::{
+    seal::{RecipientKey, stream_nonce},
+    vault::v1::{
+        DecryptCall, DecryptRequest, DecryptResponse, DecryptStatus, DecryptStreamRequest, Recipient,
+        decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+    },
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::{
+    Failure,
+    measure::{Period, Window},
+    services::{Vault, WORKSPACE, stored},
+};
+
+/// Unary calls at once, each on a connection of its own.
+pub(crate) const UNARY: u32 = 50;
+
+/// How values are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// One call for each.
+    Unary { sealed: bool },
+    /// On one stream, sealed, this many at once.
+    Stream { at_once: u32 },
+}
+
+/// A load.
+#[derive(Clone)]
+pub(crate) struct Decrypts {
+    how: How,
+    pki: Arc<Pki>,
+    files: Files,
+    address: std::net::SocketAddr,
+    process: u32,
+    /// How many secrets there are to ask for.
+    secrets: u32,
+}
+
+impl Decrypts {
+    pub(crate) fn new(how: How, vault: &Vault, secrets: u32) -> Self {
+        Self {
+            how,
+            pki: vault.pki.clone(),
+            files: vault.pki.principal(INJECTOR),
+            address: vault.address,
+            process: vault.process.id(),
+            secrets,
+        }
+    }
+
+    /// Loads the vault.
+    pub(crate) async fn measure(&self, seconds: u32) -> Result<Window, Failure> {
+        // Handshakes come before, and are no part of a call.
+        let mut clients = Vec::new();
+        let connections = match self.how {
+            How::Unary { .. } => UNARY,
+            How::Stream { .. } => 1,
+        };
+        for _ in 0..connections {
+            let mut client = DecryptServiceClient::new(self.channel());
+            client.decrypt(self.request(0)).await?;
+            clients.push(client);
+        }
+        let period = Period::after_warming_up(seconds);
+        let mut calls = JoinSet::new();
+        for (first, client) in (0..).zip(clients) {
+            let this = self.clone();
+            calls.spawn(async move {
+                match this.how {
+                    How::Unary { sealed } => this.unary(client, first, sealed, period).await,
+                    How::Stream { at_once } => this.stream(client, at_once, period).await,
+                }
+            });
+        }
+        period.watch(&[self.process], calls).await
+    }
+
+    fn channel(&self) -> Channel {
+        self.pki.channel(&self.files, self.address, VAULT)
+    }
+
+    /// Asks for one secret, another one each time.
+    fn request(&self, number: u32) -> DecryptRequest {
+        let spread = u64::from(number) * 7919 % u64::from(self.secrets);
+        DecryptRequest {
+            workspace: WORKSPACE.to_owned(),
+            server: "bench".to_owned(),
+            names: vec![stored(u32::try_from(spread).unwrap_or_default())],
+            ..Default::default()
+        }
+    }
+
+    async fn unary(
+        self,
+        mut client: DecryptServiceClient<Channel>,
+        first: u32,
+        sealed: bool,
+        period: Period,
+    ) -> Result<Vec<u64>, Failure> {
+        let recipient = sealed.then(RecipientKey::generate).transpose()?;
+        let recipient_key = recipient.map(|key| key.public()).unwrap_or_default();
+        let mut latencies = Vec::new();
+        for number in (first..).step_by(usize::try_from(UNARY)?) {
+            let request = DecryptRequest {
+                recipient_key: recipient_key.clone(),
+                ..self.request(number)
+            };
+            let began = Instant::now();
+            let answer = client.decrypt(request).await?;
+            if period.is_over(began, &mut latencies) {
+                break;
+            }
+            has_value(answer.get_ref())?;
+        }
+        Ok(latencies)
+    }
+
+    /// Keeps as many calls unanswered as there may be: what was answered together is asked for anew together.
+    async fn stream(
+        self,
+        mut client: DecryptServiceClient<Channel>,
+        at_once: u32,
+        period: Period,
+    ) -> Result<Vec<u64>, Failure> {
+        let (messages, outbound) = mpsc::channel(4);
+        let mut answers = client
+            .decrypt_stream(ReceiverStream::new(outbound))
+            .await?
+            .into_inner();
+        let recipient = Recipient {
+            epoch: 1,
+            public_key: RecipientKey::generate()?.public(),
+            stream_nonce: stream_nonce()?.to_vec(),
+        };
+        let mut number = 0;
+        let mut call = |id| {
+            number += 1;
+            DecryptCall {
+                id,
+                request: Some(self.request(number)),
+            }
+        };
+        let mut began: Vec<Instant> = (0..at_once).map(|_| Instant::now()).collect();
+        let first = DecryptStreamRequest {
+            calls: (0..u64::from(at_once)).map(&mut call).collect(),
+            recipient: Some(recipient),
+        };
+        messages.send(first).await?;
+        let mut latencies = Vec::new();
+        while let Some(message) = answers.message().await? {
+            let mut calls = Vec::with_capacity(message.answers.len());
+            for answer in message.answers {
+                let Some(Outcome::Response(response)) = &answer.outcome else {
+                    return Err(format!("the vault answered {answer:?}").into());
+                };
+                has_value(response)?;
+                let slot = began.get_mut(usize::try_from(answer.id)?);
+                let asked = slot.ok_or("an answer to a question that was not asked")?;
+                if period.is_over(*asked, &mut latencies) {
+                    return Ok(latencies);
+                }
+                *asked = Instant::now();
+                calls.push(call(answer.id));
+            }
+            messages
+                .send(DecryptStreamRequest {
+                    calls,
+                    recipient: None,
+                })
+                .await?;
+        }
+        Err("the vault ended the stream".into())
+    }
+}
+
+fn has_value(response: &DecryptResponse) -> Result<(), Failure> {
+    let found = response.secrets.iter().all(|secret| {
+        secret.status() == DecryptStatus::Ok && (!secret.value.is_empty() || !response.sealed.is_empty())
+    });
+    if found && !response.secrets.is_empty() {
+        Ok(())
+    } else {
+        Err("the vault answered without a value".into())
+    }
+}

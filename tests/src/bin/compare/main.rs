@@ -1,0 +1,172 @@
+//! Puts the pair beside what it would replace, in one run, on one machine: Envoy's `credential_injector`, a bare
+//! forwarder and no proxy at all; and the vault beside OpenBao.
+//!
+//! Every contender is a process of its own on loopback and gets the same load in turn, round after round (A B C, B C A,
+//! …), so that whatever else the machine does hits all of them. Requests per second and latencies are what the load
+//! generator saw; CPU per call is what all processes of the contender used, without the load generator and the upstream.
+//! `tests/compare/install` installs what it needs.
+
+mod aims;
+mod chart;
+mod contenders;
+mod decrypts;
+mod envoy;
+mod h2load;
+mod measure;
+mod memory;
+mod openbao;
+mod paced;
+mod plumbing;
+mod process;
+mod report;
+mod run;
+mod services;
+mod vaults;
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use proto::serve::{process::fail, signal, telemetry::chain};
+
+/// Why a run was not finished.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Compares the injector with Envoy, a bare forwarder and no proxy, and the vault with OpenBao
+#[derive(Debug, Parser)]
+#[command(name = "compare", long_about = None, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    role: Option<Role>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What this binary is when it started itself.
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The upstream that every contender forwards to
+    #[command(hide = true)]
+    Upstream { listen: SocketAddr },
+    /// The bare forwarder
+    #[command(hide = true)]
+    Forwarder {
+        listen: SocketAddr,
+        to: SocketAddr,
+        #[arg(long)]
+        http2: bool,
+    },
+    /// Becomes another program, which ends when the benchmark does
+    #[command(hide = true)]
+    Child {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Options {
+    /// Rounds: medians are of this many
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Seconds that each contender is loaded for in each round
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// One round of a second: shows that it works, not how fast anything is
+    #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
+    quick: bool,
+    /// Run just these parts
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
+    only: Vec<Part>,
+    /// How many secrets the vault holds when it is measured alone
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "100,100000",
+        value_name = "NUMBERS"
+    )]
+    secrets: Vec<u32>,
+    /// Idle connections to measure the memory of
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    connections: u32,
+    /// Where vault-service and injector-service are; without it they are built in release mode
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Where `tests/compare/install` put Envoy and OpenBao
+    #[arg(long, default_value = "target/compare/bin", value_name = "DIR")]
+    peers: PathBuf,
+    /// Where compare.md and compare.svg go: docs/benchmarks for a whole run, else target/compare
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// What can be run by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// 200-byte bodies, all four pairs of HTTP/1.1 and HTTP/2
+    Small,
+    /// 16 KiB bodies
+    Large,
+    /// gRPC unary calls
+    Grpc,
+    /// 2,000 calls a second
+    Rate,
+    /// The vault alone
+    Vault,
+    /// Resident memory
+    Memory,
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+
+    /// Rounds and seconds.
+    fn windows(&self) -> (u32, u32) {
+        if self.quick {
+            (1, 1)
+        } else {
+            (self.rounds, self.seconds)
+        }
+    }
+
+    fn out(&self) -> PathBuf {
+        let whole = self.only.is_empty() && !self.quick;
+        let usual = if whole {
+            "docs/benchmarks"
+        } else {
+            "target/compare"
+        };
+        self.out.clone().unwrap_or_else(|| usual.into())
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let played = match cli.role {
+        Some(Role::Child { command }) => Err(process::become_program(&command)),
+        Some(Role::Upstream { listen }) => in_runtime(plumbing::upstream(listen)),
+        Some(Role::Forwarder { listen, to, http2 }) => in_runtime(plumbing::forwarder(listen, to, http2)),
+        None => in_runtime(until_stopped(cli.options)),
+    };
+    match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, chain(&*error)),
+    }
+}
+
+fn in_runtime(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(role)
+}
+
+/// What was started is ended when this returns, however it returns.
+async fn until_stopped(options: Options) -> Result<(), Failure> {
+    let stop = signal::shutdown_on_signals()?;
+    tokio::select! {
+        finished = run::all(&options) => finished,
+        () = stop.cancelled() => Err("stopped".into()),
+    }
+}

@@ -1,0 +1,300 @@
+//! What is measured, and what is made of it.
+
+use std::{
+    fmt, fs,
+    time::{Duration, Instant},
+};
+
+use tokio::{task::JoinSet, time::sleep_until};
+
+use crate::Failure;
+
+/// `USER_HZ`: the unit of times in `/proc`, the same on every Linux that Rust runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// How long connections and caches warm up.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// What came of loading one contender for a few seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Window {
+    /// Calls that were answered in a second.
+    pub(crate) per_second: f64,
+    /// Of their latencies, in milliseconds.
+    pub(crate) p50_ms: f64,
+    /// Of their latencies, in milliseconds.
+    pub(crate) p99_ms: f64,
+    /// CPU time of the contender for each call, in microseconds; nothing where there is no contender.
+    pub(crate) cpu_us: Option<f64>,
+    /// What of it was the second process's: the vault's.
+    pub(crate) vault_us: Option<f64>,
+}
+
+/// What a load generator saw.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// Calls that were answered in a second.
+    pub(crate) per_second: f64,
+    /// How long each took, in microseconds.
+    pub(crate) latencies_us: Vec<u64>,
+}
+
+impl Seen {
+    /// Together with the CPU time that each process of the contender used for it.
+    pub(crate) fn window(mut self, cpu: &[Duration]) -> Result<Window, Failure> {
+        self.latencies_us.sort_unstable();
+        let percentile = |share| percentile(&self.latencies_us, share).ok_or("not one call was answered");
+        let calls = f64::from(u32::try_from(self.latencies_us.len())?);
+        let per_call = |time: &Duration| time.as_secs_f64() * 1e6 / calls;
+        Ok(Window {
+            per_second: self.per_second,
+            p50_ms: percentile(0.50)? / 1e3,
+            p99_ms: percentile(0.99)? / 1e3,
+            cpu_us: (!cpu.is_empty()).then(|| cpu.iter().map(per_call).sum()),
+            vault_us: cpu.get(1).map(per_call),
+        })
+    }
+}
+
+/// The nearest-rank percentile of sorted values.
+fn percentile(sorted: &[u64], share: f64) -> Option<f64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rank among at most millions of values, which are microseconds"
+    )]
+    {
+        let rank = (sorted.len() as f64 * share).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).map(|&value| value as f64)
+    }
+}
+
+/// The median of some rounds, and how far they were apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl Spread {
+    /// Of no values there is none.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let upper = *values.get(middle)?;
+        let lower = match values.len() % 2 {
+            0 => *values.get(middle.checked_sub(1)?)?,
+            _ => upper,
+        };
+        Some(Self {
+            median: f64::midpoint(lower, upper),
+            low: *values.first()?,
+            high: *values.last()?,
+        })
+    }
+}
+
+impl fmt::Display for Spread {
+    /// `1.25 (1.20–1.31)`, with the precision asked for.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { median, low, high } = *self;
+        let digits = f.precision().unwrap_or(2);
+        let number = |value: f64| grouped(&format!("{value:.digits$}"));
+        write!(f, "{} ({}–{})", number(median), number(low), number(high))
+    }
+}
+
+/// A number with its thousands apart: `17,800.5`.
+pub(crate) fn grouped(number: &str) -> String {
+    let (whole, rest) = number.split_at(number.find('.').unwrap_or(number.len()));
+    let mut text = String::new();
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text + rest
+}
+
+/// CPU time of processes, all their threads together, since it was last looked at.
+pub(crate) struct Cpu<'a> {
+    processes: &'a [u32],
+    before: Vec<Duration>,
+}
+
+impl<'a> Cpu<'a> {
+    pub(crate) fn of(processes: &'a [u32]) -> Result<Self, Failure> {
+        let before = so_far(processes)?;
+        Ok(Self { processes, before })
+    }
+
+    /// What each has used since.
+    pub(crate) fn since(self) -> Result<Vec<Duration>, Failure> {
+        let after = so_far(self.processes)?.into_iter();
+        Ok(after
+            .zip(self.before)
+            .map(|(after, before)| after.saturating_sub(before))
+            .collect())
+    }
+}
+
+fn so_far(processes: &[u32]) -> Result<Vec<Duration>, Failure> {
+    let one = |process: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+        let ticks = cpu_ticks(&stat).ok_or("/proc/PID/stat is not as expected")?;
+        Ok(Duration::from_secs_f64(f64::from(ticks) / TICKS_PER_SECOND))
+    };
+    processes.iter().map(one).collect()
+}
+
+/// From when to when calls count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Period {
+    from: Instant,
+    seconds: u32,
+}
+
+impl Period {
+    /// Begins in a moment.
+    pub(crate) fn after_warming_up(seconds: u32) -> Self {
+        let from = Instant::now() + WARM_UP;
+        Self { from, seconds }
+    }
+
+    fn until(self) -> Instant {
+        self.from + Duration::from_secs(self.seconds.into())
+    }
+
+    /// Notes how long a call took that has just been answered, if it counts. Whether it came too late to count.
+    pub(crate) fn is_over(self, began: Instant, latencies_us: &mut Vec<u64>) -> bool {
+        let now = Instant::now();
+        if now > self.until() {
+            return true;
+        }
+        if now >= self.from {
+            let took = now.duration_since(began).as_micros();
+            latencies_us.push(u64::try_from(took).unwrap_or(u64::MAX));
+        }
+        false
+    }
+
+    /// Watches the processes while tasks call them, and gathers what those noted.
+    pub(crate) async fn watch(
+        self,
+        processes: &[u32],
+        mut calls: JoinSet<Result<Vec<u64>, Failure>>,
+    ) -> Result<Window, Failure> {
+        sleep_until(self.from.into()).await;
+        let cpu = Cpu::of(processes)?;
+        sleep_until(self.until().into()).await;
+        let used = cpu.since()?;
+        let mut latencies_us = Vec::new();
+        while let Some(done) = calls.join_next().await {
+            latencies_us.append(&mut done??);
+        }
+        let per_second = f64::from(u32::try_from(latencies_us.len())?) / f64::from(self.seconds);
+        let seen = Seen {
+            per_second,
+            latencies_us,
+        };
+        seen.window(&used)
+    }
+}
+
+/// `utime` and `stime` of proc_pid_stat(5): fields 14 and 15, counted behind the name, which may hold anything.
+fn cpu_ticks(stat: &str) -> Option<u32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(11);
+    let user: u32 = fields.next()?.parse().ok()?;
+    let system: u32 = fields.next()?.parse().ok()?;
+    user.checked_add(system)
+}
+
+/// The resident memory of a process, in MiB.
+pub(crate) fn resident_mib(process: u32) -> Result<f64, Failure> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    Ok(f64::from(resident_kib(&status).ok_or("/proc/PID/status is not as expected")?) / 1024.0)
+}
+
+fn resident_kib(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let hundred: Vec<u64> = (1..=100).collect();
+        assert_eq!(percentile(&hundred, 0.50), Some(50.0));
+        assert_eq!(percentile(&hundred, 0.99), Some(99.0));
+        assert_eq!(percentile(&[7], 0.99), Some(7.0));
+        assert_eq!(percentile(&[], 0.50), None);
+    }
+
+    #[test]
+    fn a_spread_is_the_median_and_the_extremes() {
+        let odd = Spread::of([3.0, 1.0, 2.0]).unwrap();
+        assert_eq!((odd.median, odd.low, odd.high), (2.0, 1.0, 3.0));
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, grouped_) in [
+            ("0", "0"),
+            ("999", "999"),
+            ("1000", "1,000"),
+            ("17800.5", "17,800.5"),
+            ("1234567", "1,234,567"),
+        ] {
+            assert_eq!(grouped(number), grouped_);
+        }
+        let spread = Spread::of([17_800.0, 17_000.0, 18_000.4]).unwrap();
+        assert_eq!(format!("{spread:.0}"), "17,800 (17,000–18,000)");
+    }
+
+    #[test]
+    fn cpu_time_is_read_behind_a_name_that_may_hold_anything() {
+        let stat = "42 (a) b) (c) S 1 42 42 0 -1 4194560 900 0 3 0 150 25 0 0 20 0 3 0 1000 1 2";
+        assert_eq!(cpu_ticks(stat), Some(175));
+        assert_eq!(cpu_ticks("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn resident_memory_is_read_from_the_status() {
+        assert_eq!(
+            resident_kib("Name:\tx\nVmRSS:\t   12345 kB\nThreads:\t1\n"),
+            Some(12_345)
+        );
+        assert_eq!(resident_kib("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn cpu_is_shared_among_the_calls_that_were_answered() {
+        let seen = Seen {
+            per_second: 4.0,
+            latencies_us: vec![4_000, 1_000, 3_000, 2_000],
+        };
+        let used = [Duration::from_micros(100), Duration::from_micros(20)];
+        let window = seen.window(&used).unwrap();
+        assert_eq!((window.p50_ms, window.p99_ms), (2.0, 4.0));
+        assert_eq!((window.cpu_us, window.vault_us), (Some(30.0), Some(5.0)));
+    }
+
+    #[test]
+    fn nobody_is_charged_where_there_is_no_contender() {
+        let seen = Seen {
+            per_second: 1.0,
+            latencies_us: vec![1],
+        };
+        assert_eq!(seen.window(&[]).unwrap().cpu_us, None);
+    }
+}

@@ -1,0 +1,158 @@
+//! OpenBao, with secrets in its KV store and with its transit keys.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::{Value, json};
+use tokio::time;
+
+use crate::{
+    Failure,
+    h2load::{Http, Load, Target},
+    process::{Process, free_address},
+    services::{TOKEN, stored},
+};
+
+/// A running OpenBao: raft storage, no TLS, no audit.
+pub(crate) struct OpenBao {
+    pub(crate) process: Process,
+    address: SocketAddr,
+    token: String,
+    /// What transit decrypts.
+    ciphertext: PathBuf,
+}
+
+impl OpenBao {
+    /// Starts one, with this many secrets.
+    pub(crate) async fn start(peers: &Path, scratch: &Path, secrets: u32) -> Result<Self, Failure> {
+        let dir = scratch.join("openbao");
+        fs::create_dir_all(dir.join("raft"))?;
+        let (address, cluster) = (free_address()?, free_address()?);
+        let config = json!({
+            "storage": {"raft": {"path": dir.join("raft"), "node_id": "one"}},
+            "listener": {"tcp": {"address": address, "tls_disable": true}},
+            "api_addr": format!("http://{address}"),
+            "cluster_addr": format!("http://{cluster}"),
+            "log_level": "warn",
+        });
+        let file = dir.join("config.json");
+        fs::write(&file, config.to_string())?;
+        let arguments = ["server".as_ref(), "-config".as_ref(), file.as_os_str()];
+        let mut process = Process::start("openbao", &peers.join("bao"), arguments, &dir.join("log"))?;
+        process.listens(address).await?;
+        let mut openbao = Self {
+            process,
+            address,
+            token: String::new(),
+            ciphertext: dir.join("ciphertext"),
+        };
+        openbao.unseal().await?;
+        openbao.fill(secrets).await?;
+        Ok(openbao)
+    }
+
+    async fn unseal(&mut self) -> Result<(), Failure> {
+        let shares = json!({"secret_shares": 1, "secret_threshold": 1});
+        let made = self.call(Method::PUT, "sys/init", &shares).await?;
+        let text = |pointer| made.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        self.token = text("/root_token").to_owned();
+        let key = json!({"key": text("/keys/0")});
+        self.call(Method::PUT, "sys/unseal", &key).await?;
+        for _ in 0..500 {
+            let leader = self.call(Method::GET, "sys/leader", &Value::Null).await?;
+            if leader.get("is_self").and_then(Value::as_bool) == Some(true) {
+                return Ok(());
+            }
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        Err("OpenBao did not become active".into())
+    }
+
+    async fn fill(&self, secrets: u32) -> Result<(), Failure> {
+        let kv = json!({"type": "kv", "options": {"version": "2"}});
+        self.eventually("sys/mounts/kv", &kv).await?;
+        for number in 0..secrets {
+            let path = format!("kv/data/{}", stored(number));
+            self.eventually(&path, &json!({"data": {"value": TOKEN}})).await?;
+        }
+        self.eventually("sys/mounts/transit", &json!({"type": "transit"}))
+            .await?;
+        self.eventually("transit/keys/bench", &json!({})).await?;
+        // Any base64 will do.
+        let plaintext = json!({"plaintext": "YmVuY2gtNWU0YjFmMGM5YTdkMzgyNmJjNDFmN2UwOWQ1YThjNjM="});
+        let made = self.eventually("transit/encrypt/bench", &plaintext).await?;
+        let ciphertext = json!({"ciphertext": made.pointer("/data/ciphertext")});
+        Ok(fs::write(&self.ciphertext, ciphertext.to_string())?)
+    }
+
+    /// Mounts and keys take a moment until they can be used.
+    async fn eventually(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let mut answer = self.call(Method::POST, path, body).await;
+        for _ in 0..100 {
+            if answer.is_ok() {
+                break;
+            }
+            time::sleep(Duration::from_millis(50)).await;
+            answer = self.call(Method::POST, path, body).await;
+        }
+        answer
+    }
+
+    async fn call(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = Request::builder()
+            .method(method)
+            .uri(self.url(path))
+            .header("x-vault-token", &self.token)
+            .body(Full::new(Bytes::from(body.to_string())))?;
+        let answer = Client::builder(TokioExecutor::new())
+            .build_http()
+            .request(request)
+            .await?;
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await?.to_bytes();
+        if !status.is_success() {
+            return Err(format!("OpenBao, {path}: {status} {}", String::from_utf8_lossy(&bytes)).into());
+        }
+        Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/v1/{path}", self.address)
+    }
+
+    /// Reads of secrets, one after the other.
+    pub(crate) fn reads(&self, secrets: u32) -> (Load, Target) {
+        let urls = (0..secrets).map(|number| self.url(&format!("kv/data/{}", stored(number))));
+        (self.load(None), self.target(urls.collect()))
+    }
+
+    /// Decryptions of what was encrypted with a transit key.
+    pub(crate) fn decrypts(&self) -> (Load, Target) {
+        let load = self.load(Some(self.ciphertext.clone()));
+        (load, self.target(vec![self.url("transit/decrypt/bench")]))
+    }
+
+    fn load(&self, body: Option<PathBuf>) -> Load {
+        Load {
+            http: Http::One,
+            body,
+            headers: vec![format!("x-vault-token: {}", self.token)],
+        }
+    }
+
+    fn target(&self, urls: Vec<String>) -> Target {
+        Target {
+            urls,
+            headers: Vec::new(),
+            processes: vec![self.process.id()],
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A load of so many calls a second, evenly spread, to see latencies without a queue in front of the contender.
+//!
+//! h2load can be told a rate, but then all its connections send at the same instants: fifty calls at once every 25 ms,
+//! which measures how fast a contender works off a queue.
+
+use std::{fs, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    Failure,
+    h2load::{Http, Load, Target},
+    measure::{Period, Window},
+};
+
+/// Loads a contender at `rate` calls a second.
+pub(crate) async fn measure(
+    load: &Load,
+    target: &Target,
+    rate: u32,
+    seconds: u32,
+) -> Result<Window, Failure> {
+    let url: Uri = target.urls.first().ok_or("no URL")?.parse()?;
+    let request = request(load, target, &url)?;
+    let mut connections = Vec::new();
+    for _ in 0..load.http.connections() {
+        connections.push(Connection::open(load.http, &url).await?);
+    }
+    let period = Period::after_warming_up(seconds);
+    // One connection after the other, round and round.
+    let step = Duration::from_secs(1) / rate;
+    let round = step * load.http.connections();
+    let mut calls = JoinSet::new();
+    for (number, mut connection) in (0..).zip(connections) {
+        let request = request.clone();
+        let mut next = Instant::now() + step * number;
+        calls.spawn(async move {
+            let mut latencies = Vec::new();
+            loop {
+                sleep_until(next).await;
+                let began = std::time::Instant::now();
+                connection.call(request.clone()).await?;
+                if period.is_over(began, &mut latencies) {
+                    return Ok::<_, Failure>(latencies);
+                }
+                // A contender that is slower than that gets fewer calls, not a queue of them.
+                next = (next + round).max(Instant::now());
+            }
+        });
+    }
+    period.watch(&target.processes, calls).await
+}
+
+fn request(load: &Load, target: &Target, url: &Uri) -> Result<Request<Full<Bytes>>, Failure> {
+    let body = load.body.as_ref().map(fs::read).transpose()?;
+    let mut request = Request::post(match load.http {
+        Http::One => url.path().parse()?,
+        Http::Two => url.clone(),
+    });
+    if load.http == Http::One {
+        let host = url.authority().map(http::uri::Authority::as_str);
+        request = request.header(header::HOST, host.unwrap_or_default());
+    }
+    for line in load.headers.iter().chain(&target.headers) {
+        let (name, value) = line.split_once(": ").ok_or("a header without a value")?;
+        request = request.header(name.parse::<HeaderName>()?, value.parse::<HeaderValue>()?);
+    }
+    Ok(request.body(Full::from(body.unwrap_or_default()))?)
+}
+
+enum Connection {
+    One(http1::SendRequest<Full<Bytes>>),
+    Two(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    async fn open(http: Http, url: &Uri) -> Result<Self, Failure> {
+        let address = url.authority().ok_or("no address")?.as_str();
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let stream = TokioIo::new(stream);
+        match http {
+            Http::One => {
+                let (sender, connection) = http1::handshake(stream).await?;
+                tokio::spawn(connection);
+                Ok(Self::One(sender))
+            }
+            Http::Two => {
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+                tokio::spawn(connection);
+                Ok(Self::Two(sender))
+            }
+        }
+    }
+
+    /// Makes a call, and reads its answer to the end.
+    async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
+        let answer = match self {
+            Self::One(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+            Self::Two(sender) => sender.send_request(request).await?,
+        };
+        if !answer.status().is_success() {
+            return Err(format!("a call was answered with {}", answer.status()).into());
+        }
+        answer.into_body().collect().await?;
+        Ok(())
+    }
+}

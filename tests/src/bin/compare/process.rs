@@ -1,0 +1,150 @@
+//! Processes that end with the benchmark.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs::{self, File, OpenOptions},
+    net::{SocketAddr, TcpListener},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use tokio::{net::TcpStream, time};
+
+use crate::Failure;
+
+/// How long a process may take to come up.
+const STARTUP: Duration = Duration::from_secs(30);
+
+/// A process; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    what: &'static str,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program whose output, both kinds, goes to `log`.
+    ///
+    /// Call it from the main thread: the system ends the process when the thread that started it ends.
+    pub(crate) fn start<A: AsRef<OsStr>>(
+        what: &'static str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+        log: &Path,
+    ) -> Result<Self, Failure> {
+        // Appended to, so that the file can be emptied while it is written.
+        drop(File::create(log)?);
+        let output = OpenOptions::new().append(true).open(log)?;
+        let mut command = Command::new(env::current_exe()?);
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("AEROSTACK_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .args(["child", "--"])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let child = command
+            .spawn()
+            .map_err(|error| format!("{}: {error}", program.display()))?;
+        Ok(Self {
+            child,
+            what,
+            log: log.to_owned(),
+        })
+    }
+
+    /// Starts this very binary in another role.
+    pub(crate) fn start_role<A: AsRef<OsStr>>(
+        what: &'static str,
+        arguments: impl IntoIterator<Item = A>,
+        log: &Path,
+    ) -> Result<Self, Failure> {
+        Self::start(what, &env::current_exe()?, arguments, log)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until something listens at `address`.
+    pub(crate) async fn listens(&mut self, address: SocketAddr) -> Result<(), Failure> {
+        let started = Instant::now();
+        while TcpStream::connect(address).await.is_err() {
+            if self.child.try_wait()?.is_some() || started.elapsed() > STARTUP {
+                return Err(format!("{} did not come up:\n{}", self.what, self.said()?).into());
+            }
+            time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until it has ended well. What it said.
+    pub(crate) async fn ends(&mut self, within: Duration) -> Result<String, Failure> {
+        let started = Instant::now();
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return self.said(),
+                Some(status) => return Err(format!("{}: {status}\n{}", self.what, self.said()?).into()),
+                None if started.elapsed() > within => {
+                    return Err(format!("{} did not end within {within:?}", self.what).into());
+                }
+                None => time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    fn said(&self) -> Result<String, Failure> {
+        Ok(String::from_utf8_lossy(&fs::read(&self.log)?).into_owned())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails only when it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Becomes another program, with as many open files as it may have; the system ends it when this process's parent ends.
+/// Returns only when that failed.
+pub(crate) fn become_program(command: &[OsString]) -> Failure {
+    let become_it = || -> Result<Failure, Failure> {
+        let (program, arguments) = command.split_first().ok_or("no program was named")?;
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        allow_files()?;
+        let failed = Command::new(program).args(arguments).exec();
+        Ok(format!("{}: {failed}", program.to_string_lossy()).into())
+    };
+    become_it().unwrap_or_else(|failed| failed)
+}
+
+/// Raises the number of open files to what this process may have. How many.
+pub(crate) fn allow_files() -> Result<u64, Failure> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised)?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// A port that is free now, for programs that cannot say which one the system gave them.
+pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Makes a log that its process appends to empty again. Access logs grow by megabytes a second.
+pub(crate) fn empty(log: &Path) -> Result<(), Failure> {
+    Ok(OpenOptions::new().write(true).open(log)?.set_len(0)?)
+}

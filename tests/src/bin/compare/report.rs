@@ -1,0 +1,270 @@
+//! What was measured, as a page.
+
+use std::{env, fmt::Write as _, fs, path::Path, process::Command, thread::available_parallelism};
+
+use crate::{
+    Failure, Options, aims, chart,
+    contenders::{Contender, Payload},
+    decrypts::{How, UNARY},
+    measure::{Spread, Window, grouped},
+    memory::{Resident, what_is},
+    run::{Contest, Kind, Row, Who},
+    services::Placed,
+};
+
+/// What the numbers hang on.
+pub(crate) struct About {
+    date: String,
+    machine: String,
+    versions: String,
+    command: String,
+    windows: (u32, u32),
+    load: (String, String),
+}
+
+impl About {
+    pub(crate) fn new(options: &Options) -> Result<Self, Failure> {
+        let arguments: Vec<String> = env::args().skip(1).collect();
+        let separator = if arguments.is_empty() { "" } else { " -- " };
+        let command = format!(
+            "cargo run --release -p e2e --bin compare{separator}{}",
+            arguments.join(" ")
+        );
+        Ok(Self {
+            date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+            machine: machine()?,
+            versions: versions(&options.peers)?,
+            command,
+            windows: options.windows(),
+            load: (load_average()?, String::new()),
+        })
+    }
+
+    pub(crate) fn finished(&mut self) -> Result<(), Failure> {
+        self.load.1 = load_average()?;
+        Ok(())
+    }
+}
+
+fn machine() -> Result<String, Failure> {
+    let cpus = fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("unknown", |(_, model)| model);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let kernel: String = release
+        .trim()
+        .chars()
+        .take_while(|&c| c.is_ascii_digit() || c == '.')
+        .collect();
+    Ok(format!(
+        "{model}, {} cores, Linux {kernel}",
+        available_parallelism()?
+    ))
+}
+
+fn load_average() -> Result<String, Failure> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// The version that each program itself names.
+fn versions(peers: &Path) -> Result<String, Failure> {
+    let said = |program: &Path, argument: &str| -> Result<String, Failure> {
+        let output = Command::new(program).arg(argument).output().map_err(|error| {
+            let program = program.display();
+            format!("{program}: {error}; tests/compare/install installs what is needed")
+        })?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let envoy = said(&peers.join("envoy"), "--version")?;
+    let openbao = said(&peers.join("bao"), "version")?;
+    let h2load = said(Path::new("h2load"), "--version")?;
+    let word = |text: &str, index| {
+        let word = text.split_whitespace().nth(index).unwrap_or("?");
+        word.trim_start_matches("nghttp2/")
+            .trim_start_matches('v')
+            .to_owned()
+    };
+    let envoy = envoy
+        .split('/')
+        .find(|part| part.starts_with(|c: char| c.is_ascii_digit()) && part.contains('.'));
+    Ok(format!(
+        "this project {}, Envoy {}, OpenBao {}, h2load {}",
+        env!("CARGO_PKG_VERSION"),
+        envoy.unwrap_or("?"),
+        word(&openbao, 1),
+        word(&h2load, 1),
+    ))
+}
+
+/// What a contest is about.
+pub(crate) fn title(kind: Kind) -> String {
+    match kind {
+        Kind::Proxy {
+            payload,
+            downstream,
+            upstream,
+            rate,
+        } => {
+            let payload = match payload {
+                Payload::Small => "200-byte POST",
+                Payload::Large => "16 KiB POST",
+                Payload::Grpc => "gRPC unary, 200-byte messages",
+            };
+            let rate = rate.map(|rate| format!(", {} calls/s", grouped(&rate.to_string())));
+            let (down, up) = (downstream.name(), upstream.name());
+            format!("{payload}, {down} → {up}{}", rate.unwrap_or_default())
+        }
+        Kind::Vault { secrets } => format!("The vault alone, {} secrets", grouped(&secrets.to_string())),
+    }
+}
+
+pub(crate) fn name(who: Who) -> String {
+    match who {
+        Who::Proxy(contender) => contender.name().to_owned(),
+        Who::Vault(How::Unary { sealed: false }) => "`Decrypt`, in clear inside mutual TLS".to_owned(),
+        Who::Vault(How::Unary { sealed: true }) => "`Decrypt`, sealed".to_owned(),
+        Who::Vault(How::Stream { at_once }) => format!("`DecryptStream`, sealed, {at_once} calls at once"),
+        Who::OpenBaoRead => "OpenBao KV v2 read, no TLS".to_owned(),
+        Who::OpenBaoTransit => "OpenBao transit decrypt, no TLS".to_owned(),
+    }
+}
+
+/// A line for each window, while it runs.
+pub(crate) fn progress(round: u32, who: Who, window: &Window) -> String {
+    let cpu = window.cpu_us.map_or("–".to_owned(), |cpu| format!("{cpu:.1}"));
+    format!(
+        "  round {round}  {:50} {:>9}/s  p50 {:7.2} ms  p99 {:7.2} ms  CPU {cpu:>6} µs\n",
+        name(who),
+        grouped(&format!("{:.0}", window.per_second)),
+        window.p50_ms,
+        window.p99_ms,
+    )
+}
+
+/// Writes the page and its chart. The page.
+pub(crate) fn write(
+    out: &Path,
+    about: &About,
+    contests: &[Contest],
+    memory: &[Resident],
+) -> Result<String, Failure> {
+    fs::create_dir_all(out)?;
+    let chart = chart::draw(contests);
+    let mut page = head(about)?;
+    if let Some(chart) = &chart {
+        fs::write(out.join("compare.svg"), chart)?;
+        page.push_str("\n![CPU time per call and requests per second](compare.svg)\n");
+    }
+    for contest in contests {
+        write!(page, "\n## {}\n\n{}", title(contest.kind), table(contest)?)?;
+    }
+    if !memory.is_empty() {
+        page.push_str("\n## Resident memory, just started\n\n| | MiB |\n|---|---|\n");
+        for resident in memory {
+            writeln!(page, "| {} | {:.1} |", what_is(resident.what), resident.mib)?;
+        }
+    }
+    page.push_str("\n## Aims\n\n| | aim | measured | |\n|---|---|---|---|\n");
+    for aim in aims::all(contests, memory) {
+        let met = if aim.met { "met" } else { "missed" };
+        writeln!(page, "| {} | {} | {} | {met} |", aim.what, aim.aim, aim.measured)?;
+    }
+    fs::write(out.join("compare.md"), &page)?;
+    Ok(format!(
+        "\n{page}\nwritten to {}\n",
+        out.join("compare.md").display()
+    ))
+}
+
+fn head(about: &About) -> Result<String, Failure> {
+    let About {
+        date,
+        machine,
+        versions,
+        command,
+        windows: (rounds, seconds),
+        load: (before, after),
+    } = about;
+    let mut page = String::new();
+    write!(
+        page,
+        "# Measured
+
+Made by
+
+```sh
+tests/compare/install
+{command}
+```
+
+on {date}, on {machine}; load average {before} before and {after} after. Versions: {versions}.
+
+Everything runs on that one machine, on loopback, load generator and upstream too. HTTP/1.1 is 50 connections, HTTP/2 is
+10 connections with 10 calls each at once; unless a rate is given, each asks again as soon as it was answered. Contenders
+take turns, {seconds} s each, another one first in each round; rounds: {rounds}. Numbers are medians of the rounds, in
+brackets the lowest and the highest; ratios are taken round by round. CPU is that of all processes of a contender (user
+and system), for each call: of the injector and the vault together, without upstream and load generator. The injector has
+every secret decrypted anew for every call, by a vault on the same machine over mutual TLS; Envoy keeps its one in memory.
+Both write a log line for each call to a file.
+"
+    )?;
+    Ok(page)
+}
+
+fn table(contest: &Contest) -> Result<String, Failure> {
+    let (reference, reference_name) = match contest.kind {
+        Kind::Proxy { .. } => (Who::Proxy(Contender::Envoy), "Envoy"),
+        Kind::Vault { .. } => (Who::OpenBaoRead, "KV read"),
+    };
+    let reference = contest.row(reference);
+    let mut table = match reference {
+        Some(_) => format!(
+            "| | requests/s | × {reference_name} | CPU per call, µs | × {reference_name} | p50, ms | p99, ms |\n\
+             |---|---|---|---|---|---|---|\n"
+        ),
+        None => "| | requests/s | CPU per call, µs | p50, ms | p99, ms |\n|---|---|---|---|---|\n".to_owned(),
+    };
+    for row in &contest.rows {
+        let cell = |spread: Option<Spread>, digits: usize| {
+            spread.map_or("–".to_owned(), |spread| format!("{spread:.digits$}"))
+        };
+        let mut cells = vec![bold(row), cell(row.spread(|window| Some(window.per_second)), 0)];
+        if let Some(reference) = reference {
+            cells.push(ratio(row.rate_ratio(reference)));
+        }
+        let vault = row.spread(|window| window.vault_us);
+        let vault = vault.map(|vault| format!(", the vault {:.1}", vault.median));
+        let cpu = cell(row.spread(|window| window.cpu_us), 1);
+        cells.push(cpu + &vault.unwrap_or_default());
+        if let Some(reference) = reference {
+            cells.push(ratio(row.cpu_ratio(reference)));
+        }
+        cells.push(cell(row.spread(|window| Some(window.p50_ms)), 2));
+        cells.push(cell(row.spread(|window| Some(window.p99_ms)), 2));
+        writeln!(table, "| {} |", cells.join(" | "))?;
+    }
+    if matches!(contest.kind, Kind::Vault { .. }) {
+        writeln!(
+            table,
+            "\nSecrets of 38 bytes. Unary: {UNARY} connections with one call each. The streams are one connection."
+        )?;
+    }
+    Ok(table)
+}
+
+fn ratio(spread: Option<Spread>) -> String {
+    spread.map_or("–".to_owned(), |spread| format!("{:.2}", spread.median))
+}
+
+/// The name, bold for the one that matters most.
+fn bold(row: &Row) -> String {
+    let name = name(row.who);
+    if row.who == Who::Proxy(Contender::Ours(Placed::Bearer)) {
+        format!("**{name}**")
+    } else {
+        name
+    }
+}

@@ -1,0 +1,271 @@
+//! A run: every part, its contenders in turn, round after round.
+
+use std::{
+    env,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    Failure, Options, Part,
+    contenders::{Contender, Field, Payload},
+    decrypts::{Decrypts, How},
+    h2load::{Generator, Http, Load, Target},
+    measure::{Spread, Window},
+    memory::{self, Resident},
+    paced,
+    report::{self, About},
+    services::Placed,
+    vaults,
+};
+
+/// Calls a second where latency is compared at the same load.
+pub(crate) const RATE: u32 = 2_000;
+
+/// Those who are compared in one respect.
+pub(crate) struct Contest {
+    pub(crate) kind: Kind,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// In which respect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Calls through a proxy.
+    Proxy {
+        payload: Payload,
+        downstream: Http,
+        upstream: Http,
+        rate: Option<u32>,
+    },
+    /// Values out of a vault that holds so many.
+    Vault { secrets: u32 },
+}
+
+/// Who is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    Proxy(Contender),
+    Vault(How),
+    OpenBaoRead,
+    OpenBaoTransit,
+}
+
+/// What was measured of one of them, round by round.
+pub(crate) struct Row {
+    pub(crate) who: Who,
+    pub(crate) windows: Vec<Window>,
+}
+
+impl Row {
+    /// Of one thing that was measured.
+    pub(crate) fn spread(&self, of: impl Fn(&Window) -> Option<f64>) -> Option<Spread> {
+        Spread::of(self.windows.iter().filter_map(of))
+    }
+
+    /// Of two rows taken together, round by round.
+    pub(crate) fn with(&self, other: &Self, of: impl Fn(&Window, &Window) -> Option<f64>) -> Option<Spread> {
+        let rounds = self.windows.iter().zip(&other.windows);
+        Spread::of(rounds.filter_map(|(mine, theirs)| of(mine, theirs)))
+    }
+
+    /// How many times the CPU of another.
+    pub(crate) fn cpu_ratio(&self, other: &Self) -> Option<Spread> {
+        self.with(other, |mine, theirs| Some(mine.cpu_us? / theirs.cpu_us?))
+    }
+
+    /// How many times the calls of another.
+    pub(crate) fn rate_ratio(&self, other: &Self) -> Option<Spread> {
+        self.with(other, |mine, theirs| Some(mine.per_second / theirs.per_second))
+    }
+}
+
+impl Contest {
+    pub(crate) fn row(&self, who: Who) -> Option<&Row> {
+        self.rows.iter().find(|row| row.who == who)
+    }
+}
+
+/// By what means somebody is measured.
+pub(crate) enum Means {
+    /// As many calls as there can be.
+    Calls(Load, Target),
+    /// So many calls a second.
+    Paced(Load, Target, u32),
+    Decrypts(Decrypts),
+}
+
+/// Runs what the options ask for, and writes what came of it.
+pub(crate) async fn all(options: &Options) -> Result<(), Failure> {
+    let mut about = About::new(options)?;
+    let bin_dir = bin_dir(options)?;
+    let scratch = tempfile::tempdir()?;
+    let scratch = scratch.path();
+    let mut contests = Vec::new();
+    if [Part::Small, Part::Large, Part::Grpc, Part::Rate]
+        .into_iter()
+        .any(|part| options.wants(part))
+    {
+        let field = Field::start(&bin_dir, &options.peers, scratch).await?;
+        for (kind, contenders) in proxies(options) {
+            contests.push(proxy(options, scratch, &field, kind, &contenders).await?);
+        }
+    }
+    if options.wants(Part::Vault) {
+        vaults::measure(options, &bin_dir, scratch, &mut contests).await?;
+    }
+    let mut memory: Vec<Resident> = Vec::new();
+    if options.wants(Part::Memory) {
+        memory = memory::measure(options, &bin_dir, scratch).await?;
+    }
+    about.finished()?;
+    let written = report::write(&options.out(), &about, &contests, &memory)?;
+    say(&written)
+}
+
+/// What is measured of proxies, and between whom.
+fn proxies(options: &Options) -> Vec<(Kind, Vec<Contender>)> {
+    let proxy = |payload, downstream, upstream, rate| Kind::Proxy {
+        payload,
+        downstream,
+        upstream,
+        rate,
+    };
+    let pairs = Http::BOTH
+        .into_iter()
+        .flat_map(|down| Http::BOTH.map(|up| (down, up)));
+    let one = Contender::Ours(Placed::Bearer);
+    let mut contests = Vec::new();
+    if options.wants(Part::Small) {
+        for (down, up) in pairs.clone() {
+            let contenders = Contender::ALL.into_iter();
+            // Without a proxy there is only one protocol.
+            let contenders = contenders.filter(|&contender| contender != Contender::Direct || down == up);
+            contests.push((proxy(Payload::Small, down, up, None), contenders.collect()));
+        }
+    }
+    if options.wants(Part::Rate) {
+        for (down, up) in pairs {
+            let contenders = vec![Contender::Forwarder, Contender::Envoy, one];
+            contests.push((proxy(Payload::Small, down, up, Some(RATE)), contenders));
+        }
+    }
+    if options.wants(Part::Large) {
+        for http in Http::BOTH {
+            let skill = Contender::Ours(Placed::Body);
+            let contenders = vec![
+                Contender::Direct,
+                Contender::Forwarder,
+                Contender::Envoy,
+                one,
+                skill,
+            ];
+            contests.push((proxy(Payload::Large, http, http, None), contenders));
+        }
+    }
+    if options.wants(Part::Grpc) {
+        let contenders = vec![Contender::Direct, Contender::Forwarder, Contender::Envoy, one];
+        contests.push((proxy(Payload::Grpc, Http::Two, Http::Two, None), contenders));
+    }
+    contests
+}
+
+async fn proxy(
+    options: &Options,
+    scratch: &Path,
+    field: &Field,
+    kind: Kind,
+    contenders: &[Contender],
+) -> Result<Contest, Failure> {
+    let Kind::Proxy {
+        payload,
+        downstream,
+        upstream,
+        rate,
+    } = kind
+    else {
+        return Err("not a contest of proxies".into());
+    };
+    let load = Load {
+        http: downstream,
+        body: Some(payload.file(scratch)?),
+        headers: payload.headers(),
+    };
+    let entries = contenders.iter().map(|&contender| {
+        let target = field.target(contender, upstream, payload);
+        let load = load.clone();
+        let means = match rate {
+            None => Means::Calls(load, target),
+            Some(rate) => Means::Paced(load, target, rate),
+        };
+        (Who::Proxy(contender), means)
+    });
+    let contest = contest(options, scratch, kind, entries.collect()).await?;
+    field.tidy()?;
+    Ok(contest)
+}
+
+/// Measures some contenders in turn, another one first in each round.
+pub(crate) async fn contest(
+    options: &Options,
+    scratch: &Path,
+    kind: Kind,
+    mut entries: Vec<(Who, Means)>,
+) -> Result<Contest, Failure> {
+    let (rounds, seconds) = options.windows();
+    let generator = Generator {
+        scratch: scratch.to_owned(),
+        seconds,
+    };
+    say(&format!("\n{}\n", report::title(kind)))?;
+    let mut rows: Vec<Row> = entries
+        .iter()
+        .map(|&(who, _)| Row {
+            who,
+            windows: Vec::new(),
+        })
+        .collect();
+    for round in 1..=rounds {
+        for (who, how) in &entries {
+            let window = match how {
+                Means::Calls(load, target) => generator.measure(load, target).await?,
+                Means::Paced(load, target, rate) => paced::measure(load, target, *rate, seconds).await?,
+                Means::Decrypts(decrypts) => decrypts.measure(seconds).await?,
+            };
+            say(&report::progress(round, *who, &window))?;
+            if let Some(row) = rows.iter_mut().find(|row| row.who == *who) {
+                row.windows.push(window);
+            }
+        }
+        entries.rotate_left(1);
+    }
+    Ok(Contest { kind, rows })
+}
+
+/// Where the binaries of both services are.
+fn bin_dir(options: &Options) -> Result<PathBuf, Failure> {
+    if let Some(dir) = &options.bin_dir {
+        return Ok(dir.clone());
+    }
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // These packages together, as the other tests of the release binaries build them: another set may be built anew.
+    let packages =
+        ["aerostack", "vault-service", "injector-service"].map(|package| format!("--package={package}"));
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--locked"])
+        .args(packages)
+        .status()?;
+    if !built.success() {
+        return Err("the services could not be built".into());
+    }
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Ok(PathBuf::from(target).join("release"))
+}
+
+/// Prints, and shows it at once.
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}

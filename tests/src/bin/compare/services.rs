@@ -1,0 +1,286 @@
+//! The real binaries of both services, as somebody would run them on one machine.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use e2e::{
+    Pki,
+    pair::{get, server},
+    pki,
+};
+use proto::{
+    injector::v1::{
+        AddServerRequest, AuthType, Protocol, Server, server_service_client::ServerServiceClient,
+    },
+    vault::v1::{
+        CreateWorkspaceRequest, Plan, PutSecretRequest, Workspace, put_secret_request::Value,
+        secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
+    },
+};
+use tokio::{task::JoinSet, time};
+use tonic::transport::Channel;
+
+use crate::{
+    Failure,
+    h2load::Http,
+    process::{Process, free_address},
+};
+
+/// The workspace of everything here.
+pub(crate) const WORKSPACE: &str = "bench";
+/// The value of the first secret; Envoy gets the same.
+pub(crate) const TOKEN: &str = "bench-5e4b1f0c9a7d3826bc41f7e09d5a8c63";
+/// Names of the secrets that servers get.
+const NAMES: [&str; 3] = ["TOKEN", "SECOND", "THIRD"];
+
+/// A running vault.
+pub(crate) struct Vault {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    pub(crate) pki: Arc<Pki>,
+    filled: u32,
+}
+
+impl Vault {
+    /// Starts one on an empty store, and makes the workspace.
+    pub(crate) async fn start(bin_dir: &Path, scratch: &Path, name: &str) -> Result<Self, Failure> {
+        let pki = Pki::new();
+        let dir = scratch.join(name);
+        fs::create_dir(&dir)?;
+        let (address, metrics) = (free_address()?, free_address()?);
+        let files = pki.principal(pki::VAULT);
+        let (ca, injector) = (text(&pki.ca_file()), format!("{}=*", pki::INJECTOR));
+        let arguments = [
+            ("--listen", address.to_string()),
+            ("--metrics-listen", metrics.to_string()),
+            ("--data-dir", text(&dir.join("store"))),
+            ("--root-key-file", text(&pki::root_key(&dir))),
+            ("--tls-cert", text(&files.cert)),
+            ("--tls-key", text(&files.key)),
+            ("--client-ca", ca),
+            ("--admin", pki::ADMIN.to_owned()),
+            ("--injector", injector),
+        ];
+        let program = bin_dir.join("vault-service");
+        let mut process = Process::start("vault-service", &program, flags(arguments), &dir.join("log"))?;
+        process.listens(metrics).await?;
+        ready(metrics).await?;
+        let vault = Self {
+            process,
+            address,
+            pki,
+            filled: 0,
+        };
+        vault.make_workspace().await?;
+        Ok(vault)
+    }
+
+    /// A channel to it, as a principal.
+    pub(crate) fn channel(&self, principal: &str) -> Channel {
+        self.pki
+            .channel(&self.pki.principal(principal), self.address, pki::VAULT)
+    }
+
+    async fn make_workspace(&self) -> Result<(), Failure> {
+        let workspace = Workspace {
+            name: WORKSPACE.to_owned(),
+            plan: Plan::Enterprise.into(),
+            ..Default::default()
+        };
+        let request = CreateWorkspaceRequest {
+            workspace: Some(workspace),
+        };
+        WorkspaceServiceClient::new(self.channel(pki::ADMIN))
+            .create_workspace(request)
+            .await?;
+        Ok(())
+    }
+
+    /// Puts the secrets that servers get.
+    pub(crate) async fn put_servers_secrets(&self) -> Result<(), Failure> {
+        let mut secrets = SecretServiceClient::new(self.channel(pki::ADMIN));
+        for name in NAMES {
+            secrets.put_secret(put(name.to_owned())).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts secrets until there are `count` of those that [`stored`] names.
+    pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
+        const AT_ONCE: u32 = 64;
+        let channel = self.channel(pki::ADMIN);
+        let mut puts = JoinSet::new();
+        for first in 0..AT_ONCE {
+            let mut secrets = SecretServiceClient::new(channel.clone());
+            let mine = (self.filled..count).skip(usize::try_from(first)?);
+            puts.spawn(async move {
+                for number in mine.step_by(64) {
+                    secrets.put_secret(put(stored(number))).await?;
+                }
+                Ok::<_, tonic::Status>(())
+            });
+        }
+        while let Some(done) = puts.join_next().await {
+            done??;
+        }
+        self.filled = self.filled.max(count);
+        // What the store still writes is not of the calls that are measured next.
+        time::sleep(Duration::from_secs(2)).await;
+        Ok(())
+    }
+}
+
+/// The name of a secret that [`Vault::fill`] puts.
+pub(crate) fn stored(number: u32) -> String {
+    format!("S{number}")
+}
+
+fn put(name: String) -> PutSecretRequest {
+    PutSecretRequest {
+        workspace: WORKSPACE.to_owned(),
+        name,
+        value: Some(Value::Text(TOKEN.to_owned())),
+        upstream_origins: Vec::new(),
+    }
+}
+
+/// A running injector.
+pub(crate) struct Injector {
+    pub(crate) process: Process,
+    pub(crate) data_plane: SocketAddr,
+    /// One line a call.
+    pub(crate) log: PathBuf,
+}
+
+impl Injector {
+    /// Starts one with servers for all that is measured, all with the same upstream.
+    pub(crate) async fn start(
+        bin_dir: &Path,
+        scratch: &Path,
+        name: &str,
+        vault: &Vault,
+        upstream: SocketAddr,
+    ) -> Result<Self, Failure> {
+        let pki = &vault.pki;
+        let log = scratch.join(format!("{name}.log"));
+        let (address, data_plane, metrics) = (free_address()?, free_address()?, free_address()?);
+        let files = pki.principal(pki::INJECTOR);
+        let (cert, key, ca) = (text(&files.cert), text(&files.key), text(&pki.ca_file()));
+        let arguments = [
+            ("--listen", address.to_string()),
+            ("--data-plane-listen", data_plane.to_string()),
+            ("--metrics-listen", metrics.to_string()),
+            ("--servers", text(&scratch.join(format!("{name}.yaml")))),
+            ("--vault", vault.address.to_string()),
+            ("--vault-ca", ca.clone()),
+            ("--vault-id", pki::VAULT.to_owned()),
+            ("--vault-cert", cert.clone()),
+            ("--vault-key", key.clone()),
+            ("--tls-cert", cert),
+            ("--tls-key", key),
+            ("--client-ca", ca),
+            ("--admin", pki::ADMIN.to_owned()),
+            ("--max-connections", "20000".to_owned()),
+        ];
+        let program = bin_dir.join("injector-service");
+        let mut process = Process::start("injector-service", &program, flags(arguments), &log)?;
+        process.listens(metrics).await?;
+        ready(metrics).await?;
+        let channel = pki.channel(&pki.principal(pki::ADMIN), address, pki::INJECTOR);
+        let mut servers = ServerServiceClient::new(channel);
+        for server in servers_for(upstream) {
+            let request = AddServerRequest {
+                server: Some(server),
+                ..Default::default()
+            };
+            servers.add_server(request).await?;
+        }
+        Ok(Self {
+            process,
+            data_plane,
+            log,
+        })
+    }
+}
+
+/// The name of the server that gets its secrets so, over this protocol.
+pub(crate) fn server_name(placed: Placed, http: Http) -> &'static str {
+    match (placed, http) {
+        (Placed::Bearer, Http::One) => "bearer-h1",
+        (Placed::Bearer, Http::Two) => "bearer-h2",
+        (Placed::Three, Http::One) => "three-h1",
+        (Placed::Three, Http::Two) => "three-h2",
+        (Placed::Body, Http::One) => "skill-h1",
+        (Placed::Body, Http::Two) => "skill-h2",
+    }
+}
+
+/// Where a server's secrets are put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    /// One, where Envoy puts it: `Authorization: Bearer`.
+    Bearer,
+    /// Three, in headers.
+    Three,
+    /// One, in the JSON body.
+    Body,
+}
+
+fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
+    let placed = [Placed::Bearer, Placed::Three, Placed::Body];
+    let all = placed
+        .into_iter()
+        .flat_map(|placed| Http::BOTH.map(|http| (placed, http)));
+    all.map(move |(placed, http)| {
+        let (auth_type, names) = match placed {
+            Placed::Bearer => (AuthType::Bearer, NAMES.get(..1)),
+            Placed::Three => (AuthType::SecretHeaders, Some(&NAMES[..])),
+            Placed::Body => (AuthType::Skill, NAMES.get(..1)),
+        };
+        let protocol = match http {
+            Http::One => Protocol::Http1,
+            Http::Two => Protocol::Http2,
+        };
+        let url = format!("http://{upstream}");
+        Server {
+            auth_type: auth_type.into(),
+            protocol: protocol.into(),
+            ..server(
+                WORKSPACE,
+                server_name(placed, http),
+                &url,
+                names.unwrap_or_default(),
+            )
+        }
+    })
+}
+
+/// Waits until a service says that it is ready.
+async fn ready(metrics: SocketAddr) -> Result<(), Failure> {
+    let started = Instant::now();
+    while !get(&format!("http://{metrics}/readyz"))
+        .await
+        .status()
+        .is_success()
+    {
+        if started.elapsed() > Duration::from_secs(20) {
+            return Err(format!("{metrics} is not ready").into());
+        }
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+fn flags<const N: usize>(arguments: [(&'static str, String); N]) -> impl Iterator<Item = String> {
+    let pairs = arguments.into_iter();
+    pairs.flat_map(|(flag, value)| [flag.to_owned(), value])
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

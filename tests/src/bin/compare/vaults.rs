@@ -1,0 +1,57 @@
+//! The vault alone, beside OpenBao.
+
+use std::path::Path;
+
+use crate::{
+    Failure, Options,
+    decrypts::{Decrypts, How},
+    openbao::OpenBao,
+    run::{Contest, Kind, Means, Who, contest, say},
+    services::Vault,
+};
+
+/// How our vault is asked: one call for each value, in clear and sealed; and as the injector asks, under a heavy load
+/// and under a light one.
+pub(crate) const OURS: [How; 4] = [
+    How::Unary { sealed: false },
+    How::Unary { sealed: true },
+    STREAMED,
+    How::Stream { at_once: 5 },
+];
+/// The one that has an aim.
+pub(crate) const STREAMED: How = How::Stream { at_once: 50 };
+/// The secrets that OpenBao holds: more would not make it faster.
+const OPENBAO_SECRETS: u32 = 100;
+
+pub(crate) async fn measure(
+    options: &Options,
+    bin_dir: &Path,
+    scratch: &Path,
+    contests: &mut Vec<Contest>,
+) -> Result<(), Failure> {
+    let openbao = OpenBao::start(&options.peers, scratch, OPENBAO_SECRETS).await?;
+    let mut vault = Vault::start(bin_dir, scratch, "vault-alone").await?;
+    let mut counts = options.secrets.clone();
+    counts.sort_unstable();
+    for (index, secrets) in counts.into_iter().enumerate() {
+        say(&format!("\nputting secrets until there are {secrets}\n"))?;
+        vault.fill(secrets).await?;
+        let mut entries: Vec<(Who, Means)> = OURS
+            .into_iter()
+            .map(|how| {
+                (
+                    Who::Vault(how),
+                    Means::Decrypts(Decrypts::new(how, &vault, secrets)),
+                )
+            })
+            .collect();
+        if index == 0 {
+            let ((load, target), (transit, transit_target)) =
+                (openbao.reads(OPENBAO_SECRETS), openbao.decrypts());
+            entries.push((Who::OpenBaoRead, Means::Calls(load, target)));
+            entries.push((Who::OpenBaoTransit, Means::Calls(transit, transit_target)));
+        }
+        contests.push(contest(options, scratch, Kind::Vault { secrets }, entries).await?);
+    }
+    Ok(())
+}
