@@ -19,7 +19,7 @@ pub use upstream::{Seen, Upstream};
 use std::time::Duration;
 
 /// How long anything in a test may take before the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `check` is true; fails the test when it does not become so.
 pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {

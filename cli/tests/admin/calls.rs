@@ -177,6 +177,6 @@ async fn a_stream_is_shown_as_it_comes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_does_not_last_longer_than_it_may() {
     let calls = Calls::start().await;
-    let ended = calls.call(&["/stream", "-m", "0.5"]).await;
+    let ended = calls.call(&["/stream", "-m", "2"]).await;
     assert_eq!((ended.code, ended.out.as_str()), (69, "first\n"), "{}", ended.err);
 }

@@ -20,7 +20,7 @@ use rustix::process::Pid;
 use tonic::transport::Channel;
 
 /// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `aerostack dev`, killed when dropped.
 pub(crate) struct Dev {
