@@ -7,6 +7,7 @@
     reason = "a test that cannot be set up should say so at once"
 )]
 
+pub mod frames;
 pub mod pair;
 pub mod pki;
 pub mod raw;

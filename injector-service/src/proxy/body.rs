@@ -10,10 +10,10 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use proto::{Reason, Refusal};
 use zeroize::Zeroizing;
 
+use super::received::Received;
 use crate::{
     inject::{
         self,
@@ -37,7 +37,7 @@ pub(super) fn full(bytes: Bytes) -> Body {
 }
 
 /// A request's body as it comes, without trailers that may not be sent. That it broke off is left in `fault`.
-pub(super) fn request(body: Incoming, auth_type: AuthType, fault: &Fault) -> Body {
+pub(super) fn request(body: Received, auth_type: AuthType, fault: &Fault) -> Body {
     let clean = move |trailers: &mut HeaderMap| inject::sanitize_trailers(trailers, auth_type);
     let fault = fault.clone();
     Trailed { body, clean }
@@ -46,7 +46,7 @@ pub(super) fn request(body: Incoming, auth_type: AuthType, fault: &Fault) -> Bod
 }
 
 /// A response's body as it comes.
-pub(super) fn response(body: Incoming) -> Body {
+pub(super) fn response(body: Received) -> Body {
     let clean = |trailers: &mut HeaderMap| {
         inject::remove_hop_by_hop(trailers);
         inject::remove_where(trailers, |name| name.as_str().starts_with("x-aerostack-"));
@@ -56,7 +56,7 @@ pub(super) fn response(body: Incoming) -> Body {
 
 /// A body whose trailers are cleaned.
 struct Trailed<F> {
-    body: Incoming,
+    body: Received,
     clean: F,
 }
 
@@ -94,12 +94,12 @@ pub(super) enum Json {
     /// All of it.
     Whole(Vec<u8>),
     /// More than [`WHOLE`]: what was read, and the rest.
-    Large(Vec<u8>, Incoming),
+    Large(Vec<u8>, Received),
 }
 
 impl Json {
     /// Reads a body that `headers` describe.
-    pub(super) async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Self, Refusal> {
+    pub(super) async fn read(headers: &HeaderMap, mut body: Received) -> Result<Self, Refusal> {
         if body.is_end_stream() {
             return Ok(Self::None);
         }
@@ -248,7 +248,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 struct Rewriting {
     first: Vec<u8>,
     rewriter: Option<Rewriter>,
-    body: Incoming,
+    body: Received,
     fault: Fault,
 }
 
@@ -274,7 +274,7 @@ impl http_body::Body for Rewriting {
                     return Poll::Pending;
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(Some(Err(self.fault.broken_off(error.into()))));
+                    return Poll::Ready(Some(Err(self.fault.broken_off(error))));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else {

@@ -14,6 +14,7 @@ use super::{
     grpc::{Ending, Later},
     guard::{self, Sender},
     inbound::Inbound,
+    received::Received,
     record::Record,
     rewrite::{self, Moved},
     target::Target,
@@ -40,6 +41,7 @@ impl Proxy {
     /// Answers one call.
     pub(super) async fn call(&self, door: &Door, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
+        let body = Received::new(body, parts.version);
         let dialect = dialect(&parts.headers);
         let mut record = Record::new(self.ids.next(), parts.method.clone());
         match self.forward(door, dialect, parts, body, &mut record).await {
@@ -60,7 +62,7 @@ impl Proxy {
         door: &Door,
         dialect: Dialect,
         parts: Parts,
-        body: Incoming,
+        body: Received,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         guard::method(&parts.method)?;
@@ -106,7 +108,8 @@ impl Proxy {
             rewrite::allow(response.headers_mut(), origin);
         }
         record.forwarded(response.status(), &self.metrics);
-        let response = response.map(body::response);
+        let version = response.version();
+        let response = response.map(|body| body::response(Received::new(body, version)));
         Ok(match ending {
             None => response,
             Some(ending) => response.map(|body| ending.of(body)),
@@ -120,7 +123,7 @@ impl Proxy {
         dialect: Dialect,
         deadline: Option<Instant>,
         parts: Parts,
-        body: Incoming,
+        body: Received,
         record: &mut Record,
     ) -> Result<Exchanged, Refusal> {
         let server = &target.entry.server;

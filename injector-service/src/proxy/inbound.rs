@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use hyper::body::Incoming;
 use proto::{Reason, Refusal};
 use tokio::time::Instant;
 
@@ -11,6 +10,7 @@ use super::{
     body::{self, Fault, Json},
     call::within,
     grpc::{self, Later},
+    received::Received,
     record::Afterwards,
 };
 use crate::{
@@ -35,7 +35,7 @@ impl Inbound {
         carrier: Carrier,
         auth_type: AuthType,
         headers: &mut HeaderMap,
-        body: Incoming,
+        body: Received,
         deadline: Option<Instant>,
         fault: &Fault,
     ) -> Result<Self, Refusal> {

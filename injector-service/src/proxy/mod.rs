@@ -8,6 +8,7 @@ mod grpc;
 mod guard;
 mod inbound;
 mod pools;
+mod received;
 mod record;
 mod rewrite;
 mod target;

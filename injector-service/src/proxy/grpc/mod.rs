@@ -10,7 +10,6 @@ use futures_util::{FutureExt as _, future::try_join_all, stream};
 use http::{HeaderMap, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
 use proto::{Reason, Refusal};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -20,6 +19,7 @@ pub(super) use ending::Ending;
 
 use super::{
     body::{self, Fault},
+    received::Received,
     record::Afterwards,
 };
 use crate::{
@@ -61,7 +61,7 @@ impl Inbound {
         protobuf: ProtobufSecrets,
         auth_type: AuthType,
         headers: &mut HeaderMap,
-        body: Incoming,
+        body: Received,
         fault: &Fault,
     ) -> Result<Self, Refusal> {
         check_type(headers)?;
@@ -112,7 +112,7 @@ impl Inbound {
 /// Takes messages from a request's body. What goes wrong is left in its fault.
 struct Reader {
     frames: Frames,
-    body: Incoming,
+    body: Received,
     encoding: Encoding,
     protobuf: ProtobufSecrets,
     auth_type: AuthType,
@@ -143,7 +143,7 @@ impl Reader {
     async fn receive(&mut self) -> Result<(), BodyError> {
         match self.body.frame().await {
             None => self.ended = true,
-            Some(Err(error)) => return Err(self.fault.broken_off(error.into())),
+            Some(Err(error)) => return Err(self.fault.broken_off(error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => self.frames.push(data),
                 Err(frame) => {

@@ -1,0 +1,59 @@
+//! A body as it is received, which ends well only when its sender ended it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Version;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::upstream::BodyError;
+
+/// The body of a request or of a response.
+///
+/// hyper takes `NO_ERROR` for a good end of a body of HTTP/2 whatever is still to come: when its stream is reset so, and
+/// when the connection is given up because the peer does not answer pings any more. What came so far would then be passed
+/// on as if it was everything.
+pub(super) struct Received {
+    body: Incoming,
+    http2: bool,
+}
+
+impl Received {
+    /// A body that came with a head of this version.
+    pub(super) fn new(body: Incoming, version: Version) -> Self {
+        Self {
+            body,
+            http2: version == Version::HTTP_2,
+        }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(frame) => Some(frame.map_err(BodyError::from)),
+            None if self.http2 && !self.body.is_end_stream() => {
+                Some(Err("the stream was closed before its end".into()))
+            }
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,170 @@
+//! Frames of HTTP/2 (RFC 9113) as they are, for what no HTTP library would send.
+
+use std::{io, net::SocketAddr};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::PATIENCE;
+
+/// What a client begins with.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Types of frames.
+pub const DATA: u8 = 0;
+/// See [`DATA`].
+pub const HEADERS: u8 = 1;
+/// See [`DATA`].
+pub const RST_STREAM: u8 = 3;
+/// See [`DATA`].
+pub const SETTINGS: u8 = 4;
+/// See [`DATA`].
+pub const PING: u8 = 6;
+/// See [`DATA`].
+pub const GOAWAY: u8 = 7;
+/// See [`DATA`].
+pub const CONTINUATION: u8 = 9;
+
+/// The stream's last frame of this side; of SETTINGS and PING, an answer.
+pub const END_STREAM: u8 = 1;
+/// See [`END_STREAM`].
+pub const ACK: u8 = 1;
+/// The head's last frame.
+pub const END_HEADERS: u8 = 4;
+
+/// Codes of RST_STREAM and GOAWAY.
+pub const NO_ERROR: u32 = 0;
+/// See [`NO_ERROR`].
+pub const INTERNAL_ERROR: u32 = 2;
+/// See [`NO_ERROR`].
+pub const CANCEL: u32 = 8;
+/// See [`NO_ERROR`].
+pub const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// One frame.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Its type.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// Its stream.
+    pub stream: u32,
+    /// What it carries.
+    pub payload: Vec<u8>,
+}
+
+/// A frame's bytes.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = Vec::with_capacity(9 + payload.len());
+    bytes.extend_from_slice(&length[1..]);
+    bytes.extend_from_slice(&[kind, flags]);
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// RST_STREAM.
+pub fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
+/// GOAWAY, which says that streams up to `last` were seen.
+pub fn go_away(last: u32, code: u32) -> Vec<u8> {
+    frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
+}
+
+/// A field of a head, as it is and not to be remembered (RFC 7541, section 6.2.2).
+pub fn field(name: &str, value: &str) -> Vec<u8> {
+    [&[0][..], &text(name), &text(value)].concat()
+}
+
+/// A field that is to be remembered (RFC 7541, section 6.2.1).
+pub fn remembered_field(name: &str, value: &str) -> Vec<u8> {
+    [&[0x40][..], &text(name), &text(value)].concat()
+}
+
+/// The field that was remembered last (RFC 7541, section 6.1).
+pub const LAST_REMEMBERED: u8 = 0x80 | 62;
+
+/// The pseudo-fields of a request to `localhost`.
+pub fn request(method: &str, path: &str) -> Vec<u8> {
+    [
+        field(":method", method),
+        field(":scheme", "http"),
+        field(":authority", "localhost"),
+        field(":path", path),
+    ]
+    .concat()
+}
+
+/// `:status: 200` (RFC 7541, appendix A).
+pub const STATUS_200: u8 = 0x88;
+
+fn text(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match u8::try_from(text.len()) {
+        Ok(short @ ..127) => bytes.push(short),
+        _ => {
+            bytes.push(127);
+            let mut rest = text.len() - 127;
+            while rest >= 128 {
+                bytes.push(u8::try_from(rest % 128).unwrap() | 128);
+                rest /= 128;
+            }
+            bytes.push(u8::try_from(rest).unwrap());
+        }
+    }
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+/// The next frame.
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await?;
+    let [a, b, c, kind, flags, id @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    stream.read_exact(&mut payload).await?;
+    Ok(Frame {
+        kind,
+        flags,
+        stream: u32::from_be_bytes(id) & 0x7fff_ffff,
+        payload,
+    })
+}
+
+/// The next frame of this type; none when the connection ends before it.
+pub async fn next(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> Option<Frame> {
+    let waiting = async {
+        loop {
+            match read(stream).await {
+                Ok(frame) if frame.kind == kind => return Some(frame),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("no such frame came")
+}
+
+/// A connection to a server, after the preface.
+pub async fn connect(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    stream
+}
+
+impl Frame {
+    /// The code of a RST_STREAM or a GOAWAY.
+    pub fn code(&self) -> u32 {
+        let (_, code) = self.payload.split_at(if self.kind == GOAWAY { 4 } else { 0 });
+        u32::from_be_bytes(code[..4].try_into().unwrap())
+    }
+}
