@@ -10,6 +10,7 @@
 pub mod frames;
 pub mod pair;
 pub mod pki;
+pub mod process;
 pub mod raw;
 pub mod upstream;
 

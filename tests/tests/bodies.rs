@@ -7,6 +7,7 @@ use bytes::Bytes;
 use e2e::{
     PATIENCE, Pair, Upstream,
     pair::{get, server},
+    process::{forget_peak, peak},
     raw,
 };
 use futures_util::{StreamExt as _, stream};
@@ -1089,22 +1090,4 @@ fn pieces(body: Bytes, size: usize) -> impl stream::Stream<Item = Bytes> + Send 
 /// Without a length.
 fn in_pieces(body: Bytes, size: usize) -> Sent {
     StreamBody::new(pieces(body, size).map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
-}
-
-/// The most memory that this process had at once, in bytes.
-fn peak() -> usize {
-    of_status("VmHWM:")
-}
-
-/// Begins to measure [`peak`] anew; what it is now.
-fn forget_peak() -> usize {
-    std::fs::write("/proc/self/clear_refs", "5").unwrap();
-    of_status("VmRSS:")
-}
-
-fn of_status(field: &str) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    let kib: usize = line.split_whitespace().next().unwrap().parse().unwrap();
-    kib << 10
 }

@@ -22,7 +22,10 @@ use hyper_util::{
 };
 use proto::{
     ServerName, WorkspaceName,
-    serve::listen::{self, Slot},
+    serve::{
+        listen::{self, Slot},
+        opening::Opening,
+    },
 };
 use rustls::ServerConfig;
 use tokio::{
@@ -164,6 +167,7 @@ impl Proxy {
             let (proxy, door) = (self.clone(), door.clone());
             async move { Ok::<_, Infallible>(proxy.call(&door, request).await) }
         });
+        let stream = Opening::new(stream, HEAD_TIMEOUT);
         let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), calls));
         tokio::select! {
             // How it ended is the peer's affair.

@@ -26,12 +26,15 @@ use super::{
     authz::Authz,
     caller::Peer,
     listen::{self, Slot},
+    opening::Opening,
 };
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 10_000;
 /// Streams at once on one connection.
 const MAX_STREAMS: u32 = 1_000;
+/// How long the first bytes of a connection may take after its handshake.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of header list that a client may send.
 const MAX_HEADER_LIST: u32 = 32 * 1024;
 
@@ -67,7 +70,7 @@ pub async fn serve(
 
 /// A TLS connection, its place among those allowed, and who is at its other end.
 struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Opening<TlsStream<TcpStream>>,
     peer: Arc<Peer>,
     _slot: Slot,
 }
@@ -76,7 +79,7 @@ impl Connection {
     fn new(stream: TlsStream<TcpStream>, slot: Slot) -> Self {
         let peer = Arc::new(Peer::of_verified(stream.get_ref().1.peer_certificates()));
         Self {
-            stream,
+            stream: Opening::new(stream, OPENING_TIMEOUT),
             peer,
             _slot: slot,
         }

@@ -5,6 +5,7 @@ pub mod caller;
 pub mod grpc;
 pub mod healthcheck;
 pub mod listen;
+pub mod opening;
 pub mod probe;
 pub mod process;
 pub mod reflection;
