@@ -91,6 +91,10 @@ impl Reason {
             }
             Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
             Self::HostNotServed => (Code::InvalidArgument, StatusCode::MISDIRECTED_REQUEST),
+            Self::HeadTooLarge => (
+                Code::ResourceExhausted,
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            ),
             Self::UriTooLong => (Code::InvalidArgument, StatusCode::URI_TOO_LONG),
             Self::MethodRefused => (Code::InvalidArgument, StatusCode::METHOD_NOT_ALLOWED),
             Self::BodyTypeUnsupported => (Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE),

@@ -65,6 +65,7 @@ impl Proxy {
         body: Received,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
+        guard::head(&parts.headers)?;
         guard::method(&parts.method)?;
         let host = guard::host(&parts)?;
         self.hosts.check(&host)?;

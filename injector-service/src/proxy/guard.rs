@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderValue, Method, header, request::Parts, uri::Authority};
 use proto::{Reason, Refusal};
 
+use super::MAX_HEADERS;
 use crate::registry::server::WebOrigin;
 
 /// The names under which the data plane answers.
@@ -103,6 +104,15 @@ pub(super) fn method(method: &Method) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// As many headers as HTTP/1.1 may have are allowed to HTTP/2, which by itself bounds only their size.
+pub(super) fn head(headers: &HeaderMap) -> Result<(), Refusal> {
+    if headers.len() <= MAX_HEADERS {
+        return Ok(());
+    }
+    let message = format!("a request has at most {MAX_HEADERS} headers");
+    Err(Refusal::new(Reason::HeadTooLarge, message))
 }
 
 /// `100-continue` is kept by answering 100 when the body is first read; nothing else is known.
