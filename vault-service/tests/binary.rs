@@ -7,16 +7,18 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use clap::CommandFactory as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 use vault_service::config::Cli;
 
@@ -360,6 +362,51 @@ fn healthcheck_succeeds_while_the_vault_that_runs_here_is_ready() {
 
     let wrong = run(&["healthcheck", "--metrics-listen", "nowhere"]);
     assert_eq!(wrong.status.code(), Some(USAGE), "{}", said(&wrong));
+}
+
+#[test]
+fn without_descriptors_it_waits_and_with_some_it_answers_again() {
+    const MOST: u64 = 64;
+    const CONNECTIONS: usize = 100;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let probes = free.local_addr().unwrap().to_string();
+    drop(free);
+    let dir = TempDir::new().unwrap();
+    let root_key = keygen(&dir);
+    let vault = Serving::start(serving_probes_on(&probes, &dir, &root_key));
+    let ready = || {
+        let mut probe = TcpStream::connect(&probes).unwrap();
+        probe.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let asked = probe.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut answer = [0; 15];
+        asked.and_then(|()| probe.read_exact(&mut answer)).is_ok() && &answer == b"HTTP/1.1 200 OK"
+    };
+    let limit = Rlimit {
+        current: Some(MOST),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    prlimit(Some(Pid::from_child(&vault.child)), Resource::Nofile, limit).unwrap();
+    assert!(ready());
+    for listener in [&vault.address, &probes] {
+        let idle: Vec<_> = (0..CONNECTIONS)
+            .map(|_| TcpStream::connect(listener).unwrap())
+            .collect();
+        eventually("nobody is left to answer", || !ready());
+        drop(idle);
+        eventually("it answers", ready);
+    }
+    assert_eq!(vault.terminate().0, Some(0));
+}
+
+fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !check() {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "never happened: {what}"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -1,0 +1,191 @@
+//! A process that has no file descriptors left: it refuses what it cannot do, and goes on when it has some again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
+#[path = "support/dev.rs"]
+mod dev;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use dev::{Dev, PATIENCE};
+use proto::vault::v1::{
+    CreateWorkspaceRequest, PutSecretRequest, Workspace, put_secret_request::Value,
+    secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tonic::transport::Channel;
+
+const VALUE: &str = "canary-d35c";
+/// Descriptors that it may have once it serves.
+const MOST: u64 = 64;
+/// Connections that want one each.
+const CONNECTIONS: usize = 100;
+
+/// An upstream that answers each request on a connection of its own, and keeps what came.
+async fn upstream() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let heads = Arc::<Mutex<Vec<String>>>::default();
+    let kept = heads.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let kept = kept.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else { return };
+                    head.push(byte);
+                }
+                kept.lock().unwrap().push(String::from_utf8(head).unwrap());
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+                drop(stream.write_all(answer).await);
+            });
+        }
+    });
+    (address, heads)
+}
+
+/// From now on it may have [`MOST`].
+fn limit(dev: &Dev) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: Some(MOST),
+        maximum,
+    };
+    prlimit(Some(dev.id()), Resource::Nofile, limit).unwrap();
+}
+
+/// The seconds of a processor that it has used.
+fn cpu(dev: &Dev) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", dev.child.id())).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks: f64 = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse::<f64>().unwrap())
+        .sum();
+    ticks / 100.0
+}
+
+/// One call on a connection that is kept; its status.
+async fn call(connection: &mut TcpStream) -> u16 {
+    let request = b"GET /w/s/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    connection.write_all(request).await.unwrap();
+    let answering = async {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        let length = head.split("content-length: ").nth(1).unwrap();
+        let length = length.split("\r\n").next().unwrap().parse().unwrap();
+        connection.read_exact(&mut vec![0; length]).await.unwrap();
+        head.split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    timeout(PATIENCE, answering).await.expect("no answer came")
+}
+
+async fn put(channel: &Channel) -> Result<(), tonic::Status> {
+    let request = PutSecretRequest {
+        workspace: "w".to_owned(),
+        name: "TOKEN".to_owned(),
+        value: Some(Value::Text(VALUE.to_owned())),
+        upstream_origins: Vec::new(),
+    };
+    let put = SecretServiceClient::new(channel.clone())
+        .put_secret(request)
+        .await;
+    put.map(drop)
+}
+
+async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !check().await {
+        assert!(started.elapsed() < PATIENCE, "never happened: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
+    let (upstream, heads) = upstream().await;
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path().join("dev");
+    let servers = dir.join("injector/servers.yaml");
+    let mut dev = Dev::start(&dir).await;
+    let admin = dev.admin();
+    let workspace = CreateWorkspaceRequest {
+        workspace: Some(Workspace {
+            name: "w".to_owned(),
+            ..Default::default()
+        }),
+    };
+    let mut workspaces = WorkspaceServiceClient::new(admin.clone());
+    workspaces.create_workspace(workspace).await.unwrap();
+    put(&admin).await.unwrap();
+    let file = format!(
+        "version: 1\nservers:\n- workspace: w\n  name: s\n  url: http://{upstream}\n  injections:\n  - {{secret: TOKEN, required: true}}\n"
+    );
+    fs::write(&servers, &file).unwrap();
+    let mut kept = TcpStream::connect(dev.ports["data_plane"]).await.unwrap();
+    eventually("the server is known", async || call(&mut kept).await == 200).await;
+
+    limit(&dev);
+    assert_eq!(
+        call(&mut kept).await,
+        200,
+        "it has enough as long as nobody takes them"
+    );
+    for listener in ["data_plane", "vault", "vault_metrics"] {
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS {
+            idle.push(TcpStream::connect(dev.ports[listener]).await.unwrap());
+        }
+        // It cannot dial, and says so.
+        eventually("all descriptors are taken", async || call(&mut kept).await == 502).await;
+        let (calls, started, used) = (heads.lock().unwrap().len(), Instant::now(), cpu(&dev));
+        for _ in 0..10 {
+            assert_eq!(call(&mut kept).await, 502, "{listener}");
+        }
+        assert_eq!(heads.lock().unwrap().len(), calls, "{listener}");
+        // What needs no descriptor still works.
+        put(&admin).await.unwrap();
+        // A change of the file that cannot be read now is no reason to forget what it said.
+        fs::write(&servers, format!("{file}# {listener}\n")).unwrap();
+        sleep(Duration::from_millis(1_200)).await;
+        assert!(dev.child.try_wait().unwrap().is_none(), "it stopped");
+        let share = (cpu(&dev) - used) / started.elapsed().as_secs_f64();
+        assert!(
+            share < 0.5,
+            "{listener}: it is busy {share} of the time with nothing"
+        );
+        assert_eq!(call(&mut kept).await, 502, "{listener}");
+
+        drop(idle);
+        eventually("it calls again", async || call(&mut kept).await == 200).await;
+        let mut new = TcpStream::connect(dev.ports["data_plane"]).await.unwrap();
+        assert_eq!(call(&mut new).await, 200);
+        put(&admin).await.unwrap();
+        put(&dev.admin()).await.unwrap();
+    }
+    let secret = format!("x-mcp-secret-token: {VALUE}\r\n");
+    for head in heads.lock().unwrap().iter() {
+        assert!(head.to_lowercase().contains(&secret), "{head}");
+    }
+}
