@@ -59,8 +59,9 @@ async fn others_are_served(pair: &Pair) {
     for server in ["http1", "http2"] {
         for _ in 0..10 {
             let started = Instant::now();
-            let answer = pair.injector.get(&format!("/dev/{server}/")).await;
-            assert_eq!(answer.status(), StatusCode::OK);
+            let path = format!("/dev/{server}/");
+            let answer = timeout(PATIENCE, pair.injector.get(&path)).await;
+            assert_eq!(answer.expect("nobody is served").status(), StatusCode::OK);
             assert!(
                 started.elapsed() < Duration::from_secs(2),
                 "{:?}",

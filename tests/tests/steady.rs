@@ -1,7 +1,7 @@
 //! Many calls one after the other: what the services hold after the last is what they held when they had warmed up.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use e2e::{Pair, eventually, pair::server, process};
@@ -15,14 +15,14 @@ use hyper_util::{
     server::conn::auto,
 };
 use proto::injector::v1::{AuthType, Protocol, Server};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 
 /// So many at once.
 const AT_ONCE: usize = 20;
 
 type Caller = Client<HttpConnector, Full<Bytes>>;
 
-/// Reads each request to its end and answers it; remembers nothing.
+/// Reads each request to its end and answers it, `/together` so late that others come meanwhile; remembers nothing.
 async fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -31,6 +31,9 @@ async fn upstream() -> SocketAddr {
             let (stream, _) = listener.accept().await.unwrap();
             stream.set_nodelay(true).unwrap();
             let calls = service_fn(|request: Request<Incoming>| async {
+                if request.uri().path() == "/together" {
+                    sleep(Duration::from_millis(50)).await;
+                }
                 let injected = request.headers().contains_key("x-mcp-secret-token");
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 let injected = injected || body.windows(6).any(|bytes| bytes == b"canary");
@@ -64,18 +67,35 @@ impl Held {
     }
 }
 
+/// The servers, by what differs.
+const SERVERS: [&str; 3] = ["http1", "http2", "skill"];
+
+async fn call(pair: &Pair, caller: &Caller, path: &str) {
+    let request = Request::post(pair.injector.url(path))
+        .header("content-type", "application/json")
+        .body(Full::from("{\"a\":1}"))
+        .unwrap();
+    let response = caller.request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    response.into_body().collect().await.unwrap();
+}
+
+/// As many connections as there can ever be, of each kind.
+async fn connect_all(pair: &Pair, callers: &[Caller; 2]) {
+    for server in SERVERS {
+        for caller in callers {
+            let path = format!("/dev/{server}/together");
+            join_all((0..AT_ONCE).map(|_| call(pair, caller, &path))).await;
+        }
+    }
+}
+
 /// Every pair of versions, headers and bodies.
 async fn call_all(pair: &Pair, callers: &[Caller; 2], calls: usize) {
     let each = join_all((0..AT_ONCE).map(|number| async move {
-        for call in (number..calls).step_by(AT_ONCE) {
-            let server = ["http1", "http2", "skill"][call % 3];
-            let request = Request::post(pair.injector.url(&format!("/dev/{server}/{}", call % 10)))
-                .header("content-type", "application/json")
-                .body(Full::from("{\"a\":1}"))
-                .unwrap();
-            let response = callers[call / 3 % 2].request(request).await.unwrap();
-            assert_eq!(response.status(), StatusCode::OK);
-            response.into_body().collect().await.unwrap();
+        for at in (number..calls).step_by(AT_ONCE) {
+            let path = format!("/dev/{}/{}", SERVERS[at % 3], at % 10);
+            call(pair, &callers[at / 3 % 2], &path).await;
         }
     }));
     each.await;
@@ -109,6 +129,7 @@ async fn after_many_calls_nothing_has_grown() {
             .build(connector.clone())
     };
     let callers = [caller(false), caller(true)];
+    connect_all(&pair, &callers).await;
     call_all(&pair, &callers, WARM).await;
     let warm = Held::now();
     call_all(&pair, &callers, calls - WARM).await;

@@ -132,11 +132,11 @@ async fn a_slow_vault_delays_each_call_by_itself() {
 
 #[tokio::test]
 async fn an_answer_that_comes_too_late_is_nobodys() {
-    let (served, scene) = slow("200ms").await;
+    let (served, scene) = slow("1s").await;
     served.fake.set(|call| {
         let mut wrong = crate::ok("A");
         wrong.value = b"canary-late".to_vec();
-        Act::After(Duration::from_millis(400), with(&call, vec![wrong]))
+        Act::After(Duration::from_millis(1_500), with(&call, vec![wrong]))
     });
     for answer in call_at_once(&scene, STREAMS).await {
         assert_eq!(told(&answer), (504, "DEADLINE_EXCEEDED"));
@@ -145,7 +145,7 @@ async fn an_answer_that_comes_too_late_is_nobodys() {
     // While they come in.
     served.fake.set(|call| Act::Answer(vec![honest(&call)]));
     let started = Instant::now();
-    while started.elapsed() < Duration::from_millis(600) {
+    while started.elapsed() < Duration::from_millis(800) {
         assert_eq!(scene.call("s").await.status(), StatusCode::OK);
         assert_eq!(value(&scene.upstream.last(), "A"), Some(value_of("A")));
     }
