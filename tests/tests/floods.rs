@@ -85,7 +85,7 @@ impl Scene {
         }
     }
 
-    fn address(&self) -> SocketAddr {
+    fn data_plane(&self) -> SocketAddr {
         self.pair.injector.data_plane
     }
 
@@ -93,7 +93,7 @@ impl Scene {
     /// are read.
     async fn flood(&self, reads: bool, pieces: impl Iterator<Item = Vec<u8>>) -> Flooded {
         let before = process::forget_peak();
-        let flooding = flood(self.address(), reads, pieces);
+        let flooding = flood(self.data_plane(), reads, pieces);
         let calls = async {
             let mut calls = 0;
             loop {
@@ -267,7 +267,7 @@ async fn streams_that_are_opened_and_reset_at_once_end_the_connection() {
 async fn streams_that_are_reset_one_after_the_other_leave_nothing_behind() {
     const STREAMS: usize = 100;
     let scene = Scene::start().await;
-    let mut connection = frames::connect(scene.address()).await;
+    let mut connection = frames::connect(scene.data_plane()).await;
     let mut tasks = 0;
     for (number, stream) in streams().take(STREAMS).enumerate() {
         let server = ["http1", "http2"][number % 2];
@@ -296,7 +296,7 @@ async fn calls_that_are_given_up_are_given_up_upstream() {
     for server in ["http1", "http2"] {
         let path = format!("/dev/{server}/");
         for resets in [true, false] {
-            let mut connection = frames::connect(scene.address()).await;
+            let mut connection = frames::connect(scene.data_plane()).await;
             let calls: Vec<_> = streams().take(CALLS).map(|stream| get(stream, &path)).collect();
             connection.write_all(&calls.concat()).await.unwrap();
             eventually("all are under way", async || scene.silent.live() == CALLS).await;
@@ -314,7 +314,7 @@ async fn calls_that_are_given_up_are_given_up_upstream() {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let mut connections = Vec::new();
         for _ in 0..CALLS {
-            let mut connection = TcpStream::connect(scene.address()).await.unwrap();
+            let mut connection = TcpStream::connect(scene.data_plane()).await.unwrap();
             connection.write_all(request.as_bytes()).await.unwrap();
             connections.push(connection);
         }
@@ -437,7 +437,7 @@ async fn a_head_has_at_most_a_hundred_headers_and_64_kib() {
             .map(|number| format!("x-{number}: y\r\n"))
             .collect();
         let head = format!("GET /dev/ok2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
-        let answer = raw::exchange(scene.address(), head).await;
+        let answer = raw::exchange(scene.data_plane(), head).await;
         assert_eq!(
             raw::status(&answer),
             expected,
@@ -458,12 +458,12 @@ async fn a_head_has_at_most_a_hundred_headers_and_64_kib() {
     assert_eq!(over_http2(&scene, &large).await, Some(431));
     let large = format!("x-large: {}\r\n", "x".repeat(15_000)).repeat(10);
     let head = format!("GET /dev/ok2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{large}\r\n");
-    assert_eq!(raw::status(&raw::exchange(scene.address(), head).await), 431);
+    assert_eq!(raw::status(&raw::exchange(scene.data_plane(), head).await), 431);
 }
 
 /// The status of a request with these fields; none when the connection was closed over it.
 async fn over_http2(scene: &Scene, fields: &[u8]) -> Option<u16> {
-    let mut connection = frames::connect(scene.address()).await;
+    let mut connection = frames::connect(scene.data_plane()).await;
     let head = [frames::request("GET", "/dev/ok2/"), fields.to_vec()].concat();
     let mut pieces = head.chunks(16 * 1024).peekable();
     let mut kind = HEADERS;

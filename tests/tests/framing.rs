@@ -116,8 +116,11 @@ fn read(bytes: &[u8]) -> Result<Option<Whole>, String> {
     }
 }
 
-/// The body in these chunks, and what follows; none while more is to come.
-fn chunks(mut rest: &[u8]) -> Result<Option<(Vec<u8>, &[u8])>, String> {
+/// A body, and what follows it.
+type Split<'b> = (Vec<u8>, &'b [u8]);
+
+/// The body in these chunks; none while more is to come.
+fn chunks(mut rest: &[u8]) -> Result<Option<Split<'_>>, String> {
     let mut body = Vec::new();
     loop {
         let Some(end) = rest.windows(2).position(|end| end == b"\r\n") else {
