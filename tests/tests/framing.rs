@@ -11,7 +11,7 @@ use e2e::{
     PATIENCE, Pair,
     frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, field, frame},
     pair::server,
-    raw,
+    raw::{self, RawUpstream},
 };
 use http::{Request, StatusCode};
 use tokio::{
@@ -441,6 +441,33 @@ async fn http2_carries_no_framing_of_http1() {
     let answer = pair.injector.send(Request::post("/dev/s/one"), "{}").await;
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(upstream.take().len(), 1);
+}
+
+#[tokio::test]
+async fn cookies_that_http2_splits_are_one_field() {
+    let (pair, mut upstream) = (
+        Pair::start().await,
+        RawUpstream::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await,
+    );
+    pair.vault.workspace("dev").await;
+    let url = format!("http://{}", upstream.address);
+    pair.injector.add(server("dev", "s", &url, &[])).await;
+    let mut connection = frames::connect(pair.injector.data_plane).await;
+    let head = [
+        frames::request("GET", "/dev/s/"),
+        field("cookie", "a=1"),
+        field("x", "y"),
+        field("cookie", "b=2; c=3"),
+    ];
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head.concat());
+    connection.write_all(&request).await.unwrap();
+    frames::next(&mut connection, HEADERS).await.unwrap();
+    let received = String::from_utf8(upstream.received().await).unwrap();
+    let cookies: Vec<_> = received
+        .lines()
+        .filter(|line| line.starts_with("cookie"))
+        .collect();
+    assert_eq!(cookies, ["cookie: a=1; b=2; c=3"], "{received}");
 }
 
 /// The connection on which a request was refused half-way has nothing more to say.

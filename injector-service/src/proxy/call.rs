@@ -206,6 +206,7 @@ fn outgoing(
     for name in [header::HOST, header::CONTENT_LENGTH] {
         headers.remove(name);
     }
+    join_cookies(&mut headers);
     if let Some(deadline) = deadline {
         headers.insert(
             "grpc-timeout",
@@ -220,6 +221,21 @@ fn outgoing(
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// Cookies that HTTP/2 lets a client split are one field to everyone else (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+    if cookies.len() < 2 {
+        return;
+    }
+    let sensitive = cookies.iter().any(|cookie| cookie.is_sensitive());
+    let parts: Vec<_> = cookies.iter().map(|cookie| cookie.as_bytes()).collect();
+    // Of legal values, so that it is one.
+    if let Ok(mut joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
+        joined.set_sensitive(sensitive);
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// Until when a gRPC call wants its answer.
@@ -284,6 +300,23 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
             assert_eq!(dialect(&headers), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_one_field() {
+        let mut headers = HeaderMap::new();
+        join_cookies(&mut headers);
+        assert!(headers.is_empty());
+        for (added, joined) in [
+            ("a=1", "a=1"),
+            ("b=2", "a=1; b=2"),
+            ("c=\u{e9}", "a=1; b=2; c=\u{e9}"),
+        ] {
+            headers.append(header::COOKIE, HeaderValue::from_bytes(added.as_bytes()).unwrap());
+            join_cookies(&mut headers);
+            let cookies: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+            assert_eq!(cookies, [joined.as_bytes()]);
         }
     }
 
