@@ -24,10 +24,9 @@ use crate::{
 
 /// Calls that wait at once.
 const CALLS: usize = 2_000;
-/// Streams of one connection.
-const STREAMS: usize = 500;
-/// Calls on connections of their own, of which not every machine allows a thousand.
-const CONNECTIONS: usize = 200;
+/// Streams of one connection. Calls that get through take a connection each to the upstream, of which not every machine
+/// allows a thousand.
+const STREAMS: usize = 200;
 
 type Caller = Client<HttpConnector, Empty<Bytes>>;
 
@@ -114,7 +113,7 @@ async fn calls_do_not_pile_up_behind_a_vault_that_hangs() {
         process::tasks() <= tasks + 8
     })
     .await;
-    let answers = call_at_once(&scene, CALLS).await;
+    let answers = call_at_once(&scene, STREAMS).await;
     assert!(answers.iter().all(|answer| answer.status() == StatusCode::OK));
 }
 
@@ -186,24 +185,24 @@ async fn a_vault_is_not_asked_again_for_calls_that_were_given_up() {
     let scene = Arc::new(scene);
     scene.injector.ready().await;
     let mut calls = JoinSet::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..STREAMS {
         let calling = scene.clone();
         calls.spawn(async move { calling.call("s").await.status() });
     }
     eventually("all were asked for", async || {
-        served.fake.asked().len() == CONNECTIONS
+        served.fake.asked().len() == STREAMS
     })
     .await;
     let tasks = process::tasks();
     calls.shutdown().await;
     // Each call and its connection, on both sides of it.
     eventually("the calls' tasks are gone", async || {
-        process::tasks() + CONNECTIONS <= tasks
+        process::tasks() + STREAMS <= tasks
     })
     .await;
     served.fake.set(|call| Act::Answer(vec![honest(&call)]));
     wire.cut_once();
     assert_eq!(scene.call("s").await.status(), StatusCode::OK);
-    assert_eq!(served.fake.asked().len(), CONNECTIONS + 1);
+    assert_eq!(served.fake.asked().len(), STREAMS + 1);
     assert_eq!(scene.upstream.seen().len(), 1);
 }
