@@ -90,7 +90,15 @@ pub struct LimitSettings {
         value_name = "DURATION"
     )]
     pub write_timeout: String,
-    /// How long a call may last, streams too; `none` for as long as it likes
+    /// How long an upgraded connection, a WebSocket for one, may carry nothing
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPGRADED_IDLE_TIMEOUT",
+        default_value = "1h",
+        value_name = "DURATION"
+    )]
+    pub upgraded_idle_timeout: String,
+    /// How long a call may last, streams too but not what a connection is upgraded to; `none` for as long as it likes
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_MAX_CALL_DURATION",
@@ -174,6 +182,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long a write may make no progress.
     pub write_timeout: Duration,
+    /// How long an upgraded connection may carry nothing.
+    pub upgraded_idle_timeout: Duration,
     /// How long a call may last.
     pub max_call_duration: Option<Duration>,
     /// How long a call may wait for the vault.
@@ -219,6 +229,7 @@ impl LimitSettings {
         let max_buffered_body = p.size("--max-buffered-body", &self.max_buffered_body, BUFFERED);
         let idle_timeout = some_time(p, "--idle-timeout", &self.idle_timeout);
         let write_timeout = some_time(p, "--write-timeout", &self.write_timeout);
+        let upgraded_idle_timeout = some_time(p, "--upgraded-idle-timeout", &self.upgraded_idle_timeout);
         let max_call_duration = match self.max_call_duration.as_str() {
             "none" => Some(None),
             text => some_time(p, "--max-call-duration", text).map(Some),
@@ -236,6 +247,7 @@ impl LimitSettings {
             max_buffered_body: max_buffered_body?,
             idle_timeout: idle_timeout?,
             write_timeout: write_timeout?,
+            upgraded_idle_timeout: upgraded_idle_timeout?,
             max_call_duration: max_call_duration?,
             vault_timeout: vault_timeout?,
             upstream: upstream?,
@@ -271,6 +283,7 @@ fn some_time(problems: &mut Problems, setting: &str, text: &str) -> Option<Durat
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use clap::Parser;
 
@@ -305,6 +318,7 @@ mod tests {
             ("--max-buffered-body", "2GiB"),
             ("--idle-timeout", "0ms"),
             ("--write-timeout", "soon"),
+            ("--upgraded-idle-timeout", "0s"),
             ("--max-call-duration", "0s"),
             ("--vault-timeout", "0s"),
             ("--upstream-connect-timeout", "0s"),
@@ -322,5 +336,28 @@ mod tests {
         }
         let duration = check(&["--max-call-duration=1h"]).unwrap().max_call_duration;
         assert_eq!(duration, Some(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn the_readme_has_every_limit_with_its_default() {
+        let command = LimitSettings::augment_args(Command::new("limits"));
+        let documented: Vec<(&str, &str)> = include_str!("../../README.md")
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| `--")?.split('|').map(str::trim);
+                Some((
+                    cells.next()?.trim_end_matches('`'),
+                    cells.next()?.trim_matches('`'),
+                ))
+            })
+            .collect();
+        let settings: Vec<(&str, &str)> = command
+            .get_arguments()
+            .map(|arg| {
+                let default = arg.get_default_values().first().and_then(|value| value.to_str());
+                (arg.get_long().unwrap(), default.unwrap())
+            })
+            .collect();
+        assert_eq!(documented, settings);
     }
 }

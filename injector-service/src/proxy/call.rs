@@ -8,7 +8,9 @@ use proto::{Reason, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Door, Proxy, answer,
+    Door, Proxy,
+    activity::{Lasting, UnderWay},
+    answer,
     body::{self, Fault},
     covers::Covers,
     grpc::{Ending, Later},
@@ -24,10 +26,6 @@ use crate::{
     registry::server::Server,
     upstream::{Body, Needs},
 };
-
-/// Marks an answer of our own, which may be told also when the call has lasted too long.
-#[derive(Clone, Copy)]
-pub(super) struct Ours;
 
 const LATE: &str = "the upstream did not answer within the call's deadline";
 
@@ -48,7 +46,8 @@ impl Proxy {
         door: &Door,
         request: Request<Incoming>,
         until: Option<Instant>,
-    ) -> Response<Body> {
+        call: UnderWay,
+    ) -> Response<Lasting> {
         let (parts, body) = request.into_parts();
         let dialect = dialect(&parts.headers);
         let mut record = Record::new(self.ids.next(), parts.method.clone());
@@ -59,18 +58,18 @@ impl Proxy {
             .forward(door, dialect, parts, &mut body, until, &mut record)
             .await
         {
-            Ok(response) => response,
+            Ok(response) => response.map(|body| Lasting::new(body, until, call)),
             Err(refusal) => {
                 if let (Some(unread), true) = (body, lingers) {
                     body::discard(unread);
                 }
                 record.refused(&refusal, &self.metrics);
                 let mut response = answer::refusal(&refusal, dialect, &record.call_id);
-                response.extensions_mut().insert(Ours);
                 if let Some(origin) = &record.page {
                     rewrite::allow(response.headers_mut(), origin);
                 }
-                response
+                // To be told also when the call has lasted too long.
+                response.map(|body| Lasting::new(body, None, call))
             }
         }
     }

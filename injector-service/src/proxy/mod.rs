@@ -12,6 +12,7 @@ mod pools;
 mod record;
 mod rewrite;
 mod target;
+mod trailed;
 mod upgrade;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -39,8 +40,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use guard::Hosts;
 
 use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::Network};
-use activity::{Activity, Lasting, Verdict, Watched};
-use call::Ours;
+use activity::{Activity, Verdict, Watched};
 use pools::Pools;
 use upgrade::AfterHttp;
 
@@ -131,23 +131,19 @@ impl Proxy {
     ) {
         let connections = TaskTracker::new();
         while let Some(accepted) = accepted.recv().await {
-            let (stream, arrival) = match accepted.open() {
-                Ok(opened) => opened,
-                Err(error) => {
-                    tracing::warn!(%error, "connection not taken over");
-                    continue;
-                }
+            let Some((stream, Arrival { peer, slot, door })) = accepted.open() else {
+                continue;
             };
             let (proxy, tls) = (self.clone(), serving.tls.clone());
             let (shutdown, grace) = (shutdown.clone(), serving.grace);
             connections.spawn(async move {
-                let Arrival { peer, slot, door } = arrival;
                 match tls {
                     None => proxy.connection(stream, &door, slot, shutdown, grace).await,
-                    Some(config) => match listen::handshake(config, stream).await {
-                        Ok(stream) => proxy.connection(stream, &door, slot, shutdown, grace).await,
-                        Err(error) => tracing::info!(%peer, %error, "tls handshake refused"),
-                    },
+                    Some(config) => {
+                        if let Some(stream) = listen::handshake(config, stream, peer).await {
+                            proxy.connection(stream, &door, slot, shutdown, grace).await;
+                        }
+                    }
                 }
             });
         }
@@ -169,9 +165,8 @@ impl Proxy {
             let after_http = after_http.clone();
             async move {
                 let until = proxy.limits.max_call_duration.map(|most| Instant::now() + most);
-                let response = after_http.of(proxy.call(&door, request, until).await);
-                let until = until.filter(|_| response.extensions().get::<Ours>().is_none());
-                Ok::<_, Infallible>(response.map(|body| Lasting::new(body, until, call)))
+                let response = proxy.call(&door, request, until, call).await;
+                Ok::<_, Infallible>(after_http.of(response))
             }
         });
         let served = async {
@@ -207,7 +202,7 @@ impl Proxy {
                     watch.as_mut().reset(Instant::now() + again);
                 }
             }
-            after_http.run().await;
+            after_http.run(self.limits.upgraded_idle_timeout).await;
         };
         let out_of_time = async {
             shutdown.cancelled().await;

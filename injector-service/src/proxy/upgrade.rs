@@ -25,8 +25,6 @@ use crate::{
     upstream::Body,
 };
 
-/// How long an upgraded connection may carry nothing, in either direction, before it is closed.
-const UPGRADED_IDLE: Duration = Duration::from_secs(60 * 60);
 /// The most bytes under way in each direction.
 const BUFFER: usize = 16 * 1024;
 /// Protocols that are HTTP again: requests within them would reach the upstream without any of our checks.
@@ -136,7 +134,7 @@ impl Switched {
 
 impl AfterHttp {
     /// Remembers what a response leaves to be done.
-    pub(super) fn of(&self, mut response: Response<Body>) -> Response<Body> {
+    pub(super) fn of<B>(&self, mut response: Response<B>) -> Response<B> {
         if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>() {
             // There is one at most: nothing is HTTP after it.
             let _ = self.0.set(tunnel);
@@ -144,16 +142,16 @@ impl AfterHttp {
         response
     }
 
-    /// Does it, when the connection's HTTP has ended, and been dropped.
-    pub(super) async fn run(&self) {
+    /// Does it, when the connection's HTTP has ended, and been dropped; until nothing was carried for as long as `idle`.
+    pub(super) async fn run(&self, idle: Duration) {
         if let Some(tunnel) = self.0.get() {
-            tunnel.clone().run().await;
+            tunnel.clone().run(idle).await;
         }
     }
 }
 
 impl Tunnel {
-    async fn run(self) {
+    async fn run(self, idle: Duration) {
         let Self {
             downstream,
             upstream,
@@ -164,7 +162,7 @@ impl Tunnel {
             let (downstream, upstream) = tokio::try_join!(downstream, upstream).map_err(io::Error::other)?;
             carry(TokioIo::new(downstream), TokioIo::new(upstream), &traffic).await
         };
-        let ended = until_ended(carried, &traffic).await;
+        let ended = until_ended(carried, &traffic, idle).await;
         let Counts { sent, received, .. } = *traffic.lock();
         tracing::debug!(
             { field::CALL_ID } = call_id,
@@ -177,13 +175,17 @@ impl Tunnel {
 }
 
 /// Carries until that ends, or nothing was carried for too long. Why it ended.
-async fn until_ended(carried: impl Future<Output = io::Result<()>>, traffic: &Traffic) -> &'static str {
+async fn until_ended(
+    carried: impl Future<Output = io::Result<()>>,
+    traffic: &Traffic,
+    idle: Duration,
+) -> &'static str {
     tokio::select! {
         carried = carried => match carried {
             Ok(()) => "both sides were done",
             Err(_) => "one side broke off",
         },
-        () = traffic.idle() => "nothing was carried for too long",
+        () = traffic.idle(idle) => "nothing was carried for too long",
     }
 }
 
@@ -215,10 +217,10 @@ impl Traffic {
         counts.last = Instant::now();
     }
 
-    /// Waits until nothing was carried for [`UPGRADED_IDLE`].
-    async fn idle(&self) {
+    /// Waits until nothing was carried for `idle`.
+    async fn idle(&self, idle: Duration) {
         loop {
-            let end = self.lock().last + UPGRADED_IDLE;
+            let end = self.lock().last + idle;
             if end <= Instant::now() {
                 return;
             }
@@ -329,6 +331,8 @@ mod tests {
 
     use super::*;
 
+    const IDLE: Duration = Duration::from_secs(60 * 60);
+
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
@@ -408,7 +412,7 @@ mod tests {
         let (upstream, its) = duplex(64);
         let task = tokio::spawn(async move {
             let traffic = Traffic::new();
-            let ended = until_ended(carry(theirs, its, &traffic), &traffic).await;
+            let ended = until_ended(carry(theirs, its, &traffic), &traffic, IDLE).await;
             (ended, traffic.0.into_inner().unwrap())
         });
         (downstream, upstream, task)
@@ -442,13 +446,13 @@ mod tests {
         });
         let mut came = [0; 2];
         downstream.write_all(b"up").await.unwrap();
-        timeout(UPGRADED_IDLE, upstream.read_exact(&mut came))
+        timeout(IDLE, upstream.read_exact(&mut came))
             .await
             .unwrap()
             .unwrap();
         assert_eq!(&came, b"up");
         upstream.write_all(b"dn").await.unwrap();
-        timeout(UPGRADED_IDLE, downstream.read_exact(&mut came))
+        timeout(IDLE, downstream.read_exact(&mut came))
             .await
             .unwrap()
             .unwrap();
@@ -459,7 +463,7 @@ mod tests {
     async fn a_tunnel_that_carries_nothing_ends() {
         let (mut downstream, mut upstream, task) = tunnel();
         let (started, mut byte) = (Instant::now(), [0]);
-        let almost = UPGRADED_IDLE - Duration::from_secs(1);
+        let almost = IDLE - Duration::from_secs(1);
         // Either direction counts.
         tokio::time::sleep(almost).await;
         downstream.write_all(b"x").await.unwrap();
@@ -468,7 +472,7 @@ mod tests {
         upstream.write_all(b"x").await.unwrap();
         downstream.read_exact(&mut byte).await.unwrap();
         assert_eq!(task.await.unwrap().0, "nothing was carried for too long");
-        assert_eq!(started.elapsed(), 2 * almost + UPGRADED_IDLE);
+        assert_eq!(started.elapsed(), 2 * almost + IDLE);
         assert_eq!(downstream.read(&mut byte).await.unwrap(), 0);
         assert_eq!(upstream.read(&mut byte).await.unwrap(), 0);
     }

@@ -78,14 +78,12 @@ async fn serve_lane(
         while let Some(accepted) = accepted.recv().await {
             let (tls, ready) = (tls.clone(), ready.clone());
             tokio::spawn(async move {
-                let (stream, (peer, slot)) = match accepted.open() {
-                    Ok(opened) => opened,
-                    Err(error) => return tracing::warn!(%error, "connection not taken over"),
+                let Some((stream, (peer, slot))) = accepted.open() else {
+                    return;
                 };
-                match listen::handshake(tls, stream).await {
+                if let Some(tls) = listen::handshake(tls, stream, peer).await {
                     // The receiver is gone only when the server has stopped.
-                    Ok(tls) => drop(ready.send(Ok::<_, io::Error>(Connection::new(tls, slot))).await),
-                    Err(error) => tracing::info!(%peer, %error, "tls handshake refused"),
+                    drop(ready.send(Ok::<_, io::Error>(Connection::new(tls, slot))).await);
                 }
             });
         }

@@ -24,9 +24,11 @@ pub struct Accepted<T> {
 }
 
 impl<T> Accepted<T> {
-    /// The connection, on this lane from here on.
-    pub fn open(self) -> io::Result<(TcpStream, T)> {
-        Ok((TcpStream::from_std(self.stream)?, self.with))
+    /// The connection, on this lane from here on. That it cannot be is logged.
+    pub fn open(self) -> Option<(TcpStream, T)> {
+        let stream = TcpStream::from_std(self.stream)
+            .inspect_err(|error| tracing::warn!(%error, "connection not taken over"));
+        Some((stream.ok()?, self.with))
     }
 }
 
@@ -92,13 +94,19 @@ impl<T, R> Lanes<T, R> {
     /// Gives a connection to the next lane.
     pub fn give(&self, stream: TcpStream, with: T) {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len().max(1);
-        let given = stream.into_std().map(|stream| {
-            let lane = self.lanes.get(next);
-            // A lane that has ended takes no connections: they are closed.
-            lane.map(|lane| lane.connections.send(Accepted { stream, with }))
-        });
-        if let Err(error) = given {
-            tracing::warn!(%error, "connection not handed over");
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "connection not handed over"),
+        };
+        let given = self
+            .lanes
+            .get(next)
+            .map(|lane| lane.connections.send(Accepted { stream, with }));
+        if !matches!(given, Some(Ok(()))) {
+            tracing::error!(
+                lane = next,
+                "connection closed: the thread that it was for has ended"
+            );
         }
     }
 

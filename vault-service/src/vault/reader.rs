@@ -71,12 +71,11 @@ const AT_ONCE: (usize, usize) = (32, 64 * 1024);
 type Answer = Result<(Uid, Vec<Decrypted>), VaultError>;
 
 /// Where records are read.
-#[derive(Clone, Copy)]
-enum From {
+enum From<'b> {
     /// From the store, which may have to wait for the disk.
     Store,
-    /// From what was read lately.
-    Recent,
+    /// From what was read lately, while so many bytes are left.
+    Recent(&'b mut usize),
 }
 
 /// Why there is no answer.
@@ -170,7 +169,7 @@ impl Reader {
         let job: Job = Box::new(move |shelf| {
             let decrypted = wanted
                 .iter()
-                .map(|(permit, wanted)| shelf.at_leisure(permit, wanted))
+                .map(|(permit, wanted)| shelf.waiting(permit, wanted))
                 .collect();
             // Nobody waits any more when the call was cancelled; the values are wiped here.
             drop(answer.send(decrypted));
@@ -187,13 +186,14 @@ impl Reader {
 }
 
 impl Shelf {
-    fn at_leisure(&self, permit: &DecryptPermit, wanted: &Wanted) -> Answer {
-        let answer = self.decrypt(From::Store, permit, wanted, &mut usize::MAX.clone());
-        answer.map_err(|missed| match missed {
-            Missed::Failed(error) => error,
-            // Only what is read lately can be missed.
-            Missed::NotRecent => VaultError::Stopped,
-        })
+    /// The answer, however long it takes.
+    fn waiting(&self, permit: &DecryptPermit, wanted: &Wanted) -> Answer {
+        self.decrypt(From::Store, permit, wanted)
+            .map_err(|missed| match missed {
+                Missed::Failed(error) => error,
+                // Only what was to be there already can be missed.
+                Missed::NotRecent => VaultError::Stopped,
+            })
     }
 
     /// The answer, if it takes no disk and not too long; what may still be done at once is `left`.
@@ -204,7 +204,7 @@ impl Shelf {
         (names, bytes): &mut (usize, usize),
     ) -> Option<Answer> {
         *names = names.checked_sub(wanted.names.len())?;
-        match self.decrypt(From::Recent, permit, wanted, bytes) {
+        match self.decrypt(From::Recent(bytes), permit, wanted) {
             Ok(answer) => Some(Ok(answer)),
             Err(Missed::Failed(error)) => Some(Err(error)),
             Err(Missed::NotRecent) => None,
@@ -213,13 +213,12 @@ impl Shelf {
 
     fn decrypt(
         &self,
-        from: From,
+        mut from: From<'_>,
         permit: &DecryptPermit,
         wanted: &Wanted,
-        bytes: &mut usize,
     ) -> Result<(Uid, Vec<Decrypted>), Missed> {
         let name = permit.workspace();
-        let Some(found) = self.read(from, &stored::workspace(name))? else {
+        let Some(found) = self.read(&mut from, &stored::workspace(name))? else {
             return Err(VaultError::NoWorkspace(name.clone()).into());
         };
         let found = Found::decode(name.clone(), found.to_vec())?;
@@ -231,10 +230,7 @@ impl Shelf {
         }
         let mut records = Vec::with_capacity(wanted.names.len());
         for name in &wanted.names {
-            let record = self.read(from, &Kind::Record.key(&found.uid, name))?;
-            let size = record.as_ref().map_or(0, |record| record.len());
-            *bytes = bytes.checked_sub(size).ok_or(Missed::NotRecent)?;
-            records.push(record);
+            records.push(self.read(&mut from, &Kind::Record.key(&found.uid, name))?);
         }
         let kek = self.keyring.open(&found.uid, &found.record.wrapped_kek)?;
         let mut size = 0;
@@ -255,10 +251,14 @@ impl Shelf {
         Ok((found.uid, decrypted))
     }
 
-    fn read(&self, from: From, key: &[u8]) -> Result<Option<Arc<[u8]>>, Missed> {
+    fn read(&self, from: &mut From<'_>, key: &[u8]) -> Result<Option<Arc<[u8]>>, Missed> {
         match from {
             From::Store => Ok(self.store.read_often(key)?),
-            From::Recent => self.store.recent(key).map(Some).ok_or(Missed::NotRecent),
+            From::Recent(left) => {
+                let value = self.store.recent(key).ok_or(Missed::NotRecent)?;
+                **left = left.checked_sub(value.len()).ok_or(Missed::NotRecent)?;
+                Ok(Some(value))
+            }
         }
     }
 }
