@@ -1,7 +1,6 @@
 //! The binary `aerostack`.
 
 use std::{
-    alloc::System,
     env,
     fmt::Write as _,
     io::{self, Write as _},
@@ -15,6 +14,7 @@ use aerostack::{
     demo::{self, Shown},
     dev::{DevArgs, Pair},
 };
+use mimalloc::MiMalloc;
 use proto::serve::{
     process::{self, Memory, Stopped},
     telemetry::{LogFormat, chain},
@@ -24,7 +24,7 @@ use zeroizing_alloc::ZeroAlloc;
 
 /// Every buffer is wiped when it is freed, also those of libraries that a value passes through.
 #[global_allocator]
-static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
     match Cli::read(std::env::args_os().collect()) {

@@ -17,6 +17,7 @@ use proto::{
 
 use crate::{
     catalog::Catalog,
+    limits::{LimitSettings, Limits},
     proxy::{Door, Hosts},
     resolve::{Ends, channel::VaultAddress},
     upstream,
@@ -113,14 +114,6 @@ pub struct Settings {
     /// Its private key, PEM
     #[arg(long, env = "AEROSTACK_INJECTOR_VAULT_KEY", value_name = "FILE")]
     pub vault_key: Option<PathBuf>,
-    /// How long a call may wait for the vault
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_VAULT_TIMEOUT",
-        default_value = "2s",
-        value_name = "DURATION"
-    )]
-    pub vault_timeout: String,
     /// Certificate chain of the gRPC listener, PEM
     #[arg(long, env = "AEROSTACK_INJECTOR_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -184,14 +177,6 @@ pub struct Settings {
     /// Further CAs that upstreams' certificates may come from, PEM
     #[arg(long, env = "AEROSTACK_INJECTOR_UPSTREAM_CA", value_name = "FILE")]
     pub upstream_ca: Option<PathBuf>,
-    /// Connections at once on each listener of the data plane
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_CONNECTIONS",
-        default_value = "10000",
-        value_name = "NUMBER"
-    )]
-    pub max_connections: String,
     /// Do not serve gRPC reflection
     #[arg(long, env = "AEROSTACK_INJECTOR_NO_REFLECTION", value_parser = BoolishValueParser::new())]
     pub no_reflection: bool,
@@ -223,6 +208,9 @@ pub struct Settings {
         value_name = "FORMAT"
     )]
     pub log_format: LogFormat,
+    /// How much calls and connections may take.
+    #[command(flatten)]
+    pub limits: LimitSettings,
 }
 
 /// Settings that were found right.
@@ -245,8 +233,6 @@ pub struct Config {
     pub vault_tls: Arc<rustls::ClientConfig>,
     /// Who is at both ends of it.
     pub vault_ends: Ends,
-    /// How long a call may wait for it.
-    pub vault_timeout: Duration,
     /// TLS of the gRPC listener.
     pub tls: Arc<rustls::ServerConfig>,
     /// Who may what.
@@ -257,8 +243,8 @@ pub struct Config {
     pub hosts: Hosts,
     /// CAs of upstreams.
     pub upstream_roots: Arc<rustls::RootCertStore>,
-    /// Connections at once on each listener of the data plane.
-    pub max_connections: usize,
+    /// How much calls and connections may take.
+    pub limits: Limits,
     /// Whether reflection is served.
     pub reflection: bool,
     /// How long calls under way may take at the end.
@@ -289,14 +275,13 @@ impl Settings {
         let catalog = self.catalog(p);
         let vault = p.parse("--vault", &self.vault);
         let vault_tls = self.vault_tls(p);
-        let vault_timeout = p.duration("--vault-timeout", &self.vault_timeout);
         let tls = self.tls(p, listen);
         let policy = self.policy(p);
         let data_plane_tls = self.data_plane_tls(p, data_plane_listen, &listen_server);
         let hosts = self.hosts(p);
         let roots = upstream::tls::system_roots(settings::path(&self.upstream_ca));
         let upstream_roots = p.take("--upstream-ca", roots);
-        let max_connections = p.parse("--max-connections", &self.max_connections);
+        let limits = self.limits.check(p);
         let shutdown_grace = p.duration("--shutdown-grace", &self.shutdown_grace);
         let config = (|| {
             let (vault_tls, vault_ends) = vault_tls?;
@@ -310,13 +295,12 @@ impl Settings {
                 vault: vault?,
                 vault_tls,
                 vault_ends,
-                vault_timeout: vault_timeout?,
                 tls: tls?,
                 policy: Arc::new(policy?),
                 data_plane_tls: data_plane_tls?,
                 hosts: hosts?,
                 upstream_roots: Arc::new(upstream_roots?),
-                max_connections: max_connections?,
+                limits: limits?,
                 reflection: !self.no_reflection,
                 shutdown_grace: shutdown_grace?,
             })

@@ -6,6 +6,7 @@ pub mod authz;
 pub mod catalog;
 pub mod config;
 pub mod inject;
+pub mod limits;
 mod metrics;
 mod path;
 pub mod placement;
@@ -19,23 +20,29 @@ mod veil;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use futures_util::future::join_all;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use proto::{
     injector::v1::{
         catalog_service_server::CatalogServiceServer, server_service_server::ServerServiceServer,
     },
-    serve::{authz::Authz, grpc, probe},
+    serve::{
+        authz::Authz,
+        grpc,
+        lanes::{self, Accepted, Lanes, Width},
+        listen, probe,
+    },
 };
-use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use address::Own;
 use config::Config;
 use metrics::{Metrics, OfRegistry};
-use proxy::{Door, Proxy, Serving};
+use proxy::{Arrival, Door, Proxy, Serving};
 use registry::Registry;
-use resolve::Resolver;
+use resolve::{Link, Resolver, channel::VaultAddress};
 use service::{CatalogEntries, Servers};
 use upstream::Network;
 
@@ -92,76 +99,142 @@ pub enum RunError {
     /// Reflection could not be set up.
     #[error("reflection could not be set up")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The gRPC client or server failed.
-    #[error("the gRPC server or the channel to the vault failed")]
+    /// The channel to the vault could not be set up.
+    #[error("the channel to the vault could not be set up")]
     Transport(#[from] tonic::transport::Error),
+    /// The data plane's threads were not started.
+    #[error("the threads of the data plane did not start")]
+    Threads(#[from] io::Error),
+    /// One of them ended.
+    #[error("a thread of the data plane ended unexpectedly")]
+    Lane,
+    /// The gRPC server failed.
+    #[error(transparent)]
+    Serve(#[from] grpc::ServeError),
 }
 
 /// Serves until `shutdown` is cancelled; then finishes calls under way.
 pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
     let own = listeners.own();
     let registry = Registry::open(config.servers.clone(), own.clone()).await?;
-    let channel = resolve::channel::channel(&config.vault, config.vault_tls.clone())?;
     // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
     let after_calls = CancellationToken::new();
     let _leave = after_calls.clone().drop_guard();
-    let resolver = Resolver::new(
-        channel,
-        config.vault_ends.clone(),
-        config.vault_timeout,
-        after_calls.clone(),
-    );
+    let (resolvers, links): (Vec<_>, Vec<_>) = (0..Width::Wide.count())
+        .map(|_| Resolver::new(config.vault_ends.clone(), config.limits.vault_timeout))
+        .unzip();
 
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry);
     metrics_registry.register_collector(Box::new(OfRegistry(registry.clone())));
-    let probes = probes(metrics_registry, &resolver, &shutdown);
-    tokio::spawn(probe::serve(listeners.metrics, probes, after_calls));
+    let probes = probes(metrics_registry, &resolvers, &shutdown);
+    tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
 
     let network = Arc::new(Network {
         roots: config.upstream_roots.clone(),
         own,
+        limits: config.limits.upstream,
     });
-    let proxy = Arc::new(Proxy::new(
-        registry.clone(),
-        resolver.clone(),
-        network,
-        config.hosts.clone(),
-        metrics,
-    ));
-    tokio::spawn(background(registry.clone(), proxy.clone(), shutdown.clone()));
-    let data_plane = TaskTracker::new();
-    let serving = Serving {
-        tls: config.data_plane_tls.clone(),
-        max_connections: config.max_connections,
-        grace: config.shutdown_grace,
-    };
+    tokio::spawn(registry.clone().watch(shutdown.clone()));
     log_addresses(&listeners.grpc, &listeners.data_plane);
-    for (listener, door) in [(listeners.data_plane, Door::Any)]
-        .into_iter()
-        .chain(listeners.dedicated)
-    {
-        data_plane.spawn(
-            proxy
-                .clone()
-                .serve(listener, door, serving.clone(), shutdown.clone()),
-        );
-    }
-    data_plane.close();
+    let lane = |(resolver, link): (&Resolver, Link)| Lane {
+        proxy: Proxy::new(
+            registry.clone(),
+            resolver.clone(),
+            network.clone(),
+            config.hosts.clone(),
+            config.limits.clone(),
+            metrics.clone(),
+        ),
+        link,
+        vault: (config.vault.clone(), config.vault_tls.clone()),
+        serving: Serving {
+            tls: config.data_plane_tls.clone(),
+            grace: config.shutdown_grace,
+        },
+        shutdown: shutdown.clone(),
+        after_calls: after_calls.clone(),
+    };
+    let lanes = resolvers.iter().zip(links).map(lane);
+    let data_plane = lanes::start(lanes.map(|lane| move |accepted| lane.run(accepted)))?;
+    let data_plane = tokio::spawn(accept(
+        listeners.data_plane,
+        listeners.dedicated,
+        data_plane,
+        config.limits.max_connections,
+        shutdown.clone(),
+    ));
 
-    let routes = routes(&config, registry, resolver).await?;
+    let [resolver, ..] = resolvers.as_slice() else {
+        return Err(RunError::Lane);
+    };
+    let routes = routes(&config, registry, resolver.clone()).await?;
     let authz = Authz::new(authz::TABLE, config.policy);
     grpc::serve(
         listeners.grpc,
         config.tls,
         routes,
         authz,
+        Width::Narrow,
         shutdown,
         config.shutdown_grace,
     )
     .await?;
-    data_plane.wait().await;
-    Ok(())
+    match data_plane.await {
+        Ok(ended) => ended,
+        Err(_panicked) => Err(RunError::Lane),
+    }
+}
+
+/// What one thread of the data plane serves with: pools and a stream to the vault of its own.
+struct Lane {
+    proxy: Proxy,
+    link: Link,
+    vault: (VaultAddress, Arc<rustls::ClientConfig>),
+    serving: Serving,
+    shutdown: CancellationToken,
+    after_calls: CancellationToken,
+}
+
+impl Lane {
+    async fn run(self, accepted: mpsc::UnboundedReceiver<Accepted<Arrival>>) -> Result<(), RunError> {
+        let Self {
+            proxy,
+            link,
+            vault: (address, tls),
+            serving,
+            shutdown,
+            after_calls,
+        } = self;
+        let channel = resolve::channel::channel(&address, tls)?;
+        tokio::spawn(link.keep(channel, after_calls));
+        let proxy = Arc::new(proxy);
+        let tidying = proxy.clone();
+        tokio::spawn(async move { tidying.tidy().await });
+        proxy.serve(accepted, serving, shutdown).await;
+        Ok(())
+    }
+}
+
+/// Gives the connections of all listeners of the data plane to its lanes; then waits for those.
+async fn accept(
+    shared: TcpListener,
+    dedicated: Vec<(TcpListener, Door)>,
+    lanes: Lanes<Arrival, Result<(), RunError>>,
+    limit: usize,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let listeners = std::iter::once((shared, Door::Any)).chain(dedicated);
+    join_all(listeners.map(|(listener, door)| {
+        let (lanes, door) = (&lanes, Arc::new(door));
+        listen::accept(listener, limit, shutdown.clone(), move |stream, peer, slot| {
+            let door = door.clone();
+            lanes.give(stream, Arrival { peer, slot, door });
+        })
+    }))
+    .await;
+    let mut ended = lanes.finish().await.into_iter();
+    ended.try_for_each(|one| one.unwrap_or(Err(RunError::Lane)))
 }
 
 async fn routes(config: &Config, registry: Registry, resolver: Resolver) -> Result<Routes, RunError> {
@@ -182,23 +255,18 @@ async fn routes(config: &Config, registry: Registry, resolver: Resolver) -> Resu
     Ok(routes.routes())
 }
 
-fn probes(registry: MetricsRegistry, resolver: &Resolver, shutdown: &CancellationToken) -> probe::Probes {
-    let (resolver, shutdown) = (resolver.clone(), shutdown.clone());
+fn probes(registry: MetricsRegistry, resolvers: &[Resolver], shutdown: &CancellationToken) -> probe::Probes {
+    let (resolvers, shutdown) = (resolvers.to_vec(), shutdown.clone());
     probe::Probes {
         metrics: Arc::new(registry),
-        ready: Arc::new(move || match (shutdown.is_cancelled(), resolver.is_connected()) {
-            (true, _) => Err("shutting down"),
-            (false, false) => Err("the vault does not answer"),
-            (false, true) => Ok(()),
+        ready: Arc::new(move || {
+            let connected = resolvers.iter().all(Resolver::is_connected);
+            match (shutdown.is_cancelled(), connected) {
+                (true, _) => Err("shutting down"),
+                (false, false) => Err("the vault does not answer"),
+                (false, true) => Ok(()),
+            }
         }),
-    }
-}
-
-/// What goes on beside the calls.
-async fn background(registry: Registry, proxy: Arc<Proxy>, shutdown: CancellationToken) {
-    tokio::select! {
-        () = registry.watch(shutdown) => {}
-        () = proxy.tidy() => {}
     }
 }
 

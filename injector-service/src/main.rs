@@ -1,18 +1,19 @@
 //! The injector's binary.
 
-use std::{alloc::System, process::ExitCode};
+use std::process::ExitCode;
 
 use injector_service::{
     Listeners,
     config::{Cli, Command, Settings},
     run,
 };
+use mimalloc::MiMalloc;
 use proto::serve::{healthcheck, process};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Every buffer is wiped when it is freed, also those of libraries that a value passes through.
 #[global_allocator]
-static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
     match process::command_line() {

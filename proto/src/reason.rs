@@ -91,11 +91,9 @@ impl Reason {
             }
             Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
             Self::HostNotServed => (Code::InvalidArgument, StatusCode::MISDIRECTED_REQUEST),
-            Self::HeadTooLarge => (
-                Code::ResourceExhausted,
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            ),
             Self::UriTooLong => (Code::InvalidArgument, StatusCode::URI_TOO_LONG),
+            Self::HeadersTooLarge => (Code::InvalidArgument, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Self::BodyTimeout => (Code::DeadlineExceeded, StatusCode::REQUEST_TIMEOUT),
             Self::MethodRefused => (Code::InvalidArgument, StatusCode::METHOD_NOT_ALLOWED),
             Self::BodyTypeUnsupported => (Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::ExpectationFailed => (Code::InvalidArgument, StatusCode::EXPECTATION_FAILED),

@@ -109,7 +109,6 @@ pub fn injector_settings(
         vault_id: Some(pki::VAULT.to_owned()),
         vault_cert: Some(files.cert.clone()),
         vault_key: Some(files.key.clone()),
-        vault_timeout: "2s".to_owned(),
         tls_cert: Some(files.cert),
         tls_key: Some(files.key),
         client_ca: Some(pki.ca_file()),
@@ -122,7 +121,10 @@ pub fn injector_settings(
         host: Vec::new(),
         host_suffix: "localhost".to_owned(),
         upstream_ca: None,
-        max_connections: "1000".to_owned(),
+        limits: injector_service::limits::LimitSettings {
+            max_connections: "1000".to_owned(),
+            ..Default::default()
+        },
         no_reflection: false,
         allow_debugging: false,
         shutdown_grace: "2s".to_owned(),

@@ -1027,11 +1027,11 @@ fn every_mistake_in_the_injectors_settings_is_reported_at_once() {
     settings.catalog = Some(catalog);
     settings.vault = "https://vault".to_owned();
     settings.vault_id = Some("vault".to_owned());
-    settings.vault_timeout = "2".to_owned();
+    settings.limits.vault_timeout = "2".to_owned();
     settings.tls_key = None;
     settings.viewer = vec!["dns:x".to_owned()];
     settings.host = vec!["not a name".to_owned()];
-    settings.max_connections = "many".to_owned();
+    settings.limits.max_connections = "many".to_owned();
     let report = settings.check().map(drop).unwrap_err().to_string();
     for part in [
         "--listen: ",

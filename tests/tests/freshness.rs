@@ -269,7 +269,8 @@ async fn without_its_vault_a_call_fails_and_with_it_again_goes_on() {
     let upstream = echo().await;
     let pki = Pki::new();
     let vault = Vault::start_with(pki.clone(), |settings| settings.shutdown_grace = "100ms".into()).await;
-    let quick = |settings: &mut injector_service::config::Settings| settings.vault_timeout = "500ms".into();
+    let quick =
+        |settings: &mut injector_service::config::Settings| settings.limits.vault_timeout = "500ms".into();
     let injector = Injector::start_with(pki.clone(), vault.address, quick).await;
     injector.ready().await;
     vault.workspace("dev").await;
@@ -332,7 +333,7 @@ async fn an_injector_that_never_had_a_vault_sends_nothing() {
             "version: 1\nservers:\n- workspace: dev\n  name: echo\n  url: {url}\n  injections:\n  - secret: TOKEN\n"
         );
         std::fs::write(settings.servers.as_ref().unwrap(), yaml).unwrap();
-        settings.vault_timeout = "200ms".into();
+        settings.limits.vault_timeout = "200ms".into();
     };
     let injector = Injector::start_with(pki, silent.local_addr().unwrap(), written).await;
     let started = std::time::Instant::now();

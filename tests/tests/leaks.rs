@@ -177,7 +177,7 @@ struct Scene {
 impl Scene {
     async fn start() -> Self {
         let (pair, upstream) = (
-            Pair::start_with(|_| {}, |it| it.vault_timeout = "500ms".into()).await,
+            Pair::start_with(|_| {}, |it| it.limits.vault_timeout = "500ms".into()).await,
             Upstream::start().await,
         );
         pair.vault.workspace("dev").await;

@@ -231,7 +231,7 @@ impl Grpc {
 
 /// A pair whose workspace `dev` has `TOKEN` and `KEY_BIN`, and a server `grpc` that gets both.
 async fn grpc_pair(upstream: &Grpc) -> Pair {
-    let pair = Pair::start_with(|_| {}, |settings| settings.vault_timeout = "1s".to_owned()).await;
+    let pair = Pair::start_with(|_| {}, |settings| settings.limits.vault_timeout = "1s".to_owned()).await;
     pair.vault.workspace("dev").await;
     pair.vault.put("dev", "TOKEN", VALUE).await;
     pair.vault.put("dev", "KEY_BIN", BINARY).await;

@@ -13,7 +13,7 @@ use std::{io, sync::Arc};
 
 use prometheus_client::registry::Registry;
 use proto::{
-    serve::{authz::Authz, grpc, probe},
+    serve::{authz::Authz, grpc, lanes::Width, probe},
     vault::v1::{
         decrypt_service_server::DecryptServiceServer, secret_service_server::SecretServiceServer,
         workspace_service_server::WorkspaceServiceServer,
@@ -68,8 +68,8 @@ pub enum RunError {
     #[error("reflection could not be set up")]
     Reflection(#[from] tonic_reflection::server::Error),
     /// The gRPC server failed.
-    #[error("the gRPC server failed")]
-    Serve(#[from] tonic::transport::Error),
+    #[error(transparent)]
+    Serve(#[from] grpc::ServeError),
     /// What was written last may not be durable.
     #[error("the store did not close cleanly")]
     Close(#[source] store::CommitError),
@@ -143,6 +143,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         tls,
         routes.routes(),
         authz,
+        Width::Wide,
         shutdown,
         shutdown_grace,
     )

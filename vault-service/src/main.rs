@@ -1,12 +1,12 @@
 //! The vault's binary.
 
 use std::{
-    alloc::System,
     io::{self, Write as _},
     path::Path,
     process::ExitCode,
 };
 
+use mimalloc::MiMalloc;
 use proto::serve::{healthcheck, process, telemetry::chain};
 use vault_service::{
     Listeners,
@@ -18,7 +18,7 @@ use zeroizing_alloc::ZeroAlloc;
 
 /// Every buffer is wiped when it is freed, also those of libraries that a value passes through.
 #[global_allocator]
-static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
     match process::command_line() {

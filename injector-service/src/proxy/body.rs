@@ -4,16 +4,18 @@ use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Full};
 use proto::{Reason, Refusal};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::received::Received;
+use super::{received::Received, trailed::Trailed};
 use crate::{
     inject::{
         self,
@@ -23,8 +25,8 @@ use crate::{
     upstream::{Body, BodyError},
 };
 
-/// Bodies up to this size are checked whole and sent with their exact length; larger ones are streamed.
-pub(super) const WHOLE: usize = 1024 * 1024;
+/// How much of a refused request's body is taken, and for how long.
+const DISCARDED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(5));
 
 /// No body.
 pub(super) fn empty() -> Body {
@@ -36,11 +38,28 @@ pub(super) fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// Takes what still comes of the body of a request that is refused, beside answering it, up to a limit. Closed with
+/// unread bytes in it, a connection is reset, and the sender sees that instead of the answer.
+pub(super) fn discard(mut body: Received) {
+    let mut left = DISCARDED.0;
+    let discarding = async move {
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    // What comes later is cut off.
+    tokio::spawn(timeout(DISCARDED.1, discarding));
+}
+
 /// A request's body as it comes, without trailers that may not be sent. That it broke off is left in `fault`.
 pub(super) fn request(body: Received, auth_type: AuthType, fault: &Fault) -> Body {
     let clean = move |trailers: &mut HeaderMap| inject::sanitize_trailers(trailers, auth_type);
     let fault = fault.clone();
-    Trailed { body, clean }
+    Trailed::new(body, clean)
         .map_err(move |error| fault.broken_off(error))
         .boxed_unsync()
 }
@@ -51,40 +70,7 @@ pub(super) fn response(body: Received) -> Body {
         inject::remove_hop_by_hop(trailers);
         inject::remove_where(trailers, |name| name.as_str().starts_with("x-aerostack-"));
     };
-    Trailed { body, clean }.boxed_unsync()
-}
-
-/// A body whose trailers are cleaned.
-struct Trailed<F> {
-    body: Received,
-    clean: F,
-}
-
-impl<F: Fn(&mut HeaderMap) + Unpin> http_body::Body for Trailed<F> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        Poll::Ready(frame.map(|frame| {
-            let mut frame = frame?;
-            if let Some(trailers) = frame.trailers_mut() {
-                (self.clean)(trailers);
-            }
-            Ok(frame)
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    Trailed::new(body, clean).boxed_unsync()
 }
 
 /// A JSON body that secrets are to be put into, read as far as is needed to know what to do.
@@ -93,19 +79,18 @@ pub(super) enum Json {
     None,
     /// All of it.
     Whole(Vec<u8>),
-    /// More than [`WHOLE`]: what was read, and the rest.
+    /// More than is read: what was, and the rest.
     Large(Vec<u8>, Received),
 }
 
 impl Json {
-    /// Reads a body that `headers` describe.
-    pub(super) async fn read(headers: &HeaderMap, mut body: Received) -> Result<Self, Refusal> {
+    /// Reads a body, whole if it has up to `most` bytes.
+    pub(super) async fn read(mut body: Received, most: usize) -> Result<Self, Refusal> {
         if body.is_end_stream() {
             return Ok(Self::None);
         }
-        check_type(headers)?;
         let mut read = Vec::new();
-        while read.len() <= WHOLE {
+        while read.len() <= most {
             match body.frame().await {
                 None if read.is_empty() => return Ok(Self::None),
                 None => return Ok(Self::Whole(read)),
@@ -183,7 +168,8 @@ fn invalid(error: JsonError) -> Refusal {
     )
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
+/// That secrets can be put into a body that `headers` describe.
+pub(super) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
     if !is_json(headers) {
         return Err(Refusal::new(
             Reason::BodyTypeUnsupported,

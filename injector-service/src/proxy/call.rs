@@ -8,16 +8,19 @@ use proto::{Reason, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Door, Proxy, answer,
+    Door, Proxy,
+    activity::{Lasting, UnderWay},
+    answer,
     body::{self, Fault},
     covers::Covers,
     grpc::{Ending, Later},
     guard::{self, Sender},
-    inbound::Inbound,
+    inbound::Reading,
     received::Received,
     record::Record,
     rewrite::{self, Moved},
     target::Target,
+    upgrade::{Asked, Switched},
 };
 use crate::{
     inject::{self, BodySecrets, Carrier, Dialect, inject},
@@ -38,21 +41,37 @@ const TIMEOUT_UNITS: [(char, Duration); 6] = [
 ];
 
 impl Proxy {
-    /// Answers one call.
-    pub(super) async fn call(&self, door: &Door, request: Request<Incoming>) -> Response<Body> {
+    /// Answers one call, which may not last longer than `until`.
+    pub(super) async fn call(
+        &self,
+        door: &Door,
+        request: Request<Incoming>,
+        until: Option<Instant>,
+        call: UnderWay,
+    ) -> Response<Lasting> {
         let (parts, body) = request.into_parts();
         let body = Received::new(body, parts.version);
         let dialect = dialect(&parts.headers);
         let mut record = Record::new(self.ids.next(), parts.method.clone());
-        match self.forward(door, dialect, parts, body, &mut record).await {
-            Ok(response) => response,
+        // Over HTTP/2 a refusal ends the stream alone; and what is expected to be asked for does not come.
+        let lingers = parts.version < Version::HTTP_2 && !parts.headers.contains_key(header::EXPECT);
+        let mut body = Some(body);
+        match self
+            .forward(door, dialect, parts, &mut body, until, &mut record)
+            .await
+        {
+            Ok(response) => response.map(|body| Lasting::new(body, until, call)),
             Err(refusal) => {
+                if let (Some(unread), true) = (body, lingers) {
+                    body::discard(unread);
+                }
                 record.refused(&refusal, &self.metrics);
                 let mut response = answer::refusal(&refusal, dialect, &record.call_id);
                 if let Some(origin) = &record.page {
                     rewrite::allow(response.headers_mut(), origin);
                 }
-                response
+                // To be told also when the call has lasted too long.
+                response.map(|body| Lasting::new(body, None, call))
             }
         }
     }
@@ -62,10 +81,11 @@ impl Proxy {
         door: &Door,
         dialect: Dialect,
         parts: Parts,
-        body: Received,
+        body: &mut Option<Received>,
+        until: Option<Instant>,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
-        guard::head(&parts.headers)?;
+        guard::size(&parts, &self.limits)?;
         guard::method(&parts.method)?;
         let host = guard::host(&parts)?;
         self.hosts.check(&host)?;
@@ -88,11 +108,15 @@ impl Proxy {
             record.answered("preflight");
             return Ok(answer::preflight(&parts.headers, origin));
         }
-        let deadline = deadline(&parts.headers, dialect);
+        let deadline = [deadline(&parts.headers, dialect), until]
+            .into_iter()
+            .flatten()
+            .min();
         let Exchanged {
             mut response,
             request,
             ending,
+            switched,
         } = self
             .exchange(&target, dialect, deadline, parts, body, record)
             .await?;
@@ -110,7 +134,10 @@ impl Proxy {
         }
         record.forwarded(response.status(), &self.metrics);
         let version = response.version();
-        let response = response.map(|body| body::response(Received::new(body, version)));
+        let mut response = response.map(|body| body::response(Received::new(body, version)));
+        if let Some(switched) = switched {
+            switched.put(&mut response);
+        }
         Ok(match ending {
             None => response,
             Some(ending) => response.map(|body| ending.of(body)),
@@ -123,24 +150,34 @@ impl Proxy {
         target: &Target,
         dialect: Dialect,
         deadline: Option<Instant>,
-        parts: Parts,
-        body: Received,
+        mut parts: Parts,
+        body: &mut Option<Received>,
         record: &mut Record,
     ) -> Result<Exchanged, Refusal> {
         let server = &target.entry.server;
         let auth_type = server.spec.auth_type;
         let trailers = parts.version == Version::HTTP_2;
+        let asked = Asked::find(&mut parts, dialect, &server.spec)?;
         let mut headers = parts.headers;
         inject::sanitize(&mut headers, auth_type);
+        if let Some(asked) = &asked {
+            asked.put(&mut headers)?;
+        }
         let fault = Fault::default();
         let carrier = Carrier::of(auth_type, dialect)?;
-        let inbound = Inbound::read(carrier, auth_type, &mut headers, body, deadline, &fault).await?;
+        let reading = Reading {
+            auth_type,
+            limits: &self.limits,
+            deadline,
+            fault: &fault,
+        };
+        let inbound = reading.read(carrier, &mut headers, body).await?;
         let resolved = self.resolver.resolve(&target.entry, deadline).await?;
         record.resolved(&resolved);
-        let needs = if dialect == Dialect::Grpc {
-            Needs::Http2
-        } else {
-            Needs::Any
+        let needs = match dialect {
+            Dialect::Grpc => Needs::Http2,
+            Dialect::Http if asked.is_some() => Needs::Http1,
+            Dialect::Http => Needs::Any,
         };
         let upstream = self.pools.of(server)?;
         let mut covers = Covers::new(upstream.veil(), upstream.over(needs), &headers);
@@ -158,12 +195,17 @@ impl Proxy {
             deadline,
             afterwards: Arc::new(record.afterwards(&self.metrics)),
         };
-        let (body, afterwards) = inbound.with(secrets, &fault, later)?;
-        let request = outgoing(server, &target.rest, parts.method, headers, body, deadline)?;
+        let (body, afterwards) = inbound.with(secrets, &reading, body, later)?;
+        if let (Some(deadline), Dialect::Grpc) = (deadline, dialect) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            headers.insert("grpc-timeout", timeout_value(left));
+        }
+        let request = outgoing(server, &target.rest, parts.method, headers, body)?;
         let url = request.uri().to_string();
         let sent = within(deadline, LATE, upstream.send(request, needs, uncovered)).await;
-        let response = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
+        let mut response = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
         covers.were_placed()?;
+        let switched = Switched::find(asked, &mut response, &record.call_id)?;
         Ok(Exchanged {
             response,
             request: url,
@@ -172,15 +214,17 @@ impl Proxy {
                 afterwards,
                 trailers,
             }),
+            switched,
         })
     }
 }
 
-/// A response, the URL of the request that it answers, and how it ends if that breaks off.
+/// A response, the URL of the request that it answers, how it ends if that breaks off, and what comes after it.
 struct Exchanged {
     response: Response<Incoming>,
     request: String,
     ending: Option<Ending>,
+    switched: Option<Switched>,
 }
 
 fn dialect(headers: &HeaderMap) -> Dialect {
@@ -201,18 +245,11 @@ fn outgoing(
     method: Method,
     mut headers: HeaderMap,
     body: Body,
-    deadline: Option<Instant>,
 ) -> Result<Request<Body>, Refusal> {
     for name in [header::HOST, header::CONTENT_LENGTH] {
         headers.remove(name);
     }
     join_cookies(&mut headers);
-    if let Some(deadline) = deadline {
-        headers.insert(
-            "grpc-timeout",
-            timeout_value(deadline.saturating_duration_since(Instant::now())),
-        );
-    }
     let uri = server.spec.url.request_uri(rest);
     let uri = uri.map_err(|_| Refusal::new(Reason::PathInvalid, "the path and query do not make a URL"))?;
     let mut request = Request::new(body);

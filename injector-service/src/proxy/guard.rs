@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderValue, Method, header, request::Parts, uri::Authority};
 use proto::{Reason, Refusal};
 
-use super::MAX_HEADERS;
-use crate::registry::server::WebOrigin;
+use crate::{limits::Limits, registry::server::WebOrigin};
 
 /// The names under which the data plane answers.
 #[derive(Debug, Clone)]
@@ -90,6 +89,39 @@ fn same(one: &Authority, other: &Authority) -> bool {
     one.as_str().eq_ignore_ascii_case(other.as_str())
 }
 
+/// That a head is no larger than may be.
+pub(super) fn size(parts: &Parts, limits: &Limits) -> Result<(), Refusal> {
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if target > limits.max_uri_size {
+        return Err(Refusal::new(
+            Reason::UriTooLong,
+            format!(
+                "the target has {target} bytes, {} at most are taken",
+                limits.max_uri_size
+            ),
+        ));
+    }
+    let fields = parts.headers.len();
+    let bytes: usize = parts
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if fields > limits.max_headers || bytes > limits.max_headers_size {
+        return Err(Refusal::new(
+            Reason::HeadersTooLarge,
+            format!(
+                "the request has {fields} header fields of {bytes} bytes, {} of {} at most are taken",
+                limits.max_headers, limits.max_headers_size
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// Only methods that ask for something of the upstream.
 pub(super) fn method(method: &Method) -> Result<(), Refusal> {
     let refused = matches!(*method, Method::CONNECT | Method::TRACE) || method.as_str() == "PRI";
@@ -104,15 +136,6 @@ pub(super) fn method(method: &Method) -> Result<(), Refusal> {
         ));
     }
     Ok(())
-}
-
-/// As many headers as HTTP/1.1 may have are allowed to HTTP/2, which by itself bounds only their size.
-pub(super) fn head(headers: &HeaderMap) -> Result<(), Refusal> {
-    if headers.len() <= MAX_HEADERS {
-        return Ok(());
-    }
-    let message = format!("a request has at most {MAX_HEADERS} headers");
-    Err(Refusal::new(Reason::HeadTooLarge, message))
 }
 
 /// `100-continue` is kept by answering 100 when the body is first read; nothing else is known.

@@ -1,5 +1,6 @@
 //! The data plane: takes a request, finds its server, has its secrets decrypted, puts them in, forwards it.
 
+mod activity;
 mod answer;
 mod body;
 mod call;
@@ -12,8 +13,10 @@ mod received;
 mod record;
 mod rewrite;
 mod target;
+mod trailed;
+mod upgrade;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -23,33 +26,33 @@ use hyper_util::{
 use proto::{
     ServerName, WorkspaceName,
     serve::{
+        lanes::Accepted,
         listen::{self, Slot},
-        opening::Opening,
     },
 };
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    time,
+    sync::mpsc,
+    time::{self, Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use guard::Hosts;
 
-use crate::{metrics::Metrics, registry::Registry, resolve::Resolver, upstream::Network};
+use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::Network};
+use activity::{Activity, Verdict, Watched};
 use pools::Pools;
+use upgrade::AfterHttp;
 
-/// How long a request's head may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most headers of a request.
-const MAX_HEADERS: usize = 100;
-/// The most bytes of them: over HTTP/1.1 in the buffer that the head must fit, over HTTP/2 when decoded.
-const MAX_HEAD: (usize, u32) = (128 * 1024, 64 * 1024);
-/// Streams at once on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 1024;
-/// Bytes of request bodies that may be under way on one HTTP/2 stream, and on one connection.
-const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+/// Bytes of request bodies that may be under way on one HTTP/2 stream, and on one connection. h2 takes many small DATA
+/// frames for an attack when they wait, and counts up to half the connection's window of them, each as 256 bytes: so a
+/// stream that fills its own with gRPC messages of a few bytes is still well.
+const WINDOWS: (u32, u32) = (128 << 10, 32 << 20);
+/// What libraries allow beyond our own limits, so that those who pass ours are told why.
+const BEYOND: usize = 2;
+/// The least that hyper's buffer for an HTTP/1.1 head may have.
+const LEAST_BUFFER: usize = 8 * 1024;
 
 /// Which servers a listener leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +69,19 @@ pub struct Proxy {
     resolver: Resolver,
     pools: Pools,
     hosts: Hosts,
+    limits: Limits,
     metrics: Metrics,
     ids: record::CallIds,
+}
+
+/// Where a connection came from and to.
+pub struct Arrival {
+    /// Who is at its other end.
+    pub peer: SocketAddr,
+    /// Its place among those allowed at once.
+    pub slot: Slot,
+    /// What it leads to.
+    pub door: Arc<Door>,
 }
 
 /// How connections are served.
@@ -75,8 +89,6 @@ pub struct Proxy {
 pub struct Serving {
     /// Of the data plane, when it has any.
     pub tls: Option<Arc<ServerConfig>>,
-    /// Connections at once on each listener.
-    pub max_connections: usize,
     /// How long calls under way may take at the end.
     pub grace: Duration,
 }
@@ -88,6 +100,7 @@ impl Proxy {
         resolver: Resolver,
         network: Arc<Network>,
         hosts: Hosts,
+        limits: Limits,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -95,6 +108,7 @@ impl Proxy {
             resolver,
             pools: Pools::new(network),
             hosts,
+            limits,
             metrics,
             ids: record::CallIds::new(),
         }
@@ -109,34 +123,31 @@ impl Proxy {
         }
     }
 
-    /// Serves a listener until `shutdown`; then lets calls under way finish.
+    /// Serves the connections that it is given, until there are no more; then lets calls under way finish.
     pub async fn serve(
         self: Arc<Self>,
-        listener: TcpListener,
-        door: Door,
+        mut accepted: mpsc::UnboundedReceiver<Accepted<Arrival>>,
         serving: Serving,
         shutdown: CancellationToken,
     ) {
-        let (connections, door) = (TaskTracker::new(), Arc::new(door));
-        listen::accept(
-            listener,
-            serving.max_connections,
-            shutdown.clone(),
-            |stream, peer, slot| {
-                let (proxy, door) = (self.clone(), door.clone());
-                let (tls, shutdown, grace) = (serving.tls.clone(), shutdown.clone(), serving.grace);
-                connections.spawn(async move {
-                    match tls {
-                        None => proxy.connection(stream, &door, slot, shutdown, grace).await,
-                        Some(config) => match listen::handshake(config, stream).await {
-                            Ok(stream) => proxy.connection(stream, &door, slot, shutdown, grace).await,
-                            Err(error) => tracing::info!(%peer, %error, "tls handshake refused"),
-                        },
+        let connections = TaskTracker::new();
+        while let Some(accepted) = accepted.recv().await {
+            let Some((stream, Arrival { peer, slot, door })) = accepted.open() else {
+                continue;
+            };
+            let (proxy, tls) = (self.clone(), serving.tls.clone());
+            let (shutdown, grace) = (shutdown.clone(), serving.grace);
+            connections.spawn(async move {
+                match tls {
+                    None => proxy.connection(stream, &door, slot, shutdown, grace).await,
+                    Some(config) => {
+                        if let Some(stream) = listen::handshake(config, stream, peer).await {
+                            proxy.connection(stream, &door, slot, shutdown, grace).await;
+                        }
                     }
-                });
-            },
-        )
-        .await;
+                }
+            });
+        }
         connections.close();
         connections.wait().await;
     }
@@ -149,33 +160,79 @@ impl Proxy {
         shutdown: CancellationToken,
         grace: Duration,
     ) {
+        let (http, activity, after_http) = (self.http(), Activity::new(), AfterHttp::default());
+        let calls = service_fn(|request| {
+            let (proxy, door, call) = (self.clone(), door.clone(), activity.call());
+            let after_http = after_http.clone();
+            async move {
+                let until = proxy.limits.max_call_duration.map(|most| Instant::now() + most);
+                let response = proxy.call(&door, request, until, call).await;
+                Ok::<_, Infallible>(after_http.of(response))
+            }
+        });
+        let served = async {
+            // Dropped before what comes after it: a connection that failed would keep that waiting.
+            {
+                let stream = TokioIo::new(Watched::new(stream, activity.clone()));
+                let mut connection = pin!(http.serve_connection_with_upgrades(stream, calls));
+                let mut watch = pin!(sleep(Duration::ZERO));
+                let mut idle = false;
+                loop {
+                    tokio::select! {
+                        // How it ended is the peer's affair.
+                        _ = connection.as_mut() => break,
+                        () = shutdown.cancelled() => {
+                            connection.as_mut().graceful_shutdown();
+                            let _ = connection.await;
+                            break;
+                        }
+                        () = watch.as_mut() => {}
+                    }
+                    let again = match activity.verdict(&self.limits) {
+                        Verdict::Well(again) => again,
+                        Verdict::Idle if !idle => {
+                            idle = true;
+                            connection.as_mut().graceful_shutdown();
+                            self.limits.head_timeout
+                        }
+                        over => {
+                            tracing::debug!(?over, "connection closed");
+                            return;
+                        }
+                    };
+                    watch.as_mut().reset(Instant::now() + again);
+                }
+            }
+            after_http.run(self.limits.upgraded_idle_timeout).await;
+        };
+        let out_of_time = async {
+            shutdown.cancelled().await;
+            time::sleep(grace).await;
+        };
+        tokio::select! {
+            () = served => {}
+            () = out_of_time => tracing::warn!("calls still under way after the grace period were cut off"),
+        }
+    }
+
+    fn http(&self) -> auto::Builder<TokioExecutor> {
+        let limits = &self.limits;
+        let head = limits.max_uri_size + limits.max_headers_size;
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD.0);
+            // Watched over by ourselves, without a timer for every call.
+            .header_read_timeout(None)
+            .max_headers(limits.max_headers * BEYOND)
+            .max_buf_size((head * BEYOND).max(LEAST_BUFFER));
         http.http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEAD.1)
+            .max_concurrent_streams(limits.max_concurrent_streams)
+            .max_header_list_size(u32::try_from(head * BEYOND).unwrap_or(u32::MAX))
             .initial_stream_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1)
             .keep_alive_interval(Duration::from_secs(60))
             .keep_alive_timeout(Duration::from_secs(20));
-        let calls = service_fn(|request| {
-            let (proxy, door) = (self.clone(), door.clone());
-            async move { Ok::<_, Infallible>(proxy.call(&door, request).await) }
-        });
-        let stream = Opening::new(stream, HEAD_TIMEOUT);
-        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), calls));
-        tokio::select! {
-            // How it ended is the peer's affair.
-            _ = connection.as_mut() => return,
-            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        if time::timeout(grace, connection).await.is_err() {
-            tracing::warn!("calls still under way after the grace period were cut off");
-        }
+        http
     }
 }

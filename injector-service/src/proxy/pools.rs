@@ -27,12 +27,19 @@ impl Pools {
 
     pub(super) fn of(&self, server: &Server) -> Result<Arc<Upstream>, Refusal> {
         let key = (server.uid, server.revision);
-        if let Some(upstream) = self.lock().get(&key) {
+        let age = self.network.limits.max_connection_age;
+        let fresh = |upstream: &&Arc<Upstream>| !upstream.is_worn(age);
+        if let Some(upstream) = self.lock().get(&key).filter(fresh) {
             return Ok(upstream.clone());
         }
         // Two calls at once may both make one; the first stays, and neither has dialled yet.
         let made = Arc::new(Upstream::new(&server.spec, &self.network)?);
-        Ok(self.lock().entry(key).or_insert(made).clone())
+        let mut upstreams = self.lock();
+        if let Some(upstream) = upstreams.get(&key).filter(fresh) {
+            return Ok(upstream.clone());
+        }
+        upstreams.insert(key, made.clone());
+        Ok(made)
     }
 
     /// Drops those of servers that are not among these uids and revisions. Calls under way finish on their connections.

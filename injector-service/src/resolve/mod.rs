@@ -12,8 +12,6 @@ use proto::{
     vault::v1::{DecryptRequest, DecryptStatus, DecryptedSecret},
 };
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -22,6 +20,7 @@ use crate::{
 };
 pub use sealed::Ends;
 use sealed::Opened;
+pub use stream::Link;
 use stream::Stream;
 
 /// A secret as the vault answered for it, and its value if it has one.
@@ -71,12 +70,10 @@ enum Answered {
 }
 
 impl Resolver {
-    /// Asks over `channel`, which is between `ends`, for at most `budget` each time. Ends with `shutdown`.
-    pub fn new(channel: Channel, ends: Ends, budget: Duration, shutdown: CancellationToken) -> Self {
-        Self {
-            stream: Stream::open(channel, ends, shutdown),
-            budget,
-        }
+    /// Asks by the link that comes with it, for at most `budget` each time.
+    pub fn new(ends: Ends, budget: Duration) -> (Self, Link) {
+        let (stream, link) = Stream::new(ends);
+        (Self { stream, budget }, link)
     }
 
     /// Whether the vault can be asked now.

@@ -56,15 +56,14 @@ impl Keys {
         })
     }
 
-    /// When the next epoch begins.
-    pub(super) fn due(&self) -> Instant {
-        self.next
+    /// When the next epoch begins. None until the vault answers in the latest: its key is still needed.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.announced.is_none().then_some(self.next)
     }
 
     /// Whether it has to begin with the next message.
     pub(super) fn is_due(&self) -> bool {
-        // Until the vault answers in an epoch its key is still needed, so another one waits.
-        self.announced.is_none() && self.next <= Instant::now()
+        self.due().is_some_and(|due| due <= Instant::now())
     }
 
     /// Begins the next epoch. What the vault is told.

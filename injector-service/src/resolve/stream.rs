@@ -23,6 +23,7 @@ use proto::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
+    task::yield_now,
     time,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -55,10 +56,21 @@ struct Pending {
     answer: oneshot::Sender<Result<Opened, Refusal>>,
 }
 
-impl Stream {
-    pub(super) fn open(channel: Channel, ends: Ends, shutdown: CancellationToken) -> Self {
-        let (waiting, queue) = mpsc::channel(WAITING);
-        let connected = Arc::new(AtomicBool::new(false));
+/// The side that asks the vault, before it does.
+pub struct Link {
+    ends: Ends,
+    queue: mpsc::Receiver<Pending>,
+    connected: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Asks over `channel`, until `shutdown`.
+    pub async fn keep(self, channel: Channel, shutdown: CancellationToken) {
+        let Self {
+            ends,
+            queue,
+            connected,
+        } = self;
         let keeper = Keeper {
             channel,
             ends,
@@ -66,10 +78,22 @@ impl Stream {
             unanswered: HashMap::new(),
             batch: Vec::new(),
             next_id: 0,
+            connected,
+        };
+        shutdown.run_until_cancelled(keeper.keep()).await;
+    }
+}
+
+impl Stream {
+    pub(super) fn new(ends: Ends) -> (Self, Link) {
+        let (waiting, queue) = mpsc::channel(WAITING);
+        let connected = Arc::new(AtomicBool::new(false));
+        let link = Link {
+            ends,
+            queue,
             connected: connected.clone(),
         };
-        tokio::spawn(async move { shutdown.run_until_cancelled(keeper.keep()).await });
-        Self { waiting, connected }
+        (Self { waiting, connected }, link)
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -196,6 +220,8 @@ impl Keeper {
             },
             room = messages.reserve(), if due || !self.batch.is_empty() => {
                 let Ok(room) = room else { return broken(Status::unavailable("the stream ended")) };
+                // Whoever is about to ask gets to: under load that is many, and they share what a message costs.
+                yield_now().await;
                 while self.batch.len() < BATCH && let Ok(pending) = self.queue.try_recv() {
                     self.register(pending);
                 }
@@ -207,7 +233,7 @@ impl Keeper {
                 Some(pending) => self.register(pending),
                 None => return Err(Ended::Done),
             },
-            () = time::sleep_until(keys.due()), if !due => {}
+            () = until(keys.due()), if !due => {}
         }
         Ok(())
     }
@@ -296,6 +322,14 @@ impl Keeper {
         while let Ok(pending) = self.queue.try_recv() {
             drop(pending.answer.send(Err(refusal())));
         }
+    }
+}
+
+/// Waits until then, if ever.
+async fn until(due: Option<time::Instant>) {
+    match due {
+        Some(due) => time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -217,3 +217,15 @@ async fn a_key_lasts_less_than_a_minute() {
     let recipient = keys.renew().unwrap();
     assert_eq!(recipient.epoch, epoch + 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_due_until_the_vault_has_answered() {
+    let mut keys = Keys::new(ends()).unwrap();
+    assert_eq!(keys.due(), Some(Instant::now()));
+    let (sealer, epoch) = next_epoch(&mut keys);
+    // Whoever waited for a time that has passed would never rest.
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(keys.due(), None);
+    keys.turn_to(epoch, sealer.encapsulated_key()).unwrap();
+    assert!(keys.is_due());
+}

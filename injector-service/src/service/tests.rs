@@ -19,8 +19,7 @@ use proto::{
     },
 };
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, transport::Endpoint};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use super::Servers;
@@ -28,7 +27,7 @@ use crate::{
     address::Own,
     authz::TABLE,
     registry::Registry,
-    resolve::{Ends, Resolver},
+    resolve::{Ends, Link, Resolver},
 };
 
 const FILE: &str = "\
@@ -42,6 +41,8 @@ servers:
 struct Fixture {
     dir: TempDir,
     servers: Servers,
+    /// Asks nobody.
+    _link: Link,
 }
 
 impl Fixture {
@@ -50,15 +51,15 @@ impl Fixture {
         let path = dir.path().join("servers.yaml");
         fs::write(&path, FILE).unwrap();
         let registry = Registry::open(path, Own::default()).await.unwrap();
-        let nowhere = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
         let ends = Ends {
             vault: Principal::parse("dns:vault").unwrap(),
             injector: Principal::parse("dns:injector").unwrap(),
         };
-        let resolver = Resolver::new(nowhere, ends, Duration::from_millis(1), CancellationToken::new());
+        let (resolver, link) = Resolver::new(ends, Duration::from_millis(1));
         Self {
             dir,
             servers: Servers::new(registry, resolver, None),
+            _link: link,
         }
     }
 

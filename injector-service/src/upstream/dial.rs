@@ -7,7 +7,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::Uri;
@@ -17,6 +16,7 @@ use hyper_util::{
     rt::TokioIo,
 };
 use proto::{Reason, Refusal};
+use rustix::io::Errno;
 use rustls_pki_types::ServerName;
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -32,9 +32,6 @@ use crate::{
     registry::server::Spec,
     veil::{Unveiling, Veil, Wire},
 };
-
-/// How long a connection may take to be made, its TLS included.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a connection was not made.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +58,10 @@ impl DialError {
             "upstream not dialled"
         );
         match self {
+            Self::Resolve(error) | Self::Connect(error) if is_out_of_descriptors(error) => Refusal::new(
+                Reason::Overloaded,
+                "the injector has no descriptor left for a connection; nothing was sent",
+            ),
             Self::Resolve(_) | Self::Connect(_) | Self::Timeout => {
                 Refusal::new(Reason::UpstreamUnreachable, format!("{self}; nothing was sent"))
             }
@@ -72,6 +73,13 @@ impl DialError {
             Self::NoHttp2 => Refusal::new(Reason::UpstreamProtocol, format!("{self}; nothing was sent")),
         }
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let out = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error
+        .raw_os_error()
+        .is_some_and(|code| out.contains(&Errno::from_raw_os_error(code)))
 }
 
 /// Connects to one server.
@@ -190,7 +198,7 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let target = self.target.clone();
         Box::pin(async move {
-            timeout(TIMEOUT, target.connect())
+            timeout(target.network.limits.connect_timeout, target.connect())
                 .await
                 .unwrap_or(Err(DialError::Timeout))
         })
@@ -280,9 +288,12 @@ impl Write for Socket {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
+    use proto::serve::settings::Problems;
+
     use super::*;
-    use crate::address::Own;
+    use crate::{address::Own, limits::LimitSettings};
 
     #[tokio::test]
     async fn what_a_name_resolves_to_is_checked_before_it_is_dialled() {
@@ -290,6 +301,10 @@ mod tests {
         let network = Arc::new(Network {
             roots,
             own: Own::default(),
+            limits: LimitSettings::default()
+                .check(&mut Problems::default())
+                .unwrap()
+                .upstream,
         });
         // A name that every machine resolves to itself, taken once for another's and once for what it is.
         let target = |loopback| Target {

@@ -3,7 +3,10 @@
 mod dial;
 pub mod tls;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,17 +20,15 @@ use proto::{Reason, Refusal};
 
 use crate::{
     address::Own,
+    limits::UpstreamLimits,
     registry::server::{Protocol, Spec},
     veil::{Over, Veil},
 };
 use dial::{Connector, DialError};
 
-/// How long a connection that carries nothing is kept.
-const IDLE: Duration = Duration::from_secs(30);
-/// Connections kept for one server.
-const IDLE_CONNECTIONS: usize = 64;
-/// Bytes of a response that may be under way on one HTTP/2 stream, and on one connection.
-const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+/// Bytes of a response that may be under way on one HTTP/2 stream, and on one connection. So a hundred streams that
+/// nobody reads do not keep the others on the connection from theirs; and see the data plane's own of many small frames.
+const WINDOWS: (u32, u32) = (512 << 10, 64 << 20);
 
 /// An error while a body was read, on either side.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -40,24 +41,31 @@ pub struct Network {
     pub roots: Arc<rustls::RootCertStore>,
     /// Our own listeners, which are never dialled.
     pub own: Own,
+    /// How much connections may take.
+    pub limits: UpstreamLimits,
 }
 
 /// The connections to one server as it is described now.
 pub struct Upstream {
     /// For HTTP/1.1 in cleartext, or over TLS whatever ALPN gave.
     ordinary: Client<Connector, Body>,
+    /// For HTTP/1.1 alone.
+    http1: Client<Connector, Body>,
     /// For HTTP/2 without asking.
     prior_knowledge: Client<Connector, Body>,
     protocol: Protocol,
     tls: bool,
     veil: Veil,
+    made: Instant,
 }
 
-/// Whether a request has to go over HTTP/2.
+/// Which version of HTTP a request has to go over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
     /// Any version will do.
     Any,
+    /// No other has upgrades. Not for a server that is called over HTTP/2 alone.
+    Http1,
     /// gRPC does not work otherwise.
     Http2,
 }
@@ -72,13 +80,28 @@ impl Upstream {
             Protocol::Http1 => connector(&[b"http/1.1"])?,
             Protocol::Http2 => connector(&[b"h2"])?,
         };
+        let ordinary = client(network.limits, false).build(ordinary);
+        let http1 = match spec.protocol {
+            Protocol::Auto if spec.url.is_tls() => {
+                client(network.limits, false).build(connector(&[b"http/1.1"])?)
+            }
+            Protocol::Auto | Protocol::Http1 | Protocol::Http2 => ordinary.clone(),
+        };
         Ok(Self {
-            ordinary: client(false).build(ordinary),
-            prior_knowledge: client(true).build(connector(&[b"h2"])?),
+            ordinary,
+            http1,
+            prior_knowledge: client(network.limits, true).build(connector(&[b"h2"])?),
             protocol: spec.protocol,
             tls: spec.url.is_tls(),
             veil,
+            made: Instant::now(),
         })
+    }
+
+    /// Whether its connections are to take no more calls: they are no older than this. With new ones, names are resolved
+    /// anew, and a balancer before the server gets to choose again.
+    pub fn is_worn(&self, age: Duration) -> bool {
+        self.made.elapsed() >= age
     }
 
     /// What covers the values that are on their way here.
@@ -89,7 +112,9 @@ impl Upstream {
     /// What a request may go over.
     pub fn over(&self, needs: Needs) -> Over {
         match (self.protocol, needs, self.tls) {
-            (Protocol::Http1, ..) | (Protocol::Auto, Needs::Any, false) => Over::Http1,
+            (Protocol::Http1, ..)
+            | (Protocol::Auto, Needs::Any, false)
+            | (Protocol::Auto, Needs::Http1, _) => Over::Http1,
             (Protocol::Http2, ..) | (Protocol::Auto, ..) => Over::Any,
         }
     }
@@ -105,6 +130,7 @@ impl Upstream {
     ) -> Result<Response<Incoming>, Refusal> {
         let client = match (self.protocol, needs, self.tls) {
             (Protocol::Http2, ..) | (Protocol::Auto, Needs::Http2, _) => &self.prior_knowledge,
+            (Protocol::Auto, Needs::Http1, _) => &self.http1,
             (Protocol::Http1, ..) | (Protocol::Auto, Needs::Any, _) => &self.ordinary,
         };
         let connection = (uncovered != Uncovered::Nothing).then(|| capture_connection(&mut request));
@@ -132,13 +158,13 @@ pub enum Uncovered {
     Head,
 }
 
-fn client(http2_only: bool) -> hyper_util::client::legacy::Builder {
+fn client(limits: UpstreamLimits, http2_only: bool) -> hyper_util::client::legacy::Builder {
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(limits.idle_timeout)
+        .pool_max_idle_per_host(limits.max_idle)
         .http2_only(http2_only)
         .http2_initial_stream_window_size(WINDOWS.0)
         .http2_initial_connection_window_size(WINDOWS.1)

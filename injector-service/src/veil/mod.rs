@@ -19,9 +19,10 @@ mod unveiling;
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -54,7 +55,13 @@ pub enum Over {
 /// The values that are on their way to one upstream. Clones share them.
 #[derive(Clone, Default)]
 pub struct Veil {
-    hidden: Arc<Mutex<HashMap<Key, Arc<Hidden>>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    hidden: Mutex<HashMap<Key, Arc<Hidden>>>,
+    keys: Keys,
 }
 
 /// A value, in both forms that it has on the wire.
@@ -76,7 +83,7 @@ pub struct Cover {
 
 impl Veil {
     /// A stand-in for a header's value, and what has to be kept until it was written. None when there is no stand-in of
-    /// its length, or no random number: then the value itself has to be sent.
+    /// its length: then the value itself has to be sent.
     pub fn cover(&self, value: &[u8], over: Over) -> Option<(HeaderValue, Cover)> {
         let (symbols, code) = match over {
             Over::Http1 => (MARK.len() + KEY, None),
@@ -88,7 +95,7 @@ impl Veil {
                 (code.len() * 8 / 5, Some(code))
             }
         };
-        let key = random_key()?;
+        let key = self.shared.keys.next();
         let hidden = Arc::new(Hidden {
             plain: Zeroizing::new(value.to_vec()),
             code,
@@ -108,7 +115,7 @@ impl Veil {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Hidden>>> {
-        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.hidden.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,15 +132,18 @@ impl Drop for Cover {
     }
 }
 
-/// Sixteen random symbols.
-fn random_key() -> Option<Key> {
-    const KEYS: u64 = 10_u64.pow(16);
-    loop {
-        let random = getrandom::u64().ok()?;
-        // So that each is as likely as any other.
-        if random < u64::MAX - u64::MAX % KEYS {
-            return Some(random % KEYS);
-        }
+/// Makes keys that nobody can foresee, without asking the system for each: a count, hashed under a random key
+/// (SipHash, a pseudorandom function).
+#[derive(Default)]
+struct Keys {
+    random: RandomState,
+    count: AtomicU64,
+}
+
+impl Keys {
+    fn next(&self) -> Key {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        self.random.hash_one(count) % 10_u64.pow(16)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    ops::Range,
     pin::Pin,
     sync::atomic::Ordering,
     task::{Context, Poll, ready},
@@ -32,14 +33,17 @@ pin_project_lite::pin_project! {
         stream: S,
         veil: Veil,
         wire: Wire,
-        // What was taken over but not written yet: everything from `written` on. Wiped when it is written.
+        // What was taken over but not written yet: everything from `written` on.
         pending: Vec<u8>,
         written: usize,
+        // Where in it values are: wiped when all is written.
+        values: Vec<Range<usize>>,
     }
 
     impl<S> PinnedDrop for Unveiling<S> {
         fn drop(this: Pin<&mut Self>) {
-            this.project().pending.zeroize();
+            let this = this.project();
+            wipe(this.pending, this.values);
         }
     }
 }
@@ -53,6 +57,7 @@ impl<S> Unveiling<S> {
             wire,
             pending: Vec::new(),
             written: 0,
+            values: Vec::new(),
         }
     }
 
@@ -60,6 +65,16 @@ impl<S> Unveiling<S> {
     pub(crate) fn get_ref(&self) -> &S {
         &self.stream
     }
+}
+
+/// Empties `pending`, after wiping the values in it.
+fn wipe(pending: &mut Vec<u8>, values: &mut Vec<Range<usize>>) {
+    for value in values.drain(..) {
+        if let Some(value) = pending.get_mut(value) {
+            value.zeroize();
+        }
+    }
+    pending.clear();
 }
 
 /// A stand-in that was found: where it is, and what goes there.
@@ -123,14 +138,16 @@ impl Wire {
     }
 
     /// Appends `bytes` to `out`, every stand-in as what it stands for.
-    fn unveil(self, bytes: &[u8], found: Vec<Found>, out: &mut Vec<u8>) {
+    fn unveil(self, bytes: &[u8], found: Vec<Found>, out: &mut Vec<u8>, values: &mut Vec<Range<usize>>) {
         let mut done = 0;
         for Found { at, length, value } in found {
             out.extend_from_slice(bytes.get(done..at).unwrap_or_default());
+            let begins = out.len();
             match (self, &value.code) {
                 (Self::Http2, Some(code)) => out.extend_from_slice(code),
                 (Self::Http1, _) | (Self::Http2, None) => out.extend_from_slice(&value.plain),
             }
+            values.push(begins..out.len());
             value.placed.store(true, Ordering::Release);
             done = at + length;
         }
@@ -151,7 +168,7 @@ impl<S: Write> Unveiling<S> {
             }
         }
         if *this.written > 0 {
-            this.pending.zeroize();
+            wipe(this.pending, this.values);
             *this.written = 0;
         }
         Poll::Ready(Ok(()))
@@ -160,13 +177,18 @@ impl<S: Write> Unveiling<S> {
     /// Takes everything over when there is a stand-in in it. How much that was; nothing when there is none.
     fn take_over(self: Pin<&mut Self>, slices: &[IoSlice<'_>]) -> Option<usize> {
         let this = self.project();
+        // Most of what is written holds none.
+        let first = slices
+            .iter()
+            .position(|slice| this.wire.find(this.veil, slice, 0).is_some())?;
         let found: Vec<Vec<Found>> = slices
             .iter()
-            .map(|slice| this.wire.find_all(this.veil, slice))
+            .enumerate()
+            .map(|(number, slice)| match number < first {
+                true => Vec::new(),
+                false => this.wire.find_all(this.veil, slice),
+            })
             .collect();
-        if found.iter().all(Vec::is_empty) {
-            return None;
-        }
         let taken: usize = slices.iter().map(|slice| slice.len()).sum();
         let values: usize = found.iter().flatten().map(|found| found.value.plain.len()).sum();
         // Of this size from the start: a buffer that grows leaves copies behind.
@@ -174,7 +196,7 @@ impl<S: Write> Unveiling<S> {
             *this.pending = Vec::with_capacity(taken + values);
         }
         for (slice, found) in slices.iter().zip(found) {
-            this.wire.unveil(slice, found, this.pending);
+            this.wire.unveil(slice, found, this.pending, this.values);
         }
         Some(taken)
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -12,10 +13,11 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     time,
 };
 use tokio_rustls::server::TlsStream;
-use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
@@ -25,6 +27,7 @@ use tonic::{
 use super::{
     authz::Authz,
     caller::Peer,
+    lanes::{self, Width},
     listen::{self, Slot},
     opening::Opening,
 };
@@ -39,17 +42,55 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER_LIST: u32 = 32 * 1024;
 
 /// Serves `routes` behind `authz` until `shutdown`; then lets calls under way finish, for `grace` at the most.
+///
+/// Each connection is served by one thread of several ([`lanes`]), from its handshake on: a connection that carries
+/// little would otherwise wander between threads that wake one another for it, at the price of many a call.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     routes: Routes,
     authz: Authz,
+    width: Width,
     shutdown: CancellationToken,
     grace: Duration,
-) -> Result<(), tonic::transport::Error> {
-    let connections = listen::accept_tls(listener, tls, MAX_CONNECTIONS, shutdown.clone());
-    let incoming =
-        ReceiverStream::new(connections).map(|(tls, slot)| Ok::<_, io::Error>(Connection::new(tls, slot)));
+) -> Result<(), ServeError> {
+    let lanes = lanes::start((0..width.count()).map(|_| {
+        let (tls, routes, authz) = (tls.clone(), routes.clone(), authz.clone());
+        let shutdown = shutdown.clone();
+        move |connections| serve_lane(connections, tls, routes, authz, shutdown, grace)
+    }))?;
+    listen::accept(listener, MAX_CONNECTIONS, shutdown, |stream, peer, slot| {
+        lanes.give(stream, (peer, slot));
+    })
+    .await;
+    let mut ended = lanes.finish().await.into_iter();
+    ended.try_for_each(|one| one.unwrap_or(Err(ServeError::Ended)))
+}
+
+/// One lane.
+async fn serve_lane(
+    mut accepted: mpsc::UnboundedReceiver<lanes::Accepted<(SocketAddr, Slot)>>,
+    tls: Arc<ServerConfig>,
+    routes: Routes,
+    authz: Authz,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> Result<(), ServeError> {
+    let (ready, connections) = mpsc::channel(64);
+    tokio::spawn(async move {
+        while let Some(accepted) = accepted.recv().await {
+            let (tls, ready) = (tls.clone(), ready.clone());
+            tokio::spawn(async move {
+                let Some((stream, (peer, slot))) = accepted.open() else {
+                    return;
+                };
+                if let Some(tls) = listen::handshake(tls, stream, peer).await {
+                    // The receiver is gone only when the server has stopped.
+                    drop(ready.send(Ok::<_, io::Error>(Connection::new(tls, slot))).await);
+                }
+            });
+        }
+    });
     let serving = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_LIST)
@@ -58,14 +99,31 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .layer(authz)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(connections),
+            shutdown.clone().cancelled_owned(),
+        );
     tokio::select! {
-        served = serving => served,
+        served = serving => Ok(served?),
         () = async { shutdown.cancelled().await; time::sleep(grace).await } => {
             tracing::warn!("calls still under way after the grace period were cut off");
             Ok(())
         }
     }
+}
+
+/// Why the server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its threads could not be started.
+    #[error("the threads of the gRPC server did not start")]
+    Threads(#[from] io::Error),
+    /// It failed.
+    #[error("the gRPC server failed")]
+    Serve(#[from] tonic::transport::Error),
+    /// A thread ended by itself.
+    #[error("a thread of the gRPC server ended unexpectedly")]
+    Ended,
 }
 
 /// A TLS connection, its place among those allowed, and who is at its other end.

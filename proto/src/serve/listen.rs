@@ -48,11 +48,18 @@ pub async fn accept(
     }
 }
 
-/// The server's side of a TLS handshake, within [`HANDSHAKE_TIMEOUT`].
-pub async fn handshake(config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream))
-        .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "handshake took too long")))
+/// The server's side of a TLS handshake with `peer`, within [`HANDSHAKE_TIMEOUT`]. One that fails is logged.
+pub async fn handshake(
+    config: Arc<ServerConfig>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<TlsStream<TcpStream>> {
+    let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "handshake took too long"));
+    let shaken = time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await;
+    shaken
+        .unwrap_or_else(|_| late())
+        .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
+        .ok()
 }
 
 /// Accepts TLS connections; those whose handshake succeeded come out of the receiver.
@@ -67,10 +74,9 @@ pub fn accept_tls(
         accept(listener, limit, shutdown, |stream, peer, slot| {
             let (config, ready) = (config.clone(), ready.clone());
             tokio::spawn(async move {
-                match handshake(config, stream).await {
+                if let Some(tls) = handshake(config, stream, peer).await {
                     // The receiver is gone only when the server has stopped.
-                    Ok(tls) => drop(ready.send((tls, slot)).await),
-                    Err(error) => tracing::info!(%peer, %error, "tls handshake refused"),
+                    drop(ready.send((tls, slot)).await);
                 }
             });
         })

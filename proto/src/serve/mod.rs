@@ -4,6 +4,8 @@ pub mod authz;
 pub mod caller;
 pub mod grpc;
 pub mod healthcheck;
+pub mod lanes;
+mod lines;
 pub mod listen;
 pub mod opening;
 pub mod probe;

@@ -85,7 +85,9 @@ pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
         Ok(config) => config,
         Err(problems) => return fail(EXIT_USAGE, problems),
     };
-    match block_on(async { run(config, signal::shutdown_on_signals()?).await }) {
+    let ended = block_on(async { run(config, signal::shutdown_on_signals()?).await });
+    telemetry::flush();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, chain(&*error)),
     }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -49,6 +50,36 @@ impl Problems {
     /// Reads a duration, such as `500ms`, `2s`, `5m` or `1h`.
     pub fn duration(&mut self, setting: &str, text: &str) -> Option<Duration> {
         self.take(setting, parse_duration(text))
+    }
+
+    /// Reads a number of bytes, such as `65536`, `64KiB` or `4MiB`, that lies in `range`.
+    pub fn size(&mut self, setting: &str, text: &str, range: RangeInclusive<usize>) -> Option<usize> {
+        let size = self.take(setting, parse_size(text))?;
+        if !range.contains(&size) {
+            let (least, most) = range.into_inner();
+            self.add(
+                setting,
+                format!("{text:?} is not between {least} and {most} bytes"),
+            );
+            return None;
+        }
+        Some(size)
+    }
+
+    /// Reads a number that lies in `range`.
+    pub fn number<T: FromStr<Err: fmt::Display> + PartialOrd + fmt::Display>(
+        &mut self,
+        setting: &str,
+        text: &str,
+        range: RangeInclusive<T>,
+    ) -> Option<T> {
+        let number = self.parse(setting, text)?;
+        if !range.contains(&number) {
+            let (least, most) = range.into_inner();
+            self.add(setting, format!("{text:?} is not between {least} and {most}"));
+            return None;
+        }
+        Some(number)
     }
 
     /// Reads `PRINCIPAL` or `PRINCIPAL=workspace,…` or `PRINCIPAL=*`, once for each of `texts`.
@@ -168,6 +199,21 @@ fn parse_binding(role: Role, text: &str) -> Result<Binding, String> {
     })
 }
 
+fn parse_size(text: &str) -> Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("{text:?} is not a size; write 65536, 64KiB or 4MiB");
+    let unit = match unit {
+        "" => 1,
+        "KiB" => 1024,
+        "MiB" => 1024 * 1024,
+        "GiB" => 1024 * 1024 * 1024,
+        _ => return Err(wrong()),
+    };
+    let number: usize = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).ok_or_else(wrong)
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -220,6 +266,29 @@ mod tests {
         for wrong in ["dns:x", "dns:x=", "dns:x=A", "dns:x=a,", "dns:x=*,a"] {
             assert!(scope(Role::Editor, wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn sizes_have_binary_units_and_lie_in_their_range() {
+        assert_eq!(parse_size("65536"), Ok(65_536));
+        assert_eq!(parse_size("64KiB"), Ok(65_536));
+        assert_eq!(parse_size("4MiB"), Ok(4 << 20));
+        for wrong in ["", "KiB", "-1", "1kb", "1MB", "1.5MiB", "1 MiB", "99999999999GiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+        let mut problems = Problems::default();
+        assert_eq!(problems.size("--a", "8KiB", 8192..=9000), Some(8192));
+        assert_eq!(problems.size("--b", "8191", 8192..=9000), None);
+        assert_eq!(problems.number("--c", "0", 1..=9_usize), None);
+        let report = problems.finish(Some(())).unwrap_err().to_string();
+        assert!(
+            report.contains("--b: \"8191\" is not between 8192 and 9000 bytes"),
+            "{report}"
+        );
+        assert!(
+            report.contains("--c: \"0\" is not between 1 and 9") && !report.contains("--a"),
+            "{report}"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Logs as data, one line an event, to standard error.
+//! Logs as data, one line an event, to standard error. While there are many, lines wait for 10 ms at the most.
 
 use std::{
     error::Error,
@@ -6,6 +6,8 @@ use std::{
     time::Instant,
 };
 
+use super::lines::Lines;
+pub use super::lines::flush;
 use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 
@@ -61,7 +63,7 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, ParseError> {
 /// Starts logging. Later calls change nothing.
 pub fn init(format: LogFormat, filter: EnvFilter) {
     let lines = fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(Lines::of_process())
         .with_ansi(io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     // Fails when a subscriber is set already, as in a process that runs both services.

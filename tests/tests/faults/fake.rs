@@ -15,6 +15,7 @@ use proto::{
         authz::{Access, Authz, Binding, Policy, Role, Scope},
         caller::Principal,
         grpc,
+        lanes::Width,
         tls::{self, Authorities, Identity},
     },
     vault::v1::{
@@ -121,6 +122,7 @@ impl Fake {
             tls,
             routes,
             authz,
+            Width::Narrow,
             stop.clone(),
             Duration::ZERO,
         ));

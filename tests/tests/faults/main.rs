@@ -20,6 +20,8 @@ use e2e::{Injector, PATIENCE, Pki, Seen, Upstream, eventually, pair::get, pki};
 use fake::{Act, Fake, error, honest, ok, status, value_of, with};
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use proto::{
     Reason, Uid,
     vault::v1::{DecryptAnswer, DecryptRequest, DecryptStatus, DecryptedSecret, decrypt_answer::Outcome},
@@ -138,7 +140,7 @@ async fn scene_within(
     }
     let injector = Injector::start_with(pki.clone(), vault, |settings| {
         std::fs::write(settings.servers.as_ref().unwrap(), file).unwrap();
-        settings.vault_timeout = budget.to_owned();
+        settings.limits.vault_timeout = budget.to_owned();
     })
     .await;
     Scene {
@@ -453,12 +455,14 @@ async fn answers_in_any_order_reach_those_who_asked() {
     let scene = scene(&pki, served.address, &servers).await;
     scene.injector.ready().await;
     let scene = &scene;
+    // One connection, so one thread of the injector, and its one stream.
+    let client = &Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Empty<Bytes>>();
     let calls = names.iter().map(|(server, secret)| async move {
-        let request = Request::get(format!("/dev/{server}/{secret}"));
-        timeout(PATIENCE, scene.injector.send(request, ""))
-            .await
-            .unwrap()
-            .status()
+        let url = format!("http://{}/dev/{server}/{secret}", scene.injector.data_plane);
+        let response = timeout(PATIENCE, client.get(url.parse().unwrap())).await;
+        response.unwrap().unwrap().status()
     });
     assert!(
         join_all(calls)

@@ -124,6 +124,11 @@ impl<'a> Staged<'a> {
         }
     }
 
+    /// What is written.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.writes.keys().map(AsRef::as_ref)
+    }
+
     /// What sled has to do, if anything.
     pub(super) fn into_sled(self) -> Option<sled::Batch> {
         let mut batch = sled::Batch::default();

@@ -112,8 +112,13 @@ impl Writer {
             .into_iter()
             .map(|batch| batch.stage(&mut staged))
             .collect();
+        let changed: Vec<Vec<u8>> = staged.keys().map(<[u8]>::to_vec).collect();
         if let Some(writes) = staged.into_sled() {
-            self.shared.db.apply_batch(writes)?;
+            let applied = self.shared.db.apply_batch(writes);
+            for key in &changed {
+                self.shared.recent.forget(key);
+            }
+            applied?;
             self.make_durable()?;
         }
         Ok(answers)

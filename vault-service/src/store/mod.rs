@@ -28,6 +28,7 @@ mod batch;
 mod commit;
 mod error;
 mod files;
+mod recent;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +46,7 @@ pub use error::{CommitError, Fault, OpenError};
 
 use commit::{Request, Room, Writer};
 use files::Opened;
+use recent::Recent;
 
 /// Batches that may wait in the queue before `commit` itself waits.
 const QUEUE: usize = 1024;
@@ -69,6 +71,7 @@ pub struct Entry {
 
 struct Shared {
     db: sled::Db,
+    recent: Recent,
     /// Why the commit thread stopped; empty while it runs.
     ended: OnceLock<Ended>,
     room: Room,
@@ -102,6 +105,7 @@ impl Store {
         let (queue, requests) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
             db,
+            recent: Recent::new(),
             ended: OnceLock::new(),
             room,
             lock,
@@ -113,6 +117,22 @@ impl Store {
     /// The value at `key`. Blocking: call it from a blocking thread.
     pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         Ok(read(&self.shared.db, key)?.map(|value| value.to_vec()))
+    }
+
+    /// The same, and keeps it for [`Store::recent`]. Blocking.
+    pub fn read_often(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>, Fault> {
+        let epoch = self.shared.recent.epoch(key);
+        let Some(value) = read(&self.shared.db, key)? else {
+            return Ok(None);
+        };
+        let value: Arc<[u8]> = value.as_ref().into();
+        self.shared.recent.keep(key, value.clone(), epoch);
+        Ok(Some(value))
+    }
+
+    /// What [`Store::read_often`] would answer, if that is known without asking the disk. Does not block.
+    pub fn recent(&self, key: &[u8]) -> Option<Arc<[u8]>> {
+        self.shared.recent.get(key)
     }
 
     /// Up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after`

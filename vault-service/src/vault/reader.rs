@@ -11,7 +11,12 @@ use std::{
 use proto::{OriginPattern, SecretName, SecretValue, Uid};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{VaultError, keyring::Keyring, stored::Kind, workspaces};
+use super::{
+    VaultError,
+    keyring::Keyring,
+    stored::{self, Kind},
+    workspaces::Found,
+};
 use crate::{
     authz::DecryptPermit,
     crypto::{OpenError, WorkspaceKek, record},
@@ -58,12 +63,42 @@ pub enum Decrypted {
     KeyNotLoaded,
 }
 
+/// The most names that are decrypted without a hop, and the most bytes of their records: some 200 µs of a thread that
+/// others wait for.
+const AT_ONCE: (usize, usize) = (32, 64 * 1024);
+
+/// What a decrypt answers: the workspace's uid, and its secrets in the order asked.
+type Answer = Result<(Uid, Vec<Decrypted>), VaultError>;
+
+/// Where records are read.
+enum From<'b> {
+    /// From the store, which may have to wait for the disk.
+    Store,
+    /// From what was read lately, while so many bytes are left.
+    Recent(&'b mut usize),
+}
+
+/// Why there is no answer.
+enum Missed {
+    /// A record was not read lately, or there is more to do than may be done at once.
+    NotRecent,
+    /// The answer is this.
+    Failed(VaultError),
+}
+
+impl<E: Into<VaultError>> std::convert::From<E> for Missed {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// Work for a reading thread.
 type Job = Box<dyn FnOnce(&Shelf) + Send>;
 
 /// Decrypts. Clones share the threads.
 #[derive(Clone)]
 pub struct Reader {
+    shelf: Arc<Shelf>,
     threads: Arc<[mpsc::Sender<Job>]>,
     next: Arc<AtomicUsize>,
 }
@@ -94,82 +129,155 @@ impl Reader {
             jobs
         };
         Self {
+            shelf: shelf.clone(),
             threads: (0..THREADS).map(start).collect(),
             next: Arc::default(),
         }
     }
 
-    /// Decrypts for one permit or several, with one hop to a reading thread. Answers come in the order asked.
-    pub async fn decrypt(
-        &self,
-        wanted: Vec<(DecryptPermit, Wanted)>,
-    ) -> Vec<Result<(Uid, Vec<Decrypted>), VaultError>> {
-        let count = wanted.len();
+    /// Decrypts for one permit or several: at once what was read lately, the others with one hop to a reading thread.
+    /// Answers come in the order asked.
+    pub async fn decrypt(&self, wanted: Vec<(DecryptPermit, Wanted)>) -> Vec<Answer> {
+        let mut left = AT_ONCE;
+        let mut answers = Vec::with_capacity(wanted.len());
+        let mut others = Vec::new();
+        for (permit, wanted) in wanted {
+            let answer = self.shelf.at_once(&permit, &wanted, &mut left);
+            if answer.is_none() {
+                others.push((permit, wanted));
+            }
+            answers.push(answer);
+        }
+        let mut others = match others.is_empty() {
+            true => Vec::new(),
+            false => self.hop(others).await,
+        }
+        .into_iter();
+        answers
+            .into_iter()
+            .map(|answer| {
+                answer
+                    .or_else(|| others.next())
+                    .unwrap_or(Err(VaultError::Stopped))
+            })
+            .collect()
+    }
+
+    /// Fewer answers than asked for, when a thread is gone.
+    async fn hop(&self, wanted: Vec<(DecryptPermit, Wanted)>) -> Vec<Answer> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |shelf| {
             let decrypted = wanted
                 .iter()
-                .map(|(permit, wanted)| shelf.decrypt(permit, wanted))
+                .map(|(permit, wanted)| shelf.waiting(permit, wanted))
                 .collect();
             // Nobody waits any more when the call was cancelled; the values are wiped here.
             drop(answer.send(decrypted));
         });
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % THREADS;
-        let gone = || (0..count).map(|_| Err(VaultError::Stopped)).collect();
         let Some(thread) = self.threads.get(turn) else {
-            return gone();
+            return Vec::new();
         };
         if thread.send(job).await.is_err() {
-            return gone();
+            return Vec::new();
         }
-        answered.await.unwrap_or_else(|_| gone())
+        answered.await.unwrap_or_default()
     }
 }
 
 impl Shelf {
-    fn decrypt(&self, permit: &DecryptPermit, wanted: &Wanted) -> Result<(Uid, Vec<Decrypted>), VaultError> {
-        let found = workspaces::find(&self.store, permit.workspace())?;
+    /// The answer, however long it takes.
+    fn waiting(&self, permit: &DecryptPermit, wanted: &Wanted) -> Answer {
+        self.decrypt(From::Store, permit, wanted)
+            .map_err(|missed| match missed {
+                Missed::Failed(error) => error,
+                // Only what was to be there already can be missed.
+                Missed::NotRecent => VaultError::Stopped,
+            })
+    }
+
+    /// The answer, if it takes no disk and not too long; what may still be done at once is `left`.
+    fn at_once(
+        &self,
+        permit: &DecryptPermit,
+        wanted: &Wanted,
+        (names, bytes): &mut (usize, usize),
+    ) -> Option<Answer> {
+        *names = names.checked_sub(wanted.names.len())?;
+        match self.decrypt(From::Recent(bytes), permit, wanted) {
+            Ok(answer) => Some(Ok(answer)),
+            Err(Missed::Failed(error)) => Some(Err(error)),
+            Err(Missed::NotRecent) => None,
+        }
+    }
+
+    fn decrypt(
+        &self,
+        mut from: From<'_>,
+        permit: &DecryptPermit,
+        wanted: &Wanted,
+    ) -> Result<(Uid, Vec<Decrypted>), Missed> {
+        let name = permit.workspace();
+        let Some(found) = self.read(&mut from, &stored::workspace(name))? else {
+            return Err(VaultError::NoWorkspace(name.clone()).into());
+        };
+        let found = Found::decode(name.clone(), found.to_vec())?;
         if wanted.workspace_uid.is_some_and(|uid| uid != found.uid) {
-            return Err(VaultError::WorkspaceReplaced(found.name));
+            return Err(VaultError::WorkspaceReplaced(found.name).into());
         }
         if wanted.names.is_empty() {
             return Ok((found.uid, Vec::new()));
         }
+        let mut records = Vec::with_capacity(wanted.names.len());
+        for name in &wanted.names {
+            records.push(self.read(&mut from, &Kind::Record.key(&found.uid, name))?);
+        }
         let kek = self.keyring.open(&found.uid, &found.record.wrapped_kek)?;
         let mut size = 0;
         let mut decrypted = Vec::with_capacity(wanted.names.len());
-        for name in &wanted.names {
-            let one = self.one(&kek, &found.uid, name)?;
+        for (name, record) in wanted.names.iter().zip(records) {
+            let one = match record {
+                Some(record) => one(&kek, &found.uid, name, &record),
+                None => Decrypted::NotFound,
+            };
             if let (Decrypted::Value { value, .. }, false) = (&one, wanted.check_only) {
                 size += value.expose().len();
             }
             if size > MAX_ANSWER {
-                return Err(VaultError::AnswerTooLarge);
+                return Err(VaultError::AnswerTooLarge.into());
             }
             decrypted.push(one);
         }
         Ok((found.uid, decrypted))
     }
 
-    fn one(&self, kek: &WorkspaceKek, workspace: &Uid, name: &SecretName) -> Result<Decrypted, VaultError> {
-        let Some(bytes) = self.store.read(&Kind::Record.key(workspace, name))? else {
-            return Ok(Decrypted::NotFound);
-        };
-        Ok(match record::decrypt(kek, workspace, name, &bytes) {
-            Ok(record::Decrypted {
-                version,
-                origins,
-                value,
-            }) => Decrypted::Value {
-                version,
-                origins,
-                value,
-            },
-            Err(OpenError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
-            Err(OpenError::Corrupt(cause)) => {
-                tracing::error!(%cause, secret = %name, "a stored record is damaged");
-                Decrypted::DataLoss
+    fn read(&self, from: &mut From<'_>, key: &[u8]) -> Result<Option<Arc<[u8]>>, Missed> {
+        match from {
+            From::Store => Ok(self.store.read_often(key)?),
+            From::Recent(left) => {
+                let value = self.store.recent(key).ok_or(Missed::NotRecent)?;
+                **left = left.checked_sub(value.len()).ok_or(Missed::NotRecent)?;
+                Ok(Some(value))
             }
-        })
+        }
+    }
+}
+
+fn one(kek: &WorkspaceKek, workspace: &Uid, name: &SecretName, bytes: &[u8]) -> Decrypted {
+    match record::decrypt(kek, workspace, name, bytes) {
+        Ok(record::Decrypted {
+            version,
+            origins,
+            value,
+        }) => Decrypted::Value {
+            version,
+            origins,
+            value,
+        },
+        Err(OpenError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
+        Err(OpenError::Corrupt(cause)) => {
+            tracing::error!(%cause, secret = %name, "a stored record is damaged");
+            Decrypted::DataLoss
+        }
     }
 }

@@ -93,7 +93,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn decode(name: WorkspaceName, bytes: Vec<u8>) -> Result<Self, VaultError> {
+    pub(super) fn decode(name: WorkspaceName, bytes: Vec<u8>) -> Result<Self, VaultError> {
         let record: WorkspaceRecord = stored::decode(&bytes)?;
         let uid = stored::uid(&record.uid).ok_or(VaultError::Corrupt(None))?;
         let plan = Plan::ALL.into_iter().find(|plan| plan.stored() == record.plan);

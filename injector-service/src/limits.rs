@@ -1,0 +1,363 @@
+//! How much calls and connections may take. Every limit is a setting with a default.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use clap::{Args, Command, FromArgMatches as _};
+use proto::serve::settings::Problems;
+
+/// Limits as they are given.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitSettings {
+    /// Connections at once on each listener of the data plane; further ones wait to be accepted
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_CONNECTIONS",
+        default_value = "10000",
+        value_name = "NUMBER"
+    )]
+    pub max_connections: String,
+    /// Calls at once on one HTTP/2 connection of the data plane
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_CONCURRENT_STREAMS",
+        default_value = "1024",
+        value_name = "NUMBER"
+    )]
+    pub max_concurrent_streams: String,
+    /// Bytes of a request's target; longer is 414
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_URI_SIZE",
+        default_value = "60KiB",
+        value_name = "SIZE"
+    )]
+    pub max_uri_size: String,
+    /// Bytes of a request's header fields, names and values; more is 431
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_HEADERS_SIZE",
+        default_value = "64KiB",
+        value_name = "SIZE"
+    )]
+    pub max_headers_size: String,
+    /// Header fields of a request; more is 431
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_HEADERS",
+        default_value = "100",
+        value_name = "NUMBER"
+    )]
+    pub max_headers: String,
+    /// How long the head of an HTTP/1.1 request may take from its first byte on
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_HEAD_TIMEOUT",
+        default_value = "30s",
+        value_name = "DURATION"
+    )]
+    pub head_timeout: String,
+    /// How long what is needed of a body before the call goes out may take to come; later is 408
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_BODY_TIMEOUT",
+        default_value = "30s",
+        value_name = "DURATION"
+    )]
+    pub body_timeout: String,
+    /// JSON bodies of up to this many bytes are checked whole before the call goes out, and sent with their length; in
+    /// larger ones secrets are put while they pass
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_BUFFERED_BODY",
+        default_value = "1MiB",
+        value_name = "SIZE"
+    )]
+    pub max_buffered_body: String,
+    /// How long a connection of the data plane is kept that carries no call
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_IDLE_TIMEOUT",
+        default_value = "5m",
+        value_name = "DURATION"
+    )]
+    pub idle_timeout: String,
+    /// How long the other end of a connection of the data plane may take no byte of what is written to it
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_WRITE_TIMEOUT",
+        default_value = "60s",
+        value_name = "DURATION"
+    )]
+    pub write_timeout: String,
+    /// How long an upgraded connection, a WebSocket for one, may carry nothing
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPGRADED_IDLE_TIMEOUT",
+        default_value = "1h",
+        value_name = "DURATION"
+    )]
+    pub upgraded_idle_timeout: String,
+    /// How long a call may last, streams too but not what a connection is upgraded to; `none` for as long as it likes
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_CALL_DURATION",
+        default_value = "none",
+        value_name = "DURATION"
+    )]
+    pub max_call_duration: String,
+    /// How long a call may wait for the vault, all in all
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_VAULT_TIMEOUT",
+        default_value = "2s",
+        value_name = "DURATION"
+    )]
+    pub vault_timeout: String,
+    /// How long a connection to an upstream may take to be made, its TLS included
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPSTREAM_CONNECT_TIMEOUT",
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    pub upstream_connect_timeout: String,
+    /// Connections to one server that are kept when they carry nothing
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_IDLE",
+        default_value = "64",
+        value_name = "NUMBER"
+    )]
+    pub upstream_max_idle: String,
+    /// How long they are kept
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPSTREAM_IDLE_TIMEOUT",
+        default_value = "30s",
+        value_name = "DURATION"
+    )]
+    pub upstream_idle_timeout: String,
+    /// How long a connection to an upstream takes new calls; those under way then still finish on it
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_CONNECTION_AGE",
+        default_value = "10m",
+        value_name = "DURATION"
+    )]
+    pub upstream_max_connection_age: String,
+}
+
+/// As when nothing is given, not in the environment either.
+impl Default for LimitSettings {
+    fn default() -> Self {
+        let command = Self::augment_args(Command::new("limits")).mut_args(|arg| arg.env(None::<&str>));
+        let given = command.try_get_matches_from(["limits"]);
+        given
+            .and_then(|given| Self::from_arg_matches(&given))
+            .expect("every limit has a default")
+    }
+}
+
+/// Limits that were found right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once on each listener.
+    pub max_connections: usize,
+    /// Calls at once on one HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// Bytes of a request's target.
+    pub max_uri_size: usize,
+    /// Bytes of a request's header fields.
+    pub max_headers_size: usize,
+    /// Header fields of a request.
+    pub max_headers: usize,
+    /// How long an HTTP/1.1 head may take.
+    pub head_timeout: Duration,
+    /// How long what is needed of a body may take.
+    pub body_timeout: Duration,
+    /// JSON bodies up to this size are read whole.
+    pub max_buffered_body: usize,
+    /// How long a connection without calls is kept.
+    pub idle_timeout: Duration,
+    /// How long a write may make no progress.
+    pub write_timeout: Duration,
+    /// How long an upgraded connection may carry nothing.
+    pub upgraded_idle_timeout: Duration,
+    /// How long a call may last.
+    pub max_call_duration: Option<Duration>,
+    /// How long a call may wait for the vault.
+    pub vault_timeout: Duration,
+    /// What connections to upstreams may take.
+    pub upstream: UpstreamLimits,
+}
+
+/// Limits of connections to one upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    /// How long one may take to be made.
+    pub connect_timeout: Duration,
+    /// How many are kept that carry nothing.
+    pub max_idle: usize,
+    /// How long those are kept.
+    pub idle_timeout: Duration,
+    /// How long one takes new calls.
+    pub max_connection_age: Duration,
+}
+
+/// What a target may have at most: longer ones cannot be represented.
+const URI: RangeInclusive<usize> = 256..=65_534;
+const HEADERS_SIZE: RangeInclusive<usize> = 1024..=16 << 20;
+const HEADERS: RangeInclusive<usize> = 10..=10_000;
+const BUFFERED: RangeInclusive<usize> = 0..=1 << 30;
+
+impl LimitSettings {
+    /// Checks them, and notes what is wrong.
+    pub fn check(&self, problems: &mut Problems) -> Option<Limits> {
+        let p = problems;
+        let max_connections = p.number("--max-connections", &self.max_connections, 1..=10_000_000);
+        let streams = p.number(
+            "--max-concurrent-streams",
+            &self.max_concurrent_streams,
+            1..=1_000_000,
+        );
+        let max_uri_size = p.size("--max-uri-size", &self.max_uri_size, URI);
+        let max_headers_size = p.size("--max-headers-size", &self.max_headers_size, HEADERS_SIZE);
+        let max_headers = p.number("--max-headers", &self.max_headers, HEADERS);
+        let head_timeout = some_time(p, "--head-timeout", &self.head_timeout);
+        let body_timeout = some_time(p, "--body-timeout", &self.body_timeout);
+        let max_buffered_body = p.size("--max-buffered-body", &self.max_buffered_body, BUFFERED);
+        let idle_timeout = some_time(p, "--idle-timeout", &self.idle_timeout);
+        let write_timeout = some_time(p, "--write-timeout", &self.write_timeout);
+        let upgraded_idle_timeout = some_time(p, "--upgraded-idle-timeout", &self.upgraded_idle_timeout);
+        let max_call_duration = match self.max_call_duration.as_str() {
+            "none" => Some(None),
+            text => some_time(p, "--max-call-duration", text).map(Some),
+        };
+        let vault_timeout = some_time(p, "--vault-timeout", &self.vault_timeout);
+        let upstream = self.upstream(p);
+        Some(Limits {
+            max_connections: max_connections?,
+            max_concurrent_streams: streams?,
+            max_uri_size: max_uri_size?,
+            max_headers_size: max_headers_size?,
+            max_headers: max_headers?,
+            head_timeout: head_timeout?,
+            body_timeout: body_timeout?,
+            max_buffered_body: max_buffered_body?,
+            idle_timeout: idle_timeout?,
+            write_timeout: write_timeout?,
+            upgraded_idle_timeout: upgraded_idle_timeout?,
+            max_call_duration: max_call_duration?,
+            vault_timeout: vault_timeout?,
+            upstream: upstream?,
+        })
+    }
+
+    fn upstream(&self, p: &mut Problems) -> Option<UpstreamLimits> {
+        let connect_timeout = some_time(p, "--upstream-connect-timeout", &self.upstream_connect_timeout);
+        let max_idle = p.number("--upstream-max-idle", &self.upstream_max_idle, 0..=1_000_000);
+        let idle_timeout = some_time(p, "--upstream-idle-timeout", &self.upstream_idle_timeout);
+        let age = some_time(
+            p,
+            "--upstream-max-connection-age",
+            &self.upstream_max_connection_age,
+        );
+        Some(UpstreamLimits {
+            connect_timeout: connect_timeout?,
+            max_idle: max_idle?,
+            idle_timeout: idle_timeout?,
+            max_connection_age: age?,
+        })
+    }
+}
+
+/// A duration of which there is some: with none, nothing would ever get done.
+fn some_time(problems: &mut Problems, setting: &str, text: &str) -> Option<Duration> {
+    let duration = problems.duration(setting, text)?;
+    if duration.is_zero() {
+        problems.add(setting, format!("{text:?} leaves no time at all"));
+        return None;
+    }
+    Some(duration)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        limits: LimitSettings,
+    }
+
+    fn check(args: &[&str]) -> Result<Limits, String> {
+        let line = Line::try_parse_from([&["x"], args].concat()).map_err(|error| error.to_string())?;
+        let mut problems = Problems::default();
+        let limits = line.limits.check(&mut problems);
+        problems.finish(limits).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn every_limit_has_a_default_and_every_wrong_one_is_named() {
+        let limits = check(&[]).unwrap();
+        assert_eq!(limits.max_headers_size, 64 * 1024);
+        assert_eq!(limits.max_call_duration, None);
+        let wrong = [
+            ("--max-connections", "0"),
+            ("--max-concurrent-streams", "-1"),
+            ("--max-uri-size", "64KiB"),
+            ("--max-headers-size", "64KB"),
+            ("--max-headers", "9"),
+            ("--head-timeout", "0s"),
+            ("--body-timeout", "30"),
+            ("--max-buffered-body", "2GiB"),
+            ("--idle-timeout", "0ms"),
+            ("--write-timeout", "soon"),
+            ("--upgraded-idle-timeout", "0s"),
+            ("--max-call-duration", "0s"),
+            ("--vault-timeout", "0s"),
+            ("--upstream-connect-timeout", "0s"),
+            ("--upstream-max-idle", "many"),
+            ("--upstream-idle-timeout", "0s"),
+            ("--upstream-max-connection-age", "0h"),
+        ];
+        let args: Vec<String> = wrong
+            .iter()
+            .map(|(flag, value)| format!("{flag}={value}"))
+            .collect();
+        let said = check(&args.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_err();
+        for (flag, _) in wrong {
+            assert!(said.contains(&format!("{flag}: ")), "{flag}: {said}");
+        }
+        let duration = check(&["--max-call-duration=1h"]).unwrap().max_call_duration;
+        assert_eq!(duration, Some(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn the_readme_has_every_limit_with_its_default() {
+        let command = LimitSettings::augment_args(Command::new("limits"));
+        let documented: Vec<(&str, &str)> = include_str!("../../README.md")
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| `--")?.split('|').map(str::trim);
+                Some((
+                    cells.next()?.trim_end_matches('`'),
+                    cells.next()?.trim_matches('`'),
+                ))
+            })
+            .collect();
+        let settings: Vec<(&str, &str)> = command
+            .get_arguments()
+            .map(|arg| {
+                let default = arg.get_default_values().first().and_then(|value| value.to_str());
+                (arg.get_long().unwrap(), default.unwrap())
+            })
+            .collect();
+        assert_eq!(documented, settings);
+    }
+}

@@ -1,0 +1,339 @@
+//! What a downstream connection is doing, and when it ends because it does nothing.
+//!
+//! One timer for a connection watches over three limits. It is set anew only when it fires, so a call costs no timer:
+//! the calls, and the stream below them, only note what happens and when.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::{
+    limits::Limits,
+    upstream::{Body, BodyError},
+};
+
+/// What every HTTP/2 connection begins with.
+const PREFACE: &[u8] = b"PRI ";
+/// No moment.
+const NEVER: u64 = 0;
+
+/// What a connection is doing. Moments are milliseconds from its beginning on, and one more.
+pub(super) struct Activity {
+    began: Instant,
+    /// Calls that have begun and not ended.
+    calls: AtomicUsize,
+    /// When the last of them ended.
+    idle_since: AtomicU64,
+    /// When the first byte of a head came whose call has not begun.
+    head_since: AtomicU64,
+    /// Since when the other end takes nothing.
+    stuck_since: AtomicU64,
+    /// Whether heads are told from one another by HTTP/2.
+    http2: AtomicBool,
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is well, and to be looked at again in this time.
+    Well(Duration),
+    /// It has had no call for as long as it may.
+    Idle,
+    /// A head takes too long.
+    SlowHead,
+    /// Nothing of what is written to it is taken.
+    Stuck,
+}
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            calls: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(1),
+            head_since: AtomicU64::new(NEVER),
+            stuck_since: AtomicU64::new(NEVER),
+            http2: AtomicBool::new(false),
+        })
+    }
+
+    /// A call begins; it ends when what is returned is dropped.
+    pub(super) fn call(self: &Arc<Self>) -> UnderWay {
+        self.calls.fetch_add(1, Relaxed);
+        self.head_since.store(NEVER, Relaxed);
+        UnderWay(self.clone())
+    }
+
+    pub(super) fn verdict(&self, limits: &Limits) -> Verdict {
+        let now = self.now();
+        let lasting = |since: u64| Duration::from_millis(now.saturating_sub(since));
+        let mut again = limits.idle_timeout.min(limits.write_timeout);
+        if !self.http2.load(Relaxed) {
+            again = again.min(limits.head_timeout);
+        }
+        let stuck = self.stuck_since.load(Relaxed);
+        if stuck != NEVER {
+            let Some(left) = left(limits.write_timeout, lasting(stuck)) else {
+                return Verdict::Stuck;
+            };
+            again = again.min(left);
+        }
+        if self.calls.load(Relaxed) == 0 {
+            let head = self.head_since.load(Relaxed);
+            if head != NEVER {
+                let Some(left) = left(limits.head_timeout, lasting(head)) else {
+                    return Verdict::SlowHead;
+                };
+                again = again.min(left);
+            }
+            let Some(left) = left(limits.idle_timeout, lasting(self.idle_since.load(Relaxed))) else {
+                return Verdict::Idle;
+            };
+            again = again.min(left);
+        }
+        // Never at once: a clock of milliseconds would be asked again and again.
+        Verdict::Well(again.max(Duration::from_millis(5)))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    fn received(&self, first: &[u8]) {
+        if self.calls.load(Relaxed) > 0 || self.http2.load(Relaxed) || self.head_since.load(Relaxed) != NEVER
+        {
+            return;
+        }
+        if first.starts_with(PREFACE) {
+            self.http2.store(true, Relaxed);
+        } else {
+            self.head_since.store(self.now(), Relaxed);
+        }
+    }
+
+    fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
+        match (&written, self.stuck_since.load(Relaxed)) {
+            (Poll::Pending, NEVER) => self.stuck_since.store(self.now(), Relaxed),
+            (Poll::Pending, _) | (Poll::Ready(_), NEVER) => {}
+            (Poll::Ready(_), _) => self.stuck_since.store(NEVER, Relaxed),
+        }
+        written
+    }
+}
+
+fn left(limit: Duration, lasting: Duration) -> Option<Duration> {
+    limit.checked_sub(lasting).filter(|left| !left.is_zero())
+}
+
+/// A call that has not ended.
+pub(super) struct UnderWay(Arc<Activity>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.idle_since.store(self.0.now(), Relaxed);
+        self.0.calls.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection that notes what comes and goes over it.
+pub(super) struct Watched<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if let Some(came @ [_, ..]) = buffer.filled().get(before..) {
+            self.activity.received(came);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.activity.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.activity.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The body of an answer, with whose end the call ends; it breaks off when the call lasts longer than it may.
+pub(super) struct Lasting {
+    body: Body,
+    limit: Option<Pin<Box<Sleep>>>,
+    _call: UnderWay,
+}
+
+impl Lasting {
+    pub(super) fn new(body: Body, until: Option<Instant>, call: UnderWay) -> Self {
+        Self {
+            limit: until.map(|until| Box::pin(sleep_until(until))),
+            body,
+            _call: call,
+        }
+    }
+}
+
+impl http_body::Body for Lasting {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(limit) = &mut self.limit
+            && limit.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err("the call lasted longer than it may".into())));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use proto::serve::settings::Problems;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+        time::advance,
+    };
+
+    use super::*;
+    use crate::limits::LimitSettings;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits() -> Limits {
+        let settings = LimitSettings {
+            head_timeout: "3s".to_owned(),
+            idle_timeout: "10s".to_owned(),
+            write_timeout: "5s".to_owned(),
+            ..Default::default()
+        };
+        settings.check(&mut Problems::default()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_only_between_calls() {
+        let (activity, limits) = (Activity::new(), limits());
+        assert_eq!(activity.verdict(&limits), Verdict::Well(3 * SECOND));
+        advance(8 * SECOND).await;
+        let (one, other) = (activity.call(), activity.call());
+        advance(20 * SECOND).await;
+        assert_eq!(activity.verdict(&limits), Verdict::Well(3 * SECOND));
+        drop(one);
+        advance(20 * SECOND).await;
+        assert_eq!(activity.verdict(&limits), Verdict::Well(3 * SECOND));
+        drop(other);
+        advance(9 * SECOND).await;
+        assert_eq!(activity.verdict(&limits), Verdict::Well(SECOND));
+        advance(SECOND).await;
+        assert_eq!(activity.verdict(&limits), Verdict::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time_from_its_first_byte_on_and_http2_has_none() {
+        let limits = limits();
+        for (first, verdict) in [
+            ("G", Verdict::SlowHead),
+            ("PRI * HTTP/2.0", Verdict::Well(SECOND)),
+        ] {
+            let activity = Activity::new();
+            let (near, mut far) = duplex(64);
+            let mut watched = Watched::new(near, activity.clone());
+            advance(6 * SECOND).await;
+            far.write_all(first.as_bytes()).await.unwrap();
+            assert!(watched.read(&mut [0; 64]).await.unwrap() > 0);
+            advance(2 * SECOND).await;
+            assert!(matches!(activity.verdict(&limits), Verdict::Well(_)), "{first}");
+            far.write_all(b"E").await.unwrap();
+            watched.read_u8().await.unwrap();
+            advance(SECOND).await;
+            assert_eq!(activity.verdict(&limits), verdict, "{first}");
+            // It was whole in time.
+            let call = activity.call();
+            assert!(matches!(activity.verdict(&limits), Verdict::Well(_)), "{first}");
+            drop(call);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_makes_progress_is_not_stuck() {
+        let (activity, limits) = (Activity::new(), limits());
+        let _call = activity.call();
+        let (near, mut far) = duplex(64);
+        let mut watched = Watched::new(near, activity.clone());
+        let writing = tokio::spawn(async move { watched.write_all(&[0; 200]).await });
+        for _ in 0..2 {
+            tokio::task::yield_now().await;
+            advance(4 * SECOND).await;
+            assert!(matches!(activity.verdict(&limits), Verdict::Well(_)));
+            far.read_exact(&mut [0; 64]).await.unwrap();
+        }
+        tokio::task::yield_now().await;
+        advance(6 * SECOND).await;
+        assert_eq!(activity.verdict(&limits), Verdict::Stuck);
+        writing.abort();
+    }
+}

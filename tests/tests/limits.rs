@@ -1,0 +1,466 @@
+//! What calls and connections may take, and what happens to those that take more.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use e2e::{PATIENCE, Pair, Upstream, eventually, pair::server, raw};
+use futures_util::stream;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::http2,
+    service::service_fn,
+};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use injector_service::limits::LimitSettings;
+use proto::{
+    injector::v1::{AuthType, Server},
+    serve::lanes::Width,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+
+const VALUE: &str = "canary-90be27";
+
+/// A pair with these limits. The workspace `dev` has the secret `TOKEN`, and leads to an upstream by the servers
+/// `headers` and `skill`.
+async fn pair(upstream: SocketAddr, limit: impl FnOnce(&mut LimitSettings)) -> Pair {
+    let pair = Pair::start_with(|_| {}, |settings| limit(&mut settings.limits)).await;
+    pair.vault.workspace("dev").await;
+    pair.vault.put("dev", "TOKEN", VALUE).await;
+    let url = format!("http://{upstream}");
+    let headers = server("dev", "headers", &url, &["TOKEN"]);
+    pair.injector.add(headers.clone()).await;
+    let skill = Server {
+        name: "skill".into(),
+        auth_type: AuthType::Skill.into(),
+        ..headers
+    };
+    pair.injector.add(skill).await;
+    pair
+}
+
+/// Reads until the other end closes the connection; how long that took.
+async fn closed(stream: &mut TcpStream) -> Duration {
+    let started = Instant::now();
+    let mut rest = Vec::new();
+    // A reset is as good as an end.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .expect("the connection was never closed");
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_is_cut_off_and_others_are_served() {
+    let upstream = Upstream::start().await;
+    let pair = pair(upstream.address, |limits| limits.head_timeout = "400ms".into()).await;
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+        stream
+            .write_all(b"GET /dev/headers/slow HTTP/1.1\r\nHost: l")
+            .await
+            .unwrap();
+        slow.push(tokio::spawn(async move {
+            let started = Instant::now();
+            // A byte now and then must not help.
+            while started.elapsed() < PATIENCE && stream.write_all(b"o").await.is_ok() {
+                let mut byte = [0];
+                if let Ok(Ok(0) | Err(_)) = timeout(Duration::from_millis(50), stream.read(&mut byte)).await {
+                    return started.elapsed();
+                }
+            }
+            panic!("the connection was never closed");
+        }));
+    }
+    for _ in 0..20 {
+        assert_eq!(pair.injector.get("/dev/headers/").await.status(), 200);
+    }
+    for stream in slow {
+        let took = stream.await.unwrap();
+        assert!(took >= Duration::from_millis(300), "{took:?}");
+    }
+    assert!(upstream.seen().iter().all(|seen| seen.target == "/"));
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_is_closed_when_it_is_idle_and_not_while_it_carries_a_call() {
+    let upstream = Endless::start(Duration::from_millis(900)).await;
+    let pair = pair(upstream.address, |limits| limits.idle_timeout = "300ms".into()).await;
+    let mut silent = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    assert!(closed(&mut silent).await >= Duration::from_millis(250));
+
+    let mut kept = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let head = "GET /dev/headers/late HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for _ in 0..2 {
+        kept.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        timeout(PATIENCE, kept.read_exact(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        // The rest of the answer, which ends by its length.
+        while kept.try_read(&mut [0; 1024]).is_ok() {}
+    }
+    closed(&mut kept).await;
+
+    // Over HTTP/2 a call outlasts it too, and then the connection is closed.
+    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://localhost/dev/headers/late").body(Full::<Bytes>::default());
+    let response = send.send_request(request.unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    response.into_body().collect().await.unwrap();
+    timeout(PATIENCE, connection)
+        .await
+        .expect("the connection was never closed")
+        .unwrap()
+        .unwrap();
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_refused_with_a_reason() {
+    let upstream = Upstream::start().await;
+    let pair = pair(upstream.address, |limits| {
+        limits.max_headers = "20".into();
+        limits.max_headers_size = "2KiB".into();
+        limits.max_uri_size = "300".into();
+    })
+    .await;
+    for http2 in [false, true] {
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(http2)
+            .build_http();
+        let send = async |path: &str, fields: usize, length: usize| {
+            let url = format!("http://{}/dev/headers/{path}", pair.injector.data_plane);
+            let mut request = Request::get(url);
+            for number in 0..fields {
+                request = request.header(format!("x-{number}"), "a".repeat(length));
+            }
+            let response = client
+                .request(request.body(Full::<Bytes>::default()).unwrap())
+                .await;
+            let response = response.unwrap();
+            let (status, kind) = (
+                response.status().as_u16(),
+                response.headers().get("content-type").cloned(),
+            );
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let reason = kind.filter(|kind| kind == "application/problem+json").map(|_| {
+                let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                problem["reason"].as_str().unwrap().to_owned()
+            });
+            (status, reason)
+        };
+        let refused = |status, reason: &str| (status, Some(reason.to_owned()));
+        assert_eq!(send("x", 18, 10).await, (200, None));
+        assert_eq!(send("x", 21, 10).await, refused(431, "HEADERS_TOO_LARGE"));
+        assert_eq!(send("x", 2, 1030).await, refused(431, "HEADERS_TOO_LARGE"));
+        assert_eq!(send(&"x".repeat(280), 0, 0).await, (200, None));
+        assert_eq!(send(&"x".repeat(300), 0, 0).await, refused(414, "URI_TOO_LONG"));
+        // Far beyond, the library answers, without a reason.
+        assert_eq!(send("x", 60, 10).await.0, 431);
+        assert_eq!(send("x", 3, 4000).await.0, 431);
+    }
+    assert_eq!(upstream.seen().len(), 4);
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_waited_for_comes_in_time_or_the_call_is_refused() {
+    let upstream = Upstream::start().await;
+    let pair = pair(upstream.address, |limits| {
+        limits.body_timeout = "300ms".into();
+        limits.max_buffered_body = "16".into();
+    })
+    .await;
+    let head = "POST /dev/skill/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"a\":";
+    let answer = raw::exchange(pair.injector.data_plane, head).await;
+    assert_eq!(raw::status(&answer), 408, "{answer}");
+    assert!(answer.contains("BODY_TIMEOUT"), "{answer}");
+    assert_eq!(upstream.seen().len(), 0);
+
+    for (body, whole) in [("{\"a\": 1}", true), ("{\"a\": \"0123456789\"}", false)] {
+        let request = Request::post("/dev/skill/").header("content-type", "application/json");
+        assert_eq!(pair.injector.send(request, body).await.status(), 200);
+        assert_eq!(
+            upstream.last().header("content-length").is_some(),
+            whole,
+            "{body}"
+        );
+    }
+    pair.stop().await;
+}
+
+type Streamed = UnsyncBoxBody<Bytes, Infallible>;
+
+/// An upstream whose `/late` answers after a while, and whose other answers never end. It counts its connections, and
+/// the answers that nobody takes any more.
+#[derive(Clone)]
+struct Endless {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
+}
+
+/// Counts itself when it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Endless {
+    async fn start(late: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = Self {
+            address: listener.local_addr().unwrap(),
+            connections: Arc::default(),
+            dropped: Arc::default(),
+        };
+        let serving = upstream.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                serving.connections.fetch_add(1, Ordering::SeqCst);
+                let serving = serving.clone();
+                let calls = service_fn(move |request| {
+                    let serving = serving.clone();
+                    async move { Ok::<_, Infallible>(serving.answer(&request, late).await) }
+                });
+                tokio::spawn(async move {
+                    let http = auto::Builder::new(TokioExecutor::new());
+                    let _ = http.serve_connection(TokioIo::new(stream), calls).await;
+                });
+            }
+        });
+        upstream
+    }
+
+    async fn answer(&self, request: &Request<Incoming>, late: Duration) -> Response<Streamed> {
+        if request.uri().path() == "/late" {
+            sleep(late).await;
+            return Response::new(Full::from("late").boxed_unsync());
+        }
+        let endless = stream::unfold(Counted(self.dropped.clone()), async |counted| {
+            sleep(Duration::from_millis(1)).await;
+            let piece = Frame::data(Bytes::from_static(&[b'x'; 16 * 1024]));
+            Some((Ok::<_, Infallible>(piece), counted))
+        });
+        Response::new(StreamBody::new(endless).boxed_unsync())
+    }
+}
+
+#[tokio::test]
+async fn a_call_lasts_no_longer_than_it_may() {
+    let upstream = Endless::start(PATIENCE).await;
+    let pair = pair(upstream.address, |limits| {
+        limits.max_call_duration = "400ms".into()
+    })
+    .await;
+    for http2 in [false, true] {
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(http2)
+            .build_http::<Full<Bytes>>();
+        let url = format!("http://{}/dev/headers/", pair.injector.data_plane);
+        let response = client.get(url.parse().unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let ended = timeout(PATIENCE, response.into_body().collect()).await;
+        assert!(
+            ended.expect("the answer never ended").is_err(),
+            "it ended as if it was whole"
+        );
+    }
+    eventually("the upstream is told", async || {
+        upstream.dropped.load(Ordering::SeqCst) == 2
+    })
+    .await;
+    // An answer that does not begin is not waited for either.
+    let late = pair.injector.get("/dev/headers/late").await;
+    assert_eq!(late.status(), 504);
+    assert_eq!(late.headers()["x-aerostack-reason"], "DEADLINE_EXCEEDED");
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_of_an_answer_is_cut_off_and_others_are_served() {
+    let upstream = Endless::start(Duration::ZERO).await;
+    let pair = pair(upstream.address, |limits| limits.write_timeout = "500ms".into()).await;
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+        let head = "GET /dev/headers/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(pair.injector.get("/dev/headers/late").await.status(), 200);
+    // Nothing is read meanwhile, so whatever is sent stays in the system's buffers, until those are full.
+    eventually("the upstream is rid of them", async || {
+        upstream.dropped.load(Ordering::SeqCst) == 20
+    })
+    .await;
+    drop(slow);
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_to_an_upstream_takes_calls_for_as_long_as_it_may() {
+    let upstream = Endless::start(Duration::from_millis(1)).await;
+    let pair = pair(upstream.address, |limits| {
+        limits.upstream_max_connection_age = "600ms".into();
+    })
+    .await;
+    let (started, mut calls) = (Instant::now(), 0);
+    // A call that outlasts its connection's age.
+    let mut endless = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let head = "GET /dev/headers/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    endless.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    timeout(PATIENCE, endless.read_exact(&mut first))
+        .await
+        .unwrap()
+        .unwrap();
+    while started.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(pair.injector.get("/dev/headers/late").await.status(), 200);
+        calls += 1;
+        sleep(Duration::from_millis(20)).await;
+    }
+    // One for the endless call, and one for each age that began; on each thread of the data plane.
+    let connections = upstream.connections.load(Ordering::SeqCst);
+    let threads = Width::Wide.count();
+    assert!(
+        (3..=5 * threads).contains(&connections),
+        "{connections} for {calls} calls"
+    );
+    assert_eq!(upstream.dropped.load(Ordering::SeqCst), 0);
+    let mut more = vec![0; 1 << 20];
+    timeout(PATIENCE, endless.read_exact(&mut more))
+        .await
+        .unwrap()
+        .unwrap();
+    pair.stop().await;
+}
+
+/// Echoes the bodies of its calls, frame by frame.
+async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let calls = service_fn(|request: Request<Incoming>| async move {
+                    Ok::<_, Infallible>(Response::new(request.into_body()))
+                });
+                let mut http = auto::Builder::new(TokioExecutor::new()).http2_only();
+                http.http2()
+                    .initial_stream_window_size(1 << 20)
+                    .initial_connection_window_size(1 << 28);
+                let _ = http.serve_connection(TokioIo::new(stream), calls).await;
+            });
+        }
+    });
+    address
+}
+
+/// Each message in a frame of its own, and many frames at once, which some libraries do and others take for an attack.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_multitude_of_small_messages_passes_both_ways() {
+    const MESSAGES: usize = 300_000;
+    let pair = pair(echo().await, |_| {}).await;
+    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let (mut send, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_connection_window_size(1 << 28)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let messages =
+        (0..MESSAGES).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"\0\0\0\0\x02ab"))));
+    let request = Request::post("http://localhost/package.Service/Method")
+        .header("content-type", "application/grpc")
+        .header("x-aerostack-workspace", "dev")
+        .header("x-aerostack-server", "headers")
+        .body(StreamBody::new(stream::iter(messages)))
+        .unwrap();
+    let response = timeout(PATIENCE, send.send_request(request))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    let mut received = 0;
+    while let Some(frame) = timeout(PATIENCE, body.frame()).await.expect("it stands still") {
+        received += frame
+            .expect("the stream broke")
+            .into_data()
+            .map_or(0, |data| data.len());
+    }
+    assert_eq!(received, MESSAGES * 7);
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_is_refused_is_told_so_though_its_body_comes_later() {
+    let upstream = Upstream::start().await;
+    let pair = pair(upstream.address, |_| {}).await;
+    let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    for (path, kind, status) in [
+        ("/dev/skill/", "text/plain", "415"),
+        ("/dev/unknown/", "application/json", "404"),
+    ] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 100000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..10 {
+            sleep(Duration::from_millis(10)).await;
+            stream.write_all(&[b'x'; 10_000]).await.unwrap();
+        }
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let mut piece = [0; 1024];
+            let read = timeout(PATIENCE, stream.read(&mut piece)).await.unwrap().unwrap();
+            assert!(read > 0, "the connection ended before the answer");
+            answer.extend_from_slice(&piece[..read]);
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+    // A body without an end is not taken for ever.
+    let head = "POST /dev/unknown/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let sent = timeout(PATIENCE, async {
+        while stream.write_all(&[b'x'; 10_000]).await.is_ok() {}
+    });
+    sent.await.expect("it is read for ever");
+    assert_eq!(upstream.seen().len(), 0);
+    pair.stop().await;
+}
