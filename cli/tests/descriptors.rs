@@ -158,10 +158,10 @@ async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
             idle.push(TcpStream::connect(dev.ports[listener]).await.unwrap());
         }
         // It cannot dial, and says so.
-        eventually("all descriptors are taken", async || call(&mut kept).await == 502).await;
+        eventually("all descriptors are taken", async || call(&mut kept).await == 503).await;
         let (calls, started, used) = (heads.lock().unwrap().len(), Instant::now(), cpu(&dev));
         for _ in 0..10 {
-            assert_eq!(call(&mut kept).await, 502, "{listener}");
+            assert_eq!(call(&mut kept).await, 503, "{listener}");
         }
         assert_eq!(heads.lock().unwrap().len(), calls, "{listener}");
         // What needs no descriptor still works.
@@ -175,7 +175,7 @@ async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
             share < 0.5,
             "{listener}: it is busy {share} of the time with nothing"
         );
-        assert_eq!(call(&mut kept).await, 502, "{listener}");
+        assert_eq!(call(&mut kept).await, 503, "{listener}");
 
         drop(idle);
         eventually("it calls again", async || call(&mut kept).await == 200).await;

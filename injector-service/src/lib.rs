@@ -29,7 +29,7 @@ use proto::{
     serve::{
         authz::Authz,
         grpc,
-        lanes::{self, Accepted, Lanes, Width},
+        lanes::{self, Accepted, Lanes, Tasks, Width},
         listen, probe,
     },
 };
@@ -127,6 +127,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry);
     metrics_registry.register_collector(Box::new(OfRegistry(registry.clone())));
+    metrics_registry.register_collector(Box::new(Tasks));
     let probes = probes(metrics_registry, &resolvers, &shutdown);
     tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
 

@@ -28,9 +28,9 @@ pub fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// The tasks of the runtime that this is called in.
+/// The tasks of the runtime that this is called in, and of all lanes.
 pub fn tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+    tokio::runtime::Handle::current().metrics().num_alive_tasks() + proto::serve::lanes::tasks()
 }
 
 fn of_status(field: &str) -> usize {

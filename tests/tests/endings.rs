@@ -132,13 +132,25 @@ fn open_ended() -> (mpsc::Sender<Bytes>, Sent) {
 type Calling = JoinHandle<Result<Response<Incoming>, Error>>;
 
 fn send(pair: &Pair, http2: bool, name: &str, content_type: &str, body: Sent) -> Calling {
+    send_by(&client(http2), pair, name, content_type, body)
+}
+
+/// Calls by the same client go over the same connection, and so over the same one to an upstream.
+fn send_by(
+    client: &Client<HttpConnector, Sent>,
+    pair: &Pair,
+    name: &str,
+    content_type: &str,
+    body: Sent,
+) -> Calling {
     let request = Request::post(pair.injector.url("/x.Y/Z"))
         .header("content-type", content_type)
         .header("x-aerostack-workspace", "dev")
         .header("x-aerostack-server", name)
         .body(body)
         .unwrap();
-    tokio::spawn(async move { client(http2).request(request).await })
+    let client = client.clone();
+    tokio::spawn(async move { client.request(request).await })
 }
 
 async fn answered(calling: Calling) -> Response<Incoming> {
@@ -296,15 +308,16 @@ async fn a_call_that_the_upstream_did_not_answer_is_not_sent_again() {
 #[tokio::test]
 async fn an_upstream_that_goes_away_finishes_what_it_saw_and_gets_nothing_new() {
     let (pair, mut upstream) = (dev().await, Framed::start().await);
+    let client = client(true);
     add(&pair, "s", upstream.address, Protocol::Http2).await;
-    let seen = send(&pair, true, "s", "text/plain", fixed(""));
+    let seen = send_by(&client, &pair, "s", "text/plain", fixed(""));
     let (mut leaving, first) = upstream.next().await;
     // Settings of ours may be awaited before there is a second stream.
     leaving
         .write_all(&frame(SETTINGS, frames::ACK, 0, &[]))
         .await
         .unwrap();
-    let unseen = send(&pair, true, "s", "text/plain", fixed(""));
+    let unseen = send_by(&client, &pair, "s", "text/plain", fixed(""));
     let second = frames::next(&mut leaving, HEADERS).await.unwrap().stream;
     assert_eq!((first, second), (1, 3));
     let answer = [
@@ -316,7 +329,7 @@ async fn an_upstream_that_goes_away_finishes_what_it_saw_and_gets_nothing_new() 
     assert_eq!(answered(unseen).await.status(), StatusCode::BAD_GATEWAY);
     let response = answered(seen).await;
     // What comes now goes elsewhere, also while the old connection has not ended.
-    let next = send(&pair, true, "s", "text/plain", fixed(""));
+    let next = send_by(&client, &pair, "s", "text/plain", fixed(""));
     let (mut staying, stream) = upstream.next().await;
     let answer = frame(HEADERS, END_HEADERS | END_STREAM, stream, &[STATUS_200]);
     staying.write_all(&answer).await.unwrap();

@@ -13,7 +13,12 @@ use std::{io, sync::Arc};
 
 use prometheus_client::registry::Registry;
 use proto::{
-    serve::{authz::Authz, grpc, lanes::Width, probe},
+    serve::{
+        authz::Authz,
+        grpc,
+        lanes::{Tasks, Width},
+        probe,
+    },
     vault::v1::{
         decrypt_service_server::DecryptServiceServer, secret_service_server::SecretServiceServer,
         workspace_service_server::WorkspaceServiceServer,
@@ -99,6 +104,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    registry.register_collector(Box::new(Tasks));
     // While calls under way finish, probes are told so.
     let served = CancellationToken::new();
     let _end_probes = served.clone().drop_guard();

@@ -4,18 +4,54 @@
 use std::{
     io, net,
     num::NonZero,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::gauge::ConstGauge,
+};
 use tokio::{
     net::TcpStream,
-    runtime,
+    runtime::{self, Handle},
     sync::{mpsc, oneshot},
 };
 
 /// The most lanes: what one does is some ten thousands of calls a second.
 const MOST: usize = 16;
+
+/// The lanes of this process, while they run.
+static RUNNING: Mutex<Vec<Weak<Handle>>> = Mutex::new(Vec::new());
+
+/// How many tasks are under way on the lanes of this process. With nothing to do there are a few for each lane and each
+/// connection.
+pub fn tasks() -> usize {
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    running.retain(|runtime| runtime.strong_count() > 0);
+    let runtimes = running.iter().filter_map(Weak::upgrade);
+    runtimes.map(|runtime| runtime.metrics().num_alive_tasks()).sum()
+}
+
+/// Shows [`tasks`].
+#[derive(Debug)]
+pub struct Tasks;
+
+impl Collector for Tasks {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let gauge = ConstGauge::new(i64::try_from(tasks()).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(
+            "aerostack_tasks",
+            "Tasks under way on the threads that serve connections",
+            None,
+            gauge.metric_type(),
+        )?)
+    }
+}
 
 /// A connection on its way to a lane.
 pub struct Accepted<T> {
@@ -74,11 +110,16 @@ where
         let (connections, given) = mpsc::unbounded_channel();
         let (ending, ended) = oneshot::channel();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = Arc::new(runtime.handle().clone());
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.push(Arc::downgrade(&handle));
+        drop(running);
         thread::Builder::new()
             .name(format!("lane-{number}"))
             .spawn(move || {
                 // Nobody listens when the service was dropped.
                 drop(ending.send(runtime.block_on(async { serve(given).await })));
+                drop(handle);
                 // What still runs on its blocking threads ends with the process.
                 runtime.shutdown_background();
             })?;
