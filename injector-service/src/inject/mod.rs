@@ -19,11 +19,11 @@ use protobuf::SecretEntries;
 pub const MAX_HEADER_VALUE: usize = 8192;
 
 /// A secret as the vault answered for it.
-pub struct Resolved {
+pub struct Resolved<'s> {
     /// Which one.
-    pub secret: SecretName,
+    pub secret: &'s SecretName,
     /// Where its value goes.
-    pub placement: Placement,
+    pub placement: &'s Placement,
     /// Its value, or none when the workspace has no such secret.
     pub value: Option<SecretValue>,
 }
@@ -80,7 +80,7 @@ impl Carrier {
 }
 
 /// Makes what a call carries, from everything that was resolved for it.
-pub fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved]) -> Result<Injected, Refusal> {
+pub fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved<'_>]) -> Result<Injected, Refusal> {
     let mut headers = Vec::new();
     for Resolved {
         secret,
@@ -107,17 +107,17 @@ pub fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved]) -> R
     Ok(Injected { headers, body })
 }
 
-fn members(resolved: &[Resolved]) -> Result<SecretsObject, Refusal> {
+fn members(resolved: &[Resolved<'_>]) -> Result<SecretsObject, Refusal> {
     SecretsObject::new(for_the_body(resolved)).map_err(|error| not_text(&error.name, "a JSON string"))
 }
 
 /// Makes what one message carries.
-pub fn entries(field: FieldNumber, resolved: &[Resolved]) -> Result<SecretEntries, Refusal> {
+pub fn entries(field: FieldNumber, resolved: &[Resolved<'_>]) -> Result<SecretEntries, Refusal> {
     SecretEntries::new(field, for_the_body(resolved))
         .map_err(|error| not_text(&error.name, "a protobuf string"))
 }
 
-fn for_the_body(resolved: &[Resolved]) -> impl Iterator<Item = (&str, &[u8])> {
+fn for_the_body<'r>(resolved: &'r [Resolved<'_>]) -> impl Iterator<Item = (&'r str, &'r [u8])> {
     resolved.iter().filter_map(|resolved| match resolved.placement {
         Placement::Body(_) => Some((resolved.secret.as_str(), resolved.value.as_ref()?.expose())),
         Placement::Header(_) | Placement::Bearer => None,

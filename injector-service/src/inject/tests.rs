@@ -1,11 +1,11 @@
 use super::*;
 use crate::placement::Messages;
 
-fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> Resolved {
-    let secret = SecretName::parse(name).unwrap();
+fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> Resolved<'static> {
+    let secret: &SecretName = Box::leak(Box::new(SecretName::parse(name).unwrap()));
     let value = value.map(|value| SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap());
     Resolved {
-        placement: auth_type.place(&secret),
+        placement: Box::leak(Box::new(auth_type.place(secret))),
         secret,
         value,
     }

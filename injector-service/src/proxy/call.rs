@@ -1,8 +1,8 @@
 //! One call, from its head to the head of its answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, pin::pin, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts};
 use hyper::body::Incoming;
 use proto::{Reason, Refusal};
 use tokio::time::{Instant, timeout_at};
@@ -49,7 +49,7 @@ impl Proxy {
         until: Option<Instant>,
         call: UnderWay,
     ) -> Response<Lasting> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let body = Received::new(body, parts.version);
         let dialect = dialect(&parts.headers);
         let mut record = Record::new(self.ids.next(), parts.method.clone());
@@ -57,7 +57,7 @@ impl Proxy {
         let lingers = parts.version < Version::HTTP_2 && !parts.headers.contains_key(header::EXPECT);
         let mut body = Some(body);
         match self
-            .forward(door, dialect, parts, &mut body, until, &mut record)
+            .forward(door, dialect, &mut parts, &mut body, until, &mut record)
             .await
         {
             Ok(response) => response.map(|body| Lasting::new(body, until, call)),
@@ -80,17 +80,17 @@ impl Proxy {
         &self,
         door: &Door,
         dialect: Dialect,
-        parts: Parts,
+        parts: &mut Parts,
         body: &mut Option<Received>,
         until: Option<Instant>,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
-        guard::size(&parts, &self.limits)?;
+        guard::size(parts, &self.limits)?;
         guard::method(&parts.method)?;
-        let host = guard::host(&parts)?;
+        let host = guard::host(parts)?;
         self.hosts.check(&host)?;
         guard::expectation(&parts.headers)?;
-        let target = Target::find(&parts, &host, door, &self.hosts, &self.registry);
+        let target = Target::find(parts, &host, door, &self.hosts, &self.registry);
         let allowed = target
             .as_ref()
             .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
@@ -100,7 +100,7 @@ impl Proxy {
             record.page = Some(origin.clone());
         }
         let target = target?;
-        record.server(&target.entry.server);
+        record.server(&target.entry);
         if let Sender::AllowedPage(origin) = &sender
             && parts.method == Method::OPTIONS
             && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
@@ -150,15 +150,15 @@ impl Proxy {
         target: &Target,
         dialect: Dialect,
         deadline: Option<Instant>,
-        mut parts: Parts,
+        parts: &mut Parts,
         body: &mut Option<Received>,
         record: &mut Record,
     ) -> Result<Exchanged, Refusal> {
         let server = &target.entry.server;
         let auth_type = server.spec.auth_type;
         let trailers = parts.version == Version::HTTP_2;
-        let asked = Asked::find(&mut parts, dialect, &server.spec)?;
-        let mut headers = parts.headers;
+        let asked = Asked::find(parts, dialect, &server.spec)?;
+        let mut headers = mem::take(&mut parts.headers);
         inject::sanitize(&mut headers, auth_type);
         if let Some(asked) = &asked {
             asked.put(&mut headers)?;
@@ -200,8 +200,8 @@ impl Proxy {
             let left = deadline.saturating_duration_since(Instant::now());
             headers.insert("grpc-timeout", timeout_value(left));
         }
-        let request = outgoing(server, &target.rest, parts.method, headers, body)?;
-        let url = request.uri().to_string();
+        let request = outgoing(server, &target.rest, parts.method.clone(), headers, body)?;
+        let url = request.uri().clone();
         let sent = within(deadline, LATE, upstream.send(request, needs, uncovered)).await;
         let mut response = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
         covers.were_placed()?;
@@ -222,7 +222,7 @@ impl Proxy {
 /// A response, the URL of the request that it answers, how it ends if that breaks off, and what comes after it.
 struct Exchanged {
     response: Response<Incoming>,
-    request: String,
+    request: Uri,
     ending: Option<Ending>,
     switched: Option<Switched>,
 }
@@ -312,8 +312,10 @@ pub(super) async fn within<T>(
     doing: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
     let late = || Err(Refusal::new(Reason::DeadlineExceeded, late));
+    // In one place, however it is awaited: it is large.
+    let mut doing = pin!(doing);
     match deadline {
-        None => doing.await,
+        None => doing.as_mut().await,
         // Asked even once, it might send something that nobody waits for.
         Some(deadline) if deadline <= Instant::now() => late(),
         Some(deadline) => timeout_at(deadline, doing).await.unwrap_or_else(|_| late()),

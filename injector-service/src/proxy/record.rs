@@ -1,7 +1,10 @@
 //! What is told of a call: one log line, and counters.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -11,7 +14,7 @@ use proto::{
     serve::telemetry::{self, field},
 };
 
-use crate::{inject::Resolved, metrics::Metrics, registry::server::Server};
+use crate::{inject::Resolved, metrics::Metrics, registry::Entry};
 
 /// Makes the ids that tie a log line to an answer.
 pub(super) struct CallIds {
@@ -44,10 +47,27 @@ pub(super) struct Record {
     pub(super) page: Option<String>,
     started: Instant,
     method: Method,
-    workspace: String,
-    server: String,
-    injected: Vec<String>,
-    missed: Vec<String>,
+    /// The server, once it is known.
+    entry: Option<Arc<Entry>>,
+    injected: Names,
+    missed: Names,
+}
+
+/// Names of secrets, as a log line has them.
+#[derive(Default)]
+struct Names {
+    text: String,
+    count: usize,
+}
+
+impl Names {
+    fn add(&mut self, names: &str, count: usize) {
+        if self.count > 0 && count > 0 {
+            self.text.push(',');
+        }
+        self.text.push_str(names);
+        self.count += count;
+    }
 }
 
 impl Record {
@@ -57,68 +77,78 @@ impl Record {
             page: None,
             started: Instant::now(),
             method,
-            workspace: String::new(),
-            server: String::new(),
-            injected: Vec::new(),
-            missed: Vec::new(),
+            entry: None,
+            injected: Names::default(),
+            missed: Names::default(),
         }
     }
 
-    pub(super) fn server(&mut self, server: &Server) {
-        self.workspace = server.workspace.to_string();
-        self.server = server.name.to_string();
+    pub(super) fn server(&mut self, entry: &Arc<Entry>) {
+        self.entry = Some(entry.clone());
     }
 
-    pub(super) fn resolved(&mut self, resolved: &[Resolved]) {
+    /// The names of the workspace and of the server; empty when the server is not known.
+    fn of(&self) -> (&str, &str) {
+        self.entry.as_ref().map_or(("", ""), |entry| {
+            (entry.server.workspace.as_str(), entry.server.name.as_str())
+        })
+    }
+
+    pub(super) fn resolved(&mut self, resolved: &[Resolved<'_>]) {
         for secret in resolved {
             let names = if secret.value.is_some() {
                 &mut self.injected
             } else {
                 &mut self.missed
             };
-            names.push(secret.secret.to_string());
+            names.add(secret.secret.as_str(), 1);
         }
     }
 
     /// A body was to carry the secrets, and there is none.
     pub(super) fn no_body(&mut self) {
-        self.missed.append(&mut self.injected);
+        let Names { text, count } = std::mem::take(&mut self.injected);
+        self.missed.add(&text, count);
     }
 
     pub(super) fn forwarded(&self, status: StatusCode, metrics: &Metrics) {
-        metrics.forwarded(self.injected.len());
-        metrics.missed(&self.workspace, &self.server, self.missed.len());
+        let (workspace, server) = self.of();
+        metrics.forwarded(self.injected.count);
+        metrics.missed(workspace, server, self.missed.count);
         tracing::info!(
-            { field::WORKSPACE } = self.workspace, { field::SERVER } = self.server, method = %self.method,
-            injected = self.injected.join(","), missed = self.missed.join(","), status = status.as_u16(),
+            { field::WORKSPACE } = workspace, { field::SERVER } = server, method = self.method.as_str(),
+            injected = self.injected.text, missed = self.missed.text, status = status.as_u16(),
             { field::MS } = telemetry::ms(self.started), { field::CALL_ID } = self.call_id, "call forwarded"
         );
     }
 
     /// For what happens after the answer's head was forwarded.
     pub(super) fn afterwards(&self, metrics: &Metrics) -> Afterwards {
+        let (workspace, server) = self.of();
         Afterwards {
             call_id: self.call_id.clone(),
-            workspace: self.workspace.clone(),
-            server: self.server.clone(),
+            workspace: workspace.to_owned(),
+            server: server.to_owned(),
             metrics: metrics.clone(),
         }
     }
 
     pub(super) fn answered(&self, what: &'static str) {
+        let (workspace, server) = self.of();
         tracing::info!(
-            { field::WORKSPACE } = self.workspace, { field::SERVER } = self.server, method = %self.method,
+            { field::WORKSPACE } = workspace, { field::SERVER } = server, method = self.method.as_str(),
             { field::MS } = telemetry::ms(self.started), { field::CALL_ID } = self.call_id, what, "call answered"
         );
     }
 
     pub(super) fn refused(&self, refusal: &Refusal, metrics: &Metrics) {
+        let (workspace, server) = self.of();
         metrics.refused(refusal.reason);
-        metrics.missed(&self.workspace, &self.server, self.missed.len());
+        metrics.missed(workspace, server, self.missed.count);
         tracing::warn!(
-            { field::WORKSPACE } = self.workspace, { field::SERVER } = self.server, method = %self.method,
+            { field::WORKSPACE } = workspace, { field::SERVER } = server, method = self.method.as_str(),
             { field::REASON } = refusal.reason.name(), { field::DETAIL } = refusal.message,
-            missed = self.missed.join(","), { field::MS } = telemetry::ms(self.started), { field::CALL_ID } = self.call_id, "call refused"
+            missed = self.missed.text, { field::MS } = telemetry::ms(self.started), { field::CALL_ID } = self.call_id, "call refused"
         );
     }
 }
@@ -133,7 +163,7 @@ pub(super) struct Afterwards {
 
 impl Afterwards {
     /// One more message got its secrets.
-    pub(super) fn resolved(&self, resolved: &[Resolved]) {
+    pub(super) fn resolved(&self, resolved: &[Resolved<'_>]) {
         let missed: Vec<_> = resolved
             .iter()
             .filter(|secret| secret.value.is_none())

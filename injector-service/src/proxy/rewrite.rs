@@ -1,6 +1,6 @@
 //! What a response says of where things are, moved to where the downstream sees them.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use proto::Origin;
 use url::Url;
 
@@ -13,7 +13,7 @@ pub(super) struct Moved<'a> {
     /// The server's URL.
     pub(super) upstream: &'a UpstreamUrl,
     /// The URL of the request as it was sent upstream.
-    pub(super) request: &'a str,
+    pub(super) request: &'a Uri,
 }
 
 /// Removes from a response's headers what is not the downstream's: about the connection, ours, or a permission for web
@@ -69,7 +69,7 @@ impl Moved<'_> {
 
     /// On the server's own path under the prefix; elsewhere as an absolute URL.
     fn location(&self, location: &str) -> Option<String> {
-        let target = Url::parse(self.request).ok()?.join(location).ok()?;
+        let target = Url::parse(&self.request.to_string()).ok()?.join(location).ok()?;
         let own = Origin::of(&target).as_ref() == Some(self.upstream.origin());
         let under = under(target.path(), self.upstream.path());
         match under {
@@ -111,7 +111,7 @@ impl Moved<'_> {
 
     /// RFC 6265, section 5.1.4.
     fn default_path(&self) -> String {
-        let path = Url::parse(self.request)
+        let path = Url::parse(&self.request.to_string())
             .map(|url| url.path().to_owned())
             .unwrap_or_default();
         match path.rsplit_once('/') {
@@ -138,7 +138,7 @@ mod tests {
         Moved {
             prefix: "/w/s",
             upstream: &upstream,
-            request,
+            request: &request.parse().unwrap(),
         }
         .rewrite(&mut headers);
         headers

@@ -1,15 +1,16 @@
 //! From names to values, at call time: every call asks the vault, and nothing of the answer is kept.
 
+mod asking;
 pub mod channel;
 mod sealed;
 mod stream;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proto::{
     OriginPattern, Reason, Refusal, SecretName, SecretValue, Uid, WorkspaceName,
     origin::allows,
-    vault::v1::{DecryptRequest, DecryptStatus, DecryptedSecret},
+    vault::v1::{DecryptStatus, DecryptedSecret},
 };
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
@@ -18,6 +19,7 @@ use crate::{
     inject::Resolved,
     registry::{Entry, server::Server},
 };
+use asking::Asking;
 pub use sealed::Ends;
 use sealed::Opened;
 pub use stream::Link;
@@ -83,7 +85,11 @@ impl Resolver {
 
     /// Decrypts what a server gets, for one call that has until `deadline`. All or nothing: a missing secret is a
     /// [`Resolved`] without a value, unless it is required; anything else that is wrong refuses the call.
-    pub async fn resolve(&self, entry: &Entry, deadline: Option<Instant>) -> Result<Vec<Resolved>, Refusal> {
+    pub async fn resolve<'e>(
+        &self,
+        entry: &'e Arc<Entry>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Resolved<'e>>, Refusal> {
         let server = &entry.server;
         if server.spec.injections.is_empty() {
             return Ok(Vec::new());
@@ -105,8 +111,8 @@ impl Resolver {
                     Answered::KeyNotLoaded => return Err(unreadable(Reason::KeyNotLoaded, name)),
                 };
                 Ok(Resolved {
-                    secret: name.clone(),
-                    placement: injection.placement.clone(),
+                    secret: name,
+                    placement: &injection.placement,
                     value,
                 })
             })
@@ -114,7 +120,7 @@ impl Resolver {
     }
 
     /// What a call would find, in the order of the server's injections. No value crosses the wire.
-    pub async fn check(&self, entry: &Entry) -> Result<Vec<Checked>, Refusal> {
+    pub async fn check(&self, entry: &Arc<Entry>) -> Result<Vec<Checked>, Refusal> {
         let answered = self.ask(entry, true, None).await?;
         let state = |answered| match answered {
             Answered::Found { version, origins, .. } => CheckedState::Found { version, origins },
@@ -131,40 +137,23 @@ impl Resolver {
 
     /// The uid of a workspace that exists.
     pub async fn workspace_uid(&self, workspace: &WorkspaceName) -> Result<Uid, Refusal> {
-        let request = DecryptRequest {
-            workspace: workspace.to_string(),
-            check_only: true,
-            ..Default::default()
-        };
-        let opened = self.within(None, request).await?;
-        let (uid, _) = read(opened, &[], true)?;
+        let opened = self.within(None, Asking::Workspace(workspace.clone())).await?;
+        let (uid, _) = read(opened, std::iter::empty(), true)?;
         Ok(uid)
     }
 
     async fn ask(
         &self,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         check_only: bool,
         deadline: Option<Instant>,
     ) -> Result<Vec<Answered>, Refusal> {
-        let server = &entry.server;
-        let pinned = entry.workspace_uid();
-        let names: Vec<_> = server
-            .spec
-            .injections
-            .iter()
-            .map(|injection| &injection.secret)
-            .collect();
-        let request = DecryptRequest {
-            workspace: server.workspace.to_string(),
-            workspace_uid: pinned.map(|uid| uid.to_string()).unwrap_or_default(),
-            server: server.name.to_string(),
-            names: names.iter().map(ToString::to_string).collect(),
+        let asking = Asking::Secrets {
+            entry: entry.clone(),
             check_only,
-            ..Default::default()
         };
-        let opened = self.within(deadline, request).await?;
-        let (uid, answered) = read(opened, &names, check_only)?;
+        let opened = self.within(deadline, asking).await?;
+        let (uid, answered) = read(opened, asking::names(entry), check_only)?;
         // The vault was told which one, but its word is not taken for it.
         if entry.pin(uid) != uid {
             return Err(not_what_was_asked("another workspace"));
@@ -172,10 +161,10 @@ impl Resolver {
         Ok(answered)
     }
 
-    async fn within(&self, deadline: Option<Instant>, request: DecryptRequest) -> Result<Opened, Refusal> {
+    async fn within(&self, deadline: Option<Instant>, asking: Asking) -> Result<Opened, Refusal> {
         let budget = Instant::now() + self.budget;
         let until = deadline.map_or(budget, |deadline| deadline.min(budget));
-        match timeout_at(until, self.stream.ask(request)).await {
+        match timeout_at(until, self.stream.ask(asking)).await {
             Ok(answer) => answer,
             Err(_) if self.is_connected() => Err(Refusal::new(
                 Reason::DeadlineExceeded,
@@ -187,13 +176,17 @@ impl Resolver {
 }
 
 /// Takes an answer apart, and refuses it unless it has exactly the names that were asked for, in that order.
-fn read(opened: Opened, asked: &[&SecretName], check_only: bool) -> Result<(Uid, Vec<Answered>), Refusal> {
+fn read<'n>(
+    opened: Opened,
+    asked: impl Iterator<Item = &'n SecretName>,
+    check_only: bool,
+) -> Result<(Uid, Vec<Answered>), Refusal> {
     let opened = opened.take(check_only);
     let (uid, secrets) = opened.map_err(|_| not_what_was_asked("a status without its value"))?;
     let as_asked = secrets
         .iter()
         .map(|(secret, _)| secret.name.as_str())
-        .eq(asked.iter().map(|name| name.as_str()));
+        .eq(asked.map(SecretName::as_str));
     if !as_asked {
         return Err(not_what_was_asked("other names than asked for"));
     }

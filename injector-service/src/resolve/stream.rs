@@ -17,8 +17,8 @@ use proto::{
     Reason, Refusal,
     seal::SealError,
     vault::v1::{
-        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptStreamRequest,
-        DecryptStreamResponse, decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+        DecryptAnswer, DecryptCall, DecryptError, DecryptStreamRequest, DecryptStreamResponse,
+        decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
     },
 };
 use tokio::{
@@ -30,7 +30,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
-use super::sealed::{Ends, Keys, Opened, not_sealed_for_us};
+use super::{
+    asking::Asking,
+    sealed::{Ends, Keys, Opened, not_sealed_for_us},
+};
 
 /// Requests that may wait to be sent; more are refused at once.
 const WAITING: usize = 4096;
@@ -50,9 +53,9 @@ pub(super) struct Stream {
     connected: Arc<AtomicBool>,
 }
 
-/// A request, and who waits for its answer.
+/// A question, and who waits for its answer.
 struct Pending {
-    request: DecryptRequest,
+    asking: Asking,
     answer: oneshot::Sender<Result<Opened, Refusal>>,
 }
 
@@ -101,10 +104,10 @@ impl Stream {
     }
 
     /// Asks, and waits for as long as the caller does.
-    pub(super) async fn ask(&self, request: DecryptRequest) -> Result<Opened, Refusal> {
+    pub(super) async fn ask(&self, asking: Asking) -> Result<Opened, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.waiting
-            .try_send(Pending { request, answer })
+            .try_send(Pending { asking, answer })
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => overloaded(),
                 mpsc::error::TrySendError::Closed(_) => shutting_down(),
@@ -185,7 +188,7 @@ impl Keeper {
         self.batch = self
             .unanswered
             .iter()
-            .map(|(id, pending)| call(*id, &pending.request))
+            .map(|(id, pending)| call(*id, &pending.asking))
             .collect();
         let mut keys = match Keys::new(self.ends.clone()) {
             Ok(keys) => keys,
@@ -267,7 +270,7 @@ impl Keeper {
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.batch.push(call(id, &pending.request));
+        self.batch.push(call(id, &pending.asking));
         self.unanswered.insert(id, pending);
     }
 
@@ -279,7 +282,7 @@ impl Keeper {
     ) -> Result<(), Ended> {
         let DecryptAnswer { id, outcome } = answer;
         let pending = self.unanswered.remove(&id);
-        let server = pending.as_ref().map(|pending| pending.request.server.as_str());
+        let server = pending.as_ref().map(|pending| pending.asking.server());
         let mut ended = Ok(());
         let answer = match outcome {
             // Opened also when nobody waits for it, since the next one opens after it.
@@ -333,10 +336,10 @@ async fn until(due: Option<time::Instant>) {
     }
 }
 
-fn call(id: u64, request: &DecryptRequest) -> DecryptCall {
+fn call(id: u64, asking: &Asking) -> DecryptCall {
     DecryptCall {
         id,
-        request: Some(request.clone()),
+        request: Some(asking.request()),
     }
 }
 

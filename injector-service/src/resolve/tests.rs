@@ -92,7 +92,7 @@ fn check(said: Vec<Said>, asked: &[&str]) -> Result<usize, Reason> {
         .iter()
         .map(|name| SecretName::parse(name).unwrap())
         .collect();
-    let read = read(Ours::new().opened(said), &names.iter().collect::<Vec<_>>(), false);
+    let read = read(Ours::new().opened(said), names.iter(), false);
     read.map(|(_, answered)| answered.len())
         .map_err(|refusal| refusal.reason)
 }
@@ -154,7 +154,7 @@ fn any_other_answer_is_not_used() {
 fn an_answer_without_a_workspace_is_not_used() {
     let mut opened = Ours::new().opened(Vec::new());
     opened.response.workspace_uid.clear();
-    assert!(read(opened, &[], false).is_err());
+    assert!(read(opened, std::iter::empty(), false).is_err());
 }
 
 #[test]

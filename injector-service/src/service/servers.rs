@@ -158,13 +158,8 @@ impl Servers {
             return Err(refusal(RegistryError::ServerExists(workspace, name)));
         }
         let workspace_uid = self.resolver.workspace_uid(&workspace).await?;
-        self.check_secrets(&Entry::begun(
-            workspace,
-            name.clone(),
-            workspace_uid,
-            spec.clone(),
-        ))
-        .await?;
+        let begun = Entry::begun(workspace, name.clone(), workspace_uid, spec.clone());
+        self.check_secrets(&Arc::new(begun)).await?;
         self.registry
             .add(permit, &name, workspace_uid, spec)
             .await
@@ -186,7 +181,8 @@ impl Servers {
             }
             let merged = mask::apply(shown(&current), given, request.update_mask.as_ref())?;
             let spec = parse(&merged, self.registry.own())?;
-            self.check_secrets(&current.respecified(spec.clone())).await?;
+            self.check_secrets(&Arc::new(current.respecified(spec.clone())))
+                .await?;
             match self
                 .registry
                 .update(permit, name, current.server.revision, spec)
@@ -203,7 +199,7 @@ impl Servers {
     }
 
     /// Refuses what the vault would not have sent. When the vault does not say, each call will still be checked.
-    async fn check_secrets(&self, candidate: &Entry) -> Result<(), Refusal> {
+    async fn check_secrets(&self, candidate: &Arc<Entry>) -> Result<(), Refusal> {
         match self.resolver.check(candidate).await {
             Ok(checked) => check_origins(candidate, &checked),
             Err(unknown) => {

@@ -26,6 +26,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
@@ -102,7 +103,7 @@ impl Veil {
             symbols,
             placed: AtomicBool::new(false),
         });
-        let mut stand_in = HeaderValue::from_bytes(&text(key, symbols)).ok()?;
+        let mut stand_in = HeaderValue::from_maybe_shared(Bytes::from(text(key, symbols))).ok()?;
         // So that HPACK never indexes it.
         stand_in.set_sensitive(true);
         self.lock().insert(key, hidden.clone());
@@ -148,16 +149,20 @@ impl Keys {
 }
 
 fn text(key: Key, symbols: usize) -> Vec<u8> {
-    let digits = format!("{key:0KEY$}");
-    let key = digits
-        .bytes()
-        .filter_map(|digit| SYMBOLS.get(usize::from(digit - b'0')));
-    let filler = std::iter::repeat(&SYMBOLS[0]);
-    MARK.iter()
-        .chain(key.chain(filler))
-        .take(symbols)
-        .copied()
-        .collect()
+    let mut text = Vec::with_capacity(symbols);
+    text.extend_from_slice(MARK);
+    text.resize(symbols, SYMBOLS[0]);
+    let mut rest = key;
+    for place in text.iter_mut().skip(MARK.len()).take(KEY).rev() {
+        if let Some(symbol) = usize::try_from(rest % 10)
+            .ok()
+            .and_then(|digit| SYMBOLS.get(digit))
+        {
+            *place = *symbol;
+        }
+        rest /= 10;
+    }
+    text
 }
 
 /// The key that these symbols are: each a number from 0 to 9.

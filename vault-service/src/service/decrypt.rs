@@ -1,5 +1,7 @@
 //! `vault.v1.DecryptService`.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 use proto::{
     Reason, Refusal, SecretName, SecretValue, Uid,
@@ -179,7 +181,7 @@ impl Decrypting {
         let wanted = asked
             .iter()
             .filter_map(|asked| asked.as_ref().ok())
-            .map(Asked::wanted)
+            .map(|asked| asked.wanted.clone())
             .collect();
         let mut decrypted = self.reader.decrypt(wanted).await.into_iter();
         let answers = asked.into_iter().map(|asked| -> Result<Answer, Refusal> {
@@ -223,8 +225,7 @@ fn messages_of(answers: Vec<DecryptAnswer>) -> Vec<DecryptStreamResponse> {
 
 /// One decrypt, parsed and permitted.
 struct Asked {
-    permit: DecryptPermit,
-    wanted: Wanted,
+    wanted: Arc<Wanted>,
     server: String,
 }
 
@@ -256,24 +257,20 @@ impl Asked {
         };
         let server = server.chars().take(63).collect();
         Ok(Self {
-            permit,
-            wanted: Wanted {
+            wanted: Arc::new(Wanted {
+                permit,
                 workspace_uid,
                 names,
                 check_only: *check_only,
-            },
+            }),
             server,
         })
     }
 
-    fn wanted(&self) -> (DecryptPermit, Wanted) {
-        (self.permit.clone(), self.wanted.clone())
-    }
-
     fn answer(self, workspace: Uid, secrets: Vec<Decrypted>, metrics: &Metrics) -> Answer {
         tracing::debug!(
-            principal = %self.permit.principal(),
-            workspace = %self.permit.workspace(),
+            principal = %self.wanted.permit.principal(),
+            workspace = %self.wanted.permit.workspace(),
             server = self.server,
             names = secrets.len(),
             check_only = self.wanted.check_only,

@@ -33,8 +33,10 @@ const THREADS: usize = 2;
 const QUEUE: usize = 1024;
 
 /// What is to be decrypted.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Wanted {
+    /// That it may be, and in which workspace.
+    pub permit: DecryptPermit,
     /// The workspace that the caller knows; another one of its name does not count.
     pub workspace_uid: Option<Uid>,
     /// The secrets; no two the same, at most [`MAX_NAMES`].
@@ -135,16 +137,16 @@ impl Reader {
         }
     }
 
-    /// Decrypts for one permit or several: at once what was read lately, the others with one hop to a reading thread.
+    /// Decrypts: at once what was read lately, the others with one hop to a reading thread.
     /// Answers come in the order asked.
-    pub async fn decrypt(&self, wanted: Vec<(DecryptPermit, Wanted)>) -> Vec<Answer> {
+    pub async fn decrypt(&self, wanted: Vec<Arc<Wanted>>) -> Vec<Answer> {
         let mut left = AT_ONCE;
         let mut answers = Vec::with_capacity(wanted.len());
         let mut others = Vec::new();
-        for (permit, wanted) in wanted {
-            let answer = self.shelf.at_once(&permit, &wanted, &mut left);
+        for wanted in wanted {
+            let answer = self.shelf.at_once(&wanted, &mut left);
             if answer.is_none() {
-                others.push((permit, wanted));
+                others.push(wanted);
             }
             answers.push(answer);
         }
@@ -164,13 +166,10 @@ impl Reader {
     }
 
     /// Fewer answers than asked for, when a thread is gone.
-    async fn hop(&self, wanted: Vec<(DecryptPermit, Wanted)>) -> Vec<Answer> {
+    async fn hop(&self, wanted: Vec<Arc<Wanted>>) -> Vec<Answer> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |shelf| {
-            let decrypted = wanted
-                .iter()
-                .map(|(permit, wanted)| shelf.waiting(permit, wanted))
-                .collect();
+            let decrypted = wanted.iter().map(|wanted| shelf.waiting(wanted)).collect();
             // Nobody waits any more when the call was cancelled; the values are wiped here.
             drop(answer.send(decrypted));
         });
@@ -187,37 +186,26 @@ impl Reader {
 
 impl Shelf {
     /// The answer, however long it takes.
-    fn waiting(&self, permit: &DecryptPermit, wanted: &Wanted) -> Answer {
-        self.decrypt(From::Store, permit, wanted)
-            .map_err(|missed| match missed {
-                Missed::Failed(error) => error,
-                // Only what was to be there already can be missed.
-                Missed::NotRecent => VaultError::Stopped,
-            })
+    fn waiting(&self, wanted: &Wanted) -> Answer {
+        self.decrypt(From::Store, wanted).map_err(|missed| match missed {
+            Missed::Failed(error) => error,
+            // Only what was to be there already can be missed.
+            Missed::NotRecent => VaultError::Stopped,
+        })
     }
 
     /// The answer, if it takes no disk and not too long; what may still be done at once is `left`.
-    fn at_once(
-        &self,
-        permit: &DecryptPermit,
-        wanted: &Wanted,
-        (names, bytes): &mut (usize, usize),
-    ) -> Option<Answer> {
+    fn at_once(&self, wanted: &Wanted, (names, bytes): &mut (usize, usize)) -> Option<Answer> {
         *names = names.checked_sub(wanted.names.len())?;
-        match self.decrypt(From::Recent(bytes), permit, wanted) {
+        match self.decrypt(From::Recent(bytes), wanted) {
             Ok(answer) => Some(Ok(answer)),
             Err(Missed::Failed(error)) => Some(Err(error)),
             Err(Missed::NotRecent) => None,
         }
     }
 
-    fn decrypt(
-        &self,
-        mut from: From<'_>,
-        permit: &DecryptPermit,
-        wanted: &Wanted,
-    ) -> Result<(Uid, Vec<Decrypted>), Missed> {
-        let name = permit.workspace();
+    fn decrypt(&self, mut from: From<'_>, wanted: &Wanted) -> Result<(Uid, Vec<Decrypted>), Missed> {
+        let name = wanted.permit.workspace();
         let Some(found) = self.read(&mut from, &stored::workspace(name))? else {
             return Err(VaultError::NoWorkspace(name.clone()).into());
         };

@@ -86,14 +86,12 @@ impl Fixture {
 
     async fn decrypt(&self, name: &str) -> Result<Decrypted, VaultError> {
         let wanted = Wanted {
+            permit: DecryptPermit::for_test("w"),
             workspace_uid: None,
             names: vec![secret(name)],
             check_only: false,
         };
-        let mut answers = self
-            .reader
-            .decrypt(vec![(DecryptPermit::for_test("w"), wanted)])
-            .await;
+        let mut answers = self.reader.decrypt(vec![Arc::new(wanted)]).await;
         Ok(answers.pop().unwrap()?.1.pop().unwrap())
     }
 }
@@ -268,16 +266,12 @@ async fn a_workspace_made_anew_is_another_one() {
         .unwrap();
     assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
     let wanted = Wanted {
+        permit: DecryptPermit::for_test("w"),
         workspace_uid: Some(old),
         names: vec![secret("T")],
         check_only: false,
     };
-    let answer = vault
-        .reader
-        .decrypt(vec![(DecryptPermit::for_test("w"), wanted)])
-        .await
-        .pop()
-        .unwrap();
+    let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
     assert!(matches!(answer, Err(VaultError::WorkspaceReplaced(_))));
 }
 
@@ -470,16 +464,12 @@ async fn a_record_does_not_decrypt_in_another_workspace() {
         .await
         .unwrap();
     let wanted = Wanted {
+        permit: DecryptPermit::for_test("v"),
         workspace_uid: None,
         names: vec![name],
         check_only: false,
     };
-    let answer = vault
-        .reader
-        .decrypt(vec![(DecryptPermit::for_test("v"), wanted)])
-        .await
-        .pop()
-        .unwrap();
+    let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
     assert!(matches!(
         answer.unwrap().1[0],
         Decrypted::KeyNotLoaded | Decrypted::DataLoss
@@ -495,16 +485,12 @@ async fn only_values_that_are_answered_count_towards_the_size_of_an_answer() {
     }
     for (check_only, count, answered) in [(true, 17, true), (false, 17, false), (false, 16, true)] {
         let wanted = Wanted {
+            permit: DecryptPermit::for_test("w"),
             workspace_uid: None,
             names: names[..count].to_vec(),
             check_only,
         };
-        let answer = vault
-            .reader
-            .decrypt(vec![(DecryptPermit::for_test("w"), wanted)])
-            .await
-            .pop()
-            .unwrap();
+        let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
         match answer {
             Ok((_, secrets)) => assert!(answered && secrets.len() == count),
             Err(VaultError::AnswerTooLarge) => assert!(!answered),

@@ -1,0 +1,56 @@
+//! What the vault is asked.
+
+use std::sync::Arc;
+
+use proto::{SecretName, WorkspaceName, vault::v1::DecryptRequest};
+
+use crate::registry::Entry;
+
+/// A question, put into words when it is sent, and again when it has to be sent again.
+pub(super) enum Asking {
+    /// For what a server gets.
+    Secrets { entry: Arc<Entry>, check_only: bool },
+    /// Whether a workspace exists.
+    Workspace(WorkspaceName),
+}
+
+impl Asking {
+    pub(super) fn request(&self) -> DecryptRequest {
+        match self {
+            Self::Secrets { entry, check_only } => DecryptRequest {
+                workspace: entry.server.workspace.to_string(),
+                workspace_uid: entry
+                    .workspace_uid()
+                    .map(|uid| uid.to_string())
+                    .unwrap_or_default(),
+                server: entry.server.name.to_string(),
+                names: names(entry).map(ToString::to_string).collect(),
+                check_only: *check_only,
+                ..Default::default()
+            },
+            Self::Workspace(workspace) => DecryptRequest {
+                workspace: workspace.to_string(),
+                check_only: true,
+                ..Default::default()
+            },
+        }
+    }
+
+    /// The server that the answer is for; empty when it is for none.
+    pub(super) fn server(&self) -> &str {
+        match self {
+            Self::Secrets { entry, .. } => entry.server.name.as_str(),
+            Self::Workspace(_) => "",
+        }
+    }
+}
+
+/// The secrets that a server gets, in their order.
+pub(super) fn names(entry: &Entry) -> impl Iterator<Item = &SecretName> {
+    entry
+        .server
+        .spec
+        .injections
+        .iter()
+        .map(|injection| &injection.secret)
+}
