@@ -1,6 +1,11 @@
 //! One call, from its head to the head of its answer.
 
-use std::{mem, pin::pin, sync::Arc, time::Duration};
+use std::{
+    mem,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts};
 use hyper::body::Incoming;
@@ -202,7 +207,8 @@ impl Proxy {
         }
         let request = outgoing(server, &target.rest, parts.method.clone(), headers, body)?;
         let url = request.uri().clone();
-        let sent = within(deadline, LATE, upstream.send(request, needs, uncovered)).await;
+        let sending = pin!(upstream.send(request, needs, uncovered));
+        let sent = within(deadline, LATE, sending).await;
         let mut response = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
         covers.were_placed()?;
         let switched = Switched::find(asked, &mut response, &record.call_id)?;
@@ -305,17 +311,15 @@ fn timeout_value(left: Duration) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("99999999H"))
 }
 
-/// What `doing` gives, or that it was `late`.
+/// What `doing` gives, or that it was `late`. It is pinned where it is: it is large, and not to be moved here.
 pub(super) async fn within<T>(
     deadline: Option<Instant>,
     late: &str,
-    doing: impl Future<Output = Result<T, Refusal>>,
+    doing: Pin<&mut impl Future<Output = Result<T, Refusal>>>,
 ) -> Result<T, Refusal> {
     let late = || Err(Refusal::new(Reason::DeadlineExceeded, late));
-    // In one place, however it is awaited: it is large.
-    let mut doing = pin!(doing);
     match deadline {
-        None => doing.as_mut().await,
+        None => doing.await,
         // Asked even once, it might send something that nobody waits for.
         Some(deadline) if deadline <= Instant::now() => late(),
         Some(deadline) => timeout_at(deadline, doing).await.unwrap_or_else(|_| late()),

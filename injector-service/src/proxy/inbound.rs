@@ -65,14 +65,14 @@ impl Reading<'_> {
                 let late = "the request's first message did not come within the call's deadline";
                 let body = taken(body)?;
                 // Seldom there, and large: not a part of every call's state.
-                let reading = Box::pin(grpc::Inbound::read(
+                let mut reading = Box::pin(grpc::Inbound::read(
                     protobuf,
                     self.auth_type,
                     headers,
                     body,
                     self.fault,
                 ));
-                let messages = within(self.deadline, late, reading).await?;
+                let messages = within(self.deadline, late, reading.as_mut()).await?;
                 Ok(Inbound::Messages(Box::new(messages)))
             }
         }
