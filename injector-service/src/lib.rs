@@ -18,7 +18,7 @@ mod status;
 pub mod upstream;
 mod veil;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, sync::Arc};
 
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry as MetricsRegistry;
@@ -64,20 +64,15 @@ pub struct Listeners {
 impl Listeners {
     /// Binds the addresses of `config`.
     pub async fn bind(config: &Config) -> io::Result<Self> {
-        let bind = async |address: SocketAddr| {
-            TcpListener::bind(address)
-                .await
-                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
-        };
         let mut dedicated = Vec::new();
         for (address, door) in &config.listen_server {
-            dedicated.push((bind(*address).await?, door.clone()));
+            dedicated.push((listen::bind(*address)?, door.clone()));
         }
         Ok(Self {
-            grpc: bind(config.listen).await?,
-            data_plane: bind(config.data_plane_listen).await?,
+            grpc: listen::bind(config.listen)?,
+            data_plane: listen::bind(config.data_plane_listen)?,
             dedicated,
-            metrics: bind(config.metrics_listen).await?,
+            metrics: listen::bind(config.metrics_listen)?,
         })
     }
 

@@ -1,5 +1,6 @@
 """A pytest plugin that prints one line for each test, `ok NAME` or `FAIL NAME` with what failed, and at the end
-`N passed, N failed`. A test that was skipped has failed: nothing passes by not running.
+`N passed, N failed`. A test that was skipped has failed: nothing passes by not running. What a test records with
+`record_property` stands behind its name: figures, for one.
 
 Goes with `-qq --no-header --no-summary -o console_output_style=classic`, which leave nothing else to be printed."""
 
@@ -14,9 +15,9 @@ _failures: dict[str, list[str]] = {}
 _counts = {"passed": 0, "failed": 0}
 
 
-def _line(name: str, failures: list[str]) -> None:
+def _line(name: str, failures: list[str], said: str = "") -> None:
     _counts["failed" if failures else "passed"] += 1
-    print(f"{'FAIL' if failures else 'ok'} {name}", *failures, sep="\n", flush=True)
+    print(f"{'FAIL' if failures else 'ok'} {name}{said}", *failures, sep="\n", flush=True)
 
 
 def _what_failed(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -35,7 +36,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if not report.passed:
         failures.append(_what_failed(report))
     if report.when == "teardown":
-        _line(report.nodeid, _failures.pop(report.nodeid))
+        said = "; ".join(f"{name}: {value}" for name, value in report.user_properties)
+        _line(report.nodeid, _failures.pop(report.nodeid), said and f" ({said})")
 
 
 def pytest_report_teststatus() -> tuple[str, str, str]:

@@ -17,7 +17,7 @@ use proto::{
         authz::Authz,
         grpc,
         lanes::{Tasks, Width},
-        probe,
+        listen, probe,
     },
     vault::v1::{
         decrypt_service_server::DecryptServiceServer, secret_service_server::SecretServiceServer,
@@ -48,14 +48,9 @@ pub struct Listeners {
 impl Listeners {
     /// Binds the addresses of `config`.
     pub async fn bind(config: &Config) -> io::Result<Self> {
-        let bind = async |address| {
-            TcpListener::bind(address)
-                .await
-                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
-        };
         Ok(Self {
-            grpc: bind(config.listen).await?,
-            metrics: bind(config.metrics_listen).await?,
+            grpc: listen::bind(config.listen)?,
+            metrics: listen::bind(config.metrics_listen)?,
         })
     }
 }

@@ -409,6 +409,31 @@ fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     }
 }
 
+/// What a program gets that does not ask is for one that keeps descriptors in a set of 1,024.
+#[test]
+fn it_takes_all_the_descriptors_that_it_may_have_and_no_huge_pages() {
+    let dir = TempDir::new().unwrap();
+    let plain = serving(&dir, &keygen(&dir));
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", r#"ulimit -Sn 200 && exec "$0" "$@""#])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env_clear()
+        .stderr(Stdio::piped());
+    let vault = Serving::start(command);
+    let about = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", vault.child.id())).unwrap();
+    let limits = about("limits");
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let files: Vec<_> = files.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(files[0], files[1], "{limits}");
+    assert!(about("status").contains("\nTHP_enabled:\t0\n"));
+    assert_eq!(vault.terminate().0, Some(0));
+}
+
 #[test]
 fn it_serves_until_sigterm_and_exits_with_0() {
     let dir = TempDir::new().unwrap();

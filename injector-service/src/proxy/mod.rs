@@ -140,10 +140,14 @@ impl Proxy {
             connections.spawn(async move {
                 match tls {
                     None => proxy.connection(stream, &door, slot, shutdown, grace).await,
+                    // Much larger, and not to be a part of those without TLS.
                     Some(config) => {
-                        if let Some(stream) = listen::handshake(config, stream, peer).await {
-                            proxy.connection(stream, &door, slot, shutdown, grace).await;
-                        }
+                        let served = Box::pin(async move {
+                            if let Some(stream) = listen::handshake(config, stream, peer).await {
+                                proxy.connection(stream, &door, slot, shutdown, grace).await;
+                            }
+                        });
+                        served.await;
                     }
                 }
             });
@@ -166,7 +170,8 @@ impl Proxy {
             let after_http = after_http.clone();
             async move {
                 let until = proxy.limits.max_call_duration.map(|most| Instant::now() + most);
-                let response = proxy.call(&door, request, until, call).await;
+                // HTTP/1.1 keeps room for what is returned here between calls too, and HTTP/2 while an answer passes.
+                let response = Box::pin(proxy.call(&door, request, until, call)).await;
                 Ok::<_, Infallible>(after_http.of(response))
             }
         });

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time,
 };
@@ -13,6 +13,26 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections that may wait to be accepted; the system allows fewer where `net.core.somaxconn` says so. One that comes
+/// when there are more tries again after a second.
+const BACKLOG: u32 = 4096;
+
+/// Listens on `address`.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        // A service that was restarted gets its address although connections of its predecessor still fade.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+}
 
 /// An accepted connection's place among those allowed at once, given back when dropped.
 pub type Slot = OwnedSemaphorePermit;
@@ -83,4 +103,25 @@ pub fn accept_tls(
         .await;
     });
     connections
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_of_connections_waits_to_be_accepted() {
+        /// More than the 128 that wait where nothing else is asked for.
+        const BURST: usize = 300;
+        /// Less than what a connection waits that was turned away, until it tries again.
+        const AT_ONCE: Duration = Duration::from_millis(900);
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while waiting.len() < BURST {
+            let connected = time::timeout(AT_ONCE, TcpStream::connect(address)).await;
+            waiting.push(connected.expect("one was turned away").unwrap());
+        }
+    }
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use clap::Parser;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::{
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+    thread::disable_transparent_huge_pages,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -62,6 +65,25 @@ impl Memory {
     }
 }
 
+/// Small pages: with huge ones a service takes several times the memory that it needs, each thread a few of them.
+fn take_small_pages() {
+    // Where the system has no huge pages, there are none to do without.
+    drop(disable_transparent_huge_pages(true));
+}
+
+/// As many open files as the system would give this process if it asked. What is given unasked is often a thousand: for
+/// programs that keep descriptors in a set of that size, which this one does not.
+fn allow_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let asked = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, asked) {
+        tracing::warn!(%error, "the number of open files could not be raised");
+    }
+}
+
 /// Logs, checks the settings, and runs a service until a signal says stop.
 pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
     log: &str,
@@ -74,7 +96,9 @@ pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
         Ok(filter) => filter,
         Err(error) => return fail(EXIT_USAGE, format_args!("--log: {error}")),
     };
+    take_small_pages();
     telemetry::init(format, filter);
+    allow_files();
     if let Err(error) = memory.protect() {
         return fail(
             1,
