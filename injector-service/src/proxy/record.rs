@@ -116,9 +116,15 @@ impl Record {
         metrics.forwarded(self.injected.count);
         metrics.missed(workspace, server, self.missed.count);
         tracing::info!(
-            { field::WORKSPACE } = workspace, { field::SERVER } = server, method = self.method.as_str(),
-            injected = self.injected.text, missed = self.missed.text, status = status.as_u16(),
-            { field::MS } = telemetry::ms(self.started), { field::CALL_ID } = self.call_id, "call forwarded"
+            { field::WORKSPACE } = workspace,
+            { field::SERVER } = server,
+            method = self.method.as_str(),
+            injected = self.injected.text,
+            missed = self.missed.text,
+            status = status.as_u16(),
+            { field::MS } = telemetry::ms(self.started),
+            { field::CALL_ID } = self.call_id,
+            "call forwarded"
         );
     }
 
@@ -136,8 +142,13 @@ impl Record {
     pub(super) fn answered(&self, what: &'static str) {
         let (workspace, server) = self.of();
         tracing::info!(
-            { field::WORKSPACE } = workspace, { field::SERVER } = server, method = self.method.as_str(),
-            { field::MS } = telemetry::ms(self.started), { field::CALL_ID } = self.call_id, what, "call answered"
+            { field::WORKSPACE } = workspace,
+            { field::SERVER } = server,
+            method = self.method.as_str(),
+            { field::MS } = telemetry::ms(self.started),
+            { field::CALL_ID } = self.call_id,
+            what,
+            "call answered"
         );
     }
 
@@ -146,9 +157,15 @@ impl Record {
         metrics.refused(refusal.reason);
         metrics.missed(workspace, server, self.missed.count);
         tracing::warn!(
-            { field::WORKSPACE } = workspace, { field::SERVER } = server, method = self.method.as_str(),
-            { field::REASON } = refusal.reason.name(), { field::DETAIL } = refusal.message,
-            missed = self.missed.text, { field::MS } = telemetry::ms(self.started), { field::CALL_ID } = self.call_id, "call refused"
+            { field::WORKSPACE } = workspace,
+            { field::SERVER } = server,
+            method = self.method.as_str(),
+            { field::REASON } = refusal.reason.name(),
+            { field::DETAIL } = refusal.message,
+            missed = self.missed.text,
+            { field::MS } = telemetry::ms(self.started),
+            { field::CALL_ID } = self.call_id,
+            "call refused"
         );
     }
 }

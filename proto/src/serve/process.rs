@@ -68,7 +68,7 @@ impl Memory {
 /// Small pages: with huge ones a service takes several times the memory that it needs, each thread a few of them.
 fn take_small_pages() {
     // Where the system has no huge pages, there are none to do without.
-    drop(disable_transparent_huge_pages(true));
+    let _ = disable_transparent_huge_pages(true);
 }
 
 /// As many open files as the system would give this process if it asked. What is given unasked is often a thousand: for
