@@ -5,7 +5,10 @@
 )]
 
 use prost_reflect::{DescriptorPool, MessageDescriptor, Value};
-use proto::vault::v1::{DecryptedSecret, PutSecretRequest, put_secret_request};
+use proto::{
+    serve::retire::CARRY_VALUES,
+    vault::v1::{DecryptedSecret, PutSecretRequest, put_secret_request},
+};
 
 fn pool() -> DescriptorPool {
     DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET).unwrap()
@@ -55,6 +58,20 @@ fn no_response_outside_the_decrypt_service_can_carry_a_value() {
             "vault.v1.DecryptService.DecryptStream"
         ]
     );
+}
+
+#[test]
+fn every_request_that_can_carry_a_value_is_known_to_be_one() {
+    let pool = pool();
+    let mut with_values = Vec::new();
+    for service in pool.services() {
+        for method in service.methods() {
+            if !sensitive_fields(&pool, &method.input(), &mut Vec::new()).is_empty() {
+                with_values.push(format!("/{}/{}", service.full_name(), method.name()));
+            }
+        }
+    }
+    assert_eq!(with_values, CARRY_VALUES);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import http.server
 import json
@@ -205,3 +207,69 @@ def test_over_http2_nothing_is_left_of_a_secret(pair: Pair, workspace: str) -> N
         assert seen[-1]["x-mcp-secret-canary"] == value
     finally:
         server.stop(None)
+
+
+@contextlib.contextmanager
+def admin(pair: Pair) -> Iterator[grpc.Channel]:
+    """A channel of an administrator's. Its TLS is Python's: grpcio's does not know the constraints of the CA."""
+    pki = pair.folder / "pki"
+    tls = ssl.create_default_context(cafile=pki / "ca.pem")
+    tls.load_cert_chain(pki / "admin.pem", pki / "admin-key.pem")
+    tls.set_alpn_protocols(["h2"])
+    host, _, port = pair.vault.rpartition(":")
+
+    async def carry(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):  # the other direction has closed it
+            while data := await source.read(1 << 16):
+                to.write(data)
+                await to.drain()
+        to.close()
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(host, int(port), ssl=tls)
+        await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    server = asyncio.run_coroutine_threadsafe(asyncio.start_server(accepted, "127.0.0.1", 0), loop).result(10)
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{server.sockets[0].getsockname()[1]}") as channel:
+            yield channel
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+
+
+def put(channel: grpc.Channel, workspace: str, value: str) -> None:
+    # vault.v1.PutSecretRequest: its fields 1, 2 and 3 are strings of fewer than 128 bytes.
+    fields = {1: workspace, 2: "CANARY", 3: value}
+    request = b"".join(bytes([number << 3 | 2, len(text)]) + text.encode() for number, text in fields.items())
+    channel.unary_unary("/vault.v1.SecretService/PutSecret")(request, timeout=10)
+
+
+def test_nothing_is_left_of_a_put_over_a_channel_that_stays(pair: Pair, workspace: str) -> None:
+    with admin(pair) as channel:
+        value = token()
+        # The test can see what is there: while another call is under way over it, the connection has to stay.
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        next(watch)
+        put(channel, workspace, value)
+        time.sleep(AFTER_SECONDS)
+        held = copies(pair.process.pid, value)
+        print(f"while a call is under way: {held}")
+        assert held["raw"], "the positive control found nothing"
+        watch.cancel()
+        nothing_is_left(pair, value, "when that has ended")
+
+        for puts in (1, CALLS):
+            for _ in range(puts):
+                value = token()
+                put(channel, workspace, value)
+            nothing_is_left(pair, value, f"after {puts} puts")
+
+
+def test_a_client_does_not_notice_that_its_connection_is_not_kept(pair: Pair, workspace: str) -> None:
+    with admin(pair) as channel:
+        # The vault waits 350 ms for the next call: some come earlier, some later, and some in that very moment.
+        for milliseconds in [*range(330, 370, 2), 500, 1000, 1500]:
+            put(channel, workspace, token())
+            time.sleep(milliseconds / 1000)

@@ -1,12 +1,14 @@
 //! Frames of HTTP/2 (RFC 9113) as they are, for what no HTTP library would send.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
+use rustls::ClientConfig;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::PATIENCE;
 
@@ -154,8 +156,20 @@ pub async fn next(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> Option<Fra
 
 /// A connection to a server, after the preface.
 pub async fn connect(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
+    begun(stream).await
+}
+
+/// The same over TLS.
+pub async fn connect_tls(address: SocketAddr, tls: Arc<ClientConfig>) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let connecting = TlsConnector::from(tls).connect(address.ip().into(), stream);
+    begun(connecting.await.unwrap()).await
+}
+
+async fn begun<S: AsyncWrite + Unpin>(mut stream: S) -> S {
     stream.write_all(PREFACE).await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     stream

@@ -15,6 +15,7 @@ use proto::serve::{
     caller::Principal,
     tls::{self, Authorities, Identity},
 };
+use rustls::ClientConfig;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -113,10 +114,14 @@ impl Pki {
 
     /// A gRPC channel to the service `to` at `address`, as who holds `files`.
     pub fn channel(&self, files: &Files, address: std::net::SocketAddr, to: &str) -> Channel {
+        channel(&address.to_string().parse().unwrap(), self.tls(files, to)).unwrap()
+    }
+
+    /// TLS to the service that `to` names, with these files.
+    pub fn tls(&self, files: &Files, to: &str) -> Arc<ClientConfig> {
         let identity = Identity::load(&files.cert, &files.key).unwrap();
         let authorities = Authorities::load(&self.ca_file()).unwrap();
-        let tls = tls::grpc_client(identity, &authorities, Principal::parse(to).unwrap()).unwrap();
-        channel(&address.to_string().parse().unwrap(), tls).unwrap()
+        tls::grpc_client(identity, &authorities, Principal::parse(to).unwrap()).unwrap()
     }
 }
 

@@ -17,19 +17,24 @@ use tokio::{
     time,
 };
 use tokio_rustls::server::TlsStream;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_stream::StreamExt as _;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use tonic::{
     service::Routes,
     transport::{Server, server::Connected},
 };
+use tower::Layer as _;
 
 use super::{
-    authz::Authz,
+    authz::{Authz, AuthzService},
     caller::Peer,
     lanes::{self, Width},
     listen::{self, Slot},
     opening::Opening,
+    retire::{Calls, Counting},
 };
 
 /// Connections at once.
@@ -54,61 +59,77 @@ pub async fn serve(
     shutdown: CancellationToken,
     grace: Duration,
 ) -> Result<(), ServeError> {
+    let service = authz.layer(routes.prepare());
     let lanes = lanes::start((0..width.count()).map(|_| {
-        let (tls, routes, authz) = (tls.clone(), routes.clone(), authz.clone());
-        let shutdown = shutdown.clone();
-        move |connections| serve_lane(connections, tls, routes, authz, shutdown, grace)
+        let (tls, service, shutdown) = (tls.clone(), service.clone(), shutdown.clone());
+        move |connections| serve_lane(connections, tls, service, shutdown, grace)
     }))?;
     listen::accept(listener, MAX_CONNECTIONS, shutdown, |stream, peer, slot| {
         lanes.give(stream, (peer, slot));
     })
     .await;
     let mut ended = lanes.finish().await.into_iter();
-    ended.try_for_each(|one| one.unwrap_or(Err(ServeError::Ended)))
+    ended.try_for_each(|one| one.ok_or(ServeError::Ended))
 }
 
 /// One lane.
 async fn serve_lane(
     mut accepted: mpsc::UnboundedReceiver<lanes::Accepted<(SocketAddr, Slot)>>,
     tls: Arc<ServerConfig>,
-    routes: Routes,
-    authz: Authz,
+    service: AuthzService<Routes>,
     shutdown: CancellationToken,
     grace: Duration,
-) -> Result<(), ServeError> {
-    let (ready, connections) = mpsc::channel(64);
-    tokio::spawn(async move {
-        while let Some(accepted) = accepted.recv().await {
-            let (tls, ready) = (tls.clone(), ready.clone());
-            tokio::spawn(async move {
-                let Some((stream, (peer, slot))) = accepted.open() else {
-                    return;
-                };
-                if let Some(tls) = listen::handshake(tls, stream, peer).await {
-                    // The receiver is gone only when the server has stopped.
-                    drop(ready.send(Ok::<_, io::Error>(Connection::new(tls, slot))).await);
-                }
-            });
-        }
-    });
-    let serving = Server::builder()
+) {
+    let connections = TaskTracker::new();
+    while let Some(accepted) = accepted.recv().await {
+        let Some((stream, (peer, slot))) = accepted.open() else {
+            continue;
+        };
+        let (tls, service, shutdown) = (tls.clone(), service.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let handshake = listen::handshake(tls, stream, peer);
+            if let Some(Some(stream)) = shutdown.run_until_cancelled(handshake).await {
+                serve_connection(stream, slot, service, &shutdown).await;
+            }
+        });
+    }
+    connections.close();
+    if time::timeout(grace, connections.wait()).await.is_err() {
+        tracing::warn!("calls still under way after the grace period were cut off");
+    }
+}
+
+/// One connection, until its client closes it; or until it is not to be kept ([`retire`](super::retire)) or `shutdown`
+/// comes, and calls under way on it have ended.
+///
+/// tonic ends all connections of a server together, and so each gets one of its own.
+async fn serve_connection(
+    stream: TlsStream<TcpStream>,
+    slot: Slot,
+    service: AuthzService<Routes>,
+    shutdown: &CancellationToken,
+) {
+    let closed = shutdown.child_token();
+    let connection = Connection::new(stream, slot, closed.clone().drop_guard());
+    let calls = Calls::new();
+    let service = Counting::new(service, calls.clone());
+    let over = async move {
+        let _ = closed.run_until_cancelled(calls.over()).await;
+    };
+    let served = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_LIST)
         .http2_max_pending_accept_reset_streams(Some(128))
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .layer(authz)
-        .add_routes(routes)
         .serve_with_incoming_shutdown(
-            ReceiverStream::new(connections),
-            shutdown.clone().cancelled_owned(),
-        );
-    tokio::select! {
-        served = serving => Ok(served?),
-        () = async { shutdown.cancelled().await; time::sleep(grace).await } => {
-            tracing::warn!("calls still under way after the grace period were cut off");
-            Ok(())
-        }
+            service,
+            tokio_stream::once(Ok::<_, io::Error>(connection)).chain(tokio_stream::pending()),
+            over,
+        )
+        .await;
+    if let Err(error) = served {
+        tracing::warn!(%error, "connection not served");
     }
 }
 
@@ -118,9 +139,6 @@ pub enum ServeError {
     /// Its threads could not be started.
     #[error("the threads of the gRPC server did not start")]
     Threads(#[from] io::Error),
-    /// It failed.
-    #[error("the gRPC server failed")]
-    Serve(#[from] tonic::transport::Error),
     /// A thread ended by itself.
     #[error("a thread of the gRPC server ended unexpectedly")]
     Ended,
@@ -131,15 +149,17 @@ struct Connection {
     stream: Opening<TlsStream<TcpStream>>,
     peer: Arc<Peer>,
     _slot: Slot,
+    _closed: DropGuard,
 }
 
 impl Connection {
-    fn new(stream: TlsStream<TcpStream>, slot: Slot) -> Self {
+    fn new(stream: TlsStream<TcpStream>, slot: Slot, closed: DropGuard) -> Self {
         let peer = Arc::new(Peer::of_verified(stream.get_ref().1.peer_certificates()));
         Self {
             stream: Opening::new(stream, OPENING_TIMEOUT),
             peer,
             _slot: slot,
+            _closed: closed,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod opening;
 pub mod probe;
 pub mod process;
 pub mod reflection;
+pub mod retire;
 pub mod settings;
 pub mod signal;
 pub mod telemetry;
