@@ -17,7 +17,7 @@ use std::{
 
 use dev::{Dev, PATIENCE};
 use proto::vault::v1::{
-    CreateWorkspaceRequest, PutSecretRequest, Workspace, put_secret_request::Value,
+    CreateWorkspaceRequest, ListWorkspacesRequest, PutSecretRequest, Workspace, put_secret_request::Value,
     secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
@@ -114,6 +114,17 @@ async fn put(channel: &Channel) -> Result<(), tonic::Status> {
     put.map(drop)
 }
 
+/// A channel whose connection is there. One over which a value is put is not kept.
+async fn connected(dev: &Dev) -> Channel {
+    let channel = dev.admin();
+    let mut workspaces = WorkspaceServiceClient::new(channel.clone());
+    workspaces
+        .list_workspaces(ListWorkspacesRequest::default())
+        .await
+        .unwrap();
+    channel
+}
+
 async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !check().await {
@@ -129,7 +140,7 @@ async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
     let dir = dir.path().join("dev");
     let servers = dir.join("injector/servers.yaml");
     let mut dev = Dev::start(&dir).await;
-    let admin = dev.admin();
+    let admin = connected(&dev).await;
     let workspace = CreateWorkspaceRequest {
         workspace: Some(Workspace {
             name: "w".to_owned(),
@@ -153,6 +164,7 @@ async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
         "it has enough as long as nobody takes them"
     );
     for listener in ["data_plane", "vault", "vault_metrics"] {
+        let admin = connected(&dev).await;
         let mut idle = Vec::new();
         for _ in 0..CONNECTIONS {
             idle.push(TcpStream::connect(dev.ports[listener]).await.unwrap());
@@ -182,7 +194,6 @@ async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
         let mut new = TcpStream::connect(dev.ports["data_plane"]).await.unwrap();
         assert_eq!(call(&mut new).await, 200);
         put(&admin).await.unwrap();
-        put(&dev.admin()).await.unwrap();
     }
     let secret = format!("x-mcp-secret-token: {VALUE}\r\n");
     for head in heads.lock().unwrap().iter() {
