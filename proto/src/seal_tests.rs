@@ -237,3 +237,39 @@ fn no_two_epochs_share_a_key() {
     let seal = || Sealer::new(&one.public(), context.between()).unwrap();
     assert_ne!(seal().encapsulated_key(), seal().encapsulated_key());
 }
+
+/// A field of `testdata/sealed`, which another program made of the document and RFC 9180 alone.
+fn vector(field: &str) -> Vec<u8> {
+    let lines = include_str!("../testdata/sealed").lines();
+    let digits = lines
+        .filter_map(|line| line.split_once(": "))
+        .find_map(|(name, text)| (name == field).then_some(text))
+        .unwrap();
+    let bytes = digits.as_bytes().chunks(2);
+    bytes
+        .map(|two| u8::from_str_radix(str::from_utf8(two).unwrap(), 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn what_is_authenticated_is_written_as_the_document_says() {
+    let context = Context::new();
+    assert_eq!(context.between().info(), vector("info"));
+    assert_eq!(ANSWERING.aad(&response()), vector("aad"));
+}
+
+#[test]
+fn what_another_program_sealed_opens() {
+    let (private, public) = Kem::derive_keypair(&vector("recipient-ikm"));
+    let key = RecipientKey { private, public };
+    assert_eq!(key.public(), vector("public-key"));
+    let context = Context::new();
+    let mut opener = key.open(&vector("encapsulated-key"), context.between()).unwrap();
+    for field in ["sealed", "sealed-again"] {
+        let response = DecryptResponse {
+            sealed: vector(field),
+            ..response()
+        };
+        assert_eq!(opened(&mut opener, &response).unwrap(), VALUES, "{field}");
+    }
+}
