@@ -232,7 +232,11 @@ impl DecryptService for Fake {
         tokio::spawn(async move {
             while let Ok(Some(message)) = messages.message().await {
                 let DecryptStreamRequest { calls, recipient } = message;
+                let is_new_epoch = recipient.is_some();
                 mouth.lock().await.hear(recipient, &calls);
+                if is_new_epoch {
+                    mouth.lock().await.say(Vec::new()).await;
+                }
                 for call in calls {
                     match fake.act(call) {
                         Act::Answer(some) => mouth.lock().await.say(some).await,

@@ -1,6 +1,6 @@
 //! Values that are sealed to a key of the injector's, and a vault that gives no others.
 
-use e2e::{Pki, Vault, pki};
+use e2e::{Pair, Pki, Upstream, Vault, pair::server, pki};
 use proto::{
     seal::{Answering, Between, Opener, RecipientKey, SealError},
     serve::caller::Principal,
@@ -157,6 +157,32 @@ async fn a_new_epoch_has_a_context_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_is_answered_at_once_whether_or_not_something_is_asked() {
+    let vault = Vault::start().await;
+    vault.workspace("w").await;
+    vault.put("w", "A", "value-of-a").await;
+    let mut stream = Conversation::open(&vault, pki::INJECTOR).await;
+    for epoch in [1, 2, 3] {
+        let key = RecipientKey::generate().unwrap();
+        stream.say_to(Some(recipient(&key, epoch)), &[]).await;
+        let message = stream.message().await;
+        assert_eq!((message.epoch, message.answers.len()), (epoch, 0));
+        let mut opener = between(&NONCE, epoch, |between| {
+            key.open(&message.encapsulated_key, between).unwrap()
+        });
+        // Said once; and nothing that names no recipient is answered by nothing.
+        stream.say_to(None, &[]).await;
+        stream.say_to(None, &[(epoch, ask("w", ["A"]))]).await;
+        let message = stream.message().await;
+        assert_eq!((message.epoch, message.encapsulated_key.len()), (epoch, 0));
+        let (id, response) = responses(message).remove(0);
+        let values = opened(&mut opener, epoch, id, &response).unwrap();
+        assert_eq!(values, [b"value-of-a"]);
+    }
+    vault.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_recipient_that_makes_no_sense_ends_the_stream() {
     let vault = Vault::start().await;
     let key = RecipientKey::generate().unwrap();
@@ -201,11 +227,13 @@ async fn a_recipient_that_makes_no_sense_ends_the_stream() {
     // Back to an epoch that was.
     let mut stream = Conversation::open(&vault, pki::INJECTOR).await;
     stream.say_to(Some(good.clone()), &[]).await;
+    assert_eq!(stream.message().await.epoch, 2);
     stream.say_to(Some(good.clone()), &[]).await;
     refused(stream.hear().await, Code::InvalidArgument, "REQUEST_MALFORMED");
     // Another nonce.
     let mut stream = Conversation::open(&vault, pki::INJECTOR).await;
     stream.say_to(Some(good.clone()), &[]).await;
+    assert_eq!(stream.message().await.epoch, 2);
     let other = Recipient {
         epoch: 3,
         stream_nonce: vec![6; 32],
@@ -270,4 +298,16 @@ async fn a_vault_that_seals_everything_gives_nothing_in_clear() {
         .await;
     assert_eq!(stream.message().await.epoch, 1);
     vault.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_injector_needs_nothing_in_clear() {
+    let pair = Pair::start_with(|settings| settings.require_sealed = true, |_| {}).await;
+    let upstream = Upstream::start().await;
+    pair.vault.workspace("w").await;
+    pair.vault.put("w", "A", "value-of-a").await;
+    pair.injector.add(server("w", "s", &upstream.url(), &["A"])).await;
+    assert_eq!(pair.injector.get("/w/s/").await.status(), 200);
+    assert_eq!(upstream.last().header("x-mcp-secret-a"), Some("value-of-a"));
+    pair.stop().await;
 }

@@ -131,6 +131,7 @@ impl Decrypting {
             let limit = format!("a message has at most {MAX_BATCH} calls");
             return Err(Refusal::new(Reason::RequestMalformed, limit));
         }
+        let is_new_epoch = recipient.is_some();
         if let Some(recipient) = recipient {
             sealing.begin(&recipient, &self.id, authorized.principal()?)?;
         }
@@ -139,6 +140,10 @@ impl Decrypting {
         }
         let answers = self.batch(authorized, calls, sealing).await;
         let mut messages = messages_of(answers);
+        if is_new_epoch && messages.is_empty() {
+            // The key before is needed until the client hears of the new one, so it does, whether or not it asked.
+            messages.push(DecryptStreamResponse::default());
+        }
         for message in &mut messages {
             sealing.sign(message);
         }
