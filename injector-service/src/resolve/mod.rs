@@ -1,9 +1,12 @@
 //! From names to values, at call time: every call asks the vault, and nothing of the answer is kept.
 
 mod asking;
+mod backoff;
 pub mod channel;
+mod keeper;
 mod sealed;
 mod stream;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 

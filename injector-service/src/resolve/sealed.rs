@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 /// How long a key is used. What was sealed to it cannot be opened by whoever gets at a later one.
 const EPOCH: Duration = Duration::from_secs(55);
+/// How long the vault may then take to seal to the next one. It answers first what it was asked before.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Both ends of the connection, as their certificates name them.
 #[derive(Debug, Clone)]
@@ -35,12 +37,32 @@ pub(super) struct Keys {
     ends: Ends,
     nonce: StreamNonce,
     epoch: u64,
-    /// Made for the latest epoch, until the vault's first answer in it.
-    announced: Option<RecipientKey>,
-    /// What the vault's answers open with now: of the latest epoch, or of the one before, until an answer of the latest
-    /// has come. They come in their order, so none of an older epoch follows it.
+    /// Made for the latest epoch, until the vault says that it seals to it. Boxed so that no copy stays where it was.
+    announced: Option<Box<Announced>>,
+    /// What the vault's answers open with now: of the latest epoch, or of the one before, until the vault has taken up
+    /// the latest. Messages come in their order, so none of an older epoch follows.
     opener: Option<(u64, Opener)>,
-    next: Instant,
+    /// When what answers open with has been used for long enough.
+    over: Instant,
+}
+
+struct Announced {
+    key: RecipientKey,
+    made: Instant,
+}
+
+/// What is to be done about the keys.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nothing until then.
+    Later(Instant),
+    /// The next epoch begins with the next message.
+    Renewal {
+        /// By when the vault has to have taken it up.
+        by: Instant,
+    },
+    /// The vault did not take up the latest in time: the stream ends, and its keys with it.
+    End,
 }
 
 impl Keys {
@@ -52,30 +74,34 @@ impl Keys {
             epoch: 0,
             announced: None,
             opener: None,
-            next: Instant::now(),
+            over: Instant::now(),
         })
     }
 
-    /// When the next epoch begins. None until the vault answers in the latest: its key is still needed.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.announced.is_none().then_some(self.next)
-    }
-
-    /// Whether it has to begin with the next message.
-    pub(super) fn is_due(&self) -> bool {
-        self.due().is_some_and(|due| due <= Instant::now())
+    /// What is to be done now.
+    pub(super) fn due(&self) -> Due {
+        let now = Instant::now();
+        if now < self.over {
+            return Due::Later(self.over);
+        }
+        let by = self.over + GRACE;
+        match &self.announced {
+            _ if now >= by => Due::End,
+            Some(_) => Due::Later(by),
+            None => Due::Renewal { by },
+        }
     }
 
     /// Begins the next epoch. What the vault is told.
     pub(super) fn renew(&mut self) -> Result<Recipient, SealError> {
-        let key = RecipientKey::generate()?;
-        let public_key = key.public();
+        let announced = self.announced.insert(Box::new(Announced {
+            key: RecipientKey::generate()?,
+            made: Instant::now(),
+        }));
         self.epoch += 1;
-        self.announced = Some(key);
-        self.next = Instant::now() + EPOCH;
         Ok(Recipient {
             epoch: self.epoch,
-            public_key,
+            public_key: announced.key.public(),
             stream_nonce: self.nonce.to_vec(),
         })
     }
@@ -88,7 +114,7 @@ impl Keys {
                 Some(_) | None => Err(SealError::DoesNotOpen),
             };
         }
-        let key = self
+        let announced = self
             .announced
             .take_if(|_| epoch == self.epoch)
             .ok_or(SealError::DoesNotOpen)?;
@@ -98,7 +124,8 @@ impl Keys {
             nonce: &self.nonce,
             epoch,
         };
-        self.opener = Some((epoch, key.open(encapsulated_key, between)?));
+        self.opener = Some((epoch, announced.key.open(encapsulated_key, between)?));
+        self.over = announced.made + EPOCH;
         Ok(())
     }
 

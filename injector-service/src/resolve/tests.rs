@@ -1,4 +1,11 @@
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
+mod keeping;
+mod vault;
 
 use proto::{
     seal::{Answering, Between, Sealer},
@@ -6,7 +13,10 @@ use proto::{
     vault::v1::DecryptResponse,
 };
 
-use super::{sealed::Keys, *};
+use super::{
+    sealed::{Due, Keys},
+    *,
+};
 
 /// A secret as a vault answers for it, and the value that it seals with it.
 type Said = (DecryptedSecret, Option<Vec<u8>>);
@@ -208,24 +218,29 @@ fn a_new_epoch_opens_what_is_sealed_to_it_and_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn a_key_lasts_less_than_a_minute() {
     let mut keys = Keys::new(ends()).unwrap();
-    assert!(keys.is_due());
+    assert!(matches!(keys.due(), Due::Renewal { .. }));
     let (sealer, epoch) = next_epoch(&mut keys);
     keys.turn_to(epoch, sealer.encapsulated_key()).unwrap();
-    assert!(!keys.is_due());
-    tokio::time::advance(Duration::from_secs(59)).await;
-    assert!(keys.is_due());
+    let Due::Later(over) = keys.due() else {
+        panic!("{:?}", keys.due())
+    };
+    assert!(over < Instant::now() + Duration::from_secs(60));
+    tokio::time::sleep_until(over).await;
+    assert!(matches!(keys.due(), Due::Renewal { .. }));
     let recipient = keys.renew().unwrap();
     assert_eq!(recipient.epoch, epoch + 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_due_until_the_vault_has_answered() {
+async fn a_vault_has_a_while_to_take_up_a_key_and_no_longer() {
     let mut keys = Keys::new(ends()).unwrap();
-    assert_eq!(keys.due(), Some(Instant::now()));
     let (sealer, epoch) = next_epoch(&mut keys);
-    // Whoever waited for a time that has passed would never rest.
-    tokio::time::advance(Duration::from_secs(59)).await;
-    assert_eq!(keys.due(), None);
+    let Due::Later(end) = keys.due() else {
+        panic!("{:?}", keys.due())
+    };
+    tokio::time::sleep_until(end).await;
+    assert_eq!(keys.due(), Due::End);
+    // In use since it was made, not since it was taken up.
     keys.turn_to(epoch, sealer.encapsulated_key()).unwrap();
-    assert!(keys.is_due());
+    assert!(matches!(keys.due(), Due::Renewal { .. }));
 }
