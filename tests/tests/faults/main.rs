@@ -22,6 +22,7 @@ use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use injector_service::limits::LimitSettings;
 use proto::{
     Reason, Uid,
     vault::v1::{DecryptAnswer, DecryptRequest, DecryptStatus, DecryptedSecret, decrypt_answer::Outcome},
@@ -111,18 +112,29 @@ static MEMORY: RwLock<()> = RwLock::const_new(());
 /// The servers that a test needs: names, and the secrets of each; `!` marks a required one.
 async fn scene(pki: &Arc<Pki>, vault: SocketAddr, servers: &[(&str, &[&str])]) -> Scene {
     let shared = MEMORY.read().await;
-    scene_within(pki, vault, servers, "1s", Some(shared)).await
+    scene_within(pki, vault, servers, patient("1s"), Some(shared)).await
 }
 
-/// The same, with so long for a decrypt.
+/// A limit for each decrypt.
+fn patient(budget: &'static str) -> impl FnOnce(&mut LimitSettings) {
+    move |limits| limits.vault_timeout = budget.to_owned()
+}
+
+/// The same, with limits of its own.
 async fn scene_within(
     pki: &Arc<Pki>,
     vault: SocketAddr,
     servers: &[(&str, &[&str])],
-    budget: &str,
+    limits: impl FnOnce(&mut LimitSettings),
     shared: Option<RwLockReadGuard<'static, ()>>,
 ) -> Scene {
     let upstream = Upstream::start().await;
+    let file = listing(&upstream, servers);
+    scene_of(pki, vault, upstream, file, limits, shared).await
+}
+
+/// The servers file of such servers.
+fn listing(upstream: &Upstream, servers: &[(&str, &[&str])]) -> String {
     let mut file = "version: 1\nservers:\n".to_owned();
     for (name, secrets) in servers {
         file += &format!(
@@ -138,9 +150,20 @@ async fn scene_within(
         });
         file += &format!("  injections: [{}]\n", injections.collect::<Vec<_>>().join(", "));
     }
+    file
+}
+
+async fn scene_of(
+    pki: &Arc<Pki>,
+    vault: SocketAddr,
+    upstream: Upstream,
+    file: String,
+    limits: impl FnOnce(&mut LimitSettings),
+    shared: Option<RwLockReadGuard<'static, ()>>,
+) -> Scene {
     let injector = Injector::start_with(pki.clone(), vault, |settings| {
         std::fs::write(settings.servers.as_ref().unwrap(), file).unwrap();
-        settings.limits.vault_timeout = budget.to_owned();
+        limits(&mut settings.limits);
     })
     .await;
     Scene {

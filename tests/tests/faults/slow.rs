@@ -1,25 +1,36 @@
 //! A vault that takes its time, or all the time there is.
 
 use std::{
-    sync::Arc,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use e2e::{PATIENCE, Pki, eventually, process};
+use e2e::{PATIENCE, Pki, Upstream, eventually, process};
 use futures_util::future::join_all;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http::{Request, Response, StatusCode, request::Builder};
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::Frame;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use tokio::{sync::RwLockReadGuard, task::JoinSet, time::timeout};
+use proto::serve::lanes::Width;
+use tokio::{
+    sync::{RwLockReadGuard, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     MEMORY, Mode, Scene, Wire,
     fake::{Act, Fake, Served, honest, value_of, with},
-    scene_within, value,
+    listing, patient, scene_of, scene_within, value,
 };
 
 /// Calls that wait at once.
@@ -36,17 +47,17 @@ fn caller() -> Caller {
         .build_http()
 }
 
-async fn slow(budget: &str) -> (Served, Scene) {
+async fn slow(budget: &'static str) -> (Served, Scene) {
     let shared = MEMORY.read().await;
     slow_with(budget, Some(shared)).await
 }
 
-async fn slow_with(budget: &str, shared: Option<RwLockReadGuard<'static, ()>>) -> (Served, Scene) {
+async fn slow_with(budget: &'static str, shared: Option<RwLockReadGuard<'static, ()>>) -> (Served, Scene) {
     let pki = Pki::new();
     let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
         .serve(&pki)
         .await;
-    let scene = scene_within(&pki, served.address, &[("s", &["A"])], budget, shared).await;
+    let scene = scene_within(&pki, served.address, &[("s", &["A"])], patient(budget), shared).await;
     scene.injector.ready().await;
     (served, scene)
 }
@@ -150,17 +161,20 @@ async fn an_answer_that_comes_too_late_is_nobodys() {
     }
 }
 
+/// A gRPC call of a server.
+fn grpc(scene: &Scene, server: &str) -> Builder {
+    Request::post(scene.injector.url("/x.Y/Z"))
+        .header("content-type", "application/grpc")
+        .header("x-aerostack-workspace", "dev")
+        .header("x-aerostack-server", server)
+}
+
 #[tokio::test]
 async fn a_grpc_call_does_not_wait_for_the_vault_longer_than_it_may() {
     let (served, scene) = slow("30s").await;
     served.fake.set(|_| Act::Nothing);
-    let request = Request::post(scene.injector.url("/x.Y/Z"))
-        .header("content-type", "application/grpc")
-        .header("grpc-timeout", "200m")
-        .header("x-aerostack-workspace", "dev")
-        .header("x-aerostack-server", "s")
-        .body(Empty::new())
-        .unwrap();
+    let request = grpc(&scene, "s").header("grpc-timeout", "200m");
+    let request = request.body(Empty::new()).unwrap();
     let started = Instant::now();
     let response = timeout(PATIENCE, caller().request(request))
         .await
@@ -181,7 +195,7 @@ async fn a_vault_is_not_asked_again_for_calls_that_were_given_up() {
     let served = Fake::new(|_| Act::Nothing).serve(&pki).await;
     let wire = Wire::to(served.address, Mode::Through).await;
     let shared = MEMORY.read().await;
-    let scene = scene_within(&pki, wire.address, &[("s", &["A"])], "30s", Some(shared)).await;
+    let scene = scene_within(&pki, wire.address, &[("s", &["A"])], patient("30s"), Some(shared)).await;
     let scene = Arc::new(scene);
     scene.injector.ready().await;
     let mut calls = JoinSet::new();
@@ -202,7 +216,94 @@ async fn a_vault_is_not_asked_again_for_calls_that_were_given_up() {
     .await;
     served.fake.set(|call| Act::Answer(vec![honest(&call)]));
     wire.cut_once();
-    assert_eq!(scene.call("s").await.status(), StatusCode::OK);
-    assert_eq!(served.fake.asked().len(), STREAMS + 1);
-    assert_eq!(scene.upstream.seen().len(), 1);
+    let more = call_on_every_lane(&scene).await;
+    assert_eq!(served.fake.asked().len(), STREAMS + more);
+    assert_eq!(scene.upstream.seen().len(), more);
+}
+
+/// Calls until each of the injector's streams was opened again and used: who waits longest is asked for first. How often.
+async fn call_on_every_lane(scene: &Scene) -> usize {
+    let calls = 2 * Width::Wide.count();
+    for _ in 0..calls {
+        assert_eq!(scene.call("s").await.status(), StatusCode::OK);
+    }
+    calls
+}
+
+/// What a `grpc-timeout` says.
+fn lasting(text: &str) -> Duration {
+    let (digits, unit) = text.split_at(text.len() - 1);
+    let number = digits.parse().unwrap();
+    match unit {
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_deadline_is_passed_on_without_the_time_that_the_vault_took() {
+    let (served, scene) = slow("10s").await;
+    let late = Duration::from_millis(500);
+    served.fake.set(move |call| Act::After(late, honest(&call)));
+    for given in ["6S", "6000m", "6000000u"] {
+        let request = grpc(&scene, "s").header("grpc-timeout", given);
+        let request = request.body(Empty::new()).unwrap();
+        let answered = timeout(PATIENCE, caller().request(request)).await;
+        assert!(answered.unwrap().is_ok());
+        let seen = scene.upstream.last();
+        let passed = lasting(seen.header("grpc-timeout").unwrap());
+        assert!(
+            passed <= lasting(given) - late && passed > Duration::ZERO,
+            "{given} became {passed:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_vault_is_not_asked_again_for_a_message_of_a_call_that_was_given_up() {
+    let pki = Pki::new();
+    let asked = AtomicUsize::new(0);
+    let served = Fake::new(move |call| match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => Act::Answer(vec![honest(&call)]),
+        _ => Act::Nothing,
+    })
+    .serve(&pki)
+    .await;
+    let wire = Wire::to(served.address, Mode::Through).await;
+    let upstream = Upstream::start().await;
+    let file = listing(&upstream, &[("s", &["A"]), ("messages", &["A"])])
+        + "  auth_type: skill\n  protobuf_secrets_field: 7\n  protobuf_messages: all\n";
+    let shared = MEMORY.read().await;
+    let scene = scene_of(&pki, wire.address, upstream, file, patient("30s"), Some(shared)).await;
+    scene.injector.ready().await;
+    let (messages, body) = mpsc::channel(2);
+    for _ in 0..2 {
+        let empty = Bytes::from_static(&[0; 5]);
+        messages
+            .send(Ok::<_, Infallible>(Frame::data(empty)))
+            .await
+            .unwrap();
+    }
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let request = grpc(&scene, "messages").body(StreamBody::new(ReceiverStream::new(body)));
+    let call = tokio::spawn(client.request(request.unwrap()));
+    eventually("both messages were asked for", async || {
+        served.fake.asked().len() == 2
+    })
+    .await;
+    call.abort();
+    eventually("the upstream was told", async || {
+        let seen = scene.upstream.seen();
+        seen.len() == 1 && !seen[0].complete
+    })
+    .await;
+    served.fake.set(|call| Act::Answer(vec![honest(&call)]));
+    wire.cut_once();
+    let more = call_on_every_lane(&scene).await;
+    assert_eq!(served.fake.asked().len(), 2 + more);
 }
