@@ -114,7 +114,8 @@ pub struct LimitSettings {
         value_name = "DURATION"
     )]
     pub vault_timeout: String,
-    /// How long a connection to an upstream may take to be made, its TLS included
+    /// How long a connection to an upstream may take to be made, its TLS included, and how long a call waits for a place
+    /// where all connections are full
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_UPSTREAM_CONNECT_TIMEOUT",
@@ -122,6 +123,14 @@ pub struct LimitSettings {
         value_name = "DURATION"
     )]
     pub upstream_connect_timeout: String,
+    /// HTTP/2 connections to one server; a further one is made when the others carry as many calls as the server takes
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_HTTP2_CONNECTIONS",
+        default_value = "64",
+        value_name = "NUMBER"
+    )]
+    pub upstream_max_http2_connections: String,
     /// Connections to one server that are kept when they carry nothing
     #[arg(
         long,
@@ -195,8 +204,10 @@ pub struct Limits {
 /// Limits of connections to one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamLimits {
-    /// How long one may take to be made.
+    /// How long one may take to be made, and a call wait for a place on one.
     pub connect_timeout: Duration,
+    /// How many there may be with HTTP/2.
+    pub max_http2_connections: usize,
     /// How many are kept that carry nothing.
     pub max_idle: usize,
     /// How long those are kept.
@@ -256,6 +267,11 @@ impl LimitSettings {
 
     fn upstream(&self, p: &mut Problems) -> Option<UpstreamLimits> {
         let connect_timeout = some_time(p, "--upstream-connect-timeout", &self.upstream_connect_timeout);
+        let max_http2_connections = p.number(
+            "--upstream-max-http2-connections",
+            &self.upstream_max_http2_connections,
+            1..=1_000_000,
+        );
         let max_idle = p.number("--upstream-max-idle", &self.upstream_max_idle, 0..=1_000_000);
         let idle_timeout = some_time(p, "--upstream-idle-timeout", &self.upstream_idle_timeout);
         let age = some_time(
@@ -265,6 +281,7 @@ impl LimitSettings {
         );
         Some(UpstreamLimits {
             connect_timeout: connect_timeout?,
+            max_http2_connections: max_http2_connections?,
             max_idle: max_idle?,
             idle_timeout: idle_timeout?,
             max_connection_age: age?,
@@ -322,6 +339,7 @@ mod tests {
             ("--max-call-duration", "0s"),
             ("--vault-timeout", "0s"),
             ("--upstream-connect-timeout", "0s"),
+            ("--upstream-max-http2-connections", "0"),
             ("--upstream-max-idle", "many"),
             ("--upstream-idle-timeout", "0s"),
             ("--upstream-max-connection-age", "0h"),

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     inject::{self, BodySecrets, Carrier, Dialect, inject},
     registry::server::Server,
-    upstream::{Body, Needs},
+    upstream::{Answer, Body, Needs, Place},
 };
 
 const LATE: &str = "the upstream did not answer within the call's deadline";
@@ -119,6 +119,7 @@ impl Proxy {
             .min();
         let Exchanged {
             mut response,
+            place,
             request,
             ending,
             switched,
@@ -139,7 +140,7 @@ impl Proxy {
         }
         record.forwarded(response.status(), &self.metrics);
         let version = response.version();
-        let mut response = response.map(|body| body::response(Received::new(body, version)));
+        let mut response = response.map(|body| body::response(Received::new(body, version).on(place)));
         if let Some(switched) = switched {
             switched.put(&mut response);
         }
@@ -209,11 +210,12 @@ impl Proxy {
         let url = request.uri().clone();
         let sending = pin!(upstream.send(request, needs, uncovered));
         let sent = within(deadline, LATE, sending).await;
-        let mut response = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
+        let Answer { mut response, place } = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
         covers.were_placed()?;
         let switched = Switched::find(asked, &mut response, &record.call_id)?;
         Ok(Exchanged {
             response,
+            place,
             request: url,
             ending: afterwards.map(|afterwards| Ending {
                 fault,
@@ -225,9 +227,10 @@ impl Proxy {
     }
 }
 
-/// A response, the URL of the request that it answers, how it ends if that breaks off, and what comes after it.
+/// A response and its place, the URL of what it answers, how it ends if that breaks off, and what comes after it.
 struct Exchanged {
     response: Response<Incoming>,
+    place: Option<Arc<Place>>,
     request: Uri,
     ending: Option<Ending>,
     switched: Option<Switched>,
