@@ -12,7 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use e2e::{PATIENCE, Pair, Upstream, eventually, pair::server, raw};
+use e2e::{
+    PATIENCE, Pair, Upstream, eventually,
+    frames::{self, CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, WINDOW_UPDATE, frame},
+    pair::server,
+    raw,
+};
 use futures_util::{future::join_all, stream};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -616,6 +621,55 @@ async fn a_call_waits_for_a_place_only_so_long_and_gets_one_that_becomes_free() 
     for call in waiting {
         assert_eq!(call.await.unwrap(), 200);
     }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_opens_no_window_for_an_answer_loses_it_and_nothing_else() {
+    let upstream = Endless::start(Duration::from_millis(1)).await;
+    let pair = pair(upstream.address, |limits| limits.write_timeout = "500ms".into()).await;
+    let mut connection = frames::connect(pair.injector.data_plane).await;
+    let room = frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
+    let endless = frame(
+        HEADERS,
+        END_HEADERS | END_STREAM,
+        1,
+        &frames::request("GET", "/dev/headers/"),
+    );
+    connection.write_all(&[room, endless].concat()).await.unwrap();
+    // What comes is read, and still there is no room on the stream after its first 64 KiB.
+    let reset = frames::next(&mut connection, RST_STREAM).await;
+    let reset = reset.expect("the connection was closed");
+    assert_eq!((reset.stream, reset.code()), (1, CANCEL));
+    eventually("the upstream is rid of it", async || {
+        upstream.dropped.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    let late = frame(
+        HEADERS,
+        END_HEADERS | END_STREAM,
+        3,
+        &frames::request("GET", "/dev/headers/late"),
+    );
+    connection.write_all(&late).await.unwrap();
+    let answer = frames::next(&mut connection, DATA).await.unwrap();
+    assert_eq!((answer.stream, &answer.payload[..]), (3, &b"late"[..]));
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_head_over_http2_that_is_not_finished_is_cut_off() {
+    let upstream = Upstream::start().await;
+    let pair = pair(upstream.address, |limits| {
+        limits.idle_timeout = "300ms".into();
+        limits.head_timeout = "300ms".into();
+    })
+    .await;
+    let mut connection = frames::connect(pair.injector.data_plane).await;
+    let head = frame(HEADERS, END_STREAM, 1, &frames::request("GET", "/dev/headers/"));
+    connection.write_all(&head).await.unwrap();
+    closed(&mut connection).await;
+    assert_eq!(upstream.seen().len(), 0);
     pair.stop().await;
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Door, Proxy,
-    activity::{Lasting, UnderWay},
+    activity::{Lasting, Late, UnderWay},
     answer,
     body::{self, Fault},
     covers::Covers,
@@ -57,15 +57,22 @@ impl Proxy {
         let (mut parts, body) = request.into_parts();
         let body = Received::new(body, parts.version);
         let dialect = dialect(&parts.headers);
+        let deadlines = [deadline(&parts.headers, dialect), until];
+        let deadline = deadlines.into_iter().flatten().min();
+        let late = match (dialect, parts.version) {
+            (Dialect::Grpc, Version::HTTP_2) => Late::SaysSo,
+            // Trailers do not reach everyone.
+            (Dialect::Grpc | Dialect::Http, _) => Late::BreaksOff,
+        };
         let mut record = Record::new(self.ids.next(), parts.method.clone());
         // Over HTTP/2 a refusal ends the stream alone; and what is expected to be asked for does not come.
         let lingers = parts.version < Version::HTTP_2 && !parts.headers.contains_key(header::EXPECT);
         let mut body = Some(body);
         match self
-            .forward(door, dialect, &mut parts, &mut body, until, &mut record)
+            .forward(door, dialect, &mut parts, &mut body, deadline, &mut record)
             .await
         {
-            Ok(response) => response.map(|body| Lasting::new(body, until, call)),
+            Ok(response) => response.map(|body| Lasting::new(body, deadline, late, call)),
             Err(refusal) => {
                 if let (Some(unread), true) = (body, lingers) {
                     body::discard(unread);
@@ -76,7 +83,7 @@ impl Proxy {
                     rewrite::allow(response.headers_mut(), origin);
                 }
                 // To be told also when the call has lasted too long.
-                response.map(|body| Lasting::new(body, None, call))
+                response.map(|body| Lasting::new(body, None, late, call))
             }
         }
     }
@@ -87,7 +94,7 @@ impl Proxy {
         dialect: Dialect,
         parts: &mut Parts,
         body: &mut Option<Received>,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         guard::size(parts, &self.limits)?;
@@ -113,10 +120,6 @@ impl Proxy {
             record.answered("preflight");
             return Ok(answer::preflight(&parts.headers, origin));
         }
-        let deadline = [deadline(&parts.headers, dialect), until]
-            .into_iter()
-            .flatten()
-            .min();
         let Exchanged {
             mut response,
             place,

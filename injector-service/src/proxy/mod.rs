@@ -12,6 +12,7 @@ mod pools;
 mod received;
 mod record;
 mod rewrite;
+mod stalled;
 mod target;
 mod trailed;
 mod upgrade;
@@ -20,7 +21,7 @@ use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Durat
 
 use hyper::service::service_fn;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use proto::{
@@ -43,6 +44,7 @@ pub use guard::Hosts;
 use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::Network};
 use activity::{Activity, Verdict, Watched};
 use pools::Pools;
+use stalled::Streams;
 use upgrade::AfterHttp;
 
 /// Bytes of request bodies that may be under way on one HTTP/2 stream, and on one connection. h2 takes many small DATA
@@ -220,10 +222,10 @@ impl Proxy {
         }
     }
 
-    fn http(&self) -> auto::Builder<TokioExecutor> {
+    fn http(&self) -> auto::Builder<Streams> {
         let limits = &self.limits;
         let head = limits.max_uri_size + limits.max_headers_size;
-        let mut http = auto::Builder::new(TokioExecutor::new());
+        let mut http = auto::Builder::new(Streams(limits.write_timeout));
         http.http1()
             .timer(TokioTimer::new())
             // Watched over by ourselves, without a timer for every call.
