@@ -74,6 +74,14 @@ pub struct LimitSettings {
         value_name = "SIZE"
     )]
     pub max_buffered_body: String,
+    /// Bytes of bodies that are read before they are sent, of all calls together; more is 503
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_BUFFERED_TOTAL",
+        default_value = "256MiB",
+        value_name = "SIZE"
+    )]
+    pub max_buffered_total: String,
     /// How long a connection of the data plane is kept that carries no call
     #[arg(
         long,
@@ -187,6 +195,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// JSON bodies up to this size are read whole.
     pub max_buffered_body: usize,
+    /// Bytes of bodies that are held, of all calls together.
+    pub max_buffered_total: usize,
     /// How long a connection without calls is kept.
     pub idle_timeout: Duration,
     /// How long a write may make no progress.
@@ -221,6 +231,7 @@ const URI: RangeInclusive<usize> = 256..=65_534;
 const HEADERS_SIZE: RangeInclusive<usize> = 1024..=16 << 20;
 const HEADERS: RangeInclusive<usize> = 10..=10_000;
 const BUFFERED: RangeInclusive<usize> = 0..=1 << 30;
+const BUFFERED_TOTAL: RangeInclusive<usize> = 1 << 20..=1 << 40;
 
 impl LimitSettings {
     /// Checks them, and notes what is wrong.
@@ -238,6 +249,7 @@ impl LimitSettings {
         let head_timeout = some_time(p, "--head-timeout", &self.head_timeout);
         let body_timeout = some_time(p, "--body-timeout", &self.body_timeout);
         let max_buffered_body = p.size("--max-buffered-body", &self.max_buffered_body, BUFFERED);
+        let max_buffered_total = p.size("--max-buffered-total", &self.max_buffered_total, BUFFERED_TOTAL);
         let idle_timeout = some_time(p, "--idle-timeout", &self.idle_timeout);
         let write_timeout = some_time(p, "--write-timeout", &self.write_timeout);
         let upgraded_idle_timeout = some_time(p, "--upgraded-idle-timeout", &self.upgraded_idle_timeout);
@@ -256,6 +268,7 @@ impl LimitSettings {
             head_timeout: head_timeout?,
             body_timeout: body_timeout?,
             max_buffered_body: max_buffered_body?,
+            max_buffered_total: max_buffered_total?,
             idle_timeout: idle_timeout?,
             write_timeout: write_timeout?,
             upgraded_idle_timeout: upgraded_idle_timeout?,
@@ -333,6 +346,7 @@ mod tests {
             ("--head-timeout", "0s"),
             ("--body-timeout", "30"),
             ("--max-buffered-body", "2GiB"),
+            ("--max-buffered-total", "1KiB"),
             ("--idle-timeout", "0ms"),
             ("--write-timeout", "soon"),
             ("--upgraded-idle-timeout", "0s"),

@@ -790,3 +790,40 @@ async fn an_upstream_that_does_not_get_ready_is_waited_for_only_so_long() {
     }
     pair.stop().await;
 }
+
+#[tokio::test]
+async fn bodies_that_are_held_are_bounded_all_together() {
+    let upstream = Upstream::start().await;
+    let pair = pair(upstream.address, |limits| {
+        limits.max_buffered_total = "1MiB".into()
+    })
+    .await;
+    // A body of which 700 KB came, and the rest does not.
+    let begin = async || {
+        let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+        let head = "POST /dev/skill/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                    Content-Length: 1000000\r\n\r\n{\"a\":\"";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[b'x'; 700_000]).await.unwrap();
+        stream
+    };
+    let call = async || {
+        let request = Request::post("/dev/skill/").header("content-type", "application/json");
+        let body = format!("{{\"a\":\"{}\"}}", "x".repeat(600_000));
+        pair.injector.send(request, body).await
+    };
+    let held = begin().await;
+    eventually("there is no room", async || call().await.status() == 503).await;
+    let refused = call().await;
+    assert_eq!(refused.headers()["x-aerostack-reason"], "OVERLOADED");
+    assert!(refused.headers().contains_key("retry-after"));
+    // What needs no room is served.
+    assert_eq!(pair.injector.get("/dev/headers/").await.status(), 200);
+    drop(held);
+    eventually("there is room again", async || call().await.status() == 200).await;
+    // What was sent is held no more.
+    for _ in 0..5 {
+        assert_eq!(call().await.status(), 200);
+    }
+    pair.stop().await;
+}

@@ -177,6 +177,7 @@ impl Proxy {
         let reading = Reading {
             auth_type,
             limits: &self.limits,
+            budget: &self.budget,
             deadline,
             fault: &fault,
         };

@@ -3,6 +3,7 @@
 mod activity;
 mod answer;
 mod body;
+mod budget;
 mod call;
 mod covers;
 mod grpc;
@@ -39,6 +40,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use budget::Budget;
 pub use guard::Hosts;
 
 use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::Network};
@@ -72,6 +74,7 @@ pub struct Proxy {
     pools: Pools,
     hosts: Hosts,
     limits: Limits,
+    budget: Budget,
     metrics: Metrics,
     ids: record::CallIds,
 }
@@ -103,6 +106,7 @@ impl Proxy {
         network: Arc<Network>,
         hosts: Hosts,
         limits: Limits,
+        budget: Budget,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -111,6 +115,7 @@ impl Proxy {
             pools: Pools::new(network),
             hosts,
             limits,
+            budget,
             metrics,
             ids: record::CallIds::new(),
         }

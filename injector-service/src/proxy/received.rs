@@ -35,6 +35,10 @@ impl Received {
         }
     }
 
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2
+    }
+
     /// The same, of an answer that takes this place.
     pub(super) fn on(self, place: Option<Arc<Place>>) -> Self {
         Self {
