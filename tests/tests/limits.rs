@@ -14,7 +14,9 @@ use std::{
 use bytes::Bytes;
 use e2e::{
     PATIENCE, Pair, Upstream, eventually,
-    frames::{self, CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, WINDOW_UPDATE, frame},
+    frames::{
+        self, CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
+    },
     pair::server,
     raw,
 };
@@ -788,6 +790,29 @@ async fn an_upstream_that_does_not_get_ready_is_waited_for_only_so_long() {
         assert_eq!(answer.status(), 502, "{name}");
         assert_eq!(answer.headers()["x-aerostack-reason"], "UPSTREAM_UNREACHABLE");
     }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn one_connection_carries_no_more_calls_at_once_than_it_may() {
+    const MAX_CONCURRENT_STREAMS: &[u8] = &[0, 3, 0, 0, 0, 2];
+    const REFUSED_STREAM: u32 = 7;
+    let upstream = Endless::start(Duration::ZERO).await;
+    let pair = pair(upstream.address, |limits| {
+        limits.max_concurrent_streams = "2".into()
+    })
+    .await;
+    let mut connection = frames::connect(pair.injector.data_plane).await;
+    let said = frames::next(&mut connection, SETTINGS).await.unwrap();
+    let mut settings = said.payload.chunks(6);
+    assert!(settings.any(|setting| setting == MAX_CONCURRENT_STREAMS));
+    for stream in [1, 3, 5] {
+        let head = frames::request("GET", "/dev/headers/");
+        let call = frame(HEADERS, END_HEADERS | END_STREAM, stream, &head);
+        connection.write_all(&call).await.unwrap();
+    }
+    let refused = frames::next(&mut connection, RST_STREAM).await.unwrap();
+    assert_eq!((refused.stream, refused.code()), (5, REFUSED_STREAM));
     pair.stop().await;
 }
 
