@@ -40,7 +40,7 @@ use tonic::service::Routes;
 use address::Own;
 use config::Config;
 use metrics::{Metrics, OfRegistry};
-use proxy::{Arrival, Door, Proxy, Serving};
+use proxy::{Arrival, Budget, Door, Proxy, Serving};
 use registry::Registry;
 use resolve::{Link, Resolver, channel::VaultAddress};
 use service::{CatalogEntries, Servers};
@@ -133,6 +133,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     });
     tokio::spawn(registry.clone().watch(shutdown.clone()));
     log_addresses(&listeners.grpc, &listeners.data_plane);
+    let budget = Budget::new(config.limits.max_buffered_total);
     let lane = |(resolver, link): (&Resolver, Link)| Lane {
         proxy: Proxy::new(
             registry.clone(),
@@ -140,6 +141,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
             network.clone(),
             config.hosts.clone(),
             config.limits.clone(),
+            budget.clone(),
             metrics.clone(),
         ),
         link,

@@ -74,6 +74,14 @@ pub struct LimitSettings {
         value_name = "SIZE"
     )]
     pub max_buffered_body: String,
+    /// Bytes of bodies that are read before they are sent, of all calls together; more is 503
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_BUFFERED_TOTAL",
+        default_value = "256MiB",
+        value_name = "SIZE"
+    )]
+    pub max_buffered_total: String,
     /// How long a connection of the data plane is kept that carries no call
     #[arg(
         long,
@@ -114,7 +122,8 @@ pub struct LimitSettings {
         value_name = "DURATION"
     )]
     pub vault_timeout: String,
-    /// How long a connection to an upstream may take to be made, its TLS included
+    /// How long a connection to an upstream may take to be made, its TLS included, and how long a call waits for a place
+    /// where all connections are full
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_UPSTREAM_CONNECT_TIMEOUT",
@@ -122,6 +131,14 @@ pub struct LimitSettings {
         value_name = "DURATION"
     )]
     pub upstream_connect_timeout: String,
+    /// HTTP/2 connections to one server; a further one is made when the others carry as many calls as the server takes
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_HTTP2_CONNECTIONS",
+        default_value = "64",
+        value_name = "NUMBER"
+    )]
+    pub upstream_max_http2_connections: String,
     /// Connections to one server that are kept when they carry nothing
     #[arg(
         long,
@@ -178,6 +195,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// JSON bodies up to this size are read whole.
     pub max_buffered_body: usize,
+    /// Bytes of bodies that are held, of all calls together.
+    pub max_buffered_total: usize,
     /// How long a connection without calls is kept.
     pub idle_timeout: Duration,
     /// How long a write may make no progress.
@@ -195,8 +214,10 @@ pub struct Limits {
 /// Limits of connections to one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamLimits {
-    /// How long one may take to be made.
+    /// How long one may take to be made, and a call wait for a place on one.
     pub connect_timeout: Duration,
+    /// How many there may be with HTTP/2.
+    pub max_http2_connections: usize,
     /// How many are kept that carry nothing.
     pub max_idle: usize,
     /// How long those are kept.
@@ -210,6 +231,7 @@ const URI: RangeInclusive<usize> = 256..=65_534;
 const HEADERS_SIZE: RangeInclusive<usize> = 1024..=16 << 20;
 const HEADERS: RangeInclusive<usize> = 10..=10_000;
 const BUFFERED: RangeInclusive<usize> = 0..=1 << 30;
+const BUFFERED_TOTAL: RangeInclusive<usize> = 1 << 20..=1 << 40;
 
 impl LimitSettings {
     /// Checks them, and notes what is wrong.
@@ -227,6 +249,7 @@ impl LimitSettings {
         let head_timeout = some_time(p, "--head-timeout", &self.head_timeout);
         let body_timeout = some_time(p, "--body-timeout", &self.body_timeout);
         let max_buffered_body = p.size("--max-buffered-body", &self.max_buffered_body, BUFFERED);
+        let max_buffered_total = p.size("--max-buffered-total", &self.max_buffered_total, BUFFERED_TOTAL);
         let idle_timeout = some_time(p, "--idle-timeout", &self.idle_timeout);
         let write_timeout = some_time(p, "--write-timeout", &self.write_timeout);
         let upgraded_idle_timeout = some_time(p, "--upgraded-idle-timeout", &self.upgraded_idle_timeout);
@@ -245,6 +268,7 @@ impl LimitSettings {
             head_timeout: head_timeout?,
             body_timeout: body_timeout?,
             max_buffered_body: max_buffered_body?,
+            max_buffered_total: max_buffered_total?,
             idle_timeout: idle_timeout?,
             write_timeout: write_timeout?,
             upgraded_idle_timeout: upgraded_idle_timeout?,
@@ -256,6 +280,11 @@ impl LimitSettings {
 
     fn upstream(&self, p: &mut Problems) -> Option<UpstreamLimits> {
         let connect_timeout = some_time(p, "--upstream-connect-timeout", &self.upstream_connect_timeout);
+        let max_http2_connections = p.number(
+            "--upstream-max-http2-connections",
+            &self.upstream_max_http2_connections,
+            1..=1_000_000,
+        );
         let max_idle = p.number("--upstream-max-idle", &self.upstream_max_idle, 0..=1_000_000);
         let idle_timeout = some_time(p, "--upstream-idle-timeout", &self.upstream_idle_timeout);
         let age = some_time(
@@ -265,6 +294,7 @@ impl LimitSettings {
         );
         Some(UpstreamLimits {
             connect_timeout: connect_timeout?,
+            max_http2_connections: max_http2_connections?,
             max_idle: max_idle?,
             idle_timeout: idle_timeout?,
             max_connection_age: age?,
@@ -316,12 +346,14 @@ mod tests {
             ("--head-timeout", "0s"),
             ("--body-timeout", "30"),
             ("--max-buffered-body", "2GiB"),
+            ("--max-buffered-total", "1KiB"),
             ("--idle-timeout", "0ms"),
             ("--write-timeout", "soon"),
             ("--upgraded-idle-timeout", "0s"),
             ("--max-call-duration", "0s"),
             ("--vault-timeout", "0s"),
             ("--upstream-connect-timeout", "0s"),
+            ("--upstream-max-http2-connections", "0"),
             ("--upstream-max-idle", "many"),
             ("--upstream-idle-timeout", "0s"),
             ("--upstream-max-connection-age", "0h"),

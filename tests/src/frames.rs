@@ -28,6 +28,8 @@ pub const PING: u8 = 6;
 /// See [`DATA`].
 pub const GOAWAY: u8 = 7;
 /// See [`DATA`].
+pub const WINDOW_UPDATE: u8 = 8;
+/// See [`DATA`].
 pub const CONTINUATION: u8 = 9;
 
 /// The stream's last frame of this side; of SETTINGS and PING, an answer.
@@ -106,6 +108,8 @@ pub fn request(method: &str, path: &str) -> Vec<u8> {
 
 /// `:status: 200` (RFC 7541, appendix A).
 pub const STATUS_200: u8 = 0x88;
+/// `:status: 400`
+pub const STATUS_400: u8 = 0x8c;
 
 fn text(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();

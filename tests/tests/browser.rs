@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use e2e::{
     PATIENCE, Pair, Upstream,
+    frames::{self, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, STATUS_200, STATUS_400, field, frame},
     pair::server,
     raw::{self, exchange},
 };
@@ -18,7 +19,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proto::injector::v1::Server;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 const APP: &str = "https://app.example";
 
@@ -216,6 +217,56 @@ async fn over_http2_the_authority_is_the_host() {
     }
     assert_eq!(upstream.seen().len(), 3);
     assert_eq!(upstream.last().host, upstream.address.to_string());
+    pair.stop().await;
+}
+
+/// Heads that no library of HTTP/2 sends.
+#[tokio::test]
+async fn over_http2_there_is_one_host_and_no_user() {
+    let upstream = Upstream::start().await;
+    let pair = github(&upstream, &[]).await;
+    let head = |authority: &[&str], host: &[&str]| {
+        let mut head = [
+            field(":method", "GET"),
+            field(":scheme", "http"),
+            field(":path", "/dev/github/"),
+        ]
+        .concat();
+        head.extend(authority.iter().flat_map(|value| field(":authority", value)));
+        head.extend(host.iter().flat_map(|value| field("host", value)));
+        head
+    };
+    for (authority, host) in [
+        (&[][..], &[][..]),
+        (&["user@localhost"], &[]),
+        (&["user:x@localhost"], &["user:x@localhost"]),
+        (&["evil.example@localhost"], &[]),
+        (&[], &["user@localhost"]),
+        (&["localhost", "localhost"], &[]),
+        (&[""], &[]),
+        (&["localhost/dev"], &[]),
+    ] {
+        let mut connection = frames::connect(pair.injector.data_plane).await;
+        let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head(authority, host));
+        connection.write_all(&call).await.unwrap();
+        let refused = loop {
+            // Malformed ones end by a reset of their stream (RFC 9113, section 8.1.1).
+            match frames::read(&mut connection).await {
+                Ok(frame) if frame.kind == RST_STREAM => break true,
+                Ok(frame) if frame.kind == HEADERS => break frame.payload[0] == STATUS_400,
+                Ok(_) => {}
+                Err(_) => break true,
+            }
+        };
+        assert!(refused, "{authority:?} {host:?}");
+    }
+    assert_eq!(upstream.seen().len(), 0);
+    // Without an authority, `Host` says it.
+    let mut connection = frames::connect(pair.injector.data_plane).await;
+    let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head(&[], &["localhost"]));
+    connection.write_all(&call).await.unwrap();
+    let answer = frames::next(&mut connection, HEADERS).await.unwrap();
+    assert_eq!(answer.payload[0], STATUS_200);
     pair.stop().await;
 }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use e2e::{
     PATIENCE, Pair,
     frames::{
-        self, CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, INTERNAL_ERROR, NO_ERROR, PREFACE, SETTINGS,
-        STATUS_200, field, frame, go_away, reset,
+        self, CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, INTERNAL_ERROR, NO_ERROR, PREFACE, RST_STREAM,
+        SETTINGS, STATUS_200, field, frame, go_away, reset,
     },
     pair::server,
 };
@@ -438,6 +438,25 @@ async fn a_request_over_http2_that_is_cut_never_ends_cleanly() {
             }
         }
     }
+}
+
+/// As nginx and Envoy have it: whether a client has closed its side alone, or is gone, cannot be told.
+#[tokio::test]
+async fn over_http1_whoever_closes_its_side_gives_its_call_up() {
+    let (pair, mut upstream) = (dev().await, Framed::start().await);
+    add(&pair, "s", upstream.address, Protocol::Http2).await;
+    let mut connection = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let head = b"GET /dev/s/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    connection.write_all(head).await.unwrap();
+    let (mut asked, stream) = upstream.next().await;
+    connection.shutdown().await.unwrap();
+    let given_up = frames::next(&mut asked, RST_STREAM).await.unwrap();
+    assert_eq!((given_up.stream, given_up.code()), (stream, CANCEL));
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, connection.read_to_end(&mut answer))
+        .await
+        .unwrap();
+    assert!(answer.is_empty());
 }
 
 #[tokio::test]

@@ -10,11 +10,13 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use e2e::{
     Pair, Upstream,
+    frames::{self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, STATUS_200, field, frame},
     pair::{send, server},
     raw::{self, exchange},
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use tokio::io::AsyncWriteExt as _;
 
 /// A workspace `dev` with a server `github` at `upstream`.
 async fn github(upstream: &Upstream) -> Pair {
@@ -546,6 +548,40 @@ async fn methods_that_do_not_ask_the_upstream_are_refused() {
             Method::from_bytes(method.as_bytes()).unwrap()
         );
     }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn methods_that_do_not_ask_the_upstream_are_refused_over_http2_too() {
+    let upstream = Upstream::start().await;
+    let pair = github(&upstream).await;
+    let request = |method: &str| frames::request(method, "/dev/github/");
+    let connect = [field(":method", "CONNECT"), field(":authority", "127.0.0.1:80")].concat();
+    // RFC 8441, which is not offered.
+    let extended = [request("CONNECT"), field(":protocol", "websocket")].concat();
+    for (what, head) in [
+        ("TRACE", request("TRACE")),
+        ("get", request("get")),
+        ("PRI", request("PRI")),
+        ("CONNECT", connect),
+        ("CONNECT with a path", request("CONNECT")),
+        ("extended CONNECT", extended),
+    ] {
+        let mut connection = frames::connect(pair.injector.data_plane).await;
+        let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head);
+        connection.write_all(&call).await.unwrap();
+        let refused = loop {
+            match frames::read(&mut connection).await {
+                // What is malformed is not answered.
+                Ok(frame) if frame.kind == RST_STREAM || frame.kind == GOAWAY => break true,
+                Ok(frame) if frame.kind == HEADERS => break frame.payload[0] != STATUS_200,
+                Ok(_) => {}
+                Err(_) => break true,
+            }
+        };
+        assert!(refused, "{what}");
+    }
+    assert_eq!(upstream.seen().len(), 0);
     pair.stop().await;
 }
 

@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
+    client::conn::http2,
     service::service_fn,
 };
 use hyper_util::{
@@ -44,7 +46,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
@@ -523,6 +525,79 @@ async fn refusals_of_a_grpc_call_are_trailers_only() {
     assert!(upstream.seen.lock().unwrap().is_empty());
 }
 
+/// What HTTP has statuses of its own for.
+#[tokio::test]
+async fn refusals_of_a_grpc_call_are_trailers_only_whatever_they_are_for() {
+    let upstream = Grpc::start().await;
+    let pair = grpc_pair(&upstream).await;
+    // Cleartext behind https.
+    let url = upstream.url().replace("http:", "https:");
+    pair.injector.add(server("dev", "tls", &url, &["TOKEN"])).await;
+    let long = "x".repeat(61 * 1024);
+    let request = |method: &str, host: &str, path: &str, server: &str| {
+        Request::builder()
+            .method(method)
+            .uri(format!("http://{host}/{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("x-aerostack-workspace", "dev")
+            .header("x-aerostack-server", server)
+    };
+    let check = |server: &str| request("POST", "localhost", "grpc.health.v1.Health/Check", server);
+    let mut many = check("grpc");
+    for number in 0..100 {
+        many = many.header(format!("x-{number}"), "1");
+    }
+    let (invalid, exhausted) = (Code::InvalidArgument, Code::ResourceExhausted);
+    for (request, code, reason) in [
+        (
+            request("TRACE", "localhost", "a.B/C", "grpc"),
+            invalid,
+            "METHOD_REFUSED",
+        ),
+        (
+            request("POST", "localhost", &long, "grpc"),
+            exhausted,
+            "URI_TOO_LONG",
+        ),
+        (many, exhausted, "HEADERS_TOO_LARGE"),
+        (
+            check("grpc").header("expect", "more"),
+            invalid,
+            "EXPECTATION_FAILED",
+        ),
+        (
+            request("POST", "evil.example", "a.B/C", "grpc"),
+            invalid,
+            "HOST_NOT_SERVED",
+        ),
+        (
+            request("POST", "localhost", "a/../b", "grpc"),
+            invalid,
+            "PATH_INVALID",
+        ),
+        (check("UPPER"), invalid, "TARGET_INVALID"),
+        (
+            check("grpc").header("origin", "https://a.example"),
+            Code::PermissionDenied,
+            "BROWSER_REFUSED",
+        ),
+        (check("tls"), Code::Unavailable, "UPSTREAM_TLS_FAILED"),
+    ] {
+        let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (mut send, connection) = handshake.unwrap();
+        tokio::spawn(connection);
+        let response = send.send_request(request.body(fixed("\0\0\0\0\0")).unwrap());
+        let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+        assert_eq!(response.headers()["x-aerostack-reason"], reason);
+        let status = Status::from_header_map(response.headers()).unwrap();
+        is(&status, code, reason);
+        trailers_only(response, code).await;
+    }
+    assert!(upstream.seen.lock().unwrap().is_empty());
+}
+
 fn is(status: &Status, code: Code, reason: &str) {
     assert_eq!(status.code(), code, "{status:?}");
     let info = status.get_details_error_info().unwrap();
@@ -627,6 +702,41 @@ async fn a_grpc_call_ends_at_its_deadline_whoever_is_late() {
         .unwrap();
     trailers_only(response, Code::DeadlineExceeded).await;
     assert_eq!(upstream.seen.lock().unwrap().len(), calls);
+}
+
+#[tokio::test]
+async fn a_grpc_deadline_holds_when_the_answer_has_begun() {
+    let (pair, mut calls) = (Pair::start().await, Held::start(Some("application/grpc")).await);
+    calls.served_by(&pair).await;
+    for http2 in [true, false] {
+        let request = Request::post(pair.injector.url("/x.Y/Z"))
+            .header("content-type", "application/grpc")
+            .header("grpc-timeout", "500m")
+            .header("x-aerostack-workspace", "dev")
+            .header("x-aerostack-server", "auto")
+            .body(fixed("\0\0\0\0\0"))
+            .unwrap();
+        let response = client(http2).request(request).await.unwrap();
+        let held = calls.next().await;
+        held.send(Ok(Bytes::from_static(b"\0\0\0\0\x01a"))).await.unwrap();
+        let answer = timeout(PATIENCE, response.into_body().collect()).await;
+        let answer = answer.expect("it outlasts its deadline");
+        timeout(PATIENCE, held.closed())
+            .await
+            .expect("the upstream never heard that nobody waits");
+        if http2 {
+            let answer = answer.unwrap();
+            let trailers = answer.trailers().unwrap();
+            assert_eq!(
+                trailers["grpc-status"],
+                (Code::DeadlineExceeded as i32).to_string()
+            );
+            assert_eq!(trailers["x-aerostack-reason"], "DEADLINE_EXCEEDED");
+            assert_eq!(answer.to_bytes(), &b"\0\0\0\0\x01a"[..]);
+        } else {
+            assert!(answer.is_err(), "it ended as if it was whole");
+        }
+    }
 }
 
 #[tokio::test]
@@ -766,6 +876,54 @@ async fn events_are_passed_on_one_by_one() {
         drop(events);
         assert!(piece(&mut body).await.is_none());
     }
+}
+
+/// Far longer than anything may take, with silence between two events.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_events_outlasts_every_limit_and_is_not_late() {
+    const LIMIT: &str = "300ms";
+    let pair = Pair::start_with(
+        |_| {},
+        |settings| {
+            let limits = &mut settings.limits;
+            for limit in [
+                &mut limits.head_timeout,
+                &mut limits.body_timeout,
+                &mut limits.idle_timeout,
+                &mut limits.write_timeout,
+                &mut limits.upstream_connect_timeout,
+                &mut limits.upstream_idle_timeout,
+            ] {
+                *limit = LIMIT.to_owned();
+            }
+        },
+    )
+    .await;
+    let mut upstream = Held::start(Some("text/event-stream")).await;
+    upstream.served_by(&pair).await;
+    let mut streams = Vec::new();
+    for (http2, server) in VERSIONS {
+        let url = pair.injector.url(&format!("/dev/{server}/events"));
+        let request = Request::get(url).body(fixed("")).unwrap();
+        let response = tokio::spawn(async move { client(http2).request(request).await });
+        let events = upstream.next().await;
+        let body = response.await.unwrap().unwrap().into_body();
+        streams.push((http2, server, events, body));
+    }
+    let mut delays = Vec::new();
+    for _ in 0..3 {
+        sleep(Duration::from_secs(1)).await;
+        for (http2, server, events, body) in &mut streams {
+            let sent = Instant::now();
+            let event = events.send(Ok(Bytes::from_static(b"data: x\n\n"))).await;
+            assert!(event.is_ok(), "{server} {http2}: the upstream was given up");
+            assert_eq!(piece(body).await.unwrap(), "data: x\n\n");
+            delays.push(sent.elapsed());
+        }
+    }
+    delays.sort_unstable();
+    // The machine may be busy with other tests, so not each of them counts.
+    assert!(delays[delays.len() / 2] < Duration::from_millis(50), "{delays:?}");
 }
 
 #[tokio::test]

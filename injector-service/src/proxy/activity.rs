@@ -15,12 +15,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
+use proto::{Reason, Refusal};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
 
+use super::{answer, body, stalled};
 use crate::{
     limits::Limits,
     upstream::{Body, BodyError},
@@ -28,6 +30,8 @@ use crate::{
 
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI ";
+/// No count of bytes that came.
+const NOT_HTTP2: usize = usize::MAX;
 /// No moment.
 const NEVER: u64 = 0;
 
@@ -42,6 +46,8 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     /// Since when the other end takes nothing.
     stuck_since: AtomicU64,
+    /// How many bytes came first as they do in HTTP/2; [`NOT_HTTP2`] when others did.
+    preface: AtomicUsize,
     /// Whether heads are told from one another by HTTP/2.
     http2: AtomicBool,
 }
@@ -67,6 +73,7 @@ impl Activity {
             idle_since: AtomicU64::new(1),
             head_since: AtomicU64::new(NEVER),
             stuck_since: AtomicU64::new(NEVER),
+            preface: AtomicUsize::new(0),
             http2: AtomicBool::new(false),
         })
     }
@@ -113,16 +120,31 @@ impl Activity {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
-    fn received(&self, first: &[u8]) {
-        if self.calls.load(Relaxed) > 0 || self.http2.load(Relaxed) || self.head_since.load(Relaxed) != NEVER
-        {
+    fn received(&self, came: &[u8]) {
+        if self.calls.load(Relaxed) > 0 || self.http2.load(Relaxed) {
             return;
         }
-        if first.starts_with(PREFACE) {
+        if self.completes_preface(came) {
             self.http2.store(true, Relaxed);
-        } else {
+            self.head_since.store(NEVER, Relaxed);
+        } else if self.head_since.load(Relaxed) == NEVER {
             self.head_since.store(self.now(), Relaxed);
         }
+    }
+
+    /// Whether it is HTTP/2, now that this came. What it begins with may come in pieces.
+    fn completes_preface(&self, came: &[u8]) -> bool {
+        let before = self.preface.load(Relaxed);
+        let Some(rest) = PREFACE.get(before..) else {
+            return false;
+        };
+        let new = rest.len().min(came.len());
+        let so_far = match rest.starts_with(came) || came.starts_with(rest) {
+            true => before + new,
+            false => NOT_HTTP2,
+        };
+        self.preface.store(so_far, Relaxed);
+        so_far == PREFACE.len()
     }
 
     fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
@@ -212,15 +234,39 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 pub(super) struct Lasting {
     body: Body,
     limit: Option<Pin<Box<Sleep>>>,
+    late: Late,
     _call: UnderWay,
 }
 
+/// How an answer ends that lasts too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// It breaks off.
+    BreaksOff,
+    /// Trailers say so, as in gRPC.
+    SaysSo,
+}
+
 impl Lasting {
-    pub(super) fn new(body: Body, until: Option<Instant>, call: UnderWay) -> Self {
+    /// An answer that lasts until its body ends, or until then.
+    pub(super) fn new(body: Body, until: Option<Instant>, late: Late, call: UnderWay) -> Self {
+        let until = until.filter(|_| !body.is_end_stream());
         Self {
             limit: until.map(|until| Box::pin(sleep_until(until))),
             body,
+            late,
             _call: call,
+        }
+    }
+
+    /// The end of an answer whose time is over. Nothing is awaited of the upstream any more.
+    fn cut(&mut self) -> Result<Frame<Bytes>, BodyError> {
+        self.limit = None;
+        self.body = body::empty();
+        let refusal = Refusal::new(Reason::DeadlineExceeded, "the call lasted longer than it may");
+        match self.late {
+            Late::BreaksOff => Err(refusal.into()),
+            Late::SaysSo => Ok(Frame::trailers(answer::trailers(&refusal))),
         }
     }
 }
@@ -236,9 +282,11 @@ impl http_body::Body for Lasting {
         if let Some(limit) = &mut self.limit
             && limit.as_mut().poll(context).is_ready()
         {
-            return Poll::Ready(Some(Err("the call lasted longer than it may".into())));
+            return Poll::Ready(Some(self.cut()));
         }
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        stalled::note(&polled);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -315,6 +363,26 @@ mod tests {
             let call = activity.call();
             assert!(matches!(activity.verdict(&limits), Verdict::Well(_)), "{first}");
             drop(call);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_is_told_also_when_its_first_bytes_come_one_by_one() {
+        let limits = limits();
+        for (pieces, verdict) in [
+            (&["P", "R", "I", " * HTTP/2.0"][..], Verdict::Well(SECOND)),
+            (&["PR", "I * HTTP"], Verdict::Well(SECOND)),
+            (&["P", "R"], Verdict::SlowHead),
+            (&["P", "OST / HTTP/1.1"], Verdict::SlowHead),
+            (&["PRI", "NT / HTTP/1.1"], Verdict::SlowHead),
+        ] {
+            let activity = Activity::new();
+            advance(6 * SECOND).await;
+            for piece in pieces {
+                activity.received(piece.as_bytes());
+            }
+            advance(3 * SECOND).await;
+            assert_eq!(activity.verdict(&limits), verdict, "{pieces:?}");
         }
     }
 

@@ -15,7 +15,7 @@ use proto::{Reason, Refusal};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::{received::Received, trailed::Trailed};
+use super::{budget::Held, received::Received, trailed::Trailed};
 use crate::{
     inject::{
         self,
@@ -78,26 +78,60 @@ pub(super) enum Json {
     /// There is none.
     None,
     /// All of it.
-    Whole(Vec<u8>),
+    Whole(Buffered),
     /// More than is read: what was, and the rest.
-    Large(Vec<u8>, Received),
+    Large(Buffered, Received),
+}
+
+/// What was read of a body, counted among what is held of all.
+pub(super) struct Buffered {
+    bytes: Vec<u8>,
+    held: Held,
+}
+
+impl Buffered {
+    fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        self.held.add(data.len())?;
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+/// Bytes that are counted until they were sent.
+struct Counted {
+    bytes: Zeroizing<Vec<u8>>,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Json {
     /// Reads a body, whole if it has up to `most` bytes.
-    pub(super) async fn read(mut body: Received, most: usize) -> Result<Self, Refusal> {
+    pub(super) async fn read(mut body: Received, most: usize, held: Held) -> Result<Self, Refusal> {
         if body.is_end_stream() {
             return Ok(Self::None);
         }
-        let mut read = Vec::new();
-        while read.len() <= most {
+        let mut read = Buffered {
+            bytes: Vec::new(),
+            held,
+        };
+        while read.bytes.len() <= most {
             match body.frame().await {
-                None if read.is_empty() => return Ok(Self::None),
+                None if read.bytes.is_empty() => return Ok(Self::None),
                 None => return Ok(Self::Whole(read)),
                 Some(Ok(frame)) => {
                     // Trailers of a body that is rewritten no longer describe it.
-                    if let Ok(data) = frame.into_data() {
-                        read.extend_from_slice(&data);
+                    if let Ok(data) = frame.into_data()
+                        && let Err(refusal) = read.push(&data)
+                    {
+                        if !body.is_http2() {
+                            discard(body);
+                        }
+                        return Err(refusal);
                     }
                 }
                 Some(Err(_)) => return Err(broken_off()),
@@ -111,15 +145,22 @@ impl Json {
         let mut rewriter = Rewriter::new(secrets);
         match self {
             Self::None => Ok(empty()),
-            Self::Whole(read) => {
-                let mut out = Zeroizing::new(Vec::with_capacity(read.len()));
-                rewriter.push(&read, &mut out).map_err(invalid)?;
+            Self::Whole(Buffered { bytes, held }) => {
+                let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
+                rewriter.push(&bytes, &mut out).map_err(invalid)?;
                 rewriter.finish(&mut out).map_err(invalid)?;
-                Ok(full(Bytes::from_owner(out)))
+                Ok(full(Bytes::from_owner(Counted {
+                    bytes: out,
+                    _held: held,
+                })))
             }
-            Self::Large(read, body) => {
-                let mut first = Vec::with_capacity(read.len());
-                rewriter.push(&read, &mut first).map_err(invalid)?;
+            Self::Large(Buffered { bytes, held }, body) => {
+                let mut first = Zeroizing::new(Vec::with_capacity(bytes.len()));
+                rewriter.push(&bytes, &mut first).map_err(invalid)?;
+                let first = Bytes::from_owner(Counted {
+                    bytes: first,
+                    _held: held,
+                });
                 Ok(Rewriting {
                     first,
                     rewriter: Some(rewriter),
@@ -232,7 +273,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// A large body, rewritten as it passes. Ours comes last, after the rest was found valid; if it is not, the body ends
 /// in an error, so that the upstream request is reset.
 struct Rewriting {
-    first: Vec<u8>,
+    first: Bytes,
     rewriter: Option<Rewriter>,
     body: Received,
     fault: Fault,
@@ -247,7 +288,7 @@ impl http_body::Body for Rewriting {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.first.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first).into()))));
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
         }
         loop {
             let Some(mut rewriter) = self.rewriter.take() else {

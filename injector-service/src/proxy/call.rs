@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Door, Proxy,
-    activity::{Lasting, UnderWay},
+    activity::{Lasting, Late, UnderWay},
     answer,
     body::{self, Fault},
     covers::Covers,
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     inject::{self, BodySecrets, Carrier, Dialect, inject},
     registry::server::Server,
-    upstream::{Body, Needs},
+    upstream::{Answer, Body, Needs, Place},
 };
 
 const LATE: &str = "the upstream did not answer within the call's deadline";
@@ -57,15 +57,22 @@ impl Proxy {
         let (mut parts, body) = request.into_parts();
         let body = Received::new(body, parts.version);
         let dialect = dialect(&parts.headers);
+        let deadlines = [deadline(&parts.headers, dialect), until];
+        let deadline = deadlines.into_iter().flatten().min();
+        let late = match (dialect, parts.version) {
+            (Dialect::Grpc, Version::HTTP_2) => Late::SaysSo,
+            // Trailers do not reach everyone.
+            (Dialect::Grpc | Dialect::Http, _) => Late::BreaksOff,
+        };
         let mut record = Record::new(self.ids.next(), parts.method.clone());
         // Over HTTP/2 a refusal ends the stream alone; and what is expected to be asked for does not come.
         let lingers = parts.version < Version::HTTP_2 && !parts.headers.contains_key(header::EXPECT);
         let mut body = Some(body);
         match self
-            .forward(door, dialect, &mut parts, &mut body, until, &mut record)
+            .forward(door, dialect, &mut parts, &mut body, deadline, &mut record)
             .await
         {
-            Ok(response) => response.map(|body| Lasting::new(body, until, call)),
+            Ok(response) => response.map(|body| Lasting::new(body, deadline, late, call)),
             Err(refusal) => {
                 if let (Some(unread), true) = (body, lingers) {
                     body::discard(unread);
@@ -76,7 +83,7 @@ impl Proxy {
                     rewrite::allow(response.headers_mut(), origin);
                 }
                 // To be told also when the call has lasted too long.
-                response.map(|body| Lasting::new(body, None, call))
+                response.map(|body| Lasting::new(body, None, late, call))
             }
         }
     }
@@ -87,7 +94,7 @@ impl Proxy {
         dialect: Dialect,
         parts: &mut Parts,
         body: &mut Option<Received>,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         guard::size(parts, &self.limits)?;
@@ -113,12 +120,9 @@ impl Proxy {
             record.answered("preflight");
             return Ok(answer::preflight(&parts.headers, origin));
         }
-        let deadline = [deadline(&parts.headers, dialect), until]
-            .into_iter()
-            .flatten()
-            .min();
         let Exchanged {
             mut response,
+            place,
             request,
             ending,
             switched,
@@ -139,7 +143,7 @@ impl Proxy {
         }
         record.forwarded(response.status(), &self.metrics);
         let version = response.version();
-        let mut response = response.map(|body| body::response(Received::new(body, version)));
+        let mut response = response.map(|body| body::response(Received::new(body, version).on(place)));
         if let Some(switched) = switched {
             switched.put(&mut response);
         }
@@ -173,6 +177,7 @@ impl Proxy {
         let reading = Reading {
             auth_type,
             limits: &self.limits,
+            budget: &self.budget,
             deadline,
             fault: &fault,
         };
@@ -209,11 +214,12 @@ impl Proxy {
         let url = request.uri().clone();
         let sending = pin!(upstream.send(request, needs, uncovered));
         let sent = within(deadline, LATE, sending).await;
-        let mut response = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
+        let Answer { mut response, place } = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
         covers.were_placed()?;
         let switched = Switched::find(asked, &mut response, &record.call_id)?;
         Ok(Exchanged {
             response,
+            place,
             request: url,
             ending: afterwards.map(|afterwards| Ending {
                 fault,
@@ -225,9 +231,10 @@ impl Proxy {
     }
 }
 
-/// A response, the URL of the request that it answers, how it ends if that breaks off, and what comes after it.
+/// A response and its place, the URL of what it answers, how it ends if that breaks off, and what comes after it.
 struct Exchanged {
     response: Response<Incoming>,
+    place: Option<Arc<Place>>,
     request: Uri,
     ending: Option<Ending>,
     switched: Option<Switched>,

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     body::{self, Fault, Json},
+    budget::Budget,
     call::within,
     grpc::{self, Later},
     received::Received,
@@ -35,6 +36,7 @@ pub(super) enum Inbound {
 pub(super) struct Reading<'c> {
     pub(super) auth_type: AuthType,
     pub(super) limits: &'c Limits,
+    pub(super) budget: &'c Budget,
     pub(super) deadline: Option<Instant>,
     pub(super) fault: &'c Fault,
 }
@@ -53,7 +55,7 @@ impl Reading<'_> {
                 if body.as_ref().is_some_and(|body| !body.is_end_stream()) {
                     body::check_type(headers)?;
                 }
-                let reading = Json::read(taken(body)?, self.limits.max_buffered_body);
+                let reading = Json::read(taken(body)?, self.limits.max_buffered_body, self.budget.none());
                 let json = timeout(self.limits.body_timeout, reading).await;
                 let late = "the body did not come in time; see --body-timeout";
                 Ok(Inbound::Json(
@@ -71,6 +73,7 @@ impl Reading<'_> {
                     headers,
                     body,
                     self.fault,
+                    self.budget.none(),
                 ));
                 let messages = within(self.deadline, late, reading.as_mut()).await?;
                 Ok(Inbound::Messages(Box::new(messages)))

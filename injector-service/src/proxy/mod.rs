@@ -3,6 +3,7 @@
 mod activity;
 mod answer;
 mod body;
+mod budget;
 mod call;
 mod covers;
 mod grpc;
@@ -12,6 +13,7 @@ mod pools;
 mod received;
 mod record;
 mod rewrite;
+mod stalled;
 mod target;
 mod trailed;
 mod upgrade;
@@ -20,7 +22,7 @@ use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Durat
 
 use hyper::service::service_fn;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use proto::{
@@ -38,11 +40,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use budget::Budget;
 pub use guard::Hosts;
 
 use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::Network};
 use activity::{Activity, Verdict, Watched};
 use pools::Pools;
+use stalled::Streams;
 use upgrade::AfterHttp;
 
 /// Bytes of request bodies that may be under way on one HTTP/2 stream, and on one connection. h2 takes many small DATA
@@ -70,6 +74,7 @@ pub struct Proxy {
     pools: Pools,
     hosts: Hosts,
     limits: Limits,
+    budget: Budget,
     metrics: Metrics,
     ids: record::CallIds,
 }
@@ -101,6 +106,7 @@ impl Proxy {
         network: Arc<Network>,
         hosts: Hosts,
         limits: Limits,
+        budget: Budget,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -109,6 +115,7 @@ impl Proxy {
             pools: Pools::new(network),
             hosts,
             limits,
+            budget,
             metrics,
             ids: record::CallIds::new(),
         }
@@ -220,10 +227,10 @@ impl Proxy {
         }
     }
 
-    fn http(&self) -> auto::Builder<TokioExecutor> {
+    fn http(&self) -> auto::Builder<Streams> {
         let limits = &self.limits;
         let head = limits.max_uri_size + limits.max_headers_size;
-        let mut http = auto::Builder::new(TokioExecutor::new());
+        let mut http = auto::Builder::new(Streams(limits.write_timeout));
         http.http1()
             .timer(TokioTimer::new())
             // Watched over by ourselves, without a timer for every call.

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -10,7 +11,7 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::upstream::BodyError;
+use crate::upstream::{BodyError, Place};
 
 /// The body of a request or of a response.
 ///
@@ -20,6 +21,8 @@ use crate::upstream::BodyError;
 pub(super) struct Received {
     body: Incoming,
     http2: bool,
+    /// Free for another call once this has ended.
+    _place: Option<Arc<Place>>,
 }
 
 impl Received {
@@ -28,6 +31,19 @@ impl Received {
         Self {
             body,
             http2: version == Version::HTTP_2,
+            _place: None,
+        }
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    /// The same, of an answer that takes this place.
+    pub(super) fn on(self, place: Option<Arc<Place>>) -> Self {
+        Self {
+            _place: place,
+            ..self
         }
     }
 }

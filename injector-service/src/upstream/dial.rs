@@ -46,8 +46,12 @@ pub(super) enum DialError {
     Tls(#[source] io::Error),
     #[error("the upstream does not speak HTTP/2")]
     NoHttp2,
+    #[error("the upstream's HTTP/2 did not begin")]
+    Http2(#[source] hyper::Error),
     #[error("the upstream did not answer in time")]
     Timeout,
+    #[error("every connection to the upstream carries as many calls as it takes")]
+    Full,
 }
 
 impl DialError {
@@ -62,7 +66,7 @@ impl DialError {
                 Reason::Overloaded,
                 "the injector has no descriptor left for a connection; nothing was sent",
             ),
-            Self::Resolve(_) | Self::Connect(_) | Self::Timeout => {
+            Self::Resolve(_) | Self::Connect(_) | Self::Http2(_) | Self::Timeout => {
                 Refusal::new(Reason::UpstreamUnreachable, format!("{self}; nothing was sent"))
             }
             Self::Address(why) => Refusal::new(Reason::UpstreamAddressRefused, format!("{self}: {why}")),
@@ -70,6 +74,7 @@ impl DialError {
                 Reason::UpstreamTlsFailed,
                 "the upstream's TLS certificate was not accepted, or its TLS failed; nothing was sent",
             ),
+            Self::Full => Refusal::new(Reason::Overloaded, format!("{self}; nothing was sent")),
             Self::NoHttp2 => Refusal::new(Reason::UpstreamProtocol, format!("{self}; nothing was sent")),
         }
     }
@@ -122,6 +127,11 @@ impl Connector {
             }),
         })
     }
+
+    /// Connects, however long that takes.
+    pub(super) async fn connect(&self) -> Result<Unveiling<Socket>, DialError> {
+        self.target.connect().await
+    }
 }
 
 impl Target {
@@ -157,7 +167,7 @@ impl Target {
         })
     }
 
-    /// Every address of the host; if one of them may not be dialled, none is: it is no accident.
+    /// Every address that the host has at this moment, all of which may be dialled.
     async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
         let addresses: Vec<SocketAddr> = match &self.host {
             Host::Ipv4(ip) => vec![SocketAddr::new(IpAddr::V4(*ip), self.port)],
@@ -167,6 +177,11 @@ impl Target {
                 .map_err(DialError::Resolve)?
                 .collect(),
         };
+        self.allowed(addresses)
+    }
+
+    /// If one of them may not be dialled, none is: it is no accident.
+    fn allowed(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, DialError> {
         for address in &addresses {
             address::check(*address, self.loopback, &self.network.own).map_err(DialError::Address)?;
         }
@@ -223,13 +238,10 @@ impl Socket {
     }
 }
 
+/// For hyper's own pool, which is for HTTP/1.1 alone.
 impl Connection for Unveiling<Socket> {
     fn connected(&self) -> Connected {
-        if self.get_ref().is_negotiated_h2() {
-            Connected::new().negotiated_h2()
-        } else {
-            Connected::new()
-        }
+        Connected::new()
     }
 }
 
@@ -295,31 +307,66 @@ mod tests {
     use super::*;
     use crate::{address::Own, limits::LimitSettings};
 
-    #[tokio::test]
-    async fn what_a_name_resolves_to_is_checked_before_it_is_dialled() {
+    /// What a name resolves to is to be dialled, of a server that is this machine or another.
+    fn target(loopback: bool, own: Own) -> Target {
         let roots = Arc::new(rustls::RootCertStore::empty());
         let network = Arc::new(Network {
             roots,
-            own: Own::default(),
+            own,
             limits: LimitSettings::default()
                 .check(&mut Problems::default())
                 .unwrap()
                 .upstream,
         });
-        // A name that every machine resolves to itself, taken once for another's and once for what it is.
-        let target = |loopback| Target {
+        Target {
             host: Host::Domain("localhost".to_owned()),
             port: 1,
             loopback,
             tls: None,
             http2_only: false,
-            network: network.clone(),
+            network,
             veil: Veil::default(),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_name_resolves_to_is_checked_before_it_is_dialled() {
+        // A name that every machine resolves to itself, taken once for another's and once for what it is.
         assert!(matches!(
-            target(false).resolve().await,
+            target(false, Own::default()).resolve().await,
             Err(DialError::Address(Forbidden::Rebound))
         ));
-        assert!(target(true).resolve().await.is_ok());
+        assert!(target(true, Own::default()).resolve().await.is_ok());
+    }
+
+    #[test]
+    fn one_address_that_may_not_be_dialled_is_enough() {
+        let own = "192.168.7.7:7100";
+        let target = target(false, Own::new([own.parse().unwrap()]));
+        let allowed = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap());
+            target.allowed(addresses.collect())
+        };
+        let good = ["93.184.215.14:443", "10.1.2.3:443", "[2606:2800:21f::1]:443"];
+        assert_eq!(allowed(&good).unwrap().len(), 3);
+        for bad in [
+            "169.254.169.254:80",
+            "[fe80::1]:80",
+            "[::ffff:169.254.169.254]:80",
+            "127.0.0.1:443",
+            "[::1]:443",
+            "0.0.0.0:443",
+            own,
+        ] {
+            for addresses in [
+                &[bad][..],
+                &[bad, good[0]],
+                &[good[0], bad],
+                &[good[0], good[2], bad, good[1]],
+            ] {
+                let refused = allowed(addresses);
+                assert!(matches!(refused, Err(DialError::Address(_))), "{addresses:?}");
+            }
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! Connections to one server: pooled for it alone, dialled only where it may be dialled.
 
 mod dial;
+mod http2;
 pub mod tls;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,10 +29,9 @@ use crate::{
     veil::{Over, Veil},
 };
 use dial::{Connector, DialError};
+use http2::{Http2, Outcome};
 
-/// Bytes of a response that may be under way on one HTTP/2 stream, and on one connection. So a hundred streams that
-/// nobody reads do not keep the others on the connection from theirs; and see the data plane's own of many small frames.
-const WINDOWS: (u32, u32) = (512 << 10, 64 << 20);
+pub(crate) use http2::Place;
 
 /// An error while a body was read, on either side.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -47,12 +50,14 @@ pub struct Network {
 
 /// The connections to one server as it is described now.
 pub struct Upstream {
-    /// For HTTP/1.1 in cleartext, or over TLS whatever ALPN gave.
-    ordinary: Client<Connector, Body>,
-    /// For HTTP/1.1 alone.
     http1: Client<Connector, Body>,
-    /// For HTTP/2 without asking.
-    prior_knowledge: Client<Connector, Body>,
+    http2: Http2,
+    /// For HTTP/2 and nothing else.
+    only_http2: Connector,
+    /// For what the server likes better, by ALPN.
+    either: Connector,
+    /// That it chose HTTP/1.1 when it had the choice. It is not asked again by this upstream, which does not get old.
+    chose_http1: AtomicBool,
     protocol: Protocol,
     tls: bool,
     veil: Veil,
@@ -75,22 +80,12 @@ impl Upstream {
     pub fn new(spec: &Spec, network: &Arc<Network>) -> Result<Self, Refusal> {
         let veil = Veil::default();
         let connector = |alpn: &[&[u8]]| Connector::new(spec, network, &veil, alpn);
-        let ordinary = match spec.protocol {
-            Protocol::Auto => connector(&[b"h2", b"http/1.1"])?,
-            Protocol::Http1 => connector(&[b"http/1.1"])?,
-            Protocol::Http2 => connector(&[b"h2"])?,
-        };
-        let ordinary = client(network.limits, false).build(ordinary);
-        let http1 = match spec.protocol {
-            Protocol::Auto if spec.url.is_tls() => {
-                client(network.limits, false).build(connector(&[b"http/1.1"])?)
-            }
-            Protocol::Auto | Protocol::Http1 | Protocol::Http2 => ordinary.clone(),
-        };
         Ok(Self {
-            ordinary,
-            http1,
-            prior_knowledge: client(network.limits, true).build(connector(&[b"h2"])?),
+            http1: http1(network.limits).build(connector(&[b"http/1.1"])?),
+            http2: Http2::new(network.limits),
+            only_http2: connector(&[b"h2"])?,
+            either: connector(&[b"h2", b"http/1.1"])?,
+            chose_http1: AtomicBool::new(false),
             protocol: spec.protocol,
             tls: spec.url.is_tls(),
             veil,
@@ -115,6 +110,7 @@ impl Upstream {
             (Protocol::Http1, ..)
             | (Protocol::Auto, Needs::Any, false)
             | (Protocol::Auto, Needs::Http1, _) => Over::Http1,
+            (Protocol::Auto, Needs::Any, true) if self.chose_http1.load(Relaxed) => Over::Http1,
             (Protocol::Http2, ..) | (Protocol::Auto, ..) => Over::Any,
         }
     }
@@ -122,29 +118,53 @@ impl Upstream {
     /// Sends one request, once: it is not repeated when a byte of it may have been sent.
     ///
     /// A connection that held a value uncovered in a buffer of its own carries nothing more after it.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
-        mut request: Request<Body>,
+        request: Request<Body>,
         needs: Needs,
         uncovered: Uncovered,
-    ) -> Result<Response<Incoming>, Refusal> {
-        let client = match (self.protocol, needs, self.tls) {
-            (Protocol::Http2, ..) | (Protocol::Auto, Needs::Http2, _) => &self.prior_knowledge,
-            (Protocol::Auto, Needs::Http1, _) => &self.http1,
-            (Protocol::Http1, ..) | (Protocol::Auto, Needs::Any, _) => &self.ordinary,
+    ) -> Result<Answer, Refusal> {
+        let connector = match (self.protocol, needs) {
+            (Protocol::Http2, _) | (Protocol::Auto, Needs::Http2) => &self.only_http2,
+            (Protocol::Auto, Needs::Any) if self.tls && !self.chose_http1.load(Relaxed) => &self.either,
+            (Protocol::Auto, Needs::Any | Needs::Http1) | (Protocol::Http1, _) => {
+                return self.send_http1(request, uncovered).await;
+            }
         };
-        let connection = (uncovered != Uncovered::Nothing).then(|| capture_connection(&mut request));
-        let response = client.request(request).await.map_err(|error| refusal(&error));
+        let last = uncovered != Uncovered::Nothing;
+        match self.http2.send(request, connector, last).await? {
+            Outcome::Answered(response, place) => Ok(Answer {
+                response,
+                place: Some(place),
+            }),
+            Outcome::Http1(request) => {
+                self.chose_http1.store(true, Relaxed);
+                self.send_http1(request, uncovered).await
+            }
+        }
+    }
+
+    async fn send_http1(&self, mut request: Request<Body>, uncovered: Uncovered) -> Result<Answer, Refusal> {
+        let connection = (uncovered == Uncovered::Head).then(|| capture_connection(&mut request));
+        // Given up before its answer, a call takes its connection with it.
+        let response = self.http1.request(request).await.map_err(|error| refusal(&error));
         if let Some(connection) = connection
             && let Some(connected) = &*connection.connection_metadata()
         {
-            let http2 = std::ptr::eq(client, &self.prior_knowledge) || connected.is_negotiated_h2();
-            if uncovered == Uncovered::Head || http2 {
-                connected.poison();
-            }
+            connected.poison();
         }
-        response
+        response.map(|response| Answer {
+            response,
+            place: None,
+        })
     }
+}
+
+/// What came back of a call, and its place on its connection if it shares that with others: to be kept until the answer's
+/// body has ended.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) place: Option<Arc<Place>>,
 }
 
 /// Values that a request holds without a cover.
@@ -158,29 +178,27 @@ pub enum Uncovered {
     Head,
 }
 
-fn client(limits: UpstreamLimits, http2_only: bool) -> hyper_util::client::legacy::Builder {
+fn http1(limits: UpstreamLimits) -> hyper_util::client::legacy::Builder {
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         .pool_idle_timeout(limits.idle_timeout)
-        .pool_max_idle_per_host(limits.max_idle)
-        .http2_only(http2_only)
-        .http2_initial_stream_window_size(WINDOWS.0)
-        .http2_initial_connection_window_size(WINDOWS.1)
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
-        .http2_max_header_list_size(256 * 1024);
+        .pool_max_idle_per_host(limits.max_idle);
     builder
 }
 
 /// What went wrong, without the upstream's or the system's own words.
 fn refusal(error: &Error) -> Refusal {
     let source = std::error::Error::source(error);
-    let causes = std::iter::successors(source, |cause| cause.source());
-    if let Some(dial) = causes.clone().find_map(|cause| cause.downcast_ref::<DialError>()) {
-        return dial.refusal();
+    let mut causes = std::iter::successors(source, |cause| cause.source());
+    match causes.find_map(|cause| cause.downcast_ref::<DialError>()) {
+        Some(dial) => dial.refusal(),
+        None => broken(error),
     }
+}
+
+fn broken(error: &(dyn std::error::Error + 'static)) -> Refusal {
     tracing::debug!(
         error = proto::serve::telemetry::chain(error),
         "upstream request failed"

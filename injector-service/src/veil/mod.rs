@@ -24,10 +24,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::HeaderValue;
+use tokio::{runtime::Handle, time::sleep};
 use zeroize::Zeroizing;
 
 pub(crate) use unveiling::{Unveiling, Wire};
@@ -40,6 +42,9 @@ const MARK: &[u8; 8] = b"sto0eca1";
 const KEY: usize = 16;
 /// Bytes of mark and key in HPACK.
 const SHORTEST_CODE: usize = 15;
+/// How long a value is kept whose call was given up before its head was written. It may be in a queue of h2 then, which
+/// writes it all the same before it resets the stream; and nobody is to get what only stands for a credential.
+const QUEUED: Duration = Duration::from_millis(500);
 
 /// A key, as a number: sixteen digits.
 type Key = u64;
@@ -75,7 +80,7 @@ struct Hidden {
     placed: AtomicBool,
 }
 
-/// Keeps a value until it was written; then wipes it.
+/// Keeps a value until it was written; then wipes it. Given up before that, it is wiped soon after.
 pub struct Cover {
     veil: Veil,
     key: Key,
@@ -129,7 +134,18 @@ impl Cover {
 
 impl Drop for Cover {
     fn drop(&mut self) {
-        self.veil.lock().remove(&self.key);
+        let (veil, key) = (self.veil.clone(), self.key);
+        match (self.was_placed(), Handle::try_current()) {
+            (false, Ok(runtime)) => {
+                runtime.spawn(async move {
+                    sleep(QUEUED).await;
+                    veil.lock().remove(&key);
+                });
+            }
+            (true, _) | (false, Err(_)) => {
+                veil.lock().remove(&key);
+            }
+        }
     }
 }
 

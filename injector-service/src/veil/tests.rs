@@ -125,6 +125,25 @@ async fn in_http2_a_code_is_replaced_by_one_of_its_length() {
     }
 }
 
+/// A head that is written while, and after, its call is given up.
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_still_queued_when_its_call_is_given_up_has_its_value() {
+    let veil = Veil::default();
+    let value = b"ghp_0123456789abcdefghijABCDEFGHIJ";
+    let (stand_in, cover) = veil.cover(value, Over::Http1).unwrap();
+    drop(cover);
+    sleep(QUEUED / 2).await;
+    let arrived = written(&veil, Wire::Http1, 50, stand_in.as_bytes()).await;
+    assert_eq!(arrived, value);
+    sleep(QUEUED).await;
+    assert!(veil.lock().is_empty());
+    // Written, it is not kept.
+    let (stand_in, cover) = veil.cover(value, Over::Http1).unwrap();
+    written(&veil, Wire::Http1, 50, stand_in.as_bytes()).await;
+    drop(cover);
+    assert!(veil.lock().is_empty());
+}
+
 #[test]
 fn a_value_too_short_for_a_key_has_no_stand_in_where_its_length_counts() {
     let veil = Veil::default();

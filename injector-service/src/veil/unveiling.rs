@@ -61,9 +61,14 @@ impl<S> Unveiling<S> {
         }
     }
 
-    /// The connection itself.
+    #[cfg(test)]
     pub(crate) fn get_ref(&self) -> &S {
         &self.stream
+    }
+
+    /// Whether HTTP/2 is spoken over the connection.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.wire == Wire::Http2
     }
 }
 

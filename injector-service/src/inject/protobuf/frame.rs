@@ -95,6 +95,15 @@ impl Frames {
         Ok(Some(head.of(std::mem::take(&mut self.begun).into())))
     }
 
+    /// How many bytes it holds.
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "is_between_messages says what that would mean"
+    )]
+    pub fn len(&self) -> usize {
+        self.begun.len() + self.chunk.len()
+    }
+
     /// Whether no message has begun that has not ended: only then may the body end.
     pub fn is_between_messages(&self) -> bool {
         self.begun.is_empty() && self.chunk.is_empty()

@@ -19,6 +19,7 @@ pub(super) use ending::Ending;
 
 use super::{
     body::{self, Fault},
+    budget::Held,
     received::Received,
     record::Afterwards,
 };
@@ -63,6 +64,7 @@ impl Inbound {
         headers: &mut HeaderMap,
         body: Received,
         fault: &Fault,
+        held: Held,
     ) -> Result<Self, Refusal> {
         check_type(headers)?;
         let encoding = Encoding::of(headers);
@@ -75,6 +77,7 @@ impl Inbound {
             protobuf,
             auth_type,
             trailers: None,
+            held,
             fault: fault.clone(),
         };
         match reader.message().await {
@@ -118,6 +121,8 @@ struct Reader {
     auth_type: AuthType,
     ended: bool,
     trailers: Option<HeaderMap>,
+    /// As many bytes as messages have that are not sent.
+    held: Held,
     fault: Fault,
 }
 
@@ -141,11 +146,17 @@ impl Reader {
     }
 
     async fn receive(&mut self) -> Result<(), BodyError> {
+        // What came before has gone on.
+        self.held.keep(self.frames.len());
         match self.body.frame().await {
             None => self.ended = true,
             Some(Err(error)) => return Err(self.fault.broken_off(error)),
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => self.frames.push(data),
+                Ok(data) => {
+                    let held = self.held.add(data.len());
+                    held.map_err(|refusal| self.fault.refuse(refusal))?;
+                    self.frames.push(data);
+                }
                 Err(frame) => {
                     self.ended = true;
                     self.trailers = frame.into_trailers().ok();
@@ -157,12 +168,14 @@ impl Reader {
         Ok(())
     }
 
-    fn uncompressed(&self, framed: Framed) -> Result<Framed, BodyError> {
+    fn uncompressed(&mut self, framed: Framed) -> Result<Framed, BodyError> {
         if !framed.compressed {
             return Ok(framed);
         }
         let decoded = self.encoding.decode(framed.message());
         let decoded = decoded.map_err(|refusal| self.fault.refuse(refusal))?;
+        let held = self.held.add(decoded.len());
+        held.map_err(|refusal| self.fault.refuse(refusal))?;
         Ok(Framed::uncompressed(&decoded))
     }
 
