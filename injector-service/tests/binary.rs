@@ -6,11 +6,21 @@
 )]
 
 use std::{
-    io::{Read as _, Write as _},
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener},
-    process::{Command, Output},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::Path,
+    process::{Child, Command, Output, Stdio},
     thread,
 };
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rustix::process::geteuid;
+use tempfile::TempDir;
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: i32 = 64;
@@ -80,4 +90,114 @@ fn what_the_command_line_does_not_know_is_a_usage_error() {
         assert_eq!(output.status.code(), Some(USAGE), "{args:?}: {}", said(&output));
         assert!(!output.stderr.is_empty(), "{args:?}");
     }
+}
+
+/// Somebody who is not root: whoever runs this, or nobody.
+fn user() -> u32 {
+    match geteuid().as_raw() {
+        0 => 65_534,
+        user => user,
+    }
+}
+
+/// What the injector needs to start, and the injector itself, where [`user`] gets at it.
+fn folder() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        chown(&path, Some(user()), None).unwrap();
+    };
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca_key = KeyPair::generate().unwrap();
+    file("ca.pem", ca.self_signed(&ca_key).unwrap().pem());
+    let mut leaf = CertificateParams::default();
+    leaf.subject_alt_names = vec![SanType::URI("spiffe://test/injector".try_into().unwrap())];
+    let key = KeyPair::generate().unwrap();
+    let leaf = leaf.signed_by(&key, &Issuer::from_params(&ca, &ca_key)).unwrap();
+    file("injector.pem", leaf.pem());
+    file("injector-key.pem", key.serialize_pem());
+    fs::copy(
+        env!("CARGO_BIN_EXE_injector-service"),
+        dir.path().join("injector-service"),
+    )
+    .unwrap();
+    chown(dir.path(), Some(user()), None).unwrap();
+    dir
+}
+
+/// An injector that serves, though its vault does not answer. Killed when dropped.
+struct Serving(Child);
+
+impl Serving {
+    fn start(dir: &Path, more: &[&str]) -> Self {
+        let file = |name: &str| dir.join(name).into_os_string();
+        let mut command = Command::new(file("injector-service"));
+        for flag in ["--listen", "--data-plane-listen", "--metrics-listen"] {
+            command.args([flag, "127.0.0.1:0"]);
+        }
+        for (flag, name) in [
+            ("--servers", "servers.yaml"),
+            ("--vault-ca", "ca.pem"),
+            ("--client-ca", "ca.pem"),
+            ("--vault-cert", "injector.pem"),
+            ("--vault-key", "injector-key.pem"),
+            ("--tls-cert", "injector.pem"),
+            ("--tls-key", "injector-key.pem"),
+        ] {
+            command.arg(flag).arg(file(name));
+        }
+        command
+            .args(["--vault", "127.0.0.1:9", "--vault-id", "spiffe://test/vault"])
+            .args(["--admin", "spiffe://test/admin"])
+            .args(more)
+            .env_clear()
+            .uid(user())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut serving = Self(command.spawn().unwrap());
+        let mut log = BufReader::new(serving.0.stderr.take().unwrap()).lines();
+        let mut said = String::new();
+        while !said.contains("is serving") {
+            said += &log
+                .next()
+                .unwrap_or_else(|| panic!("it did not serve: {said}"))
+                .unwrap();
+        }
+        serving
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn its_memory_is_roots_alone_and_no_core_is_dumped_unless_debugging_is_allowed() {
+    let dir = folder();
+    let protection = |more: &[&str]| {
+        let injector = Serving::start(dir.path(), more);
+        let memory = fs::metadata(format!("/proc/{}/mem", injector.0.id())).unwrap();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", injector.0.id())).unwrap();
+        (memory.uid(), core_limit(&limits))
+    };
+    let ours = fs::read_to_string("/proc/self/limits").unwrap();
+    assert_eq!(protection(&[]), (0, ["0".to_owned(), "0".to_owned()]));
+    assert_eq!(protection(&["--allow-debugging"]), (user(), core_limit(&ours)));
+}
+
+/// The soft and the hard limit of core files, in what /proc says of limits.
+fn core_limit(limits: &str) -> [String; 2] {
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    let words: Vec<_> = line.split_whitespace().skip(4).take(2).collect();
+    [words[0].to_owned(), words[1].to_owned()]
 }

@@ -54,6 +54,7 @@ pub mod seal;
 pub mod secret_name;
 pub mod secret_value;
 pub mod serve;
+pub mod stack;
 mod uid;
 
 pub use aerostack::v1::Reason;

@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     serve::caller::Principal,
+    stack::wiped,
     vault::v1::{DecryptResponse, DecryptedSecret},
 };
 
@@ -249,16 +250,15 @@ impl Opener {
             .ok_or(SealError::DoesNotOpen)?;
         let tag = AeadTag::<AesGcm256>::from_bytes(tag).map_err(|_| SealError::DoesNotOpen)?;
         let mut buffer = Zeroizing::new(sealed.to_vec());
-        self.context
-            .open_inout_detached(
-                InOutBuf::from(buffer.as_mut_slice()),
-                &answering.aad(response),
-                &tag,
-            )
-            .map_err(|error| match error {
-                HpkeError::MessageLimitReached => SealError::UsedUp,
-                _ => SealError::DoesNotOpen,
-            })?;
+        let aad = answering.aad(response);
+        let opened = wiped(|| {
+            let buffer = InOutBuf::from(buffer.as_mut_slice());
+            self.context.open_inout_detached(buffer, &aad, &tag)
+        });
+        opened.map_err(|error| match error {
+            HpkeError::MessageLimitReached => SealError::UsedUp,
+            _ => SealError::DoesNotOpen,
+        })?;
         Ok(Values(buffer))
     }
 }

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import base64
-import re
+import json
+from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 
-# HPACK's code (RFC 7541, appendix B) of the characters that the values of these tests are made of: 0-9, A-Z, a-z.
-_FIVE, _SIX, _SEVEN = "012aceiost", "3456789A", "BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz"
-_CODES: dict[str, str] = {}
-for _at, _character in enumerate(_FIVE):
-    _CODES[_character] = f"{_at:05b}"
-for _character, _code in {"3": 0x19, "4": 0x1A, "5": 0x1B, "6": 0x1C, "7": 0x1D, "8": 0x1E, "9": 0x1F, "A": 0x21,
-                          "b": 0x23, "d": 0x24, "f": 0x25, "g": 0x26, "h": 0x27, "l": 0x28, "m": 0x29, "n": 0x2A,
-                          "p": 0x2B, "r": 0x2C, "u": 0x2D}.items():
-    _CODES[_character] = f"{_code:06b}"
-for _character, _code in {"B": 0x5D, "C": 0x5E, "D": 0x5F, "E": 0x60, "F": 0x61, "G": 0x62, "H": 0x63, "I": 0x64,
-                          "J": 0x65, "K": 0x66, "L": 0x67, "M": 0x68, "N": 0x69, "O": 0x6A, "P": 0x6B, "Q": 0x6C,
-                          "R": 0x6D, "S": 0x6E, "T": 0x6F, "U": 0x70, "V": 0x71, "W": 0x72, "Y": 0x73, "j": 0x74,
-                          "k": 0x75, "q": 0x76, "v": 0x77, "w": 0x78, "x": 0x79, "y": 0x7A, "z": 0x7B}.items():
-    _CODES[_character] = f"{_code:07b}"
-for _character, _code in {"X": 0xFC, "Z": 0xFD}.items():
-    _CODES[_character] = f"{_code:08b}"
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+
+PAGE = 4096
+# What is read at once, and what of it is looked at again with what follows: longer than any form of a value.
+CHUNK, OVERLAP = 16 * PAGE, PAGE
+NOTHING = bytes(CHUNK)
+# A value of at least this many characters is looked for by halves, so that one that was partly overwritten is found too;
+# and its end for itself: block ciphers treat what is not a whole block apart.
+HALVED, END = 32, 11
+# The kernel's own pages, which not even root may read in this way.
+KERNEL = ("[vvar]", "[vvar_vclock]", "[vsyscall]")
 
 
-def _coded(text: str) -> list[bytes]:
-    """The code of a text, wherever in a byte it begins; without what it shares with its neighbours."""
-    bits = "".join(_CODES[character] for character in text)
+def _coded(text: bytes) -> list[bytes]:
+    """The code of a text in HPACK (RFC 7541, appendix B), wherever in a byte it begins; without what it shares with its
+    neighbours."""
+    bits = "".join(f"{REQUEST_CODES[byte]:0{REQUEST_CODES_LENGTH[byte]}b}" for byte in text)
     forms = []
     for shift in range(8):
         whole = bits[shift:]
@@ -35,31 +33,84 @@ def _coded(text: str) -> list[bytes]:
     return forms
 
 
-def forms(value: str) -> dict[str, list[bytes]]:
-    """How a value may stand in memory. Each form that is cut is cut to what no other value shares."""
-    raw = value.encode()
+def _base64(text: bytes) -> list[bytes]:
+    """The same for base64, wherever in three bytes it begins."""
+    return [base64.b64encode(text[skip : skip + (len(text) - skip) // 3 * 3]) for skip in range(3)]
+
+
+def pieces(value: str) -> list[str]:
+    """What is looked for of a value."""
+    half = len(value) // 2
+    return [value[:half], value[half:], value[-END:]] if len(value) >= HALVED else [value]
+
+
+def forms(text: str) -> dict[str, list[bytes]]:
+    """How a text may stand in memory. Each form that is cut is cut to what no other text shares."""
+    raw = text.encode()
+    escaped = json.dumps(text)[1:-1].encode()
     return {
         "raw": [raw],
-        "base64": [base64.b64encode(raw[skip : skip + (len(raw) - skip) // 3 * 3]) for skip in range(3)],
-        "HPACK": _coded(value),
+        "base64": _base64(raw),
+        "HPACK": _coded(raw),
+        "JSON": [] if escaped == raw else [escaped],
     }
 
 
-def copies(pid: int, value: str) -> dict[str, int]:
-    """How often each form of a value is found in what a process can read of its own memory."""
-    found = {form: 0 for form in forms(value)}
-    patterns = {form: [re.compile(re.escape(text)) for text in texts] for form, texts in forms(value).items()}
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, permissions, *_ = line.split()
-            if not permissions.startswith("r") or line.endswith(("[vvar]", "[vsyscall]", "[vvar_vclock]")):
-                continue
-            start, end = (int(bound, 16) for bound in span.split("-"))
-            try:
-                memory.seek(start)
-                content = memory.read(end - start)
-            except OSError:  # a guard page, or gone meanwhile
-                continue
-            for form, texts in patterns.items():
-                found[form] += sum(len(text.findall(content)) for text in texts)
+def copies(memory: Iterable[bytes], value: str) -> dict[str, int]:
+    """How often each form of a value, or of a part of it, is in the contents of a memory."""
+    wanted = [(form, text) for piece in pieces(value) for form, texts in forms(piece).items() for text in texts]
+    found = dict.fromkeys(forms(value), 0)
+    for content in memory:
+        for form, text in wanted:
+            found[form] += content.count(text)
     return found
+
+
+def is_left(memory: list[bytes], value: str) -> bool:
+    """Whether a value is there in one of the forms in which it is sent: as `copies` would tell, and sooner."""
+    sent = forms(pieces(value)[0])
+    texts = [*sent["raw"], *sent["HPACK"], *sent["JSON"]]
+    return any(text in content for text in texts for content in memory)
+
+
+def contents(pid: int, *, only_written: bool = False) -> Iterator[bytes]:
+    """All that a process can read, or what it can write too, a mapping after the other, but for what holds nothing."""
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in _mappings(pid):
+            if only_written and not line.split()[1].startswith("rw"):
+                continue
+            start, end = _span(line)
+            kept = b""
+            while start < end:
+                read = _read(memory, start, min(end - start, CHUNK))
+                if read is None:
+                    # Given back meanwhile, unless it is still there.
+                    assert line not in _mappings(pid), f"cannot be read: {line}"
+                    start, kept = start + PAGE, b""
+                    continue
+                start += len(read)
+                if NOTHING.startswith(read):
+                    kept = b""
+                    continue
+                yield kept + read
+                kept = read[-OVERLAP:]
+
+
+def _mappings(pid: int) -> list[str]:
+    """Those that can be read, as /proc shows them."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return [line for line in lines if line.split()[1].startswith("r") and not line.endswith(KERNEL)]
+
+
+def _span(line: str) -> tuple[int, int]:
+    start, end = line.split()[0].split("-")
+    return int(start, 16), int(end, 16)
+
+
+def _read(memory: FileIO, at: int, length: int) -> bytes | None:
+    """Up to `length` bytes, and at least one. None when there are none."""
+    try:
+        memory.seek(at)
+        return memory.read(length) or None
+    except OSError:
+        return None

@@ -4,12 +4,14 @@ what one holds is its own."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import re
 import resource
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from typing import Any
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
+from h2.events import DataReceived, RequestReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 
 import frames
 from apart import MIB, Apart, Held, Service, certificates, open_files
@@ -223,6 +225,8 @@ class Http2Client(Client):
         # What came on each stream.
         self.bodies: dict[int, bytearray] = {}
         self.ended: set[int] = set()
+        # Whether it was told to make no further calls.
+        self.is_to_go = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -236,6 +240,7 @@ class Http2Client(Client):
                 self.bodies[stream] += payload
             elif kind in (frames.SETTINGS, frames.PING) and not flags & frames.ACK:
                 self.send(frames.frame(kind, frames.ACK, 0, payload if kind == frames.PING else b""))
+            self.is_to_go |= kind == frames.GOAWAY
             if kind in (frames.DATA, frames.HEADERS) and flags & frames.END_STREAM or kind == frames.RST_STREAM:
                 self.ended.add(stream)
 
@@ -460,6 +465,197 @@ def test_ten_thousand_event_streams_over_http2(start: Callable[..., Apart], upst
     say("afterwards", held(pair))
 
 
+class Talking(asyncio.Protocol):
+    """One stream of gRPC messages over HTTP/2, at either end. What it sends may wait until it is taken."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, *, is_client: bool) -> None:
+        self.http2 = H2Connection(H2Configuration(client_side=is_client, header_encoding="utf-8"))
+        self.stream = 1
+        self.received = bytearray()
+        self.trailers: dict[str, str] = {}
+        self.is_over = False
+        self._unsent = memoryview(b"")
+        self._last: list[tuple[str, str]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.http2.initiate_connection()
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        for event in self.http2.receive_data(data):
+            if isinstance(event, DataReceived):
+                self.http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                self.received += event.data
+            elif isinstance(event, RequestReceived):
+                self.http2.send_headers(event.stream_id, [(":status", "200"), ("content-type", "application/grpc")])
+            elif isinstance(event, TrailersReceived):
+                self.trailers = dict(event.headers)
+            elif isinstance(event, StreamEnded | StreamReset):
+                self.is_over = True
+                self.over()
+        self.flush()
+
+    def over(self) -> None:
+        """The other end has said all."""
+
+    def say(self, messages: bytes, last: list[tuple[str, str]]) -> None:
+        """Sends these, and then these trailers, or none."""
+        self._unsent, self._last = memoryview(messages), last
+
+    def flush(self) -> None:
+        while self._unsent and (room := min(self.http2.local_flow_control_window(self.stream), 16_384)):
+            self.http2.send_data(self.stream, self._unsent[:room].tobytes())
+            self._unsent = self._unsent[room:]
+        if not self._unsent and self._last is not None:
+            if self._last:
+                self.http2.send_headers(self.stream, self._last, end_stream=True)
+            else:
+                self.http2.end_stream(self.stream)
+            self._last = None
+        if not self.transport.is_closing():
+            self.transport.write(self.http2.data_to_send())
+
+
+class Echo(Talking):
+    """Answers with the messages that it got."""
+
+    def __init__(self) -> None:
+        super().__init__(is_client=False)
+
+    def over(self) -> None:
+        self.say(bytes(self.received), [("grpc-status", "0")])
+
+
+MESSAGES = 1_000_000
+
+
+@pytest.mark.parametrize("injected", ["metadata", "first message"])
+def test_a_million_messages_pass_both_ways_on_one_stream(
+    start: Callable[..., Apart], upstream: Upstream, say: Say, injected: str
+) -> None:
+    """Each is numbered: a fixed32 in the first field of a protobuf message."""
+    messages = b"".join(b"\0\0\0\0\5\x0d" + number.to_bytes(4, "little") for number in range(MESSAGES))
+    one = len(messages) // MESSAGES
+    pair = start()
+    warmed_up(pair)
+
+    async def talk() -> None:
+        loop = asyncio.get_running_loop()
+        echo = Echo()
+        server = await loop.create_server(lambda: echo, "127.0.0.1", 0)
+        how = {"authType": "AUTH_TYPE_SKILL", "protobufSecretsField": 7} if injected == "first message" else {}
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        pair.add_server("w", "echo", url, ["TOKEN"], requiredSecrets=["TOKEN"], **how)
+        before = held(pair).memory
+        began = time.monotonic()
+        _, client = await loop.create_connection(lambda: Talking(is_client=True), *pair.address)
+        head = {":method": "POST", ":scheme": "http", ":authority": "localhost", ":path": "/any.Service/Method"}
+        head |= {"te": "trailers", "content-type": "application/grpc"}
+        head |= {"x-aerostack-workspace": "w", "x-aerostack-server": "echo"}
+        client.http2.send_headers(client.stream, list(head.items()))
+        client.say(messages, [])
+        client.flush()
+        most = before
+
+        def is_over() -> bool:
+            nonlocal most
+            most = max(most, held(pair).memory)
+            return client.is_over
+
+        await until("all have come back", is_over, 2 * SECONDS)
+        say("messages a second each way", f"{MESSAGES / (time.monotonic() - began):.0f}")
+        say("the injector's memory", f"{before / MIB:.1f} MiB, then at most {most / MIB:.1f} MiB")
+        client.transport.abort()
+        server.close()
+        assert client.trailers["grpc-status"] == "0"
+        assert client.received == echo.received
+        # The first may have got a secret.
+        rest = messages[one:]
+        assert echo.received.endswith(rest) and len(echo.received) - len(rest) < 200
+        assert (b"TOKEN" in echo.received) == (injected == "first message")
+        assert most < before + 8 * MIB
+
+    asyncio.run(talk())
+
+
+LARGE = 100 * 1_000_000
+# What is checked whole before a call goes out, more than once, and what is under way between buffers.
+LARGE_MIB = 16
+
+
+class Sink:
+    """An upstream that reads one body and keeps the end of it."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.taken = 0
+        self.end = b""
+        self.is_whole = False
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        connection, _ = self.listener.accept()
+        with connection, contextlib.suppress(ConnectionResetError):
+            while data := connection.recv(1 << 18):
+                self.taken += len(data)
+                self.end = (self.end + data)[-4096:]
+                self.is_whole = self.end.endswith(b"\r\n0\r\n\r\n") or self.end.endswith(LAST)
+                if self.is_whole:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    return
+
+
+# What ends a body that is not chunked.
+LAST = b'"end":0}'
+
+
+@pytest.mark.parametrize(
+    ("auth_type", "ends", "status"),
+    [
+        ("AUTH_TYPE_SKILL", b"}", 200),
+        ("AUTH_TYPE_SKILL", b"}}", 400),
+        ("AUTH_TYPE_SECRET_HEADERS", b"," + LAST, 200),
+    ],
+    ids=["valid", "with an error at its end", "that nothing is put into"],
+)
+def test_a_body_of_100_megabytes_takes_no_memory(
+    start: Callable[..., Apart], upstream: Upstream, say: Say, auth_type: str, ends: bytes, status: int
+) -> None:
+    pair = start()
+    warmed_up(pair)
+    sink = Sink()
+    pair.add_server("w", "sink", f"http://127.0.0.1:{sink.port}", ["TOKEN"], authType=auth_type)
+    injector = pair.injector_service
+    before = most = injector.memory()
+    part = b'"' + b"x" * 99_997 + b'",'
+    begins = b'{"a":['
+    ends = b"0]" + ends
+    length = len(begins) + LARGE + len(ends)
+    fields = ["Host: localhost", "Content-Type: application/json", f"Content-Length: {length}", "", ""]
+    with socket.create_connection(pair.address, timeout=SECONDS) as connection:
+        connection.sendall("\r\n".join(["POST /w/sink/ HTTP/1.1", *fields]).encode() + begins)
+        for _ in range(LARGE // len(part)):
+            connection.sendall(part)
+            most = max(most, injector.memory())
+        connection.sendall(ends)
+        answer = connection.recv(4096)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    sink.thread.join(SECONDS)
+    say("the injector's memory", f"{before / MIB:.1f} MiB, then at most {most / MIB:.1f} MiB")
+    assert most < before + LARGE_MIB * MIB
+    assert sink.taken > 0.9 * LARGE, "it is passed on while it comes"
+    assert sink.is_whole == (status == 200)
+    # Ours come last.
+    is_there = pair.values[0] in sink.end
+    assert is_there == (auth_type == "AUTH_TYPE_SKILL" and status == 200)
+
+
 WARM, CALLS = 100_000, 1_000_000
 
 
@@ -577,10 +773,14 @@ def test_open_streams_have_the_grace_period_after_sigterm_and_are_then_cut_off(
             for _ in range(streams):
                 over_http2.call("/w/http1/events")
             await until("the upstream has them", lambda: upstream.counts["streams"] == 2 * streams)
-            assert not idle.closed
+            assert not idle.closed and not over_http2.is_to_go
+            injector = pair.injector_service
+            assert injector.get(pair.injector_metrics, "/readyz")[0] == 200
             asked = time.monotonic()
-            pair.injector_service.process.terminate()
+            injector.process.terminate()
             await until("a connection without a call is closed", lambda: bool(idle.closed), grace / 2)
+            await until("one over HTTP/2 is told to go", lambda: over_http2.is_to_go, grace / 2)
+            assert injector.get(pair.injector_metrics, "/readyz") == (503, "not ready: shutting down\n")
             with pytest.raises(OSError):
                 await asyncio.open_connection(*pair.address)
             upstream.tell(event="late")
@@ -597,7 +797,7 @@ def test_open_streams_have_the_grace_period_after_sigterm_and_are_then_cut_off(
             assert not any(whole(client.received) for client in over_http1), "cut off as if it was whole"
             assert not over_http2.ended, "ended as if it was whole"
             await until("the upstream is rid of them", lambda: upstream.counts["streams"] == 0)
-            assert pair.injector_service.ended(2) == 0
+            assert injector.ended(2) == 0
             say("ended after", f"{time.monotonic() - asked:.2f} s")
 
     asyncio.run(crowd())
@@ -638,21 +838,66 @@ def leaves_no_core(service: Service) -> bool:
     return resource.prlimit(service.pid, resource.RLIMIT_CORE) == (0, 0)
 
 
+# A body that is read whole before the call goes out, and which never ends.
+UNENDED = (
+    b"POST /w/skill/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n"
+    b'{"a":"' + b"x" * 1_000_000
+)
+
+
+def short_of_memory(pair: Apart, upstream: Upstream, *flags: str) -> None:
+    """Starts its injector anew with a server that gets its secret in the body, and little memory left."""
+    pair.add_server("w", "skill", upstream.url, ["TOKEN"], authType="AUTH_TYPE_SKILL", requiredSecrets=["TOKEN"])
+    assert pair.injector_service.stop() == 0
+    pair.start_injector(*flags, **FEW)
+    warmed_up(pair)
+    pair.injector_service.leave(LEFT)
+
+
+def test_an_injector_takes_no_more_bodies_than_it_is_told_to_and_refuses_others(
+    start: Callable[..., Apart], upstream: Upstream, say: Say
+) -> None:
+    most, bodies = 16, 200
+    pair = start()
+    short_of_memory(pair, upstream, "--max-buffered-total", f"{most}MiB")
+
+    def refused(clients: list[Client]) -> int:
+        return sum(client.received.startswith(b"HTTP/1.1 503 ") for client in clients)
+
+    async def crowd() -> None:
+        loop = asyncio.get_running_loop()
+        clients = [(await loop.create_connection(Client, *pair.address))[1] for _ in range(bodies)]
+        for client in clients:
+            client.send(UNENDED)
+        await until("those that are too many are refused", lambda: refused(clients) >= bodies - 2 * most)
+        say("refused", f"{refused(clients)} of {bodies} bodies of 1 MB")
+        assert refused(clients) < bodies
+        assert call(pair)[0] == 200, "what needs no room is served"
+        for client in clients:
+            client.transport.abort()
+
+    asyncio.run(crowd())
+    connection = http.client.HTTPConnection(pair.data_plane, timeout=SECONDS)
+    headers = {"content-type": "application/json"}
+
+    def is_served() -> bool:
+        connection.request("POST", "/w/skill/", b'{"a":1}', headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status != 503
+
+    eventually("there is room again", is_served)
+    assert pair.injector_service.process.poll() is None
+
+
 def test_an_injector_without_memory_ends_and_calls_nobody_without_a_secret(
     start: Callable[..., Apart], upstream: Upstream, say: Say
 ) -> None:
     pair = start()
-    pair.add_server("w", "skill", upstream.url, ["TOKEN"], authType="AUTH_TYPE_SKILL", requiredSecrets=["TOKEN"])
-    assert pair.injector_service.stop() == 0
-    pair.start_injector(**FEW)
-    warmed_up(pair)
+    short_of_memory(pair, upstream)
     injector = pair.injector_service
     assert leaves_no_core(injector)
-    injector.leave(LEFT)
-    # Bodies that are read whole before the call goes out, and which never end.
-    fields = ["Host: localhost", "Content-Type: application/json", "Content-Length: 1048576", "", '{"a":"']
-    body = "\r\n".join(["POST /w/skill/ HTTP/1.1", *fields]).encode() + b"x" * 1_000_000
-    most = 10 * LEFT // len(body)
+    most = 10 * LEFT // len(UNENDED)
     answered = 0
 
     async def crowd() -> None:
@@ -662,7 +907,7 @@ def test_an_injector_without_memory_ends_and_calls_nobody_without_a_secret(
             while injector.process.poll() is None and len(bodies) < most:
                 _, writer = await asyncio.open_connection(*pair.address)
                 bodies.append(writer)
-                writer.write(body)
+                writer.write(UNENDED)
                 await asyncio.wait_for(writer.drain(), SECONDS)
                 # Calls that have their secrets put in beside them.
                 assert call(pair)[0] == 200

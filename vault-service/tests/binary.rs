@@ -9,7 +9,10 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
     thread,
@@ -18,7 +21,7 @@ use std::{
 
 use clap::CommandFactory as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 use vault_service::config::Cli;
 
@@ -484,6 +487,50 @@ fn no_core_is_dumped_unless_debugging_is_allowed() {
         .collect();
     assert_eq!(core_limit(&[]), ["0", "0"]);
     assert_eq!(core_limit(&["--allow-debugging"]), ours);
+}
+
+/// Somebody who is not root: whoever runs this, or nobody.
+fn user() -> u32 {
+    match geteuid().as_raw() {
+        0 => 65_534,
+        user => user,
+    }
+}
+
+/// Gives a folder, and all that is in it, to [`user`].
+fn give(path: &Path) {
+    chown(path, Some(user()), None).unwrap();
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path());
+        }
+    }
+}
+
+#[test]
+fn its_memory_is_roots_alone_unless_debugging_is_allowed() {
+    let dir = TempDir::new().unwrap();
+    // Where everybody gets at it.
+    let binary = dir.path().join("vault-service");
+    fs::copy(env!("CARGO_BIN_EXE_vault-service"), &binary).unwrap();
+    let root_key = keygen(&dir);
+    let owner = |more: &[&str]| {
+        let serving = serving(&dir, &root_key);
+        give(dir.path());
+        let mut command = Command::new(&binary);
+        command
+            .env_clear()
+            .args(serving.get_args())
+            .args(more)
+            .uid(user())
+            .stderr(Stdio::piped());
+        let vault = Serving::start(command);
+        let memory = fs::metadata(format!("/proc/{}/mem", vault.child.id())).unwrap();
+        assert_eq!(vault.terminate().0, Some(0));
+        memory.uid()
+    };
+    assert_eq!(owner(&[]), 0);
+    assert_eq!(owner(&["--allow-debugging"]), user());
 }
 
 #[test]

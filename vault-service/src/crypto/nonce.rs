@@ -4,6 +4,7 @@
 //! nonce would do no harm; nonces are random all the same, so that no mistake elsewhere is fatal alone.
 
 use aes_gcm::{Aes256Gcm, KeyInit as _, aead::AeadInOut as _};
+use proto::stack::wiped;
 
 use super::{Corruption, NoRandomness, aad::Aad, key::Key};
 
@@ -51,7 +52,9 @@ pub(super) fn open(
     buffer: &mut [u8],
     tag: &[u8; TAG_LEN],
 ) -> Result<(), Corruption> {
-    Aes256Gcm::new(key.expose().into())
-        .decrypt_inout_detached(nonce.into(), aad.as_ref(), buffer.into(), tag.into())
-        .map_err(|_| Corruption::DoesNotAuthenticate)
+    wiped(|| {
+        Aes256Gcm::new(key.expose().into())
+            .decrypt_inout_detached(nonce.into(), aad.as_ref(), buffer.into(), tag.into())
+            .map_err(|_| Corruption::DoesNotAuthenticate)
+    })
 }

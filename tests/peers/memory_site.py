@@ -1,0 +1,287 @@
+"""Servers that get a secret of their own: where its value goes, how the upstream is spoken to, and calls that end in every
+way."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import secrets
+import socket
+import ssl
+import string
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+
+from apart import Apart
+from memory import pieces
+from memory_upstream import Received, Upstream, upstream
+from pair import eventually
+
+SECONDS = 20
+# Of values: at their end are 11 bytes that are no whole block of AES, and with their length before them 15.
+LENGTH = 59
+
+
+def random(length: int) -> str:
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length))
+
+
+def header_value() -> str:
+    """Of what a header may have, with what JSON escapes in each half."""
+    return f'{random(12)}"\\{random(24)}"\\{random(LENGTH - 40)}'
+
+
+def text_value() -> str:
+    """With all that JSON escapes, in each half."""
+    return f'{random(12)}"\\\x01{random(24)}"\\\x01{random(LENGTH - 42)}'
+
+
+# --- Where a value goes ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How an upstream is spoken to."""
+
+    name: str
+    version: int
+    tls: bool
+
+    def __str__(self) -> str:
+        return self.name
+
+
+HTTP1, HTTP1_TLS = Wire("http1", 1, tls=False), Wire("http1-tls", 1, tls=True)
+HTTP2, HTTP2_TLS = Wire("http2", 2, tls=False), Wire("http2-tls", 2, tls=True)
+OVER_HTTP1, OVER_HTTP2 = [HTTP1, HTTP1_TLS], [HTTP2, HTTP2_TLS]
+WIRES = [*OVER_HTTP1, *OVER_HTTP2]
+
+QUESTION = json.dumps({"question": "x" * 100}).encode()
+# More than is checked whole before the call goes out.
+LARGE = json.dumps({"question": "x" * (3 << 19)}).encode()
+# An HTTP/2 frame has 16 KiB at least.
+LARGE_HEAD = {f"x-large-{number}": "y" * 4096 for number in range(4)}
+# peers.v1.Ask, with a payload.
+MESSAGE = b"\x0a\x05hello"
+MALFORMED = b"\x0a\x7fhello"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a value goes, in which calls, and how the upstream finds it."""
+
+    name: str
+    value: Callable[[], str]
+    arrived: Callable[[Received], list[str]]
+    server: dict[str, Any] = field(default_factory=dict)
+    # What an HTTP call sends.
+    body: bytes = QUESTION
+    headers: dict[str, str] = field(default_factory=dict)
+    is_grpc: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def in_header(received: Received) -> list[str]:
+    return [value for name, value in received.headers.items() if name.startswith("x-mcp-secret-canary-")]
+
+
+def in_bearer(received: Received) -> list[str]:
+    return [received.headers["authorization"].removeprefix("Bearer ")]
+
+
+def in_json(received: Received) -> list[str]:
+    return list(json.loads(received.body)["secrets"].values())
+
+
+def in_messages(received: Received) -> list[str]:
+    """From the entries of the map, each a key and a value of fewer than 128 bytes."""
+    _, *entries = received.body.split(b"CANARY_")
+    values = [entry.partition(b"\x12")[2] for entry in entries]
+    return [value[1 : 1 + value[0]].decode() for value in values]
+
+
+BODY = {"authType": "AUTH_TYPE_SKILL"}
+MESSAGES = {**BODY, "protobufSecretsField": 7}
+
+HEADERS = Placement("headers", header_value, in_header)
+BEARER = Placement("bearer", header_value, in_bearer, {"authType": "AUTH_TYPE_BEARER"})
+METADATA = Placement("metadata", header_value, in_header, is_grpc=True)
+JSON = Placement("json", text_value, in_json, BODY)
+LARGE_JSON = Placement("large-json", text_value, in_json, BODY, body=LARGE)
+FIRST = Placement("first-message", text_value, in_messages, MESSAGES, is_grpc=True)
+ALL = Placement(
+    "all-messages", text_value, in_messages, {**MESSAGES, "protobufMessages": "PROTOBUF_MESSAGES_ALL"}, is_grpc=True
+)
+# For which there is no stand-in where HTTP/2 is possible.
+SHORT = Placement("short-header", partial(random, 11), in_header)
+IN_LARGE_HEAD = Placement("large-head", header_value, in_header, headers=LARGE_HEAD)
+
+
+# --- A server and its upstream -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Site:
+    """A server that gets a secret of its own, and the upstream that it is."""
+
+    pair: Apart
+    workspace: str
+    name: str
+    secret: str
+    wire: Wire
+    placement: Placement
+    upstream: Upstream
+    value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.placement}, {self.wire}"
+
+    def call(self, how: str = "ok") -> None:
+        """A call that ends well."""
+        if self.placement.is_grpc:
+            assert talk(self, how) == b""
+        else:
+            assert post(self, how) == 200
+
+    def calls(self, count: int, call: Callable[[], None]) -> None:
+        """So many, some at once; all of them do what they should."""
+        with ThreadPoolExecutor(10) as callers:
+            for called in [callers.submit(call) for _ in range(count)]:
+                called.result(SECONDS)
+
+    def path(self, how: str, call: str = "any") -> str:
+        return f"/{self.workspace}/{self.name}/{call}/{how}"
+
+    def holds(self, call: str) -> None:
+        """Waits until a call has reached the upstream, which holds it."""
+        eventually(f"{call} is held", lambda: call in self.upstream.holds)
+
+    @property
+    def naming(self) -> list[tuple[str, str]]:
+        return [("x-aerostack-workspace", self.workspace), ("x-aerostack-server", self.name)]
+
+    def arrived(self) -> None:
+        """The last call had the value."""
+        values = self.placement.arrived(self.upstream.received[-1])
+        assert values and set(values) == {self.value}, f"{len(values)} values arrived"
+
+
+@contextlib.contextmanager
+def site(
+    pair: Apart, workspace: str, number: int, wire: Wire, placement: Placement, value: str | None, more: dict[str, Any]
+) -> Iterator[Site]:
+    """Makes one, whose upstream is not open yet. `more` are fields of the server."""
+    pki, name, secret = pair.folder / "pki", f"canary-{number}", f"CANARY_{number}"
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if wire.tls else None
+    if tls:
+        tls.load_cert_chain(pki / "vault.pem", pki / "vault-key.pem")
+        tls.set_alpn_protocols(["h2", "http/1.1"])
+    value = value or placement.value()
+    put = {"workspace": workspace, "name": secret, "text": value}
+    pair.call(pair.vault, "vault.v1.SecretService/PutSecret", put)
+    pair.values += [piece.encode() for piece in pieces(value)]
+    server = {"protocol": f"PROTOCOL_HTTP{wire.version}", "secrets": [secret], **placement.server, **more}
+    if wire.tls:
+        server.setdefault("tls", {"caPem": (pki / "ca.pem").read_text()})
+    with upstream(tls) as at:
+        pair.add_server(workspace, name, at.url, **server)
+        yield Site(pair, workspace, name, secret, wire, placement, at, value)
+
+
+# --- Calls -------------------------------------------------------------------------------------------------------
+
+
+def post(site: Site, how: str, body: bytes | None = None) -> int:
+    """A call of a program, over a connection of its own."""
+    headers = {"content-type": "application/json", **site.placement.headers}
+    with contextlib.closing(http.client.HTTPConnection(*site.pair.address, timeout=SECONDS)) as connection:
+        connection.request("POST", site.path(how), body or site.placement.body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+
+def sent(site: Site, path: str, length: int, body: bytes, *lines: str) -> socket.socket:
+    """A connection with a call that says how long its body is, and what is sent of it."""
+    head = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", f"Content-Length: {length}"]
+    connection = socket.create_connection(site.pair.address, timeout=SECONDS)
+    connection.sendall("\r\n".join([*head, *lines, "", ""]).encode() + body)
+    return connection
+
+
+@contextlib.contextmanager
+def channel(site: Site) -> Iterator[grpc.Channel]:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(site.pair.data_plane, options=options) as channel:
+        yield channel
+
+
+def talk(site: Site, how: str, messages: Sequence[bytes] = (MESSAGE,) * 3, timeout: float = SECONDS) -> bytes:
+    """A gRPC call."""
+    with channel(site) as made:
+        call = made.stream_unary(f"/any/{how}")
+        return call(iter(messages), metadata=site.naming, timeout=timeout)
+
+
+# --- Calls that fail ---------------------------------------------------------------------------------------------
+
+Failing = Callable[[Site], None]
+
+
+def refused(site: Site, how: str = "ok", status: int = 502) -> None:
+    assert post(site, how) == status
+
+
+def cut_off(site: Site) -> None:
+    """Within the answer's body."""
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        post(site, "part")
+
+
+def given_up(site: Site) -> None:
+    """The program goes away while the upstream keeps it waiting."""
+    call, placement = random(12), site.placement
+    lines = [f"{name}: {value}" for name, value in placement.headers.items()]
+    with sent(site, site.path("hold", call), len(placement.body), placement.body, *lines):
+        site.holds(call)
+
+
+def truncated(site: Site) -> None:
+    """The program says that it has sent all, and has not."""
+    body = site.placement.body[:-2]
+    with sent(site, site.path("ok"), 2 * len(body), body) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 16):
+            pass
+
+
+def invalid_at_its_end(site: Site) -> None:
+    assert post(site, "ok", site.placement.body + b"}") == 400
+
+
+def failing(site: Site, how: str, code: grpc.StatusCode, **more: Any) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        talk(site, how, **more)
+    assert raised.value.code() == code, raised.value
+
+
+def cancelled(site: Site) -> None:
+    call = random(12)
+    with channel(site) as made:
+        calling = made.stream_unary(f"/{call}/hold").future(iter([MESSAGE] * 3), metadata=site.naming)
+        site.holds(call)
+        calling.cancel()
+
+
+late = partial(failing, how="hold", code=grpc.StatusCode.DEADLINE_EXCEEDED, timeout=0.5)
+malformed_later = partial(failing, how="ok", code=grpc.StatusCode.INVALID_ARGUMENT, messages=(MESSAGE, MALFORMED))
+breaks, reset, goaway = (partial(refused, how=how) for how in ("break", "reset", "goaway"))
