@@ -68,7 +68,7 @@ from pair import eventually
 # How long after a call its secrets may still be found.
 AFTER_SECONDS = 1.0
 # And where SECURITY.md says that it takes longer.
-RETIRED_SECONDS = 60.0
+RETIRED_SECONDS = 10.0
 CALLS = 50
 
 Say = Callable[[str, object], None]
