@@ -255,6 +255,7 @@ fn one(kek: &WorkspaceKek, workspace: &Uid, name: &SecretName, bytes: &[u8]) -> 
     match record::decrypt(kek, workspace, name, bytes) {
         Ok(record::Decrypted {
             version,
+            expiry: _,
             origins,
             value,
         }) => Decrypted::Value {

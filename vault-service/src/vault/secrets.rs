@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     authz::AdminPermit,
-    crypto::record::{self, EncryptError, Place},
+    crypto::record::{self, EncryptError, Place, Terms},
     store::{Batch, CommitError, Store},
 };
 
@@ -228,11 +228,14 @@ fn prepare(
         name: &new.name,
         version: secret.version,
     };
-    let encrypted =
-        record::encrypt(&kek, &place, &new.upstream_origins, &new.value).map_err(|error| match error {
-            EncryptError::NoRandomness(error) => VaultError::Randomness(error),
-            EncryptError::Origins => VaultError::Corrupt(None),
-        })?;
+    let terms = Terms {
+        origins: &new.upstream_origins,
+        expiry: None,
+    };
+    let encrypted = record::encrypt(&kek, &place, &terms, &new.value).map_err(|error| match error {
+        EncryptError::NoRandomness(error) => VaultError::Randomness(error),
+        EncryptError::Origins => VaultError::Corrupt(None),
+    })?;
     let (limit, created) = (found.plan.limit(), before.is_none());
     let batch = replace(&found, &new.name, before, &secret, encrypted, limit);
     Ok(Prepared {
