@@ -141,6 +141,7 @@ async fn set(args: SetArgs, vault: &Remote) -> Result<Report, Failure> {
         name: name.as_str().to_owned(),
         value: Some(value),
         upstream_origins: if keeps { kept } else { only_to },
+        ..Default::default()
     };
     let answer = vault.answer(client(vault).put_secret(request)).await?;
     let set = WasSet {
@@ -219,6 +220,7 @@ async fn delete(args: DeleteArgs, connection: &Connection) -> Result<Report, Fai
     let request = DeleteSecretRequest {
         workspace: workspace.clone(),
         name: name.as_str().to_owned(),
+        ..Default::default()
     };
     let vault = connection.vault()?;
     let mut client = client(&vault);

@@ -20,7 +20,7 @@ pub(crate) async fn put_many(pair: &Pair, workspace: &str, count: usize) {
             workspace: workspace.to_owned(),
             name: format!("NAME_{number}"),
             value: Some(Value::Text("x".to_owned())),
-            upstream_origins: Vec::new(),
+            ..Default::default()
         };
         puts.spawn(async move { client.put_secret(request).await });
     }

@@ -31,6 +31,7 @@ async fn the_members_of_a_workspace_in_json_are_those_that_are_documented() {
         "update_time",
         "plan",
         "secret_count",
+        "kept_versions",
     ];
     documented.sort_unstable();
     assert_eq!(members, documented);

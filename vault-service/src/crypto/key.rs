@@ -206,6 +206,11 @@ impl WorkspaceKek {
         self.id
     }
 
+    /// A key for fingerprints of requests; it wraps nothing.
+    pub(super) fn fingerprint_key(&self) -> Key {
+        Key::init(|key| wrap::derive(&self.key, None, Purpose::RequestFingerprint, key))
+    }
+
     pub(super) fn wrap_dek(
         &self,
         dek: &Dek,

@@ -28,6 +28,7 @@
 
 mod aad;
 mod bytes;
+pub mod fingerprint;
 mod key;
 mod nonce;
 pub mod record;
