@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
-use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, Value};
+use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, OneofDescriptor, Value};
 
 const FILES: [&str; 7] = [
     "aerostack/v1/options.proto",
@@ -32,10 +32,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .filter(|message| message.fields().any(|field| is_sensitive(&pool, &field)))
         .collect();
 
-    let mut builder = tonic_prost_build::configure().emit_rerun_if_changed(false);
+    // Maps in order, so that one message is always the same bytes.
+    let mut builder = tonic_prost_build::configure()
+        .emit_rerun_if_changed(false)
+        .btree_map(".");
     for message in &sensitive {
         builder = builder.skip_debug([format!(".{}", message.full_name())]);
-        builder = builder.skip_debug(message.oneofs().map(|oneof| format!(".{}", oneof.full_name())));
+        builder = builder.skip_debug(oneofs(message).map(|oneof| format!(".{}", oneof.full_name())));
     }
     builder.compile_fds(compiler.file_descriptor_set())?;
 
@@ -65,7 +68,7 @@ fn redacted(pool: &DescriptorPool, messages: &[MessageDescriptor]) -> Result<Str
         writeln!(code, "        f.debug_struct({:?})", message.name())?;
         for field in message
             .fields()
-            .filter(|field| field.containing_oneof().is_none())
+            .filter(|field| field.containing_oneof().is_none_or(|oneof| oneof.is_synthetic()))
         {
             let name = field.name();
             if is_sensitive(pool, &field) {
@@ -74,7 +77,7 @@ fn redacted(pool: &DescriptorPool, messages: &[MessageDescriptor]) -> Result<Str
                 writeln!(code, "            .field({name:?}, &self.{name})")?;
             }
         }
-        for oneof in message.oneofs() {
+        for oneof in oneofs(message) {
             let name = oneof.name();
             writeln!(
                 code,
@@ -84,6 +87,11 @@ fn redacted(pool: &DescriptorPool, messages: &[MessageDescriptor]) -> Result<Str
         writeln!(code, "            .finish()\n    }}\n}}")?;
     }
     Ok(code)
+}
+
+/// Without those that stand for an `optional` field.
+fn oneofs(message: &MessageDescriptor) -> impl Iterator<Item = OneofDescriptor> {
+    message.oneofs().filter(|oneof| !oneof.is_synthetic())
 }
 
 /// `vault.v1.PutSecretRequest` as `crate::vault::v1::PutSecretRequest`.

@@ -1,11 +1,13 @@
 //! What `--output json` prints, and tables are made from. Documented in `cli/README.md`; members are only ever added.
 
+use std::collections::BTreeMap;
+
 use proto::{
     injector::v1::{
         AuthType, CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret,
         ProtobufMessages, Protocol, Server as ApiServer, UpstreamTls, explained_secret::State,
     },
-    vault::v1::{Plan, Secret as ApiSecret, Workspace as ApiWorkspace},
+    vault::v1::{Plan, Secret as ApiSecret, SecretVersion as ApiSecretVersion, Workspace as ApiWorkspace},
 };
 use serde::Serialize;
 
@@ -21,6 +23,8 @@ pub struct Workspace {
     update_time: String,
     plan: &'static str,
     secret_count: u64,
+    /// How many versions of each secret are kept.
+    pub kept_versions: u32,
 }
 
 /// What may be known of a secret.
@@ -39,6 +43,35 @@ pub struct Secret {
     pub version: u64,
     /// Where the value may be sent; empty means anywhere.
     pub upstream_origins: Vec<String>,
+    /// To sort secrets by.
+    pub labels: BTreeMap<String, String>,
+    /// When the current version expires; none means never.
+    pub expires_at: Option<String>,
+    /// Whether it has.
+    pub expired: bool,
+    /// When its value was last given to an injector; none when it never was.
+    pub last_decrypt_time: Option<String>,
+    /// For which server.
+    pub last_decrypt_server: Option<String>,
+    /// How often.
+    pub decrypt_count: u64,
+}
+
+/// What may be known of one version of a secret.
+#[derive(Debug, Serialize)]
+pub struct SecretVersion {
+    /// Its number.
+    pub version: u64,
+    /// When it was put or restored.
+    pub create_time: String,
+    /// Where the value may be sent; empty means anywhere.
+    pub upstream_origins: Vec<String>,
+    /// To sort secrets by.
+    pub labels: BTreeMap<String, String>,
+    /// When it expires; none means never.
+    pub expires_at: Option<String>,
+    /// Whether it has.
+    pub expired: bool,
 }
 
 /// A server, with what it gets.
@@ -133,6 +166,7 @@ impl Workspace {
             update_time,
             plan: _,
             secret_count,
+            kept_versions,
         } = workspace;
         Self {
             name,
@@ -142,6 +176,7 @@ impl Workspace {
             update_time: time(update_time),
             plan,
             secret_count,
+            kept_versions,
         }
     }
 
@@ -176,6 +211,12 @@ impl Secret {
             update_time,
             version,
             upstream_origins,
+            labels,
+            expires_at,
+            expired,
+            last_decrypt_time,
+            last_decrypt_server,
+            decrypt_count,
         } = secret;
         Self {
             workspace,
@@ -186,7 +227,63 @@ impl Secret {
             update_time: time(update_time),
             version,
             upstream_origins,
+            labels,
+            expires_at: expires_at.map(|at| time(Some(at))),
+            expired,
+            last_decrypt_server: last_decrypt_time.is_some().then_some(last_decrypt_server),
+            last_decrypt_time: last_decrypt_time.map(|at| time(Some(at))),
+            decrypt_count,
         }
+    }
+}
+
+impl SecretVersion {
+    /// As JSON shows it.
+    pub fn of(version: ApiSecretVersion) -> Self {
+        let ApiSecretVersion {
+            version,
+            create_time,
+            upstream_origins,
+            labels,
+            expires_at,
+            expired,
+        } = version;
+        Self {
+            version,
+            create_time: time(create_time),
+            upstream_origins,
+            labels,
+            expires_at: expires_at.map(|at| time(Some(at))),
+            expired,
+        }
+    }
+
+    /// A row of a table: version, created, expires, labels, only to.
+    pub fn row(&self) -> [String; 5] {
+        let Self {
+            version,
+            create_time,
+            upstream_origins,
+            labels,
+            expires_at,
+            expired,
+        } = self;
+        let expires = match expires_at {
+            Some(_) if *expired => "expired".to_owned(),
+            Some(at) => at.clone(),
+            None => String::new(),
+        };
+        let labels: Vec<_> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        [
+            version.to_string(),
+            crate::output::date(create_time),
+            expires,
+            labels.join(","),
+            upstream_origins.join(", "),
+        ]
     }
 }
 

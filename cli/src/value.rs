@@ -1,4 +1,5 @@
-//! Where the value of a secret comes from: standard input, a file, the terminal, or the command line.
+//! Where the value of a secret comes from: standard input, a file, the terminal, or the command line; and what else is
+//! said of it there.
 
 use std::{
     fs::File,
@@ -6,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::{Span, tz::TimeZone};
+use prost_types::Timestamp;
 use proto::vault::v1::put_secret_request::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
@@ -76,6 +79,25 @@ impl Source {
     }
 }
 
+/// Reads `KEY=VALUE`; what is allowed in them, the vault says.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The time in a duration from now: `90d`, `12h`, `1h30m`.
+pub fn time_in(text: &str) -> Result<Timestamp, String> {
+    let wrong = |_| "a duration is a number and its unit, such as 90d, 12h or 1h30m".to_owned();
+    let duration: Span = text.parse().map_err(wrong)?;
+    // Days are counted as UTC has them, all of 24 hours.
+    let now = jiff::Timestamp::now().to_zoned(TimeZone::UTC);
+    let then = now.checked_add(duration).map_err(wrong)?.timestamp();
+    Ok(Timestamp {
+        seconds: then.as_second(),
+        nanos: 0,
+    })
+}
+
 /// Asks without echo.
 fn ask(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let failed = |error: io::Error| {
@@ -135,6 +157,32 @@ mod tests {
             let dropped = without_newline(Zeroizing::new(given.as_bytes().to_vec()));
             assert_eq!(dropped.as_slice(), kept.as_bytes(), "{given:?}");
         }
+    }
+
+    #[test]
+    fn a_duration_is_counted_from_now() {
+        for (text, seconds) in [
+            ("90d", 90 * 86_400),
+            ("12h", 43_200),
+            ("1h30m", 5_400),
+            ("1 week", 604_800),
+        ] {
+            let then = time_in(text).unwrap().seconds;
+            let expected = jiff::Timestamp::now().as_second() + seconds;
+            assert!((expected - 5..=expected).contains(&then), "{text}");
+        }
+        for text in ["", "90", "d", "soon", "99999999999999d"] {
+            assert!(time_in(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_a_key_and_a_value() {
+        let pair = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+        assert_eq!(label("a/b=c"), pair("a/b", "c"));
+        assert_eq!(label("a=b=c"), pair("a", "b=c"));
+        assert_eq!(label("a="), pair("a", ""));
+        assert!(label("a").is_err());
     }
 
     #[test]

@@ -106,7 +106,7 @@ async fn put(channel: &Channel) -> Result<(), tonic::Status> {
         workspace: "w".to_owned(),
         name: "TOKEN".to_owned(),
         value: Some(Value::Text(VALUE.to_owned())),
-        upstream_origins: Vec::new(),
+        ..Default::default()
     };
     let put = SecretServiceClient::new(channel.clone())
         .put_secret(request)

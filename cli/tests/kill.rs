@@ -80,7 +80,7 @@ async fn put_until_killed(
                 workspace: WORKSPACE.to_owned(),
                 name: name.clone(),
                 value: Some(Value::Text(value(&name, attempt))),
-                upstream_origins: Vec::new(),
+                ..Default::default()
             };
             let answer = client.put_secret(request).await;
             let version = answer.ok()?.into_inner().secret?.version;

@@ -69,9 +69,10 @@ impl Reason {
             Self::WorkspaceNotFound
             | Self::SecretNotFound
             | Self::ServerNotFound
-            | Self::CatalogEntryNotFound => NOT_FOUND,
-            Self::WorkspaceExists | Self::ServerExists => EXISTS,
-            Self::RevisionMismatch | Self::Conflict => ABORTED,
+            | Self::CatalogEntryNotFound
+            | Self::VersionNotFound => NOT_FOUND,
+            Self::WorkspaceExists | Self::ServerExists | Self::RequestIdReused => EXISTS,
+            Self::RevisionMismatch | Self::Conflict | Self::VersionMismatch => ABORTED,
             Self::WorkspaceNotEmpty
             | Self::WorkspaceReplaced
             | Self::SealingRequired

@@ -174,6 +174,52 @@ replaced=$(head -c 24 /dev/urandom | base64)
 answer=$(put GITHUB_TOKEN "$replaced")
 expect '(.created | not) and .secret.name == "GITHUB_TOKEN" and .secret.version == "2"'
 
+step "A put may say which version it replaces: with 0, none. So nobody's change is overwritten"
+expecting() {
+  jq -n --arg version "$1" --arg value "$replaced" \
+    '{workspace: "tutorial", name: "github-token", text: $value, expected_version: $version}' |
+    vault SecretService/PutSecret
+}
+refused Aborted VERSION_MISMATCH expecting 0
+refused Aborted VERSION_MISMATCH expecting 1
+answer=$(expecting 2)
+expect '.secret.version == "3"'
+
+step "With an id of its own a put can be tried again, when its answer was lost: it makes one version"
+again=$(jq -n --arg value "$replaced" \
+  '{workspace: "tutorial", name: "github-token", text: $value, request_id: "tutorial-1"}')
+first=$(vault SecretService/PutSecret <<<"$again")
+answer=$(vault SecretService/PutSecret <<<"$again")
+[ "$answer" = "$first" ] || wrong "the same answer" "$first" "$answer"
+expect '.secret.version == "4"'
+refused AlreadyExists REQUEST_ID_REUSED vault SecretService/PutSecret \
+  <<<'{"workspace": "tutorial", "name": "github-token", "text": "another", "request_id": "tutorial-1"}'
+
+step "The newest three versions are kept. More are, when the workspace says so"
+answer=$(vault SecretService/ListSecretVersions <<<'{"workspace": "tutorial", "name": "github-token"}')
+expect '[.versions[].version] == ["4", "3", "2"] and (has("nextPageToken") | not)'
+answer=$(vault WorkspaceService/UpdateWorkspace \
+  <<<'{"workspace": {"name": "tutorial", "kept_versions": 5}, "update_mask": {"paths": ["kept_versions"]}}')
+expect '.workspace.keptVersions == 5'
+
+step "An older one comes back as a new version, without anyone seeing it"
+answer=$(vault SecretService/RestoreSecretVersion \
+  <<<'{"workspace": "tutorial", "name": "github-token", "version": "2", "expected_version": "4"}')
+expect '.secret.version == "5"'
+# The first was dropped by the put of the fourth.
+refused NotFound VERSION_NOT_FOUND vault SecretService/RestoreSecretVersion \
+  <<<'{"workspace": "tutorial", "name": "github-token", "version": "1"}'
+
+step "A value can have an end, and labels"
+in_an_hour=$(date -u -d '+1 hour' +%FT%TZ)
+answer=$(vault SecretService/PutSecret < <(jq -n --arg value "$value" --arg at "$in_an_hour" \
+  '{workspace: "tutorial", name: "my-api-key", text: $value, expires_at: $at, labels: {"example.com/team": "a"}}'))
+expect ".secret.expiresAt == \"$in_an_hour\" and .secret.labels == {\"example.com/team\": \"a\"}"
+refused InvalidArgument REQUEST_MALFORMED vault SecretService/PutSecret \
+  <<<'{"workspace": "tutorial", "name": "my-api-key", "text": "x", "expires_at": "2020-01-01T00:00:00Z"}'
+refused InvalidArgument REQUEST_MALFORMED vault SecretService/PutSecret \
+  <<<'{"workspace": "tutorial", "name": "my-api-key", "text": "x", "labels": {"no key": "x"}}'
+
 step "A value can be bound to where it may be sent"
 answer=$(vault SecretService/PutSecret < <(jq -n --arg value "$replaced" \
   '{workspace: "tutorial", name: "bound", text: $value, upstream_origins: ["https://api.github.com"]}'))
@@ -183,8 +229,10 @@ refused InvalidArgument ORIGIN_INVALID vault SecretService/PutSecret \
 
 step "What there is of a secret to see: never its value"
 answer=$(vault SecretService/GetSecretMetadata <<<'{"workspace": "tutorial", "name": "github-token"}')
-expect '.secret.name == "GITHUB_TOKEN" and .secret.version == "2"'
+expect '.secret.name == "GITHUB_TOKEN" and .secret.version == "5"'
 expect '.secret | has("createTime") and has("updateTime")'
+# When and for which server it was last decrypted is shown too, once it was.
+expect '.secret | has("lastDecryptTime") or has("decryptCount") | not'
 expect '.secret | has("text") or has("data") or has("value") | not'
 answer=$(vault SecretService/ListSecrets <<<'{"workspace": "tutorial"}')
 expect '[.secrets[].name] == ["BOUND", "GITHUB_TOKEN", "LARGEST", "MY_API_KEY", "SIGNING_KEY", "SLACKWEBHOOK"]'
@@ -207,14 +255,16 @@ for workspace in tutorial no-such; do
     < <(jq -n --arg workspace "$workspace" '{workspace: $workspace, names: ["GITHUB_TOKEN"]}')
 done
 
-step "A deleted secret is gone; its version numbers are not used again"
+step "A deleted secret is gone, with all its versions; their numbers are not used again"
 key='{"workspace": "tutorial", "name": "my-api-key"}'
 vault SecretService/DeleteSecret <<<"$key" >/dev/null
 refused NotFound SECRET_NOT_FOUND vault SecretService/GetSecretMetadata <<<"$key"
 refused NotFound SECRET_NOT_FOUND vault SecretService/DeleteSecret <<<"$key"
 refused NotFound WORKSPACE_NOT_FOUND vault SecretService/DeleteSecret <<<'{"workspace": "no-such", "name": "any"}'
+# Every version went with it.
+refused NotFound SECRET_NOT_FOUND vault SecretService/ListSecretVersions <<<"$key"
 answer=$(put my-api-key "$value")
-expect '.created and .secret.version == "2"'
+expect '.created and .secret.version == "3"'
 
 step "A plan limits how many secrets there may be: 10 when it is free. Replacing one always works"
 plan() {
@@ -255,7 +305,7 @@ refused AlreadyExists SERVER_EXISTS injector ServerService/AddServer \
 step "What a call to it would carry now: names and versions"
 answer=$(injector ServerService/ExplainInjection <<<'{"workspace": "tutorial", "name": "github"}')
 expect '.wouldForward'
-expect '.secrets[0] | .name == "GITHUB_TOKEN" and .state == "STATE_INJECTED" and .version == "2"'
+expect '.secrets[0] | .name == "GITHUB_TOKEN" and .state == "STATE_INJECTED" and .version == "5"'
 expect '.secrets[0].placement == "header x-mcp-secret-github-token"'
 expect '.secrets[1] | .name == "NOT_THERE_YET" and .state == "STATE_MISSING" and (has("version") | not)'
 

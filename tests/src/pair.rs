@@ -234,6 +234,7 @@ impl Vault {
             name: name.to_owned(),
             value: Some(Value::Data(value.as_ref().to_vec())),
             upstream_origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
+            ..Default::default()
         };
         self.secrets()
             .put_secret(request)
@@ -249,6 +250,7 @@ impl Vault {
         let request = DeleteSecretRequest {
             workspace: workspace.to_owned(),
             name: name.to_owned(),
+            ..Default::default()
         };
         self.secrets().delete_secret(request).await.unwrap();
     }

@@ -35,8 +35,9 @@ use proto::{
     serve::tls,
     vault::v1::{
         CreateWorkspaceRequest, DecryptCall, DecryptRequest, DecryptStreamRequest, DeleteSecretRequest,
-        DeleteWorkspaceRequest, GetSecretMetadataRequest, GetWorkspaceRequest, ListSecretsRequest,
-        ListWorkspacesRequest, PutSecretRequest, UpdateWorkspaceRequest, Workspace, decrypt_answer::Outcome,
+        DeleteWorkspaceRequest, GetSecretMetadataRequest, GetWorkspaceRequest, ListSecretVersionsRequest,
+        ListSecretsRequest, ListWorkspacesRequest, PutSecretRequest, RestoreSecretVersionRequest,
+        UpdateWorkspaceRequest, Workspace, decrypt_answer::Outcome,
         decrypt_service_client::DecryptServiceClient, put_secret_request::Value,
         secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
     },
@@ -80,7 +81,7 @@ use Who::{Admin, Editor, Nobody, Stranger, Viewer};
 const EVERYONE: [Who; 6] = [Admin, Editor, Viewer, Who::Injector, Stranger, Nobody];
 
 /// What the documentation promises of the vault, written down apart from its own table.
-const VAULT: [(&str, &[Who]); 15] = [
+const VAULT: [(&str, &[Who]); 17] = [
     ("vault.v1.WorkspaceService.CreateWorkspace", &[Admin]),
     ("vault.v1.WorkspaceService.GetWorkspace", &[Admin]),
     ("vault.v1.WorkspaceService.ListWorkspaces", &[Admin]),
@@ -92,6 +93,11 @@ const VAULT: [(&str, &[Who]); 15] = [
         "vault.v1.SecretService.GetSecretMetadata",
         &[Admin, Editor, Viewer],
     ),
+    (
+        "vault.v1.SecretService.ListSecretVersions",
+        &[Admin, Editor, Viewer],
+    ),
+    ("vault.v1.SecretService.RestoreSecretVersion", &[Admin, Editor]),
     ("vault.v1.SecretService.DeleteSecret", &[Admin, Editor]),
     ("vault.v1.DecryptService.Decrypt", &[Who::Injector]),
     ("vault.v1.DecryptService.DecryptStream", &[Who::Injector]),
@@ -715,24 +721,39 @@ async fn an_editor_of_one_workspace_cannot_touch_another_nor_learn_whether_it_ex
             workspace: owned.clone(),
             name: name.clone(),
         };
+        let versions = ListSecretVersionsRequest {
+            workspace: owned.clone(),
+            name: name.clone(),
+            ..Default::default()
+        };
+        let restore = RestoreSecretVersionRequest {
+            workspace: owned.clone(),
+            name: name.clone(),
+            version: 1,
+            ..Default::default()
+        };
         let delete = DeleteSecretRequest {
             workspace: owned,
             name,
+            ..Default::default()
         };
         [
             editor.put_secret(put).await.map(drop),
             editor.list_secrets(list).await.map(drop),
             editor.get_secret_metadata(metadata).await.map(drop),
+            editor.list_secret_versions(versions).await.map(drop),
+            editor.restore_secret_version(restore).await.map(drop),
             editor.delete_secret(delete).await.map(drop),
         ]
     };
     for mine in ["mine", "also-mine"] {
         all(mine, "NAME").await.into_iter().for_each(Result::unwrap);
     }
-    let [put, list, metadata, delete] = all("read-only", "NAME").await;
-    assert!(list.is_ok() && metadata.is_ok());
-    assert_eq!(seen(put).0, Code::PermissionDenied);
-    assert_eq!(seen(delete).0, Code::PermissionDenied);
+    let [put, list, metadata, versions, restore, delete] = all("read-only", "NAME").await;
+    assert!(list.is_ok() && metadata.is_ok() && versions.is_ok());
+    for refusal in [put, restore, delete] {
+        assert_eq!(seen(refusal).0, Code::PermissionDenied);
+    }
     let nowhere = all("nowhere", "NAME").await.map(seen);
     assert!(
         nowhere

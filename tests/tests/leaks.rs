@@ -253,6 +253,7 @@ impl Scene {
             name: name.into(),
             value: Some(value),
             upstream_origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
+            ..Default::default()
         };
         self.heard.0.push(format!("{request:?}"));
         let answer = client.put_secret(request).await;

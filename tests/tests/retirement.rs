@@ -52,7 +52,7 @@ fn value(workspace: &str, name: &str) -> PutSecretRequest {
         workspace: workspace.to_owned(),
         name: name.to_owned(),
         value: Some(Value::Text("canary-51c0".to_owned())),
-        upstream_origins: Vec::new(),
+        ..Default::default()
     }
 }
 

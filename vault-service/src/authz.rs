@@ -15,7 +15,7 @@ use proto::{
 pub use proto::serve::authz::AdminPermit;
 
 /// One row for each RPC. What has no row is refused.
-pub const TABLE: [(&str, Access); 15] = [
+pub const TABLE: [(&str, Access); 17] = [
     ("/vault.v1.WorkspaceService/CreateWorkspace", Roles(&[Admin])),
     ("/vault.v1.WorkspaceService/GetWorkspace", Roles(&[Admin])),
     ("/vault.v1.WorkspaceService/ListWorkspaces", Roles(&[Admin])),
@@ -29,6 +29,14 @@ pub const TABLE: [(&str, Access); 15] = [
     (
         "/vault.v1.SecretService/GetSecretMetadata",
         Roles(&[Admin, Editor, Viewer]),
+    ),
+    (
+        "/vault.v1.SecretService/ListSecretVersions",
+        Roles(&[Admin, Editor, Viewer]),
+    ),
+    (
+        "/vault.v1.SecretService/RestoreSecretVersion",
+        Roles(&[Admin, Editor]),
     ),
     ("/vault.v1.SecretService/DeleteSecret", Roles(&[Admin, Editor])),
     ("/vault.v1.DecryptService/Decrypt", Roles(&[Injector])),

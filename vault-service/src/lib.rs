@@ -96,6 +96,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     let (writer, reader) = Vault::open(store, root_key).await?.split();
     sweep(&writer);
+    let closing = CancellationToken::new();
+    let house = tokio::spawn(writer.clone().keep_house(closing.clone()));
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -150,6 +152,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     )
     .await;
     drop(health);
+    closing.cancel();
+    // It ends by itself; should it have panicked, closing matters more.
+    drop(house.await);
     writer.close().await.map_err(RunError::Close)?;
     Ok(served?)
 }

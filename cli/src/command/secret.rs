@@ -1,12 +1,14 @@
 //! `aerostack workspace secret …`
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::{Args, Subcommand};
+use prost_types::Timestamp;
 use proto::{
     SecretName,
     vault::v1::{
-        DeleteSecretRequest, GetSecretMetadataRequest, ListSecretsRequest, PutSecretRequest,
+        self as api, DeleteSecretRequest, GetSecretMetadataRequest, ListSecretVersionsRequest,
+        ListSecretsRequest, PutSecretRequest, RestoreSecretVersionRequest, restore_secret_version_request,
         secret_service_client::SecretServiceClient,
     },
 };
@@ -17,9 +19,9 @@ use super::{PAGE, all, server};
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, Kind},
-    model::{Secret, Server},
+    model::{Secret, SecretVersion, Server},
     output::{OutputArgs, Report, date, table},
-    value::Source,
+    value::{Source, label, time_in},
 };
 
 /// What is done with secrets.
@@ -32,7 +34,11 @@ pub enum Command {
     Set(SetArgs),
     /// List the secrets of a workspace: names and dates, never values
     List(ListArgs),
-    /// Delete a secret. Servers that use it stay as they are, and no longer get it
+    /// List the kept versions of a secret, the newest first
+    Versions(VersionsArgs),
+    /// Make the value of a kept version the current one, under a new version number, without showing it
+    Restore(RestoreArgs),
+    /// Delete a secret with all its versions. Servers that use it stay as they are, and no longer get it
     Delete(DeleteArgs),
 }
 
@@ -56,8 +62,40 @@ pub struct SetArgs {
     /// Let the value be sent anywhere, whatever it was bound to before
     #[arg(long, conflicts_with = "only_to")]
     anywhere: bool,
+    /// A label, to sort secrets by; may be repeated. When none is given, a secret that is replaced keeps those it had
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Take its labels away
+    #[arg(long, conflicts_with = "labels")]
+    no_labels: bool,
+    #[command(flatten)]
+    expiry: ExpiryArgs,
+    /// Set it only if this is the current version; 0 if there is to be none
+    #[arg(long, value_name = "VERSION")]
+    expected_version: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// When a value expires. Then servers get it no more than if it had been deleted.
+#[derive(Debug, Args)]
+struct ExpiryArgs {
+    /// When the value expires, such as 2027-01-31T00:00:00Z; without it, never
+    #[arg(long, value_name = "TIME", conflicts_with = "expires_in")]
+    expires_at: Option<Timestamp>,
+    /// In how much time the value expires: `90d`, `12h`, `1h30m`
+    #[arg(long, value_name = "DURATION", value_parser = time_in)]
+    expires_in: Option<Timestamp>,
+}
+
+impl ExpiryArgs {
+    fn time(self) -> Option<Timestamp> {
+        let Self {
+            expires_at,
+            expires_in,
+        } = self;
+        expires_at.or(expires_in)
+    }
 }
 
 /// `workspace secret list`
@@ -69,6 +107,39 @@ pub struct ListArgs {
     output: OutputArgs,
 }
 
+/// `workspace secret versions`
+#[derive(Debug, Args)]
+pub struct VersionsArgs {
+    /// The workspace
+    workspace: String,
+    /// The secret's name
+    name: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `workspace secret restore`
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The workspace
+    workspace: String,
+    /// The secret's name
+    name: String,
+    /// Which version
+    #[arg(long, value_name = "VERSION")]
+    version: u64,
+    #[command(flatten)]
+    expiry: ExpiryArgs,
+    /// Never let it expire, whatever it had. Without any of these it expires when the old version does
+    #[arg(long, conflicts_with_all = ["expires_at", "expires_in"])]
+    never_expires: bool,
+    /// Restore it only if this is the current version
+    #[arg(long, value_name = "VERSION")]
+    expected_version: Option<u64>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
 /// `workspace secret delete`
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
@@ -76,6 +147,9 @@ pub struct DeleteArgs {
     workspace: String,
     /// The secret's name
     name: String,
+    /// Delete it only if this is the current version
+    #[arg(long, value_name = "VERSION")]
+    expected_version: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -92,6 +166,16 @@ struct Secrets {
 }
 
 #[derive(Serialize)]
+struct Versions {
+    versions: Vec<SecretVersion>,
+}
+
+#[derive(Serialize)]
+struct Restored {
+    secret: Secret,
+}
+
+#[derive(Serialize)]
 struct Deleted {
     workspace: String,
     name: String,
@@ -105,6 +189,8 @@ impl Command {
         match self {
             Self::Set(args) => set(args, &connection.vault()?).await,
             Self::List(args) => list(args, connection).await,
+            Self::Versions(args) => versions(args, &connection.vault()?).await,
+            Self::Restore(args) => restore(args, &connection.vault()?).await,
             Self::Delete(args) => delete(args, connection).await,
         }
     }
@@ -126,21 +212,38 @@ async fn set(args: SetArgs, vault: &Remote) -> Result<Report, Failure> {
         from_file,
         only_to,
         anywhere,
+        labels,
+        no_labels,
+        expiry,
+        expected_version,
         output,
     } = args;
     let name = normalized(&given)?;
     let value = Source::of(value, from_file)?.read(name.as_str())?;
-    let kept = if only_to.is_empty() && !anywhere {
-        origins(vault, &workspace, &name).await?
+    let keeps_origins = only_to.is_empty() && !anywhere;
+    let keeps_labels = labels.is_empty() && !no_labels;
+    let before = if keeps_origins || keeps_labels {
+        metadata(vault, &workspace, &name).await?
     } else {
-        Vec::new()
+        api::Secret::default()
     };
-    let keeps = !kept.is_empty();
+    let expired_before = before.expires_at.is_some();
+    let keeps = keeps_origins && !before.upstream_origins.is_empty();
+    let expires_at = expiry.time();
     let request = PutSecretRequest {
         workspace,
         name: name.as_str().to_owned(),
         value: Some(value),
-        upstream_origins: if keeps { kept } else { only_to },
+        upstream_origins: if keeps { before.upstream_origins } else { only_to },
+        labels: if keeps_labels {
+            before.labels
+        } else {
+            BTreeMap::from_iter(labels)
+        },
+        expires_at,
+        expected_version,
+        // One try.
+        request_id: String::new(),
     };
     let answer = vault.answer(client(vault).put_secret(request)).await?;
     let set = WasSet {
@@ -150,6 +253,9 @@ async fn set(args: SetArgs, vault: &Remote) -> Result<Report, Failure> {
     let mut report = Report::new(output, &set, was_set)?;
     if given != name.as_str() {
         report = report.note(format!("{given} is called {name}"));
+    }
+    if expired_before && expires_at.is_none() {
+        report = report.note("It does not expire any more; --expires-in DURATION makes it");
     }
     Ok(match set.secret.upstream_origins.as_slice() {
         [] => report.note(
@@ -167,16 +273,16 @@ fn was_set(set: &WasSet) -> String {
     format!("{name} {done} (version {version})\n")
 }
 
-/// What a secret is bound to now: replacing it would set it free.
-async fn origins(vault: &Remote, workspace: &str, name: &SecretName) -> Result<Vec<String>, Failure> {
+/// What a secret is bound to and labelled as now: replacing it would take that away.
+async fn metadata(vault: &Remote, workspace: &str, name: &SecretName) -> Result<api::Secret, Failure> {
     let request = GetSecretMetadataRequest {
         workspace: workspace.to_owned(),
         name: name.as_str().to_owned(),
     };
     match vault.answer(client(vault).get_secret_metadata(request)).await {
-        Ok(answer) => Ok(answer.secret.unwrap_or_default().upstream_origins),
+        Ok(answer) => Ok(answer.secret.unwrap_or_default()),
         // If it is the workspace that does not exist, the put says so.
-        Err(failure) if failure.kind == Kind::NotFound => Ok(Vec::new()),
+        Err(failure) if failure.kind == Kind::NotFound => Ok(api::Secret::default()),
         Err(failure) => Err(failure),
     }
 }
@@ -202,10 +308,91 @@ async fn list(args: ListArgs, connection: &Connection) -> Result<Report, Failure
                 date(&secret.create_time),
                 secret.version.to_string(),
                 date(&secret.update_time),
+                used(secret),
                 secret.upstream_origins.join(", "),
             ]
         });
-        table(["KEY", "CREATED", "VERSION", "UPDATED", "ONLY TO"], rows)
+        table(
+            ["KEY", "CREATED", "VERSION", "UPDATED", "LAST USED", "ONLY TO"],
+            rows,
+        )
+    })
+}
+
+/// When a secret was last given, and for which server; that it is no more, when it expired.
+fn used(secret: &Secret) -> String {
+    let used = match (&secret.last_decrypt_time, secret.last_decrypt_server.as_deref()) {
+        (Some(time), Some("") | None) => date(time),
+        (Some(time), Some(server)) => format!("{} by {server}", date(time)),
+        (None, _) => String::new(),
+    };
+    match (secret.expired, used.as_str()) {
+        (false, _) => used,
+        (true, "") => "expired".to_owned(),
+        (true, used) => format!("{used}, expired"),
+    }
+}
+
+async fn versions(args: VersionsArgs, vault: &Remote) -> Result<Report, Failure> {
+    let VersionsArgs {
+        workspace,
+        name,
+        output,
+    } = args;
+    let name = normalized(&name)?;
+    let versions = all(async |page_token| {
+        let request = ListSecretVersionsRequest {
+            workspace: workspace.clone(),
+            name: name.as_str().to_owned(),
+            page_size: PAGE,
+            page_token,
+        };
+        let answer = vault.answer(client(vault).list_secret_versions(request)).await?;
+        Ok((answer.versions, answer.next_page_token))
+    })
+    .await?;
+    let versions = versions.into_iter().map(SecretVersion::of).collect();
+    Report::new(output, &Versions { versions }, |all| {
+        let rows = all.versions.iter().map(SecretVersion::row);
+        table(["VERSION", "CREATED", "EXPIRES", "LABELS", "ONLY TO"], rows)
+    })
+}
+
+async fn restore(args: RestoreArgs, vault: &Remote) -> Result<Report, Failure> {
+    use restore_secret_version_request::Expiry;
+    let RestoreArgs {
+        workspace,
+        name,
+        version,
+        expiry,
+        never_expires,
+        expected_version,
+        output,
+    } = args;
+    let name = normalized(&name)?;
+    let request = RestoreSecretVersionRequest {
+        workspace,
+        name: name.as_str().to_owned(),
+        version,
+        expiry: match expiry.time() {
+            Some(time) => Some(Expiry::ExpiresAt(time)),
+            None => never_expires.then_some(Expiry::NeverExpires(true)),
+        },
+        expected_version,
+        // One try.
+        request_id: String::new(),
+    };
+    let answer = vault
+        .answer(client(vault).restore_secret_version(request))
+        .await?;
+    let restored = Restored {
+        secret: Secret::of(answer.secret.unwrap_or_default()),
+    };
+    Report::new(output, &restored, |Restored { secret }| {
+        let Secret {
+            name, version: new, ..
+        } = secret;
+        format!("{name} is again what it was as version {version} (version {new})\n")
     })
 }
 
@@ -213,12 +400,14 @@ async fn delete(args: DeleteArgs, connection: &Connection) -> Result<Report, Fai
     let DeleteArgs {
         workspace,
         name,
+        expected_version,
         output,
     } = args;
     let name = normalized(&name)?;
     let request = DeleteSecretRequest {
         workspace: workspace.clone(),
         name: name.as_str().to_owned(),
+        expected_version,
     };
     let vault = connection.vault()?;
     let mut client = client(&vault);

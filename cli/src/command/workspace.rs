@@ -27,11 +27,11 @@ pub enum Command {
     List(ListArgs),
     /// Show a workspace
     Show(ShowArgs),
-    /// Change a workspace's plan
+    /// Change a workspace's plan, or how many versions it keeps
     Update(UpdateArgs),
     /// Delete a workspace with all its secrets, and destroy its keys
     Delete(DeleteArgs),
-    /// Secrets: set, list and delete. No value can be read back
+    /// Secrets: set, list, restore and delete. No value can be read back
     #[command(subcommand)]
     Secret(secret::Command),
     /// Servers: the upstreams that the injector knows, with the secrets that each gets
@@ -62,6 +62,9 @@ pub struct CreateArgs {
     /// How many secrets it may hold
     #[arg(long, value_enum, default_value = "free")]
     plan: Plan,
+    /// How many versions of each secret are kept, 1 to 100
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    kept_versions: u32,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -88,8 +91,12 @@ pub struct UpdateArgs {
     /// Its name
     workspace: String,
     /// How many secrets it may hold. A lower plan only stops new names: what is there stays
-    #[arg(long, value_enum)]
-    plan: Plan,
+    #[arg(long, value_enum, required_unless_present = "kept_versions")]
+    plan: Option<Plan>,
+    /// How many versions of each secret are kept, 1 to 100. A lower number removes older ones of a secret when it is set
+    /// again
+    #[arg(long, value_name = "NUMBER")]
+    kept_versions: Option<u32>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -145,11 +152,13 @@ async fn create(args: CreateArgs, vault: &Remote) -> Result<Report, Failure> {
     let CreateArgs {
         workspace,
         plan,
+        kept_versions,
         output,
     } = args;
     let workspace = api::Workspace {
         name: workspace,
         plan: plan.api().into(),
+        kept_versions,
         ..Default::default()
     };
     let request = CreateWorkspaceRequest {
@@ -188,16 +197,22 @@ async fn update(args: UpdateArgs, vault: &Remote) -> Result<Report, Failure> {
     let UpdateArgs {
         workspace,
         plan,
+        kept_versions,
         output,
     } = args;
+    let changed = [
+        plan.map(|_| "plan".to_owned()),
+        kept_versions.map(|_| "kept_versions".to_owned()),
+    ];
     let request = UpdateWorkspaceRequest {
         workspace: Some(api::Workspace {
             name: workspace,
-            plan: plan.api().into(),
+            plan: plan.map_or(api::Plan::Unspecified, Plan::api).into(),
+            kept_versions: kept_versions.unwrap_or_default(),
             ..Default::default()
         }),
         update_mask: Some(prost_types::FieldMask {
-            paths: vec!["plan".to_owned()],
+            paths: changed.into_iter().flatten().collect(),
         }),
     };
     let answer = vault.answer(client(vault).update_workspace(request)).await?;
@@ -260,6 +275,7 @@ fn shown(workspace: api::Workspace, output: OutputArgs) -> Result<Report, Failur
             ("Name", name),
             ("Plan", plan),
             ("Secrets", secrets),
+            ("Versions kept", workspace.kept_versions.to_string()),
             ("Created", created),
         ])
     })

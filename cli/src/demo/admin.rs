@@ -73,6 +73,7 @@ impl Admin {
             name: SECRET.to_owned(),
             value: Some(Value::Text(value.to_owned())),
             upstream_origins: vec![origin.to_owned()],
+            ..Default::default()
         };
         let put = SecretServiceClient::new(self.vault.clone())
             .put_secret(request)

@@ -20,7 +20,7 @@ pub(crate) async fn put_many(pair: &Pair, workspace: &str, count: usize) {
             workspace: workspace.to_owned(),
             name: format!("NAME_{number}"),
             value: Some(Value::Text("x".to_owned())),
-            upstream_origins: Vec::new(),
+            ..Default::default()
         };
         puts.spawn(async move { client.put_secret(request).await });
     }
@@ -34,6 +34,7 @@ async fn decrypted(pair: &Pair, name: &str) -> DecryptedSecret {
     let request = DecryptRequest {
         workspace: "w".to_owned(),
         names: vec![name.to_owned()],
+        server: "probe".to_owned(),
         ..Default::default()
     };
     let mut client = DecryptServiceClient::new(pair.dev.injector());
@@ -198,4 +199,89 @@ async fn a_secret_is_deleted_also_when_nobody_knows_who_uses_it() {
     // The servers are as they were.
     let server = pair.json(&["workspace", "server", "show", "w", "uses"]).await;
     assert_eq!(server["inject_secrets"], serde_json::json!(["A", "B"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_version_is_shown_and_restored() {
+    let pair = Pair::with_workspace().await;
+    let secret = ["workspace", "secret"];
+    for (value, more) in [
+        ("1", &["--label", "team=a"][..]),
+        ("2", &["--label", "team=b"]),
+        ("3", &[]),
+    ] {
+        pair.ok(&[&secret[..], &["set", "w", "A", value], more].concat())
+            .await;
+    }
+    let listed = pair.json(&[&secret[..], &["versions", "w", "a"]].concat()).await;
+    let versions: Vec<_> = listed["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| (version["version"].as_u64(), version["labels"]["team"].as_str()))
+        .collect();
+    // The third kept the labels of the second.
+    assert_eq!(
+        versions,
+        [(Some(3), Some("b")), (Some(2), Some("b")), (Some(1), Some("a"))]
+    );
+    let restore = [&secret[..], &["restore", "w", "a", "--version", "1"]].concat();
+    pair.fails(75, &[&restore[..], &["--expected-version", "2"]].concat())
+        .await;
+    let restored = pair
+        .json(&[&restore[..], &["--expected-version", "3"]].concat())
+        .await;
+    assert_eq!(restored["secret"]["version"], 4);
+    let now = decrypted(&pair, "A").await;
+    assert_eq!((now.version, now.value.as_slice()), (4, b"1".as_slice()));
+    // It was kept out by the newest three.
+    let said = pair.fails(66, &restore).await;
+    assert!(said.contains("version 1"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expected_version_stops_what_is_based_on_another() {
+    let pair = Pair::with_workspace().await;
+    let set = ["workspace", "secret", "set", "w", "A", "1", "--expected-version"];
+    pair.fails(75, &[&set[..], &["1"]].concat()).await;
+    pair.ok(&[&set[..], &["0"]].concat()).await;
+    pair.fails(75, &[&set[..], &["0"]].concat()).await;
+    pair.ok(&[&set[..], &["1"]].concat()).await;
+    let delete = ["workspace", "secret", "delete", "w", "A", "--expected-version"];
+    pair.fails(75, &[&delete[..], &["1"]].concat()).await;
+    pair.ok(&[&delete[..], &["2"]].concat()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_set_with_an_end_shows_it_and_loses_it_when_it_is_set_without() {
+    let pair = Pair::with_workspace().await;
+    let set = ["workspace", "secret", "set", "w", "A", "1"];
+    let put = pair
+        .json(&[&set[..], &["--expires-at", "2099-01-31T00:00:00Z"]].concat())
+        .await;
+    assert_eq!(put["secret"]["expires_at"], "2099-01-31T00:00:00Z");
+    let put = pair.json(&[&set[..], &["--expires-in", "90d"]].concat()).await;
+    assert!(put["secret"]["expires_at"].is_string() && put["secret"]["expired"] == false);
+    let ended = pair.ok(&set).await;
+    assert!(ended.err.contains("does not expire any more"), "{}", ended.err);
+    for wrong in [
+        ["--expires-in", "soon"],
+        ["--expires-at", "tomorrow"],
+        ["--expires-at", "2020-01-01T00:00:00Z"],
+        ["--label", "team"],
+        ["--label", "-=x"],
+    ] {
+        pair.fails(64, &[&set[..], &wrong].concat()).await;
+    }
+    // By which server it was used last, and when, is shown, and that it never was.
+    let listed = pair.json(&["workspace", "secret", "list", "w"]).await;
+    assert!(listed["secrets"][0]["last_decrypt_time"].is_null());
+    decrypted(&pair, "A").await;
+    let listed = pair.json(&["workspace", "secret", "list", "w"]).await;
+    assert_eq!(listed["secrets"][0]["decrypt_count"], 1);
+    let table = pair.ok(&["workspace", "secret", "list", "w"]).await.out;
+    assert!(
+        table.contains("LAST USED") && table.contains("by probe"),
+        "{table}"
+    );
 }

@@ -11,7 +11,20 @@ async fn a_workspace_is_made_shown_changed_and_deleted() {
     let changed = pair
         .json(&["workspace", "update", "w", "--plan", "business"])
         .await;
-    assert_eq!(changed["plan"], "business");
+    assert_eq!(
+        (&changed["plan"], &changed["kept_versions"]),
+        (&"business".into(), &3.into())
+    );
+    let changed = pair
+        .json(&["workspace", "update", "w", "--kept-versions", "7"])
+        .await;
+    assert_eq!(
+        (&changed["plan"], &changed["kept_versions"]),
+        (&"business".into(), &7.into())
+    );
+    pair.fails(64, &["workspace", "update", "w"]).await;
+    pair.fails(64, &["workspace", "update", "w", "--kept-versions", "0"])
+        .await;
     let listed = pair.json(&["workspace", "list"]).await;
     assert_eq!(listed["workspaces"][0]["plan"], "business");
     pair.ok(&["workspace", "delete", "w", "--yes"]).await;
@@ -31,6 +44,7 @@ async fn the_members_of_a_workspace_in_json_are_those_that_are_documented() {
         "update_time",
         "plan",
         "secret_count",
+        "kept_versions",
     ];
     documented.sort_unstable();
     assert_eq!(members, documented);

@@ -221,6 +221,11 @@ impl AdminPermit {
     pub fn workspace(&self) -> &WorkspaceName {
         self.0.workspace()
     }
+
+    /// Who administers it.
+    pub fn principal(&self) -> &Principal {
+        self.0.principal()
+    }
 }
 
 impl Authorized {

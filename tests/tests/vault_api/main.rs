@@ -5,7 +5,10 @@
     reason = "a test that panics has failed"
 )]
 
+mod conditions;
 mod decrypting;
+mod expiry;
+mod kept;
 mod names;
 mod restart;
 mod sealing;
@@ -55,7 +58,7 @@ fn put(workspace: &str, name: &str, value: impl Into<Vec<u8>>) -> PutSecretReque
         workspace: workspace.to_owned(),
         name: name.to_owned(),
         value: Some(Value::Data(value.into())),
-        upstream_origins: Vec::new(),
+        ..Default::default()
     }
 }
 
@@ -130,6 +133,16 @@ async fn list(
         .list_secrets(request)
         .await
         .map(tonic::Response::into_inner)
+}
+
+/// What is shown of a secret of the workspace `w`.
+async fn metadata(vault: &Vault, name: &str) -> Secret {
+    let request = GetSecretMetadataRequest {
+        workspace: "w".into(),
+        name: name.into(),
+    };
+    let answer = vault.secrets().get_secret_metadata(request).await;
+    answer.unwrap().into_inner().secret.unwrap()
 }
 
 async fn decrypt(vault: &Vault, request: DecryptRequest) -> Result<DecryptResponse, Status> {

@@ -77,6 +77,7 @@ async fn workspaces_refuse_all_but_lower_case_dns_labels() {
                 .delete_secret(DeleteSecretRequest {
                     workspace: owned(),
                     name: "NAME".into(),
+                    ..Default::default()
                 })
                 .await
                 .map(drop),
@@ -208,7 +209,11 @@ async fn secret_names_that_leave_nothing_or_too_much_are_refused() {
                 .await
                 .map(drop),
             secrets
-                .delete_secret(DeleteSecretRequest { workspace, name })
+                .delete_secret(DeleteSecretRequest {
+                    workspace,
+                    name,
+                    ..Default::default()
+                })
                 .await
                 .map(drop),
         ];

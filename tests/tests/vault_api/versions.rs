@@ -23,6 +23,7 @@ async fn versions_count_up_and_are_not_used_again_after_a_delete() {
     let request = || DeleteSecretRequest {
         workspace: "w".into(),
         name: "NAME".into(),
+        ..Default::default()
     };
     refused(
         vault.secrets().delete_secret(request()).await,

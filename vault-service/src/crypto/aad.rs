@@ -3,7 +3,12 @@
 //! `AAD = LP(f1) || LP(f2) || ...` with `LP(f) = u64be(len(f)) || f`: two different lists of fields
 //! never give the same bytes.
 
-use super::{ALGORITHM, format, key::KeyId, record::Place, wrap::Purpose};
+use super::{
+    ALGORITHM, format,
+    key::KeyId,
+    record::{Expiry, Layout, Place},
+    wrap::Purpose,
+};
 use proto::Uid;
 
 /// Additional authenticated data.
@@ -48,20 +53,23 @@ pub(super) fn wrapped_kek(root: KeyId, workspace_uid: &Uid, kek: KeyId) -> Aad {
 }
 
 /// `format, algorithm, purpose, KEK id, workspace uid, name, version`
-pub(super) fn wrapped_dek(kek: KeyId, place: &Place<'_>) -> Aad {
-    Aad::new(format::RECORD)
+pub(super) fn wrapped_dek(layout: Layout, kek: KeyId, place: &Place<'_>) -> Aad {
+    Aad::new(layout.format())
         .field(Purpose::WrapDek.label())
         .field(kek.as_bytes())
         .place(place)
 }
 
-/// `format, algorithm, workspace uid, name, version, count of origins, each origin`
+/// `format, algorithm, workspace uid, name, version, expiry (not in format 2), count of origins, each origin`
 ///
 /// Without the KEK's id: a rewrap must not touch the value.
-pub(super) fn record(place: &Place<'_>, origins: &[&[u8]]) -> Aad {
-    let aad = Aad::new(format::RECORD)
-        .place(place)
-        .field(&(origins.len() as u64).to_be_bytes());
+pub(super) fn record(layout: Layout, place: &Place<'_>, origins: &[&[u8]]) -> Aad {
+    let aad = Aad::new(layout.format()).place(place);
+    let aad = match layout {
+        Layout::Lasting => aad,
+        Layout::Expiring(expiry) => aad.field(&Expiry::to_bytes(expiry)),
+    };
+    let aad = aad.field(&(origins.len() as u64).to_be_bytes());
     origins.iter().fold(aad, |aad, origin| aad.field(origin))
 }
 

@@ -21,14 +21,27 @@ fn every_field_of_a_place_and_every_key_id_changes_every_aad_that_has_it() {
         }
     }
 
+    let layouts = [
+        Layout::Lasting,
+        Layout::Expiring(None),
+        Layout::Expiring(Expiry::from_seconds(1)),
+        Layout::Expiring(Expiry::from_seconds(2)),
+    ];
     let mut seen: HashSet<Vec<u8>> = HashSet::new();
     for place in &places {
         for id in ids {
-            assert!(seen.insert(wrapped_dek(id, place).0), "{place:?} {id}");
+            for layout in [Layout::Lasting, Layout::Expiring(None)] {
+                assert!(seen.insert(wrapped_dek(layout, id, place).0), "{place:?} {id}");
+            }
         }
         let lists: [&[&[u8]]; 5] = [&[], &[b"x"], &[b"x", b"y"], &[b"y", b"x"], &[b"xy"]];
         for origins in lists {
-            assert!(seen.insert(record(place, origins).0), "{place:?} {origins:?}");
+            for layout in layouts {
+                assert!(
+                    seen.insert(record(layout, place, origins).0),
+                    "{place:?} {origins:?}"
+                );
+            }
         }
     }
     for uid in &uids {
@@ -38,7 +51,7 @@ fn every_field_of_a_place_and_every_key_id_changes_every_aad_that_has_it() {
             }
         }
     }
-    assert_eq!(seen.len(), 8 * (2 + 5) + 2 * 4);
+    assert_eq!(seen.len(), 8 * (2 * 2 + 4 * 5) + 2 * 4);
 }
 
 #[test]

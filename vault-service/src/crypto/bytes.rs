@@ -8,11 +8,16 @@ pub(super) struct Bytes<'a>(&'a [u8]);
 impl<'a> Bytes<'a> {
     /// Starts behind `format` and the algorithm.
     pub(super) fn open(bytes: &'a [u8], format: u8) -> Result<Bytes<'a>, Corruption> {
+        Bytes::open_any(bytes, &[format]).map(|(_, bytes)| bytes)
+    }
+
+    /// Starts behind one of `formats`, and says which, and the algorithm.
+    pub(super) fn open_any(bytes: &'a [u8], formats: &[u8]) -> Result<(u8, Bytes<'a>), Corruption> {
         let mut bytes = Bytes(bytes);
         match bytes.array()? {
-            [found, _] if *found != format => Err(Corruption::UnknownFormat(*found)),
+            [found, _] if !formats.contains(found) => Err(Corruption::UnknownFormat(*found)),
             [_, found] if *found != ALGORITHM => Err(Corruption::UnknownAlgorithm(*found)),
-            [_, _] => Ok(bytes),
+            [found, _] => Ok((*found, bytes)),
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     bytes::Bytes,
     format,
     nonce::{self, FreshNonce, NONCE_LEN, TAG_LEN},
-    record::Place,
+    record::{Layout, Place},
     wrap::{self, Purpose, Wrapped},
 };
 use proto::Uid;
@@ -206,18 +206,38 @@ impl WorkspaceKek {
         self.id
     }
 
-    pub(super) fn wrap_dek(&self, dek: &Dek, place: &Place<'_>) -> Result<Wrapped, NoRandomness> {
-        let aad = aad::wrapped_dek(self.id, place);
+    /// A key for fingerprints of requests; it wraps nothing.
+    pub(super) fn fingerprint_key(&self) -> Key {
+        Key::init(|key| wrap::derive(&self.key, None, Purpose::RequestFingerprint, key))
+    }
+
+    pub(super) fn wrap_dek(
+        &self,
+        dek: &Dek,
+        layout: Layout,
+        place: &Place<'_>,
+    ) -> Result<Wrapped, NoRandomness> {
+        let aad = aad::wrapped_dek(layout, self.id, place);
         wrap::wrap(&self.key, Purpose::WrapDek, &aad, &dek.0)
     }
 
-    pub(super) fn rewrap_dek(&self, dek: &SpentDek, place: &Place<'_>) -> Result<Wrapped, NoRandomness> {
-        let aad = aad::wrapped_dek(self.id, place);
+    pub(super) fn rewrap_dek(
+        &self,
+        dek: &SpentDek,
+        layout: Layout,
+        place: &Place<'_>,
+    ) -> Result<Wrapped, NoRandomness> {
+        let aad = aad::wrapped_dek(layout, self.id, place);
         wrap::wrap(&self.key, Purpose::WrapDek, &aad, &dek.0)
     }
 
-    pub(super) fn unwrap_dek(&self, wrapped: &Wrapped, place: &Place<'_>) -> Result<SpentDek, Corruption> {
-        let aad = aad::wrapped_dek(self.id, place);
+    pub(super) fn unwrap_dek(
+        &self,
+        wrapped: &Wrapped,
+        layout: Layout,
+        place: &Place<'_>,
+    ) -> Result<SpentDek, Corruption> {
+        let aad = aad::wrapped_dek(layout, self.id, place);
         wrap::unwrap(&self.key, Purpose::WrapDek, &aad, wrapped).map(SpentDek)
     }
 }

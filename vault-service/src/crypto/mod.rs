@@ -8,9 +8,9 @@
 //! ([RFC 5869]). The bytes are specified in `docs/record-format.md`.
 //!
 //! # What this promises
-//! Whoever can read the store but holds no root key learns of a value its length, its place and its
-//! origins, nothing else. Whoever can write the store cannot change a value, its version or its origins, nor
-//! move it to another workspace or name: that is [`OpenError::Corrupt`].
+//! Whoever can read the store but holds no root key learns of a value its length, its place, its expiry and
+//! its origins, nothing else. Whoever can write the store cannot change a value, its version, expiry or origins,
+//! nor move it to another workspace or name: that is [`OpenError::Corrupt`].
 //!
 //! # What it does not
 //! - **Rollback.** Yesterday's record of the same name is authentic. A caller that knows the version it
@@ -28,6 +28,7 @@
 
 mod aad;
 mod bytes;
+pub mod fingerprint;
 mod key;
 mod nonce;
 pub mod record;
@@ -42,7 +43,9 @@ pub use key::{KeyId, RootKey, WeakKey, WorkspaceKek, root_key_id};
 /// wrapped KEK is not taken for a record.
 mod format {
     pub(super) const WRAPPED_KEK: u8 = 1;
-    pub(super) const RECORD: u8 = 2;
+    /// A record that never expires. Read, but no longer written.
+    pub(super) const LASTING_RECORD: u8 = 2;
+    pub(super) const RECORD: u8 = 3;
 }
 
 /// The one algorithm so far: AES-256-GCM, wrapping keys from HKDF-SHA256 with a commitment.

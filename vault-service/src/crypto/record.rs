@@ -2,17 +2,25 @@
 //!
 //! ```text
 //! offset  bytes  field
-//!      0      1  format, 2
+//!      0      1  format, 3
 //!      1      1  algorithm, 1
 //!      2     16  id of the workspace's KEK
 //!     18    124  wrapped DEK: salt 32, commitment 32, nonce 12, ciphertext 32, tag 16
 //!    142      8  version, big endian
-//!    150      1  count of upstream origins, n
-//!    151      .  n times: length (2, big endian), origin in its canonical form
+//!    150      8  expiry in seconds since the Unix epoch, big endian; 0 for never
+//!    158      1  count of upstream origins, n
+//!    159      .  n times: length (2, big endian), origin in its canonical form
 //!      .     12  nonce
 //!      .  1..=65536  ciphertext, as long as the value
 //!      .     16  tag
 //! ```
+//!
+//! Format 2 is the same without an expiry. It is read, and rewrapped as what it is, but no longer written.
+
+use std::{
+    num::NonZeroU64,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use zeroize::Zeroizing;
 
@@ -37,11 +45,48 @@ pub struct Place<'a> {
     pub version: u64,
 }
 
+/// The second from which on a value counts as gone, since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry(NonZeroU64);
+
+impl Expiry {
+    /// From its seconds; 0 is never.
+    pub fn from_seconds(seconds: u64) -> Option<Self> {
+        NonZeroU64::new(seconds).map(Self)
+    }
+
+    /// Its seconds.
+    pub fn seconds(self) -> u64 {
+        self.0.get()
+    }
+
+    /// Whether it is this second or was before.
+    pub fn has_passed(self, now: SystemTime) -> bool {
+        now.duration_since(UNIX_EPOCH)
+            .is_ok_and(|since| since.as_secs() >= self.seconds())
+    }
+
+    pub(super) fn to_bytes(expiry: Option<Self>) -> [u8; 8] {
+        expiry.map_or(0, Self::seconds).to_be_bytes()
+    }
+}
+
+/// What is authenticated with a value: it is not given without.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// Where it may be sent; empty means anywhere.
+    pub origins: &'a [OriginPattern],
+    /// When it is gone; none means never. Whoever decrypts has to look at the clock: this module has none.
+    pub expiry: Option<Expiry>,
+}
+
 /// What a record held.
 #[derive(Debug)]
 pub struct Decrypted {
     /// The version it was encrypted as. Authentic, but it may be an old one: see the module's caveats.
     pub version: u64,
+    /// When it is gone; none means never.
+    pub expiry: Option<Expiry>,
     /// Where the value may be sent; empty means it was not restricted.
     pub origins: Vec<OriginPattern>,
     /// The value.
@@ -63,42 +108,45 @@ pub enum EncryptError {
 pub fn encrypt(
     kek: &WorkspaceKek,
     place: &Place<'_>,
-    origins: &[OriginPattern],
+    terms: &Terms<'_>,
     value: &SecretValue,
 ) -> Result<Vec<u8>, EncryptError> {
-    encrypt_with(Dek::generate()?, kek, place, origins, value)
+    encrypt_with(Dek::generate()?, kek, place, terms, value)
 }
 
 fn encrypt_with(
     dek: Dek,
     kek: &WorkspaceKek,
     place: &Place<'_>,
-    origins: &[OriginPattern],
+    terms: &Terms<'_>,
     value: &SecretValue,
 ) -> Result<Vec<u8>, EncryptError> {
+    let Terms { origins, expiry } = *terms;
+    let layout = Layout::Expiring(expiry);
     let origins: Vec<&[u8]> = origins.iter().map(|o| o.as_str().as_bytes()).collect();
-    let wrapped = kek.wrap_dek(&dek, place)?;
+    let wrapped = kek.wrap_dek(&dek, layout, place)?;
     let nonce = FreshNonce::random()?;
 
     // To the exact size: the value is encrypted in place, and growing would leave it behind in clear.
     let mut out = Vec::with_capacity(len(&origins, value));
-    out.extend_from_slice(&[format::RECORD, ALGORITHM]);
+    out.extend_from_slice(&[layout.format(), ALGORITHM]);
     out.extend_from_slice(kek.id().as_bytes());
     wrapped.write(&mut out);
     out.extend_from_slice(&place.version.to_be_bytes());
+    out.extend_from_slice(&Expiry::to_bytes(expiry));
     write_origins(&mut out, &origins)?;
     out.extend_from_slice(nonce.as_bytes());
     let head = out.len();
     out.extend_from_slice(value.expose());
     let (_, body) = out.split_at_mut(head);
-    let tag = dek.seal(nonce, &aad::record(place, &origins), body);
+    let tag = dek.seal(nonce, &aad::record(layout, place, &origins), body);
     out.extend_from_slice(&tag);
     Ok(out)
 }
 
 fn len(origins: &[&[u8]], value: &SecretValue) -> usize {
     let origins: usize = origins.iter().map(|origin| 2 + origin.len()).sum();
-    WRAPPED_DEK.end + 8 + 1 + origins + NONCE_LEN + value.expose().len() + TAG_LEN
+    WRAPPED_DEK.end + 8 + 8 + 1 + origins + NONCE_LEN + value.expose().len() + TAG_LEN
 }
 
 fn write_origins(out: &mut Vec<u8>, origins: &[&[u8]]) -> Result<(), EncryptError> {
@@ -127,13 +175,14 @@ pub fn decrypt(
         name,
         version: record.version,
     };
-    let dek = kek.unwrap_dek(&record.dek, &place)?;
+    let dek = kek.unwrap_dek(&record.dek, record.layout, &place)?;
     // The only copy: decrypted in place, and moved into the value as it is.
     let mut body = Zeroizing::new(record.ciphertext.to_vec());
-    let aad = aad::record(&place, &record.origins);
+    let aad = aad::record(record.layout, &place, &record.origins);
     dek.open(record.nonce, &aad, &mut body, record.tag)?;
     Ok(Decrypted {
         version: record.version,
+        expiry: record.layout.expiry(),
         origins: record.origins.into_iter().map(origin).collect::<Result<_, _>>()?,
         value: SecretValue::parse(body).map_err(|_| Corruption::ValueLength)?,
     })
@@ -161,10 +210,12 @@ pub fn rewrap(
         name,
         version: record.version,
     };
-    let dek = from.unwrap_dek(&record.dek, &place).map_err(OpenError::from)?;
-    let wrapped = to.rewrap_dek(&dek, &place)?;
+    let dek = from
+        .unwrap_dek(&record.dek, record.layout, &place)
+        .map_err(OpenError::from)?;
+    let wrapped = to.rewrap_dek(&dek, record.layout, &place)?;
     let mut out = Vec::with_capacity(bytes.len());
-    out.extend_from_slice(&[format::RECORD, ALGORITHM]);
+    out.extend_from_slice(&[record.layout.format(), ALGORITHM]);
     out.extend_from_slice(to.id().as_bytes());
     wrapped.write(&mut out);
     out.extend(bytes.iter().skip(WRAPPED_DEK.end));
@@ -182,6 +233,56 @@ pub enum RewrapError {
     NoRandomness(#[from] NoRandomness),
 }
 
+/// A record made anew as another version of its secret.
+#[derive(Debug)]
+pub struct Restored {
+    /// Its bytes.
+    pub record: Vec<u8>,
+    /// The origins that it is bound to, which are those it had.
+    pub origins: Vec<OriginPattern>,
+    /// When it is gone.
+    pub expiry: Option<Expiry>,
+}
+
+/// The value of a record as the version of `place`, under a DEK of its own. It keeps its origins, and is gone when
+/// `expiry` makes of what it had. The value is never handed out.
+pub fn restore(
+    bytes: &[u8],
+    from: &WorkspaceKek,
+    to: &WorkspaceKek,
+    place: &Place<'_>,
+    expiry: impl FnOnce(Option<Expiry>) -> Option<Expiry>,
+) -> Result<Restored, RestoreError> {
+    let Decrypted {
+        version: _,
+        expiry: had,
+        origins,
+        value,
+    } = decrypt(from, place.workspace_uid, place.name, bytes)?;
+    let expiry = expiry(had);
+    let terms = Terms {
+        origins: &origins,
+        expiry,
+    };
+    let record = encrypt(to, place, &terms, &value)?;
+    Ok(Restored {
+        record,
+        origins,
+        expiry,
+    })
+}
+
+/// Why a record was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It did not open.
+    #[error("the record was not opened")]
+    Open(#[from] OpenError),
+    /// It was not encrypted anew.
+    #[error("the record was not made anew")]
+    Encrypt(#[from] EncryptError),
+}
+
 fn origin(bytes: &[u8]) -> Result<OriginPattern, Corruption> {
     let text = str::from_utf8(bytes).map_err(|_| Corruption::Origin)?;
     match OriginPattern::parse(text) {
@@ -193,7 +294,33 @@ fn origin(bytes: &[u8]) -> Result<OriginPattern, Corruption> {
 /// Where the wrapped DEK stands.
 const WRAPPED_DEK: std::ops::Range<usize> = 18..18 + Wrapped::LEN;
 
+/// What a record's format number says of its fields.
+#[derive(Clone, Copy)]
+pub(super) enum Layout {
+    /// Format 2, which has no expiry.
+    Lasting,
+    /// Format 3.
+    Expiring(Option<Expiry>),
+}
+
+impl Layout {
+    pub(super) fn format(self) -> u8 {
+        match self {
+            Self::Lasting => format::LASTING_RECORD,
+            Self::Expiring(_) => format::RECORD,
+        }
+    }
+
+    fn expiry(self) -> Option<Expiry> {
+        match self {
+            Self::Lasting => None,
+            Self::Expiring(expiry) => expiry,
+        }
+    }
+}
+
 struct Record<'a> {
+    layout: Layout,
     kek_id: KeyId,
     dek: Wrapped,
     version: u64,
@@ -205,10 +332,14 @@ struct Record<'a> {
 
 impl<'a> Record<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Record<'a>, Corruption> {
-        let mut bytes = Bytes::open(bytes, format::RECORD)?;
+        let (format, mut bytes) = Bytes::open_any(bytes, &[format::RECORD, format::LASTING_RECORD])?;
         let kek_id = KeyId::read(&mut bytes)?;
         let dek = Wrapped::read(&mut bytes)?;
         let version = u64::from_be_bytes(*bytes.array()?);
+        let layout = match format {
+            format::LASTING_RECORD => Layout::Lasting,
+            _ => Layout::Expiring(Expiry::from_seconds(u64::from_be_bytes(*bytes.array()?))),
+        };
         let [count] = *bytes.array()?;
         let origins = (0..count)
             .map(|_| {
@@ -222,6 +353,7 @@ impl<'a> Record<'a> {
             return Err(Corruption::ValueLength);
         }
         Ok(Record {
+            layout,
             kek_id,
             dek,
             version,

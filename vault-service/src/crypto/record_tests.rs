@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 const WRAP: usize = 18;
-const BODY: usize = WRAPPED_DEK.end + 8 + 1;
+const EXPIRY: usize = WRAPPED_DEK.end + 8;
+const BODY: usize = EXPIRY + 8 + 1;
 
 fn kek() -> WorkspaceKek {
     WorkspaceKek::generate().expect("randomness")
@@ -49,8 +50,16 @@ impl Home {
     }
 
     fn encrypt(&self, version: u64, list: &[&str], bytes: &[u8]) -> Vec<u8> {
-        let place = self.place(version);
-        encrypt(&self.kek, &place, &origins(list), &value(bytes)).expect("encrypts")
+        self.encrypt_until(None, version, list, bytes)
+    }
+
+    fn encrypt_until(&self, expiry: Option<Expiry>, version: u64, list: &[&str], bytes: &[u8]) -> Vec<u8> {
+        let origins = origins(list);
+        let terms = Terms {
+            origins: &origins,
+            expiry,
+        };
+        encrypt(&self.kek, &self.place(version), &terms, &value(bytes)).expect("encrypts")
     }
 
     fn decrypt(&self, bytes: &[u8]) -> Result<Decrypted, OpenError> {
@@ -62,6 +71,14 @@ impl Home {
     }
 }
 
+const NO_TERMS: Terms<'static> = Terms {
+    origins: &[],
+    expiry: None,
+};
+
+/// What `encrypt` makes.
+const LAYOUT: Layout = Layout::Expiring(None);
+
 const DOES_NOT_AUTHENTICATE: OpenError = OpenError::Corrupt(Corruption::DoesNotAuthenticate);
 
 #[test]
@@ -70,16 +87,59 @@ fn a_record_gives_back_what_was_encrypted() {
     let two = ["https://api.github.com", "https://*.example.com"];
     let long = vec![0xa5; 65_536];
     for (list, bytes) in [(&[][..], &b"x"[..]), (&two[..], b"a value"), (&[], &long)] {
-        let record = home.encrypt(7, list, bytes);
-        let Decrypted {
-            version,
-            origins: got,
-            value,
-        } = home.decrypt(&record).expect("opens");
-        assert_eq!(version, 7);
-        assert_eq!(got, origins(list));
-        assert!(value.expose() == bytes);
+        for until in [0, 1, u64::MAX].map(Expiry::from_seconds) {
+            let record = home.encrypt_until(until, 7, list, bytes);
+            let Decrypted {
+                version,
+                expiry,
+                origins: got,
+                value,
+            } = home.decrypt(&record).expect("opens");
+            assert_eq!((version, expiry), (7, until));
+            assert_eq!(got, origins(list));
+            assert!(value.expose() == bytes);
+        }
     }
+}
+
+#[test]
+fn an_expiry_put_off_brought_forward_or_removed_does_not_decrypt() {
+    let home = Home::new();
+    let record = home.encrypt_until(Expiry::from_seconds(1000), 1, &[], b"a value");
+    for seconds in [0, 1, 999, 1001, u64::MAX] {
+        let mut changed = record.clone();
+        changed.splice(EXPIRY..EXPIRY + 8, seconds.to_be_bytes());
+        assert_eq!(home.refused(&changed), DOES_NOT_AUTHENTICATE, "{seconds}");
+    }
+    // Nor does it as a record of the format that has none.
+    let mut lasting = record.clone();
+    lasting.splice(..1, [format::LASTING_RECORD]);
+    lasting.drain(EXPIRY..EXPIRY + 8);
+    assert_eq!(home.refused(&lasting), DOES_NOT_AUTHENTICATE);
+}
+
+#[test]
+fn a_restored_record_has_the_same_value_and_origins_and_nothing_else_in_common() {
+    let (home, new) = (Home::new(), kek());
+    let (had, given) = (Expiry::from_seconds(1000), Expiry::from_seconds(2000));
+    let old = home.encrypt_until(had, 3, &["https://a.example"], b"a value");
+    for (kept, expected) in [(true, had), (false, given)] {
+        let expiry = |before| if kept { before } else { given };
+        let restored = restore(&old, &home.kek, &new, &home.place(9), expiry).expect("restores");
+        let opened = decrypt(&new, &home.uid, &home.name, &restored.record).expect("opens");
+        assert!(opened.value.expose() == b"a value");
+        assert_eq!((opened.version, opened.expiry), (9, expected));
+        assert_eq!(opened.origins, origins(&["https://a.example"]));
+        assert_eq!((restored.expiry, restored.origins), (expected, opened.origins));
+        let body = |record: &[u8]| record.get(record.len() - 35..).map(<[u8]>::to_vec);
+        assert_ne!(body(&old), body(&restored.record));
+    }
+    let elsewhere = Place {
+        name: &name("OTHER"),
+        ..home.place(9)
+    };
+    let moved = restore(&old, &home.kek, &new, &elsewhere, |had| had);
+    assert!(matches!(moved, Err(RestoreError::Open(DOES_NOT_AUTHENTICATE))));
 }
 
 #[test]
@@ -169,13 +229,17 @@ fn elsewhere<'a>(place: Place<'a>, uid: &'a Uid, name: &'a SecretName) -> [Place
 fn a_wrapped_dek_opens_in_its_place_alone() {
     let home = Home::new();
     let place = home.place(1);
-    let wrapped = home.kek.wrap_dek(&Dek::generate().expect("randomness"), &place);
+    let wrapped = home
+        .kek
+        .wrap_dek(&Dek::generate().expect("randomness"), LAYOUT, &place);
     let wrapped = wrapped.expect("randomness");
-    assert!(home.kek.unwrap_dek(&wrapped, &place).is_ok());
+    assert!(home.kek.unwrap_dek(&wrapped, LAYOUT, &place).is_ok());
     for other in elsewhere(place, &Uid::generate(), &name("OTHER")) {
-        let error = home.kek.unwrap_dek(&wrapped, &other).err();
+        let error = home.kek.unwrap_dek(&wrapped, LAYOUT, &other).err();
         assert_eq!(error, Some(Corruption::DoesNotAuthenticate), "{other:?}");
     }
+    let other = home.kek.unwrap_dek(&wrapped, Layout::Lasting, &place).err();
+    assert_eq!(other, Some(Corruption::DoesNotAuthenticate));
 }
 
 #[test]
@@ -184,9 +248,9 @@ fn a_body_opens_in_its_place_alone_even_if_its_dek_was_wrapped_for_another() {
     let place = home.place(1);
     let record = home.encrypt(1, &[], b"a value");
     let parsed = Record::parse(&record).expect("well formed");
-    let dek = home.kek.unwrap_dek(&parsed.dek, &place).expect("its own");
+    let dek = home.kek.unwrap_dek(&parsed.dek, LAYOUT, &place).expect("its own");
     for other in elsewhere(place, &Uid::generate(), &name("OTHER")) {
-        let wrapped = home.kek.rewrap_dek(&dek, &other).expect("randomness");
+        let wrapped = home.kek.rewrap_dek(&dek, LAYOUT, &other).expect("randomness");
         let mut moved = record.clone();
         let mut bytes = Vec::new();
         wrapped.write(&mut bytes);
@@ -220,7 +284,8 @@ fn origins_added_removed_or_reordered_do_not_decrypt() {
 fn an_unknown_format_or_algorithm_is_refused() {
     let home = Home::new();
     let record = home.encrypt(1, &[], b"a value");
-    for byte in (0..=255).filter(|byte| *byte != format::RECORD) {
+    let known = [format::RECORD, format::LASTING_RECORD];
+    for byte in (0..=255).filter(|byte| !known.contains(byte)) {
         let mut changed = record.clone();
         changed.splice(..1, [byte]);
         assert_eq!(home.refused(&changed), Corruption::UnknownFormat(byte).into());
@@ -268,7 +333,13 @@ fn a_rewrapped_record_opens_under_the_new_kek_alone_and_its_body_is_untouched() 
 #[test]
 fn more_origins_than_a_record_holds_are_refused() {
     let home = Home::new();
-    let encrypt = |list: Vec<OriginPattern>| encrypt(&home.kek, &home.place(1), &list, &value(b"x"));
+    let encrypt = |list: Vec<OriginPattern>| {
+        let terms = Terms {
+            origins: &list,
+            expiry: None,
+        };
+        encrypt(&home.kek, &home.place(1), &terms, &value(b"x"))
+    };
     let many = |count| origins(&vec!["https://a.example"; count]);
     assert!(encrypt(many(255)).is_ok());
     assert!(matches!(encrypt(many(256)), Err(EncryptError::Origins)));
@@ -282,7 +353,7 @@ fn a_decrypted_record_prints_no_value() {
         .expect("opens");
     assert_eq!(
         format!("{opened:?}"),
-        "Decrypted { version: 1, origins: [], value: SecretValue(..) }"
+        "Decrypted { version: 1, expiry: None, origins: [], value: SecretValue(..) }"
     );
 }
 
@@ -301,7 +372,7 @@ fn a_million_encryptions_of_one_value_share_no_nonce_salt_or_dek() {
         for _ in 0..EACH {
             let dek = Dek::generate().expect("randomness");
             deks.push(prefix(dek.expose()));
-            let record = encrypt_with(dek, &home.kek, &home.place(1), &[], &value).expect("encrypts");
+            let record = encrypt_with(dek, &home.kek, &home.place(1), &NO_TERMS, &value).expect("encrypts");
             salts.push(prefix(record.get(WRAP..WRAP + 32).expect("the salt")));
             nonces.push(prefix(
                 record.get(WRAP + 64..WRAP + 76).expect("the wrap's nonce"),
@@ -325,7 +396,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_open_and_never_panic(
         bytes: Vec<u8>,
-        head in prop::collection::vec(any::<u8>(), WRAPPED_DEK.end - WRAP + 8),
+        head in prop::collection::vec(any::<u8>(), EXPIRY + 8 - WRAP),
         tail in prop::collection::vec(any::<u8>(), 0..300),
         count in 0..4_u8,
     ) {

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{Corruption, OpenError, RootKey, record};
+use super::{Corruption, OpenError, RootKey, WorkspaceKek, record};
 use proto::{SecretName, Uid};
 
 macro_rules! vectors {
@@ -18,11 +18,24 @@ vectors! {
     algorithm_unknown,
     ciphertext_flipped,
     empty,
+    expiring_as_lasting,
+    expiring_expiry_changed,
+    expiring_expiry_removed,
+    expiring_nonce_flipped,
+    expiring_origins_changed,
+    expiring_truncated_before_the_count,
+    expiring_truncated_before_the_expiry,
+    expiring_value_at_once,
+    expiring_value_never,
+    expiring_value_with_two_origins,
+    expiring_version_changed,
+    expiring_wrap_of_a_lasting_record,
     format_of_a_wrapped_kek,
     format_unknown,
     kek_id_flipped,
     kek_is_another,
     kek_is_another_under_this_id,
+    lasting_as_expiring,
     moved_to_another_name,
     moved_to_another_workspace,
     nonce_flipped,
@@ -139,9 +152,21 @@ impl Vector {
         let opened = record::decrypt(&kek, &uid, &name, &self.hex("record"))?;
         let origins: Vec<_> = opened.origins.iter().map(|origin| origin.as_str()).collect();
         assert_eq!(opened.version.to_string(), self.one("version"));
+        let expiry = opened.expiry.map(|expiry| expiry.seconds().to_string());
+        assert_eq!(expiry.as_deref(), self.text("expires"));
         assert_eq!(origins, self.all("origin"));
         assert!(opened.value.expose() == self.hex("value"));
+        self.check_rewrapped(&kek, &uid, &name);
         Ok(())
+    }
+
+    /// What opens is rewrapped as the format that it is, and opens again.
+    fn check_rewrapped(&self, kek: &WorkspaceKek, uid: &Uid, name: &SecretName) {
+        let (record, new) = (self.hex("record"), WorkspaceKek::generate().expect("randomness"));
+        let rewrapped = record::rewrap(&record, uid, name, kek, &new).expect("rewraps");
+        assert_eq!(rewrapped.first(), record.first());
+        let opened = record::decrypt(&new, uid, name, &rewrapped).expect("opens");
+        assert!(opened.value.expose() == self.hex("value"));
     }
 }
 
@@ -154,7 +179,7 @@ fn every_cause_that_stored_bytes_can_have_is_in_a_vector() {
         .collect();
     let in_a_vector = |cause: Corruption| expected.contains(&format!("corrupt: {cause}"));
     for cause in [
-        Corruption::UnknownFormat(3),
+        Corruption::UnknownFormat(255),
         Corruption::UnknownAlgorithm(2),
         Corruption::Truncated,
         Corruption::TrailingBytes,

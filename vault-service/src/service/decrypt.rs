@@ -231,7 +231,6 @@ fn messages_of(answers: Vec<DecryptAnswer>) -> Vec<DecryptStreamResponse> {
 /// One decrypt, parsed and permitted.
 struct Asked {
     wanted: Arc<Wanted>,
-    server: String,
 }
 
 impl Asked {
@@ -267,8 +266,8 @@ impl Asked {
                 workspace_uid,
                 names,
                 check_only: *check_only,
+                server,
             }),
-            server,
         })
     }
 
@@ -276,7 +275,7 @@ impl Asked {
         tracing::debug!(
             principal = %self.wanted.permit.principal(),
             workspace = %self.wanted.permit.workspace(),
-            server = self.server,
+            server = self.wanted.server,
             names = secrets.len(),
             check_only = self.wanted.check_only,
             "decrypted"
@@ -296,7 +295,7 @@ impl Asked {
                 ..Default::default()
             },
             values,
-            server: self.server,
+            wanted: self.wanted,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! How the values of an answer travel: sealed to a key of the client, or in clear inside TLS.
 
+use std::sync::Arc;
+
 use proto::{
     Reason, Refusal, SecretValue,
     seal::{Answering, Between, NONCE, SealError, Sealer},
@@ -7,14 +9,16 @@ use proto::{
     vault::v1::{DecryptResponse, DecryptStreamResponse, DecryptedSecret, Recipient},
 };
 
+use crate::vault::Wanted;
+
 /// An answer whose values have not been given away yet.
 pub(super) struct Answer {
     /// All but the values.
     pub(super) response: DecryptResponse,
     /// One for each secret that says so, in their order.
     pub(super) values: Vec<Option<SecretValue>>,
-    /// The server that they are for, as the client named it.
-    pub(super) server: String,
+    /// What they answer, with the server that they are for.
+    pub(super) wanted: Arc<Wanted>,
 }
 
 impl Answer {
@@ -23,7 +27,7 @@ impl Answer {
         let Self {
             mut response,
             values,
-            server: _,
+            wanted: _,
         } = self;
         for (secret, value) in response.secrets.iter_mut().zip(values) {
             let DecryptedSecret { value: field, .. } = secret;
@@ -37,12 +41,12 @@ impl Answer {
         let Self {
             response,
             values,
-            server,
+            wanted,
         } = self;
         let answering = Answering {
             epoch,
             id,
-            server: &server,
+            server: &wanted.server,
         };
         let values = values.iter().flatten().map(SecretValue::expose);
         let sealed = sealer

@@ -1,13 +1,18 @@
 //! `vault.v1.SecretService`.
 
+use std::collections::BTreeMap;
+
+use prost_types::Timestamp;
 use proto::{
     OriginPattern, Reason, Refusal, SecretName, SecretValue,
-    page::Page,
+    page::{Page, PageTokenError},
     serve::authz::Authorized,
     vault::v1::{
         self as api, DeleteSecretRequest, DeleteSecretResponse, GetSecretMetadataRequest,
-        GetSecretMetadataResponse, ListSecretsRequest, ListSecretsResponse, PutSecretRequest,
-        PutSecretResponse, put_secret_request::Value, secret_service_server::SecretService,
+        GetSecretMetadataResponse, ListSecretVersionsRequest, ListSecretVersionsResponse, ListSecretsRequest,
+        ListSecretsResponse, PutSecretRequest, PutSecretResponse, RestoreSecretVersionRequest,
+        RestoreSecretVersionResponse, put_secret_request::Value, restore_secret_version_request,
+        secret_service_server::SecretService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -17,8 +22,14 @@ use super::workspace_name;
 use crate::{
     authz::AdminPermit,
     status::{page_token, refusal, secret_name},
-    vault::{MAX_ORIGINS, NewSecret, Put, SecretMetadata, Writer},
+    vault::{
+        Expiry, Labels, LastUse, MAX_ORIGINS, NewExpiry, NewSecret, Put, RequestId, Restore, SecretMetadata,
+        Writer,
+    },
 };
+
+/// The last second of the year 9999, behind which there is no timestamp.
+const LAST_SECOND: i64 = 253_402_300_799;
 
 /// Answers from a [`Writer`].
 pub(crate) struct Secrets(pub(crate) Writer);
@@ -36,12 +47,20 @@ impl SecretService for Secrets {
             name,
             value: _,
             upstream_origins,
+            labels,
+            expires_at,
+            expected_version,
+            request_id,
         } = request.get_ref();
         let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
         let new = NewSecret {
             name: SecretName::parse(name).map_err(secret_name)?,
             value: parse_value(value)?,
             upstream_origins: parse_origins(upstream_origins)?,
+            labels: parse_labels(labels)?,
+            expiry: expires_at.as_ref().map(parse_expiry).transpose()?,
+            expected_version: *expected_version,
+            request_id: parse_request_id(request_id)?,
         };
         let Put { secret, created } = self.0.put_secret(&permit, new).await.map_err(refusal)?;
         Ok(Response::new(PutSecretResponse {
@@ -87,14 +106,77 @@ impl SecretService for Secrets {
         }))
     }
 
+    async fn list_secret_versions(
+        &self,
+        request: Request<ListSecretVersionsRequest>,
+    ) -> Result<Response<ListSecretVersionsResponse>, Status> {
+        let ListSecretVersionsRequest {
+            workspace,
+            name,
+            page_size,
+            page_token: token,
+        } = request.get_ref();
+        let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
+        let name = SecretName::parse(name).map_err(secret_name)?;
+        let scope = (
+            "versions",
+            Authorized::of(&request)?.principal()?,
+            workspace,
+            name.as_str(),
+        );
+        let page = Page::parse(*page_size, token, scope).map_err(page_token)?;
+        let before = parse_before(&page)?;
+        let versions = self.0.secret_versions(&permit, &name, before, page.size);
+        let (versions, more) = versions.await.map_err(refusal)?;
+        let next_page_token = match versions.last() {
+            Some(last) if more => page.token(&last.version.to_string()),
+            _ => String::new(),
+        };
+        Ok(Response::new(ListSecretVersionsResponse {
+            versions: versions.into_iter().map(shown_version).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn restore_secret_version(
+        &self,
+        request: Request<RestoreSecretVersionRequest>,
+    ) -> Result<Response<RestoreSecretVersionResponse>, Status> {
+        let RestoreSecretVersionRequest {
+            workspace,
+            name,
+            version,
+            expiry,
+            expected_version,
+            request_id,
+        } = request.get_ref();
+        let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
+        let restore = Restore {
+            name: SecretName::parse(name).map_err(secret_name)?,
+            version: *version,
+            expiry: parse_new_expiry(expiry.as_ref())?,
+            expected_version: *expected_version,
+            request_id: parse_request_id(request_id)?,
+        };
+        let secret = self.0.restore_version(&permit, restore).await.map_err(refusal)?;
+        Ok(Response::new(RestoreSecretVersionResponse {
+            secret: Some(shown(secret)),
+        }))
+    }
+
     async fn delete_secret(
         &self,
         request: Request<DeleteSecretRequest>,
     ) -> Result<Response<DeleteSecretResponse>, Status> {
-        let DeleteSecretRequest { workspace, name } = request.get_ref();
+        let DeleteSecretRequest {
+            workspace,
+            name,
+            expected_version,
+        } = request.get_ref();
         let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
         let name = SecretName::parse(name).map_err(secret_name)?;
-        self.0.delete_secret(&permit, &name).await.map_err(refusal)?;
+        let deleted = self.0.delete_secret(&permit, &name, *expected_version);
+        deleted.await.map_err(refusal)?;
         Ok(Response::new(DeleteSecretResponse {}))
     }
 }
@@ -126,6 +208,47 @@ fn parse_origins(texts: &[String]) -> Result<Vec<OriginPattern>, Refusal> {
     Ok(patterns)
 }
 
+fn parse_labels(labels: &BTreeMap<String, String>) -> Result<Labels, Refusal> {
+    Labels::parse(labels.clone()).map_err(|error| malformed(format!("labels: {error}")))
+}
+
+/// In whole seconds: what it has beyond them is dropped.
+fn parse_expiry(time: &Timestamp) -> Result<Expiry, Refusal> {
+    let seconds = match time.seconds {
+        seconds @ 1..=LAST_SECOND => u64::try_from(seconds).ok(),
+        _ => None,
+    };
+    seconds
+        .and_then(Expiry::from_seconds)
+        .ok_or_else(|| malformed("expires_at is a time after 1970 and before the year 10000"))
+}
+
+fn parse_new_expiry(expiry: Option<&restore_secret_version_request::Expiry>) -> Result<NewExpiry, Refusal> {
+    use restore_secret_version_request::Expiry::{ExpiresAt, NeverExpires};
+    Ok(match expiry {
+        None | Some(NeverExpires(false)) => NewExpiry::Kept,
+        Some(NeverExpires(true)) => NewExpiry::Never,
+        Some(ExpiresAt(time)) => NewExpiry::At(parse_expiry(time)?),
+    })
+}
+
+fn parse_request_id(text: &str) -> Result<Option<RequestId>, Refusal> {
+    match text {
+        "" => Ok(None),
+        text => RequestId::parse(text).map(Some).map_err(malformed),
+    }
+}
+
+/// The version before which a page begins.
+fn parse_before(page: &Page) -> Result<Option<u64>, Refusal> {
+    let before = page.after.as_deref().map(str::parse).transpose();
+    before.map_err(|_| page_token(PageTokenError))
+}
+
+fn malformed(message: impl ToString) -> Refusal {
+    Refusal::new(Reason::RequestMalformed, message)
+}
+
 fn shown(secret: SecretMetadata) -> api::Secret {
     let SecretMetadata {
         workspace,
@@ -135,16 +258,64 @@ fn shown(secret: SecretMetadata) -> api::Secret {
         create_time,
         update_time,
         upstream_origins,
+        labels,
+        expiry,
+        expired,
+        last_use,
     } = secret;
+    let (last_decrypt_time, last_decrypt_server, decrypt_count) = match last_use {
+        Some(LastUse { time, server, count }) => (Some(time), server, count),
+        None => (None, String::new(), 0),
+    };
     api::Secret {
         workspace: workspace.to_string(),
         name: name.to_string(),
         uid: uid.to_string(),
-        // A secret changes only by being put, so far.
+        // A secret changes only by getting another version.
         revision: version,
         create_time: Some(create_time),
         update_time: Some(update_time),
         version,
         upstream_origins,
+        labels: labels.into_map(),
+        expires_at: expiry.map(timestamp),
+        expired,
+        last_decrypt_time,
+        last_decrypt_server,
+        decrypt_count,
+    }
+}
+
+fn shown_version(version: SecretMetadata) -> api::SecretVersion {
+    let SecretMetadata {
+        workspace: _,
+        name: _,
+        uid: _,
+        version,
+        create_time: _,
+        update_time,
+        upstream_origins,
+        labels,
+        expiry,
+        expired,
+        last_use: _,
+    } = version;
+    api::SecretVersion {
+        version,
+        create_time: Some(update_time),
+        upstream_origins,
+        labels: labels.into_map(),
+        expires_at: expiry.map(timestamp),
+        expired,
+    }
+}
+
+fn timestamp(expiry: Expiry) -> Timestamp {
+    Timestamp {
+        // What is stored may be damaged: it is only shown.
+        seconds: i64::try_from(expiry.seconds())
+            .unwrap_or(LAST_SECOND)
+            .min(LAST_SECOND),
+        nanos: 0,
     }
 }

@@ -17,7 +17,7 @@ use super::workspace_name;
 use crate::{
     authz::AdminPermit,
     status::{page_token, refusal},
-    vault::{Plan, Workspace, Writer},
+    vault::{Changes, KeptVersions, Plan, Settings, Workspace, Writer},
 };
 
 /// Answers from a [`Writer`].
@@ -30,10 +30,25 @@ impl WorkspaceService for Workspaces {
         request: Request<CreateWorkspaceRequest>,
     ) -> Result<Response<CreateWorkspaceResponse>, Status> {
         let CreateWorkspaceRequest { workspace } = request.get_ref();
-        let api::Workspace { name, plan, .. } = given(workspace.as_ref())?;
-        let plan = parse_plan(*plan)?.unwrap_or(Plan::Free);
+        let api::Workspace {
+            name,
+            plan,
+            kept_versions,
+            ..
+        } = given(workspace.as_ref())?;
+        let settings = Settings {
+            plan: parse_plan(*plan)?.unwrap_or(Plan::Free),
+            kept_versions: match kept_versions {
+                0 => KeptVersions::default(),
+                number => parse_kept_versions(*number)?,
+            },
+        };
         let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
-        let workspace = self.0.create_workspace(&permit, plan).await.map_err(refusal)?;
+        let workspace = self
+            .0
+            .create_workspace(&permit, settings)
+            .await
+            .map_err(refusal)?;
         Ok(Response::new(CreateWorkspaceResponse {
             workspace: Some(shown(workspace)),
         }))
@@ -85,19 +100,14 @@ impl WorkspaceService for Workspaces {
             workspace,
             update_mask,
         } = request.get_ref();
-        let api::Workspace {
-            name, plan, revision, ..
-        } = given(workspace.as_ref())?;
-        match update_mask.as_ref().map(|mask| mask.paths.as_slice()) {
-            Some([path]) if path == "plan" => {}
-            _ => return Err(only_plan().into()),
-        }
-        let plan = parse_plan(*plan)?
-            .ok_or_else(|| Refusal::new(Reason::RequestMalformed, "workspace.plan: say which plan"))?;
+        let workspace = given(workspace.as_ref())?;
+        let paths = update_mask.as_ref().map(|mask| mask.paths.as_slice());
+        let changes = parse_changes(workspace, paths.unwrap_or_default())?;
+        let api::Workspace { name, revision, .. } = workspace;
         let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
         let workspace = self
             .0
-            .update_workspace(&permit, *revision, plan)
+            .update_workspace(&permit, *revision, changes)
             .await
             .map_err(refusal)?;
         Ok(Response::new(UpdateWorkspaceResponse {
@@ -127,11 +137,53 @@ fn given(workspace: Option<&api::Workspace>) -> Result<&api::Workspace, Refusal>
     workspace.ok_or_else(|| Refusal::new(Reason::RequestMalformed, "workspace is required"))
 }
 
-fn only_plan() -> Refusal {
+/// What a mask says is changed; at least one thing, and none twice.
+fn parse_changes(workspace: &api::Workspace, paths: &[String]) -> Result<Changes, Refusal> {
+    let mut changes = Changes::default();
+    for path in paths {
+        let again = match path.as_str() {
+            "plan" => changes
+                .plan
+                .replace(parse_changed_plan(workspace.plan)?)
+                .is_some(),
+            "kept_versions" => {
+                let number = parse_kept_versions(workspace.kept_versions)?;
+                changes.kept_versions.replace(number).is_some()
+            }
+            _ => return Err(wrong_mask()),
+        };
+        if again {
+            return Err(wrong_mask());
+        }
+    }
+    match changes {
+        Changes {
+            plan: None,
+            kept_versions: None,
+        } => Err(wrong_mask()),
+        changes => Ok(changes),
+    }
+}
+
+fn wrong_mask() -> Refusal {
     Refusal::new(
         Reason::FieldMaskInvalid,
-        "update_mask must name what to change, which is `plan`",
+        "update_mask must name what to change, once: `plan`, `kept_versions`",
     )
+}
+
+fn parse_kept_versions(number: u32) -> Result<KeptVersions, Refusal> {
+    KeptVersions::parse(number).map_err(|error| {
+        Refusal::new(
+            Reason::RequestMalformed,
+            format!("workspace.kept_versions: {error}"),
+        )
+    })
+}
+
+fn parse_changed_plan(number: i32) -> Result<Plan, Refusal> {
+    parse_plan(number)?
+        .ok_or_else(|| Refusal::new(Reason::RequestMalformed, "workspace.plan: say which plan"))
 }
 
 fn parse_plan(number: i32) -> Result<Option<Plan>, Refusal> {
@@ -158,7 +210,7 @@ fn shown(workspace: Workspace) -> api::Workspace {
         revision,
         create_time,
         update_time,
-        plan,
+        settings: Settings { plan, kept_versions },
         secret_count,
     } = workspace;
     let plan = match plan {
@@ -176,5 +228,6 @@ fn shown(workspace: Workspace) -> api::Workspace {
         update_time: Some(update_time),
         plan: plan.into(),
         secret_count,
+        kept_versions: kept_versions.number(),
     }
 }

@@ -3,7 +3,10 @@
 use proto::{SecretName, WorkspaceName};
 
 use crate::{
-    crypto::{self, NoRandomness},
+    crypto::{
+        self, NoRandomness,
+        record::{EncryptError, RestoreError},
+    },
     store,
 };
 
@@ -15,12 +18,12 @@ pub enum OpenError {
     NotOurs,
     /// A layout that this release does not know.
     #[error(
-        "the store has format {found}; this release reads format {supported}: use the release that wrote it"
+        "the store has format {found}; this release reads formats up to {supported}: use the release that wrote it"
     )]
     Format {
         /// What the store says.
         found: u32,
-        /// What is known here.
+        /// The newest that is known here.
         supported: u32,
     },
     /// It was made with another root key.
@@ -63,6 +66,35 @@ pub enum VaultError {
     /// No such secret.
     #[error("workspace {0} has no secret {1}")]
     NoSecret(WorkspaceName, SecretName),
+    /// Not the version that the caller knows.
+    #[error(
+        "the current version is {current} and not {expected} (0: there is none); read it again and decide anew"
+    )]
+    VersionMismatch {
+        /// What it is; 0 when there is no such secret.
+        current: u64,
+        /// What the caller took it for.
+        expected: u64,
+    },
+    /// The version is not there, or no more.
+    #[error("workspace {workspace} keeps no version {version} of secret {name}")]
+    NoVersion {
+        /// Which workspace.
+        workspace: WorkspaceName,
+        /// Which secret.
+        name: SecretName,
+        /// Which version.
+        version: u64,
+    },
+    /// The id was given to another request.
+    #[error(
+        "this request_id was given to another request, or before the workspace's key was rotated; look what became of \
+         it, and use a new one"
+    )]
+    RequestIdReused,
+    /// What was asked for would be gone at once.
+    #[error("it would have expired already; give it an expiry in the future")]
+    AlreadyExpired,
     /// The plan allows no more names.
     #[error(
         "workspace {workspace} has the {limit} secrets that its plan allows; delete one, or change the plan"
@@ -125,6 +157,24 @@ impl From<crypto::OpenError> for VaultError {
         match error {
             crypto::OpenError::UnknownKey(_) => Self::KeyNotLoaded,
             crypto::OpenError::Corrupt(cause) => Self::Corrupt(Some(cause)),
+        }
+    }
+}
+
+impl From<EncryptError> for VaultError {
+    fn from(error: EncryptError) -> Self {
+        match error {
+            EncryptError::NoRandomness(error) => Self::Randomness(error),
+            EncryptError::Origins => Self::Corrupt(None),
+        }
+    }
+}
+
+impl From<RestoreError> for VaultError {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Open(error) => error.into(),
+            RestoreError::Encrypt(error) => error.into(),
         }
     }
 }

@@ -5,22 +5,40 @@
 
 mod error;
 mod keyring;
+mod labels;
 mod reader;
+mod requests;
 mod secrets;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod uses;
+mod versions;
 mod workspaces;
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use proto::Uid;
-use tokio::{sync::Mutex, task};
+use tokio::{
+    sync::Mutex,
+    task,
+    time::{self, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
 
+pub use crate::crypto::record::Expiry;
 pub use error::{OpenError, VaultError};
+pub use labels::{Labels, LabelsError};
 pub use reader::{Decrypted, MAX_ANSWER, MAX_NAMES, Reader, Wanted};
+pub use requests::{RequestId, RequestIdError};
 pub use secrets::{MAX_ORIGINS, NewSecret, Put, SecretMetadata};
-pub use workspaces::{Plan, Workspace};
+pub use uses::LastUse;
+pub use versions::{NewExpiry, Restore};
+pub use workspaces::{Changes, KeptVersions, KeptVersionsError, Plan, Settings, Workspace};
 
 use crate::{
     crypto::RootKey,
@@ -28,18 +46,29 @@ use crate::{
 };
 use keyring::Keyring;
 use stored::Meta;
+use uses::Uses;
 
 /// The version of the layout of keys and values in the store.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The oldest that is migrated. It differs in what is not there yet, so all there is to do is to say that it may be.
+const OLDEST_FORMAT: u32 = 1;
+/// How often what was counted of uses is written.
+const FLUSH: Duration = Duration::from_secs(60);
+/// How many flushes later requests are swept.
+const FLUSHES_TO_SWEEP: u32 = 60;
 /// Locks over which writes of one secret queue up, instead of failing each other's compare-and-set.
 const STRIPES: usize = 1024;
 /// How often a write is tried again when another one came between its reading and its commit.
 const ATTEMPTS: usize = 16;
 
+/// What time it is. A value, so that tests can set it.
+type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
 /// An opened store and the root key that it was made with.
 pub struct Vault {
     store: Store,
     keyring: Arc<Keyring>,
+    clock: Clock,
 }
 
 /// Changes workspaces and secrets, and shows names and metadata. Cannot decrypt.
@@ -47,6 +76,8 @@ pub struct Vault {
 pub struct Writer {
     store: Store,
     keyring: Arc<Keyring>,
+    clock: Clock,
+    uses: Arc<Uses>,
     stripes: Arc<[Mutex<()>]>,
 }
 
@@ -58,6 +89,7 @@ impl Vault {
             Ok(()) => Ok(Self {
                 store,
                 keyring: Arc::new(Keyring::new(root)),
+                clock: Arc::new(SystemTime::now),
             }),
             Err(refused) => {
                 // Why it was refused is what matters; nothing was written that closing could lose.
@@ -69,13 +101,20 @@ impl Vault {
 
     /// The half that changes, and the half that decrypts.
     pub fn split(self) -> (Writer, Reader) {
-        let Self { store, keyring } = self;
+        let Self {
+            store,
+            keyring,
+            clock,
+        } = self;
         let stripes = (0..STRIPES).map(|_| Mutex::new(())).collect();
-        let reader = Reader::new(store.clone(), keyring.clone());
+        let uses = Arc::new(Uses::new());
+        let reader = Reader::new(store.clone(), keyring.clone(), clock.clone(), uses.clone());
         (
             Writer {
                 store,
                 keyring,
+                clock,
+                uses,
                 stripes,
             },
             reader,
@@ -93,12 +132,12 @@ async fn check(store: &Store, root: &RootKey) -> Result<(), OpenError> {
         ))
     })
     .await?;
-    let meta = match (meta, empty) {
-        (Some(bytes), _) => stored::decode::<Meta>(&bytes)?,
+    let (meta, bytes) = match (meta, empty) {
+        (Some(bytes), _) => (stored::decode::<Meta>(&bytes)?, bytes),
         (None, true) => return initialise(store, root).await,
         (None, false) => return Err(OpenError::NotOurs),
     };
-    if meta.format != FORMAT {
+    if !(OLDEST_FORMAT..=FORMAT).contains(&meta.format) {
         return Err(OpenError::Format {
             found: meta.format,
             supported: FORMAT,
@@ -110,6 +149,24 @@ async fn check(store: &Store, root: &RootKey) -> Result<(), OpenError> {
             needed: hex(&meta.root_key_id),
         });
     }
+    if meta.format < FORMAT {
+        migrate(store, meta, bytes).await?;
+    }
+    Ok(())
+}
+
+/// From here on an older release refuses the store.
+async fn migrate(store: &Store, meta: Meta, bytes: Vec<u8>) -> Result<(), OpenError> {
+    let from = meta.format;
+    let meta = Meta {
+        format: FORMAT,
+        ..meta
+    };
+    let batch = Batch::new()
+        .expect_value(stored::META, bytes)
+        .put(stored::META, stored::encode(&meta));
+    store.commit(batch).await?;
+    tracing::info!(from, to = FORMAT, "the store was migrated");
     Ok(())
 }
 
@@ -134,7 +191,30 @@ impl Writer {
 
     /// Makes everything durable and ends the store.
     pub async fn close(self) -> Result<(), crate::store::CommitError> {
+        if let Err(error) = self.flush_uses().await {
+            tracing::warn!(%error, "the last uses of secrets were not written");
+        }
         self.store.close().await
+    }
+
+    /// Does what is to be done once in a while, until `stop`.
+    pub async fn keep_house(self, stop: CancellationToken) {
+        let mut ticks = time::interval(FLUSH);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for tick in (0..FLUSHES_TO_SWEEP).cycle() {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.flush_uses().await {
+                tracing::warn!(%error, "uses of secrets were not written; the next flush tries again");
+            }
+            if tick == 0
+                && let Err(error) = self.sweep_requests().await
+            {
+                tracing::warn!(%error, "old requests were not swept; the next sweep tries again");
+            }
+        }
     }
 
     /// Runs `attempt` until no other write came between its reading and its commit.

@@ -6,15 +6,17 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::SystemTime,
 };
 
 use proto::{OriginPattern, SecretName, SecretValue, Uid};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    VaultError,
+    Clock, VaultError,
     keyring::Keyring,
     stored::{self, Kind},
+    uses::Uses,
     workspaces::Found,
 };
 use crate::{
@@ -43,6 +45,8 @@ pub struct Wanted {
     pub names: Vec<SecretName>,
     /// Whether the values themselves are not wanted, so that there may be any number of bytes of them.
     pub check_only: bool,
+    /// The server that they are for, as the injector names it.
+    pub server: String,
 }
 
 /// What became of one name.
@@ -57,7 +61,7 @@ pub enum Decrypted {
         /// The value.
         value: SecretValue,
     },
-    /// There is no such secret.
+    /// There is no such secret, or it expired.
     NotFound,
     /// The record is damaged, or not where it belongs.
     DataLoss,
@@ -108,11 +112,18 @@ pub struct Reader {
 struct Shelf {
     store: Store,
     keyring: Arc<Keyring>,
+    clock: Clock,
+    uses: Arc<Uses>,
 }
 
 impl Reader {
-    pub(super) fn new(store: Store, keyring: Arc<Keyring>) -> Self {
-        let shelf = Arc::new(Shelf { store, keyring });
+    pub(super) fn new(store: Store, keyring: Arc<Keyring>, clock: Clock, uses: Arc<Uses>) -> Self {
+        let shelf = Arc::new(Shelf {
+            store,
+            keyring,
+            clock,
+            uses,
+        });
         let start = |number| {
             let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
             let shelf = shelf.clone();
@@ -218,14 +229,17 @@ impl Shelf {
         }
         let mut records = Vec::with_capacity(wanted.names.len());
         for name in &wanted.names {
-            records.push(self.read(&mut from, &Kind::Record.key(&found.uid, name))?);
+            let secret = stored::secret(&found.uid, name);
+            let record = self.read(&mut from, &Kind::Record.under(&secret))?;
+            records.push((secret, record));
         }
         let kek = self.keyring.open(&found.uid, &found.record.wrapped_kek)?;
+        let now = (self.clock)();
         let mut size = 0;
         let mut decrypted = Vec::with_capacity(wanted.names.len());
-        for (name, record) in wanted.names.iter().zip(records) {
+        for (name, (_, record)) in wanted.names.iter().zip(&records) {
             let one = match record {
-                Some(record) => one(&kek, &found.uid, name, &record),
+                Some(record) => one(&kek, &found.uid, name, record, now),
                 None => Decrypted::NotFound,
             };
             if let (Decrypted::Value { value, .. }, false) = (&one, wanted.check_only) {
@@ -236,7 +250,20 @@ impl Shelf {
             }
             decrypted.push(one);
         }
+        if !wanted.check_only {
+            self.count(&wanted.server, now, &records, &decrypted);
+        }
         Ok((found.uid, decrypted))
+    }
+
+    /// Counts what is given as used.
+    fn count<R>(&self, server: &str, now: SystemTime, secrets: &[(Vec<u8>, R)], decrypted: &[Decrypted]) {
+        for ((secret, _), one) in secrets.iter().zip(decrypted) {
+            match one {
+                Decrypted::Value { .. } => self.uses.touch(secret, server, now),
+                Decrypted::NotFound | Decrypted::DataLoss | Decrypted::KeyNotLoaded => {}
+            }
+        }
     }
 
     fn read(&self, from: &mut From<'_>, key: &[u8]) -> Result<Option<Arc<[u8]>>, Missed> {
@@ -251,10 +278,15 @@ impl Shelf {
     }
 }
 
-fn one(kek: &WorkspaceKek, workspace: &Uid, name: &SecretName, bytes: &[u8]) -> Decrypted {
+fn one(kek: &WorkspaceKek, workspace: &Uid, name: &SecretName, bytes: &[u8], now: SystemTime) -> Decrypted {
     match record::decrypt(kek, workspace, name, bytes) {
+        // Looked at every time, whatever was read lately: only the bytes are.
+        Ok(record::Decrypted {
+            expiry: Some(expiry), ..
+        }) if expiry.has_passed(now) => Decrypted::NotFound,
         Ok(record::Decrypted {
             version,
+            expiry: _,
             origins,
             value,
         }) => Decrypted::Value {

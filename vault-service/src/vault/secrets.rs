@@ -7,22 +7,33 @@ use std::{
 };
 
 use prost_types::Timestamp;
-use proto::{OriginPattern, SecretName, SecretValue, Uid, WorkspaceName, page::Page};
+use proto::{
+    OriginPattern, SecretName, SecretValue, Uid, WorkspaceName, page::Page, serve::caller::Principal,
+};
 
 use super::{
     VaultError, Writer, blocking,
-    keyring::Keyring,
+    labels::Labels,
+    requests::{Before, RequestId},
     stored::{self, Kind, SecretRecord},
+    uses::LastUse,
+    versions::{Current, Successor},
     workspaces::{self, Found},
 };
 use crate::{
     authz::AdminPermit,
-    crypto::record::{self, EncryptError, Place},
-    store::{Batch, CommitError, Store},
+    crypto::{
+        WorkspaceKek,
+        fingerprint::{Fingerprint, Fingerprinter},
+        record::{self, Expiry, Terms},
+    },
+    store::{Batch, CommitError, Entry},
 };
 
 /// The most origins that a value may be bound to.
 pub const MAX_ORIGINS: usize = 16;
+/// The most bytes of metadata on a page of secrets.
+const PAGE_BYTES: usize = 1024 * 1024;
 
 /// What is put.
 pub struct NewSecret {
@@ -32,9 +43,17 @@ pub struct NewSecret {
     pub value: SecretValue,
     /// Where the value may be sent, at most [`MAX_ORIGINS`]; empty means anywhere.
     pub upstream_origins: Vec<OriginPattern>,
+    /// To sort secrets by.
+    pub labels: Labels,
+    /// When the value is gone; none means never.
+    pub expiry: Option<Expiry>,
+    /// The version that is to be replaced, 0 for none; any when it is not given.
+    pub expected_version: Option<u64>,
+    /// What the caller calls this put, when it may be tried again.
+    pub request_id: Option<RequestId>,
 }
 
-/// What may be known of a secret.
+/// What may be known of a secret, or of one of its versions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SecretMetadata {
     /// The workspace it is in.
@@ -51,9 +70,17 @@ pub struct SecretMetadata {
     pub update_time: Timestamp,
     /// Where the value may be sent.
     pub upstream_origins: Vec<String>,
+    /// To sort secrets by.
+    pub labels: Labels,
+    /// When this version is gone.
+    pub expiry: Option<Expiry>,
+    /// Whether it is already.
+    pub expired: bool,
+    /// What is known of its uses; none when it was never decrypted, and in the answer to a write.
+    pub last_use: Option<LastUse>,
 }
 
-/// What a put did.
+/// What a put or restore did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Put {
     /// The secret as it is now.
@@ -62,58 +89,158 @@ pub struct Put {
     pub created: bool,
 }
 
+/// Whose request it is, and where.
+#[derive(Clone)]
+pub(super) struct Author {
+    pub(super) workspace: WorkspaceName,
+    pub(super) principal: Principal,
+}
+
+/// A write that only has to be committed, or was before.
+pub(super) enum Prepared {
+    /// This was answered to the same request.
+    Answered(Put),
+    /// This is to be done.
+    Write {
+        put: Put,
+        batch: Batch,
+        limit: Option<u64>,
+    },
+}
+
 impl SecretMetadata {
-    fn decode(workspace: &WorkspaceName, name: SecretName, bytes: &[u8]) -> Result<Self, VaultError> {
+    pub(super) fn new(
+        workspace: &WorkspaceName,
+        name: &SecretName,
+        record: SecretRecord,
+        now: SystemTime,
+    ) -> Result<Self, VaultError> {
         let SecretRecord {
             uid,
             version,
             create_time,
             update_time,
             upstream_origins,
-        } = stored::decode(bytes)?;
+            expires_at,
+            labels,
+            kept_from: _,
+        } = record;
         let uid = stored::uid(&uid).ok_or(VaultError::Corrupt(None))?;
+        let expiry = Expiry::from_seconds(expires_at);
         Ok(Self {
             workspace: workspace.clone(),
-            name,
+            name: name.clone(),
             uid,
             version,
             create_time,
             update_time,
             upstream_origins,
+            labels: Labels::stored(labels),
+            expiry,
+            expired: expiry.is_some_and(|expiry| expiry.has_passed(now)),
+            last_use: None,
         })
     }
+}
 
-    fn encode(&self) -> Vec<u8> {
-        stored::encode(&SecretRecord {
-            uid: self.uid.as_bytes().to_vec(),
-            version: self.version,
-            create_time: self.create_time,
-            update_time: self.update_time,
-            upstream_origins: self.upstream_origins.clone(),
-        })
+impl Author {
+    pub(super) fn of(permit: &AdminPermit) -> Self {
+        Self {
+            workspace: permit.workspace().clone(),
+            principal: permit.principal().clone(),
+        }
     }
+}
+
+impl NewSecret {
+    /// Of all that makes one put another than the next.
+    fn fingerprint(&self, kek: &WorkspaceKek) -> Fingerprint {
+        let Self {
+            name,
+            value,
+            upstream_origins,
+            labels,
+            expiry,
+            expected_version,
+            request_id: _,
+        } = self;
+        let mut print = Fingerprinter::new(kek)
+            .field(b"put")
+            .field(name.as_str().as_bytes())
+            .value(value)
+            .field(&expiry.map_or(0, Expiry::seconds).to_be_bytes())
+            .field(&expected(*expected_version))
+            .field(&(upstream_origins.len() as u64).to_be_bytes());
+        for origin in upstream_origins {
+            print = print.field(origin.as_str().as_bytes());
+        }
+        for (key, value) in labels.iter() {
+            print = print.field(key.as_bytes()).field(value.as_bytes());
+        }
+        print.finish()
+    }
+}
+
+/// An expected version as a field of a fingerprint.
+pub(super) fn expected(version: Option<u64>) -> Vec<u8> {
+    version.map_or_else(Vec::new, |version| version.to_be_bytes().to_vec())
 }
 
 impl Writer {
     /// Makes a secret, or a new version of it.
     pub async fn put_secret(&self, permit: &AdminPermit, new: NewSecret) -> Result<Put, VaultError> {
-        let new = Arc::new(new);
-        let _turn = self.turn(permit.workspace(), &new.name).await;
+        let (author, name) = (Author::of(permit), new.name.clone());
+        self.make_version(permit, &name, move |writer| writer.prepare(&author, &new))
+            .await
+    }
+
+    /// Runs what makes a version until it commits.
+    pub(super) async fn make_version(
+        &self,
+        permit: &AdminPermit,
+        name: &SecretName,
+        prepare: impl Fn(&Self) -> Result<Prepared, VaultError> + Send + Sync + 'static,
+    ) -> Result<Put, VaultError> {
+        let prepare = Arc::new(prepare);
+        let _turn = self.turn(permit.workspace(), name).await;
         self.retrying(async || {
-            let (store, keyring) = (self.store.clone(), self.keyring.clone());
-            let (name, new) = (permit.workspace().clone(), new.clone());
-            let Prepared { put, batch, limit } =
-                blocking(move || prepare(&store, &keyring, &name, &new)).await?;
+            let (writer, prepare) = (self.clone(), prepare.clone());
+            let (put, batch, limit) = match blocking(move || prepare(&writer)).await? {
+                Prepared::Answered(put) => return Ok(put),
+                Prepared::Write { put, batch, limit } => (put, batch, limit),
+            };
             match self.store.commit(batch).await {
                 Ok(()) => Ok(put),
                 Err(CommitError::LimitReached) => Err(VaultError::PlanLimit {
                     workspace: permit.workspace().clone(),
-                    limit,
+                    limit: limit.unwrap_or(u64::MAX),
                 }),
                 Err(error) => Err(error.into()),
             }
         })
         .await
+    }
+
+    fn prepare(&self, author: &Author, new: &NewSecret) -> Result<Prepared, VaultError> {
+        let (store, now) = (&self.store, (self.clock)());
+        let found = workspaces::find(store, &author.workspace)?;
+        let kek = self.keyring.open(&found.uid, &found.record.wrapped_kek)?;
+        let request = new.request_id.as_ref().map(|id| (id, new.fingerprint(&kek)));
+        let request = match Before::of(store, &found, &new.name, author, request, now)? {
+            Before::Answered(put) => return Ok(Prepared::Answered(put)),
+            Before::New(request) => request,
+        };
+        let before = Current::read(store, &found, &new.name)?;
+        let version = before.as_ref().map_or(0, Current::version);
+        check_version(version, new.expected_version)?;
+        check_expiry(new.expiry, now)?;
+        let successor = Successor::of(store, &found, &new.name, before)?;
+        let terms = Terms {
+            origins: &new.upstream_origins,
+            expiry: new.expiry,
+        };
+        let encrypted = record::encrypt(&kek, &successor.place(), &terms, &new.value)?;
+        successor.write(encrypted, &terms, new.labels.clone(), request, now)
     }
 
     /// Shows what may be known of a secret.
@@ -122,11 +249,12 @@ impl Writer {
         permit: &AdminPermit,
         name: &SecretName,
     ) -> Result<SecretMetadata, VaultError> {
-        let (store, workspace, name) = (self.store.clone(), permit.workspace().clone(), name.clone());
+        let _still = self.uses.still().await;
+        let (writer, workspace, name) = (self.clone(), permit.workspace().clone(), name.clone());
         blocking(move || {
-            let found = workspaces::find(&store, &workspace)?;
-            match store.read(&Kind::Metadata.key(&found.uid, &name))? {
-                Some(bytes) => SecretMetadata::decode(&workspace, name, &bytes),
+            let found = workspaces::find(&writer.store, &workspace)?;
+            match writer.store.read(&Kind::Metadata.key(&found.uid, &name))? {
+                Some(bytes) => writer.shown(&found, &name, &bytes),
                 None => Err(VaultError::NoSecret(workspace, name)),
             }
         })
@@ -139,17 +267,19 @@ impl Writer {
         permit: &AdminPermit,
         page: Page,
     ) -> Result<(Vec<SecretMetadata>, bool), VaultError> {
-        let (store, workspace) = (self.store.clone(), permit.workspace().clone());
+        let _still = self.uses.still().await;
+        let (writer, workspace) = (self.clone(), permit.workspace().clone());
         blocking(move || {
-            let prefix = Kind::Metadata.of(&workspaces::find(&store, &workspace)?.uid);
+            let found = workspaces::find(&writer.store, &workspace)?;
+            let prefix = Kind::Metadata.of(&found.uid);
             let after = page
                 .after
                 .as_ref()
                 .map(|name| [prefix.as_slice(), name.as_bytes()].concat());
-            let mut entries = store.scan(&prefix, after.as_deref(), page.size + 1)?;
-            let more = entries.len() > page.size;
-            entries.truncate(page.size);
-            let shown = entries.into_iter().map(|entry| {
+            let entries = writer.store.scan(&prefix, after.as_deref(), page.size + 1)?;
+            let fit = fitting(&entries).min(page.size);
+            let more = entries.len() > fit;
+            let shown = entries.into_iter().take(fit).map(|entry| {
                 let name = entry
                     .key
                     .get(prefix.len()..)
@@ -157,35 +287,47 @@ impl Writer {
                 let name = name
                     .and_then(|name| SecretName::parse(name).ok())
                     .ok_or(VaultError::Corrupt(None))?;
-                SecretMetadata::decode(&workspace, name, &entry.value)
+                writer.shown(&found, &name, &entry.value)
             });
             Ok((shown.collect::<Result<_, _>>()?, more))
         })
         .await
     }
 
-    /// Deletes a secret, and keeps its last version number, so that it is not used again.
-    pub async fn delete_secret(&self, permit: &AdminPermit, name: &SecretName) -> Result<(), VaultError> {
+    fn shown(&self, found: &Found, name: &SecretName, bytes: &[u8]) -> Result<SecretMetadata, VaultError> {
+        let record = stored::decode(bytes)?;
+        Ok(SecretMetadata {
+            last_use: self.uses.of(&self.store, &found.uid, name)?,
+            ..SecretMetadata::new(&found.name, name, record, (self.clock)())?
+        })
+    }
+
+    /// Deletes a secret with all its versions, and keeps its last version number, so that it is not used again.
+    pub async fn delete_secret(
+        &self,
+        permit: &AdminPermit,
+        name: &SecretName,
+        expected_version: Option<u64>,
+    ) -> Result<(), VaultError> {
         let _turn = self.turn(permit.workspace(), name).await;
+        let _still = self.uses.still().await;
         self.retrying(async || {
             let (store, workspace, name) = (self.store.clone(), permit.workspace().clone(), name.clone());
-            let batch = blocking(move || {
-                let found = workspaces::find(&store, &workspace)?;
-                let key = Kind::Metadata.key(&found.uid, &name);
-                let Some(bytes) = store.read(&key)? else {
-                    return Err(VaultError::NoSecret(workspace, name));
-                };
-                let version = SecretMetadata::decode(&workspace, name.clone(), &bytes)?.version;
-                Ok(found
-                    .unchanged(Batch::new())
-                    .expect_value(key.clone(), bytes)
-                    .delete(key)
-                    .delete(Kind::Record.key(&found.uid, &name))
-                    .put(Kind::LastVersion.key(&found.uid, &name), version.to_be_bytes())
-                    .add(stored::count(&found.uid), -1, None))
+            let (uid, batch) = blocking({
+                let name = name.clone();
+                move || {
+                    let found = workspaces::find(&store, &workspace)?;
+                    let Some(current) = Current::read(&store, &found, &name)? else {
+                        return Err(VaultError::NoSecret(workspace, name));
+                    };
+                    check_version(current.version(), expected_version)?;
+                    Ok((found.uid, current.delete(&found, &name)))
+                }
             })
             .await?;
-            Ok(self.store.commit(batch).await?)
+            self.store.commit(batch).await?;
+            self.uses.forget(&uid, &name);
+            Ok(())
         })
         .await
     }
@@ -206,107 +348,31 @@ impl Writer {
     }
 }
 
-/// A put that only has to be committed.
-struct Prepared {
-    put: Put,
-    batch: Batch,
-    limit: u64,
+/// The version is the one that the caller knows, if he says so.
+pub(super) fn check_version(current: u64, expected: Option<u64>) -> Result<(), VaultError> {
+    match expected {
+        Some(expected) if expected != current => Err(VaultError::VersionMismatch { current, expected }),
+        Some(_) | None => Ok(()),
+    }
 }
 
-fn prepare(
-    store: &Store,
-    keyring: &Keyring,
-    workspace: &WorkspaceName,
-    new: &NewSecret,
-) -> Result<Prepared, VaultError> {
-    let found = workspaces::find(store, workspace)?;
-    let before = store.read(&Kind::Metadata.key(&found.uid, &new.name))?;
-    let secret = next(store, &found, new, before.as_deref())?;
-    let kek = keyring.open(&found.uid, &found.record.wrapped_kek)?;
-    let place = Place {
-        workspace_uid: &found.uid,
-        name: &new.name,
-        version: secret.version,
-    };
-    let encrypted =
-        record::encrypt(&kek, &place, &new.upstream_origins, &new.value).map_err(|error| match error {
-            EncryptError::NoRandomness(error) => VaultError::Randomness(error),
-            EncryptError::Origins => VaultError::Corrupt(None),
-        })?;
-    let (limit, created) = (found.plan.limit(), before.is_none());
-    let batch = replace(&found, &new.name, before, &secret, encrypted, limit);
-    Ok(Prepared {
-        put: Put { secret, created },
-        batch,
-        limit: limit.unwrap_or(u64::MAX),
-    })
+/// A version that is gone at once would be a mistake.
+pub(super) fn check_expiry(expiry: Option<Expiry>, now: SystemTime) -> Result<(), VaultError> {
+    match expiry {
+        Some(expiry) if expiry.has_passed(now) => Err(VaultError::AlreadyExpired),
+        Some(_) | None => Ok(()),
+    }
 }
 
-/// The secret as it will be.
-fn next(
-    store: &Store,
-    found: &Found,
-    new: &NewSecret,
-    before: Option<&[u8]>,
-) -> Result<SecretMetadata, VaultError> {
-    let now = Timestamp::from(SystemTime::now());
-    let upstream_origins = new
-        .upstream_origins
+/// How many entries fit on one page: one always does.
+fn fitting(entries: &[Entry]) -> usize {
+    let mut bytes = 0;
+    let fit = entries
         .iter()
-        .map(|origin| origin.as_str().to_owned())
-        .collect();
-    match before {
-        Some(bytes) => {
-            let before = SecretMetadata::decode(&found.name, new.name.clone(), bytes)?;
-            Ok(SecretMetadata {
-                version: before.version + 1,
-                update_time: now,
-                upstream_origins,
-                ..before
-            })
-        }
-        None => Ok(SecretMetadata {
-            workspace: found.name.clone(),
-            name: new.name.clone(),
-            uid: Uid::generate(),
-            version: last_version(store, found, &new.name)? + 1,
-            create_time: now,
-            update_time: now,
-            upstream_origins,
-        }),
-    }
-}
-
-/// The last version of a deleted secret of this name; 0 when there was none.
-fn last_version(store: &Store, found: &Found, name: &SecretName) -> Result<u64, VaultError> {
-    match store.read(&Kind::LastVersion.key(&found.uid, name))? {
-        None => Ok(0),
-        Some(bytes) => bytes
-            .as_slice()
-            .try_into()
-            .map(u64::from_be_bytes)
-            .map_err(|_| VaultError::Corrupt(None)),
-    }
-}
-
-fn replace(
-    found: &Found,
-    name: &SecretName,
-    before: Option<Vec<u8>>,
-    secret: &SecretMetadata,
-    encrypted: Vec<u8>,
-    limit: Option<u64>,
-) -> Batch {
-    let key = Kind::Metadata.key(&found.uid, name);
-    let batch = found.unchanged(Batch::new());
-    let batch = match before {
-        Some(bytes) => batch.expect_value(key.clone(), bytes),
-        None => batch
-            .expect_absent(key.clone())
-            .delete(Kind::LastVersion.key(&found.uid, name))
-            .add(stored::count(&found.uid), 1, limit),
-    };
-    batch
-        .put(key, secret.encode())
-        .put(Kind::Record.key(&found.uid, name), encrypted)
+        .take_while(|entry| {
+            bytes += entry.key.len() + entry.value.len();
+            bytes <= PAGE_BYTES
+        })
+        .count();
+    fit.max(1)
 }

@@ -1,6 +1,15 @@
 //! The vault over a real store, without its transport.
 
-use std::collections::HashSet;
+mod expiry;
+mod migration;
+mod requests;
+mod uses;
+mod versions;
+
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use proto::{OriginPattern, SecretName, SecretValue, page::Page, serve::authz::Scope};
 use tempfile::TempDir;
@@ -14,6 +23,8 @@ struct Fixture {
     root: [u8; 32],
     writer: Writer,
     reader: Reader,
+    /// By how many seconds its clock is ahead.
+    ahead: Arc<AtomicU64>,
 }
 
 fn root(bytes: [u8; 32]) -> RootKey {
@@ -34,7 +45,19 @@ async fn open_store(dir: &TempDir) -> Store {
 }
 
 async fn open(dir: &TempDir, bytes: [u8; 32]) -> Result<(Writer, Reader), OpenError> {
-    Ok(Vault::open(open_store(dir).await, root(bytes)).await?.split())
+    open_with(dir, bytes, &Arc::default()).await
+}
+
+/// With a clock that can be set.
+async fn open_with(
+    dir: &TempDir,
+    bytes: [u8; 32],
+    ahead: &Arc<AtomicU64>,
+) -> Result<(Writer, Reader), OpenError> {
+    let mut vault = Vault::open(open_store(dir).await, root(bytes)).await?;
+    let ahead = ahead.clone();
+    vault.clock = Arc::new(move || SystemTime::now() + Duration::from_secs(ahead.load(Ordering::Relaxed)));
+    Ok(vault.split())
 }
 
 impl Fixture {
@@ -42,12 +65,14 @@ impl Fixture {
         let dir = TempDir::new().unwrap();
         let mut key = [7; 32];
         key[0] = 1;
-        let (writer, reader) = open(&dir, key).await.unwrap();
+        let ahead = Arc::default();
+        let (writer, reader) = open_with(&dir, key, &ahead).await.unwrap();
         Self {
             dir,
             root: key,
             writer,
             reader,
+            ahead,
         }
     }
 
@@ -63,36 +88,87 @@ impl Fixture {
             root,
             writer,
             reader,
+            ahead,
         } = self;
         drop(reader);
         writer.close().await.unwrap();
-        let (writer, reader) = open(&dir, root).await.unwrap();
+        let (writer, reader) = open_with(&dir, root, &ahead).await.unwrap();
         Self {
             dir,
             root,
             writer,
             reader,
+            ahead,
         }
     }
 
     async fn put(&self, name: &str, value: &[u8]) -> Result<Put, VaultError> {
-        let new = NewSecret {
-            name: secret(name),
-            value: parse(value),
-            upstream_origins: Vec::new(),
-        };
+        self.put_new(new(name, value)).await
+    }
+
+    async fn put_new(&self, new: NewSecret) -> Result<Put, VaultError> {
         self.writer.put_secret(&admin("w"), new).await
     }
 
+    async fn shown(&self, name: &str) -> Result<SecretMetadata, VaultError> {
+        self.writer.secret(&admin("w"), &secret(name)).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), VaultError> {
+        self.writer.delete_secret(&admin("w"), &secret(name), None).await
+    }
+
+    async fn change(&self, changes: Changes) {
+        self.writer
+            .update_workspace(&admin("w"), 0, changes)
+            .await
+            .unwrap();
+    }
+
     async fn decrypt(&self, name: &str) -> Result<Decrypted, VaultError> {
-        let wanted = Wanted {
-            permit: DecryptPermit::for_test("w"),
-            workspace_uid: None,
-            names: vec![secret(name)],
-            check_only: false,
-        };
-        let mut answers = self.reader.decrypt(vec![Arc::new(wanted)]).await;
+        let mut answers = self.reader.decrypt(vec![Arc::new(wanted("w", name))]).await;
         Ok(answers.pop().unwrap()?.1.pop().unwrap())
+    }
+
+    /// Sets the clock forward.
+    fn forward(&self, by: Duration) {
+        self.ahead.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+
+    /// The second that it is.
+    fn now(&self) -> u64 {
+        let now = (self.writer.clock)();
+        now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+    }
+
+    /// All keys of the store that begin so, as text.
+    fn keys(&self, prefix: &str) -> Vec<String> {
+        let entries = self.writer.store.scan(prefix.as_bytes(), None, 10_000).unwrap();
+        let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+        entries.iter().map(|entry| text(&entry.key)).collect()
+    }
+}
+
+/// A put of nothing but a value.
+fn new(name: &str, value: &[u8]) -> NewSecret {
+    NewSecret {
+        name: secret(name),
+        value: parse(value),
+        upstream_origins: Vec::new(),
+        labels: Labels::default(),
+        expiry: None,
+        expected_version: None,
+        request_id: None,
+    }
+}
+
+fn wanted(workspace: &str, name: &str) -> Wanted {
+    Wanted {
+        permit: DecryptPermit::for_test(workspace),
+        workspace_uid: None,
+        names: vec![secret(name)],
+        check_only: false,
+        server: "s".to_owned(),
     }
 }
 
@@ -141,11 +217,10 @@ async fn origins_come_back_with_the_value() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let origin = OriginPattern::parse("https://api.github.com").unwrap();
     let new = NewSecret {
-        name: secret("T"),
-        value: parse(b"v"),
         upstream_origins: vec![origin.clone()],
+        ..new("T", b"v")
     };
-    vault.writer.put_secret(&admin("w"), new).await.unwrap();
+    vault.put_new(new).await.unwrap();
     let Decrypted::Value { origins, .. } = vault.decrypt("T").await.unwrap() else {
         panic!()
     };
@@ -158,13 +233,9 @@ async fn versions_are_not_used_again_after_a_delete() {
     vault.put("T", b"1").await.unwrap();
     vault.put("T", b"2").await.unwrap();
     let first = vault.writer.secret(&admin("w"), &secret("T")).await.unwrap();
-    vault
-        .writer
-        .delete_secret(&admin("w"), &secret("T"))
-        .await
-        .unwrap();
+    vault.delete("T").await.unwrap();
     assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
-    let again = vault.writer.delete_secret(&admin("w"), &secret("T")).await;
+    let again = vault.delete("T").await;
     assert!(matches!(again, Err(VaultError::NoSecret(..))));
     let put = vault.put("T", b"3").await.unwrap();
     assert_eq!((put.created, put.secret.version), (true, 3));
@@ -182,28 +253,20 @@ async fn a_plan_stops_new_names_only() {
         Err(VaultError::PlanLimit { limit: 10, .. })
     ));
     assert_eq!(vault.put("N3", b"replaced").await.unwrap().secret.version, 2);
-    vault
-        .writer
-        .update_workspace(&admin("w"), 0, Plan::Starter)
-        .await
-        .unwrap();
+    let plan = |plan| Changes {
+        plan: Some(plan),
+        ..Changes::default()
+    };
+    vault.change(plan(Plan::Starter)).await;
     vault.put("N10", b"v").await.unwrap();
-    vault
-        .writer
-        .update_workspace(&admin("w"), 0, Plan::Free)
-        .await
-        .unwrap();
+    vault.change(plan(Plan::Free)).await;
     assert!(matches!(
         vault.put("N11", b"v").await,
         Err(VaultError::PlanLimit { .. })
     ));
     assert_eq!(value(vault.decrypt("N10").await.unwrap()).0, 1);
     for name in ["N10", "N9"] {
-        vault
-            .writer
-            .delete_secret(&admin("w"), &secret(name))
-            .await
-            .unwrap();
+        vault.delete(name).await.unwrap();
     }
     vault.put("N11", b"v").await.unwrap();
     assert_eq!(
@@ -266,10 +329,8 @@ async fn a_workspace_made_anew_is_another_one() {
         .unwrap();
     assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
     let wanted = Wanted {
-        permit: DecryptPermit::for_test("w"),
         workspace_uid: Some(old),
-        names: vec![secret("T")],
-        check_only: false,
+        ..wanted("w", "T")
     };
     let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
     assert!(matches!(answer, Err(VaultError::WorkspaceReplaced(_))));
@@ -280,32 +341,38 @@ async fn what_a_deleted_workspace_held_is_removed() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     vault.put("U", b"v").await.unwrap();
-    vault
-        .writer
-        .delete_secret(&admin("w"), &secret("U"))
-        .await
-        .unwrap();
+    vault.delete("U").await.unwrap();
+    let again = NewSecret {
+        request_id: Some(RequestId::parse("id").unwrap()),
+        ..new("T", b"v")
+    };
+    vault.put_new(again).await.unwrap();
+    vault.decrypt("T").await.unwrap();
+    vault.writer.flush_uses().await.unwrap();
+    for kind in ["c/", "s/", "r/", "o/", "u/", "v/", "q/"] {
+        assert_eq!(vault.keys(kind).len(), 1, "{kind}");
+    }
+    vault.decrypt("T").await.unwrap();
     vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
     vault.writer.sweep_all().await.unwrap();
     let vault = vault.reopen().await;
-    let left = vault.writer.store.scan(&[], None, 100).unwrap();
-    let keys: Vec<_> = left
-        .iter()
-        .map(|entry| String::from_utf8_lossy(&entry.key).into_owned())
-        .collect();
-    assert_eq!(keys, ["meta"]);
+    assert_eq!(vault.keys(""), ["meta"]);
 }
 
 #[tokio::test]
 async fn a_revision_must_be_the_current_one() {
     let vault = Fixture::with_workspace(Plan::Free).await;
+    let changes = Changes {
+        plan: Some(Plan::Pro),
+        ..Changes::default()
+    };
     let changed = vault
         .writer
-        .update_workspace(&admin("w"), 1, Plan::Pro)
+        .update_workspace(&admin("w"), 1, changes)
         .await
         .unwrap();
     assert_eq!(changed.revision, 2);
-    let stale = vault.writer.update_workspace(&admin("w"), 1, Plan::Free).await;
+    let stale = vault.writer.update_workspace(&admin("w"), 1, changes).await;
     assert!(matches!(stale, Err(VaultError::RevisionMismatch)));
     let stale = vault.writer.delete_workspace(&admin("w"), 1, false).await;
     assert!(matches!(stale, Err(VaultError::RevisionMismatch)));
@@ -369,6 +436,7 @@ async fn another_root_key_is_refused_and_changes_nothing() {
         root,
         writer,
         reader,
+        ahead,
     } = vault;
     drop(reader);
     writer.close().await.unwrap();
@@ -384,6 +452,7 @@ async fn another_root_key_is_refused_and_changes_nothing() {
         root,
         writer,
         reader,
+        ahead,
     };
     assert_eq!(value(vault.decrypt("T").await.unwrap()), (1, b"v".to_vec()));
 }
@@ -463,12 +532,7 @@ async fn a_record_does_not_decrypt_in_another_workspace() {
         .commit(crate::store::Batch::new().put(stored::Kind::Record.key(&to, &name), record))
         .await
         .unwrap();
-    let wanted = Wanted {
-        permit: DecryptPermit::for_test("v"),
-        workspace_uid: None,
-        names: vec![name],
-        check_only: false,
-    };
+    let wanted = wanted("v", "A");
     let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
     assert!(matches!(
         answer.unwrap().1[0],
@@ -485,10 +549,9 @@ async fn only_values_that_are_answered_count_towards_the_size_of_an_answer() {
     }
     for (check_only, count, answered) in [(true, 17, true), (false, 17, false), (false, 16, true)] {
         let wanted = Wanted {
-            permit: DecryptPermit::for_test("w"),
-            workspace_uid: None,
             names: names[..count].to_vec(),
             check_only,
+            ..wanted("w", "N0")
         };
         let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
         match answer {

@@ -1,7 +1,5 @@
 //! Workspaces: made, shown, changed, deleted.
 
-use std::time::SystemTime;
-
 use prost_types::Timestamp;
 use proto::{Uid, WorkspaceName, page::Page, serve::authz::Scope};
 
@@ -64,6 +62,67 @@ impl Plan {
     }
 }
 
+/// How many versions of each secret are kept, the current one counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptVersions(u32);
+
+/// There is no such number of versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("kept_versions is 1 to {}", KeptVersions::MAX)]
+pub struct KeptVersionsError;
+
+impl KeptVersions {
+    /// The most.
+    pub const MAX: u64 = 100;
+
+    /// 1 to 100.
+    pub fn parse(number: u32) -> Result<Self, KeptVersionsError> {
+        match u64::from(number) {
+            1..=Self::MAX => Ok(Self(number)),
+            _ => Err(KeptVersionsError),
+        }
+    }
+
+    /// The number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for KeptVersions {
+    fn default() -> Self {
+        Self(3)
+    }
+}
+
+/// What can be chosen of a workspace.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// What it may hold.
+    pub plan: Plan,
+    /// What it keeps.
+    pub kept_versions: KeptVersions,
+}
+
+impl From<Plan> for Settings {
+    /// All else is as it usually is.
+    fn from(plan: Plan) -> Self {
+        Self {
+            plan,
+            kept_versions: KeptVersions::default(),
+        }
+    }
+}
+
+/// What is changed of a workspace's settings; what is none stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Changes {
+    /// What it may hold.
+    pub plan: Option<Plan>,
+    /// What it keeps.
+    pub kept_versions: Option<KeptVersions>,
+}
+
 /// A workspace as it is shown.
 #[derive(Debug, Clone)]
 pub struct Workspace {
@@ -77,8 +136,8 @@ pub struct Workspace {
     pub create_time: Timestamp,
     /// When it was last changed.
     pub update_time: Timestamp,
-    /// What it may hold.
-    pub plan: Plan,
+    /// What was chosen of it.
+    pub settings: Settings,
     /// What it holds.
     pub secret_count: u64,
 }
@@ -88,6 +147,7 @@ pub(super) struct Found {
     pub(super) name: WorkspaceName,
     pub(super) uid: Uid,
     pub(super) plan: Plan,
+    pub(super) kept_versions: KeptVersions,
     pub(super) record: WorkspaceRecord,
     pub(super) bytes: Vec<u8>,
 }
@@ -98,10 +158,15 @@ impl Found {
         let uid = stored::uid(&record.uid).ok_or(VaultError::Corrupt(None))?;
         let plan = Plan::ALL.into_iter().find(|plan| plan.stored() == record.plan);
         let plan = plan.ok_or(VaultError::Corrupt(None))?;
+        let kept_versions = match record.kept_versions {
+            0 => KeptVersions::default(),
+            number => KeptVersions::parse(number).map_err(|_| VaultError::Corrupt(None))?,
+        };
         Ok(Self {
             name,
             uid,
             plan,
+            kept_versions,
             record,
             bytes,
         })
@@ -126,6 +191,7 @@ impl Found {
             name,
             uid,
             plan,
+            kept_versions,
             record,
             bytes: _,
         } = self;
@@ -136,6 +202,7 @@ impl Found {
             update_time,
             plan: _,
             wrapped_kek: _,
+            kept_versions: _,
         } = record;
         Ok(Workspace {
             name,
@@ -143,7 +210,7 @@ impl Found {
             revision,
             create_time,
             update_time,
-            plan,
+            settings: Settings { plan, kept_versions },
             secret_count,
         })
     }
@@ -169,10 +236,15 @@ fn read_count(store: &Store, workspace: &Uid) -> Result<u64, VaultError> {
 
 impl Writer {
     /// Makes an empty workspace with keys of its own.
-    pub async fn create_workspace(&self, permit: &AdminPermit, plan: Plan) -> Result<Workspace, VaultError> {
+    pub async fn create_workspace(
+        &self,
+        permit: &AdminPermit,
+        settings: impl Into<Settings>,
+    ) -> Result<Workspace, VaultError> {
+        let settings @ Settings { plan, kept_versions } = settings.into();
         let name = permit.workspace().clone();
         let uid = Uid::generate();
-        let now = Timestamp::from(SystemTime::now());
+        let now = Timestamp::from((self.clock)());
         let record = WorkspaceRecord {
             uid: uid.as_bytes().to_vec(),
             revision: 1,
@@ -180,6 +252,7 @@ impl Writer {
             update_time: now,
             plan: plan.stored(),
             wrapped_kek: self.keyring.make(&uid)?,
+            kept_versions: kept_versions.0,
         };
         let key = stored::workspace(&name);
         let batch = Batch::new()
@@ -196,7 +269,7 @@ impl Writer {
             revision: 1,
             create_time: now,
             update_time: now,
-            plan,
+            settings,
             secret_count: 0,
         })
     }
@@ -226,21 +299,25 @@ impl Writer {
         .await
     }
 
-    /// Changes a workspace's plan. A `revision` other than 0 must be the current one.
+    /// Changes a workspace's settings. A `revision` other than 0 must be the current one. Versions that are no longer to
+    /// be kept stay until their secret gets its next one.
     pub async fn update_workspace(
         &self,
         permit: &AdminPermit,
         revision: u64,
-        plan: Plan,
+        changes: Changes,
     ) -> Result<Workspace, VaultError> {
         self.retrying(async || {
             let (store, name) = (self.store.clone(), permit.workspace().clone());
             let found = blocking(move || find(&store, &name)).await?;
             found.check_revision(revision)?;
+            let plan = changes.plan.unwrap_or(found.plan);
+            let kept_versions = changes.kept_versions.unwrap_or(found.kept_versions);
             let mut record = found.record.clone();
             record.revision += 1;
-            record.update_time = Timestamp::from(SystemTime::now());
+            record.update_time = Timestamp::from((self.clock)());
             record.plan = plan.stored();
+            record.kept_versions = kept_versions.0;
             let bytes = stored::encode(&record);
             let batch = found
                 .unchanged(Batch::new())
@@ -250,6 +327,7 @@ impl Writer {
                 self.store.clone(),
                 Found {
                     plan,
+                    kept_versions,
                     record,
                     bytes,
                     ..found
@@ -323,6 +401,8 @@ impl Writer {
     async fn sweep(&self, workspace: Uid) -> Result<(), VaultError> {
         for kind in Kind::ALL {
             loop {
+                // What was counted of uses is written only to secrets that are there; not to some that just go.
+                let _still = self.uses.still().await;
                 let (store, prefix) = (self.store.clone(), kind.of(&workspace));
                 let entries = blocking(move || store.scan(&prefix, None, SWEEP)).await?;
                 if entries.is_empty() {

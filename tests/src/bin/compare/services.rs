@@ -145,7 +145,7 @@ fn put(name: String) -> PutSecretRequest {
         workspace: WORKSPACE.to_owned(),
         name,
         value: Some(Value::Text(TOKEN.to_owned())),
-        upstream_origins: Vec::new(),
+        ..Default::default()
     }
 }
 

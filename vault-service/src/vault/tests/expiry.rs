@@ -1,0 +1,101 @@
+//! Secrets that expire.
+
+use super::*;
+
+fn until(name: &str, seconds: u64) -> NewSecret {
+    NewSecret {
+        expiry: Expiry::from_seconds(seconds),
+        ..new(name, b"v")
+    }
+}
+
+#[tokio::test]
+async fn an_expired_secret_is_a_miss_also_when_it_was_read_lately_and_is_still_listed() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let at = vault.now() + 60;
+    vault.put_new(until("T", at)).await.unwrap();
+    vault.put("LASTING", b"v").await.unwrap();
+    // The second time from what was read the first time.
+    for _ in 0..2 {
+        assert_eq!(value(vault.decrypt("T").await.unwrap()).0, 1);
+    }
+    assert!(!vault.shown("T").await.unwrap().expired);
+
+    vault.forward(Duration::from_secs(60));
+    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+    assert_eq!(value(vault.decrypt("LASTING").await.unwrap()).0, 1);
+    let shown = vault.shown("T").await.unwrap();
+    assert_eq!((shown.expired, shown.expiry), (true, Expiry::from_seconds(at)));
+    let page = Page::parse(10, "", "").unwrap();
+    let (listed, _) = vault.writer.secrets(&admin("w"), page).await.unwrap();
+    assert_eq!(listed.iter().filter(|secret| secret.expired).count(), 1);
+
+    // It is there for a put, which need not expire, and for a delete.
+    let put = vault.put("T", b"new").await.unwrap();
+    assert_eq!(
+        (put.created, put.secret.version, put.secret.expired),
+        (false, 2, false)
+    );
+    assert_eq!(value(vault.decrypt("T").await.unwrap()), (2, b"new".to_vec()));
+}
+
+#[tokio::test]
+async fn the_expiry_that_counts_is_the_one_in_the_record() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put_new(until("T", vault.now() + 60)).await.unwrap();
+    let uid = vault.writer.workspace(&admin("w")).await.unwrap().uid;
+    let key = stored::Kind::Metadata.key(&uid, &secret("T"));
+    let store = vault.writer.store.clone();
+    let mut metadata: stored::SecretRecord = stored::decode(&store.read(&key).unwrap().unwrap()).unwrap();
+    metadata.expires_at = 0;
+    store
+        .commit(Batch::new().put(key, stored::encode(&metadata)))
+        .await
+        .unwrap();
+    vault.forward(Duration::from_secs(61));
+    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+}
+
+#[tokio::test]
+async fn what_would_be_gone_at_once_is_refused() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    for seconds in [1, vault.now() - 1, vault.now()] {
+        let put = vault.put_new(until("T", seconds)).await;
+        assert!(matches!(put, Err(VaultError::AlreadyExpired)), "{seconds}");
+    }
+    assert!(matches!(vault.shown("T").await, Err(VaultError::NoSecret(..))));
+}
+
+#[tokio::test]
+async fn a_restored_version_expires_when_it_did_unless_another_time_is_given() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let at = vault.now() + 60;
+    vault.put_new(until("T", at)).await.unwrap();
+    vault.put("T", b"other").await.unwrap();
+    let restore = async |version, expiry| {
+        let restore = Restore {
+            name: secret("T"),
+            version,
+            expiry,
+            expected_version: None,
+            request_id: None,
+        };
+        vault.writer.restore_version(&admin("w"), restore).await
+    };
+    let kept = restore(1, NewExpiry::Kept).await.unwrap();
+    assert_eq!((kept.version, kept.expiry), (3, Expiry::from_seconds(at)));
+    vault.forward(Duration::from_secs(60));
+    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+    let gone = restore(3, NewExpiry::Kept).await;
+    assert!(matches!(gone, Err(VaultError::AlreadyExpired)));
+    // The current one too, so that it need not be put again.
+    let later = NewExpiry::At(Expiry::from_seconds(at + 60).unwrap());
+    assert_eq!(
+        restore(3, later).await.unwrap().expiry,
+        Expiry::from_seconds(at + 60)
+    );
+    assert_eq!(value(vault.decrypt("T").await.unwrap()), (4, b"v".to_vec()));
+    assert_eq!(restore(4, NewExpiry::Never).await.unwrap().expiry, None);
+    vault.forward(Duration::from_hours(24));
+    assert_eq!(value(vault.decrypt("T").await.unwrap()), (5, b"v".to_vec()));
+}

@@ -1,0 +1,189 @@
+//! Requests that are tried again.
+
+use super::*;
+use crate::vault::requests::REMEMBERED;
+
+fn with_id(id: &str, new: NewSecret) -> NewSecret {
+    NewSecret {
+        request_id: Some(RequestId::parse(id).unwrap()),
+        ..new
+    }
+}
+
+#[tokio::test]
+async fn a_retry_gets_the_same_answer_and_makes_no_second_version() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let put = || with_id("id", new("T", b"1"));
+    let first = vault.put_new(put()).await.unwrap();
+    assert!(first.created);
+    assert_eq!(vault.put_new(put()).await.unwrap(), first);
+    // Also after another put, after a restart, and when the secret is gone.
+    assert_eq!(vault.put("T", b"2").await.unwrap().secret.version, 2);
+    let vault = vault.reopen().await;
+    assert_eq!(vault.put_new(put()).await.unwrap(), first);
+    assert_eq!(value(vault.decrypt("T").await.unwrap()), (2, b"2".to_vec()));
+    vault.delete("T").await.unwrap();
+    assert_eq!(vault.put_new(put()).await.unwrap(), first);
+    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+}
+
+#[tokio::test]
+async fn a_retry_whose_expected_version_was_met_the_first_time_is_not_a_mismatch() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let put = || NewSecret {
+        expected_version: Some(0),
+        ..with_id("id", new("T", b"1"))
+    };
+    let first = vault.put_new(put()).await.unwrap();
+    assert_eq!(vault.put_new(put()).await.unwrap(), first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_tries_at_once_one_makes_a_version() {
+    let vault = Arc::new(Fixture::with_workspace(Plan::Free).await);
+    let tries: Vec<_> = (0..32)
+        .map(|_| {
+            let vault = vault.clone();
+            tokio::spawn(async move { vault.put_new(with_id("id", new("T", b"1"))).await.unwrap() })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for answer in tries {
+        answers.push(answer.await.unwrap());
+    }
+    assert!(answers.iter().all(|answer| answer == &answers[0]));
+    assert_eq!(vault.shown("T").await.unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn an_id_that_was_given_to_another_request_is_refused() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let labels = || {
+        let labels = [("a".to_owned(), "b".to_owned())];
+        Labels::parse(labels.into()).unwrap()
+    };
+    let origin = || vec![OriginPattern::parse("https://a.example").unwrap()];
+    let put = || with_id("id", new("T", b"1"));
+    vault.put_new(put()).await.unwrap();
+    for other in [
+        with_id("id", new("T", b"2")),
+        with_id("id", new("U", b"1")),
+        NewSecret {
+            labels: labels(),
+            ..put()
+        },
+        NewSecret {
+            upstream_origins: origin(),
+            ..put()
+        },
+        NewSecret {
+            expiry: Expiry::from_seconds(vault.now() + 60),
+            ..put()
+        },
+        NewSecret {
+            expected_version: Some(1),
+            ..put()
+        },
+    ] {
+        let refused = vault.put_new(other).await;
+        assert!(matches!(refused, Err(VaultError::RequestIdReused)), "{refused:?}");
+    }
+    let restore = Restore {
+        name: secret("T"),
+        version: 1,
+        expiry: NewExpiry::Kept,
+        expected_version: None,
+        request_id: Some(RequestId::parse("id").unwrap()),
+    };
+    let refused = vault.writer.restore_version(&admin("w"), restore).await;
+    assert!(matches!(refused, Err(VaultError::RequestIdReused)));
+    assert_eq!(vault.shown("T").await.unwrap().version, 1);
+    // Another workspace is another matter.
+    vault
+        .writer
+        .create_workspace(&admin("v"), Plan::Free)
+        .await
+        .unwrap();
+    vault
+        .writer
+        .put_secret(&admin("v"), with_id("id", new("T", b"2")))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_restore_that_is_tried_again_makes_no_second_version() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"1").await.unwrap();
+    vault.put("T", b"2").await.unwrap();
+    let restore = || Restore {
+        name: secret("T"),
+        version: 1,
+        expiry: NewExpiry::Kept,
+        expected_version: Some(2),
+        request_id: Some(RequestId::parse("id").unwrap()),
+    };
+    let first = vault
+        .writer
+        .restore_version(&admin("w"), restore())
+        .await
+        .unwrap();
+    assert_eq!(first.version, 3);
+    let again = vault
+        .writer
+        .restore_version(&admin("w"), restore())
+        .await
+        .unwrap();
+    assert_eq!(again, first);
+    let other = Restore {
+        version: 2,
+        ..restore()
+    };
+    let refused = vault.writer.restore_version(&admin("w"), other).await;
+    assert!(matches!(refused, Err(VaultError::RequestIdReused)));
+}
+
+#[tokio::test]
+async fn a_request_is_forgotten_after_a_day_and_swept() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put_new(with_id("first", new("T", b"1"))).await.unwrap();
+    vault.forward(REMEMBERED - Duration::from_secs(60));
+    vault.put_new(with_id("second", new("T", b"2"))).await.unwrap();
+    let again = vault.put_new(with_id("first", new("T", b"1"))).await.unwrap();
+    assert_eq!(again.secret.version, 1);
+    vault.writer.sweep_requests().await.unwrap();
+    assert_eq!(vault.keys("q/").len(), 2);
+
+    vault.forward(Duration::from_secs(60));
+    let again = vault.put_new(with_id("first", new("T", b"1"))).await.unwrap();
+    assert_eq!(again.secret.version, 3);
+    vault.forward(REMEMBERED - Duration::from_secs(60));
+    vault.writer.sweep_requests().await.unwrap();
+    let left = vault.keys("q/");
+    assert!(left.len() == 1 && left[0].ends_with("first"), "{left:?}");
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_request_does_not_say_its_value_to_who_guesses_it() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault
+        .writer
+        .create_workspace(&admin("v"), Plan::Free)
+        .await
+        .unwrap();
+    for workspace in ["v", "w"] {
+        let put = with_id("id", new("T", b"1"));
+        vault.writer.put_secret(&admin(workspace), put).await.unwrap();
+    }
+    // The same request in another workspace is kept as something else: only the key tells what.
+    let entries = vault.writer.store.scan(stored::REQUESTS, None, 10).unwrap();
+    let kept: HashSet<Vec<u8>> = entries
+        .iter()
+        .map(|entry| {
+            stored::decode::<stored::RequestRecord>(&entry.value)
+                .unwrap()
+                .fingerprint
+        })
+        .collect();
+    assert_eq!(kept.len(), 2);
+}

@@ -1,0 +1,99 @@
+//! What is known of the uses of secrets.
+
+use super::*;
+
+impl Fixture {
+    async fn give(&self, names: &[&str], server: &str, check_only: bool) {
+        let wanted = Wanted {
+            names: names.iter().map(|name| secret(name)).collect(),
+            server: server.to_owned(),
+            check_only,
+            ..wanted("w", "T")
+        };
+        let answer = self.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
+        answer.unwrap();
+    }
+
+    /// Count, server and second of the last use.
+    async fn used(&self, name: &str) -> Option<(u64, String, u64)> {
+        let LastUse { time, server, count } = self.shown(name).await.unwrap().last_use?;
+        Some((count, server, u64::try_from(time.seconds).unwrap()))
+    }
+}
+
+#[tokio::test]
+async fn it_shows_when_for_which_server_and_how_often_a_secret_was_decrypted() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    for name in ["T", "U"] {
+        vault.put(name, b"v").await.unwrap();
+    }
+    assert_eq!(vault.used("T").await, None);
+    vault.give(&["T", "MISSING"], "one", false).await;
+    vault.give(&["T"], "two", false).await;
+    // Statuses are no uses.
+    vault.give(&["T", "U"], "three", true).await;
+    let (count, server, time) = vault.used("T").await.unwrap();
+    assert_eq!((count, server.as_str()), (2, "two"));
+    assert!(time.abs_diff(vault.now()) <= 1);
+    assert_eq!(vault.used("U").await, None);
+    assert!(vault.keys("u/").is_empty());
+
+    // The same from the store, and both together.
+    vault.writer.flush_uses().await.unwrap();
+    assert_eq!(vault.keys("u/").len(), 1);
+    assert_eq!(vault.used("T").await, Some((2, "two".to_owned(), time)));
+    vault.forward(Duration::from_secs(100));
+    vault.give(&["T"], "four", false).await;
+    assert_eq!(vault.used("T").await.map(|(count, ..)| count), Some(3));
+    let page = Page::parse(10, "", "").unwrap();
+    let (listed, _) = vault.writer.secrets(&admin("w"), page).await.unwrap();
+    assert_eq!(listed[0].last_use.as_ref().unwrap().count, 3);
+    assert_eq!(listed[1].last_use, None);
+
+    // A new version is the same secret; a close writes what is left.
+    vault.put("T", b"2").await.unwrap();
+    let vault = vault.reopen().await;
+    let (count, server, at) = vault.used("T").await.unwrap();
+    assert_eq!((count, server.as_str()), (3, "four"));
+    assert!(at.abs_diff(time + 100) <= 1);
+}
+
+#[tokio::test]
+async fn a_secret_made_anew_was_never_used() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"v").await.unwrap();
+    vault.give(&["T"], "s", false).await;
+    vault.writer.flush_uses().await.unwrap();
+    vault.give(&["T"], "s", false).await;
+    vault.delete("T").await.unwrap();
+    vault.put("T", b"v").await.unwrap();
+    assert_eq!(vault.used("T").await, None);
+    vault.writer.flush_uses().await.unwrap();
+    assert!(vault.keys("u/").is_empty());
+}
+
+#[tokio::test]
+async fn what_was_counted_of_no_secret_is_not_written() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.writer.uses.touch(b"none", "s", SystemTime::now());
+    vault.writer.flush_uses().await.unwrap();
+    assert!(vault.keys("u/").is_empty());
+}
+
+#[tokio::test]
+async fn damage_of_what_is_known_of_uses_harms_nothing_else() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"v").await.unwrap();
+    let uid = vault.writer.workspace(&admin("w")).await.unwrap().uid;
+    let key = stored::Kind::Use.key(&uid, &secret("T"));
+    vault
+        .writer
+        .store
+        .commit(Batch::new().put(key, b"\xff"))
+        .await
+        .unwrap();
+    assert_eq!(vault.used("T").await, None);
+    vault.give(&["T"], "s", false).await;
+    vault.writer.flush_uses().await.unwrap();
+    assert_eq!(vault.used("T").await.map(|(count, ..)| count), Some(1));
+}

@@ -1,0 +1,398 @@
+//! The versions of a secret: made, kept, listed, restored, and removed.
+
+use std::{ops::Range, time::SystemTime};
+
+use prost_types::Timestamp;
+use proto::{SecretName, Uid};
+
+use super::{
+    VaultError, Writer, blocking,
+    labels::Labels,
+    requests::{Before, NewRequest, RequestId},
+    secrets::{Author, Prepared, Put, SecretMetadata, check_expiry, check_version, expected},
+    stored::{self, Kind, OldVersion, SecretRecord},
+    workspaces::{self, Found, KeptVersions},
+};
+use crate::{
+    authz::AdminPermit,
+    crypto::{
+        WorkspaceKek,
+        fingerprint::{Fingerprint, Fingerprinter},
+        record::{self, Expiry, Place, Terms},
+    },
+    store::{Batch, Store},
+};
+
+/// Which version is restored.
+pub struct Restore {
+    /// Of which secret.
+    pub name: SecretName,
+    /// Its number.
+    pub version: u64,
+    /// When the new version is gone.
+    pub expiry: NewExpiry,
+    /// The version that is to be replaced; any when it is not given.
+    pub expected_version: Option<u64>,
+    /// What the caller calls this restore, when it may be tried again.
+    pub request_id: Option<RequestId>,
+}
+
+/// When a restored version is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewExpiry {
+    /// When the old one is.
+    Kept,
+    /// Never.
+    Never,
+    /// Then.
+    At(Expiry),
+}
+
+impl NewExpiry {
+    fn instead_of(self, before: Option<Expiry>) -> Option<Expiry> {
+        match self {
+            Self::Kept => before,
+            Self::Never => None,
+            Self::At(expiry) => Some(expiry),
+        }
+    }
+}
+
+impl Restore {
+    /// Of all that makes one restore another than the next.
+    fn fingerprint(&self, kek: &WorkspaceKek) -> Fingerprint {
+        let Self {
+            name,
+            version,
+            expiry,
+            expected_version,
+            request_id: _,
+        } = self;
+        let print = Fingerprinter::new(kek)
+            .field(b"restore")
+            .field(name.as_str().as_bytes())
+            .field(&version.to_be_bytes())
+            .field(&expected(*expected_version));
+        match expiry {
+            NewExpiry::Kept => print.field(b"kept"),
+            NewExpiry::Never => print.field(b"never"),
+            NewExpiry::At(expiry) => print.field(b"at").field(&expiry.seconds().to_be_bytes()),
+        }
+        .finish()
+    }
+}
+
+/// The current version of a secret as it stands in the store.
+pub(super) struct Current {
+    metadata: SecretRecord,
+    /// The metadata's bytes, for compare-and-set.
+    bytes: Vec<u8>,
+    /// The encrypted record. It is moved and replaced without being opened, so a damaged or lost one does no harm.
+    record: Option<Vec<u8>>,
+}
+
+impl Current {
+    pub(super) fn read(store: &Store, found: &Found, name: &SecretName) -> Result<Option<Self>, VaultError> {
+        let Some(bytes) = store.read(&Kind::Metadata.key(&found.uid, name))? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            metadata: stored::decode(&bytes)?,
+            bytes,
+            record: store.read(&Kind::Record.key(&found.uid, name))?,
+        }))
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.metadata.version
+    }
+
+    /// The oldest version that may be kept: never further back than could be, whatever the store says.
+    fn kept_from(&self) -> u64 {
+        let version = self.version();
+        match self.metadata.kept_from {
+            // Format 1 kept none.
+            0 => version,
+            from => from.clamp(version.saturating_sub(KeptVersions::MAX), version),
+        }
+    }
+
+    /// The kept versions older than this one, as far as they are below `end`.
+    fn older(&self, end: u64) -> Range<u64> {
+        self.kept_from()..end.min(self.version())
+    }
+
+    /// It must still be what it was when it was read; a rewrap may have come between.
+    fn unchanged(&self, batch: Batch, found: &Found, name: &SecretName) -> Batch {
+        let batch = batch.expect_value(Kind::Metadata.key(&found.uid, name), self.bytes.clone());
+        let record = Kind::Record.key(&found.uid, name);
+        match &self.record {
+            Some(bytes) => batch.expect_value(record, bytes.clone()),
+            None => batch.expect_absent(record),
+        }
+    }
+
+    /// Removes all that there is of the secret.
+    pub(super) fn delete(self, found: &Found, name: &SecretName) -> Batch {
+        let batch = self
+            .unchanged(found.unchanged(Batch::new()), found, name)
+            .delete(Kind::Metadata.key(&found.uid, name))
+            .delete(Kind::Record.key(&found.uid, name))
+            .delete(Kind::Use.key(&found.uid, name))
+            .put(
+                Kind::LastVersion.key(&found.uid, name),
+                self.version().to_be_bytes(),
+            )
+            .add(stored::count(&found.uid), -1, None);
+        remove(batch, found, name, self.older(u64::MAX))
+    }
+
+    /// Keeps this version behind the new one, if it is among those that are, and removes those that no longer are.
+    fn keep(self, batch: Batch, found: &Found, name: &SecretName, kept_from: u64) -> Batch {
+        let batch = self.unchanged(batch, found, name);
+        let batch = remove(batch, found, name, self.older(kept_from));
+        match self.record {
+            Some(record) if self.metadata.version >= kept_from => {
+                let key = stored::old_version(&found.uid, name, self.metadata.version);
+                let metadata = self.metadata;
+                batch.put(key, stored::encode(&OldVersion { metadata, record }))
+            }
+            Some(_) | None => batch,
+        }
+    }
+
+    /// A kept version: this one, or an older one.
+    fn kept(
+        &self,
+        store: &Store,
+        found: &Found,
+        name: &SecretName,
+        version: u64,
+    ) -> Result<OldVersion, VaultError> {
+        if version == self.version() {
+            return Ok(OldVersion {
+                metadata: self.metadata.clone(),
+                record: self.record.clone().ok_or(VaultError::Corrupt(None))?,
+            });
+        }
+        old(store, found, name, version)?.ok_or_else(|| VaultError::NoVersion {
+            workspace: found.name.clone(),
+            name: name.clone(),
+            version,
+        })
+    }
+}
+
+fn remove(batch: Batch, found: &Found, name: &SecretName, versions: Range<u64>) -> Batch {
+    versions.fold(batch, |batch, version| {
+        batch.delete(stored::old_version(&found.uid, name, version))
+    })
+}
+
+fn old(
+    store: &Store,
+    found: &Found,
+    name: &SecretName,
+    version: u64,
+) -> Result<Option<OldVersion>, VaultError> {
+    let bytes = store.read(&stored::old_version(&found.uid, name, version))?;
+    Ok(bytes.map(|bytes| stored::decode(&bytes)).transpose()?)
+}
+
+/// The version that comes next, before it has a value.
+pub(super) struct Successor<'a> {
+    found: &'a Found,
+    name: &'a SecretName,
+    before: Option<Current>,
+    version: u64,
+}
+
+impl<'a> Successor<'a> {
+    pub(super) fn of(
+        store: &Store,
+        found: &'a Found,
+        name: &'a SecretName,
+        before: Option<Current>,
+    ) -> Result<Self, VaultError> {
+        let last = match &before {
+            Some(before) => before.version(),
+            None => last_version(store, found, name)?,
+        };
+        Ok(Self {
+            found,
+            name,
+            before,
+            version: last + 1,
+        })
+    }
+
+    /// Where its record belongs.
+    pub(super) fn place(&self) -> Place<'a> {
+        Place {
+            workspace_uid: &self.found.uid,
+            name: self.name,
+            version: self.version,
+        }
+    }
+
+    /// Puts the encrypted record in its place.
+    pub(super) fn write(
+        self,
+        encrypted: Vec<u8>,
+        terms: &Terms<'_>,
+        labels: Labels,
+        request: Option<NewRequest>,
+        now: SystemTime,
+    ) -> Result<Prepared, VaultError> {
+        let record = self.record(terms, labels, now.into());
+        let Self {
+            found,
+            name,
+            before,
+            version: _,
+        } = self;
+        let (created, limit) = (before.is_none(), found.plan.limit());
+        let put = Put {
+            secret: SecretMetadata::new(&found.name, name, record.clone(), now)?,
+            created,
+        };
+        let batch = found.unchanged(Batch::new());
+        let batch = match before {
+            Some(before) => before.keep(batch, found, name, record.kept_from),
+            None => batch
+                .expect_absent(Kind::Metadata.key(&found.uid, name))
+                .delete(Kind::LastVersion.key(&found.uid, name))
+                .add(stored::count(&found.uid), 1, limit),
+        };
+        let batch = batch
+            .put(Kind::Metadata.key(&found.uid, name), stored::encode(&record))
+            .put(Kind::Record.key(&found.uid, name), encrypted);
+        let batch = match request {
+            Some(request) => request.remember(batch, record, created, now),
+            None => batch,
+        };
+        Ok(Prepared::Write { put, batch, limit })
+    }
+
+    fn record(&self, terms: &Terms<'_>, labels: Labels, now: Timestamp) -> SecretRecord {
+        let (uid, create_time, kept_from) = match &self.before {
+            Some(before) => (
+                before.metadata.uid.clone(),
+                before.metadata.create_time,
+                before.kept_from(),
+            ),
+            None => (Uid::generate().as_bytes().to_vec(), now, self.version),
+        };
+        let oldest = (self.version + 1).saturating_sub(self.found.kept_versions.number().into());
+        SecretRecord {
+            uid,
+            version: self.version,
+            create_time,
+            update_time: now,
+            upstream_origins: terms
+                .origins
+                .iter()
+                .map(|origin| origin.as_str().to_owned())
+                .collect(),
+            expires_at: terms.expiry.map_or(0, Expiry::seconds),
+            labels: labels.into_map(),
+            kept_from: kept_from.max(oldest),
+        }
+    }
+}
+
+/// The last version of a deleted secret of this name; 0 when there was none.
+fn last_version(store: &Store, found: &Found, name: &SecretName) -> Result<u64, VaultError> {
+    match store.read(&Kind::LastVersion.key(&found.uid, name))? {
+        None => Ok(0),
+        Some(bytes) => bytes
+            .as_slice()
+            .try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| VaultError::Corrupt(None)),
+    }
+}
+
+impl Writer {
+    /// The kept versions of a secret before version `before`, the newest first, and whether more follow.
+    pub async fn secret_versions(
+        &self,
+        permit: &AdminPermit,
+        name: &SecretName,
+        before: Option<u64>,
+        size: usize,
+    ) -> Result<(Vec<SecretMetadata>, bool), VaultError> {
+        let (store, now) = (self.store.clone(), (self.clock)());
+        let (workspace, name) = (permit.workspace().clone(), name.clone());
+        blocking(move || {
+            let found = workspaces::find(&store, &workspace)?;
+            let Some(current) = Current::read(&store, &found, &name)? else {
+                return Err(VaultError::NoSecret(workspace, name));
+            };
+            let before = before.unwrap_or(u64::MAX);
+            let shown = |record| SecretMetadata::new(&found.name, &name, record, now);
+            let mut versions = Vec::new();
+            if current.version() < before {
+                versions.push(shown(current.metadata.clone())?);
+            }
+            for version in current.older(before).rev() {
+                if versions.len() > size {
+                    break;
+                }
+                // One that was lost and not salvaged is not kept any more.
+                if let Some(old) = old(&store, &found, &name, version)? {
+                    versions.push(shown(old.metadata)?);
+                }
+            }
+            let more = versions.len() > size;
+            versions.truncate(size);
+            Ok((versions, more))
+        })
+        .await
+    }
+
+    /// Makes the value of a kept version the current one, under a new number.
+    pub async fn restore_version(
+        &self,
+        permit: &AdminPermit,
+        restore: Restore,
+    ) -> Result<SecretMetadata, VaultError> {
+        let (author, name) = (Author::of(permit), restore.name.clone());
+        let put = self
+            .make_version(permit, &name, move |writer| {
+                writer.prepare_restore(&author, &restore)
+            })
+            .await?;
+        Ok(put.secret)
+    }
+
+    fn prepare_restore(&self, author: &Author, restore: &Restore) -> Result<Prepared, VaultError> {
+        let (store, now) = (&self.store, (self.clock)());
+        let found = workspaces::find(store, &author.workspace)?;
+        let kek = self.keyring.open(&found.uid, &found.record.wrapped_kek)?;
+        let request = restore
+            .request_id
+            .as_ref()
+            .map(|id| (id, restore.fingerprint(&kek)));
+        let name = &restore.name;
+        let request = match Before::of(store, &found, name, author, request, now)? {
+            Before::Answered(put) => return Ok(Prepared::Answered(put)),
+            Before::New(request) => request,
+        };
+        let Some(current) = Current::read(store, &found, name)? else {
+            return Err(VaultError::NoSecret(found.name, name.clone()));
+        };
+        check_version(current.version(), restore.expected_version)?;
+        let old = current.kept(store, &found, name, restore.version)?;
+        let successor = Successor::of(store, &found, name, Some(current))?;
+        let expiry = |before| restore.expiry.instead_of(before);
+        let restored = record::restore(&old.record, &kek, &kek, &successor.place(), expiry)?;
+        check_expiry(restored.expiry, now)?;
+        let terms = Terms {
+            origins: &restored.origins,
+            expiry: restored.expiry,
+        };
+        let labels = Labels::stored(old.metadata.labels);
+        successor.write(restored.record, &terms, labels, request, now)
+    }
+}
