@@ -29,6 +29,7 @@ pub(super) enum Purpose {
     WorkspaceKekId,
     WrapWorkspaceKek,
     WrapDek,
+    WrapRootKey,
 }
 
 impl Purpose {
@@ -38,6 +39,7 @@ impl Purpose {
             Purpose::WorkspaceKekId => b"aerostack-vault/1/workspace-kek-id",
             Purpose::WrapWorkspaceKek => b"aerostack-vault/1/wrap-workspace-kek/aes-256-gcm",
             Purpose::WrapDek => b"aerostack-vault/1/wrap-dek/aes-256-gcm",
+            Purpose::WrapRootKey => b"aerostack-vault/1/wrap-root-key/aes-256-gcm",
         }
     }
 }
