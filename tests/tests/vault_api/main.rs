@@ -6,6 +6,8 @@
 )]
 
 mod decrypting;
+mod keys;
+mod kms;
 mod names;
 mod restart;
 mod sealing;

@@ -5,7 +5,10 @@
 
 mod error;
 mod keyring;
+mod keys;
 mod reader;
+mod roots;
+mod rotation;
 mod secrets;
 mod stored;
 #[cfg(test)]
@@ -15,15 +18,20 @@ mod workspaces;
 use std::{future::Future, sync::Arc};
 
 use proto::Uid;
-use tokio::{sync::Mutex, task};
+use tokio::{
+    sync::{Mutex, Notify},
+    task,
+};
 
-pub use error::{OpenError, VaultError};
+pub use error::{OpenError, UnsealError, VaultError};
+pub use keys::{KeyStatus, RootKeyStatus, RotationStatus, WorkspaceKey};
 pub use reader::{Decrypted, MAX_ANSWER, MAX_NAMES, Reader, Wanted};
+pub use rotation::Progress;
 pub use secrets::{MAX_ORIGINS, NewSecret, Put, SecretMetadata};
 pub use workspaces::{Plan, Workspace};
 
 use crate::{
-    crypto::RootKey,
+    root::Providers,
     store::{Batch, Store},
 };
 use keyring::Keyring;
@@ -36,10 +44,11 @@ const STRIPES: usize = 1024;
 /// How often a write is tried again when another one came between its reading and its commit.
 const ATTEMPTS: usize = 16;
 
-/// An opened store and the root key that it was made with.
+/// An opened store, and the root keys that it needs or what will give them.
 pub struct Vault {
     store: Store,
     keyring: Arc<Keyring>,
+    providers: Arc<Providers>,
 }
 
 /// Changes workspaces and secrets, and shows names and metadata. Cannot decrypt.
@@ -47,78 +56,96 @@ pub struct Vault {
 pub struct Writer {
     store: Store,
     keyring: Arc<Keyring>,
+    providers: Arc<Providers>,
     stripes: Arc<[Mutex<()>]>,
+    /// Wakes who moves things to other keys.
+    rotate: Arc<Notify>,
 }
 
 impl Vault {
-    /// Takes over a store. An empty one is initialised for this root key; any other must have been made with it. A store
-    /// that is refused is closed again.
-    pub async fn open(store: Store, root: RootKey) -> Result<Self, OpenError> {
-        match check(&store, &root).await {
-            Ok(()) => Ok(Self {
-                store,
-                keyring: Arc::new(Keyring::new(root)),
-            }),
+    /// Takes over a store. An empty one is initialised; any other must need no other root keys than those that can be had.
+    /// A store that is refused is closed again.
+    ///
+    /// It is sealed when a provider has to be asked that may not answer: see [`Writer::unseal`].
+    pub async fn open(store: Store, providers: impl Into<Providers>) -> Result<Self, OpenError> {
+        let vault = Self {
+            store,
+            keyring: Arc::new(Keyring::sealed()),
+            providers: Arc::new(providers.into()),
+        };
+        match vault.take_over().await {
+            Ok(()) => Ok(vault),
             Err(refused) => {
                 // Why it was refused is what matters; nothing was written that closing could lose.
-                drop(store.close().await);
+                drop(vault.store.close().await);
                 Err(refused)
             }
         }
     }
 
+    async fn take_over(&self) -> Result<(), OpenError> {
+        check(&self.store, &self.providers).await?;
+        if self.providers.is_local() {
+            roots::unseal(&self.store, &self.keyring, &self.providers).await?;
+        }
+        Ok(())
+    }
+
     /// The half that changes, and the half that decrypts.
     pub fn split(self) -> (Writer, Reader) {
-        let Self { store, keyring } = self;
+        let Self {
+            store,
+            keyring,
+            providers,
+        } = self;
         let stripes = (0..STRIPES).map(|_| Mutex::new(())).collect();
         let reader = Reader::new(store.clone(), keyring.clone());
         (
             Writer {
                 store,
                 keyring,
+                providers,
                 stripes,
+                rotate: Arc::default(),
             },
             reader,
         )
     }
 }
 
-/// The store must be empty, and then is initialised, or hold a vault of this format and root key.
-async fn check(store: &Store, root: &RootKey) -> Result<(), OpenError> {
-    let reading = store.clone();
-    let (meta, empty) = blocking(move || {
-        Ok::<_, OpenError>((
+/// The store must be empty, and then is initialised, or hold a vault of this format that needs no other root keys.
+async fn check(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenError> {
+    let (reading, providers) = (store.clone(), providers.clone());
+    let empty = blocking(move || {
+        let (meta, none) = (
             reading.read(stored::META)?,
             reading.scan(&[], None, 1)?.is_empty(),
-        ))
+        );
+        let meta = match (meta, none) {
+            (Some(bytes), _) => stored::decode::<Meta>(&bytes)?,
+            (None, true) => return Ok(true),
+            (None, false) => return Err(OpenError::NotOurs),
+        };
+        if meta.format != FORMAT {
+            return Err(OpenError::Format {
+                found: meta.format,
+                supported: FORMAT,
+            });
+        }
+        roots::check(&reading, &meta, &providers)?;
+        Ok(false)
     })
     .await?;
-    let meta = match (meta, empty) {
-        (Some(bytes), _) => stored::decode::<Meta>(&bytes)?,
-        (None, true) => return initialise(store, root).await,
-        (None, false) => return Err(OpenError::NotOurs),
-    };
-    if meta.format != FORMAT {
-        return Err(OpenError::Format {
-            found: meta.format,
-            supported: FORMAT,
-        });
-    }
-    if meta.root_key_id != root.id().as_bytes() {
-        return Err(OpenError::OtherRootKey {
-            given: root.id().to_string(),
-            needed: hex(&meta.root_key_id),
-        });
-    }
-    Ok(())
+    if empty { initialise(store).await } else { Ok(()) }
 }
 
-async fn initialise(store: &Store, root: &RootKey) -> Result<(), OpenError> {
+/// Without a root key: the first that is to be had will be its.
+async fn initialise(store: &Store) -> Result<(), OpenError> {
     let vault_uid = Uid::generate().as_bytes().to_vec();
     let meta = Meta {
         format: FORMAT,
         vault_uid,
-        root_key_id: root.id().as_bytes().to_vec(),
+        ..Meta::default()
     };
     let batch = Batch::new()
         .expect_absent(stored::META)

@@ -12,7 +12,7 @@ use proto::{OriginPattern, SecretName, SecretValue, Uid};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    VaultError,
+    ATTEMPTS, VaultError,
     keyring::Keyring,
     stored::{self, Kind},
     workspaces::Found,
@@ -84,6 +84,8 @@ enum From<'b> {
 enum Missed {
     /// A record was not read lately, or there is more to do than may be done at once.
     NotRecent,
+    /// The workspace was changed after it was read and before its records were.
+    Changed,
     /// The answer is this.
     Failed(VaultError),
 }
@@ -187,11 +189,16 @@ impl Reader {
 impl Shelf {
     /// The answer, however long it takes.
     fn waiting(&self, wanted: &Wanted) -> Answer {
-        self.decrypt(From::Store, wanted).map_err(|missed| match missed {
-            Missed::Failed(error) => error,
-            // Only what was to be there already can be missed.
-            Missed::NotRecent => VaultError::Stopped,
-        })
+        for _ in 0..ATTEMPTS {
+            match self.decrypt(From::Store, wanted) {
+                Ok(answer) => return Ok(answer),
+                Err(Missed::Failed(error)) => return Err(error),
+                // Only what was to be there already can be missed.
+                Err(Missed::NotRecent) => return Err(VaultError::Stopped),
+                Err(Missed::Changed) => {}
+            }
+        }
+        Err(VaultError::Conflict)
     }
 
     /// The answer, if it takes no disk and not too long; what may still be done at once is `left`.
@@ -200,7 +207,7 @@ impl Shelf {
         match self.decrypt(From::Recent(bytes), wanted) {
             Ok(answer) => Some(Ok(answer)),
             Err(Missed::Failed(error)) => Some(Err(error)),
-            Err(Missed::NotRecent) => None,
+            Err(Missed::NotRecent | Missed::Changed) => None,
         }
     }
 
@@ -225,7 +232,7 @@ impl Shelf {
         let mut decrypted = Vec::with_capacity(wanted.names.len());
         for (name, record) in wanted.names.iter().zip(records) {
             let one = match record {
-                Some(record) => one(&kek, &found.uid, name, &record),
+                Some(record) => self.one(&from, &found, &kek, name, &record)?,
                 None => Decrypted::NotFound,
             };
             if let (Decrypted::Value { value, .. }, false) = (&one, wanted.check_only) {
@@ -249,23 +256,50 @@ impl Shelf {
             }
         }
     }
-}
 
-fn one(kek: &WorkspaceKek, workspace: &Uid, name: &SecretName, bytes: &[u8]) -> Decrypted {
-    match record::decrypt(kek, workspace, name, bytes) {
-        Ok(record::Decrypted {
-            version,
-            origins,
-            value,
-        }) => Decrypted::Value {
-            version,
-            origins,
-            value,
-        },
-        Err(OpenError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
-        Err(OpenError::Corrupt(cause)) => {
-            tracing::error!(%cause, secret = %name, "a stored record is damaged");
-            Decrypted::DataLoss
+    fn one(
+        &self,
+        from: &From<'_>,
+        found: &Found,
+        kek: &WorkspaceKek,
+        name: &SecretName,
+        bytes: &[u8],
+    ) -> Result<Decrypted, Missed> {
+        let opened = match record::decrypt(kek, &found.uid, name, bytes) {
+            Err(OpenError::UnknownKey(id)) => match found.retired(id) {
+                Some(retired) => {
+                    record::decrypt(&*self.keyring.open(&found.uid, retired)?, &found.uid, name, bytes)
+                }
+                None => return self.unknown(from, found),
+            },
+            opened => opened,
+        };
+        Ok(match opened {
+            Ok(record::Decrypted {
+                version,
+                origins,
+                value,
+            }) => Decrypted::Value {
+                version,
+                origins,
+                value,
+            },
+            Err(OpenError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
+            Err(OpenError::Corrupt(cause)) => {
+                tracing::error!(%cause, secret = %name, "a stored record is damaged");
+                Decrypted::DataLoss
+            }
+        })
+    }
+
+    /// A record under a key that the workspace did not have when it was read: it may have been given one since.
+    fn unknown(&self, from: &From<'_>, found: &Found) -> Result<Decrypted, Missed> {
+        match from {
+            From::Recent(_) => Err(Missed::NotRecent),
+            From::Store => match self.store.read(&stored::workspace(&found.name))? {
+                Some(now) if now == found.bytes => Ok(Decrypted::KeyNotLoaded),
+                Some(_) | None => Err(Missed::Changed),
+            },
         }
     }
 }

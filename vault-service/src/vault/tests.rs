@@ -7,21 +7,24 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::authz::{AdminPermit, DecryptPermit, admin_for_test};
+use crate::{
+    authz::{AdminPermit, DecryptPermit, admin_for_test},
+    crypto::RootKey,
+};
 
-struct Fixture {
-    dir: TempDir,
+pub(super) struct Fixture {
+    pub(super) dir: TempDir,
     root: [u8; 32],
-    writer: Writer,
-    reader: Reader,
+    pub(super) writer: Writer,
+    pub(super) reader: Reader,
 }
 
-fn root(bytes: [u8; 32]) -> RootKey {
+pub(super) fn root(bytes: [u8; 32]) -> RootKey {
     RootKey::from_bytes(Zeroizing::new(bytes)).unwrap()
 }
 
 /// A store that was just closed is free once its reading threads have noticed.
-async fn open_store(dir: &TempDir) -> Store {
+pub(super) async fn open_store(dir: &TempDir) -> Store {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
         match Store::open(&dir.path().join("store"), 8 << 20) {
@@ -34,14 +37,20 @@ async fn open_store(dir: &TempDir) -> Store {
 }
 
 async fn open(dir: &TempDir, bytes: [u8; 32]) -> Result<(Writer, Reader), OpenError> {
-    Ok(Vault::open(open_store(dir).await, root(bytes)).await?.split())
+    open_with(dir, root(bytes)).await
+}
+
+pub(super) async fn open_with(
+    dir: &TempDir,
+    providers: impl Into<Providers>,
+) -> Result<(Writer, Reader), OpenError> {
+    Ok(Vault::open(open_store(dir).await, providers).await?.split())
 }
 
 impl Fixture {
     async fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let mut key = [7; 32];
-        key[0] = 1;
+        let key = key(1);
         let (writer, reader) = open(&dir, key).await.unwrap();
         Self {
             dir,
@@ -51,13 +60,19 @@ impl Fixture {
         }
     }
 
-    async fn with_workspace(plan: Plan) -> Self {
+    pub(super) async fn with_workspace(plan: Plan) -> Self {
         let fixture = Self::new().await;
         fixture.writer.create_workspace(&admin("w"), plan).await.unwrap();
         fixture
     }
 
-    async fn reopen(self) -> Self {
+    pub(super) async fn reopen(self) -> Self {
+        let providers = root(self.root);
+        self.reopen_with(providers).await.unwrap()
+    }
+
+    /// The same store with other root keys; those that it refused leave it closed.
+    pub(super) async fn reopen_with(self, providers: impl Into<Providers>) -> Result<Self, OpenError> {
         let Self {
             dir,
             root,
@@ -66,16 +81,16 @@ impl Fixture {
         } = self;
         drop(reader);
         writer.close().await.unwrap();
-        let (writer, reader) = open(&dir, root).await.unwrap();
-        Self {
+        let (writer, reader) = open_with(&dir, providers).await?;
+        Ok(Self {
             dir,
             root,
             writer,
             reader,
-        }
+        })
     }
 
-    async fn put(&self, name: &str, value: &[u8]) -> Result<Put, VaultError> {
+    pub(super) async fn put(&self, name: &str, value: &[u8]) -> Result<Put, VaultError> {
         let new = NewSecret {
             name: secret(name),
             value: parse(value),
@@ -84,7 +99,7 @@ impl Fixture {
         self.writer.put_secret(&admin("w"), new).await
     }
 
-    async fn decrypt(&self, name: &str) -> Result<Decrypted, VaultError> {
+    pub(super) async fn decrypt(&self, name: &str) -> Result<Decrypted, VaultError> {
         let wanted = Wanted {
             permit: DecryptPermit::for_test("w"),
             workspace_uid: None,
@@ -96,11 +111,18 @@ impl Fixture {
     }
 }
 
-fn admin(workspace: &str) -> AdminPermit {
+/// The bytes of a root key.
+pub(super) fn key(number: u8) -> [u8; 32] {
+    let mut key = [7; 32];
+    key[0] = number;
+    key
+}
+
+pub(super) fn admin(workspace: &str) -> AdminPermit {
     admin_for_test(workspace)
 }
 
-fn secret(name: &str) -> SecretName {
+pub(super) fn secret(name: &str) -> SecretName {
     SecretName::parse(name).unwrap()
 }
 
@@ -108,7 +130,7 @@ fn parse(value: &[u8]) -> SecretValue {
     SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap()
 }
 
-fn value(decrypted: Decrypted) -> (u64, Vec<u8>) {
+pub(super) fn value(decrypted: Decrypted) -> (u64, Vec<u8>) {
     match decrypted {
         Decrypted::Value { version, value, .. } => (version, value.expose().to_vec()),
         other => panic!("{other:?}"),
