@@ -8,15 +8,15 @@ async fn a_workspaces_key_is_shown_and_rotated() {
     pair.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
     let before = pair.json(&["key", "show", "w"]).await;
     let old = &before["keys"][0];
-    assert_eq!((&old["state"], &old["record_count"]), (&"active".into(), &1.into()));
+    assert_eq!(
+        (&old["state"], &old["record_count"]),
+        (&"active".into(), &1.into())
+    );
     let said = pair.ok(&["key", "rotate", "w"]).await;
     assert!(said.out.starts_with("w has the new key "), "{}", said.out);
     let after = pair.json(&["key", "show", "w"]).await;
     assert_ne!(after["keys"][0]["id"], old["id"]);
-    assert!(
-        said.out
-            .contains(after["keys"][0]["id"].as_str().unwrap())
-    );
+    assert!(said.out.contains(after["keys"][0]["id"].as_str().unwrap()));
     let status = pair.json(&["key", "status"]).await;
     let root = &status["root_keys"][0];
     assert_eq!(
