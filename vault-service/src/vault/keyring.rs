@@ -43,9 +43,23 @@ impl Keyring {
             .is_none()
     }
 
-    /// Takes these root keys in the place of all that it has.
+    /// Takes its first root keys.
     pub(super) fn load(&self, roots: Vec<Arc<RootKey>>) {
         *self.roots.write().unwrap_or_else(PoisonError::into_inner) = Some(roots);
+    }
+
+    /// Takes a root key beside those that it has.
+    pub(super) fn add(&self, root: Arc<RootKey>) {
+        let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
+        roots.get_or_insert_default().push(root);
+    }
+
+    /// Wipes root keys that nothing needs any more.
+    pub(super) fn unload(&self, ids: &[KeyId]) {
+        let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(roots) = &mut *roots {
+            roots.retain(|root| !ids.contains(&root.id()));
+        }
     }
 
     /// All root keys.

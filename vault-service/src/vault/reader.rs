@@ -303,3 +303,45 @@ impl Shelf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::{
+        Plan,
+        stored::Kind,
+        tests::{Fixture, secret},
+        workspaces,
+    };
+
+    /// What a decrypt finds that read the workspace, and its record only after the workspace was rotated and all of it moved.
+    #[tokio::test]
+    async fn a_record_under_a_key_that_came_after_the_workspace_was_read_is_read_again_with_it() {
+        let vault = Fixture::with_workspace(Plan::Free).await;
+        vault.put("T", b"value").await.unwrap();
+        let name = proto::WorkspaceName::parse("w").unwrap();
+        let store = &vault.writer.store;
+        let before = workspaces::find(store, &name).unwrap();
+        let shelf = &vault.reader.shelf;
+        let kek = shelf
+            .keyring
+            .open(&before.uid, &before.record.wrapped_kek)
+            .unwrap();
+        let permit = crate::authz::VaultPermit::for_test();
+        vault.writer.rotate_workspace_key(&permit, &name).await.unwrap();
+        vault.put("T", b"value").await.unwrap();
+        let key = Kind::Record.key(&before.uid, &secret("T"));
+        let record = store.read(&key).unwrap().unwrap();
+        let open = |from: &From<'_>, found: &Found| shelf.one(from, found, &kek, &secret("T"), &record);
+        assert!(matches!(open(&From::Store, &before), Err(Missed::Changed)));
+        // Nothing that may wait for the disk is asked where none may.
+        let mut left = 0;
+        assert!(matches!(
+            open(&From::Recent(&mut left), &before),
+            Err(Missed::NotRecent)
+        ));
+        // Read again, the workspace has no such key either: here, for the one that was handed in is the old one.
+        let after = workspaces::find(store, &name).unwrap();
+        assert!(matches!(open(&From::Store, &after), Ok(Decrypted::KeyNotLoaded)));
+    }
+}

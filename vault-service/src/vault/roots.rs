@@ -185,7 +185,7 @@ impl Writer {
                 meta.root_keys.push(wrapped);
                 meta.root_key_id = id.as_bytes().to_vec();
                 // First, so that nothing is ever wrapped by a key that is not there.
-                self.keyring.load(roots.iter().cloned().chain([key]).collect());
+                self.keyring.add(key);
                 let batch = Batch::new()
                     .expect_value(stored::META, bytes)
                     .expect_absent(stored::ROOT_ROTATION)

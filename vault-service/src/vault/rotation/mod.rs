@@ -39,7 +39,6 @@ use super::{
 use crate::{
     authz::VaultPermit,
     crypto::{KeyId, wrapped_kek_id},
-    root::Providers,
     store::{Batch, Entry, Store},
 };
 use step::Step;
@@ -144,9 +143,9 @@ impl Writer {
     /// One step, and a rest from it.
     async fn step(&self, key: &[u8], progress: &Progress) -> Result<Step, VaultError> {
         let began = Instant::now();
-        let (store, keyring, providers) = (self.store.clone(), self.keyring.clone(), self.providers.clone());
+        let (store, keyring) = (self.store.clone(), self.keyring.clone());
         let key = key.to_vec();
-        let step = match blocking(move || plan(&store, &keyring, &providers, &key)).await? {
+        let step = match blocking(move || plan(&store, &keyring, &key)).await? {
             Some(plan) => plan.commit(self, progress).await?,
             None => Step::Ended,
         };
@@ -188,18 +187,13 @@ fn begin(store: &Store, keyring: &Keyring, name: &WorkspaceName) -> Result<(KeyI
 }
 
 /// What a step of the rotation at `key` is to do; none when it is over.
-fn plan(
-    store: &Store,
-    keyring: &Keyring,
-    providers: &Providers,
-    key: &[u8],
-) -> Result<Option<step::Plan>, VaultError> {
+fn plan(store: &Store, keyring: &Keyring, key: &[u8]) -> Result<Option<step::Plan>, VaultError> {
     let Some(before) = store.read(key)? else {
         return Ok(None);
     };
     let rotation: Rotation = stored::decode(&before)?;
     let (level, what) = if rotation.workspace.is_empty() {
-        (WORKSPACES, root::next(store, keyring, providers, rotation)?)
+        (WORKSPACES, root::next(store, keyring, rotation)?)
     } else {
         (RECORDS, records::next(store, keyring, key, rotation)?)
     };

@@ -2,7 +2,8 @@
 
 use super::step::{Ended, Move, PAGE, Then, Unreadable, What, another_pass, page};
 use crate::{
-    root::Providers,
+    crypto::KeyId,
+    root::WrappedRootKey,
     store::Store,
     vault::{
         VaultError,
@@ -13,12 +14,7 @@ use crate::{
 };
 
 /// The next step of the root key's rotation.
-pub(super) fn next(
-    store: &Store,
-    keyring: &Keyring,
-    providers: &Providers,
-    rotation: Rotation,
-) -> Result<What, VaultError> {
+pub(super) fn next(store: &Store, keyring: &Keyring, rotation: Rotation) -> Result<What, VaultError> {
     let (meta_bytes, mut meta) = roots::read_meta(store)?;
     let active = roots::active(&meta)?;
     let after = Some(rotation.cursor.as_slice()).filter(|cursor| !cursor.is_empty());
@@ -27,16 +23,16 @@ pub(super) fn next(
         if rotation.unreadable > 0 {
             return Ok(What::only(Then::Wait(another_pass(rotation))));
         }
-        meta.root_keys.retain(|kept| kept.id == meta.root_key_id);
+        let needed = |kept: &WrappedRootKey| kept.id == meta.root_key_id;
+        let (kept, destroyed): (Vec<_>, Vec<_>) = meta.root_keys.into_iter().partition(needed);
+        meta.root_keys = kept;
         let pruned = Move {
             key: stored::META.to_vec(),
             from: meta_bytes,
             to: stored::encode(&meta),
         };
-        let known = providers.known(&meta.root_keys);
-        let mut roots = keyring.roots()?;
-        roots.retain(|root| known.iter().any(|known| known.id == root.id()));
-        return Ok(What::with(pruned, Then::End(Ended::Root(roots))));
+        let ids = destroyed.iter().filter_map(|key| KeyId::from_stored(&key.id));
+        return Ok(What::with(pruned, Then::End(Ended::Root(ids.collect()))));
     }
     page(rotation, entries, stored::WORKSPACES.len(), |entry| {
         let mut record: WorkspaceRecord = stored::decode(&entry.value).map_err(|_| Unreadable)?;

@@ -1,10 +1,8 @@
 //! One step of a rotation: what it is to do, and doing it unless something else wrote in between.
 
-use std::sync::Arc;
-
 use super::{Level, Progress};
 use crate::{
-    crypto::{OpenError, RootKey, record::RewrapError},
+    crypto::{KeyId, OpenError, record::RewrapError},
     store::{Batch, Entry},
     vault::{
         VaultError, Writer,
@@ -108,8 +106,8 @@ pub(super) enum Then {
 pub(super) enum Ended {
     /// Retired KEKs of a workspace.
     Workspace(Box<Found>),
-    /// All root keys but these.
-    Root(Vec<Arc<RootKey>>),
+    /// These root keys.
+    Root(Vec<KeyId>),
     /// Nothing: there is nothing left that is under any key.
     Gone,
 }
@@ -255,8 +253,8 @@ impl Ended {
                 }
                 tracing::info!(workspace = %found.name, "the workspace's old key was destroyed");
             }
-            Self::Root(roots) => {
-                keyring.load(roots);
+            Self::Root(ids) => {
+                keyring.unload(&ids);
                 tracing::info!("no workspace needs another root key than the active one");
             }
             Self::Gone => {}

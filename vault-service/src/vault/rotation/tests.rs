@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     authz::VaultPermit,
     crypto::{KeyId, record, root_key_id, wrapped_kek_id},
-    root::{Provider, Wrapper},
+    root::{Provider, Providers, Wrapper},
     vault::{
         Decrypted, OpenError, Plan,
         stored::Kind,
@@ -192,9 +192,7 @@ async fn what_is_put_after_a_rotation_began_is_under_the_new_key_at_once() {
 async fn step_around(vault: &Fixture, between: impl AsyncFnOnce()) -> Step {
     let key = stored::workspace_rotation(&found(vault, "w").uid);
     let writer = &vault.writer;
-    let plan = plan(&writer.store, &writer.keyring, &writer.providers, &key)
-        .unwrap()
-        .unwrap();
+    let plan = plan(&writer.store, &writer.keyring, &key).unwrap().unwrap();
     between().await;
     plan.commit(writer, &Progress::default()).await.unwrap()
 }
@@ -644,4 +642,35 @@ async fn what_was_wrapped_by_a_root_key_that_is_not_active_any_more_is_not_store
     // Tried again, both are.
     writer.create_workspace(&admin("late"), Plan::Free).await.unwrap();
     writer.rotate_workspace_key(&permit(), &name("w")).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_rotations_of_the_root_key_at_once_one_is_refused_and_the_other_ones_key_is_there() {
+    let words = Words::new();
+    let dir = TempDir::new().unwrap();
+    let (writer, _reader) = open_with(&dir, words.providers()).await.unwrap();
+    let permit = permit();
+    let both = tokio::join!(writer.rotate_root_key(&permit), writer.rotate_root_key(&permit));
+    let made = match both {
+        (Ok(made), Err(VaultError::RotationUnderWay)) | (Err(VaultError::RotationUnderWay), Ok(made)) => made,
+        other => panic!("{other:?}"),
+    };
+    writer.create_workspace(&admin("w"), Plan::Free).await.unwrap();
+    let meta = roots::read_meta(&writer.store).unwrap().1;
+    assert_eq!(roots::active(&meta).unwrap(), made);
+    while writer
+        .step(stored::ROOT_ROTATION, &Progress::default())
+        .await
+        .unwrap()
+        != Step::Ended
+    {}
+    let ids: Vec<_> = writer
+        .keyring
+        .roots()
+        .unwrap()
+        .iter()
+        .map(|root| root.id())
+        .collect();
+    assert!(ids.contains(&made));
+    writer.create_workspace(&admin("v"), Plan::Free).await.unwrap();
 }
