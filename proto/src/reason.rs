@@ -77,6 +77,9 @@ impl Reason {
             | Self::WorkspaceReplaced
             | Self::SealingRequired
             | Self::KeyNotLoaded
+            | Self::Sealed
+            | Self::RotationUnderWay
+            | Self::RootKeyFromFile
             | Self::RegistryReadOnly
             | Self::RegistryInvalid
             | Self::CatalogInvalid
@@ -87,9 +90,11 @@ impl Reason {
             | Self::UpstreamAddressRefused => PRECONDITION,
             Self::PlanLimitReached | Self::StorageFull | Self::LimitExceeded => EXHAUSTED,
             Self::RecordCorrupt | Self::VaultAnswerInvalid => (Code::DataLoss, StatusCode::BAD_GATEWAY),
-            Self::StorageUnavailable | Self::ShuttingDown | Self::Overloaded | Self::VaultUnavailable => {
-                UNAVAILABLE
-            }
+            Self::StorageUnavailable
+            | Self::ShuttingDown
+            | Self::Overloaded
+            | Self::VaultUnavailable
+            | Self::RootKeyProviderUnavailable => UNAVAILABLE,
             Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
             Self::HostNotServed => (Code::InvalidArgument, StatusCode::MISDIRECTED_REQUEST),
             Self::UriTooLong => (Code::ResourceExhausted, StatusCode::URI_TOO_LONG),

@@ -11,8 +11,9 @@ use proto::{
     serve::telemetry::LogFormat,
     vault::v1::{
         CreateWorkspaceRequest, DeleteSecretRequest, Plan, PutSecretRequest, Secret, Workspace,
-        decrypt_service_client::DecryptServiceClient, put_secret_request::Value,
-        secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
+        decrypt_service_client::DecryptServiceClient, key_service_client::KeyServiceClient,
+        put_secret_request::Value, secret_service_client::SecretServiceClient,
+        workspace_service_client::WorkspaceServiceClient,
     },
 };
 use tempfile::TempDir;
@@ -73,7 +74,10 @@ pub fn vault_settings(pki: &Pki, dir: &TempDir) -> vault_service::config::Settin
         metrics_listen: "127.0.0.1:0".to_owned(),
         data_dir: Some(dir.path().join("vault")),
         cache_mib: "16".to_owned(),
-        root_key_file: Some(pki::root_key(dir.path())),
+        root_key_file: vec![pki::root_key(dir.path())],
+        root_passphrase_file: None,
+        root_kms_socket: None,
+        root_active: None,
         tls_cert: Some(files.cert),
         tls_key: Some(files.key),
         client_ca: Some(pki.ca_file()),
@@ -190,6 +194,11 @@ impl Vault {
     /// Secrets, as the administrator.
     pub fn secrets(&self) -> SecretServiceClient<Channel> {
         SecretServiceClient::new(self.channel(pki::ADMIN))
+    }
+
+    /// Keys, as the administrator.
+    pub fn keys(&self) -> KeyServiceClient<Channel> {
+        KeyServiceClient::new(self.channel(pki::ADMIN))
     }
 
     /// Decrypting, as the injector.

@@ -81,7 +81,7 @@ use Who::{Admin, Editor, Nobody, Stranger, Viewer};
 const EVERYONE: [Who; 6] = [Admin, Editor, Viewer, Who::Injector, Stranger, Nobody];
 
 /// What the documentation promises of the vault, written down apart from its own table.
-const VAULT: [(&str, &[Who]); 17] = [
+const VAULT: [(&str, &[Who]); 21] = [
     ("vault.v1.WorkspaceService.CreateWorkspace", &[Admin]),
     ("vault.v1.WorkspaceService.GetWorkspace", &[Admin]),
     ("vault.v1.WorkspaceService.ListWorkspaces", &[Admin]),
@@ -101,6 +101,10 @@ const VAULT: [(&str, &[Who]); 17] = [
     ("vault.v1.SecretService.DeleteSecret", &[Admin, Editor]),
     ("vault.v1.DecryptService.Decrypt", &[Who::Injector]),
     ("vault.v1.DecryptService.DecryptStream", &[Who::Injector]),
+    ("vault.v1.KeyService.GetKeyStatus", &[Admin]),
+    ("vault.v1.KeyService.ListWorkspaceKeys", &[Admin]),
+    ("vault.v1.KeyService.RotateWorkspaceKey", &[Admin]),
+    ("vault.v1.KeyService.RotateRootKey", &[Admin]),
     ("grpc.health.v1.Health.Check", &EVERYONE),
     ("grpc.health.v1.Health.Watch", &EVERYONE),
     (
@@ -1006,7 +1010,7 @@ fn every_mistake_in_the_vaults_settings_is_reported_at_once() {
     settings.metrics_listen = "127.0.0.1".to_owned();
     settings.data_dir = None;
     settings.cache_mib = "lots".to_owned();
-    settings.root_key_file = Some(dir.path().join("missing.key"));
+    settings.root_key_file = vec![dir.path().join("missing.key")];
     settings.tls_cert = Some("/dev/null".into());
     settings.client_ca = Some(dir.path().join("missing.pem"));
     settings.admin = vec!["admin".to_owned(), "spiffe://test/x=NOT-A-LABEL".to_owned()];

@@ -7,6 +7,7 @@ use proto::{
             Access::{self, AnyRole, Anyone, Roles},
             Authorized, Permit,
             Role::{Admin, Editor, Injector, Viewer},
+            Scope,
         },
         caller::Principal,
     },
@@ -15,7 +16,7 @@ use proto::{
 pub use proto::serve::authz::AdminPermit;
 
 /// One row for each RPC. What has no row is refused.
-pub const TABLE: [(&str, Access); 17] = [
+pub const TABLE: [(&str, Access); 21] = [
     ("/vault.v1.WorkspaceService/CreateWorkspace", Roles(&[Admin])),
     ("/vault.v1.WorkspaceService/GetWorkspace", Roles(&[Admin])),
     ("/vault.v1.WorkspaceService/ListWorkspaces", Roles(&[Admin])),
@@ -41,6 +42,10 @@ pub const TABLE: [(&str, Access); 17] = [
     ("/vault.v1.SecretService/DeleteSecret", Roles(&[Admin, Editor])),
     ("/vault.v1.DecryptService/Decrypt", Roles(&[Injector])),
     ("/vault.v1.DecryptService/DecryptStream", Roles(&[Injector])),
+    ("/vault.v1.KeyService/GetKeyStatus", Roles(&[Admin])),
+    ("/vault.v1.KeyService/ListWorkspaceKeys", Roles(&[Admin])),
+    ("/vault.v1.KeyService/RotateWorkspaceKey", Roles(&[Admin])),
+    ("/vault.v1.KeyService/RotateRootKey", Roles(&[Admin])),
     ("/grpc.health.v1.Health/Check", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
     (
@@ -87,7 +92,26 @@ impl DecryptPermit {
     }
 }
 
-/// The table's row and the handler disagree about the kind of call: refuse.
+/// Proof that a call may administer the vault as a whole: its caller does so in all workspaces, also those to come.
+#[derive(Debug)]
+pub struct VaultPermit(());
+
+impl VaultPermit {
+    /// Decides for the caller of `request`.
+    pub fn decide<T>(request: &tonic::Request<T>) -> Result<Self, Refusal> {
+        match Authorized::of(request)?.scope()? {
+            Scope::All => Ok(Self(())),
+            Scope::Only(_) => Err(wrong_kind()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self(())
+    }
+}
+
+/// The same text as for who holds no role at all.
 fn wrong_kind() -> Refusal {
     Refusal::new(
         Reason::PermissionDenied,

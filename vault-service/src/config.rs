@@ -12,7 +12,10 @@ use proto::serve::{
     tls,
 };
 
-use crate::crypto::{RootKey, root_file};
+use crate::{
+    crypto::{RootKey, root_file},
+    root::{Kind, Provider, Providers, Wrapper, kms::Kms},
+};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -78,9 +81,29 @@ pub struct Settings {
         value_name = "MIB"
     )]
     pub cache_mib: String,
-    /// File with the root key: 32 bytes, raw or in base64, which others may not read (make one with `keygen`)
-    #[arg(long, env = "AEROSTACK_VAULT_ROOT_KEY_FILE", value_name = "FILE")]
-    pub root_key_file: Option<PathBuf>,
+    /// File with a root key: 32 bytes, raw or in base64, which others may not read (make one with `keygen`)
+    ///
+    /// The first file's is active. Others, given again or behind a `;`, open what is not moved to it yet: to rotate the root
+    /// key, put a new file before the old one, restart, and take the old one away when the status of the keys says that no
+    /// workspace needs it.
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_ROOT_KEY_FILE",
+        value_delimiter = ';',
+        value_name = "FILE"
+    )]
+    pub root_key_file: Vec<PathBuf>,
+    /// File with a passphrase, which others may not read: the store holds the root key, wrapped with it (Argon2id)
+    #[arg(long, env = "AEROSTACK_VAULT_ROOT_PASSPHRASE_FILE", value_name = "FILE")]
+    pub root_passphrase_file: Option<PathBuf>,
+    /// Unix socket of a Kubernetes KMS v2 plugin: the store holds the root key, encrypted by it
+    ///
+    /// Until the plugin answers, the vault is sealed: it serves, but does not decrypt.
+    #[arg(long, env = "AEROSTACK_VAULT_ROOT_KMS_SOCKET", value_name = "SOCKET")]
+    pub root_kms_socket: Option<PathBuf>,
+    /// Which root key is active, when more than one kind is given: what the others wrapped is moved to it
+    #[arg(long, env = "AEROSTACK_VAULT_ROOT_ACTIVE", value_enum, value_name = "KIND")]
+    pub root_active: Option<Kind>,
     /// Certificate chain of the gRPC listener, PEM
     #[arg(long, env = "AEROSTACK_VAULT_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -170,8 +193,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Bytes that the store may cache.
     pub cache_bytes: u64,
-    /// The root key.
-    pub root_key: RootKey,
+    /// What gives the root keys.
+    pub root: Providers,
     /// TLS of the gRPC listener.
     pub tls: Arc<rustls::ServerConfig>,
     /// Who this vault is: what its certificate names.
@@ -205,9 +228,7 @@ impl Settings {
             .required("--data-dir", settings::path(&self.data_dir))
             .map(PathBuf::from);
         let cache_mib = problems.parse::<u64>("--cache-mib", &self.cache_mib);
-        let root_key = problems
-            .required("--root-key-file", settings::path(&self.root_key_file))
-            .and_then(|path| problems.take("--root-key-file", root_file::read(path)));
+        let root = self.root(&mut problems);
         let identity = problems.identity(
             ("--tls-cert", settings::path(&self.tls_cert)),
             ("--tls-key", settings::path(&self.tls_key)),
@@ -227,7 +248,7 @@ impl Settings {
                 metrics_listen: metrics_listen?,
                 data_dir: data_dir?,
                 cache_bytes: cache_mib?.saturating_mul(1024 * 1024),
-                root_key: root_key?,
+                root: root?,
                 tls: tls?,
                 id: id?,
                 require_sealed: self.require_sealed,
@@ -237,6 +258,68 @@ impl Settings {
             })
         })();
         problems.finish(config)
+    }
+
+    /// All that give root keys, the active one first.
+    fn root(&self, problems: &mut Problems) -> Option<Providers> {
+        let mut given = self.root_files(problems)?;
+        if let Some(path) = settings::path(&self.root_passphrase_file) {
+            problems.take("--root-passphrase-file", root_file::read_passphrase(path))?;
+            given.push((
+                Kind::Passphrase,
+                Provider::Wrapper(Wrapper::Passphrase(path.to_owned())),
+            ));
+        }
+        if let Some(socket) = settings::path(&self.root_kms_socket) {
+            given.push((Kind::Kms, Provider::Wrapper(Wrapper::Kms(Kms::at(socket)))));
+        }
+        let active = self.root_active.or_else(|| {
+            let (first, _) = given.first()?;
+            given.iter().all(|(kind, _)| kind == first).then_some(*first)
+        });
+        let position = active.and_then(|active| given.iter().position(|(kind, _)| *kind == active));
+        match position {
+            Some(position) => {
+                let (_, active) = given.remove(position);
+                let others = given.into_iter().map(|(_, provider)| provider).collect();
+                Some(Providers::new(active, others))
+            }
+            None if given.is_empty() => {
+                problems.add(
+                    "--root-key-file",
+                    "is required, or --root-passphrase-file or --root-kms-socket",
+                );
+                None
+            }
+            None => {
+                problems.add(
+                    "--root-active",
+                    "say which of the kinds of root key that are given",
+                );
+                None
+            }
+        }
+    }
+
+    /// None when one of them is wrong.
+    fn root_files(&self, problems: &mut Problems) -> Option<Vec<(Kind, Provider)>> {
+        let paths = self
+            .root_key_file
+            .iter()
+            .filter(|path| !path.as_os_str().is_empty());
+        let keys: Vec<_> = paths
+            .map(|path| problems.take("--root-key-file", root_file::read(path)))
+            .collect();
+        let keys: Vec<_> = keys.into_iter().collect::<Option<_>>()?;
+        let mut ids: Vec<_> = keys.iter().map(RootKey::id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() < keys.len() {
+            problems.add("--root-key-file", "two of the files hold the same key");
+            return None;
+        }
+        let provider = |key| (Kind::File, Provider::File(Arc::new(key)));
+        Some(keys.into_iter().map(provider).collect())
     }
 
     fn policy(&self, problems: &mut Problems) -> Option<Policy> {

@@ -4,9 +4,11 @@ pub mod authz;
 pub mod config;
 pub mod crypto;
 mod metrics;
+pub mod root;
 mod service;
 mod status;
 pub mod store;
+mod unseal;
 pub mod vault;
 
 use std::{io, sync::Arc};
@@ -20,8 +22,8 @@ use proto::{
         listen, probe,
     },
     vault::v1::{
-        decrypt_service_server::DecryptServiceServer, secret_service_server::SecretServiceServer,
-        workspace_service_server::WorkspaceServiceServer,
+        decrypt_service_server::DecryptServiceServer, key_service_server::KeyServiceServer,
+        secret_service_server::SecretServiceServer, workspace_service_server::WorkspaceServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -30,7 +32,7 @@ use tonic::service::Routes;
 
 use config::Config;
 use metrics::Metrics;
-use service::{Decrypting, Secrets, Workspaces};
+use service::{Decrypting, Keys, Secrets, Workspaces};
 use store::Store;
 use vault::{Vault, Writer};
 
@@ -80,7 +82,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let Config {
         data_dir,
         cache_bytes,
-        root_key,
+        root,
         tls,
         id,
         require_sealed,
@@ -94,7 +96,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let store = store
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-    let (writer, reader) = Vault::open(store, root_key).await?.split();
+    let (writer, reader) = Vault::open(store, root).await?.split();
     sweep(&writer);
     let closing = CancellationToken::new();
     let house = tokio::spawn(writer.clone().keep_house(closing.clone()));
@@ -112,7 +114,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     ));
 
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<DecryptServiceServer<Decrypting>>().await;
+    let unsealing = unseal::Unsealing {
+        writer: writer.clone(),
+        health,
+        metrics: metrics.clone(),
+    };
+    unsealing.show().await;
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(unsealing.keep()));
     let decrypting = Decrypting {
         reader,
         metrics,
@@ -127,12 +135,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
             WorkspaceServiceServer::new(Workspaces(writer.clone())).max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(SecretServiceServer::new(Secrets(writer.clone())).max_decoding_message_size(MAX_REQUEST))
+        .add_service(KeyServiceServer::new(Keys(writer.clone())).max_decoding_message_size(MAX_REQUEST))
         .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_REQUEST));
     if reflection {
         let services = [
             "vault.v1.WorkspaceService",
             "vault.v1.SecretService",
             "vault.v1.DecryptService",
+            "vault.v1.KeyService",
         ];
         proto::serve::reflection::add(&mut routes, &services)?;
     }
@@ -151,7 +161,6 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         shutdown_grace,
     )
     .await;
-    drop(health);
     closing.cancel();
     // It ends by itself; should it have panicked, closing matters more.
     drop(house.await);
@@ -163,10 +172,16 @@ fn probes(registry: Registry, writer: &Writer, shutdown: &CancellationToken) -> 
     let (writer, shutdown) = (writer.clone(), shutdown.clone());
     probe::Probes {
         metrics: Arc::new(registry),
-        ready: Arc::new(move || match (shutdown.is_cancelled(), writer.is_healthy()) {
-            (true, _) => Err("shutting down"),
-            (false, false) => Err("the storage failed; restart"),
-            (false, true) => Ok(()),
+        ready: Arc::new(move || {
+            if shutdown.is_cancelled() {
+                Err("shutting down")
+            } else if !writer.is_healthy() {
+                Err("the storage failed; restart")
+            } else if writer.is_sealed() {
+                Err("sealed; the root key's provider does not answer")
+            } else {
+                Ok(())
+            }
         }),
     }
 }

@@ -2,16 +2,21 @@
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use proto::{Reason, vault::v1::DecryptStatus};
+
+use crate::vault::Progress;
 
 /// Counters; clones count together.
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
     decrypts: Family<Outcome, Counter>,
     secrets: Family<Status, Counter>,
+    sealed: Gauge,
+    /// Of the rotations of keys.
+    pub(crate) rotations: Progress,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -39,7 +44,37 @@ impl Metrics {
             "Secrets asked for, by what became of them",
             secrets,
         );
+        let sealed = metrics.sealed.clone();
+        registry.register(
+            "aerostack_vault_sealed",
+            "Whether the root key is still to come",
+            sealed,
+        );
+        let Progress {
+            rewrapped,
+            under_way,
+            unreadable,
+        } = metrics.rotations.clone();
+        registry.register(
+            "aerostack_vault_rewrapped",
+            "Records and workspaces moved to another key",
+            rewrapped,
+        );
+        registry.register(
+            "aerostack_vault_rotations",
+            "Rotations of keys that are under way",
+            under_way,
+        );
+        registry.register(
+            "aerostack_vault_rotations_unreadable",
+            "Records and workspaces that rotations under way could not move",
+            unreadable,
+        );
         metrics
+    }
+
+    pub(crate) fn sealed(&self, sealed: bool) {
+        self.sealed.set(sealed.into());
     }
 
     pub(crate) fn decrypt(&self, refused: Option<Reason>) {

@@ -557,7 +557,7 @@ fn a_store_of_another_root_key_is_refused_and_says_which_is_needed() {
     let refused = serving(&dir, &keygen(&other)).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(
-        said(&refused).contains("this store was made with"),
+        said(&refused).contains("this store needs the root key"),
         "{}",
         said(&refused)
     );

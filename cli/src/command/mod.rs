@@ -3,6 +3,7 @@
 mod call;
 mod completions;
 mod explain;
+mod key;
 mod secret;
 mod server;
 mod status;
@@ -29,6 +30,9 @@ pub enum Admin {
     /// Workspaces, their secrets and their servers
     #[command(subcommand)]
     Workspace(workspace::Command),
+    /// The vault's keys: their status, and rotations
+    #[command(subcommand)]
+    Key(key::Command),
     /// What a call to a server would carry now, and which of its secrets do not exist
     Explain(explain::ExplainArgs),
     /// Call a server through the injector's data plane, as curl does
@@ -56,6 +60,7 @@ impl Admin {
         let connection = || Connection::find(connect, |name| env::var_os(name));
         match self {
             Self::Workspace(command) => command.run(&connection()?).await,
+            Self::Key(command) => command.run(&connection()?).await,
             Self::Explain(args) => args.run(&connection()?).await,
             Self::Call(args) => args.run(&connection()?).await,
             Self::Status(args) => args.run(&connection()?).await,

@@ -11,6 +11,7 @@ mod support;
 mod calls;
 mod connection;
 mod documented;
+mod keys;
 mod secrets;
 mod servers;
 mod shell;

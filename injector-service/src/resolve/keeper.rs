@@ -296,6 +296,7 @@ fn refused(error: DecryptError) -> Refusal {
         | Reason::LimitExceeded
         | Reason::RecordCorrupt
         | Reason::KeyNotLoaded
+        | Reason::Sealed
         | Reason::StorageUnavailable
         | Reason::StorageFull
         | Reason::ShuttingDown

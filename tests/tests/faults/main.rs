@@ -379,6 +379,7 @@ async fn only_a_miss_is_a_miss() {
         (Reason::WorkspaceReplaced, (502, "WORKSPACE_REPLACED")),
         (Reason::WorkspaceNotFound, (404, "WORKSPACE_NOT_FOUND")),
         (Reason::RecordCorrupt, (502, "RECORD_CORRUPT")),
+        (Reason::Sealed, (502, "SEALED")),
         (Reason::StorageUnavailable, (503, "STORAGE_UNAVAILABLE")),
         (Reason::Overloaded, (503, "OVERLOADED")),
         (Reason::LimitExceeded, (429, "LIMIT_EXCEEDED")),

@@ -9,6 +9,8 @@ mod conditions;
 mod decrypting;
 mod expiry;
 mod kept;
+mod keys;
+mod kms;
 mod names;
 mod restart;
 mod sealing;

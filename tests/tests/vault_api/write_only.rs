@@ -1,6 +1,11 @@
 //! Nothing is read back.
 
-use proto::vault::v1::{ListSecretVersionsRequest, RestoreSecretVersionRequest};
+use std::os::unix::fs::PermissionsExt as _;
+
+use proto::vault::v1::{
+    ListSecretVersionsRequest, ListWorkspaceKeysRequest, RestoreSecretVersionRequest,
+    RotateWorkspaceKeyRequest,
+};
 
 use super::*;
 
@@ -271,6 +276,24 @@ fn admin_requests() -> Vec<(&'static str, Vec<u8>)> {
             }
             .encode_to_vec(),
         ),
+        ("/vault.v1.KeyService/GetKeyStatus", Vec::new()),
+        (
+            "/vault.v1.KeyService/ListWorkspaceKeys",
+            ListWorkspaceKeysRequest {
+                workspace: "w".into(),
+            }
+            .encode_to_vec(),
+        ),
+        ("/vault.v1.KeyService/ListWorkspaceKeys", Vec::new()),
+        (
+            "/vault.v1.KeyService/RotateWorkspaceKey",
+            RotateWorkspaceKeyRequest {
+                workspace: "w".into(),
+            }
+            .encode_to_vec(),
+        ),
+        ("/vault.v1.KeyService/RotateWorkspaceKey", Vec::new()),
+        ("/vault.v1.KeyService/RotateRootKey", Vec::new()),
         (
             "/vault.v1.SecretService/PutSecret",
             PutSecretRequest {
@@ -356,10 +379,19 @@ fn admin_requests() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// A root key that the vault may rotate.
+fn with_a_passphrase(settings: &mut vault_service::config::Settings) {
+    let words = settings.data_dir.as_ref().unwrap().with_file_name("words");
+    fs::write(&words, "correct horse battery staple").unwrap();
+    fs::set_permissions(&words, fs::Permissions::from_mode(0o600)).unwrap();
+    settings.root_key_file.clear();
+    settings.root_passphrase_file = Some(words);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_admin_call_shows_a_value_in_any_form() {
     let pki = Pki::new();
-    let vault = Vault::start_with(pki.clone(), |_| {}).await;
+    let vault = Vault::start_with(pki.clone(), with_a_passphrase).await;
     let injector = Injector::start(pki, vault.address).await;
     injector.ready().await;
     vault

@@ -52,6 +52,14 @@ pub(super) fn wrapped_kek(root: KeyId, workspace_uid: &Uid, kek: KeyId) -> Aad {
         .field(kek.as_bytes())
 }
 
+/// `format, algorithm, purpose, root key id, how the passphrase is stretched`
+pub(super) fn wrapped_root_key(root: KeyId, stretch: &[u8]) -> Aad {
+    Aad::new(format::WRAPPED_ROOT_KEY)
+        .field(Purpose::WrapRootKey.label())
+        .field(root.as_bytes())
+        .field(stretch)
+}
+
 /// `format, algorithm, purpose, KEK id, workspace uid, name, version`
 pub(super) fn wrapped_dek(layout: Layout, kek: KeyId, place: &Place<'_>) -> Aad {
     Aad::new(layout.format())

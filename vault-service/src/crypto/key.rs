@@ -71,6 +71,11 @@ impl KeyId {
         &self.0
     }
 
+    /// An id as stored; none when the bytes are not one.
+    pub fn from_stored(bytes: &[u8]) -> Option<KeyId> {
+        bytes.try_into().ok().map(KeyId)
+    }
+
     pub(super) fn read(bytes: &mut Bytes<'_>) -> Result<KeyId, Corruption> {
         bytes.array().copied().map(KeyId)
     }
@@ -128,6 +133,24 @@ impl RootKey {
         self.key.expose()
     }
 
+    /// A copy, for who encrypts root keys elsewhere.
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.expose().to_vec())
+    }
+
+    /// Takes a key that was wrapped; it must be the one that `id` names.
+    pub(super) fn unwrapped(key: Key, id: KeyId) -> Result<RootKey, Corruption> {
+        let root = RootKey::new(key);
+        if root.id != id {
+            return Err(Corruption::KeyIdMismatch);
+        }
+        Ok(root)
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Wraps `kek` for this workspace, and no other.
     pub fn wrap(&self, kek: &WorkspaceKek, workspace_uid: &Uid) -> Result<Vec<u8>, NoRandomness> {
         let aad = aad::wrapped_kek(self.id, workspace_uid, kek.id);
@@ -163,6 +186,11 @@ impl RootKey {
 /// The id of the root key that wrapped this KEK: which one to unwrap it with.
 pub fn root_key_id(wrapped_kek: &[u8]) -> Result<KeyId, OpenError> {
     Ok(WrappedKek::parse(wrapped_kek)?.root_id)
+}
+
+/// The id of the KEK in this wrap.
+pub fn wrapped_kek_id(wrapped_kek: &[u8]) -> Result<KeyId, OpenError> {
+    Ok(WrappedKek::parse(wrapped_kek)?.kek_id)
 }
 
 struct WrappedKek {

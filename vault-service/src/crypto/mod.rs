@@ -31,13 +31,14 @@ mod bytes;
 pub mod fingerprint;
 mod key;
 mod nonce;
+pub mod passphrase;
 pub mod record;
 pub mod root_file;
 #[cfg(test)]
 mod vectors;
 mod wrap;
 
-pub use key::{KeyId, RootKey, WeakKey, WorkspaceKek, root_key_id};
+pub use key::{KeyId, RootKey, WeakKey, WorkspaceKek, root_key_id, wrapped_kek_id};
 
 /// The stored formats. A number is never given twice, not even to another kind of thing, so that a
 /// wrapped KEK is not taken for a record.
@@ -46,6 +47,7 @@ mod format {
     /// A record that never expires. Read, but no longer written.
     pub(super) const LASTING_RECORD: u8 = 2;
     pub(super) const RECORD: u8 = 3;
+    pub(super) const WRAPPED_ROOT_KEY: u8 = 4;
 }
 
 /// The one algorithm so far: AES-256-GCM, wrapping keys from HKDF-SHA256 with a commitment.

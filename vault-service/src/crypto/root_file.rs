@@ -1,4 +1,4 @@
-//! The root key's file: 32 raw bytes, or base64 with at most one newline behind it.
+//! The root key's file: 32 raw bytes, or base64 with at most one newline behind it. And a passphrase's.
 //!
 //! Made for how such files come about: `write_new`, `head -c 32 /dev/random`, `openssl rand -base64 32`,
 //! and Kubernetes secrets (a symlink to a file of mode 0440 or 0400).
@@ -14,7 +14,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
-use super::{NoRandomness, RootKey, WeakKey};
+use super::{
+    NoRandomness, RootKey, WeakKey,
+    passphrase::{self, Passphrase, PassphraseLength},
+};
 
 /// Bits that nobody but the owner, and for reading the group, may have.
 const TOO_OPEN: u32 = 0o037;
@@ -34,7 +37,17 @@ pub struct RootKeyFileError {
     pub problem: Problem,
 }
 
-/// What is wrong with a root key's file, and what to do about it.
+/// A passphrase's file that was not read.
+#[derive(Debug, thiserror::Error)]
+#[error("passphrase file {path:?}: {problem}")]
+pub struct PassphraseFileError {
+    /// Which file.
+    pub path: PathBuf,
+    /// Why, and what to do.
+    pub problem: Problem,
+}
+
+/// What is wrong with a root key's or a passphrase's file, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The file cannot be opened, read or written.
@@ -69,6 +82,9 @@ pub enum Problem {
     /// All bytes are the same.
     #[error("all its bytes are the same, which is no key (openssl rand -base64 32)")]
     Weak,
+    /// Too short or too long for a passphrase.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseLength),
     /// No random bytes for a new key.
     #[error("no key could be made: the operating system gave no random bytes")]
     NoRandomness,
@@ -111,6 +127,19 @@ pub fn read(path: &Path) -> Result<RootKey, RootKeyFileError> {
     })
 }
 
+/// Reads a passphrase: all that is in the file, but for one newline at its end. The same modes count.
+pub fn read_passphrase(path: &Path) -> Result<Passphrase, PassphraseFileError> {
+    let read = || {
+        let mut buffer = Zeroizing::new([0; passphrase::MAX_LEN + 3]);
+        let bytes = read_into(path, &mut *buffer)?.ok_or(PassphraseLength)?;
+        Ok(Passphrase::parse(Zeroizing::new(line(bytes).to_vec()))?)
+    };
+    read().map_err(|problem| PassphraseFileError {
+        path: path.to_owned(),
+        problem,
+    })
+}
+
 /// Makes a root key in a new file of mode 0600, on disk when this returns. Never overwrites.
 pub fn write_new(path: &Path) -> Result<RootKey, RootKeyFileError> {
     write_key(path).map_err(|problem| RootKeyFileError {
@@ -120,6 +149,15 @@ pub fn write_new(path: &Path) -> Result<RootKey, RootKeyFileError> {
 }
 
 fn read_key(path: &Path) -> Result<RootKey, Problem> {
+    let mut buffer = Zeroizing::new([0; READ_LEN + 1]);
+    match read_into(path, &mut *buffer)? {
+        Some(bytes) => parse(bytes),
+        None => Err(Problem::Length(Length::TooLong)),
+    }
+}
+
+/// All that is in a file which is its owner's alone; none when it fills the buffer.
+fn read_into<'b>(path: &Path, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>, Problem> {
     // Not blocking, or a named pipe would hang the start.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let mut file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)?);
@@ -132,8 +170,7 @@ fn read_key(path: &Path) -> Result<RootKey, Problem> {
     if mode & TOO_OPEN != 0 {
         return Err(Problem::TooOpen(mode));
     }
-    let mut buffer = Zeroizing::new([0; READ_LEN + 1]);
-    let mut len = 0;
+    let (mut len, full) = (0, buffer.len());
     // `read_to_end` would grow a Vec and leave copies.
     while let Some(free @ [_, ..]) = buffer.get_mut(len..) {
         match file.read(free) {
@@ -143,17 +180,21 @@ fn read_key(path: &Path) -> Result<RootKey, Problem> {
             Err(error) => return Err(error.into()),
         }
     }
-    let bytes = buffer.get(..len).ok_or(Problem::Length(Length::TooLong))?;
-    parse(bytes)
+    Ok(buffer.get(..len).filter(|_| len < full))
+}
+
+/// Without the newline at its end.
+fn line(bytes: &[u8]) -> &[u8] {
+    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    match line.strip_suffix(b"\r") {
+        Some(shorter) if line.len() < bytes.len() => shorter,
+        Some(_) | None => line,
+    }
 }
 
 /// 32 bytes are raw; 44 characters, and a newline or not, are base64; everything else is refused.
 fn parse(bytes: &[u8]) -> Result<RootKey, Problem> {
-    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let line = match line.strip_suffix(b"\r") {
-        Some(shorter) if line.len() < bytes.len() => shorter,
-        Some(_) | None => line,
-    };
+    let line = line(bytes);
     let mut key = Zeroizing::new([0; 32]);
     if bytes.len() == key.len() {
         key.copy_from_slice(bytes);
@@ -182,7 +223,6 @@ fn decode(line: &[u8], key: &mut [u8; 32]) -> Result<(), Problem> {
 fn misshapen(len: usize, line: &[u8]) -> Problem {
     match line.len() {
         _ if len == 0 => Problem::Empty,
-        _ if len > READ_LEN => Problem::Length(Length::TooLong),
         32 => Problem::RawWithNewline,
         64 if line.iter().all(u8::is_ascii_hexdigit) => Problem::Hex,
         _ => Problem::Length(Length::Bytes(len)),

@@ -206,3 +206,44 @@ fn a_new_key_overwrites_nothing_and_follows_no_symlink() {
     assert!(exists(&link));
     assert!(!target.exists());
 }
+
+#[test]
+fn a_passphrase_is_what_its_file_says_but_for_the_newline() {
+    const WORDS: &str = "correct horse battery staple";
+    let dir = Dir::new();
+    let wrapped = crate::crypto::passphrase::wrap(
+        &RootKey::generate().expect("randomness"),
+        &read_passphrase(&dir.write(WORDS, 0o600)).expect("a passphrase"),
+    )
+    .expect("randomness");
+    for (text, same) in [
+        (format!("{WORDS}\n"), true),
+        (format!("{WORDS}\r\n"), true),
+        (format!("{WORDS}\n\n"), false),
+        (format!(" {WORDS}"), false),
+    ] {
+        let passphrase = read_passphrase(&dir.write(&text, 0o440)).expect("a passphrase");
+        let opened = crate::crypto::passphrase::unwrap(&wrapped, &passphrase).is_ok();
+        assert_eq!(opened, same, "{text:?}");
+    }
+}
+
+#[test]
+fn a_passphrase_that_others_may_read_or_that_is_short_is_refused_with_the_reason() {
+    let dir = Dir::new();
+    let said = |text: &str, mode| {
+        let error = read_passphrase(&dir.write(text, mode)).err().expect("refused");
+        error.to_string()
+    };
+    assert!(said("correct horse battery staple", 0o644).ends_with(
+        "its mode 0644 lets others read or change it: chmod 600, and make a new key if it was exposed"
+    ));
+    for short in ["", "\n", "fifteen letters", &"x".repeat(1025), &"x".repeat(5000)] {
+        let said = said(short, 0o600);
+        assert!(said.contains("16 to 1024 bytes"), "{said}");
+        assert!(
+            short.len() < 3 || !said.contains(short),
+            "the passphrase is printed"
+        );
+    }
+}

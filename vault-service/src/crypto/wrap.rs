@@ -30,6 +30,7 @@ pub(super) enum Purpose {
     WrapWorkspaceKek,
     WrapDek,
     RequestFingerprint,
+    WrapRootKey,
 }
 
 impl Purpose {
@@ -40,6 +41,7 @@ impl Purpose {
             Purpose::WrapWorkspaceKek => b"aerostack-vault/1/wrap-workspace-kek/aes-256-gcm",
             Purpose::WrapDek => b"aerostack-vault/1/wrap-dek/aes-256-gcm",
             Purpose::RequestFingerprint => b"aerostack-vault/1/request-fingerprint/hmac-sha256",
+            Purpose::WrapRootKey => b"aerostack-vault/1/wrap-root-key/aes-256-gcm",
         }
     }
 }

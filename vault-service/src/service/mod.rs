@@ -1,6 +1,7 @@
 //! The vault's RPCs: parse, permit, call, answer.
 
 mod decrypt;
+mod keys;
 mod sealing;
 mod secrets;
 mod workspaces;
@@ -8,6 +9,7 @@ mod workspaces;
 use proto::{Refusal, WorkspaceName};
 
 pub(crate) use decrypt::Decrypting;
+pub(crate) use keys::Keys;
 pub(crate) use secrets::Secrets;
 pub(crate) use workspaces::Workspaces;
 

@@ -7,6 +7,7 @@ use crate::{
         self, NoRandomness,
         record::{EncryptError, RestoreError},
     },
+    root::ProviderError,
     store,
 };
 
@@ -26,14 +27,22 @@ pub enum OpenError {
         /// The newest that is known here.
         supported: u32,
     },
-    /// It was made with another root key.
-    #[error("the root key given has the id {given}, but this store was made with {needed}: give it that key")]
+    /// It needs a root key that was not given.
+    #[error(
+        "this store needs the root key {needed}, which wraps the keys of {workspaces} workspaces; given were {given}: \
+         give it that key too"
+    )]
     OtherRootKey {
-        /// The id of the key given.
+        /// The ids of the keys given.
         given: String,
-        /// The id of the key that opens the store.
+        /// The id of the key that is missing.
         needed: String,
+        /// How many workspaces' keys it wraps.
+        workspaces: u64,
     },
+    /// The root key that was given cannot be used.
+    #[error("the root key could not be taken")]
+    RootKey(#[from] UnsealError),
     /// What the store says of itself does not decode.
     #[error("the store's own description is damaged; restore a backup")]
     Corrupt(#[from] prost::DecodeError),
@@ -43,6 +52,17 @@ pub enum OpenError {
     /// It could not be written.
     #[error("the store could not be initialised")]
     Write(#[from] store::CommitError),
+}
+
+/// Why the vault stays sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsealError {
+    /// The root key's provider did not give it.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The store could not be used.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
 }
 
 /// Why a call failed.
@@ -120,6 +140,20 @@ pub enum VaultError {
     /// The key that a record names is not loaded.
     #[error("the key that a stored record needs is not loaded")]
     KeyNotLoaded,
+    /// The root key is not there yet.
+    #[error("the vault is sealed: its root key's provider does not answer; it unseals by itself")]
+    Sealed,
+    /// A rotation of this key has not ended.
+    #[error(
+        "a rotation of this key is under way; see its progress, and what holds it up, in the status of the keys"
+    )]
+    RotationUnderWay,
+    /// The active root key is not the vault's to make.
+    #[error("the root key comes from a file: give the vault a new one before it, and restart the vault")]
+    RootKeyFromFile,
+    /// The root key's provider does not work.
+    #[error("the root key's provider does not answer; nothing was changed")]
+    Provider(#[source] ProviderError),
     /// The disk is full.
     #[error("the vault's disk is full; nothing was changed")]
     Full(#[source] Option<store::CommitError>),

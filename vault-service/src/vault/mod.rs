@@ -5,9 +5,12 @@
 
 mod error;
 mod keyring;
+mod keys;
 mod labels;
 mod reader;
 mod requests;
+mod roots;
+mod rotation;
 mod secrets;
 mod stored;
 #[cfg(test)]
@@ -24,24 +27,26 @@ use std::{
 
 use proto::Uid;
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Notify},
     task,
     time::{self, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use crate::crypto::record::Expiry;
-pub use error::{OpenError, VaultError};
+pub use error::{OpenError, UnsealError, VaultError};
+pub use keys::{KeyStatus, RootKeyStatus, RotationStatus, WorkspaceKey};
 pub use labels::{Labels, LabelsError};
 pub use reader::{Decrypted, MAX_ANSWER, MAX_NAMES, Reader, Wanted};
 pub use requests::{RequestId, RequestIdError};
+pub use rotation::Progress;
 pub use secrets::{MAX_ORIGINS, NewSecret, Put, SecretMetadata};
 pub use uses::LastUse;
 pub use versions::{NewExpiry, Restore};
 pub use workspaces::{Changes, KeptVersions, KeptVersionsError, Plan, Settings, Workspace};
 
 use crate::{
-    crypto::RootKey,
+    root::Providers,
     store::{Batch, Store},
 };
 use keyring::Keyring;
@@ -64,10 +69,11 @@ const ATTEMPTS: usize = 16;
 /// What time it is. A value, so that tests can set it.
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// An opened store and the root key that it was made with.
+/// An opened store, and the root keys that it needs or what will give them.
 pub struct Vault {
     store: Store,
     keyring: Arc<Keyring>,
+    providers: Arc<Providers>,
     clock: Clock,
 }
 
@@ -76,27 +82,42 @@ pub struct Vault {
 pub struct Writer {
     store: Store,
     keyring: Arc<Keyring>,
+    providers: Arc<Providers>,
     clock: Clock,
     uses: Arc<Uses>,
     stripes: Arc<[Mutex<()>]>,
+    /// Wakes who moves things to other keys.
+    rotate: Arc<Notify>,
 }
 
 impl Vault {
-    /// Takes over a store. An empty one is initialised for this root key; any other must have been made with it. A store
-    /// that is refused is closed again.
-    pub async fn open(store: Store, root: RootKey) -> Result<Self, OpenError> {
-        match check(&store, &root).await {
-            Ok(()) => Ok(Self {
-                store,
-                keyring: Arc::new(Keyring::new(root)),
-                clock: Arc::new(SystemTime::now),
-            }),
+    /// Takes over a store. An empty one is initialised; any other must need no other root keys than those that can be had.
+    /// A store that is refused is closed again.
+    ///
+    /// It is sealed when a provider has to be asked that may not answer: see [`Writer::unseal`].
+    pub async fn open(store: Store, providers: impl Into<Providers>) -> Result<Self, OpenError> {
+        let vault = Self {
+            store,
+            keyring: Arc::new(Keyring::sealed()),
+            providers: Arc::new(providers.into()),
+            clock: Arc::new(SystemTime::now),
+        };
+        match vault.take_over().await {
+            Ok(()) => Ok(vault),
             Err(refused) => {
                 // Why it was refused is what matters; nothing was written that closing could lose.
-                drop(store.close().await);
+                drop(vault.store.close().await);
                 Err(refused)
             }
         }
+    }
+
+    async fn take_over(&self) -> Result<(), OpenError> {
+        check(&self.store, &self.providers).await?;
+        if self.providers.is_local() {
+            roots::unseal(&self.store, &self.keyring, &self.providers).await?;
+        }
+        Ok(())
     }
 
     /// The half that changes, and the half that decrypts.
@@ -104,6 +125,7 @@ impl Vault {
         let Self {
             store,
             keyring,
+            providers,
             clock,
         } = self;
         let stripes = (0..STRIPES).map(|_| Mutex::new(())).collect();
@@ -113,46 +135,57 @@ impl Vault {
             Writer {
                 store,
                 keyring,
+                providers,
                 clock,
                 uses,
                 stripes,
+                rotate: Arc::default(),
             },
             reader,
         )
     }
 }
 
-/// The store must be empty, and then is initialised, or hold a vault of this format and root key.
-async fn check(store: &Store, root: &RootKey) -> Result<(), OpenError> {
-    let reading = store.clone();
-    let (meta, empty) = blocking(move || {
-        Ok::<_, OpenError>((
+/// The store must be empty, and then is initialised, or hold a vault of this format that needs no other root keys.
+async fn check(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenError> {
+    let (reading, providers) = (store.clone(), providers.clone());
+    let found = blocking(move || {
+        let (meta, none) = (
             reading.read(stored::META)?,
             reading.scan(&[], None, 1)?.is_empty(),
-        ))
+        );
+        let (meta, bytes) = match (meta, none) {
+            (Some(bytes), _) => (stored::decode::<Meta>(&bytes)?, bytes),
+            (None, true) => return Ok(State::Empty),
+            (None, false) => return Err(OpenError::NotOurs),
+        };
+        if !(OLDEST_FORMAT..=FORMAT).contains(&meta.format) {
+            return Err(OpenError::Format {
+                found: meta.format,
+                supported: FORMAT,
+            });
+        }
+        roots::check(&reading, &meta, &providers)?;
+        Ok(if meta.format < FORMAT {
+            State::Older(meta, bytes)
+        } else {
+            State::Current
+        })
     })
     .await?;
-    let (meta, bytes) = match (meta, empty) {
-        (Some(bytes), _) => (stored::decode::<Meta>(&bytes)?, bytes),
-        (None, true) => return initialise(store, root).await,
-        (None, false) => return Err(OpenError::NotOurs),
-    };
-    if !(OLDEST_FORMAT..=FORMAT).contains(&meta.format) {
-        return Err(OpenError::Format {
-            found: meta.format,
-            supported: FORMAT,
-        });
+    match found {
+        State::Empty => initialise(store).await,
+        State::Current => Ok(()),
+        State::Older(meta, bytes) => migrate(store, meta, bytes).await,
     }
-    if meta.root_key_id != root.id().as_bytes() {
-        return Err(OpenError::OtherRootKey {
-            given: root.id().to_string(),
-            needed: hex(&meta.root_key_id),
-        });
-    }
-    if meta.format < FORMAT {
-        migrate(store, meta, bytes).await?;
-    }
-    Ok(())
+}
+
+/// What is in a store that may be taken over.
+enum State {
+    Empty,
+    Current,
+    /// A vault of an older format: its description, and the bytes of that.
+    Older(Meta, Vec<u8>),
 }
 
 /// From here on an older release refuses the store.
@@ -170,12 +203,13 @@ async fn migrate(store: &Store, meta: Meta, bytes: Vec<u8>) -> Result<(), OpenEr
     Ok(())
 }
 
-async fn initialise(store: &Store, root: &RootKey) -> Result<(), OpenError> {
+/// Without a root key: the first that is to be had will be its.
+async fn initialise(store: &Store) -> Result<(), OpenError> {
     let vault_uid = Uid::generate().as_bytes().to_vec();
     let meta = Meta {
         format: FORMAT,
         vault_uid,
-        root_key_id: root.id().as_bytes().to_vec(),
+        ..Meta::default()
     };
     let batch = Batch::new()
         .expect_absent(stored::META)

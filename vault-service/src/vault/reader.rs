@@ -13,7 +13,7 @@ use proto::{OriginPattern, SecretName, SecretValue, Uid};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Clock, VaultError,
+    ATTEMPTS, Clock, VaultError,
     keyring::Keyring,
     stored::{self, Kind},
     uses::Uses,
@@ -88,6 +88,8 @@ enum From<'b> {
 enum Missed {
     /// A record was not read lately, or there is more to do than may be done at once.
     NotRecent,
+    /// The workspace was changed after it was read and before its records were.
+    Changed,
     /// The answer is this.
     Failed(VaultError),
 }
@@ -198,11 +200,16 @@ impl Reader {
 impl Shelf {
     /// The answer, however long it takes.
     fn waiting(&self, wanted: &Wanted) -> Answer {
-        self.decrypt(From::Store, wanted).map_err(|missed| match missed {
-            Missed::Failed(error) => error,
-            // Only what was to be there already can be missed.
-            Missed::NotRecent => VaultError::Stopped,
-        })
+        for _ in 0..ATTEMPTS {
+            match self.decrypt(From::Store, wanted) {
+                Ok(answer) => return Ok(answer),
+                Err(Missed::Failed(error)) => return Err(error),
+                // Only what was to be there already can be missed.
+                Err(Missed::NotRecent) => return Err(VaultError::Stopped),
+                Err(Missed::Changed) => {}
+            }
+        }
+        Err(VaultError::Conflict)
     }
 
     /// The answer, if it takes no disk and not too long; what may still be done at once is `left`.
@@ -211,7 +218,7 @@ impl Shelf {
         match self.decrypt(From::Recent(bytes), wanted) {
             Ok(answer) => Some(Ok(answer)),
             Err(Missed::Failed(error)) => Some(Err(error)),
-            Err(Missed::NotRecent) => None,
+            Err(Missed::NotRecent | Missed::Changed) => None,
         }
     }
 
@@ -239,7 +246,7 @@ impl Shelf {
         let mut decrypted = Vec::with_capacity(wanted.names.len());
         for (name, (_, record)) in wanted.names.iter().zip(&records) {
             let one = match record {
-                Some(record) => one(&kek, &found.uid, name, record, now),
+                Some(record) => self.one(&from, &found, &kek, name, record, now)?,
                 None => Decrypted::NotFound,
             };
             if let (Decrypted::Value { value, .. }, false) = (&one, wanted.check_only) {
@@ -276,28 +283,99 @@ impl Shelf {
             }
         }
     }
+
+    fn one(
+        &self,
+        from: &From<'_>,
+        found: &Found,
+        kek: &WorkspaceKek,
+        name: &SecretName,
+        bytes: &[u8],
+        now: SystemTime,
+    ) -> Result<Decrypted, Missed> {
+        let opened = match record::decrypt(kek, &found.uid, name, bytes) {
+            Err(OpenError::UnknownKey(id)) => match found.retired(id) {
+                Some(retired) => {
+                    record::decrypt(&*self.keyring.open(&found.uid, retired)?, &found.uid, name, bytes)
+                }
+                None => return self.unknown(from, found),
+            },
+            opened => opened,
+        };
+        Ok(match opened {
+            // Looked at every time, whatever was read lately: only the bytes are.
+            Ok(record::Decrypted {
+                expiry: Some(expiry), ..
+            }) if expiry.has_passed(now) => Decrypted::NotFound,
+            Ok(record::Decrypted {
+                version,
+                expiry: _,
+                origins,
+                value,
+            }) => Decrypted::Value {
+                version,
+                origins,
+                value,
+            },
+            Err(OpenError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
+            Err(OpenError::Corrupt(cause)) => {
+                tracing::error!(%cause, secret = %name, "a stored record is damaged");
+                Decrypted::DataLoss
+            }
+        })
+    }
+
+    /// A record under a key that the workspace did not have when it was read: it may have been given one since.
+    fn unknown(&self, from: &From<'_>, found: &Found) -> Result<Decrypted, Missed> {
+        match from {
+            From::Recent(_) => Err(Missed::NotRecent),
+            From::Store => match self.store.read(&stored::workspace(&found.name))? {
+                Some(now) if now == found.bytes => Ok(Decrypted::KeyNotLoaded),
+                Some(_) | None => Err(Missed::Changed),
+            },
+        }
+    }
 }
 
-fn one(kek: &WorkspaceKek, workspace: &Uid, name: &SecretName, bytes: &[u8], now: SystemTime) -> Decrypted {
-    match record::decrypt(kek, workspace, name, bytes) {
-        // Looked at every time, whatever was read lately: only the bytes are.
-        Ok(record::Decrypted {
-            expiry: Some(expiry), ..
-        }) if expiry.has_passed(now) => Decrypted::NotFound,
-        Ok(record::Decrypted {
-            version,
-            expiry: _,
-            origins,
-            value,
-        }) => Decrypted::Value {
-            version,
-            origins,
-            value,
-        },
-        Err(OpenError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
-        Err(OpenError::Corrupt(cause)) => {
-            tracing::error!(%cause, secret = %name, "a stored record is damaged");
-            Decrypted::DataLoss
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::{
+        Plan,
+        stored::Kind,
+        tests::{Fixture, secret},
+        workspaces,
+    };
+
+    /// What a decrypt finds that read the workspace, and its record only after the workspace was rotated and all of it moved.
+    #[tokio::test]
+    async fn a_record_under_a_key_that_came_after_the_workspace_was_read_is_read_again_with_it() {
+        let vault = Fixture::with_workspace(Plan::Free).await;
+        vault.put("T", b"value").await.unwrap();
+        let name = proto::WorkspaceName::parse("w").unwrap();
+        let store = &vault.writer.store;
+        let before = workspaces::find(store, &name).unwrap();
+        let shelf = &vault.reader.shelf;
+        let kek = shelf
+            .keyring
+            .open(&before.uid, &before.record.wrapped_kek)
+            .unwrap();
+        let permit = crate::authz::VaultPermit::for_test();
+        vault.writer.rotate_workspace_key(&permit, &name).await.unwrap();
+        vault.put("T", b"value").await.unwrap();
+        let key = Kind::Record.key(&before.uid, &secret("T"));
+        let record = store.read(&key).unwrap().unwrap();
+        let now = SystemTime::now();
+        let open = |from: &From<'_>, found: &Found| shelf.one(from, found, &kek, &secret("T"), &record, now);
+        assert!(matches!(open(&From::Store, &before), Err(Missed::Changed)));
+        // Nothing that may wait for the disk is asked where none may.
+        let mut left = 0;
+        assert!(matches!(
+            open(&From::Recent(&mut left), &before),
+            Err(Missed::NotRecent)
+        ));
+        // Read again, the workspace has no such key either: here, for the one that was handed in is the old one.
+        let after = workspaces::find(store, &name).unwrap();
+        assert!(matches!(open(&From::Store, &after), Ok(Decrypted::KeyNotLoaded)));
     }
 }

@@ -15,6 +15,8 @@
 //! q/ uid(16) principal 00 request id
 //!                          RequestRecord: what was answered to a request, for its retries
 //! g/ uid(16)               empty: a deleted workspace whose entries are still to be removed
+//! k/root                   Rotation: workspaces' keys are being moved to another root key
+//! k/w/ uid(16)             Rotation: the workspace's records are being moved to another key
 //! ```
 //!
 //! The values that have a name here are Protocol Buffers messages. What decrypting relies on is in the encrypted record
@@ -27,6 +29,8 @@ use std::collections::BTreeMap;
 use prost::Message;
 use proto::{SecretName, Uid, WorkspaceName};
 
+use crate::root::WrappedRootKey;
+
 /// The key of [`Meta`].
 pub(super) const META: &[u8] = b"meta";
 /// The prefix of all workspaces.
@@ -35,6 +39,10 @@ pub(super) const WORKSPACES: &[u8] = b"w/";
 pub(super) const REQUESTS: &[u8] = b"q/";
 /// The prefix of all deleted workspaces that still have entries.
 pub(super) const GARBAGE: &[u8] = b"g/";
+/// The prefix of all rotations that are under way.
+pub(super) const ROTATIONS: &[u8] = b"k/";
+/// The key of the root key's [`Rotation`].
+pub(super) const ROOT_ROTATION: &[u8] = b"k/root";
 
 /// What the store says of itself.
 #[derive(Clone, PartialEq, Message)]
@@ -43,8 +51,13 @@ pub(super) struct Meta {
     pub(super) format: u32,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) vault_uid: Vec<u8>,
+    /// The active root key. Every workspace's keys are wrapped by it, but for those that its rotation has still to move.
+    /// Empty until the first one was to be had.
     #[prost(bytes = "vec", tag = "3")]
     pub(super) root_key_id: Vec<u8>,
+    /// Root keys that no file holds, oldest first.
+    #[prost(message, repeated, tag = "4")]
+    pub(super) root_keys: Vec<WrappedRootKey>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -59,12 +72,60 @@ pub(super) struct WorkspaceRecord {
     pub(super) update_time: prost_types::Timestamp,
     #[prost(uint32, tag = "5")]
     pub(super) plan: u32,
-    /// The workspace's KEK, wrapped by the root key.
+    /// The workspace's active KEK, wrapped by the root key.
     #[prost(bytes = "vec", tag = "6")]
     pub(super) wrapped_kek: Vec<u8>,
     /// How many versions of each secret are kept; 0 in records of format 1, which stands for the default.
     #[prost(uint32, tag = "7")]
     pub(super) kept_versions: u32,
+    /// KEKs that some records may still be under.
+    #[prost(message, repeated, tag = "8")]
+    pub(super) retired_keks: Vec<RetiredKek>,
+    /// When the active KEK was made; absent for the first one.
+    #[prost(message, optional, tag = "9")]
+    pub(super) kek_create_time: Option<prost_types::Timestamp>,
+    /// Whether the rotation under way looks for the last time: see [`Rotation::last_look`].
+    #[prost(bool, tag = "10")]
+    pub(super) last_look: bool,
+}
+
+/// A KEK that nothing new is put under.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RetiredKek {
+    /// Wrapped by the root key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) wrapped_kek: Vec<u8>,
+    /// When it was made; absent for the first one.
+    #[prost(message, optional, tag = "2")]
+    pub(super) create_time: Option<prost_types::Timestamp>,
+}
+
+/// How far a rotation is.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Rotation {
+    /// Whose key; empty for the root key.
+    #[prost(string, tag = "1")]
+    pub(super) workspace: String,
+    /// The last entry that was looked at in this pass; empty before the first.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) cursor: Vec<u8>,
+    /// Whether this pass is the one after which retired keys go.
+    #[prost(bool, tag = "3")]
+    pub(super) last_look: bool,
+    /// Entries looked at in this pass.
+    #[prost(uint64, tag = "4")]
+    pub(super) done: u64,
+    /// Entries that there are, as far as known.
+    #[prost(uint64, tag = "5")]
+    pub(super) total: u64,
+    /// Entries of this pass that could not be moved.
+    #[prost(uint64, tag = "6")]
+    pub(super) unreadable: u64,
+    /// The same of the pass before.
+    #[prost(uint64, tag = "7")]
+    pub(super) unreadable_before: u64,
+    #[prost(message, required, tag = "8")]
+    pub(super) start_time: prost_types::Timestamp,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -146,6 +207,10 @@ pub(super) fn count(workspace: &Uid) -> Vec<u8> {
 
 pub(super) fn garbage(workspace: &Uid) -> Vec<u8> {
     [GARBAGE, workspace.as_bytes()].concat()
+}
+
+pub(super) fn workspace_rotation(workspace: &Uid) -> Vec<u8> {
+    [b"k/w/".as_slice(), workspace.as_bytes()].concat()
 }
 
 /// An older version of a secret. No name has a byte 0, so none is the beginning of another's key.

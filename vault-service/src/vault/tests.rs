@@ -16,23 +16,26 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::authz::{AdminPermit, DecryptPermit, admin_for_test};
+use crate::{
+    authz::{AdminPermit, DecryptPermit, admin_for_test},
+    crypto::RootKey,
+};
 
-struct Fixture {
-    dir: TempDir,
+pub(super) struct Fixture {
+    pub(super) dir: TempDir,
     root: [u8; 32],
-    writer: Writer,
-    reader: Reader,
+    pub(super) writer: Writer,
+    pub(super) reader: Reader,
     /// By how many seconds its clock is ahead.
     ahead: Arc<AtomicU64>,
 }
 
-fn root(bytes: [u8; 32]) -> RootKey {
+pub(super) fn root(bytes: [u8; 32]) -> RootKey {
     RootKey::from_bytes(Zeroizing::new(bytes)).unwrap()
 }
 
 /// A store that was just closed is free once its reading threads have noticed.
-async fn open_store(dir: &TempDir) -> Store {
+pub(super) async fn open_store(dir: &TempDir) -> Store {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
         match Store::open(&dir.path().join("store"), 8 << 20) {
@@ -45,16 +48,23 @@ async fn open_store(dir: &TempDir) -> Store {
 }
 
 async fn open(dir: &TempDir, bytes: [u8; 32]) -> Result<(Writer, Reader), OpenError> {
-    open_with(dir, bytes, &Arc::default()).await
+    open_with(dir, root(bytes)).await
+}
+
+pub(super) async fn open_with(
+    dir: &TempDir,
+    providers: impl Into<Providers>,
+) -> Result<(Writer, Reader), OpenError> {
+    open_at(dir, providers, &Arc::default()).await
 }
 
 /// With a clock that can be set.
-async fn open_with(
+async fn open_at(
     dir: &TempDir,
-    bytes: [u8; 32],
+    providers: impl Into<Providers>,
     ahead: &Arc<AtomicU64>,
 ) -> Result<(Writer, Reader), OpenError> {
-    let mut vault = Vault::open(open_store(dir).await, root(bytes)).await?;
+    let mut vault = Vault::open(open_store(dir).await, providers).await?;
     let ahead = ahead.clone();
     vault.clock = Arc::new(move || SystemTime::now() + Duration::from_secs(ahead.load(Ordering::Relaxed)));
     Ok(vault.split())
@@ -63,10 +73,8 @@ async fn open_with(
 impl Fixture {
     async fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let mut key = [7; 32];
-        key[0] = 1;
-        let ahead = Arc::default();
-        let (writer, reader) = open_with(&dir, key, &ahead).await.unwrap();
+        let (key, ahead) = (key(1), Arc::default());
+        let (writer, reader) = open_at(&dir, root(key), &ahead).await.unwrap();
         Self {
             dir,
             root: key,
@@ -76,13 +84,19 @@ impl Fixture {
         }
     }
 
-    async fn with_workspace(plan: Plan) -> Self {
+    pub(super) async fn with_workspace(plan: Plan) -> Self {
         let fixture = Self::new().await;
         fixture.writer.create_workspace(&admin("w"), plan).await.unwrap();
         fixture
     }
 
-    async fn reopen(self) -> Self {
+    pub(super) async fn reopen(self) -> Self {
+        let providers = root(self.root);
+        self.reopen_with(providers).await.unwrap()
+    }
+
+    /// The same store with other root keys; those that it refused leave it closed.
+    pub(super) async fn reopen_with(self, providers: impl Into<Providers>) -> Result<Self, OpenError> {
         let Self {
             dir,
             root,
@@ -92,17 +106,17 @@ impl Fixture {
         } = self;
         drop(reader);
         writer.close().await.unwrap();
-        let (writer, reader) = open_with(&dir, root, &ahead).await.unwrap();
-        Self {
+        let (writer, reader) = open_at(&dir, providers, &ahead).await?;
+        Ok(Self {
             dir,
             root,
             writer,
             reader,
             ahead,
-        }
+        })
     }
 
-    async fn put(&self, name: &str, value: &[u8]) -> Result<Put, VaultError> {
+    pub(super) async fn put(&self, name: &str, value: &[u8]) -> Result<Put, VaultError> {
         self.put_new(new(name, value)).await
     }
 
@@ -125,7 +139,7 @@ impl Fixture {
             .unwrap();
     }
 
-    async fn decrypt(&self, name: &str) -> Result<Decrypted, VaultError> {
+    pub(super) async fn decrypt(&self, name: &str) -> Result<Decrypted, VaultError> {
         let mut answers = self.reader.decrypt(vec![Arc::new(wanted("w", name))]).await;
         Ok(answers.pop().unwrap()?.1.pop().unwrap())
     }
@@ -172,11 +186,18 @@ fn wanted(workspace: &str, name: &str) -> Wanted {
     }
 }
 
-fn admin(workspace: &str) -> AdminPermit {
+/// The bytes of a root key.
+pub(super) fn key(number: u8) -> [u8; 32] {
+    let mut key = [7; 32];
+    key[0] = number;
+    key
+}
+
+pub(super) fn admin(workspace: &str) -> AdminPermit {
     admin_for_test(workspace)
 }
 
-fn secret(name: &str) -> SecretName {
+pub(super) fn secret(name: &str) -> SecretName {
     SecretName::parse(name).unwrap()
 }
 
@@ -184,7 +205,7 @@ fn parse(value: &[u8]) -> SecretValue {
     SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap()
 }
 
-fn value(decrypted: Decrypted) -> (u64, Vec<u8>) {
+pub(super) fn value(decrypted: Decrypted) -> (u64, Vec<u8>) {
     match decrypted {
         Decrypted::Value { version, value, .. } => (version, value.expose().to_vec()),
         other => panic!("{other:?}"),

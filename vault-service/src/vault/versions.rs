@@ -1,6 +1,6 @@
 //! The versions of a secret: made, kept, listed, restored, and removed.
 
-use std::{ops::Range, time::SystemTime};
+use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use prost_types::Timestamp;
 use proto::{SecretName, Uid};
@@ -386,7 +386,8 @@ impl Writer {
         let old = current.kept(store, &found, name, restore.version)?;
         let successor = Successor::of(store, &found, name, Some(current))?;
         let expiry = |before| restore.expiry.instead_of(before);
-        let restored = record::restore(&old.record, &kek, &kek, &successor.place(), expiry)?;
+        let from = self.kek_of(&found, &old.record)?;
+        let restored = record::restore(&old.record, &from, &kek, &successor.place(), expiry)?;
         check_expiry(restored.expiry, now)?;
         let terms = Terms {
             origins: &restored.origins,
@@ -394,5 +395,12 @@ impl Writer {
         };
         let labels = Labels::stored(old.metadata.labels);
         successor.write(restored.record, &terms, labels, request, now)
+    }
+
+    /// The KEK that a record is under: the active one, or one that a rotation has not moved it away from yet.
+    fn kek_of(&self, found: &Found, record: &[u8]) -> Result<Arc<WorkspaceKek>, VaultError> {
+        let wrapped = found.retired(record::kek_id(record)?);
+        self.keyring
+            .open(&found.uid, wrapped.unwrap_or(&found.record.wrapped_kek))
     }
 }

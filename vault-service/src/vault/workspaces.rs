@@ -5,10 +5,13 @@ use proto::{Uid, WorkspaceName, page::Page, serve::authz::Scope};
 
 use super::{
     VaultError, Writer, blocking,
+    keyring::Keyring,
+    roots,
     stored::{self, Kind, WorkspaceRecord},
 };
 use crate::{
     authz::AdminPermit,
+    crypto::{KeyId, wrapped_kek_id},
     store::{Batch, Store},
 };
 
@@ -177,6 +180,20 @@ impl Found {
         batch.expect_value(stored::workspace(&self.name), self.bytes.clone())
     }
 
+    /// Its retired KEK of this id.
+    pub(super) fn retired(&self, id: KeyId) -> Option<&[u8]> {
+        let mut wrapped = self.record.retired_keks.iter().map(|kek| &*kek.wrapped_kek);
+        wrapped.find(|wrapped| wrapped_kek_id(wrapped) == Ok(id))
+    }
+
+    /// Wipes its KEKs from memory, once they are gone from the store.
+    fn forget_keys(&self, keyring: &Keyring) {
+        keyring.forget(&self.uid, &self.record.wrapped_kek);
+        for retired in &self.record.retired_keks {
+            keyring.forget(&self.uid, &retired.wrapped_kek);
+        }
+    }
+
     fn check_revision(&self, given: u64) -> Result<(), VaultError> {
         if given == 0 || given == self.record.revision {
             Ok(())
@@ -203,6 +220,9 @@ impl Found {
             plan: _,
             wrapped_kek: _,
             kept_versions: _,
+            retired_keks: _,
+            kek_create_time: _,
+            last_look: _,
         } = record;
         Ok(Workspace {
             name,
@@ -223,7 +243,48 @@ pub(super) fn find(store: &Store, name: &WorkspaceName) -> Result<Found, VaultEr
     }
 }
 
-fn read_count(store: &Store, workspace: &Uid) -> Result<u64, VaultError> {
+/// A workspace that only has to be committed.
+pub(super) fn create(
+    store: &Store,
+    keyring: &Keyring,
+    name: WorkspaceName,
+    settings: Settings,
+    now: Timestamp,
+) -> Result<(Workspace, Batch), VaultError> {
+    let key = stored::workspace(&name);
+    if store.read(&key)?.is_some() {
+        return Err(VaultError::WorkspaceExists(name));
+    }
+    let (meta_bytes, meta) = roots::read_meta(store)?;
+    let uid = Uid::generate();
+    let record = WorkspaceRecord {
+        uid: uid.as_bytes().to_vec(),
+        revision: 1,
+        create_time: now,
+        update_time: now,
+        plan: settings.plan.stored(),
+        kept_versions: settings.kept_versions.0,
+        wrapped_kek: keyring.make(&uid, roots::active(&meta)?)?,
+        ..WorkspaceRecord::default()
+    };
+    // The root key must still be the active one: its rotation does not look again at what it has passed.
+    let batch = Batch::new()
+        .expect_value(stored::META, meta_bytes)
+        .expect_absent(key.clone())
+        .put(key, stored::encode(&record));
+    let created = Workspace {
+        name,
+        uid,
+        revision: 1,
+        create_time: now,
+        update_time: now,
+        settings,
+        secret_count: 0,
+    };
+    Ok((created, batch))
+}
+
+pub(super) fn read_count(store: &Store, workspace: &Uid) -> Result<u64, VaultError> {
     match store.read(&stored::count(workspace))? {
         None => Ok(0),
         Some(bytes) => bytes
@@ -241,37 +302,19 @@ impl Writer {
         permit: &AdminPermit,
         settings: impl Into<Settings>,
     ) -> Result<Workspace, VaultError> {
-        let settings @ Settings { plan, kept_versions } = settings.into();
-        let name = permit.workspace().clone();
-        let uid = Uid::generate();
-        let now = Timestamp::from((self.clock)());
-        let record = WorkspaceRecord {
-            uid: uid.as_bytes().to_vec(),
-            revision: 1,
-            create_time: now,
-            update_time: now,
-            plan: plan.stored(),
-            wrapped_kek: self.keyring.make(&uid)?,
-            kept_versions: kept_versions.0,
-        };
-        let key = stored::workspace(&name);
-        let batch = Batch::new()
-            .expect_absent(key.clone())
-            .put(key, stored::encode(&record));
-        match self.store.commit(batch).await.map_err(VaultError::from) {
-            Ok(()) => {}
-            Err(VaultError::Conflict) => return Err(VaultError::WorkspaceExists(name)),
-            Err(error) => return Err(error),
-        }
-        Ok(Workspace {
-            name,
-            uid,
-            revision: 1,
-            create_time: now,
-            update_time: now,
-            settings,
-            secret_count: 0,
+        let settings = settings.into();
+        self.retrying(async || {
+            let (store, keyring, name) = (
+                self.store.clone(),
+                self.keyring.clone(),
+                permit.workspace().clone(),
+            );
+            let now = Timestamp::from((self.clock)());
+            let (created, batch) = blocking(move || create(&store, &keyring, name, settings, now)).await?;
+            self.store.commit(batch).await?;
+            Ok(created)
         })
+        .await
     }
 
     /// Shows a workspace.
@@ -368,12 +411,13 @@ impl Writer {
                 };
                 let batch = batch
                     .delete(stored::workspace(&found.name))
+                    .delete(stored::workspace_rotation(&found.uid))
                     .put(stored::garbage(&found.uid), []);
                 self.store.commit(batch).await?;
+                found.forget_keys(&self.keyring);
                 Ok(found.uid)
             })
             .await?;
-        self.keyring.forget(&uid);
         let sweeper = self.clone();
         tokio::spawn(async move {
             if let Err(error) = sweeper.sweep(uid).await {

@@ -1,0 +1,300 @@
+//! Where root keys come from.
+//!
+//! A file holds its root key itself. With a passphrase or a KMS the root key is 32 random bytes that the store holds,
+//! wrapped: so that it can be rotated while the vault serves, and is kept in no second place.
+
+pub mod kms;
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+
+use prost::{Message, Oneof};
+use prost_types::Timestamp;
+
+use crate::crypto::{
+    Corruption, KeyId, NoRandomness, RootKey, passphrase,
+    root_file::{self, PassphraseFileError},
+};
+use kms::{Kms, KmsError, KmsWrapped};
+
+/// A root key as the store holds it.
+#[derive(Clone, PartialEq, Message)]
+pub struct WrappedRootKey {
+    /// Its id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: Vec<u8>,
+    /// The key, wrapped.
+    #[prost(oneof = "Wrapping", tags = "2, 3")]
+    pub wrapping: Option<Wrapping>,
+    /// When it was made.
+    #[prost(message, optional, tag = "4")]
+    pub create_time: Option<Timestamp>,
+}
+
+/// How a root key is wrapped.
+#[derive(Clone, PartialEq, Oneof)]
+pub enum Wrapping {
+    /// As [`passphrase::wrap`] does.
+    #[prost(bytes, tag = "2")]
+    Passphrase(Vec<u8>),
+    /// By a KMS.
+    #[prost(message, tag = "3")]
+    Kms(KmsWrapped),
+}
+
+impl Wrapping {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Passphrase(_) => Kind::Passphrase,
+            Self::Kms(_) => Kind::Kms,
+        }
+    }
+}
+
+/// A kind of provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// Files that hold root keys.
+    File,
+    /// A passphrase.
+    Passphrase,
+    /// A KMS.
+    Kms,
+}
+
+/// What gives root keys.
+pub enum Provider {
+    /// A file gave this one.
+    File(Arc<RootKey>),
+    /// The store holds them, wrapped.
+    Wrapper(Wrapper),
+}
+
+/// What wraps root keys for the store to hold.
+pub enum Wrapper {
+    /// This file holds the passphrase; it is read whenever it is needed.
+    Passphrase(PathBuf),
+    /// A plugin.
+    Kms(Kms),
+}
+
+impl Wrapper {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Passphrase(_) => Kind::Passphrase,
+            Self::Kms(_) => Kind::Kms,
+        }
+    }
+
+    /// Whether a root key was wrapped by this one.
+    pub fn wrapped(&self, stored: &WrappedRootKey) -> bool {
+        stored.wrapping.as_ref().map(Wrapping::kind) == Some(self.kind())
+    }
+
+    /// A new root key, and what the store has to hold.
+    pub async fn make(&self) -> Result<(Arc<RootKey>, WrappedRootKey), ProviderError> {
+        let key = Arc::new(RootKey::generate()?);
+        let stored = WrappedRootKey {
+            id: key.id().as_bytes().to_vec(),
+            wrapping: Some(self.wrap(&key).await?),
+            create_time: Some(SystemTime::now().into()),
+        };
+        Ok((key, stored))
+    }
+
+    /// Wraps a root key, as it is done now.
+    pub async fn wrap(&self, key: &Arc<RootKey>) -> Result<Wrapping, ProviderError> {
+        match self {
+            Self::Passphrase(path) => {
+                let (path, key) = (path.clone(), key.clone());
+                let wrapped = blocking(move || {
+                    let passphrase = root_file::read_passphrase(&path)?;
+                    Ok::<_, ProviderError>(passphrase::wrap(&key, &passphrase)?)
+                });
+                Ok(Wrapping::Passphrase(wrapped.await?))
+            }
+            Self::Kms(kms) => Ok(Wrapping::Kms(kms.encrypt(key).await?)),
+        }
+    }
+
+    /// The key that was wrapped, if it was by this one.
+    async fn unwrap(&self, id: KeyId, wrapping: &Wrapping) -> Result<Option<RootKey>, ProviderError> {
+        match (self, wrapping) {
+            (Self::Passphrase(path), Wrapping::Passphrase(wrapped)) => {
+                let (path, wrapped) = (path.clone(), wrapped.clone());
+                Ok(Some(
+                    blocking(move || with_passphrase(&path, id, &wrapped)).await?,
+                ))
+            }
+            (Self::Kms(kms), Wrapping::Kms(wrapped)) => Ok(Some(kms.decrypt(wrapped).await?)),
+            (Self::Passphrase(_), Wrapping::Kms(_)) | (Self::Kms(_), Wrapping::Passphrase(_)) => Ok(None),
+        }
+    }
+
+    /// Whether a KMS encrypts with another key by now than the one that `stored` names.
+    pub async fn is_stale(&self, stored: &WrappedRootKey) -> Result<bool, ProviderError> {
+        match (self, &stored.wrapping) {
+            (Self::Kms(kms), Some(Wrapping::Kms(wrapped))) => Ok(kms.status().await? != wrapped.key_id),
+            (Self::Passphrase(_) | Self::Kms(_), _) => Ok(false),
+        }
+    }
+}
+
+/// What gives the vault its root keys: the active one and, for what is not moved to that yet, others.
+pub struct Providers {
+    active: Provider,
+    others: Vec<Provider>,
+}
+
+/// A root key that can be had, as far as is known without having it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its id.
+    pub id: KeyId,
+    /// What gives it.
+    pub kind: Kind,
+    /// What the KMS calls the key that encrypts it.
+    pub kms_key_id: Option<String>,
+}
+
+/// Why a root key was not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The file was not read.
+    #[error(transparent)]
+    PassphraseFile(#[from] PassphraseFileError),
+    /// The passphrase is not the one that the root key was wrapped with.
+    #[error("the passphrase is not the one that the root key {0} was wrapped with")]
+    OtherPassphrase(KeyId),
+    /// The KMS did not do it.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
+    /// What the store holds is not a wrapped root key.
+    #[error("a wrapped root key in the store is damaged; restore a backup")]
+    Damaged(#[source] Option<Corruption>),
+    /// No random bytes were to be had.
+    #[error("no root key could be made")]
+    NoRandomness(#[from] NoRandomness),
+}
+
+impl From<RootKey> for Providers {
+    fn from(key: RootKey) -> Self {
+        Self::new(Provider::File(Arc::new(key)), Vec::new())
+    }
+}
+
+impl Providers {
+    /// Gives new root keys by `active`, and those that `others` gave before.
+    pub fn new(active: Provider, others: Vec<Provider>) -> Self {
+        Self { active, others }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Provider> {
+        std::iter::once(&self.active).chain(&self.others)
+    }
+
+    fn files(&self) -> impl Iterator<Item = &Arc<RootKey>> {
+        self.all().filter_map(|provider| match provider {
+            Provider::File(key) => Some(key),
+            Provider::Wrapper(_) => None,
+        })
+    }
+
+    fn wrappers(&self) -> impl Iterator<Item = &Wrapper> {
+        self.all().filter_map(|provider| match provider {
+            Provider::File(_) => None,
+            Provider::Wrapper(wrapper) => Some(wrapper),
+        })
+    }
+
+    /// What gives new root keys.
+    pub fn active(&self) -> &Provider {
+        &self.active
+    }
+
+    /// Whether nothing has to be asked that may not answer.
+    pub fn is_local(&self) -> bool {
+        self.wrappers().all(|wrapper| match wrapper {
+            Wrapper::Passphrase(_) => true,
+            Wrapper::Kms(_) => false,
+        })
+    }
+
+    /// The root keys of files, and those `stored` ones that a provider here can unwrap.
+    pub fn known(&self, stored: &[WrappedRootKey]) -> Vec<Known> {
+        let files = self.files().map(|key| Known {
+            id: key.id(),
+            kind: Kind::File,
+            kms_key_id: None,
+        });
+        let stored = stored.iter().filter_map(|stored| {
+            self.wrappers().find(|wrapper| wrapper.wrapped(stored))?;
+            let wrapping = stored.wrapping.as_ref()?;
+            Some(Known {
+                id: KeyId::from_stored(&stored.id)?,
+                kind: wrapping.kind(),
+                kms_key_id: match wrapping {
+                    Wrapping::Passphrase(_) => None,
+                    Wrapping::Kms(wrapped) => Some(wrapped.key_id.clone()),
+                },
+            })
+        });
+        files.chain(stored).collect()
+    }
+
+    /// All root keys that are [`known`](Self::known).
+    pub async fn open(&self, stored: &[WrappedRootKey]) -> Result<Vec<Arc<RootKey>>, ProviderError> {
+        let mut keys: Vec<_> = self.files().cloned().collect();
+        for stored in stored {
+            let id = KeyId::from_stored(&stored.id).ok_or(ProviderError::Damaged(None))?;
+            let wrapping = stored.wrapping.as_ref().ok_or(ProviderError::Damaged(None))?;
+            for wrapper in self.wrappers() {
+                let Some(key) = wrapper.unwrap(id, wrapping).await? else {
+                    continue;
+                };
+                if key.id() != id {
+                    return Err(ProviderError::Damaged(Some(Corruption::KeyIdMismatch)));
+                }
+                keys.push(Arc::new(key));
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The id of the root key that is to be active. One is made, and added to both, where none was.
+    pub async fn activate(
+        &self,
+        keys: &mut Vec<Arc<RootKey>>,
+        stored: &mut Vec<WrappedRootKey>,
+    ) -> Result<KeyId, ProviderError> {
+        let wrapper = match &self.active {
+            Provider::File(key) => return Ok(key.id()),
+            Provider::Wrapper(wrapper) => wrapper,
+        };
+        if let Some(newest) = stored.iter().rev().find(|stored| wrapper.wrapped(stored)) {
+            return KeyId::from_stored(&newest.id).ok_or(ProviderError::Damaged(None));
+        }
+        let (key, made) = wrapper.make().await?;
+        let id = key.id();
+        keys.push(key);
+        stored.push(made);
+        Ok(id)
+    }
+}
+
+fn with_passphrase(path: &std::path::Path, id: KeyId, wrapped: &[u8]) -> Result<RootKey, ProviderError> {
+    let passphrase = root_file::read_passphrase(path)?;
+    passphrase::unwrap(wrapped, &passphrase).map_err(|cause| match cause {
+        Corruption::Commitment => ProviderError::OtherPassphrase(id),
+        other => ProviderError::Damaged(Some(other)),
+    })
+}
+
+/// Runs `work`, which takes a while, where blocking is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
+) -> Result<T, ProviderError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}

@@ -1,0 +1,141 @@
+//! `vault.v1.KeyService`.
+
+use proto::vault::v1::{
+    self as api, GetKeyStatusRequest, GetKeyStatusResponse, KeyRotation, KeyState, ListWorkspaceKeysRequest,
+    ListWorkspaceKeysResponse, RootKeyProvider, RotateRootKeyRequest, RotateRootKeyResponse,
+    RotateWorkspaceKeyRequest, RotateWorkspaceKeyResponse, key_service_server::KeyService,
+};
+use tonic::{Request, Response, Status};
+
+use super::workspace_name;
+use crate::{
+    authz::VaultPermit,
+    root::Kind,
+    status::refusal,
+    vault::{KeyStatus, RootKeyStatus, RotationStatus, WorkspaceKey, Writer},
+};
+
+/// Answers from a [`Writer`].
+pub(crate) struct Keys(pub(crate) Writer);
+
+#[tonic::async_trait]
+impl KeyService for Keys {
+    async fn get_key_status(
+        &self,
+        request: Request<GetKeyStatusRequest>,
+    ) -> Result<Response<GetKeyStatusResponse>, Status> {
+        let permit = VaultPermit::decide(&request)?;
+        let KeyStatus {
+            sealed,
+            roots,
+            rotations,
+        } = self.0.key_status(&permit).await.map_err(refusal)?;
+        Ok(Response::new(GetKeyStatusResponse {
+            sealed,
+            root_keys: roots.into_iter().map(root).collect(),
+            rotations: rotations.into_iter().map(rotation).collect(),
+        }))
+    }
+
+    async fn list_workspace_keys(
+        &self,
+        request: Request<ListWorkspaceKeysRequest>,
+    ) -> Result<Response<ListWorkspaceKeysResponse>, Status> {
+        let permit = VaultPermit::decide(&request)?;
+        let workspace = workspace_name(&request.get_ref().workspace)?;
+        let keys = self
+            .0
+            .workspace_keys(&permit, &workspace)
+            .await
+            .map_err(refusal)?;
+        Ok(Response::new(ListWorkspaceKeysResponse {
+            keys: keys.into_iter().map(key).collect(),
+        }))
+    }
+
+    async fn rotate_workspace_key(
+        &self,
+        request: Request<RotateWorkspaceKeyRequest>,
+    ) -> Result<Response<RotateWorkspaceKeyResponse>, Status> {
+        let permit = VaultPermit::decide(&request)?;
+        let workspace = workspace_name(&request.get_ref().workspace)?;
+        let id = self.0.rotate_workspace_key(&permit, &workspace).await;
+        Ok(Response::new(RotateWorkspaceKeyResponse {
+            key_id: id.map_err(refusal)?.to_string(),
+        }))
+    }
+
+    async fn rotate_root_key(
+        &self,
+        request: Request<RotateRootKeyRequest>,
+    ) -> Result<Response<RotateRootKeyResponse>, Status> {
+        let permit = VaultPermit::decide(&request)?;
+        let id = self.0.rotate_root_key(&permit).await.map_err(refusal)?;
+        Ok(Response::new(RotateRootKeyResponse {
+            key_id: id.to_string(),
+        }))
+    }
+}
+
+fn state(active: bool) -> i32 {
+    let state = if active {
+        KeyState::Active
+    } else {
+        KeyState::Retired
+    };
+    state.into()
+}
+
+fn root(root: RootKeyStatus) -> api::RootKey {
+    let RootKeyStatus {
+        id,
+        active,
+        kind,
+        workspaces,
+        kms_key_id,
+    } = root;
+    let provider = match kind {
+        Kind::File => RootKeyProvider::File,
+        Kind::Passphrase => RootKeyProvider::Passphrase,
+        Kind::Kms => RootKeyProvider::Kms,
+    };
+    api::RootKey {
+        id: id.to_string(),
+        state: state(active),
+        provider: provider.into(),
+        workspace_count: workspaces,
+        kms_key_id: kms_key_id.unwrap_or_default(),
+    }
+}
+
+fn rotation(rotation: RotationStatus) -> KeyRotation {
+    let RotationStatus {
+        workspace,
+        done,
+        total,
+        unreadable,
+        start_time,
+    } = rotation;
+    KeyRotation {
+        workspace: workspace.unwrap_or_default(),
+        done_count: done,
+        total_count: total,
+        unreadable_count: unreadable,
+        start_time: Some(start_time),
+    }
+}
+
+fn key(key: WorkspaceKey) -> api::WorkspaceKey {
+    let WorkspaceKey {
+        id,
+        active,
+        create_time,
+        records,
+    } = key;
+    api::WorkspaceKey {
+        id: id.to_string(),
+        state: state(active),
+        create_time: Some(create_time),
+        record_count: records,
+    }
+}

@@ -1,0 +1,65 @@
+//! What is done about keys beside serving: unsealing, following a KMS, and taking rotations further.
+
+use std::time::Duration;
+
+use proto::{serve::telemetry::chain, vault::v1::decrypt_service_server::DecryptServiceServer};
+use tokio::time;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{metrics::Metrics, service::Decrypting, vault::Writer};
+
+/// How long to wait before a provider is asked again: the first time, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// How often a KMS is asked whether it has another key by now.
+const FOLLOW: Duration = Duration::from_secs(60);
+
+/// Whom it concerns whether the vault is sealed.
+pub(crate) struct Unsealing {
+    pub(crate) writer: Writer,
+    pub(crate) health: HealthReporter,
+    pub(crate) metrics: Metrics,
+}
+
+impl Unsealing {
+    /// Says whether the vault is sealed, to who asks for its health.
+    pub(crate) async fn show(&self) {
+        let sealed = self.writer.is_sealed();
+        self.metrics.sealed(sealed);
+        let status = match sealed {
+            true => ServingStatus::NotServing,
+            false => ServingStatus::Serving,
+        };
+        self.health.set_service_status("", status).await;
+        let decrypting = <DecryptServiceServer<Decrypting> as tonic::server::NamedService>::NAME;
+        self.health.set_service_status(decrypting, status).await;
+    }
+
+    /// Does so for as long as the vault serves. Does not return.
+    pub(crate) async fn keep(self) {
+        let (mut pause, longest) = PAUSES;
+        while self.writer.is_sealed() {
+            match self.writer.unseal().await {
+                Ok(()) => tracing::info!("unsealed"),
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "sealed; the root key is not to be had yet");
+                    time::sleep(pause).await;
+                    pause = longest.min(pause * 2);
+                }
+            }
+        }
+        self.show().await;
+        tokio::join!(
+            self.writer.take_rotations_further(&self.metrics.rotations),
+            self.follow_kms(),
+        );
+    }
+
+    async fn follow_kms(&self) {
+        loop {
+            if let Err(error) = self.writer.follow_kms().await {
+                tracing::warn!(error = chain(&error), "the KMS could not be asked about its key");
+            }
+            time::sleep(FOLLOW).await;
+        }
+    }
+}

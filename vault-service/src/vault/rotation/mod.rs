@@ -1,0 +1,206 @@
+//! Rotations: a new key at once, and in the background everything that is under the old one moved to it.
+//!
+//! What is moved is a wrap: of a record's DEK, or of a workspace's KEK. No value is decrypted for it.
+//!
+//! A rotation is an entry of the store ([`Rotation`]), with a cursor, and goes on step by step from what that says. A step
+//! moves a page of entries and the cursor in one batch, which holds only if each entry is still what was read: whatever
+//! else writes one wins, and a stop between two steps loses nothing.
+//!
+//! # When the old KEK of a workspace is destroyed
+//! After a pass over all its records that found none under another key than the active one, and that began when nothing
+//! could bring one back. Something could: a write may have read a record under the old KEK, to keep it as an older version,
+//! before that record was moved. But all writes hold only if the workspace is what it was when they read it. So when a pass
+//! found none, the workspace is changed (`last_look`), which ends such writes, and only the next pass counts.
+
+mod records;
+mod root;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+use proto::WorkspaceName;
+use tokio::time;
+
+pub(super) use records::{Records, kek_id};
+
+use super::{
+    VaultError, Writer, blocking,
+    keyring::Keyring,
+    roots,
+    stored::{self, RetiredKek, Rotation},
+    workspaces::{self, read_count},
+};
+use crate::{
+    authz::VaultPermit,
+    crypto::{KeyId, wrapped_kek_id},
+    store::{Batch, Entry, Store},
+};
+use step::Step;
+
+/// How much longer than a step took the next one waits: rotations take no more than a quarter of one processor.
+const REST: u32 = 3;
+/// How long those rotations wait that met what they cannot move, or nothing was to be done.
+const RETRY: Duration = Duration::from_secs(300);
+
+/// What rotations show in `/metrics`.
+#[derive(Clone, Default)]
+pub struct Progress {
+    /// Records and workspaces that were moved to another key.
+    pub rewrapped: Family<Level, Counter>,
+    /// Rotations that are under way.
+    pub under_way: Gauge,
+    /// Records and workspaces that the rotations under way could not move when they last looked.
+    pub unreadable: Gauge,
+}
+
+/// What is under the key that is rotated.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Level {
+    /// Its name.
+    pub level: &'static str,
+}
+
+const RECORDS: Level = Level { level: "record" };
+const WORKSPACES: Level = Level { level: "workspace" };
+
+impl Progress {
+    fn moved(&self, level: Level, count: usize) {
+        self.rewrapped
+            .get_or_create(&level)
+            .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+}
+
+impl Writer {
+    /// Makes a new KEK for a workspace, and has all its records moved to it; the new key's id.
+    pub async fn rotate_workspace_key(
+        &self,
+        _: &VaultPermit,
+        name: &WorkspaceName,
+    ) -> Result<KeyId, VaultError> {
+        let id = self
+            .retrying(async || {
+                let (store, keyring, name) = (self.store.clone(), self.keyring.clone(), name.clone());
+                let (id, batch) = blocking(move || begin(&store, &keyring, &name)).await?;
+                self.store.commit(batch).await?;
+                Ok(id)
+            })
+            .await?;
+        self.rotate.notify_one();
+        Ok(id)
+    }
+
+    /// Takes all rotations further, step by step and in turn, for as long as the vault serves. Does not return.
+    pub async fn take_rotations_further(&self, progress: &Progress) {
+        loop {
+            if let Err(error) = self.rotations(progress).await {
+                tracing::warn!(%error, "the rotations of keys do not go on; they are tried again");
+            }
+            // Either way something may be there to be done.
+            let _ = time::timeout(RETRY, self.rotate.notified()).await;
+        }
+    }
+
+    /// Until there are none but those that have to wait.
+    async fn rotations(&self, progress: &Progress) -> Result<(), VaultError> {
+        loop {
+            let (mut under_way, mut unreadable, mut goes_on) = (0_i64, 0_u64, false);
+            let mut after: Option<Vec<u8>> = None;
+            while let Some(entry) = self.rotation_after(after.take()).await? {
+                let rotation: Rotation = stored::decode(&entry.value)?;
+                let step = self.step(&entry.key, progress).await.unwrap_or_else(|error| {
+                    // The others go on.
+                    tracing::warn!(%error, workspace = rotation.workspace, "a rotation does not go on");
+                    Step::Wait
+                });
+                under_way += i64::from(step != Step::Ended);
+                unreadable += rotation.unreadable.max(rotation.unreadable_before);
+                goes_on |= step == Step::On;
+                after = Some(entry.key);
+            }
+            progress.under_way.set(under_way);
+            progress
+                .unreadable
+                .set(i64::try_from(unreadable).unwrap_or(i64::MAX));
+            if !goes_on {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn rotation_after(&self, after: Option<Vec<u8>>) -> Result<Option<Entry>, VaultError> {
+        let store = self.store.clone();
+        let mut next = blocking(move || store.scan(stored::ROTATIONS, after.as_deref(), 1)).await?;
+        Ok(next.pop())
+    }
+
+    /// One step, and a rest from it.
+    async fn step(&self, key: &[u8], progress: &Progress) -> Result<Step, VaultError> {
+        let began = Instant::now();
+        let (store, keyring) = (self.store.clone(), self.keyring.clone());
+        let key = key.to_vec();
+        let step = match blocking(move || plan(&store, &keyring, &key)).await? {
+            Some(plan) => plan.commit(self, progress).await?,
+            None => Step::Ended,
+        };
+        time::sleep(began.elapsed() * REST).await;
+        Ok(step)
+    }
+}
+
+/// A rotation that only has to be committed, and the id of the new KEK.
+fn begin(store: &Store, keyring: &Keyring, name: &WorkspaceName) -> Result<(KeyId, Batch), VaultError> {
+    let found = workspaces::find(store, name)?;
+    let key = stored::workspace_rotation(&found.uid);
+    if store.read(&key)?.is_some() {
+        return Err(VaultError::RotationUnderWay);
+    }
+    let (meta_bytes, meta) = roots::read_meta(store)?;
+    let now = SystemTime::now().into();
+    let wrapped_kek = keyring.make(&found.uid, roots::active(&meta)?)?;
+    let id = wrapped_kek_id(&wrapped_kek)?;
+    let mut record = found.record.clone();
+    record.retired_keks.push(RetiredKek {
+        wrapped_kek: std::mem::replace(&mut record.wrapped_kek, wrapped_kek),
+        create_time: record.kek_create_time.replace(now),
+    });
+    let rotation = Rotation {
+        workspace: name.to_string(),
+        total: read_count(store, &found.uid)?,
+        start_time: now,
+        ..Rotation::default()
+    };
+    // The root key must still be the active one: its rotation does not look again at what it has passed.
+    let batch = found
+        .unchanged(Batch::new())
+        .expect_value(stored::META, meta_bytes)
+        .expect_absent(key.clone())
+        .put(stored::workspace(name), stored::encode(&record))
+        .put(key, stored::encode(&rotation));
+    Ok((id, batch))
+}
+
+/// What a step of the rotation at `key` is to do; none when it is over.
+fn plan(store: &Store, keyring: &Keyring, key: &[u8]) -> Result<Option<step::Plan>, VaultError> {
+    let Some(before) = store.read(key)? else {
+        return Ok(None);
+    };
+    let rotation: Rotation = stored::decode(&before)?;
+    let (level, what) = if rotation.workspace.is_empty() {
+        (WORKSPACES, root::next(store, keyring, rotation)?)
+    } else {
+        (RECORDS, records::next(store, keyring, key, rotation)?)
+    };
+    Ok(Some(step::Plan {
+        level,
+        key: key.to_vec(),
+        before,
+        what,
+    }))
+}
