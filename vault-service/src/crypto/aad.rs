@@ -65,6 +65,18 @@ pub(super) fn record(place: &Place<'_>, origins: &[&[u8]]) -> Aad {
     origins.iter().fold(aad, |aad, origin| aad.field(origin))
 }
 
+/// `format, algorithm, purpose, all of the header that stands before the wrap`
+pub(super) fn wrapped_backup_key(header: &[u8]) -> Aad {
+    Aad::new(format::BACKUP)
+        .field(Purpose::WrapBackupKey.label())
+        .field(header)
+}
+
+/// `format, algorithm`: the key is one backup's alone, and a frame's place is in its nonce.
+pub(super) fn backup_frame() -> Aad {
+    Aad::new(format::BACKUP)
+}
+
 #[cfg(test)]
 #[path = "aad_tests.rs"]
 mod tests;

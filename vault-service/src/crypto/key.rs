@@ -37,7 +37,7 @@ impl Key {
         Ok(key)
     }
 
-    fn random() -> Result<Key, NoRandomness> {
+    pub(super) fn random() -> Result<Key, NoRandomness> {
         Key::try_init(|bytes| getrandom::fill(bytes).map_err(NoRandomness))
     }
 
@@ -126,6 +126,17 @@ impl RootKey {
 
     pub(super) fn expose(&self) -> &[u8; KEY_LEN] {
         self.key.expose()
+    }
+
+    /// Wraps the key of the backup that begins with `header`.
+    pub(super) fn wrap_backup_key(&self, key: &Key, header: &[u8]) -> Result<Wrapped, NoRandomness> {
+        let aad = aad::wrapped_backup_key(header);
+        wrap::wrap(&self.key, Purpose::WrapBackupKey, &aad, key)
+    }
+
+    pub(super) fn unwrap_backup_key(&self, wrapped: &Wrapped, header: &[u8]) -> Result<Key, Corruption> {
+        let aad = aad::wrapped_backup_key(header);
+        wrap::unwrap(&self.key, Purpose::WrapBackupKey, &aad, wrapped)
     }
 
     /// Wraps `kek` for this workspace, and no other.

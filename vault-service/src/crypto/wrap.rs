@@ -29,6 +29,7 @@ pub(super) enum Purpose {
     WorkspaceKekId,
     WrapWorkspaceKek,
     WrapDek,
+    WrapBackupKey,
 }
 
 impl Purpose {
@@ -38,6 +39,7 @@ impl Purpose {
             Purpose::WorkspaceKekId => b"aerostack-vault/1/workspace-kek-id",
             Purpose::WrapWorkspaceKek => b"aerostack-vault/1/wrap-workspace-kek/aes-256-gcm",
             Purpose::WrapDek => b"aerostack-vault/1/wrap-dek/aes-256-gcm",
+            Purpose::WrapBackupKey => b"aerostack-vault/1/wrap-backup-key/aes-256-gcm",
         }
     }
 }
