@@ -6,11 +6,15 @@ use super::{CommitError, read};
 
 /// Largest key and value together. A leaf's 19 entries of this size stay below sled's limit for a page
 /// in the log (2 MiB of an 8 MiB segment); above it they would go to `blobs/`, which is never synced.
-pub(super) const MAX_ENTRY: usize = 96 * 1024;
+pub(crate) const MAX_ENTRY: usize = 96 * 1024;
 
 /// Largest batch. With a group's bound it keeps what sled applies at once well below a segment, so that
 /// hardly any of it goes to the disk before all of it was applied.
-pub(super) const MAX_BATCH: usize = 1024 * 1024;
+pub(crate) const MAX_BATCH: usize = 1024 * 1024;
+
+/// While there is something at this key, only batches that say what they expect there are applied: whoever put it there
+/// has the store to itself, after a crash too.
+pub const HOLD: &[u8] = b"hold";
 
 /// Preconditions and writes that happen together or not at all.
 ///
@@ -83,6 +87,10 @@ impl Batch {
 
     /// Checks the batch against what is staged and stored, and stages its writes, all or none.
     pub(super) fn stage(self, staged: &mut Staged<'_>) -> Result<(), CommitError> {
+        let holds = self.expected.iter().any(|(key, _)| key == HOLD);
+        if !holds && staged.current(HOLD)?.is_some() {
+            return Err(CommitError::Held);
+        }
         for (key, expected) in &self.expected {
             if staged.current(key)?.as_deref() != expected.as_deref() {
                 return Err(CommitError::Conflict);

@@ -11,7 +11,7 @@ use std::{io, mem, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use super::{Batch, CommitError, Ended, Fault, OpenError, Shared, batch::Staged, caught};
+use super::{Batch, CommitError, Ended, Fault, OpenError, Shared, batch::Staged, caught, export::Settle};
 
 /// Bounds of one group. sled reuses a segment when what replaced it was flushed, synced or not, and a
 /// whole further segment (8 MiB) was written since. Syncing well within 8 MiB of log keeps that safe.
@@ -31,6 +31,8 @@ pub(super) enum Request {
         batch: Batch,
         reply: oneshot::Sender<Answer>,
     },
+    /// The last round of an export, between two groups.
+    Settle(Settle),
     Close {
         done: oneshot::Sender<Answer>,
     },
@@ -47,6 +49,7 @@ struct Group {
     batches: Vec<Batch>,
     replies: Vec<oneshot::Sender<Answer>>,
     bytes: usize,
+    settle: Option<Settle>,
     close: Option<oneshot::Sender<Answer>>,
 }
 
@@ -77,11 +80,15 @@ impl Writer {
                 batches,
                 replies,
                 bytes: _,
+                settle,
                 close,
             } = self.gather(first);
             match caught(|| self.write(batches)) {
                 Ok(answers) => answer(replies, answers),
                 Err(fault) => return self.fail(fault),
+            }
+            if let Some(settle) = settle {
+                settle.run(&self.shared);
             }
             if let Some(done) = close {
                 return self.close(done);
@@ -89,7 +96,7 @@ impl Writer {
         }
     }
 
-    /// `first` and all that waits behind it, up to the bounds or a close.
+    /// `first` and all that waits behind it, up to the bounds, the end of an export or a close.
     fn gather(&mut self, first: Request) -> Group {
         let mut group = Group::default();
         group.push(first);
@@ -118,6 +125,7 @@ impl Writer {
             for key in &changed {
                 self.shared.recent.forget(key);
             }
+            self.shared.watch.note(changed);
             applied?;
             self.make_durable()?;
         }
@@ -164,12 +172,14 @@ impl Group {
                 self.batches.push(batch);
                 self.replies.push(reply);
             }
+            Request::Settle(settle) => self.settle = Some(settle),
             Request::Close { done } => self.close = Some(done),
         }
     }
 
     fn has_room(&self) -> bool {
-        self.close.is_none() && self.batches.len() < GROUP_BATCHES && self.bytes < GROUP_BYTES
+        let last = self.settle.is_some() || self.close.is_some();
+        !last && self.batches.len() < GROUP_BATCHES && self.bytes < GROUP_BYTES
     }
 }
 

@@ -86,6 +86,9 @@ pub enum CommitError {
     /// A counter would leave the range of `u64`, or its bytes are no counter; nothing changed.
     #[error("a counter is out of range")]
     Counter,
+    /// Somebody else has the store to itself; nothing changed.
+    #[error("the store is held by another")]
+    Held,
     /// An entry or the batch is larger than the store takes; nothing changed.
     #[error("the batch is too large")]
     TooLarge,
@@ -116,4 +119,24 @@ impl CommitError {
             Fault::Io(_) | Fault::Damaged(_) | Fault::Panicked => Self::Unavailable(source),
         }
     }
+}
+
+/// Why an export did not come to its end. What it gave is of no use.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// There is one at a time.
+    #[error("another export is under way")]
+    UnderWay,
+    /// More was changed than was read meanwhile, for too long.
+    #[error("the store changes faster than the export is read")]
+    Outpaced,
+    /// Somebody has the store to itself, and has not finished.
+    #[error("the store is held by another")]
+    Held,
+    /// An entry cannot be read.
+    #[error("an entry cannot be read")]
+    Unreadable(#[from] Fault),
+    /// The store failed or was closed.
+    #[error("the store ended")]
+    Ended(#[source] CommitError),
 }

@@ -62,6 +62,11 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
     })
 }
 
+/// Whether sled has been here.
+pub(super) fn exist(dir: &Path) -> bool {
+    dir.join(DB).is_file()
+}
+
 fn make_dir(dir: &Path) -> Result<(), OpenError> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => sync(

@@ -10,6 +10,8 @@
 //! - **Reads** see each batch whole, and may see it shortly *before* it is durable. If that sync then
 //!   fails they keep seeing it until the process restarts. A scan is not a snapshot: batches may land
 //!   between two of its entries.
+//! - **An export** ([`Store::export`]) adds up to what is there at one moment, before its end and after all that was
+//!   acknowledged before its begin.
 //! - **Fail-stop.** After a failed write, flush or sync, nothing is acknowledged any more
 //!   ([`Store::is_healthy`]). Reads of what is cached go on; the way back is a restart. A disk that gets
 //!   full is noticed 16 MiB before: then commits are refused while it lasts, and all reads go on.
@@ -27,6 +29,7 @@
 mod batch;
 mod commit;
 mod error;
+mod export;
 mod files;
 mod recent;
 #[cfg(test)]
@@ -41,10 +44,13 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use batch::Batch;
-pub use error::{CommitError, Fault, OpenError};
+pub use batch::{Batch, HOLD};
+pub(crate) use batch::{MAX_BATCH, MAX_ENTRY};
+pub use error::{CommitError, ExportError, Fault, OpenError};
+pub use export::{Change, Export};
 
 use commit::{Request, Room, Writer};
+use export::Watch;
 use files::Opened;
 use recent::Recent;
 
@@ -72,6 +78,7 @@ pub struct Entry {
 struct Shared {
     db: sled::Db,
     recent: Recent,
+    watch: Watch,
     /// Why the commit thread stopped; empty while it runs.
     ended: OnceLock<Ended>,
     room: Room,
@@ -106,6 +113,7 @@ impl Store {
         let shared = Arc::new(Shared {
             db,
             recent: Recent::new(),
+            watch: Watch::default(),
             ended: OnceLock::new(),
             room,
             lock,
@@ -169,6 +177,11 @@ impl Store {
             return Err(self.shared.why_ended());
         }
         answer.await.unwrap_or_else(|_| Err(self.shared.why_ended()))
+    }
+
+    /// Whether there is a store in `dir`, to be opened rather than made.
+    pub fn exists(dir: &Path) -> bool {
+        files::exist(dir)
     }
 
     /// Whether a commit can succeed: not while the disk is full, never after a storage fault or a close.

@@ -112,6 +112,7 @@ impl From<store::CommitError> for VaultError {
             store::CommitError::Full(_) => Self::Full(Some(error)),
             store::CommitError::LimitReached
             | store::CommitError::Counter
+            | store::CommitError::Held
             | store::CommitError::TooLarge
             | store::CommitError::Unreadable(_)
             | store::CommitError::Unavailable(_)

@@ -5,6 +5,7 @@
     reason = "a test that panics has failed"
 )]
 
+mod export;
 mod faults;
 mod model;
 
