@@ -5,12 +5,13 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, Value};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "aerostack/v1/options.proto",
     "aerostack/v1/reason.proto",
     "vault/v1/workspace.proto",
     "vault/v1/secret.proto",
     "vault/v1/decrypt.proto",
+    "vault/v1/backup.proto",
     "injector/v1/server.proto",
     "injector/v1/catalog.proto",
 ];

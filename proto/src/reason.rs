@@ -71,8 +71,9 @@ impl Reason {
             | Self::ServerNotFound
             | Self::CatalogEntryNotFound => NOT_FOUND,
             Self::WorkspaceExists | Self::ServerExists => EXISTS,
-            Self::RevisionMismatch | Self::Conflict => ABORTED,
+            Self::RevisionMismatch | Self::Conflict | Self::BackupUnderWay => ABORTED,
             Self::WorkspaceNotEmpty
+            | Self::VaultNotEmpty
             | Self::WorkspaceReplaced
             | Self::SealingRequired
             | Self::KeyNotLoaded
@@ -85,7 +86,9 @@ impl Reason {
             | Self::SecretNotForThisUpstream
             | Self::UpstreamAddressRefused => PRECONDITION,
             Self::PlanLimitReached | Self::StorageFull | Self::LimitExceeded => EXHAUSTED,
-            Self::RecordCorrupt | Self::VaultAnswerInvalid => (Code::DataLoss, StatusCode::BAD_GATEWAY),
+            Self::RecordCorrupt | Self::BackupDamaged | Self::VaultAnswerInvalid => {
+                (Code::DataLoss, StatusCode::BAD_GATEWAY)
+            }
             Self::StorageUnavailable | Self::ShuttingDown | Self::Overloaded | Self::VaultUnavailable => {
                 UNAVAILABLE
             }

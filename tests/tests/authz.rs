@@ -80,7 +80,7 @@ use Who::{Admin, Editor, Nobody, Stranger, Viewer};
 const EVERYONE: [Who; 6] = [Admin, Editor, Viewer, Who::Injector, Stranger, Nobody];
 
 /// What the documentation promises of the vault, written down apart from its own table.
-const VAULT: [(&str, &[Who]); 15] = [
+const VAULT: [(&str, &[Who]); 17] = [
     ("vault.v1.WorkspaceService.CreateWorkspace", &[Admin]),
     ("vault.v1.WorkspaceService.GetWorkspace", &[Admin]),
     ("vault.v1.WorkspaceService.ListWorkspaces", &[Admin]),
@@ -95,6 +95,8 @@ const VAULT: [(&str, &[Who]); 15] = [
     ("vault.v1.SecretService.DeleteSecret", &[Admin, Editor]),
     ("vault.v1.DecryptService.Decrypt", &[Who::Injector]),
     ("vault.v1.DecryptService.DecryptStream", &[Who::Injector]),
+    ("vault.v1.BackupService.ExportBackup", &[Admin]),
+    ("vault.v1.BackupService.RestoreBackup", &[Admin]),
     ("grpc.health.v1.Health.Check", &EVERYONE),
     ("grpc.health.v1.Health.Watch", &EVERYONE),
     (
@@ -684,6 +686,26 @@ fn seen<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String, Vec<u8>
         status.message().to_owned(),
         status.details().to_vec(),
     )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_of_some_workspaces_does_nothing_with_the_vault_as_a_whole() {
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.admin.push(format!("{EDITOR}=mine,also-mine"));
+    })
+    .await;
+    vault.workspace("mine").await;
+    let some = vault.channel(EDITOR);
+    assert_eq!(met(&some).await, Met::Served);
+    for method in ["ExportBackup", "RestoreBackup"] {
+        let path = format!("/vault.v1.BackupService/{method}");
+        let refused = wire::open(&some, &path, Bytes::new()).await.map(drop);
+        let other = wire::open(&vault.channel(STRANGER), &path, Bytes::new())
+            .await
+            .map(drop);
+        assert_eq!(seen(refused), seen(other), "{method}");
+    }
+    vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

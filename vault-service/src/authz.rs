@@ -7,6 +7,7 @@ use proto::{
             Access::{self, AnyRole, Anyone, Roles},
             Authorized, Permit,
             Role::{Admin, Editor, Injector, Viewer},
+            Scope,
         },
         caller::Principal,
     },
@@ -15,7 +16,7 @@ use proto::{
 pub use proto::serve::authz::AdminPermit;
 
 /// One row for each RPC. What has no row is refused.
-pub const TABLE: [(&str, Access); 15] = [
+pub const TABLE: [(&str, Access); 17] = [
     ("/vault.v1.WorkspaceService/CreateWorkspace", Roles(&[Admin])),
     ("/vault.v1.WorkspaceService/GetWorkspace", Roles(&[Admin])),
     ("/vault.v1.WorkspaceService/ListWorkspaces", Roles(&[Admin])),
@@ -33,6 +34,8 @@ pub const TABLE: [(&str, Access); 15] = [
     ("/vault.v1.SecretService/DeleteSecret", Roles(&[Admin, Editor])),
     ("/vault.v1.DecryptService/Decrypt", Roles(&[Injector])),
     ("/vault.v1.DecryptService/DecryptStream", Roles(&[Injector])),
+    ("/vault.v1.BackupService/ExportBackup", Roles(&[Admin])),
+    ("/vault.v1.BackupService/RestoreBackup", Roles(&[Admin])),
     ("/grpc.health.v1.Health/Check", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
     (
@@ -79,6 +82,26 @@ impl DecryptPermit {
     }
 }
 
+/// Proof that a call may concern the vault as a whole: its caller's role, as the RPC's row says it, holds in all
+/// workspaces, also those still to come.
+#[derive(Debug)]
+pub struct VaultPermit(());
+
+impl VaultPermit {
+    /// Decides for the caller of `request`.
+    pub fn decide<T>(request: &tonic::Request<T>) -> Result<Self, Refusal> {
+        match Authorized::of(request)?.scope()? {
+            Scope::All => Ok(Self(())),
+            Scope::Only(_) => Err(wrong_kind()),
+        }
+    }
+
+    /// For commands on this machine: who has the store's files and the root key needs no role.
+    pub fn of_operator() -> Self {
+        Self(())
+    }
+}
+
 /// The table's row and the handler disagree about the kind of call: refuse.
 fn wrong_kind() -> Refusal {
     Refusal::new(
@@ -103,7 +126,7 @@ mod test {
     };
 
     use proto::serve::{
-        authz::{Authz, Binding, Policy, Role, Scope},
+        authz::{Authz, Binding, Policy, Role},
         caller::Peer,
     };
 

@@ -20,8 +20,8 @@ use proto::{
         listen, probe,
     },
     vault::v1::{
-        decrypt_service_server::DecryptServiceServer, secret_service_server::SecretServiceServer,
-        workspace_service_server::WorkspaceServiceServer,
+        backup_service_server::BackupServiceServer, decrypt_service_server::DecryptServiceServer,
+        secret_service_server::SecretServiceServer, workspace_service_server::WorkspaceServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -30,12 +30,14 @@ use tonic::service::Routes;
 
 use config::Config;
 use metrics::Metrics;
-use service::{Decrypting, Secrets, Workspaces};
+use service::{Backups, Decrypting, Secrets, Workspaces};
 use store::Store;
 use vault::{Vault, Writer};
 
 /// The largest message that a client may send.
 const MAX_REQUEST: usize = 256 * 1024;
+/// The same of a piece of a backup.
+const MAX_CHUNK: usize = 1024 * 1024;
 
 /// The sockets that the vault serves.
 pub struct Listeners {
@@ -90,12 +92,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         listen: _,
         metrics_listen: _,
     } = config;
-    let store = tokio::task::spawn_blocking(move || Store::open(&data_dir, cache_bytes));
+    let dir = data_dir.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(&dir, cache_bytes));
     let store = store
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     let (writer, reader) = Vault::open(store, root_key).await?.split();
-    sweep(&writer);
+    writer.sweep_beside();
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -118,6 +121,11 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         require_sealed,
         shutdown: shutdown.clone(),
     };
+    let backups = Backups {
+        writer: writer.clone(),
+        dir: data_dir,
+        shutdown: shutdown.clone(),
+    };
     let mut routes = Routes::builder();
     routes
         .add_service(health_service)
@@ -125,12 +133,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
             WorkspaceServiceServer::new(Workspaces(writer.clone())).max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(SecretServiceServer::new(Secrets(writer.clone())).max_decoding_message_size(MAX_REQUEST))
-        .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_REQUEST));
+        .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_REQUEST))
+        .add_service(BackupServiceServer::new(backups).max_decoding_message_size(MAX_CHUNK));
     if reflection {
         let services = [
             "vault.v1.WorkspaceService",
             "vault.v1.SecretService",
             "vault.v1.DecryptService",
+            "vault.v1.BackupService",
         ];
         proto::serve::reflection::add(&mut routes, &services)?;
     }
@@ -164,14 +174,4 @@ fn probes(registry: Registry, writer: &Writer, shutdown: &CancellationToken) -> 
             (false, true) => Ok(()),
         }),
     }
-}
-
-/// Goes on with what a stop interrupted, beside serving.
-fn sweep(writer: &Writer) {
-    let writer = writer.clone();
-    tokio::spawn(async move {
-        if let Err(error) = writer.sweep_all().await {
-            tracing::warn!(%error, "deleted workspaces were not swept; the next start goes on with them");
-        }
-    });
 }

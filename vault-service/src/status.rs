@@ -9,7 +9,7 @@ use proto::{
     serve::telemetry::chain,
 };
 
-use crate::vault::VaultError;
+use crate::vault::{BackupError, VaultError};
 
 /// What the caller is told. What the caller must not be told is logged here, once.
 pub(crate) fn refusal(error: VaultError) -> Refusal {
@@ -26,6 +26,12 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         VaultError::Corrupt(_) => Reason::RecordCorrupt,
         VaultError::KeyNotLoaded => Reason::KeyNotLoaded,
         VaultError::Full(_) => Reason::StorageFull,
+        VaultError::Restoring | VaultError::BackupUnderWay | VaultError::BackupOutpaced => {
+            Reason::BackupUnderWay
+        }
+        VaultError::NotEmpty => Reason::VaultNotEmpty,
+        VaultError::BackupOfLaterFormat(_) => Reason::RequestMalformed,
+        VaultError::Backup(error) => of_backup(error),
         VaultError::Stopped => Reason::ShuttingDown,
         VaultError::Storage(_) | VaultError::Read(_) => Reason::StorageUnavailable,
         VaultError::Randomness(_) => Reason::Internal,
@@ -34,6 +40,15 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         tracing::error!(%error, source = chain(source), "the vault could not serve a call");
     }
     Refusal::new(reason, error)
+}
+
+fn of_backup(error: &BackupError) -> Reason {
+    match error {
+        BackupError::NotABackup | BackupError::Unsupported(_) => Reason::RequestMalformed,
+        BackupError::OtherRootKey(_) => Reason::KeyNotLoaded,
+        BackupError::Damaged(_) => Reason::BackupDamaged,
+        BackupError::Read(_) => Reason::StorageUnavailable,
+    }
 }
 
 pub(crate) fn workspace_name(error: LabelError) -> Refusal {

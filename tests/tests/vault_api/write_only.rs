@@ -260,6 +260,8 @@ fn admin_requests() -> Vec<(&'static str, Vec<u8>)> {
             }
             .encode_to_vec(),
         ),
+        ("/vault.v1.BackupService/ExportBackup", Vec::new()),
+        ("/vault.v1.BackupService/RestoreBackup", Vec::new()),
         (
             "/vault.v1.SecretService/DeleteSecret",
             DeleteSecretRequest {
@@ -301,6 +303,8 @@ async fn no_admin_call_shows_a_value_in_any_form() {
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, Canary::VALUE);
 
     let canary = Canary::new();
+    let backup = backups::export(&vault).await.unwrap();
+    canary.not_in("a backup", &backup);
     let (to_vault, to_injector) = (vault.channel(pki::ADMIN), injector.channel(pki::ADMIN));
     let (mut answered, mut failed) = (BTreeSet::new(), 0);
     for (path, request) in admin_requests() {
@@ -334,6 +338,11 @@ async fn no_admin_call_shows_a_value_in_any_form() {
             }
         }
     }
+    // The workspace was deleted last.
+    let restored = backups::restore(&vault, &backup).await.unwrap();
+    canary.not_in("a restore's answer", &restored.encode_to_vec());
+    answered.insert("/vault.v1.BackupService/RestoreBackup");
+    assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, Canary::VALUE);
     let pool = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
     let admin: Vec<_> = pool
         .services()

@@ -1,5 +1,6 @@
 //! The vault's RPCs: parse, permit, call, answer.
 
+mod backup;
 mod decrypt;
 mod sealing;
 mod secrets;
@@ -7,6 +8,7 @@ mod workspaces;
 
 use proto::{Refusal, WorkspaceName};
 
+pub(crate) use backup::Backups;
 pub(crate) use decrypt::Decrypting;
 pub(crate) use secrets::Secrets;
 pub(crate) use workspaces::Workspaces;

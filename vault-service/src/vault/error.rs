@@ -3,7 +3,7 @@
 use proto::{SecretName, WorkspaceName};
 
 use crate::{
-    crypto::{self, NoRandomness},
+    crypto::{self, NoRandomness, backup::BackupError},
     store,
 };
 
@@ -40,6 +40,9 @@ pub enum OpenError {
     /// It could not be written.
     #[error("the store could not be initialised")]
     Write(#[from] store::CommitError),
+    /// What a restore left by half could not be removed.
+    #[error("what was restored by half could not be removed")]
+    Recover(#[source] VaultError),
 }
 
 /// Why a call failed.
@@ -91,6 +94,28 @@ pub enum VaultError {
     /// The disk is full.
     #[error("the vault's disk is full; nothing was changed")]
     Full(#[source] Option<store::CommitError>),
+    /// Another backup is being made or restored.
+    #[error("another backup is being made or restored; try again when it is done")]
+    BackupUnderWay,
+    /// Whoever takes a backup takes it too slowly.
+    #[error(
+        "the vault changes faster than the backup is taken; try again at a quieter time, or over a faster connection"
+    )]
+    BackupOutpaced,
+    /// A backup is restored into an empty vault only.
+    #[error("the vault has workspaces; a backup is restored into an empty vault only")]
+    NotEmpty,
+    /// A backup that cannot be restored; nothing was changed.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A backup with a layout that this release does not know.
+    #[error(
+        "the backup was made of a store of format {0}, which this release does not know; use the release that made it"
+    )]
+    BackupOfLaterFormat(u32),
+    /// A backup is being restored.
+    #[error("a backup is being restored, or was by half; nothing was changed")]
+    Restoring,
     /// The vault is being closed.
     #[error("the vault is shutting down")]
     Stopped,
@@ -110,9 +135,9 @@ impl From<store::CommitError> for VaultError {
         match error {
             store::CommitError::Conflict => Self::Conflict,
             store::CommitError::Full(_) => Self::Full(Some(error)),
+            store::CommitError::Held => Self::Restoring,
             store::CommitError::LimitReached
             | store::CommitError::Counter
-            | store::CommitError::Held
             | store::CommitError::TooLarge
             | store::CommitError::Unreadable(_)
             | store::CommitError::Unavailable(_)

@@ -25,6 +25,11 @@ impl Keyring {
         }
     }
 
+    /// The root key.
+    pub(super) fn root(&self) -> &RootKey {
+        &self.root
+    }
+
     /// A new KEK for a workspace, wrapped.
     pub(super) fn make(&self, workspace: &Uid) -> Result<Vec<u8>, NoRandomness> {
         self.root.wrap(&WorkspaceKek::generate()?, workspace)
@@ -53,6 +58,11 @@ impl Keyring {
     /// Wipes a deleted workspace's KEK.
     pub(super) fn forget(&self, workspace: &Uid) {
         self.kept().remove(workspace);
+    }
+
+    /// Wipes every KEK: workspaces may have others now.
+    pub(super) fn forget_all(&self) {
+        self.kept().clear();
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Uid, Arc<WorkspaceKek>>> {

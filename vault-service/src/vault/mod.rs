@@ -3,6 +3,7 @@
 //! [`Vault::split`] takes it apart into a [`Writer`], which has no method that decrypts, and a [`Reader`], whose only
 //! method does, for the holder of a [`DecryptPermit`](crate::authz::DecryptPermit).
 
+mod backup;
 mod error;
 mod keyring;
 mod reader;
@@ -17,6 +18,8 @@ use std::{future::Future, sync::Arc};
 use proto::Uid;
 use tokio::{sync::Mutex, task};
 
+pub use crate::crypto::backup::BackupError;
+pub use backup::{Archive, Backup, Restore, Restored};
 pub use error::{OpenError, VaultError};
 pub use reader::{Decrypted, MAX_ANSWER, MAX_NAMES, Reader, Wanted};
 pub use secrets::{MAX_ORIGINS, NewSecret, Put, SecretMetadata};
@@ -48,6 +51,8 @@ pub struct Writer {
     store: Store,
     keyring: Arc<Keyring>,
     stripes: Arc<[Mutex<()>]>,
+    /// Taken by who makes or restores a backup.
+    backups: Arc<Mutex<()>>,
 }
 
 impl Vault {
@@ -77,6 +82,7 @@ impl Vault {
                 store,
                 keyring,
                 stripes,
+                backups: Arc::default(),
             },
             reader,
         )
@@ -110,7 +116,7 @@ async fn check(store: &Store, root: &RootKey) -> Result<(), OpenError> {
             needed: hex(&meta.root_key_id),
         });
     }
-    Ok(())
+    backup::recover(store).await.map_err(OpenError::Recover)
 }
 
 async fn initialise(store: &Store, root: &RootKey) -> Result<(), OpenError> {
@@ -127,6 +133,16 @@ async fn initialise(store: &Store, root: &RootKey) -> Result<(), OpenError> {
 }
 
 impl Writer {
+    /// Goes on with what a stop interrupted, beside serving.
+    pub fn sweep_beside(&self) {
+        let writer = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = writer.sweep_all().await {
+                tracing::warn!(%error, "deleted workspaces were not swept; the next start goes on with them");
+            }
+        });
+    }
+
     /// Whether writes are still acknowledged.
     pub fn is_healthy(&self) -> bool {
         self.store.is_healthy()

@@ -9,6 +9,7 @@
 //! r/ uid(16) secret name   the encrypted record (crate::crypto::record): the value, its version and origins
 //! v/ uid(16) secret name   last version of a deleted secret, u64, big endian
 //! g/ uid(16)               empty: a deleted workspace whose entries are still to be removed
+//! hold                     while a backup is restored: that nobody else may write (crate::vault::backup)
 //! ```
 //!
 //! Values of the first and second kind are Protocol Buffers messages. What decrypting relies on is in the encrypted
@@ -23,6 +24,8 @@ pub(super) const META: &[u8] = b"meta";
 pub(super) const WORKSPACES: &[u8] = b"w/";
 /// The prefix of all deleted workspaces that still have entries.
 pub(super) const GARBAGE: &[u8] = b"g/";
+/// The prefix of all older versions of secrets.
+pub(super) const OLDER: &[u8] = b"o/";
 
 /// What the store says of itself.
 #[derive(Clone, PartialEq, Message)]
@@ -102,14 +105,18 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const ALL: [Self; 3] = [Self::Metadata, Self::Record, Self::LastVersion];
 
-    /// The prefix of all entries of this kind in one workspace.
-    pub(super) fn of(self, workspace: &Uid) -> Vec<u8> {
-        let prefix: &[u8] = match self {
+    /// The prefix of all entries of this kind.
+    pub(super) fn prefix(self) -> &'static [u8] {
+        match self {
             Self::Metadata => b"s/",
             Self::Record => b"r/",
             Self::LastVersion => b"v/",
-        };
-        [prefix, workspace.as_bytes()].concat()
+        }
+    }
+
+    /// The prefix of all entries of this kind in one workspace.
+    pub(super) fn of(self, workspace: &Uid) -> Vec<u8> {
+        [self.prefix(), workspace.as_bytes()].concat()
     }
 
     pub(super) fn key(self, workspace: &Uid, name: &SecretName) -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! The vault over a real store, without its transport.
 
+mod backups;
+
 use std::collections::HashSet;
 
 use proto::{OriginPattern, SecretName, SecretValue, page::Page, serve::authz::Scope};
