@@ -46,6 +46,37 @@ pub enum Command {
         )]
         metrics_listen: String,
     },
+    /// Back up a store that no vault has open. The backup is sealed: restoring it takes the root key
+    ///
+    /// While the vault serves, ask it instead: `aerostack backup`, or BackupService/ExportBackup.
+    Backup {
+        /// The store, and the key that it was made with
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The file to make, readable by its owner only and never overwritten; `-` is standard output
+        #[arg(long, default_value = "-", value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Restore a backup into a store that does not exist yet, or is empty
+    Restore {
+        /// The store to make, and the key that the backup was made with
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The backup; `-` is standard input
+        #[arg(long, default_value = "-", value_name = "FILE")]
+        input: PathBuf,
+    },
+}
+
+/// Where a store is, and its root key.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// Directory of the store
+    #[arg(long, env = "AEROSTACK_VAULT_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// File with the root key
+    #[arg(long, env = "AEROSTACK_VAULT_ROOT_KEY_FILE", value_name = "FILE")]
+    pub root_key_file: PathBuf,
 }
 
 /// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.

@@ -4,6 +4,8 @@ pub mod authz;
 pub mod config;
 pub mod crypto;
 mod metrics;
+pub mod new_file;
+pub mod offline;
 mod service;
 mod status;
 pub mod store;
