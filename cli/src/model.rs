@@ -5,7 +5,7 @@ use proto::{
         AuthType, CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret,
         ProtobufMessages, Protocol, Server as ApiServer, UpstreamTls, explained_secret::State,
     },
-    vault::v1::{Plan, Secret as ApiSecret, Workspace as ApiWorkspace},
+    vault::v1::{Plan, RestoreBackupResponse, Secret as ApiSecret, Workspace as ApiWorkspace},
 };
 use serde::Serialize;
 
@@ -119,6 +119,49 @@ pub struct Explained {
     pub state: &'static str,
     /// Set when the secret exists.
     pub version: Option<u64>,
+}
+
+/// A backup that was restored.
+#[derive(Debug, Serialize)]
+pub struct Restored {
+    /// The uid that the vault has now.
+    pub vault_uid: String,
+    /// The uid that it had.
+    pub replaced_vault_uid: String,
+    /// When the backup was made.
+    pub backup_time: String,
+    /// Workspaces that came in.
+    pub workspaces: u64,
+    /// Secrets that came in.
+    pub secrets: u64,
+    /// Their versions.
+    pub versions: u64,
+    /// Names whose version numbers are not used again.
+    pub deleted_secrets: u64,
+}
+
+impl Restored {
+    /// As JSON shows it.
+    pub fn of(restored: RestoreBackupResponse) -> Self {
+        let RestoreBackupResponse {
+            vault_uid,
+            replaced_vault_uid,
+            backup_time,
+            workspaces,
+            secrets,
+            versions,
+            deleted_secrets,
+        } = restored;
+        Self {
+            vault_uid,
+            replaced_vault_uid,
+            backup_time: time(backup_time),
+            workspaces,
+            secrets,
+            versions,
+            deleted_secrets,
+        }
+    }
 }
 
 impl Workspace {
