@@ -31,7 +31,7 @@ use tonic::service::Routes;
 use config::Config;
 use metrics::Metrics;
 use service::{Decrypting, Secrets, Workspaces};
-use store::Store;
+use store::{Health, Store};
 use vault::{Vault, Writer};
 
 /// The largest message that a client may send.
@@ -158,10 +158,12 @@ fn probes(registry: Registry, writer: &Writer, shutdown: &CancellationToken) -> 
     let (writer, shutdown) = (writer.clone(), shutdown.clone());
     probe::Probes {
         metrics: Arc::new(registry),
-        ready: Arc::new(move || match (shutdown.is_cancelled(), writer.is_healthy()) {
+        ready: Arc::new(move || match (shutdown.is_cancelled(), writer.health()) {
             (true, _) => Err("shutting down"),
-            (false, false) => Err("the storage failed; restart"),
-            (false, true) => Ok(()),
+            (false, Health::Ready) => Ok(()),
+            (false, Health::Full) => Err("the disk is full"),
+            (false, Health::Hangs) => Err("the storage does not answer"),
+            (false, Health::Ended) => Err("the storage failed; restart"),
         }),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{CommitError, read};
+use super::{CommitError, marker, read};
 
 /// Largest key and value together. A leaf's 19 entries of this size stay below sled's limit for a page
 /// in the log (2 MiB of an 8 MiB segment); above it they would go to `blobs/`, which is never synced.
@@ -76,9 +76,14 @@ impl Batch {
         self.writes.iter().map(entry_size).sum()
     }
 
-    pub(super) fn check_size(&self) -> Result<(), CommitError> {
+    pub(super) fn check(&self) -> Result<(), CommitError> {
         let fits = self.size() <= MAX_BATCH && self.writes.iter().all(|entry| entry_size(entry) <= MAX_ENTRY);
-        if fits { Ok(()) } else { Err(CommitError::TooLarge) }
+        let mut keys = self.writes.keys().chain(self.expected.iter().map(|(key, _)| key));
+        match (fits, keys.any(|key| key == marker::KEY)) {
+            (true, false) => Ok(()),
+            (false, _) => Err(CommitError::TooLarge),
+            (true, true) => Err(CommitError::Reserved),
+        }
     }
 
     /// Checks the batch against what is staged and stored, and stages its writes, all or none.
@@ -88,13 +93,17 @@ impl Batch {
                 return Err(CommitError::Conflict);
             }
         }
+        let mut added = 0;
         let mut writes = Vec::with_capacity(self.writes.len());
         for (key, write) in self.writes {
             // Read even what is overwritten: a damaged page then refuses this batch, instead of
             // failing sled in the middle of a group, after which the store would have to stop.
             let now = staged.current(&key)?;
-            writes.push((key, write.outcome(now.as_deref())?));
+            let then = write.outcome(now.as_deref())?;
+            added += i64::from(then.is_some()) - i64::from(now.is_some());
+            writes.push((key, then));
         }
+        staged.added += added;
         staged.writes.extend(writes);
         Ok(())
     }
@@ -107,6 +116,8 @@ impl Batch {
 pub(super) struct Staged<'a> {
     db: &'a sled::Db,
     writes: HashMap<Vec<u8>, Option<sled::IVec>>,
+    /// How many entries more there are afterwards.
+    added: i64,
 }
 
 impl<'a> Staged<'a> {
@@ -114,6 +125,7 @@ impl<'a> Staged<'a> {
         Self {
             db,
             writes: HashMap::new(),
+            added: 0,
         }
     }
 
@@ -129,17 +141,22 @@ impl<'a> Staged<'a> {
         self.writes.keys().map(AsRef::as_ref)
     }
 
-    /// What sled has to do, if anything.
-    pub(super) fn into_sled(self) -> Option<sled::Batch> {
+    /// How many entries the writes add, if there are any writes.
+    pub(super) fn added(&self) -> Option<i64> {
+        (!self.writes.is_empty()).then_some(self.added)
+    }
+
+    /// What sled has to do: the writes, and what the store then says of itself.
+    pub(super) fn into_sled(self, tally: &marker::Tally) -> sled::Batch {
         let mut batch = sled::Batch::default();
-        let any = !self.writes.is_empty();
+        batch.insert(marker::KEY, tally.encode());
         for (key, value) in self.writes {
             match value {
                 Some(value) => batch.insert(key, value),
                 None => batch.remove(key),
             }
         }
-        any.then_some(batch)
+        batch
     }
 }
 

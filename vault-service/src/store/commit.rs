@@ -11,7 +11,9 @@ use std::{io, mem, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use super::{Batch, CommitError, Ended, Fault, OpenError, Shared, batch::Staged, caught};
+use super::{
+    Batch, CommitError, Ended, Fault, OpenError, Shared, batch::Staged, marker::Keeper, panics::caught,
+};
 
 /// Bounds of one group. sled reuses a segment when what replaced it was flushed, synced or not, and a
 /// whole further segment (8 MiB) was written since. Syncing well within 8 MiB of log keeps that safe.
@@ -40,6 +42,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
     fsync: Fsync,
+    keeper: Keeper,
 }
 
 #[derive(Default)]
@@ -55,11 +58,13 @@ impl Writer {
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
         fsync: Fsync,
+        keeper: Keeper,
     ) -> Result<(), OpenError> {
         let writer = Self {
             shared,
             requests,
             fsync,
+            keeper,
         };
         let spawned = thread::Builder::new()
             .name("store-commit".to_owned())
@@ -79,14 +84,22 @@ impl Writer {
                 bytes: _,
                 close,
             } = self.gather(first);
-            match caught(|| self.write(batches)) {
+            match self.watched(|writer| writer.write(batches)) {
                 Ok(answers) => answer(replies, answers),
                 Err(fault) => return self.fail(fault),
             }
             if let Some(done) = close {
-                return self.close(done);
+                return self.close(Some(done));
             }
         }
+        self.close(None);
+    }
+
+    /// Calls the storage, under the eyes of the watchdog.
+    fn watched<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        let shared = Arc::clone(&self.shared);
+        let _busy = shared.watchdog.begin();
+        caught(|| call(self))
     }
 
     /// `first` and all that waits behind it, up to the bounds or a close.
@@ -113,13 +126,15 @@ impl Writer {
             .map(|batch| batch.stage(&mut staged))
             .collect();
         let changed: Vec<Vec<u8>> = staged.keys().map(<[u8]>::to_vec).collect();
-        if let Some(writes) = staged.into_sled() {
-            let applied = self.shared.db.apply_batch(writes);
+        if let Some(added) = staged.added() {
+            let tally = self.keeper.next(added);
+            let applied = self.shared.db.apply_batch(staged.into_sled(&tally));
             for key in &changed {
                 self.shared.recent.forget(key);
             }
             applied?;
             self.make_durable()?;
+            self.keeper.advance(tally);
         }
         Ok(answers)
     }
@@ -142,17 +157,27 @@ impl Writer {
         mem::forget(self.shared);
     }
 
-    fn close(mut self, done: oneshot::Sender<Answer>) {
-        if let Err(fault) = caught(|| self.make_durable()) {
+    /// Asked to, or because nobody is left who could ask.
+    fn close(mut self, done: Option<oneshot::Sender<Answer>>) {
+        if let Err(fault) = self.watched(Self::make_durable) {
             return self.fail(fault);
         }
         self.shared.end(Ended::Closed);
+        let Self {
+            shared,
+            requests,
+            fsync: _,
+            keeper,
+        } = self;
+        keeper.close();
         // Clones on other threads may need a moment to go, and read until then. Whoever opens next waits for sled's own
         // lock, so this one need not wait for them; should it stay locked, it goes with the last clone.
-        let _ = self.shared.lock.unlock();
+        let _ = shared.lock.unlock();
         // First let go of the files, then say so. That the caller stopped waiting is not our concern.
-        drop(self);
-        let _ = done.send(Ok(()));
+        drop((shared, requests));
+        if let Some(done) = done {
+            let _ = done.send(Ok(()));
+        }
     }
 }
 

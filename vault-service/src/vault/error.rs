@@ -113,6 +113,7 @@ impl From<store::CommitError> for VaultError {
             store::CommitError::LimitReached
             | store::CommitError::Counter
             | store::CommitError::TooLarge
+            | store::CommitError::Reserved
             | store::CommitError::Unreadable(_)
             | store::CommitError::Unavailable(_)
             | store::CommitError::Closed => Self::Storage(error),

@@ -24,7 +24,7 @@ pub use workspaces::{Plan, Workspace};
 
 use crate::{
     crypto::RootKey,
-    store::{Batch, Store},
+    store::{Batch, Health, Store},
 };
 use keyring::Keyring;
 use stored::Meta;
@@ -114,22 +114,25 @@ async fn check(store: &Store, root: &RootKey) -> Result<(), OpenError> {
 }
 
 async fn initialise(store: &Store, root: &RootKey) -> Result<(), OpenError> {
-    let vault_uid = Uid::generate().as_bytes().to_vec();
-    let meta = Meta {
-        format: FORMAT,
-        vault_uid,
-        root_key_id: root.id().as_bytes().to_vec(),
-    };
     let batch = Batch::new()
         .expect_absent(stored::META)
-        .put(stored::META, stored::encode(&meta));
+        .put(stored::META, stored::encode(&initial(root)));
     Ok(store.commit(batch).await?)
 }
 
+/// What a new vault says of itself.
+fn initial(root: &RootKey) -> Meta {
+    Meta {
+        format: FORMAT,
+        vault_uid: Uid::generate().as_bytes().to_vec(),
+        root_key_id: root.id().as_bytes().to_vec(),
+    }
+}
+
 impl Writer {
-    /// Whether writes are still acknowledged.
-    pub fn is_healthy(&self) -> bool {
-        self.store.is_healthy()
+    /// Whether writes are acknowledged.
+    pub fn health(&self) -> Health {
+        self.store.health()
     }
 
     /// Makes everything durable and ends the store.
