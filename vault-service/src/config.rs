@@ -46,6 +46,39 @@ pub enum Command {
         )]
         metrics_listen: String,
     },
+    /// Read a whole store that no vault has open, and name what is damaged: exit code 0 when nothing is, else 1
+    ///
+    /// The store itself stays as it is: a copy of it is read. No value is shown.
+    Verify {
+        /// What is read
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Copy what is sound of a store into a new one, and name what is lost: exit code 0 when nothing is, else 1
+    ///
+    /// The store itself stays as it is: a copy of it is read. No value is shown.
+    Repair {
+        /// What is read
+        #[command(flatten)]
+        source: Source,
+        /// Directory of the new store; it must not be there, or be empty
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+}
+
+/// A store that is read as a whole.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// Directory of the store
+    #[arg(long, env = "AEROSTACK_VAULT_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// File with its root key
+    #[arg(long, env = "AEROSTACK_VAULT_ROOT_KEY_FILE", value_name = "FILE")]
+    pub root_key_file: PathBuf,
+    /// Directory for the copy, which needs as much room as the store; that of temporary files if not given
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 }
 
 /// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.

@@ -1,5 +1,7 @@
 //! The vault's binary.
 
+mod check;
+
 use std::{
     io::{self, Write as _},
     path::Path,
@@ -30,6 +32,14 @@ fn main() -> ExitCode {
             command: Some(Command::Healthcheck { metrics_listen }),
             ..
         }) => healthcheck::run(&metrics_listen),
+        Ok(Cli {
+            command: Some(Command::Verify { source }),
+            ..
+        }) => check::verify(source),
+        Ok(Cli {
+            command: Some(Command::Repair { source, to }),
+            ..
+        }) => check::repair(source, &to),
         Ok(Cli {
             command: None,
             settings,

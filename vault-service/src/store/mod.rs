@@ -39,6 +39,7 @@ mod guard;
 mod marker;
 mod panics;
 mod recent;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod watchdog;
@@ -53,6 +54,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use batch::Batch;
 pub use error::{CommitError, Disagreement, Fault, OpenError};
+pub use salvage::Salvage;
 
 use commit::{Request, Room, Writer};
 use files::Opened;

@@ -3,6 +3,7 @@
 //! [`Vault::split`] takes it apart into a [`Writer`], which has no method that decrypts, and a [`Reader`], whose only
 //! method does, for the holder of a [`DecryptPermit`](crate::authz::DecryptPermit).
 
+mod audit;
 mod error;
 mod keyring;
 mod reader;
@@ -17,6 +18,7 @@ use std::{future::Future, sync::Arc};
 use proto::Uid;
 use tokio::{sync::Mutex, task};
 
+pub use audit::{Audit, AuditError, Damage, Report, What};
 pub use error::{OpenError, VaultError};
 pub use reader::{Decrypted, MAX_ANSWER, MAX_NAMES, Reader, Wanted};
 pub use secrets::{MAX_ORIGINS, NewSecret, Put, SecretMetadata};

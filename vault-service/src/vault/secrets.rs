@@ -63,7 +63,11 @@ pub struct Put {
 }
 
 impl SecretMetadata {
-    fn decode(workspace: &WorkspaceName, name: SecretName, bytes: &[u8]) -> Result<Self, VaultError> {
+    pub(super) fn decode(
+        workspace: &WorkspaceName,
+        name: SecretName,
+        bytes: &[u8],
+    ) -> Result<Self, VaultError> {
         let SecretRecord {
             uid,
             version,
@@ -83,7 +87,7 @@ impl SecretMetadata {
         })
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         stored::encode(&SecretRecord {
             uid: self.uid.as_bytes().to_vec(),
             version: self.version,

@@ -102,14 +102,18 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const ALL: [Self; 3] = [Self::Metadata, Self::Record, Self::LastVersion];
 
-    /// The prefix of all entries of this kind in one workspace.
-    pub(super) fn of(self, workspace: &Uid) -> Vec<u8> {
-        let prefix: &[u8] = match self {
+    /// The prefix of all entries of this kind.
+    pub(super) fn prefix(self) -> &'static [u8] {
+        match self {
             Self::Metadata => b"s/",
             Self::Record => b"r/",
             Self::LastVersion => b"v/",
-        };
-        [prefix, workspace.as_bytes()].concat()
+        }
+    }
+
+    /// The prefix of all entries of this kind in one workspace.
+    pub(super) fn of(self, workspace: &Uid) -> Vec<u8> {
+        [self.prefix(), workspace.as_bytes()].concat()
     }
 
     pub(super) fn key(self, workspace: &Uid, name: &SecretName) -> Vec<u8> {

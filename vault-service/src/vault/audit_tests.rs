@@ -1,0 +1,274 @@
+//! A store with known damage, and what is said of it.
+
+use std::path::PathBuf;
+
+use proto::SecretValue;
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    authz::{DecryptPermit, admin_for_test},
+    vault::{Decrypted, NewSecret, Plan, Vault, Wanted},
+};
+
+const CACHE: u64 = 8 << 20;
+
+fn root(last: u8) -> RootKey {
+    let mut key = [7; 32];
+    key[31] = last;
+    RootKey::from_bytes(Zeroizing::new(key)).unwrap()
+}
+
+fn name(name: &str) -> SecretName {
+    SecretName::parse(name).unwrap()
+}
+
+/// Two workspaces, `a` and `b`, of three secrets each and a deleted one, and what was then done to the entries.
+struct Damaged {
+    parent: TempDir,
+    uids: [Uid; 2],
+}
+
+impl Damaged {
+    async fn by(damage: impl FnOnce(&Damaged, &mut dyn FnMut(Change))) -> Self {
+        let parent = TempDir::new().unwrap();
+        let store = Store::open(&parent.path().join("store"), CACHE).unwrap();
+        let (writer, reader) = Vault::open(store, root(1)).await.unwrap().split();
+        drop(reader);
+        let mut uids = Vec::new();
+        for workspace in ["a", "b"] {
+            let permit = admin_for_test(workspace);
+            uids.push(writer.create_workspace(&permit, Plan::Free).await.unwrap().uid);
+            for secret in ["ONE", "TWO", "THREE", "GONE"] {
+                let new = NewSecret {
+                    name: name(secret),
+                    value: SecretValue::parse(Zeroizing::new(secret.into())).unwrap(),
+                    upstream_origins: Vec::new(),
+                };
+                writer.put_secret(&permit, new).await.unwrap();
+            }
+            writer.delete_secret(&permit, &name("GONE")).await.unwrap();
+        }
+        writer.close().await.unwrap();
+        let damaged = Self {
+            parent,
+            uids: uids.try_into().unwrap(),
+        };
+        let store = damaged.open(&damaged.dir());
+        let mut changes = Vec::new();
+        damage(&damaged, &mut |change| changes.push(change));
+        for (key, change) in changes {
+            let batch = match store.read(&key).unwrap().and_then(change) {
+                Some(value) => Batch::new().put(key, value),
+                None => Batch::new().delete(key),
+            };
+            store.commit(batch).await.unwrap();
+        }
+        store.close().await.unwrap();
+        damaged
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.parent.path().join("store")
+    }
+
+    fn open(&self, dir: &Path) -> Store {
+        Store::open(dir, CACHE).unwrap()
+    }
+
+    fn audit(&self) -> Audit {
+        Audit::open(&self.dir(), self.parent.path(), CACHE, root(1)).unwrap()
+    }
+
+    fn key(&self, kind: Kind, workspace: usize, secret: &str) -> Vec<u8> {
+        kind.key(&self.uids[workspace], &name(secret))
+    }
+}
+
+/// A key, and what becomes of its value.
+type Change = (Vec<u8>, fn(Vec<u8>) -> Option<Vec<u8>>);
+
+fn gone(_: Vec<u8>) -> Option<Vec<u8>> {
+    None
+}
+
+fn flipped(mut value: Vec<u8>) -> Option<Vec<u8>> {
+    *value.last_mut().unwrap() ^= 1;
+    Some(value)
+}
+
+fn garbled(_: Vec<u8>) -> Option<Vec<u8>> {
+    Some(vec![0xFF; 9])
+}
+
+fn verified(audit: &Audit) -> (Vec<String>, Report) {
+    let mut lines = Vec::new();
+    let report = audit.verify(|damage| lines.push(damage.to_string()));
+    lines.sort();
+    (lines, report)
+}
+
+/// The secrets of a workspace that decrypt, in a vault over `dir`.
+async fn decrypted(dir: &Path, workspace: &str) -> Vec<&'static str> {
+    let store = Store::open(dir, CACHE).unwrap();
+    let (writer, reader) = Vault::open(store, root(1)).await.unwrap().split();
+    let names = ["ONE", "TWO", "THREE", "GONE"];
+    let wanted = Wanted {
+        permit: DecryptPermit::for_test(workspace),
+        workspace_uid: None,
+        names: names.map(name).to_vec(),
+        check_only: false,
+    };
+    let answer = reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
+    let found = answer.unwrap().1;
+    drop(reader);
+    writer.close().await.unwrap();
+    let there = names.into_iter().zip(&found).filter(|(_, found)| match found {
+        Decrypted::Value { .. } => true,
+        Decrypted::NotFound => false,
+        Decrypted::DataLoss | Decrypted::KeyNotLoaded => panic!("{found:?}"),
+    });
+    there.map(|(name, _)| name).collect()
+}
+
+#[tokio::test]
+async fn a_sound_store_is_found_sound_and_stays_as_it_is() {
+    let store = Damaged::by(|_, _| ()).await;
+    let files = || {
+        let entries = std::fs::read_dir(store.dir()).unwrap();
+        let mut files: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(path).ok()))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    let (lines, report) = verified(&store.audit());
+    assert_eq!(lines, [""; 0]);
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.workspaces, report.secrets), (2, 6));
+    assert!(files() == before, "it was changed");
+}
+
+#[tokio::test]
+async fn each_damaged_thing_is_named_and_what_is_sound_is_salvaged() {
+    let store = Damaged::by(|store, change| {
+        change((store.key(Kind::Record, 0, "ONE"), flipped));
+        change((store.key(Kind::Record, 0, "TWO"), gone));
+        change((store.key(Kind::Metadata, 0, "THREE"), garbled));
+        change((store.key(Kind::LastVersion, 0, "GONE"), garbled));
+        change((store.key(Kind::Metadata, 1, "ONE"), gone));
+        change((stored::count(&store.uids[1]), gone));
+    })
+    .await;
+    let audit = store.audit();
+    let (lines, report) = verified(&audit);
+    let expected = [
+        "a/GONE: it is deleted, and its last version number is lost",
+        "a/ONE version 1: its value does not authenticate",
+        "a/THREE version 1: its description is lost, its value is not",
+        "a/TWO version 1: its value cannot be read",
+        "a: its secrets are miscounted",
+        "b/ONE version 1: its description is lost, its value is not",
+        "b: its secrets are miscounted",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!((report.workspaces, report.secrets, report.damaged), (2, 4, 7));
+    assert!(!report.is_sound());
+
+    let to = store.parent.path().join("new");
+    let new = store.open(&to);
+    let repaired = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut lines = Vec::new();
+        let report = audit.repair(new, &runtime, |damage| lines.push(damage.to_string()));
+        lines.sort();
+        (lines, report.unwrap())
+    });
+    assert_eq!(repaired.await.unwrap(), (lines, report));
+    assert_eq!(decrypted(&to, "a").await, ["THREE"]);
+    assert_eq!(decrypted(&to, "b").await, ["ONE", "TWO", "THREE"]);
+
+    let audit = Audit::open(&to, store.parent.path(), CACHE, root(1)).unwrap();
+    let (lines, report) = verified(&audit);
+    assert_eq!(lines, [""; 0]);
+    assert!(report.is_sound(), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_workspace_whose_key_does_not_open_is_lost_and_the_others_are_not() {
+    let store = Damaged::by(|store, change| {
+        let _ = store;
+        let a = WorkspaceName::parse("a").unwrap();
+        change((stored::workspace(&a), |bytes| {
+            let mut record: stored::WorkspaceRecord = stored::decode(&bytes).unwrap();
+            *record.wrapped_kek.last_mut().unwrap() ^= 1;
+            Some(stored::encode(&record))
+        }));
+    })
+    .await;
+    let (lines, report) = verified(&store.audit());
+    assert_eq!((report.workspaces, report.secrets), (1, 3));
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(
+        lines.contains(&"a: its key does not open: all its secrets are lost".to_owned()),
+        "{lines:?}"
+    );
+    let uid = store.uids[0].to_string();
+    let of_it = lines.iter().filter(|line| line.starts_with(&uid));
+    assert_eq!(
+        of_it
+            .filter(|line| line.ends_with(": its workspace is lost"))
+            .count(),
+        3
+    );
+}
+
+#[tokio::test]
+async fn another_root_key_is_refused_before_everything_looks_damaged() {
+    let store = Damaged::by(|_, _| ()).await;
+    let refused = Audit::open(&store.dir(), store.parent.path(), CACHE, root(2)).err();
+    assert!(
+        matches!(refused, Some(AuditError::Vault(OpenError::OtherRootKey { .. }))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_lost_parts_of_its_log_is_salvaged_around_them() {
+    let store = Damaged::by(|_, _| ()).await;
+    // Enough that its tree has many leaves.
+    let open = store.open(&store.dir());
+    let (writer, reader) = Vault::open(open, root(1)).await.unwrap().split();
+    drop(reader);
+    let permit = admin_for_test("many");
+    writer.create_workspace(&permit, Plan::Enterprise).await.unwrap();
+    let puts = (0..400).map(|number| {
+        let (writer, permit) = (writer.clone(), admin_for_test("many"));
+        tokio::spawn(async move {
+            let new = NewSecret {
+                name: name(&format!("N{number}")),
+                value: SecretValue::parse(Zeroizing::new(vec![b'v'; 500])).unwrap(),
+                upstream_origins: Vec::new(),
+            };
+            writer.put_secret(&permit, new).await.unwrap();
+        })
+    });
+    for put in puts.collect::<Vec<_>>() {
+        put.await.unwrap();
+    }
+    writer.close().await.unwrap();
+
+    // Whole pages of the log: what was written last is what is read.
+    let path = store.dir().join("db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[written / 10 * 8..written / 10 * 9].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    let (lines, report) = verified(&store.audit());
+    println!("{report:?}: {lines:?}");
+    assert!(report.refusal.is_some());
+    assert!(report.secrets > 100 && report.secrets < 406, "{report:?}");
+}
