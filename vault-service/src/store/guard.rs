@@ -264,7 +264,7 @@ fn count(db: &sled::Db, most: u64) -> Result<u64, super::Fault> {
     })
 }
 
-/// A leftover of sled's that says how it splits the log; a wrong one would lose most of it.
+/// Whether `conf` adds up, which says how sled splits the log: with another one it would lose most of it.
 fn conf_is_whole(dir: &Path) -> Result<bool, OpenError> {
     let path = dir.join(CONF);
     let bytes = match fs::read(&path) {
