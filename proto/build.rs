@@ -5,13 +5,14 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, OneofDescriptor, Value};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "aerostack/v1/options.proto",
     "aerostack/v1/reason.proto",
     "vault/v1/workspace.proto",
     "vault/v1/secret.proto",
     "vault/v1/decrypt.proto",
     "vault/v1/key.proto",
+    "vault/v1/backup.proto",
     "injector/v1/server.proto",
     "injector/v1/catalog.proto",
 ];

@@ -178,6 +178,9 @@ fn next_step(reason: Reason) -> Option<&'static str> {
         Reason::PermissionDenied => {
             "an administrator of the service grants roles to identities with --admin, --editor and --viewer"
         }
+        Reason::VaultNotEmpty => "restore it into a new vault, or delete this one's workspaces first",
+        Reason::BackupDamaged => "take another copy of the backup, or an older one; nothing was changed",
+        Reason::KeyNotLoaded => "start the vault with the root key that is needed",
         Reason::VaultUnavailable | Reason::StorageUnavailable | Reason::ShuttingDown | Reason::Overloaded => {
             "`aerostack status` shows how the services are; try again"
         }

@@ -8,8 +8,8 @@ use proto::{
         ProtobufMessages, Protocol, Server as ApiServer, UpstreamTls, explained_secret::State,
     },
     vault::v1::{
-        GetKeyStatusResponse, KeyRotation, KeyState, Plan, RootKey as ApiRootKey, RootKeyProvider,
-        Secret as ApiSecret, SecretVersion as ApiSecretVersion, Workspace as ApiWorkspace,
+        GetKeyStatusResponse, KeyRotation, KeyState, Plan, RestoreBackupResponse, RootKey as ApiRootKey,
+        RootKeyProvider, Secret as ApiSecret, SecretVersion as ApiSecretVersion, Workspace as ApiWorkspace,
         WorkspaceKey as ApiWorkspaceKey,
     },
 };
@@ -319,6 +319,49 @@ impl WorkspaceKey {
             date(&self.create_time),
             self.record_count.to_string(),
         ]
+    }
+}
+
+/// A backup that was restored.
+#[derive(Debug, Serialize)]
+pub struct Restored {
+    /// The uid that the vault has now.
+    pub vault_uid: String,
+    /// The uid that it had.
+    pub replaced_vault_uid: String,
+    /// When the backup was made.
+    pub backup_time: String,
+    /// Workspaces that came in.
+    pub workspaces: u64,
+    /// Secrets that came in.
+    pub secrets: u64,
+    /// Their versions.
+    pub versions: u64,
+    /// Names whose version numbers are not used again.
+    pub deleted_secrets: u64,
+}
+
+impl Restored {
+    /// As JSON shows it.
+    pub fn of(restored: RestoreBackupResponse) -> Self {
+        let RestoreBackupResponse {
+            vault_uid,
+            replaced_vault_uid,
+            backup_time,
+            workspaces,
+            secrets,
+            versions,
+            deleted_secrets,
+        } = restored;
+        Self {
+            vault_uid,
+            replaced_vault_uid,
+            backup_time: time(backup_time),
+            workspaces,
+            secrets,
+            versions,
+            deleted_secrets,
+        }
     }
 }
 

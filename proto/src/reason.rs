@@ -72,8 +72,9 @@ impl Reason {
             | Self::CatalogEntryNotFound
             | Self::VersionNotFound => NOT_FOUND,
             Self::WorkspaceExists | Self::ServerExists | Self::RequestIdReused => EXISTS,
-            Self::RevisionMismatch | Self::Conflict | Self::VersionMismatch => ABORTED,
+            Self::RevisionMismatch | Self::Conflict | Self::VersionMismatch | Self::BackupUnderWay => ABORTED,
             Self::WorkspaceNotEmpty
+            | Self::VaultNotEmpty
             | Self::WorkspaceReplaced
             | Self::SealingRequired
             | Self::KeyNotLoaded
@@ -89,7 +90,9 @@ impl Reason {
             | Self::SecretNotForThisUpstream
             | Self::UpstreamAddressRefused => PRECONDITION,
             Self::PlanLimitReached | Self::StorageFull | Self::LimitExceeded => EXHAUSTED,
-            Self::RecordCorrupt | Self::VaultAnswerInvalid => (Code::DataLoss, StatusCode::BAD_GATEWAY),
+            Self::RecordCorrupt | Self::BackupDamaged | Self::VaultAnswerInvalid => {
+                (Code::DataLoss, StatusCode::BAD_GATEWAY)
+            }
             Self::StorageUnavailable
             | Self::ShuttingDown
             | Self::Overloaded
@@ -157,12 +160,20 @@ mod tests {
         (
             Code::NotFound,
             404,
-            "WORKSPACE_NOT_FOUND SECRET_NOT_FOUND SERVER_NOT_FOUND CATALOG_ENTRY_NOT_FOUND",
+            "WORKSPACE_NOT_FOUND SECRET_NOT_FOUND SERVER_NOT_FOUND CATALOG_ENTRY_NOT_FOUND VERSION_NOT_FOUND",
         ),
         (Code::InvalidArgument, 405, "METHOD_REFUSED"),
         (Code::DeadlineExceeded, 408, "BODY_TIMEOUT"),
-        (Code::AlreadyExists, 409, "WORKSPACE_EXISTS SERVER_EXISTS"),
-        (Code::Aborted, 409, "REVISION_MISMATCH CONFLICT"),
+        (
+            Code::AlreadyExists,
+            409,
+            "WORKSPACE_EXISTS SERVER_EXISTS REQUEST_ID_REUSED",
+        ),
+        (
+            Code::Aborted,
+            409,
+            "REVISION_MISMATCH CONFLICT VERSION_MISMATCH BACKUP_UNDER_WAY",
+        ),
         (Code::ResourceExhausted, 414, "URI_TOO_LONG"),
         (Code::InvalidArgument, 415, "BODY_TYPE_UNSUPPORTED"),
         (Code::Unimplemented, 415, "MESSAGE_ENCODING_UNSUPPORTED"),
@@ -180,9 +191,14 @@ mod tests {
             502,
             "WORKSPACE_NOT_EMPTY WORKSPACE_REPLACED KEY_NOT_LOADED SEALING_REQUIRED REGISTRY_READ_ONLY \
              REGISTRY_INVALID CATALOG_INVALID VAULT_REFUSED SECRET_REQUIRED_MISSING \
-             SECRET_VALUE_NOT_PLACEABLE SECRET_NOT_FOR_THIS_UPSTREAM UPSTREAM_ADDRESS_REFUSED",
+             SECRET_VALUE_NOT_PLACEABLE SECRET_NOT_FOR_THIS_UPSTREAM UPSTREAM_ADDRESS_REFUSED SEALED \
+             ROTATION_UNDER_WAY ROOT_KEY_FROM_FILE VAULT_NOT_EMPTY",
         ),
-        (Code::DataLoss, 502, "RECORD_CORRUPT VAULT_ANSWER_INVALID"),
+        (
+            Code::DataLoss,
+            502,
+            "RECORD_CORRUPT BACKUP_DAMAGED VAULT_ANSWER_INVALID",
+        ),
         (
             Code::Unavailable,
             502,
@@ -191,7 +207,8 @@ mod tests {
         (
             Code::Unavailable,
             503,
-            "STORAGE_UNAVAILABLE SHUTTING_DOWN OVERLOADED VAULT_UNAVAILABLE",
+            "STORAGE_UNAVAILABLE SHUTTING_DOWN OVERLOADED VAULT_UNAVAILABLE \
+             ROOT_KEY_PROVIDER_UNAVAILABLE",
         ),
         (Code::DeadlineExceeded, 504, "DEADLINE_EXCEEDED"),
     ];

@@ -105,6 +105,7 @@ fn every_field_that_carries_a_value_is_marked() {
                 "DecryptRequest" => name == "recipient_key",
                 "DecryptResponse" => ["sealed", "encapsulated_key"].contains(&name),
                 "DecryptStreamResponse" => name == "encapsulated_key",
+                "ExportBackupResponse" | "RestoreBackupRequest" => name == "chunk",
                 "Recipient" => ["public_key", "stream_nonce"].contains(&name),
                 _ => false,
             };

@@ -52,7 +52,7 @@ tidy_up
 
 step "The vault's services"
 answer=$(grpcurl "${as_admin[@]}" "$vault" list | jq -Rn '[inputs]')
-expect 'contains(["vault.v1.WorkspaceService", "vault.v1.SecretService", "vault.v1.DecryptService"])'
+expect 'contains(["vault.v1.WorkspaceService", "vault.v1.SecretService", "vault.v1.DecryptService", "vault.v1.BackupService"])'
 expect 'contains(["grpc.health.v1.Health"])'
 expect 'all(startswith("injector.") | not)'
 
@@ -367,6 +367,15 @@ expect '(.wouldForward | not) and .secrets[0].required and .secrets[0].state == 
 step "Removing it"
 injector ServerService/RemoveServer <<<'{"workspace": "tutorial", "name": "github"}' >/dev/null
 refused NotFound SERVER_NOT_FOUND injector ServerService/RemoveServer <<<'{"workspace": "tutorial", "name": "github"}'
+
+# --- Backups -----------------------------------------------------------------------------------------------------
+
+step "A backup of the whole vault, while it serves: its bytes come in chunks, here in base64"
+answer=$(vault BackupService/ExportBackup <<<'{}' | jq -s .)
+expect '.[0].chunk | startswith("YWVyb3N0YWNrIGJhY2t1c")'
+
+step "It is restored into a vault without workspaces, with the same root key, and nowhere else"
+refused FailedPrecondition VAULT_NOT_EMPTY vault BackupService/RestoreBackup <<<"$(jq -c '.[]' <<<"$answer")"
 
 # --- The end -----------------------------------------------------------------------------------------------------
 

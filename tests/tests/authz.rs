@@ -81,7 +81,7 @@ use Who::{Admin, Editor, Nobody, Stranger, Viewer};
 const EVERYONE: [Who; 6] = [Admin, Editor, Viewer, Who::Injector, Stranger, Nobody];
 
 /// What the documentation promises of the vault, written down apart from its own table.
-const VAULT: [(&str, &[Who]); 21] = [
+const VAULT: [(&str, &[Who]); 23] = [
     ("vault.v1.WorkspaceService.CreateWorkspace", &[Admin]),
     ("vault.v1.WorkspaceService.GetWorkspace", &[Admin]),
     ("vault.v1.WorkspaceService.ListWorkspaces", &[Admin]),
@@ -105,6 +105,8 @@ const VAULT: [(&str, &[Who]); 21] = [
     ("vault.v1.KeyService.ListWorkspaceKeys", &[Admin]),
     ("vault.v1.KeyService.RotateWorkspaceKey", &[Admin]),
     ("vault.v1.KeyService.RotateRootKey", &[Admin]),
+    ("vault.v1.BackupService.ExportBackup", &[Admin]),
+    ("vault.v1.BackupService.RestoreBackup", &[Admin]),
     ("grpc.health.v1.Health.Check", &EVERYONE),
     ("grpc.health.v1.Health.Watch", &EVERYONE),
     (
@@ -697,6 +699,26 @@ fn seen<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String, Vec<u8>
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_of_some_workspaces_does_nothing_with_the_vault_as_a_whole() {
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.admin.push(format!("{EDITOR}=mine,also-mine"));
+    })
+    .await;
+    vault.workspace("mine").await;
+    let some = vault.channel(EDITOR);
+    assert_eq!(met(&some).await, Met::Served);
+    for method in ["ExportBackup", "RestoreBackup"] {
+        let path = format!("/vault.v1.BackupService/{method}");
+        let refused = wire::open(&some, &path, Bytes::new()).await.map(drop);
+        let other = wire::open(&vault.channel(STRANGER), &path, Bytes::new())
+            .await
+            .map(drop);
+        assert_eq!(seen(refused), seen(other), "{method}");
+    }
+    vault.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_editor_of_one_workspace_cannot_touch_another_nor_learn_whether_it_exists() {
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.editor = vec![format!("{EDITOR}=mine,also-mine")];
@@ -1010,7 +1032,7 @@ fn every_mistake_in_the_vaults_settings_is_reported_at_once() {
     settings.metrics_listen = "127.0.0.1".to_owned();
     settings.data_dir = None;
     settings.cache_mib = "lots".to_owned();
-    settings.root_key_file = vec![dir.path().join("missing.key")];
+    settings.root.root_key_file = vec![dir.path().join("missing.key")];
     settings.tls_cert = Some("/dev/null".into());
     settings.client_ca = Some(dir.path().join("missing.pem"));
     settings.admin = vec!["admin".to_owned(), "spiffe://test/x=NOT-A-LABEL".to_owned()];

@@ -16,7 +16,7 @@ use proto::{
 pub use proto::serve::authz::AdminPermit;
 
 /// One row for each RPC. What has no row is refused.
-pub const TABLE: [(&str, Access); 21] = [
+pub const TABLE: [(&str, Access); 23] = [
     ("/vault.v1.WorkspaceService/CreateWorkspace", Roles(&[Admin])),
     ("/vault.v1.WorkspaceService/GetWorkspace", Roles(&[Admin])),
     ("/vault.v1.WorkspaceService/ListWorkspaces", Roles(&[Admin])),
@@ -46,6 +46,8 @@ pub const TABLE: [(&str, Access); 21] = [
     ("/vault.v1.KeyService/ListWorkspaceKeys", Roles(&[Admin])),
     ("/vault.v1.KeyService/RotateWorkspaceKey", Roles(&[Admin])),
     ("/vault.v1.KeyService/RotateRootKey", Roles(&[Admin])),
+    ("/vault.v1.BackupService/ExportBackup", Roles(&[Admin])),
+    ("/vault.v1.BackupService/RestoreBackup", Roles(&[Admin])),
     ("/grpc.health.v1.Health/Check", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
     (
@@ -92,7 +94,8 @@ impl DecryptPermit {
     }
 }
 
-/// Proof that a call may administer the vault as a whole: its caller does so in all workspaces, also those to come.
+/// Proof that a call may concern the vault as a whole: its caller's role, as the RPC's row says it, holds in all
+/// workspaces, also those still to come.
 #[derive(Debug)]
 pub struct VaultPermit(());
 
@@ -105,8 +108,8 @@ impl VaultPermit {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn for_test() -> Self {
+    /// For commands on this machine: who has the store's files and the root key needs no role.
+    pub fn of_operator() -> Self {
         Self(())
     }
 }
@@ -135,7 +138,7 @@ mod test {
     };
 
     use proto::serve::{
-        authz::{Authz, Binding, Policy, Role, Scope},
+        authz::{Authz, Binding, Policy, Role},
         caller::Peer,
     };
 

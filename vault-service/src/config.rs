@@ -49,6 +49,104 @@ pub enum Command {
         )]
         metrics_listen: String,
     },
+    /// Back up a store that no vault has open. The backup is sealed: restoring it takes the root key
+    ///
+    /// While the vault serves, ask it instead: `aerostack backup`, or BackupService/ExportBackup.
+    Backup {
+        /// The store, and its root keys
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The file to make, readable by its owner only and never overwritten; `-` is standard output
+        #[arg(long, default_value = "-", value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Restore a backup into a store that does not exist yet, or is empty
+    Restore {
+        /// The store to make, and the root keys that the backup needs
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The backup; `-` is standard input
+        #[arg(long, default_value = "-", value_name = "FILE")]
+        input: PathBuf,
+    },
+    /// Read a whole store that no vault has open, and name what is damaged: exit code 0 when nothing is, else 1
+    ///
+    /// The store itself stays as it is: a copy of it is read. No value is shown.
+    Verify {
+        /// What is read
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Copy what is sound of a store into a new one, and name what is lost: exit code 0 when nothing is, else 1
+    ///
+    /// The store itself stays as it is: a copy of it is read. No value is shown.
+    Repair {
+        /// What is read
+        #[command(flatten)]
+        source: Source,
+        /// Directory of the new store; it must not be there, or be empty
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+}
+
+/// A store that is read as a whole.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The store, and its root keys
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Directory for the copy, which needs as much room as the store; that of temporary files if not given
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+}
+
+/// Where a store is, and its root keys.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// Directory of the store
+    #[arg(long, env = "AEROSTACK_VAULT_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where the root keys come from.
+    #[command(flatten)]
+    pub root: RootArgs,
+}
+
+impl StoreArgs {
+    /// What gives the root keys.
+    pub fn providers(&self) -> Result<Providers, Problems> {
+        let mut problems = Problems::default();
+        let root = self.root.check(&mut problems);
+        problems.finish(root)
+    }
+}
+
+/// Where the root keys come from.
+#[derive(Debug, Clone, Args)]
+pub struct RootArgs {
+    /// File with a root key: 32 bytes, raw or in base64, which others may not read (make one with `keygen`)
+    ///
+    /// The first file's is active. Others, given again or behind a `;`, open what is not moved to it yet: to rotate the root
+    /// key, put a new file before the old one, restart, and take the old one away when the status of the keys says that no
+    /// workspace needs it.
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_ROOT_KEY_FILE",
+        value_delimiter = ';',
+        value_name = "FILE"
+    )]
+    pub root_key_file: Vec<PathBuf>,
+    /// File with a passphrase, which others may not read: the store holds the root key, wrapped with it (Argon2id)
+    #[arg(long, env = "AEROSTACK_VAULT_ROOT_PASSPHRASE_FILE", value_name = "FILE")]
+    pub root_passphrase_file: Option<PathBuf>,
+    /// Unix socket of a Kubernetes KMS v2 plugin: the store holds the root key, encrypted by it
+    ///
+    /// Until the plugin answers, the vault is sealed: it serves, but does not decrypt.
+    #[arg(long, env = "AEROSTACK_VAULT_ROOT_KMS_SOCKET", value_name = "SOCKET")]
+    pub root_kms_socket: Option<PathBuf>,
+    /// Which root key is active, when more than one kind is given: what the others wrapped is moved to it
+    #[arg(long, env = "AEROSTACK_VAULT_ROOT_ACTIVE", value_enum, value_name = "KIND")]
+    pub root_active: Option<Kind>,
 }
 
 /// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.
@@ -81,29 +179,9 @@ pub struct Settings {
         value_name = "MIB"
     )]
     pub cache_mib: String,
-    /// File with a root key: 32 bytes, raw or in base64, which others may not read (make one with `keygen`)
-    ///
-    /// The first file's is active. Others, given again or behind a `;`, open what is not moved to it yet: to rotate the root
-    /// key, put a new file before the old one, restart, and take the old one away when the status of the keys says that no
-    /// workspace needs it.
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_ROOT_KEY_FILE",
-        value_delimiter = ';',
-        value_name = "FILE"
-    )]
-    pub root_key_file: Vec<PathBuf>,
-    /// File with a passphrase, which others may not read: the store holds the root key, wrapped with it (Argon2id)
-    #[arg(long, env = "AEROSTACK_VAULT_ROOT_PASSPHRASE_FILE", value_name = "FILE")]
-    pub root_passphrase_file: Option<PathBuf>,
-    /// Unix socket of a Kubernetes KMS v2 plugin: the store holds the root key, encrypted by it
-    ///
-    /// Until the plugin answers, the vault is sealed: it serves, but does not decrypt.
-    #[arg(long, env = "AEROSTACK_VAULT_ROOT_KMS_SOCKET", value_name = "SOCKET")]
-    pub root_kms_socket: Option<PathBuf>,
-    /// Which root key is active, when more than one kind is given: what the others wrapped is moved to it
-    #[arg(long, env = "AEROSTACK_VAULT_ROOT_ACTIVE", value_enum, value_name = "KIND")]
-    pub root_active: Option<Kind>,
+    /// Where the root keys come from.
+    #[command(flatten)]
+    pub root: RootArgs,
     /// Certificate chain of the gRPC listener, PEM
     #[arg(long, env = "AEROSTACK_VAULT_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -228,7 +306,7 @@ impl Settings {
             .required("--data-dir", settings::path(&self.data_dir))
             .map(PathBuf::from);
         let cache_mib = problems.parse::<u64>("--cache-mib", &self.cache_mib);
-        let root = self.root(&mut problems);
+        let root = self.root.check(&mut problems);
         let identity = problems.identity(
             ("--tls-cert", settings::path(&self.tls_cert)),
             ("--tls-key", settings::path(&self.tls_key)),
@@ -260,9 +338,19 @@ impl Settings {
         problems.finish(config)
     }
 
+    fn policy(&self, problems: &mut Problems) -> Option<Policy> {
+        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin);
+        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor));
+        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer));
+        bindings.extend(problems.bindings("--injector", Role::Injector, &self.injector));
+        problems.policy("--injector", bindings)
+    }
+}
+
+impl RootArgs {
     /// All that give root keys, the active one first.
-    fn root(&self, problems: &mut Problems) -> Option<Providers> {
-        let mut given = self.root_files(problems)?;
+    fn check(&self, problems: &mut Problems) -> Option<Providers> {
+        let mut given = self.files(problems)?;
         if let Some(path) = settings::path(&self.root_passphrase_file) {
             problems.take("--root-passphrase-file", root_file::read_passphrase(path))?;
             given.push((
@@ -302,7 +390,7 @@ impl Settings {
     }
 
     /// None when one of them is wrong.
-    fn root_files(&self, problems: &mut Problems) -> Option<Vec<(Kind, Provider)>> {
+    fn files(&self, problems: &mut Problems) -> Option<Vec<(Kind, Provider)>> {
         let paths = self
             .root_key_file
             .iter()
@@ -320,13 +408,5 @@ impl Settings {
         }
         let provider = |key| (Kind::File, Provider::File(Arc::new(key)));
         Some(keys.into_iter().map(provider).collect())
-    }
-
-    fn policy(&self, problems: &mut Problems) -> Option<Policy> {
-        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin);
-        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor));
-        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer));
-        bindings.extend(problems.bindings("--injector", Role::Injector, &self.injector));
-        problems.policy("--injector", bindings)
     }
 }

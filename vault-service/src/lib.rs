@@ -4,6 +4,8 @@ pub mod authz;
 pub mod config;
 pub mod crypto;
 mod metrics;
+pub mod new_file;
+pub mod offline;
 pub mod root;
 mod service;
 mod status;
@@ -22,8 +24,9 @@ use proto::{
         listen, probe,
     },
     vault::v1::{
-        decrypt_service_server::DecryptServiceServer, key_service_server::KeyServiceServer,
-        secret_service_server::SecretServiceServer, workspace_service_server::WorkspaceServiceServer,
+        backup_service_server::BackupServiceServer, decrypt_service_server::DecryptServiceServer,
+        key_service_server::KeyServiceServer, secret_service_server::SecretServiceServer,
+        workspace_service_server::WorkspaceServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -32,12 +35,14 @@ use tonic::service::Routes;
 
 use config::Config;
 use metrics::Metrics;
-use service::{Decrypting, Keys, Secrets, Workspaces};
-use store::Store;
+use service::{Backups, Decrypting, Keys, Secrets, Workspaces};
+use store::{Health, Store};
 use vault::{Vault, Writer};
 
 /// The largest message that a client may send.
 const MAX_REQUEST: usize = 256 * 1024;
+/// The same of a piece of a backup.
+const MAX_CHUNK: usize = 1024 * 1024;
 
 /// The sockets that the vault serves.
 pub struct Listeners {
@@ -92,12 +97,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         listen: _,
         metrics_listen: _,
     } = config;
-    let store = tokio::task::spawn_blocking(move || Store::open(&data_dir, cache_bytes));
+    let dir = data_dir.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(&dir, cache_bytes));
     let store = store
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     let (writer, reader) = Vault::open(store, root).await?.split();
-    sweep(&writer);
+    writer.sweep_beside();
     let closing = CancellationToken::new();
     let house = tokio::spawn(writer.clone().keep_house(closing.clone()));
 
@@ -128,6 +134,11 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         require_sealed,
         shutdown: shutdown.clone(),
     };
+    let backups = Backups {
+        writer: writer.clone(),
+        dir: data_dir,
+        shutdown: shutdown.clone(),
+    };
     let mut routes = Routes::builder();
     routes
         .add_service(health_service)
@@ -136,13 +147,15 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         )
         .add_service(SecretServiceServer::new(Secrets(writer.clone())).max_decoding_message_size(MAX_REQUEST))
         .add_service(KeyServiceServer::new(Keys(writer.clone())).max_decoding_message_size(MAX_REQUEST))
-        .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_REQUEST));
+        .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_REQUEST))
+        .add_service(BackupServiceServer::new(backups).max_decoding_message_size(MAX_CHUNK));
     if reflection {
         let services = [
             "vault.v1.WorkspaceService",
             "vault.v1.SecretService",
             "vault.v1.DecryptService",
             "vault.v1.KeyService",
+            "vault.v1.BackupService",
         ];
         proto::serve::reflection::add(&mut routes, &services)?;
     }
@@ -172,26 +185,15 @@ fn probes(registry: Registry, writer: &Writer, shutdown: &CancellationToken) -> 
     let (writer, shutdown) = (writer.clone(), shutdown.clone());
     probe::Probes {
         metrics: Arc::new(registry),
-        ready: Arc::new(move || {
-            if shutdown.is_cancelled() {
-                Err("shutting down")
-            } else if !writer.is_healthy() {
-                Err("the storage failed; restart")
-            } else if writer.is_sealed() {
+        ready: Arc::new(move || match (shutdown.is_cancelled(), writer.health()) {
+            (true, _) => Err("shutting down"),
+            (false, Health::Ready) if writer.is_sealed() => {
                 Err("sealed; the root key's provider does not answer")
-            } else {
-                Ok(())
             }
+            (false, Health::Ready) => Ok(()),
+            (false, Health::Full) => Err("the disk is full"),
+            (false, Health::Hangs) => Err("the storage does not answer"),
+            (false, Health::Ended) => Err("the storage failed; restart"),
         }),
     }
-}
-
-/// Goes on with what a stop interrupted, beside serving.
-fn sweep(writer: &Writer) {
-    let writer = writer.clone();
-    tokio::spawn(async move {
-        if let Err(error) = writer.sweep_all().await {
-            tracing::warn!(%error, "deleted workspaces were not swept; the next start goes on with them");
-        }
-    });
 }

@@ -1,5 +1,7 @@
 //! The vault's binary.
 
+mod check;
+
 use std::{
     io::{self, Write as _},
     path::Path,
@@ -7,12 +9,15 @@ use std::{
 };
 
 use mimalloc::MiMalloc;
-use proto::serve::{healthcheck, process, telemetry::chain};
+use proto::serve::{
+    healthcheck, process,
+    telemetry::{self, LogFormat, chain},
+};
 use vault_service::{
     Listeners,
     config::{Cli, Command, Settings},
     crypto::root_file,
-    run,
+    offline, run,
 };
 use zeroizing_alloc::ZeroAlloc;
 
@@ -31,6 +36,22 @@ fn main() -> ExitCode {
             ..
         }) => healthcheck::run(&metrics_listen),
         Ok(Cli {
+            command: Some(Command::Backup { store, output }),
+            ..
+        }) => tell(|| offline::back_up(&store, &output)),
+        Ok(Cli {
+            command: Some(Command::Restore { store, input }),
+            ..
+        }) => tell(|| offline::restore(&store, &input)),
+        Ok(Cli {
+            command: Some(Command::Verify { source }),
+            ..
+        }) => check::verify(source),
+        Ok(Cli {
+            command: Some(Command::Repair { source, to }),
+            ..
+        }) => check::repair(source, &to),
+        Ok(Cli {
             command: None,
             settings,
         }) => serve(settings),
@@ -47,6 +68,22 @@ fn keygen(path: &Path) -> ExitCode {
                 path.display(),
                 key.id()
             ));
+            ExitCode::SUCCESS
+        }
+        Err(error) => process::fail(1, chain(&error)),
+    }
+}
+
+/// Has a command do its work. What it did, and warnings, go to standard error: standard output may be a backup.
+fn tell(work: impl FnOnce() -> Result<String, offline::Failed>) -> ExitCode {
+    if let Ok(filter) = telemetry::parse_filter("warn") {
+        telemetry::init(LogFormat::Text, filter);
+    }
+    let done = work();
+    telemetry::flush();
+    match done {
+        Ok(report) => {
+            drop(write!(io::stderr(), "{report}"));
             ExitCode::SUCCESS
         }
         Err(error) => process::fail(1, chain(&error)),

@@ -9,7 +9,7 @@ use proto::{
     serve::telemetry::chain,
 };
 
-use crate::vault::VaultError;
+use crate::vault::{BackupError, VaultError};
 
 /// What the caller is told. What the caller must not be told is logged here, once.
 pub(crate) fn refusal(error: VaultError) -> Refusal {
@@ -28,12 +28,18 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         VaultError::AnswerTooLarge => Reason::LimitExceeded,
         VaultError::Conflict => Reason::Conflict,
         VaultError::Corrupt(_) => Reason::RecordCorrupt,
-        VaultError::KeyNotLoaded => Reason::KeyNotLoaded,
+        VaultError::KeyNotLoaded | VaultError::BackupNeedsRootKey { .. } => Reason::KeyNotLoaded,
         VaultError::Sealed => Reason::Sealed,
         VaultError::RotationUnderWay => Reason::RotationUnderWay,
         VaultError::RootKeyFromFile => Reason::RootKeyFromFile,
         VaultError::Provider(_) => Reason::RootKeyProviderUnavailable,
         VaultError::Full(_) => Reason::StorageFull,
+        VaultError::Restoring | VaultError::BackupUnderWay | VaultError::BackupOutpaced => {
+            Reason::BackupUnderWay
+        }
+        VaultError::NotEmpty => Reason::VaultNotEmpty,
+        VaultError::BackupOfLaterFormat(_) => Reason::RequestMalformed,
+        VaultError::Backup(error) => of_backup(error),
         VaultError::Stopped => Reason::ShuttingDown,
         VaultError::Storage(_) | VaultError::Read(_) => Reason::StorageUnavailable,
         VaultError::Randomness(_) => Reason::Internal,
@@ -42,6 +48,15 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         tracing::error!(%error, source = chain(source), "the vault could not serve a call");
     }
     Refusal::new(reason, error)
+}
+
+fn of_backup(error: &BackupError) -> Reason {
+    match error {
+        BackupError::NotABackup | BackupError::Unsupported(_) => Reason::RequestMalformed,
+        BackupError::OtherRootKey(_) => Reason::KeyNotLoaded,
+        BackupError::Damaged(_) => Reason::BackupDamaged,
+        BackupError::Read(_) => Reason::StorageUnavailable,
+    }
 }
 
 pub(crate) fn workspace_name(error: LabelError) -> Refusal {

@@ -562,3 +562,190 @@ fn a_store_of_another_root_key_is_refused_and_says_which_is_needed() {
         said(&refused)
     );
 }
+
+// ------------------------------------------------------------------------------------------------ damaged stores
+
+/// `verify` or `repair`, of the store that [`serving`] serves.
+fn offline(command: &str, dir: &TempDir, root_key: &Path) -> Command {
+    let mut offline = vault();
+    offline
+        .arg(command)
+        .arg("--data-dir")
+        .arg(dir.path().join("vault"))
+        .arg("--root-key-file")
+        .arg(root_key)
+        .arg("--scratch")
+        .arg(dir.path());
+    offline
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The files of the store, and what is in them.
+fn files(dir: &TempDir) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let entries = fs::read_dir(dir.path().join("vault")).unwrap();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read(path).ok()))
+        .collect();
+    files.sort();
+    files
+}
+
+type Damage = fn(&Path);
+
+#[test]
+fn a_damaged_store_is_refused_without_a_panic_and_left_as_it_is() {
+    let damages: [(&str, Damage); 5] = [
+        ("db is empty", |dir| fs::write(dir.join("db"), "").unwrap()),
+        ("db is cut short", |dir| {
+            let db = fs::File::options().write(true).open(dir.join("db")).unwrap();
+            db.set_len(db.metadata().unwrap().len() / 100).unwrap();
+        }),
+        ("db is overwritten", |dir| {
+            let mut bytes = fs::read(dir.join("db")).unwrap();
+            let end = bytes.len().min(400);
+            bytes[20..end].fill(0xA5);
+            fs::write(dir.join("db"), bytes).unwrap();
+        }),
+        ("conf is empty", |dir| fs::write(dir.join("conf"), "").unwrap()),
+        ("marker is gone", |dir| {
+            fs::remove_file(dir.join("marker")).unwrap()
+        }),
+    ];
+    for (what, damage) in damages {
+        let dir = TempDir::new().unwrap();
+        let root_key = keygen(&dir);
+        Serving::start(serving(&dir, &root_key)).terminate();
+        damage(&dir.path().join("vault"));
+        let before = files(&dir);
+        let refused = serving(&dir, &root_key).output().unwrap();
+        let said = said(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{what}: {said}");
+        assert!(!said.contains("panicked"), "{what}: {said}");
+        assert!(
+            said.contains("vault-service restore") && said.contains("vault-service repair"),
+            "{what}: {said}"
+        );
+        assert!(files(&dir) == before, "{what}: it was changed");
+    }
+}
+
+#[test]
+fn verify_and_repair_say_what_they_found_and_leave_the_store_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    let root_key = keygen(&dir);
+    Serving::start(serving(&dir, &root_key)).terminate();
+    let before = files(&dir);
+    let sound = offline("verify", &dir, &root_key).output().unwrap();
+    assert_eq!(
+        (sound.status.code(), printed(&sound).as_str()),
+        (
+            Some(0),
+            "0 workspaces, 0 secrets and 0 older versions sound; 0 damaged; 0 parts of the store unreadable\n"
+        ),
+        "{}",
+        said(&sound)
+    );
+    assert!(files(&dir) == before, "verify changed the store");
+
+    fs::remove_file(dir.path().join("vault/marker")).unwrap();
+    let before = files(&dir);
+    let damaged = offline("verify", &dir, &root_key).output().unwrap();
+    assert_eq!(damaged.status.code(), Some(1));
+    assert!(
+        printed(&damaged).contains("the vault would not start: the file `marker`"),
+        "{damaged:?}"
+    );
+
+    let new = dir.path().join("new");
+    let mut repair = offline("repair", &dir, &root_key);
+    repair.arg("--to").arg(&new);
+    let repaired = repair.output().unwrap();
+    assert_eq!(repaired.status.code(), Some(1), "{}", said(&repaired));
+    assert!(
+        printed(&repaired).contains("0 secrets and 0 older versions salvaged"),
+        "{}",
+        printed(&repaired)
+    );
+    assert!(files(&dir) == before, "repair changed the store");
+    let again = repair.output().unwrap();
+    assert!(said(&again).contains("is not empty"), "{}", said(&again));
+
+    fs::remove_dir_all(dir.path().join("vault")).unwrap();
+    fs::rename(&new, dir.path().join("vault")).unwrap();
+    assert_eq!(Serving::start(serving(&dir, &root_key)).terminate().0, Some(0));
+}
+
+#[test]
+fn a_store_in_use_is_neither_verified_nor_repaired() {
+    let dir = TempDir::new().unwrap();
+    let root_key = keygen(&dir);
+    let vault = Serving::start(serving(&dir, &root_key));
+    let mut repair = offline("repair", &dir, &root_key);
+    repair.arg("--to").arg(dir.path().join("new"));
+    for mut command in [offline("verify", &dir, &root_key), repair] {
+        let refused = command.output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(
+            said(&refused).contains("already open in another process"),
+            "{}",
+            said(&refused)
+        );
+    }
+    assert_eq!(vault.terminate().0, Some(0));
+}
+
+/// Killed at any moment of its first start, it starts anew or with what there is, and never with another key.
+#[test]
+fn a_kill_during_the_first_start_leaves_a_store_that_starts() {
+    let (mut served, mut cut_off) = (0, 0);
+    for round in 0..25u64 {
+        let dir = TempDir::new().unwrap();
+        let root_key = keygen(&dir);
+        let mut child = serving(&dir, &root_key).spawn().unwrap();
+        thread::sleep(Duration::from_millis(round * 4));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let marker = fs::read_to_string(dir.path().join("vault/marker"));
+        let made = marker.as_ref().is_ok_and(|marker| !marker.contains("\nmaking\n"));
+        *(if made { &mut served } else { &mut cut_off }) += 1;
+        // Whatever is there, another key is no way in once it is initialised.
+        let vault = Serving::start(serving(&dir, &root_key));
+        assert_eq!(vault.terminate().0, Some(0), "round {round}: {marker:?}");
+        let other = TempDir::new().unwrap();
+        let refused = serving(&dir, &keygen(&other)).output().unwrap();
+        assert!(
+            said(&refused).contains("this store needs the root key"),
+            "{}",
+            said(&refused)
+        );
+    }
+    assert!(
+        cut_off > 0 && served > 0,
+        "all were killed at the same moment: {served} and {cut_off}"
+    );
+}
+
+/// Files may not grow beyond a size: as on a full disk, writes fail.
+#[test]
+fn a_store_that_cannot_be_made_for_want_of_room_is_refused_with_the_reason() {
+    let dir = TempDir::new().unwrap();
+    let root_key = keygen(&dir);
+    let plain = serving(&dir, &root_key);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", r#"trap '' XFSZ; ulimit -f 0 && exec "$0" "$@""#])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env_clear()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let refused = command.output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("File too large"), "{}", said(&refused));
+    // With room again it starts.
+    assert_eq!(Serving::start(serving(&dir, &root_key)).terminate().0, Some(0));
+}

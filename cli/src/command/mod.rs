@@ -1,5 +1,6 @@
 //! The administrative commands: each parses its arguments, calls a service, and reports.
 
+mod backup;
 mod call;
 mod completions;
 mod explain;
@@ -37,6 +38,10 @@ pub enum Admin {
     Explain(explain::ExplainArgs),
     /// Call a server through the injector's data plane, as curl does
     Call(call::CallArgs),
+    /// Back up the whole vault into a file, while it serves
+    Backup(backup::BackupArgs),
+    /// Restore a backup into a vault that has no workspaces
+    Restore(backup::RestoreArgs),
     /// How both services are, at a glance
     Status(status::StatusArgs),
     /// Print a shell's completions for this command
@@ -63,6 +68,8 @@ impl Admin {
             Self::Key(command) => command.run(&connection()?).await,
             Self::Explain(args) => args.run(&connection()?).await,
             Self::Call(args) => args.run(&connection()?).await,
+            Self::Backup(args) => args.run(&connection()?).await,
+            Self::Restore(args) => args.run(&connection()?).await,
             Self::Status(args) => args.run(&connection()?).await,
             Self::Completions(args) => Ok(args.run()),
         }

@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
 use tokio_rustls::TlsConnector;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status, Streaming, transport::Channel};
 
 use self::source::Source;
 pub use self::source::{ConnectArgs, DEFAULT_DIR};
@@ -174,7 +174,17 @@ impl Remote {
         }
     }
 
-    async fn failed(&self, status: &Status) -> Failure {
+    /// Waits for the next message of a stream, but not for ever.
+    pub async fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+        match time::timeout(self.timeout, stream.message()).await {
+            Ok(Ok(message)) => Ok(message),
+            Ok(Err(status)) => Err(self.failed(&status).await),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    /// Why a call was not answered.
+    pub async fn failed(&self, status: &Status) -> Failure {
         let Self { name, address, .. } = self;
         let Some(cause) = failure::transport(status) else {
             return Failure::of_status(name, status);

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backups;
 mod calls;
 mod connection;
 mod documented;

@@ -38,6 +38,25 @@ impl Pair {
         Self { dev, home }
     }
 
+    /// On a directory that `prepare` has made.
+    pub(crate) async fn start_on(prepare: impl FnOnce(&Path)) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join(".aerostack");
+        prepare(&dir);
+        let dev = Dev::start(&dir).await;
+        Self { dev, home }
+    }
+
+    /// The same pair again, after its process was killed.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { mut dev, home } = self;
+        dev.wait().await;
+        let dir = dev.dir.clone();
+        drop(dev);
+        let dev = Dev::start(&dir).await;
+        Self { dev, home }
+    }
+
     /// One with the workspace `w` in it.
     pub(crate) async fn with_workspace() -> Self {
         let pair = Self::start().await;

@@ -50,7 +50,7 @@ pub enum Memory {
 
 impl Memory {
     /// Takes effect before anything secret is read.
-    fn protect(self) -> io::Result<()> {
+    pub fn protect(self) -> io::Result<()> {
         match self {
             Self::Debuggable => Ok(()),
             Self::Private => {

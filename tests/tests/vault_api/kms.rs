@@ -159,8 +159,8 @@ fn socket(dir: &TempDir) -> PathBuf {
 async fn open(pki: &Arc<Pki>, dir: &Arc<TempDir>) -> Vault {
     let kms = socket(dir);
     Vault::open(pki.clone(), dir.clone(), |settings| {
-        settings.root_key_file.clear();
-        settings.root_kms_socket = Some(kms);
+        settings.root.root_key_file.clear();
+        settings.root.root_kms_socket = Some(kms);
     })
     .await
 }
@@ -254,6 +254,13 @@ async fn a_vault_is_sealed_until_its_kms_answers_and_then_unseals_by_itself() {
     let late = vault.keys().rotate_workspace_key(rotate).await;
     refused(late, Code::FailedPrecondition, sealed);
     refused(rotate_root(&vault).await, Code::FailedPrecondition, sealed);
+    let backup = backups::export(&vault).await;
+    refused(backup, Code::FailedPrecondition, sealed);
+    refused(
+        backups::restore(&vault, b"x").await,
+        Code::FailedPrecondition,
+        sealed,
+    );
     assert_eq!(list(&vault, "w", 0, "").await.unwrap().secrets.len(), 1);
     let _served = plugin.serve(&dir);
     unsealed(&vault).await;
@@ -379,8 +386,8 @@ async fn a_root_key_from_a_file_gives_way_to_a_kms() {
     let _served = plugin.serve(&dir);
     let kms = socket(&dir);
     let vault = Vault::open(pki.clone(), dir.clone(), |settings| {
-        settings.root_kms_socket = Some(kms);
-        settings.root_active = Some(vault_service::root::Kind::Kms);
+        settings.root.root_kms_socket = Some(kms);
+        settings.root.root_active = Some(vault_service::root::Kind::Kms);
     })
     .await;
     unsealed(&vault).await;

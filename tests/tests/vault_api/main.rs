@@ -5,6 +5,7 @@
     reason = "a test that panics has failed"
 )]
 
+mod backups;
 mod conditions;
 mod decrypting;
 mod expiry;

@@ -71,7 +71,7 @@ async fn a_store_does_not_open_with_another_root_key_and_is_unharmed() {
     let other = dir.path().join("other.key");
     vault_service::crypto::root_file::write_new(&other).unwrap();
     let mut settings = e2e::pair::vault_settings(&pki, &dir);
-    settings.root_key_file = vec![other];
+    settings.root.root_key_file = vec![other];
     let config = settings.check().unwrap();
     let listeners = vault_service::Listeners::bind(&config).await.unwrap();
     let stopped = timeout(

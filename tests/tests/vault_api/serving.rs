@@ -30,6 +30,7 @@ async fn reflected(channel: &tonic::transport::Channel, version: &str) -> Result
 async fn reflection_answers_who_holds_a_role_and_can_be_turned_off() {
     let services = [
         "grpc.health.v1.Health",
+        "vault.v1.BackupService",
         "vault.v1.DecryptService",
         "vault.v1.KeyService",
         "vault.v1.SecretService",

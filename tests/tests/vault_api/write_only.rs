@@ -294,6 +294,8 @@ fn admin_requests() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("/vault.v1.KeyService/RotateWorkspaceKey", Vec::new()),
         ("/vault.v1.KeyService/RotateRootKey", Vec::new()),
+        ("/vault.v1.BackupService/ExportBackup", Vec::new()),
+        ("/vault.v1.BackupService/RestoreBackup", Vec::new()),
         (
             "/vault.v1.SecretService/PutSecret",
             PutSecretRequest {
@@ -384,8 +386,8 @@ fn with_a_passphrase(settings: &mut vault_service::config::Settings) {
     let words = settings.data_dir.as_ref().unwrap().with_file_name("words");
     fs::write(&words, "correct horse battery staple").unwrap();
     fs::set_permissions(&words, fs::Permissions::from_mode(0o600)).unwrap();
-    settings.root_key_file.clear();
-    settings.root_passphrase_file = Some(words);
+    settings.root.root_key_file.clear();
+    settings.root.root_passphrase_file = Some(words);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -406,6 +408,8 @@ async fn no_admin_call_shows_a_value_in_any_form() {
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, Canary::VALUE);
 
     let canary = Canary::new();
+    let backup = backups::export(&vault).await.unwrap();
+    canary.not_in("a backup", &backup);
     let (to_vault, to_injector) = (vault.channel(pki::ADMIN), injector.channel(pki::ADMIN));
     let (mut answered, mut failed) = (BTreeSet::new(), 0);
     for (path, request) in admin_requests() {
@@ -439,6 +443,11 @@ async fn no_admin_call_shows_a_value_in_any_form() {
             }
         }
     }
+    // The workspace was deleted last.
+    let restored = backups::restore(&vault, &backup).await.unwrap();
+    canary.not_in("a restore's answer", &restored.encode_to_vec());
+    answered.insert("/vault.v1.BackupService/RestoreBackup");
+    assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, Canary::VALUE);
     let pool = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
     let admin: Vec<_> = pool
         .services()

@@ -81,6 +81,18 @@ pub(super) fn record(layout: Layout, place: &Place<'_>, origins: &[&[u8]]) -> Aa
     origins.iter().fold(aad, |aad, origin| aad.field(origin))
 }
 
+/// `format, algorithm, purpose, all of the header that stands before the wrap`
+pub(super) fn wrapped_backup_key(format: u8, header: &[u8]) -> Aad {
+    Aad::new(format)
+        .field(Purpose::WrapBackupKey.label())
+        .field(header)
+}
+
+/// `format, algorithm`: the key is one backup's alone, and a frame's place is in its nonce.
+pub(super) fn backup_frame(format: u8) -> Aad {
+    Aad::new(format)
+}
+
 #[cfg(test)]
 #[path = "aad_tests.rs"]
 mod tests;

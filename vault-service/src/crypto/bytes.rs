@@ -21,6 +21,11 @@ impl<'a> Bytes<'a> {
         }
     }
 
+    /// Starts at the first byte.
+    pub(super) fn all(bytes: &'a [u8]) -> Bytes<'a> {
+        Bytes(bytes)
+    }
+
     /// The next `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], Corruption> {
         let (head, rest) = self.0.split_first_chunk().ok_or(Corruption::Truncated)?;

@@ -37,7 +37,7 @@ impl Key {
         Ok(key)
     }
 
-    fn random() -> Result<Key, NoRandomness> {
+    pub(super) fn random() -> Result<Key, NoRandomness> {
         Key::try_init(|bytes| getrandom::fill(bytes).map_err(NoRandomness))
     }
 
@@ -149,6 +149,27 @@ impl RootKey {
 
     pub(super) fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Wraps the key of the backup that begins with `header`.
+    pub(super) fn wrap_backup_key(
+        &self,
+        key: &Key,
+        format: u8,
+        header: &[u8],
+    ) -> Result<Wrapped, NoRandomness> {
+        let aad = aad::wrapped_backup_key(format, header);
+        wrap::wrap(&self.key, Purpose::WrapBackupKey, &aad, key)
+    }
+
+    pub(super) fn unwrap_backup_key(
+        &self,
+        wrapped: &Wrapped,
+        format: u8,
+        header: &[u8],
+    ) -> Result<Key, Corruption> {
+        let aad = aad::wrapped_backup_key(format, header);
+        wrap::unwrap(&self.key, Purpose::WrapBackupKey, &aad, wrapped)
     }
 
     /// Wraps `kek` for this workspace, and no other.

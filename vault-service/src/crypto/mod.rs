@@ -5,7 +5,8 @@
 //! ```
 //!
 //! AES-256-GCM at each step ([NIST SP 800-38D]), one-time wrapping keys from HKDF-SHA256
-//! ([RFC 5869]). The bytes are specified in `docs/record-format.md`.
+//! ([RFC 5869]). The bytes are specified in `docs/record-format.md`, those of backups in
+//! `docs/backup-format.md`.
 //!
 //! # What this promises
 //! Whoever can read the store but holds no root key learns of a value its length, its place, its expiry and
@@ -18,8 +19,8 @@
 //! - **Length.** A record is a fixed number of bytes longer than its value.
 //! - **GCM alone.** A nonce used twice under one key reveals the XOR of two values and lets tags be
 //!   forged; a ciphertext can be made that opens under two keys. Neither may be assumed away by a new
-//!   caller: here each key encrypts once (`Dek`, the one-time keys), and every wrapping key is
-//!   committed to. The body's key comes out of such a wrap, so it is committed to with it.
+//!   caller: here each key encrypts once (`Dek`, the one-time keys), or counts (a backup's), and every wrapping
+//!   key is committed to. The body's key comes out of such a wrap, so it is committed to with it.
 //! - **Memory.** Keys and plaintexts that we own are wiped on drop. Copies made by the compiler (moves,
 //!   spilled registers) and by `hkdf` and `hmac` on their stack are not; they are overwritten by later calls.
 //!
@@ -27,6 +28,7 @@
 //! [RFC 5869]: https://www.rfc-editor.org/rfc/rfc5869
 
 mod aad;
+pub mod backup;
 mod bytes;
 pub mod fingerprint;
 mod key;
@@ -48,6 +50,9 @@ mod format {
     pub(super) const LASTING_RECORD: u8 = 2;
     pub(super) const RECORD: u8 = 3;
     pub(super) const WRAPPED_ROOT_KEY: u8 = 4;
+    pub(super) const BACKUP: u8 = 16;
+    /// One that holds root keys, wrapped, which nothing else may hold.
+    pub(super) const BACKUP_WITH_ROOT_KEYS: u8 = 18;
 }
 
 /// The one algorithm so far: AES-256-GCM, wrapping keys from HKDF-SHA256 with a commitment.

@@ -2,6 +2,8 @@
 //!
 //! Nonces are 96 random bits, as in SP 800-38D, 8.2.2. Since every key here encrypts once, a repeated
 //! nonce would do no harm; nonces are random all the same, so that no mistake elsewhere is fatal alone.
+//!
+//! The exception is a backup, whose key encrypts its frames, one after another. Their nonces are counted (8.2.1).
 
 use aes_gcm::{Aes256Gcm, KeyInit as _, aead::AeadInOut as _};
 use proto::stack::wiped;
@@ -17,6 +19,15 @@ pub(super) struct FreshNonce([u8; NONCE_LEN]);
 impl FreshNonce {
     pub(super) fn random() -> Result<FreshNonce, NoRandomness> {
         random().map(FreshNonce)
+    }
+
+    /// Of one message of a sequence: `u88be(place) || last`. Whoever makes these under one key makes none twice.
+    pub(super) fn of_place(place: u64, last: bool) -> FreshNonce {
+        let mut nonce = [0; NONCE_LEN];
+        let [_, _, _, counter @ .., flag] = &mut nonce;
+        *counter = place.to_be_bytes();
+        *flag = last.into();
+        FreshNonce(nonce)
     }
 
     /// For storing beside the ciphertext; nonces are not secret.

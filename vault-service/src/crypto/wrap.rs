@@ -31,6 +31,7 @@ pub(super) enum Purpose {
     WrapDek,
     RequestFingerprint,
     WrapRootKey,
+    WrapBackupKey,
 }
 
 impl Purpose {
@@ -42,6 +43,7 @@ impl Purpose {
             Purpose::WrapDek => b"aerostack-vault/1/wrap-dek/aes-256-gcm",
             Purpose::RequestFingerprint => b"aerostack-vault/1/request-fingerprint/hmac-sha256",
             Purpose::WrapRootKey => b"aerostack-vault/1/wrap-root-key/aes-256-gcm",
+            Purpose::WrapBackupKey => b"aerostack-vault/1/wrap-backup-key/aes-256-gcm",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The vault's RPCs: parse, permit, call, answer.
 
+mod backup;
 mod decrypt;
 mod keys;
 mod sealing;
@@ -8,6 +9,7 @@ mod workspaces;
 
 use proto::{Refusal, WorkspaceName};
 
+pub(crate) use backup::Backups;
 pub(crate) use decrypt::Decrypting;
 pub(crate) use keys::Keys;
 pub(crate) use secrets::Secrets;

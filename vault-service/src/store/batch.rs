@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{CommitError, read};
+use super::{CommitError, marker, read};
 
 /// Largest key and value together. A leaf's 19 entries of this size stay below sled's limit for a page
 /// in the log (2 MiB of an 8 MiB segment); above it they would go to `blobs/`, which is never synced.
-pub(super) const MAX_ENTRY: usize = 96 * 1024;
+pub(crate) const MAX_ENTRY: usize = 96 * 1024;
 
 /// Largest batch. With a group's bound it keeps what sled applies at once well below a segment, so that
 /// hardly any of it goes to the disk before all of it was applied.
-pub(super) const MAX_BATCH: usize = 1024 * 1024;
+pub(crate) const MAX_BATCH: usize = 1024 * 1024;
+
+/// While there is something at this key, only batches that say what they expect there are applied: whoever put it there
+/// has the store to itself, after a crash too.
+pub const HOLD: &[u8] = b"hold";
 
 /// Preconditions and writes that happen together or not at all.
 ///
@@ -76,25 +80,38 @@ impl Batch {
         self.writes.iter().map(entry_size).sum()
     }
 
-    pub(super) fn check_size(&self) -> Result<(), CommitError> {
+    pub(super) fn check(&self) -> Result<(), CommitError> {
         let fits = self.size() <= MAX_BATCH && self.writes.iter().all(|entry| entry_size(entry) <= MAX_ENTRY);
-        if fits { Ok(()) } else { Err(CommitError::TooLarge) }
+        let mut keys = self.writes.keys().chain(self.expected.iter().map(|(key, _)| key));
+        match (fits, keys.any(|key| key == marker::KEY)) {
+            (true, false) => Ok(()),
+            (false, _) => Err(CommitError::TooLarge),
+            (true, true) => Err(CommitError::Reserved),
+        }
     }
 
     /// Checks the batch against what is staged and stored, and stages its writes, all or none.
     pub(super) fn stage(self, staged: &mut Staged<'_>) -> Result<(), CommitError> {
+        let holds = self.expected.iter().any(|(key, _)| key == HOLD);
+        if !holds && staged.current(HOLD)?.is_some() {
+            return Err(CommitError::Held);
+        }
         for (key, expected) in &self.expected {
             if staged.current(key)?.as_deref() != expected.as_deref() {
                 return Err(CommitError::Conflict);
             }
         }
+        let mut added = 0;
         let mut writes = Vec::with_capacity(self.writes.len());
         for (key, write) in self.writes {
             // Read even what is overwritten: a damaged page then refuses this batch, instead of
             // failing sled in the middle of a group, after which the store would have to stop.
             let now = staged.current(&key)?;
-            writes.push((key, write.outcome(now.as_deref())?));
+            let then = write.outcome(now.as_deref())?;
+            added += i64::from(then.is_some()) - i64::from(now.is_some());
+            writes.push((key, then));
         }
+        staged.added += added;
         staged.writes.extend(writes);
         Ok(())
     }
@@ -107,6 +124,8 @@ impl Batch {
 pub(super) struct Staged<'a> {
     db: &'a sled::Db,
     writes: HashMap<Vec<u8>, Option<sled::IVec>>,
+    /// How many entries more there are afterwards.
+    added: i64,
 }
 
 impl<'a> Staged<'a> {
@@ -114,6 +133,7 @@ impl<'a> Staged<'a> {
         Self {
             db,
             writes: HashMap::new(),
+            added: 0,
         }
     }
 
@@ -129,17 +149,22 @@ impl<'a> Staged<'a> {
         self.writes.keys().map(AsRef::as_ref)
     }
 
-    /// What sled has to do, if anything.
-    pub(super) fn into_sled(self) -> Option<sled::Batch> {
+    /// How many entries the writes add, if there are any writes.
+    pub(super) fn added(&self) -> Option<i64> {
+        (!self.writes.is_empty()).then_some(self.added)
+    }
+
+    /// What sled has to do: the writes, and what the store then says of itself.
+    pub(super) fn into_sled(self, tally: &marker::Tally) -> sled::Batch {
         let mut batch = sled::Batch::default();
-        let any = !self.writes.is_empty();
+        batch.insert(marker::KEY, tally.encode());
         for (key, value) in self.writes {
             match value {
                 Some(value) => batch.insert(key, value),
                 None => batch.remove(key),
             }
         }
-        any.then_some(batch)
+        batch
     }
 }
 

@@ -11,7 +11,10 @@ use std::{io, mem, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use super::{Batch, CommitError, Ended, Fault, OpenError, Shared, batch::Staged, caught};
+use super::{
+    Batch, CommitError, Ended, Fault, OpenError, Shared, batch::Staged, export::Settle, marker::Keeper,
+    panics::caught,
+};
 
 /// Bounds of one group. sled reuses a segment when what replaced it was flushed, synced or not, and a
 /// whole further segment (8 MiB) was written since. Syncing well within 8 MiB of log keeps that safe.
@@ -31,6 +34,8 @@ pub(super) enum Request {
         batch: Batch,
         reply: oneshot::Sender<Answer>,
     },
+    /// The last round of an export, between two groups.
+    Settle(Settle),
     Close {
         done: oneshot::Sender<Answer>,
     },
@@ -40,6 +45,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
     fsync: Fsync,
+    keeper: Keeper,
 }
 
 #[derive(Default)]
@@ -47,6 +53,7 @@ struct Group {
     batches: Vec<Batch>,
     replies: Vec<oneshot::Sender<Answer>>,
     bytes: usize,
+    settle: Option<Settle>,
     close: Option<oneshot::Sender<Answer>>,
 }
 
@@ -55,11 +62,13 @@ impl Writer {
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
         fsync: Fsync,
+        keeper: Keeper,
     ) -> Result<(), OpenError> {
         let writer = Self {
             shared,
             requests,
             fsync,
+            keeper,
         };
         let spawned = thread::Builder::new()
             .name("store-commit".to_owned())
@@ -77,19 +86,36 @@ impl Writer {
                 batches,
                 replies,
                 bytes: _,
+                settle,
                 close,
             } = self.gather(first);
-            match caught(|| self.write(batches)) {
+            match self.watched(|writer| writer.write(batches)) {
                 Ok(answers) => answer(replies, answers),
                 Err(fault) => return self.fail(fault),
             }
+            if let Some(settle) = settle
+                && let Err(fault) = self.watched(|writer| {
+                    settle.run(&writer.shared);
+                    Ok(())
+                })
+            {
+                return self.fail(fault);
+            }
             if let Some(done) = close {
-                return self.close(done);
+                return self.close(Some(done));
             }
         }
+        self.close(None);
     }
 
-    /// `first` and all that waits behind it, up to the bounds or a close.
+    /// Calls the storage, under the eyes of the watchdog.
+    fn watched<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        let shared = Arc::clone(&self.shared);
+        let _busy = shared.watchdog.begin();
+        caught(|| call(self))
+    }
+
+    /// `first` and all that waits behind it, up to the bounds, the end of an export or a close.
     fn gather(&mut self, first: Request) -> Group {
         let mut group = Group::default();
         group.push(first);
@@ -113,13 +139,16 @@ impl Writer {
             .map(|batch| batch.stage(&mut staged))
             .collect();
         let changed: Vec<Vec<u8>> = staged.keys().map(<[u8]>::to_vec).collect();
-        if let Some(writes) = staged.into_sled() {
-            let applied = self.shared.db.apply_batch(writes);
+        if let Some(added) = staged.added() {
+            let tally = self.keeper.next(added);
+            let applied = self.shared.db.apply_batch(staged.into_sled(&tally));
             for key in &changed {
                 self.shared.recent.forget(key);
             }
+            self.shared.watch.note(changed);
             applied?;
             self.make_durable()?;
+            self.keeper.advance(tally);
         }
         Ok(answers)
     }
@@ -142,17 +171,27 @@ impl Writer {
         mem::forget(self.shared);
     }
 
-    fn close(mut self, done: oneshot::Sender<Answer>) {
-        if let Err(fault) = caught(|| self.make_durable()) {
+    /// Asked to, or because nobody is left who could ask.
+    fn close(mut self, done: Option<oneshot::Sender<Answer>>) {
+        if let Err(fault) = self.watched(Self::make_durable) {
             return self.fail(fault);
         }
         self.shared.end(Ended::Closed);
+        let Self {
+            shared,
+            requests,
+            fsync: _,
+            keeper,
+        } = self;
+        keeper.close();
         // Clones on other threads may need a moment to go, and read until then. Whoever opens next waits for sled's own
         // lock, so this one need not wait for them; should it stay locked, it goes with the last clone.
-        let _ = self.shared.lock.unlock();
+        let _ = shared.lock.unlock();
         // First let go of the files, then say so. That the caller stopped waiting is not our concern.
-        drop(self);
-        let _ = done.send(Ok(()));
+        drop((shared, requests));
+        if let Some(done) = done {
+            let _ = done.send(Ok(()));
+        }
     }
 }
 
@@ -164,12 +203,14 @@ impl Group {
                 self.batches.push(batch);
                 self.replies.push(reply);
             }
+            Request::Settle(settle) => self.settle = Some(settle),
             Request::Close { done } => self.close = Some(done),
         }
     }
 
     fn has_room(&self) -> bool {
-        self.close.is_none() && self.batches.len() < GROUP_BATCHES && self.bytes < GROUP_BYTES
+        let last = self.settle.is_some() || self.close.is_some();
+        !last && self.batches.len() < GROUP_BATCHES && self.bytes < GROUP_BYTES
     }
 }
 

@@ -42,7 +42,14 @@ impl From<sled::Error> for Fault {
     }
 }
 
-/// Why the store did not open. Nothing was written if it was in use or is not a store.
+/// What to do about a store that is damaged.
+macro_rules! way_out {
+    () => {
+        "restore a backup (`vault-service restore`), or salvage what is left (`vault-service repair`)"
+    };
+}
+
+/// Why the store did not open. Nothing of it was changed, and nothing was made if it is not a store.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// Another process, or this one, has it open.
@@ -51,9 +58,42 @@ pub enum OpenError {
     /// The directory holds files, but none of a store: likely the wrong one.
     #[error("{} is not empty and holds no store", .0.display())]
     NotAStore(PathBuf),
-    /// `conf` is missing or empty beside data: sled would guess its settings and lose most of it.
-    #[error("the store in {} has lost its file `conf`: restore a backup", .0.display())]
+    /// `conf` is missing or damaged beside data: sled would guess its settings and lose most of it.
+    #[error("the file `conf` of the store in {} is missing or damaged: {}", .0.display(), way_out!())]
     NoConf(PathBuf),
+    /// The marker is gone from a store that had one: what must be there is not known.
+    #[error("the file `marker` of the store in {} is missing: {}", .0.display(), way_out!())]
+    NoMarker(PathBuf),
+    /// The marker is not as it was written.
+    #[error("the file `marker` of the store in {} is damaged: {}", .0.display(), way_out!())]
+    BadMarker(PathBuf),
+    /// A later release made the store, or changed it.
+    #[error("the store in {} has format {found}, which this release does not know: use the release that wrote it", dir.display())]
+    Newer {
+        /// The store's directory.
+        dir: PathBuf,
+        /// What its marker says.
+        found: u8,
+    },
+    /// The store opens as another, an older or a smaller one than was acknowledged.
+    #[error("the store in {} is not what it was: {found}: {}", dir.display(), way_out!())]
+    Disagrees {
+        /// The store's directory.
+        dir: PathBuf,
+        /// What was found.
+        found: Disagreement,
+    },
+    /// There is no room for what opening writes, or for the copy that a changed store is checked on.
+    #[error("the disk is too full to open the store in {}: make room for {bytes} bytes", dir.display())]
+    NoRoom {
+        /// The store's directory.
+        dir: PathBuf,
+        /// What has to be free.
+        bytes: u64,
+    },
+    /// Opening did not come to an end.
+    #[error("opening the store in {} hangs: its disk does not answer, or it is damaged: {}", .0.display(), way_out!())]
+    Hangs(PathBuf),
     /// The directory or a file cannot be made, read, or given its mode.
     #[error("cannot {doing} {}", path.display())]
     Files {
@@ -65,12 +105,42 @@ pub enum OpenError {
         source: io::Error,
     },
     /// sled refused what it found, or the disk failed.
-    #[error("cannot open the store in {}", dir.display())]
+    #[error("the store in {} does not open: {}", dir.display(), way_out!())]
     Storage {
         /// The store's directory.
         dir: PathBuf,
         /// What failed.
         source: Fault,
+    },
+}
+
+/// How a store is not what its marker says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Disagreement {
+    /// No data at all.
+    #[error("its data is gone")]
+    NoData,
+    /// Not the entry that every store has.
+    #[error("it opens without the entry that describes it")]
+    Undescribed,
+    /// The marker of another store.
+    #[error("its marker is of another store")]
+    AnotherStore,
+    /// Groups are missing.
+    #[error("it ends at generation {found}, and generation {expected} was acknowledged")]
+    Older {
+        /// What the marker says.
+        expected: u64,
+        /// What the store says.
+        found: u64,
+    },
+    /// Entries are missing, or too many.
+    #[error("it has {found} entries, and should have {expected}")]
+    Entries {
+        /// What the store says.
+        expected: u64,
+        /// What was counted, up to one more.
+        found: u64,
     },
 }
 
@@ -86,9 +156,15 @@ pub enum CommitError {
     /// A counter would leave the range of `u64`, or its bytes are no counter; nothing changed.
     #[error("a counter is out of range")]
     Counter,
+    /// Somebody else has the store to itself; nothing changed.
+    #[error("the store is held by another")]
+    Held,
     /// An entry or the batch is larger than the store takes; nothing changed.
     #[error("the batch is too large")]
     TooLarge,
+    /// It names an entry that is the store's own; nothing changed.
+    #[error("the batch names an entry of the store's own")]
+    Reserved,
     /// What the batch is about cannot be read; nothing changed.
     #[error("an entry of the batch cannot be read")]
     Unreadable(#[source] Fault),
@@ -116,4 +192,24 @@ impl CommitError {
             Fault::Io(_) | Fault::Damaged(_) | Fault::Panicked => Self::Unavailable(source),
         }
     }
+}
+
+/// Why an export did not come to its end. What it gave is of no use.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// There is one at a time.
+    #[error("another export is under way")]
+    UnderWay,
+    /// More was changed than was read meanwhile, for too long.
+    #[error("the store changes faster than the export is read")]
+    Outpaced,
+    /// Somebody has the store to itself, and has not finished.
+    #[error("the store is held by another")]
+    Held,
+    /// An entry cannot be read.
+    #[error("an entry cannot be read")]
+    Unreadable(#[from] Fault),
+    /// The store failed or was closed.
+    #[error("the store ended")]
+    Ended(#[source] CommitError),
 }

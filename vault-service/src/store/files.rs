@@ -1,7 +1,7 @@
 //! The directory: made, locked, tightened, opened and synced.
 //!
 //! sled keeps `db` (the log), `conf` (the segment size), `snap.*` (an index, written at each open) and
-//! `blobs/` (empty here); `lock` is ours.
+//! `blobs/` (empty here); `lock` and `marker` are ours.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
@@ -13,19 +13,22 @@ use std::{
 };
 
 use super::{
-    OpenError, caught,
+    Fault, OpenError,
     commit::{Fsync, Room},
+    guard::{self, Ground},
+    marker::{self, Keeper, Marker, State, Tally},
+    panics::caught,
 };
 
-const LOCK: &str = "lock";
-const DB: &str = "db";
-const CONF: &str = "conf";
+/// Locked by the process that has the store.
+pub(super) const LOCK: &str = "lock";
+/// sled's log: everything is in it.
+pub(super) const DB: &str = "db";
+/// What sled's settings were when the store was made.
+pub(super) const CONF: &str = "conf";
 
 /// Fixed when the store is made: sled refuses another. See `MAX_ENTRY` for why it is not the default.
 const SEGMENT: usize = 8 * 1024 * 1024;
-
-/// sled takes a `conf` of up to 8 bytes for none, and writes its own.
-const CONF_NONE: u64 = 8;
 
 /// How long sled's threads may keep `db` after the handle is gone: 2 s.
 const RELEASE_TRIES: u32 = 200;
@@ -33,7 +36,11 @@ const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Kept free. On a disk that is truly full sled refuses to read, too, whatever it does not cache, and
 /// cannot be opened again. Two segments are more than a group writes.
-const RESERVE: u64 = 16 * 1024 * 1024;
+pub(super) const RESERVE: u64 = 16 * 1024 * 1024;
+
+/// What opening writes: a segment and some, and an index that is a small part of the log.
+const OPENING: u64 = 12 * 1024 * 1024;
+const INDEX: u64 = 64;
 
 /// What the store runs on.
 pub(super) struct Opened {
@@ -41,6 +48,7 @@ pub(super) struct Opened {
     pub(super) lock: File,
     pub(super) fsync: Fsync,
     pub(super) room: Room,
+    pub(super) keeper: Keeper,
 }
 
 pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
@@ -48,18 +56,71 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
     // Before anything of sled's is touched: it writes `conf` even when the store is in use.
     let lock = lock(dir)?;
     await_release(dir)?;
-    check_files(dir)?;
-    let db = open_sled(dir, cache_bytes)?;
+    guard::tidy(dir)?;
+    let ground = guard::inspect(dir)?;
+    check_room(dir)?;
+    let (db, tally) = match ground {
+        Ground::New => make(dir, cache_bytes)?,
+        Ground::Store(known) => {
+            known.prove(cache_bytes)?;
+            known.clear()?;
+            let db = open_sled(dir, cache_bytes).map_err(storage(dir))?;
+            let tally = known.tally(&db)?;
+            (db, tally)
+        }
+    };
     tighten(dir)?;
+    let mut fsync = fsync_of(&dir.join(DB))?;
+    describe(&db, tally, &mut fsync).map_err(storage(dir))?;
     sync_files(dir)?;
-    let fsync = fsync_of(&dir.join(DB))?;
+    let keeper = Keeper::start(dir, tally)?;
     let room = room_beside(&lock, dir)?;
     Ok(Opened {
         db,
         lock,
         fsync,
         room,
+        keeper,
     })
+}
+
+/// Whether sled has been here.
+pub(super) fn exist(dir: &Path) -> bool {
+    dir.join(DB).is_file()
+}
+
+/// An empty store. Its marker comes first, so that a crash on the way leaves what is known to hold nothing.
+fn make(dir: &Path, cache_bytes: u64) -> Result<(sled::Db, Tally), OpenError> {
+    let tally = Tally::first(0).map_err(failed("name the store in", dir))?;
+    let marker = Marker {
+        tally,
+        state: State::Making,
+    };
+    marker.write(dir)?;
+    remove_sleds(dir)?;
+    let db = open_sled(dir, cache_bytes).map_err(storage(dir))?;
+    Ok((db, tally))
+}
+
+/// What an earlier attempt to make the store left: nothing in it was ever acknowledged.
+fn remove_sleds(dir: &Path) -> Result<(), OpenError> {
+    for path in names(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name == DB || name == CONF || name.starts_with(guard::SNAPSHOT) {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the store say what it is, if it does not yet.
+fn describe(db: &sled::Db, tally: Tally, fsync: &mut Fsync) -> Result<(), Fault> {
+    if caught(|| db.get(marker::KEY))?.is_none() {
+        caught(|| db.insert(marker::KEY, tally.encode()))?;
+        caught(|| db.flush())?;
+        fsync()?;
+    }
+    Ok(())
 }
 
 fn make_dir(dir: &Path) -> Result<(), OpenError> {
@@ -101,20 +162,6 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Refuses what sled would lose data over, and clears what would block it for ever.
-fn check_files(dir: &Path) -> Result<(), OpenError> {
-    if length(&dir.join(DB))? > 0 && length(&dir.join(CONF))? <= CONF_NONE {
-        return Err(OpenError::NoConf(dir.to_owned()));
-    }
-    for path in names(dir)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            fs::remove_file(&path).map_err(failed("remove", &path))?;
-        }
-    }
-    Ok(())
-}
-
 /// We hold `lock`, so who still holds `db` are threads of a sled that was just dropped, or clones of a store that was
 /// just closed, in this process.
 fn await_release(dir: &Path) -> Result<(), OpenError> {
@@ -134,17 +181,14 @@ fn await_release(dir: &Path) -> Result<(), OpenError> {
     Err(OpenError::InUse(dir.to_owned()))
 }
 
-fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
+pub(super) fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, Fault> {
     let config = sled::Config::new()
         .path(dir)
         .segment_size(SEGMENT)
         .cache_capacity(cache_bytes)
         // The commit thread flushes; a second flusher would only add a thread.
         .flush_every_ms(None);
-    caught(|| config.open()).map_err(|source| OpenError::Storage {
-        dir: dir.to_owned(),
-        source,
-    })
+    caught(|| config.open())
 }
 
 /// sled makes its files by the umask. They were out of reach meanwhile: `dir` is 0700.
@@ -173,12 +217,34 @@ fn fsync_of(db: &Path) -> Result<Fsync, OpenError> {
 /// True while the disk has room for more than `RESERVE`, or does not say.
 fn room_beside(lock: &File, dir: &Path) -> Result<Room, OpenError> {
     let file = lock.try_clone().map_err(failed("open", dir))?;
-    Ok(Box::new(move || {
-        rustix::fs::fstatvfs(&file).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) > RESERVE)
-    }))
+    Ok(Box::new(move || free(&file).is_none_or(|free| free > RESERVE)))
 }
 
-fn sync(path: &Path) -> Result<(), OpenError> {
+/// sled clears the rest of a segment and writes its index while it opens. On a disk too full for that it would leave
+/// off in the middle.
+fn check_room(dir: &Path) -> Result<(), OpenError> {
+    let bytes = OPENING.saturating_add(length(&dir.join(DB))? / INDEX);
+    if has_room(dir, bytes)? {
+        return Ok(());
+    }
+    Err(OpenError::NoRoom {
+        dir: dir.to_owned(),
+        bytes,
+    })
+}
+
+/// Whether the disk of `dir` has room for `bytes` more, or does not say.
+pub(super) fn has_room(dir: &Path, bytes: u64) -> Result<bool, OpenError> {
+    let dir = File::open(dir).map_err(failed("open", dir))?;
+    Ok(free(&dir).is_none_or(|free| free > bytes))
+}
+
+fn free(file: &File) -> Option<u64> {
+    let disk = rustix::fs::fstatvfs(file).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(failed("sync", path))
@@ -196,7 +262,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), OpenError> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of", path))
 }
 
-fn length(path: &Path) -> Result<u64, OpenError> {
+pub(super) fn length(path: &Path) -> Result<u64, OpenError> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(metadata.len()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -204,14 +270,19 @@ fn length(path: &Path) -> Result<u64, OpenError> {
     }
 }
 
-fn names(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
+pub(super) fn names(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
     let entries = fs::read_dir(dir).map_err(failed("list", dir))?;
     entries
         .map(|entry| entry.map(|entry| entry.path()).map_err(failed("list", dir)))
         .collect()
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Files { doing, path, source }
+}
+
+pub(super) fn storage(dir: &Path) -> impl FnOnce(Fault) -> OpenError {
+    let dir = dir.to_owned();
+    move |source| OpenError::Storage { dir, source }
 }

@@ -10,8 +10,10 @@
 //! - **Reads** see each batch whole, and may see it shortly *before* it is durable. If that sync then
 //!   fails they keep seeing it until the process restarts. A scan is not a snapshot: batches may land
 //!   between two of its entries.
+//! - **An export** ([`Store::export`]) adds up to what is there at one moment, before its end and after all that was
+//!   acknowledged before its begin.
 //! - **Fail-stop.** After a failed write, flush or sync, nothing is acknowledged any more
-//!   ([`Store::is_healthy`]). Reads of what is cached go on; the way back is a restart. A disk that gets
+//!   ([`Store::health`]). Reads of what is cached go on; the way back is a restart. A disk that gets
 //!   full is noticed 16 MiB before: then commits are refused while it lasts, and all reads go on.
 //!
 //! # Why sled's `flush()` is not enough
@@ -22,31 +24,49 @@
 //!
 //! Values stay in that one file. sled moves a page above a quarter of a segment into `blobs/`, which it
 //! never syncs; a leaf holds at most 19 entries, so `MAX_ENTRY` and 8 MiB segments rule that out.
-//! Where sled can panic or answer with damage, the call is caught and becomes a [`Fault`].
+//! Where sled can panic or answer with damage, the call is caught and becomes a [`Fault`] (`panics`).
+//!
+//! # What is never opened
+//! A store that is not what was acknowledged: an older, smaller, empty or another one. sled opens such stores, and
+//! changes them on the way, so what must be there is kept outside of it (`marker`), and a store that was not closed or
+//! was changed since is opened on a copy first (`guard`). What is refused stays as it is; [`Salvage`] reads what is
+//! left of it. Opening on another thread and a watchdog on the commit thread make sure that a disk which does not
+//! answer is noticed (`watchdog`).
 
 mod batch;
 mod commit;
 mod error;
+mod export;
 mod files;
+mod guard;
+mod marker;
+mod panics;
 mod recent;
+mod salvage;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 
 use std::{
     ops::Bound,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, OnceLock},
 };
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use batch::Batch;
-pub use error::{CommitError, Fault, OpenError};
+pub use batch::{Batch, HOLD};
+pub(crate) use batch::{MAX_BATCH, MAX_ENTRY};
+pub use error::{CommitError, Disagreement, ExportError, Fault, OpenError};
+pub use export::{Change, Export};
+pub use salvage::Salvage;
 
 use commit::{Request, Room, Writer};
+use export::Watch;
 use files::Opened;
+use panics::caught;
 use recent::Recent;
+use watchdog::Watchdog;
 
 /// Batches that may wait in the queue before `commit` itself waits.
 const QUEUE: usize = 1024;
@@ -58,6 +78,19 @@ pub struct Store {
     // hold `shared`, and sled's blocking drop never runs on a runtime thread.
     shared: Arc<Shared>,
     queue: mpsc::Sender<Request>,
+}
+
+/// Whether a commit can succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It can.
+    Ready,
+    /// Not while the disk is full.
+    Full,
+    /// Not while the disk does not answer.
+    Hangs,
+    /// Never again: a storage fault, or a close.
+    Ended,
 }
 
 /// One key and its value.
@@ -72,8 +105,10 @@ pub struct Entry {
 struct Shared {
     db: sled::Db,
     recent: Recent,
+    watch: Watch,
     /// Why the commit thread stopped; empty while it runs.
     ended: OnceLock<Ended>,
+    watchdog: Watchdog,
     room: Room,
     /// Released by a close, else after `db`, which is declared above it.
     lock: std::fs::File,
@@ -91,7 +126,9 @@ impl Store {
     /// `dir` belongs to the store alone: its modes are tightened on every open, because a Kubernetes
     /// `fsGroup` widens them on every mount.
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        Self::start(files::open(dir, cache_bytes)?)
+        let at = dir.to_owned();
+        let opened = watchdog::opening(dir, move || files::open(&at, cache_bytes))?;
+        Self::start(opened, Watchdog::default())
     }
 
     fn start(
@@ -100,29 +137,33 @@ impl Store {
             lock,
             fsync,
             room,
+            keeper,
         }: Opened,
+        watchdog: Watchdog,
     ) -> Result<Self, OpenError> {
         let (queue, requests) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
             db,
             recent: Recent::new(),
+            watch: Watch::default(),
             ended: OnceLock::new(),
+            watchdog,
             room,
             lock,
         });
-        Writer::spawn(Arc::clone(&shared), requests, fsync)?;
+        Writer::spawn(Arc::clone(&shared), requests, fsync, keeper)?;
         Ok(Self { shared, queue })
     }
 
     /// The value at `key`. Blocking: call it from a blocking thread.
     pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        Ok(read(&self.shared.db, key)?.map(|value| value.to_vec()))
+        Ok(self.get(key)?.map(|value| value.to_vec()))
     }
 
     /// The same, and keeps it for [`Store::recent`]. Blocking.
     pub fn read_often(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>, Fault> {
         let epoch = self.shared.recent.epoch(key);
-        let Some(value) = read(&self.shared.db, key)? else {
+        let Some(value) = self.get(key)? else {
             return Ok(None);
         };
         let value: Arc<[u8]> = value.as_ref().into();
@@ -133,6 +174,14 @@ impl Store {
     /// What [`Store::read_often`] would answer, if that is known without asking the disk. Does not block.
     pub fn recent(&self, key: &[u8]) -> Option<Arc<[u8]>> {
         self.shared.recent.get(key)
+    }
+
+    /// The store's own entry is none of the caller's.
+    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, Fault> {
+        if key == marker::KEY {
+            return Ok(None);
+        }
+        read(&self.shared.db, key)
     }
 
     /// Up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after`
@@ -147,6 +196,7 @@ impl Store {
             self.shared
                 .db
                 .range::<&[u8], _>((from, Bound::Unbounded))
+                .filter(|entry| entry.as_ref().map_or(true, |(key, _)| key != marker::KEY))
                 .take(limit)
                 .take_while(|entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
                 .map(|entry| {
@@ -163,7 +213,7 @@ impl Store {
     ///
     /// Not cancel safe in the usual sense: a caller that stops waiting does not recall the batch.
     pub async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        batch.check_size()?;
+        batch.check()?;
         let (reply, answer) = oneshot::channel();
         if self.queue.send(Request::Commit { batch, reply }).await.is_err() {
             return Err(self.shared.why_ended());
@@ -171,9 +221,22 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(self.shared.why_ended()))
     }
 
-    /// Whether a commit can succeed: not while the disk is full, never after a storage fault or a close.
-    pub fn is_healthy(&self) -> bool {
-        self.shared.ended.get().is_none() && (self.shared.room)()
+    /// Whether there is a store in `dir`, to be opened rather than made.
+    pub fn exists(dir: &Path) -> bool {
+        files::exist(dir)
+    }
+
+    /// Whether a commit can succeed. Does not wait for a disk that hangs.
+    pub fn health(&self) -> Health {
+        if self.shared.ended.get().is_some() {
+            Health::Ended
+        } else if self.shared.watchdog.barks() {
+            Health::Hangs
+        } else if (self.shared.room)() {
+            Health::Ready
+        } else {
+            Health::Full
+        }
     }
 
     /// Commits what was queued before, syncs once more, and ends the commit thread. Later commits, of
@@ -211,15 +274,4 @@ impl Shared {
 
 fn read(db: &sled::Db, key: &[u8]) -> Result<Option<sled::IVec>, Fault> {
     caught(|| db.get(key))
-}
-
-/// Calls sled, which panics on some damage instead of returning it.
-///
-/// Unwind safe: its locks are released and do not poison; after a write that panicked we never write,
-/// flush or drop it again.
-fn caught<T, E: Into<Fault>>(call: impl FnOnce() -> Result<T, E>) -> Result<T, Fault> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(Into::into),
-        Err(_panic) => Err(Fault::Panicked),
-    }
 }

@@ -5,6 +5,7 @@ use proto::{SecretName, WorkspaceName};
 use crate::{
     crypto::{
         self, NoRandomness,
+        backup::BackupError,
         record::{EncryptError, RestoreError},
     },
     root::ProviderError,
@@ -52,6 +53,9 @@ pub enum OpenError {
     /// It could not be written.
     #[error("the store could not be initialised")]
     Write(#[from] store::CommitError),
+    /// What a restore left by half could not be removed.
+    #[error("what was restored by half could not be removed")]
+    Recover(#[source] VaultError),
 }
 
 /// Why the vault stays sealed.
@@ -157,6 +161,41 @@ pub enum VaultError {
     /// The disk is full.
     #[error("the vault's disk is full; nothing was changed")]
     Full(#[source] Option<store::CommitError>),
+    /// Another backup is being made or restored.
+    #[error("another backup is being made or restored; try again when it is done")]
+    BackupUnderWay,
+    /// Whoever takes a backup takes it too slowly.
+    #[error(
+        "the vault changes faster than the backup is taken; try again at a quieter time, or over a faster connection"
+    )]
+    BackupOutpaced,
+    /// A backup is restored into an empty vault only.
+    #[error("the vault has workspaces; a backup is restored into an empty vault only")]
+    NotEmpty,
+    /// A backup that cannot be restored; nothing was changed.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A backup with a layout that this release does not know.
+    #[error(
+        "the backup was made of a store of format {0}, which this release does not know; use the release that made it"
+    )]
+    BackupOfLaterFormat(u32),
+    /// A backup whose contents need a root key that was not given; nothing was changed.
+    #[error(
+        "this backup needs the root key {needed}, which wraps the keys of {workspaces} workspaces; given were {given}: \
+         give it that key too"
+    )]
+    BackupNeedsRootKey {
+        /// The ids of the keys given.
+        given: String,
+        /// The id of the key that is missing.
+        needed: String,
+        /// How many workspaces' keys it wraps.
+        workspaces: u64,
+    },
+    /// A backup is being restored.
+    #[error("a backup is being restored, or was by half; nothing was changed")]
+    Restoring,
     /// The vault is being closed.
     #[error("the vault is shutting down")]
     Stopped,
@@ -176,9 +215,11 @@ impl From<store::CommitError> for VaultError {
         match error {
             store::CommitError::Conflict => Self::Conflict,
             store::CommitError::Full(_) => Self::Full(Some(error)),
+            store::CommitError::Held => Self::Restoring,
             store::CommitError::LimitReached
             | store::CommitError::Counter
             | store::CommitError::TooLarge
+            | store::CommitError::Reserved
             | store::CommitError::Unreadable(_)
             | store::CommitError::Unavailable(_)
             | store::CommitError::Closed => Self::Storage(error),

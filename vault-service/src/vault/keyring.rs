@@ -48,10 +48,16 @@ impl Keyring {
         *self.roots.write().unwrap_or_else(PoisonError::into_inner) = Some(roots);
     }
 
-    /// Takes a root key beside those that it has.
-    pub(super) fn add(&self, root: Arc<RootKey>) {
+    /// Takes these root keys, too.
+    pub(super) fn add(&self, more: impl IntoIterator<Item = Arc<RootKey>>) {
         let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
-        roots.get_or_insert_default().push(root);
+        // Who is sealed takes all that it needs when it unseals.
+        let Some(roots) = roots.as_mut() else { return };
+        for root in more {
+            if roots.iter().all(|held| held.id() != root.id()) {
+                roots.push(root);
+            }
+        }
     }
 
     /// Wipes root keys that nothing needs any more.
@@ -68,7 +74,8 @@ impl Keyring {
         roots.clone().ok_or(VaultError::Sealed)
     }
 
-    fn root(&self, id: KeyId) -> Result<Arc<RootKey>, VaultError> {
+    /// The root key that `id` names.
+    pub(super) fn root(&self, id: KeyId) -> Result<Arc<RootKey>, VaultError> {
         let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
         let roots = roots.as_ref().ok_or(VaultError::Sealed)?;
         let root = roots.iter().find(|root| root.id() == id);
@@ -129,6 +136,11 @@ impl Keyring {
         if kept.destroyed.len() > DESTROYED {
             kept.destroyed.pop_front();
         }
+    }
+
+    /// Wipes every KEK: workspaces may have others now, and such as were destroyed.
+    pub(super) fn forget_all(&self) {
+        *self.kept() = Kept::default();
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

@@ -3,6 +3,8 @@
 //! [`Vault::split`] takes it apart into a [`Writer`], which has no method that decrypts, and a [`Reader`], whose only
 //! method does, for the holder of a [`DecryptPermit`](crate::authz::DecryptPermit).
 
+mod audit;
+mod backup;
 mod error;
 mod keyring;
 mod keys;
@@ -33,7 +35,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use crate::crypto::record::Expiry;
+pub use crate::crypto::{backup::BackupError, record::Expiry};
+pub use audit::{Audit, AuditError, Damage, Report, What};
+pub use backup::{Archive, Backup, Incoming, Restored};
 pub use error::{OpenError, UnsealError, VaultError};
 pub use keys::{KeyStatus, RootKeyStatus, RotationStatus, WorkspaceKey};
 pub use labels::{Labels, LabelsError};
@@ -47,7 +51,7 @@ pub use workspaces::{Changes, KeptVersions, KeptVersionsError, Plan, Settings, W
 
 use crate::{
     root::Providers,
-    store::{Batch, Store},
+    store::{Batch, HOLD, Health, Store},
 };
 use keyring::Keyring;
 use stored::Meta;
@@ -88,6 +92,8 @@ pub struct Writer {
     stripes: Arc<[Mutex<()>]>,
     /// Wakes who moves things to other keys.
     rotate: Arc<Notify>,
+    /// Taken by who makes or restores a backup.
+    backups: Arc<Mutex<()>>,
 }
 
 impl Vault {
@@ -140,6 +146,7 @@ impl Vault {
                 uses,
                 stripes,
                 rotate: Arc::default(),
+                backups: Arc::default(),
             },
             reader,
         )
@@ -148,8 +155,19 @@ impl Vault {
 
 /// The store must be empty, and then is initialised, or hold a vault of this format that needs no other root keys.
 async fn check(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenError> {
+    loop {
+        match found(store, providers).await? {
+            State::Empty => return initialise(store).await,
+            State::Current => return Ok(()),
+            State::Older(meta, bytes) => return migrate(store, meta, bytes).await,
+            State::Held => backup::recover(store).await.map_err(OpenError::Recover)?,
+        }
+    }
+}
+
+async fn found(store: &Store, providers: &Arc<Providers>) -> Result<State, OpenError> {
     let (reading, providers) = (store.clone(), providers.clone());
-    let found = blocking(move || {
+    blocking(move || {
         let (meta, none) = (
             reading.read(stored::META)?,
             reading.scan(&[], None, 1)?.is_empty(),
@@ -165,6 +183,11 @@ async fn check(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenErro
                 supported: FORMAT,
             });
         }
+        // What a restore left by half may need root keys that this vault does not.
+        if reading.read(HOLD)?.is_some() {
+            roots::check_active(&reading, &meta, &providers)?;
+            return Ok(State::Held);
+        }
         roots::check(&reading, &meta, &providers)?;
         Ok(if meta.format < FORMAT {
             State::Older(meta, bytes)
@@ -172,12 +195,7 @@ async fn check(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenErro
             State::Current
         })
     })
-    .await?;
-    match found {
-        State::Empty => initialise(store).await,
-        State::Current => Ok(()),
-        State::Older(meta, bytes) => migrate(store, meta, bytes).await,
-    }
+    .await
 }
 
 /// What is in a store that may be taken over.
@@ -186,6 +204,8 @@ enum State {
     Current,
     /// A vault of an older format: its description, and the bytes of that.
     Older(Meta, Vec<u8>),
+    /// A vault that was stopped while a backup was restored.
+    Held,
 }
 
 /// From here on an older release refuses the store.
@@ -205,22 +225,35 @@ async fn migrate(store: &Store, meta: Meta, bytes: Vec<u8>) -> Result<(), OpenEr
 
 /// Without a root key: the first that is to be had will be its.
 async fn initialise(store: &Store) -> Result<(), OpenError> {
-    let vault_uid = Uid::generate().as_bytes().to_vec();
-    let meta = Meta {
-        format: FORMAT,
-        vault_uid,
-        ..Meta::default()
-    };
     let batch = Batch::new()
         .expect_absent(stored::META)
-        .put(stored::META, stored::encode(&meta));
+        .put(stored::META, stored::encode(&initial()));
     Ok(store.commit(batch).await?)
 }
 
+/// What a new vault says of itself.
+fn initial() -> Meta {
+    Meta {
+        format: FORMAT,
+        vault_uid: Uid::generate().as_bytes().to_vec(),
+        ..Meta::default()
+    }
+}
+
 impl Writer {
-    /// Whether writes are still acknowledged.
-    pub fn is_healthy(&self) -> bool {
-        self.store.is_healthy()
+    /// Goes on with what a stop interrupted, beside serving.
+    pub fn sweep_beside(&self) {
+        let writer = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = writer.sweep_all().await {
+                tracing::warn!(%error, "deleted workspaces were not swept; the next start goes on with them");
+            }
+        });
+    }
+
+    /// Whether writes are acknowledged.
+    pub fn health(&self) -> Health {
+        self.store.health()
     }
 
     /// Makes everything durable and ends the store.

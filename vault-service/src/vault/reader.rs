@@ -360,7 +360,7 @@ mod tests {
             .keyring
             .open(&before.uid, &before.record.wrapped_kek)
             .unwrap();
-        let permit = crate::authz::VaultPermit::for_test();
+        let permit = crate::authz::VaultPermit::of_operator();
         vault.writer.rotate_workspace_key(&permit, &name).await.unwrap();
         vault.put("T", b"value").await.unwrap();
         let key = Kind::Record.key(&before.uid, &secret("T"));

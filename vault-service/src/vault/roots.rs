@@ -51,7 +51,7 @@ pub(super) fn workspaces_of_each(store: &Store) -> Result<BTreeMap<KeyId, u64>, 
 }
 
 /// The root keys that a workspace needs.
-fn roots_of(workspace: &[u8]) -> Vec<KeyId> {
+pub(super) fn roots_of(workspace: &[u8]) -> Vec<KeyId> {
     let Ok(record) = stored::decode::<WorkspaceRecord>(workspace) else {
         return Vec::new();
     };
@@ -67,34 +67,65 @@ fn roots_of(workspace: &[u8]) -> Vec<KeyId> {
 
 /// Every root key that the store needs must be among those that can be had.
 pub(super) fn check(store: &Store, meta: &Meta, providers: &Providers) -> Result<(), OpenError> {
-    let known = providers.known(&meta.root_keys);
-    let given = |id: &[u8]| known.iter().any(|known| known.id.as_bytes() == id);
-    let active = meta.root_key_id.is_empty() || given(&meta.root_key_id);
     // Only a rotation leaves workspaces under another one than the active.
-    if active && store.read(stored::ROOT_ROTATION)?.is_none() {
-        return Ok(());
+    if store.read(stored::ROOT_ROTATION)?.is_none() {
+        return check_active(store, meta, providers);
     }
-    let counts = workspaces_of_each(store)?;
-    let missing = if active {
-        let mut needed = counts.iter();
-        needed.find_map(|(id, count)| (!given(id.as_bytes())).then(|| (id.to_string(), *count)))
-    } else {
-        let id = KeyId::from_stored(&meta.root_key_id);
-        let count = id.and_then(|id| counts.get(&id)).copied();
-        Some((hex(&meta.root_key_id), count.unwrap_or(0)))
-    };
+    refuse_missing(missing(meta, providers, &workspaces_of_each(store)?))
+}
+
+/// The active one must be.
+pub(super) fn check_active(store: &Store, meta: &Meta, providers: &Providers) -> Result<(), OpenError> {
+    match missing(meta, providers, &BTreeMap::new()) {
+        None => Ok(()),
+        // Now it matters how many need it.
+        Some(_) => refuse_missing(missing(meta, providers, &workspaces_of_each(store)?)),
+    }
+}
+
+fn refuse_missing(missing: Option<Missing>) -> Result<(), OpenError> {
     match missing {
         None => Ok(()),
-        Some((needed, workspaces)) => Err(OpenError::OtherRootKey {
-            given: known
-                .iter()
-                .map(|known| known.id.to_string())
-                .collect::<Vec<_>>()
-                .join(", "),
+        Some(Missing {
+            given,
+            needed,
+            workspaces,
+        }) => Err(OpenError::OtherRootKey {
+            given,
             needed,
             workspaces,
         }),
     }
+}
+
+/// A root key that is needed and cannot be had.
+pub(super) struct Missing {
+    /// The ids of those that can be.
+    pub(super) given: String,
+    /// Its id.
+    pub(super) needed: String,
+    /// How many workspaces need it.
+    pub(super) workspaces: u64,
+}
+
+/// The active root key, or else one that a workspace needs, that no provider gives.
+pub(super) fn missing(meta: &Meta, providers: &Providers, counts: &BTreeMap<KeyId, u64>) -> Option<Missing> {
+    let known = providers.known(&meta.root_keys);
+    let given = |id: &[u8]| known.iter().any(|known| known.id.as_bytes() == id);
+    let (needed, workspaces) = if meta.root_key_id.is_empty() || given(&meta.root_key_id) {
+        let (id, count) = counts.iter().find(|(id, _)| !given(id.as_bytes()))?;
+        (id.to_string(), *count)
+    } else {
+        let id = KeyId::from_stored(&meta.root_key_id);
+        let count = id.and_then(|id| counts.get(&id)).copied();
+        (hex(&meta.root_key_id), count.unwrap_or(0))
+    };
+    let given: Vec<_> = known.iter().map(|known| known.id.to_string()).collect();
+    Some(Missing {
+        given: given.join(", "),
+        needed,
+        workspaces,
+    })
 }
 
 /// Takes the root keys from their providers. The one that they say is active becomes so: if it was another one, its
@@ -136,7 +167,7 @@ async fn try_to_unseal(store: &Store, keyring: &Keyring, providers: &Providers) 
 }
 
 /// The root key's rotation, from its beginning.
-async fn begin(store: &Store) -> Result<Rotation, VaultError> {
+pub(super) async fn begin(store: &Store) -> Result<Rotation, VaultError> {
     let store = store.clone();
     let counts = blocking(move || workspaces_of_each(&store).map_err(VaultError::from)).await?;
     Ok(Rotation {
@@ -185,7 +216,7 @@ impl Writer {
                 meta.root_keys.push(wrapped);
                 meta.root_key_id = id.as_bytes().to_vec();
                 // First, so that nothing is ever wrapped by a key that is not there.
-                self.keyring.add(key);
+                self.keyring.add([key]);
                 let batch = Batch::new()
                     .expect_value(stored::META, bytes)
                     .expect_absent(stored::ROOT_ROTATION)

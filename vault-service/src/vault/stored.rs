@@ -17,6 +17,7 @@
 //! g/ uid(16)               empty: a deleted workspace whose entries are still to be removed
 //! k/root                   Rotation: workspaces' keys are being moved to another root key
 //! k/w/ uid(16)             Rotation: the workspace's records are being moved to another key
+//! hold                     while a backup is restored: that nobody else may write (crate::vault::backup)
 //! ```
 //!
 //! The values that have a name here are Protocol Buffers messages. What decrypting relies on is in the encrypted record
@@ -213,6 +214,11 @@ pub(super) fn workspace_rotation(workspace: &Uid) -> Vec<u8> {
     [b"k/w/".as_slice(), workspace.as_bytes()].concat()
 }
 
+/// Whose rotation stands at this key; none for the root key's.
+pub(super) fn uid_of_rotation(key: &[u8]) -> Option<Uid> {
+    uid(key.strip_prefix(b"k/w/")?)
+}
+
 /// An older version of a secret. No name has a byte 0, so none is the beginning of another's key.
 pub(super) fn old_version(workspace: &Uid, name: &SecretName, version: u64) -> Vec<u8> {
     let mut key = Kind::OldVersion.key(workspace, name);
@@ -264,7 +270,8 @@ impl Kind {
         [self.prefix(), rest].concat()
     }
 
-    fn prefix(self) -> &'static [u8] {
+    /// The prefix of all entries of this kind.
+    pub(super) fn prefix(self) -> &'static [u8] {
         match self {
             Self::Metadata => b"s/",
             Self::Record => b"r/",

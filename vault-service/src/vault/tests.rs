@@ -1,5 +1,7 @@
 //! The vault over a real store, without its transport.
 
+mod backup_keys;
+mod backups;
 mod expiry;
 mod migration;
 mod requests;

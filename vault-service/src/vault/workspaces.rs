@@ -12,7 +12,7 @@ use super::{
 use crate::{
     authz::AdminPermit,
     crypto::{KeyId, wrapped_kek_id},
-    store::{Batch, Store},
+    store::{Batch, CommitError, Store},
 };
 
 /// Entries of a deleted workspace that are removed at once.
@@ -442,7 +442,7 @@ impl Writer {
         }
     }
 
-    async fn sweep(&self, workspace: Uid) -> Result<(), VaultError> {
+    pub(super) async fn sweep(&self, workspace: Uid) -> Result<(), VaultError> {
         for kind in Kind::ALL {
             loop {
                 // What was counted of uses is written only to secrets that are there; not to some that just go.
@@ -454,15 +454,31 @@ impl Writer {
                 }
                 let batch = entries
                     .into_iter()
-                    .fold(Batch::new(), |batch, entry| batch.delete(entry.key));
-                self.store.commit(batch).await?;
+                    .fold(still_garbage(&workspace), |batch, entry| batch.delete(entry.key));
+                if !self.commit_sweep(batch).await? {
+                    return Ok(());
+                }
             }
         }
-        let batch = Batch::new()
+        let last = still_garbage(&workspace)
             .delete(stored::count(&workspace))
             .delete(stored::garbage(&workspace));
-        Ok(self.store.commit(batch).await?)
+        self.commit_sweep(last).await.map(drop)
     }
+
+    /// False when there is nothing to sweep any more: another has done it, or the workspace came back with a backup.
+    async fn commit_sweep(&self, batch: Batch) -> Result<bool, VaultError> {
+        match self.store.commit(batch).await {
+            Ok(()) => Ok(true),
+            Err(CommitError::Conflict) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What a deleted workspace held is removed while it says that it is deleted.
+fn still_garbage(workspace: &Uid) -> Batch {
+    Batch::new().expect_value(stored::garbage(workspace), [])
 }
 
 /// One more than the page holds, when there is more.

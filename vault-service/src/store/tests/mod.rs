@@ -5,6 +5,8 @@
     reason = "a test that panics has failed"
 )]
 
+mod damage;
+mod export;
 mod faults;
 mod model;
 
@@ -159,7 +161,7 @@ async fn a_counter_over_other_bytes_is_refused() {
     store.commit(Batch::new().put("n", "abc")).await.unwrap();
     let refused = store.commit(Batch::new().add("n", 1, None)).await;
     assert!(matches!(refused, Err(CommitError::Counter)), "{refused:?}");
-    assert!(store.is_healthy());
+    assert_eq!(store.health(), Health::Ready);
 }
 
 #[tokio::test]
@@ -260,7 +262,7 @@ async fn a_closed_store_commits_what_was_queued_and_nothing_after() {
     let late = clone.commit(Batch::new().put("b", "2")).await;
     assert!(matches!(late, Err(CommitError::Closed)), "{late:?}");
     assert!(matches!(clone.clone().close().await, Err(CommitError::Closed)));
-    assert!(!clone.is_healthy());
+    assert_eq!(clone.health(), Health::Ended);
     assert_eq!(clone.read(b"a").unwrap().unwrap(), b"1");
 }
 

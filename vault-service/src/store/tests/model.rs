@@ -6,11 +6,11 @@ use super::*;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     /// xorshift64*, high bits.
-    fn below(&mut self, bound: u32) -> u32 {
+    pub(super) fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -32,7 +32,7 @@ impl Random {
 fn open(dir: &Path) -> Store {
     let mut opened = files::open(dir, 1 << 20).unwrap();
     opened.fsync = Box::new(|| Ok(()));
-    Store::start(opened).unwrap()
+    Store::start(opened, Watchdog::default()).unwrap()
 }
 
 /// A random batch, and what the model says of it.
@@ -83,6 +83,8 @@ fn assert_same(store: &Store, model: &Model) {
 #[tokio::test]
 async fn it_does_what_a_map_does() {
     for seed in [1, 0xC0FFEE] {
+        // Shown when the test fails.
+        println!("seed {seed:#x}");
         let (_parent, dir) = dir();
         let (mut random, mut model) = (Random(seed), Model::new());
         let mut store = open(&dir);

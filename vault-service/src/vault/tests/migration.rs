@@ -72,6 +72,32 @@ async fn a_store_of_format_1_is_migrated_and_all_in_it_decrypts() {
 }
 
 #[tokio::test]
+async fn a_store_of_format_1_has_a_marker_from_then_on() {
+    let (dir, root) = format_1();
+    let marker = dir.path().join("store/marker");
+    assert!(!marker.exists());
+    let (writer, reader) = migrated(&dir, &root).await.unwrap();
+    drop(reader);
+    writer.close().await.unwrap();
+    assert!(marker.exists());
+}
+
+#[tokio::test]
+async fn a_store_of_format_1_is_found_sound_as_it_lies_there() {
+    let (dir, root) = format_1();
+    let audited = task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let providers = root_file::read(&root).unwrap().into();
+        let store = dir.path().join("store");
+        let audit = Audit::open(&store, dir.path(), 8 << 20, &providers, &runtime).unwrap();
+        audit.verify(|damage| panic!("{damage}"))
+    });
+    let report = audited.await.unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.workspaces, report.secrets, report.older), (2, 5, 0));
+}
+
+#[tokio::test]
 async fn a_migrated_store_goes_on_where_it_was() {
     let (dir, root) = format_1();
     let (writer, reader) = migrated(&dir, &root).await.unwrap();

@@ -1,0 +1,62 @@
+//! sled panics on some damage instead of returning it. Its panics are caught, and say nothing on standard error.
+
+use std::{
+    cell::Cell,
+    panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind},
+    path::Path,
+    sync::Once,
+    thread,
+};
+
+use super::Fault;
+
+/// How sled names its own threads.
+const THREADS: &str = "sled-";
+
+thread_local! {
+    static CALLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls sled.
+///
+/// Unwind safe: its locks are released and do not poison; after a write that panicked we never write,
+/// flush or drop it again.
+pub(super) fn caught<T, E: Into<Fault>>(call: impl FnOnce() -> Result<T, E>) -> Result<T, Fault> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(quiet);
+    let outer = CALLING.replace(true);
+    let called = catch_unwind(AssertUnwindSafe(call));
+    CALLING.set(outer);
+    match called {
+        Ok(result) => result.map_err(Into::into),
+        Err(_panic) => Err(Fault::Panicked),
+    }
+}
+
+/// Has sled's panics become a line of the debug log, and leaves all others to the hook that was there.
+fn quiet() {
+    let others = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if is_sleds(panic) {
+            let place = panic.location().map(ToString::to_string);
+            tracing::debug!(place, "the storage engine gave up");
+        } else {
+            others(panic);
+        }
+    }));
+}
+
+/// What sled calls, such as an `unwrap` of the standard library, may not be told from what we call but by the place.
+fn is_sleds(panic: &PanicHookInfo<'_>) -> bool {
+    let calling = CALLING.try_with(Cell::get).unwrap_or(false);
+    let of_sled = thread::current()
+        .name()
+        .is_some_and(|name| name.starts_with(THREADS));
+    (calling || of_sled) && !panic.location().is_some_and(|place| is_ours(place.file()))
+}
+
+fn is_ours(file: &str) -> bool {
+    Path::new(file!())
+        .parent()
+        .is_some_and(|store| Path::new(file).starts_with(store))
+}

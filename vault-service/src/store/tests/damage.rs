@@ -1,0 +1,411 @@
+//! Damaged stores: nothing is lost, or they are refused and stay as they are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use super::{model::Random, *};
+use crate::store::marker::{KEY, Marker, State};
+
+type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// How the process ended that had the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Closed,
+    Killed,
+}
+
+/// A store, how its process ended, and all that was acknowledged.
+struct Left {
+    _parent: TempDir,
+    dir: PathBuf,
+    content: Content,
+}
+
+impl Left {
+    /// With so many entries of up to `size` bytes; some were replaced and some deleted, over a few processes.
+    async fn behind(end: End, entries: u32, size: u32) -> Self {
+        let (parent, dir) = dir();
+        let (mut random, mut content) = (Random(7), Content::new());
+        for generation in 0..3 {
+            let mut opened = files::open(&dir, CACHE).unwrap();
+            opened.keeper.refresh = Duration::ZERO;
+            let store = Store::start(opened, Watchdog::default()).unwrap();
+            for _ in 0..entries / 30 {
+                let keys: BTreeSet<_> = (0..10).map(|_| random.below(entries).to_be_bytes()).collect();
+                let mut batch = Batch::new();
+                for key in keys {
+                    let value = vec![random.below(256).to_be_bytes()[3]; random.below(size) as usize];
+                    content.insert(key.to_vec(), value.clone());
+                    batch = batch.put(key, value);
+                }
+                store.commit(batch).await.unwrap();
+            }
+            let gone = content.keys().next().unwrap().clone();
+            content.remove(&gone);
+            store.commit(Batch::new().delete(gone)).await.unwrap();
+            if (generation, end) == (2, End::Killed) {
+                let copy = dir.with_extension("killed");
+                copy_files(&dir, &copy);
+                return Self {
+                    _parent: parent,
+                    dir: copy,
+                    content,
+                };
+            }
+            store.close().await.unwrap();
+        }
+        Self {
+            _parent: parent,
+            dir,
+            content,
+        }
+    }
+
+    /// A copy to do something to.
+    fn damaged(&self, name: &str, damage: impl FnOnce(&Path)) -> PathBuf {
+        let copy = self.dir.with_extension(name);
+        let _ = fs::remove_dir_all(&copy);
+        copy_files(&self.dir, &copy);
+        damage(&copy);
+        copy
+    }
+
+    /// Opens what was damaged: nothing may be lost, or it is refused, says what to do, and is as it was. Whether it opened.
+    async fn opens(&self, dir: &Path, what: &str) -> bool {
+        let (before, started) = (snapshot(dir), Instant::now());
+        let opened = Store::open(dir, CACHE);
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "{what} took {:?}",
+            started.elapsed()
+        );
+        match opened {
+            Ok(store) => {
+                assert!(
+                    content(&store) == self.content,
+                    "{what}: something was lost, and it opened"
+                );
+                store.close().await.unwrap();
+                true
+            }
+            Err(refused) => {
+                let said = refused.to_string();
+                assert!(
+                    said.contains("vault-service restore") && said.contains("vault-service repair")
+                        || matches!(refused, OpenError::Newer { .. }),
+                    "{what}: {said}"
+                );
+                assert!(snapshot(dir) == before, "{what}: refused, and changed: {said}");
+                false
+            }
+        }
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+/// Every file in there, and what is in it; the lock aside, which an open may make.
+fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| !path.ends_with("lock"))
+        .map(|path| (path.clone(), fs::read(&path).ok()))
+        .collect()
+}
+
+fn content(store: &Store) -> Content {
+    let entries = store.scan(b"", None, usize::MAX).unwrap();
+    entries
+        .into_iter()
+        .map(|entry| (entry.key, entry.value))
+        .collect()
+}
+
+fn truncate(path: &Path, percent: u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len() * percent / 100)
+        .unwrap();
+}
+
+fn snap(dir: &Path) -> Option<PathBuf> {
+    let mut names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let is_snap = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("snap.");
+    names.find(is_snap)
+}
+
+const ENDS: [End; 2] = [End::Closed, End::Killed];
+
+#[tokio::test]
+async fn a_store_cut_short_loses_nothing_or_is_refused_and_stays_as_it_is() {
+    for end in ENDS {
+        let left = Left::behind(end, 4_000, 10_000).await;
+        assert!(
+            left.opens(&left.damaged("whole", |_| ()), "whole").await,
+            "{end:?}"
+        );
+        let mut opened = 0;
+        for percent in [99, 90, 50, 10, 0] {
+            let what = format!("{end:?}, {percent} % of db");
+            let dir = left.damaged("cut", |dir| truncate(&dir.join("db"), percent));
+            opened += u32::from(left.opens(&dir, &what).await);
+            // And when what could tell is cut off too.
+            let dir = left.damaged("cut", |dir| {
+                truncate(&dir.join("db"), percent);
+                fs::remove_file(snap(dir).unwrap()).unwrap();
+            });
+            opened += u32::from(left.opens(&dir, &format!("{what}, and no snapshot")).await);
+        }
+        assert_eq!(opened, 0, "{end:?}: each cut takes something away");
+        let dir = left.damaged("gone", |dir| fs::remove_file(dir.join("db")).unwrap());
+        assert!(!left.opens(&dir, "no db").await);
+    }
+}
+
+#[tokio::test]
+async fn a_store_whose_small_files_are_damaged_loses_nothing_or_is_refused() {
+    for end in ENDS {
+        let left = Left::behind(end, 600, 4_000).await;
+        for name in ["conf", "marker"] {
+            for length in [None, Some(0), Some(5)] {
+                let dir = left.damaged("file", |dir| match length {
+                    None => fs::remove_file(dir.join(name)).unwrap(),
+                    Some(length) => {
+                        let file = fs::File::options().write(true).open(dir.join(name)).unwrap();
+                        file.set_len(length).unwrap();
+                    }
+                });
+                assert!(!left.opens(&dir, &format!("{end:?}, {name} of {length:?}")).await);
+            }
+        }
+        // An index that can be made again, and its leftovers, are no reason to stay away.
+        let dir = left.damaged("snap", |dir| fs::write(snap(dir).unwrap(), "torn").unwrap());
+        assert!(left.opens(&dir, &format!("{end:?}, a torn snapshot")).await);
+        let aside = fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        assert_eq!(
+            aside
+                .filter(|name| name.to_str().unwrap().starts_with("damaged.snap."))
+                .count(),
+            1
+        );
+        let dir = left.damaged("snap", |dir| fs::remove_file(snap(dir).unwrap()).unwrap());
+        assert!(left.opens(&dir, &format!("{end:?}, no snapshot")).await);
+        let dir = left.damaged("snap", |dir| {
+            fs::write(dir.join("snap.7FFFFFFFFFFFFFFF.generating"), "torn").unwrap();
+        });
+        assert!(
+            left.opens(&dir, &format!("{end:?}, a snapshot half written"))
+                .await
+        );
+    }
+}
+
+/// Flips single bits, nearly all of them in what is written of `db`.
+async fn flip(end: End, seed: u64) {
+    let (mut random, mut refused) = (Random(seed), 0);
+    let left = Left::behind(end, 600, 2_000).await;
+    for round in 0..500 {
+        let name = match round % 25 {
+            0 => PathBuf::from("conf"),
+            1 => PathBuf::from("marker"),
+            2 => snap(&left.dir).unwrap().file_name().unwrap().into(),
+            _ => PathBuf::from("db"),
+        };
+        let mut bytes = fs::read(left.dir.join(&name)).unwrap();
+        let written = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0);
+        let written: Vec<_> = written.map(|(at, _)| at).collect();
+        let at = written[random.below(u32::try_from(written.len()).unwrap()) as usize];
+        let bit = random.below(8);
+        bytes[at] ^= 1 << bit;
+        let dir = left.damaged("flipped", |dir| fs::write(dir.join(&name), bytes).unwrap());
+        let what = format!(
+            "{end:?}, seed {seed}, bit {bit} of byte {at} of {}",
+            name.display()
+        );
+        refused += u32::from(!left.opens(&dir, &what).await);
+    }
+    eprintln!("{end:?}: {refused} of 500 refused");
+    assert!(
+        refused > 100,
+        "only {refused} were refused: what was flipped did not matter"
+    );
+}
+
+#[tokio::test]
+async fn a_bit_flipped_in_a_closed_store_loses_nothing_or_has_it_refused() {
+    flip(End::Closed, 0xB17).await;
+}
+
+#[tokio::test]
+async fn a_bit_flipped_after_a_kill_loses_nothing_or_has_the_store_refused() {
+    flip(End::Killed, 0xF11B).await;
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_data_beside_the_marker_of_today_is_refused() {
+    let left = Left::behind(End::Closed, 600, 1_000).await;
+    let older = left.damaged("older", |_| ());
+    let store = open(&left.dir);
+    store.commit(Batch::new().put("one", "more")).await.unwrap();
+    store.close().await.unwrap();
+    fs::copy(left.dir.join("marker"), older.join("marker")).unwrap();
+    let refused = Store::open(&older, CACHE).err().unwrap();
+    assert!(
+        matches!(
+            refused,
+            OpenError::Disagrees {
+                found: Disagreement::Older { .. },
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_empty_store_or_another_one_beside_the_marker_is_refused() {
+    let left = Left::behind(End::Killed, 600, 1_000).await;
+    let (_parent, dir) = dir();
+    open(&dir).close().await.unwrap();
+    let another = left.damaged("another", |copy| {
+        for name in ["db", "conf"] {
+            fs::copy(dir.join(name), copy.join(name)).unwrap();
+        }
+        fs::remove_file(snap(copy).unwrap()).unwrap();
+    });
+    let refused = Store::open(&another, CACHE).err().unwrap();
+    assert!(
+        refused.to_string().contains("its marker is of another store"),
+        "{refused}"
+    );
+
+    let empty = left.damaged("empty", |copy| {
+        for name in ["db", "conf"] {
+            fs::remove_file(copy.join(name)).unwrap();
+        }
+        fs::remove_file(snap(copy).unwrap()).unwrap();
+        drop(files::open_sled(copy, CACHE).unwrap());
+    });
+    let refused = Store::open(&empty, CACHE).err().unwrap();
+    assert!(
+        refused
+            .to_string()
+            .contains("without the entry that describes it"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn entries_that_went_missing_behind_the_stores_back_are_noticed() {
+    let left = Left::behind(End::Closed, 600, 1_000).await;
+    let db = files::open_sled(&left.dir, CACHE).unwrap();
+    db.remove(left.content.keys().next().unwrap()).unwrap();
+    drop(db);
+    let refused = Store::open(&left.dir, CACHE).err().unwrap();
+    let entries = left.content.len() as u64;
+    assert!(
+        matches!(refused, OpenError::Disagrees { found: Disagreement::Entries { expected, found }, .. }
+            if expected == entries && found == entries - 1),
+        "{refused:?}"
+    );
+}
+
+/// As a release without markers left it.
+fn unmark(dir: &Path) {
+    let db = files::open_sled(dir, CACHE).unwrap();
+    db.remove(KEY).unwrap();
+    drop(db);
+    fs::remove_file(dir.join("marker")).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_a_release_without_markers_gets_one() {
+    let left = Left::behind(End::Closed, 600, 1_000).await;
+    unmark(&left.dir);
+    assert!(left.opens(&left.dir, "unmarked").await);
+    let marker = Marker::read(&left.dir).unwrap().unwrap();
+    assert_eq!(marker.tally.entries, left.content.len() as u64);
+    assert!(matches!(marker.state, State::Closed(_)), "{marker:?}");
+
+    // Killed between the entry and the file.
+    unmark(&left.dir);
+    let store = open(&left.dir);
+    let killed = left.damaged("killed", |dir| fs::remove_file(dir.join("marker")).unwrap());
+    drop_and_wait(store, &left.dir);
+    assert!(left.opens(&killed, "half marked").await);
+
+    // A store that opens empty is not one that was just made.
+    unmark(&left.dir);
+    let empty = left.damaged("empty", |dir| {
+        fs::remove_file(dir.join("db")).unwrap();
+        fs::remove_file(snap(dir).unwrap()).unwrap();
+        drop(files::open_sled(dir, CACHE).unwrap());
+        snap(dir)
+            .into_iter()
+            .for_each(|snap| fs::remove_file(snap).unwrap());
+    });
+    assert!(!left.opens(&empty, "empty").await);
+}
+
+#[tokio::test]
+async fn a_store_whose_making_was_cut_off_is_made_anew() {
+    let left = Left::behind(End::Closed, 30, 1_000).await;
+    let making = Marker {
+        state: State::Making,
+        ..Marker::read(&left.dir).unwrap().unwrap()
+    };
+    for (name, keep) in [
+        ("marker", &[][..]),
+        ("conf", &["conf"]),
+        ("torn", &["db"]),
+        ("db", &["conf", "db"]),
+    ] {
+        let dir = left.damaged(name, |dir| {
+            making.write(dir).unwrap();
+            for gone in ["conf", "db"].iter().filter(|name| !keep.contains(name)) {
+                fs::remove_file(dir.join(gone)).unwrap();
+            }
+        });
+        let store = open(&dir);
+        assert_eq!(store.scan(b"", None, 1).unwrap(), []);
+        store.close().await.unwrap();
+        assert!(matches!(
+            Marker::read(&dir).unwrap().unwrap().state,
+            State::Closed(_)
+        ));
+    }
+}
+
+#[tokio::test]
+async fn the_stores_own_entry_is_out_of_reach() {
+    let (_parent, dir) = dir();
+    let store = open(&dir);
+    store.commit(Batch::new().put("a", "1")).await.unwrap();
+    assert_eq!(store.read(KEY).unwrap(), None);
+    assert_eq!(store.read_often(KEY).unwrap(), None);
+    assert_eq!(keys(&store.scan(b"", None, 1).unwrap()), ["a"]);
+    assert_eq!(store.scan(KEY, None, 1).unwrap(), []);
+    for batch in [
+        Batch::new().put(KEY, "x"),
+        Batch::new().delete(KEY),
+        Batch::new().add(KEY, 1, None),
+        Batch::new().expect_absent(KEY),
+    ] {
+        let refused = store.commit(batch).await;
+        assert!(matches!(refused, Err(CommitError::Reserved)), "{refused:?}");
+    }
+}

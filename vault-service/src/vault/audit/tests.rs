@@ -1,0 +1,414 @@
+//! A store with known damage, and what is said of it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use proto::{SecretName, SecretValue, Uid, WorkspaceName};
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    authz::{DecryptPermit, VaultPermit, admin_for_test},
+    crypto::RootKey,
+    root::Provider,
+    vault::{Decrypted, Labels, NewSecret, Plan, Reader, Vault, Wanted, Writer, stored::Kind},
+};
+
+const CACHE: u64 = 8 << 20;
+
+fn root(last: u8) -> RootKey {
+    let mut key = [7; 32];
+    key[31] = last;
+    RootKey::from_bytes(Zeroizing::new(key)).unwrap()
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+fn name(name: &str) -> SecretName {
+    SecretName::parse(name).unwrap()
+}
+
+fn new(secret: &str, value: Vec<u8>) -> NewSecret {
+    NewSecret {
+        name: name(secret),
+        value: SecretValue::parse(Zeroizing::new(value)).unwrap(),
+        upstream_origins: Vec::new(),
+        labels: Labels::default(),
+        expiry: None,
+        expected_version: None,
+        request_id: None,
+    }
+}
+
+/// Two workspaces, `a` and `b`, of three secrets each and a deleted one, and what was then done to the entries.
+struct Damaged {
+    parent: TempDir,
+    uids: [Uid; 2],
+}
+
+impl Damaged {
+    async fn by(damage: impl FnOnce(&Damaged, &mut dyn FnMut(Change))) -> Self {
+        let parent = TempDir::new().unwrap();
+        let store = Store::open(&parent.path().join("store"), CACHE).unwrap();
+        let (writer, reader) = Vault::open(store, root(1)).await.unwrap().split();
+        drop(reader);
+        let mut uids = Vec::new();
+        for workspace in ["a", "b"] {
+            let permit = admin_for_test(workspace);
+            uids.push(writer.create_workspace(&permit, Plan::Free).await.unwrap().uid);
+            for secret in ["ONE", "TWO", "THREE", "GONE"] {
+                writer
+                    .put_secret(&permit, new(secret, secret.into()))
+                    .await
+                    .unwrap();
+            }
+            writer.delete_secret(&permit, &name("GONE"), None).await.unwrap();
+        }
+        writer.close().await.unwrap();
+        let damaged = Self {
+            parent,
+            uids: uids.try_into().unwrap(),
+        };
+        let store = damaged.open(&damaged.dir());
+        let mut changes = Vec::new();
+        damage(&damaged, &mut |change| changes.push(change));
+        for (key, change) in changes {
+            let batch = match store.read(&key).unwrap().and_then(change) {
+                Some(value) => Batch::new().put(key, value),
+                None => Batch::new().delete(key),
+            };
+            store.commit(batch).await.unwrap();
+        }
+        store.close().await.unwrap();
+        damaged
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.parent.path().join("store")
+    }
+
+    fn open(&self, dir: &Path) -> Store {
+        Store::open(dir, CACHE).unwrap()
+    }
+
+    fn audit(&self) -> Audit {
+        self.audit_of(&self.dir(), &root(1).into()).unwrap()
+    }
+
+    /// On a thread of its own: it blocks, and waits for a runtime.
+    fn audit_of(&self, dir: &Path, providers: &Providers) -> Result<Audit, AuditError> {
+        std::thread::scope(|scope| {
+            let open = || Audit::open(dir, self.parent.path(), CACHE, providers, &runtime());
+            scope.spawn(open).join().unwrap()
+        })
+    }
+
+    fn key(&self, kind: Kind, workspace: usize, secret: &str) -> Vec<u8> {
+        kind.key(&self.uids[workspace], &name(secret))
+    }
+}
+
+/// A key, and what becomes of its value.
+type Change = (Vec<u8>, fn(Vec<u8>) -> Option<Vec<u8>>);
+
+fn gone(_: Vec<u8>) -> Option<Vec<u8>> {
+    None
+}
+
+fn flipped(mut value: Vec<u8>) -> Option<Vec<u8>> {
+    *value.last_mut().unwrap() ^= 1;
+    Some(value)
+}
+
+fn garbled(_: Vec<u8>) -> Option<Vec<u8>> {
+    Some(vec![0xFF; 9])
+}
+
+fn verified(audit: &Audit) -> (Vec<String>, Report) {
+    let mut lines = Vec::new();
+    let report = audit.verify(|damage| lines.push(damage.to_string()));
+    lines.sort();
+    (lines, report)
+}
+
+/// The secrets of a workspace that decrypt, in a vault over `dir`.
+async fn decrypted(dir: &Path, workspace: &str) -> Vec<&'static str> {
+    let store = Store::open(dir, CACHE).unwrap();
+    let (writer, reader) = Vault::open(store, root(1)).await.unwrap().split();
+    let names = ["ONE", "TWO", "THREE", "GONE"];
+    let wanted = Wanted {
+        permit: DecryptPermit::for_test(workspace),
+        workspace_uid: None,
+        names: names.map(name).to_vec(),
+        check_only: false,
+        server: "s".to_owned(),
+    };
+    let answer = reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
+    let found = answer.unwrap().1;
+    drop(reader);
+    writer.close().await.unwrap();
+    let there = names.into_iter().zip(&found).filter(|(_, found)| match found {
+        Decrypted::Value { .. } => true,
+        Decrypted::NotFound => false,
+        Decrypted::DataLoss | Decrypted::KeyNotLoaded => panic!("{found:?}"),
+    });
+    there.map(|(name, _)| name).collect()
+}
+
+#[tokio::test]
+async fn a_sound_store_is_found_sound_and_stays_as_it_is() {
+    let store = Damaged::by(|_, _| ()).await;
+    let files = || {
+        let entries = std::fs::read_dir(store.dir()).unwrap();
+        let mut files: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(path).ok()))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    let (lines, report) = verified(&store.audit());
+    assert_eq!(lines, [""; 0]);
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.workspaces, report.secrets), (2, 6));
+    assert!(files() == before, "it was changed");
+}
+
+#[tokio::test]
+async fn each_damaged_thing_is_named_and_what_is_sound_is_salvaged() {
+    let store = Damaged::by(|store, change| {
+        change((store.key(Kind::Record, 0, "ONE"), flipped));
+        change((store.key(Kind::Record, 0, "TWO"), gone));
+        change((store.key(Kind::Metadata, 0, "THREE"), garbled));
+        change((store.key(Kind::LastVersion, 0, "GONE"), garbled));
+        change((store.key(Kind::Metadata, 1, "ONE"), gone));
+        change((stored::count(&store.uids[1]), gone));
+    })
+    .await;
+    let audit = store.audit();
+    let (lines, report) = verified(&audit);
+    let expected = [
+        "a/GONE: it is deleted, and its last version number is lost",
+        "a/ONE version 1: its value does not authenticate",
+        "a/THREE version 1: its description is lost, its value is not",
+        "a/TWO version 1: its value cannot be read",
+        "a: its secrets are miscounted",
+        "b/ONE version 1: its description is lost, its value is not",
+        "b: its secrets are miscounted",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!((report.workspaces, report.secrets, report.damaged), (2, 4, 7));
+    assert!(!report.is_sound());
+
+    let to = store.parent.path().join("new");
+    let new = store.open(&to);
+    let repaired = tokio::task::spawn_blocking(move || {
+        let runtime = runtime();
+        let mut lines = Vec::new();
+        let report = audit.repair(new, &runtime, |damage| lines.push(damage.to_string()));
+        lines.sort();
+        (lines, report.unwrap())
+    });
+    assert_eq!(repaired.await.unwrap(), (lines, report));
+    assert_eq!(decrypted(&to, "a").await, ["THREE"]);
+    assert_eq!(decrypted(&to, "b").await, ["ONE", "TWO", "THREE"]);
+
+    let audit = store.audit_of(&to, &root(1).into()).unwrap();
+    let (lines, report) = verified(&audit);
+    assert_eq!(lines, [""; 0]);
+    assert!(report.is_sound(), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_workspace_whose_key_does_not_open_is_lost_and_the_others_are_not() {
+    let store = Damaged::by(|store, change| {
+        let _ = store;
+        let a = WorkspaceName::parse("a").unwrap();
+        change((stored::workspace(&a), |bytes| {
+            let mut record: stored::WorkspaceRecord = stored::decode(&bytes).unwrap();
+            *record.wrapped_kek.last_mut().unwrap() ^= 1;
+            Some(stored::encode(&record))
+        }));
+    })
+    .await;
+    let (lines, report) = verified(&store.audit());
+    assert_eq!((report.workspaces, report.secrets), (1, 3));
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(
+        lines.contains(&"a: its key does not open: all its secrets are lost".to_owned()),
+        "{lines:?}"
+    );
+    let uid = store.uids[0].to_string();
+    let of_it = lines.iter().filter(|line| line.starts_with(&uid));
+    assert_eq!(
+        of_it
+            .filter(|line| line.ends_with(": its workspace is lost"))
+            .count(),
+        3
+    );
+}
+
+#[tokio::test]
+async fn another_root_key_is_refused_before_everything_looks_damaged() {
+    let store = Damaged::by(|_, _| ()).await;
+    let refused = store.audit_of(&store.dir(), &root(2).into()).err();
+    assert!(
+        matches!(refused, Some(AuditError::Vault(OpenError::OtherRootKey { .. }))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_lost_parts_of_its_log_is_salvaged_around_them() {
+    let store = Damaged::by(|_, _| ()).await;
+    // Enough that its tree has many leaves.
+    let open = store.open(&store.dir());
+    let (writer, reader) = Vault::open(open, root(1)).await.unwrap().split();
+    drop(reader);
+    let permit = admin_for_test("many");
+    writer.create_workspace(&permit, Plan::Enterprise).await.unwrap();
+    let puts = (0..400).map(|number| {
+        let (writer, permit) = (writer.clone(), admin_for_test("many"));
+        tokio::spawn(async move {
+            let new = new(&format!("N{number}"), vec![b'v'; 500]);
+            writer.put_secret(&permit, new).await.unwrap();
+        })
+    });
+    for put in puts.collect::<Vec<_>>() {
+        put.await.unwrap();
+    }
+    writer.close().await.unwrap();
+
+    // Whole pages of the log: what was written last is what is read.
+    let path = store.dir().join("db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[written / 10 * 8..written / 10 * 9].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    let (lines, report) = verified(&store.audit());
+    println!("{report:?}: {lines:?}");
+    assert!(report.refusal.is_some());
+    assert!(report.secrets > 100 && report.secrets < 406, "{report:?}");
+}
+
+/// Root keys from files, the first active.
+fn files(last: &[u8]) -> Providers {
+    let file = |last: &u8| Provider::File(Arc::new(root(*last)));
+    Providers::new(file(&last[0]), last[1..].iter().map(file).collect())
+}
+
+/// Has something done to the vault in `dir`.
+async fn with_vault(dir: &Path, providers: Providers, work: impl AsyncFnOnce(&Writer, &Reader)) {
+    let store = Store::open(dir, CACHE).unwrap();
+    let (writer, reader) = Vault::open(store, providers).await.unwrap().split();
+    work(&writer, &reader).await;
+    drop(reader);
+    writer.close().await.unwrap();
+}
+
+async fn repaired(store: &Damaged, audit: Audit) -> (Vec<String>, Report, PathBuf) {
+    let to = store.parent.path().join("new");
+    let new = store.open(&to);
+    let (lines, report) = tokio::task::spawn_blocking(move || {
+        let mut lines = Vec::new();
+        let report = audit.repair(new, &runtime(), |damage| lines.push(damage.to_string()));
+        lines.sort();
+        (lines, report.unwrap())
+    })
+    .await
+    .unwrap();
+    (lines, report, to)
+}
+
+#[tokio::test]
+async fn older_versions_are_read_too_and_the_newest_takes_the_place_of_a_current_one_that_is_lost() {
+    let store = Damaged::by(|_, _| ()).await;
+    with_vault(&store.dir(), files(&[1]), async |writer, _| {
+        for secret in ["ONE", "ONE", "TWO", "TWO", "THREE"] {
+            let permit = admin_for_test("a");
+            writer
+                .put_secret(&permit, new(secret, b"v".into()))
+                .await
+                .unwrap();
+        }
+    })
+    .await;
+    let (lines, report) = verified(&store.audit());
+    assert_eq!((lines.len(), report.secrets, report.older), (0, 6, 5));
+
+    let open = store.open(&store.dir());
+    let two = name("TWO");
+    for key in [
+        store.key(Kind::Record, 0, "ONE"),
+        stored::old_version(&store.uids[0], &two, 1),
+    ] {
+        let flipped = flipped(open.read(&key).unwrap().unwrap()).unwrap();
+        open.commit(Batch::new().put(key, flipped)).await.unwrap();
+    }
+    open.close().await.unwrap();
+    let (lines, report, to) = repaired(&store, store.audit()).await;
+    let expected = [
+        "a/ONE version 2: its current version is lost, and this is the newest that is not",
+        "a/ONE version 3: its value does not authenticate",
+        "a/TWO version 1: its value does not authenticate",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!((report.secrets, report.older), (6, 3));
+    assert_eq!(decrypted(&to, "a").await, ["ONE", "TWO", "THREE"]);
+    with_vault(&to, files(&[1]), async |writer, _| {
+        let permit = admin_for_test("a");
+        let versions = async |secret| {
+            let (versions, _) = writer
+                .secret_versions(&permit, &name(secret), None, 10)
+                .await
+                .unwrap();
+            versions
+                .into_iter()
+                .map(|version| version.version)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(versions("ONE").await, [2, 1]);
+        assert_eq!(versions("TWO").await, [3, 2]);
+    })
+    .await;
+    let (lines, report) = verified(&store.audit_of(&to, &files(&[1])).unwrap());
+    assert_eq!((lines, report.is_sound()), (Vec::new(), true));
+}
+
+#[tokio::test]
+async fn a_store_in_the_middle_of_rotations_is_sound_and_a_salvaged_one_begins_them_anew() {
+    let store = Damaged::by(|_, _| ()).await;
+    with_vault(&store.dir(), files(&[2, 1]), async |writer, _| {
+        let a = WorkspaceName::parse("a").unwrap();
+        let rotated = writer.rotate_workspace_key(&VaultPermit::of_operator(), &a).await;
+        rotated.unwrap();
+    })
+    .await;
+    let audit = store.audit_of(&store.dir(), &files(&[2, 1])).unwrap();
+    let (lines, report) = verified(&audit);
+    assert_eq!((lines, report.is_sound()), (Vec::new(), true));
+
+    let (_, report, to) = repaired(&store, audit).await;
+    assert_eq!(report.secrets, 6);
+    with_vault(&to, files(&[2, 1]), async |writer, _| {
+        let rotations = writer
+            .key_status(&VaultPermit::of_operator())
+            .await
+            .unwrap()
+            .rotations;
+        let names: Vec<_> = rotations.into_iter().map(|rotation| rotation.workspace).collect();
+        assert_eq!(names, [None, Some("a".to_owned())]);
+    })
+    .await;
+
+    // Without the older root key it is the workspaces that cannot be read, and that is what is said.
+    let audit = store.audit_of(&store.dir(), &files(&[2])).unwrap();
+    let (lines, _) = verified(&audit);
+    for workspace in ["a", "b"] {
+        let line = format!("{workspace}: a key of it needs a root key that was not given");
+        assert!(lines.contains(&line), "{lines:?}");
+    }
+}

@@ -1,0 +1,101 @@
+//! A backup in a file.
+
+use std::{
+    fs::File,
+    io::{BufReader, Seek as _, SeekFrom},
+    sync::Arc,
+};
+
+use super::{
+    super::FORMAT,
+    item::Items,
+    keys::{self, Described},
+};
+use crate::{
+    crypto::{
+        KeyId, RootKey,
+        backup::{About, BackupError, Header, Opener},
+    },
+    root::Providers,
+    vault::{VaultError, blocking, stored::Meta},
+};
+
+/// A backup in a file, whose header was read.
+pub struct Archive {
+    file: Arc<File>,
+    header: Header,
+    /// Where its frames begin.
+    body: u64,
+}
+
+/// A backup that was found as it was made, and can be restored.
+pub(super) struct Checked {
+    /// Opens it.
+    pub(super) root: Arc<RootKey>,
+    /// What the vault that was backed up said of itself.
+    pub(super) meta: Meta,
+    /// The root keys that a store with these contents is opened with.
+    pub(super) keys: Vec<Arc<RootKey>>,
+}
+
+impl Archive {
+    /// Reads the header of the backup in `file`. Blocking.
+    pub fn open(file: Arc<File>) -> Result<Self, BackupError> {
+        let mut from = &*file;
+        from.rewind()?;
+        let header = Header::read(&mut from)?;
+        let body = from.stream_position()?;
+        Ok(Self { file, header, body })
+    }
+
+    /// Reads all of it, and fails unless it is as it was made and `providers` give the root keys that it needs.
+    pub async fn verify(self, providers: &Providers) -> Result<(), VaultError> {
+        Arc::new(self).checked(&[], providers).await.map(drop)
+    }
+
+    /// The same, with root keys that are loaded already.
+    pub(super) async fn checked(
+        self: &Arc<Self>,
+        loaded: &[Arc<RootKey>],
+        providers: &Providers,
+    ) -> Result<Checked, VaultError> {
+        let root = keys::opening(self, loaded, providers).await?;
+        let (archive, opens) = (self.clone(), root.clone());
+        let described = blocking(move || archive.described(&opens)).await?;
+        let meta = described.meta()?;
+        if meta.format > FORMAT {
+            return Err(VaultError::BackupOfLaterFormat(meta.format));
+        }
+        described.refuse_missing(&meta, providers)?;
+        let keys = providers
+            .open(&meta.root_keys)
+            .await
+            .map_err(VaultError::Provider)?;
+        Ok(Checked { root, meta, keys })
+    }
+
+    fn described(&self, root: &RootKey) -> Result<Described, BackupError> {
+        let mut items = self.items(root)?;
+        let mut described = Described::default();
+        while let Some(change) = items.next()? {
+            described.note(change);
+        }
+        Ok(described)
+    }
+
+    /// The root key that opens it.
+    pub(in crate::vault) fn root_key(&self) -> KeyId {
+        self.header.root_key
+    }
+
+    /// What its header says.
+    pub(in crate::vault) fn about(&self) -> &About {
+        &self.header.about
+    }
+
+    pub(super) fn items(&self, root: &RootKey) -> Result<Items<BufReader<Arc<File>>>, BackupError> {
+        (&*self.file).seek(SeekFrom::Start(self.body))?;
+        let from = BufReader::with_capacity(256 * 1024, self.file.clone());
+        Ok(Items::new(Opener::new(&self.header, root, from)?))
+    }
+}

@@ -1,0 +1,96 @@
+//! The store held by who restores, and what becomes of that after a crash.
+
+use crate::{
+    store::{Batch, CommitError, HOLD, Store},
+    vault::{
+        VaultError, blocking,
+        stored::{META, WORKSPACES},
+    },
+};
+
+/// What stands at [`HOLD`]: the store is held, to see whether it is empty.
+const LOOKING: &[u8] = b"looking";
+/// The store is held, and whatever is in it came from a backup, or was left by what was deleted.
+pub(in crate::vault) const FILLING: &[u8] = b"filling";
+
+/// Entries that are removed at once.
+const PAGE: usize = 1000;
+
+/// After a crash: a store that was held is what it was before, or empty.
+pub(in crate::vault) async fn recover(store: &Store) -> Result<(), VaultError> {
+    let reading = store.clone();
+    let held = blocking(move || reading.read(HOLD)).await?;
+    match held.as_deref() {
+        None => Ok(()),
+        Some(LOOKING) => Ok(store.commit(released(LOOKING)).await?),
+        Some(_) => {
+            tracing::warn!(
+                "a backup was restored by half when the vault stopped: it is emptied; restore again"
+            );
+            empty(store).await
+        }
+    }
+}
+
+/// Nobody else writes from here on; what is in the store may be removed.
+pub(super) async fn hold(store: &Store) -> Result<(), VaultError> {
+    let held = store
+        .commit(Batch::new().expect_absent(HOLD).put(HOLD, LOOKING))
+        .await;
+    match held {
+        Ok(()) => {}
+        // By one of ours that failed, and could not clean up.
+        Err(CommitError::Conflict) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let reading = store.clone();
+    if let Err(refused) = blocking(move || refuse_filled(&reading)).await {
+        store.commit(released(LOOKING)).await?;
+        return Err(refused);
+    }
+    let fill = Batch::new().expect_value(HOLD, LOOKING).put(HOLD, FILLING);
+    Ok(store.commit(fill).await?)
+}
+
+fn released(held: &[u8]) -> Batch {
+    Batch::new().expect_value(HOLD, held).delete(HOLD)
+}
+
+/// A vault with workspaces is not restored over, unless they are there by half.
+pub(super) fn refuse_filled(store: &Store) -> Result<(), VaultError> {
+    let by_half = store.read(HOLD)?.is_some_and(|held| held == FILLING);
+    if by_half || store.scan(WORKSPACES, None, 1)?.is_empty() {
+        Ok(())
+    } else {
+        Err(VaultError::NotEmpty)
+    }
+}
+
+/// Clears the store, and lets go of it.
+pub(super) async fn empty(store: &Store) -> Result<(), VaultError> {
+    clear(store).await?;
+    Ok(store.commit(released(FILLING)).await?)
+}
+
+/// Removes all but what the vault says of itself.
+pub(super) async fn clear(store: &Store) -> Result<(), VaultError> {
+    loop {
+        let reading = store.clone();
+        let page = blocking(move || reading.scan(&[], None, PAGE)).await?;
+        let keys: Vec<_> = page
+            .into_iter()
+            .map(|entry| entry.key)
+            .filter(|key| !is_of_one_store(key))
+            .collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let hold = Batch::new().expect_value(HOLD, FILLING);
+        store.commit(keys.into_iter().fold(hold, Batch::delete)).await?;
+    }
+}
+
+/// Whether the entry says something of one store, and is not taken over from a backup as it is.
+pub(super) fn is_of_one_store(key: &[u8]) -> bool {
+    key == META || key == HOLD
+}

@@ -1,0 +1,141 @@
+//! Backups: everything that the store holds, as it is encrypted there, sealed once more as a whole.
+//!
+//! Entries are carried as bytes, whatever they are: a new kind of entry needs nothing here.
+
+mod archive;
+mod hold;
+mod item;
+mod keys;
+mod restore;
+#[cfg(test)]
+mod vectors;
+
+use std::{mem, sync::Arc, time::UNIX_EPOCH};
+
+use prost::Message as _;
+use tokio::sync::OwnedMutexGuard;
+
+pub use archive::Archive;
+pub(super) use hold::{FILLING, recover};
+pub use restore::{Incoming, Restored};
+
+use super::{
+    VaultError, Writer, blocking, roots,
+    stored::{self, Meta},
+};
+use crate::{
+    authz::VaultPermit,
+    crypto::backup::{About, FRAME, Sealer},
+    store::{Export, ExportError},
+};
+use item::Encoder;
+
+/// Frames that are given at once.
+const AT_ONCE: usize = 4;
+
+/// A backup that is being made. Given up when it is dropped.
+pub struct Backup {
+    export: Export,
+    /// None once the end was written.
+    items: Option<Encoder>,
+    sealer: Sealer,
+    /// Items that are not sealed yet.
+    plain: Vec<u8>,
+    /// What goes first: the header.
+    sealed: Vec<u8>,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Writer {
+    /// Begins a backup of the whole vault, with all that was acknowledged before, sealed under the active root key.
+    pub async fn back_up(&self, _permit: &VaultPermit) -> Result<Backup, VaultError> {
+        let turn = self.turn_of_backups()?;
+        let (store, keyring, now) = (self.store.clone(), self.keyring.clone(), (self.clock)());
+        blocking(move || {
+            let export = store.export()?;
+            let (_, meta) = roots::read_meta(&store)?;
+            let active = roots::active(&meta)?;
+            let root = keyring.root(active)?;
+            let Meta {
+                format: _,
+                vault_uid,
+                root_key_id: _,
+                root_keys,
+            } = meta;
+            let about = About {
+                vault_uid: stored::uid(&vault_uid).ok_or(VaultError::Corrupt(None))?,
+                created: now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+                further_keys: keys::further(&store, active)?,
+                root_keys: keys::HeldRootKeys { keys: root_keys }.encode_to_vec(),
+            };
+            let (sealed, sealer) = Sealer::begin(&root, &about)?;
+            Ok(Backup {
+                export,
+                items: Some(Encoder::default()),
+                sealer,
+                plain: Vec::new(),
+                sealed,
+                _turn: turn,
+            })
+        })
+        .await
+    }
+
+    /// One backup is made or restored at a time.
+    fn turn_of_backups(&self) -> Result<OwnedMutexGuard<()>, VaultError> {
+        let backups = Arc::clone(&self.backups);
+        backups.try_lock_owned().map_err(|_| VaultError::BackupUnderWay)
+    }
+}
+
+impl Backup {
+    /// The next bytes, 256 KiB and a little at the most, and what gives those behind them; nothing when it is whole.
+    pub async fn part(self) -> Result<(Vec<u8>, Option<Self>), VaultError> {
+        blocking(|| self.next_frames()).await
+    }
+
+    fn next_frames(mut self) -> Result<(Vec<u8>, Option<Self>), VaultError> {
+        let mut sealed = mem::take(&mut self.sealed);
+        for _ in 0..AT_ONCE {
+            if !self.has_more_than_a_frame()? {
+                self.sealer.seal_last(&self.plain, &mut sealed);
+                return Ok((sealed, None));
+            }
+            let rest = self.plain.split_off(FRAME);
+            let frame = mem::replace(&mut self.plain, rest);
+            self.sealer.seal(&frame, &mut sealed);
+        }
+        Ok((sealed, Some(self)))
+    }
+
+    /// Reads on until there is, or all was read and the end was written.
+    fn has_more_than_a_frame(&mut self) -> Result<bool, VaultError> {
+        while self.plain.len() <= FRAME {
+            let Some(mut items) = self.items.take() else {
+                return Ok(false);
+            };
+            match self.export.part()? {
+                Some(part) => {
+                    for change in &part {
+                        items.item(change, &mut self.plain);
+                    }
+                    self.items = Some(items);
+                }
+                None => items.end(&mut self.plain),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl From<ExportError> for VaultError {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::UnderWay => Self::BackupUnderWay,
+            ExportError::Outpaced => Self::BackupOutpaced,
+            ExportError::Held => Self::Restoring,
+            ExportError::Unreadable(fault) => Self::Read(fault),
+            ExportError::Ended(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Restoring a backup into an empty vault: all of it or nothing.
+//!
+//! 1. All of the backup is read, and found as it was made; the root keys that it needs are there. Until here nothing was
+//!    written.
+//! 2. The store is held: nobody else can write to it. It must be empty still.
+//! 3. What the workspaces hold is written, where nobody finds it; then the workspaces.
+//! 4. With the hold the last batch removes what says that this is under way. Its root keys are those that opening a copy of
+//!    the store with this vault's providers would leave: if another one is active, workspaces' keys are moved to that.
+//!
+//! A vault that finds the hold when it opens was stopped in between: it removes what was written, and is empty.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use prost_types::Timestamp;
+use proto::Uid;
+use tokio::sync::OwnedMutexGuard;
+
+use super::{
+    Archive,
+    archive::Checked,
+    hold::{FILLING, clear, empty, hold, is_of_one_store, refuse_filled},
+    item::Items,
+};
+use crate::{
+    authz::VaultPermit,
+    crypto::{KeyId, RootKey, backup::BackupError},
+    store::{Batch, Change, Entry, HOLD, Health, MAX_BATCH, Store},
+    vault::{
+        VaultError, Writer, blocking, roots,
+        stored::{self, Kind, META, Meta, ROOT_ROTATION, WORKSPACES},
+    },
+};
+
+/// Bytes of one batch, and its entries.
+const BATCH: (usize, usize) = (MAX_BATCH / 2, 2000);
+/// Entries that are counted at once.
+const PAGE: usize = 1000;
+/// The name of the file that a backup is received into, for the moment that it has one.
+const RECEIVED: &str = "restore";
+
+/// What came in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Restored {
+    /// The vault's uid from now on: that of the vault that was backed up.
+    pub vault_uid: Uid,
+    /// The uid that the empty vault had.
+    pub replaced_vault_uid: Uid,
+    /// When the backup was made.
+    pub backup_time: Timestamp,
+    /// Workspaces, with the uids that they had.
+    pub workspaces: u64,
+    /// Secrets.
+    pub secrets: u64,
+    /// Their versions.
+    pub versions: u64,
+    /// Names of deleted secrets whose version numbers are not used again.
+    pub deleted_secrets: u64,
+}
+
+/// A backup that is being received, to be restored. Given up when it is dropped.
+pub struct Incoming {
+    writer: Writer,
+    received: Arc<File>,
+    turn: OwnedMutexGuard<()>,
+}
+
+/// Which entries are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// What workspaces hold, and all else that nobody finds without them.
+    Contents,
+    /// The workspaces.
+    Workspaces,
+}
+
+impl Part {
+    fn of(key: &[u8]) -> Option<Self> {
+        match key {
+            key if is_of_one_store(key) => None,
+            key if key.starts_with(WORKSPACES) => Some(Self::Workspaces),
+            _ => Some(Self::Contents),
+        }
+    }
+}
+
+impl Writer {
+    /// Begins to restore a backup, which is first received into a file without a name in `dir`. Refused unless the vault
+    /// has no workspaces.
+    pub async fn restore(&self, _permit: &VaultPermit, dir: &Path) -> Result<Incoming, VaultError> {
+        let turn = self.turn_of_backups()?;
+        // Rather now than when all was received.
+        self.keyring.roots()?;
+        let (store, path) = (self.store.clone(), dir.join(RECEIVED));
+        let received = blocking(move || {
+            refuse_filled(&store)?;
+            nameless(&path).map_err(|error| VaultError::Read(error.into()))
+        })
+        .await?;
+        Ok(Incoming {
+            writer: self.clone(),
+            received: Arc::new(received),
+            turn,
+        })
+    }
+
+    /// Restores the backup in `archive`. Refused unless the vault has no workspaces.
+    pub async fn restore_from(
+        &self,
+        _permit: &VaultPermit,
+        archive: Archive,
+    ) -> Result<Restored, VaultError> {
+        let _turn = self.turn_of_backups()?;
+        self.fill(archive).await
+    }
+
+    async fn fill(&self, archive: Archive) -> Result<Restored, VaultError> {
+        let (archive, loaded) = (Arc::new(archive), self.keyring.roots()?);
+        let Checked {
+            root,
+            mut meta,
+            mut keys,
+        } = archive.checked(&loaded, &self.providers).await?;
+        let active = self.providers.activate(&mut keys, &mut meta.root_keys).await;
+        let active = active.map_err(VaultError::Provider)?;
+        // First, so that nothing is ever wrapped by a key that is not there.
+        self.keyring.add(keys);
+        hold(&self.store).await?;
+        let filled = self.fill_held(&archive, &root, meta, active).await;
+        self.keyring.forget_all();
+        match &filled {
+            Ok(_) => self.rotate.notify_one(),
+            Err(error) => {
+                tracing::error!(%error, "a backup was not restored");
+                if let Err(error) = empty(&self.store).await {
+                    tracing::error!(%error, "what came in of a backup was not removed; the next start does it");
+                }
+            }
+        }
+        filled
+    }
+
+    async fn fill_held(
+        &self,
+        archive: &Arc<Archive>,
+        root: &Arc<RootKey>,
+        theirs: Meta,
+        active: KeyId,
+    ) -> Result<Restored, VaultError> {
+        clear(&self.store).await?;
+        for part in [Part::Contents, Part::Workspaces] {
+            self.write(archive, root, part).await?;
+        }
+        let moved = theirs.root_key_id != active.as_bytes();
+        let store = self.store.clone();
+        let backup_time = Timestamp {
+            seconds: i64::try_from(archive.about().created).unwrap_or(i64::MAX),
+            nanos: 0,
+        };
+        let (ours, restored) = blocking(move || {
+            let (_, ours) = roots::read_meta(&store)?;
+            let (ours, restored) = taken_over(theirs, ours, active, backup_time)?;
+            Ok::<_, VaultError>((ours, restored.counted(&store)?))
+        })
+        .await?;
+        let last = Batch::new()
+            .expect_value(HOLD, FILLING)
+            .put(META, stored::encode(&ours))
+            .delete(HOLD);
+        let last = if moved {
+            last.put(ROOT_ROTATION, stored::encode(&roots::begin(&self.store).await?))
+        } else {
+            last
+        };
+        self.store.commit(last).await?;
+        let Restored {
+            workspaces, secrets, ..
+        } = restored;
+        tracing::info!(vault = %restored.vault_uid, workspaces, secrets, "a backup was restored");
+        Ok(restored)
+    }
+
+    async fn write(&self, archive: &Arc<Archive>, root: &Arc<RootKey>, part: Part) -> Result<(), VaultError> {
+        let (archive, root) = (archive.clone(), root.clone());
+        let mut reading = blocking(move || archive.items(&root)).await.map(Some)?;
+        while let Some(mut items) = reading {
+            let (batch, rest) = blocking(move || {
+                let (batch, over) = next_batch(&mut items, part)?;
+                Ok::<_, BackupError>((batch, (!over).then_some(items)))
+            })
+            .await?;
+            self.store.commit(batch).await?;
+            reading = rest;
+        }
+        Ok(())
+    }
+}
+
+impl Incoming {
+    /// Takes the next bytes.
+    pub async fn receive(&mut self, chunk: Vec<u8>) -> Result<(), VaultError> {
+        if let Health::Full = self.writer.health() {
+            return Err(VaultError::Full(None));
+        }
+        let received = self.received.clone();
+        let written = blocking(move || (&*received).write_all(&chunk)).await;
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => VaultError::Full(None),
+            _ => VaultError::Read(error.into()),
+        })
+    }
+
+    /// Restores what was received. Goes on to its end also when nobody waits for it any more.
+    pub async fn finish(self) -> Result<Restored, VaultError> {
+        let Self {
+            writer,
+            received,
+            turn,
+        } = self;
+        let filling = tokio::spawn(async move {
+            let _turn = turn;
+            let archive = blocking(move || Archive::open(received)).await?;
+            let restored = writer.fill(archive).await?;
+            writer.sweep_beside();
+            Ok(restored)
+        });
+        match filling.await.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(filled) => filled,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_cancelled)) => Err(VaultError::Stopped),
+        }
+    }
+}
+
+impl Restored {
+    fn counted(self, store: &Store) -> Result<Self, VaultError> {
+        Ok(Self {
+            workspaces: count(store, WORKSPACES)?,
+            secrets: count(store, Kind::Metadata.prefix())?,
+            versions: count(store, Kind::Record.prefix())? + count(store, Kind::OldVersion.prefix())?,
+            deleted_secrets: count(store, Kind::LastVersion.prefix())?,
+            ..self
+        })
+    }
+}
+
+/// The writes of one part that come next, and whether they are the last.
+fn next_batch(items: &mut Items<impl io::Read>, part: Part) -> Result<(Batch, bool), BackupError> {
+    // Of two items with one key the later one holds.
+    let mut writes = BTreeMap::new();
+    let mut size = 0;
+    let mut over = false;
+    while size < BATCH.0 && writes.len() < BATCH.1 && !over {
+        let (key, value) = match items.next()? {
+            Some(Change::Put(Entry { key, value })) => (key, Some(value)),
+            Some(Change::Delete(key)) => (key, None),
+            None => {
+                over = true;
+                continue;
+            }
+        };
+        if Part::of(&key) == Some(part) {
+            size += key.len() + value.as_ref().map_or(0, Vec::len);
+            writes.insert(key, value);
+        }
+    }
+    let hold = Batch::new().expect_value(HOLD, FILLING);
+    let batch = writes.into_iter().fold(hold, |batch, (key, value)| match value {
+        Some(value) => batch.put(key, value),
+        None => batch.delete(key),
+    });
+    Ok((batch, over))
+}
+
+/// What the vault says of itself from now on. It is the one that was backed up, with its root keys; its format is that of
+/// this store, and which root key is active its providers say.
+fn taken_over(
+    theirs: Meta,
+    ours: Meta,
+    active: KeyId,
+    backup_time: Timestamp,
+) -> Result<(Meta, Restored), VaultError> {
+    let Meta {
+        format: _,
+        vault_uid,
+        root_key_id: _,
+        root_keys,
+    } = theirs;
+    let uid = |bytes: &[u8]| stored::uid(bytes).ok_or(VaultError::Corrupt(None));
+    let restored = Restored {
+        vault_uid: uid(&vault_uid)?,
+        replaced_vault_uid: uid(&ours.vault_uid)?,
+        backup_time,
+        workspaces: 0,
+        secrets: 0,
+        versions: 0,
+        deleted_secrets: 0,
+    };
+    let meta = Meta {
+        format: ours.format,
+        vault_uid,
+        root_key_id: active.as_bytes().to_vec(),
+        root_keys,
+    };
+    Ok((meta, restored))
+}
+
+fn count(store: &Store, prefix: &[u8]) -> Result<u64, VaultError> {
+    let (mut count, mut after) = (0, None::<Vec<u8>>);
+    loop {
+        let page = store.scan(prefix, after.as_deref(), PAGE)?;
+        let Some(last) = page.last() else {
+            return Ok(count);
+        };
+        after = Some(last.key.clone());
+        count += page.len() as u64;
+    }
+}
+
+/// A file that is gone when it is closed, whatever becomes of the process.
+fn nameless(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    std::fs::remove_file(path)?;
+    Ok(file)
+}

@@ -1,0 +1,426 @@
+//! `vault-service backup` and `vault-service restore`, as processes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    reason = "a test that panics has failed, and a measurement is no more exact"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use proto::{
+    SecretName, SecretValue, WorkspaceName,
+    serve::{
+        authz::{Authorized, Authz, Binding, Policy, Role, Scope},
+        caller::{Peer, Principal},
+    },
+};
+use tempfile::TempDir;
+use vault_service::{
+    authz::{AdminPermit, DecryptPermit, TABLE, VaultPermit},
+    crypto::root_file,
+    store::Store,
+    vault::{Decrypted, Labels, NewSecret, Plan, Reader, Vault, Wanted, Writer},
+};
+use zeroize::Zeroizing;
+
+const WORKSPACE: &str = "w";
+
+fn vault() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vault-service"));
+    command.env_clear();
+    command
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A directory with a root key in it.
+struct Home(TempDir);
+
+/// Some 250 bytes, as most secrets have.
+const SMALL: usize = 20;
+
+impl Home {
+    fn new() -> Self {
+        let home = Self(TempDir::new().unwrap());
+        root_file::write_new(&home.path("root.key")).unwrap();
+        home
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Opens the vault in this store, or makes it.
+    async fn open(&self, store: &str) -> (Writer, Reader) {
+        let root = root_file::read(&self.path("root.key")).unwrap();
+        let store = Store::open(&self.path(store), 16 << 20).unwrap();
+        Vault::open(store, root).await.unwrap().split()
+    }
+
+    /// A store with so many small secrets.
+    async fn fill(&self, store: &str, secrets: usize) {
+        self.fill_with(store, secrets, SMALL).await;
+    }
+
+    async fn fill_with(&self, store: &str, secrets: usize, size: usize) {
+        let (writer, _) = self.open(store).await;
+        let permit = admin();
+        writer.create_workspace(&permit, Plan::Enterprise).await.unwrap();
+        let puts = (0..secrets).map(|number| {
+            let (writer, permit) = (writer.clone(), permit.clone());
+            tokio::spawn(async move { writer.put_secret(&permit, secret(number, size)).await.unwrap() })
+        });
+        for put in puts.collect::<Vec<_>>() {
+            put.await.unwrap();
+        }
+        writer.close().await.unwrap();
+    }
+
+    fn run(&self, what: &str, store: &str, more: &[&str]) -> Command {
+        let mut command = vault();
+        command
+            .current_dir(self.0.path())
+            .args([what, "--data-dir", store, "--root-key-file", "root.key"])
+            .args(more)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn ok(&self, what: &str, store: &str, more: &[&str]) -> String {
+        let output = self.run(what, store, more).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        said(&output)
+    }
+
+    fn refused(&self, what: &str, store: &str, more: &[&str]) -> String {
+        let output = self.run(what, store, more).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        said(&output)
+    }
+}
+
+fn authorized(role: Role, path: &str) -> Authorized {
+    let principal = Principal::parse("dns:test").unwrap();
+    let policy = Policy::new([Binding {
+        principal: principal.clone(),
+        role,
+        scope: Scope::All,
+    }]);
+    let peer = Arc::new(Peer::Known {
+        principal,
+        not_after: SystemTime::now() + Duration::from_secs(600),
+    });
+    let authz = Authz::new(TABLE, Arc::new(policy.unwrap()));
+    authz.authorize(path, &peer).unwrap().unwrap()
+}
+
+fn admin() -> AdminPermit {
+    let mut request = tonic::Request::new(());
+    let authorized = authorized(Role::Admin, "/vault.v1.SecretService/PutSecret");
+    request.extensions_mut().insert(authorized);
+    AdminPermit::decide(&request, &workspace()).unwrap()
+}
+
+fn workspace() -> WorkspaceName {
+    WorkspaceName::parse(WORKSPACE).unwrap()
+}
+
+fn name(number: usize) -> SecretName {
+    SecretName::parse(&format!("NAME_{number}")).unwrap()
+}
+
+fn value(number: usize, size: usize) -> String {
+    format!("value {number}, ").repeat(size)
+}
+
+fn secret(number: usize, size: usize) -> NewSecret {
+    NewSecret {
+        name: name(number),
+        value: SecretValue::parse(Zeroizing::new(value(number, size).into_bytes())).unwrap(),
+        upstream_origins: Vec::new(),
+        labels: Labels::default(),
+        expiry: None,
+        expected_version: None,
+        request_id: None,
+    }
+}
+
+/// How many secrets decrypt to what was put.
+async fn whole(reader: &Reader, secrets: usize) -> usize {
+    whole_of(reader, secrets, SMALL).await
+}
+
+async fn whole_of(reader: &Reader, secrets: usize, size: usize) -> usize {
+    let authorized = authorized(Role::Injector, "/vault.v1.DecryptService/Decrypt");
+    let mut whole = 0;
+    for from in (0..secrets).step_by(64) {
+        let numbers: Vec<_> = (from..secrets.min(from + 64)).collect();
+        let wanted = Wanted {
+            permit: DecryptPermit::decide(&authorized, &workspace()).unwrap(),
+            workspace_uid: None,
+            names: numbers.iter().copied().map(name).collect(),
+            check_only: false,
+            server: "s".to_owned(),
+        };
+        let answer = reader.decrypt(vec![Arc::new(wanted)]).await.remove(0);
+        let Ok((_, found)) = answer else { continue };
+        for (number, found) in numbers.into_iter().zip(found) {
+            let Decrypted::Value { value: found, .. } = found else {
+                continue;
+            };
+            assert!(found.expose() == value(number, size).as_bytes());
+            whole += 1;
+        }
+    }
+    whole
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_backed_up_and_restored_into_a_new_one() {
+    let home = Home::new();
+    home.fill("store", 500).await;
+    let told = home.ok("backup", "store", &["--output", "backup"]);
+    assert!(told.starts_with("backed up store: "), "{told}");
+    let mode = fs::metadata(home.path("backup")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let told = home.ok("restore", "new", &["--input", "backup"]);
+    for part in [
+        "workspaces: 1,",
+        "secrets: 500, in 500 versions",
+        "what was changed after",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert_eq!(names(home.0.path()), ["backup", "new", "root.key", "store"]);
+    let (writer, reader) = home.open("new").await;
+    assert_eq!(whole(&reader, 500).await, 500);
+    drop(reader);
+    writer.close().await.unwrap();
+
+    let again = home.refused("backup", "store", &["--output", "backup"]);
+    assert!(again.contains("exists"), "{again}");
+    let again = home.refused("restore", "new", &["--input", "backup"]);
+    assert!(again.contains("has workspaces"), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_goes_through_pipes() {
+    let home = Home::new();
+    home.fill("store", 300).await;
+    let output = home.run("backup", "store", &[]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    fs::write(home.path("piped"), &output.stdout).unwrap();
+    let mut restore = Command::new("sh");
+    restore
+        .current_dir(home.0.path())
+        .args([
+            "-c",
+            r#"cat piped | "$0" restore --data-dir new --root-key-file root.key"#,
+        ])
+        .arg(vault().get_program());
+    let restored = restore.output().unwrap();
+    assert!(restored.status.success(), "{}", said(&restored));
+    let (_writer, reader) = home.open("new").await;
+    assert_eq!(whole(&reader, 300).await, 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_use_is_not_backed_up_and_the_way_to_do_it_is_named() {
+    let home = Home::new();
+    home.fill("store", 1).await;
+    let (_writer, _reader) = home.open("store").await;
+    let told = home.refused("backup", "store", &["--output", "backup"]);
+    assert!(
+        told.contains("already open in another process") && told.contains("aerostack backup"),
+        "{told}"
+    );
+    assert_eq!(names(home.0.path()), ["root.key", "store"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_is_refused_and_leaves_nothing_behind() {
+    let home = Home::new();
+    home.fill("store", 300).await;
+    home.ok("backup", "store", &["--output", "backup"]);
+    let backup = fs::read(home.path("backup")).unwrap();
+    let before = names(home.0.path());
+
+    let told = home.refused("backup", "missing", &["--output", "other"]);
+    assert!(told.contains("there is no store in missing"), "{told}");
+    let stranger = Home::new();
+    stranger.fill("store", 1).await;
+    fs::write(stranger.path("backup"), &backup).unwrap();
+    let told = stranger.refused("restore", "new", &["--input", "backup"]);
+    assert!(told.contains("the backup needs the root key "), "{told}");
+    assert_eq!(names(stranger.0.path()), ["backup", "root.key", "store"]);
+    let told = home.refused("restore", "new", &["--input", "missing"]);
+    assert!(told.starts_with("missing: "), "{told}");
+
+    let damaged = stranger.path("damaged");
+    for bytes in [&backup[..backup.len() - 1], &backup[..70_000], &[]] {
+        fs::write(&damaged, bytes).unwrap();
+        let told = home.refused("restore", "new", &["--input", damaged.to_str().unwrap()]);
+        assert!(told.contains("damaged, or not whole"), "{told}");
+    }
+    assert_eq!(names(home.0.path()), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_killed_leaves_an_empty_vault_or_the_whole() {
+    const SECRETS: usize = 500;
+    const SIZE: usize = 1000;
+    const KILLS: u32 = 8;
+    let home = Home::new();
+    home.fill_with("store", SECRETS, SIZE).await;
+    home.ok("backup", "store", &["--output", "backup"]);
+    let restoring = || {
+        let mut restore = home.run("restore", "new", &["--input", "backup"]);
+        let child = restore.stderr(Stdio::null()).spawn().unwrap();
+        while !home.path("new/db").exists() {
+            thread::yield_now();
+        }
+        (child, Instant::now())
+    };
+    let (mut undisturbed, began) = restoring();
+    assert!(undisturbed.wait().unwrap().success());
+    let takes = began.elapsed();
+    let (mut empty, mut half) = (0, 0);
+    for kill in 0..KILLS {
+        fs::remove_dir_all(home.path("new")).unwrap();
+        let (mut child, _) = restoring();
+        thread::sleep(Duration::from_millis(5) + takes * kill / KILLS);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let root = root_file::read(&home.path("root.key")).unwrap();
+        let store = Store::open(&home.path("new"), 16 << 20).unwrap();
+        half += usize::from(store.read(b"hold").unwrap().is_some());
+        let (writer, reader) = Vault::open(store, root).await.unwrap().split();
+        let found = whole_of(&reader, SECRETS, SIZE).await;
+        let there = writer.workspace(&admin()).await.is_ok();
+        assert_eq!(found, if there { SECRETS } else { 0 });
+        empty += usize::from(!there);
+        drop(reader);
+        writer.close().await.unwrap();
+    }
+    assert!(
+        half > 0 && empty >= half,
+        "{half} were stopped in between, and {empty} are empty"
+    );
+    fs::remove_dir_all(home.path("new")).unwrap();
+    home.ok("restore", "new", &["--input", "backup"]);
+}
+
+/// What a backup and a restore take, and what a backup costs those who put meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, of a quiet machine: cargo test --release -p vault-service --test offline -- --ignored --nocapture"]
+async fn rates() {
+    const SECRETS: usize = 100_000;
+    let home = Home::new();
+    home.fill("store", SECRETS).await;
+    let timed = |what: &str, work: &mut dyn FnMut()| {
+        let started = Instant::now();
+        work();
+        let seconds = started.elapsed().as_secs_f64();
+        let bytes = fs::metadata(home.path("backup")).unwrap().len();
+        println!(
+            "{what}: {seconds:.2} s, {:.0} MB/s, {:.0} secrets/s ({:.1} MB)",
+            bytes as f64 / 1e6 / seconds,
+            SECRETS as f64 / seconds,
+            bytes as f64 / 1e6,
+        );
+    };
+    timed("backup, as a process", &mut || {
+        drop(home.ok("backup", "store", &["--output", "backup"]))
+    });
+    timed("restore, as a process", &mut || {
+        drop(home.ok("restore", "new", &["--input", "backup"]))
+    });
+
+    let (writer, _reader) = home.open("store").await;
+    puts("puts of 64 writers", &writer).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let backing_up = tokio::spawn({
+        let (writer, over) = (writer.clone(), over.clone());
+        async move {
+            let (mut backups, mut seconds) = (0, 0.0);
+            while !over.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                let mut rest = Some(writer.back_up(&VaultPermit::of_operator()).await.unwrap());
+                while let Some(backup) = rest {
+                    rest = backup.part().await.unwrap().1;
+                }
+                backups += 1;
+                seconds += started.elapsed().as_secs_f64();
+            }
+            println!(
+                "{backups} backups meanwhile, {:.2} s each",
+                seconds / f64::from(backups)
+            );
+        }
+    });
+    puts("the same, while one backup follows the other", &writer).await;
+    over.store(true, Ordering::Relaxed);
+    backing_up.await.unwrap();
+    puts("the same, after that", &writer).await;
+    writer.close().await.unwrap();
+}
+
+/// 64 writers, for a while: how many puts, and how long each took.
+async fn puts(what: &str, writer: &Writer) {
+    const FOR: Duration = Duration::from_secs(8);
+    let started = Instant::now();
+    let writers = (0..64).map(|number| {
+        let (writer, permit) = (writer.clone(), admin());
+        tokio::spawn(async move {
+            let mut took = Vec::new();
+            while started.elapsed() < FOR {
+                let put = Instant::now();
+                writer
+                    .put_secret(&permit, secret(number * 1000 + took.len() % 1000, SMALL))
+                    .await
+                    .unwrap();
+                took.push(put.elapsed());
+            }
+            took
+        })
+    });
+    let mut took = Vec::new();
+    for writer in writers.collect::<Vec<_>>() {
+        took.extend(writer.await.unwrap());
+    }
+    took.sort();
+    let at = |part: f64| took[(took.len() as f64 * part) as usize].as_secs_f64() * 1e3;
+    println!(
+        "{what}: {:.0} puts/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, longest {:.2} ms",
+        took.len() as f64 / FOR.as_secs_f64(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        took[took.len() - 1].as_secs_f64() * 1e3,
+    );
+}
