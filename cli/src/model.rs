@@ -1,5 +1,7 @@
 //! What `--output json` prints, and tables are made from. Documented in `cli/README.md`; members are only ever added.
 
+pub mod keys;
+
 use std::collections::BTreeMap;
 
 use proto::{
@@ -8,14 +10,13 @@ use proto::{
         ProtobufMessages, Protocol, Server as ApiServer, UpstreamTls, explained_secret::State,
     },
     vault::v1::{
-        GetKeyStatusResponse, KeyRotation, KeyState, Plan, RestoreBackupResponse, RootKey as ApiRootKey,
-        RootKeyProvider, Secret as ApiSecret, SecretVersion as ApiSecretVersion, Workspace as ApiWorkspace,
-        WorkspaceKey as ApiWorkspaceKey,
+        Plan, RestoreBackupResponse, Secret as ApiSecret, SecretVersion as ApiSecretVersion,
+        Workspace as ApiWorkspace,
     },
 };
 use serde::Serialize;
 
-use crate::output::{date, time};
+use crate::output::time;
 
 /// A workspace.
 #[derive(Debug, Serialize)]
@@ -134,51 +135,6 @@ pub struct Tls {
     server_name: String,
 }
 
-/// The vault's root keys, and the rotations that are under way.
-#[derive(Debug, Serialize)]
-pub struct KeyStatus {
-    /// Whether the vault waits for its root key.
-    pub sealed: bool,
-    /// The active one first.
-    pub root_keys: Vec<RootKey>,
-    /// Of workspaces, and of the root key.
-    pub rotations: Vec<Rotation>,
-}
-
-/// A root key.
-#[derive(Debug, Serialize)]
-pub struct RootKey {
-    id: String,
-    /// `active` or `retired`.
-    state: &'static str,
-    /// `file`, `passphrase` or `kms`.
-    provider: &'static str,
-    workspace_count: u64,
-    /// Of a KMS.
-    kms_key_id: Option<String>,
-}
-
-/// A rotation that is under way.
-#[derive(Debug, Serialize)]
-pub struct Rotation {
-    /// None: the root key's.
-    workspace: Option<String>,
-    done_count: u64,
-    total_count: u64,
-    unreadable_count: u64,
-    start_time: String,
-}
-
-/// A workspace's key.
-#[derive(Debug, Serialize)]
-pub struct WorkspaceKey {
-    id: String,
-    /// `active` or `retired`.
-    state: &'static str,
-    create_time: String,
-    record_count: u64,
-}
-
 /// What a call would carry.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
@@ -201,125 +157,6 @@ pub struct Explained {
     pub state: &'static str,
     /// Set when the secret exists.
     pub version: Option<u64>,
-}
-
-fn key_state(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Unspecified => "",
-        KeyState::Active => "active",
-        KeyState::Retired => "retired",
-    }
-}
-
-impl KeyStatus {
-    /// As JSON shows it.
-    pub fn of(status: GetKeyStatusResponse) -> Self {
-        let GetKeyStatusResponse {
-            sealed,
-            root_keys,
-            rotations,
-        } = status;
-        Self {
-            sealed,
-            root_keys: root_keys.into_iter().map(RootKey::of).collect(),
-            rotations: rotations.into_iter().map(Rotation::of).collect(),
-        }
-    }
-}
-
-impl RootKey {
-    fn of(key: ApiRootKey) -> Self {
-        let provider = match key.provider() {
-            RootKeyProvider::Unspecified => "",
-            RootKeyProvider::File => "file",
-            RootKeyProvider::Passphrase => "passphrase",
-            RootKeyProvider::Kms => "kms",
-        };
-        let state = key_state(key.state());
-        let ApiRootKey {
-            id,
-            state: _,
-            provider: _,
-            workspace_count,
-            kms_key_id,
-        } = key;
-        Self {
-            id,
-            state,
-            provider,
-            workspace_count,
-            kms_key_id: Some(kms_key_id).filter(|id| !id.is_empty()),
-        }
-    }
-
-    /// As a table shows it.
-    pub fn row(&self) -> [String; 4] {
-        [
-            self.id.clone(),
-            self.state.to_owned(),
-            self.provider.to_owned(),
-            self.workspace_count.to_string(),
-        ]
-    }
-}
-
-impl Rotation {
-    fn of(rotation: KeyRotation) -> Self {
-        let KeyRotation {
-            workspace,
-            done_count,
-            total_count,
-            unreadable_count,
-            start_time,
-        } = rotation;
-        Self {
-            workspace: Some(workspace).filter(|name| !name.is_empty()),
-            done_count,
-            total_count,
-            unreadable_count,
-            start_time: time(start_time),
-        }
-    }
-
-    /// As a table shows it.
-    pub fn row(&self) -> [String; 4] {
-        let whose = self.workspace.as_deref().unwrap_or("(root key)");
-        [
-            whose.to_owned(),
-            self.done_count.to_string(),
-            self.total_count.to_string(),
-            self.unreadable_count.to_string(),
-        ]
-    }
-}
-
-impl WorkspaceKey {
-    /// As JSON shows it.
-    pub fn of(key: ApiWorkspaceKey) -> Self {
-        let state = key_state(key.state());
-        let ApiWorkspaceKey {
-            id,
-            state: _,
-            create_time,
-            record_count,
-        } = key;
-        Self {
-            id,
-            state,
-            create_time: time(create_time),
-            record_count,
-        }
-    }
-
-    /// As a table shows it.
-    pub fn row(&self) -> [String; 4] {
-        [
-            self.id.clone(),
-            self.state.to_owned(),
-            date(&self.create_time),
-            self.record_count.to_string(),
-        ]
-    }
 }
 
 /// A backup that was restored.

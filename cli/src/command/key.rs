@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use crate::{
     connect::{Connection, Remote},
     failure::Failure,
-    model::{KeyStatus, RootKey, Rotation, WorkspaceKey},
+    model::keys::{KeyStatus, RootKey, Rotation, WorkspaceKey},
     output::{OutputArgs, Report, table},
 };
 
