@@ -21,6 +21,16 @@ pub enum Fault {
     Panicked,
 }
 
+impl Fault {
+    /// Whether what was stored is no more what it was, so that reading it again is of no use.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) | Self::Panicked => true,
+            Self::Full(_) | Self::Io(_) => false,
+        }
+    }
+}
+
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         match error.kind() {

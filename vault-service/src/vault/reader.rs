@@ -63,7 +63,7 @@ pub enum Decrypted {
     },
     /// There is no such secret, or it expired.
     NotFound,
-    /// The record is damaged, or not where it belongs.
+    /// The record is damaged, cannot be read any more, or is not where it belongs.
     DataLoss,
     /// The record names a key that is not loaded.
     KeyNotLoaded,
@@ -98,6 +98,14 @@ impl<E: Into<VaultError>> std::convert::From<E> for Missed {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
+}
+
+/// What the store has of a secret.
+enum Stored {
+    Record(Arc<[u8]>),
+    None,
+    /// What cannot be read any more.
+    Damaged,
 }
 
 /// Work for a reading thread.
@@ -237,7 +245,7 @@ impl Shelf {
         let mut records = Vec::with_capacity(wanted.names.len());
         for name in &wanted.names {
             let secret = stored::secret(&found.uid, name);
-            let record = self.read(&mut from, &Kind::Record.under(&secret))?;
+            let record = self.record(&mut from, name, &Kind::Record.under(&secret))?;
             records.push((secret, record));
         }
         let kek = self.keyring.open(&found.uid, &found.record.wrapped_kek)?;
@@ -246,8 +254,9 @@ impl Shelf {
         let mut decrypted = Vec::with_capacity(wanted.names.len());
         for (name, (_, record)) in wanted.names.iter().zip(&records) {
             let one = match record {
-                Some(record) => self.one(&from, &found, &kek, name, record, now)?,
-                None => Decrypted::NotFound,
+                Stored::Record(record) => self.one(&from, &found, &kek, name, record, now)?,
+                Stored::None => Decrypted::NotFound,
+                Stored::Damaged => Decrypted::DataLoss,
             };
             if let (Decrypted::Value { value, .. }, false) = (&one, wanted.check_only) {
                 size += value.expose().len();
@@ -270,6 +279,19 @@ impl Shelf {
                 Decrypted::Value { .. } => self.uses.touch(secret, server, now),
                 Decrypted::NotFound | Decrypted::DataLoss | Decrypted::KeyNotLoaded => {}
             }
+        }
+    }
+
+    /// Damage costs the secrets that it is in, and not those that are asked for with them.
+    fn record(&self, from: &mut From<'_>, name: &SecretName, key: &[u8]) -> Result<Stored, Missed> {
+        match self.read(from, key) {
+            Ok(Some(record)) => Ok(Stored::Record(record)),
+            Ok(None) => Ok(Stored::None),
+            Err(Missed::Failed(VaultError::Read(fault))) if fault.is_damage() => {
+                tracing::error!(cause = %fault, secret = %name, "a stored record cannot be read");
+                Ok(Stored::Damaged)
+            }
+            Err(missed) => Err(missed),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod backup_keys;
 mod backups;
+mod damage;
 mod expiry;
 mod migration;
 mod requests;
