@@ -9,6 +9,7 @@ mod error;
 mod keyring;
 mod keys;
 mod labels;
+mod pool;
 mod reader;
 mod requests;
 mod roots;
@@ -54,6 +55,7 @@ use crate::{
     store::{Batch, HOLD, Health, Store},
 };
 use keyring::Keyring;
+use pool::Pool;
 use stored::Meta;
 use uses::Uses;
 
@@ -94,6 +96,8 @@ pub struct Writer {
     rotate: Arc<Notify>,
     /// Taken by who makes or restores a backup.
     backups: Arc<Mutex<()>>,
+    /// Where puts are prepared.
+    pool: Arc<Pool>,
 }
 
 impl Vault {
@@ -147,6 +151,7 @@ impl Vault {
                 stripes,
                 rotate: Arc::default(),
                 backups: Arc::default(),
+                pool: Arc::new(Pool::start("put")),
             },
             reader,
         )

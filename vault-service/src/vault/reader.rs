@@ -1,20 +1,13 @@
 //! Decrypting, for who holds a permit.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use proto::{OriginPattern, SecretName, SecretValue, Uid};
-use tokio::sync::{mpsc, oneshot};
 
 use super::{
     ATTEMPTS, Clock, VaultError,
     keyring::Keyring,
+    pool::Pool,
     stored::{self, Kind},
     uses::Uses,
     workspaces::Found,
@@ -29,10 +22,6 @@ use crate::{
 pub const MAX_NAMES: usize = 64;
 /// The most bytes of values in one answer.
 pub const MAX_ANSWER: usize = 1024 * 1024;
-/// Threads that read the store and decrypt. A hop to a thread of the runtime's blocking pool costs more than a decrypt.
-const THREADS: usize = 2;
-/// Jobs that may wait for a thread.
-const QUEUE: usize = 1024;
 
 /// What is to be decrypted.
 #[derive(Debug)]
@@ -108,15 +97,11 @@ enum Stored {
     Damaged,
 }
 
-/// Work for a reading thread.
-type Job = Box<dyn FnOnce(&Shelf) + Send>;
-
 /// Decrypts. Clones share the threads.
 #[derive(Clone)]
 pub struct Reader {
     shelf: Arc<Shelf>,
-    threads: Arc<[mpsc::Sender<Job>]>,
-    next: Arc<AtomicUsize>,
+    pool: Arc<Pool>,
 }
 
 struct Shelf {
@@ -134,27 +119,9 @@ impl Reader {
             clock,
             uses,
         });
-        let start = |number| {
-            let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
-            let shelf = shelf.clone();
-            let work = move || {
-                while let Some(job) = queue.blocking_recv() {
-                    job(&shelf);
-                }
-            };
-            if let Err(error) = thread::Builder::new()
-                .name(format!("reader-{number}"))
-                .spawn(work)
-            {
-                // The queue went with the closure: whoever asks this thread gets no answer and is refused.
-                tracing::error!(%error, "a reading thread did not start");
-            }
-            jobs
-        };
         Self {
-            shelf: shelf.clone(),
-            threads: (0..THREADS).map(start).collect(),
-            next: Arc::default(),
+            shelf,
+            pool: Arc::new(Pool::start("reader")),
         }
     }
 
@@ -186,22 +153,11 @@ impl Reader {
             .collect()
     }
 
-    /// Fewer answers than asked for, when a thread is gone.
+    /// Fewer answers than asked for, when a thread gives none.
     async fn hop(&self, wanted: Vec<Arc<Wanted>>) -> Vec<Answer> {
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |shelf| {
-            let decrypted = wanted.iter().map(|wanted| shelf.waiting(wanted)).collect();
-            // Nobody waits any more when the call was cancelled; the values are wiped here.
-            drop(answer.send(decrypted));
-        });
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % THREADS;
-        let Some(thread) = self.threads.get(turn) else {
-            return Vec::new();
-        };
-        if thread.send(job).await.is_err() {
-            return Vec::new();
-        }
-        answered.await.unwrap_or_default()
+        let shelf = self.shelf.clone();
+        let decrypt = move || wanted.iter().map(|wanted| shelf.waiting(wanted)).collect();
+        self.pool.run(decrypt).await.unwrap_or_default()
     }
 }
 
