@@ -3,13 +3,14 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal as _, Read},
+    io::{self, IsTerminal as _, Read, Write as _},
     path::{Path, PathBuf},
 };
 
 use jiff::{Span, tz::TimeZone};
 use prost_types::Timestamp;
 use proto::vault::v1::put_secret_request::Value;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
@@ -108,13 +109,40 @@ fn ask(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     };
     // Ctrl-C must not end the process while the terminal does not echo: it would stay like that. So the prompt sees it.
     let mut interrupts = signal(SignalKind::interrupt()).map_err(failed)?;
-    let typed = rpassword::prompt_password(format!("Value of {name} (not shown): ")).map_err(failed)?;
+    let mut quiet = Quiet::terminal().map_err(failed)?;
+    let prompt = format!("Value of {name} (not shown): ");
+    quiet.0.write_all(prompt.as_bytes()).map_err(failed)?;
+    let typed = rpassword::read_password().map_err(failed)?;
+    drop(quiet);
     // And from here on it does again what it did before.
     tokio::spawn(async move {
         interrupts.recv().await;
         std::process::exit(INTERRUPTED);
     });
     Ok(Zeroizing::new(typed.into_bytes()))
+}
+
+/// The terminal, which does not echo what is typed, nor makes a signal of Ctrl-C. It is quiet before it asks: who answers
+/// at once, as a program does, would be echoed, or interrupt nobody.
+struct Quiet(File, Termios);
+
+impl Quiet {
+    fn terminal() -> io::Result<Self> {
+        let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+        let before = tcgetattr(&terminal)?;
+        let mut quiet = before.clone();
+        let loud = LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG;
+        quiet.local_modes.remove(loud);
+        tcsetattr(&terminal, OptionalActions::Now, &quiet)?;
+        Ok(Self(terminal, before))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing.
+        let _ = tcsetattr(&self.0, OptionalActions::Now, &self.1);
+    }
 }
 
 fn read(path: &Path, from: impl Read) -> Result<Zeroizing<Vec<u8>>, Failure> {

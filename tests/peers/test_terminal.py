@@ -46,17 +46,27 @@ class Terminal:
     def echoes(self) -> bool:
         return bool(termios.tcgetattr(self.master)[3] & termios.ECHO)
 
+    def _read(self, seconds: float) -> bool:
+        """Reads what is shown within this time. Whether anything was."""
+        try:
+            if select.select([self.master], [], [], seconds)[0]:
+                shown = os.read(self.master, 4096)
+                self.shown += shown
+                return bool(shown)
+        except OSError:  # the other side is closed
+            pass
+        return False
+
     def end(self) -> int:
         """Reads to the end. The exit code, or minus the signal."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            try:
-                if select.select([self.master], [], [], 0.1)[0]:
-                    self.shown += os.read(self.master, 4096)
-            except OSError:  # the other side is closed
-                pass
+            self._read(0.1)
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
+                # What it said last.
+                while self._read(0):
+                    pass
                 os.close(self.master)
                 return os.waitstatus_to_exitcode(status)
             if time.monotonic() > deadline:
