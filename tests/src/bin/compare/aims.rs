@@ -18,7 +18,7 @@ pub(crate) struct Aim {
 }
 
 impl Aim {
-    fn at_most(what: impl Into<String>, unit: &str, limit: f64, measured: f64) -> Self {
+    pub(crate) fn at_most(what: impl Into<String>, unit: &str, limit: f64, measured: f64) -> Self {
         Self {
             what: what.into(),
             aim: format!("≤ {limit}{unit}"),
@@ -27,7 +27,7 @@ impl Aim {
         }
     }
 
-    fn at_least(what: impl Into<String>, unit: &str, limit: f64, measured: f64) -> Self {
+    pub(crate) fn at_least(what: impl Into<String>, unit: &str, limit: f64, measured: f64) -> Self {
         Self {
             what: what.into(),
             aim: format!("≥ {limit}{unit}"),
@@ -112,7 +112,7 @@ fn cpu_us(row: &Row) -> Option<f64> {
 fn flat(contests: &[Contest]) -> Option<Aim> {
     let mut vaults = contests.iter().filter_map(|contest| match contest.kind {
         Kind::Vault { secrets } => Some((secrets, cpu_us(contest.row(Who::Vault(STREAMED))?)?)),
-        Kind::Proxy { .. } => None,
+        Kind::Proxy { .. } | Kind::Puts => None,
     });
     let (few, least) = vaults.next()?;
     let (many, most) = vaults.next_back()?;

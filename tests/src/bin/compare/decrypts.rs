@@ -1,6 +1,9 @@
 //! A load on the vault's `Decrypt`, as an injector makes it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use e2e::{
     Pki,
@@ -20,6 +23,7 @@ use tonic::transport::Channel;
 use crate::{
     Failure,
     measure::{Period, Window},
+    paced::Pace,
     services::{Vault, WORKSPACE, stored},
 };
 
@@ -33,6 +37,8 @@ pub(crate) enum How {
     Unary { sealed: bool },
     /// On one stream, sealed, this many at once.
     Stream { at_once: u32 },
+    /// One sealed call for each, so many in a second, evenly spread.
+    Paced { per_second: u32 },
 }
 
 /// A load.
@@ -48,6 +54,7 @@ pub(crate) struct Decrypts {
 }
 
 impl Decrypts {
+    /// Of so many secrets, each in turn.
     pub(crate) fn new(how: How, vault: &Vault, secrets: u32) -> Self {
         Self {
             how,
@@ -64,7 +71,7 @@ impl Decrypts {
         // Handshakes come before, and are no part of a call.
         let mut clients = Vec::new();
         let connections = match self.how {
-            How::Unary { .. } => UNARY,
+            How::Unary { .. } | How::Paced { .. } => UNARY,
             How::Stream { .. } => 1,
         };
         for _ in 0..connections {
@@ -78,7 +85,12 @@ impl Decrypts {
             let this = self.clone();
             calls.spawn(async move {
                 match this.how {
-                    How::Unary { sealed } => this.unary(client, first, sealed, period).await,
+                    How::Unary { sealed } => this.unary(client, first, sealed, None, period).await,
+                    How::Paced { per_second } => {
+                        let step = Duration::from_secs(1) / per_second;
+                        let pace = Pace::new(step * first, step * UNARY);
+                        this.unary(client, first, true, Some(pace), period).await
+                    }
                     How::Stream { at_once } => this.stream(client, at_once, period).await,
                 }
             });
@@ -106,6 +118,7 @@ impl Decrypts {
         mut client: DecryptServiceClient<Channel>,
         first: u32,
         sealed: bool,
+        mut pace: Option<Pace>,
         period: Period,
     ) -> Result<Vec<u64>, Failure> {
         let recipient = sealed.then(RecipientKey::generate).transpose()?;
@@ -116,6 +129,9 @@ impl Decrypts {
                 recipient_key: recipient_key.clone(),
                 ..self.request(number)
             };
+            if let Some(pace) = &mut pace {
+                pace.next().await;
+            }
             let began = Instant::now();
             let answer = client.decrypt(request).await?;
             if period.is_over(began, &mut latencies) {

@@ -42,6 +42,7 @@ impl Http {
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     pub(crate) http: Http,
+    pub(crate) connections: u32,
     /// The file whose bytes are POSTed; without one it is a GET.
     pub(crate) body: Option<PathBuf>,
     /// `name: value`.
@@ -93,9 +94,14 @@ impl Generator {
 }
 
 fn arguments(load: &Load, target: &Target, duration: &str, calls: &Path) -> Vec<String> {
-    let Load { http, body, headers } = load;
+    let Load {
+        http,
+        connections,
+        body,
+        headers,
+    } = load;
     let mut arguments = vec![
-        format!("--clients={}", http.connections()),
+        format!("--clients={connections}"),
         "--threads=1".to_owned(),
         format!("--duration={duration}"),
         format!("--log-file={}", calls.display()),
@@ -158,8 +164,9 @@ mod tests {
 
     #[test]
     fn each_protocol_has_its_connections() {
-        let load = |http| Load {
+        let load = |http: Http| Load {
             http,
+            connections: http.connections(),
             body: Some("/b".into()),
             headers: vec!["te: trailers".to_owned()],
         };

@@ -4,7 +4,8 @@
 //! Every contender is a process of its own on loopback and gets the same load in turn, round after round (A B C, B C A,
 //! …), so that whatever else the machine does hits all of them. Requests per second and latencies are what the load
 //! generator saw; CPU per call is what all processes of the contender used, without the load generator and the upstream.
-//! `tests/compare/install` installs what it needs.
+//! `tests/compare/install` installs what it needs. `compare store` measures what the vault's store costs and how that
+//! grows.
 
 mod aims;
 mod chart;
@@ -21,6 +22,7 @@ mod process;
 mod report;
 mod run;
 mod services;
+mod store;
 mod vaults;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -41,9 +43,11 @@ struct Cli {
     options: Options,
 }
 
-/// What this binary is when it started itself.
+/// What else this binary is.
 #[derive(Debug, Subcommand)]
 enum Role {
+    /// Measures the vault's store instead: durable puts, growth, opening, backups and rotations, beside OpenBao
+    Store(Common),
     /// The upstream that every contender forwards to
     #[command(hide = true)]
     Upstream { listen: SocketAddr },
@@ -65,6 +69,19 @@ enum Role {
 
 #[derive(Debug, Clone, clap::Args)]
 struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Run just these parts
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
+    only: Vec<Part>,
+    /// Idle connections to measure the memory of
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    connections: u32,
+}
+
+/// What all that is measured has.
+#[derive(Debug, Clone, clap::Args)]
+struct Common {
     /// Rounds: medians are of this many
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -74,9 +91,6 @@ struct Options {
     /// One round of a second: shows that it works, not how fast anything is
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
-    /// Run just these parts
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
-    only: Vec<Part>,
     /// How many secrets the vault holds when it is measured alone
     #[arg(
         long,
@@ -85,16 +99,13 @@ struct Options {
         value_name = "NUMBERS"
     )]
     secrets: Vec<u32>,
-    /// Idle connections to measure the memory of
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
-    connections: u32,
     /// Where vault-service and injector-service are; without it they are built in release mode
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
     /// Where `tests/compare/install` put Envoy and OpenBao
     #[arg(long, default_value = "target/compare/bin", value_name = "DIR")]
     peers: PathBuf,
-    /// Where compare.md and compare.svg go: docs/benchmarks for a whole run, else target/compare
+    /// Where the page goes: docs/benchmarks for a whole run, else target/compare
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -121,6 +132,12 @@ impl Options {
         self.only.is_empty() || self.only.contains(&part)
     }
 
+    fn out(&self) -> PathBuf {
+        self.common.out(self.only.is_empty())
+    }
+}
+
+impl Common {
     /// Rounds and seconds.
     fn windows(&self) -> (u32, u32) {
         if self.quick {
@@ -130,14 +147,21 @@ impl Options {
         }
     }
 
-    fn out(&self) -> PathBuf {
-        let whole = self.only.is_empty() && !self.quick;
-        let usual = if whole {
+    fn out(&self, whole: bool) -> PathBuf {
+        let usual = if whole && !self.quick {
             "docs/benchmarks"
         } else {
             "target/compare"
         };
         self.out.clone().unwrap_or_else(|| usual.into())
+    }
+
+    /// Numbers of secrets, the smallest first.
+    fn counts(&self) -> Vec<u32> {
+        let mut counts = self.secrets.clone();
+        counts.sort_unstable();
+        counts.dedup();
+        counts
     }
 }
 
@@ -147,7 +171,8 @@ fn main() -> ExitCode {
         Some(Role::Child { command }) => Err(process::become_program(&command)),
         Some(Role::Upstream { listen }) => in_runtime(plumbing::upstream(listen)),
         Some(Role::Forwarder { listen, to, http2 }) => in_runtime(plumbing::forwarder(listen, to, http2)),
-        None => in_runtime(until_stopped(cli.options)),
+        Some(Role::Store(common)) => in_runtime(until_stopped(store::all(&common))),
+        None => in_runtime(until_stopped(run::all(&cli.options))),
     };
     match played {
         Ok(()) => ExitCode::SUCCESS,
@@ -163,10 +188,10 @@ fn in_runtime(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 }
 
 /// What was started is ended when this returns, however it returns.
-async fn until_stopped(options: Options) -> Result<(), Failure> {
+async fn until_stopped(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let stop = signal::shutdown_on_signals()?;
     tokio::select! {
-        finished = run::all(&options) => finished,
+        finished = run => finished,
         () = stop.cancelled() => Err("stopped".into()),
     }
 }

@@ -216,12 +216,21 @@ fn cpu_ticks(stat: &str) -> Option<u32> {
 
 /// The resident memory of a process, in MiB.
 pub(crate) fn resident_mib(process: u32) -> Result<f64, Failure> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    Ok(f64::from(resident_kib(&status).ok_or("/proc/PID/status is not as expected")?) / 1024.0)
+    memory_mib(process, "VmRSS:")
 }
 
-fn resident_kib(status: &str) -> Option<u32> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// The most that it ever was.
+pub(crate) fn peak_mib(process: u32) -> Result<f64, Failure> {
+    memory_mib(process, "VmHWM:")
+}
+
+fn memory_mib(process: u32, field: &str) -> Result<f64, Failure> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    Ok(f64::from(memory_kib(&status, field).ok_or("/proc/PID/status is not as expected")?) / 1024.0)
+}
+
+fn memory_kib(status: &str, field: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
@@ -270,11 +279,10 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_from_the_status() {
-        assert_eq!(
-            resident_kib("Name:\tx\nVmRSS:\t   12345 kB\nThreads:\t1\n"),
-            Some(12_345)
-        );
-        assert_eq!(resident_kib("Name:\tx\n"), None);
+        let status = "Name:\tx\nVmHWM:\t   23456 kB\nVmRSS:\t   12345 kB\nThreads:\t1\n";
+        assert_eq!(memory_kib(status, "VmRSS:"), Some(12_345));
+        assert_eq!(memory_kib(status, "VmHWM:"), Some(23_456));
+        assert_eq!(memory_kib("Name:\tx\n", "VmRSS:"), None);
     }
 
     #[test]

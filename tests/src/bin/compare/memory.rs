@@ -54,8 +54,8 @@ pub(crate) async fn measure(
     let vault = Vault::start(bin_dir, scratch, "vault-memory").await?;
     vault.put_servers_secrets().await?;
     let injector = Injector::start(bin_dir, scratch, "injector-memory", &vault, address).await?;
-    let envoy = Envoy::start(&options.peers, scratch, "envoy-memory", address).await?;
-    let openbao = OpenBao::start(&options.peers, &scratch.join("memory"), 1).await?;
+    let envoy = Envoy::start(&options.common.peers, scratch, "envoy-memory", address).await?;
+    let openbao = OpenBao::start(&options.common.peers, &scratch.join("memory"), 1).await?;
     sleep(Duration::from_secs(1)).await;
 
     let mut found = Vec::new();

@@ -8,9 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use serde_json::{Value, json};
 use tokio::time;
 
@@ -21,13 +25,18 @@ use crate::{
     services::{TOKEN, stored},
 };
 
+/// Secrets that are put at once.
+const AT_ONCE: usize = 64;
+
 /// A running OpenBao: raft storage, no TLS, no audit.
 pub(crate) struct OpenBao {
     pub(crate) process: Process,
     address: SocketAddr,
     token: String,
-    /// What transit decrypts.
-    ciphertext: PathBuf,
+    client: Client<HttpConnector, Full<Bytes>>,
+    /// Where its storage is.
+    pub(crate) dir: PathBuf,
+    filled: u32,
 }
 
 impl OpenBao {
@@ -52,9 +61,12 @@ impl OpenBao {
             process,
             address,
             token: String::new(),
-            ciphertext: dir.join("ciphertext"),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            dir,
+            filled: 0,
         };
         openbao.unseal().await?;
+        openbao.mount().await?;
         openbao.fill(secrets).await?;
         Ok(openbao)
     }
@@ -76,13 +88,30 @@ impl OpenBao {
         Err("OpenBao did not become active".into())
     }
 
-    async fn fill(&self, secrets: u32) -> Result<(), Failure> {
+    /// Puts secrets until there are `count`.
+    pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
+        let body = json!({"data": {"value": TOKEN}}).to_string();
+        fs::write(self.body(), &body)?;
+        let path = |number| format!("kv/data/{}", stored(number));
+        let body = serde_json::from_str(&body)?;
+        let numbers = self.filled..count;
+        if let Some(first) = numbers.clone().next() {
+            self.eventually(&path(first), &body).await?;
+        }
+        let puts = stream::iter(numbers.skip(1))
+            .map(|number| {
+                let (this, body) = (&*self, &body);
+                async move { this.call(Method::POST, &path(number), body).await }
+            })
+            .buffer_unordered(AT_ONCE);
+        puts.try_for_each(|_| future::ready(Ok(()))).await?;
+        self.filled = self.filled.max(count);
+        Ok(())
+    }
+
+    async fn mount(&self) -> Result<(), Failure> {
         let kv = json!({"type": "kv", "options": {"version": "2"}});
         self.eventually("sys/mounts/kv", &kv).await?;
-        for number in 0..secrets {
-            let path = format!("kv/data/{}", stored(number));
-            self.eventually(&path, &json!({"data": {"value": TOKEN}})).await?;
-        }
         self.eventually("sys/mounts/transit", &json!({"type": "transit"}))
             .await?;
         self.eventually("transit/keys/bench", &json!({})).await?;
@@ -90,7 +119,17 @@ impl OpenBao {
         let plaintext = json!({"plaintext": "YmVuY2gtNWU0YjFmMGM5YTdkMzgyNmJjNDFmN2UwOWQ1YThjNjM="});
         let made = self.eventually("transit/encrypt/bench", &plaintext).await?;
         let ciphertext = json!({"ciphertext": made.pointer("/data/ciphertext")});
-        Ok(fs::write(&self.ciphertext, ciphertext.to_string())?)
+        Ok(fs::write(self.ciphertext(), ciphertext.to_string())?)
+    }
+
+    /// What transit decrypts.
+    fn ciphertext(&self) -> PathBuf {
+        self.dir.join("ciphertext")
+    }
+
+    /// What is put.
+    fn body(&self) -> PathBuf {
+        self.dir.join("body")
     }
 
     /// Mounts and keys take a moment until they can be used.
@@ -112,10 +151,7 @@ impl OpenBao {
             .uri(self.url(path))
             .header("x-vault-token", &self.token)
             .body(Full::new(Bytes::from(body.to_string())))?;
-        let answer = Client::builder(TokioExecutor::new())
-            .build_http()
-            .request(request)
-            .await?;
+        let answer = self.client.request(request).await?;
         let status = answer.status();
         let bytes = answer.into_body().collect().await?.to_bytes();
         if !status.is_success() {
@@ -130,19 +166,39 @@ impl OpenBao {
 
     /// Reads of secrets, one after the other.
     pub(crate) fn reads(&self, secrets: u32) -> (Load, Target) {
-        let urls = (0..secrets).map(|number| self.url(&format!("kv/data/{}", stored(number))));
-        (self.load(None), self.target(urls.collect()))
+        (self.load(None), self.target(self.urls(secrets)))
+    }
+
+    /// Puts of new versions of secrets, by so many writers.
+    pub(crate) fn puts(&self, secrets: u32, writers: u32) -> (Load, Target) {
+        let load = Load {
+            connections: writers,
+            ..self.load(Some(self.body()))
+        };
+        (load, self.target(self.urls(secrets)))
+    }
+
+    /// Of so many secrets, spread over all that there are.
+    fn urls(&self, secrets: u32) -> Vec<String> {
+        let step = usize::try_from(self.filled / secrets.max(1))
+            .unwrap_or_default()
+            .max(1);
+        let numbers = (0..self.filled).step_by(step);
+        numbers
+            .map(|number| self.url(&format!("kv/data/{}", stored(number))))
+            .collect()
     }
 
     /// Decryptions of what was encrypted with a transit key.
     pub(crate) fn decrypts(&self) -> (Load, Target) {
-        let load = self.load(Some(self.ciphertext.clone()));
+        let load = self.load(Some(self.ciphertext()));
         (load, self.target(vec![self.url("transit/decrypt/bench")]))
     }
 
     fn load(&self, body: Option<PathBuf>) -> Load {
         Load {
             http: Http::One,
+            connections: Http::One.connections(),
             body,
             headers: vec![format!("x-vault-token: {}", self.token)],
         }

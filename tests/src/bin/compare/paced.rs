@@ -42,22 +42,41 @@ pub(crate) async fn measure(
     let mut calls = JoinSet::new();
     for (number, mut connection) in (0..).zip(connections) {
         let request = request.clone();
-        let mut next = Instant::now() + step * number;
+        let mut pace = Pace::new(step * number, round);
         calls.spawn(async move {
             let mut latencies = Vec::new();
             loop {
-                sleep_until(next).await;
+                pace.next().await;
                 let began = std::time::Instant::now();
                 connection.call(request.clone()).await?;
                 if period.is_over(began, &mut latencies) {
                     return Ok::<_, Failure>(latencies);
                 }
-                // A contender that is slower than that gets fewer calls, not a queue of them.
-                next = (next + round).max(Instant::now());
             }
         });
     }
     period.watch(&target.processes, calls).await
+}
+
+/// When one of many connections makes its calls.
+pub(crate) struct Pace {
+    next: Instant,
+    step: Duration,
+}
+
+impl Pace {
+    /// The first one after `first`, then one each `step`.
+    pub(crate) fn new(first: Duration, step: Duration) -> Self {
+        let next = Instant::now() + first;
+        Self { next, step }
+    }
+
+    /// Waits until the next one. A contender that is slower than that gets fewer calls, not a queue of them.
+    pub(crate) async fn next(&mut self) {
+        self.next = self.next.max(Instant::now());
+        sleep_until(self.next).await;
+        self.next += self.step;
+    }
 }
 
 fn request(load: &Load, target: &Target, url: &Uri) -> Result<Request<Full<Bytes>>, Failure> {

@@ -11,13 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, set_parent_process_death_signal, setrlimit,
+};
 use tokio::{net::TcpStream, time};
 
 use crate::Failure;
 
 /// How long a process may take to come up.
 const STARTUP: Duration = Duration::from_secs(30);
+/// How long a vault may take to close a store of gigabytes.
+const SHUTDOWN: Duration = Duration::from_secs(60);
 
 /// A process; killed when dropped.
 pub(crate) struct Process {
@@ -84,6 +88,20 @@ impl Process {
             }
             time::sleep(Duration::from_millis(10)).await;
         }
+        Ok(())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) async fn terminate(&mut self) -> Result<(), Failure> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM)?;
+        self.ends(SHUTDOWN).await.map(drop)
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(&mut self) -> Result<(), Failure> {
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
     }
 

@@ -3,13 +3,14 @@
 use std::{env, fmt::Write as _, fs, path::Path, process::Command, thread::available_parallelism};
 
 use crate::{
-    Failure, Options, aims, chart,
+    Common, Failure, aims, chart,
     contenders::{Contender, Payload},
     decrypts::{How, UNARY},
     measure::{Spread, Window, grouped},
     memory::{Resident, what_is},
     run::{Contest, Kind, Row, Who},
     services::Placed,
+    store::puts,
 };
 
 /// What the numbers hang on.
@@ -18,12 +19,20 @@ pub(crate) struct About {
     machine: String,
     versions: String,
     command: String,
-    windows: (u32, u32),
+    pub(crate) windows: (u32, u32),
     load: (String, String),
 }
 
+/// A program whose version the numbers hang on, too.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Peer {
+    Envoy,
+    OpenBao,
+    H2load,
+}
+
 impl About {
-    pub(crate) fn new(options: &Options) -> Result<Self, Failure> {
+    pub(crate) fn new(common: &Common, peers: &[Peer]) -> Result<Self, Failure> {
         let arguments: Vec<String> = env::args().skip(1).collect();
         let separator = if arguments.is_empty() { "" } else { " -- " };
         let command = format!(
@@ -33,9 +42,9 @@ impl About {
         Ok(Self {
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
             machine: machine()?,
-            versions: versions(&options.peers)?,
+            versions: versions(&common.peers, peers)?,
             command,
-            windows: options.windows(),
+            windows: common.windows(),
             load: (load_average()?, String::new()),
         })
     }
@@ -69,34 +78,29 @@ fn load_average() -> Result<String, Failure> {
     Ok(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// The version that each program itself names.
-fn versions(peers: &Path) -> Result<String, Failure> {
-    let said = |program: &Path, argument: &str| -> Result<String, Failure> {
-        let output = Command::new(program).arg(argument).output().map_err(|error| {
+fn versions(dir: &Path, peers: &[Peer]) -> Result<String, Failure> {
+    let mut versions = format!("this project {}", env!("CARGO_PKG_VERSION"));
+    for peer in peers {
+        let (name, program, argument) = match peer {
+            Peer::Envoy => ("Envoy", dir.join("envoy"), "--version"),
+            Peer::OpenBao => ("OpenBao", dir.join("bao"), "version"),
+            Peer::H2load => ("h2load", "h2load".into(), "--version"),
+        };
+        let output = Command::new(&program).arg(argument).output().map_err(|error| {
             let program = program.display();
             format!("{program}: {error}; tests/compare/install installs what is needed")
         })?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let envoy = said(&peers.join("envoy"), "--version")?;
-    let openbao = said(&peers.join("bao"), "version")?;
-    let h2load = said(Path::new("h2load"), "--version")?;
-    let word = |text: &str, index| {
-        let word = text.split_whitespace().nth(index).unwrap_or("?");
-        word.trim_start_matches("nghttp2/")
-            .trim_start_matches('v')
-            .to_owned()
-    };
-    let envoy = envoy
-        .split('/')
-        .find(|part| part.starts_with(|c: char| c.is_ascii_digit()) && part.contains('.'));
-    Ok(format!(
-        "this project {}, Envoy {}, OpenBao {}, h2load {}",
-        env!("CARGO_PKG_VERSION"),
-        envoy.unwrap_or("?"),
-        word(&openbao, 1),
-        word(&h2load, 1),
-    ))
+        let said = String::from_utf8_lossy(&output.stdout);
+        write!(versions, ", {name} {}", version(&said).unwrap_or("?"))?;
+    }
+    Ok(versions)
+}
+
+/// The version that a program itself names: `1.52.0` of `h2load nghttp2/1.52.0`.
+fn version(said: &str) -> Option<&str> {
+    said.split(['/', ' ', '\n'])
+        .map(|part| part.trim_start_matches('v'))
+        .find(|part| part.starts_with(|c: char| c.is_ascii_digit()) && part.contains('.'))
 }
 
 /// What a contest is about.
@@ -118,6 +122,7 @@ pub(crate) fn title(kind: Kind) -> String {
             format!("{payload}, {down} → {up}{}", rate.unwrap_or_default())
         }
         Kind::Vault { secrets } => format!("The vault alone, {} secrets", grouped(&secrets.to_string())),
+        Kind::Puts => "Durable puts".to_owned(),
     }
 }
 
@@ -128,7 +133,23 @@ pub(crate) fn name(who: Who) -> String {
         Who::Vault(How::Unary { sealed: true }) => "`Decrypt`, sealed".to_owned(),
         Who::Vault(How::Stream { at_once }) => format!("`DecryptStream`, sealed, {at_once} calls at once"),
         Who::OpenBaoRead => "OpenBao KV v2 read, no TLS".to_owned(),
+        Who::Vault(How::Paced { per_second }) => {
+            format!("`Decrypt`, sealed, {} a second", grouped(&per_second.to_string()))
+        }
         Who::OpenBaoTransit => "OpenBao transit decrypt, no TLS".to_owned(),
+        Who::Disk => "the disk: 4 KiB written and synced (`fdatasync`)".to_owned(),
+        Who::Puts { writers } => format!("`PutSecret`, {}", counted(writers, "writer")),
+        Who::OpenBaoPuts { writers } => {
+            format!("OpenBao KV v2 write, no TLS, {}", counted(writers, "writer"))
+        }
+    }
+}
+
+/// `64 writers`.
+fn counted(count: u32, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
     }
 }
 
@@ -179,19 +200,18 @@ pub(crate) fn write(
     ))
 }
 
-fn head(about: &About) -> Result<String, Failure> {
+/// What the numbers hang on, under a title.
+pub(crate) fn made_by(title: &str, about: &About) -> String {
     let About {
         date,
         machine,
         versions,
         command,
-        windows: (rounds, seconds),
+        windows: _,
         load: (before, after),
     } = about;
-    let mut page = String::new();
-    write!(
-        page,
-        "# Measured
+    format!(
+        "# {title}
 
 Made by
 
@@ -201,7 +221,16 @@ tests/compare/install
 ```
 
 on {date}, on {machine}; load average {before} before and {after} after. Versions: {versions}.
+"
+    )
+}
 
+fn head(about: &About) -> Result<String, Failure> {
+    let (rounds, seconds) = about.windows;
+    let mut page = made_by("Measured", about);
+    write!(
+        page,
+        "
 Everything runs on that one machine, on loopback, load generator and upstream too. HTTP/1.1 is 50 connections, HTTP/2 is
 10 connections with 10 calls each at once; unless a rate is given, each asks again as soon as it was answered. Contenders
 take turns, {seconds} s each, another one first in each round; rounds: {rounds}. Numbers are medians of the rounds, in
@@ -214,10 +243,16 @@ Both write a log line for each call to a file.
     Ok(page)
 }
 
-fn table(contest: &Contest) -> Result<String, Failure> {
+pub(crate) fn table(contest: &Contest) -> Result<String, Failure> {
     let (reference, reference_name) = match contest.kind {
         Kind::Proxy { .. } => (Who::Proxy(Contender::Envoy), "Envoy"),
         Kind::Vault { .. } => (Who::OpenBaoRead, "KV read"),
+        Kind::Puts => (
+            Who::OpenBaoPuts {
+                writers: puts::WRITERS,
+            },
+            "OpenBao",
+        ),
     };
     let reference = contest.row(reference);
     let mut table = match reference {

@@ -8,15 +8,16 @@ use std::{
 };
 
 use crate::{
-    Failure, Options, Part,
+    Common, Failure, Options, Part,
     contenders::{Contender, Field, Payload},
     decrypts::{Decrypts, How},
     h2load::{Generator, Http, Load, Target},
     measure::{Spread, Window},
     memory::{self, Resident},
     paced,
-    report::{self, About},
+    report::{self, About, Peer},
     services::Placed,
+    store::puts::{self, Puts},
     vaults,
 };
 
@@ -41,6 +42,8 @@ pub(crate) enum Kind {
     },
     /// Values out of a vault that holds so many.
     Vault { secrets: u32 },
+    /// Values into a vault.
+    Puts,
 }
 
 /// Who is compared.
@@ -50,6 +53,14 @@ pub(crate) enum Who {
     Vault(How),
     OpenBaoRead,
     OpenBaoTransit,
+    /// Nobody: what the disk itself can do.
+    Disk,
+    Puts {
+        writers: u32,
+    },
+    OpenBaoPuts {
+        writers: u32,
+    },
 }
 
 /// What was measured of one of them, round by round.
@@ -94,12 +105,16 @@ pub(crate) enum Means {
     /// So many calls a second.
     Paced(Load, Target, u32),
     Decrypts(Decrypts),
+    Puts(Puts),
+    /// Writes to a file in this directory, each synced.
+    Syncs(PathBuf),
 }
 
 /// Runs what the options ask for, and writes what came of it.
 pub(crate) async fn all(options: &Options) -> Result<(), Failure> {
-    let mut about = About::new(options)?;
-    let bin_dir = bin_dir(options)?;
+    let common = &options.common;
+    let mut about = About::new(common, &[Peer::Envoy, Peer::OpenBao, Peer::H2load])?;
+    let bin_dir = bin_dir(common)?;
     let scratch = tempfile::tempdir()?;
     let scratch = scratch.path();
     let mut contests = Vec::new();
@@ -107,13 +122,13 @@ pub(crate) async fn all(options: &Options) -> Result<(), Failure> {
         .into_iter()
         .any(|part| options.wants(part))
     {
-        let field = Field::start(&bin_dir, &options.peers, scratch).await?;
+        let field = Field::start(&bin_dir, &common.peers, scratch).await?;
         for (kind, contenders) in proxies(options) {
-            contests.push(proxy(options, scratch, &field, kind, &contenders).await?);
+            contests.push(proxy(common, scratch, &field, kind, &contenders).await?);
         }
     }
     if options.wants(Part::Vault) {
-        vaults::measure(options, &bin_dir, scratch, &mut contests).await?;
+        vaults::measure(common, &bin_dir, scratch, &mut contests).await?;
     }
     let mut memory: Vec<Resident> = Vec::new();
     if options.wants(Part::Memory) {
@@ -172,7 +187,7 @@ fn proxies(options: &Options) -> Vec<(Kind, Vec<Contender>)> {
 }
 
 async fn proxy(
-    options: &Options,
+    common: &Common,
     scratch: &Path,
     field: &Field,
     kind: Kind,
@@ -189,6 +204,7 @@ async fn proxy(
     };
     let load = Load {
         http: downstream,
+        connections: downstream.connections(),
         body: Some(payload.file(scratch)?),
         headers: payload.headers(),
     };
@@ -201,19 +217,19 @@ async fn proxy(
         };
         (Who::Proxy(contender), means)
     });
-    let contest = contest(options, scratch, kind, entries.collect()).await?;
+    let contest = contest(common, scratch, kind, entries.collect()).await?;
     field.tidy()?;
     Ok(contest)
 }
 
 /// Measures some contenders in turn, another one first in each round.
 pub(crate) async fn contest(
-    options: &Options,
+    common: &Common,
     scratch: &Path,
     kind: Kind,
     mut entries: Vec<(Who, Means)>,
 ) -> Result<Contest, Failure> {
-    let (rounds, seconds) = options.windows();
+    let (rounds, seconds) = common.windows();
     let generator = Generator {
         scratch: scratch.to_owned(),
         seconds,
@@ -232,6 +248,8 @@ pub(crate) async fn contest(
                 Means::Calls(load, target) => generator.measure(load, target).await?,
                 Means::Paced(load, target, rate) => paced::measure(load, target, *rate, seconds).await?,
                 Means::Decrypts(decrypts) => decrypts.measure(seconds).await?,
+                Means::Puts(puts) => puts.measure(seconds).await?,
+                Means::Syncs(dir) => puts::syncs(dir, seconds).await?,
             };
             say(&report::progress(round, *who, &window))?;
             if let Some(row) = rows.iter_mut().find(|row| row.who == *who) {
@@ -244,8 +262,8 @@ pub(crate) async fn contest(
 }
 
 /// Where the binaries of both services are.
-fn bin_dir(options: &Options) -> Result<PathBuf, Failure> {
-    if let Some(dir) = &options.bin_dir {
+pub(crate) fn bin_dir(common: &Common) -> Result<PathBuf, Failure> {
+    if let Some(dir) = &common.bin_dir {
         return Ok(dir.clone());
     }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -29,12 +29,15 @@ use crate::{
     Failure,
     h2load::Http,
     process::{Process, free_address},
+    run::say,
 };
 
 /// The workspace of everything here.
 pub(crate) const WORKSPACE: &str = "bench";
 /// The value of the first secret; Envoy gets the same.
 pub(crate) const TOKEN: &str = "bench-5e4b1f0c9a7d3826bc41f7e09d5a8c63";
+/// How long a service may take until it is ready, with a store of gigabytes.
+const READY: Duration = Duration::from_secs(120);
 /// Names of the secrets that servers get.
 const NAMES: [&str; 3] = ["TOKEN", "SECOND", "THIRD"];
 
@@ -43,15 +46,34 @@ pub(crate) struct Vault {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
     pub(crate) pki: Arc<Pki>,
+    /// Where its store is, and its root key.
+    pub(crate) dir: PathBuf,
+    program: PathBuf,
+    arguments: Vec<String>,
+    metrics: SocketAddr,
     filled: u32,
+}
+
+/// How a vault is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Closed,
+    Killed,
 }
 
 impl Vault {
     /// Starts one on an empty store, and makes the workspace.
     pub(crate) async fn start(bin_dir: &Path, scratch: &Path, name: &str) -> Result<Self, Failure> {
-        let pki = Pki::new();
         let dir = scratch.join(name);
         fs::create_dir(&dir)?;
+        let vault = Self::start_empty(bin_dir, dir).await?;
+        vault.make_workspace().await?;
+        Ok(vault)
+    }
+
+    /// Starts one in a directory, with the root key there, if there is one.
+    pub(crate) async fn start_empty(bin_dir: &Path, dir: PathBuf) -> Result<Self, Failure> {
+        let pki = Pki::new();
         let (address, metrics) = (free_address()?, free_address()?);
         let files = pki.principal(pki::VAULT);
         let (ca, injector) = (text(&pki.ca_file()), format!("{}=*", pki::INJECTOR));
@@ -67,17 +89,34 @@ impl Vault {
             ("--injector", injector),
         ];
         let program = bin_dir.join("vault-service");
-        let mut process = Process::start("vault-service", &program, flags(arguments), &dir.join("log"))?;
+        let arguments: Vec<String> = flags(arguments).collect();
+        let mut process = Process::start("vault-service", &program, &arguments, &dir.join("log"))?;
         process.listens(metrics).await?;
         ready(metrics).await?;
-        let vault = Self {
+        Ok(Self {
             process,
             address,
             pki,
+            dir,
+            program,
+            arguments,
+            metrics,
             filled: 0,
-        };
-        vault.make_workspace().await?;
-        Ok(vault)
+        })
+    }
+
+    /// Ends it and starts it anew. How long that took until it was ready.
+    pub(crate) async fn restart(&mut self, ending: Ending) -> Result<Duration, Failure> {
+        match ending {
+            Ending::Closed => self.process.terminate().await?,
+            Ending::Killed => self.process.kill()?,
+        }
+        let started = Instant::now();
+        let log = self.dir.join("log");
+        self.process = Process::start("vault-service", &self.program, &self.arguments, &log)?;
+        self.process.listens(self.metrics).await?;
+        ready(self.metrics).await?;
+        Ok(started.elapsed())
     }
 
     /// A channel to it, as a principal.
@@ -113,6 +152,7 @@ impl Vault {
     /// Puts secrets until there are `count` of those that [`stored`] names.
     pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
         const AT_ONCE: u32 = 64;
+        say(&format!("\nputting secrets until there are {count}\n"))?;
         let channel = self.channel(pki::ADMIN);
         let mut puts = JoinSet::new();
         for first in 0..AT_ONCE {
@@ -140,7 +180,8 @@ pub(crate) fn stored(number: u32) -> String {
     format!("S{number}")
 }
 
-fn put(name: String) -> PutSecretRequest {
+/// What puts it there.
+pub(crate) fn put(name: String) -> PutSecretRequest {
     PutSecretRequest {
         workspace: WORKSPACE.to_owned(),
         name,
@@ -268,7 +309,7 @@ async fn ready(metrics: SocketAddr) -> Result<(), Failure> {
         .status()
         .is_success()
     {
-        if started.elapsed() > Duration::from_secs(20) {
+        if started.elapsed() > READY {
             return Err(format!("{metrics} is not ready").into());
         }
         time::sleep(Duration::from_millis(20)).await;

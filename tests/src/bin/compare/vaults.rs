@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::{
-    Failure, Options,
+    Common, Failure,
     decrypts::{Decrypts, How},
     openbao::OpenBao,
-    run::{Contest, Kind, Means, Who, contest, say},
+    run::{Contest, Kind, Means, Who, contest},
     services::Vault,
 };
 
@@ -24,17 +24,14 @@ pub(crate) const STREAMED: How = How::Stream { at_once: 50 };
 const OPENBAO_SECRETS: u32 = 100;
 
 pub(crate) async fn measure(
-    options: &Options,
+    common: &Common,
     bin_dir: &Path,
     scratch: &Path,
     contests: &mut Vec<Contest>,
 ) -> Result<(), Failure> {
-    let openbao = OpenBao::start(&options.peers, scratch, OPENBAO_SECRETS).await?;
+    let openbao = OpenBao::start(&common.peers, scratch, OPENBAO_SECRETS).await?;
     let mut vault = Vault::start(bin_dir, scratch, "vault-alone").await?;
-    let mut counts = options.secrets.clone();
-    counts.sort_unstable();
-    for (index, secrets) in counts.into_iter().enumerate() {
-        say(&format!("\nputting secrets until there are {secrets}\n"))?;
+    for (index, secrets) in common.counts().into_iter().enumerate() {
         vault.fill(secrets).await?;
         let mut entries: Vec<(Who, Means)> = OURS
             .into_iter()
@@ -51,7 +48,7 @@ pub(crate) async fn measure(
             entries.push((Who::OpenBaoRead, Means::Calls(load, target)));
             entries.push((Who::OpenBaoTransit, Means::Calls(transit, transit_target)));
         }
-        contests.push(contest(options, scratch, Kind::Vault { secrets }, entries).await?);
+        contests.push(contest(common, scratch, Kind::Vault { secrets }, entries).await?);
     }
     Ok(())
 }

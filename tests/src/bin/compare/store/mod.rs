@@ -1,0 +1,227 @@
+//! The vault's store: what a durable put costs, and what happens to everything else as it grows; beside OpenBao, which
+//! keeps what it holds in a raft log.
+
+pub(crate) mod beside;
+mod page;
+pub(crate) mod puts;
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use e2e::pki::ADMIN;
+use proto::vault::v1::{RestoreBackupRequest, backup_service_client::BackupServiceClient};
+use tokio::time::Instant;
+
+use crate::{
+    Common, Failure,
+    decrypts::{Decrypts, How},
+    measure::{peak_mib, resident_mib},
+    openbao::OpenBao,
+    report::{About, Peer},
+    run::{Contest, Kind, Means, Who, bin_dir, contest, say},
+    services::{Ending, Vault},
+    vaults::STREAMED,
+};
+use beside::{Beside, Done, export};
+use puts::{NAMES, Puts, WRITERS};
+
+/// Of that many secrets, OpenBao holds as many; of more, only the vault.
+const OPENBAO_MOST: u32 = 100_000;
+/// With no more than that many, backups and rotations are measured.
+const BESIDE_MOST: u32 = 100_000;
+/// How often a store is opened.
+const OPENS: u32 = 3;
+
+/// What was measured.
+struct Measured {
+    puts: Contest,
+    sizes: Vec<Size>,
+    /// With how many secrets it was.
+    beside: (u32, Vec<Beside>),
+    backups: Backups,
+}
+
+/// With so many secrets.
+struct Size {
+    secrets: u32,
+    decrypts: Contest,
+    vault: Held,
+    openbao: Option<Held>,
+    /// How a store was left, how many seconds it took to be ready, and the most MiB of memory until then.
+    opens: Vec<(Ending, f64, f64)>,
+}
+
+/// What a process holds.
+struct Held {
+    resident_mib: f64,
+    disk_bytes: u64,
+}
+
+/// Of [`Measured::beside`]'s secrets, with nothing beside.
+#[derive(Default)]
+struct Backups {
+    exports: Vec<Done>,
+    restores: Vec<Done>,
+}
+
+/// Measures everything, and writes the page.
+pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
+    let mut about = About::new(common, &[Peer::OpenBao, Peer::H2load])?;
+    let bin_dir = bin_dir(common)?;
+    // Where programs are built there is a disk; where files are temporary there may be none.
+    let parent = bin_dir.parent().unwrap_or(&bin_dir);
+    let scratch = tempfile::tempdir_in(parent)?;
+    let scratch = scratch.path();
+    let mut openbao = OpenBao::start(&common.peers, scratch, NAMES).await?;
+    let mut vault = Vault::start(&bin_dir, scratch, "vault").await?;
+    vault.fill(NAMES).await?;
+    let puts = measure_puts(common, scratch, &vault, &openbao).await?;
+
+    let counts = common.counts();
+    let most_beside = counts.iter().rfind(|&&count| count <= BESIDE_MOST);
+    let most_beside = *most_beside.or(counts.first()).ok_or("no number of secrets")?;
+    let mut sizes = Vec::new();
+    let mut beside = (most_beside, Vec::new());
+    let mut backups = Backups::default();
+    for secrets in counts {
+        sizes.push(measure_size(common, scratch, &mut vault, &mut openbao, secrets).await?);
+        if secrets == most_beside {
+            backups = measure_backups(common, &bin_dir, scratch, &vault, secrets).await?;
+            beside.1 = beside::measure(common, &vault, secrets).await?;
+        }
+    }
+    about.finished()?;
+    let measured = Measured {
+        puts,
+        sizes,
+        beside,
+        backups,
+    };
+    say(&page::write(&common.out(true), &about, &measured)?)
+}
+
+async fn measure_puts(
+    common: &Common,
+    scratch: &Path,
+    vault: &Vault,
+    openbao: &OpenBao,
+) -> Result<Contest, Failure> {
+    let mut entries = vec![(Who::Disk, Means::Syncs(scratch.to_owned()))];
+    for writers in [1, WRITERS] {
+        let ours = Means::Puts(Puts::new(writers, vault));
+        let (load, target) = openbao.puts(NAMES, writers);
+        entries.push((Who::Puts { writers }, ours));
+        entries.push((Who::OpenBaoPuts { writers }, Means::Calls(load, target)));
+    }
+    contest(common, scratch, Kind::Puts, entries).await
+}
+
+async fn measure_size(
+    common: &Common,
+    scratch: &Path,
+    vault: &mut Vault,
+    openbao: &mut OpenBao,
+    secrets: u32,
+) -> Result<Size, Failure> {
+    vault.fill(secrets).await?;
+    let mut entries: Vec<(Who, Means)> = [STREAMED, How::Unary { sealed: false }]
+        .into_iter()
+        .map(|how| {
+            (
+                Who::Vault(how),
+                Means::Decrypts(Decrypts::new(how, vault, secrets)),
+            )
+        })
+        .collect();
+    let beside_openbao = secrets <= OPENBAO_MOST;
+    if beside_openbao {
+        openbao.fill(secrets).await?;
+        let (load, target) = openbao.reads(secrets.min(NAMES));
+        entries.push((Who::OpenBaoRead, Means::Calls(load, target)));
+    }
+    let decrypts = contest(common, scratch, Kind::Vault { secrets }, entries).await?;
+    let held = Held::of(vault.process.id(), &vault.dir.join("store"))?;
+    let openbao = beside_openbao
+        .then(|| Held::of(openbao.process.id(), &openbao.dir.join("raft")))
+        .transpose()?;
+    let mut opens = Vec::new();
+    for ending in [Ending::Closed, Ending::Killed] {
+        for _ in 0..OPENS.min(common.windows().0) {
+            // So that there is something that was not closed.
+            Puts::new(WRITERS, vault).measure(1).await?;
+            let took = vault.restart(ending).await?.as_secs_f64();
+            let peak = peak_mib(vault.process.id())?;
+            say(&format!(
+                "  {ending:?}, {secrets} secrets: ready after {took:.2} s, {peak:.0} MiB\n"
+            ))?;
+            opens.push((ending, took, peak));
+        }
+    }
+    Ok(Size {
+        secrets,
+        decrypts,
+        vault: held,
+        openbao,
+        opens,
+    })
+}
+
+impl Held {
+    fn of(process: u32, dir: &Path) -> Result<Self, Failure> {
+        Ok(Self {
+            resident_mib: resident_mib(process)?,
+            disk_bytes: on_disk(dir)?,
+        })
+    }
+}
+
+/// What a directory takes of the disk.
+fn on_disk(dir: &Path) -> Result<u64, Failure> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        bytes += match entry.metadata()? {
+            inner if inner.is_dir() => on_disk(&entry.path())?,
+            file => file.blocks() * 512,
+        };
+    }
+    Ok(bytes)
+}
+
+/// Backs the vault up, and restores the backup into a new one.
+async fn measure_backups(
+    common: &Common,
+    bin_dir: &Path,
+    scratch: &Path,
+    vault: &Vault,
+    secrets: u32,
+) -> Result<Backups, Failure> {
+    let mut backups = Backups::default();
+    for round in 1..=common.windows().0 {
+        let (exported, backup) = export(vault.channel(ADMIN), secrets).await?;
+        let dir = scratch.join(format!("restored-{round}"));
+        fs::create_dir(&dir)?;
+        fs::copy(vault.dir.join("root.key"), dir.join("root.key"))?;
+        let restored = Vault::start_empty(bin_dir, dir).await?;
+        let chunks = backup.into_iter().map(|chunk| RestoreBackupRequest { chunk });
+        let began = Instant::now();
+        let answer = BackupServiceClient::new(restored.channel(ADMIN))
+            .restore_backup(tokio_stream::iter(chunks))
+            .await?
+            .into_inner();
+        let restored = Done {
+            items: answer.secrets,
+            took: began.elapsed(),
+            ..exported
+        };
+        say(&format!(
+            "  round {round}  backup {:.0} secrets/s, {:.1} MB/s; restore {:.0} secrets/s, {:.1} MB/s\n",
+            exported.items_per_second(),
+            exported.mb_per_second(),
+            restored.items_per_second(),
+            restored.mb_per_second(),
+        ))?;
+        backups.exports.push(exported);
+        backups.restores.push(restored);
+    }
+    Ok(backups)
+}
