@@ -72,7 +72,18 @@ pub(super) fn opening<T: Send + 'static>(
     dir: &Path,
     open: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
 ) -> Result<T, OpenError> {
-    let limit = OPEN + Duration::from_secs(length(&dir.join(DB))? / OPEN_RATE);
+    within(time_to_open(dir)?, dir, open)
+}
+
+fn time_to_open(dir: &Path) -> Result<Duration, OpenError> {
+    Ok(OPEN + Duration::from_secs(length(&dir.join(DB))? / OPEN_RATE))
+}
+
+fn within<T: Send + 'static>(
+    limit: Duration,
+    dir: &Path,
+    open: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
     let (done, opened) = mpsc::channel();
     thread::Builder::new()
         .name("store-open".to_owned())
@@ -86,5 +97,51 @@ pub(super) fn opening<T: Send + 'static>(
             dir: dir.to_owned(),
             source: Fault::Panicked,
         }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_that_hangs_is_given_up() {
+        let (release, released) = mpsc::channel::<()>();
+        let began = Instant::now();
+        let hangs = within(Duration::from_millis(10), Path::new("dir"), move || {
+            let _ = released.recv_timeout(Duration::from_secs(60));
+            Ok(())
+        });
+        assert!(matches!(hangs, Err(OpenError::Hangs(_))), "{hangs:?}");
+        assert!(began.elapsed() < Duration::from_secs(30));
+        drop(release);
+    }
+
+    #[test]
+    fn an_open_that_panics_is_not_waited_for() {
+        let panics = within::<()>(OPEN, Path::new("dir"), || panic!("as sled would"));
+        assert!(
+            matches!(
+                panics,
+                Err(OpenError::Storage {
+                    source: Fault::Panicked,
+                    ..
+                })
+            ),
+            "{panics:?}"
+        );
+    }
+
+    #[test]
+    fn a_large_store_may_take_longer_to_open() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(time_to_open(dir.path()).unwrap(), OPEN);
+        let db = std::fs::File::create(dir.path().join(DB)).unwrap();
+        db.set_len(10 << 30).unwrap();
+        assert_eq!(
+            time_to_open(dir.path()).unwrap(),
+            OPEN + Duration::from_secs(1024)
+        );
     }
 }
