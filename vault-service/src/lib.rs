@@ -197,3 +197,60 @@ fn probes(registry: Registry, writer: &Writer, shutdown: &CancellationToken) -> 
         }),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{task::yield_now, time::timeout};
+
+    use super::*;
+    use crate::{
+        authz::admin_for_test,
+        crypto::RootKey,
+        root::{Provider, Providers},
+        vault::{Plan, VaultError},
+    };
+
+    /// The commit thread is seen to be in a sync, or out of it, a moment later.
+    async fn becomes(ready: impl Fn() -> Result<(), &'static str>, answer: Result<(), &'static str>) {
+        let becoming = async {
+            while ready() != answer {
+                yield_now().await;
+            }
+        };
+        let became = timeout(Duration::from_secs(10), becoming).await;
+        assert!(became.is_ok(), "{:?}, and not {answer:?}", ready());
+    }
+
+    #[tokio::test]
+    async fn a_vault_is_ready_unless_its_storage_hangs_or_failed_or_it_stops() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("vault");
+        let root = Arc::new(RootKey::generate().unwrap());
+        let providers = || Providers::new(Provider::File(root.clone()), Vec::new());
+        let made = Vault::open(Store::open(&dir, 16 << 20).unwrap(), providers());
+        made.await.unwrap().split().0.close().await.unwrap();
+
+        let (store, syncs) = Store::hanging(&dir);
+        let (writer, _reader) = Vault::open(store, providers()).await.unwrap().split();
+        let stop = CancellationToken::new();
+        let ready = probes(Registry::default(), &writer, &stop).ready;
+        assert_eq!(ready(), Ok(()));
+        let making = tokio::spawn({
+            let writer = writer.clone();
+            async move { writer.create_workspace(&admin_for_test("w"), Plan::Free).await }
+        });
+        becomes(&*ready, Err("the storage does not answer")).await;
+        syncs.send(()).unwrap();
+        making.await.unwrap().unwrap();
+        becomes(&*ready, Ok(())).await;
+        drop(syncs);
+        let failed = writer.create_workspace(&admin_for_test("v"), Plan::Free).await;
+        assert!(matches!(failed, Err(VaultError::Storage(_))), "{failed:?}");
+        assert_eq!(ready(), Err("the storage failed; restart"));
+        stop.cancel();
+        assert_eq!(ready(), Err("shutting down"));
+    }
+}

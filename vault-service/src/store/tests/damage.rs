@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -387,6 +388,74 @@ async fn a_store_whose_making_was_cut_off_is_made_anew() {
             Marker::read(&dir).unwrap().unwrap().state,
             State::Closed(_)
         ));
+    }
+}
+
+#[tokio::test]
+async fn the_marker_of_a_new_store_is_there_before_anything_of_sleds() {
+    let (_parent, dir) = dir();
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("lock"), "").unwrap();
+    // Where sled makes a folder first.
+    std::os::unix::fs::symlink("nowhere", dir.join("blobs")).unwrap();
+    let failed = Store::open(&dir, CACHE).err().unwrap();
+    assert!(matches!(failed, OpenError::Storage { .. }), "{failed:?}");
+    assert!(!dir.join("db").exists() && !dir.join("conf").exists());
+    assert_eq!(Marker::read(&dir).unwrap().unwrap().state, State::Making);
+    fs::remove_file(dir.join("blobs")).unwrap();
+    open(&dir).close().await.unwrap();
+}
+
+/// A small disk in memory, unmounted when dropped. Only root can make one.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(parent: &Path) -> Option<Self> {
+        let at = parent.join("disk");
+        fs::create_dir(&at).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+            .arg(&at)
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(at))
+    }
+
+    /// Leaves so many bytes free.
+    fn fill(&self, left: u64) {
+        let disk = rustix::fs::statvfs(&self.0).unwrap();
+        let more = disk.f_bavail * disk.f_frsize - left;
+        let more = vec![1; usize::try_from(more).unwrap()];
+        fs::write(self.0.join("filler"), more).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn without_room_for_a_copy_a_killed_store_is_opened_and_a_changed_one_is_refused() {
+    for end in ENDS {
+        let left = Left::behind(end, 600, 1_000).await;
+        let Some(disk) = Disk::mount(left._parent.path()) else {
+            eprintln!("not tested: no file system can be mounted here");
+            return;
+        };
+        let dir = disk.0.join("vault");
+        copy_files(&left.dir, &dir);
+        if end == End::Closed {
+            truncate(&dir.join("db"), 99);
+        }
+        // Enough to open it.
+        disk.fill(14 << 20);
+        let before = snapshot(&dir);
+        match (end, Store::open(&dir, CACHE)) {
+            (End::Killed, Ok(store)) => assert!(content(&store) == left.content),
+            (End::Closed, Err(OpenError::NoRoom { .. })) => assert!(snapshot(&dir) == before),
+            (_, opened) => panic!("{end:?}: {:?}", opened.err()),
+        }
     }
 }
 

@@ -178,6 +178,45 @@ async fn an_export_under_load_is_the_store_at_one_moment_after_its_begin() {
     assert_is_a_moment(&found, &so_far());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_beside_large_batches_has_each_of_them_whole_or_not_at_all() {
+    // More keys than the last round reads.
+    const KEYS: u16 = 1500;
+    let (_parent, dir) = dir();
+    let mut opened = files::open(&dir, CACHE).unwrap();
+    opened.fsync = Box::new(|| Ok(()));
+    let store = Store::start(opened, Watchdog::default()).unwrap();
+    let batch = |step: u64| {
+        (0..KEYS).fold(Batch::new(), |batch, key| {
+            batch.put(key.to_be_bytes(), step.to_be_bytes())
+        })
+    };
+    store.commit(batch(0)).await.unwrap();
+    let enough = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (store, enough) = (store.clone(), enough.clone());
+        async move {
+            for step in 1.. {
+                store.commit(batch(step)).await.unwrap();
+                if enough.load(Ordering::Relaxed) {
+                    return step;
+                }
+            }
+            unreachable!("steps do not run out")
+        }
+    });
+    for _ in 0..100 {
+        let export = store.export().unwrap();
+        let found = tokio::task::spawn_blocking(|| all_of(export)).await.unwrap();
+        let found = found.unwrap();
+        assert_eq!(found.len(), usize::from(KEYS));
+        let first = found.values().next().unwrap();
+        assert!(found.values().all(|value| value == first));
+    }
+    enough.store(true, Ordering::Relaxed);
+    assert!(writer.await.unwrap() > 10);
+}
+
 /// What the first reading has passed is read again, and what it has not is read once.
 #[tokio::test]
 async fn what_changes_behind_the_reading_is_given_again() {
@@ -252,6 +291,28 @@ async fn what_changed_is_read_before_more_is_when_there_is_much_of_it() {
 
 fn put((key, value): (Vec<u8>, Vec<u8>)) -> Change {
     Change::Put(Entry { key, value })
+}
+
+#[tokio::test]
+async fn changes_that_are_too_large_for_the_last_round_are_given_in_further_ones() {
+    let (_parent, dir) = dir();
+    let store = open(&dir);
+    store.commit(Batch::new().put("z", "1")).await.unwrap();
+    let mut export = store.export().unwrap();
+    let (export, first) = tokio::task::spawn_blocking(move || {
+        let first = export.part().unwrap();
+        (export, first.unwrap())
+    })
+    .await
+    .unwrap();
+    assert_eq!(first.len(), 1);
+    // Few keys, and more bytes than are read between two groups.
+    for number in 0..30u8 {
+        let large = Batch::new().put([number], vec![number; 90_000]);
+        store.commit(large).await.unwrap();
+    }
+    let rest = tokio::task::spawn_blocking(|| all_of(export)).await.unwrap();
+    assert_eq!(rest.unwrap().len(), 30);
 }
 
 #[tokio::test]

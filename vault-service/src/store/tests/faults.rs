@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::*;
+use crate::store::marker::{FIRST, Marker};
 
 /// A store whose fsync is `fsync` after the real one.
 fn with_fsync(dir: &Path, mut fsync: impl FnMut() -> io::Result<()> + Send + 'static) -> Store {
@@ -221,18 +222,90 @@ async fn the_answer_comes_after_the_sync_of_its_own_group() {
 }
 
 #[tokio::test]
-async fn a_disk_that_does_not_answer_is_noticed_and_so_is_its_return() {
+async fn a_group_has_a_bound_of_batches_and_one_of_bytes() {
+    for (waiting, size, together) in [(300u16, 1, 256), (4, 90_000, 2)] {
+        let (_parent, dir) = dir();
+        let (store, mut sync) = held(&dir);
+        let mut first = pin!(store.commit(Batch::new().put("first", "1")));
+        assert_waits!(first);
+        sync.begun().await;
+        let key = |number: u16, part: u8| [&number.to_be_bytes()[..], &[part]].concat();
+        let batch = |number| (0..6).fold(Batch::new(), |b, part| b.put(key(number, part), vec![1; size]));
+        let commits = (0..waiting).map(|number| Box::pin(store.commit(batch(number))));
+        let mut commits: Vec<_> = commits.collect();
+        for commit in &mut commits {
+            assert_waits!(commit);
+        }
+        sync.release.send(()).unwrap();
+        first.await.unwrap();
+        sync.begun().await;
+        let applied = (0..waiting).filter(|number| store.read(&key(*number, 0)).unwrap().is_some());
+        assert_eq!(applied.count(), together);
+        // The other groups, and the close.
+        (0..3).for_each(|_| sync.release.send(()).unwrap());
+        for commit in commits {
+            commit.await.unwrap();
+        }
+        store.clone().close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_marker_counts_a_group_only_once_it_is_durable() {
     let (_parent, dir) = dir();
     let mut opened = files::open(&dir, CACHE).unwrap();
+    opened.keeper.refresh = Duration::ZERO;
+    let generation = {
+        let dir = dir.clone();
+        move || Marker::read(&dir).unwrap().unwrap().tally.generation
+    };
+    let (syncing, mut while_syncing) = mpsc::unbounded_channel();
+    let seen = generation.clone();
+    opened.fsync = Box::new(move || syncing.send(seen()).map_err(io::Error::other));
+    let store = Store::start(opened, Watchdog::default()).unwrap();
+    for group in 1..4u64 {
+        store.commit(Batch::new().put("a", "1")).await.unwrap();
+        assert_eq!(while_syncing.recv().await, Some(FIRST + group - 1));
+        assert_eq!(generation(), FIRST + group);
+    }
+}
+
+#[tokio::test]
+async fn a_close_syncs_once_more_and_says_that_it_failed() {
+    let (_parent, dir) = dir();
+    let (store, syncs) = failing_at(&dir, 2, io_error);
+    store.commit(Batch::new().put("a", "1")).await.unwrap();
+    let closed = store.close().await;
+    assert!(matches!(closed, Err(CommitError::Unavailable(_))), "{closed:?}");
+    assert_eq!(syncs.load(Ordering::SeqCst), 2);
+}
+
+impl Store {
+    /// Each of its syncs hangs until it is let go, and the watchdog barks at once. It fails when the sender is dropped.
+    pub(crate) fn hanging(dir: &Path) -> (Self, std_mpsc::Sender<()>) {
+        let (store, Held { entered: _, release }) = barking(dir);
+        (store, release)
+    }
+}
+
+fn barking(dir: &Path) -> (Store, Held) {
+    let mut opened = files::open(dir, CACHE).unwrap();
     let (announce, entered) = mpsc::unbounded_channel();
     let (release, released) = std_mpsc::channel();
     opened.fsync = Box::new(move || {
-        announce.send(()).unwrap();
+        // That nobody listens is not our concern.
+        let _ = announce.send(());
         released.recv().map_err(io::Error::other)
     });
     // However short, it barks at calls that are under way only.
     let store = Store::start(opened, Watchdog::after(Duration::ZERO)).unwrap();
-    let mut sync = Held { entered, release };
+    (store, Held { entered, release })
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_is_noticed_and_so_is_its_return() {
+    let (_parent, dir) = dir();
+    let (store, mut sync) = barking(&dir);
     assert_eq!(store.health(), Health::Ready);
     let mut commit = pin!(store.commit(Batch::new().put("a", "1")));
     assert_waits!(commit);

@@ -280,6 +280,9 @@ async fn a_closed_store_opens_again_while_its_last_clone_is_being_dropped() {
     assert_eq!(clone.read(b"a").unwrap().unwrap(), b"1");
     // What opens next gets past our lock and waits for sled's.
     std::fs::File::open(dir.join("lock")).unwrap().try_lock().unwrap();
+    // For a while only.
+    let refused = Store::open(&dir, CACHE).err().unwrap();
+    assert!(matches!(refused, OpenError::InUse(_)), "{refused:?}");
     let again = dir.clone();
     let opening = std::thread::spawn(move || open(&again));
     drop(clone);
@@ -299,6 +302,12 @@ async fn a_second_open_is_refused_and_says_why() {
         "{refused}"
     );
     store.close().await.unwrap();
+    // Whoever has our lock has the store, whether or not sled is in it yet.
+    let lock = std::fs::File::open(dir.join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let refused = Store::open(&dir, CACHE).err().unwrap();
+    assert!(matches!(refused, OpenError::InUse(_)), "{refused:?}");
+    drop(lock);
     open(&dir);
 }
 
