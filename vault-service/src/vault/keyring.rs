@@ -154,3 +154,36 @@ impl Keyring {
         self.kept().keks.contains_key(&id)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_keys_are_kept_in_memory_and_no_more() {
+        let (keyring, root) = (Keyring::sealed(), Arc::new(RootKey::generate().unwrap()));
+        keyring.load(vec![root.clone()]);
+        for number in 0..KEPT + 10 {
+            let workspace = Uid::generate();
+            let wrapped = keyring.make(&workspace, root.id()).unwrap();
+            keyring.open(&workspace, &wrapped).unwrap();
+            assert!(keyring.holds(&workspace, &wrapped), "{number}");
+        }
+        assert_eq!(keyring.kept().keks.len(), KEPT);
+    }
+
+    #[test]
+    fn so_many_destroyed_keys_are_remembered_and_no_more() {
+        let (keyring, root) = (Keyring::sealed(), Arc::new(RootKey::generate().unwrap()));
+        keyring.load(vec![root.clone()]);
+        for _ in 0..DESTROYED + 10 {
+            let workspace = Uid::generate();
+            let wrapped = keyring.make(&workspace, root.id()).unwrap();
+            keyring.forget(&workspace, &wrapped);
+            keyring.open(&workspace, &wrapped).unwrap();
+            assert!(!keyring.holds(&workspace, &wrapped));
+        }
+        assert_eq!(keyring.kept().destroyed.len(), DESTROYED);
+    }
+}

@@ -10,7 +10,7 @@ use crate::{
         RootKey,
         backup::{BackupError, Header, Opener, Sealer},
     },
-    store::{Change, Entry},
+    store::{Change, Entry, MAX_ENTRY},
 };
 
 macro_rules! vectors {
@@ -175,6 +175,31 @@ fn again((about, changes): &Read, root: &RootKey) -> Read {
         }
     }
     read(&sealed, root).unwrap()
+}
+
+#[test]
+fn an_entry_that_no_store_takes_is_damage() {
+    let root = RootKey::generate().unwrap();
+    let about = crate::crypto::backup::About {
+        vault_uid: proto::Uid::generate(),
+        created: 0,
+        further_keys: Vec::new(),
+        root_keys: Vec::new(),
+    };
+    let opened = |key, value| {
+        let (mut sealed, mut sealer) = Sealer::begin(&root, &about).unwrap();
+        let (mut encoder, mut plain) = (Encoder::default(), Vec::new());
+        let (key, value) = (vec![1; key], vec![2; value]);
+        encoder.item(&Change::Put(Entry { key, value }), &mut plain);
+        encoder.end(&mut plain);
+        let (first, last) = plain.split_at(crate::crypto::backup::FRAME);
+        sealer.seal(first, &mut sealed);
+        sealer.seal_last(last, &mut sealed);
+        read(&sealed, &root)
+    };
+    assert_eq!(opened(48_000, MAX_ENTRY - 48_000).unwrap().1.len(), 1);
+    let refused = opened(48_000, MAX_ENTRY - 47_999);
+    assert!(matches!(refused, Err(BackupError::Damaged(_))), "{refused:?}");
 }
 
 fn hex(digits: &str) -> Vec<u8> {

@@ -485,6 +485,26 @@ async fn a_root_key_in_use_is_not_taken_away_and_the_refusal_counts_who_needs_it
     );
 }
 
+#[tokio::test]
+async fn a_workspace_whose_key_is_damaged_keeps_the_old_root_key_until_it_is_deleted() {
+    let vault = filled(1).await;
+    workspaces_named(&vault, 2).await;
+    let mut record = found(&vault, "w").record;
+    // In the wrap, which a move has to open.
+    record.wrapped_kek[60] ^= 1;
+    let damaged = Batch::new().put(stored::workspace(&name("w")), stored::encode(&record));
+    vault.writer.store.commit(damaged).await.unwrap();
+    let vault = vault.reopen_with(files(&[2, 1])).await.unwrap();
+    for _ in 0..2 {
+        step_at(&vault, stored::ROOT_ROTATION, Step::Wait).await;
+        let status = vault.writer.key_status(&permit()).await.unwrap();
+        assert_eq!(status.rotations[0].unreadable, 1);
+        assert_eq!((status.roots[0].workspaces, status.roots[1].workspaces), (2, 1));
+    }
+    vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
+    step_at(&vault, stored::ROOT_ROTATION, Step::Ended).await;
+}
+
 /// A copy of a store, while it is open but rests.
 fn copied(dir: &Path) -> TempDir {
     fn copy(from: &Path, to: &Path) {
@@ -612,6 +632,8 @@ async fn a_root_key_from_a_file_gives_way_to_a_passphrase_and_that_to_another_on
     assert_eq!(roots_of_all(&vault), [second]);
     let meta = roots::read_meta(&vault.writer.store).unwrap().1;
     assert_eq!(meta.root_keys.len(), 1, "the old root key is destroyed");
+    let held = vault.writer.keyring.roots().unwrap();
+    assert!(held.iter().map(|root| root.id()).eq([second]), "and wiped");
     let vault = vault.reopen_with(words.providers()).await.unwrap();
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
 }

@@ -39,14 +39,7 @@ impl Fixture {
     }
 
     pub(super) async fn backup(&self) -> Vec<u8> {
-        let mut all = Vec::new();
-        let mut rest = Some(self.writer.back_up(&permit()).await.unwrap());
-        while let Some(backup) = rest {
-            let (part, more) = backup.part().await.unwrap();
-            all.extend(part);
-            rest = more;
-        }
-        all
+        all_of(self.writer.back_up(&permit()).await.unwrap()).await
     }
 
     pub(super) async fn take_in(&self, backup: &[u8]) -> Result<Restored, VaultError> {
@@ -125,6 +118,17 @@ async fn a_restored_vault_is_the_one_that_was_backed_up() {
     }
     assert_eq!(other.put("GONE", b"again").await.unwrap().secret.version, 2);
     assert_eq!(other.put("T", b"three").await.unwrap().secret.version, 3);
+}
+
+async fn all_of(backup: Backup) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut rest = Some(backup);
+    while let Some(backup) = rest {
+        let (part, more) = backup.part().await.unwrap();
+        all.extend(part);
+        rest = more;
+    }
+    all
 }
 
 async fn restored_as(other: &Fixture, backup: &[u8], vault_uid: Uid, replaced: Uid) -> Restored {
@@ -261,8 +265,9 @@ async fn a_vault_with_workspaces_is_not_restored_over() {
     let before = other.entries();
     let late = restore.finish().await;
     assert!(matches!(late, Err(VaultError::NotEmpty)), "{late:?}");
-    let refused = other.take_in(&backup).await;
-    assert!(matches!(refused, Err(VaultError::NotEmpty)), "{refused:?}");
+    // One that was there is noticed before anything is received.
+    let early = other.writer.restore(&permit(), other.dir.path()).await.err();
+    assert!(matches!(early, Some(VaultError::NotEmpty)), "{early:?}");
     assert_eq!(other.entries(), before);
     other
         .writer
@@ -291,6 +296,9 @@ async fn what_was_deleted_comes_back_and_stays() {
     vault.writer.sweep(uid).await.unwrap();
     assert_eq!(vault.entries(), entries);
     assert_eq!(value(vault.decrypt("T").await.unwrap()), (1, b"v".to_vec()));
+    // Its key was destroyed, and is one as any other again.
+    let found = workspaces::find(&vault.writer.store, admin("w").workspace()).unwrap();
+    assert!(vault.writer.keyring.holds(&uid, &found.record.wrapped_kek));
 }
 
 #[tokio::test]
@@ -343,6 +351,69 @@ async fn a_restore_that_was_stopped_leaves_an_empty_vault() {
     let other = other.reopen().await;
     assert_eq!(other.entries(), empty);
     assert_eq!(other.take_in(&backup).await.unwrap().secrets, 1);
+}
+
+/// A backup whose contents say this of the vault, whatever its header says.
+async fn backup_that_says(vault: &Fixture, change: impl FnOnce(&mut Meta)) -> Vec<u8> {
+    let backup = vault.writer.back_up(&permit()).await.unwrap();
+    let (before, mut meta) = roots::read_meta(&vault.writer.store).unwrap();
+    change(&mut meta);
+    let batch = Batch::new()
+        .expect_value(stored::META, before)
+        .put(stored::META, stored::encode(&meta));
+    vault.writer.store.commit(batch).await.unwrap();
+    all_of(backup).await
+}
+
+#[tokio::test]
+async fn a_backup_of_a_store_of_a_later_format_is_refused_and_changes_nothing() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let backup = backup_that_says(&vault, |meta| meta.format = FORMAT + 1).await;
+    let other = vault.beside().await;
+    let before = other.entries();
+    let refused = other.take_in(&backup).await;
+    assert!(
+        matches!(refused, Err(VaultError::BackupOfLaterFormat(format)) if format == FORMAT + 1),
+        "{refused:?}"
+    );
+    assert_eq!(other.entries(), before);
+}
+
+#[tokio::test]
+async fn a_restore_that_fails_at_its_end_leaves_an_empty_vault() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"v").await.unwrap();
+    // No release writes such a uid.
+    let backup = backup_that_says(&vault, |meta| meta.vault_uid = b"short".to_vec()).await;
+    let other = vault.beside().await;
+    let empty = other.entries();
+    let failed = other.take_in(&backup).await;
+    assert!(matches!(failed, Err(VaultError::Corrupt(_))), "{failed:?}");
+    assert_eq!(other.entries(), empty);
+    other
+        .writer
+        .create_workspace(&admin("mine"), Plan::Free)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_the_workspace_finds_all_that_it_holds() {
+    let vault = Fixture::with_workspace(Plan::Enterprise).await;
+    vault.fill(300).await;
+    let backup = vault.backup().await;
+    let other = vault.beside().await;
+    let found = async {
+        while other.writer.workspace(&admin("w")).await.is_err() {
+            task::yield_now().await;
+        }
+        for number in 0..300 {
+            let found = other.decrypt(&format!("N{number}")).await.unwrap();
+            assert!(matches!(found, Decrypted::Value { .. }), "{number}");
+        }
+    };
+    let (restored, ()) = tokio::join!(other.take_in(&backup), found);
+    restored.unwrap();
 }
 
 #[tokio::test]

@@ -164,6 +164,25 @@ async fn a_request_is_forgotten_after_a_day_and_swept() {
 }
 
 #[tokio::test]
+async fn who_keeps_house_sweeps_requests_and_writes_uses_until_it_is_stopped() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put_new(with_id("id", new("T", b"1"))).await.unwrap();
+    vault.decrypt("T").await.unwrap();
+    vault.forward(REMEMBERED);
+    let stop = CancellationToken::new();
+    let house = tokio::spawn(vault.writer.clone().keep_house(stop.clone()));
+    let kept = async {
+        while vault.keys("u/").is_empty() || !vault.keys("q/").is_empty() {
+            task::yield_now().await;
+        }
+    };
+    let kept = time::timeout(Duration::from_secs(10), kept).await;
+    assert!(kept.is_ok(), "{:?} {:?}", vault.keys("u/"), vault.keys("q/"));
+    stop.cancel();
+    house.await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_kept_of_a_request_does_not_say_its_value_to_who_guesses_it() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault

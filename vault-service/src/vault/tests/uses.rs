@@ -73,6 +73,22 @@ async fn a_secret_made_anew_was_never_used() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_written_is_written_later() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"v").await.unwrap();
+    vault.give(&["T"], "s", false).await;
+    let held = Batch::new().expect_absent(HOLD).put(HOLD, "mine");
+    vault.writer.store.commit(held).await.unwrap();
+    let refused = vault.writer.flush_uses().await;
+    assert!(matches!(refused, Err(VaultError::Restoring)), "{refused:?}");
+    let released = Batch::new().expect_value(HOLD, "mine").delete(HOLD);
+    vault.writer.store.commit(released).await.unwrap();
+    vault.writer.flush_uses().await.unwrap();
+    assert_eq!(vault.keys("u/").len(), 1);
+    assert_eq!(vault.used("T").await.map(|(count, ..)| count), Some(1));
+}
+
+#[tokio::test]
 async fn what_was_counted_of_no_secret_is_not_written() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.writer.uses.touch(b"none", "s", SystemTime::now());
