@@ -32,6 +32,7 @@ use tempfile::TempDir;
 use vault_service::{
     authz::{AdminPermit, DecryptPermit, TABLE, VaultPermit},
     crypto::root_file,
+    root::{Provider, Providers, Wrapper},
     store::Store,
     vault::{Decrypted, Labels, NewSecret, Plan, Reader, Vault, Wanted, Writer},
 };
@@ -49,17 +50,34 @@ fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// A directory with a root key in it.
-struct Home(TempDir);
+/// A directory with a root key in it, or a passphrase.
+struct Home(TempDir, Root);
+
+/// Where the root key of a store comes from, as the setting and the file that it names.
+type Root = [&'static str; 2];
+
+const KEY_FILE: Root = ["--root-key-file", "root.key"];
+const PASSPHRASE: Root = ["--root-passphrase-file", "words"];
 
 /// Some 250 bytes, as most secrets have.
 const SMALL: usize = 20;
 
 impl Home {
     fn new() -> Self {
-        let home = Self(TempDir::new().unwrap());
+        let home = Self(TempDir::new().unwrap(), KEY_FILE);
         root_file::write_new(&home.path("root.key")).unwrap();
         home
+    }
+
+    fn with_passphrase(words: &str) -> Self {
+        let home = Self(TempDir::new().unwrap(), PASSPHRASE);
+        home.words_are(words);
+        home
+    }
+
+    fn words_are(&self, words: &str) {
+        fs::write(self.path("words"), words).unwrap();
+        fs::set_permissions(self.path("words"), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -68,9 +86,14 @@ impl Home {
 
     /// Opens the vault in this store, or makes it.
     async fn open(&self, store: &str) -> (Writer, Reader) {
-        let root = root_file::read(&self.path("root.key")).unwrap();
+        let [_, file] = self.1;
+        let root = match self.1 {
+            KEY_FILE => Provider::File(Arc::new(root_file::read(&self.path(file)).unwrap())),
+            _ => Provider::Wrapper(Wrapper::Passphrase(self.path(file))),
+        };
         let store = Store::open(&self.path(store), 16 << 20).unwrap();
-        Vault::open(store, root).await.unwrap().split()
+        let vault = Vault::open(store, Providers::new(root, Vec::new())).await;
+        vault.unwrap().split()
     }
 
     /// A store with so many small secrets.
@@ -96,7 +119,8 @@ impl Home {
         let mut command = vault();
         command
             .current_dir(self.0.path())
-            .args([what, "--data-dir", store, "--root-key-file", "root.key"])
+            .args([what, "--data-dir", store])
+            .args(self.1)
             .args(more)
             .stdin(Stdio::null());
         command
@@ -226,6 +250,35 @@ async fn a_store_is_backed_up_and_restored_into_a_new_one() {
     assert!(again.contains("exists"), "{again}");
     let again = home.refused("restore", "new", &["--input", "backup"]);
     assert!(again.contains("has workspaces"), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_store_is_lost_its_passphrase_and_a_backup_are_enough_and_another_one_is_not() {
+    let home = Home::with_passphrase("correct horse battery staple");
+    home.fill("store", 20).await;
+    home.words_are("correct horse battery stable");
+    let told = home.refused("backup", "store", &["--output", "backup"]);
+    assert!(told.contains("the passphrase is not the one"), "{told}");
+    home.words_are("correct horse battery staple\n");
+    home.ok("backup", "store", &["--output", "backup"]);
+    fs::remove_dir_all(home.path("store")).unwrap();
+
+    home.words_are("correct horse battery stable");
+    let told = home.refused("restore", "new", &["--input", "backup"]);
+    assert!(told.contains("the passphrase is not the one"), "{told}");
+    let stranger = Home::new();
+    fs::copy(home.path("backup"), stranger.path("backup")).unwrap();
+    let told = stranger.refused("restore", "new", &["--input", "backup"]);
+    assert!(told.contains("the backup needs the root key "), "{told}");
+    for home in [&home, &stranger] {
+        assert!(!home.path("new").exists());
+    }
+
+    home.words_are("correct horse battery staple");
+    let told = home.ok("restore", "new", &["--input", "backup"]);
+    assert!(told.contains("secrets: 20, in 20 versions"), "{told}");
+    let (_writer, reader) = home.open("new").await;
+    assert_eq!(whole(&reader, 20).await, 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,7 @@ async fn elsewhere(vault: &Vault) -> Vault {
     Vault::open(vault.pki.clone(), dir, |_| {}).await
 }
 
-async fn workspaces(vault: &Vault) -> Vec<Workspace> {
+pub(crate) async fn workspaces(vault: &Vault) -> Vec<Workspace> {
     let answer = vault
         .workspaces()
         .list_workspaces(ListWorkspacesRequest::default())

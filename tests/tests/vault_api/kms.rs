@@ -12,10 +12,15 @@ use tempfile::TempDir;
 use tokio::{net::UnixListener, task::JoinHandle, time::sleep};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, transport::Server};
-use vault_service::root::kms::api::{
-    DecryptRequest as KmsDecryptRequest, DecryptResponse as KmsDecryptResponse, EncryptRequest,
-    EncryptResponse, StatusRequest, StatusResponse,
-    key_management_service_server::{KeyManagementService, KeyManagementServiceServer},
+use vault_service::{
+    config::{RootArgs, StoreArgs},
+    offline,
+    root::kms::api::{
+        DecryptRequest as KmsDecryptRequest, DecryptResponse as KmsDecryptResponse, EncryptRequest,
+        EncryptResponse, StatusRequest, StatusResponse,
+        key_management_service_server::{KeyManagementService, KeyManagementServiceServer},
+    },
+    vault::VaultError,
 };
 
 use super::{
@@ -394,6 +399,115 @@ async fn a_root_key_from_a_file_gives_way_to_a_kms() {
     rotated(&vault).await;
     vault.stop().await;
     let vault = open(&pki, &dir).await;
+    unsealed(&vault).await;
+    assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, b"v");
+    vault.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_restored_by_another_vault_with_the_same_kms_and_by_none_with_another() {
+    let (pki, dir) = place();
+    let plugin = Plugin::new();
+    let _served = plugin.serve(&dir);
+    let vault = open(&pki, &dir).await;
+    unsealed(&vault).await;
+    vault.workspace("w").await;
+    vault.put("w", "NAME", "v").await;
+    let backup = backups::export(&vault).await.unwrap();
+    let root = status(&vault).await.root_keys.remove(0);
+    // The KMS has a newer key by then.
+    plugin.rotate();
+
+    let elsewhere = Arc::new(TempDir::new().unwrap());
+    let served = plugin.serve(&elsewhere);
+    let other = open(&pki, &elsewhere).await;
+    unsealed(&other).await;
+    let before = status(&other).await.root_keys;
+    assert_ne!(before[0].id, root.id);
+    // Its own root key is there, but that of the backup is not to be had.
+    served.abort();
+    drop(served.await);
+    let late = backups::restore(&other, &backup).await;
+    refused(late, Code::Unavailable, "ROOT_KEY_PROVIDER_UNAVAILABLE");
+    let stranger = Plugin::new();
+    stranger.set(|state| state.keys = vec![[99; 32]]);
+    let served = stranger.serve(&elsewhere);
+    let wrong = backups::restore(&other, &backup).await;
+    refused(wrong, Code::Unavailable, "ROOT_KEY_PROVIDER_UNAVAILABLE");
+    assert_eq!(status(&other).await.root_keys, before);
+    assert!(backups::workspaces(&other).await.is_empty());
+    served.abort();
+    drop(served.await);
+
+    let _served = plugin.serve(&elsewhere);
+    backups::restore(&other, &backup).await.unwrap();
+    assert_eq!(decrypt_one(&other, "w", "NAME").await.value, b"v");
+    let restored = status(&other).await.root_keys;
+    assert_eq!((restored.len(), &restored[0].id), (1, &root.id));
+    other.stop().await;
+    let other = open(&pki, &elsewhere).await;
+    unsealed(&other).await;
+    assert_eq!(decrypt_one(&other, "w", "NAME").await.value, b"v");
+    for vault in [vault, other] {
+        vault.stop().await;
+    }
+}
+
+/// The store of a vault in `dir`, for commands that need no vault that serves.
+fn store(dir: &TempDir) -> StoreArgs {
+    StoreArgs {
+        data_dir: dir.path().join("vault"),
+        root: RootArgs {
+            root_key_file: Vec::new(),
+            root_passphrase_file: None,
+            root_kms_socket: Some(socket(dir)),
+            root_active: None,
+        },
+    }
+}
+
+/// Has a command do its work, which makes a runtime of its own.
+async fn done(
+    command: fn(&StoreArgs, &Path) -> Result<String, offline::Failed>,
+    dir: &TempDir,
+    file: &Path,
+) -> Result<String, offline::Failed> {
+    let (store, file) = (store(dir), file.to_owned());
+    let working = tokio::task::spawn_blocking(move || command(&store, &file));
+    working.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_nobody_serves_is_backed_up_and_restored_while_its_kms_answers() {
+    let (pki, dir) = place();
+    let plugin = Plugin::new();
+    let served = plugin.serve(&dir);
+    let vault = open(&pki, &dir).await;
+    unsealed(&vault).await;
+    vault.workspace("w").await;
+    vault.put("w", "NAME", "v").await;
+    vault.stop().await;
+    let backup = dir.path().join("backup");
+    done(offline::back_up, &dir, &backup).await.unwrap();
+
+    served.abort();
+    drop(served.await);
+    let second = dir.path().join("second");
+    let late = done(offline::back_up, &dir, &second).await;
+    assert!(matches!(late, Err(offline::Failed::Sealed(_))), "{late:?}");
+    assert!(!second.exists());
+    let elsewhere = Arc::new(TempDir::new().unwrap());
+    let late = done(offline::restore, &elsewhere, &backup).await;
+    assert!(
+        matches!(late, Err(offline::Failed::Refused(VaultError::Provider(_)))),
+        "{late:?}"
+    );
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+
+    let _served = plugin.serve(&elsewhere);
+    let told = done(offline::restore, &elsewhere, &backup).await.unwrap();
+    assert!(told.contains("secrets: 1, in 1 versions"), "{told}");
+    let vault = open(&pki, &elsewhere).await;
     unsealed(&vault).await;
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, b"v");
     vault.stop().await;
