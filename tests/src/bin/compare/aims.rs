@@ -112,7 +112,7 @@ fn cpu_us(row: &Row) -> Option<f64> {
 fn flat(contests: &[Contest]) -> Option<Aim> {
     let mut vaults = contests.iter().filter_map(|contest| match contest.kind {
         Kind::Vault { secrets } => Some((secrets, cpu_us(contest.row(Who::Vault(STREAMED))?)?)),
-        Kind::Proxy { .. } | Kind::Puts => None,
+        Kind::Proxy { .. } | Kind::Workspaces { .. } | Kind::Puts => None,
     });
     let (few, least) = vaults.next()?;
     let (many, most) = vaults.next_back()?;

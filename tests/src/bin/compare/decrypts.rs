@@ -24,7 +24,7 @@ use crate::{
     Failure,
     measure::{Period, Window},
     paced::Pace,
-    services::{Vault, WORKSPACE, stored},
+    services::{Vault, WORKSPACE, stored, stored_in},
 };
 
 /// Unary calls at once, each on a connection of its own.
@@ -51,6 +51,8 @@ pub(crate) struct Decrypts {
     process: u32,
     /// How many secrets there are to ask for.
     secrets: u32,
+    /// How many of them each workspace has, if they are in more than one.
+    each: Option<u32>,
 }
 
 impl Decrypts {
@@ -63,6 +65,15 @@ impl Decrypts {
             address: vault.address,
             process: vault.process.id(),
             secrets,
+            each: None,
+        }
+    }
+
+    /// Where each workspace has so many of them.
+    pub(crate) fn with_each(self, each: u32) -> Self {
+        Self {
+            each: Some(each),
+            ..self
         }
     }
 
@@ -105,10 +116,12 @@ impl Decrypts {
     /// Asks for one secret, another one each time.
     fn request(&self, number: u32) -> DecryptRequest {
         let spread = u64::from(number) * 7919 % u64::from(self.secrets);
+        let spread = u32::try_from(spread).unwrap_or_default();
+        let one = || WORKSPACE.to_owned();
         DecryptRequest {
-            workspace: WORKSPACE.to_owned(),
+            workspace: self.each.map_or_else(one, |each| stored_in(spread, each)),
             server: "bench".to_owned(),
-            names: vec![stored(u32::try_from(spread).unwrap_or_default())],
+            names: vec![stored(spread)],
             ..Default::default()
         }
     }

@@ -122,6 +122,11 @@ pub(crate) fn title(kind: Kind) -> String {
             format!("{payload}, {down} → {up}{}", rate.unwrap_or_default())
         }
         Kind::Vault { secrets } => format!("The vault alone, {} secrets", grouped(&secrets.to_string())),
+        Kind::Workspaces { workspaces, secrets } => format!(
+            "The vault alone, {} secrets in {} workspaces",
+            grouped(&secrets.to_string()),
+            grouped(&workspaces.to_string())
+        ),
         Kind::Puts => "Durable puts".to_owned(),
     }
 }
@@ -246,7 +251,7 @@ Both write a log line for each call to a file.
 pub(crate) fn table(contest: &Contest) -> Result<String, Failure> {
     let (reference, reference_name) = match contest.kind {
         Kind::Proxy { .. } => (Who::Proxy(Contender::Envoy), "Envoy"),
-        Kind::Vault { .. } => (Who::OpenBaoRead, "KV read"),
+        Kind::Vault { .. } | Kind::Workspaces { .. } => (Who::OpenBaoRead, "KV read"),
         Kind::Puts => (
             Who::OpenBaoPuts {
                 writers: puts::WRITERS,
@@ -281,7 +286,7 @@ pub(crate) fn table(contest: &Contest) -> Result<String, Failure> {
         cells.push(cell(row.spread(|window| Some(window.p99_ms)), 2));
         writeln!(table, "| {} |", cells.join(" | "))?;
     }
-    if matches!(contest.kind, Kind::Vault { .. }) {
+    if matches!(contest.kind, Kind::Vault { .. } | Kind::Workspaces { .. }) {
         writeln!(
             table,
             "\nSecrets of 38 bytes. Unary: {UNARY} connections with one call each. The streams are one connection."

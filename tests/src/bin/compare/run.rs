@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     },
     /// Values out of a vault that holds so many.
     Vault { secrets: u32 },
+    /// Values out of a vault with so many workspaces.
+    Workspaces { workspaces: u32, secrets: u32 },
     /// Values into a vault.
     Puts,
 }

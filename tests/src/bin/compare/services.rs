@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -126,16 +127,8 @@ impl Vault {
     }
 
     async fn make_workspace(&self) -> Result<(), Failure> {
-        let workspace = Workspace {
-            name: WORKSPACE.to_owned(),
-            plan: Plan::Enterprise.into(),
-            ..Default::default()
-        };
-        let request = CreateWorkspaceRequest {
-            workspace: Some(workspace),
-        };
         WorkspaceServiceClient::new(self.channel(pki::ADMIN))
-            .create_workspace(request)
+            .create_workspace(create(WORKSPACE))
             .await?;
         Ok(())
     }
@@ -151,27 +144,80 @@ impl Vault {
 
     /// Puts secrets until there are `count` of those that [`stored`] names.
     pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
-        const AT_ONCE: u32 = 64;
         say(&format!("\nputting secrets until there are {count}\n"))?;
-        let channel = self.channel(pki::ADMIN);
-        let mut puts = JoinSet::new();
-        for first in 0..AT_ONCE {
-            let mut secrets = SecretServiceClient::new(channel.clone());
-            let mine = (self.filled..count).skip(usize::try_from(first)?);
-            puts.spawn(async move {
-                for number in mine.step_by(64) {
-                    secrets.put_secret(put(stored(number))).await?;
-                }
-                Ok::<_, tonic::Status>(())
-            });
-        }
-        while let Some(done) = puts.join_next().await {
-            done??;
-        }
+        let secrets = SecretServiceClient::new(self.channel(pki::ADMIN));
+        many(self.filled..count, move |number| {
+            let mut secrets = secrets.clone();
+            async move { secrets.put_secret(put(stored(number))).await.map(drop) }
+        })
+        .await?;
         self.filled = self.filled.max(count);
-        // What the store still writes is not of the calls that are measured next.
-        time::sleep(Duration::from_secs(2)).await;
         Ok(())
+    }
+
+    /// Makes workspaces, and in each so many secrets, as [`stored_in`] says.
+    pub(crate) async fn fill_workspaces(&self, workspaces: u32, each: u32) -> Result<(), Failure> {
+        say(&format!(
+            "\nputting {each} secrets into each of {workspaces} workspaces\n"
+        ))?;
+        let channel = self.channel(pki::ADMIN);
+        let (made, secrets) = (
+            WorkspaceServiceClient::new(channel.clone()),
+            SecretServiceClient::new(channel),
+        );
+        many(0..workspaces, move |number| {
+            let (mut made, mut secrets) = (made.clone(), secrets.clone());
+            async move {
+                let workspace = stored_in(number * each, each);
+                made.create_workspace(create(&workspace)).await?;
+                for number in number * each..(number + 1) * each {
+                    let put = PutSecretRequest {
+                        workspace: workspace.clone(),
+                        ..put(stored(number))
+                    };
+                    secrets.put_secret(put).await?;
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+}
+
+/// Makes the calls of each number, many at once.
+async fn many<F>(
+    numbers: Range<u32>,
+    call: impl Fn(u32) -> F + Clone + Send + Sync + 'static,
+) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), tonic::Status>> + Send,
+{
+    const AT_ONCE: usize = 64;
+    let mut calls = JoinSet::new();
+    for first in 0..AT_ONCE {
+        let (mine, call) = (numbers.clone().skip(first), call.clone());
+        calls.spawn(async move {
+            for number in mine.step_by(AT_ONCE) {
+                call(number).await?;
+            }
+            Ok::<_, tonic::Status>(())
+        });
+    }
+    while let Some(done) = calls.join_next().await {
+        done??;
+    }
+    // What the store still writes is not of the calls that are measured next.
+    time::sleep(Duration::from_secs(2)).await;
+    Ok(())
+}
+
+fn create(workspace: &str) -> CreateWorkspaceRequest {
+    CreateWorkspaceRequest {
+        workspace: Some(Workspace {
+            name: workspace.to_owned(),
+            plan: Plan::Enterprise.into(),
+            ..Default::default()
+        }),
     }
 }
 
@@ -180,7 +226,12 @@ pub(crate) fn stored(number: u32) -> String {
     format!("S{number}")
 }
 
-/// What puts it there.
+/// The workspace that it is in where each has only so many.
+pub(crate) fn stored_in(number: u32, each: u32) -> String {
+    format!("w{}", number / each.max(1))
+}
+
+/// What puts it into [`WORKSPACE`].
 pub(crate) fn put(name: String) -> PutSecretRequest {
     PutSecretRequest {
         workspace: WORKSPACE.to_owned(),

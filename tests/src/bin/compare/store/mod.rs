@@ -8,7 +8,10 @@ pub(crate) mod puts;
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use e2e::pki::ADMIN;
-use proto::vault::v1::{RestoreBackupRequest, backup_service_client::BackupServiceClient};
+use proto::vault::v1::{
+    ListWorkspacesRequest, RestoreBackupRequest, backup_service_client::BackupServiceClient,
+    workspace_service_client::WorkspaceServiceClient,
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -28,6 +31,10 @@ use puts::{NAMES, Puts, WRITERS};
 const OPENBAO_MOST: u32 = 100_000;
 /// With no more than that many, backups and rotations are measured.
 const BESIDE_MOST: u32 = 100_000;
+/// How many secrets each of many workspaces has.
+const EACH: u32 = 10;
+/// Workspaces of a page.
+const PAGE: u32 = 1000;
 /// How often a store is opened.
 const OPENS: u32 = 3;
 
@@ -38,6 +45,16 @@ struct Measured {
     /// With how many secrets it was.
     beside: (u32, Vec<Beside>),
     backups: Backups,
+    /// As many secrets as the most of [`Self::sizes`], in many workspaces.
+    spread: Spread,
+}
+
+/// With many workspaces.
+struct Spread {
+    workspaces: u32,
+    size: Size,
+    /// Seconds that listing all workspaces took, in pages of [`PAGE`].
+    listed: f64,
 }
 
 /// With so many secrets.
@@ -89,12 +106,16 @@ pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
             beside.1 = beside::measure(common, &vault, secrets).await?;
         }
     }
+    drop(vault);
+    let most = sizes.last().map_or(NAMES, |size| size.secrets);
+    let spread = measure_spread(common, &bin_dir, scratch, most.div_ceil(EACH)).await?;
     about.finished()?;
     let measured = Measured {
         puts,
         sizes,
         beside,
         backups,
+        spread,
     };
     say(&page::write(&common.out(true), &about, &measured)?)
 }
@@ -139,10 +160,20 @@ async fn measure_size(
         entries.push((Who::OpenBaoRead, Means::Calls(load, target)));
     }
     let decrypts = contest(common, scratch, Kind::Vault { secrets }, entries).await?;
-    let held = Held::of(vault.process.id(), &vault.dir.join("store"))?;
+    let held = Held::of_vault(vault)?;
     let openbao = beside_openbao
         .then(|| Held::of(openbao.process.id(), &openbao.dir.join("raft")))
         .transpose()?;
+    Ok(Size {
+        secrets,
+        decrypts,
+        vault: held,
+        openbao,
+        opens: measure_opens(common, vault).await?,
+    })
+}
+
+async fn measure_opens(common: &Common, vault: &mut Vault) -> Result<Vec<(Ending, f64, f64)>, Failure> {
     let mut opens = Vec::new();
     for ending in [Ending::Closed, Ending::Killed] {
         for _ in 0..OPENS.min(common.windows().0) {
@@ -150,22 +181,73 @@ async fn measure_size(
             Puts::new(WRITERS, vault).measure(1).await?;
             let took = vault.restart(ending).await?.as_secs_f64();
             let peak = peak_mib(vault.process.id())?;
-            say(&format!(
-                "  {ending:?}, {secrets} secrets: ready after {took:.2} s, {peak:.0} MiB\n"
-            ))?;
+            say(&format!("  {ending:?}: ready after {took:.2} s, {peak:.0} MiB\n"))?;
             opens.push((ending, took, peak));
         }
     }
-    Ok(Size {
+    Ok(opens)
+}
+
+async fn measure_spread(
+    common: &Common,
+    bin_dir: &Path,
+    scratch: &Path,
+    workspaces: u32,
+) -> Result<Spread, Failure> {
+    let mut vault = Vault::start(bin_dir, scratch, "vault-spread").await?;
+    vault.fill_workspaces(workspaces, EACH).await?;
+    let secrets = workspaces * EACH;
+    let entries = [STREAMED, How::Unary { sealed: false }].map(|how| {
+        let decrypts = Decrypts::new(how, &vault, secrets).with_each(EACH);
+        (Who::Vault(how), Means::Decrypts(decrypts))
+    });
+    let kind = Kind::Workspaces { workspaces, secrets };
+    let decrypts = contest(common, scratch, kind, entries.into()).await?;
+    let began = Instant::now();
+    // And the one that every vault here has.
+    let listed = count_workspaces(&vault).await?;
+    if listed != workspaces + 1 {
+        return Err(format!("{listed} workspaces were listed, of {workspaces}").into());
+    }
+    let listed = began.elapsed().as_secs_f64();
+    let held = Held::of_vault(&vault)?;
+    let size = Size {
         secrets,
         decrypts,
         vault: held,
-        openbao,
-        opens,
+        openbao: None,
+        opens: measure_opens(common, &mut vault).await?,
+    };
+    Ok(Spread {
+        workspaces,
+        size,
+        listed,
     })
 }
 
+/// As an administrator counts them, page by page.
+async fn count_workspaces(vault: &Vault) -> Result<u32, Failure> {
+    let mut client = WorkspaceServiceClient::new(vault.channel(ADMIN));
+    let (mut count, mut page_token) = (0, String::new());
+    loop {
+        let request = ListWorkspacesRequest {
+            page_size: PAGE,
+            page_token,
+        };
+        let page = client.list_workspaces(request).await?.into_inner();
+        count += u32::try_from(page.workspaces.len())?;
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(count);
+        }
+    }
+}
+
 impl Held {
+    fn of_vault(vault: &Vault) -> Result<Self, Failure> {
+        Self::of(vault.process.id(), &vault.dir.join("store"))
+    }
+
     fn of(process: u32, dir: &Path) -> Result<Self, Failure> {
         Ok(Self {
             resident_mib: resident_mib(process)?,

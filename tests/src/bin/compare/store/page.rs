@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use super::{
-    Held, Measured, Size,
+    Held, Measured, PAGE, Size, Spread,
     beside::{Done, RATE, Work},
     puts::{NAMES, WRITERS},
 };
@@ -11,7 +11,7 @@ use crate::{
     Failure,
     aims::Aim,
     decrypts::How,
-    measure::{Spread, grouped},
+    measure::{self, grouped},
     report::{About, made_by, name, table, title},
     run::{Contest, Who},
     services::Ending,
@@ -53,7 +53,9 @@ in turn. An answer comes after the disk's sync, which answers all that wait for 
         let decrypts = &size.decrypts;
         write!(page, "\n## {}\n\n{}", title(decrypts.kind), table(decrypts)?)?;
     }
-    page.push_str(&sizes(&measured.sizes)?);
+    let spread = &measured.spread.size.decrypts;
+    write!(page, "\n## {}\n\n{}", title(spread.kind), table(spread)?)?;
+    page.push_str(&sizes(measured)?);
     page.push_str(&backups(measured)?);
     page.push_str("\n## Aims\n\n| | aim | measured | |\n|---|---|---|---|\n");
     for aim in aims(measured) {
@@ -65,7 +67,12 @@ in turn. An answer comes after the disk's sync, which answers all that wait for 
     Ok(format!("\n{page}\nwritten to {}\n", path.display()))
 }
 
-fn sizes(sizes: &[Size]) -> Result<String, Failure> {
+fn sizes(measured: &Measured) -> Result<String, Failure> {
+    let Spread {
+        workspaces,
+        size,
+        listed,
+    } = &measured.spread;
     let mut page = "
 ## Memory, disk and opening
 
@@ -73,8 +80,10 @@ fn sizes(sizes: &[Size]) -> Result<String, Failure> {
 |---|---|---|---|---|---|---|---|
 "
     .to_owned();
-    for size in sizes {
-        let secrets = grouped(&size.secrets.to_string());
+    let in_many = format!(" in {} workspaces", grouped(&workspaces.to_string()));
+    let sizes = measured.sizes.iter().map(|size| (size, ""));
+    for (size, where_) in sizes.chain([(size, in_many.as_str())]) {
+        let secrets = grouped(&size.secrets.to_string()) + where_;
         let opens = [Ending::Closed, Ending::Killed].map(|ending| spread(size.seconds(ending), 2));
         let peak = spread(size.opens.iter().map(|&(_, _, mib)| mib), 0);
         let [closed, killed] = opens;
@@ -91,8 +100,11 @@ fn sizes(sizes: &[Size]) -> Result<String, Failure> {
     writeln!(
         page,
         "
-Resident: after the decrypts above. The vault was killed while it had just been written to; what was written is in the
-system's cache, as it is after a process was killed, and not after the machine was."
+Resident: after the decrypts above. The vault was killed when it had just been written to; what was written is in the
+system's cache, as it is after a process was killed, and not after the machine was. All {} workspaces were listed in
+{listed:.1} s, in pages of {}.",
+        grouped(&workspaces.to_string()),
+        grouped(&PAGE.to_string())
     )?;
     Ok(page)
 }
@@ -153,7 +165,7 @@ What a vault does meanwhile, again and again, and what its callers notice of it:
 "
     )?;
     for row in rows {
-        let of = |of: fn(&crate::measure::Window) -> f64, digits| spread(row.windows.iter().map(of), digits);
+        let of = |of: fn(&measure::Window) -> f64, digits| spread(row.windows.iter().map(of), digits);
         let done = |of: fn(Done) -> f64, digits| spread(row.done.iter().copied().map(of), digits);
         let (meanwhile, work) = match row.work {
             Work::None => ("nothing", "–".to_owned()),
@@ -183,13 +195,13 @@ What a vault does meanwhile, again and again, and what its callers notice of it:
 }
 
 fn spread(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
-    Spread::of(values).map_or("–".to_owned(), |spread| format!("{spread:.digits$}"))
+    measure::Spread::of(values).map_or("–".to_owned(), |spread| format!("{spread:.digits$}"))
 }
 
 fn aims(measured: &Measured) -> Vec<Aim> {
     let puts = &measured.puts;
     let mut aims = Vec::new();
-    let median = |contest: &Contest, who, of: fn(&crate::measure::Window) -> Option<f64>| {
+    let median = |contest: &Contest, who, of: fn(&measure::Window) -> Option<f64>| {
         Some(contest.row(who)?.spread(of)?.median)
     };
     // How many of ours the same CPU time is enough for.
@@ -227,7 +239,7 @@ fn aims(measured: &Measured) -> Vec<Aim> {
             continue;
         }
         for (ending, what) in [(Ending::Closed, "a close"), (Ending::Killed, "a kill")] {
-            let seconds = Spread::of(size.seconds(ending)).map(|spread| spread.median);
+            let seconds = measure::Spread::of(size.seconds(ending)).map(|spread| spread.median);
             let what = format!("{secrets} secrets: ready after {what}");
             aims.extend(seconds.map(|seconds| Aim::at_most(what, " s", 10.0, seconds)));
         }
