@@ -164,7 +164,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
 
 /// We hold `lock`, so who still holds `db` are threads of a sled that was just dropped, or clones of a store that was
 /// just closed, in this process.
-fn await_release(dir: &Path) -> Result<(), OpenError> {
+pub(super) fn await_release(dir: &Path) -> Result<(), OpenError> {
     let path = dir.join(DB);
     let db = match File::open(&path) {
         Ok(db) => db,

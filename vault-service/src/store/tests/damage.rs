@@ -299,7 +299,7 @@ async fn an_empty_store_or_another_one_beside_the_marker_is_refused() {
             fs::remove_file(copy.join(name)).unwrap();
         }
         fs::remove_file(snap(copy).unwrap()).unwrap();
-        drop(files::open_sled(copy, CACHE).unwrap());
+        drop(sled_in(copy));
     });
     let refused = Store::open(&empty, CACHE).err().unwrap();
     assert!(
@@ -313,7 +313,7 @@ async fn an_empty_store_or_another_one_beside_the_marker_is_refused() {
 #[tokio::test]
 async fn entries_that_went_missing_behind_the_stores_back_are_noticed() {
     let left = Left::behind(End::Closed, 600, 1_000).await;
-    let db = files::open_sled(&left.dir, CACHE).unwrap();
+    let db = sled_in(&left.dir);
     db.remove(left.content.keys().next().unwrap()).unwrap();
     drop(db);
     let refused = Store::open(&left.dir, CACHE).err().unwrap();
@@ -325,9 +325,15 @@ async fn entries_that_went_missing_behind_the_stores_back_are_noticed() {
     );
 }
 
+/// sled alone, once those that had the store are gone.
+fn sled_in(dir: &Path) -> sled::Db {
+    files::await_release(dir).unwrap();
+    files::open_sled(dir, CACHE).unwrap()
+}
+
 /// As a release without markers left it.
 fn unmark(dir: &Path) {
-    let db = files::open_sled(dir, CACHE).unwrap();
+    let db = sled_in(dir);
     db.remove(KEY).unwrap();
     drop(db);
     fs::remove_file(dir.join("marker")).unwrap();
@@ -354,7 +360,7 @@ async fn a_store_of_a_release_without_markers_gets_one() {
     let empty = left.damaged("empty", |dir| {
         fs::remove_file(dir.join("db")).unwrap();
         fs::remove_file(snap(dir).unwrap()).unwrap();
-        drop(files::open_sled(dir, CACHE).unwrap());
+        drop(sled_in(dir));
         snap(dir)
             .into_iter()
             .for_each(|snap| fs::remove_file(snap).unwrap());
