@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use proto::{
     serve::{
         authz::Authz,
+        blocking::blocking,
         grpc,
         lanes::{Tasks, Width},
         listen, probe,
@@ -98,10 +99,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         metrics_listen: _,
     } = config;
     let dir = data_dir.clone();
-    let store = tokio::task::spawn_blocking(move || Store::open(&dir, cache_bytes));
-    let store = store
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let store = blocking(move || Store::open(&dir, cache_bytes)).await?;
     let (writer, reader) = Vault::open(store, root).await?.split();
     writer.sweep_beside();
     let closing = CancellationToken::new();

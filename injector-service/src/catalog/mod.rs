@@ -9,10 +9,10 @@ mod tests;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use proto::page::Page;
+use proto::{page::Page, serve::blocking::blocking};
 use tokio::sync::Mutex;
 
-use crate::registry::{FileError, blocking, disk, server::Spec};
+use crate::registry::{FileError, disk, server::Spec};
 use error::Problem;
 
 pub use error::CatalogError;

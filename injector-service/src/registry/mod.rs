@@ -21,11 +21,13 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 use proto::{
     ServerName, Uid,
     page::Page,
-    serve::authz::{AdminPermit, Scope},
+    serve::{
+        authz::{AdminPermit, Scope},
+        blocking::blocking,
+    },
 };
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, watch},
-    task::spawn_blocking,
     time::{self, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -212,11 +214,4 @@ fn get(servers: &Servers, permit: &AdminPermit, name: &ServerName) -> Result<Arc
     found
         .cloned()
         .ok_or_else(|| RegistryError::NoServer(workspace.clone(), name.clone()))
-}
-
-/// Does `work` on a thread that may wait for a disk.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

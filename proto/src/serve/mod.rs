@@ -1,6 +1,7 @@
 //! The chassis on which both services stand: settings, TLS, who calls and what they may, logs, metrics, shutdown.
 
 pub mod authz;
+pub mod blocking;
 pub mod caller;
 pub mod grpc;
 pub mod healthcheck;

@@ -9,6 +9,7 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use prost::{Message, Oneof};
 use prost_types::Timestamp;
+use proto::serve::blocking::blocking;
 
 use crate::crypto::{
     Corruption, KeyId, NoRandomness, RootKey, passphrase,
@@ -287,14 +288,4 @@ fn with_passphrase(path: &std::path::Path, id: KeyId, wrapped: &[u8]) -> Result<
         Corruption::Commitment => ProviderError::OtherPassphrase(id),
         other => ProviderError::Damaged(Some(other)),
     })
-}
-
-/// Runs `work`, which takes a while, where blocking is allowed.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
-) -> Result<T, ProviderError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-    }
 }

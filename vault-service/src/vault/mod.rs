@@ -28,10 +28,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::Uid;
+use proto::{Uid, serve::blocking::blocking};
 use tokio::{
     sync::{Mutex, Notify},
-    task,
     time::{self, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -301,18 +300,6 @@ impl Writer {
             }
         }
         attempt().await
-    }
-}
-
-/// Runs `work`, which reads the store, where blocking is allowed.
-async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    match task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
     }
 }
 

@@ -405,7 +405,7 @@ async fn who_finds_the_workspace_finds_all_that_it_holds() {
     let other = vault.beside().await;
     let found = async {
         while other.writer.workspace(&admin("w")).await.is_err() {
-            task::yield_now().await;
+            tokio::task::yield_now().await;
         }
         for number in 0..300 {
             let found = other.decrypt(&format!("N{number}")).await.unwrap();

@@ -85,7 +85,7 @@ async fn a_store_of_format_1_has_a_marker_from_then_on() {
 #[tokio::test]
 async fn a_store_of_format_1_is_found_sound_as_it_lies_there() {
     let (dir, root) = format_1();
-    let audited = task::spawn_blocking(move || {
+    let audited = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let providers = root_file::read(&root).unwrap().into();
         let store = dir.path().join("store");

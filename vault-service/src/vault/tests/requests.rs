@@ -173,7 +173,7 @@ async fn who_keeps_house_sweeps_requests_and_writes_uses_until_it_is_stopped() {
     let house = tokio::spawn(vault.writer.clone().keep_house(stop.clone()));
     let kept = async {
         while vault.keys("u/").is_empty() || !vault.keys("q/").is_empty() {
-            task::yield_now().await;
+            tokio::task::yield_now().await;
         }
     };
     let kept = time::timeout(Duration::from_secs(10), kept).await;

@@ -1,0 +1,55 @@
+//! Work that may wait for a disk.
+
+use std::panic::resume_unwind;
+
+use tokio::task::{JoinError, spawn_blocking};
+
+/// Does `work` on a thread that may wait. When it panics, that goes on here.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    joined(spawn_blocking(work).await).await
+}
+
+/// What a task came to.
+///
+/// One that was cancelled came to nothing. Who asks does not cancel it, so that is a runtime which ends, and ends him with
+/// it: he waits for that.
+pub async fn joined<T>(done: Result<T, JoinError>) -> T {
+    match done.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(_cancelled)) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_of_it_comes_back() {
+        assert_eq!(blocking(|| 1).await, 1);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "of its own")]
+    async fn a_panic_goes_on() {
+        blocking(|| panic!("of its own")).await
+    }
+
+    #[tokio::test]
+    async fn what_was_cancelled_is_waited_for() {
+        let task = tokio::spawn(sleep(Duration::from_secs(60)));
+        task.abort();
+        let cancelled = task.await;
+        assert!(cancelled.as_ref().is_err_and(JoinError::is_cancelled));
+        assert!(
+            timeout(Duration::from_millis(20), joined(cancelled))
+                .await
+                .is_err()
+        );
+    }
+}
