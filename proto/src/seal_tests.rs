@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use super::*;
+use crate::stack::tests::Unused;
 
 fn principal(text: &str) -> Principal {
     Principal::parse(text).unwrap()
@@ -94,6 +95,25 @@ fn what_was_sealed_opens_in_its_order() {
         assert!(!response.sealed.windows(5).any(|window| window == b"first"));
         assert_eq!(opened(&mut opener, &response).unwrap(), VALUES);
     }
+}
+
+/// With its length, it is a block and 15 bytes.
+const CANARY: &[u8; 27] = b"a value of some other bytes";
+
+#[test]
+fn what_was_opened_is_not_left_on_the_stack() {
+    let (mut sealer, mut opener) = ends(&Context::new(), &Context::new());
+    let response = response();
+    let sealed = sealer.seal(ANSWERING, &response, std::iter::once(&CANARY[..]));
+    let response = DecryptResponse {
+        sealed: sealed.unwrap(),
+        ..response
+    };
+    let mut unused = Unused::new();
+    let opened = opener.open(ANSWERING, &response);
+    // Of its last block, which is not a whole one, AES-GCM makes a copy.
+    assert!(!unused.has(15, |at| CANARY[12 + at]));
+    assert!(opened.is_ok());
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn wipe() {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{array, fs::File, hint::black_box, os::unix::fs::FileExt as _};
 
     use super::*;
@@ -51,27 +51,39 @@ mod tests {
         black_box(array::from_fn::<u8, 16, _>(marker));
     }
 
-    /// Whether the marker is in the part of the stack that is not in use.
-    #[inline(never)]
-    fn is_left(memory: &File, unused: &mut [u8]) -> bool {
-        let here = 0_u8;
-        let here = (&raw const here).addr();
-        let length = u64::try_from(unused.len()).unwrap();
-        memory
-            .read_exact_at(unused, u64::try_from(here).unwrap() - length)
-            .unwrap();
-        unused
-            .windows(16)
-            .any(|bytes| bytes.iter().enumerate().all(|(at, byte)| *byte == marker(at)))
+    /// The part of the stack that is not in use, as far as whoever is tested got.
+    pub(crate) struct Unused {
+        memory: File,
+        bytes: Vec<u8>,
+    }
+
+    impl Unused {
+        pub(crate) fn new() -> Self {
+            Self {
+                memory: File::open("/proc/self/mem").unwrap(),
+                bytes: vec![0; 16 * 1024],
+            }
+        }
+
+        /// Whether bytes are left in it one behind the other: so many, each of them as `is` says.
+        #[inline(never)]
+        pub(crate) fn has(&mut self, count: usize, is: impl Fn(usize) -> u8) -> bool {
+            let here = 0_u8;
+            let here = u64::try_from((&raw const here).addr()).unwrap();
+            let length = u64::try_from(self.bytes.len()).unwrap();
+            self.memory.read_exact_at(&mut self.bytes, here - length).unwrap();
+            self.bytes
+                .windows(count)
+                .any(|bytes| bytes.iter().enumerate().all(|(at, byte)| *byte == is(at)))
+        }
     }
 
     #[test]
     fn what_is_left_on_the_stack_is_wiped() {
-        let memory = File::open("/proc/self/mem").unwrap();
-        let mut unused = vec![0; 16 * 1024];
+        let mut unused = Unused::new();
         leave();
-        assert!(is_left(&memory, &mut unused), "the test sees nothing");
+        assert!(unused.has(16, marker), "the test sees nothing");
         wiped(leave);
-        assert!(!is_left(&memory, &mut unused));
+        assert!(!unused.has(16, marker));
     }
 }

@@ -252,3 +252,86 @@ impl<S: Read> Read for Unveiling<S> {
         self.project().stream.poll_read(context, buffer)
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+mod tests {
+    use std::{fs::File, os::unix::fs::FileExt as _};
+
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
+
+    use super::{
+        super::{Cover, Over},
+        *,
+    };
+
+    const VALUE: &[u8] = b"ghp_0123456789abcdefghijABCDEFGHIJ";
+
+    /// Where a buffer is, to be looked at also after it was emptied or freed.
+    struct Place {
+        memory: File,
+        at: u64,
+        bytes: Vec<u8>,
+    }
+
+    impl Place {
+        fn of(buffer: &Vec<u8>) -> Self {
+            Self {
+                memory: File::open("/proc/self/mem").unwrap(),
+                at: u64::try_from(buffer.as_ptr().addr()).unwrap(),
+                bytes: vec![0; buffer.capacity()],
+            }
+        }
+
+        fn holds_value(&mut self) -> bool {
+            self.memory.read_exact_at(&mut self.bytes, self.at).unwrap();
+            // Where a buffer was freed, its beginning is the allocator's.
+            memmem::find(&self.bytes, &VALUE[16..]).is_some()
+        }
+    }
+
+    /// A connection that has taken a head over and written a part of it; its other end, and the head's length.
+    async fn begun(veil: &Veil) -> (Unveiling<TokioIo<DuplexStream>>, DuplexStream, Cover, usize) {
+        let (near, far) = duplex(8);
+        let (stand_in, cover) = veil.cover(VALUE, Over::Http1).unwrap();
+        let head = |value: &[u8]| [b"GET / HTTP/1.1\r\nauthorization: ", value, b"\r\n\r\n"].concat();
+        let mut stream = Unveiling::new(TokioIo::new(near), veil.clone(), Wire::Http1);
+        let bytes = head(stand_in.as_bytes());
+        let taken = std::future::poll_fn(|context| Pin::new(&mut stream).poll_write(context, &bytes)).await;
+        assert_eq!(taken.unwrap(), bytes.len());
+        assert_eq!(stream.pending.capacity(), bytes.len() + VALUE.len(), "it grew");
+        (stream, far, cover, head(VALUE).len())
+    }
+
+    #[tokio::test]
+    async fn a_value_is_wiped_when_it_was_written_and_the_buffer_is_kept() {
+        let (mut stream, mut far, cover, length) = begun(&Veil::default()).await;
+        let mut place = Place::of(&stream.pending);
+        assert!(place.holds_value(), "the test sees nothing");
+        let flushed = std::future::poll_fn(|context| Pin::new(&mut stream).poll_flush(context));
+        let mut arrived = vec![0; length];
+        let (flushed, read) = tokio::join!(flushed, far.read_exact(&mut arrived));
+        flushed.unwrap();
+        read.unwrap();
+        assert!(memmem::find(&arrived, VALUE).is_some());
+        assert!(!place.holds_value());
+        let mut place = Place::of(&cover.hidden.plain);
+        assert!(place.holds_value());
+        drop(cover);
+        assert!(!place.holds_value());
+    }
+
+    #[tokio::test]
+    async fn a_value_is_wiped_when_its_connection_ends_before_it_was_written() {
+        let (stream, _far, _cover, _) = begun(&Veil::default()).await;
+        let mut place = Place::of(&stream.pending);
+        assert!(place.holds_value(), "the test sees nothing");
+        drop(stream);
+        assert!(!place.holds_value());
+    }
+}
