@@ -130,6 +130,7 @@ mod tests {
     async fn a_stream_that_waits_for_its_upstream_is_not_stalled() {
         let waiting = async {
             did(Poll::Ready(())).await;
+            sleep(SECOND).await;
             did(Poll::Pending).await;
             std::future::pending().await
         };

@@ -18,14 +18,15 @@ use hyper_util::{
 use proto::{Reason, Refusal};
 use rustix::io::Errno;
 use rustls_pki_types::ServerName;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+#[cfg(not(test))]
+use tokio::net::lookup_host;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::Service;
 use url::Host;
 
+#[cfg(test)]
+use self::tests::lookup_host;
 use super::{Network, tls};
 use crate::{
     address::{self, Forbidden},
@@ -302,10 +303,32 @@ impl Write for Socket {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
+    use std::{cell::RefCell, collections::VecDeque};
+
     use proto::serve::settings::Problems;
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::{address::Own, limits::LimitSettings};
+
+    const REBOUND: &str = "rebound.test";
+
+    thread_local! {
+        /// What [`REBOUND`] resolves to, each time something else.
+        static ANSWERS: RefCell<VecDeque<SocketAddr>> = const { RefCell::new(VecDeque::new()) };
+    }
+
+    /// The system's, but for [`REBOUND`].
+    pub(super) async fn lookup_host(
+        (name, port): (&str, u16),
+    ) -> io::Result<impl Iterator<Item = SocketAddr>> {
+        if name == REBOUND {
+            let answer = ANSWERS.with_borrow_mut(VecDeque::pop_front);
+            return Ok(answer.into_iter().collect::<Vec<_>>().into_iter());
+        }
+        let answers = tokio::net::lookup_host((name, port)).await?;
+        Ok(answers.collect::<Vec<_>>().into_iter())
+    }
 
     /// What a name resolves to is to be dialled, of a server that is this machine or another.
     fn target(loopback: bool, own: Own) -> Target {
@@ -337,6 +360,37 @@ mod tests {
             Err(DialError::Address(Forbidden::Rebound))
         ));
         assert!(target(true, Own::default()).resolve().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_has_another_address_now_is_checked_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let metadata = "169.254.169.254:80".parse().unwrap();
+        let to = |loopback, answers: [SocketAddr; 2]| {
+            ANSWERS.set(answers.into());
+            Target {
+                host: Host::Domain(REBOUND.to_owned()),
+                ..target(loopback, Own::default())
+            }
+        };
+        let local = to(true, [listener.local_addr().unwrap(), metadata]);
+        assert!(local.connect().await.is_ok());
+        let again = local.connect().await;
+        assert!(matches!(again, Err(DialError::Address(Forbidden::LinkLocal))));
+
+        let public = "93.184.215.14:443".parse().unwrap();
+        for (then, why) in [
+            (metadata, Forbidden::LinkLocal),
+            ("127.0.0.1:443".parse().unwrap(), Forbidden::Rebound),
+        ] {
+            let remote = to(false, [public, then]);
+            assert_eq!(remote.resolve().await.unwrap(), [public]);
+            let again = remote.resolve().await;
+            assert!(
+                matches!(again, Err(DialError::Address(is)) if is == why),
+                "{then}"
+            );
+        }
     }
 
     #[test]

@@ -219,6 +219,17 @@ async fn no_more_wait_than_may() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_more_wait_than_may_while_no_vault_is_there() {
+    const MOST: usize = 8192;
+    let (resolver, _vault) = begin_without(BUDGET);
+    for _ in 0..2 {
+        let ended = calls(&resolver, 12_000).await;
+        assert_eq!(count(&ended, Reason::Overloaded), 12_000 - MOST);
+        assert_eq!(count(&ended, Reason::VaultUnavailable), MOST);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_gave_up_before_the_vault_was_there_is_not_asked_for() {
     let (resolver, mut vault) = begin_without(BUDGET);
     let given_up = calls(&resolver, 100).await;
