@@ -737,6 +737,22 @@ async fn a_tunnel_outlives_the_limits_of_http() {
 }
 
 #[tokio::test]
+async fn a_tunnel_that_carries_nothing_is_closed() {
+    let upstream = Played::start().await;
+    let pair = dev_with(|settings| settings.limits.upgraded_idle_timeout = "700ms".to_owned()).await;
+    pair.injector
+        .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
+        .await;
+    let (mut downstream, mut its) = upgraded(&pair, &upstream).await;
+    let started = Instant::now();
+    assert_carries(&mut downstream, &mut its, "up").await;
+    assert_eq!(rest(&mut downstream).await, b"");
+    assert_eq!(rest(&mut its).await, b"");
+    assert!(started.elapsed() >= Duration::from_millis(600));
+    pair.stop().await;
+}
+
+#[tokio::test]
 async fn a_tunnel_outlives_its_server() {
     let upstream = Played::start().await;
     let pair = dev(&upstream.url()).await;

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use e2e::{Pair, Upstream, pair::server};
-use http::{Response, Version};
-use http_body_util::Full;
+use bytes::Bytes;
+use e2e::{PATIENCE, Pair, Upstream, pair::server};
+use http::{HeaderValue, Request, Response, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use proto::injector::v1::{GetServerRequest, Server, UpdateServerRequest};
-use tonic::Code;
+use tokio::time::timeout;
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{Untouched, call, dev, refusal, remove};
@@ -194,6 +197,28 @@ fn names_of_loopback() -> Vec<String> {
         .collect()
 }
 
+/// What a gRPC call to the server `api` is told in the head of its answer, which has nothing else.
+async fn grpc_status(pair: &Pair) -> Status {
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Full<Bytes>>();
+    let request = Request::post(pair.injector.url("/package.Service/Method"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("x-aerostack-workspace", "dev")
+        .header("x-aerostack-server", "api");
+    let sent = client.request(request.body(Full::from("\0\0\0\0\0")).unwrap());
+    let answer = timeout(PATIENCE, sent).await.expect("no answer").unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["content-type"]),
+        (200, &HeaderValue::from_static("application/grpc"))
+    );
+    let status = Status::from_header_map(answer.headers()).unwrap();
+    let rest = answer.into_body().collect().await.unwrap();
+    assert!(rest.trailers().is_none() && rest.to_bytes().is_empty());
+    status
+}
+
 /// Where no such name exists, the unit tests beside the check have to do.
 #[tokio::test]
 async fn a_name_that_turns_out_to_be_this_machine_is_not_dialled() {
@@ -213,6 +238,13 @@ async fn a_name_that_turns_out_to_be_this_machine_is_not_dialled() {
             pair.injector.add(api).await;
             let response = call(&pair, Version::HTTP_11).await;
             assert_eq!(refusal(&response), (502, "UPSTREAM_ADDRESS_REFUSED"), "{url}");
+            let status = grpc_status(&pair).await;
+            let reason = status.get_details_error_info().unwrap().reason;
+            assert_eq!(
+                (status.code(), reason.as_str()),
+                (Code::FailedPrecondition, "UPSTREAM_ADDRESS_REFUSED"),
+                "{url}"
+            );
             remove(&pair).await;
         }
     }

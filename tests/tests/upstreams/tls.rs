@@ -1,6 +1,7 @@
 //! Who an upstream behind https has to be.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -40,6 +41,21 @@ fn leaf() -> Leaf {
         usages: vec![Usage::Server],
         ..Pki::blank()
     }
+}
+
+/// The same, by no CA.
+fn self_signed(pki: &Pki) -> Files {
+    let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+    let params = rcgen::CertificateParams::new(names).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let file = |name| pki.ca_file().with_file_name(name);
+    let files = Files {
+        cert: file("self-signed.pem"),
+        key: file("self-signed-key.pem"),
+    };
+    fs::write(&files.cert, params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(&files.key, key.serialize_pem()).unwrap();
+    files
 }
 
 /// TLS of an upstream that offers these protocols.
@@ -188,6 +204,7 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
                 ..leaf()
             }),
         ),
+        ("signed by itself", self_signed(&pki)),
         ("of another CA", other.leaf(&leaf())),
     ] {
         let upstream = Upstream::tls(tls(&files, &["h2", "http/1.1"])).await;
