@@ -2,10 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::print_stdout,
-    reason = "a test that panics has failed, and a measurement is no more exact"
+    reason = "a test that panics has failed"
 )]
 
 use std::{
@@ -13,10 +10,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -30,7 +24,7 @@ use proto::{
 };
 use tempfile::TempDir;
 use vault_service::{
-    authz::{AdminPermit, DecryptPermit, TABLE, VaultPermit},
+    authz::{AdminPermit, DecryptPermit, TABLE},
     crypto::root_file,
     root::{Provider, Providers, Wrapper},
     store::Store,
@@ -386,94 +380,4 @@ async fn a_restore_that_is_killed_leaves_an_empty_vault_or_the_whole() {
     );
     fs::remove_dir_all(home.path("new")).unwrap();
     home.ok("restore", "new", &["--input", "backup"]);
-}
-
-/// What a backup and a restore take, and what a backup costs those who put meanwhile.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement, of a quiet machine: cargo test --release -p vault-service --test offline -- --ignored --nocapture"]
-async fn rates() {
-    const SECRETS: usize = 100_000;
-    let home = Home::new();
-    home.fill("store", SECRETS).await;
-    let timed = |what: &str, work: &mut dyn FnMut()| {
-        let started = Instant::now();
-        work();
-        let seconds = started.elapsed().as_secs_f64();
-        let bytes = fs::metadata(home.path("backup")).unwrap().len();
-        println!(
-            "{what}: {seconds:.2} s, {:.0} MB/s, {:.0} secrets/s ({:.1} MB)",
-            bytes as f64 / 1e6 / seconds,
-            SECRETS as f64 / seconds,
-            bytes as f64 / 1e6,
-        );
-    };
-    timed("backup, as a process", &mut || {
-        drop(home.ok("backup", "store", &["--output", "backup"]))
-    });
-    timed("restore, as a process", &mut || {
-        drop(home.ok("restore", "new", &["--input", "backup"]))
-    });
-
-    let (writer, _reader) = home.open("store").await;
-    puts("puts of 64 writers", &writer).await;
-    let over = Arc::new(AtomicBool::new(false));
-    let backing_up = tokio::spawn({
-        let (writer, over) = (writer.clone(), over.clone());
-        async move {
-            let (mut backups, mut seconds) = (0, 0.0);
-            while !over.load(Ordering::Relaxed) {
-                let started = Instant::now();
-                let mut rest = Some(writer.back_up(&VaultPermit::of_operator()).await.unwrap());
-                while let Some(backup) = rest {
-                    rest = backup.part().await.unwrap().1;
-                }
-                backups += 1;
-                seconds += started.elapsed().as_secs_f64();
-            }
-            println!(
-                "{backups} backups meanwhile, {:.2} s each",
-                seconds / f64::from(backups)
-            );
-        }
-    });
-    puts("the same, while one backup follows the other", &writer).await;
-    over.store(true, Ordering::Relaxed);
-    backing_up.await.unwrap();
-    puts("the same, after that", &writer).await;
-    writer.close().await.unwrap();
-}
-
-/// 64 writers, for a while: how many puts, and how long each took.
-async fn puts(what: &str, writer: &Writer) {
-    const FOR: Duration = Duration::from_secs(8);
-    let started = Instant::now();
-    let writers = (0..64).map(|number| {
-        let (writer, permit) = (writer.clone(), admin());
-        tokio::spawn(async move {
-            let mut took = Vec::new();
-            while started.elapsed() < FOR {
-                let put = Instant::now();
-                writer
-                    .put_secret(&permit, secret(number * 1000 + took.len() % 1000, SMALL))
-                    .await
-                    .unwrap();
-                took.push(put.elapsed());
-            }
-            took
-        })
-    });
-    let mut took = Vec::new();
-    for writer in writers.collect::<Vec<_>>() {
-        took.extend(writer.await.unwrap());
-    }
-    took.sort();
-    let at = |part: f64| took[(took.len() as f64 * part) as usize].as_secs_f64() * 1e3;
-    println!(
-        "{what}: {:.0} puts/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, longest {:.2} ms",
-        took.len() as f64 / FOR.as_secs_f64(),
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        took[took.len() - 1].as_secs_f64() * 1e3,
-    );
 }
