@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
 };
 
 use super::*;
@@ -201,6 +202,8 @@ async fn an_export_beside_large_batches_has_each_of_them_whole_or_not_at_all() {
                 if enough.load(Ordering::Relaxed) {
                     return step;
                 }
+                // Long enough that an export comes to its end, and short enough that none is without a change.
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             unreachable!("steps do not run out")
         }
