@@ -26,7 +26,7 @@ use crate::{
 /// Chunks that may wait for a slow client before the next one is made.
 const UNREAD: usize = 2;
 
-/// How much longer than it works a backup rests, so that those who call the vault meanwhile hardly notice it.
+/// How many times as long as it works a backup rests, so that those who call the vault meanwhile hardly notice it.
 const REST: u32 = 1;
 
 /// How long a client may neither take nor give a chunk: meanwhile no other backup can be made or restored.
