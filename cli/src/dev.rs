@@ -298,7 +298,7 @@ fn injector_settings(args: &DevArgs, pki: &DevPki, vault: SocketAddr) -> injecto
         data_plane_insecure_plaintext: false,
         host: Vec::new(),
         host_suffix: "localhost".to_owned(),
-        upstream_ca: None,
+        upstream_ca: Vec::new(),
         limits: injector_service::limits::LimitSettings::default(),
         no_reflection: false,
         allow_debugging: false,

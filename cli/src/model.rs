@@ -133,6 +133,8 @@ pub struct CatalogEntry {
 pub struct Tls {
     ca_pem: String,
     server_name: String,
+    /// Whether an administrator allows secrets that are bound to the server's URL.
+    pub allow_bound_secrets: bool,
 }
 
 /// What a call would carry.
@@ -153,7 +155,7 @@ pub struct Explained {
     pub placement: String,
     /// Whether a call without it is refused.
     pub required: bool,
-    /// `injected`, `missing`, `origin_refused` or `unreadable`.
+    /// `injected`, `missing`, `origin_refused`, `upstream_not_verified` or `unreadable`.
     pub state: &'static str,
     /// Set when the secret exists.
     pub version: Option<u64>,
@@ -373,12 +375,27 @@ impl Server {
             inject_secrets,
             required_secrets,
             protocol,
-            tls: tls.map(|UpstreamTls { ca_pem, server_name }| Tls { ca_pem, server_name }),
+            tls: tls.map(Tls::of),
             allow_plaintext,
             allowed_origins,
             description,
             protobuf_secrets_field,
             protobuf_messages,
+        }
+    }
+}
+
+impl Tls {
+    fn of(tls: UpstreamTls) -> Self {
+        let UpstreamTls {
+            ca_pem,
+            server_name,
+            allow_bound_secrets,
+        } = tls;
+        Self {
+            ca_pem,
+            server_name,
+            allow_bound_secrets,
         }
     }
 }
@@ -438,6 +455,7 @@ impl Explained {
             State::Injected => "injected",
             State::Missing => "missing",
             State::OriginRefused => "origin_refused",
+            State::UpstreamNotVerified => "upstream_not_verified",
             State::Unreadable => "unreadable",
         };
         let ExplainedSecret {

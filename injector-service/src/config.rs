@@ -174,9 +174,14 @@ pub struct Settings {
         value_name = "NAME"
     )]
     pub host_suffix: String,
-    /// Further CAs that upstreams' certificates may come from, PEM
-    #[arg(long, env = "AEROSTACK_INJECTOR_UPSTREAM_CA", value_name = "FILE")]
-    pub upstream_ca: Option<PathBuf>,
+    /// Further CAs that upstreams' certificates may come from, PEM; they count like those of the system
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPSTREAM_CA",
+        value_delimiter = ';',
+        value_name = "FILE"
+    )]
+    pub upstream_ca: Vec<PathBuf>,
     /// Do not serve gRPC reflection
     #[arg(long, env = "AEROSTACK_INJECTOR_NO_REFLECTION", value_parser = BoolishValueParser::new())]
     pub no_reflection: bool,
@@ -279,8 +284,7 @@ impl Settings {
         let policy = self.policy(p);
         let data_plane_tls = self.data_plane_tls(p, data_plane_listen, &listen_server);
         let hosts = self.hosts(p);
-        let roots = upstream::tls::system_roots(settings::path(&self.upstream_ca));
-        let upstream_roots = p.take("--upstream-ca", roots);
+        let upstream_roots = self.upstream_roots(p);
         let limits = self.limits.check(p);
         let shutdown_grace = p.duration("--shutdown-grace", &self.shutdown_grace);
         let config = (|| {
@@ -330,6 +334,16 @@ impl Settings {
     fn catalog(&self, problems: &mut Problems) -> Option<Catalog> {
         let opened = Catalog::open(settings::path(&self.catalog)?);
         problems.take("--catalog", opened.map_err(|error| chain(&error)))
+    }
+
+    fn upstream_roots(&self, problems: &mut Problems) -> Option<rustls::RootCertStore> {
+        let given = self.upstream_ca.iter();
+        // An empty environment variable is one empty path.
+        let files: Vec<_> = given
+            .filter(|path| !path.as_os_str().is_empty())
+            .cloned()
+            .collect();
+        problems.take("--upstream-ca", upstream::tls::trusted_roots(&files))
     }
 
     fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, Ends)> {

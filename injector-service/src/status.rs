@@ -2,11 +2,11 @@
 
 use std::error::Error as _;
 
-use proto::{LabelError, Reason, Refusal, page::PageTokenError, serve::telemetry::chain};
+use proto::{LabelError, Reason, Refusal, SecretName, page::PageTokenError, serve::telemetry::chain};
 
 use crate::{
     catalog::{CatalogError, NotAnEntryName},
-    registry::{RegistryError, server::SpecError},
+    registry::{BindingError, RegistryError, server::SpecError},
 };
 
 /// What the caller is told. What the caller must not be told is logged here, once.
@@ -54,6 +54,15 @@ pub(crate) fn spec(error: SpecError) -> Refusal {
         | SpecError::Description => Reason::ServerInvalid,
     };
     Refusal::new(reason, error)
+}
+
+/// A secret that may not be sent to a server, and the consequence of that.
+pub(crate) fn binding(secret: &SecretName, error: &BindingError, consequence: &str) -> Refusal {
+    let reason = match error {
+        BindingError::OtherOrigin(_) => Reason::SecretNotForThisUpstream,
+        BindingError::NotVerified(_) => Reason::UpstreamNotVerified,
+    };
+    Refusal::new(reason, format!("secret {secret} is {error}; {consequence}"))
 }
 
 pub(crate) fn workspace_name(error: LabelError) -> Refusal {

@@ -88,6 +88,7 @@ impl Reason {
             | Self::SecretRequiredMissing
             | Self::SecretValueNotPlaceable
             | Self::SecretNotForThisUpstream
+            | Self::UpstreamNotVerified
             | Self::UpstreamAddressRefused => PRECONDITION,
             Self::PlanLimitReached | Self::StorageFull | Self::LimitExceeded => EXHAUSTED,
             Self::RecordCorrupt | Self::BackupDamaged | Self::VaultAnswerInvalid => {
@@ -192,7 +193,7 @@ mod tests {
             "WORKSPACE_NOT_EMPTY WORKSPACE_REPLACED KEY_NOT_LOADED SEALING_REQUIRED REGISTRY_READ_ONLY \
              REGISTRY_INVALID CATALOG_INVALID VAULT_REFUSED SECRET_REQUIRED_MISSING \
              SECRET_VALUE_NOT_PLACEABLE SECRET_NOT_FOR_THIS_UPSTREAM UPSTREAM_ADDRESS_REFUSED SEALED \
-             ROTATION_UNDER_WAY ROOT_KEY_FROM_FILE VAULT_NOT_EMPTY",
+             ROTATION_UNDER_WAY ROOT_KEY_FROM_FILE VAULT_NOT_EMPTY UPSTREAM_NOT_VERIFIED",
         ),
         (
             Code::DataLoss,

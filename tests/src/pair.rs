@@ -126,7 +126,7 @@ pub fn injector_settings(
         data_plane_insecure_plaintext: false,
         host: Vec::new(),
         host_suffix: "localhost".to_owned(),
-        upstream_ca: None,
+        upstream_ca: Vec::new(),
         limits: injector_service::limits::LimitSettings {
             max_connections: "1000".to_owned(),
             ..Default::default()

@@ -112,8 +112,15 @@ async fn an_update_changes_what_its_flags_name() {
     after = update(&["--tls-server-name", "other.example"]).await;
     assert_eq!(
         after["tls"],
-        json!({"ca_pem": authority, "server_name": "other.example"})
+        json!({"ca_pem": authority, "server_name": "other.example", "allow_bound_secrets": false})
     );
+    after = update(&["--allow-bound-secrets"]).await;
+    assert_eq!(
+        after["tls"],
+        json!({"ca_pem": authority, "server_name": "other.example", "allow_bound_secrets": true})
+    );
+    after = update(&["--allow-bound-secrets=false"]).await;
+    assert_eq!(after["tls"]["allow_bound_secrets"], false);
     after = update(&["--tls-ca=", "--tls-server-name="]).await;
     assert_eq!(after["tls"], json!(null));
 

@@ -9,8 +9,8 @@
 //!   secrets: [GITHUB_TOKEN]      # a suggestion to whoever adds it
 //! ```
 //!
-//! Also, when they are needed: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem` and `server_name`,
-//! `allow_plaintext`, `description`. Each field means what it means in a servers file, and is read by the same types.
+//! Also, when they are needed: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem`, `server_name` and
+//! `allow_bound_secrets` (an entry with it is for administrators to add), `allow_plaintext`, `description`. Each field means what it means in a servers file, and is read by the same types.
 
 use std::collections::{BTreeMap, btree_map};
 

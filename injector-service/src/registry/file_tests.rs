@@ -92,6 +92,7 @@ fn every_field_is_read() {
     );
     assert_eq!(injection.placement, Placement::Bearer);
     assert_eq!(spec.tls.server_name.as_deref(), Some("internal.example.com"));
+    assert!(spec.tls.allow_bound_secrets);
     assert!(spec.tls.ca_pem.starts_with("-----BEGIN CERTIFICATE-----\n"));
     assert!(spec.allow_plaintext);
     assert_eq!(spec.allowed_origins.len(), 1);

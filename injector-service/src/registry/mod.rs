@@ -1,6 +1,7 @@
 //! The servers that the injector knows: one YAML file, read again when it changes, and replaced in one step when the
 //! API changes it. Readers never wait, and see the whole of one state.
 
+mod binding;
 mod carry;
 pub(crate) mod disk;
 mod error;
@@ -37,6 +38,7 @@ use server::Spec;
 use servers::Servers;
 use state::{Seen, State};
 
+pub use binding::BindingError;
 pub use error::{EntryError, FileError, RegistryError};
 pub use servers::{Entry, key};
 

@@ -227,7 +227,7 @@ impl Spec {
         if !self.url.is_tls() && !self.url.is_loopback() && !self.allow_plaintext {
             return Err(SpecError::Plaintext);
         }
-        if !self.url.is_tls() && self.tls != UpstreamTls::default() {
+        if !self.url.is_tls() && self.tls.is_special() {
             return Err(SpecError::TlsOfPlaintext);
         }
         if self.description.chars().count() > MAX_DESCRIPTION {

@@ -1,7 +1,10 @@
 //! How an upstream's TLS differs from the ordinary.
 
+use std::net::IpAddr;
+
 use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem::PemObject};
+use url::Host;
 
 use super::server::SpecError;
 
@@ -12,6 +15,8 @@ pub struct UpstreamTls {
     pub ca_pem: String,
     /// The name in its certificate, when it is not the URL's host.
     pub server_name: Option<String>,
+    /// Whether an administrator allows bound secrets although [`Self::verifies`] is false.
+    pub allow_bound_secrets: bool,
 }
 
 impl UpstreamTls {
@@ -28,6 +33,29 @@ impl UpstreamTls {
         }
     }
 
+    /// Whether the certificate is verified in another way than usual.
+    pub(super) fn is_special(&self) -> bool {
+        !self.ca_pem.is_empty() || self.server_name.is_some()
+    }
+
+    /// Whether the upstream's certificate has to come from a CA that the injector's operator trusts, and has to be for
+    /// `host`. A server's own `ca_pem` is what an editor says, and a `server_name` may be any name that an editor owns.
+    pub(super) fn verifies(&self, host: &Host<String>) -> bool {
+        let names_the_host = || match (self.certificate_name(host), certificate_name(host)) {
+            (Ok(expected), Ok(ordinary)) => expected == ordinary,
+            (Err(_), _) | (_, Err(_)) => false,
+        };
+        self.ca_pem.is_empty() && (self.server_name.is_none() || names_the_host())
+    }
+
+    /// The name that the certificate of the upstream at `host` must have.
+    pub fn certificate_name(&self, host: &Host<String>) -> Result<ServerName<'static>, InvalidDnsNameError> {
+        match &self.server_name {
+            Some(name) => ServerName::try_from(name.clone()),
+            None => certificate_name(host),
+        }
+    }
+
     /// The CAs in `ca_pem`; none when there is none, or one that is not a CA's.
     pub fn roots(&self) -> Option<RootCertStore> {
         let mut roots = RootCertStore::empty();
@@ -35,5 +63,13 @@ impl UpstreamTls {
             roots.add(certificate.ok()?).ok()?;
         }
         (!roots.is_empty()).then_some(roots)
+    }
+}
+
+fn certificate_name(host: &Host<String>) -> Result<ServerName<'static>, InvalidDnsNameError> {
+    match host {
+        Host::Domain(name) => ServerName::try_from(name.trim_end_matches('.').to_owned()),
+        Host::Ipv4(ip) => Ok(ServerName::from(IpAddr::V4(*ip))),
+        Host::Ipv6(ip) => Ok(ServerName::from(IpAddr::V6(*ip))),
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct TlsRecord {
     ca_pem: String,
     #[serde(skip_serializing_if = "is_default")]
     server_name: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    allow_bound_secrets: bool,
 }
 
 /// Whether it need not be written.
@@ -104,16 +106,31 @@ impl From<Messages> for MessagesWord {
 }
 
 impl From<TlsRecord> for UpstreamTls {
-    fn from(TlsRecord { ca_pem, server_name }: TlsRecord) -> Self {
+    fn from(record: TlsRecord) -> Self {
+        let TlsRecord {
+            ca_pem,
+            server_name,
+            allow_bound_secrets,
+        } = record;
         Self {
             ca_pem,
             server_name: server_name.filter(|name| !name.is_empty()),
+            allow_bound_secrets,
         }
     }
 }
 
 impl From<UpstreamTls> for TlsRecord {
-    fn from(UpstreamTls { ca_pem, server_name }: UpstreamTls) -> Self {
-        Self { ca_pem, server_name }
+    fn from(tls: UpstreamTls) -> Self {
+        let UpstreamTls {
+            ca_pem,
+            server_name,
+            allow_bound_secrets,
+        } = tls;
+        Self {
+            ca_pem,
+            server_name,
+            allow_bound_secrets,
+        }
     }
 }

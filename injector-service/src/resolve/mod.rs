@@ -12,16 +12,12 @@ use std::{sync::Arc, time::Duration};
 
 use proto::{
     OriginPattern, Reason, Refusal, SecretName, SecretValue, Uid, WorkspaceName,
-    origin::allows,
     vault::v1::{DecryptStatus, DecryptedSecret},
 };
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::{
-    inject::Resolved,
-    registry::{Entry, server::Server},
-};
+use crate::{inject::Resolved, registry::Entry, status};
 use asking::Asking;
 pub use sealed::Ends;
 use sealed::Opened;
@@ -104,7 +100,10 @@ impl Resolver {
                 let name = &injection.secret;
                 let value = match answered {
                     Answered::Found { origins, value, .. } => {
-                        check_origin(name, &origins, server)?;
+                        server
+                            .spec
+                            .check_binding(&origins)
+                            .map_err(|error| status::binding(name, &error, "nothing was sent"))?;
                         let value = value.and_then(|value| SecretValue::parse(value).ok());
                         Some(value.ok_or_else(|| not_what_was_asked("a value of an illegal size"))?)
                     }
@@ -229,15 +228,6 @@ fn read_one((secret, value): OneAnswer) -> Result<Answered, Refusal> {
 
 fn parse_uid(text: &str) -> Result<Uid, Refusal> {
     Uid::parse(text).map_err(|_| not_what_was_asked("no workspace uid"))
-}
-
-fn check_origin(name: &SecretName, origins: &[OriginPattern], server: &Server) -> Result<(), Refusal> {
-    let origin = server.spec.url.origin();
-    if allows(origins, origin) {
-        return Ok(());
-    }
-    let message = format!("secret {name} is bound to other origins than {origin}; nothing was sent");
-    Err(Refusal::new(Reason::SecretNotForThisUpstream, message))
 }
 
 fn required_missing(name: &SecretName) -> Refusal {

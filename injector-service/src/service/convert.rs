@@ -4,14 +4,13 @@ use prost_types::Timestamp;
 use proto::{
     Reason, Refusal,
     injector::v1::{self as api, explained_secret::State},
-    origin::allows,
 };
 
 use crate::{
     address::Own,
     placement::{AuthType, Messages, ProtobufSecrets},
     registry::{
-        Entry,
+        BindingError, Entry,
         server::{Injection, Protocol, Server, Spec, UpstreamTls, UpstreamUrl},
     },
     resolve::{Checked, CheckedState},
@@ -43,7 +42,7 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
     let auth_type = parse_auth_type(*auth_type)?;
     let protocol = parse_protocol(*protocol)?;
     let messages = parse_messages(*protobuf_messages)?;
-    let api::UpstreamTls { ca_pem, server_name } = tls.clone().unwrap_or_default();
+    let tls = parse_tls(tls.clone().unwrap_or_default());
     let spec = || {
         let auth_type = Spec::auth_type(auth_type, *protobuf_secrets_field, messages)?;
         let secrets = Spec::secrets(inject_secrets.iter().map(String::as_str))?;
@@ -53,10 +52,7 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
             auth_type,
             injections: Spec::injections(auth_type, secrets, &required)?,
             protocol,
-            tls: UpstreamTls {
-                ca_pem,
-                server_name: (!server_name.is_empty()).then_some(server_name),
-            },
+            tls,
             allow_plaintext: *allow_plaintext,
             allowed_origins: Spec::web_origins(allowed_origins)?,
             description: description.clone(),
@@ -64,6 +60,19 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
         spec.check(own)
     };
     spec().map_err(status::spec)
+}
+
+fn parse_tls(tls: api::UpstreamTls) -> UpstreamTls {
+    let api::UpstreamTls {
+        ca_pem,
+        server_name,
+        allow_bound_secrets,
+    } = tls;
+    UpstreamTls {
+        ca_pem,
+        server_name: (!server_name.is_empty()).then_some(server_name),
+        allow_bound_secrets,
+    }
 }
 
 fn parse_auth_type(number: i32) -> Result<AuthType, Refusal> {
@@ -189,10 +198,15 @@ pub(super) fn shown_protocol(protocol: Protocol) -> api::Protocol {
 
 /// None when it is ordinary.
 pub(super) fn shown_tls(tls: &UpstreamTls) -> Option<api::UpstreamTls> {
-    let UpstreamTls { ca_pem, server_name } = tls;
+    let UpstreamTls {
+        ca_pem,
+        server_name,
+        allow_bound_secrets,
+    } = tls;
     (*tls != UpstreamTls::default()).then(|| api::UpstreamTls {
         ca_pem: ca_pem.clone(),
         server_name: server_name.clone().unwrap_or_default(),
+        allow_bound_secrets: *allow_bound_secrets,
     })
 }
 
@@ -219,7 +233,7 @@ pub(super) fn explain(entry: &Entry, checked: &[Checked]) -> api::ExplainInjecti
     let forwards = |secret: &api::ExplainedSecret| match secret.state() {
         State::Injected => true,
         State::Missing => !secret.required,
-        State::OriginRefused | State::Unreadable | State::Unspecified => false,
+        State::OriginRefused | State::UpstreamNotVerified | State::Unreadable | State::Unspecified => false,
     };
     let would_forward = secrets.len() == injections.len() && secrets.iter().all(forwards);
     api::ExplainInjectionResponse {
@@ -235,10 +249,14 @@ fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::
         placement,
     } = injection;
     let (state, version) = match &checked.state {
-        CheckedState::Found { version, origins } if allows(origins, entry.server.spec.url.origin()) => {
-            (State::Injected, *version)
+        CheckedState::Found { version, origins } => {
+            let state = match entry.server.spec.check_binding(origins) {
+                Ok(()) => State::Injected,
+                Err(BindingError::OtherOrigin(_)) => State::OriginRefused,
+                Err(BindingError::NotVerified(_)) => State::UpstreamNotVerified,
+            };
+            (state, *version)
         }
-        CheckedState::Found { version, origins: _ } => (State::OriginRefused, *version),
         CheckedState::Missing => (State::Missing, 0),
         CheckedState::Unreadable => (State::Unreadable, 0),
     };
@@ -252,22 +270,16 @@ fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::
 }
 
 /// Refuses a server when one of its secrets may not be sent to it.
-pub(super) fn check_origins(entry: &Entry, checked: &[Checked]) -> Result<(), Refusal> {
-    let explained = explain(entry, checked).secrets;
-    match explained
-        .iter()
-        .find(|secret| secret.state() == State::OriginRefused)
-    {
-        None => Ok(()),
-        Some(secret) => Err(Refusal::new(
-            Reason::SecretNotForThisUpstream,
-            format!(
-                "secret {} is bound to other origins than {}, and would never be sent there",
-                secret.name,
-                entry.server.spec.url.origin()
-            ),
-        )),
+pub(super) fn check_bindings(entry: &Entry, checked: &[Checked]) -> Result<(), Refusal> {
+    let spec = &entry.server.spec;
+    for (injection, checked) in spec.injections.iter().zip(checked) {
+        if let CheckedState::Found { version: _, origins } = &checked.state {
+            spec.check_binding(origins).map_err(|error| {
+                status::binding(&injection.secret, &error, "it would never be sent there")
+            })?;
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

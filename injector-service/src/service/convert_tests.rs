@@ -58,6 +58,7 @@ fn what_is_shown_is_what_was_given() {
         tls: Some(api::UpstreamTls {
             ca_pem: String::new(),
             server_name: "x.example".into(),
+            allow_bound_secrets: true,
         }),
         allow_plaintext: true,
         allowed_origins: vec!["https://app.example.com".into()],
@@ -371,12 +372,43 @@ fn an_explanation_names_the_place() {
 }
 
 #[test]
+fn a_server_whose_own_tls_is_not_allowed_for_bound_secrets_is_refused() {
+    let tls = |allow_bound_secrets| {
+        Some(api::UpstreamTls {
+            server_name: "other.example.com".into(),
+            allow_bound_secrets,
+            ..Default::default()
+        })
+    };
+    let entry_with = |tls| entry(&api::Server { tls, ..given() });
+    let bound = [found(&[]), found(&["https://*.example.com"])];
+    let doubtful = entry_with(tls(false));
+    let refusal = check_bindings(&doubtful, &bound).unwrap_err();
+    assert_eq!(refusal.reason, Reason::UpstreamNotVerified);
+    assert!(
+        refusal.message.contains("secret B ") && refusal.message.contains("tls.allow_bound_secrets"),
+        "{refusal}"
+    );
+    let explained = explain(&doubtful, &bound);
+    assert_eq!(
+        explained.secrets.last().map(api::ExplainedSecret::state),
+        Some(State::UpstreamNotVerified)
+    );
+    assert!(!explained.would_forward);
+    for fine in [entry_with(tls(true)), entry_with(None)] {
+        assert_eq!(check_bindings(&fine, &bound), Ok(()));
+        assert!(explain(&fine, &bound).would_forward);
+    }
+    assert_eq!(check_bindings(&doubtful, &[found(&[]), found(&[])]), Ok(()));
+}
+
+#[test]
 fn a_server_that_a_secret_is_not_meant_for_is_refused() {
     let entry = entry(&given());
-    let refusal = check_origins(&entry, &[found(&[]), found(&["https://b.example"])]).unwrap_err();
+    let refusal = check_bindings(&entry, &[found(&[]), found(&["https://b.example"])]).unwrap_err();
     assert_eq!(refusal.reason, Reason::SecretNotForThisUpstream);
     assert!(refusal.message.contains("secret B "), "{refusal}");
     let fine = [found(&["https://api.example.com"]), other(CheckedState::Missing)];
-    assert_eq!(check_origins(&entry, &fine), Ok(()));
-    assert_eq!(check_origins(&entry, &[other(CheckedState::Unreadable)]), Ok(()));
+    assert_eq!(check_bindings(&entry, &fine), Ok(()));
+    assert_eq!(check_bindings(&entry, &[other(CheckedState::Unreadable)]), Ok(()));
 }

@@ -40,6 +40,12 @@ fn replace(merged: &mut Server, given: &Server, path: &str) -> Result<(), Refusa
                 ..tls(merged)
             })
         }
+        "tls.allow_bound_secrets" => {
+            merged.tls = Some(UpstreamTls {
+                allow_bound_secrets: tls(given).allow_bound_secrets,
+                ..tls(merged)
+            })
+        }
         "protobuf_secrets_field" => merged.protobuf_secrets_field = given.protobuf_secrets_field,
         "protobuf_messages" => merged.protobuf_messages = given.protobuf_messages,
         "allow_plaintext" => merged.allow_plaintext = given.allow_plaintext,
@@ -59,7 +65,7 @@ fn wrong(what: &str) -> Refusal {
         Reason::FieldMaskInvalid,
         format!(
             "update_mask: {what}; there are url, auth_type, inject_secrets, required_secrets, protocol, tls, \
-             tls.ca_pem, tls.server_name, allow_plaintext, allowed_origins, description, protobuf_secrets_field and \
+             tls.ca_pem, tls.server_name, tls.allow_bound_secrets, allow_plaintext, allowed_origins, description, protobuf_secrets_field and \
              protobuf_messages"
         ),
     )
@@ -80,6 +86,7 @@ mod tests {
             tls: Some(UpstreamTls {
                 ca_pem: "pem".into(),
                 server_name: "name".into(),
+                allow_bound_secrets: true,
             }),
             description: "before".into(),
             ..Default::default()
@@ -140,29 +147,41 @@ mod tests {
     }
 
     #[test]
-    fn half_of_tls_may_change_alone() {
+    fn a_part_of_tls_may_change_alone() {
         let given = Server {
             tls: Some(UpstreamTls {
                 ca_pem: "other".into(),
                 server_name: "other".into(),
+                allow_bound_secrets: false,
             }),
             ..Default::default()
         };
-        let tls = |path| applied(&given, &[path]).unwrap().tls.unwrap();
-        assert_eq!(
-            tls("tls.ca_pem"),
-            UpstreamTls {
-                ca_pem: "other".into(),
-                server_name: "name".into()
-            }
-        );
-        assert_eq!(
-            tls("tls.server_name"),
-            UpstreamTls {
-                ca_pem: "pem".into(),
-                server_name: "other".into()
-            }
-        );
+        let before = server().tls.unwrap();
+        for (path, changed) in [
+            (
+                "tls.ca_pem",
+                UpstreamTls {
+                    ca_pem: "other".into(),
+                    ..before.clone()
+                },
+            ),
+            (
+                "tls.server_name",
+                UpstreamTls {
+                    server_name: "other".into(),
+                    ..before.clone()
+                },
+            ),
+            (
+                "tls.allow_bound_secrets",
+                UpstreamTls {
+                    allow_bound_secrets: false,
+                    ..before
+                },
+            ),
+        ] {
+            assert_eq!(applied(&given, &[path]).unwrap().tls, Some(changed), "{path}");
+        }
     }
 
     #[test]

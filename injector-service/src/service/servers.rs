@@ -11,13 +11,13 @@ use proto::{
         server_service_server::ServerService,
     },
     page::Page,
-    serve::authz::{Authorized, Scope},
+    serve::authz::{Authorized, Role, Scope},
 };
 use tonic::{Request, Response, Status};
 
 use super::{
     catalog,
-    convert::{check_origins, explain, parse, shown},
+    convert::{check_bindings, explain, parse, shown},
     mask,
 };
 use crate::{
@@ -54,6 +54,7 @@ impl ServerService for Servers {
         let server = catalog::begin(server, catalog_entry, self.catalog.as_ref()).await?;
         let name = server_name(&server.name)?;
         let spec = parse(&server, self.registry.own())?;
+        check_allowance(&permit, None, &spec)?;
         let entry = self.add(&permit, name, spec).await?;
         Ok(Response::new(AddServerResponse {
             server: Some(shown(&entry)),
@@ -181,6 +182,7 @@ impl Servers {
             }
             let merged = mask::apply(shown(&current), given, request.update_mask.as_ref())?;
             let spec = parse(&merged, self.registry.own())?;
+            check_allowance(permit, Some(&current.server.spec), &spec)?;
             self.check_secrets(&Arc::new(current.respecified(spec.clone())))
                 .await?;
             match self
@@ -201,13 +203,27 @@ impl Servers {
     /// Refuses what the vault would not have sent. When the vault does not say, each call will still be checked.
     async fn check_secrets(&self, candidate: &Arc<Entry>) -> Result<(), Refusal> {
         match self.resolver.check(candidate).await {
-            Ok(checked) => check_origins(candidate, &checked),
+            Ok(checked) => check_bindings(candidate, &checked),
             Err(unknown) => {
                 tracing::debug!(error = %unknown, "where a server's secrets may go was not checked when it was stored");
                 Ok(())
             }
         }
     }
+}
+
+/// Decides whether the caller may leave a server with `tls.allow_bound_secrets` set. The field says that an administrator
+/// vouches for this URL with this TLS, so an editor may change anything else of such a server.
+fn check_allowance(permit: &AdminPermit, before: Option<&Spec>, after: &Spec) -> Result<(), Refusal> {
+    let vouched_for = before.is_some_and(|before| before.url == after.url && before.tls == after.tls);
+    if !after.tls.allow_bound_secrets || vouched_for || permit.role() == Role::Admin {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::PermissionDenied,
+        "tls.allow_bound_secrets: only an administrator of the workspace may set it, and change the url or the tls of a \
+         server that has it set",
+    ))
 }
 
 fn given(server: Option<&api::Server>) -> Result<&api::Server, Refusal> {

@@ -11,7 +11,7 @@ use proto::{
     Reason,
     injector::v1::{
         AddServerRequest, ExplainInjectionRequest, GetServerRequest, ListServersRequest, RemoveServerRequest,
-        Server, UpdateServerRequest, server_service_server::ServerService as _,
+        Server, UpdateServerRequest, UpstreamTls, server_service_server::ServerService as _,
     },
     serve::{
         authz::{Authz, Binding, Policy, Role, Scope},
@@ -68,6 +68,10 @@ impl Fixture {
     }
 
     async fn update(&self, server: Server, paths: &[&str]) -> Result<Server, Status> {
+        self.update_by("admin", server, paths).await
+    }
+
+    async fn update_by(&self, who: &str, server: Server, paths: &[&str]) -> Result<Server, Status> {
         let update_mask = Some(FieldMask {
             paths: paths.iter().map(|path| (*path).to_owned()).collect(),
         });
@@ -77,7 +81,7 @@ impl Fixture {
         };
         let answer = self
             .servers
-            .update_server(by("admin", "UpdateServer", message))
+            .update_server(by(who, "UpdateServer", message))
             .await?;
         Ok(answer.into_inner().server.unwrap())
     }
@@ -462,4 +466,96 @@ async fn an_invalid_or_read_only_file_is_said_but_not_shown() {
         "{refused}"
     );
     assert_eq!(reason::<()>(Err(refused)), Reason::RegistryInvalid.name());
+}
+
+/// A server whose `tls` differs from the ordinary.
+fn with_own_tls(name: &str, server_name: &str, allow_bound_secrets: bool) -> Server {
+    Server {
+        url: "https://vouched.example".into(),
+        tls: Some(UpstreamTls {
+            server_name: server_name.into(),
+            allow_bound_secrets,
+            ..Default::default()
+        }),
+        ..server("a", name)
+    }
+}
+
+#[tokio::test]
+async fn only_an_administrator_adds_a_server_whose_own_tls_is_allowed_for_bound_secrets() {
+    let fixture = Fixture::new().await;
+    let add = async |who: &str, server: Server| {
+        let message = AddServerRequest {
+            server: Some(server),
+            ..Default::default()
+        };
+        reason(fixture.servers.add_server(by(who, "AddServer", message)).await)
+    };
+    // As far as anyone gets without a vault.
+    let would_be_added = Reason::VaultUnavailable.name();
+    let allowed = || with_own_tls("new", "other.example", true);
+    assert_eq!(add("editor", allowed()).await, Reason::PermissionDenied.name());
+    assert_eq!(add("admin", allowed()).await, would_be_added);
+    assert_eq!(
+        add("editor", with_own_tls("new", "other.example", false)).await,
+        would_be_added
+    );
+    let only_that = Server {
+        tls: with_own_tls("new", "", true).tls,
+        ..server("a", "new")
+    };
+    assert_eq!(add("editor", only_that).await, Reason::PermissionDenied.name());
+}
+
+#[tokio::test]
+async fn an_editor_does_not_redirect_a_server_that_an_administrator_vouches_for() {
+    let fixture = Fixture::new().await;
+    let tls = ["url", "tls"];
+    let vouched = with_own_tls("one", "other.example", true);
+    let before = fixture.update(vouched.clone(), &tls).await.unwrap();
+    let impostor = Server {
+        url: "https://impostor.example".into(),
+        tls: Some(UpstreamTls {
+            ca_pem: String::new(),
+            server_name: "impostor.example".into(),
+            allow_bound_secrets: true,
+        }),
+        ..vouched.clone()
+    };
+    for paths in [
+        &["url"][..],
+        &["tls"],
+        &["tls.server_name"],
+        &["url", "tls"],
+        &["tls.server_name", "description"],
+    ] {
+        let refused = fixture
+            .update_by("editor", impostor.clone(), paths)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{paths:?}");
+        assert!(refused.message().contains("tls.allow_bound_secrets"), "{refused}");
+    }
+    assert_eq!(fixture.get("a", "one").await, before);
+
+    // Everything else stays an editor's to change, also the end of the allowance.
+    let described = Server {
+        description: "mine".into(),
+        ..vouched.clone()
+    };
+    let described = fixture
+        .update_by("editor", described, &["description", "url"])
+        .await;
+    assert!(described.unwrap().tls.unwrap().allow_bound_secrets);
+    let given_up = Server {
+        tls: with_own_tls("one", "impostor.example", false).tls,
+        ..impostor.clone()
+    };
+    let given_up = fixture.update_by("editor", given_up, &tls).await.unwrap();
+    assert_eq!(given_up.url, "https://impostor.example");
+    let again = fixture
+        .update_by("editor", impostor, &["tls.allow_bound_secrets"])
+        .await
+        .unwrap_err();
+    assert_eq!(again.code(), Code::PermissionDenied);
 }

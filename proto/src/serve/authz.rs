@@ -226,6 +226,11 @@ impl AdminPermit {
     pub fn principal(&self) -> &Principal {
         self.0.principal()
     }
+
+    /// The role that the permit was given for: the highest that the caller holds in the workspace.
+    pub fn role(&self) -> Role {
+        self.0.role()
+    }
 }
 
 impl Authorized {

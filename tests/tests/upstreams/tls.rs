@@ -8,9 +8,11 @@ use std::{
 };
 
 use aerostack::pki::{Leaf, Usage};
-use e2e::{PATIENCE, Pki, Upstream, pair::server, pki::Files};
+use e2e::{PATIENCE, Pair, Pki, Upstream, pair::server, pki::Files};
 use http::Version;
-use proto::injector::v1::{Protocol, Server, UpstreamTls};
+use proto::injector::v1::{
+    ExplainInjectionRequest, Protocol, Server, UpdateServerRequest, UpstreamTls, explained_secret::State,
+};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
@@ -19,6 +21,7 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
+use tonic_types::StatusExt as _;
 
 use super::{SECRET, assert_arrived, call, dev, refusal, remove};
 
@@ -139,6 +142,7 @@ async fn a_server_may_be_named_otherwise_in_its_certificate() {
     let tls = UpstreamTls {
         ca_pem: pki.ca_pem(),
         server_name: "api.test".into(),
+        ..Default::default()
     };
     let api = Server {
         tls: Some(tls),
@@ -229,6 +233,109 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
         (502, "UPSTREAM_TLS_FAILED")
     );
     assert_eq!(upstream.seen().len(), 0);
+    pair.stop().await;
+}
+
+/// Binds the secret to the upstream's origin.
+async fn bind(pair: &Pair, upstream: &Upstream) {
+    pair.vault
+        .put_for("dev", "TOKEN", SECRET, &[&upstream.url()])
+        .await;
+}
+
+/// Gives the server `api` this TLS, as the administrator.
+async fn set_tls(pair: &Pair, tls: UpstreamTls) -> Result<(), tonic::Status> {
+    let request = UpdateServerRequest {
+        server: Some(Server {
+            tls: Some(tls),
+            ..server("dev", "api", "", &[])
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["tls".into()],
+        }),
+    };
+    pair.injector.servers().update_server(request).await.map(drop)
+}
+
+async fn state(pair: &Pair) -> (State, bool) {
+    let request = ExplainInjectionRequest {
+        workspace: "dev".into(),
+        name: "api".into(),
+    };
+    let answer = pair.injector.servers().explain_injection(request).await;
+    let explained = answer.unwrap().into_inner();
+    (explained.secrets[0].state(), explained.would_forward)
+}
+
+#[tokio::test]
+async fn a_bound_value_does_not_go_to_a_host_that_only_a_servers_own_ca_verifies() {
+    let pair = dev().await;
+    let pki = Pki::new();
+    let upstream = Upstream::tls(tls(&pki.leaf(&leaf()), &["h2", "http/1.1"])).await;
+    let api = https(&upstream.url(), &pki.ca_pem());
+    pair.injector.add(api.clone()).await;
+    assert_eq!(call(&pair, Version::HTTP_11).await.status(), 200);
+    assert_eq!(state(&pair).await, (State::Injected, true));
+
+    bind(&pair, &upstream).await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let response = call(&pair, version).await;
+        assert_eq!(refusal(&response), (502, "UPSTREAM_NOT_VERIFIED"));
+    }
+    assert_eq!(upstream.seen().len(), 1);
+    assert_eq!(state(&pair).await, (State::UpstreamNotVerified, false));
+
+    let own = api.tls.clone().unwrap();
+    let refused = set_tls(&pair, own.clone()).await.unwrap_err();
+    assert_eq!(
+        refused.get_details_error_info().unwrap().reason,
+        "UPSTREAM_NOT_VERIFIED"
+    );
+    remove(&pair).await;
+    assert_eq!(
+        pair.injector.try_add(api.clone()).await.unwrap_err().code(),
+        refused.code()
+    );
+
+    let allowed = UpstreamTls {
+        allow_bound_secrets: true,
+        ..own
+    };
+    let tls = Some(allowed);
+    pair.injector.add(Server { tls, ..api }).await;
+    assert_eq!(call(&pair, Version::HTTP_11).await.status(), 200);
+    assert_eq!(state(&pair).await, (State::Injected, true));
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_bound_value_goes_to_a_host_that_the_injectors_cas_verify() {
+    let (first, pki) = (Pki::new(), Pki::new());
+    let files = vec![first.ca_file(), pki.ca_file()];
+    let pair = Pair::start_with(|_| {}, |settings| settings.upstream_ca = files).await;
+    pair.vault.workspace("dev").await;
+    let upstream = Upstream::tls(tls(&pki.leaf(&leaf()), &["h2"])).await;
+    bind(&pair, &upstream).await;
+    pair.injector
+        .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
+        .await;
+    assert_eq!(call(&pair, Version::HTTP_11).await.status(), 200);
+    assert_arrived(&upstream, Version::HTTP_2);
+
+    // The same CAs, but for another name than the URL's.
+    let renamed = UpstreamTls {
+        server_name: "localhost".into(),
+        ..Default::default()
+    };
+    assert!(set_tls(&pair, renamed.clone()).await.is_err());
+    pair.vault.put("dev", "TOKEN", SECRET).await;
+    set_tls(&pair, renamed).await.unwrap();
+    bind(&pair, &upstream).await;
+    assert_eq!(
+        refusal(&call(&pair, Version::HTTP_11).await),
+        (502, "UPSTREAM_NOT_VERIFIED")
+    );
+    assert_eq!(upstream.seen().len(), 1);
     pair.stop().await;
 }
 

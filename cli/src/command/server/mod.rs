@@ -196,14 +196,10 @@ async fn update(args: UpdateArgs, injector: &Remote) -> Result<Report, Failure> 
         spec,
         output,
     } = args;
-    let mut server = if spec.changes_half_of_tls() {
-        get(injector, workspace, name).await?
-    } else {
-        api::Server {
-            workspace,
-            name,
-            ..Default::default()
-        }
+    let mut server = api::Server {
+        workspace,
+        name,
+        ..Default::default()
     };
     let paths = spec.apply(&mut server)?;
     if paths.is_empty() {
@@ -317,6 +313,10 @@ async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
             ),
             ("Protocol", server.protocol.to_owned()),
             ("Own TLS settings", yes(server.tls.is_some())),
+            (
+                "Bound secrets",
+                yes(server.tls.as_ref().is_some_and(|tls| tls.allow_bound_secrets)),
+            ),
             ("Plaintext allowed", yes(server.allow_plaintext)),
             ("Allowed origins", server.allowed_origins.join(", ")),
             ("Description", server.description.clone()),

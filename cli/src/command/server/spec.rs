@@ -3,7 +3,7 @@
 use std::{ffi::OsString, fs, path::Path};
 
 use clap::{Args, ValueEnum};
-use proto::injector::v1::{self as api, UpstreamTls};
+use proto::injector::v1 as api;
 
 use crate::failure::Failure;
 
@@ -69,6 +69,10 @@ pub(super) struct SpecArgs {
     /// The name in its certificate, when that is not the URL's host
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
+    /// Send it secrets that are bound to its URL although only its own --tls-ca or --tls-server-name verifies it, or
+    /// nothing does (`http://`). Administrators only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    allow_bound_secrets: Option<bool>,
     /// Let its secrets go over the network in cleartext
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     allow_plaintext: Option<bool>,
@@ -122,6 +126,7 @@ impl SpecArgs {
             protocol,
             tls_ca,
             tls_server_name,
+            allow_bound_secrets,
             allow_plaintext,
             allowed_origins,
             description,
@@ -160,21 +165,19 @@ impl SpecArgs {
             put(&mut server.allowed_origins, allowed_origins.map(named)),
         );
         set("description", put(&mut server.description, description));
-        if tls_ca.is_some() || tls_server_name.is_some() {
-            let tls = server.tls.get_or_insert_default();
-            put(&mut tls.ca_pem, tls_ca.map(pem).transpose()?);
-            put(&mut tls.server_name, tls_server_name);
-            if *tls == UpstreamTls::default() {
-                server.tls = None;
-            }
-            set("tls", true);
-        }
+        let tls = server.tls.get_or_insert_default();
+        set("tls.ca_pem", put(&mut tls.ca_pem, tls_ca.map(pem).transpose()?));
+        set("tls.server_name", put(&mut tls.server_name, tls_server_name));
+        set(
+            "tls.allow_bound_secrets",
+            put(&mut tls.allow_bound_secrets, allow_bound_secrets),
+        );
+        // A catalog entry's own is taken only when there is none.
+        server.tls = server
+            .tls
+            .take()
+            .filter(|tls| *tls != api::UpstreamTls::default());
         Ok(given)
-    }
-
-    /// Whether one half of how the certificate is verified is given, so that the other half has to be kept.
-    pub(super) fn changes_half_of_tls(&self) -> bool {
-        self.tls_ca.is_some() != self.tls_server_name.is_some()
     }
 }
 
