@@ -1,0 +1,118 @@
+use std::{cell::RefCell, collections::VecDeque};
+
+use proto::serve::settings::Problems;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::{address::Own, limits::LimitSettings};
+
+const REBOUND: &str = "rebound.test";
+
+thread_local! {
+    /// What [`REBOUND`] resolves to, each time something else.
+    static ANSWERS: RefCell<VecDeque<SocketAddr>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// The system's, but for [`REBOUND`].
+pub(super) async fn lookup_host((name, port): (&str, u16)) -> io::Result<impl Iterator<Item = SocketAddr>> {
+    if name == REBOUND {
+        let answer = ANSWERS.with_borrow_mut(VecDeque::pop_front);
+        return Ok(answer.into_iter().collect::<Vec<_>>().into_iter());
+    }
+    let answers = tokio::net::lookup_host((name, port)).await?;
+    Ok(answers.collect::<Vec<_>>().into_iter())
+}
+
+/// What a name resolves to is to be dialled, of a server that is this machine or another.
+fn target(loopback: bool, own: Own) -> Target {
+    let roots = Arc::new(rustls::RootCertStore::empty());
+    let network = Arc::new(Network {
+        roots,
+        own,
+        limits: LimitSettings::default()
+            .check(&mut Problems::default())
+            .unwrap()
+            .upstream,
+    });
+    Target {
+        host: Host::Domain("localhost".to_owned()),
+        port: 1,
+        loopback,
+        tls: None,
+        http2_only: false,
+        network,
+        veil: Veil::default(),
+    }
+}
+
+#[tokio::test]
+async fn what_a_name_resolves_to_is_checked_before_it_is_dialled() {
+    // A name that every machine resolves to itself, taken once for another's and once for what it is.
+    assert!(matches!(
+        target(false, Own::default()).resolve().await,
+        Err(DialError::Address(Forbidden::Rebound))
+    ));
+    assert!(target(true, Own::default()).resolve().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_name_that_has_another_address_now_is_checked_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let metadata = "169.254.169.254:80".parse().unwrap();
+    let to = |loopback, answers: [SocketAddr; 2]| {
+        ANSWERS.set(answers.into());
+        Target {
+            host: Host::Domain(REBOUND.to_owned()),
+            ..target(loopback, Own::default())
+        }
+    };
+    let local = to(true, [listener.local_addr().unwrap(), metadata]);
+    assert!(local.connect().await.is_ok());
+    let again = local.connect().await;
+    assert!(matches!(again, Err(DialError::Address(Forbidden::LinkLocal))));
+
+    let public = "93.184.215.14:443".parse().unwrap();
+    for (then, why) in [
+        (metadata, Forbidden::LinkLocal),
+        ("127.0.0.1:443".parse().unwrap(), Forbidden::Rebound),
+    ] {
+        let remote = to(false, [public, then]);
+        assert_eq!(remote.resolve().await.unwrap(), [public]);
+        let again = remote.resolve().await;
+        assert!(
+            matches!(again, Err(DialError::Address(is)) if is == why),
+            "{then}"
+        );
+    }
+}
+
+#[test]
+fn one_address_that_may_not_be_dialled_is_enough() {
+    let own = "192.168.7.7:7100";
+    let target = target(false, Own::new([own.parse().unwrap()]));
+    let allowed = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap());
+        target.allowed(addresses.collect())
+    };
+    let good = ["93.184.215.14:443", "10.1.2.3:443", "[2606:2800:21f::1]:443"];
+    assert_eq!(allowed(&good).unwrap().len(), 3);
+    for bad in [
+        "169.254.169.254:80",
+        "[fe80::1]:80",
+        "[::ffff:169.254.169.254]:80",
+        "127.0.0.1:443",
+        "[::1]:443",
+        "0.0.0.0:443",
+        own,
+    ] {
+        for addresses in [
+            &[bad][..],
+            &[bad, good[0]],
+            &[good[0], bad],
+            &[good[0], good[2], bad, good[1]],
+        ] {
+            let refused = allowed(addresses);
+            assert!(matches!(refused, Err(DialError::Address(_))), "{addresses:?}");
+        }
+    }
+}
