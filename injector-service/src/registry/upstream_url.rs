@@ -1,12 +1,10 @@
 //! The URL of an upstream.
 
-use std::net::IpAddr;
-
 use http::{Uri, uri::Authority};
 use proto::Origin;
 use url::{Host, Url};
 
-use crate::address::is_localhost;
+use crate::address::is_loopback;
 
 /// The URL of an upstream: scheme, host, port, and the path under which everything is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,11 +123,7 @@ impl UpstreamUrl {
 
     /// Whether its host is this machine by name: a loopback address, `localhost` or a name under it.
     pub fn is_loopback(&self) -> bool {
-        match &self.host {
-            Host::Ipv4(ip) => ip.is_loopback(),
-            Host::Ipv6(ip) => IpAddr::V6(*ip).to_canonical().is_loopback(),
-            Host::Domain(name) => is_localhost(name),
-        }
+        is_loopback(&self.host)
     }
 
     /// The URI of a request: the server's path, then `rest` (empty or beginning with `/`) with its query, byte for byte.

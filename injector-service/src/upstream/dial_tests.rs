@@ -86,6 +86,25 @@ async fn a_name_that_has_another_address_now_is_checked_again() {
     }
 }
 
+#[tokio::test]
+async fn a_name_of_this_machine_that_resolves_to_another_is_not_dialled() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let this = listener.local_addr().unwrap();
+    for other in ["10.1.2.3:80", "93.184.215.14:80", "[fd00::1]:80"] {
+        ANSWERS.set([this, other.parse().unwrap()].into());
+        let target = Target {
+            host: Host::Domain(REBOUND.to_owned()),
+            ..target(true, Own::default())
+        };
+        assert!(target.connect().await.is_ok());
+        let again = target.connect().await;
+        assert!(
+            matches!(again, Err(DialError::Address(Forbidden::NotLoopback))),
+            "{other}"
+        );
+    }
+}
+
 #[test]
 fn one_address_that_may_not_be_dialled_is_enough() {
     let own = "192.168.7.7:7100";
