@@ -332,8 +332,9 @@ impl Settings {
     }
 
     fn catalog(&self, problems: &mut Problems) -> Option<Catalog> {
-        let opened = Catalog::open(settings::path(&self.catalog)?);
-        problems.take("--catalog", opened.map_err(|error| chain(&error)))
+        let path = settings::path(&self.catalog)?;
+        let wrong = |error| format!("{}: {}", path.display(), chain(&error));
+        problems.take("--catalog", Catalog::open(path).map_err(wrong))
     }
 
     fn upstream_roots(&self, problems: &mut Problems) -> Option<rustls::RootCertStore> {

@@ -1,6 +1,6 @@
 //! Why a catalog is not used. Names lines, fields and entries, and repeats nothing else of what stands there.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use super::NotAnEntryName;
 use crate::registry::{FileError, server::SpecError};
@@ -8,14 +8,10 @@ use crate::registry::{FileError, server::SpecError};
 /// The most mistakes that are told: as many as fit into the answer to a call.
 const MOST: usize = 10;
 
-/// The file is not a catalog.
+/// The file is not a catalog. Does not say where the file is: clients are told the error.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: the catalog is not valid", path.display())]
-pub struct CatalogError {
-    pub(super) path: PathBuf,
-    #[source]
-    pub(super) problem: Problem,
-}
+#[error("the catalog is not valid")]
+pub struct CatalogError(#[from] Problem);
 
 /// What is wrong with it.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,10 @@ mod tests;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use proto::{page::Page, serve::blocking::blocking};
+use proto::{
+    page::Page,
+    serve::{blocking::blocking, telemetry::chain},
+};
 use tokio::sync::Mutex;
 
 use crate::registry::{FileError, disk, server::Spec};
@@ -57,11 +60,14 @@ impl Catalog {
     pub async fn entries(&self) -> Result<Entries, CatalogError> {
         let (path, turn) = (self.path.clone(), self.reading.clone().lock_owned().await);
         // The turn goes along to the thread that reads, so that it lasts when the caller has gone away.
-        blocking(move || {
+        let entries = blocking(move || {
             let _turn = turn;
             load(&path)
         })
-        .await
+        .await;
+        entries.inspect_err(|error| {
+            tracing::warn!(file = %self.path.display(), error = chain(error), "the catalog cannot be used");
+        })
     }
 }
 
@@ -94,12 +100,7 @@ impl Entries {
 }
 
 fn load(path: &Path) -> Result<Entries, CatalogError> {
-    read(path)
-        .and_then(|bytes| file::parse(&bytes))
-        .map_err(|problem| CatalogError {
-            path: path.to_owned(),
-            problem,
-        })
+    Ok(file::parse(&read(path)?)?)
 }
 
 /// The bytes of the file, which whoever replaces it may do at any moment.

@@ -1,6 +1,5 @@
 use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Duration};
 
-use proto::serve::telemetry::chain;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -84,16 +83,16 @@ fn what_may_have_been_meant_comes_first() {
 }
 
 #[test]
-fn a_file_that_is_none_is_refused_by_its_path() {
+fn a_file_that_is_none_is_refused_without_saying_where_it_is() {
     let disk = OnDisk::new("");
     let path = disk.path();
     let says = |part: &str| {
         let error = disk.refused();
-        let begin = format!("{}: the catalog is not valid: ", path.display());
         assert!(
-            error.starts_with(&begin) && error.contains(part),
+            error.starts_with("the catalog is not valid: ") && error.contains(part),
             "{part:?} in {error}"
         );
+        assert!(!error.contains('/'), "{error}");
     };
     says("the file ends too early");
     fs::write(&path, b"version: 1\nservers: []\n# \xff").unwrap();
