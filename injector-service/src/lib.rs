@@ -111,7 +111,7 @@ pub enum RunError {
 /// Serves until `shutdown` is cancelled; then finishes calls under way.
 pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
     let own = listeners.own();
-    let registry = Registry::open(config.servers.clone(), own.clone()).await?;
+    let registry = Registry::open(config.servers.clone(), own.clone(), config.limits.quota).await?;
     // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
     let after_calls = CancellationToken::new();
     let _leave = after_calls.clone().drop_guard();

@@ -5,6 +5,8 @@ use std::{ops::RangeInclusive, time::Duration};
 use clap::{Args, Command, FromArgMatches as _};
 use proto::serve::settings::Problems;
 
+use crate::registry::WorkspaceQuota;
+
 /// Limits as they are given.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
@@ -163,6 +165,22 @@ pub struct LimitSettings {
         value_name = "DURATION"
     )]
     pub upstream_max_connection_age: String,
+    /// Servers that the API adds to one workspace
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_SERVERS_PER_WORKSPACE",
+        default_value = "500",
+        value_name = "NUMBER"
+    )]
+    pub max_servers_per_workspace: String,
+    /// Bytes of the servers file that the API lets the servers of one workspace take. All workspaces share 8 MiB
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_MAX_SERVERS_SIZE_PER_WORKSPACE",
+        default_value = "256KiB",
+        value_name = "SIZE"
+    )]
+    pub max_servers_size_per_workspace: String,
 }
 
 /// As when nothing is given, not in the environment either.
@@ -209,6 +227,8 @@ pub struct Limits {
     pub vault_timeout: Duration,
     /// What connections to upstreams may take.
     pub upstream: UpstreamLimits,
+    /// What the servers of one workspace may take.
+    pub quota: WorkspaceQuota,
 }
 
 /// Limits of connections to one upstream.
@@ -232,6 +252,8 @@ const HEADERS_SIZE: RangeInclusive<usize> = 1024..=16 << 20;
 const HEADERS: RangeInclusive<usize> = 10..=10_000;
 const BUFFERED: RangeInclusive<usize> = 0..=1 << 30;
 const BUFFERED_TOTAL: RangeInclusive<usize> = 1 << 20..=1 << 40;
+/// Up to the whole of the servers file.
+const SERVERS_SIZE: RangeInclusive<usize> = 1024..=8 << 20;
 
 impl LimitSettings {
     /// Checks them, and notes what is wrong.
@@ -259,6 +281,7 @@ impl LimitSettings {
         };
         let vault_timeout = some_time(p, "--vault-timeout", &self.vault_timeout);
         let upstream = self.upstream(p);
+        let quota = self.quota(p);
         Some(Limits {
             max_connections: max_connections?,
             max_concurrent_streams: streams?,
@@ -275,6 +298,24 @@ impl LimitSettings {
             max_call_duration: max_call_duration?,
             vault_timeout: vault_timeout?,
             upstream: upstream?,
+            quota: quota?,
+        })
+    }
+
+    fn quota(&self, p: &mut Problems) -> Option<WorkspaceQuota> {
+        let servers = p.number(
+            "--max-servers-per-workspace",
+            &self.max_servers_per_workspace,
+            0..=1_000_000,
+        );
+        let bytes = p.size(
+            "--max-servers-size-per-workspace",
+            &self.max_servers_size_per_workspace,
+            SERVERS_SIZE,
+        );
+        Some(WorkspaceQuota {
+            servers: servers?,
+            bytes: bytes?,
         })
     }
 

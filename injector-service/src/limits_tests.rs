@@ -40,6 +40,8 @@ fn every_limit_has_a_default_and_every_wrong_one_is_named() {
         ("--upstream-max-idle", "many"),
         ("--upstream-idle-timeout", "0s"),
         ("--upstream-max-connection-age", "0h"),
+        ("--max-servers-per-workspace", "some"),
+        ("--max-servers-size-per-workspace", "9MiB"),
     ];
     let args: Vec<String> = wrong
         .iter()

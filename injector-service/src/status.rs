@@ -21,7 +21,7 @@ pub(crate) fn refusal(error: RegistryError) -> Refusal {
         RegistryError::ReadOnly(_) => Reason::RegistryReadOnly,
         RegistryError::Full(_) => Reason::StorageFull,
         RegistryError::Write(_) => Reason::StorageUnavailable,
-        RegistryError::TooLarge => Reason::LimitExceeded,
+        RegistryError::TooLarge | RegistryError::Quota(_) => Reason::LimitExceeded,
         RegistryError::Unfaithful => Reason::Internal,
     };
     if let Some(source) = error.source() {

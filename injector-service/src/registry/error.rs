@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use proto::{ServerName, WorkspaceName};
 
 pub use super::file::EntryError;
-use super::yaml::MAX_BYTES;
+use super::{quota::QuotaError, yaml::MAX_BYTES};
 
 /// Why a servers file is not used. Names the line and the field, and nothing of what stands there.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,9 @@ pub enum RegistryError {
     /// There would be too much in it.
     #[error("the servers file would be larger than {} MiB; remove servers first", MAX_BYTES >> 20)]
     TooLarge,
+    /// One workspace would take too much of it.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
     /// What would be written does not read back as what was meant.
     #[error("the servers could not be written so that they read back the same")]
     Unfaithful,

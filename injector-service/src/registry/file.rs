@@ -102,14 +102,22 @@ pub(super) fn parse(bytes: &[u8], own: &Own) -> Result<Vec<Described>, FileError
     Ok(described)
 }
 
-/// Writes a file, unless it would not read back as what was given.
-pub(super) fn render<'a>(servers: impl Iterator<Item = &'a Server> + Clone) -> Result<String, RegistryError> {
+/// The bytes that these servers take in a file of their own, without the heading.
+pub(super) fn size<'a>(servers: impl Iterator<Item = &'a Server>) -> Result<usize, RegistryError> {
+    yaml_of(servers).map(|yaml| yaml.len())
+}
+
+fn yaml_of<'a>(servers: impl Iterator<Item = &'a Server>) -> Result<String, RegistryError> {
     let layout = Layout {
         version: VERSION,
-        servers: servers.clone().map(Record::of).collect(),
+        servers: servers.map(Record::of).collect(),
     };
-    let yaml = serde_saphyr::to_string(&layout).map_err(|_| RegistryError::Unfaithful)?;
-    let text = format!("{HEADING}{yaml}");
+    serde_saphyr::to_string(&layout).map_err(|_| RegistryError::Unfaithful)
+}
+
+/// Writes a file, unless it would not read back as what was given.
+pub(super) fn render<'a>(servers: impl Iterator<Item = &'a Server> + Clone) -> Result<String, RegistryError> {
+    let text = format!("{HEADING}{}", yaml_of(servers.clone())?);
     if text.len() > MAX_BYTES {
         return Err(RegistryError::TooLarge);
     }

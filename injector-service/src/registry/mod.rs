@@ -6,6 +6,7 @@ mod carry;
 pub(crate) mod disk;
 mod error;
 mod file;
+mod quota;
 mod record;
 pub mod server;
 mod servers;
@@ -40,6 +41,7 @@ use state::{Seen, State};
 
 pub use binding::BindingError;
 pub use error::{EntryError, FileError, RegistryError};
+pub use quota::{QuotaError, WorkspaceQuota};
 pub use servers::{Entry, key};
 
 /// How often the file is looked at.
@@ -51,6 +53,7 @@ pub struct Registry {
     state: Arc<State>,
     /// One at a time looks at the file, or writes it.
     seen: Arc<Mutex<Seen>>,
+    quota: WorkspaceQuota,
 }
 
 /// How the registry does.
@@ -64,12 +67,13 @@ pub struct Status {
 
 impl Registry {
     /// Reads the file at `path`; when there is none, there are no servers until one is added. `own` are our listeners,
-    /// which no server may point at.
-    pub async fn open(path: PathBuf, own: Own) -> Result<Self, RegistryError> {
+    /// which no server may point at; `quota` is what the API adds for one workspace at most.
+    pub async fn open(path: PathBuf, own: Own, quota: WorkspaceQuota) -> Result<Self, RegistryError> {
         let (state, seen) = blocking(move || State::open(path, own)).await?;
         Ok(Self {
             state: Arc::new(state),
             seen: Arc::new(Mutex::new(seen)),
+            quota,
         })
     }
 
@@ -124,7 +128,7 @@ impl Registry {
         workspace_uid: Uid,
         spec: Spec,
     ) -> Result<Arc<Entry>, RegistryError> {
-        let (permit, name) = (permit.clone(), name.clone());
+        let (permit, name, quota) = (permit.clone(), name.clone(), self.quota);
         self.write(move |servers| {
             let workspace = permit.workspace();
             if get(servers, &permit, &name).is_ok() {
@@ -136,7 +140,9 @@ impl Registry {
                 workspace_uid,
                 spec.clone(),
             ));
+            let before = servers.clone();
             servers.insert(added.clone());
+            quota.check(workspace, &before, servers)?;
             Ok(added)
         })
         .await
@@ -150,12 +156,14 @@ impl Registry {
         revision: u64,
         spec: Spec,
     ) -> Result<Arc<Entry>, RegistryError> {
-        let (permit, name) = (permit.clone(), name.clone());
+        let (permit, name, quota) = (permit.clone(), name.clone(), self.quota);
         self.write(move |servers| {
             let entry = get(servers, &permit, &name)?;
             entry.check_revision(revision)?;
+            let before = servers.clone();
             let changed = Arc::new(entry.respecified(spec.clone()));
             servers.insert(changed.clone());
+            quota.check(permit.workspace(), &before, servers)?;
             Ok(changed)
         })
         .await

@@ -117,6 +117,11 @@ impl Servers {
         self.0.values().flat_map(BTreeMap::values)
     }
 
+    /// The servers of one workspace.
+    pub(super) fn of_workspace(&self, workspace: &WorkspaceName) -> impl Iterator<Item = &Arc<Entry>> {
+        self.0.get(workspace).into_iter().flat_map(BTreeMap::values)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.values().map(BTreeMap::len).sum()
     }

@@ -26,7 +26,7 @@ use super::Servers;
 use crate::{
     address::Own,
     authz::TABLE,
-    registry::Registry,
+    registry::{Registry, WorkspaceQuota},
     resolve::{Ends, Link, Resolver},
 };
 
@@ -50,7 +50,11 @@ impl Fixture {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("servers.yaml");
         fs::write(&path, FILE).unwrap();
-        let registry = Registry::open(path, Own::default()).await.unwrap();
+        let quota = WorkspaceQuota {
+            servers: 100,
+            bytes: 32 << 10,
+        };
+        let registry = Registry::open(path, Own::default(), quota).await.unwrap();
         let ends = Ends {
             vault: Principal::parse("dns:vault").unwrap(),
             injector: Principal::parse("dns:injector").unwrap(),

@@ -1,3 +1,4 @@
+mod quota;
 mod reload;
 mod write;
 
@@ -10,7 +11,7 @@ use std::{
 use proto::{ServerName, Uid, page::Page, serve::authz::Scope};
 use tempfile::TempDir;
 
-use super::{Entry, Registry, RegistryError, server::Spec};
+use super::{Entry, Registry, RegistryError, WorkspaceQuota, server::Spec};
 use crate::{
     address::Own,
     authz::admin_for_test as admin,
@@ -78,7 +79,11 @@ impl Fixture {
 }
 
 async fn open(path: &Path) -> Result<Registry, RegistryError> {
-    Registry::open(path.to_owned(), Own::default()).await
+    let quota = WorkspaceQuota {
+        servers: 10_000,
+        bytes: 8 << 20,
+    };
+    Registry::open(path.to_owned(), Own::default(), quota).await
 }
 
 fn names(registry: &Registry) -> Vec<String> {
