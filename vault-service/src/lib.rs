@@ -19,7 +19,6 @@ use prometheus_client::registry::Registry;
 use proto::{
     serve::{
         authz::Authz,
-        blocking::blocking,
         grpc,
         lanes::{Tasks, Width},
         listen, probe,
@@ -37,7 +36,7 @@ use tonic::service::Routes;
 use config::Config;
 use metrics::Metrics;
 use service::{Backups, Decrypting, Keys, Secrets, Workspaces};
-use store::{Health, Store};
+use store::Health;
 use vault::{Vault, Writer};
 
 /// The largest message that a client may send.
@@ -66,10 +65,7 @@ impl Listeners {
 /// Why the vault stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The store did not open.
-    #[error(transparent)]
-    Store(#[from] store::OpenError),
-    /// The store is not this vault's.
+    /// The store did not open, or is not this vault's.
     #[error(transparent)]
     Vault(#[from] vault::OpenError),
     /// Reflection could not be set up.
@@ -98,9 +94,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         listen: _,
         metrics_listen: _,
     } = config;
-    let dir = data_dir.clone();
-    let store = blocking(move || Store::open(&dir, cache_bytes)).await?;
-    let (writer, reader) = Vault::open(store, root).await?.split();
+    let (writer, reader) = Vault::open_in(data_dir.clone(), cache_bytes, root).await?.split();
     writer.sweep_beside();
     let closing = CancellationToken::new();
     let house = tokio::spawn(writer.clone().keep_house(closing.clone()));
@@ -208,6 +202,7 @@ mod tests {
         authz::admin_for_test,
         crypto::RootKey,
         root::{Provider, Providers},
+        store::Store,
         vault::{Plan, VaultError},
     };
 

@@ -39,12 +39,9 @@ pub enum Failed {
         "{0}; ask the vault that serves it for a backup: `aerostack backup`, or BackupService/ExportBackup"
     )]
     InUse(store::OpenError),
-    /// The store did not open.
+    /// The store did not open, or is not this vault's.
     #[error(transparent)]
-    Store(store::OpenError),
-    /// The store is not this vault's.
-    #[error(transparent)]
-    Vault(#[from] vault::OpenError),
+    Vault(vault::OpenError),
     /// The root key is not to be had.
     #[error(transparent)]
     Sealed(#[from] UnsealError),
@@ -71,11 +68,11 @@ impl From<Problems> for Failed {
     }
 }
 
-impl From<store::OpenError> for Failed {
-    fn from(error: store::OpenError) -> Self {
+impl From<vault::OpenError> for Failed {
+    fn from(error: vault::OpenError) -> Self {
         match error {
-            in_use @ store::OpenError::InUse(_) => Self::InUse(in_use),
-            error => Self::Store(error),
+            vault::OpenError::Store(in_use @ store::OpenError::InUse(_)) => Self::InUse(in_use),
+            error => Self::Vault(error),
         }
     }
 }
@@ -174,9 +171,9 @@ fn with_vault<T>(
     root: Providers,
     work: impl AsyncFnOnce(&Writer) -> Result<T, Failed>,
 ) -> Result<T, Failed> {
-    let store = Store::open(dir, CACHE)?;
     runtime()?.block_on(async {
-        let (writer, reader) = Vault::open(store, root).await?.split();
+        let vault = Vault::open_in(dir.to_owned(), CACHE, root).await?;
+        let (writer, reader) = vault.split();
         drop(reader);
         let done = unsealed(&writer, work).await;
         let closed = writer.close().await.map_err(Failed::Close);

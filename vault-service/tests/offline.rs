@@ -381,3 +381,67 @@ async fn a_restore_that_is_killed_leaves_an_empty_vault_or_the_whole() {
     fs::remove_dir_all(home.path("new")).unwrap();
     home.ok("restore", "new", &["--input", "backup"]);
 }
+
+/// Every file of a store, and what is in it.
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let read = |name: String| fs::read(dir.join(&name)).ok().map(|bytes| (name, bytes));
+    names(dir).into_iter().filter_map(read).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_refused_for_its_root_key_keeps_every_byte() {
+    let home = Home::new();
+    home.fill("store", 50).await;
+    fs::rename(home.path("root.key"), home.path("right.key")).unwrap();
+    root_file::write_new(&home.path("root.key")).unwrap();
+    let killed = home.path("killed");
+    fs::create_dir(&killed).unwrap();
+    for (name, bytes) in files(&home.path("store")) {
+        fs::write(killed.join(name), bytes).unwrap();
+    }
+    for store in ["store", "killed"] {
+        let before = files(&home.path(store));
+        let told = home.refused("backup", store, &["--output", "backup"]);
+        assert!(told.contains("needs the root key"), "{told}");
+        assert!(files(&home.path(store)) == before, "{store} was changed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_refused_for_its_passphrase_keeps_every_byte() {
+    let home = Home::with_passphrase("correct horse battery staple");
+    home.fill("store", 50).await;
+    home.words_are("correct horse battery stable");
+    let before = files(&home.path("store"));
+    let told = home.refused("backup", "store", &["--output", "backup"]);
+    assert!(told.contains("the passphrase is not the one"), "{told}");
+    assert!(files(&home.path("store")) == before, "it was changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_and_repair_name_a_stray_file_and_read_the_store_without_it() {
+    let home = Home::new();
+    home.fill("store", 50).await;
+    let older = files(&home.path("store"));
+    let (writer, reader) = home.open("store").await;
+    for number in 50..60 {
+        writer.put_secret(&admin(), secret(number, SMALL)).await.unwrap();
+    }
+    drop(reader);
+    writer.close().await.unwrap();
+    home.open("store").await.0.close().await.unwrap();
+    for (name, bytes) in older {
+        fs::write(home.path("store").join(name), bytes).unwrap();
+    }
+    let snapshots = names(&home.path("store"))
+        .into_iter()
+        .filter(|name| name.starts_with("snap."));
+    let stray = snapshots.max().unwrap();
+    let before = files(&home.path("store"));
+    for command in [&["verify"][..], &["repair", "--to", "new"]] {
+        let output = home.run(command[0], "store", &command[1..]).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(told.contains(&stray) && told.contains(" 50 secrets"), "{told}");
+        assert!(files(&home.path("store")) == before, "it was changed");
+    }
+}

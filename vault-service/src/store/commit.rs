@@ -183,7 +183,7 @@ impl Writer {
             fsync: _,
             keeper,
         } = self;
-        keeper.close();
+        keeper.close(&shared.db);
         // Clones on other threads may need a moment to go, and read until then. Whoever opens next waits for sled's own
         // lock, so this one need not wait for them; should it stay locked, it goes with the last clone.
         let _ = shared.lock.unlock();

@@ -77,9 +77,21 @@ pub enum OpenError {
     /// The marker is not as it was written.
     #[error("the file `marker` of the store in {} is damaged: {}", .0.display(), way_out!())]
     BadMarker(PathBuf),
-    /// A later release made the store, or changed it.
+    /// The directory holds files that are not the store's, such as those of a newer copy of it.
+    #[error(
+        "the directory {} holds what does not belong to the store: {}; a copy of the store may have been put over another \
+         one: move these out of the directory and start again",
+        dir.display(), names.join(", ")
+    )]
+    Strays {
+        /// The store's directory.
+        dir: PathBuf,
+        /// The names, in that directory.
+        names: Vec<String>,
+    },
+    /// Another release made the store, or changed it.
     #[error("the store in {} has format {found}, which this release does not know: use the release that wrote it", dir.display())]
-    Newer {
+    OtherFormat {
         /// The store's directory.
         dir: PathBuf,
         /// What its marker says.
@@ -130,6 +142,9 @@ pub enum Disagreement {
     /// No data at all.
     #[error("its data is gone")]
     NoData,
+    /// Entries, although its marker says that nothing was ever acknowledged.
+    #[error("its marker says that it was never used, and it was")]
+    Used,
     /// Not the entry that every store has.
     #[error("it opens without the entry that describes it")]
     Undescribed,

@@ -15,9 +15,9 @@ use std::{
 use super::{
     Fault, OpenError,
     commit::{Fsync, Room},
-    guard::{self, Ground},
-    marker::{self, Keeper, Marker, State, Tally},
-    panics::caught,
+    guard,
+    marker::{self, Files, Front, Keeper, Marker, State, Tally},
+    panics::{Engine, caught},
 };
 
 /// Locked by the process that has the store.
@@ -44,36 +44,35 @@ const INDEX: u64 = 64;
 
 /// What the store runs on.
 pub(super) struct Opened {
-    pub(super) db: sled::Db,
+    pub(super) db: Engine,
     pub(super) lock: File,
     pub(super) fsync: Fsync,
     pub(super) room: Room,
     pub(super) keeper: Keeper,
 }
 
-pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
+/// The directory, made if it is missing, and its lock.
+pub(super) fn claim(dir: &Path) -> Result<File, OpenError> {
     make_dir(dir)?;
     // Before anything of sled's is touched: it writes `conf` even when the store is in use.
     let lock = lock(dir)?;
     await_release(dir)?;
-    guard::tidy(dir)?;
-    let ground = guard::inspect(dir)?;
-    check_room(dir)?;
-    let (db, tally) = match ground {
-        Ground::New => make(dir, cache_bytes)?,
-        Ground::Store(known) => {
-            known.prove(cache_bytes)?;
-            known.clear()?;
-            let db = open_sled(dir, cache_bytes).map_err(storage(dir))?;
-            let tally = known.tally(&db)?;
-            (db, tally)
-        }
-    };
+    Ok(lock)
+}
+
+/// Makes durable what opening has changed, and says in the marker that the store is open.
+pub(super) fn finish(
+    dir: &Path,
+    lock: File,
+    db: Engine,
+    tally: Tally,
+    front: &'static [&'static [u8]],
+) -> Result<Opened, OpenError> {
     tighten(dir)?;
     let mut fsync = fsync_of(&dir.join(DB))?;
     describe(&db, tally, &mut fsync).map_err(storage(dir))?;
     sync_files(dir)?;
-    let keeper = Keeper::start(dir, tally)?;
+    let keeper = Keeper::start(dir, tally, guard::fixed_files(dir)?, front)?;
     let room = room_beside(&lock, dir)?;
     Ok(Opened {
         db,
@@ -84,17 +83,24 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
     })
 }
 
+#[cfg(test)]
+pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
+    super::UnopenedStore::inspect(dir, cache_bytes, &[])?.open_files()
+}
+
 /// Whether sled has been here.
 pub(super) fn exist(dir: &Path) -> bool {
     dir.join(DB).is_file()
 }
 
 /// An empty store. Its marker comes first, so that a crash on the way leaves what is known to hold nothing.
-fn make(dir: &Path, cache_bytes: u64) -> Result<(sled::Db, Tally), OpenError> {
+pub(super) fn make(dir: &Path, cache_bytes: u64) -> Result<(Engine, Tally), OpenError> {
     let tally = Tally::first(0).map_err(failed("name the store in", dir))?;
     let marker = Marker {
         tally,
         state: State::Making,
+        files: Files::new(),
+        front: Front::new(),
     };
     marker.write(dir)?;
     remove_sleds(dir)?;
@@ -133,7 +139,7 @@ fn make_dir(dir: &Path) -> Result<(), OpenError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_foreign(dir)?,
         Err(error) => return Err(failed("create", dir)(error)),
     }
-    set_mode(dir, 0o700)
+    Ok(())
 }
 
 /// A mistyped path must not have its mode changed and a store put into it.
@@ -181,18 +187,19 @@ pub(super) fn await_release(dir: &Path) -> Result<(), OpenError> {
     Err(OpenError::InUse(dir.to_owned()))
 }
 
-pub(super) fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, Fault> {
+pub(super) fn open_sled(dir: &Path, cache_bytes: u64) -> Result<Engine, Fault> {
     let config = sled::Config::new()
         .path(dir)
         .segment_size(SEGMENT)
         .cache_capacity(cache_bytes)
         // The commit thread flushes; a second flusher would only add a thread.
         .flush_every_ms(None);
-    caught(|| config.open())
+    Engine::open(&config)
 }
 
 /// sled makes its files by the umask. They were out of reach meanwhile: `dir` is 0700.
 fn tighten(dir: &Path) -> Result<(), OpenError> {
+    set_mode(dir, 0o700)?;
     for path in names(dir)? {
         set_mode(&path, if path.is_dir() { 0o700 } else { 0o600 })?;
     }
@@ -222,7 +229,7 @@ fn room_beside(lock: &File, dir: &Path) -> Result<Room, OpenError> {
 
 /// sled clears the rest of a segment and writes its index while it opens. On a disk too full for that it would leave
 /// off in the middle.
-fn check_room(dir: &Path) -> Result<(), OpenError> {
+pub(super) fn check_room(dir: &Path) -> Result<(), OpenError> {
     let bytes = OPENING.saturating_add(length(&dir.join(DB))? / INDEX);
     if has_room(dir, bytes)? {
         return Ok(());

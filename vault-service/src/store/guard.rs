@@ -3,8 +3,11 @@
 //! sled cuts a torn log back, clears what it takes for garbage, and replaces its snapshot, all before it answers. So
 //! nothing is opened in place that might be refused afterwards:
 //!
-//! - A store that was closed, and whose `db` still has the length and the checksum that its marker gives, is what it
-//!   was. It is opened.
+//! - A directory with any file that neither the store nor its marker knows is refused. sled would take the newest
+//!   snapshot for its own, and one that is ahead of `db` ruins the store.
+//! - A store that was closed, and whose files still have the lengths and the checksums that its marker gives, is what it
+//!   was. It is opened. Its marker must be of this `db`, too: sled does not compress, so the entry that the last group
+//!   wrote stands in `db` byte for byte.
 //! - Any other is opened on a copy first, with everything read and counted. Only when the copy is what the marker
 //!   promises is the store itself opened; else it is refused, as it lies there.
 //!
@@ -26,9 +29,9 @@ use std::{
 use super::{
     Fault, OpenError,
     error::Disagreement,
-    files::{self, CONF, DB, failed, length, names, storage},
-    marker::{self, Marker, State, Tally},
-    panics::caught,
+    files::{self, CONF, DB, LOCK, failed, length, names, storage},
+    marker::{self, Files, Marker, Scanned, State, Sum, Tally},
+    panics::{Engine, caught},
 };
 
 /// sled takes a `conf` of up to 8 bytes for none, and writes its own.
@@ -37,6 +40,8 @@ const CONF_NONE: usize = 8;
 const SNAPSHOT_END: (usize, usize) = (8, 4);
 /// How sled's index of the log is called; the newest name is the last.
 pub(super) const SNAPSHOT: &str = "snap.";
+/// Hexadecimal digits after that: how far into the log it reaches.
+const POSITION: usize = 16;
 /// What it is called until it is whole. Left over, it keeps sled from opening, for ever.
 const UNFINISHED: &str = ".generating";
 /// Snapshots that do not add up are kept under this name, in which sled does not know them.
@@ -45,6 +50,12 @@ const ASIDE: &str = "damaged.";
 const COUNTERS: usize = 4;
 /// The copy, in the store's own directory, so that it costs nothing where the file system can share blocks.
 const COPY: &str = "check";
+/// Where sled puts large values, of which a store has none.
+const BLOBS: &str = "blobs";
+/// The files that are ours, whatever is in them. A further file of ours is one more line here.
+const OURS: &[&str] = &[LOCK, marker::FILE, marker::UNFINISHED, COPY];
+/// Bytes that are not 0 in the `db` of a store that was made and never used, at most.
+const UNUSED: u64 = 4096;
 
 /// What a directory holds.
 pub(super) enum Ground {
@@ -57,18 +68,9 @@ pub(super) enum Ground {
 /// A store that may be opened once it was proved.
 pub(super) struct Known {
     dir: PathBuf,
-    expected: Expected,
+    marker: Marker,
     doubt: Doubt,
     snapshots: Snapshots,
-}
-
-/// What a store must hold.
-#[derive(Clone, Copy)]
-enum Expected {
-    /// It is of a release without markers: anything but nothing.
-    Unmarked,
-    /// This or more.
-    Marked(Tally),
 }
 
 /// Whether a store has to be proved on a copy.
@@ -88,6 +90,14 @@ pub(super) struct Snapshots {
     whole: Vec<PathBuf>,
     damaged: Vec<PathBuf>,
     unfinished: Vec<PathBuf>,
+    missing: bool,
+}
+
+/// The names in a store's directory, by what they are.
+#[derive(Default)]
+struct Inventory {
+    snapshots: Snapshots,
+    strays: Vec<String>,
 }
 
 /// Removes what a process that was killed left over from here.
@@ -97,83 +107,178 @@ pub(super) fn tidy(dir: &Path) -> Result<(), OpenError> {
 
 /// Looks at a directory, without changing anything in it.
 pub(super) fn inspect(dir: &Path) -> Result<Ground, OpenError> {
-    let snapshots = Snapshots::find(dir)?;
     let marker = Marker::read(dir)?;
+    let Inventory { snapshots, strays } = Inventory::of(dir, marker.as_ref())?;
+    if !strays.is_empty() {
+        return Err(OpenError::Strays {
+            dir: dir.to_owned(),
+            names: strays,
+        });
+    }
     let data = length(&dir.join(DB))?;
-    let expected = match marker {
-        None if data == 0 && snapshots.are_none() && !dir.join(CONF).exists() => return Ok(Ground::New),
-        None => Expected::Unmarked,
-        Some(Marker {
-            state: State::Making, ..
-        }) => return Ok(Ground::New),
-        Some(Marker {
-            tally,
-            state: State::Open | State::Closed(_),
-        }) => Expected::Marked(tally),
+    let Some(marker) = marker else {
+        let new = data == 0 && snapshots.are_none() && !dir.join(CONF).exists();
+        return if new {
+            Ok(Ground::New)
+        } else {
+            Err(OpenError::NoMarker(dir.to_owned()))
+        };
     };
     if data == 0 {
-        return Err(disagrees(dir, Disagreement::NoData));
+        return match marker.state {
+            State::Making => Ok(Ground::New),
+            State::Opening | State::Open | State::Closed => Err(disagrees(dir, Disagreement::NoData)),
+        };
     }
-    if !conf_is_whole(dir)? {
+    if marker.state != State::Making && !conf_is_whole(dir)? {
         return Err(OpenError::NoConf(dir.to_owned()));
     }
-    let doubt = doubt(dir, marker, data, &snapshots)?;
+    let doubt = doubt(dir, &marker, &snapshots)?;
     Ok(Ground::Store(Known {
         dir: dir.to_owned(),
-        expected,
+        marker,
         doubt,
         snapshots,
     }))
 }
 
-fn doubt(dir: &Path, marker: Option<Marker>, data: u64, snapshots: &Snapshots) -> Result<Doubt, OpenError> {
-    let path = dir.join(DB);
-    let sum = || marker::Sum::of(&path).map_err(failed("read", &path));
-    match marker.map(|marker| marker.state) {
-        Some(State::Closed(closed)) if snapshots.are_whole() => {
-            let same = closed.has_length(data) && sum()? == closed;
-            Ok(if same { Doubt::None } else { Doubt::Changed })
-        }
-        Some(State::Open | State::Making) | None if snapshots.are_whole() => Ok(Doubt::Unclosed),
-        Some(State::Closed(_) | State::Open | State::Making) | None => Ok(Doubt::Changed),
+fn doubt(dir: &Path, marker: &Marker, snapshots: &Snapshots) -> Result<Doubt, OpenError> {
+    Ok(match marker.state {
+        State::Closed if snapshots.are_as_listed() && is_as_closed(dir, marker)? => Doubt::None,
+        State::Open if snapshots.are_as_listed() => Doubt::Unclosed,
+        State::Opening if snapshots.damaged.is_empty() => Doubt::Unclosed,
+        State::Closed | State::Open | State::Opening | State::Making => Doubt::Changed,
+    })
+}
+
+/// Whether `db` and `conf` are what the marker of a closed store lists, and the marker is of this `db`.
+fn is_as_closed(dir: &Path, marker: &Marker) -> Result<bool, OpenError> {
+    let (db, conf) = (dir.join(DB), dir.join(CONF));
+    let listed = |name| marker.files.get(name);
+    let Some(expected) = listed(DB) else {
+        return Ok(false);
+    };
+    // Cheaper than the checksum, and enough to tell that it differs.
+    if !expected.has_length(length(&db)?)
+        || listed(CONF) != Some(&Sum::of(&conf).map_err(failed("read", &conf))?)
+    {
+        return Ok(false);
     }
+    let found = Scanned::of(&db, &marker.tally.encode()).map_err(failed("read", &db))?;
+    Ok(found.sum == *expected && found.contains)
+}
+
+/// The files of an open store that do not change until it is closed.
+pub(super) fn fixed_files(dir: &Path) -> Result<Files, OpenError> {
+    let mut files = Files::new();
+    for path in names(dir)? {
+        let name = name_of(&path);
+        if name == CONF || is_snapshot(&name) {
+            files.insert(name, Sum::of(&path).map_err(failed("read", &path))?);
+        }
+    }
+    Ok(files)
 }
 
 impl Known {
-    /// Makes sure that opening this store will not be regretted. Nothing of it was changed if this fails.
-    pub(super) fn prove(&self, cache_bytes: u64) -> Result<(), OpenError> {
-        let needed = length(&self.dir.join(DB))?.saturating_add(files::RESERVE);
+    /// Makes sure that opening this store will not be regretted, on a copy unless nothing is in doubt; returns that copy.
+    /// Nothing of the store was changed if this fails.
+    pub(super) fn prove(&self, cache_bytes: u64) -> Result<Option<Preview>, OpenError> {
+        let needed = self.copy_bytes()?;
         match (self.doubt, files::has_room(&self.dir, needed)?) {
-            (Doubt::None, true | false) => return Ok(()),
+            (Doubt::None, true | false) => Ok(None),
             (Doubt::Unclosed, false) => {
                 tracing::warn!(
                     "the store was not closed, and the disk has no room to check a copy of it first"
                 );
-                return Ok(());
+                Ok(None)
             }
-            (Doubt::Changed, false) => {
-                return Err(OpenError::NoRoom {
-                    dir: self.dir.clone(),
-                    bytes: needed,
-                });
+            (Doubt::Changed, false) => Err(self.no_room(needed)),
+            (Doubt::Unclosed | Doubt::Changed, true) if self.is_unused() => self.prove_unused(cache_bytes),
+            (Doubt::Unclosed | Doubt::Changed, true) => {
+                let preview = self.copy(cache_bytes)?;
+                self.check_whole(&preview.db)?;
+                Ok(Some(preview))
             }
-            (Doubt::Unclosed | Doubt::Changed, true) => {}
         }
+    }
+
+    /// A copy to read from before the store is opened.
+    pub(super) fn preview(&self, cache_bytes: u64) -> Result<Preview, OpenError> {
+        let needed = self.copy_bytes()?;
+        if !files::has_room(&self.dir, needed)? {
+            return Err(self.no_room(needed));
+        }
+        let preview = self.copy(cache_bytes)?;
+        self.check(&preview.db)?;
+        Ok(preview)
+    }
+
+    /// The value that the marker gives for `key`, if that is what the store holds.
+    pub(super) fn front(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+        match self.doubt {
+            Doubt::None => self.marker.front.get(key),
+            Doubt::Unclosed | Doubt::Changed => None,
+        }
+    }
+
+    /// Whether nothing in the store was ever acknowledged, as its marker says and the proof has shown.
+    pub(super) fn is_unused(&self) -> bool {
+        self.marker.state == State::Making
+    }
+
+    /// The marker for while sled opens the store.
+    pub(super) fn opening(&self) -> Marker {
+        let mut files = self.marker.files.clone();
+        files.remove(DB);
+        Marker {
+            tally: self.marker.tally,
+            state: State::Opening,
+            files,
+            front: marker::Front::new(),
+        }
+    }
+
+    /// A store whose making was cut off holds next to nothing, and no entry but the one that describes it. What sled
+    /// cannot even open was torn before that.
+    fn prove_unused(&self, cache_bytes: u64) -> Result<Option<Preview>, OpenError> {
+        let path = self.dir.join(DB);
+        let written = Scanned::of(&path, &[]).map_err(failed("read", &path))?.written;
+        if written > UNUSED {
+            return Err(self.disagrees(Disagreement::Used));
+        }
+        let Ok(preview) = self.copy(cache_bytes) else {
+            return Ok(None);
+        };
+        let found = caught(|| preview.db.get(marker::KEY)).map_err(storage(&self.dir))?;
+        let unused = found.is_none_or(|bytes| Tally::decode(&bytes) == Some(self.marker.tally));
+        if unused && count(&preview.db, 1).map_err(storage(&self.dir))? == 0 {
+            return Ok(None);
+        }
+        Err(self.disagrees(Disagreement::Used))
+    }
+
+    fn copy(&self, cache_bytes: u64) -> Result<Preview, OpenError> {
         let copy = Copied::of(&self.dir, &self.dir.join(COPY), &self.snapshots)?;
         let db = files::open_sled(&copy.0, cache_bytes).map_err(storage(&self.dir))?;
-        let proved = self.check_whole(&db);
-        // Of a damaged log even letting go may panic.
-        let dropped = caught(|| {
-            drop(db);
-            Ok::<_, io::Error>(())
-        });
-        proved.and(dropped.map_err(storage(&self.dir)))
+        Ok(Preview { db, _copy: copy })
+    }
+
+    fn copy_bytes(&self) -> Result<u64, OpenError> {
+        Ok(length(&self.dir.join(DB))?.saturating_add(files::RESERVE))
+    }
+
+    fn no_room(&self, bytes: u64) -> OpenError {
+        OpenError::NoRoom {
+            dir: self.dir.clone(),
+            bytes,
+        }
     }
 
     /// Whether `db`, a copy of this store, is what it must be, down to the last entry.
     pub(super) fn check_whole(&self, db: &sled::Db) -> Result<(), OpenError> {
         let tally = self.check(db)?;
-        self.count(db, tally).map(drop)
+        self.count(db, tally)
     }
 
     /// Puts away what would keep sled from opening.
@@ -189,53 +294,27 @@ impl Known {
         Ok(())
     }
 
-    /// What the opened store says of itself; one that never said anything is counted.
-    pub(super) fn tally(&self, db: &sled::Db) -> Result<Tally, OpenError> {
-        match self.check(db)? {
-            Some(tally) => Ok(tally),
-            None => {
-                let entries = self.count(db, None)?;
-                Tally::first(entries).map_err(failed("name the store in", &self.dir))
-            }
-        }
-    }
-
-    /// What the store says of itself, if it may: none only for a store without a marker.
-    fn check(&self, db: &sled::Db) -> Result<Option<Tally>, OpenError> {
+    /// What the opened store says of itself, if its marker allows it.
+    pub(super) fn check(&self, db: &sled::Db) -> Result<Tally, OpenError> {
         let found = caught(|| db.get(marker::KEY)).map_err(storage(&self.dir))?;
-        let found = match found {
-            None => None,
-            Some(bytes) => match Tally::decode(&bytes) {
-                Some(tally) => Some(tally),
-                None => return Err(self.disagrees(Disagreement::Undescribed)),
-            },
-        };
-        match (self.expected, found) {
-            (Expected::Unmarked, None) => Ok(None),
-            // Its marker was about to be written when the process ended.
-            (Expected::Unmarked, Some(tally)) if tally.generation == marker::FIRST => Ok(Some(tally)),
-            (Expected::Unmarked, Some(_)) => Err(OpenError::NoMarker(self.dir.clone())),
-            (Expected::Marked(_), None) => Err(self.disagrees(Disagreement::Undescribed)),
-            (Expected::Marked(least), Some(tally)) => match disagreement(least, tally) {
-                Some(disagreement) => Err(self.disagrees(disagreement)),
-                None => Ok(Some(tally)),
-            },
-        }
-    }
-
-    /// Reads everything: there must be as many entries as the store says, and it may not be empty without saying so.
-    fn count(&self, db: &sled::Db, tally: Option<Tally>) -> Result<u64, OpenError> {
-        let most = tally.map_or(u64::MAX, |tally| tally.entries.saturating_add(1));
-        let found = count(db, most).map_err(storage(&self.dir))?;
-        match tally {
-            Some(tally) if found == tally.entries => Ok(found),
-            Some(tally) => Err(self.disagrees(Disagreement::Entries {
-                expected: tally.entries,
-                found,
-            })),
-            None if found == 0 => Err(self.disagrees(Disagreement::NoData)),
+        let found = found.and_then(|bytes| Tally::decode(&bytes));
+        let found = found.ok_or_else(|| self.disagrees(Disagreement::Undescribed))?;
+        match disagreement(self.marker.tally, found) {
+            Some(disagreement) => Err(self.disagrees(disagreement)),
             None => Ok(found),
         }
+    }
+
+    /// Reads everything: there must be as many entries as the store says.
+    fn count(&self, db: &sled::Db, tally: Tally) -> Result<(), OpenError> {
+        let found = count(db, tally.entries.saturating_add(1)).map_err(storage(&self.dir))?;
+        if found == tally.entries {
+            return Ok(());
+        }
+        Err(self.disagrees(Disagreement::Entries {
+            expected: tally.entries,
+            found,
+        }))
     }
 
     fn disagrees(&self, found: Disagreement) -> OpenError {
@@ -309,28 +388,87 @@ fn conf_is_whole(dir: &Path) -> Result<bool, OpenError> {
     Ok(whole && bytes.len() > CONF_NONE)
 }
 
-impl Snapshots {
-    pub(super) fn find(dir: &Path) -> Result<Self, OpenError> {
+impl Inventory {
+    /// Of a directory with this marker, or with one that is missing or cannot be read.
+    fn of(dir: &Path, marker: Option<&Marker>) -> Result<Self, OpenError> {
         let mut found = Self::default();
         for path in names(dir)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let kind = match (name.starts_with(SNAPSHOT), name.ends_with(UNFINISHED)) {
-                (false, _) => continue,
-                (true, true) => &mut found.unfinished,
-                (true, false) if snapshot_is_whole(&path)? => &mut found.whole,
-                (true, false) => &mut found.damaged,
-            };
-            kind.push(path);
+            let name = name_of(&path);
+            if is_snapshot(&name) {
+                found.add_snapshot(path, name, marker)?;
+            } else if is_unfinished(&name) {
+                found.snapshots.unfinished.push(path);
+            } else if name == BLOBS && path.is_dir() {
+                let blobs = names(&path)?;
+                found
+                    .strays
+                    .extend(blobs.iter().map(|blob| format!("{BLOBS}/{}", name_of(blob))));
+            } else if ![DB, CONF].contains(&&*name) && !OURS.contains(&&*name) && !name.starts_with(ASIDE) {
+                found.strays.push(name);
+            }
         }
+        found.strays.sort();
+        let listed = marker.into_iter().flat_map(|marker| marker.files.keys());
+        found.snapshots.missing = listed
+            .filter(|name| is_snapshot(name))
+            .any(|name| !dir.join(name).exists());
         Ok(found)
     }
 
-    fn are_none(&self) -> bool {
-        self.whole.is_empty() && self.are_whole()
+    fn add_snapshot(
+        &mut self,
+        path: PathBuf,
+        name: String,
+        marker: Option<&Marker>,
+    ) -> Result<(), OpenError> {
+        let whole = match marker {
+            Some(marker) => match (marker.files.get(&name), marker.state) {
+                (Some(listed), _) => Sum::of(&path).map_err(failed("read", &path))? == *listed,
+                (None, State::Making | State::Opening) => snapshot_is_whole(&path)?,
+                (None, State::Open | State::Closed) => {
+                    self.strays.push(name);
+                    return Ok(());
+                }
+            },
+            None => snapshot_is_whole(&path)?,
+        };
+        match whole {
+            true => self.snapshots.whole.push(path),
+            false => self.snapshots.damaged.push(path),
+        }
+        Ok(())
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn is_snapshot(name: &str) -> bool {
+    let position = name.strip_prefix(SNAPSHOT).unwrap_or_default();
+    position.len() == POSITION && position.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(UNFINISHED).is_some_and(is_snapshot)
+}
+
+impl Snapshots {
+    /// Those that belong to the store in `dir`, as far as its marker can be read.
+    pub(super) fn find(dir: &Path) -> Result<Self, OpenError> {
+        let marker = Marker::read(dir).ok().flatten();
+        Ok(Inventory::of(dir, marker.as_ref())?.snapshots)
     }
 
-    fn are_whole(&self) -> bool {
-        self.damaged.is_empty() && self.unfinished.is_empty()
+    fn are_none(&self) -> bool {
+        self.whole.is_empty() && self.damaged.is_empty() && self.unfinished.is_empty()
+    }
+
+    fn are_as_listed(&self) -> bool {
+        self.damaged.is_empty() && self.unfinished.is_empty() && !self.missing
     }
 }
 
@@ -345,6 +483,19 @@ fn snapshot_is_whole(path: &Path) -> Result<bool, OpenError> {
         (!index.is_empty()).then(|| crc32fast::hash(index) == crc_found)
     };
     Ok(whole().unwrap_or(false))
+}
+
+/// A copy of a store, opened.
+pub(super) struct Preview {
+    pub(super) db: Engine,
+    _copy: Copied,
+}
+
+impl Preview {
+    /// Lets go of the copy, and removes it.
+    pub(super) fn release(self) -> Result<(), Fault> {
+        self.db.release()
+    }
 }
 
 /// A copy of a store; removed when dropped.

@@ -2,22 +2,29 @@
 //!
 //! sled can open a damaged log as a smaller, older or empty store, and say nothing. So an entry that callers cannot
 //! reach ([`KEY`]) holds the store's id, the number of groups committed so far and the number of entries. Each group's
-//! batch writes it too, so it is as durable as the group and always exact. The file repeats it:
+//! batch writes it too, so it is as durable as the group and always exact. The file repeats it, and lists the files that
+//! belong to the store:
 //!
 //! ```text
-//! aerostack store 1                        the marker's format
+//! aerostack store 2                        the marker's format
 //! id 0f3c…                                 16 random bytes, in hexadecimal
 //! generation 42                            groups committed
 //! entries 97                               entries, without the store's own
-//! open | making | closed LENGTH CRC32      of `db`, once it was closed
+//! making | opening | open | closed         how the store was left
+//! file db 8912896 90c1fa27                 a file that does not change in that state: name, length, CRC-32
+//! entry 6d657461 0801…                     an entry of a closed store, in hexadecimal; without a value if it is absent
 //! crc32 5e1d09ab                           of the lines above
 //! ```
 //!
 //! It is replaced when the store is opened and closed, and about once a second while it commits: syncing it with each
 //! group would cost as much again as the group. So while a store is open, its file is a lower bound.
+//!
+//! sled writes snapshots while it opens, and at no other time. So the marker is `opening` from before sled opens the
+//! store until after: only a store that was killed in between may have a snapshot that its marker does not list.
 
 use std::{
-    fmt,
+    collections::BTreeMap,
+    fmt::{self, Write as _},
     fs::{self, File},
     io::{self, Read, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -28,6 +35,7 @@ use std::{
 use super::{
     OpenError,
     files::{DB, failed, sync},
+    read,
 };
 
 /// Where the store describes itself. No caller's key is this one.
@@ -35,11 +43,15 @@ pub(super) const KEY: &[u8] = b"\0store";
 /// The file's name.
 pub(super) const FILE: &str = "marker";
 /// What it is called until it is whole.
-const UNFINISHED: &str = "marker.new";
-/// The format of both.
-const FORMAT: u8 = 1;
+pub(super) const UNFINISHED: &str = "marker.new";
+/// The format of the file.
+const FORMAT: u8 = 2;
+/// The format of the entry at [`KEY`].
+const TALLY_FORMAT: u8 = 1;
 /// How the file begins.
 const TITLE: &str = "aerostack store ";
+/// Bytes of a file that are read at once.
+const READ: usize = 1024 * 1024;
 /// How long groups are committed before the file says so.
 const REFRESH: Duration = Duration::from_secs(1);
 /// The generation of a store to which nothing was committed yet.
@@ -60,21 +72,33 @@ pub(super) struct Tally {
 }
 
 /// What the file says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Marker {
     pub(super) tally: Tally,
     pub(super) state: State,
+    /// The files that do not change in this state, by name.
+    pub(super) files: Files,
+    /// Some entries of a closed store, to be read without opening it.
+    pub(super) front: Front,
 }
+
+/// Files of a store, by name.
+pub(super) type Files = BTreeMap<String, Sum>;
+
+/// Keys, and the value that is at each, if any.
+pub(super) type Front = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// How the store was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// Being made: nothing in it was ever acknowledged.
     Making,
+    /// Being opened by sled, which may replace the snapshot and clear the end of `db`.
+    Opening,
     /// In use, or not closed; the tally is a lower bound.
     Open,
-    /// Closed; the tally is exact, and `db` was this.
-    Closed(Sum),
+    /// Closed; the tally is exact, and the files are all that there were.
+    Closed,
 }
 
 /// Length and checksum of a file.
@@ -82,6 +106,15 @@ pub(super) enum State {
 pub(super) struct Sum {
     length: u64,
     crc: u32,
+}
+
+/// What one reading of a file found.
+pub(super) struct Scanned {
+    pub(super) sum: Sum,
+    /// Whether the bytes that were looked for are in it.
+    pub(super) contains: bool,
+    /// Bytes that are not 0.
+    pub(super) written: u64,
 }
 
 impl Tally {
@@ -106,7 +139,7 @@ impl Tally {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![FORMAT];
+        let mut bytes = vec![TALLY_FORMAT];
         bytes.extend(self.id.0);
         bytes.extend(self.generation.to_be_bytes());
         bytes.extend(self.entries.to_be_bytes());
@@ -114,7 +147,7 @@ impl Tally {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (id, rest) = bytes.strip_prefix(&[FORMAT])?.split_first_chunk()?;
+        let (id, rest) = bytes.strip_prefix(&[TALLY_FORMAT])?.split_first_chunk()?;
         let (generation, entries) = rest.split_first_chunk()?;
         Some(Self {
             id: StoreId(*id),
@@ -134,8 +167,8 @@ impl Marker {
             Err(error) => return Err(failed("read", &path)(error)),
         };
         let text = str::from_utf8(&bytes).unwrap_or_default();
-        if let Some(found) = format(text).filter(|found| *found > FORMAT) {
-            return Err(OpenError::Newer {
+        if let Some(found) = format(text).filter(|found| *found != FORMAT) {
+            return Err(OpenError::OtherFormat {
                 dir: dir.to_owned(),
                 found,
             });
@@ -156,7 +189,28 @@ impl Marker {
             entries: field("entries ")?.parse().ok()?,
         };
         let state = State::parse(lines.next()?)?;
-        let marker = Self { tally, state };
+        let (mut files, mut front) = (Files::new(), Front::new());
+        for line in lines {
+            match line.split(' ').collect::<Vec<_>>().as_slice() {
+                ["file", name, length, crc] => {
+                    files.insert((*name).to_owned(), Sum::parse(length, crc)?);
+                }
+                ["entry", key] => {
+                    front.insert(from_hex(key)?, None);
+                }
+                ["entry", key, value] => {
+                    front.insert(from_hex(key)?, Some(from_hex(value)?));
+                }
+                // The checksum, or a line that the comparison below refuses.
+                _ => {}
+            }
+        }
+        let marker = Self {
+            tally,
+            state,
+            files,
+            front,
+        };
         (marker.to_string() == text).then_some(marker)
     }
 
@@ -180,14 +234,16 @@ impl Marker {
 
 impl State {
     fn parse(text: &str) -> Option<Self> {
-        match text.split(' ').collect::<Vec<_>>().as_slice() {
-            ["making"] => Some(Self::Making),
-            ["open"] => Some(Self::Open),
-            ["closed", length, crc] => Some(Self::Closed(Sum {
-                length: length.parse().ok()?,
-                crc: u32::from_str_radix(crc, 16).ok()?,
-            })),
-            _ => None,
+        let states = [Self::Making, Self::Opening, Self::Open, Self::Closed];
+        states.into_iter().find(|state| state.name() == text)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Making => "making",
+            Self::Opening => "opening",
+            Self::Open => "open",
+            Self::Closed => "closed",
         }
     }
 }
@@ -195,41 +251,84 @@ impl State {
 impl Sum {
     /// Reads the whole file.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
+        Ok(Scanned::of(path, &[])?.sum)
+    }
+
+    pub(super) fn has_length(&self, length: u64) -> bool {
+        self.length == length
+    }
+
+    fn parse(length: &str, crc: &str) -> Option<Self> {
+        Some(Self {
+            length: length.parse().ok()?,
+            crc: u32::from_str_radix(crc, 16).ok()?,
+        })
+    }
+}
+
+impl Scanned {
+    /// Reads the whole file once, and looks for `wanted` in it.
+    pub(super) fn of(path: &Path, wanted: &[u8]) -> io::Result<Self> {
         let mut file = File::open(path)?;
-        let (mut length, mut crc) = (0, crc32fast::Hasher::new());
-        let mut buffer = vec![0; 1024 * 1024];
+        let mut crc = crc32fast::Hasher::new();
+        let (mut length, mut written, mut contains) = (0, 0, false);
+        // The end of a part is searched again with the next one.
+        let overlap = wanted.len().saturating_sub(1);
+        let mut buffer = vec![0; READ + overlap];
+        let mut kept = 0;
         loop {
-            let read = match file.read(&mut buffer) {
+            let read = match file.read(buffer.get_mut(kept..).unwrap_or_default()) {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            crc.update(buffer.get(..read).unwrap_or_default());
+            let end = kept + read;
+            let part = buffer.get(kept..end).unwrap_or_default();
+            crc.update(part);
             length += read as u64;
+            written += (part.len() - memchr::memchr_iter(0, part).count()) as u64;
+            let searched = buffer.get(..end).unwrap_or_default();
+            contains = contains || memchr::memmem::find(searched, wanted).is_some();
+            kept = overlap.min(end);
+            buffer.copy_within(end - kept..end, 0);
         }
         Ok(Self {
-            length,
-            crc: crc.finalize(),
+            sum: Sum {
+                length,
+                crc: crc.finalize(),
+            },
+            contains,
+            written,
         })
-    }
-
-    /// Cheaper than the checksum, and enough to tell that it differs.
-    pub(super) fn has_length(&self, length: u64) -> bool {
-        self.length == length
     }
 }
 
 impl fmt::Display for Marker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tally, state } = self;
+        let Self {
+            tally,
+            state,
+            files,
+            front,
+        } = self;
         let Tally {
             id,
             generation,
             entries,
         } = tally;
-        let lines =
+        let state = state.name();
+        let mut lines =
             format!("{TITLE}{FORMAT}\nid {id}\ngeneration {generation}\nentries {entries}\n{state}\n");
+        for (name, Sum { length, crc }) in files {
+            writeln!(lines, "file {name} {length} {crc:08x}")?;
+        }
+        for (key, value) in front {
+            let value = value
+                .as_ref()
+                .map_or(String::new(), |value| format!(" {}", hex(value)));
+            writeln!(lines, "entry {}{value}", hex(key))?;
+        }
         let crc = crc32fast::hash(lines.as_bytes());
         writeln!(f, "{lines}crc32 {crc:08x}")
     }
@@ -241,19 +340,23 @@ impl fmt::Display for StoreId {
     }
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Making => f.write_str("making"),
-            Self::Open => f.write_str("open"),
-            Self::Closed(Sum { length, crc }) => write!(f, "closed {length} {crc:08x}"),
-        }
-    }
-}
-
 /// The format that a marker's first line names.
 fn format(text: &str) -> Option<u8> {
     text.lines().next()?.strip_prefix(TITLE)?.parse().ok()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+    if rest.is_empty() {
+        pairs.iter().map(byte).collect()
+    } else {
+        None
+    }
 }
 
 /// Keeps the file, on the commit thread. That it cannot be written is no reason to stop: what is acknowledged is in
@@ -261,25 +364,33 @@ fn format(text: &str) -> Option<u8> {
 pub(super) struct Keeper {
     dir: PathBuf,
     tally: Tally,
+    /// The files that do not change while the store is open.
+    files: Files,
+    /// Keys whose entries the marker of the closed store repeats.
+    front: &'static [&'static [u8]],
     written: Instant,
     /// How old the file may get while groups are committed. A value, for tests.
     pub(super) refresh: Duration,
 }
 
 impl Keeper {
-    /// Of a store that was opened with this tally.
-    pub(super) fn start(dir: &Path, tally: Tally) -> Result<Self, OpenError> {
-        let marker = Marker {
-            tally,
-            state: State::Open,
-        };
-        marker.write(dir)?;
-        Ok(Self {
+    /// Of a store that was opened with this tally and these files.
+    pub(super) fn start(
+        dir: &Path,
+        tally: Tally,
+        files: Files,
+        front: &'static [&'static [u8]],
+    ) -> Result<Self, OpenError> {
+        let keeper = Self {
             dir: dir.to_owned(),
             tally,
+            files,
+            front,
             written: Instant::now(),
             refresh: REFRESH,
-        })
+        };
+        keeper.open_marker().write(dir)?;
+        Ok(keeper)
     }
 
     /// What the store will say of itself after a group that added so many entries.
@@ -292,23 +403,44 @@ impl Keeper {
         self.tally = tally;
         if self.written.elapsed() >= self.refresh {
             self.written = Instant::now();
-            self.write(State::Open);
+            self.write(&self.open_marker());
         }
     }
 
     /// Nothing is written to `db` any more. Reads all of it once.
-    pub(super) fn close(self) {
-        match Sum::of(&self.dir.join(DB)) {
-            Ok(sum) => self.write(State::Closed(sum)),
-            Err(error) => tracing::warn!(%error, "the store was closed without its checksum"),
+    pub(super) fn close(self, db: &sled::Db) {
+        let sum = match Sum::of(&self.dir.join(DB)) {
+            Ok(sum) => sum,
+            Err(error) => {
+                tracing::warn!(%error, "the store was closed without its checksum");
+                return;
+            }
+        };
+        let mut files = self.files.clone();
+        files.insert(DB.to_owned(), sum);
+        let front = self.front.iter().map(|key| {
+            let value = read(db, key)?.map(|value| value.to_vec());
+            Ok::<_, super::Fault>((key.to_vec(), value))
+        });
+        self.write(&Marker {
+            tally: self.tally,
+            state: State::Closed,
+            files,
+            // Without it the next start looks at a copy.
+            front: front.collect::<Result<_, _>>().unwrap_or_default(),
+        });
+    }
+
+    fn open_marker(&self) -> Marker {
+        Marker {
+            tally: self.tally,
+            state: State::Open,
+            files: self.files.clone(),
+            front: Front::new(),
         }
     }
 
-    fn write(&self, state: State) {
-        let marker = Marker {
-            tally: self.tally,
-            state,
-        };
+    fn write(&self, marker: &Marker) {
         if let Err(error) = marker.write(&self.dir) {
             tracing::warn!(%error, "the store's marker was not written");
         }
@@ -326,15 +458,25 @@ mod tests {
             generation: 42,
             entries: 97,
         };
-        Marker { tally, state }
-    }
-
-    fn states() -> [State; 3] {
         let sum = Sum {
             length: 8_388_608,
             crc: 0x00AB_CDEF,
         };
-        [State::Making, State::Open, State::Closed(sum)]
+        let front = [
+            (vec![1], None),
+            (vec![2], Some(vec![])),
+            (vec![3, 4], Some(vec![0xFF])),
+        ];
+        Marker {
+            tally,
+            state,
+            files: Files::from([("conf".to_owned(), sum), ("db".to_owned(), sum)]),
+            front: front.into(),
+        }
+    }
+
+    fn states() -> [State; 4] {
+        [State::Making, State::Opening, State::Open, State::Closed]
     }
 
     #[test]
@@ -363,7 +505,10 @@ mod tests {
                 fs::write(dir.path().join(FILE), &damaged).unwrap();
                 let refused = Marker::read(dir.path());
                 assert!(
-                    matches!(refused, Err(OpenError::BadMarker(_) | OpenError::Newer { .. })),
+                    matches!(
+                        refused,
+                        Err(OpenError::BadMarker(_) | OpenError::OtherFormat { .. })
+                    ),
                     "{refused:?} for {:?}",
                     String::from_utf8_lossy(&damaged)
                 );
@@ -372,14 +517,34 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_of_a_later_release_is_refused_and_says_so() {
+    fn a_marker_of_another_format_is_refused_and_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "aerostack store 2\nwhatever\n").unwrap();
-        let refused = Marker::read(dir.path());
-        assert!(
-            matches!(refused, Err(OpenError::Newer { found: 2, .. })),
-            "{refused:?}"
-        );
+        for other in [FORMAT - 1, FORMAT + 1] {
+            fs::write(dir.path().join(FILE), format!("{TITLE}{other}\nwhatever\n")).unwrap();
+            let refused = Marker::read(dir.path());
+            assert!(
+                matches!(refused, Err(OpenError::OtherFormat { found, .. }) if found == other),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_are_found_wherever_they_are_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let wanted = b"across the end of a part";
+        for at in [0, READ - wanted.len(), READ - 3, READ, READ + 1, 2 * READ - 1] {
+            let mut bytes = vec![0; 2 * READ + 100];
+            bytes[at..at + wanted.len()].copy_from_slice(wanted);
+            fs::write(&path, &bytes).unwrap();
+            let found = Scanned::of(&path, wanted).unwrap();
+            assert!(found.contains, "{at}");
+            assert_eq!(found.written, wanted.len() as u64);
+            assert_eq!(found.sum.length, bytes.len() as u64);
+            assert_eq!(found.sum.crc, crc32fast::hash(&bytes));
+            assert!(!Scanned::of(&path, b"elsewhere").unwrap().contains);
+        }
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod recent;
 mod salvage;
 #[cfg(test)]
 mod tests;
+mod unopened;
 mod watchdog;
 
 use std::{
@@ -60,11 +61,12 @@ pub(crate) use batch::{MAX_BATCH, MAX_ENTRY};
 pub use error::{CommitError, Disagreement, ExportError, Fault, OpenError};
 pub use export::{Change, Export};
 pub use salvage::Salvage;
+pub use unopened::UnopenedStore;
 
 use commit::{Request, Room, Writer};
 use export::Watch;
 use files::Opened;
-use panics::caught;
+use panics::{Engine, caught};
 use recent::Recent;
 use watchdog::Watchdog;
 
@@ -102,8 +104,32 @@ pub struct Entry {
     pub value: Vec<u8>,
 }
 
+/// What can be read of a store, whether or not it is opened yet. Blocking.
+pub trait Entries {
+    /// Why an entry cannot be read.
+    type Error;
+
+    /// The value at `key`.
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
+
+    /// Up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after` if given.
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Self::Error>;
+}
+
+impl Entries for Store {
+    type Error = Fault;
+
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        Store::read(self, key)
+    }
+
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Fault> {
+        Store::scan(self, prefix, after, limit)
+    }
+}
+
 struct Shared {
-    db: sled::Db,
+    db: Engine,
     recent: Recent,
     watch: Watch,
     /// Why the commit thread stopped; empty while it runs.
@@ -121,14 +147,9 @@ enum Ended {
 }
 
 impl Store {
-    /// Opens the store in `dir`, or makes it (`dir` 0700, files 0600; its parent must exist). Blocking.
-    ///
-    /// `dir` belongs to the store alone: its modes are tightened on every open, because a Kubernetes
-    /// `fsGroup` widens them on every mount.
+    /// Opens the store in `dir`, or makes it; its parent must exist. Blocking.
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        let at = dir.to_owned();
-        let opened = watchdog::opening(dir, move || files::open(&at, cache_bytes))?;
-        Self::start(opened, Watchdog::default())
+        Self::inspect(dir, cache_bytes, &[])?.open()
     }
 
     fn start(
@@ -187,26 +208,7 @@ impl Store {
     /// Up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after`
     /// if given. Blocking.
     pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Fault> {
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            Some(_) | None => Bound::Included(prefix),
-        };
-        // A damaged page makes sled's iterator repeat its error for ever: `collect` stops at the first.
-        caught(|| {
-            self.shared
-                .db
-                .range::<&[u8], _>((from, Bound::Unbounded))
-                .filter(|entry| entry.as_ref().map_or(true, |(key, _)| key != marker::KEY))
-                .take(limit)
-                .take_while(|entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
-                .map(|entry| {
-                    entry.map(|(key, value)| Entry {
-                        key: key.to_vec(),
-                        value: value.to_vec(),
-                    })
-                })
-                .collect()
-        })
+        scan(&self.shared.db, prefix, after, limit)
     }
 
     /// Applies `batch`, all or nothing, and returns once it is durable.
@@ -270,6 +272,27 @@ impl Shared {
             None => CommitError::stopped(&Arc::new(Fault::Panicked)),
         }
     }
+}
+
+fn scan(db: &sled::Db, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Fault> {
+    let from = match after {
+        Some(after) if after >= prefix => Bound::Excluded(after),
+        Some(_) | None => Bound::Included(prefix),
+    };
+    // A damaged page makes sled's iterator repeat its error for ever: `collect` stops at the first.
+    caught(|| {
+        db.range::<&[u8], _>((from, Bound::Unbounded))
+            .filter(|entry| entry.as_ref().map_or(true, |(key, _)| key != marker::KEY))
+            .take(limit)
+            .take_while(|entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
+            .map(|entry| {
+                entry.map(|(key, value)| Entry {
+                    key: key.to_vec(),
+                    value: value.to_vec(),
+                })
+            })
+            .collect()
+    })
 }
 
 fn read(db: &sled::Db, key: &[u8]) -> Result<Option<sled::IVec>, Fault> {

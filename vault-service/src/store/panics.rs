@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    ops::Deref,
     panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind},
     path::Path,
     sync::Once,
@@ -31,6 +32,42 @@ pub(super) fn caught<T, E: Into<Fault>>(call: impl FnOnce() -> Result<T, E>) -> 
         Ok(result) => result.map_err(Into::into),
         Err(_panic) => Err(Fault::Panicked),
     }
+}
+
+/// An opened sled whose drop, which flushes, does not panic.
+pub(super) struct Engine(Option<sled::Db>);
+
+impl Engine {
+    pub(super) fn open(config: &sled::Config) -> Result<Self, Fault> {
+        caught(|| config.open()).map(|db| Self(Some(db)))
+    }
+
+    /// Lets go of it. Of a damaged log even that may panic.
+    pub(super) fn release(mut self) -> Result<(), Fault> {
+        release(self.0.take())
+    }
+}
+
+impl Deref for Engine {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("only `release` and `drop` take it")
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A panic is in the debug log, and nobody is left who could act on it.
+        let _ = release(self.0.take());
+    }
+}
+
+fn release(db: Option<sled::Db>) -> Result<(), Fault> {
+    caught(|| {
+        drop(db);
+        Ok::<_, Fault>(())
+    })
 }
 
 /// Has sled's panics become a line of the debug log, and leaves all others to the hook that was there.

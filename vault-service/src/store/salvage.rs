@@ -11,7 +11,7 @@ use super::{
     Entry, Fault, OpenError,
     files::{self, DB, failed},
     guard::{self, Copied, Ground, Snapshots},
-    panics::caught,
+    panics::{Engine, caught},
     watchdog,
 };
 
@@ -23,7 +23,7 @@ const WIDTH: usize = 8;
 /// A copy of a store, opened.
 pub struct Salvage {
     /// Never dropped: of a damaged log even letting go may hang, and the process ends soon.
-    db: ManuallyDrop<sled::Db>,
+    db: ManuallyDrop<Engine>,
     refusal: Option<OpenError>,
     _copy: Copied,
     _locks: Vec<File>,
@@ -143,7 +143,7 @@ fn open_copy(
     to: &Path,
     snapshots: &Snapshots,
     cache_bytes: u64,
-) -> Result<(Copied, sled::Db), OpenError> {
+) -> Result<(Copied, Engine), OpenError> {
     let copy = Copied::of(dir, to, snapshots)?;
     let opened = files::open_sled(&copy.0, cache_bytes).map_err(files::storage(dir));
     opened.map(|db| (copy, db))

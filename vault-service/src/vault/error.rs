@@ -15,17 +15,20 @@ use crate::{
 /// Why a store was not taken over. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The store did not open.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
     /// There is something in it, but no vault.
     #[error("the store is not empty, and holds no vault")]
     NotOurs,
     /// A layout that this release does not know.
     #[error(
-        "the store has format {found}; this release reads formats up to {supported}: use the release that wrote it"
+        "the store has format {found}; this release reads format {supported}: use the release that wrote it"
     )]
     Format {
         /// What the store says.
         found: u32,
-        /// The newest that is known here.
+        /// The one that is known here.
         supported: u32,
     },
     /// It needs a root key that was not given.

@@ -24,6 +24,7 @@ mod workspaces;
 
 use std::{
     future::Future,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -50,8 +51,8 @@ pub use versions::{NewExpiry, Restore};
 pub use workspaces::{Changes, KeptVersions, KeptVersionsError, Plan, Settings, Workspace};
 
 use crate::{
-    root::Providers,
-    store::{Batch, HOLD, Health, Store},
+    root::{Providers, WrappedRootKey},
+    store::{self, Batch, Entries, HOLD, Health, Store, UnopenedStore},
 };
 use keyring::Keyring;
 use pool::Pool;
@@ -60,8 +61,8 @@ use uses::Uses;
 
 /// The version of the layout of keys and values in the store.
 const FORMAT: u32 = 2;
-/// The oldest that is migrated. It differs in what is not there yet, so all there is to do is to say that it may be.
-const OLDEST_FORMAT: u32 = 1;
+/// Entries that decide whether a vault may take over a store.
+const FRONT: &[&[u8]] = &[stored::META, stored::ROOT_ROTATION, HOLD];
 /// How often what was counted of uses is written.
 const FLUSH: Duration = Duration::from_secs(60);
 /// How many flushes later requests are swept.
@@ -105,10 +106,28 @@ impl Vault {
     ///
     /// It is sealed when a provider has to be asked that may not answer: see [`Writer::unseal`].
     pub async fn open(store: Store, providers: impl Into<Providers>) -> Result<Self, OpenError> {
+        Self::over(store, Arc::new(providers.into())).await
+    }
+
+    /// The same of the store in `dir`, which is opened, or made, only if it will not be refused: a store that is refused keeps
+    /// every byte.
+    pub async fn open_in(
+        dir: PathBuf,
+        cache_bytes: u64,
+        providers: impl Into<Providers>,
+    ) -> Result<Self, OpenError> {
+        let providers = Arc::new(providers.into());
+        let store = blocking(move || Store::inspect(&dir, cache_bytes, FRONT)).await?;
+        let store = admit(store, &providers).await?;
+        let store = blocking(move || store.open()).await?;
+        Self::over(store, providers).await
+    }
+
+    async fn over(store: Store, providers: Arc<Providers>) -> Result<Self, OpenError> {
         let vault = Self {
             store,
             keyring: Arc::new(Keyring::sealed()),
-            providers: Arc::new(providers.into()),
+            providers,
             clock: Arc::new(SystemTime::now),
         };
         match vault.take_over().await {
@@ -160,71 +179,74 @@ impl Vault {
 /// The store must be empty, and then is initialised, or hold a vault of this format that needs no other root keys.
 async fn check(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenError> {
     loop {
-        match found(store, providers).await? {
+        let (reading, providers) = (store.clone(), providers.clone());
+        match blocking(move || found(&reading, &providers)).await? {
             State::Empty => return initialise(store).await,
-            State::Current => return Ok(()),
-            State::Older(meta, bytes) => return migrate(store, meta, bytes).await,
-            State::Held => backup::recover(store).await.map_err(OpenError::Recover)?,
+            State::Current(_) => return Ok(()),
+            State::Held(_) => backup::recover(store).await.map_err(OpenError::Recover)?,
         }
     }
 }
 
-async fn found(store: &Store, providers: &Arc<Providers>) -> Result<State, OpenError> {
-    let (reading, providers) = (store.clone(), providers.clone());
-    blocking(move || {
-        let (meta, none) = (
-            reading.read(stored::META)?,
-            reading.scan(&[], None, 1)?.is_empty(),
-        );
-        let (meta, bytes) = match (meta, none) {
-            (Some(bytes), _) => (stored::decode::<Meta>(&bytes)?, bytes),
-            (None, true) => return Ok(State::Empty),
-            (None, false) => return Err(OpenError::NotOurs),
-        };
-        if !(OLDEST_FORMAT..=FORMAT).contains(&meta.format) {
-            return Err(OpenError::Format {
-                found: meta.format,
-                supported: FORMAT,
-            });
-        }
-        // What a restore left by half may need root keys that this vault does not.
-        if reading.read(HOLD)?.is_some() {
-            roots::check_active(&reading, &meta, &providers)?;
-            return Ok(State::Held);
-        }
-        roots::check(&reading, &meta, &providers)?;
-        Ok(if meta.format < FORMAT {
-            State::Older(meta, bytes)
-        } else {
-            State::Current
-        })
+/// Refuses a store that this vault may not take over, before anything in it is changed.
+async fn admit(store: UnopenedStore, providers: &Arc<Providers>) -> Result<UnopenedStore, OpenError> {
+    let reading = providers.clone();
+    let (store, root_keys) = blocking(move || match root_keys_of(&store, &reading) {
+        Ok(root_keys) => Ok((store, root_keys)),
+        // A full disk must not keep a store that was closed from being opened; it is checked once it is.
+        Err(OpenError::Store(store::OpenError::NoRoom { .. })) => Ok((store, Vec::new())),
+        Err(refused) => Err(refused),
     })
-    .await
+    .await?;
+    if providers.is_local() {
+        let opened = providers.open(&root_keys).await;
+        opened.map_err(|error| OpenError::RootKey(error.into()))?;
+    }
+    Ok(store)
+}
+
+/// The wrapped root keys of a store that may be taken over.
+fn root_keys_of(store: &UnopenedStore, providers: &Providers) -> Result<Vec<WrappedRootKey>, OpenError> {
+    Ok(match found(store, providers)? {
+        State::Empty => Vec::new(),
+        State::Current(meta) | State::Held(meta) => meta.root_keys,
+    })
+}
+
+fn found<S>(store: &S, providers: &Providers) -> Result<State, OpenError>
+where
+    S: Entries<Error: Into<OpenError>>,
+{
+    let Some(bytes) = store.read(stored::META).map_err(Into::into)? else {
+        let empty = store.scan(&[], None, 1).map_err(Into::into)?.is_empty();
+        return if empty {
+            Ok(State::Empty)
+        } else {
+            Err(OpenError::NotOurs)
+        };
+    };
+    let meta = stored::decode::<Meta>(&bytes)?;
+    if meta.format != FORMAT {
+        return Err(OpenError::Format {
+            found: meta.format,
+            supported: FORMAT,
+        });
+    }
+    // What a restore left by half may need root keys that this vault does not.
+    if store.read(HOLD).map_err(Into::into)?.is_some() {
+        roots::check_active(store, &meta, providers)?;
+        return Ok(State::Held(meta));
+    }
+    roots::check(store, &meta, providers)?;
+    Ok(State::Current(meta))
 }
 
 /// What is in a store that may be taken over.
 enum State {
     Empty,
-    Current,
-    /// A vault of an older format: its description, and the bytes of that.
-    Older(Meta, Vec<u8>),
+    Current(Meta),
     /// A vault that was stopped while a backup was restored.
-    Held,
-}
-
-/// From here on an older release refuses the store.
-async fn migrate(store: &Store, meta: Meta, bytes: Vec<u8>) -> Result<(), OpenError> {
-    let from = meta.format;
-    let meta = Meta {
-        format: FORMAT,
-        ..meta
-    };
-    let batch = Batch::new()
-        .expect_value(stored::META, bytes)
-        .put(stored::META, stored::encode(&meta));
-    store.commit(batch).await?;
-    tracing::info!(from, to = FORMAT, "the store was migrated");
-    Ok(())
+    Held(Meta),
 }
 
 /// Without a root key: the first that is to be had will be its.

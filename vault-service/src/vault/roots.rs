@@ -11,7 +11,7 @@ use crate::{
     authz::VaultPermit,
     crypto::{KeyId, RootKey, root_key_id},
     root::{Provider, Providers},
-    store::{Batch, Fault, Store},
+    store::{Batch, Entries, Store},
 };
 
 /// Workspaces read at once.
@@ -33,7 +33,7 @@ pub(super) fn active(meta: &Meta) -> Result<KeyId, VaultError> {
 }
 
 /// How many workspaces have keys that each root key wraps. A damaged workspace has none.
-pub(super) fn workspaces_of_each(store: &Store) -> Result<BTreeMap<KeyId, u64>, Fault> {
+pub(super) fn workspaces_of_each<S: Entries>(store: &S) -> Result<BTreeMap<KeyId, u64>, S::Error> {
     let mut counts = BTreeMap::new();
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -66,20 +66,30 @@ pub(super) fn roots_of(workspace: &[u8]) -> Vec<KeyId> {
 }
 
 /// Every root key that the store needs must be among those that can be had.
-pub(super) fn check(store: &Store, meta: &Meta, providers: &Providers) -> Result<(), OpenError> {
+pub(super) fn check<S>(store: &S, meta: &Meta, providers: &Providers) -> Result<(), OpenError>
+where
+    S: Entries<Error: Into<OpenError>>,
+{
     // Only a rotation leaves workspaces under another one than the active.
-    if store.read(stored::ROOT_ROTATION)?.is_none() {
+    if store.read(stored::ROOT_ROTATION).map_err(Into::into)?.is_none() {
         return check_active(store, meta, providers);
     }
-    refuse_missing(missing(meta, providers, &workspaces_of_each(store)?))
+    let counts = workspaces_of_each(store).map_err(Into::into)?;
+    refuse_missing(missing(meta, providers, &counts))
 }
 
 /// The active one must be.
-pub(super) fn check_active(store: &Store, meta: &Meta, providers: &Providers) -> Result<(), OpenError> {
+pub(super) fn check_active<S>(store: &S, meta: &Meta, providers: &Providers) -> Result<(), OpenError>
+where
+    S: Entries<Error: Into<OpenError>>,
+{
     match missing(meta, providers, &BTreeMap::new()) {
         None => Ok(()),
         // Now it matters how many need it.
-        Some(_) => refuse_missing(missing(meta, providers, &workspaces_of_each(store)?)),
+        Some(_) => {
+            let counts = workspaces_of_each(store).map_err(Into::into)?;
+            refuse_missing(missing(meta, providers, &counts))
+        }
     }
 }
 

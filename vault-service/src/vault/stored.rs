@@ -22,8 +22,6 @@
 //!
 //! The values that have a name here are Protocol Buffers messages. What decrypting relies on is in the encrypted record
 //! and authenticated there; `s/` repeats some of it for lists, which have no key.
-//!
-//! Format 1 of this layout has fewer kinds of entry, and fewer fields in them.
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,6 @@ mod backup_keys;
 mod backups;
 mod damage;
 mod expiry;
-mod migration;
 mod requests;
 mod uses;
 mod versions;

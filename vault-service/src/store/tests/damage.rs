@@ -9,27 +9,27 @@ use std::{
 };
 
 use super::{model::Random, *};
-use crate::store::marker::{KEY, Marker, State};
+use crate::store::marker::{Files, KEY, Marker, State};
 
-type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(super) type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// How the process ended that had the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Closed,
     Killed,
 }
 
 /// A store, how its process ended, and all that was acknowledged.
-struct Left {
+pub(super) struct Left {
     _parent: TempDir,
-    dir: PathBuf,
-    content: Content,
+    pub(super) dir: PathBuf,
+    pub(super) content: Content,
 }
 
 impl Left {
     /// With so many entries of up to `size` bytes; some were replaced and some deleted, over a few processes.
-    async fn behind(end: End, entries: u32, size: u32) -> Self {
+    pub(super) async fn behind(end: End, entries: u32, size: u32) -> Self {
         let (parent, dir) = dir();
         let (mut random, mut content) = (Random(7), Content::new());
         for generation in 0..3 {
@@ -68,7 +68,7 @@ impl Left {
     }
 
     /// A copy to do something to.
-    fn damaged(&self, name: &str, damage: impl FnOnce(&Path)) -> PathBuf {
+    pub(super) fn damaged(&self, name: &str, damage: impl FnOnce(&Path)) -> PathBuf {
         let copy = self.dir.with_extension(name);
         let _ = fs::remove_dir_all(&copy);
         copy_files(&self.dir, &copy);
@@ -77,7 +77,7 @@ impl Left {
     }
 
     /// Opens what was damaged: nothing may be lost, or it is refused, says what to do, and is as it was. Whether it opened.
-    async fn opens(&self, dir: &Path, what: &str) -> bool {
+    pub(super) async fn opens(&self, dir: &Path, what: &str) -> bool {
         let (before, started) = (snapshot(dir), Instant::now());
         let opened = Store::open(dir, CACHE);
         assert!(
@@ -98,7 +98,7 @@ impl Left {
                 let said = refused.to_string();
                 assert!(
                     said.contains("vault-service restore") && said.contains("vault-service repair")
-                        || matches!(refused, OpenError::Newer { .. }),
+                        || matches!(refused, OpenError::OtherFormat { .. } | OpenError::Strays { .. }),
                     "{what}: {said}"
                 );
                 assert!(snapshot(dir) == before, "{what}: refused, and changed: {said}");
@@ -108,7 +108,7 @@ impl Left {
     }
 }
 
-fn copy_files(from: &Path, to: &Path) {
+pub(super) fn copy_files(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -119,7 +119,7 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 /// Every file in there, and what is in it; the lock aside, which an open may make.
-fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+pub(super) fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     paths
         .filter(|path| !path.ends_with("lock"))
@@ -127,7 +127,7 @@ fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         .collect()
 }
 
-fn content(store: &Store) -> Content {
+pub(super) fn content(store: &Store) -> Content {
     let entries = store.scan(b"", None, usize::MAX).unwrap();
     entries
         .into_iter()
@@ -141,13 +141,13 @@ fn truncate(path: &Path, percent: u64) {
         .unwrap();
 }
 
-fn snap(dir: &Path) -> Option<PathBuf> {
+pub(super) fn snap(dir: &Path) -> Option<PathBuf> {
     let mut names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let is_snap = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("snap.");
     names.find(is_snap)
 }
 
-const ENDS: [End; 2] = [End::Closed, End::Killed];
+pub(super) const ENDS: [End; 2] = [End::Closed, End::Killed];
 
 #[tokio::test]
 async fn a_store_cut_short_loses_nothing_or_is_refused_and_stays_as_it_is() {
@@ -264,6 +264,7 @@ async fn an_older_copy_of_the_data_beside_the_marker_of_today_is_refused() {
     store.commit(Batch::new().put("one", "more")).await.unwrap();
     store.close().await.unwrap();
     fs::copy(left.dir.join("marker"), older.join("marker")).unwrap();
+    fs::remove_file(snap(&older).unwrap()).unwrap();
     let refused = Store::open(&older, CACHE).err().unwrap();
     assert!(
         matches!(
@@ -316,6 +317,7 @@ async fn entries_that_went_missing_behind_the_stores_back_are_noticed() {
     let db = sled_in(&left.dir);
     db.remove(left.content.keys().next().unwrap()).unwrap();
     drop(db);
+    fs::remove_file(snap(&left.dir).unwrap()).unwrap();
     let refused = Store::open(&left.dir, CACHE).err().unwrap();
     let entries = left.content.len() as u64;
     assert!(
@@ -326,75 +328,76 @@ async fn entries_that_went_missing_behind_the_stores_back_are_noticed() {
 }
 
 /// sled alone, once those that had the store are gone.
-fn sled_in(dir: &Path) -> sled::Db {
+fn sled_in(dir: &Path) -> Engine {
     files::await_release(dir).unwrap();
     files::open_sled(dir, CACHE).unwrap()
 }
 
-/// As a release without markers left it.
-fn unmark(dir: &Path) {
-    let db = sled_in(dir);
-    db.remove(KEY).unwrap();
-    drop(db);
-    fs::remove_file(dir.join("marker")).unwrap();
-}
-
-#[tokio::test]
-async fn a_store_of_a_release_without_markers_gets_one() {
-    let left = Left::behind(End::Closed, 600, 1_000).await;
-    unmark(&left.dir);
-    assert!(left.opens(&left.dir, "unmarked").await);
-    let marker = Marker::read(&left.dir).unwrap().unwrap();
-    assert_eq!(marker.tally.entries, left.content.len() as u64);
-    assert!(matches!(marker.state, State::Closed(_)), "{marker:?}");
-
-    // Killed between the entry and the file.
-    unmark(&left.dir);
-    let store = open(&left.dir);
-    let killed = left.damaged("killed", |dir| fs::remove_file(dir.join("marker")).unwrap());
-    drop_and_wait(store, &left.dir);
-    assert!(left.opens(&killed, "half marked").await);
-
-    // A store that opens empty is not one that was just made.
-    unmark(&left.dir);
-    let empty = left.damaged("empty", |dir| {
-        fs::remove_file(dir.join("db")).unwrap();
-        fs::remove_file(snap(dir).unwrap()).unwrap();
-        drop(sled_in(dir));
-        snap(dir)
-            .into_iter()
-            .for_each(|snap| fs::remove_file(snap).unwrap());
-    });
-    assert!(!left.opens(&empty, "empty").await);
+/// A store that was made and never used, closed.
+async fn unused() -> (TempDir, PathBuf) {
+    let (parent, dir) = dir();
+    open(&dir).close().await.unwrap();
+    (parent, dir)
 }
 
 #[tokio::test]
 async fn a_store_whose_making_was_cut_off_is_made_anew() {
-    let left = Left::behind(End::Closed, 30, 1_000).await;
+    let (_parent, made) = unused().await;
     let making = Marker {
         state: State::Making,
-        ..Marker::read(&left.dir).unwrap().unwrap()
+        files: Files::new(),
+        ..Marker::read(&made).unwrap().unwrap()
     };
-    for (name, keep) in [
-        ("marker", &[][..]),
-        ("conf", &["conf"]),
-        ("torn", &["db"]),
-        ("db", &["conf", "db"]),
+    for (name, gone, percent) in [
+        ("first", &["conf", "db"][..], 100),
+        ("no conf", &["conf"], 100),
+        ("no db", &["db"], 100),
+        ("whole", &[], 100),
+        ("half", &[], 50),
+        ("torn", &[], 1),
     ] {
-        let dir = left.damaged(name, |dir| {
-            making.write(dir).unwrap();
-            for gone in ["conf", "db"].iter().filter(|name| !keep.contains(name)) {
-                fs::remove_file(dir.join(gone)).unwrap();
-            }
-        });
+        let dir = made.with_extension(name);
+        copy_files(&made, &dir);
+        making.write(&dir).unwrap();
+        truncate(&dir.join("db"), percent);
+        for gone in gone {
+            fs::remove_file(dir.join(gone)).unwrap();
+        }
         let store = open(&dir);
         assert_eq!(store.scan(b"", None, 1).unwrap(), []);
         store.close().await.unwrap();
-        assert!(matches!(
-            Marker::read(&dir).unwrap().unwrap().state,
-            State::Closed(_)
-        ));
+        assert_eq!(Marker::read(&dir).unwrap().unwrap().state, State::Closed);
     }
+}
+
+#[tokio::test]
+async fn a_start_that_was_killed_while_sled_opened_the_store_goes_on() {
+    let left = Left::behind(End::Closed, 60, 1_000).await;
+    let before = snap(&left.dir).unwrap();
+    let opened = files::open(&left.dir, CACHE).unwrap();
+    let after = snap(&left.dir).unwrap();
+    assert_ne!(before, after);
+    let opening = |with: &[&Path]| {
+        left.damaged("opening", |dir| {
+            let marker = Marker::read(dir).unwrap().unwrap();
+            fs::remove_file(snap(dir).unwrap()).unwrap();
+            for path in with {
+                fs::copy(&after, dir.join(path.file_name().unwrap())).unwrap();
+            }
+            Marker {
+                state: State::Opening,
+                ..marker
+            }
+            .write(dir)
+            .unwrap();
+        })
+    };
+    let unfinished = before.with_file_name("snap.7FFFFFFFFFFFFFFF.generating");
+    for with in [&[&*after][..], &[&after, &unfinished], &[&unfinished], &[]] {
+        let dir = opening(with);
+        assert!(left.opens(&dir, &format!("{with:?}")).await);
+    }
+    drop(opened);
 }
 
 #[tokio::test]
@@ -404,7 +407,7 @@ async fn the_marker_of_a_new_store_is_there_before_anything_of_sleds() {
     fs::write(dir.join("lock"), "").unwrap();
     // Where sled makes a folder first.
     std::os::unix::fs::symlink("nowhere", dir.join("blobs")).unwrap();
-    let failed = Store::open(&dir, CACHE).err().unwrap();
+    let failed = files::make(&dir, CACHE).err().unwrap();
     assert!(matches!(failed, OpenError::Storage { .. }), "{failed:?}");
     assert!(!dir.join("db").exists() && !dir.join("conf").exists());
     assert_eq!(Marker::read(&dir).unwrap().unwrap().state, State::Making);

@@ -9,6 +9,7 @@ mod damage;
 mod export;
 mod faults;
 mod model;
+mod refusals;
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 pub use damage::{Damage, What};
 
 use super::{
-    FORMAT, OLDEST_FORMAT, OpenError,
+    FORMAT, OpenError,
     backup::FILLING,
     initial,
     keyring::Keyring,
@@ -155,7 +155,7 @@ impl Audit {
 
 /// A newer layout, or one of another root key, would only look damaged.
 fn check(meta: Meta, providers: &Providers, salvage: &Salvage) -> Result<Meta, OpenError> {
-    if !(OLDEST_FORMAT..=FORMAT).contains(&meta.format) {
+    if meta.format != FORMAT {
         return Err(OpenError::Format {
             found: meta.format,
             supported: FORMAT,
@@ -164,10 +164,7 @@ fn check(meta: Meta, providers: &Providers, salvage: &Salvage) -> Result<Meta, O
     // What a workspace needs beside the active one is said of that workspace: its record may be damaged.
     let missing = roots::missing(&meta, providers, &BTreeMap::new());
     match missing.and_then(|_| roots::missing(&meta, providers, &workspaces_of_each(salvage))) {
-        None => Ok(Meta {
-            format: FORMAT,
-            ..meta
-        }),
+        None => Ok(meta),
         Some(Missing {
             given,
             needed,

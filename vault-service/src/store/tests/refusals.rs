@@ -1,0 +1,119 @@
+//! Refusals: a directory that is refused keeps every byte, and the message names what is in the way.
+
+use super::{
+    damage::{ENDS, Left, content, snap, snapshot},
+    *,
+};
+use crate::store::marker::{Marker, State};
+
+/// The message of a refusal that changed nothing.
+fn refused(dir: &Path) -> String {
+    let before = snapshot(dir);
+    let said = match Store::open(dir, CACHE) {
+        Ok(_) => panic!("it opened"),
+        Err(refused) => refused.to_string(),
+    };
+    assert!(snapshot(dir) == before, "refused, and changed: {said}");
+    said
+}
+
+/// Puts all files of `from` over those of `to`, as `cp -a from/. to` does.
+fn copy_over(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_older_copy_put_over_a_newer_directory_is_refused_until_the_stray_snapshot_is_removed() {
+    for end in ENDS {
+        let left = Left::behind(end, 600, 1_000).await;
+        let older = left.damaged("older", |_| ());
+        for round in 0..2u8 {
+            let store = open(&left.dir);
+            store
+                .commit(Batch::new().put([round], vec![1; 50_000]))
+                .await
+                .unwrap();
+            store.close().await.unwrap();
+        }
+        let newer = snap(&left.dir).unwrap();
+        let name = newer.file_name().unwrap().to_str().unwrap();
+        assert!(!older.join(name).exists());
+        copy_over(&older, &left.dir);
+        for _ in 0..2 {
+            let said = refused(&left.dir);
+            assert!(said.contains(name), "{end:?}: {said}");
+        }
+        std::fs::remove_file(&newer).unwrap();
+        let store = open(&left.dir);
+        assert!(content(&store) == left.content, "{end:?}: something was lost");
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn any_file_that_is_not_the_stores_is_refused_by_name() {
+    for end in ENDS {
+        let left = Left::behind(end, 60, 1_000).await;
+        std::fs::create_dir_all(left.dir.join("blobs")).unwrap();
+        let strays = [
+            "db~",
+            ".nfs000000000123",
+            "core",
+            "snap.0000000000000001",
+            "blobs/5",
+            "notes/",
+        ];
+        for stray in strays {
+            let path = left.dir.join(stray);
+            if stray.ends_with('/') {
+                std::fs::create_dir(&path).unwrap();
+            } else {
+                std::fs::write(&path, "x").unwrap();
+            }
+            let said = refused(&left.dir);
+            assert!(said.contains(stray.trim_end_matches('/')), "{stray}: {said}");
+            if stray.ends_with('/') {
+                std::fs::remove_dir(&path).unwrap();
+            } else {
+                std::fs::remove_file(&path).unwrap();
+            }
+        }
+        assert!(left.opens(&left.dir, "without strays").await);
+    }
+}
+
+#[tokio::test]
+async fn a_full_store_whose_marker_says_that_it_is_being_made_is_refused() {
+    for end in ENDS {
+        let left = Left::behind(end, 60, 1_000).await;
+        let marker = Marker::read(&left.dir).unwrap().unwrap();
+        let kept = std::fs::read(left.dir.join("marker")).unwrap();
+        Marker {
+            state: State::Making,
+            ..marker
+        }
+        .write(&left.dir)
+        .unwrap();
+        let said = refused(&left.dir);
+        assert!(said.contains("was never used"), "{said}");
+        std::fs::write(left.dir.join("marker"), kept).unwrap();
+        assert!(left.opens(&left.dir, "with its own marker").await);
+    }
+}
+
+#[tokio::test]
+async fn a_marker_ahead_of_the_data_is_refused_whatever_else_it_says() {
+    for end in ENDS {
+        let left = Left::behind(end, 60, 1_000).await;
+        let mut marker = Marker::read(&left.dir).unwrap().unwrap();
+        marker.tally.generation += 1;
+        marker.write(&left.dir).unwrap();
+        let said = refused(&left.dir);
+        assert!(said.contains("was acknowledged"), "{said}");
+    }
+}
