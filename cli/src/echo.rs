@@ -17,8 +17,9 @@ use hyper_util::{
     server::conn::auto,
 };
 use proto::serve::{
-    listen::{self, Slot},
+    listen,
     settings::{self, Problems},
+    slots::{Eviction, Slot, Slots},
     tls,
 };
 use rustls::ServerConfig;
@@ -96,27 +97,32 @@ impl Echo {
 
 /// Serves on a listener until `stop`; then finishes the calls under way.
 pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, stop: CancellationToken) {
-    let connections = TaskTracker::new();
-    match tls {
-        None => {
-            listen::accept(listener, MAX_CONNECTIONS, stop.clone(), |stream, _, slot| {
-                connections.spawn(connection(stream, slot, stop.clone()));
-            })
-            .await;
-        }
-        Some(tls) => {
-            let mut accepted = listen::accept_tls(listener, tls, MAX_CONNECTIONS, stop.clone());
-            while let Some(Some((stream, slot))) = stop.run_until_cancelled(accepted.recv()).await {
-                connections.spawn(connection(stream, slot, stop.clone()));
+    let (connections, slots) = (
+        TaskTracker::new(),
+        Slots::new("echo", MAX_CONNECTIONS, Eviction::OldestIdle),
+    );
+    listen::accept(listener, slots, stop.clone(), |stream, peer, slot| {
+        let (tls, stop) = (tls.clone(), stop.clone());
+        connections.spawn(async move {
+            match tls {
+                None => connection(stream, slot, stop).await,
+                Some(tls) => {
+                    let handshake = listen::handshake(tls, stream, peer, &slot);
+                    if let Some(Some(stream)) = stop.run_until_cancelled(handshake).await {
+                        connection(stream, slot, stop).await;
+                    }
+                }
             }
-        }
-    }
+        });
+    })
+    .await;
     connections.close();
     // Whoever has not read his answer by then loses it.
     let _ = time::timeout(GRACE, connections.wait()).await;
 }
 
-async fn connection<S>(stream: S, _slot: Slot, stop: CancellationToken)
+/// Serves a connection. It keeps its slot to its end.
+async fn connection<S>(stream: S, slot: Slot, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -126,6 +132,7 @@ where
     tokio::select! {
         // Its end is its client's affair.
         _ = served.as_mut() => return,
+        () = slot.evicted() => return,
         () = stop.cancelled() => {}
     }
     served.as_mut().graceful_shutdown();

@@ -30,7 +30,7 @@ pub const TABLE: [(&str, Access); 11] = [
         Roles(&[Admin, Editor, Viewer]),
     ),
     ("/grpc.health.v1.Health/Check", Anyone),
-    ("/grpc.health.v1.Health/Watch", Anyone),
+    ("/grpc.health.v1.Health/Watch", AnyRole),
     (
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         AnyRole,

@@ -31,6 +31,7 @@ use proto::{
         grpc,
         lanes::{self, Accepted, Lanes, Tasks, Width},
         listen, probe,
+        slots::{Eviction, Slots},
     },
 };
 use tokio::{net::TcpListener, sync::mpsc};
@@ -160,6 +161,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         listeners.dedicated,
         data_plane,
         config.limits.max_connections,
+        config.data_plane_tls.is_some(),
         shutdown.clone(),
     ));
 
@@ -220,14 +222,27 @@ async fn accept(
     dedicated: Vec<(TcpListener, Door)>,
     lanes: Lanes<Arrival, Result<(), RunError>>,
     limit: usize,
+    tls: bool,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let listeners = std::iter::once((shared, Door::Any)).chain(dedicated);
     join_all(listeners.map(|(listener, door)| {
         let (lanes, door) = (&lanes, Arc::new(door));
-        listen::accept(listener, limit, shutdown.clone(), move |stream, peer, slot| {
-            let door = door.clone();
-            lanes.give(stream, Arrival { peer, slot, door });
+        let connections = Slots::new("data plane", limit, Eviction::OldestIdle);
+        let at_first = if tls {
+            listen::handshake_slots()
+        } else {
+            connections.clone()
+        };
+        listen::accept(listener, at_first, shutdown.clone(), move |stream, peer, slot| {
+            let (door, connections) = (door.clone(), connections.clone());
+            let arrival = Arrival {
+                peer,
+                slot,
+                connections,
+                door,
+            };
+            lanes.give(stream, arrival);
         })
     }))
     .await;
@@ -243,7 +258,7 @@ async fn routes(config: &Config, registry: Registry, resolver: Resolver) -> Resu
     let catalog = CatalogServiceServer::new(CatalogEntries::new(config.catalog.clone()));
     let mut routes = Routes::builder();
     routes
-        .add_service(health_service)
+        .add_service(health_service.max_decoding_message_size(grpc::MAX_SERVICE_MESSAGE))
         .add_service(servers.max_decoding_message_size(MAX_REQUEST))
         .add_service(catalog.max_decoding_message_size(MAX_REQUEST));
     if config.reflection {

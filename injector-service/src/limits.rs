@@ -11,7 +11,8 @@ use crate::registry::WorkspaceQuota;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitSettings {
-    /// Connections at once on each listener of the data plane; further ones wait to be accepted
+    /// Connections at once on each listener of the data plane; for a further one the oldest that carries no call is
+    /// closed, and while each carries one it waits
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_MAX_CONNECTIONS",

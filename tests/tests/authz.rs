@@ -108,7 +108,10 @@ const VAULT: [(&str, &[Who]); 23] = [
     ("vault.v1.BackupService.ExportBackup", &[Admin]),
     ("vault.v1.BackupService.RestoreBackup", &[Admin]),
     ("grpc.health.v1.Health.Check", &EVERYONE),
-    ("grpc.health.v1.Health.Watch", &EVERYONE),
+    (
+        "grpc.health.v1.Health.Watch",
+        &[Admin, Editor, Viewer, Who::Injector],
+    ),
     (
         "grpc.reflection.v1.ServerReflection.ServerReflectionInfo",
         &[Admin, Editor, Viewer, Who::Injector],
@@ -135,7 +138,7 @@ const INJECTOR: [(&str, &[Who]); 11] = [
         &[Admin, Editor, Viewer],
     ),
     ("grpc.health.v1.Health.Check", &EVERYONE),
-    ("grpc.health.v1.Health.Watch", &EVERYONE),
+    ("grpc.health.v1.Health.Watch", &[Admin, Editor, Viewer]),
     (
         "grpc.reflection.v1.ServerReflection.ServerReflectionInfo",
         &[Admin, Editor, Viewer],

@@ -49,7 +49,7 @@ pub const TABLE: [(&str, Access); 23] = [
     ("/vault.v1.BackupService/ExportBackup", Roles(&[Admin])),
     ("/vault.v1.BackupService/RestoreBackup", Roles(&[Admin])),
     ("/grpc.health.v1.Health/Check", Anyone),
-    ("/grpc.health.v1.Health/Watch", Anyone),
+    ("/grpc.health.v1.Health/Watch", AnyRole),
     (
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         AnyRole,

@@ -133,7 +133,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     };
     let mut routes = Routes::builder();
     routes
-        .add_service(health_service)
+        .add_service(health_service.max_decoding_message_size(grpc::MAX_SERVICE_MESSAGE))
         .add_service(
             WorkspaceServiceServer::new(Workspaces(writer.clone())).max_decoding_message_size(MAX_REQUEST),
         )

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use proto::{Reason, Refusal};
+use proto::{Reason, Refusal, serve::slots::Slot};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -38,8 +38,8 @@ const NEVER: u64 = 0;
 /// What a connection is doing. Moments are milliseconds from its beginning on, and one more.
 pub(super) struct Activity {
     began: Instant,
-    /// Calls that have begun and not ended.
-    calls: AtomicUsize,
+    /// The connection's slot, which counts its calls.
+    slot: Slot,
     /// When the last of them ended.
     idle_since: AtomicU64,
     /// When the first byte of a head came whose call has not begun.
@@ -57,7 +57,7 @@ pub(super) struct Activity {
 pub(super) enum Verdict {
     /// It is well, and to be looked at again in this time.
     Well(Duration),
-    /// It has had no call for as long as it may.
+    /// It has had no call for as long as it may, or its slot went to another connection.
     Idle,
     /// A head takes too long.
     SlowHead,
@@ -66,10 +66,11 @@ pub(super) enum Verdict {
 }
 
 impl Activity {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(slot: Slot) -> Arc<Self> {
+        slot.started();
         Arc::new(Self {
             began: Instant::now(),
-            calls: AtomicUsize::new(0),
+            slot,
             idle_since: AtomicU64::new(1),
             head_since: AtomicU64::new(NEVER),
             stuck_since: AtomicU64::new(NEVER),
@@ -80,7 +81,7 @@ impl Activity {
 
     /// A call begins; it ends when what is returned is dropped.
     pub(super) fn call(self: &Arc<Self>) -> UnderWay {
-        self.calls.fetch_add(1, Relaxed);
+        self.slot.call_began();
         self.head_since.store(NEVER, Relaxed);
         UnderWay(self.clone())
     }
@@ -99,7 +100,10 @@ impl Activity {
             };
             again = again.min(left);
         }
-        if self.calls.load(Relaxed) == 0 {
+        if self.slot.is_idle() {
+            if self.slot.is_evicted() {
+                return Verdict::Idle;
+            }
             let head = self.head_since.load(Relaxed);
             if head != NEVER {
                 let Some(left) = left(limits.head_timeout, lasting(head)) else {
@@ -121,7 +125,7 @@ impl Activity {
     }
 
     fn received(&self, came: &[u8]) {
-        if self.calls.load(Relaxed) > 0 || self.http2.load(Relaxed) {
+        if !self.slot.is_idle() || self.http2.load(Relaxed) {
             return;
         }
         if self.completes_preface(came) {
@@ -167,7 +171,7 @@ pub(super) struct UnderWay(Arc<Activity>);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), Relaxed);
-        self.0.calls.fetch_sub(1, Relaxed);
+        self.0.slot.call_ended();
     }
 }
 
@@ -301,7 +305,10 @@ impl http_body::Body for Lasting {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
-    use proto::serve::settings::Problems;
+    use proto::serve::{
+        settings::Problems,
+        slots::{Eviction, Holder, Slots},
+    };
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
         time::advance,
@@ -322,9 +329,34 @@ mod tests {
         settings.check(&mut Problems::default()).unwrap()
     }
 
+    fn slots() -> Slots {
+        Slots::new("test", 1, Eviction::OldestIdle)
+    }
+
+    fn take(slots: &Slots) -> Option<Slot> {
+        slots.try_take(&Holder::network(([192, 0, 2, 1], 1).into()))
+    }
+
+    fn activity() -> Arc<Activity> {
+        Activity::new(take(&slots()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_lost_its_slot_is_idle_once_its_calls_have_ended() {
+        let (slots, limits) = (slots(), limits());
+        let activity = Activity::new(take(&slots).unwrap());
+        let call = activity.call();
+        assert!(take(&slots).is_none(), "a busy connection keeps its slot");
+        drop(call);
+        let _newcomer = take(&slots).unwrap();
+        assert_eq!(activity.verdict(&limits), Verdict::Idle);
+        let _late = activity.call();
+        assert!(matches!(activity.verdict(&limits), Verdict::Well(_)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_only_between_calls() {
-        let (activity, limits) = (Activity::new(), limits());
+        let (activity, limits) = (activity(), limits());
         assert_eq!(activity.verdict(&limits), Verdict::Well(3 * SECOND));
         advance(8 * SECOND).await;
         let (one, other) = (activity.call(), activity.call());
@@ -347,7 +379,7 @@ mod tests {
             ("G", Verdict::SlowHead),
             ("PRI * HTTP/2.0", Verdict::Well(SECOND)),
         ] {
-            let activity = Activity::new();
+            let activity = activity();
             let (near, mut far) = duplex(64);
             let mut watched = Watched::new(near, activity.clone());
             advance(6 * SECOND).await;
@@ -376,7 +408,7 @@ mod tests {
             (&["P", "OST / HTTP/1.1"], Verdict::SlowHead),
             (&["PRI", "NT / HTTP/1.1"], Verdict::SlowHead),
         ] {
-            let activity = Activity::new();
+            let activity = activity();
             advance(6 * SECOND).await;
             for piece in pieces {
                 activity.received(piece.as_bytes());
@@ -388,7 +420,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_makes_progress_is_not_stuck() {
-        let (activity, limits) = (Activity::new(), limits());
+        let (activity, limits) = (activity(), limits());
         let _call = activity.call();
         let (near, mut far) = duplex(64);
         let mut watched = Watched::new(near, activity.clone());

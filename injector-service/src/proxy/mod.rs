@@ -29,15 +29,18 @@ use proto::{
     ServerName, WorkspaceName,
     serve::{
         lanes::Accepted,
-        listen::{self, Slot},
+        listen::{self, HANDSHAKE_TIMEOUT},
+        slots::{Holder, Slot, Slots},
     },
 };
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     sync::mpsc,
     time::{self, Instant, sleep},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use budget::Budget;
@@ -57,6 +60,9 @@ const WINDOWS: (u32, u32) = (128 << 10, 32 << 20);
 const BEYOND: usize = 2;
 /// The least that hyper's buffer for an HTTP/1.1 head may have.
 const LEAST_BUFFER: usize = 8 * 1024;
+
+/// How long an idle HTTP/2 connection that lost its slot may take to end in order.
+const LEAVING: Duration = Duration::from_millis(100);
 
 /// Which servers a listener leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +89,10 @@ pub struct Proxy {
 pub struct Arrival {
     /// Who is at its other end.
     pub peer: SocketAddr,
-    /// Its place among those allowed at once.
+    /// Its slot among those of its listener: of a handshake when the listener speaks TLS, else of a connection.
     pub slot: Slot,
+    /// The slots of the listener's connections.
+    pub connections: Slots,
     /// What it leads to.
     pub door: Arc<Door>,
 }
@@ -139,18 +147,28 @@ impl Proxy {
     ) {
         let connections = TaskTracker::new();
         while let Some(accepted) = accepted.recv().await {
-            let Some((stream, Arrival { peer, slot, door })) = accepted.open() else {
+            let Some((stream, arrival)) = accepted.open() else {
                 continue;
             };
             let (proxy, tls) = (self.clone(), serving.tls.clone());
             let (shutdown, grace) = (shutdown.clone(), serving.grace);
             connections.spawn(async move {
                 match tls {
-                    None => proxy.connection(stream, &door, slot, shutdown, grace).await,
+                    None => {
+                        let Arrival {
+                            peer: _,
+                            slot,
+                            connections: _,
+                            door,
+                        } = arrival;
+                        proxy.connection(stream, &door, slot, shutdown, grace).await;
+                    }
                     // Much larger, and not to be a part of those without TLS.
                     Some(config) => {
                         let served = Box::pin(async move {
-                            if let Some(stream) = listen::handshake(config, stream, peer).await {
+                            let door = arrival.door.clone();
+                            let secured = secured(config, stream, arrival);
+                            if let Some(Some((stream, slot))) = shutdown.run_until_cancelled(secured).await {
                                 proxy.connection(stream, &door, slot, shutdown, grace).await;
                             }
                         });
@@ -167,11 +185,13 @@ impl Proxy {
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         door: &Arc<Door>,
-        _slot: Slot,
+        slot: Slot,
         shutdown: CancellationToken,
         grace: Duration,
     ) {
-        let (http, activity, after_http) = (self.http(), Activity::new(), AfterHttp::default());
+        let mut evicted = pin!(slot.evicted());
+        let (http, activity) = (self.http(), Activity::new(slot));
+        let after_http = AfterHttp::new(activity.clone());
         let calls = service_fn(|request| {
             let (proxy, door, call) = (self.clone(), door.clone(), activity.call());
             let after_http = after_http.clone();
@@ -188,7 +208,7 @@ impl Proxy {
                 let stream = TokioIo::new(Watched::new(stream, activity.clone()));
                 let mut connection = pin!(http.serve_connection_with_upgrades(stream, calls));
                 let mut watch = pin!(sleep(Duration::ZERO));
-                let mut idle = false;
+                let (mut idle, mut has_slot) = (false, true);
                 loop {
                     tokio::select! {
                         // How it ended is the peer's affair.
@@ -198,6 +218,7 @@ impl Proxy {
                             let _ = connection.await;
                             break;
                         }
+                        () = evicted.as_mut(), if has_slot => has_slot = false,
                         () = watch.as_mut() => {}
                     }
                     let again = match activity.verdict(&self.limits) {
@@ -205,7 +226,11 @@ impl Proxy {
                         Verdict::Idle if !idle => {
                             idle = true;
                             connection.as_mut().graceful_shutdown();
-                            self.limits.head_timeout
+                            if has_slot {
+                                self.limits.head_timeout
+                            } else {
+                                LEAVING
+                            }
                         }
                         over => {
                             tracing::debug!(?over, "connection closed");
@@ -246,5 +271,25 @@ impl Proxy {
             .keep_alive_interval(Duration::from_secs(60))
             .keep_alive_timeout(Duration::from_secs(20));
         http
+    }
+}
+
+/// The handshake of a connection, and a slot for what follows it. The connection keeps its handshake's slot until then.
+async fn secured(
+    config: Arc<ServerConfig>,
+    stream: TcpStream,
+    arrival: Arrival,
+) -> Option<(TlsStream<TcpStream>, Slot)> {
+    let Arrival {
+        peer,
+        slot,
+        connections,
+        door: _,
+    } = arrival;
+    let stream = listen::handshake(config, stream, peer, &slot).await?;
+    let taking = connections.take(Holder::network(peer));
+    tokio::select! {
+        taken = time::timeout(HANDSHAKE_TIMEOUT, taking) => Some((stream, taken.ok()?)),
+        () = slot.evicted() => None,
     }
 }

@@ -18,6 +18,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::activity::{Activity, UnderWay};
 use crate::{
     inject::Dialect,
     placement::AuthType,
@@ -51,8 +52,14 @@ struct Tunnel {
 }
 
 /// What a connection becomes after its last HTTP message, if anything.
-#[derive(Clone, Default)]
-pub(super) struct AfterHttp(Arc<OnceLock<Tunnel>>);
+#[derive(Clone)]
+pub(super) struct AfterHttp(Arc<Upgrade>);
+
+struct Upgrade {
+    activity: Arc<Activity>,
+    /// With the call as which it counts.
+    tunnel: OnceLock<(Tunnel, UnderWay)>,
+}
 
 impl Asked {
     /// What a request asks for. None when it is to be an ordinary request: a server is free to ignore an upgrade, and we
@@ -133,18 +140,27 @@ impl Switched {
 }
 
 impl AfterHttp {
-    /// Remembers what a response leaves to be done.
+    pub(super) fn new(activity: Arc<Activity>) -> Self {
+        Self(Arc::new(Upgrade {
+            activity,
+            tunnel: OnceLock::new(),
+        }))
+    }
+
+    /// Remembers what a response leaves to be done. That counts as a call from here on, so that the connection is not
+    /// taken for an idle one.
     pub(super) fn of<B>(&self, mut response: Response<B>) -> Response<B> {
         if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>() {
+            let call = self.0.activity.call();
             // There is one at most: nothing is HTTP after it.
-            let _ = self.0.set(tunnel);
+            let _ = self.0.tunnel.set((tunnel, call));
         }
         response
     }
 
     /// Does it, when the connection's HTTP has ended, and been dropped; until nothing was carried for as long as `idle`.
     pub(super) async fn run(&self, idle: Duration) {
-        if let Some(tunnel) = self.0.get() {
+        if let Some((tunnel, _call)) = self.0.tunnel.get() {
             tunnel.clone().run(idle).await;
         }
     }

@@ -14,11 +14,13 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
     caller::{Peer, Principal},
+    guarded::Guarded,
     telemetry::{self, field},
 };
 use crate::{Reason, Refusal, WorkspaceName};
@@ -56,11 +58,15 @@ impl Role {
 pub enum Access {
     /// Anyone, also without a certificate.
     Anyone,
-    /// Any principal that holds a role.
+    /// Any principal that holds a role. For calls about the service itself, which may last as long as their client
+    /// likes: a principal has at most [`MAX_SERVICE_CALLS`] of them under way.
     AnyRole,
     /// Principals that hold one of these roles in the workspace in question.
     Roles(&'static [Role]),
 }
+
+/// Calls of [`Access::AnyRole`] that one principal may have under way. One takes some 10 KiB.
+pub const MAX_SERVICE_CALLS: usize = 128;
 
 /// One row for each RPC, by its full path. What has no row is refused.
 pub type Table = &'static [(&'static str, Access)];
@@ -160,10 +166,14 @@ impl Policy {
             .reduce(Scope::join)
     }
 
+    fn has_role(&self, principal: &Principal) -> bool {
+        self.0.contains_key(principal)
+    }
+
     fn allows(&self, principal: &Principal, access: Access) -> bool {
         match access {
             Access::Anyone => true,
-            Access::AnyRole => self.0.contains_key(principal),
+            Access::AnyRole => self.has_role(principal),
             Access::Roles(roles) => self.scope(principal, roles).is_some(),
         }
     }
@@ -289,15 +299,50 @@ fn denied() -> Refusal {
 pub struct Authz {
     table: Arc<BTreeMap<&'static str, Access>>,
     policy: Arc<Policy>,
+    /// A permit for each call of [`Access::AnyRole`] that a principal may still make.
+    service_calls: Arc<BTreeMap<Principal, Arc<Semaphore>>>,
 }
 
 impl Authz {
     /// Authorizes by `table` and `policy`.
     pub fn new(table: impl IntoIterator<Item = (&'static str, Access)>, policy: Arc<Policy>) -> Self {
+        let service_calls = policy
+            .0
+            .keys()
+            .map(|principal| (principal.clone(), Arc::new(Semaphore::new(MAX_SERVICE_CALLS))));
         Self {
             table: Arc::new(table.into_iter().collect()),
+            service_calls: Arc::new(service_calls.collect()),
             policy,
         }
+    }
+
+    /// The principal of `peer`, if it holds a role.
+    pub fn with_role<'a>(&self, peer: &'a Peer) -> Option<&'a Principal> {
+        peer.principal_at(SystemTime::now())
+            .filter(|principal| self.policy.has_role(principal))
+    }
+
+    /// A permit to be held for as long as an authorized call lasts; `None` when its row asks for none.
+    fn service_call(
+        &self,
+        path: &str,
+        authorized: &Authorized,
+    ) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        if self.table.get(path) != Some(&Access::AnyRole) {
+            return Ok(None);
+        }
+        let calls = self
+            .service_calls
+            .get(authorized.principal()?)
+            .ok_or_else(denied)?;
+        let permit = calls.clone().try_acquire_owned().map_err(|_| {
+            let told = format!(
+                "this identity has {MAX_SERVICE_CALLS} calls of health watches and reflection under way, as many as it may"
+            );
+            Refusal::new(Reason::LimitExceeded, told)
+        })?;
+        Ok(Some(permit))
     }
 
     /// Decides whether `peer` may call the RPC with this path at all; none when anyone may.
@@ -361,15 +406,25 @@ where
             .cloned()
             .unwrap_or_else(|| Arc::new(Peer::Anonymous));
         let path = request.uri().path().to_owned();
-        match self.authz.authorize(&path, &peer) {
+        let decided = self.authz.authorize(&path, &peer).and_then(|authorized| {
+            let Some(authorized) = authorized else {
+                return Ok(None);
+            };
+            let permit = self.authz.service_call(&path, &authorized)?;
+            Ok(Some((authorized, permit)))
+        });
+        match decided {
             Ok(None) => Box::pin(self.inner.call(request)),
-            Ok(Some(authorized)) => {
+            Ok(Some((authorized, permit))) => {
                 request.extensions_mut().insert(authorized);
                 let answer = self.inner.call(request);
                 Box::pin(async move {
                     let response = in_our_words(answer.await?);
                     log(&path, &peer, &response, started);
-                    Ok(response)
+                    Ok(match permit {
+                        Some(permit) => response.map(|body| Body::new(Guarded::new(body, permit))),
+                        None => response,
+                    })
                 })
             }
             Err(refusal) => {

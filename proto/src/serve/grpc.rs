@@ -16,10 +16,9 @@ use tokio::{
     sync::mpsc,
     time,
 };
-use tokio_rustls::server::TlsStream;
 use tokio_stream::StreamExt as _;
 use tokio_util::{
-    sync::{CancellationToken, DropGuard},
+    sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned},
     task::TaskTracker,
 };
 use tonic::{
@@ -32,19 +31,52 @@ use super::{
     authz::{Authz, AuthzService},
     caller::Peer,
     lanes::{self, Width},
-    listen::{self, Slot},
+    listen,
     opening::Opening,
     retire::{Calls, Counting},
+    slots::{Eviction, Holder, Slot, Slots},
 };
 
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 10_000;
-/// Streams at once on one connection.
-const MAX_STREAMS: u32 = 1_000;
 /// How long the first bytes of a connection may take after its handshake.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of header list that a client may send.
-const MAX_HEADER_LIST: u32 = 32 * 1024;
+/// How long calls under way on a connection may take once the connection has reached its age.
+const AGED_GRACE: Duration = Duration::from_secs(5);
+/// Largest message of calls about a service itself, health checks and reflection, in bytes. Such a call holds the name
+/// of a service, a method or a file.
+pub const MAX_SERVICE_MESSAGE: usize = 4 * 1024;
+
+/// What one connection may take.
+struct ConnectionLimits {
+    /// Streams at once.
+    streams: u32,
+    /// Bytes of header list that the client may send.
+    header_list: u32,
+    /// Bytes that the client may send ahead on one stream, and on the connection; hyper's own choice when absent.
+    windows: Option<(u32, u32)>,
+    /// How long the connection takes new calls.
+    age: Option<Duration>,
+}
+
+/// Connections at once of principals with a role.
+const MAX_CONNECTIONS: usize = 10_000;
+/// What one of them may take.
+const WITH_ROLE: ConnectionLimits = ConnectionLimits {
+    streams: 1_000,
+    header_list: 32 * 1024,
+    windows: None,
+    age: None,
+};
+
+/// Connections at once of clients that have no certificate, or no role. They may check the service's health and nothing
+/// else, so few short ones are enough.
+const MAX_WITHOUT_ROLE: usize = 256;
+/// What one of them may take.
+const WITHOUT_ROLE: ConnectionLimits = ConnectionLimits {
+    streams: 8,
+    header_list: 8 * 1024,
+    windows: Some((16 * 1024, 64 * 1024)),
+    age: Some(Duration::from_secs(30)),
+};
 
 /// Serves `routes` behind `authz` until `shutdown`; then lets calls under way finish, for `grace` at the most.
 ///
@@ -59,66 +91,145 @@ pub async fn serve(
     shutdown: CancellationToken,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    let service = authz.layer(routes.prepare());
+    let serving = Serving {
+        tls,
+        service: authz.layer(routes.prepare()),
+        admission: Admission::new(authz),
+        shutdown: shutdown.clone(),
+    };
     let lanes = lanes::start((0..width.count()).map(|_| {
-        let (tls, service, shutdown) = (tls.clone(), service.clone(), shutdown.clone());
-        move |connections| serve_lane(connections, tls, service, shutdown, grace)
+        let serving = serving.clone();
+        move |connections| serving.lane(connections, grace)
     }))?;
-    listen::accept(listener, MAX_CONNECTIONS, shutdown, |stream, peer, slot| {
-        lanes.give(stream, (peer, slot));
-    })
+    listen::accept(
+        listener,
+        listen::handshake_slots(),
+        shutdown,
+        |stream, peer, slot| {
+            lanes.give(stream, (peer, slot));
+        },
+    )
     .await;
     let mut ended = lanes.finish().await.into_iter();
     ended.try_for_each(|one| one.ok_or(ServeError::Ended))
 }
 
-/// One lane.
-async fn serve_lane(
-    mut accepted: mpsc::UnboundedReceiver<lanes::Accepted<(SocketAddr, Slot)>>,
-    tls: Arc<ServerConfig>,
-    service: AuthzService<Routes>,
-    shutdown: CancellationToken,
-    grace: Duration,
-) {
-    let connections = TaskTracker::new();
-    while let Some(accepted) = accepted.recv().await {
-        let Some((stream, (peer, slot))) = accepted.open() else {
-            continue;
-        };
-        let (tls, service, shutdown) = (tls.clone(), service.clone(), shutdown.clone());
-        connections.spawn(async move {
-            let handshake = listen::handshake(tls, stream, peer);
-            if let Some(Some(stream)) = shutdown.run_until_cancelled(handshake).await {
-                serve_connection(stream, slot, service, &shutdown).await;
-            }
-        });
+/// Decides which connections are served once their clients are known.
+#[derive(Clone)]
+struct Admission {
+    authz: Authz,
+    with_role: Slots,
+    without_role: Slots,
+}
+
+impl Admission {
+    fn new(authz: Authz) -> Self {
+        Self {
+            authz,
+            with_role: Slots::new("client with a role", MAX_CONNECTIONS, Eviction::FromLargerHolder),
+            without_role: Slots::new("client without a role", MAX_WITHOUT_ROLE, Eviction::OldestIdle),
+        }
     }
-    connections.close();
-    if time::timeout(grace, connections.wait()).await.is_err() {
-        tracing::warn!("calls still under way after the grace period were cut off");
+
+    /// A slot for a connection of `peer`, and what the connection may take; `None` when it is refused.
+    fn admit(&self, peer: &Peer, address: SocketAddr) -> Option<(Slot, &'static ConnectionLimits)> {
+        if let Some(principal) = self.authz.with_role(peer) {
+            let holder = Holder::Principal(principal.clone());
+            let slot = self.with_role.try_take(&holder);
+            if slot.is_none() {
+                tracing::warn!(%principal, "connection refused: the principal has its share of all connections");
+            }
+            return Some((slot?, &WITH_ROLE));
+        }
+        let slot = self.without_role.try_take(&Holder::network(address))?;
+        // Evicted for a newcomer even while a call is under way.
+        slot.started();
+        Some((slot, &WITHOUT_ROLE))
     }
 }
 
-/// One connection, until its client closes it; or until it is not to be kept ([`retire`](super::retire)) or `shutdown`
-/// comes, and calls under way on it have ended.
+/// What every thread serves with.
+#[derive(Clone)]
+struct Serving {
+    tls: Arc<ServerConfig>,
+    service: AuthzService<Routes>,
+    admission: Admission,
+    shutdown: CancellationToken,
+}
+
+impl Serving {
+    /// One lane.
+    async fn lane(
+        self,
+        mut accepted: mpsc::UnboundedReceiver<lanes::Accepted<(SocketAddr, Slot)>>,
+        grace: Duration,
+    ) {
+        let connections = TaskTracker::new();
+        while let Some(accepted) = accepted.recv().await {
+            if let Some((stream, (address, slot))) = accepted.open() {
+                connections.spawn(self.clone().accepted(stream, address, slot));
+            }
+        }
+        connections.close();
+        if time::timeout(grace, connections.wait()).await.is_err() {
+            tracing::warn!("calls still under way after the grace period were cut off");
+        }
+    }
+
+    async fn accepted(self, stream: TcpStream, address: SocketAddr, handshake_slot: Slot) {
+        let Self {
+            tls,
+            service,
+            admission,
+            shutdown,
+        } = self;
+        let handshake = listen::handshake(tls, stream, address, &handshake_slot);
+        let Some(Some(stream)) = shutdown.run_until_cancelled(handshake).await else {
+            return;
+        };
+        let peer = Peer::of_verified(stream.get_ref().1.peer_certificates());
+        let admitted = admission.admit(&peer, address);
+        drop(handshake_slot);
+        if let Some((slot, limits)) = admitted {
+            serve_connection(stream, Arc::new(peer), slot, limits, service, &shutdown).await;
+        }
+    }
+}
+
+/// One connection, until its client closes it or it is evicted; or until it is not to be kept ([`retire`](super::retire)),
+/// has reached its age, or `shutdown` comes, and calls under way on it have ended.
 ///
 /// tonic ends all connections of a server together, and so each gets one of its own.
-async fn serve_connection(
-    stream: TlsStream<TcpStream>,
+async fn serve_connection<IO>(
+    stream: IO,
+    peer: Arc<Peer>,
     slot: Slot,
+    limits: &ConnectionLimits,
     service: AuthzService<Routes>,
     shutdown: &CancellationToken,
-) {
-    let closed = shutdown.child_token();
-    let connection = Connection::new(stream, slot, closed.clone().drop_guard());
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (closed, evictor) = (shutdown.child_token(), slot.evictor());
+    let connection = Connection::new(stream, peer, slot, closed.clone().drop_guard());
     let calls = Calls::new();
     let service = Counting::new(service, calls.clone());
+    let age = limits.age;
     let over = async move {
-        let _ = closed.run_until_cancelled(calls.over()).await;
+        let aged_or_over = async {
+            tokio::select! {
+                () = calls.over() => {}
+                () = after(age) => {}
+            }
+        };
+        let _ = closed.run_until_cancelled(aged_or_over).await;
     };
+    let (stream_window, connection_window) = limits.windows.unzip();
     let served = Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_max_header_list_size(MAX_HEADER_LIST)
+        .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(connection_window)
+        .http2_max_header_list_size(limits.header_list)
         .http2_max_pending_accept_reset_streams(Some(128))
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
@@ -126,10 +237,25 @@ async fn serve_connection(
             service,
             tokio_stream::once(Ok::<_, io::Error>(connection)).chain(tokio_stream::pending()),
             over,
-        )
-        .await;
-    if let Err(error) = served {
-        tracing::warn!(%error, "connection not served");
+        );
+    let cut_off = async {
+        after(age.map(|age| age + AGED_GRACE)).await;
+        evictor.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::warn!(%error, "connection not served");
+        },
+        () = cut_off => {}
+    }
+}
+
+/// Completes after `duration`; never when there is none.
+async fn after(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => time::sleep(duration).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -144,27 +270,40 @@ pub enum ServeError {
     Ended,
 }
 
-/// A TLS connection, its place among those allowed, and who is at its other end.
-struct Connection {
-    stream: Opening<TlsStream<TcpStream>>,
+/// A connection, its slot, and who is at its other end. Reads and writes fail once the connection is evicted.
+struct Connection<IO> {
+    stream: Opening<IO>,
     peer: Arc<Peer>,
+    evicted: Pin<Box<WaitForCancellationFutureOwned>>,
     _slot: Slot,
     _closed: DropGuard,
 }
 
-impl Connection {
-    fn new(stream: TlsStream<TcpStream>, slot: Slot, closed: DropGuard) -> Self {
-        let peer = Arc::new(Peer::of_verified(stream.get_ref().1.peer_certificates()));
+impl<IO> Connection<IO> {
+    fn new(stream: IO, peer: Arc<Peer>, slot: Slot, closed: DropGuard) -> Self {
         Self {
             stream: Opening::new(stream, OPENING_TIMEOUT),
             peer,
+            evicted: Box::pin(slot.evicted()),
             _slot: slot,
             _closed: closed,
         }
     }
+
+    /// What `polled` says, unless it has to wait and the connection is evicted.
+    fn unless_evicted<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_pending() && self.evicted.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        polled
+    }
 }
 
-impl Connected for Connection {
+impl<IO> Connected for Connection<IO> {
     type ConnectInfo = Arc<Peer>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
@@ -172,23 +311,25 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.unless_evicted(context, polled)
     }
 }
 
-impl AsyncWrite for Connection {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.unless_evicted(context, polled)
     }
 
     fn poll_write_vectored(
@@ -196,7 +337,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.unless_evicted(context, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -204,10 +346,16 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.unless_evicted(context, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.unless_evicted(context, polled)
     }
 }
+
+#[cfg(test)]
+#[path = "grpc_tests.rs"]
+mod tests;

@@ -1,18 +1,23 @@
 //! Accepting connections: bounded in number, with handshakes beside the accept loop so that a slow one delays nobody.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
+use super::slots::{Eviction, Holder, Slot, Slots};
+
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a handshake is safe from eviction. A client that is there has sent its first message by then.
+const PROMPT: Duration = Duration::from_millis(100);
+/// Handshakes at once on one listener. One takes some 5 KiB before the client's first message, and 25 KiB after it.
+const MAX_HANDSHAKES: usize = 1024;
 
 /// Connections that may wait to be accepted; the system allows fewer where `net.core.somaxconn` says so. One that comes
 /// when there are more tries again after a second.
@@ -34,27 +39,30 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     listen().map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
 }
 
-/// An accepted connection's place among those allowed at once, given back when dropped.
-pub type Slot = OwnedSemaphorePermit;
+/// Slots for the handshakes of one listener. The oldest handshake that waits for its client makes room for a newcomer,
+/// so that clients which connect and say nothing keep nobody out.
+pub fn handshake_slots() -> Slots {
+    Slots::new("handshake", MAX_HANDSHAKES, Eviction::OldestIdle)
+}
 
-/// Accepts until `shutdown`, and gives each connection to `serve` with its place among the `limit` allowed at once.
-/// Past the limit connections wait in the kernel's queue.
+/// Accepts until `shutdown`, and gives each connection to `serve` with one of `slots`, which count by the peer's network.
+/// While there is none, further connections wait in the kernel's queue.
 pub async fn accept(
     listener: TcpListener,
-    limit: usize,
+    slots: Slots,
     shutdown: CancellationToken,
     mut serve: impl FnMut(TcpStream, SocketAddr, Slot),
 ) {
-    let slots = Arc::new(Semaphore::new(limit));
     loop {
-        let Some(Ok(slot)) = shutdown.run_until_cancelled(slots.clone().acquire_owned()).await else {
-            return;
-        };
         let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await else {
             return;
         };
         match accepted {
             Ok((stream, peer)) => {
+                let slot = slots.take(Holder::network(peer));
+                let Some(slot) = shutdown.run_until_cancelled(slot).await else {
+                    return;
+                };
                 // Fails only for a connection that is already gone.
                 let _ = stream.set_nodelay(true);
                 serve(stream, peer, slot);
@@ -68,41 +76,33 @@ pub async fn accept(
     }
 }
 
-/// The server's side of a TLS handshake with `peer`, within [`HANDSHAKE_TIMEOUT`]. One that fails is logged.
+/// The server's side of a TLS handshake with `peer`, within [`HANDSHAKE_TIMEOUT`] and for as long as it has its slot,
+/// which is one of [`handshake_slots`]. A handshake that fails is logged.
 pub async fn handshake(
     config: Arc<ServerConfig>,
     stream: TcpStream,
     peer: SocketAddr,
+    slot: &Slot,
 ) -> Option<TlsStream<TcpStream>> {
-    let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "handshake took too long"));
-    let shaken = time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await;
-    shaken
-        .unwrap_or_else(|_| late())
-        .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
-        .ok()
-}
-
-/// Accepts TLS connections; those whose handshake succeeded come out of the receiver.
-pub fn accept_tls(
-    listener: TcpListener,
-    config: Arc<ServerConfig>,
-    limit: usize,
-    shutdown: CancellationToken,
-) -> mpsc::Receiver<(TlsStream<TcpStream>, Slot)> {
-    let (ready, connections) = mpsc::channel(64);
-    tokio::spawn(async move {
-        accept(listener, limit, shutdown, |stream, peer, slot| {
-            let (config, ready) = (config.clone(), ready.clone());
-            tokio::spawn(async move {
-                if let Some(tls) = handshake(config, stream, peer).await {
-                    // The receiver is gone only when the server has stopped.
-                    drop(ready.send((tls, slot)).await);
-                }
-            });
-        })
-        .await;
-    });
-    connections
+    let mut handshake = pin!(TlsAcceptor::from(config).accept(stream));
+    let in_time = async {
+        if let Ok(done) = time::timeout(PROMPT, handshake.as_mut()).await {
+            return done;
+        }
+        slot.started();
+        let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "handshake took too long"));
+        let rest = HANDSHAKE_TIMEOUT.saturating_sub(PROMPT);
+        time::timeout(rest, handshake.as_mut()).await.unwrap_or_else(late)
+    };
+    tokio::select! {
+        done = in_time => done
+            .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
+            .ok(),
+        () = slot.evicted() => {
+            tracing::debug!(%peer, "tls handshake given up for a newer one");
+            None
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,13 +7,23 @@ use http_body_util::Full;
 use hyper::{body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::{net::TcpListener, time};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::listen;
+use super::{
+    listen,
+    slots::{Eviction, Slots},
+};
 
-/// Connections at once.
+/// Connections at once. The oldest one makes room for a newcomer, so that a probe is always answered.
 const MAX_CONNECTIONS: usize = 256;
+/// How long the head of a request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may last: one request, its answer, and a client that takes its time to read it.
+const MAX_DURATION: Duration = Duration::from_secs(10);
 
 /// Whether the service can do its work now; if not, why.
 pub type Readiness = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
@@ -29,27 +39,37 @@ pub struct Probes {
 
 /// Serves until `shutdown` is cancelled.
 pub async fn serve(listener: TcpListener, probes: Probes, shutdown: CancellationToken) {
-    listen::accept(listener, MAX_CONNECTIONS, shutdown.clone(), |stream, _, slot| {
+    let slots = Slots::new("probe", MAX_CONNECTIONS, Eviction::OldestIdle);
+    listen::accept(listener, slots, shutdown.clone(), |stream, _, slot| {
         let (probes, shutdown) = (probes.clone(), shutdown.clone());
         tokio::spawn(async move {
-            let _slot = slot;
-            let answer =
-                service_fn(|request| std::future::ready(Ok::<_, Infallible>(probes.answer(&request))));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
-                .max_headers(64)
-                .serve_connection(TokioIo::new(stream), answer);
-            // A scraper keeps its connection; one that stays longer than this opens another.
-            let _ = shutdown
-                .run_until_cancelled(time::timeout(Duration::from_secs(300), connection))
-                .await;
+            // Idle in the sense of its slots: it is evicted whatever it is doing.
+            slot.started();
+            tokio::select! {
+                _ = time::timeout(MAX_DURATION, probes.connection(stream)) => {}
+                () = slot.evicted() => {}
+                () = shutdown.cancelled() => {}
+            }
         });
     })
     .await;
 }
 
 impl Probes {
+    /// Answers the one request of a connection. Who asks again connects again: a connection that was kept for that
+    /// would take the place of a probe.
+    async fn connection(self, stream: TcpStream) {
+        let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request))));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .keep_alive(false)
+            .max_headers(64)
+            .serve_connection(TokioIo::new(stream), answer);
+        // How it ended is the peer's affair.
+        let _ = connection.await;
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !host_is_ours(request) {
             return text(
@@ -116,3 +136,7 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     );
     response
 }
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod tests;

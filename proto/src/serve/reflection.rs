@@ -3,6 +3,7 @@
 use tonic::service::RoutesBuilder;
 use tonic_reflection::server::{Builder, Error};
 
+use super::grpc::MAX_SERVICE_MESSAGE;
 use crate::FILE_DESCRIPTOR_SET;
 
 /// Adds reflection of these services, named in full, and of health.
@@ -17,8 +18,9 @@ pub fn add(routes: &mut RoutesBuilder, services: &[&str]) -> Result<(), Error> {
             .iter()
             .fold(builder, |builder, service| builder.with_service_name(*service))
     };
+    let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
     routes
-        .add_service(builder().build_v1()?)
-        .add_service(builder().build_v1alpha()?);
+        .add_service(v1.max_decoding_message_size(MAX_SERVICE_MESSAGE))
+        .add_service(v1alpha.max_decoding_message_size(MAX_SERVICE_MESSAGE));
     Ok(())
 }

@@ -1,19 +1,17 @@
 //! Connections over which a secret's value came, which are not kept: their buffers hold it for as long as they last.
 
 use std::{
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
-use pin_project_lite::pin_project;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
+
+use super::guarded::Guarded;
 
 /// The RPCs whose requests carry a secret's value.
 pub const CARRY_VALUES: [&str; 1] = ["/vault.v1.SecretService/PutSecret"];
@@ -58,7 +56,7 @@ impl Calls {
 }
 
 /// A call that has not ended.
-struct UnderWay(Calls);
+pub(super) struct UnderWay(Calls);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
@@ -83,9 +81,9 @@ impl<S> Service<http::Request<Body>> for Counting<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
 {
-    type Response = http::Response<Counted<Body>>;
+    type Response = http::Response<Guarded<Body, UnderWay>>;
     type Error = S::Error;
-    type Future = Counted<S::Future>;
+    type Future = Guarded<S::Future, UnderWay>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -93,53 +91,7 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let call = self.calls.begin(request.uri().path());
-        Counted {
-            inner: self.inner.call(request),
-            call: Some(call),
-        }
-    }
-}
-
-pin_project! {
-    /// An answer that is awaited, and then its body: with whose end the call ends.
-    pub(super) struct Counted<T> {
-        #[pin]
-        inner: T,
-        call: Option<UnderWay>,
-    }
-}
-
-impl<F, E> Future for Counted<F>
-where
-    F: Future<Output = Result<http::Response<Body>, E>>,
-{
-    type Output = Result<http::Response<Counted<Body>>, E>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.inner.poll(context))?;
-        let call = this.call.take();
-        Poll::Ready(Ok(answer.map(|inner| Counted { inner, call })))
-    }
-}
-
-impl hyper::body::Body for Counted<Body> {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        self.project().inner.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        Guarded::new(self.inner.call(request), call)
     }
 }
 

@@ -1,0 +1,82 @@
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    time::{Instant, timeout},
+};
+
+use super::*;
+use crate::serve::authz::{Access, Policy};
+
+/// What a client begins with: the preface, and SETTINGS without settings (RFC 9113, sections 3.4 and 6.5).
+const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// HEADERS of a call of `Health/Check` on stream 1, whose message is still to come.
+const CHECK: &[u8] = b"\0\0\x25\x01\x04\0\0\0\x01\x83\x87\x04\x1c/grpc.health.v1.Health/Check\x01\x01h\
+    \x5f";
+
+/// A connection that is served within `limits`, its slots, and the client's end. `buffer` is how much the client lets
+/// the server write ahead.
+fn served(limits: &'static ConnectionLimits, buffer: usize) -> (Slots, DuplexStream) {
+    let slots = Slots::new("test", 1, Eviction::OldestIdle);
+    let slot = slots
+        .try_take(&Holder::network(([192, 0, 2, 1], 1).into()))
+        .unwrap();
+    slot.started();
+    let (_, health) = tonic_health::server::health_reporter();
+    let mut routes = Routes::builder();
+    routes.add_service(health);
+    let table = [("/grpc.health.v1.Health/Check", Access::Anyone)];
+    let service = Authz::new(table, Arc::new(Policy::default())).layer(routes.routes().prepare());
+    let (client, server) = duplex(buffer);
+    let peer = Arc::new(Peer::Anonymous);
+    tokio::spawn(async move {
+        serve_connection(server, peer, slot, limits, service, &CancellationToken::new()).await;
+    });
+    (slots, client)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_role_ends_at_its_age_also_with_a_call_under_way() {
+    let age = WITHOUT_ROLE.age.unwrap();
+    for begun in [BEGINNING.to_vec(), [BEGINNING, CHECK].concat()] {
+        let (_slots, mut client) = served(&WITHOUT_ROLE, 64 * 1024);
+        let began = Instant::now();
+        client.write_all(&begun).await.unwrap();
+        let mut read = Vec::new();
+        let ended = timeout(2 * age, client.read_to_end(&mut read)).await;
+        assert!(ended.is_ok(), "it was never closed");
+        assert!(began.elapsed() >= age && began.elapsed() <= age + AGED_GRACE);
+        // GOAWAY with the last stream id that there is, so that the client sends its next call elsewhere.
+        let go_away = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff";
+        assert!(
+            read.windows(go_away.len()).any(|frame| frame == go_away),
+            "{read:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_with_a_role_has_no_age() {
+    let (_slots, mut client) = served(&WITH_ROLE, 64 * 1024);
+    client.write_all(BEGINNING).await.unwrap();
+    let age = WITHOUT_ROLE.age.unwrap() + 2 * AGED_GRACE;
+    let ended = timeout(age, client.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_err(), "it was closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_connection_ends_at_once_also_when_its_client_reads_nothing() {
+    for buffer in [8, 64 * 1024] {
+        let (slots, mut client) = served(&WITHOUT_ROLE, buffer);
+        let pings = b"\0\0\x08\x06\0\0\0\0\0pingping".repeat(32);
+        let sending = async {
+            client.write_all(BEGINNING).await?;
+            client.write_all(&pings).await
+        };
+        // With a small buffer the server stops reading once it cannot write.
+        let _ = timeout(Duration::from_secs(1), sending).await;
+        let began = Instant::now();
+        let _newcomer = slots.try_take(&Holder::network(([192, 0, 2, 2], 1).into()));
+        let ended = timeout(Duration::from_secs(60), client.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "it was never closed");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+}

@@ -1,0 +1,118 @@
+use std::net::SocketAddr;
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::{Instant, sleep, timeout},
+};
+
+use super::*;
+
+/// Clients that mean no good.
+const MANY: usize = 1000;
+/// How long a kubelet waits for an answer when its probe does not say.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Probes whose page of metrics is larger than what the kernel holds for a client that does not read.
+async fn served() -> SocketAddr {
+    let mut metrics = Registry::default();
+    metrics.register("counter", "x".repeat(8_000_000), Counter::<u64>::default());
+    let probes = Probes {
+        metrics: Arc::new(metrics),
+        ready: Arc::new(|| Ok(())),
+    };
+    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, probes, CancellationToken::new()));
+    address
+}
+
+async fn ask(address: SocketAddr, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// What is answered until the connection is closed.
+async fn answer(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    let read = timeout(PROBE_TIMEOUT, stream.read_to_string(&mut answer)).await;
+    read.expect("the probe was not answered, or its connection not closed")
+        .unwrap();
+    answer
+}
+
+async fn is_alive(address: SocketAddr) {
+    let answer = answer(ask(address, "/livez").await).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_beside_a_thousand_silent_connections() {
+    let address = served().await;
+    let mut silent = Vec::new();
+    for _ in 0..MANY {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    is_alive(address).await;
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_beside_a_thousand_connections_that_send_a_byte_now_and_then() {
+    let address = served().await;
+    let mut slow = Vec::new();
+    for _ in 0..MANY {
+        slow.push(TcpStream::connect(address).await.unwrap());
+    }
+    for byte in b"GET /liv" {
+        for client in &mut slow {
+            // Fails for those that had to make room.
+            let _ = client.write_all(&[*byte]).await;
+        }
+        is_alive(address).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_beside_many_scrapers_that_do_not_read() {
+    let address = served().await;
+    let mut scrapers = Vec::new();
+    for number in 0..MAX_CONNECTIONS + 50 {
+        scrapers.push(ask(address, "/metrics").await);
+        if number % 50 == 0 {
+            is_alive(address).await;
+        }
+    }
+    is_alive(address).await;
+}
+
+#[tokio::test]
+async fn a_connection_is_closed_after_its_answer() {
+    let address = served().await;
+    for path in ["/livez", "/readyz", "/none"] {
+        let answer = answer(ask(address, path).await).await;
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scraper_that_does_not_read_is_cut_off() {
+    let address = served().await;
+    let scraper = ask(address, "/metrics").await;
+    scraper.readable().await.unwrap();
+    let began = Instant::now();
+    // The other end is closed when what is left of the page cannot come any more.
+    sleep(MAX_DURATION + Duration::from_secs(1)).await;
+    let page = async {
+        let (mut scraper, mut page) = (scraper, Vec::new());
+        let _ = scraper.read_to_end(&mut page).await;
+        page.len()
+    };
+    let read = timeout(Duration::from_secs(60), page)
+        .await
+        .expect("never closed");
+    assert!(read < 8_000_000, "the whole page came: {read}");
+    assert!(began.elapsed() < 2 * MAX_DURATION);
+}

@@ -1,0 +1,255 @@
+//! Slots for connections: a bounded number, of which a peer that holds many cannot keep out a peer that holds few.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::caller::Principal;
+
+/// Interval at which a waiting newcomer looks again for an idle connection: connections become idle without a signal.
+const RETRY: Duration = Duration::from_millis(50);
+/// Shortest time between two log lines about evictions.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The peer that a connection counts for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// An IPv4 address, or the first 64 bits of an IPv6 address: a host chooses the other 64 as it likes.
+    Network(IpAddr),
+    /// An authenticated principal.
+    Principal(Principal),
+}
+
+impl Holder {
+    /// The network that `peer` is in.
+    pub fn network(peer: SocketAddr) -> Self {
+        Self::Network(match peer.ip().to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+            ip @ IpAddr::V4(_) => ip,
+        })
+    }
+}
+
+/// Which connection loses its slot to a newcomer when all slots are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// The oldest idle connection of the holder with the most slots. Without an idle one the newcomer waits.
+    OldestIdle,
+    /// The oldest connection, busy or not, of the holder with the most slots, provided that the newcomer's holder has
+    /// fewer even with the newcomer. Otherwise the newcomer is refused: connections of one holder do not evict one
+    /// another, because each would come back at once.
+    FromLargerHolder,
+}
+
+/// A limit for connections of one kind. Clones share it.
+#[derive(Clone)]
+pub struct Slots(Arc<Shared>);
+
+struct Shared {
+    kind: &'static str,
+    limit: usize,
+    eviction: Eviction,
+    table: Mutex<Table>,
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    next_id: u64,
+    taken: usize,
+    /// Ids grow, so the first connection of a holder is its oldest.
+    holders: HashMap<Holder, BTreeMap<u64, Arc<State>>>,
+    evicted_since_log: usize,
+    last_log: Option<Instant>,
+}
+
+struct State {
+    evicted: CancellationToken,
+    /// Calls under way, plus 1 until [`Slot::started`].
+    calls: AtomicUsize,
+}
+
+impl Slots {
+    /// At most `limit` connections at once. `kind` names them in the log.
+    pub fn new(kind: &'static str, limit: usize, eviction: Eviction) -> Self {
+        Self(Arc::new(Shared {
+            kind,
+            limit,
+            eviction,
+            table: Mutex::default(),
+            freed: Notify::new(),
+        }))
+    }
+
+    /// A slot for a connection of `holder`, if one is free or another connection has to make room.
+    pub fn try_take(&self, holder: &Holder) -> Option<Slot> {
+        let shared = &self.0;
+        let mut table = shared.table();
+        if table.taken >= shared.limit && !table.evict(shared, holder) {
+            return None;
+        }
+        Some(table.add(shared, holder))
+    }
+
+    /// The same; waits until there is one.
+    pub async fn take(&self, holder: Holder) -> Slot {
+        loop {
+            if let Some(slot) = self.try_take(&holder) {
+                return slot;
+            }
+            let _ = time::timeout(RETRY, self.0.freed.notified()).await;
+        }
+    }
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn add(&mut self, shared: &Arc<Shared>, holder: &Holder) -> Slot {
+        let (id, state) = (
+            self.next_id,
+            Arc::new(State {
+                evicted: CancellationToken::new(),
+                calls: AtomicUsize::new(1),
+            }),
+        );
+        self.next_id += 1;
+        self.taken += 1;
+        let held = self.holders.entry(holder.clone()).or_default();
+        held.insert(id, state.clone());
+        Slot {
+            shared: shared.clone(),
+            holder: holder.clone(),
+            id,
+            state,
+        }
+    }
+
+    /// Takes a slot from a connection that is there, for one of `newcomer`; whether there was one to take it from.
+    fn evict(&mut self, shared: &Shared, newcomer: &Holder) -> bool {
+        let Some((holder, id)) = self.victim(shared.eviction, newcomer) else {
+            return false;
+        };
+        if let Some(state) = self.remove(&holder, id) {
+            state.evicted.cancel();
+        }
+        self.evicted_since_log += 1;
+        if self.last_log.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
+            tracing::warn!(
+                kind = shared.kind,
+                limit = shared.limit,
+                count = self.evicted_since_log,
+                "connections closed to make room for others"
+            );
+            self.last_log = Some(Instant::now());
+            self.evicted_since_log = 0;
+        }
+        true
+    }
+
+    fn victim(&self, eviction: Eviction, newcomer: &Holder) -> Option<(Holder, u64)> {
+        let least = match eviction {
+            Eviction::OldestIdle => 0,
+            Eviction::FromLargerHolder => self.holders.get(newcomer).map_or(0, BTreeMap::len) + 2,
+        };
+        let evictable = |state: &State| match eviction {
+            Eviction::OldestIdle => state.calls.load(Relaxed) == 0,
+            Eviction::FromLargerHolder => true,
+        };
+        let candidates = self
+            .holders
+            .iter()
+            .filter(|(_, held)| held.len() >= least)
+            .filter_map(|(holder, held)| {
+                let (id, _) = held.iter().find(|(_, state)| evictable(state))?;
+                Some((held.len(), holder, *id))
+            });
+        candidates
+            .max_by_key(|(held, _, _)| *held)
+            .map(|(_, holder, id)| (holder.clone(), id))
+    }
+
+    fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<State>> {
+        let held = self.holders.get_mut(holder)?;
+        let state = held.remove(&id)?;
+        if held.is_empty() {
+            self.holders.remove(holder);
+        }
+        self.taken -= 1;
+        Some(state)
+    }
+}
+
+/// A connection's slot, given back when dropped. The connection counts as busy until it [`started`](Slot::started).
+pub struct Slot {
+    shared: Arc<Shared>,
+    holder: Holder,
+    id: u64,
+    state: Arc<State>,
+}
+
+impl Slot {
+    /// From here on the connection is idle unless a call is under way on it. To be called once.
+    pub fn started(&self) {
+        self.call_ended();
+        self.shared.freed.notify_one();
+    }
+
+    /// A call begins on the connection.
+    pub fn call_began(&self) {
+        self.state.calls.fetch_add(1, Relaxed);
+    }
+
+    /// A call that began has ended.
+    pub fn call_ended(&self) {
+        self.state.calls.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether no call is under way.
+    pub fn is_idle(&self) -> bool {
+        self.state.calls.load(Relaxed) == 0
+    }
+
+    /// Whether the slot went to another connection.
+    pub fn is_evicted(&self) -> bool {
+        self.state.evicted.is_cancelled()
+    }
+
+    /// Completes when the slot went to another connection: this one has to be closed.
+    pub fn evicted(&self) -> WaitForCancellationFutureOwned {
+        self.evictor().cancelled_owned()
+    }
+
+    /// Evicts the connection when cancelled.
+    pub fn evictor(&self) -> CancellationToken {
+        self.state.evicted.clone()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // `None` for one that was evicted.
+        drop(self.shared.table().remove(&self.holder, self.id));
+        self.shared.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+#[path = "slots_tests.rs"]
+mod tests;
