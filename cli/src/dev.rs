@@ -15,7 +15,7 @@ use proto::serve::{settings::Problems, telemetry::LogFormat};
 use serde_json::json;
 use tokio::{task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
-use vault_service::crypto::root_file;
+use vault_service::{crypto::root_file, new_file};
 
 use crate::connect::DEFAULT_DIR;
 use crate::pki::{ADMIN_ID, DevPki, INJECTOR_ID, PkiError, VAULT_ID};
@@ -23,6 +23,8 @@ use crate::pki::{ADMIN_ID, DevPki, INJECTOR_ID, PkiError, VAULT_ID};
 /// How long both services may take to come up.
 const STARTUP: Duration = Duration::from_secs(30);
 
+/// The first file that is written into the directory: git is to ignore all of it.
+const IGNORE: &str = ".gitignore";
 /// The injector's catalog, beside its servers: to be edited.
 const CATALOG: &str = "catalog.yaml";
 /// What it is at first.
@@ -124,7 +126,7 @@ impl Pair {
         let dir = &args.dir;
         refuse_foreign(dir)?;
         make_dir(dir)?;
-        write(&dir.join(".gitignore"), "*\n")?;
+        write(&dir.join(IGNORE), "*\n")?;
         let pki = DevPki::ensure(dir)?;
         let root_key = dir.join("root.key");
         if !root_key.exists() {
@@ -142,25 +144,36 @@ impl Pair {
         let listeners = vault_service::Listeners::bind(&config)
             .await
             .map_err(DevError::Listen)?;
-        let (vault, vault_metrics) = (address(&listeners.grpc)?, address(&listeners.metrics)?);
-        let stop_vault = CancellationToken::new();
-        let vault_task = tokio::spawn(vault_service::run(config, listeners, stop_vault.clone()));
-
-        let config = injector_settings(args, &pki, vault)
+        let vault = address(&listeners.grpc)?;
+        let injector_config = injector_settings(args, &pki, vault)
             .check()
             .map_err(DevError::Settings)?;
-        let listeners = injector_service::Listeners::bind(&config)
+        let injector_listeners = injector_service::Listeners::bind(&injector_config)
             .await
             .map_err(DevError::Listen)?;
         let addresses = Addresses {
             vault,
-            injector: address(&listeners.grpc)?,
-            data_plane: address(&listeners.data_plane)?,
-            vault_metrics,
-            injector_metrics: address(&listeners.metrics)?,
+            injector: address(&injector_listeners.grpc)?,
+            data_plane: address(&injector_listeners.data_plane)?,
+            vault_metrics: address(&listeners.metrics)?,
+            injector_metrics: address(&injector_listeners.metrics)?,
         };
+
+        // Nothing may fail any more that ends the command once a service has said that it is serving. So both have
+        // their addresses before one starts, and the injector starts once the vault has opened its store.
+        let stop_vault = CancellationToken::new();
+        let mut vault_task = tokio::spawn(vault_service::run(config, listeners, stop_vault.clone()));
+        tokio::select! {
+            stopped = &mut vault_task => flatten(stopped)?,
+            () = answers(addresses.vault_metrics, "livez") => {}
+            () = time::sleep(STARTUP) => return Err(DevError::NotReady),
+        }
         let stop_injector = CancellationToken::new();
-        let injector_task = tokio::spawn(injector_service::run(config, listeners, stop_injector.clone()));
+        let injector_task = tokio::spawn(injector_service::run(
+            injector_config,
+            injector_listeners,
+            stop_injector.clone(),
+        ));
 
         let mut pair = Self {
             addresses,
@@ -181,7 +194,7 @@ impl Pair {
         tokio::select! {
             stopped = &mut self.vault => flatten(stopped)?,
             stopped = &mut self.injector => flatten(stopped)?,
-            () = is_ready(probe) => return Ok(()),
+            () = answers(probe, "readyz") => return Ok(()),
             () = time::sleep(STARTUP) => {}
         }
         Err(DevError::NotReady)
@@ -231,10 +244,10 @@ fn flatten<E>(stopped: Result<Result<(), E>, tokio::task::JoinError>) -> Result<
     stopped.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-/// Asks `/readyz` until it answers 200.
-async fn is_ready(probe: SocketAddr) {
+/// Asks one of a service's probes until it answers 200.
+async fn answers(probe: SocketAddr, path: &str) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let url = format!("http://{probe}/readyz");
+    let url = format!("http://{probe}/{path}");
     loop {
         if let Ok(url) = url.parse()
             && let Ok(answer) = client.get(url).await
@@ -317,7 +330,8 @@ fn address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, DevError> {
     listener.local_addr().map_err(DevError::Listen)
 }
 
-/// What is in the directory must be ours: its modes will be changed. `.gitignore` is the first thing that we write there.
+/// What is in the directory must be ours: its modes will be changed. A start that was killed may have left only the first
+/// file that it writes, or the part of that file that was written.
 fn refuse_foreign(dir: &Path) -> Result<(), DevError> {
     let wrong = |source| DevError::File {
         path: dir.to_owned(),
@@ -337,7 +351,10 @@ fn refuse_foreign(dir: &Path) -> Result<(), DevError> {
         || ["pki", "root.key"]
             .iter()
             .any(|name| names.iter().any(|found| found == name));
-    let begun = names.iter().all(|name| name == ".gitignore" || name == ".new");
+    let ignore = new_file::partial(Path::new(IGNORE)).map_err(wrong)?;
+    let begun = names
+        .iter()
+        .all(|name| name == IGNORE || name.as_os_str() == ignore.as_os_str());
     if ours || begun {
         Ok(())
     } else {
@@ -357,28 +374,16 @@ fn make_dir(path: &Path) -> Result<(), DevError> {
         .mode(0o700)
         .create(path)
         .map_err(wrong)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(wrong)
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(wrong)?;
+    // What is kept in a directory is lost with its name.
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let synced = fs::File::open(parent.unwrap_or(Path::new("."))).and_then(|parent| parent.sync_all());
+    synced.map_err(wrong)
 }
 
 /// Writes a file for its owner alone; whole, or the old one stays.
 fn write(path: &Path, text: &str) -> Result<(), DevError> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let new = path.with_extension("new");
-    let written = || {
-        if let Err(error) = fs::remove_file(&new)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error);
-        }
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&new, path)
-    };
-    written().map_err(|source| DevError::File {
+    new_file::replace(path, text.as_bytes()).map_err(|source| DevError::File {
         path: path.to_owned(),
         source,
     })

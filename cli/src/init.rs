@@ -2,14 +2,14 @@
 //! needs. Run again it changes nothing but what is about to expire.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use clap::Args;
 use serde_json::json;
-use vault_service::crypto::root_file;
+use vault_service::{crypto::root_file, new_file};
 
 use crate::pki::{
     ADMIN_ID, DEMO_ID, Leaf, PkiError, Usage,
@@ -185,13 +185,10 @@ fn admin(args: &InitArgs, authority: &Authority, dir: &Path) -> Result<bool, Ini
         "injector_metrics": args.injector_metrics_addr,
     });
     let ports = dir.join("ports.json");
-    let new = dir.join("ports.json.new");
-    fs::write(&new, format!("{addresses:#}\n"))
-        .and_then(|()| fs::rename(&new, &ports))
-        .map_err(|source| InitError::File {
-            path: ports.clone(),
-            source,
-        })?;
+    new_file::replace(&ports, format!("{addresses:#}\n").as_bytes()).map_err(|source| InitError::File {
+        path: ports.clone(),
+        source,
+    })?;
     owner.own(&ports)?;
     Ok(made)
 }

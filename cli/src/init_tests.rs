@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _};
 
 use clap::Parser as _;
 use tempfile::TempDir;

@@ -15,8 +15,8 @@ use std::{
 };
 
 use proto::vault::v1::{
-    CreateWorkspaceRequest, DecryptRequest, DecryptStatus, Plan, PutSecretRequest, Workspace,
-    decrypt_service_client::DecryptServiceClient, put_secret_request::Value,
+    CreateWorkspaceRequest, DecryptRequest, DecryptStatus, DeleteSecretRequest, Plan, PutSecretRequest,
+    Workspace, decrypt_service_client::DecryptServiceClient, put_secret_request::Value,
     secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
 };
 use support::{
@@ -91,6 +91,18 @@ async fn put(dev: &Dev, name: &str) -> Result<(), Status> {
         .map(drop)
 }
 
+async fn delete(dev: &Dev, name: &str) -> Result<(), Status> {
+    let request = DeleteSecretRequest {
+        workspace: WORKSPACE.to_owned(),
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    SecretServiceClient::new(dev.admin())
+        .delete_secret(request)
+        .await
+        .map(drop)
+}
+
 /// That all of `names` are there.
 async fn assert_there(dev: &Dev, names: &[String]) {
     for names in names.chunks(64) {
@@ -134,7 +146,7 @@ async fn start_with_workspace(dir: &Path) -> Dev {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_puts_and_keeps_what_was_acknowledged() {
+async fn a_full_disk_refuses_puts_takes_deletes_and_keeps_what_was_acknowledged() {
     let parent = TempDir::new().unwrap();
     let Some(disk) = Disk::mount(&parent) else {
         eprintln!("not tested: no file system can be mounted here");
@@ -154,6 +166,12 @@ async fn a_full_disk_refuses_puts_and_keeps_what_was_acknowledged() {
     let full = put(&dev, "FULL").await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted, "{full:?}");
     assert_eq!(ready(&dev), "not ready: the disk is full");
+    assert_there(&dev, &names).await;
+    for name in names.drain(..10) {
+        delete(&dev, &name).await.unwrap();
+    }
+    let still_full = put(&dev, "FULL").await.unwrap_err();
+    assert_eq!(still_full.code(), Code::ResourceExhausted, "{still_full:?}");
     assert_there(&dev, &names).await;
 
     disk.clear();

@@ -268,6 +268,46 @@ async fn a_directory_that_is_somebody_elses_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_killed_while_it_wrote_its_files_is_finished_by_the_next() {
+    let dir = TempDir::new().unwrap();
+    let partial = |name| vault_service::new_file::partial(&dir.path().join(name)).unwrap();
+    // Whatever was written of them, and nothing else yet.
+    fs::write(partial(".gitignore"), "").unwrap();
+    let dev = Dev::start(dir.path()).await;
+    assert_eq!(fs::read(dir.path().join(".gitignore")).unwrap(), b"*\n");
+    drop(dev);
+    // As if killed a moment later: there is no key yet, nor a store.
+    fs::remove_file(dir.path().join("root.key")).unwrap();
+    fs::remove_dir_all(dir.path().join("vault")).unwrap();
+    for name in ["root.key", "ports.json"] {
+        fs::write(partial(name), "torn").unwrap();
+    }
+    let _dev = Dev::start(dir.path()).await;
+    for name in [".gitignore", "root.key", "ports.json"] {
+        assert!(!partial(name).exists(), "{name}");
+    }
+    // A file of the user's is still refused.
+    let other = TempDir::new().unwrap();
+    fs::write(other.path().join(".gitignore"), "").unwrap();
+    fs::write(other.path().join("mine.txt"), "mine").unwrap();
+    assert_eq!(run(command(other.path())).await.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_service_says_that_it_is_serving_when_the_store_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let mut dev = Dev::start(&dir.path().join("dev")).await;
+    kill_process(dev.id(), Signal::TERM).unwrap();
+    assert!(dev.wait().await.success());
+    fs::write(dev.dir.join("vault/notes~"), "mine").unwrap();
+    let refused = run(command(&dev.dir)).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let said = format!("{}{}", text(&refused.stderr), text(&refused.stdout));
+    assert!(said.contains("notes~"), "{said}");
+    assert!(!said.contains("is serving"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_one_on_the_same_directory_exits_at_once_and_says_why() {
     let dir = TempDir::new().unwrap();
     let mut first = Dev::start(&dir.path().join("dev")).await;

@@ -1,14 +1,20 @@
 //! A file that is there whole or not at all, for its owner only, and in nobody else's place.
+//!
+//! It is written under another name beside its own, synced, renamed, and its directory is synced. That name is always the
+//! same, and locked by the process that writes: so what a process that was killed left there is removed by the next one.
 
 use std::{
     ffi::OsString,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+
+/// How often a name is tried that other processes use and leave.
+const ATTEMPTS: usize = 16;
 
 /// A file on its way. It has its name once [`NewFile::publish`] has returned; dropped before, it is removed.
 pub struct NewFile {
@@ -18,31 +24,45 @@ pub struct NewFile {
     partial: PathBuf,
 }
 
+/// The name that a file at `path` has while it is being written.
+pub fn partial(path: &Path) -> io::Result<PathBuf> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().ok_or(io::ErrorKind::IsADirectory)?);
+    name.push(".partial");
+    Ok(path.with_file_name(name))
+}
+
+/// Puts `bytes` into the file at `path`, in place of what was there. After a crash it is the old one or the new one.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = NewFile::begin(path)?;
+    file.write_all(bytes)?;
+    file.name_it(|from, to| fs::rename(from, to))
+}
+
 impl NewFile {
     /// Begins a file that will be at `path`. Fails when there is something already.
     pub fn create(path: &Path) -> io::Result<Self> {
         if fs::symlink_metadata(path).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-        let mut partial = OsString::from(".");
-        partial.push(name);
-        partial.push(format!(".{}.partial", std::process::id()));
-        let partial = path.with_file_name(partial);
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&partial)?;
+        Self::begin(path)
+    }
+
+    fn begin(path: &Path) -> io::Result<Self> {
+        let partial = partial(path)?;
         Ok(Self {
-            file,
+            file: claim(&partial)?,
             path: path.to_owned(),
             partial,
         })
     }
 
     /// Makes it durable, and then gives it its name. Fails when there is something of that name meanwhile.
-    pub fn publish(mut self) -> io::Result<()> {
+    pub fn publish(self) -> io::Result<()> {
+        self.name_it(rename)
+    }
+
+    fn name_it(mut self, rename: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
         self.file.sync_all()?;
         rename(&self.partial, &self.path)?;
         self.partial = PathBuf::new();
@@ -51,6 +71,69 @@ impl NewFile {
             Some(_) | None => Path::new("."),
         })?
         .sync_all()
+    }
+}
+
+/// A new, locked file of this name. Only a file that nobody has locked is one that a killed process left.
+fn claim(path: &Path) -> io::Result<File> {
+    let busy = || {
+        io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process is writing this file",
+        )
+    };
+    for _ in 0..ATTEMPTS {
+        let made = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        match made {
+            Ok(file) => {
+                if lock(&file)? && is_at(&file, path)? {
+                    return Ok(file);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let Some(left) = open(path)? else { continue };
+                if !lock(&left)? {
+                    return Err(busy());
+                }
+                if is_at(&left, path)? {
+                    fs::remove_file(path)?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(busy())
+}
+
+/// A file that is there, and no symlink or pipe that stands in its place.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether the name is still that of `file`: another process may have removed it before it was locked.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let file = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (file.dev(), file.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -131,5 +214,46 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         assert!(exists(NewFile::create(&link).map(drop)));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_does_not_stop_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("root.key");
+        fs::write(partial(&path).unwrap(), "torn").unwrap();
+        let mut file = NewFile::create(&path).unwrap();
+        // Two at once are told apart.
+        let busy = NewFile::create(&path).map(drop).unwrap_err();
+        assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
+        file.write_all(b"whole").unwrap();
+        file.publish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(names(dir.path()), ["root.key"]);
+    }
+
+    #[test]
+    fn a_replaced_file_is_the_old_one_until_it_is_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ports.json");
+        for text in ["one", "two"] {
+            fs::write(partial(&path).unwrap(), "torn").unwrap();
+            replace(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), text.as_bytes());
+            assert_eq!(names(dir.path()), ["ports.json"]);
+        }
+        // It can be neither: a directory is not replaced, and nothing is left beside it.
+        fs::create_dir(dir.path().join("taken")).unwrap();
+        assert!(replace(&dir.path().join("taken"), b"x").is_err());
+        assert_eq!(names(dir.path()).len(), 2);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_partial_file_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("root.key"), dir.path().join("target"));
+        fs::write(&target, "another's").unwrap();
+        std::os::unix::fs::symlink(&target, partial(&path).unwrap()).unwrap();
+        assert!(NewFile::create(&path).is_err());
+        assert_eq!(fs::read(&target).unwrap(), b"another's");
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +18,7 @@ use super::{
     NoRandomness, RootKey, WeakKey,
     passphrase::{self, Passphrase, PassphraseLength},
 };
+use crate::new_file::NewFile;
 
 /// Bits that nobody but the owner, and for reading the group, may have.
 const TOO_OPEN: u32 = 0o037;
@@ -235,30 +236,10 @@ fn write_key(path: &Path) -> Result<RootKey, Problem> {
     STANDARD
         .encode_slice(root.expose(), &mut *line)
         .expect("32 bytes are 44 characters of base64, and there is room for 45");
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    let written = file
-        .write_all(&*line)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| sync_dir(path));
-    if let Err(error) = written {
-        // It is ours, made a moment ago; a half-written key would only stop the next attempt.
-        let _ = std::fs::remove_file(path);
-        return Err(error.into());
-    }
+    let mut file = NewFile::create(path)?;
+    file.write_all(&*line)?;
+    file.publish()?;
     Ok(root)
-}
-
-/// A new file's name is on disk once its directory is.
-fn sync_dir(path: &Path) -> io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        Some(_) | None => Path::new("."),
-    };
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -208,6 +208,16 @@ fn a_new_key_overwrites_nothing_and_follows_no_symlink() {
 }
 
 #[test]
+fn a_key_that_was_being_written_when_its_process_was_killed_is_made_by_the_next_one() {
+    let dir = Dir::new();
+    let partial = crate::new_file::partial(&dir.path()).expect("a name");
+    fs::write(&partial, "half of a k").expect("written");
+    let made = write_new(&dir.path()).expect("made");
+    assert_eq!(read(&dir.path()).expect("a key").id(), made.id());
+    assert!(!partial.exists());
+}
+
+#[test]
 fn a_passphrase_is_what_its_file_says_but_for_the_newline() {
     const WORDS: &str = "correct horse battery staple";
     let dir = Dir::new();
