@@ -214,7 +214,11 @@ fn parse_labels(labels: &BTreeMap<String, String>) -> Result<Labels, Refusal> {
 
 /// In whole seconds: what it has beyond them is dropped.
 fn parse_expiry(time: &Timestamp) -> Result<Expiry, Refusal> {
-    let seconds = match time.seconds {
+    let Timestamp { seconds, nanos } = *time;
+    if !(0..1_000_000_000).contains(&nanos) {
+        return Err(malformed("expires_at has nanos outside of 0 to 999,999,999"));
+    }
+    let seconds = match seconds {
         seconds @ 1..=LAST_SECOND => u64::try_from(seconds).ok(),
         _ => None,
     };
@@ -317,5 +321,29 @@ fn timestamp(expiry: Expiry) -> Timestamp {
             .unwrap_or(LAST_SECOND)
             .min(LAST_SECOND),
         nanos: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_is_a_timestamp_as_protocol_buffers_define_it() {
+        let parsed =
+            |seconds, nanos| parse_expiry(&Timestamp { seconds, nanos }).map_err(|refusal| refusal.reason);
+        for nanos in [0, 1, 999_999_999] {
+            assert!(parsed(2_000_000_000, nanos).is_ok(), "{nanos}");
+        }
+        for nanos in [-1, 1_000_000_000, i32::MIN, i32::MAX] {
+            assert_eq!(
+                parsed(2_000_000_000, nanos),
+                Err(Reason::RequestMalformed),
+                "{nanos}"
+            );
+        }
+        for seconds in [i64::MIN, 0, LAST_SECOND + 1] {
+            assert_eq!(parsed(seconds, 0), Err(Reason::RequestMalformed), "{seconds}");
+        }
     }
 }
