@@ -90,11 +90,15 @@ impl Reason {
             | Self::SecretNotForThisUpstream
             | Self::UpstreamNotVerified
             | Self::UpstreamAddressRefused => PRECONDITION,
-            Self::PlanLimitReached | Self::StorageFull | Self::LimitExceeded => EXHAUSTED,
+            Self::PlanLimitReached
+            | Self::StorageFull
+            | Self::StorageFullOutcomeUnknown
+            | Self::LimitExceeded => EXHAUSTED,
             Self::RecordCorrupt | Self::BackupDamaged | Self::VaultAnswerInvalid => {
                 (Code::DataLoss, StatusCode::BAD_GATEWAY)
             }
             Self::StorageUnavailable
+            | Self::OutcomeUnknown
             | Self::ShuttingDown
             | Self::Overloaded
             | Self::VaultUnavailable
@@ -183,7 +187,7 @@ mod tests {
         (
             Code::ResourceExhausted,
             429,
-            "PLAN_LIMIT_REACHED STORAGE_FULL LIMIT_EXCEEDED",
+            "PLAN_LIMIT_REACHED STORAGE_FULL STORAGE_FULL_OUTCOME_UNKNOWN LIMIT_EXCEEDED",
         ),
         (Code::ResourceExhausted, 431, "HEADERS_TOO_LARGE"),
         (Code::Internal, 500, "UNSPECIFIED INTERNAL"),
@@ -208,7 +212,7 @@ mod tests {
         (
             Code::Unavailable,
             503,
-            "STORAGE_UNAVAILABLE SHUTTING_DOWN OVERLOADED VAULT_UNAVAILABLE \
+            "STORAGE_UNAVAILABLE OUTCOME_UNKNOWN SHUTTING_DOWN OVERLOADED VAULT_UNAVAILABLE \
              ROOT_KEY_PROVIDER_UNAVAILABLE",
         ),
         (Code::DeadlineExceeded, 504, "DEADLINE_EXCEEDED"),

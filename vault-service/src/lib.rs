@@ -241,7 +241,7 @@ mod tests {
         becomes(&*ready, Ok(())).await;
         drop(syncs);
         let failed = writer.create_workspace(&admin_for_test("v"), Plan::Free).await;
-        assert!(matches!(failed, Err(VaultError::Storage(_))), "{failed:?}");
+        assert!(matches!(failed, Err(VaultError::OutcomeUnknown(_))), "{failed:?}");
         assert_eq!(ready(), Err("the storage failed; restart"));
         stop.cancel();
         assert_eq!(ready(), Err("shutting down"));

@@ -41,7 +41,9 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         VaultError::BackupOfLaterFormat(_) => Reason::RequestMalformed,
         VaultError::Backup(error) => of_backup(error),
         VaultError::Stopped => Reason::ShuttingDown,
-        VaultError::Storage(_) | VaultError::Read(_) => Reason::StorageUnavailable,
+        VaultError::OutcomeUnknown(_) => Reason::OutcomeUnknown,
+        VaultError::FullOutcomeUnknown(_) => Reason::StorageFullOutcomeUnknown,
+        VaultError::Ended(_) | VaultError::Storage(_) | VaultError::Read(_) => Reason::StorageUnavailable,
         VaultError::Randomness(_) => Reason::Internal,
     };
     if let Some(source) = error.source() {

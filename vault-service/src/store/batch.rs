@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{CommitError, marker, read};
+use super::{CommitError, marker, read, reading::Images};
 
 /// Largest key and value together. A leaf's 19 entries of this size stay below sled's limit for a page
 /// in the log (2 MiB of an 8 MiB segment); above it they would go to `blobs/`, which is never synced.
@@ -101,7 +101,7 @@ impl Batch {
                 return Err(CommitError::Conflict);
             }
         }
-        let mut added = 0;
+        let (mut added, mut grown) = (0, 0);
         let mut writes = Vec::with_capacity(self.writes.len());
         for (key, write) in self.writes {
             // Read even what is overwritten: a damaged page then refuses this batch, instead of
@@ -109,10 +109,18 @@ impl Batch {
             let now = staged.current(&key)?;
             let then = write.outcome(now.as_deref())?;
             added += i64::from(then.is_some()) - i64::from(now.is_some());
-            writes.push((key, then));
+            grown += size_of_entry(&key, then.as_deref()) - size_of_entry(&key, now.as_deref());
+            writes.push((key, now, then));
+        }
+        if !staged.may_grow && grown >= 0 && !writes.is_empty() {
+            return Err(CommitError::Full);
         }
         staged.added += added;
-        staged.writes.extend(writes);
+        for (key, now, then) in writes {
+            // The first batch that writes a key saw what was there before the group.
+            staged.before.entry(key.clone()).or_insert(now);
+            staged.writes.insert(key, then);
+        }
         Ok(())
     }
 }
@@ -124,15 +132,20 @@ impl Batch {
 pub(super) struct Staged<'a> {
     db: &'a sled::Db,
     writes: HashMap<Vec<u8>, Option<sled::IVec>>,
+    before: Images,
+    /// Whether batches may make the store larger.
+    may_grow: bool,
     /// How many entries more there are afterwards.
     added: i64,
 }
 
 impl<'a> Staged<'a> {
-    pub(super) fn over(db: &'a sled::Db) -> Self {
+    pub(super) fn over(db: &'a sled::Db, may_grow: bool) -> Self {
         Self {
             db,
             writes: HashMap::new(),
+            before: Images::new(),
+            may_grow,
             added: 0,
         }
     }
@@ -144,18 +157,13 @@ impl<'a> Staged<'a> {
         }
     }
 
-    /// What is written.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.writes.keys().map(AsRef::as_ref)
-    }
-
     /// How many entries the writes add, if there are any writes.
     pub(super) fn added(&self) -> Option<i64> {
         (!self.writes.is_empty()).then_some(self.added)
     }
 
-    /// What sled has to do: the writes, and what the store then says of itself.
-    pub(super) fn into_sled(self, tally: &marker::Tally) -> sled::Batch {
+    /// What sled has to do: the writes, and what the store then says of itself; and what is there before.
+    pub(super) fn into_sled(self, tally: &marker::Tally) -> (sled::Batch, Images) {
         let mut batch = sled::Batch::default();
         batch.insert(marker::KEY, tally.encode());
         for (key, value) in self.writes {
@@ -164,7 +172,7 @@ impl<'a> Staged<'a> {
                 None => batch.remove(key),
             }
         }
-        batch
+        (batch, self.before)
     }
 }
 
@@ -192,6 +200,12 @@ fn added(now: Option<&[u8]>, delta: i64, limit: Option<u64>) -> Result<u64, Comm
         Some(limit) if delta > 0 && count > limit => Err(CommitError::LimitReached),
         Some(_) | None => Ok(count),
     }
+}
+
+/// Bytes of an entry, if there is one.
+fn size_of_entry(key: &[u8], value: Option<&[u8]>) -> i64 {
+    let size = value.map_or(0, |value| key.len() + value.len());
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 fn entry_size((key, write): (&Vec<u8>, &Write)) -> usize {

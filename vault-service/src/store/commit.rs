@@ -24,9 +24,6 @@ const GROUP_BYTES: usize = 1024 * 1024;
 /// Syncs `db`. A value, so that tests can fail, count and hold it.
 pub(super) type Fsync = Box<dyn FnMut() -> io::Result<()> + Send>;
 
-/// Whether the disk has room for another group. A value, for tests, like `Fsync`.
-pub(super) type Room = Box<dyn Fn() -> bool + Send + Sync>;
-
 type Answer = Result<(), CommitError>;
 
 pub(super) enum Request {
@@ -91,7 +88,7 @@ impl Writer {
             } = self.gather(first);
             match self.watched(|writer| writer.write(batches)) {
                 Ok(answers) => answer(replies, answers),
-                Err(fault) => return self.fail(fault),
+                Err(fault) => return self.fail(fault, replies),
             }
             if let Some(settle) = settle
                 && let Err(fault) = self.watched(|writer| {
@@ -99,7 +96,7 @@ impl Writer {
                     Ok(())
                 })
             {
-                return self.fail(fault);
+                return self.fail(fault, Vec::new());
             }
             if let Some(done) = close {
                 return self.close(Some(done));
@@ -130,27 +127,41 @@ impl Writer {
 
     /// One answer for each batch, all durable; or a fault, after which nothing may be acknowledged.
     fn write(&mut self, batches: Vec<Batch>) -> Result<Vec<Answer>, Fault> {
-        if !(self.shared.room)() {
-            return Ok(batches.iter().map(|_| Err(CommitError::no_room())).collect());
+        let space = &self.shared.space;
+        let may_grow = space.for_growth();
+        if may_grow {
+            space.hold();
         }
-        let mut staged = Staged::over(&self.shared.db);
+        let count = batches.len();
+        let mut staged = Staged::over(&self.shared.db, may_grow);
         let answers = batches
             .into_iter()
             .map(|batch| batch.stage(&mut staged))
             .collect();
-        let changed: Vec<Vec<u8>> = staged.keys().map(<[u8]>::to_vec).collect();
+        if staged.added().is_some() && !may_grow && !space.for_deletes() {
+            return Ok((0..count).map(|_| Err(CommitError::Full)).collect());
+        }
         if let Some(added) = staged.added() {
             let tally = self.keeper.next(added);
-            let applied = self.shared.db.apply_batch(staged.into_sled(&tally));
-            for key in &changed {
-                self.shared.recent.forget(key);
-            }
-            self.shared.watch.note(changed);
-            applied?;
+            let (batch, images) = staged.into_sled(&tally);
+            let changed: Vec<Vec<u8>> = images.keys().cloned().collect();
+            self.shared.before.set(images);
+            self.shared.db.apply_batch(batch)?;
             self.make_durable()?;
+            self.show(changed);
             self.keeper.advance(tally);
         }
         Ok(answers)
+    }
+
+    /// Lets readers see the group, which is durable now.
+    fn show(&self, changed: Vec<Vec<u8>>) {
+        // While the before-images are there nothing is kept anew; removed first, an old value could be kept for ever.
+        for key in &changed {
+            self.shared.recent.forget(key);
+        }
+        self.shared.before.clear();
+        self.shared.watch.note(changed);
     }
 
     fn make_durable(&mut self) -> Result<(), Fault> {
@@ -159,13 +170,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Stops for good. Who waits, here or in the queue, gets no reply and finds the fault.
-    fn fail(self, fault: Fault) {
+    /// Stops for good. The group that was being written may be on the disk or not; a batch in the queue is not, and
+    /// gets no reply: its caller finds the fault.
+    fn fail(self, fault: Fault, replies: Vec<oneshot::Sender<Answer>>) {
         error!(
             error = &fault as &dyn std::error::Error,
             "store stopped acknowledging"
         );
-        self.shared.end(Ended::Failed(Arc::new(fault)));
+        let fault = Arc::new(fault);
+        self.shared.end(Ended::Failed(fault.clone()));
+        for reply in replies {
+            // That a caller stopped waiting is not our concern.
+            let _ = reply.send(Err(CommitError::OutcomeUnknown(fault.clone())));
+        }
         // Dropped, sled would flush and fsync once more: it could make half a batch durable, and would
         // panic on the next error. So it stays, and with it the lock, until the process ends.
         mem::forget(self.shared);
@@ -174,7 +191,7 @@ impl Writer {
     /// Asked to, or because nobody is left who could ask.
     fn close(mut self, done: Option<oneshot::Sender<Answer>>) {
         if let Err(fault) = self.watched(Self::make_durable) {
-            return self.fail(fault);
+            return self.fail(fault, Vec::new());
         }
         self.shared.end(Ended::Closed);
         let Self {

@@ -22,6 +22,14 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the disk or the quota is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full(_) => true,
+            Self::Io(_) | Self::Damaged(_) | Self::Panicked => false,
+        }
+    }
+
     /// Whether what was stored is no more what it was, so that reading it again is of no use.
     pub fn is_damage(&self) -> bool {
         match self {
@@ -105,6 +113,9 @@ pub enum OpenError {
         /// What was found.
         found: Disagreement,
     },
+    /// The storage engine does not work at such a time.
+    #[error("the system's clock is before 1970: set it, and start again")]
+    Clock,
     /// There is no room for what opening writes, or for the copy that a changed store is checked on.
     #[error("the disk is too full to open the store in {}: make room for {bytes} bytes", dir.display())]
     NoRoom {
@@ -193,30 +204,19 @@ pub enum CommitError {
     /// What the batch is about cannot be read; nothing changed.
     #[error("an entry of the batch cannot be read")]
     Unreadable(#[source] Fault),
-    /// The disk is full. If it was caught in time, nothing changed and commits work again once there is
-    /// room; if a write ran into it, the store no longer acknowledges.
+    /// The disk is about to be full; nothing changed, and commits work again once there is room.
     #[error("the disk is full")]
-    Full(#[source] Arc<Fault>),
-    /// The storage failed: the store no longer acknowledges.
+    Full,
+    /// The write or its sync failed, and the store no longer acknowledges. The batch is not read until a restart, which
+    /// finds all of it or nothing.
+    #[error("the storage failed while the batch was written")]
+    OutcomeUnknown(#[source] Arc<Fault>),
+    /// The storage failed before: the store no longer acknowledges, and nothing changed.
     #[error("the storage failed")]
     Unavailable(#[source] Arc<Fault>),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
-}
-
-impl CommitError {
-    pub(super) fn no_room() -> Self {
-        Self::Full(Arc::new(Fault::Full(io::ErrorKind::StorageFull.into())))
-    }
-
-    pub(super) fn stopped(fault: &Arc<Fault>) -> Self {
-        let source = Arc::clone(fault);
-        match **fault {
-            Fault::Full(_) => Self::Full(source),
-            Fault::Io(_) | Fault::Damaged(_) | Fault::Panicked => Self::Unavailable(source),
-        }
-    }
 }
 
 /// Why an export did not come to its end. What it gave is of no use.

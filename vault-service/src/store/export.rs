@@ -5,7 +5,7 @@
 //! thread itself, between two groups: what was given then adds up to exactly what is there. So commits wait once, for
 //! one short round.
 //!
-//! A key is noted after it was changed. Noted before, it could be read again in between, and never after.
+//! A key is noted after readers see its change. Noted before, it could be read again in between, and never after.
 
 use std::{
     collections::{BTreeSet, btree_set},
@@ -16,7 +16,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Entry, ExportError, Fault, HOLD, Shared, Store, commit::Request, marker, panics::caught, read};
+use super::{Entry, ExportError, Fault, HOLD, Shared, Store, commit::Request, marker, reading::Chunk};
 
 /// Bytes after which a part is given.
 const PART: usize = 256 * 1024;
@@ -122,20 +122,9 @@ impl Export {
     }
 
     fn scan(&mut self, from: Bound<Vec<u8>>) -> Result<Vec<Change>, Fault> {
-        let mut left = PART;
-        // A damaged page makes sled's iterator repeat its error for ever: `collect` stops at the first.
-        let entries: Vec<_> = caught(|| {
-            let entries = self.store.shared.db.range((from, Bound::Unbounded));
-            entries
-                .take_while(|entry| {
-                    let more = left > 0;
-                    let size = entry.as_ref().map_or(0, |(key, value)| key.len() + value.len());
-                    left = left.saturating_sub(size.max(1));
-                    more
-                })
-                .collect::<Result<_, _>>()
-        })?;
-        self.scan = entries.last().map(|(key, _)| Bound::Excluded(key.to_vec()));
+        let range = (from.as_ref().map(Vec::as_slice), Bound::Unbounded);
+        let Chunk { entries, rest } = self.store.shared.chunk(range, usize::MAX, PART)?;
+        self.scan = rest.map(|last| Bound::Excluded(last.to_vec()));
         let travelling = entries.into_iter().filter(|(key, _)| travels(key));
         Ok(travelling
             .map(|(key, value)| found(key.to_vec(), Some(value)))
@@ -191,7 +180,7 @@ fn settled(shared: &Shared) -> Result<Settled, ExportError> {
 }
 
 impl Watch {
-    /// After the store was changed at `keys`.
+    /// After readers see what was changed at these keys.
     pub(super) fn note(&self, changed: Vec<Vec<u8>>) {
         let mut noted = self.noted();
         let Noted::Keys { keys, bytes } = &mut *noted else {
@@ -268,7 +257,7 @@ fn read_keys(
     let mut changes = Vec::new();
     while bytes > 0 && changes.len() < most {
         let Some(key) = keys.next() else { break };
-        let value = read(&shared.db, &key)?;
+        let value = shared.read(&key)?.value;
         let size = key.len() + value.as_ref().map_or(0, |value| value.len());
         bytes = bytes.saturating_sub(size.max(1));
         changes.push(found(key, value));
@@ -293,7 +282,7 @@ fn travels(key: &[u8]) -> bool {
 
 /// Who has the store to itself may have filled it by half.
 fn refuse_held(shared: &Shared) -> Result<(), ExportError> {
-    match read(&shared.db, HOLD)? {
+    match shared.read(HOLD)?.value {
         Some(_) => Err(ExportError::Held),
         None => Ok(()),
     }

@@ -9,15 +9,16 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{
     Fault, OpenError,
-    commit::{Fsync, Room},
+    commit::Fsync,
     guard,
     marker::{self, Files, Front, Keeper, Marker, State, Tally},
     panics::{Engine, caught},
+    space::Space,
 };
 
 /// Locked by the process that has the store.
@@ -34,10 +35,6 @@ const SEGMENT: usize = 8 * 1024 * 1024;
 const RELEASE_TRIES: u32 = 200;
 const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Kept free. On a disk that is truly full sled refuses to read, too, whatever it does not cache, and
-/// cannot be opened again. Two segments are more than a group writes.
-pub(super) const RESERVE: u64 = 16 * 1024 * 1024;
-
 /// What opening writes: a segment and some, and an index that is a small part of the log.
 const OPENING: u64 = 12 * 1024 * 1024;
 const INDEX: u64 = 64;
@@ -47,17 +44,26 @@ pub(super) struct Opened {
     pub(super) db: Engine,
     pub(super) lock: File,
     pub(super) fsync: Fsync,
-    pub(super) room: Room,
+    pub(super) space: Space,
     pub(super) keeper: Keeper,
 }
 
 /// The directory, made if it is missing, and its lock.
 pub(super) fn claim(dir: &Path) -> Result<File, OpenError> {
+    check_clock(SystemTime::now())?;
     make_dir(dir)?;
     // Before anything of sled's is touched: it writes `conf` even when the store is in use.
     let lock = lock(dir)?;
     await_release(dir)?;
     Ok(lock)
+}
+
+/// sled panics at a time before 1970.
+fn check_clock(now: SystemTime) -> Result<(), OpenError> {
+    match now.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(OpenError::Clock),
+    }
 }
 
 /// Makes durable what opening has changed, and says in the marker that the store is open.
@@ -71,14 +77,14 @@ pub(super) fn finish(
     tighten(dir)?;
     let mut fsync = fsync_of(&dir.join(DB))?;
     describe(&db, tally, &mut fsync).map_err(storage(dir))?;
+    let space = Space::beside(&lock, dir)?;
     sync_files(dir)?;
     let keeper = Keeper::start(dir, tally, guard::fixed_files(dir)?, front)?;
-    let room = room_beside(&lock, dir)?;
     Ok(Opened {
         db,
         lock,
         fsync,
-        room,
+        space,
         keeper,
     })
 }
@@ -221,12 +227,6 @@ fn fsync_of(db: &Path) -> Result<Fsync, OpenError> {
     Ok(Box::new(move || file.sync_data()))
 }
 
-/// True while the disk has room for more than `RESERVE`, or does not say.
-fn room_beside(lock: &File, dir: &Path) -> Result<Room, OpenError> {
-    let file = lock.try_clone().map_err(failed("open", dir))?;
-    Ok(Box::new(move || free(&file).is_none_or(|free| free > RESERVE)))
-}
-
 /// sled clears the rest of a segment and writes its index while it opens. On a disk too full for that it would leave
 /// off in the middle.
 pub(super) fn check_room(dir: &Path) -> Result<(), OpenError> {
@@ -246,9 +246,15 @@ pub(super) fn has_room(dir: &Path, bytes: u64) -> Result<bool, OpenError> {
     Ok(free(&dir).is_none_or(|free| free > bytes))
 }
 
-fn free(file: &File) -> Option<u64> {
+/// How many bytes are free on the disk of `file`, if it says.
+pub(super) fn free(file: &File) -> Option<u64> {
     let disk = rustix::fs::fstatvfs(file).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    free_of(disk.f_blocks, disk.f_bavail, disk.f_frsize)
+}
+
+/// Some file systems, of FUSE above all, have no size to tell and say 0 for everything.
+fn free_of(blocks: u64, available: u64, block_size: u64) -> Option<u64> {
+    (blocks > 0 && block_size > 0).then(|| available.saturating_mul(block_size))
 }
 
 pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
@@ -292,4 +298,25 @@ pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error)
 pub(super) fn storage(dir: &Path) -> impl FnOnce(Fault) -> OpenError {
     let dir = dir.to_owned();
     move |source| OpenError::Storage { dir, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_1970_is_named_as_the_cause() {
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert!(matches!(check_clock(before), Err(OpenError::Clock)));
+        assert!(check_clock(SystemTime::UNIX_EPOCH).is_ok());
+    }
+
+    #[test]
+    fn a_file_system_that_tells_no_size_is_not_a_full_one() {
+        assert_eq!(free_of(0, 0, 4096), None);
+        assert_eq!(free_of(0, 0, 0), None);
+        assert_eq!(free_of(100, 0, 4096), Some(0));
+        assert_eq!(free_of(100, 3, 4096), Some(12_288));
+        assert_eq!(free_of(u64::MAX, u64::MAX, 4096), Some(u64::MAX));
+    }
 }

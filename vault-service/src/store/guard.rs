@@ -32,6 +32,7 @@ use super::{
     files::{self, CONF, DB, LOCK, failed, length, names, storage},
     marker::{self, Files, Marker, Scanned, State, Sum, Tally},
     panics::{Engine, caught},
+    space,
 };
 
 /// sled takes a `conf` of up to 8 bytes for none, and writes its own.
@@ -53,7 +54,7 @@ const COPY: &str = "check";
 /// Where sled puts large values, of which a store has none.
 const BLOBS: &str = "blobs";
 /// The files that are ours, whatever is in them. A further file of ours is one more line here.
-const OURS: &[&str] = &[LOCK, marker::FILE, marker::UNFINISHED, COPY];
+const OURS: &[&str] = &[LOCK, marker::FILE, marker::UNFINISHED, COPY, space::FILE];
 /// Bytes that are not 0 in the `db` of a store that was made and never used, at most.
 const UNUSED: u64 = 4096;
 
@@ -265,7 +266,7 @@ impl Known {
     }
 
     fn copy_bytes(&self) -> Result<u64, OpenError> {
-        Ok(length(&self.dir.join(DB))?.saturating_add(files::RESERVE))
+        Ok(length(&self.dir.join(DB))?.saturating_add(space::LEAST))
     }
 
     fn no_room(&self, bytes: u64) -> OpenError {

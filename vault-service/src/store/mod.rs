@@ -2,19 +2,19 @@
 //!
 //! # What is promised
 //! - **Durable.** [`Store::commit`] answers `Ok` only after the batch is on the disk: it outlives
-//!   `kill -9` and power loss. A batch that was refused or failed was never acknowledged; after a
-//!   storage fault, or when the caller stopped waiting, it may be there or not.
+//!   `kill -9` and power loss. A batch that was refused changed nothing. One whose write failed
+//!   ([`CommitError::OutcomeUnknown`]), or whose caller stopped waiting, may be there after a restart or not.
 //! - **Atomic.** All writes of a batch are there, or none, after a crash too.
 //! - **Ordered.** Batches are applied one after another. Preconditions and counters see every batch
 //!   before them, and nothing comes between a batch's checks and its writes.
-//! - **Reads** see each batch whole, and may see it shortly *before* it is durable. If that sync then
-//!   fails they keep seeing it until the process restarts. A scan is not a snapshot: batches may land
-//!   between two of its entries.
+//! - **Reads** see only what is durable: a batch once its sync has ended, and never one whose write
+//!   failed (`reading`). A scan is not a snapshot: batches may land between two of its entries.
 //! - **An export** ([`Store::export`]) adds up to what is there at one moment, before its end and after all that was
 //!   acknowledged before its begin.
 //! - **Fail-stop.** After a failed write, flush or sync, nothing is acknowledged any more
-//!   ([`Store::health`]). Reads of what is cached go on; the way back is a restart. A disk that gets
-//!   full is noticed 16 MiB before: then commits are refused while it lasts, and all reads go on.
+//!   ([`Store::health`]). Reads go on; the way back is a restart. A disk that gets
+//!   full is noticed 16 MiB before: while it lasts, commits are refused that make the store larger, and
+//!   deletes and all reads go on (`space`).
 //!
 //! # Why sled's `flush()` is not enough
 //! On Linux `flush()` ends in `sync_file_range`, which starts and awaits the data pages, but writes
@@ -41,15 +41,16 @@ mod files;
 mod guard;
 mod marker;
 mod panics;
+mod reading;
 mod recent;
 mod salvage;
+mod space;
 #[cfg(test)]
 mod tests;
 mod unopened;
 mod watchdog;
 
 use std::{
-    ops::Bound,
     path::Path,
     sync::{Arc, OnceLock},
 };
@@ -63,11 +64,13 @@ pub use export::{Change, Export};
 pub use salvage::Salvage;
 pub use unopened::UnopenedStore;
 
-use commit::{Request, Room, Writer};
+use commit::{Request, Writer};
 use export::Watch;
 use files::Opened;
-use panics::{Engine, caught};
+use panics::Engine;
+use reading::{BeforeImages, read};
 use recent::Recent;
+use space::Space;
 use watchdog::Watchdog;
 
 /// Batches that may wait in the queue before `commit` itself waits.
@@ -130,12 +133,13 @@ impl Entries for Store {
 
 struct Shared {
     db: Engine,
+    before: BeforeImages,
     recent: Recent,
     watch: Watch,
     /// Why the commit thread stopped; empty while it runs.
     ended: OnceLock<Ended>,
     watchdog: Watchdog,
-    room: Room,
+    space: Space,
     /// Released by a close, else after `db`, which is declared above it.
     lock: std::fs::File,
 }
@@ -157,7 +161,7 @@ impl Store {
             db,
             lock,
             fsync,
-            room,
+            space,
             keeper,
         }: Opened,
         watchdog: Watchdog,
@@ -165,11 +169,12 @@ impl Store {
         let (queue, requests) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
             db,
+            before: BeforeImages::default(),
             recent: Recent::new(),
             watch: Watch::default(),
             ended: OnceLock::new(),
             watchdog,
-            room,
+            space,
             lock,
         });
         Writer::spawn(Arc::clone(&shared), requests, fsync, keeper)?;
@@ -178,18 +183,27 @@ impl Store {
 
     /// The value at `key`. Blocking: call it from a blocking thread.
     pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        Ok(self.get(key)?.map(|value| value.to_vec()))
+        if key == marker::KEY {
+            return Ok(None);
+        }
+        Ok(self.shared.read(key)?.value.map(|value| value.to_vec()))
     }
 
     /// The same, and keeps it for [`Store::recent`]. Blocking.
     pub fn read_often(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>, Fault> {
-        let epoch = self.shared.recent.epoch(key);
-        let Some(value) = self.get(key)? else {
+        if key == marker::KEY {
             return Ok(None);
-        };
-        let value: Arc<[u8]> = value.as_ref().into();
-        self.shared.recent.keep(key, value.clone(), epoch);
-        Ok(Some(value))
+        }
+        let epoch = self.shared.recent.epoch(key);
+        let found = self.shared.read(key)?;
+        let value = found.value.map(|value| Arc::<[u8]>::from(value.as_ref()));
+        // A before-image is about to be outdated.
+        if let Some(value) = &value
+            && !found.is_image
+        {
+            self.shared.recent.keep(key, value.clone(), epoch);
+        }
+        Ok(value)
     }
 
     /// What [`Store::read_often`] would answer, if that is known without asking the disk. Does not block.
@@ -197,18 +211,10 @@ impl Store {
         self.shared.recent.get(key)
     }
 
-    /// The store's own entry is none of the caller's.
-    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, Fault> {
-        if key == marker::KEY {
-            return Ok(None);
-        }
-        read(&self.shared.db, key)
-    }
-
     /// Up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after`
     /// if given. Blocking.
     pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Fault> {
-        scan(&self.shared.db, prefix, after, limit)
+        self.shared.scan(prefix, after, limit)
     }
 
     /// Applies `batch`, all or nothing, and returns once it is durable.
@@ -234,11 +240,16 @@ impl Store {
             Health::Ended
         } else if self.shared.watchdog.barks() {
             Health::Hangs
-        } else if (self.shared.room)() {
+        } else if self.shared.space.for_growth() {
             Health::Ready
         } else {
             Health::Full
         }
+    }
+
+    /// Returns once the disk has room again for commits that were refused for want of it. Does not return before one was.
+    pub async fn room_again(&self) {
+        self.shared.space.again().await;
     }
 
     /// Commits what was queued before, syncs once more, and ends the commit thread. Later commits, of
@@ -268,33 +279,8 @@ impl Shared {
     fn why_ended(&self) -> CommitError {
         match self.ended.get() {
             Some(Ended::Closed) => CommitError::Closed,
-            Some(Ended::Failed(fault)) => CommitError::stopped(fault),
-            None => CommitError::stopped(&Arc::new(Fault::Panicked)),
+            Some(Ended::Failed(fault)) => CommitError::Unavailable(fault.clone()),
+            None => CommitError::Unavailable(Arc::new(Fault::Panicked)),
         }
     }
-}
-
-fn scan(db: &sled::Db, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Fault> {
-    let from = match after {
-        Some(after) if after >= prefix => Bound::Excluded(after),
-        Some(_) | None => Bound::Included(prefix),
-    };
-    // A damaged page makes sled's iterator repeat its error for ever: `collect` stops at the first.
-    caught(|| {
-        db.range::<&[u8], _>((from, Bound::Unbounded))
-            .filter(|entry| entry.as_ref().map_or(true, |(key, _)| key != marker::KEY))
-            .take(limit)
-            .take_while(|entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
-            .map(|entry| {
-                entry.map(|(key, value)| Entry {
-                    key: key.to_vec(),
-                    value: value.to_vec(),
-                })
-            })
-            .collect()
-    })
-}
-
-fn read(db: &sled::Db, key: &[u8]) -> Result<Option<sled::IVec>, Fault> {
-    caught(|| db.get(key))
 }

@@ -10,7 +10,7 @@ use super::{
     Entries, Entry, Fault, OpenError, Store,
     files::{self, Opened, storage},
     guard::{self, Ground, Known, Preview},
-    read, scan,
+    reading::{read, scan},
     watchdog::{self, Watchdog},
 };
 

@@ -202,7 +202,24 @@ pub enum VaultError {
     /// The vault is being closed.
     #[error("the vault is shutting down")]
     Stopped,
-    /// The store failed, or was closed.
+    /// The store failed while it wrote the change.
+    #[error(
+        "the vault's storage failed while it wrote this: a restart of the vault settles whether it was done, and until \
+         then the vault serves what was there before"
+    )]
+    OutcomeUnknown(#[source] store::CommitError),
+    /// The same, because the disk was full.
+    #[error(
+        "the vault's disk was full while it wrote this: make room and restart the vault, which settles whether it was \
+         done; until then the vault serves what was there before"
+    )]
+    FullOutcomeUnknown(#[source] store::CommitError),
+    /// The store failed earlier.
+    #[error(
+        "the vault's storage failed; nothing was changed, and nothing can be until the vault is restarted"
+    )]
+    Ended(#[source] store::CommitError),
+    /// The store could not do it, or was closed.
     #[error("the vault's storage does not answer")]
     Storage(#[source] store::CommitError),
     /// The store could not be read.
@@ -217,14 +234,18 @@ impl From<store::CommitError> for VaultError {
     fn from(error: store::CommitError) -> Self {
         match error {
             store::CommitError::Conflict => Self::Conflict,
-            store::CommitError::Full(_) => Self::Full(Some(error)),
+            store::CommitError::Full => Self::Full(Some(error)),
+            store::CommitError::OutcomeUnknown(ref fault) if fault.is_full() => {
+                Self::FullOutcomeUnknown(error)
+            }
+            store::CommitError::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
+            store::CommitError::Unavailable(_) => Self::Ended(error),
             store::CommitError::Held => Self::Restoring,
             store::CommitError::LimitReached
             | store::CommitError::Counter
             | store::CommitError::TooLarge
             | store::CommitError::Reserved
             | store::CommitError::Unreadable(_)
-            | store::CommitError::Unavailable(_)
             | store::CommitError::Closed => Self::Storage(error),
         }
     }

@@ -3,6 +3,7 @@
 mod backup_keys;
 mod backups;
 mod damage;
+mod durable;
 mod expiry;
 mod requests;
 mod uses;

@@ -1,11 +1,12 @@
 //! The sync is the seam: held, counted and failed.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::PathBuf,
     pin::pin,
     sync::{
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc as std_mpsc,
     },
     time::Duration,
@@ -49,7 +50,8 @@ fn copied(dir: &Path, name: &str) -> PathBuf {
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
     {
-        if dir.join(&name).is_file() {
+        // 16 MiB of nothing.
+        if dir.join(&name).is_file() && name != "reserve" {
             std::fs::copy(dir.join(&name), copy.join(&name)).unwrap();
         }
     }
@@ -68,12 +70,17 @@ async fn the_nth_failing_sync_fails_its_commit_and_no_other_is_attempted() {
                 .unwrap();
         }
         assert_eq!(store.health(), Health::Ready);
-        for _ in 0..3 {
+        for attempt in 0..3 {
             let failed = store.commit(Batch::new().put(n.to_be_bytes(), "v")).await;
-            assert!(matches!(failed, Err(CommitError::Unavailable(_))), "{failed:?}");
+            match (attempt, &failed) {
+                (0, Err(CommitError::OutcomeUnknown(_))) | (1.., Err(CommitError::Unavailable(_))) => {}
+                _ => panic!("{attempt}: {failed:?}"),
+            }
             assert_eq!(store.health(), Health::Ended);
+            assert_eq!(store.read(&n.to_be_bytes()).unwrap(), None);
         }
-        assert_eq!(store.read(&1usize.to_be_bytes()).unwrap().unwrap(), b"v");
+        let first = store.read(&1usize.to_be_bytes()).unwrap();
+        assert_eq!(first.as_deref(), (n > 1).then_some(&b"v"[..]));
         let closed = store.close().await;
         assert!(matches!(closed, Err(CommitError::Unavailable(_))), "{closed:?}");
         assert_eq!(syncs.load(Ordering::SeqCst), n);
@@ -96,8 +103,15 @@ async fn a_failing_sync_fails_all_that_wait_and_hangs_none() {
     });
     for task in tasks.collect::<Vec<_>>() {
         let failed = task.await.unwrap();
-        assert!(matches!(failed, Err(CommitError::Unavailable(_))), "{failed:?}");
+        assert!(
+            matches!(
+                failed,
+                Err(CommitError::OutcomeUnknown(_) | CommitError::Unavailable(_))
+            ),
+            "{failed:?}"
+        );
     }
+    assert_eq!(store.scan(b"", None, 10).unwrap(), []);
     assert_eq!(syncs.load(Ordering::SeqCst), 1);
 }
 
@@ -106,34 +120,105 @@ async fn a_full_disk_is_told_apart_and_reads_go_on() {
     let (_parent, dir) = dir();
     let (store, _syncs) = failing_at(&dir, 2, || Err(io::ErrorKind::StorageFull.into()));
     store.commit(Batch::new().put("a", "1")).await.unwrap();
-    for _ in 0..2 {
-        let full = store.commit(Batch::new().put("b", "2")).await;
-        assert!(matches!(full, Err(CommitError::Full(_))), "{full:?}");
-    }
+    let full = store.commit(Batch::new().put("b", "2")).await;
+    assert!(
+        matches!(&full, Err(CommitError::OutcomeUnknown(fault)) if fault.is_full()),
+        "{full:?}"
+    );
+    let late = store.commit(Batch::new().put("b", "2")).await;
+    assert!(matches!(late, Err(CommitError::Unavailable(_))), "{late:?}");
     assert_eq!(store.health(), Health::Ended);
     assert_eq!(store.read(b"a").unwrap().unwrap(), b"1");
+    assert_eq!(store.read(b"b").unwrap(), None);
     assert_eq!(open(&after_restart(&dir)).read(b"a").unwrap().unwrap(), b"1");
+}
+
+macro_rules! assert_waits {
+    ($commit:expr) => {
+        tokio::select! {
+            biased;
+            answer = $commit.as_mut() => panic!("answered before its sync ended: {answer:?}"),
+            () = std::future::ready(()) => {}
+        }
+    };
+}
+
+/// A store on a disk of which so many MiB are said to be free, beside its reserve.
+fn on_disk(dir: &Path, free: u64) -> (Store, Arc<AtomicU64>) {
+    let mut opened = files::open(dir, CACHE).unwrap();
+    let free = Arc::new(AtomicU64::new(free));
+    let (said, reserve) = (Arc::clone(&free), dir.join("reserve"));
+    opened.space.free = Box::new(move || {
+        // The space of the reserve is free while the file is empty.
+        let held = std::fs::metadata(&reserve).map_or(0, |reserve| reserve.len());
+        Some((said.load(Ordering::SeqCst) << 20) + (16 << 20) - held)
+    });
+    (Store::start(opened, Watchdog::default()).unwrap(), free)
 }
 
 #[tokio::test]
 async fn a_disk_about_to_be_full_refuses_commits_until_there_is_room() {
     let (_parent, dir) = dir();
-    let mut opened = files::open(&dir, CACHE).unwrap();
-    let room = Arc::new(AtomicBool::new(true));
-    let seen = Arc::clone(&room);
-    opened.room = Box::new(move || seen.load(Ordering::SeqCst));
-    let store = Store::start(opened, Watchdog::default()).unwrap();
+    let (store, free) = on_disk(&dir, 100);
     store.commit(Batch::new().put("a", "1")).await.unwrap();
 
-    room.store(false, Ordering::SeqCst);
+    free.store(16, Ordering::SeqCst);
     let full = store.commit(Batch::new().put("a", "2")).await;
-    assert!(matches!(full, Err(CommitError::Full(_))), "{full:?}");
+    assert!(matches!(full, Err(CommitError::Full)), "{full:?}");
     assert_eq!(store.health(), Health::Full);
     assert_eq!(store.read(b"a").unwrap().unwrap(), b"1");
+    // Nothing is written for it.
+    store.commit(Batch::new().expect_value("a", "1")).await.unwrap();
 
-    room.store(true, Ordering::SeqCst);
+    free.store(100, Ordering::SeqCst);
     assert_eq!(store.health(), Health::Ready);
     store.commit(Batch::new().put("a", "3")).await.unwrap();
+}
+
+#[tokio::test]
+async fn deletes_go_on_when_the_disk_is_full_and_the_space_kept_for_them_comes_back() {
+    let (_parent, dir) = dir();
+    let (store, free) = on_disk(&dir, 100);
+    let batch = (0..100u8).fold(Batch::new(), |batch, key| batch.put([key], vec![1; 200]));
+    store.commit(batch).await.unwrap();
+    let reserve = || std::fs::metadata(dir.join("reserve")).unwrap().len();
+    assert_eq!(reserve(), 16 << 20);
+
+    // First what puts may not use, and then the reserve.
+    for (mib, held) in [(10, 16), (1, 0), (0, 0)] {
+        free.store(mib, Ordering::SeqCst);
+        let put = store.commit(Batch::new().put("new", "1")).await;
+        assert!(matches!(put, Err(CommitError::Full)), "{put:?}");
+        let key = [u8::try_from(mib).unwrap()];
+        store
+            .commit(Batch::new().delete(key).add("count", 1, None))
+            .await
+            .unwrap();
+        assert_eq!(store.read(&key).unwrap(), None);
+        assert_eq!(reserve(), held << 20, "with {mib} MiB free");
+        assert_eq!(store.health(), Health::Full, "what deletes use is not for puts");
+    }
+
+    free.store(100, Ordering::SeqCst);
+    store.commit(Batch::new().put("new", "1")).await.unwrap();
+    assert_eq!(reserve(), 16 << 20);
+    store.close().await.unwrap();
+    open(&dir).close().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_was_refused_for_want_of_room_learns_within_seconds_that_it_is_back() {
+    let (_parent, dir) = dir();
+    let (store, free) = on_disk(&dir, 0);
+    let full = store.commit(Batch::new().put("a", "1")).await;
+    assert!(matches!(full, Err(CommitError::Full)), "{full:?}");
+    let mut again = pin!(store.room_again());
+    assert_waits!(again);
+    free.store(100, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_secs(20), again)
+        .await
+        .unwrap();
+    store.commit(Batch::new().put("a", "1")).await.unwrap();
 }
 
 #[tokio::test]
@@ -142,7 +227,7 @@ async fn a_panic_in_the_commit_thread_hangs_nobody() {
     let (store, _syncs) = failing_at(&dir, 1, || panic!("as sled would"));
     for _ in 0..2 {
         let failed = store.commit(Batch::new().put("a", "1")).await;
-        let Err(CommitError::Unavailable(fault)) = failed else {
+        let Err(CommitError::OutcomeUnknown(fault) | CommitError::Unavailable(fault)) = failed else {
             panic!("{failed:?}")
         };
         assert!(matches!(*fault, Fault::Panicked));
@@ -176,16 +261,6 @@ fn held(dir: &Path) -> (Store, Held) {
     (store, Held { entered, release })
 }
 
-macro_rules! assert_waits {
-    ($commit:expr) => {
-        tokio::select! {
-            biased;
-            answer = $commit.as_mut() => panic!("answered before its sync ended: {answer:?}"),
-            () = std::future::ready(()) => {}
-        }
-    };
-}
-
 #[tokio::test]
 async fn the_answer_comes_after_the_sync_of_its_own_group() {
     let (_parent, dir) = dir();
@@ -199,11 +274,7 @@ async fn the_answer_comes_after_the_sync_of_its_own_group() {
     assert_waits!(second);
     assert_waits!(conflict);
     assert_waits!(first);
-    assert_eq!(
-        store.read(b"a").unwrap().unwrap(),
-        b"1",
-        "read before it is durable, as documented"
-    );
+    assert_eq!(store.read(b"a").unwrap(), None);
 
     sync.release.send(()).unwrap();
     first.await.unwrap();
@@ -239,7 +310,8 @@ async fn a_group_has_a_bound_of_batches_and_one_of_bytes() {
         sync.release.send(()).unwrap();
         first.await.unwrap();
         sync.begun().await;
-        let applied = (0..waiting).filter(|number| store.read(&key(*number, 0)).unwrap().is_some());
+        let is_applied = |number: &u16| read(&store.shared.db, &key(*number, 0)).unwrap().is_some();
+        let applied = (0..waiting).filter(is_applied);
         assert_eq!(applied.count(), together);
         // The other groups, and the close.
         (0..3).for_each(|_| sync.release.send(()).unwrap());
@@ -392,4 +464,110 @@ async fn a_batch_torn_by_a_crash_is_not_there_at_all() {
         torn += 1;
     }
     assert!(torn > 20, "the batch was written in several messages");
+}
+
+/// A store with some entries, in which the next group will be held in its sync, or fail there.
+async fn with_entries(dir: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let store = open(dir);
+    let batch = (0..40u8).fold(Batch::new(), |batch, number| {
+        batch.put([b'k', 2 * number], [number])
+    });
+    store.commit(batch).await.unwrap();
+    let entries = store.scan(b"", None, usize::MAX).unwrap();
+    store.close().await.unwrap();
+    entries
+        .into_iter()
+        .map(|entry| (entry.key, entry.value))
+        .collect()
+}
+
+/// Puts new entries between the old ones, replaces some and deletes others.
+fn changes() -> Batch {
+    let numbers = 0..40u8;
+    numbers.fold(Batch::new(), |batch, number| match number % 4 {
+        0 => batch.put([b'k', 2 * number + 1], "new"),
+        1 => batch.put([b'k', 2 * number], "replaced"),
+        2 => batch.delete([b'k', 2 * number]),
+        _ => batch,
+    })
+}
+
+/// Every way to read finds exactly this.
+fn assert_reads(store: &Store, content: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    for number in 0..=u8::MAX {
+        let key = [b'k', number];
+        let expected = content.get(&key[..]);
+        assert_eq!(store.read(&key).unwrap().as_ref(), expected);
+        let often = store.read_often(&key).unwrap();
+        assert_eq!(often.as_deref(), expected.map(Vec::as_slice));
+        if let Some(recent) = store.recent(&key) {
+            assert_eq!(Some(&*recent), expected.map(Vec::as_slice));
+        }
+    }
+    for limit in [1, 3, 7, usize::MAX] {
+        let (mut found, mut after) = (BTreeMap::new(), None::<Vec<u8>>);
+        loop {
+            let page = store.scan(b"k", after.as_deref(), limit).unwrap();
+            after = page.last().map(|entry| entry.key.clone());
+            found.extend(page.into_iter().map(|entry| (entry.key, entry.value)));
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(&found, content, "in pages of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_is_read_once_it_is_durable_and_not_before() {
+    let (_parent, dir) = dir();
+    let before = with_entries(&dir).await;
+    let (store, mut sync) = held(&dir);
+    assert_reads(&store, &before);
+    let mut commit = pin!(store.commit(changes()));
+    assert_waits!(commit);
+    sync.begun().await;
+    assert!(read(&store.shared.db, b"k\x01").unwrap().is_some(), "sled has it");
+    assert_reads(&store, &before);
+    assert_reads(&store, &before);
+    sync.release.send(()).unwrap();
+    commit.await.unwrap();
+    let after = store.scan(b"", None, usize::MAX).unwrap();
+    let after: BTreeMap<_, _> = after.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    assert_eq!(after.len(), before.len());
+    assert_ne!(after, before);
+    assert_reads(&store, &after);
+    sync.release.send(()).unwrap();
+    store.clone().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_failed_is_never_served_and_a_restart_settles_it() {
+    let faults: [fn() -> io::Result<()>; 3] = [
+        io_error,
+        || Err(io::ErrorKind::StorageFull.into()),
+        || panic!("as sled would"),
+    ];
+    for fail in faults {
+        let (_parent, dir) = dir();
+        let before = with_entries(&dir).await;
+        let (store, _) = failing_at(&dir, 1, fail);
+        assert_reads(&store, &before);
+        let failed = store.commit(changes()).await;
+        assert!(
+            matches!(failed, Err(CommitError::OutcomeUnknown(_))),
+            "{failed:?}"
+        );
+        assert!(read(&store.shared.db, b"k\x01").unwrap().is_some(), "sled has it");
+        assert_reads(&store, &before);
+        let exported = store.export().map(|mut export| export.part());
+        assert!(
+            !matches!(exported, Ok(Ok(None))),
+            "an export of a failed store does not end well"
+        );
+        let restarted = open(&after_restart(&dir));
+        let now = restarted.scan(b"k", None, usize::MAX).unwrap();
+        let whole = now.iter().any(|entry| entry.value == b"replaced");
+        assert_eq!(whole, restarted.read(b"k\x01").unwrap().is_some());
+    }
 }

@@ -45,7 +45,8 @@ use step::Step;
 
 /// How much longer than a step took the next one waits: rotations take no more than a quarter of one processor.
 const REST: u32 = 3;
-/// How long those rotations wait that met what they cannot move, or nothing was to be done.
+/// How long those rotations wait that met what they cannot move, or nothing was to be done. Those that a full disk stopped go
+/// on when there is room.
 const RETRY: Duration = Duration::from_secs(300);
 
 /// What rotations show in `/metrics`.
@@ -102,8 +103,12 @@ impl Writer {
             if let Err(error) = self.rotations(progress).await {
                 tracing::warn!(%error, "the rotations of keys do not go on; they are tried again");
             }
-            // Either way something may be there to be done.
-            let _ = time::timeout(RETRY, self.rotate.notified()).await;
+            // In each case something may be there to be done.
+            tokio::select! {
+                () = self.rotate.notified() => {}
+                () = self.store.room_again() => {}
+                () = time::sleep(RETRY) => {}
+            }
         }
     }
 

@@ -1,0 +1,168 @@
+//! Room on the disk: for changes that make the store larger, and a reserve for those that make it smaller.
+//!
+//! sled writes even a delete to its log, and on a disk that is truly full it gives up altogether. So changes that make
+//! the store larger are refused while less than [`LEAST`] is free. Deletes go on: for them a file of [`RESERVE`] is kept
+//! beside the log, whose space is given back to the file system when even deletes run short. It is taken again when there
+//! is ample room. Where the file system cannot allocate space in advance, deletes only have what is left of [`LEAST`].
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::{
+    OpenError,
+    files::{failed, free},
+};
+
+/// The file's name.
+pub(super) const FILE: &str = "reserve";
+/// Kept free. On a disk that is truly full sled refuses to read, too, whatever it does not cache, and cannot be opened
+/// again. Two segments are more than a group writes.
+pub(super) const LEAST: u64 = 16 * 1024 * 1024;
+/// What deletes leave free at the least.
+const LEAST_FOR_DELETES: u64 = LEAST / 2;
+/// The size of the file.
+const RESERVE: u64 = 16 * 1024 * 1024;
+/// How much more than both has to be free before the file is made: so that it is not what fills the disk.
+const AMPLE: u64 = 8 * 1024 * 1024;
+/// How often it is looked whether there is room again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How many bytes are free, if the file system says. A value, so that tests can fill the disk.
+pub(super) type Free = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
+pub(super) struct Space {
+    pub(super) free: Free,
+    path: PathBuf,
+    reserve: Mutex<Reserve>,
+    /// Whether a change was refused since there was room.
+    refused: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reserve {
+    Held,
+    /// It was given back, or there was never room for it.
+    Given,
+    /// The file system cannot allocate in advance.
+    Unsupported,
+}
+
+impl Space {
+    /// On the disk of `dir`, which `lock` is in.
+    pub(super) fn beside(lock: &File, dir: &Path) -> Result<Self, OpenError> {
+        let file = lock.try_clone().map_err(failed("open", dir))?;
+        let path = dir.join(FILE);
+        let reserve = match fs::metadata(&path) {
+            Ok(found) if found.len() == RESERVE => Reserve::Held,
+            Ok(_) | Err(_) => Reserve::Given,
+        };
+        let space = Self {
+            free: Box::new(move || free(&file)),
+            path,
+            reserve: Mutex::new(reserve),
+            refused: AtomicBool::new(false),
+        };
+        space.hold();
+        Ok(space)
+    }
+
+    /// Whether the store may become larger.
+    pub(super) fn for_growth(&self) -> bool {
+        let least = match *self.reserve() {
+            Reserve::Held | Reserve::Unsupported => LEAST,
+            Reserve::Given => LEAST + RESERVE,
+        };
+        let there_is = self.more_than(least);
+        if !there_is {
+            self.refused.store(true, Ordering::Relaxed);
+        }
+        there_is
+    }
+
+    /// Whether a change that makes the store smaller can be written. Gives the reserve back if it has to.
+    pub(super) fn for_deletes(&self) -> bool {
+        if self.more_than(LEAST_FOR_DELETES) {
+            return true;
+        }
+        self.give_back();
+        self.more_than(LEAST_FOR_DELETES)
+    }
+
+    /// Takes the reserve again, if there is ample room.
+    pub(super) fn hold(&self) {
+        let mut reserve = self.reserve();
+        if *reserve != Reserve::Given || !self.more_than(LEAST + RESERVE + AMPLE) {
+            return;
+        }
+        *reserve = match self.allocate() {
+            Ok(()) => Reserve::Held,
+            Err(error) => {
+                tracing::debug!(%error, "no space can be kept for deletes");
+                Reserve::Unsupported
+            }
+        };
+    }
+
+    /// Returns when changes that were refused for want of room would not be any more.
+    pub(super) async fn again(&self) {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            if self.refused.load(Ordering::Relaxed) && self.for_growth() {
+                self.refused.store(false, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    fn more_than(&self, bytes: u64) -> bool {
+        (self.free)().is_none_or(|free| free > bytes)
+    }
+
+    fn allocate(&self) -> io::Result<()> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&self.path)?;
+        let allocated = fallocate(&file, FallocateFlags::empty(), 0, RESERVE);
+        if allocated.is_err() {
+            // Half of it is of no use.
+            file.set_len(0)?;
+        }
+        Ok(allocated?)
+    }
+
+    fn give_back(&self) {
+        let mut reserve = self.reserve();
+        if *reserve != Reserve::Held {
+            return;
+        }
+        let emptied = File::options()
+            .write(true)
+            .open(&self.path)
+            .and_then(|file| file.set_len(0));
+        match emptied {
+            Ok(()) => {
+                tracing::warn!("the disk is full; the space that was kept for deletes is used");
+                *reserve = Reserve::Given;
+            }
+            Err(error) => tracing::warn!(%error, "the space that was kept for deletes cannot be used"),
+        }
+    }
+
+    fn reserve(&self) -> MutexGuard<'_, Reserve> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

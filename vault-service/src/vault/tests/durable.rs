@@ -1,0 +1,67 @@
+//! What is decrypted while a write is under way, and after one has failed.
+
+use super::*;
+
+async fn vault_over(store: Store, root_key: [u8; 32]) -> (Writer, Reader) {
+    Vault::open(store, root(root_key)).await.unwrap().split()
+}
+
+async fn decrypted(reader: &Reader, name: &str) -> Decrypted {
+    let mut answers = reader.decrypt(vec![Arc::new(wanted("w", name))]).await;
+    answers.pop().unwrap().unwrap().1.pop().unwrap()
+}
+
+#[tokio::test]
+async fn a_put_is_decrypted_once_it_is_durable_and_never_if_it_failed() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"old").await.unwrap();
+    vault.put("DELETED", b"kept").await.unwrap();
+    let Fixture {
+        dir,
+        root,
+        writer,
+        reader,
+        ..
+    } = vault;
+    drop(reader);
+    writer.close().await.unwrap();
+    let (store, syncs) = Store::hanging(&dir.path().join("store"));
+    let (writer, reader) = vault_over(store, root).await;
+
+    let putting = tokio::spawn({
+        let writer = writer.clone();
+        async move { writer.put_secret(&admin("w"), new("T", b"new")).await }
+    });
+    while writer.health() != Health::Hangs {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        assert_eq!(value(decrypted(&reader, "T").await), (1, b"old".to_vec()));
+    }
+    assert_eq!(writer.secret(&admin("w"), &secret("T")).await.unwrap().version, 1);
+    syncs.send(()).unwrap();
+    putting.await.unwrap().unwrap();
+    assert_eq!(value(decrypted(&reader, "T").await), (2, b"new".to_vec()));
+
+    // From now on every sync fails.
+    drop(syncs);
+    let failed = writer
+        .delete_secret(&admin("w"), &secret("DELETED"), None)
+        .await
+        .unwrap_err();
+    assert!(matches!(failed, VaultError::OutcomeUnknown(_)), "{failed:?}");
+    let said = failed.to_string();
+    assert!(
+        said.contains("restart") && !said.contains("nothing was changed"),
+        "{said}"
+    );
+    let later = writer
+        .put_secret(&admin("w"), new("T", b"newer"))
+        .await
+        .unwrap_err();
+    assert!(matches!(later, VaultError::Ended(_)), "{later:?}");
+    for _ in 0..3 {
+        assert_eq!(value(decrypted(&reader, "DELETED").await), (1, b"kept".to_vec()));
+        assert_eq!(value(decrypted(&reader, "T").await), (2, b"new".to_vec()));
+    }
+}
