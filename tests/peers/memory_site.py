@@ -67,7 +67,7 @@ QUESTION = json.dumps({"question": "x" * 100}).encode()
 # More than is checked whole before the call goes out.
 LARGE = json.dumps({"question": "x" * (3 << 19)}).encode()
 # An HTTP/2 frame has 16 KiB at least.
-LARGE_HEAD = {f"x-large-{number}": "y" * 4096 for number in range(4)}
+LARGE_HEAD = {f"x-large-{number}": "y" * 4096 for number in range(5)}
 # peers.v1.Ask, with a payload.
 MESSAGE = b"\x0a\x05hello"
 MALFORMED = b"\x0a\x7fhello"
@@ -121,9 +121,10 @@ FIRST = Placement("first-message", text_value, in_messages, MESSAGES, is_grpc=Tr
 ALL = Placement(
     "all-messages", text_value, in_messages, {**MESSAGES, "protobufMessages": "PROTOBUF_MESSAGES_ALL"}, is_grpc=True
 )
+# Over HTTP/2 this head is cut into frames.
+IN_LARGE_HEAD = Placement("large-head", header_value, in_header, headers=LARGE_HEAD)
 # For which there is no stand-in where HTTP/2 is possible.
 SHORT = Placement("short-header", partial(random, 11), in_header)
-IN_LARGE_HEAD = Placement("large-head", header_value, in_header, headers=LARGE_HEAD)
 
 
 # --- A server and its upstream -----------------------------------------------------------------------------------

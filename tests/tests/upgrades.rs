@@ -470,9 +470,11 @@ async fn a_switch_that_was_not_asked_for_is_refused() {
 async fn bytes_that_come_with_a_head_are_carried() {
     let upstream = Played::start().await;
     let pair = dev(&upstream.url()).await;
-    // Among them what looks like that for which the injector puts a secret into a head.
+    // Among them what looks like a head, in which the injector would put a secret; and no end of a line at their end.
     let mut early: Vec<u8> = (0..=255).collect();
-    early.extend_from_slice(b"sto0eca10123456789012345 sto0eca1stostostostostos HTTP/1.1 \r\n\r\n");
+    early.extend_from_slice(
+        b"\r\nGET / HTTP/1.1\r\nx-mcp-secret-token: sto0eca1stostostostostos\r\n\r\nGET /",
+    );
     let mut request = format!("GET /dev/api/ HTTP/1.1\r\nHost: localhost\r\n{WEBSOCKET}\r\n").into_bytes();
     request.extend_from_slice(&early);
     let mut downstream = TcpStream::connect(pair.injector.data_plane).await.unwrap();

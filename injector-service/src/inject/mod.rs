@@ -136,14 +136,14 @@ impl Injected {
     }
 
     /// Puts the headers in, over whatever was there, and hands out what belongs into the body. `cover` may give a
-    /// stand-in for a value.
+    /// stand-in for the value of a field.
     pub fn apply(
         self,
         request: &mut HeaderMap,
-        mut cover: impl FnMut(&[u8]) -> Option<HeaderValue>,
+        mut cover: impl FnMut(&HeaderName, &[u8]) -> Option<HeaderValue>,
     ) -> Result<BodySecrets, Refusal> {
         for (name, value) in self.headers {
-            let value = match cover(&value) {
+            let value = match cover(&name, &value) {
                 Some(stand_in) => stand_in,
                 None => sensitive(&value)?,
             };

@@ -28,7 +28,7 @@ fn each_secret_goes_into_its_header() {
     let mut request = headers(&[("accept", "*/*")]);
     let body = inject(AuthType::SecretHeaders, Dialect::Http, &secrets)
         .unwrap()
-        .apply(&mut request, |_| None)
+        .apply(&mut request, |_, _| None)
         .unwrap();
     assert!(matches!(body, BodySecrets::None));
     assert_eq!(request.len(), 2);
@@ -43,7 +43,7 @@ fn a_bearer_token_replaces_what_was_there() {
     let mut request = headers(&[("authorization", "Basic x"), ("authorization", "Basic y")]);
     inject(AuthType::Bearer, Dialect::Http, &secrets)
         .unwrap()
-        .apply(&mut request, |_| None)
+        .apply(&mut request, |_, _| None)
         .unwrap();
     let values: Vec<_> = request.get_all("authorization").iter().collect();
     assert_eq!(values, ["Bearer tok en"]);
@@ -98,7 +98,7 @@ fn binary_metadata_is_base64_to_grpc_only() {
     let mut request = HeaderMap::new();
     inject(AuthType::SecretHeaders, Dialect::Grpc, &secrets)
         .unwrap()
-        .apply(&mut request, |_| None)
+        .apply(&mut request, |_, _| None)
         .unwrap();
     assert_eq!(request["x-mcp-secret-key-bin"], "/wBhYmM");
     assert!(inject(AuthType::SecretHeaders, Dialect::Http, &secrets).is_err());
@@ -122,7 +122,7 @@ fn a_body_is_always_given_to_a_skill() {
         let missing = [resolved(auth_type, "T", None)];
         let body = inject(auth_type, dialect, &missing)
             .unwrap()
-            .apply(&mut request, |_| None)
+            .apply(&mut request, |_, _| None)
             .unwrap();
         assert!(match dialect {
             Dialect::Http => matches!(body, BodySecrets::Json(_)),
@@ -210,7 +210,7 @@ fn what_connection_names_is_removed_before_injection() {
     let secrets = [resolved(AuthType::Bearer, "T", Some(b"v"))];
     inject(AuthType::Bearer, Dialect::Http, &secrets)
         .unwrap()
-        .apply(&mut request, |_| None)
+        .apply(&mut request, |_, _| None)
         .unwrap();
     let mut names: Vec<_> = request.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
@@ -239,7 +239,7 @@ proptest::proptest! {
         let secrets = [resolved(AuthType::SecretHeaders, "T", Some(&value))];
         let mut request = HeaderMap::new();
         if let Ok(injected) = inject(AuthType::SecretHeaders, Dialect::Http, &secrets) {
-            injected.apply(&mut request, |_| None)
+            injected.apply(&mut request, |_, _| None)
         .unwrap();
             assert_eq!(request["x-mcp-secret-t"].as_bytes(), value);
         }

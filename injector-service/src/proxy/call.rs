@@ -190,9 +190,9 @@ impl Proxy {
             Dialect::Http => Needs::Any,
         };
         let upstream = self.pools.of(server)?;
-        let mut covers = Covers::new(upstream.veil(), upstream.over(needs), &headers);
-        let secrets =
-            inject(auth_type, dialect, &resolved)?.apply(&mut headers, |value| covers.cover(value))?;
+        let mut covers = Covers::new(upstream.veil(), upstream.over(needs));
+        let secrets = inject(auth_type, dialect, &resolved)?
+            .apply(&mut headers, |name, value| covers.cover(name, value))?;
         // Wiped as soon as they are in place.
         drop(resolved);
         let uncovered = covers.uncovered(!matches!(secrets, BodySecrets::None));

@@ -23,7 +23,7 @@ use crate::{
     inject::Dialect,
     placement::AuthType,
     registry::server::{Protocol, Spec},
-    upstream::Body,
+    upstream::{self, Body},
 };
 
 /// The most bytes under way in each direction.
@@ -176,7 +176,7 @@ impl Tunnel {
         let traffic = Traffic::new();
         let carried = async {
             let (downstream, upstream) = tokio::try_join!(downstream, upstream).map_err(io::Error::other)?;
-            carry(TokioIo::new(downstream), TokioIo::new(upstream), &traffic).await
+            carry(TokioIo::new(downstream), upstream::bare(upstream)?, &traffic).await
         };
         let ended = until_ended(carried, &traffic, idle).await;
         let Counts { sent, received, .. } = *traffic.lock();

@@ -5,6 +5,7 @@ mod http2;
 pub mod tls;
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -15,20 +16,21 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::{
     client::legacy::{Client, Error, connect::capture_connection},
-    rt::{TokioExecutor, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use proto::{Reason, Refusal};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 
 use crate::{
     address::Own,
     limits::UpstreamLimits,
     registry::server::{Protocol, Spec},
-    veil::{Over, Veil},
+    veil::{Over, Unveiling, Veil},
 };
-use dial::{Connector, DialError};
+use dial::{Connector, DialError, Socket};
 use http2::{Http2, Outcome};
 
 pub(crate) use http2::Place;
@@ -176,6 +178,18 @@ pub enum Uncovered {
     Body,
     /// In its head.
     Head,
+}
+
+/// The connection under an upgraded one. It carries no heads any more, and so no stand-ins that would have to be looked for.
+pub(crate) fn bare(upgraded: Upgraded) -> io::Result<impl AsyncRead + AsyncWrite> {
+    let Ok(parts) = upgraded.downcast::<Unveiling<Socket>>() else {
+        return Err(io::Error::other(
+            "the upgraded connection is not one to an upstream",
+        ));
+    };
+    let (read, write) = split(TokioIo::new(parts.io.into_inner()));
+    // hyper may have read beyond the answer's head.
+    Ok(join(io::Cursor::new(parts.read_buf).chain(read), write))
 }
 
 fn http1(limits: UpstreamLimits) -> hyper_util::client::legacy::Builder {

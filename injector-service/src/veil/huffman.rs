@@ -103,13 +103,8 @@ const CODES: [(u32, u8); 95] = [
 
 /// A string's code, filled up with ones to a whole byte. None when it has a character that no header of ours has.
 pub(super) fn encode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let code = |byte: &u8| CODES.get(usize::from(byte.checked_sub(0x20)?)).copied();
-    let mut bits = 0;
-    for byte in text {
-        bits += usize::from(code(byte)?.1);
-    }
     // Of this size from the start: a buffer that grows leaves copies behind.
-    let mut out = Zeroizing::new(Vec::with_capacity(bits.div_ceil(8)));
+    let mut out = Zeroizing::new(Vec::with_capacity(bits(text)?.div_ceil(8)));
     let (mut waiting, mut length) = (0_u64, 0_u32);
     for (code, bits) in text.iter().filter_map(code) {
         waiting = waiting << bits | u64::from(code);
@@ -124,6 +119,15 @@ pub(super) fn encode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         out.push(low_byte(waiting << fill | ((1 << fill) - 1)));
     }
     Some(out)
+}
+
+/// The length of a string's code in bits, without what fills its last byte up.
+pub(super) fn bits(text: &[u8]) -> Option<usize> {
+    text.iter().map(|byte| Some(usize::from(code(byte)?.1))).sum()
+}
+
+fn code(byte: &u8) -> Option<(u32, u8)> {
+    CODES.get(usize::from(byte.checked_sub(0x20)?)).copied()
 }
 
 fn low_byte(bits: u64) -> u8 {

@@ -4,50 +4,58 @@
 //! lives. So they are given a stand-in, and [`Unveiling`], between them and the socket (or TLS), puts the value in its
 //! place: into a buffer of our own, which is wiped as soon as it is written.
 //!
+//! A stand-in is replaced in one place alone: in the head of a request, as the whole value of the field that it was made
+//! for. Targets, other fields, bodies and trailers are not looked at. No head but its own has that field with that value:
+//! `inject` removes what a program sends under the names of fields that values go into, and a stand-in is good for one
+//! head, after which nobody needs it. Nor can anyone guess it while it waits:
+//!
 //! ```text
-//! stand-in   MARK key filler, all of them symbols whose code in HPACK (RFC 7541, appendix B) has five bits
-//! MARK       8 symbols, which are 5 bytes in HPACK
-//! key        16 random symbols, which are 10 bytes: 53 bits, good for as long as one call waits for its head
+//! stand-in   secret filler, all of them symbols whose code in HPACK (RFC 7541, appendix B) has five or six bits
+//! secret     26 symbols out of 32: 130 random bits, which are up to 20 bytes in HPACK
 //! filler     as many as make the HPACK form as long as the value's own
 //! ```
 //!
-//! In HTTP/1.1 the stand-in is found as it is. In HTTP/2 every string is Huffman-coded on its own, from a byte's
-//! boundary on, so its code is found, and replaced by the value's, which is just as long: no length has to change.
+//! In HTTP/1.1 the value is written instead of the stand-in. In HTTP/2 its code in HPACK is, which is just as long: no
+//! length of a string or a frame has to change.
 
+mod frames;
+mod hpack;
 mod huffman;
+mod messages;
 mod unveiling;
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher as _, RandomState},
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use tokio::{runtime::Handle, time::sleep};
 use zeroize::Zeroizing;
 
 pub(crate) use unveiling::{Unveiling, Wire};
 
-/// The symbols whose code has five bits: 0 to 9, in this order.
-const SYMBOLS: &[u8; 10] = b"012aceiost";
-/// What every stand-in begins with.
-const MARK: &[u8; 8] = b"sto0eca1";
-/// Symbols of a key.
-const KEY: usize = 16;
-/// Bytes of mark and key in HPACK.
-const SHORTEST_CODE: usize = 15;
+/// Symbols that a secret is made of: those whose code has five bits, and after them some of six.
+const SYMBOLS: &[u8; 32] = b"012aceiost3456789bdfghlmnpruA-._";
+/// The symbol of a filler; its code has five bits.
+const FILLER: u8 = SYMBOLS[0];
+const FILLER_BITS: usize = 5;
+/// Symbols of a secret, of five random bits each.
+const SECRET: usize = 26;
+/// Bytes that a secret may have in HPACK.
+const LONGEST_SECRET: usize = (SECRET * 6).div_ceil(8);
 /// How long a value is kept whose call was given up before its head was written. It may be in a queue of h2 then, which
 /// writes it all the same before it resets the stream; and nobody is to get what only stands for a credential.
 const QUEUED: Duration = Duration::from_millis(500);
 
-/// A key, as a number: sixteen digits.
-type Key = u64;
+/// The first bytes of a stand-in, as it is or in HPACK: enough to find it by.
+type Beginning = [u8; 16];
 
 /// Which versions of HTTP a request may go over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,67 +69,110 @@ pub enum Over {
 /// The values that are on their way to one upstream. Clones share them.
 #[derive(Clone, Default)]
 pub struct Veil {
-    shared: Arc<Shared>,
+    hidden: Arc<Mutex<HashMap<Beginning, Arc<Hidden>>>>,
 }
 
-#[derive(Default)]
-struct Shared {
-    hidden: Mutex<HashMap<Key, Arc<Hidden>>>,
-    keys: Keys,
-}
-
-/// A value, in both forms that it has on the wire.
+/// A value and its stand-in, in both forms that they have on the wire.
 struct Hidden {
-    plain: Zeroizing<Vec<u8>>,
-    /// None when it may go over HTTP/1.1 alone.
-    code: Option<Zeroizing<Vec<u8>>>,
-    /// Symbols of its stand-in.
-    symbols: usize,
+    name: HeaderName,
+    text: Form,
+    /// None when the value may go over HTTP/1.1 alone.
+    code: Option<Form>,
     placed: AtomicBool,
+}
+
+struct Form {
+    stand_in: Vec<u8>,
+    value: Zeroizing<Vec<u8>>,
 }
 
 /// Keeps a value until it was written; then wipes it. Given up before that, it is wiped soon after.
 pub struct Cover {
     veil: Veil,
-    key: Key,
+    hidden: Arc<Hidden>,
+}
+
+/// A stand-in in a head, and what goes there.
+struct Found {
+    range: Range<usize>,
     hidden: Arc<Hidden>,
 }
 
 impl Veil {
-    /// A stand-in for a header's value, and what has to be kept until it was written. None when there is no stand-in of
-    /// its length: then the value itself has to be sent.
-    pub fn cover(&self, value: &[u8], over: Over) -> Option<(HeaderValue, Cover)> {
-        let (symbols, code) = match over {
-            Over::Http1 => (MARK.len() + KEY, None),
-            Over::Any => {
-                let code = huffman::encode(value)?;
-                if code.len() < SHORTEST_CODE {
-                    return None;
-                }
-                (code.len() * 8 / 5, Some(code))
-            }
+    /// A stand-in for the value of the field `name`, and what has to be kept until it was written. None when there is no
+    /// stand-in of its length: then the value itself has to be sent.
+    pub fn cover(&self, name: &HeaderName, value: &[u8], over: Over) -> Option<(HeaderValue, Cover)> {
+        let code = match over {
+            Over::Http1 => None,
+            Over::Any => Some(huffman::encode(value).filter(|code| code.len() >= LONGEST_SECRET)?),
         };
-        let key = self.shared.keys.next();
+        let text = stand_in(code.as_ref().map(|code| code.len()))?;
+        let code = match code {
+            None => None,
+            Some(code) => Some(Form {
+                stand_in: huffman::encode(&text)?.to_vec(),
+                value: code,
+            }),
+        };
+        let mut covered = HeaderValue::from_maybe_shared(Bytes::from(text.clone())).ok()?;
+        // So that HPACK never indexes it.
+        covered.set_sensitive(true);
         let hidden = Arc::new(Hidden {
-            plain: Zeroizing::new(value.to_vec()),
+            name: name.clone(),
+            text: Form {
+                stand_in: text,
+                value: Zeroizing::new(value.to_vec()),
+            },
             code,
-            symbols,
             placed: AtomicBool::new(false),
         });
-        let mut stand_in = HeaderValue::from_maybe_shared(Bytes::from(text(key, symbols))).ok()?;
-        // So that HPACK never indexes it.
-        stand_in.set_sensitive(true);
-        self.lock().insert(key, hidden.clone());
+        let mut waiting = self.lock();
+        for beginning in hidden.beginnings() {
+            waiting.insert(beginning, hidden.clone());
+        }
+        drop(waiting);
         let veil = self.clone();
-        Some((stand_in, Cover { veil, key, hidden }))
+        Some((covered, Cover { veil, hidden }))
     }
 
-    fn find(&self, key: Key) -> Option<Arc<Hidden>> {
-        self.lock().get(&key).cloned()
+    /// What `stand_in` stands for, if `is` says that it stands in its place: once.
+    fn take(&self, stand_in: &[u8], is: impl Fn(&Hidden) -> bool) -> Option<Arc<Hidden>> {
+        let beginning = stand_in.first_chunk()?;
+        let mut waiting = self.lock();
+        let hidden = waiting.get(beginning).filter(|hidden| is(hidden))?.clone();
+        hidden.remove_from(&mut waiting);
+        hidden.placed.store(true, Ordering::Release);
+        Some(hidden)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Hidden>>> {
-        self.shared.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Beginning, Arc<Hidden>>> {
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hidden {
+    fn beginnings(&self) -> impl Iterator<Item = Beginning> {
+        let forms = [Some(&self.text), self.code.as_ref()];
+        forms
+            .into_iter()
+            .flatten()
+            .filter_map(|form| form.stand_in.first_chunk().copied())
+    }
+
+    fn remove_from(&self, waiting: &mut HashMap<Beginning, Arc<Self>>) {
+        for beginning in self.beginnings() {
+            waiting.remove(&beginning);
+        }
+    }
+
+    /// Whether this field of HTTP/1.1 is the one that it was made for.
+    fn is_text(&self, name: &[u8], value: &[u8]) -> bool {
+        self.name.as_str().as_bytes() == name && self.text.stand_in == value
+    }
+
+    /// Whether this field of HTTP/2 is the one that it was made for.
+    fn is_code(&self, name: &hpack::Name<'_>, value: &[u8]) -> bool {
+        self.code.as_ref().is_some_and(|code| code.stand_in == value) && name.is(&self.name)
     }
 }
 
@@ -134,61 +185,39 @@ impl Cover {
 
 impl Drop for Cover {
     fn drop(&mut self) {
-        let (veil, key) = (self.veil.clone(), self.key);
-        match (self.was_placed(), Handle::try_current()) {
-            (false, Ok(runtime)) => {
+        if self.was_placed() {
+            return;
+        }
+        let (veil, hidden) = (self.veil.clone(), self.hidden.clone());
+        match Handle::try_current() {
+            Ok(runtime) => {
                 runtime.spawn(async move {
                     sleep(QUEUED).await;
-                    veil.lock().remove(&key);
+                    hidden.remove_from(&mut veil.lock());
                 });
             }
-            (true, _) | (false, Err(_)) => {
-                veil.lock().remove(&key);
-            }
+            Err(_) => hidden.remove_from(&mut veil.lock()),
         }
     }
 }
 
-/// Makes keys that nobody can foresee, without asking the system for each: a count, hashed under a random key
-/// (SipHash, a pseudorandom function).
-#[derive(Default)]
-struct Keys {
-    random: RandomState,
-    count: AtomicU64,
-}
-
-impl Keys {
-    fn next(&self) -> Key {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        self.random.hash_one(count) % 10_u64.pow(16)
+/// A new stand-in, whose code in HPACK has `length` bytes if that is given. None when the system has no randomness.
+fn stand_in(length: Option<usize>) -> Option<Vec<u8>> {
+    let mut text = [0; SECRET];
+    getrandom::fill(&mut text).ok()?;
+    for symbol in &mut text {
+        *symbol = *SYMBOLS.get(usize::from(*symbol) % SYMBOLS.len())?;
     }
-}
-
-fn text(key: Key, symbols: usize) -> Vec<u8> {
-    let mut text = Vec::with_capacity(symbols);
-    text.extend_from_slice(MARK);
-    text.resize(symbols, SYMBOLS[0]);
-    let mut rest = key;
-    for place in text.iter_mut().skip(MARK.len()).take(KEY).rev() {
-        if let Some(symbol) = usize::try_from(rest % 10)
-            .ok()
-            .and_then(|digit| SYMBOLS.get(digit))
-        {
-            *place = *symbol;
-        }
-        rest /= 10;
+    let mut text = text.to_vec();
+    if let Some(length) = length {
+        // What is left of the last byte is less than a symbol, and so padding.
+        let room = (length * 8).checked_sub(huffman::bits(&text)?)?;
+        text.resize(SECRET + room / FILLER_BITS, FILLER);
     }
-    text
+    Some(text)
 }
 
-/// The key that these symbols are: each a number from 0 to 9.
-fn key_of(symbols: impl Iterator<Item = Option<u8>>) -> Option<Key> {
-    let mut key = 0;
-    for symbol in symbols.take(KEY) {
-        key = key * 10 + u64::from(symbol.filter(|symbol| *symbol < 10)?);
-    }
-    Some(key)
-}
-
+#[cfg(test)]
+mod head_tests;
 #[cfg(test)]
 mod tests;

@@ -4,18 +4,13 @@ use std::{
     io::{self, IoSlice},
     ops::Range,
     pin::Pin,
-    sync::atomic::Ordering,
     task::{Context, Poll, ready},
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use memchr::memmem;
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{KEY, MARK, SHORTEST_CODE, SYMBOLS, Veil, key_of};
-
-/// The code of [`MARK`] in HPACK.
-const MARK_CODE: &[u8; 5] = &[0x42, 0x4e, 0x02, 0x90, 0x61];
+use super::{Found, Veil, frames::Frames, messages::Messages};
 
 /// What is spoken over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,24 +23,100 @@ pub(crate) enum Wire {
 
 pin_project_lite::pin_project! {
     /// A connection over which stand-ins are written as what they stand for.
+    ///
+    /// Heads are taken over whole, and with them whatever is written before them at the same time. All other bytes pass
+    /// without being looked at or copied.
     pub(crate) struct Unveiling<S> {
         #[pin]
         stream: S,
         veil: Veil,
-        wire: Wire,
-        // What was taken over but not written yet: everything from `written` on.
-        pending: Vec<u8>,
+        follower: Follower,
+        // Taken over up to the end of a head, or as far as that has come, stand-ins and all.
+        taken: Vec<u8>,
+        // Where heads are in it.
+        heads: Vec<Head>,
+        // Values in their places: to be written from `written` on, and wiped.
+        pending: Zeroizing<Vec<u8>>,
         written: usize,
-        // Where in it values are: wiped when all is written.
-        values: Vec<Range<usize>>,
     }
+}
 
-    impl<S> PinnedDrop for Unveiling<S> {
-        fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            wipe(this.pending, this.values);
+/// Knows where heads begin and end on a connection.
+#[derive(Debug, Clone)]
+enum Follower {
+    Http1(Messages),
+    Http2(Frames),
+}
+
+/// The parts of a head among other bytes: one in HTTP/1.1, and one for each frame in HTTP/2.
+type Head = Vec<Range<usize>>;
+
+impl Follower {
+    /// Takes some of the next bytes: how many, and whether they belong to a head.
+    fn step(&mut self, bytes: &[u8]) -> (usize, bool) {
+        match self {
+            Self::Http1(messages) => messages.step(bytes),
+            Self::Http2(frames) => frames.step(bytes),
         }
     }
+
+    /// Whether a head has begun, and has not ended.
+    fn is_within_head(&self) -> bool {
+        match self {
+            Self::Http1(messages) => messages.is_within_head(),
+            Self::Http2(frames) => frames.is_within_head(),
+        }
+    }
+
+    /// How many of the next bytes there are up to the end of the last head in them, or of what has come of it.
+    fn end_of_heads(&self, slices: &[IoSlice<'_>]) -> usize {
+        let mut ahead = self.clone();
+        let (mut at, mut end) = (0, 0);
+        for slice in slices {
+            let mut rest = &slice[..];
+            while !rest.is_empty() {
+                // A head may end with a frame's header, or begin with one.
+                let within = ahead.is_within_head();
+                let (count, in_head) = ahead.step(rest);
+                at += count;
+                if within || in_head || ahead.is_within_head() {
+                    end = at;
+                }
+                rest = rest.get(count..).unwrap_or_default();
+            }
+        }
+        end
+    }
+
+    /// Takes the first `count` of these bytes, in which there is no head.
+    fn pass(&mut self, slices: &[IoSlice<'_>], count: usize) {
+        for slice in first(slices, count) {
+            let mut rest = slice;
+            while !rest.is_empty() {
+                let (count, _) = self.step(rest);
+                rest = rest.get(count..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// The first `count` bytes.
+fn first<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> impl Iterator<Item = &'s [u8]> {
+    slices.iter().map(move |slice| {
+        let length = count.min(slice.len());
+        count -= length;
+        slice.get(..length).unwrap_or_default()
+    })
+}
+
+/// What follows the first `count` bytes.
+fn rest<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> impl Iterator<Item = IoSlice<'s>> {
+    let rest = slices.iter().map(move |slice| {
+        let length = count.min(slice.len());
+        count -= length;
+        IoSlice::new(slice.get(length..).unwrap_or_default())
+    });
+    rest.filter(|slice| !slice.is_empty())
 }
 
 impl<S> Unveiling<S> {
@@ -54,10 +125,14 @@ impl<S> Unveiling<S> {
         Self {
             stream,
             veil,
-            wire,
-            pending: Vec::new(),
+            follower: match wire {
+                Wire::Http1 => Follower::Http1(Messages::new()),
+                Wire::Http2 => Follower::Http2(Frames::new()),
+            },
+            taken: Vec::new(),
+            heads: Vec::new(),
+            pending: Zeroizing::default(),
             written: 0,
-            values: Vec::new(),
         }
     }
 
@@ -66,97 +141,99 @@ impl<S> Unveiling<S> {
         &self.stream
     }
 
+    /// The connection itself, when it is to carry no heads any more.
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// Whether HTTP/2 is spoken over the connection.
     pub(crate) fn is_http2(&self) -> bool {
-        self.wire == Wire::Http2
+        matches!(self.follower, Follower::Http2(_))
     }
-}
 
-/// Empties `pending`, after wiping the values in it.
-fn wipe(pending: &mut Vec<u8>, values: &mut Vec<Range<usize>>) {
-    for value in values.drain(..) {
-        if let Some(value) = pending.get_mut(value) {
-            value.zeroize();
+    /// Takes the first `count` of these bytes over.
+    fn take_over(self: Pin<&mut Self>, slices: &[IoSlice<'_>], count: usize) {
+        let this = self.project();
+        for slice in first(slices, count) {
+            let mut rest = slice;
+            while !rest.is_empty() {
+                let within = this.follower.is_within_head();
+                let (count, in_head) = this.follower.step(rest);
+                let begins = !within && (in_head || this.follower.is_within_head());
+                if begins {
+                    this.heads.push(Head::new());
+                }
+                if let (true, Some(head)) = (in_head, this.heads.last_mut()) {
+                    add(head, this.taken.len()..this.taken.len() + count);
+                }
+                let (step, behind) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+                this.taken.extend_from_slice(step);
+                rest = behind;
+            }
+        }
+        if !this.follower.is_within_head() {
+            match this.follower {
+                Follower::Http1(_) => unveil_text(this.veil, this.taken, this.heads, this.pending),
+                Follower::Http2(_) => unveil_code(this.veil, this.taken, this.heads, this.pending),
+            }
+            this.taken.clear();
+            this.heads.clear();
         }
     }
-    pending.clear();
 }
 
-/// A stand-in that was found: where it is, and what goes there.
-struct Found {
-    at: usize,
-    length: usize,
-    value: std::sync::Arc<super::Hidden>,
+/// Adds what follows, or another part.
+fn add(head: &mut Head, part: Range<usize>) {
+    match head.last_mut() {
+        Some(last) if last.end == part.start => last.end = part.end,
+        Some(_) | None => head.push(part),
+    }
 }
 
-impl Wire {
-    /// The first stand-in in `bytes`, from `from` on.
-    fn find(self, veil: &Veil, bytes: &[u8], from: usize) -> Option<Found> {
-        let mark: &[u8] = match self {
-            Self::Http1 => MARK,
-            Self::Http2 => MARK_CODE,
-        };
-        let mut from = from;
-        loop {
-            let at = from + memmem::find(bytes.get(from..)?, mark)?;
-            let behind = bytes.get(at + mark.len()..)?;
-            if let Some(value) = self.key(behind).and_then(|key| veil.find(key)) {
-                let length = match (self, &value.code) {
-                    (Self::Http1, _) => Some(value.symbols),
-                    (Self::Http2, Some(code)) => Some(code.len()),
-                    (Self::Http2, None) => None,
-                };
-                if let Some(length) = length.filter(|length| at + length <= bytes.len()) {
-                    return Some(Found { at, length, value });
+/// Writes `taken` into `pending`, values instead of their stand-ins.
+fn unveil_text(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizing<Vec<u8>>) {
+    let mut found = Vec::new();
+    for part in heads.iter().flatten() {
+        let in_head = super::messages::find(veil, taken.get(part.clone()).unwrap_or_default());
+        found.extend(in_head.into_iter().map(|Found { range, hidden }| Found {
+            range: part.start + range.start..part.start + range.end,
+            hidden,
+        }));
+    }
+    let values: usize = found.iter().map(|found| found.hidden.text.value.len()).sum();
+    make_room(pending, taken.len() + values);
+    let mut done = 0;
+    for Found { range, hidden } in &found {
+        pending.extend_from_slice(taken.get(done..range.start).unwrap_or_default());
+        pending.extend_from_slice(&hidden.text.value);
+        done = range.end;
+    }
+    pending.extend_from_slice(taken.get(done..).unwrap_or_default());
+}
+
+/// Writes `taken` into `pending`, and the codes of values over those of their stand-ins, which frames may cut.
+fn unveil_code(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizing<Vec<u8>>) {
+    make_room(pending, taken.len());
+    pending.extend_from_slice(taken);
+    for parts in heads {
+        let parts_of = |part: &Range<usize>| taken.get(part.clone()).unwrap_or_default();
+        let block: Vec<u8> = parts.iter().flat_map(parts_of).copied().collect();
+        for Found { range, hidden } in super::frames::find(veil, &block) {
+            let places = parts.iter().cloned().flatten().skip(range.start);
+            let code = hidden.code.iter().flat_map(|code| code.value.iter());
+            for (place, byte) in places.zip(code) {
+                if let Some(place) = pending.get_mut(place) {
+                    *place = *byte;
                 }
             }
-            // Somebody else's bytes that look like it.
-            from = at + 1;
         }
     }
+}
 
-    fn key(self, behind: &[u8]) -> Option<super::Key> {
-        match self {
-            Self::Http1 => {
-                let text = behind.get(..KEY)?;
-                let number = |byte: &u8| SYMBOLS.iter().position(|symbol| symbol == byte);
-                key_of(
-                    text.iter()
-                        .map(|byte| number(byte).and_then(|at| u8::try_from(at).ok())),
-                )
-            }
-            Self::Http2 => {
-                let code = behind.get(..SHORTEST_CODE - MARK_CODE.len())?;
-                let bits = code
-                    .iter()
-                    .fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
-                let symbol = |at: usize| u8::try_from(bits >> (5 * (KEY - 1 - at)) & 0x1f).ok();
-                key_of((0..KEY).map(symbol))
-            }
-        }
-    }
-
-    /// Every stand-in in `bytes`.
-    fn find_all(self, veil: &Veil, bytes: &[u8]) -> Vec<Found> {
-        let first = self.find(veil, bytes, 0);
-        std::iter::successors(first, |last| self.find(veil, bytes, last.at + last.length)).collect()
-    }
-
-    /// Appends `bytes` to `out`, every stand-in as what it stands for.
-    fn unveil(self, bytes: &[u8], found: Vec<Found>, out: &mut Vec<u8>, values: &mut Vec<Range<usize>>) {
-        let mut done = 0;
-        for Found { at, length, value } in found {
-            out.extend_from_slice(bytes.get(done..at).unwrap_or_default());
-            let begins = out.len();
-            match (self, &value.code) {
-                (Self::Http2, Some(code)) => out.extend_from_slice(code),
-                (Self::Http1, _) | (Self::Http2, None) => out.extend_from_slice(&value.plain),
-            }
-            values.push(begins..out.len());
-            value.placed.store(true, Ordering::Release);
-            done = at + length;
-        }
-        out.extend_from_slice(bytes.get(done..).unwrap_or_default());
+/// Of this size from the start: a buffer that grows leaves copies behind.
+fn make_room(pending: &mut Zeroizing<Vec<u8>>, length: usize) {
+    if pending.capacity() < length {
+        *pending = Zeroizing::new(Vec::with_capacity(length));
     }
 }
 
@@ -165,45 +242,45 @@ impl<S: Write> Unveiling<S> {
     fn poll_pending(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut this = self.project();
         while let Some(rest @ [_, ..]) = this.pending.get(*this.written..) {
-            let written = ready!(this.stream.as_mut().poll_write(context, rest));
-            match written {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => *this.written += count,
-                Err(error) => return Poll::Ready(Err(error)),
+            match ready!(this.stream.as_mut().poll_write(context, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => *this.written += count,
             }
         }
-        if *this.written > 0 {
-            wipe(this.pending, this.values);
-            *this.written = 0;
-        }
+        this.pending.as_mut_slice().zeroize();
+        this.pending.clear();
+        *this.written = 0;
         Poll::Ready(Ok(()))
     }
 
-    /// Takes everything over when there is a stand-in in it. How much that was; nothing when there is none.
-    fn take_over(self: Pin<&mut Self>, slices: &[IoSlice<'_>]) -> Option<usize> {
-        let this = self.project();
-        // Most of what is written holds none.
-        let first = slices
-            .iter()
-            .position(|slice| this.wire.find(this.veil, slice, 0).is_some())?;
-        let found: Vec<Vec<Found>> = slices
-            .iter()
-            .enumerate()
-            .map(|(number, slice)| match number < first {
-                true => Vec::new(),
-                false => this.wire.find_all(this.veil, slice),
-            })
-            .collect();
-        let taken: usize = slices.iter().map(|slice| slice.len()).sum();
-        let values: usize = found.iter().flatten().map(|found| found.value.plain.len()).sum();
-        // Of this size from the start: a buffer that grows leaves copies behind.
-        if this.pending.capacity() < taken + values {
-            *this.pending = Vec::with_capacity(taken + values);
+    /// Writes what was taken over, and at the same time what follows the first `taken` of these bytes. How many of them
+    /// are done with: what cannot be written at once of those taken over is written with the next write or flush.
+    fn poll_write_behind(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        taken: usize,
+    ) -> Poll<io::Result<usize>> {
+        let mut this = self.as_mut().project();
+        let behind: Vec<_> = rest(slices, taken).collect();
+        if !behind.is_empty() && this.stream.is_write_vectored() {
+            let all: Vec<_> = [IoSlice::new(this.pending)].into_iter().chain(behind).collect();
+            let Poll::Ready(count) = this.stream.as_mut().poll_write_vectored(context, &all)? else {
+                return Poll::Ready(Ok(taken));
+            };
+            *this.written = count.min(this.pending.len());
+            let passed = count - *this.written;
+            this.follower.pass(all.get(1..).unwrap_or_default(), passed);
+            if *this.written < this.pending.len() {
+                return Poll::Ready(Ok(taken));
+            }
+            // Nothing is left to write: it is wiped.
+            return self.poll_pending(context).map_ok(|()| taken + passed);
         }
-        for (slice, found) in slices.iter().zip(found) {
-            this.wire.unveil(slice, found, this.pending, this.values);
+        match self.poll_pending(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken)),
         }
-        Some(taken)
     }
 }
 
@@ -218,14 +295,15 @@ impl<S: Write> Write for Unveiling<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.as_mut().poll_pending(context))?;
-        let Some(taken) = self.as_mut().take_over(slices) else {
-            return self.project().stream.poll_write_vectored(context, slices);
-        };
-        // What cannot be written at once is written with the next write or flush.
-        match self.poll_pending(context) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken)),
+        let taken = self.follower.end_of_heads(slices);
+        if taken == 0 {
+            let this = self.project();
+            let count = ready!(this.stream.poll_write_vectored(context, slices))?;
+            this.follower.pass(slices, count);
+            return Poll::Ready(Ok(count));
         }
+        self.as_mut().take_over(slices, taken);
+        self.poll_write_behind(context, slices, taken)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -262,7 +340,9 @@ impl<S: Read> Read for Unveiling<S> {
 mod tests {
     use std::{fs::File, os::unix::fs::FileExt as _};
 
+    use http::header;
     use hyper_util::rt::TokioIo;
+    use memchr::memmem;
     use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 
     use super::{
@@ -298,7 +378,7 @@ mod tests {
     /// A connection that has taken a head over and written a part of it; its other end, and the head's length.
     async fn begun(veil: &Veil) -> (Unveiling<TokioIo<DuplexStream>>, DuplexStream, Cover, usize) {
         let (near, far) = duplex(8);
-        let (stand_in, cover) = veil.cover(VALUE, Over::Http1).unwrap();
+        let (stand_in, cover) = veil.cover(&header::AUTHORIZATION, VALUE, Over::Http1).unwrap();
         let head = |value: &[u8]| [b"GET / HTTP/1.1\r\nauthorization: ", value, b"\r\n\r\n"].concat();
         let mut stream = Unveiling::new(TokioIo::new(near), veil.clone(), Wire::Http1);
         let bytes = head(stand_in.as_bytes());
@@ -320,7 +400,7 @@ mod tests {
         read.unwrap();
         assert!(memmem::find(&arrived, VALUE).is_some());
         assert!(!place.holds_value());
-        let mut place = Place::of(&cover.hidden.plain);
+        let mut place = Place::of(&cover.hidden.text.value);
         assert!(place.holds_value());
         drop(cover);
         assert!(!place.holds_value());
