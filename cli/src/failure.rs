@@ -171,6 +171,9 @@ fn next_step(reason: Reason) -> Option<&'static str> {
         Reason::PlanLimitReached => {
             "raise it with `aerostack workspace update WORKSPACE --plan PLAN`, or delete a secret"
         }
+        Reason::UpstreamNotVerified => {
+            "give the injector the CA with --upstream-ca, or allow it as an administrator with --allow-bound-secrets"
+        }
         Reason::WorkspaceReplaced => "remove the server and add it again for the workspace of now",
         Reason::RevisionMismatch | Reason::Conflict => "look at it again, and repeat the command",
         Reason::RegistryReadOnly => "change the file that the injector was given with --servers",

@@ -109,6 +109,27 @@ async fn a_role_in_any_workspace_may_list_entries_and_adding_is_for_editors_of_t
 }
 
 #[tokio::test]
+async fn an_entry_that_is_allowed_bound_secrets_is_for_administrators_to_add() {
+    let tls = "  tls: {server_name: other.example, allow_bound_secrets: true}\n";
+    let shop = Shop::open(&(entry("@a/own", "https://a.example") + tls)).await;
+    let add = async |who: &str| {
+        let request = AddServerRequest {
+            server: Some(Server {
+                workspace: "dev".into(),
+                ..Default::default()
+            }),
+            catalog_entry: "@a/own".into(),
+        };
+        let mut client = ServerServiceClient::new(shop.pair.injector.channel(who));
+        client.add_server(request).await
+    };
+    assert_eq!(why(&add(EDITOR).await.unwrap_err()), denied());
+    let added = add(pki::ADMIN).await.unwrap().into_inner().server.unwrap();
+    assert!(added.tls.unwrap().allow_bound_secrets);
+    shop.pair.stop().await;
+}
+
+#[tokio::test]
 async fn health_and_reflection_know_the_catalogs_service() {
     let pair = with_roles(None).await;
     let name = "injector.v1.CatalogService";
