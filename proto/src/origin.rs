@@ -159,6 +159,16 @@ impl OriginPattern {
     }
 }
 
+impl OriginPattern {
+    /// Whether every origin that `other` matches is matched by this pattern too.
+    fn contains(&self, other: &Self) -> bool {
+        if !other.wildcard {
+            return self.matches(&other.origin);
+        }
+        self.wildcard && (self.origin == other.origin || self.matches(&other.origin))
+    }
+}
+
 impl fmt::Display for OriginPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -170,12 +180,42 @@ pub fn allows(patterns: &[OriginPattern], origin: &Origin) -> bool {
     patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(origin))
 }
 
+/// Patterns of the origins that both lists allow, where an empty list allows all; `None` when the lists have no origin in
+/// common.
+pub fn common(one: &[OriginPattern], other: &[OriginPattern]) -> Option<Vec<OriginPattern>> {
+    match (one, other) {
+        (all, []) | ([], all) => Some(all.to_vec()),
+        (one, other) => {
+            let mut common = within(one, other);
+            for pattern in within(other, one) {
+                if !common.contains(&pattern) {
+                    common.push(pattern);
+                }
+            }
+            (!common.is_empty()).then_some(common)
+        }
+    }
+}
+
+/// Those of `patterns` that a pattern of `outer` contains.
+fn within(patterns: &[OriginPattern], outer: &[OriginPattern]) -> Vec<OriginPattern> {
+    let contained = |pattern: &&OriginPattern| outer.iter().any(|outer| outer.contains(pattern));
+    patterns.iter().filter(contained).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn origin(url: &str) -> Origin {
         Origin::of(&Url::parse(url).unwrap()).unwrap()
+    }
+
+    fn list_of(texts: &[&str]) -> Vec<OriginPattern> {
+        texts
+            .iter()
+            .map(|text| OriginPattern::parse(text).unwrap())
+            .collect()
     }
 
     #[test]
@@ -247,6 +287,43 @@ mod tests {
                 matches,
                 "{pattern} {url}"
             );
+        }
+    }
+
+    #[test]
+    fn common_origins_are_those_that_both_lists_allow() {
+        let (any, a, b) = (
+            "https://*.example.com",
+            "https://a.example.com",
+            "https://b.example.com",
+        );
+        let deep = "https://*.deep.example.com";
+        for (one, other, both) in [
+            (&[][..], &[][..], Some(&[][..])),
+            (&[], &[a], Some(&[a])),
+            (&[a, b], &[b, "https://c.example.com"], Some(&[b])),
+            (&[any], &[a], Some(&[a])),
+            (&[any], &[deep], Some(&[deep])),
+            (&[any], &[any], Some(&[any])),
+            (
+                &[any, "https://a.example.org"],
+                &[a, "https://*.example.org"],
+                Some(&["https://a.example.org", a]),
+            ),
+            (&[a], &[b], None),
+            (&[any], &["https://example.com"], None),
+            (&[any], &["https://*.example.com:8443"], None),
+            (&[any], &["http://*.example.com"], None),
+            (&[a], &["http://a.example.com"], None),
+        ] {
+            for (one, other) in [(one, other), (other, one)] {
+                let mut found = common(&list_of(one), &list_of(other));
+                let mut expected = both.map(list_of);
+                for list in [&mut found, &mut expected].into_iter().flatten() {
+                    list.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+                }
+                assert_eq!(found, expected, "{one:?} and {other:?}");
+            }
         }
     }
 

@@ -81,6 +81,8 @@ impl Reason {
             | Self::Sealed
             | Self::RotationUnderWay
             | Self::RootKeyFromFile
+            | Self::RestoreWidensOrigins
+            | Self::RestoreExtendsExpiry
             | Self::RegistryReadOnly
             | Self::RegistryInvalid
             | Self::CatalogInvalid
@@ -194,7 +196,8 @@ mod tests {
         (
             Code::FailedPrecondition,
             502,
-            "WORKSPACE_NOT_EMPTY WORKSPACE_REPLACED KEY_NOT_LOADED SEALING_REQUIRED REGISTRY_READ_ONLY \
+            "RESTORE_WIDENS_ORIGINS RESTORE_EXTENDS_EXPIRY \
+             WORKSPACE_NOT_EMPTY WORKSPACE_REPLACED KEY_NOT_LOADED SEALING_REQUIRED REGISTRY_READ_ONLY \
              REGISTRY_INVALID CATALOG_INVALID VAULT_REFUSED SECRET_REQUIRED_MISSING \
              SECRET_VALUE_NOT_PLACEABLE SECRET_NOT_FOR_THIS_UPSTREAM UPSTREAM_ADDRESS_REFUSED SEALED \
              ROTATION_UNDER_WAY ROOT_KEY_FROM_FILE VAULT_NOT_EMPTY UPSTREAM_NOT_VERIFIED",

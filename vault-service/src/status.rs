@@ -24,6 +24,8 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         VaultError::NoVersion { .. } => Reason::VersionNotFound,
         VaultError::RequestIdReused => Reason::RequestIdReused,
         VaultError::AlreadyExpired => Reason::RequestMalformed,
+        VaultError::RestoreWidensOrigins => Reason::RestoreWidensOrigins,
+        VaultError::RestoreExtendsExpiry => Reason::RestoreExtendsExpiry,
         VaultError::PlanLimit { .. } => Reason::PlanLimitReached,
         VaultError::AnswerTooLarge => Reason::LimitExceeded,
         VaultError::Conflict => Reason::Conflict,

@@ -130,9 +130,17 @@ pub struct RestoreArgs {
     version: u64,
     #[command(flatten)]
     expiry: ExpiryArgs,
-    /// Never let it expire, whatever it had. Without any of these it expires when the old version does
+    /// Never let it expire. Without any of these it expires when the old version does, or a kept version since if that
+    /// is earlier
     #[arg(long, conflicts_with_all = ["expires_at", "expires_in"])]
     never_expires: bool,
+    /// For administrators: let the value be sent wherever the old version could be, not only where every version since
+    /// can be
+    #[arg(long)]
+    allow_wider_origins: bool,
+    /// For administrators: let the value expire later than the old version and the versions since
+    #[arg(long)]
+    allow_later_expiry: bool,
     /// Restore it only if this is the current version
     #[arg(long, value_name = "VERSION")]
     expected_version: Option<u64>,
@@ -366,6 +374,8 @@ async fn restore(args: RestoreArgs, vault: &Remote) -> Result<Report, Failure> {
         version,
         expiry,
         never_expires,
+        allow_wider_origins,
+        allow_later_expiry,
         expected_version,
         output,
     } = args;
@@ -381,6 +391,8 @@ async fn restore(args: RestoreArgs, vault: &Remote) -> Result<Report, Failure> {
         expected_version,
         // One try.
         request_id: String::new(),
+        allow_wider_origins,
+        allow_later_expiry,
     };
     let answer = vault
         .answer(client(vault).restore_secret_version(request))
@@ -388,11 +400,15 @@ async fn restore(args: RestoreArgs, vault: &Remote) -> Result<Report, Failure> {
     let restored = Restored {
         secret: Secret::of(answer.secret.unwrap_or_default()),
     };
-    Report::new(output, &restored, |Restored { secret }| {
+    let report = Report::new(output, &restored, |Restored { secret }| {
         let Secret {
             name, version: new, ..
         } = secret;
         format!("{name} is again what it was as version {version} (version {new})\n")
+    })?;
+    Ok(match restored.secret.upstream_origins.as_slice() {
+        [] => report,
+        bound => report.note(format!("It is bound to {}", bound.join(", "))),
     })
 }
 

@@ -65,7 +65,7 @@ async fn an_expired_secret_is_not_given_and_is_listed_as_expired() {
     assert!(versions(&vault, "NAME").await[0].expired);
 
     let answer = vault.secrets().restore_secret_version(restore("NAME", 1)).await;
-    refused(answer, Code::InvalidArgument, "REQUEST_MALFORMED");
+    refused(answer, Code::FailedPrecondition, "RESTORE_EXTENDS_EXPIRY");
     for (expiry, shown) in [
         (Expiry::ExpiresAt(in_seconds(60).unwrap()), true),
         (Expiry::NeverExpires(true), false),
@@ -73,6 +73,12 @@ async fn an_expired_secret_is_not_given_and_is_listed_as_expired() {
         let request = RestoreSecretVersionRequest {
             expiry: Some(expiry),
             ..restore("NAME", 1)
+        };
+        let answer = vault.secrets().restore_secret_version(request.clone()).await;
+        refused(answer, Code::FailedPrecondition, "RESTORE_EXTENDS_EXPIRY");
+        let request = RestoreSecretVersionRequest {
+            allow_later_expiry: true,
+            ..request
         };
         let answer = vault.secrets().restore_secret_version(request).await.unwrap();
         let secret = answer.into_inner().secret.unwrap();

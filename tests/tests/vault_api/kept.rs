@@ -186,3 +186,49 @@ async fn how_many_versions_are_kept_is_a_setting_of_the_workspace() {
     assert_eq!(numbers(&versions(&vault, "NAME").await), [6, 5]);
     vault.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_editor_cannot_restore_a_value_to_where_it_may_not_go_and_an_administrator_has_to_say_so() {
+    const EDITOR: &str = "spiffe://test/editor";
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.editor = vec![format!("{EDITOR}=*")];
+    })
+    .await;
+    vault.workspace("w").await;
+    vault.put("w", "NAME", "before it was bound").await;
+    vault.put_for("w", "NAME", "bound", &["https://a.example"]).await;
+    let mut editor = SecretServiceClient::new(vault.channel(EDITOR));
+    let restored = editor.restore_secret_version(restore("NAME", 1)).await.unwrap();
+    let secret = restored.into_inner().secret.unwrap();
+    assert_eq!(secret.upstream_origins, ["https://a.example"]);
+    let given = decrypt_one(&vault, "w", "NAME").await;
+    assert_eq!(
+        (given.value.as_slice(), given.upstream_origins.as_slice()),
+        (&b"before it was bound"[..], &["https://a.example".to_owned()][..])
+    );
+
+    let all = RestoreSecretVersionRequest {
+        allow_wider_origins: true,
+        ..restore("NAME", 1)
+    };
+    let later = RestoreSecretVersionRequest {
+        allow_later_expiry: true,
+        ..restore("NAME", 1)
+    };
+    for request in [all.clone(), later] {
+        let answer = editor.restore_secret_version(request).await;
+        refused(answer, Code::PermissionDenied, "PERMISSION_DENIED");
+    }
+    vault
+        .put_for("w", "NAME", "elsewhere", &["https://b.example"])
+        .await;
+    let answer = editor.restore_secret_version(restore("NAME", 2)).await;
+    refused(answer, Code::FailedPrecondition, "RESTORE_WIDENS_ORIGINS");
+    let request = RestoreSecretVersionRequest { version: 2, ..all };
+    vault.secrets().restore_secret_version(request).await.unwrap();
+    assert_eq!(
+        decrypt_one(&vault, "w", "NAME").await.upstream_origins,
+        ["https://a.example"]
+    );
+    vault.stop().await;
+}

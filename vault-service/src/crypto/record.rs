@@ -46,7 +46,7 @@ pub struct Place<'a> {
 }
 
 /// The second from which on a value counts as gone, since the Unix epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Expiry(NonZeroU64);
 
 impl Expiry {
@@ -78,6 +78,25 @@ pub struct Terms<'a> {
     pub origins: &'a [OriginPattern],
     /// When it is gone; none means never. Whoever decrypts has to look at the clock: this module has none.
     pub expiry: Option<Expiry>,
+}
+
+/// The same, owned.
+#[derive(Clone, Debug)]
+pub struct OwnedTerms {
+    /// Where the value may be sent; empty means anywhere.
+    pub origins: Vec<OriginPattern>,
+    /// When it is gone; none means never.
+    pub expiry: Option<Expiry>,
+}
+
+impl OwnedTerms {
+    /// Borrows them.
+    pub fn as_terms(&self) -> Terms<'_> {
+        Terms {
+            origins: &self.origins,
+            expiry: self.expiry,
+        }
+    }
 }
 
 /// What a record held.
@@ -238,38 +257,28 @@ pub enum RewrapError {
 pub struct Restored {
     /// Its bytes.
     pub record: Vec<u8>,
-    /// The origins that it is bound to, which are those it had.
-    pub origins: Vec<OriginPattern>,
-    /// When it is gone.
-    pub expiry: Option<Expiry>,
+    /// What is authenticated with its value.
+    pub terms: OwnedTerms,
 }
 
-/// The value of a record as the version of `place`, under a DEK of its own. It keeps its origins, and is gone when
-/// `expiry` makes of what it had. The value is never handed out.
-pub fn restore(
+/// The value of a record as the version of `place`, under a DEK of its own, with the terms that `terms` makes of those
+/// that it had. The value is never handed out.
+pub fn restore<E: From<RestoreError>>(
     bytes: &[u8],
     from: &WorkspaceKek,
     to: &WorkspaceKek,
     place: &Place<'_>,
-    expiry: impl FnOnce(Option<Expiry>) -> Option<Expiry>,
-) -> Result<Restored, RestoreError> {
+    terms: impl FnOnce(OwnedTerms) -> Result<OwnedTerms, E>,
+) -> Result<Restored, E> {
     let Decrypted {
         version: _,
-        expiry: had,
+        expiry,
         origins,
         value,
-    } = decrypt(from, place.workspace_uid, place.name, bytes)?;
-    let expiry = expiry(had);
-    let terms = Terms {
-        origins: &origins,
-        expiry,
-    };
-    let record = encrypt(to, place, &terms, &value)?;
-    Ok(Restored {
-        record,
-        origins,
-        expiry,
-    })
+    } = decrypt(from, place.workspace_uid, place.name, bytes).map_err(RestoreError::from)?;
+    let terms = terms(OwnedTerms { origins, expiry })?;
+    let record = encrypt(to, place, &terms.as_terms(), &value).map_err(RestoreError::from)?;
+    Ok(Restored { record, terms })
 }
 
 /// Why a record was not restored.

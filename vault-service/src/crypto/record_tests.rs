@@ -124,13 +124,17 @@ fn a_restored_record_has_the_same_value_and_origins_and_nothing_else_in_common()
     let (had, given) = (Expiry::from_seconds(1000), Expiry::from_seconds(2000));
     let old = home.encrypt_until(had, 3, &["https://a.example"], b"a value");
     for (kept, expected) in [(true, had), (false, given)] {
-        let expiry = |before| if kept { before } else { given };
-        let restored = restore(&old, &home.kek, &new, &home.place(9), expiry).expect("restores");
+        let terms = |had: OwnedTerms| {
+            let expiry = if kept { had.expiry } else { given };
+            Ok::<_, RestoreError>(OwnedTerms { expiry, ..had })
+        };
+        let restored = restore(&old, &home.kek, &new, &home.place(9), terms).expect("restores");
         let opened = decrypt(&new, &home.uid, &home.name, &restored.record).expect("opens");
         assert!(opened.value.expose() == b"a value");
         assert_eq!((opened.version, opened.expiry), (9, expected));
         assert_eq!(opened.origins, origins(&["https://a.example"]));
-        assert_eq!((restored.expiry, restored.origins), (expected, opened.origins));
+        let OwnedTerms { origins, expiry } = restored.terms;
+        assert_eq!((expiry, origins), (expected, opened.origins));
         let body = |record: &[u8]| record.get(record.len() - 35..).map(<[u8]>::to_vec);
         assert_ne!(body(&old), body(&restored.record));
     }
@@ -138,7 +142,7 @@ fn a_restored_record_has_the_same_value_and_origins_and_nothing_else_in_common()
         name: &name("OTHER"),
         ..home.place(9)
     };
-    let moved = restore(&old, &home.kek, &new, &elsewhere, |had| had);
+    let moved = restore(&old, &home.kek, &new, &elsewhere, Ok);
     assert!(matches!(moved, Err(RestoreError::Open(DOES_NOT_AUTHENTICATE))));
 }
 

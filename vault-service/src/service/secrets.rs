@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use proto::{
     OriginPattern, Reason, Refusal, SecretName, SecretValue,
     page::{Page, PageTokenError},
-    serve::authz::Authorized,
+    serve::authz::{Authorized, Role},
     vault::v1::{
         self as api, DeleteSecretRequest, DeleteSecretResponse, GetSecretMetadataRequest,
         GetSecretMetadataResponse, ListSecretVersionsRequest, ListSecretVersionsResponse, ListSecretsRequest,
@@ -23,8 +23,8 @@ use crate::{
     authz::AdminPermit,
     status::{page_token, refusal, secret_name},
     vault::{
-        Expiry, Labels, LastUse, MAX_ORIGINS, NewExpiry, NewSecret, Put, RequestId, Restore, SecretMetadata,
-        Writer,
+        Expiry, Labels, LastUse, MAX_ORIGINS, NewExpiry, NewSecret, Overrides, Put, RequestId, Restore,
+        SecretMetadata, Writer,
     },
 };
 
@@ -149,12 +149,19 @@ impl SecretService for Secrets {
             expiry,
             expected_version,
             request_id,
+            allow_wider_origins,
+            allow_later_expiry,
         } = request.get_ref();
         let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
+        let overrides = Overrides {
+            wider_origins: *allow_wider_origins,
+            later_expiry: *allow_later_expiry,
+        };
         let restore = Restore {
             name: SecretName::parse(name).map_err(secret_name)?,
             version: *version,
             expiry: parse_new_expiry(expiry.as_ref())?,
+            overrides: allowed(overrides, &permit)?,
             expected_version: *expected_version,
             request_id: parse_request_id(request_id)?,
         };
@@ -234,6 +241,17 @@ fn parse_new_expiry(expiry: Option<&restore_secret_version_request::Expiry>) -> 
         Some(NeverExpires(true)) => NewExpiry::Never,
         Some(ExpiresAt(time)) => NewExpiry::At(parse_expiry(time)?),
     })
+}
+
+/// What a restore asks for beyond what an editor may.
+fn allowed(overrides: Overrides, permit: &AdminPermit) -> Result<Overrides, Refusal> {
+    if overrides == Overrides::default() || permit.role() == Role::Admin {
+        return Ok(overrides);
+    }
+    Err(Refusal::new(
+        Reason::PermissionDenied,
+        "allow_wider_origins and allow_later_expiry are for administrators of the workspace",
+    ))
 }
 
 fn parse_request_id(text: &str) -> Result<Option<RequestId>, Refusal> {

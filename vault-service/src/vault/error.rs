@@ -122,6 +122,18 @@ pub enum VaultError {
     /// What was asked for would be gone at once.
     #[error("it would have expired already; give it an expiry in the future")]
     AlreadyExpired,
+    /// The restored value could go where a version since may not.
+    #[error(
+        "the version to restore and the versions since have no upstream origins in common; put the value anew, or have \
+         an administrator restore it with allow_wider_origins"
+    )]
+    RestoreWidensOrigins,
+    /// The restored value would last longer than it was to.
+    #[error(
+        "a restored version expires no later than it did and than every version since, and one of these times is over or \
+         is earlier than asked for; put the value anew, or have an administrator restore it with allow_later_expiry"
+    )]
+    RestoreExtendsExpiry,
     /// The plan allows no more names.
     #[error(
         "workspace {workspace} has the {limit} secrets that its plan allows; delete one, or change the plan"

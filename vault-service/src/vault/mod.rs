@@ -12,6 +12,7 @@ mod labels;
 mod pool;
 mod reader;
 mod requests;
+mod restore;
 mod roots;
 mod rotation;
 mod secrets;
@@ -44,10 +45,10 @@ pub use keys::{KeyStatus, RootKeyStatus, RotationStatus, WorkspaceKey};
 pub use labels::{Labels, LabelsError};
 pub use reader::{Decrypted, MAX_ANSWER, MAX_NAMES, Reader, Wanted};
 pub use requests::{RequestId, RequestIdError};
+pub use restore::{NewExpiry, Overrides, Restore};
 pub use rotation::Progress;
 pub use secrets::{MAX_ORIGINS, NewSecret, Put, SecretMetadata};
 pub use uses::LastUse;
-pub use versions::{NewExpiry, Restore};
 pub use workspaces::{Changes, KeptVersions, KeptVersionsError, Plan, Settings, Workspace};
 
 use crate::{

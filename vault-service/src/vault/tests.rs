@@ -6,6 +6,7 @@ mod damage;
 mod durable;
 mod expiry;
 mod requests;
+mod restores;
 mod uses;
 mod versions;
 

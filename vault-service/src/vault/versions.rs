@@ -1,6 +1,6 @@
-//! The versions of a secret: made, kept, listed, restored, and removed.
+//! The versions of a secret: made, kept, listed, and removed.
 
-use std::{ops::Range, sync::Arc, time::SystemTime};
+use std::{ops::Range, time::SystemTime};
 
 use prost_types::Timestamp;
 use proto::{SecretName, Uid};
@@ -8,79 +8,16 @@ use proto::{SecretName, Uid};
 use super::{
     VaultError, Writer, blocking,
     labels::Labels,
-    requests::{Before, NewRequest, RequestId},
-    secrets::{Author, Prepared, Put, SecretMetadata, check_expiry, check_version, expected},
+    requests::NewRequest,
+    secrets::{Prepared, Put, SecretMetadata},
     stored::{self, Kind, OldVersion, SecretRecord},
     workspaces::{self, Found, KeptVersions},
 };
 use crate::{
     authz::AdminPermit,
-    crypto::{
-        WorkspaceKek,
-        fingerprint::{Fingerprint, Fingerprinter},
-        record::{self, Expiry, Place, Terms},
-    },
+    crypto::record::{Expiry, Place, Terms},
     store::{Batch, Store},
 };
-
-/// Which version is restored.
-pub struct Restore {
-    /// Of which secret.
-    pub name: SecretName,
-    /// Its number.
-    pub version: u64,
-    /// When the new version is gone.
-    pub expiry: NewExpiry,
-    /// The version that is to be replaced; any when it is not given.
-    pub expected_version: Option<u64>,
-    /// What the caller calls this restore, when it may be tried again.
-    pub request_id: Option<RequestId>,
-}
-
-/// When a restored version is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewExpiry {
-    /// When the old one is.
-    Kept,
-    /// Never.
-    Never,
-    /// Then.
-    At(Expiry),
-}
-
-impl NewExpiry {
-    fn instead_of(self, before: Option<Expiry>) -> Option<Expiry> {
-        match self {
-            Self::Kept => before,
-            Self::Never => None,
-            Self::At(expiry) => Some(expiry),
-        }
-    }
-}
-
-impl Restore {
-    /// Of all that makes one restore another than the next.
-    fn fingerprint(&self, kek: &WorkspaceKek) -> Fingerprint {
-        let Self {
-            name,
-            version,
-            expiry,
-            expected_version,
-            request_id: _,
-        } = self;
-        let print = Fingerprinter::new(kek)
-            .field(b"restore")
-            .field(name.as_str().as_bytes())
-            .field(&version.to_be_bytes())
-            .field(&expected(*expected_version));
-        match expiry {
-            NewExpiry::Kept => print.field(b"kept"),
-            NewExpiry::Never => print.field(b"never"),
-            NewExpiry::At(expiry) => print.field(b"at").field(&expiry.seconds().to_be_bytes()),
-        }
-        .finish()
-    }
-}
 
 /// The current version of a secret as it stands in the store.
 pub(super) struct Current {
@@ -161,8 +98,27 @@ impl Current {
         }
     }
 
+    /// What is stored of the kept versions after `version`, in clear.
+    pub(super) fn since(
+        &self,
+        store: &Store,
+        found: &Found,
+        name: &SecretName,
+        version: u64,
+    ) -> Result<Vec<SecretRecord>, VaultError> {
+        let mut since = Vec::new();
+        for later in self.older(u64::MAX).filter(|older| *older > version) {
+            // One that was lost and not salvaged is not kept any more.
+            since.extend(old(store, found, name, later)?.map(|later| later.metadata));
+        }
+        if self.version() > version {
+            since.push(self.metadata.clone());
+        }
+        Ok(since)
+    }
+
     /// A kept version: this one, or an older one.
-    fn kept(
+    pub(super) fn kept(
         &self,
         store: &Store,
         found: &Found,
@@ -349,58 +305,5 @@ impl Writer {
             Ok((versions, more))
         })
         .await
-    }
-
-    /// Makes the value of a kept version the current one, under a new number.
-    pub async fn restore_version(
-        &self,
-        permit: &AdminPermit,
-        restore: Restore,
-    ) -> Result<SecretMetadata, VaultError> {
-        let (author, name) = (Author::of(permit), restore.name.clone());
-        let put = self
-            .make_version(permit, &name, move |writer| {
-                writer.prepare_restore(&author, &restore)
-            })
-            .await?;
-        Ok(put.secret)
-    }
-
-    fn prepare_restore(&self, author: &Author, restore: &Restore) -> Result<Prepared, VaultError> {
-        let (store, now) = (&self.store, (self.clock)());
-        let found = workspaces::find(store, &author.workspace)?;
-        let kek = self.keyring.open(&found.uid, &found.record.wrapped_kek)?;
-        let request = restore
-            .request_id
-            .as_ref()
-            .map(|id| (id, restore.fingerprint(&kek)));
-        let name = &restore.name;
-        let request = match Before::of(store, &found, name, author, request, now)? {
-            Before::Answered(put) => return Ok(Prepared::Answered(put)),
-            Before::New(request) => request,
-        };
-        let Some(current) = Current::read(store, &found, name)? else {
-            return Err(VaultError::NoSecret(found.name, name.clone()));
-        };
-        check_version(current.version(), restore.expected_version)?;
-        let old = current.kept(store, &found, name, restore.version)?;
-        let successor = Successor::of(store, &found, name, Some(current))?;
-        let expiry = |before| restore.expiry.instead_of(before);
-        let from = self.kek_of(&found, &old.record)?;
-        let restored = record::restore(&old.record, &from, &kek, &successor.place(), expiry)?;
-        check_expiry(restored.expiry, now)?;
-        let terms = Terms {
-            origins: &restored.origins,
-            expiry: restored.expiry,
-        };
-        let labels = Labels::stored(old.metadata.labels);
-        successor.write(restored.record, &terms, labels, request, now)
-    }
-
-    /// The KEK that a record is under: the active one, or one that a rotation has not moved it away from yet.
-    fn kek_of(&self, found: &Found, record: &[u8]) -> Result<Arc<WorkspaceKek>, VaultError> {
-        let wrapped = found.retired(record::kek_id(record)?);
-        self.keyring
-            .open(&found.uid, wrapped.unwrap_or(&found.record.wrapped_kek))
     }
 }

@@ -67,35 +67,84 @@ async fn what_would_be_gone_at_once_is_refused() {
 }
 
 #[tokio::test]
-async fn a_restored_version_expires_when_it_did_unless_another_time_is_given() {
+async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_it_later() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let at = vault.now() + 60;
     vault.put_new(until("T", at)).await.unwrap();
     vault.put("T", b"other").await.unwrap();
-    let restore = async |version, expiry| {
+    let restore = async |version, expiry, later_expiry| {
+        let overrides = Overrides {
+            later_expiry,
+            ..Overrides::default()
+        };
         let restore = Restore {
             name: secret("T"),
             version,
             expiry,
+            overrides,
             expected_version: None,
             request_id: None,
         };
         vault.writer.restore_version(&admin("w"), restore).await
     };
-    let kept = restore(1, NewExpiry::Kept).await.unwrap();
+    let when = |seconds| NewExpiry::At(Expiry::from_seconds(seconds).unwrap());
+    let refused = async |version, expiry| {
+        let refused = restore(version, expiry, false).await;
+        assert!(
+            matches!(refused, Err(VaultError::RestoreExtendsExpiry)),
+            "{refused:?}"
+        );
+    };
+    let kept = restore(1, NewExpiry::Kept, false).await.unwrap();
     assert_eq!((kept.version, kept.expiry), (3, Expiry::from_seconds(at)));
+    refused(1, when(at + 1)).await;
+    refused(3, NewExpiry::Never).await;
+    let earlier = restore(1, when(at - 10), false).await.unwrap();
+    assert_eq!(
+        (earlier.version, earlier.expiry),
+        (4, Expiry::from_seconds(at - 10))
+    );
+    // Since then it ends earlier, also when the version restored did not.
+    refused(3, when(at)).await;
+    let kept = restore(3, NewExpiry::Kept, false).await.unwrap();
+    assert_eq!((kept.version, kept.expiry), (5, Expiry::from_seconds(at - 10)));
+
     vault.forward(Duration::from_secs(60));
     assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
-    let gone = restore(3, NewExpiry::Kept).await;
-    assert!(matches!(gone, Err(VaultError::AlreadyExpired)));
+    for expiry in [NewExpiry::Kept, NewExpiry::Never, when(at + 60)] {
+        refused(5, expiry).await;
+    }
+    let gone = restore(5, NewExpiry::Kept, true).await;
+    assert!(matches!(gone, Err(VaultError::AlreadyExpired)), "{gone:?}");
     // The current one too, so that it need not be put again.
-    let later = NewExpiry::At(Expiry::from_seconds(at + 60).unwrap());
-    assert_eq!(
-        restore(3, later).await.unwrap().expiry,
-        Expiry::from_seconds(at + 60)
-    );
-    assert_eq!(value(vault.decrypt("T").await.unwrap()), (4, b"v".to_vec()));
-    assert_eq!(restore(4, NewExpiry::Never).await.unwrap().expiry, None);
+    let later = restore(5, when(at + 60), true).await.unwrap();
+    assert_eq!(later.expiry, Expiry::from_seconds(at + 60));
+    assert_eq!(value(vault.decrypt("T").await.unwrap()), (6, b"v".to_vec()));
+    assert_eq!(restore(6, NewExpiry::Never, true).await.unwrap().expiry, None);
     vault.forward(Duration::from_hours(24));
-    assert_eq!(value(vault.decrypt("T").await.unwrap()), (5, b"v".to_vec()));
+    assert_eq!(value(vault.decrypt("T").await.unwrap()), (7, b"v".to_vec()));
+}
+
+#[tokio::test]
+async fn a_version_that_never_expired_does_not_outlast_one_that_came_after_it() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let at = vault.now() + 60;
+    vault.put("T", b"v").await.unwrap();
+    vault.put_new(until("T", at)).await.unwrap();
+    // Whoever may put can make a current version that never expires.
+    vault.put("T", b"anything").await.unwrap();
+    let restore = || Restore {
+        name: secret("T"),
+        version: 1,
+        expiry: NewExpiry::Kept,
+        overrides: Overrides::default(),
+        expected_version: None,
+        request_id: None,
+    };
+    let restored = vault
+        .writer
+        .restore_version(&admin("w"), restore())
+        .await
+        .unwrap();
+    assert_eq!(restored.expiry, Expiry::from_seconds(at));
 }

@@ -92,6 +92,7 @@ async fn an_id_that_was_given_to_another_request_is_refused() {
         name: secret("T"),
         version: 1,
         expiry: NewExpiry::Kept,
+        overrides: Overrides::default(),
         expected_version: None,
         request_id: Some(RequestId::parse("id").unwrap()),
     };
@@ -120,6 +121,7 @@ async fn a_restore_that_is_tried_again_makes_no_second_version() {
         name: secret("T"),
         version: 1,
         expiry: NewExpiry::Kept,
+        overrides: Overrides::default(),
         expected_version: Some(2),
         request_id: Some(RequestId::parse("id").unwrap()),
     };

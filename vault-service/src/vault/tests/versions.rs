@@ -16,6 +16,7 @@ impl Fixture {
             name: secret(name),
             version,
             expiry: NewExpiry::Kept,
+            overrides: Overrides::default(),
             expected_version: None,
             request_id: None,
         };
@@ -180,6 +181,7 @@ async fn an_expected_version_is_compared_by_every_write() {
         name: secret("T"),
         version: 1,
         expiry: NewExpiry::Kept,
+        overrides: Overrides::default(),
         expected_version: Some(expected),
         request_id: None,
     };

@@ -1,0 +1,108 @@
+//! Where a restored value may go.
+
+use super::*;
+
+impl Fixture {
+    /// Puts a value bound to these origins; its version.
+    async fn bound(&self, value: &[u8], origins: &[&str]) -> u64 {
+        let new = NewSecret {
+            upstream_origins: origins
+                .iter()
+                .map(|origin| OriginPattern::parse(origin).unwrap())
+                .collect(),
+            ..new("T", value)
+        };
+        self.put_new(new).await.unwrap().secret.version
+    }
+
+    /// Restores a version; the origins of the new one.
+    async fn rebound(&self, version: u64) -> Result<Vec<String>, VaultError> {
+        self.restored(version, Overrides::default()).await
+    }
+
+    async fn restored(&self, version: u64, overrides: Overrides) -> Result<Vec<String>, VaultError> {
+        let restore = Restore {
+            name: secret("T"),
+            version,
+            expiry: NewExpiry::Kept,
+            overrides,
+            expected_version: None,
+            request_id: None,
+        };
+        let restored = self.writer.restore_version(&admin("w"), restore).await?;
+        let decrypted = self.decrypt("T").await.unwrap();
+        let Decrypted::Value { origins, version, .. } = decrypted else {
+            panic!("{decrypted:?}")
+        };
+        // What lists show is what is authenticated with the value.
+        let shown: Vec<_> = origins.iter().map(|origin| origin.as_str().to_owned()).collect();
+        assert_eq!((restored.version, &restored.upstream_origins), (version, &shown));
+        Ok(shown)
+    }
+
+    async fn keeping_many(self) -> Self {
+        self.change(Changes {
+            kept_versions: Some(KeptVersions::parse(100).unwrap()),
+            ..Changes::default()
+        })
+        .await;
+        self
+    }
+}
+
+const A: &str = "https://a.example.com";
+const B: &str = "https://b.example.com";
+const ANY: &str = "https://*.example.com";
+
+#[tokio::test]
+async fn a_version_from_before_a_secret_was_bound_stays_bound() {
+    let vault = Fixture::with_workspace(Plan::Free).await.keeping_many().await;
+    let unbound = vault.bound(b"old", &[]).await;
+    let bound = vault.bound(b"new", &[A]).await;
+    assert_eq!(vault.rebound(unbound).await.unwrap(), [A]);
+    assert_eq!(value(vault.decrypt("T").await.unwrap()).1, b"old");
+    // Neither a restore of a restore, nor a put of anything that may go anywhere, opens the way.
+    assert_eq!(vault.rebound(3).await.unwrap(), [A]);
+    vault.bound(b"anything", &[]).await;
+    assert_eq!(vault.rebound(unbound).await.unwrap(), [A]);
+    assert_eq!(vault.rebound(bound).await.unwrap(), [A]);
+    // A new value is another matter, also when it is restored.
+    let free = vault.bound(b"free", &[]).await;
+    assert!(vault.rebound(free).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_restored_version_may_go_where_it_and_every_version_since_may() {
+    let vault = Fixture::with_workspace(Plan::Free).await.keeping_many().await;
+    let wide = vault.bound(b"1", &[ANY, "https://other.test"]).await;
+    let both = vault.bound(b"2", &[A, B]).await;
+    assert_eq!(vault.rebound(wide).await.unwrap(), [A, B]);
+    vault.bound(b"3", &[B]).await;
+    vault.bound(b"4", &[ANY]).await;
+    assert_eq!(vault.rebound(both).await.unwrap(), [B]);
+    assert_eq!(vault.rebound(wide).await.unwrap(), [B]);
+}
+
+#[tokio::test]
+async fn a_version_that_may_go_nowhere_any_more_is_restored_by_an_administrator_only() {
+    let vault = Fixture::with_workspace(Plan::Free).await.keeping_many().await;
+    let old = vault.bound(b"1", &[A]).await;
+    let new = vault.bound(b"2", &[B]).await;
+    let refused = vault.rebound(old).await;
+    assert!(
+        matches!(refused, Err(VaultError::RestoreWidensOrigins)),
+        "{refused:?}"
+    );
+    assert_eq!(vault.shown("T").await.unwrap().version, new);
+    let wider = Overrides {
+        wider_origins: true,
+        ..Overrides::default()
+    };
+    assert_eq!(vault.restored(old, wider).await.unwrap(), [A]);
+    // What an administrator allowed once is not allowed from then on.
+    let refused = vault.rebound(old).await;
+    assert!(
+        matches!(refused, Err(VaultError::RestoreWidensOrigins)),
+        "{refused:?}"
+    );
+}
