@@ -12,18 +12,16 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use proto::SecretValue;
 use sha2::Sha256;
 
-use super::{KeyId, WorkspaceKek};
+use super::WorkspaceKek;
 
 /// Takes the fields of a request one by one.
 pub struct Fingerprinter {
     mac: Hmac<Sha256>,
-    key: KeyId,
 }
 
 /// HMAC-SHA256 of a request, under a key of its workspace.
 pub struct Fingerprint {
     mac: Hmac<Sha256>,
-    key: KeyId,
 }
 
 impl Fingerprinter {
@@ -32,7 +30,6 @@ impl Fingerprinter {
         let key = kek.fingerprint_key();
         Self {
             mac: Hmac::new_from_slice(key.expose()).expect("HMAC takes keys of any length"),
-            key: kek.id(),
         }
     }
 
@@ -54,17 +51,12 @@ impl Fingerprinter {
 
     /// The fingerprint of these fields.
     pub fn finish(self) -> Fingerprint {
-        let Self { mac, key } = self;
-        Fingerprint { mac, key }
+        let Self { mac } = self;
+        Fingerprint { mac }
     }
 }
 
 impl Fingerprint {
-    /// The id of the KEK that it was made with: it compares with no other's.
-    pub fn key(&self) -> KeyId {
-        self.key
-    }
-
     /// For storing.
     pub fn to_bytes(&self) -> [u8; 32] {
         self.mac.clone().finalize().into_bytes().into()

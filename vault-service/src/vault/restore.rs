@@ -12,7 +12,7 @@ use super::{
     VaultError, Writer,
     labels::Labels,
     requests::{Before, RequestId},
-    secrets::{Author, MAX_ORIGINS, Prepared, SecretMetadata, check_expiry, check_version, expected},
+    secrets::{Author, MAX_ORIGINS, Prepared, Put, SecretMetadata, check_expiry, check_version, expected},
     stored::SecretRecord,
     versions::{Current, Successor},
     workspaces::{self, Found},
@@ -180,12 +180,21 @@ impl Writer {
             .as_ref()
             .map(|id| (id, restore.fingerprint(&kek)));
         let name = &restore.name;
-        let request = match Before::of(store, &found, name, author, request, now)? {
-            Before::Answered(put) => return Ok(Prepared::Answered(put)),
-            Before::New(request) => request,
-        };
+        let before = Before::of(store, &found, author, request, now)?;
         let Some(current) = Current::read(store, &found, name)? else {
             return Err(VaultError::NoSecret(found.name, name.clone()));
+        };
+        let request = match before {
+            Before::Done(done) => {
+                let made = current.kept(store, &found, name, done.version)?;
+                let secret = SecretMetadata::new(&found.name, name, made.metadata, now)?;
+                let put = Put {
+                    secret,
+                    created: false,
+                };
+                return Ok(Prepared::Answered(put));
+            }
+            Before::New(request) => request,
         };
         check_version(current.version(), restore.expected_version)?;
         let old = current.kept(store, &found, name, restore.version)?;

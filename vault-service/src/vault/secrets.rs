@@ -226,8 +226,15 @@ impl Writer {
         let found = workspaces::find(store, &author.workspace)?;
         let kek = self.keyring.open(&found.uid, &found.record.wrapped_kek)?;
         let request = new.request_id.as_ref().map(|id| (id, new.fingerprint(&kek)));
-        let request = match Before::of(store, &found, &new.name, author, request, now)? {
-            Before::Answered(put) => return Ok(Prepared::Answered(put)),
+        let terms = Terms {
+            origins: &new.upstream_origins,
+            expiry: new.expiry,
+        };
+        let request = match Before::of(store, &found, author, request, now)? {
+            Before::Done(done) => {
+                let put = done.answer(&found, &new.name, &terms, new.labels.clone(), now)?;
+                return Ok(Prepared::Answered(put));
+            }
             Before::New(request) => request,
         };
         let before = Current::read(store, &found, &new.name)?;
@@ -235,10 +242,6 @@ impl Writer {
         check_version(version, new.expected_version)?;
         check_expiry(new.expiry, now)?;
         let successor = Successor::of(store, &found, &new.name, before)?;
-        let terms = Terms {
-            origins: &new.upstream_origins,
-            expiry: new.expiry,
-        };
         let encrypted = record::encrypt(&kek, &successor.place(), &terms, &new.value)?;
         successor.write(encrypted, &terms, new.labels.clone(), request, now)
     }

@@ -12,8 +12,8 @@
 //!                          OldVersion: both of an older version that is kept
 //! u/ uid(16) secret name   UseRecord: when, for which server and how often the secret was decrypted
 //! v/ uid(16) secret name   last version of a deleted secret, u64, big endian
-//! q/ uid(16) principal 00 request id
-//!                          RequestRecord: what was answered to a request, for its retries
+//! q/ uid(16) part, u16, big endian
+//!                          RequestRecords: what was answered to requests, for their retries
 //! g/ uid(16)               empty: a deleted workspace whose entries are still to be removed
 //! k/root                   Rotation: workspaces' keys are being moved to another root key
 //! k/w/ uid(16)             Rotation: the workspace's records are being moved to another key
@@ -26,7 +26,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
-use proto::{SecretName, Uid, WorkspaceName};
+use proto::{OriginPattern, SecretName, Uid, WorkspaceName};
 
 use crate::root::WrappedRootKey;
 
@@ -167,20 +167,40 @@ pub(super) struct UseRecord {
     pub(super) count: u64,
 }
 
+/// The remembered requests of a workspace whose ids fall into one part.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RequestRecords {
+    /// Oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub(super) requests: Vec<RequestRecord>,
+}
+
+/// Enough to recognize a request, and to answer it again: the rest of its answer stands in the request itself, or with
+/// the version that it made.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RequestRecord {
-    #[prost(message, required, tag = "1")]
+    /// The beginning of a digest of the caller and the id that he gave.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) id: Vec<u8>,
+    #[prost(message, required, tag = "2")]
     pub(super) time: prost_types::Timestamp,
-    /// The key that the fingerprint was made with.
-    #[prost(bytes = "vec", tag = "2")]
-    pub(super) kek_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
     pub(super) fingerprint: Vec<u8>,
     #[prost(bool, tag = "4")]
     pub(super) created: bool,
-    /// The secret as it was answered.
-    #[prost(message, required, tag = "5")]
-    pub(super) secret: SecretRecord,
+    /// Of the secret.
+    #[prost(bytes = "vec", tag = "5")]
+    pub(super) uid: Vec<u8>,
+    #[prost(uint64, tag = "6")]
+    pub(super) version: u64,
+    /// Of the secret.
+    #[prost(message, required, tag = "7")]
+    pub(super) create_time: prost_types::Timestamp,
+}
+
+/// Origins as they are stored.
+pub(super) fn origins(origins: &[OriginPattern]) -> Vec<String> {
+    origins.iter().map(|origin| origin.as_str().to_owned()).collect()
 }
 
 pub(super) fn encode(message: &impl Message) -> Vec<u8> {
@@ -225,10 +245,9 @@ pub(super) fn old_version(workspace: &Uid, name: &SecretName, version: u64) -> V
     key
 }
 
-/// A request. No principal has a byte 0.
-pub(super) fn request(workspace: &Uid, principal: &str, id: &str) -> Vec<u8> {
-    let of = Kind::Request.of(workspace);
-    [of.as_slice(), principal.as_bytes(), &[0], id.as_bytes()].concat()
+/// The [`RequestRecords`] of one part of a workspace's requests.
+pub(super) fn requests(workspace: &Uid, part: u16) -> Vec<u8> {
+    [Kind::Request.of(workspace).as_slice(), &part.to_be_bytes()].concat()
 }
 
 /// The kinds of entry in a workspace: what is removed with it.

@@ -245,11 +245,7 @@ impl<'a> Successor<'a> {
             version: self.version,
             create_time,
             update_time: now,
-            upstream_origins: terms
-                .origins
-                .iter()
-                .map(|origin| origin.as_str().to_owned())
-                .collect(),
+            upstream_origins: stored::origins(terms.origins),
             expires_at: terms.expiry.map_or(0, Expiry::seconds),
             labels: labels.into_map(),
             kept_from: kept_from.max(oldest),

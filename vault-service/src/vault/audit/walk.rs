@@ -19,7 +19,7 @@ use crate::{
     store::Entry,
     vault::{
         VaultError,
-        stored::{self, Kind, OldVersion, RequestRecord, Rotation, SecretRecord, UseRecord},
+        stored::{self, Kind, OldVersion, RequestRecords, Rotation, SecretRecord, UseRecord},
         workspaces::Found,
     },
 };
@@ -211,11 +211,7 @@ impl<'a> Walk<'a> {
             version: found.version,
             create_time: now,
             update_time: now,
-            upstream_origins: found
-                .origins
-                .iter()
-                .map(|origin| origin.as_str().to_owned())
-                .collect(),
+            upstream_origins: stored::origins(&found.origins),
             expires_at: found.expiry.map_or(0, Expiry::seconds),
             labels: BTreeMap::new(),
             // As far back as any can be.
@@ -347,7 +343,7 @@ impl<'a> Walk<'a> {
             return;
         };
         let shown = workspace.name.to_string();
-        match stored::decode::<RequestRecord>(&entry.value) {
+        match stored::decode::<RequestRecords>(&entry.value) {
             Ok(_) => (self.keep)(entry),
             Err(_) => self.lost(&shown, None, None, What::Request),
         }

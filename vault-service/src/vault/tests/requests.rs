@@ -1,12 +1,27 @@
 //! Requests that are tried again.
 
 use super::*;
-use crate::vault::requests::REMEMBERED;
+use crate::vault::requests::{Digest, OF_A_PART, REMEMBERED};
 
 fn with_id(id: &str, new: NewSecret) -> NewSecret {
     NewSecret {
         request_id: Some(RequestId::parse(id).unwrap()),
         ..new
+    }
+}
+
+impl Fixture {
+    /// All requests that are remembered.
+    fn remembered(&self) -> Vec<stored::RequestRecord> {
+        let parts = self.writer.store.scan(stored::REQUESTS, None, 100_000).unwrap();
+        parts
+            .iter()
+            .flat_map(|part| {
+                stored::decode::<stored::RequestRecords>(&part.value)
+                    .unwrap()
+                    .requests
+            })
+            .collect()
     }
 }
 
@@ -154,15 +169,15 @@ async fn a_request_is_forgotten_after_a_day_and_swept() {
     let again = vault.put_new(with_id("first", new("T", b"1"))).await.unwrap();
     assert_eq!(again.secret.version, 1);
     vault.writer.sweep_requests().await.unwrap();
-    assert_eq!(vault.keys("q/").len(), 2);
+    assert_eq!(vault.remembered().len(), 2);
 
     vault.forward(Duration::from_secs(60));
     let again = vault.put_new(with_id("first", new("T", b"1"))).await.unwrap();
     assert_eq!(again.secret.version, 3);
     vault.forward(REMEMBERED - Duration::from_secs(60));
     vault.writer.sweep_requests().await.unwrap();
-    let left = vault.keys("q/");
-    assert!(left.len() == 1 && left[0].ends_with("first"), "{left:?}");
+    let left: Vec<u64> = vault.remembered().iter().map(|request| request.version).collect();
+    assert_eq!(left, [3]);
 }
 
 #[tokio::test]
@@ -197,14 +212,86 @@ async fn what_is_kept_of_a_request_does_not_say_its_value_to_who_guesses_it() {
         vault.writer.put_secret(&admin(workspace), put).await.unwrap();
     }
     // The same request in another workspace is kept as something else: only the key tells what.
-    let entries = vault.writer.store.scan(stored::REQUESTS, None, 10).unwrap();
-    let kept: HashSet<Vec<u8>> = entries
-        .iter()
-        .map(|entry| {
-            stored::decode::<stored::RequestRecord>(&entry.value)
-                .unwrap()
-                .fingerprint
-        })
+    let kept: HashSet<Vec<u8>> = vault
+        .remembered()
+        .into_iter()
+        .map(|request| request.fingerprint)
         .collect();
     assert_eq!(kept.len(), 2);
+}
+
+#[tokio::test]
+async fn little_is_remembered_of_a_request_whatever_it_holds() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let prefix = ["p".repeat(62).as_str(); 4].join(".");
+    let labels = (10..42).map(|number| (format!("{prefix}/{number}"), "v".repeat(63)));
+    let host = ["h".repeat(59).as_str(); 4].join(".");
+    let origins = (10_000..10_000 + MAX_ORIGINS).map(|port| format!("https://{host}:{port}"));
+    let put = || NewSecret {
+        labels: Labels::parse(labels.clone().collect()).unwrap(),
+        upstream_origins: origins
+            .clone()
+            .map(|origin| OriginPattern::parse(&origin).unwrap())
+            .collect(),
+        expiry: Expiry::from_seconds(vault.now() + 60),
+        ..with_id(&"i".repeat(128), new(&"N".repeat(128), b"1"))
+    };
+    let first = vault.put_new(put()).await.unwrap();
+    assert_eq!(vault.put_new(put()).await.unwrap(), first);
+    let parts = vault.writer.store.scan(stored::REQUESTS, None, 10).unwrap();
+    let bytes: usize = parts.iter().map(|part| part.key.len() + part.value.len()).sum();
+    assert!(bytes < 160, "{bytes}");
+}
+
+#[tokio::test]
+async fn a_workspace_remembers_only_so_many_requests_and_the_newest() {
+    const MORE: usize = OF_A_PART + 3;
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let principal = admin("w").principal().clone();
+    let part_of = |id: &str| Digest::of(&principal, &RequestId::parse(id).unwrap()).part();
+    let part = part_of("0");
+    let ids = (0..).map(|number: u32| number.to_string());
+    let ids: Vec<String> = ids.filter(|id| part_of(id) == part).take(MORE).collect();
+    for id in &ids {
+        vault.put_new(with_id(id, new("T", b"v"))).await.unwrap();
+    }
+    assert_eq!(vault.remembered().len(), OF_A_PART);
+    let (forgotten, remembered) = ids.split_at(MORE - OF_A_PART);
+    for (id, version) in remembered.iter().zip(1 + forgotten.len() as u64..) {
+        let again = vault.put_new(with_id(id, new("T", b"v"))).await.unwrap();
+        assert_eq!(again.secret.version, version);
+    }
+    let again = vault
+        .put_new(with_id(&forgotten[0], new("T", b"v")))
+        .await
+        .unwrap();
+    assert_eq!(again.secret.version, MORE as u64 + 1);
+}
+
+#[tokio::test]
+async fn a_restore_that_is_tried_again_is_not_done_again_when_its_version_is_gone() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"1").await.unwrap();
+    let restore = || Restore {
+        name: secret("T"),
+        version: 1,
+        expiry: NewExpiry::Kept,
+        overrides: Overrides::default(),
+        expected_version: None,
+        request_id: Some(RequestId::parse("id").unwrap()),
+    };
+    let again = async || vault.writer.restore_version(&admin("w"), restore()).await;
+    assert_eq!(again().await.unwrap().version, 2);
+    for _ in 0..2 {
+        vault.put("T", b"2").await.unwrap();
+        assert_eq!(again().await.unwrap().version, 2);
+    }
+    vault.put("T", b"2").await.unwrap();
+    let gone = again().await;
+    assert!(
+        matches!(gone, Err(VaultError::NoVersion { version: 2, .. })),
+        "{gone:?}"
+    );
+    vault.delete("T").await.unwrap();
+    assert!(matches!(again().await, Err(VaultError::NoSecret(..))));
 }
