@@ -324,7 +324,8 @@ impl Writer {
                         return Err(VaultError::NoSecret(workspace, name));
                     };
                     check_version(current.version(), expected_version)?;
-                    Ok((found.uid, current.delete(&found, &name)))
+                    let batch = current.delete(&store, &found, &name)?;
+                    Ok((found.uid, batch))
                 }
             })
             .await?;

@@ -12,6 +12,7 @@
 //!                          OldVersion: both of an older version that is kept
 //! u/ uid(16) secret name   UseRecord: when, for which server and how often the secret was decrypted
 //! v/ uid(16) secret name   last version of a deleted secret, u64, big endian
+//! f/ uid(16)               a version that deleted secrets without an entry in v/ did not exceed, u64, big endian
 //! q/ uid(16) part, u16, big endian
 //!                          RequestRecords: what was answered to requests, for their retries
 //! g/ uid(16)               empty: a deleted workspace whose entries are still to be removed
@@ -258,17 +259,19 @@ pub(super) enum Kind {
     OldVersion,
     Use,
     LastVersion,
+    VersionFloor,
     Request,
 }
 
 impl Kind {
     /// In the order in which they are swept: what is known of uses is added only to secrets whose metadata is there.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Metadata,
         Self::Record,
         Self::OldVersion,
         Self::Use,
         Self::LastVersion,
+        Self::VersionFloor,
         Self::Request,
     ];
 
@@ -295,6 +298,7 @@ impl Kind {
             Self::OldVersion => b"o/",
             Self::Use => b"u/",
             Self::LastVersion => b"v/",
+            Self::VersionFloor => b"f/",
             Self::Request => REQUESTS,
         }
     }

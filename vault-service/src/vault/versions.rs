@@ -70,18 +70,15 @@ impl Current {
     }
 
     /// Removes all that there is of the secret.
-    pub(super) fn delete(self, found: &Found, name: &SecretName) -> Batch {
+    pub(super) fn delete(self, store: &Store, found: &Found, name: &SecretName) -> Result<Batch, VaultError> {
         let batch = self
             .unchanged(found.unchanged(Batch::new()), found, name)
             .delete(Kind::Metadata.key(&found.uid, name))
             .delete(Kind::Record.key(&found.uid, name))
             .delete(Kind::Use.key(&found.uid, name))
-            .put(
-                Kind::LastVersion.key(&found.uid, name),
-                self.version().to_be_bytes(),
-            )
             .add(stored::count(&found.uid), -1, None);
-        remove(batch, found, name, self.older(u64::MAX))
+        let batch = remove(batch, found, name, self.older(u64::MAX));
+        never_again(batch, store, found, name, self.version())
     }
 
     /// Keeps this version behind the new one, if it is among those that are, and removes those that no longer are.
@@ -253,16 +250,50 @@ impl<'a> Successor<'a> {
     }
 }
 
-/// The last version of a deleted secret of this name; 0 when there was none.
-fn last_version(store: &Store, found: &Found, name: &SecretName) -> Result<u64, VaultError> {
-    match store.read(&Kind::LastVersion.key(&found.uid, name))? {
-        None => Ok(0),
-        Some(bytes) => bytes
-            .as_slice()
-            .try_into()
-            .map(u64::from_be_bytes)
-            .map_err(|_| VaultError::Corrupt(None)),
+/// Deleted secrets of a workspace whose last versions are kept one by one. Whoever may put and delete could otherwise fill
+/// the disk with the names of secrets that are gone.
+const MAX_LAST_VERSIONS: usize = 1000;
+
+/// Sees to it that no secret of this name gets a version up to `version` again: by an entry of its own, or where there
+/// are many of them, by a floor for all new secrets of the workspace.
+fn never_again(
+    batch: Batch,
+    store: &Store,
+    found: &Found,
+    name: &SecretName,
+    version: u64,
+) -> Result<Batch, VaultError> {
+    let kept = store.scan(&Kind::LastVersion.of(&found.uid), None, MAX_LAST_VERSIONS)?;
+    if kept.len() < MAX_LAST_VERSIONS {
+        let key = Kind::LastVersion.key(&found.uid, name);
+        return Ok(batch.put(key, version.to_be_bytes()));
     }
+    let key = Kind::VersionFloor.of(&found.uid);
+    let floor = number(store, &key)?;
+    if floor.is_some_and(|floor| floor >= version) {
+        return Ok(batch);
+    }
+    let batch = match floor {
+        Some(floor) => batch.expect_value(key.clone(), floor.to_be_bytes()),
+        None => batch.expect_absent(key.clone()),
+    };
+    Ok(batch.put(key, version.to_be_bytes()))
+}
+
+/// A version that no deleted secret of this name exceeded; 0 when there was none.
+fn last_version(store: &Store, found: &Found, name: &SecretName) -> Result<u64, VaultError> {
+    let last = number(store, &Kind::LastVersion.key(&found.uid, name))?;
+    match last {
+        Some(last) => Ok(last),
+        None => Ok(number(store, &Kind::VersionFloor.of(&found.uid))?.unwrap_or(0)),
+    }
+}
+
+fn number(store: &Store, key: &[u8]) -> Result<Option<u64>, VaultError> {
+    let read = store
+        .read(key)?
+        .map(|bytes| bytes.as_slice().try_into().map(u64::from_be_bytes));
+    read.transpose().map_err(|_| VaultError::Corrupt(None))
 }
 
 impl Writer {

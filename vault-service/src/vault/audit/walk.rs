@@ -84,6 +84,7 @@ impl<'a> Walk<'a> {
         walk.replace();
         walk.each(Kind::Use.prefix(), Walk::uses);
         walk.each(Kind::LastVersion.prefix(), Walk::last_version);
+        walk.each(Kind::VersionFloor.prefix(), Walk::version_floor);
         walk.each(Kind::Request.prefix(), Walk::request);
         walk.each(stored::ROTATIONS, Walk::rotation);
         walk.rotations();
@@ -331,6 +332,22 @@ impl<'a> Walk<'a> {
             (Some(shown), false) => self.lost(&shown, Some(name), None, What::LastVersion),
             // That the workspace is lost was said of what is not deleted.
             (None, true | false) => {}
+        }
+    }
+
+    fn version_floor(&mut self, entry: Entry) {
+        let uid = entry
+            .key
+            .get(Kind::VersionFloor.prefix().len()..)
+            .and_then(stored::uid);
+        let workspace = uid.and_then(|uid| self.workspaces.get(&uid));
+        let Some(shown) = workspace.map(|workspace| workspace.name.to_string()) else {
+            return;
+        };
+        if entry.value.len() == size_of::<u64>() {
+            (self.keep)(entry);
+        } else {
+            self.lost(&shown, None, None, What::LastVersion);
         }
     }
 

@@ -267,3 +267,42 @@ async fn a_page_of_long_entries_holds_fewer() {
     }
     assert_eq!((names.len(), pages), (130, 2));
 }
+
+#[tokio::test]
+async fn names_that_are_gone_take_a_bounded_room_and_their_version_numbers_are_not_used_again() {
+    const MOST: u64 = 1000;
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    let uid = vault.writer.workspace(&admin("w")).await.unwrap().uid;
+    let gone = |number: u64| {
+        let key = stored::Kind::LastVersion.key(&uid, &secret(&format!("GONE_{number}")));
+        (key, 7_u64.to_be_bytes())
+    };
+    let all = (1..MOST)
+        .map(gone)
+        .fold(Batch::new(), |batch, (key, last)| batch.put(key, last));
+    vault.writer.store.commit(all).await.unwrap();
+    for name in ["A", "B", "C"] {
+        vault.put_many(name, 3).await;
+    }
+    // The first of these is the last that gets an entry of its own.
+    for name in ["A", "B", "C"] {
+        vault.delete(name).await.unwrap();
+    }
+    assert_eq!(vault.keys("v/").len() as u64, MOST);
+    let vault = vault.reopen().await;
+    for (name, next) in [("A", 4), ("GONE_1", 8), ("B", 4), ("C", 4), ("NEW", 4)] {
+        assert_eq!(
+            vault.put(name, b"v").await.unwrap().secret.version,
+            next,
+            "{name}"
+        );
+    }
+    // Two of the entries went with that, and the floor rises again only when there is no room for another one.
+    for (name, entries, new) in [("B", MOST - 1, 4), ("C", MOST, 4), ("NEW", MOST, 6)] {
+        vault.put(name, b"v").await.unwrap();
+        vault.delete(name).await.unwrap();
+        assert_eq!(vault.keys("v/").len() as u64, entries, "{name}");
+        let fresh = vault.put(&format!("AFTER_{name}"), b"v").await.unwrap();
+        assert_eq!(fresh.secret.version, new, "{name}");
+    }
+}
