@@ -95,7 +95,8 @@ impl Reason {
             Self::PlanLimitReached
             | Self::StorageFull
             | Self::StorageFullOutcomeUnknown
-            | Self::LimitExceeded => EXHAUSTED,
+            | Self::LimitExceeded
+            | Self::QuotaExceeded => EXHAUSTED,
             Self::RecordCorrupt | Self::BackupDamaged | Self::VaultAnswerInvalid => {
                 (Code::DataLoss, StatusCode::BAD_GATEWAY)
             }
@@ -189,7 +190,7 @@ mod tests {
         (
             Code::ResourceExhausted,
             429,
-            "PLAN_LIMIT_REACHED STORAGE_FULL STORAGE_FULL_OUTCOME_UNKNOWN LIMIT_EXCEEDED",
+            "PLAN_LIMIT_REACHED STORAGE_FULL STORAGE_FULL_OUTCOME_UNKNOWN LIMIT_EXCEEDED QUOTA_EXCEEDED",
         ),
         (Code::ResourceExhausted, 431, "HEADERS_TOO_LARGE"),
         (Code::Internal, 500, "UNSPECIFIED INTERNAL"),

@@ -13,8 +13,8 @@ use proto::{
     Reason, Refusal,
     seal::SealError,
     vault::v1::{
-        DecryptAnswer, DecryptCall, DecryptError, DecryptStreamRequest, DecryptStreamResponse,
-        decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptStreamRequest,
+        DecryptStreamResponse, decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
     },
 };
 use tokio::{
@@ -33,6 +33,9 @@ use super::{
 
 /// Requests in one message.
 const BATCH: usize = 256;
+/// Bytes and names after which a message takes no further request. A request has at most 64 names and 9 KiB, and the
+/// vault takes messages of 1,024 names and 64 KiB.
+const MESSAGE: (usize, usize) = (48 * 1024, 1024 - 64);
 /// Messages that may wait in the connection.
 const UNSENT: usize = 4;
 /// How long the vault may take to open a stream, once there is a connection or while one is made.
@@ -195,10 +198,18 @@ impl Keeper {
     fn next_calls(&mut self) -> Vec<DecryptCall> {
         let most = self.waiting.unsent() + self.queue.len();
         let mut calls = Vec::with_capacity(most.min(BATCH));
+        let (mut bytes, mut names) = (0, 0);
         while calls.len() < BATCH
+            && bytes <= MESSAGE.0
+            && names <= MESSAGE.1
             && let Some(pending) = self.waiting.pop().or_else(|| self.queue.try_recv().ok())
         {
-            calls.extend(self.waiting.ask(pending));
+            let call = self.waiting.ask(pending);
+            for request in call.iter().flat_map(|call| &call.request) {
+                names += request.names.len();
+                bytes += size_of_request(request);
+            }
+            calls.extend(call);
         }
         calls
     }
@@ -273,6 +284,13 @@ impl Keeper {
     }
 }
 
+/// The most bytes that a request takes on the wire, with 64 for what has a fixed length.
+fn size_of_request(request: &DecryptRequest) -> usize {
+    let texts = [&request.workspace, &request.workspace_uid, &request.server];
+    let texts = texts.into_iter().chain(&request.names);
+    64 + texts.map(|text| text.len() + 4).sum::<usize>()
+}
+
 /// Waits until then. Not a timer until it is polled, which under load it is not.
 async fn until(then: Instant) {
     time::sleep_until(then).await;
@@ -294,6 +312,7 @@ fn refused(error: DecryptError) -> Refusal {
         Reason::WorkspaceNotFound
         | Reason::WorkspaceReplaced
         | Reason::LimitExceeded
+        | Reason::QuotaExceeded
         | Reason::RecordCorrupt
         | Reason::KeyNotLoaded
         | Reason::Sealed

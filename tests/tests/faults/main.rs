@@ -383,6 +383,7 @@ async fn only_a_miss_is_a_miss() {
         (Reason::StorageUnavailable, (503, "STORAGE_UNAVAILABLE")),
         (Reason::Overloaded, (503, "OVERLOADED")),
         (Reason::LimitExceeded, (429, "LIMIT_EXCEEDED")),
+        (Reason::QuotaExceeded, (429, "QUOTA_EXCEEDED")),
         // What a vault that works never says of a decrypt.
         (Reason::SecretNotFound, (502, "VAULT_ANSWER_INVALID")),
         (Reason::RequestMalformed, (502, "VAULT_ANSWER_INVALID")),
