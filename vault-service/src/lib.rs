@@ -35,12 +35,14 @@ use tonic::service::Routes;
 
 use config::Config;
 use metrics::Metrics;
-use service::{Backups, Decrypting, Keys, Secrets, Workspaces};
+use service::{Backups, Decrypting, Keys, Quotas, Secrets, Workspaces};
 use store::Health;
 use vault::{Vault, Writer};
 
 /// The largest message that a client may send.
 const MAX_REQUEST: usize = 256 * 1024;
+/// The same for decrypts. A message that was begun takes so many bytes on each stream.
+const MAX_DECRYPT_REQUEST: usize = 64 * 1024;
 /// The same of a piece of a backup.
 const MAX_CHUNK: usize = 1024 * 1024;
 
@@ -122,6 +124,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let decrypting = Decrypting {
         reader,
         metrics,
+        quotas: Quotas::default(),
         id,
         require_sealed,
         shutdown: shutdown.clone(),
@@ -139,7 +142,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         )
         .add_service(SecretServiceServer::new(Secrets(writer.clone())).max_decoding_message_size(MAX_REQUEST))
         .add_service(KeyServiceServer::new(Keys(writer.clone())).max_decoding_message_size(MAX_REQUEST))
-        .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_REQUEST))
+        .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_DECRYPT_REQUEST))
         .add_service(BackupServiceServer::new(backups).max_decoding_message_size(MAX_CHUNK));
     if reflection {
         let services = [

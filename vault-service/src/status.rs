@@ -28,6 +28,7 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         VaultError::RestoreExtendsExpiry => Reason::RestoreExtendsExpiry,
         VaultError::PlanLimit { .. } => Reason::PlanLimitReached,
         VaultError::AnswerTooLarge => Reason::LimitExceeded,
+        VaultError::QuotaExceeded => Reason::QuotaExceeded,
         VaultError::Conflict => Reason::Conflict,
         VaultError::Corrupt(_) => Reason::RecordCorrupt,
         VaultError::KeyNotLoaded | VaultError::BackupNeedsRootKey { .. } => Reason::KeyNotLoaded,

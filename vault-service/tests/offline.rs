@@ -202,7 +202,7 @@ async fn whole_of(reader: &Reader, secrets: usize, size: usize) -> usize {
             let Decrypted::Value { value: found, .. } = found else {
                 continue;
             };
-            assert!(found.expose() == value(number, size).as_bytes());
+            assert!(found.unwrap().expose() == value(number, size).as_bytes());
             whole += 1;
         }
     }

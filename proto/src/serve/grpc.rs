@@ -35,10 +35,13 @@ use super::{
     opening::Opening,
     retire::{Calls, Counting},
     slots::{Eviction, Holder, Slot, Slots},
+    unwritten::{Unwritten, Watching},
 };
 
 /// How long the first bytes of a connection may take after its handshake.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the client may take none of the bytes of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long calls under way on a connection may take once the connection has reached its age.
 const AGED_GRACE: Duration = Duration::from_secs(5);
 /// Largest message of calls about a service itself, health checks and reflection, in bytes. Such a call holds the name
@@ -196,8 +199,9 @@ impl Serving {
     }
 }
 
-/// One connection, until its client closes it or it is evicted; or until it is not to be kept ([`retire`](super::retire)),
-/// has reached its age, or `shutdown` comes, and calls under way on it have ended.
+/// One connection, until its client closes it, it is evicted, or its client does not take an answer
+/// ([`unwritten`](super::unwritten)); or until it is not to be kept ([`retire`](super::retire)), has reached its age, or
+/// `shutdown` comes, and calls under way on it have ended.
 ///
 /// tonic ends all connections of a server together, and so each gets one of its own.
 async fn serve_connection<IO>(
@@ -212,8 +216,8 @@ async fn serve_connection<IO>(
 {
     let (closed, evictor) = (shutdown.child_token(), slot.evictor());
     let connection = Connection::new(stream, peer, slot, closed.clone().drop_guard());
-    let calls = Calls::new();
-    let service = Counting::new(service, calls.clone());
+    let (calls, unwritten) = (Calls::new(), Unwritten::default());
+    let service = Watching::new(Counting::new(service, calls.clone()), unwritten.clone());
     let age = limits.age;
     let over = async move {
         let aged_or_over = async {
@@ -239,7 +243,12 @@ async fn serve_connection<IO>(
             over,
         );
     let cut_off = async {
-        after(age.map(|age| age + AGED_GRACE)).await;
+        tokio::select! {
+            () = after(age.map(|age| age + AGED_GRACE)) => {}
+            () = unwritten.stalled(WRITE_TIMEOUT) => {
+                tracing::debug!("connection closed: its client does not take an answer");
+            }
+        }
         evictor.cancel();
         std::future::pending::<()>().await;
     };

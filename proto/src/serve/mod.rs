@@ -3,6 +3,7 @@
 pub mod authz;
 pub mod blocking;
 pub mod caller;
+pub mod charge;
 pub mod grpc;
 mod guarded;
 pub mod healthcheck;
@@ -19,3 +20,4 @@ pub mod signal;
 pub mod slots;
 pub mod telemetry;
 pub mod tls;
+mod unwritten;

@@ -8,9 +8,8 @@ use proto::{
     secret_name::distinct,
     serve::{authz::Authorized, caller::Principal},
     vault::v1::{
-        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStatus,
-        DecryptStreamRequest, DecryptStreamResponse, DecryptedSecret, decrypt_answer::Outcome,
-        decrypt_service_server::DecryptService,
+        DecryptRequest, DecryptResponse, DecryptStatus, DecryptStreamRequest, DecryptStreamResponse,
+        DecryptedSecret, decrypt_service_server::DecryptService,
     },
 };
 use tokio::sync::mpsc;
@@ -19,26 +18,30 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    sealing::{Answer, Sealing, required, seal_one},
+    conversation::Conversation,
+    quota::{Quotas, SEALING},
+    sealing::{Answer, required, seal_one},
     workspace_name,
 };
 use crate::{
     authz::DecryptPermit,
     metrics::Metrics,
     status::{duplicate_name, refusal, secret_name},
-    vault::{Decrypted, MAX_ANSWER, MAX_NAMES, Reader, VaultError, Wanted},
+    vault::{Decrypted, MAX_NAMES, Reader, VaultError, Wanted},
 };
 
-/// The most calls in one message of a stream.
-const MAX_BATCH: usize = 256;
-/// Answers that may wait for a slow client before its next message is read.
-const UNREAD: usize = 4;
+/// Messages that may wait for a slow client before more of its calls are decrypted.
+const UNREAD: usize = 1;
+/// Bytes of a gRPC message's head.
+pub(super) const MESSAGE_HEAD: usize = 5;
 
 /// Answers from a [`Reader`].
 #[derive(Clone)]
 pub(crate) struct Decrypting {
     pub(crate) reader: Reader,
     pub(crate) metrics: Metrics,
+    /// What each principal may have under way.
+    pub(crate) quotas: Quotas,
     /// Who this vault is, as its certificate names it.
     pub(crate) id: Principal,
     /// Whether values are given sealed or not at all.
@@ -55,14 +58,21 @@ impl DecryptService for Decrypting {
         if recipient.is_empty() && self.require_sealed {
             return Err(required().into());
         }
-        let asked = Asked::parse(authorized, request.get_ref());
-        let answer = self.answer(vec![asked]).await.pop();
-        let answer = answer.unwrap_or_else(|| Err(Refusal::new(Reason::Internal, "no answer")))?;
-        Ok(Response::new(if recipient.is_empty() {
+        let quota = self.quotas.admit(authorized.principal()?)?;
+        if !recipient.is_empty() {
+            quota.spend(SEALING);
+        }
+        let room = quota.room().await;
+        let answer = self.answer(Asked::parse(authorized, request.get_ref())).await?;
+        let response = if recipient.is_empty() {
             answer.in_clear()
         } else {
             seal_one(answer, recipient, &self.id, authorized.principal()?)?
-        }))
+        };
+        room.settle(response.secrets.len(), response.encoded_len() + MESSAGE_HEAD);
+        let mut response = Response::new(response);
+        response.extensions_mut().insert(quota.charge());
+        Ok(response)
     }
 
     type DecryptStreamStream = ReceiverStream<Result<DecryptStreamResponse, Status>>;
@@ -72,169 +82,45 @@ impl DecryptService for Decrypting {
         request: Request<Streaming<DecryptStreamRequest>>,
     ) -> Result<Response<Self::DecryptStreamStream>, Status> {
         let authorized = Authorized::of(&request)?.clone();
+        let quota = self.quotas.admit(authorized.principal()?)?;
         let (answers, stream) = mpsc::channel(UNREAD);
-        tokio::spawn(self.clone().converse(authorized, request.into_inner(), answers));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let mut response = Response::new(ReceiverStream::new(stream));
+        response.extensions_mut().insert(quota.charge());
+        let conversation = Conversation::new(self.clone(), authorized, quota, answers);
+        tokio::spawn(conversation.hold(request.into_inner()));
+        Ok(response)
     }
 }
 
 impl Decrypting {
-    /// Answers the messages of one stream in turn. Requests that arrive meanwhile gather in the next message, so the
-    /// busier the stream, the cheaper each.
-    async fn converse(
-        self,
-        authorized: Authorized,
-        mut messages: Streaming<DecryptStreamRequest>,
-        answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
-    ) {
-        let mut sealing = Sealing::Clear;
-        loop {
-            let message = tokio::select! {
-                message = messages.message() => message,
-                () = self.shutdown.cancelled() => {
-                    let ended = Refusal::new(Reason::ShuttingDown, "the vault is shutting down; open another stream");
-                    drop(answers.send(Err(ended.into())).await);
-                    return;
-                }
-                () = answers.closed() => return,
-            };
-            let answered = match message {
-                Ok(Some(message)) => self.message(&authorized, message, &mut sealing).await,
-                // Half-closed, or broken: either way there is nobody left to answer.
-                Ok(None) | Err(_) => return,
-            };
-            match answered {
-                Ok(messages) => {
-                    for message in messages {
-                        if answers.send(Ok(message)).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-                Err(refusal) => {
-                    drop(answers.send(Err(refusal.into())).await);
-                    return;
-                }
-            }
-        }
+    /// The answer to one decrypt.
+    async fn answer(&self, asked: Result<Asked, Refusal>) -> Result<Answer, Refusal> {
+        let decrypted = match &asked {
+            Ok(asked) => self.reader.decrypt(vec![asked.wanted.clone()]).await.pop(),
+            Err(_) => None,
+        };
+        self.count(match (asked, decrypted) {
+            (Ok(asked), Some(decrypted)) => asked.answer(decrypted, &self.metrics),
+            (Ok(_), None) => Err(refusal(VaultError::Stopped)),
+            (Err(refusal), _) => Err(refusal),
+        })
     }
 
-    /// The answers to one message; a refusal ends the stream.
-    async fn message(
-        &self,
-        authorized: &Authorized,
-        message: DecryptStreamRequest,
-        sealing: &mut Sealing,
-    ) -> Result<Vec<DecryptStreamResponse>, Refusal> {
-        let DecryptStreamRequest { calls, recipient } = message;
-        if calls.len() > MAX_BATCH {
-            let limit = format!("a message has at most {MAX_BATCH} calls");
-            return Err(Refusal::new(Reason::RequestMalformed, limit));
-        }
-        let is_new_epoch = recipient.is_some();
-        if let Some(recipient) = recipient {
-            sealing.begin(&recipient, &self.id, authorized.principal()?)?;
-        }
-        if self.require_sealed && !sealing.is_on() {
-            return Err(required());
-        }
-        let answers = self.batch(authorized, calls, sealing).await;
-        let mut messages = messages_of(answers);
-        if is_new_epoch && messages.is_empty() {
-            // The key before is needed until the client hears of the new one, so it does, whether or not it asked.
-            messages.push(DecryptStreamResponse::default());
-        }
-        for message in &mut messages {
-            sealing.sign(message);
-        }
-        Ok(messages)
+    /// Counts what became of one decrypt.
+    pub(super) fn count(&self, answer: Result<Answer, Refusal>) -> Result<Answer, Refusal> {
+        let refused = answer.as_ref().err().map(|refusal| refusal.reason);
+        self.metrics.decrypt(refused);
+        answer
     }
-
-    /// Answers, in the order in which they are sealed and have to be sent.
-    async fn batch(
-        &self,
-        authorized: &Authorized,
-        calls: Vec<DecryptCall>,
-        sealing: &mut Sealing,
-    ) -> Vec<DecryptAnswer> {
-        let (ids, asked): (Vec<u64>, Vec<_>) = calls
-            .into_iter()
-            .map(|DecryptCall { id, request }| (id, Asked::parse(authorized, &request.unwrap_or_default())))
-            .unzip();
-        let answers = self.answer(asked).await;
-        ids.into_iter()
-            .zip(answers)
-            .map(|(id, answer)| {
-                let outcome = match answer.and_then(|answer| sealing.answer(answer, id)) {
-                    Ok(response) => Outcome::Response(response),
-                    Err(Refusal { reason, message }) => Outcome::Error(DecryptError {
-                        code: reason.code().into(),
-                        reason: reason.into(),
-                        message,
-                    }),
-                };
-                DecryptAnswer {
-                    id,
-                    outcome: Some(outcome),
-                }
-            })
-            .collect()
-    }
-
-    /// Answers in the order asked, with one hop to a reading thread for all.
-    async fn answer(&self, asked: Vec<Result<Asked, Refusal>>) -> Vec<Result<Answer, Refusal>> {
-        let wanted = asked
-            .iter()
-            .filter_map(|asked| asked.as_ref().ok())
-            .map(|asked| asked.wanted.clone())
-            .collect();
-        let mut decrypted = self.reader.decrypt(wanted).await.into_iter();
-        let answers = asked.into_iter().map(|asked| -> Result<Answer, Refusal> {
-            let asked = asked?;
-            let nothing = || Err(VaultError::Stopped);
-            let (uid, secrets) = decrypted.next().unwrap_or_else(nothing).map_err(refusal)?;
-            Ok(asked.answer(uid, secrets, &self.metrics))
-        });
-        answers
-            .inspect(|answer| {
-                self.metrics
-                    .decrypt(answer.as_ref().err().map(|refusal| refusal.reason))
-            })
-            .collect()
-    }
-}
-
-/// As few messages as hold the answers, none larger than one answer may be and another one.
-fn messages_of(answers: Vec<DecryptAnswer>) -> Vec<DecryptStreamResponse> {
-    let mut messages = Vec::new();
-    let (mut message, mut size) = (Vec::new(), 0);
-    for answer in answers {
-        size += answer.encoded_len();
-        message.push(answer);
-        if size > MAX_ANSWER {
-            messages.push(DecryptStreamResponse {
-                answers: std::mem::take(&mut message),
-                ..Default::default()
-            });
-            size = 0;
-        }
-    }
-    if !message.is_empty() {
-        messages.push(DecryptStreamResponse {
-            answers: message,
-            ..Default::default()
-        });
-    }
-    messages
 }
 
 /// One decrypt, parsed and permitted.
-struct Asked {
-    wanted: Arc<Wanted>,
+pub(super) struct Asked {
+    pub(super) wanted: Arc<Wanted>,
 }
 
 impl Asked {
-    fn parse(authorized: &Authorized, request: &DecryptRequest) -> Result<Self, Refusal> {
+    pub(super) fn parse(authorized: &Authorized, request: &DecryptRequest) -> Result<Self, Refusal> {
         let DecryptRequest {
             workspace,
             workspace_uid,
@@ -271,7 +157,13 @@ impl Asked {
         })
     }
 
-    fn answer(self, workspace: Uid, secrets: Vec<Decrypted>, metrics: &Metrics) -> Answer {
+    /// The answer of the vault, as it is sent.
+    pub(super) fn answer(
+        self,
+        decrypted: Result<(Uid, Vec<Decrypted>), VaultError>,
+        metrics: &Metrics,
+    ) -> Result<Answer, Refusal> {
+        let (workspace, secrets) = decrypted.map_err(refusal)?;
         tracing::debug!(
             principal = %self.wanted.permit.principal(),
             workspace = %self.wanted.permit.workspace(),
@@ -285,10 +177,10 @@ impl Asked {
             .map(|(name, secret)| {
                 let (shown, value) = shown(name, secret);
                 metrics.secret(shown.status());
-                (shown, value.filter(|_| !self.wanted.check_only))
+                (shown, value)
             })
             .unzip();
-        Answer {
+        Ok(Answer {
             response: DecryptResponse {
                 workspace_uid: workspace.to_string(),
                 secrets,
@@ -296,7 +188,7 @@ impl Asked {
             },
             values,
             wanted: self.wanted,
-        }
+        })
     }
 }
 
@@ -318,7 +210,7 @@ fn shown(name: &SecretName, secret: Decrypted) -> (DecryptedSecret, Option<Secre
                 upstream_origins: origins.iter().map(ToString::to_string).collect(),
                 ..status(DecryptStatus::Ok)
             };
-            (shown, Some(value))
+            (shown, value)
         }
         Decrypted::NotFound => (status(DecryptStatus::NotFound), None),
         Decrypted::DataLoss => (status(DecryptStatus::DataLoss), None),

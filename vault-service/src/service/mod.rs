@@ -1,8 +1,10 @@
 //! The vault's RPCs: parse, permit, call, answer.
 
 mod backup;
+mod conversation;
 mod decrypt;
 mod keys;
+mod quota;
 mod sealing;
 mod secrets;
 mod workspaces;
@@ -12,6 +14,7 @@ use proto::{Refusal, WorkspaceName};
 pub(crate) use backup::Backups;
 pub(crate) use decrypt::Decrypting;
 pub(crate) use keys::Keys;
+pub(crate) use quota::Quotas;
 pub(crate) use secrets::Secrets;
 pub(crate) use workspaces::Workspaces;
 

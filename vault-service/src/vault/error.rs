@@ -150,6 +150,9 @@ pub enum VaultError {
         super::MAX_ANSWER
     )]
     AnswerTooLarge,
+    /// The principal has as much under way as one principal may.
+    #[error("too much of what this identity asked for is under way; try again, with fewer calls at once")]
+    QuotaExceeded,
     /// Other writes came between, again and again.
     #[error("other writes of the same thing came between; try again")]
     Conflict,

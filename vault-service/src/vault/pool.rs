@@ -2,87 +2,268 @@
 //!
 //! A hop to a thread of the runtime's blocking pool costs more than a decrypt or a put: that pool wakes a thread for each
 //! piece of work, where a few that are kept busy take one after the other.
+//!
+//! The threads serve principals round robin, one piece of work at a time, and never give all threads to one principal: a
+//! principal with a thousand pieces of work queued delays the piece of another principal by less than one of its own.
 
 use std::{
+    collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use proto::serve::caller::Principal;
+use tokio::sync::oneshot;
 
 use super::VaultError;
 
-/// How many there are.
+/// How many threads there are.
 const THREADS: usize = 2;
-/// Work that may wait for a thread.
+/// Threads that may work for one principal at once, so that one is left for the others.
+const THREADS_EACH: usize = THREADS - 1;
+/// Pieces of work of one principal that may wait for a thread.
 const QUEUE: usize = 1024;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-pub(super) struct Pool {
-    threads: [mpsc::Sender<Job>; THREADS],
-    next: AtomicUsize,
+pub(super) struct Pool(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    queues: Mutex<Queues>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queues {
+    by_principal: HashMap<Principal, Queue>,
+    /// Principals whose next job may start, in the order of their turns. Each is in here once at the most.
+    turns: VecDeque<Principal>,
+    threads: usize,
+    closed: bool,
+}
+
+/// The jobs of one principal. Removed when it has none.
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Job>,
+    running: usize,
+}
+
+impl Queue {
+    /// Whether the queue's principal belongs into [`Queues::turns`].
+    fn may_start(&self) -> bool {
+        !self.waiting.is_empty() && self.running < THREADS_EACH
+    }
 }
 
 impl Pool {
     /// Threads of this name. They end with the pool.
     pub(super) fn start(name: &str) -> Self {
-        let start = |number| {
-            let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
-            let work = move || {
-                while let Some(job) = queue.blocking_recv() {
-                    job();
-                }
-            };
-            if let Err(error) = thread::Builder::new()
+        let shared = Arc::<Shared>::default();
+        for number in 0..THREADS {
+            let of_thread = shared.clone();
+            let started = thread::Builder::new()
                 .name(format!("{name}-{number}"))
-                .spawn(work)
-            {
-                // The queue went with the closure: whoever asks this thread gets no answer and is refused.
-                tracing::error!(%error, "a thread that reads the store did not start");
+                .spawn(move || of_thread.work());
+            match started {
+                Ok(_) => shared.lock().threads += 1,
+                Err(error) => tracing::error!(%error, "a thread that reads the store did not start"),
             }
-            jobs
-        };
-        Self {
-            threads: std::array::from_fn(start),
-            next: AtomicUsize::new(0),
         }
+        Self(shared)
     }
 
-    /// Runs `work` on one of the threads. It is not done only when it panicked, or there are no threads.
+    /// Runs `work` of `principal` on one of the threads. Refused when too much of the principal's work waits already. The
+    /// work is not done only when it panicked, or there are no threads.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        principal: &Principal,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, VaultError> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move || {
+        let job = move || {
+            // Nobody waits any more when the call was cancelled.
+            if answer.is_closed() {
+                return;
+            }
             // A thread outlives the work that panicked on it; what that had is dropped, and not looked at again.
             if let Ok(done) = catch_unwind(AssertUnwindSafe(work)) {
-                // Nobody waits any more when the call was cancelled; values are wiped here.
+                // The call may have been cancelled meanwhile; values are wiped here.
                 drop(answer.send(done));
             }
-        });
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % THREADS;
-        let thread = self.threads.get(turn).ok_or(VaultError::Stopped)?;
-        thread.send(job).await.map_err(|_| VaultError::Stopped)?;
+        };
+        self.0.add(principal, Box::new(job))?;
         answered.await.map_err(|_| VaultError::Stopped)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, principal: &Principal, job: Job) -> Result<(), VaultError> {
+        self.lock().add(principal, job)?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    fn work(&self) {
+        while let Some((principal, job)) = self.next() {
+            job();
+            self.lock().finished(principal);
+        }
+    }
+
+    /// The next job, once there is one; none when the pool is gone.
+    fn next(&self) -> Option<(Principal, Job)> {
+        let mut queues = self.lock();
+        loop {
+            if queues.closed {
+                return None;
+            }
+            if let Some(next) = queues.start() {
+                return Some(next);
+            }
+            queues = self.changed.wait(queues).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Queues {
+    fn add(&mut self, principal: &Principal, job: Job) -> Result<(), VaultError> {
+        if self.threads == 0 {
+            return Err(VaultError::Stopped);
+        }
+        let queue = self.by_principal.entry(principal.clone()).or_default();
+        if queue.waiting.len() >= QUEUE {
+            return Err(VaultError::QuotaExceeded);
+        }
+        let had_turn = queue.may_start();
+        queue.waiting.push_back(job);
+        if !had_turn && queue.may_start() {
+            self.turns.push_back(principal.clone());
+        }
+        Ok(())
+    }
+
+    /// Takes the first job of the principal whose turn it is. The principal's next turn is after everyone else's.
+    fn start(&mut self) -> Option<(Principal, Job)> {
+        let principal = self.turns.pop_front()?;
+        let queue = self.by_principal.get_mut(&principal)?;
+        let job = queue.waiting.pop_front()?;
+        queue.running += 1;
+        if queue.may_start() {
+            self.turns.push_back(principal.clone());
+        }
+        Some((principal, job))
+    }
+
+    fn finished(&mut self, principal: Principal) {
+        let Some(queue) = self.by_principal.get_mut(&principal) else {
+            return;
+        };
+        let had_turn = queue.may_start();
+        queue.running -= 1;
+        if !had_turn && queue.may_start() {
+            self.turns.push_back(principal);
+        } else if queue.running == 0 && queue.waiting.is_empty() {
+            self.by_principal.remove(&principal);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use tokio::task::JoinSet;
+
     use super::*;
+
+    fn principal(name: &str) -> Principal {
+        Principal::parse(&format!("dns:{name}")).unwrap()
+    }
 
     #[tokio::test]
     async fn a_thread_outlives_work_that_panics() {
         let pool = Pool::start("test");
+        let principal = principal("a");
         for _ in 0..2 * THREADS {
-            let lost = pool.run(|| std::panic::resume_unwind(Box::new(()))).await;
-            assert!(matches!(lost, Err::<(), _>(VaultError::Stopped)));
+            let lost = pool.run(&principal, || std::panic::resume_unwind(Box::new(())));
+            assert!(matches!(lost.await, Err::<(), _>(VaultError::Stopped)));
         }
         for number in 0..2 * THREADS {
-            assert_eq!(pool.run(move || number).await.unwrap(), number);
+            assert_eq!(pool.run(&principal, move || number).await.unwrap(), number);
         }
+    }
+
+    /// The threads work for `greedy` without an end, and yet the work of `modest` is done.
+    #[tokio::test]
+    async fn one_principal_never_has_all_threads() {
+        let pool = Arc::new(Pool::start("test"));
+        let (end, ended) = mpsc::channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
+        let mut greedy = JoinSet::new();
+        for _ in 0..10 * THREADS {
+            let (pool, ended) = (pool.clone(), ended.clone());
+            greedy.spawn(async move {
+                let work = move || ended.lock().unwrap().recv().is_ok();
+                pool.run(&principal("greedy"), work).await
+            });
+        }
+        while pool.0.lock().by_principal.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let modest = principal("modest");
+        for number in 0..10 {
+            assert_eq!(pool.run(&modest, move || number).await.unwrap(), number);
+        }
+        drop(end);
+        while let Some(done) = greedy.join_next().await {
+            done.unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn principals_take_turns() {
+        let mut queues = Queues {
+            threads: THREADS,
+            ..Queues::default()
+        };
+        for name in ["a", "a", "a", "b", "c", "b"] {
+            queues.add(&principal(name), Box::new(|| ())).unwrap();
+        }
+        let mut started = Vec::new();
+        while let Some((principal, _)) = queues.start() {
+            started.push(principal.clone());
+            queues.finished(principal);
+        }
+        let expected = ["a", "b", "c", "a", "b", "a"].map(principal);
+        assert_eq!(started, expected);
+        assert!(queues.by_principal.is_empty());
+    }
+
+    #[test]
+    fn the_work_of_one_principal_that_waits_is_bounded() {
+        let mut queues = Queues {
+            threads: THREADS,
+            ..Queues::default()
+        };
+        let mut add = |name| queues.add(&principal(name), Box::new(|| ()));
+        for _ in 0..QUEUE {
+            add("greedy").unwrap();
+        }
+        assert!(matches!(add("greedy"), Err(VaultError::QuotaExceeded)));
+        add("modest").unwrap();
     }
 }

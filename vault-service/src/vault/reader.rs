@@ -32,7 +32,8 @@ pub struct Wanted {
     pub workspace_uid: Option<Uid>,
     /// The secrets; no two the same, at most [`MAX_NAMES`].
     pub names: Vec<SecretName>,
-    /// Whether the values themselves are not wanted, so that there may be any number of bytes of them.
+    /// Whether the values themselves are not wanted, so that there may be any number of bytes of them. Each is decrypted,
+    /// because only that shows that it can be, and wiped at once.
     pub check_only: bool,
     /// The server that they are for, as the injector names it.
     pub server: String,
@@ -47,8 +48,8 @@ pub enum Decrypted {
         version: u64,
         /// Where it may be sent; empty means anywhere.
         origins: Vec<OriginPattern>,
-        /// The value.
-        value: SecretValue,
+        /// The value; none when only a check was wanted.
+        value: Option<SecretValue>,
     },
     /// There is no such secret, or it expired.
     NotFound,
@@ -58,17 +59,45 @@ pub enum Decrypted {
     KeyNotLoaded,
 }
 
+impl Decrypted {
+    /// Wipes the value.
+    fn without_value(self) -> Self {
+        match self {
+            Self::Value { version, origins, .. } => Self::Value {
+                version,
+                origins,
+                value: None,
+            },
+            other @ (Self::NotFound | Self::DataLoss | Self::KeyNotLoaded) => other,
+        }
+    }
+
+    /// Bytes of the value.
+    fn size(&self) -> usize {
+        match self {
+            Self::Value {
+                value: Some(value), ..
+            } => value.expose().len(),
+            Self::Value { value: None, .. } | Self::NotFound | Self::DataLoss | Self::KeyNotLoaded => 0,
+        }
+    }
+}
+
 /// The most names that are decrypted without a hop, and the most bytes of their records: some 200 µs of a thread that
 /// others wait for.
 const AT_ONCE: (usize, usize) = (32, 64 * 1024);
+
+/// The names after which a reading thread turns to another principal, and the bytes of their records: a few milliseconds,
+/// unless the disk is slow. One decrypt alone may have more.
+const UNIT: (usize, usize) = (MAX_NAMES, 256 * 1024);
 
 /// What a decrypt answers: the workspace's uid, and its secrets in the order asked.
 type Answer = Result<(Uid, Vec<Decrypted>), VaultError>;
 
 /// Where records are read.
 enum From<'b> {
-    /// From the store, which may have to wait for the disk.
-    Store,
+    /// From the store, which may have to wait for the disk; the bytes that were read are added up.
+    Store(&'b mut usize),
     /// From what was read lately, while so many bytes are left.
     Recent(&'b mut usize),
 }
@@ -125,47 +154,50 @@ impl Reader {
         }
     }
 
-    /// Decrypts: at once what was read lately, the others with one hop to a reading thread.
-    /// Answers come in the order asked.
+    /// Decrypts the first of `wanted`, and as many of those behind it as one turn allows: at once what was read lately,
+    /// or with one hop to a reading thread. Answers come in the order asked, one at least; the caller asks again for the
+    /// rest. All are wanted by the same principal.
     pub async fn decrypt(&self, wanted: Vec<Arc<Wanted>>) -> Vec<Answer> {
-        let mut left = AT_ONCE;
-        let mut answers = Vec::with_capacity(wanted.len());
-        let mut others = Vec::new();
-        for wanted in wanted {
-            let answer = self.shelf.at_once(&wanted, &mut left);
-            if answer.is_none() {
-                others.push(wanted);
-            }
-            answers.push(answer);
+        let Some(first) = wanted.first().cloned() else {
+            return Vec::new();
+        };
+        let answers = self.shelf.all_at_once(&wanted);
+        if !answers.is_empty() {
+            return answers;
         }
-        let mut others = match others.is_empty() {
-            true => Vec::new(),
-            false => self.hop(others).await,
-        }
-        .into_iter();
-        answers
-            .into_iter()
-            .map(|answer| {
-                answer
-                    .or_else(|| others.next())
-                    .unwrap_or(Err(VaultError::Stopped))
-            })
-            .collect()
-    }
-
-    /// Fewer answers than asked for, when a thread gives none.
-    async fn hop(&self, wanted: Vec<Arc<Wanted>>) -> Vec<Answer> {
         let shelf = self.shelf.clone();
-        let decrypt = move || wanted.iter().map(|wanted| shelf.waiting(wanted)).collect();
-        self.pool.run(decrypt).await.unwrap_or_default()
+        let unit = move || shelf.unit(&wanted);
+        let answers = self.pool.run(first.permit.principal(), unit).await;
+        answers.unwrap_or_else(|error| vec![Err(error)])
     }
 }
 
 impl Shelf {
+    /// The answers up to the first that would take the disk or too long.
+    fn all_at_once(&self, wanted: &[Arc<Wanted>]) -> Vec<Answer> {
+        let mut left = AT_ONCE;
+        let answers = wanted.iter().map_while(|wanted| self.at_once(wanted, &mut left));
+        answers.collect()
+    }
+
+    /// The first answers, of as many names and bytes as [`UNIT`] says.
+    fn unit(&self, wanted: &[Arc<Wanted>]) -> Vec<Answer> {
+        let (mut names, mut bytes) = (0, 0);
+        let mut answers = Vec::new();
+        for wanted in wanted {
+            names += wanted.names.len();
+            answers.push(self.waiting(wanted, &mut bytes));
+            if names >= UNIT.0 || bytes >= UNIT.1 {
+                break;
+            }
+        }
+        answers
+    }
+
     /// The answer, however long it takes.
-    fn waiting(&self, wanted: &Wanted) -> Answer {
+    fn waiting(&self, wanted: &Wanted, read: &mut usize) -> Answer {
         for _ in 0..ATTEMPTS {
-            match self.decrypt(From::Store, wanted) {
+            match self.decrypt(From::Store(read), wanted) {
                 Ok(answer) => return Ok(answer),
                 Err(Missed::Failed(error)) => return Err(error),
                 // Only what was to be there already can be missed.
@@ -214,9 +246,11 @@ impl Shelf {
                 Stored::None => Decrypted::NotFound,
                 Stored::Damaged => Decrypted::DataLoss,
             };
-            if let (Decrypted::Value { value, .. }, false) = (&one, wanted.check_only) {
-                size += value.expose().len();
-            }
+            let one = match wanted.check_only {
+                true => one.without_value(),
+                false => one,
+            };
+            size += one.size();
             if size > MAX_ANSWER {
                 return Err(VaultError::AnswerTooLarge.into());
             }
@@ -253,7 +287,11 @@ impl Shelf {
 
     fn read(&self, from: &mut From<'_>, key: &[u8]) -> Result<Option<Arc<[u8]>>, Missed> {
         match from {
-            From::Store => Ok(self.store.read_often(key)?),
+            From::Store(read) => {
+                let value = self.store.read_often(key)?;
+                **read += value.as_ref().map_or(0, |value| value.len());
+                Ok(value)
+            }
             From::Recent(left) => {
                 let value = self.store.recent(key).ok_or(Missed::NotRecent)?;
                 **left = left.checked_sub(value.len()).ok_or(Missed::NotRecent)?;
@@ -293,7 +331,7 @@ impl Shelf {
             }) => Decrypted::Value {
                 version,
                 origins,
-                value,
+                value: Some(value),
             },
             Err(OpenError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
             Err(OpenError::Corrupt(cause)) => {
@@ -307,7 +345,7 @@ impl Shelf {
     fn unknown(&self, from: &From<'_>, found: &Found) -> Result<Decrypted, Missed> {
         match from {
             From::Recent(_) => Err(Missed::NotRecent),
-            From::Store => match self.store.read(&stored::workspace(&found.name))? {
+            From::Store(_) => match self.store.read(&stored::workspace(&found.name))? {
                 Some(now) if now == found.bytes => Ok(Decrypted::KeyNotLoaded),
                 Some(_) | None => Err(Missed::Changed),
             },
@@ -345,7 +383,10 @@ mod tests {
         let record = store.read(&key).unwrap().unwrap();
         let now = SystemTime::now();
         let open = |from: &From<'_>, found: &Found| shelf.one(from, found, &kek, &secret("T"), &record, now);
-        assert!(matches!(open(&From::Store, &before), Err(Missed::Changed)));
+        assert!(matches!(
+            open(&From::Store(&mut 0), &before),
+            Err(Missed::Changed)
+        ));
         // Nothing that may wait for the disk is asked where none may.
         let mut left = 0;
         assert!(matches!(
@@ -354,6 +395,9 @@ mod tests {
         ));
         // Read again, the workspace has no such key either: here, for the one that was handed in is the old one.
         let after = workspaces::find(store, &name).unwrap();
-        assert!(matches!(open(&From::Store, &after), Ok(Decrypted::KeyNotLoaded)));
+        assert!(matches!(
+            open(&From::Store(&mut 0), &after),
+            Ok(Decrypted::KeyNotLoaded)
+        ));
     }
 }

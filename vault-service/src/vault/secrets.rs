@@ -205,7 +205,8 @@ impl Writer {
         let _turn = self.turn(permit.workspace(), name).await;
         self.retrying(async || {
             let (writer, prepare) = (self.clone(), prepare.clone());
-            let (put, batch, limit) = match self.pool.run(move || prepare(&writer)).await?? {
+            let prepared = self.pool.run(permit.principal(), move || prepare(&writer));
+            let (put, batch, limit) = match prepared.await?? {
                 Prepared::Answered(put) => return Ok(put),
                 Prepared::Write { put, batch, limit } => (put, batch, limit),
             };

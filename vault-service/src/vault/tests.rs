@@ -211,7 +211,7 @@ fn parse(value: &[u8]) -> SecretValue {
 
 pub(super) fn value(decrypted: Decrypted) -> (u64, Vec<u8>) {
     match decrypted {
-        Decrypted::Value { version, value, .. } => (version, value.expose().to_vec()),
+        Decrypted::Value { version, value, .. } => (version, value.unwrap().expose().to_vec()),
         other => panic!("{other:?}"),
     }
 }

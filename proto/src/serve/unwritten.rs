@@ -1,0 +1,285 @@
+//! Answers that a client does not take.
+//!
+//! The bytes of an answer wait in three places, and a client can stop them in each: in the answer's body and in h2, while
+//! the client opens no window of HTTP/2 for them, and before the socket, while the client reads nothing. Neither hyper nor
+//! h2 sets a time for any of them. Here every piece of an answer is made to know when it is dropped, which happens when it
+//! was written or its stream was reset: so its age shows, wherever it waits.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time;
+use tower::Service;
+
+use super::charge::Charge;
+
+/// Bytes that a body gives at once. The age of a piece says how slow its client is only when the piece is small: this one
+/// takes 30 seconds at 0.5 KiB a second.
+const PIECE: usize = 16 * 1024;
+
+/// Pieces made within one period that were not written yet.
+type Generation = Arc<AtomicUsize>;
+
+/// The pieces of answers that one connection has not written yet.
+#[derive(Clone, Default)]
+pub(super) struct Unwritten(Arc<Mutex<Generation>>);
+
+impl Unwritten {
+    fn current(&self) -> Generation {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins another generation; the one before.
+    fn turn(&self) -> Generation {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        mem::take(&mut *current)
+    }
+
+    /// Completes when a piece was not written for `limit`, or half as long again.
+    pub(super) async fn stalled(&self, limit: Duration) {
+        let mut generations = VecDeque::from([Generation::default(), Generation::default()]);
+        loop {
+            time::sleep(limit / 2).await;
+            generations.push_back(self.turn());
+            let oldest = generations.pop_front();
+            if oldest.is_some_and(|pieces| pieces.load(Ordering::Relaxed) > 0) {
+                return;
+            }
+        }
+    }
+}
+
+/// A piece of an answer, until it is written.
+struct Piece {
+    bytes: Bytes,
+    generation: Generation,
+    charge: Option<Arc<Charge>>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, unwritten: &Unwritten, charge: Option<Arc<Charge>>) -> Self {
+        let generation = unwritten.current();
+        generation.fetch_add(1, Ordering::Relaxed);
+        Self {
+            bytes,
+            generation,
+            charge,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.generation.fetch_sub(1, Ordering::Relaxed);
+        if let Some(charge) = &self.charge {
+            charge.written(self.bytes.len());
+        }
+    }
+}
+
+/// A service whose answers are watched until they are written.
+#[derive(Clone)]
+pub(super) struct Watching<S> {
+    inner: S,
+    unwritten: Unwritten,
+}
+
+impl<S> Watching<S> {
+    pub(super) fn new(inner: S, unwritten: Unwritten) -> Self {
+        Self { inner, unwritten }
+    }
+}
+
+impl<S, R, B> Service<http::Request<R>> for Watching<S>
+where
+    S: Service<http::Request<R>, Response = http::Response<B>>,
+{
+    type Response = http::Response<Watched<B>>;
+    type Error = S::Error;
+    type Future = WatchedFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<R>) -> Self::Future {
+        WatchedFuture {
+            inner: self.inner.call(request),
+            unwritten: self.unwritten.clone(),
+        }
+    }
+}
+
+pin_project! {
+    /// An answer that is awaited.
+    pub(super) struct WatchedFuture<F> {
+        #[pin]
+        inner: F,
+        unwritten: Unwritten,
+    }
+}
+
+impl<F, B, E> Future for WatchedFuture<F>
+where
+    F: Future<Output = Result<http::Response<B>, E>>,
+{
+    type Output = Result<http::Response<Watched<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.inner.poll(context))?;
+        let charge = answer.extensions_mut().remove::<Arc<Charge>>();
+        let unwritten = this.unwritten.clone();
+        Poll::Ready(Ok(answer.map(|inner| Watched {
+            inner,
+            unwritten,
+            charge,
+            rest: Bytes::new(),
+        })))
+    }
+}
+
+pin_project! {
+    /// The body of an answer.
+    pub(super) struct Watched<B> {
+        #[pin]
+        inner: B,
+        unwritten: Unwritten,
+        charge: Option<Arc<Charge>>,
+        // What the inner body gave and was not given on yet.
+        rest: Bytes,
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Watched<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        if this.rest.is_empty() {
+            match ready!(this.inner.poll_frame(context))
+                .transpose()?
+                .map(Frame::into_data)
+            {
+                Some(Ok(data)) => *this.rest = data,
+                Some(Err(other)) => return Poll::Ready(Some(Ok(other))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let length = this.rest.len().min(PIECE);
+        let piece = Piece::new(this.rest.split_to(length), this.unwritten, this.charge.clone());
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (inner, rest) = (self.inner.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn piece(unwritten: &Unwritten) -> Piece {
+        Piece::new(Bytes::from_static(b"x"), unwritten, None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_that_is_not_written_is_a_stall() {
+        let unwritten = Unwritten::default();
+        for late in [Duration::ZERO, LIMIT / 3, LIMIT] {
+            let stall = async {
+                sleep(late).await;
+                let _piece = piece(&unwritten);
+                sleep(100 * LIMIT).await;
+            };
+            let began = Instant::now();
+            tokio::select! {
+                () = stall => panic!("not noticed"),
+                () = unwritten.stalled(LIMIT) => {}
+            }
+            let age = began.elapsed() - late;
+            assert!(age >= LIMIT && age <= LIMIT * 3 / 2, "{age:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pieces_that_are_written_one_after_the_other_are_none() {
+        let unwritten = Unwritten::default();
+        let writing = async {
+            let mut last = piece(&unwritten);
+            for _ in 0..100 {
+                sleep(LIMIT * 9 / 10).await;
+                last = piece(&unwritten);
+            }
+            drop(last);
+        };
+        tokio::select! {
+            () = writing => {}
+            () = unwritten.stalled(LIMIT) => panic!("a slow client is not a stalled one"),
+        }
+        assert!(timeout(100 * LIMIT, unwritten.stalled(LIMIT)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_body_comes_in_small_pieces_and_whole() {
+        let bytes: Bytes = (0..=u8::MAX).cycle().take(3 * PIECE + 1).collect();
+        let unwritten = Unwritten::default();
+        let mut body = Watched {
+            inner: Full::new(bytes.clone()),
+            unwritten: unwritten.clone(),
+            charge: None,
+            rest: Bytes::new(),
+        };
+        let mut pieces = Vec::new();
+        while let Some(frame) = body.frame().await {
+            assert_eq!(body.is_end_stream(), pieces.len() == 3);
+            pieces.push(frame.unwrap().into_data().unwrap());
+        }
+        assert_eq!(
+            pieces.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [PIECE, PIECE, PIECE, 1]
+        );
+        assert_eq!(pieces.concat(), bytes);
+        assert_eq!(unwritten.current().load(Ordering::Relaxed), 4);
+        drop(pieces);
+        assert_eq!(unwritten.current().load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,253 @@
+//! A principal that asks the vault for all it can and reads none of it, beside one that asks for little.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use e2e::{PATIENCE, Pair, Pki, Upstream, Vault, pair::server, pki, pki::NOISY, process};
+use futures_util::future::join_all;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
+use proto::vault::v1::{
+    DecryptCall, DecryptRequest, DecryptStatus, DecryptStreamRequest, DecryptStreamResponse,
+    decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+};
+use rustls_pki_types::ServerName;
+use tokio::{
+    net::TcpStream,
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint, Uri},
+};
+use tower::service_fn;
+
+const QUIET: &str = "spiffe://test/quiet";
+/// The largest value.
+const LARGE: usize = 64 * 1024;
+/// How long an injector waits for the vault, unless told otherwise.
+const VAULT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The memory of this process is measured: one test at a time.
+static MEMORY: Mutex<()> = Mutex::const_new(());
+
+/// A vault with 64 large secrets of the noisy principal, and 40 small ones of the quiet principal.
+async fn vault() -> Vault {
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.injector = vec![format!("{QUIET}=quiet"), format!("{NOISY}=noisy")];
+    })
+    .await;
+    for workspace in ["quiet", "noisy"] {
+        vault.workspace(workspace).await;
+    }
+    let noisy = (0..64).map(|number| (number, "noisy", LARGE));
+    let quiet = (0..40).map(|number| (number, "quiet", 40));
+    let vault_ref = &vault;
+    join_all(noisy.chain(quiet).map(|(number, workspace, size)| async move {
+        vault_ref
+            .put(workspace, &format!("S{number}"), vec![b'x'; size])
+            .await
+    }))
+    .await;
+    vault
+}
+
+fn ask(workspace: &str, names: usize, check_only: bool) -> DecryptRequest {
+    DecryptRequest {
+        workspace: workspace.to_owned(),
+        names: (0..names).map(|number| format!("S{number}")).collect(),
+        check_only,
+        ..Default::default()
+    }
+}
+
+fn message(calls: u64, request: &DecryptRequest) -> DecryptStreamRequest {
+    let calls = (0..calls).map(|id| DecryptCall {
+        id,
+        request: Some(request.clone()),
+    });
+    DecryptStreamRequest {
+        calls: calls.collect(),
+        recipient: None,
+    }
+}
+
+/// A channel whose streams and whose connection take only so many bytes ahead.
+async fn narrow_channel(vault: &Vault, principal: &str, window: u32) -> Channel {
+    let tls = vault.pki.tls(&vault.pki.principal(principal), pki::VAULT);
+    let address = vault.address;
+    let connect = service_fn(move |_: Uri| {
+        let tls = tls.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let name = ServerName::try_from("127.0.0.1").unwrap();
+            TlsConnector::from(tls)
+                .connect(name, stream)
+                .await
+                .map(TokioIo::new)
+        }
+    });
+    Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .origin(Uri::from_static("https://vault"))
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(window)
+        .connect_with_connector(connect)
+        .await
+        .unwrap()
+}
+
+/// A stream on which a message was sent, and nothing is read unless the caller does.
+struct Sent {
+    messages: mpsc::Sender<DecryptStreamRequest>,
+    answers: Streaming<DecryptStreamResponse>,
+}
+
+async fn send(channel: &Channel, message: DecryptStreamRequest) -> Sent {
+    let (messages, outbound) = mpsc::channel(4);
+    messages.send(message).await.unwrap();
+    let mut client = DecryptServiceClient::new(channel.clone()).max_decoding_message_size(64 << 20);
+    let answers = client.decrypt_stream(ReceiverStream::new(outbound)).await;
+    Sent {
+        messages,
+        answers: answers.unwrap().into_inner(),
+    }
+}
+
+impl Sent {
+    /// Reads the answers to `calls` calls; how many were refused, and whether all others were found.
+    async fn read(&mut self, calls: usize) -> Result<(), Status> {
+        let mut answered = 0;
+        while answered < calls {
+            let message = timeout(PATIENCE, self.answers.message()).await.unwrap()?;
+            for answer in message.expect("the stream ended").answers {
+                let Some(Outcome::Response(response)) = answer.outcome else {
+                    panic!("{:?}", answer.outcome);
+                };
+                let is_ok = |secret: &proto::vault::v1::DecryptedSecret| secret.status() == DecryptStatus::Ok;
+                assert!(response.secrets.iter().all(is_ok));
+                answered += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_only_checks_holds_no_values() {
+    let _alone = MEMORY.lock().await;
+    let vault = vault().await;
+    let channel = vault.channel(NOISY);
+    let all = ask("noisy", 64, true);
+    let mut stream = send(&channel, message(1, &all)).await;
+    stream.read(1).await.unwrap();
+    let before = process::forget_peak();
+    stream.messages.send(message(16, &all)).await.unwrap();
+    stream.read(16).await.unwrap();
+    let grown = process::peak().saturating_sub(before);
+    // All values of the message are 64 MiB.
+    assert!(grown < 24 << 20, "it took {grown} bytes");
+    vault.stop().await;
+}
+
+/// What of 128 MiB of answers is held for a client that reads none of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_are_not_read_hold_little_each() {
+    let _alone = MEMORY.lock().await;
+    let vault = vault().await;
+    let channel = narrow_channel(&vault, NOISY, 64 << 10).await;
+    let megabyte = ask("noisy", 16, false);
+    // A stream that is read shows the memory that is kept for the next one.
+    send(&channel, message(2, &megabyte)).await.read(2).await.unwrap();
+    let before = process::forget_peak();
+    let streams = (0..8).map(|_| send(&channel, message(16, &megabyte)));
+    let mut streams = join_all(streams).await;
+    let quiet = vault.channel(QUIET);
+    for _ in 0..50 {
+        quiet_call(&quiet, 40).await;
+    }
+    let grown = process::peak().saturating_sub(before);
+    assert!(grown < 64 << 20, "they took {grown} bytes");
+    // What waits is not lost. The streams share the window of their connection, and are read together.
+    for read in join_all(streams.iter_mut().map(|stream| stream.read(16))).await {
+        read.unwrap();
+    }
+    vault.stop().await;
+}
+
+/// How long a call of the quiet principal took.
+async fn quiet_call(channel: &Channel, names: usize) -> Duration {
+    let mut client = DecryptServiceClient::new(channel.clone());
+    let began = Instant::now();
+    let call = client.decrypt(ask("quiet", names, false));
+    let answer = timeout(PATIENCE, call).await.unwrap().unwrap();
+    assert_eq!(answer.get_ref().secrets.len(), names);
+    began.elapsed()
+}
+
+/// More calls at once than fit into a message, each with as many names as a server may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_injector_asks_for_many_long_names_in_messages_that_the_vault_takes() {
+    let _alone = MEMORY.lock().await;
+    let (pair, upstream) = (Pair::start().await, Upstream::start().await);
+    pair.vault.workspace("dev").await;
+    let names: Vec<_> = (0..64).map(|number| format!("{number:0>100}_N")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let url = format!("http://{}", upstream.address);
+    pair.injector.add(server("dev", "s", &url, &names)).await;
+    let url = pair.injector.url("/dev/s/");
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Empty<Bytes>>();
+    let calls = (0..100).map(|_| {
+        let request = Request::get(&url).body(Empty::new()).unwrap();
+        client.request(request)
+    });
+    for answer in join_all(calls).await {
+        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_principal_that_asks_for_all_it_can_does_not_delay_another() {
+    let _alone = MEMORY.lock().await;
+    let vault = vault().await;
+    let channel = vault.channel(NOISY);
+    let checks = message(16, &ask("noisy", 64, true));
+    let values = message(16, &ask("noisy", 16, false));
+    let unread = join_all((0..8).map(|_| send(&channel, values.clone()))).await;
+    let busy = (0..8).map(|_| {
+        let (channel, checks) = (channel.clone(), checks.clone());
+        tokio::spawn(async move {
+            let mut stream = send(&channel, checks.clone()).await;
+            loop {
+                stream.messages.send(checks.clone()).await.unwrap();
+                stream.read(16).await.unwrap();
+            }
+        })
+    });
+    let busy: Vec<_> = busy.collect();
+    let quiet = vault.channel(QUIET);
+    let mut longest = Duration::ZERO;
+    for _ in 0..25 {
+        // What is answered on the spot, and what a reading thread answers.
+        for names in [1, 40] {
+            longest = longest.max(quiet_call(&quiet, names).await);
+        }
+    }
+    assert!(longest < VAULT_TIMEOUT, "{longest:?}");
+    for task in busy {
+        assert!(!task.is_finished(), "the noisy principal was not noisy");
+        task.abort();
+    }
+    drop(unread);
+    vault.stop().await;
+}

@@ -1,0 +1,259 @@
+//! One `DecryptStream`: its messages in turn, each answered piece by piece.
+//!
+//! A piece is as much as [`Reader::decrypt`](crate::vault::Reader::decrypt) does in one turn. It is decrypted, sealed and
+//! handed to the connection before the next one is begun, so that a stream holds the values of one piece and no more,
+//! however much a message asks for and however slowly its client reads.
+
+use std::{collections::VecDeque, sync::Arc, vec};
+
+use prost::Message as _;
+use proto::{
+    Reason, Refusal,
+    serve::authz::Authorized,
+    vault::v1::{
+        DecryptAnswer, DecryptCall, DecryptError, DecryptResponse, DecryptStreamRequest,
+        DecryptStreamResponse, decrypt_answer::Outcome,
+    },
+};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::{
+    decrypt::{Asked, Decrypting, MESSAGE_HEAD},
+    quota::{CallQuota, SEALING},
+    sealing::{Sealing, required},
+};
+use crate::vault::{MAX_NAMES, Wanted};
+
+/// The most calls in one message.
+const MAX_BATCH: usize = 256;
+/// The most names in one message.
+const MAX_BATCH_NAMES: usize = 1024;
+
+/// The vault's side of a stream.
+pub(super) struct Conversation {
+    decrypting: Decrypting,
+    authorized: Authorized,
+    sealing: Sealing,
+    quota: CallQuota,
+    answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
+}
+
+/// Why a stream ends before its client ends it.
+enum End {
+    /// The client is told.
+    Refused(Refusal),
+    /// Nobody listens any more.
+    Unheard,
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Conversation {
+    pub(super) fn new(
+        decrypting: Decrypting,
+        authorized: Authorized,
+        quota: CallQuota,
+        answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
+    ) -> Self {
+        Self {
+            decrypting,
+            authorized,
+            sealing: Sealing::Clear,
+            quota,
+            answers,
+        }
+    }
+
+    /// Answers messages until the stream ends. Requests that arrive meanwhile gather in the next message, so the busier
+    /// the stream, the cheaper each.
+    pub(super) async fn hold(mut self, mut messages: Streaming<DecryptStreamRequest>) {
+        match self.answer_all(&mut messages).await {
+            Ok(()) | Err(End::Unheard) => {}
+            Err(End::Refused(refusal)) => drop(self.answers.send(Err(refusal.into())).await),
+        }
+    }
+
+    async fn answer_all(&mut self, messages: &mut Streaming<DecryptStreamRequest>) -> Result<(), End> {
+        loop {
+            let message = tokio::select! {
+                message = messages.message() => message,
+                () = self.decrypting.shutdown.cancelled() => {
+                    let ended = "the vault is shutting down; open another stream";
+                    return Err(Refusal::new(Reason::ShuttingDown, ended).into());
+                }
+                () = self.answers.closed() => return Err(End::Unheard),
+            };
+            match message {
+                Ok(Some(message)) => self.answer(message).await?,
+                // Half-closed, or broken: either way there is nobody left to answer.
+                Ok(None) | Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Answers one message.
+    async fn answer(&mut self, message: DecryptStreamRequest) -> Result<(), End> {
+        let DecryptStreamRequest { calls, recipient } = message;
+        check_size(&calls)?;
+        let is_new_epoch = recipient.is_some();
+        if let Some(recipient) = recipient {
+            let injector = self.authorized.principal()?;
+            self.quota.spend(SEALING);
+            self.sealing.begin(&recipient, &self.decrypting.id, injector)?;
+        }
+        if self.decrypting.require_sealed && !self.sealing.is_on() {
+            return Err(required().into());
+        }
+        let _held = match self.quota.hold(&calls) {
+            Ok(held) => held,
+            Err(refusal) => return self.refuse(calls, &refusal).await,
+        };
+        if is_new_epoch && calls.is_empty() {
+            // The key before is needed until the client hears of the new one, so it does, whether or not it asked.
+            let message = signed(&mut self.sealing, Vec::new());
+            self.send(message).await?;
+        }
+        let mut batch = Batch::new(calls);
+        while batch.parse(&self.authorized) {
+            self.piece(&mut batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers all calls of a message alike. They are few bytes, and the next message is not read before they are taken.
+    async fn refuse(&mut self, calls: Vec<DecryptCall>, refusal: &Refusal) -> Result<(), End> {
+        let answers = calls.into_iter().map(|DecryptCall { id, request: _ }| {
+            self.decrypting.metrics.decrypt(Some(refusal.reason));
+            wire_answer(id, Err(refusal.clone()))
+        });
+        let message = signed(&mut self.sealing, answers.collect());
+        self.send(message).await
+    }
+
+    /// Answers the next calls of a batch that was parsed, once there is room for the answers.
+    async fn piece(&mut self, batch: &mut Batch) -> Result<(), End> {
+        let room = tokio::select! {
+            room = self.quota.room() => room,
+            () = self.answers.closed() => return Err(End::Unheard),
+        };
+        let answers = decrypted(&self.decrypting, &mut self.sealing, batch).await;
+        let names = answers.iter().map(names_of).sum();
+        let message = signed(&mut self.sealing, answers);
+        room.settle(names, message.encoded_len() + MESSAGE_HEAD);
+        self.send(message).await
+    }
+
+    async fn send(&self, message: DecryptStreamResponse) -> Result<(), End> {
+        let sent = self.answers.send(Ok(message)).await;
+        sent.map_err(|_| End::Unheard)
+    }
+}
+
+fn check_size(calls: &[DecryptCall]) -> Result<(), Refusal> {
+    let names = calls
+        .iter()
+        .flat_map(|call| &call.request)
+        .map(|request| request.names.len());
+    if calls.len() > MAX_BATCH || names.sum::<usize>() > MAX_BATCH_NAMES {
+        let limit = format!("a message has at most {MAX_BATCH} calls and {MAX_BATCH_NAMES} names");
+        return Err(Refusal::new(Reason::RequestMalformed, limit));
+    }
+    Ok(())
+}
+
+/// The answers to the next calls of a batch that was parsed, in the order in which they are sealed and have to be sent.
+async fn decrypted(decrypting: &Decrypting, sealing: &mut Sealing, batch: &mut Batch) -> Vec<DecryptAnswer> {
+    let decrypted = decrypting.reader.decrypt(batch.wanted()).await;
+    let mut decrypted = decrypted.into_iter();
+    let mut answers = Vec::new();
+    while let Some((id, asked)) = batch.parsed.pop_front() {
+        let answer = match asked {
+            Err(refusal) => Err(refusal),
+            Ok(asked) => match decrypted.next() {
+                Some(decrypted) => asked.answer(decrypted, &decrypting.metrics),
+                None => {
+                    batch.parsed.push_front((id, Ok(asked)));
+                    break;
+                }
+            },
+        };
+        let answer = decrypting.count(answer);
+        let response = answer.and_then(|answer| sealing.answer(answer, id));
+        answers.push(wire_answer(id, response));
+    }
+    answers
+}
+
+/// A message that says whose key its answers are sealed to.
+fn signed(sealing: &mut Sealing, answers: Vec<DecryptAnswer>) -> DecryptStreamResponse {
+    let mut message = DecryptStreamResponse {
+        answers,
+        ..Default::default()
+    };
+    sealing.sign(&mut message);
+    message
+}
+
+/// The names that an answer is about; one for a refusal.
+fn names_of(answer: &DecryptAnswer) -> usize {
+    match &answer.outcome {
+        Some(Outcome::Response(response)) => response.secrets.len().max(1),
+        Some(Outcome::Error(_)) | None => 1,
+    }
+}
+
+/// The calls of one message that are not answered yet.
+struct Batch {
+    calls: vec::IntoIter<DecryptCall>,
+    /// The first of them, as many as one turn may be about.
+    parsed: VecDeque<(u64, Result<Asked, Refusal>)>,
+}
+
+impl Batch {
+    fn new(calls: Vec<DecryptCall>) -> Self {
+        Self {
+            calls: calls.into_iter(),
+            parsed: VecDeque::new(),
+        }
+    }
+
+    /// Parses the next calls. Whether there are any.
+    fn parse(&mut self, authorized: &Authorized) -> bool {
+        let mut names: usize = self.wanted().iter().map(|wanted| wanted.names.len()).sum();
+        while names < MAX_NAMES
+            && self.parsed.len() < MAX_NAMES
+            && let Some(DecryptCall { id, request }) = self.calls.next()
+        {
+            let asked = Asked::parse(authorized, &request.unwrap_or_default());
+            names += asked.as_ref().map_or(0, |asked| asked.wanted.names.len());
+            self.parsed.push_back((id, asked));
+        }
+        !self.parsed.is_empty()
+    }
+
+    /// What is to be decrypted of the calls that were parsed.
+    fn wanted(&self) -> Vec<Arc<Wanted>> {
+        let asked = self.parsed.iter().filter_map(|(_, asked)| asked.as_ref().ok());
+        asked.map(|asked| asked.wanted.clone()).collect()
+    }
+}
+
+fn wire_answer(id: u64, response: Result<DecryptResponse, Refusal>) -> DecryptAnswer {
+    let outcome = match response {
+        Ok(response) => Outcome::Response(response),
+        Err(Refusal { reason, message }) => Outcome::Error(DecryptError {
+            code: reason.code().into(),
+            reason: reason.into(),
+            message,
+        }),
+    };
+    DecryptAnswer {
+        id,
+        outcome: Some(outcome),
+    }
+}

@@ -1,0 +1,333 @@
+//! What one principal may have under way in `DecryptService`, so that others find memory and time left.
+//!
+//! Memory is counted in bytes: of messages that are being answered, and of answers until the connection has written them.
+//! A call that finds no room waits for it while nothing is held for the call, and is refused where it would hold something
+//! meanwhile. Time is counted in names: a principal's calls share one [`Slice`] of each thread.
+//!
+//! SECURITY.md and `decrypt.proto` state these numbers.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    thread::{self, ThreadId},
+};
+
+use proto::{
+    Reason, Refusal,
+    serve::{caller::Principal, charge::Charge},
+    vault::v1::DecryptCall,
+};
+use tokio::{
+    sync::{self, OwnedSemaphorePermit, Semaphore},
+    task::yield_now,
+};
+
+/// Streams and unary calls of a principal at once.
+const MAX_CALLS: usize = 2_048;
+/// Bytes, decoded, of a principal's messages that are being answered.
+const MAX_REQUESTS: usize = 32 * 1024 * 1024;
+/// Bytes of a principal's values and answers that were not written yet.
+const MAX_ANSWERS: usize = 64 * 1024 * 1024;
+/// The same of one stream, before more is decrypted for it.
+const MAX_UNWRITTEN: usize = 1024 * 1024;
+/// Bytes that are reserved before anything is decrypted. [`Reader::decrypt`](crate::vault::Reader::decrypt) gives at most
+/// 256 KiB of records and one answer of 1 MiB of values, with names and origins of 0.3 MiB.
+const PIECE: u32 = 2 * 1024 * 1024;
+/// The names that are decrypted for a principal before the other connections of the thread have their turn.
+const SLICE: i64 = 32;
+/// Setting up an HPKE context takes as long as decrypting so many names.
+pub(super) const SEALING: usize = 16;
+/// Encoding, encrypting and writing so many bytes takes about as long as decrypting a name.
+const BYTES_PER_NAME: usize = 2 * 1024;
+
+/// The quotas of all principals. There are as many as the settings name injectors.
+#[derive(Clone, Default)]
+pub(crate) struct Quotas(Arc<Mutex<HashMap<Principal, Arc<Quota>>>>);
+
+/// What is left of a principal's quota.
+struct Quota {
+    calls: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+    /// One for each thread that serves connections.
+    slices: Mutex<HashMap<ThreadId, Arc<Slice>>>,
+}
+
+/// The part of one unary call or stream in its principal's quota.
+pub(super) struct CallQuota {
+    quota: Arc<Quota>,
+    slice: Arc<Slice>,
+    charge: Arc<Charge>,
+    _call: OwnedSemaphorePermit,
+}
+
+/// Room for one answer. To be [settled](Self::settle) with what the answer takes of it.
+#[must_use]
+pub(super) struct Room<'q> {
+    reserved: proto::serve::charge::Reserved<'q>,
+    slice: &'q Slice,
+}
+
+impl Quotas {
+    /// Admits a call on the thread that serves it.
+    pub(super) fn admit(&self, principal: &Principal) -> Result<CallQuota, Refusal> {
+        let quota = self.of(principal);
+        let call = quota.calls.clone().try_acquire_owned();
+        Ok(CallQuota {
+            _call: call.map_err(|_| exceeded("calls and streams"))?,
+            slice: quota.slice(),
+            charge: Charge::new(quota.answers.clone()),
+            quota,
+        })
+    }
+
+    fn of(&self, principal: &Principal) -> Arc<Quota> {
+        let mut quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(quota) = quotas.get(principal) {
+            return quota.clone();
+        }
+        let quota = Arc::new(Quota {
+            calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
+            slices: Mutex::default(),
+        });
+        quotas.insert(principal.clone(), quota.clone());
+        quota
+    }
+}
+
+impl Quota {
+    fn slice(&self) -> Arc<Slice> {
+        let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
+        slices.entry(thread::current().id()).or_default().clone()
+    }
+}
+
+impl CallQuota {
+    /// The answers of this call that were not written yet.
+    pub(super) fn charge(&self) -> Arc<Charge> {
+        self.charge.clone()
+    }
+
+    /// Holds the calls of a message for as long as they are answered. Refused when the principal's other messages leave no
+    /// room: this one would take memory while it waits.
+    pub(super) fn hold(&self, calls: &[DecryptCall]) -> Result<OwnedSemaphorePermit, Refusal> {
+        let size = calls.iter().map(size_of_call).sum::<usize>();
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        let held = self.quota.requests.clone().try_acquire_many_owned(size);
+        held.map_err(|_| exceeded("calls that wait for their answers"))
+    }
+
+    /// Waits until the principal may have an answer made and decrypted for.
+    pub(super) async fn room(&self) -> Room<'_> {
+        loop {
+            if let Some(reserved) = self.charge.reserve(MAX_UNWRITTEN, PIECE).await {
+                self.slice.turn().await;
+                let slice = &self.slice;
+                return Room { reserved, slice };
+            }
+        }
+    }
+
+    /// Takes time for so many names.
+    pub(super) fn spend(&self, names: usize) {
+        self.slice.spend(names);
+    }
+}
+
+impl Room<'_> {
+    /// Takes the bytes of an answer out of the quota until they are written, and the time that it took.
+    pub(super) fn settle(self, names: usize, bytes: usize) {
+        self.slice.spend(names + bytes / BYTES_PER_NAME);
+        self.reserved.settle(bytes);
+    }
+}
+
+/// What a call takes in memory, roughly.
+fn size_of_call(call: &DecryptCall) -> usize {
+    let names = call.request.iter().flat_map(|request| &request.names);
+    let names: usize = names.map(|name| size_of::<String>() + name.len()).sum();
+    size_of::<DecryptCall>() + names
+}
+
+fn exceeded(what: &str) -> Refusal {
+    Refusal::new(
+        Reason::QuotaExceeded,
+        format!("this identity has as many {what} as one identity may; try again later"),
+    )
+}
+
+/// One principal's time on one thread.
+///
+/// When the slice is used up, the principal's next call waits until the thread has done what its other connections have
+/// ready. So whatever a principal asks for, and on however many connections, others wait for [`SLICE`] names and not for
+/// all of them.
+struct Slice {
+    left: AtomicI64,
+    /// Held by the call that waits for the thread; the principal's other calls wait for that one.
+    renewing: sync::Mutex<()>,
+}
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self {
+            left: AtomicI64::new(SLICE),
+            renewing: sync::Mutex::default(),
+        }
+    }
+}
+
+impl Slice {
+    async fn turn(&self) {
+        if self.is_left() {
+            return;
+        }
+        let _renewing = self.renewing.lock().await;
+        while !self.is_left() {
+            yield_now().await;
+            self.left.fetch_add(SLICE, Ordering::Relaxed);
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed) > 0
+    }
+
+    fn spend(&self, names: usize) {
+        let names = i64::try_from(names).unwrap_or(i64::MAX);
+        self.left.fetch_sub(names, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, rc::Rc};
+
+    use proto::vault::v1::DecryptRequest;
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+
+    fn principal(name: &str) -> Principal {
+        Principal::parse(&format!("dns:{name}")).unwrap()
+    }
+
+    fn call(names: usize) -> DecryptCall {
+        DecryptCall {
+            id: 0,
+            request: Some(DecryptRequest {
+                names: vec!["N".to_owned(); names],
+                ..Default::default()
+            }),
+        }
+    }
+
+    /// The room for an answer, unless it is not to be had now.
+    async fn room_now(call: &CallQuota) -> Option<Room<'_>> {
+        let long_enough = async {
+            for _ in 0..100 {
+                yield_now().await;
+            }
+        };
+        tokio::select! {
+            room = call.room() => Some(room),
+            () = long_enough => None,
+        }
+    }
+
+    #[test]
+    fn the_calls_of_one_principal_are_bounded_and_do_not_count_for_another() {
+        let quotas = Quotas::default();
+        let mut calls: Vec<_> = (0..MAX_CALLS)
+            .map(|_| quotas.admit(&principal("a")).unwrap())
+            .collect();
+        let refused = quotas.admit(&principal("a")).err().unwrap();
+        assert_eq!(refused.reason, Reason::QuotaExceeded);
+        assert!(quotas.admit(&principal("b")).is_ok());
+        calls.pop();
+        assert!(quotas.admit(&principal("a")).is_ok());
+    }
+
+    #[test]
+    fn messages_that_wait_are_bounded_by_what_they_take() {
+        let quotas = Quotas::default();
+        let quota = quotas.admit(&principal("a")).unwrap();
+        let large: Vec<_> = (0..256).map(|_| call(4)).collect();
+        let mut held = Vec::new();
+        let refused = loop {
+            match quota.hold(&large) {
+                Ok(permit) => held.push(permit),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(refused.reason, Reason::QuotaExceeded);
+        assert!(held.len() > 200, "{}", held.len());
+        let other = quotas.admit(&principal("b")).unwrap();
+        assert!(other.hold(&large).is_ok());
+        held.pop();
+        assert!(quota.hold(&large).is_ok());
+    }
+
+    /// Streams of one principal that are not read, until nothing more is decrypted for the principal.
+    #[tokio::test]
+    async fn answers_that_are_not_read_are_bounded_for_each_stream_and_principal() {
+        let quotas = Quotas::default();
+        let admit = || quotas.admit(&principal("a")).unwrap();
+        let mut streams = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let stream = admit();
+            let mut held = 0;
+            while let Some(room) = room_now(&stream).await {
+                room.settle(0, 300 << 10);
+                held += 300 << 10;
+            }
+            assert!(held <= MAX_UNWRITTEN + (300 << 10), "{held}");
+            if held == 0 {
+                break;
+            }
+            bytes += held;
+            streams.push(stream);
+        }
+        assert!(bytes <= MAX_ANSWERS && bytes > MAX_ANSWERS / 2, "{bytes}");
+        let other = quotas.admit(&principal("b")).unwrap();
+        assert!(room_now(&other).await.is_some());
+        // A stream that ends makes room.
+        streams.truncate(streams.len() - 3);
+        assert!(room_now(&admit()).await.is_some());
+    }
+
+    /// However many calls a principal has, one of another principal on the thread waits for one slice.
+    #[tokio::test]
+    async fn a_thread_turns_to_others_after_a_slice() {
+        let (done, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let slice = Rc::new(Slice::default());
+        let local = LocalSet::new();
+        local
+            .run_until(async {
+                for _ in 0..100 {
+                    let (slice, done) = (slice.clone(), done.clone());
+                    spawn_local(async move {
+                        for _ in 0..10 {
+                            slice.turn().await;
+                            slice.spend(8);
+                            done.set(done.get() + 8);
+                        }
+                    });
+                }
+                // Another principal, which is ready whenever it has its turn.
+                let mut most = 0;
+                while done.get() < 100 * 10 * 8 {
+                    yield_now().await;
+                    most = most.max(done.get() - seen.get());
+                    seen.set(done.get());
+                }
+                assert!(most <= 2 * SLICE, "{most}");
+            })
+            .await;
+    }
+}
