@@ -46,6 +46,7 @@ include!(concat!(env!("OUT_DIR"), "/redacted.rs"));
 /// The protocol's descriptors, custom options included: a `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+mod call_id;
 mod label;
 pub mod origin;
 pub mod page;
@@ -58,6 +59,7 @@ pub mod stack;
 mod uid;
 
 pub use aerostack::v1::Reason;
+pub use call_id::{CallId, CallIdError};
 pub use label::{LabelError, ServerName, WorkspaceName};
 pub use origin::{Origin, OriginPattern};
 pub use reason::Refusal;

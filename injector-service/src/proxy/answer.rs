@@ -1,7 +1,7 @@
 //! Answers of our own.
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use proto::{Reason, Refusal};
+use proto::{CallId, Reason, Refusal};
 use serde_json::json;
 use tonic::Status;
 
@@ -10,9 +10,33 @@ use crate::{inject::Dialect, upstream::Body};
 
 /// The header that says why.
 const REASON_HEADER: &str = "x-aerostack-reason";
+/// The header that names the call, in every answer.
+const CALL_ID_HEADER: &str = "x-aerostack-call-id";
+/// The header that names the call to the upstream. Envoy, nginx and most web frameworks log this one.
+const REQUEST_ID_HEADER: &str = "x-request-id";
+
+/// Names the call to the program.
+pub(super) fn identify(headers: &mut HeaderMap, call_id: &CallId) {
+    headers.insert(CALL_ID_HEADER, header_value(call_id));
+}
+
+/// Names the call to the upstream, unless the program named it already.
+pub(super) fn identify_upstream(headers: &mut HeaderMap, call_id: &CallId) {
+    headers
+        .entry(REQUEST_ID_HEADER)
+        .or_insert_with(|| header_value(call_id));
+}
+
+fn header_value(call_id: &CallId) -> HeaderValue {
+    let value = HeaderValue::from_str(call_id.as_str());
+    let mut value = value.expect("a call id has letters, digits, '-', '_' and '.' only");
+    // HPACK puts no sensitive value into its table, where an id is of no use and pushes other headers out.
+    value.set_sensitive(true);
+    value
+}
 
 /// A refusal in the words of who asked: a trailers-only gRPC status, or `application/problem+json` (RFC 9457).
-pub(super) fn refusal(refusal: &Refusal, dialect: Dialect, call_id: &str) -> Response<Body> {
+pub(super) fn refusal(refusal: &Refusal, dialect: Dialect, call_id: &CallId) -> Response<Body> {
     let mut response = match dialect {
         Dialect::Grpc => {
             let (mut parts, _) = Status::from(refusal.clone()).into_http::<()>().into_parts();
@@ -45,7 +69,7 @@ pub(super) fn trailers(refusal: &Refusal) -> HeaderMap {
     trailers
 }
 
-fn problem(refusal: &Refusal, call_id: &str) -> Response<Body> {
+fn problem(refusal: &Refusal, call_id: &CallId) -> Response<Body> {
     let status = refusal.reason.http_status();
     let problem = json!({
         "type": "about:blank",
@@ -53,7 +77,7 @@ fn problem(refusal: &Refusal, call_id: &str) -> Response<Body> {
         "status": status.as_u16(),
         "detail": refusal.message,
         "reason": refusal.reason.name(),
-        "call_id": call_id,
+        "call_id": call_id.as_str(),
     });
     let mut response = Response::new(body::full(problem.to_string().into()));
     *response.status_mut() = status;

@@ -64,14 +64,14 @@ impl Proxy {
             // Trailers do not reach everyone.
             (Dialect::Grpc | Dialect::Http, _) => Late::BreaksOff,
         };
-        let mut record = Record::new(self.ids.next(), parts.method.clone());
+        let mut record = Record::new(parts.method.clone());
         // Over HTTP/2 a refusal ends the stream alone; and what is expected to be asked for does not come.
         let lingers = parts.version < Version::HTTP_2 && !parts.headers.contains_key(header::EXPECT);
         let mut body = Some(body);
-        match self
+        let answered = self
             .forward(door, dialect, &mut parts, &mut body, deadline, &mut record)
-            .await
-        {
+            .await;
+        let mut response = match answered {
             Ok(response) => response.map(|body| Lasting::new(body, deadline, late, call)),
             Err(refusal) => {
                 if let (Some(unread), true) = (body, lingers) {
@@ -85,7 +85,9 @@ impl Proxy {
                 // To be told also when the call has lasted too long.
                 response.map(|body| Lasting::new(body, None, late, call))
             }
-        }
+        };
+        answer::identify(response.headers_mut(), &record.call_id);
+        response
     }
 
     async fn forward(
@@ -169,6 +171,7 @@ impl Proxy {
         let asked = Asked::find(parts, dialect, &server.spec)?;
         let mut headers = mem::take(&mut parts.headers);
         inject::sanitize(&mut headers, auth_type);
+        answer::identify_upstream(&mut headers, &record.call_id);
         if let Some(asked) = &asked {
             asked.put(&mut headers)?;
         }
@@ -182,7 +185,10 @@ impl Proxy {
             fault: &fault,
         };
         let inbound = reading.read(carrier, &mut headers, body).await?;
-        let resolved = self.resolver.resolve(&target.entry, deadline).await?;
+        let resolved = self
+            .resolver
+            .resolve(&target.entry, &record.call_id, deadline)
+            .await?;
         record.resolved(&resolved);
         let needs = match dialect {
             Dialect::Grpc => Needs::Http2,

@@ -82,7 +82,6 @@ pub struct Proxy {
     limits: Limits,
     budget: Budget,
     metrics: Metrics,
-    ids: record::CallIds,
 }
 
 /// Where a connection came from and to.
@@ -125,7 +124,6 @@ impl Proxy {
             limits,
             budget,
             metrics,
-            ids: record::CallIds::new(),
         }
     }
 

@@ -1,48 +1,18 @@
 //! What is told of a call: one log line, and counters.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use http::{Method, StatusCode};
 use proto::{
-    Refusal,
+    CallId, Refusal,
     serve::telemetry::{self, field},
 };
 
 use crate::{inject::Resolved, metrics::Metrics, registry::Entry};
 
-/// Makes the ids that tie a log line to an answer.
-pub(super) struct CallIds {
-    process: u32,
-    next: AtomicU64,
-}
-
-impl CallIds {
-    pub(super) fn new() -> Self {
-        let [a, b, c, d, ..] = *proto::Uid::generate().as_bytes();
-        Self {
-            process: u32::from_be_bytes([a, b, c, d]),
-            next: AtomicU64::new(1),
-        }
-    }
-
-    pub(super) fn next(&self) -> String {
-        format!(
-            "{:08x}-{:x}",
-            self.process,
-            self.next.fetch_add(1, Ordering::Relaxed)
-        )
-    }
-}
-
 /// What is known of a call so far.
 pub(super) struct Record {
-    pub(super) call_id: String,
+    pub(super) call_id: CallId,
     /// The origin of the web page that calls, when it may.
     pub(super) page: Option<String>,
     started: Instant,
@@ -71,9 +41,9 @@ impl Names {
 }
 
 impl Record {
-    pub(super) fn new(call_id: String, method: Method) -> Self {
+    pub(super) fn new(method: Method) -> Self {
         Self {
-            call_id,
+            call_id: CallId::generate(),
             page: None,
             started: Instant::now(),
             method,
@@ -123,7 +93,7 @@ impl Record {
             missed = self.missed.text,
             status = status.as_u16(),
             { field::MS } = telemetry::ms(self.started),
-            { field::CALL_ID } = self.call_id,
+            { field::CALL_ID } = self.call_id.as_str(),
             "call forwarded"
         );
     }
@@ -146,7 +116,7 @@ impl Record {
             { field::SERVER } = server,
             method = self.method.as_str(),
             { field::MS } = telemetry::ms(self.started),
-            { field::CALL_ID } = self.call_id,
+            { field::CALL_ID } = self.call_id.as_str(),
             what,
             "call answered"
         );
@@ -164,7 +134,7 @@ impl Record {
             { field::DETAIL } = refusal.message,
             missed = self.missed.text,
             { field::MS } = telemetry::ms(self.started),
-            { field::CALL_ID } = self.call_id,
+            { field::CALL_ID } = self.call_id.as_str(),
             "call refused"
         );
     }
@@ -172,7 +142,7 @@ impl Record {
 
 /// What is told of a call while its messages go by.
 pub(super) struct Afterwards {
-    call_id: String,
+    pub(super) call_id: CallId,
     workspace: String,
     server: String,
     metrics: Metrics,
@@ -193,7 +163,7 @@ impl Afterwards {
                 { field::WORKSPACE } = self.workspace,
                 { field::SERVER } = self.server,
                 missed = missed.join(","),
-                { field::CALL_ID } = self.call_id,
+                { field::CALL_ID } = self.call_id.as_str(),
                 "message forwarded without secrets"
             );
         }
@@ -207,7 +177,7 @@ impl Afterwards {
             { field::SERVER } = self.server,
             { field::REASON } = refusal.reason.name(),
             { field::DETAIL } = refusal.message,
-            { field::CALL_ID } = self.call_id,
+            { field::CALL_ID } = self.call_id.as_str(),
             "call broken off"
         );
     }

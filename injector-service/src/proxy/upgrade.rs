@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use proto::{Reason, Refusal, serve::telemetry::field};
+use proto::{CallId, Reason, Refusal, serve::telemetry::field};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
     time::{Instant, sleep_until},
@@ -48,7 +48,7 @@ pub(super) struct Switched {
 struct Tunnel {
     downstream: OnUpgrade,
     upstream: OnUpgrade,
-    call_id: String,
+    call_id: CallId,
 }
 
 /// What a connection becomes after its last HTTP message, if anything.
@@ -99,14 +99,14 @@ impl Asked {
         Ok(())
     }
 
-    fn agreed(self, response: &mut Response<Incoming>, call_id: &str) -> Option<Switched> {
+    fn agreed(self, response: &mut Response<Incoming>, call_id: &CallId) -> Option<Switched> {
         let protocols = chosen(response.headers(), &self.protocols)?;
         Some(Switched {
             protocols: list(&protocols).ok()?,
             tunnel: Tunnel {
                 downstream: self.downstream,
                 upstream: hyper::upgrade::on(response),
-                call_id: call_id.to_owned(),
+                call_id: call_id.clone(),
             },
         })
     }
@@ -117,7 +117,7 @@ impl Switched {
     pub(super) fn find(
         asked: Option<Asked>,
         response: &mut Response<Incoming>,
-        call_id: &str,
+        call_id: &CallId,
     ) -> Result<Option<Self>, Refusal> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(None);
@@ -181,7 +181,7 @@ impl Tunnel {
         let ended = until_ended(carried, &traffic, idle).await;
         let Counts { sent, received, .. } = *traffic.lock();
         tracing::debug!(
-            { field::CALL_ID } = call_id,
+            { field::CALL_ID } = call_id.as_str(),
             sent,
             received,
             ended,

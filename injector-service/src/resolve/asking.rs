@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use proto::{SecretName, WorkspaceName, vault::v1::DecryptRequest};
+use proto::{CallId, SecretName, WorkspaceName, vault::v1::DecryptRequest};
 
 use crate::registry::Entry;
 
 /// A question, put into words when it is sent, and again when it has to be sent again.
 pub(super) enum Asking {
     /// For what a server gets.
-    Secrets { entry: Arc<Entry>, check_only: bool },
+    Secrets {
+        entry: Arc<Entry>,
+        /// The call that the values are for. Without one, the vault gives statuses and versions alone.
+        call_id: Option<CallId>,
+    },
     /// Whether a workspace exists.
     Workspace(WorkspaceName),
 }
@@ -17,7 +21,7 @@ pub(super) enum Asking {
 impl Asking {
     pub(super) fn request(&self) -> DecryptRequest {
         match self {
-            Self::Secrets { entry, check_only } => DecryptRequest {
+            Self::Secrets { entry, call_id } => DecryptRequest {
                 workspace: entry.server.workspace.to_string(),
                 workspace_uid: entry
                     .workspace_uid()
@@ -25,7 +29,8 @@ impl Asking {
                     .unwrap_or_default(),
                 server: entry.server.name.to_string(),
                 names: names(entry).map(ToString::to_string).collect(),
-                check_only: *check_only,
+                check_only: call_id.is_none(),
+                call_id: call_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 ..Default::default()
             },
             Self::Workspace(workspace) => DecryptRequest {

@@ -11,7 +11,7 @@ mod waiting;
 use std::{sync::Arc, time::Duration};
 
 use proto::{
-    OriginPattern, Reason, Refusal, SecretName, SecretValue, Uid, WorkspaceName,
+    CallId, OriginPattern, Reason, Refusal, SecretName, SecretValue, Uid, WorkspaceName,
     vault::v1::{DecryptStatus, DecryptedSecret},
 };
 use tokio::time::{Instant, timeout_at};
@@ -82,18 +82,19 @@ impl Resolver {
         self.stream.is_connected()
     }
 
-    /// Decrypts what a server gets, for one call that has until `deadline`. All or nothing: a missing secret is a
+    /// Decrypts what a server gets, for the call `call_id` that has until `deadline`. All or nothing: a missing secret is a
     /// [`Resolved`] without a value, unless it is required; anything else that is wrong refuses the call.
     pub async fn resolve<'e>(
         &self,
         entry: &'e Arc<Entry>,
+        call_id: &CallId,
         deadline: Option<Instant>,
     ) -> Result<Vec<Resolved<'e>>, Refusal> {
         let server = &entry.server;
         if server.spec.injections.is_empty() {
             return Ok(Vec::new());
         }
-        let answered = self.ask(entry, false, deadline).await?;
+        let answered = self.ask(entry, Some(call_id.clone()), deadline).await?;
         let secrets = server.spec.injections.iter().zip(answered);
         secrets
             .map(|(injection, answered)| {
@@ -123,7 +124,7 @@ impl Resolver {
 
     /// What a call would find, in the order of the server's injections. No value crosses the wire.
     pub async fn check(&self, entry: &Arc<Entry>) -> Result<Vec<Checked>, Refusal> {
-        let answered = self.ask(entry, true, None).await?;
+        let answered = self.ask(entry, None, None).await?;
         let state = |answered| match answered {
             Answered::Found { version, origins, .. } => CheckedState::Found { version, origins },
             Answered::Missing => CheckedState::Missing,
@@ -147,12 +148,13 @@ impl Resolver {
     async fn ask(
         &self,
         entry: &Arc<Entry>,
-        check_only: bool,
+        call_id: Option<CallId>,
         deadline: Option<Instant>,
     ) -> Result<Vec<Answered>, Refusal> {
+        let check_only = call_id.is_none();
         let asking = Asking::Secrets {
             entry: entry.clone(),
-            check_only,
+            call_id,
         };
         let opened = self.within(deadline, asking).await?;
         let (uid, answered) = read(opened, asking::names(entry), check_only)?;

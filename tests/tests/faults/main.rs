@@ -731,7 +731,23 @@ async fn every_call_is_decrypted_anew() {
     values.sort();
     values.dedup();
     assert_eq!((values.len(), served.fake.asked().len()), (100, 100));
-    // And the vault knows what for.
+    // The vault knows what each decrypt is for: the upstream knows the same call by the same id.
+    let mut call_ids: Vec<_> = served
+        .fake
+        .asked()
+        .into_iter()
+        .map(|asked| asked.call_id)
+        .collect();
+    let seen = scene.upstream.seen();
+    let mut request_ids: Vec<_> = seen
+        .iter()
+        .map(|seen| seen.header("x-request-id").unwrap_or_default())
+        .collect();
+    call_ids.sort();
+    request_ids.sort_unstable();
+    assert_eq!(call_ids, request_ids);
+    call_ids.dedup();
+    assert_eq!(call_ids.len(), 100);
     for request in served.fake.asked() {
         let DecryptRequest {
             workspace,
@@ -740,6 +756,7 @@ async fn every_call_is_decrypted_anew() {
             names,
             check_only,
             recipient_key: _,
+            call_id: _,
         } = request;
         let asked = (
             workspace.as_str(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use proto::{
-    Reason, Refusal, SecretName, SecretValue, Uid,
+    CallId, Reason, Refusal, SecretName, SecretValue, Uid,
     secret_name::distinct,
     serve::{authz::Authorized, caller::Principal},
     vault::v1::{
@@ -117,6 +117,7 @@ impl Decrypting {
 /// One decrypt, parsed and permitted.
 pub(super) struct Asked {
     pub(super) wanted: Arc<Wanted>,
+    pub(super) call_id: Option<CallId>,
 }
 
 impl Asked {
@@ -128,6 +129,7 @@ impl Asked {
             names,
             check_only,
             recipient_key: _,
+            call_id,
         } = request;
         let permit = DecryptPermit::decide(authorized, &workspace_name(workspace)?)?;
         if names.len() > MAX_NAMES {
@@ -145,6 +147,10 @@ impl Asked {
             "" => None,
             text => Some(Uid::parse(text).map_err(|error| Refusal::new(Reason::RequestMalformed, error))?),
         };
+        let call_id = match call_id.as_str() {
+            "" => None,
+            text => Some(CallId::parse(text).map_err(|error| Refusal::new(Reason::RequestMalformed, error))?),
+        };
         let server = server.chars().take(63).collect();
         Ok(Self {
             wanted: Arc::new(Wanted {
@@ -154,6 +160,7 @@ impl Asked {
                 check_only: *check_only,
                 server,
             }),
+            call_id,
         })
     }
 
@@ -170,6 +177,7 @@ impl Asked {
             server = self.wanted.server,
             names = secrets.len(),
             check_only = self.wanted.check_only,
+            call_id = self.call_id.as_ref().map(CallId::as_str),
             "decrypted"
         );
         let secrets = self.wanted.names.iter().zip(secrets);

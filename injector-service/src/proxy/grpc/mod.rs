@@ -269,7 +269,8 @@ fn together(frames: Vec<Bytes>) -> Bytes {
 impl Later {
     /// As they are now.
     async fn entries(&self, protobuf: ProtobufSecrets) -> Result<SecretEntries, Refusal> {
-        let resolved = self.resolver.resolve(&self.entry, self.deadline).await?;
+        let call_id = &self.afterwards.call_id;
+        let resolved = self.resolver.resolve(&self.entry, call_id, self.deadline).await?;
         self.afterwards.resolved(&resolved);
         inject::entries(protobuf.field, &resolved)
     }
