@@ -37,6 +37,7 @@ use proto::{
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tower::Layer as _;
 
 use address::Own;
 use config::Config;
@@ -173,7 +174,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     grpc::serve(
         listeners.grpc,
         config.tls,
-        routes,
+        authz.layer(routes.prepare()),
         authz,
         Width::Narrow,
         shutdown,

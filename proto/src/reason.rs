@@ -105,7 +105,8 @@ impl Reason {
             | Self::ShuttingDown
             | Self::Overloaded
             | Self::VaultUnavailable
-            | Self::RootKeyProviderUnavailable => UNAVAILABLE,
+            | Self::RootKeyProviderUnavailable
+            | Self::AuditUnavailable => UNAVAILABLE,
             Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
             Self::HostNotServed => (Code::InvalidArgument, StatusCode::MISDIRECTED_REQUEST),
             Self::UriTooLong => (Code::ResourceExhausted, StatusCode::URI_TOO_LONG),
@@ -217,7 +218,7 @@ mod tests {
             Code::Unavailable,
             503,
             "STORAGE_UNAVAILABLE OUTCOME_UNKNOWN SHUTTING_DOWN OVERLOADED VAULT_UNAVAILABLE \
-             ROOT_KEY_PROVIDER_UNAVAILABLE",
+             ROOT_KEY_PROVIDER_UNAVAILABLE AUDIT_UNAVAILABLE",
         ),
         (Code::DeadlineExceeded, 504, "DEADLINE_EXCEEDED"),
     ];

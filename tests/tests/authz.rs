@@ -11,6 +11,7 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -47,6 +48,7 @@ use rustls::{
     client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use serde_json::Value as Json;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -231,6 +233,74 @@ async fn every_method_of_the_vault_answers_only_whom_it_should() {
     })
     .await;
     vault.stop().await;
+}
+
+/// The lines of an audit log that are about calls.
+fn audit_calls(path: &Path) -> Vec<Json> {
+    let mut lines = audit_lines(path);
+    lines.retain(|line| line["event"] == "call");
+    lines
+}
+
+fn audit_lines(path: &Path) -> Vec<Json> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_of_everyone_makes_one_line_in_the_audit_log_before_it_is_answered() {
+    let dir = TempDir::new().unwrap();
+    let log = dir.path().join("audit.log");
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.editor = vec![format!("{EDITOR}=*")];
+        settings.viewer = vec![format!("{VIEWER}=*")];
+        settings.audit.audit_log = Some(log.clone());
+    })
+    .await;
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for who in EVERYONE {
+        let channel = match who {
+            Nobody => wire::anonymous(&vault.pki, vault.address),
+            known => vault.channel(principal(known)),
+        };
+        for method in methods() {
+            let path = path(&method);
+            let answer = timeout(e2e::PATIENCE, wire::open(&channel, &path, Bytes::new())).await;
+            let refused = answer.expect(&method).err().map(|status| status.code());
+            let is_denied = matches!(refused, Some(Code::Unauthenticated | Code::PermissionDenied));
+            let expected = usize::from(is_denied || !method.starts_with("grpc."));
+            let calls = audit_calls(&log);
+            let new = &calls[seen..];
+            seen = calls.len();
+            let outcome = if refused.is_some() { "refused" } else { "ok" };
+            let principal = match who {
+                Nobody => Json::Null,
+                known => principal(known).into(),
+            };
+            let as_expected = new.len() == expected
+                && new.iter().all(|line| {
+                    line["method"] == path[1..]
+                        && line["principal"] == principal
+                        && line["peer"]
+                            .as_str()
+                            .is_some_and(|peer| peer.starts_with("127.0.0.1:"))
+                        && line["outcome"] == outcome
+                        && line["reason"].is_string() == refused.is_some()
+                });
+            if !as_expected {
+                wrong.push(format!("{who:?} {method} {refused:?}: {new:?}"));
+            }
+        }
+    }
+    vault.stop().await;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let lines = audit_lines(&log);
+    let events = lines.iter().filter(|line| line["event"] != "call");
+    let events: Vec<_> = events.map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["started", "unsealed", "stopped"]);
 }
 
 async fn roles_everywhere() -> Vault {

@@ -50,7 +50,11 @@ fn salvage(source: Source, to: &Path) -> Result<Report, Failed> {
 }
 
 fn open(source: Source, runtime: &Runtime) -> Result<Audit, Failed> {
-    let Source { store, scratch } = source;
+    let Source {
+        store,
+        scratch,
+        audit: _,
+    } = source;
     Memory::Private.protect()?;
     let root = store.providers().map_err(|problems| problems.to_string())?;
     let scratch = scratch.unwrap_or_else(env::temp_dir);

@@ -1,6 +1,12 @@
 //! Settings of vault-service.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use proto::serve::{
@@ -13,6 +19,7 @@ use proto::serve::{
 };
 
 use crate::{
+    audit_log::{Mode, Output},
     crypto::{RootKey, root_file},
     root::{Kind, Provider, Providers, Wrapper, kms::Kms},
 };
@@ -59,6 +66,9 @@ pub enum Command {
         /// The file to make, readable by its owner only and never overwritten; `-` is standard output
         #[arg(long, default_value = "-", value_name = "FILE")]
         output: PathBuf,
+        /// The audit log, where `-` is standard error.
+        #[command(flatten)]
+        audit: AuditArgs,
     },
     /// Restore a backup into a store that does not exist yet, or is empty
     Restore {
@@ -68,6 +78,9 @@ pub enum Command {
         /// The backup; `-` is standard input
         #[arg(long, default_value = "-", value_name = "FILE")]
         input: PathBuf,
+        /// The audit log, where `-` is standard error.
+        #[command(flatten)]
+        audit: AuditArgs,
     },
     /// Read a whole store that no vault has open, and name what is damaged: exit code 0 when nothing is, else 1
     ///
@@ -99,6 +112,9 @@ pub struct Source {
     /// Directory for the copy, which needs as much room as the store; that of temporary files if not given
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
+    /// The audit log, where `-` is standard error.
+    #[command(flatten)]
+    pub audit: AuditArgs,
 }
 
 /// Where a store is, and its root keys.
@@ -147,6 +163,55 @@ pub struct RootArgs {
     /// Which root key is active, when more than one kind is given: what the others wrapped is moved to it
     #[arg(long, env = "AEROSTACK_VAULT_ROOT_ACTIVE", value_enum, value_name = "KIND")]
     pub root_active: Option<Kind>,
+}
+
+/// The audit log.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AuditArgs {
+    /// File that gets one JSON line for each decision about a secret or a key; `-` is standard output (of a command,
+    /// standard error)
+    ///
+    /// The vault appends to it, makes it for its owner only, and makes it anew within a second when it was renamed. While
+    /// it cannot be written, calls are refused. Without this setting there is no audit log.
+    #[arg(long, env = "AEROSTACK_VAULT_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// Serve calls also while the audit log cannot be written, and without waiting for their lines
+    #[arg(long, env = "AEROSTACK_VAULT_AUDIT_BEST_EFFORT", value_parser = BoolishValueParser::new())]
+    pub audit_best_effort: bool,
+}
+
+impl AuditArgs {
+    /// Opens the log for a command on the store in `data_dir`, if there is to be one.
+    pub fn open_for_command(&self, data_dir: &Path) -> Result<Option<Output>, Problems> {
+        let mut problems = Problems::default();
+        let output = self.check(&mut problems, Some(data_dir), Output::open_for_command);
+        problems.finish(Some(output))
+    }
+
+    /// Opens the log, if there is to be one.
+    fn check(
+        &self,
+        problems: &mut Problems,
+        data_dir: Option<&Path>,
+        open: impl FnOnce(&Path, Mode) -> io::Result<Output>,
+    ) -> Option<Output> {
+        const SETTING: &str = "--audit-log";
+        let Some(path) = settings::path(&self.audit_log) else {
+            if self.audit_best_effort {
+                problems.add("--audit-best-effort", "there is no --audit-log");
+            }
+            return None;
+        };
+        if data_dir.is_some_and(|dir| path.starts_with(dir)) {
+            problems.add(SETTING, "is in --data-dir, which is the store's alone");
+            return None;
+        }
+        let mode = match self.audit_best_effort {
+            true => Mode::BestEffort,
+            false => Mode::Required,
+        };
+        problems.take(SETTING, open(path, mode))
+    }
 }
 
 /// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.
@@ -225,6 +290,9 @@ pub struct Settings {
         value_name = "PRINCIPAL=WORKSPACES"
     )]
     pub injector: Vec<String>,
+    /// The audit log.
+    #[command(flatten)]
+    pub audit: AuditArgs,
     /// Give no value in clear, not even inside TLS: only sealed to a key that the injector names
     #[arg(long, env = "AEROSTACK_VAULT_REQUIRE_SEALED", value_parser = BoolishValueParser::new())]
     pub require_sealed: bool,
@@ -281,6 +349,8 @@ pub struct Config {
     pub require_sealed: bool,
     /// Who may what.
     pub policy: Arc<Policy>,
+    /// The audit log, if there is to be one.
+    pub audit_log: Option<Output>,
     /// Whether reflection is served.
     pub reflection: bool,
     /// How long calls under way may take at the end.
@@ -320,6 +390,7 @@ impl Settings {
         });
         let policy = self.policy(&mut problems);
         let shutdown_grace = problems.duration("--shutdown-grace", &self.shutdown_grace);
+        let audit_log = self.audit.check(&mut problems, data_dir.as_deref(), Output::open);
         let config = (|| {
             Some(Config {
                 listen: listen?,
@@ -331,6 +402,7 @@ impl Settings {
                 id: id?,
                 require_sealed: self.require_sealed,
                 policy: Arc::new(policy?),
+                audit_log,
                 reflection: !self.no_reflection,
                 shutdown_grace: shutdown_grace?,
             })

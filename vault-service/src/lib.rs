@@ -1,5 +1,6 @@
 //! The vault: owns secrets, encrypted in an embedded store, write-only for all but injectors.
 
+pub mod audit_log;
 pub mod authz;
 pub mod config;
 pub mod crypto;
@@ -32,10 +33,12 @@ use proto::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tower::Layer as _;
 
+use audit_log::{AuditLog, Event, Line, Lines};
 use config::Config;
 use metrics::Metrics;
-use service::{Backups, Decrypting, Keys, Quotas, Secrets, Workspaces};
+use service::{Audit, Backups, Decrypting, Keys, Quotas, Secrets, Workspaces};
 use store::Health;
 use vault::{Vault, Writer};
 
@@ -70,6 +73,9 @@ pub enum RunError {
     /// The store did not open, or is not this vault's.
     #[error(transparent)]
     Vault(#[from] vault::OpenError),
+    /// The audit log's thread did not start.
+    #[error("the audit log could not be started")]
+    Audit(#[source] io::Error),
     /// Reflection could not be set up.
     #[error("reflection could not be set up")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -91,6 +97,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         id,
         require_sealed,
         policy,
+        audit_log,
         reflection,
         shutdown_grace,
         listen: _,
@@ -104,12 +111,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     registry.register_collector(Box::new(Tasks));
+    let audit_log = AuditLog::start(audit_log, metrics.audit.clone()).map_err(RunError::Audit)?;
+    audit_log.note(Lines::of(&Line::new(Event::Started)));
     // While calls under way finish, probes are told so.
     let served = CancellationToken::new();
     let _end_probes = served.clone().drop_guard();
     tokio::spawn(probe::serve(
         listeners.metrics,
-        probes(registry, &writer, &shutdown),
+        probes(registry, &writer, &audit_log, &shutdown),
         served,
     ));
 
@@ -118,8 +127,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         writer: writer.clone(),
         health,
         metrics: metrics.clone(),
+        audit_log: audit_log.clone(),
     };
     unsealing.show().await;
+    if !writer.is_sealed() {
+        unsealing.note_unsealed();
+    }
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(unsealing.keep()));
     let decrypting = Decrypting {
         reader,
@@ -162,7 +175,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let served = grpc::serve(
         listeners.grpc,
         tls,
-        routes.routes(),
+        Audit(audit_log.clone()).layer(authz.layer(routes.routes().prepare())),
         authz,
         Width::Wide,
         shutdown,
@@ -172,12 +185,20 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     closing.cancel();
     // It ends by itself; should it have panicked, closing matters more.
     drop(house.await);
-    writer.close().await.map_err(RunError::Close)?;
+    let closed = writer.close().await;
+    audit_log.note(Lines::of(&Line::new(Event::Stopped)));
+    audit_log.close().await;
+    closed.map_err(RunError::Close)?;
     Ok(served?)
 }
 
-fn probes(registry: Registry, writer: &Writer, shutdown: &CancellationToken) -> probe::Probes {
-    let (writer, shutdown) = (writer.clone(), shutdown.clone());
+fn probes(
+    registry: Registry,
+    writer: &Writer,
+    audit_log: &AuditLog,
+    shutdown: &CancellationToken,
+) -> probe::Probes {
+    let (writer, audit_log, shutdown) = (writer.clone(), audit_log.clone(), shutdown.clone());
     probe::Probes {
         metrics: Arc::new(registry),
         ready: Arc::new(move || match (shutdown.is_cancelled(), writer.health()) {
@@ -185,7 +206,7 @@ fn probes(registry: Registry, writer: &Writer, shutdown: &CancellationToken) -> 
             (false, Health::Ready) if writer.is_sealed() => {
                 Err("sealed; the root key's provider does not answer")
             }
-            (false, Health::Ready) => Ok(()),
+            (false, Health::Ready) => audit_log.admit().map_err(|_| "the audit log cannot be written"),
             (false, Health::Full) => Err("the disk is full"),
             (false, Health::Hangs) => Err("the storage does not answer"),
             (false, Health::Ended) => Err("the storage failed; restart"),
@@ -202,6 +223,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        audit_log::AuditMetrics,
         authz::admin_for_test,
         crypto::RootKey,
         root::{Provider, Providers},
@@ -232,7 +254,8 @@ mod tests {
         let (store, syncs) = Store::hanging(&dir);
         let (writer, _reader) = Vault::open(store, providers()).await.unwrap().split();
         let stop = CancellationToken::new();
-        let ready = probes(Registry::default(), &writer, &stop).ready;
+        let no_log = AuditLog::start(None, AuditMetrics::default()).unwrap();
+        let ready = probes(Registry::default(), &writer, &no_log, &stop).ready;
         assert_eq!(ready(), Ok(()));
         let making = tokio::spawn({
             let writer = writer.clone();

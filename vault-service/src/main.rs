@@ -11,11 +11,12 @@ use std::{
 use mimalloc::MiMalloc;
 use proto::serve::{
     healthcheck, process,
+    settings::EXIT_USAGE,
     telemetry::{self, LogFormat, chain},
 };
 use vault_service::{
     Listeners,
-    config::{Cli, Command, Settings},
+    config::{AuditArgs, Cli, Command, Settings},
     crypto::root_file,
     offline, run,
 };
@@ -36,21 +37,35 @@ fn main() -> ExitCode {
             ..
         }) => healthcheck::run(&metrics_listen),
         Ok(Cli {
-            command: Some(Command::Backup { store, output }),
+            command: Some(Command::Backup { store, output, audit }),
             ..
-        }) => tell(|| offline::back_up(&store, &output)),
+        }) => audited(&audit, &store.data_dir, "backup", || {
+            tell(|| offline::back_up(&store, &output))
+        }),
         Ok(Cli {
-            command: Some(Command::Restore { store, input }),
+            command: Some(Command::Restore { store, input, audit }),
             ..
-        }) => tell(|| offline::restore(&store, &input)),
+        }) => audited(&audit, &store.data_dir, "restore", || {
+            tell(|| offline::restore(&store, &input))
+        }),
         Ok(Cli {
             command: Some(Command::Verify { source }),
             ..
-        }) => check::verify(source),
+        }) => audited(
+            &source.audit.clone(),
+            &source.store.data_dir.clone(),
+            "verify",
+            || check::verify(source),
+        ),
         Ok(Cli {
             command: Some(Command::Repair { source, to }),
             ..
-        }) => check::repair(source, &to),
+        }) => audited(
+            &source.audit.clone(),
+            &source.store.data_dir.clone(),
+            "repair",
+            || check::repair(source, &to),
+        ),
         Ok(Cli {
             command: None,
             settings,
@@ -71,6 +86,22 @@ fn keygen(path: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => process::fail(1, chain(&error)),
+    }
+}
+
+/// Has a command do its work, and writes its line to the audit log. Without the log, nothing is done.
+fn audited(audit: &AuditArgs, data_dir: &Path, command: &str, work: impl FnOnce() -> ExitCode) -> ExitCode {
+    let log = match audit.open_for_command(data_dir) {
+        Ok(log) => log,
+        Err(problems) => return process::fail(EXIT_USAGE, problems),
+    };
+    let code = work();
+    match log.map(|log| log.write_command(command, code == ExitCode::SUCCESS)) {
+        Some(Err(error)) => process::fail(
+            1,
+            format_args!("{command} ended, but its line could not be written to the audit log: {error}"),
+        ),
+        Some(Ok(())) | None => code,
     }
 }
 
@@ -98,6 +129,9 @@ fn serve(settings: Settings) -> ExitCode {
         memory,
         || settings.check(),
         async |config, shutdown| {
+            if config.audit_log.is_none() {
+                tracing::warn!("there is no audit log; --audit-log FILE makes one");
+            }
             let listeners = Listeners::bind(&config).await?;
             Ok(run(config, listeners, shutdown).await?)
         },

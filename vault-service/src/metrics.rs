@@ -7,7 +7,7 @@ use prometheus_client::{
 };
 use proto::{Reason, vault::v1::DecryptStatus};
 
-use crate::vault::Progress;
+use crate::{audit_log::AuditMetrics, vault::Progress};
 
 /// Counters; clones count together.
 #[derive(Clone, Default)]
@@ -15,6 +15,8 @@ pub(crate) struct Metrics {
     decrypts: Family<Outcome, Counter>,
     secrets: Family<Status, Counter>,
     sealed: Gauge,
+    /// Of the audit log.
+    pub(crate) audit: AuditMetrics,
     /// Of the rotations of keys.
     pub(crate) rotations: Progress,
 }
@@ -49,6 +51,22 @@ impl Metrics {
             "aerostack_vault_sealed",
             "Whether the root key is still to come",
             sealed,
+        );
+        let AuditMetrics {
+            lines,
+            omitted,
+            failing,
+        } = metrics.audit.clone();
+        registry.register("aerostack_vault_audit_lines", "Lines of the audit log", lines);
+        registry.register(
+            "aerostack_vault_audit_omitted",
+            "Lines left out of the audit log, which it tells of",
+            omitted,
+        );
+        registry.register(
+            "aerostack_vault_audit_failing",
+            "Whether the audit log cannot be written",
+            failing,
         );
         let Progress {
             rewrapped,

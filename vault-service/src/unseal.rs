@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
-use proto::{serve::telemetry::chain, vault::v1::decrypt_service_server::DecryptServiceServer};
+use proto::{
+    WorkspaceName, serve::telemetry::chain, vault::v1::decrypt_service_server::DecryptServiceServer,
+};
 use tokio::time;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{metrics::Metrics, service::Decrypting, vault::Writer};
+use crate::{
+    audit_log::{AuditLog, Event, Line, Lines},
+    metrics::Metrics,
+    service::Decrypting,
+    vault::Writer,
+};
 
 /// How long to wait before a provider is asked again: the first time, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -18,6 +25,7 @@ pub(crate) struct Unsealing {
     pub(crate) writer: Writer,
     pub(crate) health: HealthReporter,
     pub(crate) metrics: Metrics,
+    pub(crate) audit_log: AuditLog,
 }
 
 impl Unsealing {
@@ -39,7 +47,10 @@ impl Unsealing {
         let (mut pause, longest) = PAUSES;
         while self.writer.is_sealed() {
             match self.writer.unseal().await {
-                Ok(()) => tracing::info!("unsealed"),
+                Ok(()) => {
+                    tracing::info!("unsealed");
+                    self.note_unsealed();
+                }
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "sealed; the root key is not to be had yet");
                     time::sleep(pause).await;
@@ -48,10 +59,26 @@ impl Unsealing {
             }
         }
         self.show().await;
+        let ended = |workspace: Option<&str>| self.note_rotation_end(workspace);
         tokio::join!(
-            self.writer.take_rotations_further(&self.metrics.rotations),
+            self.writer.take_rotations_further(&self.metrics.rotations, ended),
             self.follow_kms(),
         );
+    }
+
+    /// Notes in the audit log that the root key is there.
+    pub(crate) fn note_unsealed(&self) {
+        self.audit_log.note(Lines::of(&Line::new(Event::Unsealed)));
+    }
+
+    /// `workspace` is none for the root key.
+    fn note_rotation_end(&self, workspace: Option<&str>) {
+        let workspace = workspace.and_then(|name| WorkspaceName::parse(name).ok());
+        let line = Line {
+            workspace: workspace.as_ref(),
+            ..Line::new(Event::RotationEnded)
+        };
+        self.audit_log.note(Lines::of(&line));
     }
 
     async fn follow_kms(&self) {

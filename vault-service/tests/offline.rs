@@ -297,6 +297,68 @@ async fn a_backup_goes_through_pipes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_has_its_line_in_the_audit_log_and_is_not_begun_without_the_log() {
+    let home = Home::new();
+    home.fill("store", 20).await;
+    let unwritable = ["--output", "backup", "--audit-log", "absent/audit.log"];
+    let refused = home.run("backup", "store", &unwritable).output().unwrap();
+    assert_eq!(refused.status.code(), Some(64), "{}", said(&refused));
+    assert!(said(&refused).contains("--audit-log: "), "{}", said(&refused));
+    let inside = ["--output", "backup", "--audit-log", "store/audit.log"];
+    let refused = home.run("backup", "store", &inside).output().unwrap();
+    assert_eq!(refused.status.code(), Some(64), "{}", said(&refused));
+    assert_eq!(names(home.0.path()), ["root.key", "store"]);
+    assert!(!home.path("store/audit.log").exists());
+
+    let logged = ["--audit-log", "audit.log"];
+    home.ok(
+        "backup",
+        "store",
+        &[&["--output", "backup"], &logged[..]].concat(),
+    );
+    home.ok("restore", "new", &[&["--input", "backup"], &logged[..]].concat());
+    home.refused("restore", "new", &[&["--input", "backup"], &logged[..]].concat());
+    home.ok("verify", "store", &[&["--scratch", "."], &logged[..]].concat());
+    let text = fs::read_to_string(home.path("audit.log")).unwrap();
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (
+                line["method"].as_str().unwrap(),
+                line["outcome"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let (ok, failed) = ("ok", "failed");
+    assert_eq!(
+        told,
+        [
+            ("backup", ok),
+            ("restore", ok),
+            ("restore", failed),
+            ("verify", ok)
+        ]
+    );
+    for line in &lines {
+        let user = line["principal"].as_str().unwrap();
+        assert!(line["event"] == "command" && user.starts_with("uid:"), "{line}");
+    }
+
+    // Standard output is the backup, and nothing else.
+    let piped = home
+        .run("backup", "store", &["--audit-log", "-"])
+        .output()
+        .unwrap();
+    assert!(said(&piped).contains(r#""event":"command""#), "{}", said(&piped));
+    fs::write(home.path("piped"), &piped.stdout).unwrap();
+    home.ok("restore", "piped-store", &["--input", "piped"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_in_use_is_not_backed_up_and_the_way_to_do_it_is_named() {
     let home = Home::new();
     home.fill("store", 1).await;

@@ -318,6 +318,7 @@ fn refused(error: DecryptError) -> Refusal {
         | Reason::Sealed
         | Reason::StorageUnavailable
         | Reason::StorageFull
+        | Reason::AuditUnavailable
         | Reason::ShuttingDown
         | Reason::Overloaded => Refusal::new(reason, message),
         _ => {

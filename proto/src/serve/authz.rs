@@ -19,7 +19,7 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
-    caller::{Peer, Principal},
+    caller::{Caller, Peer, Principal},
     guarded::Guarded,
     telemetry::{self, field},
 };
@@ -402,8 +402,8 @@ where
         let started = Instant::now();
         let peer = request
             .extensions()
-            .get::<Arc<Peer>>()
-            .cloned()
+            .get::<Caller>()
+            .map(|caller| caller.peer.clone())
             .unwrap_or_else(|| Arc::new(Peer::Anonymous));
         let path = request.uri().path().to_owned();
         let decided = self.authz.authorize(&path, &peer).and_then(|authorized| {

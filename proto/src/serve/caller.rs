@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -82,6 +83,22 @@ impl fmt::Display for Principal {
             Self::Spiffe(id) => f.write_str(id),
             Self::Dns(name) => write!(f, "dns:{name}"),
         }
+    }
+}
+
+/// The other end of a connection. Every request has one among its extensions.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who it is.
+    pub peer: Arc<Peer>,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+impl Caller {
+    /// Its address, where an IPv4 address is never written as an IPv6 one.
+    pub fn canonical_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address.ip().to_canonical(), self.address.port())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Serving gRPC over mutual TLS.
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -22,14 +23,14 @@ use tokio_util::{
     task::TaskTracker,
 };
 use tonic::{
-    service::Routes,
+    body::Body,
     transport::{Server, server::Connected},
 };
-use tower::Layer as _;
+use tower::Service;
 
 use super::{
-    authz::{Authz, AuthzService},
-    caller::Peer,
+    authz::Authz,
+    caller::{Caller, Peer},
     lanes::{self, Width},
     listen,
     opening::Opening,
@@ -81,14 +82,32 @@ const WITHOUT_ROLE: ConnectionLimits = ConnectionLimits {
     age: Some(Duration::from_secs(30)),
 };
 
-/// Serves `routes` behind `authz` until `shutdown`; then lets calls under way finish, for `grace` at the most.
+/// What answers calls: handlers behind authorization.
+pub trait Answering:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Answering for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Serves `service` until `shutdown`; then lets calls under way finish, for `grace` at the most. `authz` tells which
+/// connections are of clients with a role.
 ///
 /// Each connection is served by one thread of several ([`lanes`]), from its handshake on: a connection that carries
 /// little would otherwise wander between threads that wake one another for it, at the price of many a call.
-pub async fn serve(
+pub async fn serve<S: Answering>(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
-    routes: Routes,
+    service: S,
     authz: Authz,
     width: Width,
     shutdown: CancellationToken,
@@ -96,7 +115,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let serving = Serving {
         tls,
-        service: authz.layer(routes.prepare()),
+        service,
         admission: Admission::new(authz),
         shutdown: shutdown.clone(),
     };
@@ -153,14 +172,14 @@ impl Admission {
 
 /// What every thread serves with.
 #[derive(Clone)]
-struct Serving {
+struct Serving<S> {
     tls: Arc<ServerConfig>,
-    service: AuthzService<Routes>,
+    service: S,
     admission: Admission,
     shutdown: CancellationToken,
 }
 
-impl Serving {
+impl<S: Answering> Serving<S> {
     /// One lane.
     async fn lane(
         self,
@@ -194,7 +213,9 @@ impl Serving {
         let admitted = admission.admit(&peer, address);
         drop(handshake_slot);
         if let Some((slot, limits)) = admitted {
-            serve_connection(stream, Arc::new(peer), slot, limits, service, &shutdown).await;
+            let peer = Arc::new(peer);
+            let caller = Caller { peer, address };
+            serve_connection(stream, caller, slot, limits, service, &shutdown).await;
         }
     }
 }
@@ -204,18 +225,18 @@ impl Serving {
 /// `shutdown` comes, and calls under way on it have ended.
 ///
 /// tonic ends all connections of a server together, and so each gets one of its own.
-async fn serve_connection<IO>(
+async fn serve_connection<IO, S: Answering>(
     stream: IO,
-    peer: Arc<Peer>,
+    caller: Caller,
     slot: Slot,
     limits: &ConnectionLimits,
-    service: AuthzService<Routes>,
+    service: S,
     shutdown: &CancellationToken,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (closed, evictor) = (shutdown.child_token(), slot.evictor());
-    let connection = Connection::new(stream, peer, slot, closed.clone().drop_guard());
+    let connection = Connection::new(stream, caller, slot, closed.clone().drop_guard());
     let (calls, unwritten) = (Calls::new(), Unwritten::default());
     let service = Watching::new(Counting::new(service, calls.clone()), unwritten.clone());
     let age = limits.age;
@@ -282,17 +303,17 @@ pub enum ServeError {
 /// A connection, its slot, and who is at its other end. Reads and writes fail once the connection is evicted.
 struct Connection<IO> {
     stream: Opening<IO>,
-    peer: Arc<Peer>,
+    caller: Caller,
     evicted: Pin<Box<WaitForCancellationFutureOwned>>,
     _slot: Slot,
     _closed: DropGuard,
 }
 
 impl<IO> Connection<IO> {
-    fn new(stream: IO, peer: Arc<Peer>, slot: Slot, closed: DropGuard) -> Self {
+    fn new(stream: IO, caller: Caller, slot: Slot, closed: DropGuard) -> Self {
         Self {
             stream: Opening::new(stream, OPENING_TIMEOUT),
-            peer,
+            caller,
             evicted: Box::pin(slot.evicted()),
             _slot: slot,
             _closed: closed,
@@ -313,10 +334,10 @@ impl<IO> Connection<IO> {
 }
 
 impl<IO> Connected for Connection<IO> {
-    type ConnectInfo = Arc<Peer>;
+    type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.peer.clone()
+        self.caller.clone()
     }
 }
 

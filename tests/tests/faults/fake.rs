@@ -29,6 +29,7 @@ use tokio::{net::TcpListener, sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request as Call, Response as Answer, Status, Streaming, service::Routes};
+use tower::Layer as _;
 
 use crate::DEV;
 
@@ -120,7 +121,7 @@ impl Fake {
         tokio::spawn(grpc::serve(
             listener,
             tls,
-            routes,
+            authz.layer(routes.prepare()),
             authz,
             Width::Narrow,
             stop.clone(),

@@ -21,6 +21,8 @@ use super::{
     conversation::Conversation,
     quota::{Quotas, SEALING},
     sealing::{Answer, required, seal_one},
+    server_text,
+    subject::Subject,
     workspace_name,
 };
 use crate::{
@@ -53,6 +55,8 @@ pub(crate) struct Decrypting {
 #[tonic::async_trait]
 impl DecryptService for Decrypting {
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
+        let subject = Subject::of(&request);
+        subject.asked(request.get_ref());
         let authorized = Authorized::of(&request)?;
         let recipient = &request.get_ref().recipient_key;
         if recipient.is_empty() && self.require_sealed {
@@ -64,6 +68,7 @@ impl DecryptService for Decrypting {
         }
         let room = quota.room().await;
         let answer = self.answer(Asked::parse(authorized, request.get_ref())).await?;
+        subject.answered(&answer.response.secrets);
         let response = if recipient.is_empty() {
             answer.in_clear()
         } else {
@@ -151,7 +156,7 @@ impl Asked {
             "" => None,
             text => Some(CallId::parse(text).map_err(|error| Refusal::new(Reason::RequestMalformed, error))?),
         };
-        let server = server.chars().take(63).collect();
+        let server = server_text(server);
         Ok(Self {
             wanted: Arc::new(Wanted {
                 permit,

@@ -7,7 +7,7 @@ use proto::vault::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::workspace_name;
+use super::subject::Subject;
 use crate::{
     authz::VaultPermit,
     root::Kind,
@@ -41,8 +41,9 @@ impl KeyService for Keys {
         &self,
         request: Request<ListWorkspaceKeysRequest>,
     ) -> Result<Response<ListWorkspaceKeysResponse>, Status> {
+        let workspace = Subject::of(&request).workspace(&request.get_ref().workspace);
         let permit = VaultPermit::decide(&request)?;
-        let workspace = workspace_name(&request.get_ref().workspace)?;
+        let workspace = workspace?;
         let keys = self
             .0
             .workspace_keys(&permit, &workspace)
@@ -57,12 +58,13 @@ impl KeyService for Keys {
         &self,
         request: Request<RotateWorkspaceKeyRequest>,
     ) -> Result<Response<RotateWorkspaceKeyResponse>, Status> {
+        let workspace = Subject::of(&request).workspace(&request.get_ref().workspace);
         let permit = VaultPermit::decide(&request)?;
-        let workspace = workspace_name(&request.get_ref().workspace)?;
+        let workspace = workspace?;
         let id = self.0.rotate_workspace_key(&permit, &workspace).await;
-        Ok(Response::new(RotateWorkspaceKeyResponse {
-            key_id: id.map_err(refusal)?.to_string(),
-        }))
+        let key_id = id.map_err(refusal)?.to_string();
+        Subject::of(&request).key_id(&key_id);
+        Ok(Response::new(RotateWorkspaceKeyResponse { key_id }))
     }
 
     async fn rotate_root_key(
@@ -71,9 +73,9 @@ impl KeyService for Keys {
     ) -> Result<Response<RotateRootKeyResponse>, Status> {
         let permit = VaultPermit::decide(&request)?;
         let id = self.0.rotate_root_key(&permit).await.map_err(refusal)?;
-        Ok(Response::new(RotateRootKeyResponse {
-            key_id: id.to_string(),
-        }))
+        let key_id = id.to_string();
+        Subject::of(&request).key_id(&key_id);
+        Ok(Response::new(RotateRootKeyResponse { key_id }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The vault's RPCs: parse, permit, call, answer.
 
+mod audited;
 mod backup;
 mod conversation;
 mod decrypt;
@@ -7,10 +8,12 @@ mod keys;
 mod quota;
 mod sealing;
 mod secrets;
+mod subject;
 mod workspaces;
 
 use proto::{Refusal, WorkspaceName};
 
+pub(crate) use audited::Audit;
 pub(crate) use backup::Backups;
 pub(crate) use decrypt::Decrypting;
 pub(crate) use keys::Keys;
@@ -19,6 +22,11 @@ pub(crate) use secrets::Secrets;
 pub(crate) use workspaces::Workspaces;
 
 use crate::status;
+
+/// The server of a decrypt, as long as the name of one may be. For logs: nothing depends on it.
+fn server_text(text: &str) -> String {
+    text.chars().take(63).collect()
+}
 
 fn workspace_name(text: &str) -> Result<WorkspaceName, Refusal> {
     WorkspaceName::parse(text).map_err(status::workspace_name)

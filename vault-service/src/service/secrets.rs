@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost_types::Timestamp;
 use proto::{
-    OriginPattern, Reason, Refusal, SecretName, SecretValue,
+    OriginPattern, Reason, Refusal, SecretValue,
     page::{Page, PageTokenError},
     serve::authz::{Authorized, Role},
     vault::v1::{
@@ -18,10 +18,10 @@ use proto::{
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::workspace_name;
+use super::subject::Subject;
 use crate::{
     authz::AdminPermit,
-    status::{page_token, refusal, secret_name},
+    status::{page_token, refusal},
     vault::{
         Expiry, Labels, LastUse, MAX_ORIGINS, NewExpiry, NewSecret, Overrides, Put, RequestId, Restore,
         SecretMetadata, Writer,
@@ -40,6 +40,7 @@ impl SecretService for Secrets {
         &self,
         mut request: Request<PutSecretRequest>,
     ) -> Result<Response<PutSecretResponse>, Status> {
+        let subject = Subject::of(&request);
         // Taken over first, so that it is wiped whatever follows.
         let value = request.get_mut().value.take().map(bytes_of);
         let PutSecretRequest {
@@ -52,9 +53,9 @@ impl SecretService for Secrets {
             expected_version,
             request_id,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
+        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
         let new = NewSecret {
-            name: SecretName::parse(name).map_err(secret_name)?,
+            name: subject.secret(name)?,
             value: parse_value(value)?,
             upstream_origins: parse_origins(upstream_origins)?,
             labels: parse_labels(labels)?,
@@ -63,6 +64,7 @@ impl SecretService for Secrets {
             request_id: parse_request_id(request_id)?,
         };
         let Put { secret, created } = self.0.put_secret(&permit, new).await.map_err(refusal)?;
+        subject.version(secret.version);
         Ok(Response::new(PutSecretResponse {
             secret: Some(shown(secret)),
             created,
@@ -73,12 +75,13 @@ impl SecretService for Secrets {
         &self,
         request: Request<ListSecretsRequest>,
     ) -> Result<Response<ListSecretsResponse>, Status> {
+        let subject = Subject::of(&request);
         let ListSecretsRequest {
             workspace,
             page_size,
             page_token: token,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
+        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
         let scope = ("secrets", Authorized::of(&request)?.principal()?, workspace);
         let page = Page::parse(*page_size, token, scope).map_err(page_token)?;
         let (secrets, more) = self.0.secrets(&permit, page.clone()).await.map_err(refusal)?;
@@ -97,9 +100,10 @@ impl SecretService for Secrets {
         &self,
         request: Request<GetSecretMetadataRequest>,
     ) -> Result<Response<GetSecretMetadataResponse>, Status> {
+        let subject = Subject::of(&request);
         let GetSecretMetadataRequest { workspace, name } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
-        let name = SecretName::parse(name).map_err(secret_name)?;
+        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
+        let name = subject.secret(name)?;
         let secret = self.0.secret(&permit, &name).await.map_err(refusal)?;
         Ok(Response::new(GetSecretMetadataResponse {
             secret: Some(shown(secret)),
@@ -110,14 +114,15 @@ impl SecretService for Secrets {
         &self,
         request: Request<ListSecretVersionsRequest>,
     ) -> Result<Response<ListSecretVersionsResponse>, Status> {
+        let subject = Subject::of(&request);
         let ListSecretVersionsRequest {
             workspace,
             name,
             page_size,
             page_token: token,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
-        let name = SecretName::parse(name).map_err(secret_name)?;
+        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
+        let name = subject.secret(name)?;
         let scope = (
             "versions",
             Authorized::of(&request)?.principal()?,
@@ -142,6 +147,7 @@ impl SecretService for Secrets {
         &self,
         request: Request<RestoreSecretVersionRequest>,
     ) -> Result<Response<RestoreSecretVersionResponse>, Status> {
+        let subject = Subject::of(&request);
         let RestoreSecretVersionRequest {
             workspace,
             name,
@@ -152,13 +158,13 @@ impl SecretService for Secrets {
             allow_wider_origins,
             allow_later_expiry,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
+        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
         let overrides = Overrides {
             wider_origins: *allow_wider_origins,
             later_expiry: *allow_later_expiry,
         };
         let restore = Restore {
-            name: SecretName::parse(name).map_err(secret_name)?,
+            name: subject.secret(name)?,
             version: *version,
             expiry: parse_new_expiry(expiry.as_ref())?,
             overrides: allowed(overrides, &permit)?,
@@ -166,6 +172,7 @@ impl SecretService for Secrets {
             request_id: parse_request_id(request_id)?,
         };
         let secret = self.0.restore_version(&permit, restore).await.map_err(refusal)?;
+        subject.version(secret.version);
         Ok(Response::new(RestoreSecretVersionResponse {
             secret: Some(shown(secret)),
         }))
@@ -175,13 +182,14 @@ impl SecretService for Secrets {
         &self,
         request: Request<DeleteSecretRequest>,
     ) -> Result<Response<DeleteSecretResponse>, Status> {
+        let subject = Subject::of(&request);
         let DeleteSecretRequest {
             workspace,
             name,
             expected_version,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &workspace_name(workspace)?)?;
-        let name = SecretName::parse(name).map_err(secret_name)?;
+        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
+        let name = subject.secret(name)?;
         let deleted = self.0.delete_secret(&permit, &name, *expected_version);
         deleted.await.map_err(refusal)?;
         Ok(Response::new(DeleteSecretResponse {}))

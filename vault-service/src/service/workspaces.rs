@@ -13,7 +13,7 @@ use proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::workspace_name;
+use super::subject::Subject;
 use crate::{
     authz::AdminPermit,
     status::{page_token, refusal},
@@ -43,7 +43,7 @@ impl WorkspaceService for Workspaces {
                 number => parse_kept_versions(*number)?,
             },
         };
-        let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
+        let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
         let workspace = self
             .0
             .create_workspace(&permit, settings)
@@ -59,7 +59,7 @@ impl WorkspaceService for Workspaces {
         request: Request<GetWorkspaceRequest>,
     ) -> Result<Response<GetWorkspaceResponse>, Status> {
         let GetWorkspaceRequest { name } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
+        let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
         let workspace = self.0.workspace(&permit).await.map_err(refusal)?;
         Ok(Response::new(GetWorkspaceResponse {
             workspace: Some(shown(workspace)),
@@ -104,7 +104,7 @@ impl WorkspaceService for Workspaces {
         let paths = update_mask.as_ref().map(|mask| mask.paths.as_slice());
         let changes = parse_changes(workspace, paths.unwrap_or_default())?;
         let api::Workspace { name, revision, .. } = workspace;
-        let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
+        let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
         let workspace = self
             .0
             .update_workspace(&permit, *revision, changes)
@@ -124,7 +124,7 @@ impl WorkspaceService for Workspaces {
             force,
             revision,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &workspace_name(name)?)?;
+        let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
         self.0
             .delete_workspace(&permit, *revision, *force)
             .await

@@ -137,6 +137,7 @@ pub(crate) fn name(who: Who) -> String {
         Who::Vault(How::Unary { sealed: false }) => "`Decrypt`, in clear inside mutual TLS".to_owned(),
         Who::Vault(How::Unary { sealed: true }) => "`Decrypt`, sealed".to_owned(),
         Who::Vault(How::Stream { at_once }) => format!("`DecryptStream`, sealed, {at_once} calls at once"),
+        Who::Audited(how) => format!("{}, with an audit log", name(Who::Vault(how))),
         Who::OpenBaoRead => "OpenBao KV v2 read, no TLS".to_owned(),
         Who::Vault(How::Paced { per_second }) => {
             format!("`Decrypt`, sealed, {} a second", grouped(&per_second.to_string()))

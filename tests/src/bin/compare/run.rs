@@ -53,6 +53,8 @@ pub(crate) enum Kind {
 pub(crate) enum Who {
     Proxy(Contender),
     Vault(How),
+    /// The same with an audit log.
+    Audited(How),
     OpenBaoRead,
     OpenBaoTransit,
     /// Nobody: what the disk itself can do.

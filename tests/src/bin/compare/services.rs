@@ -72,8 +72,27 @@ impl Vault {
         Ok(vault)
     }
 
+    /// Starts one that writes an audit log, with so many secrets.
+    pub(crate) async fn start_audited(bin_dir: &Path, scratch: &Path, secrets: u32) -> Result<Self, Failure> {
+        let dir = scratch.join("vault-audited");
+        fs::create_dir(&dir)?;
+        let audit_log = ("--audit-log", text(&dir.join("audit.log")));
+        let mut vault = Self::launch(bin_dir, dir, Some(audit_log)).await?;
+        vault.make_workspace().await?;
+        vault.fill(secrets).await?;
+        Ok(vault)
+    }
+
     /// Starts one in a directory, with the root key there, if there is one.
     pub(crate) async fn start_empty(bin_dir: &Path, dir: PathBuf) -> Result<Self, Failure> {
+        Self::launch(bin_dir, dir, None).await
+    }
+
+    async fn launch(
+        bin_dir: &Path,
+        dir: PathBuf,
+        setting: Option<(&'static str, String)>,
+    ) -> Result<Self, Failure> {
         let pki = Pki::new();
         let (address, metrics) = (free_address()?, free_address()?);
         let files = pki.principal(pki::VAULT);
@@ -90,7 +109,7 @@ impl Vault {
             ("--injector", injector),
         ];
         let program = bin_dir.join("vault-service");
-        let arguments: Vec<String> = flags(arguments).collect();
+        let arguments: Vec<String> = flags(arguments.into_iter().chain(setting)).collect();
         let mut process = Process::start("vault-service", &program, &arguments, &dir.join("log"))?;
         process.listens(metrics).await?;
         ready(metrics).await?;
@@ -368,7 +387,7 @@ async fn ready(metrics: SocketAddr) -> Result<(), Failure> {
     Ok(())
 }
 
-fn flags<const N: usize>(arguments: [(&'static str, String); N]) -> impl Iterator<Item = String> {
+fn flags(arguments: impl IntoIterator<Item = (&'static str, String)>) -> impl Iterator<Item = String> {
     let pairs = arguments.into_iter();
     pairs.flat_map(|(flag, value)| [flag.to_owned(), value])
 }

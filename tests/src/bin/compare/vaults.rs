@@ -42,12 +42,21 @@ pub(crate) async fn measure(
                 )
             })
             .collect();
-        if index == 0 {
+        // It ends with this contest.
+        let _audited = if index == 0 {
+            let audited = Vault::start_audited(bin_dir, scratch, secrets).await?;
+            entries.extend(OURS.map(|how| {
+                let decrypts = Decrypts::new(how, &audited, secrets);
+                (Who::Audited(how), Means::Decrypts(decrypts))
+            }));
             let ((load, target), (transit, transit_target)) =
                 (openbao.reads(OPENBAO_SECRETS), openbao.decrypts());
             entries.push((Who::OpenBaoRead, Means::Calls(load, target)));
             entries.push((Who::OpenBaoTransit, Means::Calls(transit, transit_target)));
-        }
+            Some(audited)
+        } else {
+            None
+        };
         contests.push(contest(common, scratch, Kind::Vault { secrets }, entries).await?);
     }
     Ok(())

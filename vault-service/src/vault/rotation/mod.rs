@@ -97,10 +97,11 @@ impl Writer {
         Ok(id)
     }
 
-    /// Takes all rotations further, step by step and in turn, for as long as the vault serves. Does not return.
-    pub async fn take_rotations_further(&self, progress: &Progress) {
+    /// Takes all rotations further, step by step and in turn, for as long as the vault serves. Does not return. `ended` is
+    /// called at the end of each, with the name of the workspace or, for the root key, none.
+    pub async fn take_rotations_further(&self, progress: &Progress, ended: impl Fn(Option<&str>)) {
         loop {
-            if let Err(error) = self.rotations(progress).await {
+            if let Err(error) = self.rotations(progress, &ended).await {
                 tracing::warn!(%error, "the rotations of keys do not go on; they are tried again");
             }
             // In each case something may be there to be done.
@@ -113,7 +114,7 @@ impl Writer {
     }
 
     /// Until there are none but those that have to wait.
-    async fn rotations(&self, progress: &Progress) -> Result<(), VaultError> {
+    async fn rotations(&self, progress: &Progress, ended: &impl Fn(Option<&str>)) -> Result<(), VaultError> {
         loop {
             let (mut under_way, mut unreadable, mut goes_on) = (0_i64, 0_u64, false);
             let mut after: Option<Vec<u8>> = None;
@@ -124,7 +125,11 @@ impl Writer {
                     tracing::warn!(%error, workspace = rotation.workspace, "a rotation does not go on");
                     Step::Wait
                 });
-                under_way += i64::from(step != Step::Ended);
+                if step == Step::Ended {
+                    ended(Some(rotation.workspace.as_str()).filter(|name| !name.is_empty()));
+                } else {
+                    under_way += 1;
+                }
                 unreadable += rotation.unreadable.max(rotation.unreadable_before);
                 goes_on |= step == Step::On;
                 after = Some(entry.key);

@@ -105,7 +105,12 @@ async fn a_rotation_moves_every_record_while_all_of_them_decrypt() {
     let vault = Arc::new(vault);
     let moving = {
         let vault = vault.clone();
-        tokio::spawn(async move { vault.writer.take_rotations_further(&Progress::default()).await })
+        tokio::spawn(async move {
+            vault
+                .writer
+                .take_rotations_further(&Progress::default(), |_| {})
+                .await
+        })
     };
     let id = vault
         .writer

@@ -63,7 +63,7 @@ async fn rotated(vault: &Fixture) {
         }
     };
     tokio::select! {
-        () = vault.writer.take_rotations_further(&progress) => {}
+        () = vault.writer.take_rotations_further(&progress, |_| {}) => {}
         () = over => {}
     }
 }

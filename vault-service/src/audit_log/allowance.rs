@@ -1,0 +1,55 @@
+//! A bound on lines that anyone can cause.
+
+use std::time::{Duration, Instant};
+
+/// Lines at once, after a quiet time.
+const BURST: u64 = 1000;
+/// Lines in a second, in the long run.
+const RATE: u32 = 100;
+
+/// A token bucket.
+pub(super) struct Allowance {
+    left: u64,
+    filled: Instant,
+}
+
+impl Allowance {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            left: BURST,
+            filled: now,
+        }
+    }
+
+    /// Takes `count` lines, all or none.
+    pub(super) fn take(&mut self, count: u64, now: Instant) -> bool {
+        let each = Duration::from_secs(1) / RATE;
+        let due = now.saturating_duration_since(self.filled).as_nanos() / each.as_nanos();
+        if due > 0 {
+            let due = u64::try_from(due).unwrap_or(u64::MAX);
+            self.left = self.left.saturating_add(due).min(BURST);
+            self.filled = now;
+        }
+        match self.left.checked_sub(count) {
+            Some(left) => self.left = left,
+            None => return false,
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_allowed_and_then_a_rate() {
+        let began = Instant::now();
+        let mut allowance = Allowance::new(began);
+        let mut taken =
+            |after: Duration, count: u64| (0..count).filter(|_| allowance.take(1, began + after)).count();
+        assert_eq!(taken(Duration::ZERO, 5000), 1000);
+        assert_eq!(taken(Duration::from_millis(100), 5000), 10);
+        assert_eq!(taken(Duration::from_secs(3600), 5000), 1000);
+    }
+}

@@ -1,0 +1,169 @@
+//! A log file that is appended to, and that follows its name when another program rotates it.
+
+use std::{
+    fs::{File, Metadata},
+    io::{self, Write},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// Interval between looks at the file that has the name by now.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// An open log file.
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// Device and inode of `file`.
+    id: (u64, u64),
+    looked: Instant,
+    /// The last write ended within a line, whose rest belongs to the same file.
+    within_line: bool,
+}
+
+impl LogFile {
+    /// Opens the file at `path`, or makes it with mode 0600. A line that a crash cut off is ended, so that the next one
+    /// stands for itself.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "is not a regular file; `-` is standard output",
+            ));
+        }
+        if let Some(last) = metadata.len().checked_sub(1) {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, last)?;
+            if byte != *b"\n" {
+                file.write_all(b"\n")?;
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            id: id(&metadata),
+            looked: Instant::now(),
+            within_line: false,
+        })
+    }
+
+    /// Goes on in another file when this one was renamed or removed. The old one is made durable first.
+    fn follow_name(&mut self) -> io::Result<()> {
+        if self.within_line || self.looked.elapsed() < LOOK {
+            return Ok(());
+        }
+        let is_same = match self.path.metadata() {
+            Ok(metadata) => id(&metadata) == self.id,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if is_same {
+            self.looked = Instant::now();
+        } else {
+            self.file.sync_data()?;
+            *self = Self::open(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.follow_name()?;
+        let written = self.file.write(bytes)?;
+        if let Some(last) = written.checked_sub(1) {
+            self.within_line = bytes.get(last) != Some(&b'\n');
+        }
+        Ok(written)
+    }
+
+    /// Makes durable what was written.
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+fn id(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    /// Has the next write look at the name.
+    fn later(file: &mut LogFile) {
+        file.looked = Instant::now().checked_sub(LOOK).unwrap();
+    }
+
+    #[test]
+    fn a_new_file_is_its_owners_alone_and_an_old_one_is_appended_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        LogFile::open(&path).unwrap().write_all(b"1\n").unwrap();
+        LogFile::open(&path).unwrap().write_all(b"2\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"1\n2\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn a_line_that_a_crash_cut_off_does_not_spoil_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        fs::write(&path, "1\n{\"cut").unwrap();
+        LogFile::open(&path).unwrap().write_all(b"2\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"1\n{\"cut\n2\n");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(LogFile::open(dir.path()).is_err());
+        assert!(LogFile::open(Path::new("/dev/null")).is_err());
+        assert!(LogFile::open(&dir.path().join("absent").join("audit.log")).is_err());
+    }
+
+    #[test]
+    fn a_renamed_or_removed_file_is_made_anew_between_two_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("audit.log"), dir.path().join("audit.log.1"));
+        let mut file = LogFile::open(&path).unwrap();
+        file.write_all(b"1\n2").unwrap();
+        fs::rename(&path, &old).unwrap();
+        later(&mut file);
+        file.write_all(b"2\n").unwrap();
+        file.write_all(b"3\n").unwrap();
+        assert_eq!(fs::read(&old).unwrap(), b"1\n22\n");
+        assert_eq!(fs::read(&path).unwrap(), b"3\n");
+        fs::remove_file(&path).unwrap();
+        later(&mut file);
+        file.write_all(b"4\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"4\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_anew_takes_no_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let sub = dir.path().join("log");
+        fs::create_dir(&sub).unwrap();
+        let path = sub.join("audit.log");
+        let mut file = LogFile::open(&path).unwrap();
+        fs::remove_dir_all(&sub).unwrap();
+        later(&mut file);
+        assert!(file.write(b"1\n").is_err());
+        fs::create_dir(&sub).unwrap();
+        file.write_all(b"1\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"1\n");
+    }
+}

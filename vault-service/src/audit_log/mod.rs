@@ -1,0 +1,210 @@
+//! The audit log: one JSON line for each decision about a secret or a key.
+//!
+//! A decision is answered only when its line was written (`write(2)`), unless the operator chose
+//! `--audit-best-effort`. One thread writes. Lines that come while it writes are written together by the next write, so
+//! under load a line costs little more than its bytes. Nothing is synced to the disk before an answer: a line survives the
+//! end of the process, but not a power loss within the time that the system keeps it in memory.
+//!
+//! When the log cannot be written, lines that tell of something done wait in memory, nothing new is begun, and the write is
+//! tried again until it succeeds. `docs/audit.md` has the schema and these rules for operators.
+
+mod allowance;
+mod file;
+mod line;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd as _,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use proto::{Reason, Refusal};
+use rustix::process::getuid;
+use tokio::{sync::oneshot, time::timeout};
+
+pub(crate) use line::{Actor, Event, Line, Lines, Outcome, SecretEntry, SecretOutcome};
+
+use file::LogFile;
+use queue::Queue;
+
+/// The path that stands for standard output.
+pub const STDOUT: &str = "-";
+
+/// The longest that an answer waits for its line. An injector waits for the vault twice as long by default.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The longest that the end of the process waits for the last lines.
+const LAST: Duration = Duration::from_secs(2);
+
+/// What happens to calls when the log cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// They are refused.
+    Required,
+    /// They are served without waiting for their lines; lines that find no room in memory are lost, and counted.
+    BestEffort,
+}
+
+/// An open log that nobody writes to yet.
+pub struct Output {
+    to: Box<dyn Write + Send>,
+    mode: Mode,
+}
+
+impl Output {
+    /// Opens the log at `path`.
+    pub fn open(path: &Path, mode: Mode) -> io::Result<Self> {
+        let to: Box<dyn Write + Send> = if path == Path::new(STDOUT) {
+            // Without the buffer of `io::stdout()`, which would keep a part of what could not be written.
+            Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+        } else {
+            Box::new(LogFile::open(path)?)
+        };
+        Ok(Self { to, mode })
+    }
+
+    /// A log that a test looks into, or that fails as the test likes.
+    #[cfg(test)]
+    pub(crate) fn to(to: impl Write + Send + 'static, mode: Mode) -> Self {
+        let to = Box::new(to);
+        Self { to, mode }
+    }
+
+    /// Opens the log at `path` for one command, whose standard output may be a backup: standard error stands in for it.
+    pub fn open_for_command(path: &Path, mode: Mode) -> io::Result<Self> {
+        if path == Path::new(STDOUT) {
+            let to = Box::new(io::stderr());
+            return Ok(Self { to, mode });
+        }
+        Self::open(path, mode)
+    }
+
+    /// Writes the line of a command, and makes it durable.
+    pub fn write_command(mut self, command: &str, succeeded: bool) -> io::Result<()> {
+        let outcome = match succeeded {
+            true => Outcome::Ok,
+            false => Outcome::Failed,
+        };
+        let line = Line {
+            principal: Some(Actor::User(getuid().as_raw())),
+            method: command,
+            outcome: Some(outcome),
+            ..Line::new(Event::Command)
+        };
+        let written = self.to.write_all(&Lines::of(&line).bytes);
+        match (written.and_then(|()| self.to.flush()), self.mode) {
+            (Err(error), Mode::Required) => Err(error),
+            (Err(error), Mode::BestEffort) => {
+                tracing::warn!(%error, "the audit log has no line of this command");
+                Ok(())
+            }
+            (Ok(()), _) => Ok(()),
+        }
+    }
+}
+
+/// What `/metrics` shows of the audit log.
+#[derive(Clone, Default)]
+pub(crate) struct AuditMetrics {
+    /// Lines that were written.
+    pub(crate) lines: Counter,
+    /// Lines that were left out.
+    pub(crate) omitted: Counter,
+    /// 1 while the log cannot be written.
+    pub(crate) failing: Gauge,
+}
+
+/// The audit log, or none when the operator wants none. Clones share it.
+#[derive(Clone)]
+pub(crate) struct AuditLog(Option<Arc<Queue>>);
+
+impl AuditLog {
+    /// Starts the thread that writes.
+    pub(crate) fn start(output: Option<Output>, metrics: AuditMetrics) -> io::Result<Self> {
+        let Some(Output { to, mode }) = output else {
+            return Ok(Self(None));
+        };
+        let queue = Arc::new(Queue::new(mode, metrics));
+        let writing = queue.clone();
+        thread::Builder::new()
+            .name("audit".to_owned())
+            .spawn(move || writing.write_to(to))?;
+        Ok(Self(Some(queue)))
+    }
+
+    /// Whether there is a log.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Lets a call begin. Refused while the log cannot be written.
+    pub(crate) fn admit(&self) -> Result<(), Refusal> {
+        match &self.0 {
+            Some(queue) if queue.mode() == Mode::Required && queue.is_failing() => {
+                Err(unavailable("nothing was done"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Writes lines, and returns when they were written. When it fails, the answer that they tell of must not be given;
+    /// the lines are written as soon as that is possible.
+    pub(crate) async fn write(&self, lines: Lines) -> Result<(), Refusal> {
+        let Some(queue) = &self.0 else { return Ok(()) };
+        if queue.mode() == Mode::BestEffort {
+            queue.push(lines, None);
+            return Ok(());
+        }
+        let withheld = || unavailable("the answer is withheld, and the call may have taken effect");
+        let (written, waiting) = oneshot::channel();
+        if !queue.push(lines, Some(written)) || queue.is_failing() {
+            return Err(withheld());
+        }
+        match timeout(PATIENCE, waiting).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(withheld()),
+            Err(_) => {
+                queue.note_stall();
+                Err(withheld())
+            }
+        }
+    }
+
+    /// Writes lines of a call that was denied before anything was done. Anyone who can connect can cause such calls, so
+    /// beyond a rate their lines are counted and left out.
+    pub(crate) async fn write_denial(&self, lines: Lines, is_known: bool) {
+        let Some(queue) = &self.0 else { return };
+        if queue.allows_denial(is_known, lines.count) {
+            // The call is refused either way.
+            drop(self.write(lines).await);
+        }
+    }
+
+    /// Has lines written, and does not wait.
+    pub(crate) fn note(&self, lines: Lines) {
+        if let Some(queue) = &self.0 {
+            queue.push(lines, None);
+        }
+    }
+
+    /// Writes what waits, makes the log durable, and takes no more lines.
+    pub(crate) async fn close(&self) {
+        let Some(queue) = &self.0 else { return };
+        if timeout(LAST, queue.close()).await.is_err() {
+            tracing::error!("the last lines of the audit log were not written");
+        }
+    }
+}
+
+fn unavailable(consequence: &str) -> Refusal {
+    let message = format!("the vault cannot write its audit log; {consequence}");
+    Refusal::new(Reason::AuditUnavailable, message)
+}

@@ -1,0 +1,253 @@
+//! Lines on their way to the thread that writes them.
+
+use std::{
+    io::{self, Write},
+    mem,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{AuditMetrics, Event, Line, Lines, Mode, allowance::Allowance};
+
+/// The most bytes of lines that wait.
+const MOST: usize = 8 * 1024 * 1024;
+/// Pause before a write that failed is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Interval between lines that tell of lines that were left out.
+const OMISSIONS: Duration = Duration::from_secs(1);
+
+/// Told when the lines that it came with were written; dropped when they could not be.
+type Written = oneshot::Sender<()>;
+
+/// Lines that wait, and the state of the log.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    some: Condvar,
+    failing: AtomicBool,
+    mode: Mode,
+    metrics: AuditMetrics,
+}
+
+struct State {
+    waiting: Batch,
+    /// The thread has lines that it has not written.
+    writing: bool,
+    /// Lines that were left out and not told of.
+    omitted: u64,
+    /// Denied calls of callers without and with an identity.
+    denials: [Allowance; 2],
+    closing: Option<oneshot::Sender<()>>,
+    closed: bool,
+}
+
+/// Lines that are written together.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    lines: u64,
+    written: Vec<Written>,
+}
+
+impl Batch {
+    fn push(&mut self, lines: &Lines) {
+        self.bytes.extend_from_slice(&lines.bytes);
+        self.lines += lines.count;
+    }
+}
+
+impl Queue {
+    pub(super) fn new(mode: Mode, metrics: AuditMetrics) -> Self {
+        let now = Instant::now();
+        Self {
+            state: Mutex::new(State {
+                waiting: Batch::default(),
+                writing: false,
+                omitted: 0,
+                denials: [Allowance::new(now), Allowance::new(now)],
+                closing: None,
+                closed: false,
+            }),
+            some: Condvar::new(),
+            failing: AtomicBool::new(false),
+            mode,
+            metrics,
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds lines, if there is room.
+    pub(super) fn push(&self, lines: Lines, written: Option<Written>) -> bool {
+        let mut state = self.state();
+        if state.closed || state.waiting.bytes.len() + lines.bytes.len() > MOST {
+            self.omit(&mut state, lines.count);
+            return false;
+        }
+        state.waiting.push(&lines);
+        state.waiting.written.extend(written);
+        if !state.writing {
+            self.some.notify_one();
+        }
+        true
+    }
+
+    /// Whether `count` lines of a denied call are written. Else they are counted.
+    pub(super) fn allows_denial(&self, is_known: bool, count: u64) -> bool {
+        let mut state = self.state();
+        let [unknown, known] = &mut state.denials;
+        let allowance = if is_known { known } else { unknown };
+        let is_allowed = allowance.take(count, Instant::now());
+        if !is_allowed {
+            self.omit(&mut state, count);
+        }
+        is_allowed
+    }
+
+    fn omit(&self, state: &mut State, count: u64) {
+        self.metrics.omitted.inc_by(count);
+        if state.omitted == 0 {
+            self.some.notify_one();
+        }
+        state.omitted += count;
+    }
+
+    /// Notes that a line has waited for too long, unless everything was written in the meantime.
+    pub(super) fn note_stall(&self) {
+        let state = self.state();
+        if state.writing || !state.waiting.bytes.is_empty() {
+            // Under the lock: the thread withdraws it, also under the lock, when it has written.
+            self.fail("the write does not return");
+        }
+    }
+
+    fn fail(&self, cause: impl std::fmt::Display) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            self.metrics.failing.set(1);
+            let consequence = match self.mode {
+                Mode::Required => "calls are refused",
+                Mode::BestEffort => "calls are served without their lines",
+            };
+            tracing::error!(%cause, consequence, "the audit log cannot be written");
+        }
+    }
+
+    /// Takes no more lines, and returns when those that wait were written and made durable.
+    pub(super) async fn close(&self) {
+        let (closing, closed) = oneshot::channel();
+        {
+            let mut state = self.state();
+            state.closed = true;
+            state.closing = Some(closing);
+            self.some.notify_one();
+        }
+        // Dropped with the queue's thread, if that ended early.
+        let _ = closed.await;
+    }
+
+    /// Writes all lines to `out`, until the queue is closed. A failed write is tried again and goes on where it ended, so
+    /// that no line is torn.
+    pub(super) fn write_to(&self, mut out: Box<dyn Write + Send>) {
+        let mut told = None;
+        let mut spare = Vec::new();
+        while let Some(batch) = self.next(&mut spare, &mut told) {
+            let mut rest = batch.bytes.as_slice();
+            let mut written = batch.written;
+            while !rest.is_empty() {
+                match out.write(rest) {
+                    Ok(count @ 1..) => rest = rest.get(count..).unwrap_or_default(),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(0) => self.pause(&io::ErrorKind::WriteZero.into(), &mut written),
+                    Err(error) => self.pause(&error, &mut written),
+                }
+            }
+            self.metrics.lines.inc_by(batch.lines);
+            self.succeed();
+            for waiting in written {
+                // Whoever gave up needs no answer.
+                let _ = waiting.send(());
+            }
+            spare = batch.bytes;
+        }
+        if let Err(error) = out.flush() {
+            tracing::error!(%error, "the audit log may not be durable");
+        }
+        if let Some(closing) = self.state().closing.take() {
+            let _ = closing.send(());
+        }
+    }
+
+    /// The next lines to write; none when the queue is closed and empty. `told` is when a line last told of omissions.
+    fn next(&self, spare: &mut Vec<u8>, told: &mut Option<Instant>) -> Option<Batch> {
+        let mut state = self.state();
+        loop {
+            let pause = told.map_or(Duration::ZERO, |told: Instant| {
+                OMISSIONS.saturating_sub(told.elapsed())
+            });
+            if state.omitted > 0 && (pause.is_zero() || state.closed) {
+                let count = Some(mem::take(&mut state.omitted));
+                let line = Line {
+                    count,
+                    ..Line::new(Event::Omitted)
+                };
+                state.waiting.push(&Lines::of(&line));
+                *told = Some(Instant::now());
+            }
+            if !state.waiting.bytes.is_empty() {
+                break;
+            }
+            if state.closed {
+                return None;
+            }
+            state = if state.omitted > 0 {
+                let (state, _) = self
+                    .some
+                    .wait_timeout(state, pause)
+                    .unwrap_or_else(PoisonError::into_inner);
+                state
+            } else {
+                self.some.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+        state.writing = true;
+        // Reused: a buffer that is freed is wiped.
+        spare.clear();
+        let next = Batch {
+            bytes: mem::take(spare),
+            ..Batch::default()
+        };
+        Some(mem::replace(&mut state.waiting, next))
+    }
+
+    /// After a write that failed: refuses those who wait, and waits before the next try.
+    fn pause(&self, error: &io::Error, written: &mut Vec<Written>) {
+        self.fail(error);
+        written.clear();
+        self.state().waiting.written.clear();
+        thread::sleep(PAUSE);
+    }
+
+    fn succeed(&self) {
+        let mut state = self.state();
+        state.writing = false;
+        if self.failing.swap(false, Ordering::Relaxed) {
+            self.metrics.failing.set(0);
+            tracing::info!("the audit log is written again");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The audit line of each call.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use proto::serve::caller::{Caller, Peer};
+use tonic::{Code, Status, body::Body};
+use tonic_types::StatusExt as _;
+use tower::{Layer, Service};
+
+use super::subject::{About, Subject, lock};
+use crate::audit_log::{AuditLog, Event, Line, Lines, Outcome};
+
+/// RPCs that are about no secret and no key: health and reflection. Only their refusals are decisions.
+const ABOUT_NOTHING: &str = "/grpc.";
+
+/// The layer around authorization and all handlers that writes one line for each call before its answer is sent.
+///
+/// A call whose caller gives up gets its line, too: a change may have been made. While the log cannot be written, calls are
+/// refused before anything is done.
+#[derive(Clone)]
+pub(crate) struct Audit(pub(crate) AuditLog);
+
+/// See [`Audit`].
+#[derive(Clone)]
+pub(crate) struct Audited<S> {
+    inner: S,
+    log: AuditLog,
+}
+
+impl<S> Layer<S> for Audit {
+    type Service = Audited<S>;
+
+    fn layer(&self, inner: S) -> Audited<S> {
+        Audited {
+            inner,
+            log: self.0.clone(),
+        }
+    }
+}
+
+impl<S> Service<http::Request<Body>> for Audited<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if !self.log.is_on() {
+            return Box::pin(self.inner.call(request));
+        }
+        let is_decision = !request.uri().path().starts_with(ABOUT_NOTHING);
+        if is_decision && let Err(refusal) = self.log.admit() {
+            return Box::pin(async move { Ok(Status::from(refusal).into_http()) });
+        }
+        let log = self.log.clone();
+        let caller = request.extensions().get::<Caller>().cloned();
+        let path = request.uri().path().to_owned();
+        let about = Arc::<Mutex<About>>::default();
+        request.extensions_mut().insert(Subject(Some(about.clone())));
+        let answering = self.inner.call(request);
+        Box::pin(async move {
+            // From the first poll on: a call that is reset before has not begun, and needs no line.
+            let call = AuditedCall {
+                log,
+                caller,
+                path,
+                about,
+                is_decision,
+            };
+            Ok(call.answered(answering.await?).await)
+        })
+    }
+}
+
+/// A call that has no line yet.
+struct AuditedCall {
+    log: AuditLog,
+    caller: Option<Caller>,
+    path: String,
+    about: Arc<Mutex<About>>,
+    /// Whether a line is due, whatever becomes of the call.
+    is_decision: bool,
+}
+
+impl AuditedCall {
+    /// Writes the line; then the answer, or that it is withheld.
+    async fn answered(mut self, response: http::Response<Body>) -> http::Response<Body> {
+        let refused = refused(&response);
+        let is_denied = refused
+            .as_ref()
+            .is_some_and(|(code, _)| matches!(code, Code::Unauthenticated | Code::PermissionDenied));
+        if !mem::replace(&mut self.is_decision, false) && !is_denied {
+            return response;
+        }
+        let line = match &refused {
+            None => self.line(Outcome::Ok, ""),
+            Some((_, reason)) => self.line(Outcome::Refused, reason),
+        };
+        if is_denied {
+            self.log.write_denial(line, self.is_known()).await;
+            return response;
+        }
+        match self.log.write(line).await {
+            Ok(()) => response,
+            Err(refusal) => Status::from(refusal).into_http(),
+        }
+    }
+
+    fn line(&self, outcome: Outcome, reason: &str) -> Lines {
+        let about = lock(&self.about);
+        let secrets = about.entries();
+        Lines::of(&Line {
+            method: self.path.trim_start_matches('/'),
+            outcome: Some(outcome),
+            reason,
+            ..about.line(Event::Call, &secrets).by(self.caller.as_ref())
+        })
+    }
+
+    fn is_known(&self) -> bool {
+        let peer = self.caller.as_ref().map(|caller| &*caller.peer);
+        matches!(peer, Some(Peer::Known { .. }))
+    }
+}
+
+impl Drop for AuditedCall {
+    /// The caller gave up. Handlers go on after that, or end anywhere.
+    fn drop(&mut self) {
+        if self.is_decision {
+            self.log.note(self.line(Outcome::Unknown, ""));
+        }
+    }
+}
+
+/// Code and reason of a refusal, which is in the head of the answer; none for any other answer.
+fn refused(response: &http::Response<Body>) -> Option<(Code, String)> {
+    let status = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)?;
+    let reason = match status.get_details_error_info() {
+        Some(info) => info.reason,
+        None => format!("{:?}", status.code()),
+    };
+    Some((status.code(), reason))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use std::{
+        future::{pending, ready},
+        io::{self, Write},
+        sync::atomic::{AtomicUsize, Ordering},
+        time::{Duration, SystemTime},
+    };
+
+    use proto::{Reason, Refusal, serve::caller::Principal};
+    use serde_json::{Value, json};
+    use tokio::time::timeout;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::audit_log::{AuditMetrics, Mode, Output};
+
+    const PUT: &str = "/vault.v1.SecretService/PutSecret";
+
+    /// A log in memory.
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Memory {
+        fn lines(&self) -> Vec<Value> {
+            let bytes = self.0.lock().unwrap();
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+        }
+    }
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A log on a full disk.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log(to: impl Write + Send + 'static) -> AuditLog {
+        AuditLog::start(Some(Output::to(to, Mode::Required)), AuditMetrics::default()).unwrap()
+    }
+
+    fn request(path: &str) -> http::Request<Body> {
+        let mut request = http::Request::new(Body::empty());
+        *request.uri_mut() = path.parse().unwrap();
+        request.extensions_mut().insert(Caller {
+            peer: Arc::new(Peer::Known {
+                principal: Principal::parse("dns:admin").unwrap(),
+                not_after: SystemTime::now(),
+            }),
+            address: "127.0.0.1:1".parse().unwrap(),
+        });
+        request
+    }
+
+    fn answer(refused: Option<Reason>) -> http::Response<Body> {
+        match refused {
+            None => http::Response::new(Body::empty()),
+            Some(reason) => Status::from(Refusal::new(reason, "no")).into_http(),
+        }
+    }
+
+    fn reason(response: &http::Response<Body>) -> Option<String> {
+        refused(response).map(|(_, reason)| reason)
+    }
+
+    #[tokio::test]
+    async fn a_call_has_one_line_with_what_its_handler_noted() {
+        let memory = Memory::default();
+        let log = log(memory.clone());
+        let mut service = Audit(log.clone()).layer(service_fn(|request: http::Request<Body>| {
+            let subject = request.extensions().get::<Subject>().unwrap();
+            subject.workspace("w").unwrap();
+            subject.secret("token").unwrap();
+            assert!(subject.workspace("NOT A NAME").is_err());
+            subject.version(3);
+            ready(Ok(answer(Some(Reason::Conflict))))
+        }));
+        let answered = service.call(request(PUT)).await.unwrap();
+        assert_eq!(reason(&answered).as_deref(), Some("CONFLICT"));
+        let lines = memory.lines();
+        let expected = json!([{
+            "time": lines[0]["time"],
+            "event": "call",
+            "principal": "dns:admin",
+            "peer": "127.0.0.1:1",
+            "method": "vault.v1.SecretService/PutSecret",
+            "workspace": "w",
+            "secrets": [{"name": "TOKEN", "version": 3}],
+            "outcome": "refused",
+            "reason": "CONFLICT",
+        }]);
+        assert_eq!(Value::from(lines), expected);
+    }
+
+    #[tokio::test]
+    async fn health_and_reflection_have_a_line_only_when_they_are_denied() {
+        let memory = Memory::default();
+        let log = log(memory.clone());
+        for (path, refused, lines) in [
+            ("/grpc.health.v1.Health/Check", None, 0),
+            ("/grpc.health.v1.Health/Check", Some(Reason::Internal), 0),
+            ("/grpc.reflection.v1.X/Y", Some(Reason::PermissionDenied), 1),
+            ("/grpc.health.v1.Health/Watch", Some(Reason::Unauthenticated), 2),
+        ] {
+            let mut service = Audit(log.clone()).layer(service_fn(|_| ready(Ok(answer(refused)))));
+            service.call(request(path)).await.unwrap();
+            assert_eq!(memory.lines().len(), lines, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_its_caller_gives_up_has_its_line() {
+        let memory = Memory::default();
+        let log = log(memory.clone());
+        let mut service = Audit(log.clone()).layer(service_fn(|_| pending()));
+        let given_up = timeout(Duration::from_millis(1), service.call(request(PUT))).await;
+        assert!(given_up.is_err());
+        log.close().await;
+        let lines = memory.lines();
+        assert_eq!((lines.len(), &lines[0]["outcome"]), (1, &json!("unknown")));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_its_line_is_withheld_and_no_other_call_begins() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counting = begun.clone();
+        let mut service = Audit(log(Full)).layer(service_fn(move |_| {
+            counting.fetch_add(1, Ordering::Relaxed);
+            ready(Ok(answer(None)))
+        }));
+        for _ in 0..3 {
+            let withheld = service.call(request(PUT)).await.unwrap();
+            assert_eq!(reason(&withheld).as_deref(), Some("AUDIT_UNAVAILABLE"));
+            assert_eq!(begun.load(Ordering::Relaxed), 1);
+        }
+        let health = service
+            .call(request("/grpc.health.v1.Health/Check"))
+            .await
+            .unwrap();
+        assert_eq!(reason(&health), None);
+    }
+
+    #[tokio::test]
+    async fn a_denied_call_is_told_so_whether_or_not_its_line_is_written() {
+        let denied = service_fn(|_| ready(Ok(answer(Some(Reason::PermissionDenied)))));
+        let answered = Audit(log(Full)).layer(denied).call(request(PUT)).await.unwrap();
+        assert_eq!(reason(&answered).as_deref(), Some("PERMISSION_DENIED"));
+    }
+}

@@ -1,0 +1,182 @@
+//! What calls are about, for the audit log.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::{
+    CallId, Refusal, SecretName, WorkspaceName,
+    vault::v1::{DecryptRequest, DecryptStatus, DecryptedSecret},
+};
+use tonic::Request;
+
+use super::{server_text, workspace_name};
+use crate::{
+    audit_log::{Event, Line, SecretEntry, SecretOutcome},
+    status::secret_name,
+    vault::MAX_NAMES,
+};
+
+/// What a call is about, as far as its handler knows. Handlers get their validated names from here, so none can forget to
+/// note them.
+#[derive(Clone, Default)]
+pub(crate) struct Subject(pub(super) Option<Arc<Mutex<About>>>);
+
+pub(super) fn lock(about: &Mutex<About>) -> MutexGuard<'_, About> {
+    about.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one decision is about.
+#[derive(Default)]
+pub(super) struct About {
+    workspace: Option<WorkspaceName>,
+    secrets: Vec<AboutSecret>,
+    server: String,
+    call_id: Option<CallId>,
+    check_only: bool,
+    key_id: String,
+}
+
+struct AboutSecret {
+    name: SecretName,
+    version: Option<u64>,
+    outcome: Option<SecretOutcome>,
+}
+
+impl AboutSecret {
+    fn new(name: SecretName) -> Self {
+        Self {
+            name,
+            version: None,
+            outcome: None,
+        }
+    }
+
+    fn entry(&self) -> SecretEntry<'_> {
+        let Self {
+            name,
+            version,
+            outcome,
+        } = self;
+        SecretEntry {
+            name: name.as_str(),
+            version: *version,
+            outcome: *outcome,
+        }
+    }
+}
+
+impl About {
+    /// What a decrypt asks for, as far as it is valid: text that is not could be anything, a value too.
+    pub(super) fn of(request: &DecryptRequest) -> Self {
+        let DecryptRequest {
+            workspace,
+            workspace_uid: _,
+            server,
+            names,
+            check_only,
+            recipient_key: _,
+            call_id,
+        } = request;
+        let names = names.iter().take(MAX_NAMES);
+        let names = names.filter_map(|name| SecretName::parse(name).ok());
+        Self {
+            workspace: WorkspaceName::parse(workspace).ok(),
+            secrets: names.map(AboutSecret::new).collect(),
+            server: server_text(server),
+            call_id: CallId::parse(call_id).ok(),
+            check_only: *check_only,
+            key_id: String::new(),
+        }
+    }
+
+    pub(super) fn entries(&self) -> Vec<SecretEntry<'_>> {
+        self.secrets.iter().map(AboutSecret::entry).collect()
+    }
+
+    /// A line about this, and about these [`entries`](Self::entries).
+    pub(super) fn line<'a>(&'a self, event: Event, secrets: &'a [SecretEntry<'a>]) -> Line<'a> {
+        Line {
+            workspace: self.workspace.as_ref(),
+            secrets,
+            server: &self.server,
+            call_id: self.call_id.as_ref(),
+            check_only: self.check_only,
+            key_id: &self.key_id,
+            ..Line::new(event)
+        }
+    }
+}
+
+/// A secret of an answer to a decrypt.
+pub(super) fn answered(secret: &DecryptedSecret) -> SecretEntry<'_> {
+    let (version, outcome) = match secret.status() {
+        DecryptStatus::Unspecified | DecryptStatus::Ok => (Some(secret.version), SecretOutcome::Ok),
+        DecryptStatus::NotFound => (None, SecretOutcome::NotFound),
+        DecryptStatus::DataLoss => (None, SecretOutcome::DataLoss),
+        DecryptStatus::KeyNotLoaded => (None, SecretOutcome::KeyNotLoaded),
+    };
+    SecretEntry {
+        name: &secret.name,
+        version,
+        outcome: Some(outcome),
+    }
+}
+
+impl Subject {
+    /// The subject of a call; one that notes nothing when the call is not audited.
+    pub(crate) fn of<T>(request: &Request<T>) -> Self {
+        request.extensions().get().cloned().unwrap_or_default()
+    }
+
+    fn note(&self, note: impl FnOnce(&mut About)) {
+        if let Some(about) = &self.0 {
+            note(&mut lock(about));
+        }
+    }
+
+    /// Parses and notes the workspace.
+    pub(crate) fn workspace(&self, text: &str) -> Result<WorkspaceName, Refusal> {
+        let workspace = workspace_name(text)?;
+        self.note(|about| about.workspace = Some(workspace.clone()));
+        Ok(workspace)
+    }
+
+    /// Parses and notes the name of the secret.
+    pub(crate) fn secret(&self, text: &str) -> Result<SecretName, Refusal> {
+        let name = SecretName::parse(text).map_err(secret_name)?;
+        self.note(|about| about.secrets = vec![AboutSecret::new(name.clone())]);
+        Ok(name)
+    }
+
+    /// Notes the version that the secret got.
+    pub(crate) fn version(&self, version: u64) {
+        self.note(|about| {
+            if let [secret] = about.secrets.as_mut_slice() {
+                secret.version = Some(version);
+            }
+        });
+    }
+
+    /// Notes what is asked for.
+    pub(super) fn asked(&self, request: &DecryptRequest) {
+        self.note(|about| *about = About::of(request));
+    }
+
+    /// Notes the outcome for each secret that was asked for.
+    pub(super) fn answered(&self, secrets: &[DecryptedSecret]) {
+        self.note(|about| {
+            for (noted, secret) in about.secrets.iter_mut().zip(secrets) {
+                let SecretEntry {
+                    name: _,
+                    version,
+                    outcome,
+                } = answered(secret);
+                (noted.version, noted.outcome) = (version, outcome);
+            }
+        });
+    }
+
+    /// Notes the id of a new key.
+    pub(crate) fn key_id(&self, id: &str) {
+        self.note(|about| id.clone_into(&mut about.key_id));
+    }
+}
