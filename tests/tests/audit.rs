@@ -7,13 +7,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use e2e::{Pki, Vault, eventually, pair::get, pki};
+use e2e::{
+    Pair, Pki, Upstream, Vault, eventually,
+    pair::{get, server},
+    pki,
+};
 use http::StatusCode;
 use proto::vault::v1::{
-    DeleteSecretRequest, ListSecretsRequest, RestoreSecretVersionRequest, RotateWorkspaceKeyRequest,
+    DecryptCall, DecryptRequest, DecryptStatus, DecryptStreamRequest, DeleteSecretRequest,
+    ListSecretsRequest, PutSecretRequest, RestoreSecretVersionRequest, RotateWorkspaceKeyRequest,
+    decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient, put_secret_request::Value,
 };
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
+use tonic::Code;
+use tonic_types::StatusExt as _;
 
 /// A directory whose file `audit.log` is the log.
 struct Log(TempDir);
@@ -72,6 +80,55 @@ fn call(principal: &str, method: &str, more: Json) -> Json {
     let more = more.as_object().unwrap().clone();
     line.as_object_mut().unwrap().extend(more);
     line
+}
+
+fn decrypted(more: Json) -> Json {
+    let event = json!({"event": "decrypt"});
+    let mut line = call(pki::INJECTOR, "vault.v1.DecryptService/DecryptStream", event);
+    line.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    line
+}
+
+fn ask(names: &[&str]) -> DecryptRequest {
+    DecryptRequest {
+        workspace: "w".into(),
+        server: "api".into(),
+        names: names.iter().map(|&name| name.into()).collect(),
+        call_id: "c-1".into(),
+        ..Default::default()
+    }
+}
+
+/// Sends the calls in one message; a reason or none for each.
+async fn stream(vault: &Vault, requests: Vec<DecryptRequest>) -> Vec<Option<String>> {
+    let calls = (0..).zip(requests);
+    let calls = calls.map(|(id, request)| DecryptCall {
+        id,
+        request: Some(request),
+    });
+    let message = DecryptStreamRequest {
+        calls: calls.collect(),
+        recipient: None,
+    };
+    let asked = message.calls.len();
+    let mut client = DecryptServiceClient::new(vault.channel(pki::INJECTOR));
+    let messages = tokio_stream::once(message);
+    let mut answers = client.decrypt_stream(messages).await.unwrap().into_inner();
+    let mut outcomes = vec![None; asked];
+    let mut seen = 0;
+    while seen < asked {
+        for answer in answers.message().await.unwrap().unwrap().answers {
+            let slot = &mut outcomes[usize::try_from(answer.id).unwrap()];
+            *slot = match answer.outcome.unwrap() {
+                Outcome::Response(_) => None,
+                Outcome::Error(error) => Some(error.reason().name().to_owned()),
+            };
+            seen += 1;
+        }
+    }
+    outcomes
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,6 +203,163 @@ async fn lines_say_who_did_what_to_which_secret() {
     vault.stop().await;
     let mode = fs::metadata(log.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_decrypt_has_a_line_with_the_outcome_of_each_secret() {
+    let log = Log::new();
+    let vault = log.vault().await;
+    vault.workspace("w").await;
+    vault.put("w", "A", "value").await;
+    let before = log.decisions().len();
+    let check = DecryptRequest {
+        check_only: true,
+        call_id: String::new(),
+        ..ask(&["A"])
+    };
+    let elsewhere = DecryptRequest {
+        workspace: "elsewhere".into(),
+        ..ask(&["A"])
+    };
+    let twice = ask(&["A", "a"]);
+    let unary = vault.decrypts().decrypt(ask(&["A", "B"])).await.unwrap();
+    assert_eq!(unary.get_ref().secrets[0].status(), DecryptStatus::Ok);
+    let outcomes = stream(&vault, vec![ask(&["A", "B"]), check, elsewhere, twice]).await;
+    let reason = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        outcomes,
+        [
+            None,
+            None,
+            reason("WORKSPACE_NOT_FOUND"),
+            reason("SECRET_NAME_DUPLICATE")
+        ]
+    );
+    let found = json!({"name": "A", "outcome": "ok", "version": 1});
+    let both = json!([found, {"name": "B", "outcome": "not_found"}]);
+    let call_of = |more: Json| {
+        let mut about = json!({"workspace": "w", "server": "api", "call_id": "c-1"});
+        about
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        about
+    };
+    assert_eq!(
+        log.decisions()[before..],
+        [
+            call(
+                pki::INJECTOR,
+                "vault.v1.DecryptService/Decrypt",
+                call_of(json!({"secrets": both}))
+            ),
+            call(pki::INJECTOR, "vault.v1.DecryptService/DecryptStream", json!({})),
+            decrypted(call_of(json!({"secrets": both}))),
+            decrypted(json!({"workspace": "w", "server": "api", "secrets": [found], "check_only": true})),
+            decrypted(call_of(json!({
+                "workspace": "elsewhere", "secrets": [{"name": "A"}],
+                "outcome": "refused", "reason": "WORKSPACE_NOT_FOUND"
+            }))),
+            decrypted(call_of(json!({
+                "secrets": [{"name": "A"}, {"name": "A"}],
+                "outcome": "refused", "reason": "SECRET_NAME_DUPLICATE"
+            }))),
+        ]
+    );
+    vault.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decrypt_in_a_workspace_that_is_not_the_injectors_has_its_line() {
+    let log = Log::new();
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        log.set(settings);
+        settings.injector = vec![format!("{}=other", pki::INJECTOR)];
+    })
+    .await;
+    let outcomes = stream(&vault, vec![ask(&["A"])]).await;
+    assert_eq!(outcomes, [Some("PERMISSION_DENIED".to_owned())]);
+    let denied = json!({
+        "workspace": "w", "server": "api", "call_id": "c-1", "secrets": [{"name": "A"}],
+        "outcome": "refused", "reason": "PERMISSION_DENIED"
+    });
+    assert_eq!(log.decisions().last(), Some(&decrypted(denied)));
+    vault.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_through_the_injector_is_in_the_log_under_the_id_of_its_answer() {
+    let log = Log::new();
+    let upstream = Upstream::start().await;
+    let pair = Pair::start_with(|settings| log.set(settings), |_| {}).await;
+    pair.vault.workspace("w").await;
+    pair.vault.put("w", "A", "value").await;
+    pair.injector
+        .add(server("w", "api", &upstream.url(), &["A"]))
+        .await;
+    let answer = pair.injector.get("/w/api/").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let id = answer.headers()["x-aerostack-call-id"].to_str().unwrap();
+    let found = json!([{"name": "A", "outcome": "ok", "version": 1}]);
+    let expected = decrypted(json!({"workspace": "w", "server": "api", "call_id": id, "secrets": found}));
+    assert_eq!(log.decisions().last(), Some(&expected));
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_log_the_vault_does_nothing_and_says_so() {
+    let log = Log::new();
+    let upstream = Upstream::start().await;
+    let pair = Pair::start_with(|settings| log.set(settings), |_| {}).await;
+    let vault = &pair.vault;
+    vault.workspace("w").await;
+    vault.put("w", "A", "value").await;
+    pair.injector
+        .add(server("w", "api", &upstream.url(), &["A"]))
+        .await;
+    let dir = log.path().parent().unwrap().to_owned();
+    let aside = log.0.path().join("aside");
+    fs::rename(&dir, &aside).unwrap();
+    let probe = format!("http://{}/readyz", vault.metrics);
+    // The vault looks at the name once a second: until then lines go to the file that it has open.
+    eventually("the vault finds that its log is gone", async || {
+        let ready = get(&probe).await;
+        let _ = pair.injector.get("/w/api/").await;
+        ready.status() == StatusCode::SERVICE_UNAVAILABLE
+            && String::from_utf8_lossy(ready.body()).contains("the audit log cannot be written")
+    })
+    .await;
+    let put = PutSecretRequest {
+        workspace: "w".into(),
+        name: "A".into(),
+        value: Some(Value::Text("value-2".into())),
+        ..Default::default()
+    };
+    let reached = upstream.seen().len();
+    let refused = vault.secrets().put_secret(put.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert_eq!(
+        refused.get_details_error_info().unwrap().reason,
+        "AUDIT_UNAVAILABLE"
+    );
+    let answer = pair.injector.get("/w/api/").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers()["x-aerostack-reason"], "AUDIT_UNAVAILABLE");
+    assert_eq!(upstream.seen().len(), reached);
+
+    fs::create_dir(&dir).unwrap();
+    eventually("the vault is ready again", async || {
+        get(&probe).await.status().is_success()
+    })
+    .await;
+    let secret = vault.secrets().put_secret(put).await.unwrap().into_inner().secret;
+    // The refused put changed nothing.
+    assert_eq!(secret.unwrap().version, 2);
+    assert_eq!(pair.injector.get("/w/api/").await.status(), StatusCode::OK);
+    assert!(log.lines().iter().any(|line| line["call_id"].is_string()));
+    // Both files have whole lines only.
+    assert!(!lines(&aside.join("audit.log")).is_empty());
+    pair.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

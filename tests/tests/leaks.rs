@@ -4,6 +4,7 @@
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
 };
 
@@ -28,6 +29,7 @@ use proto::{
         secret_service_client::SecretServiceClient,
     },
 };
+use tempfile::TempDir;
 use tokio::{net::TcpListener, time::timeout};
 use tonic::{
     Status,
@@ -172,12 +174,23 @@ struct Scene {
     pair: Pair,
     upstream: Upstream,
     heard: Heard,
+    /// Holds the vault's audit log.
+    dir: TempDir,
+}
+
+fn audit_log(dir: &TempDir) -> PathBuf {
+    dir.path().join("audit.log")
 }
 
 impl Scene {
     async fn start() -> Self {
+        let dir = TempDir::new().unwrap();
         let (pair, upstream) = (
-            Pair::start_with(|_| {}, |it| it.limits.vault_timeout = "500ms".into()).await,
+            Pair::start_with(
+                |vault| vault.audit.audit_log = Some(audit_log(&dir)),
+                |it| it.limits.vault_timeout = "500ms".into(),
+            )
+            .await,
             Upstream::start().await,
         );
         pair.vault.workspace("dev").await;
@@ -185,6 +198,7 @@ impl Scene {
             pair,
             upstream,
             heard: Heard::default(),
+            dir,
         }
     }
 
@@ -653,6 +667,7 @@ async fn no_value_shows_in_any_log_metric_or_answer() {
         pair,
         upstream,
         mut heard,
+        dir,
     } = scene;
     let Pair { vault, injector } = pair;
     vault.stop().await;
@@ -682,4 +697,14 @@ async fn no_value_shows_in_any_log_metric_or_answer() {
     );
     assert_eq!(leaks(&heard.0.join("\n")), Vec::<String>::new(), "in an answer");
     assert_eq!(leaks(&text), Vec::<String>::new(), "in a log");
+    let audit = std::fs::read_to_string(audit_log(&dir)).unwrap();
+    for said in [
+        "SecretService/PutSecret",
+        "\"refused\"",
+        "\"event\":\"decrypt\"",
+        "HEADER",
+    ] {
+        assert!(audit.contains(said), "{said}");
+    }
+    assert_eq!(leaks(&audit), Vec::<String>::new(), "in the audit log");
 }

@@ -137,6 +137,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let decrypting = Decrypting {
         reader,
         metrics,
+        audit_log: audit_log.clone(),
         quotas: Quotas::default(),
         id,
         require_sealed,

@@ -2,6 +2,8 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
     time::{Instant, timeout},
 };
+use tonic::service::Routes;
+use tower::Layer as _;
 
 use super::*;
 use crate::serve::authz::{Access, Policy};
@@ -26,9 +28,12 @@ fn served(limits: &'static ConnectionLimits, buffer: usize) -> (Slots, DuplexStr
     let table = [("/grpc.health.v1.Health/Check", Access::Anyone)];
     let service = Authz::new(table, Arc::new(Policy::default())).layer(routes.routes().prepare());
     let (client, server) = duplex(buffer);
-    let peer = Arc::new(Peer::Anonymous);
+    let caller = Caller {
+        peer: Arc::new(Peer::Anonymous),
+        address: SocketAddr::from(([127, 0, 0, 1], 1)),
+    };
     tokio::spawn(async move {
-        serve_connection(server, peer, slot, limits, service, &CancellationToken::new()).await;
+        serve_connection(server, caller, slot, limits, service, &CancellationToken::new()).await;
     });
     (slots, client)
 }

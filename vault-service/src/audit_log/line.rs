@@ -18,6 +18,8 @@ const MAX_TEXT: usize = 128;
 pub(crate) enum Event {
     /// A call of an RPC.
     Call,
+    /// One decrypt of a stream.
+    Decrypt,
     /// The vault began to serve.
     Started,
     /// The vault got its root key.
@@ -316,8 +318,13 @@ mod tests {
             }
         }
         let words = [
-            json!([Event::Call, Event::Started, Event::Unsealed, Event::RotationEnded]),
-            json!([Event::Stopped, Event::Command, Event::Omitted]),
+            json!([Event::Call, Event::Decrypt, Event::Started, Event::Unsealed]),
+            json!([
+                Event::RotationEnded,
+                Event::Stopped,
+                Event::Command,
+                Event::Omitted
+            ]),
             json!([Outcome::Ok, Outcome::Refused, Outcome::Unknown, Outcome::Failed]),
             json!([
                 SecretOutcome::NotFound,

@@ -22,6 +22,7 @@ use super::{
     decrypt::{Asked, Decrypting, MESSAGE_HEAD},
     quota::{CallQuota, SEALING},
     sealing::{Sealing, required},
+    stream_audit::{Refused, StreamAudit},
 };
 use crate::vault::{MAX_NAMES, Wanted};
 
@@ -36,6 +37,7 @@ pub(super) struct Conversation {
     authorized: Authorized,
     sealing: Sealing,
     quota: CallQuota,
+    audit: StreamAudit,
     answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
 }
 
@@ -58,6 +60,7 @@ impl Conversation {
         decrypting: Decrypting,
         authorized: Authorized,
         quota: CallQuota,
+        audit: StreamAudit,
         answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
     ) -> Self {
         Self {
@@ -65,6 +68,7 @@ impl Conversation {
             authorized,
             sealing: Sealing::Clear,
             quota,
+            audit,
             answers,
         }
     }
@@ -89,7 +93,13 @@ impl Conversation {
                 () = self.answers.closed() => return Err(End::Unheard),
             };
             match message {
-                Ok(Some(message)) => self.answer(message).await?,
+                Ok(Some(message)) => {
+                    let answered = self.answer(message).await;
+                    if let Err(End::Refused(refusal)) = &answered {
+                        self.audit.refused_message(refusal).await;
+                    }
+                    answered?;
+                }
                 // Half-closed, or broken: either way there is nobody left to answer.
                 Ok(None) | Err(_) => return Ok(()),
             }
@@ -109,9 +119,15 @@ impl Conversation {
         if self.decrypting.require_sealed && !self.sealing.is_on() {
             return Err(required().into());
         }
+        if let Err(refusal) = self.audit.admit() {
+            return self.refuse(calls, &refusal).await;
+        }
         let _held = match self.quota.hold(&calls) {
             Ok(held) => held,
-            Err(refusal) => return self.refuse(calls, &refusal).await,
+            Err(refusal) => {
+                self.record_refusal(&calls, &refusal).await;
+                return self.refuse(calls, &refusal).await;
+            }
         };
         if is_new_epoch && calls.is_empty() {
             // The key before is needed until the client hears of the new one, so it does, whether or not it asked.
@@ -123,6 +139,16 @@ impl Conversation {
             self.piece(&mut batch).await?;
         }
         Ok(())
+    }
+
+    /// Writes the audit lines of a message whose calls are all refused alike.
+    async fn record_refusal(&self, calls: &[DecryptCall], refusal: &Refusal) {
+        let refused = calls.iter().map(|DecryptCall { id, request }| {
+            let request = request.clone().unwrap_or_default();
+            (*id, Err(Refused::new(refusal.clone(), &request)))
+        });
+        // They are refused whether or not the lines are written.
+        self.audit.record(refused.collect()).await;
     }
 
     /// Answers all calls of a message alike. They are few bytes, and the next message is not read before they are taken.
@@ -141,7 +167,7 @@ impl Conversation {
             room = self.quota.room() => room,
             () = self.answers.closed() => return Err(End::Unheard),
         };
-        let answers = decrypted(&self.decrypting, &mut self.sealing, batch).await;
+        let answers = decrypted(&self.decrypting, &self.audit, &mut self.sealing, batch).await;
         let names = answers.iter().map(names_of).sum();
         let message = signed(&mut self.sealing, answers);
         room.settle(names, message.encoded_len() + MESSAGE_HEAD);
@@ -167,13 +193,18 @@ fn check_size(calls: &[DecryptCall]) -> Result<(), Refusal> {
 }
 
 /// The answers to the next calls of a batch that was parsed, in the order in which they are sealed and have to be sent.
-async fn decrypted(decrypting: &Decrypting, sealing: &mut Sealing, batch: &mut Batch) -> Vec<DecryptAnswer> {
+async fn decrypted(
+    decrypting: &Decrypting,
+    audit: &StreamAudit,
+    sealing: &mut Sealing,
+    batch: &mut Batch,
+) -> Vec<DecryptAnswer> {
     let decrypted = decrypting.reader.decrypt(batch.wanted()).await;
     let mut decrypted = decrypted.into_iter();
     let mut answers = Vec::new();
     while let Some((id, asked)) = batch.parsed.pop_front() {
         let answer = match asked {
-            Err(refusal) => Err(refusal),
+            Err(refused) => Err(refused),
             Ok(asked) => match decrypted.next() {
                 Some(decrypted) => asked.answer(decrypted, &decrypting.metrics),
                 None => {
@@ -182,11 +213,16 @@ async fn decrypted(decrypting: &Decrypting, sealing: &mut Sealing, batch: &mut B
                 }
             },
         };
-        let answer = decrypting.count(answer);
-        let response = answer.and_then(|answer| sealing.answer(answer, id));
-        answers.push(wire_answer(id, response));
+        answers.push((id, answer));
     }
+    let answers = audit.record(answers).await.into_iter();
     answers
+        .map(|(id, answer)| {
+            let answer = decrypting.count(answer);
+            let response = answer.and_then(|answer| sealing.answer(answer, id));
+            wire_answer(id, response)
+        })
+        .collect()
 }
 
 /// A message that says whose key its answers are sealed to.
@@ -211,7 +247,7 @@ fn names_of(answer: &DecryptAnswer) -> usize {
 struct Batch {
     calls: vec::IntoIter<DecryptCall>,
     /// The first of them, as many as one turn may be about.
-    parsed: VecDeque<(u64, Result<Asked, Refusal>)>,
+    parsed: VecDeque<(u64, Result<Asked, Refused>)>,
 }
 
 impl Batch {
@@ -229,7 +265,9 @@ impl Batch {
             && self.parsed.len() < MAX_NAMES
             && let Some(DecryptCall { id, request }) = self.calls.next()
         {
-            let asked = Asked::parse(authorized, &request.unwrap_or_default());
+            let request = request.unwrap_or_default();
+            let asked = Asked::parse(authorized, &request);
+            let asked = asked.map_err(|refusal| Refused::new(refusal, &request));
             names += asked.as_ref().map_or(0, |asked| asked.wanted.names.len());
             self.parsed.push_back((id, asked));
         }

@@ -6,7 +6,10 @@ use prost::Message as _;
 use proto::{
     CallId, Reason, Refusal, SecretName, SecretValue, Uid,
     secret_name::distinct,
-    serve::{authz::Authorized, caller::Principal},
+    serve::{
+        authz::Authorized,
+        caller::{Caller, Principal},
+    },
     vault::v1::{
         DecryptRequest, DecryptResponse, DecryptStatus, DecryptStreamRequest, DecryptStreamResponse,
         DecryptedSecret, decrypt_service_server::DecryptService,
@@ -22,10 +25,12 @@ use super::{
     quota::{Quotas, SEALING},
     sealing::{Answer, required, seal_one},
     server_text,
-    subject::Subject,
+    stream_audit::{Refused, StreamAudit},
+    subject::{About, Subject},
     workspace_name,
 };
 use crate::{
+    audit_log::AuditLog,
     authz::DecryptPermit,
     metrics::Metrics,
     status::{duplicate_name, refusal, secret_name},
@@ -42,6 +47,7 @@ pub(super) const MESSAGE_HEAD: usize = 5;
 pub(crate) struct Decrypting {
     pub(crate) reader: Reader,
     pub(crate) metrics: Metrics,
+    pub(crate) audit_log: AuditLog,
     /// What each principal may have under way.
     pub(crate) quotas: Quotas,
     /// Who this vault is, as its certificate names it.
@@ -87,11 +93,16 @@ impl DecryptService for Decrypting {
         request: Request<Streaming<DecryptStreamRequest>>,
     ) -> Result<Response<Self::DecryptStreamStream>, Status> {
         let authorized = Authorized::of(&request)?.clone();
+        let caller = request.extensions().get::<Caller>().cloned();
         let quota = self.quotas.admit(authorized.principal()?)?;
         let (answers, stream) = mpsc::channel(UNREAD);
         let mut response = Response::new(ReceiverStream::new(stream));
         response.extensions_mut().insert(quota.charge());
-        let conversation = Conversation::new(self.clone(), authorized, quota, answers);
+        let audit = StreamAudit {
+            log: self.audit_log.clone(),
+            caller,
+        };
+        let conversation = Conversation::new(self.clone(), authorized, quota, audit, answers);
         tokio::spawn(conversation.hold(request.into_inner()));
         Ok(response)
     }
@@ -105,7 +116,10 @@ impl Decrypting {
             Err(_) => None,
         };
         self.count(match (asked, decrypted) {
-            (Ok(asked), Some(decrypted)) => asked.answer(decrypted, &self.metrics),
+            (Ok(asked), Some(decrypted)) => {
+                let answer = asked.answer(decrypted, &self.metrics);
+                answer.map_err(|refused| refused.refusal)
+            }
             (Ok(_), None) => Err(refusal(VaultError::Stopped)),
             (Err(refusal), _) => Err(refusal),
         })
@@ -174,8 +188,11 @@ impl Asked {
         self,
         decrypted: Result<(Uid, Vec<Decrypted>), VaultError>,
         metrics: &Metrics,
-    ) -> Result<Answer, Refusal> {
-        let (workspace, secrets) = decrypted.map_err(refusal)?;
+    ) -> Result<Answer, Refused> {
+        let (workspace, secrets) = decrypted.map_err(|error| Refused {
+            refusal: refusal(error),
+            about: Box::new(About::wanted(&self.wanted, self.call_id.clone())),
+        })?;
         tracing::debug!(
             principal = %self.wanted.permit.principal(),
             workspace = %self.wanted.permit.workspace(),
@@ -201,6 +218,7 @@ impl Asked {
             },
             values,
             wanted: self.wanted,
+            call_id: self.call_id,
         })
     }
 }

@@ -8,6 +8,7 @@ mod keys;
 mod quota;
 mod sealing;
 mod secrets;
+mod stream_audit;
 mod subject;
 mod workspaces;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::{
-    Reason, Refusal, SecretValue,
+    CallId, Reason, Refusal, SecretValue,
     seal::{Answering, Between, NONCE, SealError, Sealer},
     serve::caller::Principal,
     vault::v1::{DecryptResponse, DecryptStreamResponse, DecryptedSecret, Recipient},
@@ -19,6 +19,8 @@ pub(super) struct Answer {
     pub(super) values: Vec<Option<SecretValue>>,
     /// What they answer, with the server that they are for.
     pub(super) wanted: Arc<Wanted>,
+    /// The injector's call that they are for.
+    pub(super) call_id: Option<CallId>,
 }
 
 impl Answer {
@@ -28,6 +30,7 @@ impl Answer {
             mut response,
             values,
             wanted: _,
+            call_id: _,
         } = self;
         for (secret, value) in response.secrets.iter_mut().zip(values) {
             let DecryptedSecret { value: field, .. } = secret;
@@ -42,6 +45,7 @@ impl Answer {
             response,
             values,
             wanted,
+            call_id: _,
         } = self;
         let answering = Answering {
             epoch,

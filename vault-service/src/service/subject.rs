@@ -12,7 +12,7 @@ use super::{server_text, workspace_name};
 use crate::{
     audit_log::{Event, Line, SecretEntry, SecretOutcome},
     status::secret_name,
-    vault::MAX_NAMES,
+    vault::{MAX_NAMES, Wanted},
 };
 
 /// What a call is about, as far as its handler knows. Handlers get their validated names from here, so none can forget to
@@ -83,6 +83,25 @@ impl About {
             secrets: names.map(AboutSecret::new).collect(),
             server: server_text(server),
             call_id: CallId::parse(call_id).ok(),
+            check_only: *check_only,
+            key_id: String::new(),
+        }
+    }
+
+    /// What a decrypt that was parsed asks for.
+    pub(super) fn wanted(wanted: &Wanted, call_id: Option<CallId>) -> Self {
+        let Wanted {
+            permit,
+            workspace_uid: _,
+            names,
+            check_only,
+            server,
+        } = wanted;
+        Self {
+            workspace: Some(permit.workspace().clone()),
+            secrets: names.iter().cloned().map(AboutSecret::new).collect(),
+            server: server.clone(),
+            call_id,
             check_only: *check_only,
             key_id: String::new(),
         }

@@ -1,0 +1,113 @@
+//! The audit lines of the decrypts of one stream.
+
+use proto::{Refusal, serve::caller::Caller, vault::v1::DecryptRequest};
+
+use super::{
+    sealing::Answer,
+    subject::{About, answered},
+};
+use crate::audit_log::{AuditLog, Event, Line, Lines, Outcome, SecretEntry};
+
+/// The RPC as lines name it.
+const METHOD: &str = "vault.v1.DecryptService/DecryptStream";
+
+/// A refused decrypt, and what it is about.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) about: Box<About>,
+}
+
+impl Refused {
+    /// A request that is refused as it stands.
+    pub(super) fn new(refusal: Refusal, request: &DecryptRequest) -> Self {
+        Self {
+            refusal,
+            about: Box::new(About::of(request)),
+        }
+    }
+}
+
+/// Writes the lines of a stream.
+pub(super) struct StreamAudit {
+    pub(super) log: AuditLog,
+    pub(super) caller: Option<Caller>,
+}
+
+impl StreamAudit {
+    /// Lets a message be answered. Refused while the log cannot be written.
+    pub(super) fn admit(&self) -> Result<(), Refusal> {
+        self.log.admit()
+    }
+
+    /// Writes the lines of these decrypts together. The answers, or when the lines cannot be written refusals, come back:
+    /// no value is given out before its line was written.
+    pub(super) async fn record(
+        &self,
+        answers: Vec<(u64, Result<Answer, Refused>)>,
+    ) -> Vec<(u64, Result<Answer, Refusal>)> {
+        let written = match self.log.is_on() {
+            true => self.log.write(self.lines(&answers)).await,
+            false => Ok(()),
+        };
+        let or_withheld = |answer: Result<Answer, Refused>| match &written {
+            Ok(()) => answer.map_err(|refused| refused.refusal),
+            Err(refusal) => Err(refusal.clone()),
+        };
+        let answers = answers.into_iter();
+        answers.map(|(id, answer)| (id, or_withheld(answer))).collect()
+    }
+
+    /// Writes the line of a message that ends the stream.
+    pub(super) async fn refused_message(&self, refusal: &Refusal) {
+        let line = Line {
+            method: METHOD,
+            outcome: Some(Outcome::Refused),
+            reason: refusal.reason.name(),
+            ..Line::new(Event::Decrypt).by(self.caller.as_ref())
+        };
+        // The client is told of the refusal either way.
+        drop(self.log.write(Lines::of(&line)).await);
+    }
+
+    fn lines(&self, answers: &[(u64, Result<Answer, Refused>)]) -> Lines {
+        let mut lines = Lines::new();
+        for (_, answer) in answers {
+            match answer {
+                Ok(answer) => self.push_answer(&mut lines, answer),
+                Err(refused) => self.push_refused(&mut lines, refused),
+            }
+        }
+        lines
+    }
+
+    fn push_answer(&self, lines: &mut Lines, answer: &Answer) {
+        let Answer {
+            response,
+            values: _,
+            wanted,
+            call_id,
+        } = answer;
+        let secrets: Vec<SecretEntry<'_>> = response.secrets.iter().map(answered).collect();
+        lines.push(&Line {
+            method: METHOD,
+            workspace: Some(wanted.permit.workspace()),
+            secrets: &secrets,
+            server: &wanted.server,
+            call_id: call_id.as_ref(),
+            check_only: wanted.check_only,
+            outcome: Some(Outcome::Ok),
+            ..Line::new(Event::Decrypt).by(self.caller.as_ref())
+        });
+    }
+
+    fn push_refused(&self, lines: &mut Lines, refused: &Refused) {
+        let Refused { refusal, about } = refused;
+        let secrets = about.entries();
+        lines.push(&Line {
+            method: METHOD,
+            outcome: Some(Outcome::Refused),
+            reason: refusal.reason.name(),
+            ..about.line(Event::Decrypt, &secrets).by(self.caller.as_ref())
+        });
+    }
+}
