@@ -283,6 +283,7 @@ fn vault_settings(args: &DevArgs, pki: &DevPki, root_key: PathBuf) -> vault_serv
         no_reflection: false,
         allow_debugging: false,
         shutdown_grace: "5s".to_owned(),
+        erase_after: "1h".to_owned(),
         log: args.log.clone(),
         log_format: LogFormat::Text,
     }

@@ -92,6 +92,7 @@ pub fn vault_settings(pki: &Pki, dir: &TempDir) -> vault_service::config::Settin
         no_reflection: false,
         allow_debugging: false,
         shutdown_grace: "2s".to_owned(),
+        erase_after: "1h".to_owned(),
         log: "info".to_owned(),
         log_format: LogFormat::Text,
     }

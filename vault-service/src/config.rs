@@ -24,6 +24,9 @@ use crate::{
     root::{Kind, Provider, Providers, Wrapper, kms::Kms},
 };
 
+/// Below this the vault would do nothing but rotate keys.
+const SHORTEST_ERASE_AFTER: Duration = Duration::from_secs(1);
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "vault-service", version, about = "Keeps secrets, encrypted and write-only", long_about = None,
@@ -142,9 +145,9 @@ impl StoreArgs {
 pub struct RootArgs {
     /// File with a root key: 32 bytes, raw or in base64, which others may not read (make one with `keygen`)
     ///
-    /// The first file's is active. Others, given again or behind a `;`, open what is not moved to it yet: to rotate the root
-    /// key, put a new file before the old one, restart, and take the old one away when the status of the keys says that no
-    /// workspace needs it.
+    /// The first file's is active. Others, given again or behind a `;`, open a store whose root key they were: to rotate the
+    /// root key, put a new file before the old one, restart, and take the old one away when the status of the keys says that
+    /// no workspace needs it.
     #[arg(
         long,
         env = "AEROSTACK_VAULT_ROOT_KEY_FILE",
@@ -299,6 +302,16 @@ pub struct Settings {
     /// Do not serve gRPC reflection
     #[arg(long, env = "AEROSTACK_VAULT_NO_REFLECTION", value_parser = BoolishValueParser::new())]
     pub no_reflection: bool,
+    /// How long after a delete the vault begins to destroy the keys with which the store's files still give what was deleted
+    ///
+    /// Deletes of that time are handled together: the keys of every workspace that had any are rotated. At least 1s.
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_ERASE_AFTER",
+        default_value = "1h",
+        value_name = "DURATION"
+    )]
+    pub erase_after: String,
     /// Let debuggers attach and cores be dumped: both show what is in memory, decrypted values too
     #[arg(long, env = "AEROSTACK_VAULT_ALLOW_DEBUGGING", value_parser = BoolishValueParser::new())]
     pub allow_debugging: bool,
@@ -355,6 +368,8 @@ pub struct Config {
     pub reflection: bool,
     /// How long calls under way may take at the end.
     pub shutdown_grace: Duration,
+    /// How long after a delete its erasure begins.
+    pub erase_after: Duration,
 }
 
 impl Settings {
@@ -390,6 +405,10 @@ impl Settings {
         });
         let policy = self.policy(&mut problems);
         let shutdown_grace = problems.duration("--shutdown-grace", &self.shutdown_grace);
+        let erase_after = problems.duration("--erase-after", &self.erase_after);
+        if erase_after.is_some_and(|after| after < SHORTEST_ERASE_AFTER) {
+            problems.add("--erase-after", "is at least 1s");
+        }
         let audit_log = self.audit.check(&mut problems, data_dir.as_deref(), Output::open);
         let config = (|| {
             Some(Config {
@@ -405,6 +424,7 @@ impl Settings {
                 audit_log,
                 reflection: !self.no_reflection,
                 shutdown_grace: shutdown_grace?,
+                erase_after: erase_after?,
             })
         })();
         problems.finish(config)

@@ -100,6 +100,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         audit_log,
         reflection,
         shutdown_grace,
+        erase_after,
         listen: _,
         metrics_listen: _,
     } = config;
@@ -128,6 +129,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         health,
         metrics: metrics.clone(),
         audit_log: audit_log.clone(),
+        erase_after,
     };
     unsealing.show().await;
     if !writer.is_sealed() {

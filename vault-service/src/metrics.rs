@@ -72,6 +72,8 @@ impl Metrics {
             rewrapped,
             under_way,
             unreadable,
+            unerased,
+            unerased_since,
         } = metrics.rotations.clone();
         registry.register(
             "aerostack_vault_rewrapped",
@@ -87,6 +89,16 @@ impl Metrics {
             "aerostack_vault_rotations_unreadable",
             "Records and workspaces that rotations under way could not move",
             unreadable,
+        );
+        registry.register(
+            "aerostack_vault_unerased_workspaces",
+            "Workspaces in which something was deleted that is not erased from the store's files yet",
+            unerased,
+        );
+        registry.register(
+            "aerostack_vault_unerased_since_seconds",
+            "When the first of that was deleted, in seconds since 1970; 0 without any",
+            unerased_since,
         );
         metrics
     }

@@ -31,7 +31,7 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         VaultError::QuotaExceeded => Reason::QuotaExceeded,
         VaultError::Conflict => Reason::Conflict,
         VaultError::Corrupt(_) => Reason::RecordCorrupt,
-        VaultError::KeyNotLoaded | VaultError::BackupNeedsRootKey { .. } => Reason::KeyNotLoaded,
+        VaultError::KeyNotLoaded => Reason::KeyNotLoaded,
         VaultError::Sealed => Reason::Sealed,
         VaultError::RotationUnderWay => Reason::RotationUnderWay,
         VaultError::RootKeyFromFile => Reason::RootKeyFromFile,
@@ -41,12 +41,14 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
             Reason::BackupUnderWay
         }
         VaultError::NotEmpty => Reason::VaultNotEmpty,
-        VaultError::BackupOfLaterFormat(_) => Reason::RequestMalformed,
+        VaultError::BackupOfOtherFormat(_) => Reason::RequestMalformed,
         VaultError::Backup(error) => of_backup(error),
         VaultError::Stopped => Reason::ShuttingDown,
         VaultError::OutcomeUnknown(_) => Reason::OutcomeUnknown,
         VaultError::FullOutcomeUnknown(_) => Reason::StorageFullOutcomeUnknown,
-        VaultError::Ended(_) | VaultError::Storage(_) | VaultError::Read(_) => Reason::StorageUnavailable,
+        VaultError::Ended(_) | VaultError::Storage(_) | VaultError::Read(_) | VaultError::KeyFile(_) => {
+            Reason::StorageUnavailable
+        }
         VaultError::Randomness(_) => Reason::Internal,
     };
     if let Some(source) = error.source() {

@@ -1,4 +1,4 @@
-//! What is done about keys beside serving: unsealing, following a KMS, and taking rotations further.
+//! What is done about keys beside serving: unsealing, following a KMS, taking rotations further and erasing.
 
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub(crate) struct Unsealing {
     pub(crate) health: HealthReporter,
     pub(crate) metrics: Metrics,
     pub(crate) audit_log: AuditLog,
+    pub(crate) erase_after: Duration,
 }
 
 impl Unsealing {
@@ -61,7 +62,8 @@ impl Unsealing {
         self.show().await;
         let ended = |workspace: Option<&str>| self.note_rotation_end(workspace);
         tokio::join!(
-            self.writer.take_rotations_further(&self.metrics.rotations, ended),
+            self.writer
+                .take_rotations_further(&self.metrics.rotations, self.erase_after, ended),
             self.follow_kms(),
         );
     }
@@ -71,7 +73,7 @@ impl Unsealing {
         self.audit_log.note(Lines::of(&Line::new(Event::Unsealed)));
     }
 
-    /// `workspace` is none for the root key.
+    /// `workspace` is none for the store key.
     fn note_rotation_end(&self, workspace: Option<&str>) {
         let workspace = workspace.and_then(|name| WorkspaceName::parse(name).ok());
         let line = Line {

@@ -11,14 +11,14 @@ use tonic::transport::Channel;
 use crate::{
     connect::{Connection, Remote},
     failure::Failure,
-    model::keys::{KeyStatus, RootKey, Rotation, WorkspaceKey},
+    model::keys::{KeyStatus, PendingErasure, RootKey, Rotation, WorkspaceKey},
     output::{OutputArgs, Report, table},
 };
 
 /// What is done with keys.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the root keys, what each is needed for, and the rotations that are under way
+    /// Show the root keys, what each is needed for, the rotations that are under way, and what is still to be erased
     Status(StatusArgs),
     /// Show the keys of a workspace, and how many records are under each
     Show(ShowArgs),
@@ -86,6 +86,15 @@ async fn status(output: OutputArgs, vault: &Remote) -> Result<Report, Failure> {
             text.push('\n');
             text.push_str(&table(["ROTATION", "DONE", "OF", "UNREADABLE"], rotations));
         }
+        let PendingErasure {
+            workspace_count,
+            oldest_delete_time,
+        } = &status.pending_erasure;
+        if let Some(oldest) = oldest_delete_time {
+            text.push_str(&format!(
+                "What was deleted since {oldest} is not erased from the store's files yet (workspaces: {workspace_count}).\n"
+            ));
+        }
         if status.sealed {
             text.push_str("The vault is sealed: its root key's provider does not answer.\n");
         }
@@ -104,23 +113,26 @@ async fn show(workspace: String, output: OutputArgs, vault: &Remote) -> Result<R
 }
 
 async fn rotate(workspace: Option<String>, vault: &Remote) -> Result<Report, Failure> {
-    let (of, key_id) = match workspace {
+    let (of, key_id, moves) = match workspace {
         Some(workspace) => {
             let request = RotateWorkspaceKeyRequest {
                 workspace: workspace.clone(),
             };
             let answer = vault.answer(client(vault).rotate_workspace_key(request)).await?;
-            (workspace, answer.key_id)
+            (workspace, answer.key_id, true)
         }
         None => {
             let request = RotateRootKeyRequest {};
             let answer = vault.answer(client(vault).rotate_root_key(request)).await?;
-            ("the root key".to_owned(), answer.key_id)
+            ("the root key".to_owned(), answer.key_id, false)
         }
     };
     let report = Report {
         result: format!("{of} has the new key {key_id}\n"),
         ..Report::default()
     };
-    Ok(report.note("what is under the old one is being moved: see `aerostack key status`"))
+    Ok(match moves {
+        true => report.note("what is under the old one is being moved: see `aerostack key status`"),
+        false => report,
+    })
 }

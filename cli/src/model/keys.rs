@@ -1,7 +1,7 @@
 //! What is said of keys and their rotations.
 
 use proto::vault::v1::{
-    GetKeyStatusResponse, KeyRotation, KeyState, RootKey as ApiRootKey, RootKeyProvider,
+    self as api, GetKeyStatusResponse, KeyRotation, KeyState, RootKey as ApiRootKey, RootKeyProvider,
     WorkspaceKey as ApiWorkspaceKey,
 };
 use serde::Serialize;
@@ -15,8 +15,19 @@ pub struct KeyStatus {
     pub sealed: bool,
     /// The active one first.
     pub root_keys: Vec<RootKey>,
-    /// Of workspaces, and of the root key.
+    /// Of workspaces, and of the store key.
     pub rotations: Vec<Rotation>,
+    /// What was deleted and is not erased from the store's files yet.
+    pub pending_erasure: PendingErasure,
+}
+
+/// What was deleted and is not erased yet.
+#[derive(Debug, Serialize)]
+pub struct PendingErasure {
+    /// In how many workspaces.
+    pub workspace_count: u64,
+    /// When the first of it was deleted.
+    pub oldest_delete_time: Option<String>,
 }
 
 /// A root key.
@@ -35,7 +46,7 @@ pub struct RootKey {
 /// A rotation that is under way.
 #[derive(Debug, Serialize)]
 pub struct Rotation {
-    /// None: the root key's.
+    /// None: the store key's.
     workspace: Option<String>,
     done_count: u64,
     total_count: u64,
@@ -68,11 +79,20 @@ impl KeyStatus {
             sealed,
             root_keys,
             rotations,
+            pending_erasure,
         } = status;
+        let api::PendingErasure {
+            workspace_count,
+            oldest_delete_time,
+        } = pending_erasure.unwrap_or_default();
         Self {
             sealed,
             root_keys: root_keys.into_iter().map(RootKey::of).collect(),
             rotations: rotations.into_iter().map(Rotation::of).collect(),
+            pending_erasure: PendingErasure {
+                workspace_count,
+                oldest_delete_time: oldest_delete_time.map(|deleted| time(Some(deleted))),
+            },
         }
     }
 }
@@ -133,7 +153,7 @@ impl Rotation {
 
     /// As a table shows it.
     pub fn row(&self) -> [String; 4] {
-        let whose = self.workspace.as_deref().unwrap_or("(root key)");
+        let whose = self.workspace.as_deref().unwrap_or("(store key)");
         [
             whose.to_owned(),
             self.done_count.to_string(),

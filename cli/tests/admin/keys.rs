@@ -24,6 +24,17 @@ async fn a_workspaces_key_is_shown_and_rotated() {
         (&"file".into(), &1.into())
     );
     assert_eq!(status["sealed"], false);
+    assert_eq!(status["pending_erasure"]["workspace_count"], 0);
+    pair.ok(&["workspace", "secret", "delete", "w", "A"]).await;
+    let status = pair.json(&["key", "status"]).await;
+    assert_eq!(status["pending_erasure"]["workspace_count"], 1);
+    assert!(status["pending_erasure"]["oldest_delete_time"].is_string());
+    let said = pair.ok(&["key", "status"]).await;
+    assert!(
+        said.out.contains("is not erased from the store's files yet"),
+        "{}",
+        said.out
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

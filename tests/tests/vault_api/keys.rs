@@ -6,8 +6,9 @@ use std::sync::{
 };
 
 use proto::vault::v1::{
-    GetKeyStatusRequest, GetKeyStatusResponse, KeyState, ListWorkspaceKeysRequest, RootKeyProvider,
-    RotateRootKeyRequest, RotateWorkspaceKeyRequest, WorkspaceKey, key_service_client::KeyServiceClient,
+    DeleteSecretRequest, GetKeyStatusRequest, GetKeyStatusResponse, KeyState, ListWorkspaceKeysRequest,
+    RootKeyProvider, RotateRootKeyRequest, RotateWorkspaceKeyRequest, WorkspaceKey,
+    key_service_client::KeyServiceClient,
 };
 use tokio::task::JoinSet;
 
@@ -101,6 +102,56 @@ async fn a_rotation_is_seen_from_its_beginning_to_its_end() {
         "ROOT_KEY_FROM_FILE",
     );
     vault.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_is_pending_until_it_is_erased() {
+    let vault = Vault::start_with(Pki::new(), |settings| settings.erase_after = "1s".to_owned()).await;
+    vault.workspace("w").await;
+    vault.put("w", "LIVE", "live").await;
+    vault.put("w", "GONE", "gone").await;
+    let none = status(&vault).await.pending_erasure.unwrap();
+    assert_eq!((none.workspace_count, none.oldest_delete_time), (0, None));
+    let before = keys_of(&vault, "w").await;
+    let delete = DeleteSecretRequest {
+        workspace: "w".to_owned(),
+        name: "GONE".to_owned(),
+        ..Default::default()
+    };
+    vault.secrets().delete_secret(delete).await.unwrap();
+    let pending = status(&vault).await.pending_erasure.unwrap();
+    assert!(
+        pending.workspace_count == 1 && pending.oldest_delete_time.is_some(),
+        "{pending:?}"
+    );
+    eventually("it is erased", async || {
+        status(&vault).await.pending_erasure.unwrap().workspace_count == 0
+    })
+    .await;
+    assert_ne!(keys_of(&vault, "w").await[0].id, before[0].id);
+    assert_eq!(decrypt_one(&vault, "w", "LIVE").await.value, b"live");
+    eventually("the metrics say so", async || {
+        let page = metrics(&vault).await;
+        page.contains("aerostack_vault_unerased_workspaces 0\n")
+            && page.contains("aerostack_vault_unerased_since_seconds 0\n")
+    })
+    .await;
+    vault.stop().await;
+}
+
+#[test]
+fn the_time_until_something_is_erased_is_at_least_a_second() {
+    let (pki, dir) = (Pki::new(), tempfile::TempDir::new().unwrap());
+    let report = |after: &str| {
+        let mut settings = e2e::pair::vault_settings(&pki, &dir);
+        settings.erase_after = after.to_owned();
+        settings.check().err().map(|problems| problems.to_string())
+    };
+    assert_eq!(report("1s"), None);
+    for wrong in ["0s", "999ms", "soon", ""] {
+        let said = report(wrong).unwrap();
+        assert!(said.contains("--erase-after"), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -443,7 +443,7 @@ async fn a_backup_is_restored_by_another_vault_with_the_same_kms_and_by_none_wit
     backups::restore(&other, &backup).await.unwrap();
     assert_eq!(decrypt_one(&other, "w", "NAME").await.value, b"v");
     let restored = status(&other).await.root_keys;
-    assert_eq!((restored.len(), &restored[0].id), (1, &root.id));
+    assert_eq!((restored.len(), &restored[0].id), (1, &before[0].id));
     other.stop().await;
     let other = open(&pki, &elsewhere).await;
     unsealed(&other).await;

@@ -43,11 +43,19 @@ impl AsRef<[u8]> for Aad {
     }
 }
 
-/// `format, algorithm, purpose, root key id, workspace uid, KEK id`
-pub(super) fn wrapped_kek(root: KeyId, workspace_uid: &Uid, kek: KeyId) -> Aad {
+/// `format, algorithm, purpose, root key id, store key id`
+pub(super) fn wrapped_store_key(root: KeyId, store_key: KeyId) -> Aad {
+    Aad::new(format::WRAPPED_STORE_KEY)
+        .field(Purpose::WrapStoreKey.label())
+        .field(root.as_bytes())
+        .field(store_key.as_bytes())
+}
+
+/// `format, algorithm, purpose, store key id, workspace uid, KEK id`
+pub(super) fn wrapped_kek(store_key: KeyId, workspace_uid: &Uid, kek: KeyId) -> Aad {
     Aad::new(format::WRAPPED_KEK)
         .field(Purpose::WrapWorkspaceKek.label())
-        .field(root.as_bytes())
+        .field(store_key.as_bytes())
         .field(workspace_uid.as_bytes())
         .field(kek.as_bytes())
 }

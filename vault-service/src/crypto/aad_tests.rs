@@ -45,13 +45,18 @@ fn every_field_of_a_place_and_every_key_id_changes_every_aad_that_has_it() {
         }
     }
     for uid in &uids {
-        for root in ids {
+        for store_key in ids {
             for kek in ids {
-                assert!(seen.insert(wrapped_kek(root, uid, kek).0));
+                assert!(seen.insert(wrapped_kek(store_key, uid, kek).0));
             }
         }
     }
-    assert_eq!(seen.len(), 8 * (2 * 2 + 4 * 5) + 2 * 4);
+    for root in ids {
+        for store_key in ids {
+            assert!(seen.insert(wrapped_store_key(root, store_key).0));
+        }
+    }
+    assert_eq!(seen.len(), 8 * (2 * 2 + 4 * 5) + 2 * 4 + 4);
 }
 
 #[test]

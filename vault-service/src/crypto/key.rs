@@ -54,7 +54,7 @@ impl Drop for Key {
 
 impl ZeroizeOnDrop for Key {}
 
-/// Names a root key or a workspace's KEK. Derived from the key, so one id never names two keys.
+/// Names a root key, a store key or a workspace's KEK. Derived from the key, so one id never names two keys.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId([u8; 16]);
 
@@ -98,7 +98,7 @@ impl fmt::Debug for KeyId {
 #[error("a root key whose bytes are all the same is no key")]
 pub struct WeakKey;
 
-/// Wraps the KEKs of the workspaces.
+/// Wraps the keys of a store, and those of its backups.
 pub struct RootKey {
     key: Key,
     id: KeyId,
@@ -172,60 +172,122 @@ impl RootKey {
         wrap::unwrap(&self.key, Purpose::WrapBackupKey, &aad, wrapped)
     }
 
+    /// Wraps the key of a store.
+    pub fn wrap(&self, store_key: &StoreKey) -> Result<Vec<u8>, NoRandomness> {
+        let aad = aad::wrapped_store_key(self.id, store_key.id);
+        let wrapped = wrap::wrap(&self.key, Purpose::WrapStoreKey, &aad, &store_key.key)?;
+        Ok(WrappedKey::write(
+            format::WRAPPED_STORE_KEY,
+            self.id,
+            store_key.id,
+            &wrapped,
+        ))
+    }
+
+    /// Unwraps what `wrap` made with this key.
+    pub fn unwrap(&self, bytes: &[u8]) -> Result<StoreKey, OpenError> {
+        let WrappedKey { by, id, wrapped } = WrappedKey::parse(bytes, format::WRAPPED_STORE_KEY)?;
+        if by != self.id {
+            return Err(OpenError::UnknownKey(by));
+        }
+        let aad = aad::wrapped_store_key(by, id);
+        let store_key = StoreKey::new(wrap::unwrap(&self.key, Purpose::WrapStoreKey, &aad, &wrapped)?);
+        if store_key.id != id {
+            return Err(Corruption::KeyIdMismatch.into());
+        }
+        Ok(store_key)
+    }
+}
+
+/// Wraps the KEKs of a store's workspaces. It is replaced so that what was wrapped with it before cannot be unwrapped any more.
+pub struct StoreKey {
+    key: Key,
+    id: KeyId,
+}
+
+impl StoreKey {
+    /// A fresh key.
+    pub fn generate() -> Result<StoreKey, NoRandomness> {
+        Key::random().map(StoreKey::new)
+    }
+
+    pub(super) fn new(key: Key) -> StoreKey {
+        let id = KeyId::of(&key, Purpose::StoreKeyId);
+        StoreKey { key, id }
+    }
+
+    /// Names this key in what it wraps.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
     /// Wraps `kek` for this workspace, and no other.
     pub fn wrap(&self, kek: &WorkspaceKek, workspace_uid: &Uid) -> Result<Vec<u8>, NoRandomness> {
         let aad = aad::wrapped_kek(self.id, workspace_uid, kek.id);
         let wrapped = wrap::wrap(&self.key, Purpose::WrapWorkspaceKek, &aad, &kek.key)?;
-        let mut out = Vec::with_capacity(2 + 16 + 16 + Wrapped::LEN);
-        out.extend_from_slice(&[format::WRAPPED_KEK, ALGORITHM]);
-        out.extend_from_slice(self.id.as_bytes());
-        out.extend_from_slice(kek.id.as_bytes());
-        wrapped.write(&mut out);
-        Ok(out)
+        Ok(WrappedKey::write(format::WRAPPED_KEK, self.id, kek.id, &wrapped))
     }
 
     /// Unwraps what `wrap` made with this key for this workspace.
     pub fn unwrap(&self, bytes: &[u8], workspace_uid: &Uid) -> Result<WorkspaceKek, OpenError> {
-        let WrappedKek {
-            root_id,
-            kek_id,
-            wrapped,
-        } = WrappedKek::parse(bytes)?;
-        if root_id != self.id {
-            return Err(OpenError::UnknownKey(root_id));
+        let WrappedKey { by, id, wrapped } = WrappedKey::parse(bytes, format::WRAPPED_KEK)?;
+        if by != self.id {
+            return Err(OpenError::UnknownKey(by));
         }
-        let aad = aad::wrapped_kek(root_id, workspace_uid, kek_id);
+        let aad = aad::wrapped_kek(by, workspace_uid, id);
         let key = wrap::unwrap(&self.key, Purpose::WrapWorkspaceKek, &aad, &wrapped)?;
         let kek = WorkspaceKek::new(key);
-        if kek.id != kek_id {
+        if kek.id != id {
             return Err(Corruption::KeyIdMismatch.into());
         }
         Ok(kek)
     }
 }
 
-/// The id of the root key that wrapped this KEK: which one to unwrap it with.
-pub fn root_key_id(wrapped_kek: &[u8]) -> Result<KeyId, OpenError> {
-    Ok(WrappedKek::parse(wrapped_kek)?.root_id)
+/// The id of the root key that wrapped this store key.
+pub fn root_key_id(wrapped_store_key: &[u8]) -> Result<KeyId, OpenError> {
+    Ok(WrappedKey::parse(wrapped_store_key, format::WRAPPED_STORE_KEY)?.by)
+}
+
+/// The id of the store key in this wrap.
+pub fn wrapped_store_key_id(wrapped_store_key: &[u8]) -> Result<KeyId, OpenError> {
+    Ok(WrappedKey::parse(wrapped_store_key, format::WRAPPED_STORE_KEY)?.id)
+}
+
+/// The id of the store key that wrapped this KEK: which one to unwrap it with.
+pub fn store_key_id(wrapped_kek: &[u8]) -> Result<KeyId, OpenError> {
+    Ok(WrappedKey::parse(wrapped_kek, format::WRAPPED_KEK)?.by)
 }
 
 /// The id of the KEK in this wrap.
 pub fn wrapped_kek_id(wrapped_kek: &[u8]) -> Result<KeyId, OpenError> {
-    Ok(WrappedKek::parse(wrapped_kek)?.kek_id)
+    Ok(WrappedKey::parse(wrapped_kek, format::WRAPPED_KEK)?.id)
 }
 
-struct WrappedKek {
-    root_id: KeyId,
-    kek_id: KeyId,
+/// A wrapped key with the ids of both keys in front of it.
+struct WrappedKey {
+    /// The key that wrapped it.
+    by: KeyId,
+    /// The key inside.
+    id: KeyId,
     wrapped: Wrapped,
 }
 
-impl WrappedKek {
-    fn parse(bytes: &[u8]) -> Result<WrappedKek, Corruption> {
-        let mut bytes = Bytes::open(bytes, format::WRAPPED_KEK)?;
-        let parsed = WrappedKek {
-            root_id: KeyId::read(&mut bytes)?,
-            kek_id: KeyId::read(&mut bytes)?,
+impl WrappedKey {
+    fn write(format: u8, by: KeyId, id: KeyId, wrapped: &Wrapped) -> Vec<u8> {
+        let mut out = Vec::with_capacity(2 + 16 + 16 + Wrapped::LEN);
+        out.extend_from_slice(&[format, ALGORITHM]);
+        out.extend_from_slice(by.as_bytes());
+        out.extend_from_slice(id.as_bytes());
+        wrapped.write(&mut out);
+        out
+    }
+
+    fn parse(bytes: &[u8], format: u8) -> Result<WrappedKey, Corruption> {
+        let mut bytes = Bytes::open(bytes, format)?;
+        let parsed = WrappedKey {
+            by: KeyId::read(&mut bytes)?,
+            id: KeyId::read(&mut bytes)?,
             wrapped: Wrapped::read(&mut bytes)?,
         };
         bytes.end()?;

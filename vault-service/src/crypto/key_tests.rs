@@ -6,6 +6,10 @@ fn root() -> RootKey {
     RootKey::generate().expect("randomness")
 }
 
+fn store_key() -> StoreKey {
+    StoreKey::generate().expect("randomness")
+}
+
 fn kek() -> WorkspaceKek {
     WorkspaceKek::generate().expect("randomness")
 }
@@ -15,35 +19,62 @@ fn root_from(byte: impl Fn(usize) -> u8) -> Result<RootKey, WeakKey> {
 }
 
 #[test]
-fn an_unwrapped_kek_is_the_one_that_was_wrapped() {
-    let (root, kek, uid) = (root(), kek(), Uid::generate());
-    let bytes = root.wrap(&kek, &uid).expect("randomness");
+fn an_unwrapped_store_key_is_the_one_that_was_wrapped() {
+    let (root, store_key) = (root(), store_key());
+    let bytes = root.wrap(&store_key).expect("randomness");
     assert_eq!(bytes.len(), 158);
-    let again = root.unwrap(&bytes, &uid).expect("its own");
+    let again = root.unwrap(&bytes).expect("its own");
+    assert!(again.key.expose() == store_key.key.expose());
+    assert_eq!(again.id(), store_key.id());
+    assert_eq!(root_key_id(&bytes), Ok(root.id()));
+    assert_eq!(wrapped_store_key_id(&bytes), Ok(store_key.id()));
+}
+
+#[test]
+fn a_store_key_opens_under_its_root_key_and_its_own_id_alone() {
+    let (mine, mut other, mut store_key) = (root(), root(), store_key());
+    let bytes = other.wrap(&store_key).expect("randomness");
+    let refused = |root: &RootKey, bytes: &[u8]| root.unwrap(bytes).err();
+    assert_eq!(refused(&mine, &bytes), Some(OpenError::UnknownKey(other.id())));
+    let id = other.id;
+    other = root();
+    other.id = id;
+    assert_eq!(refused(&other, &bytes), Some(Corruption::Commitment.into()));
+    store_key.id = self::store_key().id;
+    let renamed = mine.wrap(&store_key).expect("randomness");
+    assert_eq!(refused(&mine, &renamed), Some(Corruption::KeyIdMismatch.into()));
+}
+
+#[test]
+fn an_unwrapped_kek_is_the_one_that_was_wrapped() {
+    let (store_key, kek, uid) = (store_key(), kek(), Uid::generate());
+    let bytes = store_key.wrap(&kek, &uid).expect("randomness");
+    assert_eq!(bytes.len(), 158);
+    let again = store_key.unwrap(&bytes, &uid).expect("its own");
     assert!(again.key.expose() == kek.key.expose());
     assert_eq!(again.id(), kek.id());
-    assert_eq!(root_key_id(&bytes), Ok(root.id()));
+    assert_eq!(store_key_id(&bytes), Ok(store_key.id()));
 }
 
 #[test]
 fn a_wrapped_kek_opens_in_its_workspace_alone() {
-    let (root, uid) = (root(), Uid::generate());
-    let bytes = root.wrap(&kek(), &uid).expect("randomness");
-    let moved = root.unwrap(&bytes, &Uid::generate()).err();
+    let (store_key, uid) = (store_key(), Uid::generate());
+    let bytes = store_key.wrap(&kek(), &uid).expect("randomness");
+    let moved = store_key.unwrap(&bytes, &Uid::generate()).err();
     assert_eq!(moved, Some(Corruption::DoesNotAuthenticate.into()));
 }
 
 #[test]
-fn another_root_key_is_named_and_not_tried() {
-    let (mine, other, uid) = (root(), root(), Uid::generate());
+fn another_store_key_is_named_and_not_tried() {
+    let (mine, other, uid) = (store_key(), store_key(), Uid::generate());
     let bytes = other.wrap(&kek(), &uid).expect("randomness");
     let error = mine.unwrap(&bytes, &uid).err();
     assert_eq!(error, Some(OpenError::UnknownKey(other.id())));
 }
 
 #[test]
-fn another_root_key_under_the_same_id_is_corrupt() {
-    let (mut mine, other, uid) = (root(), root(), Uid::generate());
+fn another_store_key_under_the_same_id_is_corrupt() {
+    let (mut mine, other, uid) = (store_key(), store_key(), Uid::generate());
     mine.id = other.id;
     let bytes = other.wrap(&kek(), &uid).expect("randomness");
     assert_eq!(
@@ -54,24 +85,24 @@ fn another_root_key_under_the_same_id_is_corrupt() {
 
 #[test]
 fn a_kek_wrapped_under_an_id_not_its_own_is_corrupt() {
-    let (root, mut kek, uid) = (root(), kek(), Uid::generate());
+    let (store_key, mut kek, uid) = (store_key(), kek(), Uid::generate());
     kek.id = self::kek().id;
-    let bytes = root.wrap(&kek, &uid).expect("randomness");
+    let bytes = store_key.wrap(&kek, &uid).expect("randomness");
     assert_eq!(
-        root.unwrap(&bytes, &uid).err(),
+        store_key.unwrap(&bytes, &uid).err(),
         Some(Corruption::KeyIdMismatch.into())
     );
 }
 
 #[test]
 fn a_flip_of_any_bit_of_a_wrapped_kek_is_refused() {
-    let (root, uid) = (root(), Uid::generate());
-    let bytes = root.wrap(&kek(), &uid).expect("randomness");
+    let (store_key, uid) = (store_key(), Uid::generate());
+    let bytes = store_key.wrap(&kek(), &uid).expect("randomness");
     for at in 0..bytes.len() {
         for bit in 0..8 {
             let mut flipped = bytes.clone();
             *flipped.get_mut(at).expect("in range") ^= 1 << bit;
-            match root.unwrap(&flipped, &uid).err().expect("flipped") {
+            match store_key.unwrap(&flipped, &uid).err().expect("flipped") {
                 OpenError::UnknownKey(_) => assert!((2..18).contains(&at), "{at}"),
                 corrupt @ OpenError::Corrupt(_) => {
                     assert!(!(2..18).contains(&at), "{at}");
@@ -84,15 +115,15 @@ fn a_flip_of_any_bit_of_a_wrapped_kek_is_refused() {
 
 #[test]
 fn a_wrapped_kek_has_one_length() {
-    let (root, uid) = (root(), Uid::generate());
-    let mut bytes = root.wrap(&kek(), &uid).expect("randomness");
+    let (store_key, uid) = (store_key(), Uid::generate());
+    let mut bytes = store_key.wrap(&kek(), &uid).expect("randomness");
     for len in 0..bytes.len() {
-        let error = root.unwrap(bytes.get(..len).expect("shorter"), &uid).err();
+        let error = store_key.unwrap(bytes.get(..len).expect("shorter"), &uid).err();
         assert_eq!(error, Some(Corruption::Truncated.into()));
     }
     bytes.push(0);
     assert_eq!(
-        root.unwrap(&bytes, &uid).err(),
+        store_key.unwrap(&bytes, &uid).err(),
         Some(Corruption::TrailingBytes.into())
     );
 }
@@ -115,6 +146,8 @@ fn an_id_follows_from_the_key_and_its_kind() {
     assert_eq!(a.id(), b.id());
     assert_ne!(a.id(), c.id());
     assert_ne!(a.id(), kek.id());
+    let store_key = StoreKey::new(Key::init(|key| *key = std::array::from_fn(bytes)));
+    assert!(![a.id(), kek.id()].contains(&store_key.id()));
     // Pinned: stored bytes name keys so.
     assert_eq!(a.id().to_string(), "130da4e6a0f093e8054fdc0071e4f7da");
     assert_eq!(kek.id().to_string(), "e42758ead470345be4c80800549fe923");
@@ -124,14 +157,15 @@ fn an_id_follows_from_the_key_and_its_kind() {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_open_a_kek_and_never_panic(bytes: Vec<u8>, well_formed: [u8; 156]) {
-        let root = root_from(|i| u8::try_from(i).expect("an index below 32")).expect("a key");
+        let fill = |i| u8::try_from(i).expect("an index below 32");
+        let store_key = StoreKey::new(Key::init(|key| *key = std::array::from_fn(fill)));
         let uid = Uid::from_bytes([1; 16]);
-        prop_assert!(root.unwrap(&bytes, &uid).is_err());
+        prop_assert!(store_key.unwrap(&bytes, &uid).is_err());
         let mut framed = vec![format::WRAPPED_KEK, ALGORITHM];
         framed.extend_from_slice(&well_formed);
-        let named = root.unwrap(&framed, &uid).err().map(|error| error.to_string());
+        let named = store_key.unwrap(&framed, &uid).err().map(|error| error.to_string());
         prop_assert!(named.is_some_and(|error| error.starts_with("stored bytes name the key")));
-        framed.splice(2..18, root.id().as_bytes().iter().copied());
-        prop_assert_eq!(root.unwrap(&framed, &uid).err(), Some(Corruption::Commitment.into()));
+        framed.splice(2..18, store_key.id().as_bytes().iter().copied());
+        prop_assert_eq!(store_key.unwrap(&framed, &uid).err(), Some(Corruption::Commitment.into()));
     }
 }

@@ -1,7 +1,7 @@
 //! Keys and records: how a secret value is kept at rest.
 //!
 //! ```text
-//! root key --wraps--> one KEK per workspace --wraps--> one DEK per secret version --encrypts--> value
+//! root key --wraps--> store key --wraps--> one KEK per workspace --wraps--> one DEK per secret version --encrypts--> value
 //! ```
 //!
 //! AES-256-GCM at each step ([NIST SP 800-38D]), one-time wrapping keys from HKDF-SHA256
@@ -40,16 +40,21 @@ pub mod root_file;
 mod vectors;
 mod wrap;
 
-pub use key::{KeyId, RootKey, WeakKey, WorkspaceKek, root_key_id, wrapped_kek_id};
+pub use key::{
+    KeyId, RootKey, StoreKey, WeakKey, WorkspaceKek, root_key_id, store_key_id, wrapped_kek_id,
+    wrapped_store_key_id,
+};
 
 /// The stored formats. A number is never given twice, not even to another kind of thing, so that a
 /// wrapped KEK is not taken for a record.
 mod format {
-    pub(super) const WRAPPED_KEK: u8 = 1;
+    /// 1 was a KEK wrapped by a root key, before there were store keys.
+    pub(super) const WRAPPED_KEK: u8 = 5;
     /// A record that never expires. Read, but no longer written.
     pub(super) const LASTING_RECORD: u8 = 2;
     pub(super) const RECORD: u8 = 3;
     pub(super) const WRAPPED_ROOT_KEY: u8 = 4;
+    pub(super) const WRAPPED_STORE_KEY: u8 = 6;
     pub(super) const BACKUP: u8 = 16;
     /// One that holds root keys, wrapped, which nothing else may hold.
     pub(super) const BACKUP_WITH_ROOT_KEYS: u8 = 18;

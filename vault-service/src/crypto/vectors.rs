@@ -71,11 +71,22 @@ vectors! {
     wrapped_kek_id_flipped,
     wrapped_kek_moved_to_another_workspace,
     wrapped_kek_nonce_flipped,
-    wrapped_kek_root_key_id_flipped,
     wrapped_kek_salt_flipped,
+    wrapped_kek_store_key_id_flipped,
     wrapped_kek_tag_flipped,
     wrapped_kek_trailing_byte,
     wrapped_kek_truncated,
+    wrapped_store_key_algorithm_unknown,
+    wrapped_store_key_ciphertext_flipped,
+    wrapped_store_key_commitment_flipped,
+    wrapped_store_key_format_of_a_wrapped_kek,
+    wrapped_store_key_id_flipped,
+    wrapped_store_key_nonce_flipped,
+    wrapped_store_key_root_key_id_flipped,
+    wrapped_store_key_salt_flipped,
+    wrapped_store_key_tag_flipped,
+    wrapped_store_key_trailing_byte,
+    wrapped_store_key_truncated,
 }
 
 #[test]
@@ -143,8 +154,9 @@ impl Vector {
 
     fn open(&self) -> Result<(), OpenError> {
         let root = RootKey::from_bytes(Zeroizing::new(self.array("root-key"))).expect("a key");
+        let store_key = root.unwrap(&self.hex("wrapped-store-key"))?;
         let uid = Uid::from_bytes(self.array("workspace-uid"));
-        let kek = root.unwrap(&self.hex("wrapped-kek"), &uid)?;
+        let kek = store_key.unwrap(&self.hex("wrapped-kek"), &uid)?;
         let Some(name) = self.text("name") else {
             return Ok(());
         };

@@ -26,7 +26,9 @@ use super::{
 #[derive(Clone, Copy)]
 pub(super) enum Purpose {
     RootKeyId,
+    StoreKeyId,
     WorkspaceKekId,
+    WrapStoreKey,
     WrapWorkspaceKek,
     WrapDek,
     RequestFingerprint,
@@ -38,7 +40,9 @@ impl Purpose {
     pub(super) fn label(self) -> &'static [u8] {
         match self {
             Purpose::RootKeyId => b"aerostack-vault/1/root-key-id",
+            Purpose::StoreKeyId => b"aerostack-vault/1/store-key-id",
             Purpose::WorkspaceKekId => b"aerostack-vault/1/workspace-kek-id",
+            Purpose::WrapStoreKey => b"aerostack-vault/1/wrap-store-key/aes-256-gcm",
             Purpose::WrapWorkspaceKek => b"aerostack-vault/1/wrap-workspace-kek/aes-256-gcm",
             Purpose::WrapDek => b"aerostack-vault/1/wrap-dek/aes-256-gcm",
             Purpose::RequestFingerprint => b"aerostack-vault/1/request-fingerprint/hmac-sha256",

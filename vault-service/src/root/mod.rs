@@ -1,7 +1,7 @@
 //! Where root keys come from.
 //!
-//! A file holds its root key itself. With a passphrase or a KMS the root key is 32 random bytes that the store holds,
-//! wrapped: so that it can be rotated while the vault serves, and is kept in no second place.
+//! A file holds its root key itself. With a passphrase or a KMS the root key is 32 random bytes that stand in the store's file
+//! `keys`, wrapped: so that it can be rotated while the vault serves, and is kept in no second place.
 
 pub mod kms;
 
@@ -17,7 +17,7 @@ use crate::crypto::{
 };
 use kms::{Kms, KmsError, KmsWrapped};
 
-/// A root key as the store holds it.
+/// A root key as the store holds it, in its file `keys`.
 #[derive(Clone, PartialEq, Message)]
 pub struct WrappedRootKey {
     /// Its id.
@@ -140,7 +140,7 @@ impl Wrapper {
     }
 }
 
-/// What gives the vault its root keys: the active one and, for what is not moved to that yet, others.
+/// What gives the vault its root key: the active provider and, to open what another one's root key wraps, others.
 pub struct Providers {
     active: Provider,
     others: Vec<Provider>,
@@ -184,7 +184,7 @@ impl From<RootKey> for Providers {
 }
 
 impl Providers {
-    /// Gives new root keys by `active`, and those that `others` gave before.
+    /// Gives the root key by `active`, and those that `others` gave before.
     pub fn new(active: Provider, others: Vec<Provider>) -> Self {
         Self { active, others }
     }
@@ -220,18 +220,18 @@ impl Providers {
         })
     }
 
-    /// The root keys of files, and those `stored` ones that a provider here can unwrap.
-    pub fn known(&self, stored: &[WrappedRootKey]) -> Vec<Known> {
+    /// The root keys of files, and the `held` one if a provider here can unwrap it.
+    pub fn known(&self, held: Option<&WrappedRootKey>) -> Vec<Known> {
         let files = self.files().map(|key| Known {
             id: key.id(),
             kind: Kind::File,
             kms_key_id: None,
         });
-        let stored = stored.iter().filter_map(|stored| {
-            self.wrappers().find(|wrapper| wrapper.wrapped(stored))?;
-            let wrapping = stored.wrapping.as_ref()?;
+        let held = held.and_then(|held| {
+            self.wrappers().find(|wrapper| wrapper.wrapped(held))?;
+            let wrapping = held.wrapping.as_ref()?;
             Some(Known {
-                id: KeyId::from_stored(&stored.id)?,
+                id: KeyId::from_stored(&held.id)?,
                 kind: wrapping.kind(),
                 kms_key_id: match wrapping {
                     Wrapping::Passphrase(_) => None,
@@ -239,46 +239,50 @@ impl Providers {
                 },
             })
         });
-        files.chain(stored).collect()
+        files.chain(held).collect()
     }
 
-    /// All root keys that are [`known`](Self::known).
-    pub async fn open(&self, stored: &[WrappedRootKey]) -> Result<Vec<Arc<RootKey>>, ProviderError> {
-        let mut keys: Vec<_> = self.files().cloned().collect();
-        for stored in stored {
-            let id = KeyId::from_stored(&stored.id).ok_or(ProviderError::Damaged(None))?;
-            let wrapping = stored.wrapping.as_ref().ok_or(ProviderError::Damaged(None))?;
-            for wrapper in self.wrappers() {
-                let Some(key) = wrapper.unwrap(id, wrapping).await? else {
-                    continue;
-                };
-                if key.id() != id {
-                    return Err(ProviderError::Damaged(Some(Corruption::KeyIdMismatch)));
-                }
-                keys.push(Arc::new(key));
+    /// The root key that `id` names: that of a file, or the `held` one, unwrapped. None when no provider here gives it.
+    pub async fn open(
+        &self,
+        id: KeyId,
+        held: Option<&WrappedRootKey>,
+    ) -> Result<Option<Arc<RootKey>>, ProviderError> {
+        if let Some(key) = self.files().find(|key| key.id() == id) {
+            return Ok(Some(key.clone()));
+        }
+        let Some(held) = held.filter(|held| held.id == id.as_bytes()) else {
+            return Ok(None);
+        };
+        let wrapping = held.wrapping.as_ref().ok_or(ProviderError::Damaged(None))?;
+        for wrapper in self.wrappers() {
+            let Some(key) = wrapper.unwrap(id, wrapping).await? else {
+                continue;
+            };
+            if key.id() != id {
+                return Err(ProviderError::Damaged(Some(Corruption::KeyIdMismatch)));
+            }
+            return Ok(Some(Arc::new(key)));
+        }
+        Ok(None)
+    }
+
+    /// The root key that is to be used in the place of the one that `id` names, and what the store has to hold of it. None
+    /// when that one comes from the active provider.
+    pub async fn successor(
+        &self,
+        id: Option<KeyId>,
+        held: Option<&WrappedRootKey>,
+    ) -> Result<Option<(Arc<RootKey>, Option<WrappedRootKey>)>, ProviderError> {
+        match &self.active {
+            Provider::File(key) if id == Some(key.id()) => Ok(None),
+            Provider::File(key) => Ok(Some((key.clone(), None))),
+            Provider::Wrapper(wrapper) if held.is_some_and(|held| wrapper.wrapped(held)) => Ok(None),
+            Provider::Wrapper(wrapper) => {
+                let (key, held) = wrapper.make().await?;
+                Ok(Some((key, Some(held))))
             }
         }
-        Ok(keys)
-    }
-
-    /// The id of the root key that is to be active. One is made, and added to both, where none was.
-    pub async fn activate(
-        &self,
-        keys: &mut Vec<Arc<RootKey>>,
-        stored: &mut Vec<WrappedRootKey>,
-    ) -> Result<KeyId, ProviderError> {
-        let wrapper = match &self.active {
-            Provider::File(key) => return Ok(key.id()),
-            Provider::Wrapper(wrapper) => wrapper,
-        };
-        if let Some(newest) = stored.iter().rev().find(|stored| wrapper.wrapped(stored)) {
-            return KeyId::from_stored(&newest.id).ok_or(ProviderError::Damaged(None));
-        }
-        let (key, made) = wrapper.make().await?;
-        let id = key.id();
-        keys.push(key);
-        stored.push(made);
-        Ok(id)
     }
 }
 

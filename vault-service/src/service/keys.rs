@@ -12,7 +12,7 @@ use crate::{
     authz::VaultPermit,
     root::Kind,
     status::refusal,
-    vault::{KeyStatus, RootKeyStatus, RotationStatus, WorkspaceKey, Writer},
+    vault::{KeyStatus, PendingErasure, RootKeyStatus, RotationStatus, WorkspaceKey, Writer},
 };
 
 /// Answers from a [`Writer`].
@@ -29,11 +29,16 @@ impl KeyService for Keys {
             sealed,
             roots,
             rotations,
+            erasure: PendingErasure { workspaces, since },
         } = self.0.key_status(&permit).await.map_err(refusal)?;
         Ok(Response::new(GetKeyStatusResponse {
             sealed,
             root_keys: roots.into_iter().map(root).collect(),
             rotations: rotations.into_iter().map(rotation).collect(),
+            pending_erasure: Some(api::PendingErasure {
+                workspace_count: workspaces,
+                oldest_delete_time: since,
+            }),
         }))
     }
 

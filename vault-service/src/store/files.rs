@@ -1,7 +1,7 @@
 //! The directory: made, locked, tightened, opened and synced.
 //!
 //! sled keeps `db` (the log), `conf` (the segment size), `snap.*` (an index, written at each open) and
-//! `blobs/` (empty here); `lock` and `marker` are ours.
+//! `blobs/` (empty here); `lock`, `marker` and `keys` are ours.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
@@ -16,6 +16,7 @@ use super::{
     Fault, OpenError,
     commit::Fsync,
     guard,
+    key_file::KeyFile,
     marker::{self, Files, Front, Keeper, Marker, State, Tally},
     panics::{Engine, caught},
     space::Space,
@@ -46,6 +47,7 @@ pub(super) struct Opened {
     pub(super) fsync: Fsync,
     pub(super) space: Space,
     pub(super) keeper: Keeper,
+    pub(super) key_file: KeyFile,
 }
 
 /// The directory, made if it is missing, and its lock.
@@ -86,6 +88,7 @@ pub(super) fn finish(
         fsync,
         space,
         keeper,
+        key_file: KeyFile::of(dir, tally.id),
     })
 }
 

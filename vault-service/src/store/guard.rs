@@ -30,7 +30,8 @@ use super::{
     Fault, OpenError,
     error::Disagreement,
     files::{self, CONF, DB, LOCK, failed, length, names, storage},
-    marker::{self, Files, Marker, Scanned, State, Sum, Tally},
+    key_file,
+    marker::{self, Files, Marker, Scanned, State, StoreId, Sum, Tally},
     panics::{Engine, caught},
     space,
 };
@@ -54,7 +55,15 @@ const COPY: &str = "check";
 /// Where sled puts large values, of which a store has none.
 const BLOBS: &str = "blobs";
 /// The files that are ours, whatever is in them. A further file of ours is one more line here.
-const OURS: &[&str] = &[LOCK, marker::FILE, marker::UNFINISHED, COPY, space::FILE];
+const OURS: &[&str] = &[
+    LOCK,
+    marker::FILE,
+    marker::UNFINISHED,
+    key_file::FILE,
+    key_file::UNFINISHED,
+    COPY,
+    space::FILE,
+];
 /// Bytes that are not 0 in the `db` of a store that was made and never used, at most.
 const UNUSED: u64 = 4096;
 
@@ -118,13 +127,18 @@ pub(super) fn inspect(dir: &Path) -> Result<Ground, OpenError> {
     }
     let data = length(&dir.join(DB))?;
     let Some(marker) = marker else {
-        let new = data == 0 && snapshots.are_none() && !dir.join(CONF).exists();
+        let others = [CONF, key_file::FILE].iter().any(|name| dir.join(name).exists());
+        let new = data == 0 && snapshots.are_none() && !others;
         return if new {
             Ok(Ground::New)
         } else {
             Err(OpenError::NoMarker(dir.to_owned()))
         };
     };
+    // Keys are made for a store that is there.
+    if marker.state == State::Making && dir.join(key_file::FILE).exists() {
+        return Err(disagrees(dir, Disagreement::Used));
+    }
     if data == 0 {
         return match marker.state {
             State::Making => Ok(Ground::New),
@@ -213,6 +227,11 @@ impl Known {
         let preview = self.copy(cache_bytes)?;
         self.check(&preview.db)?;
         Ok(preview)
+    }
+
+    /// The store's id.
+    pub(super) fn id(&self) -> StoreId {
+        self.marker.tally.id
     }
 
     /// The value that the marker gives for `key`, if that is what the store holds.

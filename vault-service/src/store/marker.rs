@@ -117,6 +117,13 @@ pub(super) struct Scanned {
     pub(super) written: u64,
 }
 
+impl StoreId {
+    /// An id as it is shown.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Some(Self(u128::from_str_radix(text, 16).ok()?.to_be_bytes()))
+    }
+}
+
 impl Tally {
     /// Of a store with so many entries that never had a tally.
     pub(super) fn first(entries: u64) -> io::Result<Self> {
@@ -184,7 +191,7 @@ impl Marker {
         let mut lines = text.lines().skip(1);
         let mut field = |name: &str| lines.next()?.strip_prefix(name);
         let tally = Tally {
-            id: StoreId(u128::from_str_radix(field("id ")?, 16).ok()?.to_be_bytes()),
+            id: StoreId::parse(field("id ")?)?,
             generation: field("generation ")?.parse().ok()?,
             entries: field("entries ")?.parse().ok()?,
         };

@@ -39,6 +39,7 @@ mod error;
 mod export;
 mod files;
 mod guard;
+mod key_file;
 mod marker;
 mod panics;
 mod reading;
@@ -61,12 +62,14 @@ pub use batch::{Batch, HOLD};
 pub(crate) use batch::{MAX_BATCH, MAX_ENTRY};
 pub use error::{CommitError, Disagreement, ExportError, Fault, OpenError};
 pub use export::{Change, Export};
+pub use key_file::KeyFileError;
 pub use salvage::Salvage;
 pub use unopened::UnopenedStore;
 
 use commit::{Request, Writer};
 use export::Watch;
 use files::Opened;
+use key_file::KeyFile;
 use panics::Engine;
 use reading::{BeforeImages, read};
 use recent::Recent;
@@ -117,6 +120,9 @@ pub trait Entries {
 
     /// Up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after` if given.
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Self::Error>;
+
+    /// The content of the file `keys`, if there is one.
+    fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError>;
 }
 
 impl Entries for Store {
@@ -129,6 +135,10 @@ impl Entries for Store {
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Fault> {
         Store::scan(self, prefix, after, limit)
     }
+
+    fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError> {
+        Store::key_file(self)
+    }
 }
 
 struct Shared {
@@ -140,6 +150,7 @@ struct Shared {
     ended: OnceLock<Ended>,
     watchdog: Watchdog,
     space: Space,
+    key_file: KeyFile,
     /// Released by a close, else after `db`, which is declared above it.
     lock: std::fs::File,
 }
@@ -163,6 +174,7 @@ impl Store {
             fsync,
             space,
             keeper,
+            key_file,
         }: Opened,
         watchdog: Watchdog,
     ) -> Result<Self, OpenError> {
@@ -175,6 +187,7 @@ impl Store {
             ended: OnceLock::new(),
             watchdog,
             space,
+            key_file,
             lock,
         });
         Writer::spawn(Arc::clone(&shared), requests, fsync, keeper)?;

@@ -4,13 +4,14 @@ use std::{
     fs::{File, TryLockError},
     mem::ManuallyDrop,
     ops::{Bound, ControlFlow},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
-    Entry, Fault, OpenError,
+    Entry, Fault, KeyFileError, OpenError,
     files::{self, DB, failed},
     guard::{self, Copied, Ground, Snapshots},
+    key_file,
     panics::{Engine, caught},
     watchdog,
 };
@@ -25,6 +26,7 @@ pub struct Salvage {
     /// Never dropped: of a damaged log even letting go may hang, and the process ends soon.
     db: ManuallyDrop<Engine>,
     refusal: Option<OpenError>,
+    dir: PathBuf,
     _copy: Copied,
     _locks: Vec<File>,
 }
@@ -39,6 +41,11 @@ impl Salvage {
     /// Why the vault would not open the store, if it would not.
     pub fn refusal(&self) -> Option<&OpenError> {
         self.refusal.as_ref()
+    }
+
+    /// The content of the store's file `keys`, if there is one.
+    pub fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError> {
+        key_file::read(&self.dir, None)
     }
 
     /// The value at `key`, if it can be read.
@@ -133,6 +140,7 @@ fn open(dir: &Path, scratch: &Path, cache_bytes: u64) -> Result<Salvage, OpenErr
     Ok(Salvage {
         db: ManuallyDrop::new(db),
         refusal,
+        dir: dir.to_owned(),
         _copy: copy,
         _locks: locks,
     })

@@ -7,9 +7,10 @@ use std::{
 };
 
 use super::{
-    Entries, Entry, Fault, OpenError, Store,
+    Entries, Entry, Fault, KeyFileError, OpenError, Store,
     files::{self, Opened, storage},
     guard::{self, Ground, Known, Preview},
+    key_file,
     reading::{read, scan},
     watchdog::{self, Watchdog},
 };
@@ -96,6 +97,7 @@ impl UnopenedStore {
             content,
             front,
         } = self;
+        key_file::tidy(&dir)?;
         let (db, tally) = match content {
             Content::New => files::make(&dir, cache_bytes)?,
             Content::Store { known, preview } => {
@@ -152,6 +154,13 @@ impl Entries for UnopenedStore {
             Content::Store { known, preview } => {
                 self.on_copy(known, preview, |db| scan(db, prefix, after, limit))
             }
+        }
+    }
+
+    fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError> {
+        match &self.content {
+            Content::New => Ok(None),
+            Content::Store { known, .. } => key_file::read(&self.dir, Some(known.id())),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Why the vault did not do it.
 
+use std::io;
+
 use proto::{SecretName, WorkspaceName};
 
 use crate::{
@@ -31,6 +33,20 @@ pub enum OpenError {
         /// The one that is known here.
         supported: u32,
     },
+    /// The file `keys` is missing beside data that needs it.
+    #[error(
+        "the file `keys` of the store is missing, without which nothing in it can be decrypted: restore a backup"
+    )]
+    NoKeys,
+    /// The file `keys` is of another time than the data beside it.
+    #[error(
+        "the store needs the store key {0}, which its file `keys` does not hold: one of them is an older copy; restore a \
+         backup, or put back the two that belong together"
+    )]
+    OtherKeys(String),
+    /// The file `keys` was not read.
+    #[error("the store's keys could not be read")]
+    Keys(#[source] VaultError),
     /// It needs a root key that was not given.
     #[error(
         "this store needs the root key {needed}, which wraps the keys of {workspaces} workspaces; given were {given}: \
@@ -41,7 +57,7 @@ pub enum OpenError {
         given: String,
         /// The id of the key that is missing.
         needed: String,
-        /// How many workspaces' keys it wraps.
+        /// How many workspaces there are.
         workspaces: u64,
     },
     /// The root key that was given cannot be used.
@@ -197,20 +213,7 @@ pub enum VaultError {
     #[error(
         "the backup was made of a store of format {0}, which this release does not know; use the release that made it"
     )]
-    BackupOfLaterFormat(u32),
-    /// A backup whose contents need a root key that was not given; nothing was changed.
-    #[error(
-        "this backup needs the root key {needed}, which wraps the keys of {workspaces} workspaces; given were {given}: \
-         give it that key too"
-    )]
-    BackupNeedsRootKey {
-        /// The ids of the keys given.
-        given: String,
-        /// The id of the key that is missing.
-        needed: String,
-        /// How many workspaces' keys it wraps.
-        workspaces: u64,
-    },
+    BackupOfOtherFormat(u32),
     /// A backup is being restored.
     #[error("a backup is being restored, or was by half; nothing was changed")]
     Restoring,
@@ -240,6 +243,9 @@ pub enum VaultError {
     /// The store could not be read.
     #[error("the vault's storage does not answer")]
     Read(#[from] store::Fault),
+    /// The store's file `keys` could not be read or replaced.
+    #[error("the vault's storage does not answer")]
+    KeyFile(#[source] store::KeyFileError),
     /// No random bytes were to be had.
     #[error("the vault could not make a key")]
     Randomness(#[from] NoRandomness),
@@ -262,6 +268,22 @@ impl From<store::CommitError> for VaultError {
             | store::CommitError::Reserved
             | store::CommitError::Unreadable(_)
             | store::CommitError::Closed => Self::Storage(error),
+        }
+    }
+}
+
+impl From<store::KeyFileError> for VaultError {
+    fn from(error: store::KeyFileError) -> Self {
+        match error {
+            store::KeyFileError::Files { doing: _, source }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                Self::Full(None)
+            }
+            error => Self::KeyFile(error),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The root keys, and the workspaces' keys that were unwrapped with them. Each is chosen by its id, and none is tried.
+//! The root key, the store keys, and the workspaces' keys that were unwrapped with them. Each is chosen by its id, and none is
+//! tried.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,7 +9,10 @@ use std::{
 use proto::Uid;
 
 use super::VaultError;
-use crate::crypto::{KeyId, RootKey, WorkspaceKek, root_key_id, wrapped_kek_id};
+use crate::{
+    crypto::{KeyId, RootKey, StoreKey, WorkspaceKek, store_key_id, wrapped_kek_id},
+    root::WrappedRootKey,
+};
 
 /// Workspace KEKs kept unwrapped; some 150 bytes each. Beyond it, one is dropped (and wiped) for each that comes in.
 const KEPT: usize = 10_000;
@@ -17,8 +21,21 @@ const DESTROYED: usize = 256;
 
 pub(super) struct Keyring {
     /// None while the vault is sealed.
-    roots: RwLock<Option<Vec<Arc<RootKey>>>>,
+    loaded: RwLock<Option<Loaded>>,
     kept: Mutex<Kept>,
+    /// Held while the file `keys` is replaced, so that one change of it does not undo another.
+    pub(super) file: tokio::sync::Mutex<()>,
+    /// Read while a backup is made, and written while a store key is destroyed.
+    pub(super) exports: Arc<tokio::sync::RwLock<()>>,
+}
+
+/// The keys of an unsealed vault. A key is wiped when its last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    pub(super) root: Arc<RootKey>,
+    /// What the file `keys` holds of the root key. Here, so that it is always the one of `root`.
+    pub(super) held: Option<WrappedRootKey>,
+    pub(super) store_keys: Vec<Arc<StoreKey>>,
 }
 
 #[derive(Default)]
@@ -27,65 +44,69 @@ struct Kept {
     destroyed: VecDeque<KeyId>,
 }
 
+impl Loaded {
+    /// The store key that `id` names.
+    pub(super) fn store_key(&self, id: KeyId) -> Result<&Arc<StoreKey>, VaultError> {
+        let mut keys = self.store_keys.iter();
+        keys.find(|key| key.id() == id).ok_or(VaultError::KeyNotLoaded)
+    }
+
+    /// A KEK of a workspace.
+    pub(super) fn unwrap(&self, workspace: &Uid, wrapped: &[u8]) -> Result<WorkspaceKek, VaultError> {
+        Ok(self
+            .store_key(store_key_id(wrapped)?)?
+            .unwrap(wrapped, workspace)?)
+    }
+}
+
 impl Keyring {
-    /// One that has still to be given root keys.
+    /// One that has still to be given its keys.
     pub(super) fn sealed() -> Self {
         Self {
-            roots: RwLock::new(None),
+            loaded: RwLock::new(None),
             kept: Mutex::default(),
+            file: tokio::sync::Mutex::default(),
+            exports: Arc::default(),
         }
     }
 
     pub(super) fn is_sealed(&self) -> bool {
-        self.roots
+        self.loaded
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .is_none()
     }
 
-    /// Takes its first root keys.
-    pub(super) fn load(&self, roots: Vec<Arc<RootKey>>) {
-        *self.roots.write().unwrap_or_else(PoisonError::into_inner) = Some(roots);
+    /// Takes these keys in the place of those that it has.
+    pub(super) fn load(&self, loaded: Loaded) {
+        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
     }
 
-    /// Takes these root keys, too.
-    pub(super) fn add(&self, more: impl IntoIterator<Item = Arc<RootKey>>) {
-        let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
-        // Who is sealed takes all that it needs when it unseals.
-        let Some(roots) = roots.as_mut() else { return };
-        for root in more {
-            if roots.iter().all(|held| held.id() != root.id()) {
-                roots.push(root);
-            }
-        }
+    /// The root key and the store keys.
+    pub(super) fn loaded(&self) -> Result<Loaded, VaultError> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.clone().ok_or(VaultError::Sealed)
     }
 
-    /// Wipes root keys that nothing needs any more.
-    pub(super) fn unload(&self, ids: &[KeyId]) {
-        let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(roots) = &mut *roots {
-            roots.retain(|root| !ids.contains(&root.id()));
-        }
+    /// The store key that `id` names.
+    fn store_key(&self, id: KeyId) -> Result<Arc<StoreKey>, VaultError> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.as_ref().ok_or(VaultError::Sealed)?.store_key(id).cloned()
     }
 
-    /// All root keys.
-    pub(super) fn roots(&self) -> Result<Vec<Arc<RootKey>>, VaultError> {
-        let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
-        roots.clone().ok_or(VaultError::Sealed)
+    /// A new KEK for a workspace, wrapped by the store key that `store_key` names.
+    pub(super) fn make(&self, workspace: &Uid, store_key: KeyId) -> Result<Vec<u8>, VaultError> {
+        self.wrap(&WorkspaceKek::generate()?, workspace, store_key)
     }
 
-    /// The root key that `id` names.
-    pub(super) fn root(&self, id: KeyId) -> Result<Arc<RootKey>, VaultError> {
-        let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
-        let roots = roots.as_ref().ok_or(VaultError::Sealed)?;
-        let root = roots.iter().find(|root| root.id() == id);
-        root.cloned().ok_or(VaultError::KeyNotLoaded)
-    }
-
-    /// A new KEK for a workspace, wrapped by the root key that `root` names.
-    pub(super) fn make(&self, workspace: &Uid, root: KeyId) -> Result<Vec<u8>, VaultError> {
-        let root = self.root(root)?;
-        Ok(root.wrap(&WorkspaceKek::generate()?, workspace)?)
+    /// A KEK of a workspace, wrapped by the store key that `store_key` names.
+    pub(super) fn wrap(
+        &self,
+        kek: &WorkspaceKek,
+        workspace: &Uid,
+        store_key: KeyId,
+    ) -> Result<Vec<u8>, VaultError> {
+        Ok(self.store_key(store_key)?.wrap(kek, workspace)?)
     }
 
     /// A workspace's KEK.
@@ -108,22 +129,27 @@ impl Keyring {
         Ok(kek)
     }
 
-    /// The same KEK, wrapped by the root key that `to` names; none when it is already.
+    /// The same KEK, wrapped by the store key that `to` names; none when it is already.
     pub(super) fn rewrap(
         &self,
         workspace: &Uid,
         wrapped: &[u8],
         to: KeyId,
     ) -> Result<Option<Vec<u8>>, VaultError> {
-        if root_key_id(wrapped)? == to {
+        if store_key_id(wrapped)? == to {
             return Ok(None);
         }
-        let kek = self.unwrap(workspace, wrapped)?;
-        Ok(Some(self.root(to)?.wrap(&kek, workspace)?))
+        Ok(Some(self.wrap(
+            &self.unwrap(workspace, wrapped)?,
+            workspace,
+            to,
+        )?))
     }
 
     fn unwrap(&self, workspace: &Uid, wrapped: &[u8]) -> Result<WorkspaceKek, VaultError> {
-        Ok(self.root(root_key_id(wrapped)?)?.unwrap(wrapped, workspace)?)
+        Ok(self
+            .store_key(store_key_id(wrapped)?)?
+            .unwrap(wrapped, workspace)?)
     }
 
     /// Wipes a KEK that was destroyed.
@@ -160,13 +186,24 @@ impl Keyring {
 mod tests {
     use super::*;
 
+    /// One with a store key, and the id of that.
+    fn unsealed() -> (Keyring, KeyId) {
+        let (keyring, store_key) = (Keyring::sealed(), Arc::new(StoreKey::generate().unwrap()));
+        let id = store_key.id();
+        keyring.load(Loaded {
+            root: Arc::new(RootKey::generate().unwrap()),
+            held: None,
+            store_keys: vec![store_key],
+        });
+        (keyring, id)
+    }
+
     #[test]
     fn so_many_keys_are_kept_in_memory_and_no_more() {
-        let (keyring, root) = (Keyring::sealed(), Arc::new(RootKey::generate().unwrap()));
-        keyring.load(vec![root.clone()]);
+        let (keyring, store_key) = unsealed();
         for number in 0..KEPT + 10 {
             let workspace = Uid::generate();
-            let wrapped = keyring.make(&workspace, root.id()).unwrap();
+            let wrapped = keyring.make(&workspace, store_key).unwrap();
             keyring.open(&workspace, &wrapped).unwrap();
             assert!(keyring.holds(&workspace, &wrapped), "{number}");
         }
@@ -175,11 +212,10 @@ mod tests {
 
     #[test]
     fn so_many_destroyed_keys_are_remembered_and_no_more() {
-        let (keyring, root) = (Keyring::sealed(), Arc::new(RootKey::generate().unwrap()));
-        keyring.load(vec![root.clone()]);
+        let (keyring, store_key) = unsealed();
         for _ in 0..DESTROYED + 10 {
             let workspace = Uid::generate();
-            let wrapped = keyring.make(&workspace, root.id()).unwrap();
+            let wrapped = keyring.make(&workspace, store_key).unwrap();
             keyring.forget(&workspace, &wrapped);
             keyring.open(&workspace, &wrapped).unwrap();
             assert!(!keyring.holds(&workspace, &wrapped));

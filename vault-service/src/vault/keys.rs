@@ -1,4 +1,4 @@
-//! What may be known of keys: their ids, and what needs each.
+//! What may be known of keys: their ids, what needs each, and what is still to be erased.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,10 @@ use prost_types::Timestamp;
 use proto::{Uid, WorkspaceName};
 
 use super::{
-    VaultError, Writer, blocking, roots,
+    VaultError, Writer, blocking,
+    erasure::{self, PendingErasure},
+    key_file::KeyFile,
+    roots,
     rotation::{self, Records},
     stored::{self, Rotation},
     workspaces::{self, Found},
@@ -32,6 +35,8 @@ pub struct KeyStatus {
     pub roots: Vec<RootKeyStatus>,
     /// Those that are under way.
     pub rotations: Vec<RotationStatus>,
+    /// What was deleted and is still to be erased.
+    pub erasure: PendingErasure,
 }
 
 /// A root key.
@@ -43,7 +48,7 @@ pub struct RootKeyStatus {
     pub active: bool,
     /// What gives it.
     pub kind: Kind,
-    /// How many workspaces' keys it wraps.
+    /// How many workspaces need it.
     pub workspaces: u64,
     /// What the KMS calls the key that encrypts it.
     pub kms_key_id: Option<String>,
@@ -52,7 +57,7 @@ pub struct RootKeyStatus {
 /// A rotation that is under way.
 #[derive(Debug)]
 pub struct RotationStatus {
-    /// Whose key; none for the root key.
+    /// Whose key; none for the store key.
     pub workspace: Option<String>,
     /// What is under the new key.
     pub done: u64,
@@ -88,6 +93,7 @@ impl From<Rotation> for RotationStatus {
             unreadable,
             unreadable_before,
             start_time,
+            deleted_since: _,
         } = rotation;
         Self {
             workspace: Some(workspace).filter(|name| !name.is_empty()),
@@ -101,24 +107,27 @@ impl From<Rotation> for RotationStatus {
 }
 
 impl Writer {
-    /// Shows the root keys and the rotations. Reads every workspace.
+    /// Shows the root keys, the rotations and what is still to be erased. Reads every workspace.
     pub async fn key_status(&self, _: &VaultPermit) -> Result<KeyStatus, VaultError> {
         let (store, providers) = (self.store.clone(), self.providers.clone());
         let sealed = self.is_sealed();
         blocking(move || {
-            let (_, meta) = roots::read_meta(&store)?;
-            let counts = roots::workspaces_of_each(&store)?;
+            let file = KeyFile::read(&store)?;
+            let active = file.as_ref().map(|file| file.root_key);
+            let workspaces = roots::workspaces(&store)?;
             let root = |known: Known| {
                 let Known { id, kind, kms_key_id } = known;
+                let active = active == Some(id);
                 RootKeyStatus {
                     id,
-                    active: id.as_bytes() == meta.root_key_id.as_slice(),
+                    active,
                     kind,
-                    workspaces: counts.get(&id).copied().unwrap_or(0),
+                    workspaces: if active { workspaces } else { 0 },
                     kms_key_id,
                 }
             };
-            let mut roots: Vec<_> = providers.known(&meta.root_keys).into_iter().map(root).collect();
+            let known = providers.known(file.as_ref().and_then(|file| file.held.as_ref()));
+            let mut roots: Vec<_> = known.into_iter().map(root).collect();
             roots.sort_by_key(|root| !root.active);
             let rotations = store.scan(stored::ROTATIONS, None, SHOWN)?;
             let rotations = rotations
@@ -129,6 +138,7 @@ impl Writer {
                 sealed,
                 roots,
                 rotations,
+                erasure: erasure::pending(&store)?,
             })
         })
         .await

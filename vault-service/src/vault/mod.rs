@@ -5,7 +5,9 @@
 
 mod audit;
 mod backup;
+mod erasure;
 mod error;
+mod key_file;
 mod keyring;
 mod keys;
 mod labels;
@@ -16,6 +18,7 @@ mod restore;
 mod roots;
 mod rotation;
 mod secrets;
+mod store_keys;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -40,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::crypto::{backup::BackupError, record::Expiry};
 pub use audit::{Audit, AuditError, Damage, Report, What};
 pub use backup::{Archive, Backup, Incoming, Restored};
+pub use erasure::PendingErasure;
 pub use error::{OpenError, UnsealError, VaultError};
 pub use keys::{KeyStatus, RootKeyStatus, RotationStatus, WorkspaceKey};
 pub use labels::{Labels, LabelsError};
@@ -52,18 +56,19 @@ pub use uses::LastUse;
 pub use workspaces::{Changes, KeptVersions, KeptVersionsError, Plan, Settings, Workspace};
 
 use crate::{
-    root::{Providers, WrappedRootKey},
+    root::Providers,
     store::{self, Batch, Entries, HOLD, Health, Store, UnopenedStore},
 };
+use key_file::KeyFile;
 use keyring::Keyring;
 use pool::Pool;
 use stored::Meta;
 use uses::Uses;
 
 /// The version of the layout of keys and values in the store.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Entries that decide whether a vault may take over a store.
-const FRONT: &[&[u8]] = &[stored::META, stored::ROOT_ROTATION, HOLD];
+const FRONT: &[&[u8]] = &[stored::META, HOLD];
 /// How often what was counted of uses is written.
 const FLUSH: Duration = Duration::from_secs(60);
 /// How many flushes later requests are swept.
@@ -76,7 +81,7 @@ const ATTEMPTS: usize = 16;
 /// What time it is. A value, so that tests can set it.
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// An opened store, and the root keys that it needs or what will give them.
+/// An opened store, and the root key that it needs or what will give it.
 pub struct Vault {
     store: Store,
     keyring: Arc<Keyring>,
@@ -102,7 +107,7 @@ pub struct Writer {
 }
 
 impl Vault {
-    /// Takes over a store. An empty one is initialised; any other must need no other root keys than those that can be had.
+    /// Takes over a store. An empty one is initialised; any other must need no other root key than those that can be had.
     /// A store that is refused is closed again.
     ///
     /// It is sealed when a provider has to be asked that may not answer: see [`Writer::unseal`].
@@ -177,7 +182,7 @@ impl Vault {
     }
 }
 
-/// The store must be empty, and then is initialised, or hold a vault of this format that needs no other root keys.
+/// The store must be empty, and then is initialised, or hold a vault of this format that needs no other root key.
 async fn check(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenError> {
     loop {
         let (reading, providers) = (store.clone(), providers.clone());
@@ -192,26 +197,18 @@ async fn check(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenErro
 /// Refuses a store that this vault may not take over, before anything in it is changed.
 async fn admit(store: UnopenedStore, providers: &Arc<Providers>) -> Result<UnopenedStore, OpenError> {
     let reading = providers.clone();
-    let (store, root_keys) = blocking(move || match root_keys_of(&store, &reading) {
-        Ok(root_keys) => Ok((store, root_keys)),
+    let (store, keys) = blocking(move || match found(&store, &reading) {
+        Ok(State::Empty) => Ok((store, None)),
+        Ok(State::Current(keys) | State::Held(keys)) => Ok((store, keys)),
         // A full disk must not keep a store that was closed from being opened; it is checked once it is.
-        Err(OpenError::Store(store::OpenError::NoRoom { .. })) => Ok((store, Vec::new())),
+        Err(OpenError::Store(store::OpenError::NoRoom { .. })) => Ok((store, None)),
         Err(refused) => Err(refused),
     })
     .await?;
-    if providers.is_local() {
-        let opened = providers.open(&root_keys).await;
-        opened.map_err(|error| OpenError::RootKey(error.into()))?;
+    if let Some(keys) = keys.filter(|_| providers.is_local()) {
+        roots::open(&keys, providers).await?;
     }
     Ok(store)
-}
-
-/// The wrapped root keys of a store that may be taken over.
-fn root_keys_of(store: &UnopenedStore, providers: &Providers) -> Result<Vec<WrappedRootKey>, OpenError> {
-    Ok(match found(store, providers)? {
-        State::Empty => Vec::new(),
-        State::Current(meta) | State::Held(meta) => meta.root_keys,
-    })
 }
 
 fn found<S>(store: &S, providers: &Providers) -> Result<State, OpenError>
@@ -233,24 +230,23 @@ where
             supported: FORMAT,
         });
     }
-    // What a restore left by half may need root keys that this vault does not.
-    if store.read(HOLD).map_err(Into::into)?.is_some() {
-        roots::check_active(store, &meta, providers)?;
-        return Ok(State::Held(meta));
-    }
-    roots::check(store, &meta, providers)?;
-    Ok(State::Current(meta))
+    let keys = roots::check(store, &meta, providers)?;
+    Ok(match store.read(HOLD).map_err(Into::into)? {
+        Some(_) => State::Held(keys),
+        None => State::Current(keys),
+    })
 }
 
 /// What is in a store that may be taken over.
 enum State {
     Empty,
-    Current(Meta),
+    /// A vault, with the keys that it has.
+    Current(Option<KeyFile>),
     /// A vault that was stopped while a backup was restored.
-    Held(Meta),
+    Held(Option<KeyFile>),
 }
 
-/// Without a root key: the first that is to be had will be its.
+/// Without keys: the first root key that is to be had will be its.
 async fn initialise(store: &Store) -> Result<(), OpenError> {
     let batch = Batch::new()
         .expect_absent(stored::META)
@@ -324,8 +320,4 @@ impl Writer {
         }
         attempt().await
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -317,6 +317,7 @@ impl Writer {
         let _still = self.uses.still().await;
         self.retrying(async || {
             let (store, workspace, name) = (self.store.clone(), permit.workspace().clone(), name.clone());
+            let now = (self.clock)();
             let (uid, batch) = blocking({
                 let name = name.clone();
                 move || {
@@ -325,7 +326,7 @@ impl Writer {
                         return Err(VaultError::NoSecret(workspace, name));
                     };
                     check_version(current.version(), expected_version)?;
-                    let batch = current.delete(&store, &found, &name)?;
+                    let batch = current.delete(&store, &found, &name, now)?;
                     Ok((found.uid, batch))
                 }
             })

@@ -16,8 +16,11 @@
 //! q/ uid(16) part, u16, big endian
 //!                          RequestRecords: what was answered to requests, for their retries
 //! g/ uid(16)               empty: a deleted workspace whose entries are still to be removed
-//! k/root                   Rotation: workspaces' keys are being moved to another root key
+//! k/store                  Rotation: workspaces' keys are being moved to another store key
 //! k/w/ uid(16)             Rotation: the workspace's records are being moved to another key
+//! d/ uid(16)               Deletion: since when secrets or versions were deleted that the workspace's keys still open
+//! e/ id(16) uid(16)        DestroyedKeys: keys of a workspace were destroyed, and the store key of this id still unwraps
+//!                          what the log keeps of them
 //! hold                     while a backup is restored: that nobody else may write (crate::vault::backup)
 //! ```
 //!
@@ -29,7 +32,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use proto::{OriginPattern, SecretName, Uid, WorkspaceName};
 
-use crate::root::WrappedRootKey;
+use crate::crypto::KeyId;
 
 /// The key of [`Meta`].
 pub(super) const META: &[u8] = b"meta";
@@ -41,8 +44,12 @@ pub(super) const REQUESTS: &[u8] = b"q/";
 pub(super) const GARBAGE: &[u8] = b"g/";
 /// The prefix of all rotations that are under way.
 pub(super) const ROTATIONS: &[u8] = b"k/";
-/// The key of the root key's [`Rotation`].
-pub(super) const ROOT_ROTATION: &[u8] = b"k/root";
+/// The key of the store key's [`Rotation`].
+pub(super) const STORE_KEY_ROTATION: &[u8] = b"k/store";
+/// The prefix of all [`Deletion`]s.
+pub(super) const DELETIONS: &[u8] = b"d/";
+/// The prefix of all [`DestroyedKeys`].
+pub(super) const DESTROYED: &[u8] = b"e/";
 
 /// What the store says of itself.
 #[derive(Clone, PartialEq, Message)]
@@ -51,13 +58,10 @@ pub(super) struct Meta {
     pub(super) format: u32,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) vault_uid: Vec<u8>,
-    /// The active root key. Every workspace's keys are wrapped by it, but for those that its rotation has still to move.
-    /// Empty until the first one was to be had.
-    #[prost(bytes = "vec", tag = "3")]
-    pub(super) root_key_id: Vec<u8>,
-    /// Root keys that no file holds, oldest first.
-    #[prost(message, repeated, tag = "4")]
-    pub(super) root_keys: Vec<WrappedRootKey>,
+    /// The id of the active store key. It wraps every workspace's keys, but for those that its rotation has still to move.
+    /// Empty until the vault was unsealed for the first time. The key is in the file `keys`. (3 and 4 held root keys.)
+    #[prost(bytes = "vec", tag = "5")]
+    pub(super) store_key_id: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -72,10 +76,10 @@ pub(super) struct WorkspaceRecord {
     pub(super) update_time: prost_types::Timestamp,
     #[prost(uint32, tag = "5")]
     pub(super) plan: u32,
-    /// The workspace's active KEK, wrapped by the root key.
+    /// The workspace's active KEK, wrapped by the store key.
     #[prost(bytes = "vec", tag = "6")]
     pub(super) wrapped_kek: Vec<u8>,
-    /// How many versions of each secret are kept; 0 in records of format 1, which stands for the default.
+    /// How many versions of each secret are kept.
     #[prost(uint32, tag = "7")]
     pub(super) kept_versions: u32,
     /// KEKs that some records may still be under.
@@ -92,7 +96,7 @@ pub(super) struct WorkspaceRecord {
 /// A KEK that nothing new is put under.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RetiredKek {
-    /// Wrapped by the root key.
+    /// Wrapped by the store key.
     #[prost(bytes = "vec", tag = "1")]
     pub(super) wrapped_kek: Vec<u8>,
     /// When it was made; absent for the first one.
@@ -103,7 +107,7 @@ pub(super) struct RetiredKek {
 /// How far a rotation is.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Rotation {
-    /// Whose key; empty for the root key.
+    /// Whose key; empty for the store key.
     #[prost(string, tag = "1")]
     pub(super) workspace: String,
     /// The last entry that was looked at in this pass; empty before the first.
@@ -126,6 +130,28 @@ pub(super) struct Rotation {
     pub(super) unreadable_before: u64,
     #[prost(message, required, tag = "8")]
     pub(super) start_time: prost_types::Timestamp,
+    /// When the first of those deletions was that the end of this rotation makes final; absent without any.
+    #[prost(message, optional, tag = "9")]
+    pub(super) deleted_since: Option<prost_types::Timestamp>,
+}
+
+/// Something was deleted in a workspace, and its KEKs, which open what the log keeps of that, are still there.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Deletion {
+    /// When the first of the deletions was.
+    #[prost(message, required, tag = "1")]
+    pub(super) since: prost_types::Timestamp,
+    /// The workspace's name.
+    #[prost(string, tag = "2")]
+    pub(super) workspace: String,
+}
+
+/// KEKs of a workspace are gone from the store, but the log keeps them, wrapped by a store key that is still there.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DestroyedKeys {
+    /// When the first of the deletions was that this is for.
+    #[prost(message, required, tag = "1")]
+    pub(super) since: prost_types::Timestamp,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -145,7 +171,7 @@ pub(super) struct SecretRecord {
     pub(super) expires_at: u64,
     #[prost(btree_map = "string, string", tag = "7")]
     pub(super) labels: BTreeMap<String, String>,
-    /// No older version than this one is kept; 0 in records of format 1, which have none.
+    /// No older version than this one is kept.
     #[prost(uint64, tag = "8")]
     pub(super) kept_from: u64,
 }
@@ -233,9 +259,23 @@ pub(super) fn workspace_rotation(workspace: &Uid) -> Vec<u8> {
     [b"k/w/".as_slice(), workspace.as_bytes()].concat()
 }
 
-/// Whose rotation stands at this key; none for the root key's.
+/// Whose rotation stands at this key; none for the store key's.
 pub(super) fn uid_of_rotation(key: &[u8]) -> Option<Uid> {
     uid(key.strip_prefix(b"k/w/")?)
+}
+
+pub(super) fn deletion(workspace: &Uid) -> Vec<u8> {
+    [DELETIONS, workspace.as_bytes()].concat()
+}
+
+pub(super) fn destroyed(store_key: KeyId, workspace: &Uid) -> Vec<u8> {
+    [DESTROYED, store_key.as_bytes(), workspace.as_bytes()].concat()
+}
+
+/// The store key and the workspace of [`DestroyedKeys`] at this key.
+pub(super) fn place_of_destroyed(key: &[u8]) -> Option<(KeyId, Uid)> {
+    let (store_key, workspace) = key.strip_prefix(DESTROYED)?.split_first_chunk::<16>()?;
+    Some((KeyId::from_stored(store_key)?, uid(workspace)?))
 }
 
 /// An older version of a secret. No name has a byte 0, so none is the beginning of another's key.

@@ -4,7 +4,9 @@ mod backup_keys;
 mod backups;
 mod damage;
 mod durable;
+mod erasure;
 mod expiry;
+mod formats;
 mod requests;
 mod restores;
 mod uses;
@@ -118,6 +120,20 @@ impl Fixture {
             reader,
             ahead,
         })
+    }
+
+    /// Closes it: its directory, and the bytes of its root key.
+    async fn closed(self) -> (TempDir, [u8; 32]) {
+        let Self {
+            dir,
+            root,
+            writer,
+            reader,
+            ahead: _,
+        } = self;
+        drop(reader);
+        writer.close().await.unwrap();
+        (dir, root)
     }
 
     pub(super) async fn put(&self, name: &str, value: &[u8]) -> Result<Put, VaultError> {
@@ -381,7 +397,9 @@ async fn what_a_deleted_workspace_held_is_removed() {
     vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
     vault.writer.sweep_all().await.unwrap();
     let vault = vault.reopen().await;
-    assert_eq!(vault.keys(""), ["meta"]);
+    // One says that its keys are to be erased.
+    assert_eq!(vault.keys("").len(), 2);
+    assert_eq!((vault.keys("e/").len(), vault.keys("meta").len()), (1, 1));
 }
 
 #[tokio::test]

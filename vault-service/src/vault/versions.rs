@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use proto::{SecretName, Uid};
 
 use super::{
-    VaultError, Writer, blocking,
+    VaultError, Writer, blocking, erasure,
     labels::Labels,
     requests::NewRequest,
     secrets::{Prepared, Put, SecretMetadata},
@@ -47,11 +47,8 @@ impl Current {
     /// The oldest version that may be kept: never further back than could be, whatever the store says.
     fn kept_from(&self) -> u64 {
         let version = self.version();
-        match self.metadata.kept_from {
-            // Format 1 kept none.
-            0 => version,
-            from => from.clamp(version.saturating_sub(KeptVersions::MAX), version),
-        }
+        let oldest = version.saturating_sub(KeptVersions::MAX);
+        self.metadata.kept_from.clamp(oldest, version)
     }
 
     /// The kept versions older than this one, as far as they are below `end`.
@@ -70,15 +67,27 @@ impl Current {
     }
 
     /// Removes all that there is of the secret.
-    pub(super) fn delete(self, store: &Store, found: &Found, name: &SecretName) -> Result<Batch, VaultError> {
+    pub(super) fn delete(
+        self,
+        store: &Store,
+        found: &Found,
+        name: &SecretName,
+        now: SystemTime,
+    ) -> Result<Batch, VaultError> {
+        let batch = erasure::note(found.unchanged(Batch::new()), store, found, now)?;
         let batch = self
-            .unchanged(found.unchanged(Batch::new()), found, name)
+            .unchanged(batch, found, name)
             .delete(Kind::Metadata.key(&found.uid, name))
             .delete(Kind::Record.key(&found.uid, name))
             .delete(Kind::Use.key(&found.uid, name))
             .add(stored::count(&found.uid), -1, None);
         let batch = remove(batch, found, name, self.older(u64::MAX));
         never_again(batch, store, found, name, self.version())
+    }
+
+    /// Whether keeping no version older than `kept_from` removes any.
+    fn removes_any(&self, kept_from: u64) -> bool {
+        !self.older(kept_from).is_empty() || self.version() < kept_from
     }
 
     /// Keeps this version behind the new one, if it is among those that are, and removes those that no longer are.
@@ -156,13 +165,14 @@ fn old(
 pub(super) struct Successor<'a> {
     found: &'a Found,
     name: &'a SecretName,
+    store: &'a Store,
     before: Option<Current>,
     version: u64,
 }
 
 impl<'a> Successor<'a> {
     pub(super) fn of(
-        store: &Store,
+        store: &'a Store,
         found: &'a Found,
         name: &'a SecretName,
         before: Option<Current>,
@@ -174,6 +184,7 @@ impl<'a> Successor<'a> {
         Ok(Self {
             found,
             name,
+            store,
             before,
             version: last + 1,
         })
@@ -201,6 +212,7 @@ impl<'a> Successor<'a> {
         let Self {
             found,
             name,
+            store,
             before,
             version: _,
         } = self;
@@ -210,6 +222,10 @@ impl<'a> Successor<'a> {
             created,
         };
         let batch = found.unchanged(Batch::new());
+        let batch = match &before {
+            Some(before) if before.removes_any(record.kept_from) => erasure::note(batch, store, found, now)?,
+            Some(_) | None => batch,
+        };
         let batch = match before {
             Some(before) => before.keep(batch, found, name, record.kept_from),
             None => batch

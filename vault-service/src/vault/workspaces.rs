@@ -4,9 +4,9 @@ use prost_types::Timestamp;
 use proto::{Uid, WorkspaceName, page::Page, serve::authz::Scope};
 
 use super::{
-    VaultError, Writer, blocking,
+    VaultError, Writer, blocking, erasure,
     keyring::Keyring,
-    roots,
+    roots, store_keys,
     stored::{self, Kind, WorkspaceRecord},
 };
 use crate::{
@@ -161,10 +161,8 @@ impl Found {
         let uid = stored::uid(&record.uid).ok_or(VaultError::Corrupt(None))?;
         let plan = Plan::ALL.into_iter().find(|plan| plan.stored() == record.plan);
         let plan = plan.ok_or(VaultError::Corrupt(None))?;
-        let kept_versions = match record.kept_versions {
-            0 => KeptVersions::default(),
-            number => KeptVersions::parse(number).map_err(|_| VaultError::Corrupt(None))?,
-        };
+        let kept_versions =
+            KeptVersions::parse(record.kept_versions).map_err(|_| VaultError::Corrupt(None))?;
         Ok(Self {
             name,
             uid,
@@ -264,10 +262,10 @@ pub(super) fn create(
         update_time: now,
         plan: settings.plan.stored(),
         kept_versions: settings.kept_versions.0,
-        wrapped_kek: keyring.make(&uid, roots::active(&meta)?)?,
+        wrapped_kek: keyring.make(&uid, store_keys::active(&meta)?)?,
         ..WorkspaceRecord::default()
     };
-    // The root key must still be the active one: its rotation does not look again at what it has passed.
+    // The store key must still be the active one: its rotation does not look again at what it has passed.
     let batch = Batch::new()
         .expect_value(stored::META, meta_bytes)
         .expect_absent(key.clone())
@@ -381,8 +379,8 @@ impl Writer {
         .await
     }
 
-    /// Deletes a workspace and destroys its key: from the commit on, nothing in it can be decrypted. What it held is
-    /// removed afterwards, in the background, and after a restart if need be.
+    /// Deletes a workspace and its keys: from the commit on, nothing in it is decrypted. What it held is removed afterwards, in
+    /// the background, and after a restart if need be. What the store's log keeps of its keys is erased in time.
     pub async fn delete_workspace(
         &self,
         permit: &AdminPermit,
@@ -391,18 +389,19 @@ impl Writer {
     ) -> Result<(), VaultError> {
         let uid = self
             .retrying(async || {
-                let (store, name) = (self.store.clone(), permit.workspace().clone());
-                let (found, count) = blocking(move || {
+                let (store, name, now) = (self.store.clone(), permit.workspace().clone(), (self.clock)());
+                let (found, count, batch) = blocking(move || {
                     let found = find(&store, &name)?;
                     let count = read_count(&store, &found.uid)?;
-                    Ok::<_, VaultError>((found, count))
+                    let batch = found.unchanged(Batch::new());
+                    let batch = erasure::note_workspace(batch, &store, &found, now)?;
+                    Ok::<_, VaultError>((found, count, batch))
                 })
                 .await?;
                 found.check_revision(revision)?;
                 if count > 0 && !force {
                     return Err(VaultError::WorkspaceNotEmpty(found.name));
                 }
-                let batch = found.unchanged(Batch::new());
                 // Without force the count must still be none when this commits.
                 let batch = if force {
                     batch

@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::*;
-use crate::store::marker::{FIRST, Marker};
+use crate::store::{
+    key_file::Replace,
+    marker::{FIRST, Marker},
+};
 
 /// A store whose fsync is `fsync` after the real one.
 fn with_fsync(dir: &Path, mut fsync: impl FnMut() -> io::Result<()> + Send + 'static) -> Store {
@@ -353,6 +356,13 @@ async fn a_close_syncs_once_more_and_says_that_it_failed() {
 }
 
 impl Store {
+    /// A store whose file `keys` is replaced by what `wrap` makes of replacing it.
+    pub(crate) fn with_key_file(dir: &Path, wrap: impl FnOnce(Replace) -> Replace) -> Self {
+        let mut opened = files::open(dir, CACHE).unwrap();
+        opened.key_file.replace = wrap(opened.key_file.replace);
+        Self::start(opened, Watchdog::default()).unwrap()
+    }
+
     /// Each of its syncs hangs until it is let go, and the watchdog barks at once. It fails when the sender is dropped.
     pub(crate) fn hanging(dir: &Path) -> (Self, std_mpsc::Sender<()>) {
         let (store, Held { entered: _, release }) = barking(dir);

@@ -30,8 +30,8 @@ pub enum What {
     #[error("a key of it that is being rotated does not open: what is still under it is lost")]
     RetiredKey,
     /// A key of a workspace, which may be sound.
-    #[error("a key of it needs a root key that was not given")]
-    RootKeyNotGiven,
+    #[error("a key of it needs a store key that the file `keys` does not hold")]
+    StoreKeyMissing,
     /// The record is gone or in a part of the store that cannot be read.
     #[error("its value cannot be read")]
     Unreadable,

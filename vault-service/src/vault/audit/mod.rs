@@ -5,23 +5,24 @@
 mod damage;
 mod walk;
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use tokio::runtime::Runtime;
 
 pub use damage::{Damage, What};
 
 use super::{
-    FORMAT, OpenError,
+    FORMAT, OpenError, VaultError,
     backup::FILLING,
     initial,
+    key_file::KeyFile,
     keyring::Keyring,
     roots::{self, Missing},
     stored::{self, Meta},
 };
 use crate::{
     crypto::KeyId,
-    root::{ProviderError, Providers},
+    root::Providers,
     store::{self, Batch, Entry, HOLD, Salvage, Store},
 };
 use walk::Walk;
@@ -35,18 +36,18 @@ pub enum AuditError {
     /// Not even a copy of it opens.
     #[error(transparent)]
     Store(#[from] store::OpenError),
-    /// It is not of these root keys or this release.
+    /// Its keys are not to be had, or it is not of this release.
     #[error(transparent)]
     Vault(#[from] OpenError),
-    /// A root key is not to be had.
-    #[error(transparent)]
-    Provider(#[from] ProviderError),
     /// What came in of a backup is not all of it, however sound it looks.
     #[error("a backup was restored into this store by half: restore it again, into a new store")]
     ByHalf,
     /// The new store could not be written.
     #[error("the new store could not be written")]
     Write(#[from] store::CommitError),
+    /// The new store's file of keys could not be written.
+    #[error("the new store's keys could not be written")]
+    WriteKeys(#[source] VaultError),
 }
 
 /// What was found.
@@ -73,7 +74,7 @@ impl Report {
     }
 }
 
-/// A store to be read, and the root keys for it.
+/// A store to be read, and the keys for it.
 pub struct Audit {
     salvage: Salvage,
     keyring: Keyring,
@@ -97,21 +98,15 @@ impl Audit {
             return Err(AuditError::ByHalf);
         }
         let mut meta = match salvage.read(stored::META) {
-            Ok(Some(bytes)) => check(
-                stored::decode(&bytes).map_err(OpenError::Corrupt)?,
-                providers,
-                &salvage,
-            )?,
+            Ok(Some(bytes)) => of_this_release(stored::decode(&bytes).map_err(OpenError::Corrupt)?)?,
             // All else may still be there.
             Ok(None) | Err(_) => initial(),
         };
-        let mut keys = runtime.block_on(providers.open(&meta.root_keys))?;
-        if meta.root_key_id.is_empty() {
-            let active = runtime.block_on(providers.activate(&mut keys, &mut meta.root_keys))?;
-            meta.root_key_id = active.as_bytes().to_vec();
-        }
         let keyring = Keyring::sealed();
-        keyring.load(keys);
+        if let Some(file) = key_file(&salvage, &mut meta, providers)? {
+            let opened = runtime.block_on(roots::open(&file, providers));
+            keyring.load(opened.map_err(OpenError::from)?);
+        }
         Ok(Self {
             salvage,
             keyring,
@@ -132,6 +127,10 @@ impl Audit {
         runtime: &Runtime,
         mut damaged: impl FnMut(&Damage),
     ) -> Result<Report, AuditError> {
+        if let Ok(loaded) = self.keyring.loaded() {
+            let written = runtime.block_on(roots::write(&to, &loaded));
+            written.map_err(AuditError::WriteKeys)?;
+        }
         let mut writing = Writing {
             to: &to,
             runtime,
@@ -153,39 +152,52 @@ impl Audit {
     }
 }
 
-/// A newer layout, or one of another root key, would only look damaged.
-fn check(meta: Meta, providers: &Providers, salvage: &Salvage) -> Result<Meta, OpenError> {
-    if meta.format != FORMAT {
-        return Err(OpenError::Format {
-            found: meta.format,
+/// Another layout would only look damaged.
+fn of_this_release(meta: Meta) -> Result<Meta, OpenError> {
+    match meta.format {
+        FORMAT => Ok(meta),
+        found => Err(OpenError::Format {
+            found,
             supported: FORMAT,
-        });
-    }
-    // What a workspace needs beside the active one is said of that workspace: its record may be damaged.
-    let missing = roots::missing(&meta, providers, &BTreeMap::new());
-    match missing.and_then(|_| roots::missing(&meta, providers, &workspaces_of_each(salvage))) {
-        None => Ok(meta),
-        Some(Missing {
-            given,
-            needed,
-            workspaces,
-        }) => Err(OpenError::OtherRootKey {
-            given,
-            needed,
-            workspaces,
         }),
     }
 }
 
-/// How many workspaces have keys that each root key wraps, as far as they can be read.
-fn workspaces_of_each(salvage: &Salvage) -> BTreeMap<KeyId, u64> {
-    let mut counts = BTreeMap::new();
-    salvage.each(stored::WORKSPACES, |entry| {
-        for root in roots::roots_of(&entry.value) {
-            *counts.entry(root).or_default() += 1;
-        }
-    });
-    counts
+/// The store's file `keys`, with the store key that `meta` names, or whose newest it then names. None of a store that never
+/// had one.
+fn key_file(salvage: &Salvage, meta: &mut Meta, providers: &Providers) -> Result<Option<KeyFile>, OpenError> {
+    let bytes = salvage
+        .key_file()
+        .map_err(|error| OpenError::Keys(error.into()))?;
+    let needed = KeyId::from_stored(&meta.store_key_id);
+    let Some(bytes) = bytes else {
+        return match (needed, workspaces(salvage)) {
+            (None, 0) => Ok(None),
+            (Some(_), _) | (None, _) => Err(OpenError::NoKeys),
+        };
+    };
+    let file = KeyFile::decode(&bytes).map_err(OpenError::Keys)?;
+    if let Some(needed) = needed.filter(|needed| !file.holds(*needed)) {
+        return Err(OpenError::OtherKeys(needed.to_string()));
+    }
+    if let (None, Some(newest)) = (needed, file.store_keys.last()) {
+        meta.store_key_id = newest.id.as_bytes().to_vec();
+    }
+    match roots::missing(&file, providers) {
+        None => Ok(Some(file)),
+        Some(Missing { given, needed }) => Err(OpenError::OtherRootKey {
+            given,
+            needed,
+            workspaces: workspaces(salvage),
+        }),
+    }
+}
+
+/// How many workspaces there are, as far as they can be read.
+fn workspaces(salvage: &Salvage) -> u64 {
+    let mut count = 0;
+    salvage.each(stored::WORKSPACES, |_| count += 1);
+    count
 }
 
 /// Entries on their way into the new store.

@@ -381,19 +381,20 @@ async fn older_versions_are_read_too_and_the_newest_takes_the_place_of_a_current
 #[tokio::test]
 async fn a_store_in_the_middle_of_rotations_is_sound_and_a_salvaged_one_begins_them_anew() {
     let store = Damaged::by(|_, _| ()).await;
-    with_vault(&store.dir(), files(&[2, 1]), async |writer, _| {
+    with_vault(&store.dir(), files(&[1]), async |writer, _| {
+        assert!(writer.replace_store_key().await.unwrap());
         let a = WorkspaceName::parse("a").unwrap();
         let rotated = writer.rotate_workspace_key(&VaultPermit::of_operator(), &a).await;
         rotated.unwrap();
     })
     .await;
-    let audit = store.audit_of(&store.dir(), &files(&[2, 1])).unwrap();
+    let audit = store.audit();
     let (lines, report) = verified(&audit);
     assert_eq!((lines, report.is_sound()), (Vec::new(), true));
 
     let (_, report, to) = repaired(&store, audit).await;
     assert_eq!(report.secrets, 6);
-    with_vault(&to, files(&[2, 1]), async |writer, _| {
+    with_vault(&to, files(&[1]), async |writer, _| {
         let rotations = writer
             .key_status(&VaultPermit::of_operator())
             .await
@@ -403,12 +404,29 @@ async fn a_store_in_the_middle_of_rotations_is_sound_and_a_salvaged_one_begins_t
         assert_eq!(names, [None, Some("a".to_owned())]);
     })
     .await;
+}
 
-    // Without the older root key it is the workspaces that cannot be read, and that is what is said.
-    let audit = store.audit_of(&store.dir(), &files(&[2])).unwrap();
-    let (lines, _) = verified(&audit);
-    for workspace in ["a", "b"] {
-        let line = format!("{workspace}: a key of it needs a root key that was not given");
-        assert!(lines.contains(&line), "{lines:?}");
-    }
+#[tokio::test]
+async fn without_the_keys_that_belong_to_it_a_store_is_refused_before_everything_looks_damaged() {
+    let store = Damaged::by(|_, _| ()).await;
+    let (keys, kept) = (store.dir().join("keys"), store.parent.path().join("kept"));
+    std::fs::copy(&keys, &kept).unwrap();
+    let refused = |expected: fn(&OpenError) -> bool| {
+        let refused = store.audit_of(&store.dir(), &root(1).into()).err();
+        assert!(
+            matches!(&refused, Some(AuditError::Vault(error)) if expected(error)),
+            "{refused:?}"
+        );
+    };
+    // An older copy of the file.
+    with_vault(&store.dir(), files(&[1]), async |writer, _| {
+        assert!(writer.replace_store_key().await.unwrap());
+    })
+    .await;
+    std::fs::copy(&kept, &keys).unwrap();
+    refused(|error| matches!(error, OpenError::OtherKeys(_)));
+    std::fs::write(&keys, "nonsense").unwrap();
+    refused(|error| matches!(error, OpenError::Keys(_)));
+    std::fs::remove_file(&keys).unwrap();
+    refused(|error| matches!(error, OpenError::NoKeys));
 }

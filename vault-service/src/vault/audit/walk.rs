@@ -14,7 +14,6 @@ use crate::{
     crypto::{
         WorkspaceKek,
         record::{self, Expiry},
-        root_key_id,
     },
     store::Entry,
     vault::{
@@ -24,16 +23,16 @@ use crate::{
     },
 };
 
-/// How damage of the root key's rotation is named.
-const ROOT: &str = "root key";
+/// How damage of the store key's rotation is named.
+const STORE_KEY: &str = "store key";
 
 /// A workspace whose key opens.
 struct Opened {
     name: WorkspaceName,
     /// The active one, and those that are being rotated.
     keks: Vec<Arc<WorkspaceKek>>,
-    /// Whether a rotation has still to move its records, and its keys.
-    rotates: (bool, bool),
+    /// Whether a rotation has still to move its records.
+    rotates: bool,
     secrets: u64,
 }
 
@@ -110,7 +109,7 @@ impl<'a> Walk<'a> {
         let (uid, mut record) = (found.uid, found.record);
         let active = match self.audit.keyring.open(&uid, &record.wrapped_kek) {
             Ok(kek) => kek,
-            Err(VaultError::KeyNotLoaded) => return self.lost(&shown, None, None, What::RootKeyNotGiven),
+            Err(VaultError::KeyNotLoaded) => return self.lost(&shown, None, None, What::StoreKeyMissing),
             Err(_) => return self.lost(&shown, None, None, What::Key),
         };
         let mut keks = vec![active];
@@ -120,16 +119,11 @@ impl<'a> Walk<'a> {
                     keks.push(kek);
                     record.retired_keks.push(retired);
                 }
-                Err(VaultError::KeyNotLoaded) => self.lost(&shown, None, None, What::RootKeyNotGiven),
+                Err(VaultError::KeyNotLoaded) => self.lost(&shown, None, None, What::StoreKeyMissing),
                 Err(_) => self.lost(&shown, None, None, What::RetiredKey),
             }
         }
-        let wraps = std::iter::once(&record.wrapped_kek)
-            .chain(record.retired_keks.iter().map(|retired| &retired.wrapped_kek));
-        let of_another_root = wraps
-            .filter_map(|wrapped| root_key_id(wrapped).ok())
-            .any(|root| root.as_bytes() != self.audit.meta.root_key_id.as_slice());
-        let rotates = (!record.retired_keks.is_empty(), of_another_root);
+        let rotates = !record.retired_keks.is_empty();
         // Its rotation begins anew.
         record.last_look = false;
         self.report.workspaces += 1;
@@ -372,7 +366,7 @@ impl<'a> Walk<'a> {
         }
         let shown = match stored::uid_of_rotation(&entry.key) {
             Some(uid) => self.shown(&uid),
-            None => ROOT.to_owned(),
+            None => STORE_KEY.to_owned(),
         };
         self.lost(&shown, None, None, What::Rotation);
     }
@@ -380,24 +374,17 @@ impl<'a> Walk<'a> {
     /// Rotations begin anew where there is still something to be moved.
     fn rotations(&mut self) {
         let start_time = Timestamp::from(SystemTime::now());
-        let mut rotation = |key: Vec<u8>, workspace: String, total: u64| {
-            let value = stored::encode(&Rotation {
-                workspace,
-                total,
+        for (uid, workspace) in self.workspaces.iter().filter(|(_, workspace)| workspace.rotates) {
+            let rotation = Rotation {
+                workspace: workspace.name.to_string(),
+                total: workspace.secrets,
                 start_time,
                 ..Rotation::default()
+            };
+            (self.keep)(Entry {
+                key: stored::workspace_rotation(uid),
+                value: stored::encode(&rotation),
             });
-            (self.keep)(Entry { key, value });
-        };
-        for (uid, workspace) in &self.workspaces {
-            if workspace.rotates.0 {
-                let key = stored::workspace_rotation(uid);
-                rotation(key, workspace.name.to_string(), workspace.secrets);
-            }
-        }
-        if self.workspaces.values().any(|workspace| workspace.rotates.1) {
-            let total = self.report.workspaces;
-            rotation(stored::ROOT_ROTATION.to_vec(), String::new(), total);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
         backup::{About, BackupError, Header, Opener},
     },
     root::Providers,
-    vault::{VaultError, blocking, stored::Meta},
+    vault::{VaultError, blocking, keyring::Loaded, stored::Meta},
 };
 
 /// A backup in a file, whose header was read.
@@ -30,12 +30,10 @@ pub struct Archive {
 
 /// A backup that was found as it was made, and can be restored.
 pub(super) struct Checked {
-    /// Opens it.
-    pub(super) root: Arc<RootKey>,
     /// What the vault that was backed up said of itself.
     pub(super) meta: Meta,
-    /// The root keys that a store with these contents is opened with.
-    pub(super) keys: Vec<Arc<RootKey>>,
+    /// Its root key, which opens the backup, and the store keys that its workspaces' keys are under.
+    pub(super) keys: Loaded,
 }
 
 impl Archive {
@@ -48,30 +46,26 @@ impl Archive {
         Ok(Self { file, header, body })
     }
 
-    /// Reads all of it, and fails unless it is as it was made and `providers` give the root keys that it needs.
+    /// Reads all of it, and fails unless it is as it was made and `providers` give the root key that it needs.
     pub async fn verify(self, providers: &Providers) -> Result<(), VaultError> {
-        Arc::new(self).checked(&[], providers).await.map(drop)
+        Arc::new(self).checked(None, providers).await.map(drop)
     }
 
-    /// The same, with root keys that are loaded already.
+    /// The same, with the keys of a vault that are loaded already.
     pub(super) async fn checked(
         self: &Arc<Self>,
-        loaded: &[Arc<RootKey>],
+        loaded: Option<&Loaded>,
         providers: &Providers,
     ) -> Result<Checked, VaultError> {
         let root = keys::opening(self, loaded, providers).await?;
         let (archive, opens) = (self.clone(), root.clone());
         let described = blocking(move || archive.described(&opens)).await?;
         let meta = described.meta()?;
-        if meta.format > FORMAT {
-            return Err(VaultError::BackupOfLaterFormat(meta.format));
+        if meta.format != FORMAT {
+            return Err(VaultError::BackupOfOtherFormat(meta.format));
         }
-        described.refuse_missing(&meta, providers)?;
-        let keys = providers
-            .open(&meta.root_keys)
-            .await
-            .map_err(VaultError::Provider)?;
-        Ok(Checked { root, meta, keys })
+        let keys = described.keys(root)?;
+        Ok(Checked { meta, keys })
     }
 
     fn described(&self, root: &RootKey) -> Result<Described, BackupError> {

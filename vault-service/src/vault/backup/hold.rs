@@ -3,8 +3,8 @@
 use crate::{
     store::{Batch, CommitError, HOLD, Store},
     vault::{
-        VaultError, blocking,
-        stored::{META, WORKSPACES},
+        VaultError, blocking, erasure, roots, store_keys,
+        stored::{DELETIONS, DESTROYED, META, STORE_KEY_ROTATION, WORKSPACES},
     },
 };
 
@@ -66,13 +66,20 @@ pub(super) fn refuse_filled(store: &Store) -> Result<(), VaultError> {
     }
 }
 
-/// Clears the store, and lets go of it.
+/// Clears the store, and lets go of it. What came in is erased as what was deleted is.
 pub(super) async fn empty(store: &Store) -> Result<(), VaultError> {
     clear(store).await?;
-    Ok(store.commit(released(FILLING)).await?)
+    let reading = store.clone();
+    let (_, meta) = blocking(move || roots::read_meta(&reading)).await?;
+    let batch = match store_keys::active(&meta) {
+        Ok(active) => erasure::note_restore(released(FILLING), active),
+        // Nothing was ever wrapped.
+        Err(_) => released(FILLING),
+    };
+    Ok(store.commit(batch).await?)
 }
 
-/// Removes all but what the vault says of itself.
+/// Removes all but what the vault says of itself and its keys.
 pub(super) async fn clear(store: &Store) -> Result<(), VaultError> {
     loop {
         let reading = store.clone();
@@ -92,5 +99,8 @@ pub(super) async fn clear(store: &Store) -> Result<(), VaultError> {
 
 /// Whether the entry says something of one store, and is not taken over from a backup as it is.
 pub(super) fn is_of_one_store(key: &[u8]) -> bool {
-    key == META || key == HOLD
+    [META, HOLD, STORE_KEY_ROTATION].contains(&key)
+        || [DELETIONS, DESTROYED]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
 }

@@ -1,76 +1,59 @@
-//! Which root keys a backup needs, and where they come from.
+//! Which keys a backup needs, and where they come from.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use prost::Message;
 
-use super::Archive;
+use super::{Archive, KEYS};
 use crate::{
-    crypto::{KeyId, RootKey, backup::BackupError},
+    crypto::{RootKey, backup::BackupError},
     root::{Providers, WrappedRootKey},
-    store::{Change, Entry, Store},
+    store::{Change, Entry},
     vault::{
         VaultError,
-        roots::{self, Missing},
-        stored::{self, META, Meta, WORKSPACES},
+        key_file::KeyFile,
+        keyring::Loaded,
+        stored::{self, META, Meta},
     },
 };
 
-/// The root keys that no file holds, as a backup's header has them. They are in its contents too, but those can be read only
-/// with one of them.
+/// The root keys that no file holds, as a backup's header has them.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct HeldRootKeys {
     #[prost(message, repeated, tag = "1")]
     pub(super) keys: Vec<WrappedRootKey>,
 }
 
-/// The root keys that workspaces need beside the active one.
-pub(super) fn further(store: &Store, active: KeyId) -> Result<Vec<KeyId>, VaultError> {
-    // Only a rotation leaves workspaces under another one.
-    if store.read(stored::ROOT_ROTATION)?.is_none() {
-        return Ok(Vec::new());
-    }
-    let needed = roots::workspaces_of_each(store)?.into_keys();
-    Ok(needed.filter(|id| *id != active).collect())
-}
-
-/// The root key that the archive's header names: one of `loaded`, or one that the header holds and a provider unwraps.
+/// The root key that the archive's header names: the one that is loaded, or one that a provider gives.
 pub(super) async fn opening(
     archive: &Archive,
-    loaded: &[Arc<RootKey>],
+    loaded: Option<&Loaded>,
     providers: &Providers,
 ) -> Result<Arc<RootKey>, VaultError> {
     let id = archive.root_key();
-    let named = |keys: &[Arc<RootKey>]| keys.iter().find(|key| key.id() == id).cloned();
-    if let Some(root) = named(loaded) {
-        return Ok(root);
+    if let Some(loaded) = loaded.filter(|loaded| loaded.root.id() == id) {
+        return Ok(loaded.root.clone());
     }
-    let HeldRootKeys { mut keys } =
+    let HeldRootKeys { keys } =
         HeldRootKeys::decode(archive.about().root_keys.as_slice()).map_err(|_| BackupError::Damaged(None))?;
-    keys.retain(|kept| kept.id == id.as_bytes());
-    let opened = providers.open(&keys).await.map_err(VaultError::Provider)?;
-    Ok(named(&opened).ok_or(BackupError::OtherRootKey(id))?)
+    let held = keys.iter().find(|held| held.id == id.as_bytes());
+    let opened = providers.open(id, held).await.map_err(VaultError::Provider)?;
+    Ok(opened.ok_or(BackupError::OtherRootKey(id))?)
 }
 
-/// What a backup's contents say of root keys.
+/// What a backup's contents say of the vault that was backed up.
 #[derive(Default)]
 pub(super) struct Described {
     meta: Option<Vec<u8>>,
-    /// What each workspace needs, by its key in the store.
-    workspaces: BTreeMap<Vec<u8>, Vec<KeyId>>,
+    keys: Option<Vec<u8>>,
 }
 
 impl Described {
     pub(super) fn note(&mut self, change: Change) {
         match change {
             Change::Put(Entry { key, value }) if key == META => self.meta = Some(value),
-            Change::Put(Entry { key, value }) if key.starts_with(WORKSPACES) => {
-                self.workspaces.insert(key, roots::roots_of(&value));
-            }
-            Change::Delete(key) => {
-                self.workspaces.remove(&key);
-            }
-            Change::Put(_) => {}
+            Change::Put(Entry { key, value }) if key == KEYS => self.keys = Some(value),
+            Change::Put(_) | Change::Delete(_) => {}
         }
     }
 
@@ -80,23 +63,14 @@ impl Described {
         Ok(stored::decode(bytes)?)
     }
 
-    /// Fails when a store with these contents could not be opened with these providers.
-    pub(super) fn refuse_missing(&self, meta: &Meta, providers: &Providers) -> Result<(), VaultError> {
-        let mut counts = BTreeMap::new();
-        for id in self.workspaces.values().flatten() {
-            *counts.entry(*id).or_default() += 1;
-        }
-        match roots::missing(meta, providers, &counts) {
-            None => Ok(()),
-            Some(Missing {
-                given,
-                needed,
-                workspaces,
-            }) => Err(VaultError::BackupNeedsRootKey {
-                given,
-                needed,
-                workspaces,
-            }),
-        }
+    /// The keys that its workspaces' keys are under.
+    pub(super) fn keys(&self, root: Arc<RootKey>) -> Result<Loaded, VaultError> {
+        let bytes = self.keys.as_deref().ok_or(BackupError::Damaged(None))?;
+        let store_keys = KeyFile::decode(bytes)?.open(&root)?;
+        Ok(Loaded {
+            root,
+            held: None,
+            store_keys,
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Backups: everything that the store holds, as it is encrypted there, sealed once more as a whole.
 //!
-//! Entries are carried as bytes, whatever they are: a new kind of entry needs nothing here.
+//! Entries are carried as bytes, whatever they are: a new kind of entry needs nothing here. Behind them stand the store keys,
+//! wrapped by the root key that the backup is sealed under, as if there were an entry at [`KEYS`].
 
 mod archive;
 mod hold;
@@ -13,25 +14,33 @@ mod vectors;
 use std::{mem, sync::Arc, time::UNIX_EPOCH};
 
 use prost::Message as _;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard};
 
 pub use archive::Archive;
 pub(super) use hold::{FILLING, recover};
 pub use restore::{Incoming, Restored};
 
 use super::{
-    VaultError, Writer, blocking, roots,
+    VaultError, Writer, blocking,
+    key_file::KeyFile,
+    keyring::{Keyring, Loaded},
+    roots,
     stored::{self, Meta},
 };
 use crate::{
     authz::VaultPermit,
-    crypto::backup::{About, FRAME, Sealer},
-    store::{Export, ExportError},
+    crypto::{
+        RootKey,
+        backup::{About, FRAME, Sealer},
+    },
+    store::{Change, Entry, Export, ExportError},
 };
 use item::Encoder;
 
 /// Frames that are given at once.
 const AT_ONCE: usize = 4;
+/// Stands for the store keys among the entries. No entry of the store has this key.
+const KEYS: &[u8] = b"keys";
 
 /// A backup that is being made. Given up when it is dropped.
 pub struct Backup {
@@ -43,30 +52,56 @@ pub struct Backup {
     plain: Vec<u8>,
     /// What goes first: the header.
     sealed: Vec<u8>,
+    root: Arc<RootKey>,
+    keyring: Arc<Keyring>,
+    _kept: KeptStoreKeys,
     _turn: OwnedMutexGuard<()>,
+}
+
+/// While this is held no store key is destroyed: what was exported of the workspaces may be under any of them.
+struct KeptStoreKeys {
+    guard: Option<OwnedRwLockReadGuard<()>>,
+    /// Wakes who waits for that.
+    rotate: Arc<Notify>,
+}
+
+impl Drop for KeptStoreKeys {
+    fn drop(&mut self) {
+        drop(self.guard.take());
+        self.rotate.notify_one();
+    }
 }
 
 impl Writer {
     /// Begins a backup of the whole vault, with all that was acknowledged before, sealed under the active root key.
     pub async fn back_up(&self, _permit: &VaultPermit) -> Result<Backup, VaultError> {
         let turn = self.turn_of_backups()?;
+        let kept = KeptStoreKeys {
+            guard: Some(self.keyring.exports.clone().read_owned().await),
+            rotate: self.rotate.clone(),
+        };
         let (store, keyring, now) = (self.store.clone(), self.keyring.clone(), (self.clock)());
         blocking(move || {
             let export = store.export()?;
             let (_, meta) = roots::read_meta(&store)?;
-            let active = roots::active(&meta)?;
-            let root = keyring.root(active)?;
+            let Loaded {
+                root,
+                held,
+                store_keys: _,
+            } = keyring.loaded()?;
             let Meta {
                 format: _,
                 vault_uid,
-                root_key_id: _,
-                root_keys,
+                store_key_id: _,
             } = meta;
+            let held = keys::HeldRootKeys {
+                keys: held.into_iter().collect(),
+            };
             let about = About {
                 vault_uid: stored::uid(&vault_uid).ok_or(VaultError::Corrupt(None))?,
                 created: now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-                further_keys: keys::further(&store, active)?,
-                root_keys: keys::HeldRootKeys { keys: root_keys }.encode_to_vec(),
+                further_keys: Vec::new(),
+                root_keys: held.encode_to_vec(),
             };
             let (sealed, sealer) = Sealer::begin(&root, &about)?;
             Ok(Backup {
@@ -75,6 +110,9 @@ impl Writer {
                 sealer,
                 plain: Vec::new(),
                 sealed,
+                root,
+                keyring,
+                _kept: kept,
                 _turn: turn,
             })
         })
@@ -121,10 +159,22 @@ impl Backup {
                     }
                     self.items = Some(items);
                 }
-                None => items.end(&mut self.plain),
+                None => {
+                    items.item(&self.store_keys()?, &mut self.plain);
+                    items.end(&mut self.plain);
+                }
             }
         }
         Ok(true)
+    }
+
+    /// All that there are now, for what was exported: some may have come since it began, and none went.
+    fn store_keys(&self) -> Result<Change, VaultError> {
+        let keys = KeyFile::seal(&self.root, None, &self.keyring.loaded()?.store_keys)?;
+        Ok(Change::Put(Entry {
+            key: KEYS.to_vec(),
+            value: keys.encode(),
+        }))
     }
 }
 

@@ -1,11 +1,11 @@
 //! Restoring a backup into an empty vault: all of it or nothing.
 //!
-//! 1. All of the backup is read, and found as it was made; the root keys that it needs are there. Until here nothing was
+//! 1. All of the backup is read, and found as it was made; the root key that it needs is there. Until here nothing was
 //!    written.
 //! 2. The store is held: nobody else can write to it. It must be empty still.
-//! 3. What the workspaces hold is written, where nobody finds it; then the workspaces.
-//! 4. With the hold the last batch removes what says that this is under way. Its root keys are those that opening a copy of
-//!    the store with this vault's providers would leave: if another one is active, workspaces' keys are moved to that.
+//! 3. What the workspaces hold is written, where nobody finds it; then the workspaces, whose keys are moved to this vault's
+//!    store key. So the backup's root key and store keys are not needed any more afterwards.
+//! 4. With the hold the last batch removes what says that this is under way.
 //!
 //! A vault that finds the hold when it opens was stopped in between: it removes what was written, and is empty.
 
@@ -23,18 +23,20 @@ use proto::Uid;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    Archive,
+    Archive, KEYS,
     archive::Checked,
     hold::{FILLING, clear, empty, hold, is_of_one_store, refuse_filled},
     item::Items,
 };
 use crate::{
     authz::VaultPermit,
-    crypto::{KeyId, RootKey, backup::BackupError},
+    crypto::KeyId,
     store::{Batch, Change, Entry, HOLD, Health, MAX_BATCH, Store},
     vault::{
-        VaultError, Writer, blocking, roots,
-        stored::{self, Kind, META, Meta, ROOT_ROTATION, WORKSPACES},
+        VaultError, Writer, blocking,
+        keyring::{Keyring, Loaded},
+        roots, store_keys,
+        stored::{self, Kind, META, Meta, WORKSPACES, WorkspaceRecord},
     },
 };
 
@@ -83,7 +85,7 @@ enum Part {
 impl Part {
     fn of(key: &[u8]) -> Option<Self> {
         match key {
-            key if is_of_one_store(key) => None,
+            key if is_of_one_store(key) || key == KEYS => None,
             key if key.starts_with(WORKSPACES) => Some(Self::Workspaces),
             _ => Some(Self::Contents),
         }
@@ -96,7 +98,7 @@ impl Writer {
     pub async fn restore(&self, _permit: &VaultPermit, dir: &Path) -> Result<Incoming, VaultError> {
         let turn = self.turn_of_backups()?;
         // Rather now than when all was received.
-        self.keyring.roots()?;
+        self.keyring.loaded()?;
         let (store, path) = (self.store.clone(), dir.join(RECEIVED));
         let received = blocking(move || {
             refuse_filled(&store)?;
@@ -121,18 +123,10 @@ impl Writer {
     }
 
     async fn fill(&self, archive: Archive) -> Result<Restored, VaultError> {
-        let (archive, loaded) = (Arc::new(archive), self.keyring.roots()?);
-        let Checked {
-            root,
-            mut meta,
-            mut keys,
-        } = archive.checked(&loaded, &self.providers).await?;
-        let active = self.providers.activate(&mut keys, &mut meta.root_keys).await;
-        let active = active.map_err(VaultError::Provider)?;
-        // First, so that nothing is ever wrapped by a key that is not there.
-        self.keyring.add(keys);
+        let (archive, loaded) = (Arc::new(archive), self.keyring.loaded()?);
+        let Checked { meta, keys } = archive.checked(Some(&loaded), &self.providers).await?;
         hold(&self.store).await?;
-        let filled = self.fill_held(&archive, &root, meta, active).await;
+        let filled = self.fill_held(&archive, &Arc::new(keys), meta).await;
         self.keyring.forget_all();
         match &filled {
             Ok(_) => self.rotate.notify_one(),
@@ -149,35 +143,36 @@ impl Writer {
     async fn fill_held(
         &self,
         archive: &Arc<Archive>,
-        root: &Arc<RootKey>,
+        keys: &Arc<Loaded>,
         theirs: Meta,
-        active: KeyId,
     ) -> Result<Restored, VaultError> {
         clear(&self.store).await?;
+        // Nothing else writes meanwhile, so it stays the active one.
+        let reading = self.store.clone();
+        let (before, ours) = blocking(move || roots::read_meta(&reading)).await?;
+        let under = Under {
+            theirs: keys.clone(),
+            ours: self.keyring.clone(),
+            active: store_keys::active(&ours)?,
+        };
         for part in [Part::Contents, Part::Workspaces] {
-            self.write(archive, root, part).await?;
+            self.write(archive, &under, part).await?;
         }
-        let moved = theirs.root_key_id != active.as_bytes();
-        let store = self.store.clone();
         let backup_time = Timestamp {
             seconds: i64::try_from(archive.about().created).unwrap_or(i64::MAX),
             nanos: 0,
         };
+        let store = self.store.clone();
         let (ours, restored) = blocking(move || {
-            let (_, ours) = roots::read_meta(&store)?;
-            let (ours, restored) = taken_over(theirs, ours, active, backup_time)?;
+            let (ours, restored) = taken_over(theirs, ours, backup_time)?;
             Ok::<_, VaultError>((ours, restored.counted(&store)?))
         })
         .await?;
         let last = Batch::new()
             .expect_value(HOLD, FILLING)
+            .expect_value(META, before)
             .put(META, stored::encode(&ours))
             .delete(HOLD);
-        let last = if moved {
-            last.put(ROOT_ROTATION, stored::encode(&roots::begin(&self.store).await?))
-        } else {
-            last
-        };
         self.store.commit(last).await?;
         let Restored {
             workspaces, secrets, ..
@@ -186,19 +181,48 @@ impl Writer {
         Ok(restored)
     }
 
-    async fn write(&self, archive: &Arc<Archive>, root: &Arc<RootKey>, part: Part) -> Result<(), VaultError> {
-        let (archive, root) = (archive.clone(), root.clone());
+    async fn write(&self, archive: &Arc<Archive>, under: &Under, part: Part) -> Result<(), VaultError> {
+        let (archive, root) = (archive.clone(), under.theirs.root.clone());
         let mut reading = blocking(move || archive.items(&root)).await.map(Some)?;
         while let Some(mut items) = reading {
+            let under = under.clone();
             let (batch, rest) = blocking(move || {
-                let (batch, over) = next_batch(&mut items, part)?;
-                Ok::<_, BackupError>((batch, (!over).then_some(items)))
+                let (batch, over) = next_batch(&mut items, part, &under)?;
+                Ok::<_, VaultError>((batch, (!over).then_some(items)))
             })
             .await?;
             self.store.commit(batch).await?;
             reading = rest;
         }
         Ok(())
+    }
+}
+
+/// Which keys the workspaces' keys are under, and which they are to be under.
+#[derive(Clone)]
+struct Under {
+    theirs: Arc<Loaded>,
+    ours: Arc<Keyring>,
+    /// Of ours.
+    active: KeyId,
+}
+
+impl Under {
+    /// A workspace with its keys under our store key. A key that does not open stays as it is.
+    fn moved(&self, workspace: Vec<u8>) -> Result<Vec<u8>, VaultError> {
+        let Ok(mut record) = stored::decode::<WorkspaceRecord>(&workspace) else {
+            return Ok(workspace);
+        };
+        let Some(uid) = stored::uid(&record.uid) else {
+            return Ok(workspace);
+        };
+        let retired = record.retired_keks.iter_mut().map(|kek| &mut kek.wrapped_kek);
+        for wrapped in std::iter::once(&mut record.wrapped_kek).chain(retired) {
+            if let Ok(kek) = self.theirs.unwrap(&uid, wrapped) {
+                *wrapped = self.ours.wrap(&kek, &uid, self.active)?;
+            }
+        }
+        Ok(stored::encode(&record))
     }
 }
 
@@ -251,7 +275,11 @@ impl Restored {
 }
 
 /// The writes of one part that come next, and whether they are the last.
-fn next_batch(items: &mut Items<impl io::Read>, part: Part) -> Result<(Batch, bool), BackupError> {
+fn next_batch(
+    items: &mut Items<impl io::Read>,
+    part: Part,
+    under: &Under,
+) -> Result<(Batch, bool), VaultError> {
     // Of two items with one key the later one holds.
     let mut writes = BTreeMap::new();
     let mut size = 0;
@@ -266,6 +294,10 @@ fn next_batch(items: &mut Items<impl io::Read>, part: Part) -> Result<(Batch, bo
             }
         };
         if Part::of(&key) == Some(part) {
+            let value = match part {
+                Part::Contents => value,
+                Part::Workspaces => value.map(|value| under.moved(value)).transpose()?,
+            };
             size += key.len() + value.as_ref().map_or(0, Vec::len);
             writes.insert(key, value);
         }
@@ -278,19 +310,12 @@ fn next_batch(items: &mut Items<impl io::Read>, part: Part) -> Result<(Batch, bo
     Ok((batch, over))
 }
 
-/// What the vault says of itself from now on. It is the one that was backed up, with its root keys; its format is that of
-/// this store, and which root key is active its providers say.
-fn taken_over(
-    theirs: Meta,
-    ours: Meta,
-    active: KeyId,
-    backup_time: Timestamp,
-) -> Result<(Meta, Restored), VaultError> {
+/// What the vault says of itself from now on. It is the one that was backed up, with the keys of this store.
+fn taken_over(theirs: Meta, ours: Meta, backup_time: Timestamp) -> Result<(Meta, Restored), VaultError> {
     let Meta {
         format: _,
         vault_uid,
-        root_key_id: _,
-        root_keys,
+        store_key_id: _,
     } = theirs;
     let uid = |bytes: &[u8]| stored::uid(bytes).ok_or(VaultError::Corrupt(None));
     let restored = Restored {
@@ -302,12 +327,7 @@ fn taken_over(
         versions: 0,
         deleted_secrets: 0,
     };
-    let meta = Meta {
-        format: ours.format,
-        vault_uid,
-        root_key_id: active.as_bytes().to_vec(),
-        root_keys,
-    };
+    let meta = Meta { vault_uid, ..ours };
     Ok((meta, restored))
 }
 

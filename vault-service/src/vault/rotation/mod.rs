@@ -1,6 +1,7 @@
 //! Rotations: a new key at once, and in the background everything that is under the old one moved to it.
 //!
-//! What is moved is a wrap: of a record's DEK, or of a workspace's KEK. No value is decrypted for it.
+//! What is moved is a wrap: of a record's DEK to another KEK, or of a workspace's KEK to another store key. No value is decrypted
+//! for it.
 //!
 //! A rotation is an entry of the store ([`Rotation`]), with a cursor, and goes on step by step from what that says. A step
 //! moves a page of entries and the cursor in one batch, which holds only if each entry is still what was read: whatever
@@ -13,8 +14,8 @@
 //! found none, the workspace is changed (`last_look`), which ends such writes, and only the next pass counts.
 
 mod records;
-mod root;
 mod step;
+mod store_key;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +32,9 @@ pub(super) use records::{Records, kek_id};
 
 use super::{
     VaultError, Writer, blocking,
+    erasure::{self, Due, PendingErasure},
     keyring::Keyring,
-    roots,
+    roots, store_keys,
     stored::{self, RetiredKek, Rotation},
     workspaces::{self, read_count},
 };
@@ -41,13 +43,13 @@ use crate::{
     crypto::{KeyId, wrapped_kek_id},
     store::{Batch, Entry, Store},
 };
-use step::Step;
+pub(super) use step::Step;
 
 /// How much longer than a step took the next one waits: rotations take no more than a quarter of one processor.
 const REST: u32 = 3;
 /// How long those rotations wait that met what they cannot move, or nothing was to be done. Those that a full disk stopped go
 /// on when there is room.
-const RETRY: Duration = Duration::from_secs(300);
+pub(super) const RETRY: Duration = Duration::from_secs(300);
 
 /// What rotations show in `/metrics`.
 #[derive(Clone, Default)]
@@ -58,6 +60,10 @@ pub struct Progress {
     pub under_way: Gauge,
     /// Records and workspaces that the rotations under way could not move when they last looked.
     pub unreadable: Gauge,
+    /// Workspaces in which something was deleted that the store's files still give to who has the root key.
+    pub unerased: Gauge,
+    /// When the first of that was deleted, in seconds since 1970; 0 without any.
+    pub unerased_since: Gauge,
 }
 
 /// What is under the key that is rotated.
@@ -76,6 +82,12 @@ impl Progress {
             .get_or_create(&level)
             .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
+
+    pub(super) fn pending(&self, pending: &PendingErasure) {
+        let PendingErasure { workspaces, since } = pending;
+        self.unerased.set(i64::try_from(*workspaces).unwrap_or(i64::MAX));
+        self.unerased_since.set(since.map_or(0, |since| since.seconds));
+    }
 }
 
 impl Writer {
@@ -85,32 +97,56 @@ impl Writer {
         _: &VaultPermit,
         name: &WorkspaceName,
     ) -> Result<KeyId, VaultError> {
-        let id = self
-            .retrying(async || {
-                let (store, keyring, name) = (self.store.clone(), self.keyring.clone(), name.clone());
-                let (id, batch) = blocking(move || begin(&store, &keyring, &name)).await?;
-                self.store.commit(batch).await?;
-                Ok(id)
-            })
-            .await?;
+        let id = self.begin_rotation(name).await?;
         self.rotate.notify_one();
         Ok(id)
     }
 
-    /// Takes all rotations further, step by step and in turn, for as long as the vault serves. Does not return. `ended` is
-    /// called at the end of each, with the name of the workspace or, for the root key, none.
-    pub async fn take_rotations_further(&self, progress: &Progress, ended: impl Fn(Option<&str>)) {
+    pub(super) async fn begin_rotation(&self, name: &WorkspaceName) -> Result<KeyId, VaultError> {
+        self.retrying(async || {
+            let (store, keyring, name) = (self.store.clone(), self.keyring.clone(), name.clone());
+            let (id, batch) = blocking(move || begin(&store, &keyring, &name)).await?;
+            self.store.commit(batch).await?;
+            Ok(id)
+        })
+        .await
+    }
+
+    /// Takes all rotations further, step by step and in turn, and begins those that erase what was deleted longer than
+    /// `erase_after` ago, for as long as the vault serves. Does not return. `ended` is called at the end of each, with the name
+    /// of the workspace or, for the store key, none.
+    pub async fn take_rotations_further(
+        &self,
+        progress: &Progress,
+        erase_after: Duration,
+        ended: impl Fn(Option<&str>),
+    ) {
         loop {
-            if let Err(error) = self.rotations(progress, &ended).await {
-                tracing::warn!(%error, "the rotations of keys do not go on; they are tried again");
-            }
+            let pause = match self.further(progress, erase_after, &ended).await {
+                Ok(Due::Begun) => continue,
+                Ok(Due::In(pause)) => pause,
+                Err(error) => {
+                    tracing::warn!(%error, "the rotations of keys do not go on; they are tried again");
+                    RETRY
+                }
+            };
             // In each case something may be there to be done.
             tokio::select! {
                 () = self.rotate.notified() => {}
                 () = self.store.room_again() => {}
-                () = time::sleep(RETRY) => {}
+                () = time::sleep(pause) => {}
             }
         }
+    }
+
+    pub(super) async fn further(
+        &self,
+        progress: &Progress,
+        erase_after: Duration,
+        ended: &impl Fn(Option<&str>),
+    ) -> Result<Due, VaultError> {
+        self.rotations(progress, ended).await?;
+        self.erase(erase_after, progress).await
     }
 
     /// Until there are none but those that have to wait.
@@ -144,14 +180,14 @@ impl Writer {
         }
     }
 
-    async fn rotation_after(&self, after: Option<Vec<u8>>) -> Result<Option<Entry>, VaultError> {
+    pub(super) async fn rotation_after(&self, after: Option<Vec<u8>>) -> Result<Option<Entry>, VaultError> {
         let store = self.store.clone();
         let mut next = blocking(move || store.scan(stored::ROTATIONS, after.as_deref(), 1)).await?;
         Ok(next.pop())
     }
 
     /// One step, and a rest from it.
-    async fn step(&self, key: &[u8], progress: &Progress) -> Result<Step, VaultError> {
+    pub(super) async fn step(&self, key: &[u8], progress: &Progress) -> Result<Step, VaultError> {
         let began = Instant::now();
         let (store, keyring) = (self.store.clone(), self.keyring.clone());
         let key = key.to_vec();
@@ -173,7 +209,7 @@ fn begin(store: &Store, keyring: &Keyring, name: &WorkspaceName) -> Result<(KeyI
     }
     let (meta_bytes, meta) = roots::read_meta(store)?;
     let now = SystemTime::now().into();
-    let wrapped_kek = keyring.make(&found.uid, roots::active(&meta)?)?;
+    let wrapped_kek = keyring.make(&found.uid, store_keys::active(&meta)?)?;
     let id = wrapped_kek_id(&wrapped_kek)?;
     let mut record = found.record.clone();
     record.retired_keks.push(RetiredKek {
@@ -184,13 +220,15 @@ fn begin(store: &Store, keyring: &Keyring, name: &WorkspaceName) -> Result<(KeyI
         workspace: name.to_string(),
         total: read_count(store, &found.uid)?,
         start_time: now,
+        deleted_since: erasure::noted(store, &found.uid)?,
         ..Rotation::default()
     };
-    // The root key must still be the active one: its rotation does not look again at what it has passed.
+    // The store key must still be the active one: its rotation does not look again at what it has passed.
     let batch = found
         .unchanged(Batch::new())
         .expect_value(stored::META, meta_bytes)
         .expect_absent(key.clone())
+        .delete(stored::deletion(&found.uid))
         .put(stored::workspace(name), stored::encode(&record))
         .put(key, stored::encode(&rotation));
     Ok((id, batch))
@@ -203,7 +241,7 @@ fn plan(store: &Store, keyring: &Keyring, key: &[u8]) -> Result<Option<step::Pla
     };
     let rotation: Rotation = stored::decode(&before)?;
     let (level, what) = if rotation.workspace.is_empty() {
-        (WORKSPACES, root::next(store, keyring, rotation)?)
+        (WORKSPACES, store_key::next(store, keyring, rotation)?)
     } else {
         (RECORDS, records::next(store, keyring, key, rotation)?)
     };

@@ -7,7 +7,7 @@ use crate::{
     crypto::{KeyId, WorkspaceKek, record},
     store::{Entry, Store},
     vault::{
-        VaultError,
+        VaultError, erasure,
         keyring::Keyring,
         stored::{self, Kind, OldVersion, Rotation, WorkspaceRecord},
         workspaces::{self, Found},
@@ -90,7 +90,7 @@ pub(super) fn next(
         Err(error) => return Err(error),
     };
     let Some((records, entries)) = next_records(store, &found.uid, &rotation.cursor)? else {
-        return Ok(end_of_pass(found, rotation));
+        return end_of_pass(store, found, rotation);
     };
     let active = keyring.open(&found.uid, &found.record.wrapped_kek)?;
     let prefix = records.prefix(&found.uid).len();
@@ -141,20 +141,21 @@ fn next_records(
 }
 
 /// After a workspace's last record.
-fn end_of_pass(found: Found, rotation: Rotation) -> What {
+fn end_of_pass(store: &Store, found: Found, rotation: Rotation) -> Result<What, VaultError> {
     let changed = |record: WorkspaceRecord| Move {
         key: stored::workspace(&found.name),
         from: found.bytes.clone(),
         to: stored::encode(&record),
     };
-    match (rotation.unreadable, rotation.last_look) {
+    Ok(match (rotation.unreadable, rotation.last_look) {
         (0, true) => {
             let record = WorkspaceRecord {
                 retired_keks: Vec::new(),
                 last_look: false,
                 ..found.record.clone()
             };
-            What::with(changed(record), Then::End(Ended::Workspace(Box::new(found))))
+            let notes = destroyed(store, &found, &rotation)?;
+            What::with(changed(record), Then::End(Ended::Workspace(Box::new(found)))).and_put(notes)
         }
         (0, false) => {
             let record = WorkspaceRecord {
@@ -168,5 +169,12 @@ fn end_of_pass(found: Found, rotation: Rotation) -> What {
             What::with(changed(record), Then::On(again))
         }
         (1.., _) => What::only(Then::Wait(another_pass(rotation))),
-    }
+    })
+}
+
+/// Notes that the retired KEKs are destroyed in the store, but not yet in its log.
+fn destroyed(store: &Store, found: &Found, rotation: &Rotation) -> Result<Vec<Entry>, VaultError> {
+    let retired = found.record.retired_keks.iter().map(|kek| &*kek.wrapped_kek);
+    let since = rotation.deleted_since.unwrap_or(rotation.start_time);
+    erasure::destroyed(store, &found.uid, retired, since)
 }

@@ -2,10 +2,10 @@
 
 use super::{Level, Progress};
 use crate::{
-    crypto::{KeyId, OpenError, record::RewrapError},
+    crypto::{OpenError, record::RewrapError},
     store::{Batch, Entry},
     vault::{
-        VaultError, Writer,
+        VaultError, Writer, erasure,
         keyring::Keyring,
         stored::{self, RetiredKek, Rotation},
         workspaces::Found,
@@ -72,6 +72,8 @@ pub(super) struct Plan {
 pub(super) struct What {
     moves: Vec<Move>,
     with: Option<Move>,
+    /// Entries that are put with it.
+    notes: Vec<Entry>,
     then: Then,
 }
 
@@ -80,6 +82,7 @@ impl What {
         Self {
             moves: Vec::new(),
             with: None,
+            notes: Vec::new(),
             then,
         }
     }
@@ -89,6 +92,10 @@ impl What {
             with: Some(change),
             ..Self::only(then)
         }
+    }
+
+    pub(super) fn and_put(self, notes: Vec<Entry>) -> Self {
+        Self { notes, ..self }
     }
 }
 
@@ -102,19 +109,19 @@ pub(super) enum Then {
     End(Ended),
 }
 
-/// What has to be let go of in memory.
+/// Whose keys have to be let go of.
 pub(super) enum Ended {
-    /// Retired KEKs of a workspace.
+    /// Retired KEKs of a workspace: in memory.
     Workspace(Box<Found>),
-    /// These root keys.
-    Root(Vec<KeyId>),
+    /// All store keys but the active one: in the file `keys`, before the rotation is over, and in memory.
+    StoreKey,
     /// Nothing: there is nothing left that is under any key.
     Gone,
 }
 
 /// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::vault) enum Step {
     On,
     Wait,
     Ended,
@@ -168,8 +175,7 @@ pub(super) fn page(
     }
     Ok(What {
         moves,
-        with: None,
-        then: Then::On(rotation),
+        ..What::only(Then::On(rotation))
     })
 }
 
@@ -188,8 +194,17 @@ impl Plan {
             level,
             key,
             before,
-            what: What { moves, with, then },
+            what:
+                What {
+                    moves,
+                    with,
+                    notes,
+                    then,
+                },
         } = self;
+        if matches!(then, Then::End(Ended::StoreKey)) && !writer.drop_store_keys().await? {
+            return Ok(Step::Wait);
+        }
         let batch = Batch::new().expect_value(key.clone(), before.clone());
         let batch = match &then {
             Then::On(rotation) | Then::Wait(rotation) => batch.put(key.clone(), stored::encode(rotation)),
@@ -199,6 +214,7 @@ impl Plan {
             .iter()
             .chain(&with)
             .fold(batch, |batch, one| one.add_to(batch));
+        let batch = erasure::put_all(batch, notes);
         match writer.store.commit(batch).await.map_err(VaultError::from) {
             Ok(()) => {}
             Err(VaultError::Conflict) => {
@@ -253,10 +269,7 @@ impl Ended {
                 }
                 tracing::info!(workspace = %found.name, "the workspace's old key was destroyed");
             }
-            Self::Root(ids) => {
-                keyring.unload(&ids);
-                tracing::info!("no workspace needs another root key than the active one");
-            }
+            Self::StoreKey => tracing::info!("the old store key was destroyed"),
             Self::Gone => {}
         }
     }

@@ -9,18 +9,20 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::{
     authz::VaultPermit,
-    crypto::{KeyId, record, root_key_id, wrapped_kek_id},
+    crypto::{KeyId, store_key_id, wrapped_kek_id},
     root::{Provider, Providers, Wrapper},
     vault::{
         Decrypted, OpenError, Plan,
         stored::Kind,
-        tests::{Fixture, admin, key, open_store, open_with, root, secret, value},
+        tests::{Fixture, admin, key, open_with, root, secret, value},
         workspaces::Found,
     },
 };
 
 /// More than a step moves.
 const MANY: usize = 150;
+/// Long enough that nothing is erased.
+const HOUR: Duration = Duration::from_hours(1);
 
 fn name(workspace: &str) -> WorkspaceName {
     WorkspaceName::parse(workspace).unwrap()
@@ -108,7 +110,7 @@ async fn a_rotation_moves_every_record_while_all_of_them_decrypt() {
         tokio::spawn(async move {
             vault
                 .writer
-                .take_rotations_further(&Progress::default(), |_| {})
+                .take_rotations_further(&Progress::default(), HOUR, |_| {})
                 .await
         })
     };
@@ -405,7 +407,7 @@ async fn a_record_under_a_key_that_is_nowhere_is_told_from_a_damaged_one() {
     ));
 }
 
-// ------------------------------------------------------------------------------------------------------- root keys
+// ------------------------------------------------------------------------------------------------------- store keys
 
 async fn workspaces_named(vault: &Fixture, count: usize) {
     for number in 0..count {
@@ -418,17 +420,24 @@ async fn workspaces_named(vault: &Fixture, count: usize) {
     }
 }
 
-fn roots_of_all(vault: &Fixture) -> Vec<KeyId> {
+/// The store keys that wrap the workspaces' keys.
+fn store_keys_of_all(vault: &Fixture) -> Vec<KeyId> {
     let entries = vault.writer.store.scan(stored::WORKSPACES, None, 10_000).unwrap();
     let id = |entry: &crate::store::Entry| {
         let record: stored::WorkspaceRecord = stored::decode(&entry.value).unwrap();
-        root_key_id(&record.wrapped_kek).unwrap()
+        store_key_id(&record.wrapped_kek).unwrap()
     };
     entries.iter().map(id).collect()
 }
 
+/// The store keys that the vault holds.
+fn held(vault: &Fixture) -> Vec<KeyId> {
+    let keys = vault.writer.keyring.loaded().unwrap().store_keys;
+    keys.iter().map(|key| key.id()).collect()
+}
+
 #[tokio::test]
-async fn another_first_root_key_gets_all_workspaces_and_then_the_old_one_is_not_needed() {
+async fn another_store_key_gets_all_workspaces_and_then_the_old_one_is_gone() {
     let vault = filled(1).await;
     workspaces_named(&vault, 70).await;
     vault
@@ -436,62 +445,46 @@ async fn another_first_root_key_gets_all_workspaces_and_then_the_old_one_is_not_
         .rotate_workspace_key(&permit(), &name("w"))
         .await
         .unwrap();
-    let vault = vault.reopen_with(files(&[2, 1])).await.unwrap();
-    let (new, old) = (root(key(2)).id(), root(key(1)).id());
+    let [old] = held(&vault)[..] else { panic!() };
+    assert!(vault.writer.replace_store_key().await.unwrap());
+    assert!(
+        !vault.writer.replace_store_key().await.unwrap(),
+        "one is under way"
+    );
+    let [still, new] = held(&vault)[..] else { panic!() };
+    assert_eq!(still, old);
     vault
         .writer
         .create_workspace(&admin("later"), Plan::Free)
         .await
         .unwrap();
-    let status = vault.writer.key_status(&permit()).await.unwrap();
-    let shown: Vec<_> = status
-        .roots
-        .iter()
-        .map(|root| (root.id, root.active, root.workspaces))
-        .collect();
-    assert_eq!(shown, [(new, true, 1), (old, false, 71)]);
+    let first = Step::On;
+    assert_eq!(step_at(&vault, stored::STORE_KEY_ROTATION, first).await, 1);
+    // In the middle of it, and after a restart there, everything decrypts.
+    let vault = vault.reopen().await;
+    assert_eq!(held(&vault), [old, new]);
+    let under_new = store_keys_of_all(&vault).iter().filter(|id| **id == new).count();
+    assert_eq!(under_new, 64);
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
-    step_at(&vault, stored::ROOT_ROTATION, Step::Ended).await;
-    assert_eq!(roots_of_all(&vault), vec![new; 72]);
     let status = vault.writer.key_status(&permit()).await.unwrap();
-    assert_eq!(status.roots[1].workspaces, 0);
-    let vault = vault.reopen_with(files(&[2])).await.unwrap();
-    // Under the key that was retired before the root key was.
+    assert_eq!(status.rotations[0].workspace, None);
+    assert_eq!(status.rotations[0].done, 64);
+    step_at(&vault, stored::STORE_KEY_ROTATION, Step::Ended).await;
+    assert_eq!(store_keys_of_all(&vault), vec![new; 72]);
+    assert_eq!(held(&vault), [new], "the old one is wiped");
+    let file = crate::vault::key_file::KeyFile::read(&vault.writer.store)
+        .unwrap()
+        .unwrap();
+    assert!(file.holds(new) && !file.holds(old));
+    let vault = vault.reopen().await;
+    // Under the key that was retired before the store key was.
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
     step_until(&vault, Step::Ended).await;
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
 }
 
 #[tokio::test]
-async fn a_root_key_in_use_is_not_taken_away_and_the_refusal_counts_who_needs_it() {
-    let vault = filled(1).await;
-    workspaces_named(&vault, 99).await;
-    let vault = vault.reopen_with(files(&[2, 1])).await.unwrap();
-    vault
-        .writer
-        .step(stored::ROOT_ROTATION, &Progress::default())
-        .await
-        .unwrap();
-    let dir = vault.dir.path().to_owned();
-    let copy = copied(&dir);
-    let refused = vault.reopen_with(files(&[2])).await.err().unwrap();
-    let OpenError::OtherRootKey {
-        needed, workspaces, ..
-    } = &refused
-    else {
-        panic!("{refused:?}");
-    };
-    assert_eq!((needed, workspaces), (&root(key(1)).id().to_string(), &36));
-    // The other way round, too: what was moved needs the new one.
-    let refused = open_with(&copy, files(&[1])).await.err().unwrap();
-    assert!(
-        matches!(refused, OpenError::OtherRootKey { workspaces: 64, .. }),
-        "{refused:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_workspace_whose_key_is_damaged_keeps_the_old_root_key_until_it_is_deleted() {
+async fn a_workspace_whose_key_is_damaged_keeps_the_old_store_key_until_it_is_deleted() {
     let vault = filled(1).await;
     workspaces_named(&vault, 2).await;
     let mut record = found(&vault, "w").record;
@@ -499,15 +492,81 @@ async fn a_workspace_whose_key_is_damaged_keeps_the_old_root_key_until_it_is_del
     record.wrapped_kek[60] ^= 1;
     let damaged = Batch::new().put(stored::workspace(&name("w")), stored::encode(&record));
     vault.writer.store.commit(damaged).await.unwrap();
-    let vault = vault.reopen_with(files(&[2, 1])).await.unwrap();
+    assert!(vault.writer.replace_store_key().await.unwrap());
     for _ in 0..2 {
-        step_at(&vault, stored::ROOT_ROTATION, Step::Wait).await;
+        step_at(&vault, stored::STORE_KEY_ROTATION, Step::Wait).await;
         let status = vault.writer.key_status(&permit()).await.unwrap();
         assert_eq!(status.rotations[0].unreadable, 1);
-        assert_eq!((status.roots[0].workspaces, status.roots[1].workspaces), (2, 1));
+        assert_eq!(held(&vault).len(), 2);
     }
     vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
-    step_at(&vault, stored::ROOT_ROTATION, Step::Ended).await;
+    step_at(&vault, stored::STORE_KEY_ROTATION, Step::Ended).await;
+    assert_eq!(held(&vault).len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_wrapped_by_a_store_key_that_is_not_active_any_more_is_not_stored() {
+    let vault = filled(0).await;
+    let (store, keyring) = (&vault.writer.store, &vault.writer.keyring);
+    let (_, made) = workspaces::create(
+        store,
+        keyring,
+        name("late"),
+        Plan::Free.into(),
+        SystemTime::now().into(),
+    )
+    .unwrap();
+    let (_, rotated) = begin(store, keyring, &name("w")).unwrap();
+    assert!(vault.writer.replace_store_key().await.unwrap());
+    for late in [made, rotated] {
+        let late = vault.writer.store.commit(late).await;
+        assert!(
+            matches!(late, Err(crate::store::CommitError::Conflict)),
+            "{late:?}"
+        );
+    }
+    // Tried again, both are.
+    let writer = &vault.writer;
+    writer.create_workspace(&admin("late"), Plan::Free).await.unwrap();
+    writer.rotate_workspace_key(&permit(), &name("w")).await.unwrap();
+}
+
+// ------------------------------------------------------------------------------------------------------- root keys
+
+#[tokio::test]
+async fn another_first_root_key_takes_the_place_of_the_old_one_at_once() {
+    let vault = filled(1).await;
+    workspaces_named(&vault, 2).await;
+    let store_keys = held(&vault);
+    let vault = vault.reopen_with(files(&[2, 1])).await.unwrap();
+    let (new, old) = (root(key(2)).id(), root(key(1)).id());
+    let status = vault.writer.key_status(&permit()).await.unwrap();
+    let shown: Vec<_> = status
+        .roots
+        .iter()
+        .map(|root| (root.id, root.active, root.workspaces))
+        .collect();
+    assert_eq!(shown, [(new, true, 3), (old, false, 0)]);
+    assert!(status.rotations.is_empty());
+    assert_eq!(held(&vault), store_keys);
+    let vault = vault.reopen_with(files(&[2])).await.unwrap();
+    assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
+}
+
+#[tokio::test]
+async fn a_root_key_in_use_is_not_taken_away_and_the_refusal_counts_who_needs_it() {
+    let vault = filled(1).await;
+    workspaces_named(&vault, 99).await;
+    let copy = copied(vault.dir.path());
+    let refused = vault.reopen_with(files(&[2])).await.err().unwrap();
+    let OpenError::OtherRootKey {
+        needed, workspaces, ..
+    } = &refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((needed, workspaces), (&root(key(1)).id().to_string(), &100));
+    assert!(open_with(&copy, files(&[2, 1])).await.is_ok());
 }
 
 /// A copy of a store, while it is open but rests.
@@ -529,33 +588,20 @@ fn copied(dir: &Path) -> TempDir {
 }
 
 #[tokio::test]
-async fn a_copy_from_before_a_deletion_is_useless_once_its_root_key_is_gone() {
+async fn a_copy_from_before_is_useless_once_its_root_key_is_gone() {
     let vault = filled(1).await;
     let vault = vault.reopen().await;
     let copy = copied(vault.dir.path());
-    vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
-    let vault = vault.reopen_with(files(&[2, 1])).await.unwrap();
-    step_at(&vault, stored::ROOT_ROTATION, Step::Ended).await;
+    drop(vault.reopen_with(files(&[2, 1])).await.unwrap());
     // From now on there is the new root key alone.
     let refused = open_with(&copy, files(&[2])).await.err().unwrap();
     assert!(
         matches!(refused, OpenError::OtherRootKey { workspaces: 1, .. }),
         "{refused:?}"
     );
-    // Nor do its bytes open by themselves, whatever the vault refuses.
-    let store = open_store(&copy).await;
-    let found = workspaces::find(&store, &name("w")).unwrap();
-    let opened = root(key(2)).unwrap(&found.record.wrapped_kek, &found.uid);
-    assert_eq!(
-        opened.err(),
-        Some(crate::crypto::OpenError::UnknownKey(root(key(1)).id()))
-    );
     // It was worth something before.
-    let kek = root(key(1))
-        .unwrap(&found.record.wrapped_kek, &found.uid)
-        .unwrap();
-    let bytes = store.read(&Kind::Record.key(&found.uid, &secret("S0000")));
-    assert!(record::decrypt(&kek, &found.uid, &secret("S0000"), &bytes.unwrap().unwrap()).is_ok());
+    let (_writer, reader) = open_with(&copy, files(&[1])).await.unwrap();
+    drop(reader);
 }
 
 #[tokio::test]
@@ -620,85 +666,40 @@ async fn a_root_key_from_a_file_gives_way_to_a_passphrase_and_that_to_another_on
     let words = Words::new();
     let both = Providers::new(words.provider(), vec![Provider::File(Arc::new(root(key(1))))]);
     let vault = vault.reopen_with(both).await.unwrap();
-    step_at(&vault, stored::ROOT_ROTATION, Step::Ended).await;
     let vault = vault.reopen_with(words.providers()).await.unwrap();
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
 
     words.are("another horse another staple");
-    let first = roots_of_all(&vault)[0];
+    let first = vault.writer.keyring.loaded().unwrap().root.id();
     let second = vault.writer.rotate_root_key(&permit()).await.unwrap();
-    let again = vault.writer.rotate_root_key(&permit()).await;
-    assert!(matches!(again, Err(VaultError::RotationUnderWay)));
-    // In the middle of it, the new passphrase opens the old root key too.
-    let vault = vault.reopen_with(words.providers()).await.unwrap();
-    assert_eq!(roots_of_all(&vault), [first]);
+    assert_ne!(first, second);
+    assert_eq!(
+        vault.writer.keyring.loaded().unwrap().root.id(),
+        second,
+        "the old one is wiped"
+    );
+    let file = crate::vault::key_file::KeyFile::read(&vault.writer.store)
+        .unwrap()
+        .unwrap();
+    assert_eq!(file.root_key, second, "and destroyed");
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
-    step_at(&vault, stored::ROOT_ROTATION, Step::Ended).await;
-    assert_eq!(roots_of_all(&vault), [second]);
-    let meta = roots::read_meta(&vault.writer.store).unwrap().1;
-    assert_eq!(meta.root_keys.len(), 1, "the old root key is destroyed");
-    let held = vault.writer.keyring.roots().unwrap();
-    assert!(held.iter().map(|root| root.id()).eq([second]), "and wiped");
     let vault = vault.reopen_with(words.providers()).await.unwrap();
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
 }
 
 #[tokio::test]
-async fn what_was_wrapped_by_a_root_key_that_is_not_active_any_more_is_not_stored() {
+async fn rotations_of_the_root_key_at_once_take_turns() {
     let words = Words::new();
     let dir = TempDir::new().unwrap();
-    let (writer, _reader) = open_with(&dir, words.providers()).await.unwrap();
-    writer.create_workspace(&admin("w"), Plan::Free).await.unwrap();
-    let (store, keyring) = (&writer.store, &writer.keyring);
-    let (_, made) = workspaces::create(
-        store,
-        keyring,
-        name("late"),
-        Plan::Free.into(),
-        SystemTime::now().into(),
-    )
-    .unwrap();
-    let (_, rotated) = begin(store, keyring, &name("w")).unwrap();
-    writer.rotate_root_key(&permit()).await.unwrap();
-    for late in [made, rotated] {
-        let late = writer.store.commit(late).await;
-        assert!(
-            matches!(late, Err(crate::store::CommitError::Conflict)),
-            "{late:?}"
-        );
-    }
-    // Tried again, both are.
-    writer.create_workspace(&admin("late"), Plan::Free).await.unwrap();
-    writer.rotate_workspace_key(&permit(), &name("w")).await.unwrap();
-}
-
-#[tokio::test]
-async fn of_two_rotations_of_the_root_key_at_once_one_is_refused_and_the_other_ones_key_is_there() {
-    let words = Words::new();
-    let dir = TempDir::new().unwrap();
-    let (writer, _reader) = open_with(&dir, words.providers()).await.unwrap();
+    let (writer, reader) = open_with(&dir, words.providers()).await.unwrap();
     let permit = permit();
-    let both = tokio::join!(writer.rotate_root_key(&permit), writer.rotate_root_key(&permit));
-    let made = match both {
-        (Ok(made), Err(VaultError::RotationUnderWay)) | (Err(VaultError::RotationUnderWay), Ok(made)) => made,
-        other => panic!("{other:?}"),
-    };
+    let (one, other) = tokio::join!(writer.rotate_root_key(&permit), writer.rotate_root_key(&permit));
+    let made = [one.unwrap(), other.unwrap()];
+    let active = writer.keyring.loaded().unwrap().root.id();
+    assert!(made.contains(&active) && made[0] != made[1]);
     writer.create_workspace(&admin("w"), Plan::Free).await.unwrap();
-    let meta = roots::read_meta(&writer.store).unwrap().1;
-    assert_eq!(roots::active(&meta).unwrap(), made);
-    while writer
-        .step(stored::ROOT_ROTATION, &Progress::default())
-        .await
-        .unwrap()
-        != Step::Ended
-    {}
-    let ids: Vec<_> = writer
-        .keyring
-        .roots()
-        .unwrap()
-        .iter()
-        .map(|root| root.id())
-        .collect();
-    assert!(ids.contains(&made));
-    writer.create_workspace(&admin("v"), Plan::Free).await.unwrap();
+    drop(reader);
+    writer.close().await.unwrap();
+    let (writer, _reader) = open_with(&dir, words.providers()).await.unwrap();
+    assert_eq!(writer.keyring.loaded().unwrap().root.id(), active);
 }

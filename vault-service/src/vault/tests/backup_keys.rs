@@ -8,7 +8,6 @@ use crate::{
     crypto::KeyId,
     root::{Provider, ProviderError, Wrapper},
     store::{Batch, HOLD},
-    vault::rotation::Progress,
 };
 
 /// Root keys from files, the first active.
@@ -51,29 +50,11 @@ fn meta(vault: &Fixture) -> Meta {
     roots::read_meta(&vault.writer.store).unwrap().1
 }
 
-fn rotates(vault: &Fixture) -> bool {
-    vault.writer.store.read(stored::ROOT_ROTATION).unwrap().is_some()
-}
-
-async fn rotated(vault: &Fixture) {
-    let progress = Progress::default();
-    let over = async {
-        while rotates(vault) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        () = vault.writer.take_rotations_further(&progress, |_| {}) => {}
-        () = over => {}
-    }
-}
-
-/// A vault whose root key is being rotated from the first to the second.
-async fn in_the_middle() -> Fixture {
-    let vault = with_a_secret(files(&[1])).await;
-    let vault = vault.reopen_with(files(&[2, 1])).await.unwrap();
-    assert!(rotates(&vault));
-    vault
+/// The ids of a vault's root key and store keys.
+fn keys_of(vault: &Fixture) -> Vec<KeyId> {
+    let loaded = vault.writer.keyring.loaded().unwrap();
+    let store_keys = loaded.store_keys.iter().map(|key| key.id());
+    std::iter::once(loaded.root.id()).chain(store_keys).collect()
 }
 
 #[tokio::test]
@@ -81,20 +62,14 @@ async fn a_backup_whose_root_key_only_the_store_held_is_restored_with_its_passph
     let words = TempDir::new().unwrap();
     let correct = || passphrase(words.path(), "correct horse battery staple");
     let vault = with_a_secret(correct()).await;
-    let held = meta(&vault);
     let backup = vault.backup().await;
 
     let other = with(correct()).await;
-    assert_ne!(meta(&other).root_key_id, held.root_key_id);
+    let before = keys_of(&other);
+    assert!(keys_of(&vault).iter().all(|id| !before.contains(id)));
     other.take_in(&backup).await.unwrap();
-    for (found, held) in [
-        (meta(&other).root_key_id, held.root_key_id),
-        (meta(&other).vault_uid, held.vault_uid),
-    ] {
-        assert_eq!(found, held);
-    }
-    assert_eq!(meta(&other).root_keys, held.root_keys);
-    assert!(!rotates(&other));
+    assert_eq!(meta(&other).vault_uid, meta(&vault).vault_uid);
+    assert_eq!(keys_of(&other), before, "a restored vault has keys of its own");
     decrypts(&other).await;
     let other = other.reopen_with(correct()).await.unwrap();
     decrypts(&other).await;
@@ -124,52 +99,55 @@ async fn neither_another_passphrase_nor_a_file_opens_it() {
 }
 
 #[tokio::test]
-async fn a_backup_from_the_middle_of_a_rotation_needs_both_root_keys_and_goes_on() {
-    let vault = in_the_middle().await;
-    let backup = vault.backup().await;
-    let file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut &file, &backup).unwrap();
-    let archive = Archive::open(Arc::new(file)).unwrap();
-    assert_eq!(archive.root_key(), id(2));
-    assert_eq!(archive.about().further_keys, [id(1)]);
+async fn a_backup_from_the_middle_of_a_store_keys_rotation_is_restored() {
+    let vault = with_a_secret(files(&[1])).await;
+    let backup = vault.writer.back_up(&permit()).await.unwrap();
+    // While one is made another store key comes, and no store key goes.
+    assert!(vault.writer.replace_store_key().await.unwrap());
+    vault
+        .writer
+        .create_workspace(&admin("under-the-new-one"), Plan::Free)
+        .await
+        .unwrap();
+    assert!(!vault.writer.drop_store_keys().await.unwrap());
+    let backup = super::backups::all_of(backup).await;
+    assert!(vault.writer.drop_store_keys().await.unwrap());
 
-    let other = with(files(&[2])).await;
-    let before = other.entries();
-    let refused = other.take_in(&backup).await;
-    let Err(VaultError::BackupNeedsRootKey {
-        needed, workspaces, ..
-    }) = refused
-    else {
-        panic!("{refused:?}")
+    let other = with(files(&[1])).await;
+    assert_eq!(other.take_in(&backup).await.unwrap().workspaces, 2);
+    decrypts(&other).await;
+    let uid = |vault: &Fixture, name: &str| {
+        let name = proto::WorkspaceName::parse(name).unwrap();
+        workspaces::find(&vault.writer.store, &name).unwrap().uid
     };
-    assert_eq!((needed, workspaces), (id(1).to_string(), 1));
-    assert_eq!(other.entries(), before);
-
-    let other = with(files(&[2, 1])).await;
-    other.take_in(&backup).await.unwrap();
-    assert!(rotates(&other));
-    decrypts(&other).await;
-    rotated(&other).await;
-    let other = other.reopen_with(files(&[2])).await.unwrap();
-    decrypts(&other).await;
+    assert_eq!(uid(&other, "under-the-new-one"), uid(&vault, "under-the-new-one"));
+    other
+        .writer
+        .put_secret(&admin("under-the-new-one"), new("T", b"v"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
-async fn a_restored_vault_moves_to_the_root_key_that_it_was_given_as_the_active_one() {
+async fn a_restored_vault_keeps_its_root_key_and_needs_no_other() {
     let vault = with_a_secret(files(&[1])).await;
     let backup = vault.backup().await;
+    let other = with(files(&[2])).await;
+    let refused = other.take_in(&backup).await;
+    assert!(
+        matches!(&refused, Err(VaultError::Backup(BackupError::OtherRootKey(needed))) if *needed == id(1)),
+        "{refused:?}"
+    );
     let other = with(files(&[2, 1])).await;
     other.take_in(&backup).await.unwrap();
-    assert_eq!(meta(&other).root_key_id, id(2).as_bytes());
     decrypts(&other).await;
-    rotated(&other).await;
     let other = other.reopen_with(files(&[2])).await.unwrap();
     decrypts(&other).await;
 }
 
 #[tokio::test]
-async fn a_restore_that_was_stopped_leaves_an_empty_vault_whatever_root_keys_came_in() {
-    let vault = in_the_middle().await;
+async fn a_restore_that_was_stopped_leaves_an_empty_vault_and_what_came_in_is_erased() {
+    let vault = with_a_secret(files(&[1])).await;
     let other = with(files(&[2])).await;
     let empty = other.entries();
     let hold = Batch::new().expect_absent(HOLD).put(HOLD, "filling");
@@ -179,7 +157,11 @@ async fn a_restore_that_was_stopped_leaves_an_empty_vault_whatever_root_keys_cam
         .fold(hold, |batch, entry| batch.put(entry.key, entry.value));
     other.writer.store.commit(half).await.unwrap();
     let other = other.reopen_with(files(&[2])).await.unwrap();
-    assert_eq!(other.entries(), empty);
+    let (noted, left): (Vec<_>, Vec<_>) = other
+        .entries()
+        .into_iter()
+        .partition(|entry| entry.key.starts_with(stored::DESTROYED));
+    assert_eq!((left, noted.len()), (empty, 1));
 }
 
 #[tokio::test]
