@@ -85,6 +85,18 @@ pub enum Command {
         #[command(flatten)]
         audit: AuditArgs,
     },
+    /// Copy a store that no vault has open into a fresh one, which takes its place and as little room as it can
+    ///
+    /// The copy is made beside the store, whose directory may not be a mount point, and compared with it. Stopped at any
+    /// moment, the whole store is there.
+    Compact {
+        /// Directory of the store
+        #[arg(long, env = "AEROSTACK_VAULT_DATA_DIR", value_name = "DIR")]
+        data_dir: PathBuf,
+        /// The audit log, where `-` is standard error.
+        #[command(flatten)]
+        audit: AuditArgs,
+    },
     /// Read a whole store that no vault has open, and name what is damaged: exit code 0 when nothing is, else 1
     ///
     /// The store itself stays as it is: a copy of it is read. No value is shown.

@@ -49,6 +49,12 @@ fn main() -> ExitCode {
             tell(|| offline::restore(&store, &input))
         }),
         Ok(Cli {
+            command: Some(Command::Compact { data_dir, audit }),
+            ..
+        }) => audited(&audit, &data_dir, "compact", || {
+            tell(|| offline::compact(&data_dir))
+        }),
+        Ok(Cli {
             command: Some(Command::Verify { source }),
             ..
         }) => audited(

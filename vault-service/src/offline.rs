@@ -1,4 +1,4 @@
-//! Commands on a store that no vault serves: a backup of it, and a store from a backup.
+//! Commands on a store that no vault serves: a backup of it, a store from a backup, and compacting it.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use crate::{
     config::StoreArgs,
     new_file::NewFile,
     root::Providers,
-    store::{self, Store},
+    store::{self, Compacted, Store},
     vault::{self, Archive, Restored, UnsealError, Vault, VaultError, Writer},
 };
 
@@ -48,6 +48,9 @@ pub enum Failed {
     /// The vault refused.
     #[error(transparent)]
     Refused(#[from] VaultError),
+    /// The store was not compacted.
+    #[error(transparent)]
+    Compact(#[from] store::CompactError),
     /// A file, or a standard stream.
     #[error("{}", .0.display())]
     File(PathBuf, #[source] io::Error),
@@ -99,6 +102,22 @@ pub fn back_up(from: &StoreArgs, output: &Path) -> Result<String, Failed> {
         bytes
     };
     Ok(format!("backed up {}: {bytes} bytes\n", from.data_dir.display()))
+}
+
+/// Copies the store into a fresh one, which takes its place. What was done, in words.
+pub fn compact(dir: &Path) -> Result<String, Failed> {
+    if !Store::exists(dir) {
+        return Err(Failed::NoStore(dir.to_owned()));
+    }
+    let Compacted {
+        entries,
+        before,
+        after,
+    } = runtime()?.block_on(vault::compact(dir, CACHE))?;
+    Ok(format!(
+        "compacted {}: {entries} entries; {before} bytes before, {after} bytes now\n",
+        dir.display()
+    ))
 }
 
 fn write_backup(

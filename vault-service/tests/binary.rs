@@ -698,6 +698,36 @@ fn a_store_in_use_is_neither_verified_nor_repaired() {
     assert_eq!(vault.terminate().0, Some(0));
 }
 
+#[test]
+fn a_store_is_compacted_when_no_vault_has_it_open_and_is_served_afterwards() {
+    let dir = TempDir::new().unwrap();
+    let root_key = keygen(&dir);
+    let compact = || {
+        let mut compact = vault();
+        compact
+            .arg("compact")
+            .arg("--data-dir")
+            .arg(dir.path().join("vault"));
+        compact.output().unwrap()
+    };
+    let none = compact();
+    assert_eq!(none.status.code(), Some(1));
+    assert!(said(&none).contains("there is no store in"), "{}", said(&none));
+    let serving_one = Serving::start(serving(&dir, &root_key));
+    let open = compact();
+    assert_eq!(open.status.code(), Some(1));
+    assert!(
+        said(&open).contains("already open in another process"),
+        "{}",
+        said(&open)
+    );
+    serving_one.terminate();
+    let compacted = compact();
+    assert_eq!(compacted.status.code(), Some(0), "{}", said(&compacted));
+    assert!(said(&compacted).contains("entries; "), "{}", said(&compacted));
+    assert_eq!(Serving::start(serving(&dir, &root_key)).terminate().0, Some(0));
+}
+
 /// Killed at any moment of its first start, it starts anew or with what there is, and never with another key.
 #[test]
 fn a_kill_during_the_first_start_leaves_a_store_that_starts() {

@@ -161,7 +161,7 @@ fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK);
     let file = File::options()
         .create(true)
@@ -217,7 +217,7 @@ fn tighten(dir: &Path) -> Result<(), OpenError> {
 
 /// Makes the files themselves durable: sled syncs neither `conf` nor a directory. At every open, since
 /// each replaces `snap.*`.
-fn sync_files(dir: &Path) -> Result<(), OpenError> {
+pub(super) fn sync_files(dir: &Path) -> Result<(), OpenError> {
     for path in names(dir)? {
         sync(&path)?;
     }

@@ -35,6 +35,7 @@
 
 mod batch;
 mod commit;
+mod compact;
 mod error;
 mod export;
 mod files;
@@ -60,6 +61,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use batch::{Batch, HOLD};
 pub(crate) use batch::{MAX_BATCH, MAX_ENTRY};
+pub use compact::{CompactError, Compacted, compact};
 pub use error::{CommitError, Disagreement, ExportError, Fault, OpenError};
 pub use export::{Change, Export};
 pub use key_file::KeyFileError;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Entries, Entry, Fault, KeyFileError, OpenError, Store,
+    Entries, Entry, Fault, KeyFileError, OpenError, Store, compact,
     files::{self, Opened, storage},
     guard::{self, Ground, Known, Preview},
     key_file,
@@ -98,6 +98,7 @@ impl UnopenedStore {
             front,
         } = self;
         key_file::tidy(&dir)?;
+        compact::tidy(&dir)?;
         let (db, tally) = match content {
             Content::New => files::make(&dir, cache_bytes)?,
             Content::Store { known, preview } => {

@@ -28,7 +28,7 @@ mod workspaces;
 
 use std::{
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -57,7 +57,7 @@ pub use workspaces::{Changes, KeptVersions, KeptVersionsError, Plan, Settings, W
 
 use crate::{
     root::Providers,
-    store::{self, Batch, Entries, HOLD, Health, Store, UnopenedStore},
+    store::{self, Batch, CompactError, Compacted, Entries, HOLD, Health, Store, UnopenedStore},
 };
 use key_file::KeyFile;
 use keyring::Keyring;
@@ -180,6 +180,11 @@ impl Vault {
             reader,
         )
     }
+}
+
+/// Copies the store in `dir`, which no vault may have open, into a fresh one, which takes its place.
+pub async fn compact(dir: &Path, cache_bytes: u64) -> Result<Compacted, CompactError> {
+    store::compact(dir, cache_bytes, FRONT).await
 }
 
 /// The store must be empty, and then is initialised, or hold a vault of this format that needs no other root key.

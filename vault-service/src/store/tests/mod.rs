@@ -5,6 +5,7 @@
     reason = "a test that panics has failed"
 )]
 
+mod compact;
 mod damage;
 mod export;
 mod faults;
