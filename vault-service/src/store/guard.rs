@@ -31,7 +31,7 @@ use super::{
     error::Disagreement,
     files::{self, CONF, DB, LOCK, failed, length, names, storage},
     key_file,
-    marker::{self, Files, Marker, Scanned, State, StoreId, Sum, Tally},
+    marker::{self, Files, Marker, State, StoreId, Sum, Tally},
     panics::{Engine, caught},
     space,
 };
@@ -64,6 +64,8 @@ const OURS: &[&str] = &[
     COPY,
     space::FILE,
 ];
+/// Names of strays that a refusal shows, at most.
+const SHOWN: usize = 10;
 /// Bytes that are not 0 in the `db` of a store that was made and never used, at most.
 const UNUSED: u64 = 4096;
 
@@ -122,7 +124,7 @@ pub(super) fn inspect(dir: &Path) -> Result<Ground, OpenError> {
     if !strays.is_empty() {
         return Err(OpenError::Strays {
             dir: dir.to_owned(),
-            names: strays,
+            names: shortened(strays),
         });
     }
     let data = length(&dir.join(DB))?;
@@ -179,8 +181,8 @@ fn is_as_closed(dir: &Path, marker: &Marker) -> Result<bool, OpenError> {
     {
         return Ok(false);
     }
-    let found = Scanned::of(&db, &marker.tally.encode()).map_err(failed("read", &db))?;
-    Ok(found.sum == *expected && found.contains)
+    let (sum, describes) = Sum::and_search(&db, &marker.tally.encode()).map_err(failed("read", &db))?;
+    Ok(sum == *expected && describes)
 }
 
 /// The files of an open store that do not change until it is closed.
@@ -263,8 +265,7 @@ impl Known {
     /// cannot even open was torn before that.
     fn prove_unused(&self, cache_bytes: u64) -> Result<Option<Preview>, OpenError> {
         let path = self.dir.join(DB);
-        let written = Scanned::of(&path, &[]).map_err(failed("read", &path))?.written;
-        if written > UNUSED {
+        if marker::written(&path).map_err(failed("read", &path))? > UNUSED {
             return Err(self.disagrees(Disagreement::Used));
         }
         let Ok(preview) = self.copy(cache_bytes) else {
@@ -458,6 +459,15 @@ impl Inventory {
         }
         Ok(())
     }
+}
+
+/// For a message: the first of them, and how many more there are.
+fn shortened(mut names: Vec<String>) -> Vec<String> {
+    if let Some(more) = names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        names.truncate(SHOWN);
+        names.push(format!("and {more} more"));
+    }
+    names
 }
 
 fn name_of(path: &Path) -> String {

@@ -108,15 +108,6 @@ pub(super) struct Sum {
     crc: u32,
 }
 
-/// What one reading of a file found.
-pub(super) struct Scanned {
-    pub(super) sum: Sum,
-    /// Whether the bytes that were looked for are in it.
-    pub(super) contains: bool,
-    /// Bytes that are not 0.
-    pub(super) written: u64,
-}
-
 impl StoreId {
     /// An id as it is shown.
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -258,7 +249,23 @@ impl State {
 impl Sum {
     /// Reads the whole file.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
-        Ok(Scanned::of(path, &[])?.sum)
+        Ok(Self::and_search(path, &[])?.0)
+    }
+
+    /// The same, and whether the file contains `wanted`.
+    pub(super) fn and_search(path: &Path, wanted: &[u8]) -> io::Result<(Self, bool)> {
+        let (mut crc, mut length, mut contains) = (crc32fast::Hasher::new(), 0, false);
+        let overlap = wanted.len().saturating_sub(1);
+        each_part(path, overlap, |before, part| {
+            crc.update(part.get(before..).unwrap_or_default());
+            length += (part.len() - before) as u64;
+            contains = contains || memchr::memmem::find(part, wanted).is_some();
+        })?;
+        let sum = Self {
+            length,
+            crc: crc.finalize(),
+        };
+        Ok((sum, contains))
     }
 
     pub(super) fn has_length(&self, length: u64) -> bool {
@@ -273,41 +280,32 @@ impl Sum {
     }
 }
 
-impl Scanned {
-    /// Reads the whole file once, and looks for `wanted` in it.
-    pub(super) fn of(path: &Path, wanted: &[u8]) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let mut crc = crc32fast::Hasher::new();
-        let (mut length, mut written, mut contains) = (0, 0, false);
-        // The end of a part is searched again with the next one.
-        let overlap = wanted.len().saturating_sub(1);
-        let mut buffer = vec![0; READ + overlap];
-        let mut kept = 0;
-        loop {
-            let read = match file.read(buffer.get_mut(kept..).unwrap_or_default()) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            let end = kept + read;
-            let part = buffer.get(kept..end).unwrap_or_default();
-            crc.update(part);
-            length += read as u64;
-            written += (part.len() - memchr::memchr_iter(0, part).count()) as u64;
-            let searched = buffer.get(..end).unwrap_or_default();
-            contains = contains || memchr::memmem::find(searched, wanted).is_some();
-            kept = overlap.min(end);
-            buffer.copy_within(end - kept..end, 0);
-        }
-        Ok(Self {
-            sum: Sum {
-                length,
-                crc: crc.finalize(),
-            },
-            contains,
-            written,
-        })
+/// How many bytes of the file are not 0.
+pub(super) fn written(path: &Path) -> io::Result<u64> {
+    let mut written = 0;
+    each_part(path, 0, |_, part| {
+        written += part.iter().filter(|byte| **byte != 0).count() as u64;
+    })?;
+    Ok(written)
+}
+
+/// Reads the whole file, part by part. The last `overlap` bytes of a part are also the first ones of the next, which is
+/// told how many of its bytes were seen before.
+fn each_part(path: &Path, overlap: usize, mut see: impl FnMut(usize, &[u8])) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; READ + overlap];
+    let mut before = 0;
+    loop {
+        let read = match file.read(buffer.get_mut(before..).unwrap_or_default()) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let end = before + read;
+        see(before, buffer.get(..end).unwrap_or_default());
+        before = overlap.min(end);
+        buffer.copy_within(end - before..end, 0);
     }
 }
 
@@ -545,12 +543,13 @@ mod tests {
             let mut bytes = vec![0; 2 * READ + 100];
             bytes[at..at + wanted.len()].copy_from_slice(wanted);
             fs::write(&path, &bytes).unwrap();
-            let found = Scanned::of(&path, wanted).unwrap();
-            assert!(found.contains, "{at}");
-            assert_eq!(found.written, wanted.len() as u64);
-            assert_eq!(found.sum.length, bytes.len() as u64);
-            assert_eq!(found.sum.crc, crc32fast::hash(&bytes));
-            assert!(!Scanned::of(&path, b"elsewhere").unwrap().contains);
+            let (sum, found) = Sum::and_search(&path, wanted).unwrap();
+            assert!(found, "{at}");
+            assert_eq!(sum.length, bytes.len() as u64);
+            assert_eq!(sum.crc, crc32fast::hash(&bytes));
+            assert_eq!(Sum::of(&path).unwrap(), sum);
+            assert_eq!(written(&path).unwrap(), wanted.len() as u64);
+            assert!(!Sum::and_search(&path, b"elsewhere").unwrap().1);
         }
     }
 

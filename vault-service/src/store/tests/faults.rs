@@ -146,7 +146,13 @@ macro_rules! assert_waits {
     };
 }
 
-/// A store on a disk of which so many MiB are said to be free, beside its reserve.
+impl Store {
+    /// On a disk of which so many MiB are said to be free, beside its reserve.
+    pub(crate) fn on_disk(dir: &Path, free: u64) -> (Self, Arc<AtomicU64>) {
+        on_disk(dir, free)
+    }
+}
+
 fn on_disk(dir: &Path, free: u64) -> (Store, Arc<AtomicU64>) {
     let mut opened = files::open(dir, CACHE).unwrap();
     let free = Arc::new(AtomicU64::new(free));

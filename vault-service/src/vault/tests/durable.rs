@@ -1,4 +1,4 @@
-//! What is decrypted while a write is under way, and after one has failed.
+//! Writes that are slow, fail, or find the disk full.
 
 use super::*;
 
@@ -64,4 +64,46 @@ async fn a_put_is_decrypted_once_it_is_durable_and_never_if_it_failed() {
         assert_eq!(value(decrypted(&reader, "DELETED").await), (1, b"kept".to_vec()));
         assert_eq!(value(decrypted(&reader, "T").await), (2, b"new".to_vec()));
     }
+}
+
+#[tokio::test]
+async fn a_rotation_that_a_full_disk_stopped_goes_on_within_seconds_of_there_being_room() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"value").await.unwrap();
+    let Fixture {
+        dir,
+        root,
+        writer,
+        reader,
+        ..
+    } = vault;
+    drop(reader);
+    writer.close().await.unwrap();
+    let (store, free) = Store::on_disk(&dir.path().join("store"), 100);
+    let (writer, reader) = vault_over(store, root).await;
+    let permit = crate::authz::VaultPermit::of_operator();
+    let name = proto::WorkspaceName::parse("w").unwrap();
+    writer.rotate_workspace_key(&permit, &name).await.unwrap();
+
+    free.store(0, Ordering::Relaxed);
+    let progress = Progress::default();
+    let rotating = tokio::spawn({
+        let (writer, progress) = (writer.clone(), progress.clone());
+        async move { writer.take_rotations_further(&progress).await }
+    });
+    let is_under_way = |expected: i64| {
+        let progress = progress.clone();
+        async move {
+            while progress.under_way.get() != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    let patience = Duration::from_secs(30);
+    tokio::time::timeout(patience, is_under_way(1)).await.unwrap();
+    free.store(100, Ordering::Relaxed);
+    tokio::time::timeout(patience, is_under_way(0)).await.unwrap();
+    rotating.abort();
+    assert_eq!(value(decrypted(&reader, "T").await), (1, b"value".to_vec()));
+    assert!(writer.store.scan(stored::ROTATIONS, None, 1).unwrap().is_empty());
 }
