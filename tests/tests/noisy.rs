@@ -14,12 +14,15 @@ use hyper_util::{
 };
 use proto::vault::v1::{
     DecryptCall, DecryptRequest, DecryptStatus, DecryptStreamRequest, DecryptStreamResponse,
-    decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+    ListSecretsRequest, PutSecretRequest, decrypt_answer::Outcome,
+    decrypt_service_client::DecryptServiceClient, put_secret_request::Value,
+    secret_service_client::SecretServiceClient,
 };
 use rustls_pki_types::ServerName;
 use tokio::{
     net::TcpStream,
     sync::{Mutex, mpsc},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -50,14 +53,26 @@ async fn vault() -> Vault {
     }
     let noisy = (0..64).map(|number| (number, "noisy", LARGE));
     let quiet = (0..40).map(|number| (number, "quiet", 40));
-    let vault_ref = &vault;
-    join_all(noisy.chain(quiet).map(|(number, workspace, size)| async move {
-        vault_ref
-            .put(workspace, &format!("S{number}"), vec![b'x'; size])
-            .await
-    }))
-    .await;
+    let puts = noisy
+        .chain(quiet)
+        .map(|(number, workspace, size)| PutSecretRequest {
+            workspace: workspace.to_owned(),
+            name: format!("S{number}"),
+            value: Some(Value::Data(vec![b'x'; size])),
+            ..Default::default()
+        });
+    put_all(&vault, puts).await;
     vault
+}
+
+/// Puts secrets, all at once over one connection.
+async fn put_all(vault: &Vault, puts: impl Iterator<Item = PutSecretRequest>) {
+    let secrets = vault.secrets();
+    let puts = puts.map(|put| {
+        let mut secrets = secrets.clone();
+        async move { secrets.put_secret(put).await.unwrap() }
+    });
+    join_all(puts).await;
 }
 
 fn ask(workspace: &str, names: usize, check_only: bool) -> DecryptRequest {
@@ -171,7 +186,7 @@ async fn streams_that_are_not_read_hold_little_each() {
     let streams = (0..8).map(|_| send(&channel, message(16, &megabyte)));
     let mut streams = join_all(streams).await;
     let quiet = vault.channel(QUIET);
-    for _ in 0..50 {
+    for _ in 0..20 {
         quiet_call(&quiet, 40).await;
     }
     let grown = process::peak().saturating_sub(before);
@@ -180,6 +195,54 @@ async fn streams_that_are_not_read_hold_little_each() {
     for read in join_all(streams.iter_mut().map(|stream| stream.read(16))).await {
         read.unwrap();
     }
+    vault.stop().await;
+}
+
+/// Lists of 1 MiB that a client asks for and does not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_are_not_read_hold_little() {
+    let _alone = MEMORY.lock().await;
+    let vault = vault().await;
+    let labelled = (0..90).map(|number| {
+        let labels = (10..42).map(|label| {
+            let prefix = ["p".repeat(62).as_str(); 4].join(".");
+            (format!("{prefix}/{label}{}", "k".repeat(61)), "v".repeat(63))
+        });
+        PutSecretRequest {
+            workspace: "noisy".to_owned(),
+            name: format!("LABELLED{number}"),
+            value: Some(Value::Text("x".to_owned())),
+            labels: labels.collect(),
+            ..Default::default()
+        }
+    });
+    put_all(&vault, labelled).await;
+    let secrets = vault.secrets();
+    let list = ListSecretsRequest {
+        workspace: "noisy".to_owned(),
+        page_size: 1_000,
+        ..Default::default()
+    };
+    secrets.clone().list_secrets(list.clone()).await.unwrap();
+    let channel = narrow_channel(&vault, pki::ADMIN, 64 << 10).await;
+    let before = process::forget_peak();
+    let mut lists = JoinSet::new();
+    for _ in 0..300 {
+        let (mut secrets, list) = (SecretServiceClient::new(channel.clone()), list.clone());
+        lists.spawn(async move { secrets.list_secrets(list).await.unwrap() });
+    }
+    let quiet = vault.channel(QUIET);
+    for _ in 0..20 {
+        quiet_call(&quiet, 40).await;
+    }
+    let grown = process::peak().saturating_sub(before);
+    assert!(grown < 160 << 20, "they took {grown} bytes");
+    // Without the client that does not read there is room for others of its principal.
+    lists.shutdown().await;
+    timeout(PATIENCE, secrets.clone().list_secrets(list))
+        .await
+        .unwrap()
+        .unwrap();
     vault.stop().await;
 }
 

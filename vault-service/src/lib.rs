@@ -38,7 +38,7 @@ use tower::Layer as _;
 use audit_log::{AuditLog, Event, Line, Lines};
 use config::Config;
 use metrics::Metrics;
-use service::{Audit, Backups, Decrypting, Keys, Quotas, Secrets, Workspaces};
+use service::{Audit, Backups, Decrypting, Keys, Listing, Quotas, Secrets, Workspaces};
 use store::Health;
 use vault::{Vault, Writer};
 
@@ -136,11 +136,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         unsealing.note_unsealed();
     }
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(unsealing.keep()));
+    let quotas = Quotas::default();
     let decrypting = Decrypting {
         reader,
         metrics,
         audit_log: audit_log.clone(),
-        quotas: Quotas::default(),
+        quotas: quotas.clone(),
         id,
         require_sealed,
         shutdown: shutdown.clone(),
@@ -150,14 +151,21 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         dir: data_dir,
         shutdown: shutdown.clone(),
     };
+    let workspaces = WorkspaceServiceServer::new(Workspaces(writer.clone()));
+    let secrets = SecretServiceServer::new(Secrets(writer.clone()));
+    let keys = KeyServiceServer::new(Keys(writer.clone()));
     let mut routes = Routes::builder();
     routes
         .add_service(health_service.max_decoding_message_size(grpc::MAX_SERVICE_MESSAGE))
-        .add_service(
-            WorkspaceServiceServer::new(Workspaces(writer.clone())).max_decoding_message_size(MAX_REQUEST),
-        )
-        .add_service(SecretServiceServer::new(Secrets(writer.clone())).max_decoding_message_size(MAX_REQUEST))
-        .add_service(KeyServiceServer::new(Keys(writer.clone())).max_decoding_message_size(MAX_REQUEST))
+        .add_service(Listing::new(
+            workspaces.max_decoding_message_size(MAX_REQUEST),
+            &quotas,
+        ))
+        .add_service(Listing::new(
+            secrets.max_decoding_message_size(MAX_REQUEST),
+            &quotas,
+        ))
+        .add_service(Listing::new(keys.max_decoding_message_size(MAX_REQUEST), &quotas))
         .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_DECRYPT_REQUEST))
         .add_service(BackupServiceServer::new(backups).max_decoding_message_size(MAX_CHUNK));
     if reflection {

@@ -89,16 +89,15 @@ async fn an_evicted_connection_ends_at_once_also_when_its_client_reads_nothing()
 /// A client that reads all that comes, and opens no window for the bytes of its answer.
 #[tokio::test(start_paused = true)]
 async fn a_connection_whose_client_does_not_take_an_answer_ends() {
-    // Without a message, so that the answer is that of the service "".
-    let message = b"\0\0\x05\0\x01\0\0\0\x01\0\0\0\0\0";
+    // A whole call, about the service "".
+    let call = b"\0\0\x35\x01\x04\0\0\0\x01\x83\x87\x04\x1c/grpc.health.v1.Health/Check\x01\x01h\
+        \x5f\x10application/grpc\
+        \0\0\x05\0\x01\0\0\0\x01\0\0\0\0\0";
     let no_window = [&BEGINNING[..24], b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0"].concat();
     for (beginning, is_taken) in [(no_window.as_slice(), false), (BEGINNING, true)] {
         let (_slots, mut client) = served(&WITH_ROLE, 64 * 1024);
         let began = Instant::now();
-        client
-            .write_all(&[beginning, CHECK, message].concat())
-            .await
-            .unwrap();
+        client.write_all(&[beginning, call].concat()).await.unwrap();
         // Shorter than the server waits for the answer to a PING.
         let most = WRITE_TIMEOUT * 3 / 2 + Duration::from_secs(1);
         let mut read = Vec::new();

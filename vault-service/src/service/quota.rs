@@ -140,6 +140,11 @@ impl CallQuota {
 }
 
 impl Room<'_> {
+    /// Takes as much as an answer may have out of the quota until the answer is written, whatever it has.
+    pub(super) fn settle_most(self) {
+        self.reserved.settle(usize::MAX);
+    }
+
     /// Takes the bytes of an answer out of the quota until they are written, and the time that it took.
     pub(super) fn settle(self, names: usize, bytes: usize) {
         self.slice.spend(names + bytes / BYTES_PER_NAME);

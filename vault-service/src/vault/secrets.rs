@@ -27,13 +27,15 @@ use crate::{
         fingerprint::{Fingerprint, Fingerprinter},
         record::{self, Expiry, Terms},
     },
-    store::{Batch, CommitError, Entry},
+    store::{Batch, CommitError, Entry, Store},
 };
 
 /// The most origins that a value may be bound to.
 pub const MAX_ORIGINS: usize = 16;
 /// The most bytes of metadata on a page of secrets.
 const PAGE_BYTES: usize = 1024 * 1024;
+/// Entries that are read together for a page.
+const TOGETHER: usize = 64;
 
 /// What is put.
 pub struct NewSecret {
@@ -280,10 +282,8 @@ impl Writer {
                 .after
                 .as_ref()
                 .map(|name| [prefix.as_slice(), name.as_bytes()].concat());
-            let entries = writer.store.scan(&prefix, after.as_deref(), page.size + 1)?;
-            let fit = fitting(&entries).min(page.size);
-            let more = entries.len() > fit;
-            let shown = entries.into_iter().take(fit).map(|entry| {
+            let (entries, more) = scan_page(&writer.store, &prefix, after.as_deref(), page.size)?;
+            let shown = entries.into_iter().map(|entry| {
                 let name = entry
                     .key
                     .get(prefix.len()..)
@@ -367,6 +367,30 @@ pub(super) fn check_expiry(expiry: Option<Expiry>, now: SystemTime) -> Result<()
     match expiry {
         Some(expiry) if expiry.has_passed(now) => Err(VaultError::AlreadyExpired),
         Some(_) | None => Ok(()),
+    }
+}
+
+/// The entries of a page of at most `size`, and whether there are more. Holds little more than the page has, however long
+/// the entries are that do not fit.
+fn scan_page(
+    store: &Store,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    size: usize,
+) -> Result<(Vec<Entry>, bool), VaultError> {
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let limit = (size + 1 - entries.len()).min(TOGETHER);
+        let after = entries.last().map(|entry| entry.key.as_slice()).or(after);
+        let read = store.scan(prefix, after, limit)?;
+        let is_end = read.len() < limit;
+        entries.extend(read);
+        let fit = fitting(&entries).min(size);
+        let more = entries.len() > fit;
+        if more || is_end {
+            entries.truncate(fit);
+            return Ok((entries, more));
+        }
     }
 }
 
