@@ -37,3 +37,11 @@ def test_the_benchmark_of_the_store_runs(tmp_path: Path) -> None:
     page = (tmp_path / "store.md").read_text()
     for part in ("`PutSecret`, 64 writers", "OpenBao KV v2 write", "after a kill", "restore", "key rotates", "Aims"):
         assert part in page, page
+
+
+@pytest.mark.timeout(200)
+def test_the_benchmark_of_a_noisy_principal_runs(tmp_path: Path) -> None:
+    run(tmp_path, "noisy")
+    page = (tmp_path / "noisy.md").read_text()
+    for part in ("the quiet principal alone", "beside the noisy one", "The vault held at most"):
+        assert part in page, page

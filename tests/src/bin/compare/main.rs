@@ -5,7 +5,7 @@
 //! …), so that whatever else the machine does hits all of them. Requests per second and latencies are what the load
 //! generator saw; CPU per call is what all processes of the contender used, without the load generator and the upstream.
 //! `tests/compare/install` installs what it needs. `compare store` measures what the vault's store costs and how that
-//! grows.
+//! grows; `compare noisy` what one principal takes from another.
 
 mod aims;
 mod chart;
@@ -15,6 +15,7 @@ mod envoy;
 mod h2load;
 mod measure;
 mod memory;
+mod noisy;
 mod openbao;
 mod paced;
 mod plumbing;
@@ -48,6 +49,8 @@ struct Cli {
 enum Role {
     /// Measures the vault's store instead: durable puts, growth, opening, backups and rotations, beside OpenBao
     Store(Common),
+    /// Measures the calls of one principal while another one asks the vault for all it can
+    Noisy(Common),
     /// The upstream that every contender forwards to
     #[command(hide = true)]
     Upstream { listen: SocketAddr },
@@ -172,6 +175,7 @@ fn main() -> ExitCode {
         Some(Role::Upstream { listen }) => in_runtime(plumbing::upstream(listen)),
         Some(Role::Forwarder { listen, to, http2 }) => in_runtime(plumbing::forwarder(listen, to, http2)),
         Some(Role::Store(common)) => in_runtime(until_stopped(store::all(&common))),
+        Some(Role::Noisy(common)) => in_runtime(until_stopped(noisy::all(&common))),
         None => in_runtime(until_stopped(run::all(&cli.options))),
     };
     match played {

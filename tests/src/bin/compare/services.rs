@@ -96,7 +96,8 @@ impl Vault {
         let pki = Pki::new();
         let (address, metrics) = (free_address()?, free_address()?);
         let files = pki.principal(pki::VAULT);
-        let (ca, injector) = (text(&pki.ca_file()), format!("{}=*", pki::INJECTOR));
+        let ca = text(&pki.ca_file());
+        let [injector, noisy] = [pki::INJECTOR, pki::NOISY].map(|principal| format!("{principal}=*"));
         let arguments = [
             ("--listen", address.to_string()),
             ("--metrics-listen", metrics.to_string()),
@@ -107,6 +108,7 @@ impl Vault {
             ("--client-ca", ca),
             ("--admin", pki::ADMIN.to_owned()),
             ("--injector", injector),
+            ("--injector", noisy),
         ];
         let program = bin_dir.join("vault-service");
         let arguments: Vec<String> = flags(arguments.into_iter().chain(setting)).collect();
