@@ -258,6 +258,23 @@ impl WebOrigin {
 }
 
 #[cfg(test)]
+impl Spec {
+    /// A server at `url` that gets no secrets, with every other field at its default.
+    pub(crate) fn of_url(url: &str) -> Self {
+        Self {
+            url: UpstreamUrl::parse(url).expect("the test gives a URL"),
+            auth_type: AuthType::SecretHeaders,
+            injections: Vec::new(),
+            protocol: Protocol::Auto,
+            tls: UpstreamTls::default(),
+            allow_plaintext: false,
+            allowed_origins: Vec::new(),
+            description: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -322,14 +339,8 @@ mod tests {
             ("http://example.com:7100", true),
         ] {
             let spec = Spec {
-                url: UpstreamUrl::parse(url).unwrap(),
-                auth_type: AuthType::SecretHeaders,
-                injections: Vec::new(),
-                protocol: Protocol::Auto,
-                tls: UpstreamTls::default(),
                 allow_plaintext: true,
-                allowed_origins: Vec::new(),
-                description: String::new(),
+                ..Spec::of_url(url)
             };
             let checked = spec.check(&own);
             assert_eq!(checked.is_ok(), stored, "{url}");

@@ -28,7 +28,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 use super::{
     backoff::{self, Backoff},
     sealed::{Due, Ends, Keys, not_sealed_for_us},
-    waiting::{Pending, Waiting},
+    waiting::{Pending, Unanswered, Waiting},
 };
 
 /// Requests in one message.
@@ -240,8 +240,8 @@ impl Keeper {
         keys: &mut Keys,
     ) -> Result<(), Ended> {
         let DecryptAnswer { id, outcome } = answer;
-        let pending = self.waiting.answered(id);
-        let server = pending.as_ref().map(|pending| pending.asking.server());
+        let call = self.waiting.answered(id);
+        let server = call.as_ref().map(Unanswered::server);
         let mut ended = Ok(());
         let answer = match outcome {
             // Opened also when nobody waits for it, since the next one opens after it.
@@ -257,7 +257,7 @@ impl Keeper {
                 "the vault gave no answer; nothing was sent",
             )),
         };
-        if let Some(pending) = pending {
+        if let Some(pending) = call.and_then(Unanswered::caller) {
             pending.tell(answer);
         }
         ended

@@ -12,6 +12,9 @@ use super::{asking::Asking, sealed::Opened};
 
 /// The most that wait; more are refused at once.
 const MOST: usize = 8192;
+/// The most calls that the vault has not answered, given-up ones included; more are refused at once. Callers give up after
+/// the vault's budget, so a vault that reads and never answers would otherwise fill the memory with what it owes.
+const MOST_UNANSWERED: usize = 4 * MOST;
 /// How often they are looked through for some who gave up: not for each call that finds no place.
 const SWEEP: Duration = Duration::from_millis(50);
 
@@ -32,12 +35,53 @@ impl Pending {
     }
 }
 
+/// A call that was sent to the vault and has no answer yet.
+pub(super) enum Unanswered {
+    /// The caller waits for the answer.
+    Awaited(Pending),
+    /// The caller gave up. The vault's answers open only in the order in which they were sealed, each with the name of its
+    /// server, so the name has to be kept until the answer has come.
+    Abandoned { server: Box<str> },
+}
+
+impl Unanswered {
+    /// The server that the answer is for; empty when it is for none.
+    pub(super) fn server(&self) -> &str {
+        match self {
+            Self::Awaited(pending) => pending.asking.server(),
+            Self::Abandoned { server } => server,
+        }
+    }
+
+    /// The caller, if it waits.
+    pub(super) fn caller(self) -> Option<Pending> {
+        match self {
+            Self::Awaited(pending) => Some(pending),
+            Self::Abandoned { server: _ } => None,
+        }
+    }
+
+    /// Marks the call as abandoned when its caller gave up; returns whether it is newly so.
+    fn abandon_if_given_up(&mut self) -> bool {
+        match self {
+            Self::Awaited(pending) if pending.is_given_up() => {
+                let server = pending.asking.server().into();
+                *self = Self::Abandoned { server };
+                true
+            }
+            Self::Awaited(_) | Self::Abandoned { server: _ } => false,
+        }
+    }
+}
+
 /// Each of them once.
 pub(super) struct Waiting {
     /// The vault has not been asked.
     unsent: VecDeque<Pending>,
     /// By the ids of their calls.
-    unanswered: HashMap<u64, Pending>,
+    unanswered: HashMap<u64, Unanswered>,
+    /// The number of abandoned calls among `unanswered`.
+    abandoned: usize,
     next_id: u64,
     next_sweep: Instant,
 }
@@ -47,6 +91,7 @@ impl Waiting {
         Self {
             unsent: VecDeque::new(),
             unanswered: HashMap::new(),
+            abandoned: 0,
             next_id: 0,
             next_sweep: Instant::now(),
         }
@@ -83,33 +128,38 @@ impl Waiting {
         let id = self.next_id;
         self.next_id += 1;
         let request = Some(pending.asking.request());
-        self.unanswered.insert(id, pending);
+        self.unanswered.insert(id, Unanswered::Awaited(pending));
         Some(DecryptCall { id, request })
     }
 
-    /// Who waits for the answer to a call. Nobody does for an id that was never given or was answered.
-    pub(super) fn answered(&mut self, id: u64) -> Option<Pending> {
-        self.unanswered.remove(&id)
+    /// Takes out the call that an answer belongs to. None for an id that was never given or was answered.
+    pub(super) fn answered(&mut self, id: u64) -> Option<Unanswered> {
+        let call = self.unanswered.remove(&id)?;
+        if matches!(call, Unanswered::Abandoned { server: _ }) {
+            self.abandoned -= 1;
+        }
+        Some(call)
     }
 
     /// Whoever was not answered is to be asked for again, if he still waits, and first.
     pub(super) fn again(&mut self) {
-        for (_, pending) in self.unanswered.drain() {
-            self.unsent.push_front(pending);
-        }
+        let awaited = self.unanswered.drain().filter_map(|(_, call)| call.caller());
+        awaited.for_each(|pending| self.unsent.push_front(pending));
+        self.abandoned = 0;
         self.sweep();
     }
 
     /// Tells all of them.
     pub(super) fn refuse(&mut self, refusal: impl Fn() -> Refusal) {
-        let unanswered = self.unanswered.drain().map(|(_, pending)| pending);
+        let unanswered = self.unanswered.drain().filter_map(|(_, call)| call.caller());
         for pending in unanswered.chain(self.unsent.drain(..)) {
             pending.tell(Err(refusal()));
         }
+        self.abandoned = 0;
     }
 
     fn is_full(&mut self) -> bool {
-        if self.len() < MOST {
+        if !self.is_at_bound() {
             return false;
         }
         let now = Instant::now();
@@ -117,17 +167,22 @@ impl Waiting {
             self.next_sweep = now + SWEEP;
             self.sweep();
         }
-        self.len() >= MOST
+        self.is_at_bound()
     }
 
-    fn len(&self) -> usize {
-        self.unsent.len() + self.unanswered.len()
+    fn is_at_bound(&self) -> bool {
+        let waiting = self.unsent.len() + self.unanswered.len() - self.abandoned;
+        waiting >= MOST || self.unanswered.len() >= MOST_UNANSWERED
     }
 
-    /// Forgets who gave up.
+    /// Gives the places of callers that gave up to others.
     fn sweep(&mut self) {
         self.unsent.retain(|pending| !pending.is_given_up());
-        self.unanswered.retain(|_, pending| !pending.is_given_up());
+        let calls = self.unanswered.values_mut();
+        self.abandoned += calls
+            .map(Unanswered::abandon_if_given_up)
+            .filter(|newly| *newly)
+            .count();
     }
 }
 

@@ -12,12 +12,7 @@ use proto::{ServerName, Uid, page::Page, serve::authz::Scope};
 use tempfile::TempDir;
 
 use super::{Entry, Registry, RegistryError, WorkspaceQuota, server::Spec};
-use crate::{
-    address::Own,
-    authz::admin_for_test as admin,
-    placement::AuthType,
-    registry::server::{Protocol, UpstreamTls, UpstreamUrl},
-};
+use crate::{address::Own, authz::admin_for_test as admin};
 
 const EMPTY: &str = "version: 1\nservers: []\n";
 
@@ -59,7 +54,7 @@ impl Fixture {
                 &admin("w"),
                 &label(name),
                 Uid::generate(),
-                spec("https://a.example"),
+                Spec::of_url("https://a.example"),
             )
             .await
     }
@@ -100,19 +95,6 @@ fn label(name: &str) -> ServerName {
     ServerName::parse(name).unwrap()
 }
 
-fn spec(url: &str) -> Spec {
-    Spec {
-        url: UpstreamUrl::parse(url).unwrap(),
-        auth_type: AuthType::SecretHeaders,
-        injections: Vec::new(),
-        protocol: Protocol::Auto,
-        tls: UpstreamTls::default(),
-        allow_plaintext: false,
-        allowed_origins: Vec::new(),
-        description: String::new(),
-    }
-}
-
 /// A file with servers of workspace `w`.
 fn file(servers: &[(&str, &str)]) -> String {
     let mut text = String::from("version: 1\nservers:\n");
@@ -142,7 +124,7 @@ async fn a_missing_file_is_an_empty_registry_and_is_made_on_the_first_write() {
             &admin("w"),
             &label("a"),
             Uid::generate(),
-            spec("https://a.example"),
+            Spec::of_url("https://a.example"),
         )
         .await
         .unwrap();

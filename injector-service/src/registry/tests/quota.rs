@@ -17,7 +17,7 @@ async fn registry(quota: WorkspaceQuota, text: &str) -> (TempDir, Registry) {
 fn described(length: usize) -> Spec {
     Spec {
         description: "x".repeat(length),
-        ..spec("https://a.example")
+        ..Spec::of_url("https://a.example")
     }
 }
 

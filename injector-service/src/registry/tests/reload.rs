@@ -210,7 +210,7 @@ async fn a_mounted_config_map_is_followed_through_its_links() {
             &admin("w"),
             &label("c"),
             Uid::generate(),
-            spec("https://c.example"),
+            Spec::of_url("https://c.example"),
         )
         .await
         .unwrap();

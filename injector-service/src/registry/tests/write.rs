@@ -29,7 +29,7 @@ async fn what_is_added_changed_and_removed_is_in_the_file() {
     assert_eq!((added.revision, added.workspace_uid.is_some()), (1, true));
     assert_eq!(reopened().await.unwrap(), added);
 
-    let other = spec("https://other.example");
+    let other = Spec::of_url("https://other.example");
     let changed = fixture
         .registry
         .update(&admin("w"), &label("a"), 1, other.clone())
@@ -69,7 +69,7 @@ async fn only_what_is_as_the_caller_knows_it_is_changed() {
     ));
     for revision in [0, 2] {
         let stale = registry
-            .update(&admin("w"), &a, revision, spec("https://b.example"))
+            .update(&admin("w"), &a, revision, Spec::of_url("https://b.example"))
             .await;
         assert!(
             matches!(stale, Err(RegistryError::RevisionMismatch)),
@@ -103,7 +103,12 @@ async fn writers_at_once_lose_nothing() {
             tokio::spawn(async move {
                 let name = label(&format!("s{n}"));
                 registry
-                    .add(&admin("w"), &name, Uid::generate(), spec("https://a.example"))
+                    .add(
+                        &admin("w"),
+                        &name,
+                        Uid::generate(),
+                        Spec::of_url("https://a.example"),
+                    )
                     .await
                     .unwrap();
             })
@@ -123,7 +128,7 @@ async fn of_writers_with_one_revision_one_wins() {
     let writers: Vec<_> = (0..10)
         .map(|n| {
             let registry = fixture.registry.clone();
-            let spec = spec(&format!("https://a{n}.example"));
+            let spec = Spec::of_url(&format!("https://a{n}.example"));
             tokio::spawn(async move { registry.update(&admin("w"), &label("a"), 1, spec).await.is_ok() })
         })
         .collect();
@@ -153,7 +158,7 @@ async fn a_write_keeps_what_an_operator_wrote_just_before() {
     fixture.edit(&fixture.text().replace("edited", "again"));
     let stale = fixture
         .registry
-        .update(&admin("w"), &label("a"), 2, spec("https://b.example"))
+        .update(&admin("w"), &label("a"), 2, Spec::of_url("https://b.example"))
         .await;
     assert!(matches!(stale, Err(RegistryError::RevisionMismatch)), "{stale:?}");
     assert_eq!(fixture.find("a").server.spec.description, "again");
@@ -168,7 +173,7 @@ async fn a_write_begins_anew_when_an_operator_writes_in_its_midst() {
             name_of("w"),
             label("c"),
             Uid::generate(),
-            spec("https://c.example"),
+            Spec::of_url("https://c.example"),
         );
         let added = Arc::new(added);
         move |servers: &mut Servers| {
@@ -262,7 +267,7 @@ async fn a_new_file_is_the_owners_alone_and_an_old_ones_mode_is_kept() {
                 &admin("w"),
                 &label(name),
                 Uid::generate(),
-                spec("https://a.example"),
+                Spec::of_url("https://a.example"),
             )
             .await
     };

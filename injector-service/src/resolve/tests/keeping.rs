@@ -1,12 +1,14 @@
 //! The stream to the vault over minutes and breaks. Time passes when there is nothing else to do.
 
 use futures_util::future::join_all;
+use proto::ServerName;
 use tokio::{task::JoinSet, time};
 
 use super::{
     vault::{Line, begin, begin_without},
     *,
 };
+use crate::registry::server::Spec;
 
 const BUDGET: Duration = Duration::from_secs(2);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -215,6 +217,57 @@ async fn no_more_wait_than_may() {
         assert_eq!(count(&ended, Reason::Overloaded), 12_000 - MOST);
         assert_eq!(count(&ended, Reason::DeadlineExceeded), MOST);
     }
+    hearing.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_to_callers_that_gave_up_leave_the_stream_whole() {
+    let (resolver, mut vault) = begin(BUDGET);
+    let mut line = vault.line().await;
+    let entry = Arc::new(Entry::begun(
+        WorkspaceName::parse("w").unwrap(),
+        ServerName::parse("s").unwrap(),
+        Uid::generate(),
+        Spec::of_url("https://a.example"),
+    ));
+    let checks = |count: u64| {
+        let check = async || {
+            let checked = resolver.check(&entry).await;
+            checked.map(drop).map_err(|refusal| refusal.reason)
+        };
+        join_all((0..count).map(move |number| async move {
+            time::sleep(Duration::from_millis(number / 1_000)).await;
+            check().await
+        }))
+    };
+    // The vault reads two waves of calls and answers none in time. The second wave takes the places of the first.
+    let hearing = async {
+        let mut heard = Vec::new();
+        while heard.len() < 2 * 8192 {
+            heard.extend(line.attend().await.unwrap());
+        }
+        heard
+    };
+    let waves = async { [checks(8_192).await, checks(8_192).await].concat() };
+    let (heard, ended) = tokio::join!(hearing, waves);
+    assert_eq!(count(&ended, Reason::DeadlineExceeded), 2 * 8192);
+    let (answered, ()) = tokio::join!(call(&resolver), async {
+        line.say(&heard).await;
+        line.answer().await;
+    });
+    assert_eq!(answered, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vault_that_answers_nothing_is_not_asked_without_end() {
+    let (resolver, mut vault) = begin(BUDGET);
+    let mut line = vault.line().await;
+    let hearing = tokio::spawn(async move { while line.hear().await.is_some() {} });
+    let mut refused = 0;
+    for _ in 0..5 {
+        refused += count(&calls(&resolver, 8_192).await, Reason::Overloaded);
+    }
+    assert_eq!(refused, 8_192);
     hearing.abort();
 }
 

@@ -1,6 +1,7 @@
 //! A vault over a channel in memory, whose every word a test says.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{
         Arc,
@@ -12,8 +13,8 @@ use hyper_util::rt::TokioIo;
 use proto::{
     seal::{Answering, Between, Sealer},
     vault::v1::{
-        DecryptAnswer, DecryptRequest, DecryptResponse, DecryptStreamRequest, DecryptStreamResponse,
-        Recipient,
+        DecryptAnswer, DecryptCall, DecryptRequest, DecryptResponse, DecryptStreamRequest,
+        DecryptStreamResponse, Recipient,
         decrypt_answer::Outcome,
         decrypt_service_server::{DecryptService, DecryptServiceServer},
     },
@@ -47,6 +48,8 @@ pub(super) struct Vault {
 pub(super) struct Line {
     heard: Streaming<DecryptStreamRequest>,
     said: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
+    /// The server that each call was for, by the call's id.
+    servers: HashMap<u64, String>,
     epoch: u64,
     sealer: Option<Sealer>,
     /// Goes with the next message.
@@ -109,6 +112,7 @@ impl DecryptService for Opening {
         let line = Line {
             heard: request.into_inner(),
             said,
+            servers: HashMap::new(),
             epoch: 0,
             sealer: None,
             encapsulated_key: Vec::new(),
@@ -138,7 +142,11 @@ impl Line {
         let message = timeout(SILENCE, self.heard.message()).await;
         let message = message.expect("nothing was said").ok().flatten()?;
         let DecryptStreamRequest { calls, recipient } = message;
-        Some((calls.iter().map(|call| call.id).collect(), recipient))
+        let ids = calls.into_iter().map(|DecryptCall { id, request }| {
+            self.servers.insert(id, request.unwrap_or_default().server);
+            id
+        });
+        Some((ids.collect(), recipient))
     }
 
     /// Hears one, takes up its key if it has one, and returns its calls.
@@ -179,7 +187,10 @@ impl Line {
     /// Answers these calls in one message.
     pub(super) async fn say(&mut self, calls: &[u64]) {
         let sealer = self.sealer.as_mut().unwrap();
-        let answers = calls.iter().map(|&id| sealed(sealer, self.epoch, id)).collect();
+        let answers = calls
+            .iter()
+            .map(|&id| sealed(sealer, self.epoch, id, &self.servers[&id]))
+            .collect();
         let message = DecryptStreamResponse {
             answers,
             epoch: self.epoch,
@@ -191,7 +202,7 @@ impl Line {
     /// Answers a call as it would have in an epoch before.
     pub(super) async fn say_sealed_with(&mut self, sealer: &mut Sealer, epoch: u64, call: u64) {
         let message = DecryptStreamResponse {
-            answers: vec![sealed(sealer, epoch, call)],
+            answers: vec![sealed(sealer, epoch, call, &self.servers[&call])],
             epoch,
             ..Default::default()
         };
@@ -205,16 +216,12 @@ impl Line {
 }
 
 /// That the workspace exists.
-fn sealed(sealer: &mut Sealer, epoch: u64, id: u64) -> DecryptAnswer {
+fn sealed(sealer: &mut Sealer, epoch: u64, id: u64, server: &str) -> DecryptAnswer {
     let response = DecryptResponse {
         workspace_uid: Uid::generate().to_string(),
         ..Default::default()
     };
-    let answering = Answering {
-        epoch,
-        id,
-        server: "",
-    };
+    let answering = Answering { epoch, id, server };
     let sealed = sealer.seal(answering, &response, std::iter::empty()).unwrap();
     let response = DecryptResponse { sealed, ..response };
     DecryptAnswer {
