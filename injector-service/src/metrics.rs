@@ -3,7 +3,12 @@
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
-    metrics::{counter::Counter, family::Family, gauge::ConstGauge},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+    },
     registry::Registry,
 };
 use proto::Reason;
@@ -38,6 +43,20 @@ impl Collector for OfRegistry {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        // The counts are kept with the servers, so a server that is removed takes its own along.
+        let mut missed = encoder.encode_descriptor(
+            "aerostack_injector_missed_secrets",
+            "Secrets that a server names and a call went without",
+            None,
+            MetricType::Counter,
+        )?;
+        for entry in self.0.entries().iter().filter(|entry| entry.missed() > 0) {
+            let labels = [
+                ("workspace", entry.server.workspace.as_str()),
+                ("server", entry.server.name.as_str()),
+            ];
+            ConstCounter::new(entry.missed()).encode(missed.encode_family(&labels)?)?;
+        }
         Ok(())
     }
 }
@@ -47,18 +66,11 @@ impl Collector for OfRegistry {
 pub struct Metrics {
     calls: Family<Outcome, Counter>,
     injected: Counter,
-    missed: Family<Of, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Of {
-    workspace: String,
-    server: String,
 }
 
 impl Metrics {
@@ -74,11 +86,6 @@ impl Metrics {
             "aerostack_injector_injected_secrets",
             "Values put into requests",
             metrics.injected.clone(),
-        );
-        registry.register(
-            "aerostack_injector_missed_secrets",
-            "Secrets that a server names and a call went without",
-            metrics.missed.clone(),
         );
         metrics
     }
@@ -98,17 +105,5 @@ impl Metrics {
                 outcome: reason.name(),
             })
             .inc();
-    }
-
-    pub(crate) fn missed(&self, workspace: &str, server: &str, count: usize) {
-        if count > 0 {
-            let of = Of {
-                workspace: workspace.to_owned(),
-                server: server.to_owned(),
-            };
-            self.missed
-                .get_or_create(&of)
-                .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
-        }
     }
 }

@@ -209,7 +209,7 @@ impl Proxy {
             resolver: self.resolver.clone(),
             entry: target.entry.clone(),
             deadline,
-            afterwards: Arc::new(record.afterwards(&self.metrics)),
+            afterwards: Arc::new(record.afterwards(&target.entry, &self.metrics)),
         };
         let (body, afterwards) = inbound.with(secrets, &reading, body, later)?;
         if let (Some(deadline), Dialect::Grpc) = (deadline, dialect) {

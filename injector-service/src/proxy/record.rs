@@ -64,6 +64,12 @@ impl Record {
         })
     }
 
+    fn count_missed(&self) {
+        if let Some(entry) = &self.entry {
+            entry.count_missed(self.missed.count);
+        }
+    }
+
     pub(super) fn resolved(&mut self, resolved: &[Resolved<'_>]) {
         for secret in resolved {
             let names = if secret.value.is_some() {
@@ -84,7 +90,7 @@ impl Record {
     pub(super) fn forwarded(&self, status: StatusCode, metrics: &Metrics) {
         let (workspace, server) = self.of();
         metrics.forwarded(self.injected.count);
-        metrics.missed(workspace, server, self.missed.count);
+        self.count_missed();
         tracing::info!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
@@ -99,12 +105,10 @@ impl Record {
     }
 
     /// For what happens after the answer's head was forwarded.
-    pub(super) fn afterwards(&self, metrics: &Metrics) -> Afterwards {
-        let (workspace, server) = self.of();
+    pub(super) fn afterwards(&self, entry: &Arc<Entry>, metrics: &Metrics) -> Afterwards {
         Afterwards {
             call_id: self.call_id.clone(),
-            workspace: workspace.to_owned(),
-            server: server.to_owned(),
+            entry: entry.clone(),
             metrics: metrics.clone(),
         }
     }
@@ -125,7 +129,7 @@ impl Record {
     pub(super) fn refused(&self, refusal: &Refusal, metrics: &Metrics) {
         let (workspace, server) = self.of();
         metrics.refused(refusal.reason);
-        metrics.missed(workspace, server, self.missed.count);
+        self.count_missed();
         tracing::warn!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
@@ -143,8 +147,7 @@ impl Record {
 /// What is told of a call while its messages go by.
 pub(super) struct Afterwards {
     pub(super) call_id: CallId,
-    workspace: String,
-    server: String,
+    entry: Arc<Entry>,
     metrics: Metrics,
 }
 
@@ -157,11 +160,11 @@ impl Afterwards {
             .map(|secret| secret.secret.as_str())
             .collect();
         self.metrics.injected(resolved.len() - missed.len());
-        self.metrics.missed(&self.workspace, &self.server, missed.len());
+        self.entry.count_missed(missed.len());
         if !missed.is_empty() {
             tracing::info!(
-                { field::WORKSPACE } = self.workspace,
-                { field::SERVER } = self.server,
+                { field::WORKSPACE } = self.entry.server.workspace.as_str(),
+                { field::SERVER } = self.entry.server.name.as_str(),
                 missed = missed.join(","),
                 { field::CALL_ID } = self.call_id.as_str(),
                 "message forwarded without secrets"
@@ -173,8 +176,8 @@ impl Afterwards {
     pub(super) fn broken_off(&self, refusal: &Refusal) {
         self.metrics.refused(refusal.reason);
         tracing::warn!(
-            { field::WORKSPACE } = self.workspace,
-            { field::SERVER } = self.server,
+            { field::WORKSPACE } = self.entry.server.workspace.as_str(),
+            { field::SERVER } = self.entry.server.name.as_str(),
             { field::REASON } = refusal.reason.name(),
             { field::DETAIL } = refusal.message,
             { field::CALL_ID } = self.call_id.as_str(),

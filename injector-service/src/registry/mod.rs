@@ -82,6 +82,11 @@ impl Registry {
         self.state.servers.load().get(workspace, name).cloned()
     }
 
+    /// Every server, ordered by workspace and name.
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        self.state.servers.load().iter().cloned().collect()
+    }
+
     /// Becomes ready whenever servers were added, changed or removed.
     pub fn changed(&self) -> watch::Receiver<()> {
         self.state.changed.subscribe()

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use jiff::Timestamp;
@@ -19,8 +22,17 @@ use super::{
 pub struct Entry {
     /// The server.
     pub server: Server,
-    /// Shared by all that this server was and will be until it is removed, so that a change does not unpin it.
-    pinned: Arc<OnceLock<Uid>>,
+    /// Shared by all revisions of this server until it is removed, so that a change does not unpin its workspace.
+    shared: Arc<Shared>,
+}
+
+/// State that all revisions of a server have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The workspace that the vault first answered with.
+    pinned: OnceLock<Uid>,
+    /// The number of secrets that calls went without.
+    missed: AtomicU64,
 }
 
 impl Entry {
@@ -43,14 +55,16 @@ impl Entry {
     pub fn new(server: Server) -> Self {
         Self {
             server,
-            pinned: Arc::default(),
+            shared: Arc::default(),
         }
     }
 
     /// The workspace that every decrypt for this server names: the one it was added for, or else the first that the
     /// vault answered with.
     pub fn workspace_uid(&self) -> Option<Uid> {
-        self.server.workspace_uid.or_else(|| self.pinned.get().copied())
+        self.server
+            .workspace_uid
+            .or_else(|| self.shared.pinned.get().copied())
     }
 
     /// Pins the workspace that the vault answered with. Returns the one that is pinned: another, when another was
@@ -58,7 +72,18 @@ impl Entry {
     pub fn pin(&self, answered: Uid) -> Uid {
         self.server
             .workspace_uid
-            .unwrap_or_else(|| *self.pinned.get_or_init(|| answered))
+            .unwrap_or_else(|| *self.shared.pinned.get_or_init(|| answered))
+    }
+
+    /// Counts `secrets` that a call to this server went without.
+    pub fn count_missed(&self, secrets: usize) {
+        let secrets = u64::try_from(secrets).unwrap_or(u64::MAX);
+        self.shared.missed.fetch_add(secrets, Relaxed);
+    }
+
+    /// The number of secrets that calls to this server went without.
+    pub fn missed(&self) -> u64 {
+        self.shared.missed.load(Relaxed)
     }
 
     /// Refuses a revision that is not this one's.
@@ -74,7 +99,7 @@ impl Entry {
     pub(super) fn changed(&self, server: Server) -> Self {
         Self {
             server,
-            pinned: self.pinned.clone(),
+            shared: self.shared.clone(),
         }
     }
 
