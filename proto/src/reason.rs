@@ -63,7 +63,8 @@ impl Reason {
             | Self::TargetInvalid
             | Self::PathInvalid
             | Self::BodyInvalid
-            | Self::BodySigned => INVALID,
+            | Self::BodySigned
+            | Self::BodyMissing => INVALID,
             Self::Unauthenticated => (Code::Unauthenticated, StatusCode::UNAUTHORIZED),
             Self::PermissionDenied | Self::BrowserRefused => (Code::PermissionDenied, StatusCode::FORBIDDEN),
             Self::WorkspaceNotFound
@@ -161,7 +162,7 @@ mod tests {
             400,
             "REQUEST_MALFORMED WORKSPACE_NAME_INVALID SERVER_NAME_INVALID SECRET_NAME_INVALID \
              SECRET_NAME_DUPLICATE SECRET_VALUE_SIZE ORIGIN_INVALID FIELD_MASK_INVALID PAGE_TOKEN_INVALID \
-             SERVER_INVALID HOST_INVALID TARGET_INVALID PATH_INVALID BODY_INVALID BODY_SIGNED",
+             SERVER_INVALID HOST_INVALID TARGET_INVALID PATH_INVALID BODY_INVALID BODY_SIGNED BODY_MISSING",
         ),
         (Code::Internal, 400, "MESSAGE_FLAG_INVALID"),
         (Code::Unauthenticated, 401, "UNAUTHENTICATED"),

@@ -7,7 +7,9 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use proto::{
-    injector::v1::{AddServerRequest, Server, server_service_client::ServerServiceClient},
+    injector::v1::{
+        AddServerRequest, RemoveServerRequest, Server, server_service_client::ServerServiceClient,
+    },
     serve::telemetry::LogFormat,
     vault::v1::{
         CreateWorkspaceRequest, DeleteSecretRequest, Plan, PutSecretRequest, Secret, Workspace,
@@ -362,6 +364,16 @@ impl Injector {
             .into_inner()
             .server
             .unwrap())
+    }
+
+    /// Removes a server, whatever its revision.
+    pub async fn remove(&self, workspace: &str, name: &str) {
+        let request = RemoveServerRequest {
+            workspace: workspace.into(),
+            name: name.into(),
+            revision: 0,
+        };
+        self.servers().remove_server(request).await.unwrap();
     }
 
     /// The URL of a path on the data plane.

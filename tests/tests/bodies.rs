@@ -301,6 +301,52 @@ async fn a_call_without_a_body_goes_out_as_it_is_and_is_counted() {
 }
 
 #[tokio::test]
+async fn a_call_without_a_body_is_refused_when_a_secret_is_required() {
+    let scene = Scene::start().await;
+    for (name, protocol) in [("strict", Protocol::Http1), ("strict2", Protocol::Http2)] {
+        scene
+            .pair
+            .injector
+            .add(Server {
+                auth_type: AuthType::Skill.into(),
+                protocol: protocol.into(),
+                required_secrets: vec!["TOKEN".into()],
+                ..server("dev", name, &scene.upstream.url(), &["TOKEN"])
+            })
+            .await;
+        for method in ["GET", "HEAD", "DELETE", "OPTIONS", "POST", "PUT"] {
+            let request = Request::builder().method(method).uri(format!("/dev/{name}/run"));
+            let response = scene.pair.injector.send(request, "").await;
+            assert_eq!(
+                (response.status().as_u16(), told(&response)),
+                (400, "BODY_MISSING"),
+                "{method}"
+            );
+        }
+    }
+    let chunked = raw::exchange(
+        scene.pair.injector.data_plane,
+        "POST /dev/strict/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+         Content-Type: application/json\r\n\r\n0\r\n\r\n",
+    )
+    .await;
+    assert_eq!(raw::status(&chunked), 400, "{chunked}");
+    scene.untouched();
+}
+
+#[tokio::test]
+async fn a_removed_server_leaves_no_metric() {
+    let scene = Scene::start().await;
+    scene.pair.vault.delete("dev", "TOKEN").await;
+    scene.rewritten("{}").await;
+    assert_eq!(scene.missed("skill").await, 1);
+    scene.pair.injector.remove("dev", "skill").await;
+    let page = get(&format!("http://{}/metrics", scene.pair.injector.metrics)).await;
+    let page = String::from_utf8_lossy(page.body()).into_owned();
+    assert!(!page.contains("skill\""), "{page}");
+}
+
+#[tokio::test]
 async fn when_every_secret_is_missing_the_member_is_empty() {
     let scene = Scene::start().await;
     scene.pair.vault.delete("dev", "TOKEN").await;
@@ -326,7 +372,6 @@ async fn a_required_secret_that_is_missing_refuses_the_call_and_an_optional_one_
     for body in [
         "{}".to_owned(),
         format!("{{\"a\":\"{}\"}}", "x".repeat(2 * WHOLE)),
-        String::new(),
     ] {
         let response = scene.post("/dev/required/", &json, body).await;
         refused(&response, 502, "SECRET_REQUIRED_MISSING");

@@ -10,7 +10,7 @@ use std::{
 use aerostack::pki::{Leaf, Usage};
 use e2e::{PATIENCE, Pair, Pki, Upstream, pair::server, raw::status};
 use futures_util::{SinkExt as _, StreamExt as _};
-use proto::injector::v1::{AuthType, Protocol, RemoveServerRequest, Server, UpstreamTls};
+use proto::injector::v1::{AuthType, Protocol, Server, UpstreamTls};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
@@ -235,12 +235,7 @@ async fn a_handshake_carries_the_secret_and_little_else_about_the_connection() {
         assert_carries(&mut its, &mut downstream, "down").await;
         drop(its);
         assert_eq!(rest(&mut downstream).await, b"");
-        let request = RemoveServerRequest {
-            workspace: "dev".into(),
-            name: "api".into(),
-            ..Default::default()
-        };
-        pair.injector.servers().remove_server(request).await.unwrap();
+        pair.injector.remove("dev", "api").await;
     }
     pair.stop().await;
 }
@@ -759,12 +754,7 @@ async fn a_tunnel_outlives_its_server() {
     let upstream = Played::start().await;
     let pair = dev(&upstream.url()).await;
     let (mut downstream, mut its) = upgraded(&pair, &upstream).await;
-    let request = RemoveServerRequest {
-        workspace: "dev".into(),
-        name: "api".into(),
-        ..Default::default()
-    };
-    pair.injector.servers().remove_server(request).await.unwrap();
+    pair.injector.remove("dev", "api").await;
     let mut another = ask(&pair, WEBSOCKET).await;
     assert_eq!(refusal(&mut another).await, (404, "SERVER_NOT_FOUND".to_owned()));
     assert_carries(&mut downstream, &mut its, "up").await;

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     inject::{self, BodySecrets, Carrier, Dialect, inject},
-    registry::server::Server,
+    registry::server::{Injection, Server, Spec},
     upstream::{Answer, Body, Needs, Place},
 };
 
@@ -185,6 +185,9 @@ impl Proxy {
             fault: &fault,
         };
         let inbound = reading.read(carrier, &mut headers, body).await?;
+        if inbound.lacks_a_body() {
+            body_is_needed(&server.spec)?;
+        }
         let resolved = self
             .resolver
             .resolve(&target.entry, &record.call_id, deadline)
@@ -255,6 +258,17 @@ fn dialect(headers: &HeaderMap) -> Dialect {
         Some([] | [b'+' | b';', ..]) => Dialect::Grpc,
         Some(_) | None => Dialect::Http,
     }
+}
+
+/// Refuses a call without a body to a server with a required secret, which could only go into the body.
+fn body_is_needed(spec: &Spec) -> Result<(), Refusal> {
+    let required = spec.injections.iter().find(|injection| injection.required);
+    required.map_or(Ok(()), |Injection { secret, .. }| {
+        let message = format!(
+            "this server requires secret {secret}, which goes into the request's body, and the call has no body; nothing was sent"
+        );
+        Err(Refusal::new(Reason::BodyMissing, message))
+    })
 }
 
 /// The request that goes upstream. Its framing is made anew from its body.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{Untouched, call, dev, refusal, remove};
+use super::{Untouched, call, dev, refusal};
 
 #[tokio::test]
 async fn an_upstream_that_is_not_there_is_502() {
@@ -67,7 +67,7 @@ async fn cleartext_over_a_network_has_to_be_asked_for() {
             .await
             .unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{url}");
-        remove(&pair).await;
+        pair.injector.remove("dev", "api").await;
     }
     for url in [
         "https://10.0.0.1",
@@ -77,7 +77,7 @@ async fn cleartext_over_a_network_has_to_be_asked_for() {
         "http://localhost:1",
     ] {
         pair.injector.add(server("dev", "api", url, &["TOKEN"])).await;
-        remove(&pair).await;
+        pair.injector.remove("dev", "api").await;
     }
     pair.stop().await;
 }
@@ -251,7 +251,7 @@ async fn a_name_that_turns_out_to_be_this_machine_is_not_dialled() {
                 (Code::FailedPrecondition, "UPSTREAM_ADDRESS_REFUSED"),
                 "{url}"
             );
-            remove(&pair).await;
+            pair.injector.remove("dev", "api").await;
         }
     }
     untouched.check();

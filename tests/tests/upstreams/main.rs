@@ -117,15 +117,6 @@ async fn every_pair_of_versions_works_in_cleartext() {
     pair.stop().await;
 }
 
-async fn remove(pair: &Pair) {
-    let request = proto::injector::v1::RemoveServerRequest {
-        workspace: "dev".into(),
-        name: "api".into(),
-        ..Default::default()
-    };
-    pair.injector.servers().remove_server(request).await.unwrap();
-}
-
 #[tokio::test]
 async fn two_servers_at_one_address_are_two_servers() {
     let upstream = Upstream::start().await;

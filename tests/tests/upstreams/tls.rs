@@ -23,7 +23,7 @@ use tokio::{
 };
 use tonic_types::StatusExt as _;
 
-use super::{SECRET, assert_arrived, call, dev, refusal, remove};
+use super::{SECRET, assert_arrived, call, dev, refusal};
 
 fn https(url: &str, ca_pem: &str) -> Server {
     let tls = UpstreamTls {
@@ -108,7 +108,7 @@ async fn over_tls_the_version_is_what_alpn_gives() {
             );
             assert_arrived(&upstream, sent);
         }
-        remove(&pair).await;
+        pair.injector.remove("dev", "api").await;
     }
     pair.stop().await;
 }
@@ -221,7 +221,7 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
             );
         }
         assert_eq!(upstream.seen().len(), 0, "{what}");
-        remove(&pair).await;
+        pair.injector.remove("dev", "api").await;
     }
     // Without a CA of its own the system's count, and ours is not among them.
     let upstream = Upstream::tls(tls(&pki.leaf(&leaf()), &["h2"])).await;

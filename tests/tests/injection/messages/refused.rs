@@ -167,3 +167,22 @@ async fn a_secret_that_is_missing_is_left_out() {
     );
     pair.stop().await;
 }
+
+#[tokio::test]
+async fn a_call_without_a_message_is_refused_when_a_secret_is_required() {
+    for messages in [ProtobufMessages::First, ProtobufMessages::All] {
+        let (pair, untouched) = untouched(messages, |server| {
+            server.required_secrets = vec!["TOKEN".into()];
+        })
+        .await;
+        let (status, _) = call(&pair, &[GRPC], whole("")).await;
+        assert_eq!(
+            super::refused(&status),
+            (Code::InvalidArgument, "BODY_MISSING".into())
+        );
+        let trailers = chunks(stream::empty());
+        let (status, _) = call(&pair, &[GRPC], trailers).await;
+        assert_eq!(super::refused(&status).1, "BODY_MISSING");
+        untouched.check();
+    }
+}
