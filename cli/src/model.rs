@@ -115,6 +115,10 @@ pub struct Server {
     pub protobuf_secrets_field: u32,
     /// Which messages get them: `first` or `all`; none without a field.
     pub protobuf_messages: Option<&'static str>,
+    /// The gRPC methods whose messages get them.
+    pub grpc_methods: Vec<String>,
+    /// The paths whose JSON bodies get them; none means all.
+    pub paths: Vec<String>,
 }
 
 /// A server that can be added by name.
@@ -361,6 +365,8 @@ impl Server {
             description,
             protobuf_secrets_field,
             protobuf_messages: _,
+            grpc_methods,
+            paths,
         } = server;
         Self {
             workspace,
@@ -381,6 +387,8 @@ impl Server {
             description,
             protobuf_secrets_field,
             protobuf_messages,
+            grpc_methods,
+            paths,
         }
     }
 }

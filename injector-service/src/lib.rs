@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod authz;
+mod body_calls;
 pub mod catalog;
 pub mod config;
 pub mod inject;

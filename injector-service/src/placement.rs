@@ -3,6 +3,8 @@
 use http::HeaderName;
 use proto::SecretName;
 
+use crate::body_calls::BodyCalls;
+
 /// The prefix of the headers that carry secrets.
 pub const SECRET_HEADER: &str = "x-mcp-secret-";
 
@@ -96,18 +98,31 @@ fn secret_header(secret: &SecretName) -> HeaderName {
 }
 
 impl Placement {
-    /// What ExplainInjection says of a secret of this name.
-    pub fn explain(&self, secret: &SecretName) -> String {
+    /// The place of a secret of this name as `ExplainInjection` shows it, with the calls that are limited to.
+    pub(crate) fn explain(&self, secret: &SecretName, calls: &BodyCalls) -> String {
         match self {
             Self::Header(name) => format!("header {name}"),
             Self::Bearer => "header authorization: Bearer".to_owned(),
-            Self::Body(None) => format!("body member secrets.{secret}"),
+            Self::Body(None) => json_member(secret, calls),
             Self::Body(Some(field)) => {
-                let field = field.get();
-                format!("body member secrets.{secret}; in gRPC message field {field} entry {secret}")
+                let (json, field) = (json_member(secret, calls), field.get());
+                let methods = listed(&calls.grpc_methods);
+                format!("{json}; in gRPC message field {field} entry {secret}, of {methods}")
             }
         }
     }
+}
+
+fn json_member(secret: &SecretName, calls: &BodyCalls) -> String {
+    match calls.paths.as_slice() {
+        [] => format!("body member secrets.{secret}"),
+        paths => format!("body member secrets.{secret}, of {}", listed(paths)),
+    }
+}
+
+fn listed(patterns: &[impl ToString]) -> String {
+    let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+    patterns.join(", ")
 }
 
 #[cfg(test)]

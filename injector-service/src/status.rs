@@ -51,6 +51,12 @@ pub(crate) fn spec(error: SpecError) -> Refusal {
         | SpecError::ProtobufField(_)
         | SpecError::ProtobufWithoutSkill
         | SpecError::ProtobufMessages
+        | SpecError::Path(_, _)
+        | SpecError::GrpcMethod(_, _)
+        | SpecError::TooManyPatterns(_)
+        | SpecError::PathsWithoutSkill
+        | SpecError::NoGrpcMethods
+        | SpecError::GrpcMethodsWithoutField
         | SpecError::Description => Reason::ServerInvalid,
     };
     Refusal::new(reason, error)

@@ -110,7 +110,7 @@ def in_messages(received: Received) -> list[str]:
 
 
 BODY = {"authType": "AUTH_TYPE_SKILL"}
-MESSAGES = {**BODY, "protobufSecretsField": 7}
+MESSAGES = {**BODY, "protobufSecretsField": 7, "grpcMethods": ["any/*"]}
 
 HEADERS = Placement("headers", header_value, in_header)
 BEARER = Placement("bearer", header_value, in_bearer, {"authType": "AUTH_TYPE_BEARER"})
@@ -278,7 +278,8 @@ def failing(site: Site, how: str, code: grpc.StatusCode, **more: Any) -> None:
 def cancelled(site: Site) -> None:
     call = random(12)
     with channel(site) as made:
-        calling = made.stream_unary(f"/{call}/hold").future(iter([MESSAGE] * 3), metadata=site.naming)
+        metadata = [*site.naming, ("x-call", call)]
+        calling = made.stream_unary("/any/hold").future(iter([MESSAGE] * 3), metadata=metadata)
         site.holds(call)
         calling.cancel()
 

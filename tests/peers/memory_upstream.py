@@ -1,5 +1,5 @@
 """An upstream that ends calls in the ways in which they can end, over HTTP/1.1 and HTTP/2, with TLS and without. The last
-segment of a call's path says how, and the one before is the call's own:
+segment of a call's path says how, and the one before is the call's own, unless `x-call` names it:
 
     ok        it is answered
     hold      it is answered when the upstream is told to let go
@@ -207,6 +207,7 @@ class _Http2:
     async def _ended(self, stream: int, headers: dict[str, str]) -> None:
         grpc = headers.get("content-type", "").startswith("application/grpc")
         call, how = _how(headers[":path"])
+        call = headers.get("x-call", call)
         head = [(":status", "200"), ("content-type", "application/grpc" if grpc else "text/plain")]
         ends: dict[str, Callable[[], None]] = {
             "break": self.writer.close,

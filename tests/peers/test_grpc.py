@@ -269,7 +269,7 @@ def test_the_secret_is_in_the_messages_of_every_kind_of_call(
 ) -> None:
     secret = value()
     pair.put_secret(workspace, "TOKEN", secret)
-    field = {"authType": "AUTH_TYPE_SKILL", "protobufSecretsField": 7}
+    field = {"authType": "AUTH_TYPE_SKILL", "protobufSecretsField": 7, "grpcMethods": ["peers.v1.ProbeService/*"]}
     messages = {"protobufMessages": "PROTOBUF_MESSAGES_ALL"} if every_message else {}
     pair.add_server(workspace, "probe", f"http://{peer.address}", ["TOKEN"], **field, **messages)
     route = connect(pair.data_plane, naming(workspace, "probe"))
@@ -293,7 +293,7 @@ def test_a_message_that_is_too_large_for_a_secret_is_refused(
     pair: Pair, workspace: str, value: Callable[[], str], peer: GrpcPeer, connect: Callable[..., Route]
 ) -> None:
     pair.put_secret(workspace, "TOKEN", value())
-    field = {"authType": "AUTH_TYPE_SKILL", "protobufSecretsField": 7}
+    field = {"authType": "AUTH_TYPE_SKILL", "protobufSecretsField": 7, "grpcMethods": ["peers.v1.ProbeService/*"]}
     pair.add_server(workspace, "probe", f"http://{peer.address}", ["TOKEN"], **field)
     route = connect(pair.data_plane, naming(workspace, "probe"))
     large = Ask(payload=bytes(5 * 2**20))

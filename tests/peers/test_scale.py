@@ -547,7 +547,8 @@ def test_a_million_messages_pass_both_ways_on_one_stream(
         loop = asyncio.get_running_loop()
         echo = Echo()
         server = await loop.create_server(lambda: echo, "127.0.0.1", 0)
-        how = {"authType": "AUTH_TYPE_SKILL", "protobufSecretsField": 7} if injected == "first message" else {}
+        first = {"authType": "AUTH_TYPE_SKILL", "protobufSecretsField": 7, "grpcMethods": ["any.Service/Method"]}
+        how = first if injected == "first message" else {}
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         pair.add_server("w", "echo", url, ["TOKEN"], requiredSecrets=["TOKEN"], **how)
         before = held(pair).memory

@@ -335,6 +335,51 @@ async fn a_call_without_a_body_is_refused_when_a_secret_is_required() {
 }
 
 #[tokio::test]
+async fn secrets_go_only_into_the_bodies_of_calls_to_named_paths() {
+    let scene = Scene::start().await;
+    let named = Server {
+        auth_type: AuthType::Skill.into(),
+        required_secrets: vec!["TOKEN".into()],
+        paths: vec!["/run".into(), "/tools/*".into()],
+        ..server("dev", "named", &scene.upstream.url(), &["TOKEN"])
+    };
+    scene.pair.injector.add(named).await;
+    let theirs = r#"{"secrets":"mine"}"#;
+    let post = async |path: &str| {
+        let json = [("content-type", "application/json")];
+        let answer = scene.post(&format!("/dev/named{path}"), &json, theirs).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        String::from_utf8(scene.upstream.last().body.to_vec()).unwrap()
+    };
+    for path in ["/run", "/run?q", "/tools/a/b"] {
+        assert_eq!(post(path).await, format!("{{{OURS}}}"), "{path}");
+    }
+    // Forwarded to the byte, whatever the type, and the required secret is not asked for.
+    for path in ["", "/", "/other", "/run/", "/tools//a", "/tools/a%2fb"] {
+        assert_eq!(post(path).await, theirs, "{path}");
+    }
+    scene.pair.vault.delete("dev", "TOKEN").await;
+    let text = scene
+        .post("/dev/named/other", &[("content-type", "text/plain")], "plain")
+        .await;
+    assert_eq!(
+        (text.status(), &*scene.upstream.last().body),
+        (StatusCode::OK, &b"plain"[..])
+    );
+    assert_eq!(
+        scene.pair.injector.get("/dev/named/other").await.status(),
+        StatusCode::OK
+    );
+    refused(
+        &scene
+            .post("/dev/named/run", &[("content-type", "application/json")], "{}")
+            .await,
+        502,
+        "SECRET_REQUIRED_MISSING",
+    );
+}
+
+#[tokio::test]
 async fn a_removed_server_leaves_no_metric() {
     let scene = Scene::start().await;
     scene.pair.vault.delete("dev", "TOKEN").await;

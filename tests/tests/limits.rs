@@ -914,6 +914,7 @@ async fn messages_that_are_held_are_bounded_all_together() {
     let messages = Server {
         auth_type: AuthType::Skill.into(),
         protobuf_secrets_field: 7,
+        grpc_methods: vec!["package.Service/*".into()],
         ..server("dev", "messages", &url, &["TOKEN"])
     };
     pair.injector.add(messages).await;

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Also, when they are needed: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem`, `server_name` and
-//! `allow_bound_secrets` (an entry with it is for administrators to add), `allow_plaintext`, `description`. Each field means what it means in a servers file, and is read by the same types.
+//! `allow_bound_secrets` (an entry with it is for administrators to add), `allow_plaintext`, `paths`, `description`. Each
+//! field means what it means in a servers file, and is read by the same types.
 
 use std::collections::{BTreeMap, btree_map};
 
@@ -45,6 +46,8 @@ struct Record {
     allow_plaintext: bool,
     #[serde(default)]
     description: String,
+    #[serde(default)]
+    paths: Vec<String>,
     #[serde(default)]
     secrets: Vec<String>,
 }
@@ -106,6 +109,7 @@ impl Record {
             tls,
             allow_plaintext,
             description,
+            paths,
             secrets,
         } = self;
         let auth_type = auth_type.into();
@@ -113,6 +117,7 @@ impl Record {
             url: UpstreamUrl::parse(&url)?,
             auth_type,
             injections: suggested(auth_type, &secrets)?,
+            body_calls: Spec::body_calls(&paths, &[])?,
             protocol: protocol.into(),
             tls: tls.into(),
             allow_plaintext,

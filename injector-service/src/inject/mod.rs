@@ -80,7 +80,7 @@ impl Carrier {
 }
 
 /// Makes what a call carries, from everything that was resolved for it.
-pub fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved<'_>]) -> Result<Injected, Refusal> {
+pub fn inject(carrier: Carrier, dialect: Dialect, resolved: &[Resolved<'_>]) -> Result<Injected, Refusal> {
     let mut headers = Vec::new();
     for Resolved {
         secret,
@@ -97,7 +97,7 @@ pub fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved<'_>]) 
             Placement::Body(_) => {}
         }
     }
-    let body = match Carrier::of(auth_type, dialect)? {
+    let body = match carrier {
         Carrier::None => BodySecrets::None,
         Carrier::Json => BodySecrets::Json(members(resolved)?),
         Carrier::Protobuf(ProtobufSecrets { field, messages: _ }) => {

@@ -1,6 +1,11 @@
 use super::*;
 use crate::placement::Messages;
 
+/// Injects into a call that gets secrets in its body, if the auth type puts any there.
+fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved<'_>]) -> Result<Injected, Refusal> {
+    super::inject(Carrier::of(auth_type, dialect)?, dialect, resolved)
+}
+
 fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> Resolved<'static> {
     let secret: &SecretName = Box::leak(Box::new(SecretName::parse(name).unwrap()));
     let value = value.map(|value| SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap());

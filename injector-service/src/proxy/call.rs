@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     inject::{self, BodySecrets, Carrier, Dialect, inject},
+    placement::AuthType,
     registry::server::{Injection, Server, Spec},
     upstream::{Answer, Body, Needs, Place},
 };
@@ -176,7 +177,7 @@ impl Proxy {
             asked.put(&mut headers)?;
         }
         let fault = Fault::default();
-        let carrier = Carrier::of(auth_type, dialect)?;
+        let carrier = carrier(&server.spec, dialect, &target.rest)?;
         let reading = Reading {
             auth_type,
             limits: &self.limits,
@@ -188,10 +189,17 @@ impl Proxy {
         if inbound.lacks_a_body() {
             body_is_needed(&server.spec)?;
         }
-        let resolved = self
-            .resolver
-            .resolve(&target.entry, &record.call_id, deadline)
-            .await?;
+        let resolved = match (auth_type, carrier) {
+            (AuthType::Skill(_), Carrier::None) => {
+                record.withheld(&server.spec.injections);
+                Vec::new()
+            }
+            (AuthType::Skill(_) | AuthType::SecretHeaders | AuthType::Bearer, _) => {
+                self.resolver
+                    .resolve(&target.entry, &record.call_id, deadline)
+                    .await?
+            }
+        };
         record.resolved(&resolved);
         let needs = match dialect {
             Dialect::Grpc => Needs::Http2,
@@ -200,7 +208,7 @@ impl Proxy {
         };
         let upstream = self.pools.of(server)?;
         let mut covers = Covers::new(upstream.veil(), upstream.over(needs));
-        let secrets = inject(auth_type, dialect, &resolved)?
+        let secrets = inject(carrier, dialect, &resolved)?
             .apply(&mut headers, |name, value| covers.cover(name, value))?;
         // Wiped as soon as they are in place.
         drop(resolved);
@@ -257,6 +265,18 @@ fn dialect(headers: &HeaderMap) -> Dialect {
         // Not grpc-web, which is plain HTTP to a proxy.
         Some([] | [b'+' | b';', ..]) => Dialect::Grpc,
         Some(_) | None => Dialect::Http,
+    }
+}
+
+/// The part of a call's body that carries secrets. A call that the server does not name gets none in its body.
+fn carrier(spec: &Spec, dialect: Dialect, path: &str) -> Result<Carrier, Refusal> {
+    match (spec.auth_type, dialect) {
+        (AuthType::Skill(Some(_)), _) | (AuthType::Skill(None), Dialect::Http)
+            if !spec.body_calls.include(dialect, path) =>
+        {
+            Ok(Carrier::None)
+        }
+        (auth_type, dialect) => Carrier::of(auth_type, dialect),
     }
 }
 

@@ -8,7 +8,11 @@ use proto::{
     serve::telemetry::{self, field},
 };
 
-use crate::{inject::Resolved, metrics::Metrics, registry::Entry};
+use crate::{
+    inject::Resolved,
+    metrics::Metrics,
+    registry::{Entry, server::Injection},
+};
 
 /// What is known of a call so far.
 pub(super) struct Record {
@@ -21,6 +25,8 @@ pub(super) struct Record {
     entry: Option<Arc<Entry>>,
     injected: Names,
     missed: Names,
+    /// Secrets that the server does not get in calls of this path or method.
+    withheld: Names,
 }
 
 /// Names of secrets, as a log line has them.
@@ -50,6 +56,7 @@ impl Record {
             entry: None,
             injected: Names::default(),
             missed: Names::default(),
+            withheld: Names::default(),
         }
     }
 
@@ -81,6 +88,13 @@ impl Record {
         }
     }
 
+    /// The server names the calls that get these secrets, and this call is not one of them.
+    pub(super) fn withheld(&mut self, injections: &[Injection]) {
+        for injection in injections {
+            self.withheld.add(injection.secret.as_str(), 1);
+        }
+    }
+
     /// A body was to carry the secrets, and there is none.
     pub(super) fn no_body(&mut self) {
         let Names { text, count } = std::mem::take(&mut self.injected);
@@ -97,6 +111,7 @@ impl Record {
             method = self.method.as_str(),
             injected = self.injected.text,
             missed = self.missed.text,
+            withheld = self.withheld.text,
             status = status.as_u16(),
             { field::MS } = telemetry::ms(self.started),
             { field::CALL_ID } = self.call_id.as_str(),

@@ -46,21 +46,13 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        placement::AuthType,
-        registry::server::{Protocol, UpstreamTls, UpstreamUrl},
-    };
+    use crate::registry::server::UpstreamTls;
 
     fn spec(url: &str, tls: UpstreamTls) -> Spec {
         Spec {
-            url: UpstreamUrl::parse(url).unwrap(),
-            auth_type: AuthType::SecretHeaders,
-            injections: Vec::new(),
-            protocol: Protocol::Auto,
             tls,
             allow_plaintext: true,
-            allowed_origins: Vec::new(),
-            description: String::new(),
+            ..Spec::of_url(url)
         }
     }
 

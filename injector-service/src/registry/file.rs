@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Also, when they are needed: `protocol` (`auto`, `http1`, `http2`), `protobuf_secrets_field` and `protobuf_messages`
-//! (`first`, `all`), `tls` with `ca_pem`, `server_name` and `allow_bound_secrets`, `allow_plaintext`, `allowed_origins`, `description`. What a person need not write: `uid`, `revision`, `create_time`,
+//! (`first`, `all`), `grpc_methods`, `paths`, `tls` with `ca_pem`, `server_name` and `allow_bound_secrets`, `allow_plaintext`, `allowed_origins`, `description`. What a person need not write: `uid`, `revision`, `create_time`,
 //! `update_time`, `workspace_uid`.
 //!
 //! Errors name the line and the field, and nothing of what stands there: it may be a secret, in the wrong file.

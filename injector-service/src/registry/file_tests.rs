@@ -118,15 +118,19 @@ fn what_is_written_is_what_is_read() {
 fn where_in_messages_secrets_go_is_read_and_written() {
     let skill = |fields: &str| FULL.replace("auth_type: bearer", &format!("auth_type: skill\n  {fields}"));
     for (fields, written) in [
-        ("protobuf_secrets_field: 7", "  protobuf_secrets_field: 7\n  tls:"),
         (
-            "protobuf_secrets_field: 7\n  protobuf_messages: first",
-            "  protobuf_secrets_field: 7\n  tls:",
+            "protobuf_secrets_field: 7\n  grpc_methods: [S/M]",
+            "  protobuf_secrets_field: 7\n  grpc_methods:\n  - S/M\n  tls:",
         ),
         (
-            "protobuf_secrets_field: 7\n  protobuf_messages: all",
-            "  protobuf_secrets_field: 7\n  protobuf_messages: all\n  tls:",
+            "protobuf_secrets_field: 7\n  grpc_methods: [S/M]\n  protobuf_messages: first",
+            "  protobuf_secrets_field: 7\n  grpc_methods:\n  - S/M\n  tls:",
         ),
+        (
+            "protobuf_secrets_field: 7\n  grpc_methods: [S/M]\n  protobuf_messages: all",
+            "  protobuf_secrets_field: 7\n  protobuf_messages: all\n  grpc_methods:\n  - S/M\n  tls:",
+        ),
+        ("paths: [/run, /a/*]", "  paths:\n  - /run\n  - /a/*\n  tls:"),
     ] {
         let full = server(&skill(fields));
         let text = render([&full].into_iter()).unwrap();
@@ -139,6 +143,15 @@ fn where_in_messages_secrets_go_is_read_and_written() {
             "protobuf_secrets_field: the number",
         ),
         ("protobuf_messages: all", "protobuf_messages: which"),
+        (
+            "protobuf_secrets_field: 7",
+            "grpc_methods: a protobuf_secrets_field needs",
+        ),
+        ("paths: [/ok, run]", "paths: number 2: a path begins"),
+        (
+            "protobuf_secrets_field: 7\n  grpc_methods: [grpc.health.v1.Health/Check]",
+            "grpc_methods: number 1: gRPC reflection and health",
+        ),
     ] {
         assert!(
             refused(&skill(fields)).contains(error),

@@ -9,7 +9,7 @@ use super::{
     server::{Server, Spec, SpecError, UpstreamUrl},
     words::{AuthTypeWord, MessagesWord, ProtocolWord, TlsRecord, is_default},
 };
-use crate::{address::Own, placement::AuthType};
+use crate::{address::Own, body_calls::BodyCalls, placement::AuthType};
 
 /// An entry of the file.
 #[derive(Serialize, Deserialize)]
@@ -28,6 +28,10 @@ pub(super) struct Record {
     protobuf_secrets_field: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     protobuf_messages: MessagesWord,
+    #[serde(default, skip_serializing_if = "is_default")]
+    grpc_methods: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    paths: Vec<String>,
     #[serde(default, skip_serializing_if = "is_default")]
     tls: TlsRecord,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -67,6 +71,8 @@ impl Record {
             protocol,
             protobuf_secrets_field,
             protobuf_messages,
+            grpc_methods,
+            paths,
             tls,
             allow_plaintext,
             allowed_origins,
@@ -92,6 +98,7 @@ impl Record {
             url: UpstreamUrl::parse(&url).map_err(SpecError::from)?,
             auth_type,
             injections: Spec::injections(auth_type, secrets, &required)?,
+            body_calls: Spec::body_calls(&paths, &grpc_methods)?,
             protocol: protocol.into(),
             tls: tls.into(),
             allow_plaintext,
@@ -126,6 +133,7 @@ impl Record {
             url,
             auth_type,
             injections,
+            body_calls: BodyCalls { paths, grpc_methods },
             protocol,
             tls,
             allow_plaintext,
@@ -153,6 +161,8 @@ impl Record {
             protobuf_secrets_field: protobuf.map_or(0, |protobuf| protobuf.field.get()),
             protobuf_messages: protobuf
                 .map_or_else(MessagesWord::default, |protobuf| protobuf.messages.into()),
+            grpc_methods: grpc_methods.iter().map(ToString::to_string).collect(),
+            paths: paths.iter().map(ToString::to_string).collect(),
             tls: tls.clone().into(),
             allow_plaintext: *allow_plaintext,
             allowed_origins: allowed_origins

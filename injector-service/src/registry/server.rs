@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::{
     address::{Own, refused_literal},
+    body_calls::{BodyCalls, MAX_PATTERNS, MethodPattern, MethodPatternError, NotAPathPattern, PathPattern},
     placement::{AuthType, FieldNumber, Messages, NotAFieldNumber, Placement, ProtobufSecrets},
 };
 
@@ -31,6 +32,8 @@ pub struct Spec {
     pub auth_type: AuthType,
     /// Its secrets, each with its place; no two of one name, at most [`MAX_INJECTIONS`].
     pub injections: Vec<Injection>,
+    /// The calls that get secrets in their body.
+    pub body_calls: BodyCalls,
     /// What is spoken to it.
     pub protocol: Protocol,
     /// How its TLS differs from the ordinary.
@@ -151,6 +154,27 @@ pub enum SpecError {
     /// Messages, but no field of them.
     #[error("protobuf_messages: which messages get secrets only matters with a protobuf_secrets_field")]
     ProtobufMessages,
+    /// A text is no pattern of a path.
+    #[error("paths: number {0}: {1}")]
+    Path(usize, NotAPathPattern),
+    /// A text is no pattern of gRPC methods.
+    #[error("grpc_methods: number {0}: {1}")]
+    GrpcMethod(usize, MethodPatternError),
+    /// More patterns than a server may have.
+    #[error("{0}: at most {MAX_PATTERNS} may be given")]
+    TooManyPatterns(&'static str),
+    /// Paths were named, but no secret goes into a body.
+    #[error("paths: only the auth type skill puts secrets into bodies")]
+    PathsWithoutSkill,
+    /// A field of messages was named, but no method whose messages get secrets.
+    #[error(
+        "grpc_methods: a protobuf_secrets_field needs the methods whose messages get secrets, as pkg.Service/Method or \
+         pkg.Service/*"
+    )]
+    NoGrpcMethods,
+    /// Methods were named, but no field of their messages.
+    #[error("grpc_methods: secrets go into messages only with a protobuf_secrets_field")]
+    GrpcMethodsWithoutField,
     /// For people, but not that long.
     #[error("description: at most {MAX_DESCRIPTION} characters")]
     Description,
@@ -177,6 +201,29 @@ impl Spec {
                 WebOrigin::parse(text).map_err(|NotAWebOrigin| SpecError::WebOrigin(index + 1))
             })
             .collect()
+    }
+
+    /// Reads which calls get secrets in their body.
+    pub fn body_calls(paths: &[String], grpc_methods: &[String]) -> Result<BodyCalls, SpecError> {
+        for (field, list) in [("paths", paths), ("grpc_methods", grpc_methods)] {
+            if list.len() > MAX_PATTERNS {
+                return Err(SpecError::TooManyPatterns(field));
+            }
+        }
+        let path = |(index, text): (usize, &String)| {
+            PathPattern::parse(text).map_err(|error| SpecError::Path(index + 1, error))
+        };
+        let method = |(index, text): (usize, &String)| {
+            MethodPattern::parse(text).map_err(|error| SpecError::GrpcMethod(index + 1, error))
+        };
+        Ok(BodyCalls {
+            paths: paths.iter().enumerate().map(path).collect::<Result<_, _>>()?,
+            grpc_methods: grpc_methods
+                .iter()
+                .enumerate()
+                .map(method)
+                .collect::<Result<_, _>>()?,
+        })
     }
 
     /// The auth type, with where in gRPC messages secrets go. A `field` of 0 means nowhere; no `messages`, the first.
@@ -233,8 +280,23 @@ impl Spec {
         if self.description.chars().count() > MAX_DESCRIPTION {
             return Err(SpecError::Description);
         }
+        self.check_body_calls()?;
         self.tls.check()?;
         Ok(self)
+    }
+
+    fn check_body_calls(&self) -> Result<(), SpecError> {
+        let BodyCalls { paths, grpc_methods } = &self.body_calls;
+        match (self.auth_type, paths.is_empty(), grpc_methods.is_empty()) {
+            (AuthType::SecretHeaders | AuthType::Bearer, false, _) => Err(SpecError::PathsWithoutSkill),
+            (AuthType::Skill(Some(_)), _, true) => Err(SpecError::NoGrpcMethods),
+            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(None), _, false) => {
+                Err(SpecError::GrpcMethodsWithoutField)
+            }
+            (AuthType::SecretHeaders | AuthType::Bearer, true, true)
+            | (AuthType::Skill(None), _, true)
+            | (AuthType::Skill(Some(_)), _, false) => Ok(()),
+        }
     }
 }
 
@@ -265,6 +327,7 @@ impl Spec {
             url: UpstreamUrl::parse(url).expect("the test gives a URL"),
             auth_type: AuthType::SecretHeaders,
             injections: Vec::new(),
+            body_calls: BodyCalls::default(),
             protocol: Protocol::Auto,
             tls: UpstreamTls::default(),
             allow_plaintext: false,
@@ -323,6 +386,37 @@ mod tests {
         ] {
             assert_eq!(Spec::auth_type(auth_type, field, messages), expected);
         }
+    }
+
+    #[test]
+    fn methods_and_a_field_of_their_messages_belong_together() {
+        let (skill, bearer) = (AuthType::Skill(None), AuthType::Bearer);
+        let messages = Spec::auth_type(skill, 7, None).unwrap();
+        let own = Own::default();
+        for (auth_type, paths, methods, expected) in [
+            (bearer, &[][..], &[][..], Ok(())),
+            (bearer, &["/run"], &[], Err(SpecError::PathsWithoutSkill)),
+            (bearer, &[], &["S/M"], Err(SpecError::GrpcMethodsWithoutField)),
+            (skill, &["/run"], &[], Ok(())),
+            (skill, &[], &["S/M"], Err(SpecError::GrpcMethodsWithoutField)),
+            (messages, &["/run"], &[], Err(SpecError::NoGrpcMethods)),
+            (messages, &[], &["S/M", "T/*"], Ok(())),
+        ] {
+            let lists = [paths, methods].map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let spec = Spec {
+                auth_type,
+                body_calls: Spec::body_calls(&lists[0], &lists[1]).unwrap(),
+                ..Spec::of_url("https://a.example")
+            };
+            assert_eq!(spec.check(&own).map(drop), expected);
+        }
+        let many = vec!["/run".to_owned(); MAX_PATTERNS + 1];
+        assert_eq!(
+            Spec::body_calls(&many, &[]),
+            Err(SpecError::TooManyPatterns("paths"))
+        );
+        let wrong = Spec::body_calls(&["/run".into(), "run".into()], &[]);
+        assert_eq!(wrong, Err(SpecError::Path(2, NotAPathPattern)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{shown_auth_type, shown_protocol, shown_tls};
 use crate::{
+    body_calls::BodyCalls,
     catalog::{Catalog, Entries, Entry, EntryName},
     registry::server::Spec,
     status::{self, page_token},
@@ -99,6 +100,10 @@ fn complete(mut server: api::Server, entry: &Entry) -> api::Server {
         url,
         auth_type,
         injections: _,
+        body_calls: BodyCalls {
+            paths,
+            grpc_methods: _,
+        },
         protocol,
         tls,
         allow_plaintext,
@@ -117,6 +122,9 @@ fn complete(mut server: api::Server, entry: &Entry) -> api::Server {
     // By number: one that is unknown is the caller's, and is refused later.
     if server.auth_type == api::AuthType::Unspecified as i32 {
         server.set_auth_type(shown_auth_type(*auth_type));
+    }
+    if server.paths.is_empty() && server.auth_type() == api::AuthType::Skill {
+        server.paths = paths.iter().map(ToString::to_string).collect();
     }
     if server.protocol == api::Protocol::Unspecified as i32 {
         server.set_protocol(shown_protocol(*protocol));

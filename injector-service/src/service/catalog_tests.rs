@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     address::Own,
     placement::AuthType,
-    registry::server::{Protocol, UpstreamTls, UpstreamUrl},
+    registry::server::{Protocol, UpstreamTls},
     service::convert::parse,
 };
 
@@ -15,7 +15,6 @@ fn entry() -> Entry {
     Entry {
         name: EntryName::parse("@tools/mail").unwrap(),
         spec: Spec {
-            url: UpstreamUrl::parse("https://mail.example/v1").unwrap(),
             auth_type: AuthType::Bearer,
             injections: Spec::injections(AuthType::Bearer, vec![secret], &[]).unwrap(),
             protocol: Protocol::Http2,
@@ -24,8 +23,8 @@ fn entry() -> Entry {
                 ..Default::default()
             },
             allow_plaintext: true,
-            allowed_origins: Vec::new(),
             description: "Mail".into(),
+            ..Spec::of_url("https://mail.example/v1")
         },
     }
 }

@@ -8,6 +8,7 @@ use proto::{
 
 use crate::{
     address::Own,
+    body_calls::BodyCalls,
     placement::{AuthType, Messages, ProtobufSecrets},
     registry::{
         BindingError, Entry,
@@ -38,6 +39,8 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
         description,
         protobuf_secrets_field,
         protobuf_messages,
+        grpc_methods,
+        paths,
     } = server;
     let auth_type = parse_auth_type(*auth_type)?;
     let protocol = parse_protocol(*protocol)?;
@@ -51,6 +54,7 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
             url: UpstreamUrl::parse(url)?,
             auth_type,
             injections: Spec::injections(auth_type, secrets, &required)?,
+            body_calls: Spec::body_calls(paths, grpc_methods)?,
             protocol,
             tls,
             allow_plaintext: *allow_plaintext,
@@ -127,6 +131,7 @@ pub(super) fn shown(entry: &Entry) -> api::Server {
         url,
         auth_type,
         injections,
+        body_calls: BodyCalls { paths, grpc_methods },
         protocol,
         tls,
         allow_plaintext,
@@ -164,6 +169,8 @@ pub(super) fn shown(entry: &Entry) -> api::Server {
         description: description.clone(),
         protobuf_secrets_field: field,
         protobuf_messages: messages.into(),
+        grpc_methods: grpc_methods.iter().map(ToString::to_string).collect(),
+        paths: paths.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -262,7 +269,7 @@ fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::
     };
     api::ExplainedSecret {
         name: secret.to_string(),
-        placement: placement.explain(secret),
+        placement: placement.explain(secret, &entry.server.spec.body_calls),
         required: *required,
         state: state.into(),
         version,

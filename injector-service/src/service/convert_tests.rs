@@ -101,6 +101,11 @@ fn what_is_shown_of_a_skill_says_which_messages_get_its_secrets() {
         auth_type: api::AuthType::Skill.into(),
         protobuf_secrets_field,
         protobuf_messages: messages.into(),
+        grpc_methods: match protobuf_secrets_field {
+            0 => Vec::new(),
+            _ => vec!["pkg.S/M".into()],
+        },
+        paths: vec!["/run".into()],
         ..given()
     };
     for (field, messages, expected) in [
@@ -203,6 +208,21 @@ fn what_cannot_be_is_refused_with_its_reason() {
             api::Server {
                 auth_type: api::AuthType::Skill.into(),
                 protobuf_messages: api::ProtobufMessages::All.into(),
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                auth_type: api::AuthType::Skill.into(),
+                protobuf_secrets_field: 7,
+                ..given()
+            },
+            Reason::ServerInvalid,
+        ),
+        (
+            api::Server {
+                paths: vec!["/run".into()],
                 ..given()
             },
             Reason::ServerInvalid,
@@ -346,19 +366,37 @@ fn an_explanation_says_where_each_secret_goes_and_whether_the_call_goes_out() {
 
 #[test]
 fn an_explanation_names_the_place() {
-    for (auth_type, protobuf_secrets_field, place) in [
-        (api::AuthType::SecretHeaders, 0, "header x-mcp-secret-a-b"),
-        (api::AuthType::Bearer, 0, "header authorization: Bearer"),
-        (api::AuthType::Skill, 0, "body member secrets.A_B"),
+    for (auth_type, protobuf_secrets_field, paths, place) in [
+        (
+            api::AuthType::SecretHeaders,
+            0,
+            &[][..],
+            "header x-mcp-secret-a-b",
+        ),
+        (api::AuthType::Bearer, 0, &[], "header authorization: Bearer"),
+        (api::AuthType::Skill, 0, &[], "body member secrets.A_B"),
+        (
+            api::AuthType::Skill,
+            0,
+            &["/run", "/tools/*"],
+            "body member secrets.A_B, of /run, /tools/*",
+        ),
         (
             api::AuthType::Skill,
             7,
-            "body member secrets.A_B; in gRPC message field 7 entry A_B",
+            &["/run"],
+            "body member secrets.A_B, of /run; in gRPC message field 7 entry A_B, of pkg.S/M, pkg.T/*",
         ),
     ] {
+        let grpc_methods = match protobuf_secrets_field {
+            0 => Vec::new(),
+            _ => vec!["pkg.S/M".to_owned(), "pkg.T/*".to_owned()],
+        };
         let server = api::Server {
             auth_type: auth_type.into(),
             protobuf_secrets_field,
+            grpc_methods,
+            paths: paths.iter().map(ToString::to_string).collect(),
             inject_secrets: vec!["a-b".into()],
             url: given().url,
             ..Default::default()

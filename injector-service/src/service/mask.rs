@@ -48,6 +48,8 @@ fn replace(merged: &mut Server, given: &Server, path: &str) -> Result<(), Refusa
         }
         "protobuf_secrets_field" => merged.protobuf_secrets_field = given.protobuf_secrets_field,
         "protobuf_messages" => merged.protobuf_messages = given.protobuf_messages,
+        "grpc_methods" => merged.grpc_methods.clone_from(&given.grpc_methods),
+        "paths" => merged.paths.clone_from(&given.paths),
         "allow_plaintext" => merged.allow_plaintext = given.allow_plaintext,
         "allowed_origins" => merged.allowed_origins.clone_from(&given.allowed_origins),
         "description" => merged.description.clone_from(&given.description),
@@ -65,8 +67,8 @@ fn wrong(what: &str) -> Refusal {
         Reason::FieldMaskInvalid,
         format!(
             "update_mask: {what}; there are url, auth_type, inject_secrets, required_secrets, protocol, tls, \
-             tls.ca_pem, tls.server_name, tls.allow_bound_secrets, allow_plaintext, allowed_origins, description, protobuf_secrets_field and \
-             protobuf_messages"
+             tls.ca_pem, tls.server_name, tls.allow_bound_secrets, allow_plaintext, allowed_origins, description, protobuf_secrets_field, \
+             protobuf_messages, grpc_methods and paths"
         ),
     )
 }

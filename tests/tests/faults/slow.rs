@@ -275,7 +275,7 @@ async fn a_vault_is_not_asked_again_for_a_message_of_a_call_that_was_given_up() 
     let wire = Wire::to(served.address, Mode::Through).await;
     let upstream = Upstream::start().await;
     let file = listing(&upstream, &[("s", &["A"]), ("messages", &["A"])])
-        + "  auth_type: skill\n  protobuf_secrets_field: 7\n  protobuf_messages: all\n";
+        + "  auth_type: skill\n  protobuf_secrets_field: 7\n  protobuf_messages: all\n  grpc_methods: [x.Y/Z]\n";
     let shared = MEMORY.read().await;
     let scene = scene_of(&pki, wire.address, upstream, file, patient("30s"), Some(shared)).await;
     scene.injector.ready().await;

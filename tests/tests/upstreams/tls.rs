@@ -291,7 +291,7 @@ async fn a_bound_value_does_not_go_to_a_host_that_only_a_servers_own_ca_verifies
         refused.get_details_error_info().unwrap().reason,
         "UPSTREAM_NOT_VERIFIED"
     );
-    remove(&pair).await;
+    pair.injector.remove("dev", "api").await;
     assert_eq!(
         pair.injector.try_add(api.clone()).await.unwrap_err().code(),
         refused.code()

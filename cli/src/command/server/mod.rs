@@ -311,6 +311,8 @@ async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
                 "Protobuf messages",
                 server.protobuf_messages.unwrap_or_default().to_owned(),
             ),
+            ("gRPC methods", server.grpc_methods.join(", ")),
+            ("Paths", server.paths.join(", ")),
             ("Protocol", server.protocol.to_owned()),
             ("Own TLS settings", yes(server.tls.is_some())),
             (

@@ -60,6 +60,12 @@ pub(super) struct SpecArgs {
     /// Which messages of a gRPC call get them
     #[arg(long, value_enum)]
     protobuf_messages: Option<ProtobufMessages>,
+    /// With `--protobuf-secrets-field`: the gRPC methods whose messages get them, `pkg.Service/Method` or `pkg.Service/*`
+    #[arg(long, value_name = "METHOD,…", value_delimiter = ',')]
+    grpc_methods: Option<Vec<String>>,
+    /// With `--auth-type skill`: the paths whose JSON bodies get them, `/run` or `/tools/*`; empty: all
+    #[arg(long, value_name = "PATH,…", value_delimiter = ',')]
+    paths: Option<Vec<String>>,
     /// What is spoken to it
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
@@ -123,6 +129,8 @@ impl SpecArgs {
             auth_type,
             protobuf_secrets_field,
             protobuf_messages,
+            grpc_methods,
+            paths,
             protocol,
             tls_ca,
             tls_server_name,
@@ -154,6 +162,11 @@ impl SpecArgs {
         );
         let messages = protobuf_messages.map(|messages| api::ProtobufMessages::from(messages).into());
         set("protobuf_messages", put(&mut server.protobuf_messages, messages));
+        set(
+            "grpc_methods",
+            put(&mut server.grpc_methods, grpc_methods.map(named)),
+        );
+        set("paths", put(&mut server.paths, paths.map(named)));
         let protocol = protocol.map(|protocol| api::Protocol::from(protocol).into());
         set("protocol", put(&mut server.protocol, protocol));
         set(

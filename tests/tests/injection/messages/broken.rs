@@ -196,7 +196,8 @@ async fn a_body_that_ends_in_a_message_does_not_end_well() {
 async fn over_http1_a_call_that_breaks_is_cut() {
     let (pair, mut told) = echoed(ProtobufMessages::First).await;
     let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
-    let head = b"POST /dev/skill/x HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\n\
+    let head =
+        b"POST /dev/skill/e2e.Probe/Any HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\n\
                  te: trailers\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
     stream

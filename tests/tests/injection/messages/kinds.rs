@@ -171,13 +171,13 @@ async fn the_same_server_gets_json_by_plain_http() {
     assert_eq!(answer.status(), 200);
     assert_eq!(upstream.last().body, r#"{"a":1,"secrets":{"TOKEN":"v-1"}}"#);
     // And framed JSON is neither.
-    let request = Request::post("/dev/skill/run").header("content-type", "application/grpc+json");
+    let request = Request::post("/dev/skill/e2e.Probe/Any").header("content-type", "application/grpc+json");
     let answer = pair.injector.send(request, "\0\0\0\0\x02{}").await;
     assert_eq!(answer.headers()["x-aerostack-reason"], "BODY_TYPE_UNSUPPORTED");
     let explained = super::super::explain(&pair, "skill").await.secrets;
     assert_eq!(
         explained[0].placement,
-        "body member secrets.TOKEN; in gRPC message field 7 entry TOKEN"
+        "body member secrets.TOKEN; in gRPC message field 7 entry TOKEN, of e2e.Probe/*"
     );
     pair.stop().await;
 }
@@ -185,7 +185,7 @@ async fn the_same_server_gets_json_by_plain_http() {
 #[tokio::test]
 async fn grpc_over_http1_is_no_different() {
     let (pair, upstream) = recorded(ProtobufMessages::First).await;
-    let head = "POST /dev/skill/x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/grpc\r\n";
+    let head = "POST /dev/skill/e2e.Probe/Any HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/grpc\r\n";
     let body = framed(0, b"\x0a\x01a");
     let bytes = [
         format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes(),
@@ -197,5 +197,31 @@ async fn grpc_over_http1_is_no_different() {
         200
     );
     assert_eq!(upstream.last().body, framed(0, [b"\x0a\x01a", TOKEN].concat()));
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn calls_of_other_methods_and_of_reflection_go_out_without_secrets() {
+    let (pair, upstream) = recorded(ProtobufMessages::All).await;
+    let request = |method: &str| {
+        Request::post(format!("/dev/skill/{method}")).header("content-type", "application/grpc")
+    };
+    let theirs = framed(0, [b"\x0a\x01a", TOKEN].concat());
+    for method in [
+        "e2e.Other/Any",
+        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "grpc.health.v1.Health/Check",
+    ] {
+        let answer = pair.injector.send(request(method), theirs.clone()).await;
+        assert_eq!(answer.status(), 200, "{method}");
+        // The upstream gets what the program sent, to the byte.
+        let sent = framed(0, b"\x0a\x01a");
+        pair.injector.send(request(method), sent.clone()).await;
+        assert_eq!(upstream.last().body, sent, "{method}");
+    }
+    let named = framed(0, b"\x0a\x01a");
+    pair.injector.send(request("e2e.Probe/Any"), named).await;
+    assert_eq!(upstream.last().body, theirs);
     pair.stop().await;
 }

@@ -31,6 +31,7 @@ fn skill(url: &str, messages: ProtobufMessages) -> Server {
         auth_type: AuthType::Skill.into(),
         protobuf_secrets_field: FIELD,
         protobuf_messages: messages.into(),
+        grpc_methods: vec!["e2e.Probe/*".into()],
         ..server("dev", "skill", url, &["TOKEN"])
     }
 }

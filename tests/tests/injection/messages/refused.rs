@@ -159,7 +159,7 @@ async fn a_secret_that_is_missing_is_left_out() {
             ..two
         })
         .await;
-    let request = Request::post("/dev/two/x").header("content-type", "application/grpc");
+    let request = Request::post("/dev/two/e2e.Probe/Any").header("content-type", "application/grpc");
     let answer = pair.injector.send(request, framed(0, "")).await;
     assert_eq!(
         (answer.status().as_u16(), upstream.last().body),

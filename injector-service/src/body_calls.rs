@@ -1,0 +1,283 @@
+//! Which calls of a server get secrets in their body, as its administrator named them.
+
+use std::fmt;
+
+use crate::inject::Dialect;
+
+/// The most patterns of one kind that a server may have.
+pub(crate) const MAX_PATTERNS: usize = 64;
+/// The most bytes of one pattern.
+pub(crate) const MAX_PATTERN: usize = 1024;
+
+/// gRPC services that answer with what they were asked, or that everybody may call. They get no secret in a message.
+const EXCLUDED_SERVICES: [&str; 2] = ["grpc.reflection.", "grpc.health."];
+
+/// The calls that get secrets in their body. Every other call is forwarded without them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BodyCalls {
+    /// HTTP paths; none given means all.
+    pub paths: Vec<PathPattern>,
+    /// gRPC methods; none given means none.
+    pub grpc_methods: Vec<MethodPattern>,
+}
+
+/// `/run`, or `/tools/*` for all paths that begin with `/tools/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern(String);
+
+/// `pkg.Service/Method`, or `pkg.Service/*` for all methods of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MethodPattern {
+    service: String,
+    /// None for all methods.
+    method: Option<String>,
+}
+
+/// Why a text is no pattern of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a path begins with / and has up to {MAX_PATTERN} visible ASCII characters without a query; a * stands only for the \
+     whole of the last segment, as in /tools/*"
+)]
+pub struct NotAPathPattern;
+
+/// Why a text is no pattern of gRPC methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MethodPatternError {
+    /// The text has another form.
+    #[error(
+        "a gRPC method is written like pkg.Service/Method, or pkg.Service/* for all methods of a service"
+    )]
+    Form,
+    /// The service is one of [`EXCLUDED_SERVICES`].
+    #[error("gRPC reflection and health never get secrets: reflection answers with what it was asked")]
+    Excluded,
+}
+
+impl BodyCalls {
+    /// Whether the call of `path`, which is what follows the server's name and may have a query, gets secrets in its body.
+    pub fn include(&self, dialect: Dialect, path: &str) -> bool {
+        let path = match path.split('?').next() {
+            None | Some("") => "/",
+            Some(path) => path,
+        };
+        let service = path.strip_prefix('/').unwrap_or(path);
+        if is_excluded(service) {
+            return false;
+        }
+        match dialect {
+            Dialect::Http => self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path)),
+            Dialect::Grpc => self.grpc_methods.iter().any(|pattern| pattern.matches(path)),
+        }
+    }
+}
+
+fn is_excluded(service: &str) -> bool {
+    EXCLUDED_SERVICES.iter().any(|prefix| service.starts_with(prefix))
+}
+
+impl PathPattern {
+    /// Reads a pattern.
+    pub fn parse(text: &str) -> Result<Self, NotAPathPattern> {
+        let fixed = text
+            .strip_suffix("/*")
+            .map_or(text, |_| text.get(..text.len() - 1).unwrap_or_default());
+        let is_legal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'?' | b'#');
+        if text.len() <= MAX_PATTERN && fixed.starts_with('/') && fixed.bytes().all(is_legal) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotAPathPattern)
+        }
+    }
+
+    /// Compares byte for byte, as the upstream gets the path. A path that servers read in different ways (an encoded or a
+    /// back slash, an empty segment, a path parameter) is under no `/*`.
+    fn matches(&self, path: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            None => path == self.0,
+            Some(prefix) => path.strip_prefix(prefix).is_some_and(|rest| !is_ambiguous(rest)),
+        }
+    }
+}
+
+fn is_ambiguous(rest: &str) -> bool {
+    let lower = rest.to_ascii_lowercase();
+    let signs = ["%2f", "%5c", "%3b", "\\", "//", ";"];
+    lower.starts_with('/') || signs.iter().any(|sign| lower.contains(sign))
+}
+
+impl MethodPattern {
+    /// Reads a pattern.
+    pub fn parse(text: &str) -> Result<Self, MethodPatternError> {
+        let (service, method) = text.split_once('/').ok_or(MethodPatternError::Form)?;
+        let is_method = method == "*" || is_identifier(method);
+        if text.len() > MAX_PATTERN || !is_method || !service.split('.').all(is_identifier) {
+            return Err(MethodPatternError::Form);
+        }
+        if is_excluded(service) {
+            return Err(MethodPatternError::Excluded);
+        }
+        Ok(Self {
+            service: service.to_owned(),
+            method: (method != "*").then(|| method.to_owned()),
+        })
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        let called = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+        called.is_some_and(|(service, method)| {
+            service == self.service
+                && self
+                    .method
+                    .as_ref()
+                    .map_or(is_identifier(method), |one| method == one)
+        })
+    }
+}
+
+/// Whether protobuf could have given something this name.
+fn is_identifier(text: &str) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
+    text.as_bytes().first().is_some_and(is_letter)
+        && text.bytes().all(|byte| is_letter(&byte) || byte.is_ascii_digit())
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for MethodPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.method.as_deref().unwrap_or("*"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(paths: &[&str], methods: &[&str]) -> BodyCalls {
+        BodyCalls {
+            paths: paths
+                .iter()
+                .map(|text| PathPattern::parse(text).unwrap())
+                .collect(),
+            grpc_methods: methods
+                .iter()
+                .map(|text| MethodPattern::parse(text).unwrap())
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_path_is_matched_byte_for_byte() {
+        let calls = calls(&["/run", "/tools/*"], &[]);
+        for (path, included) in [
+            ("/run", true),
+            ("/run?q=1", true),
+            ("/run/", false),
+            ("/Run", false),
+            ("/r%75n", false),
+            ("/run;x", false),
+            ("", false),
+            ("/", false),
+            ("/tools", false),
+            ("/tools/", true),
+            ("/tools/a", true),
+            ("/tools/a/b?q=/../", true),
+            ("/tools//a", false),
+            ("/tools/a//b", false),
+            ("/tools/a%2Fb", false),
+            ("/tools/a%5cb", false),
+            ("/tools/a\\b", false),
+            ("/tools/a;b", false),
+            ("/tools/a%3Bb", false),
+            ("/tools/a%20b", true),
+        ] {
+            assert_eq!(calls.include(Dialect::Http, path), included, "{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_path_all_are_meant_but_no_method_without_one() {
+        let none = calls(&[], &[]);
+        for path in ["", "?q", "/", "/run", "/a//b;c"] {
+            assert!(none.include(Dialect::Http, path), "{path}");
+        }
+        assert!(!none.include(Dialect::Grpc, "/pkg.Service/Method"));
+        assert!(calls(&["/*"], &[]).include(Dialect::Http, ""));
+    }
+
+    #[test]
+    fn a_method_is_matched_by_its_service_and_name() {
+        let calls = calls(&[], &["pkg.v1.One/Get", "pkg.v1.Two/*"]);
+        for (path, included) in [
+            ("/pkg.v1.One/Get", true),
+            ("/pkg.v1.One/Get?q", true),
+            ("/pkg.v1.One/get", false),
+            ("/pkg.v1.One/Put", false),
+            ("/pkg.v1.One/Get/", false),
+            ("/x/pkg.v1.One/Get", false),
+            ("/pkg.v1.Two/Any", true),
+            ("/pkg.v1.Two/", false),
+            ("/pkg.v1.Two/a/b", false),
+            ("/pkg.v1.Twoo/Any", false),
+            ("/pkg.v1.Tw%6f/Any", false),
+            ("/", false),
+        ] {
+            assert_eq!(calls.include(Dialect::Grpc, path), included, "{path}");
+        }
+    }
+
+    #[test]
+    fn reflection_and_health_are_never_included() {
+        let all = calls(&[], &[]);
+        for service in [
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "grpc.health.v1.Health",
+        ] {
+            let named = MethodPattern::parse(&format!("{service}/*"));
+            assert_eq!(named, Err(MethodPatternError::Excluded));
+            for dialect in [Dialect::Http, Dialect::Grpc] {
+                assert!(!all.include(dialect, &format!("/{service}/Check")));
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_have_one_form() {
+        for text in ["/", "/*", "/a/*", "/a-b/c.d~e", "/a%20b", "/a/"] {
+            assert_eq!(PathPattern::parse(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "a",
+            "*",
+            "/a*",
+            "/a/*/b",
+            "/**",
+            "/a?b",
+            "/a#b",
+            "/a b",
+            "/\u{e9}",
+            &format!("/{}", "x".repeat(1024)),
+        ] {
+            assert!(PathPattern::parse(text).is_err(), "{text}");
+        }
+        for text in ["S/M", "pkg.v1.S/M_1", "_s/*"] {
+            assert_eq!(MethodPattern::parse(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "", "S", "/S/M", "S/", "*/*", "S/M/", "a..S/M", ".S/M", "S/1", "S/a*", "S /M",
+        ] {
+            assert_eq!(
+                MethodPattern::parse(text),
+                Err(MethodPatternError::Form),
+                "{text}"
+            );
+        }
+    }
+}
