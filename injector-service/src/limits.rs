@@ -77,7 +77,8 @@ pub struct LimitSettings {
         value_name = "SIZE"
     )]
     pub max_buffered_body: String,
-    /// Bytes of bodies that are read before they are sent, of all calls together; more is 503
+    /// Bytes of bodies that are read before they are sent, of all calls together; more is 503. A body over HTTP/2 that has
+    /// not ended counts at least 64 KiB, or its length if that is less, because so much is read ahead of it
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_MAX_BUFFERED_TOTAL",

@@ -31,7 +31,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::{
-    client::legacy::Client,
+    client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
@@ -43,8 +43,11 @@ use proto::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
+use tokio_stream::wrappers::ReceiverStream;
 
 const VALUE: &str = "canary-90be27";
 
@@ -900,6 +903,56 @@ async fn bodies_that_are_held_are_bounded_all_together() {
     for _ in 0..5 {
         assert_eq!(call().await.status(), 200);
     }
+    pair.stop().await;
+}
+
+/// A call over HTTP/2 whose body ends when the sender is dropped.
+fn endless(
+    client: &Client<HttpConnector, UnendedBody>,
+    url: &str,
+) -> (
+    mpsc::Sender<Result<Frame<Bytes>, Infallible>>,
+    JoinHandle<StatusCode>,
+) {
+    let (sender, body) = mpsc::channel(1);
+    let request = Request::post(url).body(StreamBody::new(ReceiverStream::new(body)));
+    let sent = client.request(request.unwrap());
+    (sender, tokio::spawn(async move { sent.await.unwrap().status() }))
+}
+
+type UnendedBody = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
+
+#[tokio::test]
+async fn what_is_read_ahead_over_http2_is_counted_among_what_is_held() {
+    let upstream = Upstream::start().await;
+    let pair = pair(upstream.address, |limits| {
+        limits.max_buffered_total = "1MiB".into()
+    })
+    .await;
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let url = pair.injector.url("/dev/headers/");
+    // 16 times 64 KiB.
+    let mut held: Vec<_> = (0..16).map(|_| endless(&client, &url)).collect();
+    let refused = loop {
+        let (sender, mut answered) = endless(&client, &url);
+        match timeout(Duration::from_millis(500), &mut answered).await {
+            Ok(status) => break status.unwrap(),
+            Err(_) => held.push((sender, answered)),
+        }
+        assert!(held.len() < 32, "nothing is counted");
+    };
+    assert_eq!(refused, 503);
+    let (answered, waiting): (Vec<_>, Vec<_>) = held.into_iter().partition(|(_, call)| call.is_finished());
+    assert_eq!(waiting.len(), 16, "{} were refused", answered.len());
+    // A body whose length is known counts no more than that, and a body that has ended nothing.
+    drop(waiting);
+    eventually("there is room again", async || {
+        let request = Request::post("/dev/headers/");
+        pair.injector.send(request, "x".repeat(100_000)).await.status() == 200
+    })
+    .await;
     pair.stop().await;
 }
 

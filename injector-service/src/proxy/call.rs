@@ -13,7 +13,7 @@ use proto::{Reason, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Door, Proxy,
+    Door, Proxy, STREAM_WINDOW,
     activity::{Lasting, Late, UnderWay},
     answer,
     body::{self, Fault},
@@ -170,6 +170,9 @@ impl Proxy {
         let auth_type = server.spec.auth_type;
         let trailers = parts.version == Version::HTTP_2;
         let asked = Asked::find(parts, dialect, &server.spec)?;
+        if let Some(body) = body {
+            body.count_read_ahead(&self.budget, STREAM_WINDOW)?;
+        }
         let mut headers = mem::take(&mut parts.headers);
         inject::sanitize(&mut headers, auth_type);
         answer::identify_upstream(&mut headers, &record.call_id);

@@ -52,10 +52,13 @@ use pools::Pools;
 use stalled::Streams;
 use upgrade::AfterHttp;
 
-/// Bytes of request bodies that may be under way on one HTTP/2 stream, and on one connection. h2 takes many small DATA
-/// frames for an attack when they wait, and counts up to half the connection's window of them, each as 256 bytes: so a
-/// stream that fills its own with gRPC messages of a few bytes is still well.
-const WINDOWS: (u32, u32) = (128 << 10, 32 << 20);
+/// Bytes of a request body that h2 reads ahead on one stream. `--max-buffered-total` counts them for each body that has
+/// not ended, so that memory stays bounded although nobody takes the body.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Bytes of request bodies that h2 reads ahead on one connection. h2 takes many small DATA frames for an attack when they
+/// wait, and counts up to half of these bytes of them, each as 256 bytes: so a stream may fill its own window with gRPC
+/// messages of a few bytes.
+const CONNECTION_WINDOW: u32 = 32 << 20;
 /// What libraries allow beyond our own limits, so that those who pass ours are told why.
 const BEYOND: usize = 2;
 /// The least that hyper's buffer for an HTTP/1.1 head may have.
@@ -264,8 +267,8 @@ impl Proxy {
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.max_concurrent_streams)
             .max_header_list_size(u32::try_from(head * BEYOND).unwrap_or(u32::MAX))
-            .initial_stream_window_size(WINDOWS.0)
-            .initial_connection_window_size(WINDOWS.1)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(Duration::from_secs(60))
             .keep_alive_timeout(Duration::from_secs(20));
         http

@@ -11,6 +11,9 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use proto::Refusal;
+
+use super::budget::{Budget, Held};
 use crate::upstream::{BodyError, Place};
 
 /// The body of a request or of a response.
@@ -21,6 +24,8 @@ use crate::upstream::{BodyError, Place};
 pub(super) struct Received {
     body: Incoming,
     http2: bool,
+    /// What may be read ahead of the body, counted until the body has ended.
+    read_ahead: Option<Held>,
     /// Free for another call once this has ended.
     _place: Option<Arc<Place>>,
 }
@@ -31,12 +36,25 @@ impl Received {
         Self {
             body,
             http2: version == Version::HTTP_2,
+            read_ahead: None,
             _place: None,
         }
     }
 
     pub(super) fn is_http2(&self) -> bool {
         self.http2
+    }
+
+    /// Counts in `budget` what h2 may read ahead of the body: up to the stream's window of `window` bytes.
+    pub(super) fn count_read_ahead(&mut self, budget: &Budget, window: u32) -> Result<(), Refusal> {
+        if !self.http2 || self.body.is_end_stream() {
+            return Ok(());
+        }
+        let announced = self.body.size_hint().upper().unwrap_or(u64::MAX);
+        let mut held = budget.none();
+        held.add(usize::try_from(announced.min(window.into())).unwrap_or(usize::MAX))?;
+        self.read_ahead = Some(held);
+        Ok(())
     }
 
     /// The same, of an answer that takes this place.
@@ -56,7 +74,11 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if self.body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
+            self.read_ahead = None;
+        }
+        Poll::Ready(match frame {
             Some(frame) => Some(frame.map_err(BodyError::from)),
             None if self.http2 && !self.body.is_end_stream() => {
                 Some(Err("the stream was closed before its end".into()))
