@@ -27,7 +27,7 @@ use url::Host;
 
 #[cfg(test)]
 use self::tests::lookup_host;
-use super::{Network, tls};
+use super::{Network, interim::InterimLimit, tls};
 use crate::{
     address::{self, Forbidden},
     registry::server::Spec,
@@ -141,7 +141,7 @@ impl Target {
         let socket = self.socket().await?;
         let wire = match &socket {
             Socket::Plain { .. } if self.http2_only => Wire::Http2,
-            Socket::Tls { .. } if socket.is_negotiated_h2() => Wire::Http2,
+            Socket::Tls { is_http2: true, .. } => Wire::Http2,
             Socket::Plain { .. } | Socket::Tls { .. } => Wire::Http1,
         };
         Ok(Unveiling::new(socket, self.veil.clone(), wire))
@@ -153,18 +153,20 @@ impl Target {
         let _ = stream.set_nodelay(true);
         let Some((connector, name)) = &self.tls else {
             return Ok(Socket::Plain {
-                stream: TokioIo::new(stream),
+                stream: TokioIo::new(InterimLimit::new(stream, self.http2_only)),
             });
         };
         let stream = connector
             .connect(name.clone(), stream)
             .await
             .map_err(DialError::Tls)?;
-        if self.http2_only && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if self.http2_only && !is_http2 {
             return Err(DialError::NoHttp2);
         }
         Ok(Socket::Tls {
-            stream: TokioIo::new(stream),
+            is_http2,
+            stream: TokioIo::new(InterimLimit::new(stream, is_http2)),
         })
     }
 
@@ -225,17 +227,8 @@ pin_project_lite::pin_project! {
     /// A connection to an upstream.
     #[project = SocketProjection]
     pub(super) enum Socket {
-        Plain { #[pin] stream: TokioIo<TcpStream> },
-        Tls { #[pin] stream: TokioIo<TlsStream<TcpStream>> },
-    }
-}
-
-impl Socket {
-    fn is_negotiated_h2(&self) -> bool {
-        match self {
-            Self::Tls { stream } => stream.inner().get_ref().1.alpn_protocol() == Some(b"h2"),
-            Self::Plain { .. } => false,
-        }
+        Plain { #[pin] stream: TokioIo<InterimLimit<TcpStream>> },
+        Tls { is_http2: bool, #[pin] stream: TokioIo<InterimLimit<TlsStream<TcpStream>>> },
     }
 }
 
@@ -254,7 +247,7 @@ impl Read for Socket {
     ) -> Poll<io::Result<()>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_read(context, buffer),
-            SocketProjection::Tls { stream } => stream.poll_read(context, buffer),
+            SocketProjection::Tls { stream, .. } => stream.poll_read(context, buffer),
         }
     }
 }
@@ -263,28 +256,28 @@ impl Write for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_write(context, bytes),
-            SocketProjection::Tls { stream } => stream.poll_write(context, bytes),
+            SocketProjection::Tls { stream, .. } => stream.poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_flush(context),
-            SocketProjection::Tls { stream } => stream.poll_flush(context),
+            SocketProjection::Tls { stream, .. } => stream.poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_shutdown(context),
-            SocketProjection::Tls { stream } => stream.poll_shutdown(context),
+            SocketProjection::Tls { stream, .. } => stream.poll_shutdown(context),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain { stream } => stream.is_write_vectored(),
-            Self::Tls { stream } => stream.is_write_vectored(),
+            Self::Tls { stream, .. } => stream.is_write_vectored(),
         }
     }
 
@@ -295,7 +288,7 @@ impl Write for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_write_vectored(context, slices),
-            SocketProjection::Tls { stream } => stream.poll_write_vectored(context, slices),
+            SocketProjection::Tls { stream, .. } => stream.poll_write_vectored(context, slices),
         }
     }
 }

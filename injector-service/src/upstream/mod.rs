@@ -2,6 +2,7 @@
 
 mod dial;
 mod http2;
+mod interim;
 pub mod tls;
 
 use std::{
@@ -149,7 +150,12 @@ impl Upstream {
     async fn send_http1(&self, mut request: Request<Body>, uncovered: Uncovered) -> Result<Answer, Refusal> {
         let connection = (uncovered == Uncovered::Head).then(|| capture_connection(&mut request));
         // Given up before its answer, a call takes its connection with it.
-        let response = self.http1.request(request).await.map_err(|error| refusal(&error));
+        let too_many = interim::too_many(&mut request);
+        let response = tokio::select! {
+            biased;
+            response = self.http1.request(request) => response.map_err(|error| refusal(&error)),
+            refusal = too_many => Err(refusal),
+        };
         if let Some(connection) = connection
             && let Some(connected) = &*connection.connection_metadata()
         {

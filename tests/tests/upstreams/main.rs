@@ -6,6 +6,7 @@
 )]
 
 mod address;
+mod interim;
 mod tls;
 
 use std::net::SocketAddr;

@@ -1,0 +1,217 @@
+//! A limit for interim (1xx) responses, of which hyper and h2 take any number: an upstream could keep a call, and a thread
+//! busy with it, for ever.
+//!
+//! Over HTTP/1.1 hyper tells of each. Over HTTP/2 it does not, so [`InterimLimit`] counts the frames that carry them: heads
+//! that end neither their stream nor are followed by data.
+
+use std::{
+    collections::HashMap,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use http::Request;
+use proto::{Reason, Refusal};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
+
+/// The most interim responses of one call.
+const MAX_INTERIM: usize = 100;
+
+/// Completes when the upstream has sent more interim responses to `request` than it may. For HTTP/1.1.
+pub(super) fn too_many<B>(request: &mut Request<B>) -> impl Future<Output = Refusal> + use<B> {
+    let (over, count) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+    let told = over.clone();
+    hyper::ext::on_informational(request, move |_| {
+        if count.fetch_add(1, Relaxed) >= MAX_INTERIM {
+            told.cancel();
+        }
+    });
+    async move {
+        over.cancelled_owned().await;
+        let message = format!("the upstream sent more than {MAX_INTERIM} interim (1xx) responses");
+        Refusal::new(Reason::UpstreamProtocol, message)
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A connection that fails when its peer sends too many interim responses over HTTP/2.
+    pub(super) struct InterimLimit<S> {
+        #[pin]
+        stream: S,
+        // None over HTTP/1.1.
+        frames: Option<ReceivedFrames>,
+    }
+}
+
+impl<S> InterimLimit<S> {
+    pub(super) fn new(stream: S, is_http2: bool) -> Self {
+        Self {
+            stream,
+            frames: is_http2.then(ReceivedFrames::default),
+        }
+    }
+}
+
+/// Bytes of a frame before its payload, and types and flags of frames (RFC 9113, sections 4.1, 6.1, 6.2 and 6.4).
+const FRAME_HEADER: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const END_STREAM: u8 = 0x1;
+/// Streams that are remembered. A call that was given up leaves its stream here until others take its place.
+const MAX_STREAMS: usize = 4096;
+
+/// Follows the frames that a peer sends.
+#[derive(Default)]
+struct ReceivedFrames {
+    /// The header of the next frame, as far as it has come.
+    header: [u8; FRAME_HEADER],
+    come: usize,
+    /// Bytes of the current frame's payload that are still to come.
+    left: usize,
+    /// The heads of each stream since its last data.
+    heads: HashMap<u32, usize>,
+}
+
+impl ReceivedFrames {
+    /// Takes the next bytes. Fails when one stream got too many heads.
+    fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let count = self.left.min(bytes.len());
+                self.left -= count;
+                bytes = bytes.get(count..).unwrap_or_default();
+                continue;
+            }
+            let room = self.header.iter_mut().skip(self.come);
+            let count = room.zip(bytes).map(|(place, byte)| *place = *byte).count();
+            self.come += count;
+            bytes = bytes.get(count..).unwrap_or_default();
+            if self.come == FRAME_HEADER {
+                self.come = 0;
+                self.begin()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        let [a, b, c, kind, flags, stream @ ..] = self.header;
+        let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        match kind {
+            HEADERS if flags & END_STREAM == 0 => self.head(stream),
+            HEADERS | DATA | RST_STREAM => {
+                self.heads.remove(&stream);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn head(&mut self, stream: u32) -> io::Result<()> {
+        if self.heads.len() >= MAX_STREAMS {
+            let mut streams: Vec<_> = self.heads.keys().copied().collect();
+            let (_, median, _) = streams.select_nth_unstable(MAX_STREAMS / 2);
+            let median = *median;
+            self.heads.retain(|stream, _| *stream >= median);
+        }
+        let heads = self.heads.entry(stream).or_default();
+        *heads += 1;
+        // One of them may be the answer's own.
+        if *heads > MAX_INTERIM + 1 {
+            let error = "the upstream sent too many interim (1xx) responses";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead> AsyncRead for InterimLimit<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buffer.filled().len();
+        ready!(this.stream.poll_read(context, buffer))?;
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        Poll::Ready(match this.frames {
+            Some(frames) => frames.take(read),
+            None => Ok(()),
+        })
+    }
+}
+
+impl<S: AsyncWrite> AsyncWrite for InterimLimit<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.project().stream.poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.project().stream.poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    #[test]
+    fn heads_are_counted_for_each_stream_until_its_data() {
+        let interim = |stream| frame(HEADERS, 0x4, stream, b"\x88");
+        let mut frames = ReceivedFrames::default();
+        // One byte after the other, on two streams in turn.
+        for _ in 0..=MAX_INTERIM {
+            for stream in [1, 3] {
+                for byte in interim(stream) {
+                    frames.take(&[byte]).unwrap();
+                }
+            }
+        }
+        frames.take(&frame(DATA, 0, 1, b"data")).unwrap();
+        frames.take(&frame(RST_STREAM, 0, 5, &[0; 4])).unwrap();
+        frames.take(&interim(1)).unwrap();
+        assert_eq!(
+            frames.take(&interim(3)).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+    }
+
+    #[test]
+    fn streams_that_were_given_up_are_forgotten() {
+        let mut frames = ReceivedFrames::default();
+        for stream in 0..50_000 {
+            frames.take(&frame(HEADERS, 0, 2 * stream + 1, b"")).unwrap();
+        }
+        assert!(frames.heads.len() <= MAX_STREAMS);
+    }
+}
