@@ -89,7 +89,11 @@ async fn a_rotation_that_a_full_disk_stopped_goes_on_within_seconds_of_there_bei
     let progress = Progress::default();
     let rotating = tokio::spawn({
         let (writer, progress) = (writer.clone(), progress.clone());
-        async move { writer.take_rotations_further(&progress).await }
+        async move {
+            writer
+                .take_rotations_further(&progress, Duration::from_hours(1), |_| {})
+                .await
+        }
     });
     let is_under_way = |expected: i64| {
         let progress = progress.clone();
