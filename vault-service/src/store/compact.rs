@@ -29,7 +29,7 @@ use super::{
 const PAGE: usize = 64;
 const BATCH: usize = 512 * 1024;
 
-/// What compacting a store did.
+/// The result of compacting a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compacted {
     /// Entries in it.
@@ -43,7 +43,7 @@ pub struct Compacted {
 /// Why a store was not compacted. It is what it was before.
 #[derive(Debug, Error)]
 pub enum CompactError {
-    /// It, or the new one, does not open.
+    /// The store, or the new one, does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// An entry cannot be read.
@@ -189,7 +189,7 @@ fn tally(dir: &Path) -> Result<Tally, OpenError> {
         .ok_or_else(|| OpenError::NoMarker(dir.to_owned()))
 }
 
-/// Where the other store is meanwhile.
+/// The directory of the other store in the meantime.
 fn beside(dir: &Path) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     dir.with_file_name(format!(".{name}.compacting"))

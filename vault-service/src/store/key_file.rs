@@ -26,7 +26,7 @@ use super::{OpenError, Store, files::failed, marker::StoreId};
 pub(super) const FILE: &str = "keys";
 /// Its name until it is whole.
 pub(super) const UNFINISHED: &str = "keys.new";
-/// How the file begins, up to its format.
+/// The beginning of the file, up to the number of its format.
 const TITLE: &str = "aerostack keys ";
 const FORMAT: u8 = 1;
 

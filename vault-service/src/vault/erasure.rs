@@ -37,17 +37,17 @@ const PAGE: usize = 1000;
 /// The shortest time after which it is looked again whether something is due.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// What was deleted and may still be decrypted from the store's files.
+/// The deletions that are not erased yet: the store's files still give their values to the holder of the root key.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PendingErasure {
-    /// In how many workspaces, deleted ones counted.
+    /// Workspaces with such deletions, deleted workspaces included.
     pub workspaces: u64,
-    /// When the first of it was deleted.
+    /// Time of the oldest of them.
     pub since: Option<Timestamp>,
 }
 
-/// What came of looking for what is due.
-pub(super) enum Due {
+/// The result of a look at the notes.
+pub(super) enum NextStep {
     /// A rotation was begun.
     Begun,
     /// Nothing to do until so much time has passed.
@@ -68,7 +68,7 @@ pub(super) fn note(batch: Batch, store: &Store, found: &Found, now: SystemTime) 
     Ok(batch.put(key, stored::encode(&deletion)))
 }
 
-/// When the first of the deletions was that are noted for a workspace.
+/// Time of the oldest noted deletion of a workspace.
 pub(super) fn noted(store: &Store, workspace: &Uid) -> Result<Option<Timestamp>, VaultError> {
     let bytes = store.read(&stored::deletion(workspace))?;
     Ok(bytes.and_then(|bytes| Some(stored::decode::<Deletion>(&bytes).ok()?.since)))
@@ -81,7 +81,7 @@ pub(super) fn destroyed<'a>(
     wrapped: impl Iterator<Item = &'a [u8]>,
     since: Timestamp,
 ) -> Result<Vec<Entry>, VaultError> {
-    // What does not say its store key cannot be unwrapped.
+    // A wrap that does not name its store key cannot be unwrapped.
     let ids: BTreeSet<_> = wrapped.filter_map(|kek| store_key_id(kek).ok()).collect();
     let entry = |id: KeyId| {
         let key = stored::destroyed(id, workspace);
@@ -154,17 +154,17 @@ fn each(
     }
 }
 
-/// What waits for each step, and for how long.
+/// The notes of a store, by the step that they wait for.
 #[derive(Default)]
-struct Waiting {
-    /// When the first of the noted deletions was.
+struct Backlog {
+    /// Time of the oldest deletion that waits for a rotation of its workspace's KEK.
     deletions: Option<Timestamp>,
-    /// When the first deletion was that waits for the store key to be replaced.
+    /// Time of the oldest deletion that waits for the store key to be replaced.
     destroyed: Option<Timestamp>,
     pending: PendingErasure,
 }
 
-impl Waiting {
+impl Backlog {
     fn read(store: &Store) -> Result<Self, VaultError> {
         let mut waiting = Self::default();
         let mut workspaces = BTreeSet::new();
@@ -204,12 +204,12 @@ impl Waiting {
     }
 }
 
-/// What was deleted and may still be decrypted from the files of `store`.
+/// The deletions of `store` that are not erased yet.
 pub(super) fn pending(store: &Store) -> Result<PendingErasure, VaultError> {
-    Ok(Waiting::read(store)?.pending)
+    Ok(Backlog::read(store)?.pending)
 }
 
-/// How long it is until `since` is `after` ago; nothing when it is. What comes from the future is due: the clock was set back.
+/// Time until `since` is `after` ago; none once it is. A time in the future is due, because the clock was set back.
 fn left(since: Timestamp, after: Duration, now: SystemTime) -> Option<Duration> {
     let age = SystemTime::try_from(since)
         .ok()
@@ -219,10 +219,10 @@ fn left(since: Timestamp, after: Duration, now: SystemTime) -> Option<Duration> 
 
 impl Writer {
     /// Begins what is due: the step that the oldest deletion waits for.
-    pub(super) async fn erase(&self, after: Duration, progress: &Progress) -> Result<Due, VaultError> {
+    pub(super) async fn erase(&self, after: Duration, progress: &Progress) -> Result<NextStep, VaultError> {
         self.remove_finished().await?;
         let store = self.store.clone();
-        let waiting = blocking(move || Waiting::read(&store)).await?;
+        let waiting = blocking(move || Backlog::read(&store)).await?;
         progress.pending(&waiting.pending);
         let now = (self.clock)();
         let due = |since: Option<Timestamp>| since.filter(|since| left(*since, after, now).is_none());
@@ -236,13 +236,13 @@ impl Writer {
             || destroyed.is_some() && self.replace_store_key().await?
             || deletions.is_some() && !deletions_first && self.begin_noted().await?;
         if begun {
-            return Ok(Due::Begun);
+            return Ok(NextStep::Begun);
         }
-        // What is due and was not begun is held up by something that takes a while.
+        // A step that is due and was not begun is held up by something that takes a while.
         let soon = [waiting.deletions, waiting.destroyed].into_iter().flatten();
         let soon = soon.filter_map(|since| left(since, after, now));
         let next = soon.chain([after, RETRY]).min().unwrap_or(RETRY);
-        Ok(Due::In(next.max(SHORTEST)))
+        Ok(NextStep::In(next.max(SHORTEST)))
     }
 
     /// Rotates the KEK of every workspace in which something was deleted. Whether any rotation was begun.
@@ -277,7 +277,7 @@ impl Writer {
         let name = WorkspaceName::parse(&deletion.workspace).map_err(|_| VaultError::Corrupt(None))?;
         match self.begin_rotation(&name).await {
             Ok(_id) => Ok(true),
-            // It took the note over if it began after the deletion; if not, the next one does.
+            // The rotation under way took the note over if it began after the deletion; else the next one does.
             Err(VaultError::RotationUnderWay) => Ok(false),
             // The note goes with its workspace. Should one be left, nothing is under it.
             Err(VaultError::NoWorkspace(_)) => {

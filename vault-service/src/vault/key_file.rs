@@ -13,7 +13,7 @@ use crate::{
     store::{Entries, Store},
 };
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Clone, PartialEq)]
 pub(super) struct KeyFile {
     /// The id of the root key, which wraps all that follow.
@@ -65,7 +65,7 @@ impl KeyFile {
         self.store_keys.iter().map(open).collect()
     }
 
-    /// Whether it holds the store key that `id` names.
+    /// True if the file holds the store key that `id` names.
     pub(super) fn holds(&self, id: KeyId) -> bool {
         self.store_keys.iter().any(|key| key.id == id)
     }

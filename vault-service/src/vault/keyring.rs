@@ -21,7 +21,7 @@ const DESTROYED: usize = 256;
 
 pub(super) struct Keyring {
     /// None while the vault is sealed.
-    loaded: RwLock<Option<Loaded>>,
+    loaded: RwLock<Option<UnsealedKeys>>,
     kept: Mutex<Kept>,
     /// Held while the file `keys` is replaced, so that one change of it does not undo another.
     pub(super) file: tokio::sync::Mutex<()>,
@@ -31,9 +31,9 @@ pub(super) struct Keyring {
 
 /// The keys of an unsealed vault. A key is wiped when its last clone is dropped.
 #[derive(Clone)]
-pub(super) struct Loaded {
+pub(super) struct UnsealedKeys {
     pub(super) root: Arc<RootKey>,
-    /// What the file `keys` holds of the root key. Here, so that it is always the one of `root`.
+    /// The root key as the file `keys` holds it. Kept beside `root`, so that the two always belong together.
     pub(super) held: Option<WrappedRootKey>,
     pub(super) store_keys: Vec<Arc<StoreKey>>,
 }
@@ -44,7 +44,7 @@ struct Kept {
     destroyed: VecDeque<KeyId>,
 }
 
-impl Loaded {
+impl UnsealedKeys {
     /// The store key that `id` names.
     pub(super) fn store_key(&self, id: KeyId) -> Result<&Arc<StoreKey>, VaultError> {
         let mut keys = self.store_keys.iter();
@@ -78,12 +78,12 @@ impl Keyring {
     }
 
     /// Takes these keys in the place of those that it has.
-    pub(super) fn load(&self, loaded: Loaded) {
+    pub(super) fn load(&self, loaded: UnsealedKeys) {
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
     }
 
     /// The root key and the store keys.
-    pub(super) fn loaded(&self) -> Result<Loaded, VaultError> {
+    pub(super) fn loaded(&self) -> Result<UnsealedKeys, VaultError> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         loaded.clone().ok_or(VaultError::Sealed)
     }
@@ -190,7 +190,7 @@ mod tests {
     fn unsealed() -> (Keyring, KeyId) {
         let (keyring, store_key) = (Keyring::sealed(), Arc::new(StoreKey::generate().unwrap()));
         let id = store_key.id();
-        keyring.load(Loaded {
+        keyring.load(UnsealedKeys {
             root: Arc::new(RootKey::generate().unwrap()),
             held: None,
             store_keys: vec![store_key],

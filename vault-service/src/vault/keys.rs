@@ -35,7 +35,7 @@ pub struct KeyStatus {
     pub roots: Vec<RootKeyStatus>,
     /// Those that are under way.
     pub rotations: Vec<RotationStatus>,
-    /// What was deleted and is still to be erased.
+    /// Deletions that are not erased yet.
     pub erasure: PendingErasure,
 }
 

@@ -1,14 +1,14 @@
 //! The root key: which must be there, and how another one takes its place.
 //!
-//! It wraps the store keys in the file `keys`, and nothing in the store. So another root key takes its place with one
-//! replacement of that file.
+//! The root key wraps the store keys in the file `keys`, and nothing in the store. So another root key takes its place with
+//! one replacement of that file.
 
 use std::sync::Arc;
 
 use super::{
     OpenError, UnsealError, VaultError, Writer, blocking,
     key_file::KeyFile,
-    keyring::{Keyring, Loaded},
+    keyring::{Keyring, UnsealedKeys},
     store_keys,
     stored::{self, Meta},
 };
@@ -29,7 +29,7 @@ pub(super) fn read_meta(store: &Store) -> Result<(Vec<u8>, Meta), VaultError> {
     Ok((bytes, meta))
 }
 
-/// How many workspaces there are: the root key is needed for each.
+/// The number of workspaces, each of which needs the root key.
 pub(super) fn workspaces<S: Entries>(store: &S) -> Result<u64, S::Error> {
     let (mut count, mut after) = (0, None::<Vec<u8>>);
     loop {
@@ -115,7 +115,7 @@ pub(super) async fn unseal(
                 }
                 None => vec![Arc::new(StoreKey::generate().map_err(VaultError::from)?)],
             };
-            let loaded = Loaded {
+            let loaded = UnsealedKeys {
                 root,
                 held,
                 store_keys,
@@ -130,10 +130,10 @@ pub(super) async fn unseal(
 }
 
 /// The keys of the file `keys`.
-pub(super) async fn open(file: &KeyFile, providers: &Providers) -> Result<Loaded, UnsealError> {
+pub(super) async fn open(file: &KeyFile, providers: &Providers) -> Result<UnsealedKeys, UnsealError> {
     let root = providers.open(file.root_key, file.held.as_ref()).await?;
     let root = root.ok_or(VaultError::KeyNotLoaded)?;
-    Ok(Loaded {
+    Ok(UnsealedKeys {
         store_keys: file.open(&root)?,
         held: file.held.clone(),
         root,
@@ -141,8 +141,8 @@ pub(super) async fn open(file: &KeyFile, providers: &Providers) -> Result<Loaded
 }
 
 /// Replaces the file `keys`.
-pub(super) async fn write(store: &Store, loaded: &Loaded) -> Result<(), VaultError> {
-    let Loaded {
+pub(super) async fn write(store: &Store, loaded: &UnsealedKeys) -> Result<(), VaultError> {
+    let UnsealedKeys {
         root,
         held,
         store_keys,
@@ -175,7 +175,7 @@ impl Writer {
         };
         let (root, held) = wrapper.make().await.map_err(VaultError::Provider)?;
         let id = root.id();
-        let loaded = Loaded {
+        let loaded = UnsealedKeys {
             root,
             held: Some(held),
             ..before

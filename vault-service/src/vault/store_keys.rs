@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::{
     VaultError, Writer, blocking,
-    keyring::Loaded,
+    keyring::UnsealedKeys,
     roots,
     stored::{self, Meta, Rotation},
 };
@@ -31,7 +31,7 @@ pub(super) fn active(meta: &Meta) -> Result<KeyId, VaultError> {
 
 /// Has the store say which store key is active, if it does not yet. Begins the rotation that leaves only that one, when there
 /// are others and none is under way.
-pub(super) async fn settle(store: &Store, loaded: &Loaded) -> Result<(), VaultError> {
+pub(super) async fn settle(store: &Store, loaded: &UnsealedKeys) -> Result<(), VaultError> {
     loop {
         let (reading, keys) = (store.clone(), loaded.store_keys.clone());
         match blocking(move || settling(&reading, &keys)).await? {

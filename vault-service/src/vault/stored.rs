@@ -130,7 +130,7 @@ pub(super) struct Rotation {
     pub(super) unreadable_before: u64,
     #[prost(message, required, tag = "8")]
     pub(super) start_time: prost_types::Timestamp,
-    /// When the first of those deletions was that the end of this rotation makes final; absent without any.
+    /// Time of the oldest deletion that this rotation erases; absent if there is none.
     #[prost(message, optional, tag = "9")]
     pub(super) deleted_since: Option<prost_types::Timestamp>,
 }
@@ -138,7 +138,7 @@ pub(super) struct Rotation {
 /// Something was deleted in a workspace, and its KEKs, which open what the log keeps of that, are still there.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Deletion {
-    /// When the first of the deletions was.
+    /// Time of the oldest deletion.
     #[prost(message, required, tag = "1")]
     pub(super) since: prost_types::Timestamp,
     /// The workspace's name.
@@ -149,7 +149,7 @@ pub(super) struct Deletion {
 /// KEKs of a workspace are gone from the store, but the log keeps them, wrapped by a store key that is still there.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct DestroyedKeys {
-    /// When the first of the deletions was that this is for.
+    /// Time of the oldest deletion that these keys still open.
     #[prost(message, required, tag = "1")]
     pub(super) since: prost_types::Timestamp,
 }

@@ -81,7 +81,7 @@ async fn a_compacted_store_holds_what_it_held_and_has_the_size_of_a_fresh_one() 
     assert!(length(&dir) <= length(&fresh) + 8 * 1024 * 1024);
     println!("{compacted:?}");
     assert!(compacted.after < compacted.before, "{compacted:?}");
-    // It goes on as any other.
+    // The compacted store takes writes as any other.
     let store = open(&dir);
     store.commit(Batch::new().put("new", "entry")).await.unwrap();
     assert_eq!(store.read(b"new").unwrap().unwrap(), b"entry");

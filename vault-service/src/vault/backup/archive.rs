@@ -17,7 +17,7 @@ use crate::{
         backup::{About, BackupError, Header, Opener},
     },
     root::Providers,
-    vault::{VaultError, blocking, keyring::Loaded, stored::Meta},
+    vault::{VaultError, blocking, keyring::UnsealedKeys, stored::Meta},
 };
 
 /// A backup in a file, whose header was read.
@@ -33,7 +33,7 @@ pub(super) struct Checked {
     /// What the vault that was backed up said of itself.
     pub(super) meta: Meta,
     /// Its root key, which opens the backup, and the store keys that its workspaces' keys are under.
-    pub(super) keys: Loaded,
+    pub(super) keys: UnsealedKeys,
 }
 
 impl Archive {
@@ -54,7 +54,7 @@ impl Archive {
     /// The same, with the keys of a vault that are loaded already.
     pub(super) async fn checked(
         self: &Arc<Self>,
-        loaded: Option<&Loaded>,
+        loaded: Option<&UnsealedKeys>,
         providers: &Providers,
     ) -> Result<Checked, VaultError> {
         let root = keys::opening(self, loaded, providers).await?;

@@ -12,7 +12,7 @@ use crate::{
     vault::{
         VaultError,
         key_file::KeyFile,
-        keyring::Loaded,
+        keyring::UnsealedKeys,
         stored::{self, META, Meta},
     },
 };
@@ -27,7 +27,7 @@ pub(super) struct HeldRootKeys {
 /// The root key that the archive's header names: the one that is loaded, or one that a provider gives.
 pub(super) async fn opening(
     archive: &Archive,
-    loaded: Option<&Loaded>,
+    loaded: Option<&UnsealedKeys>,
     providers: &Providers,
 ) -> Result<Arc<RootKey>, VaultError> {
     let id = archive.root_key();
@@ -64,10 +64,10 @@ impl Described {
     }
 
     /// The keys that its workspaces' keys are under.
-    pub(super) fn keys(&self, root: Arc<RootKey>) -> Result<Loaded, VaultError> {
+    pub(super) fn keys(&self, root: Arc<RootKey>) -> Result<UnsealedKeys, VaultError> {
         let bytes = self.keys.as_deref().ok_or(BackupError::Damaged(None))?;
         let store_keys = KeyFile::decode(bytes)?.open(&root)?;
-        Ok(Loaded {
+        Ok(UnsealedKeys {
             root,
             held: None,
             store_keys,

@@ -23,7 +23,7 @@ pub use restore::{Incoming, Restored};
 use super::{
     VaultError, Writer, blocking,
     key_file::KeyFile,
-    keyring::{Keyring, Loaded},
+    keyring::{Keyring, UnsealedKeys},
     roots,
     stored::{self, Meta},
 };
@@ -84,7 +84,7 @@ impl Writer {
         blocking(move || {
             let export = store.export()?;
             let (_, meta) = roots::read_meta(&store)?;
-            let Loaded {
+            let UnsealedKeys {
                 root,
                 held,
                 store_keys: _,

@@ -34,7 +34,7 @@ use crate::{
     store::{Batch, Change, Entry, HOLD, Health, MAX_BATCH, Store},
     vault::{
         VaultError, Writer, blocking,
-        keyring::{Keyring, Loaded},
+        keyring::{Keyring, UnsealedKeys},
         roots, store_keys,
         stored::{self, Kind, META, Meta, WORKSPACES, WorkspaceRecord},
     },
@@ -143,14 +143,14 @@ impl Writer {
     async fn fill_held(
         &self,
         archive: &Arc<Archive>,
-        keys: &Arc<Loaded>,
+        keys: &Arc<UnsealedKeys>,
         theirs: Meta,
     ) -> Result<Restored, VaultError> {
         clear(&self.store).await?;
         // Nothing else writes meanwhile, so it stays the active one.
         let reading = self.store.clone();
         let (before, ours) = blocking(move || roots::read_meta(&reading)).await?;
-        let under = Under {
+        let under = KeyTransfer {
             theirs: keys.clone(),
             ours: self.keyring.clone(),
             active: store_keys::active(&ours)?,
@@ -181,7 +181,7 @@ impl Writer {
         Ok(restored)
     }
 
-    async fn write(&self, archive: &Arc<Archive>, under: &Under, part: Part) -> Result<(), VaultError> {
+    async fn write(&self, archive: &Arc<Archive>, under: &KeyTransfer, part: Part) -> Result<(), VaultError> {
         let (archive, root) = (archive.clone(), under.theirs.root.clone());
         let mut reading = blocking(move || archive.items(&root)).await.map(Some)?;
         while let Some(mut items) = reading {
@@ -200,14 +200,14 @@ impl Writer {
 
 /// Which keys the workspaces' keys are under, and which they are to be under.
 #[derive(Clone)]
-struct Under {
-    theirs: Arc<Loaded>,
+struct KeyTransfer {
+    theirs: Arc<UnsealedKeys>,
     ours: Arc<Keyring>,
     /// Of ours.
     active: KeyId,
 }
 
-impl Under {
+impl KeyTransfer {
     /// A workspace with its keys under our store key. A key that does not open stays as it is.
     fn moved(&self, workspace: Vec<u8>) -> Result<Vec<u8>, VaultError> {
         let Ok(mut record) = stored::decode::<WorkspaceRecord>(&workspace) else {
@@ -278,7 +278,7 @@ impl Restored {
 fn next_batch(
     items: &mut Items<impl io::Read>,
     part: Part,
-    under: &Under,
+    under: &KeyTransfer,
 ) -> Result<(Batch, bool), VaultError> {
     // Of two items with one key the later one holds.
     let mut writes = BTreeMap::new();

@@ -32,7 +32,7 @@ pub(super) use records::{Records, kek_id};
 
 use super::{
     VaultError, Writer, blocking,
-    erasure::{self, Due, PendingErasure},
+    erasure::{self, NextStep, PendingErasure},
     keyring::Keyring,
     roots, store_keys,
     stored::{self, RetiredKek, Rotation},
@@ -62,7 +62,7 @@ pub struct Progress {
     pub unreadable: Gauge,
     /// Workspaces in which something was deleted that the store's files still give to who has the root key.
     pub unerased: Gauge,
-    /// When the first of that was deleted, in seconds since 1970; 0 without any.
+    /// Time of the oldest of these deletions, in seconds since 1970; 0 if there is none.
     pub unerased_since: Gauge,
 }
 
@@ -123,8 +123,8 @@ impl Writer {
     ) {
         loop {
             let pause = match self.further(progress, erase_after, &ended).await {
-                Ok(Due::Begun) => continue,
-                Ok(Due::In(pause)) => pause,
+                Ok(NextStep::Begun) => continue,
+                Ok(NextStep::In(pause)) => pause,
                 Err(error) => {
                     tracing::warn!(%error, "the rotations of keys do not go on; they are tried again");
                     RETRY
@@ -144,7 +144,7 @@ impl Writer {
         progress: &Progress,
         erase_after: Duration,
         ended: &impl Fn(Option<&str>),
-    ) -> Result<Due, VaultError> {
+    ) -> Result<NextStep, VaultError> {
         self.rotations(progress, ended).await?;
         self.erase(erase_after, progress).await
     }

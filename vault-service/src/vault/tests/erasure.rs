@@ -1,4 +1,4 @@
-//! What whoever has the store's files and the root key can still decrypt of what was deleted.
+//! Attacks on deleted values by a reader of the store's files who holds the root key.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use crate::{
     crypto::{KeyId, StoreKey, WorkspaceKek, record},
     store::Batch,
     vault::{
-        erasure::Due,
+        erasure::NextStep,
         rotation::{Progress, Step},
         stored::Kind,
     },
@@ -171,7 +171,7 @@ impl Scene {
         pushed.chain([(w, "LIVE", 1)]).collect()
     }
 
-    /// What can be decrypted from the files of the store, once it was closed.
+    /// The versions that the attacker opens in the files of the store, after it is closed.
     async fn opened(self) -> (BTreeSet<Version>, TempDir) {
         let (dir, root) = self.vault.closed().await;
         let attacker = Attacker::of(&dir.path().join("store"), root);
@@ -185,7 +185,7 @@ fn permit() -> VaultPermit {
 
 /// Until nothing is due any more.
 async fn erased(writer: &Writer) {
-    while let Due::Begun = writer.further(&Progress::default(), HOUR, &|_| {}).await.unwrap() {}
+    while let NextStep::Begun = writer.further(&Progress::default(), HOUR, &|_| {}).await.unwrap() {}
 }
 
 /// One step of what is under way, or the beginning of what is due; whether there was any.
@@ -194,7 +194,7 @@ async fn step(writer: &Writer) -> bool {
         Some(entry) => writer.step(&entry.key, &Progress::default()).await.unwrap() != Step::Wait,
         None => matches!(
             writer.erase(HOUR, &Progress::default()).await.unwrap(),
-            Due::Begun
+            NextStep::Begun
         ),
     }
 }
@@ -238,7 +238,7 @@ async fn nothing_is_erased_before_its_time_and_the_status_says_what_waits() {
     let vault = &scene.vault;
     let began = SystemTime::now();
     let progress = Progress::default();
-    let Due::In(pause) = vault.writer.further(&progress, HOUR, &|_| {}).await.unwrap() else {
+    let NextStep::In(pause) = vault.writer.further(&progress, HOUR, &|_| {}).await.unwrap() else {
         panic!("it is begun");
     };
     assert!(pause <= Duration::from_secs(300), "{pause:?}");
@@ -250,16 +250,16 @@ async fn nothing_is_erased_before_its_time_and_the_status_says_what_waits() {
     assert_eq!(progress.unerased.get(), 2);
     assert!(progress.unerased_since.get() > 0);
 
-    // It is looked at again just when the time has come.
+    // The next look is at the time when the erasure is due.
     vault.forward(HOUR - Duration::from_secs(100));
-    let Due::In(pause) = vault.writer.further(&progress, HOUR, &|_| {}).await.unwrap() else {
+    let NextStep::In(pause) = vault.writer.further(&progress, HOUR, &|_| {}).await.unwrap() else {
         panic!("it is begun");
     };
     assert!(pause <= Duration::from_secs(100), "{pause:?}");
     vault.forward(Duration::from_secs(101));
     assert!(matches!(
         vault.writer.further(&progress, HOUR, &|_| {}).await.unwrap(),
-        Due::Begun
+        NextStep::Begun
     ));
     erased(&vault.writer).await;
     vault.writer.erase(HOUR, &progress).await.unwrap();
@@ -303,7 +303,7 @@ async fn an_erasure_that_is_stopped_anywhere_is_finished_by_the_next_start() {
     }
 }
 
-/// How the `n`-th replacement of the file `keys` fails.
+/// The moment at which the `n`-th replacement of the file `keys` fails.
 #[derive(Clone, Copy, Debug)]
 enum Failure {
     Before,
