@@ -81,6 +81,12 @@ struct State {
     calls: AtomicUsize,
 }
 
+impl State {
+    fn is_idle(&self) -> bool {
+        self.calls.load(Relaxed) == 0
+    }
+}
+
 impl Slots {
     /// At most `limit` connections at once. `kind` names them in the log.
     pub fn new(kind: &'static str, limit: usize, eviction: Eviction) -> Self {
@@ -97,13 +103,22 @@ impl Slots {
     pub fn try_take(&self, holder: &Holder) -> Option<Slot> {
         let shared = &self.0;
         let mut table = shared.table();
-        if table.taken >= shared.limit && !table.evict(shared, holder) {
-            return None;
+        if table.taken >= shared.limit {
+            let (victim, id) = table.victim(shared.eviction, holder)?;
+            table.evict(shared, &victim, id);
         }
         Some(table.add(shared, holder))
     }
 
-    /// The same; waits until there is one.
+    /// Evicts the oldest idle connection of the holder with the most slots, if one is idle.
+    pub fn evict_idle(&self) {
+        let mut table = self.0.table();
+        if let Some((holder, id)) = table.oldest_of_most(0, State::is_idle) {
+            table.evict(&self.0, &holder, id);
+        }
+    }
+
+    /// The same as [`Slots::try_take`]; waits until there is a slot.
     pub async fn take(&self, holder: Holder) -> Slot {
         loop {
             if let Some(slot) = self.try_take(&holder) {
@@ -141,12 +156,9 @@ impl Table {
         }
     }
 
-    /// Takes a slot from a connection that is there, for one of `newcomer`; whether there was one to take it from.
-    fn evict(&mut self, shared: &Shared, newcomer: &Holder) -> bool {
-        let Some((holder, id)) = self.victim(shared.eviction, newcomer) else {
-            return false;
-        };
-        if let Some(state) = self.remove(&holder, id) {
+    /// Takes a connection's slot away.
+    fn evict(&mut self, shared: &Shared, holder: &Holder, id: u64) {
+        if let Some(state) = self.remove(holder, id) {
             state.evicted.cancel();
         }
         self.evicted_since_log += 1;
@@ -160,27 +172,29 @@ impl Table {
             self.last_log = Some(Instant::now());
             self.evicted_since_log = 0;
         }
-        true
     }
 
+    /// The connection that makes room for one of `newcomer`.
     fn victim(&self, eviction: Eviction, newcomer: &Holder) -> Option<(Holder, u64)> {
-        let least = match eviction {
-            Eviction::OldestIdle => 0,
-            Eviction::FromLargerHolder => self.holders.get(newcomer).map_or(0, BTreeMap::len) + 2,
-        };
-        let evictable = |state: &State| match eviction {
-            Eviction::OldestIdle => state.calls.load(Relaxed) == 0,
-            Eviction::FromLargerHolder => true,
-        };
-        let candidates = self
-            .holders
+        match eviction {
+            Eviction::OldestIdle => self.oldest_of_most(0, State::is_idle),
+            Eviction::FromLargerHolder => {
+                let its = self.holders.get(newcomer).map_or(0, BTreeMap::len);
+                self.oldest_of_most(its + 2, |_| true)
+            }
+        }
+    }
+
+    /// The oldest connection that is `evictable`, of the holder that has most slots among those that have such a
+    /// connection and at least `least` slots.
+    fn oldest_of_most(&self, least: usize, evictable: impl Fn(&State) -> bool) -> Option<(Holder, u64)> {
+        self.holders
             .iter()
             .filter(|(_, held)| held.len() >= least)
             .filter_map(|(holder, held)| {
                 let (id, _) = held.iter().find(|(_, state)| evictable(state))?;
                 Some((held.len(), holder, *id))
-            });
-        candidates
+            })
             .max_by_key(|(held, _, _)| *held)
             .map(|(_, holder, id)| (holder.clone(), id))
     }
@@ -223,7 +237,7 @@ impl Slot {
 
     /// Whether no call is under way.
     pub fn is_idle(&self) -> bool {
-        self.state.calls.load(Relaxed) == 0
+        self.state.is_idle()
     }
 
     /// Whether the slot went to another connection.

@@ -94,3 +94,18 @@ fn principals_get_even_shares_and_do_not_evict_their_own() {
     assert_eq!(evicted, [true, true, false, false]);
     assert!(slots.try_take(&admin).is_none(), "two and two is even");
 }
+
+#[test]
+fn without_descriptors_an_idle_connection_is_given_up_although_slots_are_free() {
+    let slots = Slots::new("test", 10, Eviction::OldestIdle);
+    let (busy, first, second) = (
+        slots.try_take(&host(1)).unwrap(),
+        idle(&slots, &host(1)),
+        idle(&slots, &host(1)),
+    );
+    slots.evict_idle();
+    assert!(!busy.is_evicted() && first.is_evicted() && !second.is_evicted());
+    slots.evict_idle();
+    slots.evict_idle();
+    assert!(!busy.is_evicted() && second.is_evicted());
+}
