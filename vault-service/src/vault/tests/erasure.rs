@@ -232,6 +232,77 @@ async fn what_was_deleted_is_decrypted_from_the_files_until_it_is_erased_and_not
     }
 }
 
+/// Deletions of each kind, alone: what they delete.
+#[derive(Clone, Copy, Debug)]
+enum Deletion {
+    Secret,
+    OldestVersion,
+    Workspace,
+}
+
+#[tokio::test]
+async fn each_kind_of_deletion_is_erased_by_itself() {
+    for deletion in [Deletion::Secret, Deletion::OldestVersion, Deletion::Workspace] {
+        let vault = Fixture::with_workspace(Plan::Free).await;
+        vault
+            .writer
+            .create_workspace(&admin("x"), Plan::Free)
+            .await
+            .unwrap();
+        let uids = ["w", "x"].map(|workspace| {
+            let name = WorkspaceName::parse(workspace).unwrap();
+            workspaces::find(&vault.writer.store, &name).unwrap().uid
+        });
+        vault.put("LIVE", b"live").await.unwrap();
+        let new = new("GONE", b"gone");
+        let workspace = match deletion {
+            Deletion::Secret | Deletion::OldestVersion => "w",
+            Deletion::Workspace => "x",
+        };
+        vault.writer.put_secret(&admin(workspace), new).await.unwrap();
+        match deletion {
+            Deletion::Secret => vault.delete("GONE").await.unwrap(),
+            Deletion::OldestVersion => {
+                for _ in 0..3 {
+                    vault.put("GONE", b"newer").await.unwrap();
+                }
+            }
+            Deletion::Workspace => vault.writer.delete_workspace(&admin("x"), 0, true).await.unwrap(),
+        }
+        vault.forward(HOUR + Duration::from_secs(1));
+        erased(&vault.writer).await;
+        let (dir, root) = vault.closed().await;
+        let opened = Attacker::of(&dir.path().join("store"), root).opened(&uids, &NAMES);
+        let gone = opened
+            .iter()
+            .filter(|(_, name, version)| (*name, *version) == ("GONE", 1));
+        assert_eq!(gone.count(), 0, "{deletion:?}");
+        assert!(opened.contains(&(uids[0], "LIVE", 1)), "{deletion:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_key_that_a_stop_left_in_the_file_is_destroyed_after_the_next_start() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("LIVE", b"live").await.unwrap();
+    let mut keys = vault.writer.keyring.loaded().unwrap();
+    let used = keys.store_keys[0].id();
+    // The stop came before the store named the new one.
+    keys.store_keys.push(Arc::new(StoreKey::generate().unwrap()));
+    roots::write(&vault.writer.store, &keys).await.unwrap();
+    let vault = vault.reopen().await;
+    let held = |vault: &Fixture| {
+        let keys = vault.writer.keyring.loaded().unwrap().store_keys;
+        keys.iter().map(|key| key.id()).collect::<Vec<_>>()
+    };
+    assert_eq!(held(&vault).len(), 2);
+    erased(&vault.writer).await;
+    assert_eq!(held(&vault), [used]);
+    let vault = vault.reopen().await;
+    assert_eq!(held(&vault), [used]);
+    assert_eq!(value(vault.decrypt("LIVE").await.unwrap()).1, b"live");
+}
+
 #[tokio::test]
 async fn nothing_is_erased_before_its_time_and_the_status_says_what_waits() {
     let scene = Scene::new().await;
