@@ -18,6 +18,7 @@ use super::{
     answer,
     body::{self, Fault},
     covers::Covers,
+    framing,
     grpc::{Ending, Later},
     guard::{self, Sender},
     inbound::Reading,
@@ -236,6 +237,7 @@ impl Proxy {
         let sent = within(deadline, LATE, sending).await;
         let Answer { mut response, place } = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
         covers.were_placed()?;
+        framing::check(response.status(), response.headers_mut())?;
         let switched = Switched::find(asked, &mut response, &record.call_id)?;
         Ok(Exchanged {
             response,

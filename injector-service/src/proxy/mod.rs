@@ -6,6 +6,7 @@ mod body;
 mod budget;
 mod call;
 mod covers;
+mod framing;
 mod grpc;
 mod guard;
 mod inbound;

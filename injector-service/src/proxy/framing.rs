@@ -1,0 +1,107 @@
+//! How long an upstream's answer is: told in one way, or the answer is refused (RFC 9112, section 6.3).
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use proto::{Reason, Refusal};
+
+/// Checks that an answer's headers tell its length in one way, and leaves one length in them where one belongs.
+///
+/// hyper prefers `Transfer-Encoding` to `Content-Length`, and takes a coding that it does not know for a body that ends
+/// with the connection. Passed on, either would be read differently by the downstream.
+pub(super) fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Refusal> {
+    let ambiguous = || {
+        Refusal::new(
+            Reason::UpstreamProtocol,
+            "the upstream's answer tells its length in more than one way, or in none that is known",
+        )
+    };
+    let length = length(headers).ok_or_else(ambiguous)?;
+    if is_chunked(headers).ok_or_else(ambiguous)? && length.is_some() {
+        return Err(ambiguous());
+    }
+    headers.remove(header::CONTENT_LENGTH);
+    // Where no body can follow, none may be announced (RFC 9110, section 8.6).
+    let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
+    if let Some(length) = length.filter(|_| !bodiless) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(())
+}
+
+/// The one length in `Content-Length`, however often; None when it has another value.
+fn length(headers: &HeaderMap) -> Option<Option<u64>> {
+    let values = headers.get_all(header::CONTENT_LENGTH).into_iter();
+    let mut lengths = values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(parse);
+    let Some(first) = lengths.next() else {
+        return Some(None);
+    };
+    lengths.all(|length| length == first).then_some(Some(first?))
+}
+
+/// Digits alone (RFC 9110, section 8.6), without the spaces around an element of a list.
+fn parse(length: &[u8]) -> Option<u64> {
+    let length = length.trim_ascii();
+    let digits = length.iter().all(u8::is_ascii_digit);
+    str::from_utf8(length).ok().filter(|_| digits)?.parse().ok()
+}
+
+/// Whether the body comes in chunks; None when it has another coding, or that one twice.
+fn is_chunked(headers: &HeaderMap) -> Option<bool> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Some(false),
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked").then_some(true),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    fn checked(status: u16, pairs: &[(&'static str, &'static str)]) -> Option<Option<String>> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        check(StatusCode::from_u16(status).unwrap(), &mut headers).ok()?;
+        let lengths: Vec<_> = headers.get_all(header::CONTENT_LENGTH).iter().collect();
+        assert!(lengths.len() < 2);
+        Some(lengths.first().map(|length| length.to_str().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn a_length_is_told_in_one_way() {
+        let length = |value| ("content-length", value);
+        let coding = |value| ("transfer-encoding", value);
+        let told = |length: &str| Some(Some(length.to_owned()));
+        for (pairs, expected) in [
+            (&[][..], Some(None)),
+            (&[length("5")], told("5")),
+            (&[length("05")], told("5")),
+            (&[length("5"), length("5")], told("5")),
+            (&[length("5 , 5,\t5")], told("5")),
+            (&[coding("Chunked")], Some(None)),
+            (&[length("5"), length("6")], None),
+            (&[length("5, 6")], None),
+            (&[length("")], None),
+            (&[length("5,")], None),
+            (&[length("+5")], None),
+            (&[length("18446744073709551616")], None),
+            (&[length("5"), coding("chunked")], None),
+            (&[coding("chunked"), coding("chunked")], None),
+            (&[coding("gzip, chunked")], None),
+            (&[coding("identity")], None),
+            (&[coding("")], None),
+        ] {
+            assert_eq!(checked(200, pairs), expected, "{pairs:?}");
+            let bodiless = expected.as_ref().map(|_| None);
+            for status in [101, 103, 204] {
+                assert_eq!(checked(status, pairs), bodiless, "{status} {pairs:?}");
+            }
+            assert_eq!(checked(304, pairs), expected, "{pairs:?}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Heads on their way through: how long a message is stands in them in one way alone.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use e2e::{
+    PATIENCE, Pair,
+    frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, STATUS_200, field, frame},
+    pair::server,
+    raw,
+};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use proto::injector::v1::{Protocol, Server};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    time::timeout,
+};
+
+// ---- how long an answer is ----
+
+/// An upstream that answers a request for `/N` with the answer of that number, and closes the connection.
+async fn playing(answers: Vec<Vec<u8>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answers = answers.clone();
+            tokio::spawn(async move {
+                let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(count @ 1..) = stream.read(&mut buffer).await else {
+                        return;
+                    };
+                    head.extend_from_slice(&buffer[..count]);
+                }
+                let head = String::from_utf8(head).unwrap();
+                let number: usize = head.split(' ').nth(1).unwrap()[1..].parse().unwrap();
+                stream.write_all(&answers[number]).await.unwrap();
+            });
+        }
+    });
+    address
+}
+
+async fn dev(upstream: &str) -> Pair {
+    let pair = Pair::start().await;
+    pair.vault.workspace("dev").await;
+    pair.vault.put("dev", "TOKEN", "canary-51f0").await;
+    pair.injector.add(server("dev", "s", upstream, &["TOKEN"])).await;
+    pair
+}
+
+/// The answer, if it ended as an answer should.
+async fn whole(pair: &Pair, method: Method, path: &str, http2: bool) -> Option<Response<Bytes>> {
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .build_http::<Full<Bytes>>();
+    let request = Request::builder().method(method).uri(pair.injector.url(path));
+    let answer = client.request(request.body(Full::default()).unwrap());
+    let answer = timeout(PATIENCE, answer).await.expect("no answer came").ok()?;
+    let (parts, body) = answer.into_parts();
+    let body = timeout(PATIENCE, body.collect())
+        .await
+        .expect("it never ended")
+        .ok()?;
+    Some(Response::from_parts(parts, body.to_bytes()))
+}
+
+const CHUNKED: &str = "14\r\n01234567890123456789\r\n0\r\n\r\n";
+
+fn answer(status: &str, lines: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\n{lines}\r\n\r\n{body}").into_bytes()
+}
+
+#[tokio::test]
+async fn an_answer_whose_length_can_be_read_in_two_ways_is_refused() {
+    let lines = [
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Content-Length: 20\r\nTransfer-Encoding: chunked",
+        "Content-Length: 0\r\nTransfer-Encoding: Chunked",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: 5, 6",
+        "Content-Length: +5",
+        "Content-Length: -5",
+        "Content-Length: 5x",
+        "Content-Length: 0x5",
+        "Content-Length: 5 5",
+        "Content-Length: ",
+        "Content-Length: 5,",
+        "Content-Length: 18446744073709551621",
+        "Transfer-Encoding: gzip",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding: chunked;q=1",
+        "Transfer-Encoding: ",
+    ];
+    let mut answers: Vec<_> = lines
+        .iter()
+        .map(|lines| answer("200 OK", lines, CHUNKED))
+        .collect();
+    answers.push(
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n01234567890123456789\r\n0\r\n\r\n"
+            .into(),
+    );
+    answers.push(answer("404 Not Found", lines[0], CHUNKED));
+    let names = lines.iter().copied().chain(["HTTP/1.0", "404"]);
+    let (count, upstream) = (answers.len(), playing(answers).await);
+    let pair = dev(&format!("http://{upstream}")).await;
+    for (number, what) in (0..count).zip(names) {
+        for (method, http2) in [(Method::GET, false), (Method::GET, true)] {
+            let answer = whole(&pair, method, &format!("/dev/s/{number}"), http2).await;
+            let status = answer.map(|answer| answer.status());
+            assert_eq!(status, Some(StatusCode::BAD_GATEWAY), "{what:?} {http2}");
+        }
+    }
+    // What contradicts itself does so without a body, too.
+    let head = whole(&pair, Method::HEAD, "/dev/s/0", false).await.unwrap();
+    assert_eq!(head.headers()["x-aerostack-reason"], "UPSTREAM_PROTOCOL");
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_never_ends_cleanly() {
+    let cuts = [
+        ("Content-Length: 20", "01234"),
+        ("Content-Length: 20", ""),
+        ("Transfer-Encoding: chunked", ""),
+        ("Transfer-Encoding: chunked", "14\r\n01234"),
+        ("Transfer-Encoding: chunked", "14\r\n01234567890123456789\r\n"),
+        (
+            "Transfer-Encoding: chunked",
+            "14\r\n01234567890123456789\r\n0\r\n",
+        ),
+        (
+            "Transfer-Encoding: chunked",
+            "14\r\n01234567890123456789x\r\n0\r\n\r\n",
+        ),
+        (
+            "Transfer-Encoding: chunked",
+            "x\r\n01234567890123456789\r\n0\r\n\r\n",
+        ),
+    ];
+    let answers = cuts.iter().map(|(lines, body)| answer("200 OK", lines, body));
+    let pair = dev(&format!("http://{}", playing(answers.collect()).await)).await;
+    for (number, cut) in cuts.iter().enumerate() {
+        for http2 in [false, true] {
+            let answer = whole(&pair, Method::GET, &format!("/dev/s/{number}"), http2).await;
+            let ok = answer.filter(|answer| answer.status() == StatusCode::OK);
+            assert!(ok.is_none(), "{cut:?} {http2}: {ok:?}");
+        }
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_length_is_told_once_and_only_where_it_belongs() {
+    let two = Some("2");
+    let cases: [(&str, &str, &str, Method, Option<&str>); 10] = [
+        ("200 OK", "Content-Length: 2", "{}", Method::GET, two),
+        (
+            "200 OK",
+            "Content-Length: 2\r\nContent-Length: 2",
+            "{}",
+            Method::GET,
+            two,
+        ),
+        ("200 OK", "Content-Length: 2, 2", "{}", Method::GET, two),
+        (
+            "200 OK",
+            "Content-Length: 2,2\r\nContent-Length: 02",
+            "{}",
+            Method::GET,
+            two,
+        ),
+        ("200 OK", "Content-Length: 2, 2", "", Method::HEAD, two),
+        ("204 No Content", "Content-Length: 2", "", Method::GET, None),
+        ("204 No Content", "Content-Length: 2", "{}", Method::GET, None),
+        ("204 No Content", "Content-Length: 0, 0", "", Method::HEAD, None),
+        (
+            "204 No Content",
+            "Transfer-Encoding: chunked",
+            "",
+            Method::GET,
+            None,
+        ),
+        (
+            "304 Not Modified",
+            "Transfer-Encoding: chunked",
+            "",
+            Method::GET,
+            None,
+        ),
+    ];
+    let answers = cases
+        .iter()
+        .map(|(status, lines, body, ..)| answer(status, lines, body));
+    let pair = dev(&format!("http://{}", playing(answers.collect()).await)).await;
+    for (number, (status, lines, _, method, length)) in cases.iter().enumerate() {
+        let path = format!("/dev/s/{number}");
+        for http2 in [false, true] {
+            let answer = whole(&pair, method.clone(), &path, http2).await.expect(lines);
+            assert_eq!(answer.status().as_str(), &status[..3], "{lines}");
+            let lengths: Vec<_> = answer.headers().get_all("content-length").iter().collect();
+            let expected: Vec<_> = length.iter().collect();
+            assert_eq!(lengths, expected, "{status} {lines} {http2}");
+            assert!(
+                !answer.headers().contains_key("transfer-encoding"),
+                "{status} {lines}"
+            );
+            let empty = *method == Method::HEAD || !status.starts_with("200");
+            assert_eq!(answer.body(), if empty { "" } else { "{}" }, "{status} {lines}");
+        }
+        // As it is on the wire, where a library would have cleaned it up.
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let written = raw::exchange(pair.injector.data_plane, head).await.to_lowercase();
+        let told = written.matches("content-length:").count();
+        assert_eq!(told, usize::from(length.is_some()), "{status} {lines}: {written}");
+    }
+    pair.stop().await;
+}
+
+/// An upstream over HTTP/2 that answers with these lengths and a body of two bytes.
+async fn with_lengths(lengths: &'static [&'static str]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        while let Some(head) = frames::next(&mut stream, HEADERS).await {
+            let lengths = lengths.iter().flat_map(|length| field("content-length", length));
+            let fields: Vec<_> = std::iter::once(STATUS_200).chain(lengths).collect();
+            let answer = [
+                frame(HEADERS, END_HEADERS, head.stream, &fields),
+                frame(DATA, END_STREAM, head.stream, b"{}"),
+            ];
+            stream.write_all(&answer.concat()).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn over_http2_a_length_is_told_once_too() {
+    let pair = dev("http://127.0.0.1:1").await;
+    let answers: [(&[&str], bool); 5] = [
+        (&["2"], true),
+        (&["2", "2"], true),
+        (&["2", "3"], false),
+        (&["3", "2"], false),
+        (&["2, 3"], false),
+    ];
+    for (number, (lengths, whole)) in answers.into_iter().enumerate() {
+        let name = format!("h2-{number}");
+        let url = format!("http://{}", with_lengths(lengths).await);
+        pair.injector
+            .add(Server {
+                protocol: Protocol::Http2.into(),
+                ..server("dev", &name, &url, &[])
+            })
+            .await;
+        let answer = self::whole(&pair, Method::GET, &format!("/dev/{name}/"), false).await;
+        let answer = answer.expect("an answer");
+        if whole {
+            assert_eq!(answer.status(), StatusCode::OK, "{lengths:?}");
+            let lengths: Vec<_> = answer.headers().get_all("content-length").iter().collect();
+            assert_eq!(lengths, ["2"]);
+        } else {
+            assert_eq!(answer.status(), StatusCode::BAD_GATEWAY, "{lengths:?}");
+        }
+    }
+    pair.stop().await;
+}
