@@ -6,6 +6,7 @@ pub mod authz;
 mod body_calls;
 pub mod catalog;
 pub mod config;
+mod fields;
 pub mod inject;
 pub mod limits;
 mod metrics;

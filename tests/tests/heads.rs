@@ -1,22 +1,27 @@
-//! Heads on their way through: how long a message is stands in them in one way alone.
+//! Heads on their way through: how long a message is stands in them in one way alone, and what belongs to a connection
+//! or to the injector is not in them, however it is spelled.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
-use std::net::SocketAddr;
+use std::{convert::Infallible, net::SocketAddr};
 
 use bytes::Bytes;
 use e2e::{
-    PATIENCE, Pair,
+    PATIENCE, Pair, Upstream,
     frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, STATUS_200, field, frame},
     pair::server,
     raw,
 };
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::{body::Frame, client::conn::http2};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
 use proto::injector::v1::{Protocol, Server};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 
@@ -280,6 +285,170 @@ async fn over_http2_a_length_is_told_once_too() {
         } else {
             assert_eq!(answer.status(), StatusCode::BAD_GATEWAY, "{lengths:?}");
         }
+    }
+    pair.stop().await;
+}
+
+// ---- fields that many servers read as others ----
+
+/// What frames a message, is about a connection, or is ours.
+const OWN: [&str; 13] = [
+    "transfer-encoding",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "http2-settings",
+    "x-aerostack-server",
+    "x-aerostack-workspace",
+    "x-aerostack-reason",
+    "x-mcp-secret-token",
+    "x-mcp-secret",
+];
+
+fn folded(name: &str) -> String {
+    let letter = |letter: char| {
+        if letter.is_ascii_alphanumeric() {
+            letter
+        } else {
+            '-'
+        }
+    };
+    name.to_ascii_lowercase().chars().map(letter).collect()
+}
+
+/// Every name in spellings that fold to it, but never itself.
+fn spellings() -> Vec<String> {
+    let spelled = |name: &&str| {
+        let first = name.replacen('-', "_", 1);
+        [
+            name.replace('-', "_"),
+            name.replace('-', "."),
+            name.replace('-', "~"),
+            first,
+        ]
+    };
+    OWN.iter().flat_map(spelled).collect()
+}
+
+fn assert_clean(fields: &HeaderMap, expected: &[&str]) {
+    let named = |name: &&HeaderName| OWN.contains(&folded(name.as_str()).as_str());
+    let mut left: Vec<_> = fields.keys().filter(named).map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(left, expected);
+    assert_eq!(fields["x-kept_as.it-is"], "1");
+}
+
+#[tokio::test]
+async fn fields_that_fold_to_framing_to_the_connections_or_to_ours_do_not_arrive() {
+    let upstream = Upstream::start().await;
+    let pair = dev(&upstream.url()).await;
+    for spelling in spellings() {
+        let head = format!(
+            "POST /dev/s/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n{}: 5\r\n{spelling}: chunked\r\n\
+             X-Kept_As.It-Is: 1\r\n\r\n{{}}",
+            spelling.to_ascii_uppercase()
+        );
+        let answer = raw::exchange(pair.injector.data_plane, head).await;
+        assert_eq!(raw::status(&answer), 200, "{spelling}: {answer}");
+        let seen = upstream.last();
+        assert_clean(&seen.headers, &["content-length", "x-mcp-secret-token"]);
+        assert_eq!(
+            (seen.header("content-length"), &seen.body[..]),
+            (Some("2"), &b"{}"[..]),
+            "{spelling}"
+        );
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_field_that_connection_names_does_not_arrive_in_any_spelling() {
+    let upstream = Upstream::start().await;
+    let pair = dev(&upstream.url()).await;
+    for (named, sent) in [
+        ("x-mine", "x-mine"),
+        ("X-Mine", "x_mine"),
+        ("x_mine", "X-MINE"),
+        ("close, x.mine ,", "x-mine"),
+        ("keep-alive\r\nConnection: x-mine", "x_mine"),
+    ] {
+        let head = format!(
+            "GET /dev/s/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nConnection: {named}\r\n{sent}: 1\r\nx-mine-too: 1\r\n\r\n"
+        );
+        let answer = raw::exchange(pair.injector.data_plane, head).await;
+        assert_eq!(raw::status(&answer), 200, "{named} {sent}");
+        let mut left = upstream.last().headers;
+        assert!(left.remove("x-mine-too").is_some());
+        assert!(
+            !left.keys().any(|name| folded(name.as_str()) == "x-mine"),
+            "{named} {sent}: {left:?}"
+        );
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn they_do_not_arrive_as_trailers_either() {
+    let upstream = Upstream::start().await;
+    let pair = dev(&upstream.url()).await;
+    pair.injector
+        .add(Server {
+            protocol: Protocol::Http2.into(),
+            ..server("dev", "h2", &upstream.url(), &["TOKEN"])
+        })
+        .await;
+    let stream = TokioIo::new(TcpStream::connect(pair.injector.data_plane).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut trailers = HeaderMap::new();
+    for spelling in spellings() {
+        let name = HeaderName::from_bytes(spelling.as_bytes()).unwrap();
+        trailers.append(name, HeaderValue::from_static("5"));
+    }
+    for name in ["content-length", "x-aerostack-server", "x-kept_as.it-is"] {
+        trailers.append(name, HeaderValue::from_static("1"));
+    }
+    let frames = [
+        Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{}"))),
+        Ok(Frame::trailers(trailers)),
+    ];
+    let request = Request::post("http://localhost/dev/h2/").header("x_aerostack_server", "x");
+    let body = StreamBody::new(tokio_stream::iter(frames));
+    let sent = sender.send_request(request.body(body).unwrap());
+    let answer = timeout(PATIENCE, sent).await.expect("no answer came").unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_clean(&upstream.last().trailers, &[]);
+    assert!(!upstream.last().headers.contains_key("x_aerostack_server"));
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn they_do_not_come_back_with_an_answer() {
+    let upstream = Upstream::answering(|_| {
+        let named = Response::builder()
+            .header("connection", "x-mine")
+            .header("x_mine", "1")
+            .header("x-kept_as.it-is", "1")
+            .header("access_control_allow_origin", "*");
+        let spelled = spellings().into_iter().filter(|name| !name.contains("mcp"));
+        spelled
+            .fold(named, |answer, name| answer.header(name, "5"))
+            .body(Full::from("{}"))
+            .unwrap()
+    })
+    .await;
+    let pair = dev(&upstream.url()).await;
+    for http2 in [false, true] {
+        let answer = whole(&pair, Method::GET, "/dev/s/", http2).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_clean(answer.headers(), &["content-length"]);
+        for gone in ["x_mine", "access_control_allow_origin"] {
+            assert!(!answer.headers().contains_key(gone), "{gone}");
+        }
+        assert_eq!(answer.body(), "{}");
     }
     pair.stop().await;
 }

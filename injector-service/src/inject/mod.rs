@@ -1,7 +1,7 @@
 //! Putting values into a request: pure, and all or nothing.
 //!
-//! [`sanitize`] removes what the downstream may not send; [`inject`] then puts every value in its place or refuses the
-//! whole call. Nothing here waits, dials or logs.
+//! [`inject`] puts every value in its place or refuses the whole call. What the downstream may not send was removed
+//! before, by [`fields`](crate::fields). Nothing here waits, dials or logs.
 
 pub mod json;
 pub mod protobuf;
@@ -202,89 +202,6 @@ fn not_for_a_header(secret: &SecretName) -> Refusal {
          spaces are needed"
     );
     Refusal::new(Reason::SecretValueNotPlaceable, message)
-}
-
-/// Whether a header claims to carry a secret: lower-cased and with every character that is not alphanumeric read as
-/// `-`, as servers do that turn names into variables, it starts with `x-mcp-secret`.
-pub fn is_spoofed(name: &HeaderName) -> bool {
-    const CLAIM: &[u8] = b"x-mcp-secret";
-    let read = name
-        .as_str()
-        .bytes()
-        .map(|byte| if byte.is_ascii_alphanumeric() { byte } else { b'-' });
-    name.as_str().len() >= CLAIM.len() && read.take(CLAIM.len()).eq(CLAIM.iter().copied())
-}
-
-/// Removes from a request's headers what belongs to this hop, to us, or to secrets.
-pub fn sanitize(headers: &mut HeaderMap, auth_type: AuthType) {
-    remove_hop_by_hop(headers);
-    remove_where(headers, |name| {
-        is_spoofed(name) || name.as_str().starts_with("x-aerostack-")
-    });
-    if auth_type == AuthType::Bearer {
-        headers.remove(header::AUTHORIZATION);
-    }
-}
-
-/// The same for a request's trailers, where nothing about the connection, the body's framing or its sender's rights
-/// belongs.
-pub fn sanitize_trailers(trailers: &mut HeaderMap, auth_type: AuthType) {
-    sanitize(trailers, auth_type);
-    for name in [
-        header::CONTENT_LENGTH,
-        header::HOST,
-        header::AUTHORIZATION,
-        header::COOKIE,
-    ] {
-        trailers.remove(name);
-    }
-}
-
-/// Removes the headers that `Connection` names, and those that are about the connection by themselves (RFC 9110,
-/// section 7.6.1). `TE: trailers`, without which gRPC does not work, stays.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let trailers = headers
-        .get_all(header::TE)
-        .iter()
-        .any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    for name in named {
-        // What frames the body and names the target is not the downstream's to remove.
-        if name != header::HOST && name != header::CONTENT_LENGTH && name != header::CONTENT_TYPE {
-            headers.remove(name);
-        }
-    }
-    for name in [
-        header::CONNECTION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::EXPECT,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        HeaderName::from_static("http2-settings"),
-    ] {
-        headers.remove(name);
-    }
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-}
-
-/// Removes every header whose name `unwanted` says.
-pub fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
 }
 
 #[cfg(test)]

@@ -150,92 +150,16 @@ fn a_skill_without_a_field_is_not_called_by_grpc() {
 }
 
 #[test]
-fn every_spelling_of_a_secret_header_is_removed() {
-    for name in [
-        "x-mcp-secret-github-token",
-        "x_mcp_secret_github_token",
-        "x.mcp.secret.a",
-        "x-mcp_secret-a",
-        "x-mcp-secret",
-        "x-mcp-secrets",
-        "x!mcp!secret!a",
-    ] {
-        let mut request = HeaderMap::new();
-        request.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
-        request.append(HeaderName::from_static(name), HeaderValue::from_static("2"));
-        for auth_type in [AuthType::SecretHeaders, AuthType::Bearer, skill(true)] {
-            let mut request = request.clone();
-            sanitize(&mut request, auth_type);
-            assert!(request.is_empty(), "{name}");
-        }
-    }
-    for name in [
-        "x-mcp-session-id",
-        "mcp-secret",
-        "x-mcp-secre",
-        "xx-mcp-secret",
-        "mcp-session-id",
-    ] {
-        assert!(!is_spoofed(&HeaderName::from_static(name)), "{name}");
-    }
-}
-
-#[test]
-fn authorization_is_removed_in_bearer_mode_only() {
-    for (auth_type, left) in [
-        (AuthType::Bearer, 0),
-        (AuthType::SecretHeaders, 1),
-        (skill(false), 1),
-    ] {
-        let mut request = headers(&[("authorization", "Bearer mine")]);
-        sanitize(&mut request, auth_type);
-        assert_eq!(request.len(), left);
-    }
-}
-
-#[test]
-fn what_connection_names_is_removed_before_injection() {
-    let mut request = headers(&[
-        ("connection", "close, X-Mcp-Secret-T"),
-        ("connection", "authorization, x-mine, host, content-type"),
-        ("x-mine", "1"),
-        ("host", "h"),
-        ("content-type", "text/plain"),
-        ("te", "trailers"),
-        ("keep-alive", "1"),
-        ("proxy-connection", "1"),
-        ("proxy-authorization", "1"),
-        ("upgrade", "h2c"),
-        ("http2-settings", "x"),
-        ("transfer-encoding", "chunked"),
-        ("x-aerostack-server", "s"),
-        ("accept", "*/*"),
-    ]);
-    sanitize(&mut request, AuthType::Bearer);
+fn a_header_that_connection_names_is_removed_before_injection() {
+    let mut request = headers(&[("connection", "authorization, accept"), ("accept", "*/*")]);
+    crate::fields::clean_request(&mut request, AuthType::Bearer);
     let secrets = [resolved(AuthType::Bearer, "T", Some(b"v"))];
     inject(AuthType::Bearer, Dialect::Http, &secrets)
         .unwrap()
         .apply(&mut request, |_, _| None)
         .unwrap();
-    let mut names: Vec<_> = request.keys().map(HeaderName::as_str).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["accept", "authorization", "content-type", "host", "te"]);
-}
-
-#[test]
-fn trailers_carry_no_secrets_and_no_rights() {
-    let mut trailers = headers(&[
-        ("x-mcp-secret-t", "1"),
-        ("x_mcp_secret_t", "1"),
-        ("authorization", "1"),
-        ("content-length", "1"),
-        ("x-checksum", "1"),
-    ]);
-    sanitize_trailers(&mut trailers, AuthType::SecretHeaders);
-    assert_eq!(
-        trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
-        ["x-checksum"]
-    );
+    let names: Vec<_> = request.keys().map(HeaderName::as_str).collect();
+    assert_eq!(names, ["authorization"]);
 }
 
 proptest::proptest! {

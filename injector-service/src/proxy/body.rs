@@ -17,10 +17,8 @@ use zeroize::Zeroizing;
 
 use super::{budget::Held, received::Received, trailed::Trailed};
 use crate::{
-    inject::{
-        self,
-        json::{JsonError, Rewriter, SecretsObject},
-    },
+    fields,
+    inject::json::{JsonError, Rewriter, SecretsObject},
     placement::AuthType,
     upstream::{Body, BodyError},
 };
@@ -57,7 +55,7 @@ pub(super) fn discard(mut body: Received) {
 
 /// A request's body as it comes, without trailers that may not be sent. That it broke off is left in `fault`.
 pub(super) fn request(body: Received, auth_type: AuthType, fault: &Fault) -> Body {
-    let clean = move |trailers: &mut HeaderMap| inject::sanitize_trailers(trailers, auth_type);
+    let clean = move |trailers: &mut HeaderMap| fields::clean_request_trailers(trailers, auth_type);
     let fault = fault.clone();
     Trailed::new(body, clean)
         .map_err(move |error| fault.broken_off(error))
@@ -66,11 +64,7 @@ pub(super) fn request(body: Received, auth_type: AuthType, fault: &Fault) -> Bod
 
 /// A response's body as it comes.
 pub(super) fn response(body: Received) -> Body {
-    let clean = |trailers: &mut HeaderMap| {
-        inject::remove_hop_by_hop(trailers);
-        inject::remove_where(trailers, |name| name.as_str().starts_with("x-aerostack-"));
-    };
-    Trailed::new(body, clean).boxed_unsync()
+    Trailed::new(body, fields::clean_response_trailers).boxed_unsync()
 }
 
 /// A JSON body that secrets are to be put into, read as far as is needed to know what to do.

@@ -29,7 +29,8 @@ use super::{
     upgrade::{Asked, Switched},
 };
 use crate::{
-    inject::{self, BodySecrets, Carrier, Dialect, inject},
+    fields,
+    inject::{BodySecrets, Carrier, Dialect, inject},
     placement::AuthType,
     registry::server::{Injection, Server, Spec},
     upstream::{Answer, Body, Needs, Place},
@@ -133,7 +134,7 @@ impl Proxy {
         } = self
             .exchange(&target, dialect, deadline, parts, body, record)
             .await?;
-        rewrite::clean(response.headers_mut());
+        fields::clean_response(response.headers_mut());
         if let Some(prefix) = &target.prefix {
             Moved {
                 prefix,
@@ -175,7 +176,7 @@ impl Proxy {
             body.count_read_ahead(&self.budget, STREAM_WINDOW)?;
         }
         let mut headers = mem::take(&mut parts.headers);
-        inject::sanitize(&mut headers, auth_type);
+        fields::clean_request(&mut headers, auth_type);
         answer::identify_upstream(&mut headers, &record.call_id);
         if let Some(asked) = &asked {
             asked.put(&mut headers)?;

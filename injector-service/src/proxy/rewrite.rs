@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use proto::Origin;
 use url::Url;
 
-use crate::{inject, registry::server::UpstreamUrl};
+use crate::registry::server::UpstreamUrl;
 
 /// A server that was named by the path: where it is for the downstream, and where it really is.
 pub(super) struct Moved<'a> {
@@ -14,16 +14,6 @@ pub(super) struct Moved<'a> {
     pub(super) upstream: &'a UpstreamUrl,
     /// The URL of the request as it was sent upstream.
     pub(super) request: &'a Uri,
-}
-
-/// Removes from a response's headers what is not the downstream's: about the connection, ours, or a permission for web
-/// pages, which only we give.
-pub(super) fn clean(headers: &mut HeaderMap) {
-    inject::remove_hop_by_hop(headers);
-    headers.remove(header::TE);
-    inject::remove_where(headers, |name| {
-        name.as_str().starts_with("x-aerostack-") || name.as_str().starts_with("access-control-")
-    });
 }
 
 /// Lets a page of this origin read the response.
@@ -199,20 +189,8 @@ mod tests {
     }
 
     #[test]
-    fn permissions_for_web_pages_are_ours_to_give() {
+    fn a_page_that_may_call_may_read() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("access-control-allow-origin", "*"),
-            ("access-control-allow-credentials", "true"),
-            ("x-aerostack-reason", "x"),
-            ("connection", "x-mine"),
-            ("x-mine", "1"),
-            ("content-type", "text/plain"),
-        ] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        clean(&mut headers);
-        assert_eq!(headers.keys().collect::<Vec<_>>(), ["content-type"]);
         allow(&mut headers, "https://app.example");
         assert_eq!(headers["access-control-allow-origin"], "https://app.example");
         assert_eq!(headers["vary"], "Origin");

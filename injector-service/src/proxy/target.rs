@@ -7,7 +7,7 @@ use proto::{Reason, Refusal, ServerName, WorkspaceName};
 
 use super::{Door, Hosts};
 use crate::{
-    path,
+    fields, path,
     registry::{Entry, Registry},
 };
 
@@ -47,12 +47,7 @@ impl Target {
             rest,
             prefix,
         } = match door {
-            Door::Only(..)
-                if parts
-                    .headers
-                    .keys()
-                    .any(|name| name.as_str().starts_with("x-aerostack-")) =>
-            {
+            Door::Only(..) if parts.headers.keys().any(fields::is_ours) => {
                 return Err(wrong(
                     "this listener leads to one server; x-aerostack headers must not be sent to it",
                 ));

@@ -24,6 +24,7 @@ use super::{
     record::Afterwards,
 };
 use crate::{
+    fields,
     inject::{
         self,
         protobuf::{self, Framed, Frames, FramingError, SecretEntries, WireError},
@@ -161,7 +162,7 @@ impl Reader {
                     self.ended = true;
                     self.trailers = frame.into_trailers().ok();
                     let trailers = self.trailers.iter_mut();
-                    trailers.for_each(|trailers| inject::sanitize_trailers(trailers, self.auth_type));
+                    trailers.for_each(|trailers| fields::clean_request_trailers(trailers, self.auth_type));
                 }
             },
         }
