@@ -1,5 +1,5 @@
-//! Heads on their way through: how long a message is stands in them in one way alone, and what belongs to a connection
-//! or to the injector is not in them, however it is spelled.
+//! Heads on their way through: how long a message is stands in them in one way alone, and what belongs to a connection,
+//! to the injector or to another server is not in them, however it is spelled.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{convert::Infallible, net::SocketAddr};
@@ -450,5 +450,78 @@ async fn they_do_not_come_back_with_an_answer() {
         }
         assert_eq!(answer.body(), "{}");
     }
+    pair.stop().await;
+}
+
+// ---- cookies ----
+
+/// A server that sets cookies for everybody, named in every way; and what a cookie jar sends back to whom.
+#[tokio::test]
+async fn a_cookie_stays_with_its_server_in_every_way_of_naming() {
+    let upstream = Upstream::answering(|_| {
+        Response::builder()
+            .header("set-cookie", "a=1; Path=/; Domain=dev.localhost; HttpOnly")
+            .header("set-cookie", "b=2; domain = .localhost;Secure")
+            .header("set-cookie", "__Host-c=d~e=3")
+            .body(Full::default())
+            .unwrap()
+    })
+    .await;
+    let listen = vec!["127.0.0.1:0=dev/s".to_owned(), "127.0.0.1:0=dev/t".to_owned()];
+    let pair = Pair::start_with(|_| {}, |settings| settings.listen_server = listen).await;
+    pair.vault.workspace("dev").await;
+    for name in ["s", "t"] {
+        pair.injector.add(server("dev", name, &upstream.url(), &[])).await;
+    }
+    let by_header = |name: &str| {
+        Request::get("/")
+            .header("x-aerostack-workspace", "dev")
+            .header("x-aerostack-server", name.to_owned())
+    };
+    let by_host = |name: &str| Request::get("/").header("host", format!("{name}.dev.localhost"));
+    let (data_plane, dedicated) = (pair.injector.data_plane, &pair.injector.dedicated);
+    let tagged = [
+        "a~s.dev=1; Path=/; HttpOnly",
+        "b~s.dev=2;Secure",
+        "__Host-c~s.dev=d~e=3",
+    ];
+    let ways = [
+        (
+            data_plane,
+            Request::get("/dev/s/"),
+            [
+                "a=1; HttpOnly; Path=/dev/s/",
+                "b=2;Secure; Path=/dev/s/",
+                "__Host-c=d~e=3; Path=/dev/s/",
+            ],
+        ),
+        (
+            data_plane,
+            by_host("s"),
+            ["a=1; Path=/; HttpOnly", "b=2;Secure", "__Host-c=d~e=3"],
+        ),
+        (data_plane, by_header("s"), tagged),
+        (dedicated[0], Request::get("/"), tagged),
+    ];
+    for (address, request, expected) in ways {
+        let answer = e2e::pair::send(address, request, "").await;
+        let cookies: Vec<_> = answer.headers().get_all("set-cookie").iter().collect();
+        assert_eq!(cookies, expected);
+    }
+    // One host and one path: a cookie jar tells these servers apart by the names of their cookies alone.
+    let jar = "own=0; a~s.dev=1; a~t.dev=4; __Host-c~s.dev=d~e=3; a~s.prod=5";
+    for (address, request, seen) in [
+        (data_plane, by_header("s"), "own=0; a=1; __Host-c=d~e=3"),
+        (data_plane, by_header("t"), "own=0; a=4"),
+        (dedicated[0], Request::get("/"), "own=0; a=1; __Host-c=d~e=3"),
+        (dedicated[1], Request::get("/"), "own=0; a=4"),
+        (data_plane, by_host("t"), "own=0; a=4"),
+        (data_plane, Request::get("/dev/t/"), "own=0; a=4"),
+    ] {
+        e2e::pair::send(address, request.header("cookie", jar), "").await;
+        assert_eq!(upstream.last().header("cookie"), Some(seen));
+    }
+    e2e::pair::send(data_plane, by_header("t").header("cookie", "a~s.dev=1"), "").await;
+    assert_eq!(upstream.last().header("cookie"), None);
     pair.stop().await;
 }

@@ -17,6 +17,7 @@ use super::{
     activity::{Lasting, Late, UnderWay},
     answer,
     body::{self, Fault},
+    cookies,
     covers::Covers,
     framing,
     grpc::{Ending, Later},
@@ -135,14 +136,16 @@ impl Proxy {
             .exchange(&target, dialect, deadline, parts, body, record)
             .await?;
         fields::clean_response(response.headers_mut());
+        let server = &target.entry.server;
         if let Some(prefix) = &target.prefix {
             Moved {
                 prefix,
-                upstream: &target.entry.server.spec.url,
+                upstream: &server.spec.url,
                 request: &request,
             }
             .rewrite(response.headers_mut());
         }
+        cookies::keep(response.headers_mut(), server, &target.apart(&request));
         if let Sender::AllowedPage(origin) = &sender {
             rewrite::allow(response.headers_mut(), origin);
         }
@@ -177,6 +180,7 @@ impl Proxy {
         }
         let mut headers = mem::take(&mut parts.headers);
         fields::clean_request(&mut headers, auth_type);
+        cookies::send(&mut headers, server);
         answer::identify_upstream(&mut headers, &record.call_id);
         if let Some(asked) = &asked {
             asked.put(&mut headers)?;
@@ -308,7 +312,6 @@ fn outgoing(
     for name in [header::HOST, header::CONTENT_LENGTH] {
         headers.remove(name);
     }
-    join_cookies(&mut headers);
     let uri = server.spec.url.request_uri(rest);
     let uri = uri.map_err(|_| Refusal::new(Reason::PathInvalid, "the path and query do not make a URL"))?;
     let mut request = Request::new(body);
@@ -317,21 +320,6 @@ fn outgoing(
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers;
     Ok(request)
-}
-
-/// Cookies that HTTP/2 lets a client split are one field to everyone else (RFC 9113, section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let cookies: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
-    if cookies.len() < 2 {
-        return;
-    }
-    let sensitive = cookies.iter().any(|cookie| cookie.is_sensitive());
-    let parts: Vec<_> = cookies.iter().map(|cookie| cookie.as_bytes()).collect();
-    // Of legal values, so that it is one.
-    if let Ok(mut joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
-        joined.set_sensitive(sensitive);
-        headers.insert(header::COOKIE, joined);
-    }
 }
 
 /// Until when a gRPC call wants its answer.
@@ -396,23 +384,6 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
             assert_eq!(dialect(&headers), expected, "{value}");
-        }
-    }
-
-    #[test]
-    fn cookies_are_one_field() {
-        let mut headers = HeaderMap::new();
-        join_cookies(&mut headers);
-        assert!(headers.is_empty());
-        for (added, joined) in [
-            ("a=1", "a=1"),
-            ("b=2", "a=1; b=2"),
-            ("c=\u{e9}", "a=1; b=2; c=\u{e9}"),
-        ] {
-            headers.append(header::COOKIE, HeaderValue::from_bytes(added.as_bytes()).unwrap());
-            join_cookies(&mut headers);
-            let cookies: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
-            assert_eq!(cookies, [joined.as_bytes()]);
         }
     }
 

@@ -5,6 +5,7 @@ mod answer;
 mod body;
 mod budget;
 mod call;
+mod cookies;
 mod covers;
 mod framing;
 mod grpc;

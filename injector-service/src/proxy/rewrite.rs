@@ -25,22 +25,10 @@ pub(super) fn allow(headers: &mut HeaderMap, origin: &str) {
 }
 
 impl Moved<'_> {
-    /// Moves `Location` and cookies under the prefix.
+    /// Moves `Location` under the prefix.
     pub(super) fn rewrite(&self, headers: &mut HeaderMap) {
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             self.rewrite_location(headers, &name);
-        }
-        let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
-        headers.remove(header::SET_COOKIE);
-        for cookie in cookies {
-            // One that cannot be moved would be every server's: dropped.
-            if let Some(cookie) = cookie
-                .to_str()
-                .ok()
-                .and_then(|cookie| HeaderValue::from_str(&self.cookie(cookie)).ok())
-            {
-                headers.append(header::SET_COOKIE, cookie);
-            }
         }
     }
 
@@ -77,42 +65,10 @@ impl Moved<'_> {
             Some(_) | None => Some(target.into()),
         }
     }
-
-    /// The cookie for the prefix alone, and for no other host.
-    fn cookie(&self, cookie: &str) -> String {
-        let mut path = None;
-        let mut moved = String::new();
-        for (number, part) in cookie.split(';').enumerate() {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            match name.trim().to_ascii_lowercase().as_str() {
-                "path" if number > 0 => path = Some(value.trim()),
-                "domain" if number > 0 => {}
-                _ if number > 0 => moved.extend([";", part]),
-                _ => moved.push_str(part),
-            }
-        }
-        let path = match path {
-            Some(path) if path.starts_with('/') => path.to_owned(),
-            Some(_) | None => self.default_path(),
-        };
-        let path = under(&path, self.upstream.path()).unwrap_or_default().to_owned();
-        format!("{moved}; Path={}{path}", self.prefix)
-    }
-
-    /// RFC 6265, section 5.1.4.
-    fn default_path(&self) -> String {
-        let path = Url::parse(&self.request.to_string())
-            .map(|url| url.path().to_owned())
-            .unwrap_or_default();
-        match path.rsplit_once('/') {
-            Some((directory, _)) if !directory.is_empty() => directory.to_owned(),
-            _ => "/".to_owned(),
-        }
-    }
 }
 
 /// What follows `base` (without a final `/`) in `path`, when `path` is at or under it.
-fn under<'a>(path: &'a str, base: &str) -> Option<&'a str> {
+pub(super) fn under<'a>(path: &'a str, base: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(base)?;
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
@@ -164,28 +120,6 @@ mod tests {
             ),
             None
         );
-    }
-
-    #[test]
-    fn a_cookie_is_the_servers_own() {
-        for (cookie, expected) in [
-            ("a=b", "a=b; Path=/w/s/x"),
-            ("a=b; Path=/", "a=b; Path=/w/s"),
-            (
-                "a=b; path=/v1/z; Domain=example.com; Secure",
-                "a=b; Secure; Path=/w/s/z",
-            ),
-            ("a=b; PATH=/other; HttpOnly", "a=b; HttpOnly; Path=/w/s"),
-            (
-                "a=b; Path=x; Path=/v1/y; DOMAIN = .example.com",
-                "a=b; Path=/w/s/y",
-            ),
-            ("path=1; domain=2", "path=1; Path=/w/s/x"),
-        ] {
-            let request = "https://api.example.com/v1/x/y";
-            let answer = moved("https://api.example.com/v1/", request, header::SET_COOKIE, cookie);
-            assert_eq!(answer.as_deref(), Some(expected), "{cookie}");
-        }
     }
 
     #[test]

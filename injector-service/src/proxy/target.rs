@@ -21,6 +21,8 @@ pub(super) struct Target {
     pub(super) rest: String,
     /// What was taken off the path, when the path named the server: `/{workspace}/{server}`.
     pub(super) prefix: Option<String>,
+    /// The host named the server, so that no other server has it.
+    pub(super) by_host: bool,
 }
 
 /// Names, before they are looked up.
@@ -29,6 +31,7 @@ struct Named<'a> {
     server: &'a str,
     rest: &'a str,
     prefix: Option<String>,
+    by_host: bool,
 }
 
 impl Target {
@@ -46,6 +49,7 @@ impl Target {
             server,
             rest,
             prefix,
+            by_host,
         } = match door {
             Door::Only(..) if parts.headers.keys().any(fields::is_ours) => {
                 return Err(wrong(
@@ -57,13 +61,22 @@ impl Target {
                 server: server.as_str(),
                 rest: whole,
                 prefix: None,
+                by_host: false,
             },
             Door::Any => match (by_headers(&parts.headers)?, hosts.server(host)) {
-                (Some((workspace, server)), _) | (None, Some((workspace, server))) => Named {
+                (Some((workspace, server)), named_too) => Named {
                     workspace,
                     server,
                     rest: whole,
                     prefix: None,
+                    by_host: named_too == Some((workspace, server)),
+                },
+                (None, Some((workspace, server))) => Named {
+                    workspace,
+                    server,
+                    rest: whole,
+                    prefix: None,
+                    by_host: true,
                 },
                 (None, None) => by_path(whole)?,
             },
@@ -86,6 +99,7 @@ impl Target {
             entry,
             rest: rest.to_owned(),
             prefix,
+            by_host,
         })
     }
 }
@@ -131,6 +145,7 @@ fn by_path(whole: &str) -> Result<Named<'_>, Refusal> {
         server,
         rest,
         prefix: Some(prefix),
+        by_host: false,
     })
 }
 

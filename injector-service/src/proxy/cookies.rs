@@ -1,0 +1,286 @@
+//! Cookies, which stay with the server that set them. How depends on the way in which servers are named, and so on all
+//! that a cookie jar can tell them apart by:
+//!
+//! | named by | apart by |
+//! |---|---|
+//! | the path | `Path`, which is moved under the server's; `Domain` is removed |
+//! | the host | the host, because `Domain` is removed |
+//! | headers, or a listener | the cookie's name, which is marked: all servers have the same host and the same paths there, and cookies know no ports (RFC 6265, section 8.5) |
+//!
+//! A mark, such as the one in `session~github.dev-tools=…`, is removed from what is sent to that server, and a cookie
+//! with the mark of another server is not sent at all.
+
+use http::{HeaderMap, HeaderValue, Uri, header};
+use proto::{ServerName, WorkspaceName};
+use url::Url;
+
+use super::{rewrite::under, target::Target};
+use crate::registry::server::Server;
+
+/// Begins a mark, and is in few names of cookies besides.
+const MARK: u8 = b'~';
+
+/// What keeps a server's cookies apart from those of other servers.
+pub(super) enum Apart<'a> {
+    /// The server's path, and that of its upstream.
+    Path {
+        /// `/{workspace}/{server}`.
+        prefix: &'a str,
+        /// The path of the server's URL.
+        upstream: &'a str,
+        /// The URL of the request as it was sent upstream.
+        request: &'a Uri,
+    },
+    /// The host.
+    Host,
+    /// Marks.
+    Names,
+}
+
+impl Target {
+    /// How its cookies are kept apart from those of other servers, in the answer to this request.
+    pub(super) fn apart<'a>(&'a self, request: &'a Uri) -> Apart<'a> {
+        match &self.prefix {
+            Some(prefix) => Apart::Path {
+                prefix,
+                upstream: self.entry.server.spec.url.path(),
+                request,
+            },
+            None if self.by_host => Apart::Host,
+            None => Apart::Names,
+        }
+    }
+}
+
+/// Leaves in a request what its server may get, as one field: HTTP/2 lets a client split it (RFC 9113, section 8.2.3).
+pub(super) fn send(headers: &mut HeaderMap, server: &Server) {
+    send_with(headers, &mark(server));
+}
+
+fn send_with(headers: &mut HeaderMap, mark: &[u8]) {
+    let fields: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+    let marked = fields.iter().any(|field| field.as_bytes().contains(&MARK));
+    if fields.len() < 2 && !marked {
+        return;
+    }
+    let sensitive = fields.iter().any(|field| field.is_sensitive());
+    let joined = match marked {
+        false => fields
+            .iter()
+            .map(|field| field.as_bytes())
+            .collect::<Vec<_>>()
+            .join(&b"; "[..]),
+        true => {
+            let pairs = fields
+                .iter()
+                .flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+            let pairs = pairs.map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty());
+            let own: Vec<_> = pairs.filter_map(|pair| unmarked(pair, mark)).collect();
+            own.join(&b"; "[..])
+        }
+    };
+    headers.remove(header::COOKIE);
+    // Parts of legal values are one.
+    if let (Ok(mut joined), false) = (HeaderValue::from_bytes(&joined), joined.is_empty()) {
+        joined.set_sensitive(sensitive);
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// A cookie as its server knows it; none when it is another server's.
+fn unmarked(pair: &[u8], own: &[u8]) -> Option<Vec<u8>> {
+    let (name, value) = split(pair, b'=');
+    let at = name.iter().rposition(|byte| *byte == MARK);
+    let (name, mark) = name.split_at_checked(at.unwrap_or(name.len()))?;
+    if mark == own {
+        return Some([name, value].concat());
+    }
+    (!is_mark(mark)).then(|| pair.to_vec())
+}
+
+fn mark(server: &Server) -> Vec<u8> {
+    format!("~{}.{}", server.name.as_str(), server.workspace.as_str()).into_bytes()
+}
+
+/// Whether it is the mark of some server.
+fn is_mark(mark: &[u8]) -> bool {
+    let Some((server, workspace)) = str::from_utf8(mark)
+        .ok()
+        .and_then(|mark| mark.strip_prefix('~')?.split_once('.'))
+    else {
+        return false;
+    };
+    ServerName::parse(server).is_ok() && WorkspaceName::parse(workspace).is_ok()
+}
+
+/// Keeps the cookies of an answer with its server.
+pub(super) fn keep(headers: &mut HeaderMap, server: &Server, apart: &Apart<'_>) {
+    let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+    headers.remove(header::SET_COOKIE);
+    let mark = mark(server);
+    for cookie in cookies {
+        let kept = kept(cookie.as_bytes(), &mark, apart);
+        // One that cannot be kept apart would be every server's: dropped.
+        if let Some(Ok(kept)) = kept.as_deref().map(HeaderValue::from_bytes) {
+            headers.append(header::SET_COOKIE, kept);
+        }
+    }
+}
+
+fn kept(cookie: &[u8], mark: &[u8], apart: &Apart<'_>) -> Option<Vec<u8>> {
+    let (pair, attributes) = split(cookie, b';');
+    let mut kept = match apart {
+        Apart::Path { .. } | Apart::Host => pair.to_vec(),
+        Apart::Names => {
+            let (name, value) = split(pair, b'=');
+            // A cookie without a name has none that could be marked.
+            let named = !value.is_empty() && !name.trim_ascii().is_empty();
+            named.then(|| [name.trim_ascii(), mark, value].concat())?
+        }
+    };
+    let mut path = None;
+    for attribute in attributes.split(|byte| *byte == b';').skip(1) {
+        let (name, value) = split(attribute, b'=');
+        let name = name.trim_ascii();
+        if name.eq_ignore_ascii_case(b"path") && matches!(apart, Apart::Path { .. }) {
+            path = str::from_utf8(value.get(1..).unwrap_or_default().trim_ascii()).ok();
+        } else if !name.eq_ignore_ascii_case(b"domain") {
+            kept.push(b';');
+            kept.extend_from_slice(attribute);
+        }
+    }
+    if let Apart::Path {
+        prefix,
+        upstream,
+        request,
+    } = apart
+    {
+        let path = match path {
+            Some(path) if path.starts_with('/') => path.to_owned(),
+            Some(_) | None => default_path(request),
+        };
+        let path = under(&path, upstream).unwrap_or_default();
+        kept.extend_from_slice(format!("; Path={prefix}{path}").as_bytes());
+    }
+    Some(kept)
+}
+
+/// What comes before the first such byte, and the rest with it.
+fn split(bytes: &[u8], at: u8) -> (&[u8], &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == at).unwrap_or(bytes.len());
+    bytes.split_at_checked(end).unwrap_or((bytes, &[]))
+}
+
+/// RFC 6265, section 5.1.4.
+fn default_path(request: &Uri) -> String {
+    let path = Url::parse(&request.to_string()).map(|url| url.path().to_owned());
+    match path.unwrap_or_default().rsplit_once('/') {
+        Some((directory, _)) if !directory.is_empty() => directory.to_owned(),
+        _ => "/".to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    const OWN: &[u8] = b"~s.w";
+
+    fn kept_text(cookie: &str, apart: &Apart<'_>) -> Option<String> {
+        kept(cookie.as_bytes(), OWN, apart).map(|kept| String::from_utf8(kept).unwrap())
+    }
+
+    #[test]
+    fn a_cookie_of_a_server_named_by_path_is_moved_under_that_path() {
+        let request = "https://api.example.com/v1/x/y".parse().unwrap();
+        let apart = Apart::Path {
+            prefix: "/w/s",
+            upstream: "/v1",
+            request: &request,
+        };
+        for (cookie, expected) in [
+            ("a=b", "a=b; Path=/w/s/x"),
+            ("a=b; Path=/", "a=b; Path=/w/s"),
+            (
+                "a=b; path=/v1/z; Domain=example.com; Secure",
+                "a=b; Secure; Path=/w/s/z",
+            ),
+            ("a=b; PATH=/other; HttpOnly", "a=b; HttpOnly; Path=/w/s"),
+            (
+                "a=b; Path=x; Path=/v1/y; DOMAIN = .example.com",
+                "a=b; Path=/w/s/y",
+            ),
+            ("path=1; domain=2", "path=1; Path=/w/s/x"),
+        ] {
+            assert_eq!(kept_text(cookie, &apart).as_deref(), Some(expected), "{cookie}");
+        }
+    }
+
+    #[test]
+    fn elsewhere_a_cookie_is_for_its_host_alone_or_marked() {
+        for (cookie, by_host, by_name) in [
+            ("a=b", "a=b", Some("a~s.w=b")),
+            (
+                "a=b~c=d; Path=/x; domain=localhost;DOMAIN",
+                "a=b~c=d; Path=/x",
+                Some("a~s.w=b~c=d; Path=/x"),
+            ),
+            (
+                "__Host-a =b;Secure",
+                "__Host-a =b;Secure",
+                Some("__Host-a~s.w=b;Secure"),
+            ),
+            ("domain=1; Domain=2", "domain=1", Some("domain~s.w=1")),
+            ("=b", "=b", None),
+            ("b", "b", None),
+        ] {
+            assert_eq!(kept_text(cookie, &Apart::Host).as_deref(), Some(by_host));
+            assert_eq!(kept_text(cookie, &Apart::Names).as_deref(), by_name, "{cookie}");
+        }
+    }
+
+    fn sent(fields: &[&[u8]]) -> Option<Vec<u8>> {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(header::COOKIE, HeaderValue::from_bytes(field).unwrap());
+        }
+        send_with(&mut headers, OWN);
+        let mut left = headers.get_all(header::COOKIE).iter();
+        let only = left.next().map(|field| field.as_bytes().to_vec());
+        assert!(left.next().is_none());
+        only
+    }
+
+    #[test]
+    fn cookies_are_one_field() {
+        for (fields, joined) in [
+            (&[][..], None),
+            (&[&b"a=1;b=2 ; "[..]], Some(&b"a=1;b=2 ; "[..])),
+            (&[b"a=1", b"b=2; c=3", b"d=\xe9"], Some(b"a=1; b=2; c=3; d=\xe9")),
+            (&[b"a~s.w=1;b=2", b"a~t.w=4;a~b=3"], Some(b"a=1; b=2; a~b=3")),
+            (&[b"a~t.w=4"], None),
+        ] {
+            assert_eq!(sent(fields).as_deref(), joined);
+        }
+    }
+
+    #[test]
+    fn a_server_gets_its_own_cookies_and_those_of_nobody() {
+        for (cookie, own) in [
+            ("a=1", Some("a=1")),
+            ("a~s.w=1~t.w", Some("a=1~t.w")),
+            ("a~t.w=1", None),
+            ("a~s.v=1", None),
+            ("a~t.w~s.w=1", Some("a~t.w=1")),
+            ("a~s.w~t.w=1", None),
+            ("a~b=1", Some("a~b=1")),
+            ("a~b.=1", Some("a~b.=1")),
+            ("a~B.w=1", Some("a~B.w=1")),
+            ("~s.w", Some("")),
+        ] {
+            let sent = unmarked(cookie.as_bytes(), OWN).map(|own| String::from_utf8(own).unwrap());
+            assert_eq!(sent.as_deref(), own, "{cookie}");
+        }
+    }
+}
