@@ -75,7 +75,7 @@ fn reason(response: &Response<Bytes>) -> (u16, &str) {
 fn learnt(response: Response<Bytes>) -> (u16, HeaderMap, serde_json::Value) {
     let (mut parts, body) = response.into_parts();
     // They differ with the id's own length.
-    for name in ["date", "content-length"] {
+    for name in ["date", "content-length", "x-aerostack-call-id"] {
         parts.headers.remove(name);
     }
     let mut problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -280,7 +280,7 @@ async fn a_web_page_may_not_call() {
     })
     .await;
     let pair = github(&upstream, &[]).await;
-    let pages: [&[(&str, &str)]; 9] = [
+    let pages: [&[(&str, &str)]; 17] = [
         &[("origin", "https://evil.example")],
         &[("origin", APP)],
         &[("origin", "null")],
@@ -290,6 +290,15 @@ async fn a_web_page_may_not_call() {
         &[("sec-fetch-site", "same-site")],
         &[("sec-fetch-site", "same-origin")],
         &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
+        // A page that was opened from the address bar and redirects to us.
+        &[("sec-fetch-site", "none")],
+        &[("sec-fetch-mode", "navigate")],
+        &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],
+        &[("sec-fetch-dest", "image")],
+        &[("sec-fetch-user", "?1")],
+        &[("sec-fetch-storage-access", "active")],
+        &[("sec-fetch-later", "")],
+        &[("upgrade-insecure-requests", "1")],
     ];
     for page in pages {
         for method in ["GET", "POST", "OPTIONS"] {
@@ -320,8 +329,36 @@ async fn a_web_page_may_not_call() {
         (403, "BROWSER_REFUSED")
     );
     assert_eq!(upstream.seen().len(), 0);
-    let typed = Request::get("/dev/github/").header("sec-fetch-site", "none");
-    assert_eq!(pair.injector.send(typed, "").await.status(), 200);
+    // Node.js sends this by itself.
+    let program = Request::get("/dev/github/").header("sec-fetch-mode", "cors");
+    assert_eq!(pair.injector.send(program, "").await.status(), 200);
+    pair.stop().await;
+}
+
+/// Over plain HTTP browsers send none of their own headers to such hosts.
+#[tokio::test]
+async fn to_a_configured_host_a_browser_is_known_by_its_name() {
+    let upstream = Upstream::start().await;
+    let pair = github(&upstream, &[APP]).await;
+    let from = |agent: &str, host: &str| {
+        let request = Request::get("/dev/github/").header("user-agent", agent);
+        request.header("host", host)
+    };
+    let browser = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36";
+    for (request, answer) in [
+        (from(browser, "injector.test"), (403, "BROWSER_REFUSED")),
+        (from(browser, "injector.test").header("origin", APP), (200, "")),
+        (from("curl/8.5.0", "injector.test"), (200, "")),
+        (from(browser, "localhost"), (200, "")),
+    ] {
+        let described = format!("{request:?}");
+        assert_eq!(
+            reason(&pair.injector.send(request, "").await),
+            answer,
+            "{described}"
+        );
+    }
+    assert_eq!(upstream.seen().len(), 3);
     pair.stop().await;
 }
 

@@ -113,7 +113,7 @@ impl Proxy {
             .as_ref()
             .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
         // Before a missing server is told of: a page learns nothing.
-        let sender = guard::sender(&parts.headers, allowed)?;
+        let sender = guard::sender(&parts.headers, &host, allowed)?;
         if let Sender::AllowedPage(origin) = &sender {
             record.page = Some(origin.clone());
         }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, Method, header, request::Parts, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts, uri::Authority};
 use proto::{Reason, Refusal};
 
 use crate::{limits::Limits, registry::server::WebOrigin};
@@ -160,7 +160,7 @@ pub(super) enum Sender {
 }
 
 /// Whether the request was made by a web page, and may be. `allowed` is none for a server that does not exist.
-pub(super) fn sender(headers: &HeaderMap, allowed: &[WebOrigin]) -> Result<Sender, Refusal> {
+pub(super) fn sender(headers: &HeaderMap, host: &str, allowed: &[WebOrigin]) -> Result<Sender, Refusal> {
     let refused = || {
         Refusal::new(
             Reason::BrowserRefused,
@@ -177,14 +177,34 @@ pub(super) fn sender(headers: &HeaderMap, allowed: &[WebOrigin]) -> Result<Sende
         (Some(_), Some(_)) => Err(refused()),
         (None, _)
             if headers
-                .get_all("sec-fetch-site")
                 .iter()
-                .any(|site| site.as_bytes() != b"none") =>
+                .any(|(name, value)| is_of_a_browser(name, value, host)) =>
         {
             Err(refused())
         }
         (None, _) => Ok(Sender::NotAPage),
     }
+}
+
+/// Whether a browser sent this header, and no program: also when the user typed the URL, because the page behind it may
+/// have redirected to us.
+///
+/// Browsers send `Sec-Fetch-Site` and others with every request, but over plain HTTP only to hosts that are loopback by
+/// themselves (Fetch Metadata, section 2). To other hosts they send no header for an image that programs do not send, but
+/// no page can change the `User-Agent` of a request that is not preflighted.
+fn is_of_a_browser(name: &HeaderName, value: &HeaderValue, host: &str) -> bool {
+    match name.as_str() {
+        // Node.js sends it with this value by itself; a browser that does sends `Sec-Fetch-Site`, too.
+        "sec-fetch-mode" => value.as_bytes() != b"cors",
+        "upgrade-insecure-requests" => true,
+        "user-agent" => value.as_bytes().starts_with(b"Mozilla/") && !is_trustworthy(host),
+        name => name.starts_with("sec-fetch-"),
+    }
+}
+
+/// Whether browsers take plain HTTP to this host for as good as HTTPS (Secure Contexts, section 3.1).
+fn is_trustworthy(host: &str) -> bool {
+    is_loopback(host) || host.ends_with(".localhost")
 }
 
 #[cfg(test)]
@@ -265,10 +285,11 @@ mod tests {
             for (name, value) in pairs {
                 headers.append(*name, HeaderValue::from_static(value));
             }
-            super::sender(&headers, allowed).ok()
+            super::sender(&headers, "localhost", allowed).ok()
         };
         assert_eq!(sender(&[], &[]), Some(Sender::NotAPage));
-        assert_eq!(sender(&[("sec-fetch-site", "none")], &[]), Some(Sender::NotAPage));
+        // As Node.js sends it.
+        assert_eq!(sender(&[("sec-fetch-mode", "cors")], &[]), Some(Sender::NotAPage));
         let page = Some(Sender::AllowedPage("https://app.example".to_owned()));
         assert_eq!(
             sender(
@@ -286,6 +307,12 @@ mod tests {
             &[("sec-fetch-site", "cross-site")],
             &[("sec-fetch-site", "same-origin")],
             &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "none")],
+            &[("sec-fetch-mode", "navigate")],
+            &[("sec-fetch-mode", "cors"), ("sec-fetch-mode", "no-cors")],
+            &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],
+            &[("sec-fetch-anything", "")],
+            &[("upgrade-insecure-requests", "1")],
         ] {
             assert_eq!(sender(pairs, &[]), None, "{pairs:?}");
         }
@@ -301,6 +328,24 @@ mod tests {
         ] {
             assert_eq!(sender(pairs, &allowed), None, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn to_a_host_that_is_not_loopback_by_itself_a_browser_is_known_by_its_name() {
+        let mut headers = HeaderMap::new();
+        headers.append("user-agent", HeaderValue::from_static("Mozilla/5.0 (X11; Linux)"));
+        for (host, taken) in [
+            ("localhost", true),
+            ("127.0.0.1", true),
+            ("github.dev.localhost", true),
+            ("injector.internal", false),
+            ("github.dev.internal", false),
+        ] {
+            assert_eq!(sender(&headers, host, &[]).is_ok(), taken, "{host}");
+        }
+        let mut program = HeaderMap::new();
+        program.append("user-agent", HeaderValue::from_static("curl/8.5.0"));
+        assert!(sender(&program, "injector.internal", &[]).is_ok());
     }
 
     #[test]
