@@ -1,9 +1,9 @@
 //! What is done with a store that no vault has open: `verify` and `repair`.
 
 use std::{
-    env, fmt, fs,
+    env, fmt,
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -13,85 +13,115 @@ use proto::serve::{
 };
 use tokio::runtime::Runtime;
 use vault_service::{
-    config::Source,
-    store::Store,
-    vault::{Audit, Damage, Report},
+    config::StoreArgs,
+    store::Legibility,
+    vault::{Audit, Damage, Doubtful, Report},
 };
 
-/// What the store may cache meanwhile.
+/// What a store may cache meanwhile.
 const CACHE: u64 = 64 * 1024 * 1024;
+/// The command did what it is for, and something is damaged or lost.
+const DAMAGED: u8 = 2;
 
 type Failed = Box<dyn std::error::Error>;
 
-pub(crate) fn verify(source: Source) -> ExitCode {
-    ended(runtime().and_then(|runtime| open(source, &runtime)).map(|audit| {
-        let report = audit.verify(|damage| say(format_args!("damaged: {damage}")));
-        (report, "sound")
-    }))
-}
-
-pub(crate) fn repair(source: Source, to: &Path) -> ExitCode {
-    ended(salvage(source, to).map(|report| (report, "salvaged")))
-}
-
-fn salvage(source: Source, to: &Path) -> Result<Report, Failed> {
-    if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(format!(
-            "{} is not empty: a store is salvaged into a new directory",
-            to.display()
-        )
-        .into());
+pub(crate) fn verify(store: &StoreArgs, scratch: Option<PathBuf>) -> ExitCode {
+    let scratch = scratch.unwrap_or_else(env::temp_dir);
+    let verified = open(store).and_then(|(mut audit, _runtime)| {
+        let named = |damage: &Damage| say(format_args!("damaged: {damage}"));
+        Ok(audit.verify(&store.data_dir, &scratch, CACHE, named)?)
+    });
+    match verified {
+        Ok(report) => told(&report, "sound", report.is_sound()),
+        Err(error) => fail(1, chain(&*error)),
     }
-    let runtime = runtime()?;
-    let audit = open(source, &runtime)?;
-    let store = Store::open(to, CACHE)?;
-    let lost = |damage: &Damage| say(format_args!("lost: {damage}"));
-    Ok(audit.repair(store, &runtime, lost)?)
 }
 
-fn open(source: Source, runtime: &Runtime) -> Result<Audit, Failed> {
-    let Source {
-        store,
-        scratch,
-        audit: _,
-    } = source;
+pub(crate) fn repair(store: &StoreArgs, to: &Path, include_deleted: bool) -> ExitCode {
+    let doubtful = match include_deleted {
+        true => Doubtful::Kept,
+        false => Doubtful::LeftOut,
+    };
+    let repaired = open(store).and_then(|(audit, runtime)| {
+        let named = |damage: &Damage| say(format_args!("{}: {damage}", damage.what.outcome()));
+        Ok(audit.repair(to, CACHE, doubtful, &runtime, named)?)
+    });
+    match repaired {
+        Ok(report) => told(&report, "salvaged", report.is_complete()),
+        Err(error) => fail(1, chain(&*error)),
+    }
+}
+
+fn open(store: &StoreArgs) -> Result<(Audit, Runtime), Failed> {
     Memory::Private.protect()?;
     let root = store.providers().map_err(|problems| problems.to_string())?;
-    let scratch = scratch.unwrap_or_else(env::temp_dir);
-    Ok(Audit::open(&store.data_dir, &scratch, CACHE, &root, runtime)?)
-}
-
-/// A KMS is asked through a socket, and given a time.
-fn runtime() -> Result<Runtime, Failed> {
-    Ok(tokio::runtime::Builder::new_current_thread()
+    // A KMS is asked through a socket, and given a time.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?)
+        .build()?;
+    let audit = Audit::open(&store.data_dir, &root, &runtime)?;
+    Ok((audit, runtime))
 }
 
-fn ended(done: Result<(Report, &str), Failed>) -> ExitCode {
-    let (report, kept) = match done {
-        Ok(done) => done,
-        Err(error) => return fail(1, chain(&*error)),
-    };
+fn told(report: &Report, kept: &str, is_well: bool) -> ExitCode {
     let Report {
         workspaces,
         secrets,
         older,
-        damaged,
-        gaps,
+        lines: [_, behind, lost, doubtful],
+        legibility,
         refusal,
-    } = &report;
+    } = report;
     if let Some(refusal) = refusal {
         say(format_args!("the vault would not start: {refusal}"));
     }
+    legible(legibility);
+    if *doubtful > 0 {
+        say("secrets in doubt are left out by `repair`, unless `--include-deleted` is given");
+    }
     say(format_args!(
-        "{workspaces} workspaces, {secrets} secrets and {older} older versions {kept}; {damaged} damaged; {gaps} parts of the \
-         store unreadable"
+        "{workspaces} workspaces, {secrets} secrets and {older} older versions {kept}; {} damaged: {lost} lost, {behind} \
+         older than acknowledged, {doubtful} in doubt; {} parts of the store unreadable",
+        report.damaged(),
+        legibility.gaps
     ));
-    if report.is_sound() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match is_well {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(DAMAGED),
+    }
+}
+
+fn legible(legibility: &Legibility) {
+    let Legibility {
+        gaps,
+        bytes,
+        nameless,
+        corrected,
+        torn,
+        is_short,
+        missing_groups,
+    } = legibility;
+    if *corrected > 0 {
+        say(format_args!(
+            "{corrected} records of the log have one flipped bit; their checksums tell which, and they were read without it"
+        ));
+    }
+    if *torn > 0 {
+        say(format_args!(
+            "the last write is not whole: {torn} bytes; unless the disk lost them, it was never acknowledged"
+        ));
+    }
+    if *gaps + *nameless > 0 {
+        say(format_args!(
+            "{bytes} bytes of the log in {gaps} parts, and the names in {nameless} records, cannot be read: names that are \
+             only there are not known"
+        ));
+    }
+    if *is_short {
+        say(format_args!(
+            "changes are missing that the store says it has ({missing_groups} groups at its end): names that are only in them \
+             are not known"
+        ));
     }
 }
 

@@ -97,39 +97,41 @@ pub enum Command {
         #[command(flatten)]
         audit: AuditArgs,
     },
-    /// Read a whole store that no vault has open, and name what is damaged: exit code 0 when nothing is, else 1
+    /// Read a whole store that no vault has open, and name what is damaged
     ///
-    /// The store itself stays as it is: a copy of it is read. No value is shown.
+    /// The store stays as it is, and no value is shown. Exit code 0: nothing is the matter. 1: the store could not be read.
+    /// 2: something is damaged, or the vault would not start.
     Verify {
-        /// What is read
+        /// The store, and its root keys
         #[command(flatten)]
-        source: Source,
+        store: StoreArgs,
+        /// Directory for a copy to try whether the vault would start, which needs as much room as the store; that of temporary
+        /// files if not given
+        #[arg(long, value_name = "DIR")]
+        scratch: Option<PathBuf>,
+        /// The audit log, where `-` is standard error.
+        #[command(flatten)]
+        audit: AuditArgs,
     },
-    /// Copy what is sound of a store into a new one, and name what is lost: exit code 0 when nothing is, else 1
+    /// Copy all that can be read of a damaged store into a new one, and name what is lost or older than acknowledged
     ///
-    /// The store itself stays as it is: a copy of it is read. No value is shown.
+    /// The damaged store stays as it is, and no value is shown. A repair that is stopped is run again, with the same `--to`;
+    /// until it is finished the vault does not open the new store. Exit code 0: nothing is lost. 1: there is no new store.
+    /// 2: the new store is finished, and something is lost, older than acknowledged or in doubt.
     Repair {
-        /// What is read
+        /// The damaged store, and its root keys
         #[command(flatten)]
-        source: Source,
-        /// Directory of the new store; it must not be there, or be empty
+        store: StoreArgs,
+        /// Directory of the new store; it must not be there, be empty, or be that of a repair that was stopped
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
+        /// Keep secrets that may have been deleted, too; without this they are named and left out
+        #[arg(long)]
+        include_deleted: bool,
+        /// The audit log, where `-` is standard error.
+        #[command(flatten)]
+        audit: AuditArgs,
     },
-}
-
-/// A store that is read as a whole.
-#[derive(Debug, Args)]
-pub struct Source {
-    /// The store, and its root keys
-    #[command(flatten)]
-    pub store: StoreArgs,
-    /// Directory for the copy, which needs as much room as the store; that of temporary files if not given
-    #[arg(long, value_name = "DIR")]
-    pub scratch: Option<PathBuf>,
-    /// The audit log, where `-` is standard error.
-    #[command(flatten)]
-    pub audit: AuditArgs,
 }
 
 /// Where a store is, and its root keys.

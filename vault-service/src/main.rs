@@ -55,23 +55,28 @@ fn main() -> ExitCode {
             tell(|| offline::compact(&data_dir))
         }),
         Ok(Cli {
-            command: Some(Command::Verify { source }),
+            command:
+                Some(Command::Verify {
+                    store,
+                    scratch,
+                    audit,
+                }),
             ..
-        }) => audited(
-            &source.audit.clone(),
-            &source.store.data_dir.clone(),
-            "verify",
-            || check::verify(source),
-        ),
+        }) => audited(&audit, &store.data_dir, "verify", || {
+            check::verify(&store, scratch)
+        }),
         Ok(Cli {
-            command: Some(Command::Repair { source, to }),
+            command:
+                Some(Command::Repair {
+                    store,
+                    to,
+                    include_deleted,
+                    audit,
+                }),
             ..
-        }) => audited(
-            &source.audit.clone(),
-            &source.store.data_dir.clone(),
-            "repair",
-            || check::repair(source, &to),
-        ),
+        }) => audited(&audit, &store.data_dir, "repair", || {
+            check::repair(&store, &to, include_deleted)
+        }),
         Ok(Cli {
             command: None,
             settings,

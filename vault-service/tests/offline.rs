@@ -1,4 +1,4 @@
-//! `vault-service backup` and `vault-service restore`, as processes.
+//! `vault-service backup`, `vault-service restore` and `vault-service repair`, as processes.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -506,4 +506,58 @@ async fn verify_and_repair_name_a_stray_file_and_read_the_store_without_it() {
         assert!(told.contains(&stray) && told.contains(" 50 secrets"), "{told}");
         assert!(files(&home.path("store")) == before, "it was changed");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_is_killed_leaves_a_store_that_is_refused_until_the_repair_is_run_again() {
+    const SECRETS: usize = 300;
+    const SIZE: usize = 1000;
+    const KILLS: u32 = 8;
+    let home = Home::new();
+    home.fill_with("store", SECRETS, SIZE).await;
+    let repairing = || {
+        let mut repair = home.run("repair", "store", &["--to", "new"]);
+        repair
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let began = Instant::now();
+    assert!(repairing().wait().unwrap().success());
+    let takes = began.elapsed();
+    let mut unfinished = 0;
+    for kill in 0..KILLS {
+        fs::remove_dir_all(home.path("new")).unwrap();
+        let mut child = repairing();
+        while !home.path("new").exists() {
+            thread::yield_now();
+        }
+        thread::sleep(takes * kill / KILLS / 2);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if home.path("new/repairing").exists() {
+            unfinished += 1;
+            let refused = Store::open(&home.path("new"), 16 << 20)
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(refused.contains("run `vault-service repair` again"), "{refused}");
+            let told = home.refused("backup", "new", &["--output", "backup"]);
+            assert!(
+                told.contains("was not finished") || told.contains("there is no store"),
+                "{told}"
+            );
+            assert!(repairing().wait().unwrap().success(), "it was not finished");
+        } else if names(&home.path("new")).is_empty() {
+            // It had not begun.
+            assert!(repairing().wait().unwrap().success());
+        }
+        let (writer, reader) = home.open("new").await;
+        assert_eq!(whole_of(&reader, SECRETS, SIZE).await, SECRETS);
+        drop(reader);
+        writer.close().await.unwrap();
+    }
+    assert!(unfinished > 0, "none was stopped in between");
+    assert_eq!(names(home.0.path()), ["new", "root.key", "store"]);
 }

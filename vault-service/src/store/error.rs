@@ -76,6 +76,12 @@ pub enum OpenError {
     /// The directory holds files, but none of a store: likely the wrong one.
     #[error("{} is not empty and holds no store", .0.display())]
     NotAStore(PathBuf),
+    /// A store is repaired into a new directory.
+    #[error("{} is not empty: a store is repaired into a new directory", .0.display())]
+    NotEmpty(PathBuf),
+    /// A repair into the directory was stopped, so that the store in it is not whole.
+    #[error("the repair into {} was not finished: run `vault-service repair` again, with the same `--to`", .0.display())]
+    Unrepaired(PathBuf),
     /// `conf` is missing or damaged beside data: sled would guess its settings and lose most of it.
     #[error("the file `conf` of the store in {} is missing or damaged: {}", .0.display(), way_out!())]
     NoConf(PathBuf),

@@ -19,6 +19,7 @@ use super::{
     key_file::KeyFile,
     marker::{self, Files, Front, Keeper, Marker, State, Tally},
     panics::{Engine, caught},
+    repairing,
     space::Space,
 };
 
@@ -30,7 +31,7 @@ pub(super) const DB: &str = "db";
 pub(super) const CONF: &str = "conf";
 
 /// Fixed when the store is made: sled refuses another. See `MAX_ENTRY` for why it is not the default.
-const SEGMENT: usize = 8 * 1024 * 1024;
+pub(super) const SEGMENT: usize = 8 * 1024 * 1024;
 
 /// How long sled's threads may keep `db` after the handle is gone: 2 s.
 const RELEASE_TRIES: u32 = 200;
@@ -52,12 +53,27 @@ pub(super) struct Opened {
 
 /// The directory, made if it is missing, and its lock.
 pub(super) fn claim(dir: &Path) -> Result<File, OpenError> {
+    repairing::refuse(dir)?;
     check_clock(SystemTime::now())?;
     make_dir(dir)?;
     // Before anything of sled's is touched: it writes `conf` even when the store is in use.
     let lock = lock(dir)?;
     await_release(dir)?;
     Ok(lock)
+}
+
+/// A new store that [`claim`] refuses until its repair ends.
+pub(super) fn open_for_repair(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
+    repairing::refuse_other(dir)?;
+    check_clock(SystemTime::now())?;
+    create_dir(dir)?;
+    repairing::begin(dir)?;
+    let lock = lock(dir)?;
+    await_release(dir)?;
+    repairing::clear(dir)?;
+    check_room(dir)?;
+    let (db, tally) = make(dir, cache_bytes)?;
+    finish(dir, lock, db, tally, &[])
 }
 
 /// sled panics at a time before 1970.
@@ -139,16 +155,23 @@ fn describe(db: &sled::Db, tally: Tally, fsync: &mut Fsync) -> Result<(), Fault>
 }
 
 fn make_dir(dir: &Path) -> Result<(), OpenError> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => sync(
-            dir.parent()
-                .filter(|parent| *parent != Path::new(""))
-                .unwrap_or(Path::new(".")),
-        )?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_foreign(dir)?,
-        Err(error) => return Err(failed("create", dir)(error)),
+    match create_dir(dir)? {
+        true => Ok(()),
+        false => refuse_foreign(dir),
     }
-    Ok(())
+}
+
+/// Whether the directory is new.
+fn create_dir(dir: &Path) -> Result<bool, OpenError> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => {
+            let parent = dir.parent().filter(|parent| *parent != Path::new(""));
+            sync(parent.unwrap_or(Path::new(".")))?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(failed("create", dir)(error)),
+    }
 }
 
 /// A mistyped path must not have its mode changed and a store put into it.

@@ -220,6 +220,16 @@ impl Known {
         }
     }
 
+    /// Whether the store opens whole as a copy in the folder `to`, which is made and removed.
+    pub(super) fn opens_on_copy(&self, to: &Path, cache_bytes: u64) -> Result<(), OpenError> {
+        if self.is_unused() {
+            return Ok(());
+        }
+        let preview = self.copy_to(to, cache_bytes)?;
+        self.check_whole(&preview.db)?;
+        preview.release().map_err(storage(&self.dir))
+    }
+
     /// A copy to read from before the store is opened.
     pub(super) fn preview(&self, cache_bytes: u64) -> Result<Preview, OpenError> {
         let needed = self.copy_bytes()?;
@@ -280,7 +290,11 @@ impl Known {
     }
 
     fn copy(&self, cache_bytes: u64) -> Result<Preview, OpenError> {
-        let copy = Copied::of(&self.dir, &self.dir.join(COPY), &self.snapshots)?;
+        self.copy_to(&self.dir.join(COPY), cache_bytes)
+    }
+
+    fn copy_to(&self, to: &Path, cache_bytes: u64) -> Result<Preview, OpenError> {
+        let copy = Copied::of(&self.dir, to, &self.snapshots)?;
         let db = files::open_sled(&copy.0, cache_bytes).map_err(storage(&self.dir))?;
         Ok(Preview { db, _copy: copy })
     }
@@ -297,7 +311,7 @@ impl Known {
     }
 
     /// Whether `db`, a copy of this store, is what it must be, down to the last entry.
-    pub(super) fn check_whole(&self, db: &sled::Db) -> Result<(), OpenError> {
+    fn check_whole(&self, db: &sled::Db) -> Result<(), OpenError> {
         let tally = self.check(db)?;
         self.count(db, tally)
     }
@@ -487,12 +501,6 @@ fn is_unfinished(name: &str) -> bool {
 }
 
 impl Snapshots {
-    /// Those that belong to the store in `dir`, as far as its marker can be read.
-    pub(super) fn find(dir: &Path) -> Result<Self, OpenError> {
-        let marker = Marker::read(dir).ok().flatten();
-        Ok(Inventory::of(dir, marker.as_ref())?.snapshots)
-    }
-
     fn are_none(&self) -> bool {
         self.whole.is_empty() && self.damaged.is_empty() && self.unfinished.is_empty()
     }
@@ -529,11 +537,11 @@ impl Preview {
 }
 
 /// A copy of a store; removed when dropped.
-pub(super) struct Copied(pub(super) PathBuf);
+struct Copied(PathBuf);
 
 impl Copied {
     /// Of what there is of `db` and `conf`, and of the snapshots that are whole.
-    pub(super) fn of(dir: &Path, to: &Path, snapshots: &Snapshots) -> Result<Self, OpenError> {
+    fn of(dir: &Path, to: &Path, snapshots: &Snapshots) -> Result<Self, OpenError> {
         DirBuilder::new()
             .mode(0o700)
             .create(to)
@@ -559,7 +567,7 @@ impl Drop for Copied {
     }
 }
 
-fn remove_copy(path: &Path) -> Result<(), OpenError> {
+pub(super) fn remove_copy(path: &Path) -> Result<(), OpenError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         Ok(()) | Err(_) => Ok(()),

@@ -41,10 +41,12 @@ mod export;
 mod files;
 mod guard;
 mod key_file;
+mod log;
 mod marker;
 mod panics;
 mod reading;
 mod recent;
+mod repairing;
 mod salvage;
 mod space;
 #[cfg(test)]
@@ -65,7 +67,7 @@ pub use compact::{CompactError, Compacted, compact};
 pub use error::{CommitError, Disagreement, ExportError, Fault, OpenError};
 pub use export::{Change, Export};
 pub use key_file::KeyFileError;
-pub use salvage::Salvage;
+pub use salvage::{Legibility, Salvage, Trace};
 pub use unopened::UnopenedStore;
 
 use commit::{Request, Writer};
@@ -167,6 +169,19 @@ impl Store {
     /// Opens the store in `dir`, or makes it; its parent must exist. Blocking.
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
         Self::inspect(dir, cache_bytes, &[])?.open()
+    }
+
+    /// Makes a store in `dir`, which must not be there, be empty, or hold what an earlier repair left unfinished. Until
+    /// [`Store::end_repair`] no [`Store::open`] opens the store. Blocking.
+    pub fn begin_repair(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+        let at = dir.to_owned();
+        let opened = watchdog::opening(dir, move || files::open_for_repair(&at, cache_bytes))?;
+        Self::start(opened, Watchdog::default())
+    }
+
+    /// The store in `dir` is whole, and closed.
+    pub fn end_repair(dir: &Path) -> Result<(), OpenError> {
+        repairing::end(dir)
     }
 
     fn start(

@@ -1,44 +1,162 @@
-//! Reading a store that may be damaged, as far as it can be read, and without touching it: on a copy.
+//! Reading a store that may be damaged, as far as it can be read, and without touching it.
 
 use std::{
-    fs::{File, TryLockError},
-    mem::ManuallyDrop,
-    ops::{Bound, ControlFlow},
+    collections::BTreeSet,
+    fs::{self, File, TryLockError},
+    io,
+    ops::Bound,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Entry, Fault, KeyFileError, OpenError,
+    KeyFileError, OpenError,
+    error::Disagreement,
     files::{self, DB, failed},
-    guard::{self, Copied, Ground, Snapshots},
+    guard::{self, Ground},
     key_file,
-    panics::{Engine, caught},
-    watchdog,
+    log::{self, Log, Unfinished},
+    marker::{self, Marker, Tally},
+    repairing, watchdog,
 };
 
-/// How often a part that cannot be read is halved, to find what is readable within.
-const HALVINGS: u32 = 12;
-/// Bytes of a key in which halves are told apart, after what both ends have in common.
-const WIDTH: usize = 8;
-
-/// A copy of a store, opened.
+/// A store, as its log has it.
 pub struct Salvage {
-    /// Never dropped: of a damaged log even letting go may hang, and the process ends soon.
-    db: ManuallyDrop<Engine>,
+    log: Log,
     refusal: Option<OpenError>,
+    /// Whether more was acknowledged than can be read, wherever in the log it was.
+    is_short: bool,
+    /// The newest description of the store: the log's or the marker's.
+    acknowledged: Option<Tally>,
     dir: PathBuf,
-    _copy: Copied,
     _locks: Vec<File>,
 }
 
+/// What the log says of one key: its state, and when in the log's order it came to it.
+#[derive(Clone, Copy)]
+pub struct Trace<'a> {
+    salvage: &'a Salvage,
+    trace: &'a log::Trace,
+}
+
+/// How much of the log could be read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Legibility {
+    /// Parts that could not be read, and their bytes.
+    pub gaps: u64,
+    /// Bytes of these parts.
+    pub bytes: u64,
+    /// Changes that could be read but for the names in them.
+    pub nameless: u64,
+    /// Messages with one flipped bit, which was flipped back.
+    pub corrected: u64,
+    /// Bytes of the last write, if it is not whole.
+    pub torn: u64,
+    /// Whether changes are missing, and it is not known where.
+    pub is_short: bool,
+    /// Groups of changes that were acknowledged after the last one that can be read.
+    pub missing_groups: u64,
+}
+
+impl Legibility {
+    /// Whether all was read that was acknowledged.
+    pub fn is_whole(&self) -> bool {
+        let Self {
+            gaps,
+            bytes: _,
+            nameless,
+            corrected: _,
+            torn: _,
+            is_short,
+            missing_groups: _,
+        } = self;
+        (*gaps, *nameless, *is_short) == (0, 0, false)
+    }
+}
+
 impl Salvage {
-    /// Copies the store in `dir` into the folder `scratch`, and opens it there. Blocking.
-    pub fn open(dir: &Path, scratch: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        let (at, to) = (dir.to_owned(), scratch.to_owned());
-        watchdog::opening(dir, move || open(&at, &to, cache_bytes))
+    /// Reads the store in `dir`. Blocking.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        repairing::refuse(dir)?;
+        let locks = lock(dir)?;
+        let ground = guard::inspect(dir);
+        if let Ok(Ground::New) = ground {
+            return Err(OpenError::NotAStore(dir.to_owned()));
+        }
+        let marker = Marker::read(dir).ok().flatten().map(|marker| marker.tally);
+        let mut salvage = Self {
+            log: read(dir, Unfinished::LeftOut)?,
+            refusal: ground.err(),
+            is_short: false,
+            acknowledged: None,
+            dir: dir.to_owned(),
+            _locks: locks,
+        };
+        let acknowledged = marker.map_or(0, |tally| tally.generation);
+        if salvage.tally().map_or(0, |tally| tally.generation) < acknowledged {
+            salvage.log = read(dir, Unfinished::Read)?;
+        }
+        salvage.compare(dir, marker);
+        Ok(salvage)
     }
 
-    /// Why the vault would not open the store, if it would not.
+    /// Compares the log with what it and the marker say must be there.
+    fn compare(&mut self, dir: &Path, marker: Option<Tally>) {
+        let (tally, entries) = (self.tally(), self.entries());
+        let newest = [tally, marker].into_iter().flatten();
+        let Some(newest) = newest.max_by_key(|tally| tally.generation) else {
+            return;
+        };
+        self.acknowledged = Some(newest);
+        let found = match tally {
+            None => Disagreement::Undescribed,
+            Some(tally) if tally.generation < newest.generation => Disagreement::Older {
+                expected: newest.generation,
+                found: tally.generation,
+            },
+            Some(_) if newest.entries != entries => Disagreement::Entries {
+                expected: newest.entries,
+                found: entries,
+            },
+            Some(_) => return,
+        };
+        // Gaps in the log explain missing entries, and say more of them.
+        let has_gaps = self.log.gaps().count() > 0;
+        self.is_short = !(has_gaps && matches!(found, Disagreement::Entries { .. }));
+        self.refusal.get_or_insert(OpenError::Disagrees {
+            dir: dir.to_owned(),
+            found,
+        });
+    }
+
+    /// The last description of the store in the log.
+    fn tally(&self) -> Option<Tally> {
+        let value = self.log.trace(marker::KEY)?.values().next()?;
+        Tally::decode(&self.log.value(value).ok()?)
+    }
+
+    fn entries(&self) -> u64 {
+        let own = self.log.live().contains_key(marker::KEY);
+        self.log.live().len() as u64 - u64::from(own)
+    }
+
+    /// Finds out whether the vault would open the store, on a copy in the folder `scratch`. Blocking.
+    pub fn try_open(&mut self, dir: &Path, scratch: &Path, cache_bytes: u64) -> Result<(), OpenError> {
+        let Ok(Ground::Store(known)) = guard::inspect(dir) else {
+            // The refusal is known.
+            return Ok(());
+        };
+        let to = copy_of(dir, scratch)?;
+        let opened = watchdog::opening(dir, move || Ok(known.opens_on_copy(&to, cache_bytes)));
+        match opened.and_then(|opened| opened) {
+            Ok(()) => {}
+            Err(error @ OpenError::Files { .. }) => return Err(error),
+            Err(refusal) => self.refusal = Some(refusal),
+        }
+        Ok(())
+    }
+
+    /// Why the vault would not open the store, as far as that is known.
     pub fn refusal(&self) -> Option<&OpenError> {
         self.refusal.as_ref()
     }
@@ -48,113 +166,114 @@ impl Salvage {
         key_file::read(&self.dir, None)
     }
 
-    /// The value at `key`, if it can be read.
-    pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        Ok(super::read(&self.db, key)?.map(|value| value.to_vec()))
-    }
-
-    /// Every entry that can be read and whose key starts with `prefix`; how many gaps are between them.
-    pub fn each(&self, prefix: &[u8], mut found: impl FnMut(Entry)) -> u64 {
-        let mut end = prefix.to_vec();
-        // No key of ours begins with 255.
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
-        self.between(prefix.to_vec(), end, HALVINGS, &mut found)
-    }
-
-    /// From both ends, and where they do not meet, from the middle.
-    fn between(&self, from: Vec<u8>, end: Vec<u8>, halvings: u32, found: &mut dyn FnMut(Entry)) -> u64 {
-        let Err(from) = self.forward(from, &end, found) else {
-            return 0;
-        };
-        let Err(end) = self.backward(&from, end, found) else {
-            return 0;
-        };
-        match halvings.checked_sub(1).zip(middle(&from, &end)) {
-            None => 1,
-            Some((left, middle)) => {
-                let below = self.between(from, middle.clone(), left, found);
-                let above = self.between(middle, end, left, found);
-                // A gap around the middle is one.
-                (below + above).max(1)
-            }
+    /// How much of the log could be read.
+    pub fn legibility(&self) -> Legibility {
+        Legibility {
+            gaps: self.log.gaps().count(),
+            bytes: self.log.gaps().bytes(),
+            nameless: self.log.nameless(),
+            corrected: self.log.corrections(),
+            torn: self.log.torn(),
+            is_short: self.is_short,
+            missing_groups: self.missing_groups(),
         }
     }
 
-    /// Up to `end`; otherwise where it became unreadable.
-    fn forward(&self, from: Vec<u8>, end: &[u8], found: &mut dyn FnMut(Entry)) -> Result<(), Vec<u8>> {
-        let mut at = from;
-        let range = (Bound::Included(at.clone()), Bound::Excluded(end.to_vec()));
-        let ended = caught(|| {
-            let read = self.db.range(range).try_for_each(|entry| match entry {
-                Ok((key, value)) => {
-                    at = key.to_vec();
-                    at.push(0);
-                    found(entry_of(&key, &value));
-                    ControlFlow::Continue(())
-                }
-                Err(error) => ControlFlow::Break(error),
-            });
-            read.break_value().map_or(Ok(()), Err)
-        });
-        ended.map_err(|_unreadable| at)
+    fn missing_groups(&self) -> u64 {
+        let generation = |tally: Option<Tally>| tally.map_or(0, |tally| tally.generation);
+        generation(self.acknowledged).saturating_sub(generation(self.tally()))
     }
 
-    /// Down to `from`; otherwise where it became unreadable.
-    fn backward(&self, from: &[u8], end: Vec<u8>, found: &mut dyn FnMut(Entry)) -> Result<(), Vec<u8>> {
-        let mut at = end;
-        let range = (Bound::Included(from.to_vec()), Bound::Excluded(at.clone()));
-        let ended = caught(|| {
-            let read = self.db.range(range).rev().try_for_each(|entry| match entry {
-                Ok((key, value)) => {
-                    at = key.to_vec();
-                    found(entry_of(&key, &value));
-                    ControlFlow::Continue(())
-                }
-                Err(error) => ControlFlow::Break(error),
-            });
-            read.break_value().map_or(Ok(()), Err)
-        });
-        ended.map_err(|_unreadable| at)
+    /// Whether a change that is so many messages of the log, made after `after`, may be in what cannot be read.
+    pub fn may_hide(&self, messages: u64, after: u64) -> bool {
+        self.is_short || self.log.gaps().messages_after(after) >= messages
+    }
+
+    /// What the log says of `key`, if it ever had a value.
+    pub fn trace(&self, key: &[u8]) -> Option<Trace<'_>> {
+        let trace = self.log.trace(key)?;
+        Some(Trace { salvage: self, trace })
+    }
+
+    /// The value at `key`, if it has one that can be read.
+    pub fn read(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.trace(key)
+            .filter(|trace| !trace.is_deleted())?
+            .values()
+            .next()
+    }
+
+    /// Every key that has a value or had one, and starts with `prefix`.
+    pub fn keys(&self, prefix: &[u8]) -> BTreeSet<&[u8]> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let live = self.log.live().range::<[u8], _>(from);
+        let deleted = self.log.deleted().range::<[u8], _>(from);
+        let with_prefix = |(key, _): &(&Vec<u8>, _)| key.starts_with(prefix);
+        let live = live.take_while(with_prefix).map(|(key, _)| key.as_slice());
+        let deleted = deleted.take_while(with_prefix).map(|(key, _)| key.as_slice());
+        live.chain(deleted).collect()
+    }
+
+    /// Every key that has a value and starts with `prefix`.
+    pub fn live(&self, prefix: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let live = self
+            .log
+            .live()
+            .range::<[u8], _>(from)
+            .map(|(key, _)| key.as_slice());
+        let prefix = prefix.to_vec();
+        live.take_while(move |key| key.starts_with(&prefix))
     }
 }
 
-fn open(dir: &Path, scratch: &Path, cache_bytes: u64) -> Result<Salvage, OpenError> {
-    let locks = lock(dir)?;
-    let (ground, snapshots) = (guard::inspect(dir), Snapshots::find(dir)?);
-    if let Ok(Ground::New) = ground {
-        return Err(OpenError::NotAStore(dir.to_owned()));
+impl<'a> Trace<'a> {
+    /// Whether the key has no value any more.
+    pub fn is_deleted(self) -> bool {
+        self.trace.is_deleted()
     }
-    let to = scratch.join(format!("aerostack-{}", std::process::id()));
-    // Without its index sled finds more of some logs, and less of others.
-    let (copy, db) = match open_copy(dir, &to, &snapshots, cache_bytes) {
-        Ok(opened) => opened,
-        Err(_unreadable) => open_copy(dir, &to, &Snapshots::default(), cache_bytes)?,
-    };
-    let refusal = match ground {
-        Ok(Ground::New) => None,
-        Ok(Ground::Store(known)) => known.check_whole(&db).err(),
-        Err(refusal) => Some(refusal),
-    };
-    Ok(Salvage {
-        db: ManuallyDrop::new(db),
-        refusal,
-        dir: dir.to_owned(),
-        _copy: copy,
-        _locks: locks,
+
+    /// When the key came to its state, in the log's order.
+    pub fn since(self) -> u64 {
+        self.trace.since()
+    }
+
+    /// When the log said for the last time that this is the key's state.
+    pub fn confirmed(self) -> u64 {
+        self.trace.confirmed()
+    }
+
+    /// The key's values, the newest first, as far as they are in the log and can be read.
+    pub fn values(self) -> impl Iterator<Item = Vec<u8>> + use<'a> {
+        let log = &self.salvage.log;
+        self.trace.values().filter_map(|value| log.value(value).ok())
+    }
+
+    /// The same, of those that the key got after it was deleted for the last time.
+    pub fn values_since_deletion(self) -> impl Iterator<Item = Vec<u8>> + use<'a> {
+        let log = &self.salvage.log;
+        let values = self.trace.values_since_deletion();
+        values.filter_map(|value| log.value(value).ok())
+    }
+}
+
+fn read(dir: &Path, unfinished: Unfinished) -> Result<Log, OpenError> {
+    Log::read(&dir.join(DB), unfinished).map_err(|error| match error {
+        OpenError::Files { source, .. } if source.kind() == io::ErrorKind::NotFound => OpenError::Disagrees {
+            dir: dir.to_owned(),
+            found: Disagreement::NoData,
+        },
+        error => error,
     })
 }
 
-fn open_copy(
-    dir: &Path,
-    to: &Path,
-    snapshots: &Snapshots,
-    cache_bytes: u64,
-) -> Result<(Copied, Engine), OpenError> {
-    let copy = Copied::of(dir, to, snapshots)?;
-    let opened = files::open_sled(&copy.0, cache_bytes).map_err(files::storage(dir));
-    opened.map(|db| (copy, db))
+/// Where the store in `dir` is copied to. Whoever copies it has the store's lock, so a copy that is there was left behind
+/// by a process that was killed, and is removed.
+fn copy_of(dir: &Path, scratch: &Path) -> Result<PathBuf, OpenError> {
+    let at = fs::metadata(dir).map_err(failed("read", dir))?;
+    let to = scratch.join(format!("aerostack-check-{:x}-{:x}", at.dev(), at.ino()));
+    guard::remove_copy(&to)?;
+    Ok(to)
 }
 
 /// As the vault locks it, but makes nothing.
@@ -173,27 +292,4 @@ fn lock(dir: &Path) -> Result<Vec<File>, OpenError> {
         }
     }
     Ok(locks)
-}
-
-/// A key between two others, or none when they are close.
-fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
-    let common = low.iter().zip(high).take_while(|(low, high)| low == high).count();
-    let number = |key: &[u8]| {
-        let mut digits = [0; WIDTH];
-        for (digit, byte) in digits.iter_mut().zip(key.get(common..).unwrap_or_default()) {
-            *digit = *byte;
-        }
-        u64::from_be_bytes(digits)
-    };
-    let (low_number, high_number) = (number(low), number(high));
-    let half = high_number.checked_sub(low_number)? / 2;
-    let middle = (low_number + half).to_be_bytes();
-    (half > 0).then(|| [low.get(..common).unwrap_or_default(), &middle].concat())
-}
-
-fn entry_of(key: &[u8], value: &[u8]) -> Entry {
-    Entry {
-        key: key.to_vec(),
-        value: value.to_vec(),
-    }
 }

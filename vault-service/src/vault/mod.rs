@@ -41,7 +41,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use crate::crypto::{backup::BackupError, record::Expiry};
-pub use audit::{Audit, AuditError, Damage, Report, What};
+pub use audit::{Audit, AuditError, Damage, Doubtful, Outcome, Report, What};
 pub use backup::{Archive, Backup, Incoming, Restored};
 pub use erasure::PendingErasure;
 pub use error::{OpenError, UnsealError, VaultError};

@@ -127,6 +127,7 @@ impl Done {
             expires_at: terms.expiry.map_or(0, Expiry::seconds),
             labels: labels.into_map(),
             kept_from: version,
+            last_version: 0,
         };
         let secret = SecretMetadata::new(&found.name, name, record, now)?;
         Ok(Put { secret, created })

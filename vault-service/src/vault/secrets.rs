@@ -126,6 +126,7 @@ impl SecretMetadata {
             expires_at,
             labels,
             kept_from: _,
+            last_version: _,
         } = record;
         let uid = stored::uid(&uid).ok_or(VaultError::Corrupt(None))?;
         let expiry = Expiry::from_seconds(expires_at);

@@ -174,6 +174,17 @@ pub(super) struct SecretRecord {
     /// No older version than this one is kept.
     #[prost(uint64, tag = "8")]
     pub(super) kept_from: u64,
+    /// The highest number that a version may have been given; 0 stands for `version`. It is higher in a repaired store
+    /// that may have lost newer versions.
+    #[prost(uint64, tag = "9")]
+    pub(super) last_version: u64,
+}
+
+impl SecretRecord {
+    /// The highest number that a version of the secret may have been given.
+    pub(super) fn last_version(&self) -> u64 {
+        self.last_version.max(self.version)
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -82,7 +82,7 @@ impl Current {
             .delete(Kind::Use.key(&found.uid, name))
             .add(stored::count(&found.uid), -1, None);
         let batch = remove(batch, found, name, self.older(u64::MAX));
-        never_again(batch, store, found, name, self.version())
+        never_again(batch, store, found, name, self.metadata.last_version())
     }
 
     /// Whether keeping no version older than `kept_from` removes any.
@@ -178,7 +178,7 @@ impl<'a> Successor<'a> {
         before: Option<Current>,
     ) -> Result<Self, VaultError> {
         let last = match &before {
-            Some(before) => before.version(),
+            Some(before) => before.metadata.last_version(),
             None => last_version(store, found, name)?,
         };
         Ok(Self {
@@ -252,7 +252,12 @@ impl<'a> Successor<'a> {
             ),
             None => (Uid::generate().as_bytes().to_vec(), now, self.version),
         };
-        let oldest = (self.version + 1).saturating_sub(self.found.kept_versions.number().into());
+        let follows = |before: &Current| before.version() + 1 == self.version;
+        let oldest = match self.before.as_ref().is_none_or(follows) {
+            true => (self.version + 1).saturating_sub(self.found.kept_versions.number().into()),
+            // The numbers before this one may have been given to versions that are lost.
+            false => self.version,
+        };
         SecretRecord {
             uid,
             version: self.version,
@@ -262,6 +267,7 @@ impl<'a> Successor<'a> {
             expires_at: terms.expiry.map_or(0, Expiry::seconds),
             labels: labels.into_map(),
             kept_from: kept_from.max(oldest),
+            last_version: 0,
         }
     }
 }

@@ -9,8 +9,9 @@ mod compact;
 mod damage;
 mod export;
 mod faults;
-mod model;
+pub(super) mod model;
 mod refusals;
+mod repairing;
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 

@@ -6,11 +6,11 @@ use super::*;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
-pub(super) struct Random(pub(super) u64);
+pub(in crate::store) struct Random(pub(in crate::store) u64);
 
 impl Random {
     /// xorshift64*, high bits.
-    pub(super) fn below(&mut self, bound: u32) -> u32 {
+    pub(in crate::store) fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

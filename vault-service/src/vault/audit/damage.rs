@@ -32,6 +32,12 @@ pub enum What {
     /// A key of a workspace, which may be sound.
     #[error("a key of it needs a store key that the file `keys` does not hold")]
     StoreKeyMissing,
+    /// Only an older state of a workspace can be read.
+    #[error("its settings and keys are older than acknowledged")]
+    OlderWorkspace,
+    /// A later state of a workspace may be lost, or its deletion.
+    #[error("its settings may be older than acknowledged: changes made after them cannot be read")]
+    MaybeOlderWorkspace,
     /// The record is gone or in a part of the store that cannot be read.
     #[error("its value cannot be read")]
     Unreadable,
@@ -48,8 +54,14 @@ pub enum What {
     #[error("its workspace is lost")]
     NoWorkspace,
     /// The current version is lost, and this older one is not.
-    #[error("its current version is lost, and this is the newest that is not")]
-    Newest,
+    #[error("it is older than acknowledged: version {0} is lost, and this is the newest that is not")]
+    Older(u64),
+    /// A later version may be lost, or the deletion.
+    #[error("it may be older than acknowledged, or deleted: changes made after it cannot be read")]
+    MaybeOlder,
+    /// The log contradicts itself, or counts fewer secrets than it has.
+    #[error("it may have been deleted: the change that would tell cannot be read")]
+    MaybeDeleted,
     /// How often and when it was used.
     #[error("what was known of its uses is lost")]
     Uses,
@@ -68,6 +80,57 @@ pub enum What {
     /// Fewer were counted.
     #[error("its secrets are miscounted")]
     Miscounted,
+}
+
+/// What becomes of it in a repaired store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is there, as it was acknowledged or but for what the line says.
+    Kept,
+    /// An older state of it is there.
+    Older,
+    /// It is not there.
+    Lost,
+    /// It is there only if that was asked for.
+    Doubtful,
+}
+
+impl What {
+    /// What becomes of it in a repaired store.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Undescribed
+            | Self::MaybeOlder
+            | Self::MaybeOlderWorkspace
+            | Self::LastVersion
+            | Self::Rotation
+            | Self::Miscounted => Outcome::Kept,
+            Self::Older(_) | Self::OlderWorkspace => Outcome::Older,
+            Self::MaybeDeleted => Outcome::Doubtful,
+            Self::Description
+            | Self::Key
+            | Self::RetiredKey
+            | Self::StoreKeyMissing
+            | Self::Unreadable
+            | Self::Unauthentic
+            | Self::AnotherVersion(_)
+            | Self::NoWorkspace
+            | Self::Uses
+            | Self::Request
+            | Self::Nameless(_) => Outcome::Lost,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kept => "kept",
+            Self::Older => "older",
+            Self::Lost => "lost",
+            Self::Doubtful => "doubtful",
+        })
+    }
 }
 
 impl fmt::Display for Damage {

@@ -3,13 +3,14 @@
 //! Nothing here hands out a value. Records are opened to see whether they open, and what was in them is wiped.
 
 mod damage;
+mod secret;
 mod walk;
 
 use std::path::Path;
 
 use tokio::runtime::Runtime;
 
-pub use damage::{Damage, What};
+pub use damage::{Damage, Outcome, What};
 
 use super::{
     FORMAT, OpenError, VaultError,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     crypto::KeyId,
     root::Providers,
-    store::{self, Batch, Entry, HOLD, Salvage, Store},
+    store::{self, Batch, Entry, HOLD, Legibility, Salvage, Store, Trace},
 };
 use walk::Walk;
 
@@ -59,19 +60,48 @@ pub struct Report {
     pub secrets: u64,
     /// Older versions whose values authenticate.
     pub older: u64,
-    /// Lines of damage.
-    pub damaged: u64,
-    /// Parts of the store that cannot be read.
-    pub gaps: u64,
+    /// Lines of damage, by what becomes of the damaged thing: kept, older than acknowledged, lost, and in doubt.
+    pub lines: [u64; 4],
+    /// How much of the log could be read.
+    pub legibility: Legibility,
     /// Why the vault would not open the store, if it would not.
     pub refusal: Option<String>,
 }
 
 impl Report {
+    /// Lines of damage.
+    pub fn damaged(&self) -> u64 {
+        self.lines.iter().sum()
+    }
+
+    /// Whether all is there that was acknowledged.
+    pub fn is_complete(&self) -> bool {
+        self.damaged() == 0 && self.legibility.is_whole()
+    }
+
     /// Whether nothing at all is the matter.
     pub fn is_sound(&self) -> bool {
-        self.damaged == 0 && self.gaps == 0 && self.refusal.is_none()
+        self.is_complete() && self.legibility.corrected == 0 && self.refusal.is_none()
     }
+
+    fn count(&mut self, outcome: Outcome) {
+        let [kept, older, lost, doubtful] = &mut self.lines;
+        *match outcome {
+            Outcome::Kept => kept,
+            Outcome::Older => older,
+            Outcome::Lost => lost,
+            Outcome::Doubtful => doubtful,
+        } += 1;
+    }
+}
+
+/// What becomes of secrets that may have been deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubtful {
+    /// They are not in the repaired store.
+    LeftOut,
+    /// They are.
+    Kept,
 }
 
 /// A store to be read, and the keys for it.
@@ -82,25 +112,21 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Copies the store in `dir` into `scratch` and opens the copy, with the root keys that `providers` give. The store itself
-    /// stays as it is. Blocking, and not from within a runtime.
-    pub fn open(
-        dir: &Path,
-        scratch: &Path,
-        cache_bytes: u64,
-        providers: &Providers,
-        runtime: &Runtime,
-    ) -> Result<Self, AuditError> {
-        let salvage = Salvage::open(dir, scratch, cache_bytes)?;
-        if let Ok(Some(held)) = salvage.read(HOLD)
-            && held == FILLING
-        {
+    /// Reads the store in `dir`, with the root keys that `providers` give. The store stays as it is. Blocking, and not from
+    /// within a runtime.
+    pub fn open(dir: &Path, providers: &Providers, runtime: &Runtime) -> Result<Self, AuditError> {
+        let salvage = Salvage::open(dir)?;
+        if salvage.read(HOLD).is_some_and(|held| held == FILLING) {
             return Err(AuditError::ByHalf);
         }
-        let mut meta = match salvage.read(stored::META) {
-            Ok(Some(bytes)) => of_this_release(stored::decode(&bytes).map_err(OpenError::Corrupt)?)?,
+        let states = salvage
+            .trace(stored::META)
+            .into_iter()
+            .flat_map(Trace::values_since_deletion);
+        let mut meta = match states.filter_map(|bytes| stored::decode(&bytes).ok()).next() {
+            Some(meta) => of_this_release(meta)?,
             // All else may still be there.
-            Ok(None) | Err(_) => initial(),
+            None => initial(),
         };
         let keyring = Keyring::sealed();
         if let Some(file) = key_file(&salvage, &mut meta, providers)? {
@@ -114,25 +140,41 @@ impl Audit {
         })
     }
 
-    /// Reads everything, and names what is damaged. Blocking.
-    pub fn verify(&self, mut damaged: impl FnMut(&Damage)) -> Report {
-        Walk::over(self, &mut damaged, &mut |_: Entry| ())
+    /// Reads everything, names what is damaged, and finds out on a copy in `scratch` whether the vault would open the store
+    /// in `dir`. Blocking.
+    pub fn verify(
+        &mut self,
+        dir: &Path,
+        scratch: &Path,
+        cache_bytes: u64,
+        mut damaged: impl FnMut(&Damage),
+    ) -> Result<Report, AuditError> {
+        self.salvage.try_open(dir, scratch, cache_bytes)?;
+        Ok(Walk::over(
+            self,
+            Doubtful::LeftOut,
+            &mut damaged,
+            &mut |_: Entry| (),
+        ))
     }
 
-    /// Reads everything, writes what authenticates to `to`, which must be new, and names what is lost; closes `to`. Blocking, and not
-    /// from within a runtime.
+    /// Reads everything, writes what authenticates into a new store in `to`, and names what is lost. Until all of it is
+    /// there, no vault opens the new store. Blocking, and not from within a runtime.
     pub fn repair(
         &self,
-        to: Store,
+        to: &Path,
+        cache_bytes: u64,
+        doubtful: Doubtful,
         runtime: &Runtime,
         mut damaged: impl FnMut(&Damage),
     ) -> Result<Report, AuditError> {
+        let store = Store::begin_repair(to, cache_bytes)?;
         if let Ok(loaded) = self.keyring.loaded() {
-            let written = runtime.block_on(roots::write(&to, &loaded));
+            let written = runtime.block_on(roots::write(&store, &loaded));
             written.map_err(AuditError::WriteKeys)?;
         }
         let mut writing = Writing {
-            to: &to,
+            to: &store,
             runtime,
             batch: Batch::new(),
             bytes: 0,
@@ -142,12 +184,15 @@ impl Audit {
             key: stored::META.to_vec(),
             value: stored::encode(&self.meta),
         });
-        let report = Walk::over(self, &mut damaged, &mut |entry: Entry| writing.put(entry));
+        let report = Walk::over(self, doubtful, &mut damaged, &mut |entry: Entry| {
+            writing.put(entry)
+        });
         writing.flush();
         if let Some(error) = writing.failed {
             return Err(error.into());
         }
-        runtime.block_on(to.close())?;
+        runtime.block_on(store.close())?;
+        Store::end_repair(to)?;
         Ok(report)
     }
 }
@@ -195,9 +240,7 @@ fn key_file(salvage: &Salvage, meta: &mut Meta, providers: &Providers) -> Result
 
 /// How many workspaces there are, as far as they can be read.
 fn workspaces(salvage: &Salvage) -> u64 {
-    let mut count = 0;
-    salvage.each(stored::WORKSPACES, |_| count += 1);
-    count
+    salvage.live(stored::WORKSPACES).count() as u64
 }
 
 /// Entries on their way into the new store.

@@ -1,30 +1,34 @@
-//! One reading of a whole store, kind by kind of its entries.
+//! One reading of a whole store, workspace by workspace.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::SystemTime,
 };
 
 use prost_types::Timestamp;
-use proto::{OriginPattern, SecretName, Uid, WorkspaceName};
+use proto::{SecretName, Uid, WorkspaceName};
 
-use super::{Audit, Damage, Report, What};
+use super::{
+    Audit, Damage, Doubtful, Report, What,
+    secret::{self, Evidence, Kept, Sound, Verdict},
+};
 use crate::{
-    crypto::{
-        WorkspaceKek,
-        record::{self, Expiry},
-    },
-    store::Entry,
+    crypto::{WorkspaceKek, record},
+    store::{Entry, Trace},
     vault::{
         VaultError,
-        stored::{self, Kind, OldVersion, RequestRecords, Rotation, SecretRecord, UseRecord},
+        stored::{self, Kind, RequestRecords, Rotation, UseRecord},
         workspaces::Found,
     },
 };
 
 /// How damage of the store key's rotation is named.
 const STORE_KEY: &str = "store key";
+/// Messages of the log that a change of a workspace is, or of a count.
+const CHANGE: u64 = 1;
+/// Messages of the log that a deletion of a workspace is, at least: its description goes, and its garbage is named.
+const DELETION: u64 = 2;
 
 /// A workspace whose key opens.
 struct Opened {
@@ -33,23 +37,18 @@ struct Opened {
     keks: Vec<Arc<WorkspaceKek>>,
     /// Whether a rotation has still to move its records.
     rotates: bool,
-    secrets: u64,
 }
-
-/// Where a secret is.
-type Place = (Uid, SecretName);
 
 /// What takes part in one reading.
 pub(super) struct Walk<'a> {
     audit: &'a Audit,
-    workspaces: HashMap<Uid, Opened>,
+    doubtful: Doubtful,
+    /// Workspaces that were deleted.
     deleted: HashSet<Uid>,
-    /// Secrets whose current version is there, and damaged.
-    lost: HashSet<Place>,
-    /// Secrets in whose place an older version is kept.
-    replaced: HashSet<Place>,
-    /// The newest version so far of a secret whose current version is lost.
-    newest: Option<(Place, OldVersion)>,
+    /// Names of the workspaces whose keys do not open.
+    closed: BTreeMap<Uid, WorkspaceName>,
+    /// What rotates, by workspace: its name and how many secrets it has.
+    rotations: Vec<(Uid, WorkspaceName, u64)>,
     report: Report,
     damaged: &'a mut dyn FnMut(&Damage),
     keep: &'a mut dyn FnMut(Entry),
@@ -58,60 +57,135 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn over(
         audit: &'a Audit,
+        doubtful: Doubtful,
         damaged: &'a mut dyn FnMut(&Damage),
         keep: &'a mut dyn FnMut(Entry),
     ) -> Report {
         let mut walk = Walk {
             audit,
-            workspaces: HashMap::new(),
+            doubtful,
             deleted: HashSet::new(),
-            lost: HashSet::new(),
-            replaced: HashSet::new(),
-            newest: None,
+            closed: BTreeMap::new(),
+            rotations: Vec::new(),
             report: Report {
                 refusal: audit.salvage.refusal().map(ToString::to_string),
+                legibility: audit.salvage.legibility(),
                 ..Report::default()
             },
             damaged,
             keep,
         };
-        walk.each(stored::WORKSPACES, Walk::workspace);
-        walk.each(stored::GARBAGE, Walk::garbage);
-        walk.each(Kind::Metadata.prefix(), Walk::secret);
-        walk.each(Kind::Record.prefix(), Walk::record_alone);
-        walk.each(Kind::OldVersion.prefix(), Walk::older);
-        walk.replace();
-        walk.each(Kind::Use.prefix(), Walk::uses);
-        walk.each(Kind::LastVersion.prefix(), Walk::last_version);
-        walk.each(Kind::VersionFloor.prefix(), Walk::version_floor);
-        walk.each(Kind::Request.prefix(), Walk::request);
-        walk.each(stored::ROTATIONS, Walk::rotation);
-        walk.rotations();
-        walk.counts();
+        let opened = walk.workspaces();
+        for (uid, workspace) in &opened {
+            walk.secrets(*uid, workspace);
+            walk.requests(*uid, workspace);
+        }
+        walk.strays(&opened);
+        walk.unreadable_rotations(&opened);
+        walk.begin_rotations();
         walk.report
     }
 
-    fn each(&mut self, prefix: &[u8], mut one: impl FnMut(&mut Self, Entry)) {
-        let audit = self.audit;
-        let gaps = audit.salvage.each(prefix, |entry| one(self, entry));
-        self.report.gaps += gaps;
+    /// Workspaces whose keys open, and that were not deleted.
+    fn workspaces(&mut self) -> BTreeMap<Uid, Opened> {
+        let salvage = &self.audit.salvage;
+        // Whatever became of its entries, a workspace whose deletion is mentioned is deleted.
+        let garbage = salvage.keys(stored::GARBAGE).into_iter();
+        self.deleted = garbage
+            .filter_map(|key| stored::uid(key.get(stored::GARBAGE.len()..)?))
+            .collect();
+        let mut opened = BTreeMap::new();
+        for key in salvage.keys(stored::WORKSPACES) {
+            let Some(trace) = salvage.trace(key) else { continue };
+            let shown = String::from_utf8_lossy(key.get(stored::WORKSPACES.len()..).unwrap_or_default());
+            match WorkspaceName::parse(&shown) {
+                Ok(name) => opened.extend(self.workspace(name, trace)),
+                Err(_) => self.lost(&shown, None, None, What::Description),
+            }
+        }
+        opened
     }
 
-    fn workspace(&mut self, entry: Entry) {
-        let shown = entry.key.get(stored::WORKSPACES.len()..).unwrap_or_default();
-        let shown = String::from_utf8_lossy(shown).into_owned();
-        let Ok(name) = WorkspaceName::parse(&shown) else {
-            return self.lost(&shown, None, None, What::Description);
+    fn workspace(&mut self, name: WorkspaceName, trace: Trace<'_>) -> Option<(Uid, Opened)> {
+        let states = |values: &mut dyn Iterator<Item = Vec<u8>>| -> Vec<_> {
+            values
+                .map(|bytes| Found::decode(name.clone(), bytes).ok())
+                .collect()
         };
-        let Ok(found) = Found::decode(name.clone(), entry.value) else {
-            return self.lost(&shown, None, None, What::Description);
-        };
-        let (uid, mut record) = (found.uid, found.record);
-        let active = match self.audit.keyring.open(&uid, &record.wrapped_kek) {
-            Ok(kek) => kek,
-            Err(VaultError::KeyNotLoaded) => return self.lost(&shown, None, None, What::StoreKeyMissing),
-            Err(_) => return self.lost(&shown, None, None, What::Key),
-        };
+        if trace.is_deleted() {
+            let before = states(&mut trace.values());
+            self.deleted
+                .extend(before.iter().flatten().map(|found| found.uid));
+            return None;
+        }
+        let states = states(&mut trace.values_since_deletion());
+        let newest = states.iter().flatten().next();
+        if newest.is_some_and(|newest| self.deleted.contains(&newest.uid)) {
+            return None;
+        }
+        if let Some(uid) = newest
+            .map(|newest| newest.uid)
+            .filter(|uid| self.may_be_deleted(uid, trace))
+        {
+            self.name_doubtful(uid, name.as_str());
+            if self.doubtful == Doubtful::LeftOut {
+                self.deleted.insert(uid);
+                return None;
+            }
+        }
+        let mut refused = What::Description;
+        for (age, found) in states.into_iter().enumerate() {
+            let Some(found) = found else { continue };
+            match self.audit.keyring.open(&found.uid, &found.record.wrapped_kek) {
+                Ok(active) => return Some(self.opened(found, active, age, trace)),
+                Err(error) => {
+                    self.closed.insert(found.uid, name.clone());
+                    if refused == What::Description {
+                        refused = why_closed(&error);
+                    }
+                }
+            }
+        }
+        self.lost(name.as_str(), None, None, refused);
+        None
+    }
+
+    /// Whether a deletion of the workspace may be lost: it would have removed each of the workspace's entries.
+    fn may_be_deleted(&self, uid: &Uid, trace: Trace<'_>) -> bool {
+        let salvage = &self.audit.salvage;
+        let kinds = [Kind::Metadata, Kind::Record].map(|kind| kind.of(uid));
+        let kept = kinds.iter().flat_map(|prefix| salvage.live(prefix));
+        let kept = kept.filter_map(|key| salvage.trace(key)).map(Trace::confirmed);
+        let last = kept.max().unwrap_or(0).max(trace.confirmed());
+        salvage.may_hide(DELETION, last)
+    }
+
+    /// Names a workspace that may have been deleted, and all that is in it.
+    fn name_doubtful(&mut self, uid: Uid, name: &str) {
+        self.lost(name, None, None, What::MaybeDeleted);
+        let salvage = &self.audit.salvage;
+        for key in salvage.live(&Kind::Metadata.of(&uid)) {
+            if let Some((_, secret)) = place(Kind::Metadata, key) {
+                self.lost(name, Some(secret), None, What::MaybeDeleted);
+            }
+        }
+    }
+
+    /// Keeps a workspace's description: the newest one, or one that is so many states older.
+    fn opened(
+        &mut self,
+        found: Found,
+        active: Arc<WorkspaceKek>,
+        age: usize,
+        trace: Trace<'_>,
+    ) -> (Uid, Opened) {
+        let (uid, name, mut record) = (found.uid, found.name, found.record);
+        self.closed.remove(&uid);
+        if age > 0 {
+            self.lost(name.as_str(), None, None, What::OlderWorkspace);
+        } else if self.audit.salvage.may_hide(CHANGE, trace.confirmed()) {
+            self.lost(name.as_str(), None, None, What::MaybeOlderWorkspace);
+        }
         let mut keks = vec![active];
         for retired in std::mem::take(&mut record.retired_keks) {
             match self.audit.keyring.open(&uid, &retired.wrapped_kek) {
@@ -119,328 +193,251 @@ impl<'a> Walk<'a> {
                     keks.push(kek);
                     record.retired_keks.push(retired);
                 }
-                Err(VaultError::KeyNotLoaded) => self.lost(&shown, None, None, What::StoreKeyMissing),
-                Err(_) => self.lost(&shown, None, None, What::RetiredKey),
+                Err(VaultError::KeyNotLoaded) => {
+                    self.lost(name.as_str(), None, None, What::StoreKeyMissing);
+                }
+                Err(_) => self.lost(name.as_str(), None, None, What::RetiredKey),
             }
         }
         let rotates = !record.retired_keks.is_empty();
         // Its rotation begins anew.
         record.last_look = false;
         self.report.workspaces += 1;
-        let opened = Opened {
-            name,
-            keks,
-            rotates,
-            secrets: 0,
-        };
-        self.workspaces.insert(uid, opened);
         (self.keep)(Entry {
-            key: entry.key,
+            key: stored::workspace(&name),
             value: stored::encode(&record),
         });
+        (uid, Opened { name, keks, rotates })
     }
 
-    /// What is left of a deleted workspace is nobody's loss, and is not kept.
-    fn garbage(&mut self, entry: Entry) {
-        let uid = entry.key.get(stored::GARBAGE.len()..).and_then(stored::uid);
-        self.deleted.extend(uid);
+    fn secrets(&mut self, uid: Uid, workspace: &Opened) {
+        let salvage = &self.audit.salvage;
+        let mut names = BTreeSet::new();
+        for kind in [Kind::Metadata, Kind::Record, Kind::LastVersion, Kind::OldVersion] {
+            let keys = salvage.keys(&kind.of(&uid)).into_iter();
+            names.extend(keys.filter_map(|key| place(kind, key)).map(|(_, name)| name));
+        }
+        let evidence = || names.iter().map(|name| (name, Evidence::of(salvage, uid, name)));
+        let alive = evidence().filter(|(_, evidence)| evidence.seems_alive()).count() as u64;
+        self.version_floor(uid, workspace);
+        let is_counted = self.is_counted(&uid, alive);
+        let mut tally = Tally::default();
+        for (name, evidence) in evidence() {
+            let verdict = match evidence.judge(&|record| workspace.decrypt(&uid, name, record)) {
+                Verdict::Kept(kept) if !is_counted && evidence.may_be_deleted() => {
+                    Verdict::Doubtful(Some(kept))
+                }
+                verdict => verdict,
+            };
+            self.secret(uid, workspace, name, &evidence, verdict, &mut tally);
+        }
+        self.count(uid, workspace, &tally);
     }
 
-    fn secret(&mut self, entry: Entry) {
-        let Some((uid, name)) = self.place(Kind::Metadata, &entry.key) else {
-            return;
+    /// The number that no deleted secret exceeded whose own last version is not kept. Names that cannot be read had version
+    /// numbers, too.
+    fn version_floor(&mut self, uid: Uid, workspace: &Opened) {
+        let key = Kind::VersionFloor.of(&uid);
+        let stored = self.audit.salvage.read(&key);
+        let known = stored
+            .as_ref()
+            .map(|bytes| bytes.as_slice().try_into().map(u64::from_be_bytes));
+        if let Some(Err(_)) = known {
+            self.lost(workspace.name.as_str(), None, None, What::LastVersion);
+        }
+        let floor = known.and_then(Result::ok);
+        let floor = match self.report.legibility.is_whole() {
+            true => floor,
+            false => Some(
+                floor
+                    .unwrap_or(0)
+                    .saturating_add(secret::margin(&self.report.legibility)),
+            ),
         };
-        let Some(workspace) = self.workspaces.get(&uid) else {
-            return self.lost(&uid.to_string(), Some(name), None, What::NoWorkspace);
-        };
-        let record = self.audit.salvage.read(&Kind::Record.key(&uid, &name));
-        let (metadata, record) = match (described(&entry.value), record) {
-            (Some(metadata), Ok(Some(record))) => (metadata, record),
-            (Some(metadata), Ok(None) | Err(_)) => {
-                return self.secret_lost(uid, name, Some(metadata.version), What::Unreadable);
-            }
-            (None, Ok(Some(record))) => return self.undescribed(uid, name, record),
-            (None, Ok(None) | Err(_)) => return self.secret_lost(uid, name, None, What::Description),
-        };
-        match workspace.decrypt(&uid, &name, &record) {
-            Some(found) if found.version == metadata.version => {
-                self.secret_kept(uid, &name, entry.value, record);
-            }
-            Some(found) => {
-                let what = What::AnotherVersion(found.version);
-                self.secret_lost(uid, name, Some(metadata.version), what);
-            }
-            None => self.secret_lost(uid, name, Some(metadata.version), What::Unauthentic),
+        if let Some(floor) = floor {
+            self.put(key, floor.to_be_bytes().to_vec());
         }
     }
 
-    fn secret_lost(&mut self, uid: Uid, name: SecretName, version: Option<u64>, what: What) {
-        let shown = self.shown(&uid);
-        self.lost(&shown, Some(name.clone()), version, what);
-        self.lost.insert((uid, name));
+    fn has_floor(&self, uid: &Uid) -> bool {
+        let floor = self.audit.salvage.read(&Kind::VersionFloor.of(uid));
+        self.report.legibility.is_whole() && floor.is_some()
     }
 
-    /// Of a record that has its description nothing more is to be said.
-    fn record_alone(&mut self, entry: Entry) {
-        let Some((uid, name)) = self.place(Kind::Record, &entry.key) else {
-            return;
+    /// Keeps what is to be kept of a secret, and says what is the matter with it.
+    fn secret(
+        &mut self,
+        uid: Uid,
+        workspace: &Opened,
+        name: &SecretName,
+        evidence: &Evidence<'_>,
+        verdict: Verdict,
+        tally: &mut Tally,
+    ) {
+        let shown = workspace.name.as_str();
+        let mut seen = 0;
+        let kept = match verdict {
+            Verdict::Kept(kept) => Some(kept),
+            Verdict::Doubtful(kept) => {
+                self.lost(shown, Some(name.clone()), None, What::MaybeDeleted);
+                tally.others += 1;
+                seen = kept.as_ref().map_or(0, |kept| kept.metadata.last_version());
+                kept.filter(|_| self.doubtful == Doubtful::Kept)
+            }
+            Verdict::Lost { version, what } => {
+                self.lost(shown, Some(name.clone()), version, what);
+                tally.others += 1;
+                None
+            }
+            // Of many deleted secrets the workspace's floor tells the last version.
+            Verdict::Deleted { is_known: false } if self.has_floor(&uid) => return,
+            Verdict::Deleted { is_known } => {
+                if !is_known {
+                    self.lost(shown, Some(name.clone()), None, What::LastVersion);
+                }
+                None
+            }
         };
-        if let Ok(Some(_)) = self.audit.salvage.read(&Kind::Metadata.key(&uid, &name)) {
-            return;
+        match kept {
+            Some(kept) => {
+                tally.kept += 1;
+                self.kept(uid, workspace, name, *kept);
+            }
+            None => {
+                let last_version = evidence.last_version(seen).to_be_bytes();
+                self.put(Kind::LastVersion.key(&uid, name), last_version.to_vec());
+            }
         }
-        self.undescribed(uid, name, entry.value);
     }
 
-    /// A value that is fine is worth more than what is known about it.
-    fn undescribed(&mut self, uid: Uid, name: SecretName, record: Vec<u8>) {
-        let Some(workspace) = self.workspaces.get(&uid) else {
-            return self.lost(&uid.to_string(), Some(name), None, What::NoWorkspace);
-        };
-        let shown = workspace.name.to_string();
-        let Some(found) = workspace.decrypt(&uid, &name, &record) else {
-            return self.secret_lost(uid, name, None, What::Unauthentic);
-        };
-        let now = Timestamp::from(SystemTime::now());
-        let metadata = SecretRecord {
-            uid: Uid::generate().as_bytes().to_vec(),
-            version: found.version,
-            create_time: now,
-            update_time: now,
-            upstream_origins: stored::origins(&found.origins),
-            expires_at: found.expiry.map_or(0, Expiry::seconds),
-            labels: BTreeMap::new(),
-            // As far back as any can be.
-            kept_from: 1,
-        };
-        self.secret_kept(uid, &name, stored::encode(&metadata), record);
-        self.lost(&shown, Some(name), Some(found.version), What::Undescribed);
-    }
-
-    fn secret_kept(&mut self, uid: Uid, name: &SecretName, metadata: Vec<u8>, record: Vec<u8>) {
+    fn kept(&mut self, uid: Uid, workspace: &Opened, name: &SecretName, kept: Kept) {
+        let Kept {
+            metadata,
+            record,
+            older,
+            damage,
+        } = kept;
+        let shown = workspace.name.as_str();
+        for (version, what) in damage {
+            self.lost(shown, Some(name.clone()), Some(version), what);
+        }
         self.report.secrets += 1;
-        if let Some(workspace) = self.workspaces.get_mut(&uid) {
-            workspace.secrets += 1;
-        }
-        for (kind, value) in [(Kind::Metadata, metadata), (Kind::Record, record)] {
-            let key = kind.key(&uid, name);
-            (self.keep)(Entry { key, value });
-        }
-    }
-
-    fn older(&mut self, entry: Entry) {
-        let Some((place, version)) = self.place_of_older(&entry.key) else {
-            return;
-        };
-        let (uid, name) = &place;
-        let Some(workspace) = self.workspaces.get(uid) else {
-            return self.lost(
-                &uid.to_string(),
-                Some(name.clone()),
-                Some(version),
-                What::NoWorkspace,
-            );
-        };
-        let shown = workspace.name.to_string();
-        let Ok(older) = stored::decode::<OldVersion>(&entry.value) else {
-            return self.lost(&shown, Some(name.clone()), Some(version), What::Description);
-        };
-        let what = match workspace.decrypt(uid, name, &older.record) {
-            Some(found) if (found.version, older.metadata.version) == (version, version) => None,
-            Some(found) => Some(What::AnotherVersion(found.version)),
-            None => Some(What::Unauthentic),
-        };
-        if let Some(what) = what {
-            return self.lost(&shown, Some(name.clone()), Some(version), what);
-        }
-        if self.has_current(&place) {
-            self.report.older += 1;
-            return (self.keep)(entry);
-        }
-        // They come from the oldest to the newest.
-        match self.newest.replace((place.clone(), older)) {
-            Some((before, older)) if before == place => self.older_kept(&before, &older),
-            Some(replaced) => self.replace_by(replaced),
+        self.report.older += older.len() as u64;
+        self.put(Kind::Metadata.key(&uid, name), stored::encode(&metadata));
+        self.put(Kind::Record.key(&uid, name), record);
+        older.into_iter().for_each(&mut *self.keep);
+        let key = Kind::Use.key(&uid, name);
+        match self.audit.salvage.read(&key) {
             None => {}
+            Some(value) if stored::decode::<UseRecord>(&value).is_ok() => self.put(key, value),
+            Some(_) => self.lost(shown, Some(name.clone()), None, What::Uses),
         }
     }
 
-    fn older_kept(&mut self, (uid, name): &Place, older: &OldVersion) {
-        self.report.older += 1;
-        (self.keep)(Entry {
-            key: stored::old_version(uid, name, older.metadata.version),
-            value: stored::encode(older),
-        });
+    /// Whether the workspace's count of its secrets is up to date, and is this. A deletion that is lost was counted.
+    fn is_counted(&self, uid: &Uid, alive: u64) -> bool {
+        let count = self.audit.salvage.trace(&stored::count(uid));
+        let is_current = count.is_none_or(|count| !self.audit.salvage.may_hide(CHANGE, count.confirmed()));
+        is_current && self.counted(uid) == Some(alive)
     }
 
-    /// Of the secret that was looked at last.
-    fn replace(&mut self) {
-        if let Some(newest) = self.newest.take() {
-            self.replace_by(newest);
+    fn counted(&self, uid: &Uid) -> Option<u64> {
+        match self.audit.salvage.read(&stored::count(uid)) {
+            None => Some(0),
+            Some(bytes) => bytes.as_slice().try_into().map(u64::from_be_bytes).ok(),
         }
     }
 
-    /// An older version is better than none.
-    fn replace_by(&mut self, ((uid, name), newest): (Place, OldVersion)) {
-        let shown = self.shown(&uid);
-        let OldVersion { metadata, record } = newest;
-        let version = metadata.version;
-        self.secret_kept(uid, &name, stored::encode(&metadata), record);
-        self.lost(&shown, Some(name.clone()), Some(version), What::Newest);
-        self.replaced.insert((uid, name));
-    }
-
-    /// Whether the current version of a secret was found, and kept.
-    fn has_current(&self, place: &Place) -> bool {
-        let (uid, name) = place;
-        let found = |kind: Kind| matches!(self.audit.salvage.read(&kind.key(uid, name)), Ok(Some(_)));
-        !self.lost.contains(place) && (found(Kind::Record) || found(Kind::Metadata))
-    }
-
-    fn uses(&mut self, entry: Entry) {
-        let Some(place) = self.place(Kind::Use, &entry.key) else {
-            return;
-        };
-        if !self.replaced.contains(&place) && !self.has_current(&place) {
-            return;
+    /// Counts are made from what was kept, and tell what was not found.
+    fn count(&mut self, uid: Uid, workspace: &Opened, tally: &Tally) {
+        let named = tally.kept + tally.others;
+        let is_readable = self.report.legibility.is_whole();
+        let shown = workspace.name.as_str();
+        match self.counted(&uid) {
+            Some(counted) if counted == named => {}
+            Some(counted) if counted > named && !is_readable => {
+                self.lost(shown, None, None, What::Nameless(counted - named));
+            }
+            Some(_) | None => self.lost(shown, None, None, What::Miscounted),
         }
-        let Some(workspace) = self.workspaces.get(&place.0) else {
-            return;
-        };
-        let shown = workspace.name.to_string();
-        match stored::decode::<UseRecord>(&entry.value) {
-            Ok(_) => (self.keep)(entry),
-            Err(_) => self.lost(&shown, Some(place.1), None, What::Uses),
+        if tally.kept > 0 {
+            self.put(stored::count(&uid), tally.kept.to_be_bytes().to_vec());
+        }
+        if workspace.rotates {
+            self.rotations.push((uid, workspace.name.clone(), tally.kept));
         }
     }
 
-    fn last_version(&mut self, entry: Entry) {
-        let Some((uid, name)) = self.place(Kind::LastVersion, &entry.key) else {
-            return;
-        };
-        let shown = self
-            .workspaces
-            .get(&uid)
-            .map(|workspace| workspace.name.to_string());
-        match (shown, entry.value.len() == size_of::<u64>()) {
-            (Some(_), true) => (self.keep)(entry),
-            (Some(shown), false) => self.lost(&shown, Some(name), None, What::LastVersion),
-            // That the workspace is lost was said of what is not deleted.
-            (None, true | false) => {}
+    fn requests(&mut self, uid: Uid, workspace: &Opened) {
+        let salvage = &self.audit.salvage;
+        for key in salvage.live(&Kind::Request.of(&uid)) {
+            match salvage.read(key) {
+                Some(value) if stored::decode::<RequestRecords>(&value).is_ok() => {
+                    self.put(key.to_vec(), value)
+                }
+                Some(_) | None => self.lost(workspace.name.as_str(), None, None, What::Request),
+            }
         }
     }
 
-    fn version_floor(&mut self, entry: Entry) {
-        let uid = entry
-            .key
-            .get(Kind::VersionFloor.prefix().len()..)
-            .and_then(stored::uid);
-        let workspace = uid.and_then(|uid| self.workspaces.get(&uid));
-        let Some(shown) = workspace.map(|workspace| workspace.name.to_string()) else {
-            return;
-        };
-        if entry.value.len() == size_of::<u64>() {
-            (self.keep)(entry);
-        } else {
-            self.lost(&shown, None, None, What::LastVersion);
+    /// Secrets of workspaces that are neither open nor deleted.
+    fn strays(&mut self, opened: &BTreeMap<Uid, Opened>) {
+        let salvage = &self.audit.salvage;
+        let mut strays = BTreeSet::new();
+        for kind in [Kind::Metadata, Kind::Record, Kind::OldVersion] {
+            let places = salvage.live(kind.prefix()).filter_map(|key| place(kind, key));
+            strays.extend(places.filter(|(uid, _)| !opened.contains_key(uid) && !self.deleted.contains(uid)));
+        }
+        for (uid, name) in strays {
+            let shown = match self.closed.get(&uid) {
+                Some(name) => name.to_string(),
+                None => uid.to_string(),
+            };
+            self.lost(&shown, Some(name), None, What::NoWorkspace);
         }
     }
 
-    fn request(&mut self, entry: Entry) {
-        let uid = entry.key.get(stored::REQUESTS.len()..);
-        let uid = uid
-            .and_then(|rest| rest.first_chunk())
-            .map(|uid| Uid::from_bytes(*uid));
-        let Some(workspace) = uid.and_then(|uid| self.workspaces.get(&uid)) else {
-            return;
-        };
-        let shown = workspace.name.to_string();
-        match stored::decode::<RequestRecords>(&entry.value) {
-            Ok(_) => (self.keep)(entry),
-            Err(_) => self.lost(&shown, None, None, What::Request),
+    fn unreadable_rotations(&mut self, opened: &BTreeMap<Uid, Opened>) {
+        let salvage = &self.audit.salvage;
+        for key in salvage.live(stored::ROTATIONS) {
+            let value = salvage.read(key).unwrap_or_default();
+            if stored::decode::<Rotation>(&value).is_ok() {
+                continue;
+            }
+            let shown = match stored::uid_of_rotation(key) {
+                Some(uid) => opened
+                    .get(&uid)
+                    .map_or(uid.to_string(), |workspace| workspace.name.to_string()),
+                None => STORE_KEY.to_owned(),
+            };
+            self.lost(&shown, None, None, What::Rotation);
         }
-    }
-
-    fn rotation(&mut self, entry: Entry) {
-        if stored::decode::<Rotation>(&entry.value).is_ok() {
-            return;
-        }
-        let shown = match stored::uid_of_rotation(&entry.key) {
-            Some(uid) => self.shown(&uid),
-            None => STORE_KEY.to_owned(),
-        };
-        self.lost(&shown, None, None, What::Rotation);
     }
 
     /// Rotations begin anew where there is still something to be moved.
-    fn rotations(&mut self) {
-        let start_time = Timestamp::from(SystemTime::now());
-        for (uid, workspace) in self.workspaces.iter().filter(|(_, workspace)| workspace.rotates) {
-            let rotation = Rotation {
-                workspace: workspace.name.to_string(),
-                total: workspace.secrets,
-                start_time,
-                ..Rotation::default()
-            };
-            (self.keep)(Entry {
-                key: stored::workspace_rotation(uid),
-                value: stored::encode(&rotation),
-            });
+    fn begin_rotations(&mut self) {
+        for (uid, name, secrets) in std::mem::take(&mut self.rotations) {
+            self.begin_rotation(stored::workspace_rotation(&uid), name.to_string(), secrets);
         }
     }
 
-    /// Counts are made from what was found, and tell what was not.
-    fn counts(&mut self) {
-        let found: Vec<_> = self
-            .workspaces
-            .iter()
-            .map(|(uid, workspace)| (*uid, workspace.name.to_string(), workspace.secrets))
-            .collect();
-        for (uid, shown, secrets) in found {
-            let key = stored::count(&uid);
-            let stored = match self.audit.salvage.read(&key) {
-                Ok(None) => Some(0),
-                Ok(Some(bytes)) => bytes.as_slice().try_into().map(u64::from_be_bytes).ok(),
-                Err(_) => None,
-            };
-            match stored {
-                Some(stored) if stored == secrets => {}
-                Some(stored) if stored > secrets && self.report.gaps > 0 => {
-                    self.lost(&shown, None, None, What::Nameless(stored - secrets));
-                }
-                Some(_) | None => self.lost(&shown, None, None, What::Miscounted),
-            }
-            if secrets > 0 {
-                let value = secrets.to_be_bytes().to_vec();
-                (self.keep)(Entry { key, value });
-            }
-        }
+    fn begin_rotation(&mut self, key: Vec<u8>, workspace: String, total: u64) {
+        let rotation = Rotation {
+            workspace,
+            total,
+            start_time: Timestamp::from(SystemTime::now()),
+            ..Rotation::default()
+        };
+        self.put(key, stored::encode(&rotation));
     }
 
-    /// Whose entry this is; none for those of deleted workspaces and for keys that are none of ours.
-    fn place(&self, kind: Kind, key: &[u8]) -> Option<Place> {
-        let (uid, name) = key.get(kind.prefix().len()..)?.split_first_chunk::<16>()?;
-        let uid = Uid::from_bytes(*uid);
-        let name = SecretName::parse(str::from_utf8(name).ok()?).ok()?;
-        (!self.deleted.contains(&uid)).then_some((uid, name))
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        (self.keep)(Entry { key, value });
     }
 
-    /// The same of an older version, and which it is.
-    fn place_of_older(&self, key: &[u8]) -> Option<(Place, u64)> {
-        let (name, version) = key.split_last_chunk::<8>()?;
-        let place = self.place(Kind::OldVersion, name.strip_suffix(&[0])?)?;
-        Some((place, u64::from_be_bytes(*version)))
-    }
-
-    /// How a workspace is named.
-    fn shown(&self, uid: &Uid) -> String {
-        match self.workspaces.get(uid) {
-            Some(workspace) => workspace.name.to_string(),
-            None => uid.to_string(),
-        }
-    }
-
+    /// Says what is the matter.
     fn lost(&mut self, workspace: &str, name: Option<SecretName>, version: Option<u64>, what: What) {
-        self.report.damaged += 1;
+        self.report.count(what.outcome());
         (self.damaged)(&Damage {
             workspace: workspace.to_owned(),
             name,
@@ -450,8 +447,16 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// What was found of one workspace's secrets.
+#[derive(Default)]
+struct Tally {
+    kept: u64,
+    /// Those that are lost, and those that are in doubt.
+    others: u64,
+}
+
 impl Opened {
-    /// What a record says that authenticates in this place. What it holds is wiped here.
+    /// What a record says that authenticates in this place. Its value is wiped here.
     fn decrypt(&self, uid: &Uid, name: &SecretName, bytes: &[u8]) -> Option<Sound> {
         let id = record::kek_id(bytes).ok()?;
         let kek = self.keks.iter().find(|kek| kek.id() == id)?;
@@ -469,15 +474,25 @@ impl Opened {
     }
 }
 
-/// What an authentic record says beside its value.
-struct Sound {
-    version: u64,
-    expiry: Option<Expiry>,
-    origins: Vec<OriginPattern>,
+fn why_closed(error: &VaultError) -> What {
+    match error {
+        VaultError::KeyNotLoaded => What::StoreKeyMissing,
+        _ => What::Key,
+    }
 }
 
-/// A secret's description, if it is one.
-fn described(bytes: &[u8]) -> Option<SecretRecord> {
-    let record: SecretRecord = stored::decode(bytes).ok()?;
-    stored::uid(&record.uid).map(|_| record)
+/// Whose entry this is; none for keys that are none of ours.
+fn place(kind: Kind, key: &[u8]) -> Option<(Uid, SecretName)> {
+    let (uid, rest) = key.strip_prefix(kind.prefix())?.split_first_chunk::<16>()?;
+    let name = match kind {
+        Kind::OldVersion => rest.split_last_chunk::<8>()?.0.strip_suffix(&[0])?,
+        Kind::Metadata
+        | Kind::Record
+        | Kind::Use
+        | Kind::LastVersion
+        | Kind::VersionFloor
+        | Kind::Request => rest,
+    };
+    let name = SecretName::parse(str::from_utf8(name).ok()?).ok()?;
+    Some((Uid::from_bytes(*uid), name))
 }

@@ -1,0 +1,325 @@
+//! A reader of sled's log, for stores that sled cannot open, or opens without a part of what is in them.
+//!
+//! sled ends at the first message that is damaged, and forgets all that was written behind it. This reader takes every
+//! message that authenticates, wherever it is, puts them in the order in which they were written, and keeps of each key
+//! the last state and the values before it. It reads only; it trusts no byte that it reads; and it takes no more memory
+//! than a part of the log's size: keys, and where their values are.
+//!
+//! The format is that of sled 0.34.7: `pagecache/logger.rs`, `serialization.rs` and `node.rs` there.
+
+mod frame;
+mod page;
+mod replay;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod varint;
+
+use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, path::Path};
+
+pub(super) use replay::Trace;
+use replay::{Replay, Survey};
+use scan::{Frame, Gap, Scanned};
+
+use super::{
+    Fault, OpenError,
+    files::{SEGMENT, failed},
+};
+
+const SEGMENT_BYTES: u64 = SEGMENT as u64;
+/// Parts in which a segment is read that a disk cannot read as a whole.
+const SECTOR: usize = 4096;
+
+/// Where a value is in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Value {
+    at: u64,
+    length: u32,
+    crc: u32,
+}
+
+/// The log as far as it can be read.
+pub(super) struct Log {
+    file: File,
+    /// Bits to flip back, by their place in the file.
+    flips: BTreeMap<u64, u8>,
+    live: BTreeMap<Vec<u8>, Trace>,
+    deleted: BTreeMap<Vec<u8>, Trace>,
+    gaps: Gaps,
+    /// Bytes behind the last message that are none.
+    torn: u64,
+    nameless: u64,
+}
+
+/// The gaps, in the log's order.
+#[derive(Default)]
+pub(super) struct Gaps(Vec<Gap>);
+
+impl Value {
+    /// `value` is a part of `body`, the body of `frame`.
+    fn of(frame: &Frame, body: &[u8], value: &[u8]) -> Self {
+        let before = value.as_ptr().addr().saturating_sub(body.as_ptr().addr());
+        Self {
+            at: frame.at.saturating_add(before as u64),
+            length: u32::try_from(value.len()).unwrap_or(u32::MAX),
+            crc: crc32fast::hash(value),
+        }
+    }
+
+    /// Whether both are the same bytes, wherever they are.
+    fn equals(&self, other: &Self) -> bool {
+        (self.length, self.crc) == (other.length, other.crc)
+    }
+}
+
+/// Treatment of a batch at the end of the log whose last messages are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    /// As sled treats it: it was never acknowledged.
+    LeftOut,
+    /// It was acknowledged, and a part of it is lost.
+    Read,
+}
+
+impl Log {
+    /// Reads the log at `path`.
+    pub(super) fn read(path: &Path, unfinished: Unfinished) -> Result<Self, OpenError> {
+        let file = File::open(path).map_err(failed("open", path))?;
+        let length = file.metadata().map_err(failed("read", path))?.len();
+        let mut scanned = Scanned::default();
+        let mut open_ends = Vec::new();
+        for base in (0..length).step_by(SEGMENT) {
+            let Scanned {
+                frames,
+                gaps,
+                flips,
+                open_end,
+            } = scan::segment(&segment(&file, base, length), base);
+            scanned.frames.extend(frames);
+            scanned.gaps.extend(gaps);
+            scanned.flips.extend(flips);
+            open_ends.extend(open_end);
+        }
+        let Scanned {
+            mut frames,
+            mut gaps,
+            flips,
+            open_end: _,
+        } = scanned;
+        frames.sort_by_key(|frame| frame.lsn);
+        let tip = frames.last().map_or(0, |last| last.end());
+        gaps.extend(cut_short(&open_ends, tip));
+        let torn = take_torn(&mut gaps, tip);
+        let mut log = Self {
+            file,
+            flips: flips.into_iter().collect(),
+            live: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            gaps: Gaps::new(gaps),
+            torn,
+            nameless: 0,
+        };
+        log.replay(&frames, length, tip, unfinished);
+        Ok(log)
+    }
+
+    fn replay(&mut self, frames: &[Frame], length: u64, tip: u64, unfinished: Unfinished) {
+        let mut survey = Survey::of(frames, &self.gaps);
+        let mut replayed = self.replayed(frames, length, tip, unfinished, &survey);
+        if self.gaps.count() > 0 {
+            survey.tree = replayed.tree;
+            replayed = self.replayed(frames, length, tip, unfinished, &survey);
+        }
+        if replayed.batch_end >= tip {
+            self.torn = self.torn.max(replayed.batch_end - tip + 1);
+        }
+        self.nameless = replayed.nameless();
+        (self.live, self.deleted) = (replayed.live, replayed.deleted);
+    }
+
+    fn replayed(
+        &self,
+        frames: &[Frame],
+        length: u64,
+        tip: u64,
+        unfinished: Unfinished,
+        survey: &Survey<'_>,
+    ) -> Replay {
+        let mut replay = Replay::default();
+        let mut segment_at = (u64::MAX, Vec::new());
+        for frame in frames {
+            let base = frame.at / SEGMENT_BYTES * SEGMENT_BYTES;
+            if segment_at.0 != base {
+                segment_at = (base, self.corrected(base, segment(&self.file, base, length)));
+            }
+            let from = usize::try_from(frame.at - base).unwrap_or(usize::MAX);
+            let body = segment_at.1.get(from..).and_then(|rest| rest.get(..frame.length));
+            replay.apply(frame, body.unwrap_or_default(), survey);
+            if replay.batch_end >= tip && unfinished == Unfinished::LeftOut {
+                break;
+            }
+        }
+        replay
+    }
+
+    /// What the log says of `key`, if it ever had a value.
+    pub(super) fn trace(&self, key: &[u8]) -> Option<&Trace> {
+        self.live.get(key).or_else(|| self.deleted.get(key))
+    }
+
+    /// Keys that have values.
+    pub(super) fn live(&self) -> &BTreeMap<Vec<u8>, Trace> {
+        &self.live
+    }
+
+    /// Keys that had values.
+    pub(super) fn deleted(&self) -> &BTreeMap<Vec<u8>, Trace> {
+        &self.deleted
+    }
+
+    pub(super) fn value(&self, value: &Value) -> Result<Vec<u8>, Fault> {
+        let length = usize::try_from(value.length).unwrap_or(usize::MAX);
+        if length > SEGMENT {
+            return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+        }
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, value.at)?;
+        let bytes = self.corrected(value.at, bytes);
+        match crc32fast::hash(&bytes) == value.crc {
+            true => Ok(bytes),
+            false => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+        }
+    }
+
+    fn corrected(&self, at: u64, mut bytes: Vec<u8>) -> Vec<u8> {
+        for (place, mask) in self.flips.range(at..at.saturating_add(bytes.len() as u64)) {
+            let byte = usize::try_from(place - at)
+                .ok()
+                .and_then(|byte| bytes.get_mut(byte));
+            if let Some(byte) = byte {
+                *byte ^= mask;
+            }
+        }
+        bytes
+    }
+
+    pub(super) fn gaps(&self) -> &Gaps {
+        &self.gaps
+    }
+
+    /// Bytes of the last write that are missing or unreadable.
+    pub(super) fn torn(&self) -> u64 {
+        self.torn
+    }
+
+    /// Changes that are readable but for the keys that they are about.
+    pub(super) fn nameless(&self) -> u64 {
+        self.nameless
+    }
+
+    /// Messages that were read after one of their bits was flipped back.
+    pub(super) fn corrections(&self) -> u64 {
+        self.flips.len() as u64
+    }
+}
+
+impl Gaps {
+    fn new(mut gaps: Vec<Gap>) -> Self {
+        gaps.sort_by_key(|gap| gap.end);
+        Self(gaps)
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.iter().map(|gap| gap.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// How many messages the gaps can have been that end after `lsn`, at most.
+    pub(super) fn messages_after(&self, lsn: u64) -> u64 {
+        let after = self.0.partition_point(|gap| gap.end <= lsn);
+        let after = self.0.get(after..).unwrap_or_default();
+        after.iter().map(|gap| gap.messages).fold(0, u64::saturating_add)
+    }
+
+    /// Whether something that was written after `from` and before `end` may be in a gap.
+    fn any_between(&self, from: u64, end: u64) -> bool {
+        let after = self.0.partition_point(|gap| gap.end <= from);
+        // Gaps do not overlap, but for those whose place is not known; these are the last.
+        let nearest = [self.0.get(after), self.0.last()];
+        nearest
+            .into_iter()
+            .flatten()
+            .any(|gap| gap.end > from && gap.from < end)
+    }
+}
+
+impl Frame {
+    /// Where it ends in the log's order.
+    fn end(&self) -> u64 {
+        // `at` and `lsn` have the same offset in the segment, but for the header.
+        let header = (self.at % SEGMENT_BYTES).saturating_sub(self.lsn % SEGMENT_BYTES);
+        self.lsn.saturating_add(header).saturating_add(self.length as u64)
+    }
+}
+
+/// The segment at `base` of a file that is so long; what the disk cannot read of it is zeros.
+fn segment(file: &File, base: u64, length: u64) -> Vec<u8> {
+    let length = usize::try_from(length.saturating_sub(base)).unwrap_or(SEGMENT);
+    let mut bytes = vec![0; length.min(SEGMENT)];
+    let mut filled = 0;
+    for part in bytes.chunks_mut(SECTOR) {
+        match read_at(file, part, base.saturating_add(filled)) {
+            Ok(read) => {
+                filled += read as u64;
+                if read < part.len() {
+                    break;
+                }
+            }
+            Err(_unreadable) => filled += part.len() as u64,
+        }
+    }
+    bytes.truncate(usize::try_from(filled).unwrap_or(SEGMENT));
+    bytes
+}
+
+/// Fills `bytes`, or as much of it as the file has.
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, at.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Only the segment that is written may end before it is full.
+fn cut_short(open_ends: &[u64], tip: u64) -> Vec<Gap> {
+    let of_last = tip / SEGMENT_BYTES;
+    let early = open_ends.iter().filter(|end| **end / SEGMENT_BYTES != of_last);
+    early
+        .map(|from| {
+            let end = (from / SEGMENT_BYTES + 1).saturating_mul(SEGMENT_BYTES);
+            let (from, bytes) = (*from, end - from);
+            let messages = bytes / scan::SHORTEST as u64 + 1;
+            Gap {
+                from,
+                end,
+                bytes,
+                messages,
+            }
+        })
+        .collect()
+}
+
+/// What lies behind the last message of all may be its torn successor, or what the segment held in its life before.
+fn take_torn(gaps: &mut Vec<Gap>, tip: u64) -> u64 {
+    let torn = gaps.iter().position(|gap| gap.from == tip);
+    torn.map_or(0, |torn| gaps.swap_remove(torn).bytes)
+}

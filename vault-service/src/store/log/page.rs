@@ -1,0 +1,92 @@
+//! The bodies of messages: a page, or one change of it.
+//!
+//! A page holds the entries from its low key up to its high key (empty: to the end). Its keys leave out the prefix that
+//! all of them share: the first bytes of its low key.
+//!
+//! ```text
+//! node   next + 1 or 0 (varint)  merging child or 0 (varint)  merging (1)  length of the prefix (1)
+//!        low key  high key  0 = leaf or 1 = index (1)  count (varint)  keys  values or page ids (varint)
+//! link   0 = set (1)  key  value  |  1 = delete (1)  key  |  2 to 4 = merges of pages, which change no entry
+//! ```
+//!
+//! Keys and values follow their length, which is a varint.
+
+use super::varint::{take, take_bytes};
+
+/// All of a page.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Node<'a> {
+    pub(super) low: &'a [u8],
+    /// Empty for no end.
+    pub(super) high: &'a [u8],
+    pub(super) prefix: &'a [u8],
+    pub(super) data: Data<'a>,
+}
+
+/// What a page holds, by keys without their prefix.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Data<'a> {
+    /// Keys and values.
+    Leaf(Vec<(&'a [u8], &'a [u8])>),
+    /// Where the pages below begin, and their ids.
+    Index(Vec<(&'a [u8], u64)>),
+}
+
+/// One change of a page, by a key without the page's prefix.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Link<'a> {
+    Set(&'a [u8], &'a [u8]),
+    Delete(&'a [u8]),
+    /// Pages are merged; entries stay as they are.
+    Merge,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn parse(mut bytes: &'a [u8]) -> Option<Self> {
+        let bytes = &mut bytes;
+        let (_next, _merging_child) = (take(bytes)?, take(bytes)?);
+        let _merging = take_byte(bytes)?;
+        let prefix = usize::from(take_byte(bytes)?);
+        let (low, high) = (take_bytes(bytes)?, take_bytes(bytes)?);
+        let is_index = take_byte(bytes)?;
+        let count = take(bytes)?;
+        // No capacity is reserved for a count that damage may have made.
+        let mut keys = Vec::new();
+        for _ in 0..count {
+            keys.push(take_bytes(bytes)?);
+        }
+        let keys = keys.into_iter();
+        let data = match is_index {
+            0 => Data::Leaf(
+                keys.map(|key| Some((key, take_bytes(bytes)?)))
+                    .collect::<Option<_>>()?,
+            ),
+            1 => Data::Index(keys.map(|key| Some((key, take(bytes)?))).collect::<Option<_>>()?),
+            _ => return None,
+        };
+        bytes.is_empty().then_some(Self {
+            low,
+            high,
+            prefix: low.get(..prefix)?,
+            data,
+        })
+    }
+}
+
+impl<'a> Link<'a> {
+    pub(super) fn parse(mut bytes: &'a [u8]) -> Option<Self> {
+        let bytes = &mut bytes;
+        match take_byte(bytes)? {
+            0 => Some(Self::Set(take_bytes(bytes)?, take_bytes(bytes)?)),
+            1 => Some(Self::Delete(take_bytes(bytes)?)),
+            2..=4 => Some(Self::Merge),
+            _ => None,
+        }
+    }
+}
+
+fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
+    let (first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(*first)
+}

@@ -1,0 +1,75 @@
+//! A repair that is stopped leaves a store that is not served, and the next one finishes it.
+
+use super::*;
+
+/// All files in there, and what is in them.
+fn files(dir: &Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths
+        .map(|path| (path.clone(), std::fs::read(path).ok()))
+        .collect();
+    files.sort();
+    files
+}
+
+fn refused(dir: &Path) {
+    let before = files(dir);
+    let refused = Store::open(dir, CACHE).err().unwrap();
+    assert!(matches!(refused, OpenError::Unrepaired(_)), "{refused:?}");
+    let said = refused.to_string();
+    assert!(
+        said.contains("was not finished: run `vault-service repair` again"),
+        "{said}"
+    );
+    assert!(files(dir) == before, "it was refused, and changed");
+}
+
+#[tokio::test]
+async fn until_a_repair_ends_its_store_is_refused_wherever_it_was_stopped() {
+    let (_parent, dir) = dir();
+    // Only the file that keeps others away was written.
+    std::fs::create_dir(&dir).unwrap();
+    super::super::repairing::begin(&dir).unwrap();
+    refused(&dir);
+
+    // The store was made, and a part of it written, and the process was killed.
+    let store = Store::begin_repair(&dir, CACHE).unwrap();
+    store.commit(Batch::new().put("a", "1")).await.unwrap();
+    let killed = dir.with_extension("killed");
+    std::fs::create_dir(&killed).unwrap();
+    for (path, bytes) in files(&dir) {
+        if let Some(bytes) = bytes {
+            std::fs::write(killed.join(path.file_name().unwrap()), bytes).unwrap();
+        }
+    }
+    refused(&killed);
+    store.commit(Batch::new().put("b", "2")).await.unwrap();
+
+    // All of it was written, and the store was closed.
+    store.close().await.unwrap();
+    refused(&dir);
+
+    // The next one begins anew.
+    for dir in [dir, killed] {
+        let store = Store::begin_repair(&dir, CACHE).unwrap();
+        assert_eq!(store.scan(b"", None, 10).unwrap(), []);
+        store.commit(Batch::new().put("c", "3")).await.unwrap();
+        store.close().await.unwrap();
+        Store::end_repair(&dir).unwrap();
+        let store = open(&dir);
+        assert_eq!(keys(&store.scan(b"", None, 10).unwrap()), ["c"]);
+        store.close().await.unwrap();
+        // What is finished, or of another, is not repaired into.
+        let refused = Store::begin_repair(&dir, CACHE).err().unwrap();
+        assert!(matches!(refused, OpenError::NotEmpty(_)), "{refused:?}");
+    }
+}
+
+#[test]
+fn two_repairs_into_one_directory_do_not_meet() {
+    let (_parent, dir) = dir();
+    let _first = Store::begin_repair(&dir, CACHE).unwrap();
+    let second = Store::begin_repair(&dir, CACHE).err().unwrap();
+    assert!(matches!(second, OpenError::InUse(_)), "{second:?}");
+}

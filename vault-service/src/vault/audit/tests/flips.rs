@@ -1,0 +1,342 @@
+//! Damage at random places of a log with a history, and the promises of a repair for each.
+//!
+//! `.ci/soak` tries more places than a test run does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fs::File,
+    ops::Range,
+    os::unix::fs::FileExt as _,
+};
+
+use super::*;
+use crate::{
+    crypto::{WorkspaceKek, record},
+    vault::stored::{SecretRecord, WorkspaceRecord},
+};
+
+const WORKSPACES: u32 = 30;
+const SECRETS: u32 = 10;
+/// Places that are tried of each kind of damage.
+const PLACES: u32 = 40;
+
+/// A workspace's and a secret's name.
+type Place = (String, String);
+
+/// What was acknowledged.
+#[derive(Default)]
+struct Acknowledged {
+    /// The current version of each secret.
+    alive: BTreeMap<Place, u64>,
+    /// The last version of each deleted one.
+    deleted: BTreeMap<Place, u64>,
+    deleted_workspaces: BTreeSet<String>,
+}
+
+/// xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) % bound
+    }
+}
+
+/// A store of many workspaces whose secrets were put, replaced, deleted and put again.
+struct Churned {
+    parent: TempDir,
+    acknowledged: Acknowledged,
+    written: Range<u64>,
+}
+
+impl Churned {
+    async fn new() -> Self {
+        let parent = TempDir::new().unwrap();
+        let dir = parent.path().join("store");
+        let mut acknowledged = Acknowledged::default();
+        let store = Store::open(&dir, CACHE).unwrap();
+        let (writer, reader) = Vault::open(store, root(1)).await.unwrap().split();
+        drop(reader);
+        let mut random = Random(17);
+        for workspace in 0..WORKSPACES + 1 {
+            let permit = admin_for_test(&format!("w{workspace}"));
+            writer.create_workspace(&permit, Plan::Pro).await.unwrap();
+        }
+        for secret in 0..WORKSPACES * SECRETS {
+            acknowledged
+                .put(&writer, secret % WORKSPACES, secret / WORKSPACES)
+                .await;
+        }
+        acknowledged.put(&writer, WORKSPACES, 0).await;
+        for change in 0..500 {
+            let (workspace, secret) = (random.below(WORKSPACES.into()), random.below(SECRETS.into()));
+            let (workspace, secret) = (u32::try_from(workspace).unwrap(), u32::try_from(secret).unwrap());
+            let place = Acknowledged::place(workspace, secret);
+            if random.below(4) == 0 && acknowledged.alive.contains_key(&place) {
+                acknowledged.delete(&writer, place).await;
+            } else {
+                acknowledged.put(&writer, workspace, secret).await;
+            }
+            if change == 250 {
+                acknowledged.delete_workspace(&writer, WORKSPACES).await;
+            }
+        }
+        writer.sweep_all().await.unwrap();
+        writer.close().await.unwrap();
+        let db = std::fs::read(dir.join("db")).unwrap();
+        let end = db.iter().rposition(|byte| *byte != 0).unwrap();
+        Self {
+            parent,
+            acknowledged,
+            written: 20..end as u64,
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.parent.path().join("store")
+    }
+
+    fn audit(&self) -> Audit {
+        let open = || Audit::open(&self.dir(), &root(1).into(), &runtime());
+        std::thread::scope(|scope| scope.spawn(open).join().unwrap()).unwrap()
+    }
+
+    /// Repairs the store with other bytes at a place, and checks what is promised. How many secrets are what they were.
+    /// Those that are so with `--include-deleted` come second.
+    fn recovered(&self, at: u64, change: impl FnOnce(&mut [u8]), length: usize) -> [usize; 2] {
+        let db = File::options()
+            .read(true)
+            .write(true)
+            .open(self.dir().join("db"))
+            .unwrap();
+        let mut before = vec![0; length];
+        db.read_exact_at(&mut before, at).unwrap();
+        let mut damaged = before.clone();
+        change(&mut damaged);
+        db.write_all_at(&damaged, at).unwrap();
+        let (audit, what) = (self.audit(), format!("{length} bytes at {at}"));
+        let recovered = [Doubtful::LeftOut, Doubtful::Kept]
+            .map(|doubtful| self.acknowledged.check(&audit, doubtful, &what));
+        db.write_all_at(&before, at).unwrap();
+        recovered
+    }
+}
+
+impl Acknowledged {
+    fn place(workspace: u32, secret: u32) -> Place {
+        (format!("w{workspace}"), format!("S{secret}"))
+    }
+
+    async fn put(&mut self, writer: &Writer, workspace: u32, secret: u32) {
+        let place = Self::place(workspace, secret);
+        let permit = admin_for_test(&place.0);
+        let put = writer
+            .put_secret(&permit, new(&place.1, place.1.clone().into_bytes()))
+            .await;
+        self.deleted.remove(&place);
+        self.alive.insert(place, put.unwrap().secret.version);
+    }
+
+    async fn delete(&mut self, writer: &Writer, place: Place) {
+        let permit = admin_for_test(&place.0);
+        writer
+            .delete_secret(&permit, &name(&place.1), None)
+            .await
+            .unwrap();
+        let last = self.alive.remove(&place).unwrap();
+        self.deleted.insert(place, last);
+    }
+
+    async fn delete_workspace(&mut self, writer: &Writer, workspace: u32) {
+        let workspace = format!("w{workspace}");
+        let permit = admin_for_test(&workspace);
+        writer.delete_workspace(&permit, 0, true).await.unwrap();
+        self.alive.retain(|(of, _), _| *of != workspace);
+        self.deleted.retain(|(of, _), _| *of != workspace);
+        self.deleted_workspaces.insert(workspace);
+    }
+
+    /// What a repair would write keeps every promise. How many secrets have their current versions.
+    fn check(&self, audit: &Audit, doubtful: Doubtful, what: &str) -> usize {
+        let (mut entries, mut lines) = (BTreeMap::new(), Vec::new());
+        let mut keep = |Entry { key, value }: Entry| drop(entries.insert(key, value));
+        let mut damaged = |damage: &Damage| lines.push(damage.clone());
+        let report = Walk::over(audit, doubtful, &mut damaged, &mut keep);
+        let said = Said { lines, report };
+        let found = Found { audit, entries };
+        for workspace in &self.deleted_workspaces {
+            let is_asked_for = doubtful == Doubtful::Kept && said.is_doubtful(workspace, "");
+            let is_back = found.workspace(workspace).is_some();
+            assert!(!is_back || is_asked_for, "{what}: {workspace} came back");
+        }
+        for ((workspace, secret), last) in &self.deleted {
+            let is_back = found.version(workspace, secret).is_some();
+            let is_asked_for = doubtful == Doubtful::Kept && said.is_doubtful(workspace, secret);
+            assert!(!is_back || is_asked_for, "{what}: {workspace}/{secret} came back");
+            assert!(
+                found.last_version(workspace, secret) >= *last,
+                "{what}: a version of {secret} is used again"
+            );
+        }
+        let mut recovered = 0;
+        for ((workspace, secret), version) in &self.alive {
+            let what = format!("{what}: {workspace}/{secret} version {version}");
+            match found.version(workspace, secret) {
+                Some(there) if there == *version => recovered += 1,
+                Some(there) => {
+                    assert!(there < *version, "{what} is {there}");
+                    assert!(
+                        said.is_older(workspace, secret),
+                        "{what} is {there}, and nothing is said: {said:?}"
+                    );
+                }
+                None => assert!(
+                    said.is_gone(workspace, secret),
+                    "{what} is gone, and nothing is said: {said:?}"
+                ),
+            }
+            assert!(
+                found.last_version(workspace, secret) >= *version,
+                "{what} is used again"
+            );
+        }
+        recovered
+    }
+}
+
+/// What a repair would write.
+struct Found<'a> {
+    audit: &'a Audit,
+    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Found<'_> {
+    fn workspace(&self, workspace: &str) -> Option<(Uid, WorkspaceRecord, Arc<WorkspaceKek>)> {
+        let key = stored::workspace(&WorkspaceName::parse(workspace).unwrap());
+        let record: WorkspaceRecord = stored::decode(self.entries.get(&key)?).unwrap();
+        let uid = stored::uid(&record.uid).unwrap();
+        let kek = self.audit.keyring.open(&uid, &record.wrapped_kek).unwrap();
+        Some((uid, record, kek))
+    }
+
+    /// The version that decrypts.
+    fn version(&self, workspace: &str, secret: &str) -> Option<u64> {
+        let ((uid, _, kek), name) = (self.workspace(workspace)?, name(secret));
+        let record = self.entries.get(&Kind::Record.key(&uid, &name))?;
+        let version = record::decrypt(&kek, &uid, &name, record).unwrap().version;
+        assert_eq!(self.description(&uid, &name).unwrap().version, version);
+        Some(version)
+    }
+
+    fn description(&self, uid: &Uid, name: &SecretName) -> Option<SecretRecord> {
+        let metadata = self.entries.get(&Kind::Metadata.key(uid, name))?;
+        Some(stored::decode(metadata).unwrap())
+    }
+
+    /// The number after which the next version of this name counts.
+    fn last_version(&self, workspace: &str, secret: &str) -> u64 {
+        let Some((uid, _, _)) = self.workspace(workspace) else {
+            // A workspace made anew has another uid, and its secrets begin anew.
+            return u64::MAX;
+        };
+        let name = name(secret);
+        let number = |key| {
+            let bytes = self.entries.get(&key)?.as_slice();
+            Some(u64::from_be_bytes(bytes.try_into().unwrap()))
+        };
+        let tombstone = number(Kind::LastVersion.key(&uid, &name));
+        match self.description(&uid, &name) {
+            Some(described) => described.last_version(),
+            None => tombstone
+                .or_else(|| number(Kind::VersionFloor.of(&uid)))
+                .unwrap_or(0),
+        }
+    }
+}
+
+/// What a repair would say.
+#[derive(Debug)]
+struct Said {
+    lines: Vec<Damage>,
+    report: Report,
+}
+
+impl Said {
+    fn of<'a>(&'a self, workspace: &'a str, secret: &'a str) -> impl Iterator<Item = What> + 'a {
+        let of_it = self.lines.iter().filter(move |line| {
+            line.workspace == workspace && line.name.as_ref().is_none_or(|name| name.as_str() == secret)
+        });
+        of_it.map(|line| line.what)
+    }
+
+    fn is_older(&self, workspace: &str, secret: &str) -> bool {
+        let mut of_it = self.of(workspace, secret);
+        of_it.any(|what| matches!(what, What::Older(_) | What::MaybeOlder))
+    }
+
+    fn is_doubtful(&self, workspace: &str, secret: &str) -> bool {
+        self.of(workspace, secret).any(|what| what == What::MaybeDeleted)
+    }
+
+    /// It is named, or it is said that names cannot be known.
+    fn is_gone(&self, workspace: &str, secret: &str) -> bool {
+        let lost = |what: What| matches!(what.outcome(), Outcome::Lost | Outcome::Doubtful);
+        self.of(workspace, secret).any(lost) || !self.report.legibility.is_whole()
+    }
+}
+
+fn places() -> u32 {
+    env::var("FLIPS").map_or(PLACES, |places| places.parse().unwrap())
+}
+
+#[tokio::test]
+async fn of_a_log_with_one_flipped_bit_everything_is_recovered() {
+    let store = Churned::new().await;
+    let (all, mut random, mut recovered) = (store.acknowledged.alive.len(), Random(23), 0);
+    for _ in 0..places() {
+        let at = store.written.start + random.below(store.written.end - store.written.start);
+        let bit = random.below(8);
+        let flipped = store.recovered(at, |bytes| bytes[0] ^= 1 << bit, 1);
+        assert_eq!(flipped, [all, all], "bit {bit} of byte {at}");
+        recovered += flipped[0];
+    }
+    let share = percent(recovered, all * places() as usize);
+    println!("{} flipped bits: {share} % of {all} secrets recovered", places());
+}
+
+#[tokio::test]
+async fn of_a_log_with_a_damaged_part_all_else_is_recovered_and_the_rest_is_named() {
+    let store = Churned::new().await;
+    let (all, mut random) = (store.acknowledged.alive.len(), Random(29));
+    for length in [2, 16, 64, 512, 4096] {
+        let (places, mut recovered, mut with_doubtful) = (places() / 4, 0, 0);
+        for place in 0..places {
+            let at =
+                store.written.start + random.below(store.written.end - store.written.start - length as u64);
+            let damage = |bytes: &mut [u8]| match place % 3 {
+                0 => bytes.fill(0),
+                1 => bytes.fill(0xA5),
+                _ => bytes
+                    .iter_mut()
+                    .for_each(|byte| *byte = random.below(256).to_be_bytes()[7]),
+            };
+            let [sure, all] = store.recovered(at, damage, length);
+            (recovered, with_doubtful) = (recovered + sure, with_doubtful + all);
+        }
+        let of_all = all * places as usize;
+        println!(
+            "{places} times {length} damaged bytes: {} % of {all} secrets recovered, {} % with --include-deleted",
+            percent(recovered, of_all),
+            percent(with_doubtful, of_all)
+        );
+    }
+}
+
+fn percent(part: usize, all: usize) -> String {
+    let hundredths = part * 10_000 / all;
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
