@@ -29,7 +29,8 @@ use crate::{
 
 /// Messages of the log that a put is, at least: for the description and for the record.
 const PUT: u64 = 2;
-/// Messages of the log that a deletion is, at least: for the description, for the record and for the last version number.
+/// Messages of the log that a deletion is, at least: for the description and for the record. Where a workspace has many
+/// deleted secrets, it need not be one for the last version number.
 const DELETION: u64 = 2;
 /// Version numbers that are left out where newer versions may be lost, beside one for every [`VERSION`] unreadable bytes.
 const MARGIN: u64 = 1000;
