@@ -23,7 +23,7 @@ use crate::pki::{ADMIN_ID, DevPki, INJECTOR_ID, PkiError, VAULT_ID};
 /// How long both services may take to come up.
 const STARTUP: Duration = Duration::from_secs(30);
 
-/// The first file that is written into the directory: git is to ignore all of it.
+/// The file that `dev` writes first, so that git never tracks a key in the directory.
 const IGNORE: &str = ".gitignore";
 /// The injector's catalog, beside its servers: to be edited.
 const CATALOG: &str = "catalog.yaml";
@@ -159,8 +159,8 @@ impl Pair {
             injector_metrics: address(&injector_listeners.metrics)?,
         };
 
-        // Nothing may fail any more that ends the command once a service has said that it is serving. So both have
-        // their addresses before one starts, and the injector starts once the vault has opened its store.
+        // Once a service says that it is serving, no failure may end the command any more. So both services bind their
+        // addresses before either starts, and the injector starts after the vault has opened its store.
         let stop_vault = CancellationToken::new();
         let mut vault_task = tokio::spawn(vault_service::run(config, listeners, stop_vault.clone()));
         tokio::select! {
@@ -244,7 +244,7 @@ fn flatten<E>(stopped: Result<Result<(), E>, tokio::task::JoinError>) -> Result<
     stopped.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-/// Asks one of a service's probes until it answers 200.
+/// Asks the service's probe at `path` until the probe answers 200.
 async fn answers(probe: SocketAddr, path: &str) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let url = format!("http://{probe}/{path}");
@@ -332,8 +332,8 @@ fn address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, DevError> {
     listener.local_addr().map_err(DevError::Listen)
 }
 
-/// What is in the directory must be ours: its modes will be changed. A start that was killed may have left only the first
-/// file that it writes, or the part of that file that was written.
+/// Refuses a directory that `dev` did not make, because `dev` changes the modes of its directory. A killed start may
+/// have left only [`IGNORE`], or the partial file that becomes [`IGNORE`].
 fn refuse_foreign(dir: &Path) -> Result<(), DevError> {
     let wrong = |source| DevError::File {
         path: dir.to_owned(),
@@ -377,7 +377,7 @@ fn make_dir(path: &Path) -> Result<(), DevError> {
         .create(path)
         .map_err(wrong)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(wrong)?;
-    // What is kept in a directory is lost with its name.
+    // A crash may lose the new directory and its files unless the parent directory is synced.
     let parent = path.parent().filter(|parent| *parent != Path::new(""));
     let synced = fs::File::open(parent.unwrap_or(Path::new("."))).and_then(|parent| parent.sync_all());
     synced.map_err(wrong)

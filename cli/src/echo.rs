@@ -121,7 +121,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, stop: 
     let _ = time::timeout(GRACE, connections.wait()).await;
 }
 
-/// Serves a connection. It keeps its slot to its end.
+/// Serves a connection, which keeps its slot until the connection ends.
 async fn connection<S>(stream: S, slot: Slot, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,

@@ -115,9 +115,9 @@ pub struct Server {
     pub protobuf_secrets_field: u32,
     /// Which messages get them: `first` or `all`; none without a field.
     pub protobuf_messages: Option<&'static str>,
-    /// The gRPC methods whose messages get them.
+    /// The gRPC methods whose messages get secrets.
     pub grpc_methods: Vec<String>,
-    /// The paths whose JSON bodies get them; none means all.
+    /// The paths whose JSON bodies get secrets; an empty list means all paths.
     pub paths: Vec<String>,
 }
 
@@ -137,7 +137,7 @@ pub struct CatalogEntry {
 pub struct Tls {
     ca_pem: String,
     server_name: String,
-    /// Whether an administrator allows secrets that are bound to the server's URL.
+    /// True when an administrator allows secrets that are bound to the server's URL.
     pub allow_bound_secrets: bool,
 }
 

@@ -271,12 +271,12 @@ async fn a_directory_that_is_somebody_elses_is_left_alone() {
 async fn a_start_that_was_killed_while_it_wrote_its_files_is_finished_by_the_next() {
     let dir = TempDir::new().unwrap();
     let partial = |name| vault_service::new_file::partial(&dir.path().join(name)).unwrap();
-    // Whatever was written of them, and nothing else yet.
+    // The killed start left only a partial `.gitignore`.
     fs::write(partial(".gitignore"), "").unwrap();
     let dev = Dev::start(dir.path()).await;
     assert_eq!(fs::read(dir.path().join(".gitignore")).unwrap(), b"*\n");
     drop(dev);
-    // As if killed a moment later: there is no key yet, nor a store.
+    // A start that is killed a moment later leaves `.gitignore`, but neither a root key nor a store.
     fs::remove_file(dir.path().join("root.key")).unwrap();
     fs::remove_dir_all(dir.path().join("vault")).unwrap();
     for name in ["root.key", "ports.json"] {
@@ -286,7 +286,7 @@ async fn a_start_that_was_killed_while_it_wrote_its_files_is_finished_by_the_nex
     for name in [".gitignore", "root.key", "ports.json"] {
         assert!(!partial(name).exists(), "{name}");
     }
-    // A file of the user's is still refused.
+    // A directory with a file of the user's is still refused.
     let other = TempDir::new().unwrap();
     fs::write(other.path().join(".gitignore"), "").unwrap();
     fs::write(other.path().join("mine.txt"), "mine").unwrap();

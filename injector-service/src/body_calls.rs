@@ -1,4 +1,4 @@
-//! Which calls of a server get secrets in their body, as its administrator named them.
+//! The calls of a server that get secrets in their body, as the server's administrator named them.
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ pub(crate) const MAX_PATTERNS: usize = 64;
 /// The most bytes of one pattern.
 pub(crate) const MAX_PATTERN: usize = 1024;
 
-/// gRPC services that answer with what they were asked, or that everybody may call. They get no secret in a message.
+/// gRPC services that echo their request or that everybody may call. Their messages never get a secret.
 const EXCLUDED_SERVICES: [&str; 2] = ["grpc.reflection.", "grpc.health."];
 
 /// The calls that get secrets in their body. Every other call is forwarded without them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BodyCalls {
-    /// HTTP paths; none given means all.
+    /// HTTP paths; an empty list means all paths.
     pub paths: Vec<PathPattern>,
-    /// gRPC methods; none given means none.
+    /// gRPC methods; an empty list means no method.
     pub grpc_methods: Vec<MethodPattern>,
 }
 
@@ -29,11 +29,11 @@ pub struct PathPattern(String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MethodPattern {
     service: String,
-    /// None for all methods.
+    /// `None` means all methods.
     method: Option<String>,
 }
 
-/// Why a text is no pattern of a path.
+/// The text is not a pattern of paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a path begins with / and has up to {MAX_PATTERN} visible ASCII characters without a query; a * stands only for the \
@@ -41,7 +41,7 @@ pub struct MethodPattern {
 )]
 pub struct NotAPathPattern;
 
-/// Why a text is no pattern of gRPC methods.
+/// The reason why a text is not a pattern of gRPC methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MethodPatternError {
     /// The text has another form.
@@ -55,7 +55,8 @@ pub enum MethodPatternError {
 }
 
 impl BodyCalls {
-    /// Whether the call of `path`, which is what follows the server's name and may have a query, gets secrets in its body.
+    /// Returns true when the call of `path` gets secrets in its body. `path` follows the server's name and may have a
+    /// query.
     pub fn include(&self, dialect: Dialect, path: &str) -> bool {
         let path = match path.split('?').next() {
             None | Some("") => "/",
@@ -77,7 +78,7 @@ fn is_excluded(service: &str) -> bool {
 }
 
 impl PathPattern {
-    /// Reads a pattern.
+    /// Parses `text` as a pattern of paths.
     pub fn parse(text: &str) -> Result<Self, NotAPathPattern> {
         let fixed = text
             .strip_suffix("/*")
@@ -90,8 +91,8 @@ impl PathPattern {
         }
     }
 
-    /// Compares byte for byte, as the upstream gets the path. A path that servers read in different ways (an encoded or a
-    /// back slash, an empty segment, a path parameter) is under no `/*`.
+    /// Compares `path` byte for byte, as the upstream gets it. No `/*` matches a path that servers interpret
+    /// differently, because it has an encoded slash, a backslash, an empty segment or a path parameter.
     fn matches(&self, path: &str) -> bool {
         match self.0.strip_suffix('*') {
             None => path == self.0,
@@ -107,7 +108,7 @@ fn is_ambiguous(rest: &str) -> bool {
 }
 
 impl MethodPattern {
-    /// Reads a pattern.
+    /// Parses `text` as a pattern of gRPC methods.
     pub fn parse(text: &str) -> Result<Self, MethodPatternError> {
         let (service, method) = text.split_once('/').ok_or(MethodPatternError::Form)?;
         let is_method = method == "*" || is_identifier(method);
@@ -135,7 +136,7 @@ impl MethodPattern {
     }
 }
 
-/// Whether protobuf could have given something this name.
+/// Returns true when `text` is an identifier in protobuf's grammar.
 fn is_identifier(text: &str) -> bool {
     let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
     text.as_bytes().first().is_some_and(is_letter)

@@ -174,7 +174,7 @@ pub struct Settings {
         value_name = "NAME"
     )]
     pub host_suffix: String,
-    /// Further CAs that upstreams' certificates may come from, PEM; they count like those of the system
+    /// Further CAs, in PEM, that the injector trusts for upstreams like the system's CAs
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_UPSTREAM_CA",
@@ -339,7 +339,7 @@ impl Settings {
 
     fn upstream_roots(&self, problems: &mut Problems) -> Option<rustls::RootCertStore> {
         let given = self.upstream_ca.iter();
-        // An empty environment variable is one empty path.
+        // `AEROSTACK_INJECTOR_UPSTREAM_CA=""` parses as one empty path.
         let files: Vec<_> = given
             .filter(|path| !path.as_os_str().is_empty())
             .cloned()

@@ -1,7 +1,8 @@
-//! Which header fields pass through the injector, in either direction.
+//! The header fields that pass through the injector, in either direction.
 //!
-//! Many servers turn the names of fields into those of variables and read `_`, `.` and others as `-` (RFC 3875, section
-//! 4.1.18), or the other way round. So a field is removed in every spelling that is read as its name:
+//! Many servers turn the names of fields into names of variables, and so read `_`, `.` and other characters as `-` (RFC
+//! 3875, section 4.1.18), or `-` as `_`. So the injector removes a field in every spelling that a server may read as
+//! its name:
 //!
 //! | field | request | its trailers | answer | its trailers |
 //! |---|---|---|---|---|
@@ -21,8 +22,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::placement::AuthType;
 
-/// Fields that are about one connection (RFC 9110, section 7.6.1), or frame a message on it. `Content-Length` is told
-/// apart: it may be right.
+/// Fields that are about one connection (RFC 9110, section 7.6.1) or frame a message on the connection.
+/// `Content-Length` is not listed, because a correct `Content-Length` passes through.
 const CONNECTION: [&str; 11] = [
     "connection",
     "te",
@@ -37,14 +38,15 @@ const CONNECTION: [&str; 11] = [
     "http2-settings",
 ];
 const LENGTH: &str = "content-length";
-/// Names that begin so are ours, carry secrets, or let web pages in.
+/// Prefixes of the names of the injector's own fields, of fields with secrets, and of CORS permissions for web pages.
 const OURS: &str = "x-aerostack-";
 const SECRETS: &str = "x-mcp-secret";
 const PAGES: &str = "access-control-";
-/// What frames the body, names the target or says what the body is, is not the sender's to remove by `Connection`.
+/// Fields that stay although `Connection` names them, because they frame the body, name the target or describe the
+/// body.
 const MESSAGE: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE];
 
-/// Leaves in a request's headers what its server may get.
+/// Removes the headers of a request that its server must not get.
 pub(crate) fn clean_request(headers: &mut HeaderMap, auth_type: AuthType) {
     let te = headers.get_all(header::TE).into_iter();
     let trailers = te
@@ -58,7 +60,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, auth_type: AuthType) {
     }
 }
 
-/// The same for a request's trailers, where nothing about the body's framing or its sender's rights belongs.
+/// Removes the trailers of a request that its server must not get, among them fields of framing and credentials.
 pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap, auth_type: AuthType) {
     let rights = [header::HOST, header::AUTHORIZATION, header::COOKIE];
     clean(trailers, |name| {
@@ -66,26 +68,26 @@ pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap, auth_type: AuthTy
     });
 }
 
-/// Leaves in an answer's headers what the downstream may get.
+/// Removes the headers of an answer that the downstream must not get.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     clean(headers, |name| {
         is_misspelled_length(name) || begins_as(name, PAGES)
     });
 }
 
-/// The same for an answer's trailers.
+/// Removes the trailers of an answer that the downstream must not get.
 pub(crate) fn clean_response_trailers(trailers: &mut HeaderMap) {
     clean(trailers, |name| {
         is_read_as(name, LENGTH) || begins_as(name, PAGES) || name == header::SET_COOKIE
     });
 }
 
-/// Whether a header is addressed to the injector.
+/// Returns true when the header is addressed to the injector.
 pub(crate) fn is_ours(name: &HeaderName) -> bool {
     begins_as(name, OURS)
 }
 
-/// Removes what is about the connection, what is ours, and what is unwanted besides.
+/// Removes fields about the connection, the injector's own fields, and the fields for which `unwanted` returns true.
 fn clean(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     let named = named_by_connection(headers);
     let is_named = |name: &HeaderName| {
@@ -106,29 +108,29 @@ fn clean(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// The names in `Connection`, folded.
+/// Returns the names that `Connection` lists, after [`fold`].
 fn named_by_connection(headers: &HeaderMap) -> HashSet<Vec<u8>> {
     let values = headers.get_all(header::CONNECTION).into_iter();
     let names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     names.map(|name| fold(name.trim_ascii())).collect()
 }
 
-/// Whether a header claims to carry a secret.
+/// Returns true when the header claims to carry a secret.
 fn is_secret(name: &HeaderName, auth_type: AuthType) -> bool {
     begins_as(name, SECRETS) || auth_type == AuthType::Bearer && name == header::AUTHORIZATION
 }
 
-/// Whether a server may read this name as `Content-Length`, which it is not.
+/// Returns true when a server may read `name` as `Content-Length`, although `name` is spelled differently.
 fn is_misspelled_length(name: &HeaderName) -> bool {
     name != header::CONTENT_LENGTH && is_read_as(name, LENGTH)
 }
 
-/// Whether a server may read a name as this one, which is folded.
+/// Returns true when a server may read `name` as `known`, which is folded.
 fn is_read_as(name: &HeaderName, known: &str) -> bool {
     name.as_str().len() == known.len() && begins_as(name, known)
 }
 
-/// Whether a server may read a name as one that begins so.
+/// Returns true when a server may read `name` as a name that begins with `known`, which is folded.
 fn begins_as(name: &HeaderName, known: &str) -> bool {
     let name = name.as_str().as_bytes().get(..known.len());
     name.is_some_and(|name| name.iter().map(fold_byte).eq(known.bytes()))
@@ -138,7 +140,7 @@ fn fold(name: &[u8]) -> Vec<u8> {
     name.iter().map(fold_byte).collect()
 }
 
-/// Lower case, and `-` for whatever is no letter or digit.
+/// Folds a letter to lower case, and every byte that is no letter or digit to `-`.
 fn fold_byte(byte: &u8) -> u8 {
     if byte.is_ascii_alphanumeric() {
         byte.to_ascii_lowercase()

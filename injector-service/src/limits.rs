@@ -11,8 +11,8 @@ use crate::registry::WorkspaceQuota;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitSettings {
-    /// Connections at once on each listener of the data plane; for a further one the oldest that carries no call is
-    /// closed, and while each carries one it waits
+    /// Connections at once on each data plane listener. A further connection closes the oldest one without a call, and
+    /// waits while every connection carries a call
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_MAX_CONNECTIONS",
@@ -77,8 +77,8 @@ pub struct LimitSettings {
         value_name = "SIZE"
     )]
     pub max_buffered_body: String,
-    /// Bytes of bodies that are read before they are sent, of all calls together; more is 503. A body over HTTP/2 that has
-    /// not ended counts at least 64 KiB, or its length if that is less, because so much is read ahead of it
+    /// Bytes of bodies that are read before they are sent, of all calls together; more is 503. A body over HTTP/2 that
+    /// has not ended counts at least 64 KiB, or its length if shorter, because that much is read ahead
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_MAX_BUFFERED_TOTAL",
@@ -175,7 +175,7 @@ pub struct LimitSettings {
         value_name = "NUMBER"
     )]
     pub max_servers_per_workspace: String,
-    /// Bytes of the servers file that the API lets the servers of one workspace take. All workspaces share 8 MiB
+    /// Bytes of the servers file that the API lets one workspace's servers take. All workspaces share 8 MiB
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_MAX_SERVERS_SIZE_PER_WORKSPACE",
@@ -229,7 +229,7 @@ pub struct Limits {
     pub vault_timeout: Duration,
     /// What connections to upstreams may take.
     pub upstream: UpstreamLimits,
-    /// What the servers of one workspace may take.
+    /// The limits of one workspace's part of the servers file.
     pub quota: WorkspaceQuota,
 }
 
@@ -254,7 +254,7 @@ const HEADERS_SIZE: RangeInclusive<usize> = 1024..=16 << 20;
 const HEADERS: RangeInclusive<usize> = 10..=10_000;
 const BUFFERED: RangeInclusive<usize> = 0..=1 << 30;
 const BUFFERED_TOTAL: RangeInclusive<usize> = 1 << 20..=1 << 40;
-/// Up to the whole of the servers file.
+/// The range of a workspace's share; its end is the largest servers file.
 const SERVERS_SIZE: RangeInclusive<usize> = 1024..=8 << 20;
 
 impl LimitSettings {

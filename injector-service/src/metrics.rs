@@ -43,7 +43,7 @@ impl Collector for OfRegistry {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        // The counts are kept with the servers, so a server that is removed takes its own along.
+        // The registry keeps each server's count with the server, so removing a server removes its count.
         let mut missed = encoder.encode_descriptor(
             "aerostack_injector_missed_secrets",
             "Secrets that a server names and a call went without",

@@ -98,7 +98,7 @@ fn secret_header(secret: &SecretName) -> HeaderName {
 }
 
 impl Placement {
-    /// The place of a secret of this name as `ExplainInjection` shows it, with the calls that are limited to.
+    /// Describes the place of `secret` for `ExplainInjection`, with the calls that the place is limited to.
     pub(crate) fn explain(&self, secret: &SecretName, calls: &BodyCalls) -> String {
         match self {
             Self::Header(name) => format!("header {name}"),

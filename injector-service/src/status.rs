@@ -62,7 +62,7 @@ pub(crate) fn spec(error: SpecError) -> Refusal {
     Refusal::new(reason, error)
 }
 
-/// A secret that may not be sent to a server, and the consequence of that.
+/// Returns the refusal of a secret that may not be sent to a server. `consequence` ends the message.
 pub(crate) fn binding(secret: &SecretName, error: &BindingError, consequence: &str) -> Refusal {
     let reason = match error {
         BindingError::OtherOrigin(_) => Reason::SecretNotForThisUpstream,

@@ -366,7 +366,7 @@ impl Injector {
             .unwrap())
     }
 
-    /// Removes a server, whatever its revision.
+    /// Removes the server `name`, whatever its revision is.
     pub async fn remove(&self, workspace: &str, name: &str) {
         let request = RemoveServerRequest {
             workspace: workspace.into(),

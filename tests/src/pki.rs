@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 pub const VAULT: &str = "spiffe://test/vault";
 /// The principal of the injector under test.
 pub const INJECTOR: &str = "spiffe://test/injector";
-/// Another injector, which asks for more than it needs.
+/// The principal of another injector, which asks for more than it needs.
 pub const NOISY: &str = "spiffe://test/noisy";
 /// Who administers both.
 pub const ADMIN: &str = "spiffe://test/admin";

@@ -1,4 +1,4 @@
-//! Clients that have not authenticated, or that hold no role, take little and keep nobody out.
+//! Clients that have not authenticated or hold no role use few resources and do not block other clients.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 mod wire;
@@ -23,11 +23,11 @@ use tokio_rustls::TlsConnector;
 use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt as _;
 
-/// More handshakes than a listener has under way at once.
+/// More handshakes than a listener allows at once.
 const HANDSHAKES: usize = 1_100;
-/// More connections than there may be of clients without a role.
+/// More connections than a listener allows to clients without a role.
 const CONNECTIONS: usize = 300;
-/// In less time than this, connections end for no other reason than that they make room.
+/// A time in which connections end only to make room, because every other timeout is longer.
 const SOON: Duration = Duration::from_secs(8);
 
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -48,7 +48,7 @@ async fn is_closed_soon(stream: &mut (impl AsyncRead + Unpin)) {
     assert!(ended.is_ok(), "the oldest connection was not closed");
 }
 
-/// Who is served needs no more than a moment.
+/// Checks that the client on `channel` gets an answer soon.
 async fn is_served(channel: &Channel) {
     let call = wire::open(channel, CHECK, Bytes::new());
     timeout(SOON, call).await.expect("nobody is served").unwrap();
@@ -74,7 +74,7 @@ fn anonymous(pki: &Pki) -> Arc<ClientConfig> {
     Arc::new(wire::anonymous_tls(pki, &[&rustls::version::TLS13]))
 }
 
-/// `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113, section 6.5.2) of the other end.
+/// Reads the other end's `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113, section 6.5.2).
 async fn streams_at_once(stream: &mut (impl AsyncRead + Unpin)) -> u32 {
     let settings = frames::next(stream, SETTINGS).await.unwrap();
     let value = settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]);

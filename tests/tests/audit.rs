@@ -48,7 +48,7 @@ impl Log {
         lines(&self.path())
     }
 
-    /// Lines about calls and decrypts, without what differs from run to run.
+    /// Returns the lines about calls and decrypts, without the fields that differ from run to run.
     fn decisions(&self) -> Vec<Json> {
         let mut lines = self.lines();
         lines.retain(|line| ["call", "decrypt"].contains(&line["event"].as_str().unwrap()));
@@ -64,7 +64,7 @@ impl Log {
     }
 }
 
-/// The whole lines of a log that may be written to meanwhile.
+/// Returns the complete lines of a log, whose last line the vault may still be writing.
 fn lines(path: &Path) -> Vec<Json> {
     let text = fs::read_to_string(path).unwrap();
     let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -101,7 +101,7 @@ fn ask(names: &[&str]) -> DecryptRequest {
     }
 }
 
-/// Sends the calls in one message; a reason or none for each.
+/// Sends the calls in one message, and returns a reason for each refused call and None for each other call.
 async fn stream(vault: &Vault, requests: Vec<DecryptRequest>) -> Vec<Option<String>> {
     let calls = (0..).zip(requests);
     let calls = calls.map(|(id, request)| DecryptCall {
@@ -321,7 +321,8 @@ async fn without_its_log_the_vault_does_nothing_and_says_so() {
     let aside = log.0.path().join("aside");
     fs::rename(&dir, &aside).unwrap();
     let probe = format!("http://{}/readyz", vault.metrics);
-    // The vault looks at the name once a second: until then lines go to the file that it has open.
+    // The vault checks the log's name once a second. Until the next check, lines go to the file that the vault has
+    // open.
     eventually("the vault finds that its log is gone", async || {
         let ready = get(&probe).await;
         let _ = pair.injector.get("/w/api/").await;
@@ -357,7 +358,7 @@ async fn without_its_log_the_vault_does_nothing_and_says_so() {
     assert_eq!(secret.unwrap().version, 2);
     assert_eq!(pair.injector.get("/w/api/").await.status(), StatusCode::OK);
     assert!(log.lines().iter().any(|line| line["call_id"].is_string()));
-    // Both files have whole lines only.
+    // The log that was moved aside and the new log have complete lines only.
     assert!(!lines(&aside.join("audit.log")).is_empty());
     pair.stop().await;
 }

@@ -235,7 +235,7 @@ async fn every_method_of_the_vault_answers_only_whom_it_should() {
     vault.stop().await;
 }
 
-/// The lines of an audit log that are about calls.
+/// Returns the lines of an audit log that are about calls.
 fn audit_calls(path: &Path) -> Vec<Json> {
     let mut lines = audit_lines(path);
     lines.retain(|line| line["event"] == "call");

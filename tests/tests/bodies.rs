@@ -354,7 +354,7 @@ async fn secrets_go_only_into_the_bodies_of_calls_to_named_paths() {
     for path in ["/run", "/run?q", "/tools/a/b"] {
         assert_eq!(post(path).await, format!("{{{OURS}}}"), "{path}");
     }
-    // Forwarded to the byte, whatever the type, and the required secret is not asked for.
+    // The injector forwards these bodies unchanged, whatever their type, and does not demand the required secret.
     for path in ["", "/", "/other", "/run/", "/tools//a", "/tools/a%2fb"] {
         assert_eq!(post(path).await, theirs, "{path}");
     }

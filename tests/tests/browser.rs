@@ -290,7 +290,7 @@ async fn a_web_page_may_not_call() {
         &[("sec-fetch-site", "same-site")],
         &[("sec-fetch-site", "same-origin")],
         &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
-        // A page that was opened from the address bar and redirects to us.
+        // A user opens a page from the address bar, and the page redirects to the injector.
         &[("sec-fetch-site", "none")],
         &[("sec-fetch-mode", "navigate")],
         &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],
@@ -329,13 +329,13 @@ async fn a_web_page_may_not_call() {
         (403, "BROWSER_REFUSED")
     );
     assert_eq!(upstream.seen().len(), 0);
-    // Node.js sends this by itself.
+    // Node.js sends this header by itself.
     let program = Request::get("/dev/github/").header("sec-fetch-mode", "cors");
     assert_eq!(pair.injector.send(program, "").await.status(), 200);
     pair.stop().await;
 }
 
-/// Over plain HTTP browsers send none of their own headers to such hosts.
+/// Over plain HTTP, browsers send no `Sec-Fetch-…` headers to a host that is not a loopback host.
 #[tokio::test]
 async fn to_a_configured_host_a_browser_is_known_by_its_name() {
     let upstream = Upstream::start().await;

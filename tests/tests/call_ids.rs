@@ -1,4 +1,4 @@
-//! The id of a call: in its answer, in the request that goes upstream, and in the question to the vault.
+//! The id of a call, which the injector sends in the answer, in the request to the upstream, and to the vault.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::collections::HashSet;
@@ -22,14 +22,14 @@ use tonic::Code;
 
 const CALL_ID: &str = "x-aerostack-call-id";
 
-/// The only call id of an answer.
+/// Returns the call id of an answer, which must have exactly one.
 fn call_id(headers: &HeaderMap) -> String {
     let ids: Vec<_> = headers.get_all(CALL_ID).iter().collect();
     assert_eq!(ids.len(), 1, "{headers:?}");
     CallId::parse(ids[0].to_str().unwrap()).unwrap().to_string()
 }
 
-/// A pair with the server `dev/api`, which answers with an id of its own that is not ours.
+/// Returns a pair with the server `dev/api`, whose upstream answers with a call id of its own.
 async fn scene() -> (Pair, Upstream) {
     let upstream = Upstream::answering(|_| {
         let answer = Response::builder().header(CALL_ID, "of-the-upstream");
@@ -91,7 +91,7 @@ async fn a_request_id_of_the_program_goes_upstream_and_a_call_id_of_the_program_
     assert_eq!(upstream.last().header("x-request-id"), Some("mine"));
     assert_eq!(upstream.last().header(CALL_ID), None);
     assert!(!["mine", "forged"].contains(&call_id(answer.headers()).as_str()));
-    // One that `Connection` takes away is none.
+    // A request id that `Connection` removes does not count.
     let request = Request::get("/dev/api/")
         .header("connection", "x-request-id")
         .header("x-request-id", "mine");

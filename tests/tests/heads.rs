@@ -1,5 +1,5 @@
-//! Heads on their way through: how long a message is stands in them in one way alone, and what belongs to a connection,
-//! to the injector or to another server is not in them, however it is spelled.
+//! Heads on their way through the injector. A head tells the length of its message in one way alone, and carries
+//! no fields about a connection, no fields of the injector and no cookies of another server, in any spelling.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{convert::Infallible, net::SocketAddr};
@@ -25,9 +25,9 @@ use tokio::{
     time::timeout,
 };
 
-// ---- how long an answer is ----
+// ---- the length of an answer ----
 
-/// An upstream that answers a request for `/N` with the answer of that number, and closes the connection.
+/// Starts an upstream that answers a request for `/N` with `answers[N]` and closes the connection.
 async fn playing(answers: Vec<Vec<u8>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -60,7 +60,7 @@ async fn dev(upstream: &str) -> Pair {
     pair
 }
 
-/// The answer, if it ended as an answer should.
+/// Returns the answer, or None when the answer did not end properly.
 async fn whole(pair: &Pair, method: Method, path: &str, http2: bool) -> Option<Response<Bytes>> {
     let client = Client::builder(TokioExecutor::new())
         .http2_only(http2)
@@ -130,7 +130,7 @@ async fn an_answer_whose_length_can_be_read_in_two_ways_is_refused() {
             assert_eq!(status, Some(StatusCode::BAD_GATEWAY), "{what:?} {http2}");
         }
     }
-    // What contradicts itself does so without a body, too.
+    // An answer to HEAD has no body, but contradictory lengths are refused all the same.
     let head = whole(&pair, Method::HEAD, "/dev/s/0", false).await.unwrap();
     assert_eq!(head.headers()["x-aerostack-reason"], "UPSTREAM_PROTOCOL");
     pair.stop().await;
@@ -227,7 +227,7 @@ async fn a_length_is_told_once_and_only_where_it_belongs() {
             let empty = *method == Method::HEAD || !status.starts_with("200");
             assert_eq!(answer.body(), if empty { "" } else { "{}" }, "{status} {lines}");
         }
-        // As it is on the wire, where a library would have cleaned it up.
+        // A raw exchange shows the bytes on the wire, which an HTTP library might clean up.
         let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let written = raw::exchange(pair.injector.data_plane, head).await.to_lowercase();
         let told = written.matches("content-length:").count();
@@ -236,7 +236,7 @@ async fn a_length_is_told_once_and_only_where_it_belongs() {
     pair.stop().await;
 }
 
-/// An upstream over HTTP/2 that answers with these lengths and a body of two bytes.
+/// Starts an HTTP/2 upstream that answers with the fields `lengths` and a body of two bytes.
 async fn with_lengths(lengths: &'static [&'static str]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -291,7 +291,7 @@ async fn over_http2_a_length_is_told_once_too() {
 
 // ---- fields that many servers read as others ----
 
-/// What frames a message, is about a connection, or is ours.
+/// Fields that frame a message, that are about a connection, or that are the injector's own.
 const OWN: [&str; 13] = [
     "transfer-encoding",
     "content-length",
@@ -319,7 +319,7 @@ fn folded(name: &str) -> String {
     name.to_ascii_lowercase().chars().map(letter).collect()
 }
 
-/// Every name in spellings that fold to it, but never itself.
+/// Returns every name in [`OWN`] in spellings that servers may read as that name, without the name itself.
 fn spellings() -> Vec<String> {
     let spelled = |name: &&str| {
         let first = name.replacen('-', "_", 1);
@@ -455,7 +455,7 @@ async fn they_do_not_come_back_with_an_answer() {
 
 // ---- cookies ----
 
-/// A server that sets cookies for everybody, named in every way; and what a cookie jar sends back to whom.
+/// A server that is named in every way sets cookies, and a cookie jar returns each cookie to that server alone.
 #[tokio::test]
 async fn a_cookie_stays_with_its_server_in_every_way_of_naming() {
     let upstream = Upstream::answering(|_| {
@@ -508,7 +508,7 @@ async fn a_cookie_stays_with_its_server_in_every_way_of_naming() {
         let cookies: Vec<_> = answer.headers().get_all("set-cookie").iter().collect();
         assert_eq!(cookies, expected);
     }
-    // One host and one path: a cookie jar tells these servers apart by the names of their cookies alone.
+    // A cookie jar tells servers with the same host and path apart by the names of their cookies alone.
     let jar = "own=0; a~s.dev=1; a~t.dev=4; __Host-c~s.dev=d~e=3; a~s.prod=5";
     for (address, request, seen) in [
         (data_plane, by_header("s"), "own=0; a=1; __Host-c=d~e=3"),

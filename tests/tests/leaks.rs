@@ -174,7 +174,7 @@ struct Scene {
     pair: Pair,
     upstream: Upstream,
     heard: Heard,
-    /// Holds the vault's audit log.
+    /// The directory of the vault's audit log.
     dir: TempDir,
 }
 

@@ -906,7 +906,7 @@ async fn bodies_that_are_held_are_bounded_all_together() {
     pair.stop().await;
 }
 
-/// A call over HTTP/2 whose body ends when the sender is dropped.
+/// Starts a call over HTTP/2 whose body ends when the returned sender is dropped.
 fn endless(
     client: &Client<HttpConnector, UnendedBody>,
     url: &str,
@@ -933,7 +933,7 @@ async fn what_is_read_ahead_over_http2_is_counted_among_what_is_held() {
         .http2_only(true)
         .build_http();
     let url = pair.injector.url("/dev/headers/");
-    // 16 times 64 KiB.
+    // 16 unended bodies take 16 times 64 KiB, which is the whole of the budget.
     let mut held: Vec<_> = (0..16).map(|_| endless(&client, &url)).collect();
     let refused = loop {
         let (sender, mut answered) = endless(&client, &url);
@@ -946,7 +946,7 @@ async fn what_is_read_ahead_over_http2_is_counted_among_what_is_held() {
     assert_eq!(refused, 503);
     let (answered, waiting): (Vec<_>, Vec<_>) = held.into_iter().partition(|(_, call)| call.is_finished());
     assert_eq!(waiting.len(), 16, "{} were refused", answered.len());
-    // A body whose length is known counts no more than that, and a body that has ended nothing.
+    // A body of known length counts at most that length, and a body that has ended counts nothing.
     drop(waiting);
     eventually("there is room again", async || {
         let request = Request::post("/dev/headers/");

@@ -1,4 +1,4 @@
-//! A principal that asks the vault for all it can and reads none of it, beside one that asks for little.
+//! A principal that asks the vault for all it can and reads no answers, beside a principal that asks for little.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::time::{Duration, Instant};
@@ -34,15 +34,15 @@ use tonic::{
 use tower::service_fn;
 
 const QUIET: &str = "spiffe://test/quiet";
-/// The largest value.
+/// The size of the largest value.
 const LARGE: usize = 64 * 1024;
-/// How long an injector waits for the vault, unless told otherwise.
+/// The time that an injector waits for the vault by default.
 const VAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The memory of this process is measured: one test at a time.
+/// Lets one test run at a time, because the tests measure the memory of their common process.
 static MEMORY: Mutex<()> = Mutex::const_new(());
 
-/// A vault with 64 large secrets of the noisy principal, and 40 small ones of the quiet principal.
+/// Starts a vault with 64 large secrets of the noisy principal and 40 small ones of the quiet principal.
 async fn vault() -> Vault {
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.injector = vec![format!("{QUIET}=quiet"), format!("{NOISY}=noisy")];
@@ -65,7 +65,7 @@ async fn vault() -> Vault {
     vault
 }
 
-/// Puts secrets, all at once over one connection.
+/// Puts all secrets at once over one connection.
 async fn put_all(vault: &Vault, puts: impl Iterator<Item = PutSecretRequest>) {
     let secrets = vault.secrets();
     let puts = puts.map(|put| {
@@ -95,7 +95,7 @@ fn message(calls: u64, request: &DecryptRequest) -> DecryptStreamRequest {
     }
 }
 
-/// A channel whose streams and whose connection take only so many bytes ahead.
+/// Opens a channel whose streams and connection have flow-control windows of `window` bytes.
 async fn narrow_channel(vault: &Vault, principal: &str, window: u32) -> Channel {
     let tls = vault.pki.tls(&vault.pki.principal(principal), pki::VAULT);
     let address = vault.address;
@@ -120,7 +120,7 @@ async fn narrow_channel(vault: &Vault, principal: &str, window: u32) -> Channel 
         .unwrap()
 }
 
-/// A stream on which a message was sent, and nothing is read unless the caller does.
+/// A stream with one message sent, and no answer read until the caller reads.
 struct Sent {
     messages: mpsc::Sender<DecryptStreamRequest>,
     answers: Streaming<DecryptStreamResponse>,
@@ -138,7 +138,7 @@ async fn send(channel: &Channel, message: DecryptStreamRequest) -> Sent {
 }
 
 impl Sent {
-    /// Reads the answers to `calls` calls; how many were refused, and whether all others were found.
+    /// Reads the answers to `calls` calls, and checks that each answer has all its secrets.
     async fn read(&mut self, calls: usize) -> Result<(), Status> {
         let mut answered = 0;
         while answered < calls {
@@ -168,19 +168,19 @@ async fn a_message_that_only_checks_holds_no_values() {
     stream.messages.send(message(4, &all)).await.unwrap();
     stream.read(4).await.unwrap();
     let grown = process::peak().saturating_sub(before);
-    // All values of the message are 16 MiB, which took 58 MiB with their records while they were kept.
+    // The message's values have 16 MiB. When the vault kept values and records, they took 58 MiB.
     assert!(grown < 24 << 20, "it took {grown} bytes");
     vault.stop().await;
 }
 
-/// What of 128 MiB of answers is held for a client that reads none of it.
+/// Clients that ask for 128 MiB of answers and read none of them cost the vault little memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_are_not_read_hold_little_each() {
     let _alone = MEMORY.lock().await;
     let vault = vault().await;
     let channel = narrow_channel(&vault, NOISY, 64 << 10).await;
     let megabyte = ask("noisy", 16, false);
-    // A stream that is read shows the memory that is kept for the next one.
+    // A stream that is read allocates the memory that the vault then keeps for later streams.
     send(&channel, message(2, &megabyte)).await.read(2).await.unwrap();
     let before = process::forget_peak();
     let streams = (0..8).map(|_| send(&channel, message(16, &megabyte)));
@@ -191,14 +191,14 @@ async fn streams_that_are_not_read_hold_little_each() {
     }
     let grown = process::peak().saturating_sub(before);
     assert!(grown < 64 << 20, "they took {grown} bytes");
-    // What waits is not lost. The streams share the window of their connection, and are read together.
+    // No waiting answer is lost. The streams are read together, because they share their connection's window.
     for read in join_all(streams.iter_mut().map(|stream| stream.read(16))).await {
         read.unwrap();
     }
     vault.stop().await;
 }
 
-/// Lists of 1 MiB that a client asks for and does not read.
+/// Clients that ask for lists of 1 MiB and read none of them cost the vault little memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_that_are_not_read_hold_little() {
     let _alone = MEMORY.lock().await;
@@ -237,7 +237,7 @@ async fn lists_that_are_not_read_hold_little() {
     }
     let grown = process::peak().saturating_sub(before);
     assert!(grown < 160 << 20, "they took {grown} bytes");
-    // Without the client that does not read there is room for others of its principal.
+    // After the unread lists end, the same principal can list again.
     lists.shutdown().await;
     timeout(PATIENCE, secrets.clone().list_secrets(list))
         .await
@@ -246,7 +246,7 @@ async fn lists_that_are_not_read_hold_little() {
     vault.stop().await;
 }
 
-/// How long a call of the quiet principal took.
+/// Makes a call of the quiet principal, and returns the time that the call took.
 async fn quiet_call(channel: &Channel, names: usize) -> Duration {
     let mut client = DecryptServiceClient::new(channel.clone());
     let began = Instant::now();
@@ -256,7 +256,7 @@ async fn quiet_call(channel: &Channel, names: usize) -> Duration {
     began.elapsed()
 }
 
-/// More calls at once than fit into a message, each with as many names as a server may have.
+/// The injector gets more calls at once than fit into a message, each with as many names as a server may have.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_injector_asks_for_many_long_names_in_messages_that_the_vault_takes() {
     let _alone = MEMORY.lock().await;
@@ -301,7 +301,7 @@ async fn a_principal_that_asks_for_all_it_can_does_not_delay_another() {
     let quiet = vault.channel(QUIET);
     let mut longest = Duration::ZERO;
     for _ in 0..25 {
-        // What is answered on the spot, and what a reading thread answers.
+        // The vault answers a call with 1 name at once, and leaves a call with 40 names to a reading thread.
         for names in [1, 40] {
             longest = longest.max(quiet_call(&quiet, names).await);
         }

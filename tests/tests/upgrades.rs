@@ -465,7 +465,7 @@ async fn a_switch_that_was_not_asked_for_is_refused() {
 async fn bytes_that_come_with_a_head_are_carried() {
     let upstream = Played::start().await;
     let pair = dev(&upstream.url()).await;
-    // Among them what looks like a head, in which the injector would put a secret; and no end of a line at their end.
+    // The early bytes look like a head with a field for a secret, and end in the middle of a line.
     let mut early: Vec<u8> = (0..=255).collect();
     early.extend_from_slice(
         b"\r\nGET / HTTP/1.1\r\nx-mcp-secret-token: sto0eca1stostostostostos\r\n\r\nGET /",

@@ -18,7 +18,7 @@ use crate::{
 /// What is done with keys.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the root keys, what each is needed for, the rotations that are under way, and what is still to be erased
+    /// Show the root keys and their uses, the rotations that are under way, and the deleted records still to be erased
     Status(StatusArgs),
     /// Show the keys of a workspace, and how many records are under each
     Show(ShowArgs),

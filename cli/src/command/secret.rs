@@ -130,15 +130,15 @@ pub struct RestoreArgs {
     version: u64,
     #[command(flatten)]
     expiry: ExpiryArgs,
-    /// Never let it expire. Without any of these it expires when the old version does, or a kept version since if that
-    /// is earlier
+    /// Never let the restored value expire. Without an expiry flag the value expires with the old version, or with a
+    /// kept later version that expires earlier
     #[arg(long, conflicts_with_all = ["expires_at", "expires_in"])]
     never_expires: bool,
-    /// For administrators: let the value be sent wherever the old version could be, not only where every version since
-    /// can be
+    /// For administrators: let the value be sent wherever the old version could be sent, not only where every later
+    /// version could be sent, too
     #[arg(long)]
     allow_wider_origins: bool,
-    /// For administrators: let the value expire later than the old version and the versions since
+    /// For administrators: let the value expire later than the old version and the later versions
     #[arg(long)]
     allow_later_expiry: bool,
     /// Restore it only if this is the current version

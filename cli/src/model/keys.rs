@@ -15,18 +15,18 @@ pub struct KeyStatus {
     pub sealed: bool,
     /// The active one first.
     pub root_keys: Vec<RootKey>,
-    /// Of workspaces, and of the store key.
+    /// The rotations of workspaces and of the store key.
     pub rotations: Vec<Rotation>,
-    /// What was deleted and is not erased from the store's files yet.
+    /// Deleted records that the store's files still hold.
     pub pending_erasure: PendingErasure,
 }
 
-/// What was deleted and is not erased yet.
+/// Deleted records that the store's files still hold.
 #[derive(Debug, Serialize)]
 pub struct PendingErasure {
-    /// In how many workspaces.
+    /// The number of workspaces with such records.
     pub workspace_count: u64,
-    /// When the first of it was deleted.
+    /// The time of the oldest deletion among these records.
     pub oldest_delete_time: Option<String>,
 }
 
@@ -46,7 +46,7 @@ pub struct RootKey {
 /// A rotation that is under way.
 #[derive(Debug, Serialize)]
 pub struct Rotation {
-    /// None: the store key's.
+    /// The workspace whose records get a new key; `None` for the store key.
     workspace: Option<String>,
     done_count: u64,
     total_count: u64,

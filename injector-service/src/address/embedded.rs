@@ -1,9 +1,9 @@
-//! IPv4 addresses inside IPv6 addresses. The kernel, a tunnel or a gateway may forward what is sent to such an IPv6 address
-//! to the IPv4 address in it.
+//! IPv4 addresses inside IPv6 addresses. The kernel, a tunnel or a gateway may forward packets for such an IPv6 address
+//! to the embedded IPv4 address.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The IPv4 addresses that `v6` stands for by its format.
+/// Returns the IPv4 addresses that the format of `v6` embeds.
 pub(super) fn by_format(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = v6.segments();
     match [a, b, c, d, e, f] {
@@ -24,10 +24,11 @@ pub(super) fn by_format(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
     }
 }
 
-/// The six positions that an IPv4 address may have in a NAT64 address, by the length of the network's prefix: 32, 40, 48, 56,
-/// 64 or 96 bits (RFC 6052, section 2.2). Networks choose prefixes of their own, so any IPv6 address may be one.
+/// Returns the six candidates for the IPv4 address in a NAT64 address, one for each length of the network's prefix: 32,
+/// 40, 48, 56, 64 or 96 bits (RFC 6052, section 2.2). Networks choose prefixes of their own, so any IPv6 address may be
+/// a NAT64 address.
 pub(super) fn nat64(v6: Ipv6Addr) -> [Ipv4Addr; 6] {
-    // Octet 8 is skipped: it is reserved, and zero.
+    // The format skips octet 8, which is reserved and zero.
     let [_, _, _, _, o4, o5, o6, o7, _, o9, o10, o11, o12, o13, o14, o15] = v6.octets();
     [
         Ipv4Addr::new(o4, o5, o6, o7),

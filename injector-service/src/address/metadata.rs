@@ -1,4 +1,4 @@
-//! Where clouds serve the metadata of a machine, its credentials among them.
+//! Addresses and names under which cloud providers serve instance metadata, which includes credentials.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,11 +6,11 @@ use super::embedded;
 
 /// Addresses of metadata services and of the credential services beside them.
 ///
-/// `169.254.169.254` is that of AWS, Azure, Google, Oracle, DigitalOcean, Hetzner, IBM, OpenStack and most others. The rest,
-/// in the words of their own documentation: Amazon ECS (`169.254.170.2`) and EKS Pod Identity (`169.254.170.23`), Scaleway
-/// (`169.254.42.42`), Tencent (`169.254.0.23`, earlier `169.254.10.10`), Alibaba (`100.100.100.200`), Oracle Cloud Classic
-/// (`192.0.0.192`), Azure's WireServer (`168.63.129.16`). Those that are link-local are refused with their range; they stand
-/// here because they may also come inside IPv6 addresses.
+/// AWS, Azure, Google, Oracle, DigitalOcean, Hetzner, IBM, OpenStack and most others use `169.254.169.254`. The
+/// providers' documentation names the rest: Amazon ECS (`169.254.170.2`) and EKS Pod Identity (`169.254.170.23`),
+/// Scaleway (`169.254.42.42`), Tencent (`169.254.0.23`, earlier `169.254.10.10`), Alibaba (`100.100.100.200`), Oracle
+/// Cloud Classic (`192.0.0.192`), Azure's WireServer (`168.63.129.16`). `check_ip` refuses the link-local range as a
+/// whole; the list repeats the link-local addresses because IPv6 addresses may embed them.
 pub(super) const SERVICES_V4: [Ipv4Addr; 9] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(169, 254, 170, 2),
@@ -23,8 +23,9 @@ pub(super) const SERVICES_V4: [Ipv4Addr; 9] = [
     Ipv4Addr::new(168, 63, 129, 16),
 ];
 
-/// The same over IPv6: Google, Oracle, Scaleway, Akamai (Linode) and Alibaba, as in their documentation and in the data
-/// sources of cloud-init. OpenStack's `fe80::a9fe:a9fe` is link-local.
+/// IPv6 addresses of the metadata services of Google, Oracle, Scaleway, Akamai (Linode) and Alibaba, from the
+/// providers' documentation and the data sources of cloud-init. OpenStack's `fe80::a9fe:a9fe` is link-local, so
+/// `check_ip` refuses it.
 const SERVICES_V6: [Ipv6Addr; 5] = [
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
@@ -33,8 +34,8 @@ const SERVICES_V6: [Ipv6Addr; 5] = [
     Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200),
 ];
 
-/// Names that each resolve to one of these addresses, where they resolve at all: Google's two, Amazon's, Tencent's, IBM's
-/// and Exoscale's.
+/// Names of the metadata services of Google (two), Amazon (two), Tencent, IBM and Exoscale. Where such a name resolves
+/// at all, it resolves to one of the addresses above.
 const NAMES: [&str; 7] = [
     "metadata.google.internal",
     "metadata.goog",
@@ -45,12 +46,13 @@ const NAMES: [&str; 7] = [
     "metadata.exoscale.com",
 ];
 
-/// Whether a cloud serves metadata under this name.
+/// Returns true when a cloud provider serves instance metadata under `name`.
 pub(super) fn is_name(name: &str) -> bool {
     NAMES.contains(&name.trim_end_matches('.'))
 }
 
-/// Whether a cloud serves metadata at this address, or at an IPv4 address that a NAT64 gateway may read from it.
+/// Returns true when a cloud provider serves instance metadata at `ip`, or at an IPv4 address that a NAT64 gateway may
+/// read from `ip`.
 pub(super) fn is_service(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => SERVICES_V4.contains(&v4),
@@ -62,7 +64,7 @@ pub(super) fn is_service(ip: IpAddr) -> bool {
     }
 }
 
-/// `fd00:ec2::/32`, where EC2 has all its local services: the metadata at `::254`, EKS Pod Identity at `::23`, DNS, time.
+/// Returns true for `fd00:ec2::/32`, where EC2 serves metadata (`::254`), EKS Pod Identity (`::23`), DNS and time.
 fn is_amazons(v6: Ipv6Addr) -> bool {
     matches!(v6.segments(), [0xfd00, 0xec2, ..])
 }

@@ -1,5 +1,5 @@
-//! Which addresses are never dialled: decided when a server is stored, as far as its URL says, and again on the
-//! resolved address at the moment of dialling.
+//! Addresses that the injector never dials. The injector checks the URL when a server is stored, and checks the
+//! resolved address again before each connection.
 
 mod embedded;
 mod metadata;
@@ -11,12 +11,12 @@ use std::{
 
 use url::Host;
 
-/// Our own listeners, which no server may point at.
+/// The addresses of the injector's own listeners, which no server may point at.
 #[derive(Debug, Clone, Default)]
 pub struct Own(Arc<[SocketAddr]>);
 
 impl Own {
-    /// The listeners at these addresses.
+    /// Makes a set of the listeners' addresses.
     pub fn new(listeners: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self(listeners.into_iter().collect())
     }
@@ -28,36 +28,36 @@ impl Own {
     }
 }
 
-/// Whether a listener on `own` is reached at `dialled`.
+/// Returns true when a connection to `dialled` reaches a listener on `own`.
 fn reaches(own: IpAddr, dialled: IpAddr) -> bool {
     if !own.is_unspecified() {
         return own == dialled;
     }
-    // One that listens everywhere is reached at every address of this machine: those that a socket can be bound to.
+    // A listener on all interfaces is reached at every address of this machine: every address that a socket can bind.
     dialled.is_loopback() || UdpSocket::bind((dialled, 0)).is_ok()
 }
 
-/// Why an address may not be dialled.
+/// The reason why an address may not be dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Forbidden {
-    /// Reached only on the local link, as clouds' metadata services are.
+    /// The address is link-local, or a cloud's metadata service.
     #[error("link-local and metadata addresses are never dialled")]
     LinkLocal,
-    /// No host in particular.
+    /// The address names no single host.
     #[error("unspecified, multicast and broadcast addresses are never dialled")]
     NotAHost,
-    /// One of our listeners.
+    /// The address is one of our listeners.
     #[error("it is a listener of the injector itself")]
     Ourselves,
-    /// A host that is not this machine's by name leads to this machine.
+    /// A host other than a loopback address or `localhost` resolved to this machine.
     #[error("it leads to a loopback address, and neither says so nor is named localhost")]
     Rebound,
-    /// A name that is this machine's by definition leads to another machine.
+    /// `localhost`, or a name under `localhost`, resolved to another machine.
     #[error("a name of this machine, localhost or one under it, resolved to an address that is not loopback")]
     NotLoopback,
 }
 
-/// Whether a server's URL names an address that can never be dialled.
+/// Returns the reason why the host of a server's URL can never be dialled, if the URL alone shows one.
 pub fn refused_literal(host: &Host<String>, port: u16, own: &Own) -> Option<Forbidden> {
     let ips = match host {
         Host::Ipv4(ip) => vec![IpAddr::V4(*ip)],
@@ -73,7 +73,7 @@ pub fn refused_literal(host: &Host<String>, port: u16, own: &Own) -> Option<Forb
         .find_map(|ip| check(SocketAddr::new(ip, port), loopback, own).err())
 }
 
-/// Whether a host is this machine by what it is called: a loopback address, `localhost` or a name under it.
+/// Returns true when `host` is a loopback address, `localhost` or a name under `localhost`.
 pub fn is_loopback(host: &Host<String>) -> bool {
     match host {
         Host::Ipv4(ip) => ip.is_loopback(),
@@ -82,15 +82,15 @@ pub fn is_loopback(host: &Host<String>) -> bool {
     }
 }
 
-/// Whether a name is this machine's by definition (RFC 6761, section 6.3).
+/// Returns true for the names that are always this machine's (RFC 6761, section 6.3).
 fn is_localhost(name: &str) -> bool {
     let name = name.trim_end_matches('.');
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Whether `address` may be dialled. `loopback`: whether the host that it came from [`is_loopback`]. Then it has to be a
-/// loopback address: the name may have come from a resolver, which has its own mind about names under `localhost`, and what
-/// is sent there may be in cleartext. For any other host it must not be one.
+/// Checks that `address` may be dialled. `loopback` is the result of [`is_loopback`] for the host that resolved to
+/// `address`. A loopback host must have a loopback address: a resolver may answer for names under `localhost` as it
+/// likes, and the injector may send cleartext to a loopback host. Any other host must have another address.
 pub fn check(address: SocketAddr, loopback: bool, own: &Own) -> Result<(), Forbidden> {
     let ip = address.ip().to_canonical();
     check_ip(ip)?;
@@ -114,7 +114,7 @@ pub fn check(address: SocketAddr, loopback: bool, own: &Own) -> Result<(), Forbi
     Ok(())
 }
 
-/// What is forbidden of an address by itself.
+/// Applies the checks that depend on `ip` alone.
 fn check_ip(ip: IpAddr) -> Result<(), Forbidden> {
     let (link_local, not_a_host) = match ip {
         IpAddr::V4(v4) => (
@@ -200,7 +200,7 @@ mod tests {
                 format!("[64:ff9b:1:4242:{a:02x}:{b:02x}{c:02x}:{d:02x}00:0]"),
                 format!("[2002:{}::1]", hex([a, b, c, d])),
                 format!("[2002:{}:1::{v4}]", hex([192, 0, 2, 1])),
-                // As Teredo's server, and as its client.
+                // The address of Teredo's server, and then of Teredo's client.
                 format!("[2001:0:{}:0:0:0:0]", hex([a, b, c, d])),
                 format!(
                     "[2001:0:{}:8000:63bf:{}]",
@@ -209,7 +209,7 @@ mod tests {
                 ),
                 format!("[2001:db8::5efe:{v4}]"),
                 format!("[2001:db8::200:5efe:{v4}]"),
-                // NAT64 with a network's own prefix, of 32 and of 96 bits.
+                // NAT64 addresses with a network's own prefix, of 32 and of 96 bits.
                 format!("[2001:db8:{}::]", hex([a, b, c, d])),
                 format!("[2001:db8:1:2:3:4:{v4}]"),
             ] {
@@ -253,7 +253,7 @@ mod tests {
         ] {
             assert_eq!(why(address, false), Some(forbidden), "{address}");
         }
-        // Only the kernel's own form is a loopback address.
+        // The kernel takes only the IPv4-mapped form for a loopback address.
         assert_eq!(why("[64:ff9b::7f00:1]:80", true), Some(Forbidden::NotLoopback));
         assert_eq!(why("[::ffff:127.0.0.1]:80", true), None);
         assert_eq!(why("[64:ff9b::7f00:1]:7100", true), Some(Forbidden::Ourselves));
@@ -325,7 +325,7 @@ mod tests {
             "[fd00:ec3::254]:80",
             "93.184.216.34:443",
             "[2606:2800:21f::1]:443",
-            // Other machines, behind the gateways.
+            // Addresses of other machines behind the gateways.
             "[64:ff9b::5db8:d822]:443",
             "[64:ff9b:1::5db8:d822]:443",
             "[64:ff9b:1:5db8:d8:2200::]:443",

@@ -8,7 +8,7 @@ use crate::registry::{FileError, server::SpecError};
 /// The most mistakes that are told: as many as fit into the answer to a call.
 const MOST: usize = 10;
 
-/// The file is not a catalog. Does not say where the file is: clients are told the error.
+/// The file is not a catalog. The message omits the file's path, because clients get this error.
 #[derive(Debug, thiserror::Error)]
 #[error("the catalog is not valid")]
 pub struct CatalogError(#[from] Problem);

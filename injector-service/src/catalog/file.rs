@@ -9,9 +9,9 @@
 //!   secrets: [GITHUB_TOKEN]      # a suggestion to whoever adds it
 //! ```
 //!
-//! Also, when they are needed: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem`, `server_name` and
-//! `allow_bound_secrets` (an entry with it is for administrators to add), `allow_plaintext`, `paths`, `description`. Each
-//! field means what it means in a servers file, and is read by the same types.
+//! Optional fields: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem`, `server_name` and `allow_bound_secrets`
+//! (only administrators may add an entry with `allow_bound_secrets`), `allow_plaintext`, `paths`, `description`. Each
+//! field has the same meaning and the same type as in a servers file.
 
 use std::collections::{BTreeMap, btree_map};
 

@@ -1,7 +1,7 @@
 //! Putting values into a request: pure, and all or nothing.
 //!
-//! [`inject`] puts every value in its place or refuses the whole call. What the downstream may not send was removed
-//! before, by [`fields`](crate::fields). Nothing here waits, dials or logs.
+//! [`inject`] puts every value in its place or refuses the whole call. [`fields`](crate::fields) has removed the fields
+//! that the downstream may not send. The code of this module never waits, dials or logs.
 
 pub mod json;
 pub mod protobuf;
@@ -135,8 +135,8 @@ impl Injected {
         !self.headers.is_empty()
     }
 
-    /// Puts the headers in, over whatever was there, and hands out what belongs into the body. `cover` may give a
-    /// stand-in for the value of a field.
+    /// Inserts the headers, replaces any that are present, and returns the part that belongs into the body. `cover` may
+    /// replace the value of a field by a stand-in.
     pub fn apply(
         self,
         request: &mut HeaderMap,

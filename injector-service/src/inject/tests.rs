@@ -1,7 +1,7 @@
 use super::*;
 use crate::placement::Messages;
 
-/// Injects into a call that gets secrets in its body, if the auth type puts any there.
+/// Injects into a call whose body gets secrets if the auth type puts secrets into bodies.
 fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved<'_>]) -> Result<Injected, Refusal> {
     super::inject(Carrier::of(auth_type, dialect)?, dialect, resolved)
 }

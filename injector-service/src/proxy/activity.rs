@@ -57,7 +57,7 @@ pub(super) struct Activity {
 pub(super) enum Verdict {
     /// It is well, and to be looked at again in this time.
     Well(Duration),
-    /// It has had no call for as long as it may, or its slot went to another connection.
+    /// The connection has had no call for its idle time, or has lost its slot to another connection.
     Idle,
     /// A head takes too long.
     SlowHead,

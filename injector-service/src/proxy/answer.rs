@@ -15,12 +15,12 @@ const CALL_ID_HEADER: &str = "x-aerostack-call-id";
 /// The header that names the call to the upstream. Envoy, nginx and most web frameworks log this one.
 const REQUEST_ID_HEADER: &str = "x-request-id";
 
-/// Names the call to the program.
+/// Adds the call's id to an answer, for the program.
 pub(super) fn identify(headers: &mut HeaderMap, call_id: &CallId) {
     headers.insert(CALL_ID_HEADER, header_value(call_id));
 }
 
-/// Names the call to the upstream, unless the program named it already.
+/// Adds the call's id to a request, for the upstream, unless the program sent an id already.
 pub(super) fn identify_upstream(headers: &mut HeaderMap, call_id: &CallId) {
     headers
         .entry(REQUEST_ID_HEADER)
@@ -30,7 +30,7 @@ pub(super) fn identify_upstream(headers: &mut HeaderMap, call_id: &CallId) {
 fn header_value(call_id: &CallId) -> HeaderValue {
     let value = HeaderValue::from_str(call_id.as_str());
     let mut value = value.expect("a call id has letters, digits, '-', '_' and '.' only");
-    // HPACK puts no sensitive value into its table, where an id is of no use and pushes other headers out.
+    // HPACK never indexes a sensitive value. An indexed id would only displace other headers from the table.
     value.set_sensitive(true);
     value
 }

@@ -278,7 +278,7 @@ fn dialect(headers: &HeaderMap) -> Dialect {
     }
 }
 
-/// The part of a call's body that carries secrets. A call that the server does not name gets none in its body.
+/// Returns the part of a call's body that carries secrets, or [`Carrier::None`] when the server does not name the call.
 fn carrier(spec: &Spec, dialect: Dialect, path: &str) -> Result<Carrier, Refusal> {
     match (spec.auth_type, dialect) {
         (AuthType::Skill(Some(_)), _) | (AuthType::Skill(None), Dialect::Http)
@@ -290,7 +290,7 @@ fn carrier(spec: &Spec, dialect: Dialect, path: &str) -> Result<Carrier, Refusal
     }
 }
 
-/// Refuses a call without a body to a server with a required secret, which could only go into the body.
+/// Refuses a call without a body when the server requires a secret, because only a body could carry the secret.
 fn body_is_needed(spec: &Spec) -> Result<(), Refusal> {
     let required = spec.injections.iter().find(|injection| injection.required);
     required.map_or(Ok(()), |Injection { secret, .. }| {

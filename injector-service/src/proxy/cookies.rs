@@ -1,5 +1,5 @@
-//! Cookies, which stay with the server that set them. How depends on the way in which servers are named, and so on all
-//! that a cookie jar can tell them apart by:
+//! Cookies, which stay with the server that set them. The way in which a request names its server decides what a cookie
+//! jar can tell servers apart by:
 //!
 //! | named by | apart by |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | the host | the host, because `Domain` is removed |
 //! | headers, or a listener | the cookie's name, which is marked: all servers have the same host and the same paths there, and cookies know no ports (RFC 6265, section 8.5) |
 //!
-//! A mark, such as the one in `session~github.dev-tools=…`, is removed from what is sent to that server, and a cookie
-//! with the mark of another server is not sent at all.
+//! The injector removes the mark, such as the one in `session~github.dev-tools=…`, from a cookie that goes to the
+//! marked server, and drops a cookie with the mark of another server.
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 use proto::{ServerName, WorkspaceName};
@@ -17,12 +17,12 @@ use url::Url;
 use super::{rewrite::under, target::Target};
 use crate::registry::server::Server;
 
-/// Begins a mark, and is in few names of cookies besides.
+/// The byte that begins a mark. Few names of cookies contain this byte otherwise.
 const MARK: u8 = b'~';
 
-/// What keeps a server's cookies apart from those of other servers.
+/// The property that keeps a server's cookies apart from those of other servers.
 pub(super) enum Apart<'a> {
-    /// The server's path, and that of its upstream.
+    /// The cookie's path, which is moved from the upstream's path under the server's.
     Path {
         /// `/{workspace}/{server}`.
         prefix: &'a str,
@@ -31,14 +31,14 @@ pub(super) enum Apart<'a> {
         /// The URL of the request as it was sent upstream.
         request: &'a Uri,
     },
-    /// The host.
+    /// The host, which no other server has.
     Host,
-    /// Marks.
+    /// The cookie's name, which gets a mark.
     Names,
 }
 
 impl Target {
-    /// How its cookies are kept apart from those of other servers, in the answer to this request.
+    /// Returns the property that keeps the server's cookies apart in the answer to `request`.
     pub(super) fn apart<'a>(&'a self, request: &'a Uri) -> Apart<'a> {
         match &self.prefix {
             Some(prefix) => Apart::Path {
@@ -52,7 +52,8 @@ impl Target {
     }
 }
 
-/// Leaves in a request what its server may get, as one field: HTTP/2 lets a client split it (RFC 9113, section 8.2.3).
+/// Removes other servers' cookies from a request, and joins the rest into one field, because HTTP/2 lets a client split
+/// the field (RFC 9113, section 8.2.3).
 pub(super) fn send(headers: &mut HeaderMap, server: &Server) {
     send_with(headers, &mark(server));
 }
@@ -80,14 +81,14 @@ fn send_with(headers: &mut HeaderMap, mark: &[u8]) {
         }
     };
     headers.remove(header::COOKIE);
-    // Parts of legal values are one.
+    // A part of a legal value is a legal value, so `from_bytes` accepts every remainder.
     if let (Ok(mut joined), false) = (HeaderValue::from_bytes(&joined), joined.is_empty()) {
         joined.set_sensitive(sensitive);
         headers.insert(header::COOKIE, joined);
     }
 }
 
-/// A cookie as its server knows it; none when it is another server's.
+/// Returns a cookie under the name that its server set, or None for a cookie of another server.
 fn unmarked(pair: &[u8], own: &[u8]) -> Option<Vec<u8>> {
     let (name, value) = split(pair, b'=');
     let at = name.iter().rposition(|byte| *byte == MARK);
@@ -102,7 +103,7 @@ fn mark(server: &Server) -> Vec<u8> {
     format!("~{}.{}", server.name.as_str(), server.workspace.as_str()).into_bytes()
 }
 
-/// Whether it is the mark of some server.
+/// Returns true when `mark` is the mark of any server.
 fn is_mark(mark: &[u8]) -> bool {
     let Some((server, workspace)) = str::from_utf8(mark)
         .ok()
@@ -113,14 +114,14 @@ fn is_mark(mark: &[u8]) -> bool {
     ServerName::parse(server).is_ok() && WorkspaceName::parse(workspace).is_ok()
 }
 
-/// Keeps the cookies of an answer with its server.
+/// Rewrites the cookies of an answer so that a cookie jar returns them to this server alone.
 pub(super) fn keep(headers: &mut HeaderMap, server: &Server, apart: &Apart<'_>) {
     let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
     headers.remove(header::SET_COOKIE);
     let mark = mark(server);
     for cookie in cookies {
         let kept = kept(cookie.as_bytes(), &mark, apart);
-        // One that cannot be kept apart would be every server's: dropped.
+        // A cookie that cannot be kept apart would go to every server, so it is dropped.
         if let Some(Ok(kept)) = kept.as_deref().map(HeaderValue::from_bytes) {
             headers.append(header::SET_COOKIE, kept);
         }
@@ -133,7 +134,7 @@ fn kept(cookie: &[u8], mark: &[u8], apart: &Apart<'_>) -> Option<Vec<u8>> {
         Apart::Path { .. } | Apart::Host => pair.to_vec(),
         Apart::Names => {
             let (name, value) = split(pair, b'=');
-            // A cookie without a name has none that could be marked.
+            // A cookie without a name cannot carry a mark.
             let named = !value.is_empty() && !name.trim_ascii().is_empty();
             named.then(|| [name.trim_ascii(), mark, value].concat())?
         }
@@ -165,13 +166,13 @@ fn kept(cookie: &[u8], mark: &[u8], apart: &Apart<'_>) -> Option<Vec<u8>> {
     Some(kept)
 }
 
-/// What comes before the first such byte, and the rest with it.
+/// Splits before the first byte `at`; the second part begins with that byte.
 fn split(bytes: &[u8], at: u8) -> (&[u8], &[u8]) {
     let end = bytes.iter().position(|byte| *byte == at).unwrap_or(bytes.len());
     bytes.split_at_checked(end).unwrap_or((bytes, &[]))
 }
 
-/// RFC 6265, section 5.1.4.
+/// Returns the default path of a cookie (RFC 6265, section 5.1.4).
 fn default_path(request: &Uri) -> String {
     let path = Url::parse(&request.to_string()).map(|url| url.path().to_owned());
     match path.unwrap_or_default().rsplit_once('/') {

@@ -18,7 +18,7 @@ pub(super) struct Covers<'v> {
 }
 
 impl<'v> Covers<'v> {
-    /// For a request that may go over these versions of HTTP.
+    /// Makes stand-ins for a request that may go over the HTTP versions in `over`.
     pub(super) fn new(veil: &'v Veil, over: Over) -> Self {
         Self {
             veil,
@@ -28,7 +28,7 @@ impl<'v> Covers<'v> {
         }
     }
 
-    /// A stand-in for the value of a field; none when it has to go as it is.
+    /// Returns a stand-in for the value of a field, or None when the value itself has to be sent.
     pub(super) fn cover(&mut self, name: &HeaderName, value: &[u8]) -> Option<HeaderValue> {
         let Some((stand_in, cover)) = self.veil.cover(name, value, self.over) else {
             self.uncovered = true;

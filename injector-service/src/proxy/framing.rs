@@ -1,12 +1,12 @@
-//! How long an upstream's answer is: told in one way, or the answer is refused (RFC 9112, section 6.3).
+//! The length of an upstream's answer. An answer that tells its length ambiguously is refused (RFC 9112, section 6.3).
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use proto::{Reason, Refusal};
 
-/// Checks that an answer's headers tell its length in one way, and leaves one length in them where one belongs.
+/// Checks that an answer's headers tell its length in one way, and leaves at most one `Content-Length` in the headers.
 ///
-/// hyper prefers `Transfer-Encoding` to `Content-Length`, and takes a coding that it does not know for a body that ends
-/// with the connection. Passed on, either would be read differently by the downstream.
+/// hyper prefers `Transfer-Encoding` to `Content-Length`, and takes an unknown transfer coding for a body that ends
+/// with the connection. The downstream could read such an answer differently.
 pub(super) fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Refusal> {
     let ambiguous = || {
         Refusal::new(
@@ -19,7 +19,7 @@ pub(super) fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<(), R
         return Err(ambiguous());
     }
     headers.remove(header::CONTENT_LENGTH);
-    // Where no body can follow, none may be announced (RFC 9110, section 8.6).
+    // An answer that can have no body must not announce a length (RFC 9110, section 8.6).
     let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
     if let Some(length) = length.filter(|_| !bodiless) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -27,7 +27,7 @@ pub(super) fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<(), R
     Ok(())
 }
 
-/// The one length in `Content-Length`, however often; None when it has another value.
+/// Returns the value of `Content-Length`, which may be repeated, or None when the values differ or are not lengths.
 fn length(headers: &HeaderMap) -> Option<Option<u64>> {
     let values = headers.get_all(header::CONTENT_LENGTH).into_iter();
     let mut lengths = values
@@ -39,14 +39,14 @@ fn length(headers: &HeaderMap) -> Option<Option<u64>> {
     lengths.all(|length| length == first).then_some(Some(first?))
 }
 
-/// Digits alone (RFC 9110, section 8.6), without the spaces around an element of a list.
+/// Parses digits alone (RFC 9110, section 8.6), without the spaces around an element of a list.
 fn parse(length: &[u8]) -> Option<u64> {
     let length = length.trim_ascii();
     let digits = length.iter().all(u8::is_ascii_digit);
     str::from_utf8(length).ok().filter(|_| digits)?.parse().ok()
 }
 
-/// Whether the body comes in chunks; None when it has another coding, or that one twice.
+/// Returns true when the body is chunked, or None when the body has another coding or more than one.
 fn is_chunked(headers: &HeaderMap) -> Option<bool> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {

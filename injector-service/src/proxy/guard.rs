@@ -186,15 +186,15 @@ pub(super) fn sender(headers: &HeaderMap, host: &str, allowed: &[WebOrigin]) -> 
     }
 }
 
-/// Whether a browser sent this header, and no program: also when the user typed the URL, because the page behind it may
-/// have redirected to us.
+/// Returns true when a browser sends this header and other programs do not. A navigation to a typed URL counts as well,
+/// because the page behind the URL may have redirected to the injector.
 ///
-/// Browsers send `Sec-Fetch-Site` and others with every request, but over plain HTTP only to hosts that are loopback by
-/// themselves (Fetch Metadata, section 2). To other hosts they send no header for an image that programs do not send, but
-/// no page can change the `User-Agent` of a request that is not preflighted.
+/// Browsers send `Sec-Fetch-Site` and related headers with every request, but over plain HTTP only to trustworthy hosts
+/// (Fetch Metadata, section 2). A request for an image from any other host has no header that only browsers send, but
+/// no page can change the `User-Agent` of a request without a preflight.
 fn is_of_a_browser(name: &HeaderName, value: &HeaderValue, host: &str) -> bool {
     match name.as_str() {
-        // Node.js sends it with this value by itself; a browser that does sends `Sec-Fetch-Site`, too.
+        // Node.js itself sends `sec-fetch-mode: cors`. A browser that sends this value sends `Sec-Fetch-Site`, too.
         "sec-fetch-mode" => value.as_bytes() != b"cors",
         "upgrade-insecure-requests" => true,
         "user-agent" => value.as_bytes().starts_with(b"Mozilla/") && !is_trustworthy(host),
@@ -202,7 +202,7 @@ fn is_of_a_browser(name: &HeaderName, value: &HeaderValue, host: &str) -> bool {
     }
 }
 
-/// Whether browsers take plain HTTP to this host for as good as HTTPS (Secure Contexts, section 3.1).
+/// Returns true when browsers treat plain HTTP to `host` as trustworthy (Secure Contexts, section 3.1).
 fn is_trustworthy(host: &str) -> bool {
     is_loopback(host) || host.ends_with(".localhost")
 }
@@ -288,7 +288,7 @@ mod tests {
             super::sender(&headers, "localhost", allowed).ok()
         };
         assert_eq!(sender(&[], &[]), Some(Sender::NotAPage));
-        // As Node.js sends it.
+        // Node.js sends this header by itself.
         assert_eq!(sender(&[("sec-fetch-mode", "cors")], &[]), Some(Sender::NotAPage));
         let page = Some(Sender::AllowedPage("https://app.example".to_owned()));
         assert_eq!(

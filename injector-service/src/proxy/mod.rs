@@ -54,19 +54,19 @@ use pools::Pools;
 use stalled::Streams;
 use upgrade::AfterHttp;
 
-/// Bytes of a request body that h2 reads ahead on one stream. `--max-buffered-total` counts them for each body that has
-/// not ended, so that memory stays bounded although nobody takes the body.
+/// Bytes of a request body that h2 reads ahead on one stream. `--max-buffered-total` counts these bytes for each body
+/// that has not ended, so that memory stays bounded even when nothing consumes the body.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// Bytes of request bodies that h2 reads ahead on one connection. h2 takes many small DATA frames for an attack when they
-/// wait, and counts up to half of these bytes of them, each as 256 bytes: so a stream may fill its own window with gRPC
-/// messages of a few bytes.
+/// Bytes of request bodies that h2 reads ahead on one connection. h2 treats many small DATA frames that wait as an
+/// attack: h2 counts each of them as 256 bytes, and allows up to half of this window. So a stream may fill its own
+/// window with gRPC messages of a few bytes.
 const CONNECTION_WINDOW: u32 = 32 << 20;
 /// What libraries allow beyond our own limits, so that those who pass ours are told why.
 const BEYOND: usize = 2;
 /// The least that hyper's buffer for an HTTP/1.1 head may have.
 const LEAST_BUFFER: usize = 8 * 1024;
 
-/// How long an idle HTTP/2 connection that lost its slot may take to end in order.
+/// The time in which an idle HTTP/2 connection that lost its slot has to end in order.
 const LEAVING: Duration = Duration::from_millis(100);
 
 /// Which servers a listener leads to.
@@ -93,9 +93,10 @@ pub struct Proxy {
 pub struct Arrival {
     /// Who is at its other end.
     pub peer: SocketAddr,
-    /// Its slot among those of its listener: of a handshake when the listener speaks TLS, else of a connection.
+    /// The connection's slot: one of the listener's handshake slots when the listener speaks TLS, else a connection
+    /// slot.
     pub slot: Slot,
-    /// The slots of the listener's connections.
+    /// The listener's connection slots, of which a TLS connection takes one after its handshake.
     pub connections: Slots,
     /// What it leads to.
     pub door: Arc<Door>,
@@ -277,7 +278,7 @@ impl Proxy {
     }
 }
 
-/// The handshake of a connection, and a slot for what follows it. The connection keeps its handshake's slot until then.
+/// Completes the TLS handshake and takes a connection slot. The connection keeps its handshake slot until then.
 async fn secured(
     config: Arc<ServerConfig>,
     stream: TcpStream,

@@ -24,7 +24,7 @@ use crate::upstream::{BodyError, Place};
 pub(super) struct Received {
     body: Incoming,
     http2: bool,
-    /// What may be read ahead of the body, counted until the body has ended.
+    /// The bytes that h2 may read ahead of the consumer, counted in the budget until the body has ended.
     read_ahead: Option<Held>,
     /// Free for another call once this has ended.
     _place: Option<Arc<Place>>,
@@ -45,7 +45,8 @@ impl Received {
         self.http2
     }
 
-    /// Counts in `budget` what h2 may read ahead of the body: up to the stream's window of `window` bytes.
+    /// Counts in `budget` the bytes of the body that h2 may read ahead: at most `window`, the size of the stream's
+    /// window.
     pub(super) fn count_read_ahead(&mut self, budget: &Budget, window: u32) -> Result<(), Refusal> {
         if !self.http2 || self.body.is_end_stream() {
             return Ok(());

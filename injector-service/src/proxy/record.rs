@@ -25,7 +25,7 @@ pub(super) struct Record {
     entry: Option<Arc<Entry>>,
     injected: Names,
     missed: Names,
-    /// Secrets that the server does not get in calls of this path or method.
+    /// Secrets that the call goes without, because the server does not name the call's path or method.
     withheld: Names,
 }
 
@@ -88,7 +88,8 @@ impl Record {
         }
     }
 
-    /// The server names the calls that get these secrets, and this call is not one of them.
+    /// Records secrets that this call goes without, because the server names the calls that get secrets, and not this
+    /// one.
     pub(super) fn withheld(&mut self, injections: &[Injection]) {
         for injection in injections {
             self.withheld.add(injection.secret.as_str(), 1);

@@ -25,7 +25,7 @@ pub(super) fn allow(headers: &mut HeaderMap, origin: &str) {
 }
 
 impl Moved<'_> {
-    /// Moves `Location` under the prefix.
+    /// Moves `Location` and `Content-Location` under the prefix.
     pub(super) fn rewrite(&self, headers: &mut HeaderMap) {
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             self.rewrite_location(headers, &name);

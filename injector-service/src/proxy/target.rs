@@ -21,7 +21,7 @@ pub(super) struct Target {
     pub(super) rest: String,
     /// What was taken off the path, when the path named the server: `/{workspace}/{server}`.
     pub(super) prefix: Option<String>,
-    /// The host named the server, so that no other server has it.
+    /// True when the request's host named the server, so that no other server shares the host.
     pub(super) by_host: bool,
 }
 

@@ -57,7 +57,7 @@ pub(super) struct AfterHttp(Arc<Upgrade>);
 
 struct Upgrade {
     activity: Arc<Activity>,
-    /// With the call as which it counts.
+    /// The tunnel, and a call under way that keeps the connection from being idle.
     tunnel: OnceLock<(Tunnel, UnderWay)>,
 }
 
@@ -147,8 +147,8 @@ impl AfterHttp {
         }))
     }
 
-    /// Remembers what a response leaves to be done. That counts as a call from here on, so that the connection is not
-    /// taken for an idle one.
+    /// Remembers the tunnel that `response` asks for. The tunnel counts as a call from here on, so that the connection
+    /// is not closed as idle.
     pub(super) fn of<B>(&self, mut response: Response<B>) -> Response<B> {
         if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>() {
             let call = self.0.activity.call();

@@ -1,16 +1,16 @@
-//! Whether a value that is bound to origins may be sent to a server.
+//! The rule that decides which servers may get a value that is bound to origins.
 
 use proto::{Origin, OriginPattern, origin::allows};
 
 use super::server::Spec;
 
-/// Why a bound value may not be sent to a server. Completes the sentence "secret NAME is".
+/// The reason why a bound value may not be sent to a server. The message completes the sentence "secret NAME is".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BindingError {
-    /// None of the patterns matches.
+    /// No pattern of the binding matches the server's origin.
     #[error("bound to other origins than {0}")]
     OtherOrigin(Origin),
-    /// The origin in the URL is right, but another host could answer for it.
+    /// The URL has an allowed origin, but another host could answer for that origin.
     #[error(
         "bound to origins, but no CA of the system or of --upstream-ca verifies that this server is {0}; an \
          administrator may set tls.allow_bound_secrets"
@@ -19,7 +19,7 @@ pub enum BindingError {
 }
 
 impl Spec {
-    /// Whether a value bound to `origins` may be sent to this server. A value that is bound to nothing may always be.
+    /// Checks that a value bound to `origins` may be sent to this server. A value without origins may always be sent.
     pub fn check_binding(&self, origins: &[OriginPattern]) -> Result<(), BindingError> {
         let origin = self.url.origin();
         if !allows(origins, origin) {
@@ -31,8 +31,8 @@ impl Spec {
         Ok(())
     }
 
-    /// Whether only the host of the URL receives what is sent: TLS proves it, or the connection stays on this machine.
-    /// Otherwise an administrator has to have allowed it.
+    /// Returns true when only the URL's host can receive a request, because TLS authenticates the host or the
+    /// connection stays on this machine, and also when an administrator allows bound secrets.
     fn accepts_bound_secrets(&self) -> bool {
         let verified = if self.url.is_tls() {
             self.tls.verifies(self.url.host())

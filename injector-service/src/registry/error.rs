@@ -107,7 +107,7 @@ pub enum RegistryError {
     /// There would be too much in it.
     #[error("the servers file would be larger than {} MiB; remove servers first", MAX_BYTES >> 20)]
     TooLarge,
-    /// One workspace would take too much of it.
+    /// One workspace would exceed its share of the servers file.
     #[error(transparent)]
     Quota(#[from] QuotaError),
     /// What would be written does not read back as what was meant.

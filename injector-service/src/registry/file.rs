@@ -12,9 +12,10 @@
 //!     required: true             # false when left out
 //! ```
 //!
-//! Also, when they are needed: `protocol` (`auto`, `http1`, `http2`), `protobuf_secrets_field` and `protobuf_messages`
-//! (`first`, `all`), `grpc_methods`, `paths`, `tls` with `ca_pem`, `server_name` and `allow_bound_secrets`, `allow_plaintext`, `allowed_origins`, `description`. What a person need not write: `uid`, `revision`, `create_time`,
-//! `update_time`, `workspace_uid`.
+//! Optional fields: `protocol` (`auto`, `http1`, `http2`), `protobuf_secrets_field` and `protobuf_messages` (`first`,
+//! `all`), `grpc_methods`, `paths`, `tls` with `ca_pem`, `server_name` and `allow_bound_secrets`, `allow_plaintext`,
+//! `allowed_origins`, `description`. The injector itself writes `uid`, `revision`, `create_time`, `update_time` and
+//! `workspace_uid`, which people may leave out.
 //!
 //! Errors name the line and the field, and nothing of what stands there: it may be a secret, in the wrong file.
 
@@ -102,7 +103,7 @@ pub(super) fn parse(bytes: &[u8], own: &Own) -> Result<Vec<Described>, FileError
     Ok(described)
 }
 
-/// The bytes that these servers take in a file of their own, without the heading.
+/// Returns the number of bytes that `servers` take in a file of their own, without the heading.
 pub(super) fn size<'a>(servers: impl Iterator<Item = &'a Server>) -> Result<usize, RegistryError> {
     yaml_of(servers).map(|yaml| yaml.len())
 }
@@ -115,7 +116,7 @@ fn yaml_of<'a>(servers: impl Iterator<Item = &'a Server>) -> Result<String, Regi
     serde_saphyr::to_string(&layout).map_err(|_| RegistryError::Unfaithful)
 }
 
-/// Writes a file, unless it would not read back as what was given.
+/// Renders a servers file, and refuses a text that would not read back as `servers`.
 pub(super) fn render<'a>(servers: impl Iterator<Item = &'a Server> + Clone) -> Result<String, RegistryError> {
     let text = format!("{HEADING}{}", yaml_of(servers.clone())?);
     if text.len() > MAX_BYTES {

@@ -66,8 +66,8 @@ pub struct Status {
 }
 
 impl Registry {
-    /// Reads the file at `path`; when there is none, there are no servers until one is added. `own` are our listeners,
-    /// which no server may point at; `quota` is what the API adds for one workspace at most.
+    /// Reads the file at `path`; a missing file counts as an empty one. `own` holds our listeners, which no
+    /// server may point at; `quota` limits the servers that the API adds for one workspace.
     pub async fn open(path: PathBuf, own: Own, quota: WorkspaceQuota) -> Result<Self, RegistryError> {
         let (state, seen) = blocking(move || State::open(path, own)).await?;
         Ok(Self {
@@ -82,7 +82,7 @@ impl Registry {
         self.state.servers.load().get(workspace, name).cloned()
     }
 
-    /// Every server, ordered by workspace and name.
+    /// Returns every server, ordered by workspace and name.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         self.state.servers.load().iter().cloned().collect()
     }

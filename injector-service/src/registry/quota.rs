@@ -1,26 +1,26 @@
-//! How much of the servers file one workspace may take, so that no workspace fills it for the others.
+//! The share of the servers file that one workspace may take, so that no workspace fills the file for the others.
 
 use proto::WorkspaceName;
 
 use super::{error::RegistryError, file, servers::Servers};
 
-/// The most that the API puts into the file for one workspace. What an operator writes there is only bounded by the size of
-/// the file.
+/// Limits for the servers that the API adds for one workspace. Only the size of the file limits the servers that an
+/// operator writes into the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkspaceQuota {
-    /// Servers.
+    /// The number of servers.
     pub servers: usize,
-    /// Bytes of its servers, written as a file of their own.
+    /// The number of bytes that the workspace's servers take, written as a file of their own.
     pub bytes: usize,
 }
 
-/// Which quota a change would exceed.
+/// The quota that a change would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QuotaError {
-    /// One server too many.
+    /// The workspace would have too many servers.
     #[error("the workspace has {0} servers, and no workspace may have more; remove one first")]
     Servers(usize),
-    /// Too much text.
+    /// The workspace's servers would take too many bytes.
     #[error(
         "the servers of the workspace would take more than {0} bytes of the servers file; remove servers, or shorten what \
          they have in tls.ca_pem, allowed_origins and description"
@@ -29,8 +29,8 @@ pub enum QuotaError {
 }
 
 impl WorkspaceQuota {
-    /// Refuses a change from `before` to `after` by which a workspace takes more than it may. A workspace that takes more
-    /// already may still take less.
+    /// Refuses a change from `before` to `after` that takes a workspace beyond its quota, or further beyond it. A
+    /// workspace that exceeds its quota may still shrink.
     pub(super) fn check(
         self,
         workspace: &WorkspaceName,

@@ -154,25 +154,25 @@ pub enum SpecError {
     /// Messages, but no field of them.
     #[error("protobuf_messages: which messages get secrets only matters with a protobuf_secrets_field")]
     ProtobufMessages,
-    /// A text is no pattern of a path.
+    /// An entry of `paths` is not a pattern of paths.
     #[error("paths: number {0}: {1}")]
     Path(usize, NotAPathPattern),
-    /// A text is no pattern of gRPC methods.
+    /// An entry of `grpc_methods` is not a pattern of gRPC methods.
     #[error("grpc_methods: number {0}: {1}")]
     GrpcMethod(usize, MethodPatternError),
-    /// More patterns than a server may have.
+    /// `paths` or `grpc_methods` has more patterns than a server may have.
     #[error("{0}: at most {MAX_PATTERNS} may be given")]
     TooManyPatterns(&'static str),
-    /// Paths were named, but no secret goes into a body.
+    /// `paths` has entries, but the auth type puts no secret into a body.
     #[error("paths: only the auth type skill puts secrets into bodies")]
     PathsWithoutSkill,
-    /// A field of messages was named, but no method whose messages get secrets.
+    /// `protobuf_secrets_field` is set, but `grpc_methods` is empty.
     #[error(
         "grpc_methods: a protobuf_secrets_field needs the methods whose messages get secrets, as pkg.Service/Method or \
          pkg.Service/*"
     )]
     NoGrpcMethods,
-    /// Methods were named, but no field of their messages.
+    /// `grpc_methods` has entries, but `protobuf_secrets_field` is not set.
     #[error("grpc_methods: secrets go into messages only with a protobuf_secrets_field")]
     GrpcMethodsWithoutField,
     /// For people, but not that long.
@@ -203,7 +203,7 @@ impl Spec {
             .collect()
     }
 
-    /// Reads which calls get secrets in their body.
+    /// Parses the patterns of the calls that get secrets in their body.
     pub fn body_calls(paths: &[String], grpc_methods: &[String]) -> Result<BodyCalls, SpecError> {
         for (field, list) in [("paths", paths), ("grpc_methods", grpc_methods)] {
             if list.len() > MAX_PATTERNS {
@@ -321,7 +321,7 @@ impl WebOrigin {
 
 #[cfg(test)]
 impl Spec {
-    /// A server at `url` that gets no secrets, with every other field at its default.
+    /// Returns the spec of a server at `url` that gets no secrets and has every other field at its default.
     pub(crate) fn of_url(url: &str) -> Self {
         Self {
             url: UpstreamUrl::parse(url).expect("the test gives a URL"),

@@ -22,7 +22,7 @@ use super::{
 pub struct Entry {
     /// The server.
     pub server: Server,
-    /// Shared by all revisions of this server until it is removed, so that a change does not unpin its workspace.
+    /// The state that all revisions of this server share, so that a change keeps the pinned workspace.
     shared: Arc<Shared>,
 }
 
@@ -81,7 +81,7 @@ impl Entry {
         self.shared.missed.fetch_add(secrets, Relaxed);
     }
 
-    /// The number of secrets that calls to this server went without.
+    /// Returns the number of secrets that calls to this server went without.
     pub fn missed(&self) -> u64 {
         self.shared.missed.load(Relaxed)
     }
@@ -142,7 +142,6 @@ impl Servers {
         self.0.values().flat_map(BTreeMap::values)
     }
 
-    /// The servers of one workspace.
     pub(super) fn of_workspace(&self, workspace: &WorkspaceName) -> impl Iterator<Item = &Arc<Entry>> {
         self.0.get(workspace).into_iter().flat_map(BTreeMap::values)
     }

@@ -15,7 +15,7 @@ pub struct UpstreamTls {
     pub ca_pem: String,
     /// The name in its certificate, when it is not the URL's host.
     pub server_name: Option<String>,
-    /// Whether an administrator allows bound secrets although [`Self::verifies`] is false.
+    /// True when an administrator allows bound secrets although [`Self::verifies`] is false.
     pub allow_bound_secrets: bool,
 }
 
@@ -33,13 +33,13 @@ impl UpstreamTls {
         }
     }
 
-    /// Whether the certificate is verified in another way than usual.
+    /// Returns true when the server has its own CAs or certificate name.
     pub(super) fn is_special(&self) -> bool {
         !self.ca_pem.is_empty() || self.server_name.is_some()
     }
 
-    /// Whether the upstream's certificate has to come from a CA that the injector's operator trusts, and has to be for
-    /// `host`. A server's own `ca_pem` is what an editor says, and a `server_name` may be any name that an editor owns.
+    /// Returns true when the upstream's certificate must come from a CA that the injector's operator trusts and must be
+    /// valid for `host`. An editor chooses `ca_pem`, and may own the name in `server_name`, so neither proves the host.
     pub(super) fn verifies(&self, host: &Host<String>) -> bool {
         let names_the_host = || match (self.certificate_name(host), certificate_name(host)) {
             (Ok(expected), Ok(ordinary)) => expected == ordinary,
@@ -48,7 +48,7 @@ impl UpstreamTls {
         self.ca_pem.is_empty() && (self.server_name.is_none() || names_the_host())
     }
 
-    /// The name that the certificate of the upstream at `host` must have.
+    /// Returns the name that the certificate of the upstream at `host` must have.
     pub fn certificate_name(&self, host: &Host<String>) -> Result<ServerName<'static>, InvalidDnsNameError> {
         match &self.server_name {
             Some(name) => ServerName::try_from(name.clone()),

@@ -11,7 +11,7 @@ pub(super) enum Asking {
     /// For what a server gets.
     Secrets {
         entry: Arc<Entry>,
-        /// The call that the values are for. Without one, the vault gives statuses and versions alone.
+        /// The call that gets the values. Without a call, the vault answers with statuses and versions alone.
         call_id: Option<CallId>,
     },
     /// Whether a workspace exists.

@@ -33,8 +33,8 @@ use super::{
 
 /// Requests in one message.
 const BATCH: usize = 256;
-/// Bytes and names after which a message takes no further request. A request has at most 64 names and 9 KiB, and the
-/// vault takes messages of 1,024 names and 64 KiB.
+/// The bytes and the names at which a message takes no further request. A request has at most 64 names and 9 KiB, and
+/// the vault takes messages of 1,024 names and 64 KiB.
 const MESSAGE: (usize, usize) = (48 * 1024, 1024 - 64);
 /// Messages that may wait in the connection.
 const UNSENT: usize = 4;
@@ -284,7 +284,7 @@ impl Keeper {
     }
 }
 
-/// The most bytes that a request takes on the wire, with 64 for what has a fixed length.
+/// Returns an upper bound for the bytes of a request on the wire, with 64 bytes for the fields of fixed length.
 fn size_of_request(request: &DecryptRequest) -> usize {
     let texts = [&request.workspace, &request.workspace_uid, &request.server];
     let texts = texts.into_iter().chain(&request.names);

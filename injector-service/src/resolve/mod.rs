@@ -82,8 +82,8 @@ impl Resolver {
         self.stream.is_connected()
     }
 
-    /// Decrypts what a server gets, for the call `call_id` that has until `deadline`. All or nothing: a missing secret is a
-    /// [`Resolved`] without a value, unless it is required; anything else that is wrong refuses the call.
+    /// Decrypts the secrets of a server for the call `call_id`, which has to end by `deadline`. A missing secret that
+    /// is not required becomes a [`Resolved`] without a value; any other failure refuses the whole call.
     pub async fn resolve<'e>(
         &self,
         entry: &'e Arc<Entry>,

@@ -12,8 +12,8 @@ use super::{asking::Asking, sealed::Opened};
 
 /// The most that wait; more are refused at once.
 const MOST: usize = 8192;
-/// The most calls that the vault has not answered, given-up ones included; more are refused at once. Callers give up after
-/// the vault's budget, so a vault that reads and never answers would otherwise fill the memory with what it owes.
+/// The most calls without an answer, abandoned ones included; a further call is refused at once. Without this limit, a
+/// vault that reads calls and never answers would fill the memory with abandoned calls.
 const MOST_UNANSWERED: usize = 4 * MOST;
 /// How often they are looked through for some who gave up: not for each call that finds no place.
 const SWEEP: Duration = Duration::from_millis(50);
@@ -45,7 +45,7 @@ pub(super) enum Unanswered {
 }
 
 impl Unanswered {
-    /// The server that the answer is for; empty when it is for none.
+    /// Returns the server that the answer is for, or an empty text when the question is about no server.
     pub(super) fn server(&self) -> &str {
         match self {
             Self::Awaited(pending) => pending.asking.server(),
@@ -53,7 +53,7 @@ impl Unanswered {
         }
     }
 
-    /// The caller, if it waits.
+    /// Returns the caller, if the caller still waits.
     pub(super) fn caller(self) -> Option<Pending> {
         match self {
             Self::Awaited(pending) => Some(pending),
@@ -61,7 +61,7 @@ impl Unanswered {
         }
     }
 
-    /// Marks the call as abandoned when its caller gave up; returns whether it is newly so.
+    /// Marks the call as abandoned when its caller gave up. Returns true when the call was not marked before.
     fn abandon_if_given_up(&mut self) -> bool {
         match self {
             Self::Awaited(pending) if pending.is_given_up() => {
@@ -132,7 +132,7 @@ impl Waiting {
         Some(DecryptCall { id, request })
     }
 
-    /// Takes out the call that an answer belongs to. None for an id that was never given or was answered.
+    /// Removes and returns the call `id`. Returns None for an id that was never given or was answered already.
     pub(super) fn answered(&mut self, id: u64) -> Option<Unanswered> {
         let call = self.unanswered.remove(&id)?;
         if matches!(call, Unanswered::Abandoned { server: _ }) {
@@ -175,7 +175,7 @@ impl Waiting {
         waiting >= MOST || self.unanswered.len() >= MOST_UNANSWERED
     }
 
-    /// Gives the places of callers that gave up to others.
+    /// Frees the places of callers that gave up.
     fn sweep(&mut self) {
         self.unsent.retain(|pending| !pending.is_given_up());
         let calls = self.unanswered.values_mut();

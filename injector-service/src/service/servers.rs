@@ -212,8 +212,8 @@ impl Servers {
     }
 }
 
-/// Decides whether the caller may leave a server with `tls.allow_bound_secrets` set. The field says that an administrator
-/// vouches for this URL with this TLS, so an editor may change anything else of such a server.
+/// Refuses a caller who may not leave a server with `tls.allow_bound_secrets` set. With this field an administrator
+/// vouches for the server's URL and TLS, so an editor may change any other field of the server.
 fn check_allowance(permit: &AdminPermit, before: Option<&Spec>, after: &Spec) -> Result<(), Refusal> {
     let vouched_for = before.is_some_and(|before| before.url == after.url && before.tls == after.tls);
     if !after.tls.allow_bound_secrets || vouched_for || permit.role() == Role::Admin {

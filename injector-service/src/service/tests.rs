@@ -472,7 +472,7 @@ async fn an_invalid_or_read_only_file_is_said_but_not_shown() {
     assert_eq!(reason::<()>(Err(refused)), Reason::RegistryInvalid.name());
 }
 
-/// A server whose `tls` differs from the ordinary.
+/// Returns a server with TLS settings of its own.
 fn with_own_tls(name: &str, server_name: &str, allow_bound_secrets: bool) -> Server {
     Server {
         url: "https://vouched.example".into(),
@@ -495,7 +495,7 @@ async fn only_an_administrator_adds_a_server_whose_own_tls_is_allowed_for_bound_
         };
         reason(fixture.servers.add_server(by(who, "AddServer", message)).await)
     };
-    // As far as anyone gets without a vault.
+    // Without a vault, an add that is permitted ends with this reason.
     let would_be_added = Reason::VaultUnavailable.name();
     let allowed = || with_own_tls("new", "other.example", true);
     assert_eq!(add("editor", allowed()).await, Reason::PermissionDenied.name());
@@ -542,7 +542,7 @@ async fn an_editor_does_not_redirect_a_server_that_an_administrator_vouches_for(
     }
     assert_eq!(fixture.get("a", "one").await, before);
 
-    // Everything else stays an editor's to change, also the end of the allowance.
+    // An editor may change every other field, and may remove the allowance.
     let described = Server {
         description: "mine".into(),
         ..vouched.clone()

@@ -9,11 +9,11 @@ use crate::{address::Own, limits::LimitSettings};
 const REBOUND: &str = "rebound.test";
 
 thread_local! {
-    /// What [`REBOUND`] resolves to, each time something else.
+    /// The addresses that [`REBOUND`] resolves to, one for each lookup.
     static ANSWERS: RefCell<VecDeque<SocketAddr>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// The system's, but for [`REBOUND`].
+/// Resolves every name but [`REBOUND`] as the system does.
 pub(super) async fn lookup_host((name, port): (&str, u16)) -> io::Result<impl Iterator<Item = SocketAddr>> {
     if name == REBOUND {
         let answer = ANSWERS.with_borrow_mut(VecDeque::pop_front);
@@ -23,7 +23,7 @@ pub(super) async fn lookup_host((name, port): (&str, u16)) -> io::Result<impl It
     Ok(answers.collect::<Vec<_>>().into_iter())
 }
 
-/// What a name resolves to is to be dialled, of a server that is this machine or another.
+/// Returns a target named `localhost`, with `loopback` as the assumption about the host.
 fn target(loopback: bool, own: Own) -> Target {
     let roots = Arc::new(rustls::RootCertStore::empty());
     let network = Arc::new(Network {
@@ -47,7 +47,7 @@ fn target(loopback: bool, own: Own) -> Target {
 
 #[tokio::test]
 async fn what_a_name_resolves_to_is_checked_before_it_is_dialled() {
-    // A name that every machine resolves to itself, taken once for another's and once for what it is.
+    // `localhost` resolves to this machine. The first target assumes another machine, the second one this machine.
     assert!(matches!(
         target(false, Own::default()).resolve().await,
         Err(DialError::Address(Forbidden::Rebound))

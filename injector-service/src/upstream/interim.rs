@@ -1,8 +1,8 @@
-//! A limit for interim (1xx) responses, of which hyper and h2 take any number: an upstream could keep a call, and a thread
-//! busy with it, for ever.
+//! A limit for interim (1xx) responses. hyper and h2 accept any number of them, so an upstream could keep a call, and a
+//! busy thread, for ever.
 //!
-//! Over HTTP/1.1 hyper tells of each. Over HTTP/2 it does not, so [`InterimLimit`] counts the frames that carry them: heads
-//! that end neither their stream nor are followed by data.
+//! hyper reports every interim response over HTTP/1.1, but none over HTTP/2. So [`InterimLimit`] counts the HEADERS
+//! frames that neither end their stream nor are followed by DATA.
 
 use std::{
     collections::HashMap,
@@ -20,10 +20,10 @@ use proto::{Reason, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-/// The most interim responses of one call.
+/// The most interim responses to one request.
 const MAX_INTERIM: usize = 100;
 
-/// Completes when the upstream has sent more interim responses to `request` than it may. For HTTP/1.1.
+/// Completes when the upstream has sent too many interim responses to `request` over HTTP/1.1.
 pub(super) fn too_many<B>(request: &mut Request<B>) -> impl Future<Output = Refusal> + use<B> {
     let (over, count) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
     let told = over.clone();
@@ -58,29 +58,29 @@ impl<S> InterimLimit<S> {
     }
 }
 
-/// Bytes of a frame before its payload, and types and flags of frames (RFC 9113, sections 4.1, 6.1, 6.2 and 6.4).
+/// The size of a frame's header, and types and flags of frames (RFC 9113, sections 4.1, 6.1, 6.2 and 6.4).
 const FRAME_HEADER: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 0x1;
-/// Streams that are remembered. A call that was given up leaves its stream here until others take its place.
+/// The most streams to count heads for. An abandoned call leaves its stream in the map until newer streams replace it.
 const MAX_STREAMS: usize = 4096;
 
-/// Follows the frames that a peer sends.
+/// Counts the heads in the frames that a peer sends.
 #[derive(Default)]
 struct ReceivedFrames {
-    /// The header of the next frame, as far as it has come.
+    /// The received part of the next frame's header.
     header: [u8; FRAME_HEADER],
     come: usize,
     /// Bytes of the current frame's payload that are still to come.
     left: usize,
-    /// The heads of each stream since its last data.
+    /// The number of heads of each stream since the stream's last DATA frame.
     heads: HashMap<u32, usize>,
 }
 
 impl ReceivedFrames {
-    /// Takes the next bytes. Fails when one stream got too many heads.
+    /// Reads the next bytes. Fails when a stream has too many heads.
     fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -124,7 +124,7 @@ impl ReceivedFrames {
         }
         let heads = self.heads.entry(stream).or_default();
         *heads += 1;
-        // One of them may be the answer's own.
+        // One of the heads may be the final answer's.
         if *heads > MAX_INTERIM + 1 {
             let error = "the upstream sent too many interim (1xx) responses";
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
@@ -189,7 +189,7 @@ mod tests {
     fn heads_are_counted_for_each_stream_until_its_data() {
         let interim = |stream| frame(HEADERS, 0x4, stream, b"\x88");
         let mut frames = ReceivedFrames::default();
-        // One byte after the other, on two streams in turn.
+        // The frames of two streams arrive in turn, one byte at a time.
         for _ in 0..=MAX_INTERIM {
             for stream in [1, 3] {
                 for byte in interim(stream) {

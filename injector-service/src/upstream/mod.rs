@@ -186,7 +186,7 @@ pub enum Uncovered {
     Head,
 }
 
-/// The connection under an upgraded one. It carries no heads any more, and so no stand-ins that would have to be looked for.
+/// Returns the connection under an upgraded one. An upgraded connection carries no heads, and so no stand-ins.
 pub(crate) fn bare(upgraded: Upgraded) -> io::Result<impl AsyncRead + AsyncWrite> {
     let Ok(parts) = upgraded.downcast::<Unveiling<Socket>>() else {
         return Err(io::Error::other(

@@ -13,7 +13,7 @@ use url::Host;
 
 use crate::registry::server::UpstreamTls;
 
-/// The CAs of the system, and those of `files`.
+/// Returns the system's CAs together with the CAs in `files`.
 ///
 /// A system without CAs is fine: servers that need them are then refused when they are called.
 pub fn trusted_roots(files: &[PathBuf]) -> Result<RootCertStore, String> {

@@ -1,9 +1,9 @@
-//! Where the heads of requests are in what is written to an HTTP/2 connection (RFC 9113), in whatever pieces that comes.
+//! Finds the heads of requests in the bytes that are written to an HTTP/2 connection (RFC 9113), in pieces of any size.
 
 use super::{Found, Veil, hpack};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes of a frame before its payload (section 4.1).
+/// The size of a frame's header (section 4.1).
 const HEADER: usize = 9;
 /// Types and flags of frames (sections 6.2 and 6.10).
 const HEADERS: u8 = 1;
@@ -15,18 +15,18 @@ const PRIORITY: u8 = 0x20;
 /// Follows the frames on one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Frames {
-    /// Bytes of the preface that are still to come.
+    /// Bytes of the connection preface that are still to come.
     preface: usize,
-    /// The header of the next frame, as far as it has come.
+    /// The received part of the next frame's header.
     header: [u8; HEADER],
     come: usize,
     /// Bytes of the current frame's payload that are still to come.
     left: usize,
-    /// The current frame carries a part of a request's head.
+    /// True when the current frame carries a part of a request's head.
     in_head: bool,
-    /// A head goes on in the next frame.
+    /// True when the head continues in the next frame.
     goes_on: bool,
-    /// The last stream that a head has opened. HEADERS on it, or on an earlier one, are trailers.
+    /// The newest stream that a head has opened. HEADERS on this stream or an older one are trailers.
     last: u32,
 }
 
@@ -43,7 +43,7 @@ impl Frames {
         }
     }
 
-    /// Takes some of the next bytes: how many, and whether they belong to a head.
+    /// Takes some of the next bytes. Returns their number, and true when they belong to a head.
     pub(super) fn step(&mut self, bytes: &[u8]) -> (usize, bool) {
         if self.preface > 0 {
             let count = self.preface.min(bytes.len());
@@ -65,12 +65,12 @@ impl Frames {
         (count, false)
     }
 
-    /// Whether a head has begun, and has not ended.
+    /// Returns true when a head has begun and has not ended.
     pub(super) fn is_within_head(&self) -> bool {
         self.goes_on || self.in_head && self.left > 0
     }
 
-    /// A frame's header has come.
+    /// Interprets the header of a frame, which has come whole.
     fn begin(&mut self) {
         let [a, b, c, kind, flags, stream @ ..] = self.header;
         let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
@@ -78,7 +78,7 @@ impl Frames {
         self.in_head = match kind {
             HEADERS if stream > self.last => {
                 self.last = stream;
-                // h2 pads nothing, and has no priorities.
+                // h2 writes neither padding nor priorities.
                 flags & (PADDED | PRIORITY) == 0
             }
             CONTINUATION => self.goes_on,
@@ -88,7 +88,7 @@ impl Frames {
     }
 }
 
-/// The stand-ins in a head: each the whole value of its own field.
+/// Finds the stand-ins in a head, each of which is the whole value of its own field.
 pub(super) fn find(veil: &Veil, head: &[u8]) -> Vec<Found> {
     let fields = hpack::sensitive_fields(head);
     let found = fields.filter_map(|hpack::Field { name, value }| {

@@ -1,4 +1,5 @@
-//! Stand-ins that are live, in every part of what is written to an upstream: only one is replaced, in its own field.
+//! Tests that write live stand-ins to every part of an upstream connection, where only one in its own field is
+//! replaced.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -24,7 +25,7 @@ use super::{
 };
 
 const VALUE: &[u8] = b"ghp_0123456789abcdefghijABCDEFGHIJ";
-/// The field that values are put into; hyper sends it as a trailer, too.
+/// The field that gets the value; hyper sends this field as a trailer, too.
 const NAME: HeaderName = HeaderName::from_static("x-mcp-secret-a");
 const WIDTHS: [usize; 4] = [1, 7, 64, 100_000];
 
@@ -32,7 +33,8 @@ fn cover(veil: &Veil, name: &HeaderName, over: Over) -> (HeaderValue, Cover) {
     veil.cover(name, VALUE, over).unwrap()
 }
 
-/// Messages with a live stand-in everywhere but in its field, and then the head that it was made for, twice.
+/// Returns messages with a live stand-in everywhere but in its own field, and then twice the head with that field. The
+/// second result is the same text with the value in the first of these heads.
 fn http1(stand_in: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
     let body = format!("{stand_in}\r\n\r\nGET / HTTP/1.1\r\nauthorization: {stand_in}\r\n\r\n");
     let field = format!("authorization: {stand_in}\r\n");
@@ -100,7 +102,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A string in HPACK's code (RFC 7541, section 5.2), of fewer than 127 bytes.
+/// Encodes a string of fewer than 127 bytes with HPACK's Huffman code (RFC 7541, section 5.2).
 fn text(text: &[u8]) -> Vec<u8> {
     let code = huffman::encode(text).unwrap();
     let length = u8::try_from(code.len()).unwrap();
@@ -108,7 +110,7 @@ fn text(text: &[u8]) -> Vec<u8> {
     [&[0x80 | length][..], &code].concat()
 }
 
-/// A field that is never to be indexed (RFC 7541, section 6.2.3): with a name of the static table, or another.
+/// Encodes the never-indexed field `authorization` (RFC 7541, section 6.2.3), with the name from the static table.
 fn authorization(value: &[u8]) -> Vec<u8> {
     [&[0x1f, 0x08][..], &text(value)].concat()
 }
@@ -117,7 +119,7 @@ fn sensitive(name: &str, value: &[u8]) -> Vec<u8> {
     [&[0x10][..], &text(name.as_bytes()), &text(value)].concat()
 }
 
-/// `:method: GET`, `:scheme: http`, and a path.
+/// Encodes `:method: GET`, `:scheme: http` and a path.
 fn pseudo(path: &[u8]) -> Vec<u8> {
     [&[0x82, 0x86, 0x04][..], &text(path)].concat()
 }
@@ -129,10 +131,10 @@ fn http2(stand_in: &[u8], value: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
         pseudo(&path),
         sensitive("x-other", stand_in),
         sensitive("authorizations", stand_in),
-        // Remembered, and not to be remembered but not sensitive either.
+        // An indexed field, and a field that is not indexed but not sensitive either.
         [&[0x40][..], &text(b"cookie"), &text(stand_in)].concat(),
         [&[0x0f, 0x08][..], &text(stand_in)].concat(),
-        // As it is, without a code; and within another value.
+        // The stand-in without Huffman coding, and the stand-in within a longer value.
         [
             &[0x1f, 0x08][..],
             &[u8::try_from(stand_in.len()).unwrap()],
@@ -140,7 +142,7 @@ fn http2(stand_in: &[u8], value: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
         ]
         .concat(),
         authorization(&[b"Bearer ", stand_in].concat()),
-        // Bytes of a value that read like the field.
+        // A value whose bytes read like the field.
         [
             &[0x10][..],
             &text(b"x-raw"),
@@ -163,7 +165,7 @@ fn http2(stand_in: &[u8], value: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
             &[&[0, 0, 0, 2][..], &field].concat(),
         ),
         frame(250, END_HEADERS, 3, &field),
-        // Trailers.
+        // Trailers, which have the field as well.
         frame(HEADERS, END_HEADERS | END_STREAM, 1, &field),
         frame(HEADERS, END_STREAM, 1, &field[..1]),
         frame(CONTINUATION, END_HEADERS, 1, &field[1..]),
@@ -171,7 +173,7 @@ fn http2(stand_in: &[u8], value: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
     .concat();
     let head = |stream: u32, value: &[u8]| {
         let block = [
-            // The size of the table.
+            // A change of the dynamic table's size.
             &[0x3f, 0x09][..],
             &pseudo(b"/x"),
             &sensitive("x-other", stand_in),
@@ -213,14 +215,14 @@ async fn over_http2_a_stand_in_is_replaced_once_in_its_own_field_and_nowhere_els
 
 type Sent = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A request as it arrived.
+/// A request as the server received it.
 struct Seen {
     head: http::request::Parts,
     body: Bytes,
     trailers: HeaderMap,
 }
 
-/// A connection to a server that hands out whatever it gets.
+/// A connection to a server that reports every request that it receives.
 struct Exchange {
     sender: Sender,
     seen: mpsc::UnboundedReceiver<Seen>,
@@ -294,7 +296,7 @@ fn body(pieces: &[&[u8]], trailers: Option<HeaderMap>) -> Sent {
     StreamBody::new(tokio_stream::iter(frames.collect::<Vec<_>>())).boxed_unsync()
 }
 
-/// An upstream that echoed a stand-in, or a program that guessed one, gains nothing by it.
+/// Neither an upstream that echoed a stand-in nor a program that guessed one gains anything from it.
 #[tokio::test]
 async fn another_call_that_sends_a_live_stand_in_sends_it_as_it_is() {
     for wire in [Wire::Http1, Wire::Http2] {
@@ -332,13 +334,13 @@ async fn another_call_that_sends_a_live_stand_in_sends_it_as_it_is() {
     }
 }
 
-/// h2 cuts such a head into frames of 16 KiB.
+/// h2 cuts a large head into frames of 16 KiB.
 #[tokio::test]
 async fn a_value_is_placed_wherever_it_stands_in_a_large_head() {
     for wire in [Wire::Http1, Wire::Http2] {
         let veil = Veil::default();
         let mut exchange = Exchange::start(wire, &veil).await;
-        // Codes of 19 bits, so that a head is larger than its text.
+        // The Huffman codes have 19 bits, so the encoded head is larger than its text.
         for before in (6860..6900).chain([0, 10_000]) {
             let (stand_in, cover) = cover(&veil, &header::AUTHORIZATION, Over::Any);
             let own = request("/")

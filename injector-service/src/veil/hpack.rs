@@ -1,4 +1,4 @@
-//! Field lines of HPACK (RFC 7541), as far as is needed to find those that are never to be indexed.
+//! The part of HPACK (RFC 7541) that finds the field lines that are never to be indexed.
 
 use std::ops::Range;
 
@@ -9,15 +9,15 @@ use super::huffman;
 /// A field whose value is never to be indexed (section 6.2.3), and is Huffman-coded.
 pub(super) struct Field<'b> {
     pub(super) name: Name<'b>,
-    /// Where the code of its value is.
+    /// The range of the value's Huffman code in the block.
     pub(super) value: Range<usize>,
 }
 
 /// A field's name.
 pub(super) enum Name<'b> {
-    /// Where it is in the tables.
+    /// The name's index in the static and dynamic tables.
     Index(usize),
-    /// Its code.
+    /// The name's Huffman code.
     Code(&'b [u8]),
 }
 
@@ -30,8 +30,8 @@ impl Name<'_> {
     }
 }
 
-/// The index of a name that credentials go under (appendix A). h2 puts no name into its own table that it has seen with
-/// sensitive values alone.
+/// Returns the index of a name that credentials go under in the static table (appendix A). h2 adds a name to its
+/// dynamic table only when the name had a value that was not sensitive.
 fn static_index(name: &HeaderName) -> Option<usize> {
     match *name {
         header::AUTHORIZATION => Some(23),
@@ -41,7 +41,7 @@ fn static_index(name: &HeaderName) -> Option<usize> {
     }
 }
 
-/// The fields of a block that are never to be indexed, up to its end, or to what is not HPACK.
+/// Returns the never-indexed fields of a block, up to the block's end or to the first bytes that are not HPACK.
 pub(super) fn sensitive_fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
     let mut block = Block { bytes: block, at: 0 };
     std::iter::from_fn(move || {
@@ -58,14 +58,15 @@ struct Block<'b> {
     at: usize,
 }
 
-/// A string: whether it is Huffman-coded, and where it is.
+/// A string literal: true when the string is Huffman-coded, and the range of its bytes.
 struct Text {
     coded: bool,
     range: Range<usize>,
 }
 
 impl<'b> Block<'b> {
-    /// Reads a field line, or a change of the table's size; none at the end.
+    /// Reads a field line or a change of the table's size. Returns None at the end, and Some(None) for a line that is
+    /// not a [`Field`].
     fn line(&mut self) -> Option<Option<Field<'b>>> {
         match *self.bytes.get(self.at)? {
             0x80.. => self.integer(7).map(|_| None),
@@ -76,7 +77,7 @@ impl<'b> Block<'b> {
         }
     }
 
-    /// Section 6.2. Some of nothing when it is no field of ours.
+    /// Reads a literal field line (section 6.2). Returns Some(None) when the name or the value is not Huffman-coded.
     fn literal(&mut self, prefix: u32) -> Option<Option<Field<'b>>> {
         let name = match self.integer(prefix)? {
             0 => {
@@ -89,7 +90,7 @@ impl<'b> Block<'b> {
         Some(name.filter(|_| coded).map(|name| Field { name, value: range }))
     }
 
-    /// Section 5.2.
+    /// Reads a string literal (section 5.2).
     fn text(&mut self) -> Option<Text> {
         let coded = self.bytes.get(self.at)? & 0x80 != 0;
         let length = self.integer(7)?;
@@ -99,7 +100,7 @@ impl<'b> Block<'b> {
         Some(Text { coded, range })
     }
 
-    /// Section 5.1.
+    /// Reads an integer (section 5.1).
     fn integer(&mut self, prefix: u32) -> Option<usize> {
         let most = (1 << prefix) - 1;
         let mut value = usize::from(self.byte()?) & most;
@@ -128,7 +129,7 @@ impl<'b> Block<'b> {
 mod tests {
     use super::*;
 
-    /// RFC 7541, appendix C.1.
+    /// The integers of RFC 7541, appendix C.1.
     #[test]
     fn integers_are_read_as_the_standard_says() {
         for (bytes, prefix, value) in [
@@ -152,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Such a block ends where it is cut, and nothing panics.
+    /// A cut block ends at the cut, and nothing panics.
     #[test]
     fn a_block_that_is_cut_has_the_fields_before_the_cut() {
         let code = |text: &[u8]| {

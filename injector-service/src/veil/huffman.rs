@@ -121,7 +121,7 @@ pub(super) fn encode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(out)
 }
 
-/// The length of a string's code in bits, without what fills its last byte up.
+/// Returns the length of a string's code in bits, without the padding of the last byte.
 pub(super) fn bits(text: &[u8]) -> Option<usize> {
     text.iter().map(|byte| Some(usize::from(code(byte)?.1))).sum()
 }

@@ -1,11 +1,11 @@
-//! Where heads are in what is written to an HTTP/1.1 connection (RFC 9112), in whatever pieces that comes.
+//! Finds the heads in the bytes that are written to an HTTP/1.1 connection (RFC 9112), in pieces of any size.
 //!
-//! hyper wrote these bytes, so every message is well-formed. After one that is not, nothing is taken for a head any more:
-//! stand-ins then stay, and their calls fail.
+//! hyper wrote these bytes, so every message is well-formed. After a malformed message, no bytes count as a head any
+//! more: stand-ins are not replaced, and their calls fail.
 
 use super::{Found, Veil};
 
-/// Bytes of a line that are kept: enough for every line that says how long a body is.
+/// Bytes of a line that are kept, enough for every line that tells a body's length.
 const KEPT: usize = 48;
 
 /// Follows the messages on one connection.
@@ -20,20 +20,20 @@ pub(super) struct Messages {
 enum Part {
     /// A request line.
     Start,
-    /// The fields of a head, which have said so much of the body.
+    /// The fields of a head, with the body's framing that the fields so far tell.
     Fields(Body),
-    /// Bytes of a body that told its length.
+    /// The rest of a body of a known length, in bytes.
     Data(u64),
     /// The line before a chunk.
     ChunkSize,
-    /// Bytes of a chunk, and of the line break after it.
+    /// The rest of a chunk and of the line break after it, in bytes.
     Chunk(u64),
     Trailers,
-    /// No message is known to begin from here on.
+    /// The parser cannot tell any more where a message begins.
     Lost,
 }
 
-/// How the end of a body is told.
+/// The framing of a body.
 #[derive(Debug, Clone, Copy)]
 enum Body {
     Length(u64),
@@ -48,7 +48,7 @@ impl Messages {
         }
     }
 
-    /// Takes some of the next bytes: how many, and whether they belong to a head.
+    /// Takes some of the next bytes. Returns their number, and true when they belong to a head.
     pub(super) fn step(&mut self, bytes: &[u8]) -> (usize, bool) {
         let in_head = matches!(self.part, Part::Start | Part::Fields(_));
         let count = match &mut self.part {
@@ -64,7 +64,7 @@ impl Messages {
         (count, in_head)
     }
 
-    /// Whether a head has begun, and has not ended.
+    /// Returns true when a head has begun and has not ended.
     pub(super) fn is_within_head(&self) -> bool {
         match self.part {
             Part::Start => !self.line.is_empty(),
@@ -94,7 +94,7 @@ impl Messages {
 }
 
 impl Part {
-    /// The part that follows this line.
+    /// Returns the part that follows `line`.
     fn after(self, line: &[u8]) -> Self {
         match (self, line) {
             (Self::Start, _) => Self::Fields(Body::Length(0)),
@@ -114,7 +114,8 @@ impl Part {
 }
 
 impl Body {
-    /// The same, unless this field says otherwise. None when what it says is not understood.
+    /// Returns the framing after `field`, which only some fields change. Returns None when `field` has an unknown
+    /// framing.
     fn told_by(self, field: &[u8]) -> Option<Self> {
         if let Some(length) = field.strip_prefix(b"content-length: ") {
             return Some(Self::Length(str::from_utf8(length).ok()?.parse().ok()?));
@@ -132,7 +133,7 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(str::from_utf8(size).ok()?, 16).ok()
 }
 
-/// A line as far as it has come, of which the beginning is kept.
+/// The received part of a line, of which only the beginning is kept.
 #[derive(Debug, Clone)]
 struct Line {
     kept: [u8; KEPT],
@@ -159,7 +160,7 @@ impl Line {
         self.length += bytes.len();
     }
 
-    /// Its beginning, without the line break.
+    /// Returns the beginning of the line, without the line break.
     fn text(&self) -> &[u8] {
         let kept = self.kept.get(..self.length).unwrap_or(&self.kept);
         let kept = kept.strip_suffix(b"\n").unwrap_or(kept);
@@ -167,7 +168,7 @@ impl Line {
     }
 }
 
-/// The stand-ins in a head: each the whole value of its own field.
+/// Finds the stand-ins in a head, each of which is the whole value of its own field.
 pub(super) fn find(veil: &Veil, head: &[u8]) -> Vec<Found> {
     let mut found = Vec::new();
     let mut end = 0;
@@ -187,7 +188,8 @@ pub(super) fn find(veil: &Veil, head: &[u8]) -> Vec<Found> {
     found
 }
 
-/// A field as hyper writes it. A request line is none: its first space does not follow a colon.
+/// Splits a field as hyper writes it. The part of a request line before its first colon has a space,
+/// and so equals no name of a field.
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = line.strip_suffix(b"\r\n")?;
     let (name, rest) = line.split_at_checked(memchr::memchr(b':', line)?)?;

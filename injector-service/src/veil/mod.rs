@@ -4,10 +4,10 @@
 //! lives. So they are given a stand-in, and [`Unveiling`], between them and the socket (or TLS), puts the value in its
 //! place: into a buffer of our own, which is wiped as soon as it is written.
 //!
-//! A stand-in is replaced in one place alone: in the head of a request, as the whole value of the field that it was made
-//! for. Targets, other fields, bodies and trailers are not looked at. No head but its own has that field with that value:
-//! `inject` removes what a program sends under the names of fields that values go into, and a stand-in is good for one
-//! head, after which nobody needs it. Nor can anyone guess it while it waits:
+//! [`Unveiling`] replaces a stand-in in one place alone: in the head of a request, as the whole value of the field that
+//! the stand-in was made for. Targets, other fields, bodies and trailers stay as they are. No other head has that field
+//! with that value: `inject` removes the fields that a program sends under the names of fields with values, and a
+//! stand-in is good for one head only. Nobody can guess a stand-in before that head is written:
 //!
 //! ```text
 //! stand-in   secret filler, all of them symbols whose code in HPACK (RFC 7541, appendix B) has five or six bits
@@ -15,8 +15,8 @@
 //! filler     as many as make the HPACK form as long as the value's own
 //! ```
 //!
-//! In HTTP/1.1 the value is written instead of the stand-in. In HTTP/2 its code in HPACK is, which is just as long: no
-//! length of a string or a frame has to change.
+//! HTTP/1.1 gets the value instead of the stand-in. HTTP/2 gets the value's HPACK code, which is as long as the
+//! stand-in's code, so no length of a string or a frame has to change.
 
 mod frames;
 mod hpack;
@@ -41,20 +41,20 @@ use zeroize::Zeroizing;
 
 pub(crate) use unveiling::{Unveiling, Wire};
 
-/// Symbols that a secret is made of: those whose code has five bits, and after them some of six.
+/// The symbols of a secret: those whose HPACK code has five bits, and then some with six bits.
 const SYMBOLS: &[u8; 32] = b"012aceiost3456789bdfghlmnpruA-._";
 /// The symbol of a filler; its code has five bits.
 const FILLER: u8 = SYMBOLS[0];
 const FILLER_BITS: usize = 5;
-/// Symbols of a secret, of five random bits each.
+/// The number of symbols of a secret, of five random bits each.
 const SECRET: usize = 26;
-/// Bytes that a secret may have in HPACK.
+/// The most bytes that a secret may take in HPACK.
 const LONGEST_SECRET: usize = (SECRET * 6).div_ceil(8);
 /// How long a value is kept whose call was given up before its head was written. It may be in a queue of h2 then, which
 /// writes it all the same before it resets the stream; and nobody is to get what only stands for a credential.
 const QUEUED: Duration = Duration::from_millis(500);
 
-/// The first bytes of a stand-in, as it is or in HPACK: enough to find it by.
+/// The first bytes of a stand-in, as text or in HPACK, by which the stand-in is found.
 type Beginning = [u8; 16];
 
 /// Which versions of HTTP a request may go over.
@@ -76,7 +76,7 @@ pub struct Veil {
 struct Hidden {
     name: HeaderName,
     text: Form,
-    /// None when the value may go over HTTP/1.1 alone.
+    /// `None` when the request may go over HTTP/1.1 alone.
     code: Option<Form>,
     placed: AtomicBool,
 }
@@ -92,15 +92,15 @@ pub struct Cover {
     hidden: Arc<Hidden>,
 }
 
-/// A stand-in in a head, and what goes there.
+/// A stand-in in a head, and the value that replaces it.
 struct Found {
     range: Range<usize>,
     hidden: Arc<Hidden>,
 }
 
 impl Veil {
-    /// A stand-in for the value of the field `name`, and what has to be kept until it was written. None when there is no
-    /// stand-in of its length: then the value itself has to be sent.
+    /// Returns a stand-in for the value of the field `name`, and a [`Cover`] to keep until the head was written.
+    /// Returns None when no stand-in can have the value's length: then the value itself has to be sent.
     pub fn cover(&self, name: &HeaderName, value: &[u8], over: Over) -> Option<(HeaderValue, Cover)> {
         let code = match over {
             Over::Http1 => None,
@@ -115,7 +115,7 @@ impl Veil {
             }),
         };
         let mut covered = HeaderValue::from_maybe_shared(Bytes::from(text.clone())).ok()?;
-        // So that HPACK never indexes it.
+        // HPACK never indexes a sensitive value.
         covered.set_sensitive(true);
         let hidden = Arc::new(Hidden {
             name: name.clone(),
@@ -135,7 +135,8 @@ impl Veil {
         Some((covered, Cover { veil, hidden }))
     }
 
-    /// What `stand_in` stands for, if `is` says that it stands in its place: once.
+    /// Returns the value that `stand_in` stands for, if `is` confirms the place, and forgets `stand_in`, which is good
+    /// for one head only.
     fn take(&self, stand_in: &[u8], is: impl Fn(&Hidden) -> bool) -> Option<Arc<Hidden>> {
         let beginning = stand_in.first_chunk()?;
         let mut waiting = self.lock();
@@ -165,12 +166,12 @@ impl Hidden {
         }
     }
 
-    /// Whether this field of HTTP/1.1 is the one that it was made for.
+    /// Returns true when this HTTP/1.1 field is the one that the stand-in was made for.
     fn is_text(&self, name: &[u8], value: &[u8]) -> bool {
         self.name.as_str().as_bytes() == name && self.text.stand_in == value
     }
 
-    /// Whether this field of HTTP/2 is the one that it was made for.
+    /// Returns true when this HTTP/2 field is the one that the stand-in was made for.
     fn is_code(&self, name: &hpack::Name<'_>, value: &[u8]) -> bool {
         self.code.as_ref().is_some_and(|code| code.stand_in == value) && name.is(&self.name)
     }
@@ -201,7 +202,7 @@ impl Drop for Cover {
     }
 }
 
-/// A new stand-in, whose code in HPACK has `length` bytes if that is given. None when the system has no randomness.
+/// Makes a stand-in, whose HPACK code has `length` bytes if that is given. Returns None without system randomness.
 fn stand_in(length: Option<usize>) -> Option<Vec<u8>> {
     let mut text = [0; SECRET];
     getrandom::fill(&mut text).ok()?;
@@ -210,7 +211,7 @@ fn stand_in(length: Option<usize>) -> Option<Vec<u8>> {
     }
     let mut text = text.to_vec();
     if let Some(length) = length {
-        // What is left of the last byte is less than a symbol, and so padding.
+        // The filler leaves less than a symbol of the last byte free, which the code pads.
         let room = (length * 8).checked_sub(huffman::bits(&text)?)?;
         text.resize(SECRET + room / FILLER_BITS, FILLER);
     }

@@ -68,12 +68,12 @@ impl Write for Narrow {
     }
 }
 
-/// What arrives of `bytes` when a stream takes only `width` of them at a time.
+/// Returns the bytes that arrive when a stream takes only `width` of `bytes` at a time.
 pub(super) async fn written(veil: &Veil, wire: Wire, width: usize, bytes: &[u8]) -> Vec<u8> {
     written_in(veil, wire, width, bytes.len(), bytes).await
 }
 
-/// The same, when they are written in pieces of this length.
+/// Returns the bytes that arrive when `bytes` are written in pieces of `piece` bytes.
 pub(super) async fn written_in(veil: &Veil, wire: Wire, width: usize, piece: usize, bytes: &[u8]) -> Vec<u8> {
     let mut stream = Unveiling::new(Narrow::new(width), veil.clone(), wire);
     let mut rest = bytes;
@@ -103,14 +103,14 @@ async fn a_stand_in_is_written_as_its_value() {
     for value in ["v", "ghp_0123456789abcdefghijABCDEFGHIJ", &"x".repeat(8192)] {
         for width in [1, 7, 100_000] {
             let (stand_in, cover) = veil.cover(&NAME, value.as_bytes(), Over::Http1).unwrap();
-            // Nobody else's stand-in.
+            // A veil does not replace the stand-ins of another veil.
             let sent = head(stand_in.as_bytes());
             assert_eq!(written(&Veil::default(), Wire::Http1, 50, &sent).await, sent);
             assert!(!cover.was_placed());
             let arrived = written(&veil, Wire::Http1, width, &sent).await;
             assert_eq!(arrived, head(value.as_bytes()));
             assert!(cover.was_placed());
-            // None that was written before.
+            // A stand-in that was replaced once is not replaced again.
             assert_eq!(written(&veil, Wire::Http1, 50, &sent).await, sent);
         }
     }
@@ -143,7 +143,7 @@ async fn a_head_that_is_still_queued_when_its_call_is_given_up_has_its_value() {
     let (_, cover) = veil.cover(&NAME, VALUE, Over::Any).unwrap();
     drop(cover);
     assert!(!veil.lock().is_empty());
-    // After half a second nothing is queued any more.
+    // Half a second later, no value waits any more.
     sleep(Duration::from_millis(501)).await;
     assert!(veil.lock().is_empty());
 }
@@ -174,7 +174,7 @@ fn frame(kind: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 proptest! {
-    /// Whatever a body holds arrives as it is, in whatever pieces; and so does what is no message at all in HTTP/2.
+    /// Bodies arrive unchanged in pieces of any size, and so do bytes of HTTP/2 that are no message at all.
     #[test]
     fn other_bytes_arrive_as_they_are(
         bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..6),
@@ -199,7 +199,7 @@ proptest! {
             frames.extend(frame(1, number, body));
             frames.extend(frame(0, number, body));
         }
-        // Less than the header of a frame.
+        // These bytes are shorter than the header of a frame.
         frames.extend(&other);
         for (wire, bytes) in [(Wire::Http1, text), (Wire::Http2, frames)] {
             let arrived = runtime.block_on(written_in(&veil, wire, width, piece, &bytes));

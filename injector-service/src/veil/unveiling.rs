@@ -22,37 +22,37 @@ pub(crate) enum Wire {
 }
 
 pin_project_lite::pin_project! {
-    /// A connection over which stand-ins are written as what they stand for.
+    /// A connection that writes values instead of their stand-ins.
     ///
-    /// Heads are taken over whole, and with them whatever is written before them at the same time. All other bytes pass
-    /// without being looked at or copied.
+    /// The connection copies whole heads, and the bytes that one write has before them. All other bytes pass without a
+    /// copy.
     pub(crate) struct Unveiling<S> {
         #[pin]
         stream: S,
         veil: Veil,
         follower: Follower,
-        // Taken over up to the end of a head, or as far as that has come, stand-ins and all.
+        // Copied bytes up to the end of a head, or of its received part, with the stand-ins still in them.
         taken: Vec<u8>,
-        // Where heads are in it.
+        // The positions of heads in `taken`.
         heads: Vec<Head>,
-        // Values in their places: to be written from `written` on, and wiped.
+        // The bytes with values in place: written from `written` on, and then wiped.
         pending: Zeroizing<Vec<u8>>,
         written: usize,
     }
 }
 
-/// Knows where heads begin and end on a connection.
+/// Finds the beginnings and ends of heads on a connection.
 #[derive(Debug, Clone)]
 enum Follower {
     Http1(Messages),
     Http2(Frames),
 }
 
-/// The parts of a head among other bytes: one in HTTP/1.1, and one for each frame in HTTP/2.
+/// The ranges of one head among other bytes: one range in HTTP/1.1, and one for each frame in HTTP/2.
 type Head = Vec<Range<usize>>;
 
 impl Follower {
-    /// Takes some of the next bytes: how many, and whether they belong to a head.
+    /// Takes some of the next bytes. Returns their number, and true when they belong to a head.
     fn step(&mut self, bytes: &[u8]) -> (usize, bool) {
         match self {
             Self::Http1(messages) => messages.step(bytes),
@@ -60,7 +60,7 @@ impl Follower {
         }
     }
 
-    /// Whether a head has begun, and has not ended.
+    /// Returns true when a head has begun and has not ended.
     fn is_within_head(&self) -> bool {
         match self {
             Self::Http1(messages) => messages.is_within_head(),
@@ -68,7 +68,7 @@ impl Follower {
         }
     }
 
-    /// How many of the next bytes there are up to the end of the last head in them, or of what has come of it.
+    /// Returns the number of bytes up to the end of the last head in `slices`, or of the received part of that head.
     fn end_of_heads(&self, slices: &[IoSlice<'_>]) -> usize {
         let mut ahead = self.clone();
         let (mut at, mut end) = (0, 0);
@@ -88,7 +88,7 @@ impl Follower {
         end
     }
 
-    /// Takes the first `count` of these bytes, in which there is no head.
+    /// Steps over the first `count` bytes, which contain no head.
     fn pass(&mut self, slices: &[IoSlice<'_>], count: usize) {
         for slice in first(slices, count) {
             let mut rest = slice;
@@ -100,7 +100,7 @@ impl Follower {
     }
 }
 
-/// The first `count` bytes.
+/// Returns the first `count` bytes.
 fn first<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> impl Iterator<Item = &'s [u8]> {
     slices.iter().map(move |slice| {
         let length = count.min(slice.len());
@@ -109,7 +109,7 @@ fn first<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> impl Iterator<Item 
     })
 }
 
-/// What follows the first `count` bytes.
+/// Returns the bytes after the first `count` bytes.
 fn rest<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> impl Iterator<Item = IoSlice<'s>> {
     let rest = slices.iter().map(move |slice| {
         let length = count.min(slice.len());
@@ -141,7 +141,7 @@ impl<S> Unveiling<S> {
         &self.stream
     }
 
-    /// The connection itself, when it is to carry no heads any more.
+    /// Returns the connection itself, for use after the last head.
     pub(crate) fn into_inner(self) -> S {
         self.stream
     }
@@ -151,7 +151,7 @@ impl<S> Unveiling<S> {
         matches!(self.follower, Follower::Http2(_))
     }
 
-    /// Takes the first `count` of these bytes over.
+    /// Copies the first `count` bytes, and replaces the stand-ins in them when the last head is complete.
     fn take_over(self: Pin<&mut Self>, slices: &[IoSlice<'_>], count: usize) {
         let this = self.project();
         for slice in first(slices, count) {
@@ -182,7 +182,7 @@ impl<S> Unveiling<S> {
     }
 }
 
-/// Adds what follows, or another part.
+/// Appends `part` to the head's last range when both are adjacent, or else as a new range.
 fn add(head: &mut Head, part: Range<usize>) {
     match head.last_mut() {
         Some(last) if last.end == part.start => last.end = part.end,
@@ -190,7 +190,7 @@ fn add(head: &mut Head, part: Range<usize>) {
     }
 }
 
-/// Writes `taken` into `pending`, values instead of their stand-ins.
+/// Writes `taken` into `pending`, with values instead of their stand-ins.
 fn unveil_text(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizing<Vec<u8>>) {
     let mut found = Vec::new();
     for part in heads.iter().flatten() {
@@ -211,7 +211,7 @@ fn unveil_text(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizin
     pending.extend_from_slice(taken.get(done..).unwrap_or_default());
 }
 
-/// Writes `taken` into `pending`, and the codes of values over those of their stand-ins, which frames may cut.
+/// Writes `taken` into `pending`, with the codes of values over those of their stand-ins, which frames may split.
 fn unveil_code(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizing<Vec<u8>>) {
     make_room(pending, taken.len());
     pending.extend_from_slice(taken);
@@ -230,7 +230,7 @@ fn unveil_code(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizin
     }
 }
 
-/// Of this size from the start: a buffer that grows leaves copies behind.
+/// Gives `pending` its final capacity from the start, because a buffer that grows leaves copies of values behind.
 fn make_room(pending: &mut Zeroizing<Vec<u8>>, length: usize) {
     if pending.capacity() < length {
         *pending = Zeroizing::new(Vec::with_capacity(length));
@@ -253,8 +253,9 @@ impl<S: Write> Unveiling<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what was taken over, and at the same time what follows the first `taken` of these bytes. How many of them
-    /// are done with: what cannot be written at once of those taken over is written with the next write or flush.
+    /// Writes the copied bytes, together with the bytes of `slices` after the first `taken`. Returns the number of
+    /// bytes of `slices` that are done with. Copied bytes that cannot be written at once follow with the next write or
+    /// flush.
     fn poll_write_behind(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -274,7 +275,7 @@ impl<S: Write> Unveiling<S> {
             if *this.written < this.pending.len() {
                 return Poll::Ready(Ok(taken));
             }
-            // Nothing is left to write: it is wiped.
+            // Nothing is left to write, so `poll_pending` only wipes the buffer.
             return self.poll_pending(context).map_ok(|()| taken + passed);
         }
         match self.poll_pending(context) {

@@ -731,7 +731,7 @@ async fn every_call_is_decrypted_anew() {
     values.sort();
     values.dedup();
     assert_eq!((values.len(), served.fake.asked().len()), (100, 100));
-    // The vault knows what each decrypt is for: the upstream knows the same call by the same id.
+    // The vault and the upstream get the same id for the same call.
     let mut call_ids: Vec<_> = served
         .fake
         .asked()

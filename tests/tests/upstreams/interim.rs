@@ -15,10 +15,10 @@ use tokio::{
 
 use super::{call, dev, refusal};
 
-/// The number of interim responses before an answer; none means that there is never an answer.
+/// The number of interim responses before the answer; None for an upstream that never answers.
 type Interim = Option<usize>;
 
-/// An upstream for one call over HTTP/1.1 or HTTP/2.
+/// Starts an upstream for one call over HTTP/1.1 or HTTP/2.
 async fn upstream(protocol: Protocol, interim: Interim) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -35,7 +35,7 @@ async fn upstream(protocol: Protocol, interim: Interim) -> SocketAddr {
             }
         };
         let mut left = interim.unwrap_or(usize::MAX);
-        // Ends when the injector closes the connection.
+        // The loop ends when the injector closes the connection.
         while left > 0 && stream.write_all(&hint).await.is_ok() {
             left -= 1;
         }
@@ -45,7 +45,7 @@ async fn upstream(protocol: Protocol, interim: Interim) -> SocketAddr {
     address
 }
 
-/// Reads up to a request's head; what an interim response and an answer to it are.
+/// Reads up to a request's head. Returns an interim response and an answer to that request.
 async fn begin_http2(stream: &mut TcpStream) -> (Vec<u8>, Vec<u8>) {
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     let mut preface = vec![0; frames::PREFACE.len()];

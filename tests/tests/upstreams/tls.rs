@@ -236,14 +236,14 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
     pair.stop().await;
 }
 
-/// Binds the secret to the upstream's origin.
+/// Binds the secret `TOKEN` to the upstream's origin.
 async fn bind(pair: &Pair, upstream: &Upstream) {
     pair.vault
         .put_for("dev", "TOKEN", SECRET, &[&upstream.url()])
         .await;
 }
 
-/// Gives the server `api` this TLS, as the administrator.
+/// Sets the TLS of the server `api` as the administrator.
 async fn set_tls(pair: &Pair, tls: UpstreamTls) -> Result<(), tonic::Status> {
     let request = UpdateServerRequest {
         server: Some(Server {
@@ -322,7 +322,7 @@ async fn a_bound_value_goes_to_a_host_that_the_injectors_cas_verify() {
     assert_eq!(call(&pair, Version::HTTP_11).await.status(), 200);
     assert_arrived(&upstream, Version::HTTP_2);
 
-    // The same CAs, but for another name than the URL's.
+    // The injector's CAs verify the upstream, but for another name than the URL's.
     let renamed = UpstreamTls {
         server_name: "localhost".into(),
         ..Default::default()

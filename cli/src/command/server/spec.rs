@@ -60,10 +60,11 @@ pub(super) struct SpecArgs {
     /// Which messages of a gRPC call get them
     #[arg(long, value_enum)]
     protobuf_messages: Option<ProtobufMessages>,
-    /// With `--protobuf-secrets-field`: the gRPC methods whose messages get them, `pkg.Service/Method` or `pkg.Service/*`
+    /// With `--protobuf-secrets-field`: the gRPC methods whose messages get secrets, as `pkg.Service/Method` or
+    /// `pkg.Service/*`
     #[arg(long, value_name = "METHOD,…", value_delimiter = ',')]
     grpc_methods: Option<Vec<String>>,
-    /// With `--auth-type skill`: the paths whose JSON bodies get them, `/run` or `/tools/*`; empty: all
+    /// With `--auth-type skill`: the paths whose JSON bodies get secrets, as `/run` or `/tools/*`; empty: all paths
     #[arg(long, value_name = "PATH,…", value_delimiter = ',')]
     paths: Option<Vec<String>>,
     /// What is spoken to it
@@ -75,8 +76,8 @@ pub(super) struct SpecArgs {
     /// The name in its certificate, when that is not the URL's host
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
-    /// Send it secrets that are bound to its URL although only its own --tls-ca or --tls-server-name verifies it, or
-    /// nothing does (`http://`). Administrators only
+    /// Administrators only: send secrets that are bound to the URL although only the server's own --tls-ca or
+    /// --tls-server-name verifies the upstream, or nothing does (`http://`)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     allow_bound_secrets: Option<bool>,
     /// Let its secrets go over the network in cleartext
@@ -185,7 +186,7 @@ impl SpecArgs {
             "tls.allow_bound_secrets",
             put(&mut tls.allow_bound_secrets, allow_bound_secrets),
         );
-        // A catalog entry's own is taken only when there is none.
+        // The injector takes the `tls` of a catalog entry only when the request has none.
         server.tls = server
             .tls
             .take()

@@ -57,7 +57,7 @@ async fn a_workspace_has_no_more_servers_than_it_may_and_others_still_have_their
     );
     assert_eq!(registry.status().servers, 3);
     assert_eq!(quota(add(&registry, "other", "d", 0).await), None);
-    // What is there may change, and make room.
+    // A workspace at its quota may change a server, and may replace one server by another.
     assert_eq!(quota(update(&registry, "a", 10).await), None);
     registry.remove(&admin("w"), &label("b"), 0).await.unwrap();
     assert_eq!(quota(add(&registry, "w", "d", 0).await), None);

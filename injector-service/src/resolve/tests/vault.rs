@@ -48,7 +48,7 @@ pub(super) struct Vault {
 pub(super) struct Line {
     heard: Streaming<DecryptStreamRequest>,
     said: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
-    /// The server that each call was for, by the call's id.
+    /// The server of each call, by the call's id.
     servers: HashMap<u64, String>,
     epoch: u64,
     sealer: Option<Sealer>,

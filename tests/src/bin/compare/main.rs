@@ -4,8 +4,8 @@
 //! Every contender is a process of its own on loopback and gets the same load in turn, round after round (A B C, B C A,
 //! …), so that whatever else the machine does hits all of them. Requests per second and latencies are what the load
 //! generator saw; CPU per call is what all processes of the contender used, without the load generator and the upstream.
-//! `tests/compare/install` installs what it needs. `compare store` measures what the vault's store costs and how that
-//! grows; `compare noisy` what one principal takes from another.
+//! `tests/compare/install` installs what it needs. `compare store` measures the cost and the growth of the vault's
+//! store; `compare noisy` measures how much one principal's load slows the calls of another principal.
 
 mod aims;
 mod chart;

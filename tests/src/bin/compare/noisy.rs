@@ -1,4 +1,4 @@
-//! The calls of one principal while another one asks the same vault for all it can.
+//! Measures the calls of one principal while another principal asks the same vault for all it can.
 
 use std::{fmt::Write as _, fs, io, path::Path, thread};
 
@@ -31,18 +31,18 @@ use crate::{
     services::Vault,
 };
 
-/// The calls of the quiet principal: few enough that a vault which does nothing else answers each at once.
+/// The load of the quiet principal, which is so low that an otherwise idle vault answers each call at once.
 const QUIET: How = How::Paced { per_second: 500 };
-/// How many secrets the quiet principal has.
+/// The number of secrets of the quiet principal.
 const SECRETS: u32 = 100;
 /// The workspace of the noisy principal.
 const WORKSPACE: &str = "noisy";
-/// The noisy principal's secrets, each as large as a value may be.
+/// The number of the noisy principal's secrets, each of which has the largest size of a value.
 const LARGE: usize = 64;
-/// Connections, each with one stream, of each of the three kinds of noise.
+/// The number of connections, each with one stream, for each of the three kinds of noise.
 const STREAMS: usize = 8;
 
-/// Measures, and writes the page.
+/// Measures all rounds and writes the report's page.
 pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
     let mut about = About::new(common, &[])?;
     let bin_dir = bin_dir(common)?;
@@ -65,7 +65,7 @@ pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
     say(&page(&common.out(true), &about, &alone, &beside, peak)?)
 }
 
-/// The 99th percentiles of the last round.
+/// Describes the 99th percentiles of the last round.
 fn line(alone: &[Window], beside: &[Window]) -> Result<String, Failure> {
     let (alone, beside) = (alone.last(), beside.last());
     let (alone, beside) = alone.zip(beside).ok_or("no round was measured")?;
@@ -103,14 +103,14 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("S{number}")).collect()
 }
 
-/// What the noisy principal asks for again and again, as much as one message may.
+/// The request that the noisy principal repeats, as large as one message may be.
 #[derive(Clone, Copy)]
 enum Demand {
-    /// 64 MiB of values decrypted for each message, and none sent.
+    /// The vault decrypts 64 MiB of values for each message, and sends none.
     Checks,
-    /// 16 MiB of answers for each message, of which none is read.
+    /// The vault has 16 MiB of answers for each message, and the noisy principal reads none.
     Unread,
-    /// 256 short answers.
+    /// The vault sends 256 short answers for each message.
     Small,
 }
 
@@ -139,7 +139,7 @@ impl Demand {
         (0..calls).map(call).collect()
     }
 
-    /// Asks until the stream ends.
+    /// Sends requests until the stream ends.
     async fn keep_asking(self, channel: Channel) -> Result<(), Failure> {
         let (messages, outbound) = mpsc::channel(1);
         let mut client = DecryptServiceClient::new(channel).max_decoding_message_size(64 << 20);
@@ -168,8 +168,8 @@ impl Demand {
     }
 }
 
-/// The noisy principal, on a thread of the lowest priority: the vault is measured, and not how the machine's processors are
-/// shared with the benchmark.
+/// The noisy principal, on a thread of the lowest priority, so that the benchmark measures the vault and not the way in
+/// which the benchmark shares the machine's processors with the vault.
 struct Noise {
     end: oneshot::Sender<()>,
     thread: thread::JoinHandle<Result<(), Failure>>,
@@ -182,7 +182,7 @@ impl Noise {
         let channels = move |pki: &Pki| pki.channel(&pki.principal(NOISY), address, VAULT);
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().spawn(move || {
-            // Of this thread alone: that is what Linux takes a process for here.
+            // Linux lowers the priority of the calling thread alone.
             rustix::process::setpriority_process(None, 19).map_err(io::Error::from)?;
             runtime.block_on(async {
                 let mut streams = JoinSet::new();
@@ -200,9 +200,9 @@ impl Noise {
         Ok(Self { end, thread })
     }
 
-    /// Fails when the vault ended one of the streams.
+    /// Ends the noise, and fails when the vault ended one of the streams before.
     fn end(self) -> Result<(), Failure> {
-        // Nobody listens when the noise ended by itself, which its result shows.
+        // The receiver is gone when the noise ended by itself, and the thread's result tells why.
         let _ = self.end.send(());
         self.thread.join().map_err(|_| "the noise panicked")?
     }

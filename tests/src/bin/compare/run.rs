@@ -53,7 +53,7 @@ pub(crate) enum Kind {
 pub(crate) enum Who {
     Proxy(Contender),
     Vault(How),
-    /// The same with an audit log.
+    /// The vault with an audit log.
     Audited(How),
     OpenBaoRead,
     OpenBaoTransit,

@@ -72,7 +72,7 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Starts one that writes an audit log, with so many secrets.
+    /// Starts a vault that writes an audit log and holds `secrets` secrets.
     pub(crate) async fn start_audited(bin_dir: &Path, scratch: &Path, secrets: u32) -> Result<Self, Failure> {
         let dir = scratch.join("vault-audited");
         fs::create_dir(&dir)?;

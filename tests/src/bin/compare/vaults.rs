@@ -42,7 +42,7 @@ pub(crate) async fn measure(
                 )
             })
             .collect();
-        // It ends with this contest.
+        // The vault with an audit log runs only until this contest ends.
         let _audited = if index == 0 {
             let audited = Vault::start_audited(bin_dir, scratch, secrets).await?;
             entries.extend(OURS.map(|how| {

@@ -215,7 +215,7 @@ async fn calls_of_other_methods_and_of_reflection_go_out_without_secrets() {
     ] {
         let answer = pair.injector.send(request(method), theirs.clone()).await;
         assert_eq!(answer.status(), 200, "{method}");
-        // The upstream gets what the program sent, to the byte.
+        // The upstream gets the program's bytes unchanged.
         let sent = framed(0, b"\x0a\x01a");
         pair.injector.send(request(method), sent.clone()).await;
         assert_eq!(upstream.last().body, sent, "{method}");
