@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-/// The most characters of an id.
+/// Maximum length of an id, in characters.
 const MAX_CALL_ID: usize = 64;
 
 /// Names one call through the injector: in its answer, in the logs of both services and in the audit log of the vault.
@@ -17,8 +17,8 @@ pub struct CallId(Arc<str>);
 pub struct CallIdError;
 
 impl CallId {
-    /// A new id, a UUID of version 4 (RFC 9562). Its 122 random bits make it unique across processes and restarts, and
-    /// nobody can guess the id of another program's call.
+    /// Makes a new id, a UUID of version 4 (RFC 9562). The UUID's 122 random bits make the id unique across processes
+    /// and restarts, and keep a program from guessing the id of another program's call.
     pub fn generate() -> Self {
         Self(crate::Uid::generate().to_string().into())
     }

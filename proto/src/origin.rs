@@ -160,7 +160,7 @@ impl OriginPattern {
 }
 
 impl OriginPattern {
-    /// Whether every origin that `other` matches is matched by this pattern too.
+    /// Returns true when this pattern matches every origin that `other` matches.
     fn contains(&self, other: &Self) -> bool {
         if !other.wildcard {
             return self.matches(&other.origin);
@@ -197,7 +197,7 @@ pub fn common(one: &[OriginPattern], other: &[OriginPattern]) -> Option<Vec<Orig
     }
 }
 
-/// Those of `patterns` that a pattern of `outer` contains.
+/// Returns the elements of `patterns` that a pattern of `outer` contains.
 fn within(patterns: &[OriginPattern], outer: &[OriginPattern]) -> Vec<OriginPattern> {
     let contained = |pattern: &&OriginPattern| outer.iter().any(|outer| outer.contains(pattern));
     patterns.iter().filter(contained).cloned().collect()

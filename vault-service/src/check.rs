@@ -18,9 +18,9 @@ use vault_service::{
     vault::{Audit, Damage, Doubtful, Report},
 };
 
-/// What a store may cache meanwhile.
+/// Cache size of a store during a check or a repair, in bytes.
 const CACHE: u64 = 64 * 1024 * 1024;
-/// The command did what it is for, and something is damaged or lost.
+/// Exit code of a command that completed and found damage or loss.
 const DAMAGED: u8 = 2;
 
 type Failed = Box<dyn std::error::Error>;
@@ -55,7 +55,7 @@ pub(crate) fn repair(store: &StoreArgs, to: &Path, include_deleted: bool) -> Exi
 fn open(store: &StoreArgs) -> Result<(Audit, Runtime), Failed> {
     Memory::Private.protect()?;
     let root = store.providers().map_err(|problems| problems.to_string())?;
-    // A KMS is asked through a socket, and given a time.
+    // A request to a KMS needs the runtime's I/O driver and, for its timeout, the timer.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

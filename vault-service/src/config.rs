@@ -24,7 +24,7 @@ use crate::{
     root::{Kind, Provider, Providers, Wrapper, kms::Kms},
 };
 
-/// Below this the vault would do nothing but rotate keys.
+/// Minimum of `--erase-after`. With a shorter time the vault would rotate keys without pause.
 const SHORTEST_ERASE_AFTER: Duration = Duration::from_secs(1);
 
 /// The command line.
@@ -85,10 +85,10 @@ pub enum Command {
         #[command(flatten)]
         audit: AuditArgs,
     },
-    /// Copy a store that no vault has open into a fresh one, which takes its place and as little room as it can
+    /// Copy a store that no vault has open into a fresh one, which replaces it and is as small as possible
     ///
-    /// The copy is made beside the store, whose directory may not be a mount point, and compared with it. Stopped at any
-    /// moment, the whole store is there.
+    /// The command makes the copy beside the store, whose directory may not be a mount point, and compares the two. A
+    /// command that is stopped at any moment leaves a whole store.
     Compact {
         /// Directory of the store
         #[arg(long, env = "AEROSTACK_VAULT_DATA_DIR", value_name = "DIR")]
@@ -99,33 +99,34 @@ pub enum Command {
     },
     /// Read a whole store that no vault has open, and name what is damaged
     ///
-    /// The store stays as it is, and no value is shown. Exit code 0: nothing is the matter. 1: the store could not be read.
-    /// 2: something is damaged, or the vault would not start.
+    /// The command changes nothing in the store and shows no value. Exit code 0: no damage. 1: the store could not be
+    /// read. 2: something is damaged, or the vault would not start.
     Verify {
         /// The store, and its root keys
         #[command(flatten)]
         store: StoreArgs,
-        /// Directory for a copy to try whether the vault would start, which needs as much room as the store; that of temporary
-        /// files if not given
+        /// Directory for a copy, as large as the store, on which to try whether the vault would start; the directory of
+        /// temporary files if not given
         #[arg(long, value_name = "DIR")]
         scratch: Option<PathBuf>,
         /// The audit log, where `-` is standard error.
         #[command(flatten)]
         audit: AuditArgs,
     },
-    /// Copy all that can be read of a damaged store into a new one, and name what is lost or older than acknowledged
+    /// Copy all readable data of a damaged store into a new one, and name what is lost or older than acknowledged
     ///
-    /// The damaged store stays as it is, and no value is shown. A repair that is stopped is run again, with the same `--to`;
-    /// until it is finished the vault does not open the new store. Exit code 0: nothing is lost. 1: there is no new store.
+    /// The command changes nothing in the damaged store and shows no value. Run a stopped repair again, with the same
+    /// `--to`; until the repair is finished the vault does not open the new store. Exit code 0: nothing is lost. 1:
+    /// there is no new store.
     /// 2: the new store is finished, and something is lost, older than acknowledged or in doubt.
     Repair {
         /// The damaged store, and its root keys
         #[command(flatten)]
         store: StoreArgs,
-        /// Directory of the new store; it must not be there, be empty, or be that of a repair that was stopped
+        /// Directory of the new store; it must be missing, be empty, or hold a stopped repair
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
-        /// Keep secrets that may have been deleted, too; without this they are named and left out
+        /// Also keep secrets that may have been deleted; without this flag the command names them and leaves them out
         #[arg(long)]
         include_deleted: bool,
         /// The audit log, where `-` is standard error.
@@ -159,9 +160,9 @@ impl StoreArgs {
 pub struct RootArgs {
     /// File with a root key: 32 bytes, raw or in base64, which others may not read (make one with `keygen`)
     ///
-    /// The first file's is active. Others, given again or behind a `;`, open a store whose root key they were: to rotate the
-    /// root key, put a new file before the old one, restart, and take the old one away when the status of the keys says that
-    /// no workspace needs it.
+    /// The first file holds the active root key. Further files, given again or after a `;`, hold earlier root keys. To
+    /// rotate the root key, put a new file before the old one and restart, and remove the old file when the key status
+    /// shows that no workspace needs it.
     #[arg(
         long,
         env = "AEROSTACK_VAULT_ROOT_KEY_FILE",
@@ -188,8 +189,9 @@ pub struct AuditArgs {
     /// File that gets one JSON line for each decision about a secret or a key; `-` is standard output (of a command,
     /// standard error)
     ///
-    /// The vault appends to it, makes it for its owner only, and makes it anew within a second when it was renamed. While
-    /// it cannot be written, calls are refused. Without this setting there is no audit log.
+    /// The vault appends to the file, creates it readable for its owner only, and creates a new file within a second
+    /// after a rename. While the file cannot be written, the vault refuses calls. Without this setting the vault writes
+    /// no audit log.
     #[arg(long, env = "AEROSTACK_VAULT_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
     /// Serve calls also while the audit log cannot be written, and without waiting for their lines
@@ -198,14 +200,14 @@ pub struct AuditArgs {
 }
 
 impl AuditArgs {
-    /// Opens the log for a command on the store in `data_dir`, if there is to be one.
+    /// Opens the log for a command on the store in `data_dir`; returns `None` when no log is configured.
     pub fn open_for_command(&self, data_dir: &Path) -> Result<Option<Output>, Problems> {
         let mut problems = Problems::default();
         let output = self.check(&mut problems, Some(data_dir), Output::open_for_command);
         problems.finish(Some(output))
     }
 
-    /// Opens the log, if there is to be one.
+    /// Opens the log when the settings name one.
     fn check(
         &self,
         problems: &mut Problems,
@@ -316,9 +318,10 @@ pub struct Settings {
     /// Do not serve gRPC reflection
     #[arg(long, env = "AEROSTACK_VAULT_NO_REFLECTION", value_parser = BoolishValueParser::new())]
     pub no_reflection: bool,
-    /// How long after a delete the vault begins to destroy the keys with which the store's files still give what was deleted
+    /// Time after a delete until the vault begins to destroy the keys that can still decrypt the deleted data
     ///
-    /// Deletes of that time are handled together: the keys of every workspace that had any are rotated. At least 1s.
+    /// The vault handles all deletes of that time together: it rotates the keys of every workspace with a delete. At
+    /// least 1s.
     #[arg(
         long,
         env = "AEROSTACK_VAULT_ERASE_AFTER",
@@ -376,13 +379,13 @@ pub struct Config {
     pub require_sealed: bool,
     /// Who may what.
     pub policy: Arc<Policy>,
-    /// The audit log, if there is to be one.
+    /// The opened audit log; `None` when no log is configured.
     pub audit_log: Option<Output>,
     /// Whether reflection is served.
     pub reflection: bool,
     /// How long calls under way may take at the end.
     pub shutdown_grace: Duration,
-    /// How long after a delete its erasure begins.
+    /// Time from a delete until the vault begins to erase the deleted data.
     pub erase_after: Duration,
 }
 

@@ -44,7 +44,7 @@ use vault::{Vault, Writer};
 
 /// The largest message that a client may send.
 const MAX_REQUEST: usize = 256 * 1024;
-/// The same for decrypts. A message that was begun takes so many bytes on each stream.
+/// Largest message of a decrypt request, in bytes. Every stream can hold one partly received message of this size.
 const MAX_DECRYPT_REQUEST: usize = 64 * 1024;
 /// The same of a piece of a backup.
 const MAX_CHUNK: usize = 1024 * 1024;

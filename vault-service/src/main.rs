@@ -100,7 +100,7 @@ fn keygen(path: &Path) -> ExitCode {
     }
 }
 
-/// Has a command do its work, and writes its line to the audit log. Without the log, nothing is done.
+/// Runs `work`, and writes the command's line to the audit log. Refuses to run when a configured log cannot be opened.
 fn audited(audit: &AuditArgs, data_dir: &Path, command: &str, work: impl FnOnce() -> ExitCode) -> ExitCode {
     let log = match audit.open_for_command(data_dir) {
         Ok(log) => log,

@@ -15,7 +15,7 @@ pub(crate) struct Metrics {
     decrypts: Family<Outcome, Counter>,
     secrets: Family<Status, Counter>,
     sealed: Gauge,
-    /// Of the audit log.
+    /// Metrics of the audit log.
     pub(crate) audit: AuditMetrics,
     /// Of the rotations of keys.
     pub(crate) rotations: Progress,

@@ -1,7 +1,8 @@
 //! A file that is there whole or not at all, for its owner only, and in nobody else's place.
 //!
-//! It is written under another name beside its own, synced, renamed, and its directory is synced. That name is always the
-//! same, and locked by the process that writes: so what a process that was killed left there is removed by the next one.
+//! The file is written under a temporary name in the same directory, synced and renamed, and then the directory is
+//! synced. The temporary name of a path is always the same, and the writing process locks it, so the next process can
+//! remove the temporary file of a killed one.
 
 use std::{
     ffi::OsString,
@@ -13,7 +14,7 @@ use std::{
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
-/// How often a name is tried that other processes use and leave.
+/// Number of attempts to claim a temporary name that other processes keep using and leaving.
 const ATTEMPTS: usize = 16;
 
 /// A file on its way. It has its name once [`NewFile::publish`] has returned; dropped before, it is removed.
@@ -24,7 +25,7 @@ pub struct NewFile {
     partial: PathBuf,
 }
 
-/// The name that a file at `path` has while it is being written.
+/// Returns the temporary name of the file at `path`, which the file has while it is being written.
 pub fn partial(path: &Path) -> io::Result<PathBuf> {
     let mut name = OsString::from(".");
     name.push(path.file_name().ok_or(io::ErrorKind::IsADirectory)?);
@@ -32,7 +33,8 @@ pub fn partial(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(name))
 }
 
-/// Puts `bytes` into the file at `path`, in place of what was there. After a crash it is the old one or the new one.
+/// Replaces the content of the file at `path` with `bytes`. After a crash the file has either the old content or the
+/// new one.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = NewFile::begin(path)?;
     file.write_all(bytes)?;
@@ -74,7 +76,8 @@ impl NewFile {
     }
 }
 
-/// A new, locked file of this name. Only a file that nobody has locked is one that a killed process left.
+/// Creates and locks a new file at `path`. An existing file that no process has locked was left by a killed process,
+/// and is removed.
 fn claim(path: &Path) -> io::Result<File> {
     let busy = || {
         io::Error::new(
@@ -109,7 +112,7 @@ fn claim(path: &Path) -> io::Result<File> {
     Err(busy())
 }
 
-/// A file that is there, and no symlink or pipe that stands in its place.
+/// Opens the file at `path` if it exists, without following a symlink or blocking on a pipe.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     match File::options().read(true).custom_flags(flags).open(path) {
@@ -127,7 +130,7 @@ fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether the name is still that of `file`: another process may have removed it before it was locked.
+/// Returns true when `path` still names `file`; another process may have removed `file` before it was locked.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let file = file.metadata()?;
     match fs::symlink_metadata(path) {
@@ -222,7 +225,7 @@ mod tests {
         let path = dir.path().join("root.key");
         fs::write(partial(&path).unwrap(), "torn").unwrap();
         let mut file = NewFile::create(&path).unwrap();
-        // Two at once are told apart.
+        // A second writer of the same file is refused.
         let busy = NewFile::create(&path).map(drop).unwrap_err();
         assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
         file.write_all(b"whole").unwrap();
@@ -241,7 +244,7 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), text.as_bytes());
             assert_eq!(names(dir.path()), ["ports.json"]);
         }
-        // It can be neither: a directory is not replaced, and nothing is left beside it.
+        // A directory is not replaced, and the failed attempt leaves no temporary file.
         fs::create_dir(dir.path().join("taken")).unwrap();
         assert!(replace(&dir.path().join("taken"), b"x").is_err());
         assert_eq!(names(dir.path()).len(), 2);

@@ -104,7 +104,7 @@ pub fn back_up(from: &StoreArgs, output: &Path) -> Result<String, Failed> {
     Ok(format!("backed up {}: {bytes} bytes\n", from.data_dir.display()))
 }
 
-/// Copies the store into a fresh one, which takes its place. What was done, in words.
+/// Copies the store into a fresh one, which replaces it. Returns a summary for the operator.
 pub fn compact(dir: &Path) -> Result<String, Failed> {
     if !Store::exists(dir) {
         return Err(Failed::NoStore(dir.to_owned()));

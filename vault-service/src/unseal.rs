@@ -1,4 +1,4 @@
-//! What is done about keys beside serving: unsealing, following a KMS, taking rotations further and erasing.
+//! Background work on keys: unsealing, following a KMS, continuing rotations, and erasing.
 
 use std::time::Duration;
 
@@ -68,12 +68,12 @@ impl Unsealing {
         );
     }
 
-    /// Notes in the audit log that the root key is there.
+    /// Notes in the audit log that the vault was unsealed.
     pub(crate) fn note_unsealed(&self) {
         self.audit_log.note(Lines::of(&Line::new(Event::Unsealed)));
     }
 
-    /// `workspace` is none for the store key.
+    /// Notes the end of a rotation in the audit log. `workspace` is `None` for the store key.
     fn note_rotation_end(&self, workspace: Option<&str>) {
         let workspace = workspace.and_then(|name| WorkspaceName::parse(name).ok());
         let line = Line {

@@ -348,7 +348,7 @@ async fn a_command_has_its_line_in_the_audit_log_and_is_not_begun_without_the_lo
         assert!(line["event"] == "command" && user.starts_with("uid:"), "{line}");
     }
 
-    // Standard output is the backup, and nothing else.
+    // Standard output contains the backup and nothing else.
     let piped = home
         .run("backup", "store", &["--audit-log", "-"])
         .output()
@@ -444,7 +444,7 @@ async fn a_restore_that_is_killed_leaves_an_empty_vault_or_the_whole() {
     home.ok("restore", "new", &["--input", "backup"]);
 }
 
-/// Every file of a store, and what is in it.
+/// Returns every file of a store and its content.
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let read = |name: String| fs::read(dir.join(&name)).ok().map(|bytes| (name, bytes));
     names(dir).into_iter().filter_map(read).collect()
@@ -550,7 +550,7 @@ async fn a_repair_that_is_killed_leaves_a_store_that_is_refused_until_the_repair
             );
             assert!(repairing().wait().unwrap().success(), "it was not finished");
         } else if names(&home.path("new")).is_empty() {
-            // It had not begun.
+            // The process was killed before the repair began.
             assert!(repairing().wait().unwrap().success());
         }
         let (writer, reader) = home.open("new").await;

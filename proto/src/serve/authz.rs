@@ -58,14 +58,14 @@ impl Role {
 pub enum Access {
     /// Anyone, also without a certificate.
     Anyone,
-    /// Any principal that holds a role. For calls about the service itself, which may last as long as their client
-    /// likes: a principal has at most [`MAX_SERVICE_CALLS`] of them under way.
+    /// Any principal that holds a role. This row is for calls about the service itself, whose duration the client
+    /// chooses, so a principal may have at most [`MAX_SERVICE_CALLS`] of these calls running.
     AnyRole,
     /// Principals that hold one of these roles in the workspace in question.
     Roles(&'static [Role]),
 }
 
-/// Calls of [`Access::AnyRole`] that one principal may have under way. One takes some 10 KiB.
+/// Maximum number of running calls of [`Access::AnyRole`] of one principal. A call takes about 10 KiB of memory.
 pub const MAX_SERVICE_CALLS: usize = 128;
 
 /// One row for each RPC, by its full path. What has no row is refused.
@@ -237,7 +237,7 @@ impl AdminPermit {
         self.0.principal()
     }
 
-    /// The role that the permit was given for: the highest that the caller holds in the workspace.
+    /// Returns the role that the permit was given for: the caller's highest role in the workspace.
     pub fn role(&self) -> Role {
         self.0.role()
     }
@@ -299,7 +299,7 @@ fn denied() -> Refusal {
 pub struct Authz {
     table: Arc<BTreeMap<&'static str, Access>>,
     policy: Arc<Policy>,
-    /// A permit for each call of [`Access::AnyRole`] that a principal may still make.
+    /// Semaphores with one permit for each call of [`Access::AnyRole`] that a principal may still start.
     service_calls: Arc<BTreeMap<Principal, Arc<Semaphore>>>,
 }
 
@@ -317,13 +317,13 @@ impl Authz {
         }
     }
 
-    /// The principal of `peer`, if it holds a role.
+    /// Returns the principal of `peer` if the principal holds a role.
     pub fn with_role<'a>(&self, peer: &'a Peer) -> Option<&'a Principal> {
         peer.principal_at(SystemTime::now())
             .filter(|principal| self.policy.has_role(principal))
     }
 
-    /// A permit to be held for as long as an authorized call lasts; `None` when its row asks for none.
+    /// Returns a permit that must be held until an authorized call ends; `None` when the call's row needs no permit.
     fn service_call(
         &self,
         path: &str,

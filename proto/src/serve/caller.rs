@@ -89,14 +89,14 @@ impl fmt::Display for Principal {
 /// The other end of a connection. Every request has one among its extensions.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Who it is.
+    /// Identity of the peer, from its client certificate.
     pub peer: Arc<Peer>,
-    /// Its address.
+    /// Network address of the peer.
     pub address: SocketAddr,
 }
 
 impl Caller {
-    /// Its address, where an IPv4 address is never written as an IPv6 one.
+    /// Returns the peer's address, with an IPv4-mapped IPv6 address converted to IPv4.
     pub fn canonical_address(&self) -> SocketAddr {
         SocketAddr::new(self.address.ip().to_canonical(), self.address.port())
     }

@@ -1,4 +1,5 @@
-//! Bytes of answers that are charged to whoever asked for them, until the connection has written them.
+//! Accounting of unwritten answers: the bytes of an answer are charged to the caller until the connection has written
+//! them.
 
 use std::sync::{
     Arc,
@@ -7,8 +8,8 @@ use std::sync::{
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-/// The bytes of one call's answers that were not written yet. They are taken from an allowance, a semaphore with a permit
-/// for each byte, and return to it when they are written or the call ends.
+/// The unwritten bytes of one call's answers. A charge takes bytes from an allowance, a semaphore with a permit for
+/// each byte, and gives them back when the bytes are written or the call ends.
 ///
 /// A handler puts its charge into the extensions of the response. The connection finds the charge there, and reports the
 /// bytes as [written](Self::written).
@@ -27,7 +28,7 @@ pub struct Reserved<'c> {
 }
 
 impl Charge {
-    /// Nothing is charged yet.
+    /// Makes a charge without any bytes.
     pub fn new(allowance: Arc<Semaphore>) -> Arc<Self> {
         Arc::new(Self {
             allowance,
@@ -36,8 +37,9 @@ impl Charge {
         })
     }
 
-    /// Waits until at most `most` bytes of this call wait for the connection, then until the allowance has `bytes`, and
-    /// takes them. `None` when the allowance was closed. For one caller at a time.
+    /// Waits until at most `most` bytes of this call wait for the connection and the allowance has `bytes`, and takes
+    /// `bytes` from the allowance. Returns `None` when the allowance was closed. Only one task may call `reserve` at a
+    /// time.
     pub async fn reserve(&self, most: usize, bytes: u32) -> Option<Reserved<'_>> {
         while self.owed.load(Ordering::Relaxed) > most {
             self.written.notified().await;
@@ -46,7 +48,7 @@ impl Charge {
         Some(Reserved { charge: self, permit })
     }
 
-    /// The connection wrote so many bytes of an answer.
+    /// Gives back the charge for `bytes` of an answer that the connection has written.
     pub(super) fn written(&self, bytes: usize) {
         let pay = |owed: usize| Some(owed.saturating_sub(bytes));
         let owed = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
@@ -63,8 +65,8 @@ impl Drop for Charge {
 }
 
 impl Reserved<'_> {
-    /// Charges what the answer has, and returns the rest. An answer that is larger than what was reserved is charged with
-    /// what was reserved.
+    /// Charges `bytes`, the size of the answer, and gives the rest of the reservation back. An answer larger than the
+    /// reservation is charged with the whole reservation.
     pub fn settle(mut self, bytes: usize) {
         let bytes = bytes.min(self.permit.num_permits());
         if let Some(used) = self.permit.split(bytes) {

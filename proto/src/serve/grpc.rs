@@ -41,29 +41,29 @@ use super::{
 
 /// How long the first bytes of a connection may take after its handshake.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the client may take none of the bytes of an answer.
+/// Longest time for which a client may accept no byte of an answer before its connection is closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long calls under way on a connection may take once the connection has reached its age.
+/// Time that a connection at its maximum age gives its running calls to finish.
 const AGED_GRACE: Duration = Duration::from_secs(5);
 /// Largest message of calls about a service itself, health checks and reflection, in bytes. Such a call holds the name
 /// of a service, a method or a file.
 pub const MAX_SERVICE_MESSAGE: usize = 4 * 1024;
 
-/// What one connection may take.
+/// Resource limits of one connection.
 struct ConnectionLimits {
-    /// Streams at once.
+    /// Maximum number of concurrent streams.
     streams: u32,
-    /// Bytes of header list that the client may send.
+    /// Maximum size of a header list that the client sends, in bytes.
     header_list: u32,
-    /// Bytes that the client may send ahead on one stream, and on the connection; hyper's own choice when absent.
+    /// HTTP/2 flow-control windows of one stream and of the connection, in bytes; `None` keeps hyper's defaults.
     windows: Option<(u32, u32)>,
-    /// How long the connection takes new calls.
+    /// Time for which the connection accepts new calls; `None` sets no limit.
     age: Option<Duration>,
 }
 
-/// Connections at once of principals with a role.
+/// Maximum number of concurrent connections of principals with a role.
 const MAX_CONNECTIONS: usize = 10_000;
-/// What one of them may take.
+/// Limits of one connection of a principal with a role.
 const WITH_ROLE: ConnectionLimits = ConnectionLimits {
     streams: 1_000,
     header_list: 32 * 1024,
@@ -71,10 +71,11 @@ const WITH_ROLE: ConnectionLimits = ConnectionLimits {
     age: None,
 };
 
-/// Connections at once of clients that have no certificate, or no role. They may check the service's health and nothing
-/// else, so few short ones are enough. With all their streams open and 4 KiB of headers on each they take 33 MiB.
+/// Maximum number of concurrent connections of clients that have no certificate, or no role. Such clients may only
+/// check the service's health, so a few short connections are enough. All these connections together take 33 MiB when
+/// every stream is open and has 4 KiB of headers.
 const MAX_WITHOUT_ROLE: usize = 256;
-/// What one of them may take.
+/// Limits of one connection of a client without a role.
 const WITHOUT_ROLE: ConnectionLimits = ConnectionLimits {
     streams: 8,
     header_list: 8 * 1024,
@@ -82,7 +83,7 @@ const WITHOUT_ROLE: ConnectionLimits = ConnectionLimits {
     age: Some(Duration::from_secs(30)),
 };
 
-/// What answers calls: handlers behind authorization.
+/// A service that answers calls: the handlers behind the authorization layer.
 pub trait Answering:
     Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
     + Clone
@@ -153,7 +154,7 @@ impl Admission {
         }
     }
 
-    /// A slot for a connection of `peer`, and what the connection may take; `None` when it is refused.
+    /// Returns a slot for a connection of `peer` and the connection's limits; `None` when the connection is refused.
     fn admit(&self, peer: &Peer, address: SocketAddr) -> Option<(Slot, &'static ConnectionLimits)> {
         if let Some(principal) = self.authz.with_role(peer) {
             let holder = Holder::Principal(principal.clone());
@@ -164,13 +165,13 @@ impl Admission {
             return Some((slot?, &WITH_ROLE));
         }
         let slot = self.without_role.try_take(&Holder::network(address))?;
-        // Evicted for a newcomer even while a call is under way.
+        // A newcomer can evict this connection even while a call is running.
         slot.started();
         Some((slot, &WITHOUT_ROLE))
     }
 }
 
-/// What every thread serves with.
+/// State that all serving threads share.
 #[derive(Clone)]
 struct Serving<S> {
     tls: Arc<ServerConfig>,
@@ -180,7 +181,7 @@ struct Serving<S> {
 }
 
 impl<S: Answering> Serving<S> {
-    /// One lane.
+    /// Serves the accepted connections that this lane's thread receives.
     async fn lane(
         self,
         mut accepted: mpsc::UnboundedReceiver<lanes::Accepted<(SocketAddr, Slot)>>,
@@ -281,7 +282,7 @@ async fn serve_connection<IO, S: Answering>(
     }
 }
 
-/// Completes after `duration`; never when there is none.
+/// Completes after `duration`; never completes when `duration` is `None`.
 async fn after(duration: Option<Duration>) {
     match duration {
         Some(duration) => time::sleep(duration).await,
@@ -300,7 +301,7 @@ pub enum ServeError {
     Ended,
 }
 
-/// A connection, its slot, and who is at its other end. Reads and writes fail once the connection is evicted.
+/// A connection, its slot and its caller. Reads and writes fail once the connection is evicted.
 struct Connection<IO> {
     stream: Opening<IO>,
     caller: Caller,
@@ -320,7 +321,7 @@ impl<IO> Connection<IO> {
         }
     }
 
-    /// What `polled` says, unless it has to wait and the connection is evicted.
+    /// Returns `polled`, or an error when `polled` is pending and the connection is evicted.
     fn unless_evicted<T>(
         &mut self,
         context: &mut Context<'_>,

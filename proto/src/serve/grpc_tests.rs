@@ -8,7 +8,7 @@ use tower::Layer as _;
 use super::*;
 use crate::serve::authz::{Access, Policy};
 
-/// What a client begins with: the preface, and SETTINGS without settings (RFC 9113, sections 3.4 and 6.5).
+/// First bytes of a client: the connection preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5).
 const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// HEADERS of a call of `Health/Check` on stream 1, whose message is still to come.
 const CHECK: &[u8] = b"\0\0\x35\x01\x04\0\0\0\x01\x83\x87\x04\x1c/grpc.health.v1.Health/Check\x01\x01h\

@@ -1,4 +1,4 @@
-//! An answer to which something belongs for as long as the answer lasts.
+//! An answer that keeps a guard alive until the answer ends.
 
 use std::{
     pin::Pin,

@@ -14,9 +14,10 @@ use super::slots::{Eviction, Holder, Slot, Slots};
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a handshake is safe from eviction. A client that is there has sent its first message by then.
+/// Time for which a new handshake cannot be evicted. A live client sends its first message within this time.
 const PROMPT: Duration = Duration::from_millis(100);
-/// Handshakes at once on one listener. One takes 23 KiB, before the client's first message and after it.
+/// Maximum number of concurrent handshakes on one listener. A handshake takes 23 KiB of memory, before the client's
+/// first message and after it.
 const MAX_HANDSHAKES: usize = 1024;
 
 /// Connections that may wait to be accepted; the system allows fewer where `net.core.somaxconn` says so. One that comes
@@ -45,8 +46,8 @@ pub fn handshake_slots() -> Slots {
     Slots::new("handshake", MAX_HANDSHAKES, Eviction::OldestIdle)
 }
 
-/// Accepts until `shutdown`, and gives each connection to `serve` with one of `slots`, which count by the peer's network.
-/// While there is none, further connections wait in the kernel's queue.
+/// Accepts connections until `shutdown` and gives each to `serve` with one of `slots`, which count by the peer's
+/// network. While no slot is free, further connections wait in the kernel's queue.
 pub async fn accept(
     listener: TcpListener,
     slots: Slots,
@@ -68,8 +69,8 @@ pub async fn accept(
                 serve(stream, peer, slot);
             }
             Err(error) => {
-                // Out of descriptors, most likely: the oldest idle connection gives one back. Without a pause this loop
-                // would take the whole processor.
+                // The usual cause is a lack of file descriptors, and evicting the oldest idle connection frees one. The
+                // pause keeps this loop from using a whole processor core.
                 tracing::warn!(%error, "connection not accepted");
                 slots.evict_idle();
                 time::sleep(Duration::from_millis(50)).await;
@@ -78,8 +79,8 @@ pub async fn accept(
     }
 }
 
-/// The server's side of a TLS handshake with `peer`, within [`HANDSHAKE_TIMEOUT`] and for as long as it has its slot,
-/// which is one of [`handshake_slots`]. A handshake that fails is logged.
+/// Performs the server's side of a TLS handshake with `peer`. The handshake fails after [`HANDSHAKE_TIMEOUT`], or when
+/// `slot`, one of [`handshake_slots`], is evicted. A failure is logged.
 pub async fn handshake(
     config: Arc<ServerConfig>,
     stream: TcpStream,

@@ -18,11 +18,12 @@ use super::{
     slots::{Eviction, Slots},
 };
 
-/// Connections at once. The oldest one makes room for a newcomer, so that a probe is always answered.
+/// Maximum number of concurrent connections. The oldest connection is evicted for a newcomer, so that a probe is always
+/// answered.
 const MAX_CONNECTIONS: usize = 256;
-/// How long the head of a request may take.
+/// Time limit for receiving the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may last: one request, its answer, and a client that takes its time to read it.
+/// Time limit for a connection: one request, and an answer that the client may read slowly.
 const MAX_DURATION: Duration = Duration::from_secs(10);
 
 /// Whether the service can do its work now; if not, why.
@@ -43,7 +44,8 @@ pub async fn serve(listener: TcpListener, probes: Probes, shutdown: Cancellation
     listen::accept(listener, slots, shutdown.clone(), |stream, _, slot| {
         let (probes, shutdown) = (probes.clone(), shutdown.clone());
         tokio::spawn(async move {
-            // Idle in the sense of its slots: it is evicted whatever it is doing.
+            // The slot counts the connection as idle from its start, so that a newcomer can evict the connection at any
+            // time.
             slot.started();
             tokio::select! {
                 _ = time::timeout(MAX_DURATION, probes.connection(stream)) => {}
@@ -56,8 +58,8 @@ pub async fn serve(listener: TcpListener, probes: Probes, shutdown: Cancellation
 }
 
 impl Probes {
-    /// Answers the one request of a connection. Who asks again connects again: a connection that was kept for that
-    /// would take the place of a probe.
+    /// Answers the one request of a connection. A client reconnects for its next request, because a connection kept
+    /// open would occupy the slot of a probe.
     async fn connection(self, stream: TcpStream) {
         let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request))));
         let connection = http1::Builder::new()
@@ -66,7 +68,7 @@ impl Probes {
             .keep_alive(false)
             .max_headers(64)
             .serve_connection(TokioIo::new(stream), answer);
-        // How it ended is the peer's affair.
+        // An error means that the peer failed or left, and leaves nothing to do here.
         let _ = connection.await;
     }
 

@@ -9,15 +9,16 @@ use tokio::{
 
 use super::*;
 
-/// Clients that mean no good.
+/// Number of hostile clients.
 const MANY: usize = 1000;
-/// How long a kubelet waits for an answer when its probe does not say.
+/// Time that a kubelet waits for an answer when the probe sets no timeout.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes of the page of metrics: more than the kernel holds for a client that does not read and has a small buffer.
+/// Size of the metrics page in bytes: more than the kernel buffers for a client that has a small buffer and does not
+/// read.
 const PAGE: usize = 3_000_000;
 
-/// Probes with a large page of metrics.
+/// Serves probes with a large metrics page, and returns the address of the listener.
 async fn served() -> SocketAddr {
     let mut metrics = Registry::default();
     metrics.register("counter", "x".repeat(PAGE), Counter::<u64>::default());
@@ -40,7 +41,7 @@ async fn ask(address: SocketAddr, path: &str) -> TcpStream {
     stream
 }
 
-/// What is answered until the connection is closed.
+/// Returns the answer that `stream` carries until it is closed.
 async fn answer(mut stream: TcpStream) -> String {
     let mut answer = String::new();
     let read = timeout(PROBE_TIMEOUT, stream.read_to_string(&mut answer)).await;
@@ -73,7 +74,7 @@ async fn a_probe_is_answered_beside_a_thousand_connections_that_send_a_byte_now_
     }
     for byte in b"GET /liv" {
         for client in &mut slow {
-            // Fails for those that had to make room.
+            // The write fails for evicted connections.
             let _ = client.write_all(&[*byte]).await;
         }
         is_alive(address).await;
@@ -109,7 +110,7 @@ async fn a_scraper_that_does_not_read_is_cut_off() {
     let scraper = ask(address, "/metrics").await;
     scraper.readable().await.unwrap();
     let began = Instant::now();
-    // The other end is closed when what is left of the page cannot come any more.
+    // The server closes the connection after `MAX_DURATION`, so that the rest of the page never arrives.
     sleep(MAX_DURATION + Duration::from_secs(1)).await;
     let page = async {
         let (mut scraper, mut page) = (scraper, Vec::new());

@@ -77,7 +77,7 @@ struct Table {
 
 struct State {
     evicted: CancellationToken,
-    /// Calls under way, plus 1 until [`Slot::started`].
+    /// Number of running calls, plus 1 until [`Slot::started`] is called.
     calls: AtomicUsize,
 }
 
@@ -88,7 +88,7 @@ impl State {
 }
 
 impl Slots {
-    /// At most `limit` connections at once. `kind` names them in the log.
+    /// Makes slots for at most `limit` concurrent connections. `kind` names the connections in the log.
     pub fn new(kind: &'static str, limit: usize, eviction: Eviction) -> Self {
         Self(Arc::new(Shared {
             kind,
@@ -99,7 +99,7 @@ impl Slots {
         }))
     }
 
-    /// A slot for a connection of `holder`, if one is free or another connection has to make room.
+    /// Returns a slot for a connection of `holder` when a slot is free or another connection can be evicted.
     pub fn try_take(&self, holder: &Holder) -> Option<Slot> {
         let shared = &self.0;
         let mut table = shared.table();
@@ -118,7 +118,7 @@ impl Slots {
         }
     }
 
-    /// The same as [`Slots::try_take`]; waits until there is a slot.
+    /// Returns a slot as [`Slots::try_take`] does, and waits until one is available.
     pub async fn take(&self, holder: Holder) -> Slot {
         loop {
             if let Some(slot) = self.try_take(&holder) {
@@ -156,7 +156,7 @@ impl Table {
         }
     }
 
-    /// Takes a connection's slot away.
+    /// Evicts the connection `id` of `holder`.
     fn evict(&mut self, shared: &Shared, holder: &Holder, id: u64) {
         if let Some(state) = self.remove(holder, id) {
             state.evicted.cancel();
@@ -174,7 +174,7 @@ impl Table {
         }
     }
 
-    /// The connection that makes room for one of `newcomer`.
+    /// Returns the connection to evict for a new connection of `newcomer`.
     fn victim(&self, eviction: Eviction, newcomer: &Holder) -> Option<(Holder, u64)> {
         match eviction {
             Eviction::OldestIdle => self.oldest_of_most(0, State::is_idle),
@@ -185,8 +185,8 @@ impl Table {
         }
     }
 
-    /// The oldest connection that is `evictable`, of the holder that has most slots among those that have such a
-    /// connection and at least `least` slots.
+    /// Returns the oldest `evictable` connection of the holder with the most slots. Only holders with an evictable
+    /// connection and at least `least` slots are considered.
     fn oldest_of_most(&self, least: usize, evictable: impl Fn(&State) -> bool) -> Option<(Holder, u64)> {
         self.holders
             .iter()
@@ -219,7 +219,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// From here on the connection is idle unless a call is under way on it. To be called once.
+    /// Ends the start of the connection: from now on the connection is idle whenever no call is running on it. Must be
+    /// called once at the most.
     pub fn started(&self) {
         self.call_ended();
         self.shared.freed.notify_one();
@@ -235,22 +236,22 @@ impl Slot {
         self.state.calls.fetch_sub(1, Relaxed);
     }
 
-    /// Whether no call is under way.
+    /// Returns true when no call is running and the connection has started.
     pub fn is_idle(&self) -> bool {
         self.state.is_idle()
     }
 
-    /// Whether the slot went to another connection.
+    /// Returns true when the connection was evicted.
     pub fn is_evicted(&self) -> bool {
         self.state.evicted.is_cancelled()
     }
 
-    /// Completes when the slot went to another connection: this one has to be closed.
+    /// Completes when the connection is evicted; the caller must then close the connection.
     pub fn evicted(&self) -> WaitForCancellationFutureOwned {
         self.evictor().cancelled_owned()
     }
 
-    /// Evicts the connection when cancelled.
+    /// Returns a token whose cancellation evicts the connection.
     pub fn evictor(&self) -> CancellationToken {
         self.state.evicted.clone()
     }
@@ -258,7 +259,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // `None` for one that was evicted.
+        // `remove` returns `None` for an evicted connection, which gave its slot away before.
         drop(self.shared.table().remove(&self.holder, self.id));
         self.shared.freed.notify_one();
     }

@@ -1,9 +1,10 @@
-//! Answers that a client does not take.
+//! Detection of answers that a client does not read.
 //!
 //! The bytes of an answer wait in three places, and a client can stop them in each: in the answer's body and in h2, while
-//! the client opens no window of HTTP/2 for them, and before the socket, while the client reads nothing. Neither hyper nor
-//! h2 sets a time for any of them. Here every piece of an answer is made to know when it is dropped, which happens when it
-//! was written or its stream was reset: so its age shows, wherever it waits.
+//! the client opens no HTTP/2 flow-control window, and before the socket, while the client reads nothing. Neither hyper
+//! nor h2 limits the time in any of these places. So this module counts the pieces of answers that exist: a piece is
+//! dropped when it was written or its stream was reset, and a piece that stays alive for too long shows a stalled
+//! client, wherever the piece waits.
 
 use std::{
     collections::VecDeque,
@@ -25,11 +26,11 @@ use tower::Service;
 
 use super::charge::Charge;
 
-/// Bytes that a body gives at once. The age of a piece says how slow its client is only when the piece is small: this one
-/// takes 30 seconds at 0.5 KiB a second.
+/// Largest piece of a body, in bytes. The age of a piece shows how slow its client is only when the piece is small: a
+/// piece of this size takes 30 seconds at 0.5 KiB a second.
 const PIECE: usize = 16 * 1024;
 
-/// Pieces made within one period that were not written yet.
+/// Number of the unwritten pieces that were made within one period.
 type Generation = Arc<AtomicUsize>;
 
 /// The pieces of answers that one connection has not written yet.
@@ -41,13 +42,13 @@ impl Unwritten {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Begins another generation; the one before.
+    /// Starts a new generation and returns the previous one.
     fn turn(&self) -> Generation {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         mem::take(&mut *current)
     }
 
-    /// Completes when a piece was not written for `limit`, or half as long again.
+    /// Completes when a piece has stayed unwritten for between `limit` and one and a half times `limit`.
     pub(super) async fn stalled(&self, limit: Duration) {
         let mut generations = VecDeque::from([Generation::default(), Generation::default()]);
         loop {
@@ -164,7 +165,7 @@ pin_project! {
         inner: B,
         unwritten: Unwritten,
         charge: Option<Arc<Charge>>,
-        // What the inner body gave and was not given on yet.
+        // Bytes that the inner body produced and this body has not passed on yet.
         rest: Bytes,
     }
 }

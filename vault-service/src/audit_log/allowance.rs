@@ -1,10 +1,10 @@
-//! A bound on lines that anyone can cause.
+//! A rate limit for audit lines that any client can cause.
 
 use std::time::{Duration, Instant};
 
-/// Lines at once, after a quiet time.
+/// Maximum number of lines in a burst after a quiet time.
 const BURST: u64 = 1000;
-/// Lines in a second, in the long run.
+/// Average number of lines allowed in a second.
 const RATE: u32 = 100;
 
 /// A token bucket.
@@ -21,7 +21,7 @@ impl Allowance {
         }
     }
 
-    /// Takes `count` lines, all or none.
+    /// Takes `count` lines out of the bucket. Returns false, and takes none, when the bucket has fewer.
     pub(super) fn take(&mut self, count: u64, now: Instant) -> bool {
         let each = Duration::from_secs(1) / RATE;
         let due = now.saturating_duration_since(self.filled).as_nanos() / each.as_nanos();

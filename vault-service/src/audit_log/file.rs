@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Interval between looks at the file that has the name by now.
+/// Interval between checks whether the path names another file.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// An open log file.
@@ -23,8 +23,8 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens the file at `path`, or makes it with mode 0600. A line that a crash cut off is ended, so that the next one
-    /// stands for itself.
+    /// Opens the file at `path`, or creates it with mode 0600. A line that a crash truncated gets a line end, so that
+    /// the next line starts on its own.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut file = File::options()
             .read(true)
@@ -55,7 +55,7 @@ impl LogFile {
         })
     }
 
-    /// Goes on in another file when this one was renamed or removed. The old one is made durable first.
+    /// Opens a new file at the path when the current file was renamed or removed. The current file is synced first.
     fn follow_name(&mut self) -> io::Result<()> {
         if self.within_line || self.looked.elapsed() < LOOK {
             return Ok(());
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// Has the next write look at the name.
+    /// Makes the next write check the path.
     fn later(file: &mut LogFile) {
         file.looked = Instant::now().checked_sub(LOOK).unwrap();
     }

@@ -9,7 +9,7 @@ use proto::{
 };
 use serde::{Serialize, Serializer};
 
-/// The most characters of a text that a client chose and nobody validated.
+/// Maximum length of an unvalidated text from a client, in characters.
 const MAX_TEXT: usize = 128;
 
 /// The kind of a line.
@@ -38,13 +38,13 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
-    /// The vault did it.
+    /// The vault carried the call out.
     Ok,
-    /// The vault did not do it; the line has the reason.
+    /// The vault refused the call; the line has the reason.
     Refused,
     /// The caller gave up before the vault had an answer.
     Unknown,
-    /// The command did not do it, or found damage.
+    /// The command failed, or found damage.
     Failed,
 }
 
@@ -137,7 +137,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The same line, made by this caller.
+    /// Adds the identity and the address of `caller` to the line.
     pub(crate) fn by(self, caller: Option<&'a Caller>) -> Self {
         let principal = caller.and_then(|caller| match &*caller.peer {
             Peer::Known { principal, .. } => Some(Actor::Principal(principal)),
@@ -160,7 +160,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// No lines yet; those that follow tell of now.
+    /// Makes an empty list of lines; all lines added later get the current time.
     pub(crate) fn new() -> Self {
         Self {
             bytes: Vec::new(),

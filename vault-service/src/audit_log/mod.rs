@@ -1,12 +1,12 @@
 //! The audit log: one JSON line for each decision about a secret or a key.
 //!
-//! A decision is answered only when its line was written (`write(2)`), unless the operator chose
-//! `--audit-best-effort`. One thread writes. Lines that come while it writes are written together by the next write, so
-//! under load a line costs little more than its bytes. Nothing is synced to the disk before an answer: a line survives the
-//! end of the process, but not a power loss within the time that the system keeps it in memory.
+//! The vault sends the answer to a call only after the call's line was written (`write(2)`), unless the operator chose
+//! `--audit-best-effort`. One thread writes. Lines that arrive during a write are written together by the next write,
+//! so under load a line costs little more than its bytes. The vault does not sync the log before an answer: a line
+//! survives the end of the process, but can be lost in a power failure while the kernel still holds the line in memory.
 //!
-//! When the log cannot be written, lines that tell of something done wait in memory, nothing new is begun, and the write is
-//! tried again until it succeeds. `docs/audit.md` has the schema and these rules for operators.
+//! While the log cannot be written, lines about completed operations wait in memory, the vault starts no new operation,
+//! and the thread retries the write until it succeeds. `docs/audit.md` has the schema and these rules for operators.
 
 mod allowance;
 mod file;
@@ -44,12 +44,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The longest that the end of the process waits for the last lines.
 const LAST: Duration = Duration::from_secs(2);
 
-/// What happens to calls when the log cannot be written.
+/// Policy for calls while the log cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// They are refused.
+    /// The vault refuses calls.
     Required,
-    /// They are served without waiting for their lines; lines that find no room in memory are lost, and counted.
+    /// The vault serves calls without waiting for their lines; lines that find no room in memory are dropped and
+    /// counted.
     BestEffort,
 }
 
@@ -63,7 +64,7 @@ impl Output {
     /// Opens the log at `path`.
     pub fn open(path: &Path, mode: Mode) -> io::Result<Self> {
         let to: Box<dyn Write + Send> = if path == Path::new(STDOUT) {
-            // Without the buffer of `io::stdout()`, which would keep a part of what could not be written.
+            // The file bypasses the buffer of `io::stdout()`, which would keep a part of a failed write.
             Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))
         } else {
             Box::new(LogFile::open(path)?)
@@ -71,14 +72,14 @@ impl Output {
         Ok(Self { to, mode })
     }
 
-    /// A log that a test looks into, or that fails as the test likes.
+    /// Makes a log that writes to `to`, which a test can inspect or let fail.
     #[cfg(test)]
     pub(crate) fn to(to: impl Write + Send + 'static, mode: Mode) -> Self {
         let to = Box::new(to);
         Self { to, mode }
     }
 
-    /// Opens the log at `path` for one command, whose standard output may be a backup: standard error stands in for it.
+    /// Opens the log at `path` for one command. `-` means standard error, because standard output may be a backup.
     pub fn open_for_command(path: &Path, mode: Mode) -> io::Result<Self> {
         if path == Path::new(STDOUT) {
             let to = Box::new(io::stderr());
@@ -111,7 +112,7 @@ impl Output {
     }
 }
 
-/// What `/metrics` shows of the audit log.
+/// Metrics of the audit log.
 #[derive(Clone, Default)]
 pub(crate) struct AuditMetrics {
     /// Lines that were written.
@@ -140,12 +141,12 @@ impl AuditLog {
         Ok(Self(Some(queue)))
     }
 
-    /// Whether there is a log.
+    /// Returns true when the operator configured an audit log.
     pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Lets a call begin. Refused while the log cannot be written.
+    /// Admits a call. Refuses the call while the log cannot be written and the mode is [`Mode::Required`].
     pub(crate) fn admit(&self) -> Result<(), Refusal> {
         match &self.0 {
             Some(queue) if queue.mode() == Mode::Required && queue.is_failing() => {
@@ -155,8 +156,9 @@ impl AuditLog {
         }
     }
 
-    /// Writes lines, and returns when they were written. When it fails, the answer that they tell of must not be given;
-    /// the lines are written as soon as that is possible.
+    /// Writes `lines`, and returns when they are written; in [`Mode::BestEffort`] it returns at once. After an error
+    /// the caller must withhold the answer that the lines describe; the queue still writes queued lines as soon as that
+    /// is possible.
     pub(crate) async fn write(&self, lines: Lines) -> Result<(), Refusal> {
         let Some(queue) = &self.0 else { return Ok(()) };
         if queue.mode() == Mode::BestEffort {
@@ -188,14 +190,14 @@ impl AuditLog {
         }
     }
 
-    /// Has lines written, and does not wait.
+    /// Queues `lines` for writing and does not wait.
     pub(crate) fn note(&self, lines: Lines) {
         if let Some(queue) = &self.0 {
             queue.push(lines, None);
         }
     }
 
-    /// Writes what waits, makes the log durable, and takes no more lines.
+    /// Writes all waiting lines, makes the log durable, and accepts no more lines.
     pub(crate) async fn close(&self) {
         let Some(queue) = &self.0 else { return };
         if timeout(LAST, queue.close()).await.is_err() {

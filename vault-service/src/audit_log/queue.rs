@@ -1,4 +1,4 @@
-//! Lines on their way to the thread that writes them.
+//! The queue of lines between the calls and the thread that writes the log.
 
 use std::{
     io::{self, Write},
@@ -15,14 +15,14 @@ use tokio::sync::oneshot;
 
 use super::{AuditMetrics, Event, Line, Lines, Mode, allowance::Allowance};
 
-/// The most bytes of lines that wait.
+/// Maximum size of all waiting lines, in bytes.
 const MOST: usize = 8 * 1024 * 1024;
 /// Pause before a write that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Interval between lines that tell of lines that were left out.
+/// Interval between the lines that report the number of omitted lines.
 const OMISSIONS: Duration = Duration::from_secs(1);
 
-/// Told when the lines that it came with were written; dropped when they could not be.
+/// Sender that signals a caller when the caller's lines were written. The sender is dropped when the write failed.
 type Written = oneshot::Sender<()>;
 
 /// Lines that wait, and the state of the log.
@@ -36,11 +36,11 @@ pub(super) struct Queue {
 
 struct State {
     waiting: Batch,
-    /// The thread has lines that it has not written.
+    /// True while the thread holds lines that it has not written.
     writing: bool,
-    /// Lines that were left out and not told of.
+    /// Number of omitted lines that no line has reported yet.
     omitted: u64,
-    /// Denied calls of callers without and with an identity.
+    /// Rate limits for lines of denied calls: of callers without an identity, and of callers with one.
     denials: [Allowance; 2],
     closing: Option<oneshot::Sender<()>>,
     closed: bool,
@@ -107,7 +107,7 @@ impl Queue {
         true
     }
 
-    /// Whether `count` lines of a denied call are written. Else they are counted.
+    /// Returns true when `count` lines of a denied call may be written; otherwise counts the lines as omitted.
     pub(super) fn allows_denial(&self, is_known: bool, count: u64) -> bool {
         let mut state = self.state();
         let [unknown, known] = &mut state.denials;
@@ -131,7 +131,7 @@ impl Queue {
     pub(super) fn note_stall(&self) {
         let state = self.state();
         if state.writing || !state.waiting.bytes.is_empty() {
-            // Under the lock: the thread withdraws it, also under the lock, when it has written.
+            // The lock is held here because the thread clears the failure under the same lock after a successful write.
             self.fail("the write does not return");
         }
     }
@@ -156,7 +156,7 @@ impl Queue {
             state.closing = Some(closing);
             self.some.notify_one();
         }
-        // Dropped with the queue's thread, if that ended early.
+        // An error means that the thread ended early and dropped the sender.
         let _ = closed.await;
     }
 
@@ -179,7 +179,7 @@ impl Queue {
             self.metrics.lines.inc_by(batch.lines);
             self.succeed();
             for waiting in written {
-                // Whoever gave up needs no answer.
+                // A send fails only when the caller has stopped waiting.
                 let _ = waiting.send(());
             }
             spare = batch.bytes;
@@ -192,7 +192,8 @@ impl Queue {
         }
     }
 
-    /// The next lines to write; none when the queue is closed and empty. `told` is when a line last told of omissions.
+    /// Waits for the next lines to write; returns `None` when the queue is closed and empty. `told` is the time of the
+    /// last line that reported omissions.
     fn next(&self, spare: &mut Vec<u8>, told: &mut Option<Instant>) -> Option<Batch> {
         let mut state = self.state();
         loop {
@@ -225,7 +226,7 @@ impl Queue {
             };
         }
         state.writing = true;
-        // Reused: a buffer that is freed is wiped.
+        // The buffer is reused because freeing a buffer would wipe it, which takes time.
         spare.clear();
         let next = Batch {
             bytes: mem::take(spare),
@@ -234,7 +235,7 @@ impl Queue {
         Some(mem::replace(&mut state.waiting, next))
     }
 
-    /// After a write that failed: refuses those who wait, and waits before the next try.
+    /// Handles a failed write: refuses all waiting callers, and sleeps before the next try.
     fn pause(&self, error: &io::Error, written: &mut Vec<Written>) {
         self.fail(error);
         written.clear();

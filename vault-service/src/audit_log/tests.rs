@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-/// A disk with room for some bytes, which writes as many as it has room for.
+/// A simulated disk with limited room, which writes as many bytes as fit.
 #[derive(Clone)]
 struct Disk(Arc<(Mutex<State>, Condvar)>);
 
@@ -43,7 +43,7 @@ impl Disk {
         self.0.1.notify_all();
     }
 
-    /// The lines so far, each of which must be JSON.
+    /// Returns the lines written so far, and panics when a line is not JSON.
     fn lines(&self) -> Vec<Value> {
         let state = self.0.0.lock().unwrap();
         let text = std::str::from_utf8(&state.written).unwrap();
@@ -130,7 +130,7 @@ async fn a_full_disk_refuses_calls_until_there_is_room_and_tears_no_line() {
     assert_eq!(refused.unwrap_err().reason, Reason::AuditUnavailable);
     assert_eq!(metrics.failing.get(), 1);
     assert_eq!(log.admit().unwrap_err().reason, Reason::AuditUnavailable);
-    // Of a call that had begun before.
+    // A call that was admitted before the failure gets an error for its line.
     let began = Instant::now();
     assert!(log.write(line("waits")).await.is_err());
     assert!(began.elapsed() < PATIENCE);

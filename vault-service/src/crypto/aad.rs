@@ -43,7 +43,7 @@ impl AsRef<[u8]> for Aad {
     }
 }
 
-/// `format, algorithm, purpose, root key id, store key id`
+/// Returns the additional data of a wrapped store key: `format, algorithm, purpose, root key id, store key id`.
 pub(super) fn wrapped_store_key(root: KeyId, store_key: KeyId) -> Aad {
     Aad::new(format::WRAPPED_STORE_KEY)
         .field(Purpose::WrapStoreKey.label())
@@ -51,7 +51,7 @@ pub(super) fn wrapped_store_key(root: KeyId, store_key: KeyId) -> Aad {
         .field(store_key.as_bytes())
 }
 
-/// `format, algorithm, purpose, store key id, workspace uid, KEK id`
+/// Returns the additional data of a wrapped KEK: `format, algorithm, purpose, store key id, workspace uid, KEK id`.
 pub(super) fn wrapped_kek(store_key: KeyId, workspace_uid: &Uid, kek: KeyId) -> Aad {
     Aad::new(format::WRAPPED_KEK)
         .field(Purpose::WrapWorkspaceKek.label())

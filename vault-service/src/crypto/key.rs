@@ -184,7 +184,7 @@ impl RootKey {
         ))
     }
 
-    /// Unwraps what `wrap` made with this key.
+    /// Unwraps a store key that [`Self::wrap`] wrapped with this root key.
     pub fn unwrap(&self, bytes: &[u8]) -> Result<StoreKey, OpenError> {
         let WrappedKey { by, id, wrapped } = WrappedKey::parse(bytes, format::WRAPPED_STORE_KEY)?;
         if by != self.id {
@@ -199,7 +199,8 @@ impl RootKey {
     }
 }
 
-/// Wraps the KEKs of a store's workspaces. It is replaced so that what was wrapped with it before cannot be unwrapped any more.
+/// The key that wraps the KEKs of a store's workspaces. Destroying a store key makes every KEK that only it has wrapped
+/// unreadable.
 pub struct StoreKey {
     key: Key,
     id: KeyId,
@@ -216,7 +217,7 @@ impl StoreKey {
         StoreKey { key, id }
     }
 
-    /// Names this key in what it wraps.
+    /// Returns the id of this key, which each of its wraps names.
     pub fn id(&self) -> KeyId {
         self.id
     }
@@ -244,17 +245,17 @@ impl StoreKey {
     }
 }
 
-/// The id of the root key that wrapped this store key.
+/// Returns the id of the root key that wrapped the store key.
 pub fn root_key_id(wrapped_store_key: &[u8]) -> Result<KeyId, OpenError> {
     Ok(WrappedKey::parse(wrapped_store_key, format::WRAPPED_STORE_KEY)?.by)
 }
 
-/// The id of the store key in this wrap.
+/// Returns the id of the wrapped store key.
 pub fn wrapped_store_key_id(wrapped_store_key: &[u8]) -> Result<KeyId, OpenError> {
     Ok(WrappedKey::parse(wrapped_store_key, format::WRAPPED_STORE_KEY)?.id)
 }
 
-/// The id of the store key that wrapped this KEK: which one to unwrap it with.
+/// Returns the id of the store key that wrapped the KEK.
 pub fn store_key_id(wrapped_kek: &[u8]) -> Result<KeyId, OpenError> {
     Ok(WrappedKey::parse(wrapped_kek, format::WRAPPED_KEK)?.by)
 }

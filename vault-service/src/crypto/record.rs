@@ -80,17 +80,17 @@ pub struct Terms<'a> {
     pub expiry: Option<Expiry>,
 }
 
-/// The same, owned.
+/// The owned form of [`Terms`].
 #[derive(Clone, Debug)]
 pub struct OwnedTerms {
-    /// Where the value may be sent; empty means anywhere.
+    /// Origins that the value may be sent to; an empty list allows all origins.
     pub origins: Vec<OriginPattern>,
-    /// When it is gone; none means never.
+    /// Time at which the value expires; `None` for a value that never expires.
     pub expiry: Option<Expiry>,
 }
 
 impl OwnedTerms {
-    /// Borrows them.
+    /// Borrows the terms.
     pub fn as_terms(&self) -> Terms<'_> {
         Terms {
             origins: &self.origins,
@@ -257,12 +257,12 @@ pub enum RewrapError {
 pub struct Restored {
     /// Its bytes.
     pub record: Vec<u8>,
-    /// What is authenticated with its value.
+    /// Terms that the record authenticates together with its value.
     pub terms: OwnedTerms,
 }
 
-/// The value of a record as the version of `place`, under a DEK of its own, with the terms that `terms` makes of those
-/// that it had. The value is never handed out.
+/// Re-encrypts the value of a record as the version of `place`, under a new DEK. `terms` computes the new terms from
+/// the old ones. The function never returns the value in clear.
 pub fn restore<E: From<RestoreError>>(
     bytes: &[u8],
     from: &WorkspaceKek,

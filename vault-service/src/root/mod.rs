@@ -1,7 +1,8 @@
 //! Where root keys come from.
 //!
-//! A file holds its root key itself. With a passphrase or a KMS the root key is 32 random bytes that stand in the store's file
-//! `keys`, wrapped: so that it can be rotated while the vault serves, and is kept in no second place.
+//! A root key file holds the root key itself. With a passphrase or a KMS the root key is 32 random bytes, and the
+//! store's file `keys` holds it wrapped. So the vault can rotate the root key while it serves, and the root key is
+//! stored in no second place.
 
 pub mod kms;
 
@@ -140,7 +141,7 @@ impl Wrapper {
     }
 }
 
-/// What gives the vault its root key: the active provider and, to open what another one's root key wraps, others.
+/// The sources of root keys: the active provider, and further providers that open a store under an earlier root key.
 pub struct Providers {
     active: Provider,
     others: Vec<Provider>,
@@ -184,7 +185,7 @@ impl From<RootKey> for Providers {
 }
 
 impl Providers {
-    /// Gives the root key by `active`, and those that `others` gave before.
+    /// Makes the providers from `active`, whose root key is used, and `others`, whose root keys were used before.
     pub fn new(active: Provider, others: Vec<Provider>) -> Self {
         Self { active, others }
     }
@@ -220,7 +221,7 @@ impl Providers {
         })
     }
 
-    /// The root keys of files, and the `held` one if a provider here can unwrap it.
+    /// Lists the root keys of files, and the `held` root key if one of the providers can unwrap it.
     pub fn known(&self, held: Option<&WrappedRootKey>) -> Vec<Known> {
         let files = self.files().map(|key| Known {
             id: key.id(),
@@ -242,7 +243,8 @@ impl Providers {
         files.chain(held).collect()
     }
 
-    /// The root key that `id` names: that of a file, or the `held` one, unwrapped. None when no provider here gives it.
+    /// Returns the root key that `id` names, from a file or by unwrapping `held`; `None` when no provider has this root
+    /// key.
     pub async fn open(
         &self,
         id: KeyId,
@@ -267,8 +269,8 @@ impl Providers {
         Ok(None)
     }
 
-    /// The root key that is to be used in the place of the one that `id` names, and what the store has to hold of it. None
-    /// when that one comes from the active provider.
+    /// Returns the root key that replaces the one that `id` names, and its wrapped form if the store must hold it.
+    /// Returns `None` when the root key `id` comes from the active provider already.
     pub async fn successor(
         &self,
         id: Option<KeyId>,

@@ -17,17 +17,18 @@ use tower::{Layer, Service};
 use super::subject::{About, Subject, lock};
 use crate::audit_log::{AuditLog, Event, Line, Lines, Outcome};
 
-/// RPCs that are about no secret and no key: health and reflection. Only their refusals are decisions.
+/// Path prefix of RPCs that concern no secret and no key: health and reflection. Only refusals of such RPCs get audit
+/// lines.
 const ABOUT_NOTHING: &str = "/grpc.";
 
 /// The layer around authorization and all handlers that writes one line for each call before its answer is sent.
 ///
-/// A call whose caller gives up gets its line, too: a change may have been made. While the log cannot be written, calls are
-/// refused before anything is done.
+/// A call whose caller gives up also gets a line, because the call may have made a change. While the log cannot be
+/// written, the layer refuses calls before anything is done.
 #[derive(Clone)]
 pub(crate) struct Audit(pub(crate) AuditLog);
 
-/// See [`Audit`].
+/// The service that [`Audit`] makes.
 #[derive(Clone)]
 pub(crate) struct Audited<S> {
     inner: S,
@@ -73,7 +74,8 @@ where
         request.extensions_mut().insert(Subject(Some(about.clone())));
         let answering = self.inner.call(request);
         Box::pin(async move {
-            // From the first poll on: a call that is reset before has not begun, and needs no line.
+            // The call is recorded from the first poll on: a call that is reset earlier has not begun, and needs no
+            // line.
             let call = AuditedCall {
                 log,
                 caller,
@@ -86,18 +88,18 @@ where
     }
 }
 
-/// A call that has no line yet.
+/// A call whose audit line is not written yet.
 struct AuditedCall {
     log: AuditLog,
     caller: Option<Caller>,
     path: String,
     about: Arc<Mutex<About>>,
-    /// Whether a line is due, whatever becomes of the call.
+    /// True when the call needs a line whatever its outcome; otherwise only a refusal needs one.
     is_decision: bool,
 }
 
 impl AuditedCall {
-    /// Writes the line; then the answer, or that it is withheld.
+    /// Writes the line, and returns the answer, or a refusal when the line could not be written.
     async fn answered(mut self, response: http::Response<Body>) -> http::Response<Body> {
         let refused = refused(&response);
         let is_denied = refused
@@ -138,7 +140,8 @@ impl AuditedCall {
 }
 
 impl Drop for AuditedCall {
-    /// The caller gave up. Handlers go on after that, or end anywhere.
+    /// Writes a line with an unknown outcome for a call whose caller gave up: the handler may go on, or may have
+    /// stopped at any point.
     fn drop(&mut self) {
         if self.is_decision {
             self.log.note(self.line(Outcome::Unknown, ""));
@@ -146,7 +149,7 @@ impl Drop for AuditedCall {
     }
 }
 
-/// Code and reason of a refusal, which is in the head of the answer; none for any other answer.
+/// Returns the code and reason of a refusal from the head of the answer; `None` for any other answer.
 fn refused(response: &http::Response<Body>) -> Option<(Code, String)> {
     let status = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)?;
     let reason = match status.get_details_error_info() {

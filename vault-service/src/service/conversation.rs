@@ -1,8 +1,8 @@
 //! One `DecryptStream`: its messages in turn, each answered piece by piece.
 //!
-//! A piece is as much as [`Reader::decrypt`](crate::vault::Reader::decrypt) does in one turn. It is decrypted, sealed and
-//! handed to the connection before the next one is begun, so that a stream holds the values of one piece and no more,
-//! however much a message asks for and however slowly its client reads.
+//! A piece is as much as [`Reader::decrypt`](crate::vault::Reader::decrypt) does in one turn. The stream decrypts and
+//! seals a piece and hands it to the connection before it begins the next one. So a stream holds the values of one
+//! piece at the most, however much a message asks for and however slowly the client reads.
 
 use std::{collections::VecDeque, sync::Arc, vec};
 
@@ -26,9 +26,9 @@ use super::{
 };
 use crate::vault::{MAX_NAMES, Wanted};
 
-/// The most calls in one message.
+/// Maximum number of calls in one message.
 const MAX_BATCH: usize = 256;
-/// The most names in one message.
+/// Maximum number of secret names in one message.
 const MAX_BATCH_NAMES: usize = 1024;
 
 /// The vault's side of a stream.
@@ -43,9 +43,9 @@ pub(super) struct Conversation {
 
 /// Why a stream ends before its client ends it.
 enum End {
-    /// The client is told.
+    /// The vault refuses the stream, and sends the refusal to the client.
     Refused(Refusal),
-    /// Nobody listens any more.
+    /// The client no longer listens.
     Unheard,
 }
 
@@ -100,7 +100,7 @@ impl Conversation {
                     }
                     answered?;
                 }
-                // Half-closed, or broken: either way there is nobody left to answer.
+                // The client half-closed the stream, or the stream broke; in both cases no further message can arrive.
                 Ok(None) | Err(_) => return Ok(()),
             }
         }
@@ -130,7 +130,8 @@ impl Conversation {
             }
         };
         if is_new_epoch && calls.is_empty() {
-            // The key before is needed until the client hears of the new one, so it does, whether or not it asked.
+            // The client uses the previous key until it learns of the new one, so the new key is sent even when the
+            // message has no calls.
             let message = signed(&mut self.sealing, Vec::new());
             self.send(message).await?;
         }
@@ -147,11 +148,12 @@ impl Conversation {
             let request = request.clone().unwrap_or_default();
             (*id, Err(Refused::new(refusal.clone(), &request)))
         });
-        // They are refused whether or not the lines are written.
+        // The result is not needed: the calls are refused whether or not the lines are written.
         self.audit.record(refused.collect()).await;
     }
 
-    /// Answers all calls of a message alike. They are few bytes, and the next message is not read before they are taken.
+    /// Answers all calls of a message with the same refusal. The answers are small, and the stream reads no further
+    /// message before the connection takes the answers.
     async fn refuse(&mut self, calls: Vec<DecryptCall>, refusal: &Refusal) -> Result<(), End> {
         let answers = calls.into_iter().map(|DecryptCall { id, request: _ }| {
             self.decrypting.metrics.decrypt(Some(refusal.reason));
@@ -246,7 +248,7 @@ fn names_of(answer: &DecryptAnswer) -> usize {
 /// The calls of one message that are not answered yet.
 struct Batch {
     calls: vec::IntoIter<DecryptCall>,
-    /// The first of them, as many as one turn may be about.
+    /// The first of the unanswered calls, as many as one turn may handle, parsed.
     parsed: VecDeque<(u64, Result<Asked, Refused>)>,
 }
 
@@ -258,7 +260,7 @@ impl Batch {
         }
     }
 
-    /// Parses the next calls. Whether there are any.
+    /// Parses the next calls. Returns true when the batch has any.
     fn parse(&mut self, authorized: &Authorized) -> bool {
         let mut names: usize = self.wanted().iter().map(|wanted| wanted.names.len()).sum();
         while names < MAX_NAMES
@@ -274,7 +276,7 @@ impl Batch {
         !self.parsed.is_empty()
     }
 
-    /// What is to be decrypted of the calls that were parsed.
+    /// Returns the decrypts that the valid ones of the parsed calls ask for.
     fn wanted(&self) -> Vec<Arc<Wanted>> {
         let asked = self.parsed.iter().filter_map(|(_, asked)| asked.as_ref().ok());
         asked.map(|asked| asked.wanted.clone()).collect()

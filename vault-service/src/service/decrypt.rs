@@ -37,7 +37,7 @@ use crate::{
     vault::{Decrypted, MAX_NAMES, Reader, VaultError, Wanted},
 };
 
-/// Messages that may wait for a slow client before more of its calls are decrypted.
+/// Number of answer messages that may wait for a slow client before the stream stops decrypting more of its calls.
 const UNREAD: usize = 1;
 /// Bytes of a gRPC message's head.
 pub(super) const MESSAGE_HEAD: usize = 5;
@@ -48,7 +48,7 @@ pub(crate) struct Decrypting {
     pub(crate) reader: Reader,
     pub(crate) metrics: Metrics,
     pub(crate) audit_log: AuditLog,
-    /// What each principal may have under way.
+    /// Quotas of the principals.
     pub(crate) quotas: Quotas,
     /// Who this vault is, as its certificate names it.
     pub(crate) id: Principal,

@@ -1,5 +1,5 @@
-//! Lists, each within the quota of the principal that asks for it: one has up to 1 MiB, and a client can ask for a thousand
-//! on one connection and read none.
+//! Quotas for list RPCs. A list has up to 1 MiB, and a client could request a thousand lists on one connection and read
+//! none, so each list counts against the quota of the requesting principal.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use tower::Service;
 
 use super::quota::{CallQuota, Quotas};
 
-/// The RPCs that list.
+/// Paths of the list RPCs.
 const LISTS: [&str; 4] = [
     "/vault.v1.WorkspaceService/ListWorkspaces",
     "/vault.v1.SecretService/ListSecrets",
@@ -21,7 +21,7 @@ const LISTS: [&str; 4] = [
     "/vault.v1.KeyService/ListWorkspaceKeys",
 ];
 
-/// A service that begins with a list once there is room for it.
+/// A service that starts a list RPC only once the principal's quota has room for the list.
 #[derive(Clone)]
 pub(crate) struct Listing<S> {
     inner: S,

@@ -26,7 +26,7 @@ pub(crate) use workspaces::Workspaces;
 
 use crate::status;
 
-/// The server of a decrypt, as long as the name of one may be. For logs: nothing depends on it.
+/// Truncates the server name of a decrypt to the maximum length of a name. The text is only informational.
 fn server_text(text: &str) -> String {
     text.chars().take(63).collect()
 }

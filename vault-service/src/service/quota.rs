@@ -1,8 +1,8 @@
-//! What one principal may have under way in `DecryptService`, so that others find memory and time left.
+//! Limits on the concurrent work of one principal in `DecryptService`, so that memory and time remain for others.
 //!
-//! Memory is counted in bytes: of messages that are being answered, and of answers until the connection has written them.
-//! A call that finds no room waits for it while nothing is held for the call, and is refused where it would hold something
-//! meanwhile. Time is counted in names: a principal's calls share one [`Slice`] of each thread.
+//! Memory is counted in bytes: of messages that are being answered, and of answers until the connection has written
+//! them. A call that finds no room waits when it holds no memory, and is refused when it would hold memory while it
+//! waits. Time is counted in names: a principal's calls share one [`Slice`] of each thread.
 //!
 //! SECURITY.md and `decrypt.proto` state these numbers.
 
@@ -25,38 +25,38 @@ use tokio::{
     task::yield_now,
 };
 
-/// Streams and unary calls of a principal at once.
+/// Maximum number of concurrent streams and unary calls of a principal.
 const MAX_CALLS: usize = 2_048;
-/// Bytes, decoded, of a principal's messages that are being answered.
+/// Maximum decoded size of a principal's messages that are being answered, in bytes.
 const MAX_REQUESTS: usize = 32 * 1024 * 1024;
-/// Bytes of a principal's values and answers that were not written yet.
+/// Maximum size of a principal's values and answers that are not written yet, in bytes.
 const MAX_ANSWERS: usize = 64 * 1024 * 1024;
-/// The same of one stream, before more is decrypted for it.
+/// Size of the unwritten answers of one stream, in bytes, from which on nothing more is decrypted for the stream.
 const MAX_UNWRITTEN: usize = 1024 * 1024;
-/// Bytes that are reserved before anything is decrypted. [`Reader::decrypt`](crate::vault::Reader::decrypt) gives at most
-/// 256 KiB of records and one answer of 1 MiB of values, with names and origins of 0.3 MiB.
+/// Bytes that a call reserves before anything is decrypted. [`Reader::decrypt`](crate::vault::Reader::decrypt) returns
+/// at most 256 KiB of records and one answer of 1 MiB of values, with names and origins of 0.3 MiB.
 const PIECE: u32 = 2 * 1024 * 1024;
-/// The names that are decrypted for a principal before the other connections of the thread have their turn.
+/// Number of names that a thread decrypts for a principal before its other connections have their turn.
 const SLICE: i64 = 32;
-/// Setting up an HPKE context takes as long as decrypting so many names.
+/// Cost of setting up an HPKE context, as a number of decrypted names.
 pub(super) const SEALING: usize = 16;
-/// Encoding, encrypting and writing so many bytes takes about as long as decrypting a name.
+/// Number of bytes whose encoding, encryption and writing costs about as much as decrypting one name.
 const BYTES_PER_NAME: usize = 2 * 1024;
 
 /// The quotas of all principals. There are as many as the settings name injectors.
 #[derive(Clone, Default)]
 pub(crate) struct Quotas(Arc<Mutex<HashMap<Principal, Arc<Quota>>>>);
 
-/// What is left of a principal's quota.
+/// The remaining quota of a principal.
 struct Quota {
     calls: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     answers: Arc<Semaphore>,
-    /// One for each thread that serves connections.
+    /// The principal's time slice of each thread that serves connections.
     slices: Mutex<HashMap<ThreadId, Arc<Slice>>>,
 }
 
-/// The part of one unary call or stream in its principal's quota.
+/// The share of one unary call or stream in its principal's quota.
 pub(super) struct CallQuota {
     quota: Arc<Quota>,
     slice: Arc<Slice>,
@@ -64,7 +64,7 @@ pub(super) struct CallQuota {
     _call: OwnedSemaphorePermit,
 }
 
-/// Room for one answer. To be [settled](Self::settle) with what the answer takes of it.
+/// Reserved room for one answer. The caller must [settle](Self::settle) it with the actual size of the answer.
 #[must_use]
 pub(super) struct Room<'q> {
     reserved: proto::serve::charge::Reserved<'q>,
@@ -108,13 +108,13 @@ impl Quota {
 }
 
 impl CallQuota {
-    /// The answers of this call that were not written yet.
+    /// Returns the charge for the unwritten answers of this call.
     pub(super) fn charge(&self) -> Arc<Charge> {
         self.charge.clone()
     }
 
-    /// Holds the calls of a message for as long as they are answered. Refused when the principal's other messages leave no
-    /// room: this one would take memory while it waits.
+    /// Counts the calls of a message against the quota until the permit is dropped. Refuses the message when the
+    /// principal's other messages leave no room, because a waiting message would take memory.
     pub(super) fn hold(&self, calls: &[DecryptCall]) -> Result<OwnedSemaphorePermit, Refusal> {
         let size = calls.iter().map(size_of_call).sum::<usize>();
         let size = u32::try_from(size).unwrap_or(u32::MAX);
@@ -122,7 +122,7 @@ impl CallQuota {
         held.map_err(|_| exceeded("calls that wait for their answers"))
     }
 
-    /// Waits until the principal may have an answer made and decrypted for.
+    /// Waits until the quota has room and time for one more answer.
     pub(super) async fn room(&self) -> Room<'_> {
         loop {
             if let Some(reserved) = self.charge.reserve(MAX_UNWRITTEN, PIECE).await {
@@ -133,26 +133,26 @@ impl CallQuota {
         }
     }
 
-    /// Takes time for so many names.
+    /// Takes the time of `names` decrypted names out of the slice.
     pub(super) fn spend(&self, names: usize) {
         self.slice.spend(names);
     }
 }
 
 impl Room<'_> {
-    /// Takes as much as an answer may have out of the quota until the answer is written, whatever it has.
+    /// Charges the full reservation until the answer is written, whatever the size of the answer.
     pub(super) fn settle_most(self) {
         self.reserved.settle(usize::MAX);
     }
 
-    /// Takes the bytes of an answer out of the quota until they are written, and the time that it took.
+    /// Charges the `bytes` of an answer until they are written, and the time of its `names`.
     pub(super) fn settle(self, names: usize, bytes: usize) {
         self.slice.spend(names + bytes / BYTES_PER_NAME);
         self.reserved.settle(bytes);
     }
 }
 
-/// What a call takes in memory, roughly.
+/// Estimates the memory that a call takes, in bytes.
 fn size_of_call(call: &DecryptCall) -> usize {
     let names = call.request.iter().flat_map(|request| &request.names);
     let names: usize = names.map(|name| size_of::<String>() + name.len()).sum();
@@ -168,12 +168,12 @@ fn exceeded(what: &str) -> Refusal {
 
 /// One principal's time on one thread.
 ///
-/// When the slice is used up, the principal's next call waits until the thread has done what its other connections have
-/// ready. So whatever a principal asks for, and on however many connections, others wait for [`SLICE`] names and not for
-/// all of them.
+/// When the slice is used up, the principal's next call waits until the thread has done the work that its other
+/// connections have ready. So other principals wait for [`SLICE`] names at the most, however much a principal asks for
+/// and on however many connections.
 struct Slice {
     left: AtomicI64,
-    /// Held by the call that waits for the thread; the principal's other calls wait for that one.
+    /// Lock that the call waiting for the thread holds; the principal's other calls wait for that call.
     renewing: sync::Mutex<()>,
 }
 
@@ -231,7 +231,7 @@ mod tests {
         }
     }
 
-    /// The room for an answer, unless it is not to be had now.
+    /// Returns room for an answer; `None` when the call would have to wait.
     async fn room_now(call: &CallQuota) -> Option<Room<'_>> {
         let long_enough = async {
             for _ in 0..100 {

@@ -19,7 +19,7 @@ pub(super) struct Answer {
     pub(super) values: Vec<Option<SecretValue>>,
     /// What they answer, with the server that they are for.
     pub(super) wanted: Arc<Wanted>,
-    /// The injector's call that they are for.
+    /// The injector's call that the values are for.
     pub(super) call_id: Option<CallId>,
 }
 

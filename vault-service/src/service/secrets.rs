@@ -251,7 +251,7 @@ fn parse_new_expiry(expiry: Option<&restore_secret_version_request::Expiry>) -> 
     })
 }
 
-/// What a restore asks for beyond what an editor may.
+/// Returns `overrides` when `permit` allows them: only an administrator may use any.
 fn allowed(overrides: Overrides, permit: &AdminPermit) -> Result<Overrides, Refusal> {
     if overrides == Overrides::default() || permit.role() == Role::Admin {
         return Ok(overrides);

@@ -11,14 +11,14 @@ use crate::audit_log::{AuditLog, Event, Line, Lines, Outcome, SecretEntry};
 /// The RPC as lines name it.
 const METHOD: &str = "vault.v1.DecryptService/DecryptStream";
 
-/// A refused decrypt, and what it is about.
+/// A refused decrypt and its subject.
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
     pub(super) about: Box<About>,
 }
 
 impl Refused {
-    /// A request that is refused as it stands.
+    /// Makes the refusal of an unparsed request.
     pub(super) fn new(refusal: Refusal, request: &DecryptRequest) -> Self {
         Self {
             refusal,
@@ -34,13 +34,13 @@ pub(super) struct StreamAudit {
 }
 
 impl StreamAudit {
-    /// Lets a message be answered. Refused while the log cannot be written.
+    /// Admits a message. Refuses the message while the log cannot be written.
     pub(super) fn admit(&self) -> Result<(), Refusal> {
         self.log.admit()
     }
 
-    /// Writes the lines of these decrypts together. The answers, or when the lines cannot be written refusals, come back:
-    /// no value is given out before its line was written.
+    /// Writes the lines of all decrypts together. Returns the answers, or refusals when the lines could not be written,
+    /// so that no value is sent before its line was written.
     pub(super) async fn record(
         &self,
         answers: Vec<(u64, Result<Answer, Refused>)>,
@@ -65,7 +65,7 @@ impl StreamAudit {
             reason: refusal.reason.name(),
             ..Line::new(Event::Decrypt).by(self.caller.as_ref())
         };
-        // The client is told of the refusal either way.
+        // The result is not needed: the client gets the refusal in any case.
         drop(self.log.write(Lines::of(&line)).await);
     }
 

@@ -1,4 +1,4 @@
-//! What calls are about, for the audit log.
+//! The subjects of calls (workspaces, secrets and keys) for the audit log.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,8 +15,8 @@ use crate::{
     vault::{MAX_NAMES, Wanted},
 };
 
-/// What a call is about, as far as its handler knows. Handlers get their validated names from here, so none can forget to
-/// note them.
+/// The subject of a call, as far as its handler knows it. Handlers validate names through this type, so that no handler
+/// can forget to note a name.
 #[derive(Clone, Default)]
 pub(crate) struct Subject(pub(super) Option<Arc<Mutex<About>>>);
 
@@ -24,7 +24,7 @@ pub(super) fn lock(about: &Mutex<About>) -> MutexGuard<'_, About> {
     about.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What one decision is about.
+/// The subject of one decision.
 #[derive(Default)]
 pub(super) struct About {
     workspace: Option<WorkspaceName>,
@@ -65,7 +65,8 @@ impl AboutSecret {
 }
 
 impl About {
-    /// What a decrypt asks for, as far as it is valid: text that is not could be anything, a value too.
+    /// Takes the valid parts of a decrypt request. Invalid text is left out, because it could be anything, even a
+    /// secret value.
     pub(super) fn of(request: &DecryptRequest) -> Self {
         let DecryptRequest {
             workspace,
@@ -88,7 +89,7 @@ impl About {
         }
     }
 
-    /// What a decrypt that was parsed asks for.
+    /// Takes the subject from a parsed decrypt.
     pub(super) fn wanted(wanted: &Wanted, call_id: Option<CallId>) -> Self {
         let Wanted {
             permit,
@@ -111,7 +112,7 @@ impl About {
         self.secrets.iter().map(AboutSecret::entry).collect()
     }
 
-    /// A line about this, and about these [`entries`](Self::entries).
+    /// Makes a line about this subject and `secrets`, which are its [`entries`](Self::entries).
     pub(super) fn line<'a>(&'a self, event: Event, secrets: &'a [SecretEntry<'a>]) -> Line<'a> {
         Line {
             workspace: self.workspace.as_ref(),
@@ -125,7 +126,7 @@ impl About {
     }
 }
 
-/// A secret of an answer to a decrypt.
+/// Converts a secret of a decrypt's answer into an entry of the audit line.
 pub(super) fn answered(secret: &DecryptedSecret) -> SecretEntry<'_> {
     let (version, outcome) = match secret.status() {
         DecryptStatus::Unspecified | DecryptStatus::Ok => (Some(secret.version), SecretOutcome::Ok),
@@ -141,7 +142,7 @@ pub(super) fn answered(secret: &DecryptedSecret) -> SecretEntry<'_> {
 }
 
 impl Subject {
-    /// The subject of a call; one that notes nothing when the call is not audited.
+    /// Returns the subject of a call. For a call that is not audited, the returned subject notes nothing.
     pub(crate) fn of<T>(request: &Request<T>) -> Self {
         request.extensions().get().cloned().unwrap_or_default()
     }
@@ -175,7 +176,7 @@ impl Subject {
         });
     }
 
-    /// Notes what is asked for.
+    /// Notes the subject of a decrypt.
     pub(super) fn asked(&self, request: &DecryptRequest) {
         self.note(|about| *about = About::of(request));
     }

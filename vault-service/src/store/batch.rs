@@ -117,7 +117,7 @@ impl Batch {
         }
         staged.added += added;
         for (key, now, then) in writes {
-            // The first batch that writes a key saw what was there before the group.
+            // Only the first batch of the group that writes a key saw the value from before the group.
             staged.before.entry(key.clone()).or_insert(now);
             staged.writes.insert(key, then);
         }
@@ -133,9 +133,9 @@ pub(super) struct Staged<'a> {
     db: &'a sled::Db,
     writes: HashMap<Vec<u8>, Option<sled::IVec>>,
     before: Images,
-    /// Whether batches may make the store larger.
+    /// True when batches may make the store larger.
     may_grow: bool,
-    /// How many entries more there are afterwards.
+    /// Number of entries that the group adds to the store.
     added: i64,
 }
 
@@ -162,7 +162,8 @@ impl<'a> Staged<'a> {
         (!self.writes.is_empty()).then_some(self.added)
     }
 
-    /// What sled has to do: the writes, and what the store then says of itself; and what is there before.
+    /// Returns the sled batch, which contains the writes and the store's updated tally, and the values from before the
+    /// group.
     pub(super) fn into_sled(self, tally: &marker::Tally) -> (sled::Batch, Images) {
         let mut batch = sled::Batch::default();
         batch.insert(marker::KEY, tally.encode());
@@ -202,7 +203,7 @@ fn added(now: Option<&[u8]>, delta: i64, limit: Option<u64>) -> Result<u64, Comm
     }
 }
 
-/// Bytes of an entry, if there is one.
+/// Returns the size of an entry in bytes; 0 when the entry does not exist.
 fn size_of_entry(key: &[u8], value: Option<&[u8]>) -> i64 {
     let size = value.map_or(0, |value| key.len() + value.len());
     i64::try_from(size).unwrap_or(i64::MAX)

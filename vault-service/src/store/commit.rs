@@ -154,9 +154,10 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Lets readers see the group, which is durable now.
+    /// Makes the group, which is durable now, visible to readers.
     fn show(&self, changed: Vec<Vec<u8>>) {
-        // While the before-images are there nothing is kept anew; removed first, an old value could be kept for ever.
+        // The order matters: while the before-images exist, readers add no value of these keys to the cache. If the
+        // images were removed first, an outdated value could stay in the cache forever.
         for key in &changed {
             self.shared.recent.forget(key);
         }
@@ -180,7 +181,7 @@ impl Writer {
         let fault = Arc::new(fault);
         self.shared.end(Ended::Failed(fault.clone()));
         for reply in replies {
-            // That a caller stopped waiting is not our concern.
+            // A send fails only when the caller has stopped waiting.
             let _ = reply.send(Err(CommitError::OutcomeUnknown(fault.clone())));
         }
         // Dropped, sled would flush and fsync once more: it could make half a batch durable, and would

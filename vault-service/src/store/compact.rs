@@ -1,7 +1,7 @@
-//! A store copied into a fresh one, which takes its place.
+//! Compaction: copying a store into a fresh one, which replaces it.
 //!
-//! sled's log keeps what was replaced until it reuses the space, and under many writes it takes several times the room of what
-//! is in it. A fresh store has just what is in it:
+//! sled's log keeps replaced entries until it reuses their space, so a store with many writes takes several times the
+//! size of its entries. A fresh store takes only the room of its entries:
 //!
 //! 1. The store is opened as to serve it, and a new one is made beside it: `.NAME.compacting`.
 //! 2. Every entry and the file `keys` are copied. Both stores are read, and must hold the same.
@@ -32,15 +32,15 @@ const BATCH: usize = 512 * 1024;
 /// The result of compacting a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compacted {
-    /// Entries in it.
+    /// Number of entries in the store.
     pub entries: u64,
-    /// Bytes of its files before.
+    /// Size of the store's files before, in bytes.
     pub before: u64,
-    /// The same after it.
+    /// Size of the store's files after, in bytes.
     pub after: u64,
 }
 
-/// Why a store was not compacted. It is what it was before.
+/// Why a store was not compacted. The store is unchanged.
 #[derive(Debug, Error)]
 pub enum CompactError {
     /// The store, or the new one, does not open.
@@ -61,7 +61,7 @@ pub enum CompactError {
     /// The copy is not what was copied.
     #[error("the copy differs from the store: its disk, or its memory, is not to be trusted")]
     Differs,
-    /// Another process had it in between.
+    /// Another process opened the store during the compaction.
     #[error("another process opened the store meanwhile: stop the vault first")]
     Changed,
     /// The file system, or the place of the store, does not allow it.
@@ -105,7 +105,7 @@ pub(super) async fn compact_in_stages(
     let done: Result<u64, CompactError> = async {
         let copied = copy(&old, &made).await;
         at(Stage::Copied);
-        // Whatever came of it, both are closed.
+        // Both stores are closed even when the copy failed.
         let closed = (made.close().await, old.close().await);
         let entries = copied?;
         closed.0.and(closed.1)?;
@@ -123,7 +123,7 @@ pub(super) async fn compact_in_stages(
     })
 }
 
-/// Copies all, and then reads both again. How many entries there are.
+/// Copies all entries, and compares both stores afterwards. Returns the number of entries.
 async fn copy(from: &Store, to: &Store) -> Result<u64, CompactError> {
     if from.read(HOLD)?.is_some() {
         return Err(CompactError::Held);
@@ -150,7 +150,7 @@ async fn copy(from: &Store, to: &Store) -> Result<u64, CompactError> {
     same(from, to)
 }
 
-/// Fails unless both hold the same. How many entries that is.
+/// Fails when the two stores differ. Returns the number of entries.
 fn same(one: &Store, other: &Store) -> Result<u64, CompactError> {
     let (mut count, mut after) = (0, None::<Vec<u8>>);
     loop {
@@ -168,7 +168,7 @@ fn same(one: &Store, other: &Store) -> Result<u64, CompactError> {
     }
 }
 
-/// Gives each of two stores the name of the other, if the first one was not opened since it had this tally.
+/// Exchanges the names of two stores, if the first one still has `tally`, and so was not opened in the meantime.
 fn exchange(dir: &Path, beside: &Path, tally: Tally) -> Result<(), CompactError> {
     let _lock = files::lock(dir)?;
     files::await_release(dir)?;
@@ -189,7 +189,7 @@ fn tally(dir: &Path) -> Result<Tally, OpenError> {
         .ok_or_else(|| OpenError::NoMarker(dir.to_owned()))
 }
 
-/// The directory of the other store in the meantime.
+/// Returns the directory of the new store during a compaction.
 fn beside(dir: &Path) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     dir.with_file_name(format!(".{name}.compacting"))

@@ -22,7 +22,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether the disk or the quota is full.
+    /// Returns true when the disk or the quota is full.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Full(_) => true,
@@ -76,7 +76,7 @@ pub enum OpenError {
     /// The directory holds files, but none of a store: likely the wrong one.
     #[error("{} is not empty and holds no store", .0.display())]
     NotAStore(PathBuf),
-    /// A store is repaired into a new directory.
+    /// The target directory of a repair is not empty.
     #[error("{} is not empty: a store is repaired into a new directory", .0.display())]
     NotEmpty(PathBuf),
     /// A repair into the directory was stopped, so that the store in it is not whole.
@@ -100,7 +100,7 @@ pub enum OpenError {
     Strays {
         /// The store's directory.
         dir: PathBuf,
-        /// The names, in that directory.
+        /// The names of the files in that directory.
         names: Vec<String>,
     },
     /// Another release made the store, or changed it.
@@ -119,7 +119,7 @@ pub enum OpenError {
         /// What was found.
         found: Disagreement,
     },
-    /// The storage engine does not work at such a time.
+    /// The system's clock is before 1970, at which the storage engine panics.
     #[error("the system's clock is before 1970: set it, and start again")]
     Clock,
     /// There is no room for what opening writes, or for the copy that a changed store is checked on.
@@ -159,7 +159,7 @@ pub enum Disagreement {
     /// No data at all.
     #[error("its data is gone")]
     NoData,
-    /// Entries, although its marker says that nothing was ever acknowledged.
+    /// The store has entries, although its marker says that no write was ever acknowledged.
     #[error("its marker says that it was never used, and it was")]
     Used,
     /// Not the entry that every store has.

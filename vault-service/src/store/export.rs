@@ -5,7 +5,8 @@
 //! thread itself, between two groups: what was given then adds up to exactly what is there. So commits wait once, for
 //! one short round.
 //!
-//! A key is noted after readers see its change. Noted before, it could be read again in between, and never after.
+//! A key is noted only after readers see its change. A key noted earlier could be read again before its change is
+//! visible, and the change would be missing.
 
 use std::{
     collections::{BTreeSet, btree_set},
@@ -180,7 +181,7 @@ fn settled(shared: &Shared) -> Result<Settled, ExportError> {
 }
 
 impl Watch {
-    /// After readers see what was changed at these keys.
+    /// Notes changed keys. Must be called after readers see the changes.
     pub(super) fn note(&self, changed: Vec<Vec<u8>>) {
         let mut noted = self.noted();
         let Noted::Keys { keys, bytes } = &mut *noted else {

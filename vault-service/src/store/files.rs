@@ -51,7 +51,7 @@ pub(super) struct Opened {
     pub(super) key_file: KeyFile,
 }
 
-/// The directory, made if it is missing, and its lock.
+/// Creates the directory if it is missing, and locks it.
 pub(super) fn claim(dir: &Path) -> Result<File, OpenError> {
     repairing::refuse(dir)?;
     check_clock(SystemTime::now())?;
@@ -62,7 +62,7 @@ pub(super) fn claim(dir: &Path) -> Result<File, OpenError> {
     Ok(lock)
 }
 
-/// A new store that [`claim`] refuses until its repair ends.
+/// Opens a new store that [`claim`] refuses until its repair ends.
 pub(super) fn open_for_repair(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
     repairing::refuse_other(dir)?;
     check_clock(SystemTime::now())?;
@@ -76,7 +76,7 @@ pub(super) fn open_for_repair(dir: &Path, cache_bytes: u64) -> Result<Opened, Op
     finish(dir, lock, db, tally, &[])
 }
 
-/// sled panics at a time before 1970.
+/// Refuses a clock before 1970, at which sled panics.
 fn check_clock(now: SystemTime) -> Result<(), OpenError> {
     match now.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(_) => Ok(()),
@@ -161,7 +161,7 @@ fn make_dir(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Whether the directory is new.
+/// Creates the directory if it is missing. Returns true when the directory is new.
 fn create_dir(dir: &Path) -> Result<bool, OpenError> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {
@@ -272,13 +272,13 @@ pub(super) fn has_room(dir: &Path, bytes: u64) -> Result<bool, OpenError> {
     Ok(free(&dir).is_none_or(|free| free > bytes))
 }
 
-/// How many bytes are free on the disk of `file`, if it says.
+/// Returns the number of free bytes on the file system of `file`; `None` when the file system does not report it.
 pub(super) fn free(file: &File) -> Option<u64> {
     let disk = rustix::fs::fstatvfs(file).ok()?;
     free_of(disk.f_blocks, disk.f_bavail, disk.f_frsize)
 }
 
-/// Some file systems, of FUSE above all, have no size to tell and say 0 for everything.
+/// Returns `None` for file systems that report 0 for every size, as some FUSE file systems do.
 fn free_of(blocks: u64, available: u64, block_size: u64) -> Option<u64> {
     (blocks > 0 && block_size > 0).then(|| available.saturating_mul(block_size))
 }

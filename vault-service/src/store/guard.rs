@@ -52,9 +52,9 @@ const ASIDE: &str = "damaged.";
 const COUNTERS: usize = 4;
 /// The copy, in the store's own directory, so that it costs nothing where the file system can share blocks.
 const COPY: &str = "check";
-/// Where sled puts large values, of which a store has none.
+/// The directory in which sled stores large values. A vault's store has no such values.
 const BLOBS: &str = "blobs";
-/// The files that are ours, whatever is in them. A further file of ours is one more line here.
+/// The files that the vault itself writes. A new file of the vault must be added here.
 const OURS: &[&str] = &[
     LOCK,
     marker::FILE,
@@ -64,9 +64,9 @@ const OURS: &[&str] = &[
     COPY,
     space::FILE,
 ];
-/// Names of strays that a refusal shows, at most.
+/// Maximum number of stray names that a refusal shows.
 const SHOWN: usize = 10;
-/// Bytes that are not 0 in the `db` of a store that was made and never used, at most.
+/// Maximum number of nonzero bytes in the `db` of a store that was created and never used.
 const UNUSED: u64 = 4096;
 
 /// What a directory holds.
@@ -105,7 +105,7 @@ pub(super) struct Snapshots {
     missing: bool,
 }
 
-/// The names in a store's directory, by what they are.
+/// The files in a store's directory, by their kind.
 #[derive(Default)]
 struct Inventory {
     snapshots: Snapshots,
@@ -137,7 +137,7 @@ pub(super) fn inspect(dir: &Path) -> Result<Ground, OpenError> {
             Err(OpenError::NoMarker(dir.to_owned()))
         };
     };
-    // Keys are made for a store that is there.
+    // The file `keys` is made only after the store is complete.
     if marker.state == State::Making && dir.join(key_file::FILE).exists() {
         return Err(disagrees(dir, Disagreement::Used));
     }
@@ -168,14 +168,14 @@ fn doubt(dir: &Path, marker: &Marker, snapshots: &Snapshots) -> Result<Doubt, Op
     })
 }
 
-/// Whether `db` and `conf` are what the marker of a closed store lists, and the marker is of this `db`.
+/// Returns true when `db` and `conf` match the marker of a closed store, and the marker belongs to this `db`.
 fn is_as_closed(dir: &Path, marker: &Marker) -> Result<bool, OpenError> {
     let (db, conf) = (dir.join(DB), dir.join(CONF));
     let listed = |name| marker.files.get(name);
     let Some(expected) = listed(DB) else {
         return Ok(false);
     };
-    // Cheaper than the checksum, and enough to tell that it differs.
+    // Comparing lengths is cheaper than the checksum of `db`, and a difference is conclusive.
     if !expected.has_length(length(&db)?)
         || listed(CONF) != Some(&Sum::of(&conf).map_err(failed("read", &conf))?)
     {
@@ -185,7 +185,7 @@ fn is_as_closed(dir: &Path, marker: &Marker) -> Result<bool, OpenError> {
     Ok(sum == *expected && describes)
 }
 
-/// The files of an open store that do not change until it is closed.
+/// Returns the files of an open store that do not change until the store is closed.
 pub(super) fn fixed_files(dir: &Path) -> Result<Files, OpenError> {
     let mut files = Files::new();
     for path in names(dir)? {
@@ -198,8 +198,8 @@ pub(super) fn fixed_files(dir: &Path) -> Result<Files, OpenError> {
 }
 
 impl Known {
-    /// Makes sure that opening this store will not be regretted, on a copy unless nothing is in doubt; returns that copy.
-    /// Nothing of the store was changed if this fails.
+    /// Proves that the store can be opened safely. Opens a copy of the store for that and returns it, unless the marker
+    /// leaves no doubt. A failure leaves the store unchanged.
     pub(super) fn prove(&self, cache_bytes: u64) -> Result<Option<Preview>, OpenError> {
         let needed = self.copy_bytes()?;
         match (self.doubt, files::has_room(&self.dir, needed)?) {
@@ -220,7 +220,7 @@ impl Known {
         }
     }
 
-    /// Whether the store opens whole as a copy in the folder `to`, which is made and removed.
+    /// Opens a copy of the store in the folder `to` and checks that it is whole. The copy is removed afterwards.
     pub(super) fn opens_on_copy(&self, to: &Path, cache_bytes: u64) -> Result<(), OpenError> {
         if self.is_unused() {
             return Ok(());
@@ -230,7 +230,7 @@ impl Known {
         preview.release().map_err(storage(&self.dir))
     }
 
-    /// A copy to read from before the store is opened.
+    /// Makes a copy of the store, to read from before the store is opened.
     pub(super) fn preview(&self, cache_bytes: u64) -> Result<Preview, OpenError> {
         let needed = self.copy_bytes()?;
         if !files::has_room(&self.dir, needed)? {
@@ -246,7 +246,8 @@ impl Known {
         self.marker.tally.id
     }
 
-    /// The value that the marker gives for `key`, if that is what the store holds.
+    /// Returns the value that the marker gives for `key`; `None` when the store may hold another value, or the marker
+    /// has no entry for `key`.
     pub(super) fn front(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
         match self.doubt {
             Doubt::None => self.marker.front.get(key),
@@ -254,12 +255,12 @@ impl Known {
         }
     }
 
-    /// Whether nothing in the store was ever acknowledged, as its marker says and the proof has shown.
+    /// Returns true when no write to the store was ever acknowledged, as its marker says.
     pub(super) fn is_unused(&self) -> bool {
         self.marker.state == State::Making
     }
 
-    /// The marker for while sled opens the store.
+    /// Returns the marker that the store has while sled opens it.
     pub(super) fn opening(&self) -> Marker {
         let mut files = self.marker.files.clone();
         files.remove(DB);
@@ -271,8 +272,8 @@ impl Known {
         }
     }
 
-    /// A store whose making was cut off holds next to nothing, and no entry but the one that describes it. What sled
-    /// cannot even open was torn before that.
+    /// Proves that a store whose creation was interrupted holds almost no bytes, and no entry but the one that
+    /// describes the store. A store that sled cannot open was interrupted before that entry was written.
     fn prove_unused(&self, cache_bytes: u64) -> Result<Option<Preview>, OpenError> {
         let path = self.dir.join(DB);
         if marker::written(&path).map_err(failed("read", &path))? > UNUSED {
@@ -329,7 +330,7 @@ impl Known {
         Ok(())
     }
 
-    /// What the opened store says of itself, if its marker allows it.
+    /// Reads the opened store's own tally and returns it if it agrees with the marker.
     pub(super) fn check(&self, db: &sled::Db) -> Result<Tally, OpenError> {
         let found = caught(|| db.get(marker::KEY)).map_err(storage(&self.dir))?;
         let found = found.and_then(|bytes| Tally::decode(&bytes));
@@ -340,7 +341,7 @@ impl Known {
         }
     }
 
-    /// Reads everything: there must be as many entries as the store says.
+    /// Reads all entries, and fails when their number differs from the tally.
     fn count(&self, db: &sled::Db, tally: Tally) -> Result<(), OpenError> {
         let found = count(db, tally.entries.saturating_add(1)).map_err(storage(&self.dir))?;
         if found == tally.entries {
@@ -424,7 +425,7 @@ fn conf_is_whole(dir: &Path) -> Result<bool, OpenError> {
 }
 
 impl Inventory {
-    /// Of a directory with this marker, or with one that is missing or cannot be read.
+    /// Lists the files of a directory. `marker` is `None` when the marker is missing or cannot be read.
     fn of(dir: &Path, marker: Option<&Marker>) -> Result<Self, OpenError> {
         let mut found = Self::default();
         for path in names(dir)? {
@@ -475,7 +476,7 @@ impl Inventory {
     }
 }
 
-/// For a message: the first of them, and how many more there are.
+/// Shortens a list of names for a message to the first ones and the number of the others.
 fn shortened(mut names: Vec<String>) -> Vec<String> {
     if let Some(more) = names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         names.truncate(SHOWN);
@@ -523,14 +524,14 @@ fn snapshot_is_whole(path: &Path) -> Result<bool, OpenError> {
     Ok(whole().unwrap_or(false))
 }
 
-/// A copy of a store, opened.
+/// An opened copy of a store.
 pub(super) struct Preview {
     pub(super) db: Engine,
     _copy: Copied,
 }
 
 impl Preview {
-    /// Lets go of the copy, and removes it.
+    /// Closes the copy and removes it.
     pub(super) fn release(self) -> Result<(), Fault> {
         self.db.release()
     }

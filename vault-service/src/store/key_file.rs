@@ -1,7 +1,7 @@
-//! The caller's keys, in a file beside sled's.
+//! The caller's keys, in a separate file beside sled's files.
 //!
-//! sled's log keeps what was replaced until it reuses the space. A key whose destruction has to count cannot be in there:
-//! this file is replaced as a whole, so that only its current content is in the directory.
+//! sled's log keeps replaced entries until it reuses their space, so a key that must be destroyed reliably cannot be in
+//! the log. This file is replaced as a whole, and the directory then has only the file's current content.
 //!
 //! ```text
 //! aerostack keys 1                         the file's format
@@ -24,7 +24,7 @@ use super::{OpenError, Store, files::failed, marker::StoreId};
 
 /// The file's name.
 pub(super) const FILE: &str = "keys";
-/// Its name until it is whole.
+/// Name of the file until it is complete.
 pub(super) const UNFINISHED: &str = "keys.new";
 /// The beginning of the file, up to the number of its format.
 const TITLE: &str = "aerostack keys ";
@@ -119,7 +119,7 @@ pub(super) fn read(dir: &Path, id: Option<StoreId>) -> Result<Option<Vec<u8>>, K
     Ok(Some(content))
 }
 
-/// Only ever takes what `text` writes, to the letter.
+/// Parses the file. Accepts only the exact text that `text` writes.
 fn parse(file: &str) -> Option<(StoreId, Vec<u8>)> {
     let mut lines = file.lines().skip(1);
     let id = StoreId::parse(lines.next()?.strip_prefix("store ")?)?;
@@ -153,7 +153,7 @@ fn replace(dir: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&unfinished, &path)?;
     File::open(dir)?.sync_all()?;
-    // Only an attempt: a file system that copies on write, and a disk that moves blocks, keep the old ones anyway.
+    // Overwriting is best effort: copy-on-write file systems and disks that remap blocks keep the old blocks anyway.
     drop(before.map(|before| overwrite(&before)));
     Ok(())
 }
@@ -168,7 +168,7 @@ fn overwrite(mut file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Removes what a process that was killed left of a file on its way.
+/// Removes an incomplete file that a killed process left.
 pub(super) fn tidy(dir: &Path) -> Result<(), OpenError> {
     let path = dir.join(UNFINISHED);
     match fs::remove_file(&path) {

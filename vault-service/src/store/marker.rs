@@ -76,7 +76,7 @@ pub(super) struct Tally {
 pub(super) struct Marker {
     pub(super) tally: Tally,
     pub(super) state: State,
-    /// The files that do not change in this state, by name.
+    /// Files that do not change in this state, by name.
     pub(super) files: Files,
     /// Some entries of a closed store, to be read without opening it.
     pub(super) front: Front,
@@ -109,7 +109,7 @@ pub(super) struct Sum {
 }
 
 impl StoreId {
-    /// An id as it is shown.
+    /// Parses an id from its displayed form.
     pub(super) fn parse(text: &str) -> Option<Self> {
         Some(Self(u128::from_str_radix(text, 16).ok()?.to_be_bytes()))
     }
@@ -199,7 +199,7 @@ impl Marker {
                 ["entry", key, value] => {
                     front.insert(from_hex(key)?, Some(from_hex(value)?));
                 }
-                // The checksum, or a line that the comparison below refuses.
+                // Other lines are the checksum, or invalid lines that the comparison below refuses.
                 _ => {}
             }
         }
@@ -252,7 +252,7 @@ impl Sum {
         Ok(Self::and_search(path, &[])?.0)
     }
 
-    /// The same, and whether the file contains `wanted`.
+    /// Sums up the file, and also returns true when the file contains `wanted`.
     pub(super) fn and_search(path: &Path, wanted: &[u8]) -> io::Result<(Self, bool)> {
         let (mut crc, mut length, mut contains) = (crc32fast::Hasher::new(), 0, false);
         let overlap = wanted.len().saturating_sub(1);
@@ -280,7 +280,7 @@ impl Sum {
     }
 }
 
-/// How many bytes of the file are not 0.
+/// Returns the number of nonzero bytes of the file.
 pub(super) fn written(path: &Path) -> io::Result<u64> {
     let mut written = 0;
     each_part(path, 0, |_, part| {
@@ -289,8 +289,8 @@ pub(super) fn written(path: &Path) -> io::Result<u64> {
     Ok(written)
 }
 
-/// Reads the whole file, part by part. The last `overlap` bytes of a part are also the first ones of the next, which is
-/// told how many of its bytes were seen before.
+/// Reads the whole file, part by part. The last `overlap` bytes of a part are also the first bytes of the next. `see`
+/// receives the number of bytes of the part that it has seen before, and the part.
 fn each_part(path: &Path, overlap: usize, mut see: impl FnMut(usize, &[u8])) -> io::Result<()> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; READ + overlap];
@@ -379,7 +379,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Of a store that was opened with this tally and these files.
+    /// Starts the marker of a store that was opened with this tally and these files.
     pub(super) fn start(
         dir: &Path,
         tally: Tally,
@@ -431,7 +431,7 @@ impl Keeper {
             tally: self.tally,
             state: State::Closed,
             files,
-            // Without it the next start looks at a copy.
+            // A marker without these entries makes the next start read a copy of the store, which is only slower.
             front: front.collect::<Result<_, _>>().unwrap_or_default(),
         });
     }

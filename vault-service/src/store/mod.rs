@@ -114,18 +114,18 @@ pub struct Entry {
     pub value: Vec<u8>,
 }
 
-/// What can be read of a store, whether or not it is opened yet. Blocking.
+/// Read access to a store that may not be opened yet. All methods block.
 pub trait Entries {
-    /// Why an entry cannot be read.
+    /// Error of a failed read.
     type Error;
 
-    /// The value at `key`.
+    /// Returns the value at `key`.
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
 
-    /// Up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after` if given.
+    /// Returns up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after` if given.
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Self::Error>;
 
-    /// The content of the file `keys`, if there is one.
+    /// Returns the content of the file `keys`; `None` when the file does not exist.
     fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError>;
 }
 
@@ -166,7 +166,7 @@ enum Ended {
 }
 
 impl Store {
-    /// Opens the store in `dir`, or makes it; its parent must exist. Blocking.
+    /// Opens the store in `dir`, or creates it; the parent of `dir` must exist. Blocking.
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
         Self::inspect(dir, cache_bytes, &[])?.open()
     }
@@ -179,7 +179,7 @@ impl Store {
         Self::start(opened, Watchdog::default())
     }
 
-    /// The store in `dir` is whole, and closed.
+    /// Ends the repair of the store in `dir`, which must be whole and closed: vaults may open the store from now on.
     pub fn end_repair(dir: &Path) -> Result<(), OpenError> {
         repairing::end(dir)
     }
@@ -227,7 +227,7 @@ impl Store {
         let epoch = self.shared.recent.epoch(key);
         let found = self.shared.read(key)?;
         let value = found.value.map(|value| Arc::<[u8]>::from(value.as_ref()));
-        // A before-image is about to be outdated.
+        // A before-image is not cached, because the new value replaces it soon.
         if let Some(value) = &value
             && !found.is_image
         {
@@ -277,7 +277,7 @@ impl Store {
         }
     }
 
-    /// Returns once the disk has room again for commits that were refused for want of it. Does not return before one was.
+    /// Waits until a commit was refused for lack of room and the disk has room for such commits again.
     pub async fn room_again(&self) {
         self.shared.space.again().await;
     }

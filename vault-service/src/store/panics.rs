@@ -42,7 +42,7 @@ impl Engine {
         caught(|| config.open()).map(|db| Self(Some(db)))
     }
 
-    /// Lets go of it. Of a damaged log even that may panic.
+    /// Drops sled, which may panic when the log is damaged, and returns such a panic as a fault.
     pub(super) fn release(mut self) -> Result<(), Fault> {
         release(self.0.take())
     }
@@ -58,7 +58,7 @@ impl Deref for Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // A panic is in the debug log, and nobody is left who could act on it.
+        // A panic is in the debug log, and no caller is left to handle it.
         let _ = release(self.0.take());
     }
 }

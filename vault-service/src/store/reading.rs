@@ -24,12 +24,12 @@ pub(super) type Images = BTreeMap<Vec<u8>, Option<IVec>>;
 /// The before-images of the group that is being written.
 #[derive(Default)]
 pub(super) struct BeforeImages {
-    /// Whether there are any, so that readers need no lock while nothing is being written.
+    /// True when `images` may have entries, so that readers need no lock while no group is being written.
     any: AtomicBool,
     images: RwLock<Images>,
 }
 
-/// Where a read of several entries begins and ends.
+/// The bounds of a read of several entries.
 pub(super) type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// Entries of a range, in key order.
@@ -46,13 +46,13 @@ pub(super) struct Durable {
 }
 
 impl BeforeImages {
-    /// Before the group is applied.
+    /// Sets the before-images; called before the group is applied.
     pub(super) fn set(&self, images: Images) {
         *self.images.write().unwrap_or_else(PoisonError::into_inner) = images;
         self.any.store(true, Ordering::SeqCst);
     }
 
-    /// Once the group is durable.
+    /// Removes the before-images; called once the group is durable.
     pub(super) fn clear(&self) {
         self.any.store(false, Ordering::SeqCst);
         self.images
@@ -69,7 +69,7 @@ impl BeforeImages {
         images.get(key).cloned()
     }
 
-    /// Replaces what was read of a range by the before-images in it.
+    /// Replaces entries that were read of `range` by the before-images in the range.
     fn apply(&self, range: Range<'_>, entries: Vec<(IVec, IVec)>) -> Vec<(IVec, IVec)> {
         if !self.any.load(Ordering::SeqCst) {
             return entries;
@@ -102,7 +102,7 @@ impl Shared {
         })
     }
 
-    /// Up to `limit` entries whose keys start with `prefix`, after the full key `after` if given.
+    /// Returns up to `limit` entries whose keys start with `prefix`, after the full key `after` if given.
     pub(super) fn scan(
         &self,
         prefix: &[u8],
@@ -123,7 +123,7 @@ impl Shared {
         Ok(found)
     }
 
-    /// The beginning of a range: about `most` entries and `bytes` of them.
+    /// Reads the beginning of a range: about `most` entries or `bytes` bytes.
     pub(super) fn chunk(&self, range: Range<'_>, most: usize, bytes: usize) -> Result<Chunk, Fault> {
         let Chunk { entries, rest } = chunk(&self.db, range, most, bytes)?;
         let end = rest
@@ -134,12 +134,12 @@ impl Shared {
     }
 }
 
-/// The value that sled has at `key`.
+/// Reads sled's value at `key`.
 pub(super) fn read(db: &sled::Db, key: &[u8]) -> Result<Option<IVec>, Fault> {
     caught(|| db.get(key))
 }
 
-/// The entries that sled has, as [`Shared::scan`] reads them.
+/// Reads sled's entries as [`Shared::scan`] does, without before-images.
 pub(super) fn scan(
     db: &sled::Db,
     prefix: &[u8],
@@ -152,7 +152,8 @@ pub(super) fn scan(
     Ok(entries.into_iter().map(entry_of).collect())
 }
 
-/// The beginning of a range, without the store's own entry: up to `most` entries, and the one that reaches `bytes`.
+/// Reads the beginning of a range, without the store's own entry: up to `most` entries, and no further entry after the
+/// one that reaches `bytes`.
 fn chunk(db: &sled::Db, range: Range<'_>, most: usize, bytes: usize) -> Result<Chunk, Fault> {
     let mut left = bytes;
     // A damaged page makes sled's iterator repeat its error for ever: `collect` stops at the first.
@@ -185,7 +186,7 @@ fn scan_start<'a>(prefix: &'a [u8], after: Option<&'a [u8]>) -> Bound<&'a [u8]> 
     }
 }
 
-/// The end of the keys that start with `prefix`.
+/// Returns the upper bound of the keys that start with `prefix`.
 fn prefix_end(prefix: &[u8]) -> Bound<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {

@@ -1,7 +1,7 @@
 //! The file that keeps a vault from serving a store of which a repair has written only a part.
 //!
-//! The file is there before anything else of the store, and goes when the whole store is on the disk. Its name says what
-//! is the matter to whoever lists the directory, and its text what to do.
+//! A repair creates the file before anything else of the store, and removes the file when the whole store is on the
+//! disk. The name explains the state to a person who lists the directory, and the text says what to do.
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,7 @@ pub(super) const FILE: &str = "repairing";
 const TEXT: &str = "The repair into this directory was not finished. Run it again, with the same --to:\n\
     vault-service repair --data-dir OLD_DIR --to THIS_DIR\n";
 
-/// A store that is not whole is not opened.
+/// Refuses a store whose repair is not finished.
 pub(super) fn refuse(dir: &Path) -> Result<(), OpenError> {
     match is_under_way(dir)? {
         true => Err(OpenError::Unrepaired(dir.to_owned())),
@@ -28,7 +28,7 @@ pub(super) fn refuse(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// A repair writes into a new directory, or anew into its own.
+/// Refuses a directory that is neither new or empty nor left by an unfinished repair.
 pub(super) fn refuse_other(dir: &Path) -> Result<(), OpenError> {
     let is_new = !dir.exists() || names(dir)?.is_empty();
     match is_new || is_under_way(dir)? {
@@ -42,7 +42,7 @@ fn is_under_way(dir: &Path) -> Result<bool, OpenError> {
     path.try_exists().map_err(failed("look for", &path))
 }
 
-/// From here on no vault opens a store in `dir`.
+/// Writes the file, so that no vault opens a store in `dir`.
 pub(super) fn begin(dir: &Path) -> Result<(), OpenError> {
     let path = dir.join(FILE);
     let mut file = File::options()
@@ -58,7 +58,7 @@ pub(super) fn begin(dir: &Path) -> Result<(), OpenError> {
     sync(dir)
 }
 
-/// Removes what an earlier repair left.
+/// Removes the files that an earlier repair left.
 pub(super) fn clear(dir: &Path) -> Result<(), OpenError> {
     for path in names(dir)? {
         if path.ends_with(FILE) || path.ends_with(LOCK) {
@@ -73,7 +73,7 @@ pub(super) fn clear(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// The store is whole, and on the disk.
+/// Removes the file, once the whole store is on the disk.
 pub(super) fn end(dir: &Path) -> Result<(), OpenError> {
     let path = dir.join(FILE);
     match fs::remove_file(&path) {

@@ -1,4 +1,4 @@
-//! Reading a store that may be damaged, as far as it can be read, and without touching it.
+//! Reader of a store that may be damaged. It reads as much as possible, and changes nothing in the store.
 
 use std::{
     collections::BTreeSet,
@@ -20,11 +20,11 @@ use super::{
     repairing, watchdog,
 };
 
-/// A store, as its log has it.
+/// A store as its log contains it.
 pub struct Salvage {
     log: Log,
     refusal: Option<OpenError>,
-    /// Whether more was acknowledged than can be read, wherever in the log it was.
+    /// True when acknowledged data cannot be read and its place in the log is unknown.
     is_short: bool,
     /// The newest description of the store: the log's or the marker's.
     acknowledged: Option<Tally>,
@@ -32,34 +32,34 @@ pub struct Salvage {
     _locks: Vec<File>,
 }
 
-/// What the log says of one key: its state, and when in the log's order it came to it.
+/// The history of one key in the log: its state, and the position in the log at which it got that state.
 #[derive(Clone, Copy)]
 pub struct Trace<'a> {
     salvage: &'a Salvage,
     trace: &'a log::Trace,
 }
 
-/// How much of the log could be read.
+/// Extent to which the log could be read.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Legibility {
-    /// Parts that could not be read, and their bytes.
+    /// Number of parts of the log that could not be read.
     pub gaps: u64,
-    /// Bytes of these parts.
+    /// Total size of these parts, in bytes.
     pub bytes: u64,
-    /// Changes that could be read but for the names in them.
+    /// Number of changes that could be read except for the names in them.
     pub nameless: u64,
     /// Messages with one flipped bit, which was flipped back.
     pub corrected: u64,
     /// Bytes of the last write, if it is not whole.
     pub torn: u64,
-    /// Whether changes are missing, and it is not known where.
+    /// True when changes are missing and their place in the log is unknown.
     pub is_short: bool,
     /// Groups of changes that were acknowledged after the last one that can be read.
     pub missing_groups: u64,
 }
 
 impl Legibility {
-    /// Whether all was read that was acknowledged.
+    /// Returns true when all acknowledged data was read.
     pub fn is_whole(&self) -> bool {
         let Self {
             gaps,
@@ -100,7 +100,7 @@ impl Salvage {
         Ok(salvage)
     }
 
-    /// Compares the log with what it and the marker say must be there.
+    /// Compares the entries of the log with the newest tally, which is the log's or the marker's.
     fn compare(&mut self, dir: &Path, marker: Option<Tally>) {
         let (tally, entries) = (self.tally(), self.entries());
         let newest = [tally, marker].into_iter().flatten();
@@ -120,7 +120,7 @@ impl Salvage {
             },
             Some(_) => return,
         };
-        // Gaps in the log explain missing entries, and say more of them.
+        // Gaps in the log explain missing entries, and also tell where the entries were.
         let has_gaps = self.log.gaps().count() > 0;
         self.is_short = !(has_gaps && matches!(found, Disagreement::Entries { .. }));
         self.refusal.get_or_insert(OpenError::Disagrees {
@@ -129,7 +129,7 @@ impl Salvage {
         });
     }
 
-    /// The last description of the store in the log.
+    /// Reads the store's last tally in the log.
     fn tally(&self) -> Option<Tally> {
         let value = self.log.trace(marker::KEY)?.values().next()?;
         Tally::decode(&self.log.value(value).ok()?)
@@ -143,7 +143,7 @@ impl Salvage {
     /// Finds out whether the vault would open the store, on a copy in the folder `scratch`. Blocking.
     pub fn try_open(&mut self, dir: &Path, scratch: &Path, cache_bytes: u64) -> Result<(), OpenError> {
         let Ok(Ground::Store(known)) = guard::inspect(dir) else {
-            // The refusal is known.
+            // `refusal` already holds the reason.
             return Ok(());
         };
         let to = copy_of(dir, scratch)?;
@@ -156,17 +156,17 @@ impl Salvage {
         Ok(())
     }
 
-    /// Why the vault would not open the store, as far as that is known.
+    /// Returns the error with which the vault would refuse to open the store, as far as it is known.
     pub fn refusal(&self) -> Option<&OpenError> {
         self.refusal.as_ref()
     }
 
-    /// The content of the store's file `keys`, if there is one.
+    /// Returns the content of the store's file `keys`; `None` when the file does not exist.
     pub fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError> {
         key_file::read(&self.dir, None)
     }
 
-    /// How much of the log could be read.
+    /// Returns the extent to which the log could be read.
     pub fn legibility(&self) -> Legibility {
         Legibility {
             gaps: self.log.gaps().count(),
@@ -184,18 +184,19 @@ impl Salvage {
         generation(self.acknowledged).saturating_sub(generation(self.tally()))
     }
 
-    /// Whether a change that is so many messages of the log, made after `after`, may be in what cannot be read.
+    /// Returns true when the unreadable parts may contain a change that consists of `messages` log messages and was
+    /// made after the position `after`.
     pub fn may_hide(&self, messages: u64, after: u64) -> bool {
         self.is_short || self.log.gaps().messages_after(after) >= messages
     }
 
-    /// What the log says of `key`, if it ever had a value.
+    /// Returns the history of `key`; `None` when the log does not mention `key`.
     pub fn trace(&self, key: &[u8]) -> Option<Trace<'_>> {
         let trace = self.log.trace(key)?;
         Some(Trace { salvage: self, trace })
     }
 
-    /// The value at `key`, if it has one that can be read.
+    /// Returns the value at `key`; `None` when the key has no value or the value cannot be read.
     pub fn read(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.trace(key)
             .filter(|trace| !trace.is_deleted())?
@@ -203,7 +204,7 @@ impl Salvage {
             .next()
     }
 
-    /// Every key that has a value or had one, and starts with `prefix`.
+    /// Returns every key that starts with `prefix` and has or had a value.
     pub fn keys(&self, prefix: &[u8]) -> BTreeSet<&[u8]> {
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let live = self.log.live().range::<[u8], _>(from);
@@ -214,7 +215,7 @@ impl Salvage {
         live.chain(deleted).collect()
     }
 
-    /// Every key that has a value and starts with `prefix`.
+    /// Returns every key that starts with `prefix` and has a value.
     pub fn live(&self, prefix: &[u8]) -> impl Iterator<Item = &[u8]> {
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let live = self
@@ -228,28 +229,28 @@ impl Salvage {
 }
 
 impl<'a> Trace<'a> {
-    /// Whether the key has no value any more.
+    /// Returns true when the key has no value any more.
     pub fn is_deleted(self) -> bool {
         self.trace.is_deleted()
     }
 
-    /// When the key came to its state, in the log's order.
+    /// Returns the position in the log at which the key got its current state.
     pub fn since(self) -> u64 {
         self.trace.since()
     }
 
-    /// When the log said for the last time that this is the key's state.
+    /// Returns the position in the log that last confirms the key's current state.
     pub fn confirmed(self) -> u64 {
         self.trace.confirmed()
     }
 
-    /// The key's values, the newest first, as far as they are in the log and can be read.
+    /// Returns the key's readable values, the newest first.
     pub fn values(self) -> impl Iterator<Item = Vec<u8>> + use<'a> {
         let log = &self.salvage.log;
         self.trace.values().filter_map(|value| log.value(value).ok())
     }
 
-    /// The same, of those that the key got after it was deleted for the last time.
+    /// Returns the key's readable values from after its last deletion, the newest first.
     pub fn values_since_deletion(self) -> impl Iterator<Item = Vec<u8>> + use<'a> {
         let log = &self.salvage.log;
         let values = self.trace.values_since_deletion();
@@ -267,8 +268,8 @@ fn read(dir: &Path, unfinished: Unfinished) -> Result<Log, OpenError> {
     })
 }
 
-/// Where the store in `dir` is copied to. Whoever copies it has the store's lock, so a copy that is there was left behind
-/// by a process that was killed, and is removed.
+/// Returns the path for a copy of the store in `dir`. A process copies a store only while it holds the store's lock, so
+/// an existing copy was left by a killed process, and is removed.
 fn copy_of(dir: &Path, scratch: &Path) -> Result<PathBuf, OpenError> {
     let at = fs::metadata(dir).map_err(failed("read", dir))?;
     let to = scratch.join(format!("aerostack-check-{:x}-{:x}", at.dev(), at.ino()));

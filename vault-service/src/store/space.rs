@@ -26,40 +26,42 @@ use super::{
 
 /// The file's name.
 pub(super) const FILE: &str = "reserve";
-/// Kept free. On a disk that is truly full sled refuses to read, too, whatever it does not cache, and cannot be opened
-/// again. Two segments are more than a group writes.
+/// Number of bytes that growing changes must leave free. On a disk that is completely full, sled also fails to read
+/// uncached data, and cannot be opened again. Two segments are more than a group writes.
 pub(super) const LEAST: u64 = 16 * 1024 * 1024;
-/// What deletes leave free at the least.
+/// Number of bytes that deletes must leave free.
 const LEAST_FOR_DELETES: u64 = LEAST / 2;
 /// The size of the file.
 const RESERVE: u64 = 16 * 1024 * 1024;
-/// How much more than both has to be free before the file is made: so that it is not what fills the disk.
+/// Number of bytes that must be free beyond [`LEAST`] and [`RESERVE`] before the reserve is allocated, so that the
+/// reserve itself does not fill the disk.
 const AMPLE: u64 = 8 * 1024 * 1024;
-/// How often it is looked whether there is room again.
+/// Interval between checks for free room after a refused change.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How many bytes are free, if the file system says. A value, so that tests can fill the disk.
+/// Function that returns the number of free bytes, if the file system reports it. Tests replace the function to
+/// simulate a full disk.
 pub(super) type Free = Box<dyn Fn() -> Option<u64> + Send + Sync>;
 
 pub(super) struct Space {
     pub(super) free: Free,
     path: PathBuf,
     reserve: Mutex<Reserve>,
-    /// Whether a change was refused since there was room.
+    /// True when a change was refused since the disk last had room.
     refused: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reserve {
     Held,
-    /// It was given back, or there was never room for it.
+    /// The reserve was given back, or the disk never had room for it.
     Given,
     /// The file system cannot allocate in advance.
     Unsupported,
 }
 
 impl Space {
-    /// On the disk of `dir`, which `lock` is in.
+    /// Watches the disk of `dir`, the directory of the file `lock`.
     pub(super) fn beside(lock: &File, dir: &Path) -> Result<Self, OpenError> {
         let file = lock.try_clone().map_err(failed("open", dir))?;
         let path = dir.join(FILE);
@@ -77,7 +79,7 @@ impl Space {
         Ok(space)
     }
 
-    /// Whether the store may become larger.
+    /// Returns true when the disk has room for changes that make the store larger.
     pub(super) fn for_growth(&self) -> bool {
         let least = match *self.reserve() {
             Reserve::Held | Reserve::Unsupported => LEAST,
@@ -90,7 +92,8 @@ impl Space {
         there_is
     }
 
-    /// Whether a change that makes the store smaller can be written. Gives the reserve back if it has to.
+    /// Returns true when the disk has room for changes that make the store smaller. Gives the reserve back if
+    /// necessary.
     pub(super) fn for_deletes(&self) -> bool {
         if self.more_than(LEAST_FOR_DELETES) {
             return true;
@@ -99,7 +102,7 @@ impl Space {
         self.more_than(LEAST_FOR_DELETES)
     }
 
-    /// Takes the reserve again, if there is ample room.
+    /// Allocates the reserve again when the disk has ample room.
     pub(super) fn hold(&self) {
         let mut reserve = self.reserve();
         if *reserve != Reserve::Given || !self.more_than(LEAST + RESERVE + AMPLE) {
@@ -114,7 +117,7 @@ impl Space {
         };
     }
 
-    /// Returns when changes that were refused for want of room would not be any more.
+    /// Waits until a change was refused for lack of room and such changes would succeed again.
     pub(super) async fn again(&self) {
         loop {
             tokio::time::sleep(AGAIN).await;
@@ -138,7 +141,7 @@ impl Space {
             .open(&self.path)?;
         let allocated = fallocate(&file, FallocateFlags::empty(), 0, RESERVE);
         if allocated.is_err() {
-            // Half of it is of no use.
+            // A partly allocated reserve is useless, and its space is given back.
             file.set_len(0)?;
         }
         Ok(allocated?)

@@ -1,4 +1,4 @@
-//! A store that was looked at and not opened, so that it can still be refused as it lies there.
+//! A store that was inspected but not opened, so that a refusal leaves it unchanged.
 
 use std::{
     fs::File,
@@ -15,8 +15,8 @@ use super::{
     watchdog::{self, Watchdog},
 };
 
-/// A store that is locked and proved to open, and of which nothing was changed. It can be read: from what its marker
-/// repeats, or else from a copy.
+/// A locked, unchanged store that is proved to open. Entries that the store's marker repeats are read from the marker,
+/// and all others from a copy of the store.
 pub struct UnopenedStore {
     dir: PathBuf,
     cache_bytes: u64,
@@ -26,7 +26,7 @@ pub struct UnopenedStore {
 }
 
 enum Content {
-    /// Nothing: the store is still to be made.
+    /// The directory has no store yet.
     New,
     Store {
         known: Box<Known>,

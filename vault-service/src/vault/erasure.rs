@@ -1,8 +1,8 @@
 //! Erasure: some time after something was deleted, nobody can decrypt it from the store's files any more.
 //!
-//! sled's log keeps deleted entries until it reuses their space, which may be never. So it is a key that is destroyed, and
-//! the store key is the one that the log does not hold (`store_keys`). A deleted record opens with a KEK of its workspace,
-//! and that with the store keys that wrapped it. So:
+//! sled's log keeps deleted entries until it reuses their space, which may never happen. So the vault erases data by
+//! destroying a key: the store key, which is never in the log (`store_keys`). A KEK of its workspace decrypts a deleted
+//! record, and the store keys that wrapped the KEK unwrap it. The steps are:
 //!
 //! 1. Every batch that deletes a secret, or a version, notes that ([`Deletion`]).
 //! 2. When the time has come, the workspace's KEK is rotated, which takes the note over. At its end the KEKs from before are
@@ -34,7 +34,7 @@ use crate::{
 
 /// Notes read at once.
 const PAGE: usize = 1000;
-/// The shortest time after which it is looked again whether something is due.
+/// Minimum pause before the next check for due erasures.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The deletions that are not erased yet: the store's files still give their values to the holder of the root key.
@@ -209,7 +209,8 @@ pub(super) fn pending(store: &Store) -> Result<PendingErasure, VaultError> {
     Ok(Backlog::read(store)?.pending)
 }
 
-/// Time until `since` is `after` ago; none once it is. A time in the future is due, because the clock was set back.
+/// Returns the time until `since` is `after` ago; `None` when that time is over. A `since` in the future counts as
+/// over, because the clock was set back.
 fn left(since: Timestamp, after: Duration, now: SystemTime) -> Option<Duration> {
     let age = SystemTime::try_from(since)
         .ok()
@@ -218,7 +219,7 @@ fn left(since: Timestamp, after: Duration, now: SystemTime) -> Option<Duration> 
 }
 
 impl Writer {
-    /// Begins what is due: the step that the oldest deletion waits for.
+    /// Begins the step that the oldest deletion waits for, if the step is due.
     pub(super) async fn erase(&self, after: Duration, progress: &Progress) -> Result<NextStep, VaultError> {
         self.remove_finished().await?;
         let store = self.store.clone();
@@ -238,14 +239,14 @@ impl Writer {
         if begun {
             return Ok(NextStep::Begun);
         }
-        // A step that is due and was not begun is held up by something that takes a while.
+        // A due step that was not begun waits for other work, so the next check need not come at once.
         let soon = [waiting.deletions, waiting.destroyed].into_iter().flatten();
         let soon = soon.filter_map(|since| left(since, after, now));
         let next = soon.chain([after, RETRY]).min().unwrap_or(RETRY);
         Ok(NextStep::In(next.max(SHORTEST)))
     }
 
-    /// Rotates the KEK of every workspace in which something was deleted. Whether any rotation was begun.
+    /// Begins a rotation of the KEK of every workspace with a noted deletion. Returns true when any rotation was begun.
     async fn begin_noted(&self) -> Result<bool, VaultError> {
         let mut begun = false;
         let mut after: Option<Vec<u8>> = None;
@@ -279,7 +280,7 @@ impl Writer {
             Ok(_id) => Ok(true),
             // The rotation under way took the note over if it began after the deletion; else the next one does.
             Err(VaultError::RotationUnderWay) => Ok(false),
-            // The note goes with its workspace. Should one be left, nothing is under it.
+            // Deleting a workspace removes its note. A note without a workspace refers to no data, and is removed.
             Err(VaultError::NoWorkspace(_)) => {
                 let orphaned = Batch::new()
                     .expect_value(key, stored::encode(deletion))
@@ -291,7 +292,7 @@ impl Writer {
         }
     }
 
-    /// Removes the notes of what waited for a store key that is gone.
+    /// Removes the notes of destroyed keys whose store key is gone.
     async fn remove_finished(&self) -> Result<(), VaultError> {
         let keys = self.keyring.loaded()?.store_keys;
         let mut after: Option<Vec<u8>> = None;

@@ -20,7 +20,7 @@ pub enum OpenError {
     /// The store did not open.
     #[error(transparent)]
     Store(#[from] store::OpenError),
-    /// There is something in it, but no vault.
+    /// The store has entries, but none of a vault.
     #[error("the store is not empty, and holds no vault")]
     NotOurs,
     /// A layout that this release does not know.
@@ -30,7 +30,7 @@ pub enum OpenError {
     Format {
         /// What the store says.
         found: u32,
-        /// The one that is known here.
+        /// The format that this release supports.
         supported: u32,
     },
     /// The file `keys` is missing beside data that needs it.
@@ -57,7 +57,7 @@ pub enum OpenError {
         given: String,
         /// The id of the key that is missing.
         needed: String,
-        /// How many workspaces there are.
+        /// Number of workspaces in the store.
         workspaces: u64,
     },
     /// The root key that was given cannot be used.
@@ -226,7 +226,7 @@ pub enum VaultError {
          then the vault serves what was there before"
     )]
     OutcomeUnknown(#[source] store::CommitError),
-    /// The same, because the disk was full.
+    /// The disk was full while the store wrote the change.
     #[error(
         "the vault's disk was full while it wrote this: make room and restart the vault, which settles whether it was \
          done; until then the vault serves what was there before"
@@ -237,7 +237,7 @@ pub enum VaultError {
         "the vault's storage failed; nothing was changed, and nothing can be until the vault is restarted"
     )]
     Ended(#[source] store::CommitError),
-    /// The store could not do it, or was closed.
+    /// The store could not write the change, or was closed.
     #[error("the vault's storage does not answer")]
     Storage(#[source] store::CommitError),
     /// The store could not be read.

@@ -40,7 +40,7 @@ struct Content {
 }
 
 impl KeyFile {
-    /// These keys, wrapped.
+    /// Wraps the store keys with the root key.
     pub(super) fn seal(
         root: &RootKey,
         held: Option<WrappedRootKey>,
@@ -59,7 +59,7 @@ impl KeyFile {
         })
     }
 
-    /// The store keys, unwrapped.
+    /// Unwraps the store keys.
     pub(super) fn open(&self, root: &RootKey) -> Result<Vec<Arc<StoreKey>>, VaultError> {
         let open = |key: &WrappedStoreKey| Ok(Arc::new(root.unwrap(&key.bytes)?));
         self.store_keys.iter().map(open).collect()
@@ -70,7 +70,7 @@ impl KeyFile {
         self.store_keys.iter().any(|key| key.id == id)
     }
 
-    /// At least one store key, and all of them under one root key.
+    /// Decodes the file. Fails unless the file has at least one store key and one root key wraps all of them.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, VaultError> {
         let Content { held, store_keys } = stored::decode(bytes)?;
         let mut roots = Vec::new();
@@ -104,7 +104,7 @@ impl KeyFile {
         })
     }
 
-    /// The file of a store, if it has one yet. Blocking.
+    /// Reads the file of a store; returns `None` when the store has none yet. Blocking.
     pub(super) fn read(store: &impl Entries) -> Result<Option<Self>, VaultError> {
         store.key_file()?.map(|bytes| Self::decode(&bytes)).transpose()
     }

@@ -1,5 +1,5 @@
-//! The root key, the store keys, and the workspaces' keys that were unwrapped with them. Each is chosen by its id, and none is
-//! tried.
+//! The root key, the store keys, and the workspaces' keys that were unwrapped with them. The keyring selects each key
+//! by its id, and never by trial decryption.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -60,7 +60,7 @@ impl UnsealedKeys {
 }
 
 impl Keyring {
-    /// One that has still to be given its keys.
+    /// Makes a keyring without keys, as a sealed vault has it.
     pub(super) fn sealed() -> Self {
         Self {
             loaded: RwLock::new(None),
@@ -77,12 +77,12 @@ impl Keyring {
             .is_none()
     }
 
-    /// Takes these keys in the place of those that it has.
+    /// Replaces the loaded keys with `loaded`.
     pub(super) fn load(&self, loaded: UnsealedKeys) {
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
     }
 
-    /// The root key and the store keys.
+    /// Returns the root key and the store keys; fails while the vault is sealed.
     pub(super) fn loaded(&self) -> Result<UnsealedKeys, VaultError> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         loaded.clone().ok_or(VaultError::Sealed)
@@ -94,12 +94,12 @@ impl Keyring {
         loaded.as_ref().ok_or(VaultError::Sealed)?.store_key(id).cloned()
     }
 
-    /// A new KEK for a workspace, wrapped by the store key that `store_key` names.
+    /// Makes a new KEK for a workspace, and returns it wrapped by the store key that `store_key` names.
     pub(super) fn make(&self, workspace: &Uid, store_key: KeyId) -> Result<Vec<u8>, VaultError> {
         self.wrap(&WorkspaceKek::generate()?, workspace, store_key)
     }
 
-    /// A KEK of a workspace, wrapped by the store key that `store_key` names.
+    /// Wraps a KEK of a workspace with the store key that `store_key` names.
     pub(super) fn wrap(
         &self,
         kek: &WorkspaceKek,
@@ -129,7 +129,7 @@ impl Keyring {
         Ok(kek)
     }
 
-    /// The same KEK, wrapped by the store key that `to` names; none when it is already.
+    /// Rewraps a KEK with the store key that `to` names; returns `None` when that store key wraps it already.
     pub(super) fn rewrap(
         &self,
         workspace: &Uid,

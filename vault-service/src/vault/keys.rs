@@ -1,4 +1,4 @@
-//! What may be known of keys: their ids, what needs each, and what is still to be erased.
+//! The public state of keys: their ids, the number of users of each, the rotations, and the pending erasure.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ pub struct RootKeyStatus {
     pub active: bool,
     /// What gives it.
     pub kind: Kind,
-    /// How many workspaces need it.
+    /// Number of workspaces that need this root key.
     pub workspaces: u64,
     /// What the KMS calls the key that encrypts it.
     pub kms_key_id: Option<String>,
@@ -57,7 +57,7 @@ pub struct RootKeyStatus {
 /// A rotation that is under way.
 #[derive(Debug)]
 pub struct RotationStatus {
-    /// Whose key; none for the store key.
+    /// Name of the workspace whose key is rotated; `None` for the store key.
     pub workspace: Option<String>,
     /// What is under the new key.
     pub done: u64,

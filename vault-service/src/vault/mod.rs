@@ -187,7 +187,8 @@ pub async fn compact(dir: &Path, cache_bytes: u64) -> Result<Compacted, CompactE
     store::compact(dir, cache_bytes, FRONT).await
 }
 
-/// The store must be empty, and then is initialised, or hold a vault of this format that needs no other root key.
+/// Initialises an empty store. Refuses any other store unless it holds a vault of this format whose root key
+/// `providers` have.
 async fn check(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenError> {
     loop {
         let (reading, providers) = (store.clone(), providers.clone());
@@ -205,7 +206,8 @@ async fn admit(store: UnopenedStore, providers: &Arc<Providers>) -> Result<Unope
     let (store, keys) = blocking(move || match found(&store, &reading) {
         Ok(State::Empty) => Ok((store, None)),
         Ok(State::Current(keys) | State::Held(keys)) => Ok((store, keys)),
-        // A full disk must not keep a store that was closed from being opened; it is checked once it is.
+        // A full disk must not prevent the start of a store that was closed; such a store is checked after it is
+        // opened.
         Err(OpenError::Store(store::OpenError::NoRoom { .. })) => Ok((store, None)),
         Err(refused) => Err(refused),
     })
@@ -251,7 +253,8 @@ enum State {
     Held(Option<KeyFile>),
 }
 
-/// Without keys: the first root key that is to be had will be its.
+/// Writes the description of a new vault without keys. The first root key that becomes available will wrap its store
+/// key.
 async fn initialise(store: &Store) -> Result<(), OpenError> {
     let batch = Batch::new()
         .expect_absent(stored::META)

@@ -18,11 +18,11 @@ use tokio::sync::oneshot;
 
 use super::VaultError;
 
-/// How many threads there are.
+/// Number of threads in the pool.
 const THREADS: usize = 2;
-/// Threads that may work for one principal at once, so that one is left for the others.
+/// Maximum number of threads that work for one principal at the same time, so that one thread is left for the others.
 const THREADS_EACH: usize = THREADS - 1;
-/// Pieces of work of one principal that may wait for a thread.
+/// Maximum number of jobs of one principal that wait for a thread.
 const QUEUE: usize = 1024;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -38,13 +38,13 @@ struct Shared {
 #[derive(Default)]
 struct Queues {
     by_principal: HashMap<Principal, Queue>,
-    /// Principals whose next job may start, in the order of their turns. Each is in here once at the most.
+    /// Principals whose next job may start, in the order of their turns. The queue has each principal once at the most.
     turns: VecDeque<Principal>,
     threads: usize,
     closed: bool,
 }
 
-/// The jobs of one principal. Removed when it has none.
+/// The jobs of one principal. The pool removes the queue of a principal without jobs.
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Job>,
@@ -52,7 +52,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// Whether the queue's principal belongs into [`Queues::turns`].
+    /// Returns true when the queue's principal belongs into [`Queues::turns`].
     fn may_start(&self) -> bool {
         !self.waiting.is_empty() && self.running < THREADS_EACH
     }
@@ -75,8 +75,8 @@ impl Pool {
         Self(shared)
     }
 
-    /// Runs `work` of `principal` on one of the threads. Refused when too much of the principal's work waits already. The
-    /// work is not done only when it panicked, or there are no threads.
+    /// Runs `work` of `principal` on one of the threads, or refuses it when too many jobs of the principal are waiting.
+    /// Otherwise an error means that `work` panicked or that the pool has no threads.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         principal: &Principal,
@@ -84,13 +84,13 @@ impl Pool {
     ) -> Result<T, VaultError> {
         let (answer, answered) = oneshot::channel();
         let job = move || {
-            // Nobody waits any more when the call was cancelled.
+            // The receiver is closed when the call was cancelled.
             if answer.is_closed() {
                 return;
             }
             // A thread outlives the work that panicked on it; what that had is dropped, and not looked at again.
             if let Ok(done) = catch_unwind(AssertUnwindSafe(work)) {
-                // The call may have been cancelled meanwhile; values are wiped here.
+                // The send fails when the call was cancelled in the meantime; dropping the result wipes its values.
                 drop(answer.send(done));
             }
         };
@@ -124,7 +124,7 @@ impl Shared {
         }
     }
 
-    /// The next job, once there is one; none when the pool is gone.
+    /// Waits for the next job; returns `None` when the pool is closed.
     fn next(&self) -> Option<(Principal, Job)> {
         let mut queues = self.lock();
         loop {

@@ -32,10 +32,10 @@ pub struct Wanted {
     pub workspace_uid: Option<Uid>,
     /// The secrets; no two the same, at most [`MAX_NAMES`].
     pub names: Vec<SecretName>,
-    /// Whether the values themselves are not wanted, so that there may be any number of bytes of them. Each is decrypted,
-    /// because only that shows that it can be, and wiped at once.
+    /// True when the caller wants to know only whether the values can be decrypted. Each value is then decrypted and
+    /// wiped at once, and the total size of the values is not limited.
     pub check_only: bool,
-    /// The server that they are for, as the injector names it.
+    /// The server that the values are for, as the injector names it.
     pub server: String,
 }
 
@@ -48,7 +48,7 @@ pub enum Decrypted {
         version: u64,
         /// Where it may be sent; empty means anywhere.
         origins: Vec<OriginPattern>,
-        /// The value; none when only a check was wanted.
+        /// The value; `None` when the caller asked only for a check.
         value: Option<SecretValue>,
     },
     /// There is no such secret, or it expired.
@@ -72,7 +72,7 @@ impl Decrypted {
         }
     }
 
-    /// Bytes of the value.
+    /// Returns the size of the value in bytes.
     fn size(&self) -> usize {
         match self {
             Self::Value {
@@ -87,8 +87,8 @@ impl Decrypted {
 /// others wait for.
 const AT_ONCE: (usize, usize) = (32, 64 * 1024);
 
-/// The names after which a reading thread turns to another principal, and the bytes of their records: a few milliseconds,
-/// unless the disk is slow. One decrypt alone may have more.
+/// Number of names, and bytes of their records, after which a reading thread turns to another principal. This work
+/// takes a few milliseconds, unless the disk is slow. A single decrypt may exceed the limit.
 const UNIT: (usize, usize) = (MAX_NAMES, 256 * 1024);
 
 /// What a decrypt answers: the workspace's uid, and its secrets in the order asked.
@@ -96,7 +96,7 @@ type Answer = Result<(Uid, Vec<Decrypted>), VaultError>;
 
 /// Where records are read.
 enum From<'b> {
-    /// From the store, which may have to wait for the disk; the bytes that were read are added up.
+    /// The store, whose reads may wait for the disk. The number counts the bytes that were read.
     Store(&'b mut usize),
     /// From what was read lately, while so many bytes are left.
     Recent(&'b mut usize),
@@ -154,9 +154,9 @@ impl Reader {
         }
     }
 
-    /// Decrypts the first of `wanted`, and as many of those behind it as one turn allows: at once what was read lately,
-    /// or with one hop to a reading thread. Answers come in the order asked, one at least; the caller asks again for the
-    /// rest. All are wanted by the same principal.
+    /// Decrypts the first of `wanted`, and as many of the following ones as one turn allows: at once when the records
+    /// are cached, otherwise on a reading thread. Returns at least one answer, in the order of `wanted`; the caller
+    /// asks again for the rest. All of `wanted` must belong to the same principal.
     pub async fn decrypt(&self, wanted: Vec<Arc<Wanted>>) -> Vec<Answer> {
         let Some(first) = wanted.first().cloned() else {
             return Vec::new();
@@ -173,14 +173,14 @@ impl Reader {
 }
 
 impl Shelf {
-    /// The answers up to the first that would take the disk or too long.
+    /// Returns the answers up to the first that would need the disk or take too long.
     fn all_at_once(&self, wanted: &[Arc<Wanted>]) -> Vec<Answer> {
         let mut left = AT_ONCE;
         let answers = wanted.iter().map_while(|wanted| self.at_once(wanted, &mut left));
         answers.collect()
     }
 
-    /// The first answers, of as many names and bytes as [`UNIT`] says.
+    /// Returns the first answers, within the names and bytes of [`UNIT`].
     fn unit(&self, wanted: &[Arc<Wanted>]) -> Vec<Answer> {
         let (mut names, mut bytes) = (0, 0);
         let mut answers = Vec::new();

@@ -1,9 +1,10 @@
 //! Ids of requests, so that a retry makes no second version.
 //!
-//! Whoever may put can give as many ids as he likes, so what is remembered of them is bounded for each workspace: its
-//! requests are spread over [`PARTS`] parts by a digest of their ids, and each part remembers the newest [`OF_A_PART`]. No
-//! count or list of all has to be kept, which every put of a workspace would have to change. With 15,000
-//! requests a day, one of them is forgotten before its day is over about once in two years; a retry comes within minutes.
+//! A caller who may put can send any number of ids, so the vault remembers a bounded number of requests for each
+//! workspace. A digest of the id spreads the requests over [`PARTS`] parts, and each part remembers the newest
+//! [`OF_A_PART`] requests. So the vault needs no count or list of all requests, which every put of a workspace would
+//! have to change. With 15,000 requests a day, a request is forgotten before its day is over about once in two years; a
+//! retry comes within minutes.
 
 use std::time::{Duration, SystemTime};
 
@@ -30,9 +31,10 @@ use crate::{
 pub(super) const REMEMBERED: Duration = Duration::from_hours(24);
 /// The longest id, in bytes.
 const MAX_ID: usize = 128;
-/// Parts of a workspace's requests.
+/// Number of parts of a workspace's requests.
 const PARTS: u16 = 4096;
-/// Requests that a part remembers, of some 110 bytes each. Of all parts that is 65,536 requests and 7 MiB a workspace.
+/// Number of requests that a part remembers, of about 110 bytes each. All parts of a workspace together remember 65,536
+/// requests in 7 MiB.
 pub(super) const OF_A_PART: usize = 16;
 /// Entries that are looked at together when they are swept.
 const SWEEP: usize = 256;
@@ -58,14 +60,14 @@ impl RequestId {
 
 /// Tells the requests of a workspace from one another: the beginning of `SHA-256(principal 00 id)`.
 ///
-/// An id belongs to the principal that chose it. Another one could otherwise find out by trying whether a value is the one
-/// that was put: only the same request is answered.
+/// An id belongs to the principal that chose it. Otherwise another principal could guess the value that was put: a
+/// request with a used id is answered only when it has the same value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Digest([u8; 16]);
 
 impl Digest {
     pub(super) fn of(principal: &Principal, RequestId(id): &RequestId) -> Self {
-        // No principal has a byte 0.
+        // The byte 0 is an unambiguous separator, because no principal contains it.
         let hash: [u8; 32] = Sha256::new()
             .chain_update(principal.to_string())
             .chain_update([0])
@@ -76,7 +78,7 @@ impl Digest {
         Self(*beginning)
     }
 
-    /// Which part of its workspace's requests this one belongs to.
+    /// Returns the number of the part that this request belongs to.
     pub(super) fn part(self) -> u16 {
         let [high, low, ..] = self.0;
         u16::from_be_bytes([high, low]) % PARTS
@@ -87,13 +89,13 @@ impl Digest {
 pub(super) enum Before {
     /// Nothing, or it was too long ago, or the caller did not give it an id.
     New(Option<NewRequest>),
-    /// It was done.
+    /// The request was done before.
     Done(Done),
 }
 
-/// What a request did that is made again.
+/// The effect of an earlier request that is made again.
 pub(super) struct Done {
-    /// The version that it made.
+    /// The version that the request made.
     pub(super) version: u64,
     created: bool,
     uid: Vec<u8>,
@@ -102,7 +104,7 @@ pub(super) struct Done {
 }
 
 impl Done {
-    /// The answer to a request that says itself what it put.
+    /// Makes the answer to a repeated put from the stored effect and the terms that the request itself contains.
     pub(super) fn answer(
         self,
         found: &Found,
@@ -134,12 +136,13 @@ impl Done {
     }
 }
 
-/// A request that was not answered yet: where it is to be remembered, and what tells it from another one of its id.
+/// A request that was not answered yet, with its place in the store and the fingerprint that tells it from other
+/// requests of the same id.
 pub(super) struct NewRequest {
     digest: Digest,
     fingerprint: Fingerprint,
     key: Vec<u8>,
-    /// What stands there.
+    /// Current value of the entry at `key`.
     bytes: Option<Vec<u8>>,
     others: Vec<RequestRecord>,
 }
@@ -170,7 +173,7 @@ impl Before {
                 version,
                 create_time,
             } = others.swap_remove(at);
-            // That of a key which was rotated meanwhile does not match either.
+            // A fingerprint under a key that was rotated in the meantime does not match either.
             if !fingerprint.matches(&of_done) {
                 return Err(VaultError::RequestIdReused);
             }
@@ -192,8 +195,8 @@ impl Before {
     }
 }
 
-/// The requests of one part that are not too old. What does not decode is as good as forgotten: it only makes a retry a
-/// second put.
+/// Returns the requests of one part that are not too old. Requests that do not decode count as forgotten: a retry of
+/// such a request makes a second version.
 fn remembered(bytes: Option<&[u8]>, now: SystemTime) -> Vec<RequestRecord> {
     let decoded = bytes.map(stored::decode::<RequestRecords>);
     let mut requests = match decoded {
@@ -205,7 +208,8 @@ fn remembered(bytes: Option<&[u8]>, now: SystemTime) -> Vec<RequestRecord> {
 }
 
 impl NewRequest {
-    /// Remembers with what the request changes that it did so. The oldest of its part is forgotten when there are too many.
+    /// Adds the request to the batch that makes its change, so that both are stored together. A full part forgets its
+    /// oldest request.
     pub(super) fn remember(
         self,
         batch: Batch,
@@ -262,7 +266,8 @@ impl Writer {
                 .into_iter()
                 .fold(Batch::new(), |batch, entry| swept(batch, entry, now));
             match self.store.commit(batch).await.map_err(VaultError::from) {
-                // A request was just remembered with one of them: the next sweep takes the others.
+                // A conflict means that a new request has just changed one of the parts; the next sweep handles the
+                // others.
                 Ok(()) | Err(VaultError::Conflict) => {}
                 Err(error) => return Err(error),
             }
@@ -270,7 +275,7 @@ impl Writer {
     }
 }
 
-/// Forgets what is outdated in one part.
+/// Removes outdated requests from one part.
 fn swept(batch: Batch, Entry { key, value }: Entry, now: SystemTime) -> Batch {
     let requests = remembered(Some(&value), now);
     let left = stored::encode(&RequestRecords { requests });

@@ -1,8 +1,9 @@
 //! Making a kept version of a secret the current one.
 //!
-//! A restore must not be a way around what was decided since the version was put: that its value may go to fewer origins,
-//! or that it ends earlier. All kept versions since are compared, not only the current one, since otherwise a put of
-//! anything without origins would open the way. Versions are dropped oldest first, so none of those since is missing.
+//! A restore must not bypass a decision that was made after the version was put: that the value may go to fewer
+//! origins, or that it expires earlier. So a restore compares all later versions that are kept, not only the current
+//! one; otherwise a put of any value without origins would lift the restriction. The vault drops the oldest versions
+//! first, so none of the later versions is missing.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -26,44 +27,44 @@ use crate::{
     },
 };
 
-/// Which version is restored.
+/// A request to restore a version of a secret.
 pub struct Restore {
-    /// Of which secret.
+    /// Name of the secret.
     pub name: SecretName,
-    /// Its number.
+    /// Number of the version to restore.
     pub version: u64,
-    /// When the new version is gone.
+    /// Expiry of the new version.
     pub expiry: NewExpiry,
-    /// What the new version may have beyond what the versions since have.
+    /// Limits of the later versions that the new version may exceed.
     pub overrides: Overrides,
-    /// The version that is to be replaced; any when it is not given.
+    /// Number that the current version must have; `None` accepts any.
     pub expected_version: Option<u64>,
-    /// What the caller calls this restore, when it may be tried again.
+    /// The caller's id for this restore, which makes a retry safe.
     pub request_id: Option<RequestId>,
 }
 
-/// When a restored version is gone.
+/// Expiry of a restored version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewExpiry {
-    /// When the old one is, or a version since if that is earlier.
+    /// The earliest expiry among the old version and the later versions.
     Kept,
-    /// Never.
+    /// The restored version never expires.
     Never,
-    /// Then.
+    /// The restored version expires at this time.
     At(Expiry),
 }
 
-/// What an administrator allows a restored version; by default nothing.
+/// Exceptions that an administrator allows for a restored version; the default allows none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// All the origins that the old version had.
+    /// Allows all origins of the old version.
     pub wider_origins: bool,
-    /// An expiry later than those of the old version and the versions since.
+    /// Allows an expiry later than those of the old version and the later versions.
     pub later_expiry: bool,
 }
 
 impl Restore {
-    /// Of all that makes one restore another than the next.
+    /// Returns a fingerprint of all fields that distinguish one restore from another.
     fn fingerprint(&self, kek: &WorkspaceKek) -> Fingerprint {
         let Self {
             name,
@@ -90,7 +91,8 @@ impl Restore {
         .finish()
     }
 
-    /// The terms of the new version, from those of the old one and what is stored of the versions since.
+    /// Computes the terms of the new version from the terms of the old version and the descriptions of the later
+    /// versions.
     fn terms(
         &self,
         had: OwnedTerms,
@@ -207,7 +209,8 @@ impl Writer {
         successor.write(restored.record, &restored.terms.as_terms(), labels, request, now)
     }
 
-    /// The KEK that a record is under: the active one, or one that a rotation has not moved it away from yet.
+    /// Returns the KEK that a record is under: the active one, or a retired one when a rotation has not moved the
+    /// record yet.
     fn kek_of(&self, found: &Found, record: &[u8]) -> Result<Arc<WorkspaceKek>, VaultError> {
         let wrapped = found.retired(record::kek_id(record)?);
         self.keyring

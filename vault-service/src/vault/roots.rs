@@ -1,4 +1,4 @@
-//! The root key: which must be there, and how another one takes its place.
+//! The root key: which one the store needs, and how it is replaced.
 //!
 //! The root key wraps the store keys in the file `keys`, and nothing in the store. So another root key takes its place with
 //! one replacement of that file.
@@ -73,7 +73,7 @@ pub(super) struct Missing {
     pub(super) needed: String,
 }
 
-/// The root key of `file`, if no provider gives it.
+/// Returns the root key that `file` needs, if no provider has it; `None` when a provider has it.
 pub(super) fn missing(file: &KeyFile, providers: &Providers) -> Option<Missing> {
     let known = providers.known(file.held.as_ref());
     if known.iter().any(|known| known.id == file.root_key) {
@@ -185,7 +185,7 @@ impl Writer {
         Ok(id)
     }
 
-    /// Has the root key encrypted anew when the KMS has another key for that by now.
+    /// Encrypts the root key again when the KMS has switched to another key.
     pub async fn follow_kms(&self) -> Result<(), UnsealError> {
         let Provider::Wrapper(wrapper) = self.providers.active() else {
             return Ok(());

@@ -371,8 +371,8 @@ pub(super) fn check_expiry(expiry: Option<Expiry>, now: SystemTime) -> Result<()
     }
 }
 
-/// The entries of a page of at most `size`, and whether there are more. Holds little more than the page has, however long
-/// the entries are that do not fit.
+/// Returns the entries of a page of at most `size`, and true when more entries follow. Uses little more memory than the
+/// page, however large the entries are that do not fit.
 fn scan_page(
     store: &Store,
     prefix: &[u8],

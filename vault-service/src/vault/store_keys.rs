@@ -21,7 +21,7 @@ use crate::{
     store::{Batch, Store},
 };
 
-/// The store key that wraps what is new.
+/// Returns the id of the active store key, which wraps all new keys.
 pub(super) fn active(meta: &Meta) -> Result<KeyId, VaultError> {
     if meta.store_key_id.is_empty() {
         return Err(VaultError::Sealed);
@@ -64,7 +64,7 @@ fn settling(store: &Store, keys: &[Arc<StoreKey>]) -> Result<Option<Batch>, Vaul
     Ok(Some(batch))
 }
 
-/// The store key's rotation, from its beginning.
+/// Makes a new rotation of the store key, at its beginning.
 fn rotation(store: &Store) -> Result<Rotation, VaultError> {
     Ok(Rotation {
         total: roots::workspaces(store)?,
@@ -74,8 +74,8 @@ fn rotation(store: &Store) -> Result<Rotation, VaultError> {
 }
 
 impl Writer {
-    /// Makes another store key the active one, and begins to move the workspaces' keys to it. Does nothing, and says so, while
-    /// such a rotation is under way.
+    /// Makes a new store key the active one, and begins the rotation that moves the workspaces' keys to it. Returns
+    /// false, and changes nothing, while such a rotation is running.
     pub(super) async fn replace_store_key(&self) -> Result<bool, VaultError> {
         let _changing = self.keyring.file.lock().await;
         let store = self.store.clone();
@@ -97,7 +97,8 @@ impl Writer {
         meta.store_key_id = new.id().as_bytes().to_vec();
         loaded.store_keys = vec![now, new];
         roots::write(&self.store, &loaded).await?;
-        // Before the store names it, so that nothing is ever wrapped by a key that is not there.
+        // The key is loaded before the store names it as active, so that the vault never needs a store key that is not
+        // loaded.
         self.keyring.load(loaded);
         let batch = Batch::new()
             .expect_value(stored::META, before)
@@ -108,8 +109,8 @@ impl Writer {
         Ok(true)
     }
 
-    /// Destroys all store keys but the active one. Does nothing, and says so, while a backup is being made: what that took of
-    /// the workspaces' keys may be under the old one.
+    /// Destroys all store keys except the active one. Returns false, and changes nothing, while a backup is being made,
+    /// because an old store key may still wrap exported workspaces' keys.
     pub(super) async fn drop_store_keys(&self) -> Result<bool, VaultError> {
         let _changing = self.keyring.file.lock().await;
         let Ok(_none_is_made) = self.keyring.exports.try_write() else {

@@ -79,7 +79,7 @@ pub(super) struct WorkspaceRecord {
     /// The workspace's active KEK, wrapped by the store key.
     #[prost(bytes = "vec", tag = "6")]
     pub(super) wrapped_kek: Vec<u8>,
-    /// How many versions of each secret are kept.
+    /// Number of versions of each secret that the vault keeps.
     #[prost(uint32, tag = "7")]
     pub(super) kept_versions: u32,
     /// KEKs that some records may still be under.
@@ -96,7 +96,7 @@ pub(super) struct WorkspaceRecord {
 /// A KEK that nothing new is put under.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RetiredKek {
-    /// Wrapped by the store key.
+    /// The KEK, wrapped by the store key.
     #[prost(bytes = "vec", tag = "1")]
     pub(super) wrapped_kek: Vec<u8>,
     /// When it was made; absent for the first one.
@@ -107,7 +107,7 @@ pub(super) struct RetiredKek {
 /// How far a rotation is.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Rotation {
-    /// Whose key; empty for the store key.
+    /// Name of the workspace whose key is rotated; empty for the store key.
     #[prost(string, tag = "1")]
     pub(super) workspace: String,
     /// The last entry that was looked at in this pass; empty before the first.
@@ -135,7 +135,7 @@ pub(super) struct Rotation {
     pub(super) deleted_since: Option<prost_types::Timestamp>,
 }
 
-/// Something was deleted in a workspace, and its KEKs, which open what the log keeps of that, are still there.
+/// Record that a workspace has deleted data in the log which its KEKs can still open.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Deletion {
     /// Time of the oldest deletion.
@@ -146,7 +146,7 @@ pub(super) struct Deletion {
     pub(super) workspace: String,
 }
 
-/// KEKs of a workspace are gone from the store, but the log keeps them, wrapped by a store key that is still there.
+/// Record that a workspace's KEKs were deleted, while the log still has them wrapped by an existing store key.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct DestroyedKeys {
     /// Time of the oldest deletion that these keys still open.
@@ -208,16 +208,16 @@ pub(super) struct UseRecord {
 /// The remembered requests of a workspace whose ids fall into one part.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RequestRecords {
-    /// Oldest first.
+    /// The requests, the oldest first.
     #[prost(message, repeated, tag = "1")]
     pub(super) requests: Vec<RequestRecord>,
 }
 
-/// Enough to recognize a request, and to answer it again: the rest of its answer stands in the request itself, or with
-/// the version that it made.
+/// The data that recognizes a repeated request and answers it again. The rest of the answer is in the request itself,
+/// or in the entry of the version that the request made.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RequestRecord {
-    /// The beginning of a digest of the caller and the id that he gave.
+    /// The beginning of a digest of the caller and the caller's id of the request.
     #[prost(bytes = "vec", tag = "1")]
     pub(super) id: Vec<u8>,
     #[prost(message, required, tag = "2")]
@@ -226,17 +226,17 @@ pub(super) struct RequestRecord {
     pub(super) fingerprint: Vec<u8>,
     #[prost(bool, tag = "4")]
     pub(super) created: bool,
-    /// Of the secret.
+    /// The uid of the secret.
     #[prost(bytes = "vec", tag = "5")]
     pub(super) uid: Vec<u8>,
     #[prost(uint64, tag = "6")]
     pub(super) version: u64,
-    /// Of the secret.
+    /// The creation time of the secret.
     #[prost(message, required, tag = "7")]
     pub(super) create_time: prost_types::Timestamp,
 }
 
-/// Origins as they are stored.
+/// Converts origins into their stored form.
 pub(super) fn origins(origins: &[OriginPattern]) -> Vec<String> {
     origins.iter().map(|origin| origin.as_str().to_owned()).collect()
 }
@@ -270,7 +270,7 @@ pub(super) fn workspace_rotation(workspace: &Uid) -> Vec<u8> {
     [b"k/w/".as_slice(), workspace.as_bytes()].concat()
 }
 
-/// Whose rotation stands at this key; none for the store key's.
+/// Returns the workspace whose rotation is stored at `key`; `None` for the store key's rotation.
 pub(super) fn uid_of_rotation(key: &[u8]) -> Option<Uid> {
     uid(key.strip_prefix(b"k/w/")?)
 }
@@ -283,7 +283,7 @@ pub(super) fn destroyed(store_key: KeyId, workspace: &Uid) -> Vec<u8> {
     [DESTROYED, store_key.as_bytes(), workspace.as_bytes()].concat()
 }
 
-/// The store key and the workspace of [`DestroyedKeys`] at this key.
+/// Returns the store key and the workspace of the [`DestroyedKeys`] at `key`.
 pub(super) fn place_of_destroyed(key: &[u8]) -> Option<(KeyId, Uid)> {
     let (store_key, workspace) = key.strip_prefix(DESTROYED)?.split_first_chunk::<16>()?;
     Some((KeyId::from_stored(store_key)?, uid(workspace)?))
@@ -297,7 +297,7 @@ pub(super) fn old_version(workspace: &Uid, name: &SecretName, version: u64) -> V
     key
 }
 
-/// The [`RequestRecords`] of one part of a workspace's requests.
+/// Returns the store's key of the [`RequestRecords`] of one part.
 pub(super) fn requests(workspace: &Uid, part: u16) -> Vec<u8> {
     [Kind::Request.of(workspace).as_slice(), &part.to_be_bytes()].concat()
 }

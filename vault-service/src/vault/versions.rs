@@ -85,7 +85,7 @@ impl Current {
         never_again(batch, store, found, name, self.metadata.last_version())
     }
 
-    /// Whether keeping no version older than `kept_from` removes any.
+    /// Returns true when some version is older than `kept_from`, and would be removed.
     fn removes_any(&self, kept_from: u64) -> bool {
         !self.older(kept_from).is_empty() || self.version() < kept_from
     }
@@ -104,7 +104,7 @@ impl Current {
         }
     }
 
-    /// What is stored of the kept versions after `version`, in clear.
+    /// Returns the descriptions of the kept versions after `version`.
     pub(super) fn since(
         &self,
         store: &Store,
@@ -114,7 +114,7 @@ impl Current {
     ) -> Result<Vec<SecretRecord>, VaultError> {
         let mut since = Vec::new();
         for later in self.older(u64::MAX).filter(|older| *older > version) {
-            // One that was lost and not salvaged is not kept any more.
+            // A version that a repair could not recover is missing, and is not compared.
             since.extend(old(store, found, name, later)?.map(|later| later.metadata));
         }
         if self.version() > version {
@@ -272,12 +272,12 @@ impl<'a> Successor<'a> {
     }
 }
 
-/// Deleted secrets of a workspace whose last versions are kept one by one. Whoever may put and delete could otherwise fill
-/// the disk with the names of secrets that are gone.
+/// Maximum number of deleted secrets of a workspace whose last version numbers are stored separately. Without a limit,
+/// a caller who may put and delete could fill the disk with the names of deleted secrets.
 const MAX_LAST_VERSIONS: usize = 1000;
 
-/// Sees to it that no secret of this name gets a version up to `version` again: by an entry of its own, or where there
-/// are many of them, by a floor for all new secrets of the workspace.
+/// Ensures that no new secret of this name gets a version number up to `version` again: by an entry for the name, or,
+/// in a workspace with many such entries, by a version floor for all new secrets.
 fn never_again(
     batch: Batch,
     store: &Store,
@@ -302,7 +302,7 @@ fn never_again(
     Ok(batch.put(key, version.to_be_bytes()))
 }
 
-/// A version that no deleted secret of this name exceeded; 0 when there was none.
+/// Returns a version number that no deleted secret of this name exceeded; 0 when the name is new.
 fn last_version(store: &Store, found: &Found, name: &SecretName) -> Result<u64, VaultError> {
     let last = number(store, &Kind::LastVersion.key(&found.uid, name))?;
     match last {

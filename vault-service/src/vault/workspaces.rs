@@ -265,7 +265,8 @@ pub(super) fn create(
         wrapped_kek: keyring.make(&uid, store_keys::active(&meta)?)?,
         ..WorkspaceRecord::default()
     };
-    // The store key must still be the active one: its rotation does not look again at what it has passed.
+    // The batch requires that the store key is still the active one, because a rotation does not return to entries that
+    // it has passed.
     let batch = Batch::new()
         .expect_value(stored::META, meta_bytes)
         .expect_absent(key.clone())

@@ -12,30 +12,31 @@
 
 use super::{SEGMENT, varint};
 
-/// No message begins in the last bytes of a segment.
+/// Length of the longest header, in bytes. No message begins in so many last bytes of a segment.
 pub(super) const LONGEST_HEADER: usize = 32;
 const CRC: usize = 4;
-/// Longer messages are never written: sled puts them into files of their own, for which our entries are too small.
+/// Length of the longest body, in bytes. sled puts larger bodies into separate files, but the vault's entries are too
+/// small for that.
 const LONGEST_BODY: usize = SEGMENT / 4;
-/// No log of ours has so many segments; larger numbers come from damage.
+/// Upper bound of valid segment numbers. No log of a vault has so many segments, so larger numbers come from damage.
 const LAST_SEGMENT: u64 = 1 << 32;
 
-/// What a message says.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A write that was given up.
+    /// A write that sled cancelled.
     Cancelled,
-    /// Fills the rest of a segment.
+    /// Padding that fills the rest of a segment.
     Cap,
-    /// The LSN at which a batch ends that begins here.
+    /// The begin of a batch; the body is the LSN at which the batch ends.
     Batch,
-    /// A page is no longer used.
+    /// The release of a page that is no longer used.
     Free,
-    /// All of a page.
+    /// The whole content of a page.
     Node,
     /// One change of a page.
     Link,
-    /// A page of sled's own, with none of our entries.
+    /// A page that sled uses for itself, with none of the vault's entries.
     Other,
 }
 
@@ -49,7 +50,7 @@ impl Kind {
             5..=7 => Some(Self::Other),
             8 => Some(Self::Node),
             10 => Some(Self::Link),
-            // 9 and 11 point to files outside the log.
+            // Kinds 9 and 11 refer to files outside the log.
             _ => None,
         }
     }
@@ -64,14 +65,14 @@ impl Kind {
     }
 }
 
-/// What a header says, before the checksum was compared.
+/// The fields of a header, before the checksum was compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: Kind,
     pub(super) segment: u64,
     pub(super) page: u64,
     crc: u32,
-    /// Bytes of the header and of the body.
+    /// Lengths of the header and of the body, in bytes.
     pub(super) header: usize,
     pub(super) body: usize,
 }
@@ -84,12 +85,13 @@ pub(super) struct Flip {
 }
 
 impl Header {
-    /// The header that `bytes` begin with, if it can be one and its message fits into `bytes`.
+    /// Parses the header at the start of `bytes`. Returns `None` when the header is invalid or its message does not fit
+    /// into `bytes`.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         Self::parse_start(bytes, bytes.len())
     }
 
-    /// The same, of a message of which `start` has the header, and which has `available` bytes at most.
+    /// Parses the header in `start` of a message that may have at most `available` bytes.
     fn parse_start(start: &[u8], available: usize) -> Option<Self> {
         let (crc, rest) = start.split_first_chunk::<CRC>()?;
         let (kind, mut rest) = rest.split_first()?;
@@ -114,7 +116,8 @@ impl Header {
         self.header + self.body
     }
 
-    /// The checksum of what `bytes` begin with, xor the one that the header gives: 0 for a message that is as it was.
+    /// Returns the checksum of the message at the start of `bytes`, xor the checksum in the header: 0 for an intact
+    /// message.
     fn syndrome(&self, bytes: &[u8]) -> Option<u32> {
         let (header, body) = bytes.get(..self.len())?.split_at_checked(self.header)?;
         let mut crc = crc32fast::Hasher::new();
@@ -123,14 +126,14 @@ impl Header {
         Some(!crc.finalize() ^ self.crc)
     }
 
-    /// Whether the message that `bytes` begin with is as it was written.
+    /// Returns true when the message at the start of `bytes` is intact.
     pub(super) fn authenticates(&self, bytes: &[u8]) -> bool {
         self.syndrome(bytes) == Some(0)
     }
 }
 
-/// Bytes that may still be hashed while a damaged segment is searched. Bytes made to look like the beginnings of long
-/// messages could otherwise take hours.
+/// Number of bytes that may still be hashed during the search of a damaged segment. Without a bound, bytes crafted to
+/// look like the beginnings of long messages could take hours.
 pub(super) struct Budget(usize);
 
 impl Budget {
@@ -138,26 +141,26 @@ impl Budget {
         Self(64 * SEGMENT)
     }
 
-    /// None when it is used up.
+    /// Takes `bytes` out of the budget. Returns `None` when the budget is used up.
     pub(super) fn spend(&mut self, bytes: usize) -> Option<()> {
         self.0 = self.0.checked_sub(bytes)?;
         Some(())
     }
 }
 
-/// The message that `bytes` begin with and that authenticates.
+/// Returns the header of the message at the start of `bytes` if the message authenticates.
 pub(super) fn whole(bytes: &[u8]) -> Option<Header> {
     Header::parse(bytes).filter(|header| header.authenticates(bytes))
 }
 
-/// The message that `bytes` begin with once one bit is flipped back, and which.
+/// Finds the one flipped bit of the message at the start of `bytes`, such that the corrected message authenticates.
 ///
 /// A message that is damaged otherwise is taken for one with a flipped bit with a probability of (its bits) / 2^32.
 pub(super) fn corrected(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
     in_body(bytes, budget).or_else(|| in_header(bytes, budget))
 }
 
-/// The header is as it was; the flipped bit is in the checksum or in the body.
+/// Finds a flipped bit in the checksum or in the body of a message whose header is intact.
 fn in_body(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
     let header = Header::parse(bytes)?;
     // Searching a byte for its flipped bit costs about as much as hashing thirty.
@@ -171,14 +174,16 @@ fn in_body(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
         };
         return Some((header, flip));
     }
-    // Bytes from the end of what is covered: first the header without its checksum, then the body.
+    // `locate` counts bytes from the end of the covered bytes, which are the body and then the header without its
+    // checksum. So the count reaches the header first.
     let (back, mask) = locate(syndrome, header.len() - CRC)?;
     let byte = back.checked_sub(header.header - CRC)?;
     let byte = header.len().checked_sub(byte + 1)?;
     Some((header, Flip { byte, mask }))
 }
 
-/// Any bit of the header may change how long it and the message are: each is tried.
+/// Finds a flipped bit in the header by trying each bit, since any of them may change the lengths of the header and the
+/// message.
 fn in_header(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
     let mut start = [0; LONGEST_HEADER];
     let length = bytes.len().min(LONGEST_HEADER);
@@ -197,7 +202,7 @@ fn in_header(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
     None
 }
 
-/// The message, if it authenticates with the first bytes that `start` gives.
+/// Returns the header of the message in `bytes` if the message authenticates with its first bytes replaced by `start`.
 fn with_header(start: &[u8], bytes: &[u8], budget: &mut Budget) -> Option<Header> {
     let (_, rest) = bytes.split_at_checked(start.len())?;
     let short = Header::parse_start(start, bytes.len())?;
@@ -211,7 +216,7 @@ fn with_header(start: &[u8], bytes: &[u8], budget: &mut Budget) -> Option<Header
     (!crc.finalize() == short.crc).then_some(short)
 }
 
-/// Which bit of a byte has this syndrome, and how many bytes from the end that byte is.
+/// Returns the bytes from the end and the mask of the bit whose flip causes this syndrome.
 fn locate(syndrome: u32, covered: usize) -> Option<(usize, u8)> {
     // The syndromes of the eight bits of the last byte; one byte further from the end is eight zero bits more.
     let mut bits: [u32; 8] = std::array::from_fn(|bit| shifted(1 << bit));
@@ -222,7 +227,7 @@ fn locate(syndrome: u32, covered: usize) -> Option<(usize, u8)> {
     })
 }
 
-/// Eight zero bits more, in the reflected polynomial of CRC-32 (IEEE 802.3).
+/// Advances a CRC register by eight zero bits, in the reflected polynomial of CRC-32 (IEEE 802.3).
 fn shifted(register: u32) -> u32 {
     const POLYNOMIAL: u32 = 0xEDB8_8320;
     (0..8).fold(register, |register, _| {

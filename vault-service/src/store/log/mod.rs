@@ -1,9 +1,9 @@
 //! A reader of sled's log, for stores that sled cannot open, or opens without a part of what is in them.
 //!
-//! sled ends at the first message that is damaged, and forgets all that was written behind it. This reader takes every
-//! message that authenticates, wherever it is, puts them in the order in which they were written, and keeps of each key
-//! the last state and the values before it. It reads only; it trusts no byte that it reads; and it takes no more memory
-//! than a part of the log's size: keys, and where their values are.
+//! sled stops at the first damaged message, and discards everything that was written after it. This reader takes every
+//! message that authenticates, wherever the message is, sorts the messages into the order in which they were written,
+//! and keeps the last state of each key and some earlier values. The reader never writes, trusts no byte of the log,
+//! and needs memory for a fraction of the log's size: for keys, and for the places of their values.
 //!
 //! The format is that of sled 0.34.7: `pagecache/logger.rs`, `serialization.rs` and `node.rs` there.
 
@@ -27,10 +27,10 @@ use super::{
 };
 
 const SEGMENT_BYTES: u64 = SEGMENT as u64;
-/// Parts in which a segment is read that a disk cannot read as a whole.
+/// Size of the parts in which the reader reads a segment, so that a read error of the disk costs only one part.
 const SECTOR: usize = 4096;
 
-/// Where a value is in the file.
+/// Place of a value in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Value {
     at: u64,
@@ -46,7 +46,7 @@ pub(super) struct Log {
     live: BTreeMap<Vec<u8>, Trace>,
     deleted: BTreeMap<Vec<u8>, Trace>,
     gaps: Gaps,
-    /// Bytes behind the last message that are none.
+    /// Number of bytes after the last message that form no message.
     torn: u64,
     nameless: u64,
 }
@@ -56,7 +56,7 @@ pub(super) struct Log {
 pub(super) struct Gaps(Vec<Gap>);
 
 impl Value {
-    /// `value` is a part of `body`, the body of `frame`.
+    /// Makes the place of `value`, which must be a slice of `body`, the body of `frame`.
     fn of(frame: &Frame, body: &[u8], value: &[u8]) -> Self {
         let before = value.as_ptr().addr().saturating_sub(body.as_ptr().addr());
         Self {
@@ -66,7 +66,7 @@ impl Value {
         }
     }
 
-    /// Whether both are the same bytes, wherever they are.
+    /// Returns true when both values have the same length and checksum, wherever they are in the file.
     fn equals(&self, other: &Self) -> bool {
         (self.length, self.crc) == (other.length, other.crc)
     }
@@ -75,9 +75,9 @@ impl Value {
 /// Treatment of a batch at the end of the log whose last messages are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unfinished {
-    /// As sled treats it: it was never acknowledged.
+    /// Ignore the batch, as sled does, because it was never acknowledged.
     LeftOut,
-    /// It was acknowledged, and a part of it is lost.
+    /// Read the remaining messages, because the batch was acknowledged and a part of it is lost.
     Read,
 }
 
@@ -162,7 +162,7 @@ impl Log {
         replay
     }
 
-    /// What the log says of `key`, if it ever had a value.
+    /// Returns the history of `key`; `None` when the log has no value or deletion of `key`.
     pub(super) fn trace(&self, key: &[u8]) -> Option<&Trace> {
         self.live.get(key).or_else(|| self.deleted.get(key))
     }
@@ -212,7 +212,7 @@ impl Log {
         self.torn
     }
 
-    /// Changes that are readable but for the keys that they are about.
+    /// Number of readable changes whose keys are unknown.
     pub(super) fn nameless(&self) -> u64 {
         self.nameless
     }
@@ -237,17 +237,17 @@ impl Gaps {
         self.0.iter().map(|gap| gap.bytes).fold(0, u64::saturating_add)
     }
 
-    /// How many messages the gaps can have been that end after `lsn`, at most.
+    /// Returns the maximum number of messages that the gaps ending after `lsn` can have held.
     pub(super) fn messages_after(&self, lsn: u64) -> u64 {
         let after = self.0.partition_point(|gap| gap.end <= lsn);
         let after = self.0.get(after..).unwrap_or_default();
         after.iter().map(|gap| gap.messages).fold(0, u64::saturating_add)
     }
 
-    /// Whether something that was written after `from` and before `end` may be in a gap.
+    /// Returns true when a message written after `from` and before `end` may be in a gap.
     fn any_between(&self, from: u64, end: u64) -> bool {
         let after = self.0.partition_point(|gap| gap.end <= from);
-        // Gaps do not overlap, but for those whose place is not known; these are the last.
+        // Gaps do not overlap, except for gaps of unknown place, which come last.
         let nearest = [self.0.get(after), self.0.last()];
         nearest
             .into_iter()
@@ -257,15 +257,15 @@ impl Gaps {
 }
 
 impl Frame {
-    /// Where it ends in the log's order.
+    /// Returns the LSN at which the message ends.
     fn end(&self) -> u64 {
-        // `at` and `lsn` have the same offset in the segment, but for the header.
+        // The offsets of `at` and `lsn` in the segment differ by the length of the header.
         let header = (self.at % SEGMENT_BYTES).saturating_sub(self.lsn % SEGMENT_BYTES);
         self.lsn.saturating_add(header).saturating_add(self.length as u64)
     }
 }
 
-/// The segment at `base` of a file that is so long; what the disk cannot read of it is zeros.
+/// Reads the segment at `base` of a file with `length` bytes. Unreadable parts become zeros.
 fn segment(file: &File, base: u64, length: u64) -> Vec<u8> {
     let length = usize::try_from(length.saturating_sub(base)).unwrap_or(SEGMENT);
     let mut bytes = vec![0; length.min(SEGMENT)];
@@ -299,7 +299,7 @@ fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Only the segment that is written may end before it is full.
+/// Returns gaps for segments that end early: only the segment that is being written may end before it is full.
 fn cut_short(open_ends: &[u64], tip: u64) -> Vec<Gap> {
     let of_last = tip / SEGMENT_BYTES;
     let early = open_ends.iter().filter(|end| **end / SEGMENT_BYTES != of_last);
@@ -318,7 +318,8 @@ fn cut_short(open_ends: &[u64], tip: u64) -> Vec<Gap> {
         .collect()
 }
 
-/// What lies behind the last message of all may be its torn successor, or what the segment held in its life before.
+/// Removes the gap after the last message of the log, and returns its size in bytes. The gap is either a torn message
+/// or left from an earlier use of the segment.
 fn take_torn(gaps: &mut Vec<Gap>, tip: u64) -> u64 {
     let torn = gaps.iter().position(|gap| gap.from == tip);
     torn.map_or(0, |torn| gaps.swap_remove(torn).bytes)

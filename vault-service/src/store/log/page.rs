@@ -13,22 +13,22 @@
 
 use super::varint::{take, take_bytes};
 
-/// All of a page.
+/// The whole content of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Node<'a> {
     pub(super) low: &'a [u8],
-    /// Empty for no end.
+    /// High key; empty when the page has no upper end.
     pub(super) high: &'a [u8],
     pub(super) prefix: &'a [u8],
     pub(super) data: Data<'a>,
 }
 
-/// What a page holds, by keys without their prefix.
+/// The entries of a page, by their keys without the prefix.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Data<'a> {
-    /// Keys and values.
+    /// Keys and values of the store's entries.
     Leaf(Vec<(&'a [u8], &'a [u8])>),
-    /// Where the pages below begin, and their ids.
+    /// Low keys and ids of the child pages.
     Index(Vec<(&'a [u8], u64)>),
 }
 
@@ -37,7 +37,7 @@ pub(super) enum Data<'a> {
 pub(super) enum Link<'a> {
     Set(&'a [u8], &'a [u8]),
     Delete(&'a [u8]),
-    /// Pages are merged; entries stay as they are.
+    /// A merge of pages, which changes no entry.
     Merge,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Node<'a> {
         let (low, high) = (take_bytes(bytes)?, take_bytes(bytes)?);
         let is_index = take_byte(bytes)?;
         let count = take(bytes)?;
-        // No capacity is reserved for a count that damage may have made.
+        // The code reserves no capacity, because damage may have changed `count`.
         let mut keys = Vec::new();
         for _ in 0..count {
             keys.push(take_bytes(bytes)?);

@@ -1,4 +1,4 @@
-//! What the messages of the log, in their order, say of each key.
+//! Replay of the log's messages, in their order, into the history of each key.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -12,15 +12,15 @@ use super::{
     scan::Frame,
 };
 
-/// Values that are remembered of one key: the present one and those before it.
+/// Number of values that are remembered for one key: the current one and earlier ones.
 const REMEMBERED: usize = 16;
 
-/// What the log says of one key.
+/// The history of one key, as the log has it.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct Trace {
-    /// Its values, the newest last.
+    /// Values of the key, the newest last.
     values: VecDeque<Value>,
-    /// How many of them it had before it was deleted for the last time.
+    /// Number of `values` from before the last deletion of the key.
     outlived: usize,
     since: u64,
     confirmed: u64,
@@ -28,27 +28,27 @@ pub(in crate::store) struct Trace {
 }
 
 impl Trace {
-    /// When the key got its present state: a value, or none.
+    /// Returns the LSN at which the key got its current state: a value, or none.
     pub(in crate::store) fn since(&self) -> u64 {
         self.since
     }
 
-    /// When the log said for the last time that this is the key's state.
+    /// Returns the LSN of the last message that confirms the key's current state.
     pub(in crate::store) fn confirmed(&self) -> u64 {
         self.confirmed
     }
 
-    /// Whether the key has no value any more.
+    /// Returns true when the key has no value any more.
     pub(in crate::store) fn is_deleted(&self) -> bool {
         self.deleted
     }
 
-    /// The key's values, the newest first, as far as they are remembered.
+    /// Returns the remembered values of the key, the newest first.
     pub(in crate::store) fn values(&self) -> impl Iterator<Item = &Value> {
         self.values.iter().rev()
     }
 
-    /// The same, of those that it got after it was deleted for the last time.
+    /// Returns the remembered values from after the last deletion of the key, the newest first.
     pub(in crate::store) fn values_since_deletion(&self) -> impl Iterator<Item = &Value> {
         self.values.iter().skip(self.outlived).rev()
     }
@@ -76,13 +76,13 @@ impl Trace {
 struct Page {
     since: u64,
     low: Vec<u8>,
-    /// Empty for no end.
+    /// High key; empty when the page has no upper end.
     high: Vec<u8>,
     prefix: Vec<u8>,
 }
 
 impl Page {
-    /// With the prefix that follows from the range: what both ends begin with, up to 255 bytes.
+    /// Makes a page whose prefix follows from its range: the common prefix of both ends, up to 255 bytes.
     fn between(since: u64, low: &[u8], high: &[u8]) -> Self {
         let same = low.iter().zip(high).take_while(|(low, high)| low == high);
         let prefix = low.get(..same.count().min(255)).unwrap_or_default();
@@ -95,19 +95,20 @@ impl Page {
     }
 }
 
-/// What has to be known of the whole log before any of it is replayed.
+/// Facts about the whole log that the replay of its first message already needs.
 pub(super) struct Survey<'a> {
     pub(super) gaps: &'a Gaps,
-    /// Of each page, where it was written as a whole, or freed, for the last time.
+    /// LSN of the last message that wrote each page as a whole or freed it.
     last_whole: HashMap<u64, u64>,
-    /// The segment numbers with which runs of segments begin. Between two runs segments are missing: they were used again.
+    /// First segment number of each run of consecutive segments. The segments between two runs are missing because sled
+    /// reused them.
     runs: Vec<u64>,
     /// The tree at the end of the log, if the log has gaps.
     pub(super) tree: Tree,
 }
 
 impl<'a> Survey<'a> {
-    /// Of messages in the log's order.
+    /// Surveys `frames`, which must be in the log's order.
     pub(super) fn of(frames: &[Frame], gaps: &'a Gaps) -> Self {
         let whole = frames
             .iter()
@@ -128,32 +129,33 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Whether the page was written as a whole after this.
+    /// Returns true when the page of `frame` was written as a whole, or freed, after `frame`.
     fn is_replaced_after(&self, frame: &Frame) -> bool {
         self.last_whole
             .get(&frame.page)
             .is_some_and(|last| *last > frame.lsn)
     }
 
-    /// Whether nothing that was written from `from` to `to` is missing because its segment was used again.
+    /// Returns true when no segment between `from` and `to` is missing because sled reused it.
     fn has_all(&self, from: u64, to: u64) -> bool {
         let run = |lsn: u64| self.runs.partition_point(|begin| *begin <= lsn / SEGMENT_BYTES);
         run(from) == run(to)
     }
 }
 
-/// What pages say of other pages.
+/// Facts about pages that other pages contain.
 #[derive(Default)]
 pub(super) struct Tree {
-    /// By their low keys: when leaves were written for the last time.
+    /// LSN at which each leaf was last written, by the leaf's low key.
     leaves: BTreeMap<Vec<u8>, u64>,
-    /// Pages by what the index pages above them say.
+    /// Ranges of pages as the index pages above them give them, by page id.
     indexed: HashMap<u64, Page>,
 }
 
 impl Tree {
-    /// The prefix that a page has, of which `page` is what it was when it was written for the last time before a gap. It may
-    /// have been split in the gap: the index above tells, or a leaf that begins within the page's range.
+    /// Returns the current prefix of the page `id`, where `page` is the last known state of the page before a gap. The
+    /// page may have been split in the gap; the index page above shows that, or a leaf that begins within the page's
+    /// range.
     fn newest_prefix(&self, id: u64, page: &Page) -> Vec<u8> {
         let indexed = self.indexed.get(&id).filter(|indexed| indexed.since > page.since);
         let known = indexed.unwrap_or(page);
@@ -178,16 +180,17 @@ pub(super) struct Replay {
     pub(super) deleted: BTreeMap<Vec<u8>, Trace>,
     pages: HashMap<u64, Page>,
     pub(super) tree: Tree,
-    /// Changes of which the page, and so the key, is not known, by page; none of these was written as a whole since.
+    /// Number of changes whose key is unknown because the page's content is unknown, by page id. None of these pages
+    /// was written as a whole since.
     nameless: HashMap<u64, u64>,
-    /// Messages that authenticate and mean nothing.
+    /// Number of messages that authenticate but cannot be parsed.
     senseless: u64,
     /// The LSN of the last byte of the last batch.
     pub(super) batch_end: u64,
 }
 
 impl Replay {
-    /// `body` is what stands at `frame`.
+    /// Applies the message of `frame`, whose body is `body`.
     pub(super) fn apply(&mut self, frame: &Frame, body: &[u8], survey: &Survey<'_>) {
         match frame.kind {
             Kind::Node => match Node::parse(body) {
@@ -217,7 +220,7 @@ impl Replay {
         }
     }
 
-    /// Changes whose keys cannot be read.
+    /// Returns the number of changes whose keys cannot be read.
     pub(super) fn nameless(&self) -> u64 {
         self.nameless
             .values()
@@ -257,7 +260,7 @@ impl Replay {
         }
     }
 
-    /// All entries of a part of the keys: what is not among them is not there.
+    /// Applies a leaf, which has all entries of its range: keys in the range without an entry are deleted.
     fn leaf(&mut self, frame: &Frame, body: &[u8], node: &Node<'_>, entries: &[(&[u8], &[u8])]) {
         let entries: BTreeMap<_, _> = entries
             .iter()
@@ -284,8 +287,8 @@ impl Replay {
         }
     }
 
-    /// The whole key of a change, with the prefix of the page that it belongs to. None when that is not known, or the change
-    /// does not count.
+    /// Returns the whole key of a change, including the prefix of the change's page. Returns `None` when the prefix is
+    /// unknown or a later state of the page supersedes the change.
     fn key(&mut self, frame: &Frame, key: &[u8], survey: &Survey<'_>) -> Option<Vec<u8>> {
         let page = self.pages.get(&frame.page);
         let is_certain = page.is_some_and(|page| {
@@ -293,8 +296,8 @@ impl Replay {
         });
         let prefix = match page {
             Some(page) if is_certain => Some(page.prefix.clone()),
-            // The page itself, as it was when this change was made, is lost or was moved. As it was written later it has this
-            // change.
+            // The page's state at the time of this change is lost or was moved. The page was written as a whole later,
+            // and that state includes this change.
             Some(_) | None if survey.is_replaced_after(frame) => return None,
             Some(page) => Some(self.prefix_now(frame, page, survey)),
             None => self.indexed_prefix(frame, survey),
@@ -308,8 +311,9 @@ impl Replay {
         }
     }
 
-    /// The page's prefix after a gap, in which the page may have been written anew. Prefixes change only when a page is split
-    /// or merged. The page is not written anew after this change, so what the end of the log says of it holds here.
+    /// Returns the prefix of a page after a gap, in which the page may have been rewritten. Only a split or merge of a
+    /// page changes its prefix. The page is not rewritten after this change, so the prefix at the end of the log is
+    /// valid here.
     fn prefix_now(&self, frame: &Frame, page: &Page, survey: &Survey<'_>) -> Vec<u8> {
         match survey.gaps.any_between(page.since, frame.lsn) {
             true => survey.tree.newest_prefix(frame.page, page),
@@ -317,7 +321,7 @@ impl Replay {
         }
     }
 
-    /// The prefix of a page that is lost itself.
+    /// Returns the prefix of a page whose own content is lost, from the index page above it.
     fn indexed_prefix(&self, frame: &Frame, survey: &Survey<'_>) -> Option<Vec<u8>> {
         let indexed = self.tree.indexed.get(&frame.page)?;
         let is_known = survey.has_all(indexed.since, frame.lsn) && survey.gaps.any_between(0, frame.lsn);

@@ -5,47 +5,48 @@ use super::{
     frame::{self, Budget, Flip, Header, Kind},
 };
 
-/// A segment begins with a header of this length. It repeats what every message tells, so it is only asked where none does.
+/// Length of a segment's header, in bytes. Every message repeats the segment number of the header, so the header is
+/// used only for a segment without a message.
 const SEGMENT_HEADER: usize = 20;
-/// Behind the last message of a segment there are fewer bytes than this.
+/// Upper bound of the number of bytes after the last message of a full segment.
 const END: usize = frame::LONGEST_HEADER;
-/// No message that changes an entry is shorter.
+/// Length of the shortest message that changes an entry, in bytes.
 pub(super) const SHORTEST: usize = 11;
-/// No message begins behind this place.
+/// Last offset in a segment at which a message can begin.
 const LAST: usize = SEGMENT - END;
 
 /// A message that authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// Its place in the log's order.
+    /// Position of the message in the log's order.
     pub(super) lsn: u64,
     pub(super) kind: Kind,
     pub(super) page: u64,
-    /// Where its body begins in the file, and its length.
+    /// File offset at which the body begins, and the body's length.
     pub(super) at: u64,
     pub(super) length: usize,
 }
 
-/// Bytes between messages that are no message.
+/// A range of bytes between messages that forms no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gap {
-    /// Where it begins in the log's order; 0 when that is not known.
+    /// LSN at which the gap begins; 0 when unknown.
     pub(super) from: u64,
-    /// Where it ends; `u64::MAX` when that is not known.
+    /// LSN at which the gap ends; `u64::MAX` when unknown.
     pub(super) end: u64,
     pub(super) bytes: u64,
-    /// How many messages it can have been, at most.
+    /// Maximum number of messages that the gap can have held.
     pub(super) messages: u64,
 }
 
-/// What was found in one segment.
+/// The messages and the damage found in one segment.
 #[derive(Default)]
 pub(super) struct Scanned {
     pub(super) frames: Vec<Frame>,
     pub(super) gaps: Vec<Gap>,
-    /// Places in the file where a bit was flipped.
+    /// File offsets of bytes with a flipped bit, and the bit's mask.
     pub(super) flips: Vec<(u64, u8)>,
-    /// Where in the log's order the messages end, if room is left behind them. Only the last segment may end so.
+    /// LSN at which the messages end, if the segment has room after them. Only the last segment may end so.
     pub(super) open_end: Option<u64>,
 }
 
@@ -65,19 +66,19 @@ pub(super) fn segment(bytes: &[u8], base: u64) -> Scanned {
     scan.found
 }
 
-/// A segment is used again once nothing in it is needed: its messages then have another segment number. After a crash the
-/// rest of its last life may still lie behind those of the present one.
+/// The scan of one segment. sled reuses a segment that holds no needed data, and the new messages have another segment
+/// number. After a crash, messages of the earlier use may remain after those of the current use.
 struct Scan<'a> {
     bytes: &'a [u8],
     base: u64,
-    /// The segment number of the messages before, or the header's.
+    /// Segment number of the preceding messages, or of the header.
     life: Option<u64>,
     budget: Budget,
     found: Scanned,
 }
 
 impl Scan<'_> {
-    /// Reads what begins at `at`, and says where to go on.
+    /// Reads the bytes at `at`, and returns the offset at which the scan continues.
     fn step(&mut self, at: usize) -> Option<usize> {
         let rest = self
             .bytes
@@ -110,7 +111,8 @@ impl Scan<'_> {
         (header.kind != Kind::Cap).then_some(at + header.len())
     }
 
-    /// Only believed where a message follows, or nothing: where the log went on as if the bit had not been flipped.
+    /// Corrects one flipped bit. The correction is accepted only when another message or the end of the segment
+    /// follows, as it would after an undamaged message.
     fn corrected(&mut self, rest: &[u8]) -> Option<(Header, Flip)> {
         let (header, flip) = frame::corrected(rest, &mut self.budget)?;
         let behind = rest.get(header.len()..)?;
@@ -120,7 +122,7 @@ impl Scan<'_> {
         (is_of_this_life && (goes_on || is_at_end)).then_some((header, flip))
     }
 
-    /// Looks for the next message behind what is none.
+    /// Records a gap at `at`, and searches for the next message after it.
     fn gap(&mut self, at: usize) -> Option<usize> {
         let next = (at + 1..self.bytes.len().min(LAST + 1)).find_map(|next| self.message_at(next));
         let (before, (end, after)) = match next {
@@ -137,7 +139,8 @@ impl Scan<'_> {
         next.map(|(next, _)| next)
     }
 
-    /// A gap is one message if its header says so, to the byte.
+    /// Returns the maximum number of messages in a gap: 1 when the gap begins with a header whose message has exactly
+    /// the gap's length.
     fn messages(&self, at: usize, end: usize) -> u64 {
         let header = self.bytes.get(at..).and_then(Header::parse);
         let is_one =
@@ -148,18 +151,19 @@ impl Scan<'_> {
         }
     }
 
-    /// A message there, with the segment number of those before or, where there are none, any that is possible.
+    /// Returns the message at `at` if it authenticates and its segment number is possible: up to that of the preceding
+    /// messages.
     fn message_at(&mut self, at: usize) -> Option<(usize, Header)> {
         let rest = self.bytes.get(at..)?;
         let header = Header::parse(rest)?;
-        // A segment's place in the file is never behind its place in the log's order, and its lives before are older.
+        // A segment's index in the file never exceeds its segment number, and earlier uses have lower numbers.
         let lives = self.base / SEGMENT_BYTES..=self.life.unwrap_or(u64::MAX);
         let fills = header.kind != Kind::Cap || at + header.body + END == SEGMENT;
         (fills && lives.contains(&header.segment)).then(|| self.budget.spend(header.len()))??;
         header.authenticates(rest).then_some((at, header))
     }
 
-    /// Where the zeros begin that end the segment.
+    /// Returns the offset at which the segment's trailing zeros begin.
     fn written(&self) -> usize {
         let last = self.bytes.iter().rposition(|byte| *byte != 0);
         last.map_or(0, |last| last + 1)
@@ -178,7 +182,7 @@ fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
-/// The segment number that follows from a segment's header, if the header adds up.
+/// Returns the segment number of a segment's header if the header's checksum matches.
 ///
 /// ```text
 /// crc32 of what follows, inverted (4)  LSN xor 7F FF … (8)  highest stable LSN xor 7F FF … (8), little endian

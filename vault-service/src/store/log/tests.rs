@@ -1,4 +1,5 @@
-//! The reader against sled itself: on sound logs it finds the same, and on damaged ones all that is left.
+//! Comparisons of the reader with sled: on sound logs the reader finds the same entries, and on damaged ones everything
+//! that is left.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -47,7 +48,7 @@ async fn churn(store: &Store, random: &mut Random, batches: u32, size: u32) {
     }
 }
 
-/// A store of a few processes, and what is in it.
+/// Makes a store that was opened several times, and returns its content too.
 async fn churned(size: u32) -> (TempDir, PathBuf, Content) {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("store");
@@ -87,7 +88,7 @@ async fn a_log_whose_segments_were_used_again_is_read_as_sled_reads_it() {
     let store = Store::open(&dir, CACHE).unwrap();
     churn(&store, &mut random, 900, 60_000).await;
     let expected = content(&store);
-    // As it is after a kill: stale messages may lie behind the last one.
+    // The copy is in the state after a kill: stale messages may follow the last one.
     let copy = parent.path().join("db");
     fs::copy(dir.join("db"), &copy).unwrap();
     assert!(found(&read(&copy)) == expected, "other entries were found");
@@ -137,7 +138,7 @@ async fn messages_behind_unreadable_bytes_are_read_and_the_bytes_are_told() {
         assert_eq!(log.gaps().count(), 1);
         let bytes = log.gaps().bytes();
         assert!((4096..3 * 4096).contains(&bytes), "{bytes}");
-        // Whatever is not as it was may be in the gap.
+        // The log reports every key with a wrong value as possibly changed in the gap.
         for (key, value) in &found {
             let may_differ = log
                 .trace(key)
@@ -179,7 +180,7 @@ async fn a_log_without_its_first_pages_or_in_which_all_is_damaged_is_read_withou
     }
 }
 
-/// Bytes made to be slow: message after message that claims to be as long as one can be.
+/// The segment is crafted to be slow: every message claims the maximum length.
 #[test]
 fn hostile_bytes_take_a_bounded_time() {
     let header = [1, 2, 3, 4, 2, 250, 0, 0, 0x40, 0, 1];
@@ -203,7 +204,7 @@ fn every_flipped_bit_of_a_message_is_found() {
     for bit in 0..message.len() * 8 {
         let mut flipped = message.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        // What follows a message is there, too.
+        // The reader also sees the bytes that follow a message in its segment.
         flipped.extend([0; 64]);
         assert_eq!(frame::whole(&flipped), None, "bit {bit}");
         let (header, flip) = frame::corrected(&flipped, &mut Budget::of_segment()).unwrap();

@@ -1,4 +1,4 @@
-//! Numbers as sled writes them: one byte up to 240, then two, three, and up to nine.
+//! sled's variable-length integers: one byte for numbers up to 240, and up to nine bytes for larger ones.
 
 /// Takes a number from the front of `bytes`.
 pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
@@ -24,7 +24,7 @@ pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
     Some(number)
 }
 
-/// Takes bytes from the front of `bytes`, which their length precedes.
+/// Takes a length-prefixed byte string from the front of `bytes`.
 pub(super) fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(take(bytes)?).ok()?;
     let (taken, rest) = bytes.split_at_checked(length)?;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// All files in there, and what is in them.
+/// Returns all files in `dir` and their contents.
 fn files(dir: &Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
     let entries = std::fs::read_dir(dir).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -60,7 +60,7 @@ async fn until_a_repair_ends_its_store_is_refused_wherever_it_was_stopped() {
         let store = open(&dir);
         assert_eq!(keys(&store.scan(b"", None, 10).unwrap()), ["c"]);
         store.close().await.unwrap();
-        // What is finished, or of another, is not repaired into.
+        // A repair refuses a directory with a finished store.
         let refused = Store::begin_repair(&dir, CACHE).err().unwrap();
         assert!(matches!(refused, OpenError::NotEmpty(_)), "{refused:?}");
     }

@@ -82,21 +82,21 @@ pub enum What {
     Miscounted,
 }
 
-/// What becomes of it in a repaired store.
+/// State of a damaged item in the repaired store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is there, as it was acknowledged or but for what the line says.
+    /// The repaired store has the item as acknowledged, except for the damage that the line names.
     Kept,
-    /// An older state of it is there.
+    /// The repaired store has an older state of the item.
     Older,
-    /// It is not there.
+    /// The repaired store does not have the item.
     Lost,
-    /// It is there only if that was asked for.
+    /// The repaired store has the item only if the operator asked for doubtful items.
     Doubtful,
 }
 
 impl What {
-    /// What becomes of it in a repaired store.
+    /// Returns the state of the damaged item in the repaired store.
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Undescribed

@@ -37,7 +37,7 @@ pub enum AuditError {
     /// Not even a copy of it opens.
     #[error(transparent)]
     Store(#[from] store::OpenError),
-    /// Its keys are not to be had, or it is not of this release.
+    /// The store's keys are not available, or another release wrote the store.
     #[error(transparent)]
     Vault(#[from] OpenError),
     /// What came in of a backup is not all of it, however sound it looks.
@@ -60,21 +60,21 @@ pub struct Report {
     pub secrets: u64,
     /// Older versions whose values authenticate.
     pub older: u64,
-    /// Lines of damage, by what becomes of the damaged thing: kept, older than acknowledged, lost, and in doubt.
+    /// Number of damage lines by outcome: kept, older than acknowledged, lost, and in doubt.
     pub lines: [u64; 4],
-    /// How much of the log could be read.
+    /// Extent to which the log could be read.
     pub legibility: Legibility,
     /// Why the vault would not open the store, if it would not.
     pub refusal: Option<String>,
 }
 
 impl Report {
-    /// Lines of damage.
+    /// Returns the number of damage lines.
     pub fn damaged(&self) -> u64 {
         self.lines.iter().sum()
     }
 
-    /// Whether all is there that was acknowledged.
+    /// Returns true when the store has all acknowledged data.
     pub fn is_complete(&self) -> bool {
         self.damaged() == 0 && self.legibility.is_whole()
     }
@@ -95,16 +95,16 @@ impl Report {
     }
 }
 
-/// What becomes of secrets that may have been deleted.
+/// Treatment of secrets that may have been deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubtful {
-    /// They are not in the repaired store.
+    /// The repaired store leaves the secrets out.
     LeftOut,
-    /// They are.
+    /// The repaired store keeps the secrets.
     Kept,
 }
 
-/// A store to be read, and the keys for it.
+/// A store to verify or repair, and its keys.
 pub struct Audit {
     salvage: Salvage,
     keyring: Keyring,
@@ -197,7 +197,7 @@ impl Audit {
     }
 }
 
-/// Another layout would only look damaged.
+/// Refuses a store of another format, which would only look damaged.
 fn of_this_release(meta: Meta) -> Result<Meta, OpenError> {
     match meta.format {
         FORMAT => Ok(meta),
@@ -208,8 +208,8 @@ fn of_this_release(meta: Meta) -> Result<Meta, OpenError> {
     }
 }
 
-/// The store's file `keys`, with the store key that `meta` names, or whose newest it then names. None of a store that never
-/// had one.
+/// Reads the store's file `keys`, which must hold the store key that `meta` names. When `meta` names no store key, the
+/// function makes `meta` name the newest one in the file. Returns `None` for a store that never had a store key.
 fn key_file(salvage: &Salvage, meta: &mut Meta, providers: &Providers) -> Result<Option<KeyFile>, OpenError> {
     let bytes = salvage
         .key_file()
@@ -238,7 +238,7 @@ fn key_file(salvage: &Salvage, meta: &mut Meta, providers: &Providers) -> Result
     }
 }
 
-/// How many workspaces there are, as far as they can be read.
+/// Returns the number of workspaces that can be read.
 fn workspaces(salvage: &Salvage) -> u64 {
     salvage.live(stored::WORKSPACES).count() as u64
 }

@@ -1,6 +1,6 @@
-//! What the log says of one secret, and what follows from it.
+//! Conclusions about one secret from the entries that the log has of it.
 //!
-//! A change of a secret is written to several entries, so one that is partly lost shows:
+//! A change of a secret is written to several entries, so a partly lost change can be recognized:
 //!
 //! | description `s/` | record `r/` | last version `v/` | the secret |
 //! |---|---|---|---|
@@ -12,8 +12,8 @@
 //! | deleted | deleted | - | is deleted, and its last version number is lost |
 //! | deleted last | there | - | may be deleted, and so the other way round |
 //!
-//! All of a change can be lost only where as many messages cannot be read that were written after all that is known of the
-//! secret. Such a secret may be older than acknowledged, or deleted.
+//! A change can be lost without a trace only when at least as many unreadable messages as the change consists of were
+//! written after everything that is known of the secret. Such a secret may be older than acknowledged, or deleted.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -27,27 +27,28 @@ use crate::{
     vault::stored::{self, Kind, OldVersion, SecretRecord},
 };
 
-/// Messages of the log that a put is, at least: for the description and for the record.
+/// Minimum number of log messages that a put writes: one for the description and one for the record.
 const PUT: u64 = 2;
-/// Messages of the log that a deletion is, at least: for the description and for the record. Where a workspace has many
-/// deleted secrets, it need not be one for the last version number.
+/// Minimum number of log messages that a deletion writes: one for the description and one for the record. In a
+/// workspace with many deleted secrets, a deletion may write no message for the last version number.
 const DELETION: u64 = 2;
-/// Version numbers that are left out where newer versions may be lost, beside one for every [`VERSION`] unreadable bytes.
+/// Number of version numbers to skip when newer versions may be lost, in addition to one for every [`VERSION`]
+/// unreadable bytes.
 const MARGIN: u64 = 1000;
-/// A version takes more bytes of the log than this.
+/// Lower bound of the log bytes that a version takes.
 const VERSION: u64 = 128;
 
-/// What an authentic record says beside its value.
+/// The contents of an authentic record, without the value.
 pub(super) struct Sound {
     pub(super) version: u64,
     pub(super) expiry: Option<Expiry>,
     pub(super) origins: Vec<OriginPattern>,
 }
 
-/// Reads a record in its place; none when it is not authentic there.
+/// Function that decrypts a record; returns `None` when the record is not authentic for the secret.
 pub(super) type Decrypt<'a> = dyn Fn(&[u8]) -> Option<Sound> + 'a;
 
-/// All that the log has of one secret.
+/// Everything that the log has of one secret.
 pub(super) struct Evidence<'a> {
     salvage: &'a Salvage,
     uid: Uid,
@@ -58,15 +59,15 @@ pub(super) struct Evidence<'a> {
     older: BTreeMap<u64, Trace<'a>>,
 }
 
-/// What follows.
+/// Conclusion about a secret.
 pub(super) enum Verdict {
-    /// It is deleted; whether its last version number is known.
+    /// The secret is deleted; `is_known` is true when its last version number is known.
     Deleted {
         is_known: bool,
     },
-    /// It may be deleted. If it is not, this is left of it.
+    /// The secret may be deleted; the content is what is left of the secret if it is not.
     Doubtful(Option<Box<Kept>>),
-    /// There is no version of it.
+    /// No version of the secret is left.
     Lost {
         version: Option<u64>,
         what: What,
@@ -79,7 +80,7 @@ pub(super) struct Kept {
     pub(super) metadata: SecretRecord,
     pub(super) record: Vec<u8>,
     pub(super) older: Vec<Entry>,
-    /// What is to be said of its versions.
+    /// Damage of the secret's versions, by version number.
     pub(super) damage: Vec<(u64, What)>,
 }
 
@@ -87,7 +88,7 @@ pub(super) struct Kept {
 struct Candidate {
     sound: Sound,
     record: Vec<u8>,
-    /// Its description, if it is an older version.
+    /// Description of the version; `None` for the current version.
     metadata: Option<SecretRecord>,
 }
 
@@ -110,23 +111,25 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Whether its description or its record is there, and it was not deleted after.
+    /// Returns true when the secret has a description or a record, and no last version number, which only deleted
+    /// secrets have.
     pub(super) fn seems_alive(&self) -> bool {
         let is_there = |trace: &Option<Trace<'_>>| trace.is_some_and(|trace| !trace.is_deleted());
         !is_there(&self.last_version) && (is_there(&self.metadata) || is_there(&self.record))
     }
 
-    /// Whether a put of it may be lost that came after all that is known.
+    /// Returns true when a put of the secret may be lost that came after everything known of it.
     pub(super) fn may_have_changed(&self) -> bool {
         self.salvage.may_hide(PUT, self.confirmed())
     }
 
-    /// Whether a deletion of it may be lost that came after all that is known.
+    /// Returns true when a deletion of the secret may be lost that came after everything known of it.
     pub(super) fn may_be_deleted(&self) -> bool {
         self.salvage.may_hide(DELETION, self.confirmed())
     }
 
-    /// When the log said for the last time that it is what it is: puts and deletions change each of these entries.
+    /// Returns the position in the log that last confirms the secret's state. Any existing entry can confirm it,
+    /// because puts and deletions change each of these entries.
     fn confirmed(&self) -> u64 {
         let changed = [self.metadata, self.record, self.last_version];
         let there = changed.into_iter().flatten().filter(|trace| !trace.is_deleted());
@@ -160,7 +163,8 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The number to keep as the last one of a secret of which no version is kept, where `seen` is one that was given.
+    /// Returns the last version number to store for a secret without a kept version. `seen` is a number that a version
+    /// had.
     pub(super) fn last_version(&self, seen: u64) -> u64 {
         let highest = self.highest().max(seen);
         match self.tombstone() {
@@ -169,25 +173,27 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Whether the secret has the entry that only deleted ones have, and no version was made after.
+    /// Returns true when the secret has a last version number, which only deleted secrets have, and no newer version.
     fn is_outlived(&self, newest: Option<u64>) -> bool {
         let is_there = self.last_version.is_some_and(|trace| !trace.is_deleted());
         is_there && newest.is_none_or(|newest| self.tombstone().is_some_and(|last| newest <= last))
     }
 
-    /// When the entry was deleted, if it is.
+    /// Returns the position in the log at which the entry was deleted; `None` when the entry is not deleted.
     fn ended(&self, trace: Option<Trace<'a>>) -> Option<u64> {
         trace.filter(|trace| trace.is_deleted()).map(Trace::since)
     }
 
-    /// Whether the description or the record was deleted after the other one was written.
+    /// Returns true when the existing description or record was written before `deleted`, the position of the other
+    /// one's deletion.
     fn is_last(&self, deleted: u64) -> bool {
         let written = [self.metadata, self.record].into_iter().flatten();
         let mut written = written.filter(|trace| !trace.is_deleted());
         written.all(|trace| trace.since() < deleted)
     }
 
-    /// The secret was deleted, or it was made again and is lost: making it again deletes its last version number.
+    /// Decides about a secret whose description and record are deleted. The secret is lost when its last version number
+    /// was deleted later, because only making the secret again deletes that number; otherwise the secret is deleted.
     fn both_deleted(&self, at: u64) -> Verdict {
         match self.ended(self.last_version).is_some_and(|gone| gone > at) {
             true => Verdict::Lost {
@@ -198,19 +204,19 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The last version number of a deleted secret.
+    /// Returns the last version number of a deleted secret.
     fn tombstone(&self) -> Option<u64> {
         let trace = self.last_version.filter(|trace| !trace.is_deleted())?;
         number(&trace.values().next()?)
     }
 
-    /// The newest description.
+    /// Returns the newest description.
     fn described(&self) -> Option<SecretRecord> {
         let trace = self.metadata.filter(|trace| !trace.is_deleted())?;
         trace.values_since_deletion().find_map(|bytes| described(&bytes))
     }
 
-    /// The record that belongs to the description, or else the newest that authenticates.
+    /// Returns the newest record that authenticates.
     fn current(&self, decrypt: &Decrypt<'_>) -> Option<Candidate> {
         let trace = self.record.filter(|trace| !trace.is_deleted())?;
         trace.values_since_deletion().find_map(|record| {
@@ -223,7 +229,7 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// The newest version that authenticates.
+    /// Returns the newest version that authenticates.
     fn best(
         &self,
         current: Option<Candidate>,
@@ -298,7 +304,8 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The newest version that was made: a version is kept as an older one, and the oldest is removed, when the next is made.
+    /// Returns the number of the newest version that was made. Making a version stores the previous one as an older
+    /// version, and removes the oldest.
     fn acknowledged(&self, described: Option<&SecretRecord>) -> u64 {
         let kept = self.older.iter().rev().find(|(_, trace)| !trace.is_deleted());
         let after_kept = kept.map_or(0, |(version, _)| version + 1);
@@ -311,7 +318,7 @@ impl<'a> Evidence<'a> {
         after_kept.max(described.version.saturating_add(u64::from(is_behind)))
     }
 
-    /// The description of a version, as far as it is remembered.
+    /// Returns the remembered description of a version.
     fn description_of(&self, version: u64) -> Option<SecretRecord> {
         let trace = self.metadata?;
         let mut descriptions = trace
@@ -320,13 +327,13 @@ impl<'a> Evidence<'a> {
         descriptions.find(|metadata| metadata.version == version)
     }
 
-    /// The oldest version that is there.
+    /// Returns the oldest version that exists.
     fn oldest(&self) -> Option<u64> {
         let mut there = self.older.iter().filter(|(_, trace)| !trace.is_deleted());
         there.next().map(|(version, _)| *version)
     }
 
-    /// The versions before the kept one that still belong to the secret.
+    /// Returns the versions before the kept one that still belong to the secret.
     fn keep_older(
         &self,
         metadata: &SecretRecord,
@@ -356,7 +363,7 @@ impl<'a> Evidence<'a> {
         kept
     }
 
-    /// An older version, if it authenticates as what it is.
+    /// Returns an older version if it authenticates as that version.
     fn old(&self, version: u64, trace: Trace<'_>, decrypt: &Decrypt<'_>) -> Option<Candidate> {
         if trace.is_deleted() {
             return None;
@@ -386,12 +393,12 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// A number that is higher than any that a version may have been given.
+    /// Returns a number above every number that a version may have been given.
     fn beyond(&self, known: u64) -> u64 {
         known.saturating_add(margin(&self.salvage.legibility()))
     }
 
-    /// The highest version number that the log mentions, of deleted versions too.
+    /// Returns the highest version number in the log, including deleted versions.
     fn highest(&self) -> u64 {
         let descriptions = self.metadata.into_iter().flat_map(Trace::values);
         let described = descriptions.filter_map(|bytes| Some(described(&bytes)?.last_version()));
@@ -402,7 +409,7 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// More versions than can have been made in what is lost.
+/// Returns an upper bound of the number of versions that the lost parts of the log can have held.
 pub(super) fn margin(legibility: &Legibility) -> u64 {
     let hidden = legibility.bytes.saturating_add(legibility.torn) / VERSION;
     MARGIN
@@ -410,7 +417,7 @@ pub(super) fn margin(legibility: &Legibility) -> u64 {
         .saturating_add(legibility.missing_groups)
 }
 
-/// A secret's description, if it is one.
+/// Decodes a secret's description; returns `None` when `bytes` are not a valid one.
 fn described(bytes: &[u8]) -> Option<SecretRecord> {
     let record: SecretRecord = stored::decode(bytes).ok()?;
     stored::uid(&record.uid).map(|_| record)
@@ -420,7 +427,8 @@ fn number(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// A value that is sound is worth more than what is known about it: its record repeats what decrypting relies on.
+/// Makes a description for a sound value whose description is lost or does not fit: the record contains everything that
+/// decrypting needs.
 fn made_up(sound: &Sound, described: Option<SecretRecord>, oldest: Option<u64>) -> SecretRecord {
     let now = Timestamp::from(SystemTime::now());
     let before = described.unwrap_or_else(|| SecretRecord {

@@ -334,7 +334,7 @@ async fn a_secret_whose_deletion_is_partly_lost_stays_deleted_and_a_doubtful_one
         .delete(store.key(Kind::Metadata, 0, "ONE"))
         .put(store.key(Kind::LastVersion, 0, "ONE"), 1u64.to_be_bytes());
     open.commit(batch).await.unwrap();
-    // Of TWO only its record was deleted.
+    // The secret TWO has lost only its record to a deletion.
     let record = store.key(Kind::Record, 0, "TWO");
     read(Kind::Record, "TWO");
     open.commit(Batch::new().delete(record)).await.unwrap();

@@ -23,11 +23,12 @@ use crate::{
     },
 };
 
-/// How damage of the store key's rotation is named.
+/// Name that damage lines give to the store key's rotation.
 const STORE_KEY: &str = "store key";
-/// Messages of the log that a change of a workspace is, or of a count.
+/// Minimum number of log messages that a change of a workspace or of a count writes.
 const CHANGE: u64 = 1;
-/// Messages of the log that a deletion of a workspace is, at least: its description goes, and its garbage is named.
+/// Minimum number of log messages that a deletion of a workspace writes: one deletes the description, and one names the
+/// garbage.
 const DELETION: u64 = 2;
 
 /// A workspace whose key opens.
@@ -35,7 +36,7 @@ struct Opened {
     name: WorkspaceName,
     /// The active one, and those that are being rotated.
     keks: Vec<Arc<WorkspaceKek>>,
-    /// Whether a rotation has still to move its records.
+    /// True when a rotation still has to move the workspace's records.
     rotates: bool,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Walk<'a> {
     deleted: HashSet<Uid>,
     /// Names of the workspaces whose keys do not open.
     closed: BTreeMap<Uid, WorkspaceName>,
-    /// What rotates, by workspace: its name and how many secrets it has.
+    /// Unfinished rotations of workspaces, each with the workspace's name and number of secrets.
     rotations: Vec<(Uid, WorkspaceName, u64)>,
     report: Report,
     damaged: &'a mut dyn FnMut(&Damage),
@@ -86,10 +87,10 @@ impl<'a> Walk<'a> {
         walk.report
     }
 
-    /// Workspaces whose keys open, and that were not deleted.
+    /// Finds the workspaces that were not deleted and whose keys open.
     fn workspaces(&mut self) -> BTreeMap<Uid, Opened> {
         let salvage = &self.audit.salvage;
-        // Whatever became of its entries, a workspace whose deletion is mentioned is deleted.
+        // A workspace with a garbage entry is deleted, whatever the state of its other entries.
         let garbage = salvage.keys(stored::GARBAGE).into_iter();
         self.deleted = garbage
             .filter_map(|key| stored::uid(key.get(stored::GARBAGE.len()..)?))
@@ -150,7 +151,8 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// Whether a deletion of the workspace may be lost: it would have removed each of the workspace's entries.
+    /// Returns true when a deletion of the workspace may be lost. A deletion removes each of the workspace's entries,
+    /// so any entry that was confirmed later disproves it.
     fn may_be_deleted(&self, uid: &Uid, trace: Trace<'_>) -> bool {
         let salvage = &self.audit.salvage;
         let kinds = [Kind::Metadata, Kind::Record].map(|kind| kind.of(uid));
@@ -171,7 +173,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Keeps a workspace's description: the newest one, or one that is so many states older.
+    /// Keeps a workspace's description: the newest one when `age` is 0, or the one that is `age` states older.
     fn opened(
         &mut self,
         found: Found,
@@ -234,8 +236,8 @@ impl<'a> Walk<'a> {
         self.count(uid, workspace, &tally);
     }
 
-    /// The number that no deleted secret exceeded whose own last version is not kept. Names that cannot be read had version
-    /// numbers, too.
+    /// Keeps the workspace's version floor: a number that no deleted secret without its own last version number
+    /// exceeded. Secrets with unreadable names count too.
     fn version_floor(&mut self, uid: Uid, workspace: &Opened) {
         let key = Kind::VersionFloor.of(&uid);
         let stored = self.audit.salvage.read(&key);
@@ -264,7 +266,7 @@ impl<'a> Walk<'a> {
         self.report.legibility.is_whole() && floor.is_some()
     }
 
-    /// Keeps what is to be kept of a secret, and says what is the matter with it.
+    /// Keeps the sound parts of a secret, and reports its damage.
     fn secret(
         &mut self,
         uid: Uid,
@@ -289,7 +291,7 @@ impl<'a> Walk<'a> {
                 tally.others += 1;
                 None
             }
-            // Of many deleted secrets the workspace's floor tells the last version.
+            // The version floor of a workspace stands for the last version numbers of many deleted secrets.
             Verdict::Deleted { is_known: false } if self.has_floor(&uid) => return,
             Verdict::Deleted { is_known } => {
                 if !is_known {
@@ -334,7 +336,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether the workspace's count of its secrets is up to date, and is this. A deletion that is lost was counted.
+    /// Returns true when the workspace's count of its secrets is up to date and equals `alive`. Then no deletion is
+    /// lost, because a deletion changes the count.
     fn is_counted(&self, uid: &Uid, alive: u64) -> bool {
         let count = self.audit.salvage.trace(&stored::count(uid));
         let is_current = count.is_none_or(|count| !self.audit.salvage.may_hide(CHANGE, count.confirmed()));
@@ -348,7 +351,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Counts are made from what was kept, and tell what was not found.
+    /// Keeps a count of the kept secrets, and compares the stored count with the secrets that were found.
     fn count(&mut self, uid: Uid, workspace: &Opened, tally: &Tally) {
         let named = tally.kept + tally.others;
         let is_readable = self.report.legibility.is_whole();
@@ -380,7 +383,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Secrets of workspaces that are neither open nor deleted.
+    /// Reports secrets of workspaces that are neither open nor deleted.
     fn strays(&mut self, opened: &BTreeMap<Uid, Opened>) {
         let salvage = &self.audit.salvage;
         let mut strays = BTreeSet::new();
@@ -414,7 +417,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Rotations begin anew where there is still something to be moved.
+    /// Starts a new rotation for each workspace with records that are still to be moved.
     fn begin_rotations(&mut self) {
         for (uid, name, secrets) in std::mem::take(&mut self.rotations) {
             self.begin_rotation(stored::workspace_rotation(&uid), name.to_string(), secrets);
@@ -435,7 +438,7 @@ impl<'a> Walk<'a> {
         (self.keep)(Entry { key, value });
     }
 
-    /// Says what is the matter.
+    /// Reports one damage line.
     fn lost(&mut self, workspace: &str, name: Option<SecretName>, version: Option<u64>, what: What) {
         self.report.count(what.outcome());
         (self.damaged)(&Damage {
@@ -447,16 +450,17 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What was found of one workspace's secrets.
+/// Numbers of the secrets that were found in one workspace.
 #[derive(Default)]
 struct Tally {
     kept: u64,
-    /// Those that are lost, and those that are in doubt.
+    /// Number of lost and doubtful secrets.
     others: u64,
 }
 
 impl Opened {
-    /// What a record says that authenticates in this place. Its value is wiped here.
+    /// Decrypts the record of a secret and returns its contents without the value, which is wiped. Returns `None` when
+    /// the record does not authenticate.
     fn decrypt(&self, uid: &Uid, name: &SecretName, bytes: &[u8]) -> Option<Sound> {
         let id = record::kek_id(bytes).ok()?;
         let kek = self.keks.iter().find(|kek| kek.id() == id)?;
@@ -481,7 +485,7 @@ fn why_closed(error: &VaultError) -> What {
     }
 }
 
-/// Whose entry this is; none for keys that are none of ours.
+/// Returns the workspace and the secret that the entry at `key` belongs to; `None` for an invalid key.
 fn place(kind: Kind, key: &[u8]) -> Option<(Uid, SecretName)> {
     let (uid, rest) = key.strip_prefix(kind.prefix())?.split_first_chunk::<16>()?;
     let name = match kind {

@@ -46,12 +46,13 @@ impl Archive {
         Ok(Self { file, header, body })
     }
 
-    /// Reads all of it, and fails unless it is as it was made and `providers` give the root key that it needs.
+    /// Reads the whole archive. Fails when the archive was changed, or `providers` lack the root key that the archive
+    /// needs.
     pub async fn verify(self, providers: &Providers) -> Result<(), VaultError> {
         Arc::new(self).checked(None, providers).await.map(drop)
     }
 
-    /// The same, with the keys of a vault that are loaded already.
+    /// Verifies the archive as [`Self::verify`] does, and can also use the keys that a vault has loaded.
     pub(super) async fn checked(
         self: &Arc<Self>,
         loaded: Option<&UnsealedKeys>,

@@ -66,20 +66,20 @@ pub(super) fn refuse_filled(store: &Store) -> Result<(), VaultError> {
     }
 }
 
-/// Clears the store, and lets go of it. What came in is erased as what was deleted is.
+/// Clears the store and releases the hold. The restored entries are erased like deleted ones.
 pub(super) async fn empty(store: &Store) -> Result<(), VaultError> {
     clear(store).await?;
     let reading = store.clone();
     let (_, meta) = blocking(move || roots::read_meta(&reading)).await?;
     let batch = match store_keys::active(&meta) {
         Ok(active) => erasure::note_restore(released(FILLING), active),
-        // Nothing was ever wrapped.
+        // Without an active store key nothing was ever wrapped, so nothing needs to be erased.
         Err(_) => released(FILLING),
     };
     Ok(store.commit(batch).await?)
 }
 
-/// Removes all but what the vault says of itself and its keys.
+/// Removes all entries except the vault's description and its keys.
 pub(super) async fn clear(store: &Store) -> Result<(), VaultError> {
     loop {
         let reading = store.clone();

@@ -1,4 +1,4 @@
-//! Which keys a backup needs, and where they come from.
+//! The keys that a backup needs, and their sources.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::{
     },
 };
 
-/// The root keys that no file holds, as a backup's header has them.
+/// Wrapped root keys that no root key file holds, as stored in a backup's header.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct HeldRootKeys {
     #[prost(message, repeated, tag = "1")]
     pub(super) keys: Vec<WrappedRootKey>,
 }
 
-/// The root key that the archive's header names: the one that is loaded, or one that a provider gives.
+/// Returns the root key that the archive's header names: the loaded one, or one from a provider.
 pub(super) async fn opening(
     archive: &Archive,
     loaded: Option<&UnsealedKeys>,
@@ -41,7 +41,7 @@ pub(super) async fn opening(
     Ok(opened.ok_or(BackupError::OtherRootKey(id))?)
 }
 
-/// What a backup's contents say of the vault that was backed up.
+/// Description of the vault that was backed up, from the backup's contents.
 #[derive(Default)]
 pub(super) struct Described {
     meta: Option<Vec<u8>>,
@@ -63,7 +63,7 @@ impl Described {
         Ok(stored::decode(bytes)?)
     }
 
-    /// The keys that its workspaces' keys are under.
+    /// Opens the store keys that wrap the keys of the backup's workspaces.
     pub(super) fn keys(&self, root: Arc<RootKey>) -> Result<UnsealedKeys, VaultError> {
         let bytes = self.keys.as_deref().ok_or(BackupError::Damaged(None))?;
         let store_keys = KeyFile::decode(bytes)?.open(&root)?;

@@ -1,7 +1,7 @@
 //! Backups: everything that the store holds, as it is encrypted there, sealed once more as a whole.
 //!
-//! Entries are carried as bytes, whatever they are: a new kind of entry needs nothing here. Behind them stand the store keys,
-//! wrapped by the root key that the backup is sealed under, as if there were an entry at [`KEYS`].
+//! A backup carries entries as opaque bytes, so a new kind of entry needs no change here. After the entries come the
+//! store keys, wrapped by the root key that the backup is sealed under, in the form of an entry at [`KEYS`].
 
 mod archive;
 mod hold;
@@ -58,10 +58,11 @@ pub struct Backup {
     _turn: OwnedMutexGuard<()>,
 }
 
-/// While this is held no store key is destroyed: what was exported of the workspaces may be under any of them.
+/// A guard that keeps the vault from destroying a store key, because any store key may wrap the exported workspaces'
+/// keys.
 struct KeptStoreKeys {
     guard: Option<OwnedRwLockReadGuard<()>>,
-    /// Wakes who waits for that.
+    /// Wakes the rotations, which may wait for the end of the backup.
     rotate: Arc<Notify>,
 }
 
@@ -168,7 +169,8 @@ impl Backup {
         Ok(true)
     }
 
-    /// All that there are now, for what was exported: some may have come since it began, and none went.
+    /// Returns all current store keys. They include every key that the exported entries need, because the guard keeps
+    /// keys from being destroyed; keys may have been added since the export began.
     fn store_keys(&self) -> Result<Change, VaultError> {
         let keys = KeyFile::seal(&self.root, None, &self.keyring.loaded()?.store_keys)?;
         Ok(Change::Put(Entry {

@@ -147,7 +147,7 @@ impl Writer {
         theirs: Meta,
     ) -> Result<Restored, VaultError> {
         clear(&self.store).await?;
-        // Nothing else writes meanwhile, so it stays the active one.
+        // Nothing else writes during the restore, so this store key stays the active one.
         let reading = self.store.clone();
         let (before, ours) = blocking(move || roots::read_meta(&reading)).await?;
         let under = KeyTransfer {
@@ -198,17 +198,17 @@ impl Writer {
     }
 }
 
-/// Which keys the workspaces' keys are under, and which they are to be under.
+/// The keys that wrap the workspaces' keys in the backup, and those that wrap them in this vault.
 #[derive(Clone)]
 struct KeyTransfer {
     theirs: Arc<UnsealedKeys>,
     ours: Arc<Keyring>,
-    /// Of ours.
+    /// Id of the active key among `ours`.
     active: KeyId,
 }
 
 impl KeyTransfer {
-    /// A workspace with its keys under our store key. A key that does not open stays as it is.
+    /// Rewraps the keys of a workspace under this vault's store key. A key that does not open stays unchanged.
     fn moved(&self, workspace: Vec<u8>) -> Result<Vec<u8>, VaultError> {
         let Ok(mut record) = stored::decode::<WorkspaceRecord>(&workspace) else {
             return Ok(workspace);
@@ -310,7 +310,7 @@ fn next_batch(
     Ok((batch, over))
 }
 
-/// What the vault says of itself from now on. It is the one that was backed up, with the keys of this store.
+/// Makes the vault's new description: the identity of the vault that was backed up, with the keys of this store.
 fn taken_over(theirs: Meta, ours: Meta, backup_time: Timestamp) -> Result<(Meta, Restored), VaultError> {
     let Meta {
         format: _,

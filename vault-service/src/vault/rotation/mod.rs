@@ -1,7 +1,7 @@
 //! Rotations: a new key at once, and in the background everything that is under the old one moved to it.
 //!
-//! What is moved is a wrap: of a record's DEK to another KEK, or of a workspace's KEK to another store key. No value is decrypted
-//! for it.
+//! A rotation rewraps keys: a record's DEK under another KEK, or a workspace's KEK under another store key. It decrypts
+//! no value.
 //!
 //! A rotation is an entry of the store ([`Rotation`]), with a cursor, and goes on step by step from what that says. A step
 //! moves a page of entries and the cursor in one batch, which holds only if each entry is still what was read: whatever
@@ -47,8 +47,8 @@ pub(super) use step::Step;
 
 /// How much longer than a step took the next one waits: rotations take no more than a quarter of one processor.
 const REST: u32 = 3;
-/// How long those rotations wait that met what they cannot move, or nothing was to be done. Those that a full disk stopped go
-/// on when there is room.
+/// Pause before the next look at rotations when there was nothing to do, or only entries that cannot be moved.
+/// Rotations that a full disk stopped continue earlier, as soon as the disk has room.
 pub(super) const RETRY: Duration = Duration::from_secs(300);
 
 /// What rotations show in `/metrics`.
@@ -60,7 +60,7 @@ pub struct Progress {
     pub under_way: Gauge,
     /// Records and workspaces that the rotations under way could not move when they last looked.
     pub unreadable: Gauge,
-    /// Workspaces in which something was deleted that the store's files still give to who has the root key.
+    /// Number of workspaces with deleted data that a holder of the store's files and the root key can still decrypt.
     pub unerased: Gauge,
     /// Time of the oldest of these deletions, in seconds since 1970; 0 if there is none.
     pub unerased_since: Gauge,
@@ -112,9 +112,9 @@ impl Writer {
         .await
     }
 
-    /// Takes all rotations further, step by step and in turn, and begins those that erase what was deleted longer than
-    /// `erase_after` ago, for as long as the vault serves. Does not return. `ended` is called at the end of each, with the name
-    /// of the workspace or, for the store key, none.
+    /// Continues all rotations, step by step and in turn, and begins rotations that erase data deleted longer than
+    /// `erase_after` ago. Never returns. Calls `ended` at the end of each rotation, with the name of the workspace, or
+    /// with `None` for the store key.
     pub async fn take_rotations_further(
         &self,
         progress: &Progress,
@@ -130,7 +130,7 @@ impl Writer {
                     RETRY
                 }
             };
-            // In each case something may be there to be done.
+            // After each of these events a rotation may have work to do.
             tokio::select! {
                 () = self.rotate.notified() => {}
                 () = self.store.room_again() => {}
@@ -223,7 +223,8 @@ fn begin(store: &Store, keyring: &Keyring, name: &WorkspaceName) -> Result<(KeyI
         deleted_since: erasure::noted(store, &found.uid)?,
         ..Rotation::default()
     };
-    // The store key must still be the active one: its rotation does not look again at what it has passed.
+    // The batch requires that the store key is still the active one, because a rotation does not return to entries that
+    // it has passed.
     let batch = found
         .unchanged(Batch::new())
         .expect_value(stored::META, meta_bytes)

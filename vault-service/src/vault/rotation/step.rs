@@ -72,7 +72,7 @@ pub(super) struct Plan {
 pub(super) struct What {
     moves: Vec<Move>,
     with: Option<Move>,
-    /// Entries that are put with it.
+    /// Entries that the step's batch also writes.
     notes: Vec<Entry>,
     then: Then,
 }
@@ -109,13 +109,14 @@ pub(super) enum Then {
     End(Ended),
 }
 
-/// Whose keys have to be let go of.
+/// Keys to release at the end of a rotation.
 pub(super) enum Ended {
-    /// Retired KEKs of a workspace: in memory.
+    /// The retired KEKs of a workspace, which are released in memory.
     Workspace(Box<Found>),
-    /// All store keys but the active one: in the file `keys`, before the rotation is over, and in memory.
+    /// All store keys except the active one, which are removed from the file `keys` before the rotation ends, and from
+    /// memory.
     StoreKey,
-    /// Nothing: there is nothing left that is under any key.
+    /// No key: the rotation's workspace no longer exists.
     Gone,
 }
 

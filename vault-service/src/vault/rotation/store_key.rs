@@ -1,4 +1,4 @@
-//! The keys of the workspaces, moved to another store key.
+//! The store key's rotation, which moves the workspaces' keys to another store key.
 
 use super::step::{Ended, PAGE, Then, Unreadable, What, another_pass, page};
 use crate::{

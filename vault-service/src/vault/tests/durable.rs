@@ -43,7 +43,7 @@ async fn a_put_is_decrypted_once_it_is_durable_and_never_if_it_failed() {
     putting.await.unwrap().unwrap();
     assert_eq!(value(decrypted(&reader, "T").await), (2, b"new".to_vec()));
 
-    // From now on every sync fails.
+    // Every sync fails from now on.
     drop(syncs);
     let failed = writer
         .delete_secret(&admin("w"), &secret("DELETED"), None)

@@ -1,9 +1,9 @@
-//! Where a restored value may go.
+//! The origins of restored versions.
 
 use super::*;
 
 impl Fixture {
-    /// Puts a value bound to these origins; its version.
+    /// Puts a value bound to `origins`, and returns its version.
     async fn bound(&self, value: &[u8], origins: &[&str]) -> u64 {
         let new = NewSecret {
             upstream_origins: origins
@@ -15,7 +15,7 @@ impl Fixture {
         self.put_new(new).await.unwrap().secret.version
     }
 
-    /// Restores a version; the origins of the new one.
+    /// Restores a version, and returns the origins of the new version.
     async fn rebound(&self, version: u64) -> Result<Vec<String>, VaultError> {
         self.restored(version, Overrides::default()).await
     }
@@ -34,7 +34,7 @@ impl Fixture {
         let Decrypted::Value { origins, version, .. } = decrypted else {
             panic!("{decrypted:?}")
         };
-        // What lists show is what is authenticated with the value.
+        // Lists show the same origins that the record authenticates with the value.
         let shown: Vec<_> = origins.iter().map(|origin| origin.as_str().to_owned()).collect();
         assert_eq!((restored.version, &restored.upstream_origins), (version, &shown));
         Ok(shown)
@@ -99,7 +99,7 @@ async fn a_version_that_may_go_nowhere_any_more_is_restored_by_an_administrator_
         ..Overrides::default()
     };
     assert_eq!(vault.restored(old, wider).await.unwrap(), [A]);
-    // What an administrator allowed once is not allowed from then on.
+    // An override of an administrator applies to one restore only.
     let refused = vault.rebound(old).await;
     assert!(
         matches!(refused, Err(VaultError::RestoreWidensOrigins)),

@@ -18,23 +18,23 @@ use crate::{
 
 const WORKSPACES: u32 = 30;
 const SECRETS: u32 = 10;
-/// Places that are tried of each kind of damage.
+/// Number of places that the test tries for each kind of damage.
 const PLACES: u32 = 40;
 
 /// A workspace's and a secret's name.
 type Place = (String, String);
 
-/// What was acknowledged.
+/// The acknowledged state of the store.
 #[derive(Default)]
 struct Acknowledged {
     /// The current version of each secret.
     alive: BTreeMap<Place, u64>,
-    /// The last version of each deleted one.
+    /// The last version of each deleted secret.
     deleted: BTreeMap<Place, u64>,
     deleted_workspaces: BTreeSet<String>,
 }
 
-/// xorshift64*.
+/// A xorshift64* random number generator.
 struct Random(u64);
 
 impl Random {
@@ -105,8 +105,8 @@ impl Churned {
         std::thread::scope(|scope| scope.spawn(open).join().unwrap()).unwrap()
     }
 
-    /// Repairs the store with other bytes at a place, and checks what is promised. How many secrets are what they were.
-    /// Those that are so with `--include-deleted` come second.
+    /// Repairs the store with changed bytes at a place, and checks the promises of a repair. Returns the number of
+    /// intact secrets, without and with `--include-deleted`.
     fn recovered(&self, at: u64, change: impl FnOnce(&mut [u8]), length: usize) -> [usize; 2] {
         let db = File::options()
             .read(true)
@@ -160,7 +160,8 @@ impl Acknowledged {
         self.deleted_workspaces.insert(workspace);
     }
 
-    /// What a repair would write keeps every promise. How many secrets have their current versions.
+    /// Checks that the content a repair would write keeps every promise. Returns the number of secrets with their
+    /// current versions.
     fn check(&self, audit: &Audit, doubtful: Doubtful, what: &str) -> usize {
         let (mut entries, mut lines) = (BTreeMap::new(), Vec::new());
         let mut keep = |Entry { key, value }: Entry| drop(entries.insert(key, value));
@@ -208,7 +209,7 @@ impl Acknowledged {
     }
 }
 
-/// What a repair would write.
+/// The entries that a repair would write.
 struct Found<'a> {
     audit: &'a Audit,
     entries: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -223,7 +224,7 @@ impl Found<'_> {
         Some((uid, record, kek))
     }
 
-    /// The version that decrypts.
+    /// Returns the version of the secret's record, which must decrypt.
     fn version(&self, workspace: &str, secret: &str) -> Option<u64> {
         let ((uid, _, kek), name) = (self.workspace(workspace)?, name(secret));
         let record = self.entries.get(&Kind::Record.key(&uid, &name))?;
@@ -237,7 +238,7 @@ impl Found<'_> {
         Some(stored::decode(metadata).unwrap())
     }
 
-    /// The number after which the next version of this name counts.
+    /// Returns the number after which the numbers of new versions of this secret continue.
     fn last_version(&self, workspace: &str, secret: &str) -> u64 {
         let Some((uid, _, _)) = self.workspace(workspace) else {
             // A workspace made anew has another uid, and its secrets begin anew.
@@ -258,7 +259,7 @@ impl Found<'_> {
     }
 }
 
-/// What a repair would say.
+/// The output of a repair.
 #[derive(Debug)]
 struct Said {
     lines: Vec<Damage>,
@@ -282,7 +283,7 @@ impl Said {
         self.of(workspace, secret).any(|what| what == What::MaybeDeleted)
     }
 
-    /// It is named, or it is said that names cannot be known.
+    /// Returns true when the output names the secret as gone, or says that names may be lost.
     fn is_gone(&self, workspace: &str, secret: &str) -> bool {
         let lost = |what: What| matches!(what.outcome(), Outcome::Lost | Outcome::Doubtful);
         self.of(workspace, secret).any(lost) || !self.report.legibility.is_whole()
