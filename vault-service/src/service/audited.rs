@@ -17,8 +17,8 @@ use tower::{Layer, Service};
 use super::subject::{About, Subject, lock};
 use crate::audit_log::{AuditLog, Event, Line, Lines, Outcome};
 
-/// Path prefix of RPCs that concern no secret and no key: health and reflection. Only refusals of such RPCs get audit
-/// lines.
+/// Path prefix of RPCs that concern no secret and no key: health and reflection. Such an RPC gets an audit line only
+/// when its caller is denied.
 const ABOUT_NOTHING: &str = "/grpc.";
 
 /// The layer around authorization and all handlers that writes one line for each call before its answer is sent.
@@ -94,7 +94,7 @@ struct AuditedCall {
     caller: Option<Caller>,
     path: String,
     about: Arc<Mutex<About>>,
-    /// True when the call needs a line whatever its outcome; otherwise only a refusal needs one.
+    /// True when the call needs a line whatever its outcome; otherwise only a denied call needs one.
     is_decision: bool,
 }
 
