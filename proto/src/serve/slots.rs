@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -69,19 +69,36 @@ struct Shared {
 struct Table {
     next_id: u64,
     taken: usize,
-    /// Ids grow, so the first connection of a holder is its oldest.
-    holders: HashMap<Holder, BTreeMap<u64, Arc<State>>>,
+    holders: HashMap<Holder, BTreeMap<Rank, Arc<State>>>,
     evicted_since_log: usize,
     last_log: Option<Instant>,
 }
 
+/// The order in which the connections of one holder lose their slots: first those that never carried a call, because a
+/// flood of idle connections consists of them, and the oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    has_called: bool,
+    /// Ids grow.
+    id: u64,
+}
+
 struct State {
     evicted: CancellationToken,
+    /// Whether the connection ever carried a call. Changed only while the table is locked.
+    has_called: AtomicBool,
     /// Number of running calls, plus 1 until [`Slot::started`] is called.
     calls: AtomicUsize,
 }
 
 impl State {
+    fn rank(&self, id: u64) -> Rank {
+        Rank {
+            has_called: self.has_called.load(Relaxed),
+            id,
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.calls.load(Relaxed) == 0
     }
@@ -104,8 +121,8 @@ impl Slots {
         let shared = &self.0;
         let mut table = shared.table();
         if table.taken >= shared.limit {
-            let (victim, id) = table.victim(shared.eviction, holder)?;
-            table.evict(shared, &victim, id);
+            let (victim, rank) = table.victim(shared.eviction, holder)?;
+            table.evict(shared, &victim, rank);
         }
         Some(table.add(shared, holder))
     }
@@ -113,8 +130,8 @@ impl Slots {
     /// Evicts the oldest idle connection of the holder with the most slots, if one is idle.
     pub fn evict_idle(&self) {
         let mut table = self.0.table();
-        if let Some((holder, id)) = table.oldest_of_most(0, State::is_idle) {
-            table.evict(&self.0, &holder, id);
+        if let Some((holder, rank)) = table.oldest_of_most(0, State::is_idle) {
+            table.evict(&self.0, &holder, rank);
         }
     }
 
@@ -141,13 +158,14 @@ impl Table {
             self.next_id,
             Arc::new(State {
                 evicted: CancellationToken::new(),
+                has_called: AtomicBool::new(false),
                 calls: AtomicUsize::new(1),
             }),
         );
         self.next_id += 1;
         self.taken += 1;
         let held = self.holders.entry(holder.clone()).or_default();
-        held.insert(id, state.clone());
+        held.insert(state.rank(id), state.clone());
         Slot {
             shared: shared.clone(),
             holder: holder.clone(),
@@ -156,9 +174,9 @@ impl Table {
         }
     }
 
-    /// Evicts the connection `id` of `holder`.
-    fn evict(&mut self, shared: &Shared, holder: &Holder, id: u64) {
-        if let Some(state) = self.remove(holder, id) {
+    /// Evicts the connection of `holder` that has this `rank`.
+    fn evict(&mut self, shared: &Shared, holder: &Holder, rank: Rank) {
+        if let Some(state) = self.remove(holder, rank) {
             state.evicted.cancel();
         }
         self.evicted_since_log += 1;
@@ -175,7 +193,7 @@ impl Table {
     }
 
     /// Returns the connection to evict for a new connection of `newcomer`.
-    fn victim(&self, eviction: Eviction, newcomer: &Holder) -> Option<(Holder, u64)> {
+    fn victim(&self, eviction: Eviction, newcomer: &Holder) -> Option<(Holder, Rank)> {
         match eviction {
             Eviction::OldestIdle => self.oldest_of_most(0, State::is_idle),
             Eviction::FromLargerHolder => {
@@ -185,23 +203,37 @@ impl Table {
         }
     }
 
-    /// Returns the oldest `evictable` connection of the holder with the most slots. Only holders with an evictable
+    /// Returns the first `evictable` connection, by [`Rank`], of the holder with the most slots. Only holders with an evictable
     /// connection and at least `least` slots are considered.
-    fn oldest_of_most(&self, least: usize, evictable: impl Fn(&State) -> bool) -> Option<(Holder, u64)> {
+    fn oldest_of_most(&self, least: usize, evictable: impl Fn(&State) -> bool) -> Option<(Holder, Rank)> {
         self.holders
             .iter()
             .filter(|(_, held)| held.len() >= least)
             .filter_map(|(holder, held)| {
-                let (id, _) = held.iter().find(|(_, state)| evictable(state))?;
-                Some((held.len(), holder, *id))
+                let (rank, _) = held.iter().find(|(_, state)| evictable(state))?;
+                Some((held.len(), holder, *rank))
             })
             .max_by_key(|(held, _, _)| *held)
-            .map(|(_, holder, id)| (holder.clone(), id))
+            .map(|(_, holder, rank)| (holder.clone(), rank))
     }
 
-    fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<State>> {
+    /// Notes that a connection carries a call. Does nothing for one that was evicted.
+    fn note_call(&mut self, holder: &Holder, id: u64) {
+        let Some(held) = self.holders.get_mut(holder) else {
+            return;
+        };
+        if let Some(state) = held.remove(&Rank {
+            has_called: false,
+            id,
+        }) {
+            state.has_called.store(true, Relaxed);
+            held.insert(state.rank(id), state);
+        }
+    }
+
+    fn remove(&mut self, holder: &Holder, rank: Rank) -> Option<Arc<State>> {
         let held = self.holders.get_mut(holder)?;
-        let state = held.remove(&id)?;
+        let state = held.remove(&rank)?;
         if held.is_empty() {
             self.holders.remove(holder);
         }
@@ -229,6 +261,9 @@ impl Slot {
     /// A call begins on the connection.
     pub fn call_began(&self) {
         self.state.calls.fetch_add(1, Relaxed);
+        if !self.state.has_called.load(Relaxed) {
+            self.shared.table().note_call(&self.holder, self.id);
+        }
     }
 
     /// A call that began has ended.
@@ -260,7 +295,9 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         // `remove` returns `None` for an evicted connection, which gave its slot away before.
-        drop(self.shared.table().remove(&self.holder, self.id));
+        let mut table = self.shared.table();
+        drop(table.remove(&self.holder, self.state.rank(self.id)));
+        drop(table);
         self.shared.freed.notify_one();
     }
 }

@@ -32,6 +32,22 @@ fn the_oldest_idle_connection_makes_room() {
 }
 
 #[test]
+fn a_connection_that_carried_a_call_outlasts_those_that_never_did() {
+    let slots = Slots::new("test", 3, Eviction::OldestIdle);
+    let held: Vec<Slot> = (0..3).map(|_| idle(&slots, &host(1))).collect();
+    held[0].call_began();
+    held[0].call_ended();
+    let evicted = || held.iter().map(Slot::is_evicted).collect::<Vec<_>>();
+    let _newcomers = [1, 2].map(|_| idle(&slots, &host(1)));
+    assert_eq!(evicted(), [false, true, true]);
+    slots.evict_idle();
+    slots.evict_idle();
+    assert!(!held[0].is_evicted());
+    slots.evict_idle();
+    assert!(held[0].is_evicted());
+}
+
+#[test]
 fn the_holder_of_most_slots_makes_room_for_others() {
     let slots = Slots::new("test", 4, Eviction::OldestIdle);
     let few = idle(&slots, &host(1));
