@@ -172,7 +172,10 @@ async fn clients_that_do_not_read_delay_nobody_and_are_held_back() {
                     if over_http2 {
                         return all_frames(&mut reader).await;
                     }
-                    let mut read = 0;
+                    let (mut head, mut read) = (Vec::new(), 0);
+                    while !head.ends_with(b"\r\n\r\n") {
+                        head.push(reader.read_u8().await.unwrap());
+                    }
                     let mut buffer = vec![0; 64 << 10];
                     while read < LARGE {
                         let count = reader.read(&mut buffer).await.unwrap();

@@ -294,6 +294,8 @@ fn debug<T: std::fmt::Debug>((head, message): (String, Option<T>)) -> (String, O
 
 fn comparable(mut metadata: MetadataMap) -> Vec<String> {
     metadata.remove("date");
+    // The injector names each call.
+    metadata.remove("x-aerostack-call-id");
     let mut lines: Vec<_> = metadata
         .into_headers()
         .iter()
