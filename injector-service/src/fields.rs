@@ -14,7 +14,9 @@
 //! | `Host`, `Authorization`, `Cookie` | | removed | | |
 //! | `Set-Cookie` | | | | removed |
 //!
-//! `TE: trailers`, without which gRPC does not work, stays in a request.
+//! `TE: trailers`, without which gRPC does not work, stays in a request. `outgoing` in `proxy/call.rs` makes `Host` and
+//! `Content-Length` anew, `proxy/cookies.rs` has the rules for cookies, and `proxy/upgrade.rs` puts `Connection` and `Upgrade` of a
+//! handshake back. The rule for any other field belongs here.
 
 use std::collections::HashSet;
 
