@@ -80,7 +80,7 @@ pub struct SetArgs {
 /// When a value expires. Then servers get it no more than if it had been deleted.
 #[derive(Debug, Args)]
 struct ExpiryArgs {
-    /// When the value expires, such as 2027-01-31T00:00:00Z; without it, never
+    /// When the value expires, such as 2027-01-31T00:00:00Z; a new value without it never does
     #[arg(long, value_name = "TIME", conflicts_with = "expires_in")]
     expires_at: Option<Timestamp>,
     /// In how much time the value expires: `90d`, `12h`, `1h30m`

@@ -15,7 +15,7 @@ pub struct UpstreamTls {
     pub ca_pem: String,
     /// The name in its certificate, when it is not the URL's host.
     pub server_name: Option<String>,
-    /// True when an administrator allows bound secrets although [`Self::verifies`] is false.
+    /// True when an administrator allows bound secrets although `Self::verifies` is false.
     pub allow_bound_secrets: bool,
 }
 

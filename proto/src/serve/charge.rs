@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 /// each byte, and gives them back when the bytes are written or the call ends.
 ///
 /// A handler puts its charge into the extensions of the response. The connection finds the charge there, and reports the
-/// bytes as [written](Self::written).
+/// bytes as written.
 #[derive(Debug)]
 pub struct Charge {
     allowance: Arc<Semaphore>,

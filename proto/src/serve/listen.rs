@@ -72,7 +72,7 @@ pub async fn accept(
                 // The usual cause is a lack of file descriptors, and evicting the oldest idle connection frees one. The
                 // pause keeps this loop from using a whole processor core.
                 tracing::warn!(%error, "connection not accepted");
-                slots.evict_idle();
+                slots.evict_unused();
                 time::sleep(Duration::from_millis(50)).await;
             }
         }

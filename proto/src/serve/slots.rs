@@ -102,6 +102,10 @@ impl State {
     fn is_idle(&self) -> bool {
         self.calls.load(Relaxed) == 0
     }
+
+    fn is_unused(&self) -> bool {
+        self.is_idle() && !self.has_called.load(Relaxed)
+    }
 }
 
 impl Slots {
@@ -127,10 +131,11 @@ impl Slots {
         Some(table.add(shared, holder))
     }
 
-    /// Evicts the oldest idle connection of the holder with the most slots, if one is idle.
-    pub fn evict_idle(&self) {
+    /// Evicts the oldest connection that never carried a call, of the holder with the most slots. A connection that is kept
+    /// between two calls stays.
+    pub fn evict_unused(&self) {
         let mut table = self.0.table();
-        if let Some((holder, rank)) = table.oldest_of_most(0, State::is_idle) {
+        if let Some((holder, rank)) = table.oldest_of_most(0, State::is_unused) {
             table.evict(&self.0, &holder, rank);
         }
     }
