@@ -20,7 +20,11 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use thiserror::Error;
 
-use super::{OpenError, Store, files::failed, marker::StoreId};
+use super::{
+    OpenError, Store,
+    files::{failed, read_regular},
+    marker::StoreId,
+};
 
 /// The file's name.
 pub(super) const FILE: &str = "keys";
@@ -94,7 +98,7 @@ impl Store {
 
 /// The content of the file in `dir`, which must be of the store `id` where that is known.
 pub(super) fn read(dir: &Path, id: Option<StoreId>) -> Result<Option<Vec<u8>>, KeyFileError> {
-    let bytes = match fs::read(dir.join(FILE)) {
+    let bytes = match read_regular(&dir.join(FILE)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
@@ -246,6 +250,15 @@ mod tests {
         fs::write(dir.path().join(FILE), "aerostack keys 2\nwhatever\n").unwrap();
         let newer = read(dir.path(), Some(id(1)));
         assert!(matches!(newer, Err(KeyFileError::Newer(2))), "{newer:?}");
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_the_file_is_refused() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join(FILE), kind, mode, 0).unwrap();
+        let refused = read(dir.path(), Some(id(1)));
+        assert!(matches!(refused, Err(KeyFileError::Files { .. })), "{refused:?}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ use std::{
 
 use super::{
     OpenError,
-    files::{DB, failed, sync},
+    files::{DB, failed, read_regular, sync},
     read,
 };
 
@@ -159,7 +159,7 @@ impl Marker {
     /// What the file in `dir` says, if there is one.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>, OpenError> {
         let path = dir.join(FILE);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_regular(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("read", &path)(error)),
