@@ -201,14 +201,14 @@ async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
         connection.write_all(request).await.unwrap();
         busy.push(connection);
     }
-    // It cannot dial, and says so.
+    // The injector cannot dial, and answers 503.
     eventually("all descriptors are taken", async || call(&mut kept).await == 503).await;
     let calls = heads.lock().unwrap().len();
     for _ in 0..10 {
         assert_eq!(call(&mut kept).await, 503);
     }
     assert_eq!(heads.lock().unwrap().len(), calls);
-    // What needs no descriptor still works.
+    // A put over an open connection needs no descriptor.
     put(&admin).await.unwrap();
     drop(busy);
     eventually("it calls again", async || call(&mut kept).await == 200).await;

@@ -85,7 +85,7 @@ struct Rank {
 
 struct State {
     evicted: CancellationToken,
-    /// Whether the connection ever carried a call. Changed only while the table is locked.
+    /// True once the connection carried a call. `has_called` changes only while the table is locked.
     has_called: AtomicBool,
     /// Number of running calls, plus 1 until [`Slot::started`] is called.
     calls: AtomicUsize,
