@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("AEROSTACK_BIN", REPOSITORY / "target" / "release" / "aerostack"))
 
+# Set by `.ci/soak`: the long rounds of tests that otherwise take fewer.
+SOAK = bool(os.environ.get("PEERS_SOAK"))
+
 START_SECONDS = 30
 STOP_SECONDS = 20
 CALL_SECONDS = 10

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+# A test that takes longer has its time behind its name.
+SHOWN_SECONDS = 10
+
 _failures: dict[str, list[str]] = {}
+_seconds: dict[str, float] = {}
 _counts = {"passed": 0, "failed": 0}
 
 
@@ -33,10 +37,14 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     failures = _failures.setdefault(report.nodeid, [])
+    _seconds[report.nodeid] = _seconds.get(report.nodeid, 0) + report.duration
     if not report.passed:
         failures.append(_what_failed(report))
     if report.when == "teardown":
-        said = "; ".join(f"{name}: {value}" for name, value in report.user_properties)
+        properties = [f"{name}: {value}" for name, value in report.user_properties]
+        if (seconds := _seconds.pop(report.nodeid)) >= SHOWN_SECONDS:
+            properties.insert(0, f"{seconds:.0f} s")
+        said = "; ".join(properties)
         _line(report.nodeid, _failures.pop(report.nodeid), said and f" ({said})")
 
 

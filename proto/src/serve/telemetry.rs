@@ -9,7 +9,11 @@ use std::{
 use super::lines::Lines;
 pub use super::lines::flush;
 use clap::ValueEnum;
-use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
+use tracing_subscriber::{
+    filter::{ParseError, Targets},
+    fmt,
+    prelude::*,
+};
 
 /// The names of the fields that logs have.
 pub mod field {
@@ -55,13 +59,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// Reads a log filter, in the syntax of tracing-subscriber's `EnvFilter`: `info`, `debug,h2=info`.
-pub fn parse_filter(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(text)
+/// Reads a log filter, in the syntax of tracing-subscriber's `Targets`: `info`, `debug,h2=info`. Its `EnvFilter` can
+/// do more, and takes a regular expression engine to do it.
+pub fn parse_filter(text: &str) -> Result<Targets, ParseError> {
+    text.parse()
 }
 
 /// Starts logging. Later calls change nothing.
-pub fn init(format: LogFormat, filter: EnvFilter) {
+pub fn init(format: LogFormat, filter: Targets) {
     let lines = fmt::layer()
         .with_writer(Lines::of_process())
         .with_ansi(io::stderr().is_terminal());

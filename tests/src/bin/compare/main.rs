@@ -102,7 +102,7 @@ struct Common {
         value_name = "NUMBERS"
     )]
     secrets: Vec<u32>,
-    /// Where vault-service and injector-service are; without it they are built in release mode
+    /// Where vault-service and injector-service are; without it they are built, in the profile `dist`
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
     /// Where `tests/compare/install` put Envoy and OpenBao

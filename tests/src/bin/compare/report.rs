@@ -36,7 +36,7 @@ impl About {
         let arguments: Vec<String> = env::args().skip(1).collect();
         let separator = if arguments.is_empty() { "" } else { " -- " };
         let command = format!(
-            "cargo run --release -p e2e --bin compare{separator}{}",
+            "cargo run --profile dist -p e2e --bin compare{separator}{}",
             arguments.join(" ")
         );
         Ok(Self {

@@ -271,18 +271,17 @@ pub(crate) fn bin_dir(common: &Common) -> Result<PathBuf, Failure> {
         return Ok(dir.clone());
     }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // These packages together, as the other tests of the release binaries build them: another set may be built anew.
     let packages =
         ["aerostack", "vault-service", "injector-service"].map(|package| format!("--package={package}"));
     let built = Command::new(cargo)
-        .args(["build", "--release", "--locked"])
+        .args(["build", "--profile=dist", "--locked"])
         .args(packages)
         .status()?;
     if !built.success() {
         return Err("the services could not be built".into());
     }
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    Ok(PathBuf::from(target).join("release"))
+    Ok(PathBuf::from(target).join("dist"))
 }
 
 /// Prints, and shows it at once.
