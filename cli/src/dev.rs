@@ -37,10 +37,10 @@ pub struct DevArgs {
     #[arg(long, env = "AEROSTACK_DIR", default_value = DEFAULT_DIR, value_name = "DIR")]
     pub dir: PathBuf,
     /// Address of the vault's gRPC; with port 0, its probes' port is free too
-    #[arg(long, default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:7150", value_name = "ADDRESS")]
     pub vault_addr: SocketAddr,
     /// Address of the injector's gRPC; with port 0, its probes' port is free too
-    #[arg(long, default_value = "127.0.0.1:50052", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:7151", value_name = "ADDRESS")]
     pub injector_addr: SocketAddr,
     /// Address of the injector's data plane
     #[arg(long, default_value = "127.0.0.1:7100", value_name = "ADDRESS")]
@@ -94,8 +94,8 @@ pub enum DevError {
     /// Settings that this command made itself, or an address that is no loopback's.
     #[error("{0}")]
     Settings(Problems),
-    /// An address is taken.
-    #[error("an address cannot be listened on (another `aerostack dev`?): {0}")]
+    /// An address that a service cannot listen on.
+    #[error("cannot listen on {0}")]
     Listen(#[source] io::Error),
     /// The vault stopped.
     #[error("the vault stopped")]
@@ -389,4 +389,33 @@ fn write(path: &Path, text: &str) -> Result<(), DevError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::DevArgs;
+
+    /// Linux gives outgoing connections ports from here on.
+    const FIRST_EPHEMERAL: u16 = 32_768;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: DevArgs,
+    }
+
+    #[test]
+    fn no_default_port_can_be_taken_by_an_outgoing_connection() {
+        let DevArgs {
+            vault_addr,
+            injector_addr,
+            data_plane_addr,
+            ..
+        } = Command::parse_from(["dev"]).args;
+        for address in [vault_addr, injector_addr, data_plane_addr] {
+            assert!(address.port() < FIRST_EPHEMERAL, "{address}");
+        }
+    }
 }

@@ -86,9 +86,7 @@ impl Echo {
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
-        let listener = TcpListener::bind(self.listen)
-            .await
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.listen)))?;
+        let listener = listen::bind(self.listen)?;
         tracing::info!(address = %listener.local_addr()?, tls = self.tls.is_some(), "the echo is serving");
         serve(listener, self.tls, stop).await;
         Ok(())

@@ -54,10 +54,10 @@ pub struct InitArgs {
     #[arg(long, value_name = "NAME", default_value = "upstream")]
     pub upstream_name: String,
     /// Where the administrator reaches the vault's gRPC
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7150")]
     pub vault_addr: String,
     /// Where the administrator reaches the injector's gRPC
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50052")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7151")]
     pub injector_addr: String,
     /// Where the administrator reaches the vault's probes
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9051")]

@@ -197,7 +197,7 @@ fn both_services_take_what_was_made_on_an_address_that_others_reach() {
     let path = |name: &str| places.at(name).to_str().unwrap().to_owned();
     let vault = vault_service::config::Cli::parse_from([
         "vault-service",
-        "--listen=0.0.0.0:50051",
+        "--listen=0.0.0.0:7150",
         &format!("--data-dir={}", path("data")),
         &format!("--root-key-file={}", path("root-key/root.key")),
         &format!("--tls-cert={}", path("vault/vault.pem")),
@@ -207,7 +207,7 @@ fn both_services_take_what_was_made_on_an_address_that_others_reach() {
     assert!(vault.settings.check().is_ok());
     let injector = injector_service::config::Cli::parse_from([
         "injector-service",
-        "--listen=0.0.0.0:50052",
+        "--listen=0.0.0.0:7151",
         &format!("--servers={}", path("servers.yaml")),
         &format!("--vault-ca={}", path("injector/ca.pem")),
         &format!("--vault-id={}", crate::pki::VAULT_ID),

@@ -59,7 +59,7 @@ pub struct Settings {
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_LISTEN",
-        default_value = "127.0.0.1:50052",
+        default_value = "127.0.0.1:7151",
         value_name = "ADDRESS"
     )]
     pub listen: String,
@@ -98,7 +98,7 @@ pub struct Settings {
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_VAULT",
-        default_value = "127.0.0.1:50051",
+        default_value = "127.0.0.1:7150",
         value_name = "HOST:PORT"
     )]
     pub vault: String,

@@ -58,7 +58,7 @@ fn healthcheck_asks_where_the_injector_was_told_to_answer() {
     // As in a container: one environment for the injector and for the check, other settings in it too.
     let environment = [
         ("AEROSTACK_INJECTOR_METRICS_LISTEN", everywhere.as_str()),
-        ("AEROSTACK_INJECTOR_LISTEN", "0.0.0.0:50052"),
+        ("AEROSTACK_INJECTOR_LISTEN", "0.0.0.0:7151"),
     ];
     let output = injector(&["healthcheck"], &environment);
     assert_eq!((output.status.code(), said(&output)), (Some(0), String::new()));

@@ -26,7 +26,7 @@ SECONDS = 120
 # `dist`, which images are built with otherwise, takes minutes longer for each builder.
 PROFILE = os.environ.get("BUILD_PROFILE", "release")
 
-PORTS = {"VAULT_PORT": "50051", "INJECTOR_PORT": "50052", "VAULT_METRICS_PORT": "9051", "INJECTOR_METRICS_PORT": "9052"}
+PORTS = {"VAULT_PORT": "7150", "INJECTOR_PORT": "7151", "VAULT_METRICS_PORT": "9051", "INJECTOR_METRICS_PORT": "9052"}
 
 
 def fingerprint(value: str) -> str:

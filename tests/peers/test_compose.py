@@ -111,7 +111,7 @@ def test_the_upstream_cannot_reach_the_vault(stack: Stack) -> None:
     (address,) = [network["IPAddress"] for network in networks.values()]
 
     def reaches(service: str, host: str) -> bool:
-        connect = f"exec 3<>/dev/tcp/{host}/50051"
+        connect = f"exec 3<>/dev/tcp/{host}/7150"
         return stack.execute(service, "timeout", "3", "bash", "-c", connect, check=False).returncode == 0
 
     # The application is where the injector is, on the network.

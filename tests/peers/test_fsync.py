@@ -44,7 +44,7 @@ def test_a_put_is_synced_before_it_is_acknowledged(tmp_path: Path, value: Callab
     assert blobs.is_dir() and not list(blobs.iterdir()), "blob files are never synced, so there are to be none"
 
 
-DB, CLIENT = "/data/db", "TCP:[127.0.0.1:50051->127.0.0.1:40000]"
+DB, CLIENT = "/data/db", "TCP:[127.0.0.1:7150->127.0.0.1:40000]"
 BEFORE = f'1 sendto(9<{CLIENT}>, ""..., 300, MSG_NOSIGNAL, NULL, 0) = 300'
 WRITE = f'2 pwrite64(5<{DB}>, ""..., 512, 4096) = 512'
 SYNC = f"3 fsync(5<{DB}>) = 0"
@@ -63,7 +63,7 @@ ANSWER = f'1 writev(9<{CLIENT}>, [{{iov_base=""..., iov_len=210}}], 1) = 210'
     ids=["plain", "interleaved", "twice"],
 )
 def test_the_check_accepts_a_sync_in_between(lines: list[str]) -> None:
-    assert check_durable(read(lines), DB, "50051") == 1
+    assert check_durable(read(lines), DB, "7150") == 1
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_the_check_accepts_a_sync_in_between(lines: list[str]) -> None:
 )
 def test_the_check_refuses_an_answer_without_a_sync_before_it(lines: list[str]) -> None:
     with pytest.raises(NotDurable):
-        check_durable(read(lines), DB, "50051")
+        check_durable(read(lines), DB, "7150")
 
 
 def test_the_check_does_not_count_a_call_that_wrote_nothing() -> None:
-    assert check_durable(read([BEFORE, SYNC, ANSWER, WRITE]), DB, "50051") == 0
+    assert check_durable(read([BEFORE, SYNC, ANSWER, WRITE]), DB, "7150") == 0

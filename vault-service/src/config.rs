@@ -240,7 +240,7 @@ pub struct Settings {
     #[arg(
         long,
         env = "AEROSTACK_VAULT_LISTEN",
-        default_value = "127.0.0.1:50051",
+        default_value = "127.0.0.1:7150",
         value_name = "ADDRESS"
     )]
     pub listen: String,

@@ -172,9 +172,9 @@ fn an_environment_variable_is_a_setting_and_one_of_kubernetes_is_not() {
     let plain = run(&[]);
     // A Service named aerostack-vault makes these in every pod.
     let kubernetes = vault()
-        .env("AEROSTACK_VAULT_PORT", "tcp://10.0.0.1:50051")
+        .env("AEROSTACK_VAULT_PORT", "tcp://10.0.0.1:7150")
         .env("AEROSTACK_VAULT_SERVICE_HOST", "10.0.0.1")
-        .env("AEROSTACK_VAULT_PORT_50051_TCP_PROTO", "tcp")
+        .env("AEROSTACK_VAULT_PORT_7150_TCP_PROTO", "tcp")
         .output()
         .unwrap();
     assert_eq!(
@@ -276,7 +276,7 @@ fn serving_probes_on(probes: &str, dir: &TempDir, root_key: &Path) -> Command {
         .arg(cert)
         .arg("--tls-key")
         .arg(key)
-        .env("AEROSTACK_VAULT_PORT", "tcp://10.0.0.1:50051")
+        .env("AEROSTACK_VAULT_PORT", "tcp://10.0.0.1:7150")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());

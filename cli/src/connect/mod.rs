@@ -42,7 +42,7 @@ impl Connection {
     pub fn vault(&self) -> Result<Remote, Failure> {
         self.remote(
             "the vault",
-            self.source.vault.as_deref().unwrap_or("127.0.0.1:50051"),
+            self.source.vault.as_deref().unwrap_or("127.0.0.1:7150"),
             self.source.vault_id.as_deref(),
         )
     }
@@ -51,7 +51,7 @@ impl Connection {
     pub fn injector(&self) -> Result<Remote, Failure> {
         self.remote(
             "the injector",
-            self.source.injector.as_deref().unwrap_or("127.0.0.1:50052"),
+            self.source.injector.as_deref().unwrap_or("127.0.0.1:7151"),
             self.source.injector_id.as_deref(),
         )
     }
@@ -84,7 +84,7 @@ impl Connection {
         let tls = self.tls(id)?;
         let wrong = |what: &dyn std::fmt::Display| {
             Failure::new(Kind::Configuration, format_args!("{name} on {address:?}: {what}"))
-                .next("addresses are HOST:PORT, such as 127.0.0.1:50051")
+                .next("addresses are HOST:PORT, such as 127.0.0.1:7150")
         };
         let to = address
             .parse()

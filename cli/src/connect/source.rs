@@ -25,10 +25,10 @@ pub struct ConnectArgs {
     /// from there [env: AEROSTACK_DIR] [default: .aerostack]
     #[arg(long, global = true, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// The vault's gRPC [env: AEROSTACK_VAULT] [default: 127.0.0.1:50051]
+    /// The vault's gRPC [env: AEROSTACK_VAULT] [default: 127.0.0.1:7150]
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub vault: Option<String>,
-    /// The injector's gRPC [env: AEROSTACK_INJECTOR] [default: 127.0.0.1:50052]
+    /// The injector's gRPC [env: AEROSTACK_INJECTOR] [default: 127.0.0.1:7151]
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub injector: Option<String>,
     /// The injector's data plane, for `call` [env: AEROSTACK_DATA_PLANE] [default: http://127.0.0.1:7100]

@@ -91,8 +91,8 @@ async fn every_example_prints_what_the_documentation_says() {
     for Example { line, printed } in examples {
         let mut said = pair.sh(&line).await;
         for (name, documented) in [
-            ("vault", "127.0.0.1:50051"),
-            ("injector", "127.0.0.1:50052"),
+            ("vault", "127.0.0.1:7150"),
+            ("injector", "127.0.0.1:7151"),
             ("data_plane", "127.0.0.1:7100"),
         ] {
             said = said.replace(&pair.at(name), documented);

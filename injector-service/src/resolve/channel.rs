@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_vault_has_a_host_and_a_port() {
-        for text in ["127.0.0.1:50051", "[::1]:50051", "vault.internal:443"] {
+        for text in ["127.0.0.1:7150", "[::1]:7150", "vault.internal:443"] {
             assert!(text.parse::<VaultAddress>().is_ok(), "{text}");
         }
         for text in [

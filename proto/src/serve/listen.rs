@@ -37,7 +37,17 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    listen().map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+    listen().map_err(|error| {
+        let why = match error.kind() {
+            // Linux gives outgoing connections ports of `net.ipv4.ip_local_port_range`, from 32768 on.
+            io::ErrorKind::AddrInUse => format!(
+                "another process or an outgoing connection holds this port; `ss -tanp sport = :{}` shows which",
+                address.port()
+            ),
+            _ => error.to_string(),
+        };
+        io::Error::new(error.kind(), format!("{address}: {why}"))
+    })
 }
 
 /// Slots for the handshakes of one listener. The oldest handshake that waits for its client makes room for a newcomer,
@@ -112,6 +122,21 @@ pub async fn handshake(
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_an_outgoing_connection_holds_is_said_to_be_held() {
+        let server = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+        let held = client.local_addr().unwrap();
+        let refused = bind(held).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            format!(
+                "{held}: another process or an outgoing connection holds this port; `ss -tanp sport = :{}` shows which",
+                held.port()
+            )
+        );
+    }
 
     #[tokio::test]
     async fn a_burst_of_connections_waits_to_be_accepted() {
