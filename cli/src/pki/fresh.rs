@@ -14,6 +14,14 @@ pub(super) fn parse(pem: &[u8]) -> Option<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem).ok()
 }
 
+/// Whether two certificates are the same trust anchor: the same name, key and constraints.
+pub(super) fn is_same_authority(one: &CertificateDer<'_>, other: &CertificateDer<'_>) -> bool {
+    match (anchor_from_trusted_cert(one), anchor_from_trusted_cert(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+    }
+}
+
 /// webpki looks at no date of a trust anchor. It does at those of a leaf, and before anything else;
 /// so a CA shown to it as a leaf is refused for being a CA only when its dates are right.
 pub(super) fn ca_is_fresh(ca: &CertificateDer<'_>, now: SystemTime) -> bool {

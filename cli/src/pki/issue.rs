@@ -31,9 +31,12 @@ pub struct CaSpec {
     pub organization: String,
     /// Subject, CN.
     pub common_name: String,
-    /// The DNS names, and what is beneath them, that it may issue for besides `localhost` and the loopback addresses;
-    /// without a list it may issue for any name.
+    /// The DNS names, and what is beneath them, that it may issue for besides `localhost`; without a list it may issue
+    /// for any name.
     pub only: Option<Vec<String>>,
+    /// True for authorities of earlier releases, which may also issue for no addresses but those of loopback. BoringSSL
+    /// refuses every leaf with an address beneath such an authority.
+    pub only_loopback_addresses: bool,
     /// Valid from.
     pub not_before: SystemTime,
     /// Valid until.
@@ -93,6 +96,7 @@ impl CaSpec {
             organization: DEVELOPMENT_ORGANIZATION.to_owned(),
             common_name: "aerostack development CA".to_owned(),
             only: Some(Vec::new()),
+            only_loopback_addresses: false,
             not_before: now - HOUR,
             not_after: now + YEAR * 10,
         }
@@ -121,8 +125,30 @@ impl CaSpec {
             .push(DnType::CommonName, self.common_name.as_str());
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.name_constraints = self.only.as_deref().map(loopback_and);
+        params.name_constraints = self.name_constraints();
         params
+    }
+
+    /// `localhost` includes the names beneath it (RFC 5280, 4.2.1.10). The list names no URIs, because a kind of name
+    /// that is not listed is free, and webpki refuses every URI where URIs are listed.
+    fn name_constraints(&self) -> Option<NameConstraints> {
+        let names = self.only.iter().flatten().map(String::as_str);
+        let names = std::iter::once("localhost").chain(names);
+        let mut permitted: Vec<_> = names
+            .map(|name| GeneralSubtree::DnsName(name.to_owned()))
+            .collect();
+        if self.only_loopback_addresses {
+            // The place that earlier releases gave them: the order counts when a stored authority is compared.
+            let loopback = [
+                CidrSubnet::V4([127, 0, 0, 0], [255, 0, 0, 0]),
+                CidrSubnet::V6(Ipv6Addr::LOCALHOST.octets(), [255; 16]),
+            ];
+            permitted.splice(1..1, loopback.map(GeneralSubtree::IpAddress));
+        }
+        self.only.is_some().then_some(NameConstraints {
+            permitted_subtrees: permitted,
+            excluded_subtrees: Vec::new(),
+        })
     }
 }
 
@@ -298,20 +324,5 @@ fn purpose(usage: Usage) -> ExtendedKeyUsagePurpose {
     match usage {
         Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
         Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
-    }
-}
-
-/// `localhost` includes what is beneath it (RFC 5280, 4.2.1.10). Nothing is said of URIs: an
-/// unmentioned kind of name is free, and webpki refuses every URI where URIs are mentioned.
-fn loopback_and(names: &[String]) -> NameConstraints {
-    let loopback = [
-        GeneralSubtree::DnsName("localhost".to_owned()),
-        GeneralSubtree::IpAddress(CidrSubnet::V4([127, 0, 0, 0], [255, 0, 0, 0])),
-        GeneralSubtree::IpAddress(CidrSubnet::V6(Ipv6Addr::LOCALHOST.octets(), [255; 16])),
-    ];
-    let names = names.iter().cloned().map(GeneralSubtree::DnsName);
-    NameConstraints {
-        permitted_subtrees: loopback.into_iter().chain(names).collect(),
-        excluded_subtrees: Vec::new(),
     }
 }

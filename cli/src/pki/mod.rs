@@ -2,9 +2,10 @@
 //! run apart is made by the same rules, in [`apart`].
 //!
 //! The authority may be trusted by browsers and tools on the developer's machine, so it is worth
-//! little to a thief: name constraints keep it to `localhost` and the loopback addresses, and its
-//! organization tells the services to refuse it on any other address. It cannot constrain the
-//! SPIFFE IDs, because rustls-webpki refuses every URI beneath a CA that has URI constraints.
+//! little to a thief: name constraints keep it to `localhost` and names beneath it, and its
+//! organization tells the services to refuse it on any address but loopback. It constrains neither
+//! SPIFFE IDs nor addresses: rustls-webpki refuses every URI beneath a CA that has URI constraints,
+//! and BoringSSL every address beneath a CA that has address constraints.
 //!
 //! Everything here survives a crash at any line: files appear whole, by rename, and always the key
 //! before its certificate, so that what is missing or does not match can be told and made again.
@@ -19,8 +20,6 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-use webpki::anchor_from_trusted_cert;
 
 pub use self::issue::{Ca, CaSpec, DEVELOPMENT_ORGANIZATION, IssueError, Issued, Leaf, Usage, issue};
 
@@ -134,19 +133,20 @@ fn ensure_ca(dir: &Path, spec: &CaSpec, now: SystemTime) -> Result<Ca, PkiError>
     }
 }
 
-/// A certificate made anew from the key tells what the stored one must be: the same name, key and
-/// constraints. So another program's CA is refused, and so is an older version's.
+/// A certificate made anew from the key tells what the stored one must be: the same name, key and constraints, or those
+/// that an earlier release gave it. So another program's CA is refused.
 fn load_ca(dir: &Path, spec: &CaSpec, cert: &[u8], key: &[u8], now: SystemTime) -> Result<Ca, PkiError> {
     let foreign = || PkiError::CaForeign(dir.to_owned());
     let stored = fresh::parse(cert).ok_or_else(foreign)?;
-    let ca = Ca::with_key(spec, key).map_err(|_| foreign())?;
-    match (
-        anchor_from_trusted_cert(&stored),
-        anchor_from_trusted_cert(ca.cert()),
-    ) {
-        (Ok(stored), Ok(expected)) if stored == expected => {}
-        (Ok(_) | Err(_), Ok(_) | Err(_)) => return Err(foreign()),
-    }
+    let earlier = CaSpec {
+        only_loopback_addresses: true,
+        ..spec.clone()
+    };
+    let ca = [spec, &earlier]
+        .into_iter()
+        .filter_map(|spec| Ca::with_key(spec, key).ok())
+        .find(|ca| fresh::is_same_authority(&stored, ca.cert()))
+        .ok_or_else(foreign)?;
     if !fresh::ca_is_fresh(&stored, now) {
         return Err(PkiError::CaOutOfDate(dir.to_owned()));
     }

@@ -236,6 +236,23 @@ fn an_authority_without_the_constraints_is_refused() {
 }
 
 #[test]
+fn an_authority_of_an_earlier_release_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = dir.path().join("pki");
+    fs::create_dir(&pki).unwrap();
+    let spec = CaSpec {
+        only_loopback_addresses: true,
+        ..CaSpec::development(SystemTime::now())
+    };
+    let ca = Ca::generate(&spec).unwrap();
+    Identity::at(&pki, "ca")
+        .write(&ca.cert_pem(), &ca.key_pem())
+        .unwrap();
+    DevPki::ensure(dir.path()).unwrap();
+    assert_eq!(fs::read_to_string(pki.join("ca.pem")).unwrap(), ca.cert_pem());
+}
+
+#[test]
 fn garbage_in_the_authority_is_refused() {
     for name in ["ca.pem", "ca-key.pem"] {
         let error = refusal(|pki| fs::write(pki.join(name), "garbage").unwrap());
