@@ -6,6 +6,7 @@ pub mod data_plane;
 pub mod demo;
 pub mod dev;
 pub mod echo;
+pub mod env_file;
 pub mod failure;
 pub mod init;
 pub mod model;

@@ -19,6 +19,9 @@ use crate::failure::{Failure, Kind};
 /// The most that is read: more than any secret may have, so that one too long is seen to be.
 const READ_AT_MOST: u64 = 64 * 1024 + 3;
 
+/// The most bytes that are read of a file of many secrets.
+const MAX_TEXT: u64 = 8 * 1024 * 1024;
+
 /// The exit code of what Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 128 + 2;
 
@@ -57,13 +60,17 @@ impl Source {
     }
 
     /// Reads it. The final newline of standard input or a file is dropped.
-    pub fn read(self, name: &str) -> Result<Value, Failure> {
+    pub fn read(self, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let bytes = match self {
             Self::Argument(value) => Zeroizing::new(value.as_bytes().to_vec()),
-            Self::Stdin => without_newline(read(Path::new("standard input"), io::stdin().lock())?),
+            Self::Stdin => without_newline(read(
+                Path::new("standard input"),
+                io::stdin().lock(),
+                READ_AT_MOST,
+            )?),
             Self::File(path) => {
                 let file = File::open(&path).map_err(|error| Failure::file(&path, &error))?;
-                without_newline(read(&path, file)?)
+                without_newline(read(&path, file, READ_AT_MOST)?)
             }
             Self::Terminal => ask(name)?,
         };
@@ -73,10 +80,39 @@ impl Source {
                 format_args!("the value of {name} is empty"),
             ));
         }
-        Ok(match std::str::from_utf8(&bytes) {
-            Ok(text) => Value::Text(text.to_owned()),
-            Err(_) => Value::Data(bytes.to_vec()),
-        })
+        Ok(bytes)
+    }
+}
+
+/// The value as a put carries it.
+pub fn on_the_wire(value: &[u8]) -> Value {
+    match std::str::from_utf8(value) {
+        Ok(text) => Value::Text(text.to_owned()),
+        Err(_) => Value::Data(value.to_vec()),
+    }
+}
+
+/// Reads a file of text that holds values; `-` is standard input.
+pub fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let bytes = if path == Path::new("-") {
+        read(Path::new("standard input"), io::stdin().lock(), MAX_TEXT)?
+    } else {
+        let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
+        read(path, file, MAX_TEXT)?
+    };
+    if bytes.len() as u64 == MAX_TEXT {
+        let message = format!(
+            "{}: a file of secrets has less than {MAX_TEXT} bytes",
+            path.display()
+        );
+        return Err(Failure::new(Kind::Usage, message));
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(Failure::new(
+            Kind::Usage,
+            format_args!("{}: it is not UTF-8", path.display()),
+        )),
     }
 }
 
@@ -145,10 +181,10 @@ impl Drop for Quiet {
     }
 }
 
-fn read(path: &Path, from: impl Read) -> Result<Zeroizing<Vec<u8>>, Failure> {
+fn read(path: &Path, from: impl Read, at_most: u64) -> Result<Zeroizing<Vec<u8>>, Failure> {
     // Of this size from the start: a buffer that grows leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024 + 64));
-    from.take(READ_AT_MOST)
+    from.take(at_most)
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::file(path, &error))?;
     Ok(bytes)
@@ -216,7 +252,7 @@ mod tests {
     #[test]
     fn what_is_longer_than_any_secret_is_read_far_enough_to_be_refused() {
         let endless = io::repeat(b'x');
-        let bytes = without_newline(read(Path::new("x"), endless).unwrap());
+        let bytes = without_newline(read(Path::new("x"), endless, READ_AT_MOST).unwrap());
         assert!(bytes.len() > 64 * 1024 && bytes.len() < 66 * 1024);
     }
 
@@ -226,7 +262,8 @@ mod tests {
         let path = dir.path().join("value");
         std::fs::write(&path, b"\xff\x00\n").unwrap();
         let value = Source::File(path).read("X").unwrap();
-        assert!(matches!(value, Value::Data(bytes) if bytes == b"\xff\x00"));
+        assert_eq!(value.as_slice(), b"\xff\x00");
+        assert!(matches!(on_the_wire(&value), Value::Data(_)));
     }
 
     #[test]

@@ -21,15 +21,25 @@ pub enum SecretNameError {
     /// Nothing would be left that tells one name from another.
     #[error("a secret's name needs at least one ASCII letter or digit")]
     NoLetterOrDigit,
+    /// `NAME=VALUE` was given, so the text probably contains a value. The message must not repeat the text.
+    #[error(
+        "a secret's name must not contain `=`: give the name alone, such as GITHUB_TOKEN, and the value in the field for \
+         values"
+    )]
+    EqualsSign,
 }
 
 impl SecretName {
     /// Normalizes and checks a name. The only place that does.
     ///
-    /// ASCII letters become upper case, then every Unicode scalar that is not `A-Z`, `0-9` or `_` becomes one `_`.
+    /// ASCII letters become upper case, then every Unicode scalar that is not `A-Z`, `0-9` or `_` becomes one `_`. A text
+    /// with a `=` is refused before anything else: it is `NAME=VALUE`, and the value would show in every list of names.
     pub fn parse(text: &str) -> Result<Self, SecretNameError> {
         if text.is_empty() {
             return Err(SecretNameError::Empty);
+        }
+        if text.contains('=') {
+            return Err(SecretNameError::EqualsSign);
         }
         // One scalar becomes one byte, so the length of what comes out is the number of scalars; and no text of more
         // than four bytes a scalar needs to be walked to its end.
@@ -116,6 +126,21 @@ mod tests {
             );
         }
         assert_eq!(SecretName::parse(""), Err(SecretNameError::Empty));
+    }
+
+    #[test]
+    fn a_name_with_its_value_is_refused_without_repeating_the_value() {
+        for text in [
+            "GITHUB_TOKEN=ghp_abc",
+            "A=",
+            "=ghp_abc",
+            "=",
+            &format!("A={}", "x".repeat(1 << 20)),
+        ] {
+            let error = SecretName::parse(text).unwrap_err();
+            assert_eq!(error, SecretNameError::EqualsSign);
+            assert!(!error.to_string().contains("ghp_abc"));
+        }
     }
 
     #[test]

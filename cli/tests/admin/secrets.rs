@@ -111,6 +111,79 @@ async fn no_command_repeats_a_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_with_its_value_is_refused_and_the_right_form_is_named() {
+    let pair = Pair::with_workspace().await;
+    let set = ["workspace", "secret", "set", "w"];
+    for args in [
+        &["GITHUB_TOKEN=hunter2", "-"][..],
+        &["A=hunter2"],
+        &["A=1", "B=hunter2"],
+        &["A=1", "--from-file", "B=hunter2"],
+    ] {
+        let ended = pair.aerostack_reading(&[&set[..], args].concat(), b"x").await;
+        assert_eq!((ended.code, ended.out.as_str()), (64, ""), "{args:?}");
+        assert!(!ended.err.contains("hunter2"), "{}", ended.err);
+        assert!(ended.err.contains("set WORKSPACE NAME") && ended.err.contains("--from-env-file"));
+    }
+    let add = [
+        "workspace",
+        "server",
+        "add",
+        "w",
+        "s",
+        "--url",
+        "https://a.example",
+    ];
+    let said = pair
+        .fails(64, &[&add[..], &["--secrets", "A=hunter2"]].concat())
+        .await;
+    assert!(!said.contains("hunter2"), "{said}");
+    let listed = pair.json(&["workspace", "secret", "list", "w"]).await;
+    assert_eq!(listed["secrets"], serde_json::json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_names_and_values_sets_many_secrets_or_none() {
+    let pair = Pair::with_workspace().await;
+    let set = ["workspace", "secret", "set", "w", "--from-env-file"];
+    let text = "# tokens\nexport GITHUB_TOKEN=ghp_abc\nkey='two\nlines'\n";
+    let only_to = ["--only-to", "https://a.example"];
+    let args = [&set[..], &["-"], &only_to, &["--output", "json"]].concat();
+    let ended = pair.aerostack_reading(&args, text.as_bytes()).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let shown: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(shown["secrets"][1]["secret"]["name"], "KEY");
+    let github = decrypted(&pair, "GITHUB_TOKEN").await;
+    assert_eq!(
+        (github.version, github.value.as_slice()),
+        (1, b"ghp_abc".as_slice())
+    );
+    let key = decrypted(&pair, "KEY").await;
+    assert_eq!(key.value, b"two\nlines");
+    assert_eq!(key.upstream_origins, ["https://a.example"]);
+
+    // One line that is not understood, and nothing is set.
+    fs::write(pair.home().join("env"), "GITHUB_TOKEN=2\nhunter2\n").unwrap();
+    let said = pair.fails(64, &[&set[..], &["env"]].concat()).await;
+    assert!(
+        said.contains("env: line 2") && !said.contains("hunter2"),
+        "{said}"
+    );
+    assert_eq!(decrypted(&pair, "GITHUB_TOKEN").await.version, 1);
+    pair.fails(64, &[&set[..], &["env", "--expected-version", "1"]].concat())
+        .await;
+
+    // The plan holds 10: what was set before is named.
+    put_many(&pair, "w", 7).await;
+    fs::write(pair.home().join("env"), "GITHUB_TOKEN=3\nNEW=1\nNEWER=1\nKEY=2\n").unwrap();
+    let said = pair.fails(65, &[&set[..], &["env"]].concat()).await;
+    assert!(
+        said.contains("NEWER: ") && said.contains("set before: GITHUB_TOKEN, NEW"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_on_the_command_line_is_still_named() {
     let pair = Pair::start().await;
     let said = pair.fails(64, &["workspace", "secret", "set", "w"]).await;

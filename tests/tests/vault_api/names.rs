@@ -194,7 +194,22 @@ async fn secret_names_that_leave_nothing_or_too_much_are_refused() {
     let wide = "\u{e9}x".repeat(65);
     let huge = "x".repeat(60 * 1024);
     for name in [
-        "", "..", "/", "___", "-", "\0", "\r\n", "🔑", "\u{202e}", "\u{e9}", &long, &wide, &huge,
+        "",
+        "..",
+        "/",
+        "___",
+        "-",
+        "\0",
+        "\r\n",
+        "🔑",
+        "\u{202e}",
+        "\u{e9}",
+        &long,
+        &wide,
+        &huge,
+        // The value would be in every list of names.
+        "GITHUB_TOKEN=ghp_abc",
+        "GITHUB_TOKEN=",
     ] {
         let (mut secrets, mut decrypts) = (vault.secrets(), vault.decrypts());
         let (workspace, name) = ("w".to_owned(), name.to_owned());
@@ -218,7 +233,8 @@ async fn secret_names_that_leave_nothing_or_too_much_are_refused() {
                 .map(drop),
         ];
         for answer in answers {
-            refused(answer, Code::InvalidArgument, "SECRET_NAME_INVALID");
+            let refused = refused(answer, Code::InvalidArgument, "SECRET_NAME_INVALID");
+            assert!(!refused.message().contains("ghp_abc"), "{refused}");
         }
     }
     assert_eq!(vault.put("w", &"x".repeat(128), "v").await.name, "X".repeat(128));
