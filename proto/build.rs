@@ -5,9 +5,10 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, OneofDescriptor, Value};
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "aerostack/v1/options.proto",
     "aerostack/v1/reason.proto",
+    "aerostack/v1/warning.proto",
     "vault/v1/workspace.proto",
     "vault/v1/secret.proto",
     "vault/v1/decrypt.proto",

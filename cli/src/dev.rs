@@ -315,6 +315,7 @@ fn injector_settings(args: &DevArgs, pki: &DevPki, vault: SocketAddr) -> injecto
         host_suffix: "localhost".to_owned(),
         upstream_ca: Vec::new(),
         limits: injector_service::limits::LimitSettings::default(),
+        require_all_secrets: false,
         no_reflection: false,
         allow_debugging: false,
         shutdown_grace: "5s".to_owned(),

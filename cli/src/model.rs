@@ -5,6 +5,7 @@ pub mod keys;
 use std::collections::BTreeMap;
 
 use proto::{
+    Warning as ApiWarning,
     injector::v1::{
         AuthType, CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret,
         ProtobufMessages, Protocol, Server as ApiServer, UpstreamTls, explained_secret::State,
@@ -163,6 +164,39 @@ pub struct Explained {
     pub state: &'static str,
     /// Set when the secret exists.
     pub version: Option<u64>,
+}
+
+/// A doubt about something that was stored.
+#[derive(Debug, Serialize)]
+pub struct Warning {
+    /// `secret_missing`, `secret_expired`, `secret_unbound`, `value_unfit`, `secret_unreadable`, `not_checked` or another.
+    kind: String,
+    /// The secret that it is about; none when it is about no secret, or about all.
+    secret: Option<String>,
+    message: String,
+}
+
+impl Warning {
+    /// As JSON shows it.
+    pub fn of(warning: ApiWarning) -> Self {
+        let kind = warning.kind().as_str_name().trim_start_matches("KIND_");
+        let kind = kind.to_ascii_lowercase();
+        let ApiWarning {
+            kind: _,
+            secret,
+            message,
+        } = warning;
+        Self {
+            kind,
+            secret: (!secret.is_empty()).then_some(secret),
+            message,
+        }
+    }
+
+    /// As people read it.
+    pub fn note(&self) -> String {
+        format!("warning: {}", self.message)
+    }
 }
 
 /// A backup that was restored.

@@ -182,6 +182,9 @@ pub struct Settings {
         value_name = "FILE"
     )]
     pub upstream_ca: Vec<PathBuf>,
+    /// Refuse every call that would go out without one of its server's secrets, as if every server required all of them
+    #[arg(long, env = "AEROSTACK_INJECTOR_REQUIRE_ALL_SECRETS", value_parser = BoolishValueParser::new())]
+    pub require_all_secrets: bool,
     /// Do not serve gRPC reflection
     #[arg(long, env = "AEROSTACK_INJECTOR_NO_REFLECTION", value_parser = BoolishValueParser::new())]
     pub no_reflection: bool,
@@ -250,6 +253,8 @@ pub struct Config {
     pub upstream_roots: Arc<rustls::RootCertStore>,
     /// How much calls and connections may take.
     pub limits: Limits,
+    /// Whether every secret of every server is required.
+    pub require_all_secrets: bool,
     /// Whether reflection is served.
     pub reflection: bool,
     /// How long calls under way may take at the end.
@@ -305,6 +310,7 @@ impl Settings {
                 hosts: hosts?,
                 upstream_roots: Arc::new(upstream_roots?),
                 limits: limits?,
+                require_all_secrets: self.require_all_secrets,
                 reflection: !self.no_reflection,
                 shutdown_grace: shutdown_grace?,
             })

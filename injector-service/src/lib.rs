@@ -119,9 +119,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
     let after_calls = CancellationToken::new();
     let _leave = after_calls.clone().drop_guard();
-    let (resolvers, links): (Vec<_>, Vec<_>) = (0..Width::Wide.count())
-        .map(|_| Resolver::new(config.vault_ends.clone(), config.limits.vault_timeout))
-        .unzip();
+    let (resolvers, links): (Vec<_>, Vec<_>) = (0..Width::Wide.count()).map(|_| resolver(&config)).unzip();
 
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry);
@@ -186,6 +184,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     match data_plane.await {
         Ok(ended) => ended,
         Err(_panicked) => Err(RunError::Lane),
+    }
+}
+
+fn resolver(config: &Config) -> (Resolver, Link) {
+    let (resolver, link) = Resolver::new(config.vault_ends.clone(), config.limits.vault_timeout);
+    match config.require_all_secrets {
+        true => (resolver.requiring_all(), link),
+        false => (resolver, link),
     }
 }
 

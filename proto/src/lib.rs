@@ -58,7 +58,7 @@ pub mod serve;
 pub mod stack;
 mod uid;
 
-pub use aerostack::v1::Reason;
+pub use aerostack::v1::{Reason, Warning, warning::Kind as WarningKind};
 pub use call_id::{CallId, CallIdError};
 pub use label::{LabelError, ServerName, WorkspaceName};
 pub use origin::{Origin, OriginPattern};

@@ -7,6 +7,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use proto::{
+    WarningKind,
     injector::v1::{
         AddServerRequest, RemoveServerRequest, Server, server_service_client::ServerServiceClient,
     },
@@ -135,6 +136,7 @@ pub fn injector_settings(
             max_connections: "1000".to_owned(),
             ..Default::default()
         },
+        require_all_secrets: false,
         no_reflection: false,
         allow_debugging: false,
         shutdown_grace: "2s".to_owned(),
@@ -364,6 +366,19 @@ impl Injector {
             .into_inner()
             .server
             .unwrap())
+    }
+
+    /// Adds a server, and returns the kinds and the messages of the warnings about it.
+    pub async fn add_with_warnings(&self, server: Server) -> Vec<(WarningKind, String)> {
+        let request = AddServerRequest {
+            server: Some(server),
+            ..Default::default()
+        };
+        let added = self.servers().add_server(request).await.unwrap().into_inner();
+        let warnings = added.warnings.into_iter();
+        warnings
+            .map(|warning| (warning.kind(), warning.message))
+            .collect()
     }
 
     /// Removes the server `name`, whatever its revision is.

@@ -171,6 +171,7 @@ async fn the_members_of_a_server_in_json_are_those_that_are_documented() {
         "protobuf_messages",
         "grpc_methods",
         "paths",
+        "warnings",
     ];
     documented.sort_unstable();
     let members: Vec<&str> = server.as_object().unwrap().keys().map(String::as_str).collect();
@@ -219,4 +220,35 @@ async fn explain_tells_a_call_that_would_be_refused_by_its_exit_code() {
             {"name": "A", "placement": "header x-mcp-secret-a", "required": true, "state": "injected", "version": 1},
         ]})
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_typo_in_a_secrets_name_is_said_when_its_server_is_added() {
+    let pair = Pair::with_workspace().await;
+    let set = ["workspace", "secret", "set", "w", "GITHUB_TOKEN", "x"];
+    pair.ok(&[&set[..], &["--only-to", "http://127.0.0.1:1"]].concat())
+        .await;
+    let server = ["workspace", "server"];
+    let add = [&server[..], &["add", "w", "s"], &URL[..]].concat();
+    let ended = pair
+        .ok(&[&add[..], &["--secrets", "GITHUB_TOKNE"]].concat())
+        .await;
+    assert!(
+        ended.err.contains("warning: secret GITHUB_TOKNE does not exist"),
+        "{}",
+        ended.err
+    );
+    let update = [&server[..], &["update", "w", "s"]].concat();
+    // Of the secrets that it has.
+    let updated = pair.json(&[&update[..], &["--require-all"]].concat()).await;
+    assert_eq!(updated["required_secrets"], json!(["GITHUB_TOKNE"]));
+    assert_eq!(updated["warnings"][0]["kind"], "secret_missing");
+    assert_eq!(updated["warnings"][0]["secret"], "GITHUB_TOKNE");
+    // Of those that it gets.
+    let all = ["--secrets", "GITHUB_TOKEN", "--require-all"];
+    let updated = pair.json(&[&update[..], &all].concat()).await;
+    assert_eq!(updated["required_secrets"], json!(["GITHUB_TOKEN"]));
+    assert_eq!(updated["warnings"], json!([]));
+    pair.fails(64, &[&update[..], &all, &["--required", "GITHUB_TOKEN"]].concat())
+        .await;
 }

@@ -34,6 +34,7 @@ use crate::{
     inject::{BodySecrets, Carrier, Dialect, inject},
     placement::AuthType,
     registry::server::{Injection, Server, Spec},
+    resolve::Resolver,
     upstream::{Answer, Body, Needs, Place},
 };
 
@@ -196,7 +197,7 @@ impl Proxy {
         };
         let inbound = reading.read(carrier, &mut headers, body).await?;
         if inbound.lacks_a_body() {
-            body_is_needed(&server.spec)?;
+            body_is_needed(&server.spec, &self.resolver)?;
         }
         let resolved = match (auth_type, carrier) {
             (AuthType::Skill(_), Carrier::None) => {
@@ -291,8 +292,11 @@ fn carrier(spec: &Spec, dialect: Dialect, path: &str) -> Result<Carrier, Refusal
 }
 
 /// Refuses a call without a body when the server requires a secret, because only a body could carry the secret.
-fn body_is_needed(spec: &Spec) -> Result<(), Refusal> {
-    let required = spec.injections.iter().find(|injection| injection.required);
+fn body_is_needed(spec: &Spec, resolver: &Resolver) -> Result<(), Refusal> {
+    let required = spec
+        .injections
+        .iter()
+        .find(|injection| resolver.requires(injection));
     required.map_or(Ok(()), |Injection { secret, .. }| {
         let message = format!(
             "this server requires secret {secret}, which goes into the request's body, and the call has no body; nothing was sent"

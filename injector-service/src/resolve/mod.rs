@@ -17,7 +17,11 @@ use proto::{
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::{inject::Resolved, registry::Entry, status};
+use crate::{
+    inject::Resolved,
+    registry::{Entry, server::Injection},
+    status,
+};
 use asking::Asking;
 pub use sealed::Ends;
 use sealed::Opened;
@@ -32,6 +36,8 @@ type OneAnswer = (DecryptedSecret, Option<Zeroizing<Vec<u8>>>);
 pub struct Resolver {
     stream: Stream,
     budget: Duration,
+    /// Every secret of every server is required, whatever the servers say.
+    requires_all: bool,
 }
 
 /// What the vault says of one secret, without its value.
@@ -74,7 +80,26 @@ impl Resolver {
     /// Asks by the link that comes with it, for at most `budget` each time.
     pub fn new(ends: Ends, budget: Duration) -> (Self, Link) {
         let (stream, link) = Stream::new(ends);
-        (Self { stream, budget }, link)
+        let resolver = Self {
+            stream,
+            budget,
+            requires_all: false,
+        };
+        (resolver, link)
+    }
+
+    /// Requires every secret of every server, whatever the servers say.
+    #[must_use]
+    pub fn requiring_all(self) -> Self {
+        Self {
+            requires_all: true,
+            ..self
+        }
+    }
+
+    /// Returns true when a call without this secret is refused.
+    pub fn requires(&self, injection: &Injection) -> bool {
+        injection.required || self.requires_all
     }
 
     /// Whether the vault can be asked now.
@@ -108,7 +133,7 @@ impl Resolver {
                         let value = value.and_then(|value| SecretValue::parse(value).ok());
                         Some(value.ok_or_else(|| not_what_was_asked("a value of an illegal size"))?)
                     }
-                    Answered::Missing if injection.required => return Err(required_missing(name)),
+                    Answered::Missing if self.requires(injection) => return Err(required_missing(name)),
                     Answered::Missing => None,
                     Answered::DataLoss => return Err(unreadable(Reason::RecordCorrupt, name)),
                     Answered::KeyNotLoaded => return Err(unreadable(Reason::KeyNotLoaded, name)),

@@ -229,13 +229,21 @@ fn timestamp(time: jiff::Timestamp) -> Timestamp {
     }
 }
 
-/// What a call to this server would carry, given what the vault says of each of its secrets.
-pub(super) fn explain(entry: &Entry, checked: &[Checked]) -> api::ExplainInjectionResponse {
+/// What a call to this server would carry, given what the vault says of each of its secrets. `requires` returns
+/// true for a secret without which a call is refused.
+pub(super) fn explain(
+    entry: &Entry,
+    checked: &[Checked],
+    requires: impl Fn(&Injection) -> bool,
+) -> api::ExplainInjectionResponse {
     let injections = &entry.server.spec.injections;
     let secrets: Vec<_> = injections
         .iter()
         .zip(checked)
-        .map(|(injection, checked)| explain_one(entry, injection, checked))
+        .map(|(injection, checked)| api::ExplainedSecret {
+            required: requires(injection),
+            ..explain_one(entry, injection, checked)
+        })
         .collect();
     let forwards = |secret: &api::ExplainedSecret| match secret.state() {
         State::Injected => true,

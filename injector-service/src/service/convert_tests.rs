@@ -20,6 +20,10 @@ fn entry(server: &api::Server) -> Entry {
     Entry::begun(workspace, name, Uid::generate(), spec)
 }
 
+fn explain(entry: &Entry, checked: &[Checked]) -> api::ExplainInjectionResponse {
+    super::explain(entry, checked, |injection| injection.required)
+}
+
 fn refused(server: api::Server) -> Reason {
     parse(&server, &Own::default()).unwrap_err().reason
 }

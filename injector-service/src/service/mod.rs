@@ -6,6 +6,7 @@ mod mask;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 pub(crate) use catalog::CatalogEntries;
 pub(crate) use servers::Servers;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::{
-    Reason, Refusal, ServerName, WorkspaceName,
+    Reason, Refusal, ServerName, Warning, WorkspaceName,
     injector::v1::{
         self as api, AddServerRequest, AddServerResponse, ExplainInjectionRequest, ExplainInjectionResponse,
         GetServerRequest, GetServerResponse, ListServersRequest, ListServersResponse, RemoveServerRequest,
@@ -18,15 +18,21 @@ use tonic::{Request, Response, Status};
 use super::{
     catalog,
     convert::{check_bindings, explain, parse, shown},
-    mask,
+    mask, warnings,
 };
 use crate::{
     authz::AdminPermit,
     catalog::Catalog,
-    registry::{Entry, Registry, RegistryError, key, server::Spec},
+    registry::{
+        Entry, Registry, RegistryError, key,
+        server::{Injection, Spec},
+    },
     resolve::Resolver,
     status::{self, page_token, refusal},
 };
+
+/// A server as it was stored, and the doubts about it.
+type Stored = (Arc<Entry>, Vec<Warning>);
 
 /// How often an update that names no revision begins anew because the server was changed meanwhile.
 const UPDATE_TRIES: usize = 5;
@@ -55,9 +61,10 @@ impl ServerService for Servers {
         let name = server_name(&server.name)?;
         let spec = parse(&server, self.registry.own())?;
         check_allowance(&permit, None, &spec)?;
-        let entry = self.add(&permit, name, spec).await?;
+        let (entry, warnings) = self.add(&permit, name, spec).await?;
         Ok(Response::new(AddServerResponse {
             server: Some(shown(&entry)),
+            warnings,
         }))
     }
 
@@ -68,9 +75,10 @@ impl ServerService for Servers {
         let server = given(request.get_ref().server.as_ref())?;
         let permit = permit(&request, &server.workspace)?;
         let name = server_name(&server.name)?;
-        let entry = self.update(&permit, &name, request.get_ref(), server).await?;
+        let (entry, warnings) = self.update(&permit, &name, request.get_ref(), server).await?;
         Ok(Response::new(UpdateServerResponse {
             server: Some(shown(&entry)),
+            warnings,
         }))
     }
 
@@ -139,7 +147,8 @@ impl ServerService for Servers {
         let permit = permit(&request, workspace)?;
         let entry = self.registry.get(&permit, &server_name(name)?).map_err(refusal)?;
         let checked = self.resolver.check(&entry).await?;
-        Ok(Response::new(explain(&entry, &checked)))
+        let requires = |injection: &Injection| self.resolver.requires(injection);
+        Ok(Response::new(explain(&entry, &checked, requires)))
     }
 }
 
@@ -153,18 +162,16 @@ impl Servers {
         }
     }
 
-    async fn add(&self, permit: &AdminPermit, name: ServerName, spec: Spec) -> Result<Arc<Entry>, Refusal> {
+    async fn add(&self, permit: &AdminPermit, name: ServerName, spec: Spec) -> Result<Stored, Refusal> {
         let workspace = permit.workspace().clone();
         if self.registry.get(permit, &name).is_ok() {
             return Err(refusal(RegistryError::ServerExists(workspace, name)));
         }
         let workspace_uid = self.resolver.workspace_uid(&workspace).await?;
         let begun = Entry::begun(workspace, name.clone(), workspace_uid, spec.clone());
-        self.check_secrets(&Arc::new(begun)).await?;
-        self.registry
-            .add(permit, &name, workspace_uid, spec)
-            .await
-            .map_err(refusal)
+        let warnings = self.check_secrets(&Arc::new(begun)).await?;
+        let added = self.registry.add(permit, &name, workspace_uid, spec).await;
+        Ok((added.map_err(refusal)?, warnings))
     }
 
     /// The revision that was read is the one that is changed, also when the caller does not mind which.
@@ -174,7 +181,7 @@ impl Servers {
         name: &ServerName,
         request: &UpdateServerRequest,
         given: &api::Server,
-    ) -> Result<Arc<Entry>, Refusal> {
+    ) -> Result<Stored, Refusal> {
         for _ in 0..UPDATE_TRIES {
             let current = self.registry.get(permit, name).map_err(refusal)?;
             if given.revision != 0 {
@@ -183,15 +190,15 @@ impl Servers {
             let merged = mask::apply(shown(&current), given, request.update_mask.as_ref())?;
             let spec = parse(&merged, self.registry.own())?;
             check_allowance(permit, Some(&current.server.spec), &spec)?;
-            self.check_secrets(&Arc::new(current.respecified(spec.clone())))
-                .await?;
+            let candidate = Arc::new(current.respecified(spec.clone()));
+            let warnings = self.check_secrets(&candidate).await?;
             match self
                 .registry
                 .update(permit, name, current.server.revision, spec)
                 .await
             {
                 Err(RegistryError::RevisionMismatch) if given.revision == 0 => {}
-                other => return other.map_err(refusal),
+                other => return Ok((other.map_err(refusal)?, warnings)),
             }
         }
         Err(Refusal::new(
@@ -200,14 +207,15 @@ impl Servers {
         ))
     }
 
-    /// Refuses what the vault would not have sent. When the vault does not say, each call will still be checked.
-    async fn check_secrets(&self, candidate: &Arc<Entry>) -> Result<(), Refusal> {
+    /// Refuses a server whose secrets may not be sent to it, and returns the doubts about its secrets. When the vault
+    /// does not answer, that is the only doubt: each call will still be checked.
+    async fn check_secrets(&self, candidate: &Arc<Entry>) -> Result<Vec<Warning>, Refusal> {
         match self.resolver.check(candidate).await {
-            Ok(checked) => check_bindings(candidate, &checked),
-            Err(unknown) => {
-                tracing::debug!(error = %unknown, "where a server's secrets may go was not checked when it was stored");
-                Ok(())
+            Ok(checked) => {
+                check_bindings(candidate, &checked)?;
+                Ok(warnings::of_secrets(candidate, &checked, &self.resolver))
             }
+            Err(unknown) => Ok(vec![warnings::not_checked(&unknown)]),
         }
     }
 }

@@ -3,10 +3,13 @@
 mod spec;
 
 use clap::{Args, Subcommand};
-use proto::injector::v1::{
-    self as api, AddServerRequest, GetServerRequest, ListCatalogEntriesRequest, ListServersRequest,
-    RemoveServerRequest, UpdateServerRequest, catalog_service_client::CatalogServiceClient,
-    server_service_client::ServerServiceClient,
+use proto::{
+    Warning,
+    injector::v1::{
+        self as api, AddServerRequest, GetServerRequest, ListCatalogEntriesRequest, ListServersRequest,
+        RemoveServerRequest, UpdateServerRequest, catalog_service_client::CatalogServiceClient,
+        server_service_client::ServerServiceClient,
+    },
 };
 use serde::Serialize;
 use tonic::transport::Channel;
@@ -16,7 +19,7 @@ use super::{PAGE, all};
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, Kind},
-    model::{CatalogEntry, Server},
+    model::{self, CatalogEntry, Server},
     output::{OutputArgs, Report, date, fields, table, yes},
 };
 
@@ -108,6 +111,13 @@ struct Catalog {
 }
 
 #[derive(Serialize)]
+struct Stored {
+    #[serde(flatten)]
+    server: Server,
+    warnings: Vec<model::Warning>,
+}
+
+#[derive(Serialize)]
 struct Servers {
     servers: Vec<Server>,
 }
@@ -169,8 +179,26 @@ async fn add(args: AddArgs, injector: &Remote) -> Result<Report, Failure> {
         catalog_entry,
     };
     let answer = injector.answer(client(injector).add_server(request)).await?;
-    let server = Server::of(answer.server.unwrap_or_default());
-    Report::new(output, &server, |server| changed(server, "added to"))
+    stored(output, answer.server, answer.warnings, "added to")
+}
+
+/// Reports a server that was stored, and what the injector doubts about it.
+fn stored(
+    output: OutputArgs,
+    server: Option<api::Server>,
+    warnings: Vec<Warning>,
+    how: &str,
+) -> Result<Report, Failure> {
+    let stored = Stored {
+        server: Server::of(server.unwrap_or_default()),
+        warnings: warnings.into_iter().map(model::Warning::of).collect(),
+    };
+    let report = Report::new(output, &stored, |stored| changed(&stored.server, how))?;
+    Ok(stored
+        .warnings
+        .iter()
+        .map(model::Warning::note)
+        .fold(report, Report::note))
 }
 
 fn changed(server: &Server, how: &str) -> String {
@@ -201,6 +229,11 @@ async fn update(args: UpdateArgs, injector: &Remote) -> Result<Report, Failure> 
         name,
         ..Default::default()
     };
+    if spec.require_all && !spec.names_secrets() {
+        let before = get(injector, server.workspace.clone(), server.name.clone()).await?;
+        // The update is refused if the server's secrets change before it.
+        (server.inject_secrets, server.revision) = (before.inject_secrets, before.revision);
+    }
     let paths = spec.apply(&mut server)?;
     if paths.is_empty() {
         return Err(Failure::new(Kind::Usage, "nothing to change was given")
@@ -211,8 +244,7 @@ async fn update(args: UpdateArgs, injector: &Remote) -> Result<Report, Failure> 
         update_mask: Some(prost_types::FieldMask { paths }),
     };
     let answer = injector.answer(client(injector).update_server(request)).await?;
-    let server = Server::of(answer.server.unwrap_or_default());
-    Report::new(output, &server, |server| changed(server, "updated in"))
+    stored(output, answer.server, answer.warnings, "updated in")
 }
 
 /// The servers of a workspace; of all, when its name is empty.

@@ -48,6 +48,9 @@ pub(super) struct SpecArgs {
     /// Those of them without which a call is refused
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     required: Option<Vec<String>>,
+    /// Refuse calls that lack any of the server's secrets
+    #[arg(long, conflicts_with = "required")]
+    pub(super) require_all: bool,
     /// Where it is: `https://api.github.com`
     #[arg(long)]
     pub(super) url: Option<String>,
@@ -121,11 +124,17 @@ impl From<Protocol> for api::Protocol {
 }
 
 impl SpecArgs {
+    /// Returns true when `--secrets` was given.
+    pub(super) fn names_secrets(&self) -> bool {
+        self.secrets.is_some()
+    }
+
     /// Writes what was given into `server`, and names the fields that were.
     pub(super) fn apply(self, server: &mut api::Server) -> Result<Vec<String>, Failure> {
         let Self {
             secrets,
             required,
+            require_all,
             url,
             auth_type,
             protobuf_secrets_field,
@@ -150,10 +159,11 @@ impl SpecArgs {
             "inject_secrets",
             put(&mut server.inject_secrets, secrets.map(named)),
         );
-        set(
-            "required_secrets",
-            put(&mut server.required_secrets, required.map(named)),
-        );
+        let required = match require_all {
+            true => Some(server.inject_secrets.clone()),
+            false => required.map(named),
+        };
+        set("required_secrets", put(&mut server.required_secrets, required));
         set("url", put(&mut server.url, url));
         let auth_type = auth_type.map(|auth_type| api::AuthType::from(auth_type).into());
         set("auth_type", put(&mut server.auth_type, auth_type));

@@ -1,0 +1,125 @@
+//! Doubts about the secrets of a server, said when it is stored.
+
+use e2e::{Pair, Upstream, pair::server};
+use http::Request;
+use proto::{
+    WarningKind,
+    injector::v1::{ExplainInjectionRequest, Server, UpdateServerRequest},
+};
+
+use super::{URL, dev};
+
+/// The kinds and the secrets of the warnings about an update.
+async fn updated(pair: &Pair, server: Server, path: &str) -> Vec<(WarningKind, String)> {
+    let request = UpdateServerRequest {
+        server: Some(server),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec![path.to_owned()],
+        }),
+    };
+    let updated = pair.injector.servers().update_server(request).await.unwrap();
+    let warnings = updated.into_inner().warnings.into_iter();
+    warnings.map(|warning| (warning.kind(), warning.secret)).collect()
+}
+
+#[tokio::test]
+async fn a_secret_that_is_missing_or_bound_to_nothing_is_named_when_its_server_is_stored() {
+    let pair = dev().await;
+    let origin = ["https://api.example.com"];
+    pair.vault.put_for("dev", "GITHUB_TOKEN", "x", &origin).await;
+    pair.vault.put("dev", "FREE", "x").await;
+    let fine = server("dev", "fine", URL, &["GITHUB_TOKEN"]);
+    assert_eq!(pair.injector.add_with_warnings(fine.clone()).await, []);
+
+    let doubtful = Server {
+        required_secrets: vec!["NONE".into()],
+        ..server("dev", "doubtful", URL, &["GITHUB_TOKNE", "FREE", "NONE"])
+    };
+    let warnings = pair.injector.add_with_warnings(doubtful).await;
+    let kinds: Vec<_> = warnings.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            WarningKind::SecretMissing,
+            WarningKind::SecretUnbound,
+            WarningKind::SecretMissing
+        ]
+    );
+    for ((_, message), part) in warnings
+        .iter()
+        .zip(["without it", "FREE is bound to no", "refused"])
+    {
+        assert!(message.contains(part), "{message}");
+    }
+
+    // An update is about the whole server.
+    let described = Server {
+        description: "other".into(),
+        inject_secrets: vec!["GITHUB_TOKNE".into()],
+        ..fine
+    };
+    assert_eq!(updated(&pair, described.clone(), "description").await, []);
+    assert_eq!(
+        updated(&pair, described, "inject_secrets").await,
+        [(WarningKind::SecretMissing, "GITHUB_TOKNE".to_owned())]
+    );
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_changed_without_the_vault_was_not_checked() {
+    let Pair { vault, injector } = dev().await;
+    injector.add(server("dev", "api", URL, &["GONE"])).await;
+    vault.stop().await;
+    let request = UpdateServerRequest {
+        server: Some(Server {
+            description: "other".into(),
+            ..server("dev", "api", URL, &[])
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["description".to_owned()],
+        }),
+    };
+    let answer = injector.servers().update_server(request).await.unwrap();
+    let warnings: Vec<_> = answer
+        .into_inner()
+        .warnings
+        .iter()
+        .map(proto::Warning::kind)
+        .collect();
+    assert_eq!(warnings, [WarningKind::NotChecked]);
+    injector.stop().await;
+}
+
+#[tokio::test]
+async fn an_injector_that_requires_all_secrets_sends_nothing_without_one() {
+    let upstream = Upstream::start().await;
+    let pair = Pair::start_with(|_| {}, |settings| settings.require_all_secrets = true).await;
+    pair.vault.workspace("dev").await;
+    let warnings = pair
+        .injector
+        .add_with_warnings(server("dev", "api", &upstream.url(), &["OPTIONAL"]))
+        .await;
+    assert!(warnings[0].1.contains("refused"), "{warnings:?}");
+    let request = ExplainInjectionRequest {
+        workspace: "dev".into(),
+        name: "api".into(),
+    };
+    let explained = pair.injector.servers().explain_injection(request).await;
+    let explained = explained.unwrap().into_inner();
+    assert!(!explained.would_forward && explained.secrets[0].required);
+
+    let refused = pair.injector.send(Request::get("/dev/api/"), "").await;
+    assert_eq!(refused.status(), 502);
+    assert_eq!(refused.headers()["x-aerostack-reason"], "SECRET_REQUIRED_MISSING");
+    assert!(upstream.seen().is_empty());
+    pair.vault.put("dev", "OPTIONAL", "x").await;
+    assert_eq!(
+        pair.injector.send(Request::get("/dev/api/"), "").await.status(),
+        200
+    );
+    // The server itself is as it was given.
+    let list = pair.injector.servers_file();
+    assert!(!std::fs::read_to_string(list).unwrap().contains("required"));
+    pair.stop().await;
+}
