@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{
@@ -15,28 +16,38 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use futures_util::task::AtomicWaker;
 use http::Request;
 use proto::{Reason, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::sync::CancellationToken;
 
 /// The most interim responses to one request.
 const MAX_INTERIM: usize = 100;
 
 /// Completes when the upstream has sent too many interim responses to `request` over HTTP/1.1.
 pub(super) fn too_many<B>(request: &mut Request<B>) -> impl Future<Output = Refusal> + use<B> {
-    let (over, count) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
-    let told = over.clone();
+    let received = Arc::new(InterimCount::default());
+    let of_hyper = received.clone();
     hyper::ext::on_informational(request, move |_| {
-        if count.fetch_add(1, Relaxed) >= MAX_INTERIM {
-            told.cancel();
+        if of_hyper.count.fetch_add(1, Relaxed) == MAX_INTERIM {
+            of_hyper.waiting.wake();
         }
     });
-    async move {
-        over.cancelled_owned().await;
+    poll_fn(move |context| {
+        received.waiting.register(context.waker());
+        if received.count.load(Relaxed) <= MAX_INTERIM {
+            return Poll::Pending;
+        }
         let message = format!("the upstream sent more than {MAX_INTERIM} interim (1xx) responses");
-        Refusal::new(Reason::UpstreamProtocol, message)
-    }
+        Poll::Ready(Refusal::new(Reason::UpstreamProtocol, message))
+    })
+}
+
+/// The interim responses that arrived for one request.
+#[derive(Default)]
+struct InterimCount {
+    count: AtomicUsize,
+    waiting: AtomicWaker,
 }
 
 pin_project_lite::pin_project! {

@@ -3,6 +3,8 @@
 //! hyper wrote these bytes, so every message is well-formed. After a malformed message, no bytes count as a head any
 //! more: stand-ins are not replaced, and their calls fail.
 
+use std::mem;
+
 use super::{Found, Veil};
 
 /// Bytes of a line that are kept, enough for every line that tells a body's length.
@@ -74,14 +76,20 @@ impl Messages {
     }
 
     fn read_line(&mut self, bytes: &[u8]) -> usize {
-        let end = memchr::memchr(b'\n', bytes);
-        let count = end.map_or(bytes.len(), |end| end + 1);
-        self.line.push(bytes.get(..count).unwrap_or_default());
-        if end.is_some() {
-            let line = std::mem::take(&mut self.line);
-            self.part = self.part.after(line.text());
-        }
-        count
+        let Some(end) = memchr::memchr(b'\n', bytes) else {
+            self.line.push(bytes);
+            return bytes.len();
+        };
+        let line = bytes.get(..=end).unwrap_or_default();
+        // Nearly every line arrives whole, and is not copied then.
+        self.part = if self.line.is_empty() {
+            self.part.after(without_line_break(line))
+        } else {
+            self.line.push(line);
+            let line = mem::take(&mut self.line);
+            self.part.after(line.text())
+        };
+        line.len()
     }
 
     fn end_data(&mut self) {
@@ -162,10 +170,13 @@ impl Line {
 
     /// Returns the beginning of the line, without the line break.
     fn text(&self) -> &[u8] {
-        let kept = self.kept.get(..self.length).unwrap_or(&self.kept);
-        let kept = kept.strip_suffix(b"\n").unwrap_or(kept);
-        kept.strip_suffix(b"\r").unwrap_or(kept)
+        without_line_break(self.kept.get(..self.length).unwrap_or(&self.kept))
     }
+}
+
+fn without_line_break(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// Finds the stand-ins in a head, each of which is the whole value of its own field.

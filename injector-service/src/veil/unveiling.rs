@@ -217,7 +217,7 @@ fn unveil_code(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizin
     pending.extend_from_slice(taken);
     for parts in heads {
         let parts_of = |part: &Range<usize>| taken.get(part.clone()).unwrap_or_default();
-        let block: Vec<u8> = parts.iter().flat_map(parts_of).copied().collect();
+        let block = parts.iter().map(parts_of).collect::<Vec<_>>().concat();
         for Found { range, hidden } in super::frames::find(veil, &block) {
             let places = parts.iter().cloned().flatten().skip(range.start);
             let code = hidden.code.iter().flat_map(|code| code.value.iter());
