@@ -370,11 +370,12 @@ async fn any_other_path_and_query_goes_byte_for_byte() {
         .add(server(
             "dev",
             "api",
-            &format!("http://{}/v1/", upstream.address),
+            &format!("http://{}/v1", upstream.address),
             &[],
         ))
         .await;
     for rest in [
+        "/",
         "//",
         "//a//b",
         "/a%2fb",
@@ -404,6 +405,61 @@ async fn any_other_path_and_query_goes_byte_for_byte() {
             received.lines().next().unwrap(),
             format!("GET /v1{rest} HTTP/1.1")
         );
+    }
+    pair.stop().await;
+}
+
+/// Each server's URL is what a call gets that adds nothing to it.
+#[tokio::test]
+async fn the_servers_url_keeps_its_end_when_nothing_follows() {
+    let upstream = Upstream::start().await;
+    let dedicated = |settings: &mut injector_service::config::Settings| {
+        settings.listen_server = vec!["127.0.0.1:0=dev/slash".into(), "127.0.0.1:0=dev/none".into()];
+    };
+    let pair = Pair::start_with(|_| {}, dedicated).await;
+    pair.vault.workspace("dev").await;
+    for (name, path) in [("slash", "/mcp/"), ("none", "/mcp")] {
+        let url = format!("{}{path}", upstream.url());
+        pair.injector.add(server("dev", name, &url, &[])).await;
+    }
+    for (path, target) in [
+        ("/dev/slash", "/mcp/"),
+        ("/dev/slash?a=b", "/mcp/?a=b"),
+        ("/dev/slash/", "/mcp/"),
+        ("/dev/slash/x", "/mcp/x"),
+        ("/dev/none", "/mcp"),
+        ("/dev/none?a=b", "/mcp?a=b"),
+        ("/dev/none/", "/mcp/"),
+    ] {
+        assert_eq!(pair.injector.get(path).await.status(), 200, "{path}");
+        assert_eq!(upstream.last().target, target, "{path}");
+    }
+    for (name, listener, root) in [
+        ("slash", pair.injector.dedicated[0], "/mcp/"),
+        ("none", pair.injector.dedicated[1], "/mcp"),
+    ] {
+        let by_host =
+            |request: http::request::Builder| request.header("host", format!("{name}.dev.localhost"));
+        let by_header = |request: http::request::Builder| {
+            let request = request.header("x-aerostack-workspace", "dev");
+            request.header("x-aerostack-server", name)
+        };
+        for (path, target) in [
+            ("/", root.to_owned()),
+            ("/?a=b", format!("{root}?a=b")),
+            ("/x", "/mcp/x".to_owned()),
+            ("//", "/mcp//".to_owned()),
+        ] {
+            for (address, request) in [
+                (listener, Request::get(path)),
+                (pair.injector.data_plane, by_host(Request::get(path))),
+                (pair.injector.data_plane, by_header(Request::get(path))),
+            ] {
+                let described = format!("{request:?}");
+                assert_eq!(send(address, request, "").await.status(), 200, "{described}");
+                assert_eq!(upstream.last().target, target, "{described}");
+            }
+        }
     }
     pair.stop().await;
 }

@@ -17,7 +17,7 @@ const SERVER_HEADER: &str = "x-aerostack-server";
 /// The server, and what of the request is the server's.
 pub(super) struct Target {
     pub(super) entry: Arc<Entry>,
-    /// Path and query: empty, or beginning with `/` or `?`.
+    /// Path and query behind the server's own path: empty, or beginning with `/` or `?`.
     pub(super) rest: String,
     /// What was taken off the path, when the path named the server: `/{workspace}/{server}`.
     pub(super) prefix: Option<String>,
@@ -44,6 +44,7 @@ impl Target {
         registry: &Registry,
     ) -> Result<Self, Refusal> {
         let whole = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let all = after_root(whole);
         let Named {
             workspace,
             server,
@@ -59,7 +60,7 @@ impl Target {
             Door::Only(workspace, server) => Named {
                 workspace: workspace.as_str(),
                 server: server.as_str(),
-                rest: whole,
+                rest: all,
                 prefix: None,
                 by_host: false,
             },
@@ -67,14 +68,14 @@ impl Target {
                 (Some((workspace, server)), named_too) => Named {
                     workspace,
                     server,
-                    rest: whole,
+                    rest: all,
                     prefix: None,
                     by_host: named_too == Some((workspace, server)),
                 },
                 (None, Some((workspace, server))) => Named {
                     workspace,
                     server,
-                    rest: whole,
+                    rest: all,
                     prefix: None,
                     by_host: true,
                 },
@@ -124,6 +125,15 @@ fn by_headers(headers: &HeaderMap) -> Result<Option<(&str, &str)>, Refusal> {
         _ => Err(wrong(
             "x-aerostack-workspace and x-aerostack-server must both be given, once, each a name",
         )),
+    }
+}
+
+/// Returns the part of a target that continues the server's path. The path `/` adds nothing, because HTTP clients send
+/// `/` for a base URL without a path (RFC 9110, section 4.2.3).
+fn after_root(target: &str) -> &str {
+    match target.strip_prefix('/') {
+        Some(rest) if rest.is_empty() || rest.starts_with('?') => rest,
+        Some(_) | None => target,
     }
 }
 

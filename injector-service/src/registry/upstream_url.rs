@@ -16,7 +16,7 @@ pub struct UpstreamUrl {
     tls: bool,
     /// For `Host` and `:authority`: without the scheme's own port.
     authority: Authority,
-    /// Without a final `/`; empty for the root.
+    /// As it was written; `/` for the root.
     path: String,
 }
 
@@ -67,7 +67,7 @@ impl UpstreamUrl {
             return Err(UrlError::Path);
         }
         let host = url.host().ok_or(UrlError::NotAUrl)?.to_owned();
-        let path = url.path().trim_end_matches('/').to_owned();
+        let path = url.path().to_owned();
         let tls = url.scheme() == "https";
         let port = url.port_or_known_default().ok_or(UrlError::NotAUrl)?;
         let named = match url.port() {
@@ -116,9 +116,9 @@ impl UpstreamUrl {
         &self.authority
     }
 
-    /// Its path without a final `/`.
+    /// Its path without a final `/`; empty for the root.
     pub fn path(&self) -> &str {
-        &self.path
+        self.path.trim_end_matches('/')
     }
 
     /// Whether its host is this machine by name: a loopback address, `localhost` or a name under it.
@@ -126,18 +126,19 @@ impl UpstreamUrl {
         is_loopback(&self.host)
     }
 
-    /// The URI of a request: the server's path, then `rest` (empty or beginning with `/`) with its query, byte for byte.
+    /// Returns the URI of a request: the server's path, then `rest` with its query, byte for byte. `rest` is empty or
+    /// begins with `/` or `?`. The server's path keeps a final `/` unless `rest` continues the path.
     pub fn request_uri(&self, rest: &str) -> Result<Uri, http::Error> {
-        let path = match (self.path.as_str(), rest) {
-            ("", "") => "/".to_owned(),
-            ("", rest) if rest.starts_with('?') => format!("/{rest}"),
-            (path, rest) => format!("{path}{rest}"),
+        let path = if rest.starts_with('/') {
+            self.path()
+        } else {
+            &self.path
         };
         let scheme = if self.tls { "https" } else { "http" };
         Uri::builder()
             .scheme(scheme)
             .authority(self.authority.clone())
-            .path_and_query(path)
+            .path_and_query(format!("{path}{rest}"))
             .build()
     }
 }
@@ -176,10 +177,22 @@ mod tests {
                 "/a//b;c=%2F?q=%20&r",
                 "https://api.example.com/a//b;c=%2F?q=%20&r",
             ),
+            ("https://api.example.com/v1", "", "https://api.example.com/v1"),
             (
                 "https://api.example.com:443/v1/",
                 "",
-                "https://api.example.com/v1",
+                "https://api.example.com/v1/",
+            ),
+            (
+                "https://api.example.com/v1/",
+                "?q=/",
+                "https://api.example.com/v1/?q=/",
+            ),
+            ("https://api.example.com/v1/", "/", "https://api.example.com/v1/"),
+            (
+                "https://api.example.com/v1/",
+                "/a",
+                "https://api.example.com/v1/a",
             ),
             (
                 "https://api.example.com:8443/v1",
