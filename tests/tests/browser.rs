@@ -71,6 +71,14 @@ fn reason(response: &Response<Bytes>) -> (u16, &str) {
     (response.status().as_u16(), reason)
 }
 
+/// The names of the headers that a page may read.
+fn exposed(response: &Response<Bytes>) -> Vec<&str> {
+    let mut lists = response.headers().get_all("access-control-expose-headers").iter();
+    let list = lists.next().expect("no headers are exposed").to_str().unwrap();
+    assert!(lists.next().is_none(), "the list is given twice");
+    list.split(", ").collect()
+}
+
 /// Everything that a page could learn from a refusal, without the id that every call has of its own.
 fn learnt(response: Response<Bytes>) -> (u16, HeaderMap, serde_json::Value) {
     let (mut parts, body) = response.into_parts();
@@ -371,6 +379,10 @@ async fn a_page_of_an_allowed_origin_may_call_and_read() {
         let response = response.header("access-control-allow-credentials", "true");
         response
             .header("Access-Control-Expose-Headers", "*")
+            .header("mcp-session-id", "1")
+            .header("etag", "\"2\"")
+            .header("set-cookie", "a=1")
+            .header("grpc-status", "0")
             .body(Full::from("theirs"))
             .unwrap()
     })
@@ -390,8 +402,13 @@ async fn a_page_of_an_allowed_origin_may_call_and_read() {
         .iter()
         .filter(|(name, _)| name.as_str().starts_with("access-control"))
         .collect();
-    assert_eq!(ours.len(), 1, "{ours:?}");
+    assert_eq!(ours.len(), 2, "{ours:?}");
     assert_eq!(response.headers()["access-control-allow-origin"], APP);
+    let exposed = exposed(&response);
+    for name in ["mcp-session-id", "etag", "grpc-status", "x-aerostack-call-id"] {
+        assert!(exposed.contains(&name), "{name}: {exposed:?}");
+    }
+    assert!(!exposed.contains(&"set-cookie"), "{exposed:?}");
     let varies: Vec<_> = response.headers().get_all("vary").iter().collect();
     assert_eq!(varies, ["accept", "Origin"]);
 
@@ -437,6 +454,10 @@ async fn a_page_of_an_allowed_origin_may_read_why_its_call_was_refused() {
         response.headers()["access-control-allow-origin"],
         "https://app.example"
     );
+    let exposed = exposed(&response);
+    for name in ["x-aerostack-reason", "x-aerostack-call-id"] {
+        assert!(exposed.contains(&name), "{exposed:?}");
+    }
     let stranger = Request::get("/dev/github/user").header("origin", "https://other.example");
     let response = pair.injector.send(stranger, "").await;
     assert_eq!(reason(&response), (403, "BROWSER_REFUSED"));

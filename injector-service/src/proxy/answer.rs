@@ -1,11 +1,11 @@
 //! Answers of our own.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use proto::{CallId, Reason, Refusal};
 use serde_json::json;
 use tonic::Status;
 
-use super::{body, grpc::ACCEPTED, rewrite};
+use super::{body, grpc::ACCEPTED};
 use crate::{inject::Dialect, upstream::Body};
 
 /// The header that says why.
@@ -92,12 +92,31 @@ fn problem(refusal: &Refusal, call_id: &CallId) -> Response<Body> {
     response
 }
 
+/// Lets a page of this origin read an answer with these headers, all of the headers included. Without a list a page may
+/// read only a few (Fetch, section 3.3.3).
+pub(super) fn allow(headers: &mut HeaderMap, origin: &str) {
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|name| **name != header::SET_COOKIE && !name.as_str().starts_with("access-control-"))
+        .map(HeaderName::as_str)
+        .collect();
+    let exposed = names.join(", ");
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, &exposed),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+}
+
 /// What a browser asks before a page of an allowed origin may call: whatever that page asks for, it may.
-pub(super) fn preflight(asked: &HeaderMap, origin: &str) -> Response<Body> {
+pub(super) fn preflight(asked: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    rewrite::allow(headers, origin);
     for (question, answer) in [
         (
             header::ACCESS_CONTROL_REQUEST_METHOD,
@@ -114,4 +133,21 @@ pub(super) fn preflight(asked: &HeaderMap, origin: &str) -> Response<Body> {
     }
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_may_call_may_read_all_headers_but_cookies() {
+        let mut headers = HeaderMap::new();
+        for name in ["etag", "set-cookie", "mcp-session-id", "access-control-max-age"] {
+            headers.append(name, HeaderValue::from_static("1"));
+        }
+        allow(&mut headers, "https://app.example");
+        assert_eq!(headers["access-control-allow-origin"], "https://app.example");
+        assert_eq!(headers["access-control-expose-headers"], "etag, mcp-session-id");
+        assert_eq!(headers["vary"], "Origin");
+    }
 }

@@ -25,7 +25,7 @@ use super::{
     inbound::Reading,
     received::Received,
     record::Record,
-    rewrite::{self, Moved},
+    rewrite::Moved,
     target::Target,
     upgrade::{Asked, Switched},
 };
@@ -83,15 +83,15 @@ impl Proxy {
                     body::discard(unread);
                 }
                 record.refused(&refusal, &self.metrics);
-                let mut response = answer::refusal(&refusal, dialect, &record.call_id);
-                if let Some(origin) = &record.page {
-                    rewrite::allow(response.headers_mut(), origin);
-                }
+                let response = answer::refusal(&refusal, dialect, &record.call_id);
                 // To be told also when the call has lasted too long.
                 response.map(|body| Lasting::new(body, None, late, call))
             }
         };
         answer::identify(response.headers_mut(), &record.call_id);
+        if let Some(origin) = &record.page {
+            answer::allow(response.headers_mut(), origin);
+        }
         response
     }
 
@@ -114,18 +114,17 @@ impl Proxy {
             .as_ref()
             .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
         // Before a missing server is told of: a page learns nothing.
-        let sender = guard::sender(&parts.headers, &host, allowed)?;
-        if let Sender::AllowedPage(origin) = &sender {
-            record.page = Some(origin.clone());
+        if let Sender::AllowedPage(origin) = guard::sender(&parts.headers, &host, allowed)? {
+            record.page = Some(origin);
         }
         let target = target?;
         record.server(&target.entry);
-        if let Sender::AllowedPage(origin) = &sender
+        if record.page.is_some()
             && parts.method == Method::OPTIONS
             && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
         {
             record.answered("preflight");
-            return Ok(answer::preflight(&parts.headers, origin));
+            return Ok(answer::preflight(&parts.headers));
         }
         let Exchanged {
             mut response,
@@ -147,9 +146,6 @@ impl Proxy {
             .rewrite(response.headers_mut());
         }
         cookies::keep(response.headers_mut(), server, &target.apart(&request));
-        if let Sender::AllowedPage(origin) = &sender {
-            rewrite::allow(response.headers_mut(), origin);
-        }
         record.forwarded(response.status(), &self.metrics);
         let version = response.version();
         let mut response = response.map(|body| body::response(Received::new(body, version).on(place)));

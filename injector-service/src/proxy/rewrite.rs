@@ -16,14 +16,6 @@ pub(super) struct Moved<'a> {
     pub(super) request: &'a Uri,
 }
 
-/// Lets a page of this origin read the response.
-pub(super) fn allow(headers: &mut HeaderMap, origin: &str) {
-    if let Ok(origin) = HeaderValue::from_str(origin) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    }
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
-}
-
 impl Moved<'_> {
     /// Moves `Location` and `Content-Location` under the prefix.
     pub(super) fn rewrite(&self, headers: &mut HeaderMap) {
@@ -120,13 +112,5 @@ mod tests {
             ),
             None
         );
-    }
-
-    #[test]
-    fn a_page_that_may_call_may_read() {
-        let mut headers = HeaderMap::new();
-        allow(&mut headers, "https://app.example");
-        assert_eq!(headers["access-control-allow-origin"], "https://app.example");
-        assert_eq!(headers["vary"], "Origin");
     }
 }
