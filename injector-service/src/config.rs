@@ -288,7 +288,7 @@ impl Settings {
         let tls = self.tls(p, listen);
         let policy = self.policy(p);
         let data_plane_tls = self.data_plane_tls(p, data_plane_listen, &listen_server);
-        let hosts = self.hosts(p);
+        let hosts = self.hosts(p, matches!(data_plane_tls, Some(Some(_))));
         let upstream_roots = self.upstream_roots(p);
         let limits = self.limits.check(p);
         let shutdown_grace = p.duration("--shutdown-grace", &self.shutdown_grace);
@@ -420,7 +420,7 @@ impl Settings {
         Some(None)
     }
 
-    fn hosts(&self, problems: &mut Problems) -> Option<Hosts> {
+    fn hosts(&self, problems: &mut Problems, tls: bool) -> Option<Hosts> {
         let read = |problems: &mut Problems, setting: &str, text: &str| {
             let lower = text.to_ascii_lowercase();
             let named = Principal::parse(&format!("dns:{lower}")).map(|_| lower);
@@ -432,6 +432,10 @@ impl Settings {
             .filter_map(|name| read(problems, "--host", name))
             .collect();
         let suffix = read(problems, "--host-suffix", &self.host_suffix)?;
-        Some(Hosts { names, suffix })
+        Some(Hosts {
+            names,
+            suffix,
+            scheme: if tls { "https" } else { "http" },
+        })
     }
 }

@@ -15,7 +15,7 @@ use proto::{Reason, Refusal};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::{budget::Held, received::Received, trailed::Trailed};
+use super::{budget::Held, events::Events, received::Received, trailed::Trailed};
 use crate::{
     fields,
     inject::json::{JsonError, Rewriter, SecretsObject},
@@ -65,6 +65,14 @@ pub(super) fn request(body: Received, auth_type: AuthType, fault: &Fault) -> Bod
 /// A response's body as it comes.
 pub(super) fn response(body: Received) -> Body {
     Trailed::new(body, fields::clean_response_trailers).boxed_unsync()
+}
+
+/// An event stream as it comes, but for the URLs that `moved` moves.
+pub(super) fn events(
+    body: Received,
+    moved: impl Fn(&str) -> Option<String> + Unpin + Send + 'static,
+) -> Body {
+    Trailed::new(Events::new(body, moved), fields::clean_response_trailers).boxed_unsync()
 }
 
 /// A JSON body that secrets are to be put into, read as far as is needed to know what to do.

@@ -19,13 +19,12 @@ use super::{
     body::{self, Fault},
     cookies,
     covers::Covers,
-    framing,
+    events, framing,
     grpc::{Ending, Later},
     guard::{self, Sender},
     inbound::Reading,
     received::Received,
     record::Record,
-    rewrite::Moved,
     target::Target,
     upgrade::{Asked, Switched},
 };
@@ -106,7 +105,8 @@ impl Proxy {
     ) -> Result<Response<Body>, Refusal> {
         guard::size(parts, &self.limits)?;
         guard::method(&parts.method)?;
-        let host = guard::host(parts)?;
+        let authority = guard::authority(parts)?;
+        let host = authority.host().to_ascii_lowercase();
         self.hosts.check(&host)?;
         guard::expectation(&parts.headers)?;
         let target = Target::find(parts, &host, door, &self.hosts, &self.registry);
@@ -136,19 +136,25 @@ impl Proxy {
             .exchange(&target, dialect, deadline, parts, body, record)
             .await?;
         fields::clean_response(response.headers_mut());
-        let server = &target.entry.server;
-        if let Some(prefix) = &target.prefix {
-            Moved {
-                prefix,
-                upstream: &server.spec.url,
-                request: &request,
-            }
-            .rewrite(response.headers_mut());
+        let (status, version) = (response.status(), response.version());
+        let headers = response.headers_mut();
+        let scheme = self.hosts.scheme;
+        target.addresses(scheme, &authority, &request).rewrite(headers);
+        cookies::keep(headers, &target.entry.server, &target.apart(&request));
+        let may_have_endpoint = events::may_have_endpoint(&parts.method, headers);
+        if may_have_endpoint {
+            headers.remove(header::CONTENT_LENGTH);
         }
-        cookies::keep(response.headers_mut(), server, &target.apart(&request));
-        record.forwarded(response.status(), &self.metrics);
-        let version = response.version();
-        let mut response = response.map(|body| body::response(Received::new(body, version).on(place)));
+        record.forwarded(status, &self.metrics);
+        let mut response = response.map(|body| {
+            let body = Received::new(body, version).on(place);
+            if may_have_endpoint {
+                let moved = move |url: &str| target.addresses(scheme, &authority, &request).reference(url);
+                body::events(body, moved)
+            } else {
+                body::response(body)
+            }
+        });
         if let Some(switched) = switched {
             switched.put(&mut response);
         }

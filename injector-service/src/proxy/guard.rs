@@ -14,6 +14,8 @@ pub struct Hosts {
     pub names: Vec<String>,
     /// What follows `{server}.{workspace}.` in names of servers, lower case.
     pub suffix: String,
+    /// `https` when the data plane speaks TLS, else `http`.
+    pub scheme: &'static str,
 }
 
 impl Hosts {
@@ -50,8 +52,8 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// The one host that a request is for, in lower case. HTTP/1.1 demands exactly one `Host`, equal to the target's.
-pub(super) fn host(parts: &Parts) -> Result<String, Refusal> {
+/// The one host that a request is for, with its port. HTTP/1.1 demands exactly one `Host`, equal to the target's.
+pub(super) fn authority(parts: &Parts) -> Result<Authority, Refusal> {
     let wrong = |what: &str| Refusal::new(Reason::HostInvalid, what);
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let header = match (hosts.next(), hosts.next()) {
@@ -61,18 +63,15 @@ pub(super) fn host(parts: &Parts) -> Result<String, Refusal> {
         (None, _) => None,
         (Some(_), Some(_)) => return Err(wrong("Host is given more than once")),
     };
-    let host = match (parts.uri.authority(), header) {
-        (Some(target), _) if target.as_str().contains('@') => {
-            return Err(wrong("the target must not name a user"));
-        }
+    match (parts.uri.authority(), header) {
+        (Some(target), _) if target.as_str().contains('@') => Err(wrong("the target must not name a user")),
         (Some(target), Some(header)) if !same(target, &header) => {
-            return Err(wrong("Host and the request's target name different hosts"));
+            Err(wrong("Host and the request's target name different hosts"))
         }
-        (Some(host), _) => host.clone(),
-        (None, Some(host)) => host,
-        (None, None) => return Err(wrong("Host is required")),
-    };
-    Ok(host.host().to_ascii_lowercase())
+        (Some(host), _) => Ok(host.clone()),
+        (None, Some(host)) => Ok(host),
+        (None, None) => Err(wrong("Host is required")),
+    }
 }
 
 fn parse(host: &HeaderValue) -> Option<Authority> {
@@ -221,11 +220,11 @@ mod tests {
 
     #[test]
     fn a_request_is_for_exactly_one_host() {
-        for (uri, hosts, host_of) in [
-            ("/", &["LocalHost:7100"][..], Some("localhost")),
-            ("/", &["[::1]:7100"], Some("[::1]")),
-            ("http://127.0.0.1:1/", &[], Some("127.0.0.1")),
-            ("http://a:1/", &["A:1"], Some("a")),
+        for (uri, hosts, authority_of) in [
+            ("/", &["LocalHost:7100"][..], Some("LocalHost:7100")),
+            ("/", &["[::1]:7100"], Some("[::1]:7100")),
+            ("http://127.0.0.1:1/", &[], Some("127.0.0.1:1")),
+            ("http://a:1/", &["A:1"], Some("a:1")),
             ("/", &[], None),
             ("/", &["a", "a"], None),
             ("/", &[""], None),
@@ -240,8 +239,8 @@ mod tests {
             ("http://a:1/", &["a:2"], None),
         ] {
             assert_eq!(
-                host(&parts(uri, hosts)).ok().as_deref(),
-                host_of,
+                authority(&parts(uri, hosts)).ok().as_ref().map(Authority::as_str),
+                authority_of,
                 "{uri} {hosts:?}"
             );
         }
@@ -252,6 +251,7 @@ mod tests {
         let hosts = Hosts {
             names: vec!["injector.internal".into()],
             suffix: "localhost".into(),
+            scheme: "http",
         };
         for (host, served) in [
             ("localhost", true),

@@ -7,6 +7,7 @@ mod budget;
 mod call;
 mod cookies;
 mod covers;
+mod events;
 mod framing;
 mod grpc;
 mod guard;

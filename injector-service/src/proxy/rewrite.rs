@@ -1,14 +1,19 @@
-//! What a response says of where things are, moved to where the downstream sees them.
+//! URLs in an answer, moved from where the upstream has its server to where the program sees the server. Without this, a
+//! client that follows such a URL would leave the injector, or would be sent to a path of another server.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::Authority};
 use proto::Origin;
 use url::Url;
 
 use crate::registry::server::UpstreamUrl;
 
-/// A server that was named by the path: where it is for the downstream, and where it really is.
-pub(super) struct Moved<'a> {
-    /// `/{workspace}/{server}`.
+/// The addresses of one server: the upstream's, and those under which the program calls it.
+pub(super) struct Addresses<'a> {
+    /// The scheme of the injector's listener.
+    pub(super) scheme: &'static str,
+    /// The injector's host and port, as the program wrote them.
+    pub(super) authority: &'a Authority,
+    /// `/{workspace}/{server}` when the path names the server, else empty.
     pub(super) prefix: &'a str,
     /// The server's URL.
     pub(super) upstream: &'a UpstreamUrl,
@@ -16,47 +21,169 @@ pub(super) struct Moved<'a> {
     pub(super) request: &'a Uri,
 }
 
-impl Moved<'_> {
-    /// Moves `Location` and `Content-Location` under the prefix.
+/// The ways in which header fields carry URLs.
+#[derive(Clone, Copy)]
+enum Form {
+    /// The value is one URL.
+    Whole,
+    /// `<URL>; parameters`, in a list (RFC 8288, section 3).
+    Links,
+    /// `seconds; url=URL` (HTML, section 4.2.5.3).
+    Refresh,
+}
+
+/// Returns the form of the URLs in a header field, or None for a field without URLs.
+fn form(name: &HeaderName) -> Option<Form> {
+    match name.as_str() {
+        "location"
+        | "content-location"
+        | "operation-location"
+        | "azure-asyncoperation"
+        | "odata-entityid"
+        | "x-goog-upload-url"
+        | "sourcemap"
+        | "x-sourcemap" => Some(Form::Whole),
+        "link" | "uri" => Some(Form::Links),
+        "refresh" => Some(Form::Refresh),
+        _ => None,
+    }
+}
+
+impl Addresses<'_> {
+    /// Moves all URLs in the headers of an answer. A value that cannot be read is removed, because a client might still
+    /// read it, and would read it as relative to the injector.
     pub(super) fn rewrite(&self, headers: &mut HeaderMap) {
-        for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            self.rewrite_location(headers, &name);
-        }
-    }
-
-    fn rewrite_location(&self, headers: &mut HeaderMap, name: &HeaderName) {
-        let Some(location) = headers.get(name) else { return };
-        let moved = location
-            .to_str()
-            .ok()
-            .and_then(|location| HeaderValue::from_str(&self.location(location)?).ok());
-        match moved {
-            Some(moved) => headers.insert(name.clone(), moved),
-            // Not a URL; passed on, it would be read as relative to another server.
-            None => headers.remove(name),
-        };
-    }
-
-    /// On the server's own path under the prefix; elsewhere as an absolute URL.
-    fn location(&self, location: &str) -> Option<String> {
-        let target = Url::parse(&self.request.to_string()).ok()?.join(location).ok()?;
-        let own = Origin::of(&target).as_ref() == Some(self.upstream.origin());
-        let under = under(target.path(), self.upstream.path());
-        match under {
-            Some(rest) if own => {
-                let query = target
-                    .query()
-                    .map(|query| format!("?{query}"))
-                    .unwrap_or_default();
-                let fragment = target
-                    .fragment()
-                    .map(|fragment| format!("#{fragment}"))
-                    .unwrap_or_default();
-                Some(format!("{}{rest}{query}{fragment}", self.prefix))
+        let with_urls = headers
+            .keys()
+            .filter_map(|name| Some((name.clone(), form(name)?)));
+        for (name, form) in with_urls.collect::<Vec<_>>() {
+            let values: Vec<_> = headers.get_all(&name).iter().cloned().collect();
+            headers.remove(&name);
+            for value in values {
+                let moved = str::from_utf8(value.as_bytes())
+                    .ok()
+                    .and_then(|value| self.value(form, value));
+                if let Some(Ok(moved)) = moved.map(HeaderValue::try_from) {
+                    headers.append(&name, moved);
+                }
             }
-            Some(_) | None => Some(target.into()),
         }
     }
+
+    fn value(&self, form: Form, value: &str) -> Option<String> {
+        match form {
+            // The obsolete field `URI` is written in both forms.
+            Form::Links if value.contains('<') => self.links(value),
+            Form::Whole | Form::Links => self.reference(value),
+            Form::Refresh => self.refresh(value),
+        }
+    }
+
+    /// Moves a URL on the server's own host and path, and keeps its form: an absolute URL stays absolute, because clients
+    /// put a relative one behind a base URL of their own, and a relative one stays relative. Any other URL is returned
+    /// as one that leads to the same place from everywhere. Returns None for a text that is not a URL.
+    pub(super) fn reference(&self, reference: &str) -> Option<String> {
+        let target = Url::parse(&self.request.to_string()).ok()?.join(reference).ok()?;
+        let is_absolute = Url::parse(reference).is_ok();
+        match self.path(&target) {
+            // A path that begins with `//` is read as a host when nothing stands before it.
+            Some(path) if is_absolute || path.starts_with("//") => {
+                Some(format!("{}://{}{path}", self.scheme, self.authority))
+            }
+            Some(path) => Some(path),
+            None if is_absolute => Some(reference.to_owned()),
+            None => Some(target.into()),
+        }
+    }
+
+    /// Returns the path, query and fragment under which the program reaches `target`, or None for another server's URL.
+    fn path(&self, target: &Url) -> Option<String> {
+        let rest = under(target.path(), self.upstream.path()).filter(|_| self.is_own(target))?;
+        let mut path = format!("{}{rest}", self.prefix);
+        if path.is_empty() {
+            path.push('/');
+        }
+        for (mark, part) in [('?', target.query()), ('#', target.fragment())] {
+            if let Some(part) = part {
+                path.push(mark);
+                path.push_str(part);
+            }
+        }
+        Some(path)
+    }
+
+    /// Returns true for a URL with the server's origin. An upstream behind a proxy that ends TLS often does not know of
+    /// TLS, and writes `http://` before its own host.
+    fn is_own(&self, target: &Url) -> bool {
+        let is_own = |url: &Url| Origin::of(url).as_ref() == Some(self.upstream.origin());
+        let mut secure = target.clone();
+        is_own(target) || target.scheme() == "http" && secure.set_scheme("https").is_ok() && is_own(&secure)
+    }
+
+    /// Moves the URLs in `<…>` and those of `anchor` parameters.
+    fn links(&self, value: &str) -> Option<String> {
+        let (mut moved, mut rest) = (String::new(), value);
+        while let Some((before, opening)) = rest.find(['<', '"']).and_then(|at| rest.split_at_checked(at)) {
+            moved.push_str(before);
+            if let Some(link) = opening.strip_prefix('<') {
+                let (reference, after) = link.split_once('>')?;
+                moved.push_str(&format!("<{}>", self.reference(reference)?));
+                rest = after;
+            } else {
+                let (quoted, after) = quoted(opening)?;
+                if is_anchor(before) {
+                    moved.push_str(&format!("\"{}\"", self.reference(quoted)?));
+                } else {
+                    moved.push_str(&format!("\"{quoted}\""));
+                }
+                rest = after;
+            }
+        }
+        moved.push_str(rest);
+        Some(moved)
+    }
+
+    fn refresh(&self, value: &str) -> Option<String> {
+        let is_time = |char: char| char.is_ascii_digit() || matches!(char, '.' | ' ' | '\t');
+        let (time, rest) =
+            value.split_at_checked(value.find(|char| !is_time(char)).unwrap_or(value.len()))?;
+        let reference = rest.trim_start_matches([';', ',']).trim();
+        let named =
+            strip_prefix_ignoring_case(reference, "url").and_then(|rest| rest.trim_start().strip_prefix('='));
+        let reference = named.unwrap_or(reference).trim_start();
+        let reference = match reference.strip_prefix(['"', '\'']) {
+            Some(inner) => inner.split(['"', '\'']).next().unwrap_or_default(),
+            None => reference,
+        };
+        if reference.is_empty() {
+            return Some(value.to_owned());
+        }
+        Some(format!("{}; url={}", time.trim(), self.reference(reference)?))
+    }
+}
+
+/// Splits after the quoted string that `text` begins with, and takes its quotes off. The string's escapes stay.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let inner = text.strip_prefix('"')?;
+    let mut escaped = false;
+    let end = inner.find(|char| {
+        let ends = char == '"' && !escaped;
+        escaped = char == '\\' && !escaped;
+        ends
+    })?;
+    Some((inner.get(..end)?, inner.get(end + 1..)?))
+}
+
+/// Returns true when `before` ends in `anchor=`.
+fn is_anchor(before: &str) -> bool {
+    let name = before.trim_end().strip_suffix('=').map(str::trim_end);
+    let name = name.and_then(|name| name.rsplit([';', ' ', '\t']).next());
+    name.is_some_and(|name| name.eq_ignore_ascii_case("anchor"))
+}
+
+fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (start, rest) = text.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 /// What follows `base` (without a final `/`) in `path`, when `path` is at or under it.
@@ -66,51 +193,140 @@ pub(super) fn under<'a>(path: &'a str, base: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 
-    fn moved(url: &str, request: &str, header: HeaderName, value: &str) -> Option<String> {
-        let upstream = UpstreamUrl::parse(url).unwrap();
+    /// The answer to `https://api.example.com/v1/x/y`, of a server at `https://api.example.com/v1/`.
+    fn moved(prefix: &str, name: &'static str, value: &str) -> Option<String> {
+        let upstream = UpstreamUrl::parse("https://api.example.com/v1/").unwrap();
         let mut headers = HeaderMap::new();
-        headers.insert(header.clone(), value.parse().unwrap());
-        Moved {
-            prefix: "/w/s",
+        headers.insert(name, value.parse().unwrap());
+        Addresses {
+            scheme: "http",
+            authority: &"localhost:7100".parse().unwrap(),
+            prefix,
             upstream: &upstream,
-            request: &request.parse().unwrap(),
+            request: &"https://api.example.com/v1/x/y".parse().unwrap(),
         }
         .rewrite(&mut headers);
-        headers
-            .get(header)
-            .map(|value| value.to_str().unwrap().to_owned())
+        headers.get(name).map(|value| value.to_str().unwrap().to_owned())
     }
 
     #[test]
-    fn a_location_on_the_server_gets_the_prefix_back() {
+    fn a_url_on_the_server_leads_to_the_injector_in_every_way_of_naming() {
+        for (location, by_path, otherwise) in [
+            (
+                "https://api.example.com/v1/b?q=1#f",
+                "http://localhost:7100/w/s/b?q=1#f",
+                "http://localhost:7100/b?q=1#f",
+            ),
+            (
+                "https://API.example.com:443/v1",
+                "http://localhost:7100/w/s",
+                "http://localhost:7100/",
+            ),
+            (
+                "http://api.example.com/v1/b",
+                "http://localhost:7100/w/s/b",
+                "http://localhost:7100/b",
+            ),
+            (
+                "http://api.example.com:443/v1/b",
+                "http://localhost:7100/w/s/b",
+                "http://localhost:7100/b",
+            ),
+            ("/v1/b", "/w/s/b", "/b"),
+            ("//api.example.com/v1/b", "/w/s/b", "/b"),
+            ("b", "/w/s/x/b", "/x/b"),
+            ("?q", "/w/s/x/y?q", "/x/y?q"),
+            ("/v1?q", "/w/s?q", "/?q"),
+            (
+                "/v1//evil.example",
+                "/w/s//evil.example",
+                "http://localhost:7100//evil.example",
+            ),
+        ] {
+            for (prefix, expected) in [("/w/s", by_path), ("", otherwise)] {
+                assert_eq!(
+                    moved(prefix, "location", location).as_deref(),
+                    Some(expected),
+                    "{location}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn any_other_url_leads_where_it_led() {
         for (location, expected) in [
-            ("https://api.example.com/v1/b?q=1#f", "/w/s/b?q=1#f"),
-            ("https://API.example.com:443/v1", "/w/s"),
-            ("/v1/b", "/w/s/b"),
-            ("b", "/w/s/x/b"),
-            ("?q", "/w/s/x/y?q"),
             ("/other", "https://api.example.com/other"),
             ("/v10/b", "https://api.example.com/v10/b"),
             ("../../../b", "https://api.example.com/b"),
-            ("http://api.example.com/v1/b", "http://api.example.com/v1/b"),
             ("//elsewhere.example/b", "https://elsewhere.example/b"),
             ("https://elsewhere.example/v1/b", "https://elsewhere.example/v1/b"),
-        ] {
-            let request = "https://api.example.com/v1/x/y";
-            let answer = moved("https://api.example.com/v1/", request, header::LOCATION, location);
-            assert_eq!(answer.as_deref(), Some(expected), "{location}");
-        }
-        assert_eq!(
-            moved(
-                "https://a.example",
-                "https://a.example/",
-                header::LOCATION,
-                "https://["
+            (
+                "https://api.example.com:8443/v1",
+                "https://api.example.com:8443/v1",
             ),
-            None
-        );
+            ("http://api.example.com:8443/v1", "http://api.example.com:8443/v1"),
+            ("data:,x", "data:,x"),
+        ] {
+            for prefix in ["/w/s", ""] {
+                assert_eq!(
+                    moved(prefix, "location", location).as_deref(),
+                    Some(expected),
+                    "{location}"
+                );
+            }
+        }
+        assert_eq!(moved("/w/s", "location", "https://["), None);
+    }
+
+    #[test]
+    fn urls_are_found_in_all_headers_that_have_some() {
+        for (name, value, expected) in [
+            ("content-location", "/v1/b", Some("/w/s/b")),
+            (
+                "operation-location",
+                "https://api.example.com/v1/ops/1",
+                Some("http://localhost:7100/w/s/ops/1"),
+            ),
+            (
+                "azure-asyncoperation",
+                "https://api.example.com/v1/ops/1?api-version=1",
+                Some("http://localhost:7100/w/s/ops/1?api-version=1"),
+            ),
+            ("sourcemap", "y.map", Some("/w/s/x/y.map")),
+            ("x-sourcemap", "/v1/y.map", Some("/w/s/y.map")),
+            (
+                "link",
+                "<https://api.example.com/v1/r?page=2>; rel=\"next\", </v1/r?page=9>; rel=last",
+                Some("<http://localhost:7100/w/s/r?page=2>; rel=\"next\", </w/s/r?page=9>; rel=last"),
+            ),
+            (
+                "link",
+                "<https://other.example/>; title=\"a \\\"<b>, c\"; Anchor = \"/v1/z\"; x=\"/v1/z\"",
+                Some("<https://other.example/>; title=\"a \\\"<b>, c\"; Anchor = \"/w/s/z\"; x=\"/v1/z\""),
+            ),
+            ("link", "<https://[>; rel=next", None),
+            ("link", "</v1/b", None),
+            ("link", "</v1/b>; title=\"", None),
+            ("uri", "</v1/b>", Some("</w/s/b>")),
+            ("uri", "/v1/b", Some("/w/s/b")),
+            ("refresh", "5", Some("5")),
+            ("refresh", "5; url=/v1/b", Some("5; url=/w/s/b")),
+            ("refresh", "0;URL = '/v1/b' x", Some("0; url=/w/s/b")),
+            (
+                "refresh",
+                "1.5, \"https://api.example.com/v1/b\"",
+                Some("1.5; url=http://localhost:7100/w/s/b"),
+            ),
+            ("refresh", "5 url=urls", Some("5; url=/w/s/x/urls")),
+            ("refresh", "5; url=https://[", None),
+            ("x-mine", "/v1/b", Some("/v1/b")),
+        ] {
+            assert_eq!(moved("/w/s", name, value).as_deref(), expected, "{name}: {value}");
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, request::Parts};
+use http::{HeaderMap, Uri, request::Parts, uri::Authority};
 use proto::{Reason, Refusal, ServerName, WorkspaceName};
 
-use super::{Door, Hosts};
+use super::{Door, Hosts, rewrite::Addresses};
 use crate::{
     fields, path,
     registry::{Entry, Registry},
@@ -102,6 +102,24 @@ impl Target {
             prefix,
             by_host,
         })
+    }
+}
+
+impl Target {
+    /// Returns the server's addresses in the answer to `request`, for a program that calls the injector at `authority`.
+    pub(super) fn addresses<'a>(
+        &'a self,
+        scheme: &'static str,
+        authority: &'a Authority,
+        request: &'a Uri,
+    ) -> Addresses<'a> {
+        Addresses {
+            scheme,
+            authority,
+            prefix: self.prefix.as_deref().unwrap_or_default(),
+            upstream: &self.entry.server.spec.url,
+            request,
+        }
     }
 }
 
