@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use proto::{
     Warning as ApiWarning,
     injector::v1::{
-        AuthType, CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret,
+        AuthType, CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret, Oauth,
         ProtobufMessages, Protocol, Server as ApiServer, UpstreamTls, explained_secret::State,
     },
     vault::v1::{
@@ -110,6 +110,8 @@ pub struct Server {
     pub allow_plaintext: bool,
     /// Web origins whose pages may call it.
     pub allowed_origins: Vec<String>,
+    /// Who answers an upstream that demands a credential.
+    pub oauth: &'static str,
     /// Free text.
     pub description: String,
     /// The field of gRPC messages that its secrets go to; 0 when there is none.
@@ -379,7 +381,10 @@ impl Server {
     /// As JSON shows it.
     pub fn of(server: ApiServer) -> Self {
         let (auth_type, protocol) = (auth_type(server.auth_type()), protocol(server.protocol()));
-        let protobuf_messages = protobuf_messages(server.protobuf_messages());
+        let (protobuf_messages, oauth) = (
+            protobuf_messages(server.protobuf_messages()),
+            oauth(server.oauth()),
+        );
         let ApiServer {
             workspace,
             name,
@@ -401,6 +406,7 @@ impl Server {
             protobuf_messages: _,
             grpc_methods,
             paths,
+            oauth: _,
         } = server;
         Self {
             workspace,
@@ -418,6 +424,7 @@ impl Server {
             tls: tls.map(Tls::of),
             allow_plaintext,
             allowed_origins,
+            oauth,
             description,
             protobuf_secrets_field,
             protobuf_messages,
@@ -552,5 +559,13 @@ fn protobuf_messages(messages: ProtobufMessages) -> Option<&'static str> {
         ProtobufMessages::Unspecified => None,
         ProtobufMessages::First => Some("first"),
         ProtobufMessages::All => Some("all"),
+    }
+}
+
+fn oauth(oauth: Oauth) -> &'static str {
+    match oauth {
+        Oauth::Unspecified => "unknown",
+        Oauth::Replace => "replace",
+        Oauth::Pass => "pass",
     }
 }

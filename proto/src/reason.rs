@@ -92,6 +92,7 @@ impl Reason {
             | Self::SecretValueNotPlaceable
             | Self::SecretNotForThisUpstream
             | Self::UpstreamNotVerified
+            | Self::UpstreamRejectedCredential
             | Self::UpstreamAddressRefused => PRECONDITION,
             Self::PlanLimitReached
             | Self::StorageFull
@@ -203,7 +204,8 @@ mod tests {
              WORKSPACE_NOT_EMPTY WORKSPACE_REPLACED KEY_NOT_LOADED SEALING_REQUIRED REGISTRY_READ_ONLY \
              REGISTRY_INVALID CATALOG_INVALID VAULT_REFUSED SECRET_REQUIRED_MISSING \
              SECRET_VALUE_NOT_PLACEABLE SECRET_NOT_FOR_THIS_UPSTREAM UPSTREAM_ADDRESS_REFUSED SEALED \
-             ROTATION_UNDER_WAY ROOT_KEY_FROM_FILE VAULT_NOT_EMPTY UPSTREAM_NOT_VERIFIED",
+             ROTATION_UNDER_WAY ROOT_KEY_FROM_FILE VAULT_NOT_EMPTY UPSTREAM_NOT_VERIFIED \
+             UPSTREAM_REJECTED_CREDENTIAL",
         ),
         (
             Code::DataLoss,

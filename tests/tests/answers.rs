@@ -1,4 +1,4 @@
-//! What an upstream's answer tells the program of where things are.
+//! What an upstream's answer may tell the program: of where things are, and of who has to authenticate.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -7,12 +7,14 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use e2e::{
     Pair, Upstream,
-    pair::{send, server},
+    pair::{get, send, server},
 };
 use http::{Request, Response, request::Builder};
 use http_body_util::Full;
+use proto::injector::v1::{AuthType, Oauth, Server};
 
 /// The ways in which a request names the server `dev/api`: the address to send it to, the header `Host`, further
 /// headers, and the part of the path that names the server.
@@ -150,6 +152,110 @@ async fn the_endpoint_of_an_event_stream_leads_to_the_injector() {
                 );
             }
         }
+    }
+    pair.stop().await;
+}
+
+/// The status, the reason and the challenge of an answer.
+fn told(answer: &Response<Bytes>) -> (u16, &str, &str) {
+    let header = |name| {
+        let value = answer.headers().get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    };
+    (
+        answer.status().as_u16(),
+        header("x-aerostack-reason"),
+        header("www-authenticate"),
+    )
+}
+
+fn challenged(path: &str, status: &str) -> Builder {
+    Request::post(path)
+        .header("x-status", status)
+        .header("x-name", "www-authenticate")
+        .header("x-value", "Bearer realm=\"theirs\"")
+}
+
+const REJECTED: (u16, &str, &str) = (502, "UPSTREAM_REJECTED_CREDENTIAL", "");
+
+#[tokio::test]
+async fn a_challenge_for_the_injected_credential_does_not_reach_the_program() {
+    let upstream = obedient().await;
+    let pair = pair().await;
+    pair.vault.put("dev", "TOKEN", "tok-1").await;
+    for (name, auth_type, secrets) in [
+        ("bearer", AuthType::Bearer, &["TOKEN"][..]),
+        ("headers", AuthType::SecretHeaders, &["TOKEN", "GONE"]),
+        ("skill", AuthType::Skill, &["TOKEN"]),
+    ] {
+        let described = Server {
+            auth_type: auth_type.into(),
+            ..server("dev", name, &upstream.url(), secrets)
+        };
+        pair.injector.add(described).await;
+        let path = format!("/dev/{name}/x");
+        let request = || challenged(&path, "401").header("content-type", "application/json");
+        let answer = pair.injector.send(request(), "{}").await;
+        assert_eq!(told(&answer), REJECTED, "{name}");
+        let problem: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("TOKEN") && detail.contains("401"), "{detail}");
+        assert_eq!(detail.contains("GONE"), name == "headers", "{detail}");
+        assert!(!detail.contains("tok-1"), "{detail}");
+        // Other answers pass, without a challenge that the program could not meet.
+        let request = challenged(&path, "403").header("content-type", "application/json");
+        let answer = pair.injector.send(request, "{}").await;
+        assert_eq!(told(&answer), (403, "", ""), "{name}");
+    }
+    assert_eq!(upstream.seen().len(), 6);
+    let page = get(&format!("http://{}/metrics", pair.injector.metrics)).await;
+    let page = String::from_utf8_lossy(page.body()).into_owned();
+    let rejected = page
+        .lines()
+        .find(|line| line.contains("UPSTREAM_REJECTED_CREDENTIAL"));
+    assert!(rejected.unwrap().ends_with(" 3"), "{page}");
+    assert!(page.contains("injected_secrets_total 6"), "{page}");
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_grpc_call_hears_of_a_rejected_credential_in_its_status() {
+    let upstream = obedient().await;
+    let pair = pair().await;
+    pair.vault.put("dev", "TOKEN", "tok-1").await;
+    pair.injector
+        .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
+        .await;
+    let request = challenged("/dev/api/pkg.S/M", "401").header("content-type", "application/grpc");
+    let answer = pair.injector.send(request, "").await;
+    assert_eq!(told(&answer), (200, "UPSTREAM_REJECTED_CREDENTIAL", ""));
+    assert_eq!(answer.headers()["grpc-status"], "9");
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_challenge_for_the_programs_own_credential_is_passed_on() {
+    let upstream = obedient().await;
+    let pair = pair().await;
+    pair.vault.put("dev", "TOKEN", "tok-1").await;
+    pair.injector
+        .add(server("dev", "none", &upstream.url(), &[]))
+        .await;
+    pair.injector
+        .add(server("dev", "headers", &upstream.url(), &["TOKEN"]))
+        .await;
+    pair.injector
+        .add(Server {
+            oauth: Oauth::Pass.into(),
+            ..server("dev", "pass", &upstream.url(), &["TOKEN"])
+        })
+        .await;
+    let own = challenged("/dev/headers/x", "401").header("authorization", "Bearer mine");
+    let none = challenged("/dev/none/x", "401");
+    for request in [none, own, challenged("/dev/pass/x", "401")] {
+        let answer = pair.injector.send(request, "theirs").await;
+        assert_eq!(told(&answer), (401, "", "Bearer realm=\"theirs\""));
+        assert_eq!(answer.body(), "theirs");
     }
     pair.stop().await;
 }

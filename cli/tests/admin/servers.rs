@@ -166,6 +166,7 @@ async fn the_members_of_a_server_in_json_are_those_that_are_documented() {
         "tls",
         "allow_plaintext",
         "allowed_origins",
+        "oauth",
         "description",
         "protobuf_secrets_field",
         "protobuf_messages",

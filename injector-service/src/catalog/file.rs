@@ -25,7 +25,7 @@ use crate::{
     address::Own,
     placement::AuthType,
     registry::{
-        server::{Injection, Spec, SpecError, UpstreamUrl},
+        server::{Injection, Oauth, Spec, SpecError, UpstreamUrl},
         words::{AuthTypeWord, ProtocolWord, TlsRecord},
         yaml,
     },
@@ -122,6 +122,7 @@ impl Record {
             tls: tls.into(),
             allow_plaintext,
             allowed_origins: Vec::new(),
+            oauth: Oauth::Replace,
             description,
         };
         // Which listeners are ours is known, and checked, when a server is added.

@@ -17,7 +17,7 @@ use super::{
     activity::{Lasting, Late, UnderWay},
     answer,
     body::{self, Fault},
-    cookies,
+    challenge, cookies,
     covers::Covers,
     events, framing,
     grpc::{Ending, Later},
@@ -130,6 +130,7 @@ impl Proxy {
             mut response,
             place,
             request,
+            is_credential_ours,
             ending,
             switched,
         } = self
@@ -138,6 +139,10 @@ impl Proxy {
         fields::clean_response(response.headers_mut());
         let (status, version) = (response.status(), response.version());
         let headers = response.headers_mut();
+        if is_credential_ours {
+            challenge::replace(status, headers, record)
+                .inspect_err(|_| record.count_injected(&self.metrics))?;
+        }
         let scheme = self.hosts.scheme;
         target.addresses(scheme, &authority, &request).rewrite(headers);
         cookies::keep(headers, &target.entry.server, &target.apart(&request));
@@ -184,6 +189,7 @@ impl Proxy {
         let mut headers = mem::take(&mut parts.headers);
         fields::clean_request(&mut headers, auth_type);
         cookies::send(&mut headers, server);
+        let is_credential_ours = challenge::is_for_us(server, &headers);
         answer::identify_upstream(&mut headers, &record.call_id);
         if let Some(asked) = &asked {
             asked.put(&mut headers)?;
@@ -251,6 +257,7 @@ impl Proxy {
             response,
             place,
             request: url,
+            is_credential_ours,
             ending: afterwards.map(|afterwards| Ending {
                 fault,
                 afterwards,
@@ -266,6 +273,8 @@ struct Exchanged {
     response: Response<Incoming>,
     place: Option<Arc<Place>>,
     request: Uri,
+    /// True when the upstream's demand for a credential is not for the program.
+    is_credential_ours: bool,
     ending: Option<Ending>,
     switched: Option<Switched>,
 }

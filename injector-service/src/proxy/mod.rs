@@ -5,6 +5,7 @@ mod answer;
 mod body;
 mod budget;
 mod call;
+mod challenge;
 mod cookies;
 mod covers;
 mod events;

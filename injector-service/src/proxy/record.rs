@@ -77,6 +77,11 @@ impl Record {
         }
     }
 
+    /// Counts the values of a call that the upstream got, although its answer is not forwarded.
+    pub(super) fn count_injected(&self, metrics: &Metrics) {
+        metrics.injected(self.injected.count);
+    }
+
     pub(super) fn resolved(&mut self, resolved: &[Resolved<'_>]) {
         for secret in resolved {
             let names = if secret.value.is_some() {
@@ -140,6 +145,20 @@ impl Record {
             what,
             "call answered"
         );
+    }
+
+    /// Lists the call's secrets by what became of them.
+    pub(super) fn secrets(&self) -> String {
+        let lists = [
+            ("injected", &self.injected),
+            ("missing", &self.missed),
+            ("withheld", &self.withheld),
+        ];
+        let lists = lists.into_iter().filter(|(_, names)| names.count > 0);
+        let lists: Vec<_> = lists
+            .map(|(what, names)| format!("{what}: {}", names.text))
+            .collect();
+        lists.join("; ")
     }
 
     pub(super) fn refused(&self, refusal: &Refusal, metrics: &Metrics) {

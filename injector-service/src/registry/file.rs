@@ -14,7 +14,7 @@
 //!
 //! Optional fields: `protocol` (`auto`, `http1`, `http2`), `protobuf_secrets_field` and `protobuf_messages` (`first`,
 //! `all`), `grpc_methods`, `paths`, `tls` with `ca_pem`, `server_name` and `allow_bound_secrets`, `allow_plaintext`,
-//! `allowed_origins`, `description`. The injector itself writes `uid`, `revision`, `create_time`, `update_time` and
+//! `allowed_origins`, `oauth` (`replace`, `pass`), `description`. The injector itself writes `uid`, `revision`, `create_time`, `update_time` and
 //! `workspace_uid`, which people may leave out.
 //!
 //! Errors name the line and the field, and nothing of what stands there: it may be a secret, in the wrong file.

@@ -6,7 +6,7 @@ use crate::{
     placement::{AuthType, Placement},
     registry::{
         error::FileError,
-        server::{Protocol, Server, Spec, SpecError},
+        server::{Oauth, Protocol, Server, Spec, SpecError},
     },
 };
 
@@ -96,6 +96,7 @@ fn every_field_is_read() {
     assert!(spec.tls.ca_pem.starts_with("-----BEGIN CERTIFICATE-----\n"));
     assert!(spec.allow_plaintext);
     assert_eq!(spec.allowed_origins.len(), 1);
+    assert_eq!(spec.oauth, Oauth::Pass);
     assert_eq!(spec.description, "GitHub, for the agents");
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     file::{Described, EntryError, MAX_REVISION},
     server::{Server, Spec, SpecError, UpstreamUrl},
-    words::{AuthTypeWord, MessagesWord, ProtocolWord, TlsRecord, is_default},
+    words::{AuthTypeWord, MessagesWord, OauthWord, ProtocolWord, TlsRecord, is_default},
 };
 use crate::{address::Own, body_calls::BodyCalls, placement::AuthType};
 
@@ -38,6 +38,8 @@ pub(super) struct Record {
     allow_plaintext: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     allowed_origins: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    oauth: OauthWord,
     #[serde(default, skip_serializing_if = "is_default")]
     description: String,
     #[serde(skip_serializing_if = "is_default")]
@@ -76,6 +78,7 @@ impl Record {
             tls,
             allow_plaintext,
             allowed_origins,
+            oauth,
             description,
             uid,
             revision,
@@ -103,6 +106,7 @@ impl Record {
             tls: tls.into(),
             allow_plaintext,
             allowed_origins: Spec::web_origins(&allowed_origins)?,
+            oauth: oauth.into(),
             description,
         };
         Ok(Described {
@@ -138,6 +142,7 @@ impl Record {
             tls,
             allow_plaintext,
             allowed_origins,
+            oauth,
             description,
         } = spec;
         let injections = injections.iter();
@@ -169,6 +174,7 @@ impl Record {
                 .iter()
                 .map(|origin| origin.as_str().to_owned())
                 .collect(),
+            oauth: (*oauth).into(),
             description: description.clone(),
             uid: Some(uid.to_string()),
             revision: Some(*revision),

@@ -42,6 +42,8 @@ pub struct Spec {
     pub allow_plaintext: bool,
     /// Web origins whose pages may call it.
     pub allowed_origins: Vec<WebOrigin>,
+    /// What becomes of the upstream's demand for a credential.
+    pub oauth: Oauth,
     /// For people.
     pub description: String,
 }
@@ -88,6 +90,16 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 only.
     Http2,
+}
+
+/// What becomes of an upstream's demand for a credential.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Oauth {
+    /// The program hears of a rejected credential instead, because the credential is the injector's.
+    #[default]
+    Replace,
+    /// The program may authenticate itself.
+    Pass,
 }
 
 /// A web origin in the spelling of browsers, such as `https://app.example.com`.
@@ -332,6 +344,7 @@ impl Spec {
             tls: UpstreamTls::default(),
             allow_plaintext: false,
             allowed_origins: Vec::new(),
+            oauth: Oauth::Replace,
             description: String::new(),
         }
     }

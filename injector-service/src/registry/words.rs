@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::server::{Protocol, UpstreamTls};
+use super::server::{Oauth, Protocol, UpstreamTls};
 use crate::placement::{AuthType, Messages};
 
 #[derive(Default, Clone, Copy, Serialize, Deserialize)]
@@ -29,6 +29,14 @@ pub(super) enum MessagesWord {
     #[default]
     First,
     All,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OauthWord {
+    #[default]
+    Replace,
+    Pass,
 }
 
 #[derive(Default, PartialEq, Serialize, Deserialize)]
@@ -101,6 +109,24 @@ impl From<Messages> for MessagesWord {
         match messages {
             Messages::First => Self::First,
             Messages::All => Self::All,
+        }
+    }
+}
+
+impl From<OauthWord> for Oauth {
+    fn from(word: OauthWord) -> Self {
+        match word {
+            OauthWord::Replace => Self::Replace,
+            OauthWord::Pass => Self::Pass,
+        }
+    }
+}
+
+impl From<Oauth> for OauthWord {
+    fn from(oauth: Oauth) -> Self {
+        match oauth {
+            Oauth::Replace => Self::Replace,
+            Oauth::Pass => Self::Pass,
         }
     }
 }

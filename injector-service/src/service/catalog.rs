@@ -108,6 +108,7 @@ fn complete(mut server: api::Server, entry: &Entry) -> api::Server {
         tls,
         allow_plaintext,
         allowed_origins: _,
+        oauth: _,
         description,
     } = &entry.spec;
     if server.name.is_empty() {

@@ -12,7 +12,7 @@ use crate::{
     placement::{AuthType, Messages, ProtobufSecrets},
     registry::{
         BindingError, Entry,
-        server::{Injection, Protocol, Server, Spec, UpstreamTls, UpstreamUrl},
+        server::{Injection, Oauth, Protocol, Server, Spec, UpstreamTls, UpstreamUrl},
     },
     resolve::{Checked, CheckedState},
     status,
@@ -41,10 +41,12 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
         protobuf_messages,
         grpc_methods,
         paths,
+        oauth,
     } = server;
     let auth_type = parse_auth_type(*auth_type)?;
     let protocol = parse_protocol(*protocol)?;
     let messages = parse_messages(*protobuf_messages)?;
+    let oauth = parse_oauth(*oauth)?;
     let tls = parse_tls(tls.clone().unwrap_or_default());
     let spec = || {
         let auth_type = Spec::auth_type(auth_type, *protobuf_secrets_field, messages)?;
@@ -59,6 +61,7 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
             tls,
             allow_plaintext: *allow_plaintext,
             allowed_origins: Spec::web_origins(allowed_origins)?,
+            oauth,
             description: description.clone(),
         };
         spec.check(own)
@@ -115,6 +118,17 @@ fn parse_messages(number: i32) -> Result<Option<Messages>, Refusal> {
     }
 }
 
+fn parse_oauth(number: i32) -> Result<Oauth, Refusal> {
+    match api::Oauth::try_from(number) {
+        Ok(api::Oauth::Unspecified | api::Oauth::Replace) => Ok(Oauth::Replace),
+        Ok(api::Oauth::Pass) => Ok(Oauth::Pass),
+        Err(_) => Err(Refusal::new(
+            Reason::RequestMalformed,
+            "server.oauth: it must be OAUTH_REPLACE or OAUTH_PASS",
+        )),
+    }
+}
+
 /// A server as it goes out.
 pub(super) fn shown(entry: &Entry) -> api::Server {
     let Server {
@@ -136,6 +150,7 @@ pub(super) fn shown(entry: &Entry) -> api::Server {
         tls,
         allow_plaintext,
         allowed_origins,
+        oauth,
         description,
     } = spec;
     let name_of = |injection: &Injection| injection.secret.to_string();
@@ -171,6 +186,7 @@ pub(super) fn shown(entry: &Entry) -> api::Server {
         protobuf_messages: messages.into(),
         grpc_methods: grpc_methods.iter().map(ToString::to_string).collect(),
         paths: paths.iter().map(ToString::to_string).collect(),
+        oauth: shown_oauth(*oauth).into(),
     }
 }
 
@@ -200,6 +216,13 @@ pub(super) fn shown_protocol(protocol: Protocol) -> api::Protocol {
         Protocol::Auto => api::Protocol::Auto,
         Protocol::Http1 => api::Protocol::Http1,
         Protocol::Http2 => api::Protocol::Http2,
+    }
+}
+
+fn shown_oauth(oauth: Oauth) -> api::Oauth {
+    match oauth {
+        Oauth::Replace => api::Oauth::Replace,
+        Oauth::Pass => api::Oauth::Pass,
     }
 }
 

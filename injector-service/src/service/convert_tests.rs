@@ -67,6 +67,7 @@ fn what_is_shown_is_what_was_given() {
         allow_plaintext: true,
         allowed_origins: vec!["https://app.example.com".into()],
         description: "for people".into(),
+        oauth: api::Oauth::Pass.into(),
         ..given()
     };
     let entry = entry(&server);
@@ -231,6 +232,7 @@ fn what_cannot_be_is_refused_with_its_reason() {
             },
             Reason::ServerInvalid,
         ),
+        (api::Server { oauth: 3, ..given() }, Reason::RequestMalformed),
         (
             api::Server {
                 protobuf_messages: 3,

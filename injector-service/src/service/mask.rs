@@ -52,6 +52,7 @@ fn replace(merged: &mut Server, given: &Server, path: &str) -> Result<(), Refusa
         "paths" => merged.paths.clone_from(&given.paths),
         "allow_plaintext" => merged.allow_plaintext = given.allow_plaintext,
         "allowed_origins" => merged.allowed_origins.clone_from(&given.allowed_origins),
+        "oauth" => merged.oauth = given.oauth,
         "description" => merged.description.clone_from(&given.description),
         _ => {
             return Err(wrong(
@@ -68,7 +69,7 @@ fn wrong(what: &str) -> Refusal {
         format!(
             "update_mask: {what}; there are url, auth_type, inject_secrets, required_secrets, protocol, tls, \
              tls.ca_pem, tls.server_name, tls.allow_bound_secrets, allow_plaintext, allowed_origins, description, protobuf_secrets_field, \
-             protobuf_messages, grpc_methods and paths"
+             protobuf_messages, grpc_methods, paths and oauth"
         ),
     )
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use e2e::{Upstream, pair::server};
 use proto::injector::v1::{
-    AuthType, GetServerRequest, ListServersRequest, Protocol, RemoveServerRequest, Server, UpstreamTls,
+    AuthType, GetServerRequest, ListServersRequest, Oauth, Protocol, RemoveServerRequest, Server, UpstreamTls,
 };
 use tonic::{Code, Status};
 
@@ -24,6 +24,7 @@ async fn a_server_is_added_shown_and_removed() {
         }),
         allowed_origins: vec!["https://app.example".into()],
         description: "an API".into(),
+        oauth: Oauth::Pass.into(),
         // Not the caller's to say.
         uid: "mine".into(),
         revision: 77,

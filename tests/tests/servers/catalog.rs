@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use e2e::{Pair, Upstream, pki};
 use proto::injector::v1::{
-    AuthType, ListCatalogEntriesRequest, ListCatalogEntriesResponse, Protocol, Server,
+    AuthType, ListCatalogEntriesRequest, ListCatalogEntriesResponse, Oauth, Protocol, Server,
     catalog_service_client::CatalogServiceClient,
 };
 use tempfile::TempDir;
@@ -172,6 +172,7 @@ async fn what_the_request_says_wins_over_the_entry() {
         url: URL.into(),
         auth_type: AuthType::SecretHeaders.into(),
         protocol: Protocol::Auto.into(),
+        oauth: Oauth::Replace.into(),
         inject_secrets: vec!["A".into(), "B".into()],
         description: "mine".into(),
         ..given

@@ -353,6 +353,7 @@ async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
             ),
             ("Plaintext allowed", yes(server.allow_plaintext)),
             ("Allowed origins", server.allowed_origins.join(", ")),
+            ("OAuth", server.oauth.to_owned()),
             ("Description", server.description.clone()),
             ("Created", server.create_time.clone()),
             ("Updated", server.update_time.clone()),

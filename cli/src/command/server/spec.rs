@@ -39,6 +39,15 @@ pub enum Protocol {
     Http2,
 }
 
+/// What becomes of an upstream's demand for a credential
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Oauth {
+    /// The program gets an error UPSTREAM_REJECTED_CREDENTIAL instead, because the credential is the injector's
+    Replace,
+    /// The program gets the demand, and may authenticate itself
+    Pass,
+}
+
 /// What a server is; all of it can be changed.
 #[derive(Debug, Args)]
 pub(super) struct SpecArgs {
@@ -89,6 +98,9 @@ pub(super) struct SpecArgs {
     /// Web origins whose pages may call it through the injector
     #[arg(long, value_name = "ORIGIN,…", value_delimiter = ',')]
     allowed_origins: Option<Vec<String>>,
+    /// What becomes of the upstream's demand for a credential (401, WWW-Authenticate)
+    #[arg(long, value_enum)]
+    oauth: Option<Oauth>,
     /// Free text
     #[arg(long)]
     description: Option<String>,
@@ -123,6 +135,15 @@ impl From<Protocol> for api::Protocol {
     }
 }
 
+impl From<Oauth> for api::Oauth {
+    fn from(oauth: Oauth) -> Self {
+        match oauth {
+            Oauth::Replace => Self::Replace,
+            Oauth::Pass => Self::Pass,
+        }
+    }
+}
+
 impl SpecArgs {
     /// Returns true when `--secrets` was given.
     pub(super) fn names_secrets(&self) -> bool {
@@ -147,6 +168,7 @@ impl SpecArgs {
             allow_bound_secrets,
             allow_plaintext,
             allowed_origins,
+            oauth,
             description,
         } = self;
         let mut given = Vec::new();
@@ -188,6 +210,8 @@ impl SpecArgs {
             "allowed_origins",
             put(&mut server.allowed_origins, allowed_origins.map(named)),
         );
+        let oauth = oauth.map(|oauth| api::Oauth::from(oauth).into());
+        set("oauth", put(&mut server.oauth, oauth));
         set("description", put(&mut server.description, description));
         let tls = server.tls.get_or_insert_default();
         set("tls.ca_pem", put(&mut tls.ca_pem, tls_ca.map(pem).transpose()?));
