@@ -32,7 +32,8 @@ use proto::{
         authz::Authz,
         grpc,
         lanes::{self, Accepted, Lanes, Tasks, Width},
-        listen, probe,
+        listen, probe, process_metrics,
+        rpc_metrics::RpcMetrics,
         slots::{Eviction, Slots},
     },
 };
@@ -43,7 +44,7 @@ use tower::Layer as _;
 
 use address::Own;
 use config::Config;
-use metrics::{Metrics, OfRegistry};
+use metrics::Metrics;
 use proxy::{Arrival, Budget, Door, Proxy, Serving};
 use registry::Registry;
 use resolve::{Link, Resolver, channel::VaultAddress};
@@ -119,12 +120,17 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
     let after_calls = CancellationToken::new();
     let _leave = after_calls.clone().drop_guard();
-    let (resolvers, links): (Vec<_>, Vec<_>) = (0..Width::Wide.count()).map(|_| resolver(&config)).unzip();
-
     let mut metrics_registry = MetricsRegistry::default();
-    let metrics = Metrics::register(&mut metrics_registry);
-    metrics_registry.register_collector(Box::new(OfRegistry(registry.clone())));
+    let metrics = Metrics::register(&mut metrics_registry, registry.clone());
     metrics_registry.register_collector(Box::new(Tasks));
+    process_metrics::register(
+        &mut metrics_registry,
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_VERSION"),
+    );
+    let rpc_metrics = RpcMetrics::register(&mut metrics_registry, &authz::TABLE);
+    let new_resolver = |_| resolver(&config, &metrics);
+    let (resolvers, links): (Vec<_>, Vec<_>) = (0..Width::Wide.count()).map(new_resolver).unzip();
     let probes = probes(metrics_registry, &resolvers, &shutdown);
     tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
 
@@ -174,7 +180,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     grpc::serve(
         listeners.grpc,
         config.tls,
-        authz.layer(routes.prepare()),
+        rpc_metrics.layer(authz.layer(routes.prepare())),
         authz,
         Width::Narrow,
         shutdown,
@@ -187,8 +193,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     }
 }
 
-fn resolver(config: &Config) -> (Resolver, Link) {
-    let (resolver, link) = Resolver::new(config.vault_ends.clone(), config.limits.vault_timeout);
+fn resolver(config: &Config, metrics: &Metrics) -> (Resolver, Link) {
+    let (ends, budget) = (config.vault_ends.clone(), config.limits.vault_timeout);
+    let (resolver, link) = Resolver::new(ends, budget, metrics.decrypt_seconds.clone());
     match config.require_all_secrets {
         true => (resolver.requiring_all(), link),
         false => (resolver, link),

@@ -1,41 +1,101 @@
-//! What `/metrics` shows of the injector.
+//! The metrics of the injector. `docs/metrics.md` describes them for operators.
+
+use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
-    metrics::{
-        MetricType,
-        counter::{ConstCounter, Counter},
-        family::Family,
-        gauge::ConstGauge,
-    },
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, histogram::Histogram},
     registry::Registry,
 };
-use proto::Reason;
 
-use crate::registry::{Registry as Servers, Status};
+use crate::registry::{Entry, Registry as Servers, Status, Tally};
 
-/// How the registry does, asked when it is shown.
-pub(crate) struct OfRegistry(pub(crate) Servers);
+/// Upper bounds of the buckets for the duration of a decrypt, in seconds. A decrypt takes 0.1 ms from a vault on the
+/// same machine, and 2 s at most unless `--vault-timeout` says otherwise.
+const DECRYPT_SECONDS: [f64; 13] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5,
+];
 
-impl std::fmt::Debug for OfRegistry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OfRegistry")
+/// Metrics that do not belong to one server. Clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Calls that name no known server. They have the labels `workspace=""` and `server=""`, so that a client that makes
+    /// names up adds no series.
+    pub(crate) unknown: Arc<Tally>,
+    /// Duration of each decrypt that a call waits for.
+    pub(crate) decrypt_seconds: Histogram,
+}
+
+impl Metrics {
+    /// Registers these metrics, and those of all servers in `servers`.
+    pub(crate) fn register(registry: &mut Registry, servers: Servers) -> Self {
+        let metrics = Self {
+            unknown: Arc::default(),
+            decrypt_seconds: Histogram::new(DECRYPT_SECONDS),
+        };
+        registry.register(
+            "aerostack_injector_decrypt_duration_seconds",
+            "Time that a call waited for the vault, by decrypt",
+            metrics.decrypt_seconds.clone(),
+        );
+        registry.register_collector(Box::new(ServerMetrics {
+            servers,
+            unknown: metrics.unknown.clone(),
+        }));
+        metrics
     }
 }
 
-impl Collector for OfRegistry {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Status { servers, problem } = self.0.status();
+/// Reads the metrics of the servers at each scrape. Each server keeps its own [`Tally`], so a server that is removed
+/// takes its series along, and the number of series is bounded by the number of servers.
+struct ServerMetrics {
+    servers: Servers,
+    unknown: Arc<Tally>,
+}
+
+impl fmt::Debug for ServerMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerMetrics")
+    }
+}
+
+impl Collector for ServerMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_registry(&mut encoder)?;
+        let entries = self.servers.entries();
+        let mut tallies: Vec<_> = entries.iter().map(labelled).collect();
+        tallies.push((["", ""], &*self.unknown));
+        encode_calls(&mut encoder, &tallies)?;
+        encode_broken_off(&mut encoder, &tallies)?;
+        encode_durations(&mut encoder, &tallies)?;
+        encode_secrets(
+            &mut encoder,
+            "aerostack_injector_injected_secrets",
+            "Values put into requests",
+            tallies.iter().map(|(of, tally)| (of, tally.injected())),
+        )?;
+        encode_secrets(
+            &mut encoder,
+            "aerostack_injector_missed_secrets",
+            "Secrets that a server names and that a request went without",
+            tallies.iter().map(|(of, tally)| (of, tally.missed())),
+        )
+    }
+}
+
+impl ServerMetrics {
+    fn encode_registry(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Status { servers, problem } = self.servers.status();
         let gauges = [
             (
                 "aerostack_injector_servers",
-                "Servers that are served",
+                "Servers that the injector knows",
                 i64::try_from(servers).unwrap_or(i64::MAX),
             ),
             (
                 "aerostack_injector_servers_file_invalid",
-                "1 while the servers file is not valid and the servers are those of before",
+                "1 while the servers file is invalid and the injector uses the last valid one",
                 i64::from(problem.is_some()),
             ),
         ];
@@ -43,67 +103,81 @@ impl Collector for OfRegistry {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        // The registry keeps each server's count with the server, so removing a server removes its count.
-        let mut missed = encoder.encode_descriptor(
-            "aerostack_injector_missed_secrets",
-            "Secrets that a server names and a call went without",
-            None,
-            MetricType::Counter,
-        )?;
-        for entry in self.0.entries().iter().filter(|entry| entry.missed() > 0) {
-            let labels = [
-                ("workspace", entry.server.workspace.as_str()),
-                ("server", entry.server.name.as_str()),
-            ];
-            ConstCounter::new(entry.missed()).encode(missed.encode_family(&labels)?)?;
-        }
         Ok(())
     }
 }
 
-/// Counters; clones count together.
-#[derive(Clone, Default)]
-pub struct Metrics {
-    calls: Family<Outcome, Counter>,
-    injected: Counter,
+/// The names of a workspace and a server, and the server's counts.
+type Labelled<'a> = ([&'a str; 2], &'a Tally);
+
+fn labelled(entry: &Arc<Entry>) -> Labelled<'_> {
+    let server = &entry.server;
+    ([server.workspace.as_str(), server.name.as_str()], entry.tally())
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Outcome {
-    outcome: &'static str,
+fn encode_calls(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_>]) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "aerostack_injector_calls",
+        "Calls, by server, by FORWARDED or the reason of the refusal, and by the class of the HTTP status",
+        None,
+        MetricType::Counter,
+    )?;
+    for ([workspace, server], tally) in tallies {
+        for (outcome, count) in tally.outcomes() {
+            let labels = [
+                ("workspace", *workspace),
+                ("server", *server),
+                ("outcome", outcome.outcome),
+                ("status_class", outcome.status_class),
+            ];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
-impl Metrics {
-    /// Counters that `registry` shows.
-    pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register(
-            "aerostack_injector_calls",
-            "Calls, by FORWARDED or the reason of the refusal",
-            metrics.calls.clone(),
-        );
-        registry.register(
-            "aerostack_injector_injected_secrets",
-            "Values put into requests",
-            metrics.injected.clone(),
-        );
-        metrics
+fn encode_broken_off(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_>]) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "aerostack_injector_broken_off_calls",
+        "Forwarded calls whose request could not be sent to its end, by server and reason",
+        None,
+        MetricType::Counter,
+    )?;
+    for ([workspace, server], tally) in tallies {
+        for (reason, count) in tally.breaks() {
+            let labels = [("workspace", *workspace), ("server", *server), ("reason", reason)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
     }
+    Ok(())
+}
 
-    pub(crate) fn forwarded(&self, injected: usize) {
-        self.calls.get_or_create(&Outcome { outcome: "FORWARDED" }).inc();
-        self.injected(injected);
+fn encode_durations(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_>]) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "aerostack_injector_call_duration_seconds",
+        "Time from the head of a call to the head of its answer, by server",
+        None,
+        MetricType::Histogram,
+    )?;
+    for ([workspace, server], tally) in tallies {
+        if !tally.is_empty() {
+            let labels = [("workspace", *workspace), ("server", *server)];
+            tally.seconds().encode(family.encode_family(&labels)?)?;
+        }
     }
+    Ok(())
+}
 
-    pub(crate) fn injected(&self, injected: usize) {
-        self.injected.inc_by(u64::try_from(injected).unwrap_or(u64::MAX));
+fn encode_secrets<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counts: impl Iterator<Item = (&'a [&'a str; 2], u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for ([workspace, server], count) in counts.filter(|(_, count)| *count > 0) {
+        let labels = [("workspace", *workspace), ("server", *server)];
+        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
     }
-
-    pub(crate) fn refused(&self, reason: Reason) {
-        self.calls
-            .get_or_create(&Outcome {
-                outcome: reason.name(),
-            })
-            .inc();
-    }
+    Ok(())
 }

@@ -22,7 +22,8 @@ use proto::{
         authz::Authz,
         grpc,
         lanes::{Tasks, Width},
-        listen, probe,
+        listen, probe, process_metrics,
+        rpc_metrics::RpcMetrics,
     },
     vault::v1::{
         backup_service_server::BackupServiceServer, decrypt_service_server::DecryptServiceServer,
@@ -112,6 +113,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     registry.register_collector(Box::new(Tasks));
+    process_metrics::register(&mut registry, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let rpc_metrics = RpcMetrics::register(&mut registry, &authz::TABLE);
+    let measuring = metrics.clone().measure_store(writer.clone(), closing.clone());
+    let measuring = tokio::spawn(measuring);
     let audit_log = AuditLog::start(audit_log, metrics.audit.clone()).map_err(RunError::Audit)?;
     audit_log.note(Lines::of(&Line::new(Event::Started)));
     // While calls under way finish, probes are told so.
@@ -186,7 +191,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let served = grpc::serve(
         listeners.grpc,
         tls,
-        Audit(audit_log.clone()).layer(authz.layer(routes.routes().prepare())),
+        rpc_metrics.layer(Audit(audit_log.clone()).layer(authz.layer(routes.routes().prepare()))),
         authz,
         Width::Wide,
         shutdown,
@@ -194,8 +199,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     )
     .await;
     closing.cancel();
-    // It ends by itself; should it have panicked, closing matters more.
-    drop(house.await);
+    // Both end by themselves; should one have panicked, closing matters more.
+    drop((house.await, measuring.await));
     let closed = writer.close().await;
     audit_log.note(Lines::of(&Line::new(Event::Stopped)));
     audit_log.close().await;

@@ -1,20 +1,40 @@
-//! What `/metrics` shows of the vault.
+//! The metrics of the vault. `docs/metrics.md` describes them for operators. No label names a workspace, because a vault
+//! may have a hundred thousand of them.
+
+use std::time::Duration;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use proto::{Reason, vault::v1::DecryptStatus};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
 
-use crate::{audit_log::AuditMetrics, vault::Progress};
+use crate::{
+    audit_log::AuditMetrics,
+    store::DiskUsage,
+    vault::{Progress, Writer},
+};
+
+/// Upper bounds of the buckets for the duration of a decrypt, in seconds. A decrypt takes some 20 µs, and longer when the
+/// disk, the audit log or another principal's decrypts delay it.
+const DECRYPT_SECONDS: [f64; 12] = [
+    0.000_025, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5,
+];
+/// Interval at which the size of the store is measured.
+const MEASURE: Duration = Duration::from_secs(10);
 
 /// Counters; clones count together.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Metrics {
     decrypts: Family<Outcome, Counter>,
+    /// Duration of each decrypt, from the moment in which its turn comes.
+    pub(crate) decrypt_seconds: Histogram,
     secrets: Family<Status, Counter>,
     sealed: Gauge,
+    store: StoreMetrics,
     /// Metrics of the audit log.
     pub(crate) audit: AuditMetrics,
     /// Of the rotations of keys.
@@ -33,12 +53,25 @@ struct Status {
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self {
+            decrypts: Family::default(),
+            decrypt_seconds: Histogram::new(DECRYPT_SECONDS),
+            secrets: Family::default(),
+            sealed: Gauge::default(),
+            store: StoreMetrics::register(registry),
+            audit: AuditMetrics::default(),
+            rotations: Progress::default(),
+        };
         let decrypts = metrics.decrypts.clone();
         registry.register(
             "aerostack_vault_decrypts",
             "Decrypts answered, by OK or the reason of the refusal",
             decrypts,
+        );
+        registry.register(
+            "aerostack_vault_decrypt_duration_seconds",
+            "Time from the turn of a decrypt to its answer",
+            metrics.decrypt_seconds.clone(),
         );
         let secrets = metrics.secrets.clone();
         registry.register(
@@ -103,6 +136,17 @@ impl Metrics {
         metrics
     }
 
+    /// Measures the size of the store again and again, until `stop`.
+    pub(crate) async fn measure_store(self, writer: Writer, stop: CancellationToken) {
+        let mut ticks = time::interval(MEASURE);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            match writer.disk_usage().await {
+                Ok(usage) => self.store.show(usage),
+                Err(error) => tracing::warn!(%error, "the size of the store could not be measured"),
+            }
+        }
+    }
+
     pub(crate) fn sealed(&self, sealed: bool) {
         self.sealed.set(sealed.into());
     }
@@ -123,5 +167,35 @@ impl Metrics {
             DecryptStatus::KeyNotLoaded => "key_not_loaded",
         };
         self.secrets.get_or_create(&Status { status }).inc();
+    }
+}
+
+/// The disk space of the store.
+#[derive(Clone, Default)]
+struct StoreMetrics {
+    bytes: Gauge,
+    free: Gauge,
+}
+
+impl StoreMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "aerostack_vault_store_bytes",
+            "Size of the store's files",
+            metrics.bytes.clone(),
+        );
+        registry.register(
+            "aerostack_vault_store_free_bytes",
+            "Free space of the file system that has the store; -1 when the file system does not report it",
+            metrics.free.clone(),
+        );
+        metrics
+    }
+
+    fn show(&self, DiskUsage { bytes, free }: DiskUsage) {
+        let shown = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.bytes.set(shown(bytes));
+        self.free.set(free.map_or(-1, shown));
     }
 }

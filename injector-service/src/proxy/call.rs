@@ -238,7 +238,7 @@ impl Proxy {
             resolver: self.resolver.clone(),
             entry: target.entry.clone(),
             deadline,
-            afterwards: Arc::new(record.afterwards(&target.entry, &self.metrics)),
+            afterwards: Arc::new(record.afterwards(&target.entry)),
         };
         let (body, afterwards) = inbound.with(secrets, &reading, body, later)?;
         if let (Some(deadline), Dialect::Grpc) = (deadline, dialect) {

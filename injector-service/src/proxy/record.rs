@@ -11,7 +11,7 @@ use proto::{
 use crate::{
     inject::Resolved,
     metrics::Metrics,
-    registry::{Entry, server::Injection},
+    registry::{Entry, Tally, server::Injection},
 };
 
 /// What is known of a call so far.
@@ -71,10 +71,11 @@ impl Record {
         })
     }
 
-    fn count_missed(&self) {
-        if let Some(entry) = &self.entry {
-            entry.count_missed(self.missed.count);
-        }
+    /// The counts that this call belongs to.
+    fn tally<'a>(&'a self, metrics: &'a Metrics) -> &'a Tally {
+        self.entry
+            .as_ref()
+            .map_or(&*metrics.unknown, |entry| entry.tally())
     }
 
     /// Counts the values of a call that the upstream got, although its answer is not forwarded.
@@ -109,8 +110,9 @@ impl Record {
 
     pub(super) fn forwarded(&self, status: StatusCode, metrics: &Metrics) {
         let (workspace, server) = self.of();
-        metrics.forwarded(self.injected.count);
-        self.count_missed();
+        let tally = self.tally(metrics);
+        tally.forwarded(status, self.started.elapsed());
+        tally.secrets(self.injected.count, self.missed.count);
         tracing::info!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
@@ -126,11 +128,10 @@ impl Record {
     }
 
     /// For what happens after the answer's head was forwarded.
-    pub(super) fn afterwards(&self, entry: &Arc<Entry>, metrics: &Metrics) -> Afterwards {
+    pub(super) fn afterwards(&self, entry: &Arc<Entry>) -> Afterwards {
         Afterwards {
             call_id: self.call_id.clone(),
             entry: entry.clone(),
-            metrics: metrics.clone(),
         }
     }
 
@@ -163,8 +164,9 @@ impl Record {
 
     pub(super) fn refused(&self, refusal: &Refusal, metrics: &Metrics) {
         let (workspace, server) = self.of();
-        metrics.refused(refusal.reason);
-        self.count_missed();
+        let tally = self.tally(metrics);
+        tally.refused(refusal.reason, self.started.elapsed());
+        tally.secrets(0, self.missed.count);
         tracing::warn!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
@@ -183,7 +185,6 @@ impl Record {
 pub(super) struct Afterwards {
     pub(super) call_id: CallId,
     entry: Arc<Entry>,
-    metrics: Metrics,
 }
 
 impl Afterwards {
@@ -194,8 +195,8 @@ impl Afterwards {
             .filter(|secret| secret.value.is_none())
             .map(|secret| secret.secret.as_str())
             .collect();
-        self.metrics.injected(resolved.len() - missed.len());
-        self.entry.count_missed(missed.len());
+        let tally = self.entry.tally();
+        tally.secrets(resolved.len() - missed.len(), missed.len());
         if !missed.is_empty() {
             tracing::info!(
                 { field::WORKSPACE } = self.entry.server.workspace.as_str(),
@@ -209,7 +210,7 @@ impl Afterwards {
 
     /// The request was not sent on to its end.
     pub(super) fn broken_off(&self, refusal: &Refusal) {
-        self.metrics.refused(refusal.reason);
+        self.entry.tally().broken_off(refusal);
         tracing::warn!(
             { field::WORKSPACE } = self.entry.server.workspace.as_str(),
             { field::SERVER } = self.entry.server.name.as_str(),

@@ -11,6 +11,7 @@ mod record;
 pub mod server;
 mod servers;
 mod state;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod upstream_tls;
@@ -43,6 +44,7 @@ pub use binding::BindingError;
 pub use error::{EntryError, FileError, RegistryError};
 pub use quota::{QuotaError, WorkspaceQuota};
 pub use servers::{Entry, key};
+pub use tally::{CallOutcome, Tally};
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(1);

@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use jiff::Timestamp;
@@ -15,6 +12,7 @@ use proto::{ServerName, Uid, WorkspaceName, page::Page, serve::authz::Scope};
 use super::{
     error::RegistryError,
     server::{Server, Spec},
+    tally::Tally,
 };
 
 /// A server, and which workspace it turned out to be for.
@@ -31,8 +29,8 @@ pub struct Entry {
 struct Shared {
     /// The workspace that the vault first answered with.
     pinned: OnceLock<Uid>,
-    /// The number of secrets that calls went without.
-    missed: AtomicU64,
+    /// The counts of the server's calls.
+    tally: Tally,
 }
 
 impl Entry {
@@ -75,15 +73,9 @@ impl Entry {
             .unwrap_or_else(|| *self.shared.pinned.get_or_init(|| answered))
     }
 
-    /// Counts `secrets` that a call to this server went without.
-    pub fn count_missed(&self, secrets: usize) {
-        let secrets = u64::try_from(secrets).unwrap_or(u64::MAX);
-        self.shared.missed.fetch_add(secrets, Relaxed);
-    }
-
-    /// Returns the number of secrets that calls to this server went without.
-    pub fn missed(&self) -> u64 {
-        self.shared.missed.load(Relaxed)
+    /// Returns the counts of the calls to this server.
+    pub fn tally(&self) -> &Tally {
+        &self.shared.tally
     }
 
     /// Refuses a revision that is not this one's.

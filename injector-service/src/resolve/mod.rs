@@ -10,6 +10,7 @@ mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
+use prometheus_client::metrics::histogram::Histogram;
 use proto::{
     CallId, OriginPattern, Reason, Refusal, SecretName, SecretValue, Uid, WorkspaceName,
     vault::v1::{DecryptStatus, DecryptedSecret},
@@ -38,6 +39,8 @@ pub struct Resolver {
     budget: Duration,
     /// Every secret of every server is required, whatever the servers say.
     requires_all: bool,
+    /// Duration of each decrypt that a call waits for.
+    seconds: Histogram,
 }
 
 /// What the vault says of one secret, without its value.
@@ -77,13 +80,15 @@ enum Answered {
 }
 
 impl Resolver {
-    /// Asks by the link that comes with it, for at most `budget` each time.
-    pub fn new(ends: Ends, budget: Duration) -> (Self, Link) {
+    /// Asks by the link that comes with it, for at most `budget` each time. `seconds` gets the duration of each decrypt
+    /// that a call waits for.
+    pub fn new(ends: Ends, budget: Duration, seconds: Histogram) -> (Self, Link) {
         let (stream, link) = Stream::new(ends);
         let resolver = Self {
             stream,
             budget,
             requires_all: false,
+            seconds,
         };
         (resolver, link)
     }
@@ -119,7 +124,10 @@ impl Resolver {
         if server.spec.injections.is_empty() {
             return Ok(Vec::new());
         }
-        let answered = self.ask(entry, Some(call_id.clone()), deadline).await?;
+        let began = Instant::now();
+        let answered = self.ask(entry, Some(call_id.clone()), deadline).await;
+        self.seconds.observe(began.elapsed().as_secs_f64());
+        let answered = answered?;
         let secrets = server.spec.injections.iter().zip(answered);
         secrets
             .map(|(injection, answered)| {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use prometheus_client::metrics::histogram::Histogram;
 use prost_types::FieldMask;
 use proto::{
     Reason,
@@ -59,7 +60,7 @@ impl Fixture {
             vault: Principal::parse("dns:vault").unwrap(),
             injector: Principal::parse("dns:injector").unwrap(),
         };
-        let (resolver, link) = Resolver::new(ends, Duration::from_millis(1));
+        let (resolver, link) = Resolver::new(ends, Duration::from_millis(1), Histogram::new([1.0]));
         Self {
             dir,
             servers: Servers::new(registry, resolver, None),

@@ -4,7 +4,7 @@
 //! seals a piece and hands it to the connection before it begins the next one. So a stream holds the values of one
 //! piece at the most, however much a message asks for and however slowly the client reads.
 
-use std::{collections::VecDeque, sync::Arc, vec};
+use std::{collections::VecDeque, sync::Arc, time::Instant, vec};
 
 use prost::Message as _;
 use proto::{
@@ -201,6 +201,7 @@ async fn decrypted(
     sealing: &mut Sealing,
     batch: &mut Batch,
 ) -> Vec<DecryptAnswer> {
+    let began = Instant::now();
     let decrypted = decrypting.reader.decrypt(batch.wanted()).await;
     let mut decrypted = decrypted.into_iter();
     let mut answers = Vec::new();
@@ -220,7 +221,7 @@ async fn decrypted(
     let answers = audit.record(answers).await.into_iter();
     answers
         .map(|(id, answer)| {
-            let answer = decrypting.count(answer);
+            let answer = decrypting.count(answer, began);
             let response = answer.and_then(|answer| sealing.answer(answer, id));
             wire_answer(id, response)
         })

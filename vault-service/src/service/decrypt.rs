@@ -1,6 +1,6 @@
 //! `vault.v1.DecryptService`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use prost::Message as _;
 use proto::{
@@ -111,24 +111,29 @@ impl DecryptService for Decrypting {
 impl Decrypting {
     /// The answer to one decrypt.
     async fn answer(&self, asked: Result<Asked, Refusal>) -> Result<Answer, Refusal> {
+        let began = Instant::now();
         let decrypted = match &asked {
             Ok(asked) => self.reader.decrypt(vec![asked.wanted.clone()]).await.pop(),
             Err(_) => None,
         };
-        self.count(match (asked, decrypted) {
+        let answer = match (asked, decrypted) {
             (Ok(asked), Some(decrypted)) => {
                 let answer = asked.answer(decrypted, &self.metrics);
                 answer.map_err(|refused| refused.refusal)
             }
             (Ok(_), None) => Err(refusal(VaultError::Stopped)),
             (Err(refusal), _) => Err(refusal),
-        })
+        };
+        self.count(answer, began)
     }
 
-    /// Counts what became of one decrypt.
-    pub(super) fn count(&self, answer: Result<Answer, Refusal>) -> Result<Answer, Refusal> {
+    /// Counts one decrypt that began at `began`, and returns its answer.
+    pub(super) fn count(&self, answer: Result<Answer, Refusal>, began: Instant) -> Result<Answer, Refusal> {
         let refused = answer.as_ref().err().map(|refusal| refusal.reason);
         self.metrics.decrypt(refused);
+        self.metrics
+            .decrypt_seconds
+            .observe(began.elapsed().as_secs_f64());
         answer
     }
 }

@@ -68,6 +68,7 @@ pub use error::{CommitError, Disagreement, ExportError, Fault, OpenError};
 pub use export::{Change, Export};
 pub use key_file::KeyFileError;
 pub use salvage::{Legibility, Salvage, Trace};
+pub use space::DiskUsage;
 pub use unopened::UnopenedStore;
 
 use commit::{Request, Writer};
@@ -275,6 +276,11 @@ impl Store {
         } else {
             Health::Full
         }
+    }
+
+    /// Returns the size of the store's files and the free space of their disk. Blocking.
+    pub fn disk_usage(&self) -> Result<DiskUsage, OpenError> {
+        self.shared.space.usage()
     }
 
     /// Waits until a commit was refused for lack of room and the disk has room for such commits again.

@@ -21,7 +21,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{
     OpenError,
-    files::{failed, free},
+    files::{failed, free, length, names},
 };
 
 /// The file's name.
@@ -42,6 +42,15 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Function that returns the number of free bytes, if the file system reports it. Tests replace the function to
 /// simulate a full disk.
 pub(super) type Free = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
+/// Disk space of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes of the store's files, the reserve for deletes included.
+    pub bytes: u64,
+    /// Free bytes of the file system; `None` when the file system does not report the number.
+    pub free: Option<u64>,
+}
 
 pub(super) struct Space {
     pub(super) free: Free,
@@ -115,6 +124,16 @@ impl Space {
                 Reserve::Unsupported
             }
         };
+    }
+
+    /// Returns the size of the store's files and the free space of their file system.
+    pub(super) fn usage(&self) -> Result<DiskUsage, OpenError> {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let lengths = names(dir)?.into_iter().map(|path| length(&path));
+        Ok(DiskUsage {
+            bytes: lengths.sum::<Result<_, _>>()?,
+            free: (self.free)(),
+        })
     }
 
     /// Waits until a change was refused for lack of room and such changes would succeed again.

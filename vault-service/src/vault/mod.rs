@@ -57,7 +57,7 @@ pub use workspaces::{Changes, KeptVersions, KeptVersionsError, Plan, Settings, W
 
 use crate::{
     root::Providers,
-    store::{self, Batch, CompactError, Compacted, Entries, HOLD, Health, Store, UnopenedStore},
+    store::{self, Batch, CompactError, Compacted, DiskUsage, Entries, HOLD, Health, Store, UnopenedStore},
 };
 use key_file::KeyFile;
 use keyring::Keyring;
@@ -285,6 +285,12 @@ impl Writer {
     /// Whether writes are acknowledged.
     pub fn health(&self) -> Health {
         self.store.health()
+    }
+
+    /// Returns the size of the store's files and the free space of their disk.
+    pub async fn disk_usage(&self) -> Result<DiskUsage, crate::store::OpenError> {
+        let store = self.store.clone();
+        blocking(move || store.disk_usage()).await
     }
 
     /// Makes everything durable and ends the store.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::histogram::Histogram;
 use proto::{
     seal::{Answering, Between, Sealer},
     vault::v1::{
@@ -67,7 +68,7 @@ pub(super) fn begin(budget: Duration) -> (Resolver, Vault) {
 pub(super) fn begin_without(budget: Duration) -> (Resolver, Vault) {
     let (opened, lines) = mpsc::unbounded_channel();
     let is_there = Arc::new(AtomicBool::new(false));
-    let (resolver, link) = Resolver::new(ends(), budget);
+    let (resolver, link) = Resolver::new(ends(), budget, Histogram::new([1.0]));
     let stop = CancellationToken::new();
     tokio::spawn(link.keep(channel(opened, is_there.clone()), stop.clone()));
     let vault = Vault {

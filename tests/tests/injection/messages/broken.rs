@@ -146,6 +146,10 @@ async fn a_bad_message_later_breaks_the_call_and_is_not_sent() {
             assert!(data.is_empty());
             assert_eq!(refused(&status), (code, reason.to_owned()), "{bytes:x?}");
         }
+        let page = e2e::pair::get(&format!("http://{}/metrics", pair.injector.metrics)).await;
+        let page = String::from_utf8_lossy(page.body()).into_owned();
+        let counted = "aerostack_injector_broken_off_calls_total{workspace=\"dev\",server=\"skill\",reason=\"BODY_INVALID\"} 2\n";
+        assert!(page.contains(counted), "{page}");
         pair.stop().await;
     }
 }

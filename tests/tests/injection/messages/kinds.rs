@@ -127,7 +127,8 @@ async fn every_message_gets_the_secrets_of_its_moment() {
     );
     let metrics = metrics.unwrap();
     assert!(
-        metrics.contains("aerostack_injector_injected_secrets_total 505\n"),
+        metrics
+            .contains("aerostack_injector_injected_secrets_total{workspace=\"dev\",server=\"skill\"} 505\n"),
         "{metrics}"
     );
     let missed = "aerostack_injector_missed_secrets_total{workspace=\"dev\",server=\"skill\"} 1\n";

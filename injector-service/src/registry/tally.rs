@@ -1,0 +1,134 @@
+//! Counts of the calls to one server, for `/metrics`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::StatusCode;
+use prometheus_client::metrics::histogram::Histogram;
+use proto::{Reason, Refusal};
+
+/// Upper bounds of the buckets for the duration of a call, in seconds.
+const CALL_SECONDS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// The result of a call, in words of which there is a fixed number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallOutcome {
+    /// `FORWARDED`, or the name of the reason of the refusal.
+    pub outcome: &'static str,
+    /// The class of the answer's HTTP status, such as `2xx`. For a refused gRPC call, the class of the HTTP status that
+    /// another call would have got.
+    pub status_class: &'static str,
+}
+
+/// Counts of the calls to one server, or of the calls that name no known server.
+#[derive(Debug)]
+pub struct Tally {
+    outcomes: Mutex<BTreeMap<CallOutcome, u64>>,
+    broken_off: Mutex<BTreeMap<&'static str, u64>>,
+    injected: AtomicU64,
+    missed: AtomicU64,
+    seconds: Histogram,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            outcomes: Mutex::default(),
+            broken_off: Mutex::default(),
+            injected: AtomicU64::default(),
+            missed: AtomicU64::default(),
+            seconds: Histogram::new(CALL_SECONDS),
+        }
+    }
+}
+
+impl Tally {
+    /// Counts a call whose answer came from the upstream, `duration` after the call began.
+    pub fn forwarded(&self, status: StatusCode, duration: Duration) {
+        let outcome = CallOutcome {
+            outcome: "FORWARDED",
+            status_class: status_class(status),
+        };
+        self.answered(outcome, duration);
+    }
+
+    /// Counts a call that the injector refused, `duration` after the call began.
+    pub fn refused(&self, reason: Reason, duration: Duration) {
+        let outcome = CallOutcome {
+            outcome: reason.name(),
+            status_class: status_class(reason.http_status()),
+        };
+        self.answered(outcome, duration);
+    }
+
+    fn answered(&self, outcome: CallOutcome, duration: Duration) {
+        *locked(&self.outcomes).entry(outcome).or_default() += 1;
+        self.seconds.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a call that was forwarded, and whose request could not be sent to its end.
+    pub fn broken_off(&self, refusal: &Refusal) {
+        *locked(&self.broken_off).entry(refusal.reason.name()).or_default() += 1;
+    }
+
+    /// Counts the secrets that a request got and those that it went without.
+    pub fn secrets(&self, injected: usize, missed: usize) {
+        for (count, secrets) in [(&self.injected, injected), (&self.missed, missed)] {
+            count.fetch_add(u64::try_from(secrets).unwrap_or(u64::MAX), Relaxed);
+        }
+    }
+
+    /// Returns true when no call was counted.
+    pub fn is_empty(&self) -> bool {
+        locked(&self.outcomes).is_empty()
+    }
+
+    /// Returns the number of calls for each outcome.
+    pub fn outcomes(&self) -> BTreeMap<CallOutcome, u64> {
+        locked(&self.outcomes).clone()
+    }
+
+    /// Returns the number of calls that were broken off, for each reason.
+    pub fn breaks(&self) -> BTreeMap<&'static str, u64> {
+        locked(&self.broken_off).clone()
+    }
+
+    /// Returns the number of secrets that requests got.
+    pub fn injected(&self) -> u64 {
+        self.injected.load(Relaxed)
+    }
+
+    /// Returns the number of secrets that requests went without.
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Relaxed)
+    }
+
+    /// Returns the time from the head of a call to the head of its answer, of all calls.
+    pub fn seconds(&self) -> &Histogram {
+        &self.seconds
+    }
+}
+
+fn locked<T>(counts: &Mutex<T>) -> MutexGuard<'_, T> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn status_class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        // An upstream may answer with any number of three digits.
+        _ => "other",
+    }
+}
