@@ -46,10 +46,10 @@ def clone(folder: Path) -> None:
 
 
 def written(block: str) -> str:
-    """The commands of a block of README.md, which the comment `<!-- compose: BLOCK -->` marks."""
-    readme = (REPOSITORY / "README.md").read_text()
-    found = re.findall(rf"^<!-- compose: {block} -->\n+```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    assert len(found) == 1, f"README.md has {len(found)} blocks of commands marked {block}"
+    """The commands of a block of docs/compose.md, which the comment `<!-- compose: BLOCK -->` marks."""
+    page = (REPOSITORY / "docs" / "compose.md").read_text()
+    found = re.findall(rf"^<!-- compose: {block} -->\n+```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1, f"docs/compose.md has {len(found)} blocks of commands marked {block}"
     return found[0]
 
 
@@ -105,8 +105,8 @@ class Stack:
     def execute(self, service: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.compose("exec", "-T", service, *command, check=check)
 
-    def as_written(self, block: str, seconds: float = SECONDS, **environment: str) -> str:
-        """Runs commands of README.md as they are, in a terminal: only the compose under test and the ports that are
+    def as_written(self, block: str, seconds: float = SECONDS) -> str:
+        """Runs commands of docs/compose.md as they are, in a terminal: only the compose under test and the ports that are
         free are put in. Answers what they print."""
         commands = written(block).replace("docker compose", self.command)
         for name, usual in PORTS.items():
@@ -116,7 +116,7 @@ class Stack:
         with subprocess.Popen(
             ["timeout", "--kill-after=5", str(seconds), "bash", "-euo", "pipefail", "-c", commands],
             cwd=self.folder,
-            env={**self.environment, **environment},
+            env=self.environment,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
