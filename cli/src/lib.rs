@@ -12,6 +12,7 @@ pub mod init;
 pub mod model;
 pub mod output;
 pub mod pki;
+pub mod pki_command;
 pub mod set_up;
 pub mod value;
 

@@ -18,6 +18,7 @@ use crate::{
     demo::set_up::{self as demo, DemoArgs},
     echo::EchoArgs,
     init::{self, InitArgs},
+    pki_command::PkiCommand,
 };
 
 /// What sets up a pair.
@@ -25,6 +26,9 @@ use crate::{
 pub enum SetUp {
     /// Make the root key and the certificates of a pair whose parts run apart, such as containers
     Init(Box<InitArgs>),
+    /// Make certificates for the services and their administrators, without a certificate authority of your own
+    #[command(subcommand)]
+    Pki(PkiCommand),
     /// Make a workspace, a secret and a server on a running pair, to have something to call
     Demo(DemoArgs),
     /// Run an upstream that answers with what it received, secrets as fingerprints
@@ -36,6 +40,7 @@ impl SetUp {
     pub fn run(self, connect: &ConnectArgs) -> ExitCode {
         match self {
             Self::Init(args) => init(&args),
+            Self::Pki(command) => pki(&command),
             Self::Demo(args) => match Connection::find(connect, |name| env::var_os(name)) {
                 Ok(connection) => process::serve(
                     "warn",
@@ -64,6 +69,15 @@ fn init(args: &InitArgs) -> ExitCode {
     match init::run(args) {
         Ok(made) if made.is_empty() => say("Everything was there already.\n"),
         Ok(made) => made.iter().for_each(|what| say(&format!("Made {what}.\n"))),
+        Err(error) => return process::fail(1, chain(&error)),
+    }
+    ExitCode::SUCCESS
+}
+
+fn pki(command: &PkiCommand) -> ExitCode {
+    match command.run() {
+        Ok(None) => say("Everything was there already.\n"),
+        Ok(Some(made)) => say(&format!("Made {made}.\n")),
         Err(error) => return process::fail(1, chain(&error)),
     }
     ExitCode::SUCCESS

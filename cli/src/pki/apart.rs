@@ -77,8 +77,32 @@ impl Authority {
     }
 
     pub(super) fn ensure_at(dir: &Path, names: Vec<String>, now: SystemTime) -> Result<Self, PkiError> {
+        Self::ensure_as(dir, &CaSpec::apart(names, now), now)
+    }
+
+    /// Finds the authority in `dir`, or makes it: it may issue for any name.
+    ///
+    /// # Errors
+    /// [`PkiError`]; one that cannot be used is never replaced.
+    pub fn ensure_for_any_name(dir: &Path) -> Result<Self, PkiError> {
+        let now = SystemTime::now();
+        Self::ensure_as(dir, &CaSpec::for_any_name(now), now)
+    }
+
+    /// Finds the authority in `dir`, which [`Authority::ensure_for_any_name`] made.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn open_for_any_name(dir: &Path) -> Result<Self, PkiError> {
+        match Self::cert_in(dir).exists() {
+            true => Self::ensure_for_any_name(dir),
+            false => Err(PkiError::NoCa(dir.to_owned())),
+        }
+    }
+
+    fn ensure_as(dir: &Path, spec: &CaSpec, now: SystemTime) -> Result<Self, PkiError> {
         let _lock = file::private_dir(dir)?;
-        let ca = ensure_ca(dir, &CaSpec::apart(names, now), now)?;
+        let ca = ensure_ca(dir, spec, now)?;
         let stored = file::read_cert(&Self::cert_in(dir))?.unwrap_or_default();
         Ok(Self { ca, stored, now })
     }

@@ -113,6 +113,15 @@ impl CaSpec {
         }
     }
 
+    /// The authority of `aerostack pki`, which may issue for any name.
+    #[must_use]
+    pub fn for_any_name(now: SystemTime) -> Self {
+        CaSpec {
+            only: None,
+            ..Self::apart(Vec::new(), now)
+        }
+    }
+
     fn params(&self) -> CertificateParams {
         let mut params = CertificateParams::default();
         set_validity(&mut params, self.not_before, self.not_after);

@@ -69,6 +69,9 @@ pub enum PkiError {
         /// What it said.
         source: io::Error,
     },
+    /// There is no authority to issue with.
+    #[error("there is no certificate authority in {dir}: `aerostack pki ca {dir}` makes one", dir = .0.display())]
+    NoCa(PathBuf),
     /// `ca.pem` is there, its key is not: nothing can be issued.
     #[error("the CA has lost its key: remove {} to make a new one", .0.display())]
     CaWithoutKey(PathBuf),
