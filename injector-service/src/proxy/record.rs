@@ -80,7 +80,7 @@ impl Record {
 
     /// Counts the values of a call that the upstream got, although its answer is not forwarded.
     pub(super) fn count_injected(&self, metrics: &Metrics) {
-        metrics.injected(self.injected.count);
+        self.tally(metrics).secrets(self.injected.count, 0);
     }
 
     pub(super) fn resolved(&mut self, resolved: &[Resolved<'_>]) {
