@@ -9,7 +9,10 @@ use proto::{Reason, Refusal};
 
 /// Bytes that may still be held. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Budget(Arc<AtomicUsize>);
+pub struct Budget {
+    left: Arc<AtomicUsize>,
+    total: usize,
+}
 
 /// Bytes that one call holds: given back when this is dropped.
 #[derive(Debug)]
@@ -21,7 +24,10 @@ pub(super) struct Held {
 impl Budget {
     /// So many, of all who share it.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(bytes)))
+        Self {
+            left: Arc::new(AtomicUsize::new(bytes)),
+            total: bytes,
+        }
     }
 
     /// Nothing, yet.
@@ -36,24 +42,39 @@ impl Budget {
 impl Held {
     /// Holds so many bytes more, if there are so many.
     pub(super) fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let left = &self.budget.0;
-        let taken = left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
-        taken.map_err(|_| used_up())?;
-        self.bytes += bytes;
-        Ok(())
+        match self.take(bytes, 0) {
+            true => Ok(()),
+            false => Err(used_up()),
+        }
+    }
+
+    /// Holds so many bytes more, if half of the budget stays free for calls that cannot do without. Returns false when it
+    /// does not.
+    pub(super) fn add_spare(&mut self, bytes: usize) -> bool {
+        self.take(bytes, self.budget.total / 2)
+    }
+
+    /// Takes `bytes` when at least `rest` bytes are left after that.
+    fn take(&mut self, bytes: usize, rest: usize) -> bool {
+        let enough = |left: usize| left.checked_sub(bytes).filter(|left| *left >= rest);
+        let taken = self.budget.left.fetch_update(Relaxed, Relaxed, enough).is_ok();
+        if taken {
+            self.bytes += bytes;
+        }
+        taken
     }
 
     /// Gives back what is more than this.
     pub(super) fn keep(&mut self, bytes: usize) {
         let more = self.bytes.saturating_sub(bytes);
-        self.budget.0.fetch_add(more, Relaxed);
+        self.budget.left.fetch_add(more, Relaxed);
         self.bytes -= more;
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.0.fetch_add(self.bytes, Relaxed);
+        self.budget.left.fetch_add(self.bytes, Relaxed);
     }
 }
 
@@ -85,5 +106,15 @@ mod tests {
         other.add(6).unwrap();
         drop(other);
         budget.none().add(10).unwrap();
+    }
+
+    #[test]
+    fn what_can_be_done_without_leaves_half_of_the_budget() {
+        let budget = Budget::new(10);
+        let (mut one, mut other) = (budget.none(), budget.none());
+        assert!(one.add_spare(5) && !one.add_spare(1));
+        other.add(5).unwrap();
+        drop(one);
+        assert!(!other.add_spare(1));
     }
 }

@@ -25,6 +25,7 @@ use super::{
     inbound::Reading,
     received::Received,
     record::Record,
+    repeat::{self, KeptRequest},
     target::Target,
     upgrade::{Asked, Switched},
 };
@@ -34,7 +35,8 @@ use crate::{
     placement::AuthType,
     registry::server::{Injection, Server, Spec},
     resolve::Resolver,
-    upstream::{Answer, Body, Needs, Place},
+    upstream::{Answer, Body, Delivery, Needs, Place, Refuser, Upstream},
+    veil::Over,
 };
 
 const LATE: &str = "the upstream did not answer within the call's deadline";
@@ -169,7 +171,7 @@ impl Proxy {
         })
     }
 
-    /// Has the secrets decrypted, puts them in, and sends the request, all or nothing.
+    /// Sends the request with its secrets, and again when the upstream did not process it.
     async fn exchange(
         &self,
         target: &Target,
@@ -180,22 +182,81 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Exchanged, Refusal> {
         let server = &target.entry.server;
-        let auth_type = server.spec.auth_type;
-        let trailers = parts.version == Version::HTTP_2;
         let asked = Asked::find(parts, dialect, &server.spec)?;
-        if let Some(body) = body {
-            body.count_read_ahead(&self.budget, STREAM_WINDOW)?;
-        }
         let mut headers = mem::take(&mut parts.headers);
-        fields::clean_request(&mut headers, auth_type);
+        fields::clean_request(&mut headers, server.spec.auth_type);
         cookies::send(&mut headers, server);
         let is_credential_ours = challenge::is_for_us(server, &headers);
         answer::identify_upstream(&mut headers, &record.call_id);
         if let Some(asked) = &asked {
             asked.put(&mut headers)?;
         }
+        let forwarding = Forwarding {
+            target,
+            dialect,
+            deadline,
+            method: parts.method.clone(),
+            carrier: carrier(&server.spec, dialect, &target.rest)?,
+            needs: match dialect {
+                Dialect::Grpc => Needs::Http2,
+                Dialect::Http if asked.is_some() => Needs::Http1,
+                Dialect::Http => Needs::Any,
+            },
+            upstream: self.pools.of(server)?,
+            trailers: parts.version == Version::HTTP_2,
+        };
+        let mut kept = (forwarding.over() == Over::Any).then(|| {
+            let limit = self.limits.max_buffered_body;
+            KeptRequest::new(&headers, body, parts.version, limit, self.budget.none())
+        });
+        let mut refusers = Vec::new();
+        let Sent { answer, url, ending } = loop {
+            match self
+                .attempt(&forwarding, headers, body, &refusers, record)
+                .await?
+            {
+                Attempt::Answered(sent) => break sent,
+                Attempt::NotProcessed(by) => {
+                    let kept = kept.as_mut().ok_or_else(repeat::not_kept)?;
+                    headers = within(deadline, LATE, pin!(kept.again(body))).await?;
+                    record.repeated();
+                    refusers.push(by);
+                }
+            }
+        };
+        let Answer { mut response, place } = answer;
+        framing::check(response.status(), response.headers_mut())?;
+        let switched = Switched::find(asked, &mut response, &record.call_id)?;
+        Ok(Exchanged {
+            response,
+            place,
+            request: url,
+            is_credential_ours,
+            ending,
+            switched,
+        })
+    }
+
+    /// Has the secrets decrypted, puts them in, and sends the request once, all or nothing.
+    async fn attempt(
+        &self,
+        forwarding: &Forwarding<'_>,
+        mut headers: HeaderMap,
+        body: &mut Option<Received>,
+        refusers: &[Refuser],
+        record: &mut Record,
+    ) -> Result<Attempt, Refusal> {
+        let Forwarding {
+            target,
+            dialect,
+            deadline,
+            carrier,
+            needs,
+            ..
+        } = *forwarding;
+        let server = &target.entry.server;
+        let auth_type = server.spec.auth_type;
         let fault = Fault::default();
-        let carrier = carrier(&server.spec, dialect, &target.rest)?;
         let reading = Reading {
             auth_type,
             limits: &self.limits,
@@ -203,6 +264,9 @@ impl Proxy {
             deadline,
             fault: &fault,
         };
+        if let Some(body) = body {
+            body.count_read_ahead(&self.budget, STREAM_WINDOW)?;
+        }
         let inbound = reading.read(carrier, &mut headers, body).await?;
         if inbound.lacks_a_body() {
             body_is_needed(&server.spec, &self.resolver)?;
@@ -219,13 +283,7 @@ impl Proxy {
             }
         };
         record.resolved(&resolved);
-        let needs = match dialect {
-            Dialect::Grpc => Needs::Http2,
-            Dialect::Http if asked.is_some() => Needs::Http1,
-            Dialect::Http => Needs::Any,
-        };
-        let upstream = self.pools.of(server)?;
-        let mut covers = Covers::new(upstream.veil(), upstream.over(needs));
+        let mut covers = Covers::new(forwarding.upstream.veil(), forwarding.over());
         let secrets = inject(carrier, dialect, &resolved)?
             .apply(&mut headers, |name, value| covers.cover(name, value))?;
         // Wiped as soon as they are in place.
@@ -245,27 +303,63 @@ impl Proxy {
             let left = deadline.saturating_duration_since(Instant::now());
             headers.insert("grpc-timeout", timeout_value(left));
         }
-        let request = outgoing(server, &target.rest, parts.method.clone(), headers, body)?;
+        let request = outgoing(server, &target.rest, forwarding.method.clone(), headers, body)?;
         let url = request.uri().clone();
-        let sending = pin!(upstream.send(request, needs, uncovered));
-        let sent = within(deadline, LATE, sending).await;
-        let Answer { mut response, place } = sent.map_err(|refusal| fault.found().unwrap_or(refusal))?;
-        covers.were_placed()?;
-        framing::check(response.status(), response.headers_mut())?;
-        let switched = Switched::find(asked, &mut response, &record.call_id)?;
-        Ok(Exchanged {
-            response,
-            place,
-            request: url,
-            is_credential_ours,
-            ending: afterwards.map(|afterwards| Ending {
-                fault,
-                afterwards,
-                trailers,
-            }),
-            switched,
-        })
+        let delivery = pin!(forwarding.upstream.send(request, needs, uncovered, refusers));
+        let delivery = within(deadline, LATE, delivery).await;
+        match delivery.map_err(|refusal| fault.found().unwrap_or(refusal))? {
+            Delivery::NotProcessed(refuser) => match fault.found() {
+                None => Ok(Attempt::NotProcessed(refuser)),
+                Some(refusal) => Err(refusal),
+            },
+            Delivery::Answered(answer) => {
+                covers.were_placed()?;
+                Ok(Attempt::Answered(Sent {
+                    answer,
+                    url,
+                    ending: afterwards.map(|afterwards| Ending {
+                        fault,
+                        afterwards,
+                        trailers: forwarding.trailers,
+                    }),
+                }))
+            }
+        }
     }
+}
+
+/// What each attempt to send a request has in common.
+struct Forwarding<'c> {
+    target: &'c Target,
+    dialect: Dialect,
+    deadline: Option<Instant>,
+    method: Method,
+    carrier: Carrier,
+    needs: Needs,
+    upstream: Arc<Upstream>,
+    /// Whether the answer may have trailers of ours.
+    trailers: bool,
+}
+
+impl Forwarding<'_> {
+    fn over(&self) -> Over {
+        self.upstream.over(self.needs)
+    }
+}
+
+/// What became of sending a request once.
+#[expect(clippy::large_enum_variant, reason = "almost every attempt is answered")]
+enum Attempt {
+    Answered(Sent),
+    /// The request may be sent again, on another connection than this one.
+    NotProcessed(Refuser),
+}
+
+/// An answer, the URL of what it answers, and how it ends if it breaks off.
+struct Sent {
+    answer: Answer,
+    url: Uri,
+    ending: Option<Ending>,
 }
 
 /// A response and its place, the URL of what it answers, how it ends if that breaks off, and what comes after it.

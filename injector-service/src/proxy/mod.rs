@@ -16,6 +16,7 @@ mod inbound;
 mod pools;
 mod received;
 mod record;
+mod repeat;
 mod rewrite;
 mod stalled;
 mod target;

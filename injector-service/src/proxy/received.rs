@@ -13,7 +13,10 @@ use hyper::body::Incoming;
 
 use proto::Refusal;
 
-use super::budget::{Budget, Held};
+use super::{
+    budget::{Budget, Held},
+    repeat::{Reader, Repeat},
+};
 use crate::upstream::{BodyError, Place};
 
 /// The body of a request or of a response.
@@ -22,7 +25,7 @@ use crate::upstream::{BodyError, Place};
 /// when the connection is given up because the peer does not answer pings any more. What came so far would then be passed
 /// on as if it was everything.
 pub(super) struct Received {
-    body: Incoming,
+    body: Source,
     http2: bool,
     /// The bytes that h2 may read ahead of the consumer, counted in the budget until the body has ended.
     read_ahead: Option<Held>,
@@ -30,11 +33,41 @@ pub(super) struct Received {
     _place: Option<Arc<Place>>,
 }
 
+enum Source {
+    Sender(Incoming),
+    Repeat(Reader),
+}
+
+impl Source {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Sender(body) => Pin::new(body)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
+            Self::Repeat(reader) => Pin::new(reader).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Sender(body) => body.is_end_stream(),
+            Self::Repeat(reader) => reader.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Sender(body) => body.size_hint(),
+            Self::Repeat(reader) => reader.size_hint(),
+        }
+    }
+}
+
 impl Received {
     /// A body that came with a head of this version.
     pub(super) fn new(body: Incoming, version: Version) -> Self {
         Self {
-            body,
+            body: Source::Sender(body),
             http2: version == Version::HTTP_2,
             read_ahead: None,
             _place: None,
@@ -58,6 +91,27 @@ impl Received {
         Ok(())
     }
 
+    /// Keeps up to `limit` bytes of what is read of a request's body, counted in `held`, so that [`Received::again`] can
+    /// return the body once more.
+    pub(super) fn repeatable(self, limit: usize, held: Held) -> (Self, Option<Repeat>) {
+        let Source::Sender(body) = self.body else {
+            return (self, None);
+        };
+        let (repeat, reader) = Repeat::new(body, limit, held);
+        let body = Source::Repeat(reader);
+        (Self { body, ..self }, Some(repeat))
+    }
+
+    /// Returns the body from its beginning, or None when not everything that was read of it was kept.
+    pub(super) fn again(repeat: &Repeat, version: Version) -> Option<Self> {
+        Some(Self {
+            body: Source::Repeat(repeat.again()?),
+            http2: version == Version::HTTP_2,
+            read_ahead: None,
+            _place: None,
+        })
+    }
+
     /// The same, of an answer that takes this place.
     pub(super) fn on(self, place: Option<Arc<Place>>) -> Self {
         Self {
@@ -75,12 +129,12 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let frame = ready!(self.body.poll_frame(context));
         if self.body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
             self.read_ahead = None;
         }
         Poll::Ready(match frame {
-            Some(frame) => Some(frame.map_err(BodyError::from)),
+            Some(frame) => Some(frame),
             None if self.http2 && !self.body.is_end_stream() => {
                 Some(Err("the stream was closed before its end".into()))
             }

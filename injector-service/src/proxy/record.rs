@@ -27,6 +27,8 @@ pub(super) struct Record {
     missed: Names,
     /// Secrets that the call goes without, because the server does not name the call's path or method.
     withheld: Names,
+    /// How often the request was sent again.
+    repeats: u32,
 }
 
 /// Names of secrets, as a log line has them.
@@ -57,7 +59,15 @@ impl Record {
             injected: Names::default(),
             missed: Names::default(),
             withheld: Names::default(),
+            repeats: 0,
         }
+    }
+
+    /// Forgets what was injected: the request is sent again, with secrets that are decrypted anew.
+    pub(super) fn repeated(&mut self) {
+        (self.injected, self.missed) = Default::default();
+        self.withheld = Names::default();
+        self.repeats += 1;
     }
 
     pub(super) fn server(&mut self, entry: &Arc<Entry>) {
@@ -120,6 +130,7 @@ impl Record {
             injected = self.injected.text,
             missed = self.missed.text,
             withheld = self.withheld.text,
+            repeats = self.repeats,
             status = status.as_u16(),
             { field::MS } = telemetry::ms(self.started),
             { field::CALL_ID } = self.call_id.as_str(),
@@ -174,6 +185,7 @@ impl Record {
             { field::REASON } = refusal.reason.name(),
             { field::DETAIL } = refusal.message,
             missed = self.missed.text,
+            repeats = self.repeats,
             { field::MS } = telemetry::ms(self.started),
             { field::CALL_ID } = self.call_id.as_str(),
             "call refused"

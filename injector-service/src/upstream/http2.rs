@@ -96,7 +96,12 @@ pub(super) enum Outcome {
     Answered(Response<Incoming>, Arc<Place>),
     /// It was not sent: the server chose HTTP/1.1.
     Http1(Request<Body>),
+    /// The server did not process it, and it may be sent again.
+    NotProcessed(Refuser),
 }
+
+/// The connection on which the server did not process a request.
+pub(crate) struct Refuser(Arc<Load>);
 
 impl Http2 {
     pub(super) fn new(limits: UpstreamLimits) -> Self {
@@ -108,19 +113,20 @@ impl Http2 {
         }))
     }
 
-    /// Sends one request. After it its connection takes no more if it is to be `last`, also when nobody waits for the
-    /// answer any more.
+    /// Sends one request, on another connection than `refusers` where there may be one. After it its connection takes no
+    /// more if it is to be `last`, also when nobody waits for the answer any more.
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
         connector: &Connector,
         last: bool,
+        refusers: &[Refuser],
     ) -> Result<Outcome, Refusal> {
         loop {
-            let found = match self.0.find() {
+            let found = match self.0.find(refusers) {
                 Some(found) => Some(found),
                 // Seldom, and large: not a part of every call's state.
-                None => Box::pin(self.0.wait(connector)).await?,
+                None => Box::pin(self.0.wait(connector, refusers)).await?,
             };
             let Some(Found {
                 mut send,
@@ -136,14 +142,29 @@ impl Http2 {
             drop(send);
             match sent.await {
                 Ok(response) => return Ok(Outcome::Answered(response, place.clone())),
-                Err(mut error) => match error.take_message().filter(|_| !fresh) {
+                Err(mut error) => match error.take_message() {
                     // The connection was closed before anything of the request was sent.
-                    Some(unsent) => request = unsent.map(|sent| sent.body),
-                    None => return Err(broken(&error.into_error())),
+                    Some(unsent) if !fresh => request = unsent.map(|sent| sent.body),
+                    Some(_) => return Ok(Outcome::NotProcessed(Refuser(place.0.clone()))),
+                    None => return self.0.failed(&error.into_error(), &place),
                 },
             }
         }
     }
+}
+
+/// Returns true when the server did not process the request (RFC 9113, section 8.7): its stream is above the last stream
+/// of a GOAWAY frame, or was reset with REFUSED_STREAM.
+///
+/// h2 reports a GOAWAY frame that it received for these streams, and for requests that come after the frame, whose
+/// streams h2 does not open. A stream that the server may have processed ends with another error when the connection is
+/// closed.
+fn was_not_processed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let error = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
 }
 
 /// Takes the connection of a place out of use.
@@ -167,17 +188,30 @@ enum Chance {
 }
 
 impl Pool {
-    /// A place that is free now.
-    fn find(&self) -> Option<Found> {
-        self.lock().find()
+    /// Decides what becomes of a request that got no answer.
+    fn failed(&self, error: &hyper::Error, place: &Place) -> Result<Outcome, Refusal> {
+        let refusal = broken(error);
+        if !was_not_processed(error) {
+            return Err(refusal);
+        }
+        Ok(Outcome::NotProcessed(Refuser(place.0.clone())))
+    }
+
+    /// A place that is free now, on another connection than `refusers`.
+    fn find(&self, refusers: &[Refuser]) -> Option<Found> {
+        self.lock().find(refusers)
     }
 
     /// A place, once there is one. None when the server does not speak HTTP/2.
-    async fn wait(self: &Arc<Self>, connector: &Connector) -> Result<Option<Found>, Refusal> {
+    async fn wait(
+        self: &Arc<Self>,
+        connector: &Connector,
+        refusers: &[Refuser],
+    ) -> Result<Option<Found>, Refusal> {
         let _waiting = Waiting::new(self);
         let waiting = async {
             loop {
-                match self.chance() {
+                match self.chance(refusers) {
                     Chance::Found(found) => {
                         // There may be more.
                         self.changed.notify_one();
@@ -196,12 +230,15 @@ impl Pool {
         found.map_err(|error| error.refusal())
     }
 
-    fn chance(&self) -> Chance {
+    fn chance(&self, refusers: &[Refuser]) -> Chance {
         let mut connections = self.lock();
-        if let Some(found) = connections.find() {
+        let is_full = connections.open.len() >= self.limits.max_http2_connections;
+        // When there may be no further connection, one that refused the request has to do.
+        let refusers = if is_full { &[] } else { refusers };
+        if let Some(found) = connections.find(refusers) {
             return Chance::Found(found);
         }
-        if connections.dialling || connections.open.len() >= self.limits.max_http2_connections {
+        if connections.dialling || is_full {
             return Chance::Wait;
         }
         connections.dialling = true;
@@ -268,9 +305,10 @@ impl Pool {
 
 impl Connections {
     /// On the first connection that has room, so that those made for a rush are idle after it.
-    fn find(&mut self) -> Option<Found> {
+    fn find(&mut self, refusers: &[Refuser]) -> Option<Found> {
         self.open.retain(|open| !open.send.is_closed());
-        let open = self.open.iter().find(|open| !open.is_full())?;
+        let refused = |open: &Open| refusers.iter().any(|refuser| Arc::ptr_eq(&refuser.0, &open.load));
+        let open = self.open.iter().find(|open| !open.is_full() && !refused(open))?;
         Some(open.place(false))
     }
 

@@ -34,7 +34,7 @@ use crate::{
 use dial::{Connector, DialError, Socket};
 use http2::{Http2, Outcome};
 
-pub(crate) use http2::Place;
+pub(crate) use http2::{Place, Refuser};
 
 /// An error while a body was read, on either side.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -118,7 +118,9 @@ impl Upstream {
         }
     }
 
-    /// Sends one request, once: it is not repeated when a byte of it may have been sent.
+    /// Sends one request, once: it is not repeated when a byte of it may have been sent. `refusers` are the
+    /// connections on which the server did not process the same request before; another one is used where there may be
+    /// one.
     ///
     /// A connection that held a value uncovered in a buffer of its own carries nothing more after it.
     pub(crate) async fn send(
@@ -126,7 +128,8 @@ impl Upstream {
         request: Request<Body>,
         needs: Needs,
         uncovered: Uncovered,
-    ) -> Result<Answer, Refusal> {
+        refusers: &[Refuser],
+    ) -> Result<Delivery, Refusal> {
         let connector = match (self.protocol, needs) {
             (Protocol::Http2, _) | (Protocol::Auto, Needs::Http2) => &self.only_http2,
             (Protocol::Auto, Needs::Any) if self.tls && !self.chose_http1.load(Relaxed) => &self.either,
@@ -135,11 +138,12 @@ impl Upstream {
             }
         };
         let last = uncovered != Uncovered::Nothing;
-        match self.http2.send(request, connector, last).await? {
-            Outcome::Answered(response, place) => Ok(Answer {
+        match self.http2.send(request, connector, last, refusers).await? {
+            Outcome::Answered(response, place) => Ok(Delivery::Answered(Answer {
                 response,
                 place: Some(place),
-            }),
+            })),
+            Outcome::NotProcessed(refuser) => Ok(Delivery::NotProcessed(refuser)),
             Outcome::Http1(request) => {
                 self.chose_http1.store(true, Relaxed);
                 self.send_http1(request, uncovered).await
@@ -147,7 +151,11 @@ impl Upstream {
         }
     }
 
-    async fn send_http1(&self, mut request: Request<Body>, uncovered: Uncovered) -> Result<Answer, Refusal> {
+    async fn send_http1(
+        &self,
+        mut request: Request<Body>,
+        uncovered: Uncovered,
+    ) -> Result<Delivery, Refusal> {
         let connection = (uncovered == Uncovered::Head).then(|| capture_connection(&mut request));
         // Given up before its answer, a call takes its connection with it.
         let too_many = interim::too_many(&mut request);
@@ -161,11 +169,19 @@ impl Upstream {
         {
             connected.poison();
         }
-        response.map(|response| Answer {
+        let answer = |response| Answer {
             response,
             place: None,
-        })
+        };
+        response.map(|response| Delivery::Answered(answer(response)))
     }
+}
+
+/// What became of a request that was sent.
+pub(crate) enum Delivery {
+    Answered(Answer),
+    /// The server did not process it (RFC 9113, section 8.7), so it may be sent again.
+    NotProcessed(Refuser),
 }
 
 /// What came back of a call, and its place on its connection if it shares that with others: to be kept until the answer's

@@ -1,0 +1,291 @@
+//! Requests that an upstream over HTTP/2 did not process are sent again, whole and with their secrets (RFC 9113,
+//! section 8.7).
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use bytes::Bytes;
+use e2e::{
+    PATIENCE, Pair, Upstream,
+    frames::{
+        self, DATA, END_STREAM, HEADERS, INTERNAL_ERROR, NO_ERROR, PREFACE, SETTINGS, frame, go_away, reset,
+    },
+    pair::server,
+};
+use futures_util::{StreamExt as _, future::join_all, stream};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Frame;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use proto::injector::v1::{AuthType, Protocol, Server};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+const VALUE: &str = "canary-30e7-long-enough-to-be-masked";
+const REFUSED_STREAM: u32 = 7;
+
+async fn dev_with(edit: impl FnOnce(&mut injector_service::config::Settings)) -> Pair {
+    let pair = Pair::start_with(|_| {}, edit).await;
+    pair.vault.workspace("dev").await;
+    pair.vault.put("dev", "TOKEN", VALUE).await;
+    pair
+}
+
+/// An upstream whose first connections end with the first request on them, unprocessed. Further connections lead to a
+/// server that answers.
+struct Leaving {
+    address: SocketAddr,
+    made: Arc<AtomicUsize>,
+    server: Upstream,
+}
+
+impl Leaving {
+    /// Each of the first `connections` sends `farewell` when the request on it has come to its end, or, if not `whole`, as
+    /// soon as some of it has come.
+    async fn start(connections: usize, farewell: Vec<u8>, whole: bool) -> Self {
+        let server = Upstream::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, onward) = (listener.local_addr().unwrap(), server.address);
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = made.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let farewell = farewell.clone();
+                match count.fetch_add(1, SeqCst) < connections {
+                    true => drop(tokio::spawn(leave(stream, farewell, whole))),
+                    false => drop(tokio::spawn(pass(stream, onward))),
+                }
+            }
+        });
+        Self {
+            address,
+            made,
+            server,
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.made.load(SeqCst)
+    }
+}
+
+async fn leave(mut stream: TcpStream, farewell: Vec<u8>, whole: bool) -> io::Result<()> {
+    stream.read_exact(&mut [0; PREFACE.len()]).await?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    loop {
+        let frame = frames::read(&mut stream).await?;
+        let ended = frame.flags & END_STREAM != 0;
+        if matches!(frame.kind, HEADERS | DATA) && (ended || (!whole && frame.kind == DATA)) {
+            break;
+        }
+    }
+    stream.write_all(&farewell).await?;
+    // Stays open, so that only the farewell tells that the request was not processed.
+    while frames::read(&mut stream).await.is_ok() {}
+    Ok(())
+}
+
+async fn pass(mut stream: TcpStream, onward: SocketAddr) -> io::Result<()> {
+    let mut onward = TcpStream::connect(onward).await?;
+    copy_bidirectional(&mut stream, &mut onward).await?;
+    Ok(())
+}
+
+/// All that says that stream 1 was not processed.
+fn farewells() -> [(&'static str, Vec<u8>); 3] {
+    [
+        ("going away", go_away(0, NO_ERROR)),
+        ("going away for an error", go_away(0, INTERNAL_ERROR)),
+        ("refused", reset(1, REFUSED_STREAM)),
+    ]
+}
+
+fn api(upstream: SocketAddr) -> Server {
+    Server {
+        protocol: Protocol::Http2.into(),
+        ..server("dev", "api", &format!("http://{upstream}"), &["TOKEN"])
+    }
+}
+
+fn skill(upstream: SocketAddr) -> Server {
+    Server {
+        auth_type: AuthType::Skill.into(),
+        ..api(upstream)
+    }
+}
+
+fn grpc_skill(upstream: SocketAddr) -> Server {
+    Server {
+        protobuf_secrets_field: 7,
+        grpc_methods: vec!["e2e.Probe/*".into()],
+        ..skill(upstream)
+    }
+}
+
+type Sent = UnsyncBoxBody<Bytes, io::Error>;
+
+fn pieces(pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Sent {
+    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+}
+
+fn whole(body: &'static [u8]) -> Sent {
+    pieces(stream::iter((!body.is_empty()).then(|| Bytes::from_static(body))))
+}
+
+async fn call(pair: &Pair, http2: bool, method: Method, content_type: &str, body: Sent) -> Response<Bytes> {
+    let request = Request::builder()
+        .method(method)
+        .uri(pair.injector.url("/e2e.Probe/Any"))
+        .header("content-type", content_type)
+        .header("x-aerostack-workspace", "dev")
+        .header("x-aerostack-server", "api");
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .build_http();
+    let answer = async {
+        let response = client.request(request.body(body).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+    };
+    timeout(PATIENCE, answer).await.expect("no answer came")
+}
+
+#[tokio::test]
+async fn a_request_that_was_not_processed_is_sent_again_whole() {
+    let grpc = b"\0\0\0\0\x03\x0a\x01a";
+    type Kind = (&'static str, fn(SocketAddr) -> Server, Method, &'static [u8]);
+    let kinds: [Kind; 4] = [
+        ("text/plain", api, Method::GET, b""),
+        ("text/plain", api, Method::POST, b"hello"),
+        ("application/json", skill, Method::POST, b"{\"a\":1}"),
+        ("application/grpc", grpc_skill, Method::POST, grpc),
+    ];
+    let pair = dev_with(|_| {}).await;
+    for (farewell, bytes) in farewells() {
+        for (content_type, described, method, body) in kinds.clone() {
+            for http2 in [false, true] {
+                // gRPC is HTTP/2.
+                if content_type == "application/grpc" && !http2 {
+                    continue;
+                }
+                let what = format!(
+                    "{farewell}: {method} {content_type} over HTTP/{}",
+                    1 + u8::from(http2)
+                );
+                let upstream = Leaving::start(2, bytes.clone(), true).await;
+                pair.injector.add(described(upstream.address)).await;
+                let response = call(&pair, http2, method.clone(), content_type, whole(body)).await;
+                assert_eq!(response.status(), StatusCode::OK, "{what}");
+                assert_eq!(upstream.connections(), 3, "{what}");
+                let seen = upstream.server.seen();
+                assert_eq!(seen.len(), 1, "{what}");
+                assert!(seen[0].complete, "{what}");
+                let token = seen[0].header("x-mcp-secret-token");
+                match content_type {
+                    "text/plain" => assert_eq!((token, &seen[0].body[..]), (Some(VALUE), body), "{what}"),
+                    _ => {
+                        let text = String::from_utf8_lossy(&seen[0].body);
+                        assert_eq!((token, text.matches(VALUE).count()), (None, 1), "{what}");
+                    }
+                }
+                pair.injector.remove("dev", "api").await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_under_way_is_sent_again_from_its_beginning() {
+    let pair = dev_with(|_| {}).await;
+    for (farewell, bytes) in farewells() {
+        let upstream = Leaving::start(1, bytes, false).await;
+        pair.injector.add(api(upstream.address)).await;
+        let (more, rest) = mpsc::channel(1);
+        let body = pieces(ReceiverStream::new(rest));
+        let sending = async {
+            more.send(Bytes::from_static(b"one, ")).await.unwrap();
+            e2e::eventually("it is sent again", async || upstream.connections() == 2).await;
+            more.send(Bytes::from_static(b"two")).await.unwrap();
+            drop(more);
+        };
+        let (response, ()) = tokio::join!(call(&pair, true, Method::POST, "text/plain", body), sending);
+        assert_eq!(response.status(), StatusCode::OK, "{farewell}");
+        let seen = upstream.server.last();
+        assert_eq!(
+            (&seen.body[..], seen.complete),
+            (&b"one, two"[..], true),
+            "{farewell}"
+        );
+        pair.injector.remove("dev", "api").await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_was_not_kept_is_not_sent_again() {
+    let pair = dev_with(|settings| settings.limits.max_buffered_body = "1KiB".to_owned()).await;
+    for (farewell, bytes) in farewells() {
+        let upstream = Leaving::start(1, bytes, true).await;
+        pair.injector.add(api(upstream.address)).await;
+        let body = pieces(stream::iter((0..3).map(|_| Bytes::from_static(&[b'x'; 1000]))));
+        let response = call(&pair, true, Method::POST, "text/plain", body).await;
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{farewell}");
+        assert_eq!(
+            response.headers()["x-aerostack-reason"],
+            "UPSTREAM_UNREACHABLE",
+            "{farewell}"
+        );
+        let told = String::from_utf8_lossy(response.body()).into_owned();
+        assert!(told.contains("--max-buffered-body"), "{farewell}: {told}");
+        assert_eq!(
+            (upstream.connections(), upstream.server.seen().len()),
+            (1, 0),
+            "{farewell}"
+        );
+        pair.injector.remove("dev", "api").await;
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_processes_nothing_is_given_up() {
+    let pair = dev_with(|_| {}).await;
+    for (farewell, bytes) in farewells() {
+        let upstream = Leaving::start(usize::MAX, bytes, true).await;
+        pair.injector.add(api(upstream.address)).await;
+        let response = call(&pair, true, Method::POST, "text/plain", whole(b"hello")).await;
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{farewell}");
+        assert_eq!(
+            response.headers()["x-aerostack-reason"],
+            "UPSTREAM_UNREACHABLE",
+            "{farewell}"
+        );
+        assert_eq!(upstream.connections(), 11, "{farewell}");
+        pair.injector.remove("dev", "api").await;
+    }
+}
+
+/// As nginx does after `keepalive_requests`.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_connections_take_a_few_calls_each() {
+    const CALLS: usize = 40;
+    let pair = dev_with(|_| {}).await;
+    let upstream = Leaving::start(12, go_away(0, NO_ERROR), true).await;
+    pair.injector.add(api(upstream.address)).await;
+    let calls = (0..CALLS).map(|_| call(&pair, true, Method::POST, "text/plain", whole(b"hello")));
+    for response in join_all(calls).await {
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    assert_eq!(upstream.server.seen().len(), CALLS);
+}
