@@ -60,10 +60,15 @@ use upgrade::AfterHttp;
 /// Bytes of a request body that h2 reads ahead on one stream. `--max-buffered-total` counts these bytes for each body
 /// that has not ended, so that memory stays bounded even when nothing consumes the body.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// Bytes of request bodies that h2 reads ahead on one connection. h2 treats many small DATA frames that wait as an
-/// attack: h2 counts each of them as 256 bytes, and allows up to half of this window. So a stream may fill its own
-/// window with gRPC messages of a few bytes.
-const CONNECTION_WINDOW: u32 = 32 << 20;
+/// Bytes of request bodies that h2 reads ahead on one connection: the largest window that HTTP/2 has (RFC 9113, section
+/// 6.9.1), so that the window of a stream always binds first. A smaller one would be used up by bodies that nobody
+/// reads, and then stop every other body on the connection. h2 also derives from it how many small DATA frames may wait:
+/// h2 counts each as 256 bytes, allows up to half of this window, and ends the connection beyond that.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Resets that h2 may send on one connection by itself, over the connection's whole life, before it ends the connection.
+/// h2 sends one for each frame that arrives on a stream that it has reset and forgotten, so a client whose uploads are
+/// refused early causes several of them with each upload. Resets that the client does not read take at most 32 MiB.
+const RESETS_BY_H2: usize = 64 << 10;
 /// What libraries allow beyond our own limits, so that those who pass ours are told why.
 const BEYOND: usize = 2;
 /// The least that hyper's buffer for an HTTP/1.1 head may have.
@@ -272,6 +277,10 @@ impl Proxy {
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.max_concurrent_streams)
+            // A client may cancel all its calls at once, before any of them is accepted. h2 accepts all calls of a read
+            // before the next read, so only a client that resets streams faster than they are accepted exceeds this.
+            .max_pending_accept_reset_streams(limits.max_concurrent_streams as usize)
+            .max_local_error_reset_streams(RESETS_BY_H2)
             .max_header_list_size(u32::try_from(head * BEYOND).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

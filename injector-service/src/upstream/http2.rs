@@ -33,9 +33,15 @@ use super::{
 };
 use crate::{limits::UpstreamLimits, veil::Unveiling};
 
-/// Bytes of a response that may be under way on one HTTP/2 stream, and on one connection. So a hundred streams that
-/// nobody reads do not keep the others on the connection from theirs; and see the data plane's own of many small frames.
-const WINDOWS: (u32, u32) = (512 << 10, 64 << 20);
+/// Bytes of answers that h2 reads ahead on one stream, and on one connection. The connection's window is the largest that
+/// HTTP/2 has (RFC 9113, section 6.9.1), so that answers that nobody reads use up their own windows and not that of the
+/// other answers on the connection.
+const WINDOWS: (u32, u32) = (256 << 10, (1 << 31) - 1);
+/// Cancelled calls that h2 remembers for one second each, to ignore what still arrives of their answers. When h2 has
+/// forgotten a call, each frame that arrives for it counts towards [`RESETS_BY_H2`].
+const REMEMBERED_RESETS: usize = 10_000;
+/// Resets that h2 may send on one connection by itself, over the connection's whole life, before it ends the connection.
+const RESETS_BY_H2: usize = 64 << 10;
 const MAX_HEADERS: u32 = 256 * 1024;
 /// How often a peer that carries calls is asked whether it is there, and how long it may take to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -460,6 +466,8 @@ fn builder(spawning: Spawning) -> Builder<Spawning> {
         .initial_max_send_streams(0)
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .max_local_error_reset_streams(RESETS_BY_H2)
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .max_header_list_size(MAX_HEADERS);

@@ -45,6 +45,9 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that a connection at its maximum age gives its running calls to finish.
 const AGED_GRACE: Duration = Duration::from_secs(5);
+/// Resets that h2 may send on one connection by itself, before it ends the connection. tonic's default is no limit, and
+/// a client that reads nothing could then fill the memory with them.
+const RESETS_BY_H2: usize = 1024;
 /// Largest message of calls about a service itself, health checks and reflection, in bytes. Such a call holds the name
 /// of a service, a method or a file.
 pub const MAX_SERVICE_MESSAGE: usize = 4 * 1024;
@@ -256,7 +259,8 @@ async fn serve_connection<IO, S: Answering>(
         .initial_stream_window_size(stream_window)
         .initial_connection_window_size(connection_window)
         .http2_max_header_list_size(limits.header_list)
-        .http2_max_pending_accept_reset_streams(Some(128))
+        .http2_max_pending_accept_reset_streams(Some(limits.streams as usize))
+        .http2_max_local_error_reset_streams(Some(RESETS_BY_H2))
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .serve_with_incoming_shutdown(
