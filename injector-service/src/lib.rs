@@ -31,6 +31,7 @@ use proto::{
     serve::{
         authz::Authz,
         grpc,
+        health::GrpcHealth,
         lanes::{self, Accepted, Lanes, Tasks, Width},
         listen, probe, process_metrics,
         rpc_metrics::RpcMetrics,
@@ -39,7 +40,7 @@ use proto::{
 };
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{server::NamedService, service::Routes};
 use tower::Layer as _;
 
 use address::Own;
@@ -175,7 +176,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let [resolver, ..] = resolvers.as_slice() else {
         return Err(RunError::Lane);
     };
-    let routes = routes(&config, registry, resolver.clone()).await?;
+    let health = GrpcHealth::new(shutdown.clone());
+    let routes = routes(&config, registry, resolver.clone(), &health).await?;
     let authz = Authz::new(authz::TABLE, config.policy);
     grpc::serve(
         listeners.grpc,
@@ -266,21 +268,26 @@ async fn accept(
     ended.try_for_each(|one| one.unwrap_or(Err(RunError::Lane)))
 }
 
-async fn routes(config: &Config, registry: Registry, resolver: Resolver) -> Result<Routes, RunError> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<ServerServiceServer<Servers>>().await;
-    health.set_serving::<CatalogServiceServer<CatalogEntries>>().await;
+async fn routes(
+    config: &Config,
+    registry: Registry,
+    resolver: Resolver,
+    health: &GrpcHealth,
+) -> Result<Routes, RunError> {
+    let services = [
+        <ServerServiceServer<Servers> as NamedService>::NAME,
+        <CatalogServiceServer<CatalogEntries> as NamedService>::NAME,
+    ];
+    for service in services {
+        health.set(service, true).await;
+    }
     let servers = ServerServiceServer::new(Servers::new(registry, resolver, config.catalog.clone()));
     let catalog = CatalogServiceServer::new(CatalogEntries::new(config.catalog.clone()));
     let mut routes = Routes::builder();
     routes
-        .add_service(health_service.max_decoding_message_size(grpc::MAX_SERVICE_MESSAGE))
         .add_service(servers.max_decoding_message_size(MAX_REQUEST))
         .add_service(catalog.max_decoding_message_size(MAX_REQUEST));
-    if config.reflection {
-        let services = ["injector.v1.ServerService", "injector.v1.CatalogService"];
-        proto::serve::reflection::add(&mut routes, &services)?;
-    }
+    health.serve(&mut routes, config.reflection.then_some(services.as_slice()))?;
     Ok(routes.routes())
 }
 

@@ -21,6 +21,7 @@ use proto::{
     serve::{
         authz::Authz,
         grpc,
+        health::GrpcHealth,
         lanes::{Tasks, Width},
         listen, probe, process_metrics,
         rpc_metrics::RpcMetrics,
@@ -128,10 +129,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         served,
     ));
 
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let health = GrpcHealth::new(shutdown.clone());
     let unsealing = unseal::Unsealing {
         writer: writer.clone(),
-        health,
+        health: health.clone(),
         metrics: metrics.clone(),
         audit_log: audit_log.clone(),
         erase_after,
@@ -161,7 +162,6 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let keys = KeyServiceServer::new(Keys(writer.clone()));
     let mut routes = Routes::builder();
     routes
-        .add_service(health_service.max_decoding_message_size(grpc::MAX_SERVICE_MESSAGE))
         .add_service(Listing::new(
             workspaces.max_decoding_message_size(MAX_REQUEST),
             &quotas,
@@ -173,16 +173,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         .add_service(Listing::new(keys.max_decoding_message_size(MAX_REQUEST), &quotas))
         .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_DECRYPT_REQUEST))
         .add_service(BackupServiceServer::new(backups).max_decoding_message_size(MAX_CHUNK));
-    if reflection {
-        let services = [
-            "vault.v1.WorkspaceService",
-            "vault.v1.SecretService",
-            "vault.v1.DecryptService",
-            "vault.v1.KeyService",
-            "vault.v1.BackupService",
-        ];
-        proto::serve::reflection::add(&mut routes, &services)?;
-    }
+    let services = [
+        "vault.v1.WorkspaceService",
+        "vault.v1.SecretService",
+        "vault.v1.DecryptService",
+        "vault.v1.KeyService",
+        "vault.v1.BackupService",
+    ];
+    health.serve(&mut routes, reflection.then_some(services.as_slice()))?;
 
     if let Ok(address) = listeners.grpc.local_addr() {
         tracing::info!(%address, "vault-service is serving");

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use proto::{
-    WorkspaceName, serve::telemetry::chain, vault::v1::decrypt_service_server::DecryptServiceServer,
+    WorkspaceName,
+    serve::{health::GrpcHealth, telemetry::chain},
+    vault::v1::decrypt_service_server::DecryptServiceServer,
 };
 use tokio::time;
-use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     audit_log::{AuditLog, Event, Line, Lines},
@@ -23,7 +24,7 @@ const FOLLOW: Duration = Duration::from_secs(60);
 /// Whom it concerns whether the vault is sealed.
 pub(crate) struct Unsealing {
     pub(crate) writer: Writer,
-    pub(crate) health: HealthReporter,
+    pub(crate) health: GrpcHealth,
     pub(crate) metrics: Metrics,
     pub(crate) audit_log: AuditLog,
     pub(crate) erase_after: Duration,
@@ -34,13 +35,9 @@ impl Unsealing {
     pub(crate) async fn show(&self) {
         let sealed = self.writer.is_sealed();
         self.metrics.sealed(sealed);
-        let status = match sealed {
-            true => ServingStatus::NotServing,
-            false => ServingStatus::Serving,
-        };
-        self.health.set_service_status("", status).await;
+        self.health.set("", !sealed).await;
         let decrypting = <DecryptServiceServer<Decrypting> as tonic::server::NamedService>::NAME;
-        self.health.set_service_status(decrypting, status).await;
+        self.health.set(decrypting, !sealed).await;
     }
 
     /// Does so for as long as the vault serves. Does not return.

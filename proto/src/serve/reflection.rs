@@ -1,13 +1,18 @@
 //! gRPC reflection, v1 and v1alpha (which older grpcurls speak): our services, health, and the details of errors.
 
+use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic_reflection::server::{Builder, Error};
 
-use super::grpc::MAX_SERVICE_MESSAGE;
+use super::{grpc::MAX_SERVICE_MESSAGE, until_shutdown::UntilShutdown};
 use crate::FILE_DESCRIPTOR_SET;
 
-/// Adds reflection of these services, named in full, and of health.
-pub fn add(routes: &mut RoutesBuilder, services: &[&str]) -> Result<(), Error> {
+/// Adds reflection of these services, named in full, and of health. Its streams end when `over` is cancelled.
+pub(super) fn add(
+    routes: &mut RoutesBuilder,
+    services: &[&str],
+    over: &CancellationToken,
+) -> Result<(), Error> {
     let builder = || {
         let builder = Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -19,8 +24,12 @@ pub fn add(routes: &mut RoutesBuilder, services: &[&str]) -> Result<(), Error> {
             .fold(builder, |builder, service| builder.with_service_name(*service))
     };
     let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+    let (v1, v1alpha) = (
+        v1.max_decoding_message_size(MAX_SERVICE_MESSAGE),
+        v1alpha.max_decoding_message_size(MAX_SERVICE_MESSAGE),
+    );
     routes
-        .add_service(v1.max_decoding_message_size(MAX_SERVICE_MESSAGE))
-        .add_service(v1alpha.max_decoding_message_size(MAX_SERVICE_MESSAGE));
+        .add_service(UntilShutdown::new(v1, over.clone()))
+        .add_service(UntilShutdown::new(v1alpha, over.clone()));
     Ok(())
 }

@@ -1,0 +1,87 @@
+//! What a service tells about itself over gRPC: its health, and reflection.
+//!
+//! A client may hold a stream of either for as long as it likes. When the service shuts down, every watcher is told
+//! NOT_SERVING, and then these streams end, so that they do not use up the time that calls under way have to finish.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tonic::service::RoutesBuilder;
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+
+use super::{grpc::MAX_SERVICE_MESSAGE, reflection, until_shutdown::UntilShutdown};
+
+/// The health of a service, as `grpc.health.v1.Health` tells it. Clones are the same.
+#[derive(Clone)]
+pub struct GrpcHealth {
+    reporter: HealthReporter,
+    /// The names that have a status. None after the shutdown, when no status changes any more.
+    names: Arc<Mutex<Option<Vec<&'static str>>>>,
+    /// Cancelled when every watcher was told of the shutdown.
+    over: CancellationToken,
+}
+
+impl GrpcHealth {
+    /// Health whose streams end on `shutdown`. The empty name, which means the whole process, is serving until it is
+    /// [`set`](Self::set). Must be called inside a runtime.
+    pub fn new(shutdown: CancellationToken) -> Self {
+        let health = Self {
+            reporter: HealthReporter::new(),
+            names: Arc::new(Mutex::new(Some(vec![""]))),
+            over: CancellationToken::new(),
+        };
+        let told = health.clone();
+        tokio::spawn(async move {
+            shutdown.cancelled().await;
+            told.shut_down().await;
+        });
+        health
+    }
+
+    /// Tells whether the gRPC service `name` is serving.
+    pub async fn set(&self, name: &'static str, serving: bool) {
+        let mut names = self.names.lock().await;
+        let Some(names) = names.as_mut() else { return };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        self.reporter.set_service_status(name, status).await;
+    }
+
+    /// Serves health, and reflection of these services when `reflected` names them in full.
+    pub fn serve(
+        &self,
+        routes: &mut RoutesBuilder,
+        reflected: Option<&[&str]>,
+    ) -> Result<(), tonic_reflection::server::Error> {
+        let health = HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()));
+        routes.add_service(UntilShutdown::new(
+            health.max_decoding_message_size(MAX_SERVICE_MESSAGE),
+            self.over.clone(),
+        ));
+        match reflected {
+            Some(services) => reflection::add(routes, services, &self.over),
+            None => Ok(()),
+        }
+    }
+
+    async fn shut_down(&self) {
+        let names = self.names.lock().await.take();
+        for name in names.into_iter().flatten() {
+            self.reporter
+                .set_service_status(name, ServingStatus::NotServing)
+                .await;
+        }
+        self.over.cancel();
+    }
+}
