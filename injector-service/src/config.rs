@@ -8,6 +8,7 @@ use proto::{
     serve::{
         authz::{Policy, Role},
         caller::Principal,
+        expiry::OwnCertificates,
         process::Memory,
         settings::{self, Problems},
         telemetry::{LogFormat, chain},
@@ -241,6 +242,8 @@ pub struct Config {
     pub vault_tls: Arc<rustls::ClientConfig>,
     /// Who is at both ends of it.
     pub vault_ends: Ends,
+    /// The certificates that this injector presents.
+    pub certificates: OwnCertificates,
     /// TLS of the gRPC listener.
     pub tls: Arc<rustls::ServerConfig>,
     /// Who may what.
@@ -292,6 +295,7 @@ impl Settings {
         let upstream_roots = self.upstream_roots(p);
         let limits = self.limits.check(p);
         let shutdown_grace = p.duration("--shutdown-grace", &self.shutdown_grace);
+        let certificates = problems.own_certificates();
         let config = (|| {
             let (vault_tls, vault_ends) = vault_tls?;
             Some(Config {
@@ -304,6 +308,7 @@ impl Settings {
                 vault: vault?,
                 vault_tls,
                 vault_ends,
+                certificates,
                 tls: tls?,
                 policy: Arc::new(policy?),
                 data_plane_tls: data_plane_tls?,

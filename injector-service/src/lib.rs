@@ -20,7 +20,7 @@ mod status;
 pub mod upstream;
 mod veil;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::SystemTime};
 
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry as MetricsRegistry;
@@ -30,6 +30,7 @@ use proto::{
     },
     serve::{
         authz::Authz,
+        expiry::OwnCertificates,
         grpc,
         health::GrpcHealth,
         lanes::{self, Accepted, Lanes, Tasks, Width},
@@ -132,7 +133,18 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let rpc_metrics = RpcMetrics::register(&mut metrics_registry, &authz::TABLE);
     let new_resolver = |_| resolver(&config, &metrics);
     let (resolvers, links): (Vec<_>, Vec<_>) = (0..Width::Wide.count()).map(new_resolver).unzip();
-    let probes = probes(metrics_registry, &resolvers, &shutdown);
+    metrics_registry.register_collector(Box::new(config.certificates.clone()));
+    tokio::spawn(
+        shutdown
+            .clone()
+            .run_until_cancelled_owned(config.certificates.clone().watch()),
+    );
+    let probes = probes(
+        metrics_registry,
+        &resolvers,
+        &config.certificates,
+        &shutdown,
+    );
     tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
 
     let network = Arc::new(Network {
@@ -291,16 +303,25 @@ async fn routes(
     Ok(routes.routes())
 }
 
-fn probes(registry: MetricsRegistry, resolvers: &[Resolver], shutdown: &CancellationToken) -> probe::Probes {
+fn probes(
+    registry: MetricsRegistry,
+    resolvers: &[Resolver],
+    certificates: &OwnCertificates,
+    shutdown: &CancellationToken,
+) -> probe::Probes {
     let (resolvers, shutdown) = (resolvers.to_vec(), shutdown.clone());
+    let certificates = certificates.clone();
     probe::Probes {
         metrics: Arc::new(registry),
         ready: Arc::new(move || {
-            let connected = resolvers.iter().all(Resolver::is_connected);
-            match (shutdown.is_cancelled(), connected) {
-                (true, _) => Err("shutting down"),
-                (false, false) => Err("the vault does not answer"),
-                (false, true) => Ok(()),
+            if shutdown.is_cancelled() {
+                return Err("shutting down".into());
+            }
+            certificates.check(SystemTime::now())?;
+            if resolvers.iter().all(Resolver::is_connected) {
+                Ok(())
+            } else {
+                Err("the vault does not answer".into())
             }
         }),
     }

@@ -1,9 +1,14 @@
 //! What the people see who operate the services: the end of a service, readiness, and certificates that expire.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use e2e::{PATIENCE, Pair, pki};
+use e2e::{
+    Injector, PATIENCE, Pair, Pki, Upstream, Vault, eventually,
+    pair::{get, server},
+    pki,
+};
+use http::StatusCode;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Streaming, transport::Channel};
@@ -89,4 +94,79 @@ async fn watchers_are_told_of_a_shutdown_and_do_not_delay_it() {
         "{:?}",
         started.elapsed()
     );
+}
+
+/// The body of a page, and its status.
+async fn page(service: std::net::SocketAddr, path: &str) -> (StatusCode, String) {
+    let answer = get(&format!("http://{service}{path}")).await;
+    (
+        answer.status(),
+        String::from_utf8(answer.body().to_vec()).unwrap(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_certificate_has_expired_is_not_ready_and_says_why() {
+    let pki = Pki::new();
+    let not_after = SystemTime::now() + Duration::from_secs(6);
+    let short = |principal: &str| {
+        pki.leaf(&aerostack::pki::Leaf {
+            uris: vec![principal.to_owned()],
+            usages: vec![aerostack::pki::Usage::Server, aerostack::pki::Usage::Client],
+            not_after,
+            ..Pki::blank()
+        })
+    };
+    let vault = Vault::start_with(pki.clone(), |_| {}).await;
+    let files = short(pki::INJECTOR);
+    let injector = Injector::start_with(pki.clone(), vault.address, |settings| {
+        settings.vault_cert = Some(files.cert.clone());
+        settings.vault_key = Some(files.key.clone());
+    })
+    .await;
+    let upstream = Upstream::start().await;
+    vault.workspace("dev").await;
+    vault.put("dev", "TOKEN", "canary-77d1").await;
+    injector.ready().await;
+    injector
+        .add(server("dev", "ok", &upstream.url(), &["TOKEN"]))
+        .await;
+    assert_eq!(injector.get("/dev/ok/").await.status(), StatusCode::OK);
+    let expires = not_after
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let (_, metrics) = page(injector.metrics, "/metrics").await;
+    let line = format!(
+        "aerostack_certificate_expiration_timestamp_seconds{{certificate=\"vault-cert\"}} {expires}\n"
+    );
+    assert!(metrics.contains(&line), "{metrics}");
+    eventually("the injector says so", async || {
+        let (status, text) = page(injector.metrics, "/readyz").await;
+        status == StatusCode::SERVICE_UNAVAILABLE
+            && text.starts_with("not ready: the certificate of --vault-cert expired at ")
+    })
+    .await;
+    let refused = injector.get("/dev/ok/").await;
+    assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
+    let text = String::from_utf8(refused.body().to_vec()).unwrap();
+    assert!(text.contains("certificate"), "{text}");
+    assert!(!text.contains("does not let this injector decrypt"), "{text}");
+    injector.stop().await;
+    vault.stop().await;
+
+    // The vault's own.
+    let files = short(pki::VAULT);
+    let vault = Vault::start_with(pki, |settings| {
+        settings.tls_cert = Some(files.cert);
+        settings.tls_key = Some(files.key);
+    })
+    .await;
+    let (status, text) = page(vault.metrics, "/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        text.starts_with("not ready: the certificate of --tls-cert expired at "),
+        "{text}"
+    );
+    vault.stop().await;
 }

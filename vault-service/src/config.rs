@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use proto::serve::{
     authz::{Policy, Role},
     caller::Principal,
+    expiry::OwnCertificates,
     process::Memory,
     settings::{self, Problems},
     telemetry::LogFormat,
@@ -375,6 +376,8 @@ pub struct Config {
     pub tls: Arc<rustls::ServerConfig>,
     /// Who this vault is: what its certificate names.
     pub id: Principal,
+    /// The certificate that this vault presents.
+    pub certificates: OwnCertificates,
     /// Whether values are given sealed or not at all.
     pub require_sealed: bool,
     /// Who may what.
@@ -427,6 +430,7 @@ impl Settings {
             problems.add("--erase-after", "is at least 1s");
         }
         let audit_log = self.audit.check(&mut problems, data_dir.as_deref(), Output::open);
+        let certificates = problems.own_certificates();
         let config = (|| {
             Some(Config {
                 listen: listen?,
@@ -436,6 +440,7 @@ impl Settings {
                 root: root?,
                 tls: tls?,
                 id: id?,
+                certificates,
                 require_sealed: self.require_sealed,
                 policy: Arc::new(policy?),
                 audit_log,

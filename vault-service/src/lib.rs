@@ -14,12 +14,13 @@ pub mod store;
 mod unseal;
 pub mod vault;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::SystemTime};
 
 use prometheus_client::registry::Registry;
 use proto::{
     serve::{
         authz::Authz,
+        expiry::OwnCertificates,
         grpc,
         health::GrpcHealth,
         lanes::{Tasks, Width},
@@ -97,6 +98,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         root,
         tls,
         id,
+        certificates,
         require_sealed,
         policy,
         audit_log,
@@ -118,6 +120,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let rpc_metrics = RpcMetrics::register(&mut registry, &authz::TABLE);
     let measuring = metrics.clone().measure_store(writer.clone(), closing.clone());
     let measuring = tokio::spawn(measuring);
+    registry.register_collector(Box::new(certificates.clone()));
+    tokio::spawn(
+        shutdown
+            .clone()
+            .run_until_cancelled_owned(certificates.clone().watch()),
+    );
     let audit_log = AuditLog::start(audit_log, metrics.audit.clone()).map_err(RunError::Audit)?;
     audit_log.note(Lines::of(&Line::new(Event::Started)));
     // While calls under way finish, probes are told so.
@@ -125,7 +133,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let _end_probes = served.clone().drop_guard();
     tokio::spawn(probe::serve(
         listeners.metrics,
-        probes(registry, &writer, &audit_log, &shutdown),
+        probes(registry, &writer, &audit_log, &certificates, &shutdown),
         served,
     ));
 
@@ -210,20 +218,27 @@ fn probes(
     registry: Registry,
     writer: &Writer,
     audit_log: &AuditLog,
+    certificates: &OwnCertificates,
     shutdown: &CancellationToken,
 ) -> probe::Probes {
     let (writer, audit_log, shutdown) = (writer.clone(), audit_log.clone(), shutdown.clone());
+    let certificates = certificates.clone();
     probe::Probes {
         metrics: Arc::new(registry),
-        ready: Arc::new(move || match (shutdown.is_cancelled(), writer.health()) {
-            (true, _) => Err("shutting down"),
-            (false, Health::Ready) if writer.is_sealed() => {
-                Err("sealed; the root key's provider does not answer")
+        ready: Arc::new(move || {
+            if shutdown.is_cancelled() {
+                return Err("shutting down".into());
             }
-            (false, Health::Ready) => audit_log.admit().map_err(|_| "the audit log cannot be written"),
-            (false, Health::Full) => Err("the disk is full"),
-            (false, Health::Hangs) => Err("the storage does not answer"),
-            (false, Health::Ended) => Err("the storage failed; restart"),
+            certificates.check(SystemTime::now())?;
+            let problem = match writer.health() {
+                Health::Ready if writer.is_sealed() => "sealed; the root key's provider does not answer",
+                Health::Ready if audit_log.admit().is_err() => "the audit log cannot be written",
+                Health::Ready => return Ok(()),
+                Health::Full => "the disk is full",
+                Health::Hangs => "the storage does not answer",
+                Health::Ended => "the storage failed; restart",
+            };
+            Err(problem.into())
         }),
     }
 }
@@ -246,7 +261,8 @@ mod tests {
     };
 
     /// The commit thread is seen to be in a sync, or out of it, a moment later.
-    async fn becomes(ready: impl Fn() -> Result<(), &'static str>, answer: Result<(), &'static str>) {
+    async fn becomes(ready: &probe::Readiness, answer: Result<(), &'static str>) {
+        let answer = answer.map_err(Into::into);
         let becoming = async {
             while ready() != answer {
                 yield_now().await;
@@ -269,21 +285,22 @@ mod tests {
         let (writer, _reader) = Vault::open(store, providers()).await.unwrap().split();
         let stop = CancellationToken::new();
         let no_log = AuditLog::start(None, AuditMetrics::default()).unwrap();
-        let ready = probes(Registry::default(), &writer, &no_log, &stop).ready;
+        let certificates = OwnCertificates::default();
+        let ready = probes(Registry::default(), &writer, &no_log, &certificates, &stop).ready;
         assert_eq!(ready(), Ok(()));
         let making = tokio::spawn({
             let writer = writer.clone();
             async move { writer.create_workspace(&admin_for_test("w"), Plan::Free).await }
         });
-        becomes(&*ready, Err("the storage does not answer")).await;
+        becomes(&ready, Err("the storage does not answer")).await;
         syncs.send(()).unwrap();
         making.await.unwrap().unwrap();
-        becomes(&*ready, Ok(())).await;
+        becomes(&ready, Ok(())).await;
         drop(syncs);
         let failed = writer.create_workspace(&admin_for_test("v"), Plan::Free).await;
         assert!(matches!(failed, Err(VaultError::OutcomeUnknown(_))), "{failed:?}");
-        assert_eq!(ready(), Err("the storage failed; restart"));
+        assert_eq!(ready(), Err("the storage failed; restart".into()));
         stop.cancel();
-        assert_eq!(ready(), Err("shutting down"));
+        assert_eq!(ready(), Err("shutting down".into()));
     }
 }

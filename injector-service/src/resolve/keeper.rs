@@ -305,9 +305,13 @@ fn refused(error: DecryptError) -> Refusal {
         message,
     } = error;
     match reason {
-        Reason::PermissionDenied | Reason::Unauthenticated => Refusal::new(
+        Reason::PermissionDenied => Refusal::new(
             Reason::VaultRefused,
             "the vault does not let this injector decrypt in this workspace; nothing was sent",
+        ),
+        Reason::Unauthenticated => Refusal::new(
+            Reason::VaultRefused,
+            "the vault does not accept this injector's certificate, which may have expired; nothing was sent",
         ),
         Reason::WorkspaceNotFound
         | Reason::WorkspaceReplaced

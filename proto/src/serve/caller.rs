@@ -127,11 +127,9 @@ impl Peer {
 
     fn read(leaf: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-        let not_after = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-        let principal = principal_of(&certificate)?;
         Some(Self::Known {
-            principal,
-            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(not_after),
+            principal: principal_of(&certificate)?,
+            not_after: not_after(&certificate)?,
         })
     }
 
@@ -142,6 +140,12 @@ impl Peer {
             Self::Known { .. } | Self::Anonymous => None,
         }
     }
+}
+
+/// Time at which a certificate expires.
+pub(crate) fn not_after(certificate: &X509Certificate<'_>) -> Option<SystemTime> {
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// The principal that a certificate names: its only URI, which must be a SPIFFE ID; without a URI its only DNS name.

@@ -127,7 +127,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let probes = Probes {
             metrics: Arc::new(Registry::default()),
-            ready: Arc::new(move || ready),
+            ready: Arc::new(move || ready.map_err(Into::into)),
         };
         tokio::spawn(probe::serve(listener, probes, CancellationToken::new()));
         address

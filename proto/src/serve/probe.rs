@@ -1,6 +1,6 @@
 //! `/livez`, `/readyz` and `/metrics` over plain HTTP, so that kubelets and Prometheus reach them.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
@@ -27,7 +27,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_DURATION: Duration = Duration::from_secs(10);
 
 /// Whether the service can do its work now; if not, why.
-pub type Readiness = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
+pub type Readiness = Arc<dyn Fn() -> Result<(), Cow<'static, str>> + Send + Sync>;
 
 /// What the probes ask.
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 //! Settings: read as text, checked together, so that every mistake is reported at once.
 
 use std::{
-    fmt,
+    fmt, mem,
     net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -12,6 +12,7 @@ use std::{
 use super::{
     authz::{Binding, Policy, Role, Scope},
     caller::Principal,
+    expiry::OwnCertificates,
     tls::{Authorities, Identity, TlsError},
 };
 use crate::WorkspaceName;
@@ -19,14 +20,17 @@ use crate::WorkspaceName;
 /// The exit code for mistakes in the settings (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 
-/// Every mistake that was found in the settings.
+/// Every mistake that was found in the settings, and the certificates that the settings name.
 #[derive(Debug, Default)]
-pub struct Problems(Vec<String>);
+pub struct Problems {
+    mistakes: Vec<String>,
+    certificates: OwnCertificates,
+}
 
 impl Problems {
     /// Notes that `setting` is wrong.
     pub fn add(&mut self, setting: &str, problem: impl fmt::Display) {
-        self.0.push(format!("{setting}: {problem}"));
+        self.mistakes.push(format!("{setting}: {problem}"));
     }
 
     /// The value, or a note that `setting` is wrong.
@@ -104,7 +108,7 @@ impl Problems {
         let cert = self.required(cert_setting, cert);
         let key = self.required(key_setting, key);
         let (cert, key) = (cert?, key?);
-        Identity::load(cert, key)
+        let identity = Identity::load(cert, key)
             .map_err(|error| {
                 let of_key = match &error {
                     TlsError::Read { path, .. } | TlsError::Missing { path, .. } => path == key,
@@ -113,7 +117,14 @@ impl Problems {
                 };
                 self.add(if of_key { key_setting } else { cert_setting }, error);
             })
-            .ok()
+            .ok()?;
+        self.certificates = mem::take(&mut self.certificates).with(cert_setting, identity.not_after());
+        Some(identity)
+    }
+
+    /// The certificates of every identity that was read so far.
+    pub fn own_certificates(&self) -> OwnCertificates {
+        self.certificates.clone()
     }
 
     /// The principal that an identity names: both ends of a decrypt have to know each other by one.
@@ -151,7 +162,7 @@ impl Problems {
     /// The settings, when nothing was wrong with any.
     pub fn finish<T>(self, settings: Option<T>) -> Result<T, Self> {
         match settings {
-            Some(settings) if self.0.is_empty() => Ok(settings),
+            Some(settings) if self.mistakes.is_empty() => Ok(settings),
             _ => Err(self),
         }
     }
@@ -160,7 +171,9 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "these settings are wrong (--help explains each):")?;
-        self.0.iter().try_for_each(|problem| writeln!(f, "  {problem}"))
+        self.mistakes
+            .iter()
+            .try_for_each(|problem| writeln!(f, "  {problem}"))
     }
 }
 

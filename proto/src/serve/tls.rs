@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use rustls::{
@@ -94,6 +95,16 @@ impl Identity {
     pub fn principal(&self) -> Option<Principal> {
         let (_, certificate) = X509Certificate::from_der(self.chain.first()?).ok()?;
         caller::principal_of(&certificate)
+    }
+
+    /// Time at which the first certificate of the chain expires.
+    pub fn not_after(&self) -> SystemTime {
+        let expiries = self.chain.iter().filter_map(|certificate| {
+            let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+            caller::not_after(&certificate)
+        });
+        // rustls refuses a chain whose certificate it cannot read.
+        expiries.min().unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     fn unusable(path: &Path) -> impl FnOnce(Error) -> TlsError {
