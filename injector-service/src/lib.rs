@@ -49,7 +49,7 @@ use config::Config;
 use metrics::Metrics;
 use proxy::{Arrival, Budget, Door, Proxy, Serving};
 use registry::Registry;
-use resolve::{Link, Resolver, channel::VaultAddress};
+use resolve::{Condition, Fault, Link, Resolver, channel::VaultAddress};
 use service::{CatalogEntries, Servers};
 use upstream::Network;
 
@@ -122,6 +122,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
     let after_calls = CancellationToken::new();
     let _leave = after_calls.clone().drop_guard();
+    let condition = Condition::new(&config.vault, &config.vault_ends);
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry, registry.clone());
     metrics_registry.register_collector(Box::new(Tasks));
@@ -142,6 +143,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let probes = probes(
         metrics_registry,
         &resolvers,
+        &condition,
         &config.certificates,
         &shutdown,
     );
@@ -167,6 +169,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         ),
         link,
         vault: (config.vault.clone(), config.vault_tls.clone()),
+        condition: condition.clone(),
         serving: Serving {
             tls: config.data_plane_tls.clone(),
             grace: config.shutdown_grace,
@@ -221,6 +224,7 @@ struct Lane {
     proxy: Proxy,
     link: Link,
     vault: (VaultAddress, Arc<rustls::ClientConfig>),
+    condition: Condition,
     serving: Serving,
     shutdown: CancellationToken,
     after_calls: CancellationToken,
@@ -232,12 +236,14 @@ impl Lane {
             proxy,
             link,
             vault: (address, tls),
+            condition,
             serving,
             shutdown,
             after_calls,
         } = self;
-        let channel = resolve::channel::channel(&address, tls)?;
-        tokio::spawn(link.keep(channel, after_calls));
+        let fault = Fault::default();
+        let channel = resolve::channel::channel_noting(&address, tls, fault.clone())?;
+        tokio::spawn(link.keep(channel, fault, condition, after_calls));
         let proxy = Arc::new(proxy);
         let tidying = proxy.clone();
         tokio::spawn(async move { tidying.tidy().await });
@@ -306,11 +312,12 @@ async fn routes(
 fn probes(
     registry: MetricsRegistry,
     resolvers: &[Resolver],
+    condition: &Condition,
     certificates: &OwnCertificates,
     shutdown: &CancellationToken,
 ) -> probe::Probes {
     let (resolvers, shutdown) = (resolvers.to_vec(), shutdown.clone());
-    let certificates = certificates.clone();
+    let (condition, certificates) = (condition.clone(), certificates.clone());
     probe::Probes {
         metrics: Arc::new(registry),
         ready: Arc::new(move || {
@@ -321,7 +328,7 @@ fn probes(
             if resolvers.iter().all(Resolver::is_connected) {
                 Ok(())
             } else {
-                Err("the vault does not answer".into())
+                Err(condition.problem().into())
             }
         }),
     }

@@ -15,7 +15,9 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, Receiver},
     thread,
+    time::Duration,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
@@ -24,6 +26,8 @@ use tempfile::TempDir;
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: i32 = 64;
+/// Longest time that a line of the log may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn injector(args: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_injector-service"));
@@ -129,7 +133,11 @@ fn folder() -> TempDir {
 }
 
 /// An injector that serves, though its vault does not answer. Killed when dropped.
-struct Serving(Child);
+struct Serving {
+    process: Child,
+    /// The lines of its log.
+    log: Receiver<String>,
+}
 
 impl Serving {
     fn start(dir: &Path, more: &[&str]) -> Self {
@@ -158,23 +166,33 @@ impl Serving {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let mut serving = Self(command.spawn().unwrap());
-        let mut log = BufReader::new(serving.0.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        while !said.contains("is serving") {
-            said += &log
-                .next()
-                .unwrap_or_else(|| panic!("it did not serve: {said}"))
-                .unwrap();
-        }
+        let mut process = command.spawn().unwrap();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let (sender, log) = mpsc::channel();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let serving = Self { process, log };
+        serving.says("is serving");
         serving
+    }
+
+    /// Waits for a line of the log with this text.
+    fn says(&self, text: &str) -> String {
+        let mut said = String::new();
+        loop {
+            let line = self.log.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("no line with {text:?}: {said}"));
+            if line.contains(text) {
+                return line;
+            }
+            said += &line;
+        }
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -183,8 +201,8 @@ fn its_memory_is_roots_alone_and_no_core_is_dumped_unless_debugging_is_allowed()
     let dir = folder();
     let protection = |more: &[&str]| {
         let injector = Serving::start(dir.path(), more);
-        let memory = fs::metadata(format!("/proc/{}/mem", injector.0.id())).unwrap();
-        let limits = fs::read_to_string(format!("/proc/{}/limits", injector.0.id())).unwrap();
+        let memory = fs::metadata(format!("/proc/{}/mem", injector.process.id())).unwrap();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", injector.process.id())).unwrap();
         (memory.uid(), core_limit(&limits))
     };
     let ours = fs::read_to_string("/proc/self/limits").unwrap();
@@ -200,4 +218,25 @@ fn core_limit(limits: &str) -> [String; 2] {
         .unwrap();
     let words: Vec<_> = line.split_whitespace().skip(4).take(2).collect();
     [words[0].to_owned(), words[1].to_owned()]
+}
+
+/// The attempts go on in the meantime, on every thread of the data plane.
+#[test]
+fn a_vault_that_cannot_be_reached_takes_one_line_of_the_log() {
+    let dir = folder();
+    let injector = Serving::start(dir.path(), &[]);
+    let line = injector.says("vault");
+    for part in [
+        " WARN ",
+        "the vault cannot be used; trying on",
+        "vault=\"127.0.0.1:9\"",
+        "expected=spiffe://test/vault",
+        "presented=spiffe://test/injector",
+        "Connection refused",
+        "check that the vault runs and that --vault is its gRPC address",
+    ] {
+        assert!(line.contains(part), "{part:?} is not in {line}");
+    }
+    let more = injector.log.recv_timeout(Duration::from_secs(3));
+    assert!(more.is_err(), "{more:?}");
 }

@@ -170,3 +170,81 @@ async fn a_service_whose_certificate_has_expired_is_not_ready_and_says_why() {
     );
     vault.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_injector_that_cannot_use_its_vault_says_what_was_expected_and_what_to_do() {
+    let pki = Pki::new();
+    let vault = Vault::start_with(pki.clone(), |_| {}).await;
+    let strangers = Pki::new();
+    let stranger = strangers.principal(pki::INJECTOR);
+    let other = pki.principal("spiffe://test/other");
+    let nobody = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let at = vault.address.to_string();
+    for (address, id, files, parts) in [
+        (
+            &nobody,
+            pki::VAULT,
+            None,
+            ["Connection refused", "check that the vault runs"],
+        ),
+        (
+            &vault.metrics.to_string(),
+            pki::VAULT,
+            None,
+            ["corrupt message", "not its metrics port"],
+        ),
+        (
+            &at,
+            "spiffe://test/wrong",
+            None,
+            [
+                "the certificate names spiffe://test/vault, dns:localhost, and not spiffe://test/wrong",
+                "that --vault-id spiffe://test/wrong is the vault's name",
+            ],
+        ),
+        (
+            &at,
+            pki::VAULT,
+            Some(stranger),
+            ["received fatal alert", "check that --vault-cert"],
+        ),
+        (
+            &at,
+            pki::VAULT,
+            Some(other),
+            [
+                "",
+                "start the vault with --injector spiffe://test/other=WORKSPACES",
+            ],
+        ),
+    ] {
+        let injector = Injector::start_with(pki.clone(), vault.address, |settings| {
+            settings.vault = address.clone();
+            settings.vault_id = Some(id.to_owned());
+            if let Some(files) = files {
+                settings.vault_cert = Some(files.cert);
+                settings.vault_key = Some(files.key);
+            }
+        })
+        .await;
+        let mut last = String::new();
+        let said = async {
+            loop {
+                let (status, text) = page(injector.metrics, "/readyz").await;
+                assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+                last = text;
+                if parts.iter().all(|part| last.contains(part)) && last.contains(address.as_str()) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let said = timeout(Duration::from_secs(20), said).await;
+        assert!(said.is_ok(), "{parts:?}: {last}");
+        injector.stop().await;
+    }
+    vault.stop().await;
+}

@@ -11,6 +11,8 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::condition::{Fault, Noting};
+
 /// The host and port of the vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultAddress {
@@ -37,8 +39,23 @@ impl std::str::FromStr for VaultAddress {
     }
 }
 
+impl std::fmt::Display for VaultAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.authority)
+    }
+}
+
 /// A channel that connects when it is first used, and again whenever it has to.
 pub fn channel(vault: &VaultAddress, tls: Arc<ClientConfig>) -> Result<Channel, tonic::transport::Error> {
+    channel_noting(vault, tls, Fault::default())
+}
+
+/// The same, which notes in `fault` why it does not connect, and why its connection breaks.
+pub(crate) fn channel_noting(
+    vault: &VaultAddress,
+    tls: Arc<ClientConfig>,
+    fault: Fault,
+) -> Result<Channel, tonic::transport::Error> {
     let host = vault
         .authority
         .host()
@@ -47,8 +64,12 @@ pub fn channel(vault: &VaultAddress, tls: Arc<ClientConfig>) -> Result<Channel, 
         .to_owned();
     let port = vault.port;
     let connect = service_fn(move |_: Uri| {
-        let (host, tls) = (host.clone(), tls.clone());
-        async move { dial(&host, port, tls).await.map(TokioIo::new) }
+        let (host, tls, fault) = (host.clone(), tls.clone(), fault.clone());
+        async move {
+            let dialled = dial(&host, port, tls).await;
+            let stream = dialled.inspect_err(|error| fault.note(error))?;
+            Ok::<_, io::Error>(TokioIo::new(Noting { stream, fault }))
+        }
     });
     // tonic knows nothing of this TLS, so the scheme that it dials is http; requests name the real one.
     let origin = Uri::builder()

@@ -27,6 +27,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     backoff::{self, Backoff},
+    condition::{Condition, Fault},
     sealed::{Due, Ends, Keys, not_sealed_for_us},
     waiting::{Pending, Unanswered, Waiting},
 };
@@ -44,6 +45,8 @@ const OPENING: Duration = Duration::from_secs(5);
 /// Asks for all who ask, over one stream at a time.
 pub(super) struct Keeper {
     channel: Channel,
+    condition: Condition,
+    fault: Fault,
     ends: Ends,
     queue: mpsc::Receiver<Pending>,
     waiting: Waiting,
@@ -71,12 +74,15 @@ type Messages = mpsc::Sender<DecryptStreamRequest>;
 impl Keeper {
     pub(super) fn new(
         channel: Channel,
+        (condition, fault): (Condition, Fault),
         ends: Ends,
         queue: mpsc::Receiver<Pending>,
         connected: Arc<AtomicBool>,
     ) -> Self {
         Self {
             channel,
+            condition,
+            fault,
             ends,
             queue,
             waiting: Waiting::new(),
@@ -91,13 +97,9 @@ impl Keeper {
             let was_connected = self.connected.swap(false, Ordering::Relaxed);
             let Ended::Broken(status) = ended else { return };
             if was_connected {
-                tracing::warn!(code = ?status.code(), "the stream to the vault broke; opening another");
+                self.condition.broke(&status, &self.fault);
             } else {
-                tracing::warn!(
-                    code = ?status.code(),
-                    error = proto::serve::telemetry::chain(&status),
-                    "the vault does not answer"
-                );
+                self.condition.failed(&status, &self.fault);
             }
             self.waiting.again();
             self.refuse_when_final(&status);
@@ -112,9 +114,8 @@ impl Keeper {
             Ok(stream) => stream,
             Err(status) => return Ended::Broken(status),
         };
-        if !self.connected.swap(true, Ordering::Relaxed) {
-            tracing::info!("connected to the vault");
-        }
+        self.connected.store(true, Ordering::Relaxed);
+        self.condition.connected(&self.fault);
         // In a place of their own, which is wiped when the stream ends.
         let mut keys = match Keys::new(self.ends.clone()) {
             Ok(keys) => Box::new(keys),

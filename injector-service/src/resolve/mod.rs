@@ -3,6 +3,7 @@
 mod asking;
 mod backoff;
 pub mod channel;
+mod condition;
 mod keeper;
 mod sealed;
 mod stream;
@@ -24,6 +25,7 @@ use crate::{
     status,
 };
 use asking::Asking;
+pub use condition::{Condition, Fault};
 pub use sealed::Ends;
 use sealed::Opened;
 pub use stream::Link;

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 
 use super::{
     asking::Asking,
+    condition::{Condition, Fault},
     keeper::Keeper,
     sealed::{Ends, Opened},
     waiting::{Pending, overloaded},
@@ -39,14 +40,20 @@ pub struct Link {
 }
 
 impl Link {
-    /// Asks over `channel`, until `shutdown`.
-    pub async fn keep(self, channel: Channel, shutdown: CancellationToken) {
+    /// Asks over `channel`, until `shutdown`. `fault` has why the channel's connection failed.
+    pub async fn keep(
+        self,
+        channel: Channel,
+        fault: Fault,
+        condition: Condition,
+        shutdown: CancellationToken,
+    ) {
         let Self {
             ends,
             queue,
             connected,
         } = self;
-        let keeper = Keeper::new(channel, ends, queue, connected);
+        let keeper = Keeper::new(channel, (condition, fault), ends, queue, connected);
         shutdown.run_until_cancelled(keeper.keep()).await;
     }
 }

@@ -150,6 +150,24 @@ pub(crate) fn not_after(certificate: &X509Certificate<'_>) -> Option<SystemTime>
 
 /// The principal that a certificate names: its only URI, which must be a SPIFFE ID; without a URI its only DNS name.
 pub(crate) fn principal_of(certificate: &X509Certificate<'_>) -> Option<Principal> {
+    let (uris, names) = alternative_names(certificate);
+    match (uris.as_slice(), names.as_slice()) {
+        ([uri], _) => Principal::spiffe(uri),
+        ([], [name]) => Principal::dns(name),
+        _ => None,
+    }
+}
+
+/// The URIs and DNS names in a certificate, as principals are written, for a message to an operator.
+pub(crate) fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let (uris, names) = alternative_names(certificate);
+    let uris = uris.into_iter().map(ToOwned::to_owned);
+    uris.chain(names.into_iter().map(|name| format!("dns:{name}")))
+        .collect()
+}
+
+/// The URIs and the DNS names in a certificate.
+fn alternative_names<'c>(certificate: &'c X509Certificate<'_>) -> (Vec<&'c str>, Vec<&'c str>) {
     let (mut uris, mut names) = (Vec::new(), Vec::new());
     for extension in certificate.extensions() {
         let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() else {
@@ -163,11 +181,7 @@ pub(crate) fn principal_of(certificate: &X509Certificate<'_>) -> Option<Principa
             }
         }
     }
-    match (uris.as_slice(), names.as_slice()) {
-        ([uri], _) => Principal::spiffe(uri),
-        ([], [name]) => Principal::dns(name),
-        _ => None,
-    }
+    (uris, names)
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 //! nobody verified again.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -252,6 +253,28 @@ struct ExactPeer {
     peer: Principal,
 }
 
+/// The server's certificate verifies, and is another server's.
+#[derive(thiserror::Error)]
+#[error("the certificate names {}, and not {expected}", list(.names))]
+pub struct WrongPeer {
+    expected: Principal,
+    names: Vec<String>,
+}
+
+/// rustls shows the error of a verifier by this.
+impl fmt::Debug for WrongPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn list(names: &[String]) -> String {
+    match names {
+        [] => "nobody".to_owned(),
+        names => names.join(", "),
+    }
+}
+
 impl ServerCertVerifier for ExactPeer {
     fn verify_server_cert(
         &self,
@@ -264,16 +287,18 @@ impl ServerCertVerifier for ExactPeer {
         let leaf = ParsedCertificate::try_from(end_entity)?;
         let algorithms = provider().signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&leaf, &self.roots, intermediates, now, algorithms)?;
-        let named = X509Certificate::from_der(end_entity)
-            .ok()
-            .and_then(|(_, certificate)| caller::principal_of(&certificate));
+        let certificate = X509Certificate::from_der(end_entity).ok();
+        let (named, names) = certificate
+            .map(|(_, certificate)| (caller::principal_of(&certificate), caller::names_of(&certificate)))
+            .unwrap_or_default();
         if named.as_ref() == Some(&self.peer) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Error::InvalidCertificate(
-                rustls::CertificateError::ApplicationVerificationFailure,
-            ))
+            return Ok(ServerCertVerified::assertion());
         }
+        let wrong = WrongPeer {
+            expected: self.peer.clone(),
+            names,
+        };
+        Err(CertificateError::Other(OtherError(Arc::new(wrong))).into())
     }
 
     fn verify_tls12_signature(

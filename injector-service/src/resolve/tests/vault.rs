@@ -34,6 +34,7 @@ use tonic::{
 use tower::service_fn;
 
 use super::{Duration, Ends, Resolver, Uid, ends};
+use crate::resolve::{Condition, Fault};
 
 /// Longer than anybody has a reason to say nothing.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -70,7 +71,9 @@ pub(super) fn begin_without(budget: Duration) -> (Resolver, Vault) {
     let is_there = Arc::new(AtomicBool::new(false));
     let (resolver, link) = Resolver::new(ends(), budget, Histogram::new([1.0]));
     let stop = CancellationToken::new();
-    tokio::spawn(link.keep(channel(opened, is_there.clone()), stop.clone()));
+    let condition = Condition::new(&"127.0.0.1:7150".parse().unwrap(), &ends());
+    let channel = channel(opened, is_there.clone());
+    tokio::spawn(link.keep(channel, Fault::default(), condition, stop.clone()));
     let vault = Vault {
         lines,
         is_there,
