@@ -11,7 +11,7 @@ use clap::Args;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use proto::serve::{settings::Problems, telemetry::LogFormat};
+use proto::serve::{settings::Problems, signal::Asked, telemetry::LogFormat};
 use serde_json::json;
 use tokio::{task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
@@ -169,11 +169,11 @@ impl Pair {
             () = time::sleep(STARTUP) => return Err(DevError::NotReady),
         }
         let stop_injector = CancellationToken::new();
-        let injector_task = tokio::spawn(injector_service::run(
-            injector_config,
-            injector_listeners,
-            stop_injector.clone(),
-        ));
+        let asked = Asked {
+            shutdown: stop_injector.clone(),
+            ..Asked::default()
+        };
+        let injector_task = tokio::spawn(injector_service::run(injector_config, injector_listeners, asked));
 
         let mut pair = Self {
             addresses,
@@ -285,6 +285,7 @@ fn vault_settings(args: &DevArgs, pki: &DevPki, root_key: PathBuf) -> vault_serv
         shutdown_grace: "5s".to_owned(),
         erase_after: "1h".to_owned(),
         log: args.log.clone(),
+        log_filter_file: None,
         log_format: LogFormat::Text,
     }
 }
@@ -320,6 +321,7 @@ fn injector_settings(args: &DevArgs, pki: &DevPki, vault: SocketAddr) -> injecto
         allow_debugging: false,
         shutdown_grace: "5s".to_owned(),
         log: args.log.clone(),
+        log_filter_file: None,
         log_format: LogFormat::Text,
     }
 }

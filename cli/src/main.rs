@@ -16,10 +16,10 @@ use aerostack::{
 };
 use mimalloc::MiMalloc;
 use proto::serve::{
-    process::{self, Memory, Stopped},
-    telemetry::{LogFormat, chain},
+    process::{self, Logging, Memory, Stopped},
+    signal::Asked,
+    telemetry::chain,
 };
-use tokio_util::sync::CancellationToken;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Every buffer is wiped when it is freed, also those of libraries that a value passes through.
@@ -32,8 +32,7 @@ fn main() -> ExitCode {
             command: Command::Dev(args),
             connect: _,
         }) => process::serve(
-            &args.log,
-            LogFormat::Text,
+            Logging::of_command(&args.log),
             Memory::Debuggable,
             || Ok(args.clone()),
             dev,
@@ -50,7 +49,8 @@ fn main() -> ExitCode {
     }
 }
 
-async fn dev(args: DevArgs, stop: CancellationToken) -> Result<(), Stopped> {
+async fn dev(args: DevArgs, asked: Asked) -> Result<(), Stopped> {
+    let stop = asked.shutdown;
     let pair = Pair::start(&args).await?;
     let mut said = String::new();
     if args.demo {

@@ -8,8 +8,8 @@ use std::{
 
 use clap::Subcommand;
 use proto::serve::{
-    process::{self, Memory},
-    telemetry::{LogFormat, chain},
+    process::{self, Logging, Memory},
+    telemetry::chain,
 };
 
 use crate::{
@@ -43,8 +43,7 @@ impl SetUp {
             Self::Pki(command) => pki(&command),
             Self::Demo(args) => match Connection::find(connect, |name| env::var_os(name)) {
                 Ok(connection) => process::serve(
-                    "warn",
-                    LogFormat::Text,
+                    Logging::of_command("warn"),
                     Memory::Private,
                     || Ok(()),
                     async |(), _| {
@@ -55,11 +54,10 @@ impl SetUp {
                 Err(failure) => command::complain(&failure),
             },
             Self::Echo(args) => process::serve(
-                &args.log,
-                LogFormat::Text,
+                Logging::of_command(&args.log),
                 Memory::Private,
                 || args.check(),
-                async |echo, stop| Ok(echo.run(stop).await?),
+                async |echo, asked| Ok(echo.run(asked.shutdown).await?),
             ),
         }
     }

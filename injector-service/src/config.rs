@@ -9,9 +9,10 @@ use proto::{
         authz::{Policy, Role},
         caller::Principal,
         expiry::OwnCertificates,
-        process::Memory,
+        process::{Logging, Memory},
         settings::{self, Problems},
-        telemetry::{LogFormat, chain},
+        signal::Hangup,
+        telemetry::{LogFilter, LogFormat, chain},
         tls,
     },
 };
@@ -208,6 +209,9 @@ pub struct Settings {
         value_name = "FILTER"
     )]
     pub log: String,
+    /// File with a filter that is used instead of --log; read again on SIGHUP
+    #[arg(long, env = "AEROSTACK_INJECTOR_LOG_FILTER_FILE", value_name = "FILE")]
+    pub log_filter_file: Option<PathBuf>,
     /// How it is logged
     #[arg(
         long,
@@ -265,6 +269,18 @@ pub struct Config {
 }
 
 impl Settings {
+    /// What is logged, and how.
+    pub fn logging(&self) -> Logging<'_> {
+        Logging {
+            filter: LogFilter {
+                text: self.log.as_str().into(),
+                file: settings::path(&self.log_filter_file).map(Into::into),
+            },
+            format: self.log_format,
+            hangup: Hangup::Reloads,
+        }
+    }
+
     /// Who may look into this process's memory.
     pub fn memory(&self) -> Memory {
         if self.allow_debugging {

@@ -36,15 +36,20 @@ use proto::{
         lanes::{self, Accepted, Lanes, Tasks, Width},
         listen, probe, process_metrics,
         rpc_metrics::RpcMetrics,
+        signal::Asked,
         slots::{Eviction, Slots},
     },
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, service::Routes};
 use tower::Layer as _;
 
 use address::Own;
+use catalog::Catalog;
 use config::Config;
 use metrics::Metrics;
 use proxy::{Arrival, Budget, Door, Proxy, Serving};
@@ -115,8 +120,9 @@ pub enum RunError {
     Serve(#[from] grpc::ServeError),
 }
 
-/// Serves until `shutdown` is cancelled; then finishes calls under way.
-pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
+/// Serves until the shutdown is asked for; then finishes calls under way.
+pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(), RunError> {
+    let Asked { shutdown, reload } = asked;
     let own = listeners.own();
     let registry = Registry::open(config.servers.clone(), own.clone(), config.limits.quota).await?;
     // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
@@ -155,6 +161,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         limits: config.limits.upstream,
     });
     tokio::spawn(registry.clone().watch(shutdown.clone()));
+    let reloading = reloading(registry.clone(), config.catalog.clone(), reload);
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(reloading));
     log_addresses(&listeners.grpc, &listeners.data_plane);
     let budget = Budget::new(config.limits.max_buffered_total);
     let lane = |(resolver, link): (&Resolver, Link)| Lane {
@@ -307,6 +315,23 @@ async fn routes(
         .add_service(catalog.max_decoding_message_size(MAX_REQUEST));
     health.serve(&mut routes, config.reflection.then_some(services.as_slice()))?;
     Ok(routes.routes())
+}
+
+/// Reads the files of servers and of the catalog again whenever `reload` is notified. Does not return.
+async fn reloading(registry: Registry, catalog: Option<Catalog>, reload: Arc<Notify>) {
+    loop {
+        reload.notified().await;
+        // A file that is not valid has been logged, and changes nothing.
+        if registry.refresh().await.is_ok() {
+            let servers = registry.status().servers;
+            tracing::info!(servers, "SIGHUP: the servers file was read again");
+        }
+        if let Some(catalog) = &catalog
+            && let Ok(entries) = catalog.entries().await
+        {
+            tracing::info!(entries = entries.len(), "SIGHUP: the catalog was read again");
+        }
+    }
 }
 
 fn probes(

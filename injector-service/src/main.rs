@@ -30,15 +30,14 @@ fn main() -> ExitCode {
 }
 
 fn serve(settings: Settings) -> ExitCode {
-    let (log, format, memory) = (settings.log.clone(), settings.log_format, settings.memory());
+    let checked = settings.clone();
     process::serve(
-        &log,
-        format,
-        memory,
-        || settings.check(),
-        async |config, shutdown| {
+        settings.logging(),
+        settings.memory(),
+        || checked.check(),
+        async |config, asked| {
             let listeners = Listeners::bind(&config).await?;
-            Ok(run(config, listeners, shutdown).await?)
+            Ok(run(config, listeners, asked).await?)
         },
     )
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
-use rustix::process::geteuid;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 /// `EX_USAGE` of sysexits.h.
@@ -187,6 +187,11 @@ impl Serving {
             said += &line;
         }
     }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.process.id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
 }
 
 impl Drop for Serving {
@@ -239,4 +244,42 @@ fn a_vault_that_cannot_be_reached_takes_one_line_of_the_log() {
     }
     let more = injector.log.recv_timeout(Duration::from_secs(3));
     assert!(more.is_err(), "{more:?}");
+}
+
+#[test]
+fn sighup_reads_servers_and_the_log_filter_again_and_ends_nothing() {
+    let dir = folder();
+    let filter = dir.path().join("filter");
+    fs::write(&filter, "info\n").unwrap();
+    let catalog = dir.path().join("catalog.yaml");
+    fs::write(&catalog, include_str!("../../deploy/catalog.example.yaml")).unwrap();
+    let files = [
+        "--log-filter-file",
+        filter.to_str().unwrap(),
+        "--catalog",
+        catalog.to_str().unwrap(),
+    ];
+    let mut injector = Serving::start(dir.path(), &files);
+    fs::write(&filter, "info,injector_service=debug\n").unwrap();
+    injector.signal(Signal::HUP);
+    let line = injector.says("SIGHUP: the log filter was read again");
+    assert!(
+        line.contains("certificates are read only when the service starts"),
+        "{line}"
+    );
+    assert!(line.contains("injector_service=debug"), "{line}");
+    injector.says("SIGHUP: the servers file was read again");
+    injector.says("SIGHUP: the catalog was read again");
+    fs::write(&filter, "no=such=filter").unwrap();
+    injector.signal(Signal::HUP);
+    injector.says("SIGHUP: the log filter stays as it was");
+    injector.says("SIGHUP: the servers file was read again");
+    // The filter is in force.
+    fs::write(&filter, "warn").unwrap();
+    injector.signal(Signal::HUP);
+    injector.signal(Signal::HUP);
+    while let Ok(line) = injector.log.recv_timeout(Duration::from_secs(1)) {
+        assert!(!line.contains("the servers file was read again"), "{line}");
+    }
+    assert!(injector.process.try_wait().unwrap().is_none(), "it ended");
 }

@@ -11,7 +11,7 @@ use proto::{
     injector::v1::{
         AddServerRequest, RemoveServerRequest, Server, server_service_client::ServerServiceClient,
     },
-    serve::telemetry::LogFormat,
+    serve::{signal::Asked, telemetry::LogFormat},
     vault::v1::{
         CreateWorkspaceRequest, DeleteSecretRequest, Plan, PutSecretRequest, Secret, Workspace,
         decrypt_service_client::DecryptServiceClient, key_service_client::KeyServiceClient,
@@ -97,6 +97,7 @@ pub fn vault_settings(pki: &Pki, dir: &TempDir) -> vault_service::config::Settin
         shutdown_grace: "2s".to_owned(),
         erase_after: "1h".to_owned(),
         log: "info".to_owned(),
+        log_filter_file: None,
         log_format: LogFormat::Text,
     }
 }
@@ -141,6 +142,7 @@ pub fn injector_settings(
         allow_debugging: false,
         shutdown_grace: "2s".to_owned(),
         log: "info".to_owned(),
+        log_filter_file: None,
         log_format: LogFormat::Text,
     }
 }
@@ -299,7 +301,11 @@ impl Injector {
             .collect();
         let metrics = listeners.metrics.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(injector_service::run(config, listeners, stop.clone()));
+        let asked = Asked {
+            shutdown: stop.clone(),
+            ..Asked::default()
+        };
+        let task = tokio::spawn(injector_service::run(config, listeners, asked));
         Self {
             pki,
             dir,

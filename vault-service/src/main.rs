@@ -133,18 +133,17 @@ fn tell(work: impl FnOnce() -> Result<String, offline::Failed>) -> ExitCode {
 }
 
 fn serve(settings: Settings) -> ExitCode {
-    let (log, format, memory) = (settings.log.clone(), settings.log_format, settings.memory());
+    let checked = settings.clone();
     process::serve(
-        &log,
-        format,
-        memory,
-        || settings.check(),
-        async |config, shutdown| {
+        settings.logging(),
+        settings.memory(),
+        || checked.check(),
+        async |config, asked| {
             if config.audit_log.is_none() {
                 tracing::warn!("there is no audit log; --audit-log FILE makes one");
             }
             let listeners = Listeners::bind(&config).await?;
-            Ok(run(config, listeners, shutdown).await?)
+            Ok(run(config, listeners, asked.shutdown).await?)
         },
     )
 }

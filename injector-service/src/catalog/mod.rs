@@ -77,6 +77,15 @@ impl Entries {
         self.0.get(name)
     }
 
+    /// The number of entries.
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "nobody asks whether a catalog is empty"
+    )]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// A page of the entries, ordered by name, and whether more follow. Keys for the page are the entries' names.
     pub fn page(&self, page: &Page) -> (Vec<&Entry>, bool) {
         let after = page.after.as_deref();

@@ -206,7 +206,7 @@ impl Registry {
     }
 
     /// Takes over what the file says, when it says something else than before.
-    async fn refresh(&self) -> Result<(), RegistryError> {
+    pub(crate) async fn refresh(&self) -> Result<(), RegistryError> {
         let (state, mut seen) = self.exclusive().await;
         blocking(move || state.refresh(&mut seen)).await
     }

@@ -12,12 +12,12 @@ use rustix::{
     process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
     thread::disable_transparent_huge_pages,
 };
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::Runtime;
 
 use super::{
     settings::{EXIT_USAGE, Problems},
-    signal,
-    telemetry::{self, LogFormat, chain},
+    signal::{Asked, Hangup, Signals},
+    telemetry::{self, LogFilter, LogFormat, chain},
 };
 
 /// Why a service stopped, whatever it was.
@@ -84,20 +84,48 @@ fn allow_files() {
     }
 }
 
+/// The settings of a process's log.
+pub struct Logging<'s> {
+    /// What is logged.
+    pub filter: LogFilter<'s>,
+    /// How it is written.
+    pub format: LogFormat,
+    /// What SIGHUP means to the process.
+    pub hangup: Hangup,
+}
+
+impl<'s> Logging<'s> {
+    /// The log of a command that a person runs in a terminal, and that ends with the terminal.
+    pub fn of_command(filter: &'s str) -> Self {
+        Self {
+            filter: LogFilter {
+                text: filter.into(),
+                file: None,
+            },
+            format: LogFormat::Text,
+            hangup: Hangup::Ends,
+        }
+    }
+}
+
 /// Logs, checks the settings, and runs a service until a signal says stop.
 pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
-    log: &str,
-    format: LogFormat,
+    log: Logging<'_>,
     memory: Memory,
     check: impl FnOnce() -> Result<C, Problems>,
-    run: impl FnOnce(C, CancellationToken) -> F,
+    run: impl FnOnce(C, Asked) -> F,
 ) -> ExitCode {
-    let filter = match telemetry::parse_filter(log) {
-        Ok(filter) => filter,
-        Err(error) => return fail(EXIT_USAGE, format_args!("--log: {error}")),
+    let Logging {
+        filter,
+        format,
+        hangup,
+    } = log;
+    let read = match filter.read() {
+        Ok(read) => read,
+        Err(error) => return fail(EXIT_USAGE, error),
     };
     take_small_pages();
-    telemetry::init(format, filter);
+    telemetry::init(format, read);
     allow_files();
     if let Err(error) = memory.protect() {
         return fail(
@@ -105,11 +133,21 @@ pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
             format_args!("memory cannot be protected from other processes: {error}"),
         );
     }
+    // Before the settings are checked, which can take a while: no SIGHUP may end a service that starts.
+    let (runtime, signals) = match listen_to_signals() {
+        Ok(listening) => listening,
+        Err(error) => return fail(1, format_args!("the service could not be started: {error}")),
+    };
     let config = match check() {
         Ok(config) => config,
         Err(problems) => return fail(EXIT_USAGE, problems),
     };
-    let ended = block_on(async { run(config, signal::shutdown_on_signals()?).await });
+    let filter = filter.into_owned();
+    let ended = runtime.block_on(async {
+        let asked = Asked::default();
+        tokio::spawn(signals.obey(hangup, asked.clone(), move || reload(&filter)));
+        run(config, asked).await
+    });
     telemetry::flush();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -117,11 +155,27 @@ pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
     }
 }
 
-fn block_on(service: impl Future<Output = Result<(), Stopped>>) -> Result<(), Stopped> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(service)
+fn listen_to_signals() -> io::Result<(Runtime, Signals)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::listen()?
+    };
+    Ok((runtime, signals))
+}
+
+/// Reads the log filter again. A filter that is not valid changes nothing.
+fn reload(filter: &LogFilter<'_>) {
+    match filter.read() {
+        Ok(filter) => {
+            let filter = telemetry::set_filter(filter);
+            tracing::info!(
+                filter,
+                "SIGHUP: the log filter was read again; certificates are read only when the service starts"
+            );
+        }
+        Err(error) => tracing::warn!(%error, "SIGHUP: the log filter stays as it was"),
+    }
 }
 
 /// Says what is wrong, and with which code to exit.

@@ -1,20 +1,64 @@
-//! Stopping when asked to.
+//! What the system asks of a service by signals.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::{io, sync::Arc};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 
-/// A token that SIGTERM and SIGINT cancel. Must be called inside a runtime.
-pub fn shutdown_on_signals() -> std::io::Result<CancellationToken> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let shutdown = CancellationToken::new();
-    let token = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// The signals that a service obeys.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What SIGHUP means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// The service reads its files again.
+    Reloads,
+    /// The process ends, as a command does whose terminal is closed.
+    Ends,
+}
+
+/// What signals ask of a running service.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Cancelled by SIGTERM and SIGINT.
+    pub shutdown: CancellationToken,
+    /// Notified by every SIGHUP.
+    pub reload: Arc<Notify>,
+}
+
+impl Signals {
+    /// Listens to the signals, which from now on do not end the process. Must be called inside a runtime.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Obeys the signals until the first one that asks for the end. `reload` is called for every SIGHUP that reloads.
+    pub async fn obey(mut self, hangup: Hangup, asked: Asked, reload: impl Fn()) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+                _ = self.hangup.recv() => match hangup {
+                    Hangup::Ends => break,
+                    Hangup::Reloads => {
+                        reload();
+                        asked.reload.notify_one();
+                    }
+                }
+            }
         }
         tracing::info!("shutting down");
-        token.cancel();
-    });
-    Ok(shutdown)
+        asked.shutdown.cancel();
+    }
 }

@@ -29,7 +29,11 @@ mod vaults;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use proto::serve::{process::fail, signal, telemetry::chain};
+use proto::serve::{
+    process::fail,
+    signal::{Asked, Hangup, Signals},
+    telemetry::chain,
+};
 
 /// Why a run was not finished.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -193,9 +197,9 @@ fn in_runtime(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 /// What was started is ended when this returns, however it returns.
 async fn until_stopped(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let stop = signal::shutdown_on_signals()?;
+    let signals = Signals::listen()?.obey(Hangup::Ends, Asked::default(), || ());
     tokio::select! {
         finished = run => finished,
-        () = stop.cancelled() => Err("stopped".into()),
+        () = signals => Err("stopped".into()),
     }
 }
