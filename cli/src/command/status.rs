@@ -1,14 +1,21 @@
 //! `aerostack status`
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use clap::Args;
-use http::Request;
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use jiff::Timestamp;
 use proto::{
     injector::v1::{ListServersRequest, server_service_client::ServerServiceClient},
-    serve::{caller::Peer, telemetry::ms},
+    serve::{
+        caller::Peer,
+        healthcheck::{self, NotReady},
+        telemetry::ms,
+    },
     vault::v1::{ListWorkspacesRequest, workspace_service_client::WorkspaceServiceClient},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -19,10 +26,13 @@ use tonic_health::pb::{
 
 use crate::{
     connect::{Connection, Remote},
-    data_plane::{DataPlane, Version, refused_by_injector},
+    data_plane::{DataPlane, Version},
     failure::{Failure, Kind},
     output::{OutputArgs, Report, table},
 };
+
+/// Longest time that a service's `/readyz` may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `aerostack status`
 ///
@@ -43,7 +53,8 @@ struct Status {
 struct Service {
     service: &'static str,
     address: String,
-    /// `serving`, `not_serving` or `unreachable`.
+    /// `serving`, `not_ready`, `not_serving` or `unreachable`; `unknown` for a data plane that nobody named and that is
+    /// not found.
     state: &'static str,
     /// How long the answer took, in milliseconds.
     latency_ms: Option<f64>,
@@ -64,16 +75,19 @@ impl StatusArgs {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let (vault, injector) = (connection.vault()?, connection.injector()?);
         let data_plane = DataPlane::of(connection)?;
+        let (vault_probe, injector_probe) = connection.probes();
         let (vault, injector, data_plane) = tokio::join!(
-            ask("vault", &vault, may_list_workspaces(&vault)),
-            ask("injector", &injector, may_list_servers(&injector)),
+            ask("vault", &vault, vault_probe, may_list_workspaces(&vault)),
+            ask("injector", &injector, injector_probe, may_list_servers(&injector)),
             ask_data_plane(connection, &data_plane),
         );
         let status = Status {
             services: vec![vault, injector, data_plane],
             identity: identity(connection),
         };
-        let well = |service: &Service| service.state == "serving" && service.access != Some(false);
+        let well = |service: &Service| {
+            matches!(service.state, "serving" | "unknown") && service.access != Some(false)
+        };
         let no = !status.services.iter().all(well);
         let report = Report::new(self.output, &status, text)?;
         Ok(Report { no, ..report })
@@ -83,18 +97,19 @@ impl StatusArgs {
 async fn ask(
     service: &'static str,
     remote: &Remote,
+    probe: Option<SocketAddr>,
     may_list: impl Future<Output = Result<(), Failure>>,
 ) -> Service {
     let mut client = HealthClient::new(remote.channel.clone());
     let whole = HealthCheckRequest::default();
     let started = Instant::now();
     let health = remote.answer(client.check(whole)).await;
-    let (state, latency_ms, mut detail) = match health {
+    let (mut state, latency_ms, mut detail) = match health {
         Ok(answer) if answer.status() == ServingStatus::Serving => ("serving", Some(ms(started)), None),
         Ok(_) => (
             "not_serving",
             Some(ms(started)),
-            Some("its /readyz says why".to_owned()),
+            Some("its /readyz says why, on the address of its --metrics-listen".to_owned()),
         ),
         Err(failure) => ("unreachable", None, Some(failure.message)),
     };
@@ -103,6 +118,15 @@ async fn ask(
         let allowed = may_list.await;
         access = Some(allowed.is_ok());
         detail = allowed.err().map(|failure| failure.message);
+    }
+    if let Some(probe) = probe
+        && latency_ms.is_some()
+        && let Err(NotReady::Said(why)) = healthcheck::ask(probe, PROBE_TIMEOUT).await
+    {
+        if state == "serving" {
+            state = "not_ready";
+        }
+        detail = Some(why);
     }
     Service {
         service,
@@ -132,7 +156,7 @@ async fn may_list_servers(injector: &Remote) -> Result<(), Failure> {
     injector.answer(client.list_servers(one)).await.map(drop)
 }
 
-/// Asks for what no server can be called: only the injector itself answers that.
+/// Asks the injector's own path on the data plane, which no server can have.
 async fn ask_data_plane(connection: &Connection, data_plane: &DataPlane) -> Service {
     let started = Instant::now();
     let answer = match Request::get("/-/status").body(Full::default()) {
@@ -140,7 +164,15 @@ async fn ask_data_plane(connection: &Connection, data_plane: &DataPlane) -> Serv
         Err(error) => Err(Failure::new(Kind::Internal, error)),
     };
     let (state, detail) = match &answer {
-        Ok(answer) if refused_by_injector(answer).is_some() => ("serving", None),
+        Ok(answer) if is_injector(answer) => ("serving", None),
+        Err(_) if !connection.has_data_plane() => (
+            "unknown",
+            Some(format!(
+                "no data plane was named, and none listens on {}; a sidecar's is reached only beside it, and \
+                 --data-plane names another",
+                data_plane.url
+            )),
+        ),
         Ok(_) => (
             "unreachable",
             Some("something else than an injector listens there".to_owned()),
@@ -155,6 +187,11 @@ async fn ask_data_plane(connection: &Connection, data_plane: &DataPlane) -> Serv
         access: None,
         detail,
     }
+}
+
+/// Whether an injector gave this answer to a question about its status.
+fn is_injector<B>(answer: &Response<B>) -> bool {
+    answer.status() == StatusCode::OK && answer.headers().contains_key("x-aerostack-call-id")
 }
 
 /// What the client's certificate says.

@@ -4,7 +4,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::{ffi::OsString, io, path::Path, sync::Arc, time::Duration};
+use std::{ffi::OsString, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use http::uri::Authority;
 use injector_service::resolve::channel::channel;
@@ -63,6 +63,20 @@ impl Connection {
             Some(url) if url.contains("://") => url.trim_end_matches('/').to_owned(),
             Some(address) => format!("http://{address}"),
         }
+    }
+
+    /// Whether anything says where the data plane is.
+    pub fn has_data_plane(&self) -> bool {
+        self.source.data_plane.is_some()
+    }
+
+    /// The addresses of the probes of the vault and of the injector, as far as they are known.
+    pub fn probes(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let read = |address: &Option<String>| address.as_deref()?.parse().ok();
+        (
+            read(&self.source.vault_metrics),
+            read(&self.source.injector_metrics),
+        )
     }
 
     /// The authorities that the services' certificates come from, if any were named.

@@ -66,6 +66,9 @@ pub(super) struct Source {
     pub(super) key: Option<PathBuf>,
     pub(super) vault_id: Option<String>,
     pub(super) injector_id: Option<String>,
+    /// Addresses of the services' probes, which only a directory knows.
+    pub(super) vault_metrics: Option<String>,
+    pub(super) injector_metrics: Option<String>,
     pub(super) timeout: Option<String>,
 }
 
@@ -106,6 +109,8 @@ impl Source {
             key,
             vault_id,
             injector_id,
+            vault_metrics: None,
+            injector_metrics: None,
             timeout,
         }
     }
@@ -123,6 +128,8 @@ impl Source {
             key: path("AEROSTACK_KEY"),
             vault_id: text("AEROSTACK_VAULT_ID"),
             injector_id: text("AEROSTACK_INJECTOR_ID"),
+            vault_metrics: None,
+            injector_metrics: None,
             timeout: text("AEROSTACK_TIMEOUT"),
         }
     }
@@ -140,13 +147,15 @@ impl Source {
             key: Some(pki.join("admin-key.pem")),
             vault_id: Some(VAULT_ID.to_owned()),
             injector_id: Some(INJECTOR_ID.to_owned()),
+            vault_metrics: ports.remove("vault_metrics"),
+            injector_metrics: ports.remove("injector_metrics"),
             timeout: None,
         })
     }
 
     /// What this one says, and where it is silent, what `other` says.
     ///
-    /// An identity belongs to an address: another address than `other`'s is not held to `other`'s identity.
+    /// An identity and a probe's address belong to an address: with another address than `other`'s, `other`'s are not used.
     fn or(self, other: Self) -> Self {
         let (same_vault, same_injector) = (self.vault.is_none(), self.injector.is_none());
         Self {
@@ -158,6 +167,10 @@ impl Source {
             key: self.key.or(other.key),
             vault_id: self.vault_id.or(other.vault_id.filter(|_| same_vault)),
             injector_id: self.injector_id.or(other.injector_id.filter(|_| same_injector)),
+            vault_metrics: self.vault_metrics.or(other.vault_metrics.filter(|_| same_vault)),
+            injector_metrics: self
+                .injector_metrics
+                .or(other.injector_metrics.filter(|_| same_injector)),
             timeout: self.timeout.or(other.timeout),
         }
     }

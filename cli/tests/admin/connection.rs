@@ -1,9 +1,12 @@
 //! Where the pair is, who asks, and `aerostack status`.
 
-use std::{process::Stdio, time::Instant};
+use std::{fs, process::Stdio, time::Instant};
 
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::shell::{Pair, clean, ended};
 
@@ -158,4 +161,70 @@ async fn completions_know_the_commands() {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
+}
+
+/// The whole answer of a service's probes.
+async fn page(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_is_no_call_to_the_injector() {
+    let pair = Pair::start().await;
+    pair.ok(&["status"]).await;
+    let metrics = page(&pair.at("injector_metrics"), "/metrics").await;
+    assert!(metrics.contains("aerostack_injector_servers"), "{metrics}");
+    assert!(!metrics.contains("aerostack_injector_calls_total{"), "{metrics}");
+    let log = fs::read_to_string(pair.dev.dir.with_extension("log")).unwrap();
+    assert!(!log.contains("call refused"), "{log}");
+}
+
+/// As with containers: the data plane listens where only its own pod reaches it, and the probes are known.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_needs_no_data_plane_and_says_why_a_service_is_not_ready() {
+    let pair = Pair::start().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let dir = elsewhere.path().join("admin");
+    fs::create_dir_all(dir.join("pki")).unwrap();
+    for name in ["ca.pem", "admin.pem", "admin-key.pem"] {
+        fs::copy(pair.pki(name), dir.join("pki").join(name)).unwrap();
+    }
+    let sick = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sick_at = sick.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = sick.accept().await.unwrap();
+            let text =
+                "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 27\r\n\r\nnot ready: the disk is full";
+            let _read = stream.read(&mut [0; 1024]).await;
+            stream.write_all(text.as_bytes()).await.unwrap();
+        }
+    });
+    let status = async |vault_metrics: &str| {
+        let ports = json!({
+            "vault": pair.at("vault"),
+            "injector": pair.at("injector"),
+            "vault_metrics": vault_metrics,
+            "injector_metrics": pair.at("injector_metrics"),
+        });
+        fs::write(dir.join("ports.json"), ports.to_string()).unwrap();
+        let mut command = clean(env!("CARGO_BIN_EXE_aerostack"), elsewhere.path());
+        command.args(["status", "--dir"]).arg(&dir).stdin(Stdio::null());
+        ended(command).await
+    };
+    let well = status(&pair.at("vault_metrics")).await;
+    assert_eq!(well.code, 0, "{}{}", well.out, well.err);
+    let ill = status(&sick_at).await;
+    assert_eq!(ill.code, 1, "{}{}", ill.out, ill.err);
+    assert!(ill.out.contains("not ready"), "{}", ill.out);
+    assert!(
+        ill.out.contains("vault: not ready: the disk is full"),
+        "{}",
+        ill.out
+    );
 }

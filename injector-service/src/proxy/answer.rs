@@ -35,6 +35,14 @@ fn header_value(call_id: &CallId) -> HeaderValue {
     value
 }
 
+/// The answer to who asks whether the injector serves.
+pub(super) fn status() -> Response<Body> {
+    let mut response = Response::new(body::full("serving\n".into()));
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
 /// A refusal in the words of who asked: a trailers-only gRPC status, or `application/problem+json` (RFC 9457).
 pub(super) fn refusal(refusal: &Refusal, dialect: Dialect, call_id: &CallId) -> Response<Body> {
     let mut response = match dialect {

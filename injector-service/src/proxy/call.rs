@@ -26,7 +26,7 @@ use super::{
     received::Received,
     record::Record,
     repeat::{self, KeptRequest},
-    target::Target,
+    target::{self, Target},
     upgrade::{Asked, Switched},
 };
 use crate::{
@@ -118,6 +118,10 @@ impl Proxy {
         // Before a missing server is told of: a page learns nothing.
         if let Sender::AllowedPage(origin) = guard::sender(&parts.headers, &host, allowed)? {
             record.page = Some(origin);
+        }
+        if target::asks_for_status(parts, &host, door, &self.hosts) {
+            // Not a call: it is neither logged nor counted.
+            return Ok(answer::status());
         }
         let target = target?;
         record.server(&target.entry);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Uri, request::Parts, uri::Authority};
+use http::{HeaderMap, Method, Uri, request::Parts, uri::Authority};
 use proto::{Reason, Refusal, ServerName, WorkspaceName};
 
 use super::{Door, Hosts, rewrite::Addresses};
@@ -121,6 +121,16 @@ impl Target {
             request,
         }
     }
+}
+
+/// Whether the request asks whether the injector serves. No server has this path, since no workspace is called `-`.
+pub(super) fn asks_for_status(parts: &Parts, host: &str, door: &Door, hosts: &Hosts) -> bool {
+    matches!(door, Door::Any)
+        && parts.method == Method::GET
+        && parts.uri.path() == "/-/status"
+        && !parts.headers.contains_key(WORKSPACE_HEADER)
+        && !parts.headers.contains_key(SERVER_HEADER)
+        && hosts.server(host).is_none()
 }
 
 fn by_headers(headers: &HeaderMap) -> Result<Option<(&str, &str)>, Refusal> {
