@@ -128,7 +128,6 @@ async fn the_document_lists_exactly_the_metrics_that_are_served() {
     assert_eq!(pair.injector.get("/dev/api/").await.status(), 200);
     let rotate = RotateWorkspaceKeyRequest {
         workspace: "dev".into(),
-        ..Default::default()
     };
     pair.vault.keys().rotate_workspace_key(rotate).await.unwrap();
     eventually("the key is rotated", async || {
