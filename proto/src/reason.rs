@@ -120,7 +120,13 @@ impl Reason {
             Self::MethodRefused => (Code::InvalidArgument, StatusCode::METHOD_NOT_ALLOWED),
             Self::BodyTypeUnsupported => (Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::ExpectationFailed => (Code::InvalidArgument, StatusCode::EXPECTATION_FAILED),
-            Self::UpstreamUnreachable | Self::UpstreamTlsFailed | Self::UpstreamProtocol => BAD_UPSTREAM,
+            Self::UpstreamUnreachable
+            | Self::UpstreamTlsFailed
+            | Self::UpstreamCertificateUntrusted
+            | Self::UpstreamCertificateNameMismatch
+            | Self::UpstreamNotTls
+            | Self::UpstreamClientCertificateRefused
+            | Self::UpstreamProtocol => BAD_UPSTREAM,
         }
     }
 }
@@ -215,7 +221,8 @@ mod tests {
         (
             Code::Unavailable,
             502,
-            "UPSTREAM_UNREACHABLE UPSTREAM_TLS_FAILED UPSTREAM_PROTOCOL",
+            "UPSTREAM_UNREACHABLE UPSTREAM_TLS_FAILED UPSTREAM_PROTOCOL UPSTREAM_CERTIFICATE_UNTRUSTED \
+             UPSTREAM_CERTIFICATE_NAME_MISMATCH UPSTREAM_NOT_TLS UPSTREAM_CLIENT_CERTIFICATE_REFUSED",
         ),
         (
             Code::Unavailable,

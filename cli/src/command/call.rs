@@ -210,7 +210,13 @@ impl CallArgs {
             Reason::ServerNotFound => {
                 format!("`aerostack workspace server list {workspace}` shows what exists")
             }
-            Reason::UpstreamUnreachable | Reason::UpstreamTlsFailed | Reason::UpstreamAddressRefused => {
+            Reason::UpstreamUnreachable
+            | Reason::UpstreamTlsFailed
+            | Reason::UpstreamCertificateUntrusted
+            | Reason::UpstreamCertificateNameMismatch
+            | Reason::UpstreamNotTls
+            | Reason::UpstreamClientCertificateRefused
+            | Reason::UpstreamAddressRefused => {
                 format!("`aerostack workspace server show {workspace} {server}` shows where it should be")
             }
             _ => format!("`aerostack explain {workspace} {server}` shows what becomes of each secret"),

@@ -56,6 +56,12 @@ impl UpstreamTls {
         }
     }
 
+    /// The certificates in `ca_pem`; none when one of them cannot be read.
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        let certificates = CertificateDer::pem_slice_iter(self.ca_pem.as_bytes());
+        certificates.collect::<Result<_, _>>().unwrap_or_default()
+    }
+
     /// The CAs in `ca_pem`; none when there is none, or one that is not a CA's.
     pub fn roots(&self) -> Option<RootCertStore> {
         let mut roots = RootCertStore::empty();

@@ -5,8 +5,8 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
 };
 
 use http::Uri;
@@ -17,17 +17,16 @@ use hyper_util::{
 };
 use proto::{Reason, Refusal};
 use rustix::io::Errno;
-use rustls_pki_types::ServerName;
 #[cfg(not(test))]
 use tokio::net::lookup_host;
 use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 use tower::Service;
 use url::Host;
 
 #[cfg(test)]
 use self::tests::lookup_host;
-use super::{Network, interim::InterimLimit, tls};
+use super::{Network, fault::TlsFault, interim::InterimLimit, tls::Tls};
 use crate::{
     address::{self, Forbidden},
     registry::server::Spec,
@@ -43,8 +42,8 @@ pub(super) enum DialError {
     Address(Forbidden),
     #[error("the upstream cannot be reached")]
     Connect(#[source] io::Error),
-    #[error("the upstream's TLS failed")]
-    Tls(#[source] io::Error),
+    #[error(transparent)]
+    Tls(Box<TlsFault>),
     #[error("the upstream does not speak HTTP/2")]
     NoHttp2,
     #[error("the upstream's HTTP/2 did not begin")]
@@ -56,12 +55,18 @@ pub(super) enum DialError {
 }
 
 impl DialError {
+    pub(super) fn tls(fault: TlsFault) -> Self {
+        Self::Tls(Box::new(fault))
+    }
+
     /// What the downstream is told.
     pub(super) fn refusal(&self) -> Refusal {
-        tracing::info!(
-            error = proto::serve::telemetry::chain(self),
-            "upstream not dialled"
-        );
+        if !matches!(self, Self::Tls(_)) {
+            tracing::info!(
+                error = proto::serve::telemetry::chain(self),
+                "upstream not dialled"
+            );
+        }
         match self {
             Self::Resolve(error) | Self::Connect(error) if is_out_of_descriptors(error) => Refusal::new(
                 Reason::Overloaded,
@@ -71,10 +76,7 @@ impl DialError {
                 Refusal::new(Reason::UpstreamUnreachable, format!("{self}; nothing was sent"))
             }
             Self::Address(why) => Refusal::new(Reason::UpstreamAddressRefused, format!("{self}: {why}")),
-            Self::Tls(_) => Refusal::new(
-                Reason::UpstreamTlsFailed,
-                "the upstream's TLS certificate was not accepted, or its TLS failed; nothing was sent",
-            ),
+            Self::Tls(fault) => fault.refusal(),
             Self::Full => Refusal::new(Reason::Overloaded, format!("{self}; nothing was sent")),
             Self::NoHttp2 => Refusal::new(Reason::UpstreamProtocol, format!("{self}; nothing was sent")),
         }
@@ -98,7 +100,7 @@ struct Target {
     host: Host<String>,
     port: u16,
     loopback: bool,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Tls>,
     /// HTTP/2 alone was offered, so nothing else will do.
     http2_only: bool,
     network: Arc<Network>,
@@ -113,7 +115,7 @@ impl Connector {
         alpn: &[&[u8]],
     ) -> Result<Self, Refusal> {
         let tls = match spec.url.is_tls() {
-            true => Some(tls::connector(&spec.tls, spec.url.host(), alpn, &network.roots)?),
+            true => Some(Tls::new(&spec.tls, spec.url.host(), alpn, &network.roots)?),
             false => None,
         };
         Ok(Self {
@@ -151,21 +153,19 @@ impl Target {
         let stream = self.dial(self.resolve().await?).await?;
         // Fails only for a connection that is already gone.
         let _ = stream.set_nodelay(true);
-        let Some((connector, name)) = &self.tls else {
+        let Some(tls) = &self.tls else {
             return Ok(Socket::Plain {
                 stream: TokioIo::new(InterimLimit::new(stream, self.http2_only)),
             });
         };
-        let stream = connector
-            .connect(name.clone(), stream)
-            .await
-            .map_err(DialError::Tls)?;
+        let stream = tls.connect(stream).await.map_err(DialError::tls)?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if self.http2_only && !is_http2 {
             return Err(DialError::NoHttp2);
         }
         Ok(Socket::Tls {
             is_http2,
+            complaint: Complaint::default(),
             stream: TokioIo::new(InterimLimit::new(stream, is_http2)),
         })
     }
@@ -228,7 +228,38 @@ pin_project_lite::pin_project! {
     #[project = SocketProjection]
     pub(super) enum Socket {
         Plain { #[pin] stream: TokioIo<InterimLimit<TcpStream>> },
-        Tls { is_http2: bool, #[pin] stream: TokioIo<InterimLimit<TlsStream<TcpStream>>> },
+        Tls {
+            is_http2: bool,
+            complaint: Complaint,
+            #[pin] stream: TokioIo<InterimLimit<TlsStream<TcpStream>>>,
+        },
+    }
+}
+
+/// What the upstream said of the client's certificate when the handshake was over: HTTP/2 keeps no more of such an error
+/// than its text.
+#[derive(Clone, Default)]
+pub(super) struct Complaint(Arc<Mutex<Option<TlsFault>>>);
+
+impl Complaint {
+    fn note(&self, error: &io::Error, address: Option<SocketAddr>) {
+        if let Some(fault) = TlsFault::about_client(error, address) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+        }
+    }
+
+    pub(super) fn take(&self) -> Option<TlsFault> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Socket {
+    /// Where a complaint about the client's certificate is found.
+    pub(super) fn complaint(&self) -> Complaint {
+        match self {
+            Self::Plain { .. } => Complaint::default(),
+            Self::Tls { complaint, .. } => complaint.clone(),
+        }
     }
 }
 
@@ -247,7 +278,18 @@ impl Read for Socket {
     ) -> Poll<io::Result<()>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_read(context, buffer),
-            SocketProjection::Tls { stream, .. } => stream.poll_read(context, buffer),
+            SocketProjection::Tls {
+                mut stream,
+                complaint,
+                ..
+            } => {
+                let read = ready!(stream.as_mut().poll_read(context, buffer));
+                if let Err(error) = &read {
+                    let (tcp, _) = stream.inner().get_ref().get_ref();
+                    complaint.note(error, tcp.peer_addr().ok());
+                }
+                Poll::Ready(read)
+            }
         }
     }
 }

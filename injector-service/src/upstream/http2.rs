@@ -409,14 +409,16 @@ async fn connect(
         used: AtomicBool::new(false),
         unsettled: AtomicWaker::new(),
     });
+    let complaint = stream.get_ref().complaint();
+    let failed = |error| complaint.take().map_or(DialError::Http2(error), DialError::tls);
     let (send, connection) = builder(Spawning(load.clone()))
         .handshake(stream)
         .await
-        .map_err(DialError::Http2)?;
+        .map_err(failed)?;
     let mut connection = Box::pin(connection);
     std::future::poll_fn(|context| settle(&load, connection.as_mut(), context))
         .await
-        .map_err(DialError::Http2)?;
+        .map_err(failed)?;
     Ok(Some((send, load, connection)))
 }
 

@@ -61,6 +61,11 @@ pin_project_lite::pin_project! {
 }
 
 impl<S> InterimLimit<S> {
+    /// The connection itself.
+    pub(super) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
     pub(super) fn new(stream: S, is_http2: bool) -> Self {
         Self {
             stream,

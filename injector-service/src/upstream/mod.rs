@@ -1,9 +1,12 @@
 //! Connections to one server: pooled for it alone, dialled only where it may be dialled.
 
 mod dial;
+mod ecdsa;
+mod fault;
 mod http2;
 mod interim;
 pub mod tls;
+mod verify;
 
 use std::{
     io,
@@ -32,6 +35,7 @@ use crate::{
     veil::{Over, Unveiling, Veil},
 };
 use dial::{Connector, DialError, Socket};
+use fault::TlsFault;
 use http2::{Http2, Outcome};
 
 pub(crate) use http2::{Place, Refuser};
@@ -230,7 +234,10 @@ fn refusal(error: &Error) -> Refusal {
     let mut causes = std::iter::successors(source, |cause| cause.source());
     match causes.find_map(|cause| cause.downcast_ref::<DialError>()) {
         Some(dial) => dial.refusal(),
-        None => broken(error),
+        None => match TlsFault::find(error) {
+            Some(fault) => fault.refusal(),
+            None => broken(error),
+        },
     }
 }
 

@@ -2,15 +2,20 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
-use proto::{Reason, Refusal, serve::tls::provider};
-use rustls::{ClientConfig, RootCertStore, client::Resumption};
+use proto::{Reason, Refusal};
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::{Resumption, WebPkiServerVerifier},
+};
 use rustls_pki_types::ServerName;
-use tokio_rustls::TlsConnector;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use url::Host;
 
+use super::{ecdsa::upstream_provider, fault::TlsFault, verify::Verifier};
 use crate::registry::server::UpstreamTls;
 
 /// Returns the system's CAs together with the CAs in `files`.
@@ -42,33 +47,71 @@ fn read_roots(path: &Path) -> Result<RootCertStore, String> {
         .ok_or_else(|| "no CA in PEM form was found".to_owned())
 }
 
-/// A connector, and the name that the certificate must have.
-pub(super) fn connector(
-    tls: &UpstreamTls,
-    host: &Host<String>,
-    alpn: &[&[u8]],
-    trusted: &Arc<RootCertStore>,
-) -> Result<(TlsConnector, ServerName<'static>), Refusal> {
-    let unusable = |what: &str| Refusal::new(Reason::UpstreamTlsFailed, format!("{what}; nothing was sent"));
-    let roots = match tls.ca_pem.as_str() {
-        "" if trusted.is_empty() => {
-            return Err(unusable("this machine has no CAs to verify the upstream with"));
-        }
-        "" => trusted.clone(),
-        _ => Arc::new(
-            tls.roots()
-                .ok_or_else(|| unusable("the server's tls.ca_pem holds no CA"))?,
-        ),
-    };
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|_| unusable("TLS could not be set up"))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    config.resumption = Resumption::disabled();
-    let name = tls
-        .certificate_name(host)
-        .map_err(|_| unusable("the upstream's host is not a name that a certificate can have"))?;
-    Ok((TlsConnector::from(Arc::new(config)), name))
+/// How the handshakes with one server's upstream are made.
+pub(super) struct Tls {
+    config: ClientConfig,
+    verifier: Verifier,
+    name: ServerName<'static>,
+}
+
+impl Tls {
+    pub(super) fn new(
+        tls: &UpstreamTls,
+        host: &Host<String>,
+        alpn: &[&[u8]],
+        trusted: &Arc<RootCertStore>,
+    ) -> Result<Self, Refusal> {
+        let unusable =
+            |what: &str| Refusal::new(Reason::UpstreamTlsFailed, format!("{what}; nothing was sent"));
+        let roots = match tls.ca_pem.as_str() {
+            "" if trusted.is_empty() => {
+                return Err(unusable("this machine has no CAs to verify the upstream with"));
+            }
+            "" => trusted.clone(),
+            _ => Arc::new(
+                tls.roots()
+                    .ok_or_else(|| unusable("the server's tls.ca_pem holds no CA"))?,
+            ),
+        };
+        let provider = Arc::new(upstream_provider());
+        let verifier = Verifier {
+            webpki: WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+                .build()
+                .map_err(|_| unusable("the CAs to verify the upstream with cannot be used"))?,
+            pinned: tls.certificates().into(),
+            presented: Arc::default(),
+        };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|_| unusable("TLS could not be set up"))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier.clone()))
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        config.resumption = Resumption::disabled();
+        let name = tls
+            .certificate_name(host)
+            .map_err(|_| unusable("the upstream's host is not a name that a certificate can have"))?;
+        Ok(Self {
+            config,
+            verifier,
+            name,
+        })
+    }
+
+    /// Shakes hands over `stream`.
+    pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsFault> {
+        let address = stream.peer_addr().ok();
+        let presented = Arc::new(OnceLock::new());
+        let verifier = Verifier {
+            presented: presented.clone(),
+            ..self.verifier.clone()
+        };
+        let mut config = self.config.clone();
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        TlsConnector::from(Arc::new(config))
+            .connect(self.name.clone(), stream)
+            .await
+            .map_err(|error| TlsFault::new(error, address, presented.get().cloned()))
+    }
 }

@@ -136,7 +136,7 @@ impl<S> Unveiling<S> {
         }
     }
 
-    #[cfg(test)]
+    /// The connection itself.
     pub(crate) fn get_ref(&self) -> &S {
         &self.stream
     }

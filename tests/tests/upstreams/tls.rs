@@ -160,9 +160,11 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
     let (pki, other) = (Pki::new(), Pki::new());
     let day = Duration::from_secs(24 * 3600);
     let now = SystemTime::now();
-    for (what, files) in [
+    for (what, reason, kind, files) in [
         (
             "another name",
+            "UPSTREAM_CERTIFICATE_NAME_MISMATCH",
+            "other names",
             pki.leaf(&Leaf {
                 dns: vec!["api.test".into()],
                 ips: vec![],
@@ -171,6 +173,8 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
         ),
         (
             "another address",
+            "UPSTREAM_CERTIFICATE_NAME_MISMATCH",
+            "other names",
             pki.leaf(&Leaf {
                 dns: vec![],
                 ips: vec![IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))],
@@ -179,6 +183,8 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
         ),
         (
             "a name for an address",
+            "UPSTREAM_CERTIFICATE_NAME_MISMATCH",
+            "other names",
             pki.leaf(&Leaf {
                 dns: vec!["127.0.0.1".into()],
                 ips: vec![],
@@ -187,6 +193,8 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
         ),
         (
             "expired",
+            "UPSTREAM_TLS_FAILED",
+            "has expired",
             pki.leaf(&Leaf {
                 not_before: now - 2 * day,
                 not_after: now - day,
@@ -195,6 +203,8 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
         ),
         (
             "not yet valid",
+            "UPSTREAM_TLS_FAILED",
+            "not valid yet",
             pki.leaf(&Leaf {
                 not_before: now + day,
                 not_after: now + 2 * day,
@@ -203,22 +213,33 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
         ),
         (
             "a client's",
+            "UPSTREAM_TLS_FAILED",
+            "not one for servers",
             pki.leaf(&Leaf {
                 usages: vec![Usage::Client],
                 ..leaf()
             }),
         ),
-        ("signed by itself", self_signed(&pki)),
-        ("of another CA", other.leaf(&leaf())),
+        (
+            "signed by itself",
+            "UPSTREAM_CERTIFICATE_UNTRUSTED",
+            "no CA that is trusted",
+            self_signed(&pki),
+        ),
+        (
+            "of another CA",
+            "UPSTREAM_CERTIFICATE_UNTRUSTED",
+            "no CA that is trusted",
+            other.leaf(&leaf()),
+        ),
     ] {
         let upstream = Upstream::tls(tls(&files, &["h2", "http/1.1"])).await;
         pair.injector.add(https(&upstream.url(), &pki.ca_pem())).await;
         for version in [Version::HTTP_11, Version::HTTP_2] {
-            assert_eq!(
-                refusal(&call(&pair, version).await),
-                (502, "UPSTREAM_TLS_FAILED"),
-                "{what}"
-            );
+            let response = call(&pair, version).await;
+            assert_eq!(refusal(&response), (502, reason), "{what}");
+            let problem = String::from_utf8_lossy(response.body());
+            assert!(problem.contains(kind), "{what}: {problem}");
         }
         assert_eq!(upstream.seen().len(), 0, "{what}");
         pair.injector.remove("dev", "api").await;
@@ -230,9 +251,130 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
         .await;
     assert_eq!(
         refusal(&call(&pair, Version::HTTP_11).await),
-        (502, "UPSTREAM_TLS_FAILED")
+        (502, "UPSTREAM_CERTIFICATE_UNTRUSTED")
     );
     assert_eq!(upstream.seen().len(), 0);
+    pair.stop().await;
+}
+
+/// A certificate as `openssl req -x509` makes it: signed by itself, and a CA's. The change is made before it is signed.
+fn like_openssl(pki: &Pki, name: &str, change: impl FnOnce(&mut rcgen::CertificateParams)) -> Files {
+    let mut params =
+        rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    change(&mut params);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let file = |kind| pki.ca_file().with_file_name(format!("{name}-{kind}.pem"));
+    let files = Files {
+        cert: file("cert"),
+        key: file("key"),
+    };
+    fs::write(&files.cert, params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(&files.key, key.serialize_pem()).unwrap();
+    files
+}
+
+#[tokio::test]
+async fn a_pinned_certificate_is_accepted_while_it_is_valid() {
+    let pair = dev().await;
+    let (pki, other) = (Pki::new(), Pki::new());
+    let long_ago = rcgen::date_time_ymd(2001, 1, 1);
+    for (what, files, expected) in [
+        ("made by openssl", like_openssl(&pki, "ordinary", |_| {}), 200),
+        // Browsers want alternative names, curl and `openssl s_client` do not.
+        (
+            "with a common name alone",
+            like_openssl(&pki, "nameless", |params| params.subject_alt_names.clear()),
+            200,
+        ),
+        ("of a CA that is not there", other.leaf(&leaf()), 200),
+        (
+            "expired",
+            like_openssl(&pki, "expired", |params| params.not_after = long_ago),
+            502,
+        ),
+    ] {
+        let upstream = Upstream::tls(tls(&files, &["h2", "http/1.1"])).await;
+        let pinned = fs::read_to_string(&files.cert).unwrap();
+        pair.injector.add(https(&upstream.url(), &pinned)).await;
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let request = UpdateServerRequest {
+                server: Some(Server {
+                    protocol: protocol.into(),
+                    ..server("dev", "api", "", &[])
+                }),
+                update_mask: Some(prost_types::FieldMask {
+                    paths: vec!["protocol".into()],
+                }),
+            };
+            pair.injector.servers().update_server(request).await.unwrap();
+            let response = call(&pair, Version::HTTP_11).await;
+            assert_eq!(response.status(), expected, "{what}: {:?}", response.body());
+        }
+        pair.injector.remove("dev", "api").await;
+
+        // Another one is none the better for it.
+        let impostor = Upstream::tls(tls(
+            &like_openssl(&other, "impostor", |_| {}),
+            &["h2", "http/1.1"],
+        ))
+        .await;
+        pair.injector.add(https(&impostor.url(), &pinned)).await;
+        assert_eq!(
+            refusal(&call(&pair, Version::HTTP_11).await),
+            (502, "UPSTREAM_CERTIFICATE_UNTRUSTED"),
+            "{what}"
+        );
+        assert_eq!(impostor.seen().len(), 0);
+        pair.injector.remove("dev", "api").await;
+    }
+    pair.stop().await;
+}
+
+/// The TLS of an upstream that lets nobody in without a certificate of `pki`.
+fn mutual_tls(
+    pki: &Pki,
+    alpn: &[&str],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ServerConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap();
+    roots.add(ca).unwrap();
+    let provider = proto::serve::tls::provider();
+    let clients =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build();
+    let files = pki.leaf(&leaf());
+    let chain = vec![CertificateDer::from_pem_file(&files.cert).unwrap()];
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_client_cert_verifier(clients.unwrap())
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(&files.key).unwrap())
+        .unwrap();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+#[tokio::test]
+async fn an_upstream_that_requires_a_client_certificate_says_so_in_the_answer() {
+    let pair = dev().await;
+    let pki = Pki::new();
+    for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
+        for alpn in ["h2", "http/1.1"] {
+            let upstream = Upstream::tls(mutual_tls(&pki, &[alpn], versions)).await;
+            pair.injector.add(https(&upstream.url(), &pki.ca_pem())).await;
+            let response = call(&pair, Version::HTTP_11).await;
+            let found = refusal(&response);
+            assert_eq!(
+                found,
+                (502, "UPSTREAM_CLIENT_CERTIFICATE_REFUSED"),
+                "{alpn} {versions:?}"
+            );
+            assert_eq!(upstream.seen().len(), 0);
+            pair.injector.remove("dev", "api").await;
+        }
+    }
     pair.stop().await;
 }
 
@@ -368,7 +510,7 @@ async fn an_upstream_that_speaks_http_behind_https_gets_no_secret() {
         .await;
     assert_eq!(
         refusal(&call(&pair, Version::HTTP_11).await),
-        (502, "UPSTREAM_TLS_FAILED")
+        (502, "UPSTREAM_NOT_TLS")
     );
     let bytes = timeout(PATIENCE, received.recv()).await.unwrap().unwrap();
     assert_eq!(bytes[0], 22, "a TLS handshake record comes first");

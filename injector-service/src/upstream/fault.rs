@@ -1,0 +1,180 @@
+//! What went wrong in an upstream's TLS, by kind.
+
+use std::{error::Error as StdError, io, net::SocketAddr};
+
+use proto::{Reason, Refusal, serve::telemetry::chain};
+use rustls::{AlertDescription, CertificateError, Error};
+
+/// A TLS connection that was not made, or that the upstream ended because of the client's certificate.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream's TLS failed: {kind}")]
+pub(super) struct TlsFault {
+    kind: Kind,
+    address: Option<SocketAddr>,
+    presented: Option<String>,
+    source: io::Error,
+}
+
+/// Kinds of faults. The text says of each what the upstream did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Kind {
+    #[error("its certificate comes from no CA that is trusted for this server")]
+    UntrustedCa,
+    #[error("its certificate is for other names than the server's host")]
+    OtherName,
+    #[error("its certificate has expired")]
+    Expired,
+    #[error("its certificate is not valid yet")]
+    NotYetValid,
+    #[error("its certificate is not one for servers")]
+    OtherPurpose,
+    #[error("its certificate is signed with an algorithm that is not supported")]
+    Algorithm,
+    #[error("its certificate cannot be read")]
+    Unreadable,
+    #[error("it does not speak TLS on this port")]
+    NotTls,
+    #[error("it closed the connection during the handshake")]
+    Closed,
+    #[error("it has no TLS version or cipher in common with the injector")]
+    NothingInCommon,
+    #[error("it has no certificate for this name")]
+    NameUnknown,
+    #[error("it speaks no version of HTTP that this server is called with")]
+    NoProtocol,
+    #[error("it requires a client certificate")]
+    ClientCertificateRequired,
+    #[error("it refused the client certificate")]
+    ClientCertificateRefused,
+    #[error("the handshake failed")]
+    Other,
+}
+
+impl TlsFault {
+    /// A failed handshake at `address`. `presented` describes the certificate that was refused, if it was that.
+    pub(super) fn new(source: io::Error, address: Option<SocketAddr>, presented: Option<String>) -> Self {
+        Self {
+            kind: Kind::of_io(&source),
+            address,
+            presented,
+            source,
+        }
+    }
+
+    /// The fault behind an error of a connection whose handshake was over: a server of TLS 1.3 judges the client's
+    /// certificate after it.
+    pub(super) fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
+        let mut causes = std::iter::successors(Some(error), |cause| StdError::source(*cause));
+        causes.find_map(|cause| Self::about_client(cause.downcast_ref::<io::Error>()?, None))
+    }
+
+    /// The same, if the error is the upstream's complaint about the client's certificate.
+    pub(super) fn about_client(error: &io::Error, address: Option<SocketAddr>) -> Option<Self> {
+        let kind = Kind::of_io(error);
+        let is_about_client = matches!(
+            kind,
+            Kind::ClientCertificateRequired | Kind::ClientCertificateRefused
+        );
+        is_about_client.then(|| Self {
+            kind,
+            address,
+            presented: None,
+            source: io::Error::new(error.kind(), error.to_string()),
+        })
+    }
+
+    /// What the downstream is told. The log gets the rest.
+    pub(super) fn refusal(&self) -> Refusal {
+        tracing::info!(
+            address = self.address.map(tracing::field::display),
+            presented = self.presented.as_deref(),
+            error = chain(self),
+            "upstream not dialled"
+        );
+        Refusal::new(self.kind.reason(), format!("{self}; nothing was sent"))
+    }
+}
+
+impl Kind {
+    fn of_io(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(error) => Self::of(error),
+            None => match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe => Self::Closed,
+                _ => Self::Other,
+            },
+        }
+    }
+
+    fn of(error: &Error) -> Self {
+        match error {
+            Error::InvalidCertificate(error) => Self::of_certificate(error),
+            Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => Self::NotTls,
+            Error::AlertReceived(alert) => Self::of_alert(*alert),
+            Error::PeerIncompatible(_) => Self::NothingInCommon,
+            Error::NoApplicationProtocol => Self::NoProtocol,
+            _ => Self::Other,
+        }
+    }
+
+    fn of_certificate(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Self::OtherName
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                Self::OtherPurpose
+            }
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Self::Algorithm,
+            CertificateError::BadEncoding => Self::Unreadable,
+            // Among the others: a CA that is used as a server's certificate and is not pinned.
+            _ => Self::UntrustedCa,
+        }
+    }
+
+    fn of_alert(alert: AlertDescription) -> Self {
+        match alert {
+            AlertDescription::CertificateRequired => Self::ClientCertificateRequired,
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied => Self::ClientCertificateRefused,
+            AlertDescription::HandshakeFailure
+            | AlertDescription::ProtocolVersion
+            | AlertDescription::InsufficientSecurity => Self::NothingInCommon,
+            AlertDescription::UnrecognisedName => Self::NameUnknown,
+            AlertDescription::NoApplicationProtocol => Self::NoProtocol,
+            _ => Self::Other,
+        }
+    }
+
+    fn reason(self) -> Reason {
+        match self {
+            Self::UntrustedCa => Reason::UpstreamCertificateUntrusted,
+            Self::OtherName => Reason::UpstreamCertificateNameMismatch,
+            Self::NotTls => Reason::UpstreamNotTls,
+            Self::ClientCertificateRequired | Self::ClientCertificateRefused => {
+                Reason::UpstreamClientCertificateRefused
+            }
+            Self::Expired
+            | Self::NotYetValid
+            | Self::OtherPurpose
+            | Self::Algorithm
+            | Self::Unreadable
+            | Self::Closed
+            | Self::NothingInCommon
+            | Self::NameUnknown
+            | Self::NoProtocol
+            | Self::Other => Reason::UpstreamTlsFailed,
+        }
+    }
+}
