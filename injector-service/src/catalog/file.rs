@@ -11,7 +11,7 @@
 //!
 //! Optional fields: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem`, `server_name` and `allow_bound_secrets`
 //! (only administrators may add an entry with `allow_bound_secrets`), `allow_plaintext`, `paths`, `description`. Each
-//! field has the same meaning and the same type as in a servers file.
+//! field has the same meaning and the same type as in a servers file. `mcp: true` says that MCP is spoken at the URL.
 
 use std::collections::{BTreeMap, btree_map};
 
@@ -50,6 +50,8 @@ struct Record {
     paths: Vec<String>,
     #[serde(default)]
     secrets: Vec<String>,
+    #[serde(default)]
+    mcp: bool,
 }
 
 /// Reads a catalog.
@@ -83,6 +85,7 @@ fn take(
     name: Result<EntryName, NotAnEntryName>,
     entries: &mut BTreeMap<EntryName, Entry>,
 ) -> Vec<EntryError> {
+    let mcp = record.mcp;
     let (name, spec) = match (name, record.spec()) {
         (Ok(name), Ok(spec)) => (name, spec),
         (name, spec) => {
@@ -93,7 +96,7 @@ fn take(
     match entries.entry(name.clone()) {
         btree_map::Entry::Occupied(_) => vec![EntryError::Twice],
         btree_map::Entry::Vacant(place) => {
-            place.insert(Entry { name, spec });
+            place.insert(Entry { name, spec, mcp });
             Vec::new()
         }
     }
@@ -111,6 +114,7 @@ impl Record {
             description,
             paths,
             secrets,
+            mcp: _,
         } = self;
         let auth_type = auth_type.into();
         let spec = Spec {

@@ -28,7 +28,7 @@ fn name(text: &str) -> EntryName {
 #[test]
 fn an_entry_needs_a_name_and_a_url() {
     let entries = read("version: 1\nservers: [{name: '@a/b', url: 'https://a.example'}]\n").unwrap();
-    let Entry { name: _, spec } = entries.get(&name("@a/b")).unwrap();
+    let Entry { name: _, spec, mcp } = entries.get(&name("@a/b")).unwrap();
     assert_eq!(
         (spec.url.as_str(), spec.auth_type, spec.protocol),
         ("https://a.example", AuthType::SecretHeaders, Protocol::Auto)
@@ -38,6 +38,7 @@ fn an_entry_needs_a_name_and_a_url() {
         (&spec.tls, spec.allow_plaintext),
         (&UpstreamTls::default(), false)
     );
+    assert!(!mcp);
     assert_eq!(entries.get(&name("@a/c")), None);
 }
 
@@ -46,10 +47,10 @@ fn every_field_is_read() {
     let entries = read(
         "version: 1\nservers:\n- name: '@tools/mail'\n  url: https://mail.example/v1\n  auth_type: bearer\n  \
          protocol: http2\n  tls: {server_name: other.example}\n  allow_plaintext: true\n  description: Mail\n  \
-         secrets: [mail-token]\n",
+         secrets: [mail-token]\n  mcp: true\n",
     )
     .unwrap();
-    let Entry { name, spec } = entries.get(&name("@tools/mail")).unwrap();
+    let Entry { name, spec, mcp } = entries.get(&name("@tools/mail")).unwrap();
     assert_eq!(
         (name.scope(), name.server().as_str(), name.to_string()),
         ("@tools", "mail", "@tools/mail".to_owned())
@@ -63,6 +64,7 @@ fn every_field_is_read() {
     assert_eq!((spec.allow_plaintext, spec.description.as_str()), (true, "Mail"));
     let secrets: Vec<_> = spec.injections.iter().map(|one| one.secret.as_str()).collect();
     assert_eq!(secrets, ["MAIL_TOKEN"]);
+    assert!(mcp);
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn the_example_that_we_ship_is_a_catalog() {
             (AuthType::Bearer, origin.to_owned())
         );
     }
-    for Entry { name, spec } in entries.0.values() {
+    for Entry { name, spec, mcp: _ } in entries.0.values() {
         assert!(spec.url.is_tls() && !spec.allow_plaintext, "{name}");
         assert!(
             !spec.description.is_empty() && !spec.injections.is_empty(),

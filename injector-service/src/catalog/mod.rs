@@ -43,6 +43,8 @@ pub struct Entry {
     pub name: EntryName,
     /// What it is. Its injections are the secrets that such a server usually gets; they are not for a server to take.
     pub spec: Spec,
+    /// True for a server that speaks MCP.
+    pub mcp: bool,
 }
 
 impl Catalog {

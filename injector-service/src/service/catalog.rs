@@ -66,7 +66,7 @@ impl CatalogService for CatalogEntries {
 }
 
 fn shown(entry: &Entry) -> api::CatalogEntry {
-    let Entry { name, spec } = entry;
+    let Entry { name, spec, mcp: _ } = entry;
     let secrets = spec.injections.iter();
     api::CatalogEntry {
         name: name.to_string(),
@@ -78,20 +78,35 @@ fn shown(entry: &Entry) -> api::CatalogEntry {
     }
 }
 
+/// The server of a request, completed from an entry of the catalog if the request names one.
+#[derive(Debug)]
+pub(super) struct Begun<'a> {
+    pub(super) server: Cow<'a, api::Server>,
+    /// True when the catalog says that the server speaks MCP.
+    pub(super) is_mcp: bool,
+}
+
 /// The server of a request that may begin from the entry `name`; empty when it does not.
 pub(super) async fn begin<'a>(
     server: &'a api::Server,
     name: &str,
     catalog: Option<&Catalog>,
-) -> Result<Cow<'a, api::Server>, Refusal> {
+) -> Result<Begun<'a>, Refusal> {
     if name.is_empty() {
-        return Ok(Cow::Borrowed(server));
+        return Ok(Begun {
+            server: Cow::Borrowed(server),
+            is_mcp: false,
+        });
     }
     let name = EntryName::parse(name).map_err(status::catalog_entry)?;
     let catalog = catalog.ok_or_else(no_catalog)?;
     let entries = catalog.entries().await.map_err(status::catalog)?;
     let entry = entries.get(&name).ok_or_else(|| unknown(&name, &entries))?;
-    Ok(Cow::Owned(complete(server.clone(), entry)))
+    Ok(Begun {
+        server: Cow::Owned(complete(server.clone(), entry)),
+        // The entry speaks of its own URL.
+        is_mcp: entry.mcp && server.url.is_empty(),
+    })
 }
 
 /// Takes what `server` leaves empty from `entry`.

@@ -26,6 +26,7 @@ fn entry() -> Entry {
             description: "Mail".into(),
             ..Spec::of_url("https://mail.example/v1")
         },
+        mcp: true,
     }
 }
 
@@ -178,7 +179,8 @@ async fn a_name_that_is_none_is_refused_also_without_a_catalog() {
         name: "as-it-is".into(),
         ..Default::default()
     };
-    assert_eq!(*begin(&server, "", None).await.unwrap(), server);
+    let begun = begin(&server, "", None).await.unwrap();
+    assert_eq!((begun.server.as_ref(), begun.is_mcp), (&server, false));
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    catalog,
+    catalog::{self, Begun},
     convert::{check_bindings, explain, parse, shown},
     mask, warnings,
 };
@@ -57,11 +57,12 @@ impl ServerService for Servers {
         } = request.get_ref();
         let server = given(server.as_ref())?;
         let permit = permit(&request, &server.workspace)?;
-        let server = catalog::begin(server, catalog_entry, self.catalog.as_ref()).await?;
+        let Begun { server, is_mcp } = catalog::begin(server, catalog_entry, self.catalog.as_ref()).await?;
         let name = server_name(&server.name)?;
         let spec = parse(&server, self.registry.own())?;
         check_allowance(&permit, None, &spec)?;
-        let (entry, warnings) = self.add(&permit, name, spec).await?;
+        let (entry, mut warnings) = self.add(&permit, name, spec).await?;
+        warnings.extend(warnings::of_settings(&entry.server.spec, is_mcp));
         Ok(Response::new(AddServerResponse {
             server: Some(shown(&entry)),
             warnings,
@@ -75,7 +76,8 @@ impl ServerService for Servers {
         let server = given(request.get_ref().server.as_ref())?;
         let permit = permit(&request, &server.workspace)?;
         let name = server_name(&server.name)?;
-        let (entry, warnings) = self.update(&permit, &name, request.get_ref(), server).await?;
+        let (entry, mut warnings) = self.update(&permit, &name, request.get_ref(), server).await?;
+        warnings.extend(warnings::of_settings(&entry.server.spec, false));
         Ok(Response::new(UpdateServerResponse {
             server: Some(shown(&entry)),
             warnings,

@@ -1,9 +1,13 @@
-//! Doubts about a server that was stored: what the vault says of its secrets.
+//! Doubts about a server that was stored: what the vault says of its secrets, and settings that do not fit the server.
 
 use proto::{Refusal, SecretName, Warning, WarningKind};
 
 use crate::{
-    registry::{Entry, server::Injection},
+    placement::AuthType,
+    registry::{
+        Entry,
+        server::{Injection, Spec},
+    },
     resolve::{Checked, CheckedState, Resolver},
 };
 
@@ -13,6 +17,36 @@ pub(super) fn of_secrets(entry: &Entry, checked: &[Checked], resolver: &Resolver
     injections
         .zip(checked)
         .filter_map(|(injection, checked)| of_secret(injection, checked, resolver))
+        .collect()
+}
+
+/// Returns the warnings about settings that do not fit the server. `is_mcp` is true when the catalog says that the server
+/// speaks MCP; otherwise the last segment of the URL's path shows it.
+pub(super) fn of_settings(spec: &Spec, is_mcp: bool) -> Vec<Warning> {
+    let path = spec.url.path().to_ascii_lowercase();
+    let is_sse = path.ends_with("/sse");
+    let is_mcp = is_mcp || is_sse || path.ends_with("/mcp");
+    let doubts = [
+        (
+            is_mcp && matches!(spec.auth_type, AuthType::Skill(_)),
+            WarningKind::AuthTypeUnfit,
+            "this seems to be an MCP server, and the auth type skill puts a member `secrets` into each message, which MCP \
+             servers refuse (-32700); use secret_headers, or bearer for a server that takes one token",
+        ),
+        (
+            is_sse,
+            WarningKind::UrlUnfit,
+            "this seems to be an MCP server of the older transport, whose clients post their messages to another path than \
+             /sse; give the URL without /sse, so that programs reach both",
+        ),
+    ];
+    let doubts = doubts.into_iter().filter(|(is_doubtful, ..)| *is_doubtful);
+    doubts
+        .map(|(_, kind, message)| Warning {
+            kind: kind.into(),
+            secret: String::new(),
+            message: message.to_owned(),
+        })
         .collect()
 }
 

@@ -4,10 +4,10 @@ use e2e::{Pair, Upstream, pair::server};
 use http::Request;
 use proto::{
     WarningKind,
-    injector::v1::{ExplainInjectionRequest, Server, UpdateServerRequest},
+    injector::v1::{AddServerRequest, AuthType, ExplainInjectionRequest, Server, UpdateServerRequest},
 };
 
-use super::{URL, dev};
+use super::{URL, catalog::Shop, dev};
 
 /// The kinds and the secrets of the warnings about an update.
 async fn updated(pair: &Pair, server: Server, path: &str) -> Vec<(WarningKind, String)> {
@@ -122,4 +122,61 @@ async fn an_injector_that_requires_all_secrets_sends_nothing_without_one() {
     let list = pair.injector.servers_file();
     assert!(!std::fs::read_to_string(list).unwrap().contains("required"));
     pair.stop().await;
+}
+
+#[tokio::test]
+async fn settings_that_do_not_fit_an_mcp_server_are_told_when_it_is_stored() {
+    use WarningKind::{AuthTypeUnfit, UrlUnfit};
+    let pair = dev().await;
+    let (skill, headers) = (AuthType::Skill, AuthType::SecretHeaders);
+    for (number, (path, auth_type, expected)) in [
+        ("/mcp", skill, &[AuthTypeUnfit][..]),
+        ("/v1/MCP/", skill, &[AuthTypeUnfit]),
+        ("/mcp", headers, &[]),
+        ("/sse", skill, &[AuthTypeUnfit, UrlUnfit]),
+        ("/sse", headers, &[UrlUnfit]),
+        ("/run", skill, &[]),
+        ("/amcp", skill, &[]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let described = Server {
+            auth_type: auth_type.into(),
+            ..server(
+                "dev",
+                &format!("s{number}"),
+                &format!("https://a.example{path}"),
+                &[],
+            )
+        };
+        let warnings = pair.injector.add_with_warnings(described.clone()).await;
+        let kinds: Vec<_> = warnings.into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, expected, "{path}");
+        let kinds = updated(&pair, described, "description").await;
+        let kinds: Vec<_> = kinds.into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, expected, "{path}");
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn the_catalog_says_which_server_speaks_mcp() {
+    let entry = "- name: '@tools/mail'\n  url: https://mail.example/\n  auth_type: skill\n  mcp: true\n";
+    let shop = Shop::open(entry).await;
+    for (name, url, expected) in [
+        ("mail", "", &[WarningKind::AuthTypeUnfit][..]),
+        // The entry says nothing of another URL.
+        ("other", "https://other.example/", &[]),
+    ] {
+        let request = AddServerRequest {
+            server: Some(server("dev", name, url, &[])),
+            catalog_entry: "@tools/mail".into(),
+        };
+        let added = shop.pair.injector.servers().add_server(request).await.unwrap();
+        let warnings = added.into_inner().warnings;
+        let kinds: Vec<_> = warnings.iter().map(proto::Warning::kind).collect();
+        assert_eq!(kinds, expected, "{name}");
+    }
+    shop.pair.stop().await;
 }
