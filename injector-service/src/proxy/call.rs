@@ -23,6 +23,7 @@ use super::{
     grpc::{Ending, Later},
     guard::{self, Sender},
     inbound::Reading,
+    oauth,
     received::Received,
     record::Record,
     repeat::{self, KeptRequest},
@@ -33,7 +34,7 @@ use crate::{
     fields,
     inject::{BodySecrets, Carrier, Dialect, inject},
     placement::AuthType,
-    registry::server::{Injection, Server, Spec},
+    registry::server::{Injection, Spec},
     resolve::Resolver,
     upstream::{Answer, Body, Delivery, Needs, Place, Refuser, Upstream},
     veil::Over,
@@ -152,20 +153,24 @@ impl Proxy {
         let scheme = self.hosts.scheme;
         target.addresses(scheme, &authority, &request).rewrite(headers);
         cookies::keep(headers, &target.entry.server, &target.apart(&request));
+        let names_resource = oauth::names_resource(target.document, status, headers);
         let may_have_endpoint = events::may_have_endpoint(&parts.method, headers);
-        if may_have_endpoint {
+        if names_resource || may_have_endpoint {
             headers.remove(header::CONTENT_LENGTH);
         }
+        let (head, body) = response.into_parts();
+        let body = Received::new(body, version).on(place);
+        let body = if names_resource {
+            let addresses = target.addresses(scheme, &authority, &request);
+            within(deadline, LATE, pin!(oauth::move_resource(body, &addresses))).await?
+        } else if may_have_endpoint {
+            let moved = move |url: &str| target.addresses(scheme, &authority, &request).reference(url);
+            body::events(body, moved)
+        } else {
+            body::response(body)
+        };
         record.forwarded(status, &self.metrics);
-        let mut response = response.map(|body| {
-            let body = Received::new(body, version).on(place);
-            if may_have_endpoint {
-                let moved = move |url: &str| target.addresses(scheme, &authority, &request).reference(url);
-                body::events(body, moved)
-            } else {
-                body::response(body)
-            }
-        });
+        let mut response = Response::from_parts(head, body);
         if let Some(switched) = switched {
             switched.put(&mut response);
         }
@@ -190,6 +195,7 @@ impl Proxy {
         let mut headers = mem::take(&mut parts.headers);
         fields::clean_request(&mut headers, server.spec.auth_type);
         cookies::send(&mut headers, server);
+        oauth::ask(target.document, &mut headers);
         let is_credential_ours = challenge::is_for_us(server, &headers);
         answer::identify_upstream(&mut headers, &record.call_id);
         if let Some(asked) = &asked {
@@ -307,7 +313,8 @@ impl Proxy {
             let left = deadline.saturating_duration_since(Instant::now());
             headers.insert("grpc-timeout", timeout_value(left));
         }
-        let request = outgoing(server, &target.rest, forwarding.method.clone(), headers, body)?;
+        let uri = server.spec.url.request_uri(target.document, &target.rest);
+        let request = outgoing(uri, forwarding.method.clone(), headers, body)?;
         let url = request.uri().clone();
         let delivery = pin!(forwarding.upstream.send(request, needs, uncovered, refusers));
         let delivery = within(deadline, LATE, delivery).await;
@@ -416,8 +423,7 @@ fn body_is_needed(spec: &Spec, resolver: &Resolver) -> Result<(), Refusal> {
 
 /// The request that goes upstream. Its framing is made anew from its body.
 fn outgoing(
-    server: &Server,
-    rest: &str,
+    uri: Result<Uri, http::Error>,
     method: Method,
     mut headers: HeaderMap,
     body: Body,
@@ -425,7 +431,6 @@ fn outgoing(
     for name in [header::HOST, header::CONTENT_LENGTH] {
         headers.remove(name);
     }
-    let uri = server.spec.url.request_uri(rest);
     let uri = uri.map_err(|_| Refusal::new(Reason::PathInvalid, "the path and query do not make a URL"))?;
     let mut request = Request::new(body);
     *request.method_mut() = method;

@@ -13,6 +13,7 @@ mod framing;
 mod grpc;
 mod guard;
 mod inbound;
+mod oauth;
 mod pools;
 mod received;
 mod record;

@@ -5,7 +5,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::Authority};
 use proto::Origin;
 use url::Url;
 
-use crate::registry::server::UpstreamUrl;
+use super::oauth;
+use crate::registry::server::{Oauth, Spec};
 
 /// The addresses of one server: the upstream's, and those under which the program calls it.
 pub(super) struct Addresses<'a> {
@@ -15,8 +16,8 @@ pub(super) struct Addresses<'a> {
     pub(super) authority: &'a Authority,
     /// `/{workspace}/{server}` when the path names the server, else empty.
     pub(super) prefix: &'a str,
-    /// The server's URL.
-    pub(super) upstream: &'a UpstreamUrl,
+    /// The server.
+    pub(super) server: &'a Spec,
     /// The URL of the request as it was sent upstream.
     pub(super) request: &'a Uri,
 }
@@ -30,6 +31,8 @@ enum Form {
     Links,
     /// `seconds; url=URL` (HTML, section 4.2.5.3).
     Refresh,
+    /// `scheme resource_metadata="URL"` (RFC 9728, section 5.1).
+    Challenge,
 }
 
 /// Returns the form of the URLs in a header field, or None for a field without URLs.
@@ -45,6 +48,7 @@ fn form(name: &HeaderName) -> Option<Form> {
         | "x-sourcemap" => Some(Form::Whole),
         "link" | "uri" => Some(Form::Links),
         "refresh" => Some(Form::Refresh),
+        "www-authenticate" => Some(Form::Challenge),
         _ => None,
     }
 }
@@ -73,9 +77,13 @@ impl Addresses<'_> {
     fn value(&self, form: Form, value: &str) -> Option<String> {
         match form {
             // The obsolete field `URI` is written in both forms.
-            Form::Links if value.contains('<') => self.links(value),
+            Form::Links if value.contains('<') => self.parameter(value, &['<', '"'], "anchor"),
             Form::Whole | Form::Links => self.reference(value),
             Form::Refresh => self.refresh(value),
+            Form::Challenge => match self.server.oauth {
+                Oauth::Pass => self.parameter(value, &['"'], "resource_metadata"),
+                Oauth::Replace => Some(value.to_owned()),
+            },
         }
     }
 
@@ -98,8 +106,12 @@ impl Addresses<'_> {
 
     /// Returns the path, query and fragment under which the program reaches `target`, or None for another server's URL.
     fn path(&self, target: &Url) -> Option<String> {
-        let rest = under(target.path(), self.upstream.path()).filter(|_| self.is_own(target))?;
-        let mut path = format!("{}{rest}", self.prefix);
+        let (document, path) = match self.server.oauth {
+            Oauth::Pass => oauth::split(target.path()),
+            Oauth::Replace => ("", target.path()),
+        };
+        let rest = under(path, self.server.url.path()).filter(|_| self.is_own(target))?;
+        let mut path = format!("{document}{}{rest}", self.prefix);
         if path.is_empty() {
             path.push('/');
         }
@@ -115,15 +127,15 @@ impl Addresses<'_> {
     /// Returns true for a URL with the server's origin. An upstream behind a proxy that ends TLS often does not know of
     /// TLS, and writes `http://` before its own host.
     fn is_own(&self, target: &Url) -> bool {
-        let is_own = |url: &Url| Origin::of(url).as_ref() == Some(self.upstream.origin());
+        let is_own = |url: &Url| Origin::of(url).as_ref() == Some(self.server.url.origin());
         let mut secure = target.clone();
         is_own(target) || target.scheme() == "http" && secure.set_scheme("https").is_ok() && is_own(&secure)
     }
 
-    /// Moves the URLs in `<…>` and those of `anchor` parameters.
-    fn links(&self, value: &str) -> Option<String> {
+    /// Moves the URLs in `<…>`, if `marks` has `<`, and those of quoted parameters with this name.
+    fn parameter(&self, value: &str, marks: &[char], name: &str) -> Option<String> {
         let (mut moved, mut rest) = (String::new(), value);
-        while let Some((before, opening)) = rest.find(['<', '"']).and_then(|at| rest.split_at_checked(at)) {
+        while let Some((before, opening)) = rest.find(marks).and_then(|at| rest.split_at_checked(at)) {
             moved.push_str(before);
             if let Some(link) = opening.strip_prefix('<') {
                 let (reference, after) = link.split_once('>')?;
@@ -131,7 +143,7 @@ impl Addresses<'_> {
                 rest = after;
             } else {
                 let (quoted, after) = quoted(opening)?;
-                if is_anchor(before) {
+                if is_value_of(name, before) {
                     moved.push_str(&format!("\"{}\"", self.reference(quoted)?));
                 } else {
                     moved.push_str(&format!("\"{quoted}\""));
@@ -174,11 +186,11 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     Some((inner.get(..end)?, inner.get(end + 1..)?))
 }
 
-/// Returns true when `before` ends in `anchor=`.
-fn is_anchor(before: &str) -> bool {
-    let name = before.trim_end().strip_suffix('=').map(str::trim_end);
-    let name = name.and_then(|name| name.rsplit([';', ' ', '\t']).next());
-    name.is_some_and(|name| name.eq_ignore_ascii_case("anchor"))
+/// Returns true when `before` ends in the name of the parameter and `=`.
+fn is_value_of(name: &str, before: &str) -> bool {
+    let named = before.trim_end().strip_suffix('=').map(str::trim_end);
+    let named = named.and_then(|named| named.rsplit([';', ',', ' ', '\t']).next());
+    named.is_some_and(|named| named.eq_ignore_ascii_case(name))
 }
 
 fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
@@ -199,14 +211,21 @@ mod tests {
 
     /// The answer to `https://api.example.com/v1/x/y`, of a server at `https://api.example.com/v1/`.
     fn moved(prefix: &str, name: &'static str, value: &str) -> Option<String> {
-        let upstream = UpstreamUrl::parse("https://api.example.com/v1/").unwrap();
+        moved_with(Oauth::Replace, prefix, name, value)
+    }
+
+    fn moved_with(oauth: Oauth, prefix: &str, name: &'static str, value: &str) -> Option<String> {
+        let server = Spec {
+            oauth,
+            ..Spec::of_url("https://api.example.com/v1/")
+        };
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         Addresses {
             scheme: "http",
             authority: &"localhost:7100".parse().unwrap(),
             prefix,
-            upstream: &upstream,
+            server: &server,
             request: &"https://api.example.com/v1/x/y".parse().unwrap(),
         }
         .rewrite(&mut headers);
@@ -327,6 +346,48 @@ mod tests {
             ("x-mine", "/v1/b", Some("/v1/b")),
         ] {
             assert_eq!(moved("/w/s", name, value).as_deref(), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn the_documents_of_oauth_are_moved_where_the_program_authenticates_itself() {
+        let challenge =
+            |url: &str| format!("Basic realm=\"/v1/<\", Bearer Resource_Metadata = \"{url}\", scope=\"a\"");
+        let document = "/.well-known/oauth-protected-resource";
+        for (oauth, prefix, url, expected) in [
+            (
+                Oauth::Pass,
+                "/w/s",
+                format!("https://api.example.com{document}/v1"),
+                format!("http://localhost:7100{document}/w/s"),
+            ),
+            (
+                Oauth::Pass,
+                "",
+                format!("https://api.example.com{document}/v1/a"),
+                format!("http://localhost:7100{document}/a"),
+            ),
+            (
+                Oauth::Pass,
+                "",
+                format!("https://api.example.com{document}/v1"),
+                format!("http://localhost:7100{document}"),
+            ),
+            (
+                Oauth::Pass,
+                "/w/s",
+                format!("https://api.example.com{document}"),
+                format!("https://api.example.com{document}"),
+            ),
+            (
+                Oauth::Replace,
+                "/w/s",
+                format!("https://api.example.com{document}/v1"),
+                format!("https://api.example.com{document}/v1"),
+            ),
+        ] {
+            let moved = moved_with(oauth, prefix, "www-authenticate", &challenge(&url));
+            assert_eq!(moved, Some(challenge(&expected)));
         }
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Uri, request::Parts, uri::Authority};
 use proto::{Reason, Refusal, ServerName, WorkspaceName};
 
-use super::{Door, Hosts, rewrite::Addresses};
+use super::{Door, Hosts, oauth, rewrite::Addresses};
 use crate::{
     fields, path,
-    registry::{Entry, Registry},
+    registry::{Entry, Registry, server::Oauth},
 };
 
 const WORKSPACE_HEADER: &str = "x-aerostack-workspace";
@@ -19,6 +19,8 @@ pub(super) struct Target {
     pub(super) entry: Arc<Entry>,
     /// Path and query behind the server's own path: empty, or beginning with `/` or `?`.
     pub(super) rest: String,
+    /// The fixed part of the path of a document of OAuth beside the server, else empty.
+    pub(super) document: &'static str,
     /// What was taken off the path, when the path named the server: `/{workspace}/{server}`.
     pub(super) prefix: Option<String>,
     /// True when the request's host named the server, so that no other server shares the host.
@@ -44,7 +46,8 @@ impl Target {
         registry: &Registry,
     ) -> Result<Self, Refusal> {
         let whole = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let all = after_root(whole);
+        let (document, located) = oauth::split(whole);
+        let all = after_root(located);
         let Named {
             workspace,
             server,
@@ -79,7 +82,7 @@ impl Target {
                     prefix: None,
                     by_host: true,
                 },
-                (None, None) => by_path(whole)?,
+                (None, None) => by_path(located)?,
             },
         };
         let path = rest.split('?').next().unwrap_or_default();
@@ -96,9 +99,16 @@ impl Target {
             ));
         }
         let entry = registry.find(workspace, server).ok_or_else(unknown)?;
+        let (document, rest) = match (entry.server.spec.oauth, &prefix) {
+            _ if document.is_empty() => ("", rest),
+            (Oauth::Pass, _) => (document, rest),
+            (Oauth::Replace, Some(_)) => return Err(unknown()),
+            (Oauth::Replace, None) => ("", whole),
+        };
         Ok(Self {
             entry,
             rest: rest.to_owned(),
+            document,
             prefix,
             by_host,
         })
@@ -117,7 +127,7 @@ impl Target {
             scheme,
             authority,
             prefix: self.prefix.as_deref().unwrap_or_default(),
-            upstream: &self.entry.server.spec.url,
+            server: &self.entry.server.spec,
             request,
         }
     }

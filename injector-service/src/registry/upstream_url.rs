@@ -126,10 +126,11 @@ impl UpstreamUrl {
         is_loopback(&self.host)
     }
 
-    /// Returns the URI of a request: the server's path, then `rest` with its query, byte for byte. `rest` is empty or
-    /// begins with `/` or `?`. The server's path keeps a final `/` unless `rest` continues the path.
-    pub fn request_uri(&self, rest: &str) -> Result<Uri, http::Error> {
-        let path = if rest.starts_with('/') {
+    /// Returns the URI of a request: the path of a `document` beside the server, mostly empty, the server's path, then
+    /// `rest` with its query, byte for byte. `rest` is empty or begins with `/` or `?`. The server's path keeps a final
+    /// `/` when it begins and ends the path.
+    pub fn request_uri(&self, document: &str, rest: &str) -> Result<Uri, http::Error> {
+        let path = if rest.starts_with('/') || !document.is_empty() {
             self.path()
         } else {
             &self.path
@@ -138,7 +139,7 @@ impl UpstreamUrl {
         Uri::builder()
             .scheme(scheme)
             .authority(self.authority.clone())
-            .path_and_query(format!("{path}{rest}"))
+            .path_and_query(format!("{document}{path}{rest}"))
             .build()
     }
 }
@@ -203,7 +204,27 @@ mod tests {
             ("http://127.0.0.1:9", "?q", "http://127.0.0.1:9/?q"),
         ] {
             let url = UpstreamUrl::parse(url).unwrap();
-            assert_eq!(url.request_uri(rest).unwrap().to_string(), uri);
+            assert_eq!(url.request_uri("", rest).unwrap().to_string(), uri);
+        }
+    }
+
+    #[test]
+    fn the_path_of_a_document_comes_before_the_servers() {
+        for (url, rest, uri) in [
+            ("https://a.example/", "", "https://a.example/.well-known/x"),
+            (
+                "https://a.example/mcp/",
+                "?q",
+                "https://a.example/.well-known/x/mcp?q",
+            ),
+            (
+                "https://a.example/mcp",
+                "/a",
+                "https://a.example/.well-known/x/mcp/a",
+            ),
+        ] {
+            let url = UpstreamUrl::parse(url).unwrap();
+            assert_eq!(url.request_uri("/.well-known/x", rest).unwrap().to_string(), uri);
         }
     }
 
