@@ -278,6 +278,7 @@ fn vault_settings(args: &DevArgs, pki: &DevPki, root_key: PathBuf) -> vault_serv
         editor: Vec::new(),
         viewer: Vec::new(),
         injector: vec![format!("{INJECTOR_ID}=*")],
+        keepalive: vault_service::config::KeepaliveArgs::default(),
         audit: vault_service::config::AuditArgs::default(),
         require_sealed: false,
         no_reflection: false,

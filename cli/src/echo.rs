@@ -17,6 +17,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use proto::serve::{
+    keepalive::TcpTimeout,
     listen,
     settings::{self, Problems},
     slots::{Eviction, Slot, Slots},
@@ -86,7 +87,7 @@ impl Echo {
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
-        let listener = listen::bind(self.listen)?;
+        let listener = listen::bind(self.listen, TcpTimeout::default())?;
         tracing::info!(address = %listener.local_addr()?, tls = self.tls.is_some(), "the echo is serving");
         serve(listener, self.tls, stop).await;
         Ok(())

@@ -6,8 +6,10 @@ pub mod authz;
 mod body_calls;
 pub mod catalog;
 pub mod config;
+mod dial;
 mod fields;
 pub mod inject;
+pub mod keepalive;
 pub mod limits;
 mod metrics;
 mod path;
@@ -33,6 +35,7 @@ use proto::{
         expiry::OwnCertificates,
         grpc,
         health::GrpcHealth,
+        keepalive::TcpTimeout,
         lanes::{self, Accepted, Lanes, Tasks, Width},
         listen, probe, process_metrics,
         rpc_metrics::RpcMetrics,
@@ -56,7 +59,7 @@ use proxy::{Arrival, Budget, Door, Proxy, Serving};
 use registry::Registry;
 use resolve::{Condition, Fault, Link, Resolver, channel::VaultAddress};
 use service::{CatalogEntries, Servers};
-use upstream::Network;
+use upstream::{Network, PingIntervals};
 
 /// The largest message that a client may send.
 const MAX_REQUEST: usize = 256 * 1024;
@@ -77,14 +80,15 @@ impl Listeners {
     /// Binds the addresses of `config`.
     pub async fn bind(config: &Config) -> io::Result<Self> {
         let mut dedicated = Vec::new();
+        let tcp_timeout = config.limits.keepalive.tcp_timeout;
         for (address, door) in &config.listen_server {
-            dedicated.push((listen::bind(*address)?, door.clone()));
+            dedicated.push((listen::bind(*address, tcp_timeout)?, door.clone()));
         }
         Ok(Self {
-            grpc: listen::bind(config.listen)?,
-            data_plane: listen::bind(config.data_plane_listen)?,
+            grpc: listen::bind(config.listen, tcp_timeout)?,
+            data_plane: listen::bind(config.data_plane_listen, tcp_timeout)?,
             dedicated,
-            metrics: listen::bind(config.metrics_listen)?,
+            metrics: listen::bind(config.metrics_listen, tcp_timeout)?,
         })
     }
 
@@ -159,6 +163,8 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
         roots: config.upstream_roots.clone(),
         own,
         limits: config.limits.upstream,
+        keepalive: config.limits.keepalive,
+        ping_intervals: PingIntervals::new(config.limits.keepalive.upstream_ping.interval),
     });
     tokio::spawn(registry.clone().watch(shutdown.clone()));
     let reloading = reloading(registry.clone(), config.catalog.clone(), reload);
@@ -178,6 +184,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
         link,
         vault: (config.vault.clone(), config.vault_tls.clone()),
         condition: condition.clone(),
+        tcp_timeout: config.limits.keepalive.tcp_timeout,
         serving: Serving {
             tls: config.data_plane_tls.clone(),
             grace: config.shutdown_grace,
@@ -207,9 +214,12 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
         config.tls,
         rpc_metrics.layer(authz.layer(routes.prepare())),
         authz,
-        Width::Narrow,
+        grpc::Options {
+            width: Width::Narrow,
+            ping: config.limits.keepalive.ping,
+            grace: config.shutdown_grace,
+        },
         shutdown,
-        config.shutdown_grace,
     )
     .await?;
     match data_plane.await {
@@ -233,6 +243,7 @@ struct Lane {
     link: Link,
     vault: (VaultAddress, Arc<rustls::ClientConfig>),
     condition: Condition,
+    tcp_timeout: TcpTimeout,
     serving: Serving,
     shutdown: CancellationToken,
     after_calls: CancellationToken,
@@ -245,12 +256,13 @@ impl Lane {
             link,
             vault: (address, tls),
             condition,
+            tcp_timeout,
             serving,
             shutdown,
             after_calls,
         } = self;
         let fault = Fault::default();
-        let channel = resolve::channel::channel_noting(&address, tls, fault.clone())?;
+        let channel = resolve::channel::channel_noting(&address, tls, tcp_timeout, fault.clone())?;
         tokio::spawn(link.keep(channel, fault, condition, after_calls));
         let proxy = Arc::new(proxy);
         let tidying = proxy.clone();

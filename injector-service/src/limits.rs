@@ -5,7 +5,10 @@ use std::{ops::RangeInclusive, time::Duration};
 use clap::{Args, Command, FromArgMatches as _};
 use proto::serve::settings::Problems;
 
-use crate::registry::WorkspaceQuota;
+use crate::{
+    keepalive::{Keepalive, KeepaliveSettings},
+    registry::WorkspaceQuota,
+};
 
 /// Limits as they are given.
 #[derive(Debug, Clone, Args)]
@@ -183,6 +186,9 @@ pub struct LimitSettings {
         value_name = "SIZE"
     )]
     pub max_servers_size_per_workspace: String,
+    /// How dead peers are noticed.
+    #[command(flatten)]
+    pub keepalive: KeepaliveSettings,
 }
 
 /// As when nothing is given, not in the environment either.
@@ -231,6 +237,8 @@ pub struct Limits {
     pub upstream: UpstreamLimits,
     /// The limits of one workspace's part of the servers file.
     pub quota: WorkspaceQuota,
+    /// How dead peers are noticed.
+    pub keepalive: Keepalive,
 }
 
 /// Limits of connections to one upstream.
@@ -284,6 +292,7 @@ impl LimitSettings {
         let vault_timeout = some_time(p, "--vault-timeout", &self.vault_timeout);
         let upstream = self.upstream(p);
         let quota = self.quota(p);
+        let keepalive = self.keepalive.check(p);
         Some(Limits {
             max_connections: max_connections?,
             max_concurrent_streams: streams?,
@@ -301,6 +310,7 @@ impl LimitSettings {
             vault_timeout: vault_timeout?,
             upstream: upstream?,
             quota: quota?,
+            keepalive: keepalive?,
         })
     }
 

@@ -36,6 +36,11 @@ fn every_limit_has_a_default_and_every_wrong_one_is_named() {
         ("--max-call-duration", "0s"),
         ("--vault-timeout", "0s"),
         ("--upstream-connect-timeout", "0s"),
+        ("--upstream-ping-interval", "0s"),
+        ("--upstream-ping-timeout", "none"),
+        ("--ping-interval", "25h"),
+        ("--ping-timeout", "1"),
+        ("--tcp-timeout", "4s"),
         ("--upstream-max-http2-connections", "0"),
         ("--upstream-max-idle", "many"),
         ("--upstream-idle-timeout", "0s"),
@@ -76,4 +81,19 @@ fn the_documentation_has_every_limit_with_its_default() {
         })
         .collect();
     assert_eq!(documented, settings);
+}
+
+#[test]
+fn stopped_peers_and_grpc_servers_are_left_in_peace_by_default() {
+    let Keepalive {
+        upstream_ping,
+        ping,
+        tcp_timeout,
+    } = check(&[]).unwrap().keepalive;
+    // Stock gRPC servers allow one PING every five minutes.
+    assert!(upstream_ping.interval > Duration::from_secs(5 * 60));
+    // A peer may be stopped for 90 seconds.
+    assert!(upstream_ping.timeout.min(ping.timeout) > Duration::from_secs(90));
+    // One that is gone is noticed within a minute.
+    assert!(tcp_timeout.0 < Duration::from_secs(60));
 }

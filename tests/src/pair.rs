@@ -90,6 +90,7 @@ pub fn vault_settings(pki: &Pki, dir: &TempDir) -> vault_service::config::Settin
         editor: Vec::new(),
         viewer: Vec::new(),
         injector: vec![format!("{}=*", pki::INJECTOR)],
+        keepalive: vault_service::config::KeepaliveArgs::default(),
         audit: vault_service::config::AuditArgs::default(),
         require_sealed: false,
         no_reflection: false,

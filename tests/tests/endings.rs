@@ -269,7 +269,7 @@ async fn an_answer_that_was_whole_when_its_stream_was_closed_is_whole() {
     }
 }
 
-/// Requests that the upstream did not process are sent again: see `repeats.rs`.
+/// Requests that the upstream did not process are sent again: see `upstreams/repeats.rs`.
 #[tokio::test]
 async fn a_call_that_the_upstream_may_have_processed_is_not_sent_again() {
     let (pair, mut upstream) = (dev().await, Framed::start().await);

@@ -13,6 +13,7 @@ use proto::serve::{
     authz::{Policy, Role},
     caller::Principal,
     expiry::OwnCertificates,
+    keepalive::{Ping, TcpTimeout},
     process::{Logging, Memory},
     settings::{self, Problems},
     signal::Hangup,
@@ -235,6 +236,61 @@ impl AuditArgs {
     }
 }
 
+const PING_INTERVAL: &str = "5m";
+const PING_TIMEOUT: &str = "2m";
+const TCP_TIMEOUT: &str = "50s";
+
+/// How dead peers are noticed.
+#[derive(Debug, Clone, Args)]
+pub struct KeepaliveArgs {
+    /// Time without a frame after which an HTTP/2 client that has a call under way is sent a PING
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_PING_INTERVAL",
+        default_value = PING_INTERVAL,
+        value_name = "DURATION"
+    )]
+    pub ping_interval: String,
+    /// Time that the client has to answer a PING before its connection is closed
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_PING_TIMEOUT",
+        default_value = PING_TIMEOUT,
+        value_name = "DURATION"
+    )]
+    pub ping_timeout: String,
+    /// Time after which a connection whose peer acknowledges nothing is closed: TCP keepalive and TCP_USER_TIMEOUT. A peer
+    /// that reads nothing while its receive buffer is full counts as dead, too
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_TCP_TIMEOUT",
+        default_value = TCP_TIMEOUT,
+        value_name = "DURATION"
+    )]
+    pub tcp_timeout: String,
+}
+
+/// The default values.
+impl Default for KeepaliveArgs {
+    fn default() -> Self {
+        Self {
+            ping_interval: PING_INTERVAL.to_owned(),
+            ping_timeout: PING_TIMEOUT.to_owned(),
+            tcp_timeout: TCP_TIMEOUT.to_owned(),
+        }
+    }
+}
+
+impl KeepaliveArgs {
+    fn check(&self, problems: &mut Problems) -> Option<(Ping, TcpTimeout)> {
+        let interval = ("--ping-interval", self.ping_interval.as_str());
+        let timeout = ("--ping-timeout", self.ping_timeout.as_str());
+        let ping = Ping::check(problems, interval, timeout);
+        let tcp_timeout = TcpTimeout::check(problems, "--tcp-timeout", &self.tcp_timeout);
+        Some((ping?, tcp_timeout?))
+    }
+}
+
 /// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
@@ -311,6 +367,9 @@ pub struct Settings {
         value_name = "PRINCIPAL=WORKSPACES"
     )]
     pub injector: Vec<String>,
+    /// How dead peers are noticed.
+    #[command(flatten)]
+    pub keepalive: KeepaliveArgs,
     /// The audit log.
     #[command(flatten)]
     pub audit: AuditArgs,
@@ -386,6 +445,10 @@ pub struct Config {
     pub require_sealed: bool,
     /// Who may what.
     pub policy: Arc<Policy>,
+    /// PING frames to clients.
+    pub ping: Ping,
+    /// The timeout of TCP connections.
+    pub tcp_timeout: TcpTimeout,
     /// The opened audit log; `None` when no log is configured.
     pub audit_log: Option<Output>,
     /// Whether reflection is served.
@@ -440,6 +503,7 @@ impl Settings {
             problems.take("--tls-cert", tls::grpc_server(identity, &clients))
         });
         let policy = self.policy(&mut problems);
+        let keepalive = self.keepalive.check(&mut problems);
         let shutdown_grace = problems.duration("--shutdown-grace", &self.shutdown_grace);
         let erase_after = problems.duration("--erase-after", &self.erase_after);
         if erase_after.is_some_and(|after| after < SHORTEST_ERASE_AFTER) {
@@ -448,6 +512,7 @@ impl Settings {
         let audit_log = self.audit.check(&mut problems, data_dir.as_deref(), Output::open);
         let certificates = problems.own_certificates();
         let config = (|| {
+            let (ping, tcp_timeout) = keepalive?;
             Some(Config {
                 listen: listen?,
                 metrics_listen: metrics_listen?,
@@ -459,6 +524,8 @@ impl Settings {
                 certificates,
                 require_sealed: self.require_sealed,
                 policy: Arc::new(policy?),
+                ping,
+                tcp_timeout,
                 audit_log,
                 reflection: !self.no_reflection,
                 shutdown_grace: shutdown_grace?,

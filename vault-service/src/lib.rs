@@ -64,8 +64,8 @@ impl Listeners {
     /// Binds the addresses of `config`.
     pub async fn bind(config: &Config) -> io::Result<Self> {
         Ok(Self {
-            grpc: listen::bind(config.listen)?,
-            metrics: listen::bind(config.metrics_listen)?,
+            grpc: listen::bind(config.listen, config.tcp_timeout)?,
+            metrics: listen::bind(config.metrics_listen, config.tcp_timeout)?,
         })
     }
 }
@@ -105,6 +105,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         reflection,
         shutdown_grace,
         erase_after,
+        ping,
+        tcp_timeout: _,
         listen: _,
         metrics_listen: _,
     } = config;
@@ -199,9 +201,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         tls,
         rpc_metrics.layer(Audit(audit_log.clone()).layer(authz.layer(routes.routes().prepare()))),
         authz,
-        Width::Wide,
+        grpc::Options {
+            width: Width::Wide,
+            ping,
+            grace: shutdown_grace,
+        },
         shutdown,
-        shutdown_grace,
     )
     .await;
     closing.cancel();

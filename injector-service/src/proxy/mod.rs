@@ -285,8 +285,8 @@ impl Proxy {
             .max_header_list_size(u32::try_from(head * BEYOND).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .keep_alive_interval(Duration::from_secs(60))
-            .keep_alive_timeout(Duration::from_secs(20));
+            .keep_alive_interval(limits.keepalive.ping.interval)
+            .keep_alive_timeout(limits.keepalive.ping.timeout);
         http
     }
 }

@@ -33,7 +33,7 @@ impl Pools {
             return Ok(upstream.clone());
         }
         // Two calls at once may both make one; the first stays, and neither has dialled yet.
-        let made = Arc::new(Upstream::new(&server.spec, &self.network)?);
+        let made = Arc::new(Upstream::new(server, &self.network)?);
         let mut upstreams = self.lock();
         if let Some(upstream) = upstreams.get(&key).filter(fresh) {
             return Ok(upstream.clone());

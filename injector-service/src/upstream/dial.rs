@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::Uri;
@@ -26,9 +27,10 @@ use url::Host;
 
 #[cfg(test)]
 use self::tests::lookup_host;
-use super::{Network, fault::TlsFault, interim::InterimLimit, tls::Tls};
+use super::{Network, fault::TlsFault, interim::InterimLimit, ping::PingInterval, tls::Tls};
 use crate::{
     address::{self, Forbidden},
+    dial::Dialer,
     registry::server::Spec,
     veil::{Unveiling, Veil, Wire},
 };
@@ -105,6 +107,8 @@ struct Target {
     http2_only: bool,
     network: Arc<Network>,
     veil: Veil,
+    dialer: Dialer,
+    ping: PingInterval,
 }
 
 impl Connector {
@@ -112,6 +116,7 @@ impl Connector {
         spec: &Spec,
         network: &Arc<Network>,
         veil: &Veil,
+        ping: &PingInterval,
         alpn: &[&[u8]],
     ) -> Result<Self, Refusal> {
         let tls = match spec.url.is_tls() {
@@ -127,8 +132,20 @@ impl Connector {
                 http2_only: alpn == [b"h2"],
                 network: network.clone(),
                 veil: veil.clone(),
+                dialer: Dialer::new(network.keepalive.tcp_timeout),
+                ping: ping.clone(),
             }),
         })
+    }
+
+    /// Returns the number of addresses of the host that worked when it was last connected to.
+    pub(super) fn addresses(&self) -> usize {
+        self.target.dialer.addresses()
+    }
+
+    /// Returns the interval of PING frames on a new connection.
+    pub(super) fn ping_interval(&self) -> Duration {
+        self.target.ping.get()
     }
 
     /// Connects, however long that takes.
@@ -150,12 +167,14 @@ impl Target {
     }
 
     async fn socket(&self) -> Result<Socket, DialError> {
-        let stream = self.dial(self.resolve().await?).await?;
+        let dialled = self.dialer.connect(&self.resolve().await?).await;
+        let stream = dialled.map_err(DialError::Connect)?;
+        let ping = |is_http2: bool| is_http2.then(|| self.ping.of_connection());
         // Fails only for a connection that is already gone.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
             return Ok(Socket::Plain {
-                stream: TokioIo::new(InterimLimit::new(stream, self.http2_only)),
+                stream: TokioIo::new(InterimLimit::new(stream, ping(self.http2_only))),
             });
         };
         let stream = tls.connect(stream).await.map_err(DialError::tls)?;
@@ -166,7 +185,7 @@ impl Target {
         Ok(Socket::Tls {
             is_http2,
             complaint: Complaint::default(),
-            stream: TokioIo::new(InterimLimit::new(stream, is_http2)),
+            stream: TokioIo::new(InterimLimit::new(stream, ping(is_http2))),
         })
     }
 
@@ -189,17 +208,6 @@ impl Target {
             address::check(*address, self.loopback, &self.network.own).map_err(DialError::Address)?;
         }
         Ok(addresses)
-    }
-
-    async fn dial(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
-        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failed = error,
-            }
-        }
-        Err(DialError::Connect(failed))
     }
 }
 

@@ -1,10 +1,13 @@
 use std::{cell::RefCell, collections::VecDeque};
 
-use proto::serve::settings::Problems;
+use proto::{
+    Uid,
+    serve::{keepalive::TcpTimeout, settings::Problems},
+};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::{address::Own, limits::LimitSettings};
+use crate::{address::Own, limits::LimitSettings, upstream::PingIntervals};
 
 const REBOUND: &str = "rebound.test";
 
@@ -26,14 +29,15 @@ pub(super) async fn lookup_host((name, port): (&str, u16)) -> io::Result<impl It
 /// Returns a target named `localhost`, with `loopback` as the assumption about the host.
 fn target(loopback: bool, own: Own) -> Target {
     let roots = Arc::new(rustls::RootCertStore::empty());
+    let limits = LimitSettings::default().check(&mut Problems::default()).unwrap();
     let network = Arc::new(Network {
         roots,
         own,
-        limits: LimitSettings::default()
-            .check(&mut Problems::default())
-            .unwrap()
-            .upstream,
+        limits: limits.upstream,
+        keepalive: limits.keepalive,
+        ping_intervals: PingIntervals::new(limits.keepalive.upstream_ping.interval),
     });
+    let ping = PingInterval::new(&network.ping_intervals, Uid::generate());
     Target {
         host: Host::Domain("localhost".to_owned()),
         port: 1,
@@ -42,6 +46,8 @@ fn target(loopback: bool, own: Own) -> Target {
         http2_only: false,
         network,
         veil: Veil::default(),
+        dialer: Dialer::new(TcpTimeout::default()),
+        ping,
     }
 }
 

@@ -43,8 +43,6 @@ const REMEMBERED_RESETS: usize = 10_000;
 /// Resets that h2 may send on one connection by itself, over the connection's whole life, before it ends the connection.
 const RESETS_BY_H2: usize = 64 << 10;
 const MAX_HEADERS: u32 = 256 * 1024;
-/// How often a peer that carries calls is asked whether it is there, and how long it may take to say so.
-const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
 type Driven = Connection<Unveiling<Socket>, Sent, Spawning>;
 
@@ -53,6 +51,7 @@ pub(super) struct Http2(Arc<Pool>);
 
 struct Pool {
     limits: UpstreamLimits,
+    ping_timeout: Duration,
     connections: Mutex<Connections>,
     /// Calls that wait for a place.
     waiting: AtomicUsize,
@@ -65,6 +64,8 @@ struct Connections {
     open: Vec<Open>,
     /// One is made at a time, so that calls that come at once share it.
     dialling: bool,
+    /// Whether one that was not needed could not be made. No further one is tried.
+    spread_failed: bool,
 }
 
 /// A connection that takes calls. Dropped, it takes no more, and closes when those under way have ended.
@@ -110,9 +111,10 @@ pub(super) enum Outcome {
 pub(crate) struct Refuser(Arc<Load>);
 
 impl Http2 {
-    pub(super) fn new(limits: UpstreamLimits) -> Self {
+    pub(super) fn new(limits: UpstreamLimits, ping_timeout: Duration) -> Self {
         Self(Arc::new(Pool {
             limits,
+            ping_timeout,
             connections: Mutex::default(),
             waiting: AtomicUsize::new(0),
             changed: Notify::new(),
@@ -130,7 +132,12 @@ impl Http2 {
     ) -> Result<Outcome, Refusal> {
         loop {
             let found = match self.0.find(refusers) {
-                Some(found) => Some(found),
+                Some(found) => {
+                    if found.is_shared() {
+                        self.0.spread(connector);
+                    }
+                    Some(found)
+                }
                 // Seldom, and large: not a part of every call's state.
                 None => Box::pin(self.0.wait(connector, refusers)).await?,
             };
@@ -251,6 +258,24 @@ impl Pool {
         Chance::Dial
     }
 
+    /// Makes a further connection beside the calls, when the host has more addresses than the pool has connections: so
+    /// calls that come together are spread over the addresses.
+    fn spread(self: &Arc<Self>, connector: &Connector) {
+        let addresses = connector.addresses().min(self.limits.max_http2_connections);
+        let mut connections = self.lock();
+        if connections.open.len() >= addresses || connections.dialling || connections.spread_failed {
+            return;
+        }
+        connections.dialling = true;
+        let dialled = self.clone().dial(connector.clone());
+        drop(connections);
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let dialled = dialled.await;
+            pool.lock().spread_failed |= dialled.is_err();
+        });
+    }
+
     /// Makes a connection, to its end: others wait for it, though this call may be given up.
     async fn dial(self: Arc<Self>, connector: Connector) -> Result<Option<Found>, DialError> {
         let limit = self.limits.connect_timeout;
@@ -310,11 +335,13 @@ impl Pool {
 }
 
 impl Connections {
-    /// On the first connection that has room, so that those made for a rush are idle after it.
+    /// On the connection with the fewest calls, and on the first of several. So calls that come one by one share a
+    /// connection, and those made for a rush are idle after it.
     fn find(&mut self, refusers: &[Refuser]) -> Option<Found> {
         self.open.retain(|open| !open.send.is_closed());
         let refused = |open: &Open| refusers.iter().any(|refuser| Arc::ptr_eq(&refuser.0, &open.load));
-        let open = self.open.iter().find(|open| !open.is_full() && !refused(open))?;
+        let open = self.open.iter().filter(|open| !open.is_full() && !refused(open));
+        let open = open.min_by_key(|open| open.load.calls.load(Relaxed))?;
         Some(open.place(false))
     }
 
@@ -323,6 +350,13 @@ impl Connections {
         let found = open.place(true);
         self.open.push(open);
         found
+    }
+}
+
+impl Found {
+    /// Whether other calls are under way on the connection.
+    fn is_shared(&self) -> bool {
+        self.place.0.calls.load(Relaxed) > 1
     }
 }
 
@@ -398,6 +432,7 @@ async fn connect(
     pool: &Arc<Pool>,
     connector: &Connector,
 ) -> Result<Option<(SendRequest<Sent>, Arc<Load>, Pin<Box<Driven>>)>, DialError> {
+    let interval = connector.ping_interval();
     let stream = connector.connect().await?;
     if !stream.is_http2() {
         return Ok(None);
@@ -411,7 +446,7 @@ async fn connect(
     });
     let complaint = stream.get_ref().complaint();
     let failed = |error| complaint.take().map_or(DialError::Http2(error), DialError::tls);
-    let (send, connection) = builder(Spawning(load.clone()))
+    let (send, connection) = builder(Spawning(load.clone()), interval, pool.ping_timeout)
         .handshake(stream)
         .await
         .map_err(failed)?;
@@ -460,7 +495,7 @@ async fn keep(pool: Weak<Pool>, load: Arc<Load>, mut connection: Pin<Box<Driven>
     }
 }
 
-fn builder(spawning: Spawning) -> Builder<Spawning> {
+fn builder(spawning: Spawning, ping_interval: Duration, ping_timeout: Duration) -> Builder<Spawning> {
     let mut builder = Builder::new(spawning);
     builder
         .timer(TokioTimer::new())
@@ -470,8 +505,10 @@ fn builder(spawning: Spawning) -> Builder<Spawning> {
         .initial_connection_window_size(WINDOWS.1)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .max_local_error_reset_streams(RESETS_BY_H2)
-        .keep_alive_interval(PING.0)
-        .keep_alive_timeout(PING.1)
+        .keep_alive_interval(ping_interval)
+        .keep_alive_timeout(ping_timeout)
+        // hyper takes a connection that was retired, and has one call left, for an idle one.
+        .keep_alive_while_idle(true)
         .max_header_list_size(MAX_HEADERS);
     builder
 }

@@ -2,7 +2,8 @@
 //! busy thread, for ever.
 //!
 //! hyper reports every interim response over HTTP/1.1, but none over HTTP/2. So [`InterimLimit`] counts the HEADERS
-//! frames that neither end their stream nor are followed by DATA.
+//! frames that neither end their stream nor are followed by DATA. It also tells [`ConnectionPing`] of a GOAWAY frame with
+//! ENHANCE_YOUR_CALM, of which hyper says nothing either.
 
 use std::{
     collections::HashMap,
@@ -20,6 +21,8 @@ use futures_util::task::AtomicWaker;
 use http::Request;
 use proto::{Reason, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::ping::ConnectionPing;
 
 /// The most interim responses to one request.
 const MAX_INTERIM: usize = 100;
@@ -66,25 +69,27 @@ impl<S> InterimLimit<S> {
         &self.stream
     }
 
-    pub(super) fn new(stream: S, is_http2: bool) -> Self {
+    /// `ping` is that of an HTTP/2 connection, and None over HTTP/1.1.
+    pub(super) fn new(stream: S, ping: Option<ConnectionPing>) -> Self {
         Self {
             stream,
-            frames: is_http2.then(ReceivedFrames::default),
+            frames: ping.map(ReceivedFrames::new),
         }
     }
 }
 
-/// The size of a frame's header, and types and flags of frames (RFC 9113, sections 4.1, 6.1, 6.2 and 6.4).
+/// The size of a frame's header, and types, flags and a code of frames (RFC 9113, sections 4.1, 6.1, 6.2, 6.4, 6.8 and 7).
 const FRAME_HEADER: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+const ENHANCE_YOUR_CALM: u32 = 11;
 const END_STREAM: u8 = 0x1;
 /// The most streams to count heads for. An abandoned call leaves its stream in the map until newer streams replace it.
 const MAX_STREAMS: usize = 4096;
 
 /// Counts the heads in the frames that a peer sends.
-#[derive(Default)]
 struct ReceivedFrames {
     /// The received part of the next frame's header.
     header: [u8; FRAME_HEADER],
@@ -93,16 +98,31 @@ struct ReceivedFrames {
     left: usize,
     /// The number of heads of each stream since the stream's last DATA frame.
     heads: HashMap<u32, usize>,
+    /// The received part of the last stream and the code of a GOAWAY frame. None outside of one.
+    goaway: Option<Vec<u8>>,
+    ping: ConnectionPing,
 }
 
 impl ReceivedFrames {
+    fn new(ping: ConnectionPing) -> Self {
+        Self {
+            header: [0; FRAME_HEADER],
+            come: 0,
+            left: 0,
+            heads: HashMap::new(),
+            goaway: None,
+            ping,
+        }
+    }
+
     /// Reads the next bytes. Fails when a stream has too many heads.
     fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.left > 0 {
-                let count = self.left.min(bytes.len());
-                self.left -= count;
-                bytes = bytes.get(count..).unwrap_or_default();
+                let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
+                self.left -= payload.len();
+                self.payload(payload);
+                bytes = rest;
                 continue;
             }
             let room = self.header.iter_mut().skip(self.come);
@@ -121,6 +141,7 @@ impl ReceivedFrames {
         let [a, b, c, kind, flags, stream @ ..] = self.header;
         let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.goaway = (kind == GOAWAY).then(Vec::new);
         match kind {
             HEADERS if flags & END_STREAM == 0 => self.head(stream),
             HEADERS | DATA | RST_STREAM => {
@@ -128,6 +149,22 @@ impl ReceivedFrames {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    fn payload(&mut self, bytes: &[u8]) {
+        let Some(goaway) = &mut self.goaway else {
+            return;
+        };
+        // The last stream and the code have four bytes each.
+        goaway.extend(bytes.iter().take(8 - goaway.len()));
+        if let [_, _, _, _, code @ ..] = goaway.as_slice()
+            && let Ok(code) = code.try_into().map(u32::from_be_bytes)
+        {
+            self.goaway = None;
+            if code == ENHANCE_YOUR_CALM {
+                self.ping.was_too_often();
+            }
         }
     }
 
@@ -194,7 +231,22 @@ impl<S: AsyncWrite> AsyncWrite for InterimLimit<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use proto::Uid;
+
+    use super::{
+        super::ping::{PingInterval, PingIntervals},
+        *,
+    };
+
+    fn frames() -> ReceivedFrames {
+        ReceivedFrames::new(interval().of_connection())
+    }
+
+    fn interval() -> PingInterval {
+        PingInterval::new(&PingIntervals::new(Duration::from_secs(5)), Uid::generate())
+    }
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -204,7 +256,7 @@ mod tests {
     #[test]
     fn heads_are_counted_for_each_stream_until_its_data() {
         let interim = |stream| frame(HEADERS, 0x4, stream, b"\x88");
-        let mut frames = ReceivedFrames::default();
+        let mut frames = frames();
         // The frames of two streams arrive in turn, one byte at a time.
         for _ in 0..=MAX_INTERIM {
             for stream in [1, 3] {
@@ -223,8 +275,24 @@ mod tests {
     }
 
     #[test]
+    fn a_goaway_with_enhance_your_calm_doubles_the_interval() {
+        for (code, seconds) in [(0, 5), (11, 10)] {
+            for pieces in [1, 3, 100] {
+                let interval = interval();
+                let mut frames = ReceivedFrames::new(interval.of_connection());
+                let payload = [&[0, 0, 0, 7, 0, 0, 0, code][..], b"too_many_pings"].concat();
+                let sent = [frame(DATA, 0, 1, &[11; 20]), frame(GOAWAY, 0, 0, &payload)].concat();
+                for piece in sent.chunks(pieces) {
+                    frames.take(piece).unwrap();
+                }
+                assert_eq!(interval.get(), Duration::from_secs(seconds));
+            }
+        }
+    }
+
+    #[test]
     fn streams_that_were_given_up_are_forgotten() {
-        let mut frames = ReceivedFrames::default();
+        let mut frames = frames();
         for stream in 0..50_000 {
             frames.take(&frame(HEADERS, 0, 2 * stream + 1, b"")).unwrap();
         }

@@ -5,6 +5,7 @@ mod ecdsa;
 mod fault;
 mod http2;
 mod interim;
+mod ping;
 pub mod tls;
 mod verify;
 
@@ -30,15 +31,18 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 
 use crate::{
     address::Own,
+    keepalive::Keepalive,
     limits::UpstreamLimits,
-    registry::server::{Protocol, Spec},
+    registry::server::{Protocol, Server},
     veil::{Over, Unveiling, Veil},
 };
 use dial::{Connector, DialError, Socket};
 use fault::TlsFault;
 use http2::{Http2, Outcome};
+use ping::PingInterval;
 
 pub(crate) use http2::{Place, Refuser};
+pub use ping::PingIntervals;
 
 /// An error while a body was read, on either side.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -53,6 +57,10 @@ pub struct Network {
     pub own: Own,
     /// How much connections may take.
     pub limits: UpstreamLimits,
+    /// How dead upstreams are noticed.
+    pub keepalive: Keepalive,
+    /// How often PING frames are sent to each.
+    pub ping_intervals: Arc<PingIntervals>,
 }
 
 /// The connections to one server as it is described now.
@@ -84,12 +92,14 @@ pub enum Needs {
 
 impl Upstream {
     /// Dials nothing yet.
-    pub fn new(spec: &Spec, network: &Arc<Network>) -> Result<Self, Refusal> {
+    pub fn new(server: &Server, network: &Arc<Network>) -> Result<Self, Refusal> {
+        let spec = &server.spec;
         let veil = Veil::default();
-        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, &veil, alpn);
+        let ping = PingInterval::new(&network.ping_intervals, server.uid);
+        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, &veil, &ping, alpn);
         Ok(Self {
             http1: http1(network.limits).build(connector(&[b"http/1.1"])?),
-            http2: Http2::new(network.limits),
+            http2: Http2::new(network.limits, network.keepalive.upstream_ping.timeout),
             only_http2: connector(&[b"h2"])?,
             either: connector(&[b"h2", b"http/1.1"])?,
             chose_http1: AtomicBool::new(false),

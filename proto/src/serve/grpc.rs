@@ -31,6 +31,7 @@ use tower::Service;
 use super::{
     authz::Authz,
     caller::{Caller, Peer},
+    keepalive::Ping,
     lanes::{self, Width},
     listen,
     opening::Opening,
@@ -103,8 +104,19 @@ impl<S> Answering for S where
 {
 }
 
-/// Serves `service` until `shutdown`; then lets calls under way finish, for `grace` at the most. `authz` tells which
-/// connections are of clients with a role.
+/// How a service is served.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The number of threads.
+    pub width: Width,
+    /// PING frames to clients that have a call under way.
+    pub ping: Ping,
+    /// Time that calls under way have after the shutdown has begun.
+    pub grace: Duration,
+}
+
+/// Serves `service` until `shutdown`; then lets calls under way finish. `authz` tells which connections are of clients
+/// with a role.
 ///
 /// Each connection is served by one thread of several ([`lanes`]), from its handshake on: a connection that carries
 /// little would otherwise wander between threads that wake one another for it, at the price of many a call.
@@ -113,19 +125,19 @@ pub async fn serve<S: Answering>(
     tls: Arc<ServerConfig>,
     service: S,
     authz: Authz,
-    width: Width,
+    options: Options,
     shutdown: CancellationToken,
-    grace: Duration,
 ) -> Result<(), ServeError> {
     let serving = Serving {
         tls,
         service,
         admission: Admission::new(authz),
+        ping: options.ping,
         shutdown: shutdown.clone(),
     };
-    let lanes = lanes::start((0..width.count()).map(|_| {
+    let lanes = lanes::start((0..options.width.count()).map(|_| {
         let serving = serving.clone();
-        move |connections| serving.lane(connections, grace)
+        move |connections| serving.lane(connections, options.grace)
     }))?;
     listen::accept(
         listener,
@@ -180,6 +192,7 @@ struct Serving<S> {
     tls: Arc<ServerConfig>,
     service: S,
     admission: Admission,
+    ping: Ping,
     shutdown: CancellationToken,
 }
 
@@ -207,6 +220,7 @@ impl<S: Answering> Serving<S> {
             tls,
             service,
             admission,
+            ping,
             shutdown,
         } = self;
         let handshake = listen::handshake(tls, stream, address, &handshake_slot);
@@ -219,7 +233,7 @@ impl<S: Answering> Serving<S> {
         if let Some((slot, limits)) = admitted {
             let peer = Arc::new(peer);
             let caller = Caller { peer, address };
-            serve_connection(stream, caller, slot, limits, service, &shutdown).await;
+            serve_connection(stream, caller, slot, (limits, ping), service, &shutdown).await;
         }
     }
 }
@@ -233,7 +247,7 @@ async fn serve_connection<IO, S: Answering>(
     stream: IO,
     caller: Caller,
     slot: Slot,
-    limits: &ConnectionLimits,
+    (limits, ping): (&ConnectionLimits, Ping),
     service: S,
     shutdown: &CancellationToken,
 ) where
@@ -261,8 +275,8 @@ async fn serve_connection<IO, S: Answering>(
         .http2_max_header_list_size(limits.header_list)
         .http2_max_pending_accept_reset_streams(Some(limits.streams as usize))
         .http2_max_local_error_reset_streams(Some(RESETS_BY_H2))
-        .http2_keepalive_interval(Some(Duration::from_secs(60)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .http2_keepalive_interval(Some(ping.interval))
+        .http2_keepalive_timeout(Some(ping.timeout))
         .serve_with_incoming_shutdown(
             service,
             tokio_stream::once(Ok::<_, io::Error>(connection)).chain(tokio_stream::pending()),

@@ -14,6 +14,11 @@ const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"
 const CHECK: &[u8] = b"\0\0\x35\x01\x04\0\0\0\x01\x83\x87\x04\x1c/grpc.health.v1.Health/Check\x01\x01h\
     \x5f\x10application/grpc";
 
+const PING: Ping = Ping {
+    interval: Duration::from_secs(300),
+    timeout: Duration::from_secs(120),
+};
+
 /// A connection that is served within `limits`, its slots, and the client's end. `buffer` is how much the client lets
 /// the server write ahead.
 fn served(limits: &'static ConnectionLimits, buffer: usize) -> (Slots, DuplexStream) {
@@ -33,7 +38,15 @@ fn served(limits: &'static ConnectionLimits, buffer: usize) -> (Slots, DuplexStr
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
     };
     tokio::spawn(async move {
-        serve_connection(server, caller, slot, limits, service, &CancellationToken::new()).await;
+        serve_connection(
+            server,
+            caller,
+            slot,
+            (limits, PING),
+            service,
+            &CancellationToken::new(),
+        )
+        .await;
     });
     (slots, client)
 }

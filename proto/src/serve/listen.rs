@@ -10,7 +10,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::slots::{Eviction, Holder, Slot, Slots};
+use super::{
+    keepalive::TcpTimeout,
+    slots::{Eviction, Holder, Slot, Slots},
+};
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,8 +27,8 @@ const MAX_HANDSHAKES: usize = 1024;
 /// when there are more tries again after a second.
 const BACKLOG: u32 = 4096;
 
-/// Listens on `address`.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on `address`. `tcp_timeout` is the timeout of each accepted connection.
+pub fn bind(address: SocketAddr, tcp_timeout: TcpTimeout) -> io::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()
@@ -34,6 +37,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         }?;
         // A service that was restarted gets its address although connections of its predecessor still fade.
         socket.set_reuseaddr(true)?;
+        tcp_timeout.set(&socket);
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
@@ -125,10 +129,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_an_outgoing_connection_holds_is_said_to_be_held() {
-        let server = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let server = bind("127.0.0.1:0".parse().unwrap(), TcpTimeout::default()).unwrap();
         let client = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
         let held = client.local_addr().unwrap();
-        let refused = bind(held).unwrap_err().to_string();
+        let refused = bind(held, TcpTimeout::default()).unwrap_err().to_string();
         assert_eq!(
             refused,
             format!(
@@ -144,7 +148,7 @@ mod tests {
         const BURST: usize = 300;
         /// Less than what a connection waits that was turned away, until it tries again.
         const AT_ONCE: Duration = Duration::from_millis(900);
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap(), TcpTimeout::default()).unwrap();
         let address = listener.local_addr().unwrap();
         let mut waiting = Vec::new();
         while waiting.len() < BURST {

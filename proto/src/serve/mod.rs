@@ -9,6 +9,7 @@ pub mod grpc;
 mod guarded;
 pub mod health;
 pub mod healthcheck;
+pub mod keepalive;
 pub mod lanes;
 mod lines;
 pub mod listen;

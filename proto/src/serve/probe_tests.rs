@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::serve::keepalive::TcpTimeout;
 
 /// Number of hostile clients.
 const MANY: usize = 1000;
@@ -26,7 +27,7 @@ async fn served() -> SocketAddr {
         metrics: Arc::new(metrics),
         ready: Arc::new(|| Ok(())),
     };
-    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listen::bind("127.0.0.1:0".parse().unwrap(), TcpTimeout::default()).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, probes, CancellationToken::new()));
     address

@@ -56,6 +56,22 @@ impl Problems {
         self.take(setting, parse_duration(text))
     }
 
+    /// Reads a duration that lies in `range`.
+    pub fn duration_in(
+        &mut self,
+        setting: &str,
+        text: &str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let duration = self.duration(setting, text)?;
+        if !range.contains(&duration) {
+            let (least, most) = range.into_inner();
+            self.add(setting, format!("{text:?} is not between {least:?} and {most:?}"));
+            return None;
+        }
+        Some(duration)
+    }
+
     /// Reads a number of bytes, such as `65536`, `64KiB` or `4MiB`, that lies in `range`.
     pub fn size(&mut self, setting: &str, text: &str, range: RangeInclusive<usize>) -> Option<usize> {
         let size = self.take(setting, parse_size(text))?;

@@ -15,6 +15,7 @@ use proto::{
         authz::{Access, Authz, Binding, Policy, Role, Scope},
         caller::Principal,
         grpc,
+        keepalive::Ping,
         lanes::Width,
         tls::{self, Authorities, Identity},
     },
@@ -123,9 +124,15 @@ impl Fake {
             tls,
             authz.layer(routes.prepare()),
             authz,
-            Width::Narrow,
+            grpc::Options {
+                width: Width::Narrow,
+                ping: Ping {
+                    interval: Duration::from_secs(300),
+                    timeout: Duration::from_secs(120),
+                },
+                grace: Duration::ZERO,
+            },
             stop.clone(),
-            Duration::ZERO,
         ));
         Served {
             fake: self,

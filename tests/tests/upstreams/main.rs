@@ -7,6 +7,8 @@
 
 mod address;
 mod interim;
+mod ping;
+mod repeats;
 mod tls;
 
 use std::net::SocketAddr;

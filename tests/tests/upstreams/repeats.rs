@@ -1,6 +1,5 @@
 //! Requests that an upstream over HTTP/2 did not process are sent again, whole and with their secrets (RFC 9113,
 //! section 8.7).
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
     io,
