@@ -16,12 +16,13 @@ MODULES = Path(os.environ.get("PEERS_NODE_MODULES", "node_modules"))
 SUITE = MODULES / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
 THROUGH = Path(__file__).with_name("oauth_through.py")
 
-# Those that a client meets with an authorization code. The others are about what only the client can do wrong, but for
-# `auth/metadata-var3`: its metadata is at a path of the upstream's own choice, where the injector does not look for it.
+# Those that a client meets with an authorization code. Of the others, most are about what only the client can do wrong;
+# `auth/dpop` and `auth/enterprise-managed-authorization` bind a token to the server's own URL.
 SCENARIOS = [
     "auth/metadata-default",
     "auth/metadata-var1",
     "auth/metadata-var2",
+    "auth/metadata-var3",
     "auth/scope-from-www-authenticate",
     "auth/scope-from-scopes-supported",
     "auth/scope-omitted-when-undefined",

@@ -332,6 +332,35 @@ async fn with_oauth_pass_a_client_discovers_the_injector() {
 }
 
 #[tokio::test]
+async fn a_document_of_oauth_is_none_of_the_paths_that_get_secrets() {
+    let (upstream, pair) = (obedient().await, pair().await);
+    pair.vault.put("dev", "TOKEN", "tok-1").await;
+    pair.injector
+        .add(Server {
+            oauth: Oauth::Pass.into(),
+            auth_type: AuthType::Skill.into(),
+            paths: vec!["/run".into()],
+            ..server("dev", "api", &upstream.url(), &["TOKEN"])
+        })
+        .await;
+    for (path, has_secret) in [
+        ("/dev/api/run", true),
+        ("/.well-known/oauth-protected-resource/dev/api/run", false),
+        ("/.well-known/x-aerostack-resource-metadata/dev/api/run", false),
+    ] {
+        let request = Request::post(path).header("content-type", "application/json");
+        assert_eq!(pair.injector.send(request, "{}").await.status(), 200, "{path}");
+        let body = upstream.last().body;
+        assert_eq!(
+            String::from_utf8_lossy(&body).contains("tok-1"),
+            has_secret,
+            "{path}"
+        );
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
 async fn without_oauth_pass_documents_of_oauth_are_ordinary_paths() {
     let (upstream, pair) = (with_oauth().await, pair().await);
     pair.injector

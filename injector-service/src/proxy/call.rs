@@ -206,7 +206,7 @@ impl Proxy {
             dialect,
             deadline,
             method: parts.method.clone(),
-            carrier: carrier(&server.spec, dialect, &target.rest)?,
+            carrier: carrier(&server.spec, dialect, &target.path())?,
             needs: match dialect {
                 Dialect::Grpc => Needs::Http2,
                 Dialect::Http if asked.is_some() => Needs::Http1,
@@ -313,7 +313,10 @@ impl Proxy {
             let left = deadline.saturating_duration_since(Instant::now());
             headers.insert("grpc-timeout", timeout_value(left));
         }
-        let uri = server.spec.url.request_uri(target.document, &target.rest);
+        let uri = server
+            .spec
+            .url
+            .request_uri(oauth::of_upstream(target.document), &target.rest);
         let request = outgoing(uri, forwarding.method.clone(), headers, body)?;
         let url = request.uri().clone();
         let delivery = pin!(forwarding.upstream.send(request, needs, uncovered, refusers));

@@ -12,9 +12,13 @@ use super::{body, received::Received, rewrite::Addresses};
 use crate::upstream::Body;
 
 const RESOURCE: &str = "/.well-known/oauth-protected-resource";
+/// Stands before the path of a resource's metadata that an upstream keeps at a path of its own choice, and names in its
+/// demand for a credential. The upstream never sees this part.
+pub(super) const ELSEWHERE: &str = "/.well-known/x-aerostack-resource-metadata";
 /// The fixed parts (RFC 9728, section 3.1; RFC 8414, sections 3.1 and 5).
-const DOCUMENTS: [&str; 3] = [
+const DOCUMENTS: [&str; 4] = [
     RESOURCE,
+    ELSEWHERE,
     "/.well-known/oauth-authorization-server",
     "/.well-known/openid-configuration",
 ];
@@ -31,16 +35,25 @@ pub(super) fn split(path: &str) -> (&'static str, &str) {
         .unwrap_or(("", path))
 }
 
+/// Returns the fixed part of a document's path as the upstream has it.
+pub(super) fn of_upstream(document: &'static str) -> &'static str {
+    if document == ELSEWHERE { "" } else { document }
+}
+
 /// Asks for a document in a form that can be read here.
 pub(super) fn ask(document: &str, headers: &mut HeaderMap) {
-    if document == RESOURCE {
+    if is_metadata(document) {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
 }
 
 /// Returns true when the answer is the metadata of a resource, in which the client expects to find the URL that it calls.
 pub(super) fn names_resource(document: &str, status: StatusCode, headers: &HeaderMap) -> bool {
-    document == RESOURCE && status == StatusCode::OK && !headers.contains_key(header::CONTENT_ENCODING)
+    is_metadata(document) && status == StatusCode::OK && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+fn is_metadata(document: &str) -> bool {
+    document == RESOURCE || document == ELSEWHERE
 }
 
 /// Reads the metadata of a resource, and moves the resource's URL. The URLs of authorization servers stay, because the

@@ -77,11 +77,11 @@ impl Addresses<'_> {
     fn value(&self, form: Form, value: &str) -> Option<String> {
         match form {
             // The obsolete field `URI` is written in both forms.
-            Form::Links if value.contains('<') => self.parameter(value, &['<', '"'], "anchor"),
+            Form::Links if value.contains('<') => self.parameter(value, &['<', '"'], "anchor", ""),
             Form::Whole | Form::Links => self.reference(value),
             Form::Refresh => self.refresh(value),
             Form::Challenge => match self.server.oauth {
-                Oauth::Pass => self.parameter(value, &['"'], "resource_metadata"),
+                Oauth::Pass => self.parameter(value, &['"'], "resource_metadata", oauth::ELSEWHERE),
                 Oauth::Replace => Some(value.to_owned()),
             },
         }
@@ -91,9 +91,14 @@ impl Addresses<'_> {
     /// put a relative one behind a base URL of their own, and a relative one stays relative. Any other URL is returned
     /// as one that leads to the same place from everywhere. Returns None for a text that is not a URL.
     pub(super) fn reference(&self, reference: &str) -> Option<String> {
+        self.reference_to("", reference)
+    }
+
+    /// Moves a URL like [`Self::reference`]. Before the path of a URL that is none of OAuth's documents, `document` is put.
+    fn reference_to(&self, document: &'static str, reference: &str) -> Option<String> {
         let target = Url::parse(&self.request.to_string()).ok()?.join(reference).ok()?;
         let is_absolute = Url::parse(reference).is_ok();
-        match self.path(&target) {
+        match self.path(document, &target) {
             // A path that begins with `//` is read as a host when nothing stands before it.
             Some(path) if is_absolute || path.starts_with("//") => {
                 Some(format!("{}://{}{path}", self.scheme, self.authority))
@@ -105,10 +110,10 @@ impl Addresses<'_> {
     }
 
     /// Returns the path, query and fragment under which the program reaches `target`, or None for another server's URL.
-    fn path(&self, target: &Url) -> Option<String> {
-        let (document, path) = match self.server.oauth {
-            Oauth::Pass => oauth::split(target.path()),
-            Oauth::Replace => ("", target.path()),
+    fn path(&self, document: &'static str, target: &Url) -> Option<String> {
+        let (document, path) = match (self.server.oauth, oauth::split(target.path())) {
+            (Oauth::Replace, _) | (Oauth::Pass, ("", _)) => (document, target.path()),
+            (Oauth::Pass, known) => known,
         };
         let rest = under(path, self.server.url.path()).filter(|_| self.is_own(target))?;
         let mut path = format!("{document}{}{rest}", self.prefix);
@@ -132,8 +137,9 @@ impl Addresses<'_> {
         is_own(target) || target.scheme() == "http" && secure.set_scheme("https").is_ok() && is_own(&secure)
     }
 
-    /// Moves the URLs in `<…>`, if `marks` has `<`, and those of quoted parameters with this name.
-    fn parameter(&self, value: &str, marks: &[char], name: &str) -> Option<String> {
+    /// Moves the URLs in `<…>`, if `marks` has `<`, and those of quoted parameters with this name, which may lead to a
+    /// `document`.
+    fn parameter(&self, value: &str, marks: &[char], name: &str, document: &'static str) -> Option<String> {
         let (mut moved, mut rest) = (String::new(), value);
         while let Some((before, opening)) = rest.find(marks).and_then(|at| rest.split_at_checked(at)) {
             moved.push_str(before);
@@ -144,7 +150,7 @@ impl Addresses<'_> {
             } else {
                 let (quoted, after) = quoted(opening)?;
                 if is_value_of(name, before) {
-                    moved.push_str(&format!("\"{}\"", self.reference(quoted)?));
+                    moved.push_str(&format!("\"{}\"", self.reference_to(document, quoted)?));
                 } else {
                     moved.push_str(&format!("\"{quoted}\""));
                 }
@@ -378,6 +384,13 @@ mod tests {
                 "/w/s",
                 format!("https://api.example.com{document}"),
                 format!("https://api.example.com{document}"),
+            ),
+            (
+                Oauth::Pass,
+                "/w/s",
+                "https://api.example.com/v1/metadata.json?q".to_owned(),
+                "http://localhost:7100/.well-known/x-aerostack-resource-metadata/w/s/metadata.json?q"
+                    .to_owned(),
             ),
             (
                 Oauth::Replace,
