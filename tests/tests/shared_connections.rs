@@ -298,7 +298,7 @@ async fn a_thousand_cancelled_calls_a_second_break_no_other_call() {
     let bystanders = client.open(BYSTANDERS, "GET", "/dev/h2/ticks").await;
     client.live(&bystanders).await;
     // Together within a moment, so that most are cancelled before the injector accepts them; and then evenly.
-    for together in [1_000, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 1_000] {
+    for together in [1_000_u64, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 1_000] {
         let started = Instant::now();
         let calls: Vec<_> = (0..together)
             .flat_map(|_| {
@@ -307,7 +307,7 @@ async fn a_thousand_cancelled_calls_a_second_break_no_other_call() {
             })
             .collect();
         client.write(calls).await;
-        sleep(Duration::from_millis(together as u64).saturating_sub(started.elapsed())).await;
+        sleep(Duration::from_millis(together).saturating_sub(started.elapsed())).await;
         client.fine(&bystanders);
     }
     client.live(&bystanders).await;
