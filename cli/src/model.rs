@@ -162,10 +162,12 @@ pub struct Explained {
     pub placement: String,
     /// Whether a call without it is refused.
     pub required: bool,
-    /// `injected`, `missing`, `origin_refused`, `upstream_not_verified` or `unreadable`.
+    /// `injected`, `missing`, `expired`, `unfit`, `origin_refused`, `upstream_not_verified` or `unreadable`.
     pub state: &'static str,
-    /// Set when the secret exists.
+    /// Set when the secret exists and has not expired.
     pub version: Option<u64>,
+    /// Why it is not sent, or why a call is refused; none when it is sent.
+    pub detail: Option<String>,
 }
 
 /// A doubt about something that was stored.
@@ -358,11 +360,7 @@ impl SecretVersion {
             expires_at,
             expired,
         } = self;
-        let expires = match expires_at {
-            Some(_) if *expired => "expired".to_owned(),
-            Some(at) => at.clone(),
-            None => String::new(),
-        };
+        let expires = expires(expires_at.as_deref(), *expired);
         let labels: Vec<_> = labels
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
@@ -374,6 +372,15 @@ impl SecretVersion {
             labels.join(","),
             upstream_origins.join(", "),
         ]
+    }
+}
+
+/// The time when a value expires; for one that has expired, that it has.
+pub fn expires(expires_at: Option<&str>, expired: bool) -> String {
+    match expires_at {
+        Some(_) if expired => "expired".to_owned(),
+        Some(at) => at.to_owned(),
+        None => String::new(),
     }
 }
 
@@ -506,6 +513,8 @@ impl Explained {
             State::OriginRefused => "origin_refused",
             State::UpstreamNotVerified => "upstream_not_verified",
             State::Unreadable => "unreadable",
+            State::Expired => "expired",
+            State::Unfit => "unfit",
         };
         let ExplainedSecret {
             name,
@@ -513,6 +522,7 @@ impl Explained {
             required,
             state: _,
             version,
+            detail,
         } = secret;
         Self {
             name,
@@ -520,6 +530,7 @@ impl Explained {
             required,
             state,
             version: (version > 0).then_some(version),
+            detail: (!detail.is_empty()).then_some(detail),
         }
     }
 }

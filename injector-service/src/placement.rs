@@ -1,7 +1,7 @@
 //! Where in a request a secret's value goes.
 
 use http::HeaderName;
-use proto::SecretName;
+use proto::{SecretName, ValueFault, vault::v1::ValueFacts};
 
 use crate::body_calls::BodyCalls;
 
@@ -97,7 +97,24 @@ fn secret_header(secret: &SecretName) -> HeaderName {
         .expect("a secret's name has only letters, digits and `_`, which are legal in a header's name")
 }
 
+/// Returns true when a gRPC call sends this header's value in base64.
+pub(crate) fn is_binary_metadata(name: &HeaderName) -> bool {
+    name.as_str().ends_with("-bin")
+}
+
 impl Placement {
+    /// Returns the reason why a value with these facts is refused in this place, or `None` when it is not. A value for
+    /// binary metadata may be legal for gRPC calls alone; then it is not refused.
+    pub(crate) fn fault(&self, facts: &ValueFacts) -> Option<ValueFault> {
+        match self {
+            Self::Header(name) if is_binary_metadata(name) => {
+                facts.header_fault().filter(|_| facts.metadata_fault().is_some())
+            }
+            Self::Header(_) | Self::Bearer => facts.header_fault(),
+            Self::Body(_) => facts.text_fault(),
+        }
+    }
+
     /// Describes the place of `secret` for `ExplainInjection`, with the calls that the place is limited to.
     pub(crate) fn explain(&self, secret: &SecretName, calls: &BodyCalls) -> String {
         match self {

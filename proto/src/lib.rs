@@ -57,6 +57,7 @@ pub mod secret_value;
 pub mod serve;
 pub mod stack;
 mod uid;
+pub mod value_facts;
 
 pub use aerostack::v1::{Reason, Warning, warning::Kind as WarningKind};
 pub use call_id::{CallId, CallIdError};
@@ -66,3 +67,4 @@ pub use reason::Refusal;
 pub use secret_name::{DuplicateName, SecretName, SecretNameError, distinct};
 pub use secret_value::{SecretValue, ValueSizeError};
 pub use uid::Uid;
+pub use value_facts::ValueFault;

@@ -3,8 +3,9 @@
 //! ```text
 //! suite   DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM
 //! info    LP("aerostack decrypt v1") LP(vault) LP(injector) LP(stream nonce) u64(epoch)
-//! aad     u64(epoch) u64(id) LP(server) LP(workspace uid) u32(n) secret[n]
+//! aad     u64(epoch) u64(id) LP(server) LP(workspace uid) u32(n) secret[n], and LP(facts)[n] if a secret has facts
 //! secret  LP(name) u32(status) u64(version) u32(m) LP(origin)[m]
+//! facts   u32(size) u8(bits), or nothing
 //! pt      LP(value)[…], of each secret that has one
 //! LP(x)   u32(length of x) x; integers are big-endian
 //! ```
@@ -135,6 +136,7 @@ impl Answering<'_> {
                 version,
                 value: _,
                 upstream_origins,
+                facts: _,
             } = secret;
             lp(&mut aad, name.as_bytes());
             aad.extend_from_slice(&status.to_be_bytes());
@@ -142,6 +144,15 @@ impl Answering<'_> {
             count(&mut aad, upstream_origins.len());
             for origin in upstream_origins {
                 lp(&mut aad, origin.as_bytes());
+            }
+        }
+        // Only answers without values have facts.
+        if secrets.iter().any(|secret| secret.facts.is_some()) {
+            for DecryptedSecret { facts, .. } in secrets {
+                match facts {
+                    Some(facts) => lp(&mut aad, &facts.to_bytes()),
+                    None => lp(&mut aad, b""),
+                }
             }
         }
         aad

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::stack::tests::Unused;
+use crate::vault::v1::ValueFacts;
 
 fn principal(text: &str) -> Principal {
     Principal::parse(text).unwrap()
@@ -165,7 +166,7 @@ fn a_part_of_one_name_does_not_become_a_part_of_the_next() {
 
 #[test]
 fn whatever_an_answer_says_is_sealed_with_it() {
-    let changes: [Change<DecryptResponse>; 13] = [
+    let changes: [Change<DecryptResponse>; 14] = [
         ("workspace", |it| it.workspace_uid.replace_range(..1, "1")),
         ("name", |it| it.secrets[0].name = "C".to_owned()),
         ("status", |it| it.secrets[0].status = 2),
@@ -176,6 +177,7 @@ fn whatever_an_answer_says_is_sealed_with_it() {
             let origin = it.secrets[1].upstream_origins.remove(0);
             it.secrets[0].upstream_origins.push(origin);
         }),
+        ("facts", |it| it.secrets[1].facts = Some(ValueFacts::of(b"a"))),
         ("order", |it| it.secrets.swap(0, 1)),
         ("secret less", |it| drop(it.secrets.pop())),
         ("ciphertext", |it| it.sealed[0] ^= 1),
@@ -192,6 +194,25 @@ fn whatever_an_answer_says_is_sealed_with_it() {
             Err(SealError::DoesNotOpen),
             "{what}"
         );
+    }
+}
+
+#[test]
+fn the_facts_about_values_are_sealed_with_their_answer() {
+    let changes: [Change<DecryptResponse>; 3] = [
+        ("other facts", |it| {
+            it.secrets[0].facts = Some(ValueFacts::of(b"ab\n"))
+        }),
+        ("no facts", |it| it.secrets[0].facts = None),
+        ("moved", |it| it.secrets[1].facts = it.secrets[0].facts.take()),
+    ];
+    for (what, change) in changes {
+        let (mut sealer, mut opener) = ends(&Context::new(), &Context::new());
+        let mut response = response();
+        response.secrets[0].facts = Some(ValueFacts::of(b"a\n"));
+        response.sealed = sealer.seal(ANSWERING, &response, std::iter::empty()).unwrap();
+        change(&mut response);
+        assert!(opener.open(ANSWERING, &response).is_err(), "{what}");
     }
 }
 

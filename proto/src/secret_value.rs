@@ -4,6 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use crate::vault::v1::ValueFacts;
+
 /// The largest value, in bytes.
 pub const MAX_SIZE: usize = 64 * 1024;
 
@@ -26,6 +28,11 @@ impl SecretValue {
             1..=MAX_SIZE => Ok(Self(value)),
             actual => Err(ValueSizeError { actual }),
         }
+    }
+
+    /// The facts about the value that decide which places it fits.
+    pub fn facts(&self) -> ValueFacts {
+        ValueFacts::of(&self.0)
     }
 
     /// The value itself. Every use of it can be found by this word.

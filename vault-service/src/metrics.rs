@@ -163,6 +163,7 @@ impl Metrics {
         let status = match status {
             DecryptStatus::Unspecified | DecryptStatus::Ok => "ok",
             DecryptStatus::NotFound => "not_found",
+            DecryptStatus::Expired => "expired",
             DecryptStatus::DataLoss => "data_loss",
             DecryptStatus::KeyNotLoaded => "key_not_loaded",
         };

@@ -7,7 +7,7 @@ use crate::{
     connect::Connection,
     failure::Failure,
     model::Explanation,
-    output::{OutputArgs, Report, table, yes},
+    output::{OutputArgs, Report, plain, table, yes},
 };
 
 /// `aerostack explain`
@@ -58,8 +58,13 @@ fn text(explanation: &Explanation) -> String {
     } else {
         "A call would be refused."
     };
+    let details: String = explanation
+        .secrets
+        .iter()
+        .filter_map(|secret| Some(format!("{}: {}\n", secret.name, plain(secret.detail.as_ref()?))))
+        .collect();
     format!(
-        "{}{verdict}\n",
+        "{}{details}{verdict}\n",
         table(["SECRET", "STATE", "REQUIRED", "VERSION", "PLACEMENT"], rows)
     )
 }

@@ -8,15 +8,15 @@ pub mod protobuf;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use proto::{Reason, Refusal, SecretName, SecretValue};
+use proto::{
+    Reason, Refusal, SecretName, SecretValue, ValueFault, value_facts::MAX_HEADER_VALUE,
+    vault::v1::ValueFacts,
+};
 use zeroize::Zeroizing;
 
-use crate::placement::{AuthType, FieldNumber, Placement, ProtobufSecrets};
+use crate::placement::{AuthType, FieldNumber, Placement, ProtobufSecrets, is_binary_metadata};
 use json::SecretsObject;
 use protobuf::SecretEntries;
-
-/// The most bytes of a value that goes into a header.
-pub const MAX_HEADER_VALUE: usize = 8192;
 
 /// A secret as the vault answered for it.
 pub struct Resolved<'s> {
@@ -160,7 +160,7 @@ fn secret_header(
     secret: &SecretName,
     value: &SecretValue,
 ) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    if dialect == Dialect::Grpc && name.as_str().ends_with("-bin") {
+    if dialect == Dialect::Grpc && is_binary_metadata(name) {
         let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(value.expose()).into_bytes());
         return legal(secret, encoded);
     }
@@ -176,15 +176,11 @@ fn bearer(secret: &SecretName, value: &SecretValue) -> Result<Zeroizing<Vec<u8>>
     Ok(text)
 }
 
-/// A value that every server reads as it was meant: 1 to 8,192 bytes of 0x20 to 0x7E, no space first or last.
+/// A value that every server reads as it was meant.
 fn legal(secret: &SecretName, value: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    let within = (1..=MAX_HEADER_VALUE).contains(&value.len());
-    let visible = value.iter().all(|byte| (0x20..=0x7e).contains(byte));
-    let outer_space = value.first() == Some(&b' ') || value.last() == Some(&b' ');
-    if within && visible && !outer_space {
-        Ok(value)
-    } else {
-        Err(not_for_a_header(secret))
+    match ValueFacts::of(&value).header_fault() {
+        None => Ok(value),
+        Some(fault) => Err(not_for_a_header(secret, fault)),
     }
 }
 
@@ -196,10 +192,10 @@ fn sensitive(value: &[u8]) -> Result<HeaderValue, Refusal> {
     Ok(value)
 }
 
-fn not_for_a_header(secret: &SecretName) -> Refusal {
+fn not_for_a_header(secret: &SecretName, fault: ValueFault) -> Refusal {
     let message = format!(
-        "secret {secret}: its value cannot be a header: 1 to {MAX_HEADER_VALUE} bytes of printable ASCII without outer \
-         spaces are needed"
+        "secret {secret}: its value {fault}, so it cannot be a header, which takes 1 to {MAX_HEADER_VALUE} bytes of \
+         printable ASCII without outer spaces"
     );
     Refusal::new(Reason::SecretValueNotPlaceable, message)
 }

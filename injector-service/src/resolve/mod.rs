@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use prometheus_client::metrics::histogram::Histogram;
 use proto::{
     CallId, OriginPattern, Reason, Refusal, SecretName, SecretValue, Uid, WorkspaceName,
-    vault::v1::{DecryptStatus, DecryptedSecret},
+    vault::v1::{DecryptStatus, DecryptedSecret, ValueFacts},
 };
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
@@ -61,9 +61,13 @@ pub enum CheckedState {
         version: u64,
         /// For these origins; empty means any.
         origins: Vec<OriginPattern>,
+        /// The facts about its value; `None` from a vault that does not know them.
+        facts: Option<ValueFacts>,
     },
     /// It does not.
     Missing,
+    /// It does, but has expired.
+    Expired,
     /// It does, but cannot be decrypted.
     Unreadable,
 }
@@ -75,8 +79,10 @@ enum Answered {
         origins: Vec<OriginPattern>,
         /// None when it was not asked for.
         value: Option<Zeroizing<Vec<u8>>>,
+        facts: Option<ValueFacts>,
     },
     Missing,
+    Expired,
     DataLoss,
     KeyNotLoaded,
 }
@@ -143,8 +149,13 @@ impl Resolver {
                         let value = value.and_then(|value| SecretValue::parse(value).ok());
                         Some(value.ok_or_else(|| not_what_was_asked("a value of an illegal size"))?)
                     }
-                    Answered::Missing if self.requires(injection) => return Err(required_missing(name)),
-                    Answered::Missing => None,
+                    Answered::Missing if self.requires(injection) => {
+                        return Err(required_missing(name, "does not exist"));
+                    }
+                    Answered::Expired if self.requires(injection) => {
+                        return Err(required_missing(name, "has expired"));
+                    }
+                    Answered::Missing | Answered::Expired => None,
                     Answered::DataLoss => return Err(unreadable(Reason::RecordCorrupt, name)),
                     Answered::KeyNotLoaded => return Err(unreadable(Reason::KeyNotLoaded, name)),
                 };
@@ -161,8 +172,18 @@ impl Resolver {
     pub async fn check(&self, entry: &Arc<Entry>) -> Result<Vec<Checked>, Refusal> {
         let answered = self.ask(entry, None, None).await?;
         let state = |answered| match answered {
-            Answered::Found { version, origins, .. } => CheckedState::Found { version, origins },
+            Answered::Found {
+                version,
+                origins,
+                value: _,
+                facts,
+            } => CheckedState::Found {
+                version,
+                origins,
+                facts,
+            },
             Answered::Missing => CheckedState::Missing,
+            Answered::Expired => CheckedState::Expired,
             Answered::DataLoss | Answered::KeyNotLoaded => CheckedState::Unreadable,
         };
         Ok(answered
@@ -242,6 +263,7 @@ fn read_one((secret, value): OneAnswer) -> Result<Answered, Refusal> {
         version,
         value: _,
         upstream_origins,
+        facts,
     } = secret;
     match status {
         DecryptStatus::Ok => {
@@ -254,9 +276,11 @@ fn read_one((secret, value): OneAnswer) -> Result<Answered, Refusal> {
                 version,
                 origins,
                 value,
+                facts,
             })
         }
         DecryptStatus::NotFound => Ok(Answered::Missing),
+        DecryptStatus::Expired => Ok(Answered::Expired),
         DecryptStatus::DataLoss => Ok(Answered::DataLoss),
         DecryptStatus::KeyNotLoaded => Ok(Answered::KeyNotLoaded),
         DecryptStatus::Unspecified => Err(not_what_was_asked("a status that is none")),
@@ -267,8 +291,8 @@ fn parse_uid(text: &str) -> Result<Uid, Refusal> {
     Uid::parse(text).map_err(|_| not_what_was_asked("no workspace uid"))
 }
 
-fn required_missing(name: &SecretName) -> Refusal {
-    let message = format!("secret {name}, which this server requires, does not exist; nothing was sent");
+fn required_missing(name: &SecretName, why: &str) -> Refusal {
+    let message = format!("secret {name}, which this server requires, {why}; nothing was sent");
     Refusal::new(Reason::SecretRequiredMissing, message)
 }
 

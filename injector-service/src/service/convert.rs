@@ -9,7 +9,7 @@ use proto::{
 use crate::{
     address::Own,
     body_calls::BodyCalls,
-    placement::{AuthType, Messages, ProtobufSecrets},
+    placement::{AuthType, Messages, Placement, ProtobufSecrets},
     registry::{
         BindingError, Entry,
         server::{Injection, Oauth, Protocol, Server, Spec, UpstreamTls, UpstreamUrl},
@@ -270,8 +270,12 @@ pub(super) fn explain(
         .collect();
     let forwards = |secret: &api::ExplainedSecret| match secret.state() {
         State::Injected => true,
-        State::Missing => !secret.required,
-        State::OriginRefused | State::UpstreamNotVerified | State::Unreadable | State::Unspecified => false,
+        State::Missing | State::Expired => !secret.required,
+        State::OriginRefused
+        | State::UpstreamNotVerified
+        | State::Unfit
+        | State::Unreadable
+        | State::Unspecified => false,
     };
     let would_forward = secrets.len() == injections.len() && secrets.iter().all(forwards);
     api::ExplainInjectionResponse {
@@ -286,17 +290,10 @@ fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::
         required,
         placement,
     } = injection;
-    let (state, version) = match &checked.state {
-        CheckedState::Found { version, origins } => {
-            let state = match entry.server.spec.check_binding(origins) {
-                Ok(()) => State::Injected,
-                Err(BindingError::OtherOrigin(_)) => State::OriginRefused,
-                Err(BindingError::NotVerified(_)) => State::UpstreamNotVerified,
-            };
-            (state, *version)
-        }
-        CheckedState::Missing => (State::Missing, 0),
-        CheckedState::Unreadable => (State::Unreadable, 0),
+    let (state, detail) = outcome(entry, placement, &checked.state);
+    let version = match &checked.state {
+        CheckedState::Found { version, .. } => *version,
+        CheckedState::Missing | CheckedState::Expired | CheckedState::Unreadable => 0,
     };
     api::ExplainedSecret {
         name: secret.to_string(),
@@ -304,6 +301,39 @@ fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::
         required: *required,
         state: state.into(),
         version,
+        detail,
+    }
+}
+
+/// What becomes of a secret in a call, and why it is not sent; that is empty when it is.
+fn outcome(entry: &Entry, placement: &Placement, state: &CheckedState) -> (State, String) {
+    match state {
+        CheckedState::Found {
+            version: _,
+            origins,
+            facts,
+        } => match (
+            entry.server.spec.check_binding(origins),
+            facts.and_then(|facts| placement.fault(&facts)),
+        ) {
+            (Err(error @ BindingError::OtherOrigin(_)), _) => {
+                (State::OriginRefused, format!("the secret is {error}"))
+            }
+            (Err(error @ BindingError::NotVerified(_)), _) => {
+                (State::UpstreamNotVerified, format!("the secret is {error}"))
+            }
+            (Ok(()), Some(fault)) => (
+                State::Unfit,
+                format!("the value {fault}, so it does not fit its place"),
+            ),
+            (Ok(()), None) => (State::Injected, String::new()),
+        },
+        CheckedState::Missing => (State::Missing, "the secret does not exist".to_owned()),
+        CheckedState::Expired => (State::Expired, "the secret has expired".to_owned()),
+        CheckedState::Unreadable => (
+            State::Unreadable,
+            "the vault cannot decrypt the secret".to_owned(),
+        ),
     }
 }
 
@@ -311,7 +341,7 @@ fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::
 pub(super) fn check_bindings(entry: &Entry, checked: &[Checked]) -> Result<(), Refusal> {
     let spec = &entry.server.spec;
     for (injection, checked) in spec.injections.iter().zip(checked) {
-        if let CheckedState::Found { version: _, origins } = &checked.state {
+        if let CheckedState::Found { origins, .. } = &checked.state {
             spec.check_binding(origins).map_err(|error| {
                 status::binding(&injection.secret, &error, "it would never be sent there")
             })?;

@@ -1,4 +1,4 @@
-use proto::{OriginPattern, ServerName, Uid, WorkspaceName};
+use proto::{OriginPattern, ServerName, Uid, WorkspaceName, vault::v1::ValueFacts};
 
 use super::*;
 
@@ -34,8 +34,21 @@ fn found(origins: &[&str]) -> Checked {
         .map(|origin| OriginPattern::parse(origin).unwrap())
         .collect();
     Checked {
-        state: CheckedState::Found { version: 3, origins },
+        state: CheckedState::Found {
+            version: 3,
+            origins,
+            facts: Some(ValueFacts::of(b"value")),
+        },
     }
+}
+
+/// A secret that may be sent anywhere, and has this value.
+fn valued(value: &[u8]) -> Checked {
+    let mut checked = found(&[]);
+    if let CheckedState::Found { facts, .. } = &mut checked.state {
+        *facts = Some(ValueFacts::of(value));
+    }
+    checked
 }
 
 fn other(state: CheckedState) -> Checked {
@@ -311,6 +324,44 @@ fn times_before_1970_count_their_nanoseconds_forward() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_value_that_does_not_fit_its_place_is_explained_as_such() {
+    use api::AuthType::{Bearer, SecretHeaders, Skill};
+    for (auth_type, name, value, state) in [
+        (SecretHeaders, "A", b"tok".as_slice(), State::Injected),
+        (SecretHeaders, "A", b"tok\n", State::Unfit),
+        (Bearer, "A", b"two\nlines", State::Unfit),
+        (Skill, "A", b"two\nlines\n", State::Injected),
+        (Skill, "A", b"\xff", State::Unfit),
+        // Binary metadata, for gRPC calls.
+        (SecretHeaders, "A_BIN", b"\xff\n", State::Injected),
+        (SecretHeaders, "A_BIN", &[0xff; 6145], State::Unfit),
+        (SecretHeaders, "A_BIN", &[b'x'; 6145], State::Injected),
+    ] {
+        let server = api::Server {
+            auth_type: auth_type.into(),
+            inject_secrets: vec![name.into()],
+            required_secrets: Vec::new(),
+            ..given()
+        };
+        let explained = explain(&entry(&server), &[valued(value)]);
+        let secret = &explained.secrets[0];
+        assert_eq!(secret.state(), state, "{auth_type:?} {value:?}");
+        assert_eq!(explained.would_forward, state == State::Injected);
+        assert_eq!(
+            secret.detail.is_empty(),
+            state == State::Injected,
+            "{}",
+            secret.detail
+        );
+    }
+    let expired = explain(&entry(&given()), &[found(&[]), other(CheckedState::Expired)]);
+    assert_eq!(expired.secrets[1].state(), State::Expired);
+    // The first is required, the second is not.
+    assert!(expired.would_forward);
+    assert!(!explain(&entry(&given()), &[other(CheckedState::Expired), found(&[])]).would_forward);
 }
 
 #[test]

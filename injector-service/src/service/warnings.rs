@@ -16,7 +16,7 @@ pub(super) fn of_secrets(entry: &Entry, checked: &[Checked], resolver: &Resolver
     let injections = entry.server.spec.injections.iter();
     injections
         .zip(checked)
-        .filter_map(|(injection, checked)| of_secret(injection, checked, resolver))
+        .flat_map(|(injection, checked)| of_secret(injection, checked, resolver))
         .collect()
 }
 
@@ -63,29 +63,41 @@ pub(super) fn not_checked(cause: &Refusal) -> Warning {
     }
 }
 
-fn of_secret(injection: &Injection, checked: &Checked, resolver: &Resolver) -> Option<Warning> {
-    let Injection { secret, .. } = injection;
-    match &checked.state {
-        CheckedState::Found { origins, .. } if origins.is_empty() => Some(warning(
-            WarningKind::SecretUnbound,
-            secret,
-            "is bound to no origin: whoever may edit servers can have it sent anywhere; put it with upstream_origins",
-        )),
-        CheckedState::Found { .. } => None,
-        CheckedState::Missing => {
-            let effect = match resolver.requires(injection) {
-                true => "does not exist: calls are refused until it is put",
-                false => "does not exist: calls go out without it until it is put; is the name right?",
-            };
-            Some(warning(WarningKind::SecretMissing, secret, effect))
+fn of_secret(injection: &Injection, checked: &Checked, resolver: &Resolver) -> Vec<Warning> {
+    let Injection {
+        secret, placement, ..
+    } = injection;
+    let absent = |what: &str| match resolver.requires(injection) {
+        true => format!("{what}: calls are refused until it is put"),
+        false => format!("{what}: calls go out without it until it is put"),
+    };
+    let (kind, what) = match &checked.state {
+        CheckedState::Found {
+            version: _,
+            origins,
+            facts,
+        } => {
+            let unfit = facts.and_then(|facts| placement.fault(&facts)).map(|fault| {
+                let what = format!("does not fit its place, because its value {fault}: calls are refused");
+                warning(WarningKind::ValueUnfit, secret, &what)
+            });
+            let unbound = origins
+                .is_empty()
+                .then(|| warning(WarningKind::SecretUnbound, secret, UNBOUND));
+            return unfit.into_iter().chain(unbound).collect();
         }
-        CheckedState::Unreadable => Some(warning(
+        CheckedState::Missing => (WarningKind::SecretMissing, absent("does not exist")),
+        CheckedState::Expired => (WarningKind::SecretExpired, absent("has expired")),
+        CheckedState::Unreadable => (
             WarningKind::SecretUnreadable,
-            secret,
-            "cannot be decrypted by the vault: calls are refused",
-        )),
-    }
+            "cannot be decrypted by the vault: calls are refused".to_owned(),
+        ),
+    };
+    vec![warning(kind, secret, &what)]
 }
+
+const UNBOUND: &str = "is bound to no origin: whoever may edit servers can have it sent anywhere; put it with \
+                       upstream_origins";
 
 /// `what` completes the sentence "secret NAME …".
 fn warning(kind: WarningKind, secret: &SecretName, what: &str) -> Warning {

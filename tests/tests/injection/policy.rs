@@ -38,6 +38,10 @@ async fn a_call_goes_out_without_a_missing_secret_and_that_is_no_secret() {
         required: false,
         state: state.into(),
         version,
+        detail: match state {
+            State::Missing => "the secret does not exist".into(),
+            _ => String::new(),
+        },
     };
     let explained = explain(&pair, "api").await;
     assert!(explained.would_forward);

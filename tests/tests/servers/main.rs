@@ -9,6 +9,7 @@ mod api;
 mod catalog;
 mod catalog_list;
 mod file;
+mod unfit;
 mod warnings;
 
 use e2e::{Injector, Pair};

@@ -31,6 +31,8 @@ async fn decrypt_answers_each_name_in_order_and_a_missing_one_does_not_fail_the_
                 Vec::new()
             }
         };
+        // Instead of the value.
+        let facts = |value: &str| (!values).then(|| ValueFacts::of(value.as_bytes()));
         let ok = DecryptStatus::Ok.into();
         let origins = ["https://api.github.com", "https://*.example.com:8443"]
             .map(str::to_owned)
@@ -42,6 +44,7 @@ async fn decrypt_answers_each_name_in_order_and_a_missing_one_does_not_fail_the_
                 version: 2,
                 value: value("free"),
                 upstream_origins: vec![],
+                facts: facts("free"),
             },
             DecryptedSecret {
                 name: "MISSING".into(),
@@ -54,6 +57,7 @@ async fn decrypt_answers_each_name_in_order_and_a_missing_one_does_not_fail_the_
                 version: 1,
                 value: value("bound"),
                 upstream_origins: origins,
+                facts: facts("bound"),
             },
         ]
     };

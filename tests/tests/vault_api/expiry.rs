@@ -51,7 +51,7 @@ async fn an_expired_secret_is_not_given_and_is_listed_as_expired() {
     // From the store, and from what was read lately.
     eventually("it expired", async || {
         let one = decrypt_one(&vault, "w", "NAME").await;
-        one.status() == DecryptStatus::NotFound && one.value.is_empty()
+        one.status() == DecryptStatus::Expired && one.value.is_empty()
     })
     .await;
     stream.say([(1, ask("w", ["NAME"]))]).await;
@@ -59,7 +59,7 @@ async fn an_expired_secret_is_not_given_and_is_listed_as_expired() {
     let Outcome::Response(answer) = outcome else {
         panic!("{outcome:?}")
     };
-    assert_eq!(answer.secrets[0].status(), DecryptStatus::NotFound);
+    assert_eq!(answer.secrets[0].status(), DecryptStatus::Expired);
     let listed = list(&vault, "w", 0, "").await.unwrap().secrets;
     assert!(listed[0].expired && listed[0].version == 1, "{listed:?}");
     assert!(versions(&vault, "NAME").await[0].expired);

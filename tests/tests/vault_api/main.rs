@@ -32,13 +32,14 @@ use prost::Message as _;
 use prost_reflect::DescriptorPool;
 use prost_types::FieldMask;
 use proto::{
+    WarningKind,
     injector::v1 as injector_api,
     vault::v1::{
         CreateWorkspaceRequest, DecryptAnswer, DecryptCall, DecryptRequest, DecryptResponse, DecryptStatus,
         DecryptStreamRequest, DecryptedSecret, DeleteSecretRequest, DeleteWorkspaceRequest,
         GetSecretMetadataRequest, GetWorkspaceRequest, ListSecretsRequest, ListSecretsResponse,
         ListWorkspacesRequest, Plan, PutSecretRequest, PutSecretResponse, Secret, UpdateWorkspaceRequest,
-        Workspace, decrypt_answer::Outcome, put_secret_request::Value,
+        ValueFacts, Workspace, decrypt_answer::Outcome, put_secret_request::Value,
     },
 };
 use tokio::{sync::mpsc, time::timeout};

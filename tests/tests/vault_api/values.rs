@@ -84,3 +84,45 @@ async fn what_is_stored_is_not_the_value() {
     );
     assert!(!stored.iter().any(|bytes| has(bytes, b"canary-at-rest")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_does_not_fit_a_header_is_put_with_a_warning() {
+    let vault = Vault::start().await;
+    vault.workspace("w").await;
+    for (value, part) in [
+        (b"ghp_abc".as_slice(), None),
+        (b"ghp_abc\n", Some("ends with a line break")),
+        (b"-----BEGIN-----\nMC4=\n-----END-----", Some("several lines")),
+        (b"ghp_abc ", Some("a space")),
+        (b"ghp\tabc", Some("printable ASCII")),
+        ("schl\u{fc}ssel".as_bytes(), Some("printable ASCII")),
+        ("\u{feff}ghp_abc".as_bytes(), Some("byte order mark")),
+        (&[b'x'; 8193], Some("8192")),
+        // "ghp_abc0" as `data` in JSON, which is base64.
+        (b"\x82\x1a\x7f\x69\xb7\x34", Some("`data` is base64")),
+    ] {
+        let request = PutSecretRequest {
+            request_id: format!("{value:?}").chars().take(128).collect(),
+            ..put("w", "NAME", value)
+        };
+        let answer = try_put(&vault, request.clone()).await.unwrap();
+        let shown: Vec<_> = answer.warnings.iter().map(|warning| warning.kind()).collect();
+        let expected = part.map(|_| WarningKind::ValueUnfit);
+        assert_eq!(shown, Vec::from_iter(expected), "{value:?}");
+        for warning in &answer.warnings {
+            assert_eq!(warning.secret, "NAME");
+            assert!(warning.message.contains(part.unwrap()), "{}", warning.message);
+            assert!(!warning.message.contains("ghp") && !warning.message.contains("xx"));
+        }
+        // A retry is answered as the first try was, and an injector gets the facts.
+        assert_eq!(try_put(&vault, request).await.unwrap().warnings, answer.warnings);
+        let check = DecryptRequest {
+            check_only: true,
+            ..ask("w", ["NAME"])
+        };
+        let checked = decrypt(&vault, check).await.unwrap();
+        assert_eq!(checked.secrets[0].facts, Some(ValueFacts::of(value)));
+        assert_eq!(decrypt_one(&vault, "w", "NAME").await.facts, None);
+    }
+    vault.stop().await;
+}

@@ -54,6 +54,7 @@ pub(crate) enum Outcome {
 pub(crate) enum SecretOutcome {
     Ok,
     NotFound,
+    Expired,
     DataLoss,
     KeyNotLoaded,
 }
@@ -328,6 +329,7 @@ mod tests {
             json!([Outcome::Ok, Outcome::Refused, Outcome::Unknown, Outcome::Failed]),
             json!([
                 SecretOutcome::NotFound,
+                SecretOutcome::Expired,
                 SecretOutcome::DataLoss,
                 SecretOutcome::KeyNotLoaded
             ]),

@@ -240,15 +240,18 @@ fn shown(name: &SecretName, secret: Decrypted) -> (DecryptedSecret, Option<Secre
             version,
             origins,
             value,
+            facts,
         } => {
             let shown = DecryptedSecret {
                 version,
                 upstream_origins: origins.iter().map(ToString::to_string).collect(),
+                facts,
                 ..status(DecryptStatus::Ok)
             };
             (shown, value)
         }
         Decrypted::NotFound => (status(DecryptStatus::NotFound), None),
+        Decrypted::Expired => (status(DecryptStatus::Expired), None),
         Decrypted::DataLoss => (status(DecryptStatus::DataLoss), None),
         Decrypted::KeyNotLoaded => (status(DecryptStatus::KeyNotLoaded), None),
     }

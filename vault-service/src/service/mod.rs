@@ -11,6 +11,7 @@ mod sealing;
 mod secrets;
 mod stream_audit;
 mod subject;
+mod value_warnings;
 mod workspaces;
 
 use proto::{Refusal, WorkspaceName};

@@ -18,7 +18,7 @@ use proto::{
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::subject::Subject;
+use super::{subject::Subject, value_warnings};
 use crate::{
     authz::AdminPermit,
     status::{page_token, refusal},
@@ -63,11 +63,14 @@ impl SecretService for Secrets {
             expected_version: *expected_version,
             request_id: parse_request_id(request_id)?,
         };
+        let facts = new.value.facts();
         let Put { secret, created } = self.0.put_secret(&permit, new).await.map_err(refusal)?;
         subject.version(secret.version);
+        let warnings = value_warnings::of_value(secret.name.as_str(), &facts);
         Ok(Response::new(PutSecretResponse {
             secret: Some(shown(secret)),
             created,
+            warnings,
         }))
     }
 

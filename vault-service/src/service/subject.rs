@@ -131,6 +131,7 @@ pub(super) fn answered(secret: &DecryptedSecret) -> SecretEntry<'_> {
     let (version, outcome) = match secret.status() {
         DecryptStatus::Unspecified | DecryptStatus::Ok => (Some(secret.version), SecretOutcome::Ok),
         DecryptStatus::NotFound => (None, SecretOutcome::NotFound),
+        DecryptStatus::Expired => (None, SecretOutcome::Expired),
         DecryptStatus::DataLoss => (None, SecretOutcome::DataLoss),
         DecryptStatus::KeyNotLoaded => (None, SecretOutcome::KeyNotLoaded),
     };

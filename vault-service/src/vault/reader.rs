@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use proto::{OriginPattern, SecretName, SecretValue, Uid};
+use proto::{OriginPattern, SecretName, SecretValue, Uid, vault::v1::ValueFacts};
 
 use super::{
     ATTEMPTS, Clock, VaultError,
@@ -50,9 +50,13 @@ pub enum Decrypted {
         origins: Vec<OriginPattern>,
         /// The value; `None` when the caller asked only for a check.
         value: Option<SecretValue>,
+        /// The facts about the value; only when the caller asked for a check.
+        facts: Option<ValueFacts>,
     },
-    /// There is no such secret, or it expired.
+    /// There is no such secret.
     NotFound,
+    /// There is one, and it has expired.
+    Expired,
     /// The record is damaged, cannot be read any more, or is not where it belongs.
     DataLoss,
     /// The record names a key that is not loaded.
@@ -60,15 +64,21 @@ pub enum Decrypted {
 }
 
 impl Decrypted {
-    /// Wipes the value.
-    fn without_value(self) -> Self {
+    /// Wipes the value, and keeps the facts about it.
+    fn checked(self) -> Self {
         match self {
-            Self::Value { version, origins, .. } => Self::Value {
+            Self::Value {
                 version,
                 origins,
+                value,
+                facts: _,
+            } => Self::Value {
+                version,
+                origins,
+                facts: value.map(|value| value.facts()),
                 value: None,
             },
-            other @ (Self::NotFound | Self::DataLoss | Self::KeyNotLoaded) => other,
+            other @ (Self::NotFound | Self::Expired | Self::DataLoss | Self::KeyNotLoaded) => other,
         }
     }
 
@@ -78,7 +88,11 @@ impl Decrypted {
             Self::Value {
                 value: Some(value), ..
             } => value.expose().len(),
-            Self::Value { value: None, .. } | Self::NotFound | Self::DataLoss | Self::KeyNotLoaded => 0,
+            Self::Value { value: None, .. }
+            | Self::NotFound
+            | Self::Expired
+            | Self::DataLoss
+            | Self::KeyNotLoaded => 0,
         }
     }
 }
@@ -247,7 +261,7 @@ impl Shelf {
                 Stored::Damaged => Decrypted::DataLoss,
             };
             let one = match wanted.check_only {
-                true => one.without_value(),
+                true => one.checked(),
                 false => one,
             };
             size += one.size();
@@ -267,7 +281,7 @@ impl Shelf {
         for ((secret, _), one) in secrets.iter().zip(decrypted) {
             match one {
                 Decrypted::Value { .. } => self.uses.touch(secret, server, now),
-                Decrypted::NotFound | Decrypted::DataLoss | Decrypted::KeyNotLoaded => {}
+                Decrypted::NotFound | Decrypted::Expired | Decrypted::DataLoss | Decrypted::KeyNotLoaded => {}
             }
         }
     }
@@ -322,7 +336,7 @@ impl Shelf {
             // Looked at every time, whatever was read lately: only the bytes are.
             Ok(record::Decrypted {
                 expiry: Some(expiry), ..
-            }) if expiry.has_passed(now) => Decrypted::NotFound,
+            }) if expiry.has_passed(now) => Decrypted::Expired,
             Ok(record::Decrypted {
                 version,
                 expiry: _,
@@ -332,6 +346,7 @@ impl Shelf {
                 version,
                 origins,
                 value: Some(value),
+                facts: None,
             },
             Err(OpenError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
             Err(OpenError::Corrupt(cause)) => {

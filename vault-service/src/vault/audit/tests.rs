@@ -180,7 +180,7 @@ async fn decrypted(dir: &Path, workspace: &str) -> Vec<&'static str> {
     let there = names.into_iter().zip(&found).filter(|(_, found)| match found {
         Decrypted::Value { .. } => true,
         Decrypted::NotFound => false,
-        Decrypted::DataLoss | Decrypted::KeyNotLoaded => panic!("{found:?}"),
+        Decrypted::Expired | Decrypted::DataLoss | Decrypted::KeyNotLoaded => panic!("{found:?}"),
     });
     there.map(|(name, _)| name).collect()
 }

@@ -22,7 +22,7 @@ async fn an_expired_secret_is_a_miss_also_when_it_was_read_lately_and_is_still_l
     assert!(!vault.shown("T").await.unwrap().expired);
 
     vault.forward(Duration::from_secs(60));
-    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::Expired));
     assert_eq!(value(vault.decrypt("LASTING").await.unwrap()).0, 1);
     let shown = vault.shown("T").await.unwrap();
     assert_eq!((shown.expired, shown.expiry), (true, Expiry::from_seconds(at)));
@@ -53,7 +53,7 @@ async fn the_expiry_that_counts_is_the_one_in_the_record() {
         .await
         .unwrap();
     vault.forward(Duration::from_secs(61));
-    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::Expired));
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_i
     assert_eq!((kept.version, kept.expiry), (5, Expiry::from_seconds(at - 10)));
 
     vault.forward(Duration::from_secs(60));
-    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::Expired));
     for expiry in [NewExpiry::Kept, NewExpiry::Never, when(at + 60)] {
         refused(5, expiry).await;
     }

@@ -1,0 +1,175 @@
+//! Which places a value fits: one rule, for the vault, which warns of it, and for the injector, which holds to it.
+
+use crate::vault::v1::ValueFacts;
+
+/// The most bytes of a value that goes into a header.
+pub const MAX_HEADER_VALUE: usize = 8192;
+
+/// Why a value does not fit a place. The message completes the sentence "the value …", and says nothing else of the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ValueFault {
+    /// Some bytes are no text.
+    #[error("is not UTF-8")]
+    NotUtf8,
+    /// U+FEFF is first, as some editors write it.
+    #[error("begins with a byte order mark")]
+    ByteOrderMark,
+    /// It has several lines.
+    #[error("has several lines")]
+    SeveralLines,
+    /// It is one line with a line break behind it.
+    #[error("ends with a line break")]
+    LineBreakAtEnd,
+    /// A byte is not 0x20 to 0x7E.
+    #[error("has other characters than printable ASCII, such as a tab or an umlaut")]
+    NotPrintableAscii,
+    /// A space is first or last.
+    #[error("begins or ends with a space")]
+    OuterSpace,
+    /// It is longer than a header may be.
+    #[error("has more than {MAX_HEADER_VALUE} bytes")]
+    TooLong,
+}
+
+impl ValueFacts {
+    /// Returns the facts about a value.
+    pub fn of(value: &[u8]) -> Self {
+        let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        let breaks_at_end = value.iter().rev().take_while(|byte| is_break(byte)).count();
+        let lines = value.split_at(value.len() - breaks_at_end).0;
+        Self {
+            size: u32::try_from(value.len()).unwrap_or(u32::MAX),
+            utf8: std::str::from_utf8(value).is_ok(),
+            printable_ascii: value.iter().all(|byte| (0x20..=0x7e).contains(byte)),
+            outer_space: value.first() == Some(&b' ') || value.last() == Some(&b' '),
+            byte_order_mark: value.starts_with(b"\xef\xbb\xbf"),
+            several_lines: lines.iter().any(is_break),
+            line_break_at_end: breaks_at_end > 0,
+        }
+    }
+
+    /// Returns the reason why the value is not legal in a header, or `None` when it is: 1 to 8,192 bytes of 0x20 to 0x7E,
+    /// no space first or last, so that every server reads it as it was meant.
+    pub fn header_fault(&self) -> Option<ValueFault> {
+        let Self {
+            size,
+            utf8,
+            printable_ascii,
+            outer_space,
+            byte_order_mark,
+            several_lines,
+            line_break_at_end,
+        } = *self;
+        let faults = [
+            (!utf8, ValueFault::NotUtf8),
+            (byte_order_mark, ValueFault::ByteOrderMark),
+            (several_lines, ValueFault::SeveralLines),
+            (line_break_at_end, ValueFault::LineBreakAtEnd),
+            (!printable_ascii, ValueFault::NotPrintableAscii),
+            (outer_space, ValueFault::OuterSpace),
+            (size as usize > MAX_HEADER_VALUE, ValueFault::TooLong),
+        ];
+        faults
+            .into_iter()
+            .find_map(|(is_so, fault)| is_so.then_some(fault))
+    }
+
+    /// Returns the reason why the value cannot be text in a body, or `None` when it can.
+    pub fn text_fault(&self) -> Option<ValueFault> {
+        (!self.utf8).then_some(ValueFault::NotUtf8)
+    }
+
+    /// Returns the reason why the value is too long for binary gRPC metadata, which is base64 without padding.
+    pub fn metadata_fault(&self) -> Option<ValueFault> {
+        let encoded = (self.size as usize * 4).div_ceil(3);
+        (encoded > MAX_HEADER_VALUE).then_some(ValueFault::TooLong)
+    }
+
+    /// The bytes that stand for the facts where an answer is authenticated: the size, big-endian, and a bit for each of
+    /// the others, in the order of their fields, the lowest first.
+    pub(crate) fn to_bytes(self) -> [u8; 5] {
+        let Self {
+            size,
+            utf8,
+            printable_ascii,
+            outer_space,
+            byte_order_mark,
+            several_lines,
+            line_break_at_end,
+        } = self;
+        let bits = [
+            utf8,
+            printable_ascii,
+            outer_space,
+            byte_order_mark,
+            several_lines,
+            line_break_at_end,
+        ];
+        let bits = bits
+            .into_iter()
+            .rev()
+            .fold(0, |bits, bit| (bits << 1) | u8::from(bit));
+        let [a, b, c, d] = size.to_be_bytes();
+        [a, b, c, d, bits]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_fits_the_places_that_it_fits() {
+        let (most, long) = ("x".repeat(MAX_HEADER_VALUE), "x".repeat(MAX_HEADER_VALUE + 1));
+        for (value, in_header, in_body) in [
+            (b"ghp_abc".as_slice(), None, None),
+            (b"two words", None, None),
+            (b"tok\n", Some(ValueFault::LineBreakAtEnd), None),
+            (b"tok\r\n\n", Some(ValueFault::LineBreakAtEnd), None),
+            (b"\n", Some(ValueFault::LineBreakAtEnd), None),
+            (b"{\n}\n", Some(ValueFault::SeveralLines), None),
+            (b"a\rb", Some(ValueFault::SeveralLines), None),
+            (b"a\tb", Some(ValueFault::NotPrintableAscii), None),
+            (
+                "schl\u{fc}ssel".as_bytes(),
+                Some(ValueFault::NotPrintableAscii),
+                None,
+            ),
+            (b"a\0", Some(ValueFault::NotPrintableAscii), None),
+            (b" a", Some(ValueFault::OuterSpace), None),
+            (b"a ", Some(ValueFault::OuterSpace), None),
+            ("\u{feff}a".as_bytes(), Some(ValueFault::ByteOrderMark), None),
+            (b"\x86\xda", Some(ValueFault::NotUtf8), Some(ValueFault::NotUtf8)),
+            (most.as_bytes(), None, None),
+            (long.as_bytes(), Some(ValueFault::TooLong), None),
+        ] {
+            let facts = ValueFacts::of(value);
+            assert_eq!(
+                (facts.header_fault(), facts.text_fault()),
+                (in_header, in_body),
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn binary_metadata_is_as_long_as_its_base64() {
+        for (size, fits) in [(1, true), (6144, true), (6145, false)] {
+            assert_eq!(
+                ValueFacts::of(&vec![0xff; size]).metadata_fault().is_none(),
+                fits,
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_fact_has_a_bit_of_its_own() {
+        let bits = |value: &[u8]| ValueFacts::of(value).to_bytes();
+        assert_eq!(bits(b"a"), [0, 0, 0, 1, 0b00_0011]);
+        assert_eq!(bits(b" a"), [0, 0, 0, 2, 0b00_0111]);
+        assert_eq!(bits(b"\xef\xbb\xbf"), [0, 0, 0, 3, 0b00_1001]);
+        assert_eq!(bits(b"a\nb\n"), [0, 0, 0, 4, 0b11_0001]);
+        assert_eq!(bits(&[0xff; 258]), [0, 0, 1, 2, 0]);
+    }
+}
