@@ -33,6 +33,8 @@ pub enum Kind {
     NotAllowed,
     /// Where the services are, or the certificates, is not known or wrong.
     Configuration,
+    /// Ctrl-C at a question, as shells say it.
+    Interrupted,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             Self::Changed => 75,
             Self::NotAllowed => 77,
             Self::Configuration => 78,
+            Self::Interrupted => 128 + 2,
         }
     }
 
@@ -169,7 +172,8 @@ fn next_step(reason: Reason) -> Option<&'static str> {
             "change it with `aerostack workspace server update`, or give another name with --name"
         }
         Reason::PlanLimitReached => {
-            "raise it with `aerostack workspace update WORKSPACE --plan PLAN`, or delete a secret"
+            "raise it with `aerostack workspace update WORKSPACE --plan PLAN`, or delete a secret; the vault's \
+             --default-plan is for new workspaces"
         }
         Reason::UpstreamNotVerified => {
             "give the injector the CA with --upstream-ca, or allow it as an administrator with --allow-bound-secrets"
@@ -209,8 +213,8 @@ mod tests {
     #[test]
     fn every_kind_has_an_exit_code_of_its_own() {
         use Kind::{
-            Changed, Configuration, Exists, File, HttpError, Internal, No, NotAllowed, NotFound, Refused,
-            Unavailable, Usage,
+            Changed, Configuration, Exists, File, HttpError, Internal, Interrupted, No, NotAllowed, NotFound,
+            Refused, Unavailable, Usage,
         };
         let kinds = [
             No,
@@ -225,6 +229,7 @@ mod tests {
             Changed,
             NotAllowed,
             Configuration,
+            Interrupted,
         ];
         let codes: std::collections::BTreeSet<u8> = kinds.into_iter().map(Kind::code).collect();
         assert_eq!(codes.len(), kinds.len());

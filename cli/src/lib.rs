@@ -13,12 +13,17 @@ pub mod model;
 pub mod output;
 pub mod pki;
 pub mod pki_command;
+pub mod prompt;
 pub mod set_up;
+pub mod shape;
 pub mod value;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{error::Error as _, ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{
+    Parser, Subcommand,
+    error::{ContextKind, ErrorKind},
+};
 use proto::serve::{process, settings::EXIT_USAGE};
 
 /// The command line.
@@ -66,10 +71,26 @@ impl Cli {
             kind => process::fail(
                 EXIT_USAGE,
                 format_args!(
-                    "error: {kind}; what was given is not repeated here, because it may hold a value\n  a value with \
-                     spaces needs quotes; `aerostack workspace secret set --help` shows what may be given"
+                    "error: {}{kind}; what was given is not repeated here, because it may hold a value\n  a value with \
+                     spaces needs quotes; `aerostack workspace secret set --help` shows what may be given",
+                    wrong_flag(&wrong)
                 ),
             ),
         })
+    }
+}
+
+/// Names the flag whose value was not taken, and says why; empty when it was something else. Both texts are the command's
+/// own: the parsers of flags do not repeat what they are given.
+fn wrong_flag(wrong: &clap::Error) -> String {
+    let flag = match wrong.kind() {
+        // With other kinds the "argument" is what was given.
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => wrong.get(ContextKind::InvalidArg),
+        _ => None,
+    };
+    match (flag, wrong.source()) {
+        (Some(flag), Some(cause)) => format!("{flag}: {cause}: "),
+        (Some(flag), None) => format!("{flag}: "),
+        (None, _) => String::new(),
     }
 }

@@ -3,27 +3,25 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal as _, Read, Write as _},
+    io::{self, IsTerminal as _, Read},
     path::{Path, PathBuf},
 };
 
 use jiff::{Span, tz::TimeZone};
 use prost_types::Timestamp;
 use proto::vault::v1::put_secret_request::Value;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
-use crate::failure::{Failure, Kind};
+use crate::{
+    failure::{Failure, Kind},
+    prompt,
+};
 
 /// The most that is read: more than any secret may have, so that one too long is seen to be.
 const READ_AT_MOST: u64 = 64 * 1024 + 3;
 
 /// The most bytes that are read of a file of many secrets.
 const MAX_TEXT: u64 = 8 * 1024 * 1024;
-
-/// The exit code of what Ctrl-C ended, as shells have it.
-const INTERRUPTED: i32 = 128 + 2;
 
 /// Where a value comes from.
 #[derive(Debug)]
@@ -72,7 +70,7 @@ impl Source {
                 let file = File::open(&path).map_err(|error| Failure::file(&path, &error))?;
                 without_newline(read(&path, file, READ_AT_MOST)?)
             }
-            Self::Terminal => ask(name)?,
+            Self::Terminal => prompt::ask(name)?,
         };
         if bytes.is_empty() {
             return Err(Failure::new(
@@ -122,9 +120,16 @@ pub fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// A point in time, such as `2027-01-31T00:00:00Z`.
+pub fn time_at(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| {
+        "a time is a date, a time of day and a time zone, such as 2027-01-31T00:00:00Z".to_owned()
+    })
+}
+
 /// The time in a duration from now: `90d`, `12h`, `1h30m`.
 pub fn time_in(text: &str) -> Result<Timestamp, String> {
-    let wrong = |_| "a duration is a number and its unit, such as 90d, 12h or 1h30m".to_owned();
+    let wrong = |_| "a duration is a number and its unit: 90d for 90 days, 12h, 1h30m".to_owned();
     let duration: Span = text.parse().map_err(wrong)?;
     // Days are counted as UTC has them, all of 24 hours.
     let now = jiff::Timestamp::now().to_zoned(TimeZone::UTC);
@@ -133,52 +138,6 @@ pub fn time_in(text: &str) -> Result<Timestamp, String> {
         seconds: then.as_second(),
         nanos: 0,
     })
-}
-
-/// Asks without echo.
-fn ask(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let failed = |error: io::Error| {
-        Failure::new(
-            Kind::File,
-            format_args!("the value was not read from the terminal: {error}"),
-        )
-    };
-    // Ctrl-C must not end the process while the terminal does not echo: it would stay like that. So the prompt sees it.
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut quiet = Quiet::terminal().map_err(failed)?;
-    let prompt = format!("Value of {name} (not shown): ");
-    quiet.0.write_all(prompt.as_bytes()).map_err(failed)?;
-    let typed = rpassword::read_password().map_err(failed)?;
-    drop(quiet);
-    // And from here on it does again what it did before.
-    tokio::spawn(async move {
-        interrupts.recv().await;
-        std::process::exit(INTERRUPTED);
-    });
-    Ok(Zeroizing::new(typed.into_bytes()))
-}
-
-/// The terminal, which does not echo what is typed, nor makes a signal of Ctrl-C. It is quiet before it asks: who answers
-/// at once, as a program does, would be echoed, or interrupt nobody.
-struct Quiet(File, Termios);
-
-impl Quiet {
-    fn terminal() -> io::Result<Self> {
-        let terminal = File::options().read(true).write(true).open("/dev/tty")?;
-        let before = tcgetattr(&terminal)?;
-        let mut quiet = before.clone();
-        let loud = LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG;
-        quiet.local_modes.remove(loud);
-        tcsetattr(&terminal, OptionalActions::Now, &quiet)?;
-        Ok(Self(terminal, before))
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
-        let _ = tcsetattr(&self.0, OptionalActions::Now, &self.1);
-    }
 }
 
 fn read(path: &Path, from: impl Read, at_most: u64) -> Result<Zeroizing<Vec<u8>>, Failure> {
@@ -191,7 +150,7 @@ fn read(path: &Path, from: impl Read, at_most: u64) -> Result<Zeroizing<Vec<u8>>
 }
 
 /// One newline, `\n` or `\r\n`: `echo` and editors end text with it, and no header could carry it.
-fn without_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+pub(crate) fn without_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {

@@ -132,6 +132,35 @@ def test_the_terminal_echoes_again_when_the_question_is_broken_off(pair: Pair, w
     assert "TYPED" not in aerostack(pair, "workspace", "secret", "list", workspace)
 
 
+PEM = b"-----BEGIN PRIVATE KEY-----\rMC4CAQAwBQ\r-----END PRIVATE KEY-----\r"
+
+
+@pytest.mark.parametrize("bracketed", [True, False])
+@pytest.mark.parametrize(("answer", "stored"), [(b"y\r", True), (b"\r", False)])
+def test_a_paste_of_several_lines_is_taken_whole_and_asked_about(
+    pair: Pair, workspace: str, bracketed: bool, answer: bytes, stored: bool
+) -> None:
+    # What the command leaves unread, the shell behind it reads, as a person's does.
+    shell = ("sh", "-c", '"$@"; echo "code $?"; stty -icanon min 0 time 3; echo "left: <$(cat)>"', "sh")
+    terminal = Terminal(pair, "workspace", "secret", "set", workspace, "pasted", under=shell)
+    terminal.wait_for(b"(not shown): ")
+    terminal.type(b"\x1b[200~" + PEM + b"\x1b[201~\r" if bracketed else PEM)
+    terminal.wait_for(b"These are 3 lines, 64 bytes. Store them? [y/N] ")
+    terminal.type(answer)
+    terminal.end()
+    assert (b"code 0" if stored else b"code 1") in terminal.shown, terminal.shown
+    assert b"left: <>" in terminal.shown, terminal.shown
+    assert b"MC4CAQAwBQ" not in terminal.shown
+    assert ("PASTED" in aerostack(pair, "workspace", "secret", "list", workspace)) == stored
+
+
+def test_ctrl_c_at_the_question_is_130(pair: Pair, workspace: str) -> None:
+    terminal = Terminal(pair, "workspace", "secret", "set", workspace, "typed")
+    terminal.wait_for(b"(not shown): ")
+    terminal.type(b"half\x03")
+    assert terminal.end() == 130, terminal.shown
+
+
 @pytest.mark.parametrize(("answer", "deleted"), [(b"\n", False), (b"n\n", False), (b"y\n", True), (b"YES\n", True)])
 def test_a_workspace_is_deleted_when_the_answer_is_yes(
     pair: Pair, workspace: str, answer: bytes, deleted: bool

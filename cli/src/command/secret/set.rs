@@ -16,8 +16,9 @@ use crate::{
     connect::Remote,
     env_file,
     failure::{Failure, Kind},
-    model::Secret,
+    model::{Secret, Warning},
     output::{OutputArgs, Report},
+    shape::{self, Shape},
     value::{Source, label, on_the_wire, read_text},
 };
 
@@ -35,6 +36,12 @@ pub struct SetArgs {
     /// Read the value from a file, without its final newline
     #[arg(long, value_name = "FILE", conflicts_with = "value")]
     from_file: Option<PathBuf>,
+    /// Drop white space at both ends of the value, all line breaks too, and a byte order mark
+    #[arg(long)]
+    trim: bool,
+    /// The value is JSON: drop the white space between its parts, so that it is one line
+    #[arg(long)]
+    compact: bool,
     /// Set every secret of a file of NAME=VALUE lines; `-` reads standard input. Values of several lines need quotes. The
     /// other flags are for all of these secrets
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "value", "from_file", "expected_version"])]
@@ -70,12 +77,14 @@ struct Terms {
     labels: Option<BTreeMap<String, String>>,
     expires_at: Option<Timestamp>,
     expected_version: Option<u64>,
+    shape: Shape,
 }
 
 #[derive(Serialize)]
 struct WasSet {
     secret: Secret,
     created: bool,
+    warnings: Vec<Warning>,
     #[serde(skip)]
     notes: Vec<String>,
 }
@@ -92,6 +101,8 @@ impl SetArgs {
             name,
             value,
             from_file,
+            trim,
+            compact,
             from_env_file,
             only_to,
             anywhere,
@@ -107,6 +118,7 @@ impl SetArgs {
             labels: (no_labels || !labels.is_empty()).then(|| BTreeMap::from_iter(labels)),
             expires_at: expiry.time(),
             expected_version,
+            shape: Shape { trim, compact },
         };
         match (name, from_env_file) {
             (_, Some(file)) => set_all(terms, file, vault, output).await,
@@ -176,7 +188,9 @@ impl Terms {
             labels,
             expires_at,
             expected_version,
+            shape,
         } = self;
+        let value = shape.apply(name.as_str(), value)?;
         let before = if origins.is_none() || labels.is_none() {
             metadata(vault, workspace, name).await?
         } else {
@@ -197,7 +211,11 @@ impl Terms {
         };
         let answer = vault.answer(client(vault).put_secret(request)).await?;
         let secret = Secret::of(answer.secret.unwrap_or_default());
-        let mut notes = Vec::new();
+        let warnings: Vec<_> = answer.warnings.into_iter().map(Warning::of).collect();
+        let mut notes: Vec<_> = warnings.iter().map(Warning::note).collect();
+        if let (false, Some(flags)) = (warnings.is_empty(), shape::that_helps(&value)) {
+            notes.push(format!("It would fit when it is set with {flags}"));
+        }
         if expired_before && expires_at.is_none() {
             notes.push("It does not expire any more; --expires-in DURATION makes it".to_owned());
         }
@@ -213,6 +231,7 @@ impl Terms {
         Ok(WasSet {
             secret,
             created: answer.created,
+            warnings,
             notes,
         })
     }
