@@ -281,6 +281,7 @@ fn vault_settings(args: &DevArgs, pki: &DevPki, root_key: PathBuf) -> vault_serv
         keepalive: vault_service::config::KeepaliveArgs::default(),
         audit: vault_service::config::AuditArgs::default(),
         require_sealed: false,
+        default_plan: vault_service::vault::Plan::Free,
         no_reflection: false,
         allow_debugging: false,
         shutdown_grace: "5s".to_owned(),

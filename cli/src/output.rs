@@ -23,7 +23,7 @@ pub enum Format {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct OutputArgs {
     /// How the result is printed
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Format,
 }
 

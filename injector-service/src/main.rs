@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 use injector_service::{
     Listeners,
     config::{Cli, Command, Settings},
     run,
 };
 use mimalloc::MiMalloc;
-use proto::serve::{healthcheck, process};
+use proto::serve::{environment, healthcheck, process};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Every buffer is wiped when it is freed, also those of libraries that a value passes through.
@@ -34,7 +35,10 @@ fn serve(settings: Settings) -> ExitCode {
     process::serve(
         settings.logging(),
         settings.memory(),
-        || checked.check(),
+        || {
+            environment::warn_of_unknown(&Cli::command(), "AEROSTACK_INJECTOR_");
+            checked.check()
+        },
         async |config, asked| {
             let listeners = Listeners::bind(&config).await?;
             Ok(run(config, listeners, asked).await?)

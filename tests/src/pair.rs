@@ -93,6 +93,7 @@ pub fn vault_settings(pki: &Pki, dir: &TempDir) -> vault_service::config::Settin
         keepalive: vault_service::config::KeepaliveArgs::default(),
         audit: vault_service::config::AuditArgs::default(),
         require_sealed: false,
+        default_plan: vault_service::vault::Plan::Free,
         no_reflection: false,
         allow_debugging: false,
         shutdown_grace: "2s".to_owned(),

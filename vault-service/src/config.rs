@@ -25,6 +25,7 @@ use crate::{
     audit_log::{Mode, Output},
     crypto::{RootKey, root_file},
     root::{Kind, Provider, Providers, Wrapper, kms::Kms},
+    vault::Plan,
 };
 
 /// Minimum of `--erase-after`. With a shorter time the vault would rotate keys without pause.
@@ -376,6 +377,15 @@ pub struct Settings {
     /// Give no value in clear, not even inside TLS: only sealed to a key that the injector names
     #[arg(long, env = "AEROSTACK_VAULT_REQUIRE_SEALED", value_parser = BoolishValueParser::new())]
     pub require_sealed: bool,
+    /// Plan of a workspace that is created without one
+    #[arg(
+        long,
+        env = "AEROSTACK_VAULT_DEFAULT_PLAN",
+        default_value = "free",
+        value_enum,
+        value_name = "PLAN"
+    )]
+    pub default_plan: Plan,
     /// Do not serve gRPC reflection
     #[arg(long, env = "AEROSTACK_VAULT_NO_REFLECTION", value_parser = BoolishValueParser::new())]
     pub no_reflection: bool,
@@ -451,6 +461,8 @@ pub struct Config {
     pub tcp_timeout: TcpTimeout,
     /// The opened audit log; `None` when no log is configured.
     pub audit_log: Option<Output>,
+    /// Plan of a workspace that is created without one.
+    pub default_plan: Plan,
     /// Whether reflection is served.
     pub reflection: bool,
     /// How long calls under way may take at the end.
@@ -527,6 +539,7 @@ impl Settings {
                 ping,
                 tcp_timeout,
                 audit_log,
+                default_plan: self.default_plan,
                 reflection: !self.no_reflection,
                 shutdown_grace: shutdown_grace?,
                 erase_after: erase_after?,

@@ -102,6 +102,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         require_sealed,
         policy,
         audit_log,
+        default_plan,
         reflection,
         shutdown_grace,
         erase_after,
@@ -167,7 +168,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         dir: data_dir,
         shutdown: shutdown.clone(),
     };
-    let workspaces = WorkspaceServiceServer::new(Workspaces(writer.clone()));
+    let workspaces = WorkspaceServiceServer::new(Workspaces {
+        writer: writer.clone(),
+        default_plan,
+    });
     let secrets = SecretServiceServer::new(Secrets(writer.clone()));
     let keys = KeyServiceServer::new(Keys(writer.clone()));
     let mut routes = Routes::builder();

@@ -8,9 +8,10 @@ use std::{
     process::ExitCode,
 };
 
+use clap::CommandFactory as _;
 use mimalloc::MiMalloc;
 use proto::serve::{
-    healthcheck, process,
+    environment, healthcheck, process,
     settings::EXIT_USAGE,
     telemetry::{self, LogFormat, chain},
 };
@@ -137,7 +138,10 @@ fn serve(settings: Settings) -> ExitCode {
     process::serve(
         settings.logging(),
         settings.memory(),
-        || checked.check(),
+        || {
+            environment::warn_of_unknown(&Cli::command(), "AEROSTACK_VAULT_");
+            checked.check()
+        },
         async |config, asked| {
             if config.audit_log.is_none() {
                 tracing::warn!("there is no audit log; --audit-log FILE makes one");

@@ -181,6 +181,19 @@ fn an_environment_variable_is_a_setting_and_one_of_kubernetes_is_not() {
         (kubernetes.status.code(), said(&kubernetes)),
         (Some(USAGE), said(&plain))
     );
+    // One that is empty is not set.
+    let empty = vault()
+        .env("AEROSTACK_VAULT_LISTEN", "")
+        .env("AEROSTACK_VAULT_ERASE_AFTER", "")
+        .env("AEROSTACK_VAULT_NO_REFLECTION", "")
+        .env("AEROSTACK_VAULT_LOG_FORMAT", "")
+        .output()
+        .unwrap();
+    assert_eq!((empty.status.code(), said(&empty)), (Some(USAGE), said(&plain)));
+    // One that is misspelt is warned of.
+    let misspelt = vault().env("AEROSTACK_VAULT_TLSCERT", "x").output().unwrap();
+    let log = String::from_utf8_lossy(&misspelt.stdout).into_owned() + &said(&misspelt);
+    assert!(log.contains("AEROSTACK_VAULT_TLSCERT"), "{log}");
     let set = vault().env("AEROSTACK_VAULT_LISTEN", "nowhere").output().unwrap();
     assert!(
         said(&set).contains("--listen: ") && !said(&plain).contains("--listen: "),

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _, Write as _},
+    io::{self, IsTerminal as _, Read, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -25,10 +25,13 @@ use crate::{
 /// Bytes that are sent at once.
 const CHUNK: usize = 128 * 1024;
 
+/// What stands for standard input and output.
+const STANDARD: &str = "-";
+
 /// `aerostack backup`
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// The file to make, readable by its owner only; an existing one is never overwritten
+    /// The file to make, readable by its owner only; an existing one is never overwritten. `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 }
@@ -36,7 +39,7 @@ pub struct BackupArgs {
 /// `aerostack restore`
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// The backup
+    /// The backup; `-` is standard input
     file: PathBuf,
     #[command(flatten)]
     output: OutputArgs,
@@ -50,33 +53,53 @@ impl BackupArgs {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let Self { output: path } = self;
         let vault = connection.vault()?;
-        let mut file = NewFile::create(&path).map_err(|error| not_made(&path, &error))?;
-        let mut chunks = vault
-            .answer(client(&vault).export_backup(ExportBackupRequest {}))
-            .await?;
-        let mut bytes = 0;
-        // It is whole when it ends with OK; else what there is of it goes.
-        while let Some(ExportBackupResponse { chunk }) = vault.next(&mut chunks).await? {
-            file.write_all(&chunk)
-                .map_err(|error| Failure::file(&path, &error))?;
-            bytes += chunk.len() as u64;
-        }
-        file.publish().map_err(|error| not_made(&path, &error))?;
-        let result = format!("{}: {bytes} bytes\n", path.display());
-        let report = Report {
-            result,
-            ..Report::default()
+        let report = if path == Path::new(STANDARD) {
+            if io::stdout().is_terminal() {
+                let message = "a terminal is no place for a backup";
+                return Err(Failure::new(Kind::Usage, message).next("name a file with --output"));
+            }
+            // In one write for each piece, as it comes.
+            let bytes = export(&vault, &mut io::stdout(), Path::new("standard output")).await?;
+            Report::default().note(format!("{bytes} bytes"))
+        } else {
+            let mut file = NewFile::create(&path).map_err(|error| not_made(&path, &error))?;
+            let bytes = export(&vault, &mut file, &path).await?;
+            file.publish().map_err(|error| not_made(&path, &error))?;
+            Report {
+                result: format!("{}: {bytes} bytes\n", path.display()),
+                ..Report::default()
+            }
         };
         Ok(report
             .note("It is of use with the vault's root key only: keep a copy of that key, in another place"))
     }
 }
 
+/// Writes a backup, and returns its size. It is whole when the stream ends with OK; on an error the caller drops it.
+async fn export(vault: &Remote, to: &mut impl Write, path: &Path) -> Result<u64, Failure> {
+    let mut chunks = vault
+        .answer(client(vault).export_backup(ExportBackupRequest {}))
+        .await?;
+    let mut bytes = 0;
+    while let Some(ExportBackupResponse { chunk }) = vault.next(&mut chunks).await? {
+        to.write_all(&chunk)
+            .map_err(|error| Failure::file(path, &error))?;
+        bytes += chunk.len() as u64;
+    }
+    to.flush().map_err(|error| Failure::file(path, &error))?;
+    Ok(bytes)
+}
+
 impl RestoreArgs {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let Self { file: path, output } = self;
         let vault = connection.vault()?;
-        let file = File::open(&path).map_err(|error| Failure::file(&path, &error))?;
+        let (file, path): (Box<dyn Read + Send>, _) = if path == Path::new(STANDARD) {
+            (Box::new(io::stdin()), PathBuf::from("standard input"))
+        } else {
+            let file = File::open(&path).map_err(|error| Failure::file(&path, &error))?;
+            (Box::new(file), path)
+        };
         let chunks = Chunks {
             file,
             failed: Arc::default(),
@@ -129,7 +152,7 @@ fn text(restored: &Restored) -> String {
 
 /// A file, piece by piece. It ends where reading fails, and then says why.
 struct Chunks {
-    file: File,
+    file: Box<dyn Read + Send>,
     failed: Arc<Mutex<Option<io::Error>>>,
 }
 
@@ -138,7 +161,7 @@ impl Iterator for Chunks {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut chunk = Vec::with_capacity(CHUNK);
-        match (&self.file).take(CHUNK as u64).read_to_end(&mut chunk) {
+        match (&mut self.file).take(CHUNK as u64).read_to_end(&mut chunk) {
             Ok(0) => None,
             Ok(_) => Some(RestoreBackupRequest { chunk }),
             Err(error) => {

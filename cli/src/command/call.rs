@@ -57,7 +57,7 @@ pub struct CallArgs {
     /// Ask for the head alone
     #[arg(short = 'I', long)]
     head: bool,
-    /// Write the answer to a file
+    /// Write the answer to a file; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Exit with 22 and print nothing when the upstream answers with an error
@@ -112,7 +112,8 @@ impl CallArgs {
         if self.fail && (status.is_client_error() || status.is_server_error()) {
             return Err(failed(status));
         }
-        let mut to = Sink::open(self.output.as_deref())?;
+        let file = self.output.as_deref().filter(|file| *file != Path::new("-"));
+        let mut to = Sink::open(file)?;
         if self.include {
             to.write(head.as_bytes())?;
         }

@@ -109,6 +109,14 @@ pub struct DeleteArgs {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    name: String,
+    secret_count: u64,
 }
 
 #[derive(Serialize)]
@@ -220,7 +228,11 @@ async fn update(args: UpdateArgs, vault: &Remote) -> Result<Report, Failure> {
 }
 
 async fn delete(args: DeleteArgs, vault: &Remote) -> Result<Report, Failure> {
-    let DeleteArgs { workspace: name, yes } = args;
+    let DeleteArgs {
+        workspace: name,
+        yes,
+        output,
+    } = args;
     let workspace = get(vault, &name).await?;
     if !yes && !confirmed(&workspace)? {
         return Err(Failure::new(Kind::No, format_args!("{name} was not deleted")));
@@ -232,13 +244,12 @@ async fn delete(args: DeleteArgs, vault: &Remote) -> Result<Report, Failure> {
         revision: workspace.revision,
     };
     vault.answer(client(vault).delete_workspace(request)).await?;
-    let result = format!(
-        "{name} deleted, with {} and its keys\n",
-        secrets(workspace.secret_count)
-    );
-    Ok(Report {
-        result,
-        ..Report::default()
+    let deleted = Deleted {
+        name,
+        secret_count: workspace.secret_count,
+    };
+    Report::new(output, &deleted, |Deleted { name, secret_count }| {
+        format!("{name} deleted, with {} and its keys\n", secrets(*secret_count))
     })
 }
 

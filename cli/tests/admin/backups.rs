@@ -66,6 +66,23 @@ fn value(writer: usize, version: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hyphen_stands_for_standard_output_and_input() {
+    let pair = Pair::with_workspace().await;
+    pair.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
+    let said = pair.sh("aerostack backup --output - > copy").await;
+    assert!(said.contains("bytes") && said.contains("root key"), "{said}");
+    assert!(!pair.home().join("-").exists());
+    let other = beside(&pair).await;
+    let copy = fs::read(pair.home().join("copy")).unwrap();
+    let restored = other
+        .aerostack_reading(&["restore", "-", "-o", "json"], &copy)
+        .await;
+    assert_eq!(restored.code, 0, "{}", restored.err);
+    let restored: serde_json::Value = serde_json::from_str(&restored.out).unwrap();
+    assert_eq!(restored["secrets"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_under_full_load_has_every_put_that_was_acknowledged_before_it() {
     let pair = Pair::start().await;
     pair.ok(&["workspace", "create", "w", "--plan", "enterprise"])

@@ -335,16 +335,30 @@ async fn a_secret_that_is_set_with_an_end_shows_it_and_loses_it_when_it_is_set_w
     assert_eq!(put["secret"]["expires_at"], "2099-01-31T00:00:00Z");
     let put = pair.json(&[&set[..], &["--expires-in", "90d"]].concat()).await;
     assert!(put["secret"]["expires_at"].is_string() && put["secret"]["expired"] == false);
+    pair.ok(&[&set[..], &["--expires-at", "2099-01-31T00:00:00Z"]].concat())
+        .await;
+    let table = pair.ok(&["workspace", "secret", "list", "w"]).await.out;
+    assert!(
+        table.contains("EXPIRES") && table.contains("2099-01-31T00:00:00Z"),
+        "{table}"
+    );
     let ended = pair.ok(&set).await;
     assert!(ended.err.contains("does not expire any more"), "{}", ended.err);
-    for wrong in [
-        ["--expires-in", "soon"],
-        ["--expires-at", "tomorrow"],
-        ["--expires-at", "2020-01-01T00:00:00Z"],
-        ["--label", "team"],
-        ["--label", "-=x"],
+    for (wrong, part) in [
+        (
+            ["--expires-in", "soon"],
+            "--expires-in <DURATION>: a duration is a number and its unit",
+        ),
+        (["--expires-in", "90"], "90d for 90 days"),
+        (["--expires-at", "tomorrow"], "--expires-at <TIME>: a time is"),
+        (["--expires-at", "2020-01-01T00:00:00Z"], "expired already"),
+        (["--label", "team"], "--label <KEY=VALUE>: a label is KEY=VALUE"),
+        (["--label", "-=x"], "unexpected argument"),
+        (["--expected-version", "x"], "--expected-version <VERSION>"),
+        (["--output", "yaml"], "--output <FORMAT>"),
     ] {
-        pair.fails(64, &[&set[..], &wrong].concat()).await;
+        let said = pair.fails(64, &[&set[..], &wrong].concat()).await;
+        assert!(said.contains(part), "{said}");
     }
     // By which server it was used last, and when, is shown, and that it never was.
     let listed = pair.json(&["workspace", "secret", "list", "w"]).await;
@@ -356,5 +370,57 @@ async fn a_secret_that_is_set_with_an_end_shows_it_and_loses_it_when_it_is_set_w
     assert!(
         table.contains("LAST USED") && table.contains("by probe"),
         "{table}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_fits_no_header_is_said_with_what_helps() {
+    let pair = Pair::with_workspace().await;
+    let set = ["workspace", "secret", "set", "w", "A", "-"];
+    let file = b"{\n  \"key\": \"a b\"\n}\n";
+    for (value, flags, stored) in [
+        (b"token\n\n".as_slice(), "--trim", b"token".as_slice()),
+        ("\u{feff}token \r\n".as_bytes(), "--trim", b"token"),
+        (file, "--compact", b"{\"key\":\"a b\"}"),
+    ] {
+        let ended = pair.aerostack_reading(&set, value).await;
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        assert!(ended.err.contains("warning: the value of A "), "{}", ended.err);
+        assert!(ended.err.contains(&format!("set with {flags}")), "{}", ended.err);
+        let ended = pair
+            .aerostack_reading(&[&set[..], &[flags]].concat(), value)
+            .await;
+        assert!(ended.code == 0 && !ended.err.contains("warning"), "{}", ended.err);
+        assert_eq!(decrypted(&pair, "A").await.value, stored);
+    }
+    let pem = b"-----BEGIN-----\nMC4=\n-----END-----\n";
+    let json = [&set[..], &["--output", "json"]].concat();
+    let ended = pair.aerostack_reading(&json, pem).await;
+    let shown: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(shown["warnings"][0]["kind"], "value_unfit");
+    assert!(!ended.err.contains("set with"), "{}", ended.err);
+
+    let add = [
+        "workspace",
+        "server",
+        "add",
+        "w",
+        "s",
+        "--url",
+        "http://127.0.0.1:1",
+    ];
+    let ended = pair.ok(&[&add[..], &["--secrets", "A"]].concat()).await;
+    assert!(ended.err.contains("several lines"), "{}", ended.err);
+    let explained = pair.aerostack(&["explain", "w", "s"]).await;
+    assert_eq!(explained.code, 1);
+    assert!(
+        explained.out.contains("A: the value has several lines"),
+        "{}",
+        explained.out
+    );
+    assert!(
+        explained.out.contains("A call would be refused."),
+        "{}",
+        explained.out
     );
 }

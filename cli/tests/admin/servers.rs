@@ -218,7 +218,8 @@ async fn explain_tells_a_call_that_would_be_refused_by_its_exit_code() {
     assert_eq!(
         pair.json(&explain).await,
         json!({"would_forward": true, "secrets": [
-            {"name": "A", "placement": "header x-mcp-secret-a", "required": true, "state": "injected", "version": 1},
+            {"name": "A", "placement": "header x-mcp-secret-a", "required": true, "state": "injected", "version": 1,
+             "detail": null},
         ]})
     );
 }

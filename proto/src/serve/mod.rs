@@ -4,6 +4,7 @@ pub mod authz;
 pub mod blocking;
 pub mod caller;
 pub mod charge;
+pub mod environment;
 pub mod expiry;
 pub mod grpc;
 mod guarded;

@@ -15,6 +15,7 @@ use rustix::{
 use tokio::runtime::Runtime;
 
 use super::{
+    environment,
     settings::{EXIT_USAGE, Problems},
     signal::{Asked, Hangup, Signals},
     telemetry::{self, LogFilter, LogFormat, chain},
@@ -23,9 +24,13 @@ use super::{
 /// Why a service stopped, whatever it was.
 pub type Stopped = Box<dyn Error>;
 
-/// Reads the command line. What clap has to say it says itself: help is a success, a mistake is [`EXIT_USAGE`].
+/// Reads the command line and the environment. What clap has to say it says itself: help is a success, a mistake is [`EXIT_USAGE`].
 pub fn command_line<C: Parser>() -> Result<C, ExitCode> {
-    C::try_parse().map_err(|asked| not_understood(&asked))
+    let command = environment::without_empty(C::command());
+    let parsed = command.try_get_matches().and_then(|mut matches| {
+        C::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut C::command()))
+    });
+    parsed.map_err(|asked| not_understood(&asked))
 }
 
 /// Prints help, or what is wrong with a command line.

@@ -296,3 +296,17 @@ async fn a_workspace_with_secrets_is_deleted_by_force_only_and_one_made_anew_is_
     client.delete_workspace(delete("w", false)).await.unwrap();
     vault.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_without_a_plan_gets_the_vaults_default() {
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.default_plan = vault_service::vault::Plan::Enterprise;
+    })
+    .await;
+    for (given, got) in [(Plan::Unspecified, Plan::Enterprise), (Plan::Free, Plan::Free)] {
+        let name = got.as_str_name().to_lowercase().replace('_', "-");
+        let created = vault.workspaces().create_workspace(create(&name, given)).await;
+        assert_eq!(created.unwrap().into_inner().workspace.unwrap().plan(), got);
+    }
+    vault.stop().await;
+}

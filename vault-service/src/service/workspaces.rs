@@ -21,7 +21,11 @@ use crate::{
 };
 
 /// Answers from a [`Writer`].
-pub(crate) struct Workspaces(pub(crate) Writer);
+pub(crate) struct Workspaces {
+    pub(crate) writer: Writer,
+    /// Plan of a workspace that is created without one.
+    pub(crate) default_plan: Plan,
+}
 
 #[tonic::async_trait]
 impl WorkspaceService for Workspaces {
@@ -37,7 +41,7 @@ impl WorkspaceService for Workspaces {
             ..
         } = given(workspace.as_ref())?;
         let settings = Settings {
-            plan: parse_plan(*plan)?.unwrap_or(Plan::Free),
+            plan: parse_plan(*plan)?.unwrap_or(self.default_plan),
             kept_versions: match kept_versions {
                 0 => KeptVersions::default(),
                 number => parse_kept_versions(*number)?,
@@ -45,7 +49,7 @@ impl WorkspaceService for Workspaces {
         };
         let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
         let workspace = self
-            .0
+            .writer
             .create_workspace(&permit, settings)
             .await
             .map_err(refusal)?;
@@ -60,7 +64,7 @@ impl WorkspaceService for Workspaces {
     ) -> Result<Response<GetWorkspaceResponse>, Status> {
         let GetWorkspaceRequest { name } = request.get_ref();
         let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
-        let workspace = self.0.workspace(&permit).await.map_err(refusal)?;
+        let workspace = self.writer.workspace(&permit).await.map_err(refusal)?;
         Ok(Response::new(GetWorkspaceResponse {
             workspace: Some(shown(workspace)),
         }))
@@ -77,7 +81,7 @@ impl WorkspaceService for Workspaces {
         let caller = Authorized::of(&request)?;
         let page = Page::parse(*page_size, token, ("workspaces", caller.principal()?)).map_err(page_token)?;
         let (workspaces, more) = self
-            .0
+            .writer
             .workspaces(caller.scope()?, page.clone())
             .await
             .map_err(refusal)?;
@@ -106,7 +110,7 @@ impl WorkspaceService for Workspaces {
         let api::Workspace { name, revision, .. } = workspace;
         let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
         let workspace = self
-            .0
+            .writer
             .update_workspace(&permit, *revision, changes)
             .await
             .map_err(refusal)?;
@@ -125,7 +129,7 @@ impl WorkspaceService for Workspaces {
             revision,
         } = request.get_ref();
         let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
-        self.0
+        self.writer
             .delete_workspace(&permit, *revision, *force)
             .await
             .map_err(refusal)?;

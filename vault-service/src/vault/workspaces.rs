@@ -19,17 +19,17 @@ use crate::{
 const SWEEP: usize = 512;
 
 /// How many secrets a workspace may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Plan {
-    /// 10.
+    /// 10 secrets
     Free,
-    /// 50.
+    /// 50 secrets
     Starter,
-    /// 200.
+    /// 200 secrets
     Pro,
-    /// 1,000.
+    /// 1,000 secrets
     Business,
-    /// Any number.
+    /// Any number of secrets
     Enterprise,
 }
 

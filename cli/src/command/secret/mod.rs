@@ -19,9 +19,9 @@ use super::{PAGE, all, server};
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, Kind},
-    model::{Secret, SecretVersion, Server},
+    model::{Secret, SecretVersion, Server, expires},
     output::{OutputArgs, Report, date, table},
-    value::time_in,
+    value::{time_at, time_in},
 };
 
 /// What is done with secrets.
@@ -46,7 +46,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 struct ExpiryArgs {
     /// When the value expires, such as 2027-01-31T00:00:00Z; a new value without it never does
-    #[arg(long, value_name = "TIME", conflicts_with = "expires_in")]
+    #[arg(long, value_name = "TIME", value_parser = time_at, conflicts_with = "expires_in")]
     expires_at: Option<Timestamp>,
     /// In how much time the value expires: `90d`, `12h`, `1h30m`
     #[arg(long, value_name = "DURATION", value_parser = time_in)]
@@ -201,28 +201,32 @@ async fn list(args: ListArgs, connection: &Connection) -> Result<Report, Failure
                 date(&secret.create_time),
                 secret.version.to_string(),
                 date(&secret.update_time),
+                expires(secret.expires_at.as_deref(), secret.expired),
                 used(secret),
                 secret.upstream_origins.join(", "),
             ]
         });
         table(
-            ["KEY", "CREATED", "VERSION", "UPDATED", "LAST USED", "ONLY TO"],
+            [
+                "KEY",
+                "CREATED",
+                "VERSION",
+                "UPDATED",
+                "EXPIRES",
+                "LAST USED",
+                "ONLY TO",
+            ],
             rows,
         )
     })
 }
 
-/// When a secret was last given, and for which server; that it is no more, when it expired.
+/// When a secret was last given, and for which server.
 fn used(secret: &Secret) -> String {
-    let used = match (&secret.last_decrypt_time, secret.last_decrypt_server.as_deref()) {
+    match (&secret.last_decrypt_time, secret.last_decrypt_server.as_deref()) {
         (Some(time), Some("") | None) => date(time),
         (Some(time), Some(server)) => format!("{} by {server}", date(time)),
         (None, _) => String::new(),
-    };
-    match (secret.expired, used.as_str()) {
-        (false, _) => used,
-        (true, "") => "expired".to_owned(),
-        (true, used) => format!("{used}, expired"),
     }
 }
 

@@ -103,6 +103,8 @@ pub struct RemoveArgs {
     workspace: String,
     /// The server
     server: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Serialize)]
@@ -115,6 +117,12 @@ struct Stored {
     #[serde(flatten)]
     server: Server,
     warnings: Vec<model::Warning>,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    workspace: String,
+    name: String,
 }
 
 #[derive(Serialize)]
@@ -370,15 +378,20 @@ fn field_number(server: &Server) -> String {
 }
 
 async fn remove(args: RemoveArgs, injector: &Remote) -> Result<Report, Failure> {
-    let RemoveArgs { workspace, server } = args;
+    let RemoveArgs {
+        workspace,
+        server: name,
+        output,
+    } = args;
     let request = RemoveServerRequest {
         workspace: workspace.clone(),
-        name: server.clone(),
+        name: name.clone(),
         revision: 0,
     };
     injector.answer(client(injector).remove_server(request)).await?;
-    Ok(Report {
-        result: format!("{server} removed from {workspace}\n"),
-        ..Report::default()
-    })
+    Report::new(
+        output,
+        &Removed { workspace, name },
+        |Removed { workspace, name }| format!("{name} removed from {workspace}\n"),
+    )
 }

@@ -1,6 +1,6 @@
 //! What the flags of `add` and `update` say of a server.
 
-use std::{ffi::OsString, fs, path::Path};
+use std::{ffi::OsString, fs, io, path::Path};
 
 use clap::{Args, ValueEnum};
 use proto::injector::v1 as api;
@@ -82,7 +82,7 @@ pub(super) struct SpecArgs {
     /// What is spoken to it
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    /// The authorities that its certificate may come from, PEM; empty: the system's
+    /// The authorities that its certificate may come from, PEM; empty: the system's. `-` reads standard input
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<OsString>,
     /// The name in its certificate, when that is not the URL's host
@@ -247,6 +247,9 @@ fn pem(file: OsString) -> Result<String, Failure> {
     if file.is_empty() {
         return Ok(String::new());
     }
-    let path = Path::new(&file);
-    fs::read_to_string(path).map_err(|error| Failure::file(path, &error))
+    match Path::new(&file) {
+        dash if dash == Path::new("-") => io::read_to_string(io::stdin().lock())
+            .map_err(|error| Failure::file(Path::new("standard input"), &error)),
+        path => fs::read_to_string(path).map_err(|error| Failure::file(path, &error)),
+    }
 }
