@@ -584,7 +584,7 @@ async fn refusals_of_a_grpc_call_are_trailers_only_whatever_they_are_for() {
             Code::PermissionDenied,
             "BROWSER_REFUSED",
         ),
-        (check("tls"), Code::Unavailable, "UPSTREAM_TLS_FAILED"),
+        (check("tls"), Code::Unavailable, "UPSTREAM_NOT_TLS"),
     ] {
         let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
