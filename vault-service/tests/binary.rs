@@ -658,6 +658,21 @@ fn a_damaged_store_is_refused_without_a_panic_and_left_as_it_is() {
 }
 
 #[test]
+fn damaged_keys_are_called_damaged() {
+    let dir = TempDir::new().unwrap();
+    let root_key = keygen(&dir);
+    Serving::start(serving(&dir, &root_key)).terminate();
+    fs::write(dir.path().join("vault/keys"), "aerostack keys 1\n").unwrap();
+    let before = files(&dir);
+    let refused = serving(&dir, &root_key).output().unwrap();
+    let said = said(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let expected = "the store's keys could not be read: the store's file `keys` is damaged: restore a backup";
+    assert!(said.contains(expected), "{said}");
+    assert!(files(&dir) == before, "it was changed");
+}
+
+#[test]
 fn verify_and_repair_say_what_they_found_and_leave_the_store_as_it_is() {
     let dir = TempDir::new().unwrap();
     let root_key = keygen(&dir);

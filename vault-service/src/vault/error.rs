@@ -238,14 +238,14 @@ pub enum VaultError {
     )]
     Ended(#[source] store::CommitError),
     /// The store could not write the change, or was closed.
-    #[error("the vault's storage does not answer")]
+    #[error("the vault's storage did not take the change")]
     Storage(#[source] store::CommitError),
     /// The store could not be read.
-    #[error("the vault's storage does not answer")]
+    #[error("the vault's storage cannot be read")]
     Read(#[from] store::Fault),
     /// The store's file `keys` could not be read or replaced.
-    #[error("the vault's storage does not answer")]
-    KeyFile(#[source] store::KeyFileError),
+    #[error(transparent)]
+    KeyFile(store::KeyFileError),
     /// No random bytes were to be had.
     #[error("the vault could not make a key")]
     Randomness(#[from] NoRandomness),
