@@ -91,20 +91,48 @@ impl PathPattern {
         }
     }
 
-    /// Compares `path` byte for byte, as the upstream gets it. No `/*` matches a path that servers interpret
-    /// differently, because it has an encoded slash, a backslash, an empty segment or a path parameter.
+    /// Compares `path` byte for byte, as the upstream gets it. A `/*` matches only what every server interprets in the
+    /// same way ([`is_plain`]).
     fn matches(&self, path: &str) -> bool {
         match self.0.strip_suffix('*') {
             None => path == self.0,
-            Some(prefix) => path.strip_prefix(prefix).is_some_and(|rest| !is_ambiguous(rest)),
+            Some(prefix) => path.strip_prefix(prefix).is_some_and(is_plain),
         }
     }
 }
 
-fn is_ambiguous(rest: &str) -> bool {
-    let lower = rest.to_ascii_lowercase();
-    let signs = ["%2f", "%5c", "%3b", "\\", "//", ";"];
-    lower.starts_with('/') || signs.iter().any(|sign| lower.contains(sign))
+/// Returns true when servers have no choice in reading `rest`, which follows the fixed part of a pattern.
+///
+/// Some servers decode a path once more than others, take `\` for `/`, cut a segment at `;` or a path at NUL, and join
+/// empty segments. So `rest` has letters, digits and other signs without such a meaning, either as they are or encoded,
+/// and no segment is empty or has dots alone.
+fn is_plain(rest: &str) -> bool {
+    let segments = rest.strip_suffix('/').unwrap_or(rest);
+    let is_segment = |segment: &str| segment.bytes().any(|byte| byte != b'.');
+    (rest.is_empty() || segments.split('/').all(is_segment)) && decode(rest).is_some()
+}
+
+/// Decodes `text` once. Returns `None` unless every byte of it is plain and it is UTF-8.
+fn decode(text: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, behind)) = rest.split_first() {
+        let (byte, behind, special) = match (byte, behind) {
+            (b'%', [high, low, behind @ ..]) => (hex(*high)? << 4 | hex(*low)?, behind, &b"/.?#\\;%"[..]),
+            (b'%', _) => return None,
+            (byte, behind) => (*byte, behind, &b"\\;"[..]),
+        };
+        if byte.is_ascii_control() || special.contains(&byte) {
+            return None;
+        }
+        decoded.push(byte);
+        rest = behind;
+    }
+    String::from_utf8(decoded).ok()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    u8::try_from(char::from(digit).to_digit(16)?).ok()
 }
 
 impl MethodPattern {
@@ -195,7 +223,25 @@ mod tests {
             ("/tools/a\\b", false),
             ("/tools/a;b", false),
             ("/tools/a%3Bb", false),
+            ("/tools/a%2eb", false),
+            ("/tools/%252e%252e/x", false),
+            ("/tools/a%25b", false),
+            ("/tools/a%00", false),
+            ("/tools/%0d", false),
+            ("/tools/%7f", false),
+            ("/tools/a%3Fb", false),
+            ("/tools/a%23b", false),
+            ("/tools/a%", false),
+            ("/tools/a%2", false),
+            ("/tools/a%2x", false),
+            ("/tools/%c0%ae%c0%ae/x", false),
+            ("/tools/%ff", false),
+            ("/tools/.../x", false),
+            ("/tools/..", false),
             ("/tools/a%20b", true),
+            ("/tools/a%C3%A4", true),
+            ("/tools/a/", true),
+            ("/tools/.a/b.c/d..", true),
         ] {
             assert_eq!(calls.include(Dialect::Http, path), included, "{path}");
         }

@@ -351,11 +351,21 @@ async fn secrets_go_only_into_the_bodies_of_calls_to_named_paths() {
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         String::from_utf8(scene.upstream.last().body.to_vec()).unwrap()
     };
-    for path in ["/run", "/run?q", "/tools/a/b"] {
+    for path in ["/run", "/run?q", "/tools/a/b", "/tools/a%20b"] {
         assert_eq!(post(path).await, format!("{{{OURS}}}"), "{path}");
     }
     // The injector forwards these bodies unchanged, whatever their type, and does not demand the required secret.
-    for path in ["", "/", "/other", "/run/", "/tools//a", "/tools/a%2fb"] {
+    for path in [
+        "",
+        "/",
+        "/other",
+        "/run/",
+        "/tools//a",
+        "/tools/a%2fb",
+        "/tools/%252e%252e/x",
+        "/tools/a%00b",
+        "/tools/a%2eb",
+    ] {
         assert_eq!(post(path).await, theirs, "{path}");
     }
     scene.pair.vault.delete("dev", "TOKEN").await;
