@@ -9,6 +9,7 @@
 //! | about the connection, or named by `Connection` | removed | removed | removed | removed |
 //! | `x-aerostack-…` | removed | removed | removed | removed |
 //! | `Content-Length` | misspelled ones removed | removed | misspelled ones removed | removed |
+//! | what the injector writes or acts on, as `Content-Type` | misspelled ones removed | | | |
 //! | `x-mcp-secret…`, and `Authorization` where a token goes there | removed | removed | | |
 //! | `Access-Control-…` | | | removed | removed |
 //! | `Host`, `Authorization`, `Cookie` | | removed | | |
@@ -40,6 +41,20 @@ const CONNECTION: [&str; 11] = [
     "http2-settings",
 ];
 const LENGTH: &str = "content-length";
+/// Fields of a request that the injector writes, or decides by. A server must not read another one as the same field.
+const INTERPRETED: [&str; 11] = [
+    LENGTH,
+    "content-type",
+    "content-encoding",
+    "content-md5",
+    "content-digest",
+    "repr-digest",
+    "signature-input",
+    "grpc-timeout",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+    "x-request-id",
+];
 /// Prefixes of the names of the injector's own fields, of fields with secrets, and of CORS permissions for web pages.
 const OURS: &str = "x-aerostack-";
 const SECRETS: &str = "x-mcp-secret";
@@ -55,7 +70,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, auth_type: AuthType) {
         .map(HeaderValue::as_bytes)
         .any(|te| te.eq_ignore_ascii_case(b"trailers"));
     clean(headers, |name| {
-        is_misspelled_length(name) || is_secret(name, auth_type)
+        is_misspelled(name, &INTERPRETED) || is_secret(name, auth_type)
     });
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -73,7 +88,7 @@ pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap, auth_type: AuthTy
 /// Removes the headers of an answer that the downstream must not get.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     clean(headers, |name| {
-        is_misspelled_length(name) || begins_as(name, PAGES)
+        is_misspelled(name, &[LENGTH]) || begins_as(name, PAGES)
     });
 }
 
@@ -122,9 +137,11 @@ fn is_secret(name: &HeaderName, auth_type: AuthType) -> bool {
     begins_as(name, SECRETS) || auth_type == AuthType::Bearer && name == header::AUTHORIZATION
 }
 
-/// Returns true when a server may read `name` as `Content-Length`, although `name` is spelled differently.
-fn is_misspelled_length(name: &HeaderName) -> bool {
-    name != header::CONTENT_LENGTH && is_read_as(name, LENGTH)
+/// Returns true when a server may read `name` as one of `known`, although `name` is spelled differently.
+fn is_misspelled(name: &HeaderName, known: &[&str]) -> bool {
+    known
+        .iter()
+        .any(|known| name.as_str() != *known && is_read_as(name, known))
 }
 
 /// Returns true when a server may read `name` as `known`, which is folded.
@@ -270,6 +287,21 @@ mod tests {
                         false => assert_eq!(left(&headers), ["x-kept"], "{spelled}"),
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_injector_decides_by_is_there_in_one_spelling() {
+        for known in INTERPRETED {
+            for between in ["_", ".", "~"] {
+                let misspelled = HeaderName::from_bytes(known.replace('-', between).as_bytes()).unwrap();
+                let mut request = headers(&[(known, "1"), ("accept_language", "de")]);
+                request.append(&misspelled, HeaderValue::from_static("2"));
+                clean_request(&mut request, AuthType::Skill(None));
+                let mut kept = [known, "accept_language"];
+                kept.sort_unstable();
+                assert_eq!(left(&request), kept, "{misspelled}");
             }
         }
     }
