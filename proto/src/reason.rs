@@ -120,6 +120,7 @@ impl Reason {
             Self::MethodRefused => (Code::InvalidArgument, StatusCode::METHOD_NOT_ALLOWED),
             Self::BodyTypeUnsupported => (Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::ExpectationFailed => (Code::InvalidArgument, StatusCode::EXPECTATION_FAILED),
+            Self::TransferCodingUnsupported => (Code::Unimplemented, StatusCode::NOT_IMPLEMENTED),
             Self::UpstreamUnreachable
             | Self::UpstreamTlsFailed
             | Self::UpstreamCertificateUntrusted
@@ -213,6 +214,7 @@ mod tests {
              ROTATION_UNDER_WAY ROOT_KEY_FROM_FILE VAULT_NOT_EMPTY UPSTREAM_NOT_VERIFIED \
              UPSTREAM_REJECTED_CREDENTIAL",
         ),
+        (Code::Unimplemented, 501, "TRANSFER_CODING_UNSUPPORTED"),
         (
             Code::DataLoss,
             502,

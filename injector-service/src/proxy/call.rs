@@ -108,6 +108,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Refusal> {
         guard::size(parts, &self.limits)?;
         guard::method(&parts.method)?;
+        guard::transfer_coding(&parts.headers)?;
         let authority = guard::authority(parts)?;
         let host = authority.host().to_ascii_lowercase();
         self.hosts.check(&host)?;
