@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -143,7 +146,12 @@ impl Json {
     }
 
     /// The body with `secrets` in it. What goes wrong later, while it streams, is left in `fault`.
-    pub(super) fn with(self, secrets: SecretsObject, fault: &Fault) -> Result<Body, Refusal> {
+    pub(super) fn with(
+        self,
+        secrets: SecretsObject,
+        fault: &Fault,
+        unsent: &Unsent,
+    ) -> Result<Body, Refusal> {
         let mut rewriter = Rewriter::new(secrets);
         match self {
             Self::None => Ok(empty()),
@@ -163,15 +171,27 @@ impl Json {
                     bytes: first,
                     _held: held,
                 });
+                unsent.0.store(true, Relaxed);
                 Ok(Rewriting {
                     first,
                     rewriter: Some(rewriter),
                     body,
                     fault: fault.clone(),
+                    unsent: unsent.clone(),
                 }
                 .boxed_unsync())
             }
         }
+    }
+}
+
+/// Whether secrets at the end of a large body still wait to be sent.
+#[derive(Clone, Default)]
+pub(super) struct Unsent(Arc<AtomicBool>);
+
+impl Unsent {
+    pub(super) fn is_true(&self) -> bool {
+        self.0.load(Relaxed)
     }
 }
 
@@ -279,6 +299,7 @@ struct Rewriting {
     rewriter: Option<Rewriter>,
     body: Received,
     fault: Fault,
+    unsent: Unsent,
 }
 
 impl http_body::Body for Rewriting {
@@ -320,7 +341,10 @@ impl http_body::Body for Rewriting {
                 }
                 Poll::Ready(None) => {
                     return Poll::Ready(Some(match rewriter.finish(&mut out) {
-                        Ok(()) => Ok(Frame::data(Bytes::from_owner(Zeroizing::new(out)))),
+                        Ok(()) => {
+                            self.unsent.0.store(false, Relaxed);
+                            Ok(Frame::data(Bytes::from_owner(Zeroizing::new(out))))
+                        }
                         Err(error) => Err(self.break_off(error)),
                     }));
                 }

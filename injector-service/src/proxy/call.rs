@@ -16,7 +16,7 @@ use super::{
     Door, Proxy, STREAM_WINDOW,
     activity::{Lasting, Late, UnderWay},
     answer,
-    body::{self, Fault},
+    body::{self, Fault, Unsent},
     challenge, cookies,
     covers::Covers,
     events, framing,
@@ -267,13 +267,14 @@ impl Proxy {
         } = *forwarding;
         let server = &target.entry.server;
         let auth_type = server.spec.auth_type;
-        let fault = Fault::default();
+        let (fault, unsent) = (Fault::default(), Unsent::default());
         let reading = Reading {
             auth_type,
             limits: &self.limits,
             budget: &self.budget,
             deadline,
             fault: &fault,
+            unsent: &unsent,
         };
         if let Some(body) = body {
             body.count_read_ahead(&self.budget, STREAM_WINDOW)?;
@@ -329,6 +330,9 @@ impl Proxy {
             },
             Delivery::Answered(answer) => {
                 covers.were_placed()?;
+                if unsent.is_true() {
+                    record.unsent();
+                }
                 Ok(Attempt::Answered(Sent {
                     answer,
                     url,

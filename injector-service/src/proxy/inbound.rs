@@ -8,7 +8,7 @@ use proto::{Reason, Refusal};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    body::{self, Fault, Json},
+    body::{self, Fault, Json, Unsent},
     budget::Budget,
     call::within,
     grpc::{self, Later},
@@ -39,6 +39,8 @@ pub(super) struct Reading<'c> {
     pub(super) budget: &'c Budget,
     pub(super) deadline: Option<Instant>,
     pub(super) fault: &'c Fault,
+    /// Tells whether secrets in a JSON body were sent.
+    pub(super) unsent: &'c Unsent,
 }
 
 impl Reading<'_> {
@@ -102,7 +104,9 @@ impl Inbound {
             (Self::Passed, BodySecrets::None) => {
                 Ok((body::request(taken(body)?, reading.auth_type, fault), None))
             }
-            (Self::Json(json), BodySecrets::Json(secrets)) => Ok((json.with(secrets, fault)?, None)),
+            (Self::Json(json), BodySecrets::Json(secrets)) => {
+                Ok((json.with(secrets, fault, reading.unsent)?, None))
+            }
             (Self::Messages(messages), BodySecrets::Protobuf(entries)) => {
                 let later = later();
                 let afterwards = later.afterwards.clone();

@@ -29,6 +29,8 @@ pub(super) struct Record {
     withheld: Names,
     /// How often the request was sent again.
     repeats: u32,
+    /// Secrets at the end of a body of which the upstream had not got so much when it answered.
+    unsent: Names,
 }
 
 /// Names of secrets, as a log line has them.
@@ -60,6 +62,7 @@ impl Record {
             missed: Names::default(),
             withheld: Names::default(),
             repeats: 0,
+            unsent: Names::default(),
         }
     }
 
@@ -118,6 +121,11 @@ impl Record {
         self.missed.add(&text, count);
     }
 
+    /// The upstream answered before the body's secrets were sent.
+    pub(super) fn unsent(&mut self) {
+        self.unsent = std::mem::take(&mut self.injected);
+    }
+
     pub(super) fn forwarded(&self, status: StatusCode, metrics: &Metrics) {
         let (workspace, server) = self.of();
         let tally = self.tally(metrics);
@@ -131,6 +139,7 @@ impl Record {
             missed = self.missed.text,
             withheld = self.withheld.text,
             repeats = self.repeats,
+            unsent = self.unsent.text,
             status = status.as_u16(),
             { field::MS } = telemetry::ms(self.started),
             { field::CALL_ID } = self.call_id.as_str(),
@@ -165,6 +174,7 @@ impl Record {
             ("injected", &self.injected),
             ("missing", &self.missed),
             ("withheld", &self.withheld),
+            ("unsent", &self.unsent),
         ];
         let lists = lists.into_iter().filter(|(_, names)| names.count > 0);
         let lists: Vec<_> = lists

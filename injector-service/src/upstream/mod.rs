@@ -1,6 +1,7 @@
 //! Connections to one server: pooled for it alone, dialled only where it may be dialled.
 
 mod dial;
+mod framing;
 mod ecdsa;
 mod fault;
 mod http2;
@@ -170,6 +171,7 @@ impl Upstream {
         mut request: Request<Body>,
         uncovered: Uncovered,
     ) -> Result<Delivery, Refusal> {
+        framing::tell(&mut request);
         let connection = (uncovered == Uncovered::Head).then(|| capture_connection(&mut request));
         // Given up before its answer, a call takes its connection with it.
         let too_many = interim::too_many(&mut request);
