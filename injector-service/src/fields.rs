@@ -13,7 +13,7 @@
 //! | `x-mcp-secret…`, and `Authorization` where a token goes there | removed | removed | | |
 //! | `Access-Control-…` | | | removed | removed |
 //! | `Host`, `Authorization`, `Cookie` | | removed | | |
-//! | `Set-Cookie` | | | | removed |
+//! | what a head alone may have, as `Set-Cookie` and `Content-Type` | | | | removed |
 //!
 //! `TE: trailers`, without which gRPC does not work, stays in a request. `outgoing` in `proxy/call.rs` makes `Host` and
 //! `Content-Length` anew, `proxy/cookies.rs` has the rules for cookies, and `proxy/upgrade.rs` puts `Connection` and `Upgrade` of a
@@ -55,6 +55,21 @@ const INTERPRETED: [&str; 11] = [
     "grpc-accept-encoding",
     "x-request-id",
 ];
+/// Fields of an answer that are no trailers, because they frame the body, describe it, or give rights (RFC 9110, section
+/// 6.5.1). Clients of HTTP/2 end the stream when they find some of them there.
+const HEAD_ONLY: [&str; 11] = [
+    LENGTH,
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "host",
+    "location",
+    "set-cookie",
+    "trailer",
+    "www-authenticate",
+    "cache-control",
+    "age",
+];
 /// Prefixes of the names of the injector's own fields, of fields with secrets, and of CORS permissions for web pages.
 const OURS: &str = "x-aerostack-";
 const SECRETS: &str = "x-mcp-secret";
@@ -95,7 +110,7 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
 /// Removes the trailers of an answer that the downstream must not get.
 pub(crate) fn clean_response_trailers(trailers: &mut HeaderMap) {
     clean(trailers, |name| {
-        is_read_as(name, LENGTH) || begins_as(name, PAGES) || name == header::SET_COOKIE
+        HEAD_ONLY.iter().any(|known| is_read_as(name, known)) || begins_as(name, PAGES)
     });
 }
 

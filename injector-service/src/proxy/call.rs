@@ -145,7 +145,8 @@ impl Proxy {
             .exchange(&target, dialect, deadline, parts, body, record)
             .await?;
         fields::clean_response(response.headers_mut());
-        let (status, version) = (response.status(), response.version());
+        // The upstream's version is about the upstream's connection.
+        let (status, version) = (response.status(), mem::take(response.version_mut()));
         let headers = response.headers_mut();
         if is_credential_ours {
             challenge::replace(status, headers, record)

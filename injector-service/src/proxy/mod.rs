@@ -3,6 +3,7 @@
 mod activity;
 mod answer;
 mod body;
+mod breaking;
 mod budget;
 mod call;
 mod challenge;
@@ -54,6 +55,7 @@ pub use guard::Hosts;
 
 use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::Network};
 use activity::{Activity, Verdict, Watched};
+use breaking::Breaking;
 use pools::Pools;
 use stalled::Streams;
 use upgrade::AfterHttp;
@@ -212,7 +214,7 @@ impl Proxy {
                 let until = proxy.limits.max_call_duration.map(|most| Instant::now() + most);
                 // HTTP/1.1 keeps room for what is returned here between calls too, and HTTP/2 while an answer passes.
                 let response = Box::pin(proxy.call(&door, request, until, call)).await;
-                Ok::<_, Infallible>(after_http.of(response))
+                Ok::<_, Infallible>(after_http.of(response).map(Breaking::new))
             }
         });
         let served = async {
