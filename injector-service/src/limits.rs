@@ -170,6 +170,22 @@ pub struct LimitSettings {
         value_name = "DURATION"
     )]
     pub upstream_max_connection_age: String,
+    /// Header fields of an upstream's answer; more is 502
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_HEADERS",
+        default_value = "256",
+        value_name = "NUMBER"
+    )]
+    pub upstream_max_headers: String,
+    /// Bytes of an upstream answer's header fields, names and values; more is 502
+    #[arg(
+        long,
+        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_HEADERS_SIZE",
+        default_value = "256KiB",
+        value_name = "SIZE"
+    )]
+    pub upstream_max_headers_size: String,
     /// Servers that the API adds to one workspace
     #[arg(
         long,
@@ -254,6 +270,10 @@ pub struct UpstreamLimits {
     pub idle_timeout: Duration,
     /// How long one takes new calls.
     pub max_connection_age: Duration,
+    /// Header fields of an answer.
+    pub max_headers: usize,
+    /// Bytes of an answer's header fields.
+    pub max_headers_size: usize,
 }
 
 /// What a target may have at most: longer ones cannot be represented.
@@ -345,12 +365,20 @@ impl LimitSettings {
             "--upstream-max-connection-age",
             &self.upstream_max_connection_age,
         );
+        let max_headers = p.number("--upstream-max-headers", &self.upstream_max_headers, HEADERS);
+        let max_headers_size = p.size(
+            "--upstream-max-headers-size",
+            &self.upstream_max_headers_size,
+            HEADERS_SIZE,
+        );
         Some(UpstreamLimits {
             connect_timeout: connect_timeout?,
             max_http2_connections: max_http2_connections?,
             max_idle: max_idle?,
             idle_timeout: idle_timeout?,
             max_connection_age: age?,
+            max_headers: max_headers?,
+            max_headers_size: max_headers_size?,
         })
     }
 }

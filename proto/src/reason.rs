@@ -116,6 +116,7 @@ impl Reason {
                 Code::ResourceExhausted,
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             ),
+            Self::UpstreamHeadTooLarge => (Code::ResourceExhausted, StatusCode::BAD_GATEWAY),
             Self::BodyTimeout => (Code::DeadlineExceeded, StatusCode::REQUEST_TIMEOUT),
             Self::MethodRefused => (Code::InvalidArgument, StatusCode::METHOD_NOT_ALLOWED),
             Self::BodyTypeUnsupported => (Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE),
@@ -215,6 +216,7 @@ mod tests {
              UPSTREAM_REJECTED_CREDENTIAL",
         ),
         (Code::Unimplemented, 501, "TRANSFER_CODING_UNSUPPORTED"),
+        (Code::ResourceExhausted, 502, "UPSTREAM_HEAD_TOO_LARGE"),
         (
             Code::DataLoss,
             502,

@@ -30,6 +30,7 @@ use tokio::{sync::Notify, time::timeout};
 use super::{
     Body, BodyError, broken,
     dial::{Connector, DialError, Socket},
+    head,
 };
 use crate::{limits::UpstreamLimits, veil::Unveiling};
 
@@ -42,7 +43,6 @@ const WINDOWS: (u32, u32) = (256 << 10, (1 << 31) - 1);
 const REMEMBERED_RESETS: usize = 10_000;
 /// Resets that h2 may send on one connection by itself, over the connection's whole life, before it ends the connection.
 const RESETS_BY_H2: usize = 64 << 10;
-const MAX_HEADERS: u32 = 256 * 1024;
 
 type Driven = Connection<Unveiling<Socket>, Sent, Spawning>;
 
@@ -446,7 +446,7 @@ async fn connect(
     });
     let complaint = stream.get_ref().complaint();
     let failed = |error| complaint.take().map_or(DialError::Http2(error), DialError::tls);
-    let (send, connection) = builder(Spawning(load.clone()), interval, pool.ping_timeout)
+    let (send, connection) = builder(Spawning(load.clone()), interval, pool.ping_timeout, pool.limits)
         .handshake(stream)
         .await
         .map_err(failed)?;
@@ -495,7 +495,12 @@ async fn keep(pool: Weak<Pool>, load: Arc<Load>, mut connection: Pin<Box<Driven>
     }
 }
 
-fn builder(spawning: Spawning, ping_interval: Duration, ping_timeout: Duration) -> Builder<Spawning> {
+fn builder(
+    spawning: Spawning,
+    ping_interval: Duration,
+    ping_timeout: Duration,
+    limits: UpstreamLimits,
+) -> Builder<Spawning> {
     let mut builder = Builder::new(spawning);
     builder
         .timer(TokioTimer::new())
@@ -509,7 +514,7 @@ fn builder(spawning: Spawning, ping_interval: Duration, ping_timeout: Duration) 
         .keep_alive_timeout(ping_timeout)
         // hyper takes a connection that was retired, and has one call left, for an idle one.
         .keep_alive_while_idle(true)
-        .max_header_list_size(MAX_HEADERS);
+        .max_header_list_size(head::list_size(limits));
     builder
 }
 

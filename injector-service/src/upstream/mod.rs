@@ -1,9 +1,10 @@
 //! Connections to one server: pooled for it alone, dialled only where it may be dialled.
 
 mod dial;
-mod framing;
 mod ecdsa;
 mod fault;
+mod framing;
+mod head;
 mod http2;
 mod interim;
 mod ping;
@@ -77,6 +78,7 @@ pub struct Upstream {
     protocol: Protocol,
     tls: bool,
     veil: Veil,
+    limits: UpstreamLimits,
     made: Instant,
 }
 
@@ -107,6 +109,7 @@ impl Upstream {
             protocol: spec.protocol,
             tls: spec.url.is_tls(),
             veil,
+            limits: network.limits,
             made: Instant::now(),
         })
     }
@@ -139,6 +142,20 @@ impl Upstream {
     ///
     /// A connection that held a value uncovered in a buffer of its own carries nothing more after it.
     pub(crate) async fn send(
+        &self,
+        request: Request<Body>,
+        needs: Needs,
+        uncovered: Uncovered,
+        refusers: &[Refuser],
+    ) -> Result<Delivery, Refusal> {
+        let delivery = self.deliver(request, needs, uncovered, refusers).await?;
+        if let Delivery::Answered(answer) = &delivery {
+            head::check(answer.response.headers(), self.limits)?;
+        }
+        Ok(delivery)
+    }
+
+    async fn deliver(
         &self,
         request: Request<Body>,
         needs: Needs,
@@ -235,6 +252,8 @@ fn http1(limits: UpstreamLimits) -> hyper_util::client::legacy::Builder {
     builder
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
+        .http1_max_headers(head::fields(limits))
+        .http1_max_buf_size(head::buffer(limits))
         .pool_idle_timeout(limits.idle_timeout)
         .pool_max_idle_per_host(limits.max_idle);
     builder
@@ -254,6 +273,9 @@ fn refusal(error: &Error) -> Refusal {
 }
 
 fn broken(error: &(dyn std::error::Error + 'static)) -> Refusal {
+    if let Some(refusal) = head::too_large(error) {
+        return refusal;
+    }
     tracing::debug!(
         error = proto::serve::telemetry::chain(error),
         "upstream request failed"

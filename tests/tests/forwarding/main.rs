@@ -1,6 +1,7 @@
 //! Requests and answers on their way through: each arrives whole, framed in one way, as its own version of HTTP asks.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
+mod answers;
 mod requests;
 
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use e2e::{PATIENCE, Pair, pair::server};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use injector_service::limits::LimitSettings;
 use proto::injector::v1::{AuthType, Protocol, Server};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -23,7 +25,11 @@ const VALUE: &str = "canary-71c8aa";
 /// A pair whose workspace `dev` has the secret `TOKEN`, and leads to the upstream by the servers `s`, `skill`, and `h2`
 /// over HTTP/2.
 async fn dev(upstream: SocketAddr) -> Pair {
-    let pair = Pair::start().await;
+    limited(upstream, |_| {}).await
+}
+
+async fn limited(upstream: SocketAddr, limit: impl FnOnce(&mut LimitSettings)) -> Pair {
+    let pair = Pair::start_with(|_| {}, |settings| limit(&mut settings.limits)).await;
     pair.vault.workspace("dev").await;
     pair.vault.put("dev", "TOKEN", VALUE).await;
     for (name, auth_type, protocol) in [
