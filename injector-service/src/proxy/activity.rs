@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
@@ -19,7 +20,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use proto::{Reason, Refusal, serve::slots::Slot};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 use super::{answer, body, stalled};
@@ -50,6 +51,8 @@ pub(super) struct Activity {
     preface: AtomicUsize,
     /// Whether heads are told from one another by HTTP/2.
     http2: AtomicBool,
+    /// Whether something of a request was not read, and may still come.
+    unread: AtomicBool,
 }
 
 /// What becomes of a connection.
@@ -76,6 +79,7 @@ impl Activity {
             stuck_since: AtomicU64::new(NEVER),
             preface: AtomicUsize::new(0),
             http2: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
         })
     }
 
@@ -175,15 +179,64 @@ impl Drop for UnderWay {
     }
 }
 
+impl UnderWay {
+    /// The call's request has a body over HTTP/1.1.
+    pub(super) fn unread(&self) -> Unread {
+        self.0.unread.store(true, Relaxed);
+        Unread(self.0.clone())
+    }
+}
+
+/// A request's body that has not come to its end.
+pub(super) struct Unread(Arc<Activity>);
+
+impl Unread {
+    /// Nothing of it is still to come.
+    pub(super) fn came_to_its_end(self) {
+        self.0.unread.store(false, Relaxed);
+    }
+}
+
+/// How long a connection is still read after its last answer, when a request's rest may come.
+const LINGER: Duration = Duration::from_secs(5);
+/// How often at once.
+const READS: usize = 16;
+
 /// A connection that notes what comes and goes over it.
 pub(super) struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
+    lingers: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+        Self {
+            stream,
+            activity,
+            lingers: None,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Reads until the other end has closed its side, or its time is over: closed with unread bytes, the connection would
+    /// be reset, and the other end could lose the answer.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.lingers.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if limit.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut scratch = [MaybeUninit::uninit(); 8 * 1024];
+        for _ in 0..READS {
+            let mut buffer = ReadBuf::uninit(&mut scratch);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -202,7 +255,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -230,7 +283,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let closed = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
+        if closed.is_ok() && self.activity.unread.load(Relaxed) {
+            ready!(self.poll_linger(context));
+        }
+        Poll::Ready(closed)
     }
 }
 

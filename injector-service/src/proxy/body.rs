@@ -7,7 +7,6 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,7 +14,6 @@ use http::{HeaderMap, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Full};
 use proto::{Reason, Refusal};
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::{budget::Held, events::Events, received::Received, trailed::Trailed};
@@ -26,9 +24,6 @@ use crate::{
     upstream::{Body, BodyError},
 };
 
-/// How much of a refused request's body is taken, and for how long.
-const DISCARDED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(5));
-
 /// No body.
 pub(super) fn empty() -> Body {
     full(Bytes::new())
@@ -37,23 +32,6 @@ pub(super) fn empty() -> Body {
 /// A body of these bytes.
 pub(super) fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
-}
-
-/// Takes what still comes of the body of a request that is refused, beside answering it, up to a limit. Closed with
-/// unread bytes in it, a connection is reset, and the sender sees that instead of the answer.
-pub(super) fn discard(mut body: Received) {
-    let mut left = DISCARDED.0;
-    let discarding = async move {
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            match left.checked_sub(length) {
-                Some(less) => left = less,
-                None => return,
-            }
-        }
-    };
-    // What comes later is cut off.
-    tokio::spawn(timeout(DISCARDED.1, discarding));
 }
 
 /// A request's body as it comes, without trailers that may not be sent. That it broke off is left in `fault`.
@@ -130,13 +108,8 @@ impl Json {
                 None => return Ok(Self::Whole(read)),
                 Some(Ok(frame)) => {
                     // Trailers of a body that is rewritten no longer describe it.
-                    if let Ok(data) = frame.into_data()
-                        && let Err(refusal) = read.push(&data)
-                    {
-                        if !body.is_http2() {
-                            discard(body);
-                        }
-                        return Err(refusal);
+                    if let Ok(data) = frame.into_data() {
+                        read.push(&data)?;
                     }
                 }
                 Some(Err(_)) => return Err(broken_off()),

@@ -62,7 +62,7 @@ impl Proxy {
         call: UnderWay,
     ) -> Response<Lasting> {
         let (mut parts, body) = request.into_parts();
-        let body = Received::new(body, parts.version);
+        let mut body = Some(Received::request(body, &parts, &call));
         let dialect = dialect(&parts.headers);
         let deadlines = [deadline(&parts.headers, dialect), until];
         let deadline = deadlines.into_iter().flatten().min();
@@ -72,18 +72,12 @@ impl Proxy {
             (Dialect::Grpc | Dialect::Http, _) => Late::BreaksOff,
         };
         let mut record = Record::new(parts.method.clone());
-        // Over HTTP/2 a refusal ends the stream alone; and what is expected to be asked for does not come.
-        let lingers = parts.version < Version::HTTP_2 && !parts.headers.contains_key(header::EXPECT);
-        let mut body = Some(body);
         let answered = self
             .forward(door, dialect, &mut parts, &mut body, deadline, &mut record)
             .await;
         let mut response = match answered {
             Ok(response) => response.map(|body| Lasting::new(body, deadline, late, call)),
             Err(refusal) => {
-                if let (Some(unread), true) = (body, lingers) {
-                    body::discard(unread);
-                }
                 record.refused(&refusal, &self.metrics);
                 let response = answer::refusal(&refusal, dialect, &record.call_id);
                 // To be told also when the call has lasted too long.
@@ -161,7 +155,7 @@ impl Proxy {
             headers.remove(header::CONTENT_LENGTH);
         }
         let (head, body) = response.into_parts();
-        let body = Received::new(body, version).on(place);
+        let body = Received::answer(body, version).on(place);
         let body = if names_resource {
             let addresses = target.addresses(scheme, &authority, &request);
             within(deadline, LATE, pin!(oauth::move_resource(body, &addresses))).await?

@@ -23,6 +23,7 @@ mod rewrite;
 mod stalled;
 mod target;
 mod trailed;
+mod unread;
 mod upgrade;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};

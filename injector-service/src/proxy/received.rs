@@ -7,15 +7,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Version;
+use http::{Version, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use proto::Refusal;
 
 use super::{
+    activity::UnderWay,
     budget::{Budget, Held},
     repeat::{Reader, Repeat},
+    unread::Taken,
 };
 use crate::upstream::{BodyError, Place};
 
@@ -34,7 +36,7 @@ pub(super) struct Received {
 }
 
 enum Source {
-    Sender(Incoming),
+    Sender(Taken),
     Repeat(Reader),
 }
 
@@ -64,18 +66,29 @@ impl Source {
 }
 
 impl Received {
-    /// A body that came with a head of this version.
-    pub(super) fn new(body: Incoming, version: Version) -> Self {
+    /// The body of a request with this head.
+    pub(super) fn request(body: Incoming, head: &Parts, call: &UnderWay) -> Self {
+        let body = match head.version {
+            // Over HTTP/2 the end of one stream leaves the others alone.
+            Version::HTTP_2 => Taken::passing(body),
+            _ if body.is_end_stream() => Taken::passing(body),
+            _ => Taken::to_its_end(body, call.unread(), head.headers.contains_key(header::EXPECT)),
+        };
+        Self::new(body, head.version)
+    }
+
+    /// The body of an answer with a head of this version.
+    pub(super) fn answer(body: Incoming, version: Version) -> Self {
+        Self::new(Taken::passing(body), version)
+    }
+
+    fn new(body: Taken, version: Version) -> Self {
         Self {
             body: Source::Sender(body),
             http2: version == Version::HTTP_2,
             read_ahead: None,
             _place: None,
         }
-    }
-
-    pub(super) fn is_http2(&self) -> bool {
-        self.http2
     }
 
     /// Counts in `budget` the bytes of the body that h2 may read ahead: at most `window`, the size of the stream's

@@ -14,11 +14,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use proto::{Reason, Refusal};
 use tokio::time::sleep;
 
-use super::{budget::Held, received::Received};
+use super::{budget::Held, received::Received, unread::Taken};
 use crate::upstream::BodyError;
 
 /// How often one request is sent again. Each time another connection of the server has ended, or is about to.
@@ -102,7 +101,7 @@ pub(super) struct Reader {
 }
 
 struct Shared {
-    body: Incoming,
+    body: Taken,
     /// The number of the newest reader.
     reader: usize,
     /// None when something that was read was not kept.
@@ -136,7 +135,7 @@ impl Kept {
 
 impl Repeat {
     /// Keeps up to `limit` bytes of the body, counted in `held`. Returns the first reader, too.
-    pub(super) fn new(body: Incoming, limit: usize, held: Held) -> (Self, Reader) {
+    pub(super) fn new(body: Taken, limit: usize, held: Held) -> (Self, Reader) {
         let shared = Arc::new(Mutex::new(Shared {
             body,
             reader: 0,

@@ -27,7 +27,14 @@ use url::Host;
 
 #[cfg(test)]
 use self::tests::lookup_host;
-use super::{Network, fault::TlsFault, interim::InterimLimit, ping::PingInterval, tls::Tls};
+use super::{
+    Network,
+    fault::TlsFault,
+    hung_up::HungUp,
+    interim::InterimLimit,
+    ping::{ConnectionPing, PingInterval},
+    tls::Tls,
+};
 use crate::{
     address::{self, Forbidden},
     dial::Dialer,
@@ -174,7 +181,7 @@ impl Target {
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
             return Ok(Socket::Plain {
-                stream: TokioIo::new(InterimLimit::new(stream, ping(self.http2_only))),
+                stream: wrapped(stream, ping(self.http2_only)),
             });
         };
         let stream = tls.connect(stream).await.map_err(DialError::tls)?;
@@ -185,7 +192,7 @@ impl Target {
         Ok(Socket::Tls {
             is_http2,
             complaint: Complaint::default(),
-            stream: TokioIo::new(InterimLimit::new(stream, ping(is_http2))),
+            stream: wrapped(stream, ping(is_http2)),
         })
     }
 
@@ -231,15 +238,23 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// A connection as hyper gets it.
+type Wrapped<S> = TokioIo<InterimLimit<HungUp<S>>>;
+
+/// `ping` is that of an HTTP/2 connection, and None over HTTP/1.1.
+fn wrapped<S>(stream: S, ping: Option<ConnectionPing>) -> Wrapped<S> {
+    TokioIo::new(InterimLimit::new(HungUp::new(stream, ping.is_some()), ping))
+}
+
 pin_project_lite::pin_project! {
     /// A connection to an upstream.
     #[project = SocketProjection]
     pub(super) enum Socket {
-        Plain { #[pin] stream: TokioIo<InterimLimit<TcpStream>> },
+        Plain { #[pin] stream: Wrapped<TcpStream> },
         Tls {
             is_http2: bool,
             complaint: Complaint,
-            #[pin] stream: TokioIo<InterimLimit<TlsStream<TcpStream>>>,
+            #[pin] stream: Wrapped<TlsStream<TcpStream>>,
         },
     }
 }
@@ -293,7 +308,7 @@ impl Read for Socket {
             } => {
                 let read = ready!(stream.as_mut().poll_read(context, buffer));
                 if let Err(error) = &read {
-                    let (tcp, _) = stream.inner().get_ref().get_ref();
+                    let (tcp, _) = stream.inner().get_ref().get_ref().get_ref();
                     complaint.note(error, tcp.peer_addr().ok());
                 }
                 Poll::Ready(read)

@@ -6,6 +6,7 @@ mod fault;
 mod framing;
 mod head;
 mod http2;
+mod hung_up;
 mod interim;
 mod ping;
 pub mod tls;
