@@ -1,4 +1,4 @@
-//! Requests whose length can be read in two ways: refused, or sent on in one way only. Whatever a client writes, the
+//! Requests whose length can be read in two ways are refused. Whatever a client writes, the
 //! upstream reads as many requests as the injector did, and nothing between them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
@@ -207,15 +207,6 @@ async fn a_length_that_is_none_is_refused() {
         "Content-Length: 2\r\n\tx: y",
         "Content-Length: 2\0",
         "Content-Length: 2\rx: y",
-        "Transfer-Encoding: chunked, identity",
-        "Transfer-Encoding: identity",
-        "Transfer-Encoding: gzip",
-        "Transfer-Encoding: xchunked",
-        "Transfer-Encoding: chunkedx",
-        "Transfer-Encoding: \"chunked\"",
-        "Transfer-Encoding: chunked;q=1",
-        "Transfer-Encoding: ",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
         "Transfer-Encoding: \x0bchunked",
         "Transfer-Encoding : chunked",
         "Transfer-Encoding\t: chunked",
@@ -317,37 +308,21 @@ async fn what_can_be_read_in_one_way_is_sent_on_in_one_way() {
 
 /// A recipient may read them in either way, so it must not read them in both (RFC 9112, section 6.3).
 #[tokio::test]
-async fn a_length_that_is_told_twice_is_refused_or_told_once() {
+async fn a_length_that_is_told_twice_is_refused() {
     let (pair, upstream) = dev().await;
     let old = "POST /dev/s/one HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
     assert_eq!(statuses(&pair, old.as_bytes()).await, [400]);
     assert_eq!(upstream.take(), []);
-    for (number, lines) in [
+    for lines in [
         "Content-Length: 2\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 2",
         "Transfer-Encoding: chunked\r\nContent-Length: 1000",
         "Transfer-Encoding: chunked\r\nContent-Length: 0",
         "Content-Length: 2, 2",
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let next = SMUGGLED.replace("smuggled", &format!("smuggled-{number}"));
-        let request = [&post(lines, "2\r\n{}\r\n0\r\n\r\n")[..], next.as_bytes()].concat();
-        let statuses = statuses(&pair, &request).await;
-        // What followed the last one may come only now.
-        let earlier = format!("/smuggled-{}", number.wrapping_sub(1));
-        let mut seen: Vec<_> = upstream.take().into_iter().map(|seen| seen.unwrap()).collect();
-        seen.retain(|seen| seen.target != earlier);
-        match statuses.first() {
-            Some(400) => assert_eq!(seen, [], "{lines:?}"),
-            Some(200) => {
-                // As chunks, which is what counts; what follows may only follow when the connection is kept.
-                assert_eq!(seen[0].body, b"{}", "{lines:?}");
-                assert!(seen.len() <= 2, "{lines:?}: {seen:?}");
-            }
-            _ => panic!("{lines:?}: {statuses:?}"),
-        }
+    ] {
+        let request = [&post(lines, "2\r\n{}\r\n0\r\n\r\n")[..], SMUGGLED.as_bytes()].concat();
+        assert_eq!(statuses(&pair, &request).await, [400], "{lines:?}");
+        assert_eq!(upstream.take(), [], "{lines:?}");
     }
 }
 
@@ -362,6 +337,15 @@ async fn a_body_with_another_transfer_coding_is_not_taken() {
         "Transfer-Encoding: chunked, chunked",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: ,chunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: gzip",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: chunkedx",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding: chunked;q=1",
+        "Transfer-Encoding: ",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
     ] {
         let answer = raw::exchange(
             pair.injector.data_plane,
@@ -382,13 +366,8 @@ async fn bare_line_feeds_hide_no_field() {
         "POST /dev/s/one HTTP/1.1\r\nHost: localhost\nContent-Length: 2\r\n\r\n{}",
         "POST /dev/s/one HTTP/1.1\r\nHost: localhost\r\nX: y\nContent-Length: 2\n\r\n{}",
     ] {
-        let statuses = statuses(&pair, head.as_bytes()).await;
-        let seen: Vec<_> = upstream.take().into_iter().map(|seen| seen.unwrap()).collect();
-        match statuses.first() {
-            Some(400) => assert_eq!(seen, [], "{head:?}"),
-            Some(200) => assert_eq!((seen.len(), &seen[0].body[..]), (1, &b"{}"[..]), "{head:?}"),
-            _ => panic!("{head:?}: {statuses:?}"),
-        }
+        assert_eq!(statuses(&pair, head.as_bytes()).await, [400], "{head:?}");
+        assert_eq!(upstream.take(), [], "{head:?}");
     }
 }
 

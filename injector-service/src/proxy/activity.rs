@@ -8,7 +8,7 @@ use std::{
     mem::MaybeUninit,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Method;
 use http_body::{Body as _, Frame, SizeHint};
 use proto::{Reason, Refusal, serve::slots::Slot};
 use tokio::{
@@ -23,7 +24,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, sleep_until},
 };
 
-use super::{answer, body, stalled};
+use super::{answer, body, heads::STAND_IN_METHOD, stalled};
 use crate::{
     limits::Limits,
     upstream::{Body, BodyError},
@@ -53,6 +54,10 @@ pub(super) struct Activity {
     http2: AtomicBool,
     /// Whether something of a request was not read, and may still come.
     unread: AtomicBool,
+    /// Whether the connection goes on in another protocol.
+    switched: AtomicBool,
+    /// Why the last request is not forwarded, when it is no request.
+    malformed: OnceLock<Refusal>,
 }
 
 /// What becomes of a connection.
@@ -80,6 +85,8 @@ impl Activity {
             preface: AtomicUsize::new(0),
             http2: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            switched: AtomicBool::new(false),
+            malformed: OnceLock::new(),
         })
     }
 
@@ -122,6 +129,27 @@ impl Activity {
         }
         // Never at once: a clock of milliseconds would be asked again and again.
         Verdict::Well(again.max(Duration::from_millis(5)))
+    }
+
+    /// The connection goes on in another protocol.
+    pub(super) fn switch(&self) {
+        self.switched.store(true, Relaxed);
+    }
+
+    pub(super) fn is_switched(&self) -> bool {
+        self.switched.load(Relaxed)
+    }
+
+    /// True when no call is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.slot.is_idle()
+    }
+
+    /// What came is no request, and nothing after it is read.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        self.unread.store(true, Relaxed);
+        // There is one at most: nothing is read after it.
+        let _ = self.malformed.set(refusal);
     }
 
     fn now(&self) -> u64 {
@@ -184,6 +212,12 @@ impl UnderWay {
     pub(super) fn unread(&self) -> Unread {
         self.0.unread.store(true, Relaxed);
         Unread(self.0.clone())
+    }
+
+    /// Why the call is refused before it is looked at. `method` is its method.
+    pub(super) fn malformed(&self, method: &Method) -> Option<Refusal> {
+        let is_stand_in = method.as_str() == STAND_IN_METHOD;
+        self.0.malformed.get().filter(|_| is_stand_in).cloned()
     }
 }
 

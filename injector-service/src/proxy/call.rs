@@ -72,9 +72,13 @@ impl Proxy {
             (Dialect::Grpc | Dialect::Http, _) => Late::BreaksOff,
         };
         let mut record = Record::new(parts.method.clone());
-        let answered = self
-            .forward(door, dialect, &mut parts, &mut body, deadline, &mut record)
-            .await;
+        let answered = match call.malformed(&parts.method) {
+            Some(refusal) => Err(refusal),
+            None => {
+                self.forward(door, dialect, &mut parts, &mut body, deadline, &mut record)
+                    .await
+            }
+        };
         let mut response = match answered {
             Ok(response) => response.map(|body| Lasting::new(body, deadline, late, call)),
             Err(refusal) => {
@@ -102,7 +106,6 @@ impl Proxy {
     ) -> Result<Response<Body>, Refusal> {
         guard::size(parts, &self.limits)?;
         guard::method(&parts.method)?;
-        guard::transfer_coding(&parts.headers)?;
         let authority = guard::authority(parts)?;
         let host = authority.host().to_ascii_lowercase();
         self.hosts.check(&host)?;

@@ -137,19 +137,6 @@ pub(super) fn method(method: &Method) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The only transfer coding is `chunked`: another one would have to be undone, or passed on with the body.
-pub(super) fn transfer_coding(headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        (Some(_), _) => Err(Refusal::new(
-            Reason::TransferCodingUnsupported,
-            "the only Transfer-Encoding that is taken is chunked, once; nothing was sent",
-        )),
-    }
-}
-
 /// `100-continue` is kept by answering 100 when the body is first read; nothing else is known.
 pub(super) fn expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     let kept = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");

@@ -13,6 +13,7 @@ mod events;
 mod framing;
 mod grpc;
 mod guard;
+mod heads;
 mod inbound;
 mod oauth;
 mod pools;
@@ -57,6 +58,7 @@ pub use guard::Hosts;
 use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::Network};
 use activity::{Activity, Verdict, Watched};
 use breaking::Breaking;
+use heads::Heads;
 use pools::Pools;
 use stalled::Streams;
 use upgrade::AfterHttp;
@@ -221,7 +223,8 @@ impl Proxy {
         let served = async {
             // Dropped before what comes after it: a connection that failed would keep that waiting.
             {
-                let stream = TokioIo::new(Watched::new(stream, activity.clone()));
+                let stream = Watched::new(stream, activity.clone());
+                let stream = TokioIo::new(Heads::new(stream, activity.clone(), &self.limits, BEYOND));
                 let mut connection = pin!(http.serve_connection_with_upgrades(stream, calls));
                 let mut watch = pin!(sleep(Duration::ZERO));
                 let (mut idle, mut has_slot) = (false, true);

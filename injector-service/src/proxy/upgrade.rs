@@ -151,6 +151,7 @@ impl AfterHttp {
     /// is not closed as idle.
     pub(super) fn of<B>(&self, mut response: Response<B>) -> Response<B> {
         if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>() {
+            self.0.activity.switch();
             let call = self.0.activity.call();
             // There is one at most: nothing is HTTP after it.
             let _ = self.0.tunnel.set((tunnel, call));

@@ -3,6 +3,7 @@
 
 mod answers;
 mod early;
+mod malformed;
 mod requests;
 
 use std::net::SocketAddr;

@@ -1,0 +1,190 @@
+//! Whether a head is a request's, and how it says that the body ends.
+
+use http::Uri;
+use httparse::{EMPTY_HEADER, Header, Request, Status};
+use proto::{Reason, Refusal};
+
+/// The longest target that can be represented.
+const LONGEST_TARGET: usize = 65_534;
+/// The longest name of a field that can be represented.
+const LONGEST_NAME: usize = 65_535;
+/// The longest body that hyper counts.
+const LONGEST_BODY: u64 = u64::MAX - 2;
+
+/// What is known of a request from its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) body: Body,
+    /// True when the connection may go on in another protocol.
+    pub(super) asks_for_upgrade: bool,
+}
+
+/// How a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// After so many bytes.
+    Length(u64),
+    /// With its last chunk.
+    Chunked,
+}
+
+/// Checks the beginning of a head: its first line, or as much of it as has come.
+pub(super) fn check_beginning(line: &[u8]) -> Result<(), Refusal> {
+    Request::new(&mut []).parse(line).map(drop).map_err(not_http)
+}
+
+/// Checks a whole head, which has so many fields.
+pub(super) fn check(head: &[u8], fields: usize) -> Result<Head, Refusal> {
+    let mut fields = vec![EMPTY_HEADER; fields];
+    let mut request = Request::new(&mut fields);
+    match request.parse(head).map_err(not_http)? {
+        Status::Complete(length) if length == head.len() => {}
+        Status::Complete(_) | Status::Partial => return Err(malformed("its head ends in two places")),
+    }
+    let target = request.path.unwrap_or_default();
+    if target.len() > LONGEST_TARGET {
+        let message = format!(
+            "the target has {} bytes, more than any setting allows",
+            target.len()
+        );
+        return Err(Refusal::new(Reason::UriTooLong, message));
+    }
+    if Uri::try_from(target).is_err() {
+        return Err(malformed("its target is no URI"));
+    }
+    if request
+        .headers
+        .iter()
+        .any(|field| field.name.len() > LONGEST_NAME)
+    {
+        let message = "a header field has a longer name than any setting allows";
+        return Err(Refusal::new(Reason::HeadersTooLarge, message));
+    }
+    Ok(Head {
+        body: body(request.headers, request.version == Some(0))?,
+        asks_for_upgrade: named(request.headers, "upgrade").next().is_some(),
+    })
+}
+
+/// Returns how a body ends, which a request says in one way (RFC 9112, section 6.3).
+fn body(fields: &[Header<'_>], is_http_1_0: bool) -> Result<Body, Refusal> {
+    let mut codings = named(fields, "transfer-encoding");
+    let length = length(fields)?;
+    let Some(coding) = codings.next() else {
+        return Ok(Body::Length(length.unwrap_or(0)));
+    };
+    if is_http_1_0 {
+        return Err(malformed("HTTP/1.0 has no Transfer-Encoding"));
+    }
+    if length.is_some() {
+        return Err(malformed("it has both Content-Length and Transfer-Encoding"));
+    }
+    if codings.next().is_some() || !coding.eq_ignore_ascii_case(b"chunked") {
+        return Err(Refusal::new(
+            Reason::TransferCodingUnsupported,
+            "the only Transfer-Encoding that is taken is chunked, once; nothing was sent",
+        ));
+    }
+    Ok(Body::Chunked)
+}
+
+fn length(fields: &[Header<'_>]) -> Result<Option<u64>, Refusal> {
+    let mut found = None;
+    for value in named(fields, "content-length") {
+        let length = parse(value).ok_or_else(|| malformed("its Content-Length is not a length"))?;
+        if found.is_some_and(|found| found != length) {
+            return Err(malformed("it has two Content-Length that differ"));
+        }
+        found = Some(length);
+    }
+    Ok(found)
+}
+
+/// Parses digits alone (RFC 9110, section 8.6).
+fn parse(length: &[u8]) -> Option<u64> {
+    let digits = str::from_utf8(length).ok()?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let length = digits.parse().ok().filter(|_| is_number)?;
+    (length <= LONGEST_BODY).then_some(length)
+}
+
+fn named<'f>(fields: &'f [Header<'_>], name: &'static str) -> impl Iterator<Item = &'f [u8]> {
+    fields
+        .iter()
+        .filter(move |field| field.name.eq_ignore_ascii_case(name))
+        .map(|field| field.value)
+}
+
+fn not_http(error: httparse::Error) -> Refusal {
+    malformed(error)
+}
+
+/// A refusal of a request that cannot be read in one way.
+pub(super) fn malformed(what: impl std::fmt::Display) -> Refusal {
+    Refusal::new(
+        Reason::RequestMalformed,
+        format!("this is no request of HTTP/1.1: {what}; nothing was sent"),
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    fn checked(lines: &[&str]) -> Result<Head, Reason> {
+        let head = format!("POST / HTTP/1.1\r\n{}\r\n", lines.concat());
+        check(head.as_bytes(), lines.len()).map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn a_body_ends_in_one_way() {
+        let ends = |body| {
+            Ok(Head {
+                body,
+                asks_for_upgrade: false,
+            })
+        };
+        let (chunked, other) = ("Transfer-Encoding: Chunked\r\n", "Transfer-Encoding: gzip\r\n");
+        let (two, three) = ("Content-Length: 2\r\n", "content-length: 3\r\n");
+        for (lines, expected) in [
+            (&[][..], ends(Body::Length(0))),
+            (&["X: y\r\n"], ends(Body::Length(0))),
+            (&[two], ends(Body::Length(2))),
+            (&["Content-Length: 002\r\n", two], ends(Body::Length(2))),
+            (&[chunked], ends(Body::Chunked)),
+            (&[two, three], Err(Reason::RequestMalformed)),
+            (&["Content-Length: 2, 2\r\n"], Err(Reason::RequestMalformed)),
+            (&["Content-Length:\r\n"], Err(Reason::RequestMalformed)),
+            (&["Content-Length: +2\r\n"], Err(Reason::RequestMalformed)),
+            (
+                &["Content-Length: 18446744073709551615\r\n"],
+                Err(Reason::RequestMalformed),
+            ),
+            (&[chunked, two], Err(Reason::RequestMalformed)),
+            (&[two, chunked], Err(Reason::RequestMalformed)),
+            (&[other], Err(Reason::TransferCodingUnsupported)),
+            (&[other, chunked], Err(Reason::TransferCodingUnsupported)),
+            (&[chunked, chunked], Err(Reason::TransferCodingUnsupported)),
+            (
+                &["Transfer-Encoding:\r\n"],
+                Err(Reason::TransferCodingUnsupported),
+            ),
+        ] {
+            assert_eq!(checked(lines), expected, "{lines:?}");
+        }
+        assert!(checked(&["Upgrade: x\r\n"]).unwrap().asks_for_upgrade);
+        let old = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(check(old, 1).unwrap_err().reason, Reason::RequestMalformed);
+    }
+
+    #[test]
+    fn a_beginning_is_refused_as_soon_as_it_is_wrong() {
+        for line in ["", "G", "GET", "GET /a", "GET / HTTP/1.1\r\n"] {
+            assert!(check_beginning(line.as_bytes()).is_ok(), "{line:?}");
+        }
+        for line in ["\u{16}\u{3}\u{1}", "GET /\r\n", "GET / HTTP/2.0\r\n", "(: y\r\n"] {
+            assert!(check_beginning(line.as_bytes()).is_err(), "{line:?}");
+        }
+    }
+}
