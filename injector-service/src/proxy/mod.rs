@@ -66,11 +66,14 @@ use upgrade::AfterHttp;
 /// Bytes of a request body that h2 reads ahead on one stream. `--max-buffered-total` counts these bytes for each body
 /// that has not ended, so that memory stays bounded even when nothing consumes the body.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// Bytes of request bodies that h2 reads ahead on one connection: the largest window that HTTP/2 has (RFC 9113, section
-/// 6.9.1), so that the window of a stream always binds first. A smaller one would be used up by bodies that nobody
-/// reads, and then stop every other body on the connection. h2 also derives from it how many small DATA frames may wait:
-/// h2 counts each as 256 bytes, allows up to half of this window, and ends the connection beyond that.
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// The window of a connection, as a multiple of the windows of all its streams, so that bodies that nobody reads use up
+/// their own windows and never that of the other bodies on the connection. h2 also derives from this window how many
+/// small DATA frames may wait: h2 counts each as 256 bytes, allows up to half of the window, and ends the connection
+/// beyond that. With 4, all streams may have messages of 100 bytes waiting, and what waits takes at most twice as much
+/// memory as the windows of all streams.
+const CONNECTION_WINDOWS: u32 = 4;
+/// The largest window that HTTP/2 has (RFC 9113, section 6.9.1).
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// Resets that h2 may send on one connection by itself, over the connection's whole life, before it ends the connection.
 /// h2 sends one for each frame that arrives on a stream that it has reset and forgotten, so a client whose uploads are
 /// refused early causes several of them with each upload. Resets that the client does not read take at most 32 MiB.
@@ -290,7 +293,7 @@ impl Proxy {
             .max_local_error_reset_streams(RESETS_BY_H2)
             .max_header_list_size(u32::try_from(head * BEYOND).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(connection_window(limits.max_concurrent_streams))
             .keep_alive_interval(limits.keepalive.ping.interval)
             .keep_alive_timeout(limits.keepalive.ping.timeout);
         http
@@ -315,4 +318,9 @@ async fn secured(
         taken = time::timeout(HANDSHAKE_TIMEOUT, taking) => Some((stream, taken.ok()?)),
         () = slot.evicted() => None,
     }
+}
+
+fn connection_window(streams: u32) -> u32 {
+    let all = STREAM_WINDOW.saturating_mul(streams);
+    all.saturating_mul(CONNECTION_WINDOWS).min(MAX_WINDOW)
 }

@@ -34,10 +34,11 @@ use super::{
 };
 use crate::{limits::UpstreamLimits, veil::Unveiling};
 
-/// Bytes of answers that h2 reads ahead on one stream, and on one connection. The connection's window is the largest that
-/// HTTP/2 has (RFC 9113, section 6.9.1), so that answers that nobody reads use up their own windows and not that of the
-/// other answers on the connection.
-const WINDOWS: (u32, u32) = (256 << 10, (1 << 31) - 1);
+/// Bytes of answers that h2 reads ahead on one stream, and on one connection. The window of the connection is that of
+/// 4,096 streams, so that answers that nobody reads use up their own windows and not that of the other answers. It also
+/// bounds the small DATA frames that wait: h2 counts each as 256 bytes, allows up to half of this window, and ends the
+/// connection beyond that.
+const WINDOWS: (u32, u32) = (256 << 10, 1 << 30);
 /// Cancelled calls that h2 remembers for one second each, to ignore what still arrives of their answers. When h2 has
 /// forgotten a call, each frame that arrives for it counts towards [`RESETS_BY_H2`].
 const REMEMBERED_RESETS: usize = 10_000;
