@@ -9,8 +9,8 @@ use proto::serve::{
 /// Keepalive as it is given.
 #[derive(Debug, Clone, Args)]
 pub struct KeepaliveSettings {
-    /// Time without a frame after which an HTTP/2 upstream that has a call under way is sent a PING. gRPC servers close
-    /// connections on which more than one PING comes in five minutes
+    /// Time without a frame after which an HTTP/2 upstream is sent a PING. gRPC servers close connections on which more
+    /// than one PING comes in five minutes
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_UPSTREAM_PING_INTERVAL",
@@ -26,7 +26,7 @@ pub struct KeepaliveSettings {
         value_name = "DURATION"
     )]
     pub upstream_ping_timeout: String,
-    /// Time without a frame after which an HTTP/2 client that has a call under way is sent a PING
+    /// Time without a frame after which an HTTP/2 client is sent a PING
     #[arg(
         long,
         env = "AEROSTACK_INJECTOR_PING_INTERVAL",

@@ -244,7 +244,7 @@ const TCP_TIMEOUT: &str = "50s";
 /// How dead peers are noticed.
 #[derive(Debug, Clone, Args)]
 pub struct KeepaliveArgs {
-    /// Time without a frame after which an HTTP/2 client that has a call under way is sent a PING
+    /// Time without a frame after which an HTTP/2 client is sent a PING
     #[arg(
         long,
         env = "AEROSTACK_VAULT_PING_INTERVAL",

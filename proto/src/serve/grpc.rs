@@ -109,7 +109,7 @@ impl<S> Answering for S where
 pub struct Options {
     /// The number of threads.
     pub width: Width,
-    /// PING frames to clients that have a call under way.
+    /// PING frames to clients.
     pub ping: Ping,
     /// Time that calls under way have after the shutdown has begun.
     pub grace: Duration,
