@@ -59,9 +59,9 @@ pub(super) enum Plan {
 pub struct CreateArgs {
     /// A DNS label: lower-case letters, digits and `-`
     workspace: String,
-    /// How many secrets it may hold
-    #[arg(long, value_enum, default_value = "free")]
-    plan: Plan,
+    /// How many secrets it may hold; without it, what the vault's `--default-plan` says
+    #[arg(long, value_enum)]
+    plan: Option<Plan>,
     /// How many versions of each secret are kept, 1 to 100
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     kept_versions: u32,
@@ -165,7 +165,7 @@ async fn create(args: CreateArgs, vault: &Remote) -> Result<Report, Failure> {
     } = args;
     let workspace = api::Workspace {
         name: workspace,
-        plan: plan.api().into(),
+        plan: plan.map_or(api::Plan::Unspecified, Plan::api).into(),
         kept_versions,
         ..Default::default()
     };
