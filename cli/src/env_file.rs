@@ -148,6 +148,10 @@ impl Reader<'_> {
     fn unquoted(&mut self) -> Result<Zeroizing<String>, Fault> {
         let line = self.line_end();
         let value = line.trim();
+        // The last line of a base64 value that was wrapped without quotes: `cmV0IHZhbHVl==` is no name and value.
+        if !value.is_empty() && value.bytes().all(|byte| byte == b'=') {
+            return Err(Fault::NoEqualsSign);
+        }
         if value.starts_with('#') || value.contains(" #") || value.contains("\t#") {
             return Err(Fault::Comment);
         }
@@ -224,6 +228,7 @@ mod tests {
     fn what_could_be_read_in_two_ways_is_refused_with_its_line_and_without_its_text() {
         for (text, line, fault) in [
             ("A=1\nhunter2\n", 2, Fault::NoEqualsSign),
+            ("A=aHVu\ndGVyMg==", 2, Fault::NoEqualsSign),
             (
                 "A=-----BEGIN-----\nhunter2\n-----END-----",
                 2,

@@ -166,7 +166,7 @@ def fault(pair: Pair, workspace: str, url: str, ca: Path) -> tuple[str, str, str
 
     def line() -> str | None:
         lines = pair.log.read_text().splitlines()
-        return next((line for line in lines if "upstream not dialled" in line and address in line), None)
+        return next((line for line in lines if "the TLS of an upstream failed" in line and address in line), None)
 
     return problem["reason"], problem["detail"], eventually("the log names the address", line)
 

@@ -335,18 +335,23 @@ async fn with_oauth_pass_a_client_discovers_the_injector() {
 async fn a_document_of_oauth_is_none_of_the_paths_that_get_secrets() {
     let (upstream, pair) = (obedient().await, pair().await);
     pair.vault.put("dev", "TOKEN", "tok-1").await;
-    pair.injector
-        .add(Server {
-            oauth: Oauth::Pass.into(),
-            auth_type: AuthType::Skill.into(),
-            paths: vec!["/run".into()],
-            ..server("dev", "api", &upstream.url(), &["TOKEN"])
-        })
-        .await;
+    for (name, paths) in [("api", vec!["/run".into()]), ("all", Vec::new())] {
+        pair.injector
+            .add(Server {
+                oauth: Oauth::Pass.into(),
+                auth_type: AuthType::Skill.into(),
+                paths,
+                ..server("dev", name, &upstream.url(), &["TOKEN"])
+            })
+            .await;
+    }
     for (path, has_secret) in [
         ("/dev/api/run", true),
         ("/.well-known/oauth-protected-resource/dev/api/run", false),
         ("/.well-known/x-aerostack-resource-metadata/dev/api/run", false),
+        ("/dev/all/run", true),
+        ("/.well-known/oauth-protected-resource/dev/all/run", false),
+        ("/.well-known/x-aerostack-resource-metadata/dev/all/run", false),
     ] {
         let request = Request::post(path).header("content-type", "application/json");
         assert_eq!(pair.injector.send(request, "{}").await.status(), 200, "{path}");

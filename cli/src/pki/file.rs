@@ -1,12 +1,13 @@
 //! The files: private from the first byte, and whole or absent.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown,
 };
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::{PkiError, apart::Owner};
@@ -32,12 +33,16 @@ pub(super) fn read_cert(path: &Path) -> Result<Option<Vec<u8>>, PkiError> {
     optional(fs::read(path)).map_err(at(path))
 }
 
-/// The contents of a key file, if there is one; takes it back from others that may read it.
+/// The contents of a key file, if there is one; takes it back from others that may read it. Refuses a symbolic link:
+/// the directory may belong to another user than the one who runs this.
 pub(super) fn read_key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PkiError> {
     let read = || {
-        let key = Zeroizing::new(fs::read(path)?);
-        if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-            fs::set_permissions(path, Permissions::from_mode(KEY_MODE))?;
+        let no_follow = OFlags::NOFOLLOW.bits().cast_signed();
+        let mut file = OpenOptions::new().read(true).custom_flags(no_follow).open(path)?;
+        let mut key = Zeroizing::new(Vec::new());
+        file.read_to_end(&mut key)?;
+        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+            file.set_permissions(Permissions::from_mode(KEY_MODE))?;
         }
         Ok(key)
     };
@@ -47,11 +52,12 @@ pub(super) fn read_key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PkiErr
 /// Gives a file or folder to its owner, if it is another's.
 pub(super) fn give(path: &Path, owner: Owner) -> Result<(), PkiError> {
     let give = || {
-        let found = fs::metadata(path)?;
+        let found = fs::symlink_metadata(path)?;
         if (found.uid(), found.gid()) == (owner.uid, owner.gid) {
             return Ok(());
         }
-        chown(path, Some(owner.uid), Some(owner.gid))
+        // Never follows a link that the directory's owner put there.
+        lchown(path, Some(owner.uid), Some(owner.gid))
     };
     give().map_err(at(path))
 }

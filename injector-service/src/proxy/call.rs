@@ -205,7 +205,11 @@ impl Proxy {
             dialect,
             deadline,
             method: parts.method.clone(),
-            carrier: carrier(&server.spec, dialect, &target.path())?,
+            carrier: match target.document {
+                "" => carrier(&server.spec, dialect, &target.rest)?,
+                // A document of OAuth is about the server, and no call of it.
+                _ => Carrier::None,
+            },
             needs: match dialect {
                 Dialect::Grpc => Needs::Http2,
                 Dialect::Http if asked.is_some() => Needs::Http1,

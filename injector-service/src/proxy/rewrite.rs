@@ -8,6 +8,10 @@ use url::Url;
 use super::oauth;
 use crate::registry::server::{Oauth, Spec};
 
+/// The most bytes of a value whose URLs are moved; a longer value is removed. Each URL in a value may grow by the path of
+/// the server, or by that of the request.
+const MAX_MOVED: usize = 256 << 10;
+
 /// The addresses of one server: the upstream's, and those under which the program calls it.
 pub(super) struct Addresses<'a> {
     /// The scheme of the injector's listener.
@@ -143,6 +147,9 @@ impl Addresses<'_> {
         let (mut moved, mut rest) = (String::new(), value);
         while let Some((before, opening)) = rest.find(marks).and_then(|at| rest.split_at_checked(at)) {
             moved.push_str(before);
+            if moved.len() > MAX_MOVED {
+                return None;
+            }
             if let Some(link) = opening.strip_prefix('<') {
                 let (reference, after) = link.split_once('>')?;
                 moved.push_str(&format!("<{}>", self.reference(reference)?));

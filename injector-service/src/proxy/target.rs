@@ -1,6 +1,6 @@
 //! Which server a request is for.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri, request::Parts, uri::Authority};
 use proto::{Reason, Refusal, ServerName, WorkspaceName};
@@ -116,14 +116,6 @@ impl Target {
 }
 
 impl Target {
-    /// Returns the path that decides whether the call gets secrets in its body.
-    pub(super) fn path(&self) -> Cow<'_, str> {
-        match self.document {
-            "" => Cow::Borrowed(&self.rest),
-            document => Cow::Owned(format!("{document}{}", self.rest)),
-        }
-    }
-
     /// Returns the server's addresses in the answer to `request`, for a program that calls the injector at `authority`.
     pub(super) fn addresses<'a>(
         &'a self,

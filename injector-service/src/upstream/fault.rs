@@ -12,6 +12,8 @@ pub(super) struct TlsFault {
     kind: Kind,
     address: Option<SocketAddr>,
     presented: Option<String>,
+    /// True when the handshake was over for the injector, which may have sent a request by then.
+    after_handshake: bool,
     source: io::Error,
 }
 
@@ -57,6 +59,7 @@ impl TlsFault {
             kind: Kind::of_io(&source),
             address,
             presented,
+            after_handshake: false,
             source,
         }
     }
@@ -65,7 +68,11 @@ impl TlsFault {
     /// certificate after it.
     pub(super) fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
         let mut causes = std::iter::successors(Some(error), |cause| StdError::source(*cause));
-        causes.find_map(|cause| Self::about_client(cause.downcast_ref::<io::Error>()?, None))
+        let fault = causes.find_map(|cause| Self::about_client(cause.downcast_ref::<io::Error>()?, None))?;
+        Some(Self {
+            after_handshake: true,
+            ..fault
+        })
     }
 
     /// The same, if the error is the upstream's complaint about the client's certificate.
@@ -79,6 +86,7 @@ impl TlsFault {
             kind,
             address,
             presented: None,
+            after_handshake: false,
             source: io::Error::new(error.kind(), error.to_string()),
         })
     }
@@ -89,9 +97,14 @@ impl TlsFault {
             address = self.address.map(tracing::field::display),
             presented = self.presented.as_deref(),
             error = chain(self),
-            "upstream not dialled"
+            after_handshake = self.after_handshake,
+            "the TLS of an upstream failed"
         );
-        Refusal::new(self.kind.reason(), format!("{self}; nothing was sent"))
+        let message = match self.after_handshake {
+            true => self.to_string(),
+            false => format!("{self}; nothing was sent"),
+        };
+        Refusal::new(self.kind.reason(), message)
     }
 }
 

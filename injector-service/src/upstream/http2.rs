@@ -273,7 +273,8 @@ impl Pool {
         let pool = self.clone();
         tokio::spawn(async move {
             let dialled = dialled.await;
-            pool.lock().spread_failed |= dialled.is_err();
+            // The address failed, or its server speaks HTTP/1.1.
+            pool.lock().spread_failed |= !matches!(dialled, Ok(Some(_)));
         });
     }
 

@@ -11,6 +11,10 @@ use std::{
 
 use proto::Uid;
 
+/// The longest interval that doubling leads to, unless `--upstream-ping-interval` is longer. An upstream that is overloaded
+/// answers ENHANCE_YOUR_CALM, too, and as often as it likes.
+const MOST: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// The intervals for new connections to all servers.
 pub struct PingIntervals {
     first: Duration,
@@ -70,7 +74,7 @@ impl ConnectionPing {
         let mut doubled = all.lock();
         let current = doubled.entry(*server).or_insert(all.first);
         if *current == self.interval {
-            *current = self.interval.saturating_mul(2);
+            *current = self.interval.saturating_mul(2).min(MOST.max(all.first));
             tracing::info!(
                 interval = ?*current,
                 "an upstream answered ENHANCE_YOUR_CALM; the interval of PING frames to it is doubled"
@@ -98,5 +102,15 @@ mod tests {
         interval.of_connection().was_too_often();
         assert_eq!(interval.get(), Duration::from_secs(20));
         assert_eq!(other.get(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn the_interval_has_a_limit() {
+        let all = PingIntervals::new(Duration::from_secs(360));
+        let interval = PingInterval::new(&all, Uid::generate());
+        for _ in 0..100 {
+            interval.of_connection().was_too_often();
+        }
+        assert_eq!(interval.get(), MOST);
     }
 }
