@@ -56,7 +56,7 @@ impl OwnCertificates {
         }
     }
 
-    /// Logs a warning when a certificate is about to expire, once for each of [`WARNINGS`], and an error when it has
+    /// Logs a warning when a certificate is about to expire, once 7 days and once 1 day before, and an error when it has
     /// expired. Does not return.
     pub async fn watch(self) {
         let mut said = vec![0; self.0.len()];
