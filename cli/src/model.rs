@@ -142,6 +142,7 @@ pub struct Tls {
     server_name: String,
     /// True when an administrator allows secrets that are bound to the server's URL.
     pub allow_bound_secrets: bool,
+    client_cert_secret: String,
 }
 
 /// What a call would carry.
@@ -447,11 +448,13 @@ impl Tls {
             ca_pem,
             server_name,
             allow_bound_secrets,
+            client_cert_secret,
         } = tls;
         Self {
             ca_pem,
             server_name,
             allow_bound_secrets,
+            client_cert_secret,
         }
     }
 }

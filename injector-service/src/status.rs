@@ -35,7 +35,7 @@ const INVALID: &str = "the servers file is not valid as it is now, so nothing is
 
 pub(crate) fn spec(error: SpecError) -> Refusal {
     let reason = match &error {
-        SpecError::SecretName(_) => Reason::SecretNameInvalid,
+        SpecError::SecretName(_) | SpecError::ClientCertSecret(_) => Reason::SecretNameInvalid,
         SpecError::DuplicateSecret(_) => Reason::SecretNameDuplicate,
         SpecError::WebOrigin(_) => Reason::OriginInvalid,
         SpecError::Address(_) => Reason::UpstreamAddressRefused,

@@ -71,10 +71,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def upstream(cert: Path, key: Path, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> Iterator[str]:
+def upstream(
+    cert: Path, key: Path, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, clients: Path | None = None
+) -> Iterator[str]:
+    """`clients` has the CA of the client certificates without which it lets nobody in."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     context.minimum_version = context.maximum_version = version
+    if clients:
+        context.load_verify_locations(clients)
+        context.verify_mode = ssl.CERT_REQUIRED
     with serving(context) as url:
         yield url
 
@@ -154,6 +160,20 @@ def test_a_ca_of_openssl_is_accepted(
     with upstream(cert, private) as url:
         assert curl(url, ca) == 0
         injects(url, ca)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2])
+@pytest.mark.parametrize("key", ["RSA", "P-256", "P-384"])
+def test_a_client_certificate_comes_from_the_vault(
+    pair: Pair, workspace: str, tmp_path: Path, key: str, version: ssl.TLSVersion
+) -> None:
+    ca, cert, private = by_a_ca(tmp_path, key, "-sha256")
+    with upstream(cert, private, version, clients=ca) as url:
+        tls = {"caPem": ca.read_text(), "clientCertSecret": "CLIENT"}
+        pair.add_server(workspace, "api", url, [], tls=tls)
+        assert get(pair, workspace)[0] == 502
+        pair.put_secret(workspace, "CLIENT", cert.read_text() + private.read_text())
+        assert get(pair, workspace)[0] == 200
 
 
 def fault(pair: Pair, workspace: str, url: str, ca: Path) -> tuple[str, str, str]:

@@ -112,16 +112,17 @@ async fn an_update_changes_what_its_flags_name() {
     after = update(&["--tls-server-name", "other.example"]).await;
     assert_eq!(
         after["tls"],
-        json!({"ca_pem": authority, "server_name": "other.example", "allow_bound_secrets": false})
+        json!({"ca_pem": authority, "server_name": "other.example", "allow_bound_secrets": false, "client_cert_secret": ""})
     );
-    after = update(&["--allow-bound-secrets"]).await;
+    after = update(&["--allow-bound-secrets", "--tls-client-cert-secret", "client-cert"]).await;
     assert_eq!(
         after["tls"],
-        json!({"ca_pem": authority, "server_name": "other.example", "allow_bound_secrets": true})
+        json!({"ca_pem": authority, "server_name": "other.example", "allow_bound_secrets": true,
+               "client_cert_secret": "CLIENT_CERT"})
     );
     after = update(&["--allow-bound-secrets=false"]).await;
     assert_eq!(after["tls"]["allow_bound_secrets"], false);
-    after = update(&["--tls-ca=", "--tls-server-name="]).await;
+    after = update(&["--tls-ca=", "--tls-server-name=", "--tls-client-cert-secret="]).await;
     assert_eq!(after["tls"], json!(null));
 
     pair.fails(64, &["workspace", "server", "update", "w", "api"])

@@ -9,7 +9,7 @@
 //!   secrets: [GITHUB_TOKEN]      # a suggestion to whoever adds it
 //! ```
 //!
-//! Optional fields: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem`, `server_name` and `allow_bound_secrets`
+//! Optional fields: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem`, `server_name`, `client_cert_secret` and `allow_bound_secrets`
 //! (only administrators may add an entry with `allow_bound_secrets`), `allow_plaintext`, `paths`, `description`. Each
 //! field has the same meaning and the same type as in a servers file. `mcp: true` says that MCP is spoken at the URL.
 
@@ -123,7 +123,7 @@ impl Record {
             injections: suggested(auth_type, &secrets)?,
             body_calls: Spec::body_calls(&paths, &[])?,
             protocol: protocol.into(),
-            tls: tls.into(),
+            tls: tls.try_into()?,
             allow_plaintext,
             allowed_origins: Vec::new(),
             oauth: Oauth::Replace,

@@ -3,6 +3,7 @@
 //! [`inject`] puts every value in its place or refuses the whole call. `crate::fields` has removed the fields
 //! that the downstream may not send. The code of this module never waits, dials or logs.
 
+mod client_certificate;
 pub mod json;
 pub mod protobuf;
 
@@ -15,6 +16,7 @@ use proto::{
 use zeroize::Zeroizing;
 
 use crate::placement::{AuthType, FieldNumber, Placement, ProtobufSecrets, is_binary_metadata};
+pub use client_certificate::client_certificate;
 use json::SecretsObject;
 use protobuf::SecretEntries;
 

@@ -215,7 +215,7 @@ impl Proxy {
                 Dialect::Http if asked.is_some() => Needs::Http1,
                 Dialect::Http => Needs::Any,
             },
-            upstream: self.pools.of(server)?,
+            upstream: self.pools.of(&target.entry, &self.resolver)?,
             trailers: parts.version == Version::HTTP_2,
         };
         let mut kept = (forwarding.over() == Over::Any).then(|| {

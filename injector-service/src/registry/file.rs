@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Optional fields: `protocol` (`auto`, `http1`, `http2`), `protobuf_secrets_field` and `protobuf_messages` (`first`,
-//! `all`), `grpc_methods`, `paths`, `tls` with `ca_pem`, `server_name` and `allow_bound_secrets`, `allow_plaintext`,
+//! `all`), `grpc_methods`, `paths`, `tls` with `ca_pem`, `server_name`, `client_cert_secret` and `allow_bound_secrets`, `allow_plaintext`,
 //! `allowed_origins`, `oauth` (`replace`, `pass`), `description`. The injector itself writes `uid`, `revision`, `create_time`, `update_time` and
 //! `workspace_uid`, which people may leave out.
 //!

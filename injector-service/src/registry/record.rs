@@ -103,7 +103,7 @@ impl Record {
             injections: Spec::injections(auth_type, secrets, &required)?,
             body_calls: Spec::body_calls(&paths, &grpc_methods)?,
             protocol: protocol.into(),
-            tls: tls.into(),
+            tls: tls.try_into()?,
             allow_plaintext,
             allowed_origins: Spec::web_origins(&allowed_origins)?,
             oauth: oauth.into(),

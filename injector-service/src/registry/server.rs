@@ -154,6 +154,9 @@ pub enum SpecError {
     /// The server name is none.
     #[error("tls.server_name: it is neither a DNS name nor an IP address")]
     ServerName,
+    /// Not the name of a secret.
+    #[error("tls.client_cert_secret: {0}")]
+    ClientCertSecret(SecretNameError),
     /// TLS was described for a URL that has none.
     #[error("tls: the url is http://, which has no TLS")]
     TlsOfPlaintext,

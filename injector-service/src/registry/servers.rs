@@ -11,9 +11,10 @@ use proto::{ServerName, Uid, WorkspaceName, page::Page, serve::authz::Scope};
 
 use super::{
     error::RegistryError,
-    server::{Server, Spec},
+    server::{Injection, Server, Spec},
     tally::Tally,
 };
+use crate::placement::AuthType;
 
 /// A server, and which workspace it turned out to be for.
 #[derive(Debug)]
@@ -71,6 +72,26 @@ impl Entry {
         self.server
             .workspace_uid
             .unwrap_or_else(|| *self.shared.pinned.get_or_init(|| answered))
+    }
+
+    /// This server as the vault is asked for its client certificate: with that as its only secret, which is required.
+    /// None without one.
+    pub fn for_client_certificate(&self) -> Option<Self> {
+        let secret = self.server.spec.tls.client_cert_secret.clone()?;
+        let injection = Injection {
+            // A secret has a place; nothing is put into this one.
+            placement: AuthType::SecretHeaders.place(&secret),
+            required: true,
+            secret,
+        };
+        let spec = Spec {
+            injections: vec![injection],
+            ..self.server.spec.clone()
+        };
+        Some(self.changed(Server {
+            spec,
+            ..self.server.clone()
+        }))
     }
 
     /// Returns the counts of the calls to this server.

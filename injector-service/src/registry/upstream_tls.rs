@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use proto::SecretName;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem::PemObject};
 use url::Host;
@@ -17,9 +18,21 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
     /// True when an administrator allows bound secrets although `Self::verifies` is false.
     pub allow_bound_secrets: bool,
+    /// The secret with the client certificate for the upstream.
+    pub client_cert_secret: Option<SecretName>,
 }
 
 impl UpstreamTls {
+    /// Reads the name of a secret with a client certificate; empty for none.
+    pub fn parse_client_cert_secret(text: &str) -> Result<Option<SecretName>, SpecError> {
+        match text {
+            "" => Ok(None),
+            name => SecretName::parse(name)
+                .map(Some)
+                .map_err(SpecError::ClientCertSecret),
+        }
+    }
+
     /// Whether it can be as it is described.
     pub(super) fn check(&self) -> Result<(), SpecError> {
         if !self.ca_pem.is_empty() {
@@ -33,9 +46,9 @@ impl UpstreamTls {
         }
     }
 
-    /// Returns true when the server has its own CAs or certificate name.
+    /// Returns true when the server has its own CAs, certificate name or client certificate.
     pub(super) fn is_special(&self) -> bool {
-        !self.ca_pem.is_empty() || self.server_name.is_some()
+        !self.ca_pem.is_empty() || self.server_name.is_some() || self.client_cert_secret.is_some()
     }
 
     /// Returns true when the upstream's certificate must come from a CA that the injector's operator trusts and must be

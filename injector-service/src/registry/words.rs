@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::server::{Oauth, Protocol, UpstreamTls};
+use super::server::{Oauth, Protocol, SpecError, UpstreamTls};
 use crate::placement::{AuthType, Messages};
 
 #[derive(Default, Clone, Copy, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub(crate) struct TlsRecord {
     server_name: Option<String>,
     #[serde(default, skip_serializing_if = "is_default")]
     allow_bound_secrets: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    client_cert_secret: String,
 }
 
 /// Whether it need not be written.
@@ -131,18 +133,22 @@ impl From<Oauth> for OauthWord {
     }
 }
 
-impl From<TlsRecord> for UpstreamTls {
-    fn from(record: TlsRecord) -> Self {
+impl TryFrom<TlsRecord> for UpstreamTls {
+    type Error = SpecError;
+
+    fn try_from(record: TlsRecord) -> Result<Self, SpecError> {
         let TlsRecord {
             ca_pem,
             server_name,
             allow_bound_secrets,
+            client_cert_secret,
         } = record;
-        Self {
+        Ok(Self {
             ca_pem,
             server_name: server_name.filter(|name| !name.is_empty()),
             allow_bound_secrets,
-        }
+            client_cert_secret: Self::parse_client_cert_secret(&client_cert_secret)?,
+        })
     }
 }
 
@@ -152,11 +158,15 @@ impl From<UpstreamTls> for TlsRecord {
             ca_pem,
             server_name,
             allow_bound_secrets,
+            client_cert_secret,
         } = tls;
         Self {
             ca_pem,
             server_name,
             allow_bound_secrets,
+            client_cert_secret: client_cert_secret
+                .map(|name| name.to_string())
+                .unwrap_or_default(),
         }
     }
 }

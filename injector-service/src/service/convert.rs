@@ -12,7 +12,7 @@ use crate::{
     placement::{AuthType, Messages, Placement, ProtobufSecrets},
     registry::{
         BindingError, Entry,
-        server::{Injection, Oauth, Protocol, Server, Spec, UpstreamTls, UpstreamUrl},
+        server::{Injection, Oauth, Protocol, Server, Spec, SpecError, UpstreamTls, UpstreamUrl},
     },
     resolve::{Checked, CheckedState},
     status,
@@ -47,7 +47,6 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
     let protocol = parse_protocol(*protocol)?;
     let messages = parse_messages(*protobuf_messages)?;
     let oauth = parse_oauth(*oauth)?;
-    let tls = parse_tls(tls.clone().unwrap_or_default());
     let spec = || {
         let auth_type = Spec::auth_type(auth_type, *protobuf_secrets_field, messages)?;
         let secrets = Spec::secrets(inject_secrets.iter().map(String::as_str))?;
@@ -58,7 +57,7 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
             injections: Spec::injections(auth_type, secrets, &required)?,
             body_calls: Spec::body_calls(paths, grpc_methods)?,
             protocol,
-            tls,
+            tls: parse_tls(tls.clone().unwrap_or_default())?,
             allow_plaintext: *allow_plaintext,
             allowed_origins: Spec::web_origins(allowed_origins)?,
             oauth,
@@ -69,17 +68,19 @@ pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
     spec().map_err(status::spec)
 }
 
-fn parse_tls(tls: api::UpstreamTls) -> UpstreamTls {
+fn parse_tls(tls: api::UpstreamTls) -> Result<UpstreamTls, SpecError> {
     let api::UpstreamTls {
         ca_pem,
         server_name,
         allow_bound_secrets,
+        client_cert_secret,
     } = tls;
-    UpstreamTls {
+    Ok(UpstreamTls {
         ca_pem,
         server_name: (!server_name.is_empty()).then_some(server_name),
         allow_bound_secrets,
-    }
+        client_cert_secret: UpstreamTls::parse_client_cert_secret(&client_cert_secret)?,
+    })
 }
 
 fn parse_auth_type(number: i32) -> Result<AuthType, Refusal> {
@@ -232,11 +233,16 @@ pub(super) fn shown_tls(tls: &UpstreamTls) -> Option<api::UpstreamTls> {
         ca_pem,
         server_name,
         allow_bound_secrets,
+        client_cert_secret,
     } = tls;
     (*tls != UpstreamTls::default()).then(|| api::UpstreamTls {
         ca_pem: ca_pem.clone(),
         server_name: server_name.clone().unwrap_or_default(),
         allow_bound_secrets: *allow_bound_secrets,
+        client_cert_secret: client_cert_secret
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     })
 }
 

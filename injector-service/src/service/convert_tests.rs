@@ -76,6 +76,7 @@ fn what_is_shown_is_what_was_given() {
             ca_pem: String::new(),
             server_name: "x.example".into(),
             allow_bound_secrets: true,
+            client_cert_secret: "CLIENT_CERT".into(),
         }),
         allow_plaintext: true,
         allowed_origins: vec!["https://app.example.com".into()],

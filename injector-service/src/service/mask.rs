@@ -46,6 +46,12 @@ fn replace(merged: &mut Server, given: &Server, path: &str) -> Result<(), Refusa
                 ..tls(merged)
             })
         }
+        "tls.client_cert_secret" => {
+            merged.tls = Some(UpstreamTls {
+                client_cert_secret: tls(given).client_cert_secret,
+                ..tls(merged)
+            })
+        }
         "protobuf_secrets_field" => merged.protobuf_secrets_field = given.protobuf_secrets_field,
         "protobuf_messages" => merged.protobuf_messages = given.protobuf_messages,
         "grpc_methods" => merged.grpc_methods.clone_from(&given.grpc_methods),
@@ -68,7 +74,8 @@ fn wrong(what: &str) -> Refusal {
         Reason::FieldMaskInvalid,
         format!(
             "update_mask: {what}; there are url, auth_type, inject_secrets, required_secrets, protocol, tls, \
-             tls.ca_pem, tls.server_name, tls.allow_bound_secrets, allow_plaintext, allowed_origins, description, protobuf_secrets_field, \
+             tls.ca_pem, tls.server_name, tls.allow_bound_secrets, tls.client_cert_secret, allow_plaintext, allowed_origins, description, \
+             protobuf_secrets_field, \
              protobuf_messages, grpc_methods, paths and oauth"
         ),
     )
@@ -90,6 +97,7 @@ mod tests {
                 ca_pem: "pem".into(),
                 server_name: "name".into(),
                 allow_bound_secrets: true,
+                client_cert_secret: "CERT".into(),
             }),
             description: "before".into(),
             ..Default::default()
@@ -156,6 +164,7 @@ mod tests {
                 ca_pem: "other".into(),
                 server_name: "other".into(),
                 allow_bound_secrets: false,
+                client_cert_secret: "OTHER".into(),
             }),
             ..Default::default()
         };
@@ -179,6 +188,13 @@ mod tests {
                 "tls.allow_bound_secrets",
                 UpstreamTls {
                     allow_bound_secrets: false,
+                    ..before.clone()
+                },
+            ),
+            (
+                "tls.client_cert_secret",
+                UpstreamTls {
+                    client_cert_secret: "OTHER".into(),
                     ..before
                 },
             ),

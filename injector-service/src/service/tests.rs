@@ -524,6 +524,7 @@ async fn an_editor_does_not_redirect_a_server_that_an_administrator_vouches_for(
             ca_pem: String::new(),
             server_name: "impostor.example".into(),
             allow_bound_secrets: true,
+            ..Default::default()
         }),
         ..vouched.clone()
     };

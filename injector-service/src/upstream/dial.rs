@@ -28,7 +28,7 @@ use url::Host;
 #[cfg(test)]
 use self::tests::lookup_host;
 use super::{
-    Network,
+    Identify, Network,
     fault::TlsFault,
     hung_up::HungUp,
     interim::InterimLimit,
@@ -53,6 +53,8 @@ pub(super) enum DialError {
     Connect(#[source] io::Error),
     #[error(transparent)]
     Tls(Box<TlsFault>),
+    #[error("the client certificate for the upstream cannot be used")]
+    ClientCertificate(#[source] Refusal),
     #[error("the upstream does not speak HTTP/2")]
     NoHttp2,
     #[error("the upstream's HTTP/2 did not begin")]
@@ -86,6 +88,7 @@ impl DialError {
             }
             Self::Address(why) => Refusal::new(Reason::UpstreamAddressRefused, format!("{self}: {why}")),
             Self::Tls(fault) => fault.refusal(),
+            Self::ClientCertificate(refusal) => refusal.clone(),
             Self::Full => Refusal::new(Reason::Overloaded, format!("{self}; nothing was sent")),
             Self::NoHttp2 => Refusal::new(Reason::UpstreamProtocol, format!("{self}; nothing was sent")),
         }
@@ -110,6 +113,7 @@ struct Target {
     port: u16,
     loopback: bool,
     tls: Option<Tls>,
+    identify: Option<Identify>,
     /// HTTP/2 alone was offered, so nothing else will do.
     http2_only: bool,
     network: Arc<Network>,
@@ -125,6 +129,7 @@ impl Connector {
         veil: &Veil,
         ping: &PingInterval,
         alpn: &[&[u8]],
+        identify: Option<&Identify>,
     ) -> Result<Self, Refusal> {
         let tls = match spec.url.is_tls() {
             true => Some(Tls::new(&spec.tls, spec.url.host(), alpn, &network.roots)?),
@@ -136,6 +141,7 @@ impl Connector {
                 port: spec.url.port(),
                 loopback: spec.url.is_loopback(),
                 tls,
+                identify: identify.cloned(),
                 http2_only: alpn == [b"h2"],
                 network: network.clone(),
                 veil: veil.clone(),
@@ -184,7 +190,11 @@ impl Target {
                 stream: wrapped(stream, ping(self.http2_only)),
             });
         };
-        let stream = tls.connect(stream).await.map_err(DialError::tls)?;
+        let identity = match &self.identify {
+            Some(identify) => Some(identify().await.map_err(DialError::ClientCertificate)?),
+            None => None,
+        };
+        let stream = tls.connect(stream, identity).await.map_err(DialError::tls)?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if self.http2_only && !is_http2 {
             return Err(DialError::NoHttp2);

@@ -43,6 +43,7 @@ fn target(loopback: bool, own: Own) -> Target {
         port: 1,
         loopback,
         tls: None,
+        identify: None,
         http2_only: false,
         network,
         veil: Veil::default(),

@@ -44,7 +44,7 @@ enum Kind {
     NameUnknown,
     #[error("it speaks no version of HTTP that this server is called with")]
     NoProtocol,
-    #[error("it requires a client certificate")]
+    #[error("it requires a client certificate, which tls.client_cert_secret of the server can name")]
     ClientCertificateRequired,
     #[error("it refused the client certificate")]
     ClientCertificateRefused,
@@ -160,6 +160,8 @@ impl Kind {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
+            // The signature over the client's certificate, or over the handshake by its key, is wrong.
+            | AlertDescription::DecryptError
             | AlertDescription::AccessDenied => Self::ClientCertificateRefused,
             AlertDescription::HandshakeFailure
             | AlertDescription::ProtocolVersion

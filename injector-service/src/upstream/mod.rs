@@ -14,6 +14,7 @@ mod verify;
 
 use std::{
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -30,6 +31,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use proto::{Reason, Refusal};
+use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 
 use crate::{
@@ -51,6 +53,10 @@ pub use ping::PingIntervals;
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// A body that is passed on as it comes.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Fetches the client certificate for one handshake with an upstream.
+pub type Identify =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Arc<CertifiedKey>, Refusal>> + Send>> + Send + Sync>;
 
 /// What every upstream shares.
 pub struct Network {
@@ -95,12 +101,16 @@ pub enum Needs {
 }
 
 impl Upstream {
-    /// Dials nothing yet.
-    pub fn new(server: &Server, network: &Arc<Network>) -> Result<Self, Refusal> {
+    /// Dials nothing yet. `identify` fetches the client certificate, if the server has one.
+    pub fn new(
+        server: &Server,
+        network: &Arc<Network>,
+        identify: Option<&Identify>,
+    ) -> Result<Self, Refusal> {
         let spec = &server.spec;
         let veil = Veil::default();
         let ping = PingInterval::new(&network.ping_intervals, server.uid);
-        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, &veil, &ping, alpn);
+        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, &veil, &ping, alpn, identify);
         Ok(Self {
             http1: http1(network.limits).build(connector(&[b"http/1.1"])?),
             http2: Http2::new(network.limits, network.keepalive.upstream_ping.timeout),

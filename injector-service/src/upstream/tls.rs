@@ -9,6 +9,7 @@ use proto::{Reason, Refusal};
 use rustls::{
     ClientConfig, RootCertStore,
     client::{Resumption, WebPkiServerVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -99,8 +100,12 @@ impl Tls {
         })
     }
 
-    /// Shakes hands over `stream`.
-    pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsFault> {
+    /// Shakes hands over `stream`, with a client certificate if there is one.
+    pub(super) async fn connect(
+        &self,
+        stream: TcpStream,
+        identity: Option<Arc<CertifiedKey>>,
+    ) -> Result<TlsStream<TcpStream>, TlsFault> {
         let address = stream.peer_addr().ok();
         let presented = Arc::new(OnceLock::new());
         let verifier = Verifier {
@@ -109,6 +114,9 @@ impl Tls {
         };
         let mut config = self.config.clone();
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        if let Some(identity) = identity {
+            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
+        }
         TlsConnector::from(Arc::new(config))
             .connect(self.name.clone(), stream)
             .await

@@ -379,6 +379,57 @@ async fn an_upstream_that_requires_a_client_certificate_says_so_in_the_answer() 
     pair.stop().await;
 }
 
+#[tokio::test]
+async fn a_client_certificate_comes_from_the_vault_for_each_handshake() {
+    let pair = dev().await;
+    let (pki, stranger) = (Pki::new(), Pki::new());
+    let client = |pki: &Pki| {
+        let files = pki.leaf(&Leaf {
+            usages: vec![Usage::Client],
+            ..leaf()
+        });
+        [files.cert, files.key]
+            .map(|file| fs::read_to_string(file).unwrap())
+            .concat()
+    };
+    let refused = (502, "UPSTREAM_CLIENT_CERTIFICATE_REFUSED");
+    for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
+        for alpn in ["h2", "http/1.1"] {
+            let upstream = Upstream::tls(mutual_tls(&pki, &[alpn], versions)).await;
+            let api = https(&upstream.url(), &pki.ca_pem());
+            let tls = api.tls.clone().map(|tls| UpstreamTls {
+                client_cert_secret: "client-cert".to_owned(),
+                ..tls
+            });
+            let described = pair.injector.add(Server { tls, ..api }).await;
+            assert_eq!(described.tls.unwrap().client_cert_secret, "CLIENT_CERT");
+
+            let missing = call(&pair, Version::HTTP_11).await;
+            assert_eq!(refusal(&missing), (502, "SECRET_REQUIRED_MISSING"));
+            pair.vault.put("dev", "CLIENT_CERT", "not PEM").await;
+            assert_eq!(refusal(&call(&pair, Version::HTTP_11).await), refused);
+            pair.vault.put("dev", "CLIENT_CERT", &client(&stranger)).await;
+            let other = call(&pair, Version::HTTP_11).await;
+            // See the test above.
+            let is_late =
+                format!("{versions:?}").contains("1_3") && refusal(&other) == (502, "UPSTREAM_UNREACHABLE");
+            assert!(
+                refusal(&other) == refused || is_late,
+                "{alpn} {:?}",
+                refusal(&other)
+            );
+            assert_eq!(upstream.seen().len(), 0);
+            pair.vault.put("dev", "CLIENT_CERT", &client(&pki)).await;
+            let response = call(&pair, Version::HTTP_11).await;
+            assert_eq!(response.status(), 200, "{alpn} {:?}", response.body());
+
+            pair.vault.delete("dev", "CLIENT_CERT").await;
+            pair.injector.remove("dev", "api").await;
+        }
+    }
+    pair.stop().await;
+}
+
 /// Binds the secret `TOKEN` to the upstream's origin.
 async fn bind(pair: &Pair, upstream: &Upstream) {
     pair.vault

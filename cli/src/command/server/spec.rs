@@ -88,6 +88,9 @@ pub(super) struct SpecArgs {
     /// The name in its certificate, when that is not the URL's host
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
+    /// The secret with a client certificate for it, its chain and its key, in PEM; empty: none
+    #[arg(long, value_name = "NAME")]
+    tls_client_cert_secret: Option<String>,
     /// Administrators only: send secrets that are bound to the URL although only the server's own --tls-ca or
     /// --tls-server-name verifies the upstream, or nothing does (`http://`)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -165,6 +168,7 @@ impl SpecArgs {
             protocol,
             tls_ca,
             tls_server_name,
+            tls_client_cert_secret,
             allow_bound_secrets,
             allow_plaintext,
             allowed_origins,
@@ -219,6 +223,10 @@ impl SpecArgs {
         set(
             "tls.allow_bound_secrets",
             put(&mut tls.allow_bound_secrets, allow_bound_secrets),
+        );
+        set(
+            "tls.client_cert_secret",
+            put(&mut tls.client_cert_secret, tls_client_cert_secret),
         );
         // The injector takes the `tls` of a catalog entry only when the request has none.
         server.tls = server
