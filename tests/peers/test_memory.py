@@ -299,7 +299,10 @@ def test_nothing_is_left_of_a_secret_whose_call_failed(
     seen_while_dialled(canary)
     before = decrypts(pair)
     canary.calls(CALLS, partial(failing, canary))
-    assert decrypts(pair) - before == CALLS, "it is not known whether it was decrypted"
+    decrypted = decrypts(pair) - before
+    # A request that meets a GOAWAY frame on its way is sent again, and its secret is decrypted again.
+    is_sent_again = failing is goaway and decrypted > CALLS
+    assert decrypted == CALLS or is_sent_again, "it is not known whether it was decrypted"
     nothing_is_left(pair, canary.value, f"{CALLS} failed")
 
 
