@@ -269,6 +269,10 @@ pin_project_lite::pin_project! {
     }
 }
 
+/// Reads, of up to 1,024 bytes each, that look for an alert after a write has failed. The alert is one of the first records
+/// that the upstream sends after the handshake.
+const MAX_READS_FOR_ALERT: usize = 16;
+
 /// What the upstream said of the client's certificate when the handshake was over: HTTP/2 keeps no more of such an error
 /// than its text.
 #[derive(Clone, Default)]
@@ -283,6 +287,34 @@ impl Complaint {
 
     pub(super) fn take(&self) -> Option<TlsFault> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Reads from `stream`, and keeps the error if it is a complaint about the client certificate.
+    fn poll_read(
+        &self,
+        mut stream: Pin<&mut Wrapped<TlsStream<TcpStream>>>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(stream.as_mut().poll_read(context, buffer));
+        if let Err(error) = &read {
+            let (tcp, _) = stream.inner().get_ref().get_ref().get_ref();
+            self.note(error, tcp.peer_addr().ok());
+        }
+        Poll::Ready(read)
+    }
+
+    /// Reads what the upstream sent before a write on `stream` failed, up to an alert. In TLS 1.3 the upstream refuses a
+    /// client certificate after the handshake, and closes the connection: then writing can fail before the alert is read.
+    fn look_for_alert(&self, mut stream: Pin<&mut Wrapped<TlsStream<TcpStream>>>, context: &mut Context<'_>) {
+        for _ in 0..MAX_READS_FOR_ALERT {
+            let mut bytes = [0; 1024];
+            let mut buffer = hyper::rt::ReadBuf::new(&mut bytes);
+            match self.poll_read(stream.as_mut(), context, buffer.unfilled()) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                _ => return,
+            }
+        }
     }
 }
 
@@ -312,17 +344,8 @@ impl Read for Socket {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_read(context, buffer),
             SocketProjection::Tls {
-                mut stream,
-                complaint,
-                ..
-            } => {
-                let read = ready!(stream.as_mut().poll_read(context, buffer));
-                if let Err(error) = &read {
-                    let (tcp, _) = stream.inner().get_ref().get_ref().get_ref();
-                    complaint.note(error, tcp.peer_addr().ok());
-                }
-                Poll::Ready(read)
-            }
+                stream, complaint, ..
+            } => complaint.poll_read(stream, context, buffer),
         }
     }
 }
@@ -331,14 +354,34 @@ impl Write for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_write(context, bytes),
-            SocketProjection::Tls { stream, .. } => stream.poll_write(context, bytes),
+            SocketProjection::Tls {
+                mut stream,
+                complaint,
+                ..
+            } => {
+                let written = ready!(stream.as_mut().poll_write(context, bytes));
+                if written.is_err() {
+                    complaint.look_for_alert(stream, context);
+                }
+                Poll::Ready(written)
+            }
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_flush(context),
-            SocketProjection::Tls { stream, .. } => stream.poll_flush(context),
+            SocketProjection::Tls {
+                mut stream,
+                complaint,
+                ..
+            } => {
+                let flushed = ready!(stream.as_mut().poll_flush(context));
+                if flushed.is_err() {
+                    complaint.look_for_alert(stream, context);
+                }
+                Poll::Ready(flushed)
+            }
         }
     }
 
@@ -363,7 +406,17 @@ impl Write for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_write_vectored(context, slices),
-            SocketProjection::Tls { stream, .. } => stream.poll_write_vectored(context, slices),
+            SocketProjection::Tls {
+                mut stream,
+                complaint,
+                ..
+            } => {
+                let written = ready!(stream.as_mut().poll_write_vectored(context, slices));
+                if written.is_err() {
+                    complaint.look_for_alert(stream, context);
+                }
+                Poll::Ready(written)
+            }
         }
     }
 }

@@ -456,6 +456,10 @@ async fn connect(
     std::future::poll_fn(|context| settle(&load, connection.as_mut(), context))
         .await
         .map_err(failed)?;
+    // h2 reports an error of the socket that comes before the first answer as an ordinary end of the connection.
+    if let Some(fault) = complaint.take() {
+        return Err(DialError::tls(fault));
+    }
     Ok(Some((send, load, connection)))
 }
 
