@@ -2,6 +2,7 @@
 
 use std::{fmt::Display, path::Path, sync::Arc};
 
+use chassis::{telemetry::chain, tls};
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::Full;
 use hyper::{
@@ -9,7 +10,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use proto::{Reason, serve::telemetry::chain, serve::tls};
+use proto::Reason;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio::{

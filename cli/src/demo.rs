@@ -5,11 +5,11 @@ pub mod set_up;
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use chassis::telemetry::chain;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use proto::serve::telemetry::chain;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

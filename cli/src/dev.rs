@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
+use chassis::{settings::Problems, signal::Asked, telemetry::LogFormat};
 use clap::Args;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use proto::serve::{settings::Problems, signal::Asked, telemetry::LogFormat};
 use serde_json::json;
 use tokio::{task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;

@@ -5,6 +5,13 @@ use std::{
     time::Duration,
 };
 
+use chassis::{
+    keepalive::TcpTimeout,
+    listen,
+    settings::{self, Problems},
+    slots::{Eviction, Slot, Slots},
+    tls,
+};
 use clap::Args;
 use http::{Request, Response, header};
 use http_body_util::Full;
@@ -15,13 +22,6 @@ use hyper::{
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
-};
-use proto::serve::{
-    keepalive::TcpTimeout,
-    listen,
-    settings::{self, Problems},
-    slots::{Eviction, Slot, Slots},
-    tls,
 };
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};

@@ -20,11 +20,11 @@ pub mod value;
 
 use std::{error::Error as _, ffi::OsString, process::ExitCode};
 
+use chassis::{process, settings::EXIT_USAGE};
 use clap::{
     Parser, Subcommand,
     error::{ContextKind, ErrorKind},
 };
-use proto::serve::{process, settings::EXIT_USAGE};
 
 /// The command line.
 #[derive(Debug, Parser)]

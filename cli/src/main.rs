@@ -14,12 +14,12 @@ use aerostack::{
     demo::{self, Shown},
     dev::{DevArgs, Pair},
 };
-use mimalloc::MiMalloc;
-use proto::serve::{
+use chassis::{
     process::{self, Logging, Memory, Stopped},
     signal::Asked,
     telemetry::chain,
 };
+use mimalloc::MiMalloc;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Every buffer is wiped when it is freed, also those of libraries that a value passes through.

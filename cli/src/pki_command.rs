@@ -3,7 +3,8 @@
 use std::{net::IpAddr, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
-use proto::serve::caller::{Principal, PrincipalError};
+
+use proto::{Principal, PrincipalError};
 
 use crate::pki::{
     Leaf, PkiError, Usage,

@@ -1,7 +1,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
+use chassis::tls::{self, Authorities, Identity};
 use clap::Parser;
-use proto::serve::tls::{self, Authorities, Identity};
 
 use super::*;
 

@@ -6,11 +6,11 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Subcommand;
-use proto::serve::{
+use chassis::{
     process::{self, Logging, Memory},
     telemetry::chain,
 };
+use clap::Subcommand;
 
 use crate::{
     command,

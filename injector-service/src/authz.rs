@@ -1,11 +1,11 @@
 //! Who may call which of the injector's RPCs.
 
-use proto::serve::authz::{
+use chassis::authz::{
     Access::{self, AnyRole, Anyone, Roles},
     Role::{Admin, Editor, Viewer},
 };
 
-pub use proto::serve::authz::AdminPermit;
+pub use chassis::authz::AdminPermit;
 
 /// One row for each RPC. What has no row is refused.
 pub const TABLE: [(&str, Access); 11] = [
@@ -49,13 +49,11 @@ pub(crate) fn admin_for_test(workspace: &str) -> AdminPermit {
         time::{Duration, SystemTime},
     };
 
-    use proto::{
-        WorkspaceName,
-        serve::{
-            authz::{Authz, Binding, Policy, Scope},
-            caller::{Peer, Principal},
-        },
+    use chassis::{
+        authz::{Authz, Binding, Policy, Scope},
+        caller::Peer,
     };
+    use proto::{Principal, WorkspaceName};
 
     let principal = Principal::parse("dns:test").unwrap();
     let all = Binding {

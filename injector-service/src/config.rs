@@ -2,26 +2,24 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
-use proto::{
-    ServerName, WorkspaceName,
-    serve::{
-        authz::{Policy, Role},
-        caller::Principal,
-        expiry::OwnCertificates,
-        process::{Logging, Memory},
-        settings::{self, Problems},
-        signal::Hangup,
-        telemetry::{LogFilter, LogFormat, chain},
-        tls,
-    },
+use chassis::{
+    authz::{Policy, Role},
+    channel::ServiceAddress,
+    expiry::OwnCertificates,
+    process::{Logging, Memory},
+    settings::{self, Problems},
+    signal::Hangup,
+    telemetry::{LogFilter, LogFormat, chain},
+    tls,
 };
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
+use proto::{Principal, ServerName, WorkspaceName};
 
 use crate::{
     catalog::Catalog,
     limits::{LimitSettings, Limits},
     proxy::{Door, Hosts},
-    resolve::{Ends, channel::VaultAddress},
+    resolve::Ends,
     upstream,
 };
 
@@ -241,7 +239,7 @@ pub struct Config {
     /// Servers that can be added by name.
     pub catalog: Option<Catalog>,
     /// Where the vault is.
-    pub vault: VaultAddress,
+    pub vault: ServiceAddress,
     /// How it is talked to.
     pub vault_tls: Arc<rustls::ClientConfig>,
     /// Who is at both ends of it.

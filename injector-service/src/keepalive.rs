@@ -1,10 +1,10 @@
 //! Settings of how dead peers are noticed.
 
-use clap::Args;
-use proto::serve::{
+use chassis::{
     keepalive::{Ping, TcpTimeout},
     settings::Problems,
 };
+use clap::Args;
 
 /// Keepalive as it is given.
 #[derive(Debug, Clone, Args)]

@@ -6,7 +6,6 @@ pub mod authz;
 mod body_calls;
 pub mod catalog;
 pub mod config;
-mod dial;
 mod fields;
 pub mod inject;
 pub mod keepalive;
@@ -24,24 +23,23 @@ mod veil;
 
 use std::{io, sync::Arc, time::SystemTime};
 
+use chassis::{
+    authz::Authz,
+    channel::ServiceAddress,
+    expiry::OwnCertificates,
+    grpc,
+    health::GrpcHealth,
+    keepalive::TcpTimeout,
+    lanes::{self, Accepted, Lanes, Tasks, Width},
+    listen, probe, process_metrics,
+    rpc_metrics::RpcMetrics,
+    signal::Asked,
+    slots::{Eviction, Slots},
+};
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry as MetricsRegistry;
-use proto::{
-    injector::v1::{
-        catalog_service_server::CatalogServiceServer, server_service_server::ServerServiceServer,
-    },
-    serve::{
-        authz::Authz,
-        expiry::OwnCertificates,
-        grpc,
-        health::GrpcHealth,
-        keepalive::TcpTimeout,
-        lanes::{self, Accepted, Lanes, Tasks, Width},
-        listen, probe, process_metrics,
-        rpc_metrics::RpcMetrics,
-        signal::Asked,
-        slots::{Eviction, Slots},
-    },
+use proto::injector::v1::{
+    catalog_service_server::CatalogServiceServer, server_service_server::ServerServiceServer,
 };
 use tokio::{
     net::TcpListener,
@@ -57,7 +55,7 @@ use config::Config;
 use metrics::Metrics;
 use proxy::{Arrival, Budget, Door, Proxy, Serving};
 use registry::Registry;
-use resolve::{Condition, Fault, Link, Resolver, channel::VaultAddress};
+use resolve::{Condition, Fault, Link, Resolver};
 use service::{CatalogEntries, Servers};
 use upstream::{Network, PingIntervals};
 
@@ -241,7 +239,7 @@ fn resolver(config: &Config, metrics: &Metrics) -> (Resolver, Link) {
 struct Lane {
     proxy: Proxy,
     link: Link,
-    vault: (VaultAddress, Arc<rustls::ClientConfig>),
+    vault: (ServiceAddress, Arc<rustls::ClientConfig>),
     condition: Condition,
     tcp_timeout: TcpTimeout,
     serving: Serving,
@@ -262,7 +260,9 @@ impl Lane {
             after_calls,
         } = self;
         let fault = Fault::default();
-        let channel = resolve::channel::channel_noting(&address, tls, tcp_timeout, fault.clone())?;
+        let observed = fault.clone();
+        let observer = Arc::new(move |error: &std::io::Error| observed.note(error));
+        let channel = chassis::channel::observed_channel(&address, tls, tcp_timeout, observer)?;
         tokio::spawn(link.keep(channel, fault, condition, after_calls));
         let proxy = Arc::new(proxy);
         let tidying = proxy.clone();

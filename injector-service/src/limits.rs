@@ -2,8 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use chassis::settings::Problems;
 use clap::{Args, Command, FromArgMatches as _};
-use proto::serve::settings::Problems;
 
 use crate::{
     keepalive::{Keepalive, KeepaliveSettings},

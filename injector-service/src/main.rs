@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use chassis::{environment, healthcheck, process};
 use clap::CommandFactory as _;
 use injector_service::{
     Listeners,
@@ -9,7 +10,6 @@ use injector_service::{
     run,
 };
 use mimalloc::MiMalloc;
-use proto::serve::{environment, healthcheck, process};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Every buffer is wiped when it is freed, also those of libraries that a value passes through.

@@ -2,7 +2,8 @@
 
 use std::error::Error as _;
 
-use proto::{LabelError, Reason, Refusal, SecretName, page::PageTokenError, serve::telemetry::chain};
+use chassis::telemetry::chain;
+use proto::{LabelError, Reason, Refusal, SecretName, page::PageTokenError};
 
 use crate::{
     catalog::{CatalogError, NotAnEntryName},

@@ -1,5 +1,5 @@
-//! What vault-service and injector-service share: the generated protocol, the words that both must read the same way,
-//! and the chassis ([`serve`]) on which both listen, authenticate and log.
+//! The protocol between vault-service, injector-service and their clients: the messages generated from the `.proto` files,
+//! the names and other validated texts that all of them must read the same way, and the sealing of decrypted values.
 
 /// Generated from `vault/v1/*.proto`.
 pub mod vault {
@@ -46,15 +46,18 @@ include!(concat!(env!("OUT_DIR"), "/redacted.rs"));
 /// The protocol's descriptors, custom options included: a `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// Paths of the RPCs whose requests carry the value of a secret.
+pub const METHODS_THAT_CARRY_VALUES: [&str; 1] = ["/vault.v1.SecretService/PutSecret"];
+
 mod call_id;
 mod label;
 pub mod origin;
 pub mod page;
+mod principal;
 pub mod reason;
 pub mod seal;
 pub mod secret_name;
 pub mod secret_value;
-pub mod serve;
 pub mod stack;
 mod uid;
 pub mod value_facts;
@@ -63,6 +66,7 @@ pub use aerostack::v1::{Reason, Warning, warning::Kind as WarningKind};
 pub use call_id::{CallId, CallIdError};
 pub use label::{LabelError, ServerName, WorkspaceName};
 pub use origin::{Origin, OriginPattern};
+pub use principal::{Principal, PrincipalError};
 pub use reason::Refusal;
 pub use secret_name::{DuplicateName, SecretName, SecretNameError, distinct};
 pub use secret_value::{SecretValue, ValueSizeError};

@@ -28,7 +28,7 @@ use hpke::{
 use zeroize::Zeroizing;
 
 use crate::{
-    serve::caller::Principal,
+    Principal,
     stack::wiped,
     vault::v1::{DecryptResponse, DecryptedSecret},
 };

@@ -6,7 +6,7 @@
 
 use prost_reflect::{DescriptorPool, MessageDescriptor, Value};
 use proto::{
-    serve::retire::CARRY_VALUES,
+    METHODS_THAT_CARRY_VALUES,
     vault::v1::{DecryptedSecret, PutSecretRequest, put_secret_request},
 };
 
@@ -71,7 +71,7 @@ fn every_request_that_can_carry_a_value_is_known_to_be_one() {
             }
         }
     }
-    assert_eq!(with_values, CARRY_VALUES);
+    assert_eq!(with_values, METHODS_THAT_CARRY_VALUES);
 }
 
 #[test]

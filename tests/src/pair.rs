@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
+use chassis::{signal::Asked, telemetry::LogFormat};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -11,7 +12,6 @@ use proto::{
     injector::v1::{
         AddServerRequest, RemoveServerRequest, Server, server_service_client::ServerServiceClient,
     },
-    serve::{signal::Asked, telemetry::LogFormat},
     vault::v1::{
         CreateWorkspaceRequest, DeleteSecretRequest, Plan, PutSecretRequest, Secret, Workspace,
         decrypt_service_client::DecryptServiceClient, key_service_client::KeyServiceClient,

@@ -10,11 +10,9 @@ use std::{
 };
 
 use aerostack::pki::{Ca, CaSpec, Leaf, Usage, issue};
-use injector_service::resolve::channel::channel;
-use proto::serve::{
-    caller::Principal,
-    tls::{self, Authorities, Identity},
-};
+use chassis::channel::channel;
+use chassis::tls::{self, Authorities, Identity};
+use proto::Principal;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 use tonic::transport::Channel;

@@ -30,7 +30,7 @@ pub fn descriptors() -> usize {
 
 /// The tasks of the runtime that this is called in, and of all lanes.
 pub fn tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks() + proto::serve::lanes::tasks()
+    tokio::runtime::Handle::current().metrics().num_alive_tasks() + chassis::lanes::tasks()
 }
 
 fn of_status(field: &str) -> usize {

@@ -6,13 +6,13 @@ mod wire;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use chassis::listen::HANDSHAKE_TIMEOUT;
 use e2e::{
     Injector, Pair, Pki, Vault, eventually,
     frames::{self, SETTINGS},
     pair::server,
     pki,
 };
-use proto::serve::listen::HANDSHAKE_TIMEOUT;
 use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},

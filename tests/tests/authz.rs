@@ -21,19 +21,19 @@ use std::{
 
 use aerostack::pki::{DevPki, Leaf, Usage};
 use bytes::Bytes;
+use chassis::channel::channel;
+use chassis::tls;
 use e2e::{
     Injector, Pair, Pki, Vault, eventually,
     pair::{injector_settings, server, vault_settings},
     pki::{self, Files},
 };
-use injector_service::resolve::channel::channel;
 use prost_reflect::DescriptorPool;
 use proto::{
     injector::v1::{
         AddServerRequest, ExplainInjectionRequest, GetServerRequest, ListServersRequest, RemoveServerRequest,
         UpdateServerRequest, server_service_client::ServerServiceClient,
     },
-    serve::tls,
     vault::v1::{
         CreateWorkspaceRequest, DecryptCall, DecryptRequest, DecryptStreamRequest, DeleteSecretRequest,
         DeleteWorkspaceRequest, GetSecretMetadataRequest, GetWorkspaceRequest, ListSecretVersionsRequest,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chassis::tls::provider;
 use e2e::{
     PATIENCE, Pair, Upstream,
     frames::{self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, NO_ERROR, frame},
@@ -17,7 +18,6 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use injector_service::limits::LimitSettings;
-use proto::serve::tls::provider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::{
@@ -146,7 +146,7 @@ async fn a_handshake_that_stalls_is_cut_off_and_keeps_nobody_waiting() {
             .await
             .expect("it is waited for without an end");
     }
-    assert!(started.elapsed() >= proto::serve::listen::HANDSHAKE_TIMEOUT);
+    assert!(started.elapsed() >= chassis::listen::HANDSHAKE_TIMEOUT);
     pair.stop().await;
 }
 

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chassis::lanes::Width;
 use e2e::{
     PATIENCE, Pair, Upstream, eventually,
     frames::{
@@ -36,10 +37,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use injector_service::limits::LimitSettings;
-use proto::{
-    injector::v1::{AuthType, Protocol, Server},
-    serve::lanes::Width,
-};
+use proto::injector::v1::{AuthType, Protocol, Server};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},

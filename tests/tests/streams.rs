@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chassis::tls::{self, Identity};
 use e2e::{PATIENCE, Pair, eventually, pair::server, pki};
 use futures_util::{StreamExt as _, stream};
 use http::{Request, Response, StatusCode, header};
@@ -30,7 +31,6 @@ use hyper_util::{
 };
 use proto::{
     injector::v1::{AuthType, Protocol, Server as Described, UpstreamTls},
-    serve::tls::{self, Identity},
     vault::v1::{
         CreateWorkspaceRequest, CreateWorkspaceResponse, DecryptAnswer, DecryptRequest, DecryptResponse,
         DecryptStreamRequest, DecryptStreamResponse, DeleteWorkspaceRequest, DeleteWorkspaceResponse,

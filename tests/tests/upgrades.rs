@@ -581,7 +581,7 @@ async fn tls_echo(pki: &Pki) -> SocketAddr {
         ..Pki::blank()
     });
     let chain = CertificateDer::pem_file_iter(&files.cert).unwrap();
-    let mut config = ServerConfig::builder_with_provider(proto::serve::tls::provider())
+    let mut config = ServerConfig::builder_with_provider(chassis::tls::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()

@@ -1,19 +1,14 @@
 //! Who may call which of the vault's RPCs.
 
-use proto::{
-    Reason, Refusal, WorkspaceName,
-    serve::{
-        authz::{
-            Access::{self, AnyRole, Anyone, Roles},
-            Authorized, Permit,
-            Role::{Admin, Editor, Injector, Viewer},
-            Scope,
-        },
-        caller::Principal,
-    },
+use chassis::authz::{
+    Access::{self, AnyRole, Anyone, Roles},
+    Authorized, Permit,
+    Role::{Admin, Editor, Injector, Viewer},
+    Scope,
 };
+use proto::{Principal, Reason, Refusal, WorkspaceName};
 
-pub use proto::serve::authz::AdminPermit;
+pub use chassis::authz::AdminPermit;
 
 /// One row for each RPC. What has no row is refused.
 pub const TABLE: [(&str, Access); 23] = [
@@ -137,7 +132,7 @@ mod test {
         time::{Duration, SystemTime},
     };
 
-    use proto::serve::{
+    use chassis::{
         authz::{Authz, Binding, Policy, Role},
         caller::Peer,
     };

@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use proto::serve::{
+use chassis::{
     process::{Memory, fail},
     telemetry::chain,
 };

@@ -8,10 +8,8 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
-use proto::serve::{
+use chassis::{
     authz::{Policy, Role},
-    caller::Principal,
     expiry::OwnCertificates,
     keepalive::{Ping, TcpTimeout},
     process::{Logging, Memory},
@@ -20,6 +18,8 @@ use proto::serve::{
     telemetry::{LogFilter, LogFormat},
     tls,
 };
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
+use proto::Principal;
 
 use crate::{
     audit_log::{Mode, Output},

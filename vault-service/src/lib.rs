@@ -16,22 +16,20 @@ pub mod vault;
 
 use std::{io, sync::Arc, time::SystemTime};
 
+use chassis::{
+    authz::Authz,
+    expiry::OwnCertificates,
+    grpc,
+    health::GrpcHealth,
+    lanes::{Tasks, Width},
+    listen, probe, process_metrics,
+    rpc_metrics::RpcMetrics,
+};
 use prometheus_client::registry::Registry;
-use proto::{
-    serve::{
-        authz::Authz,
-        expiry::OwnCertificates,
-        grpc,
-        health::GrpcHealth,
-        lanes::{Tasks, Width},
-        listen, probe, process_metrics,
-        rpc_metrics::RpcMetrics,
-    },
-    vault::v1::{
-        backup_service_server::BackupServiceServer, decrypt_service_server::DecryptServiceServer,
-        key_service_server::KeyServiceServer, secret_service_server::SecretServiceServer,
-        workspace_service_server::WorkspaceServiceServer,
-    },
+use proto::vault::v1::{
+    backup_service_server::BackupServiceServer, decrypt_service_server::DecryptServiceServer,
+    key_service_server::KeyServiceServer, secret_service_server::SecretServiceServer,
+    workspace_service_server::WorkspaceServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

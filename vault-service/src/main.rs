@@ -8,13 +8,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::CommandFactory as _;
-use mimalloc::MiMalloc;
-use proto::serve::{
+use chassis::{
     environment, healthcheck, process,
     settings::EXIT_USAGE,
     telemetry::{self, LogFormat, chain},
 };
+use clap::CommandFactory as _;
+use mimalloc::MiMalloc;
 use vault_service::{
     Listeners,
     config::{AuditArgs, Cli, Command, Settings},

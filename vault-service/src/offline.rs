@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use proto::serve::settings::Problems;
+use chassis::settings::Problems;
 use tokio::runtime::Runtime;
 
 use crate::{

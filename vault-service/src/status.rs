@@ -2,11 +2,11 @@
 
 use std::error::Error as _;
 
+use chassis::telemetry::chain;
 use proto::{
     LabelError, Reason, Refusal,
     page::PageTokenError,
     secret_name::{DuplicateName, SecretNameError},
-    serve::telemetry::chain,
 };
 
 use crate::vault::{BackupError, VaultError};

@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use proto::{
-    WorkspaceName,
-    serve::{health::GrpcHealth, telemetry::chain},
-    vault::v1::decrypt_service_server::DecryptServiceServer,
-};
+use chassis::{health::GrpcHealth, telemetry::chain};
+use proto::{WorkspaceName, vault::v1::decrypt_service_server::DecryptServiceServer};
 use tokio::time;
 
 use crate::{

@@ -15,13 +15,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use proto::{
-    SecretName, SecretValue, WorkspaceName,
-    serve::{
-        authz::{Authorized, Authz, Binding, Policy, Role, Scope},
-        caller::{Peer, Principal},
-    },
+use chassis::{
+    authz::{Authorized, Authz, Binding, Policy, Role, Scope},
+    caller::Peer,
 };
+use proto::{Principal, SecretName, SecretValue, WorkspaceName};
 use tempfile::TempDir;
 use vault_service::{
     authz::{AdminPermit, DecryptPermit, TABLE},

@@ -16,12 +16,10 @@ use std::{
     time::Duration,
 };
 
+use chassis::tls::{self, Authorities, Identity};
 use hyper_util::rt::TokioIo;
 use proto::{
-    serve::{
-        caller::Principal,
-        tls::{self, Authorities, Identity},
-    },
+    Principal,
     vault::v1::{
         CreateWorkspaceRequest, DecryptRequest, DecryptStatus, GetKeyStatusRequest, ListWorkspaceKeysRequest,
         Plan, PutSecretRequest, RotateWorkspaceKeyRequest, Workspace,

@@ -16,8 +16,8 @@ use std::{
     process::ExitCode,
 };
 
+use chassis::process;
 use clap::Subcommand;
-use proto::serve::process;
 
 use crate::{
     connect::{ConnectArgs, Connection},

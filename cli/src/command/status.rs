@@ -5,17 +5,17 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use chassis::{
+    caller::Peer,
+    healthcheck::{self, NotReady},
+    telemetry::ms,
+};
 use clap::Args;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use jiff::Timestamp;
 use proto::{
     injector::v1::{ListServersRequest, server_service_client::ServerServiceClient},
-    serve::{
-        caller::Peer,
-        healthcheck::{self, NotReady},
-        telemetry::ms,
-    },
     vault::v1::{ListWorkspacesRequest, workspace_service_client::WorkspaceServiceClient},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};

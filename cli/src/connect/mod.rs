@@ -6,13 +6,13 @@ mod tests;
 
 use std::{ffi::OsString, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use http::uri::Authority;
-use injector_service::resolve::channel::channel;
-use proto::serve::{
-    caller::Principal,
+use chassis::channel::channel;
+use chassis::{
     telemetry::chain,
     tls::{self, Authorities, Identity, TlsError},
 };
+use http::uri::Authority;
+use proto::Principal;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time};

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{ADMIN_ID, INJECTOR_ID, VAULT_ID};
 
 /// The organization in the subject of a development CA. The services know it by this.
-pub use proto::serve::tls::DEVELOPMENT_ORGANIZATION;
+pub use chassis::tls::DEVELOPMENT_ORGANIZATION;
 
 const HOUR: Duration = Duration::from_hours(1);
 const YEAR: Duration = Duration::from_hours(365 * 24);

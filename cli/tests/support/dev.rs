@@ -11,11 +11,9 @@ use std::{
 };
 
 use aerostack::pki::{DevPki, VAULT_ID};
-use injector_service::resolve::channel::channel;
-use proto::serve::{
-    caller::Principal,
-    tls::{self, Authorities, Identity},
-};
+use chassis::channel::channel;
+use chassis::tls::{self, Authorities, Identity};
+use proto::Principal;
 use rustix::process::Pid;
 use tonic::transport::Channel;
 

@@ -9,10 +9,8 @@ mod tests;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use proto::{
-    page::Page,
-    serve::{blocking::blocking, telemetry::chain},
-};
+use chassis::{blocking::blocking, telemetry::chain};
+use proto::page::Page;
 use tokio::sync::Mutex;
 
 use crate::registry::{FileError, disk, server::Spec};

@@ -16,9 +16,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use chassis::slots::Slot;
 use http::Method;
 use http_body::{Body as _, Frame, SizeHint};
-use proto::{Reason, Refusal, serve::slots::Slot};
+use proto::{Reason, Refusal};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep, sleep_until},
@@ -396,7 +397,7 @@ impl http_body::Body for Lasting {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
-    use proto::serve::{
+    use chassis::{
         settings::Problems,
         slots::{Eviction, Holder, Slots},
     };

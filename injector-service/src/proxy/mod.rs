@@ -29,19 +29,17 @@ mod upgrade;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use chassis::{
+    lanes::Accepted,
+    listen::{self, HANDSHAKE_TIMEOUT},
+    slots::{Holder, Slot, Slots},
+};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
-use proto::{
-    ServerName, WorkspaceName,
-    serve::{
-        lanes::Accepted,
-        listen::{self, HANDSHAKE_TIMEOUT},
-        slots::{Holder, Slot, Slots},
-    },
-};
+use proto::{ServerName, WorkspaceName};
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},

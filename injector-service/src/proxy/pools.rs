@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use proto::{CallId, Reason, Refusal, Uid, serve::tls::provider};
+use chassis::tls::provider;
+use proto::{CallId, Reason, Refusal, Uid};
 
 use crate::{
     inject,

@@ -2,11 +2,9 @@
 
 use std::{sync::Arc, time::Instant};
 
+use chassis::telemetry::{self, field};
 use http::{Method, StatusCode};
-use proto::{
-    CallId, Refusal,
-    serve::telemetry::{self, field},
-};
+use proto::{CallId, Refusal};
 
 use crate::{
     inject::Resolved,

@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
+use chassis::telemetry::field;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use proto::{CallId, Reason, Refusal, serve::telemetry::field};
+use proto::{CallId, Reason, Refusal};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
     time::{Instant, sleep_until},

@@ -21,14 +21,11 @@ pub(crate) mod yaml;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
-use proto::{
-    ServerName, Uid,
-    page::Page,
-    serve::{
-        authz::{AdminPermit, Scope},
-        blocking::blocking,
-    },
+use chassis::{
+    authz::{AdminPermit, Scope},
+    blocking::blocking,
 };
+use proto::{ServerName, Uid, page::Page};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, watch},
     time::{self, MissedTickBehavior},

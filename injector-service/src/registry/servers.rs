@@ -6,8 +6,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use chassis::authz::Scope;
 use jiff::Timestamp;
-use proto::{ServerName, Uid, WorkspaceName, page::Page, serve::authz::Scope};
+use proto::{ServerName, Uid, WorkspaceName, page::Page};
 
 use super::{
     error::RegistryError,

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use proto::serve::telemetry::chain;
+use chassis::telemetry::chain;
 use tokio::sync::watch;
 
 use super::{

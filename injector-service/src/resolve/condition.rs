@@ -2,17 +2,14 @@
 
 use std::{
     io,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
 };
 
-use proto::serve::{telemetry::chain, tls::WrongPeer};
+use chassis::{channel::ServiceAddress, telemetry::chain, tls::WrongPeer};
 use rustls::{CertificateError, Error as TlsError};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::{Code, Status};
 
-use super::{channel::VaultAddress, sealed::Ends};
+use super::sealed::Ends;
 
 /// The kinds of problems. Another kind is another condition; another text of the same kind is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +78,7 @@ impl Problem {
 pub struct Fault(Arc<Mutex<Option<Problem>>>);
 
 impl Fault {
-    pub(super) fn note(&self, error: &io::Error) {
+    pub(crate) fn note(&self, error: &io::Error) {
         *lock(&self.0) = Some(Problem::of_connection(error));
     }
 
@@ -108,7 +105,7 @@ enum Now {
 
 impl Condition {
     /// The condition before the first connection.
-    pub fn new(vault: &VaultAddress, ends: &Ends) -> Self {
+    pub fn new(vault: &ServiceAddress, ends: &Ends) -> Self {
         Self(Arc::new(Shared {
             address: vault.to_string(),
             ends: ends.clone(),
@@ -198,55 +195,4 @@ impl Condition {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A connection whose read errors are noted. A peer that refuses a client's certificate says so only after the handshake
-/// (RFC 8446, section 4.4.2.4), and the HTTP/2 client reports such an error without its cause.
-pub(super) struct Noting<S> {
-    pub(super) stream: S,
-    pub(super) fault: Fault,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Noting<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Poll::Ready(Err(error)) = &read {
-            self.fault.note(error);
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Noting<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

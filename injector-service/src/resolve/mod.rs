@@ -2,7 +2,6 @@
 
 mod asking;
 mod backoff;
-pub mod channel;
 mod condition;
 mod keeper;
 mod sealed;

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use proto::{
-    Reason, Refusal,
+    Principal, Reason, Refusal,
     seal::{Answering, Between, Opener, RecipientKey, SealError, StreamNonce, Values, stream_nonce},
-    serve::caller::Principal,
     vault::v1::{DecryptResponse, DecryptStatus, Recipient},
 };
 use tokio::time::Instant;

@@ -8,8 +8,8 @@ mod keeping;
 mod vault;
 
 use proto::{
+    Principal,
     seal::{Answering, Between, Sealer},
-    serve::caller::Principal,
     vault::v1::DecryptResponse,
 };
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use chassis::authz::Authorized;
 use proto::{
     Reason, Refusal,
     injector::v1::{
@@ -9,7 +10,6 @@ use proto::{
         catalog_service_server::CatalogService,
     },
     page::Page,
-    serve::authz::Authorized,
 };
 use tonic::{Request, Response, Status};
 

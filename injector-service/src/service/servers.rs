@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chassis::authz::{Authorized, Role, Scope};
 use proto::{
     Reason, Refusal, ServerName, Warning, WorkspaceName,
     injector::v1::{
@@ -11,7 +12,6 @@ use proto::{
         server_service_server::ServerService,
     },
     page::Page,
-    serve::authz::{Authorized, Role, Scope},
 };
 use tonic::{Request, Response, Status};
 

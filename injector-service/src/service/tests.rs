@@ -6,17 +6,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use chassis::{
+    authz::{Authz, Binding, Policy, Role, Scope},
+    caller::Peer,
+};
 use prometheus_client::metrics::histogram::Histogram;
 use prost_types::FieldMask;
 use proto::{
-    Reason,
+    Principal, Reason,
     injector::v1::{
         AddServerRequest, ExplainInjectionRequest, GetServerRequest, ListServersRequest, RemoveServerRequest,
         Server, UpdateServerRequest, UpstreamTls, server_service_server::ServerService as _,
-    },
-    serve::{
-        authz::{Authz, Binding, Policy, Role, Scope},
-        caller::{Peer, Principal},
     },
 };
 use tempfile::TempDir;

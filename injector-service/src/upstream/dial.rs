@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use chassis::dial::Dialer;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::{
@@ -37,7 +38,6 @@ use super::{
 };
 use crate::{
     address::{self, Forbidden},
-    dial::Dialer,
     registry::server::Spec,
     veil::{Unveiling, Veil, Wire},
 };
@@ -73,10 +73,7 @@ impl DialError {
     /// What the downstream is told.
     pub(super) fn refusal(&self) -> Refusal {
         if !matches!(self, Self::Tls(_)) {
-            tracing::info!(
-                error = proto::serve::telemetry::chain(self),
-                "upstream not dialled"
-            );
+            tracing::info!(error = chassis::telemetry::chain(self), "upstream not dialled");
         }
         match self {
             Self::Resolve(error) | Self::Connect(error) if is_out_of_descriptors(error) => Refusal::new(

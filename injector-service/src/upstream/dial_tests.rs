@@ -1,9 +1,7 @@
 use std::{cell::RefCell, collections::VecDeque};
 
-use proto::{
-    Uid,
-    serve::{keepalive::TcpTimeout, settings::Problems},
-};
+use chassis::{keepalive::TcpTimeout, settings::Problems};
+use proto::Uid;
 use tokio::net::TcpListener;
 
 use super::*;

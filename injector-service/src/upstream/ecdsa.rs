@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
+use chassis::tls::provider;
 use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
-use proto::serve::tls::provider;
 use rustls::{
     SignatureScheme,
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms},

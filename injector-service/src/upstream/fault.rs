@@ -2,7 +2,8 @@
 
 use std::{error::Error as StdError, io, net::SocketAddr};
 
-use proto::{Reason, Refusal, serve::telemetry::chain};
+use chassis::telemetry::chain;
+use proto::{Reason, Refusal};
 use rustls::{AlertDescription, CertificateError, Error};
 
 /// A TLS connection that was not made, or that the upstream ended because of the client's certificate.

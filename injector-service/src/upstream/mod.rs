@@ -288,7 +288,7 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Refusal {
         return refusal;
     }
     tracing::debug!(
-        error = proto::serve::telemetry::chain(error),
+        error = chassis::telemetry::chain(error),
         "upstream request failed"
     );
     let broken = "the upstream broke the connection before it answered";

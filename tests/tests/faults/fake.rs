@@ -7,18 +7,17 @@ use std::{
     time::Duration,
 };
 
+use chassis::{
+    authz::{Access, Authz, Binding, Policy, Role, Scope},
+    grpc,
+    keepalive::Ping,
+    lanes::Width,
+    tls::{self, Authorities, Identity},
+};
 use e2e::{Pki, pki};
 use proto::{
-    Reason,
+    Principal, Reason,
     seal::{Answering, Between, Sealer},
-    serve::{
-        authz::{Access, Authz, Binding, Policy, Role, Scope},
-        caller::Principal,
-        grpc,
-        keepalive::Ping,
-        lanes::Width,
-        tls::{self, Authorities, Identity},
-    },
     vault::v1::{
         DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStatus,
         DecryptStreamRequest, DecryptStreamResponse, DecryptedSecret, Recipient,

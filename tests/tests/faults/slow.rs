@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chassis::lanes::Width;
 use e2e::{PATIENCE, Pki, Upstream, eventually, process};
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode, request::Builder};
@@ -19,7 +20,6 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use proto::serve::lanes::Width;
 use tokio::{
     sync::{RwLockReadGuard, mpsc},
     task::JoinSet,

@@ -68,7 +68,7 @@ fn tls(files: &Files, alpn: &[&str]) -> Arc<ServerConfig> {
         .map(Result::unwrap)
         .collect();
     let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
-    let mut config = ServerConfig::builder_with_provider(proto::serve::tls::provider())
+    let mut config = ServerConfig::builder_with_provider(chassis::tls::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -340,7 +340,7 @@ fn mutual_tls(
     let mut roots = rustls::RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap();
     roots.add(ca).unwrap();
-    let provider = proto::serve::tls::provider();
+    let provider = chassis::tls::provider();
     let clients =
         rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
             .build();

@@ -1,9 +1,10 @@
 //! Values that are sealed to a key of the injector's, and a vault that gives no others.
 
 use e2e::{Pair, Pki, Upstream, Vault, pair::server, pki};
+
 use proto::{
+    Principal,
     seal::{Answering, Between, Opener, RecipientKey, SealError},
-    serve::caller::Principal,
     vault::v1::{
         DecryptCall, DecryptRequest, DecryptResponse, DecryptStreamRequest, DecryptStreamResponse, Recipient,
         decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,

@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
+use chassis::channel::channel;
+use chassis::tls;
 use e2e::Pki;
 use futures_util::Stream;
 use http::uri::PathAndQuery;
-use injector_service::resolve::channel::channel;
-use proto::serve::tls;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tonic::{

@@ -2,11 +2,9 @@
 
 use std::{fmt, net::SocketAddr};
 
+use chassis::caller::{Caller, Peer};
 use jiff::Timestamp;
-use proto::{
-    CallId, WorkspaceName,
-    serve::caller::{Caller, Peer, Principal},
-};
+use proto::{CallId, Principal, WorkspaceName};
 use serde::{Serialize, Serializer};
 
 /// Maximum length of an unvalidated text from a client, in characters.

@@ -8,9 +8,9 @@ pub mod kms;
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use chassis::blocking::blocking;
 use prost::{Message, Oneof};
 use prost_types::Timestamp;
-use proto::serve::blocking::blocking;
 
 use crate::crypto::{
     Corruption, KeyId, NoRandomness, RootKey, passphrase,

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use proto::serve::caller::{Caller, Peer};
+use chassis::caller::{Caller, Peer};
 use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
@@ -169,7 +169,7 @@ mod tests {
         time::{Duration, SystemTime},
     };
 
-    use proto::{Reason, Refusal, serve::caller::Principal};
+    use proto::{Principal, Reason, Refusal};
     use serde_json::{Value, json};
     use tokio::time::timeout;
     use tower::service_fn;

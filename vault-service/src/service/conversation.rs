@@ -6,10 +6,10 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant, vec};
 
+use chassis::authz::Authorized;
 use prost::Message as _;
 use proto::{
     Reason, Refusal,
-    serve::authz::Authorized,
     vault::v1::{
         DecryptAnswer, DecryptCall, DecryptError, DecryptResponse, DecryptStreamRequest,
         DecryptStreamResponse, decrypt_answer::Outcome,

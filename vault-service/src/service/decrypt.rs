@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
+use chassis::{authz::Authorized, caller::Caller};
 use prost::Message as _;
 use proto::{
-    CallId, Reason, Refusal, SecretName, SecretValue, Uid,
+    CallId, Principal, Reason, Refusal, SecretName, SecretValue, Uid,
     secret_name::distinct,
-    serve::{
-        authz::Authorized,
-        caller::{Caller, Principal},
-    },
     vault::v1::{
         DecryptRequest, DecryptResponse, DecryptStatus, DecryptStreamRequest, DecryptStreamResponse,
         DecryptedSecret, decrypt_service_server::DecryptService,

@@ -7,7 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use proto::{Reason, Refusal, serve::authz::Authorized};
+use chassis::authz::Authorized;
+use proto::{Reason, Refusal};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 

@@ -15,11 +15,8 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use proto::{
-    Reason, Refusal,
-    serve::{caller::Principal, charge::Charge},
-    vault::v1::DecryptCall,
-};
+use chassis::charge::Charge;
+use proto::{Principal, Reason, Refusal, vault::v1::DecryptCall};
 use tokio::{
     sync::{self, OwnedSemaphorePermit, Semaphore},
     task::yield_now,
@@ -67,7 +64,7 @@ pub(super) struct CallQuota {
 /// Reserved room for one answer. The caller must [settle](Self::settle) it with the actual size of the answer.
 #[must_use]
 pub(super) struct Room<'q> {
-    reserved: proto::serve::charge::Reserved<'q>,
+    reserved: chassis::charge::Reserved<'q>,
     slice: &'q Slice,
 }
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use proto::{
-    CallId, Reason, Refusal, SecretValue,
+    CallId, Principal, Reason, Refusal, SecretValue,
     seal::{Answering, Between, NONCE, SealError, Sealer},
-    serve::caller::Principal,
     vault::v1::{DecryptResponse, DecryptStreamResponse, DecryptedSecret, Recipient},
 };
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use chassis::authz::{Authorized, Role};
 use prost_types::Timestamp;
 use proto::{
     OriginPattern, Reason, Refusal, SecretValue,
     page::{Page, PageTokenError},
-    serve::authz::{Authorized, Role},
     vault::v1::{
         self as api, DeleteSecretRequest, DeleteSecretResponse, GetSecretMetadataRequest,
         GetSecretMetadataResponse, ListSecretVersionsRequest, ListSecretVersionsResponse, ListSecretsRequest,

@@ -1,6 +1,7 @@
 //! The audit lines of the decrypts of one stream.
 
-use proto::{Refusal, serve::caller::Caller, vault::v1::DecryptRequest};
+use chassis::caller::Caller;
+use proto::{Refusal, vault::v1::DecryptRequest};
 
 use super::{
     sealing::Answer,

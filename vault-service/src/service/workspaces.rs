@@ -1,9 +1,9 @@
 //! `vault.v1.WorkspaceService`.
 
+use chassis::authz::Authorized;
 use proto::{
     Reason, Refusal,
     page::Page,
-    serve::authz::Authorized,
     vault::v1::{
         self as api, CreateWorkspaceRequest, CreateWorkspaceResponse, DeleteWorkspaceRequest,
         DeleteWorkspaceResponse, GetWorkspaceRequest, GetWorkspaceResponse, ListWorkspacesRequest,

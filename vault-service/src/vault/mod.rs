@@ -33,7 +33,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::{Uid, serve::blocking::blocking};
+use chassis::blocking::blocking;
+use proto::Uid;
 use tokio::{
     sync::{Mutex, Notify},
     time::{self, MissedTickBehavior},

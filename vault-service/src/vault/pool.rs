@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use proto::serve::caller::Principal;
+use proto::Principal;
 use tokio::sync::oneshot;
 
 use super::VaultError;

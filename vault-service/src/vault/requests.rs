@@ -9,7 +9,8 @@
 use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
-use proto::{SecretName, serve::caller::Principal};
+
+use proto::{Principal, SecretName};
 use sha2::{Digest as _, Sha256};
 
 use super::{

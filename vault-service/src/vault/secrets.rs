@@ -7,9 +7,8 @@ use std::{
 };
 
 use prost_types::Timestamp;
-use proto::{
-    OriginPattern, SecretName, SecretValue, Uid, WorkspaceName, page::Page, serve::caller::Principal,
-};
+
+use proto::{OriginPattern, Principal, SecretName, SecretValue, Uid, WorkspaceName, page::Page};
 
 use super::{
     VaultError, Writer, blocking,

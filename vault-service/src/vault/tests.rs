@@ -17,7 +17,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use proto::{OriginPattern, SecretName, SecretValue, page::Page, serve::authz::Scope};
+use chassis::authz::Scope;
+use proto::{OriginPattern, SecretName, SecretValue, page::Page};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 

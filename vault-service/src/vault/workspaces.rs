@@ -1,7 +1,8 @@
 //! Workspaces: made, shown, changed, deleted.
 
+use chassis::authz::Scope;
 use prost_types::Timestamp;
-use proto::{Uid, WorkspaceName, page::Page, serve::authz::Scope};
+use proto::{Uid, WorkspaceName, page::Page};
 
 use super::{
     VaultError, Writer, blocking, erasure,

@@ -8,7 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use proto::{ServerName, Uid, page::Page, serve::authz::Scope};
+use chassis::authz::Scope;
+use proto::{ServerName, Uid, page::Page};
 use tempfile::TempDir;
 
 use super::{Entry, Registry, RegistryError, WorkspaceQuota, server::Spec};
@@ -141,7 +142,7 @@ async fn what_is_wrong_at_the_start_is_an_error_that_names_file_and_line() {
     let path = dir.path().join("servers.yaml");
     fs::write(&path, file(&[("a", ""), ("b", "  password: s3cr3t\n")])).unwrap();
     let error = open(&path).await.err().unwrap();
-    let error = proto::serve::telemetry::chain(&error);
+    let error = chassis::telemetry::chain(&error);
     assert!(
         error.contains("servers.yaml: the servers file is not valid: line 9, column 3: field password"),
         "{error}"

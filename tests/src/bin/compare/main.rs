@@ -28,12 +28,12 @@ mod vaults;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
-use proto::serve::{
+use chassis::{
     process::fail,
     signal::{Asked, Hangup, Signals},
     telemetry::chain,
 };
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Why a run was not finished.
 type Failure = Box<dyn std::error::Error + Send + Sync>;

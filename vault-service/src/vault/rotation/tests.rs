@@ -648,7 +648,7 @@ async fn a_passphrase_opens_the_store_that_it_made_and_another_one_does_not() {
     writer.close().await.unwrap();
     words.are("correct horse battery stable");
     let refused = open_with(&dir, words.providers()).await.err().unwrap();
-    let said = proto::serve::telemetry::chain(&refused).to_string();
+    let said = chassis::telemetry::chain(&refused).to_string();
     assert!(said.contains("the passphrase is not the one"), "{said}");
     words.are("correct horse battery staple\n");
     let (writer, reader) = open_with(&dir, words.providers()).await.unwrap();

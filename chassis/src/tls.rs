@@ -22,7 +22,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::caller::{self, Principal};
+use super::caller::{self};
+use proto::Principal;
 
 /// The organization in the subject of every development CA. Services refuse such a CA on an address that other
 /// machines reach.

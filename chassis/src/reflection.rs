@@ -5,7 +5,7 @@ use tonic::service::RoutesBuilder;
 use tonic_reflection::server::{Builder, Error};
 
 use super::{grpc::MAX_SERVICE_MESSAGE, until_shutdown::UntilShutdown};
-use crate::FILE_DESCRIPTOR_SET;
+use proto::FILE_DESCRIPTOR_SET;
 
 /// Adds reflection of these services, named in full, and of health. Its streams end when `over` is cancelled.
 pub(super) fn add(

@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
-use crate::{Reason, Refusal};
+use proto::{Reason, Refusal};
 
 /// A service whose calls end with UNAVAILABLE once `over` is cancelled and they have nothing more to say.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use tonic::service::Routes;
 use tower::Layer as _;
 
 use super::*;
-use crate::serve::authz::{Access, Policy};
+use crate::authz::{Access, Policy};
 
 /// First bytes of a client: the connection preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5).
 const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

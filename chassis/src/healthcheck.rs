@@ -120,7 +120,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::serve::probe::{self, Probes};
+    use crate::probe::{self, Probes};
 
     async fn probes(listen: &str, ready: Result<(), &'static str>) -> SocketAddr {
         let listener = TcpListener::bind(listen).await.unwrap();

@@ -1,9 +1,12 @@
-//! The chassis on which both services stand: settings, TLS, who calls and what they may, logs, metrics, shutdown.
+//! The parts that every service of this project needs, whatever it does: settings, TLS, authorization, listeners, probes,
+//! telemetry, shutdown, and the gRPC client channel to another service.
 
 pub mod authz;
 pub mod blocking;
 pub mod caller;
+pub mod channel;
 pub mod charge;
+pub mod dial;
 pub mod environment;
 pub mod expiry;
 pub mod grpc;

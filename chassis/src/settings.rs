@@ -11,11 +11,10 @@ use std::{
 
 use super::{
     authz::{Binding, Policy, Role, Scope},
-    caller::Principal,
     expiry::OwnCertificates,
     tls::{Authorities, Identity, TlsError},
 };
-use crate::WorkspaceName;
+use proto::{Principal, WorkspaceName};
 
 /// The exit code for mistakes in the settings (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::serve::keepalive::TcpTimeout;
+use crate::keepalive::TcpTimeout;
 
 /// Number of hostile clients.
 const MANY: usize = 1000;

@@ -6,15 +6,13 @@ use std::{
     time::Duration,
 };
 
+use proto::METHODS_THAT_CARRY_VALUES;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
 
 use super::guarded::Guarded;
-
-/// The RPCs whose requests carry a secret's value.
-pub const CARRY_VALUES: [&str; 1] = ["/vault.v1.SecretService/PutSecret"];
 
 /// How long a connection over which a value came is kept without a call. A client of hyper's, such as tonic's, fails a
 /// call that it begins in the moment in which it is told to make another connection. So this is longer than a busy
@@ -47,7 +45,7 @@ impl Calls {
 
     /// A call begins; it ends when what is returned is dropped. Whatever becomes of it, it carries what its RPC does.
     fn begin(&self, path: &str) -> UnderWay {
-        if CARRY_VALUES.contains(&path) {
+        if METHODS_THAT_CARRY_VALUES.contains(&path) {
             self.value_came.cancel();
         }
         self.under_way.send_modify(|calls| *calls += 1);
@@ -119,7 +117,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_over_when_nothing_followed_the_value() {
-        for path in CARRY_VALUES {
+        for path in METHODS_THAT_CARRY_VALUES {
             let calls = Calls::new();
             drop(calls.begin(path));
             assert_eq!(until_over(&calls).await, Some(QUIET));
@@ -130,7 +128,7 @@ mod tests {
     async fn what_is_under_way_beside_the_value_is_waited_for() {
         let calls = Calls::new();
         let other = calls.begin(OTHER);
-        drop(calls.begin(CARRY_VALUES[0]));
+        drop(calls.begin(METHODS_THAT_CARRY_VALUES[0]));
         assert_eq!(until_over(&calls).await, None);
         drop(other);
         assert_eq!(until_over(&calls).await, Some(QUIET));
@@ -139,7 +137,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_that_follows_soon_is_waited_for() {
         let calls = Calls::new();
-        drop(calls.begin(CARRY_VALUES[0]));
+        drop(calls.begin(METHODS_THAT_CARRY_VALUES[0]));
         let following = async {
             for _ in 0..3 {
                 sleep(QUIET / 2).await;

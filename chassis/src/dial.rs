@@ -13,11 +13,12 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use proto::serve::keepalive::TcpTimeout;
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep},
 };
+
+use super::keepalive::TcpTimeout;
 
 /// How long one address has a start before the next one is tried, too (RFC 8305, section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -28,7 +29,7 @@ const FAILED_FOR: Duration = Duration::from_secs(60);
 ///
 /// The addresses race (RFC 8305): the next one is tried when the one before has failed, or has not answered for a while.
 /// An address that failed, or lost against one that was tried after it, is tried last for some time.
-pub(crate) struct Dialer {
+pub struct Dialer {
     tcp_timeout: TcpTimeout,
     /// Counts the connections, so that each begins with another address.
     turn: AtomicUsize,
@@ -40,7 +41,7 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     /// Makes connections whose dead peers are noticed as `tcp_timeout` says.
-    pub(crate) fn new(tcp_timeout: TcpTimeout) -> Self {
+    pub fn new(tcp_timeout: TcpTimeout) -> Self {
         let mut random = [0];
         // Without randomness, every dialer begins with the first address.
         let _ = getrandom::fill(&mut random);
@@ -53,12 +54,12 @@ impl Dialer {
     }
 
     /// Returns the number of addresses that worked, as far as was known at the last connection.
-    pub(crate) fn addresses(&self) -> usize {
+    pub fn addresses(&self) -> usize {
         self.good.load(Relaxed)
     }
 
     /// Connects to the first of the addresses that answers.
-    pub(crate) async fn connect(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    pub async fn connect(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
         let mut waiting = self.in_order(addresses).into_iter();
         let mut started = Vec::new();
         let mut attempts = FuturesUnordered::new();

@@ -19,11 +19,11 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
-    caller::{Caller, Peer, Principal},
+    caller::{Caller, Peer},
     guarded::Guarded,
     telemetry::{self, field},
 };
-use crate::{Reason, Refusal, WorkspaceName};
+use proto::{Principal, Reason, Refusal, WorkspaceName};
 
 /// What a principal may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::caller::Principal;
+use proto::Principal;
 
 /// Interval at which a waiting newcomer looks again for an idle connection: connections become idle without a signal.
 const RETRY: Duration = Duration::from_millis(50);

@@ -1,0 +1,199 @@
+//! gRPC client connections to a service: TLS 1.3, with a certificate on both sides.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, lookup_host},
+};
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use super::{dial::Dialer, keepalive::TcpTimeout};
+
+/// The host and port of a service's gRPC listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAddress {
+    authority: http::uri::Authority,
+    port: u16,
+}
+
+/// The text is not the address of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the address of a service is HOST:PORT")]
+pub struct ServiceAddressError;
+
+impl std::str::FromStr for ServiceAddress {
+    type Err = ServiceAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ServiceAddressError> {
+        let authority: http::uri::Authority = text.parse().map_err(|_| ServiceAddressError)?;
+        let port = authority.port_u16().ok_or(ServiceAddressError)?;
+        if authority.as_str().contains('@') {
+            Err(ServiceAddressError)
+        } else {
+            Ok(Self { authority, port })
+        }
+    }
+}
+
+impl std::fmt::Display for ServiceAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.authority)
+    }
+}
+
+/// Receives the errors of connecting to a service and of reading from the connection. tonic reports such an error
+/// without its cause.
+pub type ErrorObserver = Arc<dyn Fn(&io::Error) + Send + Sync>;
+
+/// Returns a channel that connects at its first call, and again whenever its connection is lost.
+pub fn channel(address: &ServiceAddress, tls: Arc<ClientConfig>) -> Result<Channel, tonic::transport::Error> {
+    observed_channel(address, tls, TcpTimeout::default(), Arc::new(|_| {}))
+}
+
+/// Returns a channel like [`channel`] whose connection errors go to `observer`.
+///
+/// A service that does not answer a PING within 5 seconds is given up after 15 seconds, so that calls soon go to another
+/// connection.
+pub fn observed_channel(
+    address: &ServiceAddress,
+    tls: Arc<ClientConfig>,
+    tcp_timeout: TcpTimeout,
+    observer: ErrorObserver,
+) -> Result<Channel, tonic::transport::Error> {
+    let host = address
+        .authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    let port = address.port;
+    let dialer = Arc::new(Dialer::new(tcp_timeout));
+    let connect = service_fn(move |_: Uri| {
+        let (host, tls, dialer, observer) = (host.clone(), tls.clone(), dialer.clone(), observer.clone());
+        async move {
+            let dialled = dial(&dialer, &host, port, tls).await;
+            let stream = dialled.inspect_err(|error| observer(error))?;
+            Ok::<_, io::Error>(TokioIo::new(ObservedStream { stream, observer }))
+        }
+    });
+    // tonic dials the URI of the endpoint, and must not add TLS of its own: so the scheme of that URI is http. The
+    // requests carry the real scheme.
+    let origin = Uri::builder()
+        .scheme("https")
+        .authority(address.authority.clone())
+        .path_and_query("/")
+        .build();
+    let endpoint = Endpoint::from_shared(format!("http://{}", address.authority))?
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20);
+    let endpoint = match origin {
+        Ok(origin) => endpoint.origin(origin),
+        Err(_) => endpoint,
+    };
+    Ok(endpoint.connect_with_connector_lazy(connect))
+}
+
+async fn dial(
+    dialer: &Dialer,
+    host: &str,
+    port: u16,
+    tls: Arc<ClientConfig>,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
+    let stream = dialer.connect(&addresses).await?;
+    stream.set_nodelay(true)?;
+    // The host goes into SNI only. The TLS configuration verifies the principal in the service's certificate instead.
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    TlsConnector::from(tls).connect(name, stream).await
+}
+
+/// A connection whose read errors go to an observer. In TLS 1.3 a server that refuses the client's certificate says so
+/// only after the handshake (RFC 8446, section 4.4.2.4), so this error is not one of connecting.
+struct ObservedStream<S> {
+    stream: S,
+    observer: ErrorObserver,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(Err(error)) = &read {
+            (self.observer)(error);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_service_has_a_host_and_a_port() {
+        for text in ["127.0.0.1:7150", "[::1]:7150", "vault.internal:443"] {
+            assert!(text.parse::<ServiceAddress>().is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "vault",
+            "https://vault:443",
+            "u@vault:443",
+            "vault:443/x",
+            "vault:99999",
+        ] {
+            assert!(text.parse::<ServiceAddress>().is_err(), "{text}");
+        }
+    }
+}
