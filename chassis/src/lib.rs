@@ -1,6 +1,8 @@
 //! The parts that every service of this project needs, whatever it does: settings, TLS, authorization, listeners, probes,
 //! telemetry, shutdown, and the gRPC client channel to another service.
 
+#![warn(missing_docs)]
+
 pub mod authz;
 pub mod blocking;
 pub mod caller;

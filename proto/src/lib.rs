@@ -1,6 +1,8 @@
 //! The protocol between vault-service, injector-service and their clients: the messages generated from the `.proto` files,
 //! the names and other validated texts that all of them must read the same way, and the sealing of decrypted values.
 
+#![warn(missing_docs)]
+
 /// Generated from `vault/v1/*.proto`.
 pub mod vault {
     /// Protobuf package `vault.v1`.
