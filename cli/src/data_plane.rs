@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     connect::Connection,
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
 };
 
 /// Which version of HTTP is spoken. No upgrade is tried: what is asked for is what is spoken.
@@ -49,10 +49,10 @@ impl DataPlane {
         let url = connection.data_plane();
         let wrong = || {
             Failure::new(
-                Kind::Configuration,
+                FailureKind::Configuration,
                 format_args!("--data-plane {url:?}: no address of a data plane"),
             )
-            .next("it is a URL without a path, such as http://127.0.0.1:7100")
+            .hint("it is a URL without a path, such as http://127.0.0.1:7100")
         };
         let parts = url.parse::<Uri>().map_err(|_| wrong())?.into_parts();
         let path = parts.path_and_query.as_ref().map_or("/", |path| path.as_str());
@@ -124,7 +124,8 @@ impl DataPlane {
         let stream = TokioIo::new(stream);
         let failed = |error: hyper::Error| {
             let message = format!("the call through {} failed: {}", self.url, chain(&error));
-            Failure::new(Kind::Unavailable, message).next("the injector's log has a line for each call")
+            Failure::new(FailureKind::Unavailable, message)
+                .hint("the injector's log has a line for each call")
         };
         match version {
             Version::Http1 => {
@@ -150,25 +151,29 @@ impl DataPlane {
         let uri = Uri::builder().scheme(scheme).authority(self.authority.clone());
         uri.path_and_query(path)
             .build()
-            .map_err(|error| Failure::new(Kind::Usage, format_args!("{path}: {error}")))
+            .map_err(|error| Failure::new(FailureKind::Usage, format_args!("{path}: {error}")))
     }
 
     fn unreachable(&self, why: &dyn Display) -> Failure {
         let message = format!("the data plane on {} cannot be reached: {why}", self.url);
-        Failure::new(Kind::Unavailable, message)
-            .next("is the injector running there? It listens on its own machine only, unless told otherwise; --data-plane says where")
+        Failure::new(FailureKind::Unavailable, message)
+            .hint("is the injector running there? It listens on its own machine only, unless told otherwise; --data-plane says where")
     }
 }
 
 fn tls_client(ca: Option<&Path>) -> Result<ClientConfig, Failure> {
     let Some(path) = ca else {
         return Err(Failure::new(
-            Kind::Configuration,
+            FailureKind::Configuration,
             "an https:// data plane needs --ca",
         ));
     };
-    let wrong =
-        |error: &dyn Display| Failure::new(Kind::Configuration, format_args!("{}: {error}", path.display()));
+    let wrong = |error: &dyn Display| {
+        Failure::new(
+            FailureKind::Configuration,
+            format_args!("{}: {error}", path.display()),
+        )
+    };
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
     for certificate in certificates {

@@ -8,9 +8,9 @@ use tonic_types::StatusExt as _;
 
 /// What kind of failure it was. Each has an exit code of its own, after sysexits(3) where that has a fitting one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FailureKind {
     /// Nothing went wrong, but the answer is no: a service is not ready, a call would be refused.
-    No,
+    Negative,
     /// `call --fail`: the upstream answered with an error, as curl says it.
     HttpError,
     /// The command line, or something on it, is wrong.
@@ -24,11 +24,11 @@ pub enum Kind {
     /// A service failed.
     Internal,
     /// It exists already.
-    Exists,
+    AlreadyExists,
     /// A local file or the terminal.
     File,
     /// It was changed meanwhile: the same command may succeed now.
-    Changed,
+    Conflict,
     /// Who asks is not known, or may not do this.
     NotAllowed,
     /// Where the services are, or the certificates, is not known or wrong.
@@ -37,20 +37,20 @@ pub enum Kind {
     Interrupted,
 }
 
-impl Kind {
+impl FailureKind {
     /// The exit code.
     pub fn code(self) -> u8 {
         match self {
-            Self::No => 1,
+            Self::Negative => 1,
             Self::HttpError => 22,
             Self::Usage => 64,
             Self::Refused => 65,
             Self::NotFound => 66,
             Self::Unavailable => 69,
             Self::Internal => 70,
-            Self::Exists => 73,
+            Self::AlreadyExists => 73,
             Self::File => 74,
-            Self::Changed => 75,
+            Self::Conflict => 75,
             Self::NotAllowed => 77,
             Self::Configuration => 78,
             Self::Interrupted => 128 + 2,
@@ -63,8 +63,8 @@ impl Kind {
             Code::InvalidArgument | Code::OutOfRange => Self::Usage,
             Code::FailedPrecondition | Code::ResourceExhausted => Self::Refused,
             Code::NotFound => Self::NotFound,
-            Code::AlreadyExists => Self::Exists,
-            Code::Aborted => Self::Changed,
+            Code::AlreadyExists => Self::AlreadyExists,
+            Code::Aborted => Self::Conflict,
             Code::Unauthenticated | Code::PermissionDenied => Self::NotAllowed,
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::Unavailable,
             Code::Ok | Code::Unknown | Code::Unimplemented | Code::Internal | Code::DataLoss => {
@@ -78,45 +78,45 @@ impl Kind {
 #[derive(Debug)]
 pub struct Failure {
     /// What kind.
-    pub kind: Kind,
+    pub kind: FailureKind,
     /// What was wrong, and where. Never a secret's value.
     pub message: String,
     /// What to do next.
-    pub next: Option<String>,
+    pub hint: Option<String>,
 }
 
 impl Failure {
     /// A failure with nothing more to say.
-    pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
+    pub fn new(kind: FailureKind, message: impl fmt::Display) -> Self {
         Self {
             kind,
             message: message.to_string(),
-            next: None,
+            hint: None,
         }
     }
 
     /// The same, with what to do next.
     #[must_use]
-    pub fn next(self, next: impl Into<String>) -> Self {
+    pub fn hint(self, hint: impl Into<String>) -> Self {
         Self {
-            next: Some(next.into()),
+            hint: Some(hint.into()),
             ..self
         }
     }
 
     /// A file that could not be read or written.
     pub fn file(path: &Path, error: &io::Error) -> Self {
-        Self::new(Kind::File, format_args!("{}: {error}", path.display()))
+        Self::new(FailureKind::File, format_args!("{}: {error}", path.display()))
     }
 
     /// What `service` answered instead of doing it.
     pub fn of_status(service: &str, status: &Status) -> Self {
         let failure = Self::new(
-            Kind::of(status.code()),
+            FailureKind::of(status.code()),
             format_args!("{service}: {}", status.message()),
         );
         match reason(status).and_then(next_step) {
-            Some(next) => failure.next(next),
+            Some(hint) => failure.hint(hint),
             None => failure,
         }
     }
@@ -128,12 +128,12 @@ impl Failure {
             .iter()
             .any(|tls| cause.contains(tls))
         {
-            Self::new(Kind::Configuration, message).next(
+            Self::new(FailureKind::Configuration, message).hint(
                 "--ca must hold the authority of its certificate, --cert a certificate that it trusts; --vault-id and \
                  --injector-id say whom the certificate must name",
             )
         } else {
-            Self::new(Kind::Unavailable, message).next(
+            Self::new(FailureKind::Unavailable, message).hint(
                 "is it running there? `aerostack status` asks each service; --vault and --injector say where they are",
             )
         }
@@ -212,26 +212,26 @@ mod tests {
 
     #[test]
     fn every_kind_has_an_exit_code_of_its_own() {
-        use Kind::{
-            Changed, Configuration, Exists, File, HttpError, Internal, Interrupted, No, NotAllowed, NotFound,
-            Refused, Unavailable, Usage,
+        use FailureKind::{
+            Configuration, Conflict, Exists, File, HttpError, Internal, Interrupted, Negative, NotAllowed,
+            NotFound, Refused, Unavailable, Usage,
         };
         let kinds = [
-            No,
+            Negative,
             HttpError,
             Usage,
             Refused,
             NotFound,
             Unavailable,
             Internal,
-            Exists,
+            AlreadyExists,
             File,
-            Changed,
+            Conflict,
             NotAllowed,
             Configuration,
             Interrupted,
         ];
-        let codes: std::collections::BTreeSet<u8> = kinds.into_iter().map(Kind::code).collect();
+        let codes: std::collections::BTreeSet<u8> = kinds.into_iter().map(FailureKind::code).collect();
         assert_eq!(codes.len(), kinds.len());
         assert!(!codes.contains(&0));
     }
@@ -240,9 +240,9 @@ mod tests {
     fn a_refusal_keeps_its_sentence_and_says_what_to_do() {
         let status = Status::from(Refusal::new(Reason::WorkspaceNotFound, "there is no workspace w"));
         let failure = Failure::of_status("the vault", &status);
-        assert_eq!(failure.kind, Kind::NotFound);
+        assert_eq!(failure.kind, FailureKind::NotFound);
         assert_eq!(failure.message, "the vault: there is no workspace w");
-        assert!(failure.next.unwrap().contains("workspace create"));
+        assert!(failure.hint.unwrap().contains("workspace create"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use prost_types::Timestamp;
 use serde::Serialize;
 use tabwriter::TabWriter;
 
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// How the result is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -35,7 +35,7 @@ pub struct Report {
     /// For standard error, a line each: what its reader should know besides.
     pub notes: Vec<String>,
     /// Set when all went well and yet the answer is no.
-    pub no: bool,
+    pub is_negative: bool,
 }
 
 impl Report {
@@ -65,12 +65,12 @@ impl Report {
 
 fn json<T: Serialize>(model: &T) -> Result<String, Failure> {
     let mut text =
-        serde_json::to_string_pretty(model).map_err(|error| Failure::new(Kind::Internal, error))?;
+        serde_json::to_string_pretty(model).map_err(|error| Failure::new(FailureKind::Internal, error))?;
     text.push('\n');
     Ok(text)
 }
 
-/// A table with aligned columns, two spaces apart. Cells are made harmless with [`plain`].
+/// A table with aligned columns, two spaces apart. Cells are made harmless with [`printable`].
 pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut lines = head.join("\t");
     lines.push('\n');
@@ -80,7 +80,7 @@ pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [St
             if cell.is_empty() {
                 "-".to_owned()
             } else {
-                plain(&cell)
+                printable(&cell)
             }
         });
         lines.push_str(&row.join("\t"));
@@ -96,7 +96,7 @@ pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
         let value = if value.is_empty() {
             "-".to_owned()
         } else {
-            plain(&value)
+            printable(&value)
         };
         // Writing to a string does not fail.
         let _ = writeln!(lines, "{name}:\t{value}");
@@ -114,16 +114,16 @@ fn aligned(lines: &str) -> String {
 }
 
 /// Text from elsewhere, harmless on a terminal: control characters and those that reorder a line are written as escapes.
-pub fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
     for scalar in text.chars() {
         if scalar.is_control() || matches!(scalar, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
-            plain.extend(scalar.escape_default());
+            printable.extend(scalar.escape_default());
         } else {
-            plain.push(scalar);
+            printable.push(scalar);
         }
     }
-    plain
+    printable
 }
 
 /// RFC 3339, UTC.
@@ -137,7 +137,7 @@ pub fn date(time: &str) -> String {
 }
 
 /// Yes or no, in a table.
-pub fn yes(it_is: bool) -> String {
+pub fn yes_or_no(it_is: bool) -> String {
     if it_is { "yes" } else { "no" }.to_owned()
 }
 
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn text_from_elsewhere_cannot_steer_a_terminal() {
         assert_eq!(
-            plain("a\u{1b}[2Jb\tc\u{9b}d\u{202e}e é"),
+            printable("a\u{1b}[2Jb\tc\u{9b}d\u{202e}e é"),
             "a\\u{1b}[2Jb\\tc\\u{9b}d\\u{202e}e é"
         );
     }

@@ -30,7 +30,7 @@ pub enum PkiCommand {
 #[derive(Debug, Clone, Args)]
 pub struct IssueArgs {
     /// Who gets it, which decides what it may be used for
-    pub kind: Kind,
+    pub kind: Holder,
     /// Directory of the authority
     #[arg(long, value_name = "DIR")]
     pub ca_dir: PathBuf,
@@ -51,7 +51,7 @@ pub struct IssueArgs {
 
 /// The holder of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum Holder {
     /// A vault: a server
     Vault,
     /// An injector: a server, and a client of the vault
@@ -94,10 +94,10 @@ impl PkiCommand {
 impl IssueArgs {
     fn leaf(&self, now: SystemTime) -> Leaf {
         let (name, usages): (_, &[Usage]) = match self.kind {
-            Kind::Vault => ("vault", &[Usage::Server]),
-            Kind::Injector => ("injector", &[Usage::Server, Usage::Client]),
-            Kind::Admin => ("admin", &[Usage::Client]),
-            Kind::Server => ("server", &[Usage::Server]),
+            Holder::Vault => ("vault", &[Usage::Server]),
+            Holder::Injector => ("injector", &[Usage::Server, Usage::Client]),
+            Holder::Admin => ("admin", &[Usage::Client]),
+            Holder::Server => ("server", &[Usage::Server]),
         };
         let mut leaf = Leaf::new(name, "", usages, now);
         if usages.contains(&Usage::Server) {

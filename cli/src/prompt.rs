@@ -14,7 +14,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 use zeroize::Zeroizing;
 
 use crate::{
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     value::without_newline,
 };
 
@@ -43,7 +43,10 @@ pub fn ask(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         );
         let answer = terminal.answer(&question)?;
         if !matches!(answer.to_ascii_lowercase().as_slice(), b"y" | b"yes") {
-            return Err(Failure::new(Kind::No, format_args!("{name} was not set")));
+            return Err(Failure::new(
+                FailureKind::Negative,
+                format_args!("{name} was not set"),
+            ));
         }
     }
     Ok(value)
@@ -51,7 +54,7 @@ pub fn ask(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
 
 fn failed(error: &io::Error) -> Failure {
     Failure::new(
-        Kind::File,
+        FailureKind::File,
         format_args!("the value was not read from the terminal: {error}"),
     )
 }
@@ -89,7 +92,10 @@ impl Quiet {
             .and_then(|()| self.read())
             .map_err(|error| failed(&error))?;
         match typed.state {
-            State::Interrupted => Err(Failure::new(Kind::Interrupted, "interrupted; nothing was set")),
+            State::Interrupted => Err(Failure::new(
+                FailureKind::Interrupted,
+                "interrupted; nothing was set",
+            )),
             State::Plain | State::Ended | State::Escape(_) | State::Pasting(_) => Ok(typed.value),
         }
     }

@@ -51,7 +51,7 @@ impl SetUp {
                         Ok(())
                     },
                 ),
-                Err(failure) => command::complain(&failure),
+                Err(failure) => command::print_failure(&failure),
             },
             Self::Echo(args) => process::serve(
                 Logging::of_command(&args.log),

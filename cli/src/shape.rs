@@ -4,7 +4,7 @@ use proto::vault::v1::ValueFacts;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// The changes that were asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Shape {
         };
         if value.is_empty() {
             return Err(Failure::new(
-                Kind::Usage,
+                FailureKind::Usage,
                 format_args!("the value of {name} is nothing but white space"),
             ));
         }
@@ -33,7 +33,7 @@ impl Shape {
         }
         compacted(&value).ok_or_else(|| {
             Failure::new(
-                Kind::Usage,
+                FailureKind::Usage,
                 format_args!("--compact: the value of {name} is not JSON"),
             )
         })

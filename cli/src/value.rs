@@ -13,7 +13,7 @@ use proto::vault::v1::put_secret_request::Value;
 use zeroize::Zeroizing;
 
 use crate::{
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     prompt,
 };
 
@@ -46,12 +46,12 @@ impl Source {
             (None, Some(path)) => Ok(Self::File(path)),
             (None, None) if io::stdin().is_terminal() => Ok(Self::Terminal),
             (None, None) => Err(Failure::new(
-                Kind::Usage,
+                FailureKind::Usage,
                 "no value was given, and there is no terminal to ask for one",
             )
-            .next("give `-` to read it from standard input, or --from-file FILE")),
+            .hint("give `-` to read it from standard input, or --from-file FILE")),
             (Some(_), Some(_)) => Err(Failure::new(
-                Kind::Usage,
+                FailureKind::Usage,
                 "the value was given twice: as an argument and by --from-file",
             )),
         }
@@ -74,7 +74,7 @@ impl Source {
         };
         if bytes.is_empty() {
             return Err(Failure::new(
-                Kind::Usage,
+                FailureKind::Usage,
                 format_args!("the value of {name} is empty"),
             ));
         }
@@ -103,12 +103,12 @@ pub fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
             "{}: a file of secrets has less than {MAX_TEXT} bytes",
             path.display()
         );
-        return Err(Failure::new(Kind::Usage, message));
+        return Err(Failure::new(FailureKind::Usage, message));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err(Failure::new(
-            Kind::Usage,
+            FailureKind::Usage,
             format_args!("{}: it is not UTF-8", path.display()),
         )),
     }
@@ -231,7 +231,7 @@ mod tests {
         let failure = empty.read("X").err().unwrap();
         assert_eq!(
             (failure.kind, failure.message.as_str()),
-            (Kind::Usage, "the value of X is empty")
+            (FailureKind::Usage, "the value of X is empty")
         );
     }
 }

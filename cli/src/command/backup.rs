@@ -17,7 +17,7 @@ use vault_service::new_file::NewFile;
 
 use crate::{
     connect::{Connection, Remote},
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     model::Restored,
     output::{OutputArgs, Report, fields},
 };
@@ -56,7 +56,7 @@ impl BackupArgs {
         let report = if path == Path::new(STANDARD) {
             if io::stdout().is_terminal() {
                 let message = "a terminal is no place for a backup";
-                return Err(Failure::new(Kind::Usage, message).next("name a file with --output"));
+                return Err(Failure::new(FailureKind::Usage, message).hint("name a file with --output"));
             }
             // In one write for each piece, as it comes.
             let bytes = export(&vault, &mut io::stdout(), Path::new("standard output")).await?;
@@ -120,10 +120,11 @@ impl RestoreArgs {
 
 fn not_made(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            Failure::new(Kind::Exists, format_args!("{} is there already", path.display()))
-                .next("give another name: a backup overwrites nothing")
-        }
+        io::ErrorKind::AlreadyExists => Failure::new(
+            FailureKind::AlreadyExists,
+            format_args!("{} is there already", path.display()),
+        )
+        .hint("give another name: a backup overwrites nothing"),
         _ => Failure::file(path, error),
     }
 }

@@ -17,7 +17,7 @@ use tokio::time;
 use crate::{
     connect::Connection,
     data_plane::{DataPlane, Version, refused_by_injector},
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     output::Report,
 };
 
@@ -77,13 +77,14 @@ pub struct CallArgs {
 impl CallArgs {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let most = self.max_time.map(Duration::try_from_secs_f64).transpose();
-        let most = most.map_err(|error| Failure::new(Kind::Usage, format_args!("--max-time: {error}")))?;
+        let most =
+            most.map_err(|error| Failure::new(FailureKind::Usage, format_args!("--max-time: {error}")))?;
         let call = self.call(connection);
         match most {
             None => call.await?,
-            Some(most) => time::timeout(most, call)
-                .await
-                .map_err(|_| Failure::new(Kind::Unavailable, "the call took longer than --max-time"))??,
+            Some(most) => time::timeout(most, call).await.map_err(|_| {
+                Failure::new(FailureKind::Unavailable, "the call took longer than --max-time")
+            })??,
         }
         Ok(Report::default())
     }
@@ -121,7 +122,7 @@ impl CallArgs {
     }
 
     fn request(&self) -> Result<Request<Full<Bytes>>, Failure> {
-        let usage = |what: &dyn std::fmt::Display| Failure::new(Kind::Usage, what);
+        let usage = |what: &dyn std::fmt::Display| Failure::new(FailureKind::Usage, what);
         let workspace = WorkspaceName::parse(&self.workspace).map_err(|error| usage(&error))?;
         let server = ServerName::parse(&self.server).map_err(|error| usage(&error))?;
         let (body, kind) = self.body()?;
@@ -183,7 +184,7 @@ impl CallArgs {
 
     /// The injector refused: nothing reached the upstream, or nothing came back.
     async fn refused(&self, reason: Reason, name: &str, answer: Response<Incoming>) -> Failure {
-        let kind = Kind::of(reason.code());
+        let kind = FailureKind::of(reason.code());
         let mut text = Vec::new();
         let mut body = answer.into_body();
         while let Some(Ok(frame)) = body.frame().await {
@@ -222,7 +223,7 @@ impl CallArgs {
             }
             _ => format!("`aerostack explain {workspace} {server}` shows what becomes of each secret"),
         };
-        Failure::new(kind, message).next(next)
+        Failure::new(kind, message).hint(next)
     }
 }
 
@@ -245,7 +246,10 @@ impl BodyKind {
 }
 
 fn failed(status: StatusCode) -> Failure {
-    Failure::new(Kind::HttpError, format_args!("the upstream answered {status}"))
+    Failure::new(
+        FailureKind::HttpError,
+        format_args!("the upstream answered {status}"),
+    )
 }
 
 /// `@FILE`, `@-`, or the text itself.
@@ -266,9 +270,10 @@ fn parse_header(given: &str) -> Result<(HeaderName, HeaderValue), Failure> {
     // Of a header that cannot be sent only its name is shown.
     let (name, value) = given
         .split_once(':')
-        .ok_or_else(|| Failure::new(Kind::Usage, "a header is NAME: VALUE"))?;
-    let wrong =
-        |what: &dyn std::fmt::Display| Failure::new(Kind::Usage, format_args!("header {name:?}: {what}"));
+        .ok_or_else(|| Failure::new(FailureKind::Usage, "a header is NAME: VALUE"))?;
+    let wrong = |what: &dyn std::fmt::Display| {
+        Failure::new(FailureKind::Usage, format_args!("header {name:?}: {what}"))
+    };
     Ok((
         name.trim()
             .parse()
@@ -312,7 +317,10 @@ impl Sink {
 async fn copy(mut body: Incoming, to: &mut Sink) -> Result<(), Failure> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            Failure::new(Kind::Unavailable, format_args!("the answer broke off: {error}"))
+            Failure::new(
+                FailureKind::Unavailable,
+                format_args!("the answer broke off: {error}"),
+            )
         })?;
         if let Some(data) = frame.data_ref() {
             to.write(data)?;

@@ -7,7 +7,7 @@ use crate::{
     connect::Connection,
     failure::Failure,
     model::Explanation,
-    output::{OutputArgs, Report, plain, table, yes},
+    output::{OutputArgs, Report, printable, table, yes_or_no},
 };
 
 /// `aerostack explain`
@@ -37,7 +37,7 @@ impl ExplainArgs {
         let answer = injector.answer(client.explain_injection(request)).await?;
         let explanation = Explanation::of(answer);
         let mut report = Report::new(output, &explanation, text)?;
-        report.no = !explanation.would_forward;
+        report.is_negative = !explanation.would_forward;
         Ok(report)
     }
 }
@@ -48,7 +48,7 @@ fn text(explanation: &Explanation) -> String {
         [
             secret.name.clone(),
             secret.state.replace('_', " "),
-            yes(secret.required),
+            yes_or_no(secret.required),
             version.unwrap_or_default(),
             secret.placement.clone(),
         ]
@@ -61,7 +61,13 @@ fn text(explanation: &Explanation) -> String {
     let details: String = explanation
         .secrets
         .iter()
-        .filter_map(|secret| Some(format!("{}: {}\n", secret.name, plain(secret.detail.as_ref()?))))
+        .filter_map(|secret| {
+            Some(format!(
+                "{}: {}\n",
+                secret.name,
+                printable(secret.detail.as_ref()?)
+            ))
+        })
         .collect();
     format!(
         "{}{details}{verdict}\n",

@@ -5,6 +5,7 @@ mod call;
 mod completions;
 mod explain;
 mod key;
+mod pages;
 mod secret;
 mod server;
 mod status;
@@ -21,8 +22,8 @@ use clap::Subcommand;
 
 use crate::{
     connect::{ConnectArgs, Connection},
-    failure::{Failure, Kind},
-    output::{Report, plain},
+    failure::{Failure, FailureKind},
+    output::{Report, printable},
 };
 
 /// What administrators do.
@@ -53,11 +54,11 @@ impl Admin {
     pub fn run(self, connect: &ConnectArgs) -> ExitCode {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return process::fail(Kind::Internal.code(), error),
+            Err(error) => return process::fail(FailureKind::Internal.code(), error),
         };
         match runtime.block_on(self.execute(connect)) {
             Ok(report) => print(&report),
-            Err(failure) => complain(&failure),
+            Err(failure) => print_failure(&failure),
         }
     }
 
@@ -76,22 +77,6 @@ impl Admin {
     }
 }
 
-/// As many as a service gives at once.
-const PAGE: u32 = 1000;
-
-/// Every item of a list: `page` gets a page's token, and gives its items and the token of the page after it.
-async fn all<T>(
-    mut page: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Failure>,
-) -> Result<Vec<T>, Failure> {
-    let (mut items, mut next) = page(String::new()).await?;
-    while !next.is_empty() {
-        let (more, token) = page(next).await?;
-        items.extend(more);
-        next = token;
-    }
-    Ok(items)
-}
-
 fn print(report: &Report) -> ExitCode {
     let mut stdout = io::stdout().lock();
     let printed = stdout
@@ -99,23 +84,23 @@ fn print(report: &Report) -> ExitCode {
         .and_then(|()| stdout.flush());
     for note in &report.notes {
         // Nobody has to read it.
-        drop(writeln!(io::stderr(), "{}", plain(note)));
+        drop(writeln!(io::stderr(), "{}", printable(note)));
     }
     match printed {
-        Ok(()) if report.no => ExitCode::from(Kind::No.code()),
+        Ok(()) if report.is_negative => ExitCode::from(FailureKind::Negative.code()),
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => process::fail(Kind::File.code(), format_args!("standard output: {error}")),
+        Err(error) => process::fail(FailureKind::File.code(), format_args!("standard output: {error}")),
     }
 }
 
 /// One sentence, and what to do next.
-pub(crate) fn complain(failure: &Failure) -> ExitCode {
-    let Failure { kind, message, next } = failure;
-    let next = next
+pub(crate) fn print_failure(failure: &Failure) -> ExitCode {
+    let Failure { kind, message, hint } = failure;
+    let hint = hint
         .as_ref()
-        .map(|next| format!("\n  {}", plain(next)))
+        .map(|hint| format!("\n  {}", printable(hint)))
         .unwrap_or_default();
-    process::fail(kind.code(), format_args!("error: {}{next}", plain(message)))
+    process::fail(kind.code(), format_args!("error: {}{hint}", printable(message)))
 }

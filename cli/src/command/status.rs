@@ -27,7 +27,7 @@ use tonic_health::pb::{
 use crate::{
     connect::{Connection, Remote},
     data_plane::{DataPlane, Version},
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     output::{OutputArgs, Report, table},
 };
 
@@ -88,9 +88,12 @@ impl StatusArgs {
         let well = |service: &Service| {
             matches!(service.state, "serving" | "unknown") && service.access != Some(false)
         };
-        let no = !status.services.iter().all(well);
+        let is_negative = !status.services.iter().all(well);
         let report = Report::new(self.output, &status, text)?;
-        Ok(Report { no, ..report })
+        Ok(Report {
+            is_negative,
+            ..report
+        })
     }
 }
 
@@ -161,7 +164,7 @@ async fn ask_data_plane(connection: &Connection, data_plane: &DataPlane) -> Serv
     let started = Instant::now();
     let answer = match Request::get("/-/status").body(Full::default()) {
         Ok(request) => data_plane.send(connection, Version::Http1, request).await,
-        Err(error) => Err(Failure::new(Kind::Internal, error)),
+        Err(error) => Err(Failure::new(FailureKind::Internal, error)),
     };
     let (state, detail) = match &answer {
         Ok(answer) if is_injector(answer) => ("serving", None),
@@ -238,7 +241,7 @@ fn text(status: &Status) -> String {
             text.push_str(&format!(
                 "{}: {}\n",
                 service.service,
-                crate::output::plain(detail)
+                crate::output::printable(detail)
             ));
         }
     }

@@ -10,10 +10,13 @@ use proto::vault::v1::{
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use super::{PAGE, all, secret, server};
+use super::{
+    pages::{MAX_PAGE_SIZE, list_all},
+    secret, server,
+};
 use crate::{
     connect::{Connection, Remote},
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     model::Workspace,
     output::{OutputArgs, Report, fields, table},
 };
@@ -177,9 +180,9 @@ async fn create(args: CreateArgs, vault: &Remote) -> Result<Report, Failure> {
 }
 
 async fn list(args: ListArgs, vault: &Remote) -> Result<Report, Failure> {
-    let workspaces = all(async |page_token| {
+    let workspaces = list_all(async |page_token| {
         let request = ListWorkspacesRequest {
-            page_size: PAGE,
+            page_size: MAX_PAGE_SIZE,
             page_token,
         };
         let answer = vault.answer(client(vault).list_workspaces(request)).await?;
@@ -235,7 +238,10 @@ async fn delete(args: DeleteArgs, vault: &Remote) -> Result<Report, Failure> {
     } = args;
     let workspace = get(vault, &name).await?;
     if !yes && !confirmed(&workspace)? {
-        return Err(Failure::new(Kind::No, format_args!("{name} was not deleted")));
+        return Err(Failure::new(
+            FailureKind::Negative,
+            format_args!("{name} was not deleted"),
+        ));
     }
     let request = DeleteWorkspaceRequest {
         name: name.clone(),
@@ -264,7 +270,7 @@ fn confirmed(workspace: &api::Workspace) -> Result<bool, Failure> {
     let name = &workspace.name;
     if !io::stdin().is_terminal() {
         let message = format!("deleting {name} has to be confirmed, and there is no terminal to ask on");
-        return Err(Failure::new(Kind::Usage, message).next("give --yes"));
+        return Err(Failure::new(FailureKind::Usage, message).hint("give --yes"));
     }
     let ask = || {
         write!(
@@ -276,7 +282,7 @@ fn confirmed(workspace: &api::Workspace) -> Result<bool, Failure> {
         io::stdin().read_line(&mut answer)?;
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     };
-    ask().map_err(|error: io::Error| Failure::new(Kind::File, format_args!("the terminal: {error}")))
+    ask().map_err(|error: io::Error| Failure::new(FailureKind::File, format_args!("the terminal: {error}")))
 }
 
 fn shown(workspace: api::Workspace, output: OutputArgs) -> Result<Report, Failure> {

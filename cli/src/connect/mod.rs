@@ -21,7 +21,7 @@ use tonic::{Response, Status, Streaming, transport::Channel};
 
 use self::source::Source;
 pub use self::source::{ConnectArgs, DEFAULT_DIR};
-use crate::failure::{self, Failure, Kind};
+use crate::failure::{self, Failure, FailureKind};
 
 /// How to reach the pair.
 #[derive(Debug)]
@@ -97,8 +97,11 @@ impl Connection {
     fn remote(&self, name: &'static str, address: &str, id: Option<&str>) -> Result<Remote, Failure> {
         let tls = self.tls(id)?;
         let wrong = |what: &dyn std::fmt::Display| {
-            Failure::new(Kind::Configuration, format_args!("{name} on {address:?}: {what}"))
-                .next("addresses are HOST:PORT, such as 127.0.0.1:7150")
+            Failure::new(
+                FailureKind::Configuration,
+                format_args!("{name} on {address:?}: {what}"),
+            )
+            .hint("addresses are HOST:PORT, such as 127.0.0.1:7150")
         };
         let to = address
             .parse()
@@ -120,7 +123,7 @@ impl Connection {
             let missing = missing.into_iter().filter(|(_, set)| set.is_none());
             let missing: Vec<&str> = missing.map(|(flag, _)| flag).collect();
             let message = format!("the connection is not configured: {} missing", missing.join(", "));
-            return Err(Failure::new(Kind::Configuration, message).next(
+            return Err(Failure::new(FailureKind::Configuration, message).hint(
                 "run this where `aerostack dev` runs, or give --dir, or these flags (environment: AEROSTACK_CA, \
                  AEROSTACK_CERT, AEROSTACK_KEY)",
             ));
@@ -130,8 +133,9 @@ impl Connection {
         let tls = match id {
             None => tls::grpc_client_by_host(identity, &authorities),
             Some(id) => {
-                let id = Principal::parse(id)
-                    .map_err(|error| Failure::new(Kind::Configuration, format_args!("{id:?}: {error}")))?;
+                let id = Principal::parse(id).map_err(|error| {
+                    Failure::new(FailureKind::Configuration, format_args!("{id:?}: {error}"))
+                })?;
                 tls::grpc_client(identity, &authorities, id)
             }
         };
@@ -140,8 +144,8 @@ impl Connection {
 }
 
 fn unusable(error: TlsError) -> Failure {
-    Failure::new(Kind::Configuration, chain(&error))
-        .next("--ca, --cert and --key name the files; `aerostack dev` and `aerostack init` make some")
+    Failure::new(FailureKind::Configuration, chain(&error))
+        .hint("--ca, --cert and --key name the files; `aerostack dev` and `aerostack init` make some")
 }
 
 fn parse_timeout(text: Option<&str>) -> Result<Duration, Failure> {
@@ -153,7 +157,7 @@ fn parse_timeout(text: Option<&str>) -> Result<Duration, Failure> {
         .map(Duration::from_secs_f64)
         .ok_or_else(|| {
             Failure::new(
-                Kind::Usage,
+                FailureKind::Usage,
                 format_args!("--timeout {text:?}: a number of seconds up to 86400 is needed"),
             )
         })
@@ -243,7 +247,7 @@ impl Remote {
         } = self;
         let seconds = timeout.as_secs_f64();
         let message = format!("{name} on {address} did not answer within {seconds} s");
-        Failure::new(Kind::Unavailable, message)
-            .next("`aerostack status` asks each service; --timeout waits longer")
+        Failure::new(FailureKind::Unavailable, message)
+            .hint("`aerostack status` asks each service; --timeout waits longer")
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 
 use crate::{
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     pki::{INJECTOR_ID, VAULT_ID},
 };
 
@@ -184,7 +184,8 @@ fn read_ports(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     };
     serde_json::from_slice(&text).map_err(|error| {
         let message = format!("{}: not a list of addresses: {error}", path.display());
-        Failure::new(Kind::Configuration, message).next("`aerostack dev` writes it anew when it starts")
+        Failure::new(FailureKind::Configuration, message)
+            .hint("`aerostack dev` writes it anew when it starts")
     })
 }
 
@@ -204,7 +205,7 @@ fn made_here(dir: &Path) -> Result<Source, Failure> {
         return Source::directory(dir);
     }
     let message = format!("{}: no certificates are kept here", dir.display());
-    Err(Failure::new(Kind::Configuration, message).next(format!(
+    Err(Failure::new(FailureKind::Configuration, message).hint(format!(
         "start the pair with `aerostack dev --dir {}`, or name the directory of another",
         dir.display()
     )))

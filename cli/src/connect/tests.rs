@@ -90,8 +90,8 @@ fn a_directory_that_is_asked_for_must_be_one_of_ours() {
         ..Default::default()
     };
     let failure = Connection::find(&args, nothing).unwrap_err();
-    assert_eq!(failure.kind, Kind::Configuration);
-    assert!(failure.next.unwrap().contains("aerostack dev --dir"));
+    assert_eq!(failure.kind, FailureKind::Configuration);
+    assert!(failure.hint.unwrap().contains("aerostack dev --dir"));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn ports_that_cannot_be_read_are_not_passed_over() {
     let (dir, args) = directory();
     fs::write(dir.path().join("ports.json"), "{").unwrap();
     let failure = Connection::find(&args, nothing).unwrap_err();
-    assert_eq!(failure.kind, Kind::Configuration);
+    assert_eq!(failure.kind, FailureKind::Configuration);
     assert!(failure.message.contains("ports.json"));
 }
 
@@ -127,6 +127,10 @@ fn a_timeout_is_a_number_of_seconds() {
         );
     }
     for text in ["", "0", "-1", "ten", "nan", "inf", "1e99"] {
-        assert_eq!(parse_timeout(Some(text)).unwrap_err().kind, Kind::Usage, "{text}");
+        assert_eq!(
+            parse_timeout(Some(text)).unwrap_err().kind,
+            FailureKind::Usage,
+            "{text}"
+        );
     }
 }

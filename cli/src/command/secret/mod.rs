@@ -15,10 +15,13 @@ use serde::Serialize;
 use tonic::transport::Channel;
 
 use self::set::SetArgs;
-use super::{PAGE, all, server};
+use super::{
+    pages::{MAX_PAGE_SIZE, list_all},
+    server,
+};
 use crate::{
     connect::{Connection, Remote},
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     model::{Secret, SecretVersion, Server, expires},
     output::{OutputArgs, Report, date, table},
     value::{time_at, time_in},
@@ -169,9 +172,9 @@ fn client(vault: &Remote) -> SecretServiceClient<Channel> {
 
 fn normalized(name: &str) -> Result<SecretName, Failure> {
     SecretName::parse(name).map_err(|error| {
-        let failure = Failure::new(Kind::Usage, error);
+        let failure = Failure::new(FailureKind::Usage, error);
         match error {
-            SecretNameError::EqualsSign => failure.next(
+            SecretNameError::EqualsSign => failure.hint(
                 "aerostack workspace secret set WORKSPACE NAME VALUE sets one secret, --from-env-file FILE all secrets of \
                  a file of NAME=VALUE lines",
             ),
@@ -183,10 +186,10 @@ fn normalized(name: &str) -> Result<SecretName, Failure> {
 async fn list(args: ListArgs, connection: &Connection) -> Result<Report, Failure> {
     let ListArgs { workspace, output } = args;
     let vault = &connection.vault()?;
-    let secrets = all(async |page_token| {
+    let secrets = list_all(async |page_token| {
         let request = ListSecretsRequest {
             workspace: workspace.clone(),
-            page_size: PAGE,
+            page_size: MAX_PAGE_SIZE,
             page_token,
         };
         let answer = vault.answer(client(vault).list_secrets(request)).await?;
@@ -237,11 +240,11 @@ async fn versions(args: VersionsArgs, vault: &Remote) -> Result<Report, Failure>
         output,
     } = args;
     let name = normalized(&name)?;
-    let versions = all(async |page_token| {
+    let versions = list_all(async |page_token| {
         let request = ListSecretVersionsRequest {
             workspace: workspace.clone(),
             name: name.as_str().to_owned(),
-            page_size: PAGE,
+            page_size: MAX_PAGE_SIZE,
             page_token,
         };
         let answer = vault.answer(client(vault).list_secret_versions(request)).await?;

@@ -15,7 +15,7 @@ use super::{ExpiryArgs, client, normalized};
 use crate::{
     connect::Remote,
     env_file,
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     model::{Secret, Warning},
     output::{OutputArgs, Report},
     shape::{self, Shape},
@@ -141,10 +141,10 @@ impl SetArgs {
 async fn set_all(terms: Terms, file: PathBuf, vault: &Remote, output: OutputArgs) -> Result<Report, Failure> {
     let text = read_text(&file)?;
     let entries = env_file::parse(&text)
-        .map_err(|error| Failure::new(Kind::Usage, format_args!("{}: {error}", file.display())))?;
+        .map_err(|error| Failure::new(FailureKind::Usage, format_args!("{}: {error}", file.display())))?;
     if entries.is_empty() {
         let message = format!("{}: it sets no secret", file.display());
-        return Err(Failure::new(Kind::Usage, message));
+        return Err(Failure::new(FailureKind::Usage, message));
     }
     let mut secrets: Vec<WasSet> = Vec::with_capacity(entries.len());
     for env_file::Entry { name, value } in entries {
@@ -252,7 +252,7 @@ async fn metadata(vault: &Remote, workspace: &str, name: &SecretName) -> Result<
     match vault.answer(client(vault).get_secret_metadata(request)).await {
         Ok(answer) => Ok(answer.secret.unwrap_or_default()),
         // If it is the workspace that does not exist, the put says so.
-        Err(failure) if failure.kind == Kind::NotFound => Ok(api::Secret::default()),
+        Err(failure) if failure.kind == FailureKind::NotFound => Ok(api::Secret::default()),
         Err(failure) => Err(failure),
     }
 }

@@ -15,12 +15,12 @@ use serde::Serialize;
 use tonic::transport::Channel;
 
 use self::spec::SpecArgs;
-use super::{PAGE, all};
+use super::pages::{MAX_PAGE_SIZE, list_all};
 use crate::{
     connect::{Connection, Remote},
-    failure::{Failure, Kind},
+    failure::{Failure, FailureKind},
     model::{self, CatalogEntry, Server},
-    output::{OutputArgs, Report, date, fields, table, yes},
+    output::{OutputArgs, Report, date, fields, table, yes_or_no},
 };
 
 /// What is done with servers.
@@ -159,9 +159,9 @@ async fn add(args: AddArgs, injector: &Remote) -> Result<Report, Failure> {
     let (own_name, catalog_entry) = match named.strip_prefix('@') {
         None => (named, String::new()),
         Some(scoped) => {
-            let (_, last) = scoped
-                .split_once('/')
-                .ok_or_else(|| Failure::new(Kind::Usage, format_args!("{named:?} is not @SCOPE/NAME")))?;
+            let (_, last) = scoped.split_once('/').ok_or_else(|| {
+                Failure::new(FailureKind::Usage, format_args!("{named:?} is not @SCOPE/NAME"))
+            })?;
             // With a URL there is nothing to look up.
             let entry = if spec.url.is_some() {
                 String::new()
@@ -179,8 +179,8 @@ async fn add(args: AddArgs, injector: &Remote) -> Result<Report, Failure> {
     spec.apply(&mut server)?;
     if server.url.is_empty() && catalog_entry.is_empty() {
         let message = format!("{:?} needs to know where it is", server.name);
-        return Err(Failure::new(Kind::Usage, message)
-            .next("give --url, or name an entry of the injector's catalog: @SCOPE/NAME"));
+        return Err(Failure::new(FailureKind::Usage, message)
+            .hint("give --url, or name an entry of the injector's catalog: @SCOPE/NAME"));
     }
     let request = AddServerRequest {
         server: Some(server),
@@ -244,8 +244,8 @@ async fn update(args: UpdateArgs, injector: &Remote) -> Result<Report, Failure> 
     }
     let paths = spec.apply(&mut server)?;
     if paths.is_empty() {
-        return Err(Failure::new(Kind::Usage, "nothing to change was given")
-            .next("--secrets NAME,… changes what the server gets; --help lists the rest"));
+        return Err(Failure::new(FailureKind::Usage, "nothing to change was given")
+            .hint("--secrets NAME,… changes what the server gets; --help lists the rest"));
     }
     let request = UpdateServerRequest {
         server: Some(server),
@@ -257,10 +257,10 @@ async fn update(args: UpdateArgs, injector: &Remote) -> Result<Report, Failure> 
 
 /// The servers of a workspace; of all, when its name is empty.
 pub(super) async fn servers(injector: &Remote, workspace: &str) -> Result<Vec<Server>, Failure> {
-    let servers = all(async |page_token| {
+    let servers = list_all(async |page_token| {
         let request = ListServersRequest {
             workspace: workspace.to_owned(),
-            page_size: PAGE,
+            page_size: MAX_PAGE_SIZE,
             page_token,
         };
         let answer = injector.answer(client(injector).list_servers(request)).await?;
@@ -309,9 +309,9 @@ fn row(server: &Server) -> [String; 5] {
 }
 
 async fn catalog(args: CatalogArgs, injector: &Remote) -> Result<Report, Failure> {
-    let entries = all(async |page_token| {
+    let entries = list_all(async |page_token| {
         let request = ListCatalogEntriesRequest {
-            page_size: PAGE,
+            page_size: MAX_PAGE_SIZE,
             page_token,
         };
         let mut client = CatalogServiceClient::new(injector.channel.clone());
@@ -354,12 +354,12 @@ async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
             ("gRPC methods", server.grpc_methods.join(", ")),
             ("Paths", server.paths.join(", ")),
             ("Protocol", server.protocol.to_owned()),
-            ("Own TLS settings", yes(server.tls.is_some())),
+            ("Own TLS settings", yes_or_no(server.tls.is_some())),
             (
                 "Bound secrets",
-                yes(server.tls.as_ref().is_some_and(|tls| tls.allow_bound_secrets)),
+                yes_or_no(server.tls.as_ref().is_some_and(|tls| tls.allow_bound_secrets)),
             ),
-            ("Plaintext allowed", yes(server.allow_plaintext)),
+            ("Plaintext allowed", yes_or_no(server.allow_plaintext)),
             ("Allowed origins", server.allowed_origins.join(", ")),
             ("OAuth", server.oauth.to_owned()),
             ("Description", server.description.clone()),
