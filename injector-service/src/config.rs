@@ -18,8 +18,8 @@ use proto::{Principal, ServerName, WorkspaceName};
 use crate::{
     catalog::Catalog,
     limits::{LimitSettings, Limits},
-    proxy::{Door, Hosts},
-    resolve::Ends,
+    proxy::{Hosts, ListenerRoute},
+    resolve::Identities,
     upstream,
 };
 
@@ -231,7 +231,7 @@ pub struct Config {
     /// Address of the data plane.
     pub data_plane_listen: SocketAddr,
     /// Listeners that lead to one server alone.
-    pub listen_server: Vec<(SocketAddr, Door)>,
+    pub listen_server: Vec<(SocketAddr, ListenerRoute)>,
     /// Address of the probes.
     pub metrics_listen: SocketAddr,
     /// File with the servers.
@@ -243,7 +243,7 @@ pub struct Config {
     /// How it is talked to.
     pub vault_tls: Arc<rustls::ClientConfig>,
     /// Who is at both ends of it.
-    pub vault_ends: Ends,
+    pub vault_identities: Identities,
     /// The certificates that this injector presents.
     pub certificates: OwnCertificates,
     /// TLS of the gRPC listener.
@@ -311,7 +311,7 @@ impl Settings {
         let shutdown_grace = p.duration("--shutdown-grace", &self.shutdown_grace);
         let certificates = problems.own_certificates();
         let config = (|| {
-            let (vault_tls, vault_ends) = vault_tls?;
+            let (vault_tls, vault_identities) = vault_tls?;
             Some(Config {
                 listen: listen?,
                 data_plane_listen: data_plane_listen?,
@@ -321,7 +321,7 @@ impl Settings {
                 catalog,
                 vault: vault?,
                 vault_tls,
-                vault_ends,
+                vault_identities,
                 certificates,
                 tls: tls?,
                 policy: Arc::new(policy?),
@@ -337,15 +337,15 @@ impl Settings {
         problems.finish(config)
     }
 
-    fn listen_server(&self, problems: &mut Problems) -> Vec<(SocketAddr, Door)> {
+    fn listen_server(&self, problems: &mut Problems) -> Vec<(SocketAddr, ListenerRoute)> {
         let parse = |text: &String| {
             let (address, server) = text.split_once('=')?;
             let (workspace, server) = server.split_once('/')?;
-            let door = Door::Only(
+            let route = ListenerRoute::Only(
                 WorkspaceName::parse(workspace).ok()?,
                 ServerName::parse(server).ok()?,
             );
-            Some((address.parse().ok()?, door))
+            Some((address.parse().ok()?, route))
         };
         let wrong = |text: &String| {
             format!("{text:?} is not ADDRESS=WORKSPACE/SERVER, such as 127.0.0.1:7101=dev/github")
@@ -372,7 +372,7 @@ impl Settings {
         problems.take("--upstream-ca", upstream::tls::trusted_roots(&files))
     }
 
-    fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, Ends)> {
+    fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, Identities)> {
         let authorities = problems.authorities("--vault-ca", settings::path(&self.vault_ca), None);
         let id = problems.required("--vault-id", self.vault_id.as_deref());
         let vault = id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
@@ -383,7 +383,10 @@ impl Settings {
         let injector = problems.principal("--vault-cert", &identity);
         let (vault, injector) = (vault?, injector?);
         let tls = tls::grpc_client(identity, &authorities?, vault.clone());
-        Some((problems.take("--vault-cert", tls)?, Ends { vault, injector }))
+        Some((
+            problems.take("--vault-cert", tls)?,
+            Identities { vault, injector },
+        ))
     }
 
     fn tls(&self, problems: &mut Problems, listen: Option<SocketAddr>) -> Option<Arc<rustls::ServerConfig>> {
@@ -411,7 +414,7 @@ impl Settings {
         &self,
         problems: &mut Problems,
         shared: Option<SocketAddr>,
-        dedicated: &[(SocketAddr, Door)],
+        dedicated: &[(SocketAddr, ListenerRoute)],
     ) -> Option<Option<Arc<rustls::ServerConfig>>> {
         let (cert, key) = (
             settings::path(&self.data_plane_tls_cert),

@@ -49,15 +49,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, service::Routes};
 use tower::Layer as _;
 
-use address::Own;
+use address::OwnListeners;
 use catalog::Catalog;
 use config::Config;
 use metrics::Metrics;
-use proxy::{Arrival, Budget, Door, Proxy, Serving};
+use proxy::{Arrival, Budget, ListenerRoute, Proxy, Serving};
 use registry::Registry;
-use resolve::{Condition, Fault, Link, Resolver};
+use resolve::{ConnectionFault, Resolver, VaultCondition, VaultDriver};
 use service::{CatalogEntries, Servers};
-use upstream::{Network, PingIntervals};
+use upstream::{DialContext, PingIntervals};
 
 /// The largest message that a client may send.
 const MAX_REQUEST: usize = 256 * 1024;
@@ -69,7 +69,7 @@ pub struct Listeners {
     /// The data plane.
     pub data_plane: TcpListener,
     /// The data plane, one server each.
-    pub dedicated: Vec<(TcpListener, Door)>,
+    pub dedicated: Vec<(TcpListener, ListenerRoute)>,
     /// Probes.
     pub metrics: TcpListener,
 }
@@ -79,8 +79,8 @@ impl Listeners {
     pub async fn bind(config: &Config) -> io::Result<Self> {
         let mut dedicated = Vec::new();
         let tcp_timeout = config.limits.keepalive.tcp_timeout;
-        for (address, door) in &config.listen_server {
-            dedicated.push((listen::bind(*address, tcp_timeout)?, door.clone()));
+        for (address, route) in &config.listen_server {
+            dedicated.push((listen::bind(*address, tcp_timeout)?, route.clone()));
         }
         Ok(Self {
             grpc: listen::bind(config.listen, tcp_timeout)?,
@@ -90,12 +90,12 @@ impl Listeners {
         })
     }
 
-    fn own(&self) -> Own {
+    fn own(&self) -> OwnListeners {
         let dedicated = self.dedicated.iter().map(|(listener, _)| listener);
         let all = [&self.grpc, &self.data_plane, &self.metrics]
             .into_iter()
             .chain(dedicated);
-        Own::new(all.filter_map(|listener| listener.local_addr().ok()))
+        OwnListeners::new(all.filter_map(|listener| listener.local_addr().ok()))
     }
 }
 
@@ -130,7 +130,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
     // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
     let after_calls = CancellationToken::new();
     let _leave = after_calls.clone().drop_guard();
-    let condition = Condition::new(&config.vault, &config.vault_ends);
+    let condition = VaultCondition::new(&config.vault, &config.vault_identities);
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry, registry.clone());
     metrics_registry.register_collector(Box::new(Tasks));
@@ -157,7 +157,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
     );
     tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
 
-    let network = Arc::new(Network {
+    let network = Arc::new(DialContext {
         roots: config.upstream_roots.clone(),
         own,
         limits: config.limits.upstream,
@@ -169,7 +169,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(reloading));
     log_addresses(&listeners.grpc, &listeners.data_plane);
     let budget = Budget::new(config.limits.max_buffered_total);
-    let lane = |(resolver, link): (&Resolver, Link)| Lane {
+    let lane = |(resolver, link): (&Resolver, VaultDriver)| Lane {
         proxy: Proxy::new(
             registry.clone(),
             resolver.clone(),
@@ -226,8 +226,8 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
     }
 }
 
-fn resolver(config: &Config, metrics: &Metrics) -> (Resolver, Link) {
-    let (ends, budget) = (config.vault_ends.clone(), config.limits.vault_timeout);
+fn resolver(config: &Config, metrics: &Metrics) -> (Resolver, VaultDriver) {
+    let (ends, budget) = (config.vault_identities.clone(), config.limits.vault_timeout);
     let (resolver, link) = Resolver::new(ends, budget, metrics.decrypt_seconds.clone());
     match config.require_all_secrets {
         true => (resolver.requiring_all(), link),
@@ -238,9 +238,9 @@ fn resolver(config: &Config, metrics: &Metrics) -> (Resolver, Link) {
 /// What one thread of the data plane serves with: pools and a stream to the vault of its own.
 struct Lane {
     proxy: Proxy,
-    link: Link,
+    link: VaultDriver,
     vault: (ServiceAddress, Arc<rustls::ClientConfig>),
-    condition: Condition,
+    condition: VaultCondition,
     tcp_timeout: TcpTimeout,
     serving: Serving,
     shutdown: CancellationToken,
@@ -259,7 +259,7 @@ impl Lane {
             shutdown,
             after_calls,
         } = self;
-        let fault = Fault::default();
+        let fault = ConnectionFault::default();
         let observed = fault.clone();
         let observer = Arc::new(move |error: &std::io::Error| observed.note(error));
         let channel = chassis::channel::observed_channel(&address, tls, tcp_timeout, observer)?;
@@ -275,15 +275,15 @@ impl Lane {
 /// Gives the connections of all listeners of the data plane to its lanes; then waits for those.
 async fn accept(
     shared: TcpListener,
-    dedicated: Vec<(TcpListener, Door)>,
+    dedicated: Vec<(TcpListener, ListenerRoute)>,
     lanes: Lanes<Arrival, Result<(), RunError>>,
     limit: usize,
     tls: bool,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let listeners = std::iter::once((shared, Door::Any)).chain(dedicated);
-    join_all(listeners.map(|(listener, door)| {
-        let (lanes, door) = (&lanes, Arc::new(door));
+    let listeners = std::iter::once((shared, ListenerRoute::Any)).chain(dedicated);
+    join_all(listeners.map(|(listener, route)| {
+        let (lanes, route) = (&lanes, Arc::new(route));
         let connections = Slots::new("data plane", limit, Eviction::OldestIdle);
         let at_first = if tls {
             listen::handshake_slots()
@@ -291,12 +291,12 @@ async fn accept(
             connections.clone()
         };
         listen::accept(listener, at_first, shutdown.clone(), move |stream, peer, slot| {
-            let (door, connections) = (door.clone(), connections.clone());
+            let (route, connections) = (route.clone(), connections.clone());
             let arrival = Arrival {
                 peer,
                 slot,
                 connections,
-                door,
+                route,
             };
             lanes.give(stream, arrival);
         })
@@ -349,7 +349,7 @@ async fn reloading(registry: Registry, catalog: Option<Catalog>, reload: Arc<Not
 fn probes(
     registry: MetricsRegistry,
     resolvers: &[Resolver],
-    condition: &Condition,
+    condition: &VaultCondition,
     certificates: &OwnCertificates,
     shutdown: &CancellationToken,
 ) -> probe::Probes {

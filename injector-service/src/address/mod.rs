@@ -13,9 +13,9 @@ use url::Host;
 
 /// The addresses of the injector's own listeners, which no server may point at.
 #[derive(Debug, Clone, Default)]
-pub struct Own(Arc<[SocketAddr]>);
+pub struct OwnListeners(Arc<[SocketAddr]>);
 
-impl Own {
+impl OwnListeners {
     /// Makes a set of the listeners' addresses.
     pub fn new(listeners: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self(listeners.into_iter().collect())
@@ -58,7 +58,7 @@ pub enum Forbidden {
 }
 
 /// Returns the reason why the host of a server's URL can never be dialled, if the URL alone shows one.
-pub fn refused_literal(host: &Host<String>, port: u16, own: &Own) -> Option<Forbidden> {
+pub fn refused_literal(host: &Host<String>, port: u16, own: &OwnListeners) -> Option<Forbidden> {
     let ips = match host {
         Host::Ipv4(ip) => vec![IpAddr::V4(*ip)],
         Host::Ipv6(ip) => vec![IpAddr::V6(*ip)],
@@ -91,7 +91,7 @@ fn is_localhost(name: &str) -> bool {
 /// Checks that `address` may be dialled. `loopback` is the result of [`is_loopback`] for the host that resolved to
 /// `address`. A loopback host must have a loopback address: a resolver may answer for names under `localhost` as it
 /// likes, and the injector may send cleartext to a loopback host. Any other host must have another address.
-pub fn check(address: SocketAddr, loopback: bool, own: &Own) -> Result<(), Forbidden> {
+pub fn check(address: SocketAddr, loopback: bool, own: &OwnListeners) -> Result<(), Forbidden> {
     let ip = address.ip().to_canonical();
     check_ip(ip)?;
     let embedded = match ip {
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     fn why(address: &str, loopback: bool) -> Option<Forbidden> {
-        let own = Own::new(["127.0.0.1:7100".parse().unwrap(), "0.0.0.0:9052".parse().unwrap()]);
+        let own = OwnListeners::new(["127.0.0.1:7100".parse().unwrap(), "0.0.0.0:9052".parse().unwrap()]);
         check(address.parse().unwrap(), loopback, &own).err()
     }
 
@@ -219,7 +219,7 @@ mod tests {
                     "{form}"
                 );
                 let host = Host::parse(&form).unwrap();
-                let literal = refused_literal(&host, 80, &Own::default());
+                let literal = refused_literal(&host, 80, &OwnListeners::default());
                 assert_eq!(literal, Some(Forbidden::LinkLocal), "{form}");
             }
         }
@@ -237,7 +237,7 @@ mod tests {
             ("metadata.example.com", false),
             ("x.metadata.goog", false),
         ] {
-            let why = refused_literal(&Host::parse(name).unwrap(), 80, &Own::default());
+            let why = refused_literal(&Host::parse(name).unwrap(), 80, &OwnListeners::default());
             assert_eq!(why, refused.then_some(Forbidden::LinkLocal), "{name}");
         }
     }
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_url_that_names_our_own_listener_is_known_at_once() {
-        let own = Own::new(["127.0.0.1:7100".parse().unwrap(), "[::1]:7101".parse().unwrap()]);
+        let own = OwnListeners::new(["127.0.0.1:7100".parse().unwrap(), "[::1]:7101".parse().unwrap()]);
         for (host, port, refused) in [
             ("127.0.0.1", 7100, true),
             ("localhost", 7100, true),

@@ -22,7 +22,7 @@ use super::{
     error::{EntryError, Mistake, Mistakes, Problem},
 };
 use crate::{
-    address::Own,
+    address::OwnListeners,
     placement::AuthType,
     registry::{
         server::{Injection, Oauth, Spec, SpecError, UpstreamUrl},
@@ -130,7 +130,7 @@ impl Record {
             description,
         };
         // Which listeners are ours is known, and checked, when a server is added.
-        spec.check(&Own::default())
+        spec.check(&OwnListeners::default())
     }
 }
 

@@ -13,7 +13,7 @@ use proto::{Reason, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Door, Proxy, STREAM_WINDOW,
+    ListenerRoute, Proxy, STREAM_WINDOW,
     activity::{Lasting, Late, UnderWay},
     answer,
     body::{self, Fault, Unsent},
@@ -36,7 +36,10 @@ use crate::{
     placement::AuthType,
     registry::server::{Injection, Spec},
     resolve::Resolver,
-    upstream::{Answer, Body, Delivery, Needs, Place, Refuser, Upstream},
+    upstream::{
+        Body, RefusingConnection, RequiredVersion, SendOutcome, StreamSlot, Transport, Upstream,
+        UpstreamResponse,
+    },
     veil::Over,
 };
 
@@ -56,7 +59,7 @@ impl Proxy {
     /// Answers one call, which may not last longer than `until`.
     pub(super) async fn call(
         &self,
-        door: &Door,
+        route: &ListenerRoute,
         request: Request<Incoming>,
         until: Option<Instant>,
         call: UnderWay,
@@ -75,7 +78,7 @@ impl Proxy {
         let answered = match call.malformed(&parts.method) {
             Some(refusal) => Err(refusal),
             None => {
-                self.forward(door, dialect, &mut parts, &mut body, deadline, &mut record)
+                self.forward(route, dialect, &mut parts, &mut body, deadline, &mut record)
                     .await
             }
         };
@@ -97,7 +100,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        door: &Door,
+        route: &ListenerRoute,
         dialect: Dialect,
         parts: &mut Parts,
         body: &mut Option<Received>,
@@ -110,7 +113,7 @@ impl Proxy {
         let host = authority.host().to_ascii_lowercase();
         self.hosts.check(&host)?;
         guard::expectation(&parts.headers)?;
-        let target = Target::find(parts, &host, door, &self.hosts, &self.registry);
+        let target = Target::find(parts, &host, route, &self.hosts, &self.registry);
         let allowed = target
             .as_ref()
             .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
@@ -118,7 +121,7 @@ impl Proxy {
         if let Sender::AllowedPage(origin) = guard::sender(&parts.headers, &host, allowed)? {
             record.page = Some(origin);
         }
-        if target::asks_for_status(parts, &host, door, &self.hosts) {
+        if target::asks_for_status(parts, &host, route, &self.hosts) {
             // Not a call: it is neither logged nor counted.
             return Ok(answer::status());
         }
@@ -133,7 +136,7 @@ impl Proxy {
         }
         let Exchanged {
             mut response,
-            place,
+            slot,
             request,
             is_credential_ours,
             ending,
@@ -158,7 +161,7 @@ impl Proxy {
             headers.remove(header::CONTENT_LENGTH);
         }
         let (head, body) = response.into_parts();
-        let body = Received::answer(body, version).on(place);
+        let body = Received::answer(body, version).on(slot);
         let body = if names_resource {
             let addresses = target.addresses(scheme, &authority, &request);
             within(deadline, LATE, pin!(oauth::move_resource(body, &addresses))).await?
@@ -200,6 +203,7 @@ impl Proxy {
         if let Some(asked) = &asked {
             asked.put(&mut headers)?;
         }
+        let upstream = self.pools.of(&target.entry, &self.resolver)?;
         let forwarding = Forwarding {
             target,
             dialect,
@@ -210,22 +214,22 @@ impl Proxy {
                 // A document of OAuth is about the server, and no call of it.
                 _ => Carrier::None,
             },
-            needs: match dialect {
-                Dialect::Grpc => Needs::Http2,
-                Dialect::Http if asked.is_some() => Needs::Http1,
-                Dialect::Http => Needs::Any,
-            },
-            upstream: self.pools.of(&target.entry, &self.resolver)?,
+            transport: upstream.transport(match dialect {
+                Dialect::Grpc => RequiredVersion::Http2,
+                Dialect::Http if asked.is_some() => RequiredVersion::Http1,
+                Dialect::Http => RequiredVersion::Any,
+            }),
+            upstream,
             trailers: parts.version == Version::HTTP_2,
         };
-        let mut kept = (forwarding.over() == Over::Any).then(|| {
+        let mut kept = (forwarding.transport.over() == Over::Any).then(|| {
             let limit = self.limits.max_buffered_body;
             KeptRequest::new(&headers, body, parts.version, limit, self.budget.none())
         });
-        let mut refusers = Vec::new();
+        let mut refusing = Vec::new();
         let Sent { answer, url, ending } = loop {
             match self
-                .attempt(&forwarding, headers, body, &refusers, record)
+                .attempt(&forwarding, headers, body, &refusing, record)
                 .await?
             {
                 Attempt::Answered(sent) => break sent,
@@ -233,16 +237,16 @@ impl Proxy {
                     let kept = kept.as_mut().ok_or_else(repeat::not_kept)?;
                     headers = within(deadline, LATE, pin!(kept.again(body))).await?;
                     record.repeated();
-                    refusers.push(by);
+                    refusing.push(by);
                 }
             }
         };
-        let Answer { mut response, place } = answer;
+        let UpstreamResponse { mut response, slot } = answer;
         framing::check(response.status(), response.headers_mut())?;
         let switched = Switched::find(asked, &mut response, &record.call_id)?;
         Ok(Exchanged {
             response,
-            place,
+            slot,
             request: url,
             is_credential_ours,
             ending,
@@ -256,7 +260,7 @@ impl Proxy {
         forwarding: &Forwarding<'_>,
         mut headers: HeaderMap,
         body: &mut Option<Received>,
-        refusers: &[Refuser],
+        refusing: &[RefusingConnection],
         record: &mut Record,
     ) -> Result<Attempt, Refusal> {
         let Forwarding {
@@ -264,7 +268,7 @@ impl Proxy {
             dialect,
             deadline,
             carrier,
-            needs,
+            transport,
             ..
         } = *forwarding;
         let server = &target.entry.server;
@@ -297,7 +301,7 @@ impl Proxy {
             }
         };
         record.resolved(&resolved);
-        let mut covers = Covers::new(forwarding.upstream.veil(), forwarding.over());
+        let mut covers = Covers::new(forwarding.upstream.veil(), forwarding.transport.over());
         let secrets = inject(carrier, dialect, &resolved)?
             .apply(&mut headers, |name, value| covers.cover(name, value))?;
         // Wiped as soon as they are in place.
@@ -323,14 +327,14 @@ impl Proxy {
             .request_uri(oauth::of_upstream(target.document), &target.rest);
         let request = outgoing(uri, forwarding.method.clone(), headers, body)?;
         let url = request.uri().clone();
-        let delivery = pin!(forwarding.upstream.send(request, needs, uncovered, refusers));
+        let delivery = pin!(forwarding.upstream.send(request, transport, uncovered, refusing));
         let delivery = within(deadline, LATE, delivery).await;
         match delivery.map_err(|refusal| fault.found().unwrap_or(refusal))? {
-            Delivery::NotProcessed(refuser) => match fault.found() {
-                None => Ok(Attempt::NotProcessed(refuser)),
+            SendOutcome::NotProcessed(refusing) => match fault.found() {
+                None => Ok(Attempt::NotProcessed(refusing)),
                 Some(refusal) => Err(refusal),
             },
-            Delivery::Answered(answer) => {
+            SendOutcome::Answered(answer) => {
                 covers.were_placed()?;
                 if unsent.is_true() {
                     record.unsent();
@@ -356,16 +360,10 @@ struct Forwarding<'c> {
     deadline: Option<Instant>,
     method: Method,
     carrier: Carrier,
-    needs: Needs,
+    transport: Transport,
     upstream: Arc<Upstream>,
     /// Whether the answer may have trailers of ours.
     trailers: bool,
-}
-
-impl Forwarding<'_> {
-    fn over(&self) -> Over {
-        self.upstream.over(self.needs)
-    }
 }
 
 /// What became of sending a request once.
@@ -373,20 +371,20 @@ impl Forwarding<'_> {
 enum Attempt {
     Answered(Sent),
     /// The request may be sent again, on another connection than this one.
-    NotProcessed(Refuser),
+    NotProcessed(RefusingConnection),
 }
 
 /// An answer, the URL of what it answers, and how it ends if it breaks off.
 struct Sent {
-    answer: Answer,
+    answer: UpstreamResponse,
     url: Uri,
     ending: Option<Ending>,
 }
 
-/// A response and its place, the URL of what it answers, how it ends if that breaks off, and what comes after it.
+/// A response and its slot, the URL of what it answers, how it ends if that breaks off, and what comes after it.
 struct Exchanged {
     response: Response<Incoming>,
-    place: Option<Arc<Place>>,
+    slot: Option<Arc<StreamSlot>>,
     request: Uri,
     /// True when the upstream's demand for a credential is not for the program.
     is_credential_ours: bool,

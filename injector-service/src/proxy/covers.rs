@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue};
 use proto::{Reason, Refusal};
 
 use crate::{
-    upstream::Uncovered,
+    upstream::ClearValues,
     veil::{Cover, Over, Veil},
 };
 
@@ -39,11 +39,11 @@ impl<'v> Covers<'v> {
     }
 
     /// What the request holds without a cover.
-    pub(super) fn uncovered(&self, in_body: bool) -> Uncovered {
+    pub(super) fn uncovered(&self, in_body: bool) -> ClearValues {
         match (self.uncovered, in_body) {
-            (true, _) => Uncovered::Head,
-            (false, true) => Uncovered::Body,
-            (false, false) => Uncovered::Nothing,
+            (true, _) => ClearValues::Head,
+            (false, true) => ClearValues::Body,
+            (false, false) => ClearValues::None,
         }
     }
 

@@ -53,7 +53,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use budget::Budget;
 pub use guard::Hosts;
 
-use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::Network};
+use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::DialContext};
 use activity::{Activity, Verdict, Watched};
 use breaking::Breaking;
 use heads::Heads;
@@ -86,7 +86,7 @@ const LEAVING: Duration = Duration::from_millis(100);
 
 /// Which servers a listener leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Door {
+pub enum ListenerRoute {
     /// All; the request says which.
     Any,
     /// Always this one.
@@ -114,7 +114,7 @@ pub struct Arrival {
     /// The listener's connection slots, of which a TLS connection takes one after its handshake.
     pub connections: Slots,
     /// What it leads to.
-    pub door: Arc<Door>,
+    pub route: Arc<ListenerRoute>,
 }
 
 /// How connections are served.
@@ -131,7 +131,7 @@ impl Proxy {
     pub fn new(
         registry: Registry,
         resolver: Resolver,
-        network: Arc<Network>,
+        network: Arc<DialContext>,
         hosts: Hosts,
         limits: Limits,
         budget: Budget,
@@ -178,17 +178,17 @@ impl Proxy {
                             peer: _,
                             slot,
                             connections: _,
-                            door,
+                            route,
                         } = arrival;
-                        proxy.connection(stream, &door, slot, shutdown, grace).await;
+                        proxy.connection(stream, &route, slot, shutdown, grace).await;
                     }
                     // Much larger, and not to be a part of those without TLS.
                     Some(config) => {
                         let served = Box::pin(async move {
-                            let door = arrival.door.clone();
+                            let route = arrival.route.clone();
                             let secured = secured(config, stream, arrival);
                             if let Some(Some((stream, slot))) = shutdown.run_until_cancelled(secured).await {
-                                proxy.connection(stream, &door, slot, shutdown, grace).await;
+                                proxy.connection(stream, &route, slot, shutdown, grace).await;
                             }
                         });
                         served.await;
@@ -203,7 +203,7 @@ impl Proxy {
     async fn connection(
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        door: &Arc<Door>,
+        route: &Arc<ListenerRoute>,
         slot: Slot,
         shutdown: CancellationToken,
         grace: Duration,
@@ -212,12 +212,12 @@ impl Proxy {
         let (http, activity) = (self.http(), Activity::new(slot));
         let after_http = AfterHttp::new(activity.clone());
         let calls = service_fn(|request| {
-            let (proxy, door, call) = (self.clone(), door.clone(), activity.call());
+            let (proxy, route, call) = (self.clone(), route.clone(), activity.call());
             let after_http = after_http.clone();
             async move {
                 let until = proxy.limits.max_call_duration.map(|most| Instant::now() + most);
                 // HTTP/1.1 keeps room for what is returned here between calls too, and HTTP/2 while an answer passes.
-                let response = Box::pin(proxy.call(&door, request, until, call)).await;
+                let response = Box::pin(proxy.call(&route, request, until, call)).await;
                 Ok::<_, Infallible>(after_http.of(response).map(Breaking::new))
             }
         });
@@ -308,7 +308,7 @@ async fn secured(
         peer,
         slot,
         connections,
-        door: _,
+        route: _,
     } = arrival;
     let stream = listen::handshake(config, stream, peer, &slot).await?;
     let taking = connections.take(Holder::network(peer));

@@ -12,16 +12,16 @@ use crate::{
     inject,
     registry::Entry,
     resolve::Resolver,
-    upstream::{Identify, Network, Upstream},
+    upstream::{ClientCertificateSource, DialContext, Upstream},
 };
 
 pub(super) struct Pools {
-    network: Arc<Network>,
+    network: Arc<DialContext>,
     upstreams: Mutex<HashMap<(Uid, u64), Arc<Upstream>>>,
 }
 
 impl Pools {
-    pub(super) fn new(network: Arc<Network>) -> Self {
+    pub(super) fn new(network: Arc<DialContext>) -> Self {
         Self {
             network,
             upstreams: Mutex::default(),
@@ -33,7 +33,7 @@ impl Pools {
         let server = &entry.server;
         let key = (server.uid, server.revision);
         let age = self.network.limits.max_connection_age;
-        let fresh = |upstream: &&Arc<Upstream>| !upstream.is_worn(age);
+        let fresh = |upstream: &&Arc<Upstream>| !upstream.is_older_than(age);
         if let Some(upstream) = self.lock().get(&key).filter(fresh) {
             return Ok(upstream.clone());
         }
@@ -59,7 +59,7 @@ impl Pools {
 }
 
 /// Has the vault decrypt the server's client certificate, each time that it is called. None for a server without one.
-fn identify(entry: &Entry, resolver: &Resolver) -> Option<Identify> {
+fn identify(entry: &Entry, resolver: &Resolver) -> Option<ClientCertificateSource> {
     let entry = Arc::new(entry.for_client_certificate()?);
     let resolver = resolver.clone();
     Some(Arc::new(move || {

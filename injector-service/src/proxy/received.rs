@@ -19,7 +19,7 @@ use super::{
     repeat::{Reader, Repeat},
     unread::Taken,
 };
-use crate::upstream::{BodyError, Place};
+use crate::upstream::{BodyError, StreamSlot};
 
 /// The body of a request or of a response.
 ///
@@ -32,7 +32,7 @@ pub(super) struct Received {
     /// The bytes that h2 may read ahead of the consumer, counted in the budget until the body has ended.
     read_ahead: Option<Held>,
     /// Free for another call once this has ended.
-    _place: Option<Arc<Place>>,
+    _slot: Option<Arc<StreamSlot>>,
 }
 
 enum Source {
@@ -87,7 +87,7 @@ impl Received {
             body: Source::Sender(body),
             http2: version == Version::HTTP_2,
             read_ahead: None,
-            _place: None,
+            _slot: None,
         }
     }
 
@@ -121,16 +121,13 @@ impl Received {
             body: Source::Repeat(repeat.again()?),
             http2: version == Version::HTTP_2,
             read_ahead: None,
-            _place: None,
+            _slot: None,
         })
     }
 
     /// The same, of an answer that takes this place.
-    pub(super) fn on(self, place: Option<Arc<Place>>) -> Self {
-        Self {
-            _place: place,
-            ..self
-        }
+    pub(super) fn on(self, slot: Option<Arc<StreamSlot>>) -> Self {
+        Self { _slot: slot, ..self }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Uri, request::Parts, uri::Authority};
 use proto::{Reason, Refusal, ServerName, WorkspaceName};
 
-use super::{Door, Hosts, oauth, rewrite::Addresses};
+use super::{Hosts, ListenerRoute, oauth, rewrite::Addresses};
 use crate::{
     fields, path,
     registry::{Entry, Registry, server::Oauth},
@@ -41,7 +41,7 @@ impl Target {
     pub(super) fn find(
         parts: &Parts,
         host: &str,
-        door: &Door,
+        route: &ListenerRoute,
         hosts: &Hosts,
         registry: &Registry,
     ) -> Result<Self, Refusal> {
@@ -54,20 +54,20 @@ impl Target {
             rest,
             prefix,
             by_host,
-        } = match door {
-            Door::Only(..) if parts.headers.keys().any(fields::is_ours) => {
+        } = match route {
+            ListenerRoute::Only(..) if parts.headers.keys().any(fields::is_ours) => {
                 return Err(wrong(
                     "this listener leads to one server; x-aerostack headers must not be sent to it",
                 ));
             }
-            Door::Only(workspace, server) => Named {
+            ListenerRoute::Only(workspace, server) => Named {
                 workspace: workspace.as_str(),
                 server: server.as_str(),
                 rest: all,
                 prefix: None,
                 by_host: false,
             },
-            Door::Any => match (by_headers(&parts.headers)?, hosts.server(host)) {
+            ListenerRoute::Any => match (by_headers(&parts.headers)?, hosts.server(host)) {
                 (Some((workspace, server)), named_too) => Named {
                     workspace,
                     server,
@@ -134,8 +134,8 @@ impl Target {
 }
 
 /// Whether the request asks whether the injector serves. No server has this path, since no workspace is called `-`.
-pub(super) fn asks_for_status(parts: &Parts, host: &str, door: &Door, hosts: &Hosts) -> bool {
-    matches!(door, Door::Any)
+pub(super) fn asks_for_status(parts: &Parts, host: &str, route: &ListenerRoute, hosts: &Hosts) -> bool {
+    matches!(route, ListenerRoute::Any)
         && parts.method == Method::GET
         && parts.uri.path() == "/-/status"
         && !parts.headers.contains_key(WORKSPACE_HEADER)

@@ -30,7 +30,7 @@ use super::{
     server::{Server, Spec, SpecError},
     yaml::{self, Layout, MAX_BYTES, VERSION},
 };
-use crate::address::Own;
+use crate::address::OwnListeners;
 
 /// The highest revision that a file may state, so that there is always a next one.
 pub(super) const MAX_REVISION: u64 = i64::MAX as u64;
@@ -80,7 +80,7 @@ pub enum EntryError {
 }
 
 /// Reads a file. `own` are our listeners, which no server may point at.
-pub(super) fn parse(bytes: &[u8], own: &Own) -> Result<Vec<Described>, FileError> {
+pub(super) fn parse(bytes: &[u8], own: &OwnListeners) -> Result<Vec<Described>, FileError> {
     let servers = yaml::read::<Record>(bytes)?;
     let mut names = BTreeSet::new();
     let mut described = Vec::with_capacity(servers.len());
@@ -123,7 +123,7 @@ pub(super) fn render<'a>(servers: impl Iterator<Item = &'a Server> + Clone) -> R
         return Err(RegistryError::TooLarge);
     }
     // YAML has many ways to say another thing than was meant. Listeners do not matter here: these servers are stored.
-    let read = parse(text.as_bytes(), &Own::default()).map_err(|_| RegistryError::Unfaithful)?;
+    let read = parse(text.as_bytes(), &OwnListeners::default()).map_err(|_| RegistryError::Unfaithful)?;
     let same = read
         .into_iter()
         .map(Described::complete)

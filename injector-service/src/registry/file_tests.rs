@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::{Described, parse, render};
 use crate::{
-    address::Own,
+    address::OwnListeners,
     placement::{AuthType, Placement},
     registry::{
         error::FileError,
@@ -16,7 +16,10 @@ const MARK: &str = "s3cr3t";
 const FULL: &str = include_str!("test_full.yaml");
 
 fn read(text: &str) -> Result<Vec<Described>, FileError> {
-    parse(text.as_bytes(), &Own::new(["127.0.0.1:7100".parse().unwrap()]))
+    parse(
+        text.as_bytes(),
+        &OwnListeners::new(["127.0.0.1:7100".parse().unwrap()]),
+    )
 }
 
 fn refused(text: &str) -> String {
@@ -413,7 +416,7 @@ fn json_is_yaml() {
     let text = r#"{"version": 1, "servers": [{"workspace": "w", "name": "s", "url": "https://a.example"}]}"#;
     assert_eq!(read(text).unwrap().len(), 1);
     assert!(matches!(
-        parse(b"version: 1\nservers: []\n# \xff", &Own::default()),
+        parse(b"version: 1\nservers: []\n# \xff", &OwnListeners::default()),
         Err(FileError::NotUtf8)
     ));
     assert_eq!(read("\u{feff}version: 1\nservers: []\n").unwrap().len(), 0);
@@ -425,7 +428,7 @@ fn what_the_file_cannot_say_is_not_written() {
     // Two servers of one name can only come from a mistake of ours; it must not reach the file.
     let full = server(FULL);
     assert!(render([&full, &full].into_iter()).is_err());
-    assert_eq!(full.spec.clone().check(&Own::default()), Ok(full.spec));
+    assert_eq!(full.spec.clone().check(&OwnListeners::default()), Ok(full.spec));
     assert_eq!(
         Spec::web_origins(&vec!["https://a.example".to_owned(); 65]),
         Err(SpecError::TooManyWebOrigins)

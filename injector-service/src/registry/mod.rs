@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::address::Own;
+use crate::address::OwnListeners;
 use server::Spec;
 use servers::Servers;
 use state::{Seen, State};
@@ -67,7 +67,11 @@ pub struct Status {
 impl Registry {
     /// Reads the file at `path`; a missing file counts as an empty one. `own` holds our listeners, which no
     /// server may point at; `quota` limits the servers that the API adds for one workspace.
-    pub async fn open(path: PathBuf, own: Own, quota: WorkspaceQuota) -> Result<Self, RegistryError> {
+    pub async fn open(
+        path: PathBuf,
+        own: OwnListeners,
+        quota: WorkspaceQuota,
+    ) -> Result<Self, RegistryError> {
         let (state, seen) = blocking(move || State::open(path, own)).await?;
         Ok(Self {
             state: Arc::new(state),
@@ -109,7 +113,7 @@ impl Registry {
     }
 
     /// Our listeners, which no server may point at.
-    pub fn own(&self) -> &Own {
+    pub fn own(&self) -> &OwnListeners {
         &self.state.own
     }
 

@@ -9,7 +9,7 @@ use super::{
     server::{Server, Spec, SpecError, UpstreamUrl},
     words::{AuthTypeWord, MessagesWord, OauthWord, ProtocolWord, TlsRecord, is_default},
 };
-use crate::{address::Own, body_calls::BodyCalls, placement::AuthType};
+use crate::{address::OwnListeners, body_calls::BodyCalls, placement::AuthType};
 
 /// An entry of the file.
 #[derive(Serialize, Deserialize)]
@@ -63,7 +63,7 @@ struct InjectionRecord {
 }
 
 impl Record {
-    pub(super) fn read(self, line: u64, own: &Own) -> Result<Described, EntryError> {
+    pub(super) fn read(self, line: u64, own: &OwnListeners) -> Result<Described, EntryError> {
         let Self {
             workspace,
             name,

@@ -6,7 +6,7 @@ use proto::{
 use url::Url;
 
 use crate::{
-    address::{Own, refused_literal},
+    address::{OwnListeners, refused_literal},
     body_calls::{BodyCalls, MAX_PATTERNS, MethodPattern, MethodPatternError, NotAPathPattern, PathPattern},
     placement::{AuthType, FieldNumber, Messages, NotAFieldNumber, Placement, ProtobufSecrets},
 };
@@ -282,7 +282,7 @@ impl Spec {
     }
 
     /// What only shows when all parts are known; `own` are our listeners, which no server may point at.
-    pub fn check(self, own: &Own) -> Result<Self, SpecError> {
+    pub fn check(self, own: &OwnListeners) -> Result<Self, SpecError> {
         if let Some(why) = refused_literal(self.url.host(), self.url.port(), own) {
             return Err(SpecError::Address(why.to_string()));
         }
@@ -408,7 +408,7 @@ mod tests {
     fn methods_and_a_field_of_their_messages_belong_together() {
         let (skill, bearer) = (AuthType::Skill(None), AuthType::Bearer);
         let messages = Spec::auth_type(skill, 7, None).unwrap();
-        let own = Own::default();
+        let own = OwnListeners::default();
         for (auth_type, paths, methods, expected) in [
             (bearer, &[][..], &[][..], Ok(())),
             (bearer, &["/run"], &[], Err(SpecError::PathsWithoutSkill)),
@@ -437,7 +437,7 @@ mod tests {
 
     #[test]
     fn what_can_never_be_dialled_is_not_stored() {
-        let own = Own::new(["127.0.0.1:7100".parse().unwrap()]);
+        let own = OwnListeners::new(["127.0.0.1:7100".parse().unwrap()]);
         for (url, stored) in [
             ("http://127.0.0.1:7100/x", false),
             ("http://localhost:7100", false),

@@ -13,7 +13,7 @@ use super::{
     file,
     servers::Servers,
 };
-use crate::address::Own;
+use crate::address::OwnListeners;
 
 /// How often a write begins anew because others changed the file meanwhile.
 const WRITE_TRIES: usize = 5;
@@ -21,7 +21,7 @@ const WRITE_TRIES: usize = 5;
 /// What is served, for any number of readers.
 pub(super) struct State {
     pub(super) path: PathBuf,
-    pub(super) own: Own,
+    pub(super) own: OwnListeners,
     pub(super) servers: ArcSwap<Servers>,
     /// Why the file as it is now is not what is served.
     pub(super) problem: ArcSwapOption<FileError>,
@@ -46,7 +46,7 @@ enum Content {
 
 impl State {
     /// Reads the file for the first time.
-    pub(super) fn open(path: PathBuf, own: Own) -> Result<(Self, Seen), RegistryError> {
+    pub(super) fn open(path: PathBuf, own: OwnListeners) -> Result<(Self, Seen), RegistryError> {
         let (seen, read) = Seen::now(&path);
         let servers = match judge(read, &Servers::default(), &own) {
             Ok(servers) => servers,
@@ -185,7 +185,7 @@ impl Seen {
 fn judge(
     read: Result<Option<Contents>, FileError>,
     before: &Servers,
-    own: &Own,
+    own: &OwnListeners,
 ) -> Result<Servers, FileError> {
     match read? {
         Some(Contents { bytes, modified, .. }) => carry(file::parse(&bytes, own)?, before, modified),

@@ -9,7 +9,7 @@ use chassis::{channel::ServiceAddress, telemetry::chain, tls::WrongPeer};
 use rustls::{CertificateError, Error as TlsError};
 use tonic::{Code, Status};
 
-use super::sealed::Ends;
+use super::sealed::Identities;
 
 /// The kinds of problems. Another kind is another condition; another text of the same kind is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,9 +75,9 @@ impl Problem {
 
 /// A problem of one connection, noted where it shows and read where it is logged. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Fault(Arc<Mutex<Option<Problem>>>);
+pub struct ConnectionFault(Arc<Mutex<Option<Problem>>>);
 
-impl Fault {
+impl ConnectionFault {
     pub(crate) fn note(&self, error: &io::Error) {
         *lock(&self.0) = Some(Problem::of_connection(error));
     }
@@ -89,11 +89,11 @@ impl Fault {
 
 /// The condition of the connection to the vault, which all threads of the data plane share.
 #[derive(Clone)]
-pub struct Condition(Arc<Shared>);
+pub struct VaultCondition(Arc<Shared>);
 
 struct Shared {
     address: String,
-    ends: Ends,
+    ends: Identities,
     now: Mutex<Now>,
 }
 
@@ -103,9 +103,9 @@ enum Now {
     Failing(Problem),
 }
 
-impl Condition {
+impl VaultCondition {
     /// The condition before the first connection.
-    pub fn new(vault: &ServiceAddress, ends: &Ends) -> Self {
+    pub fn new(vault: &ServiceAddress, ends: &Identities) -> Self {
         Self(Arc::new(Shared {
             address: vault.to_string(),
             ends: ends.clone(),
@@ -127,7 +127,7 @@ impl Condition {
     }
 
     /// A stream to the vault is open.
-    pub(super) fn connected(&self, fault: &Fault) {
+    pub(super) fn connected(&self, fault: &ConnectionFault) {
         // Of an attempt that was repeated.
         fault.take();
         let before = std::mem::replace(&mut *lock(&self.0.now), Now::Connected);
@@ -137,7 +137,7 @@ impl Condition {
     }
 
     /// A stream to the vault broke that was open before.
-    pub(super) fn broke(&self, status: &Status, fault: &Fault) {
+    pub(super) fn broke(&self, status: &Status, fault: &ConnectionFault) {
         let mut now = lock(&self.0.now);
         if matches!(*now, Now::Failing(_)) {
             return;
@@ -155,7 +155,7 @@ impl Condition {
     }
 
     /// No stream could be opened.
-    pub(super) fn failed(&self, status: &Status, fault: &Fault) {
+    pub(super) fn failed(&self, status: &Status, fault: &ConnectionFault) {
         let problem = Problem::of_stream(status, fault.take());
         let mut now = lock(&self.0.now);
         if matches!(&*now, Now::Failing(before) if before.kind == problem.kind) {
@@ -174,7 +174,7 @@ impl Condition {
     }
 
     fn advice(&self, kind: Kind) -> String {
-        let Ends { vault, injector } = &self.0.ends;
+        let Identities { vault, injector } = &self.0.ends;
         match kind {
             Kind::Unreachable => "check that the vault runs and that --vault is its gRPC address".into(),
             Kind::NotTls => "check that --vault is the vault's gRPC address, not its metrics port".into(),

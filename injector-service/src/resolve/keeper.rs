@@ -27,8 +27,8 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     backoff::{self, Backoff},
-    condition::{Condition, Fault},
-    sealed::{Due, Ends, Keys, not_sealed_for_us},
+    condition::{ConnectionFault, VaultCondition},
+    sealed::{Due, Identities, Keys, not_sealed_for_us},
     waiting::{Pending, Unanswered, Waiting},
 };
 
@@ -45,9 +45,9 @@ const OPENING: Duration = Duration::from_secs(5);
 /// Asks for all who ask, over one stream at a time.
 pub(super) struct Keeper {
     channel: Channel,
-    condition: Condition,
-    fault: Fault,
-    ends: Ends,
+    condition: VaultCondition,
+    fault: ConnectionFault,
+    ends: Identities,
     queue: mpsc::Receiver<Pending>,
     waiting: Waiting,
     connected: Arc<AtomicBool>,
@@ -74,8 +74,8 @@ type Messages = mpsc::Sender<DecryptStreamRequest>;
 impl Keeper {
     pub(super) fn new(
         channel: Channel,
-        (condition, fault): (Condition, Fault),
-        ends: Ends,
+        (condition, fault): (VaultCondition, ConnectionFault),
+        ends: Identities,
         queue: mpsc::Receiver<Pending>,
         connected: Arc<AtomicBool>,
     ) -> Self {

@@ -24,11 +24,11 @@ use crate::{
     status,
 };
 use asking::Asking;
-pub use condition::{Condition, Fault};
-pub use sealed::Ends;
+pub use condition::{ConnectionFault, VaultCondition};
+pub use sealed::Identities;
 use sealed::Opened;
-pub use stream::Link;
 use stream::Stream;
+pub use stream::VaultDriver;
 
 /// A secret as the vault answered for it, and its value if it has one.
 type OneAnswer = (DecryptedSecret, Option<Zeroizing<Vec<u8>>>);
@@ -46,14 +46,7 @@ pub struct Resolver {
 
 /// What the vault says of one secret, without its value.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Checked {
-    /// What it says.
-    pub state: CheckedState,
-}
-
-/// See [`Checked`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum CheckedState {
+pub enum SecretState {
     /// It exists.
     Found {
         /// In this version.
@@ -89,7 +82,7 @@ enum Answered {
 impl Resolver {
     /// Asks by the link that comes with it, for at most `budget` each time. `seconds` gets the duration of each decrypt
     /// that a call waits for.
-    pub fn new(ends: Ends, budget: Duration, seconds: Histogram) -> (Self, Link) {
+    pub fn new(ends: Identities, budget: Duration, seconds: Histogram) -> (Self, VaultDriver) {
         let (stream, link) = Stream::new(ends);
         let resolver = Self {
             stream,
@@ -168,7 +161,7 @@ impl Resolver {
     }
 
     /// What a call would find, in the order of the server's injections. No value crosses the wire.
-    pub async fn check(&self, entry: &Arc<Entry>) -> Result<Vec<Checked>, Refusal> {
+    pub async fn check(&self, entry: &Arc<Entry>) -> Result<Vec<SecretState>, Refusal> {
         let answered = self.ask(entry, None, None).await?;
         let state = |answered| match answered {
             Answered::Found {
@@ -176,21 +169,16 @@ impl Resolver {
                 origins,
                 value: _,
                 facts,
-            } => CheckedState::Found {
+            } => SecretState::Found {
                 version,
                 origins,
                 facts,
             },
-            Answered::Missing => CheckedState::Missing,
-            Answered::Expired => CheckedState::Expired,
-            Answered::DataLoss | Answered::KeyNotLoaded => CheckedState::Unreadable,
+            Answered::Missing => SecretState::Missing,
+            Answered::Expired => SecretState::Expired,
+            Answered::DataLoss | Answered::KeyNotLoaded => SecretState::Unreadable,
         };
-        Ok(answered
-            .into_iter()
-            .map(|answered| Checked {
-                state: state(answered),
-            })
-            .collect())
+        Ok(answered.into_iter().map(state).collect())
     }
 
     /// The uid of a workspace that exists.

@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// Both ends of the connection, as their certificates name them.
 #[derive(Debug, Clone)]
-pub struct Ends {
+pub struct Identities {
     /// The vault.
     pub vault: Principal,
     /// This injector.
@@ -33,7 +33,7 @@ pub(super) struct Opened {
 
 /// The keys of one stream.
 pub(super) struct Keys {
-    ends: Ends,
+    ends: Identities,
     nonce: StreamNonce,
     epoch: u64,
     /// Made for the latest epoch, until the vault says that it seals to it. Boxed so that no copy stays where it was.
@@ -66,7 +66,7 @@ pub(super) enum Due {
 
 impl Keys {
     /// The keys of a stream that is about to begin.
-    pub(super) fn new(ends: Ends) -> Result<Self, SealError> {
+    pub(super) fn new(ends: Identities) -> Result<Self, SealError> {
         Ok(Self {
             ends,
             nonce: stream_nonce()?,

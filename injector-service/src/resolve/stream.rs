@@ -16,9 +16,9 @@ use tonic::transport::Channel;
 
 use super::{
     asking::Asking,
-    condition::{Condition, Fault},
+    condition::{ConnectionFault, VaultCondition},
     keeper::Keeper,
-    sealed::{Ends, Opened},
+    sealed::{Identities, Opened},
     waiting::{Pending, overloaded},
 };
 
@@ -33,19 +33,19 @@ pub(super) struct Stream {
 }
 
 /// The side that asks the vault, before it does.
-pub struct Link {
-    ends: Ends,
+pub struct VaultDriver {
+    ends: Identities,
     queue: mpsc::Receiver<Pending>,
     connected: Arc<AtomicBool>,
 }
 
-impl Link {
+impl VaultDriver {
     /// Asks over `channel`, until `shutdown`. `fault` has why the channel's connection failed.
     pub async fn keep(
         self,
         channel: Channel,
-        fault: Fault,
-        condition: Condition,
+        fault: ConnectionFault,
+        condition: VaultCondition,
         shutdown: CancellationToken,
     ) {
         let Self {
@@ -59,10 +59,10 @@ impl Link {
 }
 
 impl Stream {
-    pub(super) fn new(ends: Ends) -> (Self, Link) {
+    pub(super) fn new(ends: Identities) -> (Self, VaultDriver) {
         let (waiting, queue) = mpsc::channel(QUEUED);
         let connected = Arc::new(AtomicBool::new(false));
-        let link = Link {
+        let link = VaultDriver {
             ends,
             queue,
             connected: connected.clone(),

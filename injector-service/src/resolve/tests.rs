@@ -38,8 +38,8 @@ fn status(name: &str, status: DecryptStatus) -> Said {
     (secret, None)
 }
 
-fn ends() -> Ends {
-    Ends {
+fn ends() -> Identities {
+    Identities {
         vault: Principal::parse("dns:vault").unwrap(),
         injector: Principal::parse("dns:injector").unwrap(),
     }
@@ -86,7 +86,7 @@ impl Ours {
 
 fn next_epoch(keys: &mut Keys) -> (Sealer, u64) {
     let recipient = keys.renew().unwrap();
-    let Ends { vault, injector } = ends();
+    let Identities { vault, injector } = ends();
     let between = Between {
         vault: &vault,
         injector: &injector,

@@ -3,7 +3,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    address::Own,
+    address::OwnListeners,
     placement::AuthType,
     registry::server::{Protocol, UpstreamTls},
     service::convert::parse,
@@ -142,7 +142,7 @@ fn another_url_does_not_inherit_how_the_entrys_is_reached() {
         ..from_entry()
     };
     assert_eq!(taken, expected);
-    let refused = parse(&taken, &Own::default()).unwrap_err();
+    let refused = parse(&taken, &OwnListeners::default()).unwrap_err();
     assert_eq!(refused.reason, Reason::ServerInvalid);
     assert!(refused.message.contains("cleartext"), "{refused}");
 }

@@ -7,19 +7,19 @@ use proto::{
 };
 
 use crate::{
-    address::Own,
+    address::OwnListeners,
     body_calls::BodyCalls,
     placement::{AuthType, Messages, Placement, ProtobufSecrets},
     registry::{
         BindingError, Entry,
         server::{Injection, Oauth, Protocol, Server, Spec, SpecError, UpstreamTls, UpstreamUrl},
     },
-    resolve::{Checked, CheckedState},
+    resolve::SecretState,
     status,
 };
 
 /// Reads what a request says of a server. What only the injector says is not looked at.
-pub(super) fn parse(server: &api::Server, own: &Own) -> Result<Spec, Refusal> {
+pub(super) fn parse(server: &api::Server, own: &OwnListeners) -> Result<Spec, Refusal> {
     let api::Server {
         workspace: _,
         name: _,
@@ -262,7 +262,7 @@ fn timestamp(time: jiff::Timestamp) -> Timestamp {
 /// true for a secret without which a call is refused.
 pub(super) fn explain(
     entry: &Entry,
-    checked: &[Checked],
+    checked: &[SecretState],
     requires: impl Fn(&Injection) -> bool,
 ) -> api::ExplainInjectionResponse {
     let injections = &entry.server.spec.injections;
@@ -290,16 +290,16 @@ pub(super) fn explain(
     }
 }
 
-fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::ExplainedSecret {
+fn explain_one(entry: &Entry, injection: &Injection, checked: &SecretState) -> api::ExplainedSecret {
     let Injection {
         secret,
         required,
         placement,
     } = injection;
-    let (state, detail) = outcome(entry, placement, &checked.state);
-    let version = match &checked.state {
-        CheckedState::Found { version, .. } => *version,
-        CheckedState::Missing | CheckedState::Expired | CheckedState::Unreadable => 0,
+    let (state, detail) = outcome(entry, placement, checked);
+    let version = match checked {
+        SecretState::Found { version, .. } => *version,
+        SecretState::Missing | SecretState::Expired | SecretState::Unreadable => 0,
     };
     api::ExplainedSecret {
         name: secret.to_string(),
@@ -312,9 +312,9 @@ fn explain_one(entry: &Entry, injection: &Injection, checked: &Checked) -> api::
 }
 
 /// What becomes of a secret in a call, and why it is not sent; that is empty when it is.
-fn outcome(entry: &Entry, placement: &Placement, state: &CheckedState) -> (State, String) {
+fn outcome(entry: &Entry, placement: &Placement, state: &SecretState) -> (State, String) {
     match state {
-        CheckedState::Found {
+        SecretState::Found {
             version: _,
             origins,
             facts,
@@ -334,9 +334,9 @@ fn outcome(entry: &Entry, placement: &Placement, state: &CheckedState) -> (State
             ),
             (Ok(()), None) => (State::Injected, String::new()),
         },
-        CheckedState::Missing => (State::Missing, "the secret does not exist".to_owned()),
-        CheckedState::Expired => (State::Expired, "the secret has expired".to_owned()),
-        CheckedState::Unreadable => (
+        SecretState::Missing => (State::Missing, "the secret does not exist".to_owned()),
+        SecretState::Expired => (State::Expired, "the secret has expired".to_owned()),
+        SecretState::Unreadable => (
             State::Unreadable,
             "the vault cannot decrypt the secret".to_owned(),
         ),
@@ -344,10 +344,10 @@ fn outcome(entry: &Entry, placement: &Placement, state: &CheckedState) -> (State
 }
 
 /// Refuses a server when one of its secrets may not be sent to it.
-pub(super) fn check_bindings(entry: &Entry, checked: &[Checked]) -> Result<(), Refusal> {
+pub(super) fn check_bindings(entry: &Entry, checked: &[SecretState]) -> Result<(), Refusal> {
     let spec = &entry.server.spec;
     for (injection, checked) in spec.injections.iter().zip(checked) {
-        if let CheckedState::Found { origins, .. } = &checked.state {
+        if let SecretState::Found { origins, .. } = checked {
             spec.check_binding(origins).map_err(|error| {
                 status::binding(&injection.secret, &error, "it would never be sent there")
             })?;

@@ -12,7 +12,7 @@ fn given() -> api::Server {
 }
 
 fn entry(server: &api::Server) -> Entry {
-    let spec = parse(server, &Own::default()).unwrap();
+    let spec = parse(server, &OwnListeners::default()).unwrap();
     let (workspace, name) = (
         WorkspaceName::parse("w").unwrap(),
         ServerName::parse("s").unwrap(),
@@ -20,39 +20,33 @@ fn entry(server: &api::Server) -> Entry {
     Entry::begun(workspace, name, Uid::generate(), spec)
 }
 
-fn explain(entry: &Entry, checked: &[Checked]) -> api::ExplainInjectionResponse {
+fn explain(entry: &Entry, checked: &[SecretState]) -> api::ExplainInjectionResponse {
     super::explain(entry, checked, |injection| injection.required)
 }
 
 fn refused(server: api::Server) -> Reason {
-    parse(&server, &Own::default()).unwrap_err().reason
+    parse(&server, &OwnListeners::default()).unwrap_err().reason
 }
 
-fn found(origins: &[&str]) -> Checked {
+fn found(origins: &[&str]) -> SecretState {
     let origins = origins
         .iter()
         .map(|origin| OriginPattern::parse(origin).unwrap())
         .collect();
-    Checked {
-        state: CheckedState::Found {
-            version: 3,
-            origins,
-            facts: Some(ValueFacts::of(b"value")),
-        },
+    SecretState::Found {
+        version: 3,
+        origins,
+        facts: Some(ValueFacts::of(b"value")),
     }
 }
 
 /// A secret that may be sent anywhere, and has this value.
-fn valued(value: &[u8]) -> Checked {
+fn valued(value: &[u8]) -> SecretState {
     let mut checked = found(&[]);
-    if let CheckedState::Found { facts, .. } = &mut checked.state {
+    if let SecretState::Found { facts, .. } = &mut checked {
         *facts = Some(ValueFacts::of(value));
     }
     checked
-}
-
-fn other(state: CheckedState) -> Checked {
-    Checked { state }
 }
 
 #[test]
@@ -111,7 +105,7 @@ fn what_is_shown_is_what_was_given() {
         ..server
     };
     assert_eq!(first, output);
-    assert_eq!(parse(&first, &Own::default()), Ok(entry.server.spec));
+    assert_eq!(parse(&first, &OwnListeners::default()), Ok(entry.server.spec));
 }
 
 #[test]
@@ -151,7 +145,7 @@ fn what_is_shown_of_a_skill_says_which_messages_get_its_secrets() {
             (shown.protobuf_secrets_field, shown.protobuf_messages()),
             (field, expected)
         );
-        assert_eq!(parse(&shown, &Own::default()), Ok(entry.server.spec));
+        assert_eq!(parse(&shown, &OwnListeners::default()), Ok(entry.server.spec));
     }
 }
 
@@ -358,16 +352,16 @@ fn a_value_that_does_not_fit_its_place_is_explained_as_such() {
             secret.detail
         );
     }
-    let expired = explain(&entry(&given()), &[found(&[]), other(CheckedState::Expired)]);
+    let expired = explain(&entry(&given()), &[found(&[]), SecretState::Expired]);
     assert_eq!(expired.secrets[1].state(), State::Expired);
     // The first is required, the second is not.
     assert!(expired.would_forward);
-    assert!(!explain(&entry(&given()), &[other(CheckedState::Expired), found(&[])]).would_forward);
+    assert!(!explain(&entry(&given()), &[SecretState::Expired, found(&[])]).would_forward);
 }
 
 #[test]
 fn an_explanation_says_where_each_secret_goes_and_whether_the_call_goes_out() {
-    let states = |first: Checked, second: Checked| {
+    let states = |first: SecretState, second: SecretState| {
         let explained = explain(&entry(&given()), &[first, second]);
         let states: Vec<_> = explained
             .secrets
@@ -385,11 +379,11 @@ fn an_explanation_says_where_each_secret_goes_and_whether_the_call_goes_out() {
         // The first is required, the second is not.
         (
             found(&[]),
-            other(CheckedState::Missing),
+            SecretState::Missing,
             ([(State::Injected, 3), (State::Missing, 0)], true),
         ),
         (
-            other(CheckedState::Missing),
+            SecretState::Missing,
             found(&[]),
             ([(State::Missing, 0), (State::Injected, 3)], false),
         ),
@@ -400,7 +394,7 @@ fn an_explanation_says_where_each_secret_goes_and_whether_the_call_goes_out() {
         ),
         (
             found(&[]),
-            other(CheckedState::Unreadable),
+            SecretState::Unreadable,
             ([(State::Injected, 3), (State::Unreadable, 0)], false),
         ),
     ] {
@@ -504,7 +498,7 @@ fn a_server_that_a_secret_is_not_meant_for_is_refused() {
     let refusal = check_bindings(&entry, &[found(&[]), found(&["https://b.example"])]).unwrap_err();
     assert_eq!(refusal.reason, Reason::SecretNotForThisUpstream);
     assert!(refusal.message.contains("secret B "), "{refusal}");
-    let fine = [found(&["https://api.example.com"]), other(CheckedState::Missing)];
+    let fine = [found(&["https://api.example.com"]), SecretState::Missing];
     assert_eq!(check_bindings(&entry, &fine), Ok(()));
-    assert_eq!(check_bindings(&entry, &[other(CheckedState::Unreadable)]), Ok(()));
+    assert_eq!(check_bindings(&entry, &[SecretState::Unreadable]), Ok(()));
 }

@@ -25,10 +25,10 @@ use tonic_types::StatusExt as _;
 
 use super::Servers;
 use crate::{
-    address::Own,
+    address::OwnListeners,
     authz::TABLE,
     registry::{Registry, WorkspaceQuota},
-    resolve::{Ends, Link, Resolver},
+    resolve::{Identities, Resolver, VaultDriver},
 };
 
 const FILE: &str = "\
@@ -43,7 +43,7 @@ struct Fixture {
     dir: TempDir,
     servers: Servers,
     /// Asks nobody.
-    _link: Link,
+    _link: VaultDriver,
 }
 
 impl Fixture {
@@ -55,8 +55,10 @@ impl Fixture {
             servers: 100,
             bytes: 32 << 10,
         };
-        let registry = Registry::open(path, Own::default(), quota).await.unwrap();
-        let ends = Ends {
+        let registry = Registry::open(path, OwnListeners::default(), quota)
+            .await
+            .unwrap();
+        let ends = Identities {
             vault: Principal::parse("dns:vault").unwrap(),
             injector: Principal::parse("dns:injector").unwrap(),
         };

@@ -8,11 +8,11 @@ use crate::{
         Entry,
         server::{Injection, Spec},
     },
-    resolve::{Checked, CheckedState, Resolver},
+    resolve::{Resolver, SecretState},
 };
 
 /// Returns the warnings about the secrets of a server, in the order of its secrets.
-pub(super) fn of_secrets(entry: &Entry, checked: &[Checked], resolver: &Resolver) -> Vec<Warning> {
+pub(super) fn of_secrets(entry: &Entry, checked: &[SecretState], resolver: &Resolver) -> Vec<Warning> {
     let injections = entry.server.spec.injections.iter();
     injections
         .zip(checked)
@@ -63,7 +63,7 @@ pub(super) fn not_checked(cause: &Refusal) -> Warning {
     }
 }
 
-fn of_secret(injection: &Injection, checked: &Checked, resolver: &Resolver) -> Vec<Warning> {
+fn of_secret(injection: &Injection, checked: &SecretState, resolver: &Resolver) -> Vec<Warning> {
     let Injection {
         secret, placement, ..
     } = injection;
@@ -71,8 +71,8 @@ fn of_secret(injection: &Injection, checked: &Checked, resolver: &Resolver) -> V
         true => format!("{what}: calls are refused until it is put"),
         false => format!("{what}: calls go out without it until it is put"),
     };
-    let (kind, what) = match &checked.state {
-        CheckedState::Found {
+    let (kind, what) = match checked {
+        SecretState::Found {
             version: _,
             origins,
             facts,
@@ -86,9 +86,9 @@ fn of_secret(injection: &Injection, checked: &Checked, resolver: &Resolver) -> V
                 .then(|| warning(WarningKind::SecretUnbound, secret, UNBOUND));
             return unfit.into_iter().chain(unbound).collect();
         }
-        CheckedState::Missing => (WarningKind::SecretMissing, absent("does not exist")),
-        CheckedState::Expired => (WarningKind::SecretExpired, absent("has expired")),
-        CheckedState::Unreadable => (
+        SecretState::Missing => (WarningKind::SecretMissing, absent("does not exist")),
+        SecretState::Expired => (WarningKind::SecretExpired, absent("has expired")),
+        SecretState::Unreadable => (
             WarningKind::SecretUnreadable,
             "cannot be decrypted by the vault: calls are refused".to_owned(),
         ),

@@ -29,7 +29,7 @@ use url::Host;
 #[cfg(test)]
 use self::tests::lookup_host;
 use super::{
-    Identify, Network,
+    ClientCertificateSource, DialContext,
     fault::TlsFault,
     hung_up::HungUp,
     interim::InterimLimit,
@@ -110,10 +110,10 @@ struct Target {
     port: u16,
     loopback: bool,
     tls: Option<Tls>,
-    identify: Option<Identify>,
+    identify: Option<ClientCertificateSource>,
     /// HTTP/2 alone was offered, so nothing else will do.
     http2_only: bool,
-    network: Arc<Network>,
+    network: Arc<DialContext>,
     veil: Veil,
     dialer: Dialer,
     ping: PingInterval,
@@ -122,11 +122,11 @@ struct Target {
 impl Connector {
     pub(super) fn new(
         spec: &Spec,
-        network: &Arc<Network>,
+        network: &Arc<DialContext>,
         veil: &Veil,
         ping: &PingInterval,
         alpn: &[&[u8]],
-        identify: Option<&Identify>,
+        identify: Option<&ClientCertificateSource>,
     ) -> Result<Self, Refusal> {
         let tls = match spec.url.is_tls() {
             true => Some(Tls::new(&spec.tls, spec.url.host(), alpn, &network.roots)?),

@@ -5,7 +5,7 @@ use proto::Uid;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::{address::Own, limits::LimitSettings, upstream::PingIntervals};
+use crate::{address::OwnListeners, limits::LimitSettings, upstream::PingIntervals};
 
 const REBOUND: &str = "rebound.test";
 
@@ -25,10 +25,10 @@ pub(super) async fn lookup_host((name, port): (&str, u16)) -> io::Result<impl It
 }
 
 /// Returns a target named `localhost`, with `loopback` as the assumption about the host.
-fn target(loopback: bool, own: Own) -> Target {
+fn target(loopback: bool, own: OwnListeners) -> Target {
     let roots = Arc::new(rustls::RootCertStore::empty());
     let limits = LimitSettings::default().check(&mut Problems::default()).unwrap();
-    let network = Arc::new(Network {
+    let network = Arc::new(DialContext {
         roots,
         own,
         limits: limits.upstream,
@@ -54,10 +54,10 @@ fn target(loopback: bool, own: Own) -> Target {
 async fn what_a_name_resolves_to_is_checked_before_it_is_dialled() {
     // `localhost` resolves to this machine. The first target assumes another machine, the second one this machine.
     assert!(matches!(
-        target(false, Own::default()).resolve().await,
+        target(false, OwnListeners::default()).resolve().await,
         Err(DialError::Address(Forbidden::Rebound))
     ));
-    assert!(target(true, Own::default()).resolve().await.is_ok());
+    assert!(target(true, OwnListeners::default()).resolve().await.is_ok());
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_name_that_has_another_address_now_is_checked_again() {
         ANSWERS.set(answers.into());
         Target {
             host: Host::Domain(REBOUND.to_owned()),
-            ..target(loopback, Own::default())
+            ..target(loopback, OwnListeners::default())
         }
     };
     let local = to(true, [listener.local_addr().unwrap(), metadata]);
@@ -99,7 +99,7 @@ async fn a_name_of_this_machine_that_resolves_to_another_is_not_dialled() {
         ANSWERS.set([this, other.parse().unwrap()].into());
         let target = Target {
             host: Host::Domain(REBOUND.to_owned()),
-            ..target(true, Own::default())
+            ..target(true, OwnListeners::default())
         };
         assert!(target.connect().await.is_ok());
         let again = target.connect().await;
@@ -113,7 +113,7 @@ async fn a_name_of_this_machine_that_resolves_to_another_is_not_dialled() {
 #[test]
 fn one_address_that_may_not_be_dialled_is_enough() {
     let own = "192.168.7.7:7100";
-    let target = target(false, Own::new([own.parse().unwrap()]));
+    let target = target(false, OwnListeners::new([own.parse().unwrap()]));
     let allowed = |addresses: &[&str]| {
         let addresses = addresses.iter().map(|address| address.parse().unwrap());
         target.allowed(addresses.collect())

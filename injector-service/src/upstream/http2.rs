@@ -88,12 +88,12 @@ struct Load {
 }
 
 /// The place of one call on its connection: free again when it is dropped.
-pub(crate) struct Place(Arc<Load>);
+pub(crate) struct StreamSlot(Arc<Load>);
 
 /// A place, and the way to it.
 struct Found {
     send: SendRequest<Sent>,
-    place: Arc<Place>,
+    place: Arc<StreamSlot>,
     /// Nothing was sent on it before.
     fresh: bool,
 }
@@ -101,15 +101,15 @@ struct Found {
 /// What becomes of a request.
 pub(super) enum Outcome {
     /// It was answered.
-    Answered(Response<Incoming>, Arc<Place>),
+    Answered(Response<Incoming>, Arc<StreamSlot>),
     /// It was not sent: the server chose HTTP/1.1.
     Http1(Request<Body>),
     /// The server did not process it, and it may be sent again.
-    NotProcessed(Refuser),
+    NotProcessed(RefusingConnection),
 }
 
 /// The connection on which the server did not process a request.
-pub(crate) struct Refuser(Arc<Load>);
+pub(crate) struct RefusingConnection(Arc<Load>);
 
 impl Http2 {
     pub(super) fn new(limits: UpstreamLimits, ping_timeout: Duration) -> Self {
@@ -122,17 +122,17 @@ impl Http2 {
         }))
     }
 
-    /// Sends one request, on another connection than `refusers` where there may be one. After it its connection takes no
+    /// Sends one request, on another connection than `refusing` where there may be one. After it its connection takes no
     /// more if it is to be `last`, also when nobody waits for the answer any more.
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
         connector: &Connector,
         last: bool,
-        refusers: &[Refuser],
+        refusing: &[RefusingConnection],
     ) -> Result<Outcome, Refusal> {
         loop {
-            let found = match self.0.find(refusers) {
+            let found = match self.0.find(refusing) {
                 Some(found) => {
                     if found.is_shared() {
                         self.0.spread(connector);
@@ -140,7 +140,7 @@ impl Http2 {
                     Some(found)
                 }
                 // Seldom, and large: not a part of every call's state.
-                None => Box::pin(self.0.wait(connector, refusers)).await?,
+                None => Box::pin(self.0.wait(connector, refusing)).await?,
             };
             let Some(Found {
                 mut send,
@@ -159,7 +159,7 @@ impl Http2 {
                 Err(mut error) => match error.take_message() {
                     // The connection was closed before anything of the request was sent.
                     Some(unsent) if !fresh => request = unsent.map(|sent| sent.body),
-                    Some(_) => return Ok(Outcome::NotProcessed(Refuser(place.0.clone()))),
+                    Some(_) => return Ok(Outcome::NotProcessed(RefusingConnection(place.0.clone()))),
                     None => return self.0.failed(&error.into_error(), &place),
                 },
             }
@@ -182,7 +182,7 @@ fn was_not_processed(error: &hyper::Error) -> bool {
 }
 
 /// Takes the connection of a place out of use.
-struct Last<'p>(&'p Place);
+struct Last<'p>(&'p StreamSlot);
 
 impl Drop for Last<'_> {
     fn drop(&mut self) {
@@ -203,29 +203,29 @@ enum Chance {
 
 impl Pool {
     /// Decides what becomes of a request that got no answer.
-    fn failed(&self, error: &hyper::Error, place: &Place) -> Result<Outcome, Refusal> {
+    fn failed(&self, error: &hyper::Error, place: &StreamSlot) -> Result<Outcome, Refusal> {
         let refusal = broken(error);
         if !was_not_processed(error) {
             return Err(refusal);
         }
-        Ok(Outcome::NotProcessed(Refuser(place.0.clone())))
+        Ok(Outcome::NotProcessed(RefusingConnection(place.0.clone())))
     }
 
-    /// A place that is free now, on another connection than `refusers`.
-    fn find(&self, refusers: &[Refuser]) -> Option<Found> {
-        self.lock().find(refusers)
+    /// A place that is free now, on another connection than `refusing`.
+    fn find(&self, refusing: &[RefusingConnection]) -> Option<Found> {
+        self.lock().find(refusing)
     }
 
     /// A place, once there is one. None when the server does not speak HTTP/2.
     async fn wait(
         self: &Arc<Self>,
         connector: &Connector,
-        refusers: &[Refuser],
+        refusing: &[RefusingConnection],
     ) -> Result<Option<Found>, Refusal> {
         let _waiting = Waiting::new(self);
         let waiting = async {
             loop {
-                match self.chance(refusers) {
+                match self.chance(refusing) {
                     Chance::Found(found) => {
                         // There may be more.
                         self.changed.notify_one();
@@ -244,12 +244,12 @@ impl Pool {
         found.map_err(|error| error.refusal())
     }
 
-    fn chance(&self, refusers: &[Refuser]) -> Chance {
+    fn chance(&self, refusing: &[RefusingConnection]) -> Chance {
         let mut connections = self.lock();
         let is_full = connections.open.len() >= self.limits.max_http2_connections;
         // When there may be no further connection, one that refused the request has to do.
-        let refusers = if is_full { &[] } else { refusers };
-        if let Some(found) = connections.find(refusers) {
+        let refusing = if is_full { &[] } else { refusing };
+        if let Some(found) = connections.find(refusing) {
             return Chance::Found(found);
         }
         if connections.dialling || is_full {
@@ -339,9 +339,13 @@ impl Pool {
 impl Connections {
     /// On the connection with the fewest calls, and on the first of several. So calls that come one by one share a
     /// connection, and those made for a rush are idle after it.
-    fn find(&mut self, refusers: &[Refuser]) -> Option<Found> {
+    fn find(&mut self, refusing: &[RefusingConnection]) -> Option<Found> {
         self.open.retain(|open| !open.send.is_closed());
-        let refused = |open: &Open| refusers.iter().any(|refuser| Arc::ptr_eq(&refuser.0, &open.load));
+        let refused = |open: &Open| {
+            refusing
+                .iter()
+                .any(|refusing| Arc::ptr_eq(&refusing.0, &open.load))
+        };
         let open = self.open.iter().filter(|open| !open.is_full() && !refused(open));
         let open = open.min_by_key(|open| open.load.calls.load(Relaxed))?;
         Some(open.place(false))
@@ -369,7 +373,7 @@ impl Open {
         self.load.used.store(true, Relaxed);
         Found {
             send: self.send.clone(),
-            place: Arc::new(Place(self.load.clone())),
+            place: Arc::new(StreamSlot(self.load.clone())),
             fresh,
         }
     }
@@ -394,7 +398,7 @@ impl Load {
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         let before = self.0.calls.fetch_sub(1, Relaxed);
         if let Some(pool) = self.0.pool.upgrade() {
@@ -562,7 +566,7 @@ impl<F: Future<Output = ()>> Future for Work<F> {
 /// A request's body, which keeps the call's place: its stream lasts until both bodies have ended.
 struct Sent {
     body: Body,
-    _place: Arc<Place>,
+    _place: Arc<StreamSlot>,
 }
 
 impl http_body::Body for Sent {

@@ -35,7 +35,7 @@ use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 
 use crate::{
-    address::Own,
+    address::OwnListeners,
     keepalive::Keepalive,
     limits::UpstreamLimits,
     registry::server::{Protocol, Server},
@@ -46,7 +46,7 @@ use fault::TlsFault;
 use http2::{Http2, Outcome};
 use ping::PingInterval;
 
-pub(crate) use http2::{Place, Refuser};
+pub(crate) use http2::{RefusingConnection, StreamSlot};
 pub use ping::PingIntervals;
 
 /// An error while a body was read, on either side.
@@ -55,15 +55,15 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Fetches the client certificate for one handshake with an upstream.
-pub type Identify =
+pub type ClientCertificateSource =
     Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Arc<CertifiedKey>, Refusal>> + Send>> + Send + Sync>;
 
 /// What every upstream shares.
-pub struct Network {
+pub struct DialContext {
     /// The CAs of the system and of the settings.
     pub roots: Arc<rustls::RootCertStore>,
     /// Our own listeners, which are never dialled.
-    pub own: Own,
+    pub own: OwnListeners,
     /// How much connections may take.
     pub limits: UpstreamLimits,
     /// How dead upstreams are noticed.
@@ -91,7 +91,7 @@ pub struct Upstream {
 
 /// Which version of HTTP a request has to go over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needs {
+pub enum RequiredVersion {
     /// Any version will do.
     Any,
     /// No other has upgrades. Not for a server that is called over HTTP/2 alone.
@@ -100,12 +100,30 @@ pub enum Needs {
     Http2,
 }
 
+/// The versions of HTTP that one request may be sent over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Http1,
+    Http2,
+    /// The version that the upstream chooses by ALPN, or the one of a connection that is open already.
+    Negotiated,
+}
+
+impl Transport {
+    pub(crate) fn over(self) -> Over {
+        match self {
+            Self::Http1 => Over::Http1,
+            Self::Http2 | Self::Negotiated => Over::Any,
+        }
+    }
+}
+
 impl Upstream {
     /// Dials nothing yet. `identify` fetches the client certificate, if the server has one.
     pub fn new(
         server: &Server,
-        network: &Arc<Network>,
-        identify: Option<&Identify>,
+        network: &Arc<DialContext>,
+        identify: Option<&ClientCertificateSource>,
     ) -> Result<Self, Refusal> {
         let spec = &server.spec;
         let veil = Veil::default();
@@ -127,7 +145,7 @@ impl Upstream {
 
     /// Whether its connections are to take no more calls: they are no older than this. With new ones, names are resolved
     /// anew, and a balancer before the server gets to choose again.
-    pub fn is_worn(&self, age: Duration) -> bool {
+    pub fn is_older_than(&self, age: Duration) -> bool {
         self.made.elapsed() >= age
     }
 
@@ -136,18 +154,19 @@ impl Upstream {
         &self.veil
     }
 
-    /// What a request may go over.
-    pub fn over(&self, needs: Needs) -> Over {
-        match (self.protocol, needs, self.tls) {
-            (Protocol::Http1, ..)
-            | (Protocol::Auto, Needs::Any, false)
-            | (Protocol::Auto, Needs::Http1, _) => Over::Http1,
-            (Protocol::Auto, Needs::Any, true) if self.chose_http1.load(Relaxed) => Over::Http1,
-            (Protocol::Http2, ..) | (Protocol::Auto, ..) => Over::Any,
+    /// Decides over which versions of HTTP a request is sent.
+    pub(crate) fn transport(&self, needs: RequiredVersion) -> Transport {
+        match (self.protocol, needs) {
+            (Protocol::Http1, _) | (Protocol::Auto, RequiredVersion::Http1) => Transport::Http1,
+            (Protocol::Http2, _) | (Protocol::Auto, RequiredVersion::Http2) => Transport::Http2,
+            (Protocol::Auto, RequiredVersion::Any) if self.tls && !self.chose_http1.load(Relaxed) => {
+                Transport::Negotiated
+            }
+            (Protocol::Auto, RequiredVersion::Any) => Transport::Http1,
         }
     }
 
-    /// Sends one request, once: it is not repeated when a byte of it may have been sent. `refusers` are the
+    /// Sends one request, once: it is not repeated when a byte of it may have been sent. `refusing` are the
     /// connections on which the server did not process the same request before; another one is used where there may be
     /// one.
     ///
@@ -155,12 +174,12 @@ impl Upstream {
     pub(crate) async fn send(
         &self,
         request: Request<Body>,
-        needs: Needs,
-        uncovered: Uncovered,
-        refusers: &[Refuser],
-    ) -> Result<Delivery, Refusal> {
-        let delivery = self.deliver(request, needs, uncovered, refusers).await?;
-        if let Delivery::Answered(answer) = &delivery {
+        transport: Transport,
+        uncovered: ClearValues,
+        refusing: &[RefusingConnection],
+    ) -> Result<SendOutcome, Refusal> {
+        let delivery = self.deliver(request, transport, uncovered, refusing).await?;
+        if let SendOutcome::Answered(answer) = &delivery {
             head::check(answer.response.headers(), self.limits)?;
         }
         Ok(delivery)
@@ -169,24 +188,22 @@ impl Upstream {
     async fn deliver(
         &self,
         request: Request<Body>,
-        needs: Needs,
-        uncovered: Uncovered,
-        refusers: &[Refuser],
-    ) -> Result<Delivery, Refusal> {
-        let connector = match (self.protocol, needs) {
-            (Protocol::Http2, _) | (Protocol::Auto, Needs::Http2) => &self.only_http2,
-            (Protocol::Auto, Needs::Any) if self.tls && !self.chose_http1.load(Relaxed) => &self.either,
-            (Protocol::Auto, Needs::Any | Needs::Http1) | (Protocol::Http1, _) => {
-                return self.send_http1(request, uncovered).await;
-            }
+        transport: Transport,
+        uncovered: ClearValues,
+        refusing: &[RefusingConnection],
+    ) -> Result<SendOutcome, Refusal> {
+        let connector = match transport {
+            Transport::Http1 => return self.send_http1(request, uncovered).await,
+            Transport::Http2 => &self.only_http2,
+            Transport::Negotiated => &self.either,
         };
-        let last = uncovered != Uncovered::Nothing;
-        match self.http2.send(request, connector, last, refusers).await? {
-            Outcome::Answered(response, place) => Ok(Delivery::Answered(Answer {
+        let last = uncovered != ClearValues::None;
+        match self.http2.send(request, connector, last, refusing).await? {
+            Outcome::Answered(response, slot) => Ok(SendOutcome::Answered(UpstreamResponse {
                 response,
-                place: Some(place),
+                slot: Some(slot),
             })),
-            Outcome::NotProcessed(refuser) => Ok(Delivery::NotProcessed(refuser)),
+            Outcome::NotProcessed(refusing) => Ok(SendOutcome::NotProcessed(refusing)),
             Outcome::Http1(request) => {
                 self.chose_http1.store(true, Relaxed);
                 self.send_http1(request, uncovered).await
@@ -197,10 +214,10 @@ impl Upstream {
     async fn send_http1(
         &self,
         mut request: Request<Body>,
-        uncovered: Uncovered,
-    ) -> Result<Delivery, Refusal> {
+        uncovered: ClearValues,
+    ) -> Result<SendOutcome, Refusal> {
         framing::tell(&mut request);
-        let connection = (uncovered == Uncovered::Head).then(|| capture_connection(&mut request));
+        let connection = (uncovered == ClearValues::Head).then(|| capture_connection(&mut request));
         // Given up before its answer, a call takes its connection with it.
         let too_many = interim::too_many(&mut request);
         let response = tokio::select! {
@@ -213,33 +230,30 @@ impl Upstream {
         {
             connected.poison();
         }
-        let answer = |response| Answer {
-            response,
-            place: None,
-        };
-        response.map(|response| Delivery::Answered(answer(response)))
+        let answer = |response| UpstreamResponse { response, slot: None };
+        response.map(|response| SendOutcome::Answered(answer(response)))
     }
 }
 
 /// What became of a request that was sent.
-pub(crate) enum Delivery {
-    Answered(Answer),
+pub(crate) enum SendOutcome {
+    Answered(UpstreamResponse),
     /// The server did not process it (RFC 9113, section 8.7), so it may be sent again.
-    NotProcessed(Refuser),
+    NotProcessed(RefusingConnection),
 }
 
-/// What came back of a call, and its place on its connection if it shares that with others: to be kept until the answer's
+/// What came back of a call, and its slot on its connection if it shares that with others: to be kept until the answer's
 /// body has ended.
-pub(crate) struct Answer {
+pub(crate) struct UpstreamResponse {
     pub(crate) response: Response<Incoming>,
-    pub(crate) place: Option<Arc<Place>>,
+    pub(crate) slot: Option<Arc<StreamSlot>>,
 }
 
 /// Values that a request holds without a cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Uncovered {
+pub enum ClearValues {
     /// None.
-    Nothing,
+    None,
     /// In its body alone, which HTTP/1.1 writes without copying it, and HTTP/2 does not.
     Body,
     /// In its head.

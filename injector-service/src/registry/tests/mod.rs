@@ -13,7 +13,7 @@ use proto::{ServerName, Uid, page::Page};
 use tempfile::TempDir;
 
 use super::{Entry, Registry, RegistryError, WorkspaceQuota, server::Spec};
-use crate::{address::Own, authz::admin_for_test as admin};
+use crate::{address::OwnListeners, authz::admin_for_test as admin};
 
 const EMPTY: &str = "version: 1\nservers: []\n";
 
@@ -79,7 +79,7 @@ async fn open(path: &Path) -> Result<Registry, RegistryError> {
         servers: 10_000,
         bytes: 8 << 20,
     };
-    Registry::open(path.to_owned(), Own::default(), quota).await
+    Registry::open(path.to_owned(), OwnListeners::default(), quota).await
 }
 
 fn names(registry: &Registry) -> Vec<String> {

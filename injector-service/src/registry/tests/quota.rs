@@ -10,7 +10,9 @@ async fn registry(quota: WorkspaceQuota, text: &str) -> (TempDir, Registry) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("servers.yaml");
     fs::write(&path, text).unwrap();
-    let registry = Registry::open(path, Own::default(), quota).await.unwrap();
+    let registry = Registry::open(path, OwnListeners::default(), quota)
+        .await
+        .unwrap();
     (dir, registry)
 }
 

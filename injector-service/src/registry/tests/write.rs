@@ -300,7 +300,9 @@ async fn who_reads_while_it_is_written_sees_whole_files() {
     let reader = std::thread::spawn(move || {
         let (mut last, mut looks) = (0, 0);
         while !stop.load(Ordering::Relaxed) {
-            let servers = parse(&fs::read(&path).unwrap(), &Own::default()).unwrap().len();
+            let servers = parse(&fs::read(&path).unwrap(), &OwnListeners::default())
+                .unwrap()
+                .len();
             assert!(servers >= last, "{servers} after {last}");
             (last, looks) = (servers, looks + 1);
         }

@@ -33,8 +33,8 @@ use tonic::{
 };
 use tower::service_fn;
 
-use super::{Duration, Ends, Resolver, Uid, ends};
-use crate::resolve::{Condition, Fault};
+use super::{Duration, Identities, Resolver, Uid, ends};
+use crate::resolve::{ConnectionFault, VaultCondition};
 
 /// Longer than anybody has a reason to say nothing.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -71,9 +71,9 @@ pub(super) fn begin_without(budget: Duration) -> (Resolver, Vault) {
     let is_there = Arc::new(AtomicBool::new(false));
     let (resolver, link) = Resolver::new(ends(), budget, Histogram::new([1.0]));
     let stop = CancellationToken::new();
-    let condition = Condition::new(&"127.0.0.1:7150".parse().unwrap(), &ends());
+    let condition = VaultCondition::new(&"127.0.0.1:7150".parse().unwrap(), &ends());
     let channel = channel(opened, is_there.clone());
-    tokio::spawn(link.keep(channel, Fault::default(), condition, stop.clone()));
+    tokio::spawn(link.keep(channel, ConnectionFault::default(), condition, stop.clone()));
     let vault = Vault {
         lines,
         is_there,
@@ -175,7 +175,7 @@ impl Line {
 
     /// Seals to this key from here on. What it sealed with before.
     pub(super) fn take_up(&mut self, recipient: &Recipient) -> Option<Sealer> {
-        let Ends { vault, injector } = ends();
+        let Identities { vault, injector } = ends();
         let between = Between {
             vault: &vault,
             injector: &injector,
