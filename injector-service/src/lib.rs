@@ -12,6 +12,7 @@ pub mod keepalive;
 pub mod limits;
 mod metrics;
 mod path;
+mod placeholder;
 pub mod placement;
 pub mod proxy;
 pub mod registry;
@@ -19,7 +20,6 @@ pub mod resolve;
 mod service;
 mod status;
 pub mod upstream;
-mod veil;
 
 use std::{io, sync::Arc, time::SystemTime};
 
@@ -53,7 +53,7 @@ use address::OwnListeners;
 use catalog::Catalog;
 use config::Config;
 use metrics::Metrics;
-use proxy::{Arrival, Budget, ListenerRoute, Proxy, Serving};
+use proxy::{Arrival, BufferBudget, ListenerRoute, Proxy, Serving};
 use registry::Registry;
 use resolve::{ConnectionFault, Resolver, VaultCondition, VaultDriver};
 use service::{CatalogEntries, Servers};
@@ -168,7 +168,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
     let reloading = reloading(registry.clone(), config.catalog.clone(), reload);
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(reloading));
     log_addresses(&listeners.grpc, &listeners.data_plane);
-    let budget = Budget::new(config.limits.max_buffered_total);
+    let budget = BufferBudget::new(config.limits.max_buffered_total);
     let lane = |(resolver, link): (&Resolver, VaultDriver)| Lane {
         proxy: Proxy::new(
             registry.clone(),

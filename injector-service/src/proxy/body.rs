@@ -16,7 +16,10 @@ use http_body_util::{BodyExt as _, Full};
 use proto::{Reason, Refusal};
 use zeroize::Zeroizing;
 
-use super::{budget::Held, events::Events, received::Received, trailed::Trailed};
+use super::{
+    buffer_budget::Reservation, coalesce::CoalescingBody, received_body::ReceivedBody,
+    sse_endpoint::SseEndpointBody,
+};
 use crate::{
     fields,
     inject::json::{JsonError, Rewriter, SecretsObject},
@@ -35,25 +38,25 @@ pub(super) fn full(bytes: Bytes) -> Body {
 }
 
 /// A request's body as it comes, without trailers that may not be sent. That it broke off is left in `fault`.
-pub(super) fn request(body: Received, auth_type: AuthType, fault: &Fault) -> Body {
+pub(super) fn request(body: ReceivedBody, auth_type: AuthType, fault: &Fault) -> Body {
     let clean = move |trailers: &mut HeaderMap| fields::clean_request_trailers(trailers, auth_type);
     let fault = fault.clone();
-    Trailed::new(body, clean)
+    CoalescingBody::new(body, clean)
         .map_err(move |error| fault.broken_off(error))
         .boxed_unsync()
 }
 
 /// A response's body as it comes.
-pub(super) fn response(body: Received) -> Body {
-    Trailed::new(body, fields::clean_response_trailers).boxed_unsync()
+pub(super) fn response(body: ReceivedBody) -> Body {
+    CoalescingBody::new(body, fields::clean_response_trailers).boxed_unsync()
 }
 
 /// An event stream as it comes, but for the URLs that `moved` moves.
 pub(super) fn events(
-    body: Received,
+    body: ReceivedBody,
     moved: impl Fn(&str) -> Option<String> + Unpin + Send + 'static,
 ) -> Body {
-    Trailed::new(Events::new(body, moved), fields::clean_response_trailers).boxed_unsync()
+    CoalescingBody::new(SseEndpointBody::new(body, moved), fields::clean_response_trailers).boxed_unsync()
 }
 
 /// A JSON body that secrets are to be put into, read as far as is needed to know what to do.
@@ -63,13 +66,13 @@ pub(super) enum Json {
     /// All of it.
     Whole(Buffered),
     /// More than is read: what was, and the rest.
-    Large(Buffered, Received),
+    Large(Buffered, ReceivedBody),
 }
 
 /// What was read of a body, counted among what is held of all.
 pub(super) struct Buffered {
     bytes: Vec<u8>,
-    held: Held,
+    held: Reservation,
 }
 
 impl Buffered {
@@ -83,7 +86,7 @@ impl Buffered {
 /// Bytes that are counted until they were sent.
 struct Counted {
     bytes: Zeroizing<Vec<u8>>,
-    _held: Held,
+    _held: Reservation,
 }
 
 impl AsRef<[u8]> for Counted {
@@ -94,7 +97,11 @@ impl AsRef<[u8]> for Counted {
 
 impl Json {
     /// Reads a body, whole if it has up to `most` bytes.
-    pub(super) async fn read(mut body: Received, most: usize, held: Held) -> Result<Self, Refusal> {
+    pub(super) async fn read(
+        mut body: ReceivedBody,
+        most: usize,
+        held: Reservation,
+    ) -> Result<Self, Refusal> {
         if body.is_end_stream() {
             return Ok(Self::None);
         }
@@ -270,7 +277,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 struct Rewriting {
     first: Bytes,
     rewriter: Option<Rewriter>,
-    body: Received,
+    body: ReceivedBody,
     fault: Fault,
     unsent: Unsent,
 }

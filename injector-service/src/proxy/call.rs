@@ -13,26 +13,26 @@ use proto::{Reason, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    ListenerRoute, Proxy, STREAM_WINDOW,
-    activity::{Lasting, Late, UnderWay},
-    answer,
+    ListenerRoute, Proxy, STREAM_WINDOW, answer,
     body::{self, Fault, Unsent},
-    challenge, cookies,
-    covers::Covers,
-    events, framing,
-    grpc::{Ending, Later},
+    challenge, cookies, framing,
+    grpc::{FailureTrailers, LaterMessages},
     guard::{self, Sender},
     inbound::Reading,
     oauth,
-    received::Received,
+    placeholders::CallPlaceholders,
+    received_body::ReceivedBody,
     record::Record,
     repeat::{self, KeptRequest},
+    sse_endpoint,
     target::{self, Target},
-    upgrade::{Asked, Switched},
+    upgrade::{UpgradeRequest, UpgradeResponse},
+    watchdog::{ActiveCall, AtDeadline, DeadlineBody},
 };
 use crate::{
     fields,
     inject::{BodySecrets, Carrier, Dialect, inject},
+    placeholder::PossibleVersions,
     placement::AuthType,
     registry::server::{Injection, Spec},
     resolve::Resolver,
@@ -40,7 +40,6 @@ use crate::{
         Body, RefusingConnection, RequiredVersion, SendOutcome, StreamSlot, Transport, Upstream,
         UpstreamResponse,
     },
-    veil::Over,
 };
 
 const LATE: &str = "the upstream did not answer within the call's deadline";
@@ -62,17 +61,17 @@ impl Proxy {
         route: &ListenerRoute,
         request: Request<Incoming>,
         until: Option<Instant>,
-        call: UnderWay,
-    ) -> Response<Lasting> {
+        call: ActiveCall,
+    ) -> Response<DeadlineBody> {
         let (mut parts, body) = request.into_parts();
-        let mut body = Some(Received::request(body, &parts, &call));
+        let mut body = Some(ReceivedBody::request(body, &parts, &call));
         let dialect = dialect(&parts.headers);
         let deadlines = [deadline(&parts.headers, dialect), until];
         let deadline = deadlines.into_iter().flatten().min();
         let late = match (dialect, parts.version) {
-            (Dialect::Grpc, Version::HTTP_2) => Late::SaysSo,
+            (Dialect::Grpc, Version::HTTP_2) => AtDeadline::GrpcTrailers,
             // Trailers do not reach everyone.
-            (Dialect::Grpc | Dialect::Http, _) => Late::BreaksOff,
+            (Dialect::Grpc | Dialect::Http, _) => AtDeadline::Abort,
         };
         let mut record = Record::new(parts.method.clone());
         let answered = match call.malformed(&parts.method) {
@@ -83,12 +82,12 @@ impl Proxy {
             }
         };
         let mut response = match answered {
-            Ok(response) => response.map(|body| Lasting::new(body, deadline, late, call)),
+            Ok(response) => response.map(|body| DeadlineBody::new(body, deadline, late, call)),
             Err(refusal) => {
                 record.refused(&refusal, &self.metrics);
                 let response = answer::refusal(&refusal, dialect, &record.call_id);
                 // To be told also when the call has lasted too long.
-                response.map(|body| Lasting::new(body, None, late, call))
+                response.map(|body| DeadlineBody::new(body, None, late, call))
             }
         };
         answer::identify(response.headers_mut(), &record.call_id);
@@ -103,7 +102,7 @@ impl Proxy {
         route: &ListenerRoute,
         dialect: Dialect,
         parts: &mut Parts,
-        body: &mut Option<Received>,
+        body: &mut Option<ReceivedBody>,
         deadline: Option<Instant>,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
@@ -156,12 +155,12 @@ impl Proxy {
         target.addresses(scheme, &authority, &request).rewrite(headers);
         cookies::keep(headers, &target.entry.server, &target.apart(&request));
         let names_resource = oauth::names_resource(target.document, status, headers);
-        let may_have_endpoint = events::may_have_endpoint(&parts.method, headers);
+        let may_have_endpoint = sse_endpoint::may_have_endpoint(&parts.method, headers);
         if names_resource || may_have_endpoint {
             headers.remove(header::CONTENT_LENGTH);
         }
         let (head, body) = response.into_parts();
-        let body = Received::answer(body, version).on(slot);
+        let body = ReceivedBody::answer(body, version).on(slot);
         let body = if names_resource {
             let addresses = target.addresses(scheme, &authority, &request);
             within(deadline, LATE, pin!(oauth::move_resource(body, &addresses))).await?
@@ -189,11 +188,11 @@ impl Proxy {
         dialect: Dialect,
         deadline: Option<Instant>,
         parts: &mut Parts,
-        body: &mut Option<Received>,
+        body: &mut Option<ReceivedBody>,
         record: &mut Record,
     ) -> Result<Exchanged, Refusal> {
         let server = &target.entry.server;
-        let asked = Asked::find(parts, dialect, &server.spec)?;
+        let asked = UpgradeRequest::find(parts, dialect, &server.spec)?;
         let mut headers = mem::take(&mut parts.headers);
         fields::clean_request(&mut headers, server.spec.auth_type);
         cookies::send(&mut headers, server);
@@ -222,7 +221,7 @@ impl Proxy {
             upstream,
             trailers: parts.version == Version::HTTP_2,
         };
-        let mut kept = (forwarding.transport.over() == Over::Any).then(|| {
+        let mut kept = (forwarding.transport.over() == PossibleVersions::Any).then(|| {
             let limit = self.limits.max_buffered_body;
             KeptRequest::new(&headers, body, parts.version, limit, self.budget.none())
         });
@@ -243,7 +242,7 @@ impl Proxy {
         };
         let UpstreamResponse { mut response, slot } = answer;
         framing::check(response.status(), response.headers_mut())?;
-        let switched = Switched::find(asked, &mut response, &record.call_id)?;
+        let switched = UpgradeResponse::find(asked, &mut response, &record.call_id)?;
         Ok(Exchanged {
             response,
             slot,
@@ -259,7 +258,7 @@ impl Proxy {
         &self,
         forwarding: &Forwarding<'_>,
         mut headers: HeaderMap,
-        body: &mut Option<Received>,
+        body: &mut Option<ReceivedBody>,
         refusing: &[RefusingConnection],
         record: &mut Record,
     ) -> Result<Attempt, Refusal> {
@@ -301,7 +300,8 @@ impl Proxy {
             }
         };
         record.resolved(&resolved);
-        let mut covers = Covers::new(forwarding.upstream.veil(), forwarding.transport.over());
+        let mut covers =
+            CallPlaceholders::new(forwarding.upstream.placeholders(), forwarding.transport.over());
         let secrets = inject(carrier, dialect, &resolved)?
             .apply(&mut headers, |name, value| covers.cover(name, value))?;
         // Wiped as soon as they are in place.
@@ -310,7 +310,7 @@ impl Proxy {
         if inbound.lacks_a_body() {
             record.no_body();
         }
-        let later = || Later {
+        let later = || LaterMessages {
             resolver: self.resolver.clone(),
             entry: target.entry.clone(),
             deadline,
@@ -342,7 +342,7 @@ impl Proxy {
                 Ok(Attempt::Answered(Sent {
                     answer,
                     url,
-                    ending: afterwards.map(|afterwards| Ending {
+                    ending: afterwards.map(|afterwards| FailureTrailers {
                         fault,
                         afterwards,
                         trailers: forwarding.trailers,
@@ -378,7 +378,7 @@ enum Attempt {
 struct Sent {
     answer: UpstreamResponse,
     url: Uri,
-    ending: Option<Ending>,
+    ending: Option<FailureTrailers>,
 }
 
 /// A response and its slot, the URL of what it answers, how it ends if that breaks off, and what comes after it.
@@ -388,8 +388,8 @@ struct Exchanged {
     request: Uri,
     /// True when the upstream's demand for a credential is not for the program.
     is_credential_ours: bool,
-    ending: Option<Ending>,
-    switched: Option<Switched>,
+    ending: Option<FailureTrailers>,
+    switched: Option<UpgradeResponse>,
 }
 
 fn dialect(headers: &HeaderMap) -> Dialect {

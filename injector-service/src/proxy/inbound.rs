@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     body::{self, Fault, Json, Unsent},
-    budget::Budget,
+    buffer_budget::BufferBudget,
     call::within,
-    grpc::{self, Later},
-    received::Received,
+    grpc::{self, LaterMessages},
+    received_body::ReceivedBody,
     record::Afterwards,
 };
 use crate::{
@@ -29,14 +29,14 @@ pub(super) enum Inbound {
     /// With a member put into its JSON.
     Json(Json),
     /// With a field put into its messages.
-    Messages(Box<grpc::Inbound>),
+    Messages(Box<grpc::GrpcBody>),
 }
 
 /// How a request's body is read.
 pub(super) struct Reading<'c> {
     pub(super) auth_type: AuthType,
     pub(super) limits: &'c Limits,
-    pub(super) budget: &'c Budget,
+    pub(super) budget: &'c BufferBudget,
     pub(super) deadline: Option<Instant>,
     pub(super) fault: &'c Fault,
     /// Tells whether secrets in a JSON body were sent.
@@ -49,7 +49,7 @@ impl Reading<'_> {
         &self,
         carrier: Carrier,
         headers: &mut HeaderMap,
-        body: &mut Option<Received>,
+        body: &mut Option<ReceivedBody>,
     ) -> Result<Inbound, Refusal> {
         match carrier {
             Carrier::None => Ok(Inbound::Passed),
@@ -69,7 +69,7 @@ impl Reading<'_> {
                 let late = "the request's first message did not come within the call's deadline";
                 let body = taken(body)?;
                 // Seldom there, and large: not a part of every call's state.
-                let mut reading = Box::pin(grpc::Inbound::read(
+                let mut reading = Box::pin(grpc::GrpcBody::read(
                     protobuf,
                     self.auth_type,
                     headers,
@@ -85,7 +85,7 @@ impl Reading<'_> {
 }
 
 /// A body is read once.
-fn taken(body: &mut Option<Received>) -> Result<Received, Refusal> {
+fn taken(body: &mut Option<ReceivedBody>) -> Result<ReceivedBody, Refusal> {
     body.take()
         .ok_or_else(|| Refusal::new(Reason::Internal, "the body was read already"))
 }
@@ -96,8 +96,8 @@ impl Inbound {
         self,
         secrets: BodySecrets,
         reading: &Reading<'_>,
-        body: &mut Option<Received>,
-        later: impl FnOnce() -> Later,
+        body: &mut Option<ReceivedBody>,
+        later: impl FnOnce() -> LaterMessages,
     ) -> Result<(Body, Option<Arc<Afterwards>>), Refusal> {
         let fault = reading.fault;
         match (self, secrets) {

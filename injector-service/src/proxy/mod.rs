@@ -1,31 +1,31 @@
 //! The data plane: takes a request, finds its server, has its secrets decrypted, puts them in, forwards it.
 
-mod activity;
 mod answer;
 mod body;
-mod breaking;
-mod budget;
+mod buffer_budget;
 mod call;
 mod challenge;
+mod coalesce;
 mod cookies;
-mod covers;
-mod events;
+mod delayed_error;
+mod drain;
 mod framing;
 mod grpc;
 mod guard;
-mod heads;
 mod inbound;
 mod oauth;
+mod placeholders;
 mod pools;
-mod received;
+mod received_body;
 mod record;
 mod repeat;
+mod request_head;
 mod rewrite;
-mod stalled;
+mod sse_endpoint;
+mod stream_timeout;
 mod target;
-mod trailed;
-mod unread;
 mod upgrade;
+mod watchdog;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -50,16 +50,16 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use budget::Budget;
+pub use buffer_budget::BufferBudget;
 pub use guard::Hosts;
 
 use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::DialContext};
-use activity::{Activity, Verdict, Watched};
-use breaking::Breaking;
-use heads::Heads;
+use delayed_error::DelayedErrorBody;
 use pools::Pools;
-use stalled::Streams;
-use upgrade::AfterHttp;
+use request_head::HeadCheckingStream;
+use stream_timeout::StreamExecutor;
+use upgrade::ConnectionUpgrade;
+use watchdog::{Verdict, Watchdog, WatchedStream};
 
 /// Bytes of a request body that h2 reads ahead on one stream. `--max-buffered-total` counts these bytes for each body
 /// that has not ended, so that memory stays bounded even when nothing consumes the body.
@@ -100,7 +100,7 @@ pub struct Proxy {
     pools: Pools,
     hosts: Hosts,
     limits: Limits,
-    budget: Budget,
+    budget: BufferBudget,
     metrics: Metrics,
 }
 
@@ -134,7 +134,7 @@ impl Proxy {
         network: Arc<DialContext>,
         hosts: Hosts,
         limits: Limits,
-        budget: Budget,
+        budget: BufferBudget,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -209,8 +209,8 @@ impl Proxy {
         grace: Duration,
     ) {
         let mut evicted = pin!(slot.evicted());
-        let (http, activity) = (self.http(), Activity::new(slot));
-        let after_http = AfterHttp::new(activity.clone());
+        let (http, activity) = (self.http(), Watchdog::new(slot));
+        let after_http = ConnectionUpgrade::new(activity.clone());
         let calls = service_fn(|request| {
             let (proxy, route, call) = (self.clone(), route.clone(), activity.call());
             let after_http = after_http.clone();
@@ -218,14 +218,19 @@ impl Proxy {
                 let until = proxy.limits.max_call_duration.map(|most| Instant::now() + most);
                 // HTTP/1.1 keeps room for what is returned here between calls too, and HTTP/2 while an answer passes.
                 let response = Box::pin(proxy.call(&route, request, until, call)).await;
-                Ok::<_, Infallible>(after_http.of(response).map(Breaking::new))
+                Ok::<_, Infallible>(after_http.of(response).map(DelayedErrorBody::new))
             }
         });
         let served = async {
             // Dropped before what comes after it: a connection that failed would keep that waiting.
             {
-                let stream = Watched::new(stream, activity.clone());
-                let stream = TokioIo::new(Heads::new(stream, activity.clone(), &self.limits, BEYOND));
+                let stream = WatchedStream::new(stream, activity.clone());
+                let stream = TokioIo::new(HeadCheckingStream::new(
+                    stream,
+                    activity.clone(),
+                    &self.limits,
+                    BEYOND,
+                ));
                 let mut connection = pin!(http.serve_connection_with_upgrades(stream, calls));
                 let mut watch = pin!(sleep(Duration::ZERO));
                 let (mut idle, mut has_slot) = (false, true);
@@ -272,10 +277,10 @@ impl Proxy {
         }
     }
 
-    fn http(&self) -> auto::Builder<Streams> {
+    fn http(&self) -> auto::Builder<StreamExecutor> {
         let limits = &self.limits;
         let head = limits.max_uri_size + limits.max_headers_size;
-        let mut http = auto::Builder::new(Streams(limits.write_timeout));
+        let mut http = auto::Builder::new(StreamExecutor(limits.write_timeout));
         http.http1()
             .timer(TokioTimer::new())
             // Watched over by ourselves, without a timer for every call.

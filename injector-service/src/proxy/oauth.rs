@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Limited};
 use proto::{Reason, Refusal};
 use serde_json::Value;
 
-use super::{body, received::Received, rewrite::Addresses};
+use super::{body, received_body::ReceivedBody, rewrite::Addresses};
 use crate::upstream::Body;
 
 const RESOURCE: &str = "/.well-known/oauth-protected-resource";
@@ -58,7 +58,7 @@ fn is_metadata(document: &str) -> bool {
 
 /// Reads the metadata of a resource, and moves the resource's URL. The URLs of authorization servers stay, because the
 /// program and its user call these servers themselves.
-pub(super) async fn move_resource(body: Received, addresses: &Addresses<'_>) -> Result<Body, Refusal> {
+pub(super) async fn move_resource(body: ReceivedBody, addresses: &Addresses<'_>) -> Result<Body, Refusal> {
     let read = Limited::new(body, MAX_METADATA).collect().await;
     let bytes = read.map_err(|_| {
         Refusal::new(

@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use proto::{Reason, Refusal};
 use tokio::time::sleep;
 
-use super::{budget::Held, received::Received, unread::Taken};
+use super::{buffer_budget::Reservation, drain::DrainingBody, received_body::ReceivedBody};
 use crate::upstream::BodyError;
 
 /// How often one request is sent again. Each time another connection of the server has ended, or is about to.
@@ -37,10 +37,10 @@ impl KeptRequest {
     /// Keeps the headers, and up to `limit` bytes of the body, counted in `held`.
     pub(super) fn new(
         headers: &HeaderMap,
-        body: &mut Option<Received>,
+        body: &mut Option<ReceivedBody>,
         version: Version,
         limit: usize,
-        held: Held,
+        held: Reservation,
     ) -> Self {
         let (first, repeat) = body.take().map(|body| body.repeatable(limit, held)).unzip();
         *body = first;
@@ -54,7 +54,7 @@ impl KeptRequest {
 
     /// Waits, and returns the headers, and the body in `body`, to be sent again. Pauses are random, so that calls which
     /// an upstream refused together do not come together again.
-    pub(super) async fn again(&mut self, body: &mut Option<Received>) -> Result<HeaderMap, Refusal> {
+    pub(super) async fn again(&mut self, body: &mut Option<ReceivedBody>) -> Result<HeaderMap, Refusal> {
         if self.repeats == MAX_REPEATS {
             let message = format!(
                 "the upstream accepted the request {} times, and closed each connection without processing it",
@@ -65,7 +65,7 @@ impl KeptRequest {
         let again = self
             .body
             .as_ref()
-            .and_then(|repeat| Received::again(repeat, self.version));
+            .and_then(|repeat| ReceivedBody::again(repeat, self.version));
         *body = Some(again.ok_or_else(not_kept)?);
         if self.repeats > 0 {
             sleep(pause(self.repeats)).await;
@@ -101,7 +101,7 @@ pub(super) struct Reader {
 }
 
 struct Shared {
-    body: Taken,
+    body: DrainingBody,
     /// The number of the newest reader.
     reader: usize,
     /// None when something that was read was not kept.
@@ -112,7 +112,7 @@ struct Shared {
 struct Kept {
     bytes: Vec<u8>,
     trailers: Option<HeaderMap>,
-    held: Held,
+    held: Reservation,
     limit: usize,
 }
 
@@ -135,7 +135,7 @@ impl Kept {
 
 impl Repeat {
     /// Keeps up to `limit` bytes of the body, counted in `held`. Returns the first reader, too.
-    pub(super) fn new(body: Taken, limit: usize, held: Held) -> (Self, Reader) {
+    pub(super) fn new(body: DrainingBody, limit: usize, held: Reservation) -> (Self, Reader) {
         let shared = Arc::new(Mutex::new(Shared {
             body,
             reader: 0,

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::activity::{Activity, UnderWay};
+use super::watchdog::{ActiveCall, Watchdog};
 use crate::{
     inject::Dialect,
     placement::AuthType,
@@ -33,13 +33,13 @@ const BUFFER: usize = 16 * 1024;
 const HTTP_AGAIN: [&str; 5] = ["h2c", "h2", "h3", "http", "tls"];
 
 /// A request to go on in another protocol.
-pub(super) struct Asked {
+pub(super) struct UpgradeRequest {
     protocols: Vec<String>,
     downstream: OnUpgrade,
 }
 
 /// An upstream's answer that it goes on in another protocol.
-pub(super) struct Switched {
+pub(super) struct UpgradeResponse {
     protocols: HeaderValue,
     tunnel: Tunnel,
 }
@@ -54,15 +54,15 @@ struct Tunnel {
 
 /// What a connection becomes after its last HTTP message, if anything.
 #[derive(Clone)]
-pub(super) struct AfterHttp(Arc<Upgrade>);
+pub(super) struct ConnectionUpgrade(Arc<Upgrade>);
 
 struct Upgrade {
-    activity: Arc<Activity>,
+    activity: Arc<Watchdog>,
     /// The tunnel, and a call under way that keeps the connection from being idle.
-    tunnel: OnceLock<(Tunnel, UnderWay)>,
+    tunnel: OnceLock<(Tunnel, ActiveCall)>,
 }
 
-impl Asked {
+impl UpgradeRequest {
     /// What a request asks for. None when it is to be an ordinary request: a server is free to ignore an upgrade, and we
     /// ignore those that are malformed, gRPC's, or would lead to HTTP again.
     pub(super) fn find(parts: &mut Parts, dialect: Dialect, spec: &Spec) -> Result<Option<Self>, Refusal> {
@@ -100,9 +100,9 @@ impl Asked {
         Ok(())
     }
 
-    fn agreed(self, response: &mut Response<Incoming>, call_id: &CallId) -> Option<Switched> {
+    fn agreed(self, response: &mut Response<Incoming>, call_id: &CallId) -> Option<UpgradeResponse> {
         let protocols = chosen(response.headers(), &self.protocols)?;
-        Some(Switched {
+        Some(UpgradeResponse {
             protocols: list(&protocols).ok()?,
             tunnel: Tunnel {
                 downstream: self.downstream,
@@ -113,10 +113,10 @@ impl Asked {
     }
 }
 
-impl Switched {
+impl UpgradeResponse {
     /// What an upstream's answer switches to; none when it is an ordinary answer.
     pub(super) fn find(
-        asked: Option<Asked>,
+        asked: Option<UpgradeRequest>,
         response: &mut Response<Incoming>,
         call_id: &CallId,
     ) -> Result<Option<Self>, Refusal> {
@@ -140,8 +140,8 @@ impl Switched {
     }
 }
 
-impl AfterHttp {
-    pub(super) fn new(activity: Arc<Activity>) -> Self {
+impl ConnectionUpgrade {
+    pub(super) fn new(activity: Arc<Watchdog>) -> Self {
         Self(Arc::new(Upgrade {
             activity,
             tunnel: OnceLock::new(),

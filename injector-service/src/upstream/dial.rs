@@ -38,8 +38,8 @@ use super::{
 };
 use crate::{
     address::{self, Forbidden},
+    placeholder::{HttpVersion, PlaceholderTable, SubstitutingStream},
     registry::server::Spec,
-    veil::{Unveiling, Veil, Wire},
 };
 
 /// Why a connection was not made.
@@ -114,7 +114,7 @@ struct Target {
     /// HTTP/2 alone was offered, so nothing else will do.
     http2_only: bool,
     network: Arc<DialContext>,
-    veil: Veil,
+    placeholders: PlaceholderTable,
     dialer: Dialer,
     ping: PingInterval,
 }
@@ -123,7 +123,7 @@ impl Connector {
     pub(super) fn new(
         spec: &Spec,
         network: &Arc<DialContext>,
-        veil: &Veil,
+        placeholders: &PlaceholderTable,
         ping: &PingInterval,
         alpn: &[&[u8]],
         identify: Option<&ClientCertificateSource>,
@@ -141,7 +141,7 @@ impl Connector {
                 identify: identify.cloned(),
                 http2_only: alpn == [b"h2"],
                 network: network.clone(),
-                veil: veil.clone(),
+                placeholders: placeholders.clone(),
                 dialer: Dialer::new(network.keepalive.tcp_timeout),
                 ping: ping.clone(),
             }),
@@ -159,21 +159,21 @@ impl Connector {
     }
 
     /// Connects, however long that takes.
-    pub(super) async fn connect(&self) -> Result<Unveiling<Socket>, DialError> {
+    pub(super) async fn connect(&self) -> Result<SubstitutingStream<Socket>, DialError> {
         self.target.connect().await
     }
 }
 
 impl Target {
     /// A connection on which stand-ins become values.
-    async fn connect(&self) -> Result<Unveiling<Socket>, DialError> {
+    async fn connect(&self) -> Result<SubstitutingStream<Socket>, DialError> {
         let socket = self.socket().await?;
         let wire = match &socket {
-            Socket::Plain { .. } if self.http2_only => Wire::Http2,
-            Socket::Tls { is_http2: true, .. } => Wire::Http2,
-            Socket::Plain { .. } | Socket::Tls { .. } => Wire::Http1,
+            Socket::Plain { .. } if self.http2_only => HttpVersion::Http2,
+            Socket::Tls { is_http2: true, .. } => HttpVersion::Http2,
+            Socket::Plain { .. } | Socket::Tls { .. } => HttpVersion::Http1,
         };
-        Ok(Unveiling::new(socket, self.veil.clone(), wire))
+        Ok(SubstitutingStream::new(socket, self.placeholders.clone(), wire))
     }
 
     async fn socket(&self) -> Result<Socket, DialError> {
@@ -226,9 +226,9 @@ impl Target {
 }
 
 impl Service<Uri> for Connector {
-    type Response = Unveiling<Socket>;
+    type Response = SubstitutingStream<Socket>;
     type Error = DialError;
-    type Future = Pin<Box<dyn Future<Output = Result<Unveiling<Socket>, DialError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<SubstitutingStream<Socket>, DialError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
         Poll::Ready(Ok(()))
@@ -326,7 +326,7 @@ impl Socket {
 }
 
 /// For hyper's own pool, which is for HTTP/1.1 alone.
-impl Connection for Unveiling<Socket> {
+impl Connection for SubstitutingStream<Socket> {
     fn connected(&self) -> Connected {
         Connected::new()
     }

@@ -44,7 +44,7 @@ fn target(loopback: bool, own: OwnListeners) -> Target {
         identify: None,
         http2_only: false,
         network,
-        veil: Veil::default(),
+        placeholders: PlaceholderTable::default(),
         dialer: Dialer::new(TcpTimeout::default()),
         ping,
     }

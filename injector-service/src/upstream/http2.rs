@@ -32,7 +32,7 @@ use super::{
     dial::{Connector, DialError, Socket},
     head,
 };
-use crate::{limits::UpstreamLimits, veil::Unveiling};
+use crate::{limits::UpstreamLimits, placeholder::SubstitutingStream};
 
 /// Bytes of answers that h2 reads ahead on one stream, and on one connection. The window of the connection is that of
 /// 4,096 streams, so that answers that nobody reads use up their own windows and not that of the other answers. It also
@@ -45,7 +45,7 @@ const REMEMBERED_RESETS: usize = 10_000;
 /// Resets that h2 may send on one connection by itself, over the connection's whole life, before it ends the connection.
 const RESETS_BY_H2: usize = 64 << 10;
 
-type Driven = Connection<Unveiling<Socket>, Sent, Spawning>;
+type Driven = Connection<SubstitutingStream<Socket>, Sent, Spawning>;
 
 /// The connections to one server. When this is dropped, they close as soon as they carry nothing.
 pub(super) struct Http2(Arc<Pool>);

@@ -38,8 +38,8 @@ use crate::{
     address::OwnListeners,
     keepalive::Keepalive,
     limits::UpstreamLimits,
+    placeholder::{PlaceholderTable, PossibleVersions, SubstitutingStream},
     registry::server::{Protocol, Server},
-    veil::{Over, Unveiling, Veil},
 };
 use dial::{Connector, DialError, Socket};
 use fault::TlsFault;
@@ -84,7 +84,7 @@ pub struct Upstream {
     chose_http1: AtomicBool,
     protocol: Protocol,
     tls: bool,
-    veil: Veil,
+    placeholders: PlaceholderTable,
     limits: UpstreamLimits,
     made: Instant,
 }
@@ -110,10 +110,10 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    pub(crate) fn over(self) -> Over {
+    pub(crate) fn over(self) -> PossibleVersions {
         match self {
-            Self::Http1 => Over::Http1,
-            Self::Http2 | Self::Negotiated => Over::Any,
+            Self::Http1 => PossibleVersions::Http1Only,
+            Self::Http2 | Self::Negotiated => PossibleVersions::Any,
         }
     }
 }
@@ -126,9 +126,9 @@ impl Upstream {
         identify: Option<&ClientCertificateSource>,
     ) -> Result<Self, Refusal> {
         let spec = &server.spec;
-        let veil = Veil::default();
+        let placeholders = PlaceholderTable::default();
         let ping = PingInterval::new(&network.ping_intervals, server.uid);
-        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, &veil, &ping, alpn, identify);
+        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, &placeholders, &ping, alpn, identify);
         Ok(Self {
             http1: http1(network.limits).build(connector(&[b"http/1.1"])?),
             http2: Http2::new(network.limits, network.keepalive.upstream_ping.timeout),
@@ -137,7 +137,7 @@ impl Upstream {
             chose_http1: AtomicBool::new(false),
             protocol: spec.protocol,
             tls: spec.url.is_tls(),
-            veil,
+            placeholders,
             limits: network.limits,
             made: Instant::now(),
         })
@@ -150,8 +150,8 @@ impl Upstream {
     }
 
     /// What covers the values that are on their way here.
-    pub fn veil(&self) -> &Veil {
-        &self.veil
+    pub fn placeholders(&self) -> &PlaceholderTable {
+        &self.placeholders
     }
 
     /// Decides over which versions of HTTP a request is sent.
@@ -262,7 +262,7 @@ pub enum ClearValues {
 
 /// Returns the connection under an upgraded one. An upgraded connection carries no heads, and so no stand-ins.
 pub(crate) fn bare(upgraded: Upgraded) -> io::Result<impl AsyncRead + AsyncWrite> {
-    let Ok(parts) = upgraded.downcast::<Unveiling<Socket>>() else {
+    let Ok(parts) = upgraded.downcast::<SubstitutingStream<Socket>>() else {
         return Err(io::Error::other(
             "the upgraded connection is not one to an upstream",
         ));

@@ -1,7 +1,7 @@
 //! The messages of a gRPC request, with secrets put into them as they pass.
 
 mod encoding;
-mod ending;
+mod failure_trailers;
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub(super) use encoding::ACCEPTED;
-pub(super) use ending::Ending;
+pub(super) use failure_trailers::FailureTrailers;
 
 use super::{
     body::{self, Fault},
-    budget::Held,
-    received::Received,
+    buffer_budget::Reservation,
+    received_body::ReceivedBody,
     record::Afterwards,
 };
 use crate::{
@@ -43,29 +43,29 @@ const TOGETHER_LEN: usize = 16 * 1024;
 const TOGETHER: usize = 16;
 
 /// A request's messages, of which the first was read.
-pub(super) struct Inbound {
+pub(super) struct GrpcBody {
     /// None when the body ended without any.
     first: Option<Framed>,
     reader: Reader,
 }
 
 /// What the messages after the first need. Dropped with the call's body, and its work with it.
-pub(super) struct Later {
+pub(super) struct LaterMessages {
     pub(super) resolver: Resolver,
     pub(super) entry: Arc<Entry>,
     pub(super) deadline: Option<Instant>,
     pub(super) afterwards: Arc<Afterwards>,
 }
 
-impl Inbound {
+impl GrpcBody {
     /// Reads the first message of a body that `headers` describe; they will describe what is sent.
     pub(super) async fn read(
         protobuf: ProtobufSecrets,
         auth_type: AuthType,
         headers: &mut HeaderMap,
-        body: Received,
+        body: ReceivedBody,
         fault: &Fault,
-        held: Held,
+        held: Reservation,
     ) -> Result<Self, Refusal> {
         check_type(headers)?;
         let encoding = Encoding::of(headers);
@@ -92,7 +92,7 @@ impl Inbound {
     }
 
     /// The body with `entries` in its first message. What goes wrong later is left in the call's fault.
-    pub(super) fn with(self, entries: &SecretEntries, later: Later) -> Result<Body, Refusal> {
+    pub(super) fn with(self, entries: &SecretEntries, later: LaterMessages) -> Result<Body, Refusal> {
         let Self { first, reader } = self;
         let first = match first {
             Some(message) => Some(reader.rewrite(message, entries)?),
@@ -116,14 +116,14 @@ impl Inbound {
 /// Takes messages from a request's body. What goes wrong is left in its fault.
 struct Reader {
     frames: Frames,
-    body: Received,
+    body: ReceivedBody,
     encoding: Encoding,
     protobuf: ProtobufSecrets,
     auth_type: AuthType,
     ended: bool,
     trailers: Option<HeaderMap>,
     /// As many bytes as messages have that are not sent.
-    held: Held,
+    held: Reservation,
     fault: Fault,
 }
 
@@ -194,7 +194,7 @@ impl Reader {
 struct Sending {
     first: Option<Bytes>,
     reader: Reader,
-    later: Later,
+    later: LaterMessages,
     /// What comes after the messages that were good.
     failed: Option<BodyError>,
 }
@@ -267,7 +267,7 @@ fn together(frames: Vec<Bytes>) -> Bytes {
     }
 }
 
-impl Later {
+impl LaterMessages {
     /// As they are now.
     async fn entries(&self, protobuf: ProtobufSecrets) -> Result<SecretEntries, Refusal> {
         let call_id = &self.afterwards.call_id;

@@ -4,24 +4,24 @@ use http::{HeaderName, HeaderValue};
 use proto::{Reason, Refusal};
 
 use crate::{
+    placeholder::{PlaceholderGuard, PlaceholderTable, PossibleVersions},
     upstream::ClearValues,
-    veil::{Cover, Over, Veil},
 };
 
 /// Covers the values of one call, until they were sent.
-pub(super) struct Covers<'v> {
-    veil: &'v Veil,
-    over: Over,
-    covers: Vec<Cover>,
+pub(super) struct CallPlaceholders<'v> {
+    placeholders: &'v PlaceholderTable,
+    over: PossibleVersions,
+    covers: Vec<PlaceholderGuard>,
     /// Whether a value had to go without.
     uncovered: bool,
 }
 
-impl<'v> Covers<'v> {
+impl<'v> CallPlaceholders<'v> {
     /// Makes stand-ins for a request that may go over the HTTP versions in `over`.
-    pub(super) fn new(veil: &'v Veil, over: Over) -> Self {
+    pub(super) fn new(placeholders: &'v PlaceholderTable, over: PossibleVersions) -> Self {
         Self {
-            veil,
+            placeholders,
             over,
             covers: Vec::new(),
             uncovered: false,
@@ -30,7 +30,7 @@ impl<'v> Covers<'v> {
 
     /// Returns a stand-in for the value of a field, or None when the value itself has to be sent.
     pub(super) fn cover(&mut self, name: &HeaderName, value: &[u8]) -> Option<HeaderValue> {
-        let Some((stand_in, cover)) = self.veil.cover(name, value, self.over) else {
+        let Some((stand_in, cover)) = self.placeholders.cover(name, value, self.over) else {
             self.uncovered = true;
             return None;
         };
@@ -49,7 +49,7 @@ impl<'v> Covers<'v> {
 
     /// That the upstream got the values, and not what stood for them.
     pub(super) fn were_placed(self) -> Result<(), Refusal> {
-        if self.covers.iter().all(Cover::was_placed) {
+        if self.covers.iter().all(PlaceholderGuard::was_placed) {
             return Ok(());
         }
         tracing::error!("a secret was not put into its place; the upstream got a call without it");

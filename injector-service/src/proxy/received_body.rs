@@ -14,10 +14,10 @@ use hyper::body::Incoming;
 use proto::Refusal;
 
 use super::{
-    activity::UnderWay,
-    budget::{Budget, Held},
+    buffer_budget::{BufferBudget, Reservation},
+    drain::DrainingBody,
     repeat::{Reader, Repeat},
-    unread::Taken,
+    watchdog::ActiveCall,
 };
 use crate::upstream::{BodyError, StreamSlot};
 
@@ -26,17 +26,17 @@ use crate::upstream::{BodyError, StreamSlot};
 /// hyper takes `NO_ERROR` for a good end of a body of HTTP/2 whatever is still to come: when its stream is reset so, and
 /// when the connection is given up because the peer does not answer pings any more. What came so far would then be passed
 /// on as if it was everything.
-pub(super) struct Received {
+pub(super) struct ReceivedBody {
     body: Source,
     http2: bool,
     /// The bytes that h2 may read ahead of the consumer, counted in the budget until the body has ended.
-    read_ahead: Option<Held>,
+    read_ahead: Option<Reservation>,
     /// Free for another call once this has ended.
     _slot: Option<Arc<StreamSlot>>,
 }
 
 enum Source {
-    Sender(Taken),
+    Sender(DrainingBody),
     Repeat(Reader),
 }
 
@@ -65,24 +65,24 @@ impl Source {
     }
 }
 
-impl Received {
+impl ReceivedBody {
     /// The body of a request with this head.
-    pub(super) fn request(body: Incoming, head: &Parts, call: &UnderWay) -> Self {
+    pub(super) fn request(body: Incoming, head: &Parts, call: &ActiveCall) -> Self {
         let body = match head.version {
             // Over HTTP/2 the end of one stream leaves the others alone.
-            Version::HTTP_2 => Taken::passing(body),
-            _ if body.is_end_stream() => Taken::passing(body),
-            _ => Taken::to_its_end(body, call.unread(), head.headers.contains_key(header::EXPECT)),
+            Version::HTTP_2 => DrainingBody::passing(body),
+            _ if body.is_end_stream() => DrainingBody::passing(body),
+            _ => DrainingBody::to_its_end(body, call.unread(), head.headers.contains_key(header::EXPECT)),
         };
         Self::new(body, head.version)
     }
 
     /// The body of an answer with a head of this version.
     pub(super) fn answer(body: Incoming, version: Version) -> Self {
-        Self::new(Taken::passing(body), version)
+        Self::new(DrainingBody::passing(body), version)
     }
 
-    fn new(body: Taken, version: Version) -> Self {
+    fn new(body: DrainingBody, version: Version) -> Self {
         Self {
             body: Source::Sender(body),
             http2: version == Version::HTTP_2,
@@ -93,7 +93,7 @@ impl Received {
 
     /// Counts in `budget` the bytes of the body that h2 may read ahead: at most `window`, the size of the stream's
     /// window.
-    pub(super) fn count_read_ahead(&mut self, budget: &Budget, window: u32) -> Result<(), Refusal> {
+    pub(super) fn count_read_ahead(&mut self, budget: &BufferBudget, window: u32) -> Result<(), Refusal> {
         if !self.http2 || self.body.is_end_stream() {
             return Ok(());
         }
@@ -106,7 +106,7 @@ impl Received {
 
     /// Keeps up to `limit` bytes of what is read of a request's body, counted in `held`, so that [`Received::again`] can
     /// return the body once more.
-    pub(super) fn repeatable(self, limit: usize, held: Held) -> (Self, Option<Repeat>) {
+    pub(super) fn repeatable(self, limit: usize, held: Reservation) -> (Self, Option<Repeat>) {
         let Source::Sender(body) = self.body else {
             return (self, None);
         };
@@ -131,7 +131,7 @@ impl Received {
     }
 }
 
-impl Body for Received {
+impl Body for ReceivedBody {
     type Data = Bytes;
     type Error = BodyError;
 

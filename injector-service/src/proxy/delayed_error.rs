@@ -15,18 +15,18 @@ const WRITTEN: Duration = Duration::from_millis(20);
 
 /// A body whose error waits for what came before it to be written. hyper and h2 drop what they have not written when a
 /// body breaks, the answer's head among it.
-pub(super) struct Breaking<B: Body> {
+pub(super) struct DelayedErrorBody<B: Body> {
     body: B,
     broken: Option<(B::Error, Pin<Box<Sleep>>)>,
 }
 
-impl<B: Body> Breaking<B> {
+impl<B: Body> DelayedErrorBody<B> {
     pub(super) fn new(body: B) -> Self {
         Self { body, broken: None }
     }
 }
 
-impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Breaking<B> {
+impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for DelayedErrorBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 

@@ -16,21 +16,21 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::{runtime::Handle, time::timeout};
 
-use super::activity::Unread;
+use super::watchdog::UnreadBody;
 
 /// How much of the rest is taken, and for how long.
 const DISCARDED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(5));
 
 /// A body whose rest is taken when it is dropped, if it is a request's over HTTP/1.1.
-pub(super) struct Taken {
+pub(super) struct DrainingBody {
     /// None once the rest is taken elsewhere.
     body: Option<Incoming>,
-    unread: Option<Unread>,
+    unread: Option<UnreadBody>,
     /// False while the sender waits to be told to continue.
     is_sent: bool,
 }
 
-impl Taken {
+impl DrainingBody {
     /// A body of which nothing has to be taken.
     pub(super) fn passing(body: Incoming) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl Taken {
     }
 
     /// A request's body, which is sent already unless its sender `expects` to be told to.
-    pub(super) fn to_its_end(body: Incoming, unread: Unread, expects: bool) -> Self {
+    pub(super) fn to_its_end(body: Incoming, unread: UnreadBody, expects: bool) -> Self {
         Self {
             body: Some(body),
             unread: Some(unread),
@@ -58,7 +58,7 @@ impl Taken {
     }
 }
 
-impl Body for Taken {
+impl Body for DrainingBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -92,7 +92,7 @@ impl Body for Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for DrainingBody {
     fn drop(&mut self) {
         if let (Some(body), Some(unread), true) = (self.body.take(), self.unread.take(), self.is_sent)
             && let Ok(runtime) = Handle::try_current()
@@ -103,7 +103,7 @@ impl Drop for Taken {
     }
 }
 
-async fn discard(mut body: Incoming, unread: Unread) {
+async fn discard(mut body: Incoming, unread: UnreadBody) {
     let mut left = DISCARDED.0;
     while let Some(Ok(frame)) = body.frame().await {
         let length = frame.data_ref().map_or(0, Bytes::len);

@@ -5,7 +5,7 @@
 
 use std::mem;
 
-use super::{Found, Veil};
+use super::{Found, PlaceholderTable};
 
 /// Bytes of a line that are kept, enough for every line that tells a body's length.
 const KEPT: usize = 48;
@@ -180,7 +180,7 @@ fn without_line_break(line: &[u8]) -> &[u8] {
 }
 
 /// Finds the stand-ins in a head, each of which is the whole value of its own field.
-pub(super) fn find(veil: &Veil, head: &[u8]) -> Vec<Found> {
+pub(super) fn find(placeholders: &PlaceholderTable, head: &[u8]) -> Vec<Found> {
     let mut found = Vec::new();
     let mut end = 0;
     for line in head.split_inclusive(|byte| *byte == b'\n') {
@@ -188,7 +188,7 @@ pub(super) fn find(veil: &Veil, head: &[u8]) -> Vec<Found> {
         let Some((name, value)) = field(line) else {
             continue;
         };
-        if let Some(hidden) = veil.take(value, |hidden| hidden.is_text(name, value)) {
+        if let Some(hidden) = placeholders.take(value, |hidden| hidden.is_text(name, value)) {
             let value_end = end - b"\r\n".len();
             found.push(Found {
                 range: value_end - value.len()..value_end,

@@ -2,11 +2,11 @@
 //!
 //! hyper answers what is no request by itself, without a reason, and takes lines that end without CR, and a body whose
 //! length is told in two ways, which others may read differently. So [`Heads`] gives hyper only heads that it has checked.
-//! In the place of one that is refused, hyper gets [`STAND_IN`], which is answered with the refusal in its turn, and
+//! In the place of one that is refused, hyper gets [`SUBSTITUTE`], which is answered with the refusal in its turn, and
 //! nothing after it.
 
 mod check;
-mod chunks;
+mod chunked;
 
 use std::{
     io::{self, IoSlice},
@@ -20,23 +20,23 @@ use bytes::{Buf as _, BytesMut};
 use proto::{Reason, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::activity::Activity;
+use super::watchdog::Watchdog;
 use crate::limits::Limits;
 use check::{Body, Head};
-use chunks::Chunks;
+use chunked::Chunks;
 
 /// The method of what stands for a request that is refused.
-pub(super) const STAND_IN_METHOD: &str = "MALFORMED";
-const STAND_IN: &[u8] = b"MALFORMED / HTTP/1.1\r\nconnection: close\r\n\r\n";
+pub(super) const SUBSTITUTE_METHOD: &str = "MALFORMED";
+const SUBSTITUTE: &[u8] = b"MALFORMED / HTTP/1.1\r\nconnection: close\r\n\r\n";
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a head that are read at once.
 const READ: usize = 4 * 1024;
 
 /// A connection whose heads are checked.
-pub(super) struct Heads<S> {
+pub(super) struct HeadCheckingStream<S> {
     stream: S,
-    activity: Arc<Activity>,
+    activity: Arc<Watchdog>,
     max: Max,
     part: Part,
     /// Bytes that were read before it was known what they are.
@@ -78,10 +78,10 @@ struct Line {
     seen: usize,
 }
 
-impl<S> Heads<S> {
+impl<S> HeadCheckingStream<S> {
     /// Checks the heads on `stream`, which may be somewhat larger than the settings allow: `proxy/guard.rs` compares them
     /// with the settings.
-    pub(super) fn new(stream: S, activity: Arc<Activity>, limits: &Limits, beyond: usize) -> Self {
+    pub(super) fn new(stream: S, activity: Arc<Watchdog>, limits: &Limits, beyond: usize) -> Self {
         Self {
             stream,
             activity,
@@ -208,8 +208,8 @@ impl<S> Heads<S> {
     /// Lets the refusal be told, and nothing more be read.
     fn refuse(&mut self, refusal: Refusal) {
         self.activity.refuse(refusal);
-        self.held = BytesMut::from(STAND_IN);
-        self.released = STAND_IN.len();
+        self.held = BytesMut::from(SUBSTITUTE);
+        self.released = SUBSTITUTE.len();
         self.part = Part::Refused;
     }
 }
@@ -240,7 +240,7 @@ impl Part {
     }
 }
 
-impl<S: AsyncRead + Unpin> Heads<S> {
+impl<S: AsyncRead + Unpin> HeadCheckingStream<S> {
     /// Reads into the reader's own buffer what cannot be a head, and holds what follows it.
     fn poll_through(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
@@ -266,7 +266,7 @@ impl<S: AsyncRead + Unpin> Heads<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HeadCheckingStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -300,7 +300,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeadCheckingStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -15,14 +15,14 @@ use crate::{
 };
 
 /// How a call ends whose request breaks off after the answer has begun.
-pub(in crate::proxy) struct Ending {
+pub(in crate::proxy) struct FailureTrailers {
     pub(in crate::proxy) fault: Fault,
     pub(in crate::proxy) afterwards: Arc<Afterwards>,
     /// Whether trailers reach the downstream for certain: only in HTTP/2.
     pub(in crate::proxy) trailers: bool,
 }
 
-impl Ending {
+impl FailureTrailers {
     /// The response's body, which breaks off with the request: then it ends in a status that says why.
     pub(in crate::proxy) fn of(self, body: Body) -> Body {
         Ended {
@@ -45,7 +45,7 @@ impl Ending {
 
 struct Ended {
     body: Body,
-    ending: Ending,
+    ending: FailureTrailers,
     told: bool,
 }
 

@@ -1,10 +1,10 @@
 //! Stand-ins: what libraries see of a value on its way upstream.
 //!
 //! hyper and h2 write a request's head into buffers that they keep, and reuse without wiping, for as long as a connection
-//! lives. So they are given a stand-in, and [`Unveiling`], between them and the socket (or TLS), puts the value in its
+//! lives. So they are given a stand-in, and [`SubstitutingStream`], between them and the socket (or TLS), puts the value in its
 //! place: into a buffer of our own, which is wiped as soon as it is written.
 //!
-//! [`Unveiling`] replaces a stand-in in one place alone: in the head of a request, as the whole value of the field that
+//! [`SubstitutingStream`] replaces a stand-in in one place alone: in the head of a request, as the whole value of the field that
 //! the stand-in was made for. Targets, other fields, bodies and trailers stay as they are. No other head has that field
 //! with that value: `inject` removes the fields that a program sends under the names of fields with values, and a
 //! stand-in is good for one head only. Nobody can guess a stand-in before that head is written:
@@ -18,11 +18,11 @@
 //! HTTP/1.1 gets the value instead of the stand-in. HTTP/2 gets the value's HPACK code, which is as long as the
 //! stand-in's code, so no length of a string or a frame has to change.
 
-mod frames;
 mod hpack;
+mod http1;
+mod http2;
 mod huffman;
-mod messages;
-mod unveiling;
+mod stream;
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::{runtime::Handle, time::sleep};
 use zeroize::Zeroizing;
 
-pub(crate) use unveiling::{Unveiling, Wire};
+pub(crate) use stream::{HttpVersion, SubstitutingStream};
 
 /// The symbols of a secret: those whose HPACK code has five bits, and then some with six bits.
 const SYMBOLS: &[u8; 32] = b"012aceiost3456789bdfghlmnpruA-._";
@@ -59,16 +59,16 @@ type Beginning = [u8; 16];
 
 /// Which versions of HTTP a request may go over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum PossibleVersions {
     /// HTTP/1.1 alone, in which a value may have another length than its stand-in.
-    Http1,
+    Http1Only,
     /// HTTP/2, or whichever it turns out to be.
     Any,
 }
 
 /// The values that are on their way to one upstream. Clones share them.
 #[derive(Clone, Default)]
-pub struct Veil {
+pub struct PlaceholderTable {
     hidden: Arc<Mutex<HashMap<Beginning, Arc<Hidden>>>>,
 }
 
@@ -87,8 +87,8 @@ struct Form {
 }
 
 /// Keeps a value until it was written; then wipes it. Given up before that, it is wiped soon after.
-pub struct Cover {
-    veil: Veil,
+pub struct PlaceholderGuard {
+    placeholders: PlaceholderTable,
     hidden: Arc<Hidden>,
 }
 
@@ -98,13 +98,20 @@ struct Found {
     hidden: Arc<Hidden>,
 }
 
-impl Veil {
-    /// Returns a stand-in for the value of the field `name`, and a [`Cover`] to keep until the head was written.
+impl PlaceholderTable {
+    /// Returns a stand-in for the value of the field `name`, and a [`PlaceholderGuard`] to keep until the head was written.
     /// Returns None when no stand-in can have the value's length: then the value itself has to be sent.
-    pub fn cover(&self, name: &HeaderName, value: &[u8], over: Over) -> Option<(HeaderValue, Cover)> {
+    pub fn cover(
+        &self,
+        name: &HeaderName,
+        value: &[u8],
+        over: PossibleVersions,
+    ) -> Option<(HeaderValue, PlaceholderGuard)> {
         let code = match over {
-            Over::Http1 => None,
-            Over::Any => Some(huffman::encode(value).filter(|code| code.len() >= LONGEST_SECRET)?),
+            PossibleVersions::Http1Only => None,
+            PossibleVersions::Any => {
+                Some(huffman::encode(value).filter(|code| code.len() >= LONGEST_SECRET)?)
+            }
         };
         let text = stand_in(code.as_ref().map(|code| code.len()))?;
         let code = match code {
@@ -131,8 +138,8 @@ impl Veil {
             waiting.insert(beginning, hidden.clone());
         }
         drop(waiting);
-        let veil = self.clone();
-        Some((covered, Cover { veil, hidden }))
+        let placeholders = self.clone();
+        Some((covered, PlaceholderGuard { placeholders, hidden }))
     }
 
     /// Returns the value that `stand_in` stands for, if `is` confirms the place, and forgets `stand_in`, which is good
@@ -177,27 +184,27 @@ impl Hidden {
     }
 }
 
-impl Cover {
+impl PlaceholderGuard {
     /// Whether the value was put in the place of its stand-in.
     pub fn was_placed(&self) -> bool {
         self.hidden.placed.load(Ordering::Acquire)
     }
 }
 
-impl Drop for Cover {
+impl Drop for PlaceholderGuard {
     fn drop(&mut self) {
         if self.was_placed() {
             return;
         }
-        let (veil, hidden) = (self.veil.clone(), self.hidden.clone());
+        let (placeholders, hidden) = (self.placeholders.clone(), self.hidden.clone());
         match Handle::try_current() {
             Ok(runtime) => {
                 runtime.spawn(async move {
                     sleep(QUEUED).await;
-                    hidden.remove_from(&mut veil.lock());
+                    hidden.remove_from(&mut placeholders.lock());
                 });
             }
-            Err(_) => hidden.remove_from(&mut veil.lock()),
+            Err(_) => hidden.remove_from(&mut placeholders.lock()),
         }
     }
 }

@@ -9,19 +9,19 @@ use proto::{Reason, Refusal};
 
 /// Bytes that may still be held. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Budget {
+pub struct BufferBudget {
     left: Arc<AtomicUsize>,
     total: usize,
 }
 
 /// Bytes that one call holds: given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
-    budget: Budget,
+pub(super) struct Reservation {
+    budget: BufferBudget,
     bytes: usize,
 }
 
-impl Budget {
+impl BufferBudget {
     /// So many, of all who share it.
     pub fn new(bytes: usize) -> Self {
         Self {
@@ -31,15 +31,15 @@ impl Budget {
     }
 
     /// Nothing, yet.
-    pub(super) fn none(&self) -> Held {
-        Held {
+    pub(super) fn none(&self) -> Reservation {
+        Reservation {
             budget: self.clone(),
             bytes: 0,
         }
     }
 }
 
-impl Held {
+impl Reservation {
     /// Holds so many bytes more, if there are so many.
     pub(super) fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
         match self.take(bytes, 0) {
@@ -72,7 +72,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.left.fetch_add(self.bytes, Relaxed);
     }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_given_back_and_no_more_than_there_is() {
-        let budget = Budget::new(10);
+        let budget = BufferBudget::new(10);
         let (mut one, mut other) = (budget.none(), budget.clone().none());
         one.add(7).unwrap();
         other.add(3).unwrap();
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_can_be_done_without_leaves_half_of_the_budget() {
-        let budget = Budget::new(10);
+        let budget = BufferBudget::new(10);
         let (mut one, mut other) = (budget.none(), budget.none());
         assert!(one.add_spare(5) && !one.add_spare(1));
         other.add(5).unwrap();

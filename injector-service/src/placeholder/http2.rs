@@ -1,6 +1,6 @@
 //! Finds the heads of requests in the bytes that are written to an HTTP/2 connection (RFC 9113), in pieces of any size.
 
-use super::{Found, Veil, hpack};
+use super::{Found, PlaceholderTable, hpack};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The size of a frame's header (section 4.1).
@@ -89,11 +89,11 @@ impl Frames {
 }
 
 /// Finds the stand-ins in a head, each of which is the whole value of its own field.
-pub(super) fn find(veil: &Veil, head: &[u8]) -> Vec<Found> {
+pub(super) fn find(placeholders: &PlaceholderTable, head: &[u8]) -> Vec<Found> {
     let fields = hpack::sensitive_fields(head);
     let found = fields.filter_map(|hpack::Field { name, value }| {
         let code = head.get(value.clone())?;
-        let hidden = veil.take(code, |hidden| hidden.is_code(&name, code))?;
+        let hidden = placeholders.take(code, |hidden| hidden.is_code(&name, code))?;
         Some(Found { range: value, hidden })
     });
     found.collect()

@@ -41,9 +41,9 @@ pub(super) fn note<T>(polled: &Poll<T>) {
 
 /// Drives the streams of HTTP/2 connections, each until it takes nothing of its answer for so long.
 #[derive(Clone)]
-pub(super) struct Streams(pub(super) Duration);
+pub(super) struct StreamExecutor(pub(super) Duration);
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, work: F) {
         tokio::spawn(Stream {
             work,

@@ -32,14 +32,14 @@ pub(super) fn may_have_endpoint(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// An event stream whose endpoints are moved.
-pub(super) struct Events<B, M> {
+pub(super) struct SseEndpointBody<B, M> {
     body: B,
     endpoints: Endpoints<M>,
     /// Trailers, which come after the line that the body ended in.
     last: Option<Frame<Bytes>>,
 }
 
-impl<B, M: Fn(&str) -> Option<String>> Events<B, M> {
+impl<B, M: Fn(&str) -> Option<String>> SseEndpointBody<B, M> {
     /// `moved` returns a URL as the program has to see it, or None for a text that is not a URL.
     pub(super) fn new(body: B, moved: M) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl<B, M: Fn(&str) -> Option<String>> Events<B, M> {
     }
 }
 
-impl<B, M> Body for Events<B, M>
+impl<B, M> Body for SseEndpointBody<B, M>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
     M: Fn(&str) -> Option<String> + Unpin,
@@ -265,7 +265,7 @@ mod tests {
             (vec![], ("", false)),
         ] {
             let frames = stream::iter(frames.into_iter().map(Ok::<_, BodyError>));
-            let collected = Events::new(StreamBody::new(frames), moved)
+            let collected = SseEndpointBody::new(StreamBody::new(frames), moved)
                 .collect()
                 .await
                 .unwrap();

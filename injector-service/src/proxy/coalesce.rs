@@ -18,14 +18,14 @@ const SMALL: usize = 1024;
 const TOGETHER: usize = 16 * 1024;
 
 /// A body whose trailers are cleaned, and whose small pieces are put together.
-pub(super) struct Trailed<B, F> {
+pub(super) struct CoalescingBody<B, F> {
     body: B,
     clean: F,
     /// What came behind small pieces.
     next: Option<Result<Frame<Bytes>, BodyError>>,
 }
 
-impl<B, F> Trailed<B, F> {
+impl<B, F> CoalescingBody<B, F> {
     pub(super) fn new(body: B, clean: F) -> Self {
         Self {
             body,
@@ -35,7 +35,7 @@ impl<B, F> Trailed<B, F> {
     }
 }
 
-impl<B, F> Trailed<B, F>
+impl<B, F> CoalescingBody<B, F>
 where
     B: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     F: Fn(&mut HeaderMap),
@@ -80,7 +80,7 @@ where
     }
 }
 
-impl<B, F> http_body::Body for Trailed<B, F>
+impl<B, F> http_body::Body for CoalescingBody<B, F>
 where
     B: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     F: Fn(&mut HeaderMap) + Unpin,
@@ -128,8 +128,10 @@ mod tests {
     fn trailed(
         frames: Vec<Result<Frame<Bytes>, &'static str>>,
         pending_at: usize,
-    ) -> Trailed<impl http_body::Body<Data = Bytes, Error = BodyError> + Unpin, impl Fn(&mut HeaderMap) + Unpin>
-    {
+    ) -> CoalescingBody<
+        impl http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
+        impl Fn(&mut HeaderMap) + Unpin,
+    > {
         let mut at = 0;
         let mut frames = frames.into_iter();
         let stream = futures_util::stream::poll_fn(move |context| {
@@ -140,7 +142,7 @@ mod tests {
             }
             Poll::Ready(frames.next().map(|frame| frame.map_err(BodyError::from)))
         });
-        Trailed::new(
+        CoalescingBody::new(
             http_body_util::StreamBody::new(stream),
             |trailers: &mut HeaderMap| {
                 trailers.remove("bad");

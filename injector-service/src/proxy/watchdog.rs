@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, sleep_until},
 };
 
-use super::{answer, body, heads::STAND_IN_METHOD, stalled};
+use super::{answer, body, request_head::SUBSTITUTE_METHOD, stream_timeout};
 use crate::{
     limits::Limits,
     upstream::{Body, BodyError},
@@ -39,7 +39,7 @@ const NOT_HTTP2: usize = usize::MAX;
 const NEVER: u64 = 0;
 
 /// What a connection is doing. Moments are milliseconds from its beginning on, and one more.
-pub(super) struct Activity {
+pub(super) struct Watchdog {
     began: Instant,
     /// The connection's slot, which counts its calls.
     slot: Slot,
@@ -74,7 +74,7 @@ pub(super) enum Verdict {
     Stuck,
 }
 
-impl Activity {
+impl Watchdog {
     pub(super) fn new(slot: Slot) -> Arc<Self> {
         slot.started();
         Arc::new(Self {
@@ -92,10 +92,10 @@ impl Activity {
     }
 
     /// A call begins; it ends when what is returned is dropped.
-    pub(super) fn call(self: &Arc<Self>) -> UnderWay {
+    pub(super) fn call(self: &Arc<Self>) -> ActiveCall {
         self.slot.call_began();
         self.head_since.store(NEVER, Relaxed);
-        UnderWay(self.clone())
+        ActiveCall(self.clone())
     }
 
     pub(super) fn verdict(&self, limits: &Limits) -> Verdict {
@@ -199,33 +199,33 @@ fn left(limit: Duration, lasting: Duration) -> Option<Duration> {
 }
 
 /// A call that has not ended.
-pub(super) struct UnderWay(Arc<Activity>);
+pub(super) struct ActiveCall(Arc<Watchdog>);
 
-impl Drop for UnderWay {
+impl Drop for ActiveCall {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), Relaxed);
         self.0.slot.call_ended();
     }
 }
 
-impl UnderWay {
+impl ActiveCall {
     /// The call's request has a body over HTTP/1.1.
-    pub(super) fn unread(&self) -> Unread {
+    pub(super) fn unread(&self) -> UnreadBody {
         self.0.unread.store(true, Relaxed);
-        Unread(self.0.clone())
+        UnreadBody(self.0.clone())
     }
 
     /// Why the call is refused before it is looked at. `method` is its method.
     pub(super) fn malformed(&self, method: &Method) -> Option<Refusal> {
-        let is_stand_in = method.as_str() == STAND_IN_METHOD;
+        let is_stand_in = method.as_str() == SUBSTITUTE_METHOD;
         self.0.malformed.get().filter(|_| is_stand_in).cloned()
     }
 }
 
 /// A request's body that has not come to its end.
-pub(super) struct Unread(Arc<Activity>);
+pub(super) struct UnreadBody(Arc<Watchdog>);
 
-impl Unread {
+impl UnreadBody {
     /// Nothing of it is still to come.
     pub(super) fn came_to_its_end(self) {
         self.0.unread.store(false, Relaxed);
@@ -238,14 +238,14 @@ const LINGER: Duration = Duration::from_secs(5);
 const READS: usize = 16;
 
 /// A connection that notes what comes and goes over it.
-pub(super) struct Watched<S> {
+pub(super) struct WatchedStream<S> {
     stream: S,
-    activity: Arc<Activity>,
+    activity: Arc<Watchdog>,
     lingers: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
+impl<S> WatchedStream<S> {
+    pub(super) fn new(stream: S, activity: Arc<Watchdog>) -> Self {
         Self {
             stream,
             activity,
@@ -254,7 +254,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Watched<S> {
+impl<S: AsyncRead + Unpin> WatchedStream<S> {
     /// Reads until the other end has closed its side, or its time is over: closed with unread bytes, the connection would
     /// be reset, and the other end could lose the answer.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -275,7 +275,7 @@ impl<S: AsyncRead + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -290,7 +290,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -327,25 +327,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 }
 
 /// The body of an answer, with whose end the call ends; it breaks off when the call lasts longer than it may.
-pub(super) struct Lasting {
+pub(super) struct DeadlineBody {
     body: Body,
     limit: Option<Pin<Box<Sleep>>>,
-    late: Late,
-    _call: UnderWay,
+    late: AtDeadline,
+    _call: ActiveCall,
 }
 
 /// How an answer ends that lasts too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
+pub(super) enum AtDeadline {
     /// It breaks off.
-    BreaksOff,
+    Abort,
     /// Trailers say so, as in gRPC.
-    SaysSo,
+    GrpcTrailers,
 }
 
-impl Lasting {
+impl DeadlineBody {
     /// An answer that lasts until its body ends, or until then.
-    pub(super) fn new(body: Body, until: Option<Instant>, late: Late, call: UnderWay) -> Self {
+    pub(super) fn new(body: Body, until: Option<Instant>, late: AtDeadline, call: ActiveCall) -> Self {
         let until = until.filter(|_| !body.is_end_stream());
         Self {
             limit: until.map(|until| Box::pin(sleep_until(until))),
@@ -361,13 +361,13 @@ impl Lasting {
         self.body = body::empty();
         let refusal = Refusal::new(Reason::DeadlineExceeded, "the call lasted longer than it may");
         match self.late {
-            Late::BreaksOff => Err(refusal.into()),
-            Late::SaysSo => Ok(Frame::trailers(answer::trailers(&refusal))),
+            AtDeadline::Abort => Err(refusal.into()),
+            AtDeadline::GrpcTrailers => Ok(Frame::trailers(answer::trailers(&refusal))),
         }
     }
 }
 
-impl http_body::Body for Lasting {
+impl http_body::Body for DeadlineBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -381,7 +381,7 @@ impl http_body::Body for Lasting {
             return Poll::Ready(Some(self.cut()));
         }
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        stalled::note(&polled);
+        stream_timeout::note(&polled);
         polled
     }
 
@@ -429,14 +429,14 @@ mod tests {
         slots.try_take(&Holder::network(([192, 0, 2, 1], 1).into()))
     }
 
-    fn activity() -> Arc<Activity> {
-        Activity::new(take(&slots()).unwrap())
+    fn activity() -> Arc<Watchdog> {
+        Watchdog::new(take(&slots()).unwrap())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_lost_its_slot_is_idle_once_its_calls_have_ended() {
         let (slots, limits) = (slots(), limits());
-        let activity = Activity::new(take(&slots).unwrap());
+        let activity = Watchdog::new(take(&slots).unwrap());
         let call = activity.call();
         assert!(take(&slots).is_none(), "a busy connection keeps its slot");
         drop(call);
@@ -473,7 +473,7 @@ mod tests {
         ] {
             let activity = activity();
             let (near, mut far) = duplex(64);
-            let mut watched = Watched::new(near, activity.clone());
+            let mut watched = WatchedStream::new(near, activity.clone());
             advance(6 * SECOND).await;
             far.write_all(first.as_bytes()).await.unwrap();
             assert!(watched.read(&mut [0; 64]).await.unwrap() > 0);
@@ -515,7 +515,7 @@ mod tests {
         let (activity, limits) = (activity(), limits());
         let _call = activity.call();
         let (near, mut far) = duplex(64);
-        let mut watched = Watched::new(near, activity.clone());
+        let mut watched = WatchedStream::new(near, activity.clone());
         let writing = tokio::spawn(async move { watched.write_all(&[0; 200]).await });
         for _ in 0..2 {
             tokio::task::yield_now().await;

@@ -29,8 +29,12 @@ const VALUE: &[u8] = b"ghp_0123456789abcdefghijABCDEFGHIJ";
 const NAME: HeaderName = HeaderName::from_static("x-mcp-secret-a");
 const WIDTHS: [usize; 4] = [1, 7, 64, 100_000];
 
-fn cover(veil: &Veil, name: &HeaderName, over: Over) -> (HeaderValue, Cover) {
-    veil.cover(name, VALUE, over).unwrap()
+fn cover(
+    placeholders: &PlaceholderTable,
+    name: &HeaderName,
+    over: PossibleVersions,
+) -> (HeaderValue, PlaceholderGuard) {
+    placeholders.cover(name, VALUE, over).unwrap()
 }
 
 /// Returns messages with a live stand-in everywhere but in its own field, and then twice the head with that field. The
@@ -67,21 +71,21 @@ fn http1(stand_in: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
 
 #[tokio::test]
 async fn over_http1_a_stand_in_is_replaced_once_in_its_own_field_and_nowhere_else() {
-    for over in [Over::Http1, Over::Any] {
+    for over in [PossibleVersions::Http1Only, PossibleVersions::Any] {
         for width in WIDTHS {
-            let veil = Veil::default();
-            let (stand_in, cover) = cover(&veil, &header::AUTHORIZATION, over);
+            let placeholders = PlaceholderTable::default();
+            let (stand_in, cover) = cover(&placeholders, &header::AUTHORIZATION, over);
             let (sent, expected) = http1(stand_in.to_str().unwrap(), str::from_utf8(VALUE).unwrap());
-            let arrived = written(&veil, Wire::Http1, width, &sent).await;
+            let arrived = written(&placeholders, HttpVersion::Http1, width, &sent).await;
             assert_eq!(
                 String::from_utf8_lossy(&arrived),
                 String::from_utf8_lossy(&expected),
                 "{over:?} {width}"
             );
             assert!(cover.was_placed());
-            let (stand_in, _cover) = self::cover(&veil, &header::AUTHORIZATION, over);
+            let (stand_in, _cover) = self::cover(&placeholders, &header::AUTHORIZATION, over);
             let (sent, expected) = http1(stand_in.to_str().unwrap(), str::from_utf8(VALUE).unwrap());
-            let arrived = written_in(&veil, Wire::Http1, 100, width, &sent).await;
+            let arrived = written_in(&placeholders, HttpVersion::Http1, 100, width, &sent).await;
             assert!(arrived == expected, "{over:?}, pieces of {width}");
         }
     }
@@ -197,15 +201,16 @@ fn http2(stand_in: &[u8], value: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
 async fn over_http2_a_stand_in_is_replaced_once_in_its_own_field_and_nowhere_else() {
     for (width, cuts) in [(100_000, 0..140), (7, 60..64), (1, 60..64)] {
         for cut in cuts {
-            let veil = Veil::default();
-            let (stand_in, cover) = cover(&veil, &header::AUTHORIZATION, Over::Any);
+            let placeholders = PlaceholderTable::default();
+            let (stand_in, cover) = cover(&placeholders, &header::AUTHORIZATION, PossibleVersions::Any);
             let (sent, expected) = http2(stand_in.as_bytes(), VALUE, cut);
-            let arrived = written(&veil, Wire::Http2, width, &sent).await;
+            let arrived = written(&placeholders, HttpVersion::Http2, width, &sent).await;
             assert!(arrived == expected, "{cut} {width}");
             assert!(cover.was_placed());
-            let (stand_in, _cover) = self::cover(&veil, &header::AUTHORIZATION, Over::Any);
+            let (stand_in, _cover) =
+                self::cover(&placeholders, &header::AUTHORIZATION, PossibleVersions::Any);
             let (sent, expected) = http2(stand_in.as_bytes(), VALUE, cut);
-            let arrived = written_in(&veil, Wire::Http2, 100, width, &sent).await;
+            let arrived = written_in(&placeholders, HttpVersion::Http2, 100, width, &sent).await;
             assert!(arrived == expected, "{cut}, pieces of {width}");
         }
     }
@@ -234,7 +239,7 @@ enum Sender {
 }
 
 impl Exchange {
-    async fn start(wire: Wire, veil: &Veil) -> Self {
+    async fn start(wire: HttpVersion, placeholders: &PlaceholderTable) -> Self {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let (sees, seen) = mpsc::unbounded_channel();
         let service = service_fn(move |request: Request<Incoming>| {
@@ -252,14 +257,14 @@ impl Exchange {
             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             drop(builder.serve_connection(TokioIo::new(far), service).await);
         });
-        let near = Unveiling::new(TokioIo::new(near), veil.clone(), wire);
+        let near = SubstitutingStream::new(TokioIo::new(near), placeholders.clone(), wire);
         let sender = match wire {
-            Wire::Http1 => {
+            HttpVersion::Http1 => {
                 let (sender, connection) = http1::handshake(near).await.unwrap();
                 tokio::spawn(connection);
                 Sender::Http1(sender)
             }
-            Wire::Http2 => {
+            HttpVersion::Http2 => {
                 let (sender, connection) = http2::handshake(TokioExecutor::new(), near).await.unwrap();
                 tokio::spawn(connection);
                 Sender::Http2(sender)
@@ -299,11 +304,11 @@ fn body(pieces: &[&[u8]], trailers: Option<HeaderMap>) -> Sent {
 /// Neither an upstream that echoed a stand-in nor a program that guessed one gains anything from it.
 #[tokio::test]
 async fn another_call_that_sends_a_live_stand_in_sends_it_as_it_is() {
-    for wire in [Wire::Http1, Wire::Http2] {
-        let veil = Veil::default();
-        let (stand_in, cover) = cover(&veil, &NAME, Over::Any);
+    for wire in [HttpVersion::Http1, HttpVersion::Http2] {
+        let placeholders = PlaceholderTable::default();
+        let (stand_in, cover) = cover(&placeholders, &NAME, PossibleVersions::Any);
         let text = stand_in.to_str().unwrap();
-        let mut exchange = Exchange::start(wire, &veil).await;
+        let mut exchange = Exchange::start(wire, &placeholders).await;
         let mut trailers = HeaderMap::new();
         trailers.insert(NAME, stand_in.clone());
         let line = format!("\r\n{NAME}: {text}\r\n\r\n");
@@ -337,12 +342,12 @@ async fn another_call_that_sends_a_live_stand_in_sends_it_as_it_is() {
 /// h2 cuts a large head into frames of 16 KiB.
 #[tokio::test]
 async fn a_value_is_placed_wherever_it_stands_in_a_large_head() {
-    for wire in [Wire::Http1, Wire::Http2] {
-        let veil = Veil::default();
-        let mut exchange = Exchange::start(wire, &veil).await;
+    for wire in [HttpVersion::Http1, HttpVersion::Http2] {
+        let placeholders = PlaceholderTable::default();
+        let mut exchange = Exchange::start(wire, &placeholders).await;
         // The Huffman codes have 19 bits, so the encoded head is larger than its text.
         for before in (6860..6900).chain([0, 10_000]) {
-            let (stand_in, cover) = cover(&veil, &header::AUTHORIZATION, Over::Any);
+            let (stand_in, cover) = cover(&placeholders, &header::AUTHORIZATION, PossibleVersions::Any);
             let own = request("/")
                 .header("x-before", "\\".repeat(before))
                 .header("authorization", stand_in)
@@ -361,15 +366,17 @@ async fn a_value_is_placed_wherever_it_stands_in_a_large_head() {
 
 #[tokio::test]
 async fn calls_that_share_a_connection_get_their_own_values() {
-    let veil = Veil::default();
-    let Exchange { sender, mut seen } = Exchange::start(Wire::Http2, &veil).await;
+    let placeholders = PlaceholderTable::default();
+    let Exchange { sender, mut seen } = Exchange::start(HttpVersion::Http2, &placeholders).await;
     let Sender::Http2(mut sender) = sender else {
         unreachable!()
     };
     let calls: Vec<_> = (0..200)
         .map(|number| {
             let value = format!("the value of call {number:03}, which is long enough");
-            let (stand_in, cover) = veil.cover(&NAME, value.as_bytes(), Over::Any).unwrap();
+            let (stand_in, cover) = placeholders
+                .cover(&NAME, value.as_bytes(), PossibleVersions::Any)
+                .unwrap();
             let own = request(&format!("/{number:03}")).header(NAME, stand_in);
             (
                 sender.send_request(own.body(body(&[b"{}"], None)).unwrap()),
@@ -390,11 +397,11 @@ async fn calls_that_share_a_connection_get_their_own_values() {
 
 #[test]
 fn a_stand_in_has_at_least_128_secret_bits() {
-    for over in [Over::Http1, Over::Any] {
-        let veil = Veil::default();
+    for over in [PossibleVersions::Http1Only, PossibleVersions::Any] {
+        let placeholders = PlaceholderTable::default();
         let mut symbols = vec![HashSet::new(); 200];
         for _ in 0..2000 {
-            let (stand_in, _cover) = cover(&veil, &header::AUTHORIZATION, over);
+            let (stand_in, _cover) = cover(&placeholders, &header::AUTHORIZATION, over);
             for (seen, symbol) in symbols.iter_mut().zip(stand_in.as_bytes()) {
                 seen.insert(*symbol);
             }

@@ -10,11 +10,11 @@ use std::{
 use hyper::rt::{Read, ReadBufCursor, Write};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Found, Veil, frames::Frames, messages::Messages};
+use super::{Found, PlaceholderTable, http1::Messages, http2::Frames};
 
 /// What is spoken over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wire {
+pub(crate) enum HttpVersion {
     /// HTTP/1.1
     Http1,
     /// HTTP/2
@@ -26,10 +26,10 @@ pin_project_lite::pin_project! {
     ///
     /// The connection copies whole heads, and the bytes that one write has before them. All other bytes pass without a
     /// copy.
-    pub(crate) struct Unveiling<S> {
+    pub(crate) struct SubstitutingStream<S> {
         #[pin]
         stream: S,
-        veil: Veil,
+        placeholders: PlaceholderTable,
         follower: Follower,
         // Copied bytes up to the end of a head, or of its received part, with the stand-ins still in them.
         taken: Vec<u8>,
@@ -119,15 +119,15 @@ fn rest<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> impl Iterator<Item =
     rest.filter(|slice| !slice.is_empty())
 }
 
-impl<S> Unveiling<S> {
-    /// Over `stream`, for what `veil` covers.
-    pub(crate) fn new(stream: S, veil: Veil, wire: Wire) -> Self {
+impl<S> SubstitutingStream<S> {
+    /// Over `stream`, for what `placeholders` covers.
+    pub(crate) fn new(stream: S, placeholders: PlaceholderTable, wire: HttpVersion) -> Self {
         Self {
             stream,
-            veil,
+            placeholders,
             follower: match wire {
-                Wire::Http1 => Follower::Http1(Messages::new()),
-                Wire::Http2 => Follower::Http2(Frames::new()),
+                HttpVersion::Http1 => Follower::Http1(Messages::new()),
+                HttpVersion::Http2 => Follower::Http2(Frames::new()),
             },
             taken: Vec::new(),
             heads: Vec::new(),
@@ -173,8 +173,8 @@ impl<S> Unveiling<S> {
         }
         if !this.follower.is_within_head() {
             match this.follower {
-                Follower::Http1(_) => unveil_text(this.veil, this.taken, this.heads, this.pending),
-                Follower::Http2(_) => unveil_code(this.veil, this.taken, this.heads, this.pending),
+                Follower::Http1(_) => unveil_text(this.placeholders, this.taken, this.heads, this.pending),
+                Follower::Http2(_) => unveil_code(this.placeholders, this.taken, this.heads, this.pending),
             }
             this.taken.clear();
             this.heads.clear();
@@ -191,10 +191,15 @@ fn add(head: &mut Head, part: Range<usize>) {
 }
 
 /// Writes `taken` into `pending`, with values instead of their stand-ins.
-fn unveil_text(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizing<Vec<u8>>) {
+fn unveil_text(
+    placeholders: &PlaceholderTable,
+    taken: &[u8],
+    heads: &[Head],
+    pending: &mut Zeroizing<Vec<u8>>,
+) {
     let mut found = Vec::new();
     for part in heads.iter().flatten() {
-        let in_head = super::messages::find(veil, taken.get(part.clone()).unwrap_or_default());
+        let in_head = super::http1::find(placeholders, taken.get(part.clone()).unwrap_or_default());
         found.extend(in_head.into_iter().map(|Found { range, hidden }| Found {
             range: part.start + range.start..part.start + range.end,
             hidden,
@@ -212,13 +217,18 @@ fn unveil_text(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizin
 }
 
 /// Writes `taken` into `pending`, with the codes of values over those of their stand-ins, which frames may split.
-fn unveil_code(veil: &Veil, taken: &[u8], heads: &[Head], pending: &mut Zeroizing<Vec<u8>>) {
+fn unveil_code(
+    placeholders: &PlaceholderTable,
+    taken: &[u8],
+    heads: &[Head],
+    pending: &mut Zeroizing<Vec<u8>>,
+) {
     make_room(pending, taken.len());
     pending.extend_from_slice(taken);
     for parts in heads {
         let parts_of = |part: &Range<usize>| taken.get(part.clone()).unwrap_or_default();
         let block = parts.iter().map(parts_of).collect::<Vec<_>>().concat();
-        for Found { range, hidden } in super::frames::find(veil, &block) {
+        for Found { range, hidden } in super::http2::find(placeholders, &block) {
             let places = parts.iter().cloned().flatten().skip(range.start);
             let code = hidden.code.iter().flat_map(|code| code.value.iter());
             for (place, byte) in places.zip(code) {
@@ -237,7 +247,7 @@ fn make_room(pending: &mut Zeroizing<Vec<u8>>, length: usize) {
     }
 }
 
-impl<S: Write> Unveiling<S> {
+impl<S: Write> SubstitutingStream<S> {
     /// Writes what was taken over.
     fn poll_pending(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut this = self.project();
@@ -285,7 +295,7 @@ impl<S: Write> Unveiling<S> {
     }
 }
 
-impl<S: Write> Write for Unveiling<S> {
+impl<S: Write> Write for SubstitutingStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
@@ -322,7 +332,7 @@ impl<S: Write> Write for Unveiling<S> {
     }
 }
 
-impl<S: Read> Read for Unveiling<S> {
+impl<S: Read> Read for SubstitutingStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -347,7 +357,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 
     use super::{
-        super::{Cover, Over},
+        super::{PlaceholderGuard, PossibleVersions},
         *,
     };
 
@@ -377,11 +387,21 @@ mod tests {
     }
 
     /// A connection that has taken a head over and written a part of it; its other end, and the head's length.
-    async fn begun(veil: &Veil) -> (Unveiling<TokioIo<DuplexStream>>, DuplexStream, Cover, usize) {
+    async fn begun(
+        placeholders: &PlaceholderTable,
+    ) -> (
+        SubstitutingStream<TokioIo<DuplexStream>>,
+        DuplexStream,
+        PlaceholderGuard,
+        usize,
+    ) {
         let (near, far) = duplex(8);
-        let (stand_in, cover) = veil.cover(&header::AUTHORIZATION, VALUE, Over::Http1).unwrap();
+        let (stand_in, cover) = placeholders
+            .cover(&header::AUTHORIZATION, VALUE, PossibleVersions::Http1Only)
+            .unwrap();
         let head = |value: &[u8]| [b"GET / HTTP/1.1\r\nauthorization: ", value, b"\r\n\r\n"].concat();
-        let mut stream = Unveiling::new(TokioIo::new(near), veil.clone(), Wire::Http1);
+        let mut stream =
+            SubstitutingStream::new(TokioIo::new(near), placeholders.clone(), HttpVersion::Http1);
         let bytes = head(stand_in.as_bytes());
         let taken = std::future::poll_fn(|context| Pin::new(&mut stream).poll_write(context, &bytes)).await;
         assert_eq!(taken.unwrap(), bytes.len());
@@ -391,7 +411,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_value_is_wiped_when_it_was_written_and_the_buffer_is_kept() {
-        let (mut stream, mut far, cover, length) = begun(&Veil::default()).await;
+        let (mut stream, mut far, cover, length) = begun(&PlaceholderTable::default()).await;
         let mut place = Place::of(&stream.pending);
         assert!(place.holds_value(), "the test sees nothing");
         let flushed = std::future::poll_fn(|context| Pin::new(&mut stream).poll_flush(context));
@@ -409,7 +429,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_value_is_wiped_when_its_connection_ends_before_it_was_written() {
-        let (stream, _far, _cover, _) = begun(&Veil::default()).await;
+        let (stream, _far, _cover, _) = begun(&PlaceholderTable::default()).await;
         let mut place = Place::of(&stream.pending);
         assert!(place.holds_value(), "the test sees nothing");
         drop(stream);

@@ -69,13 +69,24 @@ impl Write for Narrow {
 }
 
 /// Returns the bytes that arrive when a stream takes only `width` of `bytes` at a time.
-pub(super) async fn written(veil: &Veil, wire: Wire, width: usize, bytes: &[u8]) -> Vec<u8> {
-    written_in(veil, wire, width, bytes.len(), bytes).await
+pub(super) async fn written(
+    placeholders: &PlaceholderTable,
+    wire: HttpVersion,
+    width: usize,
+    bytes: &[u8],
+) -> Vec<u8> {
+    written_in(placeholders, wire, width, bytes.len(), bytes).await
 }
 
 /// Returns the bytes that arrive when `bytes` are written in pieces of `piece` bytes.
-pub(super) async fn written_in(veil: &Veil, wire: Wire, width: usize, piece: usize, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = Unveiling::new(Narrow::new(width), veil.clone(), wire);
+pub(super) async fn written_in(
+    placeholders: &PlaceholderTable,
+    wire: HttpVersion,
+    width: usize,
+    piece: usize,
+    bytes: &[u8],
+) -> Vec<u8> {
+    let mut stream = SubstitutingStream::new(Narrow::new(width), placeholders.clone(), wire);
     let mut rest = bytes;
     while !rest.is_empty() {
         let next = &rest[..piece.min(rest.len())];
@@ -99,70 +110,95 @@ fn head(value: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_stand_in_is_written_as_its_value() {
-    let veil = Veil::default();
+    let placeholders = PlaceholderTable::default();
     for value in ["v", "ghp_0123456789abcdefghijABCDEFGHIJ", &"x".repeat(8192)] {
         for width in [1, 7, 100_000] {
-            let (stand_in, cover) = veil.cover(&NAME, value.as_bytes(), Over::Http1).unwrap();
-            // A veil does not replace the stand-ins of another veil.
+            let (stand_in, cover) = placeholders
+                .cover(&NAME, value.as_bytes(), PossibleVersions::Http1Only)
+                .unwrap();
+            // A placeholders does not replace the stand-ins of another placeholders.
             let sent = head(stand_in.as_bytes());
-            assert_eq!(written(&Veil::default(), Wire::Http1, 50, &sent).await, sent);
+            assert_eq!(
+                written(&PlaceholderTable::default(), HttpVersion::Http1, 50, &sent).await,
+                sent
+            );
             assert!(!cover.was_placed());
-            let arrived = written(&veil, Wire::Http1, width, &sent).await;
+            let arrived = written(&placeholders, HttpVersion::Http1, width, &sent).await;
             assert_eq!(arrived, head(value.as_bytes()));
             assert!(cover.was_placed());
             // A stand-in that was replaced once is not replaced again.
-            assert_eq!(written(&veil, Wire::Http1, 50, &sent).await, sent);
+            assert_eq!(written(&placeholders, HttpVersion::Http1, 50, &sent).await, sent);
         }
     }
-    assert!(veil.lock().is_empty());
+    assert!(placeholders.lock().is_empty());
 }
 
 #[tokio::test]
 async fn in_http2_a_code_is_replaced_by_one_of_its_length() {
-    let veil = Veil::default();
+    let placeholders = PlaceholderTable::default();
     for length in 24..200 {
         let value = "~tok3n-ABCxyz_".repeat(20)[..length].to_owned();
-        let (stand_in, _cover) = veil.cover(&NAME, value.as_bytes(), Over::Any).unwrap();
+        let (stand_in, _cover) = placeholders
+            .cover(&NAME, value.as_bytes(), PossibleVersions::Any)
+            .unwrap();
         let code = |text: &[u8]| huffman::encode(text).unwrap().len();
         assert_eq!(code(stand_in.as_bytes()), code(value.as_bytes()), "{length}");
     }
     for length in 1..23 {
-        assert!(veil.cover(&NAME, &[b'a'; 31][..length], Over::Any).is_none());
+        assert!(
+            placeholders
+                .cover(&NAME, &[b'a'; 31][..length], PossibleVersions::Any)
+                .is_none()
+        );
     }
 }
 
 /// A head that is written while, and after, its call is given up.
 #[tokio::test(start_paused = true)]
 async fn a_head_that_is_still_queued_when_its_call_is_given_up_has_its_value() {
-    let veil = Veil::default();
-    let (stand_in, cover) = veil.cover(&NAME, VALUE, Over::Http1).unwrap();
+    let placeholders = PlaceholderTable::default();
+    let (stand_in, cover) = placeholders
+        .cover(&NAME, VALUE, PossibleVersions::Http1Only)
+        .unwrap();
     drop(cover);
     sleep(Duration::from_millis(499)).await;
-    let arrived = written(&veil, Wire::Http1, 50, &head(stand_in.as_bytes())).await;
+    let arrived = written(&placeholders, HttpVersion::Http1, 50, &head(stand_in.as_bytes())).await;
     assert_eq!(arrived, head(VALUE));
-    let (_, cover) = veil.cover(&NAME, VALUE, Over::Any).unwrap();
+    let (_, cover) = placeholders.cover(&NAME, VALUE, PossibleVersions::Any).unwrap();
     drop(cover);
-    assert!(!veil.lock().is_empty());
+    assert!(!placeholders.lock().is_empty());
     // Half a second later, no value waits any more.
     sleep(Duration::from_millis(501)).await;
-    assert!(veil.lock().is_empty());
+    assert!(placeholders.lock().is_empty());
 }
 
 #[test]
 fn a_value_too_short_for_a_secret_has_no_stand_in_where_its_length_counts() {
-    let veil = Veil::default();
-    assert!(veil.cover(&NAME, b"shorter than 20 bytes", Over::Any).is_none());
-    assert!(veil.cover(&NAME, b"short", Over::Http1).is_some());
+    let placeholders = PlaceholderTable::default();
+    assert!(
+        placeholders
+            .cover(&NAME, b"shorter than 20 bytes", PossibleVersions::Any)
+            .is_none()
+    );
+    assert!(
+        placeholders
+            .cover(&NAME, b"short", PossibleVersions::Http1Only)
+            .is_some()
+    );
     let not_ascii = b"caf\xc3\xa9 with enough characters";
-    assert!(veil.cover(&NAME, not_ascii, Over::Any).is_none());
+    assert!(
+        placeholders
+            .cover(&NAME, not_ascii, PossibleVersions::Any)
+            .is_none()
+    );
 }
 
 #[test]
 fn a_stand_in_says_nothing_of_its_value_but_its_length() {
-    let veil = Veil::default();
+    let placeholders = PlaceholderTable::default();
     let value = b"the same value every time, long enough";
-    let (one, _cover) = veil.cover(&NAME, value, Over::Any).unwrap();
-    let (other, _other_cover) = veil.cover(&NAME, value, Over::Any).unwrap();
+    let (one, _cover) = placeholders.cover(&NAME, value, PossibleVersions::Any).unwrap();
+    let (other, _other_cover) = placeholders.cover(&NAME, value, PossibleVersions::Any).unwrap();
     assert_ne!(one, other);
     assert!(one.is_sensitive());
     assert!(one.as_bytes().iter().all(|byte| SYMBOLS.contains(byte)));
@@ -183,8 +219,8 @@ proptest! {
         piece in 1..60_usize,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let veil = Veil::default();
-        let _cover = veil.cover(&NAME, b"a value that is long enough for a secret", Over::Any).unwrap();
+        let placeholders = PlaceholderTable::default();
+        let _cover = placeholders.cover(&NAME, b"a value that is long enough for a secret", PossibleVersions::Any).unwrap();
         let (mut text, mut frames) = (Vec::new(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec());
         for (number, body) in (1..).zip(&bodies) {
             text.extend_from_slice(format!("PUT / HTTP/1.1\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes());
@@ -201,15 +237,19 @@ proptest! {
         }
         // These bytes are shorter than the header of a frame.
         frames.extend(&other);
-        for (wire, bytes) in [(Wire::Http1, text), (Wire::Http2, frames)] {
-            let arrived = runtime.block_on(written_in(&veil, wire, width, piece, &bytes));
+        for (wire, bytes) in [(HttpVersion::Http1, text), (HttpVersion::Http2, frames)] {
+            let arrived = runtime.block_on(written_in(&placeholders, wire, width, piece, &bytes));
             prop_assert_eq!(&arrived, &bytes);
         }
     }
 }
 
 /// A request as the server on the other end saw it, and all that crossed the wire.
-async fn exchanged(wire: Wire, values: &[(&'static str, HeaderValue)], veil: &Veil) -> Request<()> {
+async fn exchanged(
+    wire: HttpVersion,
+    values: &[(&'static str, HeaderValue)],
+    placeholders: &PlaceholderTable,
+) -> Request<()> {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let seen: Arc<Mutex<Option<Request<()>>>> = Arc::default();
     let seeing = seen.clone();
@@ -221,7 +261,7 @@ async fn exchanged(wire: Wire, values: &[(&'static str, HeaderValue)], veil: &Ve
         let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         drop(builder.serve_connection(TokioIo::new(far), service).await);
     });
-    let near = Unveiling::new(TokioIo::new(near), veil.clone(), wire);
+    let near = SubstitutingStream::new(TokioIo::new(near), placeholders.clone(), wire);
     let mut request = Request::get("http://upstream.example/x")
         .body(Empty::<Bytes>::new())
         .unwrap();
@@ -229,12 +269,12 @@ async fn exchanged(wire: Wire, values: &[(&'static str, HeaderValue)], veil: &Ve
         request.headers_mut().insert(*name, value.clone());
     }
     match wire {
-        Wire::Http1 => {
+        HttpVersion::Http1 => {
             let (mut sender, connection) = http1::handshake(near).await.unwrap();
             tokio::spawn(connection);
             sender.send_request(request).await.unwrap();
         }
-        Wire::Http2 => {
+        HttpVersion::Http2 => {
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), near).await.unwrap();
             tokio::spawn(connection);
             sender.send_request(request).await.unwrap();
@@ -245,17 +285,19 @@ async fn exchanged(wire: Wire, values: &[(&'static str, HeaderValue)], veil: &Ve
 
 #[tokio::test]
 async fn real_peers_see_values_and_no_stand_ins() {
-    let veil = Veil::default();
+    let placeholders = PlaceholderTable::default();
     let token = "ghp_0123456789abcdefghijABCDEFGHIJ";
     let bearer = "Bearer {\"weird\": \"~^<>|`\"} and quite long";
-    for wire in [Wire::Http1, Wire::Http2] {
+    for wire in [HttpVersion::Http1, HttpVersion::Http2] {
         for _ in 0..50 {
-            let (one, one_cover) = veil.cover(&NAME, token.as_bytes(), Over::Any).unwrap();
-            let (other, other_cover) = veil
-                .cover(&header::AUTHORIZATION, bearer.as_bytes(), Over::Any)
+            let (one, one_cover) = placeholders
+                .cover(&NAME, token.as_bytes(), PossibleVersions::Any)
+                .unwrap();
+            let (other, other_cover) = placeholders
+                .cover(&header::AUTHORIZATION, bearer.as_bytes(), PossibleVersions::Any)
                 .unwrap();
             let headers = [("x-mcp-secret-a", one), ("authorization", other)];
-            let seen = exchanged(wire, &headers, &veil).await;
+            let seen = exchanged(wire, &headers, &placeholders).await;
             assert_eq!(seen.headers()["x-mcp-secret-a"], token);
             assert_eq!(seen.headers()["authorization"], bearer);
             assert!(one_cover.was_placed() && other_cover.was_placed());
