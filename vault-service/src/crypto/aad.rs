@@ -6,7 +6,7 @@
 use super::{
     ALGORITHM, format,
     key::KeyId,
-    record::{Expiry, Layout, Place},
+    record::{Expiry, Place},
     wrap::Purpose,
 };
 use proto::Uid;
@@ -69,23 +69,21 @@ pub(super) fn wrapped_root_key(root: KeyId, stretch: &[u8]) -> Aad {
 }
 
 /// `format, algorithm, purpose, KEK id, workspace uid, name, version`
-pub(super) fn wrapped_dek(layout: Layout, kek: KeyId, place: &Place<'_>) -> Aad {
-    Aad::new(layout.format())
+pub(super) fn wrapped_dek(kek: KeyId, place: &Place<'_>) -> Aad {
+    Aad::new(format::RECORD)
         .field(Purpose::WrapDek.label())
         .field(kek.as_bytes())
         .place(place)
 }
 
-/// `format, algorithm, workspace uid, name, version, expiry (not in format 2), count of origins, each origin`
+/// `format, algorithm, workspace uid, name, version, expiry, count of origins, each origin`
 ///
 /// Without the KEK's id: a rewrap must not touch the value.
-pub(super) fn record(layout: Layout, place: &Place<'_>, origins: &[&[u8]]) -> Aad {
-    let aad = Aad::new(layout.format()).place(place);
-    let aad = match layout {
-        Layout::Lasting => aad,
-        Layout::Expiring(expiry) => aad.field(&Expiry::to_bytes(expiry)),
-    };
-    let aad = aad.field(&(origins.len() as u64).to_be_bytes());
+pub(super) fn record(place: &Place<'_>, expiry: Option<Expiry>, origins: &[&[u8]]) -> Aad {
+    let aad = Aad::new(format::RECORD)
+        .place(place)
+        .field(&Expiry::to_bytes(expiry))
+        .field(&(origins.len() as u64).to_be_bytes());
     origins.iter().fold(aad, |aad, origin| aad.field(origin))
 }
 

@@ -12,7 +12,7 @@ use super::{
     bytes::Bytes,
     format,
     nonce::{self, FreshNonce, NONCE_LEN, TAG_LEN},
-    record::{Layout, Place},
+    record::Place,
     wrap::{self, Purpose, Wrapped},
 };
 use proto::Uid;
@@ -326,30 +326,27 @@ impl WorkspaceKek {
     pub(super) fn wrap_dek(
         &self,
         dek: &Dek,
-        layout: Layout,
         place: &Place<'_>,
     ) -> Result<Wrapped, NoRandomness> {
-        let aad = aad::wrapped_dek(layout, self.id, place);
+        let aad = aad::wrapped_dek(self.id, place);
         wrap::wrap(&self.key, Purpose::WrapDek, &aad, &dek.0)
     }
 
     pub(super) fn rewrap_dek(
         &self,
         dek: &SpentDek,
-        layout: Layout,
         place: &Place<'_>,
     ) -> Result<Wrapped, NoRandomness> {
-        let aad = aad::wrapped_dek(layout, self.id, place);
+        let aad = aad::wrapped_dek(self.id, place);
         wrap::wrap(&self.key, Purpose::WrapDek, &aad, &dek.0)
     }
 
     pub(super) fn unwrap_dek(
         &self,
         wrapped: &Wrapped,
-        layout: Layout,
         place: &Place<'_>,
     ) -> Result<SpentDek, Corruption> {
-        let aad = aad::wrapped_dek(layout, self.id, place);
+        let aad = aad::wrapped_dek(self.id, place);
         wrap::unwrap(&self.key, Purpose::WrapDek, &aad, wrapped).map(SpentDek)
     }
 }

@@ -48,10 +48,7 @@ pub use key::{
 /// The stored formats. A number is never given twice, not even to another kind of thing, so that a
 /// wrapped KEK is not taken for a record.
 mod format {
-    /// A KEK wrapped by a store key. Format 1 was a KEK wrapped by a root key, in releases without store keys.
     pub(super) const WRAPPED_KEK: u8 = 5;
-    /// A record that never expires. Read, but no longer written.
-    pub(super) const LASTING_RECORD: u8 = 2;
     pub(super) const RECORD: u8 = 3;
     pub(super) const WRAPPED_ROOT_KEY: u8 = 4;
     pub(super) const WRAPPED_STORE_KEY: u8 = 6;

@@ -14,8 +14,6 @@
 //!      .  1..=65536  ciphertext, as long as the value
 //!      .     16  tag
 //! ```
-//!
-//! Format 2 is the same without an expiry. It is read, and rewrapped as what it is, but no longer written.
 
 use std::{
     num::NonZeroU64,
@@ -141,14 +139,13 @@ fn encrypt_with(
     value: &SecretValue,
 ) -> Result<Vec<u8>, EncryptError> {
     let Terms { origins, expiry } = *terms;
-    let layout = Layout::Expiring(expiry);
     let origins: Vec<&[u8]> = origins.iter().map(|o| o.as_str().as_bytes()).collect();
-    let wrapped = kek.wrap_dek(&dek, layout, place)?;
+    let wrapped = kek.wrap_dek(&dek, place)?;
     let nonce = FreshNonce::random()?;
 
     // To the exact size: the value is encrypted in place, and growing would leave it behind in clear.
     let mut out = Vec::with_capacity(len(&origins, value));
-    out.extend_from_slice(&[layout.format(), ALGORITHM]);
+    out.extend_from_slice(&[format::RECORD, ALGORITHM]);
     out.extend_from_slice(kek.id().as_bytes());
     wrapped.write(&mut out);
     out.extend_from_slice(&place.version.to_be_bytes());
@@ -158,7 +155,7 @@ fn encrypt_with(
     let head = out.len();
     out.extend_from_slice(value.expose());
     let (_, body) = out.split_at_mut(head);
-    let tag = dek.seal(nonce, &aad::record(layout, place, &origins), body);
+    let tag = dek.seal(nonce, &aad::record(place, expiry, &origins), body);
     out.extend_from_slice(&tag);
     Ok(out)
 }
@@ -194,14 +191,14 @@ pub fn decrypt(
         name,
         version: record.version,
     };
-    let dek = kek.unwrap_dek(&record.dek, record.layout, &place)?;
+    let dek = kek.unwrap_dek(&record.dek, &place)?;
     // The only copy: decrypted in place, and moved into the value as it is.
     let mut body = Zeroizing::new(record.ciphertext.to_vec());
-    let aad = aad::record(record.layout, &place, &record.origins);
+    let aad = aad::record(&place, record.expiry, &record.origins);
     dek.open(record.nonce, &aad, &mut body, record.tag)?;
     Ok(Decrypted {
         version: record.version,
-        expiry: record.layout.expiry(),
+        expiry: record.expiry,
         origins: record.origins.into_iter().map(origin).collect::<Result<_, _>>()?,
         value: SecretValue::parse(body).map_err(|_| Corruption::ValueLength)?,
     })
@@ -230,11 +227,11 @@ pub fn rewrap(
         version: record.version,
     };
     let dek = from
-        .unwrap_dek(&record.dek, record.layout, &place)
+        .unwrap_dek(&record.dek, &place)
         .map_err(OpenError::from)?;
-    let wrapped = to.rewrap_dek(&dek, record.layout, &place)?;
+    let wrapped = to.rewrap_dek(&dek, &place)?;
     let mut out = Vec::with_capacity(bytes.len());
-    out.extend_from_slice(&[record.layout.format(), ALGORITHM]);
+    out.extend_from_slice(&[format::RECORD, ALGORITHM]);
     out.extend_from_slice(to.id().as_bytes());
     wrapped.write(&mut out);
     out.extend(bytes.iter().skip(WRAPPED_DEK.end));
@@ -303,36 +300,11 @@ fn origin(bytes: &[u8]) -> Result<OriginPattern, Corruption> {
 /// Where the wrapped DEK stands.
 const WRAPPED_DEK: std::ops::Range<usize> = 18..18 + Wrapped::LEN;
 
-/// What a record's format number says of its fields.
-#[derive(Clone, Copy)]
-pub(super) enum Layout {
-    /// Format 2, which has no expiry.
-    Lasting,
-    /// Format 3.
-    Expiring(Option<Expiry>),
-}
-
-impl Layout {
-    pub(super) fn format(self) -> u8 {
-        match self {
-            Self::Lasting => format::LASTING_RECORD,
-            Self::Expiring(_) => format::RECORD,
-        }
-    }
-
-    fn expiry(self) -> Option<Expiry> {
-        match self {
-            Self::Lasting => None,
-            Self::Expiring(expiry) => expiry,
-        }
-    }
-}
-
 struct Record<'a> {
-    layout: Layout,
     kek_id: KeyId,
     dek: Wrapped,
     version: u64,
+    expiry: Option<Expiry>,
     origins: Vec<&'a [u8]>,
     nonce: &'a [u8; NONCE_LEN],
     ciphertext: &'a [u8],
@@ -341,14 +313,11 @@ struct Record<'a> {
 
 impl<'a> Record<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Record<'a>, Corruption> {
-        let (format, mut bytes) = Bytes::open_any(bytes, &[format::RECORD, format::LASTING_RECORD])?;
+        let mut bytes = Bytes::open(bytes, format::RECORD)?;
         let kek_id = KeyId::read(&mut bytes)?;
         let dek = Wrapped::read(&mut bytes)?;
         let version = u64::from_be_bytes(*bytes.array()?);
-        let layout = match format {
-            format::LASTING_RECORD => Layout::Lasting,
-            _ => Layout::Expiring(Expiry::from_seconds(u64::from_be_bytes(*bytes.array()?))),
-        };
+        let expiry = Expiry::from_seconds(u64::from_be_bytes(*bytes.array()?));
         let [count] = *bytes.array()?;
         let origins = (0..count)
             .map(|_| {
@@ -362,10 +331,10 @@ impl<'a> Record<'a> {
             return Err(Corruption::ValueLength);
         }
         Ok(Record {
-            layout,
             kek_id,
             dek,
             version,
+            expiry,
             origins,
             nonce,
             ciphertext,

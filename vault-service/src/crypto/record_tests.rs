@@ -76,9 +76,6 @@ const NO_TERMS: Terms<'static> = Terms {
     expiry: None,
 };
 
-/// What `encrypt` makes.
-const LAYOUT: Layout = Layout::Expiring(None);
-
 const DOES_NOT_AUTHENTICATE: OpenError = OpenError::Corrupt(Corruption::DoesNotAuthenticate);
 
 #[test]
@@ -111,11 +108,6 @@ fn an_expiry_put_off_brought_forward_or_removed_does_not_decrypt() {
         changed.splice(EXPIRY..EXPIRY + 8, seconds.to_be_bytes());
         assert_eq!(home.refused(&changed), DOES_NOT_AUTHENTICATE, "{seconds}");
     }
-    // Nor does it as a record of the format that has none.
-    let mut lasting = record.clone();
-    lasting.splice(..1, [format::LASTING_RECORD]);
-    lasting.drain(EXPIRY..EXPIRY + 8);
-    assert_eq!(home.refused(&lasting), DOES_NOT_AUTHENTICATE);
 }
 
 #[test]
@@ -235,15 +227,13 @@ fn a_wrapped_dek_opens_in_its_place_alone() {
     let place = home.place(1);
     let wrapped = home
         .kek
-        .wrap_dek(&Dek::generate().expect("randomness"), LAYOUT, &place);
+        .wrap_dek(&Dek::generate().expect("randomness"), &place);
     let wrapped = wrapped.expect("randomness");
-    assert!(home.kek.unwrap_dek(&wrapped, LAYOUT, &place).is_ok());
+    assert!(home.kek.unwrap_dek(&wrapped, &place).is_ok());
     for other in elsewhere(place, &Uid::generate(), &name("OTHER")) {
-        let error = home.kek.unwrap_dek(&wrapped, LAYOUT, &other).err();
+        let error = home.kek.unwrap_dek(&wrapped, &other).err();
         assert_eq!(error, Some(Corruption::DoesNotAuthenticate), "{other:?}");
     }
-    let other = home.kek.unwrap_dek(&wrapped, Layout::Lasting, &place).err();
-    assert_eq!(other, Some(Corruption::DoesNotAuthenticate));
 }
 
 #[test]
@@ -252,9 +242,9 @@ fn a_body_opens_in_its_place_alone_even_if_its_dek_was_wrapped_for_another() {
     let place = home.place(1);
     let record = home.encrypt(1, &[], b"a value");
     let parsed = Record::parse(&record).expect("well formed");
-    let dek = home.kek.unwrap_dek(&parsed.dek, LAYOUT, &place).expect("its own");
+    let dek = home.kek.unwrap_dek(&parsed.dek, &place).expect("its own");
     for other in elsewhere(place, &Uid::generate(), &name("OTHER")) {
-        let wrapped = home.kek.rewrap_dek(&dek, LAYOUT, &other).expect("randomness");
+        let wrapped = home.kek.rewrap_dek(&dek, &other).expect("randomness");
         let mut moved = record.clone();
         let mut bytes = Vec::new();
         wrapped.write(&mut bytes);
@@ -288,8 +278,7 @@ fn origins_added_removed_or_reordered_do_not_decrypt() {
 fn an_unknown_format_or_algorithm_is_refused() {
     let home = Home::new();
     let record = home.encrypt(1, &[], b"a value");
-    let known = [format::RECORD, format::LASTING_RECORD];
-    for byte in (0..=255).filter(|byte| !known.contains(byte)) {
+    for byte in (0..=255).filter(|byte| *byte != format::RECORD) {
         let mut changed = record.clone();
         changed.splice(..1, [byte]);
         assert_eq!(home.refused(&changed), Corruption::UnknownFormat(byte).into());

@@ -18,24 +18,13 @@ vectors! {
     algorithm_unknown,
     ciphertext_flipped,
     empty,
-    expiring_as_lasting,
-    expiring_expiry_changed,
-    expiring_expiry_removed,
-    expiring_nonce_flipped,
-    expiring_origins_changed,
-    expiring_truncated_before_the_count,
-    expiring_truncated_before_the_expiry,
-    expiring_value_at_once,
-    expiring_value_never,
-    expiring_value_with_two_origins,
-    expiring_version_changed,
-    expiring_wrap_of_a_lasting_record,
+    expiry_changed,
+    expiry_removed,
     format_of_a_wrapped_kek,
     format_unknown,
     kek_id_flipped,
     kek_is_another,
     kek_is_another_under_this_id,
-    lasting_as_expiring,
     moved_to_another_name,
     moved_to_another_workspace,
     nonce_flipped,
@@ -48,12 +37,16 @@ vectors! {
     trailing_byte,
     truncated,
     truncated_before_the_body,
+    truncated_before_the_count,
+    truncated_before_the_expiry,
     truncated_to_an_empty_value,
     value_before_the_mistakes,
     value_of_4096_bytes,
     value_of_one_byte,
     value_of_the_last_version,
+    value_that_expired_at_once,
     value_that_is_not_text,
+    value_that_never_expires,
     value_with_two_origins,
     value_without_origins,
     version_changed,
@@ -172,11 +165,9 @@ impl Vector {
         Ok(())
     }
 
-    /// What opens is rewrapped as the format that it is, and opens again.
     fn check_rewrapped(&self, kek: &WorkspaceKek, uid: &Uid, name: &SecretName) {
         let (record, new) = (self.hex("record"), WorkspaceKek::generate().expect("randomness"));
         let rewrapped = record::rewrap(&record, uid, name, kek, &new).expect("rewraps");
-        assert_eq!(rewrapped.first(), record.first());
         let opened = record::decrypt(&new, uid, name, &rewrapped).expect("opens");
         assert!(opened.value.expose() == self.hex("value"));
     }
