@@ -14,7 +14,7 @@ use chassis::{
 use tokio::runtime::Runtime;
 use vault_service::{
     config::StoreArgs,
-    store::Legibility,
+    store::LogDamage,
     vault::{Audit, Damage, Doubtful, Report},
 };
 
@@ -69,13 +69,13 @@ fn told(report: &Report, kept: &str, is_well: bool) -> ExitCode {
         secrets,
         older,
         lines: [_, behind, lost, doubtful],
-        legibility,
+        log_damage,
         refusal,
     } = report;
     if let Some(refusal) = refusal {
         say(format_args!("the vault would not start: {refusal}"));
     }
-    legible(legibility);
+    legible(log_damage);
     if *doubtful > 0 {
         say("secrets in doubt are left out by `repair`, unless `--include-deleted` is given");
     }
@@ -83,7 +83,7 @@ fn told(report: &Report, kept: &str, is_well: bool) -> ExitCode {
         "{workspaces} workspaces, {secrets} secrets and {older} older versions {kept}; {} damaged: {lost} lost, {behind} \
          older than acknowledged, {doubtful} in doubt; {} parts of the store unreadable",
         report.damaged(),
-        legibility.gaps
+        log_damage.gaps
     ));
     match is_well {
         true => ExitCode::SUCCESS,
@@ -91,8 +91,8 @@ fn told(report: &Report, kept: &str, is_well: bool) -> ExitCode {
     }
 }
 
-fn legible(legibility: &Legibility) {
-    let Legibility {
+fn legible(log_damage: &LogDamage) {
+    let LogDamage {
         gaps,
         bytes,
         nameless,
@@ -100,7 +100,7 @@ fn legible(legibility: &Legibility) {
         torn,
         is_short,
         missing_groups,
-    } = legibility;
+    } = log_damage;
     if *corrected > 0 {
         say(format_args!(
             "{corrected} records of the log have one flipped bit; their checksums tell which, and they were read without it"

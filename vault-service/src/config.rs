@@ -24,7 +24,7 @@ use proto::Principal;
 use crate::{
     audit_log::{Mode, Output},
     crypto::{RootKey, root_file},
-    root::{Kind, Provider, Providers, Wrapper, kms::Kms},
+    root::{Provider, ProviderKind, Providers, RootKeyWrapper, kms::Kms},
     vault::Plan,
 };
 
@@ -184,7 +184,7 @@ pub struct RootArgs {
     pub root_kms_socket: Option<PathBuf>,
     /// Which root key is active, when more than one kind is given: what the others wrapped is moved to it
     #[arg(long, env = "AEROSTACK_VAULT_ROOT_ACTIVE", value_enum, value_name = "KIND")]
-    pub root_active: Option<Kind>,
+    pub root_active: Option<ProviderKind>,
 }
 
 /// The audit log.
@@ -564,12 +564,15 @@ impl RootArgs {
         if let Some(path) = settings::path(&self.root_passphrase_file) {
             problems.take("--root-passphrase-file", root_file::read_passphrase(path))?;
             given.push((
-                Kind::Passphrase,
-                Provider::Wrapper(Wrapper::Passphrase(path.to_owned())),
+                ProviderKind::Passphrase,
+                Provider::Wrapper(RootKeyWrapper::Passphrase(path.to_owned())),
             ));
         }
         if let Some(socket) = settings::path(&self.root_kms_socket) {
-            given.push((Kind::Kms, Provider::Wrapper(Wrapper::Kms(Kms::at(socket)))));
+            given.push((
+                ProviderKind::Kms,
+                Provider::Wrapper(RootKeyWrapper::Kms(Kms::at(socket))),
+            ));
         }
         let active = self.root_active.or_else(|| {
             let (first, _) = given.first()?;
@@ -600,7 +603,7 @@ impl RootArgs {
     }
 
     /// None when one of them is wrong.
-    fn files(&self, problems: &mut Problems) -> Option<Vec<(Kind, Provider)>> {
+    fn files(&self, problems: &mut Problems) -> Option<Vec<(ProviderKind, Provider)>> {
         let paths = self
             .root_key_file
             .iter()
@@ -616,7 +619,7 @@ impl RootArgs {
             problems.add("--root-key-file", "two of the files hold the same key");
             return None;
         }
-        let provider = |key| (Kind::File, Provider::File(Arc::new(key)));
+        let provider = |key| (ProviderKind::File, Provider::File(Arc::new(key)));
         Some(keys.into_iter().map(provider).collect())
     }
 }

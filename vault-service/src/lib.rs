@@ -241,9 +241,9 @@ fn probes(
                 Health::Ready if writer.is_sealed() => "sealed; the root key's provider does not answer",
                 Health::Ready if audit_log.admit().is_err() => "the audit log cannot be written",
                 Health::Ready => return Ok(()),
-                Health::Full => "the disk is full",
-                Health::Hangs => "the storage does not answer",
-                Health::Ended => "the storage failed; restart",
+                Health::DiskFull => "the disk is full",
+                Health::Unresponsive => "the storage does not answer",
+                Health::Stopped => "the storage failed; restart",
             };
             Err(problem.into())
         }),

@@ -16,7 +16,7 @@ use crate::{
     config::StoreArgs,
     new_file::NewFile,
     root::Providers,
-    store::{self, Compacted, Store},
+    store::{self, CompactionReport, Store},
     vault::{self, Archive, Restored, UnsealError, Vault, VaultError, Writer},
 };
 
@@ -109,7 +109,7 @@ pub fn compact(dir: &Path) -> Result<String, Failed> {
     if !Store::exists(dir) {
         return Err(Failed::NoStore(dir.to_owned()));
     }
-    let Compacted {
+    let CompactionReport {
         entries,
         before,
         after,

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use vault_service::{
     authz::{AdminPermit, DecryptPermit, TABLE},
     crypto::root_file,
-    root::{Provider, Providers, Wrapper},
+    root::{Provider, Providers, RootKeyWrapper},
     store::Store,
     vault::{Decrypted, Labels, NewSecret, Plan, Reader, Vault, Wanted, Writer},
 };
@@ -81,7 +81,7 @@ impl Home {
         let [_, file] = self.1;
         let root = match self.1 {
             KEY_FILE => Provider::File(Arc::new(root_file::read(&self.path(file)).unwrap())),
-            _ => Provider::Wrapper(Wrapper::Passphrase(self.path(file))),
+            _ => Provider::Wrapper(RootKeyWrapper::Passphrase(self.path(file))),
         };
         let store = Store::open(&self.path(store), 16 << 20).unwrap();
         let vault = Vault::open(store, Providers::new(root, Vec::new())).await;

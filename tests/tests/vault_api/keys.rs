@@ -303,7 +303,10 @@ fn root_keys_of_several_kinds_need_a_word_which_is_active() {
     assert!(twice.contains("hold the same key"), "{twice}");
     let both = report(&|settings| settings.root.root_kms_socket = socket()).unwrap();
     assert!(both.contains("--root-active"), "{both}");
-    for kind in [vault_service::root::Kind::File, vault_service::root::Kind::Kms] {
+    for kind in [
+        vault_service::root::ProviderKind::File,
+        vault_service::root::ProviderKind::Kms,
+    ] {
         let said = report(&|settings| {
             settings.root.root_kms_socket = socket();
             settings.root.root_active = Some(kind);
@@ -311,6 +314,6 @@ fn root_keys_of_several_kinds_need_a_word_which_is_active() {
         assert_eq!(said, None);
     }
     let absent =
-        report(&|settings| settings.root.root_active = Some(vault_service::root::Kind::Kms)).unwrap();
+        report(&|settings| settings.root.root_active = Some(vault_service::root::ProviderKind::Kms)).unwrap();
     assert!(absent.contains("--root-active"), "{absent}");
 }

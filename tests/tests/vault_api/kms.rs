@@ -392,7 +392,7 @@ async fn a_root_key_from_a_file_gives_way_to_a_kms() {
     let kms = socket(&dir);
     let vault = Vault::open(pki.clone(), dir.clone(), |settings| {
         settings.root.root_kms_socket = Some(kms);
-        settings.root.root_active = Some(vault_service::root::Kind::Kms);
+        settings.root.root_active = Some(vault_service::root::ProviderKind::Kms);
     })
     .await;
     unsealed(&vault).await;

@@ -6,7 +6,7 @@
 use super::{
     ALGORITHM, format,
     key::KeyId,
-    record::{Expiry, Place},
+    record::{Expiry, RecordId},
     wrap::Purpose,
 };
 use proto::Uid;
@@ -25,8 +25,8 @@ impl Aad {
         self
     }
 
-    fn place(self, place: &Place<'_>) -> Aad {
-        let Place {
+    fn place(self, place: &RecordId<'_>) -> Aad {
+        let RecordId {
             workspace_uid,
             name,
             version,
@@ -69,7 +69,7 @@ pub(super) fn wrapped_root_key(root: KeyId, stretch: &[u8]) -> Aad {
 }
 
 /// `format, algorithm, purpose, KEK id, workspace uid, name, version`
-pub(super) fn wrapped_dek(kek: KeyId, place: &Place<'_>) -> Aad {
+pub(super) fn wrapped_dek(kek: KeyId, place: &RecordId<'_>) -> Aad {
     Aad::new(format::RECORD)
         .field(Purpose::WrapDek.label())
         .field(kek.as_bytes())
@@ -79,7 +79,7 @@ pub(super) fn wrapped_dek(kek: KeyId, place: &Place<'_>) -> Aad {
 /// `format, algorithm, workspace uid, name, version, expiry, count of origins, each origin`
 ///
 /// Without the KEK's id: a rewrap must not touch the value.
-pub(super) fn record(place: &Place<'_>, expiry: Option<Expiry>, origins: &[&[u8]]) -> Aad {
+pub(super) fn record(place: &RecordId<'_>, expiry: Option<Expiry>, origins: &[&[u8]]) -> Aad {
     let aad = Aad::new(format::RECORD)
         .place(place)
         .field(&Expiry::to_bytes(expiry))

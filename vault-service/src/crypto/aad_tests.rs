@@ -13,7 +13,7 @@ fn every_field_of_a_place_and_every_key_id_changes_every_aad_that_has_it() {
     let mut places = Vec::new();
     for workspace_uid in &uids {
         for name in &names {
-            places.extend([1, 2].map(|version| Place {
+            places.extend([1, 2].map(|version| RecordId {
                 workspace_uid,
                 name,
                 version,

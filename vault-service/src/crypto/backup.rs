@@ -46,7 +46,7 @@ const MOST_ROOT_KEYS: usize = 96 * 1024;
 
 /// What a backup says of itself, for everyone to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct BackupInfo {
     /// The vault that was backed up.
     pub vault_uid: Uid,
     /// When, in seconds since 1970 in UTC.
@@ -88,37 +88,37 @@ impl From<Corruption> for BackupError {
 }
 
 /// Seals the frames of one backup, in their order.
-pub struct Sealer {
+pub struct BackupEncryptor {
     format: u8,
     key: Key,
     place: u64,
 }
 
-impl Sealer {
+impl BackupEncryptor {
     /// A header, and what seals the frames behind it.
     ///
     /// `K = random(32); header = ... || wrap(root key, K)`
-    pub fn begin(root: &RootKey, about: &About) -> Result<(Vec<u8>, Sealer), NoRandomness> {
+    pub fn begin(root: &RootKey, about: &BackupInfo) -> Result<(Vec<u8>, BackupEncryptor), NoRandomness> {
         let key = Key::random()?;
         let format = format_of(about);
         let mut header = described(format, root.id(), about);
         root.wrap_backup_key(&key, format, &header)?.write(&mut header);
-        let sealer = Sealer {
+        let encryptor = BackupEncryptor {
             format,
             key,
             place: 0,
         };
-        Ok((header, sealer))
+        Ok((header, encryptor))
     }
 
     /// Appends a frame of exactly [`FRAME`] bytes that is not the last one, sealed, to `out`.
-    pub fn seal(&mut self, frame: &[u8], out: &mut Vec<u8>) {
+    pub fn encrypt(&mut self, frame: &[u8], out: &mut Vec<u8>) {
         debug_assert_eq!(frame.len(), FRAME, "only the last frame may be shorter");
         self.append(frame, false, out);
     }
 
     /// Appends the last frame: 1 to [`FRAME`] bytes.
-    pub fn seal_last(mut self, frame: &[u8], out: &mut Vec<u8>) {
+    pub fn encrypt_last(mut self, frame: &[u8], out: &mut Vec<u8>) {
         debug_assert!((1..=FRAME).contains(&frame.len()), "of another length");
         self.append(frame, true, out);
     }
@@ -135,7 +135,7 @@ impl Sealer {
     }
 }
 
-fn format_of(about: &About) -> u8 {
+fn format_of(about: &BackupInfo) -> u8 {
     match about.root_keys.as_slice() {
         [] => format::BACKUP,
         [..] => format::BACKUP_WITH_ROOT_KEYS,
@@ -143,8 +143,8 @@ fn format_of(about: &About) -> u8 {
 }
 
 /// All of a header that stands before the wrap.
-fn described(format: u8, root: KeyId, about: &About) -> Vec<u8> {
-    let About {
+fn described(format: u8, root: KeyId, about: &BackupInfo) -> Vec<u8> {
+    let BackupInfo {
         vault_uid,
         created,
         further_keys,
@@ -171,9 +171,9 @@ fn described(format: u8, root: KeyId, about: &About) -> Vec<u8> {
 }
 
 /// A backup's header, as it was found.
-pub struct Header {
+pub struct BackupHeader {
     /// What it says.
-    pub about: About,
+    pub about: BackupInfo,
     /// The root key that opens it.
     pub root_key: KeyId,
     format: u8,
@@ -181,9 +181,9 @@ pub struct Header {
     wrapped: Wrapped,
 }
 
-impl Header {
-    /// Reads a header. What it says is authentic only once [`Opener::new`] has taken it.
-    pub fn read(from: &mut impl Read) -> Result<Header, BackupError> {
+impl BackupHeader {
+    /// Reads a header. What it says is authentic only once [`BackupDecryptor::new`] has taken it.
+    pub fn read(from: &mut impl Read) -> Result<BackupHeader, BackupError> {
         let mut described = Vec::with_capacity(FIXED);
         from.by_ref()
             .take(MAGIC.len() as u64)
@@ -212,8 +212,8 @@ impl Header {
         };
         let mut wrapped = Vec::with_capacity(Wrapped::LEN);
         append(from, Wrapped::LEN, &mut wrapped)?;
-        Ok(Header {
-            about: About {
+        Ok(BackupHeader {
+            about: BackupInfo {
                 vault_uid,
                 created,
                 further_keys,
@@ -243,7 +243,7 @@ fn root_keys(from: &mut impl Read, described: &mut Vec<u8>) -> Result<Vec<u8>, B
 }
 
 /// Opens the frames of one backup, in their order.
-pub struct Opener<R> {
+pub struct BackupDecryptor<R> {
     from: R,
     format: u8,
     key: Key,
@@ -252,16 +252,20 @@ pub struct Opener<R> {
     ahead: Vec<u8>,
 }
 
-impl<R: Read> Opener<R> {
+impl<R: Read> BackupDecryptor<R> {
     /// `K = unwrap(root key, header)`; the frames follow in `from`.
-    pub fn new(header: &Header, root: &RootKey, mut from: R) -> Result<Opener<R>, BackupError> {
+    pub fn new(
+        header: &BackupHeader,
+        root: &RootKey,
+        mut from: R,
+    ) -> Result<BackupDecryptor<R>, BackupError> {
         if header.root_key != root.id() {
             return Err(BackupError::OtherRootKey(header.root_key));
         }
         let key = root.unwrap_backup_key(&header.wrapped, header.format, &header.described)?;
         let mut ahead = Vec::new();
         append(&mut from, 1, &mut ahead)?;
-        Ok(Opener {
+        Ok(BackupDecryptor {
             from,
             format: header.format,
             key,
@@ -273,7 +277,7 @@ impl<R: Read> Opener<R> {
     /// The next frame; none behind the last. An error is final.
     ///
     /// `frame = AES-256-GCM-Dec(K, u88be(place) || last, A, C, T)`
-    pub fn frame(&mut self) -> Result<Option<Vec<u8>>, BackupError> {
+    pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, BackupError> {
         if self.ahead.is_empty() {
             return Ok(None);
         }

@@ -4,8 +4,8 @@ fn root() -> RootKey {
     RootKey::generate().expect("randomness")
 }
 
-fn about() -> About {
-    About {
+fn about() -> BackupInfo {
+    BackupInfo {
         vault_uid: Uid::generate(),
         created: 1_795_464_000,
         further_keys: Vec::new(),
@@ -20,29 +20,29 @@ fn contents(len: usize) -> Vec<u8> {
         .collect()
 }
 
-fn seal(root: &RootKey, about: &About, contents: &[u8]) -> Vec<u8> {
-    let (mut out, mut sealer) = Sealer::begin(root, about).expect("randomness");
+fn seal(root: &RootKey, about: &BackupInfo, contents: &[u8]) -> Vec<u8> {
+    let (mut out, mut encryptor) = BackupEncryptor::begin(root, about).expect("randomness");
     let mut rest = contents;
     while rest.len() > FRAME {
         let (frame, more) = rest.split_at(FRAME);
-        sealer.seal(frame, &mut out);
+        encryptor.encrypt(frame, &mut out);
         rest = more;
     }
-    sealer.seal_last(rest, &mut out);
+    encryptor.encrypt_last(rest, &mut out);
     out
 }
 
-fn open(root: &RootKey, mut sealed: &[u8]) -> Result<(About, Vec<u8>), BackupError> {
-    let header = Header::read(&mut sealed)?;
-    let mut opener = Opener::new(&header, root, sealed)?;
+fn open(root: &RootKey, mut sealed: &[u8]) -> Result<(BackupInfo, Vec<u8>), BackupError> {
+    let header = BackupHeader::read(&mut sealed)?;
+    let mut opener = BackupDecryptor::new(&header, root, sealed)?;
     let mut all = Vec::new();
-    while let Some(frame) = opener.frame()? {
+    while let Some(frame) = opener.next_frame()? {
         all.extend_from_slice(&frame);
     }
     Ok((header.about, all))
 }
 
-fn damaged(opened: Result<(About, Vec<u8>), BackupError>) -> bool {
+fn damaged(opened: Result<(BackupInfo, Vec<u8>), BackupError>) -> bool {
     match opened {
         Err(error @ BackupError::Damaged(_)) => error.to_string() == "the backup is damaged, or not whole",
         Ok(_) | Err(_) => false,
@@ -77,7 +77,7 @@ fn it_names_the_root_key_that_it_needs_and_tries_no_other() {
 #[test]
 fn further_keys_are_named_and_authenticated() {
     let root = root();
-    let about = About {
+    let about = BackupInfo {
         further_keys: vec![self::root().id(), self::root().id()],
         ..about()
     };
@@ -93,7 +93,7 @@ fn further_keys_are_named_and_authenticated() {
 #[test]
 fn wrapped_root_keys_are_given_back_and_authenticated() {
     let root = root();
-    let about = About {
+    let about = BackupInfo {
         further_keys: vec![self::root().id()],
         root_keys: vec![7; 300],
         ..about()

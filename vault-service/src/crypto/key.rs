@@ -8,11 +8,11 @@ use std::fmt;
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 use super::{
-    ALGORITHM, Corruption, NoRandomness, OpenError, aad,
+    ALGORITHM, Corruption, DecryptionError, NoRandomness, aad,
     bytes::Bytes,
     format,
     nonce::{self, FreshNonce, NONCE_LEN, TAG_LEN},
-    record::Place,
+    record::RecordId,
     wrap::{self, Purpose, Wrapped},
 };
 use proto::Uid;
@@ -185,10 +185,10 @@ impl RootKey {
     }
 
     /// Unwraps a store key that [`Self::wrap`] wrapped with this root key.
-    pub fn unwrap(&self, bytes: &[u8]) -> Result<StoreKey, OpenError> {
+    pub fn unwrap(&self, bytes: &[u8]) -> Result<StoreKey, DecryptionError> {
         let WrappedKey { by, id, wrapped } = WrappedKey::parse(bytes, format::WRAPPED_STORE_KEY)?;
         if by != self.id {
-            return Err(OpenError::UnknownKey(by));
+            return Err(DecryptionError::UnknownKey(by));
         }
         let aad = aad::wrapped_store_key(by, id);
         let store_key = StoreKey::new(wrap::unwrap(&self.key, Purpose::WrapStoreKey, &aad, &wrapped)?);
@@ -230,10 +230,10 @@ impl StoreKey {
     }
 
     /// Unwraps what `wrap` made with this key for this workspace.
-    pub fn unwrap(&self, bytes: &[u8], workspace_uid: &Uid) -> Result<WorkspaceKek, OpenError> {
+    pub fn unwrap(&self, bytes: &[u8], workspace_uid: &Uid) -> Result<WorkspaceKek, DecryptionError> {
         let WrappedKey { by, id, wrapped } = WrappedKey::parse(bytes, format::WRAPPED_KEK)?;
         if by != self.id {
-            return Err(OpenError::UnknownKey(by));
+            return Err(DecryptionError::UnknownKey(by));
         }
         let aad = aad::wrapped_kek(by, workspace_uid, id);
         let key = wrap::unwrap(&self.key, Purpose::WrapWorkspaceKek, &aad, &wrapped)?;
@@ -246,22 +246,22 @@ impl StoreKey {
 }
 
 /// Returns the id of the root key that wrapped the store key.
-pub fn root_key_id(wrapped_store_key: &[u8]) -> Result<KeyId, OpenError> {
+pub fn root_key_id(wrapped_store_key: &[u8]) -> Result<KeyId, DecryptionError> {
     Ok(WrappedKey::parse(wrapped_store_key, format::WRAPPED_STORE_KEY)?.by)
 }
 
 /// Returns the id of the wrapped store key.
-pub fn wrapped_store_key_id(wrapped_store_key: &[u8]) -> Result<KeyId, OpenError> {
+pub fn wrapped_store_key_id(wrapped_store_key: &[u8]) -> Result<KeyId, DecryptionError> {
     Ok(WrappedKey::parse(wrapped_store_key, format::WRAPPED_STORE_KEY)?.id)
 }
 
 /// Returns the id of the store key that wrapped the KEK.
-pub fn store_key_id(wrapped_kek: &[u8]) -> Result<KeyId, OpenError> {
+pub fn store_key_id(wrapped_kek: &[u8]) -> Result<KeyId, DecryptionError> {
     Ok(WrappedKey::parse(wrapped_kek, format::WRAPPED_KEK)?.by)
 }
 
 /// The id of the KEK in this wrap.
-pub fn wrapped_kek_id(wrapped_kek: &[u8]) -> Result<KeyId, OpenError> {
+pub fn wrapped_kek_id(wrapped_kek: &[u8]) -> Result<KeyId, DecryptionError> {
     Ok(WrappedKey::parse(wrapped_kek, format::WRAPPED_KEK)?.id)
 }
 
@@ -323,29 +323,17 @@ impl WorkspaceKek {
         Key::init(|key| wrap::derive(&self.key, None, Purpose::RequestFingerprint, key))
     }
 
-    pub(super) fn wrap_dek(
-        &self,
-        dek: &Dek,
-        place: &Place<'_>,
-    ) -> Result<Wrapped, NoRandomness> {
+    pub(super) fn wrap_dek(&self, dek: &Dek, place: &RecordId<'_>) -> Result<Wrapped, NoRandomness> {
         let aad = aad::wrapped_dek(self.id, place);
         wrap::wrap(&self.key, Purpose::WrapDek, &aad, &dek.0)
     }
 
-    pub(super) fn rewrap_dek(
-        &self,
-        dek: &SpentDek,
-        place: &Place<'_>,
-    ) -> Result<Wrapped, NoRandomness> {
+    pub(super) fn rewrap_dek(&self, dek: &SpentDek, place: &RecordId<'_>) -> Result<Wrapped, NoRandomness> {
         let aad = aad::wrapped_dek(self.id, place);
         wrap::wrap(&self.key, Purpose::WrapDek, &aad, &dek.0)
     }
 
-    pub(super) fn unwrap_dek(
-        &self,
-        wrapped: &Wrapped,
-        place: &Place<'_>,
-    ) -> Result<SpentDek, Corruption> {
+    pub(super) fn unwrap_dek(&self, wrapped: &Wrapped, place: &RecordId<'_>) -> Result<SpentDek, Corruption> {
         let aad = aad::wrapped_dek(self.id, place);
         wrap::unwrap(&self.key, Purpose::WrapDek, &aad, wrapped).map(SpentDek)
     }

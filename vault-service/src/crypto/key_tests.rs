@@ -35,7 +35,10 @@ fn a_store_key_opens_under_its_root_key_and_its_own_id_alone() {
     let (mine, mut other, mut store_key) = (root(), root(), store_key());
     let bytes = other.wrap(&store_key).expect("randomness");
     let refused = |root: &RootKey, bytes: &[u8]| root.unwrap(bytes).err();
-    assert_eq!(refused(&mine, &bytes), Some(OpenError::UnknownKey(other.id())));
+    assert_eq!(
+        refused(&mine, &bytes),
+        Some(DecryptionError::UnknownKey(other.id()))
+    );
     let id = other.id;
     other = root();
     other.id = id;
@@ -69,7 +72,7 @@ fn another_store_key_is_named_and_not_tried() {
     let (mine, other, uid) = (store_key(), store_key(), Uid::generate());
     let bytes = other.wrap(&kek(), &uid).expect("randomness");
     let error = mine.unwrap(&bytes, &uid).err();
-    assert_eq!(error, Some(OpenError::UnknownKey(other.id())));
+    assert_eq!(error, Some(DecryptionError::UnknownKey(other.id())));
 }
 
 #[test]
@@ -103,8 +106,8 @@ fn a_flip_of_any_bit_of_a_wrapped_kek_is_refused() {
             let mut flipped = bytes.clone();
             *flipped.get_mut(at).expect("in range") ^= 1 << bit;
             match store_key.unwrap(&flipped, &uid).err().expect("flipped") {
-                OpenError::UnknownKey(_) => assert!((2..18).contains(&at), "{at}"),
-                corrupt @ OpenError::Corrupt(_) => {
+                DecryptionError::UnknownKey(_) => assert!((2..18).contains(&at), "{at}"),
+                corrupt @ DecryptionError::Corrupt(_) => {
                     assert!(!(2..18).contains(&at), "{at}");
                     assert_eq!(corrupt.to_string(), "stored bytes are corrupt");
                 }

@@ -11,7 +11,7 @@
 //! # What this promises
 //! Whoever can read the store but holds no root key learns of a value its length, its place, its expiry and
 //! its origins, nothing else. Whoever can write the store cannot change a value, its version, expiry or origins,
-//! nor move it to another workspace or name: that is [`OpenError::Corrupt`].
+//! nor move it to another workspace or name: that is [`DecryptionError::Corrupt`].
 //!
 //! # What it does not
 //! - **Rollback.** Yesterday's record of the same name is authentic. A caller that knows the version it
@@ -67,7 +67,7 @@ pub struct NoRandomness(#[source] getrandom::Error);
 
 /// Why stored bytes were not opened. Two answers for the outside; the cause is for the log.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum OpenError {
+pub enum DecryptionError {
     /// Well formed, but made with this key, which is not the one given. No other key was tried.
     #[error("stored bytes name the key {0}, which is not the one held")]
     UnknownKey(KeyId),
@@ -76,9 +76,9 @@ pub enum OpenError {
     Corrupt(#[source] Corruption),
 }
 
-impl From<Corruption> for OpenError {
-    fn from(cause: Corruption) -> OpenError {
-        OpenError::Corrupt(cause)
+impl From<Corruption> for DecryptionError {
+    fn from(cause: Corruption) -> DecryptionError {
+        DecryptionError::Corrupt(cause)
     }
 }
 

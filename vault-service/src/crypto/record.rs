@@ -23,7 +23,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    ALGORITHM, Corruption, KeyId, NoRandomness, OpenError, WorkspaceKek, aad,
+    ALGORITHM, Corruption, DecryptionError, KeyId, NoRandomness, WorkspaceKek, aad,
     bytes::Bytes,
     format,
     key::Dek,
@@ -34,7 +34,7 @@ use proto::{OriginPattern, SecretName, SecretValue, Uid};
 
 /// Where a record belongs. It opens nowhere else.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct RecordId<'a> {
     /// The workspace's uid, not its name: a workspace made anew is another one.
     pub workspace_uid: &'a Uid,
     /// The secret.
@@ -124,7 +124,7 @@ pub enum EncryptError {
 /// `DEK = random(32); (C, T) = AES-256-GCM-Enc(DEK, random(12), A, value)`, and the DEK wrapped.
 pub fn encrypt(
     kek: &WorkspaceKek,
-    place: &Place<'_>,
+    place: &RecordId<'_>,
     terms: &Terms<'_>,
     value: &SecretValue,
 ) -> Result<Vec<u8>, EncryptError> {
@@ -134,7 +134,7 @@ pub fn encrypt(
 fn encrypt_with(
     dek: Dek,
     kek: &WorkspaceKek,
-    place: &Place<'_>,
+    place: &RecordId<'_>,
     terms: &Terms<'_>,
     value: &SecretValue,
 ) -> Result<Vec<u8>, EncryptError> {
@@ -181,12 +181,12 @@ pub fn decrypt(
     workspace_uid: &Uid,
     name: &SecretName,
     bytes: &[u8],
-) -> Result<Decrypted, OpenError> {
+) -> Result<Decrypted, DecryptionError> {
     let record = Record::parse(bytes)?;
     if record.kek_id != kek.id() {
-        return Err(OpenError::UnknownKey(record.kek_id));
+        return Err(DecryptionError::UnknownKey(record.kek_id));
     }
-    let place = Place {
+    let place = RecordId {
         workspace_uid,
         name,
         version: record.version,
@@ -205,7 +205,7 @@ pub fn decrypt(
 }
 
 /// The id of the KEK that wrapped this record's DEK: which one to decrypt it with.
-pub fn kek_id(bytes: &[u8]) -> Result<KeyId, OpenError> {
+pub fn kek_id(bytes: &[u8]) -> Result<KeyId, DecryptionError> {
     Ok(Record::parse(bytes)?.kek_id)
 }
 
@@ -217,18 +217,18 @@ pub fn rewrap(
     from: &WorkspaceKek,
     to: &WorkspaceKek,
 ) -> Result<Vec<u8>, RewrapError> {
-    let record = Record::parse(bytes).map_err(OpenError::from)?;
+    let record = Record::parse(bytes).map_err(DecryptionError::from)?;
     if record.kek_id != from.id() {
-        return Err(OpenError::UnknownKey(record.kek_id).into());
+        return Err(DecryptionError::UnknownKey(record.kek_id).into());
     }
-    let place = Place {
+    let place = RecordId {
         workspace_uid,
         name,
         version: record.version,
     };
     let dek = from
         .unwrap_dek(&record.dek, &place)
-        .map_err(OpenError::from)?;
+        .map_err(DecryptionError::from)?;
     let wrapped = to.rewrap_dek(&dek, &place)?;
     let mut out = Vec::with_capacity(bytes.len());
     out.extend_from_slice(&[format::RECORD, ALGORITHM]);
@@ -243,7 +243,7 @@ pub fn rewrap(
 pub enum RewrapError {
     /// It did not open under the KEK it is to leave.
     #[error("the record was not opened")]
-    Open(#[from] OpenError),
+    Open(#[from] DecryptionError),
     /// No random bytes.
     #[error("no key could be made")]
     NoRandomness(#[from] NoRandomness),
@@ -251,7 +251,7 @@ pub enum RewrapError {
 
 /// A record made anew as another version of its secret.
 #[derive(Debug)]
-pub struct Restored {
+pub struct ReencryptedRecord {
     /// Its bytes.
     pub record: Vec<u8>,
     /// Terms that the record authenticates together with its value.
@@ -260,30 +260,30 @@ pub struct Restored {
 
 /// Re-encrypts the value of a record as the version of `place`, under a new DEK. `terms` computes the new terms from
 /// the old ones. The function never returns the value in clear.
-pub fn restore<E: From<RestoreError>>(
+pub fn reencrypt<E: From<ReencryptError>>(
     bytes: &[u8],
     from: &WorkspaceKek,
     to: &WorkspaceKek,
-    place: &Place<'_>,
+    place: &RecordId<'_>,
     terms: impl FnOnce(OwnedTerms) -> Result<OwnedTerms, E>,
-) -> Result<Restored, E> {
+) -> Result<ReencryptedRecord, E> {
     let Decrypted {
         version: _,
         expiry,
         origins,
         value,
-    } = decrypt(from, place.workspace_uid, place.name, bytes).map_err(RestoreError::from)?;
+    } = decrypt(from, place.workspace_uid, place.name, bytes).map_err(ReencryptError::from)?;
     let terms = terms(OwnedTerms { origins, expiry })?;
-    let record = encrypt(to, place, &terms.as_terms(), &value).map_err(RestoreError::from)?;
-    Ok(Restored { record, terms })
+    let record = encrypt(to, place, &terms.as_terms(), &value).map_err(ReencryptError::from)?;
+    Ok(ReencryptedRecord { record, terms })
 }
 
 /// Why a record was not restored.
 #[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
+pub enum ReencryptError {
     /// It did not open.
     #[error("the record was not opened")]
-    Open(#[from] OpenError),
+    Open(#[from] DecryptionError),
     /// It was not encrypted anew.
     #[error("the record was not made anew")]
     Encrypt(#[from] EncryptError),

@@ -41,8 +41,8 @@ impl Home {
         }
     }
 
-    fn place(&self, version: u64) -> Place<'_> {
-        Place {
+    fn place(&self, version: u64) -> RecordId<'_> {
+        RecordId {
             workspace_uid: &self.uid,
             name: &self.name,
             version,
@@ -62,11 +62,11 @@ impl Home {
         encrypt(&self.kek, &self.place(version), &terms, &value(bytes)).expect("encrypts")
     }
 
-    fn decrypt(&self, bytes: &[u8]) -> Result<Decrypted, OpenError> {
+    fn decrypt(&self, bytes: &[u8]) -> Result<Decrypted, DecryptionError> {
         decrypt(&self.kek, &self.uid, &self.name, bytes)
     }
 
-    fn refused(&self, bytes: &[u8]) -> OpenError {
+    fn refused(&self, bytes: &[u8]) -> DecryptionError {
         self.decrypt(bytes).expect_err("must not open")
     }
 }
@@ -76,7 +76,7 @@ const NO_TERMS: Terms<'static> = Terms {
     expiry: None,
 };
 
-const DOES_NOT_AUTHENTICATE: OpenError = OpenError::Corrupt(Corruption::DoesNotAuthenticate);
+const DOES_NOT_AUTHENTICATE: DecryptionError = DecryptionError::Corrupt(Corruption::DoesNotAuthenticate);
 
 #[test]
 fn a_record_gives_back_what_was_encrypted() {
@@ -118,9 +118,9 @@ fn a_restored_record_has_the_same_value_and_origins_and_nothing_else_in_common()
     for (kept, expected) in [(true, had), (false, given)] {
         let terms = |had: OwnedTerms| {
             let expiry = if kept { had.expiry } else { given };
-            Ok::<_, RestoreError>(OwnedTerms { expiry, ..had })
+            Ok::<_, ReencryptError>(OwnedTerms { expiry, ..had })
         };
-        let restored = restore(&old, &home.kek, &new, &home.place(9), terms).expect("restores");
+        let restored = reencrypt(&old, &home.kek, &new, &home.place(9), terms).expect("restores");
         let opened = decrypt(&new, &home.uid, &home.name, &restored.record).expect("opens");
         assert!(opened.value.expose() == b"a value");
         assert_eq!((opened.version, opened.expiry), (9, expected));
@@ -130,12 +130,12 @@ fn a_restored_record_has_the_same_value_and_origins_and_nothing_else_in_common()
         let body = |record: &[u8]| record.get(record.len() - 35..).map(<[u8]>::to_vec);
         assert_ne!(body(&old), body(&restored.record));
     }
-    let elsewhere = Place {
+    let elsewhere = RecordId {
         name: &name("OTHER"),
         ..home.place(9)
     };
-    let moved = restore(&old, &home.kek, &new, &elsewhere, Ok);
-    assert!(matches!(moved, Err(RestoreError::Open(DOES_NOT_AUTHENTICATE))));
+    let moved = reencrypt(&old, &home.kek, &new, &elsewhere, Ok);
+    assert!(matches!(moved, Err(ReencryptError::Open(DOES_NOT_AUTHENTICATE))));
 }
 
 #[test]
@@ -157,8 +157,8 @@ fn a_flip_of_any_bit_of_a_record_is_refused_in_the_same_words() {
             let mut flipped = record.clone();
             *flipped.get_mut(at).expect("in range") ^= 1 << bit;
             match home.refused(&flipped) {
-                OpenError::UnknownKey(_) => assert!((2..WRAP).contains(&at), "{at}"),
-                corrupt @ OpenError::Corrupt(_) => {
+                DecryptionError::UnknownKey(_) => assert!((2..WRAP).contains(&at), "{at}"),
+                corrupt @ DecryptionError::Corrupt(_) => {
                     assert!(!(2..WRAP).contains(&at), "{at}");
                     assert_eq!(corrupt.to_string(), "stored bytes are corrupt");
                 }
@@ -173,8 +173,8 @@ fn a_record_cut_or_grown_anywhere_is_refused() {
     let mut record = home.encrypt(3, &["https://api.github.com"], b"a value");
     for len in 0..record.len() {
         match home.refused(record.get(..len).expect("shorter")) {
-            OpenError::Corrupt(_) => {}
-            OpenError::UnknownKey(id) => panic!("{id} at {len}"),
+            DecryptionError::Corrupt(_) => {}
+            DecryptionError::UnknownKey(id) => panic!("{id} at {len}"),
         }
     }
     record.push(0);
@@ -207,14 +207,14 @@ fn swapped_wrapped_deks_do_not_open() {
 }
 
 /// Every field of a place, changed alone.
-fn elsewhere<'a>(place: Place<'a>, uid: &'a Uid, name: &'a SecretName) -> [Place<'a>; 3] {
+fn elsewhere<'a>(place: RecordId<'a>, uid: &'a Uid, name: &'a SecretName) -> [RecordId<'a>; 3] {
     [
-        Place {
+        RecordId {
             workspace_uid: uid,
             ..place
         },
-        Place { name, ..place },
-        Place {
+        RecordId { name, ..place },
+        RecordId {
             version: place.version + 1,
             ..place
         },
@@ -225,9 +225,7 @@ fn elsewhere<'a>(place: Place<'a>, uid: &'a Uid, name: &'a SecretName) -> [Place
 fn a_wrapped_dek_opens_in_its_place_alone() {
     let home = Home::new();
     let place = home.place(1);
-    let wrapped = home
-        .kek
-        .wrap_dek(&Dek::generate().expect("randomness"), &place);
+    let wrapped = home.kek.wrap_dek(&Dek::generate().expect("randomness"), &place);
     let wrapped = wrapped.expect("randomness");
     assert!(home.kek.unwrap_dek(&wrapped, &place).is_ok());
     for other in elsewhere(place, &Uid::generate(), &name("OTHER")) {
@@ -295,7 +293,7 @@ fn another_kek_is_named_and_not_tried() {
     let (home, other) = (Home::new(), kek());
     let record = home.encrypt(1, &[], b"a value");
     let error = decrypt(&other, &home.uid, &home.name, &record).expect_err("another key");
-    assert_eq!(error, OpenError::UnknownKey(home.kek.id()));
+    assert_eq!(error, DecryptionError::UnknownKey(home.kek.id()));
     assert_eq!(kek_id(&record), Ok(home.kek.id()));
 }
 
@@ -313,14 +311,17 @@ fn a_rewrapped_record_opens_under_the_new_kek_alone_and_its_body_is_untouched() 
     let (home, new) = (Home::new(), kek());
     let record = home.encrypt(1, &["https://a.example"], b"a value");
     let rewrapped = rewrap(&record, &home.uid, &home.name, &home.kek, &new).expect("rewraps");
-    assert_eq!(home.refused(&rewrapped), OpenError::UnknownKey(new.id()));
+    assert_eq!(home.refused(&rewrapped), DecryptionError::UnknownKey(new.id()));
     let opened = decrypt(&new, &home.uid, &home.name, &rewrapped).expect("opens");
     assert!(opened.value.expose() == b"a value");
     assert_eq!(rewrapped.get(WRAPPED_DEK.end..), record.get(WRAPPED_DEK.end..));
     let moved = rewrap(&record, &home.uid, &name("OTHER"), &home.kek, &new);
     assert!(matches!(moved, Err(RewrapError::Open(DOES_NOT_AUTHENTICATE))));
     let again = rewrap(&rewrapped, &home.uid, &home.name, &home.kek, &new);
-    assert!(matches!(again, Err(RewrapError::Open(OpenError::UnknownKey(_)))));
+    assert!(matches!(
+        again,
+        Err(RewrapError::Open(DecryptionError::UnknownKey(_)))
+    ));
 }
 
 #[test]
@@ -397,7 +398,7 @@ proptest! {
         prop_assert!(home.decrypt(&bytes).is_err());
         let id = home.kek.id();
         let framed = [&[format::RECORD, ALGORITHM], &id.as_bytes()[..], &head, &[count], &tail].concat();
-        prop_assert!(matches!(home.decrypt(&framed), Err(OpenError::Corrupt(_))));
+        prop_assert!(matches!(home.decrypt(&framed), Err(DecryptionError::Corrupt(_))));
         let _ = kek_id(&framed);
     }
 

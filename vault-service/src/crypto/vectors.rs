@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{Corruption, OpenError, RootKey, WorkspaceKek, record};
+use super::{Corruption, DecryptionError, RootKey, WorkspaceKek, record};
 use proto::{SecretName, Uid};
 
 macro_rules! vectors {
@@ -139,13 +139,13 @@ impl Vector {
     fn check(&self) {
         let outcome = match self.open() {
             Ok(()) => "value".to_owned(),
-            Err(OpenError::UnknownKey(_)) => "unknown key".to_owned(),
-            Err(OpenError::Corrupt(cause)) => format!("corrupt: {cause}"),
+            Err(DecryptionError::UnknownKey(_)) => "unknown key".to_owned(),
+            Err(DecryptionError::Corrupt(cause)) => format!("corrupt: {cause}"),
         };
         assert_eq!(outcome, self.one("expect"));
     }
 
-    fn open(&self) -> Result<(), OpenError> {
+    fn open(&self) -> Result<(), DecryptionError> {
         let root = RootKey::from_bytes(Zeroizing::new(self.array("root-key"))).expect("a key");
         let store_key = root.unwrap(&self.hex("wrapped-store-key"))?;
         let uid = Uid::from_bytes(self.array("workspace-uid"));

@@ -44,17 +44,17 @@ pub enum Wrapping {
 }
 
 impl Wrapping {
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> ProviderKind {
         match self {
-            Self::Passphrase(_) => Kind::Passphrase,
-            Self::Kms(_) => Kind::Kms,
+            Self::Passphrase(_) => ProviderKind::Passphrase,
+            Self::Kms(_) => ProviderKind::Kms,
         }
     }
 }
 
 /// A kind of provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
+pub enum ProviderKind {
     /// Files that hold root keys.
     File,
     /// A passphrase.
@@ -68,22 +68,22 @@ pub enum Provider {
     /// A file gave this one.
     File(Arc<RootKey>),
     /// The store holds them, wrapped.
-    Wrapper(Wrapper),
+    Wrapper(RootKeyWrapper),
 }
 
 /// What wraps root keys for the store to hold.
-pub enum Wrapper {
+pub enum RootKeyWrapper {
     /// This file holds the passphrase; it is read whenever it is needed.
     Passphrase(PathBuf),
     /// A plugin.
     Kms(Kms),
 }
 
-impl Wrapper {
-    fn kind(&self) -> Kind {
+impl RootKeyWrapper {
+    fn kind(&self) -> ProviderKind {
         match self {
-            Self::Passphrase(_) => Kind::Passphrase,
-            Self::Kms(_) => Kind::Kms,
+            Self::Passphrase(_) => ProviderKind::Passphrase,
+            Self::Kms(_) => ProviderKind::Kms,
         }
     }
 
@@ -149,11 +149,11 @@ pub struct Providers {
 
 /// A root key that can be had, as far as is known without having it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownRootKey {
     /// Its id.
     pub id: KeyId,
     /// What gives it.
-    pub kind: Kind,
+    pub kind: ProviderKind,
     /// What the KMS calls the key that encrypts it.
     pub kms_key_id: Option<String>,
 }
@@ -201,7 +201,7 @@ impl Providers {
         })
     }
 
-    fn wrappers(&self) -> impl Iterator<Item = &Wrapper> {
+    fn wrappers(&self) -> impl Iterator<Item = &RootKeyWrapper> {
         self.all().filter_map(|provider| match provider {
             Provider::File(_) => None,
             Provider::Wrapper(wrapper) => Some(wrapper),
@@ -216,22 +216,22 @@ impl Providers {
     /// Whether nothing has to be asked that may not answer.
     pub fn is_local(&self) -> bool {
         self.wrappers().all(|wrapper| match wrapper {
-            Wrapper::Passphrase(_) => true,
-            Wrapper::Kms(_) => false,
+            RootKeyWrapper::Passphrase(_) => true,
+            RootKeyWrapper::Kms(_) => false,
         })
     }
 
     /// Lists the root keys of files, and the `held` root key if one of the providers can unwrap it.
-    pub fn known(&self, held: Option<&WrappedRootKey>) -> Vec<Known> {
-        let files = self.files().map(|key| Known {
+    pub fn known(&self, held: Option<&WrappedRootKey>) -> Vec<KnownRootKey> {
+        let files = self.files().map(|key| KnownRootKey {
             id: key.id(),
-            kind: Kind::File,
+            kind: ProviderKind::File,
             kms_key_id: None,
         });
         let held = held.and_then(|held| {
             self.wrappers().find(|wrapper| wrapper.wrapped(held))?;
             let wrapping = held.wrapping.as_ref()?;
-            Some(Known {
+            Some(KnownRootKey {
                 id: KeyId::from_stored(&held.id)?,
                 kind: wrapping.kind(),
                 kms_key_id: match wrapping {

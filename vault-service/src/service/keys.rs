@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::subject::Subject;
 use crate::{
     authz::VaultPermit,
-    root::Kind,
+    root::ProviderKind,
     status::refusal,
     vault::{KeyStatus, PendingErasure, RootKeyStatus, RotationStatus, WorkspaceKey, Writer},
 };
@@ -102,9 +102,9 @@ fn root(root: RootKeyStatus) -> api::RootKey {
         kms_key_id,
     } = root;
     let provider = match kind {
-        Kind::File => RootKeyProvider::File,
-        Kind::Passphrase => RootKeyProvider::Passphrase,
-        Kind::Kms => RootKeyProvider::Kms,
+        ProviderKind::File => RootKeyProvider::File,
+        ProviderKind::Passphrase => RootKeyProvider::Passphrase,
+        ProviderKind::Kms => RootKeyProvider::Kms,
     };
     api::RootKey {
         id: id.to_string(),

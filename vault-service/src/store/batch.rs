@@ -14,7 +14,7 @@ pub(crate) const MAX_BATCH: usize = 1024 * 1024;
 
 /// While there is something at this key, only batches that say what they expect there are applied: whoever put it there
 /// has the store to itself, after a crash too.
-pub const HOLD: &[u8] = b"hold";
+pub const EXCLUSIVE_WRITER: &[u8] = b"hold";
 
 /// Preconditions and writes that happen together or not at all.
 ///
@@ -92,9 +92,9 @@ impl Batch {
 
     /// Checks the batch against what is staged and stored, and stages its writes, all or none.
     pub(super) fn stage(self, staged: &mut Staged<'_>) -> Result<(), CommitError> {
-        let holds = self.expected.iter().any(|(key, _)| key == HOLD);
-        if !holds && staged.current(HOLD)?.is_some() {
-            return Err(CommitError::Held);
+        let holds = self.expected.iter().any(|(key, _)| key == EXCLUSIVE_WRITER);
+        if !holds && staged.current(EXCLUSIVE_WRITER)?.is_some() {
+            return Err(CommitError::ExclusiveWriter);
         }
         for (key, expected) in &self.expected {
             if staged.current(key)?.as_deref() != expected.as_deref() {

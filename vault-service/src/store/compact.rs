@@ -20,7 +20,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use thiserror::Error;
 
 use super::{
-    Batch, CommitError, Entry, Fault, HOLD, KeyFileError, OpenError, Store, files,
+    Batch, CommitError, EXCLUSIVE_WRITER, Entry, Fault, KeyFileError, OpenError, Store, files,
     marker::{Marker, State, Tally},
     space,
 };
@@ -31,7 +31,7 @@ const BATCH: usize = 512 * 1024;
 
 /// The result of compacting a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compacted {
+pub struct CompactionReport {
     /// Number of entries in the store.
     pub entries: u64,
     /// Size of the store's files before, in bytes.
@@ -57,7 +57,7 @@ pub enum CompactError {
     Keys(#[from] KeyFileError),
     /// Something that fills the store was stopped, and has to be finished or undone first.
     #[error("the store was left by half by a restore: start the vault once, and compact it then")]
-    Held,
+    ExclusiveWriter,
     /// The copy is not what was copied.
     #[error("the copy differs from the store: its disk, or its memory, is not to be trusted")]
     Differs,
@@ -86,7 +86,7 @@ pub async fn compact(
     dir: &Path,
     cache_bytes: u64,
     front: &'static [&'static [u8]],
-) -> Result<Compacted, CompactError> {
+) -> Result<CompactionReport, CompactError> {
     compact_in_stages(dir, cache_bytes, front, |_| ()).await
 }
 
@@ -95,7 +95,7 @@ pub(super) async fn compact_in_stages(
     cache_bytes: u64,
     front: &'static [&'static [u8]],
     mut at: impl FnMut(Stage),
-) -> Result<Compacted, CompactError> {
+) -> Result<CompactionReport, CompactError> {
     let dir = fs::canonicalize(dir).map_err(files::failed("find", dir))?;
     let old = Store::inspect(&dir, cache_bytes, front)?.open()?;
     let (before, tally) = (size(&dir)?, tally(&dir)?);
@@ -116,7 +116,7 @@ pub(super) async fn compact_in_stages(
     }
     .await;
     remove(&beside)?;
-    Ok(Compacted {
+    Ok(CompactionReport {
         entries: done?,
         before,
         after: size(&dir)?,
@@ -125,8 +125,8 @@ pub(super) async fn compact_in_stages(
 
 /// Copies all entries, and compares both stores afterwards. Returns the number of entries.
 async fn copy(from: &Store, to: &Store) -> Result<u64, CompactError> {
-    if from.read(HOLD)?.is_some() {
-        return Err(CompactError::Held);
+    if from.read(EXCLUSIVE_WRITER)?.is_some() {
+        return Err(CompactError::ExclusiveWriter);
     }
     let mut after: Option<Vec<u8>> = None;
     let (mut batch, mut bytes) = (Batch::new(), 0);

@@ -200,7 +200,7 @@ pub enum CommitError {
     Counter,
     /// Somebody else has the store to itself; nothing changed.
     #[error("the store is held by another")]
-    Held,
+    ExclusiveWriter,
     /// An entry or the batch is larger than the store takes; nothing changed.
     #[error("the batch is too large")]
     TooLarge,
@@ -236,7 +236,7 @@ pub enum ExportError {
     Outpaced,
     /// Somebody has the store to itself, and has not finished.
     #[error("the store is held by another")]
-    Held,
+    ExclusiveWriter,
     /// An entry cannot be read.
     #[error("an entry cannot be read")]
     Unreadable(#[from] Fault),

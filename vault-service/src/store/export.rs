@@ -17,7 +17,9 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Entry, ExportError, Fault, HOLD, Shared, Store, commit::Request, marker, reading::Chunk};
+use super::{
+    EXCLUSIVE_WRITER, Entry, ExportError, Fault, Shared, Store, commit::Request, marker, reading::Chunk,
+};
 
 /// Bytes after which a part is given.
 const PART: usize = 256 * 1024;
@@ -96,7 +98,7 @@ impl Export {
     /// The next changes; none when they add up to what was there at the moment when the last ones were read.
     ///
     /// Blocking. It takes as much memory as a part and the noted keys, however large the store is.
-    pub fn part(&mut self) -> Result<Option<Vec<Change>>, ExportError> {
+    pub fn next_part(&mut self) -> Result<Option<Vec<Change>>, ExportError> {
         while !self.over {
             let part = self.go_on()?;
             if !part.is_empty() {
@@ -278,13 +280,13 @@ fn found(key: Vec<u8>, value: Option<sled::IVec>) -> Change {
 
 /// What is the store's own, or says something of this store alone, does not leave it.
 fn travels(key: &[u8]) -> bool {
-    key != HOLD && key != marker::KEY
+    key != EXCLUSIVE_WRITER && key != marker::KEY
 }
 
 /// Who has the store to itself may have filled it by half.
 fn refuse_held(shared: &Shared) -> Result<(), ExportError> {
-    match shared.read(HOLD)?.value {
-        Some(_) => Err(ExportError::Held),
+    match shared.read(EXCLUSIVE_WRITER)?.value {
+        Some(_) => Err(ExportError::ExclusiveWriter),
         None => Ok(()),
     }
 }

@@ -29,7 +29,7 @@
 //! # What is never opened
 //! A store that is not what was acknowledged: an older, smaller, empty or another one. sled opens such stores, and
 //! changes them on the way, so what must be there is kept outside of it (`marker`), and a store that was not closed or
-//! was changed since is opened on a copy first (`guard`). What is refused stays as it is; [`Salvage`] reads what is
+//! was changed since is opened on a copy first (`guard`). What is refused stays as it is; [`SalvageReader`] reads what is
 //! left of it. Opening on another thread and a watchdog on the commit thread make sure that a disk which does not
 //! answer is noticed (`watchdog`).
 
@@ -61,13 +61,13 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use batch::{Batch, HOLD};
+pub use batch::{Batch, EXCLUSIVE_WRITER};
 pub(crate) use batch::{MAX_BATCH, MAX_ENTRY};
-pub use compact::{CompactError, Compacted, compact};
+pub use compact::{CompactError, CompactionReport, compact};
 pub use error::{CommitError, Disagreement, ExportError, Fault, OpenError};
 pub use export::{Change, Export};
 pub use key_file::KeyFileError;
-pub use salvage::{Legibility, Salvage, Trace};
+pub use salvage::{KeyHistory, LogDamage, SalvageReader};
 pub use space::DiskUsage;
 pub use unopened::UnopenedStore;
 
@@ -99,11 +99,11 @@ pub enum Health {
     /// It can.
     Ready,
     /// Not while the disk is full.
-    Full,
+    DiskFull,
     /// Not while the disk does not answer.
-    Hangs,
+    Unresponsive,
     /// Never again: a storage fault, or a close.
-    Ended,
+    Stopped,
 }
 
 /// One key and its value.
@@ -116,7 +116,7 @@ pub struct Entry {
 }
 
 /// Read access to a store that may not be opened yet. All methods block.
-pub trait Entries {
+pub trait ReadEntries {
     /// Error of a failed read.
     type Error;
 
@@ -130,7 +130,7 @@ pub trait Entries {
     fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError>;
 }
 
-impl Entries for Store {
+impl ReadEntries for Store {
     type Error = Fault;
 
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
@@ -220,8 +220,8 @@ impl Store {
         Ok(self.shared.read(key)?.value.map(|value| value.to_vec()))
     }
 
-    /// The same, and keeps it for [`Store::recent`]. Blocking.
-    pub fn read_often(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>, Fault> {
+    /// The same, and keeps it for [`Store::cached`]. Blocking.
+    pub fn read_and_cache(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>, Fault> {
         if key == marker::KEY {
             return Ok(None);
         }
@@ -237,8 +237,8 @@ impl Store {
         Ok(value)
     }
 
-    /// What [`Store::read_often`] would answer, if that is known without asking the disk. Does not block.
-    pub fn recent(&self, key: &[u8]) -> Option<Arc<[u8]>> {
+    /// What [`Store::read_and_cache`] would answer, if that is known without asking the disk. Does not block.
+    pub fn cached(&self, key: &[u8]) -> Option<Arc<[u8]>> {
         self.shared.recent.get(key)
     }
 
@@ -268,13 +268,13 @@ impl Store {
     /// Whether a commit can succeed. Does not wait for a disk that hangs.
     pub fn health(&self) -> Health {
         if self.shared.ended.get().is_some() {
-            Health::Ended
+            Health::Stopped
         } else if self.shared.watchdog.barks() {
-            Health::Hangs
+            Health::Unresponsive
         } else if self.shared.space.for_growth() {
             Health::Ready
         } else {
-            Health::Full
+            Health::DiskFull
         }
     }
 
@@ -284,7 +284,7 @@ impl Store {
     }
 
     /// Waits until a commit was refused for lack of room and the disk has room for such commits again.
-    pub async fn room_again(&self) {
+    pub async fn wait_for_room(&self) {
         self.shared.space.again().await;
     }
 

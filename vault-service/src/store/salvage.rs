@@ -21,7 +21,7 @@ use super::{
 };
 
 /// A store as its log contains it.
-pub struct Salvage {
+pub struct SalvageReader {
     log: Log,
     refusal: Option<OpenError>,
     /// True when acknowledged data cannot be read and its place in the log is unknown.
@@ -34,14 +34,14 @@ pub struct Salvage {
 
 /// The history of one key in the log: its state, and the position in the log at which it got that state.
 #[derive(Clone, Copy)]
-pub struct Trace<'a> {
-    salvage: &'a Salvage,
-    trace: &'a log::Trace,
+pub struct KeyHistory<'a> {
+    salvage: &'a SalvageReader,
+    trace: &'a log::History,
 }
 
 /// Extent to which the log could be read.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Legibility {
+pub struct LogDamage {
     /// Number of parts of the log that could not be read.
     pub gaps: u64,
     /// Total size of these parts, in bytes.
@@ -58,9 +58,9 @@ pub struct Legibility {
     pub missing_groups: u64,
 }
 
-impl Legibility {
+impl LogDamage {
     /// Returns true when all acknowledged data was read.
-    pub fn is_whole(&self) -> bool {
+    pub fn lost_nothing(&self) -> bool {
         let Self {
             gaps,
             bytes: _,
@@ -74,7 +74,7 @@ impl Legibility {
     }
 }
 
-impl Salvage {
+impl SalvageReader {
     /// Reads the store in `dir`. Blocking.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         repairing::refuse(dir)?;
@@ -167,8 +167,8 @@ impl Salvage {
     }
 
     /// Returns the extent to which the log could be read.
-    pub fn legibility(&self) -> Legibility {
-        Legibility {
+    pub fn log_damage(&self) -> LogDamage {
+        LogDamage {
             gaps: self.log.gaps().count(),
             bytes: self.log.gaps().bytes(),
             nameless: self.log.nameless(),
@@ -191,14 +191,14 @@ impl Salvage {
     }
 
     /// Returns the history of `key`; `None` when the log does not mention `key`.
-    pub fn trace(&self, key: &[u8]) -> Option<Trace<'_>> {
+    pub fn history(&self, key: &[u8]) -> Option<KeyHistory<'_>> {
         let trace = self.log.trace(key)?;
-        Some(Trace { salvage: self, trace })
+        Some(KeyHistory { salvage: self, trace })
     }
 
     /// Returns the value at `key`; `None` when the key has no value or the value cannot be read.
     pub fn read(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.trace(key)
+        self.history(key)
             .filter(|trace| !trace.is_deleted())?
             .values()
             .next()
@@ -228,20 +228,20 @@ impl Salvage {
     }
 }
 
-impl<'a> Trace<'a> {
+impl<'a> KeyHistory<'a> {
     /// Returns true when the key has no value any more.
     pub fn is_deleted(self) -> bool {
         self.trace.is_deleted()
     }
 
     /// Returns the position in the log at which the key got its current state.
-    pub fn since(self) -> u64 {
-        self.trace.since()
+    pub fn changed_at(self) -> u64 {
+        self.trace.changed_at()
     }
 
     /// Returns the position in the log that last confirms the key's current state.
-    pub fn confirmed(self) -> u64 {
-        self.trace.confirmed()
+    pub fn confirmed_at(self) -> u64 {
+        self.trace.confirmed_at()
     }
 
     /// Returns the key's readable values, the newest first.

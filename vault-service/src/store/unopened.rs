@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Entries, Entry, Fault, KeyFileError, OpenError, Store, compact,
+    Entry, Fault, KeyFileError, OpenError, ReadEntries, Store, compact,
     files::{self, Opened, storage},
     guard::{self, Ground, Known, Preview},
     key_file,
@@ -132,7 +132,7 @@ impl UnopenedStore {
     }
 }
 
-impl Entries for UnopenedStore {
+impl ReadEntries for UnopenedStore {
     type Error = OpenError;
 
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, OpenError> {

@@ -8,7 +8,7 @@ use crate::{
     crypto::{
         self, NoRandomness,
         backup::BackupError,
-        record::{EncryptError, RestoreError},
+        record::{EncryptError, ReencryptError},
     },
     root::ProviderError,
     store,
@@ -261,7 +261,7 @@ impl From<store::CommitError> for VaultError {
             }
             store::CommitError::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
             store::CommitError::Unavailable(_) => Self::Ended(error),
-            store::CommitError::Held => Self::Restoring,
+            store::CommitError::ExclusiveWriter => Self::Restoring,
             store::CommitError::LimitReached
             | store::CommitError::Counter
             | store::CommitError::TooLarge
@@ -288,11 +288,11 @@ impl From<store::KeyFileError> for VaultError {
     }
 }
 
-impl From<crypto::OpenError> for VaultError {
-    fn from(error: crypto::OpenError) -> Self {
+impl From<crypto::DecryptionError> for VaultError {
+    fn from(error: crypto::DecryptionError) -> Self {
         match error {
-            crypto::OpenError::UnknownKey(_) => Self::KeyNotLoaded,
-            crypto::OpenError::Corrupt(cause) => Self::Corrupt(Some(cause)),
+            crypto::DecryptionError::UnknownKey(_) => Self::KeyNotLoaded,
+            crypto::DecryptionError::Corrupt(cause) => Self::Corrupt(Some(cause)),
         }
     }
 }
@@ -306,11 +306,11 @@ impl From<EncryptError> for VaultError {
     }
 }
 
-impl From<RestoreError> for VaultError {
-    fn from(error: RestoreError) -> Self {
+impl From<ReencryptError> for VaultError {
+    fn from(error: ReencryptError) -> Self {
         match error {
-            RestoreError::Open(error) => error.into(),
-            RestoreError::Encrypt(error) => error.into(),
+            ReencryptError::Open(error) => error.into(),
+            ReencryptError::Encrypt(error) => error.into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{VaultError, stored};
 use crate::{
     crypto::{KeyId, NoRandomness, RootKey, StoreKey, root_key_id, wrapped_store_key_id},
     root::WrappedRootKey,
-    store::{Entries, Store},
+    store::{ReadEntries, Store},
 };
 
 /// The content of the file.
@@ -105,7 +105,7 @@ impl KeyFile {
     }
 
     /// Reads the file of a store; returns `None` when the store has none yet. Blocking.
-    pub(super) fn read(store: &impl Entries) -> Result<Option<Self>, VaultError> {
+    pub(super) fn read(store: &impl ReadEntries) -> Result<Option<Self>, VaultError> {
         store.key_file()?.map(|bytes| Self::decode(&bytes)).transpose()
     }
 

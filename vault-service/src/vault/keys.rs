@@ -17,7 +17,7 @@ use super::{
 use crate::{
     authz::VaultPermit,
     crypto::{KeyId, wrapped_kek_id},
-    root::{Kind, Known},
+    root::{KnownRootKey, ProviderKind},
     store::Store,
 };
 
@@ -47,7 +47,7 @@ pub struct RootKeyStatus {
     /// Whether it wraps what is new.
     pub active: bool,
     /// What gives it.
-    pub kind: Kind,
+    pub kind: ProviderKind,
     /// Number of workspaces that need this root key.
     pub workspaces: u64,
     /// What the KMS calls the key that encrypts it.
@@ -115,8 +115,8 @@ impl Writer {
             let file = KeyFile::read(&store)?;
             let active = file.as_ref().map(|file| file.root_key);
             let workspaces = roots::workspaces(&store)?;
-            let root = |known: Known| {
-                let Known { id, kind, kms_key_id } = known;
+            let root = |known: KnownRootKey| {
+                let KnownRootKey { id, kind, kms_key_id } = known;
                 let active = active == Some(id);
                 RootKeyStatus {
                     id,

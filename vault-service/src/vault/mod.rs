@@ -58,7 +58,10 @@ pub use workspaces::{Changes, KeptVersions, KeptVersionsError, Plan, Settings, W
 
 use crate::{
     root::Providers,
-    store::{self, Batch, CompactError, Compacted, DiskUsage, Entries, HOLD, Health, Store, UnopenedStore},
+    store::{
+        self, Batch, CompactError, CompactionReport, DiskUsage, EXCLUSIVE_WRITER, Health, ReadEntries, Store,
+        UnopenedStore,
+    },
 };
 use key_file::KeyFile;
 use keyring::Keyring;
@@ -69,7 +72,7 @@ use uses::Uses;
 /// The version of the layout of keys and values in the store.
 const FORMAT: u32 = 3;
 /// Entries that decide whether a vault may take over a store.
-const FRONT: &[&[u8]] = &[stored::META, HOLD];
+const PREVIEW_KEYS: &[&[u8]] = &[stored::META, EXCLUSIVE_WRITER];
 /// How often what was counted of uses is written.
 const FLUSH: Duration = Duration::from_secs(60);
 /// How many flushes later requests are swept.
@@ -124,7 +127,7 @@ impl Vault {
         providers: impl Into<Providers>,
     ) -> Result<Self, OpenError> {
         let providers = Arc::new(providers.into());
-        let store = blocking(move || Store::inspect(&dir, cache_bytes, FRONT)).await?;
+        let store = blocking(move || Store::inspect(&dir, cache_bytes, PREVIEW_KEYS)).await?;
         let store = admit(store, &providers).await?;
         let store = blocking(move || store.open()).await?;
         Self::over(store, providers).await
@@ -184,8 +187,8 @@ impl Vault {
 }
 
 /// Copies the store in `dir`, which no vault may have open, into a fresh one, which takes its place.
-pub async fn compact(dir: &Path, cache_bytes: u64) -> Result<Compacted, CompactError> {
-    store::compact(dir, cache_bytes, FRONT).await
+pub async fn compact(dir: &Path, cache_bytes: u64) -> Result<CompactionReport, CompactError> {
+    store::compact(dir, cache_bytes, PREVIEW_KEYS).await
 }
 
 /// Initialises an empty store. Refuses any other store unless it holds a vault of this format whose root key
@@ -221,7 +224,7 @@ async fn admit(store: UnopenedStore, providers: &Arc<Providers>) -> Result<Unope
 
 fn found<S>(store: &S, providers: &Providers) -> Result<State, OpenError>
 where
-    S: Entries<Error: Into<OpenError>>,
+    S: ReadEntries<Error: Into<OpenError>>,
 {
     let Some(bytes) = store.read(stored::META).map_err(Into::into)? else {
         let empty = store.scan(&[], None, 1).map_err(Into::into)?.is_empty();
@@ -239,7 +242,7 @@ where
         });
     }
     let keys = roots::check(store, &meta, providers)?;
-    Ok(match store.read(HOLD).map_err(Into::into)? {
+    Ok(match store.read(EXCLUSIVE_WRITER).map_err(Into::into)? {
         Some(_) => State::Held(keys),
         None => State::Current(keys),
     })

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     authz::DecryptPermit,
-    crypto::{OpenError, WorkspaceKek, record},
+    crypto::{DecryptionError, WorkspaceKek, record},
     store::Store,
 };
 
@@ -302,12 +302,12 @@ impl Shelf {
     fn read(&self, from: &mut From<'_>, key: &[u8]) -> Result<Option<Arc<[u8]>>, Missed> {
         match from {
             From::Store(read) => {
-                let value = self.store.read_often(key)?;
+                let value = self.store.read_and_cache(key)?;
                 **read += value.as_ref().map_or(0, |value| value.len());
                 Ok(value)
             }
             From::Recent(left) => {
-                let value = self.store.recent(key).ok_or(Missed::NotRecent)?;
+                let value = self.store.cached(key).ok_or(Missed::NotRecent)?;
                 **left = left.checked_sub(value.len()).ok_or(Missed::NotRecent)?;
                 Ok(Some(value))
             }
@@ -324,7 +324,7 @@ impl Shelf {
         now: SystemTime,
     ) -> Result<Decrypted, Missed> {
         let opened = match record::decrypt(kek, &found.uid, name, bytes) {
-            Err(OpenError::UnknownKey(id)) => match found.retired(id) {
+            Err(DecryptionError::UnknownKey(id)) => match found.retired(id) {
                 Some(retired) => {
                     record::decrypt(&*self.keyring.open(&found.uid, retired)?, &found.uid, name, bytes)
                 }
@@ -348,8 +348,8 @@ impl Shelf {
                 value: Some(value),
                 facts: None,
             },
-            Err(OpenError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
-            Err(OpenError::Corrupt(cause)) => {
+            Err(DecryptionError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
+            Err(DecryptionError::Corrupt(cause)) => {
                 tracing::error!(%cause, secret = %name, "a stored record is damaged");
                 Decrypted::DataLoss
             }

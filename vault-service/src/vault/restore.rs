@@ -204,7 +204,7 @@ impl Writer {
         let successor = Successor::of(store, &found, name, Some(current))?;
         let from = self.kek_of(&found, &old.record)?;
         let terms = |had| restore.terms(had, &since, now);
-        let restored = record::restore(&old.record, &from, &kek, &successor.place(), terms)?;
+        let restored = record::reencrypt(&old.record, &from, &kek, &successor.place(), terms)?;
         let labels = Labels::stored(old.metadata.labels);
         successor.write(restored.record, &restored.terms.as_terms(), labels, request, now)
     }

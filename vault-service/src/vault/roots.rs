@@ -16,7 +16,7 @@ use crate::{
     authz::VaultPermit,
     crypto::{KeyId, StoreKey},
     root::{Provider, Providers},
-    store::{Entries, Store},
+    store::{ReadEntries, Store},
 };
 
 /// Workspaces counted at once.
@@ -30,7 +30,7 @@ pub(super) fn read_meta(store: &Store) -> Result<(Vec<u8>, Meta), VaultError> {
 }
 
 /// The number of workspaces, each of which needs the root key.
-pub(super) fn workspaces<S: Entries>(store: &S) -> Result<u64, S::Error> {
+pub(super) fn workspaces<S: ReadEntries>(store: &S) -> Result<u64, S::Error> {
     let (mut count, mut after) = (0, None::<Vec<u8>>);
     loop {
         let page = store.scan(stored::WORKSPACES, after.as_deref(), PAGE)?;
@@ -46,7 +46,7 @@ pub(super) fn workspaces<S: Entries>(store: &S) -> Result<u64, S::Error> {
 /// a store that never had one.
 pub(super) fn check<S>(store: &S, meta: &Meta, providers: &Providers) -> Result<Option<KeyFile>, OpenError>
 where
-    S: Entries<Error: Into<OpenError>>,
+    S: ReadEntries<Error: Into<OpenError>>,
 {
     let file = KeyFile::read(store).map_err(OpenError::Keys)?;
     let needed = KeyId::from_stored(&meta.store_key_id);

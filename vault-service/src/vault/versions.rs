@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     authz::AdminPermit,
-    crypto::record::{Expiry, Place, Terms},
+    crypto::record::{Expiry, RecordId, Terms},
     store::{Batch, Store},
 };
 
@@ -191,8 +191,8 @@ impl<'a> Successor<'a> {
     }
 
     /// Where its record belongs.
-    pub(super) fn place(&self) -> Place<'a> {
-        Place {
+    pub(super) fn place(&self) -> RecordId<'a> {
+        RecordId {
             workspace_uid: &self.found.uid,
             name: self.name,
             version: self.version,

@@ -17,7 +17,7 @@ mod varint;
 
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
-pub(super) use replay::Trace;
+pub(super) use replay::History;
 use replay::{Replay, Survey};
 use scan::{Frame, Gap, Scanned};
 
@@ -43,8 +43,8 @@ pub(super) struct Log {
     file: File,
     /// Bits to flip back, by their place in the file.
     flips: BTreeMap<u64, u8>,
-    live: BTreeMap<Vec<u8>, Trace>,
-    deleted: BTreeMap<Vec<u8>, Trace>,
+    live: BTreeMap<Vec<u8>, History>,
+    deleted: BTreeMap<Vec<u8>, History>,
     gaps: Gaps,
     /// Number of bytes after the last message that form no message.
     torn: u64,
@@ -163,17 +163,17 @@ impl Log {
     }
 
     /// Returns the history of `key`; `None` when the log has no value or deletion of `key`.
-    pub(super) fn trace(&self, key: &[u8]) -> Option<&Trace> {
+    pub(super) fn trace(&self, key: &[u8]) -> Option<&History> {
         self.live.get(key).or_else(|| self.deleted.get(key))
     }
 
     /// Keys that have values.
-    pub(super) fn live(&self) -> &BTreeMap<Vec<u8>, Trace> {
+    pub(super) fn live(&self) -> &BTreeMap<Vec<u8>, History> {
         &self.live
     }
 
     /// Keys that had values.
-    pub(super) fn deleted(&self) -> &BTreeMap<Vec<u8>, Trace> {
+    pub(super) fn deleted(&self) -> &BTreeMap<Vec<u8>, History> {
         &self.deleted
     }
 

@@ -17,7 +17,7 @@ const REMEMBERED: usize = 16;
 
 /// The history of one key, as the log has it.
 #[derive(Clone, Debug, Default)]
-pub(in crate::store) struct Trace {
+pub(in crate::store) struct History {
     /// Values of the key, the newest last.
     values: VecDeque<Value>,
     /// Number of `values` from before the last deletion of the key.
@@ -27,14 +27,14 @@ pub(in crate::store) struct Trace {
     deleted: bool,
 }
 
-impl Trace {
+impl History {
     /// Returns the LSN at which the key got its current state: a value, or none.
-    pub(in crate::store) fn since(&self) -> u64 {
+    pub(in crate::store) fn changed_at(&self) -> u64 {
         self.since
     }
 
     /// Returns the LSN of the last message that confirms the key's current state.
-    pub(in crate::store) fn confirmed(&self) -> u64 {
+    pub(in crate::store) fn confirmed_at(&self) -> u64 {
         self.confirmed
     }
 
@@ -176,8 +176,8 @@ impl Tree {
 /// The state after all messages that were replayed.
 #[derive(Default)]
 pub(super) struct Replay {
-    pub(super) live: BTreeMap<Vec<u8>, Trace>,
-    pub(super) deleted: BTreeMap<Vec<u8>, Trace>,
+    pub(super) live: BTreeMap<Vec<u8>, History>,
+    pub(super) deleted: BTreeMap<Vec<u8>, History>,
     pages: HashMap<u64, Page>,
     pub(super) tree: Tree,
     /// Number of changes whose key is unknown because the page's content is unknown, by page id. None of these pages

@@ -142,7 +142,7 @@ async fn messages_behind_unreadable_bytes_are_read_and_the_bytes_are_told() {
         for (key, value) in &found {
             let may_differ = log
                 .trace(key)
-                .is_some_and(|trace| log.gaps().messages_after(trace.confirmed()) > 0);
+                .is_some_and(|trace| log.gaps().messages_after(trace.confirmed_at()) > 0);
             assert!(may_differ || content.get(key) == Some(value), "{key:?}");
         }
     }

@@ -165,14 +165,23 @@ async fn a_store_that_is_open_or_opened_meanwhile_or_left_by_half_is_not_compact
     assert_eq!(store.read(b"late").unwrap().unwrap(), b"write");
     store.commit(Batch::new().delete("late")).await.unwrap();
     store
-        .commit(Batch::new().expect_absent(HOLD).put(HOLD, "filling"))
+        .commit(
+            Batch::new()
+                .expect_absent(EXCLUSIVE_WRITER)
+                .put(EXCLUSIVE_WRITER, "filling"),
+        )
         .await
         .unwrap();
     store.close().await.unwrap();
     let refused = compact(&dir, CACHE, &[]).await;
-    assert!(matches!(refused, Err(CompactError::Held)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(CompactError::ExclusiveWriter)),
+        "{refused:?}"
+    );
     let store = open(&dir);
-    let release = Batch::new().expect_value(HOLD, "filling").delete(HOLD);
+    let release = Batch::new()
+        .expect_value(EXCLUSIVE_WRITER, "filling")
+        .delete(EXCLUSIVE_WRITER);
     store.commit(release).await.unwrap();
     store.close().await.unwrap();
     holds(&dir, &entries).close().await.unwrap();

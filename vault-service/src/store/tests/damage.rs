@@ -475,7 +475,7 @@ async fn the_stores_own_entry_is_out_of_reach() {
     let store = open(&dir);
     store.commit(Batch::new().put("a", "1")).await.unwrap();
     assert_eq!(store.read(KEY).unwrap(), None);
-    assert_eq!(store.read_often(KEY).unwrap(), None);
+    assert_eq!(store.read_and_cache(KEY).unwrap(), None);
     assert_eq!(keys(&store.scan(b"", None, 1).unwrap()), ["a"]);
     assert_eq!(store.scan(KEY, None, 1).unwrap(), []);
     for batch in [

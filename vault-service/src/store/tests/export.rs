@@ -13,7 +13,7 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 /// What an export adds up to.
 fn all_of(mut export: Export) -> Result<Model, ExportError> {
     let mut found = Model::new();
-    while let Some(part) = export.part()? {
+    while let Some(part) = export.next_part()? {
         apply(&mut found, part);
     }
     Ok(found)
@@ -233,7 +233,7 @@ async fn what_changes_behind_the_reading_is_given_again() {
     }
     let mut export = store.export().unwrap();
     let mut found = Model::new();
-    let (mut export, part) = tokio::task::spawn_blocking(move || (export.part().unwrap(), export))
+    let (mut export, part) = tokio::task::spawn_blocking(move || (export.next_part().unwrap(), export))
         .await
         .map(|(part, export)| (export, part.unwrap()))
         .unwrap();
@@ -247,7 +247,7 @@ async fn what_changes_behind_the_reading_is_given_again() {
     store.commit(changes).await.unwrap();
     let rest = tokio::task::spawn_blocking(move || {
         let mut rest = Vec::new();
-        while let Some(part) = export.part().unwrap() {
+        while let Some(part) = export.next_part().unwrap() {
             rest.extend(part);
         }
         rest
@@ -279,7 +279,7 @@ async fn what_changed_is_read_before_more_is_when_there_is_much_of_it() {
         store.commit(Batch::new().put(key, "v")).await.unwrap();
     }
     let (first, found) = tokio::task::spawn_blocking(move || {
-        let first = export.part().unwrap().unwrap();
+        let first = export.next_part().unwrap().unwrap();
         let mut found = Model::new();
         apply(&mut found, first.clone());
         apply(&mut found, all_of(export).unwrap().into_iter().map(put).collect());
@@ -303,7 +303,7 @@ async fn changes_that_are_too_large_for_the_last_round_are_given_in_further_ones
     store.commit(Batch::new().put("z", "1")).await.unwrap();
     let mut export = store.export().unwrap();
     let (export, first) = tokio::task::spawn_blocking(move || {
-        let first = export.part().unwrap();
+        let first = export.next_part().unwrap();
         (export, first.unwrap())
     })
     .await
@@ -344,7 +344,9 @@ async fn an_export_that_is_read_too_slowly_is_given_up_and_takes_no_more_memory(
             .await
             .unwrap();
     }
-    let given_up = tokio::task::spawn_blocking(move || export.part()).await.unwrap();
+    let given_up = tokio::task::spawn_blocking(move || export.next_part())
+        .await
+        .unwrap();
     assert!(matches!(given_up, Err(ExportError::Outpaced)), "{given_up:?}");
     store.commit(Batch::new().put("a", "1")).await.unwrap();
     let export = store.export().unwrap();
@@ -371,24 +373,28 @@ async fn a_store_that_is_held_takes_only_the_batches_of_its_holder() {
     let store = open(&dir);
     store.commit(Batch::new().put("a", "1")).await.unwrap();
     let export = store.export().unwrap();
-    let hold = Batch::new().expect_absent(HOLD).put(HOLD, "mine");
+    let hold = Batch::new()
+        .expect_absent(EXCLUSIVE_WRITER)
+        .put(EXCLUSIVE_WRITER, "mine");
     store.commit(hold).await.unwrap();
     let ended = tokio::task::spawn_blocking(|| all_of(export)).await.unwrap();
-    assert!(matches!(ended, Err(ExportError::Held)), "{ended:?}");
-    assert!(matches!(store.export().err(), Some(ExportError::Held)));
+    assert!(matches!(ended, Err(ExportError::ExclusiveWriter)), "{ended:?}");
+    assert!(matches!(store.export().err(), Some(ExportError::ExclusiveWriter)));
     store.close().await.unwrap();
 
     // After a crash, too.
     let store = open(&dir);
     let other = store.commit(Batch::new().put("a", "2")).await;
-    assert!(matches!(other, Err(CommitError::Held)), "{other:?}");
+    assert!(matches!(other, Err(CommitError::ExclusiveWriter)), "{other:?}");
     let wrong = store
-        .commit(Batch::new().expect_value(HOLD, "yours").put("a", "2"))
+        .commit(Batch::new().expect_value(EXCLUSIVE_WRITER, "yours").put("a", "2"))
         .await;
     assert!(matches!(wrong, Err(CommitError::Conflict)), "{wrong:?}");
-    let mine = Batch::new().expect_value(HOLD, "mine").put("a", "3");
+    let mine = Batch::new().expect_value(EXCLUSIVE_WRITER, "mine").put("a", "3");
     store.commit(mine).await.unwrap();
-    let release = Batch::new().expect_value(HOLD, "mine").delete(HOLD);
+    let release = Batch::new()
+        .expect_value(EXCLUSIVE_WRITER, "mine")
+        .delete(EXCLUSIVE_WRITER);
     store.commit(release).await.unwrap();
     store.commit(Batch::new().put("b", "4")).await.unwrap();
     let export = store.export().unwrap();

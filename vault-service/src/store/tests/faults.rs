@@ -79,7 +79,7 @@ async fn the_nth_failing_sync_fails_its_commit_and_no_other_is_attempted() {
                 (0, Err(CommitError::OutcomeUnknown(_))) | (1.., Err(CommitError::Unavailable(_))) => {}
                 _ => panic!("{attempt}: {failed:?}"),
             }
-            assert_eq!(store.health(), Health::Ended);
+            assert_eq!(store.health(), Health::Stopped);
             assert_eq!(store.read(&n.to_be_bytes()).unwrap(), None);
         }
         let first = store.read(&1usize.to_be_bytes()).unwrap();
@@ -130,7 +130,7 @@ async fn a_full_disk_is_told_apart_and_reads_go_on() {
     );
     let late = store.commit(Batch::new().put("b", "2")).await;
     assert!(matches!(late, Err(CommitError::Unavailable(_))), "{late:?}");
-    assert_eq!(store.health(), Health::Ended);
+    assert_eq!(store.health(), Health::Stopped);
     assert_eq!(store.read(b"a").unwrap().unwrap(), b"1");
     assert_eq!(store.read(b"b").unwrap(), None);
     assert_eq!(open(&after_restart(&dir)).read(b"a").unwrap().unwrap(), b"1");
@@ -174,7 +174,7 @@ async fn a_disk_about_to_be_full_refuses_commits_until_there_is_room() {
     free.store(16, Ordering::SeqCst);
     let full = store.commit(Batch::new().put("a", "2")).await;
     assert!(matches!(full, Err(CommitError::Full)), "{full:?}");
-    assert_eq!(store.health(), Health::Full);
+    assert_eq!(store.health(), Health::DiskFull);
     assert_eq!(store.read(b"a").unwrap().unwrap(), b"1");
     // Nothing is written for it.
     store.commit(Batch::new().expect_value("a", "1")).await.unwrap();
@@ -205,7 +205,11 @@ async fn deletes_go_on_when_the_disk_is_full_and_the_space_kept_for_them_comes_b
             .unwrap();
         assert_eq!(store.read(&key).unwrap(), None);
         assert_eq!(reserve(), held << 20, "with {mib} MiB free");
-        assert_eq!(store.health(), Health::Full, "what deletes use is not for puts");
+        assert_eq!(
+            store.health(),
+            Health::DiskFull,
+            "what deletes use is not for puts"
+        );
     }
 
     free.store(100, Ordering::SeqCst);
@@ -221,7 +225,7 @@ async fn whoever_was_refused_for_want_of_room_learns_within_seconds_that_it_is_b
     let (store, free) = on_disk(&dir, 0);
     let full = store.commit(Batch::new().put("a", "1")).await;
     assert!(matches!(full, Err(CommitError::Full)), "{full:?}");
-    let mut again = pin!(store.room_again());
+    let mut again = pin!(store.wait_for_room());
     assert_waits!(again);
     free.store(100, Ordering::SeqCst);
     tokio::time::timeout(Duration::from_secs(20), again)
@@ -241,7 +245,7 @@ async fn a_panic_in_the_commit_thread_hangs_nobody() {
         };
         assert!(matches!(*fault, Fault::Panicked));
     }
-    assert_eq!(store.health(), Health::Ended);
+    assert_eq!(store.health(), Health::Stopped);
 }
 
 /// Each sync announces itself and waits to be let go.
@@ -398,7 +402,7 @@ async fn a_disk_that_does_not_answer_is_noticed_and_so_is_its_return() {
     let mut commit = pin!(store.commit(Batch::new().put("a", "1")));
     assert_waits!(commit);
     sync.begun().await;
-    assert_eq!(store.health(), Health::Hangs);
+    assert_eq!(store.health(), Health::Unresponsive);
     sync.release.send(()).unwrap();
     commit.await.unwrap();
     // The answer comes a moment before the end of the call.
@@ -514,9 +518,9 @@ fn assert_reads(store: &Store, content: &BTreeMap<Vec<u8>, Vec<u8>>) {
         let key = [b'k', number];
         let expected = content.get(&key[..]);
         assert_eq!(store.read(&key).unwrap().as_ref(), expected);
-        let often = store.read_often(&key).unwrap();
+        let often = store.read_and_cache(&key).unwrap();
         assert_eq!(often.as_deref(), expected.map(Vec::as_slice));
-        if let Some(recent) = store.recent(&key) {
+        if let Some(recent) = store.cached(&key) {
             assert_eq!(Some(&*recent), expected.map(Vec::as_slice));
         }
     }
@@ -576,7 +580,7 @@ async fn a_write_that_failed_is_never_served_and_a_restart_settles_it() {
         );
         assert!(read(&store.shared.db, b"k\x01").unwrap().is_some(), "sled has it");
         assert_reads(&store, &before);
-        let exported = store.export().map(|mut export| export.part());
+        let exported = store.export().map(|mut export| export.next_part());
         assert!(
             !matches!(exported, Ok(Ok(None))),
             "an export of a failed store does not end well"

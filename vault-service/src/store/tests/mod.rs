@@ -265,7 +265,7 @@ async fn a_closed_store_commits_what_was_queued_and_nothing_after() {
     let late = clone.commit(Batch::new().put("b", "2")).await;
     assert!(matches!(late, Err(CommitError::Closed)), "{late:?}");
     assert!(matches!(clone.clone().close().await, Err(CommitError::Closed)));
-    assert_eq!(clone.health(), Health::Ended);
+    assert_eq!(clone.health(), Health::Stopped);
     assert_eq!(clone.read(b"a").unwrap().unwrap(), b"1");
 }
 

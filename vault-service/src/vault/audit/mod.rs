@@ -24,7 +24,7 @@ use super::{
 use crate::{
     crypto::KeyId,
     root::Providers,
-    store::{self, Batch, Entry, HOLD, Legibility, Salvage, Store, Trace},
+    store::{self, Batch, EXCLUSIVE_WRITER, Entry, KeyHistory, LogDamage, SalvageReader, Store},
 };
 use walk::Walk;
 
@@ -63,7 +63,7 @@ pub struct Report {
     /// Number of damage lines by outcome: kept, older than acknowledged, lost, and in doubt.
     pub lines: [u64; 4],
     /// Extent to which the log could be read.
-    pub legibility: Legibility,
+    pub log_damage: LogDamage,
     /// Why the vault would not open the store, if it would not.
     pub refusal: Option<String>,
 }
@@ -76,12 +76,12 @@ impl Report {
 
     /// Returns true when the store has all acknowledged data.
     pub fn is_complete(&self) -> bool {
-        self.damaged() == 0 && self.legibility.is_whole()
+        self.damaged() == 0 && self.log_damage.lost_nothing()
     }
 
     /// Whether nothing at all is the matter.
     pub fn is_sound(&self) -> bool {
-        self.is_complete() && self.legibility.corrected == 0 && self.refusal.is_none()
+        self.is_complete() && self.log_damage.corrected == 0 && self.refusal.is_none()
     }
 
     fn count(&mut self, outcome: Outcome) {
@@ -106,7 +106,7 @@ pub enum Doubtful {
 
 /// A store to verify or repair, and its keys.
 pub struct Audit {
-    salvage: Salvage,
+    salvage: SalvageReader,
     keyring: Keyring,
     meta: Meta,
 }
@@ -115,14 +115,14 @@ impl Audit {
     /// Reads the store in `dir`, with the root keys that `providers` give. The store stays as it is. Blocking, and not from
     /// within a runtime.
     pub fn open(dir: &Path, providers: &Providers, runtime: &Runtime) -> Result<Self, AuditError> {
-        let salvage = Salvage::open(dir)?;
-        if salvage.read(HOLD).is_some_and(|held| held == FILLING) {
+        let salvage = SalvageReader::open(dir)?;
+        if salvage.read(EXCLUSIVE_WRITER).is_some_and(|held| held == FILLING) {
             return Err(AuditError::ByHalf);
         }
         let states = salvage
-            .trace(stored::META)
+            .history(stored::META)
             .into_iter()
-            .flat_map(Trace::values_since_deletion);
+            .flat_map(KeyHistory::values_since_deletion);
         let mut meta = match states.filter_map(|bytes| stored::decode(&bytes).ok()).next() {
             Some(meta) => of_this_release(meta)?,
             // All else may still be there.
@@ -210,7 +210,11 @@ fn of_this_release(meta: Meta) -> Result<Meta, OpenError> {
 
 /// Reads the store's file `keys`, which must hold the store key that `meta` names. When `meta` names no store key, the
 /// function makes `meta` name the newest one in the file. Returns `None` for a store that never had a store key.
-fn key_file(salvage: &Salvage, meta: &mut Meta, providers: &Providers) -> Result<Option<KeyFile>, OpenError> {
+fn key_file(
+    salvage: &SalvageReader,
+    meta: &mut Meta,
+    providers: &Providers,
+) -> Result<Option<KeyFile>, OpenError> {
     let bytes = salvage
         .key_file()
         .map_err(|error| OpenError::Keys(error.into()))?;
@@ -239,7 +243,7 @@ fn key_file(salvage: &Salvage, meta: &mut Meta, providers: &Providers) -> Result
 }
 
 /// Returns the number of workspaces that can be read.
-fn workspaces(salvage: &Salvage) -> u64 {
+fn workspaces(salvage: &SalvageReader) -> u64 {
     salvage.live(stored::WORKSPACES).count() as u64
 }
 

@@ -23,7 +23,7 @@ use proto::{OriginPattern, SecretName, Uid};
 use super::What;
 use crate::{
     crypto::record::Expiry,
-    store::{Entry, Legibility, Salvage, Trace},
+    store::{Entry, KeyHistory, LogDamage, SalvageReader},
     vault::stored::{self, Kind, OldVersion, SecretRecord},
 };
 
@@ -50,13 +50,13 @@ pub(super) type Decrypt<'a> = dyn Fn(&[u8]) -> Option<Sound> + 'a;
 
 /// Everything that the log has of one secret.
 pub(super) struct Evidence<'a> {
-    salvage: &'a Salvage,
+    salvage: &'a SalvageReader,
     uid: Uid,
     name: &'a SecretName,
-    metadata: Option<Trace<'a>>,
-    record: Option<Trace<'a>>,
-    last_version: Option<Trace<'a>>,
-    older: BTreeMap<u64, Trace<'a>>,
+    metadata: Option<KeyHistory<'a>>,
+    record: Option<KeyHistory<'a>>,
+    last_version: Option<KeyHistory<'a>>,
+    older: BTreeMap<u64, KeyHistory<'a>>,
 }
 
 /// Conclusion about a secret.
@@ -93,12 +93,12 @@ struct Candidate {
 }
 
 impl<'a> Evidence<'a> {
-    pub(super) fn of(salvage: &'a Salvage, uid: Uid, name: &'a SecretName) -> Self {
-        let trace = |kind: Kind| salvage.trace(&kind.key(&uid, name));
+    pub(super) fn of(salvage: &'a SalvageReader, uid: Uid, name: &'a SecretName) -> Self {
+        let trace = |kind: Kind| salvage.history(&kind.key(&uid, name));
         let prefix = [Kind::OldVersion.key(&uid, name).as_slice(), &[0]].concat();
         let older = salvage.keys(&prefix).into_iter().filter_map(|key| {
             let version = key.strip_prefix(prefix.as_slice())?.try_into().ok()?;
-            Some((u64::from_be_bytes(version), salvage.trace(key)?))
+            Some((u64::from_be_bytes(version), salvage.history(key)?))
         });
         Self {
             salvage,
@@ -114,7 +114,7 @@ impl<'a> Evidence<'a> {
     /// Returns true when the secret has a description or a record, and no last version number, which only deleted
     /// secrets have.
     pub(super) fn seems_alive(&self) -> bool {
-        let is_there = |trace: &Option<Trace<'_>>| trace.is_some_and(|trace| !trace.is_deleted());
+        let is_there = |trace: &Option<KeyHistory<'_>>| trace.is_some_and(|trace| !trace.is_deleted());
         !is_there(&self.last_version) && (is_there(&self.metadata) || is_there(&self.record))
     }
 
@@ -133,7 +133,7 @@ impl<'a> Evidence<'a> {
     fn confirmed(&self) -> u64 {
         let changed = [self.metadata, self.record, self.last_version];
         let there = changed.into_iter().flatten().filter(|trace| !trace.is_deleted());
-        there.map(Trace::confirmed).max().unwrap_or(0)
+        there.map(KeyHistory::confirmed_at).max().unwrap_or(0)
     }
 
     pub(super) fn judge(&self, decrypt: &Decrypt<'_>) -> Verdict {
@@ -180,8 +180,10 @@ impl<'a> Evidence<'a> {
     }
 
     /// Returns the position in the log at which the entry was deleted; `None` when the entry is not deleted.
-    fn ended(&self, trace: Option<Trace<'a>>) -> Option<u64> {
-        trace.filter(|trace| trace.is_deleted()).map(Trace::since)
+    fn ended(&self, trace: Option<KeyHistory<'a>>) -> Option<u64> {
+        trace
+            .filter(|trace| trace.is_deleted())
+            .map(KeyHistory::changed_at)
     }
 
     /// Returns true when the existing description or record was written before `deleted`, the position of the other
@@ -189,7 +191,7 @@ impl<'a> Evidence<'a> {
     fn is_last(&self, deleted: u64) -> bool {
         let written = [self.metadata, self.record].into_iter().flatten();
         let mut written = written.filter(|trace| !trace.is_deleted());
-        written.all(|trace| trace.since() < deleted)
+        written.all(|trace| trace.changed_at() < deleted)
     }
 
     /// Decides about a secret whose description and record are deleted. The secret is lost when its last version number
@@ -265,7 +267,7 @@ impl<'a> Evidence<'a> {
     }
 
     fn why_lost(&self) -> What {
-        let is_there = |trace: Option<Trace<'_>>| trace.is_some_and(|trace| !trace.is_deleted());
+        let is_there = |trace: Option<KeyHistory<'_>>| trace.is_some_and(|trace| !trace.is_deleted());
         match (is_there(self.record), is_there(self.metadata)) {
             (true, _) => What::Unauthentic,
             (false, true) => What::Unreadable,
@@ -312,9 +314,9 @@ impl<'a> Evidence<'a> {
         let Some(described) = described else {
             return after_kept;
         };
-        let since = self.metadata.map_or(0, Trace::since);
+        let since = self.metadata.map_or(0, KeyHistory::changed_at);
         let mut removed = self.older.range(described.kept_from..);
-        let is_behind = removed.any(|(_, trace)| trace.is_deleted() && trace.since() > since);
+        let is_behind = removed.any(|(_, trace)| trace.is_deleted() && trace.changed_at() > since);
         after_kept.max(described.version.saturating_add(u64::from(is_behind)))
     }
 
@@ -364,7 +366,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// Returns an older version if it authenticates as that version.
-    fn old(&self, version: u64, trace: Trace<'_>, decrypt: &Decrypt<'_>) -> Option<Candidate> {
+    fn old(&self, version: u64, trace: KeyHistory<'_>, decrypt: &Decrypt<'_>) -> Option<Candidate> {
         if trace.is_deleted() {
             return None;
         }
@@ -380,7 +382,7 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    fn why_not(&self, trace: Trace<'_>, decrypt: &Decrypt<'_>) -> What {
+    fn why_not(&self, trace: KeyHistory<'_>, decrypt: &Decrypt<'_>) -> What {
         let Some(bytes) = trace.values_since_deletion().next() else {
             return What::Unreadable;
         };
@@ -395,14 +397,14 @@ impl<'a> Evidence<'a> {
 
     /// Returns a number above every number that a version may have been given.
     fn beyond(&self, known: u64) -> u64 {
-        known.saturating_add(margin(&self.salvage.legibility()))
+        known.saturating_add(margin(&self.salvage.log_damage()))
     }
 
     /// Returns the highest version number in the log, including deleted versions.
     fn highest(&self) -> u64 {
-        let descriptions = self.metadata.into_iter().flat_map(Trace::values);
+        let descriptions = self.metadata.into_iter().flat_map(KeyHistory::values);
         let described = descriptions.filter_map(|bytes| Some(described(&bytes)?.last_version()));
-        let last = self.last_version.into_iter().flat_map(Trace::values);
+        let last = self.last_version.into_iter().flat_map(KeyHistory::values);
         let last = last.filter_map(|bytes| number(&bytes));
         let older = self.older.keys().copied();
         described.chain(last).chain(older).max().unwrap_or(0)
@@ -410,11 +412,11 @@ impl<'a> Evidence<'a> {
 }
 
 /// Returns an upper bound of the number of versions that the lost parts of the log can have held.
-pub(super) fn margin(legibility: &Legibility) -> u64 {
-    let hidden = legibility.bytes.saturating_add(legibility.torn) / VERSION;
+pub(super) fn margin(log_damage: &LogDamage) -> u64 {
+    let hidden = log_damage.bytes.saturating_add(log_damage.torn) / VERSION;
     MARGIN
         .saturating_add(hidden)
-        .saturating_add(legibility.missing_groups)
+        .saturating_add(log_damage.missing_groups)
 }
 
 /// Decodes a secret's description; returns `None` when `bytes` are not a valid one.

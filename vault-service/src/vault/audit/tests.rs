@@ -304,7 +304,7 @@ async fn a_store_that_lost_parts_of_its_log_is_salvaged_around_them() {
     let (lines, report) = store.verified();
     println!("{report:?}: {lines:?}");
     assert!(report.refusal.is_some());
-    assert_eq!(report.legibility.gaps, 1);
+    assert_eq!(report.log_damage.gaps, 1);
     let [_, _, _, doubtful] = report.lines;
     assert!(
         report.secrets + doubtful > 300 && report.secrets < 406,

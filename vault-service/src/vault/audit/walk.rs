@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     crypto::{WorkspaceKek, record},
-    store::{Entry, Trace},
+    store::{Entry, KeyHistory},
     vault::{
         VaultError,
         stored::{self, Kind, RequestRecords, Rotation, UseRecord},
@@ -70,7 +70,7 @@ impl<'a> Walk<'a> {
             rotations: Vec::new(),
             report: Report {
                 refusal: audit.salvage.refusal().map(ToString::to_string),
-                legibility: audit.salvage.legibility(),
+                log_damage: audit.salvage.log_damage(),
                 ..Report::default()
             },
             damaged,
@@ -97,7 +97,9 @@ impl<'a> Walk<'a> {
             .collect();
         let mut opened = BTreeMap::new();
         for key in salvage.keys(stored::WORKSPACES) {
-            let Some(trace) = salvage.trace(key) else { continue };
+            let Some(trace) = salvage.history(key) else {
+                continue;
+            };
             let shown = String::from_utf8_lossy(key.get(stored::WORKSPACES.len()..).unwrap_or_default());
             match WorkspaceName::parse(&shown) {
                 Ok(name) => opened.extend(self.workspace(name, trace)),
@@ -107,7 +109,7 @@ impl<'a> Walk<'a> {
         opened
     }
 
-    fn workspace(&mut self, name: WorkspaceName, trace: Trace<'_>) -> Option<(Uid, Opened)> {
+    fn workspace(&mut self, name: WorkspaceName, trace: KeyHistory<'_>) -> Option<(Uid, Opened)> {
         let states = |values: &mut dyn Iterator<Item = Vec<u8>>| -> Vec<_> {
             values
                 .map(|bytes| Found::decode(name.clone(), bytes).ok())
@@ -153,12 +155,14 @@ impl<'a> Walk<'a> {
 
     /// Returns true when a deletion of the workspace may be lost. A deletion removes each of the workspace's entries,
     /// so any entry that was confirmed later disproves it.
-    fn may_be_deleted(&self, uid: &Uid, trace: Trace<'_>) -> bool {
+    fn may_be_deleted(&self, uid: &Uid, trace: KeyHistory<'_>) -> bool {
         let salvage = &self.audit.salvage;
         let kinds = [Kind::Metadata, Kind::Record].map(|kind| kind.of(uid));
         let kept = kinds.iter().flat_map(|prefix| salvage.live(prefix));
-        let kept = kept.filter_map(|key| salvage.trace(key)).map(Trace::confirmed);
-        let last = kept.max().unwrap_or(0).max(trace.confirmed());
+        let kept = kept
+            .filter_map(|key| salvage.history(key))
+            .map(KeyHistory::confirmed_at);
+        let last = kept.max().unwrap_or(0).max(trace.confirmed_at());
         salvage.may_hide(DELETION, last)
     }
 
@@ -179,13 +183,13 @@ impl<'a> Walk<'a> {
         found: Found,
         active: Arc<WorkspaceKek>,
         age: usize,
-        trace: Trace<'_>,
+        trace: KeyHistory<'_>,
     ) -> (Uid, Opened) {
         let (uid, name, mut record) = (found.uid, found.name, found.record);
         self.closed.remove(&uid);
         if age > 0 {
             self.lost(name.as_str(), None, None, What::OlderWorkspace);
-        } else if self.audit.salvage.may_hide(CHANGE, trace.confirmed()) {
+        } else if self.audit.salvage.may_hide(CHANGE, trace.confirmed_at()) {
             self.lost(name.as_str(), None, None, What::MaybeOlderWorkspace);
         }
         let mut keks = vec![active];
@@ -248,12 +252,12 @@ impl<'a> Walk<'a> {
             self.lost(workspace.name.as_str(), None, None, What::LastVersion);
         }
         let floor = known.and_then(Result::ok);
-        let floor = match self.report.legibility.is_whole() {
+        let floor = match self.report.log_damage.lost_nothing() {
             true => floor,
             false => Some(
                 floor
                     .unwrap_or(0)
-                    .saturating_add(secret::margin(&self.report.legibility)),
+                    .saturating_add(secret::margin(&self.report.log_damage)),
             ),
         };
         if let Some(floor) = floor {
@@ -263,7 +267,7 @@ impl<'a> Walk<'a> {
 
     fn has_floor(&self, uid: &Uid) -> bool {
         let floor = self.audit.salvage.read(&Kind::VersionFloor.of(uid));
-        self.report.legibility.is_whole() && floor.is_some()
+        self.report.log_damage.lost_nothing() && floor.is_some()
     }
 
     /// Keeps the sound parts of a secret, and reports its damage.
@@ -339,8 +343,8 @@ impl<'a> Walk<'a> {
     /// Returns true when the workspace's count of its secrets is up to date and equals `alive`. Then no deletion is
     /// lost, because a deletion changes the count.
     fn is_counted(&self, uid: &Uid, alive: u64) -> bool {
-        let count = self.audit.salvage.trace(&stored::count(uid));
-        let is_current = count.is_none_or(|count| !self.audit.salvage.may_hide(CHANGE, count.confirmed()));
+        let count = self.audit.salvage.history(&stored::count(uid));
+        let is_current = count.is_none_or(|count| !self.audit.salvage.may_hide(CHANGE, count.confirmed_at()));
         is_current && self.counted(uid) == Some(alive)
     }
 
@@ -354,7 +358,7 @@ impl<'a> Walk<'a> {
     /// Keeps a count of the kept secrets, and compares the stored count with the secrets that were found.
     fn count(&mut self, uid: Uid, workspace: &Opened, tally: &Tally) {
         let named = tally.kept + tally.others;
-        let is_readable = self.report.legibility.is_whole();
+        let is_readable = self.report.log_damage.lost_nothing();
         let shown = workspace.name.as_str();
         match self.counted(&uid) {
             Some(counted) if counted == named => {}

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     crypto::{
         KeyId, RootKey,
-        backup::{About, BackupError, Header, Opener},
+        backup::{BackupDecryptor, BackupError, BackupHeader, BackupInfo},
     },
     root::Providers,
     vault::{VaultError, blocking, keyring::UnsealedKeys, stored::Meta},
@@ -23,7 +23,7 @@ use crate::{
 /// A backup in a file, whose header was read.
 pub struct Archive {
     file: Arc<File>,
-    header: Header,
+    header: BackupHeader,
     /// Where its frames begin.
     body: u64,
 }
@@ -41,7 +41,7 @@ impl Archive {
     pub fn open(file: Arc<File>) -> Result<Self, BackupError> {
         let mut from = &*file;
         from.rewind()?;
-        let header = Header::read(&mut from)?;
+        let header = BackupHeader::read(&mut from)?;
         let body = from.stream_position()?;
         Ok(Self { file, header, body })
     }
@@ -84,13 +84,13 @@ impl Archive {
     }
 
     /// What its header says.
-    pub(in crate::vault) fn about(&self) -> &About {
+    pub(in crate::vault) fn about(&self) -> &BackupInfo {
         &self.header.about
     }
 
     pub(super) fn items(&self, root: &RootKey) -> Result<Items<BufReader<Arc<File>>>, BackupError> {
         (&*self.file).seek(SeekFrom::Start(self.body))?;
         let from = BufReader::with_capacity(256 * 1024, self.file.clone());
-        Ok(Items::new(Opener::new(&self.header, root, from)?))
+        Ok(Items::new(BackupDecryptor::new(&self.header, root, from)?))
     }
 }

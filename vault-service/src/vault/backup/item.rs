@@ -13,7 +13,7 @@ use std::io::Read;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    crypto::backup::{BackupError, Opener},
+    crypto::backup::{BackupDecryptor, BackupError},
     store::{Change, Entry, MAX_ENTRY},
 };
 
@@ -63,7 +63,7 @@ fn field(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Reads items strictly: as they are written above, to the end, and nothing behind it.
 pub(super) struct Items<R> {
-    frames: Opener<R>,
+    frames: BackupDecryptor<R>,
     frame: Vec<u8>,
     at: usize,
     count: u64,
@@ -71,7 +71,7 @@ pub(super) struct Items<R> {
 }
 
 impl<R: Read> Items<R> {
-    pub(super) fn new(frames: Opener<R>) -> Self {
+    pub(super) fn new(frames: BackupDecryptor<R>) -> Self {
         Self {
             frames,
             frame: Vec::new(),
@@ -107,7 +107,7 @@ impl<R: Read> Items<R> {
     fn end(&mut self) -> Result<(), BackupError> {
         let (count, digest) = (self.array()?, self.array::<32>()?);
         let found = self.digest.finalize_reset();
-        let nothing_left = self.at == self.frame.len() && self.frames.frame()?.is_none();
+        let nothing_left = self.at == self.frame.len() && self.frames.next_frame()?.is_none();
         if u64::from_be_bytes(count) == self.count && digest == *found && nothing_left {
             Ok(())
         } else {
@@ -139,7 +139,7 @@ impl<R: Read> Items<R> {
         while !to.is_empty() {
             let (_, rest) = self.frame.split_at(self.at);
             if rest.is_empty() {
-                self.frame = self.frames.frame()?.ok_or_else(malformed)?;
+                self.frame = self.frames.next_frame()?.ok_or_else(malformed)?;
                 self.at = 0;
                 continue;
             }

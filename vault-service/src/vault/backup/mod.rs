@@ -31,7 +31,7 @@ use crate::{
     authz::VaultPermit,
     crypto::{
         RootKey,
-        backup::{About, FRAME, Sealer},
+        backup::{BackupEncryptor, BackupInfo, FRAME},
     },
     store::{Change, Entry, Export, ExportError},
 };
@@ -47,7 +47,7 @@ pub struct Backup {
     export: Export,
     /// None once the end was written.
     items: Option<Encoder>,
-    sealer: Sealer,
+    encryptor: BackupEncryptor,
     /// Items that are not sealed yet.
     plain: Vec<u8>,
     /// What goes first: the header.
@@ -98,17 +98,17 @@ impl Writer {
             let held = keys::HeldRootKeys {
                 keys: held.into_iter().collect(),
             };
-            let about = About {
+            let about = BackupInfo {
                 vault_uid: stored::uid(&vault_uid).ok_or(VaultError::Corrupt(None))?,
                 created: now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
                 further_keys: Vec::new(),
                 root_keys: held.encode_to_vec(),
             };
-            let (sealed, sealer) = Sealer::begin(&root, &about)?;
+            let (sealed, encryptor) = BackupEncryptor::begin(&root, &about)?;
             Ok(Backup {
                 export,
                 items: Some(Encoder::default()),
-                sealer,
+                encryptor,
                 plain: Vec::new(),
                 sealed,
                 root,
@@ -137,12 +137,12 @@ impl Backup {
         let mut sealed = mem::take(&mut self.sealed);
         for _ in 0..AT_ONCE {
             if !self.has_more_than_a_frame()? {
-                self.sealer.seal_last(&self.plain, &mut sealed);
+                self.encryptor.encrypt_last(&self.plain, &mut sealed);
                 return Ok((sealed, None));
             }
             let rest = self.plain.split_off(FRAME);
             let frame = mem::replace(&mut self.plain, rest);
-            self.sealer.seal(&frame, &mut sealed);
+            self.encryptor.encrypt(&frame, &mut sealed);
         }
         Ok((sealed, Some(self)))
     }
@@ -153,7 +153,7 @@ impl Backup {
             let Some(mut items) = self.items.take() else {
                 return Ok(false);
             };
-            match self.export.part()? {
+            match self.export.next_part()? {
                 Some(part) => {
                     for change in &part {
                         items.item(change, &mut self.plain);
@@ -185,7 +185,7 @@ impl From<ExportError> for VaultError {
         match error {
             ExportError::UnderWay => Self::BackupUnderWay,
             ExportError::Outpaced => Self::BackupOutpaced,
-            ExportError::Held => Self::Restoring,
+            ExportError::ExclusiveWriter => Self::Restoring,
             ExportError::Unreadable(fault) => Self::Read(fault),
             ExportError::Ended(error) => error.into(),
         }

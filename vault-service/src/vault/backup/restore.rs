@@ -31,7 +31,7 @@ use super::{
 use crate::{
     authz::VaultPermit,
     crypto::KeyId,
-    store::{Batch, Change, Entry, HOLD, Health, MAX_BATCH, Store},
+    store::{Batch, Change, EXCLUSIVE_WRITER, Entry, Health, MAX_BATCH, Store},
     vault::{
         VaultError, Writer, blocking,
         keyring::{Keyring, UnsealedKeys},
@@ -169,10 +169,10 @@ impl Writer {
         })
         .await?;
         let last = Batch::new()
-            .expect_value(HOLD, FILLING)
+            .expect_value(EXCLUSIVE_WRITER, FILLING)
             .expect_value(META, before)
             .put(META, stored::encode(&ours))
-            .delete(HOLD);
+            .delete(EXCLUSIVE_WRITER);
         self.store.commit(last).await?;
         let Restored {
             workspaces, secrets, ..
@@ -229,7 +229,7 @@ impl KeyTransfer {
 impl Incoming {
     /// Takes the next bytes.
     pub async fn receive(&mut self, chunk: Vec<u8>) -> Result<(), VaultError> {
-        if let Health::Full = self.writer.health() {
+        if let Health::DiskFull = self.writer.health() {
             return Err(VaultError::Full(None));
         }
         let received = self.received.clone();
@@ -302,7 +302,7 @@ fn next_batch(
             writes.insert(key, value);
         }
     }
-    let hold = Batch::new().expect_value(HOLD, FILLING);
+    let hold = Batch::new().expect_value(EXCLUSIVE_WRITER, FILLING);
     let batch = writes.into_iter().fold(hold, |batch, (key, value)| match value {
         Some(value) => batch.put(key, value),
         None => batch.delete(key),

@@ -8,7 +8,7 @@ use super::item::{Encoder, Items};
 use crate::{
     crypto::{
         RootKey,
-        backup::{BackupError, Header, Opener, Sealer},
+        backup::{BackupDecryptor, BackupEncryptor, BackupError, BackupHeader},
     },
     store::{Change, Entry, MAX_ENTRY},
 };
@@ -82,7 +82,7 @@ fn dir() -> PathBuf {
 struct Vector(Vec<(String, String)>);
 
 /// What a backup says, and its items.
-type Read = (crate::crypto::backup::About, Vec<Change>);
+type Read = (crate::crypto::backup::BackupInfo, Vec<Change>);
 
 impl Vector {
     fn read(name: &str) -> Self {
@@ -148,8 +148,8 @@ impl Vector {
 }
 
 fn read(mut bytes: &[u8], root: &RootKey) -> Result<Read, BackupError> {
-    let header = Header::read(&mut bytes)?;
-    let mut items = Items::new(Opener::new(&header, root, bytes)?);
+    let header = BackupHeader::read(&mut bytes)?;
+    let mut items = Items::new(BackupDecryptor::new(&header, root, bytes)?);
     let mut changes = Vec::new();
     while let Some(change) = items.next()? {
         changes.push(change);
@@ -159,7 +159,7 @@ fn read(mut bytes: &[u8], root: &RootKey) -> Result<Read, BackupError> {
 
 /// The same, sealed and opened by this release.
 fn again((about, changes): &Read, root: &RootKey) -> Read {
-    let (mut sealed, mut sealer) = Sealer::begin(root, about).unwrap();
+    let (mut sealed, mut encryptor) = BackupEncryptor::begin(root, about).unwrap();
     let (mut encoder, mut plain) = (Encoder::default(), Vec::new());
     for change in changes {
         encoder.item(change, &mut plain);
@@ -168,9 +168,9 @@ fn again((about, changes): &Read, root: &RootKey) -> Read {
     let mut frames = plain.chunks(crate::crypto::backup::FRAME).peekable();
     while let Some(frame) = frames.next() {
         if frames.peek().is_some() {
-            sealer.seal(frame, &mut sealed);
+            encryptor.encrypt(frame, &mut sealed);
         } else {
-            sealer.seal_last(frame, &mut sealed);
+            encryptor.encrypt_last(frame, &mut sealed);
             break;
         }
     }
@@ -180,21 +180,21 @@ fn again((about, changes): &Read, root: &RootKey) -> Read {
 #[test]
 fn an_entry_that_no_store_takes_is_damage() {
     let root = RootKey::generate().unwrap();
-    let about = crate::crypto::backup::About {
+    let about = crate::crypto::backup::BackupInfo {
         vault_uid: proto::Uid::generate(),
         created: 0,
         further_keys: Vec::new(),
         root_keys: Vec::new(),
     };
     let opened = |key, value| {
-        let (mut sealed, mut sealer) = Sealer::begin(&root, &about).unwrap();
+        let (mut sealed, mut encryptor) = BackupEncryptor::begin(&root, &about).unwrap();
         let (mut encoder, mut plain) = (Encoder::default(), Vec::new());
         let (key, value) = (vec![1; key], vec![2; value]);
         encoder.item(&Change::Put(Entry { key, value }), &mut plain);
         encoder.end(&mut plain);
         let (first, last) = plain.split_at(crate::crypto::backup::FRAME);
-        sealer.seal(first, &mut sealed);
-        sealer.seal_last(last, &mut sealed);
+        encryptor.encrypt(first, &mut sealed);
+        encryptor.encrypt_last(last, &mut sealed);
         read(&sealed, &root)
     };
     assert_eq!(opened(48_000, MAX_ENTRY - 48_000).unwrap().1.len(), 1);

@@ -133,7 +133,7 @@ impl Writer {
             // After each of these events a rotation may have work to do.
             tokio::select! {
                 () = self.rotate.notified() => {}
-                () = self.store.room_again() => {}
+                () = self.store.wait_for_room() => {}
                 () = time::sleep(pause) => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{Level, Progress};
 use crate::{
-    crypto::{OpenError, record::RewrapError},
+    crypto::{DecryptionError, record::RewrapError},
     store::{Batch, Entry},
     vault::{
         VaultError, Writer, erasure,
@@ -46,7 +46,9 @@ impl From<VaultError> for Stuck {
 impl From<RewrapError> for Stuck {
     fn from(error: RewrapError) -> Self {
         match error {
-            RewrapError::Open(OpenError::UnknownKey(_) | OpenError::Corrupt(_)) => Self::Unreadable,
+            RewrapError::Open(DecryptionError::UnknownKey(_) | DecryptionError::Corrupt(_)) => {
+                Self::Unreadable
+            }
             RewrapError::NoRandomness(error) => Self::Failed(error.into()),
         }
     }

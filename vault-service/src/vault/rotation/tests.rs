@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     authz::VaultPermit,
     crypto::{KeyId, store_key_id, wrapped_kek_id},
-    root::{Provider, Providers, Wrapper},
+    root::{Provider, Providers, RootKeyWrapper},
     vault::{
         Decrypted, OpenError, Plan,
         stored::Kind,
@@ -630,7 +630,7 @@ impl Words {
     }
 
     fn provider(&self) -> Provider {
-        Provider::Wrapper(Wrapper::Passphrase(self.0.path().join("words")))
+        Provider::Wrapper(RootKeyWrapper::Passphrase(self.0.path().join("words")))
     }
 
     fn providers(&self) -> Providers {

@@ -6,8 +6,8 @@ use super::{backups::permit, *};
 use crate::{
     authz::VaultPermit,
     crypto::KeyId,
-    root::{Provider, ProviderError, Wrapper},
-    store::{Batch, HOLD},
+    root::{Provider, ProviderError, RootKeyWrapper},
+    store::{Batch, EXCLUSIVE_WRITER},
 };
 
 /// Root keys from files, the first active.
@@ -20,7 +20,7 @@ fn passphrase(dir: &Path, words: &str) -> Providers {
     let path = dir.join("words");
     fs::write(&path, words).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    Providers::new(Provider::Wrapper(Wrapper::Passphrase(path)), Vec::new())
+    Providers::new(Provider::Wrapper(RootKeyWrapper::Passphrase(path)), Vec::new())
 }
 
 fn id(number: u8) -> KeyId {
@@ -150,7 +150,9 @@ async fn a_restore_that_was_stopped_leaves_an_empty_vault_and_what_came_in_is_er
     let vault = with_a_secret(files(&[1])).await;
     let other = with(files(&[2])).await;
     let empty = other.entries();
-    let hold = Batch::new().expect_absent(HOLD).put(HOLD, "filling");
+    let hold = Batch::new()
+        .expect_absent(EXCLUSIVE_WRITER)
+        .put(EXCLUSIVE_WRITER, "filling");
     let entries = vault.entries().into_iter();
     let half = entries
         .filter(|entry| entry.key != stored::META)

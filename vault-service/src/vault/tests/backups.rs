@@ -5,7 +5,7 @@ use std::{fs::File, io::Write as _};
 use super::*;
 use crate::{
     authz::VaultPermit,
-    store::{Batch, HOLD},
+    store::{Batch, EXCLUSIVE_WRITER},
 };
 
 /// Bytes of a backup's header, and of a sealed frame.
@@ -368,7 +368,9 @@ async fn a_restore_that_was_stopped_leaves_an_empty_vault() {
         .into_iter()
         .filter(|entry| entry.key != stored::META)
         .fold(
-            Batch::new().expect_absent(HOLD).put(HOLD, "filling"),
+            Batch::new()
+                .expect_absent(EXCLUSIVE_WRITER)
+                .put(EXCLUSIVE_WRITER, "filling"),
             |batch, entry| batch.put(entry.key, entry.value),
         );
     other.writer.store.commit(half).await.unwrap();
@@ -452,7 +454,9 @@ async fn one_that_was_stopped_before_it_wrote_anything_leaves_all_that_there_was
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     let before = vault.entries();
-    let looking = Batch::new().expect_absent(HOLD).put(HOLD, "looking");
+    let looking = Batch::new()
+        .expect_absent(EXCLUSIVE_WRITER)
+        .put(EXCLUSIVE_WRITER, "looking");
     vault.writer.store.commit(looking).await.unwrap();
     let vault = vault.reopen().await;
     assert_eq!(vault.entries(), before);

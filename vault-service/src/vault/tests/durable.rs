@@ -32,7 +32,7 @@ async fn a_put_is_decrypted_once_it_is_durable_and_never_if_it_failed() {
         let writer = writer.clone();
         async move { writer.put_secret(&admin("w"), new("T", b"new")).await }
     });
-    while writer.health() != Health::Hangs {
+    while writer.health() != Health::Unresponsive {
         tokio::task::yield_now().await;
     }
     for _ in 0..3 {

@@ -77,11 +77,15 @@ async fn what_could_not_be_written_is_written_later() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     vault.give(&["T"], "s", false).await;
-    let held = Batch::new().expect_absent(HOLD).put(HOLD, "mine");
+    let held = Batch::new()
+        .expect_absent(EXCLUSIVE_WRITER)
+        .put(EXCLUSIVE_WRITER, "mine");
     vault.writer.store.commit(held).await.unwrap();
     let refused = vault.writer.flush_uses().await;
     assert!(matches!(refused, Err(VaultError::Restoring)), "{refused:?}");
-    let released = Batch::new().expect_value(HOLD, "mine").delete(HOLD);
+    let released = Batch::new()
+        .expect_value(EXCLUSIVE_WRITER, "mine")
+        .delete(EXCLUSIVE_WRITER);
     vault.writer.store.commit(released).await.unwrap();
     vault.writer.flush_uses().await.unwrap();
     assert_eq!(vault.keys("u/").len(), 1);

@@ -286,7 +286,7 @@ impl Said {
     /// Returns true when the output names the secret as gone, or says that names may be lost.
     fn is_gone(&self, workspace: &str, secret: &str) -> bool {
         let lost = |what: What| matches!(what.outcome(), Outcome::Lost | Outcome::Doubtful);
-        self.of(workspace, secret).any(lost) || !self.report.legibility.is_whole()
+        self.of(workspace, secret).any(lost) || !self.report.log_damage.lost_nothing()
     }
 }
 
