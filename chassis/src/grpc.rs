@@ -29,7 +29,7 @@ use tonic::{
 use tower::Service;
 
 use super::{
-    authz::Authz,
+    authz::AuthzLayer,
     caller::{Caller, Peer},
     keepalive::Ping,
     lanes::{self, Width},
@@ -124,7 +124,7 @@ pub async fn serve<S: Answering>(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     service: S,
-    authz: Authz,
+    authz: AuthzLayer,
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -155,13 +155,13 @@ pub async fn serve<S: Answering>(
 /// Decides which connections are served once their clients are known.
 #[derive(Clone)]
 struct Admission {
-    authz: Authz,
+    authz: AuthzLayer,
     with_role: Slots,
     without_role: Slots,
 }
 
 impl Admission {
-    fn new(authz: Authz) -> Self {
+    fn new(authz: AuthzLayer) -> Self {
         Self {
             authz,
             with_role: Slots::new("client with a role", MAX_CONNECTIONS, Eviction::FromLargerHolder),

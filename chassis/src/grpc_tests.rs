@@ -30,8 +30,11 @@ fn served(limits: &'static ConnectionLimits, buffer: usize) -> (Slots, DuplexStr
     let (_, health) = tonic_health::server::health_reporter();
     let mut routes = Routes::builder();
     routes.add_service(health);
-    let table = [("/grpc.health.v1.Health/Check", Access::Anyone)];
-    let service = Authz::new(table, Arc::new(Policy::default())).layer(routes.routes().prepare());
+    let service = AuthzLayer::new(
+        &[("/grpc.health.v1.Health/Check", Access::Anyone)],
+        Arc::new(Policy::default()),
+    )
+    .layer(routes.routes().prepare());
     let (client, server) = duplex(buffer);
     let caller = Caller {
         peer: Arc::new(Peer::Anonymous),

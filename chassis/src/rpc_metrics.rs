@@ -20,7 +20,7 @@ use prometheus_client::{
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use super::authz::Table;
+use super::authz::AccessTable;
 
 /// Upper bounds of the buckets for the duration of an RPC, in seconds.
 const SECONDS: [f64; 11] = [
@@ -50,14 +50,14 @@ struct Handled {
 /// Counts the RPCs of a service; a layer around everything that answers. Clones count together.
 #[derive(Clone)]
 pub struct RpcMetrics {
-    table: Table,
+    table: AccessTable,
     handled: Family<Handled, Counter>,
     seconds: Family<Method, Histogram>,
 }
 
 impl RpcMetrics {
     /// Registers the metrics of the RPCs in `table`.
-    pub fn register(registry: &mut Registry, table: Table) -> Self {
+    pub fn register(registry: &mut Registry, table: AccessTable) -> Self {
         let metrics = Self {
             table,
             handled: Family::default(),
@@ -86,7 +86,7 @@ impl RpcMetrics {
     }
 }
 
-fn method(table: Table, path: &str) -> Method {
+fn method(table: AccessTable, path: &str) -> Method {
     let known = table.iter().find(|(known, _)| *known == path);
     let parts = known.and_then(|(path, _)| path.trim_start_matches('/').split_once('/'));
     parts.map_or(UNKNOWN, |(grpc_service, grpc_method)| Method {

@@ -1,13 +1,13 @@
-//! Who may call which of the injector's RPCs.
+//! The roles that the injector's RPCs accept.
 
 use chassis::authz::{
     Access::{self, AnyRole, Anyone, Roles},
     Role::{Admin, Editor, Viewer},
 };
 
-pub use chassis::authz::AdminPermit;
+pub use chassis::authz::{ReadPermit, WritePermit};
 
-/// One row for each RPC. What has no row is refused.
+/// The roles that each RPC accepts. An RPC without a row is refused.
 pub const TABLE: [(&str, Access); 11] = [
     ("/injector.v1.ServerService/AddServer", Roles(&[Admin, Editor])),
     ("/injector.v1.ServerService/UpdateServer", Roles(&[Admin, Editor])),
@@ -24,7 +24,7 @@ pub const TABLE: [(&str, Access); 11] = [
         "/injector.v1.ServerService/ExplainInjection",
         Roles(&[Admin, Editor, Viewer]),
     ),
-    // The catalog is no workspace's: a role in any will do.
+    // The catalog belongs to no workspace, so a role in any workspace is enough.
     (
         "/injector.v1.CatalogService/ListCatalogEntries",
         Roles(&[Admin, Editor, Viewer]),
@@ -41,16 +41,15 @@ pub const TABLE: [(&str, Access); 11] = [
     ),
 ];
 
-/// A permit as the layer and a handler make it, for tests.
 #[cfg(test)]
-pub(crate) fn admin_for_test(workspace: &str) -> AdminPermit {
+pub(crate) fn write_permit_for_test(workspace: &str) -> WritePermit {
     use std::{
         sync::Arc,
         time::{Duration, SystemTime},
     };
 
     use chassis::{
-        authz::{Authz, Binding, Policy, Scope},
+        authz::{AuthzLayer, Binding, Policy, Scope},
         caller::Peer,
     };
     use proto::{Principal, WorkspaceName};
@@ -63,11 +62,9 @@ pub(crate) fn admin_for_test(workspace: &str) -> AdminPermit {
     };
     let not_after = SystemTime::now() + Duration::from_secs(600);
     let peer = Arc::new(Peer::Known { principal, not_after });
-    let layer = Authz::new(TABLE, Arc::new(Policy::new([all]).unwrap()));
+    let layer = AuthzLayer::new(&TABLE, Arc::new(Policy::new([all]).unwrap()));
     let authorized = layer
         .authorize("/injector.v1.ServerService/AddServer", &peer)
         .unwrap();
-    let mut request = tonic::Request::new(());
-    request.extensions_mut().insert(authorized.unwrap());
-    AdminPermit::decide(&request, &WorkspaceName::parse(workspace).unwrap()).unwrap()
+    WritePermit::decide(&authorized.unwrap(), &WorkspaceName::parse(workspace).unwrap()).unwrap()
 }

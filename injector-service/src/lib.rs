@@ -24,7 +24,7 @@ pub mod upstream;
 use std::{io, sync::Arc, time::SystemTime};
 
 use chassis::{
-    authz::Authz,
+    authz::AuthzLayer,
     channel::ServiceAddress,
     expiry::OwnCertificates,
     grpc,
@@ -206,7 +206,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
     };
     let health = GrpcHealth::new(shutdown.clone());
     let routes = routes(&config, registry, resolver.clone(), &health).await?;
-    let authz = Authz::new(authz::TABLE, config.policy);
+    let authz = AuthzLayer::new(&authz::TABLE, config.policy);
     grpc::serve(
         listeners.grpc,
         config.tls,

@@ -1,16 +1,18 @@
-//! Who may call which of the vault's RPCs.
+//! The roles that the vault's RPCs accept, and the permit for calls that concern the whole vault.
 
 use chassis::authz::{
     Access::{self, AnyRole, Anyone, Roles},
-    Authorized, Permit,
+    Authorized,
     Role::{Admin, Editor, Injector, Viewer},
-    Scope,
+    Scope, permission_denied,
 };
-use proto::{Principal, Reason, Refusal, WorkspaceName};
+use proto::Refusal;
 
-pub use chassis::authz::AdminPermit;
+pub use chassis::authz::{AdminPermit, DecryptPermit, ReadPermit, WritePermit};
 
-/// One row for each RPC. What has no row is refused.
+use crate::crypto::RootKey;
+
+/// The roles that each RPC accepts. An RPC without a row is refused.
 pub const TABLE: [(&str, Access); 23] = [
     ("/vault.v1.WorkspaceService/CreateWorkspace", Roles(&[Admin])),
     ("/vault.v1.WorkspaceService/GetWorkspace", Roles(&[Admin])),
@@ -55,92 +57,52 @@ pub const TABLE: [(&str, Access); 23] = [
     ),
 ];
 
-/// Proof that a call may have secrets of a workspace decrypted.
-#[derive(Debug, Clone)]
-pub struct DecryptPermit(Permit);
-
-impl DecryptPermit {
-    /// Decides for the caller of one decrypt.
-    pub fn decide(authorized: &Authorized, workspace: &WorkspaceName) -> Result<Self, Refusal> {
-        let permit = authorized.permit(workspace)?;
-        match permit.role() {
-            Injector => Ok(Self(permit)),
-            Admin | Editor | Viewer => Err(wrong_kind()),
-        }
-    }
-
-    /// The workspace whose secrets may be decrypted.
-    pub fn workspace(&self) -> &WorkspaceName {
-        self.0.workspace()
-    }
-
-    /// Who has them decrypted.
-    pub fn principal(&self) -> &Principal {
-        self.0.principal()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn for_test(workspace: &str) -> Self {
-        Self::decide(
-            &test::authorized(Injector),
-            &WorkspaceName::parse(workspace).unwrap(),
-        )
-        .unwrap()
-    }
-}
-
-/// Proof that a call may concern the vault as a whole: its caller's role, as the RPC's row says it, holds in all
-/// workspaces, also those still to come.
+/// Proof that a call may concern the whole vault: its keys, or a backup of all workspaces.
 #[derive(Debug)]
 pub struct VaultPermit(());
 
 impl VaultPermit {
-    /// Decides for the caller of `request`.
-    pub fn decide<T>(request: &tonic::Request<T>) -> Result<Self, Refusal> {
-        match Authorized::of(request)?.scope()? {
+    /// Decides for the caller of an RPC, who must hold the role admin in all workspaces, including later ones.
+    pub fn decide(authorized: &Authorized) -> Result<Self, Refusal> {
+        match authorized.limited_to(&[Admin])?.scope()? {
             Scope::All => Ok(Self(())),
-            Scope::Only(_) => Err(wrong_kind()),
+            Scope::Only(_) => Err(permission_denied()),
         }
     }
 
-    /// For commands on this machine: who has the store's files and the root key needs no role.
-    pub fn of_operator() -> Self {
+    /// Returns the permit of a command on this machine. Whoever has the store's files and a root key that unlocks them
+    /// could read everything in any case, and needs no role.
+    pub(crate) fn of_operator(_root_key: &RootKey) -> Self {
         Self(())
     }
 }
 
-/// The same text as for who holds no role at all.
-fn wrong_kind() -> Refusal {
-    Refusal::new(
-        Reason::PermissionDenied,
-        "this identity holds no role that may do this here",
-    )
-}
-
-/// A permit to administer, for tests.
 #[cfg(test)]
-pub(crate) fn admin_for_test(workspace: &str) -> AdminPermit {
-    let mut request = tonic::Request::new(());
-    request.extensions_mut().insert(test::authorized(Admin));
-    AdminPermit::decide(&request, &WorkspaceName::parse(workspace).unwrap()).unwrap()
-}
-
-#[cfg(test)]
-mod test {
+pub(crate) mod for_tests {
     use std::{
         sync::Arc,
         time::{Duration, SystemTime},
     };
 
     use chassis::{
-        authz::{Authz, Binding, Policy, Role},
+        authz::{AuthzLayer, Binding, Policy, Role},
         caller::Peer,
     };
+    use proto::{Principal, WorkspaceName};
 
     use super::*;
 
-    /// What the layer leaves in a request.
-    pub(super) fn authorized(role: Role) -> Authorized {
+    pub(crate) fn admin_permit(workspace: &str) -> AdminPermit {
+        let call = authorized(Admin, "/vault.v1.WorkspaceService/CreateWorkspace");
+        AdminPermit::decide(&call, &WorkspaceName::parse(workspace).unwrap()).unwrap()
+    }
+
+    pub(crate) fn decrypt_permit(workspace: &str) -> DecryptPermit {
+        let call = authorized(Injector, "/vault.v1.DecryptService/Decrypt");
+        DecryptPermit::decide(&call, &WorkspaceName::parse(workspace).unwrap()).unwrap()
+    }
+
+    fn authorized(role: Role, path: &str) -> Authorized {
         let principal = Principal::parse("dns:test").unwrap();
         let policy = Policy::new([Binding {
             principal: principal.clone(),
@@ -152,12 +114,7 @@ mod test {
             principal,
             not_after: SystemTime::now() + Duration::from_secs(600),
         };
-        let path = match role {
-            Admin | Editor => "/vault.v1.SecretService/PutSecret",
-            Viewer => "/vault.v1.SecretService/ListSecrets",
-            Injector => "/vault.v1.DecryptService/Decrypt",
-        };
-        Authz::new(TABLE, Arc::new(policy))
+        AuthzLayer::new(&TABLE, Arc::new(policy))
             .authorize(path, &Arc::new(peer))
             .unwrap()
             .unwrap()

@@ -17,7 +17,7 @@ pub mod vault;
 use std::{io, sync::Arc, time::SystemTime};
 
 use chassis::{
-    authz::Authz,
+    authz::AuthzLayer,
     expiry::OwnCertificates,
     grpc,
     health::GrpcHealth,
@@ -197,7 +197,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     if let Ok(address) = listeners.grpc.local_addr() {
         tracing::info!(%address, "vault-service is serving");
     }
-    let authz = Authz::new(authz::TABLE, policy);
+    let authz = AuthzLayer::new(&authz::TABLE, policy);
     let served = grpc::serve(
         listeners.grpc,
         tls,
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
     use crate::{
         audit_log::AuditMetrics,
-        authz::admin_for_test,
+        authz::for_tests::admin_permit,
         crypto::RootKey,
         root::{Provider, Providers},
         store::Store,
@@ -297,14 +297,14 @@ mod tests {
         assert_eq!(ready(), Ok(()));
         let making = tokio::spawn({
             let writer = writer.clone();
-            async move { writer.create_workspace(&admin_for_test("w"), Plan::Free).await }
+            async move { writer.create_workspace(&admin_permit("w"), Plan::Free).await }
         });
         becomes(&ready, Err("the storage does not answer")).await;
         syncs.send(()).unwrap();
         making.await.unwrap().unwrap();
         becomes(&ready, Ok(())).await;
         drop(syncs);
-        let failed = writer.create_workspace(&admin_for_test("v"), Plan::Free).await;
+        let failed = writer.create_workspace(&admin_permit("v"), Plan::Free).await;
         assert!(matches!(failed, Err(VaultError::OutcomeUnknown(_))), "{failed:?}");
         assert_eq!(ready(), Err("the storage failed; restart".into()));
         stop.cancel();

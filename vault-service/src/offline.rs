@@ -12,7 +12,6 @@ use chassis::settings::Problems;
 use tokio::runtime::Runtime;
 
 use crate::{
-    authz::VaultPermit,
     config::StoreArgs,
     new_file::NewFile,
     root::Providers,
@@ -128,7 +127,7 @@ fn write_backup(
 ) -> Result<u64, Failed> {
     with_vault(&from.data_dir, root, async |writer| {
         let mut bytes = 0;
-        let mut rest = Some(writer.back_up(&VaultPermit::of_operator()).await?);
+        let mut rest = Some(writer.back_up(&writer.operator_permit()?).await?);
         while let Some(backup) = rest {
             let (part, more) = backup.part().await?;
             to.write_all(&part)
@@ -152,7 +151,7 @@ pub fn restore(into: &StoreArgs, input: &Path) -> Result<String, Failed> {
     // Before there is a store, so that none is left behind by a backup that is refused.
     runtime()?.block_on(open()?.verify(&root))?;
     let restored = with_vault(&into.data_dir, root, async |writer| {
-        let restored = writer.restore_from(&VaultPermit::of_operator(), open()?).await?;
+        let restored = writer.restore_from(&writer.operator_permit()?, open()?).await?;
         Ok(restored)
     })?;
     Ok(report(&restored))

@@ -16,7 +16,7 @@ use std::{
 };
 
 use chassis::{
-    authz::{Authorized, Authz, Binding, Policy, Role, Scope},
+    authz::{Authorized, AuthzLayer, Binding, Policy, Role, Scope},
     caller::Peer,
 };
 use proto::{Principal, SecretName, SecretValue, WorkspaceName};
@@ -142,15 +142,13 @@ fn authorized(role: Role, path: &str) -> Authorized {
         principal,
         not_after: SystemTime::now() + Duration::from_secs(600),
     });
-    let authz = Authz::new(TABLE, Arc::new(policy.unwrap()));
+    let authz = AuthzLayer::new(&TABLE, Arc::new(policy.unwrap()));
     authz.authorize(path, &peer).unwrap().unwrap()
 }
 
 fn admin() -> AdminPermit {
-    let mut request = tonic::Request::new(());
-    let authorized = authorized(Role::Admin, "/vault.v1.SecretService/PutSecret");
-    request.extensions_mut().insert(authorized);
-    AdminPermit::decide(&request, &workspace()).unwrap()
+    let authorized = authorized(Role::Admin, "/vault.v1.WorkspaceService/CreateWorkspace");
+    AdminPermit::decide(&authorized, &workspace()).unwrap()
 }
 
 fn workspace() -> WorkspaceName {

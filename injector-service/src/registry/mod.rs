@@ -22,7 +22,7 @@ pub(crate) mod yaml;
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use chassis::{
-    authz::{AdminPermit, Scope},
+    authz::{ReadPermit, Scope, WritePermit},
     blocking::blocking,
 };
 use proto::{ServerName, Uid, page::Page};
@@ -118,7 +118,7 @@ impl Registry {
     }
 
     /// Shows a server.
-    pub fn get(&self, permit: &AdminPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
+    pub fn get(&self, permit: &ReadPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
         get(&self.state.servers.load(), permit, name)
     }
 
@@ -131,7 +131,7 @@ impl Registry {
     /// Adds a server, for the workspace with the uid `workspace_uid`.
     pub async fn add(
         &self,
-        permit: &AdminPermit,
+        permit: &WritePermit,
         name: &ServerName,
         workspace_uid: Uid,
         spec: Spec,
@@ -159,7 +159,7 @@ impl Registry {
     /// Describes a server anew, if its revision is `revision`.
     pub async fn update(
         &self,
-        permit: &AdminPermit,
+        permit: &WritePermit,
         name: &ServerName,
         revision: u64,
         spec: Spec,
@@ -180,7 +180,7 @@ impl Registry {
     /// Removes a server. A `revision` other than 0 must be the current one.
     pub async fn remove(
         &self,
-        permit: &AdminPermit,
+        permit: &WritePermit,
         name: &ServerName,
         revision: u64,
     ) -> Result<(), RegistryError> {
@@ -226,7 +226,7 @@ impl Registry {
     }
 }
 
-fn get(servers: &Servers, permit: &AdminPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
+fn get(servers: &Servers, permit: &ReadPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
     let workspace = permit.workspace();
     let found = servers.get(workspace.as_str(), name.as_str());
     found

@@ -21,7 +21,7 @@ use super::{
     mask, warnings,
 };
 use crate::{
-    authz::AdminPermit,
+    authz::{ReadPermit, WritePermit},
     catalog::Catalog,
     registry::{
         Entry, Registry, RegistryError, key,
@@ -56,7 +56,7 @@ impl ServerService for Servers {
             catalog_entry,
         } = request.get_ref();
         let server = given(server.as_ref())?;
-        let permit = permit(&request, &server.workspace)?;
+        let permit = write_permit(&request, &server.workspace)?;
         let Begun { server, is_mcp } = catalog::begin(server, catalog_entry, self.catalog.as_ref()).await?;
         let name = server_name(&server.name)?;
         let spec = parse(&server, self.registry.own())?;
@@ -74,7 +74,7 @@ impl ServerService for Servers {
         request: Request<UpdateServerRequest>,
     ) -> Result<Response<UpdateServerResponse>, Status> {
         let server = given(request.get_ref().server.as_ref())?;
-        let permit = permit(&request, &server.workspace)?;
+        let permit = write_permit(&request, &server.workspace)?;
         let name = server_name(&server.name)?;
         let (entry, mut warnings) = self.update(&permit, &name, request.get_ref(), server).await?;
         warnings.extend(warnings::of_settings(&entry.server.spec, false));
@@ -89,7 +89,7 @@ impl ServerService for Servers {
         request: Request<GetServerRequest>,
     ) -> Result<Response<GetServerResponse>, Status> {
         let GetServerRequest { workspace, name } = request.get_ref();
-        let permit = permit(&request, workspace)?;
+        let permit = read_permit(&request, workspace)?;
         let entry = self.registry.get(&permit, &server_name(name)?).map_err(refusal)?;
         Ok(Response::new(GetServerResponse {
             server: Some(shown(&entry)),
@@ -108,7 +108,7 @@ impl ServerService for Servers {
         let caller = Authorized::of(&request)?;
         let scope = match workspace.as_str() {
             "" => caller.scope()?,
-            one => Scope::Only([permit(&request, one)?.workspace().clone()].into()),
+            one => Scope::Only([read_permit(&request, one)?.workspace().clone()].into()),
         };
         let list = ("servers", caller.principal()?, workspace);
         let page = Page::parse(*page_size, token, list).map_err(page_token)?;
@@ -133,7 +133,7 @@ impl ServerService for Servers {
             name,
             revision,
         } = request.get_ref();
-        let permit = permit(&request, workspace)?;
+        let permit = write_permit(&request, workspace)?;
         self.registry
             .remove(&permit, &server_name(name)?, *revision)
             .await
@@ -146,7 +146,7 @@ impl ServerService for Servers {
         request: Request<ExplainInjectionRequest>,
     ) -> Result<Response<ExplainInjectionResponse>, Status> {
         let ExplainInjectionRequest { workspace, name } = request.get_ref();
-        let permit = permit(&request, workspace)?;
+        let permit = read_permit(&request, workspace)?;
         let entry = self.registry.get(&permit, &server_name(name)?).map_err(refusal)?;
         let checked = self.resolver.check(&entry).await?;
         let requires = |injection: &Injection| self.resolver.requires(injection);
@@ -164,7 +164,7 @@ impl Servers {
         }
     }
 
-    async fn add(&self, permit: &AdminPermit, name: ServerName, spec: Spec) -> Result<Stored, Refusal> {
+    async fn add(&self, permit: &WritePermit, name: ServerName, spec: Spec) -> Result<Stored, Refusal> {
         let workspace = permit.workspace().clone();
         if self.registry.get(permit, &name).is_ok() {
             return Err(refusal(RegistryError::ServerExists(workspace, name)));
@@ -179,7 +179,7 @@ impl Servers {
     /// The revision that was read is the one that is changed, also when the caller does not mind which.
     async fn update(
         &self,
-        permit: &AdminPermit,
+        permit: &WritePermit,
         name: &ServerName,
         request: &UpdateServerRequest,
         given: &api::Server,
@@ -224,7 +224,7 @@ impl Servers {
 
 /// Refuses a caller who may not leave a server with `tls.allow_bound_secrets` set. With this field an administrator
 /// vouches for the server's URL and TLS, so an editor may change any other field of the server.
-fn check_allowance(permit: &AdminPermit, before: Option<&Spec>, after: &Spec) -> Result<(), Refusal> {
+fn check_allowance(permit: &WritePermit, before: Option<&Spec>, after: &Spec) -> Result<(), Refusal> {
     let vouched_for = before.is_some_and(|before| before.url == after.url && before.tls == after.tls);
     if !after.tls.allow_bound_secrets || vouched_for || permit.role() == Role::Admin {
         return Ok(());
@@ -240,9 +240,16 @@ fn given(server: Option<&api::Server>) -> Result<&api::Server, Refusal> {
     server.ok_or_else(|| Refusal::new(Reason::RequestMalformed, "server is required"))
 }
 
-fn permit<T>(request: &Request<T>, workspace: &str) -> Result<AdminPermit, Refusal> {
-    let workspace = WorkspaceName::parse(workspace).map_err(status::workspace_name)?;
-    AdminPermit::decide(request, &workspace)
+fn read_permit<T>(request: &Request<T>, workspace: &str) -> Result<ReadPermit, Refusal> {
+    ReadPermit::decide(Authorized::of(request)?, &workspace_name(workspace)?)
+}
+
+fn write_permit<T>(request: &Request<T>, workspace: &str) -> Result<WritePermit, Refusal> {
+    WritePermit::decide(Authorized::of(request)?, &workspace_name(workspace)?)
+}
+
+fn workspace_name(text: &str) -> Result<WorkspaceName, Refusal> {
+    WorkspaceName::parse(text).map_err(status::workspace_name)
 }
 
 fn server_name(text: &str) -> Result<ServerName, Refusal> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use chassis::{
-    authz::{Authz, Binding, Policy, Role, Scope},
+    authz::{AuthzLayer, Binding, Policy, Role, Scope},
     caller::Peer,
 };
 use prometheus_client::metrics::histogram::Histogram;
@@ -154,7 +154,7 @@ fn by<T>(who: &str, rpc: &str, message: T) -> Request<T> {
         principal: principal(who),
         not_after,
     });
-    let layer = Authz::new(TABLE, Arc::new(Policy::new(bindings).unwrap()));
+    let layer = AuthzLayer::new(&TABLE, Arc::new(Policy::new(bindings).unwrap()));
     let mut request = Request::new(message);
     if let Ok(Some(authorized)) = layer.authorize(&format!("/injector.v1.ServerService/{rpc}"), &peer) {
         request.extensions_mut().insert(authorized);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use chassis::{
-    authz::{Access, Authz, Binding, Policy, Role, Scope},
+    authz::{Access, AccessTable, AuthzLayer, Binding, Policy, Role, Scope},
     grpc,
     keepalive::Ping,
     lanes::Width,
@@ -112,12 +112,12 @@ impl Fake {
             scope: Scope::All,
         }])
         .unwrap();
-        let table = [("/vault.v1.DecryptService/DecryptStream", Access::Roles(ROLES))];
+        let table: AccessTable = &[("/vault.v1.DecryptService/DecryptStream", Access::Roles(ROLES))];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let routes = Routes::new(DecryptServiceServer::new(self.clone()));
-        let authz = Authz::new(table, Arc::new(policy));
+        let authz = AuthzLayer::new(table, Arc::new(policy));
         tokio::spawn(grpc::serve(
             listener,
             tls,

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use chassis::authz::Authorized;
 use proto::{
     Reason, Refusal,
     vault::v1::{
@@ -49,7 +50,7 @@ impl BackupService for Backups {
         &self,
         request: Request<ExportBackupRequest>,
     ) -> Result<Response<Self::ExportBackupStream>, Status> {
-        let permit = VaultPermit::decide(&request)?;
+        let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let backup = self.writer.back_up(&permit).await.map_err(refusal)?;
         let (chunks, stream) = mpsc::channel(UNREAD);
         tokio::spawn(give(backup, chunks, self.shutdown.clone()));
@@ -60,7 +61,7 @@ impl BackupService for Backups {
         &self,
         request: Request<Streaming<RestoreBackupRequest>>,
     ) -> Result<Response<RestoreBackupResponse>, Status> {
-        let permit = VaultPermit::decide(&request)?;
+        let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let mut restore = self.writer.restore(&permit, &self.dir).await.map_err(refusal)?;
         let mut messages = request.into_inner();
         loop {

@@ -1,5 +1,6 @@
 //! `vault.v1.KeyService`.
 
+use chassis::authz::Authorized;
 use proto::vault::v1::{
     self as api, GetKeyStatusRequest, GetKeyStatusResponse, KeyRotation, KeyState, ListWorkspaceKeysRequest,
     ListWorkspaceKeysResponse, RootKeyProvider, RotateRootKeyRequest, RotateRootKeyResponse,
@@ -24,7 +25,7 @@ impl KeyService for Keys {
         &self,
         request: Request<GetKeyStatusRequest>,
     ) -> Result<Response<GetKeyStatusResponse>, Status> {
-        let permit = VaultPermit::decide(&request)?;
+        let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let KeyStatus {
             sealed,
             roots,
@@ -47,7 +48,7 @@ impl KeyService for Keys {
         request: Request<ListWorkspaceKeysRequest>,
     ) -> Result<Response<ListWorkspaceKeysResponse>, Status> {
         let workspace = Subject::of(&request).workspace(&request.get_ref().workspace);
-        let permit = VaultPermit::decide(&request)?;
+        let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let workspace = workspace?;
         let keys = self
             .0
@@ -64,7 +65,7 @@ impl KeyService for Keys {
         request: Request<RotateWorkspaceKeyRequest>,
     ) -> Result<Response<RotateWorkspaceKeyResponse>, Status> {
         let workspace = Subject::of(&request).workspace(&request.get_ref().workspace);
-        let permit = VaultPermit::decide(&request)?;
+        let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let workspace = workspace?;
         let id = self.0.rotate_workspace_key(&permit, &workspace).await;
         let key_id = id.map_err(refusal)?.to_string();
@@ -76,7 +77,7 @@ impl KeyService for Keys {
         &self,
         request: Request<RotateRootKeyRequest>,
     ) -> Result<Response<RotateRootKeyResponse>, Status> {
-        let permit = VaultPermit::decide(&request)?;
+        let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let id = self.0.rotate_root_key(&permit).await.map_err(refusal)?;
         let key_id = id.to_string();
         Subject::of(&request).key_id(&key_id);

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{subject::Subject, value_warnings};
 use crate::{
-    authz::AdminPermit,
+    authz::{ReadPermit, WritePermit},
     status::{page_token, refusal},
     vault::{
         Expiry, Labels, LastUse, MAX_ORIGINS, NewExpiry, NewSecret, Overrides, Put, RequestId, Restore,
@@ -53,7 +53,7 @@ impl SecretService for Secrets {
             expected_version,
             request_id,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
+        let permit = WritePermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
         let new = NewSecret {
             name: subject.secret(name)?,
             value: parse_value(value)?,
@@ -84,7 +84,7 @@ impl SecretService for Secrets {
             page_size,
             page_token: token,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
+        let permit = ReadPermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
         let scope = ("secrets", Authorized::of(&request)?.principal()?, workspace);
         let page = Page::parse(*page_size, token, scope).map_err(page_token)?;
         let (secrets, more) = self.0.secrets(&permit, page.clone()).await.map_err(refusal)?;
@@ -105,7 +105,7 @@ impl SecretService for Secrets {
     ) -> Result<Response<GetSecretMetadataResponse>, Status> {
         let subject = Subject::of(&request);
         let GetSecretMetadataRequest { workspace, name } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
+        let permit = ReadPermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
         let name = subject.secret(name)?;
         let secret = self.0.secret(&permit, &name).await.map_err(refusal)?;
         Ok(Response::new(GetSecretMetadataResponse {
@@ -124,7 +124,7 @@ impl SecretService for Secrets {
             page_size,
             page_token: token,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
+        let permit = ReadPermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
         let name = subject.secret(name)?;
         let scope = (
             "versions",
@@ -161,7 +161,7 @@ impl SecretService for Secrets {
             allow_wider_origins,
             allow_later_expiry,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
+        let permit = WritePermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
         let overrides = Overrides {
             wider_origins: *allow_wider_origins,
             later_expiry: *allow_later_expiry,
@@ -191,7 +191,7 @@ impl SecretService for Secrets {
             name,
             expected_version,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &subject.workspace(workspace)?)?;
+        let permit = WritePermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
         let name = subject.secret(name)?;
         let deleted = self.0.delete_secret(&permit, &name, *expected_version);
         deleted.await.map_err(refusal)?;
@@ -255,7 +255,7 @@ fn parse_new_expiry(expiry: Option<&restore_secret_version_request::Expiry>) -> 
 }
 
 /// Returns `overrides` when `permit` allows them: only an administrator may use any.
-fn allowed(overrides: Overrides, permit: &AdminPermit) -> Result<Overrides, Refusal> {
+fn allowed(overrides: Overrides, permit: &WritePermit) -> Result<Overrides, Refusal> {
     if overrides == Overrides::default() || permit.role() == Role::Admin {
         return Ok(overrides);
     }

@@ -47,7 +47,7 @@ impl WorkspaceService for Workspaces {
                 number => parse_kept_versions(*number)?,
             },
         };
-        let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
+        let permit = AdminPermit::decide(Authorized::of(&request)?, &Subject::of(&request).workspace(name)?)?;
         let workspace = self
             .writer
             .create_workspace(&permit, settings)
@@ -63,7 +63,7 @@ impl WorkspaceService for Workspaces {
         request: Request<GetWorkspaceRequest>,
     ) -> Result<Response<GetWorkspaceResponse>, Status> {
         let GetWorkspaceRequest { name } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
+        let permit = AdminPermit::decide(Authorized::of(&request)?, &Subject::of(&request).workspace(name)?)?;
         let workspace = self.writer.workspace(&permit).await.map_err(refusal)?;
         Ok(Response::new(GetWorkspaceResponse {
             workspace: Some(shown(workspace)),
@@ -108,7 +108,7 @@ impl WorkspaceService for Workspaces {
         let paths = update_mask.as_ref().map(|mask| mask.paths.as_slice());
         let changes = parse_changes(workspace, paths.unwrap_or_default())?;
         let api::Workspace { name, revision, .. } = workspace;
-        let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
+        let permit = AdminPermit::decide(Authorized::of(&request)?, &Subject::of(&request).workspace(name)?)?;
         let workspace = self
             .writer
             .update_workspace(&permit, *revision, changes)
@@ -128,7 +128,7 @@ impl WorkspaceService for Workspaces {
             force,
             revision,
         } = request.get_ref();
-        let permit = AdminPermit::decide(&request, &Subject::of(&request).workspace(name)?)?;
+        let permit = AdminPermit::decide(Authorized::of(&request)?, &Subject::of(&request).workspace(name)?)?;
         self.writer
             .delete_workspace(&permit, *revision, *force)
             .await

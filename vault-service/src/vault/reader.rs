@@ -391,7 +391,7 @@ mod tests {
             .keyring
             .open(&before.uid, &before.record.wrapped_kek)
             .unwrap();
-        let permit = crate::authz::VaultPermit::of_operator();
+        let permit = vault.writer.operator_permit().unwrap();
         vault.writer.rotate_workspace_key(&permit, &name).await.unwrap();
         vault.put("T", b"value").await.unwrap();
         let key = Kind::Record.key(&before.uid, &secret("T"));

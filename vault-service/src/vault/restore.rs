@@ -19,7 +19,7 @@ use super::{
     workspaces::{self, Found},
 };
 use crate::{
-    authz::AdminPermit,
+    authz::WritePermit,
     crypto::{
         WorkspaceKek,
         fingerprint::{Fingerprint, Fingerprinter},
@@ -161,7 +161,7 @@ impl Writer {
     /// Makes the value of a kept version the current one, under a new number.
     pub async fn restore_version(
         &self,
-        permit: &AdminPermit,
+        permit: &WritePermit,
         restore: Restore,
     ) -> Result<SecretMetadata, VaultError> {
         let (author, name) = (Author::of(permit), restore.name.clone());

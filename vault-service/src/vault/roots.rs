@@ -165,6 +165,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Returns the permit of a command on this machine. Fails while the vault is sealed: the root key is the proof.
+    pub(crate) fn operator_permit(&self) -> Result<VaultPermit, VaultError> {
+        Ok(VaultPermit::of_operator(&self.keyring.loaded()?.root))
+    }
+
     /// Makes a new root key, which takes the place of the old one before this returns.
     pub async fn rotate_root_key(&self, _: &VaultPermit) -> Result<KeyId, VaultError> {
         let _changing = self.keyring.file.lock().await;

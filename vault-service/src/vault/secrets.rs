@@ -20,7 +20,7 @@ use super::{
     workspaces::{self, Found},
 };
 use crate::{
-    authz::AdminPermit,
+    authz::{ReadPermit, WritePermit},
     crypto::{
         WorkspaceKek,
         fingerprint::{Fingerprint, Fingerprinter},
@@ -146,7 +146,7 @@ impl SecretMetadata {
 }
 
 impl Author {
-    pub(super) fn of(permit: &AdminPermit) -> Self {
+    pub(super) fn of(permit: &WritePermit) -> Self {
         Self {
             workspace: permit.workspace().clone(),
             principal: permit.principal().clone(),
@@ -190,7 +190,7 @@ pub(super) fn expected(version: Option<u64>) -> Vec<u8> {
 
 impl Writer {
     /// Makes a secret, or a new version of it.
-    pub async fn put_secret(&self, permit: &AdminPermit, new: NewSecret) -> Result<Put, VaultError> {
+    pub async fn put_secret(&self, permit: &WritePermit, new: NewSecret) -> Result<Put, VaultError> {
         let (author, name) = (Author::of(permit), new.name.clone());
         self.make_version(permit, &name, move |writer| writer.prepare(&author, &new))
             .await
@@ -199,7 +199,7 @@ impl Writer {
     /// Runs what makes a version until it commits.
     pub(super) async fn make_version(
         &self,
-        permit: &AdminPermit,
+        permit: &WritePermit,
         name: &SecretName,
         prepare: impl Fn(&Self) -> Result<Prepared, VaultError> + Send + Sync + 'static,
     ) -> Result<Put, VaultError> {
@@ -250,11 +250,7 @@ impl Writer {
     }
 
     /// Shows what may be known of a secret.
-    pub async fn secret(
-        &self,
-        permit: &AdminPermit,
-        name: &SecretName,
-    ) -> Result<SecretMetadata, VaultError> {
+    pub async fn secret(&self, permit: &ReadPermit, name: &SecretName) -> Result<SecretMetadata, VaultError> {
         let _still = self.uses.still().await;
         let (writer, workspace, name) = (self.clone(), permit.workspace().clone(), name.clone());
         blocking(move || {
@@ -270,7 +266,7 @@ impl Writer {
     /// A page of a workspace's secrets, and whether more follow.
     pub async fn secrets(
         &self,
-        permit: &AdminPermit,
+        permit: &ReadPermit,
         page: Page,
     ) -> Result<(Vec<SecretMetadata>, bool), VaultError> {
         let _still = self.uses.still().await;
@@ -309,7 +305,7 @@ impl Writer {
     /// Deletes a secret with all its versions, and keeps its last version number, so that it is not used again.
     pub async fn delete_secret(
         &self,
-        permit: &AdminPermit,
+        permit: &WritePermit,
         name: &SecretName,
         expected_version: Option<u64>,
     ) -> Result<(), VaultError> {

@@ -24,7 +24,10 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    authz::{AdminPermit, DecryptPermit, admin_for_test},
+    authz::{
+        AdminPermit,
+        for_tests::{admin_permit, decrypt_permit},
+    },
     crypto::RootKey,
 };
 
@@ -199,7 +202,7 @@ fn new(name: &str, value: &[u8]) -> NewSecret {
 
 fn wanted(workspace: &str, name: &str) -> Wanted {
     Wanted {
-        permit: DecryptPermit::for_test(workspace),
+        permit: decrypt_permit(workspace),
         workspace_uid: None,
         names: vec![secret(name)],
         check_only: false,
@@ -215,7 +218,7 @@ pub(super) fn key(number: u8) -> [u8; 32] {
 }
 
 pub(super) fn admin(workspace: &str) -> AdminPermit {
-    admin_for_test(workspace)
+    admin_permit(workspace)
 }
 
 pub(super) fn secret(name: &str) -> SecretName {

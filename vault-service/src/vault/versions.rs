@@ -14,7 +14,7 @@ use super::{
     workspaces::{self, Found, KeptVersions},
 };
 use crate::{
-    authz::AdminPermit,
+    authz::ReadPermit,
     crypto::record::{Expiry, RecordId, Terms},
     store::{Batch, Store},
 };
@@ -322,7 +322,7 @@ impl Writer {
     /// The kept versions of a secret before version `before`, the newest first, and whether more follow.
     pub async fn secret_versions(
         &self,
-        permit: &AdminPermit,
+        permit: &ReadPermit,
         name: &SecretName,
         before: Option<u64>,
         size: usize,

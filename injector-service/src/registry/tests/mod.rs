@@ -13,7 +13,7 @@ use proto::{ServerName, Uid, page::Page};
 use tempfile::TempDir;
 
 use super::{Entry, Registry, RegistryError, WorkspaceQuota, server::Spec};
-use crate::{address::OwnListeners, authz::admin_for_test as admin};
+use crate::{address::OwnListeners, authz::write_permit_for_test as admin};
 
 const EMPTY: &str = "version: 1\nservers: []\n";
 

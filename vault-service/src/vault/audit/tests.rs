@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    authz::{DecryptPermit, VaultPermit, admin_for_test},
+    authz::for_tests::{admin_permit, decrypt_permit},
     crypto::RootKey,
     root::Provider,
     vault::{Decrypted, Labels, NewSecret, Plan, Reader, Vault, Wanted, Writer, stored::Kind},
@@ -58,7 +58,7 @@ impl Damaged {
         drop(reader);
         let mut uids = Vec::new();
         for workspace in ["a", "b"] {
-            let permit = admin_for_test(workspace);
+            let permit = admin_permit(workspace);
             uids.push(writer.create_workspace(&permit, Plan::Free).await.unwrap().uid);
             for secret in ["ONE", "TWO", "THREE", "GONE"] {
                 writer
@@ -167,7 +167,7 @@ async fn decrypted(dir: &Path, workspace: &str) -> Vec<&'static str> {
     let (writer, reader) = Vault::open(store, root(1)).await.unwrap().split();
     let names = ["ONE", "TWO", "THREE", "GONE"];
     let wanted = Wanted {
-        permit: DecryptPermit::for_test(workspace),
+        permit: decrypt_permit(workspace),
         workspace_uid: None,
         names: names.map(name).to_vec(),
         check_only: false,
@@ -281,10 +281,10 @@ async fn a_store_that_lost_parts_of_its_log_is_salvaged_around_them() {
     let open = store.open(&store.dir());
     let (writer, reader) = Vault::open(open, root(1)).await.unwrap().split();
     drop(reader);
-    let permit = admin_for_test("many");
+    let permit = admin_permit("many");
     writer.create_workspace(&permit, Plan::Enterprise).await.unwrap();
     let puts = (0..400).map(|number| {
-        let (writer, permit) = (writer.clone(), admin_for_test("many"));
+        let (writer, permit) = (writer.clone(), admin_permit("many"));
         tokio::spawn(async move {
             let new = new(&format!("N{number}"), vec![b'v'; 500]);
             writer.put_secret(&permit, new).await.unwrap();
@@ -344,7 +344,7 @@ async fn a_secret_whose_deletion_is_partly_lost_stays_deleted_and_a_doubtful_one
     assert!(lines.contains(&doubtful.to_owned()), "{lines:?}");
     assert_eq!(decrypted(&to, "a").await, ["THREE"]);
     with_vault(&to, files(&[1]), async |writer, _| {
-        let permit = admin_for_test("a");
+        let permit = admin_permit("a");
         for (secret, above) in [("ONE", 1), ("TWO", 1000)] {
             let put = writer
                 .put_secret(&permit, new(secret, b"v".into()))
@@ -391,7 +391,7 @@ async fn older_versions_are_read_too_and_the_newest_takes_the_place_of_a_current
     let store = Damaged::by(|_, _| ()).await;
     with_vault(&store.dir(), files(&[1]), async |writer, _| {
         for secret in ["ONE", "ONE", "TWO", "TWO", "THREE"] {
-            let permit = admin_for_test("a");
+            let permit = admin_permit("a");
             writer
                 .put_secret(&permit, new(secret, b"v".into()))
                 .await
@@ -416,7 +416,7 @@ async fn older_versions_are_read_too_and_the_newest_takes_the_place_of_a_current
     assert_eq!((report.secrets, report.older), (6, 3));
     assert_eq!(decrypted(&to, "a").await, ["ONE", "TWO", "THREE"]);
     with_vault(&to, files(&[1]), async |writer, _| {
-        let permit = admin_for_test("a");
+        let permit = admin_permit("a");
         let versions = async |secret| {
             let (versions, _) = writer
                 .secret_versions(&permit, &name(secret), None, 10)
@@ -447,7 +447,9 @@ async fn a_store_in_the_middle_of_rotations_is_sound_and_a_salvaged_one_begins_t
     with_vault(&store.dir(), files(&[1]), async |writer, _| {
         assert!(writer.replace_store_key().await.unwrap());
         let a = WorkspaceName::parse("a").unwrap();
-        let rotated = writer.rotate_workspace_key(&VaultPermit::of_operator(), &a).await;
+        let rotated = writer
+            .rotate_workspace_key(&writer.operator_permit().unwrap(), &a)
+            .await;
         rotated.unwrap();
     })
     .await;
@@ -459,7 +461,7 @@ async fn a_store_in_the_middle_of_rotations_is_sound_and_a_salvaged_one_begins_t
     assert_eq!(report.secrets, 6);
     with_vault(&to, files(&[1]), async |writer, _| {
         let rotations = writer
-            .key_status(&VaultPermit::of_operator())
+            .key_status(&writer.operator_permit().unwrap())
             .await
             .unwrap()
             .rotations;

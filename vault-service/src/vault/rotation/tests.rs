@@ -29,7 +29,7 @@ fn name(workspace: &str) -> WorkspaceName {
 }
 
 fn permit() -> VaultPermit {
-    VaultPermit::of_operator()
+    VaultPermit::of_operator(&root(key(1)))
 }
 
 /// Root keys from files, the first active.

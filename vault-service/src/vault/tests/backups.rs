@@ -13,7 +13,7 @@ const HEADER: usize = 183;
 const SEALED_FRAME: usize = 64 * 1024 + 16;
 
 pub(super) fn permit() -> VaultPermit {
-    VaultPermit::of_operator()
+    VaultPermit::of_operator(&root(key(1)))
 }
 
 impl Fixture {

@@ -81,7 +81,7 @@ async fn a_rotation_that_a_full_disk_stopped_goes_on_within_seconds_of_there_bei
     writer.close().await.unwrap();
     let (store, free) = Store::on_disk(&dir.path().join("store"), 100);
     let (writer, reader) = vault_over(store, root).await;
-    let permit = crate::authz::VaultPermit::of_operator();
+    let permit = writer.operator_permit().unwrap();
     let name = proto::WorkspaceName::parse("w").unwrap();
     writer.rotate_workspace_key(&permit, &name).await.unwrap();
 

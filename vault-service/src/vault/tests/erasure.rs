@@ -180,7 +180,7 @@ impl Scene {
 }
 
 fn permit() -> VaultPermit {
-    VaultPermit::of_operator()
+    VaultPermit::of_operator(&root(key(1)))
 }
 
 /// Until nothing is due any more.

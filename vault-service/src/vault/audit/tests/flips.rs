@@ -63,7 +63,7 @@ impl Churned {
         drop(reader);
         let mut random = Random(17);
         for workspace in 0..WORKSPACES + 1 {
-            let permit = admin_for_test(&format!("w{workspace}"));
+            let permit = admin_permit(&format!("w{workspace}"));
             writer.create_workspace(&permit, Plan::Pro).await.unwrap();
         }
         for secret in 0..WORKSPACES * SECRETS {
@@ -133,7 +133,7 @@ impl Acknowledged {
 
     async fn put(&mut self, writer: &Writer, workspace: u32, secret: u32) {
         let place = Self::place(workspace, secret);
-        let permit = admin_for_test(&place.0);
+        let permit = admin_permit(&place.0);
         let put = writer
             .put_secret(&permit, new(&place.1, place.1.clone().into_bytes()))
             .await;
@@ -142,7 +142,7 @@ impl Acknowledged {
     }
 
     async fn delete(&mut self, writer: &Writer, place: Place) {
-        let permit = admin_for_test(&place.0);
+        let permit = admin_permit(&place.0);
         writer
             .delete_secret(&permit, &name(&place.1), None)
             .await
@@ -153,7 +153,7 @@ impl Acknowledged {
 
     async fn delete_workspace(&mut self, writer: &Writer, workspace: u32) {
         let workspace = format!("w{workspace}");
-        let permit = admin_for_test(&workspace);
+        let permit = admin_permit(&workspace);
         writer.delete_workspace(&permit, 0, true).await.unwrap();
         self.alive.retain(|(of, _), _| *of != workspace);
         self.deleted.retain(|(of, _), _| *of != workspace);

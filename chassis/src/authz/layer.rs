@@ -1,0 +1,252 @@
+//! The layer that authorizes and logs every call.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Instant, SystemTime},
+};
+
+use proto::{Principal, Reason, Refusal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use super::{Access, AccessTable, Authorized, Policy, permission_denied, unauthenticated};
+use crate::{
+    caller::{Caller, Peer},
+    guarded::Guarded,
+    telemetry::{self, field},
+};
+
+/// Maximum number of running calls of [`Access::AnyRole`] of one principal. A call takes about 10 KiB of memory.
+pub const MAX_SERVICE_CALLS: usize = 128;
+
+/// Authorizes every call by an [`AccessTable`] and a [`Policy`], and writes one log line for each call that needs a role.
+#[derive(Clone)]
+pub struct AuthzLayer {
+    table: Arc<BTreeMap<&'static str, Access>>,
+    policy: Arc<Policy>,
+    /// Semaphores with one permit for each call of [`Access::AnyRole`] that a principal may still start.
+    service_calls: Arc<BTreeMap<Principal, Arc<Semaphore>>>,
+}
+
+impl AuthzLayer {
+    /// Makes a layer for the RPCs in `table`.
+    pub fn new(table: AccessTable, policy: Arc<Policy>) -> Self {
+        let service_calls = policy
+            .principals()
+            .map(|principal| (principal.clone(), Arc::new(Semaphore::new(MAX_SERVICE_CALLS))));
+        Self {
+            table: Arc::new(table.iter().copied().collect()),
+            service_calls: Arc::new(service_calls.collect()),
+            policy,
+        }
+    }
+
+    /// Returns the principal of `peer` if the principal holds a role.
+    pub fn with_role<'a>(&self, peer: &'a Peer) -> Option<&'a Principal> {
+        peer.principal_at(SystemTime::now())
+            .filter(|principal| self.policy.has_role(principal))
+    }
+
+    /// Returns a permit that must be held until an authorized call ends; `None` when the call's row needs no permit.
+    fn service_call(
+        &self,
+        path: &str,
+        authorized: &Authorized,
+    ) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        if self.table.get(path) != Some(&Access::AnyRole) {
+            return Ok(None);
+        }
+        let calls = self
+            .service_calls
+            .get(authorized.principal()?)
+            .ok_or_else(permission_denied)?;
+        let permit = calls.clone().try_acquire_owned().map_err(|_| {
+            let message = format!(
+                "this identity has {MAX_SERVICE_CALLS} calls of health watches and reflection under way, as many as it may"
+            );
+            Refusal::new(Reason::LimitExceeded, message)
+        })?;
+        Ok(Some(permit))
+    }
+
+    /// Decides whether `peer` may call the RPC with this path in any workspace. Returns `None` when the table lets
+    /// anyone call it.
+    pub fn authorize(&self, path: &str, peer: &Arc<Peer>) -> Result<Option<Authorized>, Refusal> {
+        let access = self.table.get(path).copied();
+        if access == Some(Access::Anyone) {
+            return Ok(None);
+        }
+        let principal = peer.principal_at(SystemTime::now()).ok_or_else(unauthenticated)?;
+        let access = access
+            .filter(|access| self.policy.allows(principal, *access))
+            .ok_or_else(permission_denied)?;
+        let roles = match access {
+            Access::Roles(roles) => roles,
+            Access::Anyone | Access::AnyRole => &[],
+        };
+        Ok(Some(Authorized {
+            peer: peer.clone(),
+            policy: self.policy.clone(),
+            roles,
+        }))
+    }
+}
+
+impl<S> Layer<S> for AuthzLayer {
+    type Service = AuthzService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AuthzService {
+            authz: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// The service that [`AuthzLayer`] makes.
+#[derive(Clone)]
+pub struct AuthzService<S> {
+    authz: AuthzLayer,
+    inner: S,
+}
+
+impl<S> Service<http::Request<Body>> for AuthzService<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let started = Instant::now();
+        let peer = request
+            .extensions()
+            .get::<Caller>()
+            .map(|caller| caller.peer.clone())
+            .unwrap_or_else(|| Arc::new(Peer::Anonymous));
+        let path = request.uri().path().to_owned();
+        let decided = self.authz.authorize(&path, &peer).and_then(|authorized| {
+            let Some(authorized) = authorized else {
+                return Ok(None);
+            };
+            let permit = self.authz.service_call(&path, &authorized)?;
+            Ok(Some((authorized, permit)))
+        });
+        match decided {
+            Ok(None) => Box::pin(self.inner.call(request)),
+            Ok(Some((authorized, permit))) => {
+                request.extensions_mut().insert(authorized);
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    let response = with_reason(answer.await?);
+                    log(&path, &peer, &response, started);
+                    Ok(match permit {
+                        Some(permit) => response.map(|body| Body::new(Guarded::new(body, permit))),
+                        None => response,
+                    })
+                })
+            }
+            Err(refusal) => {
+                let response = Status::from(refusal).into_http();
+                log(&path, &peer, &response, started);
+                Box::pin(async move { Ok(response) })
+            }
+        }
+    }
+}
+
+/// Adds a [`Reason`] to a refusal that tonic made before a handler saw the request: `OUT_OF_RANGE` for a message that is
+/// too large, `INTERNAL` for one that does not decode. tonic's texts quote nothing of the message. A refusal of a handler
+/// already has details and stays unchanged.
+fn with_reason(response: http::Response<Body>) -> http::Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    let reason = match (status.code(), status.details()) {
+        (tonic::Code::OutOfRange, []) => Reason::LimitExceeded,
+        (tonic::Code::Internal, []) => Reason::RequestMalformed,
+        _ => return response,
+    };
+    Status::from(Refusal::new(reason, status.message())).into_http()
+}
+
+/// Prints the principal of a peer, or `-` for a peer without one.
+struct PrincipalField<'a>(&'a Peer);
+
+impl fmt::Display for PrincipalField<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Peer::Anonymous => f.write_str("-"),
+            Peer::Known { principal, .. } => principal.fmt(f),
+        }
+    }
+}
+
+/// Logs the result of a call. A failed unary call has its status in the response head ("Trailers-Only" in gRPC's
+/// specification); a call without a status in the head counts as answered.
+fn log(path: &str, peer: &Peer, response: &http::Response<Body>, started: Instant) {
+    let method = path.trim_start_matches('/');
+    let ms = telemetry::ms(started);
+    let principal = PrincipalField(peer);
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != tonic::Code::Ok => {
+            tracing::info!({ field::METHOD } = method, { field::PRINCIPAL } = %principal, { field::CODE } = ?status.code(),
+                { field::DETAIL } = status.message(), { field::MS } = ms, "rpc refused");
+        }
+        _ if method.starts_with("vault.v1.DecryptService/") || method.starts_with("grpc.") => {
+            tracing::debug!({ field::METHOD } = method, { field::PRINCIPAL } = %principal, { field::MS } = ms, "rpc answered");
+        }
+        _ => {
+            tracing::info!({ field::METHOD } = method, { field::PRINCIPAL } = %principal, { field::MS } = ms, "rpc answered");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::{Binding, Role, Scope},
+        *,
+    };
+
+    #[test]
+    fn an_rpc_that_is_not_in_the_table_is_refused() {
+        let principal = Principal::parse("dns:a").unwrap();
+        let binding = Binding {
+            principal: principal.clone(),
+            role: Role::Admin,
+            scope: Scope::All,
+        };
+        let policy = Arc::new(Policy::new([binding]).unwrap());
+        let authz = AuthzLayer::new(
+            &[
+                ("/x.S/Known", Access::Roles(&[Role::Admin])),
+                ("/x.S/Open", Access::Anyone),
+            ],
+            policy,
+        );
+        let not_after = SystemTime::now() + Duration::from_secs(60);
+        let admin = Arc::new(Peer::Known { principal, not_after });
+        let nobody = Arc::new(Peer::Anonymous);
+        let reason = |path, peer| authz.authorize(path, peer).err().map(|refusal| refusal.reason);
+        assert_eq!(reason("/x.S/Known", &admin), None);
+        assert_eq!(reason("/x.S/Unknown", &admin), Some(Reason::PermissionDenied));
+        assert_eq!(reason("/x.S/Known", &nobody), Some(Reason::Unauthenticated));
+        assert_eq!(reason("/x.S/Unknown", &nobody), Some(Reason::Unauthenticated));
+        assert_eq!(reason("/x.S/Open", &nobody), None);
+    }
+}
