@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::inject::Dialect;
+use crate::dialect::Dialect;
 
 /// The most patterns of one kind that a server may have.
 pub(crate) const MAX_PATTERNS: usize = 64;

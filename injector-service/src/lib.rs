@@ -6,6 +6,7 @@ pub mod authz;
 mod body_calls;
 pub mod catalog;
 pub mod config;
+pub mod dialect;
 mod fields;
 pub mod inject;
 pub mod keepalive;

@@ -15,7 +15,10 @@ use proto::{
 };
 use zeroize::Zeroizing;
 
-use crate::placement::{AuthType, FieldNumber, Placement, ProtobufSecrets, is_binary_metadata};
+use crate::{
+    dialect::Dialect,
+    placement::{AuthType, FieldNumber, Placement, ProtobufSecrets, is_binary_metadata},
+};
 pub use client_certificate::client_certificate;
 use json::SecretsObject;
 use protobuf::SecretEntries;
@@ -55,15 +58,6 @@ pub enum Carrier {
     Json,
     /// Its messages.
     Protobuf(ProtobufSecrets),
-}
-
-/// Whether the request speaks gRPC, whose metadata has a rule of its own for binary values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Any other HTTP.
-    Http,
-    /// gRPC.
-    Grpc,
 }
 
 impl Carrier {
@@ -132,11 +126,6 @@ fn not_text(secret: &str, place: &str) -> Refusal {
 }
 
 impl Injected {
-    /// Whether values go into the head.
-    pub fn has_headers(&self) -> bool {
-        !self.headers.is_empty()
-    }
-
     /// Inserts the headers, replaces any that are present, and returns the part that belongs into the body. `cover` may
     /// replace the value of a field by a stand-in.
     pub fn apply(

@@ -6,7 +6,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::{body, grpc::ACCEPTED};
-use crate::{inject::Dialect, upstream::Body};
+use crate::{dialect::Dialect, upstream::Body};
 
 /// The header that says why.
 const REASON_HEADER: &str = "x-aerostack-reason";

@@ -12,7 +12,6 @@ mod drain;
 mod framing;
 mod grpc;
 mod guard;
-mod inbound;
 mod oauth;
 mod placeholders;
 mod pools;

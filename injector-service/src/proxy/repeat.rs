@@ -8,86 +8,14 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Version};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use proto::{Reason, Refusal};
-use tokio::time::sleep;
 
-use super::{buffer_budget::Reservation, drain::DrainingBody, received_body::ReceivedBody};
+use super::{buffer_budget::Reservation, drain::DrainingBody};
 use crate::upstream::BodyError;
-
-/// How often one request is sent again. Each time another connection of the server has ended, or is about to.
-const MAX_REPEATS: u32 = 10;
-/// The longest pause before the second repeat. It doubles with each further repeat; the first repeat needs no pause.
-const FIRST_PAUSE: Duration = Duration::from_millis(4);
-
-/// A request without its secrets that is kept until the upstream has answered it.
-pub(super) struct KeptRequest {
-    headers: HeaderMap,
-    body: Option<Repeat>,
-    version: Version,
-    repeats: u32,
-}
-
-impl KeptRequest {
-    /// Keeps the headers, and up to `limit` bytes of the body, counted in `held`.
-    pub(super) fn new(
-        headers: &HeaderMap,
-        body: &mut Option<ReceivedBody>,
-        version: Version,
-        limit: usize,
-        held: Reservation,
-    ) -> Self {
-        let (first, repeat) = body.take().map(|body| body.repeatable(limit, held)).unzip();
-        *body = first;
-        Self {
-            headers: headers.clone(),
-            body: repeat.flatten(),
-            version,
-            repeats: 0,
-        }
-    }
-
-    /// Waits, and returns the headers, and the body in `body`, to be sent again. Pauses are random, so that calls which
-    /// an upstream refused together do not come together again.
-    pub(super) async fn again(&mut self, body: &mut Option<ReceivedBody>) -> Result<HeaderMap, Refusal> {
-        if self.repeats == MAX_REPEATS {
-            let message = format!(
-                "the upstream accepted the request {} times, and closed each connection without processing it",
-                MAX_REPEATS + 1
-            );
-            return Err(Refusal::new(Reason::UpstreamUnreachable, message));
-        }
-        let again = self
-            .body
-            .as_ref()
-            .and_then(|repeat| ReceivedBody::again(repeat, self.version));
-        *body = Some(again.ok_or_else(not_kept)?);
-        if self.repeats > 0 {
-            sleep(pause(self.repeats)).await;
-        }
-        self.repeats += 1;
-        Ok(self.headers.clone())
-    }
-}
-
-fn pause(repeats: u32) -> Duration {
-    let most = FIRST_PAUSE * (1 << (repeats - 1));
-    let mut random = [0; 1];
-    // Without randomness, the pause is the shortest.
-    let _ = getrandom::fill(&mut random);
-    most * u32::from(random[0]) / 255
-}
-
-pub(super) fn not_kept() -> Refusal {
-    let message = "the upstream did not process the request, whose body was too large to be kept and sent again; \
-                   see --max-buffered-body";
-    Refusal::new(Reason::UpstreamUnreachable, message)
-}
 
 /// Gives out readers of one body, each of which reads the body from its beginning. Dropping it frees the kept bytes.
 pub(super) struct Repeat(Arc<Mutex<Shared>>);

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::watchdog::{ActiveCall, Watchdog};
 use crate::{
-    inject::Dialect,
+    dialect::Dialect,
     placement::AuthType,
     registry::server::{Protocol, Spec},
     upstream::{self, Body},

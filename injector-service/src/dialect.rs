@@ -1,0 +1,49 @@
+//! The two ways in which a program speaks HTTP to a server.
+
+use http::{HeaderMap, header};
+
+/// The protocol of a call. gRPC has rules of its own: for binary metadata, for deadlines, and for errors, which it sends
+/// as a status in trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Any HTTP but gRPC. gRPC-Web belongs here, because a proxy needs no rule for it.
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
+impl Dialect {
+    /// Returns the dialect of a request, which its `Content-Type` names.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let grpc = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+        match grpc {
+            Some([] | [b'+' | b';', ..]) => Self::Grpc,
+            Some(_) | None => Self::Http,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_content_type_of_a_request_tells_grpc() {
+        for (value, expected) in [
+            ("application/grpc", Dialect::Grpc),
+            ("application/grpc+proto", Dialect::Grpc),
+            ("application/grpc;x=y", Dialect::Grpc),
+            ("application/grpc-web", Dialect::Http),
+            ("application/grpc-web+proto", Dialect::Http),
+            ("application/json", Dialect::Http),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            assert_eq!(Dialect::of(&headers), expected, "{value}");
+        }
+    }
+}
