@@ -15,7 +15,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::json;
 use tokio::{task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
-use vault_service::{crypto::root_file, new_file};
+use vault_service::{crypto::root_key_file, new_file};
 
 use crate::connect::DEFAULT_DIR;
 use crate::pki::{ADMIN_ID, DevPki, INJECTOR_ID, PkiError, VAULT_ID};
@@ -90,7 +90,7 @@ pub enum DevError {
     Pki(#[from] PkiError),
     /// The root key.
     #[error(transparent)]
-    RootKey(#[from] root_file::RootKeyFileError),
+    RootKey(#[from] root_key_file::RootKeyFileError),
     /// Settings that this command made itself, or an address that is no loopback's.
     #[error("{0}")]
     Settings(Problems),
@@ -130,7 +130,7 @@ impl Pair {
         let pki = DevPki::ensure(dir)?;
         let root_key = dir.join("root.key");
         if !root_key.exists() {
-            root_file::write_new(&root_key)?;
+            root_key_file::write_new(&root_key)?;
         }
         make_dir(&dir.join("injector"))?;
         let catalog = dir.join("injector").join(CATALOG);

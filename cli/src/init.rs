@@ -9,7 +9,7 @@ use std::{
 
 use clap::Args;
 use serde_json::json;
-use vault_service::{crypto::root_file, new_file};
+use vault_service::{crypto::root_key_file, new_file};
 
 use crate::pki::{
     ADMIN_ID, DEMO_ID, Leaf, PkiError, Usage,
@@ -75,7 +75,7 @@ pub enum InitError {
     Pki(#[from] PkiError),
     /// The root key.
     #[error(transparent)]
-    RootKey(#[from] root_file::RootKeyFileError),
+    RootKey(#[from] root_key_file::RootKeyFileError),
     /// There was one: a certificate authority is made after its root key.
     #[error(
         "{} is gone, and nothing that the vault stored can be read without it: put its copy back, or remove {} and the \
@@ -165,7 +165,7 @@ fn root_key(args: &InitArgs) -> Result<bool, InitError> {
         });
     }
     if missing {
-        root_file::write_new(path)?;
+        root_key_file::write_new(path)?;
     }
     if let Some(owner) = args.owner {
         owner.own(path)?;

@@ -129,7 +129,7 @@ impl Pki {
 pub fn root_key(dir: &Path) -> PathBuf {
     let path = dir.join("root.key");
     if !path.exists() {
-        vault_service::crypto::root_file::write_new(&path).unwrap();
+        vault_service::crypto::root_key_file::write_new(&path).unwrap();
     }
     path
 }

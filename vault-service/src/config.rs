@@ -23,7 +23,7 @@ use proto::Principal;
 
 use crate::{
     audit_log::{Mode, Output},
-    crypto::{RootKey, root_file},
+    crypto::{RootKey, root_key_file},
     root::{Provider, ProviderKind, Providers, RootKeyWrapper, kms::Kms},
     vault::Plan,
 };
@@ -562,7 +562,7 @@ impl RootArgs {
     fn check(&self, problems: &mut Problems) -> Option<Providers> {
         let mut given = self.files(problems)?;
         if let Some(path) = settings::path(&self.root_passphrase_file) {
-            problems.take("--root-passphrase-file", root_file::read_passphrase(path))?;
+            problems.take("--root-passphrase-file", root_key_file::read_passphrase(path))?;
             given.push((
                 ProviderKind::Passphrase,
                 Provider::Wrapper(RootKeyWrapper::Passphrase(path.to_owned())),
@@ -609,7 +609,7 @@ impl RootArgs {
             .iter()
             .filter(|path| !path.as_os_str().is_empty());
         let keys: Vec<_> = paths
-            .map(|path| problems.take("--root-key-file", root_file::read(path)))
+            .map(|path| problems.take("--root-key-file", root_key_file::read(path)))
             .collect();
         let keys: Vec<_> = keys.into_iter().collect::<Option<_>>()?;
         let mut ids: Vec<_> = keys.iter().map(RootKey::id).collect();

@@ -18,7 +18,7 @@ use mimalloc::MiMalloc;
 use vault_service::{
     Listeners,
     config::{AuditArgs, Cli, Command, Settings},
-    crypto::root_file,
+    crypto::root_key_file,
     offline, run,
 };
 use zeroizing_alloc::ZeroAlloc;
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 }
 
 fn keygen(path: &Path) -> ExitCode {
-    match root_file::write_new(path) {
+    match root_key_file::write_new(path) {
         Ok(key) => {
             drop(writeln!(
                 io::stdout(),

@@ -59,7 +59,7 @@ fn keygen_makes_a_key_for_its_owner_alone_and_never_overwrites_one() {
     let path = keygen(&dir);
     let key = fs::read_to_string(&path).unwrap();
     assert_eq!((key.len(), mode(&path)), (45, 0o600));
-    assert!(vault_service::crypto::root_file::read(&path).is_ok());
+    assert!(vault_service::crypto::root_key_file::read(&path).is_ok());
 
     let again = vault().arg("keygen").arg(&path).output().unwrap();
     assert_eq!(again.status.code(), Some(1));

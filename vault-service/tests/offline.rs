@@ -23,7 +23,7 @@ use proto::{Principal, SecretName, SecretValue, WorkspaceName};
 use tempfile::TempDir;
 use vault_service::{
     authz::{AdminPermit, DecryptPermit, TABLE},
-    crypto::root_file,
+    crypto::root_key_file,
     root::{Provider, Providers, RootKeyWrapper},
     store::Store,
     vault::{Decrypted, Labels, NewSecret, Plan, Reader, Vault, Wanted, Writer},
@@ -57,7 +57,7 @@ const SMALL: usize = 20;
 impl Home {
     fn new() -> Self {
         let home = Self(TempDir::new().unwrap(), KEY_FILE);
-        root_file::write_new(&home.path("root.key")).unwrap();
+        root_key_file::write_new(&home.path("root.key")).unwrap();
         home
     }
 
@@ -80,7 +80,7 @@ impl Home {
     async fn open(&self, store: &str) -> (Writer, Reader) {
         let [_, file] = self.1;
         let root = match self.1 {
-            KEY_FILE => Provider::File(Arc::new(root_file::read(&self.path(file)).unwrap())),
+            KEY_FILE => Provider::File(Arc::new(root_key_file::read(&self.path(file)).unwrap())),
             _ => Provider::Wrapper(RootKeyWrapper::Passphrase(self.path(file))),
         };
         let store = Store::open(&self.path(store), 16 << 20).unwrap();
@@ -421,7 +421,7 @@ async fn a_restore_that_is_killed_leaves_an_empty_vault_or_the_whole() {
         thread::sleep(Duration::from_millis(5) + takes * kill / KILLS);
         child.kill().unwrap();
         child.wait().unwrap();
-        let root = root_file::read(&home.path("root.key")).unwrap();
+        let root = root_key_file::read(&home.path("root.key")).unwrap();
         let store = Store::open(&home.path("new"), 16 << 20).unwrap();
         half += usize::from(store.read(b"hold").unwrap().is_some());
         let (writer, reader) = Vault::open(store, root).await.unwrap().split();
@@ -451,7 +451,7 @@ async fn a_store_that_is_refused_for_its_root_key_keeps_every_byte() {
     let home = Home::new();
     home.fill("store", 50).await;
     fs::rename(home.path("root.key"), home.path("right.key")).unwrap();
-    root_file::write_new(&home.path("root.key")).unwrap();
+    root_key_file::write_new(&home.path("root.key")).unwrap();
     let killed = home.path("killed");
     fs::create_dir(&killed).unwrap();
     for (name, bytes) in files(&home.path("store")) {

@@ -228,7 +228,7 @@ async fn progress(keys: &mut KeyServiceClient<Channel>) -> Option<(u64, u64)> {
 async fn a_rotation_that_is_killed_again_and_again_ends_with_every_record_under_the_new_key() {
     let files = Arc::new(Files::new());
     let root_key = files.0.path().join("root.key");
-    vault_service::crypto::root_file::write_new(&root_key).unwrap();
+    vault_service::crypto::root_key_file::write_new(&root_key).unwrap();
     let mut vault = Vault::start(&files, &[&root_key]);
     fill(&vault).await;
     let rotate = RotateWorkspaceKeyRequest {

@@ -261,7 +261,7 @@ async fn a_root_key_from_a_file_is_rotated_by_a_restart_with_another_one_first()
     let (pki, dir) = (vault.pki.clone(), vault.dir.clone());
     vault.stop().await;
     let new = dir.path().join("new.key");
-    vault_service::crypto::root_file::write_new(&new).unwrap();
+    vault_service::crypto::root_key_file::write_new(&new).unwrap();
     let vault = Vault::open(pki.clone(), dir.clone(), |settings| {
         settings.root.root_key_file.insert(0, new.clone());
     })

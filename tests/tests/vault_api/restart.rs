@@ -69,7 +69,7 @@ async fn a_store_does_not_open_with_another_root_key_and_is_unharmed() {
     vault.stop().await;
 
     let other = dir.path().join("other.key");
-    vault_service::crypto::root_file::write_new(&other).unwrap();
+    vault_service::crypto::root_key_file::write_new(&other).unwrap();
     let mut settings = e2e::pair::vault_settings(&pki, &dir);
     settings.root.root_key_file = vec![other];
     let config = settings.check().unwrap();

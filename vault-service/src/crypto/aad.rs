@@ -1,36 +1,30 @@
-//! What a ciphertext is bound to.
+//! Additional authenticated data (AAD): the fields that a ciphertext is bound to.
 //!
-//! `AAD = LP(f1) || LP(f2) || ...` with `LP(f) = u64be(len(f)) || f`: two different lists of fields
-//! never give the same bytes.
+//! `AAD = LP(f1) || LP(f2) || ...` with `LP(f) = u64be(len(f)) || f`, so two different lists of fields never give the
+//! same bytes.
 
-use super::{
-    ALGORITHM, format,
-    key::KeyId,
-    record::{Expiry, RecordId},
-    wrap::Purpose,
-};
+use super::{ALGORITHM, derive::Purpose, format, key::KeyId, record_id::RecordId};
 use proto::Uid;
 
-/// Additional authenticated data.
 pub(super) struct Aad(Vec<u8>);
 
 impl Aad {
-    fn new(format: u8) -> Aad {
-        Aad(Vec::with_capacity(256)).field(&[format]).field(&[ALGORITHM])
+    fn new(format: u8) -> Self {
+        Self(Vec::with_capacity(256)).field(&[format]).field(&[ALGORITHM])
     }
 
-    fn field(mut self, bytes: &[u8]) -> Aad {
+    fn field(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
         self.0.extend_from_slice(bytes);
         self
     }
 
-    fn place(self, place: &RecordId<'_>) -> Aad {
+    fn record_id(self, id: &RecordId<'_>) -> Self {
         let RecordId {
             workspace_uid,
             name,
             version,
-        } = place;
+        } = id;
         self.field(workspace_uid.as_bytes())
             .field(name.as_str().as_bytes())
             .field(&version.to_be_bytes())
@@ -43,7 +37,7 @@ impl AsRef<[u8]> for Aad {
     }
 }
 
-/// Returns the additional data of a wrapped store key: `format, algorithm, purpose, root key id, store key id`.
+/// `format, algorithm, purpose, root key id, store key id`
 pub(super) fn wrapped_store_key(root: KeyId, store_key: KeyId) -> Aad {
     Aad::new(format::WRAPPED_STORE_KEY)
         .field(Purpose::WrapStoreKey.label())
@@ -51,7 +45,7 @@ pub(super) fn wrapped_store_key(root: KeyId, store_key: KeyId) -> Aad {
         .field(store_key.as_bytes())
 }
 
-/// Returns the additional data of a wrapped KEK: `format, algorithm, purpose, store key id, workspace uid, KEK id`.
+/// `format, algorithm, purpose, store key id, workspace uid, KEK id`
 pub(super) fn wrapped_kek(store_key: KeyId, workspace_uid: &Uid, kek: KeyId) -> Aad {
     Aad::new(format::WRAPPED_KEK)
         .field(Purpose::WrapWorkspaceKek.label())
@@ -60,45 +54,46 @@ pub(super) fn wrapped_kek(store_key: KeyId, workspace_uid: &Uid, kek: KeyId) -> 
         .field(kek.as_bytes())
 }
 
-/// `format, algorithm, purpose, root key id, how the passphrase is stretched`
-pub(super) fn wrapped_root_key(root: KeyId, stretch: &[u8]) -> Aad {
+/// `format, algorithm, purpose, root key id, Argon2id parameters and salt`
+pub(super) fn wrapped_root_key(root: KeyId, argon2: &[u8]) -> Aad {
     Aad::new(format::WRAPPED_ROOT_KEY)
         .field(Purpose::WrapRootKey.label())
         .field(root.as_bytes())
-        .field(stretch)
+        .field(argon2)
 }
 
 /// `format, algorithm, purpose, KEK id, workspace uid, name, version`
-pub(super) fn wrapped_dek(kek: KeyId, place: &RecordId<'_>) -> Aad {
+pub(super) fn wrapped_dek(kek: KeyId, id: &RecordId<'_>) -> Aad {
     Aad::new(format::RECORD)
         .field(Purpose::WrapDek.label())
         .field(kek.as_bytes())
-        .place(place)
+        .record_id(id)
 }
 
 /// `format, algorithm, workspace uid, name, version, expiry, count of origins, each origin`
 ///
-/// Without the KEK's id: a rewrap must not touch the value.
-pub(super) fn record(place: &RecordId<'_>, expiry: Option<Expiry>, origins: &[&[u8]]) -> Aad {
+/// The KEK's id is not part of this AAD, because a rewrap must not touch the encrypted value.
+pub(super) fn record(id: &RecordId<'_>, expiry: [u8; 8], origins: &[&[u8]]) -> Aad {
     let aad = Aad::new(format::RECORD)
-        .place(place)
-        .field(&Expiry::to_bytes(expiry))
+        .record_id(id)
+        .field(&expiry)
         .field(&(origins.len() as u64).to_be_bytes());
     origins.iter().fold(aad, |aad, origin| aad.field(origin))
 }
 
-/// `format, algorithm, purpose, all of the header that stands before the wrap`
+/// `format, algorithm, purpose, all bytes of the backup's header before the wrap`
 pub(super) fn wrapped_backup_key(format: u8, header: &[u8]) -> Aad {
     Aad::new(format)
         .field(Purpose::WrapBackupKey.label())
         .field(header)
 }
 
-/// `format, algorithm`: the key is one backup's alone, and a frame's place is in its nonce.
+/// `format, algorithm`
+///
+/// A backup's frames need no more: each backup has a key of its own, and a frame's position is in its nonce.
 pub(super) fn backup_frame(format: u8) -> Aad {
     Aad::new(format)
 }
 
 #[cfg(test)]
-#[path = "aad_tests.rs"]
 mod tests;

@@ -1,12 +1,12 @@
-//! What tells two requests apart without keeping them.
+//! Keyed fingerprints of requests, by which the vault recognizes a repeated request without keeping the request.
 //!
 //! ```text
 //! K           = HKDF-SHA256[(), request-fingerprint](KEK, 32)
-//! fingerprint = HMAC-SHA256(K, LP(f1) || LP(f2) || ...)      LP(f) = u64be(len(f)) || f; 64 zeros behind a value
+//! fingerprint = HMAC-SHA256(K, LP(f1) || LP(f2) || ...)      LP(f) = u64be(len(f)) || f; 64 zeros after a value
 //! ```
 //!
-//! A request holds a value, and a plain hash of it would let whoever reads the store try guesses. Without the
-//! workspace's KEK this one says nothing.
+//! A request holds a secret value. A plain hash of the request would let a reader of the store test guesses of the value;
+//! without the workspace's KEK the fingerprint reveals nothing.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use proto::SecretValue;
@@ -14,56 +14,54 @@ use sha2::Sha256;
 
 use super::WorkspaceKek;
 
-/// Takes the fields of a request one by one.
-pub struct Fingerprinter {
+/// Builder of a [`Fingerprint`].
+pub(crate) struct Fingerprinter {
     mac: Hmac<Sha256>,
 }
 
-/// HMAC-SHA256 of a request, under a key of its workspace.
-pub struct Fingerprint {
+/// HMAC-SHA256 of a request, under a key that is derived from the workspace's KEK.
+pub(crate) struct Fingerprint {
     mac: Hmac<Sha256>,
 }
 
 impl Fingerprinter {
-    /// Begins one.
-    pub fn new(kek: &WorkspaceKek) -> Self {
+    pub(crate) fn new(kek: &WorkspaceKek) -> Self {
         let key = kek.fingerprint_key();
         Self {
             mac: Hmac::new_from_slice(key.expose()).expect("HMAC takes keys of any length"),
         }
     }
 
-    /// Adds a field.
     #[must_use]
-    pub fn field(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn field(mut self, bytes: &[u8]) -> Self {
         self.mac.update(&(bytes.len() as u64).to_be_bytes());
         self.mac.update(bytes);
         self
     }
 
-    /// Adds a value, and a block of zeros behind it: what is not hashed yet stands in the MAC, which is moved about.
+    /// Adds a secret value and a block of zeros. The MAC buffers bytes until a block is full, and moving the MAC would
+    /// copy a buffered value; the zeros fill up the block.
     #[must_use]
-    pub fn value(self, value: &SecretValue) -> Self {
-        let mut print = self.field(value.expose());
-        print.mac.update(&[0; 64]);
-        print
+    pub(crate) fn value(self, value: &SecretValue) -> Self {
+        let mut fingerprinter = self.field(value.expose());
+        fingerprinter.mac.update(&[0; 64]);
+        fingerprinter
     }
 
-    /// The fingerprint of these fields.
-    pub fn finish(self) -> Fingerprint {
+    pub(crate) fn finish(self) -> Fingerprint {
         let Self { mac } = self;
         Fingerprint { mac }
     }
 }
 
 impl Fingerprint {
-    /// For storing.
-    pub fn to_bytes(&self) -> [u8; 32] {
+    /// Returns the bytes to store.
+    pub(crate) fn to_bytes(&self) -> [u8; 32] {
         self.mac.clone().finalize().into_bytes().into()
     }
 
-    /// Whether `stored` is the fingerprint of the same fields under the same key; takes the same time whatever differs.
-    pub fn matches(self, stored: &[u8]) -> bool {
+    /// Compares with a stored fingerprint in constant time.
+    pub(crate) fn matches(self, stored: &[u8]) -> bool {
         self.mac.verify_slice(stored).is_ok()
     }
 }
@@ -79,8 +77,8 @@ mod tests {
         let value = SecretValue::parse(Zeroizing::new(value.into())).expect("a value");
         fields
             .iter()
-            .fold(Fingerprinter::new(kek), |print, field| {
-                print.field(field.as_bytes())
+            .fold(Fingerprinter::new(kek), |fingerprinter, field| {
+                fingerprinter.field(field.as_bytes())
             })
             .value(&value)
             .finish()

@@ -1,4 +1,4 @@
-//! The stored bytes of one secret version.
+//! Records: the stored bytes of one secret version.
 //!
 //! ```text
 //! offset  bytes  field
@@ -22,73 +22,59 @@ use std::{
 
 use zeroize::Zeroizing;
 
+pub use super::record_id::RecordId;
 use super::{
     ALGORITHM, Corruption, DecryptionError, KeyId, NoRandomness, WorkspaceKek, aad,
-    bytes::Bytes,
+    field_reader::FieldReader,
     format,
-    key::Dek,
-    nonce::{FreshNonce, NONCE_LEN, TAG_LEN},
-    wrap::Wrapped,
+    gcm::{FreshNonce, NONCE_LEN, TAG_LEN},
+    key_hierarchy::Dek,
+    wrap::KeyWrap,
 };
 use proto::{OriginPattern, SecretName, SecretValue, Uid};
 
-/// Where a record belongs. It opens nowhere else.
-#[derive(Clone, Copy, Debug)]
-pub struct RecordId<'a> {
-    /// The workspace's uid, not its name: a workspace made anew is another one.
-    pub workspace_uid: &'a Uid,
-    /// The secret.
-    pub name: &'a SecretName,
-    /// Its version.
-    pub version: u64,
-}
-
-/// The second from which on a value counts as gone, since the Unix epoch.
+/// The second, since the Unix epoch, at which a value expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Expiry(NonZeroU64);
 
 impl Expiry {
-    /// From its seconds; 0 is never.
+    /// Returns `None` for 0, which stands for a value that never expires.
     pub fn from_seconds(seconds: u64) -> Option<Self> {
         NonZeroU64::new(seconds).map(Self)
     }
 
-    /// Its seconds.
     pub fn seconds(self) -> u64 {
         self.0.get()
     }
 
-    /// Whether it is this second or was before.
     pub fn has_passed(self, now: SystemTime) -> bool {
         now.duration_since(UNIX_EPOCH)
             .is_ok_and(|since| since.as_secs() >= self.seconds())
     }
 
-    pub(super) fn to_bytes(expiry: Option<Self>) -> [u8; 8] {
+    fn to_bytes(expiry: Option<Self>) -> [u8; 8] {
         expiry.map_or(0, Self::seconds).to_be_bytes()
     }
 }
 
-/// What is authenticated with a value: it is not given without.
+/// Conditions for the use of a value. A record authenticates them together with the value.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
-    /// Where it may be sent; empty means anywhere.
+    /// Origins to which the value may be sent; an empty list allows all origins.
     pub origins: &'a [OriginPattern],
-    /// When it is gone; none means never. Whoever decrypts has to look at the clock: this module has none.
+    /// Time at which the value expires; `None` for never. [`decrypt`] ignores the expiry, because it has no clock: its
+    /// caller must compare.
     pub expiry: Option<Expiry>,
 }
 
 /// The owned form of [`Terms`].
 #[derive(Clone, Debug)]
 pub struct OwnedTerms {
-    /// Origins that the value may be sent to; an empty list allows all origins.
     pub origins: Vec<OriginPattern>,
-    /// Time at which the value expires; `None` for a value that never expires.
     pub expiry: Option<Expiry>,
 }
 
 impl OwnedTerms {
-    /// Borrows the terms.
     pub fn as_terms(&self) -> Terms<'_> {
         Terms {
             origins: &self.origins,
@@ -97,65 +83,60 @@ impl OwnedTerms {
     }
 }
 
-/// What a record held.
+/// The content of a record. All fields are authentic.
 #[derive(Debug)]
-pub struct Decrypted {
-    /// The version it was encrypted as. Authentic, but it may be an old one: see the module's caveats.
+pub struct DecryptedRecord {
+    /// Version that the value was encrypted as. An old record that was put back has an old version.
     pub version: u64,
-    /// When it is gone; none means never.
     pub expiry: Option<Expiry>,
-    /// Where the value may be sent; empty means it was not restricted.
     pub origins: Vec<OriginPattern>,
-    /// The value.
     pub value: SecretValue,
 }
 
-/// Why a value was not encrypted.
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptError {
-    /// More than 255 origins, or one of more than 65,535 bytes.
+    /// More than 255 origins, or an origin of more than 65,535 bytes.
     #[error("more upstream origins than a record can hold")]
     Origins,
-    /// No random bytes.
     #[error("no key could be made")]
     NoRandomness(#[from] NoRandomness),
 }
 
-/// `DEK = random(32); (C, T) = AES-256-GCM-Enc(DEK, random(12), A, value)`, and the DEK wrapped.
+/// `DEK = random(32); (C, T) = AES-256-GCM-Enc(DEK, random(12), A, value)`; the record holds the DEK, wrapped with `kek`.
 pub fn encrypt(
     kek: &WorkspaceKek,
-    place: &RecordId<'_>,
+    id: &RecordId<'_>,
     terms: &Terms<'_>,
     value: &SecretValue,
 ) -> Result<Vec<u8>, EncryptError> {
-    encrypt_with(Dek::generate()?, kek, place, terms, value)
+    encrypt_with(Dek::generate()?, kek, id, terms, value)
 }
 
 fn encrypt_with(
     dek: Dek,
     kek: &WorkspaceKek,
-    place: &RecordId<'_>,
+    id: &RecordId<'_>,
     terms: &Terms<'_>,
     value: &SecretValue,
 ) -> Result<Vec<u8>, EncryptError> {
     let Terms { origins, expiry } = *terms;
+    let expiry = Expiry::to_bytes(expiry);
     let origins: Vec<&[u8]> = origins.iter().map(|o| o.as_str().as_bytes()).collect();
-    let wrapped = kek.wrap_dek(&dek, place)?;
+    let wrap = kek.wrap_dek(&dek, id)?;
     let nonce = FreshNonce::random()?;
 
-    // To the exact size: the value is encrypted in place, and growing would leave it behind in clear.
+    // The value is encrypted in place. A vector that had to grow would leave a copy of the value in freed memory, so
+    // the exact length is reserved.
     let mut out = Vec::with_capacity(len(&origins, value));
-    out.extend_from_slice(&[format::RECORD, ALGORITHM]);
-    out.extend_from_slice(kek.id().as_bytes());
-    wrapped.write(&mut out);
-    out.extend_from_slice(&place.version.to_be_bytes());
-    out.extend_from_slice(&Expiry::to_bytes(expiry));
+    write_key(&mut out, kek.id(), &wrap);
+    out.extend_from_slice(&id.version.to_be_bytes());
+    out.extend_from_slice(&expiry);
     write_origins(&mut out, &origins)?;
     out.extend_from_slice(nonce.as_bytes());
     let head = out.len();
     out.extend_from_slice(value.expose());
     let (_, body) = out.split_at_mut(head);
-    let tag = dek.seal(nonce, &aad::record(place, expiry, &origins), body);
+    let tag = dek.encrypt(nonce, &aad::record(id, expiry, &origins), body);
     out.extend_from_slice(&tag);
     Ok(out)
 }
@@ -163,6 +144,13 @@ fn encrypt_with(
 fn len(origins: &[&[u8]], value: &SecretValue) -> usize {
     let origins: usize = origins.iter().map(|origin| 2 + origin.len()).sum();
     WRAPPED_DEK.end + 8 + 8 + 1 + origins + NONCE_LEN + value.expose().len() + TAG_LEN
+}
+
+/// Writes the fields up to the wrapped DEK, which are all that a rewrap replaces.
+fn write_key(out: &mut Vec<u8>, kek: KeyId, wrap: &KeyWrap) {
+    out.extend_from_slice(&[format::RECORD, ALGORITHM]);
+    out.extend_from_slice(kek.as_bytes());
+    wrap.write(out);
 }
 
 fn write_origins(out: &mut Vec<u8>, origins: &[&[u8]]) -> Result<(), EncryptError> {
@@ -181,22 +169,15 @@ pub fn decrypt(
     workspace_uid: &Uid,
     name: &SecretName,
     bytes: &[u8],
-) -> Result<Decrypted, DecryptionError> {
-    let record = Record::parse(bytes)?;
-    if record.kek_id != kek.id() {
-        return Err(DecryptionError::UnknownKey(record.kek_id));
-    }
-    let place = RecordId {
-        workspace_uid,
-        name,
-        version: record.version,
-    };
-    let dek = kek.unwrap_dek(&record.dek, &place)?;
-    // The only copy: decrypted in place, and moved into the value as it is.
+) -> Result<DecryptedRecord, DecryptionError> {
+    let record = Record::parse_for(kek, bytes)?;
+    let id = record.id(workspace_uid, name);
+    let dek = kek.unwrap_dek(&record.dek, &id)?;
+    // The only copy of the value: the bytes are decrypted in place, and become the value without another copy.
     let mut body = Zeroizing::new(record.ciphertext.to_vec());
-    let aad = aad::record(&place, record.expiry, &record.origins);
-    dek.open(record.nonce, &aad, &mut body, record.tag)?;
-    Ok(Decrypted {
+    let aad = aad::record(&id, Expiry::to_bytes(record.expiry), &record.origins);
+    dek.decrypt(record.nonce, &aad, &mut body, record.tag)?;
+    Ok(DecryptedRecord {
         version: record.version,
         expiry: record.expiry,
         origins: record.origins.into_iter().map(origin).collect::<Result<_, _>>()?,
@@ -204,12 +185,12 @@ pub fn decrypt(
     })
 }
 
-/// The id of the KEK that wrapped this record's DEK: which one to decrypt it with.
+/// Returns the id of the KEK that wrapped the record's DEK.
 pub fn kek_id(bytes: &[u8]) -> Result<KeyId, DecryptionError> {
     Ok(Record::parse(bytes)?.kek_id)
 }
 
-/// The same record under another KEK of its workspace. The value stays encrypted as it is.
+/// Returns the record with its DEK wrapped by `to`, another KEK of the same workspace. The encrypted value does not change.
 pub fn rewrap(
     bytes: &[u8],
     workspace_uid: &Uid,
@@ -217,75 +198,56 @@ pub fn rewrap(
     from: &WorkspaceKek,
     to: &WorkspaceKek,
 ) -> Result<Vec<u8>, RewrapError> {
-    let record = Record::parse(bytes).map_err(DecryptionError::from)?;
-    if record.kek_id != from.id() {
-        return Err(DecryptionError::UnknownKey(record.kek_id).into());
-    }
-    let place = RecordId {
-        workspace_uid,
-        name,
-        version: record.version,
-    };
-    let dek = from
-        .unwrap_dek(&record.dek, &place)
-        .map_err(DecryptionError::from)?;
-    let wrapped = to.rewrap_dek(&dek, &place)?;
+    let record = Record::parse_for(from, bytes)?;
+    let id = record.id(workspace_uid, name);
+    let dek = from.unwrap_dek(&record.dek, &id).map_err(DecryptionError::from)?;
     let mut out = Vec::with_capacity(bytes.len());
-    out.extend_from_slice(&[format::RECORD, ALGORITHM]);
-    out.extend_from_slice(to.id().as_bytes());
-    wrapped.write(&mut out);
+    write_key(&mut out, to.id(), &to.rewrap_dek(&dek, &id)?);
     out.extend(bytes.iter().skip(WRAPPED_DEK.end));
     Ok(out)
 }
 
-/// Why a record was not rewrapped.
 #[derive(Debug, thiserror::Error)]
 pub enum RewrapError {
-    /// It did not open under the KEK it is to leave.
-    #[error("the record was not opened")]
-    Open(#[from] DecryptionError),
-    /// No random bytes.
+    #[error("the record was not decrypted")]
+    Decrypt(#[from] DecryptionError),
     #[error("no key could be made")]
     NoRandomness(#[from] NoRandomness),
 }
 
-/// A record made anew as another version of its secret.
+/// A record that was encrypted again as another version of its secret.
 #[derive(Debug)]
 pub struct ReencryptedRecord {
-    /// Its bytes.
     pub record: Vec<u8>,
-    /// Terms that the record authenticates together with its value.
+    /// Terms that the new record authenticates.
     pub terms: OwnedTerms,
 }
 
-/// Re-encrypts the value of a record as the version of `place`, under a new DEK. `terms` computes the new terms from
+/// Decrypts a record and encrypts its value as the version of `id`, with a new DEK. `terms` computes the new terms from
 /// the old ones. The function never returns the value in clear.
 pub fn reencrypt<E: From<ReencryptError>>(
     bytes: &[u8],
     from: &WorkspaceKek,
     to: &WorkspaceKek,
-    place: &RecordId<'_>,
+    id: &RecordId<'_>,
     terms: impl FnOnce(OwnedTerms) -> Result<OwnedTerms, E>,
 ) -> Result<ReencryptedRecord, E> {
-    let Decrypted {
+    let DecryptedRecord {
         version: _,
         expiry,
         origins,
         value,
-    } = decrypt(from, place.workspace_uid, place.name, bytes).map_err(ReencryptError::from)?;
+    } = decrypt(from, id.workspace_uid, id.name, bytes).map_err(ReencryptError::from)?;
     let terms = terms(OwnedTerms { origins, expiry })?;
-    let record = encrypt(to, place, &terms.as_terms(), &value).map_err(ReencryptError::from)?;
+    let record = encrypt(to, id, &terms.as_terms(), &value).map_err(ReencryptError::from)?;
     Ok(ReencryptedRecord { record, terms })
 }
 
-/// Why a record was not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum ReencryptError {
-    /// It did not open.
-    #[error("the record was not opened")]
-    Open(#[from] DecryptionError),
-    /// It was not encrypted anew.
-    #[error("the record was not made anew")]
+    #[error("the record was not decrypted")]
+    Decrypt(#[from] DecryptionError),
+    #[error("the value was not encrypted again")]
     Encrypt(#[from] EncryptError),
 }
 
@@ -297,12 +259,17 @@ fn origin(bytes: &[u8]) -> Result<OriginPattern, Corruption> {
     }
 }
 
-/// Where the wrapped DEK stands.
-const WRAPPED_DEK: std::ops::Range<usize> = 18..18 + Wrapped::LEN;
+/// Offsets of the wrapped DEK in a record.
+const WRAPPED_DEK: std::ops::Range<usize> = 18..18 + KeyWrap::LEN;
 
+/// Lengths that a value may have. [`Record::parse`] checks the length, so that a huge record is refused before its value
+/// is copied.
+const VALUE_LEN: std::ops::RangeInclusive<usize> = 1..=64 * 1024;
+
+/// The fields of a record. Nothing in them is authentic before the record is decrypted.
 struct Record<'a> {
     kek_id: KeyId,
-    dek: Wrapped,
+    dek: KeyWrap,
     version: u64,
     expiry: Option<Expiry>,
     origins: Vec<&'a [u8]>,
@@ -312,25 +279,34 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn parse(bytes: &'a [u8]) -> Result<Record<'a>, Corruption> {
-        let mut bytes = Bytes::open(bytes, format::RECORD)?;
-        let kek_id = KeyId::read(&mut bytes)?;
-        let dek = Wrapped::read(&mut bytes)?;
-        let version = u64::from_be_bytes(*bytes.array()?);
-        let expiry = Expiry::from_seconds(u64::from_be_bytes(*bytes.array()?));
-        let [count] = *bytes.array()?;
+    /// Parses a record whose DEK `kek` wrapped.
+    fn parse_for(kek: &WorkspaceKek, bytes: &'a [u8]) -> Result<Self, DecryptionError> {
+        let record = Self::parse(bytes)?;
+        match record.kek_id == kek.id() {
+            true => Ok(record),
+            false => Err(DecryptionError::UnknownKey(record.kek_id)),
+        }
+    }
+
+    fn parse(bytes: &'a [u8]) -> Result<Self, Corruption> {
+        let mut reader = FieldReader::of_format(bytes, format::RECORD)?;
+        let kek_id = KeyId::read(&mut reader)?;
+        let dek = KeyWrap::read(&mut reader)?;
+        let version = u64::from_be_bytes(*reader.array()?);
+        let expiry = Expiry::from_seconds(u64::from_be_bytes(*reader.array()?));
+        let [count] = *reader.array()?;
         let origins = (0..count)
             .map(|_| {
-                let len = u16::from_be_bytes(*bytes.array()?);
-                bytes.slice(len.into())
+                let len = u16::from_be_bytes(*reader.array()?);
+                reader.slice(len.into())
             })
             .collect::<Result<_, _>>()?;
-        let nonce = bytes.array()?;
-        let (ciphertext, tag) = bytes.sealed()?;
+        let nonce = reader.array()?;
+        let (ciphertext, tag) = reader.ciphertext_and_tag()?;
         if !VALUE_LEN.contains(&ciphertext.len()) {
             return Err(Corruption::ValueLength);
         }
-        Ok(Record {
+        Ok(Self {
             kek_id,
             dek,
             version,
@@ -341,11 +317,15 @@ impl<'a> Record<'a> {
             tag,
         })
     }
+
+    fn id<'i>(&self, workspace_uid: &'i Uid, name: &'i SecretName) -> RecordId<'i> {
+        RecordId {
+            workspace_uid,
+            name,
+            version: self.version,
+        }
+    }
 }
 
-/// A value's length, here so that a huge row is refused before it is copied.
-const VALUE_LEN: std::ops::RangeInclusive<usize> = 1..=64 * 1024;
-
 #[cfg(test)]
-#[path = "record_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! The format, pinned: `testdata/record` must mean the same for ever. One file is one test.
+//! Decrypt vectors: each file of `testdata/record` is one test, and must give the same result for ever.
 
 use std::{fs, path::PathBuf};
 
@@ -83,7 +83,7 @@ vectors! {
 }
 
 #[test]
-fn every_file_is_a_test() {
+fn every_vector_file_has_a_test() {
     let mut files: Vec<_> = fs::read_dir(dir())
         .expect("testdata")
         .map(|entry| entry.expect("an entry").file_name())
@@ -96,35 +96,35 @@ fn dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/record")
 }
 
-/// `field: text` lines, in the words of docs/record-format.md.
+/// Lines of the form `field: text`, with the field names of `docs/record-format.md`.
 struct Vector(Vec<(String, String)>);
 
 impl Vector {
-    fn read(name: &str) -> Vector {
+    fn read(name: &str) -> Self {
         let text = fs::read_to_string(dir().join(name)).expect("the vector");
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let field = |line: &str| {
             let (field, text) = line.split_once(':').expect("field: text");
             (field.to_owned(), text.trim_start().to_owned())
         };
-        Vector(lines.map(field).collect())
+        Self(lines.map(field).collect())
     }
 
-    fn all(&self, field: &str) -> Vec<&str> {
+    fn values(&self, field: &str) -> Vec<&str> {
         let fields = self.0.iter().filter(|(name, _)| name == field);
         fields.map(|(_, text)| text.as_str()).collect()
     }
 
-    fn text(&self, field: &str) -> Option<&str> {
-        self.all(field).first().copied()
+    fn optional(&self, field: &str) -> Option<&str> {
+        self.values(field).first().copied()
     }
 
-    fn one(&self, field: &str) -> &str {
-        self.text(field).unwrap_or_else(|| panic!("no {field}"))
+    fn required(&self, field: &str) -> &str {
+        self.optional(field).unwrap_or_else(|| panic!("no {field}"))
     }
 
     fn hex(&self, field: &str) -> Vec<u8> {
-        let digits = self.one(field);
+        let digits = self.required(field);
         let byte = |at| u8::from_str_radix(digits.get(at..at + 2).expect("a pair"), 16);
         (0..digits.len())
             .step_by(2)
@@ -137,30 +137,30 @@ impl Vector {
     }
 
     fn check(&self) {
-        let outcome = match self.open() {
+        let outcome = match self.decrypt() {
             Ok(()) => "value".to_owned(),
             Err(DecryptionError::UnknownKey(_)) => "unknown key".to_owned(),
             Err(DecryptionError::Corrupt(cause)) => format!("corrupt: {cause}"),
         };
-        assert_eq!(outcome, self.one("expect"));
+        assert_eq!(outcome, self.required("expect"));
     }
 
-    fn open(&self) -> Result<(), DecryptionError> {
+    fn decrypt(&self) -> Result<(), DecryptionError> {
         let root = RootKey::from_bytes(Zeroizing::new(self.array("root-key"))).expect("a key");
         let store_key = root.unwrap(&self.hex("wrapped-store-key"))?;
         let uid = Uid::from_bytes(self.array("workspace-uid"));
         let kek = store_key.unwrap(&self.hex("wrapped-kek"), &uid)?;
-        let Some(name) = self.text("name") else {
+        let Some(name) = self.optional("name") else {
             return Ok(());
         };
         let name = SecretName::parse(name).expect("a name");
-        let opened = record::decrypt(&kek, &uid, &name, &self.hex("record"))?;
-        let origins: Vec<_> = opened.origins.iter().map(|origin| origin.as_str()).collect();
-        assert_eq!(opened.version.to_string(), self.one("version"));
-        let expiry = opened.expiry.map(|expiry| expiry.seconds().to_string());
-        assert_eq!(expiry.as_deref(), self.text("expires"));
-        assert_eq!(origins, self.all("origin"));
-        assert!(opened.value.expose() == self.hex("value"));
+        let decrypted = record::decrypt(&kek, &uid, &name, &self.hex("record"))?;
+        let origins: Vec<_> = decrypted.origins.iter().map(|origin| origin.as_str()).collect();
+        assert_eq!(decrypted.version.to_string(), self.required("version"));
+        let expiry = decrypted.expiry.map(|expiry| expiry.seconds().to_string());
+        assert_eq!(expiry.as_deref(), self.optional("expires"));
+        assert_eq!(origins, self.values("origin"));
+        assert!(decrypted.value.expose() == self.hex("value"));
         self.check_rewrapped(&kek, &uid, &name);
         Ok(())
     }
@@ -168,19 +168,18 @@ impl Vector {
     fn check_rewrapped(&self, kek: &WorkspaceKek, uid: &Uid, name: &SecretName) {
         let (record, new) = (self.hex("record"), WorkspaceKek::generate().expect("randomness"));
         let rewrapped = record::rewrap(&record, uid, name, kek, &new).expect("rewraps");
-        let opened = record::decrypt(&new, uid, name, &rewrapped).expect("opens");
-        assert!(opened.value.expose() == self.hex("value"));
+        let decrypted = record::decrypt(&new, uid, name, &rewrapped).expect("decrypts");
+        assert!(decrypted.value.expose() == self.hex("value"));
     }
 }
 
-/// So that a cause nobody has a file for is noticed.
 #[test]
-fn every_cause_that_stored_bytes_can_have_is_in_a_vector() {
+fn every_corruption_that_an_edit_can_cause_has_a_vector() {
     let expected: Vec<String> = NAMES
         .iter()
-        .map(|name| Vector::read(name).one("expect").to_owned())
+        .map(|name| Vector::read(name).required("expect").to_owned())
         .collect();
-    let in_a_vector = |cause: Corruption| expected.contains(&format!("corrupt: {cause}"));
+    let has_a_vector = |cause: Corruption| expected.contains(&format!("corrupt: {cause}"));
     for cause in [
         Corruption::UnknownFormat(255),
         Corruption::UnknownAlgorithm(2),
@@ -190,6 +189,6 @@ fn every_cause_that_stored_bytes_can_have_is_in_a_vector() {
         Corruption::Commitment,
         Corruption::DoesNotAuthenticate,
     ] {
-        assert!(in_a_vector(cause), "{cause}");
+        assert!(has_a_vector(cause), "{cause}");
     }
 }

@@ -14,7 +14,7 @@ use prost_types::Timestamp;
 
 use crate::crypto::{
     Corruption, KeyId, NoRandomness, RootKey, passphrase,
-    root_file::{self, PassphraseFileError},
+    root_key_file::{self, PassphraseFileError},
 };
 use kms::{Kms, KmsError, KmsWrapped};
 
@@ -109,7 +109,7 @@ impl RootKeyWrapper {
             Self::Passphrase(path) => {
                 let (path, key) = (path.clone(), key.clone());
                 let wrapped = blocking(move || {
-                    let passphrase = root_file::read_passphrase(&path)?;
+                    let passphrase = root_key_file::read_passphrase(&path)?;
                     Ok::<_, ProviderError>(passphrase::wrap(&key, &passphrase)?)
                 });
                 Ok(Wrapping::Passphrase(wrapped.await?))
@@ -289,7 +289,7 @@ impl Providers {
 }
 
 fn with_passphrase(path: &std::path::Path, id: KeyId, wrapped: &[u8]) -> Result<RootKey, ProviderError> {
-    let passphrase = root_file::read_passphrase(path)?;
+    let passphrase = root_key_file::read_passphrase(path)?;
     passphrase::unwrap(wrapped, &passphrase).map_err(|cause| match cause {
         Corruption::Commitment => ProviderError::OtherPassphrase(id),
         other => ProviderError::Damaged(Some(other)),

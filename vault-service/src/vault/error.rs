@@ -309,7 +309,7 @@ impl From<EncryptError> for VaultError {
 impl From<ReencryptError> for VaultError {
     fn from(error: ReencryptError) -> Self {
         match error {
-            ReencryptError::Open(error) => error.into(),
+            ReencryptError::Decrypt(error) => error.into(),
             ReencryptError::Encrypt(error) => error.into(),
         }
     }

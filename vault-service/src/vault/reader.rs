@@ -334,10 +334,10 @@ impl Shelf {
         };
         Ok(match opened {
             // Looked at every time, whatever was read lately: only the bytes are.
-            Ok(record::Decrypted {
+            Ok(record::DecryptedRecord {
                 expiry: Some(expiry), ..
             }) if expiry.has_passed(now) => Decrypted::Expired,
-            Ok(record::Decrypted {
+            Ok(record::DecryptedRecord {
                 version,
                 expiry: _,
                 origins,

@@ -468,7 +468,7 @@ impl Opened {
     fn decrypt(&self, uid: &Uid, name: &SecretName, bytes: &[u8]) -> Option<Sound> {
         let id = record::kek_id(bytes).ok()?;
         let kek = self.keks.iter().find(|kek| kek.id() == id)?;
-        let record::Decrypted {
+        let record::DecryptedRecord {
             version,
             expiry,
             origins,

@@ -84,8 +84,8 @@ impl Archive {
     }
 
     /// What its header says.
-    pub(in crate::vault) fn about(&self) -> &BackupInfo {
-        &self.header.about
+    pub(in crate::vault) fn info(&self) -> &BackupInfo {
+        &self.header.info
     }
 
     pub(super) fn items(&self, root: &RootKey) -> Result<Items<BufReader<Arc<File>>>, BackupError> {

@@ -35,7 +35,7 @@ pub(super) async fn opening(
         return Ok(loaded.root.clone());
     }
     let HeldRootKeys { keys } =
-        HeldRootKeys::decode(archive.about().root_keys.as_slice()).map_err(|_| BackupError::Damaged(None))?;
+        HeldRootKeys::decode(archive.info().root_keys.as_slice()).map_err(|_| BackupError::Damaged(None))?;
     let held = keys.iter().find(|held| held.id == id.as_bytes());
     let opened = providers.open(id, held).await.map_err(VaultError::Provider)?;
     Ok(opened.ok_or(BackupError::OtherRootKey(id))?)

@@ -98,13 +98,13 @@ impl Writer {
             let held = keys::HeldRootKeys {
                 keys: held.into_iter().collect(),
             };
-            let about = BackupInfo {
+            let info = BackupInfo {
                 vault_uid: stored::uid(&vault_uid).ok_or(VaultError::Corrupt(None))?,
                 created: now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
                 further_keys: Vec::new(),
                 root_keys: held.encode_to_vec(),
             };
-            let (sealed, encryptor) = BackupEncryptor::begin(&root, &about)?;
+            let (sealed, encryptor) = BackupEncryptor::begin(&root, &info)?;
             Ok(Backup {
                 export,
                 items: Some(Encoder::default()),

@@ -159,7 +159,7 @@ impl Writer {
             self.write(archive, &under, part).await?;
         }
         let backup_time = Timestamp {
-            seconds: i64::try_from(archive.about().created).unwrap_or(i64::MAX),
+            seconds: i64::try_from(archive.info().created).unwrap_or(i64::MAX),
             nanos: 0,
         };
         let store = self.store.clone();

@@ -126,14 +126,14 @@ impl Vector {
         read(&hex(self.one("backup")), &self.root())
     }
 
-    fn check_items(&self, (about, changes): &Read) {
-        assert_eq!(about.vault_uid.as_bytes().as_slice(), hex(self.one("vault-uid")));
-        assert_eq!(about.created.to_string(), self.one("created"));
-        let further: Vec<_> = about.further_keys.iter().map(ToString::to_string).collect();
+    fn check_items(&self, (info, changes): &Read) {
+        assert_eq!(info.vault_uid.as_bytes().as_slice(), hex(self.one("vault-uid")));
+        assert_eq!(info.created.to_string(), self.one("created"));
+        let further: Vec<_> = info.further_keys.iter().map(ToString::to_string).collect();
         let named = self.0.iter().filter(|(field, _)| field == "further-key");
         assert_eq!(further, named.map(|(_, id)| id.clone()).collect::<Vec<_>>());
         let root_keys = self.0.iter().find(|(field, _)| field == "root-keys");
-        assert_eq!(about.root_keys, hex(root_keys.map_or("", |(_, bytes)| bytes)));
+        assert_eq!(info.root_keys, hex(root_keys.map_or("", |(_, bytes)| bytes)));
         let items = self.0.iter().filter_map(|(field, text)| match field.as_str() {
             "put" => {
                 let (key, value) = text.split_once(' ').unwrap();
@@ -154,12 +154,12 @@ fn read(mut bytes: &[u8], root: &RootKey) -> Result<Read, BackupError> {
     while let Some(change) = items.next()? {
         changes.push(change);
     }
-    Ok((header.about, changes))
+    Ok((header.info, changes))
 }
 
 /// The same, sealed and opened by this release.
-fn again((about, changes): &Read, root: &RootKey) -> Read {
-    let (mut sealed, mut encryptor) = BackupEncryptor::begin(root, about).unwrap();
+fn again((info, changes): &Read, root: &RootKey) -> Read {
+    let (mut sealed, mut encryptor) = BackupEncryptor::begin(root, info).unwrap();
     let (mut encoder, mut plain) = (Encoder::default(), Vec::new());
     for change in changes {
         encoder.item(change, &mut plain);
@@ -180,14 +180,14 @@ fn again((about, changes): &Read, root: &RootKey) -> Read {
 #[test]
 fn an_entry_that_no_store_takes_is_damage() {
     let root = RootKey::generate().unwrap();
-    let about = crate::crypto::backup::BackupInfo {
+    let info = crate::crypto::backup::BackupInfo {
         vault_uid: proto::Uid::generate(),
         created: 0,
         further_keys: Vec::new(),
         root_keys: Vec::new(),
     };
     let opened = |key, value| {
-        let (mut sealed, mut encryptor) = BackupEncryptor::begin(&root, &about).unwrap();
+        let (mut sealed, mut encryptor) = BackupEncryptor::begin(&root, &info).unwrap();
         let (mut encoder, mut plain) = (Encoder::default(), Vec::new());
         let (key, value) = (vec![1; key], vec![2; value]);
         encoder.item(&Change::Put(Entry { key, value }), &mut plain);

@@ -46,7 +46,7 @@ impl From<VaultError> for Stuck {
 impl From<RewrapError> for Stuck {
     fn from(error: RewrapError) -> Self {
         match error {
-            RewrapError::Open(DecryptionError::UnknownKey(_) | DecryptionError::Corrupt(_)) => {
+            RewrapError::Decrypt(DecryptionError::UnknownKey(_) | DecryptionError::Corrupt(_)) => {
                 Self::Unreadable
             }
             RewrapError::NoRandomness(error) => Self::Failed(error.into()),

@@ -19,19 +19,19 @@ fn root_from(byte: impl Fn(usize) -> u8) -> Result<RootKey, WeakKey> {
 }
 
 #[test]
-fn an_unwrapped_store_key_is_the_one_that_was_wrapped() {
+fn a_wrapped_store_key_unwraps_to_the_same_key() {
     let (root, store_key) = (root(), store_key());
     let bytes = root.wrap(&store_key).expect("randomness");
     assert_eq!(bytes.len(), 158);
-    let again = root.unwrap(&bytes).expect("its own");
-    assert!(again.key.expose() == store_key.key.expose());
-    assert_eq!(again.id(), store_key.id());
+    let unwrapped = root.unwrap(&bytes).expect("unwraps");
+    assert!(unwrapped.key.expose() == store_key.key.expose());
+    assert_eq!(unwrapped.id(), store_key.id());
     assert_eq!(root_key_id(&bytes), Ok(root.id()));
     assert_eq!(wrapped_store_key_id(&bytes), Ok(store_key.id()));
 }
 
 #[test]
-fn a_store_key_opens_under_its_root_key_and_its_own_id_alone() {
+fn a_store_key_unwraps_only_with_its_root_key_and_under_its_own_id() {
     let (mine, mut other, mut store_key) = (root(), root(), store_key());
     let bytes = other.wrap(&store_key).expect("randomness");
     let refused = |root: &RootKey, bytes: &[u8]| root.unwrap(bytes).err();
@@ -49,18 +49,18 @@ fn a_store_key_opens_under_its_root_key_and_its_own_id_alone() {
 }
 
 #[test]
-fn an_unwrapped_kek_is_the_one_that_was_wrapped() {
+fn a_wrapped_kek_unwraps_to_the_same_key() {
     let (store_key, kek, uid) = (store_key(), kek(), Uid::generate());
     let bytes = store_key.wrap(&kek, &uid).expect("randomness");
     assert_eq!(bytes.len(), 158);
-    let again = store_key.unwrap(&bytes, &uid).expect("its own");
-    assert!(again.key.expose() == kek.key.expose());
-    assert_eq!(again.id(), kek.id());
+    let unwrapped = store_key.unwrap(&bytes, &uid).expect("unwraps");
+    assert!(unwrapped.key.expose() == kek.key.expose());
+    assert_eq!(unwrapped.id(), kek.id());
     assert_eq!(store_key_id(&bytes), Ok(store_key.id()));
 }
 
 #[test]
-fn a_wrapped_kek_opens_in_its_workspace_alone() {
+fn a_wrapped_kek_unwraps_only_for_its_workspace() {
     let (store_key, uid) = (store_key(), Uid::generate());
     let bytes = store_key.wrap(&kek(), &uid).expect("randomness");
     let moved = store_key.unwrap(&bytes, &Uid::generate()).err();
@@ -68,7 +68,7 @@ fn a_wrapped_kek_opens_in_its_workspace_alone() {
 }
 
 #[test]
-fn another_store_key_is_named_and_not_tried() {
+fn a_kek_wrapped_by_another_store_key_is_refused_with_that_keys_id() {
     let (mine, other, uid) = (store_key(), store_key(), Uid::generate());
     let bytes = other.wrap(&kek(), &uid).expect("randomness");
     let error = mine.unwrap(&bytes, &uid).err();
@@ -76,7 +76,7 @@ fn another_store_key_is_named_and_not_tried() {
 }
 
 #[test]
-fn another_store_key_under_the_same_id_is_corrupt() {
+fn a_kek_wrapped_by_another_store_key_with_the_same_id_is_corrupt() {
     let (mut mine, other, uid) = (store_key(), store_key(), Uid::generate());
     mine.id = other.id;
     let bytes = other.wrap(&kek(), &uid).expect("randomness");
@@ -87,7 +87,7 @@ fn another_store_key_under_the_same_id_is_corrupt() {
 }
 
 #[test]
-fn a_kek_wrapped_under_an_id_not_its_own_is_corrupt() {
+fn a_kek_wrapped_under_the_id_of_another_kek_is_corrupt() {
     let (store_key, mut kek, uid) = (store_key(), kek(), Uid::generate());
     kek.id = self::kek().id;
     let bytes = store_key.wrap(&kek, &uid).expect("randomness");
@@ -98,7 +98,7 @@ fn a_kek_wrapped_under_an_id_not_its_own_is_corrupt() {
 }
 
 #[test]
-fn a_flip_of_any_bit_of_a_wrapped_kek_is_refused() {
+fn a_wrapped_kek_with_any_flipped_bit_is_refused() {
     let (store_key, uid) = (store_key(), Uid::generate());
     let bytes = store_key.wrap(&kek(), &uid).expect("randomness");
     for at in 0..bytes.len() {
@@ -117,7 +117,7 @@ fn a_flip_of_any_bit_of_a_wrapped_kek_is_refused() {
 }
 
 #[test]
-fn a_wrapped_kek_has_one_length() {
+fn a_wrapped_kek_of_another_length_is_refused() {
     let (store_key, uid) = (store_key(), Uid::generate());
     let mut bytes = store_key.wrap(&kek(), &uid).expect("randomness");
     for len in 0..bytes.len() {
@@ -132,7 +132,7 @@ fn a_wrapped_kek_has_one_length() {
 }
 
 #[test]
-fn a_root_key_of_equal_bytes_is_weak() {
+fn a_root_key_whose_bytes_are_all_equal_is_weak() {
     for byte in [0, 7, 255] {
         assert_eq!(root_from(|_| byte).err(), Some(WeakKey));
     }
@@ -140,7 +140,7 @@ fn a_root_key_of_equal_bytes_is_weak() {
 }
 
 #[test]
-fn an_id_follows_from_the_key_and_its_kind() {
+fn an_id_depends_on_the_key_and_its_kind() {
     let bytes = |i| u8::try_from(i).expect("an index below 32");
     let a = root_from(bytes).expect("a key");
     let b = root_from(bytes).expect("a key");
@@ -151,7 +151,7 @@ fn an_id_follows_from_the_key_and_its_kind() {
     assert_ne!(a.id(), kek.id());
     let store_key = StoreKey::new(Key::init(|key| *key = std::array::from_fn(bytes)));
     assert!(![a.id(), kek.id()].contains(&store_key.id()));
-    // Pinned: stored bytes name keys so.
+    // Stored bytes contain these ids, so the derivation must never change.
     assert_eq!(a.id().to_string(), "130da4e6a0f093e8054fdc0071e4f7da");
     assert_eq!(kek.id().to_string(), "e42758ead470345be4c80800549fe923");
     assert_eq!(format!("{:?}", a.id()), format!("KeyId({})", a.id()));
@@ -159,7 +159,7 @@ fn an_id_follows_from_the_key_and_its_kind() {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_open_a_kek_and_never_panic(bytes: Vec<u8>, well_formed: [u8; 156]) {
+    fn arbitrary_bytes_neither_unwrap_to_a_kek_nor_panic(bytes: Vec<u8>, well_formed: [u8; 156]) {
         let fill = |i| u8::try_from(i).expect("an index below 32");
         let store_key = StoreKey::new(Key::init(|key| *key = std::array::from_fn(fill)));
         let uid = Uid::from_bytes([1; 16]);

@@ -27,7 +27,7 @@ impl Dir {
         path
     }
 
-    /// What `read` says of a file of mode 0600, without the path in front.
+    /// Returns the error of `read` for a file of mode 0600, without the path in front.
     fn refused(&self, bytes: impl AsRef<[u8]>) -> String {
         let path = self.write(bytes, 0o600);
         let error = read(&path).err().expect("must be refused").to_string();
@@ -37,7 +37,7 @@ impl Dir {
 }
 
 #[test]
-fn raw_bytes_and_base64_with_or_without_a_newline_are_the_same_key() {
+fn raw_bytes_and_base64_with_or_without_a_newline_give_the_same_key() {
     let dir = Dir::new();
     let forms = [
         KEY.to_vec(),
@@ -52,7 +52,7 @@ fn raw_bytes_and_base64_with_or_without_a_newline_are_the_same_key() {
 }
 
 #[test]
-fn everything_else_is_refused_and_says_why() {
+fn a_file_in_any_other_form_is_refused_with_the_reason() {
     let hex: String = KEY.iter().map(|byte| format!("{byte:02x}")).collect();
     let newline = |bytes: &[u8], end: &[u8]| [bytes, end].concat();
     let not_base64 = "not base64 of 32 bytes (standard alphabet, with padding)";
@@ -118,16 +118,16 @@ fn everything_else_is_refused_and_says_why() {
     ];
     let dir = Dir::new();
     for (case, bytes, expected) in table {
-        let said = dir.refused(bytes);
-        assert!(said.starts_with(expected), "{case}: {said}");
+        let message = dir.refused(bytes);
+        assert!(message.starts_with(expected), "{case}: {message}");
     }
 }
 
 #[test]
-fn only_the_owner_may_write_and_only_its_group_may_read() {
+fn a_file_that_others_may_read_or_that_the_group_may_write_is_refused() {
     let dir = Dir::new();
     for mode in 0..=0o777 {
-        // The owner may always read here; what root may open depends on no mode.
+        // The owner may always read, because the test may run as root, who can open a file of any mode.
         let mode = mode | 0o400;
         let path = dir.write(BASE64, 0o600);
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("changed");
@@ -144,7 +144,7 @@ fn only_the_owner_may_write_and_only_its_group_may_read() {
 }
 
 #[test]
-fn a_symlink_counts_as_what_it_points_at() {
+fn the_mode_of_a_symlinks_target_counts() {
     let dir = Dir::new();
     let link = dir.0.path().join("link");
     symlink(dir.write(BASE64, 0o440), &link).expect("linked");
@@ -152,25 +152,25 @@ fn a_symlink_counts_as_what_it_points_at() {
     dir.write(BASE64, 0o644);
     assert!(matches!(
         read(&link).err().map(|e| e.problem),
-        Some(Problem::TooOpen(0o644))
+        Some(KeyFileProblem::TooOpen(0o644))
     ));
 }
 
 #[test]
-fn what_is_not_a_regular_file_is_refused_without_waiting() {
+fn a_pipe_or_directory_is_refused_without_waiting() {
     let dir = Dir::new();
     let pipe = dir.path();
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR, 0).expect("a pipe");
     for path in [pipe.as_path(), dir.0.path()] {
         assert!(matches!(
             read(path).err().map(|e| e.problem),
-            Some(Problem::NotAFile)
+            Some(KeyFileProblem::NotAFile)
         ));
     }
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn the_error_of_a_missing_file_has_the_path() {
     let path = Dir::new().path();
     let error = read(&path).err().expect("missing").to_string();
     assert_eq!(
@@ -180,7 +180,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn a_new_key_is_one_line_of_base64_that_its_owner_reads_back() {
+fn a_new_key_file_has_one_line_of_base64_and_is_readable() {
     let dir = Dir::new();
     let made = write_new(&dir.path()).expect("made");
     let text = fs::read_to_string(dir.path()).expect("text");
@@ -192,10 +192,10 @@ fn a_new_key_is_one_line_of_base64_that_its_owner_reads_back() {
 }
 
 #[test]
-fn a_new_key_overwrites_nothing_and_follows_no_symlink() {
+fn a_new_key_file_replaces_no_file_and_no_symlink() {
     let dir = Dir::new();
     let exists = |path: &Path| match write_new(path).err().map(|e| e.problem) {
-        Some(Problem::Io(error)) => error.kind() == io::ErrorKind::AlreadyExists,
+        Some(KeyFileProblem::Io(error)) => error.kind() == io::ErrorKind::AlreadyExists,
         _ => false,
     };
     let path = dir.write("something", 0o600);
@@ -208,7 +208,7 @@ fn a_new_key_overwrites_nothing_and_follows_no_symlink() {
 }
 
 #[test]
-fn a_key_that_was_being_written_when_its_process_was_killed_is_made_by_the_next_one() {
+fn a_partial_key_file_of_a_killed_process_is_replaced() {
     let dir = Dir::new();
     let partial = crate::new_file::partial(&dir.path()).expect("a name");
     fs::write(&partial, "half of a k").expect("written");
@@ -218,7 +218,7 @@ fn a_key_that_was_being_written_when_its_process_was_killed_is_made_by_the_next_
 }
 
 #[test]
-fn a_passphrase_is_what_its_file_says_but_for_the_newline() {
+fn a_passphrase_is_the_content_of_its_file_without_one_newline() {
     const WORDS: &str = "correct horse battery staple";
     let dir = Dir::new();
     let wrapped = crate::crypto::passphrase::wrap(
@@ -233,26 +233,26 @@ fn a_passphrase_is_what_its_file_says_but_for_the_newline() {
         (format!(" {WORDS}"), false),
     ] {
         let passphrase = read_passphrase(&dir.write(&text, 0o440)).expect("a passphrase");
-        let opened = crate::crypto::passphrase::unwrap(&wrapped, &passphrase).is_ok();
-        assert_eq!(opened, same, "{text:?}");
+        let unwraps = crate::crypto::passphrase::unwrap(&wrapped, &passphrase).is_ok();
+        assert_eq!(unwraps, same, "{text:?}");
     }
 }
 
 #[test]
-fn a_passphrase_that_others_may_read_or_that_is_short_is_refused_with_the_reason() {
+fn a_passphrase_file_that_others_may_read_or_of_a_wrong_length_is_refused_with_the_reason() {
     let dir = Dir::new();
-    let said = |text: &str, mode| {
+    let message = |text: &str, mode| {
         let error = read_passphrase(&dir.write(text, mode)).err().expect("refused");
         error.to_string()
     };
-    assert!(said("correct horse battery staple", 0o644).ends_with(
+    assert!(message("correct horse battery staple", 0o644).ends_with(
         "its mode 0644 lets others read or change it: chmod 600, and make a new key if it was exposed"
     ));
     for short in ["", "\n", "fifteen letters", &"x".repeat(1025), &"x".repeat(5000)] {
-        let said = said(short, 0o600);
-        assert!(said.contains("16 to 1024 bytes"), "{said}");
+        let message = message(short, 0o600);
+        assert!(message.contains("16 to 1024 bytes"), "{message}");
         assert!(
-            short.len() < 3 || !said.contains(short),
+            short.len() < 3 || !message.contains(short),
             "the passphrase is printed"
         );
     }

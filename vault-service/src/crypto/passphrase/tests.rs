@@ -6,43 +6,43 @@ fn passphrase(text: &str) -> Passphrase {
 
 const RIGHT: &str = "correct horse battery staple";
 
-/// Cheap, so that many can be tried: what is stored says how a passphrase is stretched.
+/// Wraps `root` with weak Argon2id parameters, which the stored bytes contain, so that a test can unwrap often.
 fn wrap_cheaply(root: &RootKey) -> Vec<u8> {
-    let stretch = Stretch {
+    let params = Argon2Params {
         memory_kib: 64,
         passes: 1,
         lanes: 1,
         salt: [7; 16],
     };
-    let key = stretch.key(&passphrase(RIGHT)).expect("legal");
-    let aad = aad::wrapped_root_key(root.id(), &stretch.to_bytes());
-    let wrapped = wrap::wrap(&key, Purpose::WrapRootKey, &aad, root.key()).expect("randomness");
+    let key = params.key(&passphrase(RIGHT)).expect("legal");
+    let aad = aad::wrapped_root_key(root.id(), &params.to_bytes());
+    let wrap = wrap::wrap(&key, Purpose::WrapRootKey, &aad, root.key()).expect("randomness");
     let mut out = vec![format::WRAPPED_ROOT_KEY, ALGORITHM];
     out.extend_from_slice(root.id().as_bytes());
-    out.extend_from_slice(&stretch.to_bytes());
-    wrapped.write(&mut out);
+    out.extend_from_slice(&params.to_bytes());
+    wrap.write(&mut out);
     out
 }
 
 #[test]
-fn a_root_key_opens_with_its_passphrase_alone() {
+fn a_root_key_unwraps_only_with_its_passphrase() {
     let root = RootKey::generate().expect("randomness");
     let bytes = wrap(&root, &passphrase(RIGHT)).expect("randomness");
     assert_eq!(bytes.len(), 170);
     // 64 MiB, 3 passes, 4 lanes.
     assert_eq!(bytes.get(18..30), Some(&[0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4][..]));
-    let again = unwrap(&bytes, &passphrase(RIGHT)).expect("opens");
-    assert!(again.expose() == root.expose());
+    let unwrapped = unwrap(&bytes, &passphrase(RIGHT)).expect("unwraps");
+    assert!(unwrapped.expose() == root.expose());
     assert_eq!(
         unwrap(&bytes, &passphrase("correct horse battery stable")).err(),
         Some(Corruption::Commitment)
     );
 }
 
-/// Pinned, with a file that was not made by this code.
+/// Another program made the file.
 #[test]
-fn what_was_wrapped_with_a_passphrase_opens_for_ever() {
-    let text = include_str!("../../testdata/root-key/wrapped_with_a_passphrase");
+fn a_root_key_that_another_program_wrapped_unwraps() {
+    let text = include_str!("../../../testdata/root-key/wrapped_with_a_passphrase");
     let field = |name: &str| {
         let mut lines = text.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(field, _)| *field == name).expect("the field").1
@@ -52,23 +52,23 @@ fn what_was_wrapped_with_a_passphrase_opens_for_ever() {
         let byte = |pair| u8::from_str_radix(str::from_utf8(pair).expect("ASCII"), 16);
         digits.map(|pair| byte(pair).expect("hex")).collect()
     };
-    let opened = unwrap(&hex("wrapped"), &passphrase(field("passphrase"))).expect("opens");
+    let opened = unwrap(&hex("wrapped"), &passphrase(field("passphrase"))).expect("unwraps");
     assert!(opened.expose()[..] == hex("root-key"));
 }
 
 #[test]
-fn two_wraps_of_one_root_key_share_no_salt() {
+fn two_wraps_of_one_root_key_have_different_salts() {
     let root = RootKey::generate().expect("randomness");
     let [a, b] = [(); 2].map(|()| wrap(&root, &passphrase(RIGHT)).expect("randomness"));
     assert_ne!(a.get(30..46), b.get(30..46));
 }
 
 #[test]
-fn a_flip_of_any_bit_is_refused_and_none_costs_more_than_a_gibibyte() {
+fn a_wrapped_root_key_with_any_flipped_bit_is_refused_and_excessive_parameters_are_not_tried() {
     let root = RootKey::generate().expect("randomness");
     let bytes = wrap_cheaply(&root);
     assert!(unwrap(&bytes, &passphrase(RIGHT)).is_ok());
-    // The parameters apart: with some of these bits the work is legal, and much.
+    // Without bytes 18 to 29: some flips there make legal parameters that cost much time.
     for at in (0..bytes.len()).filter(|at| !(18..30).contains(at)) {
         for bit in 0..8 {
             let mut flipped = bytes.clone();
@@ -86,7 +86,7 @@ fn a_flip_of_any_bit_is_refused_and_none_costs_more_than_a_gibibyte() {
 }
 
 #[test]
-fn a_wrapped_root_key_has_one_length() {
+fn a_wrapped_root_key_of_another_length_is_refused() {
     let mut bytes = wrap_cheaply(&RootKey::generate().expect("randomness"));
     for len in 0..bytes.len() {
         let cut = bytes.get(..len).expect("shorter");
@@ -99,9 +99,9 @@ fn a_wrapped_root_key_has_one_length() {
     );
 }
 
-/// RFC 9106, 5.3: so that what is stored opens with every other Argon2, too.
+/// Test vector of RFC 9106, 5.3.
 #[test]
-fn argon2id_is_the_one_of_the_rfc() {
+fn argon2id_agrees_with_the_rfc() {
     let params = argon2::ParamsBuilder::new()
         .m_cost(32)
         .t_cost(3)
@@ -122,7 +122,7 @@ fn argon2id_is_the_one_of_the_rfc() {
 }
 
 #[test]
-fn a_passphrase_is_neither_short_nor_endless() {
+fn a_passphrase_that_is_too_short_or_too_long_is_refused() {
     let parse = |len| Passphrase::parse(Zeroizing::new(vec![b'x'; len])).err();
     for (len, wrong) in [(0, true), (15, true), (16, false), (1024, false), (1025, true)] {
         assert_eq!(parse(len), wrong.then_some(PassphraseLength), "{len}");

@@ -6,14 +6,14 @@ use proto::SecretName;
 use crate::crypto::WorkspaceKek;
 
 #[test]
-fn every_field_of_a_place_and_every_key_id_changes_every_aad_that_has_it() {
+fn each_field_of_a_record_id_and_each_key_id_changes_every_aad_that_contains_it() {
     let uids = [Uid::from_bytes([1; 16]), Uid::from_bytes([2; 16])];
     let names = ["A", "B"].map(|name| SecretName::parse(name).expect("a name"));
-    let ids = [(); 2].map(|()| WorkspaceKek::generate().expect("randomness").id());
-    let mut places = Vec::new();
+    let keys = [(); 2].map(|()| WorkspaceKek::generate().expect("randomness").id());
+    let mut records = Vec::new();
     for workspace_uid in &uids {
         for name in &names {
-            places.extend([1, 2].map(|version| RecordId {
+            records.extend([1, 2].map(|version| RecordId {
                 workspace_uid,
                 name,
                 version,
@@ -21,31 +21,28 @@ fn every_field_of_a_place_and_every_key_id_changes_every_aad_that_has_it() {
         }
     }
 
-    let expiries = [0, 1, 2].map(Expiry::from_seconds);
+    let expiries = [0_u64, 1, 2].map(u64::to_be_bytes);
     let mut seen: HashSet<Vec<u8>> = HashSet::new();
-    for place in &places {
-        for id in ids {
-            assert!(seen.insert(wrapped_dek(id, place).0), "{place:?} {id}");
+    for id in &records {
+        for key in keys {
+            assert!(seen.insert(wrapped_dek(key, id).0), "{id:?} {key}");
         }
         let lists: [&[&[u8]]; 5] = [&[], &[b"x"], &[b"x", b"y"], &[b"y", b"x"], &[b"xy"]];
         for origins in lists {
             for expiry in expiries {
-                assert!(
-                    seen.insert(record(place, expiry, origins).0),
-                    "{place:?} {origins:?}"
-                );
+                assert!(seen.insert(record(id, expiry, origins).0), "{id:?} {origins:?}");
             }
         }
     }
     for uid in &uids {
-        for store_key in ids {
-            for kek in ids {
+        for store_key in keys {
+            for kek in keys {
                 assert!(seen.insert(wrapped_kek(store_key, uid, kek).0));
             }
         }
     }
-    for root in ids {
-        for store_key in ids {
+    for root in keys {
+        for store_key in keys {
             assert!(seen.insert(wrapped_store_key(root, store_key).0));
         }
     }
@@ -53,24 +50,24 @@ fn every_field_of_a_place_and_every_key_id_changes_every_aad_that_has_it() {
 }
 
 #[test]
-fn fields_carry_their_length_in_front() {
+fn each_field_follows_its_length() {
     let aad = Aad(Vec::new()).field(b"ab").field(b"");
     assert_eq!(aad.0, b"\0\0\0\0\0\0\0\x02ab\0\0\0\0\0\0\0\0");
 }
 
 proptest::proptest! {
     #[test]
-    fn the_same_bytes_cut_elsewhere_are_other_fields(
+    fn the_same_bytes_split_elsewhere_make_another_aad(
         bytes in proptest::collection::vec(0..2_u8, 0..24),
         a in 0..24_usize,
         b in 0..24_usize,
     ) {
         let (a, b) = (a.min(bytes.len()), b.min(bytes.len()));
-        let cut = |at| {
+        let split = |at| {
             let (head, tail) = bytes.split_at(at);
             Aad(Vec::new()).field(head).field(tail).0
         };
-        proptest::prop_assert_eq!(a == b, cut(a) == cut(b));
-        proptest::prop_assert_ne!(Aad(Vec::new()).field(&bytes).0, cut(a));
+        proptest::prop_assert_eq!(a == b, split(a) == split(b));
+        proptest::prop_assert_ne!(Aad(Vec::new()).field(&bytes).0, split(a));
     }
 }
