@@ -1,4 +1,4 @@
-//! The part of HPACK (RFC 7541) that finds the field lines that are never to be indexed.
+//! Reads HPACK blocks (RFC 7541), as far as needed to find the field lines that are never indexed.
 
 use std::ops::Range;
 
@@ -6,32 +6,32 @@ use http::{HeaderName, header};
 
 use super::huffman;
 
-/// A field whose value is never to be indexed (section 6.2.3), and is Huffman-coded.
-pub(super) struct Field<'b> {
-    pub(super) name: Name<'b>,
+/// A never-indexed field (section 6.2.3) whose value is Huffman-coded. h2 writes every sensitive field like this.
+pub(super) struct HuffmanField<'b> {
+    pub(super) name: FieldName<'b>,
     /// The range of the value's Huffman code in the block.
     pub(super) value: Range<usize>,
 }
 
-/// A field's name.
-pub(super) enum Name<'b> {
-    /// The name's index in the static and dynamic tables.
+pub(super) enum FieldName<'b> {
+    /// An index into the static and dynamic tables.
     Index(usize),
-    /// The name's Huffman code.
-    Code(&'b [u8]),
+    Huffman(&'b [u8]),
 }
 
-impl Name<'_> {
+impl FieldName<'_> {
     pub(super) fn is(&self, name: &HeaderName) -> bool {
         match self {
             Self::Index(index) => static_index(name) == Some(*index),
-            Self::Code(code) => huffman::encode(name.as_str().as_bytes()).is_some_and(|name| *name == *code),
+            Self::Huffman(code) => {
+                huffman::encode(name.as_str().as_bytes()).is_some_and(|name| *name == *code)
+            }
         }
     }
 }
 
-/// Returns the index of a name that credentials go under in the static table (appendix A). h2 adds a name to its
-/// dynamic table only when the name had a value that was not sensitive.
+/// Returns the index of a credential's field name in the static table (appendix A). The dynamic table does not matter:
+/// h2 adds a name to it only with a value that is not sensitive.
 fn static_index(name: &HeaderName) -> Option<usize> {
     match *name {
         header::AUTHORIZATION => Some(23),
@@ -42,8 +42,8 @@ fn static_index(name: &HeaderName) -> Option<usize> {
 }
 
 /// Returns the never-indexed fields of a block, up to the block's end or to the first bytes that are not HPACK.
-pub(super) fn sensitive_fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
-    let mut block = Block { bytes: block, at: 0 };
+pub(super) fn sensitive_fields(block: &[u8]) -> impl Iterator<Item = HuffmanField<'_>> {
+    let mut block = BlockReader { bytes: block, at: 0 };
     std::iter::from_fn(move || {
         loop {
             if let Some(field) = block.line()? {
@@ -53,21 +53,22 @@ pub(super) fn sensitive_fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> 
     })
 }
 
-struct Block<'b> {
+struct BlockReader<'b> {
     bytes: &'b [u8],
     at: usize,
 }
 
-/// A string literal: true when the string is Huffman-coded, and the range of its bytes.
-struct Text {
-    coded: bool,
+/// A string literal (section 5.2).
+struct StringLiteral {
+    is_huffman: bool,
+    /// The range of the string's bytes in the block.
     range: Range<usize>,
 }
 
-impl<'b> Block<'b> {
-    /// Reads a field line or a change of the table's size. Returns None at the end, and Some(None) for a line that is
-    /// not a [`Field`].
-    fn line(&mut self) -> Option<Option<Field<'b>>> {
+impl<'b> BlockReader<'b> {
+    /// Reads a field line or a dynamic table size update (section 6). Returns `None` at the end of the block, and
+    /// `Some(None)` for anything but a [`HuffmanField`].
+    fn line(&mut self) -> Option<Option<HuffmanField<'b>>> {
         match *self.bytes.get(self.at)? {
             0x80.. => self.integer(7).map(|_| None),
             0x40..0x80 => self.literal(6).map(|_| None),
@@ -77,30 +78,32 @@ impl<'b> Block<'b> {
         }
     }
 
-    /// Reads a literal field line (section 6.2). Returns Some(None) when the name or the value is not Huffman-coded.
-    fn literal(&mut self, prefix: u32) -> Option<Option<Field<'b>>> {
+    /// Reads a literal field line (section 6.2). Returns `Some(None)` when the name or the value is not Huffman-coded.
+    fn literal(&mut self, prefix: u32) -> Option<Option<HuffmanField<'b>>> {
         let name = match self.integer(prefix)? {
             0 => {
-                let Text { coded, range } = self.text()?;
-                coded.then_some(Name::Code(self.bytes.get(range)?))
+                let StringLiteral { is_huffman, range } = self.string()?;
+                is_huffman.then_some(FieldName::Huffman(self.bytes.get(range)?))
             }
-            index => Some(Name::Index(index)),
+            index => Some(FieldName::Index(index)),
         };
-        let Text { coded, range } = self.text()?;
-        Some(name.filter(|_| coded).map(|name| Field { name, value: range }))
+        let StringLiteral { is_huffman, range } = self.string()?;
+        Some(
+            name.filter(|_| is_huffman)
+                .map(|name| HuffmanField { name, value: range }),
+        )
     }
 
-    /// Reads a string literal (section 5.2).
-    fn text(&mut self) -> Option<Text> {
-        let coded = self.bytes.get(self.at)? & 0x80 != 0;
+    fn string(&mut self) -> Option<StringLiteral> {
+        let is_huffman = self.bytes.get(self.at)? & 0x80 != 0;
         let length = self.integer(7)?;
         let range = self.at..self.at.checked_add(length)?;
         self.bytes.get(range.clone())?;
         self.at = range.end;
-        Some(Text { coded, range })
+        Some(StringLiteral { is_huffman, range })
     }
 
-    /// Reads an integer (section 5.1).
+    /// Reads an integer whose first byte has `prefix` bits of it (section 5.1). Returns `None` when it exceeds `usize`.
     fn integer(&mut self, prefix: u32) -> Option<usize> {
         let most = (1 << prefix) - 1;
         let mut value = usize::from(self.byte()?) & most;
@@ -129,7 +132,7 @@ impl<'b> Block<'b> {
 mod tests {
     use super::*;
 
-    /// The integers of RFC 7541, appendix C.1.
+    /// The integers are the examples of RFC 7541, appendix C.1.
     #[test]
     fn integers_are_read_as_the_standard_says() {
         for (bytes, prefix, value) in [
@@ -149,13 +152,12 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(Block { bytes, at: 0 }.integer(prefix), value, "{bytes:x?}");
+            assert_eq!(BlockReader { bytes, at: 0 }.integer(prefix), value, "{bytes:x?}");
         }
     }
 
-    /// A cut block ends at the cut, and nothing panics.
     #[test]
-    fn a_block_that_is_cut_has_the_fields_before_the_cut() {
+    fn a_truncated_block_has_the_fields_before_the_cut() {
         let code = |text: &[u8]| {
             let code = huffman::encode(text).unwrap();
             [&[0x80 | u8::try_from(code.len()).unwrap()][..], &code].concat()
@@ -181,7 +183,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(block in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_do_not_panic(block in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
             for field in sensitive_fields(&block) {
                 assert!(block.get(field.value).is_some());
             }

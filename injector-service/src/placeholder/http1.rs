@@ -1,67 +1,65 @@
 //! Finds the heads in the bytes that are written to an HTTP/1.1 connection (RFC 9112), in pieces of any size.
 //!
-//! hyper wrote these bytes, so every message is well-formed. After a malformed message, no bytes count as a head any
-//! more: stand-ins are not replaced, and their calls fail.
+//! hyper wrote these bytes, so every message is well-formed. After a malformed message no bytes count as a head any
+//! more: placeholders are not replaced, and their calls fail.
 
 use std::mem;
 
-use super::{Found, PlaceholderTable};
+use super::{Occurrence, PlaceholderTable};
 
-/// Bytes of a line that are kept, enough for every line that tells a body's length.
-const KEPT: usize = 48;
+/// Number of bytes of a line that are kept, enough for every line that states the framing of a body.
+const MAX_KEPT: usize = 48;
 
-/// Follows the messages on one connection.
+/// Position within the messages of one connection.
 #[derive(Debug, Clone)]
-pub(super) struct Messages {
-    part: Part,
-    line: Line,
+pub(super) struct MessageScanner {
+    part: MessagePart,
+    line: PartialLine,
 }
 
-/// The part of a message that comes next.
+/// The part of a message that the next byte belongs to.
 #[derive(Debug, Clone, Copy)]
-enum Part {
-    /// A request line.
-    Start,
-    /// The fields of a head, with the body's framing that the fields so far tell.
-    Fields(Body),
-    /// The rest of a body of a known length, in bytes.
+enum MessagePart {
+    RequestLine,
+    /// The fields of a head, with the framing of the body according to the fields so far.
+    Fields(BodyFraming),
+    /// The missing bytes of a body of a known length.
     Data(u64),
-    /// The line before a chunk.
     ChunkSize,
-    /// The rest of a chunk and of the line break after it, in bytes.
+    /// The missing bytes of a chunk and of the line break after it.
     Chunk(u64),
     Trailers,
-    /// The parser cannot tell any more where a message begins.
+    /// Unknown: a message was malformed.
     Lost,
 }
 
-/// The framing of a body.
 #[derive(Debug, Clone, Copy)]
-enum Body {
+enum BodyFraming {
     Length(u64),
     Chunked,
 }
 
-impl Messages {
+impl MessageScanner {
     pub(super) fn new() -> Self {
         Self {
-            part: Part::Start,
-            line: Line::default(),
+            part: MessagePart::RequestLine,
+            line: PartialLine::default(),
         }
     }
 
-    /// Takes some of the next bytes. Returns their number, and true when they belong to a head.
+    /// Consumes some of `bytes`. Returns the number of consumed bytes, and true when they belong to a head.
     pub(super) fn step(&mut self, bytes: &[u8]) -> (usize, bool) {
-        let in_head = matches!(self.part, Part::Start | Part::Fields(_));
+        use MessagePart::{Chunk, ChunkSize, Data, Fields, Lost, RequestLine, Trailers};
+        let in_head = matches!(self.part, RequestLine | Fields(_));
         let count = match &mut self.part {
-            Part::Start | Part::Fields(_) | Part::ChunkSize | Part::Trailers => self.read_line(bytes),
-            Part::Data(left) | Part::Chunk(left) => {
+            RequestLine | Fields(_) | ChunkSize | Trailers => self.read_line(bytes),
+            Data(left) | Chunk(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= count as u64;
                 self.end_data();
                 count
             }
-            Part::Lost => bytes.len(),
+            Lost => bytes.len(),
         };
         (count, in_head)
     }
@@ -69,9 +67,13 @@ impl Messages {
     /// Returns true when a head has begun and has not ended.
     pub(super) fn is_within_head(&self) -> bool {
         match self.part {
-            Part::Start => !self.line.is_empty(),
-            Part::Fields(_) => true,
-            Part::Data(_) | Part::ChunkSize | Part::Chunk(_) | Part::Trailers | Part::Lost => false,
+            MessagePart::RequestLine => !self.line.is_empty(),
+            MessagePart::Fields(_) => true,
+            MessagePart::Data(_)
+            | MessagePart::ChunkSize
+            | MessagePart::Chunk(_)
+            | MessagePart::Trailers
+            | MessagePart::Lost => false,
         }
     }
 
@@ -81,7 +83,7 @@ impl Messages {
             return bytes.len();
         };
         let line = bytes.get(..=end).unwrap_or_default();
-        // Nearly every line arrives whole, and is not copied then.
+        // Nearly every line arrives whole, and needs no copy then.
         self.part = if self.line.is_empty() {
             self.part.after(without_line_break(line))
         } else {
@@ -94,22 +96,22 @@ impl Messages {
 
     fn end_data(&mut self) {
         match self.part {
-            Part::Data(0) => self.part = Part::Start,
-            Part::Chunk(0) => self.part = Part::ChunkSize,
+            MessagePart::Data(0) => self.part = MessagePart::RequestLine,
+            MessagePart::Chunk(0) => self.part = MessagePart::ChunkSize,
             _ => {}
         }
     }
 }
 
-impl Part {
+impl MessagePart {
     /// Returns the part that follows `line`.
     fn after(self, line: &[u8]) -> Self {
         match (self, line) {
-            (Self::Start, _) => Self::Fields(Body::Length(0)),
-            (Self::Fields(Body::Length(0)) | Self::Trailers, []) => Self::Start,
-            (Self::Fields(Body::Length(length)), []) => Self::Data(length),
-            (Self::Fields(Body::Chunked), []) => Self::ChunkSize,
-            (Self::Fields(body), field) => body.told_by(field).map_or(Self::Lost, Self::Fields),
+            (Self::RequestLine, _) => Self::Fields(BodyFraming::Length(0)),
+            (Self::Fields(BodyFraming::Length(0)) | Self::Trailers, []) => Self::RequestLine,
+            (Self::Fields(BodyFraming::Length(length)), []) => Self::Data(length),
+            (Self::Fields(BodyFraming::Chunked), []) => Self::ChunkSize,
+            (Self::Fields(framing), field) => framing.after(field).map_or(Self::Lost, Self::Fields),
             (Self::ChunkSize, size) => match chunk_size(size) {
                 Some(0) => Self::Trailers,
                 Some(size) => size.checked_add(2).map_or(Self::Lost, Self::Chunk),
@@ -121,10 +123,9 @@ impl Part {
     }
 }
 
-impl Body {
-    /// Returns the framing after `field`, which only some fields change. Returns None when `field` has an unknown
-    /// framing.
-    fn told_by(self, field: &[u8]) -> Option<Self> {
+impl BodyFraming {
+    /// Returns the framing after `field`, which most fields do not change, or `None` when the framing is unknown.
+    fn after(self, field: &[u8]) -> Option<Self> {
         if let Some(length) = field.strip_prefix(b"content-length: ") {
             return Some(Self::Length(str::from_utf8(length).ok()?.parse().ok()?));
         }
@@ -141,23 +142,23 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(str::from_utf8(size).ok()?, 16).ok()
 }
 
-/// The received part of a line, of which only the beginning is kept.
+/// A line whose end has not arrived. Only its first [`MAX_KEPT`] bytes are kept.
 #[derive(Debug, Clone)]
-struct Line {
-    kept: [u8; KEPT],
+struct PartialLine {
+    kept: [u8; MAX_KEPT],
     length: usize,
 }
 
-impl Default for Line {
+impl Default for PartialLine {
     fn default() -> Self {
         Self {
-            kept: [0; KEPT],
+            kept: [0; MAX_KEPT],
             length: 0,
         }
     }
 }
 
-impl Line {
+impl PartialLine {
     fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -179,28 +180,28 @@ fn without_line_break(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Finds the stand-ins in a head, each of which is the whole value of its own field.
-pub(super) fn find(placeholders: &PlaceholderTable, head: &[u8]) -> Vec<Found> {
-    let mut found = Vec::new();
+/// Takes the placeholders in a head out of the table. Each is the whole value of its own field.
+pub(super) fn take_occurrences(table: &PlaceholderTable, head: &[u8]) -> Vec<Occurrence> {
+    let mut occurrences = Vec::new();
     let mut end = 0;
     for line in head.split_inclusive(|byte| *byte == b'\n') {
         end += line.len();
         let Some((name, value)) = field(line) else {
             continue;
         };
-        if let Some(hidden) = placeholders.take(value, |hidden| hidden.is_text(name, value)) {
+        if let Some(substitution) = table.take(value, |found| found.matches_plain(name, value)) {
             let value_end = end - b"\r\n".len();
-            found.push(Found {
+            occurrences.push(Occurrence {
                 range: value_end - value.len()..value_end,
-                hidden,
+                substitution,
             });
         }
     }
-    found
+    occurrences
 }
 
-/// Splits a field as hyper writes it. The part of a request line before its first colon has a space,
-/// and so equals no name of a field.
+/// Splits a field as hyper writes it. The part of a request line before its first colon contains a space, so it never
+/// equals the name of a field.
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = line.strip_suffix(b"\r\n")?;
     let (name, rest) = line.split_at_checked(memchr::memchr(b':', line)?)?;

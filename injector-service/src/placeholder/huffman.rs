@@ -1,8 +1,8 @@
-//! The code of HPACK (RFC 7541, appendix B), as far as header values of ours need it: 0x20 to 0x7E.
+//! The Huffman code of HPACK (RFC 7541, appendix B) for printable ASCII, the only characters of the values in headers.
 
 use zeroize::Zeroizing;
 
-/// Code and its length in bits, from the space to the tilde.
+/// Each character's code and the code's length in bits, from the space (0x20) to the tilde (0x7E).
 const CODES: [(u32, u8); 95] = [
     (0x14, 6),
     (0x3f8, 10),
@@ -101,27 +101,28 @@ const CODES: [(u32, u8); 95] = [
     (0x1ffd, 13),
 ];
 
-/// A string's code, filled up with ones to a whole byte. None when it has a character that no header of ours has.
+/// Returns the code of `text`, padded with ones to a whole byte (section 5.2), or `None` when `text` contains a character
+/// outside printable ASCII.
 pub(super) fn encode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    // Of this size from the start: a buffer that grows leaves copies behind.
+    // The buffer gets its final capacity at once, because a buffer that grows leaves copies of a value behind.
     let mut out = Zeroizing::new(Vec::with_capacity(bits(text)?.div_ceil(8)));
-    let (mut waiting, mut length) = (0_u64, 0_u32);
+    let (mut pending, mut length) = (0_u64, 0_u32);
     for (code, bits) in text.iter().filter_map(code) {
-        waiting = waiting << bits | u64::from(code);
+        pending = pending << bits | u64::from(code);
         length += u32::from(bits);
         while length >= 8 {
             length -= 8;
-            out.push(low_byte(waiting >> length));
+            out.push(low_byte(pending >> length));
         }
     }
     if length > 0 {
         let fill = 8 - length;
-        out.push(low_byte(waiting << fill | ((1 << fill) - 1)));
+        out.push(low_byte(pending << fill | ((1 << fill) - 1)));
     }
     Some(out)
 }
 
-/// Returns the length of a string's code in bits, without the padding of the last byte.
+/// Returns the length of the code of `text` in bits, without the padding of the last byte.
 pub(super) fn bits(text: &[u8]) -> Option<usize> {
     text.iter().map(|byte| Some(usize::from(code(byte)?.1))).sum()
 }
@@ -140,7 +141,7 @@ fn low_byte(bits: u64) -> u8 {
 mod tests {
     use super::*;
 
-    /// RFC 7541, appendix C.4 and C.6.
+    /// The strings are the examples of RFC 7541, appendices C.4 and C.6.
     #[test]
     fn strings_are_coded_as_the_standard_says() {
         for (text, code) in [
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn no_code_begins_another() {
+    fn no_code_is_a_prefix_of_another() {
         for (at, (code, bits)) in CODES.iter().enumerate() {
             for (other, other_bits) in CODES.iter().skip(at + 1) {
                 let shared = bits.min(other_bits);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn other_characters_have_no_code_here() {
+    fn characters_outside_printable_ascii_are_not_encoded() {
         for text in [b"\x1f".as_slice(), b"\x7f", b"a\n", b"\xff"] {
             assert!(encode(text).is_none());
         }

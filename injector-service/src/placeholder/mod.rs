@@ -1,22 +1,22 @@
-//! Stand-ins: what libraries see of a value on its way upstream.
+//! Placeholders for secret values in the heads of requests to an upstream.
 //!
-//! hyper and h2 write a request's head into buffers that they keep, and reuse without wiping, for as long as a connection
-//! lives. So they are given a stand-in, and [`SubstitutingStream`], between them and the socket (or TLS), puts the value in its
-//! place: into a buffer of our own, which is wiped as soon as it is written.
+//! hyper and h2 write a request's head into buffers that they keep and reuse, without wiping them, for as long as a
+//! connection lives. Therefore hyper gets a placeholder instead of each value. [`SubstitutingStream`], between hyper and
+//! the socket (or TLS), writes the value instead of its placeholder, from a buffer that is wiped after the write.
 //!
-//! [`SubstitutingStream`] replaces a stand-in in one place alone: in the head of a request, as the whole value of the field that
-//! the stand-in was made for. Targets, other fields, bodies and trailers stay as they are. No other head has that field
-//! with that value: `inject` removes the fields that a program sends under the names of fields with values, and a
-//! stand-in is good for one head only. Nobody can guess a stand-in before that head is written:
+//! [`SubstitutingStream`] replaces a placeholder in one position only: in the head of a request, as the whole value of
+//! the field that the placeholder was made for. Targets, other fields, bodies and trailers pass unchanged. No program can
+//! make use of a placeholder: `inject` removes the fields that a program sends under the names of fields with values,
+//! each placeholder works in one head only, and nobody can guess a placeholder before that head is written:
 //!
 //! ```text
-//! stand-in   secret filler, all of them symbols whose code in HPACK (RFC 7541, appendix B) has five or six bits
-//! secret     26 symbols out of 32: 130 random bits, which are up to 20 bytes in HPACK
-//! filler     as many as make the HPACK form as long as the value's own
+//! placeholder   random part, then padding; the HPACK code (RFC 7541, appendix B) of each symbol has five or six bits
+//! random part   26 symbols out of 32: 130 random bits, which take at most 20 bytes in HPACK
+//! padding       as many symbols as make the placeholder's HPACK code as long as the value's
 //! ```
 //!
-//! HTTP/1.1 gets the value instead of the stand-in. HTTP/2 gets the value's HPACK code, which is as long as the
-//! stand-in's code, so no length of a string or a frame has to change.
+//! In HTTP/1.1 the value itself replaces the placeholder. In HTTP/2 the value's HPACK code replaces the placeholder's
+//! code, which has the same length, so the lengths of strings and frames stay correct.
 
 mod hpack;
 mod http1;
@@ -41,191 +41,192 @@ use zeroize::Zeroizing;
 
 pub(crate) use stream::{HttpVersion, SubstitutingStream};
 
-/// The symbols of a secret: those whose HPACK code has five bits, and then some with six bits.
+/// Symbols of the random part: all whose HPACK code has five bits, and some whose code has six bits.
 const SYMBOLS: &[u8; 32] = b"012aceiost3456789bdfghlmnpruA-._";
-/// The symbol of a filler; its code has five bits.
-const FILLER: u8 = SYMBOLS[0];
-const FILLER_BITS: usize = 5;
-/// The number of symbols of a secret, of five random bits each.
-const SECRET: usize = 26;
-/// The most bytes that a secret may take in HPACK.
-const LONGEST_SECRET: usize = (SECRET * 6).div_ceil(8);
-/// How long a value is kept whose call was given up before its head was written. It may be in a queue of h2 then, which
-/// writes it all the same before it resets the stream; and nobody is to get what only stands for a credential.
-const QUEUED: Duration = Duration::from_millis(500);
+const PADDING: u8 = SYMBOLS[0];
+const PADDING_BITS: usize = 5;
+/// Number of symbols in the random part, with five random bits each.
+const RANDOM_SYMBOLS: usize = 26;
+/// Most bytes that the random part can take in HPACK.
+const MAX_RANDOM_CODE: usize = (RANDOM_SYMBOLS * 6).div_ceil(8);
+/// Time that a value stays in the table after its call was cancelled before the head was written. The head may be in a
+/// queue of h2, which writes the head before it resets the stream, and the upstream must not get a placeholder.
+const RETENTION: Duration = Duration::from_millis(500);
 
-/// The first bytes of a stand-in, as text or in HPACK, by which the stand-in is found.
-type Beginning = [u8; 16];
+/// First bytes of a placeholder, as text or in HPACK. The table looks placeholders up by these bytes.
+type LookupKey = [u8; 16];
 
-/// Which versions of HTTP a request may go over.
+/// Versions of HTTP that the connection for a request may turn out to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PossibleVersions {
-    /// HTTP/1.1 alone, in which a value may have another length than its stand-in.
+    /// HTTP/1.1, where a placeholder may have another length than its value.
     Http1Only,
-    /// HTTP/2, or whichever it turns out to be.
+    /// HTTP/1.1 or HTTP/2.
     Any,
 }
 
-/// The values that are on their way to one upstream. Clones share them.
+/// The placeholders that requests on their way to one upstream contain. Clones share the table.
 #[derive(Clone, Default)]
 pub struct PlaceholderTable {
-    hidden: Arc<Mutex<HashMap<Beginning, Arc<Hidden>>>>,
+    substitutions: Arc<Mutex<HashMap<LookupKey, Arc<Substitution>>>>,
 }
 
-/// A value and its stand-in, in both forms that they have on the wire.
-struct Hidden {
+/// A placeholder for the value of the field `name`, in both encodings that a head can have.
+struct Substitution {
     name: HeaderName,
-    text: Form,
-    /// `None` when the request may go over HTTP/1.1 alone.
-    code: Option<Form>,
-    placed: AtomicBool,
+    plain: Pair,
+    /// HPACK's Huffman code. `None` when the request goes over HTTP/1.1 only.
+    huffman: Option<Pair>,
+    is_done: AtomicBool,
 }
 
-struct Form {
-    stand_in: Vec<u8>,
+/// A placeholder and its value in one encoding.
+struct Pair {
+    placeholder: Vec<u8>,
     value: Zeroizing<Vec<u8>>,
 }
 
-/// Keeps a value until it was written; then wipes it. Given up before that, it is wiped soon after.
+/// Keeps a placeholder and its value in the table. Dropping the guard wipes the value: at once when the value was
+/// written, and after [`RETENTION`] when it was not.
 pub struct PlaceholderGuard {
-    placeholders: PlaceholderTable,
-    hidden: Arc<Hidden>,
+    table: PlaceholderTable,
+    substitution: Arc<Substitution>,
 }
 
-/// A stand-in in a head, and the value that replaces it.
-struct Found {
+/// A range of a head that contains a placeholder, and the substitution for it.
+struct Occurrence {
     range: Range<usize>,
-    hidden: Arc<Hidden>,
+    substitution: Arc<Substitution>,
 }
 
 impl PlaceholderTable {
-    /// Returns a stand-in for the value of the field `name`, and a [`PlaceholderGuard`] to keep until the head was written.
-    /// Returns None when no stand-in can have the value's length: then the value itself has to be sent.
-    pub fn cover(
+    /// Makes a placeholder for the value of the field `name`. The caller keeps the guard until the head was written.
+    /// Returns `None` when no placeholder can have the length of the value's HPACK code; the head then has to contain
+    /// the value itself.
+    pub fn insert(
         &self,
         name: &HeaderName,
         value: &[u8],
-        over: PossibleVersions,
+        versions: PossibleVersions,
     ) -> Option<(HeaderValue, PlaceholderGuard)> {
-        let code = match over {
+        let code = match versions {
             PossibleVersions::Http1Only => None,
             PossibleVersions::Any => {
-                Some(huffman::encode(value).filter(|code| code.len() >= LONGEST_SECRET)?)
+                Some(huffman::encode(value).filter(|code| code.len() >= MAX_RANDOM_CODE)?)
             }
         };
-        let text = stand_in(code.as_ref().map(|code| code.len()))?;
-        let code = match code {
+        let text = random_placeholder(code.as_ref().map(|code| code.len()))?;
+        let huffman = match code {
             None => None,
-            Some(code) => Some(Form {
-                stand_in: huffman::encode(&text)?.to_vec(),
+            Some(code) => Some(Pair {
+                placeholder: huffman::encode(&text)?.to_vec(),
                 value: code,
             }),
         };
-        let mut covered = HeaderValue::from_maybe_shared(Bytes::from(text.clone())).ok()?;
+        let mut header_value = HeaderValue::from_maybe_shared(Bytes::from(text.clone())).ok()?;
         // HPACK never indexes a sensitive value.
-        covered.set_sensitive(true);
-        let hidden = Arc::new(Hidden {
+        header_value.set_sensitive(true);
+        let substitution = Arc::new(Substitution {
             name: name.clone(),
-            text: Form {
-                stand_in: text,
+            plain: Pair {
+                placeholder: text,
                 value: Zeroizing::new(value.to_vec()),
             },
-            code,
-            placed: AtomicBool::new(false),
+            huffman,
+            is_done: AtomicBool::new(false),
         });
-        let mut waiting = self.lock();
-        for beginning in hidden.beginnings() {
-            waiting.insert(beginning, hidden.clone());
+        let mut substitutions = self.lock();
+        for key in substitution.keys() {
+            substitutions.insert(key, substitution.clone());
         }
-        drop(waiting);
-        let placeholders = self.clone();
-        Some((covered, PlaceholderGuard { placeholders, hidden }))
+        drop(substitutions);
+        let table = self.clone();
+        Some((header_value, PlaceholderGuard { table, substitution }))
     }
 
-    /// Returns the value that `stand_in` stands for, if `is` confirms the place, and forgets `stand_in`, which is good
-    /// for one head only.
-    fn take(&self, stand_in: &[u8], is: impl Fn(&Hidden) -> bool) -> Option<Arc<Hidden>> {
-        let beginning = stand_in.first_chunk()?;
-        let mut waiting = self.lock();
-        let hidden = waiting.get(beginning).filter(|hidden| is(hidden))?.clone();
-        hidden.remove_from(&mut waiting);
-        hidden.placed.store(true, Ordering::Release);
-        Some(hidden)
+    /// Returns the substitution for `placeholder`, if `matches` accepts it, and removes it from the table.
+    fn take(&self, placeholder: &[u8], matches: impl Fn(&Substitution) -> bool) -> Option<Arc<Substitution>> {
+        let key = placeholder.first_chunk()?;
+        let mut substitutions = self.lock();
+        let substitution = substitutions.get(key).filter(|found| matches(found))?.clone();
+        substitution.remove_from(&mut substitutions);
+        substitution.is_done.store(true, Ordering::Release);
+        Some(substitution)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Beginning, Arc<Hidden>>> {
-        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<LookupKey, Arc<Substitution>>> {
+        self.substitutions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Hidden {
-    fn beginnings(&self) -> impl Iterator<Item = Beginning> {
-        let forms = [Some(&self.text), self.code.as_ref()];
-        forms
+impl Substitution {
+    fn keys(&self) -> impl Iterator<Item = LookupKey> {
+        let pairs = [Some(&self.plain), self.huffman.as_ref()];
+        pairs
             .into_iter()
             .flatten()
-            .filter_map(|form| form.stand_in.first_chunk().copied())
+            .filter_map(|pair| pair.placeholder.first_chunk().copied())
     }
 
-    fn remove_from(&self, waiting: &mut HashMap<Beginning, Arc<Self>>) {
-        for beginning in self.beginnings() {
-            waiting.remove(&beginning);
+    fn remove_from(&self, substitutions: &mut HashMap<LookupKey, Arc<Self>>) {
+        for key in self.keys() {
+            substitutions.remove(&key);
         }
     }
 
-    /// Returns true when this HTTP/1.1 field is the one that the stand-in was made for.
-    fn is_text(&self, name: &[u8], value: &[u8]) -> bool {
-        self.name.as_str().as_bytes() == name && self.text.stand_in == value
+    /// Returns true when this field of an HTTP/1.1 head has the placeholder as its whole value.
+    fn matches_plain(&self, name: &[u8], value: &[u8]) -> bool {
+        self.name.as_str().as_bytes() == name && self.plain.placeholder == value
     }
 
-    /// Returns true when this HTTP/2 field is the one that the stand-in was made for.
-    fn is_code(&self, name: &hpack::Name<'_>, value: &[u8]) -> bool {
-        self.code.as_ref().is_some_and(|code| code.stand_in == value) && name.is(&self.name)
+    /// Returns true when this field of an HTTP/2 head has the placeholder's Huffman code as its whole value.
+    fn matches_huffman(&self, name: &hpack::FieldName<'_>, code: &[u8]) -> bool {
+        let pair = self.huffman.as_ref();
+        pair.is_some_and(|pair| pair.placeholder == code) && name.is(&self.name)
     }
 }
 
 impl PlaceholderGuard {
-    /// Whether the value was put in the place of its stand-in.
-    pub fn was_placed(&self) -> bool {
-        self.hidden.placed.load(Ordering::Acquire)
+    /// Returns true once the value was written instead of its placeholder.
+    pub fn is_substituted(&self) -> bool {
+        self.substitution.is_done.load(Ordering::Acquire)
     }
 }
 
 impl Drop for PlaceholderGuard {
     fn drop(&mut self) {
-        if self.was_placed() {
+        if self.is_substituted() {
             return;
         }
-        let (placeholders, hidden) = (self.placeholders.clone(), self.hidden.clone());
+        let (table, substitution) = (self.table.clone(), self.substitution.clone());
         match Handle::try_current() {
             Ok(runtime) => {
                 runtime.spawn(async move {
-                    sleep(QUEUED).await;
-                    hidden.remove_from(&mut placeholders.lock());
+                    sleep(RETENTION).await;
+                    substitution.remove_from(&mut table.lock());
                 });
             }
-            Err(_) => hidden.remove_from(&mut placeholders.lock()),
+            Err(_) => substitution.remove_from(&mut table.lock()),
         }
     }
 }
 
-/// Makes a stand-in, whose HPACK code has `length` bytes if that is given. Returns None without system randomness.
-fn stand_in(length: Option<usize>) -> Option<Vec<u8>> {
-    let mut text = [0; SECRET];
-    getrandom::fill(&mut text).ok()?;
-    for symbol in &mut text {
+/// Returns a new placeholder, whose HPACK code has `code_length` bytes if that is given. Returns `None` when the system
+/// has no randomness.
+fn random_placeholder(code_length: Option<usize>) -> Option<Vec<u8>> {
+    let mut random = [0; RANDOM_SYMBOLS];
+    getrandom::fill(&mut random).ok()?;
+    for symbol in &mut random {
         *symbol = *SYMBOLS.get(usize::from(*symbol) % SYMBOLS.len())?;
     }
-    let mut text = text.to_vec();
-    if let Some(length) = length {
-        // The filler leaves less than a symbol of the last byte free, which the code pads.
+    let mut text = random.to_vec();
+    if let Some(length) = code_length {
+        // The padding leaves fewer bits free than a symbol has. HPACK fills these bits up with ones.
         let room = (length * 8).checked_sub(huffman::bits(&text)?)?;
-        text.resize(SECRET + room / FILLER_BITS, FILLER);
+        text.resize(RANDOM_SYMBOLS + room / PADDING_BITS, PADDING);
     }
     Some(text)
 }
 
-#[cfg(test)]
-mod head_tests;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use proto::{CallId, Reason, Refusal};
 use serde_json::json;
 use tonic::Status;
 
-use super::{body, grpc::ACCEPTED};
+use super::{body, grpc::encoding::ACCEPTED};
 use crate::{dialect::Dialect, upstream::Body};
 
 /// The header that says why.

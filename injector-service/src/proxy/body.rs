@@ -77,7 +77,7 @@ pub(super) struct Buffered {
 
 impl Buffered {
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
-        self.held.add(data.len())?;
+        self.held.grow(data.len())?;
         self.bytes.extend_from_slice(data);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! How much of bodies is held in memory, of all calls together.
+//! The limit on the bytes of bodies that all calls together hold in memory.
 
 use std::sync::{
     Arc,
@@ -7,14 +7,14 @@ use std::sync::{
 
 use proto::{Reason, Refusal};
 
-/// Bytes that may still be held. Clones share them.
+/// A number of bytes that may be held. Clones share the budget.
 #[derive(Debug, Clone)]
 pub struct BufferBudget {
-    left: Arc<AtomicUsize>,
+    free: Arc<AtomicUsize>,
     total: usize,
 }
 
-/// Bytes that one call holds: given back when this is dropped.
+/// Bytes that one call holds. Dropping the reservation returns them to the budget.
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: BufferBudget,
@@ -22,16 +22,15 @@ pub(super) struct Reservation {
 }
 
 impl BufferBudget {
-    /// So many, of all who share it.
-    pub fn new(bytes: usize) -> Self {
+    pub fn new(total: usize) -> Self {
         Self {
-            left: Arc::new(AtomicUsize::new(bytes)),
-            total: bytes,
+            free: Arc::new(AtomicUsize::new(total)),
+            total,
         }
     }
 
-    /// Nothing, yet.
-    pub(super) fn none(&self) -> Reservation {
+    /// Returns a reservation of no bytes, which can grow.
+    pub(super) fn empty_reservation(&self) -> Reservation {
         Reservation {
             budget: self.clone(),
             bytes: 0,
@@ -40,45 +39,44 @@ impl BufferBudget {
 }
 
 impl Reservation {
-    /// Holds so many bytes more, if there are so many.
-    pub(super) fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
+    /// Reserves `bytes` more. Fails when the budget has fewer free bytes.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
         match self.take(bytes, 0) {
             true => Ok(()),
-            false => Err(used_up()),
+            false => Err(exhausted()),
         }
     }
 
-    /// Holds so many bytes more, if half of the budget stays free for calls that cannot do without. Returns false when it
-    /// does not.
-    pub(super) fn add_spare(&mut self, bytes: usize) -> bool {
+    /// Reserves `bytes` more and returns true, if half of the budget stays free for calls that cannot do without.
+    pub(super) fn grow_optional(&mut self, bytes: usize) -> bool {
         self.take(bytes, self.budget.total / 2)
     }
 
-    /// Takes `bytes` when at least `rest` bytes are left after that.
+    /// Takes `bytes` when at least `rest` bytes are free after that.
     fn take(&mut self, bytes: usize, rest: usize) -> bool {
-        let enough = |left: usize| left.checked_sub(bytes).filter(|left| *left >= rest);
-        let taken = self.budget.left.fetch_update(Relaxed, Relaxed, enough).is_ok();
+        let enough = |free: usize| free.checked_sub(bytes).filter(|free| *free >= rest);
+        let taken = self.budget.free.fetch_update(Relaxed, Relaxed, enough).is_ok();
         if taken {
             self.bytes += bytes;
         }
         taken
     }
 
-    /// Gives back what is more than this.
-    pub(super) fn keep(&mut self, bytes: usize) {
-        let more = self.bytes.saturating_sub(bytes);
-        self.budget.left.fetch_add(more, Relaxed);
-        self.bytes -= more;
+    /// Returns all bytes above `bytes` to the budget.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        let excess = self.bytes.saturating_sub(bytes);
+        self.budget.free.fetch_add(excess, Relaxed);
+        self.bytes -= excess;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.left.fetch_add(self.bytes, Relaxed);
+        self.budget.free.fetch_add(self.bytes, Relaxed);
     }
 }
 
-fn used_up() -> Refusal {
+fn exhausted() -> Refusal {
     Refusal::new(
         Reason::Overloaded,
         "the injector holds as much of bodies as it may, of all calls together; see --max-buffered-total",
@@ -91,30 +89,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_given_back_and_no_more_than_there_is() {
+    fn reservations_share_the_budget_and_return_their_bytes() {
         let budget = BufferBudget::new(10);
-        let (mut one, mut other) = (budget.none(), budget.clone().none());
-        one.add(7).unwrap();
-        other.add(3).unwrap();
-        assert_eq!(other.add(1).unwrap_err().reason, Reason::Overloaded);
-        one.keep(8);
-        assert!(other.add(1).is_err());
-        one.keep(6);
-        other.add(1).unwrap();
-        assert!(budget.none().add(1).is_err());
+        let (mut one, mut other) = (budget.empty_reservation(), budget.clone().empty_reservation());
+        one.grow(7).unwrap();
+        other.grow(3).unwrap();
+        assert_eq!(other.grow(1).unwrap_err().reason, Reason::Overloaded);
+        one.shrink_to(8);
+        assert!(other.grow(1).is_err());
+        one.shrink_to(6);
+        other.grow(1).unwrap();
+        assert!(budget.empty_reservation().grow(1).is_err());
         drop(one);
-        other.add(6).unwrap();
+        other.grow(6).unwrap();
         drop(other);
-        budget.none().add(10).unwrap();
+        budget.empty_reservation().grow(10).unwrap();
     }
 
     #[test]
-    fn what_can_be_done_without_leaves_half_of_the_budget() {
+    fn optional_reservations_leave_half_of_the_budget_free() {
         let budget = BufferBudget::new(10);
-        let (mut one, mut other) = (budget.none(), budget.none());
-        assert!(one.add_spare(5) && !one.add_spare(1));
-        other.add(5).unwrap();
+        let (mut one, mut other) = (budget.empty_reservation(), budget.empty_reservation());
+        assert!(one.grow_optional(5) && !one.grow_optional(1));
+        other.grow(5).unwrap();
         drop(one);
-        assert!(!other.add_spare(1));
+        assert!(!other.grow_optional(1));
     }
 }

@@ -1,8 +1,9 @@
-//! The rest of a request's body that nobody wants any more: the upstream has answered without it, or the call was refused.
+//! Reads and discards the rest of a request's body that nobody needs: the upstream has answered without it, or the call
+//! was refused.
 //!
-//! Closed with unread bytes in it, a connection over HTTP/1.1 is reset, and the sender sees that instead of the answer. So
-//! the rest is taken, up to a limit, beside the answer; and what comes later still is taken when the connection is
-//! closed (`Watched` in `activity.rs`).
+//! An HTTP/1.1 connection that is closed with unread bytes is reset, and the sender sees the reset instead of the
+//! response. Therefore the rest is read while the response is sent, up to a limit. `WatchedStream` reads bytes that
+//! arrive even later, when it closes the connection.
 
 use std::{
     pin::Pin,
@@ -18,21 +19,23 @@ use tokio::{runtime::Handle, time::timeout};
 
 use super::watchdog::UnreadBody;
 
-/// How much of the rest is taken, and for how long.
-const DISCARDED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(5));
+/// Most bytes that are discarded, and the longest time for it.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
+const MAX_DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// A body whose rest is taken when it is dropped, if it is a request's over HTTP/1.1.
+/// A body whose rest is discarded when it is dropped, if the body belongs to an HTTP/1.1 request.
 pub(super) struct DrainingBody {
-    /// None once the rest is taken elsewhere.
+    /// `None` once the body was dropped.
     body: Option<Incoming>,
+    /// `None` when nothing has to be discarded.
     unread: Option<UnreadBody>,
-    /// False while the sender waits to be told to continue.
+    /// False while the sender waits for `100 Continue`, and so sends no body.
     is_sent: bool,
 }
 
 impl DrainingBody {
-    /// A body of which nothing has to be taken.
-    pub(super) fn passing(body: Incoming) -> Self {
+    /// Wraps a body of which nothing has to be discarded.
+    pub(super) fn without_draining(body: Incoming) -> Self {
         Self {
             body: Some(body),
             unread: None,
@@ -40,20 +43,11 @@ impl DrainingBody {
         }
     }
 
-    /// A request's body, which is sent already unless its sender `expects` to be told to.
-    pub(super) fn to_its_end(body: Incoming, unread: UnreadBody, expects: bool) -> Self {
+    pub(super) fn new(body: Incoming, unread: UnreadBody, expects_continue: bool) -> Self {
         Self {
             body: Some(body),
             unread: Some(unread),
-            is_sent: !expects,
-        }
-    }
-
-    fn note_end(&mut self) {
-        if self.is_end_stream()
-            && let Some(unread) = self.unread.take()
-        {
-            unread.came_to_its_end();
+            is_sent: !expects_continue,
         }
     }
 }
@@ -70,15 +64,12 @@ impl Body for DrainingBody {
             return Poll::Ready(None);
         };
         let polled = Pin::new(body).poll_frame(context);
+        // A first poll makes hyper send `100 Continue`.
         self.is_sent = true;
         let frame = ready!(polled);
-        match frame {
-            Some(Ok(_)) => self.note_end(),
-            Some(Err(_)) | None => {
-                if let Some(unread) = self.unread.take() {
-                    unread.came_to_its_end();
-                }
-            }
+        let has_ended = !matches!(frame, Some(Ok(_))) || self.is_end_stream();
+        if let Some(unread) = self.unread.take_if(|_| has_ended) {
+            unread.end();
         }
         Poll::Ready(frame)
     }
@@ -97,14 +88,13 @@ impl Drop for DrainingBody {
         if let (Some(body), Some(unread), true) = (self.body.take(), self.unread.take(), self.is_sent)
             && let Ok(runtime) = Handle::try_current()
         {
-            // What comes later is cut off.
-            runtime.spawn(timeout(DISCARDED.1, discard(body, unread)));
+            runtime.spawn(timeout(MAX_DRAIN_TIME, drain(body, unread)));
         }
     }
 }
 
-async fn discard(mut body: Incoming, unread: UnreadBody) {
-    let mut left = DISCARDED.0;
+async fn drain(mut body: Incoming, unread: UnreadBody) {
+    let mut left = MAX_DISCARDED;
     while let Some(Ok(frame)) = body.frame().await {
         let length = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(length) {
@@ -112,5 +102,5 @@ async fn discard(mut body: Incoming, unread: UnreadBody) {
             None => return,
         }
     }
-    unread.came_to_its_end();
+    unread.end();
 }

@@ -7,6 +7,7 @@ mod call;
 mod challenge;
 mod coalesce;
 mod cookies;
+mod deadline_body;
 mod delayed_error;
 mod drain;
 mod framing;
@@ -208,10 +209,10 @@ impl Proxy {
         grace: Duration,
     ) {
         let mut evicted = pin!(slot.evicted());
-        let (http, activity) = (self.http(), Watchdog::new(slot));
-        let after_http = ConnectionUpgrade::new(activity.clone());
+        let (http, watchdog) = (self.http(), Watchdog::new(slot));
+        let after_http = ConnectionUpgrade::new(watchdog.clone());
         let calls = service_fn(|request| {
-            let (proxy, route, call) = (self.clone(), route.clone(), activity.call());
+            let (proxy, route, call) = (self.clone(), route.clone(), watchdog.begin_call());
             let after_http = after_http.clone();
             async move {
                 let until = proxy.limits.max_call_duration.map(|most| Instant::now() + most);
@@ -223,10 +224,10 @@ impl Proxy {
         let served = async {
             // Dropped before what comes after it: a connection that failed would keep that waiting.
             {
-                let stream = WatchedStream::new(stream, activity.clone());
+                let stream = WatchedStream::new(stream, watchdog.clone());
                 let stream = TokioIo::new(HeadCheckingStream::new(
                     stream,
-                    activity.clone(),
+                    watchdog.clone(),
                     &self.limits,
                     BEYOND,
                 ));
@@ -245,8 +246,8 @@ impl Proxy {
                         () = evicted.as_mut(), if has_slot => has_slot = false,
                         () = watch.as_mut() => {}
                     }
-                    let again = match activity.verdict(&self.limits) {
-                        Verdict::Well(again) => again,
+                    let again = match watchdog.verdict(&self.limits) {
+                        Verdict::Healthy(again) => again,
                         Verdict::Idle if !idle => {
                             idle = true;
                             connection.as_mut().graceful_shutdown();
@@ -279,7 +280,9 @@ impl Proxy {
     fn http(&self) -> auto::Builder<StreamExecutor> {
         let limits = &self.limits;
         let head = limits.max_uri_size + limits.max_headers_size;
-        let mut http = auto::Builder::new(StreamExecutor(limits.write_timeout));
+        let mut http = auto::Builder::new(StreamExecutor {
+            write_timeout: limits.write_timeout,
+        });
         http.http1()
             .timer(TokioTimer::new())
             // Watched over by ourselves, without a timer for every call.

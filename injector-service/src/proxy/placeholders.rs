@@ -1,4 +1,4 @@
-//! The covers of one call's values.
+//! The placeholders of one call's values.
 
 use http::{HeaderName, HeaderValue};
 use proto::{Reason, Refusal};
@@ -8,48 +8,46 @@ use crate::{
     upstream::ClearValues,
 };
 
-/// Covers the values of one call, until they were sent.
-pub(super) struct CallPlaceholders<'v> {
-    placeholders: &'v PlaceholderTable,
-    over: PossibleVersions,
-    covers: Vec<PlaceholderGuard>,
-    /// Whether a value had to go without.
-    uncovered: bool,
+/// Makes the placeholders of one call, and keeps them valid until the request was sent.
+pub(super) struct CallPlaceholders<'t> {
+    table: &'t PlaceholderTable,
+    versions: PossibleVersions,
+    guards: Vec<PlaceholderGuard>,
+    has_clear_value: bool,
 }
 
-impl<'v> CallPlaceholders<'v> {
-    /// Makes stand-ins for a request that may go over the HTTP versions in `over`.
-    pub(super) fn new(placeholders: &'v PlaceholderTable, over: PossibleVersions) -> Self {
+impl<'t> CallPlaceholders<'t> {
+    pub(super) fn new(table: &'t PlaceholderTable, versions: PossibleVersions) -> Self {
         Self {
-            placeholders,
-            over,
-            covers: Vec::new(),
-            uncovered: false,
+            table,
+            versions,
+            guards: Vec::new(),
+            has_clear_value: false,
         }
     }
 
-    /// Returns a stand-in for the value of a field, or None when the value itself has to be sent.
-    pub(super) fn cover(&mut self, name: &HeaderName, value: &[u8]) -> Option<HeaderValue> {
-        let Some((stand_in, cover)) = self.placeholders.cover(name, value, self.over) else {
-            self.uncovered = true;
+    /// Returns a placeholder for the value of a field, or `None` when the head has to contain the value itself.
+    pub(super) fn insert(&mut self, name: &HeaderName, value: &[u8]) -> Option<HeaderValue> {
+        let Some((placeholder, guard)) = self.table.insert(name, value, self.versions) else {
+            self.has_clear_value = true;
             return None;
         };
-        self.covers.push(cover);
-        Some(stand_in)
+        self.guards.push(guard);
+        Some(placeholder)
     }
 
-    /// What the request holds without a cover.
-    pub(super) fn uncovered(&self, in_body: bool) -> ClearValues {
-        match (self.uncovered, in_body) {
+    /// Returns the parts of the request that contain values without a placeholder.
+    pub(super) fn clear_values(&self, in_body: bool) -> ClearValues {
+        match (self.has_clear_value, in_body) {
             (true, _) => ClearValues::Head,
             (false, true) => ClearValues::Body,
             (false, false) => ClearValues::None,
         }
     }
 
-    /// That the upstream got the values, and not what stood for them.
-    pub(super) fn were_placed(self) -> Result<(), Refusal> {
-        if self.covers.iter().all(PlaceholderGuard::was_placed) {
+    /// Fails when the upstream got a placeholder instead of its value.
+    pub(super) fn check_substituted(self) -> Result<(), Refusal> {
+        if self.guards.iter().all(PlaceholderGuard::is_substituted) {
             return Ok(());
         }
         tracing::error!("a secret was not put into its place; the upstream got a call without it");

@@ -48,7 +48,7 @@ impl Kept {
     /// Keeps the frame, if the limit and the budget allow that.
     fn push(mut self, frame: &Frame<Bytes>) -> Option<Self> {
         if let Some(data) = frame.data_ref() {
-            if self.bytes.len() + data.len() > self.limit || !self.held.add_spare(data.len()) {
+            if self.bytes.len() + data.len() > self.limit || !self.held.grow_optional(data.len()) {
                 return None;
             }
             // Copied: the frame may be a small part of a large buffer.

@@ -1,9 +1,9 @@
-//! Answers over HTTP/2 that nobody takes.
+//! The write timeout of single HTTP/2 streams.
 //!
-//! A client may read all that comes, answer pings, and still open no window for one of its streams: nothing is stuck then
-//! but that stream, with a call to an upstream behind it. hyper asks the answer's body for more only when there is room,
-//! so the body itself would never learn that its time is over; what drives the stream is ended from outside, by which the
-//! stream is reset, and everything behind it dropped.
+//! A client may read everything that arrives, answer pings, and still open no window for one of its streams. Only that
+//! stream is blocked then, but a call to an upstream waits behind it. hyper polls the body of a response only when the
+//! stream has room, so the body cannot enforce a timeout. Instead [`StreamExecutor`] ends the task that drives the stream,
+//! which resets the stream and drops everything behind it.
 
 use std::{
     cell::Cell,
@@ -15,79 +15,89 @@ use std::{
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// What the body of an answer did when its stream was driven.
+/// Result of the last poll of a response body while its stream was driven.
 #[derive(Clone, Copy)]
-enum Did {
-    /// It was not asked.
-    Nothing,
-    /// It has nothing now: its upstream is waited for.
-    Wait,
-    /// It gave what it had.
-    Give,
+enum BodyPoll {
+    NotPolled,
+    /// The body waits for its upstream.
+    Pending,
+    Ready,
 }
 
 thread_local! {
-    /// Of the stream that this thread drives at this moment.
-    static DID: Cell<Did> = const { Cell::new(Did::Nothing) };
+    /// The result for the stream that this thread drives now.
+    static BODY_POLL: Cell<BodyPoll> = const { Cell::new(BodyPoll::NotPolled) };
 }
 
-/// Notes what an answer's body did.
-pub(super) fn note<T>(polled: &Poll<T>) {
-    DID.set(match polled {
-        Poll::Pending => Did::Wait,
-        Poll::Ready(_) => Did::Give,
+/// Records the result of a poll of a response body, for the stream that this thread drives.
+pub(super) fn record_body_poll<T>(polled: &Poll<T>) {
+    BODY_POLL.set(match polled {
+        Poll::Pending => BodyPoll::Pending,
+        Poll::Ready(_) => BodyPoll::Ready,
     });
 }
 
-/// Drives the streams of HTTP/2 connections, each until it takes nothing of its answer for so long.
+/// Drives the streams of HTTP/2 connections. A stream ends when its client takes nothing of the response for
+/// `write_timeout`.
 #[derive(Clone)]
-pub(super) struct StreamExecutor(pub(super) Duration);
+pub(super) struct StreamExecutor {
+    pub(super) write_timeout: Duration,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, work: F) {
-        tokio::spawn(Stream {
-            work,
-            limit: self.0,
-            stalled: false,
-            timer: None,
-        });
+        tokio::spawn(StreamTask::new(work, self.write_timeout));
     }
 }
 
 pin_project_lite::pin_project! {
-    struct Stream<F> {
+    struct StreamTask<F> {
         #[pin]
         work: F,
-        limit: Duration,
-        stalled: bool,
-        // Made when it is needed for the first time.
+        write_timeout: Duration,
+        // True when the body has returned a frame that the client may not have taken.
+        is_blocked: bool,
+        // Allocated when it is needed for the first time.
         timer: Option<Pin<Box<Sleep>>>,
     }
 }
 
-impl<F: Future<Output = ()>> Future for Stream<F> {
+impl<F> StreamTask<F> {
+    fn new(work: F, write_timeout: Duration) -> Self {
+        Self {
+            work,
+            write_timeout,
+            is_blocked: false,
+            timer: None,
+        }
+    }
+}
+
+impl<F: Future<Output = ()>> Future for StreamTask<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        DID.set(Did::Nothing);
+        BODY_POLL.set(BodyPoll::NotPolled);
         if this.work.poll(context).is_ready() {
             return Poll::Ready(());
         }
-        match DID.get() {
-            Did::Nothing => {}
-            Did::Wait => *this.stalled = false,
-            Did::Give => {
-                *this.stalled = true;
+        match BODY_POLL.get() {
+            BodyPoll::NotPolled => {}
+            BodyPoll::Pending => *this.is_blocked = false,
+            BodyPoll::Ready => {
+                *this.is_blocked = true;
                 if let Some(timer) = this.timer {
-                    timer.as_mut().reset(Instant::now() + *this.limit);
+                    timer.as_mut().reset(Instant::now() + *this.write_timeout);
                 }
             }
         }
-        if !*this.stalled {
+        if !*this.is_blocked {
             return Poll::Pending;
         }
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(*this.limit)));
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep(*this.write_timeout)));
         timer.as_mut().poll(context)
     }
 }
@@ -102,60 +112,55 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// How long a stream is driven of which nothing is taken for longer than five seconds, when `work` is done in it.
-    async fn driven(work: impl Future<Output = ()>) -> Option<Duration> {
+    /// Returns the time after which a stream with a write timeout of five seconds ends, or `None` when it does not end.
+    async fn time_to_end(work: impl Future<Output = ()>) -> Option<Duration> {
         let began = Instant::now();
-        let stream = Stream {
-            work,
-            limit: 5 * SECOND,
-            stalled: false,
-            timer: None,
-        };
+        let stream = StreamTask::new(work, 5 * SECOND);
         timeout(1000 * SECOND, stream)
             .await
             .ok()
             .map(|()| began.elapsed())
     }
 
-    /// Says once what a body did.
-    async fn did(polled: Poll<()>) {
+    /// Records one poll of a body.
+    async fn poll_body(polled: Poll<()>) {
         poll_fn(|_| {
-            note(&polled);
+            record_body_poll(&polled);
             Poll::Ready(())
         })
         .await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_waits_for_its_upstream_is_not_stalled() {
+    async fn a_stream_that_waits_for_its_upstream_does_not_end() {
         let waiting = async {
-            did(Poll::Ready(())).await;
+            poll_body(Poll::Ready(())).await;
             sleep(SECOND).await;
-            did(Poll::Pending).await;
+            poll_body(Poll::Pending).await;
             std::future::pending().await
         };
-        assert_eq!(driven(waiting).await, None);
-        assert_eq!(driven(std::future::pending()).await, None);
+        assert_eq!(time_to_end(waiting).await, None);
+        assert_eq!(time_to_end(std::future::pending()).await, None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_takes_something_now_and_then_is_not_stalled() {
+    async fn a_stream_with_a_slow_client_does_not_end_early() {
         let slow = async {
             for _ in 0..10 {
-                did(Poll::Ready(())).await;
+                poll_body(Poll::Ready(())).await;
                 sleep(4 * SECOND).await;
             }
         };
-        assert_eq!(driven(slow).await, Some(40 * SECOND));
+        assert_eq!(time_to_end(slow).await, Some(40 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_takes_nothing_ends() {
-        let stalled = async {
+    async fn a_stream_whose_client_takes_nothing_ends() {
+        let blocked = async {
             sleep(7 * SECOND).await;
-            did(Poll::Ready(())).await;
+            poll_body(Poll::Ready(())).await;
             std::future::pending().await
         };
-        assert_eq!(driven(stalled).await, Some(12 * SECOND));
+        assert_eq!(time_to_end(blocked).await, Some(12 * SECOND));
     }
 }

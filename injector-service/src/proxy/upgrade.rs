@@ -57,7 +57,7 @@ struct Tunnel {
 pub(super) struct ConnectionUpgrade(Arc<Upgrade>);
 
 struct Upgrade {
-    activity: Arc<Watchdog>,
+    watchdog: Arc<Watchdog>,
     /// The tunnel, and a call under way that keeps the connection from being idle.
     tunnel: OnceLock<(Tunnel, ActiveCall)>,
 }
@@ -141,9 +141,9 @@ impl UpgradeResponse {
 }
 
 impl ConnectionUpgrade {
-    pub(super) fn new(activity: Arc<Watchdog>) -> Self {
+    pub(super) fn new(watchdog: Arc<Watchdog>) -> Self {
         Self(Arc::new(Upgrade {
-            activity,
+            watchdog,
             tunnel: OnceLock::new(),
         }))
     }
@@ -152,8 +152,8 @@ impl ConnectionUpgrade {
     /// is not closed as idle.
     pub(super) fn of<B>(&self, mut response: Response<B>) -> Response<B> {
         if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>() {
-            self.0.activity.switch();
-            let call = self.0.activity.call();
+            self.0.watchdog.upgrade();
+            let call = self.0.watchdog.begin_call();
             // There is one at most: nothing is HTTP after it.
             let _ = self.0.tunnel.set((tunnel, call));
         }

@@ -53,8 +53,8 @@ struct ReadRequest {
 /// A request with its secrets.
 struct CompleteRequest<'p> {
     request: Request<Body>,
-    covers: CallPlaceholders<'p>,
-    uncovered: ClearValues,
+    placeholders: CallPlaceholders<'p>,
+    clear_values: ClearValues,
     /// The log of the messages that get secrets after the first, for a gRPC stream.
     afterwards: Option<Arc<Afterwards>>,
 }
@@ -79,12 +79,15 @@ impl Plan<'_> {
         let resolved = self.resolve(record).await?;
         let CompleteRequest {
             request,
-            covers,
-            uncovered,
+            placeholders,
+            clear_values,
             afterwards,
         } = self.complete(request, resolved, &reading, record)?;
         let url = request.uri().clone();
-        let delivery = pin!(self.upstream.send(request, self.transport, uncovered, refusing));
+        let delivery = pin!(
+            self.upstream
+                .send(request, self.transport, clear_values, refusing)
+        );
         let delivery = within(self.context.deadline, NO_ANSWER, delivery).await;
         match delivery.map_err(|refusal| fault.found().unwrap_or(refusal))? {
             SendOutcome::NotProcessed(connection) => match fault.found() {
@@ -92,7 +95,7 @@ impl Plan<'_> {
                 Some(refusal) => Err(refusal),
             },
             SendOutcome::Answered(answer) => {
-                covers.were_placed()?;
+                placeholders.check_substituted()?;
                 if body_unsent.is_true() {
                     record.unsent();
                 }
@@ -111,7 +114,7 @@ impl Plan<'_> {
             mut headers,
             mut body,
         } = unsent;
-        body.count_read_ahead(reading.budget, STREAM_WINDOW)?;
+        body.reserve_read_ahead(reading.budget, STREAM_WINDOW)?;
         let body = RequestBody::read(body, self.carrier, &mut headers, reading).await?;
         if body.is_missing() {
             check_body_is_optional(self.spec(), &self.context.proxy.resolver)?;
@@ -146,11 +149,11 @@ impl Plan<'_> {
         record: &mut Record,
     ) -> Result<CompleteRequest<'_>, Refusal> {
         let ReadRequest { mut headers, body } = request;
-        let mut covers = CallPlaceholders::new(self.upstream.placeholders(), self.transport.over());
+        let mut placeholders = CallPlaceholders::new(self.upstream.placeholders(), self.transport.over());
         let secrets = inject(self.carrier, self.context.dialect, &resolved)?
-            .apply(&mut headers, |name, value| covers.cover(name, value))?;
+            .apply(&mut headers, |name, value| placeholders.insert(name, value))?;
         drop(resolved);
-        let uncovered = covers.uncovered(!matches!(secrets, BodySecrets::None));
+        let clear_values = placeholders.clear_values(!matches!(secrets, BodySecrets::None));
         if body.is_missing() {
             record.no_body();
         }
@@ -167,8 +170,8 @@ impl Plan<'_> {
         let request = outgoing(uri, self.method.clone(), headers, body)?;
         Ok(CompleteRequest {
             request,
-            covers,
-            uncovered,
+            placeholders,
+            clear_values,
             afterwards,
         })
     }

@@ -52,7 +52,7 @@ impl RequestBody {
         headers: &mut HeaderMap,
         reading: &Reading<'_>,
     ) -> Result<Self, Refusal> {
-        let held = reading.budget.none();
+        let held = reading.budget.empty_reservation();
         match carrier {
             Carrier::None => Ok(Self::Unchanged(body)),
             Carrier::Json => {

@@ -28,9 +28,11 @@ use tokio::time::Instant;
 
 use super::{
     ListenerRoute, Proxy, answer,
+    deadline_body::{AtDeadline, DeadlineBody},
     received_body::ReceivedBody,
     record::Record,
-    watchdog::{ActiveCall, AtDeadline, DeadlineBody},
+    request_head,
+    watchdog::ActiveCall,
 };
 use crate::{dialect::Dialect, upstream::Body};
 use check::CheckedRequest;
@@ -73,7 +75,7 @@ impl Proxy {
                 .min(),
         };
         let mut record = Record::new(parts.method.clone());
-        let answered = match call.malformed(&parts.method) {
+        let answered = match request_head::refusal(&call, &parts.method) {
             Some(refusal) => Err(refusal),
             None => context.forward(parts, body, &mut record).await,
         };

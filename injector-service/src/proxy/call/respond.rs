@@ -42,7 +42,7 @@ impl UpstreamAnswer<'_> {
         let (mut head, body) = response.into_parts();
         // The version of the upstream's connection does not apply to the downstream's connection.
         let version = mem::take(&mut head.version);
-        let body = ReceivedBody::answer(body, version).on(slot);
+        let body = ReceivedBody::response(body, version, slot);
         rewrite_head(&mut head, &plan, &url, record)?;
         let Plan {
             context,
@@ -70,7 +70,7 @@ impl UpstreamAnswer<'_> {
         }
         Ok(match ending {
             None => response,
-            Some(ending) => response.map(|body| ending.of(body)),
+            Some(ending) => response.map(|body| ending.wrap(body)),
         })
     }
 }

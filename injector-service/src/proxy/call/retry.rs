@@ -29,7 +29,7 @@ impl KeptRequest {
     pub(super) fn new(unsent: UnsentRequest, context: Context<'_>) -> (Self, UnsentRequest) {
         let UnsentRequest { headers, body } = unsent;
         let limit = context.proxy.limits.max_buffered_body;
-        let (body, repeat) = body.repeatable(limit, context.proxy.budget.none());
+        let (body, repeat) = body.repeatable(limit, context.proxy.budget.empty_reservation());
         let kept = Self {
             headers: headers.clone(),
             body: repeat,

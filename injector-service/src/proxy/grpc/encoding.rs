@@ -1,4 +1,4 @@
-//! What `grpc-encoding` says of compressed messages, which have to be read to be rewritten.
+//! Decompresses gRPC messages, because only uncompressed messages can be rewritten.
 //! <https://github.com/grpc/grpc/blob/master/doc/compression.md>
 
 use std::io::{self, Read};
@@ -12,31 +12,31 @@ use crate::inject::protobuf::MAX_MESSAGE;
 
 /// The header that names the encoding of compressed messages.
 pub(super) const HEADER: &str = "grpc-encoding";
-/// What [`Encoding`] knows, for `grpc-accept-encoding`.
+/// Value of `grpc-accept-encoding`: the encodings that [`Encoding`] supports.
 pub(in crate::proxy) const ACCEPTED: &str = "identity,gzip,deflate,zstd";
 
-/// The largest Zstandard window, which is what a decoder should take (RFC 8878, section 3.1.1.1.2); it is allocated
-/// because a frame says so.
+/// Largest Zstandard window. Decoders should support 8 MiB (RFC 8878, section 3.1.1.1.2). The decoder allocates the size
+/// that a frame states, so the limit bounds the memory that a client can claim.
 const MAX_WINDOW: u64 = 8 * 1024 * 1024;
 
-/// How a call's compressed messages are compressed.
+/// The compression of a call's compressed messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Identity,
     Gzip,
-    /// The zlib format, as everywhere in HTTP.
+    /// The zlib format (RFC 1950), as for `deflate` in HTTP.
     Deflate,
     Zstd,
     Unknown,
 }
 
-enum Undecodable {
+enum DecodeError {
     TooLarge,
     Malformed,
 }
 
 impl Encoding {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn named_by(headers: &HeaderMap) -> Self {
         let mut named = headers.get_all(HEADER).iter();
         match (named.next().map(|value| value.as_bytes()), named.next()) {
             (None | Some(b"identity"), None) => Self::Identity,
@@ -47,7 +47,7 @@ impl Encoding {
         }
     }
 
-    /// A message that its flag calls compressed, as it was before.
+    /// Decompresses a message whose compressed flag is set.
     pub(super) fn decode(self, message: &[u8]) -> Result<Vec<u8>, Refusal> {
         let decoded = match self {
             Self::Identity => {
@@ -61,15 +61,15 @@ impl Encoding {
                 );
                 return Err(Refusal::new(Reason::MessageEncodingUnsupported, message));
             }
-            // Nothing, compressed, is nothing to some clients.
+            // Some clients set the compressed flag of an empty message, but do not compress the message.
             Self::Gzip | Self::Deflate | Self::Zstd if message.is_empty() => Ok(Vec::new()),
             Self::Gzip => gzip(message),
             Self::Deflate => deflate(message),
             Self::Zstd => zstd(message),
         };
         decoded.map_err(|error| match error {
-            Undecodable::TooLarge => too_large(),
-            Undecodable::Malformed => Refusal::new(
+            DecodeError::TooLarge => too_large(),
+            DecodeError::Malformed => Refusal::new(
                 Reason::BodyInvalid,
                 "a compressed message is not what its grpc-encoding says",
             ),
@@ -77,7 +77,7 @@ impl Encoding {
     }
 }
 
-/// A message is longer than what is taken, compressed or not.
+/// Returns the refusal of a message that is longer than [`MAX_MESSAGE`], compressed or not.
 pub(super) fn too_large() -> Refusal {
     let message = format!(
         "this server gets its secrets in the messages, so each must have at most {MAX_MESSAGE} bytes, uncompressed"
@@ -85,23 +85,23 @@ pub(super) fn too_large() -> Refusal {
     Refusal::new(Reason::LimitExceeded, message)
 }
 
-fn gzip(message: &[u8]) -> Result<Vec<u8>, Undecodable> {
+fn gzip(message: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let mut out = Vec::new();
     read(&mut MultiGzDecoder::new(message), &mut out)?;
     Ok(out)
 }
 
-fn deflate(message: &[u8]) -> Result<Vec<u8>, Undecodable> {
+fn deflate(message: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let (mut decoder, mut out) = (ZlibDecoder::new(message), Vec::new());
     read(&mut decoder, &mut out)?;
     match decoder.into_inner() {
         [] => Ok(out),
-        _ => Err(Undecodable::Malformed),
+        _ => Err(DecodeError::Malformed),
     }
 }
 
-/// Frame by frame, and block by block, which are at most 128 KiB.
-fn zstd(mut message: &[u8]) -> Result<Vec<u8>, Undecodable> {
+/// Decodes block by block, because a block has at most 128 KiB, so [`read`] can stop a decompression bomb early.
+fn zstd(mut message: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let (mut decoder, mut out) = (FrameDecoder::new(), Vec::new());
     decoder.set_max_window_size(MAX_WINDOW);
     while !message.is_empty() {
@@ -112,29 +112,29 @@ fn zstd(mut message: &[u8]) -> Result<Vec<u8>, Undecodable> {
         }
         let stated = decoder.get_checksum_from_data();
         if stated.is_some() && stated != decoder.get_calculated_checksum() {
-            return Err(Undecodable::Malformed);
+            return Err(DecodeError::Malformed);
         }
     }
     Ok(out)
 }
 
-/// Never more than a message may have, whatever it was made from.
-fn read(decoder: &mut impl Read, out: &mut Vec<u8>) -> Result<(), Undecodable> {
+/// Appends the decoded bytes to `out`. Stops with an error as soon as `out` exceeds [`MAX_MESSAGE`].
+fn read(decoder: &mut impl Read, out: &mut Vec<u8>) -> Result<(), DecodeError> {
     let left = (MAX_MESSAGE + 1).saturating_sub(out.len());
     decoder.take(left as u64).read_to_end(out)?;
     if out.len() > MAX_MESSAGE {
-        return Err(Undecodable::TooLarge);
+        return Err(DecodeError::TooLarge);
     }
     Ok(())
 }
 
-impl From<io::Error> for Undecodable {
+impl From<io::Error> for DecodeError {
     fn from(_: io::Error) -> Self {
         Self::Malformed
     }
 }
 
-impl From<FrameDecoderError> for Undecodable {
+impl From<FrameDecoderError> for DecodeError {
     fn from(error: FrameDecoderError) -> Self {
         match error {
             FrameDecoderError::WindowSizeTooBig { .. } => Self::TooLarge,
@@ -144,5 +144,4 @@ impl From<FrameDecoderError> for Undecodable {
 }
 
 #[cfg(test)]
-#[path = "encoding_tests.rs"]
 mod tests;

@@ -14,26 +14,27 @@ use crate::{
     upstream::{Body, BodyError},
 };
 
-/// How a call ends whose request breaks off after the answer has begun.
+/// Tells a gRPC client why its call failed when the request is aborted after the response has begun.
 pub(in crate::proxy) struct FailureTrailers {
     pub(in crate::proxy) fault: Fault,
     pub(in crate::proxy) afterwards: Arc<Afterwards>,
-    /// Whether trailers reach the downstream for certain: only in HTTP/2.
+    /// True when trailers always reach the client: over HTTP/2 only.
     pub(in crate::proxy) trailers: bool,
 }
 
 impl FailureTrailers {
-    /// The response's body, which breaks off with the request: then it ends in a status that says why.
-    pub(in crate::proxy) fn of(self, body: Body) -> Body {
-        Ended {
+    /// Wraps the body of the response. When the body fails because the request has failed, the returned body ends with
+    /// trailers that contain the refusal's status, if the client can receive trailers.
+    pub(in crate::proxy) fn wrap(self, body: Body) -> Body {
+        FailureTrailersBody {
             body,
-            ending: self,
-            told: false,
+            failure: self,
+            has_failed: false,
         }
         .boxed_unsync()
     }
 
-    fn tell(&self, refusal: &Refusal, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
+    fn last_frame(&self, refusal: &Refusal, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
         self.afterwards.broken_off(refusal);
         if self.trailers {
             Ok(Frame::trailers(answer::trailers(refusal)))
@@ -43,13 +44,13 @@ impl FailureTrailers {
     }
 }
 
-struct Ended {
+struct FailureTrailersBody {
     body: Body,
-    ending: FailureTrailers,
-    told: bool,
+    failure: FailureTrailers,
+    has_failed: bool,
 }
 
-impl http_body::Body for Ended {
+impl http_body::Body for FailureTrailersBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -57,21 +58,21 @@ impl http_body::Body for Ended {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.told {
+        if self.has_failed {
             return Poll::Ready(None);
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        Poll::Ready(match (frame, self.ending.fault.found()) {
+        Poll::Ready(match (frame, self.failure.fault.found()) {
             (Some(Err(error)), Some(refusal)) => {
-                self.told = true;
-                Some(self.ending.tell(&refusal, error))
+                self.has_failed = true;
+                Some(self.failure.last_frame(&refusal, error))
             }
             (frame, _) => frame,
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.told || self.body.is_end_stream()
+        self.has_failed || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,6 +1,6 @@
 //! The messages of a gRPC request, with secrets put into them as they pass.
 
-mod encoding;
+pub(super) mod encoding;
 mod failure_trailers;
 
 use std::sync::Arc;
@@ -14,7 +14,6 @@ use proto::{Reason, Refusal};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-pub(super) use encoding::ACCEPTED;
 pub(super) use failure_trailers::FailureTrailers;
 
 use super::{
@@ -68,7 +67,7 @@ impl GrpcBody {
         held: Reservation,
     ) -> Result<Self, Refusal> {
         check_type(headers)?;
-        let encoding = Encoding::of(headers);
+        let encoding = Encoding::named_by(headers);
         headers.remove(encoding::HEADER);
         let mut reader = Reader {
             frames: Frames::default(),
@@ -148,13 +147,13 @@ impl Reader {
 
     async fn receive(&mut self) -> Result<(), BodyError> {
         // What came before has gone on.
-        self.held.keep(self.frames.len());
+        self.held.shrink_to(self.frames.len());
         match self.body.frame().await {
             None => self.ended = true,
             Some(Err(error)) => return Err(self.fault.broken_off(error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    let held = self.held.add(data.len());
+                    let held = self.held.grow(data.len());
                     held.map_err(|refusal| self.fault.refuse(refusal))?;
                     self.frames.push(data);
                 }
@@ -175,7 +174,7 @@ impl Reader {
         }
         let decoded = self.encoding.decode(framed.message());
         let decoded = decoded.map_err(|refusal| self.fault.refuse(refusal))?;
-        let held = self.held.add(decoded.len());
+        let held = self.held.grow(decoded.len());
         held.map_err(|refusal| self.fault.refuse(refusal))?;
         Ok(Framed::uncompressed(&decoded))
     }

@@ -1,40 +1,37 @@
-//! Whether a head is a request's, and how it says that the body ends.
+//! Checks a head, and determines the length of its body.
 
 use http::Uri;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use proto::{Reason, Refusal};
 
-/// The longest target that can be represented.
-const LONGEST_TARGET: usize = 65_534;
-/// The longest name of a field that can be represented.
-const LONGEST_NAME: usize = 65_535;
-/// The longest body that hyper counts.
-const LONGEST_BODY: u64 = u64::MAX - 2;
+/// Longest target that `http::Uri` can represent.
+const MAX_TARGET: usize = 65_534;
+/// Longest name that `http::HeaderName` can represent.
+const MAX_NAME: usize = 65_535;
+/// Longest body that hyper can count.
+const MAX_BODY: u64 = u64::MAX - 2;
 
-/// What is known of a request from its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) body: Body,
-    /// True when the connection may go on in another protocol.
-    pub(super) asks_for_upgrade: bool,
+pub(super) struct CheckedHead {
+    pub(super) body: BodyLength,
+    /// True when the request asks to switch to another protocol.
+    pub(super) may_upgrade: bool,
 }
 
-/// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
-    /// After so many bytes.
-    Length(u64),
-    /// With its last chunk.
+pub(super) enum BodyLength {
+    Bytes(u64),
+    /// The body ends with its last chunk.
     Chunked,
 }
 
-/// Checks the beginning of a head: its first line, or as much of it as has come.
+/// Checks the first line of a head, or the part of this line that has arrived.
 pub(super) fn check_beginning(line: &[u8]) -> Result<(), Refusal> {
     Request::new(&mut []).parse(line).map(drop).map_err(not_http)
 }
 
-/// Checks a whole head, which has so many fields.
-pub(super) fn check(head: &[u8], fields: usize) -> Result<Head, Refusal> {
+/// Checks a complete head with this number of fields.
+pub(super) fn check(head: &[u8], fields: usize) -> Result<CheckedHead, Refusal> {
     let mut fields = vec![EMPTY_HEADER; fields];
     let mut request = Request::new(&mut fields);
     match request.parse(head).map_err(not_http)? {
@@ -42,7 +39,7 @@ pub(super) fn check(head: &[u8], fields: usize) -> Result<Head, Refusal> {
         Status::Complete(_) | Status::Partial => return Err(malformed("its head ends in two places")),
     }
     let target = request.path.unwrap_or_default();
-    if target.len() > LONGEST_TARGET {
+    if target.len() > MAX_TARGET {
         let message = format!(
             "the target has {} bytes, more than any setting allows",
             target.len()
@@ -52,26 +49,22 @@ pub(super) fn check(head: &[u8], fields: usize) -> Result<Head, Refusal> {
     if Uri::try_from(target).is_err() {
         return Err(malformed("its target is no URI"));
     }
-    if request
-        .headers
-        .iter()
-        .any(|field| field.name.len() > LONGEST_NAME)
-    {
+    if request.headers.iter().any(|field| field.name.len() > MAX_NAME) {
         let message = "a header field has a longer name than any setting allows";
         return Err(Refusal::new(Reason::HeadersTooLarge, message));
     }
-    Ok(Head {
-        body: body(request.headers, request.version == Some(0))?,
-        asks_for_upgrade: named(request.headers, "upgrade").next().is_some(),
+    Ok(CheckedHead {
+        body: body_length(request.headers, request.version == Some(0))?,
+        may_upgrade: named(request.headers, "upgrade").next().is_some(),
     })
 }
 
-/// Returns how a body ends, which a request says in one way (RFC 9112, section 6.3).
-fn body(fields: &[Header<'_>], is_http_1_0: bool) -> Result<Body, Refusal> {
+/// Returns the length of a body. Only one field may state the length (RFC 9112, section 6.3).
+fn body_length(fields: &[Header<'_>], is_http_1_0: bool) -> Result<BodyLength, Refusal> {
     let mut codings = named(fields, "transfer-encoding");
-    let length = length(fields)?;
+    let length = content_length(fields)?;
     let Some(coding) = codings.next() else {
-        return Ok(Body::Length(length.unwrap_or(0)));
+        return Ok(BodyLength::Bytes(length.unwrap_or(0)));
     };
     if is_http_1_0 {
         return Err(malformed("HTTP/1.0 has no Transfer-Encoding"));
@@ -85,13 +78,13 @@ fn body(fields: &[Header<'_>], is_http_1_0: bool) -> Result<Body, Refusal> {
             "the only Transfer-Encoding that is taken is chunked, once; nothing was sent",
         ));
     }
-    Ok(Body::Chunked)
+    Ok(BodyLength::Chunked)
 }
 
-fn length(fields: &[Header<'_>]) -> Result<Option<u64>, Refusal> {
+fn content_length(fields: &[Header<'_>]) -> Result<Option<u64>, Refusal> {
     let mut found = None;
     for value in named(fields, "content-length") {
-        let length = parse(value).ok_or_else(|| malformed("its Content-Length is not a length"))?;
+        let length = parse_length(value).ok_or_else(|| malformed("its Content-Length is not a length"))?;
         if found.is_some_and(|found| found != length) {
             return Err(malformed("it has two Content-Length that differ"));
         }
@@ -100,12 +93,12 @@ fn length(fields: &[Header<'_>]) -> Result<Option<u64>, Refusal> {
     Ok(found)
 }
 
-/// Parses digits alone (RFC 9110, section 8.6).
-fn parse(length: &[u8]) -> Option<u64> {
+/// Parses a `Content-Length`, which consists of digits only (RFC 9110, section 8.6).
+fn parse_length(length: &[u8]) -> Option<u64> {
     let digits = str::from_utf8(length).ok()?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
     let length = digits.parse().ok().filter(|_| is_number)?;
-    (length <= LONGEST_BODY).then_some(length)
+    (length <= MAX_BODY).then_some(length)
 }
 
 fn named<'f>(fields: &'f [Header<'_>], name: &'static str) -> impl Iterator<Item = &'f [u8]> {
@@ -119,7 +112,7 @@ fn not_http(error: httparse::Error) -> Refusal {
     malformed(error)
 }
 
-/// A refusal of a request that cannot be read in one way.
+/// Returns the refusal of a request that servers could read in different ways.
 pub(super) fn malformed(what: impl std::fmt::Display) -> Refusal {
     Refusal::new(
         Reason::RequestMalformed,
@@ -132,27 +125,27 @@ pub(super) fn malformed(what: impl std::fmt::Display) -> Refusal {
 mod tests {
     use super::*;
 
-    fn checked(lines: &[&str]) -> Result<Head, Reason> {
+    fn checked(lines: &[&str]) -> Result<CheckedHead, Reason> {
         let head = format!("POST / HTTP/1.1\r\n{}\r\n", lines.concat());
         check(head.as_bytes(), lines.len()).map_err(|refusal| refusal.reason)
     }
 
     #[test]
-    fn a_body_ends_in_one_way() {
-        let ends = |body| {
-            Ok(Head {
+    fn a_body_has_one_length() {
+        let with_body = |body| {
+            Ok(CheckedHead {
                 body,
-                asks_for_upgrade: false,
+                may_upgrade: false,
             })
         };
         let (chunked, other) = ("Transfer-Encoding: Chunked\r\n", "Transfer-Encoding: gzip\r\n");
         let (two, three) = ("Content-Length: 2\r\n", "content-length: 3\r\n");
         for (lines, expected) in [
-            (&[][..], ends(Body::Length(0))),
-            (&["X: y\r\n"], ends(Body::Length(0))),
-            (&[two], ends(Body::Length(2))),
-            (&["Content-Length: 002\r\n", two], ends(Body::Length(2))),
-            (&[chunked], ends(Body::Chunked)),
+            (&[][..], with_body(BodyLength::Bytes(0))),
+            (&["X: y\r\n"], with_body(BodyLength::Bytes(0))),
+            (&[two], with_body(BodyLength::Bytes(2))),
+            (&["Content-Length: 002\r\n", two], with_body(BodyLength::Bytes(2))),
+            (&[chunked], with_body(BodyLength::Chunked)),
             (&[two, three], Err(Reason::RequestMalformed)),
             (&["Content-Length: 2, 2\r\n"], Err(Reason::RequestMalformed)),
             (&["Content-Length:\r\n"], Err(Reason::RequestMalformed)),
@@ -173,13 +166,13 @@ mod tests {
         ] {
             assert_eq!(checked(lines), expected, "{lines:?}");
         }
-        assert!(checked(&["Upgrade: x\r\n"]).unwrap().asks_for_upgrade);
+        assert!(checked(&["Upgrade: x\r\n"]).unwrap().may_upgrade);
         let old = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(check(old, 1).unwrap_err().reason, Reason::RequestMalformed);
     }
 
     #[test]
-    fn a_beginning_is_refused_as_soon_as_it_is_wrong() {
+    fn a_first_line_is_refused_at_its_first_wrong_byte() {
         for line in ["", "G", "GET", "GET /a", "GET / HTTP/1.1\r\n"] {
             assert!(check_beginning(line.as_bytes()).is_ok(), "{line:?}");
         }

@@ -1,26 +1,27 @@
-//! Follows a chunked body (RFC 9112, section 7.1) to its end, in pieces of any size.
+//! Finds the end of a chunked body (RFC 9112, section 7.1), which arrives in pieces of any size.
 //!
-//! hyper decodes the body, and refuses what is no chunk. After a line that is none, this only says that it does not know
-//! any more where the body ends.
+//! hyper decodes the body and refuses malformed chunks. After a malformed line, [`ChunkedBody`] only reports that it has
+//! lost the end of the body.
 
-/// What comes next.
+/// The part of a chunked body that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chunks {
-    /// The line before a chunk: the size so far, and whether it still goes on.
+pub(super) enum ChunkedBody {
+    /// The line before a chunk, with the size according to its digits so far. Digits after `digits` is false belong to an
+    /// extension.
     Size { size: u64, digits: bool },
-    /// The rest of a chunk, in bytes.
+    /// The missing bytes of a chunk.
     Data(u64),
-    /// The line break behind a chunk.
-    Break,
-    /// The trailers: how many bytes of a line came so far.
+    /// The line break after a chunk.
+    LineBreak,
+    /// A line of the trailers, of which this number of bytes has arrived.
     Trailers(u64),
     /// Nothing: the body has ended.
     End,
-    /// Nobody knows.
+    /// Unknown: a line was malformed.
     Lost,
 }
 
-impl Chunks {
+impl ChunkedBody {
     pub(super) fn new() -> Self {
         Self::Size {
             size: 0,
@@ -28,8 +29,8 @@ impl Chunks {
         }
     }
 
-    /// Takes bytes up to the end of the body. Returns their number.
-    pub(super) fn follow(&mut self, bytes: &[u8]) -> usize {
+    /// Consumes bytes up to the end of the body. Returns their number.
+    pub(super) fn consume(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() && !matches!(self, Self::End | Self::Lost) {
             let count = self.step(rest);
@@ -38,13 +39,13 @@ impl Chunks {
         bytes.len() - rest.len()
     }
 
-    /// Takes some of the next bytes.
+    /// Consumes some of the bytes. Returns their number.
     fn step(&mut self, bytes: &[u8]) -> usize {
         if let Self::Data(left) = self {
             let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
             *left -= count as u64;
             if *left == 0 {
-                *self = Self::Break;
+                *self = Self::LineBreak;
             }
             return count;
         }
@@ -64,9 +65,9 @@ impl Chunks {
                 size.map_or(Self::Lost, |size| Self::Size { size, digits: true })
             }
             (Self::Size { size, .. }, _) => Self::Size { size, digits: false },
-            (Self::Break, b'\r') => Self::Break,
-            (Self::Break, b'\n') => Self::new(),
-            (Self::Break, _) => Self::Lost,
+            (Self::LineBreak, b'\r') => Self::LineBreak,
+            (Self::LineBreak, b'\n') => Self::new(),
+            (Self::LineBreak, _) => Self::Lost,
             (Self::Trailers(0), b'\r') => Self::Trailers(0),
             (Self::Trailers(0), b'\n') => Self::End,
             (Self::Trailers(_), b'\n') => Self::Trailers(0),
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_ends_where_it_ends_in_pieces_of_any_size() {
+    fn the_end_of_a_body_is_found_in_pieces_of_any_size() {
         for body in [
             "0\r\n\r\n",
             "2\r\n{}\r\n0\r\n\r\n",
@@ -92,10 +93,10 @@ mod tests {
         ] {
             let bytes = [body.as_bytes(), b"GET / HTTP/1.1\r\n"].concat();
             for piece in 1..bytes.len() {
-                let (mut chunks, mut at) = (Chunks::new(), 0);
-                while chunks != Chunks::End {
-                    assert_ne!(chunks, Chunks::Lost, "{body:?}");
-                    at += chunks.follow(&bytes[at..bytes.len().min(at + piece)]);
+                let (mut chunked, mut at) = (ChunkedBody::new(), 0);
+                while chunked != ChunkedBody::End {
+                    assert_ne!(chunked, ChunkedBody::Lost, "{body:?}");
+                    at += chunked.consume(&bytes[at..bytes.len().min(at + piece)]);
                 }
                 assert_eq!(at, body.len(), "{body:?} {piece}");
             }
@@ -103,11 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_has_no_end() {
+    fn a_malformed_body_has_no_end() {
         for body in ["2\r\n{}x\r\n", "1\r\n{}\r\n", "fffffffffffffffff\r\n"] {
-            let mut chunks = Chunks::new();
-            chunks.follow(body.as_bytes());
-            assert_eq!(chunks, Chunks::Lost, "{body:?}");
+            let mut chunked = ChunkedBody::new();
+            chunked.consume(body.as_bytes());
+            assert_eq!(chunked, ChunkedBody::Lost, "{body:?}");
         }
     }
 }

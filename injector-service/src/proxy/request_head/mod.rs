@@ -1,9 +1,9 @@
-//! The heads of requests over HTTP/1.1, before hyper reads them.
+//! Checks the heads of HTTP/1.1 requests before hyper reads them.
 //!
-//! hyper answers what is no request by itself, without a reason, and takes lines that end without CR, and a body whose
-//! length is told in two ways, which others may read differently. So [`Heads`] gives hyper only heads that it has checked.
-//! In the place of one that is refused, hyper gets [`SUBSTITUTE`], which is answered with the refusal in its turn, and
-//! nothing after it.
+//! hyper answers a malformed head itself, without a reason. hyper also accepts lines that end without CR, and a body with
+//! two statements of its length, which other servers may read differently (request smuggling). Therefore
+//! [`HeadCheckingStream`] gives hyper only heads that it has checked. Instead of a refused head, hyper reads
+//! [`SUBSTITUTE`] and nothing after it. The proxy answers this request with the refusal, after all earlier requests.
 
 mod check;
 mod chunked;
@@ -17,152 +17,157 @@ use std::{
 };
 
 use bytes::{Buf as _, BytesMut};
+use http::Method;
 use proto::{Reason, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::watchdog::Watchdog;
+use super::watchdog::{ActiveCall, Watchdog};
 use crate::limits::Limits;
-use check::{Body, Head};
-use chunked::Chunks;
+use check::{BodyLength, CheckedHead};
+use chunked::ChunkedBody;
 
-/// The method of what stands for a request that is refused.
-pub(super) const SUBSTITUTE_METHOD: &str = "MALFORMED";
+const SUBSTITUTE_METHOD: &str = "MALFORMED";
 const SUBSTITUTE: &[u8] = b"MALFORMED / HTTP/1.1\r\nconnection: close\r\n\r\n";
-/// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
+/// The first bytes of an HTTP/2 connection (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes of a head that are read at once.
+/// Most bytes that one read of a head takes from the connection.
 const READ: usize = 4 * 1024;
 
-/// A connection whose heads are checked.
-pub(super) struct HeadCheckingStream<S> {
-    stream: S,
-    activity: Arc<Watchdog>,
-    max: Max,
-    part: Part,
-    /// Bytes that were read before it was known what they are.
-    held: BytesMut,
-    /// How many of them were found good.
-    released: usize,
-    line: Line,
-    /// True when the last request asked to go on in another protocol. What follows it may belong to that.
-    upgrading: bool,
+/// Returns the refusal to answer the call with, when the call's request is the substitute for a refused head.
+pub(super) fn refusal(call: &ActiveCall, method: &Method) -> Option<Refusal> {
+    let is_substitute = method.as_str() == SUBSTITUTE_METHOD;
+    call.refusal().filter(|_| is_substitute).cloned()
 }
 
-/// How much a head may have.
-struct Max {
+/// A connection of which hyper reads only checked heads.
+pub(super) struct HeadCheckingStream<S> {
+    stream: S,
+    watchdog: Arc<Watchdog>,
+    max: HeadLimits,
+    section: Section,
+    /// Bytes that hyper has not read. The first `released` of them are checked.
+    buffer: BytesMut,
+    released: usize,
+    line: LineCursor,
+    /// True when the last request asked for an upgrade. The bytes after it may belong to another protocol.
+    may_upgrade: bool,
+}
+
+struct HeadLimits {
     bytes: usize,
     fields: usize,
 }
 
-/// What comes next.
-enum Part {
-    /// The first bytes of the connection.
-    Beginning,
+/// The part of the connection that the next byte belongs to.
+enum Section {
+    /// The beginning of the connection: the preface of HTTP/2, or a head.
+    Start,
     Head,
-    /// The rest of a body, in bytes.
+    /// The missing bytes of a body with a `Content-Length`.
     Data(u64),
-    Chunks(Chunks),
-    /// What is not ours to read: HTTP/2, another protocol, or a body without an end.
-    Raw,
-    /// Nothing: a request was refused.
+    Chunked(ChunkedBody),
+    /// Bytes that are not checked: HTTP/2, another protocol, or a chunked body that is malformed.
+    Unchecked,
+    /// Nothing, after a refused request.
     Refused,
 }
 
-/// The line of a head that comes next.
+/// The next line of a head. Offsets are those of the buffer.
 #[derive(Default)]
-struct Line {
+struct LineCursor {
     start: usize,
-    /// How many lines came before it.
+    /// Number of lines of the head before this line.
     number: usize,
-    /// Up to where it was looked through for its end.
-    seen: usize,
+    /// Offset up to which the buffer contains no end of this line.
+    searched: usize,
 }
 
 impl<S> HeadCheckingStream<S> {
-    /// Checks the heads on `stream`, which may be somewhat larger than the settings allow: `proxy/guard.rs` compares them
-    /// with the settings.
-    pub(super) fn new(stream: S, activity: Arc<Watchdog>, limits: &Limits, beyond: usize) -> Self {
+    /// Accepts heads of `factor` times the sizes in `limits`. `guard::size` enforces the exact limits later, and can tell
+    /// the client which limit a head exceeds.
+    pub(super) fn new(stream: S, watchdog: Arc<Watchdog>, limits: &Limits, factor: usize) -> Self {
         Self {
             stream,
-            activity,
-            max: Max {
-                bytes: (limits.max_uri_size + limits.max_headers_size) * beyond,
-                fields: limits.max_headers * beyond,
+            watchdog,
+            max: HeadLimits {
+                bytes: (limits.max_uri_size + limits.max_headers_size) * factor,
+                fields: limits.max_headers * factor,
             },
-            part: Part::Beginning,
-            held: BytesMut::new(),
+            section: Section::Start,
+            buffer: BytesMut::new(),
             released: 0,
-            line: Line::default(),
-            upgrading: false,
+            line: LineCursor::default(),
+            may_upgrade: false,
         }
     }
 
-    /// Does what can be done with the bytes that were read. Returns false when more have to come.
+    /// Processes the buffered bytes by one step. Returns false when more bytes have to arrive first.
     fn advance(&mut self) -> bool {
-        if matches!(self.part, Part::Beginning | Part::Head) && self.activity.is_switched() {
-            self.part = Part::Raw;
+        if matches!(self.section, Section::Start | Section::Head) && self.watchdog.is_upgraded() {
+            self.section = Section::Unchecked;
         }
-        match &mut self.part {
-            _ if self.held.is_empty() => return false,
-            Part::Beginning if self.held.starts_with(PREFACE) => self.part = Part::Raw,
-            Part::Beginning if PREFACE.starts_with(&self.held) => return false,
-            Part::Beginning => self.part = Part::Head,
-            Part::Head if self.upgrading && !self.activity.is_idle() => return false,
-            Part::Head => match self.head() {
-                Ok(whole) => return whole,
+        match &mut self.section {
+            _ if self.buffer.is_empty() => return false,
+            Section::Start if self.buffer.starts_with(PREFACE) => self.section = Section::Unchecked,
+            Section::Start if PREFACE.starts_with(&self.buffer) => return false,
+            Section::Start => self.section = Section::Head,
+            Section::Head if self.may_upgrade && !self.watchdog.has_no_call() => return false,
+            Section::Head => match self.check_head() {
+                Ok(is_complete) => return is_complete,
                 Err(refusal) => self.refuse(refusal),
             },
-            Part::Data(_) | Part::Chunks(_) => self.released = self.part.follow(&self.held),
-            Part::Raw => self.released = self.held.len(),
-            Part::Refused => return false,
+            Section::Data(_) | Section::Chunked(_) => self.released = self.section.consume(&self.buffer),
+            Section::Unchecked => self.released = self.buffer.len(),
+            Section::Refused => return false,
         }
         true
     }
 
-    /// Looks for the end of a head. Returns true when it was found, and the head is good.
-    fn head(&mut self) -> Result<bool, Refusal> {
+    /// Checks the lines of a head that have arrived. Returns true when the head is complete and released.
+    fn check_head(&mut self) -> Result<bool, Refusal> {
         if self.line.number == 0 {
             self.skip_empty_lines();
         }
-        let is_new = self.line.seen == 0;
+        let is_new = self.line.searched == 0;
         while let Some(end) = self.line_end()? {
             if self.line.number == 0 {
-                check::check_beginning(self.held.get(..end).unwrap_or_default())?;
+                check::check_beginning(self.buffer.get(..end).unwrap_or_default())?;
             }
             if end - self.line.start == b"\r\n".len() {
-                self.whole(end)?;
+                self.release_head(end)?;
                 return Ok(true);
             }
-            self.line = Line {
+            self.line = LineCursor {
                 start: end,
                 number: self.line.number + 1,
-                seen: end,
+                searched: end,
             };
         }
-        self.check_size(self.held.len())?;
+        self.check_size(self.buffer.len())?;
         if is_new && self.line.number == 0 {
-            check::check_beginning(&self.held)?;
+            check::check_beginning(&self.buffer)?;
         }
         Ok(false)
     }
 
-    /// Skips line breaks before a request, which some clients send behind the body before it (RFC 9112, section 2.2).
+    /// Skips line breaks before a request. Some clients send them after the body of the request before it (RFC 9112,
+    /// section 2.2).
     fn skip_empty_lines(&mut self) {
-        while self.held.starts_with(b"\r\n") {
-            self.held.advance(b"\r\n".len());
-            self.line = Line::default();
+        while self.buffer.starts_with(b"\r\n") {
+            self.buffer.advance(b"\r\n".len());
+            self.line = LineCursor::default();
         }
     }
 
-    /// Returns the end of the next line, if it has come.
+    /// Returns the end of the next line, if the line is complete.
     fn line_end(&mut self) -> Result<Option<usize>, Refusal> {
-        let unseen = self.held.get(self.line.seen..).unwrap_or_default();
-        let Some(at) = memchr::memchr(b'\n', unseen) else {
-            self.line.seen = self.held.len();
+        let unsearched = self.buffer.get(self.line.searched..).unwrap_or_default();
+        let Some(at) = memchr::memchr(b'\n', unsearched) else {
+            self.line.searched = self.buffer.len();
             return Ok(None);
         };
-        let end = self.line.seen + at + 1;
-        let line = self.held.get(self.line.start..end).unwrap_or_default();
+        let end = self.line.searched + at + 1;
+        let line = self.buffer.get(self.line.start..end).unwrap_or_default();
         if line.ends_with(b"\r\n") {
             Ok(Some(end))
         } else {
@@ -186,37 +191,34 @@ impl<S> HeadCheckingStream<S> {
         Err(Refusal::new(reason, message))
     }
 
-    /// Releases the head that ends there.
-    fn whole(&mut self, end: usize) -> Result<(), Refusal> {
+    /// Checks and releases the head that ends at `end`.
+    fn release_head(&mut self, end: usize) -> Result<(), Refusal> {
         self.check_size(end)?;
-        let head = self.held.get(..end).unwrap_or_default();
-        let Head {
-            body,
-            asks_for_upgrade,
-        } = check::check(head, self.line.number.saturating_sub(1))?;
-        self.part = match body {
-            Body::Length(0) => Part::Head,
-            Body::Length(length) => Part::Data(length),
-            Body::Chunked => Part::Chunks(Chunks::new()),
+        let head = self.buffer.get(..end).unwrap_or_default();
+        let CheckedHead { body, may_upgrade } = check::check(head, self.line.number.saturating_sub(1))?;
+        self.section = match body {
+            BodyLength::Bytes(0) => Section::Head,
+            BodyLength::Bytes(length) => Section::Data(length),
+            BodyLength::Chunked => Section::Chunked(ChunkedBody::new()),
         };
-        self.upgrading = asks_for_upgrade;
+        self.may_upgrade = may_upgrade;
         self.released = end;
-        self.line = Line::default();
+        self.line = LineCursor::default();
         Ok(())
     }
 
-    /// Lets the refusal be told, and nothing more be read.
+    /// Replaces the rest of the connection by the substitute request.
     fn refuse(&mut self, refusal: Refusal) {
-        self.activity.refuse(refusal);
-        self.held = BytesMut::from(SUBSTITUTE);
+        self.watchdog.refuse(refusal);
+        self.buffer = BytesMut::from(SUBSTITUTE);
         self.released = SUBSTITUTE.len();
-        self.part = Part::Refused;
+        self.section = Section::Refused;
     }
 }
 
-impl Part {
-    /// Takes bytes up to the end of a body. Returns their number.
-    fn follow(&mut self, bytes: &[u8]) -> usize {
+impl Section {
+    /// Consumes bytes up to the end of a body. Returns their number.
+    fn consume(&mut self, bytes: &[u8]) -> usize {
         match self {
             Self::Data(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
@@ -226,42 +228,47 @@ impl Part {
                 }
                 count
             }
-            Self::Chunks(chunks) => {
-                let count = chunks.follow(bytes);
-                match chunks {
-                    Chunks::End => *self = Self::Head,
-                    Chunks::Lost => *self = Self::Raw,
+            Self::Chunked(body) => {
+                let count = body.consume(bytes);
+                match body {
+                    ChunkedBody::End => *self = Self::Head,
+                    ChunkedBody::Lost => *self = Self::Unchecked,
                     _ => {}
                 }
                 count
             }
-            Self::Beginning | Self::Head | Self::Raw | Self::Refused => 0,
+            Self::Start | Self::Head | Self::Unchecked | Self::Refused => 0,
         }
     }
 }
 
 impl<S: AsyncRead + Unpin> HeadCheckingStream<S> {
-    /// Reads into the reader's own buffer what cannot be a head, and holds what follows it.
-    fn poll_through(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads into `buffer` directly, and keeps the bytes after the end of a body for the check of the next head.
+    fn poll_read_through(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if let Part::Data(_) | Part::Chunks(_) = self.part {
+        if let Section::Data(_) | Section::Chunked(_) = self.section {
             let read = buffer.filled().get(before..).unwrap_or_default();
-            let count = self.part.follow(read);
-            if let Part::Head = self.part {
-                self.held.extend_from_slice(read.get(count..).unwrap_or_default());
+            let count = self.section.consume(read);
+            if let Section::Head = self.section {
+                self.buffer
+                    .extend_from_slice(read.get(count..).unwrap_or_default());
                 buffer.set_filled(before + count);
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Reads more of a head. Returns false when there is no more.
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    /// Reads more of a head. Returns false at the end of the connection.
+    fn poll_read_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut scratch = [MaybeUninit::uninit(); READ];
         let mut buffer = ReadBuf::uninit(&mut scratch);
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
-        self.held.extend_from_slice(buffer.filled());
+        self.buffer.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(!buffer.filled().is_empty()))
     }
 }
@@ -276,22 +283,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadCheckingStream<S> {
         loop {
             if this.released > 0 {
                 let count = this.released.min(buffer.remaining());
-                buffer.put_slice(this.held.get(..count).unwrap_or_default());
-                this.held.advance(count);
+                buffer.put_slice(this.buffer.get(..count).unwrap_or_default());
+                this.buffer.advance(count);
                 this.released -= count;
                 return Poll::Ready(Ok(()));
             }
             if this.advance() {
                 continue;
             }
-            match this.part {
-                // The answer ends the connection.
-                Part::Refused => return Poll::Pending,
-                // It is read when it is known what it is.
-                Part::Head if this.held.len() > this.max.bytes => return Poll::Pending,
-                Part::Data(_) | Part::Chunks(_) | Part::Raw => return this.poll_through(context, buffer),
-                Part::Beginning | Part::Head => {
-                    if !ready!(this.poll_more(context))? {
+            match this.section {
+                // The connection ends with the response.
+                Section::Refused => return Poll::Pending,
+                // Pipelined bytes wait until the call before them has decided whether the connection is upgraded.
+                Section::Head if this.buffer.len() > this.max.bytes => return Poll::Pending,
+                Section::Data(_) | Section::Chunked(_) | Section::Unchecked => {
+                    return this.poll_read_through(context, buffer);
+                }
+                Section::Start | Section::Head => {
+                    if !ready!(this.poll_read_head(context))? {
                         return Poll::Ready(Ok(()));
                     }
                 }

@@ -37,13 +37,13 @@ fn reason(decoded: Result<Vec<u8>, Refusal>) -> Option<Reason> {
     decoded.err().map(|refusal| refusal.reason)
 }
 
-/// 0, 1, 2, … so that it is neither all one byte nor noise.
+/// Returns the bytes 0, 1, 2, …, which compress, but not to nearly nothing.
 fn counting(len: usize) -> Vec<u8> {
     (0..=u8::MAX).cycle().take(len).collect()
 }
 
 #[test]
-fn what_was_compressed_is_what_comes_out() {
+fn a_compressed_message_is_decoded_to_the_original() {
     for (encoding, compress) in ALL {
         for len in [0, 1, 1000, MAX_MESSAGE] {
             let message = counting(len);
@@ -58,7 +58,7 @@ fn what_was_compressed_is_what_comes_out() {
 }
 
 #[test]
-fn several_in_a_row_are_one_message() {
+fn several_compressed_frames_are_one_message() {
     for (encoding, compress) in [(Encoding::Gzip, gzip as Compress), (Encoding::Zstd, zstd)] {
         let both = [compress(b"one, "), compress(b"two")].concat();
         assert_eq!(encoding.decode(&both).unwrap(), b"one, two");
@@ -66,7 +66,7 @@ fn several_in_a_row_are_one_message() {
 }
 
 #[test]
-fn a_bomb_is_refused() {
+fn a_decompression_bomb_is_refused() {
     for (encoding, compress) in ALL {
         let bomb = compress(&vec![0; MAX_MESSAGE + 1]);
         assert!(bomb.len() < 100_000);
@@ -76,7 +76,7 @@ fn a_bomb_is_refused() {
             "{encoding:?}"
         );
     }
-    // In many parts, none of which is too large.
+    // The bomb consists of several frames, none of which is too large.
     for (encoding, compress) in [(Encoding::Gzip, gzip as Compress), (Encoding::Zstd, zstd)] {
         let bomb = compress(&vec![0; MAX_MESSAGE / 2]).repeat(3);
         assert_eq!(
@@ -88,16 +88,16 @@ fn a_bomb_is_refused() {
 }
 
 #[test]
-fn no_more_is_decoded_than_is_taken() {
+fn decoding_stops_at_the_size_limit() {
     let mut out = vec![0; 10];
     let endless = read(&mut io::repeat(0), &mut out);
-    assert!(matches!(endless, Err(Undecodable::TooLarge)));
+    assert!(matches!(endless, Err(DecodeError::TooLarge)));
     assert_eq!(out.len(), MAX_MESSAGE + 1);
 }
 
 #[test]
-fn a_zstandard_window_is_not_allocated_because_a_frame_says_so() {
-    // A window descriptor of 16 MiB, and an empty last block.
+fn a_zstandard_window_above_the_limit_is_refused() {
+    // The frame has this window descriptor and an empty last block.
     let frame = |descriptor| [b"\x28\xb5\x2f\xfd\x00", &[descriptor][..], b"\x01\0\0"].concat();
     assert_eq!(Encoding::Zstd.decode(&frame(13 << 3)), Ok(Vec::new()), "8 MiB");
     assert_eq!(
@@ -108,13 +108,13 @@ fn a_zstandard_window_is_not_allocated_because_a_frame_says_so() {
         reason(Encoding::Zstd.decode(&frame(0xf7))),
         Some(Reason::LimitExceeded)
     );
-    // One segment of 1 GiB, it says.
+    // The frame states a single segment of 1 GiB.
     let large = b"\x28\xb5\x2f\xfd\xa0\0\0\0\x40\x01\0\0";
     assert_eq!(reason(Encoding::Zstd.decode(large)), Some(Reason::LimitExceeded));
 }
 
 #[test]
-fn what_is_cut_wrong_or_followed_by_something_is_refused() {
+fn a_truncated_malformed_or_extended_message_is_refused() {
     for (encoding, compress) in ALL {
         let whole = compress(&counting(1000));
         for len in 1..whole.len() {
@@ -142,7 +142,7 @@ fn what_is_cut_wrong_or_followed_by_something_is_refused() {
 }
 
 #[test]
-fn an_encoding_is_named_once_and_known() {
+fn only_a_single_known_encoding_is_accepted() {
     for (names, encoding) in [
         (&[][..], Encoding::Identity),
         (&["identity"], Encoding::Identity),
@@ -158,7 +158,7 @@ fn an_encoding_is_named_once_and_known() {
         for name in names {
             headers.append(HEADER, HeaderValue::from_static(name));
         }
-        assert_eq!(Encoding::of(&headers), encoding, "{names:?}");
+        assert_eq!(Encoding::named_by(&headers), encoding, "{names:?}");
     }
     assert_eq!(
         reason(Encoding::Identity.decode(b"x")),

@@ -1,4 +1,4 @@
-//! Tests that write live stand-ins to every part of an upstream connection, where only one in its own field is
+//! Tests that write live placeholders to every part of an upstream connection. Only a placeholder in its own field is
 //! replaced.
 #![allow(
     clippy::unwrap_used,
@@ -19,79 +19,76 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::mpsc;
 
-use super::{
-    tests::{written, written_in},
-    *,
-};
+use super::{super::*, written, written_in};
 
 const VALUE: &[u8] = b"ghp_0123456789abcdefghijABCDEFGHIJ";
-/// The field that gets the value; hyper sends this field as a trailer, too.
+/// A field that hyper also sends as a trailer.
 const NAME: HeaderName = HeaderName::from_static("x-mcp-secret-a");
 const WIDTHS: [usize; 4] = [1, 7, 64, 100_000];
 
-fn cover(
-    placeholders: &PlaceholderTable,
+fn insert(
+    table: &PlaceholderTable,
     name: &HeaderName,
-    over: PossibleVersions,
+    versions: PossibleVersions,
 ) -> (HeaderValue, PlaceholderGuard) {
-    placeholders.cover(name, VALUE, over).unwrap()
+    table.insert(name, VALUE, versions).unwrap()
 }
 
-/// Returns messages with a live stand-in everywhere but in its own field, and then twice the head with that field. The
-/// second result is the same text with the value in the first of these heads.
-fn http1(stand_in: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
-    let body = format!("{stand_in}\r\n\r\nGET / HTTP/1.1\r\nauthorization: {stand_in}\r\n\r\n");
-    let field = format!("authorization: {stand_in}\r\n");
+/// Returns messages that contain a live placeholder everywhere but in its own field, and then two heads with that field.
+/// The second result is the same text with `value` in the first of these two heads.
+fn http1(placeholder: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
+    let body = format!("{placeholder}\r\n\r\nGET / HTTP/1.1\r\nauthorization: {placeholder}\r\n\r\n");
+    let field = format!("authorization: {placeholder}\r\n");
     let before = [
         format!(
-            "POST /{stand_in} HTTP/1.1\r\nx-other: {stand_in}\r\nauthorizations: {stand_in}\r\ncookie: {stand_in}\r\n\
-             x: a {field}x-long: authorization: {stand_in} \r\ncontent-length: {}\r\n\r\n{body}",
+            "POST /{placeholder} HTTP/1.1\r\nx-other: {placeholder}\r\nauthorizations: {placeholder}\r\ncookie: {placeholder}\r\n\
+             x: a {field}x-long: authorization: {placeholder} \r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         ),
         format!(
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n\
-             {:x};{stand_in}=\"{stand_in}\"\r\n{body}\r\n0;{field}{field}x: {stand_in}\r\n\r\n",
+             {:x};{placeholder}=\"{placeholder}\"\r\n{body}\r\n0;{field}{field}x: {placeholder}\r\n\r\n",
             body.len()
         ),
-        format!("GET / HTTP/1.1\r\nauthorization: Bearer {stand_in}\r\nx-{stand_in}: authorization\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nauthorization: Bearer {placeholder}\r\nx-{placeholder}: authorization\r\n\r\n"),
     ]
     .concat();
     let head = |value: &str| {
         format!(
-            "POST / HTTP/1.1\r\nauthorization: {value}\r\nx: {stand_in}\r\ncontent-length: 3\r\n\r\n{{}}\n"
+            "POST / HTTP/1.1\r\nauthorization: {value}\r\nx: {placeholder}\r\ncontent-length: 3\r\n\r\n{{}}\n"
         )
     };
     let all = |value: &str| {
-        [before.as_str(), &head(value), &head(stand_in)]
+        [before.as_str(), &head(value), &head(placeholder)]
             .concat()
             .into_bytes()
     };
-    (all(stand_in), all(value))
+    (all(placeholder), all(value))
 }
 
 #[tokio::test]
-async fn over_http1_a_stand_in_is_replaced_once_in_its_own_field_and_nowhere_else() {
-    for over in [PossibleVersions::Http1Only, PossibleVersions::Any] {
+async fn in_http1_a_placeholder_is_replaced_once_in_its_own_field_and_nowhere_else() {
+    for versions in [PossibleVersions::Http1Only, PossibleVersions::Any] {
         for width in WIDTHS {
-            let placeholders = PlaceholderTable::default();
-            let (stand_in, cover) = cover(&placeholders, &header::AUTHORIZATION, over);
-            let (sent, expected) = http1(stand_in.to_str().unwrap(), str::from_utf8(VALUE).unwrap());
-            let arrived = written(&placeholders, HttpVersion::Http1, width, &sent).await;
+            let table = PlaceholderTable::default();
+            let (placeholder, guard) = insert(&table, &header::AUTHORIZATION, versions);
+            let (sent, expected) = http1(placeholder.to_str().unwrap(), str::from_utf8(VALUE).unwrap());
+            let arrived = written(&table, HttpVersion::Http1, width, &sent).await;
             assert_eq!(
                 String::from_utf8_lossy(&arrived),
                 String::from_utf8_lossy(&expected),
-                "{over:?} {width}"
+                "{versions:?} {width}"
             );
-            assert!(cover.was_placed());
-            let (stand_in, _cover) = self::cover(&placeholders, &header::AUTHORIZATION, over);
-            let (sent, expected) = http1(stand_in.to_str().unwrap(), str::from_utf8(VALUE).unwrap());
-            let arrived = written_in(&placeholders, HttpVersion::Http1, 100, width, &sent).await;
-            assert!(arrived == expected, "{over:?}, pieces of {width}");
+            assert!(guard.is_substituted());
+            let (placeholder, _guard) = insert(&table, &header::AUTHORIZATION, versions);
+            let (sent, expected) = http1(placeholder.to_str().unwrap(), str::from_utf8(VALUE).unwrap());
+            let arrived = written_in(&table, HttpVersion::Http1, 100, width, &sent).await;
+            assert!(arrived == expected, "{versions:?}, pieces of {width}");
         }
     }
 }
 
-// ---- HTTP/2, as frames ----
+// ---- HTTP/2 frames ----
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -128,24 +125,24 @@ fn pseudo(path: &[u8]) -> Vec<u8> {
     [&[0x82, 0x86, 0x04][..], &text(path)].concat()
 }
 
-fn http2(stand_in: &[u8], value: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
-    let field = authorization(stand_in);
-    let path = [b"/", stand_in].concat();
+fn http2(placeholder: &[u8], value: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
+    let field = authorization(placeholder);
+    let path = [b"/", placeholder].concat();
     let other = [
         pseudo(&path),
-        sensitive("x-other", stand_in),
-        sensitive("authorizations", stand_in),
+        sensitive("x-other", placeholder),
+        sensitive("authorizations", placeholder),
         // An indexed field, and a field that is not indexed but not sensitive either.
-        [&[0x40][..], &text(b"cookie"), &text(stand_in)].concat(),
-        [&[0x0f, 0x08][..], &text(stand_in)].concat(),
-        // The stand-in without Huffman coding, and the stand-in within a longer value.
+        [&[0x40][..], &text(b"cookie"), &text(placeholder)].concat(),
+        [&[0x0f, 0x08][..], &text(placeholder)].concat(),
+        // The placeholder without Huffman coding, and the placeholder within a longer value.
         [
             &[0x1f, 0x08][..],
-            &[u8::try_from(stand_in.len()).unwrap()],
-            stand_in,
+            &[u8::try_from(placeholder.len()).unwrap()],
+            placeholder,
         ]
         .concat(),
-        authorization(&[b"Bearer ", stand_in].concat()),
+        authorization(&[b"Bearer ", placeholder].concat()),
         // A value whose bytes read like the field.
         [
             &[0x10][..],
@@ -177,10 +174,10 @@ fn http2(stand_in: &[u8], value: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
     .concat();
     let head = |stream: u32, value: &[u8]| {
         let block = [
-            // A change of the dynamic table's size.
+            // A dynamic table size update.
             &[0x3f, 0x09][..],
             &pseudo(b"/x"),
-            &sensitive("x-other", stand_in),
+            &sensitive("x-other", placeholder),
             &authorization(value),
             &[0xbe],
         ]
@@ -193,35 +190,34 @@ fn http2(stand_in: &[u8], value: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
         ]
         .concat()
     };
-    let all = |value: &[u8]| [before.as_slice(), &head(3, value), &head(5, stand_in)].concat();
-    (all(stand_in), all(value))
+    let all = |value: &[u8]| [before.as_slice(), &head(3, value), &head(5, placeholder)].concat();
+    (all(placeholder), all(value))
 }
 
 #[tokio::test]
-async fn over_http2_a_stand_in_is_replaced_once_in_its_own_field_and_nowhere_else() {
+async fn in_http2_a_placeholder_is_replaced_once_in_its_own_field_and_nowhere_else() {
     for (width, cuts) in [(100_000, 0..140), (7, 60..64), (1, 60..64)] {
         for cut in cuts {
-            let placeholders = PlaceholderTable::default();
-            let (stand_in, cover) = cover(&placeholders, &header::AUTHORIZATION, PossibleVersions::Any);
-            let (sent, expected) = http2(stand_in.as_bytes(), VALUE, cut);
-            let arrived = written(&placeholders, HttpVersion::Http2, width, &sent).await;
+            let table = PlaceholderTable::default();
+            let (placeholder, guard) = insert(&table, &header::AUTHORIZATION, PossibleVersions::Any);
+            let (sent, expected) = http2(placeholder.as_bytes(), VALUE, cut);
+            let arrived = written(&table, HttpVersion::Http2, width, &sent).await;
             assert!(arrived == expected, "{cut} {width}");
-            assert!(cover.was_placed());
-            let (stand_in, _cover) =
-                self::cover(&placeholders, &header::AUTHORIZATION, PossibleVersions::Any);
-            let (sent, expected) = http2(stand_in.as_bytes(), VALUE, cut);
-            let arrived = written_in(&placeholders, HttpVersion::Http2, 100, width, &sent).await;
+            assert!(guard.is_substituted());
+            let (placeholder, _guard) = insert(&table, &header::AUTHORIZATION, PossibleVersions::Any);
+            let (sent, expected) = http2(placeholder.as_bytes(), VALUE, cut);
+            let arrived = written_in(&table, HttpVersion::Http2, 100, width, &sent).await;
             assert!(arrived == expected, "{cut}, pieces of {width}");
         }
     }
 }
 
-// ---- what hyper writes ----
+// ---- requests that hyper writes ----
 
-type Sent = UnsyncBoxBody<Bytes, Infallible>;
+type TestBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A request as the server received it.
-struct Seen {
+/// A request that the server received.
+struct ReceivedRequest {
     head: http::request::Parts,
     body: Bytes,
     trailers: HeaderMap,
@@ -230,26 +226,26 @@ struct Seen {
 /// A connection to a server that reports every request that it receives.
 struct Exchange {
     sender: Sender,
-    seen: mpsc::UnboundedReceiver<Seen>,
+    seen: mpsc::UnboundedReceiver<ReceivedRequest>,
 }
 
 enum Sender {
-    Http1(http1::SendRequest<Sent>),
-    Http2(http2::SendRequest<Sent>),
+    Http1(http1::SendRequest<TestBody>),
+    Http2(http2::SendRequest<TestBody>),
 }
 
 impl Exchange {
-    async fn start(wire: HttpVersion, placeholders: &PlaceholderTable) -> Self {
+    async fn start(version: HttpVersion, table: &PlaceholderTable) -> Self {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let (sees, seen) = mpsc::unbounded_channel();
+        let (reporter, seen) = mpsc::unbounded_channel();
         let service = service_fn(move |request: Request<Incoming>| {
-            let sees = sees.clone();
+            let reporter = reporter.clone();
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap();
                 let trailers = body.trailers().cloned().unwrap_or_default();
                 let body = body.to_bytes();
-                assert!(sees.send(Seen { head, body, trailers }).is_ok());
+                assert!(reporter.send(ReceivedRequest { head, body, trailers }).is_ok());
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
             }
         });
@@ -257,8 +253,8 @@ impl Exchange {
             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             drop(builder.serve_connection(TokioIo::new(far), service).await);
         });
-        let near = SubstitutingStream::new(TokioIo::new(near), placeholders.clone(), wire);
-        let sender = match wire {
+        let near = SubstitutingStream::new(TokioIo::new(near), table.clone(), version);
+        let sender = match version {
             HttpVersion::Http1 => {
                 let (sender, connection) = http1::handshake(near).await.unwrap();
                 tokio::spawn(connection);
@@ -273,7 +269,7 @@ impl Exchange {
         Self { sender, seen }
     }
 
-    async fn send(&mut self, request: Request<Sent>) -> Seen {
+    async fn send(&mut self, request: Request<TestBody>) -> ReceivedRequest {
         match &mut self.sender {
             Sender::Http1(sender) => {
                 sender.ready().await.unwrap();
@@ -291,7 +287,7 @@ fn request(path: &str) -> http::request::Builder {
     Request::post(format!("http://upstream.example{path}"))
 }
 
-fn body(pieces: &[&[u8]], trailers: Option<HeaderMap>) -> Sent {
+fn body(pieces: &[&[u8]], trailers: Option<HeaderMap>) -> TestBody {
     let pieces: Vec<_> = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
     let frames = pieces
         .into_iter()
@@ -301,16 +297,16 @@ fn body(pieces: &[&[u8]], trailers: Option<HeaderMap>) -> Sent {
     StreamBody::new(tokio_stream::iter(frames.collect::<Vec<_>>())).boxed_unsync()
 }
 
-/// Neither an upstream that echoed a stand-in nor a program that guessed one gains anything from it.
+/// An upstream that echoes a placeholder gains nothing, and neither does a program that guesses one.
 #[tokio::test]
-async fn another_call_that_sends_a_live_stand_in_sends_it_as_it_is() {
-    for wire in [HttpVersion::Http1, HttpVersion::Http2] {
-        let placeholders = PlaceholderTable::default();
-        let (stand_in, cover) = cover(&placeholders, &NAME, PossibleVersions::Any);
-        let text = stand_in.to_str().unwrap();
-        let mut exchange = Exchange::start(wire, &placeholders).await;
+async fn a_live_placeholder_that_another_call_sends_is_not_replaced() {
+    for version in [HttpVersion::Http1, HttpVersion::Http2] {
+        let table = PlaceholderTable::default();
+        let (placeholder, guard) = insert(&table, &NAME, PossibleVersions::Any);
+        let text = placeholder.to_str().unwrap();
+        let mut exchange = Exchange::start(version, &table).await;
         let mut trailers = HeaderMap::new();
-        trailers.insert(NAME, stand_in.clone());
+        trailers.insert(NAME, placeholder.clone());
         let line = format!("\r\n{NAME}: {text}\r\n\r\n");
         let pieces: [&[u8]; 3] = [
             text.as_bytes(),
@@ -318,75 +314,75 @@ async fn another_call_that_sends_a_live_stand_in_sends_it_as_it_is() {
             &frame(HEADERS, 4, 99, text.as_bytes()),
         ];
         let other = request(&format!("/{text}?{text}"))
-            .header("x-other", stand_in.clone())
+            .header("x-other", placeholder.clone())
             .header("cookie", format!("a={text}"))
             .header("trailer", NAME.as_str());
         let seen = exchange
             .send(other.body(body(&pieces, Some(trailers))).unwrap())
             .await;
-        assert_eq!(seen.head.uri.path(), format!("/{text}"), "{wire:?}");
+        assert_eq!(seen.head.uri.path(), format!("/{text}"), "{version:?}");
         assert_eq!(seen.head.headers["x-other"], text);
         assert_eq!(seen.head.headers["cookie"], format!("a={text}"));
         assert_eq!(seen.body, pieces.concat());
         assert_eq!(seen.trailers[NAME], text);
-        assert!(!cover.was_placed());
+        assert!(!guard.is_substituted());
         for expected in [VALUE, text.as_bytes()] {
-            let own = request("/").header(NAME, stand_in.clone());
+            let own = request("/").header(NAME, placeholder.clone());
             let seen = exchange.send(own.body(body(&[b"{}"], None)).unwrap()).await;
-            assert_eq!(seen.head.headers[NAME].as_bytes(), expected, "{wire:?}");
-            assert!(cover.was_placed());
+            assert_eq!(seen.head.headers[NAME].as_bytes(), expected, "{version:?}");
+            assert!(guard.is_substituted());
         }
     }
 }
 
-/// h2 cuts a large head into frames of 16 KiB.
+/// h2 splits a large head into frames of 16 KiB.
 #[tokio::test]
-async fn a_value_is_placed_wherever_it_stands_in_a_large_head() {
-    for wire in [HttpVersion::Http1, HttpVersion::Http2] {
-        let placeholders = PlaceholderTable::default();
-        let mut exchange = Exchange::start(wire, &placeholders).await;
+async fn a_value_is_written_at_any_position_of_a_large_head() {
+    for version in [HttpVersion::Http1, HttpVersion::Http2] {
+        let table = PlaceholderTable::default();
+        let mut exchange = Exchange::start(version, &table).await;
         // The Huffman codes have 19 bits, so the encoded head is larger than its text.
         for before in (6860..6900).chain([0, 10_000]) {
-            let (stand_in, cover) = cover(&placeholders, &header::AUTHORIZATION, PossibleVersions::Any);
+            let (placeholder, guard) = insert(&table, &header::AUTHORIZATION, PossibleVersions::Any);
             let own = request("/")
                 .header("x-before", "\\".repeat(before))
-                .header("authorization", stand_in)
+                .header("authorization", placeholder)
                 .header("x-after", "y".repeat(500));
             let seen = exchange.send(own.body(body(&[], None)).unwrap()).await;
             assert_eq!(
                 seen.head.headers[header::AUTHORIZATION].as_bytes(),
                 VALUE,
-                "{wire:?} {before}"
+                "{version:?} {before}"
             );
             assert_eq!(seen.head.headers["x-before"].len(), before);
-            assert!(cover.was_placed());
+            assert!(guard.is_substituted());
         }
     }
 }
 
 #[tokio::test]
 async fn calls_that_share_a_connection_get_their_own_values() {
-    let placeholders = PlaceholderTable::default();
-    let Exchange { sender, mut seen } = Exchange::start(HttpVersion::Http2, &placeholders).await;
+    let table = PlaceholderTable::default();
+    let Exchange { sender, mut seen } = Exchange::start(HttpVersion::Http2, &table).await;
     let Sender::Http2(mut sender) = sender else {
         unreachable!()
     };
     let calls: Vec<_> = (0..200)
         .map(|number| {
             let value = format!("the value of call {number:03}, which is long enough");
-            let (stand_in, cover) = placeholders
-                .cover(&NAME, value.as_bytes(), PossibleVersions::Any)
+            let (placeholder, guard) = table
+                .insert(&NAME, value.as_bytes(), PossibleVersions::Any)
                 .unwrap();
-            let own = request(&format!("/{number:03}")).header(NAME, stand_in);
+            let own = request(&format!("/{number:03}")).header(NAME, placeholder);
             (
                 sender.send_request(own.body(body(&[b"{}"], None)).unwrap()),
-                cover,
+                guard,
             )
         })
         .collect();
-    for (call, cover) in calls {
+    for (call, guard) in calls {
         call.await.unwrap();
-        assert!(cover.was_placed());
+        assert!(guard.is_substituted());
         let seen = seen.recv().await.unwrap();
         assert_eq!(seen.head.version, Version::HTTP_2);
         let number = &seen.head.uri.path()[1..];
@@ -396,18 +392,18 @@ async fn calls_that_share_a_connection_get_their_own_values() {
 }
 
 #[test]
-fn a_stand_in_has_at_least_128_secret_bits() {
-    for over in [PossibleVersions::Http1Only, PossibleVersions::Any] {
-        let placeholders = PlaceholderTable::default();
+fn a_placeholder_has_at_least_128_random_bits() {
+    for versions in [PossibleVersions::Http1Only, PossibleVersions::Any] {
+        let table = PlaceholderTable::default();
         let mut symbols = vec![HashSet::new(); 200];
         for _ in 0..2000 {
-            let (stand_in, _cover) = cover(&placeholders, &header::AUTHORIZATION, over);
-            for (seen, symbol) in symbols.iter_mut().zip(stand_in.as_bytes()) {
+            let (placeholder, _guard) = insert(&table, &header::AUTHORIZATION, versions);
+            for (seen, symbol) in symbols.iter_mut().zip(placeholder.as_bytes()) {
                 seen.insert(*symbol);
             }
         }
         let choices = symbols.iter().map(|seen| seen.len().max(1));
         let bits: f64 = choices.map(|choices| (choices as f64).log2()).sum();
-        assert!(bits >= 128.0, "{over:?}: {bits}");
+        assert!(bits >= 128.0, "{versions:?}: {bits}");
     }
 }
