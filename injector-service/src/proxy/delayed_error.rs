@@ -1,4 +1,4 @@
-//! Answers that break: as much of them arrives as there was.
+//! The body of a response that delivers everything that was received before an error.
 
 use std::{
     pin::Pin,
@@ -10,19 +10,18 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// How long an error is kept back.
-const WRITTEN: Duration = Duration::from_millis(20);
+const DELAY: Duration = Duration::from_millis(20);
 
-/// A body whose error waits for what came before it to be written. hyper and h2 drop what they have not written when a
-/// body breaks, the answer's head among it.
+/// A body that reports an error [`DELAY`] late. When a body fails, hyper and h2 drop the bytes that they have not written,
+/// even the response's head. The delay gives them time to write these bytes.
 pub(super) struct DelayedErrorBody<B: Body> {
     body: B,
-    broken: Option<(B::Error, Pin<Box<Sleep>>)>,
+    error: Option<(B::Error, Pin<Box<Sleep>>)>,
 }
 
 impl<B: Body> DelayedErrorBody<B> {
     pub(super) fn new(body: B) -> Self {
-        Self { body, broken: None }
+        Self { body, error: None }
     }
 }
 
@@ -34,20 +33,20 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for DelayedErrorBody<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if self.broken.is_none() {
+        if self.error.is_none() {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Err(error)) => self.broken = Some((error, Box::pin(sleep(WRITTEN)))),
+                Some(Err(error)) => self.error = Some((error, Box::pin(sleep(DELAY)))),
                 frame => return Poll::Ready(frame),
             }
         }
-        if let Some((_, written)) = &mut self.broken {
-            ready!(written.as_mut().poll(context));
+        if let Some((_, timer)) = &mut self.error {
+            ready!(timer.as_mut().poll(context));
         }
-        Poll::Ready(self.broken.take().map(|(error, _)| Err(error)))
+        Poll::Ready(self.error.take().map(|(error, _)| Err(error)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.broken.is_none() && self.body.is_end_stream()
+        self.error.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

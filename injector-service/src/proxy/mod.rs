@@ -210,15 +210,15 @@ impl Proxy {
     ) {
         let mut evicted = pin!(slot.evicted());
         let (http, watchdog) = (self.http(), Watchdog::new(slot));
-        let after_http = ConnectionUpgrade::new(watchdog.clone());
+        let upgrade = ConnectionUpgrade::new(watchdog.clone());
         let calls = service_fn(|request| {
             let (proxy, route, call) = (self.clone(), route.clone(), watchdog.begin_call());
-            let after_http = after_http.clone();
+            let upgrade = upgrade.clone();
             async move {
                 let until = proxy.limits.max_call_duration.map(|most| Instant::now() + most);
                 // HTTP/1.1 keeps room for what is returned here between calls too, and HTTP/2 while an answer passes.
                 let response = Box::pin(proxy.call(&route, request, until, call)).await;
-                Ok::<_, Infallible>(after_http.of(response).map(DelayedErrorBody::new))
+                Ok::<_, Infallible>(upgrade.record(response).map(DelayedErrorBody::new))
             }
         });
         let served = async {
@@ -265,7 +265,7 @@ impl Proxy {
                     watch.as_mut().reset(Instant::now() + again);
                 }
             }
-            after_http.run(self.limits.upgraded_idle_timeout).await;
+            upgrade.run_tunnel(self.limits.upgraded_idle_timeout).await;
         };
         let out_of_time = async {
             shutdown.cancelled().await;

@@ -64,7 +64,7 @@ impl<'c> PreparedRequest<'c> {
         let is_credential_ours = challenge::is_for_us(server, &headers);
         answer::identify_upstream(&mut headers, &record.call_id);
         if let Some(upgrade) = &upgrade {
-            upgrade.put(&mut headers)?;
+            upgrade.add_to(&mut headers)?;
         }
         let carrier = carrier(&target, dialect)?;
         let upstream = proxy.pools.of(&target.entry, &proxy.resolver)?;

@@ -66,7 +66,7 @@ impl UpstreamAnswer<'_> {
         record.forwarded(head.status, &context.proxy.metrics);
         let mut response = Response::from_parts(head, body);
         if let Some(switched_to) = switched_to {
-            switched_to.put(&mut response);
+            switched_to.add_to(&mut response);
         }
         Ok(match ending {
             None => response,
