@@ -7,7 +7,7 @@ mod body_calls;
 pub mod catalog;
 pub mod config;
 pub mod dialect;
-mod fields;
+mod header_rules;
 pub mod inject;
 pub mod keepalive;
 pub mod limits;
@@ -54,7 +54,7 @@ use address::OwnListeners;
 use catalog::Catalog;
 use config::Config;
 use metrics::Metrics;
-use proxy::{Arrival, BufferBudget, ListenerRoute, Proxy, Serving};
+use proxy::{BufferBudget, IncomingConnection, ListenerRoute, ListenerSettings, Proxy};
 use registry::Registry;
 use resolve::{ConnectionFault, Resolver, VaultCondition, VaultDriver};
 use service::{CatalogEntries, Servers};
@@ -184,7 +184,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
         vault: (config.vault.clone(), config.vault_tls.clone()),
         condition: condition.clone(),
         tcp_timeout: config.limits.keepalive.tcp_timeout,
-        serving: Serving {
+        serving: ListenerSettings {
             tls: config.data_plane_tls.clone(),
             grace: config.shutdown_grace,
         },
@@ -243,13 +243,16 @@ struct Lane {
     vault: (ServiceAddress, Arc<rustls::ClientConfig>),
     condition: VaultCondition,
     tcp_timeout: TcpTimeout,
-    serving: Serving,
+    serving: ListenerSettings,
     shutdown: CancellationToken,
     after_calls: CancellationToken,
 }
 
 impl Lane {
-    async fn run(self, accepted: mpsc::UnboundedReceiver<Accepted<Arrival>>) -> Result<(), RunError> {
+    async fn run(
+        self,
+        accepted: mpsc::UnboundedReceiver<Accepted<IncomingConnection>>,
+    ) -> Result<(), RunError> {
         let Self {
             proxy,
             link,
@@ -267,7 +270,7 @@ impl Lane {
         tokio::spawn(link.keep(channel, fault, condition, after_calls));
         let proxy = Arc::new(proxy);
         let tidying = proxy.clone();
-        tokio::spawn(async move { tidying.tidy().await });
+        tokio::spawn(async move { tidying.close_stale_connections().await });
         proxy.serve(accepted, serving, shutdown).await;
         Ok(())
     }
@@ -277,7 +280,7 @@ impl Lane {
 async fn accept(
     shared: TcpListener,
     dedicated: Vec<(TcpListener, ListenerRoute)>,
-    lanes: Lanes<Arrival, Result<(), RunError>>,
+    lanes: Lanes<IncomingConnection, Result<(), RunError>>,
     limit: usize,
     tls: bool,
     shutdown: CancellationToken,
@@ -293,7 +296,7 @@ async fn accept(
         };
         listen::accept(listener, at_first, shutdown.clone(), move |stream, peer, slot| {
             let (route, connections) = (route.clone(), connections.clone());
-            let arrival = Arrival {
+            let arrival = IncomingConnection {
                 peer,
                 slot,
                 connections,

@@ -19,7 +19,7 @@ const DECRYPT_SECONDS: [f64; 13] = [
 
 /// Metrics that do not belong to one server. Clones count together.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Calls that name no known server. They have the labels `workspace=""` and `server=""`, so that a client that makes
     /// names up adds no series.
     pub(crate) unknown: Arc<Tally>,

@@ -1,6 +1,6 @@
 //! Putting values into a request: pure, and all or nothing.
 //!
-//! [`inject`] puts every value in its place or refuses the whole call. `crate::fields` has removed the fields
+//! [`inject`] puts every value in its place or refuses the whole call. `crate::header_rules` has removed the fields
 //! that the downstream may not send. The code of this module never waits, dials or logs.
 
 mod client_certificate;

@@ -152,7 +152,7 @@ fn a_skill_without_a_field_is_not_called_by_grpc() {
 #[test]
 fn a_header_that_connection_names_is_removed_before_injection() {
     let mut request = headers(&[("connection", "authorization, accept"), ("accept", "*/*")]);
-    crate::fields::clean_request(&mut request, AuthType::Bearer);
+    crate::header_rules::clean_request(&mut request, AuthType::Bearer);
     let secrets = [resolved(AuthType::Bearer, "T", Some(b"v"))];
     inject(AuthType::Bearer, Dialect::Http, &secrets)
         .unwrap()

@@ -1,11 +1,11 @@
-//! Cookies, which stay with the server that set them. The way in which a request names its server decides what a cookie
-//! jar can tell servers apart by:
+//! Cookies, which go back only to the server that set them. The way in which a request names its server decides by which
+//! property a cookie jar can tell servers apart:
 //!
-//! | named by | apart by |
+//! | server named by | cookies told apart by |
 //! |---|---|
 //! | the path | `Path`, which is moved under the server's; `Domain` is removed |
 //! | the host | the host, because `Domain` is removed |
-//! | headers, or a listener | the cookie's name, which is marked: all servers have the same host and the same paths there, and cookies know no ports (RFC 6265, section 8.5) |
+//! | headers, or a listener | the cookie's name, which is marked, because all servers have the same host and the same paths there, and cookies do not distinguish ports (RFC 6265, section 8.5) |
 //!
 //! The injector removes the mark, such as the one in `session~github.dev-tools=…`, from a cookie that goes to the
 //! marked server, and drops a cookie with the mark of another server.
@@ -14,15 +14,15 @@ use http::{HeaderMap, HeaderValue, Uri, header};
 use proto::{ServerName, WorkspaceName};
 use url::Url;
 
-use super::{rewrite::under, target::Target};
+use super::{target::CallTarget, url_rewrite::strip_base};
 use crate::registry::server::Server;
 
 /// The byte that begins a mark. Few names of cookies contain this byte otherwise.
 const MARK: u8 = b'~';
 
-/// The property that keeps a server's cookies apart from those of other servers.
-pub(super) enum Apart<'a> {
-    /// The cookie's path, which is moved from the upstream's path under the server's.
+/// The property by which cookie jars tell a server's cookies from those of other servers.
+pub(super) enum CookieScope<'a> {
+    /// The cookie's path, which is moved from the upstream's path under the server's path.
     Path {
         /// `/{workspace}/{server}`.
         prefix: &'a str,
@@ -34,31 +34,31 @@ pub(super) enum Apart<'a> {
     /// The host, which no other server has.
     Host,
     /// The cookie's name, which gets a mark.
-    Names,
+    Name,
 }
 
-impl Target {
-    /// Returns the property that keeps the server's cookies apart in the answer to `request`.
-    pub(super) fn apart<'a>(&'a self, request: &'a Uri) -> Apart<'a> {
+impl CallTarget {
+    /// Returns the scope of the cookies in the response to `request`.
+    pub(super) fn cookie_scope<'a>(&'a self, request: &'a Uri) -> CookieScope<'a> {
         match &self.prefix {
-            Some(prefix) => Apart::Path {
+            Some(prefix) => CookieScope::Path {
                 prefix,
                 upstream: self.entry.server.spec.url.path(),
                 request,
             },
-            None if self.by_host => Apart::Host,
-            None => Apart::Names,
+            None if self.by_host => CookieScope::Host,
+            None => CookieScope::Name,
         }
     }
 }
 
 /// Removes other servers' cookies from a request, and joins the rest into one field, because HTTP/2 lets a client split
 /// the field (RFC 9113, section 8.2.3).
-pub(super) fn send(headers: &mut HeaderMap, server: &Server) {
-    send_with(headers, &mark(server));
+pub(super) fn filter_request(headers: &mut HeaderMap, server: &Server) {
+    filter(headers, &mark(server));
 }
 
-fn send_with(headers: &mut HeaderMap, mark: &[u8]) {
+fn filter(headers: &mut HeaderMap, mark: &[u8]) {
     let fields: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
     let marked = fields.iter().any(|field| field.as_bytes().contains(&MARK));
     if fields.len() < 2 && !marked {
@@ -114,25 +114,25 @@ fn is_mark(mark: &[u8]) -> bool {
     ServerName::parse(server).is_ok() && WorkspaceName::parse(workspace).is_ok()
 }
 
-/// Rewrites the cookies of an answer so that a cookie jar returns them to this server alone.
-pub(super) fn keep(headers: &mut HeaderMap, server: &Server, apart: &Apart<'_>) {
+/// Rewrites the cookies in a response so that a cookie jar returns them to this server alone.
+pub(super) fn confine_response(headers: &mut HeaderMap, server: &Server, scope: &CookieScope<'_>) {
     let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
     headers.remove(header::SET_COOKIE);
     let mark = mark(server);
     for cookie in cookies {
-        let kept = kept(cookie.as_bytes(), &mark, apart);
-        // A cookie that cannot be kept apart would go to every server, so it is dropped.
-        if let Some(Ok(kept)) = kept.as_deref().map(HeaderValue::from_bytes) {
-            headers.append(header::SET_COOKIE, kept);
+        let confined = confine(cookie.as_bytes(), &mark, scope);
+        // A cookie that cannot be confined would go to every server, so it is dropped.
+        if let Some(Ok(confined)) = confined.as_deref().map(HeaderValue::from_bytes) {
+            headers.append(header::SET_COOKIE, confined);
         }
     }
 }
 
-fn kept(cookie: &[u8], mark: &[u8], apart: &Apart<'_>) -> Option<Vec<u8>> {
+fn confine(cookie: &[u8], mark: &[u8], scope: &CookieScope<'_>) -> Option<Vec<u8>> {
     let (pair, attributes) = split(cookie, b';');
-    let mut kept = match apart {
-        Apart::Path { .. } | Apart::Host => pair.to_vec(),
-        Apart::Names => {
+    let mut confined = match scope {
+        CookieScope::Path { .. } | CookieScope::Host => pair.to_vec(),
+        CookieScope::Name => {
             let (name, value) = split(pair, b'=');
             // A cookie without a name cannot carry a mark.
             let named = !value.is_empty() && !name.trim_ascii().is_empty();
@@ -143,27 +143,27 @@ fn kept(cookie: &[u8], mark: &[u8], apart: &Apart<'_>) -> Option<Vec<u8>> {
     for attribute in attributes.split(|byte| *byte == b';').skip(1) {
         let (name, value) = split(attribute, b'=');
         let name = name.trim_ascii();
-        if name.eq_ignore_ascii_case(b"path") && matches!(apart, Apart::Path { .. }) {
+        if name.eq_ignore_ascii_case(b"path") && matches!(scope, CookieScope::Path { .. }) {
             path = str::from_utf8(value.get(1..).unwrap_or_default().trim_ascii()).ok();
         } else if !name.eq_ignore_ascii_case(b"domain") {
-            kept.push(b';');
-            kept.extend_from_slice(attribute);
+            confined.push(b';');
+            confined.extend_from_slice(attribute);
         }
     }
-    if let Apart::Path {
+    if let CookieScope::Path {
         prefix,
         upstream,
         request,
-    } = apart
+    } = scope
     {
         let path = match path {
             Some(path) if path.starts_with('/') => path.to_owned(),
             Some(_) | None => default_path(request),
         };
-        let path = under(&path, upstream).unwrap_or_default();
-        kept.extend_from_slice(format!("; Path={prefix}{path}").as_bytes());
+        let path = strip_base(&path, upstream).unwrap_or_default();
+        confined.extend_from_slice(format!("; Path={prefix}{path}").as_bytes());
     }
-    Some(kept)
+    Some(confined)
 }
 
 /// Splits before the first byte `at`; the second part begins with that byte.
@@ -188,14 +188,14 @@ mod tests {
 
     const OWN: &[u8] = b"~s.w";
 
-    fn kept_text(cookie: &str, apart: &Apart<'_>) -> Option<String> {
-        kept(cookie.as_bytes(), OWN, apart).map(|kept| String::from_utf8(kept).unwrap())
+    fn confined_text(cookie: &str, scope: &CookieScope<'_>) -> Option<String> {
+        confine(cookie.as_bytes(), OWN, scope).map(|cookie| String::from_utf8(cookie).unwrap())
     }
 
     #[test]
     fn a_cookie_of_a_server_named_by_path_is_moved_under_that_path() {
         let request = "https://api.example.com/v1/x/y".parse().unwrap();
-        let apart = Apart::Path {
+        let scope = CookieScope::Path {
             prefix: "/w/s",
             upstream: "/v1",
             request: &request,
@@ -214,12 +214,16 @@ mod tests {
             ),
             ("path=1; domain=2", "path=1; Path=/w/s/x"),
         ] {
-            assert_eq!(kept_text(cookie, &apart).as_deref(), Some(expected), "{cookie}");
+            assert_eq!(
+                confined_text(cookie, &scope).as_deref(),
+                Some(expected),
+                "{cookie}"
+            );
         }
     }
 
     #[test]
-    fn elsewhere_a_cookie_is_for_its_host_alone_or_marked() {
+    fn a_cookie_of_another_server_is_confined_to_its_host_or_marked() {
         for (cookie, by_host, by_name) in [
             ("a=b", "a=b", Some("a~s.w=b")),
             (
@@ -236,8 +240,15 @@ mod tests {
             ("=b", "=b", None),
             ("b", "b", None),
         ] {
-            assert_eq!(kept_text(cookie, &Apart::Host).as_deref(), Some(by_host));
-            assert_eq!(kept_text(cookie, &Apart::Names).as_deref(), by_name, "{cookie}");
+            assert_eq!(
+                confined_text(cookie, &CookieScope::Host).as_deref(),
+                Some(by_host)
+            );
+            assert_eq!(
+                confined_text(cookie, &CookieScope::Name).as_deref(),
+                by_name,
+                "{cookie}"
+            );
         }
     }
 
@@ -246,7 +257,7 @@ mod tests {
         for field in fields {
             headers.append(header::COOKIE, HeaderValue::from_bytes(field).unwrap());
         }
-        send_with(&mut headers, OWN);
+        filter(&mut headers, OWN);
         let mut left = headers.get_all(header::COOKIE).iter();
         let only = left.next().map(|field| field.as_bytes().to_vec());
         assert!(left.next().is_none());
@@ -254,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_one_field() {
+    fn the_cookies_of_a_request_are_joined_into_one_field() {
         for (fields, joined) in [
             (&[][..], None),
             (&[&b"a=1;b=2 ; "[..]], Some(&b"a=1;b=2 ; "[..])),
@@ -267,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_gets_its_own_cookies_and_those_of_nobody() {
+    fn a_server_gets_its_own_cookies_and_unmarked_ones() {
         for (cookie, own) in [
             ("a=1", Some("a=1")),
             ("a~s.w=1~t.w", Some("a=1~t.w")),

@@ -10,7 +10,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use proto::{Reason, Refusal};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{answer, body, stream_timeout, watchdog::ActiveCall};
+use super::{body, local_reply, stream_timeout, watchdog::ActiveCall};
 use crate::upstream::{Body, BodyError};
 
 /// A response body that ends at the latest at its deadline. The call ends when the body is dropped.
@@ -53,7 +53,7 @@ impl DeadlineBody {
         let refusal = Refusal::new(Reason::DeadlineExceeded, "the call lasted longer than it may");
         match self.at_deadline {
             AtDeadline::Abort => Err(refusal.into()),
-            AtDeadline::GrpcTrailers => Ok(Frame::trailers(answer::trailers(&refusal))),
+            AtDeadline::GrpcTrailers => Ok(Frame::trailers(local_reply::trailers(&refusal))),
         }
     }
 }

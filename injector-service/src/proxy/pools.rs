@@ -1,4 +1,4 @@
-//! Connections of each server as it is described now, shared with no other.
+//! The connection pools of the servers: one for each server and revision, which no other server shares.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,39 +16,40 @@ use crate::{
 };
 
 pub(super) struct Pools {
-    network: Arc<DialContext>,
+    context: Arc<DialContext>,
     upstreams: Mutex<HashMap<(Uid, u64), Arc<Upstream>>>,
 }
 
 impl Pools {
-    pub(super) fn new(network: Arc<DialContext>) -> Self {
+    pub(super) fn new(context: Arc<DialContext>) -> Self {
         Self {
-            network,
+            context,
             upstreams: Mutex::default(),
         }
     }
 
-    /// The connections to a server. `resolver` asks for its client certificate when one is made.
+    /// Returns the pool of a server, and replaces a pool that is older than `--upstream-max-connection-age`. New connections
+    /// get the client certificate of the server through `resolver`.
     pub(super) fn of(&self, entry: &Entry, resolver: &Resolver) -> Result<Arc<Upstream>, Refusal> {
         let server = &entry.server;
         let key = (server.uid, server.revision);
-        let age = self.network.limits.max_connection_age;
-        let fresh = |upstream: &&Arc<Upstream>| !upstream.is_older_than(age);
-        if let Some(upstream) = self.lock().get(&key).filter(fresh) {
+        let age = self.context.limits.max_connection_age;
+        let is_fresh = |upstream: &&Arc<Upstream>| !upstream.is_older_than(age);
+        if let Some(upstream) = self.lock().get(&key).filter(is_fresh) {
             return Ok(upstream.clone());
         }
-        // Two calls at once may both make one; the first stays, and neither has dialled yet.
-        let identify = identify(entry, resolver);
-        let made = Arc::new(Upstream::new(server, &self.network, identify.as_ref())?);
+        let certificate = client_certificate_source(entry, resolver);
+        let new = Arc::new(Upstream::new(server, &self.context, certificate.as_ref())?);
         let mut upstreams = self.lock();
-        if let Some(upstream) = upstreams.get(&key).filter(fresh) {
+        // Two calls at the same time may both make a pool. The first one stays; neither has a connection yet.
+        if let Some(upstream) = upstreams.get(&key).filter(is_fresh) {
             return Ok(upstream.clone());
         }
-        upstreams.insert(key, made.clone());
-        Ok(made)
+        upstreams.insert(key, new.clone());
+        Ok(new)
     }
 
-    /// Drops those of servers that are not among these uids and revisions. Calls under way finish on their connections.
+    /// Drops the pools of servers whose uid and revision are not in `current`. Calls under way finish on their connections.
     pub(super) fn retain(&self, current: &HashSet<(Uid, u64)>) {
         self.lock().retain(|key, _| current.contains(key));
     }
@@ -58,14 +59,15 @@ impl Pools {
     }
 }
 
-/// Has the vault decrypt the server's client certificate, each time that it is called. None for a server without one.
-fn identify(entry: &Entry, resolver: &Resolver) -> Option<ClientCertificateSource> {
+/// Returns a function that has the vault decrypt the server's client certificate for one handshake, or None for a server
+/// without a client certificate.
+fn client_certificate_source(entry: &Entry, resolver: &Resolver) -> Option<ClientCertificateSource> {
     let entry = Arc::new(entry.for_client_certificate()?);
     let resolver = resolver.clone();
     Some(Arc::new(move || {
         let (entry, resolver) = (entry.clone(), resolver.clone());
         Box::pin(async move {
-            // A handshake may be for several calls, so it has an id of its own in the vault's audit log.
+            // Several calls may share the connection, so the handshake has an id of its own in the vault's audit log.
             let resolved = resolver.resolve(&entry, &CallId::generate(), None).await?;
             let found = resolved
                 .iter()

@@ -16,7 +16,7 @@ use proto::Refusal;
 use super::{
     buffer_budget::{BufferBudget, Reservation},
     drain::DrainingBody,
-    repeat::{Reader, Repeat},
+    replay::{ReplayBody, ReplayBuffer},
     watchdog::ActiveCall,
 };
 use crate::upstream::{BodyError, StreamSlot};
@@ -27,7 +27,7 @@ use crate::upstream::{BodyError, StreamSlot};
 /// stream with this code, and when hyper closes the connection because the peer does not answer pings. `ReceivedBody`
 /// reports an error then, so that an incomplete body is not passed on as complete.
 pub(super) struct ReceivedBody {
-    body: Either<DrainingBody, Reader>,
+    body: Either<DrainingBody, ReplayBody>,
     is_http2: bool,
     /// Bytes that h2 may read ahead of the consumer, until the body has ended.
     read_ahead: Option<Reservation>,
@@ -55,7 +55,7 @@ impl ReceivedBody {
         }
     }
 
-    fn new(body: Either<DrainingBody, Reader>, version: Version) -> Self {
+    fn new(body: Either<DrainingBody, ReplayBody>, version: Version) -> Self {
         Self {
             body,
             is_http2: version == Version::HTTP_2,
@@ -76,20 +76,20 @@ impl ReceivedBody {
         Ok(())
     }
 
-    /// Keeps up to `limit` bytes of what is read of a request's body, counted in `held`, so that [`ReceivedBody::again`] can
-    /// return the body once more.
-    pub(super) fn repeatable(self, limit: usize, held: Reservation) -> (Self, Option<Repeat>) {
+    /// Returns the body of a request, and a buffer of up to `limit` bytes from which [`ReceivedBody::replay`] returns the body
+    /// once more. The bytes are counted in `reservation`.
+    pub(super) fn replayable(self, limit: usize, reservation: Reservation) -> (Self, Option<ReplayBuffer>) {
         let Either::Left(body) = self.body else {
             return (self, None);
         };
-        let (repeat, reader) = Repeat::new(body, limit, held);
-        let body = Either::Right(reader);
-        (Self { body, ..self }, Some(repeat))
+        let (buffer, first) = ReplayBuffer::new(body, limit, reservation);
+        let body = Either::Right(first);
+        (Self { body, ..self }, Some(buffer))
     }
 
-    /// Returns the body from its beginning, or None when not everything that was read of it was kept.
-    pub(super) fn again(repeat: &Repeat, version: Version) -> Option<Self> {
-        Some(Self::new(Either::Right(repeat.again()?), version))
+    /// Returns the body from its beginning, or None when something that was read is not in the buffer.
+    pub(super) fn replay(buffer: &ReplayBuffer, version: Version) -> Option<Self> {
+        Some(Self::new(Either::Right(buffer.replay()?), version))
     }
 }
 

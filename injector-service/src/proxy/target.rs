@@ -1,34 +1,34 @@
-//! Which server a request is for.
+//! The server that a request names, by the listener, by headers, by the host or by the path.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri, request::Parts, uri::Authority};
 use proto::{Reason, Refusal, ServerName, WorkspaceName};
 
-use super::{Hosts, ListenerRoute, oauth, rewrite::Addresses};
+use super::{Hosts, ListenerRoute, oauth_path, url_rewrite::ServerUrls};
 use crate::{
-    fields, path,
+    header_rules, path,
     registry::{Entry, Registry, server::Oauth},
 };
 
 const WORKSPACE_HEADER: &str = "x-aerostack-workspace";
 const SERVER_HEADER: &str = "x-aerostack-server";
 
-/// The server, and what of the request is the server's.
-pub(super) struct Target {
+/// A server, and the part of the request's target that the server gets.
+pub(super) struct CallTarget {
     pub(super) entry: Arc<Entry>,
-    /// Path and query behind the server's own path: empty, or beginning with `/` or `?`.
+    /// The path and query behind the server's own path: empty, or beginning with `/` or `?`.
     pub(super) rest: String,
-    /// The fixed part of the path of a document of OAuth beside the server, else empty.
+    /// The fixed part of the path of an OAuth document (`oauth_path.rs`), else empty.
     pub(super) document: &'static str,
-    /// What was taken off the path, when the path named the server: `/{workspace}/{server}`.
+    /// `/{workspace}/{server}` when the path named the server. The server does not get this part.
     pub(super) prefix: Option<String>,
-    /// True when the request's host named the server, so that no other server shares the host.
+    /// True when the request's host named the server, so that no other server has the same host.
     pub(super) by_host: bool,
 }
 
-/// Names, before they are looked up.
-struct Named<'a> {
+/// The names of a server that was not looked up yet, with the same fields as in [`CallTarget`].
+struct NamedServer<'a> {
     workspace: &'a str,
     server: &'a str,
     rest: &'a str,
@@ -36,8 +36,8 @@ struct Named<'a> {
     by_host: bool,
 }
 
-impl Target {
-    /// Finds it by the listener, by headers, by the host or by the path, in this order.
+impl CallTarget {
+    /// Finds the server. The first way of naming that a request uses counts: listener, headers, host, path.
     pub(super) fn find(
         parts: &Parts,
         host: &str,
@@ -46,64 +46,22 @@ impl Target {
         registry: &Registry,
     ) -> Result<Self, Refusal> {
         let whole = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let (document, located) = oauth::split(whole);
-        let all = after_root(located);
-        let Named {
+        let (document, path) = oauth_path::split(whole);
+        let NamedServer {
             workspace,
             server,
             rest,
             prefix,
             by_host,
-        } = match route {
-            ListenerRoute::Only(..) if parts.headers.keys().any(fields::is_ours) => {
-                return Err(wrong(
-                    "this listener leads to one server; x-aerostack headers must not be sent to it",
-                ));
-            }
-            ListenerRoute::Only(workspace, server) => Named {
-                workspace: workspace.as_str(),
-                server: server.as_str(),
-                rest: all,
-                prefix: None,
-                by_host: false,
-            },
-            ListenerRoute::Any => match (by_headers(&parts.headers)?, hosts.server(host)) {
-                (Some((workspace, server)), named_too) => Named {
-                    workspace,
-                    server,
-                    rest: all,
-                    prefix: None,
-                    by_host: named_too == Some((workspace, server)),
-                },
-                (None, Some((workspace, server))) => Named {
-                    workspace,
-                    server,
-                    rest: all,
-                    prefix: None,
-                    by_host: true,
-                },
-                (None, None) => by_path(located)?,
-            },
-        };
-        let path = rest.split('?').next().unwrap_or_default();
-        if !(path.is_empty() || path.starts_with('/')) {
-            return Err(Refusal::new(
-                Reason::PathInvalid,
-                "the request's target must be a path",
-            ));
-        }
-        if path::has_dot_segment(path) {
-            return Err(Refusal::new(
-                Reason::PathInvalid,
-                "the path must not have dot segments, however encoded",
-            ));
-        }
+        } = name(&parts.headers, path, host, route, hosts)?;
+        check_path(rest.split('?').next().unwrap_or_default())?;
         let entry = registry.find(workspace, server).ok_or_else(unknown)?;
         let (document, rest) = match (entry.server.spec.oauth, &prefix) {
             _ if document.is_empty() => ("", rest),
             (Oauth::Pass, _) => (document, rest),
-            (Oauth::Replace, Some(_)) => return Err(unknown()),
+            // Without `oauth: pass`, the path is one of the server's own, and no document beside a server.
             (Oauth::Replace, None) => ("", whole),
+            (Oauth::Replace, Some(_)) => return Err(unknown()),
         };
         Ok(Self {
             entry,
@@ -113,17 +71,16 @@ impl Target {
             by_host,
         })
     }
-}
 
-impl Target {
-    /// Returns the server's addresses in the answer to `request`, for a program that calls the injector at `authority`.
-    pub(super) fn addresses<'a>(
+    /// Returns the addresses that are rewritten in the response to `request`, for a program that calls the injector at
+    /// `authority`.
+    pub(super) fn urls<'a>(
         &'a self,
         scheme: &'static str,
         authority: &'a Authority,
         request: &'a Uri,
-    ) -> Addresses<'a> {
-        Addresses {
+    ) -> ServerUrls<'a> {
+        ServerUrls {
             scheme,
             authority,
             prefix: self.prefix.as_deref().unwrap_or_default(),
@@ -133,8 +90,8 @@ impl Target {
     }
 }
 
-/// Whether the request asks whether the injector serves. No server has this path, since no workspace is called `-`.
-pub(super) fn asks_for_status(parts: &Parts, host: &str, route: &ListenerRoute, hosts: &Hosts) -> bool {
+/// Returns true for a request to the status page of the injector. No server has its path, since no workspace is called `-`.
+pub(super) fn is_status_request(parts: &Parts, host: &str, route: &ListenerRoute, hosts: &Hosts) -> bool {
     matches!(route, ListenerRoute::Any)
         && parts.method == Method::GET
         && parts.uri.path() == "/-/status"
@@ -143,7 +100,38 @@ pub(super) fn asks_for_status(parts: &Parts, host: &str, route: &ListenerRoute, 
         && hosts.server(host).is_none()
 }
 
-fn by_headers(headers: &HeaderMap) -> Result<Option<(&str, &str)>, Refusal> {
+fn name<'a>(
+    headers: &'a HeaderMap,
+    path: &'a str,
+    host: &'a str,
+    route: &'a ListenerRoute,
+    hosts: &Hosts,
+) -> Result<NamedServer<'a>, Refusal> {
+    let whole_path = |workspace, server, by_host| NamedServer {
+        workspace,
+        server,
+        rest: without_root(path),
+        prefix: None,
+        by_host,
+    };
+    match route {
+        ListenerRoute::Only(..) if headers.keys().any(header_rules::is_own) => Err(invalid(
+            "this listener leads to one server; x-aerostack headers must not be sent to it",
+        )),
+        ListenerRoute::Only(workspace, server) => Ok(whole_path(workspace.as_str(), server.as_str(), false)),
+        ListenerRoute::Any => match (name_by_headers(headers)?, hosts.server(host)) {
+            (Some((workspace, server)), by_host) => Ok(whole_path(
+                workspace,
+                server,
+                by_host == Some((workspace, server)),
+            )),
+            (None, Some((workspace, server))) => Ok(whole_path(workspace, server, true)),
+            (None, None) => name_by_path(path),
+        },
+    }
+}
+
+fn name_by_headers(headers: &HeaderMap) -> Result<Option<(&str, &str)>, Refusal> {
     if !headers.contains_key(WORKSPACE_HEADER) && !headers.contains_key(SERVER_HEADER) {
         return Ok(None);
     }
@@ -160,22 +148,13 @@ fn by_headers(headers: &HeaderMap) -> Result<Option<(&str, &str)>, Refusal> {
         {
             Ok(Some((workspace, server)))
         }
-        _ => Err(wrong(
+        _ => Err(invalid(
             "x-aerostack-workspace and x-aerostack-server must both be given, once, each a name",
         )),
     }
 }
 
-/// Returns the part of a target that continues the server's path. The path `/` adds nothing, because HTTP clients send
-/// `/` for a base URL without a path (RFC 9110, section 4.2.3).
-fn after_root(target: &str) -> &str {
-    match target.strip_prefix('/') {
-        Some(rest) if rest.is_empty() || rest.starts_with('?') => rest,
-        Some(_) | None => target,
-    }
-}
-
-fn by_path(whole: &str) -> Result<Named<'_>, Refusal> {
+fn name_by_path(whole: &str) -> Result<NamedServer<'_>, Refusal> {
     let (path, query) = whole.split_at(whole.find('?').unwrap_or(whole.len()));
     let mut segments = path.strip_prefix('/').unwrap_or_default().splitn(3, '/');
     let (Some(workspace), Some(server)) = (segments.next(), segments.next()) else {
@@ -188,7 +167,7 @@ fn by_path(whole: &str) -> Result<Named<'_>, Refusal> {
     }
     let prefix = format!("/{workspace}/{server}");
     let rest = whole.get(prefix.len()..).unwrap_or(query);
-    Ok(Named {
+    Ok(NamedServer {
         workspace,
         server,
         rest,
@@ -197,7 +176,28 @@ fn by_path(whole: &str) -> Result<Named<'_>, Refusal> {
     })
 }
 
-fn wrong(message: &str) -> Refusal {
+/// Returns the part of a target that continues the server's path. The path `/` adds nothing, because HTTP clients send
+/// `/` for a base URL without a path (RFC 9110, section 4.2.3).
+fn without_root(target: &str) -> &str {
+    match target.strip_prefix('/') {
+        Some(rest) if rest.is_empty() || rest.starts_with('?') => rest,
+        Some(_) | None => target,
+    }
+}
+
+/// Refuses paths that would not lead to a place under the server's path.
+fn check_path(path: &str) -> Result<(), Refusal> {
+    let message = if !(path.is_empty() || path.starts_with('/')) {
+        "the request's target must be a path"
+    } else if path::has_dot_segment(path) {
+        "the path must not have dot segments, however encoded"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(Reason::PathInvalid, message))
+}
+
+fn invalid(message: &str) -> Refusal {
     Refusal::new(Reason::TargetInvalid, message)
 }
 

@@ -1,7 +1,7 @@
 //! One attempt to send a request: the secrets are decrypted, put in and sent, all or nothing.
 //!
-//! The decrypted values live in this attempt alone. They are wiped once they are in the request, and the request is
-//! dropped with the attempt.
+//! The decrypted values live in an attempt only. They are wiped as soon as they are in the request, and the request is
+//! dropped at the end of the attempt.
 
 use std::{pin::pin, sync::Arc};
 
@@ -9,20 +9,20 @@ use http::{HeaderMap, Method, Request, Uri, Version, header};
 use proto::{Reason, Refusal};
 
 use super::{
-    body::{Reading, RequestBody},
-    deadline::{self, NO_ANSWER, within},
-    prepare::{Plan, UnsentRequest},
+    deadline::{self, NO_RESPONSE, within},
+    prepare::{BareRequest, CallPlan},
+    request_body::RequestBody,
 };
 use crate::{
     inject::{BodySecrets, Carrier, Resolved, inject},
     placement::AuthType,
     proxy::{
-        STREAM_WINDOW,
-        body::{Fault, Unsent},
+        call_record::{CallRecord, MessageRecord},
         grpc::{FailureTrailers, LaterMessages},
-        oauth,
+        http_server::STREAM_WINDOW,
+        oauth_path,
         placeholders::CallPlaceholders,
-        record::{Afterwards, Record},
+        upload::UploadState,
     },
     registry::server::{Injection, Spec},
     resolve::Resolver,
@@ -30,18 +30,15 @@ use crate::{
 };
 
 /// The result of an attempt.
-#[expect(clippy::large_enum_variant, reason = "almost every attempt is answered")]
+#[expect(clippy::large_enum_variant, reason = "almost every attempt gets a response")]
 pub(super) enum Attempt {
-    Answered(Delivered),
+    Responded {
+        response: UpstreamResponse,
+        url: Uri,
+        failure_trailers: Option<FailureTrailers>,
+    },
     /// The request may be sent again, on another connection than this one.
     NotProcessed(RefusingConnection),
-}
-
-/// An answer, with the facts about its request that are needed to pass the answer on.
-pub(super) struct Delivered {
-    pub(super) answer: UpstreamResponse,
-    pub(super) url: Uri,
-    pub(super) ending: Option<FailureTrailers>,
 }
 
 /// A request whose body was read as far as it has to be before secrets are put in.
@@ -55,78 +52,42 @@ struct CompleteRequest<'p> {
     request: Request<Body>,
     placeholders: CallPlaceholders<'p>,
     clear_values: ClearValues,
-    /// The log of the messages that get secrets after the first, for a gRPC stream.
-    afterwards: Option<Arc<Afterwards>>,
+    /// The record of later messages, when every message of a gRPC request gets secrets.
+    messages: Option<Arc<MessageRecord>>,
 }
 
-impl Plan<'_> {
+impl CallPlan<'_> {
     pub(super) async fn attempt(
         &self,
-        unsent: UnsentRequest,
+        request: BareRequest,
         refusing: &[RefusingConnection],
-        record: &mut Record,
+        record: &mut CallRecord,
     ) -> Result<Attempt, Refusal> {
-        let (fault, body_unsent) = (Fault::default(), Unsent::default());
-        let reading = Reading {
-            auth_type: self.spec().auth_type,
-            limits: &self.context.proxy.limits,
-            budget: &self.context.proxy.budget,
-            deadline: self.context.deadline,
-            fault: &fault,
-            unsent: &body_unsent,
-        };
-        let request = self.read(unsent, &reading).await?;
-        let resolved = self.resolve(record).await?;
-        let CompleteRequest {
-            request,
-            placeholders,
-            clear_values,
-            afterwards,
-        } = self.complete(request, resolved, &reading, record)?;
-        let url = request.uri().clone();
-        let delivery = pin!(
-            self.upstream
-                .send(request, self.transport, clear_values, refusing)
-        );
-        let delivery = within(self.context.deadline, NO_ANSWER, delivery).await;
-        match delivery.map_err(|refusal| fault.found().unwrap_or(refusal))? {
-            SendOutcome::NotProcessed(connection) => match fault.found() {
-                None => Ok(Attempt::NotProcessed(connection)),
-                Some(refusal) => Err(refusal),
-            },
-            SendOutcome::Answered(answer) => {
-                placeholders.check_substituted()?;
-                if body_unsent.is_true() {
-                    record.unsent();
-                }
-                let ending = afterwards.map(|afterwards| FailureTrailers {
-                    fault,
-                    afterwards,
-                    trailers: self.context.version == Version::HTTP_2,
-                });
-                Ok(Attempt::Answered(Delivered { answer, url, ending }))
-            }
-        }
+        let upload = UploadState::default();
+        let request = self.read_body(request, &upload).await?;
+        let secrets = self.resolve_secrets(record).await?;
+        let request = self.insert_secrets(request, secrets, &upload, record)?;
+        self.send(request, upload, refusing, record).await
     }
 
-    async fn read(&self, unsent: UnsentRequest, reading: &Reading<'_>) -> Result<ReadRequest, Refusal> {
-        let UnsentRequest {
+    async fn read_body(&self, request: BareRequest, upload: &UploadState) -> Result<ReadRequest, Refusal> {
+        let BareRequest {
             mut headers,
             mut body,
-        } = unsent;
-        body.reserve_read_ahead(reading.budget, STREAM_WINDOW)?;
-        let body = RequestBody::read(body, self.carrier, &mut headers, reading).await?;
+        } = request;
+        body.reserve_read_ahead(&self.context.proxy.budget, STREAM_WINDOW)?;
+        let body = RequestBody::read(body, self.carrier, &mut headers, &self.context, upload).await?;
         if body.is_missing() {
             check_body_is_optional(self.spec(), &self.context.proxy.resolver)?;
         }
         Ok(ReadRequest { headers, body })
     }
 
-    /// Has the vault decrypt the secrets, unless they would go into a body that does not get any.
-    async fn resolve(&self, record: &mut Record) -> Result<Vec<Resolved<'_>>, Refusal> {
-        let resolved = match (self.spec().auth_type, self.carrier) {
+    /// Has the vault decrypt the secrets, unless they belong into the body and this call's body gets none.
+    async fn resolve_secrets(&self, record: &mut CallRecord) -> Result<Vec<Resolved<'_>>, Refusal> {
+        let secrets = match (self.spec().auth_type, self.carrier) {
             (AuthType::Skill(_), Carrier::None) => {
-                record.withheld(&self.spec().injections);
+                record.add_withheld(&self.spec().injections);
                 Vec::new()
             }
             (AuthType::Skill(_) | AuthType::SecretHeaders | AuthType::Bearer, _) => {
@@ -136,44 +97,92 @@ impl Plan<'_> {
                     .await?
             }
         };
-        record.resolved(&resolved);
-        Ok(resolved)
+        record.add_resolved(&secrets);
+        Ok(secrets)
     }
 
     /// Puts the secrets into the request, and wipes them everywhere else.
-    fn complete(
+    fn insert_secrets(
         &self,
         request: ReadRequest,
-        resolved: Vec<Resolved<'_>>,
-        reading: &Reading<'_>,
-        record: &mut Record,
+        secrets: Vec<Resolved<'_>>,
+        upload: &UploadState,
+        record: &mut CallRecord,
     ) -> Result<CompleteRequest<'_>, Refusal> {
         let ReadRequest { mut headers, body } = request;
         let mut placeholders = CallPlaceholders::new(self.upstream.placeholders(), self.transport.over());
-        let secrets = inject(self.carrier, self.context.dialect, &resolved)?
+        let body_secrets = inject(self.carrier, self.context.dialect, &secrets)?
             .apply(&mut headers, |name, value| placeholders.insert(name, value))?;
-        drop(resolved);
-        let clear_values = placeholders.clear_values(!matches!(secrets, BodySecrets::None));
+        drop(secrets);
+        let clear_values = placeholders.clear_values(!matches!(body_secrets, BodySecrets::None));
         if body.is_missing() {
-            record.no_body();
+            record.set_body_missing();
         }
         let later = || LaterMessages {
             resolver: self.context.proxy.resolver.clone(),
             entry: self.target.entry.clone(),
             deadline: self.context.deadline,
-            afterwards: Arc::new(record.afterwards(&self.target.entry)),
+            record: Arc::new(record.messages(&self.target.entry)),
         };
-        let (body, afterwards) = body.with(secrets, reading, later)?;
-        deadline::tell(&mut headers, self.context.deadline, self.context.dialect);
-        let path = oauth::of_upstream(self.target.document);
-        let uri = self.spec().url.request_uri(path, &self.target.rest);
-        let request = outgoing(uri, self.method.clone(), headers, body)?;
+        let (body, messages) = body.with(body_secrets, upload, later)?;
+        deadline::write(&mut headers, self.context.deadline, self.context.dialect);
+        let request = outgoing(self.uri()?, self.method.clone(), headers, body);
         Ok(CompleteRequest {
             request,
             placeholders,
             clear_values,
-            afterwards,
+            messages,
         })
+    }
+
+    async fn send(
+        &self,
+        request: CompleteRequest<'_>,
+        upload: UploadState,
+        refusing: &[RefusingConnection],
+        record: &mut CallRecord,
+    ) -> Result<Attempt, Refusal> {
+        let CompleteRequest {
+            request,
+            placeholders,
+            clear_values,
+            messages,
+        } = request;
+        let url = request.uri().clone();
+        let sending = pin!(
+            self.upstream
+                .send(request, self.transport, clear_values, refusing)
+        );
+        let sent = within(self.context.deadline, NO_RESPONSE, sending).await;
+        // A failure of the program's body is the cause of what the upstream did then.
+        match sent.map_err(|refusal| upload.failure().unwrap_or(refusal))? {
+            SendOutcome::NotProcessed(connection) => match upload.failure() {
+                None => Ok(Attempt::NotProcessed(connection)),
+                Some(refusal) => Err(refusal),
+            },
+            SendOutcome::Answered(response) => {
+                placeholders.check_substituted()?;
+                if upload.are_secrets_pending() {
+                    record.set_unsent();
+                }
+                let failure_trailers = messages.map(|record| FailureTrailers {
+                    upload,
+                    record,
+                    trailers: self.context.version == Version::HTTP_2,
+                });
+                Ok(Attempt::Responded {
+                    response,
+                    url,
+                    failure_trailers,
+                })
+            }
+        }
+    }
+
+    fn uri(&self) -> Result<Uri, Refusal> {
+        let document = oauth_path::at_upstream(self.target.document);
+        let uri = self.spec().url.request_uri(document, &self.target.rest);
+        uri.map_err(|_| Refusal::new(Reason::PathInvalid, "the path and query do not make a URL"))
     }
 
     fn spec(&self) -> &Spec {
@@ -195,22 +204,16 @@ fn check_body_is_optional(spec: &Spec, resolver: &Resolver) -> Result<(), Refusa
     })
 }
 
-/// Returns the request that goes upstream, without `Host` and `Content-Length`: hyper writes both anew, from the URL and
+/// Returns the request that goes upstream, without `Host` and `Content-Length`. Both are written anew, from the URL and from
 /// the body.
-fn outgoing(
-    uri: Result<Uri, http::Error>,
-    method: Method,
-    mut headers: HeaderMap,
-    body: Body,
-) -> Result<Request<Body>, Refusal> {
+fn outgoing(uri: Uri, method: Method, mut headers: HeaderMap, body: Body) -> Request<Body> {
     for name in [header::HOST, header::CONTENT_LENGTH] {
         headers.remove(name);
     }
-    let uri = uri.map_err(|_| Refusal::new(Reason::PathInvalid, "the path and query do not make a URL"))?;
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers;
-    Ok(request)
+    request
 }

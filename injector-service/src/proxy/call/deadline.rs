@@ -22,11 +22,11 @@ const UNITS: [(char, Duration); 6] = [
 /// The longest number in `grpc-timeout` has eight digits.
 const NUMBER_LIMIT: u128 = 100_000_000;
 
-/// The detail of the refusal when a call's deadline passes while the upstream is to answer.
-pub(super) const NO_ANSWER: &str = "the upstream did not answer within the call's deadline";
+/// The detail of the refusal when a call's deadline passes before the upstream has responded.
+pub(super) const NO_RESPONSE: &str = "the upstream did not answer within the call's deadline";
 
 /// Returns the moment by which a gRPC client wants its answer, if the client names one.
-pub(super) fn of(headers: &HeaderMap, dialect: Dialect) -> Option<Instant> {
+pub(super) fn read(headers: &HeaderMap, dialect: Dialect) -> Option<Instant> {
     if dialect != Dialect::Grpc {
         return None;
     }
@@ -34,7 +34,7 @@ pub(super) fn of(headers: &HeaderMap, dialect: Dialect) -> Option<Instant> {
 }
 
 /// Tells a gRPC upstream how much time is left, because decrypting took some of the time that the client gave.
-pub(super) fn tell(headers: &mut HeaderMap, deadline: Option<Instant>, dialect: Dialect) {
+pub(super) fn write(headers: &mut HeaderMap, deadline: Option<Instant>, dialect: Dialect) {
     if let (Some(deadline), Dialect::Grpc) = (deadline, dialect) {
         let left = deadline.saturating_duration_since(Instant::now());
         headers.insert(TIMEOUT, format(left));

@@ -8,66 +8,74 @@ use proto::Refusal;
 
 use super::{
     PreparedRequest,
-    attempt::{Attempt, Delivered},
-    deadline::{NO_ANSWER, within},
-    prepare::Plan,
-    retry::{self, KeptRequest},
+    attempt::Attempt,
+    deadline::{NO_RESPONSE, within},
+    prepare::CallPlan,
+    retry::{self, RequestCopy},
 };
 use crate::{
-    proxy::{grpc::FailureTrailers, record::Record, upgrade::UpgradeRequest},
+    proxy::{call_record::CallRecord, grpc::FailureTrailers, upgrade::UpgradeRequest},
     upstream::{StreamSlot, Transport, UpstreamResponse},
 };
 
-/// The answer of the upstream to a request that had its secrets.
-pub(super) struct UpstreamAnswer<'c> {
-    pub(super) plan: Plan<'c>,
+/// The response of the upstream to a request that had its secrets.
+pub(super) struct ReceivedResponse<'c> {
+    pub(super) plan: CallPlan<'c>,
     pub(super) response: Response<Incoming>,
-    /// The slot of the call on its HTTP/2 connection, to be kept until the answer's body has ended.
+    /// Kept until the body of the response has ended.
     pub(super) slot: Option<Arc<StreamSlot>>,
-    /// The URL that the answer is about.
+    /// The URL of the request as it was sent upstream.
     pub(super) url: Uri,
-    /// The end of the answer when the request breaks off while the answer is read.
-    pub(super) ending: Option<FailureTrailers>,
+    /// The trailers for when a gRPC request fails after the response has begun.
+    pub(super) failure_trailers: Option<FailureTrailers>,
     pub(super) upgrade: Option<UpgradeRequest>,
 }
 
-impl<'c> UpstreamAnswer<'c> {
+impl<'c> ReceivedResponse<'c> {
     /// Sends the request, and sends it again as long as the upstream did not process it. Secrets are decrypted for each
     /// attempt.
-    pub(super) async fn fetch(prepared: PreparedRequest<'c>, record: &mut Record) -> Result<Self, Refusal> {
+    pub(super) async fn fetch(
+        prepared: PreparedRequest<'c>,
+        record: &mut CallRecord,
+    ) -> Result<Self, Refusal> {
         let PreparedRequest {
             plan,
-            mut unsent,
+            mut request,
             upgrade,
         } = prepared;
-        let mut kept = match plan.transport {
+        let mut copy = match plan.transport {
+            // Over HTTP/1.1, an upstream cannot say that it did not process a request.
             Transport::Http1 => None,
             Transport::Http2 | Transport::Negotiated => {
-                let kept;
-                (kept, unsent) = KeptRequest::new(unsent, plan.context);
-                Some(kept)
+                let copy;
+                (copy, request) = RequestCopy::of(request, plan.context);
+                Some(copy)
             }
         };
         let mut refusing = Vec::new();
-        let Delivered { answer, url, ending } = loop {
-            match plan.attempt(unsent, &refusing, record).await? {
-                Attempt::Answered(delivered) => break delivered,
+        loop {
+            match plan.attempt(request, &refusing, record).await? {
+                Attempt::Responded {
+                    response: UpstreamResponse { response, slot },
+                    url,
+                    failure_trailers,
+                } => {
+                    return Ok(Self {
+                        plan,
+                        response,
+                        slot,
+                        url,
+                        failure_trailers,
+                        upgrade,
+                    });
+                }
                 Attempt::NotProcessed(connection) => {
-                    let kept = kept.as_mut().ok_or_else(retry::not_kept)?;
-                    unsent = within(plan.context.deadline, NO_ANSWER, pin!(kept.again())).await?;
-                    record.repeated();
+                    let copy = copy.as_mut().ok_or_else(retry::not_copied)?;
+                    request = within(plan.context.deadline, NO_RESPONSE, pin!(copy.again())).await?;
+                    record.begin_retry();
                     refusing.push(connection);
                 }
             }
-        };
-        let UpstreamResponse { response, slot } = answer;
-        Ok(Self {
-            plan,
-            response,
-            slot,
-            url,
-            ending,
-            upgrade,
-        })
+        }
     }
 }

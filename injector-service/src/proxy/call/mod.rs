@@ -1,22 +1,22 @@
 //! One call, from the head of its request to the head of its response.
 //!
-//! [`Context::forward`] lists the stages. Each stage consumes the stage before it, so that none can be left out, repeated or
-//! reordered. A refusal by any stage ends the call, and nothing that a later stage would have sent leaves the process.
+//! [`CallContext::forward`] lists the stages. Each stage consumes the one before it, so that none can be left out, repeated
+//! or reordered. A refusal in any stage ends the call, and nothing that a later stage would have sent leaves the process.
 //!
 //! | stage | file | afterwards |
 //! |---|---|---|
 //! | [`CheckedRequest`] | `check.rs` | the head is acceptable, whichever server the request is for |
 //! | [`RoutedRequest`] | `route.rs` | the server is known, and the sender may call it |
 //! | [`PreparedRequest`] | `prepare.rs` | the headers are those that the upstream gets, except for secrets |
-//! | [`UpstreamAnswer`] | `exchange.rs`, `attempt.rs` | the secrets were decrypted and sent, and the upstream has answered |
+//! | [`ReceivedResponse`] | `exchange.rs`, `attempt.rs` | the request was sent with its secrets, and the upstream has responded |
 //! | `Response` | `respond.rs` | headers, URLs, cookies and body are those that the program gets |
 
 mod attempt;
-mod body;
 mod check;
 mod deadline;
 mod exchange;
 mod prepare;
+mod request_body;
 mod respond;
 mod retry;
 mod route;
@@ -27,28 +27,30 @@ use proto::Refusal;
 use tokio::time::Instant;
 
 use super::{
-    ListenerRoute, Proxy, answer,
+    ListenerRoute, Proxy, call_id,
+    call_record::CallRecord,
+    cors,
     deadline_body::{AtDeadline, DeadlineBody},
+    local_reply,
     received_body::ReceivedBody,
-    record::Record,
     request_head,
     watchdog::ActiveCall,
 };
 use crate::{dialect::Dialect, upstream::Body};
 use check::CheckedRequest;
-use exchange::UpstreamAnswer;
+use exchange::ReceivedResponse;
 use prepare::PreparedRequest;
 use route::{RoutedRequest, Routing};
 
 /// The facts about a call that no stage changes.
 #[derive(Clone, Copy)]
-struct Context<'c> {
+struct CallContext<'c> {
     proxy: &'c Proxy,
     route: &'c ListenerRoute,
     dialect: Dialect,
-    /// The HTTP version of the downstream connection.
+    /// The HTTP version of the connection to the program.
     version: Version,
-    /// The earlier one of the program's own deadline and the end of `--max-call-duration`.
+    /// The deadline of the program or the end of `--max-call-duration`, whichever is earlier.
     deadline: Option<Instant>,
 }
 
@@ -64,45 +66,41 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let body = ReceivedBody::request(body, &parts, &call);
         let dialect = Dialect::of(&parts.headers);
-        let context = Context {
+        let program_deadline = deadline::read(&parts.headers, dialect);
+        let context = CallContext {
             proxy: self,
             route,
             dialect,
             version: parts.version,
-            deadline: deadline::of(&parts.headers, dialect)
-                .into_iter()
-                .chain(until)
-                .min(),
+            deadline: program_deadline.into_iter().chain(until).min(),
         };
-        let mut record = Record::new(parts.method.clone());
-        let answered = match request_head::refusal(&call, &parts.method) {
+        let mut record = CallRecord::new(parts.method.clone());
+        let responded = match request_head::refusal(&call, &parts.method) {
             Some(refusal) => Err(refusal),
             None => context.forward(parts, body, &mut record).await,
         };
-        let late = context.late();
-        let mut response = match answered {
-            Ok(response) => response.map(|body| DeadlineBody::new(body, context.deadline, late, call)),
+        let (mut response, deadline) = match responded {
+            Ok(response) => (response, context.deadline),
             Err(refusal) => {
-                record.refused(&refusal, &self.metrics);
-                let response = answer::refusal(&refusal, dialect, &record.call_id);
-                // Without a deadline, because a call that is refused at its deadline must still hear of it.
-                response.map(|body| DeadlineBody::new(body, None, late, call))
+                record.log_refused(&refusal, &self.metrics);
+                // No deadline, because the program must hear of a refusal after its deadline, too.
+                (local_reply::refusal(&refusal, dialect, &record.call_id), None)
             }
         };
-        answer::identify(response.headers_mut(), &record.call_id);
+        call_id::add_to_response(response.headers_mut(), &record.call_id);
         if let Some(origin) = &record.page {
-            answer::allow(response.headers_mut(), origin);
+            cors::allow(response.headers_mut(), origin);
         }
-        response
+        response.map(|body| DeadlineBody::new(body, deadline, context.at_deadline(), call))
     }
 }
 
-impl Context<'_> {
+impl CallContext<'_> {
     async fn forward(
         self,
         parts: Parts,
         body: ReceivedBody,
-        record: &mut Record,
+        record: &mut CallRecord,
     ) -> Result<Response<Body>, Refusal> {
         let checked = CheckedRequest::new(parts, body, self.proxy)?;
         let routed = match RoutedRequest::find(checked, self, record)? {
@@ -110,13 +108,13 @@ impl Context<'_> {
             Routing::AnsweredHere(response) => return Ok(response),
         };
         let prepared = PreparedRequest::new(routed, self, record)?;
-        let answer = UpstreamAnswer::fetch(prepared, record).await?;
-        answer.respond(record).await
+        let received = ReceivedResponse::fetch(prepared, record).await?;
+        received.respond(record).await
     }
 
-    /// Returns how a response ends that is not complete at the deadline. Only a gRPC client over HTTP/2 is certain to get
-    /// trailers.
-    fn late(&self) -> AtDeadline {
+    /// Returns the way in which a response ends that is not complete at the deadline. Over HTTP/1.1, trailers are lost
+    /// unless the program asked for them.
+    fn at_deadline(&self) -> AtDeadline {
         match (self.dialect, self.version) {
             (Dialect::Grpc, Version::HTTP_2) => AtDeadline::GrpcTrailers,
             (Dialect::Grpc | Dialect::Http, _) => AtDeadline::Abort,

@@ -1,4 +1,4 @@
-//! The response to the program, made from the answer of the upstream.
+//! The response to the program, made from the response of the upstream.
 
 use std::{mem, pin::pin};
 
@@ -6,20 +6,20 @@ use http::{Method, Response, Uri, header, response::Parts};
 use proto::Refusal;
 
 use super::{
-    UpstreamAnswer,
-    deadline::{NO_ANSWER, within},
-    prepare::Plan,
+    ReceivedResponse,
+    deadline::{NO_RESPONSE, within},
+    prepare::CallPlan,
 };
 use crate::{
-    fields,
+    header_rules,
     proxy::{
-        body, challenge, cookies, framing, oauth, received_body::ReceivedBody, record::Record, sse_endpoint,
-        upgrade::UpgradeResponse,
+        body, call_record::CallRecord, challenge, cookies, oauth_metadata, received_body::ReceivedBody,
+        response_framing, sse_endpoint, upgrade::UpgradeResponse,
     },
     upstream::Body,
 };
 
-/// The kinds of bodies that name URLs of the server itself.
+/// The bodies of responses in which URLs of the server are rewritten.
 enum UrlsInBody {
     None,
     OauthMetadata,
@@ -27,24 +27,24 @@ enum UrlsInBody {
     EventStream,
 }
 
-impl UpstreamAnswer<'_> {
-    pub(super) async fn respond(self, record: &mut Record) -> Result<Response<Body>, Refusal> {
+impl ReceivedResponse<'_> {
+    pub(super) async fn respond(self, record: &mut CallRecord) -> Result<Response<Body>, Refusal> {
         let Self {
             plan,
             mut response,
             slot,
             url,
-            ending,
+            failure_trailers,
             upgrade,
         } = self;
-        framing::check(response.status(), response.headers_mut())?;
-        let switched_to = UpgradeResponse::find(upgrade, &mut response, &record.call_id)?;
+        response_framing::check(response.status(), response.headers_mut())?;
+        let upgrade = UpgradeResponse::find(upgrade, &mut response, &record.call_id)?;
         let (mut head, body) = response.into_parts();
-        // The version of the upstream's connection does not apply to the downstream's connection.
+        // The version of the connection to the upstream says nothing about the connection to the program.
         let version = mem::take(&mut head.version);
         let body = ReceivedBody::response(body, version, slot);
         rewrite_head(&mut head, &plan, &url, record)?;
-        let Plan {
+        let CallPlan {
             context,
             target,
             authority,
@@ -55,47 +55,51 @@ impl UpstreamAnswer<'_> {
         let body = match UrlsInBody::find(&mut head, target.document, &method) {
             UrlsInBody::None => body::response(body),
             UrlsInBody::OauthMetadata => {
-                let addresses = target.addresses(scheme, &authority, &url);
-                let moving = pin!(oauth::move_resource(body, &addresses));
-                within(context.deadline, NO_ANSWER, moving).await?
+                let urls = target.urls(scheme, &authority, &url);
+                let rewriting = pin!(oauth_metadata::rewrite(body, &urls));
+                within(context.deadline, NO_RESPONSE, rewriting).await?
             }
-            UrlsInBody::EventStream => body::events(body, move |reference| {
-                target.addresses(scheme, &authority, &url).reference(reference)
+            UrlsInBody::EventStream => body::event_stream(body, move |endpoint| {
+                target.urls(scheme, &authority, &url).rewrite_url(endpoint)
             }),
         };
-        record.forwarded(head.status, &context.proxy.metrics);
+        record.log_forwarded(head.status, &context.proxy.metrics);
         let mut response = Response::from_parts(head, body);
-        if let Some(switched_to) = switched_to {
-            switched_to.add_to(&mut response);
+        if let Some(upgrade) = upgrade {
+            upgrade.add_to(&mut response);
         }
-        Ok(match ending {
+        Ok(match failure_trailers {
             None => response,
-            Some(ending) => response.map(|body| ending.wrap(body)),
+            Some(trailers) => response.map(|body| trailers.wrap(body)),
         })
     }
 }
 
 /// Leaves the headers that the program may get, with URLs and cookies as the program has to see them. Refuses the call
-/// when the answer only demands a credential of the injector.
-fn rewrite_head(head: &mut Parts, plan: &Plan<'_>, url: &Uri, record: &Record) -> Result<(), Refusal> {
+/// when the response only demands a credential of the injector.
+fn rewrite_head(
+    head: &mut Parts,
+    plan: &CallPlan<'_>,
+    url: &Uri,
+    record: &CallRecord,
+) -> Result<(), Refusal> {
     let (proxy, target) = (plan.context.proxy, &plan.target);
     let headers = &mut head.headers;
-    fields::clean_response(headers);
-    if plan.is_credential_ours {
-        challenge::replace(head.status, headers, record)
+    header_rules::clean_response(headers);
+    if plan.challenge_is_for_injector {
+        challenge::remove(head.status, headers, record)
             .inspect_err(|_| record.count_injected(&proxy.metrics))?;
     }
-    target
-        .addresses(proxy.hosts.scheme, &plan.authority, url)
-        .rewrite(headers);
-    cookies::keep(headers, &target.entry.server, &target.apart(url));
+    let urls = target.urls(proxy.hosts.scheme, &plan.authority, url);
+    urls.rewrite_headers(headers);
+    cookies::confine_response(headers, &target.entry.server, &target.cookie_scope(url));
     Ok(())
 }
 
 impl UrlsInBody {
-    /// Returns the kind of an answer's body, and removes the length of a body that may change.
+    /// Returns the kind of a response's body, and removes the length of a body that may change.
     fn find(head: &mut Parts, document: &str, method: &Method) -> Self {
-        let found = if oauth::names_resource(document, head.status, &head.headers) {
+        let found = if oauth_metadata::is_metadata(document, head.status, &head.headers) {
             Self::OauthMetadata
         } else if sse_endpoint::may_have_endpoint(method, &head.headers) {
             Self::EventStream

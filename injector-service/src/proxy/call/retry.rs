@@ -1,6 +1,6 @@
-//! A second copy of a request, for when the upstream closes its connection without processing the first.
+//! A copy of a request, for when the upstream closes its connection without processing the request.
 //!
-//! The copy holds the bytes that the program sent, up to `--max-buffered-body`, until the upstream has answered. It holds
+//! The copy holds the bytes that the program sent, up to `--max-buffered-body`, until the upstream has responded. It holds
 //! no secrets: these are decrypted and put in anew when the request is sent again.
 
 use std::time::Duration;
@@ -9,39 +9,39 @@ use http::{HeaderMap, Version};
 use proto::{Reason, Refusal};
 use tokio::time::sleep;
 
-use super::{Context, prepare::UnsentRequest};
-use crate::proxy::{received_body::ReceivedBody, repeat::Repeat};
+use super::{CallContext, prepare::BareRequest};
+use crate::proxy::{received_body::ReceivedBody, replay::ReplayBuffer};
 
 /// The most retries of one request. Before each of them, another connection of the server has refused the request.
 const MAX_RETRIES: u32 = 10;
 /// The longest pause before the second retry. The pause doubles with each further retry; the first retry has no pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 
-pub(super) struct KeptRequest {
+pub(super) struct RequestCopy {
     headers: HeaderMap,
-    body: Option<Repeat>,
+    body: Option<ReplayBuffer>,
     version: Version,
     retries: u32,
 }
 
-impl KeptRequest {
-    /// Returns the copy, and the request to send.
-    pub(super) fn new(unsent: UnsentRequest, context: Context<'_>) -> (Self, UnsentRequest) {
-        let UnsentRequest { headers, body } = unsent;
+impl RequestCopy {
+    /// Returns the copy, and the request, whose body fills the copy while it is read.
+    pub(super) fn of(request: BareRequest, context: CallContext<'_>) -> (Self, BareRequest) {
+        let BareRequest { headers, body } = request;
         let limit = context.proxy.limits.max_buffered_body;
-        let (body, repeat) = body.repeatable(limit, context.proxy.budget.empty_reservation());
-        let kept = Self {
+        let (body, replay) = body.replayable(limit, context.proxy.budget.empty_reservation());
+        let copy = Self {
             headers: headers.clone(),
-            body: repeat,
+            body: replay,
             version: context.version,
             retries: 0,
         };
-        (kept, UnsentRequest { headers, body })
+        (copy, BareRequest { headers, body })
     }
 
     /// Waits, and returns the request to send again. The pause is random, so that calls which an upstream refused at the
     /// same time do not return at the same time.
-    pub(super) async fn again(&mut self) -> Result<UnsentRequest, Refusal> {
+    pub(super) async fn again(&mut self) -> Result<BareRequest, Refusal> {
         if self.retries == MAX_RETRIES {
             let message = format!(
                 "the upstream accepted the request {} times, and closed each connection without processing it",
@@ -52,14 +52,14 @@ impl KeptRequest {
         let body = self
             .body
             .as_ref()
-            .and_then(|repeat| ReceivedBody::again(repeat, self.version))
-            .ok_or_else(not_kept)?;
+            .and_then(|replay| ReceivedBody::replay(replay, self.version))
+            .ok_or_else(not_copied)?;
         if self.retries > 0 {
             sleep(pause(self.retries)).await;
         }
         self.retries += 1;
         let headers = self.headers.clone();
-        Ok(UnsentRequest { headers, body })
+        Ok(BareRequest { headers, body })
     }
 }
 
@@ -71,7 +71,7 @@ fn pause(retries: u32) -> Duration {
     most * u32::from(random[0]) / 255
 }
 
-pub(super) fn not_kept() -> Refusal {
+pub(super) fn not_copied() -> Refusal {
     let message = "the upstream did not process the request, whose body was too large to be kept and sent again; \
                    see --max-buffered-body";
     Refusal::new(Reason::UpstreamUnreachable, message)

@@ -1,16 +1,16 @@
 //! The server that a request is for, and the permission of a web page to call that server.
 
-use http::{Method, Response, header, request::Parts, uri::Authority};
+use http::{Response, request::Parts, uri::Authority};
 use proto::Refusal;
 
-use super::{CheckedRequest, Context};
+use super::{CallContext, CheckedRequest};
 use crate::{
     proxy::{
-        answer,
-        guard::{self, Sender},
+        browser::{self, Sender},
+        call_record::CallRecord,
+        cors, local_reply,
         received_body::ReceivedBody,
-        record::Record,
-        target::{self, Target},
+        target::{self, CallTarget},
     },
     upstream::Body,
 };
@@ -20,21 +20,21 @@ pub(super) struct RoutedRequest {
     pub(super) parts: Parts,
     pub(super) body: ReceivedBody,
     pub(super) authority: Authority,
-    pub(super) target: Target,
+    pub(super) target: CallTarget,
 }
 
 /// The destination of a request.
 pub(super) enum Routing {
     ToServer(RoutedRequest),
-    /// The injector answers the request itself.
+    /// The injector itself has this response.
     AnsweredHere(Response<Body>),
 }
 
 impl RoutedRequest {
     pub(super) fn find(
         checked: CheckedRequest,
-        context: Context<'_>,
-        record: &mut Record,
+        context: CallContext<'_>,
+        record: &mut CallRecord,
     ) -> Result<Routing, Refusal> {
         let CheckedRequest {
             parts,
@@ -42,24 +42,24 @@ impl RoutedRequest {
             authority,
             host,
         } = checked;
-        let Context { proxy, route, .. } = context;
-        let target = Target::find(&parts, &host, route, &proxy.hosts, &proxy.registry);
-        let allowed = target
+        let CallContext { proxy, route, .. } = context;
+        let target = CallTarget::find(&parts, &host, route, &proxy.hosts, &proxy.registry);
+        let allowed_origins = target
             .as_ref()
             .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
-        // Checked even without a target: a web page must not learn from the refusal whether a server exists.
-        if let Sender::AllowedPage(origin) = guard::sender(&parts.headers, &host, allowed)? {
+        // Before the missing server is reported, because a web page must not learn which servers exist.
+        if let Sender::AllowedPage(origin) = browser::sender(&parts.headers, &host, allowed_origins)? {
             record.page = Some(origin);
         }
-        if target::asks_for_status(&parts, &host, route, &proxy.hosts) {
-            // A status request is not a call, so the log and the counters do not get one.
-            return Ok(Routing::AnsweredHere(answer::status()));
+        if target::is_status_request(&parts, &host, route, &proxy.hosts) {
+            // Not a call, so neither the log nor the counters get a record of it.
+            return Ok(Routing::AnsweredHere(local_reply::status()));
         }
         let target = target?;
-        record.server(&target.entry);
-        if record.page.is_some() && is_preflight(&parts) {
-            record.answered("preflight");
-            return Ok(Routing::AnsweredHere(answer::preflight(&parts.headers)));
+        record.set_server(&target.entry);
+        if record.page.is_some() && cors::is_preflight(&parts) {
+            record.log_answered_here("preflight");
+            return Ok(Routing::AnsweredHere(cors::preflight(&parts.headers)));
         }
         Ok(Routing::ToServer(Self {
             parts,
@@ -68,8 +68,4 @@ impl RoutedRequest {
             target,
         }))
     }
-}
-
-fn is_preflight(parts: &Parts) -> bool {
-    parts.method == Method::OPTIONS && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }

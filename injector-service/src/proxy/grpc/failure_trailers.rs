@@ -10,14 +10,14 @@ use http_body_util::BodyExt as _;
 use proto::Refusal;
 
 use crate::{
-    proxy::{answer, body::Fault, record::Afterwards},
+    proxy::{call_record::MessageRecord, local_reply, upload::UploadState},
     upstream::{Body, BodyError},
 };
 
 /// Tells a gRPC client why its call failed when the request is aborted after the response has begun.
 pub(in crate::proxy) struct FailureTrailers {
-    pub(in crate::proxy) fault: Fault,
-    pub(in crate::proxy) afterwards: Arc<Afterwards>,
+    pub(in crate::proxy) upload: UploadState,
+    pub(in crate::proxy) record: Arc<MessageRecord>,
     /// True when trailers always reach the client: over HTTP/2 only.
     pub(in crate::proxy) trailers: bool,
 }
@@ -35,9 +35,9 @@ impl FailureTrailers {
     }
 
     fn last_frame(&self, refusal: &Refusal, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
-        self.afterwards.broken_off(refusal);
+        self.record.log_broken_off(refusal);
         if self.trailers {
-            Ok(Frame::trailers(answer::trailers(refusal)))
+            Ok(Frame::trailers(local_reply::trailers(refusal)))
         } else {
             Err(error)
         }
@@ -62,7 +62,7 @@ impl http_body::Body for FailureTrailersBody {
             return Poll::Ready(None);
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        Poll::Ready(match (frame, self.failure.fault.found()) {
+        Poll::Ready(match (frame, self.failure.upload.failure()) {
             (Some(Err(error)), Some(refusal)) => {
                 self.has_failed = true;
                 Some(self.failure.last_frame(&refusal, error))

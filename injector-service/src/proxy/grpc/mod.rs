@@ -17,18 +17,19 @@ use zeroize::Zeroizing;
 pub(super) use failure_trailers::FailureTrailers;
 
 use super::{
-    body::{self, Fault},
+    body,
     buffer_budget::Reservation,
+    call_record::MessageRecord,
     received_body::ReceivedBody,
-    record::Afterwards,
+    upload::{self, UploadState},
 };
 use crate::{
-    fields,
+    header_rules,
     inject::{
         self,
         protobuf::{self, Framed, Frames, FramingError, SecretEntries, WireError},
     },
-    placement::{AuthType, Messages, ProtobufSecrets},
+    placement::{Messages, ProtobufSecrets},
     registry::Entry,
     resolve::Resolver,
     upstream::{Body, BodyError},
@@ -53,17 +54,16 @@ pub(super) struct LaterMessages {
     pub(super) resolver: Resolver,
     pub(super) entry: Arc<Entry>,
     pub(super) deadline: Option<Instant>,
-    pub(super) afterwards: Arc<Afterwards>,
+    pub(super) record: Arc<MessageRecord>,
 }
 
 impl GrpcBody {
     /// Reads the first message of a body that `headers` describe; they will describe what is sent.
     pub(super) async fn read(
         protobuf: ProtobufSecrets,
-        auth_type: AuthType,
         headers: &mut HeaderMap,
         body: ReceivedBody,
-        fault: &Fault,
+        upload: &UploadState,
         held: Reservation,
     ) -> Result<Self, Refusal> {
         check_type(headers)?;
@@ -75,14 +75,13 @@ impl GrpcBody {
             body,
             encoding,
             protobuf,
-            auth_type,
             trailers: None,
             held,
-            fault: fault.clone(),
+            upload: upload.clone(),
         };
         match reader.message().await {
             Ok(first) => Ok(Self { first, reader }),
-            Err(_) => Err(fault.found().unwrap_or_else(body::broken_off)),
+            Err(_) => Err(upload.failure().unwrap_or_else(upload::incomplete)),
         }
     }
 
@@ -118,12 +117,11 @@ struct Reader {
     body: ReceivedBody,
     encoding: Encoding,
     protobuf: ProtobufSecrets,
-    auth_type: AuthType,
     ended: bool,
     trailers: Option<HeaderMap>,
     /// As many bytes as messages have that are not sent.
     held: Reservation,
-    fault: Fault,
+    upload: UploadState,
 }
 
 impl Reader {
@@ -131,7 +129,7 @@ impl Reader {
     async fn message(&mut self) -> Result<Option<Framed>, BodyError> {
         loop {
             let framed = self.frames.next_frame();
-            let framed = framed.map_err(|error| self.fault.refuse(misframed(error)))?;
+            let framed = framed.map_err(|error| self.upload.fail(misframed(error)))?;
             if let Some(framed) = framed {
                 return self.uncompressed(framed).map(Some);
             }
@@ -139,7 +137,7 @@ impl Reader {
                 return Ok(None);
             }
             if self.ended {
-                return Err(self.fault.refuse(body::broken_off()));
+                return Err(self.upload.fail(upload::incomplete()));
             }
             self.receive().await?;
         }
@@ -150,18 +148,18 @@ impl Reader {
         self.held.shrink_to(self.frames.len());
         match self.body.frame().await {
             None => self.ended = true,
-            Some(Err(error)) => return Err(self.fault.broken_off(error)),
+            Some(Err(error)) => return Err(self.upload.fail_incomplete(error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     let held = self.held.grow(data.len());
-                    held.map_err(|refusal| self.fault.refuse(refusal))?;
+                    held.map_err(|refusal| self.upload.fail(refusal))?;
                     self.frames.push(data);
                 }
                 Err(frame) => {
                     self.ended = true;
                     self.trailers = frame.into_trailers().ok();
                     let trailers = self.trailers.iter_mut();
-                    trailers.for_each(|trailers| fields::clean_request_trailers(trailers, self.auth_type));
+                    trailers.for_each(|trailers| header_rules::clean_request_trailers(trailers));
                 }
             },
         }
@@ -173,9 +171,9 @@ impl Reader {
             return Ok(framed);
         }
         let decoded = self.encoding.decode(framed.message());
-        let decoded = decoded.map_err(|refusal| self.fault.refuse(refusal))?;
+        let decoded = decoded.map_err(|refusal| self.upload.fail(refusal))?;
         let held = self.held.grow(decoded.len());
-        held.map_err(|refusal| self.fault.refuse(refusal))?;
+        held.map_err(|refusal| self.upload.fail(refusal))?;
         Ok(Framed::uncompressed(&decoded))
     }
 
@@ -208,7 +206,7 @@ impl Sending {
             return Ok(self.reader.trailers.take().map(Frame::trailers));
         }
         let rewritten = self.rewritten(messages).await;
-        let rewritten = rewritten.map_err(|refusal| self.reader.fault.refuse(refusal))?;
+        let rewritten = rewritten.map_err(|refusal| self.reader.upload.fail(refusal))?;
         Ok(Some(Frame::data(together(rewritten))))
     }
 
@@ -269,9 +267,9 @@ fn together(frames: Vec<Bytes>) -> Bytes {
 impl LaterMessages {
     /// As they are now.
     async fn entries(&self, protobuf: ProtobufSecrets) -> Result<SecretEntries, Refusal> {
-        let call_id = &self.afterwards.call_id;
+        let call_id = &self.record.call_id;
         let resolved = self.resolver.resolve(&self.entry, call_id, self.deadline).await?;
-        self.afterwards.resolved(&resolved);
+        self.record.add_resolved(&resolved);
         inject::entries(protobuf.field, &resolved)
     }
 }
@@ -307,7 +305,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
             "this server gets its secrets in protobuf messages: Content-Type must be application/grpc or application/grpc+proto",
         ));
     }
-    body::check_as_is(headers)
+    body::check_is_rewritable(headers)
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! The length of an upstream's answer. An answer that tells its length ambiguously is refused (RFC 9112, section 6.3).
+//! The length of an upstream's response. A response whose length is ambiguous is refused (RFC 9112, section 6.3).
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use proto::{Reason, Refusal};
 
-/// Checks that an answer's headers tell its length in one way, and leaves at most one `Content-Length` in the headers.
+/// Checks that the headers of a response give one length, and leaves at most one `Content-Length` in them.
 ///
-/// hyper prefers `Transfer-Encoding` to `Content-Length`, and takes an unknown transfer coding for a body that ends
-/// with the connection. The downstream could read such an answer differently.
+/// hyper prefers `Transfer-Encoding` to `Content-Length`, and reads a body with an unknown transfer coding until the
+/// connection ends. The program could find another end of such a response (response splitting).
 pub(super) fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Refusal> {
     let ambiguous = || {
         Refusal::new(
@@ -19,7 +19,7 @@ pub(super) fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<(), R
         return Err(ambiguous());
     }
     headers.remove(header::CONTENT_LENGTH);
-    // An answer that can have no body must not announce a length (RFC 9110, section 8.6).
+    // A response that cannot have a body must not announce a length (RFC 9110, section 8.6).
     let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
     if let Some(length) = length.filter(|_| !bodiless) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_told_in_one_way() {
+    fn a_response_has_one_length() {
         let length = |value| ("content-length", value);
         let coding = |value| ("transfer-encoding", value);
         let told = |length: &str| Some(Some(length.to_owned()));

@@ -1,26 +1,25 @@
-//! URLs in an answer, moved from where the upstream has its server to where the program sees the server. Without this, a
-//! client that follows such a URL would leave the injector, or would be sent to a path of another server.
+//! URLs in responses, rewritten from the upstream's address of a server to the address under which the program calls that
+//! server. A client that followed an unchanged URL would leave the injector, or would reach another server.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::Authority};
 use proto::Origin;
 use url::Url;
 
-use super::oauth;
+use super::oauth_path;
 use crate::registry::server::{Oauth, Spec};
 
-/// The most bytes of a value whose URLs are moved; a longer value is removed. Each URL in a value may grow by the path of
-/// the server, or by that of the request.
-const MAX_MOVED: usize = 256 << 10;
+/// The most bytes of a value whose URLs are rewritten; a longer value is removed. Each URL in a value may grow by the path
+/// of the server, or by the path of the request.
+const MAX_REWRITTEN: usize = 256 << 10;
 
 /// The addresses of one server: the upstream's, and those under which the program calls it.
-pub(super) struct Addresses<'a> {
+pub(super) struct ServerUrls<'a> {
     /// The scheme of the injector's listener.
     pub(super) scheme: &'static str,
     /// The injector's host and port, as the program wrote them.
     pub(super) authority: &'a Authority,
     /// `/{workspace}/{server}` when the path names the server, else empty.
     pub(super) prefix: &'a str,
-    /// The server.
     pub(super) server: &'a Spec,
     /// The URL of the request as it was sent upstream.
     pub(super) request: &'a Uri,
@@ -28,7 +27,7 @@ pub(super) struct Addresses<'a> {
 
 /// The ways in which header fields carry URLs.
 #[derive(Clone, Copy)]
-enum Form {
+enum UrlSyntax {
     /// The value is one URL.
     Whole,
     /// `<URL>; parameters`, in a list (RFC 8288, section 3).
@@ -39,8 +38,8 @@ enum Form {
     Challenge,
 }
 
-/// Returns the form of the URLs in a header field, or None for a field without URLs.
-fn form(name: &HeaderName) -> Option<Form> {
+/// Returns the syntax of the URLs in a header field, or None for a field without URLs.
+fn url_syntax(name: &HeaderName) -> Option<UrlSyntax> {
     match name.as_str() {
         "location"
         | "content-location"
@@ -49,82 +48,69 @@ fn form(name: &HeaderName) -> Option<Form> {
         | "odata-entityid"
         | "x-goog-upload-url"
         | "sourcemap"
-        | "x-sourcemap" => Some(Form::Whole),
-        "link" | "uri" => Some(Form::Links),
-        "refresh" => Some(Form::Refresh),
-        "www-authenticate" => Some(Form::Challenge),
+        | "x-sourcemap" => Some(UrlSyntax::Whole),
+        "link" | "uri" => Some(UrlSyntax::Links),
+        "refresh" => Some(UrlSyntax::Refresh),
+        "www-authenticate" => Some(UrlSyntax::Challenge),
         _ => None,
     }
 }
 
-impl Addresses<'_> {
-    /// Moves all URLs in the headers of an answer. A value that cannot be read is removed, because a client might still
-    /// read it, and would read it as relative to the injector.
-    pub(super) fn rewrite(&self, headers: &mut HeaderMap) {
+impl ServerUrls<'_> {
+    /// Rewrites all URLs in the headers of a response. Removes a value that is not valid: a client might still read a URL
+    /// in it, and would take that URL as relative to the injector.
+    pub(super) fn rewrite_headers(&self, headers: &mut HeaderMap) {
         let with_urls = headers
             .keys()
-            .filter_map(|name| Some((name.clone(), form(name)?)));
-        for (name, form) in with_urls.collect::<Vec<_>>() {
+            .filter_map(|name| Some((name.clone(), url_syntax(name)?)));
+        for (name, syntax) in with_urls.collect::<Vec<_>>() {
             let values: Vec<_> = headers.get_all(&name).iter().cloned().collect();
             headers.remove(&name);
             for value in values {
-                let moved = str::from_utf8(value.as_bytes())
+                let rewritten = str::from_utf8(value.as_bytes())
                     .ok()
-                    .and_then(|value| self.value(form, value));
-                if let Some(Ok(moved)) = moved.map(HeaderValue::try_from) {
-                    headers.append(&name, moved);
+                    .and_then(|value| self.rewrite_value(syntax, value));
+                if let Some(Ok(rewritten)) = rewritten.map(HeaderValue::try_from) {
+                    headers.append(&name, rewritten);
                 }
             }
         }
     }
 
-    fn value(&self, form: Form, value: &str) -> Option<String> {
-        match form {
-            // The obsolete field `URI` is written in both forms.
-            Form::Links if value.contains('<') => self.parameter(value, &['<', '"'], "anchor", ""),
-            Form::Whole | Form::Links => self.reference(value),
-            Form::Refresh => self.refresh(value),
-            Form::Challenge => match self.server.oauth {
-                Oauth::Pass => self.parameter(value, &['"'], "resource_metadata", oauth::ELSEWHERE),
-                Oauth::Replace => Some(value.to_owned()),
-            },
-        }
+    /// Rewrites a URL with the server's own host and path, and keeps its form: an absolute URL stays absolute, because
+    /// clients resolve a relative URL against a base URL of their own, and a relative URL stays relative. Returns any other
+    /// URL in a form that leads to the same place from everywhere. Returns None for a text that is not a URL.
+    pub(super) fn rewrite_url(&self, url: &str) -> Option<String> {
+        self.rewrite_document_url("", url)
     }
 
-    /// Moves a URL on the server's own host and path, and keeps its form: an absolute URL stays absolute, because clients
-    /// put a relative one behind a base URL of their own, and a relative one stays relative. Any other URL is returned
-    /// as one that leads to the same place from everywhere. Returns None for a text that is not a URL.
-    pub(super) fn reference(&self, reference: &str) -> Option<String> {
-        self.reference_to("", reference)
-    }
-
-    /// Moves a URL like [`Self::reference`]. Before the path of a URL that is none of OAuth's documents, `document` is put.
-    fn reference_to(&self, document: &'static str, reference: &str) -> Option<String> {
-        let target = Url::parse(&self.request.to_string()).ok()?.join(reference).ok()?;
-        let is_absolute = Url::parse(reference).is_ok();
-        match self.path(document, &target) {
-            // A path that begins with `//` is read as a host when nothing stands before it.
+    /// Rewrites a URL like [`Self::rewrite_url`]. The path of a URL that is no OAuth document gets the prefix `document`.
+    fn rewrite_document_url(&self, document: &'static str, url: &str) -> Option<String> {
+        let resolved = Url::parse(&self.request.to_string()).ok()?.join(url).ok()?;
+        let is_absolute = Url::parse(url).is_ok();
+        match self.path_here(document, &resolved) {
+            // A relative reference that begins with `//` would name a host (RFC 3986, section 4.2).
             Some(path) if is_absolute || path.starts_with("//") => {
                 Some(format!("{}://{}{path}", self.scheme, self.authority))
             }
             Some(path) => Some(path),
-            None if is_absolute => Some(reference.to_owned()),
-            None => Some(target.into()),
+            None if is_absolute => Some(url.to_owned()),
+            None => Some(resolved.into()),
         }
     }
 
-    /// Returns the path, query and fragment under which the program reaches `target`, or None for another server's URL.
-    fn path(&self, document: &'static str, target: &Url) -> Option<String> {
-        let (document, path) = match (self.server.oauth, oauth::split(target.path())) {
-            (Oauth::Replace, _) | (Oauth::Pass, ("", _)) => (document, target.path()),
+    /// Returns the path, query and fragment under which the program reaches `url`, or None for a URL of another server.
+    fn path_here(&self, document: &'static str, url: &Url) -> Option<String> {
+        let (document, path) = match (self.server.oauth, oauth_path::split(url.path())) {
+            (Oauth::Replace, _) | (Oauth::Pass, ("", _)) => (document, url.path()),
             (Oauth::Pass, known) => known,
         };
-        let rest = under(path, self.server.url.path()).filter(|_| self.is_own(target))?;
+        let rest = strip_base(path, self.server.url.path()).filter(|_| self.is_of_server(url))?;
         let mut path = format!("{document}{}{rest}", self.prefix);
         if path.is_empty() {
             path.push('/');
         }
-        for (mark, part) in [('?', target.query()), ('#', target.fragment())] {
+        for (mark, part) in [('?', url.query()), ('#', url.fragment())] {
             if let Some(part) = part {
                 path.push(mark);
                 path.push_str(part);
@@ -133,62 +119,85 @@ impl Addresses<'_> {
         Some(path)
     }
 
-    /// Returns true for a URL with the server's origin. An upstream behind a proxy that ends TLS often does not know of
-    /// TLS, and writes `http://` before its own host.
-    fn is_own(&self, target: &Url) -> bool {
-        let is_own = |url: &Url| Origin::of(url).as_ref() == Some(self.server.url.origin());
-        let mut secure = target.clone();
-        is_own(target) || target.scheme() == "http" && secure.set_scheme("https").is_ok() && is_own(&secure)
+    /// Returns true for a URL with the server's origin. An upstream behind a proxy that terminates TLS often does not know
+    /// about TLS, and writes `http://` before its own host.
+    fn is_of_server(&self, url: &Url) -> bool {
+        let has_origin = |url: &Url| Origin::of(url).as_ref() == Some(self.server.url.origin());
+        let mut secure = url.clone();
+        has_origin(url) || url.scheme() == "http" && secure.set_scheme("https").is_ok() && has_origin(&secure)
     }
 
-    /// Moves the URLs in `<…>`, if `marks` has `<`, and those of quoted parameters with this name, which may lead to a
-    /// `document`.
-    fn parameter(&self, value: &str, marks: &[char], name: &str, document: &'static str) -> Option<String> {
-        let (mut moved, mut rest) = (String::new(), value);
-        while let Some((before, opening)) = rest.find(marks).and_then(|at| rest.split_at_checked(at)) {
-            moved.push_str(before);
-            if moved.len() > MAX_MOVED {
+    fn rewrite_value(&self, syntax: UrlSyntax, value: &str) -> Option<String> {
+        match syntax {
+            // The obsolete field `URI` occurs in both forms.
+            UrlSyntax::Links if value.contains('<') => {
+                self.rewrite_parameters(value, &['<', '"'], "anchor", "")
+            }
+            UrlSyntax::Whole | UrlSyntax::Links => self.rewrite_url(value),
+            UrlSyntax::Refresh => self.rewrite_refresh(value),
+            UrlSyntax::Challenge => match self.server.oauth {
+                Oauth::Pass => {
+                    self.rewrite_parameters(value, &['"'], "resource_metadata", oauth_path::ELSEWHERE)
+                }
+                Oauth::Replace => Some(value.to_owned()),
+            },
+        }
+    }
+
+    /// Rewrites the URLs in `<…>`, if `marks` contains `<`, and the quoted parameters called `name`, whose URLs may get the
+    /// prefix `document`.
+    fn rewrite_parameters(
+        &self,
+        value: &str,
+        marks: &[char],
+        name: &str,
+        document: &'static str,
+    ) -> Option<String> {
+        let (mut rewritten, mut rest) = (String::new(), value);
+        while let Some((before, marked)) = rest.find(marks).and_then(|at| rest.split_at_checked(at)) {
+            rewritten.push_str(before);
+            if rewritten.len() > MAX_REWRITTEN {
                 return None;
             }
-            if let Some(link) = opening.strip_prefix('<') {
-                let (reference, after) = link.split_once('>')?;
-                moved.push_str(&format!("<{}>", self.reference(reference)?));
+            if let Some(link) = marked.strip_prefix('<') {
+                let (url, after) = link.split_once('>')?;
+                rewritten.push_str(&format!("<{}>", self.rewrite_url(url)?));
                 rest = after;
             } else {
-                let (quoted, after) = quoted(opening)?;
-                if is_value_of(name, before) {
-                    moved.push_str(&format!("\"{}\"", self.reference_to(document, quoted)?));
+                let (quoted, after) = split_quoted(marked)?;
+                if ends_in_parameter(before, name) {
+                    rewritten.push_str(&format!("\"{}\"", self.rewrite_document_url(document, quoted)?));
                 } else {
-                    moved.push_str(&format!("\"{quoted}\""));
+                    rewritten.push_str(&format!("\"{quoted}\""));
                 }
                 rest = after;
             }
         }
-        moved.push_str(rest);
-        Some(moved)
+        rewritten.push_str(rest);
+        Some(rewritten)
     }
 
-    fn refresh(&self, value: &str) -> Option<String> {
+    fn rewrite_refresh(&self, value: &str) -> Option<String> {
         let is_time = |char: char| char.is_ascii_digit() || matches!(char, '.' | ' ' | '\t');
         let (time, rest) =
             value.split_at_checked(value.find(|char| !is_time(char)).unwrap_or(value.len()))?;
-        let reference = rest.trim_start_matches([';', ',']).trim();
+        let url = rest.trim_start_matches([';', ',']).trim();
         let named =
-            strip_prefix_ignoring_case(reference, "url").and_then(|rest| rest.trim_start().strip_prefix('='));
-        let reference = named.unwrap_or(reference).trim_start();
-        let reference = match reference.strip_prefix(['"', '\'']) {
+            strip_prefix_ignoring_case(url, "url").and_then(|rest| rest.trim_start().strip_prefix('='));
+        let url = named.unwrap_or(url).trim_start();
+        let url = match url.strip_prefix(['"', '\'']) {
             Some(inner) => inner.split(['"', '\'']).next().unwrap_or_default(),
-            None => reference,
+            None => url,
         };
-        if reference.is_empty() {
+        if url.is_empty() {
             return Some(value.to_owned());
         }
-        Some(format!("{}; url={}", time.trim(), self.reference(reference)?))
+        Some(format!("{}; url={}", time.trim(), self.rewrite_url(url)?))
     }
 }
 
-/// Splits after the quoted string that `text` begins with, and takes its quotes off. The string's escapes stay.
-fn quoted(text: &str) -> Option<(&str, &str)> {
+/// Splits a text that begins with a quoted string into the string without its quotes, whose escapes stay, and the rest.
+fn split_quoted(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('"')?;
     let mut escaped = false;
     let end = inner.find(|char| {
@@ -199,9 +208,9 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     Some((inner.get(..end)?, inner.get(end + 1..)?))
 }
 
-/// Returns true when `before` ends in the name of the parameter and `=`.
-fn is_value_of(name: &str, before: &str) -> bool {
-    let named = before.trim_end().strip_suffix('=').map(str::trim_end);
+/// Returns true when `text` ends in the parameter name `name` and `=`.
+fn ends_in_parameter(text: &str, name: &str) -> bool {
+    let named = text.trim_end().strip_suffix('=').map(str::trim_end);
     let named = named.and_then(|named| named.rsplit([';', ',', ' ', '\t']).next());
     named.is_some_and(|named| named.eq_ignore_ascii_case(name))
 }
@@ -211,8 +220,8 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// What follows `base` (without a final `/`) in `path`, when `path` is at or under it.
-pub(super) fn under<'a>(path: &'a str, base: &str) -> Option<&'a str> {
+/// Returns the rest of `path` after `base`, which has no final `/`, or None when `path` is not at or under `base`.
+pub(super) fn strip_base<'a>(path: &'a str, base: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(base)?;
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
@@ -222,26 +231,26 @@ pub(super) fn under<'a>(path: &'a str, base: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    /// The answer to `https://api.example.com/v1/x/y`, of a server at `https://api.example.com/v1/`.
-    fn moved(prefix: &str, name: &'static str, value: &str) -> Option<String> {
-        moved_with(Oauth::Replace, prefix, name, value)
+    /// Rewrites one header of the response to `https://api.example.com/v1/x/y`, by a server at `https://api.example.com/v1/`.
+    fn rewritten(prefix: &str, name: &'static str, value: &str) -> Option<String> {
+        rewritten_with(Oauth::Replace, prefix, name, value)
     }
 
-    fn moved_with(oauth: Oauth, prefix: &str, name: &'static str, value: &str) -> Option<String> {
+    fn rewritten_with(oauth: Oauth, prefix: &str, name: &'static str, value: &str) -> Option<String> {
         let server = Spec {
             oauth,
             ..Spec::of_url("https://api.example.com/v1/")
         };
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
-        Addresses {
+        ServerUrls {
             scheme: "http",
             authority: &"localhost:7100".parse().unwrap(),
             prefix,
             server: &server,
             request: &"https://api.example.com/v1/x/y".parse().unwrap(),
         }
-        .rewrite(&mut headers);
+        .rewrite_headers(&mut headers);
         headers.get(name).map(|value| value.to_str().unwrap().to_owned())
     }
 
@@ -281,7 +290,7 @@ mod tests {
         ] {
             for (prefix, expected) in [("/w/s", by_path), ("", otherwise)] {
                 assert_eq!(
-                    moved(prefix, "location", location).as_deref(),
+                    rewritten(prefix, "location", location).as_deref(),
                     Some(expected),
                     "{location}"
                 );
@@ -306,17 +315,17 @@ mod tests {
         ] {
             for prefix in ["/w/s", ""] {
                 assert_eq!(
-                    moved(prefix, "location", location).as_deref(),
+                    rewritten(prefix, "location", location).as_deref(),
                     Some(expected),
                     "{location}"
                 );
             }
         }
-        assert_eq!(moved("/w/s", "location", "https://["), None);
+        assert_eq!(rewritten("/w/s", "location", "https://["), None);
     }
 
     #[test]
-    fn urls_are_found_in_all_headers_that_have_some() {
+    fn urls_are_rewritten_in_every_header_that_carries_some() {
         for (name, value, expected) in [
             ("content-location", "/v1/b", Some("/w/s/b")),
             (
@@ -358,12 +367,16 @@ mod tests {
             ("refresh", "5; url=https://[", None),
             ("x-mine", "/v1/b", Some("/v1/b")),
         ] {
-            assert_eq!(moved("/w/s", name, value).as_deref(), expected, "{name}: {value}");
+            assert_eq!(
+                rewritten("/w/s", name, value).as_deref(),
+                expected,
+                "{name}: {value}"
+            );
         }
     }
 
     #[test]
-    fn the_documents_of_oauth_are_moved_where_the_program_authenticates_itself() {
+    fn urls_of_oauth_documents_are_rewritten_where_the_program_authenticates_itself() {
         let challenge =
             |url: &str| format!("Basic realm=\"/v1/<\", Bearer Resource_Metadata = \"{url}\", scope=\"a\"");
         let document = "/.well-known/oauth-protected-resource";
@@ -406,8 +419,8 @@ mod tests {
                 format!("https://api.example.com{document}/v1"),
             ),
         ] {
-            let moved = moved_with(oauth, prefix, "www-authenticate", &challenge(&url));
-            assert_eq!(moved, Some(challenge(&expected)));
+            let rewritten = rewritten_with(oauth, prefix, "www-authenticate", &challenge(&url));
+            assert_eq!(rewritten, Some(challenge(&expected)));
         }
     }
 }

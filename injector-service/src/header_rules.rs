@@ -1,23 +1,28 @@
-//! The header fields that pass through the injector, in either direction.
+//! The rules for header fields that pass through the injector, in either direction.
+//!
+//! Each constant of type [`Fields`] is a row of one table. [`REQUEST`], [`REQUEST_TRAILERS`], [`RESPONSE`] and
+//! [`RESPONSE_TRAILERS`] list the rows that are removed from each part of a message. Every other field passes.
 //!
 //! Many servers turn the names of fields into names of variables, and so read `_`, `.` and other characters as `-` (RFC
 //! 3875, section 4.1.18), or `-` as `_`. So the injector removes a field in every spelling that a server may read as
-//! its name:
+//! its name.
 //!
-//! | field | request | its trailers | answer | its trailers |
-//! |---|---|---|---|---|
-//! | about the connection, or named by `Connection` | removed | removed | removed | removed |
-//! | `x-aerostack-…` | removed | removed | removed | removed |
-//! | `Content-Length` | misspelled ones removed | removed | misspelled ones removed | removed |
-//! | what the injector writes or acts on, as `Content-Type` | misspelled ones removed | | | |
-//! | `x-mcp-secret…`, and `Authorization` where a token goes there | removed | removed | | |
-//! | `Access-Control-…` | | | removed | removed |
-//! | `Host`, `Authorization`, `Cookie` | | removed | | |
-//! | what a head alone may have, as `Set-Cookie` and `Content-Type` | | | | removed |
+//! The injector writes these fields itself, after the removal:
 //!
-//! `TE: trailers`, without which gRPC does not work, stays in a request. `outgoing` in `proxy/call.rs` makes `Host` and
-//! `Content-Length` anew, `proxy/cookies.rs` has the rules for cookies, and `proxy/upgrade.rs` puts `Connection` and `Upgrade` of a
-//! handshake back. The rule for any other field belongs here.
+//! | field | part | by |
+//! |---|---|---|
+//! | `Host`, `Content-Length`, `Transfer-Encoding` | request | hyper and `upstream/framing.rs`, from the URL and the body |
+//! | `TE: trailers` | request | [`clean_request`], when the program sent it: gRPC does not work without it |
+//! | `grpc-timeout` | request | `proxy/call/deadline.rs`, with the time that is left |
+//! | `x-request-id` | request | `proxy/call_id.rs`, when the program sent none |
+//! | `Accept-Encoding: identity` | request for OAuth metadata | `proxy/oauth_metadata.rs`, because the metadata is rewritten |
+//! | `Cookie`, `Set-Cookie` | both | `proxy/cookies.rs`, so that each server gets only its own cookies |
+//! | `Connection`, `Upgrade` | both | `proxy/upgrade.rs`, for the handshake of an upgrade |
+//! | `Location`, `Link` and other fields with URLs | response | `proxy/url_rewrite.rs` |
+//! | `WWW-Authenticate` | response | `proxy/challenge.rs` removes it when the credential is the injector's |
+//! | `Content-Length` | response | `proxy/response_framing.rs`, in one unambiguous form |
+//! | `Access-Control-…`, `Vary` | response | `proxy/cors.rs`, for web pages that a server allows |
+//! | `x-aerostack-call-id`, `x-aerostack-reason` | response | `proxy/call_id.rs`, `proxy/local_reply.rs` |
 
 use std::collections::HashSet;
 
@@ -25,9 +30,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::placement::AuthType;
 
-/// Fields that are about one connection (RFC 9110, section 7.6.1) or frame a message on the connection.
-/// `Content-Length` is not listed, because a correct `Content-Length` passes through.
-const CONNECTION: [&str; 11] = [
+/// A row of the table. All names are written as [`fold`] returns them.
+enum Fields {
+    /// Fields with these names, in every spelling.
+    Named(&'static [&'static str]),
+    /// Fields with these names, except in the correct spelling.
+    Misspelled(&'static [&'static str]),
+    /// Fields whose names begin so, in every spelling.
+    Prefixed(&'static str),
+}
+use Fields::{Misspelled, Named, Prefixed};
+
+/// Fields that are about one connection (RFC 9110, section 7.6.1), or that frame a message on the connection. `Expect`
+/// and `TE` are requests to the next hop, which is the injector. Fields that `Connection` names are removed as well.
+const CONNECTION: Fields = Named(&[
     "connection",
     "te",
     "transfer-encoding",
@@ -39,11 +55,23 @@ const CONNECTION: [&str; 11] = [
     "proxy-authorization",
     "proxy-connection",
     "http2-settings",
-];
-const LENGTH: &str = "content-length";
-/// Fields of a request that the injector writes, or decides by. A server must not read another one as the same field.
-const INTERPRETED: [&str; 11] = [
-    LENGTH,
+]);
+
+/// Fields of the injector itself. In a request, the program addresses them to the injector; in a response, only the
+/// injector may state a reason or a call id.
+const OWN: Fields = Prefixed("x-aerostack-");
+
+/// Fields that claim to carry a secret. Removed in every mode of injection, and when the secret is missing, so that a
+/// server can trust their absence.
+const SECRETS: Fields = Prefixed("x-mcp-secret");
+
+/// The field of a bearer token, for servers that get one.
+const AUTHORIZATION: Fields = Named(&["authorization"]);
+
+/// Fields that the injector writes, or by which it decides about a request. A server must not read a second field as the
+/// same one.
+const INTERPRETED: Fields = Misspelled(&[
+    "content-length",
     "content-type",
     "content-encoding",
     "content-md5",
@@ -54,11 +82,21 @@ const INTERPRETED: [&str; 11] = [
     "grpc-encoding",
     "grpc-accept-encoding",
     "x-request-id",
-];
-/// Fields of an answer that are no trailers, because they frame the body, describe it, or give rights (RFC 9110, section
-/// 6.5.1). Clients of HTTP/2 end the stream when they find some of them there.
-const HEAD_ONLY: [&str; 11] = [
-    LENGTH,
+]);
+
+/// A length that one recipient would read as `Content-Length`, and the next one would ignore.
+const AMBIGUOUS_LENGTH: Fields = Misspelled(&["content-length"]);
+
+/// A length in trailers, which comes too late to frame anything (RFC 9110, section 6.5.1).
+const LENGTH: Fields = Named(&["content-length"]);
+
+/// Fields of a request that route it or give rights, which must be known before its body.
+const ROUTING_AND_RIGHTS: Fields = Named(&["host", "authorization", "cookie"]);
+
+/// Fields of a response that frame its body, describe it or give rights, and so are no trailers (RFC 9110, section
+/// 6.5.1). HTTP/2 clients reset the stream when they find some of them in trailers.
+const HEAD_ONLY: Fields = Named(&[
+    "content-length",
     "content-encoding",
     "content-range",
     "content-type",
@@ -69,70 +107,64 @@ const HEAD_ONLY: [&str; 11] = [
     "www-authenticate",
     "cache-control",
     "age",
-];
-/// Prefixes of the names of the injector's own fields, of fields with secrets, and of CORS permissions for web pages.
-const OURS: &str = "x-aerostack-";
-const SECRETS: &str = "x-mcp-secret";
-const PAGES: &str = "access-control-";
+]);
+
+/// CORS permissions. The upstream gives them for its own origin; only the injector knows which pages may call it.
+const CORS: Fields = Prefixed("access-control-");
+
+const REQUEST: &[Fields] = &[CONNECTION, OWN, SECRETS, INTERPRETED];
+const REQUEST_WITH_BEARER: &[Fields] = &[CONNECTION, OWN, SECRETS, INTERPRETED, AUTHORIZATION];
+const REQUEST_TRAILERS: &[Fields] = &[CONNECTION, OWN, SECRETS, LENGTH, ROUTING_AND_RIGHTS];
+const RESPONSE: &[Fields] = &[CONNECTION, OWN, AMBIGUOUS_LENGTH, CORS];
+const RESPONSE_TRAILERS: &[Fields] = &[CONNECTION, OWN, HEAD_ONLY, CORS];
+
 /// Fields that stay although `Connection` names them, because they frame the body, name the target or describe the
 /// body.
-const MESSAGE: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE];
+const NOT_REMOVABLE: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE];
 
 /// Removes the headers of a request that its server must not get.
 pub(crate) fn clean_request(headers: &mut HeaderMap, auth_type: AuthType) {
-    let te = headers.get_all(header::TE).into_iter();
-    let trailers = te
-        .map(HeaderValue::as_bytes)
-        .any(|te| te.eq_ignore_ascii_case(b"trailers"));
-    clean(headers, |name| {
-        is_misspelled(name, &INTERPRETED) || is_secret(name, auth_type)
-    });
-    if trailers {
+    let accepts_trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    match auth_type {
+        AuthType::Bearer => remove(headers, REQUEST_WITH_BEARER),
+        AuthType::SecretHeaders | AuthType::Skill(_) => remove(headers, REQUEST),
+    }
+    if accepts_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
-/// Removes the trailers of a request that its server must not get, among them fields of framing and credentials.
-pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap, auth_type: AuthType) {
-    let rights = [header::HOST, header::AUTHORIZATION, header::COOKIE];
-    clean(trailers, |name| {
-        is_read_as(name, LENGTH) || is_secret(name, auth_type) || rights.contains(name)
-    });
+/// Removes the trailers of a request that its server must not get.
+pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap) {
+    remove(trailers, REQUEST_TRAILERS);
 }
 
-/// Removes the headers of an answer that the downstream must not get.
+/// Removes the headers of a response that the program must not get.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    clean(headers, |name| {
-        is_misspelled(name, &[LENGTH]) || begins_as(name, PAGES)
-    });
+    remove(headers, RESPONSE);
 }
 
-/// Removes the trailers of an answer that the downstream must not get.
+/// Removes the trailers of a response that the program must not get.
 pub(crate) fn clean_response_trailers(trailers: &mut HeaderMap) {
-    clean(trailers, |name| {
-        HEAD_ONLY.iter().any(|known| is_read_as(name, known)) || begins_as(name, PAGES)
-    });
+    remove(trailers, RESPONSE_TRAILERS);
 }
 
-/// Returns true when the header is addressed to the injector.
-pub(crate) fn is_ours(name: &HeaderName) -> bool {
-    begins_as(name, OURS)
+/// Returns true for a header that a program addresses to the injector.
+pub(crate) fn is_own(name: &HeaderName) -> bool {
+    OWN.include(name)
 }
 
-/// Removes fields about the connection, the injector's own fields, and the fields for which `unwanted` returns true.
-fn clean(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+fn remove(headers: &mut HeaderMap, rows: &[Fields]) {
     let named = named_by_connection(headers);
     let is_named = |name: &HeaderName| {
-        !named.is_empty() && !MESSAGE.contains(name) && named.contains(&fold(name.as_str().as_bytes()))
+        !named.is_empty() && !NOT_REMOVABLE.contains(name) && named.contains(&fold(name.as_str().as_bytes()))
     };
     let removed: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| {
-            CONNECTION.iter().any(|known| is_read_as(name, known))
-                || is_ours(name)
-                || is_named(name)
-                || unwanted(name)
-        })
+        .filter(|name| rows.iter().any(|row| row.include(name)) || is_named(name))
         .cloned()
         .collect();
     for name in removed {
@@ -147,27 +179,27 @@ fn named_by_connection(headers: &HeaderMap) -> HashSet<Vec<u8>> {
     names.map(|name| fold(name.trim_ascii())).collect()
 }
 
-/// Returns true when the header claims to carry a secret.
-fn is_secret(name: &HeaderName, auth_type: AuthType) -> bool {
-    begins_as(name, SECRETS) || auth_type == AuthType::Bearer && name == header::AUTHORIZATION
+impl Fields {
+    fn include(&self, name: &HeaderName) -> bool {
+        match self {
+            Named(names) => names.iter().any(|known| is_read_as(name, known)),
+            Misspelled(names) => names
+                .iter()
+                .any(|known| name.as_str() != *known && is_read_as(name, known)),
+            Prefixed(prefix) => begins_as(name, prefix),
+        }
+    }
 }
 
-/// Returns true when a server may read `name` as one of `known`, although `name` is spelled differently.
-fn is_misspelled(name: &HeaderName, known: &[&str]) -> bool {
-    known
-        .iter()
-        .any(|known| name.as_str() != *known && is_read_as(name, known))
-}
-
-/// Returns true when a server may read `name` as `known`, which is folded.
+/// Returns true when a server may read `name` as `known`.
 fn is_read_as(name: &HeaderName, known: &str) -> bool {
     name.as_str().len() == known.len() && begins_as(name, known)
 }
 
-/// Returns true when a server may read `name` as a name that begins with `known`, which is folded.
-fn begins_as(name: &HeaderName, known: &str) -> bool {
-    let name = name.as_str().as_bytes().get(..known.len());
-    name.is_some_and(|name| name.iter().map(fold_byte).eq(known.bytes()))
+/// Returns true when a server may read `name` as a name that begins with `prefix`.
+fn begins_as(name: &HeaderName, prefix: &str) -> bool {
+    let name = name.as_str().as_bytes().get(..prefix.len());
+    name.is_some_and(|name| name.iter().map(fold_byte).eq(prefix.bytes()))
 }
 
 fn fold(name: &[u8]) -> Vec<u8> {
@@ -202,10 +234,17 @@ mod tests {
         names
     }
 
+    fn names(row: &Fields) -> &'static [&'static str] {
+        match row {
+            Named(names) | Misspelled(names) => names,
+            Prefixed(_) => panic!("a prefix has no list of names"),
+        }
+    }
+
     const AUTH_TYPES: [AuthType; 3] = [AuthType::SecretHeaders, AuthType::Bearer, AuthType::Skill(None)];
 
     #[test]
-    fn every_spelling_of_a_secret_header_is_removed() {
+    fn a_secret_header_is_removed_in_every_spelling() {
         for name in [
             "x-mcp-secret-github-token",
             "x_mcp_secret_github_token",
@@ -238,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_connection_names_is_removed_in_every_spelling() {
+    fn a_field_that_connection_names_is_removed_in_every_spelling() {
         let mut request = headers(&[
             ("connection", "close, X-Mcp-Secret-T"),
             (
@@ -272,11 +311,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_the_connection_or_ours_is_removed_in_every_spelling() {
-        let table = CONNECTION
-            .iter()
-            .chain(&[LENGTH, "x-aerostack-server", "x-aerostack-reason"]);
-        for name in table {
+    fn hop_by_hop_and_own_fields_are_removed_in_every_spelling() {
+        let own = ["content-length", "x-aerostack-server", "x-aerostack-reason"];
+        for name in names(&CONNECTION).iter().chain(&own) {
             for between in ["-", "_", ".", "~", "!"] {
                 let spelled = HeaderName::from_bytes(name.replace('-', between).as_bytes()).unwrap();
                 let with = || {
@@ -291,9 +328,10 @@ mod tests {
                     headers
                 };
                 let clean_request = |headers: &mut HeaderMap| clean_request(headers, AuthType::SecretHeaders);
-                let clean_trailers =
-                    |headers: &mut HeaderMap| clean_request_trailers(headers, AuthType::SecretHeaders);
-                for trailers in [cleaned(&clean_trailers), cleaned(&clean_response_trailers)] {
+                for trailers in [
+                    cleaned(&clean_request_trailers),
+                    cleaned(&clean_response_trailers),
+                ] {
                     assert_eq!(left(&trailers), ["x-kept"], "{spelled}");
                 }
                 for headers in [cleaned(&clean_request), cleaned(&clean_response)] {
@@ -307,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_injector_decides_by_is_there_in_one_spelling() {
-        for known in INTERPRETED {
+    fn an_interpreted_field_is_left_in_its_correct_spelling_only() {
+        for known in names(&INTERPRETED) {
             for between in ["_", ".", "~"] {
                 let misspelled = HeaderName::from_bytes(known.replace('-', between).as_bytes()).unwrap();
-                let mut request = headers(&[(known, "1"), ("accept_language", "de")]);
+                let mut request = headers(&[(*known, "1"), ("accept_language", "de")]);
                 request.append(&misspelled, HeaderValue::from_static("2"));
                 clean_request(&mut request, AuthType::Skill(None));
-                let mut kept = [known, "accept_language"];
+                let mut kept = [*known, "accept_language"];
                 kept.sort_unstable();
                 assert_eq!(left(&request), kept, "{misspelled}");
             }
@@ -322,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_carry_no_secrets_no_rights_and_no_cookies() {
+    fn trailers_carry_no_secrets_credentials_or_cookies() {
         let rights = [
             ("x-mcp-secret-t", "1"),
             ("x_mcp_secret_t", "1"),
@@ -333,7 +371,7 @@ mod tests {
             ("x-checksum", "1"),
         ];
         let mut trailers = headers(&rights);
-        clean_request_trailers(&mut trailers, AuthType::SecretHeaders);
+        clean_request_trailers(&mut trailers);
         assert_eq!(left(&trailers), ["x-checksum"]);
         let mut trailers = headers(&[("set-cookie", "a=1"), ("grpc-status", "0")]);
         clean_response_trailers(&mut trailers);
@@ -341,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_for_web_pages_are_ours_to_give() {
+    fn cors_permissions_of_the_upstream_are_removed() {
         let mut answer = headers(&[
             ("access-control-allow-origin", "*"),
             ("access-control-allow-credentials", "true"),

@@ -1,0 +1,240 @@
+//! The facts about a call that go into its log line and its counters.
+
+use std::{mem, sync::Arc, time::Instant};
+
+use chassis::telemetry::{self, field};
+use http::{Method, StatusCode};
+use proto::{CallId, Refusal};
+
+use crate::{
+    inject::Resolved,
+    metrics::Metrics,
+    registry::{Entry, Tally, server::Injection},
+};
+
+/// The facts about a call that are known so far. The stages of a call add to the record, and exactly one of
+/// [`Self::log_forwarded`], [`Self::log_answered_here`] and [`Self::log_refused`] ends it.
+pub(super) struct CallRecord {
+    pub(super) call_id: CallId,
+    /// The origin of the web page that calls, when the server allows it.
+    pub(super) page: Option<String>,
+    started: Instant,
+    method: Method,
+    /// None until the server is known.
+    entry: Option<Arc<Entry>>,
+    injected: SecretList,
+    missed: SecretList,
+    /// Secrets that the call goes without, because the server's `paths` or `grpc_methods` leave the call out.
+    withheld: SecretList,
+    /// Secrets at the end of a body that the upstream answered before the end was sent.
+    unsent: SecretList,
+    retries: u32,
+}
+
+/// Names of secrets, separated by commas.
+#[derive(Default)]
+struct SecretList {
+    text: String,
+    count: usize,
+}
+
+impl SecretList {
+    fn add(&mut self, names: &str, count: usize) {
+        if self.count > 0 && count > 0 {
+            self.text.push(',');
+        }
+        self.text.push_str(names);
+        self.count += count;
+    }
+}
+
+impl CallRecord {
+    pub(super) fn new(method: Method) -> Self {
+        Self {
+            call_id: CallId::generate(),
+            page: None,
+            started: Instant::now(),
+            method,
+            entry: None,
+            injected: SecretList::default(),
+            missed: SecretList::default(),
+            withheld: SecretList::default(),
+            unsent: SecretList::default(),
+            retries: 0,
+        }
+    }
+
+    pub(super) fn set_server(&mut self, entry: &Arc<Entry>) {
+        self.entry = Some(entry.clone());
+    }
+
+    /// Forgets the secrets of an attempt that the upstream did not process. The next attempt decrypts them anew.
+    pub(super) fn begin_retry(&mut self) {
+        (self.injected, self.missed) = Default::default();
+        self.withheld = SecretList::default();
+        self.retries += 1;
+    }
+
+    pub(super) fn add_resolved(&mut self, resolved: &[Resolved<'_>]) {
+        for secret in resolved {
+            let list = match secret.value {
+                Some(_) => &mut self.injected,
+                None => &mut self.missed,
+            };
+            list.add(secret.secret.as_str(), 1);
+        }
+    }
+
+    pub(super) fn add_withheld(&mut self, injections: &[Injection]) {
+        for injection in injections {
+            self.withheld.add(injection.secret.as_str(), 1);
+        }
+    }
+
+    /// Counts the secrets as missed, because the request has no body that could carry them.
+    pub(super) fn set_body_missing(&mut self) {
+        let SecretList { text, count } = mem::take(&mut self.injected);
+        self.missed.add(&text, count);
+    }
+
+    /// Lists the secrets as unsent, because the upstream answered before the end of the body.
+    pub(super) fn set_unsent(&mut self) {
+        self.unsent = mem::take(&mut self.injected);
+    }
+
+    /// Counts the values that the upstream received, in a call that is then refused because of the upstream's answer.
+    pub(super) fn count_injected(&self, metrics: &Metrics) {
+        self.tally(metrics).secrets(self.injected.count, 0);
+    }
+
+    /// Returns the record of the messages that pass after the head of the response.
+    pub(super) fn messages(&self, entry: &Arc<Entry>) -> MessageRecord {
+        MessageRecord {
+            call_id: self.call_id.clone(),
+            entry: entry.clone(),
+        }
+    }
+
+    /// Lists the call's secrets by what became of them, for the detail of a refusal.
+    pub(super) fn list_secrets(&self) -> String {
+        let lists = [
+            ("injected", &self.injected),
+            ("missing", &self.missed),
+            ("withheld", &self.withheld),
+            ("unsent", &self.unsent),
+        ];
+        let lists = lists.into_iter().filter(|(_, list)| list.count > 0);
+        let lists: Vec<_> = lists
+            .map(|(outcome, list)| format!("{outcome}: {}", list.text))
+            .collect();
+        lists.join("; ")
+    }
+
+    pub(super) fn log_forwarded(&self, status: StatusCode, metrics: &Metrics) {
+        let (workspace, server) = self.names();
+        let tally = self.tally(metrics);
+        tally.forwarded(status, self.started.elapsed());
+        tally.secrets(self.injected.count, self.missed.count);
+        tracing::info!(
+            { field::WORKSPACE } = workspace,
+            { field::SERVER } = server,
+            method = self.method.as_str(),
+            injected = self.injected.text,
+            missed = self.missed.text,
+            withheld = self.withheld.text,
+            repeats = self.retries,
+            unsent = self.unsent.text,
+            status = status.as_u16(),
+            { field::MS } = telemetry::ms(self.started),
+            { field::CALL_ID } = self.call_id.as_str(),
+            "call forwarded"
+        );
+    }
+
+    /// Logs a call that the injector answered without its server, such as a preflight.
+    pub(super) fn log_answered_here(&self, kind: &'static str) {
+        let (workspace, server) = self.names();
+        tracing::info!(
+            { field::WORKSPACE } = workspace,
+            { field::SERVER } = server,
+            method = self.method.as_str(),
+            { field::MS } = telemetry::ms(self.started),
+            { field::CALL_ID } = self.call_id.as_str(),
+            kind,
+            "call answered"
+        );
+    }
+
+    pub(super) fn log_refused(&self, refusal: &Refusal, metrics: &Metrics) {
+        let (workspace, server) = self.names();
+        let tally = self.tally(metrics);
+        tally.refused(refusal.reason, self.started.elapsed());
+        tally.secrets(0, self.missed.count);
+        tracing::warn!(
+            { field::WORKSPACE } = workspace,
+            { field::SERVER } = server,
+            method = self.method.as_str(),
+            { field::REASON } = refusal.reason.name(),
+            { field::DETAIL } = refusal.message,
+            missed = self.missed.text,
+            repeats = self.retries,
+            { field::MS } = telemetry::ms(self.started),
+            { field::CALL_ID } = self.call_id.as_str(),
+            "call refused"
+        );
+    }
+
+    /// Returns the names of the workspace and of the server, which are empty when the server is not known.
+    fn names(&self) -> (&str, &str) {
+        self.entry.as_ref().map_or(("", ""), |entry| {
+            (entry.server.workspace.as_str(), entry.server.name.as_str())
+        })
+    }
+
+    fn tally<'a>(&'a self, metrics: &'a Metrics) -> &'a Tally {
+        self.entry
+            .as_ref()
+            .map_or(&*metrics.unknown, |entry| entry.tally())
+    }
+}
+
+/// Logs and counts the messages of a gRPC request that get secrets after the first one.
+pub(super) struct MessageRecord {
+    pub(super) call_id: CallId,
+    entry: Arc<Entry>,
+}
+
+impl MessageRecord {
+    /// Counts the secrets of one more message, and logs those that are missing.
+    pub(super) fn add_resolved(&self, resolved: &[Resolved<'_>]) {
+        let missed: Vec<_> = resolved
+            .iter()
+            .filter(|secret| secret.value.is_none())
+            .map(|secret| secret.secret.as_str())
+            .collect();
+        let tally = self.entry.tally();
+        tally.secrets(resolved.len() - missed.len(), missed.len());
+        if !missed.is_empty() {
+            tracing::info!(
+                { field::WORKSPACE } = self.entry.server.workspace.as_str(),
+                { field::SERVER } = self.entry.server.name.as_str(),
+                missed = missed.join(","),
+                { field::CALL_ID } = self.call_id.as_str(),
+                "message forwarded without secrets"
+            );
+        }
+    }
+
+    /// Logs that the injector stopped sending the request after the response had begun.
+    pub(super) fn log_broken_off(&self, refusal: &Refusal) {
+        self.entry.tally().broken_off(refusal);
+        tracing::warn!(
+            { field::WORKSPACE } = self.entry.server.workspace.as_str(),
+            { field::SERVER } = self.entry.server.name.as_str(),
+            { field::REASON } = refusal.reason.name(),
+            { field::DETAIL } = refusal.message,
+            { field::CALL_ID } = self.call_id.as_str(),
+            "call broken off"
+        );
+    }
+}
