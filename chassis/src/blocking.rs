@@ -1,18 +1,18 @@
-//! Work that may wait for a disk.
+//! Blocking work, such as disk access, outside of the runtime's threads.
 
 use std::panic::resume_unwind;
 
 use tokio::task::{JoinError, spawn_blocking};
 
-/// Does `work` on a thread that may wait. When it panics, that goes on here.
+/// Runs `work` on a thread that may block. A panic of `work` continues in the caller.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     joined(spawn_blocking(work).await).await
 }
 
-/// What a task came to.
+/// Returns the result of a task. A panic of the task continues in the caller.
 ///
-/// One that was cancelled came to nothing. Who asks does not cancel it, so that is a runtime which ends, and ends him with
-/// it: he waits for that.
+/// A task that was cancelled has no result. Nobody cancels these tasks except a runtime that shuts down, and such a runtime
+/// drops the caller too, so the caller then waits until it is dropped.
 pub async fn joined<T>(done: Result<T, JoinError>) -> T {
     match done.map_err(JoinError::try_into_panic) {
         Ok(done) => done,

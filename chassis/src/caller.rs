@@ -1,4 +1,4 @@
-//! Who calls: the principal in a verified certificate.
+//! The caller of an RPC, as its client certificate identifies it.
 
 use std::{
     net::SocketAddr,
@@ -13,7 +13,7 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-/// The other end of a connection. Every request has one among its extensions.
+/// The client of a connection. Every request has it among its extensions.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Identity of the peer, from its client certificate.
@@ -29,22 +29,22 @@ impl Caller {
     }
 }
 
-/// What a connection's certificate says of its peer; read once, when the connection is made.
+/// The identity in the client certificate of a connection, read once after the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// There was no certificate, or none that names a principal.
+    /// The client sent no certificate, or one that names no principal.
     Anonymous,
-    /// A verified certificate names a principal.
+    /// The client sent a verified certificate that names a principal.
     Known {
-        /// Who it is.
+        /// The principal.
         principal: Principal,
-        /// When the certificate expires.
+        /// Time at which the certificate expires.
         not_after: SystemTime,
     },
 }
 
 impl Peer {
-    /// Reads the end-entity certificate of a chain that TLS has already verified.
+    /// Reads the end-entity certificate of `chain`, which TLS must have verified.
     pub fn of_verified(chain: Option<&[CertificateDer<'_>]>) -> Self {
         chain
             .and_then(<[_]>::first)
@@ -60,7 +60,7 @@ impl Peer {
         })
     }
 
-    /// The principal, unless its certificate has expired since.
+    /// Returns the principal unless its certificate has expired at `now`: a connection may outlive the certificate.
     pub fn principal_at(&self, now: SystemTime) -> Option<&Principal> {
         match self {
             Self::Known { principal, not_after } if now <= *not_after => Some(principal),
@@ -69,13 +69,13 @@ impl Peer {
     }
 }
 
-/// Time at which a certificate expires.
 pub(crate) fn not_after(certificate: &X509Certificate<'_>) -> Option<SystemTime> {
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// The principal that a certificate names: its only URI, which must be a SPIFFE ID; without a URI its only DNS name.
+/// Returns the principal that a certificate names: its only URI, which must be a SPIFFE ID, or without a URI its only
+/// DNS name.
 pub(crate) fn principal_of(certificate: &X509Certificate<'_>) -> Option<Principal> {
     let (uris, names) = alternative_names(certificate);
     match (uris.as_slice(), names.as_slice()) {
@@ -85,7 +85,7 @@ pub(crate) fn principal_of(certificate: &X509Certificate<'_>) -> Option<Principa
     }
 }
 
-/// The URIs and DNS names in a certificate, as principals are written, for a message to an operator.
+/// Returns all URIs and DNS names in a certificate, in the form of principals, for a message to an operator.
 pub(crate) fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
     let (uris, names) = alternative_names(certificate);
     let uris = uris.into_iter().map(ToOwned::to_owned);
@@ -93,7 +93,7 @@ pub(crate) fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
         .collect()
 }
 
-/// The URIs and the DNS names in a certificate.
+/// Returns the URIs and the DNS names in a certificate.
 fn alternative_names<'c>(certificate: &'c X509Certificate<'_>) -> (Vec<&'c str>, Vec<&'c str>) {
     let (mut uris, mut names) = (Vec::new(), Vec::new());
     for extension in certificate.extensions() {

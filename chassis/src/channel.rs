@@ -20,7 +20,10 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::{dial::Dialer, keepalive::TcpTimeout};
+use super::{
+    dial::{Dialer, without_brackets},
+    keepalive::TcpTimeout,
+};
 
 /// The host and port of a service's gRPC listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,27 +61,22 @@ impl std::fmt::Display for ServiceAddress {
 /// without its cause.
 pub type ErrorObserver = Arc<dyn Fn(&io::Error) + Send + Sync>;
 
-/// Returns a channel that connects at its first call, and again whenever its connection is lost.
+/// Returns a channel that connects at its first call and reconnects after its connection is lost.
 pub fn channel(address: &ServiceAddress, tls: Arc<ClientConfig>) -> Result<Channel, tonic::transport::Error> {
     observed_channel(address, tls, TcpTimeout::default(), Arc::new(|_| {}))
 }
 
 /// Returns a channel like [`channel`] whose connection errors go to `observer`.
 ///
-/// A service that does not answer a PING within 5 seconds is given up after 15 seconds, so that calls soon go to another
-/// connection.
+/// The channel sends a PING every 10 seconds and gives a service up that does not answer within 5 seconds, so that calls
+/// soon go to another connection.
 pub fn observed_channel(
     address: &ServiceAddress,
     tls: Arc<ClientConfig>,
     tcp_timeout: TcpTimeout,
     observer: ErrorObserver,
 ) -> Result<Channel, tonic::transport::Error> {
-    let host = address
-        .authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
+    let host = without_brackets(address.authority.host()).to_owned();
     let port = address.port;
     let dialer = Arc::new(Dialer::new(tcp_timeout));
     let connect = service_fn(move |_: Uri| {
@@ -89,8 +87,8 @@ pub fn observed_channel(
             Ok::<_, io::Error>(TokioIo::new(ObservedStream { stream, observer }))
         }
     });
-    // tonic dials the URI of the endpoint, and must not add TLS of its own: so the scheme of that URI is http. The
-    // requests carry the real scheme.
+    // The endpoint's scheme is `http` so that tonic adds no TLS of its own to that of `connect`. `origin` sets the real
+    // scheme of the requests.
     let origin = Uri::builder()
         .scheme("https")
         .authority(address.authority.clone())
@@ -125,8 +123,8 @@ async fn dial(
     TlsConnector::from(tls).connect(name, stream).await
 }
 
-/// A connection whose read errors go to an observer. In TLS 1.3 a server that refuses the client's certificate says so
-/// only after the handshake (RFC 8446, section 4.4.2.4), so this error is not one of connecting.
+/// A connection whose read errors go to an observer. In TLS 1.3 a client learns that its certificate is refused only from
+/// a read after the handshake (RFC 8446, section 4.4.2.4), so errors of connecting alone are not enough.
 struct ObservedStream<S> {
     stream: S,
     observer: ErrorObserver,

@@ -1,4 +1,4 @@
-//! Connecting to a host that may have several addresses.
+//! TCP connections to a host with several addresses.
 
 use std::{
     collections::HashMap,
@@ -20,30 +20,39 @@ use tokio::{
 
 use super::keepalive::TcpTimeout;
 
-/// How long one address has a start before the next one is tried, too (RFC 8305, section 8).
+/// Delay between the attempt at one address and the attempt at the next (RFC 8305, section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// How long an address that did not work is tried after the others.
+/// Time for which an address that failed is tried after the others.
 const FAILED_FOR: Duration = Duration::from_secs(60);
 
-/// Makes connections to one host, over its addresses in turn.
+/// Returns the host of an authority as names are resolved and verified: an IPv6 address loses its brackets (RFC 3986,
+/// section 3.2.2).
+pub fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host)
+}
+
+/// Makes connections to one host and spreads them over its addresses.
 ///
-/// The addresses race (RFC 8305): the next one is tried when the one before has failed, or has not answered for a while.
-/// An address that failed, or lost against one that was tried after it, is tried last for some time.
+/// The addresses of one connection race (RFC 8305): the next attempt starts when the last one has failed or has not
+/// succeeded within [`ATTEMPT_DELAY`]. An address that failed, or lost against an address with a later start, is tried
+/// last for [`FAILED_FOR`].
 pub struct Dialer {
     tcp_timeout: TcpTimeout,
-    /// Counts the connections, so that each begins with another address.
+    /// Number of connections so far. Each connection starts with the next address.
     turn: AtomicUsize,
-    /// The number of addresses that worked, as far as was known at the last connection.
+    /// Number of addresses without a recent failure at the time of the last connection.
     good: AtomicUsize,
-    /// When an address last did not work.
+    /// Time of the last failure of each address.
     failed: Mutex<HashMap<SocketAddr, Instant>>,
 }
 
 impl Dialer {
-    /// Makes connections whose dead peers are noticed as `tcp_timeout` says.
+    /// Makes a dialer whose connections get `tcp_timeout`.
     pub fn new(tcp_timeout: TcpTimeout) -> Self {
         let mut random = [0];
-        // Without randomness, every dialer begins with the first address.
+        // The first address is random, so that many short-lived dialers spread, too. 0 is a fine fallback.
         let _ = getrandom::fill(&mut random);
         Self {
             tcp_timeout,
@@ -53,12 +62,12 @@ impl Dialer {
         }
     }
 
-    /// Returns the number of addresses that worked, as far as was known at the last connection.
+    /// Returns the number of addresses without a recent failure at the time of the last connection.
     pub fn addresses(&self) -> usize {
         self.good.load(Relaxed)
     }
 
-    /// Connects to the first of the addresses that answers.
+    /// Connects to the address that answers first. Returns the last error when none does.
     pub async fn connect(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
         let mut waiting = self.in_order(addresses).into_iter();
         let mut started = Vec::new();
@@ -106,7 +115,7 @@ impl Dialer {
         first
     }
 
-    /// Notes that `address` answered, and before those that were started before it.
+    /// Notes that `address` won the race, and that the addresses with an earlier start lost it.
     fn worked(&self, address: SocketAddr, started: &[SocketAddr]) {
         let mut failed = self.lock();
         failed.remove(&address);
@@ -132,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// An address that answers no attempt to connect: the queue of its listener is full.
+    /// An address that answers no attempt to connect, because the queue of its listener is full.
     struct Dead {
         address: SocketAddr,
         _listener: TcpListener,

@@ -1,7 +1,8 @@
 //! Expiry of the certificates that a service presents.
 //!
-//! A service works on with its own expired certificate: its peers refuse it, and their errors tell nobody why. So the
-//! service warns in its log before a certificate expires, is not ready afterwards, and shows the time in its metrics.
+//! A service does not notice that its own certificate has expired: its peers refuse the certificate, and their errors do
+//! not tell the reason. The service therefore logs a warning before a certificate expires, is not ready afterwards, and
+//! reports the time in its metrics.
 
 use std::{
     sync::Arc,
@@ -16,9 +17,9 @@ use prometheus_client::{
 };
 use tokio::time;
 
-/// Remaining validity at which the log warns, from the longest on.
+/// Remaining validity at which a warning is logged, from the longest to the shortest.
 const WARNINGS: [Duration; 2] = [Duration::from_secs(7 * 24 * 3600), Duration::from_secs(24 * 3600)];
-/// Interval between two looks at the clock.
+/// Interval between two checks of the clock.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// A certificate chain that this process presents.
@@ -45,7 +46,7 @@ impl OwnCertificates {
         Self(self.0.iter().cloned().chain([certificate]).collect())
     }
 
-    /// Returns which certificate has expired at `now`.
+    /// Returns an error that names a certificate that has expired at `now`.
     pub fn check(&self, now: SystemTime) -> Result<(), String> {
         match self.0.iter().find(|certificate| certificate.not_after < now) {
             Some(Certificate { setting, not_after }) => Err(format!(
@@ -75,7 +76,7 @@ impl OwnCertificates {
 }
 
 impl Certificate {
-    /// The number of thresholds that have passed at `now`: the warnings, and the expiry itself.
+    /// Returns the number of thresholds that have passed at `now`: one for each warning, and one for the expiry.
     fn stage(&self, now: SystemTime) -> usize {
         let left = self.not_after.duration_since(now).ok();
         let passed = |threshold: &&Duration| left.is_none_or(|left| left <= **threshold);
@@ -116,7 +117,6 @@ impl Collector for OwnCertificates {
     }
 }
 
-/// Unix time of a certificate's expiry.
 fn seconds(time: SystemTime) -> i64 {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)

@@ -1,7 +1,8 @@
-//! What a service tells about itself over gRPC: its health, and reflection.
+//! The gRPC services about a service itself: health and reflection.
 //!
-//! A client may hold a stream of either for as long as it likes. When the service shuts down, every watcher is told
-//! NOT_SERVING, and then these streams end, so that they do not use up the time that calls under way have to finish.
+//! A client may keep a stream of either open for as long as it likes. When the service shuts down, every health watcher
+//! receives `NOT_SERVING` and then all these streams end, so that they do not use up the time that other calls have to
+//! finish.
 
 use std::sync::Arc;
 
@@ -16,34 +17,34 @@ use tonic_health::{
 
 use super::{grpc::MAX_SERVICE_MESSAGE, reflection, until_shutdown::UntilShutdown};
 
-/// The health of a service, as `grpc.health.v1.Health` tells it. Clones are the same.
+/// The health of a process and its gRPC services, as `grpc.health.v1.Health` reports it. Clones share the state.
 #[derive(Clone)]
 pub struct GrpcHealth {
     reporter: HealthReporter,
-    /// The names that have a status. None after the shutdown, when no status changes any more.
+    /// The service names that have a status; `None` after the shutdown, when no status changes any more.
     names: Arc<Mutex<Option<Vec<&'static str>>>>,
-    /// Cancelled when every watcher was told of the shutdown.
+    /// Cancelled when every watcher has received the status of the shutdown.
     over: CancellationToken,
 }
 
 impl GrpcHealth {
-    /// Health whose streams end on `shutdown`. The empty name, which means the whole process, is serving until it is
-    /// [`set`](Self::set). Must be called inside a runtime.
+    /// Makes a reporter whose streams end on `shutdown`. The empty name, which means the whole process, is serving until
+    /// [`set`](Self::set) changes it. Must be called inside a runtime.
     pub fn new(shutdown: CancellationToken) -> Self {
         let health = Self {
             reporter: HealthReporter::new(),
             names: Arc::new(Mutex::new(Some(vec![""]))),
             over: CancellationToken::new(),
         };
-        let told = health.clone();
+        let stopping = health.clone();
         tokio::spawn(async move {
             shutdown.cancelled().await;
-            told.shut_down().await;
+            stopping.shut_down().await;
         });
         health
     }
 
-    /// Tells whether the gRPC service `name` is serving.
+    /// Sets the status of the gRPC service `name`.
     pub async fn set(&self, name: &'static str, serving: bool) {
         let mut names = self.names.lock().await;
         let Some(names) = names.as_mut() else { return };
@@ -58,7 +59,8 @@ impl GrpcHealth {
         self.reporter.set_service_status(name, status).await;
     }
 
-    /// Serves health, and reflection of these services when `reflected` names them in full.
+    /// Adds the health service to `routes`, and the reflection service when `reflected` is given: the full names of the
+    /// services that it shows.
     pub fn serve(
         &self,
         routes: &mut RoutesBuilder,

@@ -1,5 +1,5 @@
-//! `healthcheck`: asks the service beside it whether it is ready, for container engines, whose images have no shell and
-//! no HTTP client.
+//! The `healthcheck` command, which reads `/readyz` of the service on the same machine. Container engines run it inside
+//! the image, which has neither a shell nor an HTTP client.
 
 use std::{
     io::{self, Write as _},
@@ -16,31 +16,31 @@ use tokio::{net::TcpStream, time};
 
 use super::{process, settings::EXIT_USAGE, telemetry::chain};
 
-/// How long the answer may take: what needs longer is not ready.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Time limit for the answer. A service that needs longer is not ready.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// More than any of our probes says.
-const LONGEST_ANSWER: usize = 4096;
+/// Maximum size of the answer in bytes, more than any probe of these services sends.
+const MAX_ANSWER: usize = 4096;
 
-/// Why a service is not taken for ready.
+/// The reason for which a service does not count as ready.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReady {
-    /// There is nobody.
+    /// The connection failed.
     #[error("{0} does not answer")]
     Unreachable(SocketAddr, #[source] io::Error),
-    /// There is somebody, who does not speak HTTP.
+    /// The answer is not HTTP.
     #[error("{0} does not answer as a service does")]
     NotHttp(SocketAddr, #[source] hyper::Error),
-    /// The answer did not come.
+    /// No answer came in time.
     #[error("{0} did not answer in time")]
-    Late(SocketAddr),
-    /// The service itself says so.
+    Timeout(SocketAddr),
+    /// The service answered that it is not ready.
     #[error("{0}")]
-    Said(String),
+    Reported(String),
 }
 
-/// Asks `/readyz` on `metrics_listen`, the address that the service was told, and says what came of it: exit code 0 when
-/// the service is ready, else 1 and one line.
+/// Reads `/readyz` on `metrics_listen`, the address in the service's settings, and prints the result. Returns exit code 0
+/// when the service is ready, else 1.
 pub fn run(metrics_listen: &str) -> ExitCode {
     let Ok(listen) = metrics_listen.parse() else {
         return process::fail(
@@ -48,14 +48,14 @@ pub fn run(metrics_listen: &str) -> ExitCode {
             format_args!("--metrics-listen: {metrics_listen:?} is not an address, such as 127.0.0.1:9051"),
         );
     };
-    let asked = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let asked = match asked {
-        Ok(runtime) => runtime.block_on(ask(listen, PATIENCE)),
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let readiness = match runtime {
+        Ok(runtime) => runtime.block_on(check(listen, TIMEOUT)),
         Err(error) => return process::fail(1, chain(&error)),
     };
-    match asked {
+    match readiness {
         Ok(()) => {
-            // Nobody has to read it.
+            // Standard output may be closed; the exit code is what counts.
             drop(writeln!(io::stdout(), "ready"));
             ExitCode::SUCCESS
         }
@@ -63,12 +63,12 @@ pub fn run(metrics_listen: &str) -> ExitCode {
     }
 }
 
-/// Whether the service whose probes listen on `listen` is ready, and says so in time.
-pub async fn ask(listen: SocketAddr, patience: Duration) -> Result<(), NotReady> {
-    let address = within_this_machine(listen);
-    time::timeout(patience, readyz(address))
+/// Succeeds when the service whose probes listen on `listen` answers within `timeout` that it is ready.
+pub async fn check(listen: SocketAddr, timeout: Duration) -> Result<(), NotReady> {
+    let address = reachable(listen);
+    time::timeout(timeout, readyz(address))
         .await
-        .unwrap_or(Err(NotReady::Late(address)))
+        .unwrap_or(Err(NotReady::Timeout(address)))
 }
 
 async fn readyz(address: SocketAddr) -> Result<(), NotReady> {
@@ -90,19 +90,19 @@ async fn readyz(address: SocketAddr) -> Result<(), NotReady> {
     if status.is_success() {
         return Ok(());
     }
-    let said = match Limited::new(response.into_body(), LONGEST_ANSWER).collect().await {
+    let reason = match Limited::new(response.into_body(), MAX_ANSWER).collect().await {
         Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
         Err(_) => String::new(),
     };
-    Err(NotReady::Said(if said.is_empty() {
+    Err(NotReady::Reported(if reason.is_empty() {
         format!("{address} answered {status}")
     } else {
-        said
+        reason
     }))
 }
 
-/// What listens everywhere is asked on loopback.
-fn within_this_machine(listen: SocketAddr) -> SocketAddr {
+/// Returns the address at which this machine reaches the listener: loopback for one that listens on all addresses.
+fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -134,22 +134,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_ready_service_is_found_so_wherever_it_listens() {
+    async fn a_ready_service_is_ready_on_every_address_that_it_listens_on() {
         for listen in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
             let address = probes(listen, Ok(())).await;
-            assert!(ask(address, PATIENCE).await.is_ok(), "{listen}");
+            assert!(check(address, TIMEOUT).await.is_ok(), "{listen}");
         }
     }
 
     #[tokio::test]
     async fn a_service_that_is_not_ready_says_why() {
         let address = probes("127.0.0.1:0", Err("the vault does not answer")).await;
-        let why = ask(address, PATIENCE).await.unwrap_err();
+        let why = check(address, TIMEOUT).await.unwrap_err();
         assert_eq!(why.to_string(), "not ready: the vault does not answer");
     }
 
     #[tokio::test]
-    async fn nobody_there_is_not_ready_and_what_listens_everywhere_is_looked_for_here() {
+    async fn a_closed_port_is_not_ready_and_a_wildcard_address_is_checked_on_loopback() {
         for (listen, here) in [
             ("0.0.0.0:0", "127.0.0.1"),
             ("[::]:0", "[::1]"),
@@ -158,7 +158,7 @@ mod tests {
             let free = TcpListener::bind(listen).await.unwrap();
             let address = free.local_addr().unwrap();
             drop(free);
-            let why = ask(address, PATIENCE).await.unwrap_err();
+            let why = check(address, TIMEOUT).await.unwrap_err();
             let expected = format!("{here}:{} does not answer", address.port());
             assert_eq!(why.to_string(), expected, "{listen}");
         }
@@ -169,12 +169,12 @@ mod tests {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = silent.local_addr().unwrap();
         assert!(
-            matches!(ask(address, Duration::from_millis(20)).await, Err(NotReady::Late(asked)) if asked == address)
+            matches!(check(address, Duration::from_millis(20)).await, Err(NotReady::Timeout(late)) if late == address)
         );
     }
 
     #[tokio::test]
-    async fn what_does_not_speak_http_is_not_ready() {
+    async fn a_port_that_does_not_speak_http_is_not_ready() {
         let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = other.local_addr().unwrap();
         tokio::spawn(async move {
@@ -183,6 +183,9 @@ mod tests {
                 .await
                 .unwrap();
         });
-        assert!(matches!(ask(address, PATIENCE).await, Err(NotReady::NotHttp(..))));
+        assert!(matches!(
+            check(address, TIMEOUT).await,
+            Err(NotReady::NotHttp(..))
+        ));
     }
 }

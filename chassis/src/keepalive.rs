@@ -1,4 +1,4 @@
-//! How the death of a peer is noticed: TCP keepalive for machines and networks, HTTP/2 PING for programs.
+//! Detection of dead peers: TCP keepalive notices dead machines and networks, HTTP/2 PING notices programs that hang.
 
 use std::{os::fd::AsFd, time::Duration};
 
@@ -16,7 +16,7 @@ pub struct Ping {
 }
 
 impl Ping {
-    /// Reads the settings of both times, each given as its name and its text.
+    /// Reads both settings, each given as its name and its text.
     pub fn check(problems: &mut Problems, interval: (&str, &str), timeout: (&str, &str)) -> Option<Self> {
         let range = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
         let interval = problems.duration_in(interval.0, interval.1, range.clone());
@@ -31,24 +31,23 @@ impl Ping {
 /// The time after which a TCP connection whose peer acknowledges nothing is closed.
 ///
 /// The kernel sends a probe on a quiet connection after two fifths of this time, and then every fifth (`TCP_KEEPIDLE`,
-/// `TCP_KEEPINTVL`). `TCP_USER_TIMEOUT` is nine tenths of the time. When that has passed, the kernel closes a connection
-/// whose data or probes were not acknowledged: so a quiet connection is closed at the last probe. The kernel of a peer
-/// acknowledges also while the peer's program is stopped. A connection whose peer has a full receive buffer is closed,
-/// too, because `TCP_USER_TIMEOUT` includes that.
+/// `TCP_KEEPINTVL`). After nine tenths (`TCP_USER_TIMEOUT`) the kernel closes a connection whose data or probes were not
+/// acknowledged, so a quiet connection ends at its last probe. A peer whose program is stopped still acknowledges, because
+/// its kernel does. A peer that keeps its receive buffer full counts as dead, because `TCP_USER_TIMEOUT` includes that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpTimeout(pub Duration);
 
 impl TcpTimeout {
-    /// Reads the setting. The kernel's options are whole seconds, of which each has to have one.
+    /// Reads the setting. The minimum of 5 seconds leaves a whole second for a fifth: the kernel's options are in seconds.
     pub fn check(problems: &mut Problems, setting: &str, text: &str) -> Option<Self> {
         let range = Duration::from_secs(5)..=Duration::from_secs(60 * 60);
         problems.duration_in(setting, text, range).map(Self)
     }
 
-    /// Sets the options of a socket. Connections that a listening socket accepts inherit them.
+    /// Sets the socket options. Connections inherit them from the listening socket that accepts them.
     pub fn set(self, socket: impl AsFd) {
         if let Err(error) = self.try_set(socket.as_fd()) {
-            // Fails for a connection that is already gone, and where the system does not know an option.
+            // Fails for a connection that is already closed, and on systems without one of the options.
             tracing::debug!(%error, "keepalive of a socket not set");
         }
     }

@@ -3,13 +3,13 @@
 
 #![warn(missing_docs)]
 
+pub mod args;
 pub mod authz;
 pub mod blocking;
 pub mod caller;
 pub mod channel;
 pub mod charge;
 pub mod dial;
-pub mod environment;
 pub mod expiry;
 pub mod grpc;
 mod guarded;

@@ -1,4 +1,5 @@
-//! Accepting connections: bounded in number, with handshakes beside the accept loop so that a slow one delays nobody.
+//! Listeners and TLS handshakes. The number of connections is bounded, and a handshake runs outside of the accept loop, so
+//! that a slow client delays no other.
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use super::{
     slots::{Eviction, Holder, Slot, Slots},
 };
 
-/// How long a TLS handshake may take.
+/// Time limit for a TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for which a new handshake cannot be evicted. A live client sends its first message within this time.
 const PROMPT: Duration = Duration::from_millis(100);
@@ -23,8 +24,8 @@ const PROMPT: Duration = Duration::from_millis(100);
 /// first message and after it.
 const MAX_HANDSHAKES: usize = 1024;
 
-/// Connections that may wait to be accepted; the system allows fewer where `net.core.somaxconn` says so. One that comes
-/// when there are more tries again after a second.
+/// Length of the kernel's queue of connections that wait to be accepted; `net.core.somaxconn` may reduce it. A client that
+/// finds the queue full tries again after a second.
 const BACKLOG: u32 = 4096;
 
 /// Listens on `address`. `tcp_timeout` is the timeout of each accepted connection.
@@ -35,14 +36,14 @@ pub fn bind(address: SocketAddr, tcp_timeout: TcpTimeout) -> io::Result<TcpListe
         } else {
             TcpSocket::new_v6()
         }?;
-        // A service that was restarted gets its address although connections of its predecessor still fade.
+        // Allows a restarted service to bind its address while old connections are still in TIME_WAIT.
         socket.set_reuseaddr(true)?;
         tcp_timeout.set(&socket);
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
     listen().map_err(|error| {
-        let why = match error.kind() {
+        let cause = match error.kind() {
             // Linux gives outgoing connections ports of `net.ipv4.ip_local_port_range`, from 32768 on.
             io::ErrorKind::AddrInUse => format!(
                 "another process or an outgoing connection holds this port; `ss -tanp sport = :{}` shows which",
@@ -50,12 +51,12 @@ pub fn bind(address: SocketAddr, tcp_timeout: TcpTimeout) -> io::Result<TcpListe
             ),
             _ => error.to_string(),
         };
-        io::Error::new(error.kind(), format!("{address}: {why}"))
+        io::Error::new(error.kind(), format!("{address}: {cause}"))
     })
 }
 
-/// Slots for the handshakes of one listener. The oldest handshake that waits for its client makes room for a newcomer,
-/// so that clients which connect and say nothing keep nobody out.
+/// Makes slots for the handshakes of one listener. A newcomer evicts the oldest handshake that waits for its client, so
+/// clients that connect and send nothing cannot keep others out.
 pub fn handshake_slots() -> Slots {
     Slots::new("handshake", MAX_HANDSHAKES, Eviction::OldestIdle)
 }
@@ -78,7 +79,7 @@ pub async fn accept(
                 let Some(slot) = shutdown.run_until_cancelled(slot).await else {
                     return;
                 };
-                // Fails only for a connection that is already gone.
+                // Fails only for a connection that is already closed.
                 let _ = stream.set_nodelay(true);
                 serve(stream, peer, slot);
             }
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_port_that_an_outgoing_connection_holds_is_said_to_be_held() {
+    async fn the_error_for_a_port_in_use_mentions_outgoing_connections() {
         let server = bind("127.0.0.1:0".parse().unwrap(), TcpTimeout::default()).unwrap();
         let client = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
         let held = client.local_addr().unwrap();
@@ -144,9 +145,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_burst_of_connections_waits_to_be_accepted() {
-        /// More than the 128 that wait where nothing else is asked for.
+        /// More than the default queue length of 128.
         const BURST: usize = 300;
-        /// Less than what a connection waits that was turned away, until it tries again.
+        /// Less than the second after which a client tries again.
         const AT_ONCE: Duration = Duration::from_millis(900);
         let listener = bind("127.0.0.1:0".parse().unwrap(), TcpTimeout::default()).unwrap();
         let address = listener.local_addr().unwrap();

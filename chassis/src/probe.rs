@@ -14,6 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    dial::without_brackets,
     listen,
     slots::{Eviction, Slots},
 };
@@ -120,12 +121,7 @@ fn host_is_ours(request: &Request<Incoming>) -> bool {
         return false;
     };
     authority.host().is_some_and(|host| {
-        host.eq_ignore_ascii_case("localhost")
-            || host
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .parse::<IpAddr>()
-                .is_ok()
+        host.eq_ignore_ascii_case("localhost") || without_brackets(host).parse::<IpAddr>().is_ok()
     })
 }
 

@@ -15,8 +15,7 @@ use rustix::{
 use tokio::runtime::Runtime;
 
 use super::{
-    environment,
-    settings::{EXIT_USAGE, Problems},
+    settings::{self, EXIT_USAGE, Problems},
     signal::{Asked, Hangup, Signals},
     telemetry::{self, LogFilter, LogFormat, chain},
 };
@@ -24,9 +23,10 @@ use super::{
 /// Why a service stopped, whatever it was.
 pub type Stopped = Box<dyn Error>;
 
-/// Reads the command line and the environment. What clap has to say it says itself: help is a success, a mistake is [`EXIT_USAGE`].
-pub fn command_line<C: Parser>() -> Result<C, ExitCode> {
-    let command = environment::without_empty(C::command());
+/// Reads the settings of a service from the command line and from environment variables that begin with `prefix`. For
+/// `--help` and for mistakes, prints clap's text and returns the exit code: 0, or [`EXIT_USAGE`].
+pub fn command_line<C: Parser>(prefix: &str) -> Result<C, ExitCode> {
+    let command = settings::without_empty(settings::with_variables(C::command(), prefix));
     let parsed = command.try_get_matches().and_then(|mut matches| {
         C::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut C::command()))
     });

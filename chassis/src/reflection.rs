@@ -1,4 +1,5 @@
-//! gRPC reflection, v1 and v1alpha (which older grpcurls speak): our services, health, and the details of errors.
+//! gRPC reflection, as v1 and as v1alpha, which older versions of grpcurl need. Shows the project's services, health and
+//! the messages of error details.
 
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
@@ -7,7 +8,7 @@ use tonic_reflection::server::{Builder, Error};
 use super::{grpc::MAX_SERVICE_MESSAGE, until_shutdown::UntilShutdown};
 use proto::FILE_DESCRIPTOR_SET;
 
-/// Adds reflection of these services, named in full, and of health. Its streams end when `over` is cancelled.
+/// Adds reflection of `services`, given by their full names, and of health. Its streams end when `over` is cancelled.
 pub(super) fn add(
     routes: &mut RoutesBuilder,
     services: &[&str],

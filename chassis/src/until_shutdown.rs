@@ -1,4 +1,4 @@
-//! Streams that a client may hold for as long as it likes, and that end when the service shuts down.
+//! Streams without a natural end, such as health watches. They end when the service shuts down.
 
 use std::{
     convert::Infallible,
@@ -16,7 +16,7 @@ use tower::Service;
 
 use proto::{Reason, Refusal};
 
-/// A service whose calls end with UNAVAILABLE once `over` is cancelled and they have nothing more to say.
+/// A service whose calls end with `UNAVAILABLE` once `over` is cancelled and their answers are sent.
 #[derive(Clone)]
 pub(super) struct UntilShutdown<S> {
     inner: S,
@@ -46,7 +46,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        // The request ends too: the task that reads it would otherwise keep its stream open.
+        // The task that reads the request would keep the stream open, so the request's body ends as well.
         let request = request.map(|body| Body::new(Ending::new(body, self.over.clone(), false)));
         EndingAnswer {
             inner: self.inner.call(request),
@@ -56,7 +56,7 @@ where
 }
 
 pin_project! {
-    /// An answer that is awaited.
+    /// The future of an answer.
     pub(super) struct EndingAnswer<F> {
         #[pin]
         inner: F,
@@ -85,13 +85,13 @@ where
 }
 
 pin_project! {
-    /// A body that ends when it has nothing to say once `over` is cancelled.
+    /// A body that ends once `over` is cancelled and `inner` has no frame ready.
     struct Ending {
         #[pin]
         inner: Body,
         #[pin]
         over: WaitForCancellationFutureOwned,
-        // Whether trailers tell the peer why the body ends.
+        // True for an answer: its trailers tell the client the reason of the end.
         trailers: bool,
         ended: bool,
     }
@@ -140,7 +140,7 @@ impl hyper::body::Body for Ending {
 fn shutting_down() -> HeaderMap {
     let status = Status::from(Refusal::new(Reason::ShuttingDown, "the service is shutting down"));
     let mut trailers = HeaderMap::new();
-    // Fails only for a message that no header can hold.
+    // Fails only for a message that is not a valid header value.
     let _ = status.add_header(&mut trailers);
     trailers
 }

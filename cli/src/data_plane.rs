@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, path::Path, sync::Arc};
 
-use chassis::{telemetry::chain, tls};
+use chassis::{dial::without_brackets, telemetry::chain, tls};
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::Full;
 use hyper::{
@@ -90,12 +90,7 @@ impl DataPlane {
             Version::Http1 => vec![b"http/1.1".to_vec()],
             Version::Http2 => vec![b"h2".to_vec()],
         };
-        let name = self
-            .authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
+        let name = without_brackets(self.authority.host()).to_owned();
         let name = ServerName::try_from(name).map_err(|error| self.unreachable(&error))?;
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await;
         let stream = stream.map_err(|error| self.unreachable(&error))?;
@@ -107,12 +102,7 @@ impl DataPlane {
             .authority
             .port_u16()
             .unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let host = self
-            .authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        TcpStream::connect((host, port)).await
+        TcpStream::connect((without_brackets(self.authority.host()), port)).await
     }
 
     async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(

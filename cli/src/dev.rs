@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use chassis::{settings::Problems, signal::Asked, telemetry::LogFormat};
+use chassis::{
+    args::{ProcessArgs, RoleArgs, TlsArgs, defaults},
+    settings::Problems,
+    signal::Asked,
+    telemetry::LogFormat,
+};
 use clap::Args;
 use http_body_util::Empty;
 use hyper::body::Bytes;
@@ -271,21 +276,30 @@ fn vault_settings(args: &DevArgs, pki: &DevPki, root_key: PathBuf) -> vault_serv
             root_kms_socket: None,
             root_active: None,
         },
-        tls_cert: Some(pki.vault.cert.clone()),
-        tls_key: Some(pki.vault.key.clone()),
-        client_ca: Some(pki.ca.clone()),
-        admin: vec![ADMIN_ID.to_owned()],
-        editor: Vec::new(),
-        viewer: Vec::new(),
+        tls: TlsArgs {
+            tls_cert: Some(pki.vault.cert.clone()),
+            tls_key: Some(pki.vault.key.clone()),
+            client_ca: Some(pki.ca.clone()),
+        },
+        roles: RoleArgs {
+            admin: vec![ADMIN_ID.to_owned()],
+            ..RoleArgs::default()
+        },
         injector: vec![format!("{INJECTOR_ID}=*")],
-        keepalive: vault_service::config::KeepaliveArgs::default(),
+        keepalive: defaults(),
         audit: vault_service::config::AuditArgs::default(),
         require_sealed: false,
         default_plan: vault_service::vault::Plan::Free,
         no_reflection: false,
+        process: process_args(args),
+        erase_after: "1h".to_owned(),
+    }
+}
+
+fn process_args(args: &DevArgs) -> ProcessArgs {
+    ProcessArgs {
         allow_debugging: false,
         shutdown_grace: "5s".to_owned(),
-        erase_after: "1h".to_owned(),
         log: args.log.clone(),
         log_filter_file: None,
         log_format: LogFormat::Text,
@@ -305,12 +319,15 @@ fn injector_settings(args: &DevArgs, pki: &DevPki, vault: SocketAddr) -> injecto
         vault_id: Some(VAULT_ID.to_owned()),
         vault_cert: Some(pki.injector.cert.clone()),
         vault_key: Some(pki.injector.key.clone()),
-        tls_cert: Some(pki.injector.cert.clone()),
-        tls_key: Some(pki.injector.key.clone()),
-        client_ca: Some(pki.ca.clone()),
-        admin: vec![ADMIN_ID.to_owned()],
-        editor: Vec::new(),
-        viewer: Vec::new(),
+        tls: TlsArgs {
+            tls_cert: Some(pki.injector.cert.clone()),
+            tls_key: Some(pki.injector.key.clone()),
+            client_ca: Some(pki.ca.clone()),
+        },
+        roles: RoleArgs {
+            admin: vec![ADMIN_ID.to_owned()],
+            ..RoleArgs::default()
+        },
         data_plane_tls_cert: None,
         data_plane_tls_key: None,
         data_plane_insecure_plaintext: false,
@@ -320,11 +337,7 @@ fn injector_settings(args: &DevArgs, pki: &DevPki, vault: SocketAddr) -> injecto
         limits: injector_service::limits::LimitSettings::default(),
         require_all_secrets: false,
         no_reflection: false,
-        allow_debugging: false,
-        shutdown_grace: "5s".to_owned(),
-        log: args.log.clone(),
-        log_filter_file: None,
-        log_format: LogFormat::Text,
+        process: process_args(args),
     }
 }
 

@@ -3,16 +3,15 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use chassis::{
-    authz::{Policy, Role},
+    args::{ProcessArgs, RoleArgs, TlsArgs},
+    authz::Policy,
     channel::ServiceAddress,
     expiry::OwnCertificates,
-    process::{Logging, Memory},
     settings::{self, Problems},
-    signal::Hangup,
-    telemetry::{LogFilter, LogFormat, chain},
+    telemetry::chain,
     tls,
 };
-use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
+use clap::{Args, Parser, Subcommand};
 use proto::{Principal, ServerName, WorkspaceName};
 
 use crate::{
@@ -22,6 +21,9 @@ use crate::{
     resolve::Identities,
     upstream,
 };
+
+/// First part of the names of all environment variables of this service.
+pub const ENVIRONMENT: &str = "AEROSTACK_INJECTOR_";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -42,183 +44,85 @@ pub enum Command {
     /// Ask the injector that runs here whether it is ready: exit code 0, or 1 and why
     Healthcheck {
         /// Address of its /readyz
-        #[arg(
-            long,
-            env = "AEROSTACK_INJECTOR_METRICS_LISTEN",
-            default_value = "127.0.0.1:9052",
-            value_name = "ADDRESS"
-        )]
+        #[arg(long, default_value = "127.0.0.1:9052", value_name = "ADDRESS")]
         metrics_listen: String,
     },
 }
 
-/// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.
+/// The settings as text, before [`Settings::check`]. Each one is a flag and an environment variable that begins with
+/// [`ENVIRONMENT`]. The elements of a list are separated by `;`.
 #[derive(Debug, Clone, Args)]
+#[command(
+    mut_arg("client_ca", |arg| arg.help("CAs that administrators' certificates come from, PEM")),
+    mut_arg("editor", |arg| arg.help("Who edits servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*")),
+    mut_arg("viewer", |arg| arg.help("Who sees servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*")),
+    mut_arg("log", |arg| arg.help("What is logged: a level, or a filter such as info,injector_service=debug"))
+)]
 pub struct Settings {
     /// Address of the gRPC listener (TLS 1.3)
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_LISTEN",
-        default_value = "127.0.0.1:7151",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, default_value = "127.0.0.1:7151", value_name = "ADDRESS")]
     pub listen: String,
     /// Address of the data plane (HTTP/1.1 and HTTP/2)
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_DATA_PLANE_LISTEN",
-        default_value = "127.0.0.1:7100",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, default_value = "127.0.0.1:7100", value_name = "ADDRESS")]
     pub data_plane_listen: String,
     /// A further listener that leads to one server alone: ADDRESS=WORKSPACE/SERVER
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_LISTEN_SERVER",
-        value_delimiter = ';',
-        value_name = "ADDRESS=SERVER"
-    )]
+    #[arg(long, value_delimiter = ';', value_name = "ADDRESS=SERVER")]
     pub listen_server: Vec<String>,
     /// Address of /metrics, /livez and /readyz (plain HTTP)
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_METRICS_LISTEN",
-        default_value = "127.0.0.1:9052",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, default_value = "127.0.0.1:9052", value_name = "ADDRESS")]
     pub metrics_listen: String,
     /// YAML file with the servers; read again when it changes. Missing is empty; without write permission, servers
     /// are changed by changing the file
-    #[arg(long, env = "AEROSTACK_INJECTOR_SERVERS", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub servers: Option<PathBuf>,
     /// YAML file with a catalog: servers that can be added by a name like @scope/name. Read again whenever it is used
-    #[arg(long, env = "AEROSTACK_INJECTOR_CATALOG", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub catalog: Option<PathBuf>,
     /// The vault: HOST:PORT
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_VAULT",
-        default_value = "127.0.0.1:7150",
-        value_name = "HOST:PORT"
-    )]
+    #[arg(long, default_value = "127.0.0.1:7150", value_name = "HOST:PORT")]
     pub vault: String,
     /// CAs that the vault's certificate comes from, PEM
-    #[arg(long, env = "AEROSTACK_INJECTOR_VAULT_CA", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub vault_ca: Option<PathBuf>,
     /// The principal that the vault's certificate names: spiffe://… or dns:NAME
-    #[arg(long, env = "AEROSTACK_INJECTOR_VAULT_ID", value_name = "PRINCIPAL")]
+    #[arg(long, value_name = "PRINCIPAL")]
     pub vault_id: Option<String>,
     /// Certificate chain that the vault knows this injector by, PEM
-    #[arg(long, env = "AEROSTACK_INJECTOR_VAULT_CERT", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub vault_cert: Option<PathBuf>,
     /// Its private key, PEM
-    #[arg(long, env = "AEROSTACK_INJECTOR_VAULT_KEY", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub vault_key: Option<PathBuf>,
-    /// Certificate chain of the gRPC listener, PEM
-    #[arg(long, env = "AEROSTACK_INJECTOR_TLS_CERT", value_name = "FILE")]
-    pub tls_cert: Option<PathBuf>,
-    /// Its private key, PEM
-    #[arg(long, env = "AEROSTACK_INJECTOR_TLS_KEY", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-    /// CAs that administrators' certificates come from, PEM
-    #[arg(long, env = "AEROSTACK_INJECTOR_CLIENT_CA", value_name = "FILE")]
-    pub client_ca: Option<PathBuf>,
-    /// Who administers: PRINCIPAL for all workspaces, or PRINCIPAL=WORKSPACE,…
-    ///
-    /// A principal is the one URI SAN of a client certificate (spiffe://…) or, without one, its one DNS SAN (dns:NAME).
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_ADMIN",
-        value_delimiter = ';',
-        value_name = "PRINCIPAL"
-    )]
-    pub admin: Vec<String>,
-    /// Who edits servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_EDITOR",
-        value_delimiter = ';',
-        value_name = "PRINCIPAL=WORKSPACES"
-    )]
-    pub editor: Vec<String>,
-    /// Who sees servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_VIEWER",
-        value_delimiter = ';',
-        value_name = "PRINCIPAL=WORKSPACES"
-    )]
-    pub viewer: Vec<String>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    #[command(flatten)]
+    pub roles: RoleArgs,
     /// Certificate chain of the data plane, PEM; without it the data plane is cleartext
-    #[arg(long, env = "AEROSTACK_INJECTOR_DATA_PLANE_TLS_CERT", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub data_plane_tls_cert: Option<PathBuf>,
     /// Its private key, PEM
-    #[arg(long, env = "AEROSTACK_INJECTOR_DATA_PLANE_TLS_KEY", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub data_plane_tls_key: Option<PathBuf>,
     /// Serve the data plane in cleartext on an address that other machines reach
-    #[arg(long, env = "AEROSTACK_INJECTOR_DATA_PLANE_INSECURE_PLAINTEXT", value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub data_plane_insecure_plaintext: bool,
     /// A further host name under which the data plane answers
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_HOST",
-        value_delimiter = ';',
-        value_name = "NAME"
-    )]
+    #[arg(long, value_delimiter = ';', value_name = "NAME")]
     pub host: Vec<String>,
     /// What follows in a host name that names a server: SERVER.WORKSPACE.SUFFIX
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_HOST_SUFFIX",
-        default_value = "localhost",
-        value_name = "NAME"
-    )]
+    #[arg(long, default_value = "localhost", value_name = "NAME")]
     pub host_suffix: String,
     /// Further CAs, in PEM, that the injector trusts for upstreams like the system's CAs
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_UPSTREAM_CA",
-        value_delimiter = ';',
-        value_name = "FILE"
-    )]
+    #[arg(long, value_delimiter = ';', value_name = "FILE")]
     pub upstream_ca: Vec<PathBuf>,
     /// Refuse every call that would go out without one of its server's secrets, as if every server required all of them
-    #[arg(long, env = "AEROSTACK_INJECTOR_REQUIRE_ALL_SECRETS", value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub require_all_secrets: bool,
     /// Do not serve gRPC reflection
-    #[arg(long, env = "AEROSTACK_INJECTOR_NO_REFLECTION", value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub no_reflection: bool,
-    /// Let debuggers attach and cores be dumped: both show what is in memory, decrypted values too
-    #[arg(long, env = "AEROSTACK_INJECTOR_ALLOW_DEBUGGING", value_parser = BoolishValueParser::new())]
-    pub allow_debugging: bool,
-    /// How long calls under way may take after SIGTERM
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_SHUTDOWN_GRACE",
-        default_value = "10s",
-        value_name = "DURATION"
-    )]
-    pub shutdown_grace: String,
-    /// What is logged: a level, or a filter such as info,injector_service=debug
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    pub log: String,
-    /// File with a filter that is used instead of --log; read again on SIGHUP
-    #[arg(long, env = "AEROSTACK_INJECTOR_LOG_FILTER_FILE", value_name = "FILE")]
-    pub log_filter_file: Option<PathBuf>,
-    /// How it is logged
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_LOG_FORMAT",
-        default_value = "text",
-        value_enum,
-        value_name = "FORMAT"
-    )]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub process: ProcessArgs,
     /// How much calls and connections may take.
     #[command(flatten)]
     pub limits: LimitSettings,
@@ -267,27 +171,6 @@ pub struct Config {
 }
 
 impl Settings {
-    /// What is logged, and how.
-    pub fn logging(&self) -> Logging<'_> {
-        Logging {
-            filter: LogFilter {
-                text: self.log.as_str().into(),
-                file: settings::path(&self.log_filter_file).map(Into::into),
-            },
-            format: self.log_format,
-            hangup: Hangup::Reloads,
-        }
-    }
-
-    /// Who may look into this process's memory.
-    pub fn memory(&self) -> Memory {
-        if self.allow_debugging {
-            Memory::Debuggable
-        } else {
-            Memory::Private
-        }
-    }
-
     /// Checks everything, and reports everything that is wrong.
     pub fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
@@ -302,13 +185,15 @@ impl Settings {
         let catalog = self.catalog(p);
         let vault = p.parse("--vault", &self.vault);
         let vault_tls = self.vault_tls(p);
-        let tls = self.tls(p, listen);
-        let policy = self.policy(p);
+        let identity = self.tls.identity(p);
+        let tls = self.tls.server_config(p, identity, listen);
+        let bindings = self.roles.check(p);
+        let policy = p.policy("--admin", bindings);
         let data_plane_tls = self.data_plane_tls(p, data_plane_listen, &listen_server);
         let hosts = self.hosts(p, matches!(data_plane_tls, Some(Some(_))));
         let upstream_roots = self.upstream_roots(p);
         let limits = self.limits.check(p);
-        let shutdown_grace = p.duration("--shutdown-grace", &self.shutdown_grace);
+        let shutdown_grace = self.process.shutdown_grace(p);
         let certificates = problems.own_certificates();
         let config = (|| {
             let (vault_tls, vault_identities) = vault_tls?;
@@ -387,22 +272,6 @@ impl Settings {
             problems.take("--vault-cert", tls)?,
             Identities { vault, injector },
         ))
-    }
-
-    fn tls(&self, problems: &mut Problems, listen: Option<SocketAddr>) -> Option<Arc<rustls::ServerConfig>> {
-        let identity = problems.identity(
-            ("--tls-cert", settings::path(&self.tls_cert)),
-            ("--tls-key", settings::path(&self.tls_key)),
-        );
-        let clients = problems.authorities("--client-ca", settings::path(&self.client_ca), listen);
-        problems.take("--tls-cert", tls::grpc_server(identity?, &clients?))
-    }
-
-    fn policy(&self, problems: &mut Problems) -> Option<Policy> {
-        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin);
-        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor));
-        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer));
-        problems.policy("--admin", bindings)
     }
 
     /// TLS when it is configured; without it only what stays on this machine, or what was asked for by name.

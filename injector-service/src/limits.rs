@@ -2,8 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use chassis::settings::Problems;
-use clap::{Args, Command, FromArgMatches as _};
+use chassis::{args::defaults, settings::Problems};
+use clap::Args;
 
 use crate::{
     keepalive::{Keepalive, KeepaliveSettings},
@@ -16,205 +16,85 @@ use crate::{
 pub struct LimitSettings {
     /// Connections at once on each data plane listener. A further connection closes the oldest one without a call, and
     /// waits while every connection carries a call
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_CONNECTIONS",
-        default_value = "10000",
-        value_name = "NUMBER"
-    )]
+    #[arg(long, default_value = "10000", value_name = "NUMBER")]
     pub max_connections: String,
     /// Calls at once on one HTTP/2 connection of the data plane
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_CONCURRENT_STREAMS",
-        default_value = "1024",
-        value_name = "NUMBER"
-    )]
+    #[arg(long, default_value = "1024", value_name = "NUMBER")]
     pub max_concurrent_streams: String,
     /// Bytes of a request's target; longer is 414
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_URI_SIZE",
-        default_value = "60KiB",
-        value_name = "SIZE"
-    )]
+    #[arg(long, default_value = "60KiB", value_name = "SIZE")]
     pub max_uri_size: String,
     /// Bytes of a request's header fields, names and values; more is 431
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_HEADERS_SIZE",
-        default_value = "64KiB",
-        value_name = "SIZE"
-    )]
+    #[arg(long, default_value = "64KiB", value_name = "SIZE")]
     pub max_headers_size: String,
     /// Header fields of a request; more is 431
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_HEADERS",
-        default_value = "100",
-        value_name = "NUMBER"
-    )]
+    #[arg(long, default_value = "100", value_name = "NUMBER")]
     pub max_headers: String,
     /// How long the head of an HTTP/1.1 request may take from its first byte on
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_HEAD_TIMEOUT",
-        default_value = "30s",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub head_timeout: String,
     /// How long what is needed of a body before the call goes out may take to come; later is 408
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_BODY_TIMEOUT",
-        default_value = "30s",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub body_timeout: String,
     /// JSON bodies of up to this many bytes are checked whole before the call goes out, and sent with their length; in
     /// larger ones secrets are put while they pass
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_BUFFERED_BODY",
-        default_value = "1MiB",
-        value_name = "SIZE"
-    )]
+    #[arg(long, default_value = "1MiB", value_name = "SIZE")]
     pub max_buffered_body: String,
     /// Bytes of bodies that are read before they are sent, of all calls together; more is 503. A body over HTTP/2 that
     /// has not ended counts at least 64 KiB, or its length if shorter, because that much is read ahead
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_BUFFERED_TOTAL",
-        default_value = "256MiB",
-        value_name = "SIZE"
-    )]
+    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
     pub max_buffered_total: String,
     /// How long a connection of the data plane is kept that carries no call
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_IDLE_TIMEOUT",
-        default_value = "5m",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "5m", value_name = "DURATION")]
     pub idle_timeout: String,
     /// How long the other end of a connection of the data plane may take no byte of what is written to it
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_WRITE_TIMEOUT",
-        default_value = "60s",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "60s", value_name = "DURATION")]
     pub write_timeout: String,
     /// How long an upgraded connection, a WebSocket for one, may carry nothing
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_UPGRADED_IDLE_TIMEOUT",
-        default_value = "1h",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "1h", value_name = "DURATION")]
     pub upgraded_idle_timeout: String,
     /// How long a call may last, streams too but not what a connection is upgraded to; `none` for as long as it likes
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_CALL_DURATION",
-        default_value = "none",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "none", value_name = "DURATION")]
     pub max_call_duration: String,
     /// How long a call may wait for the vault, all in all
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_VAULT_TIMEOUT",
-        default_value = "2s",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "2s", value_name = "DURATION")]
     pub vault_timeout: String,
     /// How long a connection to an upstream may take to be made, its TLS included, and how long a call waits for a place
     /// where all connections are full
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_UPSTREAM_CONNECT_TIMEOUT",
-        default_value = "10s",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "10s", value_name = "DURATION")]
     pub upstream_connect_timeout: String,
     /// HTTP/2 connections to one server; a further one is made when the others carry as many calls as the server takes
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_HTTP2_CONNECTIONS",
-        default_value = "64",
-        value_name = "NUMBER"
-    )]
+    #[arg(long, default_value = "64", value_name = "NUMBER")]
     pub upstream_max_http2_connections: String,
     /// Connections to one server that are kept when they carry nothing
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_IDLE",
-        default_value = "64",
-        value_name = "NUMBER"
-    )]
+    #[arg(long, default_value = "64", value_name = "NUMBER")]
     pub upstream_max_idle: String,
     /// How long they are kept
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_UPSTREAM_IDLE_TIMEOUT",
-        default_value = "30s",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub upstream_idle_timeout: String,
     /// How long a connection to an upstream takes new calls; those under way then still finish on it
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_CONNECTION_AGE",
-        default_value = "10m",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "10m", value_name = "DURATION")]
     pub upstream_max_connection_age: String,
     /// Header fields of an upstream's answer; more is 502
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_HEADERS",
-        default_value = "256",
-        value_name = "NUMBER"
-    )]
+    #[arg(long, default_value = "256", value_name = "NUMBER")]
     pub upstream_max_headers: String,
     /// Bytes of an upstream answer's header fields, names and values; more is 502
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_UPSTREAM_MAX_HEADERS_SIZE",
-        default_value = "256KiB",
-        value_name = "SIZE"
-    )]
+    #[arg(long, default_value = "256KiB", value_name = "SIZE")]
     pub upstream_max_headers_size: String,
     /// Servers that the API adds to one workspace
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_SERVERS_PER_WORKSPACE",
-        default_value = "500",
-        value_name = "NUMBER"
-    )]
+    #[arg(long, default_value = "500", value_name = "NUMBER")]
     pub max_servers_per_workspace: String,
     /// Bytes of the servers file that the API lets one workspace's servers take. All workspaces share 8 MiB
-    #[arg(
-        long,
-        env = "AEROSTACK_INJECTOR_MAX_SERVERS_SIZE_PER_WORKSPACE",
-        default_value = "256KiB",
-        value_name = "SIZE"
-    )]
+    #[arg(long, default_value = "256KiB", value_name = "SIZE")]
     pub max_servers_size_per_workspace: String,
     /// How dead peers are noticed.
     #[command(flatten)]
     pub keepalive: KeepaliveSettings,
 }
 
-/// As when nothing is given, not in the environment either.
 impl Default for LimitSettings {
     fn default() -> Self {
-        let command = Self::augment_args(Command::new("limits")).mut_args(|arg| arg.env(None::<&str>));
-        let given = command.try_get_matches_from(["limits"]);
-        given
-            .and_then(|given| Self::from_arg_matches(&given))
-            .expect("every limit has a default")
+        defaults()
     }
 }
 

@@ -1,4 +1,4 @@
-use clap::Parser;
+use clap::{Command, Parser};
 
 use super::*;
 

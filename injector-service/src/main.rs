@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use chassis::{environment, healthcheck, process};
-use clap::CommandFactory as _;
+use chassis::{healthcheck, process, settings};
 use injector_service::{
     Listeners,
-    config::{Cli, Command, Settings},
+    config::{Cli, Command, ENVIRONMENT, Settings},
     run,
 };
 use mimalloc::MiMalloc;
@@ -17,7 +16,7 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
-    match process::command_line() {
+    match process::command_line(ENVIRONMENT) {
         Ok(Cli {
             command: Some(Command::Healthcheck { metrics_listen }),
             ..
@@ -33,10 +32,10 @@ fn main() -> ExitCode {
 fn serve(settings: Settings) -> ExitCode {
     let checked = settings.clone();
     process::serve(
-        settings.logging(),
-        settings.memory(),
+        settings.process.logging(),
+        settings.process.memory(),
         || {
-            environment::warn_of_unknown(&Cli::command(), "AEROSTACK_INJECTOR_");
+            settings::warn_of_unknown::<Cli>(ENVIRONMENT);
             checked.check()
         },
         async |config, asked| {

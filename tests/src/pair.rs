@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use chassis::{signal::Asked, telemetry::LogFormat};
+use chassis::{
+    args::{ProcessArgs, RoleArgs, TlsArgs, defaults},
+    signal::Asked,
+    telemetry::LogFormat,
+};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -83,21 +87,30 @@ pub fn vault_settings(pki: &Pki, dir: &TempDir) -> vault_service::config::Settin
             root_kms_socket: None,
             root_active: None,
         },
-        tls_cert: Some(files.cert),
-        tls_key: Some(files.key),
-        client_ca: Some(pki.ca_file()),
-        admin: vec![pki::ADMIN.to_owned()],
-        editor: Vec::new(),
-        viewer: Vec::new(),
+        tls: TlsArgs {
+            tls_cert: Some(files.cert),
+            tls_key: Some(files.key),
+            client_ca: Some(pki.ca_file()),
+        },
+        roles: RoleArgs {
+            admin: vec![pki::ADMIN.to_owned()],
+            ..RoleArgs::default()
+        },
         injector: vec![format!("{}=*", pki::INJECTOR)],
-        keepalive: vault_service::config::KeepaliveArgs::default(),
+        keepalive: defaults(),
         audit: vault_service::config::AuditArgs::default(),
         require_sealed: false,
         default_plan: vault_service::vault::Plan::Free,
         no_reflection: false,
+        process: process_args(),
+        erase_after: "1h".to_owned(),
+    }
+}
+
+fn process_args() -> ProcessArgs {
+    ProcessArgs {
         allow_debugging: false,
         shutdown_grace: "2s".to_owned(),
-        erase_after: "1h".to_owned(),
         log: "info".to_owned(),
         log_filter_file: None,
         log_format: LogFormat::Text,
@@ -123,12 +136,15 @@ pub fn injector_settings(
         vault_id: Some(pki::VAULT.to_owned()),
         vault_cert: Some(files.cert.clone()),
         vault_key: Some(files.key.clone()),
-        tls_cert: Some(files.cert),
-        tls_key: Some(files.key),
-        client_ca: Some(pki.ca_file()),
-        admin: vec![pki::ADMIN.to_owned()],
-        editor: Vec::new(),
-        viewer: Vec::new(),
+        tls: TlsArgs {
+            tls_cert: Some(files.cert),
+            tls_key: Some(files.key),
+            client_ca: Some(pki.ca_file()),
+        },
+        roles: RoleArgs {
+            admin: vec![pki::ADMIN.to_owned()],
+            ..RoleArgs::default()
+        },
         data_plane_tls_cert: None,
         data_plane_tls_key: None,
         data_plane_insecure_plaintext: false,
@@ -141,11 +157,7 @@ pub fn injector_settings(
         },
         require_all_secrets: false,
         no_reflection: false,
-        allow_debugging: false,
-        shutdown_grace: "2s".to_owned(),
-        log: "info".to_owned(),
-        log_filter_file: None,
-        log_format: LogFormat::Text,
+        process: process_args(),
     }
 }
 

@@ -181,8 +181,8 @@ async fn connections_that_say_nothing_make_room_on_a_data_plane_with_tls() {
     let pair = Pair::start_with(
         |_| {},
         |settings| {
-            settings.data_plane_tls_cert.clone_from(&settings.tls_cert);
-            settings.data_plane_tls_key.clone_from(&settings.tls_key);
+            settings.data_plane_tls_cert.clone_from(&settings.tls.tls_cert);
+            settings.data_plane_tls_key.clone_from(&settings.tls.tls_key);
         },
     )
     .await;

@@ -254,8 +254,8 @@ async fn every_call_of_everyone_makes_one_line_in_the_audit_log_before_it_is_ans
     let dir = TempDir::new().unwrap();
     let log = dir.path().join("audit.log");
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.editor = vec![format!("{EDITOR}=*")];
-        settings.viewer = vec![format!("{VIEWER}=*")];
+        settings.roles.editor = vec![format!("{EDITOR}=*")];
+        settings.roles.viewer = vec![format!("{VIEWER}=*")];
         settings.audit.audit_log = Some(log.clone());
     })
     .await;
@@ -305,8 +305,8 @@ async fn every_call_of_everyone_makes_one_line_in_the_audit_log_before_it_is_ans
 
 async fn roles_everywhere() -> Vault {
     Vault::start_with(Pki::new(), |settings| {
-        settings.editor = vec![format!("{EDITOR}=*")];
-        settings.viewer = vec![format!("{VIEWER}=*")];
+        settings.roles.editor = vec![format!("{EDITOR}=*")];
+        settings.roles.viewer = vec![format!("{VIEWER}=*")];
     })
     .await
 }
@@ -315,8 +315,8 @@ async fn roles_everywhere() -> Vault {
 async fn every_method_of_the_injector_answers_only_whom_it_should() {
     let vault = Vault::start().await;
     let injector = Injector::start_with(vault.pki.clone(), vault.address, |settings| {
-        settings.editor = vec![format!("{EDITOR}=*")];
-        settings.viewer = vec![format!("{VIEWER}=*")];
+        settings.roles.editor = vec![format!("{EDITOR}=*")];
+        settings.roles.viewer = vec![format!("{VIEWER}=*")];
     })
     .await;
     everyone_may_do_what_the_table_says(&INJECTOR, |who| match who {
@@ -476,7 +476,7 @@ fn self_signed(dir: &TempDir) -> Files {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_principal_is_matched_exactly_and_a_certificate_names_one() {
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.admin.push("dns:admin.test".to_owned())
+        settings.roles.admin.push("dns:admin.test".to_owned())
     })
     .await;
     let of = async |uris: &[&str], dns: &[&str]| {
@@ -774,7 +774,7 @@ fn seen<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String, Vec<u8>
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_of_some_workspaces_does_nothing_with_the_vault_as_a_whole() {
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.admin.push(format!("{EDITOR}=mine,also-mine"));
+        settings.roles.admin.push(format!("{EDITOR}=mine,also-mine"));
     })
     .await;
     vault.workspace("mine").await;
@@ -794,8 +794,8 @@ async fn an_administrator_of_some_workspaces_does_nothing_with_the_vault_as_a_wh
 #[tokio::test(flavor = "multi_thread")]
 async fn an_editor_of_one_workspace_cannot_touch_another_nor_learn_whether_it_exists() {
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.editor = vec![format!("{EDITOR}=mine,also-mine")];
-        settings.viewer = vec![format!("{EDITOR}=read-only")];
+        settings.roles.editor = vec![format!("{EDITOR}=mine,also-mine")];
+        settings.roles.viewer = vec![format!("{EDITOR}=read-only")];
     })
     .await;
     for workspace in ["mine", "also-mine", "read-only", "theirs"] {
@@ -887,7 +887,7 @@ async fn an_editor_of_one_workspace_cannot_touch_another_nor_learn_whether_it_ex
 async fn an_administrator_of_some_workspaces_sees_and_touches_no_others() {
     let lead = "spiffe://test/lead";
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.admin.push(format!("{lead}=b,d,not-yet"))
+        settings.roles.admin.push(format!("{lead}=b,d,not-yet"))
     })
     .await;
     for workspace in ["a", "b", "c", "d"] {
@@ -980,7 +980,7 @@ async fn an_administrator_of_some_workspaces_sees_and_touches_no_others() {
 async fn an_editor_of_one_workspace_cannot_touch_the_servers_of_another() {
     let pair = Pair::start_with(
         |_| {},
-        |settings| settings.editor = vec![format!("{EDITOR}=mine")],
+        |settings| settings.roles.editor = vec![format!("{EDITOR}=mine")],
     )
     .await;
     for workspace in ["mine", "theirs"] {
@@ -1093,8 +1093,8 @@ fn settings_that_let_one_principal_administer_and_decrypt_are_refused() {
     };
     both(&|settings| settings.injector = vec![format!("{}=*", pki::ADMIN)]);
     both(&|settings| settings.injector.push(format!("{}=other", pki::ADMIN)));
-    both(&|settings| settings.editor = vec![format!("{}=w", pki::INJECTOR)]);
-    both(&|settings| settings.viewer = vec![format!("{}=w", pki::INJECTOR)]);
+    both(&|settings| settings.roles.editor = vec![format!("{}=w", pki::INJECTOR)]);
+    both(&|settings| settings.roles.viewer = vec![format!("{}=w", pki::INJECTOR)]);
 }
 
 #[test]
@@ -1106,11 +1106,11 @@ fn every_mistake_in_the_vaults_settings_is_reported_at_once() {
     settings.data_dir = None;
     settings.cache_mib = "lots".to_owned();
     settings.root.root_key_file = vec![dir.path().join("missing.key")];
-    settings.tls_cert = Some("/dev/null".into());
-    settings.client_ca = Some(dir.path().join("missing.pem"));
-    settings.admin = vec!["admin".to_owned(), "spiffe://test/x=NOT-A-LABEL".to_owned()];
-    settings.editor = vec!["spiffe://test/x".to_owned()];
-    settings.shutdown_grace = "soon".to_owned();
+    settings.tls.tls_cert = Some("/dev/null".into());
+    settings.tls.client_ca = Some(dir.path().join("missing.pem"));
+    settings.roles.admin = vec!["admin".to_owned(), "spiffe://test/x=NOT-A-LABEL".to_owned()];
+    settings.roles.editor = vec!["spiffe://test/x".to_owned()];
+    settings.process.shutdown_grace = "soon".to_owned();
     let report = settings.check().map(drop).unwrap_err().to_string();
     for part in [
         "--listen: ",
@@ -1148,8 +1148,8 @@ fn every_mistake_in_the_injectors_settings_is_reported_at_once() {
     settings.vault = "https://vault".to_owned();
     settings.vault_id = Some("vault".to_owned());
     settings.limits.vault_timeout = "2".to_owned();
-    settings.tls_key = None;
-    settings.viewer = vec!["dns:x".to_owned()];
+    settings.tls.tls_key = None;
+    settings.roles.viewer = vec!["dns:x".to_owned()];
     settings.host = vec!["not a name".to_owned()];
     settings.limits.max_connections = "many".to_owned();
     let report = settings.check().map(drop).unwrap_err().to_string();

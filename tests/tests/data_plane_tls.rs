@@ -32,8 +32,8 @@ const VALUE: &str = "canary-6e0d";
 /// A pair whose data plane speaks TLS within these limits; its server `api` is at `upstream`.
 async fn pair(upstream: &str, limit: impl FnOnce(&mut LimitSettings)) -> Pair {
     let secured = |settings: &mut injector_service::config::Settings| {
-        settings.data_plane_tls_cert.clone_from(&settings.tls_cert);
-        settings.data_plane_tls_key.clone_from(&settings.tls_key);
+        settings.data_plane_tls_cert.clone_from(&settings.tls.tls_cert);
+        settings.data_plane_tls_key.clone_from(&settings.tls.tls_key);
         limit(&mut settings.limits);
     };
     let pair = Pair::start_with(|_| {}, secured).await;

@@ -4,6 +4,7 @@
     reason = "a test that cannot be set up should say so at once"
 )]
 
+use chassis::settings::with_variables;
 use clap::{Arg, Args, Command};
 
 const DOCUMENT: &str = include_str!("../../docs/configuration.md");
@@ -33,8 +34,8 @@ fn row(setting: &Arg) -> String {
 }
 
 /// Fails unless the section of the document has the settings `S`, and no others.
-fn check<S: Args>(service: &str) {
-    let settings = S::augment_args(Command::new("settings"));
+fn check<S: Args>(service: &str, variables: &str) {
+    let settings = with_variables(S::augment_args(Command::new("settings")), variables);
     let expected: Vec<_> = settings.get_arguments().map(row).collect();
     let mut sections = DOCUMENT.split("\n## ");
     let section = sections
@@ -50,10 +51,10 @@ fn check<S: Args>(service: &str) {
 
 #[test]
 fn the_document_has_every_setting_of_the_vault() {
-    check::<vault_service::config::Settings>("vault-service");
+    check::<vault_service::config::Settings>("vault-service", vault_service::config::ENVIRONMENT);
 }
 
 #[test]
 fn the_document_has_every_setting_of_the_injector() {
-    check::<injector_service::config::Settings>("injector-service");
+    check::<injector_service::config::Settings>("injector-service", injector_service::config::ENVIRONMENT);
 }

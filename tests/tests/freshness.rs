@@ -268,7 +268,10 @@ async fn a_workspace_made_anew_is_another_one_for_servers_of_a_file_too() {
 async fn without_its_vault_a_call_fails_and_with_it_again_goes_on() {
     let upstream = echo().await;
     let pki = Pki::new();
-    let vault = Vault::start_with(pki.clone(), |settings| settings.shutdown_grace = "100ms".into()).await;
+    let vault = Vault::start_with(pki.clone(), |settings| {
+        settings.process.shutdown_grace = "100ms".into()
+    })
+    .await;
     let quick =
         |settings: &mut injector_service::config::Settings| settings.limits.vault_timeout = "500ms".into();
     let injector = Injector::start_with(pki.clone(), vault.address, quick).await;

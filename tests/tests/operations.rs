@@ -158,8 +158,8 @@ async fn a_service_whose_certificate_has_expired_is_not_ready_and_says_why() {
     // The vault's own.
     let files = short(pki::VAULT);
     let vault = Vault::start_with(pki, |settings| {
-        settings.tls_cert = Some(files.cert);
-        settings.tls_key = Some(files.key);
+        settings.tls.tls_cert = Some(files.cert);
+        settings.tls.tls_key = Some(files.key);
     })
     .await;
     let (status, text) = page(vault.metrics, "/readyz").await;

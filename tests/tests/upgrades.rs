@@ -650,7 +650,7 @@ async fn over_tls_a_handshake_goes_over_http1() {
 #[tokio::test]
 async fn an_open_tunnel_is_cut_off_when_the_grace_period_is_over() {
     let upstream = Played::start().await;
-    let pair = dev_with(|settings| settings.shutdown_grace = "1s".to_owned()).await;
+    let pair = dev_with(|settings| settings.process.shutdown_grace = "1s".to_owned()).await;
     pair.injector
         .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
         .await;
@@ -674,7 +674,7 @@ async fn an_open_tunnel_is_cut_off_when_the_grace_period_is_over() {
 #[tokio::test]
 async fn a_tunnel_that_ends_does_not_hold_up_the_end() {
     let upstream = Played::start().await;
-    let pair = dev_with(|settings| settings.shutdown_grace = "5m".to_owned()).await;
+    let pair = dev_with(|settings| settings.process.shutdown_grace = "5m".to_owned()).await;
     pair.injector
         .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
         .await;

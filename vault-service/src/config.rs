@@ -9,16 +9,13 @@ use std::{
 };
 
 use chassis::{
+    args::{KeepaliveArgs, ProcessArgs, RoleArgs, TlsArgs},
     authz::{Policy, Role},
     expiry::OwnCertificates,
     keepalive::{Ping, TcpTimeout},
-    process::{Logging, Memory},
     settings::{self, Problems},
-    signal::Hangup,
-    telemetry::{LogFilter, LogFormat},
-    tls,
 };
-use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
+use clap::{Args, Parser, Subcommand};
 use proto::Principal;
 
 use crate::{
@@ -28,6 +25,8 @@ use crate::{
     vault::Plan,
 };
 
+/// First part of the names of all environment variables of this service.
+pub const ENVIRONMENT: &str = "AEROSTACK_VAULT_";
 /// Minimum of `--erase-after`. With a shorter time the vault would rotate keys without pause.
 const SHORTEST_ERASE_AFTER: Duration = Duration::from_secs(1);
 
@@ -55,12 +54,7 @@ pub enum Command {
     /// Ask the vault that runs here whether it is ready: exit code 0, or 1 and why
     Healthcheck {
         /// Address of its /readyz
-        #[arg(
-            long,
-            env = "AEROSTACK_VAULT_METRICS_LISTEN",
-            default_value = "127.0.0.1:9051",
-            value_name = "ADDRESS"
-        )]
+        #[arg(long, default_value = "127.0.0.1:9051", value_name = "ADDRESS")]
         metrics_listen: String,
     },
     /// Back up a store that no vault has open. The backup is sealed: restoring it takes the root key
@@ -95,7 +89,7 @@ pub enum Command {
     /// command that is stopped at any moment leaves a whole store.
     Compact {
         /// Directory of the store
-        #[arg(long, env = "AEROSTACK_VAULT_DATA_DIR", value_name = "DIR")]
+        #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
         /// The audit log, where `-` is standard error.
         #[command(flatten)]
@@ -143,7 +137,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct StoreArgs {
     /// Directory of the store
-    #[arg(long, env = "AEROSTACK_VAULT_DATA_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
     /// Where the root keys come from.
     #[command(flatten)]
@@ -167,23 +161,18 @@ pub struct RootArgs {
     /// The first file holds the active root key. Further files, given again or after a `;`, hold earlier root keys. To
     /// rotate the root key, put a new file before the old one and restart, and remove the old file when the key status
     /// shows that no workspace needs it.
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_ROOT_KEY_FILE",
-        value_delimiter = ';',
-        value_name = "FILE"
-    )]
+    #[arg(long, value_delimiter = ';', value_name = "FILE")]
     pub root_key_file: Vec<PathBuf>,
     /// File with a passphrase, which others may not read: the store holds the root key, wrapped with it (Argon2id)
-    #[arg(long, env = "AEROSTACK_VAULT_ROOT_PASSPHRASE_FILE", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub root_passphrase_file: Option<PathBuf>,
     /// Unix socket of a Kubernetes KMS v2 plugin: the store holds the root key, encrypted by it
     ///
     /// Until the plugin answers, the vault is sealed: it serves, but does not decrypt.
-    #[arg(long, env = "AEROSTACK_VAULT_ROOT_KMS_SOCKET", value_name = "SOCKET")]
+    #[arg(long, value_name = "SOCKET")]
     pub root_kms_socket: Option<PathBuf>,
     /// Which root key is active, when more than one kind is given: what the others wrapped is moved to it
-    #[arg(long, env = "AEROSTACK_VAULT_ROOT_ACTIVE", value_enum, value_name = "KIND")]
+    #[arg(long, value_enum, value_name = "KIND")]
     pub root_active: Option<ProviderKind>,
 }
 
@@ -196,10 +185,10 @@ pub struct AuditArgs {
     /// The vault appends to the file, creates it readable for its owner only, and creates a new file within a second
     /// after a rename. While the file cannot be written, the vault refuses calls. Without this setting the vault writes
     /// no audit log.
-    #[arg(long, env = "AEROSTACK_VAULT_AUDIT_LOG", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
     /// Serve calls also while the audit log cannot be written, and without waiting for their lines
-    #[arg(long, env = "AEROSTACK_VAULT_AUDIT_BEST_EFFORT", value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub audit_best_effort: bool,
 }
 
@@ -237,200 +226,59 @@ impl AuditArgs {
     }
 }
 
-const PING_INTERVAL: &str = "5m";
-const PING_TIMEOUT: &str = "2m";
-const TCP_TIMEOUT: &str = "50s";
-
-/// How dead peers are noticed.
+/// The settings as text, before [`Settings::check`]. Each one is a flag and an environment variable that begins with
+/// [`ENVIRONMENT`]. The elements of a list are separated by `;`.
 #[derive(Debug, Clone, Args)]
-pub struct KeepaliveArgs {
-    /// Time without a frame after which an HTTP/2 client is sent a PING
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_PING_INTERVAL",
-        default_value = PING_INTERVAL,
-        value_name = "DURATION"
-    )]
-    pub ping_interval: String,
-    /// Time that the client has to answer a PING before its connection is closed
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_PING_TIMEOUT",
-        default_value = PING_TIMEOUT,
-        value_name = "DURATION"
-    )]
-    pub ping_timeout: String,
-    /// Time after which a connection whose peer acknowledges nothing is closed: TCP keepalive and TCP_USER_TIMEOUT. A peer
-    /// that reads nothing while its receive buffer is full counts as dead, too
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_TCP_TIMEOUT",
-        default_value = TCP_TIMEOUT,
-        value_name = "DURATION"
-    )]
-    pub tcp_timeout: String,
-}
-
-/// The default values.
-impl Default for KeepaliveArgs {
-    fn default() -> Self {
-        Self {
-            ping_interval: PING_INTERVAL.to_owned(),
-            ping_timeout: PING_TIMEOUT.to_owned(),
-            tcp_timeout: TCP_TIMEOUT.to_owned(),
-        }
-    }
-}
-
-impl KeepaliveArgs {
-    fn check(&self, problems: &mut Problems) -> Option<(Ping, TcpTimeout)> {
-        let interval = ("--ping-interval", self.ping_interval.as_str());
-        let timeout = ("--ping-timeout", self.ping_timeout.as_str());
-        let ping = Ping::check(problems, interval, timeout);
-        let tcp_timeout = TcpTimeout::check(problems, "--tcp-timeout", &self.tcp_timeout);
-        Some((ping?, tcp_timeout?))
-    }
-}
-
-/// Settings as they are given; every one is a flag and an environment variable. Lists are separated by `;`.
-#[derive(Debug, Clone, Args)]
+#[command(
+    mut_arg("editor", |arg| arg.help("Who edits secrets: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*")),
+    mut_arg("viewer", |arg| arg.help("Who sees names and metadata: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*")),
+    mut_arg("log", |arg| arg.help("What is logged: a level, or a filter such as info,vault_service=debug"))
+)]
 pub struct Settings {
     /// Address of the gRPC listener (TLS 1.3)
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_LISTEN",
-        default_value = "127.0.0.1:7150",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, default_value = "127.0.0.1:7150", value_name = "ADDRESS")]
     pub listen: String,
     /// Address of /metrics, /livez and /readyz (plain HTTP)
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_METRICS_LISTEN",
-        default_value = "127.0.0.1:9051",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, default_value = "127.0.0.1:9051", value_name = "ADDRESS")]
     pub metrics_listen: String,
     /// Directory of the store; made when it is not there. Nothing else may be in it
-    #[arg(long, env = "AEROSTACK_VAULT_DATA_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Memory that the store may use as its cache, in MiB
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_CACHE_MIB",
-        default_value = "64",
-        value_name = "MIB"
-    )]
+    #[arg(long, default_value = "64", value_name = "MIB")]
     pub cache_mib: String,
     /// Where the root keys come from.
     #[command(flatten)]
     pub root: RootArgs,
-    /// Certificate chain of the gRPC listener, PEM
-    #[arg(long, env = "AEROSTACK_VAULT_TLS_CERT", value_name = "FILE")]
-    pub tls_cert: Option<PathBuf>,
-    /// Its private key, PEM
-    #[arg(long, env = "AEROSTACK_VAULT_TLS_KEY", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-    /// CAs that clients' certificates come from, PEM
-    #[arg(long, env = "AEROSTACK_VAULT_CLIENT_CA", value_name = "FILE")]
-    pub client_ca: Option<PathBuf>,
-    /// Who administers: PRINCIPAL for all workspaces, or PRINCIPAL=WORKSPACE,…
-    ///
-    /// A principal is the one URI SAN of a client certificate (spiffe://…) or, without one, its one DNS SAN (dns:NAME).
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_ADMIN",
-        value_delimiter = ';',
-        value_name = "PRINCIPAL"
-    )]
-    pub admin: Vec<String>,
-    /// Who edits secrets: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_EDITOR",
-        value_delimiter = ';',
-        value_name = "PRINCIPAL=WORKSPACES"
-    )]
-    pub editor: Vec<String>,
-    /// Who sees names and metadata: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_VIEWER",
-        value_delimiter = ';',
-        value_name = "PRINCIPAL=WORKSPACES"
-    )]
-    pub viewer: Vec<String>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    #[command(flatten)]
+    pub roles: RoleArgs,
     /// Who has secrets decrypted: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*; never also one of the above
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_INJECTOR",
-        value_delimiter = ';',
-        value_name = "PRINCIPAL=WORKSPACES"
-    )]
+    #[arg(long, value_delimiter = ';', value_name = "PRINCIPAL=WORKSPACES")]
     pub injector: Vec<String>,
-    /// How dead peers are noticed.
     #[command(flatten)]
     pub keepalive: KeepaliveArgs,
     /// The audit log.
     #[command(flatten)]
     pub audit: AuditArgs,
     /// Give no value in clear, not even inside TLS: only sealed to a key that the injector names
-    #[arg(long, env = "AEROSTACK_VAULT_REQUIRE_SEALED", value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub require_sealed: bool,
     /// Plan of a workspace that is created without one
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_DEFAULT_PLAN",
-        default_value = "free",
-        value_enum,
-        value_name = "PLAN"
-    )]
+    #[arg(long, default_value = "free", value_enum, value_name = "PLAN")]
     pub default_plan: Plan,
     /// Do not serve gRPC reflection
-    #[arg(long, env = "AEROSTACK_VAULT_NO_REFLECTION", value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub no_reflection: bool,
     /// Time after a delete until the vault begins to destroy the keys that can still decrypt the deleted data
     ///
     /// The vault handles all deletes of that time together: it rotates the keys of every workspace with a delete. At
     /// least 1s.
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_ERASE_AFTER",
-        default_value = "1h",
-        value_name = "DURATION"
-    )]
+    #[arg(long, default_value = "1h", value_name = "DURATION")]
     pub erase_after: String,
-    /// Let debuggers attach and cores be dumped: both show what is in memory, decrypted values too
-    #[arg(long, env = "AEROSTACK_VAULT_ALLOW_DEBUGGING", value_parser = BoolishValueParser::new())]
-    pub allow_debugging: bool,
-    /// How long calls under way may take after SIGTERM
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_SHUTDOWN_GRACE",
-        default_value = "10s",
-        value_name = "DURATION"
-    )]
-    pub shutdown_grace: String,
-    /// What is logged: a level, or a filter such as info,vault_service=debug
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    pub log: String,
-    /// File with a filter that is used instead of --log; read again on SIGHUP
-    #[arg(long, env = "AEROSTACK_VAULT_LOG_FILTER_FILE", value_name = "FILE")]
-    pub log_filter_file: Option<PathBuf>,
-    /// How it is logged
-    #[arg(
-        long,
-        env = "AEROSTACK_VAULT_LOG_FORMAT",
-        default_value = "text",
-        value_enum,
-        value_name = "FORMAT"
-    )]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub process: ProcessArgs,
 }
 
 /// Settings that were found right.
@@ -472,27 +320,6 @@ pub struct Config {
 }
 
 impl Settings {
-    /// What is logged, and how.
-    pub fn logging(&self) -> Logging<'_> {
-        Logging {
-            filter: LogFilter {
-                text: self.log.as_str().into(),
-                file: settings::path(&self.log_filter_file).map(Into::into),
-            },
-            format: self.log_format,
-            hangup: Hangup::Reloads,
-        }
-    }
-
-    /// Who may look into this process's memory.
-    pub fn memory(&self) -> Memory {
-        if self.allow_debugging {
-            Memory::Debuggable
-        } else {
-            Memory::Private
-        }
-    }
-
     /// Checks everything, and reports everything that is wrong.
     pub fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
@@ -503,20 +330,14 @@ impl Settings {
             .map(PathBuf::from);
         let cache_mib = problems.parse::<u64>("--cache-mib", &self.cache_mib);
         let root = self.root.check(&mut problems);
-        let identity = problems.identity(
-            ("--tls-cert", settings::path(&self.tls_cert)),
-            ("--tls-key", settings::path(&self.tls_key)),
-        );
-        let clients = problems.authorities("--client-ca", settings::path(&self.client_ca), listen);
+        let identity = self.tls.identity(&mut problems);
         let id = identity
             .as_ref()
             .and_then(|identity| problems.principal("--tls-cert", identity));
-        let tls = identity.zip(clients).and_then(|(identity, clients)| {
-            problems.take("--tls-cert", tls::grpc_server(identity, &clients))
-        });
+        let tls = self.tls.server_config(&mut problems, identity, listen);
         let policy = self.policy(&mut problems);
         let keepalive = self.keepalive.check(&mut problems);
-        let shutdown_grace = problems.duration("--shutdown-grace", &self.shutdown_grace);
+        let shutdown_grace = self.process.shutdown_grace(&mut problems);
         let erase_after = problems.duration("--erase-after", &self.erase_after);
         if erase_after.is_some_and(|after| after < SHORTEST_ERASE_AFTER) {
             problems.add("--erase-after", "is at least 1s");
@@ -549,9 +370,7 @@ impl Settings {
     }
 
     fn policy(&self, problems: &mut Problems) -> Option<Policy> {
-        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin);
-        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor));
-        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer));
+        let mut bindings = self.roles.check(problems);
         bindings.extend(problems.bindings("--injector", Role::Injector, &self.injector));
         problems.policy("--injector", bindings)
     }

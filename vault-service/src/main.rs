@@ -9,15 +9,14 @@ use std::{
 };
 
 use chassis::{
-    environment, healthcheck, process,
-    settings::EXIT_USAGE,
+    healthcheck, process,
+    settings::{self, EXIT_USAGE},
     telemetry::{self, LogFormat, chain},
 };
-use clap::CommandFactory as _;
 use mimalloc::MiMalloc;
 use vault_service::{
     Listeners,
-    config::{AuditArgs, Cli, Command, Settings},
+    config::{AuditArgs, Cli, Command, ENVIRONMENT, Settings},
     crypto::root_key_file,
     offline, run,
 };
@@ -28,7 +27,7 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
-    match process::command_line() {
+    match process::command_line(ENVIRONMENT) {
         Ok(Cli {
             command: Some(Command::Keygen { path }),
             ..
@@ -136,10 +135,10 @@ fn tell(work: impl FnOnce() -> Result<String, offline::Failed>) -> ExitCode {
 fn serve(settings: Settings) -> ExitCode {
     let checked = settings.clone();
     process::serve(
-        settings.logging(),
-        settings.memory(),
+        settings.process.logging(),
+        settings.process.memory(),
         || {
-            environment::warn_of_unknown(&Cli::command(), "AEROSTACK_VAULT_");
+            settings::warn_of_unknown::<Cli>(ENVIRONMENT);
             checked.check()
         },
         async |config, asked| {

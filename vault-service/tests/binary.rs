@@ -23,7 +23,7 @@ use clap::CommandFactory as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
-use vault_service::config::Cli;
+use vault_service::config::{Cli, ENVIRONMENT};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: i32 = 64;
@@ -144,7 +144,7 @@ fn help_and_version_go_to_standard_output_and_help_names_every_environment_varia
             "{variable} in {text}"
         );
     }
-    let command = Cli::command();
+    let command = chassis::settings::with_variables(Cli::command(), ENVIRONMENT);
     let settings = command
         .get_arguments()
         .filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()));

@@ -6,7 +6,7 @@ mod tests;
 
 use std::{ffi::OsString, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use chassis::channel::channel;
+use chassis::{channel::channel, dial::without_brackets};
 use chassis::{
     telemetry::chain,
     tls::{self, Authorities, Identity, TlsError},
@@ -219,11 +219,7 @@ impl Remote {
     /// Whether the service ends a handshake as soon as it may say something.
     async fn refused(&self) -> Option<io::Error> {
         let authority: Authority = self.address.parse().ok()?;
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
+        let host = without_brackets(authority.host()).to_owned();
         let tcp = TcpStream::connect((host.as_str(), authority.port_u16()?))
             .await
             .ok()?;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use chassis::dial::without_brackets;
 use http::{HeaderValue, header, request::Parts, uri::Authority};
 use proto::{Reason, Refusal};
 
@@ -41,12 +42,8 @@ impl Hosts {
 }
 
 pub(super) fn is_loopback(host: &str) -> bool {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
     host == "localhost"
-        || bare
+        || without_brackets(host)
             .parse::<IpAddr>()
             .is_ok_and(|ip| ip.to_canonical().is_loopback())
 }

@@ -63,8 +63,8 @@ pub(super) async fn with_roles(catalog: Option<PathBuf>) -> Pair {
         |_| {},
         |settings| {
             settings.catalog = catalog;
-            settings.editor = vec![format!("{EDITOR}=dev")];
-            settings.viewer = vec![format!("{VIEWER}=dev")];
+            settings.roles.editor = vec![format!("{EDITOR}=dev")];
+            settings.roles.viewer = vec![format!("{VIEWER}=dev")];
         },
     )
     .await;

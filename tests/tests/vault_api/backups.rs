@@ -175,7 +175,10 @@ async fn a_backup_that_nobody_takes_any_more_is_given_up_and_one_is_made_at_a_ti
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_a_backup_and_says_that_it_is_not_whole() {
-    let vault = Vault::start_with(Pki::new(), |settings| settings.shutdown_grace = "15s".to_owned()).await;
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.process.shutdown_grace = "15s".to_owned()
+    })
+    .await;
     large(&vault).await;
     let mut taken = backups(&vault)
         .export_backup(ExportBackupRequest {})

@@ -163,7 +163,7 @@ async fn a_put_whose_answer_was_lost_is_tried_again_and_makes_one_version() {
 async fn another_principal_cannot_find_out_by_trying_what_was_put() {
     const EDITOR: &str = "spiffe://test/editor";
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.editor = vec![format!("{EDITOR}=*")]
+        settings.roles.editor = vec![format!("{EDITOR}=*")]
     })
     .await;
     vault.workspace("w").await;

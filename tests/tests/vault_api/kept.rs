@@ -33,7 +33,7 @@ pub(crate) fn restore(name: &str, version: u64) -> RestoreSecretVersionRequest {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_version_is_listed_and_restored_without_being_shown() {
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.viewer = vec!["spiffe://test/viewer=*".to_owned()]
+        settings.roles.viewer = vec!["spiffe://test/viewer=*".to_owned()]
     })
     .await;
     vault.workspace("w").await;
@@ -191,7 +191,7 @@ async fn how_many_versions_are_kept_is_a_setting_of_the_workspace() {
 async fn an_editor_cannot_restore_a_value_to_where_it_may_not_go_and_an_administrator_has_to_say_so() {
     const EDITOR: &str = "spiffe://test/editor";
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.editor = vec![format!("{EDITOR}=*")];
+        settings.roles.editor = vec![format!("{EDITOR}=*")];
     })
     .await;
     vault.workspace("w").await;

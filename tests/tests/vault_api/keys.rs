@@ -222,7 +222,10 @@ async fn no_decrypt_and_no_put_fails_while_keys_are_rotated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_for_who_administers_every_workspace() {
     let some = "spiffe://test/some";
-    let vault = Vault::start_with(Pki::new(), |settings| settings.admin.push(format!("{some}=w"))).await;
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.roles.admin.push(format!("{some}=w"))
+    })
+    .await;
     vault.workspace("w").await;
     let mut keys = KeyServiceClient::new(vault.channel(some));
     let workspace = "w".to_owned();

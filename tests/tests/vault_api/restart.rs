@@ -89,7 +89,10 @@ async fn a_store_does_not_open_with_another_root_key_and_is_unharmed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_finishes_calls_under_way_and_ends_streams() {
-    let vault = Vault::start_with(Pki::new(), |settings| settings.shutdown_grace = "15s".to_owned()).await;
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.process.shutdown_grace = "15s".to_owned()
+    })
+    .await;
     vault.workspace("w").await;
     let (pki, dir, address, metrics) = (vault.pki.clone(), vault.dir.clone(), vault.address, vault.metrics);
     let mut stream = Conversation::open(&vault, pki::INJECTOR).await;
@@ -146,7 +149,10 @@ async fn a_stop_finishes_calls_under_way_and_ends_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_ever_and_acknowledges_nothing_after_it() {
-    let vault = Vault::start_with(Pki::new(), |settings| settings.shutdown_grace = "50ms".to_owned()).await;
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.process.shutdown_grace = "50ms".to_owned()
+    })
+    .await;
     vault.workspace("w").await;
     let channel = vault.channel(pki::ADMIN);
     let (body, messages) = mpsc::channel(1);

@@ -159,7 +159,7 @@ async fn lists_are_paged_in_order_and_a_page_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_token_belongs_to_its_request_and_caller() {
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.viewer = vec!["spiffe://test/viewer=*".to_owned()]
+        settings.roles.viewer = vec!["spiffe://test/viewer=*".to_owned()]
     })
     .await;
     for workspace in ["v", "w"] {

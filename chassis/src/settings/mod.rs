@@ -1,5 +1,7 @@
 //! Settings: read as text, checked together, so that every mistake is reported at once.
 
+mod environment;
+
 use std::{
     fmt, mem,
     net::SocketAddr,
@@ -9,12 +11,15 @@ use std::{
     time::Duration,
 };
 
-use super::{
+use crate::{
     authz::{Binding, Policy, Role, Scope},
     expiry::OwnCertificates,
     tls::{Authorities, Identity, TlsError},
 };
 use proto::{Principal, WorkspaceName};
+
+pub(crate) use environment::without_empty;
+pub use environment::{warn_of_unknown, with_variables};
 
 /// The exit code for mistakes in the settings (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
