@@ -124,7 +124,7 @@ async fn ask(
     }
     if let Some(probe) = probe
         && latency_ms.is_some()
-        && let Err(NotReady::Said(why)) = healthcheck::ask(probe, PROBE_TIMEOUT).await
+        && let Err(NotReady::Reported(why)) = healthcheck::check(probe, PROBE_TIMEOUT).await
     {
         if state == "serving" {
             state = "not_ready";
