@@ -1,12 +1,12 @@
-//! Whatever the body and however it is cut: the same messages come out of it, and of a message that is rewritten, another
-//! reader sees our secrets and no others, nothing else has changed, and rewriting again changes nothing.
+//! For every body in chunks of any size: the deframer finds the same messages; in a rewritten message another parser finds
+//! the injected secrets and no others, and nothing else has changed; rewriting the message again changes nothing.
 #![no_main]
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use injector_service::{
-    inject::protobuf::{Framed, Frames, FramingError, SecretEntries, WireError, rewrite},
+    inject::protobuf::{FramedMessage, FramingError, MessageDeframer, SecretEntries, WireError, rewrite},
     placement::FieldNumber,
 };
 use libfuzzer_sys::fuzz_target;
@@ -15,11 +15,11 @@ use prost::Message;
 const FIELD: u32 = 7;
 const ENTRY: &[u8] = b"\x3a\x06\x0a\x01T\x12\x01v";
 
-/// A reader that knows no field.
+/// A parser that knows no field.
 #[derive(Clone, PartialEq, Message)]
 struct Opaque {}
 
-/// A reader that knows only ours.
+/// A parser that knows only the field of the secrets.
 #[derive(Clone, PartialEq, Message)]
 struct Secrets {
     #[prost(btree_map = "string, string", tag = "7")]
@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
     check(body);
     let (messages, error) = framed(body, usize::from(*cut).max(1));
     assert_eq!((&messages, error), (&framed(body, usize::MAX).0, framed(body, usize::MAX).1));
-    messages.iter().for_each(|framed| check(framed.message()));
+    messages.iter().for_each(|framed| check(framed.payload()));
 });
 
 fn check(message: &[u8]) {
@@ -43,7 +43,7 @@ fn check(message: &[u8]) {
             }
             assert_eq!(with_token(&out).as_deref(), Ok(&*out));
         }
-        Err(_) => assert!(Opaque::decode(message).is_err(), "a reader takes what is refused"),
+        Err(_) => assert!(Opaque::decode(message).is_err(), "a parser accepts a refused message"),
     }
 }
 
@@ -56,12 +56,12 @@ fn with_token(message: &[u8]) -> Result<Vec<u8>, WireError> {
     Ok(out.to_vec())
 }
 
-fn framed(body: &[u8], cut: usize) -> (Vec<Framed>, Option<FramingError>) {
-    let (mut frames, mut messages) = (Frames::default(), Vec::new());
+fn framed(body: &[u8], cut: usize) -> (Vec<FramedMessage>, Option<FramingError>) {
+    let (mut deframer, mut messages) = (MessageDeframer::default(), Vec::new());
     for chunk in body.chunks(cut) {
-        frames.push(Bytes::copy_from_slice(chunk));
+        deframer.push(Bytes::copy_from_slice(chunk));
         loop {
-            match frames.next_frame() {
+            match deframer.next_message() {
                 Ok(Some(framed)) => messages.push(framed),
                 Ok(None) => break,
                 Err(error) => return (messages, Some(error)),

@@ -6,6 +6,7 @@
 mod client_certificate;
 pub mod json;
 pub mod protobuf;
+mod text_value;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};

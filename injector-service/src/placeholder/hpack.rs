@@ -128,7 +128,6 @@ impl<'b> BlockReader<'b> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 

@@ -84,7 +84,6 @@ fn exhausted() -> Refusal {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 

@@ -1,9 +1,9 @@
-use super::error::{Fault, JsonCause};
+use super::error::{JsonCause, SliceError};
 use super::nesting::{Container, Nesting};
 use super::number::NumberPart;
 use super::string::{Scan, StringPart};
 
-/// A strict RFC 8259 lexer for one object that comes in pieces. It keeps where it is, never what it read.
+/// A strict lexer (RFC 8259) for one object that arrives in pieces. The lexer keeps its state, and no bytes of the body.
 #[derive(Default)]
 pub(super) struct Lexer {
     expect: Expect,
@@ -11,22 +11,22 @@ pub(super) struct Lexer {
     nesting: Nesting,
 }
 
-/// A place in the top-level object; the position reported is that right after it.
+/// A position in the top-level object that the lexer reports, right after the byte that makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Landmark {
-    NameOpens,
-    NameCloses,
+pub(super) enum MemberEvent {
+    NameStart,
+    NameEnd,
     Comma,
-    ObjectCloses,
+    ObjectEnd,
 }
 
-/// How far the lexer came: to a landmark, or to the end of the slice.
+/// The number of consumed bytes, up to an event or to the end of the slice.
 pub(super) struct Step {
     pub(super) taken: usize,
-    pub(super) landmark: Option<Landmark>,
+    pub(super) event: Option<MemberEvent>,
 }
 
-/// The next token, the present one being complete.
+/// The token that may follow the current token.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum Expect {
     #[default]
@@ -40,91 +40,92 @@ enum Expect {
     Nothing,
 }
 
-/// The token in whose middle we are.
+/// The current token, if it is incomplete.
 #[derive(Default)]
 enum Token {
     #[default]
     None,
     String(StringPart),
     Number(NumberPart),
-    /// What is still to come of `true`, `false` or `null`.
+    /// The missing bytes of `true`, `false` or `null`.
     Literal(&'static [u8]),
 }
 
 impl Lexer {
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<Step, Fault> {
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<Step, SliceError> {
         let mut taken = 0;
         while let Some(rest @ [_, ..]) = bytes.get(taken..) {
-            let step = self.step(rest).map_err(|fault| fault.after(taken))?;
+            let step = self.step(rest).map_err(|error| error.after(taken))?;
             taken += step.taken;
-            if step.landmark.is_some() {
+            if step.event.is_some() {
                 return Ok(Step { taken, ..step });
             }
         }
-        Ok(Step {
-            taken,
-            landmark: None,
-        })
+        Ok(Step { taken, event: None })
     }
 
-    fn step(&mut self, bytes: &[u8]) -> Result<Step, Fault> {
+    fn step(&mut self, bytes: &[u8]) -> Result<Step, SliceError> {
         let scan = match &mut self.token {
             Token::None => return self.between(bytes),
             Token::String(part) => part.scan(bytes)?,
             Token::Number(part) => part.scan(bytes)?,
             Token::Literal(left) => literal(left, bytes)?,
         };
-        let mut landmark = None;
+        let mut event = None;
         if scan.ended {
             self.token = Token::None;
-            landmark = self.at_top(Expect::Colon, Landmark::NameCloses);
+            event = self.at_top(Expect::Colon, MemberEvent::NameEnd);
         }
         Ok(Step {
             taken: scan.taken,
-            landmark,
+            event,
         })
     }
 
-    fn between(&mut self, bytes: &[u8]) -> Result<Step, Fault> {
+    fn between(&mut self, bytes: &[u8]) -> Result<Step, SliceError> {
         let blank = whitespace_run(bytes);
         let Some(&byte) = bytes.get(blank) else {
             return Ok(Step {
                 taken: blank,
-                landmark: None,
+                event: None,
             });
         };
-        let landmark = self.structural(byte).map_err(|cause| Fault::new(blank, cause))?;
+        let event = self
+            .structural(byte)
+            .map_err(|cause| SliceError::new(blank, cause))?;
         Ok(Step {
             taken: blank + 1,
-            landmark,
+            event,
         })
     }
 
-    fn structural(&mut self, byte: u8) -> Result<Option<Landmark>, JsonCause> {
+    fn structural(&mut self, byte: u8) -> Result<Option<MemberEvent>, JsonCause> {
         match (self.expect, byte, self.nesting.top()) {
             (Expect::Body, b'{', _) => self.open(Container::Object),
             (Expect::Body, _, _) => Err(JsonCause::NotAnObject),
             (Expect::NameOrClose | Expect::Name, b'"', _) => Ok(self.begin_name()),
-            (Expect::Colon, b':', _) => Ok(self.now(Expect::Value)),
+            (Expect::Colon, b':', _) => Ok(self.expect_without_event(Expect::Value)),
             (Expect::NameOrClose | Expect::CommaOrClose, b'}', Some(Container::Object)) => Ok(self.close()),
             (Expect::ValueOrClose | Expect::CommaOrClose, b']', Some(Container::Array)) => Ok(self.close()),
-            (Expect::CommaOrClose, b',', Some(Container::Array)) => Ok(self.now(Expect::Value)),
+            (Expect::CommaOrClose, b',', Some(Container::Array)) => {
+                Ok(self.expect_without_event(Expect::Value))
+            }
             (Expect::CommaOrClose, b',', Some(Container::Object)) => {
-                self.now(Expect::Name);
-                Ok(self.at_top(Expect::Name, Landmark::Comma))
+                self.expect_without_event(Expect::Name);
+                Ok(self.at_top(Expect::Name, MemberEvent::Comma))
             }
             (Expect::Value | Expect::ValueOrClose, byte, _) => self.begin_value(byte),
             _ => Err(JsonCause::Unexpected),
         }
     }
 
-    fn begin_name(&mut self) -> Option<Landmark> {
+    fn begin_name(&mut self) -> Option<MemberEvent> {
         self.expect = Expect::Colon;
         self.token = Token::String(StringPart::Plain);
-        self.at_top(Expect::Colon, Landmark::NameOpens)
+        self.at_top(Expect::Colon, MemberEvent::NameStart)
     }
 
-    fn begin_value(&mut self, byte: u8) -> Result<Option<Landmark>, JsonCause> {
+    fn begin_value(&mut self, byte: u8) -> Result<Option<MemberEvent>, JsonCause> {
         self.expect = Expect::CommaOrClose;
         self.token = match byte {
             b'{' => return self.open(Container::Object),
@@ -142,33 +143,33 @@ impl Lexer {
         Ok(None)
     }
 
-    fn open(&mut self, container: Container) -> Result<Option<Landmark>, JsonCause> {
+    fn open(&mut self, container: Container) -> Result<Option<MemberEvent>, JsonCause> {
         if !self.nesting.push(container) {
             return Err(JsonCause::TooDeep);
         }
-        Ok(self.now(match container {
+        Ok(self.expect_without_event(match container {
             Container::Array => Expect::ValueOrClose,
             Container::Object => Expect::NameOrClose,
         }))
     }
 
-    fn close(&mut self) -> Option<Landmark> {
+    fn close(&mut self) -> Option<MemberEvent> {
         self.nesting.pop();
         if self.nesting.depth() > 0 {
-            return self.now(Expect::CommaOrClose);
+            return self.expect_without_event(Expect::CommaOrClose);
         }
         self.expect = Expect::Nothing;
-        Some(Landmark::ObjectCloses)
+        Some(MemberEvent::ObjectEnd)
     }
 
-    /// Says what is expected from here on, at no landmark.
-    fn now(&mut self, expect: Expect) -> Option<Landmark> {
+    /// Sets the expected token, and reports no event.
+    fn expect_without_event(&mut self, expect: Expect) -> Option<MemberEvent> {
         self.expect = expect;
         None
     }
 
-    fn at_top(&self, expect: Expect, landmark: Landmark) -> Option<Landmark> {
-        (self.expect == expect && self.nesting.depth() == 1).then_some(landmark)
+    fn at_top(&self, expect: Expect, event: MemberEvent) -> Option<MemberEvent> {
+        (self.expect == expect && self.nesting.depth() == 1).then_some(event)
     }
 }
 
@@ -179,9 +180,9 @@ pub(super) fn whitespace_run(bytes: &[u8]) -> usize {
         .count()
 }
 
-fn literal(left: &mut &'static [u8], bytes: &[u8]) -> Result<Scan, Fault> {
+fn literal(left: &mut &'static [u8], bytes: &[u8]) -> Result<Scan, SliceError> {
     if let Some(wrong) = left.iter().zip(bytes).position(|(want, have)| want != have) {
-        return Err(Fault::new(wrong, JsonCause::Unexpected));
+        return Err(SliceError::new(wrong, JsonCause::Unexpected));
     }
     let taken = left.len().min(bytes.len());
     *left = left.get(taken..).unwrap_or_default();

@@ -1,72 +1,71 @@
-use super::error::Fault;
-use super::lexer::{Landmark, Lexer};
+use super::error::SliceError;
+use super::lexer::{Lexer, MemberEvent};
 use super::name::{self, LONGEST_SPELLING};
 
-/// The inside of the top-level object: passes its members on, without those that are called like ours.
+/// Copies the members of the top-level object, and removes those with the name `secrets`.
 ///
-/// Commas and whitespace go out as they come. What goes with a removed member is everything from its
-/// name up to and including its comma or, if it is the last, up to the closing brace; so the comma that
-/// stood before it is left for the member that follows, which may be ours.
+/// Commas and whitespace pass unchanged. A member is removed from its name up to and including the comma after it, or up
+/// to the closing brace if it is the last member. The comma before a removed member therefore stays, for the next member
+/// or for the injected member.
 #[derive(Default)]
 pub(super) struct Members {
     lexer: Lexer,
-    fate: Fate,
-    /// The name, as far as it came, while it may turn out to be ours; at most [`LONGEST_NAME`] bytes.
+    action: MemberAction,
+    /// The beginning of a name that may be `secrets`: at most [`LONGEST_NAME`] bytes.
     name: Vec<u8>,
-    /// The last member that was passed on has no comma after it yet.
+    /// True when the last copied member has no comma after it.
     needs_comma: bool,
 }
 
-/// What is longer is not ours. With the quotes.
+/// The longest spelling of `secrets`, with the quotes.
 const LONGEST_NAME: usize = LONGEST_SPELLING + 2;
 
-/// What happens to the bytes at hand.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum MemberAction {
     #[default]
-    Kept,
-    /// In a name that may turn out to be ours.
+    Copy,
+    /// The current name may be `secrets`.
     Undecided,
-    Removed,
+    Remove,
 }
 
-/// The object has ended; its brace is the last byte taken, and was not passed on.
-pub(super) struct Closed {
+/// The end of the object. The last consumed byte is the closing brace, which was not copied.
+pub(super) struct ObjectEnd {
     pub(super) taken: usize,
     pub(super) needs_comma: bool,
 }
 
 impl Members {
-    /// `None` as long as the object goes on.
-    pub(super) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<Option<Closed>, Fault> {
+    /// Appends the copied part of `chunk` to `out`. Returns `None` when the object continues after `chunk`.
+    pub(super) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<Option<ObjectEnd>, SliceError> {
         let (mut settled, mut taken) = (0, 0);
         loop {
             let step = self
                 .lexer
                 .advance(between(chunk, taken, chunk.len()))
-                .map_err(|fault| fault.after(taken))?;
+                .map_err(|error| error.after(taken))?;
             taken += step.taken;
-            // `"` and `}` are a landmark's only byte, so it begins right here.
-            let landmark_at = taken.saturating_sub(1);
-            match step.landmark {
-                Some(Landmark::NameOpens) => {
-                    self.settle(between(chunk, settled, landmark_at), out);
-                    self.fate = Fate::Undecided;
-                    settled = landmark_at;
+            // `"` and `}` are single bytes, so the event begins at this offset.
+            let event_at = taken.saturating_sub(1);
+            match step.event {
+                Some(MemberEvent::NameStart) => {
+                    self.settle(between(chunk, settled, event_at), out);
+                    self.action = MemberAction::Undecided;
+                    settled = event_at;
                 }
-                Some(Landmark::NameCloses) => {
+                Some(MemberEvent::NameEnd) => {
                     self.settle(between(chunk, settled, taken), out);
                     self.decide(out);
                     settled = taken;
                 }
-                Some(Landmark::Comma) if self.fate == Fate::Removed => {
-                    self.fate = Fate::Kept;
+                Some(MemberEvent::Comma) if self.action == MemberAction::Remove => {
+                    self.action = MemberAction::Copy;
                     settled = taken;
                 }
-                Some(Landmark::Comma) => self.needs_comma = false,
-                Some(Landmark::ObjectCloses) => {
-                    self.settle(between(chunk, settled, landmark_at), out);
-                    return Ok(Some(Closed {
+                Some(MemberEvent::Comma) => self.needs_comma = false,
+                Some(MemberEvent::ObjectEnd) => {
+                    self.settle(between(chunk, settled, event_at), out);
+                    return Ok(Some(ObjectEnd {
                         taken,
                         needs_comma: self.needs_comma,
                     }));
@@ -80,28 +79,28 @@ impl Members {
     }
 
     fn settle(&mut self, run: &[u8], out: &mut Vec<u8>) {
-        match self.fate {
-            Fate::Kept => out.extend_from_slice(run),
-            Fate::Undecided if self.name.len() + run.len() <= LONGEST_NAME => {
+        match self.action {
+            MemberAction::Copy => out.extend_from_slice(run),
+            MemberAction::Undecided if self.name.len() + run.len() <= LONGEST_NAME => {
                 self.name.extend_from_slice(run)
             }
-            Fate::Undecided => {
+            MemberAction::Undecided => {
                 out.append(&mut self.name);
                 out.extend_from_slice(run);
-                self.fate = Fate::Kept;
+                self.action = MemberAction::Copy;
             }
-            Fate::Removed => {}
+            MemberAction::Remove => {}
         }
     }
 
-    /// The name is whole: in `self.name`, or passed on already because it is too long.
+    /// Decides about the member whose name has ended. The name is in `self.name`, or was copied because it is too long.
     fn decide(&mut self, out: &mut Vec<u8>) {
-        if matches!(self.name.as_slice(), [b'"', name @ .., b'"'] if name::is_ours(name)) {
+        if matches!(self.name.as_slice(), [b'"', name @ .., b'"'] if name::is_secrets(name)) {
             self.name.clear();
-            self.fate = Fate::Removed;
+            self.action = MemberAction::Remove;
         } else {
             out.append(&mut self.name);
-            self.fate = Fate::Kept;
+            self.action = MemberAction::Copy;
             self.needs_comma = true;
         }
     }

@@ -1,20 +1,20 @@
-//! Puts a `secrets` member into a JSON object while its bytes stream by, in constant memory.
+//! Puts a `secrets` member into a JSON object while the object streams to the upstream, in constant memory.
 //!
-//! Grammar: RFC 8259, strictly, in UTF-8; the body is one object and nothing else. Values are never
-//! computed, so whatever the grammar allows passes byte for byte: `1e400`, `"\ud800"`, a name twice.
+//! The body has to be one JSON object in UTF-8 and nothing else, strictly by RFC 8259. The rewriter does not interpret
+//! values, so everything that the grammar allows passes byte for byte: `1e400`, `"\ud800"`, a repeated name.
 //!
 //! ```text
 //! in   {"a":1, "Secrets":{"x":"spoofed"}, "b":2}⏎
 //! out  {"a":1,  "b":2,"secrets":{"GITHUB_TOKEN":"ghp_…"}}⏎
 //! ```
 //!
-//! Every top-level member whose decoded name equals `secrets` under Unicode case folding is removed:
-//! parsers match names case-insensitively (Go's `encoding/json`), and of two such members any may win.
-//! Ours goes in right before the closing brace, after any whitespace that stood there. No other byte
-//! changes. Nothing of ours is written before the whole body has been found valid.
+//! Every top-level member whose decoded name equals `secrets` under Unicode case folding is removed, because some parsers
+//! match names case-insensitively (Go's `encoding/json`), and of two such members either may win. The injected member is
+//! written right before the closing brace, after any whitespace there. No other byte changes. Secrets are written only
+//! after the whole body was found valid.
 //!
-//! Memory does not grow with the body: one bit per open level, at most 128 Ki levels; whitespace after
-//! the object, at most 64 KiB; a top-level name, as long as it may still be ours.
+//! Memory does not grow with the body. The rewriter keeps one bit per open level (at most 128 Ki levels), the whitespace
+//! after the object (at most 64 KiB), and the beginning of a top-level name that may be `secrets`.
 
 mod error;
 mod lexer;
@@ -28,69 +28,72 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+pub use super::text_value::ValueNotUtf8;
 pub use error::{JsonCause, JsonError};
-pub use secrets::{SecretsObject, ValueNotUtf8};
+pub use secrets::SecretsObject;
 
-use error::Fault;
-use members::{Closed, Members};
-use tail::Tail;
+use error::SliceError;
+use members::{Members, ObjectEnd};
+use tail::TrailingWhitespace;
 
-/// One body on its way through.
+/// Rewrites one body.
 pub struct Rewriter {
     secrets: SecretsObject,
-    /// Length of what was pushed before.
+    /// Number of bytes that were pushed before.
     offset: u64,
     phase: Phase,
 }
 
 enum Phase {
-    Inside(Members),
-    After { needs_comma: bool, tail: Tail },
+    InObject(Members),
+    AfterObject {
+        needs_comma: bool,
+        tail: TrailingWhitespace,
+    },
     Failed(JsonError),
 }
 
 impl Rewriter {
-    /// Expects the first byte of a body.
     pub fn new(secrets: SecretsObject) -> Self {
         Self {
             secrets,
             offset: 0,
-            phase: Phase::Inside(Members::default()),
+            phase: Phase::InObject(Members::default()),
         }
     }
 
-    /// Appends to `out` what may be sent on so far, which is never anything of ours.
+    /// Appends to `out` the part of the rewritten body that can be sent now. This part contains no secrets.
     ///
-    /// After an error every further call returns the same one. What then stands in `out` is a part of
-    /// the inbound body, of no use but to be dropped.
+    /// After an error every further call returns the same error, and the caller drops `out`, which then contains a part of
+    /// the received body.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
         let pushed = match &mut self.phase {
-            Phase::Inside(members) => match members.push(chunk, out) {
+            Phase::InObject(members) => match members.push(chunk, out) {
                 Ok(None) => Ok(()),
-                Ok(Some(closed)) => self.begin_tail(closed, chunk),
-                Err(fault) => Err(fault),
+                Ok(Some(end)) => self.begin_tail(end, chunk),
+                Err(error) => Err(error),
             },
-            Phase::After { tail, .. } => tail.push(chunk),
+            Phase::AfterObject { tail, .. } => tail.push(chunk),
             Phase::Failed(error) => return Err(*error),
         };
-        pushed.map_err(|fault| self.fail(fault))?;
+        pushed.map_err(|error| self.fail(error))?;
         self.offset += chunk.len() as u64;
         Ok(())
     }
 
-    /// The body has ended: if it was whole, appends our member, the closing brace and what followed it.
+    /// Appends the `secrets` member, the closing brace and the whitespace after it. Fails when the body is incomplete.
     ///
-    /// From here on `out` holds plaintext, which is the caller's to wipe. It grows before that plaintext
-    /// is written, never after, so that this leaves no copy behind; a caller who lets it grow does.
+    /// `out` then contains plaintext, which the caller has to wipe. `finish` grows `out` before it writes plaintext, so no
+    /// copy is left behind. The caller must not let `out` grow after that.
     pub fn finish(self, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let (needs_comma, tail) = match self.phase {
-            Phase::Inside(_) => {
+            Phase::InObject(_) => {
                 return Err(JsonError {
                     offset: self.offset,
                     cause: JsonCause::Truncated,
                 });
             }
-            Phase::After { needs_comma, tail } => (needs_comma, tail),
+            Phase::AfterObject { needs_comma, tail } => (needs_comma, tail),
             Phase::Failed(error) => return Err(error),
         };
         let comma: &[u8] = if needs_comma { b"," } else { b"" };
@@ -108,18 +111,22 @@ impl Rewriter {
         Ok(())
     }
 
-    fn begin_tail(&mut self, Closed { taken, needs_comma }: Closed, chunk: &[u8]) -> Result<(), Fault> {
-        let mut tail = Tail::default();
+    fn begin_tail(
+        &mut self,
+        ObjectEnd { taken, needs_comma }: ObjectEnd,
+        chunk: &[u8],
+    ) -> Result<(), SliceError> {
+        let mut tail = TrailingWhitespace::default();
         tail.push(chunk.get(taken..).unwrap_or_default())
-            .map_err(|fault| fault.after(taken))?;
-        self.phase = Phase::After { needs_comma, tail };
+            .map_err(|error| error.after(taken))?;
+        self.phase = Phase::AfterObject { needs_comma, tail };
         Ok(())
     }
 
-    fn fail(&mut self, fault: Fault) -> JsonError {
+    fn fail(&mut self, error: SliceError) -> JsonError {
         let error = JsonError {
-            offset: self.offset + fault.at as u64,
-            cause: fault.cause,
+            offset: self.offset + error.at as u64,
+            cause: error.cause,
         };
         self.phase = Phase::Failed(error);
         error

@@ -1,15 +1,14 @@
-/// The member that is ours.
+/// Name of the injected member.
 pub(super) const NAME: &str = "secrets";
 
-/// The longest way to write it between the quotes: `\u0073` for every letter.
+/// Length of the longest spelling of [`NAME`] without quotes, with `\u0073` or the like for every letter.
 pub(super) const LONGEST_SPELLING: usize = 6 * NAME.len();
 
-/// Whether a name (the bytes between its quotes, known to be valid) decodes to [`NAME`] under
-/// Unicode case folding.
+/// Returns true when a valid name (the bytes between its quotes) decodes to [`NAME`] under Unicode case folding.
 ///
-/// One scalar outside ASCII folds to letters of the name: `ſ`, U+017F, to `s`. The ligatures that fold
-/// to `st` cannot stand in it, for it has `ts` but no `st`; a test walks through all of Unicode.
-pub(super) fn is_ours(raw: &[u8]) -> bool {
+/// Only one character outside ASCII folds to a letter of [`NAME`]: `ſ` (U+017F) folds to `s`. Ligatures fold to `st`, which
+/// [`NAME`] does not contain. A test proves this for all of Unicode.
+pub(super) fn is_secrets(raw: &[u8]) -> bool {
     let mut rest = raw;
     for letter in NAME.bytes() {
         match split_first_folded(rest) {

@@ -1,4 +1,4 @@
-/// Levels that may be open at once; the stack is then 16 KiB.
+/// Most levels that may be open at once. Their stack takes 16 KiB.
 pub(super) const MAX_DEPTH: usize = 128 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -7,7 +7,8 @@ pub(super) enum Container {
     Object,
 }
 
-/// The open containers, one bit each: `innermost` has the last 1 to 64, lowest bit on top.
+/// The stack of open containers, with one bit for each. `innermost` has the last 1 to 64 containers, and its lowest bit is
+/// the top of the stack.
 #[derive(Default)]
 pub(super) struct Nesting {
     outer: Vec<u64>,
@@ -28,7 +29,7 @@ impl Nesting {
         }
     }
 
-    /// `false` if that would be more than [`MAX_DEPTH`].
+    /// Returns false when the stack already has [`MAX_DEPTH`] containers.
     #[must_use]
     pub(super) fn push(&mut self, container: Container) -> bool {
         if self.depth == MAX_DEPTH {

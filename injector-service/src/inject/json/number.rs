@@ -1,7 +1,7 @@
-use super::error::{Fault, JsonCause};
+use super::error::{JsonCause, SliceError};
 use super::string::Scan;
 
-/// What of a number was read last. Any value that fits the grammar is good: nothing is computed.
+/// The part of a number that was read last.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum NumberPart {
     Minus,
@@ -15,13 +15,13 @@ pub(super) enum NumberPart {
 }
 
 impl NumberPart {
-    /// The byte after a number is not taken: it is not the number's.
-    pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<Scan, Fault> {
+    /// Consumes bytes up to the end of the number. The byte after the number is not consumed.
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<Scan, SliceError> {
         for (taken, &byte) in bytes.iter().enumerate() {
             match self.after(byte) {
                 Ok(Some(part)) => *self = part,
                 Ok(None) => return Ok(Scan { taken, ended: true }),
-                Err(cause) => return Err(Fault::new(taken, cause)),
+                Err(cause) => return Err(SliceError::new(taken, cause)),
             }
         }
         Ok(Scan {
@@ -30,7 +30,7 @@ impl NumberPart {
         })
     }
 
-    /// `None` if the number was complete before this byte.
+    /// Returns the part that `byte` belongs to, or `None` when the number has ended before `byte`.
     fn after(self, byte: u8) -> Result<Option<Self>, JsonCause> {
         match (self, byte) {
             (Self::Minus, b'0') => Ok(Some(Self::Zero)),

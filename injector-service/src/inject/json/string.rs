@@ -1,14 +1,14 @@
-use super::error::{Fault, JsonCause};
+use super::error::{JsonCause, SliceError};
 
-/// Where in a string we are, its opening quote being behind us.
+/// The position within a string, after its opening quote.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum StringPart {
     Plain,
     /// After a backslash.
     Escape,
-    /// So many hexadecimal digits of `\uXXXX` are to come. A lone surrogate is valid grammar.
+    /// The number of missing hexadecimal digits of `\uXXXX`. The grammar allows a lone surrogate.
     Hex(u8),
-    /// So many continuation bytes are to come, the next one within these bounds (RFC 3629, section 4).
+    /// The number of missing continuation bytes, and the bounds of the next one (RFC 3629, section 4).
     Utf8 {
         left: u8,
         low: u8,
@@ -16,14 +16,14 @@ pub(super) enum StringPart {
     },
 }
 
-/// What a token took of the slice, and whether it ended there.
+/// The number of bytes of a slice that belong to a token. `ended` is true when the token is complete.
 pub(super) struct Scan {
     pub(super) taken: usize,
     pub(super) ended: bool,
 }
 
 impl StringPart {
-    pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<Scan, Fault> {
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<Scan, SliceError> {
         let mut taken = 0;
         loop {
             if *self == Self::Plain {
@@ -40,13 +40,13 @@ impl StringPart {
                         ended: true,
                     });
                 }
-                Err(cause) => return Err(Fault::new(taken, cause)),
+                Err(cause) => return Err(SliceError::new(taken, cause)),
             }
             taken += 1;
         }
     }
 
-    /// `None` after the closing quote.
+    /// Returns the position after `byte`, or `None` after the closing quote.
     fn after(self, byte: u8) -> Result<Option<Self>, JsonCause> {
         match self {
             Self::Plain => plain(byte),
@@ -95,8 +95,8 @@ fn utf8_left(left: u8) -> StringPart {
     }
 }
 
-/// The narrowed bounds keep out overlong forms (E0, F0), surrogates (ED) and what lies beyond
-/// U+10FFFF (F4).
+/// Returns the position after the first byte of a character. The narrower bounds exclude overlong forms (E0, F0),
+/// surrogates (ED) and code points beyond U+10FFFF (F4).
 fn utf8_lead(byte: u8) -> Result<StringPart, JsonCause> {
     let (left, low, high) = match byte {
         0xC2..=0xDF => (1, 0x80, 0xBF),
@@ -111,7 +111,8 @@ fn utf8_lead(byte: u8) -> Result<StringPart, JsonCause> {
     Ok(StringPart::Utf8 { left, low, high })
 }
 
-/// How many bytes stand for themselves: whole scalars only, what is left is for the byte-wise path.
+/// Returns the number of bytes at the beginning that are complete unescaped characters. The caller scans the byte after
+/// them on its own.
 fn plain_run(bytes: &[u8]) -> usize {
     let ascii = run_of(bytes, |byte| is_unquoted(byte) & byte.is_ascii());
     match bytes.get(ascii..) {
@@ -128,7 +129,8 @@ fn utf8_run(bytes: &[u8]) -> usize {
     }
 }
 
-/// Whole blocks first, each without an early exit, so that the compiler makes vector code of them.
+/// Returns the number of bytes at the beginning that are in `class`. A block has no early exit, so the compiler can
+/// vectorize it.
 fn run_of(bytes: &[u8], class: impl Fn(u8) -> bool) -> usize {
     let (blocks, _) = bytes.as_chunks::<16>();
     let whole = 16

@@ -1,21 +1,21 @@
-use super::error::{Fault, JsonCause};
+use super::error::{JsonCause, SliceError};
 use super::lexer::whitespace_run;
 
-/// Whitespace after the object that we hold back at most.
+/// Most bytes of whitespace after the object.
 pub(super) const MAX_TAIL: usize = 64 * 1024;
 
-/// What follows the closing brace: whitespace, held back until the body has ended.
+/// The whitespace after the closing brace, which is kept until the end of the body.
 #[derive(Default)]
-pub(super) struct Tail(Vec<u8>);
+pub(super) struct TrailingWhitespace(Vec<u8>);
 
-impl Tail {
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+impl TrailingWhitespace {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), SliceError> {
         let (blank, room) = (whitespace_run(bytes), MAX_TAIL - self.0.len());
         if blank > room {
-            return Err(Fault::new(room, JsonCause::TooMuchWhitespace));
+            return Err(SliceError::new(room, JsonCause::TooMuchWhitespace));
         }
         if blank < bytes.len() {
-            return Err(Fault::new(blank, JsonCause::TrailingData));
+            return Err(SliceError::new(blank, JsonCause::TrailingData));
         }
         self.0.extend_from_slice(bytes);
         Ok(())

@@ -1,40 +1,34 @@
-use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::placement::FieldNumber;
+use crate::{
+    inject::text_value::{ValueNotUtf8, text_entries},
+    placement::FieldNumber,
+};
 
-/// The wire type of what has a length: strings, and the entries of a map.
-const LENGTH: u32 = 2;
-/// The tags of an entry's two fields, both strings.
-const KEY: u8 = 0x0a;
-const VALUE: u8 = 0x12;
+/// The wire type `LEN` of strings and of the entries of a map.
+const LENGTH_DELIMITED: u32 = 2;
+/// Tags of the two fields of a map's entry, both strings.
+const KEY_TAG: u8 = 0x0a;
+const VALUE_TAG: u8 = 0x12;
 
-/// The entries of a `map<string, string>`, as they stand in a message: plaintext, wiped on drop.
+/// The encoded entries of a `map<string, string>`: plaintext, which is wiped on drop.
 pub struct SecretEntries(Zeroizing<Vec<u8>>);
 
-/// The value of this secret is not UTF-8, so a protobuf `string` cannot hold it.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the value of secret {name} is not UTF-8 and cannot stand in a string")]
-pub struct ValueNotUtf8 {
-    /// Which secret; its value stays out of this error.
-    pub name: String,
-}
-
 impl SecretEntries {
-    /// For a message that gets none.
+    /// Returns no entries, for a message that gets no secrets.
     pub fn none() -> Self {
         Self(Zeroizing::default())
     }
 
-    /// Entries come in the order given. Names are expected to be distinct.
+    /// Encodes the entries in the given order. The names must be distinct.
     pub fn new<'a>(
         field: FieldNumber,
         entries: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     ) -> Result<Self, ValueNotUtf8> {
-        let entries = entries.into_iter().map(utf8).collect::<Result<Vec<_>, _>>()?;
+        let entries = text_entries(entries)?;
         let mut len = 0;
         write(field, &entries, &mut |piece| len += piece.len());
-        // Exactly what is needed: a buffer that grew would leave its old self behind, unwiped.
+        // The buffer gets its exact size at once, because a buffer that grows leaves unwiped copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(len));
         write(field, &entries, &mut |piece| bytes.extend_from_slice(piece));
         Ok(Self(bytes))
@@ -45,26 +39,19 @@ impl SecretEntries {
     }
 }
 
-fn utf8<'a>((name, value): (&'a str, &'a [u8])) -> Result<(&'a str, &'a str), ValueNotUtf8> {
-    let value = std::str::from_utf8(value).map_err(|_| ValueNotUtf8 {
-        name: name.to_owned(),
-    })?;
-    Ok((name, value))
-}
-
-/// Both the measuring and the writing go through here, so they cannot disagree.
+/// Writes the entries to `sink`. [`SecretEntries::new`] uses this function to measure the entries and then to write them.
 fn write(field: FieldNumber, entries: &[(&str, &str)], sink: &mut impl FnMut(&[u8])) {
     for (name, value) in entries {
         let mut len = 0;
         write_entry(name, value, &mut |piece| len += piece.len());
-        write_varint(u64::from(field.get() << 3 | LENGTH), sink);
+        write_varint(u64::from(field.get() << 3 | LENGTH_DELIMITED), sink);
         write_varint(len as u64, sink);
         write_entry(name, value, sink);
     }
 }
 
 fn write_entry(name: &str, value: &str, sink: &mut impl FnMut(&[u8])) {
-    for (tag, text) in [(KEY, name), (VALUE, value)] {
+    for (tag, text) in [(KEY_TAG, name), (VALUE_TAG, value)] {
         sink(&[tag]);
         write_varint(text.len() as u64, sink);
         sink(text.as_bytes());
@@ -103,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_stand_in_the_order_given() {
+    fn entries_have_the_given_order() {
         assert_eq!(written(7, &[]), b"");
         assert_eq!(
             written(7, &[("B", b"2"), ("A", b"")]),
@@ -124,10 +111,7 @@ mod tests {
         let refused = SecretEntries::new(field(1), [("A", b"fine".as_slice()), ("B", b"hush\xFF")])
             .err()
             .unwrap();
-        assert_eq!(
-            refused.to_string(),
-            "the value of secret B is not UTF-8 and cannot stand in a string"
-        );
+        assert_eq!(refused.to_string(), "the value of secret B is not UTF-8");
         assert!(!format!("{refused:?}").contains("hush"));
     }
 }

@@ -1,35 +1,36 @@
-//! Puts secrets into the messages of a gRPC request, on the wire format alone: no descriptor is needed.
+//! Puts secrets into the messages of a gRPC request. The code works on the wire format and needs no descriptors.
 //!
 //! ```text
 //! in   00 00000009 | 0a 01 61 | 3a 04 ‹a map entry, spoofed›
 //! out  00 0000001e | 0a 01 61 | 3a 19 ‹{1: "GITHUB_TOKEN", 2: "ghp_…"}›
 //! ```
 //!
-//! [`Frames`] cuts a body into messages, however it was cut into chunks. [`rewrite`] removes from one message every
-//! top-level field of the server's number, and appends our entries, which is how a `map<string, string>` is written.
-//! No other byte changes.
+//! [`MessageDeframer`] splits a body into messages. [`rewrite`] removes from a message every top-level field with the
+//! number of the server's field, and appends the entries of a `map<string, string>`. No other byte changes.
 //!
-//! What is removed is what any reader could take for that field: in each wire type, groups too, and with a tag that is
-//! longer than it need be. What readers do not agree on is refused: they differ in whether a tag beyond 32 bits is an
-//! error or loses its upper bits.
+//! [`rewrite`] removes everything that any parser could read as that field: all wire types, groups too, and tags in more
+//! bytes than necessary. Messages that parsers read differently are refused: for a tag beyond 32 bits some parsers report
+//! an error, and others drop the upper bits.
 
+mod deframer;
 mod entries;
-mod frame;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub use entries::{SecretEntries, ValueNotUtf8};
-pub use frame::{Framed, Frames, FramingError, MAX_MESSAGE};
+pub use super::text_value::ValueNotUtf8;
+pub use deframer::{FramedMessage, FramingError, MAX_MESSAGE, MessageDeframer};
+pub use entries::SecretEntries;
 pub use wire::WireError;
 
 use crate::placement::FieldNumber;
 use wire::Fields;
 use zeroize::Zeroizing;
 
-/// The frame of a message without what stood in `field`, and with `entries` at its end. None when that is what it was.
+/// Returns the frame of the message without `field` and with `entries` at its end, or `None` when the message would not
+/// change.
 ///
-/// What comes out may hold plaintext. It was written once, into a buffer of its size, so that this is the only copy.
+/// The result may contain plaintext, and is the only copy of it: the buffer gets its exact size before the first write.
 pub fn rewrite(
     message: &[u8],
     field: FieldNumber,
@@ -39,21 +40,23 @@ pub fn rewrite(
         return Err(WireError::TooLarge);
     }
     let mut kept = 0;
-    for read in Fields::of(message) {
-        let read = read?;
-        if read.number != field.get() {
-            kept += read.bytes.len();
+    for parsed in Fields::new(message) {
+        let parsed = parsed?;
+        if parsed.number != field.get() {
+            kept += parsed.bytes.len();
         }
     }
     if kept == message.len() && entries.expose().is_empty() {
         return Ok(None);
     }
-    let mut out = Zeroizing::new(Vec::with_capacity(frame::HEAD + kept + entries.expose().len()));
-    out.extend_from_slice(&frame::head(kept + entries.expose().len()));
-    for read in Fields::of(message) {
-        let read = read?;
-        if read.number != field.get() {
-            out.extend_from_slice(read.bytes);
+    let mut out = Zeroizing::new(Vec::with_capacity(
+        deframer::PREFIX_LEN + kept + entries.expose().len(),
+    ));
+    out.extend_from_slice(&deframer::frame_prefix(kept + entries.expose().len()));
+    for parsed in Fields::new(message) {
+        let parsed = parsed?;
+        if parsed.number != field.get() {
+            out.extend_from_slice(parsed.bytes);
         }
     }
     out.extend_from_slice(entries.expose());

@@ -1,61 +1,56 @@
-//! The wire format (<https://protobuf.dev/programming-guides/encoding/>), as far as fields have to be told apart.
+//! Parses the wire format (<https://protobuf.dev/programming-guides/encoding/>), as far as needed to find fields.
 
 use thiserror::Error;
 
 use super::MAX_MESSAGE;
 
-/// The most groups inside each other; protobuf's own readers stop there too.
+/// Deepest nesting of groups. protobuf's own parsers have the same limit.
 const MAX_DEPTH: usize = 100;
-/// The most bytes of a varint.
+/// Longest varint in bytes.
 const MAX_VARINT: usize = 10;
 
-/// Why a message is refused. Never quotes it.
+/// The reason why a message is refused. Never quotes the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WireError {
-    /// Longer than any message that is taken.
     #[error("it has more than {MAX_MESSAGE} bytes")]
     TooLarge,
-    /// It ends inside a field.
     #[error("it ends inside a field")]
     Truncated,
-    /// A varint does not end where it must.
     #[error("a varint has more than {MAX_VARINT} bytes")]
     Varint,
-    /// A tag has more than 32 bits, or the field number 0.
+    /// A tag with more than 32 bits, or with field number 0.
     #[error("a tag names no field")]
     Tag,
-    /// There is no such wire type.
     #[error("a tag has an unknown wire type")]
     WireType,
-    /// The end of another group than the innermost, or of none.
+    /// The end of a group that is not the innermost open group.
     #[error("a group ends that did not begin")]
     GroupEnd,
-    /// Our limit, and that of protobuf's own readers.
     #[error("groups are nested more than {MAX_DEPTH} deep")]
     TooDeep,
 }
 
-/// A top-level field, from its tag to its end.
+/// A top-level field, with its tag.
 pub(super) struct Field<'a> {
     pub(super) number: u32,
     pub(super) bytes: &'a [u8],
 }
 
-/// The top-level fields of a message, up to the first error.
+/// Iterates over the top-level fields of a message, up to the first error.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn of(message: &'a [u8]) -> Self {
+    pub(super) fn new(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
     fn field(&mut self) -> Result<Field<'a>, WireError> {
-        let begun = self.rest;
+        let start = self.rest;
         let tag = Tag::take(&mut self.rest)?;
         skip_value(&mut self.rest, tag)?;
-        let (bytes, _) = begun.split_at(begun.len() - self.rest.len());
+        let (bytes, _) = start.split_at(start.len() - self.rest.len());
         Ok(Field {
             number: tag.number,
             bytes,
@@ -113,7 +108,8 @@ impl Tag {
     }
 }
 
-/// A varint of up to ten bytes, all seventy bits of it, so that none that readers would drop goes unseen.
+/// Reads a varint of up to ten bytes with all of its seventy bits. Some parsers drop bits of a varint that is too large;
+/// here all bits count, so that such a varint is refused.
 fn take_varint(rest: &mut &[u8]) -> Result<u128, WireError> {
     let mut value = 0;
     for (index, &byte) in rest.iter().take(MAX_VARINT).enumerate() {
@@ -150,7 +146,7 @@ fn skip_value(rest: &mut &[u8], tag: Tag) -> Result<(), WireError> {
     }
 }
 
-/// Up to the end of the group `number`, with the groups inside it.
+/// Skips the rest of the group `number`, with the groups inside it.
 fn skip_group(rest: &mut &[u8], number: u32) -> Result<(), WireError> {
     let mut open = vec![number];
     while let Some(&innermost) = open.last() {

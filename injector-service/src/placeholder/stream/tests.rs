@@ -1,9 +1,4 @@
 //! Tests that read the process's memory to see when a value is wiped.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that panics has failed"
-)]
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 

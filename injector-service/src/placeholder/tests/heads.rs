@@ -1,10 +1,5 @@
 //! Tests that write live placeholders to every part of an upstream connection. Only a placeholder in its own field is
 //! replaced.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that panics has failed"
-)]
 
 use std::{collections::HashSet, convert::Infallible};
 

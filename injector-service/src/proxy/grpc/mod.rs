@@ -1,14 +1,15 @@
-//! The messages of a gRPC request, with secrets put into them as they pass.
+//! Puts secrets into the messages of a gRPC request while the messages stream to the upstream.
 
 pub(super) mod encoding;
 mod failure_trailers;
+mod reader;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::try_join_all, stream};
 use http::{HeaderMap, header};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use proto::{Reason, Refusal};
 use tokio::time::Instant;
@@ -24,10 +25,9 @@ use super::{
     upload::{self, UploadState},
 };
 use crate::{
-    header_rules,
     inject::{
         self,
-        protobuf::{self, Framed, Frames, FramingError, SecretEntries, WireError},
+        protobuf::{FramedMessage, SecretEntries},
     },
     placement::{Messages, ProtobufSecrets},
     registry::Entry,
@@ -35,21 +35,22 @@ use crate::{
     upstream::{Body, BodyError},
 };
 use encoding::Encoding;
+use reader::MessageReader;
 
-/// Messages that are there at the same time go on in one frame of HTTP/2, up to about this many bytes; those that are
-/// decrypted for, up to this many, at the same time. Receivers take a multitude of tiny frames for an attack, and close
-/// the connection.
-const TOGETHER_LEN: usize = 16 * 1024;
-const TOGETHER: usize = 16;
+/// Approximate number of bytes at which joined messages are passed on. Messages that are available at the same time are
+/// joined, because many receivers close a connection that has very many tiny HTTP/2 frames.
+const MAX_JOINED_BYTES: usize = 16 * 1024;
+/// Most messages for which secrets are decrypted at the same time.
+const MAX_DECRYPTED_MESSAGES: usize = 16;
 
-/// A request's messages, of which the first was read.
+/// A request's body whose first message was read.
 pub(super) struct GrpcBody {
-    /// None when the body ended without any.
-    first: Option<Framed>,
-    reader: Reader,
+    /// `None` when the body has no message.
+    first: Option<FramedMessage>,
+    reader: MessageReader,
 }
 
-/// What the messages after the first need. Dropped with the call's body, and its work with it.
+/// The means to decrypt secrets for the messages after the first.
 pub(super) struct LaterMessages {
     pub(super) resolver: Resolver,
     pub(super) entry: Arc<Entry>,
@@ -58,7 +59,7 @@ pub(super) struct LaterMessages {
 }
 
 impl GrpcBody {
-    /// Reads the first message of a body that `headers` describe; they will describe what is sent.
+    /// Reads the first message of a body, and removes the field of `headers` that does not hold for the rewritten body.
     pub(super) async fn read(
         protobuf: ProtobufSecrets,
         headers: &mut HeaderMap,
@@ -69,17 +70,8 @@ impl GrpcBody {
         check_type(headers)?;
         let encoding = Encoding::named_by(headers);
         headers.remove(encoding::HEADER);
-        let mut reader = Reader {
-            frames: Frames::default(),
-            ended: body.is_end_stream(),
-            body,
-            encoding,
-            protobuf,
-            trailers: None,
-            held,
-            upload: upload.clone(),
-        };
-        match reader.message().await {
+        let mut reader = MessageReader::new(body, encoding, protobuf, held, upload.clone());
+        match reader.next_message().await {
             Ok(first) => Ok(Self { first, reader }),
             Err(_) => Err(upload.failure().unwrap_or_else(upload::incomplete)),
         }
@@ -89,7 +81,7 @@ impl GrpcBody {
         self.first.is_none()
     }
 
-    /// The body with `entries` in its first message. What goes wrong later is left in the call's fault.
+    /// Returns the body with `entries` in its first message. Later errors are recorded in the call's [`UploadState`].
     pub(super) fn with(self, entries: &SecretEntries, later: LaterMessages) -> Result<Body, Refusal> {
         let Self { first, reader } = self;
         let first = match first {
@@ -97,139 +89,65 @@ impl GrpcBody {
             None if reader.trailers.is_none() => return Ok(body::empty()),
             None => None,
         };
-        let sending = Sending {
+        let rewriting = MessageRewriter {
             first,
             reader,
             later,
-            failed: None,
+            error: None,
         };
-        let frames = stream::try_unfold(sending, |mut sending| async move {
-            let frame = sending.frame().await?;
-            Ok::<_, BodyError>(frame.map(|frame| (frame, sending)))
+        let frames = stream::try_unfold(rewriting, |mut rewriting| async move {
+            let frame = rewriting.next_frame().await?;
+            Ok::<_, BodyError>(frame.map(|frame| (frame, rewriting)))
         });
         Ok(StreamBody::new(frames).boxed_unsync())
     }
 }
 
-/// Takes messages from a request's body. What goes wrong is left in its fault.
-struct Reader {
-    frames: Frames,
-    body: ReceivedBody,
-    encoding: Encoding,
-    protobuf: ProtobufSecrets,
-    ended: bool,
-    trailers: Option<HeaderMap>,
-    /// As many bytes as messages have that are not sent.
-    held: Reservation,
-    upload: UploadState,
-}
-
-impl Reader {
-    /// The next message, uncompressed. None when the body has ended, which it may only do between messages.
-    async fn message(&mut self) -> Result<Option<Framed>, BodyError> {
-        loop {
-            let framed = self.frames.next_frame();
-            let framed = framed.map_err(|error| self.upload.fail(misframed(error)))?;
-            if let Some(framed) = framed {
-                return self.uncompressed(framed).map(Some);
-            }
-            if self.ended && self.frames.is_between_messages() {
-                return Ok(None);
-            }
-            if self.ended {
-                return Err(self.upload.fail(upload::incomplete()));
-            }
-            self.receive().await?;
-        }
-    }
-
-    async fn receive(&mut self) -> Result<(), BodyError> {
-        // What came before has gone on.
-        self.held.shrink_to(self.frames.len());
-        match self.body.frame().await {
-            None => self.ended = true,
-            Some(Err(error)) => return Err(self.upload.fail_incomplete(error)),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let held = self.held.grow(data.len());
-                    held.map_err(|refusal| self.upload.fail(refusal))?;
-                    self.frames.push(data);
-                }
-                Err(frame) => {
-                    self.ended = true;
-                    self.trailers = frame.into_trailers().ok();
-                    let trailers = self.trailers.iter_mut();
-                    trailers.for_each(|trailers| header_rules::clean_request_trailers(trailers));
-                }
-            },
-        }
-        Ok(())
-    }
-
-    fn uncompressed(&mut self, framed: Framed) -> Result<Framed, BodyError> {
-        if !framed.compressed {
-            return Ok(framed);
-        }
-        let decoded = self.encoding.decode(framed.message());
-        let decoded = decoded.map_err(|refusal| self.upload.fail(refusal))?;
-        let held = self.held.grow(decoded.len());
-        held.map_err(|refusal| self.upload.fail(refusal))?;
-        Ok(Framed::uncompressed(&decoded))
-    }
-
-    fn rewrite(&self, framed: Framed, entries: &SecretEntries) -> Result<Bytes, Refusal> {
-        let rewritten =
-            protobuf::rewrite(framed.message(), self.protobuf.field, entries).map_err(malformed)?;
-        Ok(match rewritten {
-            Some(frame) => Bytes::from_owner(frame),
-            None => framed.into_frame(),
-        })
-    }
-}
-
-/// The body as it is sent: each message only when it was read whole and found good.
-struct Sending {
+/// Produces the frames of the rewritten body. A message is sent only after all of it was read and checked.
+struct MessageRewriter {
+    /// The frame of the first message, until it is sent.
     first: Option<Bytes>,
-    reader: Reader,
+    reader: MessageReader,
     later: LaterMessages,
-    /// What comes after the messages that were good.
-    failed: Option<BodyError>,
+    /// An error that was read behind messages that have to be sent first.
+    error: Option<BodyError>,
 }
 
-impl Sending {
-    async fn frame(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
+impl MessageRewriter {
+    async fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
         if let Some(first) = self.first.take() {
             return Ok(Some(Frame::data(first)));
         }
-        let messages = self.messages().await?;
+        let messages = self.available_messages().await?;
         if messages.is_empty() {
             return Ok(self.reader.trailers.take().map(Frame::trailers));
         }
-        let rewritten = self.rewritten(messages).await;
+        let rewritten = self.rewrite(messages).await;
         let rewritten = rewritten.map_err(|refusal| self.reader.upload.fail(refusal))?;
-        Ok(Some(Frame::data(together(rewritten))))
+        Ok(Some(Frame::data(join(rewritten))))
     }
 
-    /// The next message, and those that are there already. None at the end.
-    async fn messages(&mut self) -> Result<Vec<Framed>, BodyError> {
-        if let Some(failed) = self.failed.take() {
-            return Err(failed);
+    /// Waits for the next message. Returns this message and those that are available without waiting, or no message at the
+    /// end of the body.
+    async fn available_messages(&mut self) -> Result<Vec<FramedMessage>, BodyError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
         }
-        let mut messages: Vec<_> = self.reader.message().await?.into_iter().collect();
-        let mut len: usize = messages.iter().map(Framed::len).sum();
+        let mut messages: Vec<_> = self.reader.next_message().await?.into_iter().collect();
+        let mut len: usize = messages.iter().map(FramedMessage::len).sum();
         let most = match self.reader.protobuf.messages {
             Messages::First => usize::MAX,
-            Messages::All => TOGETHER,
+            Messages::All => MAX_DECRYPTED_MESSAGES,
         };
-        while (1..most).contains(&messages.len()) && len < TOGETHER_LEN {
-            // What is not there yet stays where it is.
-            match self.reader.message().now_or_never() {
+        while (1..most).contains(&messages.len()) && len < MAX_JOINED_BYTES {
+            // Dropping the pending future loses nothing, because the reader keeps the part of a message that it has read.
+            match self.reader.next_message().now_or_never() {
                 Some(Ok(Some(message))) => {
                     len += message.len();
                     messages.push(message);
                 }
                 Some(Err(error)) => {
-                    self.failed = Some(error);
+                    self.error = Some(error);
                     break;
                 }
                 Some(Ok(None)) | None => break,
@@ -238,12 +156,12 @@ impl Sending {
         Ok(messages)
     }
 
-    async fn rewritten(&self, messages: Vec<Framed>) -> Result<Vec<Bytes>, Refusal> {
+    async fn rewrite(&self, messages: Vec<FramedMessage>) -> Result<Vec<Bytes>, Refusal> {
         let entries = match self.reader.protobuf.messages {
             Messages::First => messages.iter().map(|_| SecretEntries::none()).collect(),
             Messages::All => {
                 let each = messages.iter().map(|_| self.later.entries(self.reader.protobuf));
-                try_join_all(each).await.map_err(of_a_later_message)?
+                try_join_all(each).await.map_err(of_later_message)?
             }
         };
         let both = messages.into_iter().zip(&entries);
@@ -252,20 +170,20 @@ impl Sending {
     }
 }
 
-/// All of them, in a buffer of their size, so that no copy of a value is left.
-fn together(frames: Vec<Bytes>) -> Bytes {
+/// Joins frames in a buffer of their exact size, because a buffer that grows leaves copies of values behind.
+fn join(frames: Vec<Bytes>) -> Bytes {
     match <[Bytes; 1]>::try_from(frames) {
         Ok([only]) => only,
         Err(frames) => {
-            let mut all = Zeroizing::new(Vec::with_capacity(frames.iter().map(Bytes::len).sum()));
-            frames.iter().for_each(|frame| all.extend_from_slice(frame));
-            Bytes::from_owner(all)
+            let mut joined = Zeroizing::new(Vec::with_capacity(frames.iter().map(Bytes::len).sum()));
+            frames.iter().for_each(|frame| joined.extend_from_slice(frame));
+            Bytes::from_owner(joined)
         }
     }
 }
 
 impl LaterMessages {
-    /// As they are now.
+    /// Has the present values of the secrets decrypted.
     async fn entries(&self, protobuf: ProtobufSecrets) -> Result<SecretEntries, Refusal> {
         let call_id = &self.record.call_id;
         let resolved = self.resolver.resolve(&self.entry, call_id, self.deadline).await?;
@@ -274,22 +192,10 @@ impl LaterMessages {
     }
 }
 
-/// What the vault's side says is of the message at hand; others were sent.
-fn of_a_later_message(refusal: Refusal) -> Refusal {
+/// Adds to a refusal that it concerns a later message, because earlier messages were sent.
+fn of_later_message(refusal: Refusal) -> Refusal {
     let Refusal { reason, message } = refusal;
     Refusal::new(reason, format!("for a later message of the call: {message}"))
-}
-
-fn misframed(error: FramingError) -> Refusal {
-    match error {
-        FramingError::Flag => Refusal::new(Reason::MessageFlagInvalid, error),
-        FramingError::TooLarge => encoding::too_large(),
-    }
-}
-
-fn malformed(error: WireError) -> Refusal {
-    let message = format!("a message is not what protobuf encodes: {error}");
-    Refusal::new(Reason::BodyInvalid, message)
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -336,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_or_signed_as_a_whole_is_not_rewritten() {
+    fn an_encoded_or_signed_body_is_not_rewritten() {
         for (name, reason) in [
             ("content-encoding", Reason::BodyTypeUnsupported),
             ("content-digest", Reason::BodySigned),

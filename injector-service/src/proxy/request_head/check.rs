@@ -121,7 +121,6 @@ pub(super) fn malformed(what: impl std::fmt::Display) -> Refusal {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Bodies by hand; [`props`] has the generated ones.
+//! Tests with handwritten bodies. [`props`] has the tests with generated bodies.
 
 mod names;
 mod props;
@@ -14,8 +14,8 @@ fn secrets() -> SecretsObject {
     SecretsObject::new([("GITHUB_TOKEN", VALUE.as_bytes())]).expect("VALUE is UTF-8")
 }
 
-/// Rewrites `body` cut into pieces of these sizes, round and round; gives the output on errors too.
-fn rewrite_cut(body: &[u8], sizes: &[usize]) -> (Result<(), JsonError>, Vec<u8>) {
+/// Rewrites `body` in pieces of these sizes, which repeat. Returns the output after errors, too.
+fn rewrite_in_pieces(body: &[u8], sizes: &[usize]) -> (Result<(), JsonError>, Vec<u8>) {
     let (mut rewriter, mut out, mut rest) = (Rewriter::new(secrets()), Vec::new(), body);
     for &size in sizes.iter().cycle() {
         if rest.is_empty() {
@@ -35,12 +35,12 @@ fn rewrite_cut(body: &[u8], sizes: &[usize]) -> (Result<(), JsonError>, Vec<u8>)
     (rewriter.finish(&mut out), out)
 }
 
-/// Whole, byte by byte and in between: the outcome is always the same.
+/// Rewrites `body` in pieces of several sizes, which all give the same result.
 fn rewrite(body: impl AsRef<[u8]>) -> Result<Vec<u8>, JsonError> {
     let body = body.as_ref();
-    let (result, out) = rewrite_cut(body, &[usize::MAX]);
+    let (result, out) = rewrite_in_pieces(body, &[usize::MAX]);
     for sizes in [&[1][..], &[2], &[3], &[7, 1, 16]] {
-        let (cut_result, cut_out) = rewrite_cut(body, sizes);
+        let (cut_result, cut_out) = rewrite_in_pieces(body, sizes);
         assert_eq!(cut_result, result, "cut into {sizes:?}");
         assert!(result.is_err() || cut_out == out, "cut into {sizes:?}");
     }
@@ -53,7 +53,7 @@ fn assert_rewritten(body: impl AsRef<[u8]>, expected: &str) {
     assert_eq!(out.as_deref(), Ok(expected.replace("OURS", OURS).as_str()));
 }
 
-/// As it was, but for `,OURS` before the last brace.
+/// Asserts that the rewrite only adds `,OURS` before the last brace.
 #[track_caller]
 fn assert_unchanged(body: &str) {
     let (before, after) = body.rsplit_once('}').expect("an object");
@@ -65,7 +65,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 }
 
 #[test]
-fn our_member_is_put_in_last() {
+fn the_member_is_injected_last() {
     assert_rewritten("{}", "{OURS}");
     assert_rewritten(r#"{"a":1}"#, r#"{"a":1,OURS}"#);
     assert_rewritten("{ }", "{ OURS}");
@@ -74,7 +74,7 @@ fn our_member_is_put_in_last() {
 }
 
 #[test]
-fn without_any_secret_an_empty_object_is_put_in() {
+fn without_secrets_an_empty_object_is_injected() {
     let none = SecretsObject::new([]).expect("no value, no bad value");
     let (mut rewriter, mut out) = (Rewriter::new(none), Vec::new());
     rewriter
@@ -85,7 +85,7 @@ fn without_any_secret_an_empty_object_is_put_in() {
 }
 
 #[test]
-fn a_member_called_like_ours_is_removed_and_the_commas_stay_right() {
+fn a_member_with_the_injected_name_is_removed_with_its_comma() {
     for (body, expected) in [
         (r#"{"secrets":1}"#, r#"{OURS}"#),
         (r#"{"secrets":1,"a":2}"#, r#"{"a":2,OURS}"#),
@@ -107,7 +107,7 @@ fn a_member_called_like_ours_is_removed_and_the_commas_stay_right() {
 }
 
 #[test]
-fn what_the_removed_member_held_does_not_matter() {
+fn the_value_of_a_removed_member_does_not_matter() {
     for value in [
         r#"{"x":"spoofed","y":[{"z":1},2]}"#,
         r#"["secrets",{"secrets":[1,2]}]"#,
@@ -128,14 +128,14 @@ fn what_the_removed_member_held_does_not_matter() {
 }
 
 #[test]
-fn a_removed_member_must_be_valid_too() {
+fn a_removed_member_has_to_be_valid() {
     assert_eq!(fault(r#"{"secrets":01}"#), (12, JsonCause::BadNumber));
     assert_eq!(fault(r#"{"secrets":1,}"#), (13, JsonCause::Unexpected));
     assert_eq!(fault(b"{\"secrets\":\"\xFF\"}"), (12, JsonCause::InvalidUtf8));
 }
 
 #[test]
-fn deeper_ones_and_values_are_left_alone() {
+fn nested_members_and_values_are_unchanged() {
     for body in [
         r#"{"a":{"secrets":1}}"#,
         r#"{"a":[{"secrets":1,"Secrets":2}]}"#,
@@ -148,7 +148,7 @@ fn deeper_ones_and_values_are_left_alone() {
 }
 
 #[test]
-fn whatever_the_grammar_allows_passes_byte_for_byte() {
+fn every_valid_value_passes_byte_for_byte() {
     for value in [
         "1e400",
         "-1E-400",
@@ -187,12 +187,12 @@ fn whatever_the_grammar_allows_passes_byte_for_byte() {
 }
 
 #[test]
-fn a_million_names_pass() {
+fn a_million_members_pass() {
     let body = (0..1_000_000)
         .map(|i| format!("\"k{i}\":{i}"))
         .collect::<Vec<_>>()
         .join(",");
-    let (result, out) = rewrite_cut(format!("{{{body}}}").as_bytes(), &[16 * 1024]);
+    let (result, out) = rewrite_in_pieces(format!("{{{body}}}").as_bytes(), &[16 * 1024]);
     assert_eq!(result, Ok(()));
     assert!(out == format!("{{{body},{OURS}}}").into_bytes());
 }
@@ -233,10 +233,10 @@ fn only_one_object_is_a_body() {
 }
 
 #[test]
-fn every_proper_prefix_of_a_body_is_cut_off() {
+fn every_proper_prefix_of_a_body_is_truncated() {
     let body = r#"{"a":[1,-2.5e+3,true,"x\u00e9é\n"],"secrets":{"b":null}, "c":{}}"#;
     for end in 0..body.len() {
-        let (result, out) = rewrite_cut(&body.as_bytes()[..end], &[usize::MAX]);
+        let (result, out) = rewrite_in_pieces(&body.as_bytes()[..end], &[usize::MAX]);
         assert_eq!(
             result,
             Err(JsonError {
@@ -249,7 +249,7 @@ fn every_proper_prefix_of_a_body_is_cut_off() {
 }
 
 #[test]
-fn what_is_not_json_is_refused_where_it_goes_wrong() {
+fn invalid_json_is_refused_at_its_first_wrong_byte() {
     use JsonCause::{BadEscape, BadNumber, ControlCharacter, Unexpected};
     for (value, at, cause) in [
         ("01", 1, BadNumber),
@@ -311,7 +311,7 @@ fn what_is_not_json_is_refused_where_it_goes_wrong() {
 }
 
 #[test]
-fn what_is_not_utf8_is_refused() {
+fn invalid_utf8_is_refused() {
     for (text, at) in [
         (&b"\x80"[..], 0),
         (b"\xBF", 0),
@@ -342,7 +342,7 @@ fn what_is_not_utf8_is_refused() {
 }
 
 #[test]
-fn nesting_is_limited_and_both_kinds_are_told_apart_at_any_depth() {
+fn nesting_is_limited_and_the_kind_of_container_is_kept_at_any_depth() {
     for depth in [1, 62, 63, 64, 65, 127, 128, 129, 10_000, MAX_DEPTH - 1] {
         let opened: String = (0..depth)
             .map(|level| if level % 3 == 0 { "[" } else { "{\"secrets\":" })
@@ -352,7 +352,7 @@ fn nesting_is_limited_and_both_kinds_are_told_apart_at_any_depth() {
             .map(|level| if level % 3 == 0 { "]" } else { "}" })
             .collect();
         let body = format!("{{\"a\":{opened}null{closed}}}");
-        let (result, out) = rewrite_cut(body.as_bytes(), &[4096]);
+        let (result, out) = rewrite_in_pieces(body.as_bytes(), &[4096]);
         assert_eq!(result, Ok(()), "depth {depth}");
         assert!(
             out == format!("{{\"a\":{opened}null{closed},{OURS}}}").into_bytes(),
@@ -360,7 +360,7 @@ fn nesting_is_limited_and_both_kinds_are_told_apart_at_any_depth() {
         );
 
         let wrong = closed.replacen(']', "}", 1);
-        let (result, _) = rewrite_cut(format!("{{\"a\":{opened}null{wrong}}}").as_bytes(), &[4096]);
+        let (result, _) = rewrite_in_pieces(format!("{{\"a\":{opened}null{wrong}}}").as_bytes(), &[4096]);
         assert_eq!(
             result.map_err(|error| error.cause),
             Err(JsonCause::Unexpected),
@@ -372,7 +372,7 @@ fn nesting_is_limited_and_both_kinds_are_told_apart_at_any_depth() {
 }
 
 #[test]
-fn whitespace_after_the_object_is_held_back_up_to_its_limit() {
+fn whitespace_after_the_object_is_kept_up_to_its_limit() {
     let tail = " ".repeat(MAX_TAIL);
     assert_rewritten(format!("{{}}{tail}"), &format!("{{OURS}}{tail}"));
     assert_eq!(
@@ -395,7 +395,7 @@ fn whitespace_after_the_object_is_held_back_up_to_its_limit() {
 }
 
 #[test]
-fn the_closing_brace_waits_for_the_end() {
+fn the_closing_brace_is_written_at_the_end_of_the_body() {
     let (mut rewriter, mut out) = (Rewriter::new(secrets()), Vec::new());
     rewriter.push(b"{\"a\":{}} ", &mut out).expect("valid");
     assert_eq!(out, b"{\"a\":{}");
@@ -407,7 +407,7 @@ fn the_closing_brace_waits_for_the_end() {
 }
 
 #[test]
-fn no_more_is_held_back_than_a_name_that_may_be_ours() {
+fn only_a_name_that_may_be_removed_is_kept_back() {
     let body = format!(
         r#"{{"{}":[1,"x"],"s{}":{{"secrets":1}}"#,
         "x".repeat(5_000),
@@ -426,7 +426,7 @@ fn no_more_is_held_back_than_a_name_that_may_be_ours() {
 }
 
 #[test]
-fn an_error_stays_and_nothing_of_ours_follows_it() {
+fn after_an_error_no_secret_is_written() {
     let (mut rewriter, mut out) = (Rewriter::new(secrets()), Vec::new());
     let error = JsonError {
         offset: 3,
@@ -439,7 +439,7 @@ fn an_error_stays_and_nothing_of_ours_follows_it() {
 }
 
 #[test]
-fn an_error_says_where_and_why_and_does_not_quote_the_body() {
+fn an_error_names_the_offset_and_cause_and_does_not_quote_the_body() {
     let error = rewrite("{\"password\":hunter2}").expect_err("no JSON");
     assert_eq!(
         error.to_string(),
@@ -448,7 +448,7 @@ fn an_error_says_where_and_why_and_does_not_quote_the_body() {
 }
 
 #[test]
-fn the_output_grows_before_the_plaintext_is_written_and_not_after() {
+fn the_output_grows_only_before_plaintext_is_written() {
     let value = vec![b'x'; 10_000];
     let secrets = SecretsObject::new([("A", value.as_slice())]).expect("ASCII");
     let (mut rewriter, mut out) = (Rewriter::new(secrets), Vec::new());

@@ -1,10 +1,10 @@
 use super::{assert_rewritten, assert_unchanged, name};
 
-/// Every letter escaped: the longest spelling.
+/// The longest spelling of the name, with every letter escaped.
 const ESCAPED: &str = r"\u0073\u0065\u0063\u0072\u0065\u0074\u0073";
 
 #[test]
-fn every_spelling_of_the_name_is_ours() {
+fn every_spelling_of_the_name_is_removed() {
     for spelled in [
         "secrets",
         "Secrets",
@@ -30,7 +30,7 @@ fn every_spelling_of_the_name_is_ours() {
 }
 
 #[test]
-fn what_is_only_close_to_the_name_is_kept() {
+fn similar_names_are_kept() {
     for spelled in [
         "",
         "s",
@@ -71,17 +71,17 @@ fn what_is_only_close_to_the_name_is_kept() {
 }
 
 #[test]
-fn the_longest_spelling_is_as_long_as_we_say() {
+fn the_longest_spelling_has_the_stated_length() {
     assert_eq!(ESCAPED.len(), name::LONGEST_SPELLING);
 }
 
-/// Full case folding out of what std knows: upper case undoes both `ſ` and the ligatures.
+/// Returns the full case folding of `c`, made from mappings in `std`: upper case replaces `ſ` and the ligatures.
 fn case_folded(c: char) -> String {
     c.to_uppercase().flat_map(char::to_lowercase).collect()
 }
 
 #[test]
-fn no_other_scalar_folds_to_letters_of_the_name() {
+fn no_other_character_folds_to_letters_of_the_name() {
     let folding: String = (char::MIN..=char::MAX)
         .filter(|&c| {
             name::NAME.contains(&case_folded(c)) || name::NAME.contains(&c.to_lowercase().to_string())
@@ -91,9 +91,9 @@ fn no_other_scalar_folds_to_letters_of_the_name() {
     assert_eq!([case_folded('\u{FB05}'), case_folded('\u{FB06}')], ["st", "st"]);
 }
 
-/// Every scalar there is in the place of every one to three letters of the name, raw and escaped.
+/// Replaces every one to three letters of the name by every character, raw and escaped.
 #[test]
-fn each_scalar_counts_exactly_as_what_it_folds_to() {
+fn a_character_matches_the_letters_that_it_folds_to() {
     let name = name::NAME;
     let places =
         (0..name.len()).flat_map(|from| (from + 1..=name.len().min(from + 3)).map(move |to| (from, to)));
@@ -111,7 +111,7 @@ fn each_scalar_counts_exactly_as_what_it_folds_to() {
             for spelling in &spellings {
                 raw.clear();
                 raw.extend([before, spelling.as_str(), after]);
-                assert_eq!(name::is_ours(raw.as_bytes()), folded == *replaced, "{raw}");
+                assert_eq!(name::is_secrets(raw.as_bytes()), folded == *replaced, "{raw}");
             }
         }
     }

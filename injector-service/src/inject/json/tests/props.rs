@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 
-/// One member as it stands in the body, with the whitespace around its tokens.
+/// A member with the whitespace around its tokens.
 #[derive(Debug, Clone)]
 struct Member {
     name: String,
@@ -32,13 +32,13 @@ impl Body {
         format!("{lead}{{{inside}{members}}}{tail}")
     }
 
-    /// What must become of it, put together without any lexer.
+    /// Returns the expected result of the rewrite, made without a lexer.
     fn expected(&self) -> String {
         let [lead, inside, tail] = self.blanks;
         let mut out = format!("{lead}{{{inside}");
         let mut comma = "";
         for (index, member) in self.members.iter().enumerate() {
-            if is_ours(&member.name) {
+            if is_removed(&member.name) {
                 out.push_str(member.blanks[0]);
             } else {
                 out.push_str(&member.text());
@@ -58,12 +58,12 @@ impl Member {
     }
 }
 
-/// By serde_json's decoding and std's case mapping.
-fn is_ours(name: &str) -> bool {
-    serde_json::from_str::<String>(&format!("\"{name}\"")).is_ok_and(|name| folds_to_ours(&name))
+/// Returns true when the name equals `secrets` by the decoding of `serde_json` and the case mapping of `std`.
+fn is_removed(name: &str) -> bool {
+    serde_json::from_str::<String>(&format!("\"{name}\"")).is_ok_and(|name| folds_to_secrets(&name))
 }
 
-fn folds_to_ours(name: &str) -> bool {
+fn folds_to_secrets(name: &str) -> bool {
     name.to_uppercase().to_lowercase() == "secrets"
 }
 
@@ -81,7 +81,7 @@ fn letter(letter: char) -> impl Strategy<Value = String> {
     select(spellings)
 }
 
-fn name_like_ours() -> impl Strategy<Value = String> {
+fn similar_name() -> impl Strategy<Value = String> {
     "secrets"
         .chars()
         .map(letter)
@@ -99,9 +99,9 @@ fn text() -> impl Strategy<Value = String> {
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => text(),
-        2 => name_like_ours(),
-        1 => (name_like_ours(), text()).prop_map(|(name, more)| name + &more),
-        1 => (name_like_ours(), any::<proptest::sample::Index>()).prop_map(|(name, at)| {
+        2 => similar_name(),
+        1 => (similar_name(), text()).prop_map(|(name, more)| name + &more),
+        1 => (similar_name(), any::<proptest::sample::Index>()).prop_map(|(name, at)| {
             let mut name: Vec<_> = name.split_inclusive(['s', 'e', 'c', 'r', 't']).map(String::from).collect();
             name.remove(at.index(name.len()));
             if is_string(&name.concat()) { name.concat() } else { "ecrets".into() }
@@ -148,7 +148,7 @@ fn body() -> impl Strategy<Value = Body> {
     (vec(member(), 0..6), [blank(), blank(), blank()]).prop_map(|(members, blanks)| Body { members, blanks })
 }
 
-fn cuts() -> impl Strategy<Value = Vec<usize>> {
+fn sizes() -> impl Strategy<Value = Vec<usize>> {
     vec(1_usize..40, 1..6)
 }
 
@@ -185,8 +185,8 @@ fn edited(text: String, edits: Vec<(proptest::sample::Index, Edit)>) -> Vec<u8> 
     bytes
 }
 
-/// serde_json, reading without decoding: it computes no number, checks no surrogate pair and has no
-/// recursion limit, but leaves UTF-8 to us.
+/// Parses the body by `serde_json` without decoding. `RawValue` computes no numbers, checks no surrogate pairs and has no
+/// recursion limit, but requires UTF-8.
 fn is_strict_json_object(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else {
         return false;
@@ -194,12 +194,13 @@ fn is_strict_json_object(body: &[u8]) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok_and(|value| value.get().starts_with('{'))
 }
 
-/// Whatever serde_json can hold of it, i.e. not when a number is out of range or a surrogate alone.
-fn assert_same_but_for_ours(body: &[u8], out: &[u8]) -> Result<(), TestCaseError> {
+/// Asserts that `out` differs from `body` only by the injected member. Skips bodies that `serde_json` cannot decode, such as
+/// numbers out of range and lone surrogates.
+fn assert_same_but_for_secrets(body: &[u8], out: &[u8]) -> Result<(), TestCaseError> {
     let Ok(Value::Object(mut members)) = serde_json::from_slice(body) else {
         return Ok(());
     };
-    members.retain(|name, _| !folds_to_ours(name));
+    members.retain(|name, _| !folds_to_secrets(name));
     members.insert("secrets".into(), serde_json::json!({"GITHUB_TOKEN": VALUE}));
     let out = serde_json::from_slice::<Value>(out);
     prop_assert_eq!(
@@ -213,49 +214,49 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_valid_body_becomes_what_it_must_byte_for_byte(body in body(), cuts in cuts()) {
-        let (result, out) = rewrite_cut(body.text().as_bytes(), &cuts);
+    fn a_valid_body_is_rewritten_as_expected_byte_for_byte(body in body(), sizes in sizes()) {
+        let (result, out) = rewrite_in_pieces(body.text().as_bytes(), &sizes);
         prop_assert_eq!(result, Ok(()));
         prop_assert_eq!(String::from_utf8(out).expect("UTF-8"), body.expected());
     }
 
     #[test]
-    fn a_parser_sees_the_same_but_for_our_member(body in body(), cuts in cuts()) {
-        let (result, out) = rewrite_cut(body.text().as_bytes(), &cuts);
+    fn a_parser_finds_no_change_but_the_injected_member(body in body(), sizes in sizes()) {
+        let (result, out) = rewrite_in_pieces(body.text().as_bytes(), &sizes);
         prop_assert_eq!(result, Ok(()));
-        assert_same_but_for_ours(body.text().as_bytes(), &out)?;
+        assert_same_but_for_secrets(body.text().as_bytes(), &out)?;
     }
 
     #[test]
-    fn a_body_is_accepted_exactly_when_it_is_strict_json(body in body(), edits in edits(), cuts in cuts()) {
+    fn a_body_is_accepted_exactly_when_it_is_strict_json(body in body(), edits in edits(), sizes in sizes()) {
         let body = edited(body.text(), edits);
-        let (result, out) = rewrite_cut(&body, &cuts);
+        let (result, out) = rewrite_in_pieces(&body, &sizes);
         prop_assert_eq!(result.is_ok(), is_strict_json_object(&body), "{:?}", result);
         match result {
-            Ok(()) => assert_same_but_for_ours(&body, &out)?,
+            Ok(()) => assert_same_but_for_secrets(&body, &out)?,
             Err(_) => prop_assert!(!contains(&out, VALUE.as_bytes()) && !contains(&out, b"GITHUB_TOKEN")),
         }
     }
 
     #[test]
-    fn however_it_is_cut_the_outcome_is_the_same(body in body(), edits in edits(), cuts in cuts()) {
+    fn pieces_of_any_size_give_the_same_result(body in body(), edits in edits(), sizes in sizes()) {
         let body = edited(body.text(), edits);
-        let (whole, whole_out) = rewrite_cut(&body, &[usize::MAX]);
-        let (result, out) = rewrite_cut(&body, &cuts);
+        let (whole, whole_out) = rewrite_in_pieces(&body, &[usize::MAX]);
+        let (result, out) = rewrite_in_pieces(&body, &sizes);
         prop_assert_eq!(result, whole);
         prop_assert!(whole.is_err() || out == whole_out);
     }
 
     #[test]
-    fn arbitrary_bytes_are_judged_like_the_oracle_does(inside in vec(any::<u8>(), 0..24), cuts in cuts()) {
+    fn arbitrary_bytes_are_accepted_exactly_when_they_are_strict_json(inside in vec(any::<u8>(), 0..24), sizes in sizes()) {
         for body in [inside.clone(), [b"{\"a\":\"", &*inside, b"\"}"].concat(), [b"{\"a\":", &*inside, b"}"].concat()] {
-            let (result, _) = rewrite_cut(&body, &cuts);
+            let (result, _) = rewrite_in_pieces(&body, &sizes);
             prop_assert_eq!(result.is_ok(), is_strict_json_object(&body), "{:?}", result);
         }
     }
 
     #[test]
-    fn a_secret_comes_back_as_it_was(entries in vec((any::<String>(), any::<String>()), 0..4)) {
+    fn a_parser_decodes_the_injected_values(entries in vec((any::<String>(), any::<String>()), 0..4)) {
         let secrets = SecretsObject::new(entries.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         let object = secrets.expect("strings are UTF-8");
         let parsed = serde_json::from_slice::<std::collections::BTreeMap<String, String>>(object.expose());

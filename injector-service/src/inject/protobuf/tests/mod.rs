@@ -1,9 +1,9 @@
-mod frames;
+mod deframer;
 mod props;
 
 use super::*;
 
-/// The number of the field in most tests: its tags are one byte, `38` to `3d`.
+/// The field number in most tests. Its tags have one byte: `38` to `3d`.
 const FIELD: u32 = 7;
 
 fn field(number: u32) -> FieldNumber {
@@ -16,7 +16,7 @@ fn token() -> SecretEntries {
 
 const TOKEN: &[u8] = b"\x3a\x06\x0a\x01T\x12\x01v";
 
-/// What becomes of a message that gets `T=v`, without the frame's head.
+/// Returns the rewritten message with the secret `T=v`, without its frame.
 fn with_token(message: &[u8]) -> Result<Vec<u8>, WireError> {
     let out = rewrite(message, field(FIELD), &token())?.expect("something was put in");
     assert_eq!(
@@ -24,12 +24,12 @@ fn with_token(message: &[u8]) -> Result<Vec<u8>, WireError> {
         out.len(),
         "the buffer has grown, or is larger than needed"
     );
-    let (head, body) = out.split_at(frame::HEAD);
-    assert_eq!(head, frame::head(body.len()));
+    let (head, body) = out.split_at(super::deframer::PREFIX_LEN);
+    assert_eq!(head, super::deframer::frame_prefix(body.len()));
     Ok(body.to_vec())
 }
 
-/// The tag of a field, in as many bytes as are asked for.
+/// Encodes the tag of a field in `bytes` bytes.
 fn tag(number: u32, wire_type: u8, bytes: usize) -> Vec<u8> {
     varint(u64::from(number << 3 | u32::from(wire_type)), bytes)
 }
@@ -50,12 +50,12 @@ fn secrets_come_last_and_nothing_else_changes() {
         &b""[..],
         b"\x08\x01",
         b"\x0a\x03abc\x11........\x1d....\x20\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-        // Another field that has one of our number in it.
+        // Another field that contains a field of this number.
         b"\x0a\x04\x3a\x02ab",
         b"\x0b\x3a\x02ab\x0c",
-        // Numbers, tags and lengths that are longer than they need be.
+        // Numbers, tags and lengths in more bytes than necessary.
         b"\x88\x80\x00\x01\x0a\x81\x80\x00a\x08\x81\x80\x80\x80\x80\x80\x80\x80\x80\x00",
-        // Numbers that begin with the same byte.
+        // A field number whose tag begins with the same byte.
         b"\xba\x01\x01a",
     ] {
         assert_eq!(
@@ -67,9 +67,9 @@ fn secrets_come_last_and_nothing_else_changes() {
 }
 
 #[test]
-fn the_field_is_removed_in_whatever_wire_type_it_comes() {
+fn the_field_is_removed_in_every_wire_type() {
     for value in [
-        // Our own wire type: an entry, an empty one, another, no entry at all.
+        // The wire type `LEN`: an entry, an empty entry, and values that are no entries.
         &b"\x3a\x06\x0a\x01T\x12\x01x"[..],
         b"\x3a\x00",
         b"\x3a\x03abc",
@@ -79,7 +79,7 @@ fn the_field_is_removed_in_whatever_wire_type_it_comes() {
         b"\x39........",
         b"\x3d....",
         b"\x3b\x3c",
-        // A group with others in it, one of the same number among them.
+        // A group that contains other groups, one of them with the same number.
         b"\x3b\x0a\x01a\x3b\x08\x01\x3c\x0b\x0c\x15....\x19........\x3c",
     ] {
         for around in [(&b""[..], &b""[..]), (b"\x08\x01", b"\x12\x01z")] {
@@ -91,7 +91,7 @@ fn the_field_is_removed_in_whatever_wire_type_it_comes() {
 }
 
 #[test]
-fn the_field_is_removed_however_long_its_tag_is() {
+fn the_field_is_removed_with_a_tag_of_any_length() {
     for number in [FIELD, 1, 15, 16, 2047, 2048, 536_870_911] {
         let empty = SecretEntries::none();
         for length in varint_len(number)..=10 {
@@ -110,12 +110,12 @@ fn varint_len(number: u32) -> usize {
 }
 
 #[test]
-fn what_readers_do_not_agree_on_is_refused() {
+fn a_message_that_parsers_read_differently_is_refused() {
     for (message, error) in [
-        // Field 7, to a reader that drops what is beyond 32 bits.
+        // Field 7 for a parser that drops the bits beyond 32.
         (&b"\xba\x80\x80\x80\x10\x00"[..], WireError::Tag),
         (b"\xba\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00", WireError::Tag),
-        // Beyond 64 bits.
+        // Tags beyond 64 bits.
         (b"\xba\x80\x80\x80\x80\x80\x80\x80\x80\x02\x00", WireError::Tag),
         (
             b"\xba\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00\x00",
@@ -136,7 +136,7 @@ fn what_readers_do_not_agree_on_is_refused() {
 }
 
 #[test]
-fn what_is_cut_or_malformed_is_refused() {
+fn a_truncated_or_malformed_message_is_refused() {
     for (message, error) in [
         (&b"\x3a"[..], WireError::Truncated),
         (b"\x3a\x02a", WireError::Truncated),
@@ -168,7 +168,7 @@ fn what_is_cut_or_malformed_is_refused() {
 }
 
 #[test]
-fn groups_are_as_deep_as_other_readers_take_them() {
+fn groups_may_be_nested_100_deep() {
     let nested = |depth| [vec![0x0b; depth], vec![0x0c; depth]].concat();
     assert!(with_token(&nested(100)).is_ok());
     assert_eq!(with_token(&nested(101)), Err(WireError::TooDeep));
@@ -176,7 +176,7 @@ fn groups_are_as_deep_as_other_readers_take_them() {
 }
 
 #[test]
-fn a_message_without_the_field_that_gets_nothing_is_left_alone() {
+fn a_message_without_the_field_and_without_secrets_is_not_rewritten() {
     let none = SecretEntries::none();
     assert!(rewrite(b"\x08\x01", field(FIELD), &none).unwrap().is_none());
     assert!(rewrite(b"", field(FIELD), &none).unwrap().is_none());

@@ -24,11 +24,11 @@ struct Probe {
     secrets: BTreeMap<String, String>,
 }
 
-/// A reader that knows no field.
+/// A parser that knows no field.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Opaque {}
 
-/// A reader that knows only ours.
+/// A parser that knows only the field of the secrets.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Secrets {
     #[prost(btree_map = "string, string", tag = "7")]
@@ -56,7 +56,7 @@ fn probe() -> impl Strategy<Value = Probe> {
         many,
         secrets: BTreeMap::new(),
     });
-    // Deeper down, the field is not ours.
+    // A nested field with this number stays.
     let inner = leaf.clone().prop_map(|leaf| Probe {
         secrets: [("T".to_owned(), "theirs".to_owned())].into(),
         ..leaf
@@ -64,7 +64,7 @@ fn probe() -> impl Strategy<Value = Probe> {
     (leaf, prop::collection::vec(inner, 0..3)).prop_map(|(leaf, inner)| Probe { inner, ..leaf })
 }
 
-/// A field of this number in any wire type, its tag in any length.
+/// Generates a field of this number in any wire type, with a tag of any length.
 fn any_field(number: u32) -> impl Strategy<Value = Vec<u8>> {
     let value = prop_oneof![
         any::<u64>().prop_map(|value| (0, varint(value, 10))),
@@ -93,15 +93,15 @@ enum Piece {
 fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     let piece = prop_oneof![
         probe().prop_map(|probe| Piece::Kept(probe.encode_to_vec())),
-        // Not a field of the message.
+        // A field that `Probe` does not know.
         any_field(1000).prop_map(Piece::Kept),
         any_field(FIELD).prop_map(Piece::Removed),
     ];
     prop::collection::vec(piece, 0..6)
 }
 
-/// Bytes that are often nearly a message.
-fn nearly() -> impl Strategy<Value = Vec<u8>> {
+/// Generates bytes that are often nearly a message.
+fn almost_message() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![
         prop::sample::select(&b"\x00\x01\x02\x08\x0a\x0b\x0c\x38\x39\x3a\x3b\x3c\x3d\x80\xba\xff"[..]),
         any::<u8>()
@@ -109,23 +109,23 @@ fn nearly() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(byte, 0..40)
 }
 
-fn cut(body: &[u8], sizes: &[usize]) -> Vec<Framed> {
-    let (mut frames, mut messages, mut rest) = (Frames::default(), Vec::new(), body);
+fn deframe(body: &[u8], sizes: &[usize]) -> Vec<FramedMessage> {
+    let (mut deframer, mut messages, mut rest) = (MessageDeframer::default(), Vec::new(), body);
     for size in sizes.iter().copied().chain([usize::MAX]) {
         let (chunk, left) = rest.split_at(size.min(rest.len()));
         rest = left;
-        frames.push(Bytes::copy_from_slice(chunk));
-        while let Some(message) = frames.next_frame().unwrap() {
+        deframer.push(Bytes::copy_from_slice(chunk));
+        while let Some(message) = deframer.next_message().unwrap() {
             messages.push(message);
         }
     }
-    assert!(frames.is_between_messages());
+    assert!(deframer.is_between_messages());
     messages
 }
 
 proptest! {
     #[test]
-    fn what_arrives_is_the_message_with_our_secrets_and_no_others(pieces in pieces()) {
+    fn a_rewritten_message_has_the_injected_secrets_and_no_others(pieces in pieces()) {
         let (mut message, mut expected) = (Vec::new(), Vec::new());
         for piece in &pieces {
             let (bytes, kept) = match piece {
@@ -143,11 +143,11 @@ proptest! {
         prop_assert_eq!(decoded, Probe { secrets: secrets(), ..sent });
         expected.extend_from_slice(TOKEN);
         prop_assert_eq!(&out, &expected);
-        prop_assert_eq!(with_token(&out).unwrap(), out, "once more changes nothing");
+        prop_assert_eq!(with_token(&out).unwrap(), out, "a second rewrite changes nothing");
     }
 
     #[test]
-    fn whatever_a_reader_takes_has_only_our_secrets(message in nearly()) {
+    fn a_parser_finds_only_the_injected_secrets(message in almost_message()) {
         match with_token(&message) {
             Ok(out) => {
                 if let Ok(read) = Secrets::decode(out.as_slice()) {
@@ -155,12 +155,12 @@ proptest! {
                 }
                 prop_assert_eq!(with_token(&out).unwrap(), out);
             }
-            Err(_) => prop_assert!(Opaque::decode(message.as_slice()).is_err(), "a reader takes what is refused"),
+            Err(_) => prop_assert!(Opaque::decode(message.as_slice()).is_err(), "a parser accepts a refused message"),
         }
     }
 
     #[test]
-    fn chunks_do_not_matter(
+    fn chunks_of_any_size_give_the_same_messages(
         messages in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..20)), 0..8),
         sizes in prop::collection::vec(0..12_usize, 0..40),
     ) {
@@ -170,8 +170,8 @@ proptest! {
             body.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
             body.extend_from_slice(message);
         }
-        let read = cut(&body, &sizes);
-        let read: Vec<_> = read.iter().map(|message| (message.compressed, message.message().to_vec())).collect();
+        let read = deframe(&body, &sizes);
+        let read: Vec<_> = read.iter().map(|message| (message.is_compressed, message.payload().to_vec())).collect();
         prop_assert_eq!(read, messages);
     }
 }
