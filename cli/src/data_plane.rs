@@ -1,4 +1,4 @@
-//! A client of the injector's data plane: one connection, one call.
+//! A client of the injector's data plane, with a new connection for each call.
 
 use std::{fmt::Display, path::Path, sync::Arc};
 
@@ -25,32 +25,30 @@ use crate::{
     failure::{Failure, FailureKind},
 };
 
-/// Which version of HTTP is spoken. No upgrade is tried: what is asked for is what is spoken.
+/// The version of HTTP that a call uses, without an upgrade. HTTP/2 in cleartext is used with prior knowledge
+/// (RFC 9113, 3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// HTTP/1.1
+pub(crate) enum HttpVersion {
     Http1,
-    /// HTTP/2, in cleartext with prior knowledge
     Http2,
 }
 
-/// Where the data plane listens.
+/// The address of a data plane.
 #[derive(Debug)]
-pub struct DataPlane {
+pub(crate) struct DataPlane {
     authority: http::uri::Authority,
     tls: Option<Arc<ClientConfig>>,
-    /// The base URL, as it was given.
+    /// The base URL from the flag or the environment.
     pub url: String,
 }
 
 impl DataPlane {
-    /// The data plane of a connection.
-    pub fn of(connection: &Connection) -> Result<Self, Failure> {
+    pub(crate) fn of(connection: &Connection) -> Result<Self, Failure> {
         let url = connection.data_plane();
         let wrong = || {
             Failure::new(
                 FailureKind::Configuration,
-                format_args!("--data-plane {url:?}: no address of a data plane"),
+                format_args!("--data-plane {url:?}: not the address of a data plane"),
             )
             .hint("it is a URL without a path, such as http://127.0.0.1:7100")
         };
@@ -65,14 +63,12 @@ impl DataPlane {
         Ok(Self { authority, tls, url })
     }
 
-    /// Sends `request`, whose URI is a path, and waits for the head of the answer.
-    ///
-    /// # Errors
-    /// [`Failure`], when there is no answer. Any answer is one, a refusal too.
-    pub async fn send(
+    /// Sends `request`, whose URI is a path, and waits for the head of the answer. A refusal by the injector is an answer,
+    /// not an error.
+    pub(crate) async fn send(
         &self,
         connection: &Connection,
-        version: Version,
+        version: HttpVersion,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Failure> {
         let dialled = time::timeout(connection.timeout(), self.dial())
@@ -87,8 +83,8 @@ impl DataPlane {
         };
         let mut tls = ClientConfig::clone(&tls);
         tls.alpn_protocols = match version {
-            Version::Http1 => vec![b"http/1.1".to_vec()],
-            Version::Http2 => vec![b"h2".to_vec()],
+            HttpVersion::Http1 => vec![b"http/1.1".to_vec()],
+            HttpVersion::Http2 => vec![b"h2".to_vec()],
         };
         let name = without_brackets(self.authority.host()).to_owned();
         let name = ServerName::try_from(name).map_err(|error| self.unreachable(&error))?;
@@ -108,7 +104,7 @@ impl DataPlane {
     async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: S,
-        version: Version,
+        version: HttpVersion,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Failure> {
         let stream = TokioIo::new(stream);
@@ -118,13 +114,13 @@ impl DataPlane {
                 .hint("the injector's log has a line for each call")
         };
         match version {
-            Version::Http1 => {
+            HttpVersion::Http1 => {
                 let (mut sender, connection) = http1::handshake(stream).await.map_err(failed)?;
-                // How the connection ended is for the call to say.
+                // An error of the connection is also the error of the call.
                 tokio::spawn(async { drop(connection.await) });
                 sender.send_request(request).await.map_err(failed)
             }
-            Version::Http2 => {
+            HttpVersion::Http2 => {
                 request.headers_mut().remove(header::HOST);
                 *request.uri_mut() = self.absolute(request.uri())?;
                 let handshake = http2::handshake(TokioExecutor::new(), stream).await;
@@ -176,8 +172,8 @@ fn tls_client(ca: Option<&Path>) -> Result<ClientConfig, Failure> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Why the injector itself refused a call; nothing when the answer is the upstream's.
-pub fn refused_by_injector(answer: &Response<Incoming>) -> Option<(Reason, &str)> {
+/// Returns the reason with which the injector refused a call, and `None` for an answer of the upstream.
+pub(crate) fn refusal_of_injector(answer: &Response<Incoming>) -> Option<(Reason, &str)> {
     let name = answer.headers().get("x-aerostack-reason")?.to_str().ok()?;
     let reason = Reason::from_str_name(&format!("REASON_{name}")).unwrap_or(Reason::Unspecified);
     Some((reason, name))

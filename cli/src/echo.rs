@@ -1,4 +1,4 @@
-//! `aerostack echo`: an upstream that answers with what it received, secrets as fingerprints.
+//! `aerostack echo`: an upstream that answers with the headers that it received, with secrets as fingerprints.
 
 use std::{
     collections::BTreeMap, convert::Infallible, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc,
@@ -32,40 +32,36 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Connections at once.
+/// Largest number of open connections.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// How long calls under way may take at the end; an answer takes no time, so this is for slow clients.
+/// Longest time for running calls after the stop. Answers are made at once, so only slow clients need this time.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// What `aerostack echo` is told.
 #[derive(Debug, Clone, Args)]
 pub struct EchoArgs {
-    /// Where it listens, for HTTP/1.1 and HTTP/2
+    /// The address to listen on, for HTTP/1.1 and HTTP/2
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: String,
-    /// Its certificate chain, PEM; without one it is cleartext
+    /// The certificate chain, PEM; without one the upstream uses cleartext
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// Its private key, PEM
+    /// The private key, PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// What is logged: a level, or a filter
+    /// The log filter: a level such as `debug`, or directives
     #[arg(long, default_value = "info", value_name = "FILTER")]
     pub log: String,
 }
 
-/// What it was told, found right.
+/// The checked settings of the upstream.
 pub struct Echo {
     listen: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
 }
 
 impl EchoArgs {
-    /// Checks everything, and reports everything that is wrong.
-    ///
-    /// # Errors
-    /// [`Problems`].
+    /// Checks all settings, and returns all problems at once.
     pub fn check(&self) -> Result<Echo, Problems> {
         let mut problems = Problems::default();
         let listen = problems.parse("--listen", &self.listen);
@@ -82,10 +78,6 @@ impl EchoArgs {
 }
 
 impl Echo {
-    /// Serves until `stop`; then finishes the calls under way.
-    ///
-    /// # Errors
-    /// When the address cannot be listened on.
     pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
         let listener = listen::bind(self.listen, TcpTimeout::default())?;
         tracing::info!(address = %listener.local_addr()?, tls = self.tls.is_some(), "the echo is serving");
@@ -94,8 +86,8 @@ impl Echo {
     }
 }
 
-/// Serves on a listener until `stop`; then finishes the calls under way.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, stop: CancellationToken) {
+/// Serves until `stop` is cancelled, and then waits for the running calls, at most for [`GRACE`].
+pub(crate) async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, stop: CancellationToken) {
     let (connections, slots) = (
         TaskTracker::new(),
         Slots::new("echo", MAX_CONNECTIONS, Eviction::OldestIdle),
@@ -104,11 +96,11 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, stop: 
         let (tls, stop) = (tls.clone(), stop.clone());
         connections.spawn(async move {
             match tls {
-                None => connection(stream, slot, stop).await,
+                None => serve_connection(stream, slot, stop).await,
                 Some(tls) => {
                     let handshake = listen::handshake(tls, stream, peer, &slot);
                     if let Some(Some(stream)) = stop.run_until_cancelled(handshake).await {
-                        connection(stream, slot, stop).await;
+                        serve_connection(stream, slot, stop).await;
                     }
                 }
             }
@@ -116,20 +108,20 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, stop: 
     })
     .await;
     connections.close();
-    // Whoever has not read his answer by then loses it.
+    // Calls that are still running after the grace period are dropped.
     let _ = time::timeout(GRACE, connections.wait()).await;
 }
 
-/// Serves a connection, which keeps its slot until the connection ends.
-async fn connection<S>(stream: S, slot: Slot, stop: CancellationToken)
+/// Serves a connection, which occupies its slot until the connection ends.
+async fn serve_connection<S>(stream: S, slot: Slot, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let server = auto::Builder::new(TokioExecutor::new());
-    let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(received(&request))));
+    let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(describe(&request))));
     let mut served = pin!(server.serve_connection(TokioIo::new(stream), answer));
     tokio::select! {
-        // Its end is its client's affair.
+        // Errors of the connection concern only its client.
         _ = served.as_mut() => return,
         () = slot.evicted() => return,
         () = stop.cancelled() => {}
@@ -138,15 +130,16 @@ where
     let _ = served.await;
 }
 
-/// `sha256:` and the first half of the digest.
+/// Returns `sha256:` and the first half of the digest of a value.
 #[must_use]
-pub fn fingerprint(value: &[u8]) -> String {
+pub(crate) fn fingerprint(value: &[u8]) -> String {
     let digest = Sha256::digest(value);
     let half: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{half}…")
 }
 
-fn received(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// Returns an answer that lists the path and the headers of the request.
+fn describe(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let mut shown: BTreeMap<&str, String> = BTreeMap::new();
     for (name, value) in request.headers() {
         let secret = name.as_str().starts_with("x-mcp-secret-") || name == header::AUTHORIZATION;
@@ -161,7 +154,7 @@ fn received(request: &Request<Incoming>) -> Response<Full<Bytes>> {
         );
     }
     shown.insert(":path", request.uri().path().to_owned());
-    // HTTP/2's `Host`.
+    // HTTP/2 sends the authority instead of `Host`.
     if let Some(authority) = request.uri().authority() {
         shown.insert(":authority", authority.to_string());
     }
@@ -175,5 +168,4 @@ fn received(request: &Request<Incoming>) -> Response<Full<Bytes>> {
 }
 
 #[cfg(test)]
-#[path = "echo_tests.rs"]
 mod tests;

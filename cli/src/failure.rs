@@ -1,4 +1,4 @@
-//! How a command fails: one sentence, what to do next, and an exit code for scripts.
+//! The failure of a command: one sentence, a hint for the next step, and an exit code for scripts.
 
 use std::{error::Error, fmt, io, path::Path};
 
@@ -6,39 +6,36 @@ use proto::{Reason, reason::ERROR_DOMAIN};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// What kind of failure it was. Each has an exit code of its own, after sysexits(3) where that has a fitting one.
+/// Kinds of failures. Each has its own exit code, taken from sysexits(3) where that defines a fitting one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// Nothing went wrong, but the answer is no: a service is not ready, a call would be refused.
+    /// No error, but a negative result: a service is not ready, or a call would be refused.
     Negative,
-    /// `call --fail`: the upstream answered with an error, as curl says it.
+    /// `call --fail`: the upstream answered with an error. curl uses the same code.
     HttpError,
-    /// The command line, or something on it, is wrong.
+    /// The command line is wrong.
     Usage,
-    /// Refused as things stand: a plan is used up, a workspace holds secrets, servers are read-only.
+    /// The present state does not permit the request: a plan is used up, a workspace holds secrets, servers are read-only.
     Refused,
-    /// What it is about does not exist.
     NotFound,
-    /// A service cannot be reached, or did not answer in time.
+    /// A service cannot be reached, or did not answer within the timeout.
     Unavailable,
-    /// A service failed.
     Internal,
-    /// It exists already.
     AlreadyExists,
-    /// A local file or the terminal.
+    /// A local file or the terminal cannot be read or written.
     File,
-    /// It was changed meanwhile: the same command may succeed now.
+    /// The resource was changed at the same time. The same command may succeed now.
     Conflict,
-    /// Who asks is not known, or may not do this.
+    /// The client is not authenticated, or does not have the role.
     NotAllowed,
-    /// Where the services are, or the certificates, is not known or wrong.
+    /// The addresses of the services or the certificates are missing or wrong.
     Configuration,
-    /// Ctrl-C at a question, as shells say it.
+    /// Ctrl-C at a question. Shells use the same code.
     Interrupted,
 }
 
 impl FailureKind {
-    /// The exit code.
+    /// Returns the exit code.
     pub fn code(self) -> u8 {
         match self {
             Self::Negative => 1,
@@ -57,7 +54,6 @@ impl FailureKind {
         }
     }
 
-    /// The kind of a gRPC code.
     pub fn of(code: Code) -> Self {
         match code {
             Code::InvalidArgument | Code::OutOfRange => Self::Usage,
@@ -74,19 +70,16 @@ impl FailureKind {
     }
 }
 
-/// Why a command did not do what it was told.
 #[derive(Debug)]
 pub struct Failure {
-    /// What kind.
     pub kind: FailureKind,
-    /// What was wrong, and where. Never a secret's value.
+    /// One sentence, which never contains the value of a secret.
     pub message: String,
-    /// What to do next.
+    /// The next step for the user, printed below the message.
     pub hint: Option<String>,
 }
 
 impl Failure {
-    /// A failure with nothing more to say.
     pub fn new(kind: FailureKind, message: impl fmt::Display) -> Self {
         Self {
             kind,
@@ -95,7 +88,6 @@ impl Failure {
         }
     }
 
-    /// The same, with what to do next.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self {
@@ -104,24 +96,23 @@ impl Failure {
         }
     }
 
-    /// A file that could not be read or written.
     pub fn file(path: &Path, error: &io::Error) -> Self {
         Self::new(FailureKind::File, format_args!("{}: {error}", path.display()))
     }
 
-    /// What `service` answered instead of doing it.
+    /// Returns the failure for a status that `service` answered.
     pub fn of_status(service: &str, status: &Status) -> Self {
         let failure = Self::new(
             FailureKind::of(status.code()),
             format_args!("{service}: {}", status.message()),
         );
-        match reason(status).and_then(next_step) {
+        match reason(status).and_then(hint_for) {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
     }
 
-    /// Why `service` did not answer.
+    /// Returns the failure for a service that did not answer.
     pub fn unreachable(service: &str, address: &str, cause: &str) -> Self {
         let message = format!("{service} on {address} cannot be reached: {cause}");
         if ["certificate", "UnknownCA", "received fatal alert"]
@@ -140,14 +131,14 @@ impl Failure {
     }
 }
 
-/// The reason that a service of ours gave.
-pub fn reason(status: &Status) -> Option<Reason> {
+/// Returns the reason in the details of a status. Reasons of other domains are ignored.
+pub(crate) fn reason(status: &Status) -> Option<Reason> {
     let info = status.get_details_error_info()?;
     (info.domain == ERROR_DOMAIN).then(|| Reason::from_str_name(&format!("REASON_{}", info.reason)))?
 }
 
-/// The innermost cause of a failure on our side of the wire.
-pub fn transport(status: &Status) -> Option<String> {
+/// Returns the innermost cause of a connection that failed, and `None` for a status that the service sent.
+pub(crate) fn transport_cause(status: &Status) -> Option<String> {
     let mut cause: &dyn Error = status
         .source()
         .filter(|source| source.is::<tonic::transport::Error>())?;
@@ -157,9 +148,9 @@ pub fn transport(status: &Status) -> Option<String> {
     Some(cause.to_string())
 }
 
-/// What helps against it, where that is the same for every command.
-fn next_step(reason: Reason) -> Option<&'static str> {
-    let next = match reason {
+/// Returns the hint for a reason, if the hint is the same for every command.
+fn hint_for(reason: Reason) -> Option<&'static str> {
+    let hint = match reason {
         Reason::WorkspaceNotFound => {
             "`aerostack workspace list` shows what exists, `aerostack workspace create NAME` makes one"
         }
@@ -178,7 +169,7 @@ fn next_step(reason: Reason) -> Option<&'static str> {
         Reason::UpstreamNotVerified => {
             "give the injector the CA with --upstream-ca, or allow it as an administrator with --allow-bound-secrets"
         }
-        Reason::WorkspaceReplaced => "remove the server and add it again for the workspace of now",
+        Reason::WorkspaceReplaced => "remove the server and add it again, for the present workspace",
         Reason::RevisionMismatch | Reason::Conflict => "look at it again, and repeat the command",
         Reason::RegistryReadOnly => "change the file that the injector was given with --servers",
         Reason::Unauthenticated => "give a client certificate: --cert and --key, or --dir",
@@ -193,7 +184,7 @@ fn next_step(reason: Reason) -> Option<&'static str> {
         }
         _ => return None,
     };
-    Some(next)
+    Some(hint)
 }
 
 impl fmt::Display for Failure {
@@ -213,8 +204,8 @@ mod tests {
     #[test]
     fn every_kind_has_an_exit_code_of_its_own() {
         use FailureKind::{
-            Configuration, Conflict, Exists, File, HttpError, Internal, Interrupted, Negative, NotAllowed,
-            NotFound, Refused, Unavailable, Usage,
+            AlreadyExists, Configuration, Conflict, File, HttpError, Internal, Interrupted, Negative,
+            NotAllowed, NotFound, Refused, Unavailable, Usage,
         };
         let kinds = [
             Negative,
@@ -237,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_keeps_its_sentence_and_says_what_to_do() {
+    fn a_refusal_keeps_its_message_and_gets_a_hint() {
         let status = Status::from(Refusal::new(Reason::WorkspaceNotFound, "there is no workspace w"));
         let failure = Failure::of_status("the vault", &status);
         assert_eq!(failure.kind, FailureKind::NotFound);
@@ -246,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_of_somebody_else_is_not_ours() {
+    fn a_reason_of_another_domain_is_ignored() {
         use tonic_types::ErrorDetails;
         let details = ErrorDetails::with_error_info("WORKSPACE_NOT_FOUND", "example.org", []);
         let status = Status::with_error_details(Code::NotFound, "no", details);

@@ -1,5 +1,6 @@
-//! `aerostack init`: the root key and the certificates of a pair whose parts run apart, each part with no more than it
-//! needs. Run again it changes nothing but what is about to expire.
+//! `aerostack init`: the root key, and the certificates of services that run in separate containers or on separate
+//! machines. Each service gets a folder with only the files that it needs. A second run only renews certificates that
+//! expire soon.
 
 use std::{
     io,
@@ -11,37 +12,33 @@ use clap::Args;
 use serde_json::json;
 use vault_service::{crypto::root_key_file, new_file};
 
-use crate::pki::{
-    ADMIN_ID, DEMO_ID, Leaf, PkiError, Usage,
-    apart::{Authority, Owner},
-};
+use crate::pki::{ADMIN_ID, Authority, DEMO_ID, Leaf, Owner, PkiError, Usage};
 
-/// What `aerostack init` is told.
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
-    /// Where the certificate authority is kept; whoever reads it can be anybody
+    /// The directory of the certificate authority. Its key can issue any identity
     #[arg(long, value_name = "DIR")]
     pub ca_dir: PathBuf,
-    /// The vault's root key; one that exists is never replaced
+    /// The vault's root key; an existing key is never replaced
     #[arg(long, value_name = "FILE")]
     pub root_key_file: PathBuf,
-    /// Where the vault's certificate and key go, as vault.pem and vault-key.pem, with ca.pem
+    /// The directory for the vault's vault.pem, vault-key.pem and ca.pem
     #[arg(long, value_name = "DIR")]
     pub vault_dir: PathBuf,
-    /// Where the injector's go
+    /// The directory for the injector's injector.pem, injector-key.pem and ca.pem
     #[arg(long, value_name = "DIR")]
     pub injector_dir: PathBuf,
-    /// Where those of a demo upstream go
+    /// The directory for the certificate of a demo upstream
     #[arg(long, value_name = "DIR")]
     pub upstream_dir: Option<PathBuf>,
-    /// Where those of `aerostack demo` go
+    /// The directory for the certificate of `aerostack demo`
     #[arg(long, value_name = "DIR")]
     pub demo_dir: Option<PathBuf>,
-    /// A directory to administer the pair from, as `aerostack --dir DIR` expects it; what is put there belongs to
-    /// the directory's owner
+    /// The administrator's directory, as `aerostack --dir DIR` expects it; the new files belong to the owner of the
+    /// directory
     #[arg(long, value_name = "DIR")]
     pub admin_dir: Option<PathBuf>,
-    /// Who the parts run as: all else that is made is theirs
+    /// The user and group that the services run as, which get all files except those of --admin-dir
     #[arg(long, value_name = "UID:GID")]
     pub owner: Option<Owner>,
     /// The host name under which others reach the vault
@@ -53,60 +50,45 @@ pub struct InitArgs {
     /// The host name of the demo upstream
     #[arg(long, value_name = "NAME", default_value = "upstream")]
     pub upstream_name: String,
-    /// Where the administrator reaches the vault's gRPC
+    /// The address of the vault's gRPC for the administrator
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7150")]
     pub vault_addr: String,
-    /// Where the administrator reaches the injector's gRPC
+    /// The address of the injector's gRPC for the administrator
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7151")]
     pub injector_addr: String,
-    /// Where the administrator reaches the vault's probes
+    /// The address of the vault's probes for the administrator
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9051")]
     pub vault_metrics_addr: String,
-    /// Where the administrator reaches the injector's probes
+    /// The address of the injector's probes for the administrator
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9052")]
     pub injector_metrics_addr: String,
 }
 
-/// Why something was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum InitError {
-    /// A certificate.
+pub(crate) enum InitError {
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// The root key.
     #[error(transparent)]
     RootKey(#[from] root_key_file::RootKeyFileError),
-    /// There was one: a certificate authority is made after its root key.
+    /// The root key is missing although it existed: a run makes the root key before the certificate authority, and there is
+    /// a certificate authority.
     #[error(
         "{} is gone, and nothing that the vault stored can be read without it: put its copy back, or remove {} and the \
          vault's data too to begin anew", root_key.display(), ca.display()
     )]
-    RootKeyLost {
-        /// Where it was.
-        root_key: PathBuf,
-        /// What tells that it was.
-        ca: PathBuf,
-    },
-    /// Another file.
+    RootKeyLost { root_key: PathBuf, ca: PathBuf },
     #[error("cannot write {}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
 }
 
-/// Makes what is missing or stale, and answers what that was.
-///
-/// # Errors
-/// [`InitError`]; what was made until then stays, and the next run goes on from there.
-pub fn run(args: &InitArgs) -> Result<Vec<String>, InitError> {
+/// Makes the files that are missing or stale, and returns a description of each. After an error, the files that were made
+/// stay, and the next run makes the others.
+pub(crate) fn run(args: &InitArgs) -> Result<Vec<String>, InitError> {
     let mut made = Vec::new();
-    if root_key(args)? {
+    if ensure_root_key(args)? {
         let path = args.root_key_file.display();
         made.push(format!(
-            "the root key, {path}: keep a copy where copies of the data are not"
+            "the root key, {path}: keep a copy of it apart from the copies of the data"
         ));
     }
     if !Authority::cert_in(&args.ca_dir).exists() {
@@ -114,13 +96,13 @@ pub fn run(args: &InitArgs) -> Result<Vec<String>, InitError> {
     }
     let names = [&args.vault_name, &args.injector_name, &args.upstream_name];
     let authority = Authority::ensure(&args.ca_dir, names.map(Clone::clone).to_vec())?;
-    for (dir, leaf) in parts(args) {
-        if authority.identity(dir, leaf, args.owner)? {
+    for (dir, leaf) in service_leaves(args) {
+        if authority.ensure_leaf(dir, leaf, args.owner)? {
             made.push(format!("a certificate, in {}", dir.display()));
         }
     }
     if let Some(dir) = &args.admin_dir
-        && admin(args, &authority, dir)?
+        && ensure_admin_files(args, &authority, dir)?
     {
         made.push(format!("a certificate to administer with, in {}", dir.display()));
     }
@@ -129,9 +111,9 @@ pub fn run(args: &InitArgs) -> Result<Vec<String>, InitError> {
 
 type MakeLeaf<'a> = Box<dyn FnOnce(SystemTime) -> Leaf + 'a>;
 
-/// Each part, by its folder, with who it is.
-fn parts(args: &InitArgs) -> Vec<(&Path, MakeLeaf<'_>)> {
-    let mut parts: Vec<(&Path, MakeLeaf<'_>)> = vec![
+/// Returns the folder and the leaf of each service and of the demo.
+fn service_leaves(args: &InitArgs) -> Vec<(&Path, MakeLeaf<'_>)> {
+    let mut leaves: Vec<(&Path, MakeLeaf<'_>)> = vec![
         (
             &args.vault_dir,
             Box::new(|now| Leaf::vault(now).also_named(&args.vault_name)),
@@ -143,19 +125,20 @@ fn parts(args: &InitArgs) -> Vec<(&Path, MakeLeaf<'_>)> {
     ];
     if let Some(dir) = &args.upstream_dir {
         let leaf = |now| Leaf::server("upstream", now).also_named(&args.upstream_name);
-        parts.push((dir, Box::new(leaf)));
+        leaves.push((dir, Box::new(leaf)));
     }
     if let Some(dir) = &args.demo_dir {
-        parts.push((
+        leaves.push((
             dir,
             Box::new(|now| Leaf::new("demo", DEMO_ID, &[Usage::Client], now)),
         ));
     }
-    parts
+    leaves
 }
 
-/// Makes the root key unless there is one, or was: without it the store cannot be opened, and a new one would hide that.
-fn root_key(args: &InitArgs) -> Result<bool, InitError> {
+/// Makes the root key on the first run. A root key that was lost later is an error: a new one could not open the store,
+/// and would hide the loss. Returns true when the key was made.
+fn ensure_root_key(args: &InitArgs) -> Result<bool, InitError> {
     let path = &args.root_key_file;
     let missing = !path.exists();
     if missing && Authority::cert_in(&args.ca_dir).exists() {
@@ -173,11 +156,12 @@ fn root_key(args: &InitArgs) -> Result<bool, InitError> {
     Ok(missing)
 }
 
-/// What `aerostack --dir` and grpcurl take to administer the pair.
-fn admin(args: &InitArgs, authority: &Authority, dir: &Path) -> Result<bool, InitError> {
+/// Makes the administrator's certificate and `ports.json`, for `aerostack --dir` and grpcurl. Returns true when the
+/// certificate was made.
+fn ensure_admin_files(args: &InitArgs, authority: &Authority, dir: &Path) -> Result<bool, InitError> {
     let owner = Owner::of(dir)?;
     let leaf = |now| Leaf::new("admin", ADMIN_ID, &[Usage::Client], now);
-    let made = authority.identity(&dir.join("pki"), leaf, Some(owner))?;
+    let made = authority.ensure_leaf(&dir.join("pki"), leaf, Some(owner))?;
     let addresses = json!({
         "vault": args.vault_addr,
         "injector": args.injector_addr,
@@ -194,5 +178,4 @@ fn admin(args: &InitArgs, authority: &Authority, dir: &Path) -> Result<bool, Ini
 }
 
 #[cfg(test)]
-#[path = "init_tests.rs"]
 mod tests;

@@ -1,22 +1,20 @@
-//! The command line: runs the pair for development, and administers it.
+//! The command line `aerostack`: administers the services, and runs both of them for development.
 
-pub mod command;
+mod command;
 pub mod connect;
-pub mod data_plane;
+mod data_plane;
 pub mod demo;
 pub mod dev;
-pub mod echo;
-pub mod env_file;
-pub mod failure;
-pub mod init;
+pub mod dev_command;
+mod echo;
+mod failure;
+mod init;
 pub mod model;
-pub mod output;
+mod output;
 pub mod pki;
-pub mod pki_command;
-pub mod prompt;
-pub mod set_up;
-pub mod shape;
-pub mod value;
+mod pki_command;
+mod set_up;
+mod value;
 
 use std::{error::Error as _, ffi::OsString, process::ExitCode};
 
@@ -26,7 +24,6 @@ use clap::{
     error::{ContextKind, ErrorKind},
 };
 
-/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "aerostack",
@@ -34,61 +31,58 @@ use clap::{
     about = "Administers vault-service and injector-service, and runs them for development"
 )]
 pub struct Cli {
-    /// How the services are found.
     #[command(flatten)]
     pub connect: connect::ConnectArgs,
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run both services on this machine, with an embedded store and certificates of its own, until Ctrl-C
+    /// Run both services on this machine, with an embedded store and new certificates, until Ctrl-C
+    ///
+    /// Example: `aerostack dev --demo`
     Dev(dev::DevArgs),
-    /// Set up a pair whose parts run apart.
     #[command(flatten)]
-    SetUp(set_up::SetUp),
-    /// Administer a running pair.
+    SetUp(set_up::SetUpCommand),
     #[command(flatten)]
-    Admin(command::Admin),
+    Admin(command::AdminCommand),
 }
 
 impl Cli {
-    /// Reads the command line. What is wrong with one that may hold a secret's value is said without quoting it, because
-    /// the output of scripts is kept by others.
+    /// Parses the command line. Errors of `secret set` do not quote the command line, because it may hold the value of a
+    /// secret, and the output of scripts is often stored in logs.
     pub fn read(args: Vec<OsString>) -> Result<Self, ExitCode> {
         let holds_value = args
             .windows(2)
             .any(|pair| matches!(pair, [noun, verb] if noun == "secret" && verb == "set"));
-        Self::try_parse_from(args).map_err(|wrong| match wrong.kind() {
+        Self::try_parse_from(args).map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp
             | ErrorKind::DisplayVersion
             | ErrorKind::MissingRequiredArgument
-            | ErrorKind::ArgumentConflict => process::not_understood(&wrong),
-            _ if !holds_value => process::not_understood(&wrong),
+            | ErrorKind::ArgumentConflict => process::not_understood(&error),
+            _ if !holds_value => process::not_understood(&error),
             kind => process::fail(
                 EXIT_USAGE,
                 format_args!(
-                    "error: {}{kind}; what was given is not repeated here, because it may hold a value\n  a value with \
-                     spaces needs quotes; `aerostack workspace secret set --help` shows what may be given",
-                    wrong_flag(&wrong)
+                    "error: {}{kind}; the command line is not repeated here, because it may hold a value\n  a value with \
+                     spaces needs quotes; `aerostack workspace secret set --help` shows the arguments",
+                    refused_flag(&error)
                 ),
             ),
         })
     }
 }
 
-/// Names the flag whose value was not taken, and says why; empty when it was something else. Both texts are the command's
-/// own: the parsers of flags do not repeat what they are given.
-fn wrong_flag(wrong: &clap::Error) -> String {
-    let flag = match wrong.kind() {
-        // With other kinds the "argument" is what was given.
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => wrong.get(ContextKind::InvalidArg),
+/// Returns the name of the flag whose value was refused, with the cause, and an empty text for other errors. Neither text
+/// contains the value: the parsers of flags do not quote their input.
+fn refused_flag(error: &clap::Error) -> String {
+    let flag = match error.kind() {
+        // For other kinds of errors, `InvalidArg` is the input of the user.
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => error.get(ContextKind::InvalidArg),
         _ => None,
     };
-    match (flag, wrong.source()) {
+    match (flag, error.source()) {
         (Some(flag), Some(cause)) => format!("{flag}: {cause}: "),
         (Some(flag), None) => format!("{flag}: "),
         (None, _) => String::new(),

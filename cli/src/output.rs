@@ -1,4 +1,4 @@
-//! What commands print: tables for people, JSON for programs.
+//! Output of the commands: tables for people, and JSON for programs.
 
 use std::{fmt::Write as _, io::Write as _};
 
@@ -9,45 +9,43 @@ use tabwriter::TabWriter;
 
 use crate::failure::{Failure, FailureKind};
 
-/// How the result is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people. May change.
+pub(crate) enum OutputFormat {
+    /// For people; may change
     #[default]
     Table,
-    /// For programs: described in the documentation of the command line; members are only ever added.
+    /// For programs; later releases only add members
     Json,
 }
 
-/// `--output`, of every command that prints a result.
 #[derive(Debug, Clone, Copy, Args)]
-pub struct OutputArgs {
-    /// How the result is printed
+pub(crate) struct OutputArgs {
+    /// The format of the result
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub output: Format,
+    pub output: OutputFormat,
 }
 
-/// What a command has to say at its end.
+/// The result of a command that succeeded.
 #[derive(Debug, Default)]
-pub struct Report {
-    /// For standard output: the result.
+pub(crate) struct Report {
+    /// Text for standard output.
     pub result: String,
-    /// For standard error, a line each: what its reader should know besides.
+    /// Remarks for standard error, each a line.
     pub notes: Vec<String>,
-    /// Set when all went well and yet the answer is no.
+    /// True for a negative result, which exits with [`FailureKind::Negative`](crate::failure::FailureKind::Negative).
     pub is_negative: bool,
 }
 
 impl Report {
-    /// Text for people, or the same as JSON.
-    pub fn new<T: Serialize>(
+    /// Formats `model` as JSON, or with `text` for people.
+    pub(crate) fn new<T: Serialize>(
         output: OutputArgs,
         model: &T,
         text: impl FnOnce(&T) -> String,
     ) -> Result<Self, Failure> {
         let result = match output.output {
-            Format::Table => text(model),
-            Format::Json => json(model)?,
+            OutputFormat::Table => text(model),
+            OutputFormat::Json => json(model)?,
         };
         Ok(Self {
             result,
@@ -55,9 +53,9 @@ impl Report {
         })
     }
 
-    /// The same, with something to know besides.
+    /// Adds a remark.
     #[must_use]
-    pub fn note(mut self, note: impl Into<String>) -> Self {
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
         self
     }
@@ -70,12 +68,12 @@ fn json<T: Serialize>(model: &T) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// A table with aligned columns, two spaces apart. Cells are made harmless with [`printable`].
-pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+/// Returns a table with aligned columns, two spaces apart. Control characters in cells are escaped.
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut lines = head.join("\t");
     lines.push('\n');
     for row in rows {
-        // Without this a last cell that is empty would leave trailing spaces behind the one before it.
+        // An empty last cell would leave trailing spaces.
         let row = row.map(|cell| {
             if cell.is_empty() {
                 "-".to_owned()
@@ -89,8 +87,8 @@ pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [St
     aligned(&lines)
 }
 
-/// `name: value` lines, with the values in one column.
-pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
+/// Returns `name: value` lines, with the values in one column.
+pub(crate) fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
     let mut lines = String::new();
     for (name, value) in fields {
         let value = if value.is_empty() {
@@ -98,7 +96,6 @@ pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
         } else {
             printable(&value)
         };
-        // Writing to a string does not fail.
         let _ = writeln!(lines, "{name}:\t{value}");
     }
     aligned(&lines)
@@ -113,8 +110,9 @@ fn aligned(lines: &str) -> String {
     }
 }
 
-/// Text from elsewhere, harmless on a terminal: control characters and those that reorder a line are written as escapes.
-pub fn printable(text: &str) -> String {
+/// Escapes control characters and the characters that change the direction of text, so that text from elsewhere cannot
+/// send commands to the terminal.
+pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for scalar in text.chars() {
         if scalar.is_control() || matches!(scalar, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
@@ -126,19 +124,18 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// RFC 3339, UTC.
-pub fn time(time: Option<Timestamp>) -> String {
+/// Returns a time in RFC 3339, in UTC. Absent times become an empty text.
+pub(crate) fn time(time: Option<Timestamp>) -> String {
     time.map(|time| time.to_string()).unwrap_or_default()
 }
 
-/// The date of a time in UTC.
-pub fn date(time: &str) -> String {
+/// Returns the date of an RFC 3339 time.
+pub(crate) fn date(time: &str) -> String {
     time.split('T').next().unwrap_or_default().to_owned()
 }
 
-/// Yes or no, in a table.
-pub fn yes_or_no(it_is: bool) -> String {
-    if it_is { "yes" } else { "no" }.to_owned()
+pub(crate) fn yes_or_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
 }
 
 #[cfg(test)]
@@ -155,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn text_from_elsewhere_cannot_steer_a_terminal() {
+    fn text_from_elsewhere_cannot_control_a_terminal() {
         assert_eq!(
             printable("a\u{1b}[2Jb\tc\u{9b}d\u{202e}e é"),
             "a\\u{1b}[2Jb\\tc\\u{9b}d\\u{202e}e é"

@@ -1,50 +1,46 @@
-//! `aerostack pki`: certificates for people who have no certificate authority.
+//! `aerostack pki`: certificates for operators who have no certificate authority.
 
 use std::{net::IpAddr, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
-
 use proto::{Principal, PrincipalError};
 
-use crate::pki::{
-    Leaf, PkiError, Usage,
-    apart::{Authority, Owner},
-};
+use crate::pki::{Authority, Leaf, Owner, PkiError, Usage};
 
-/// What `aerostack pki` does.
 #[derive(Debug, Clone, Subcommand)]
 pub enum PkiCommand {
-    /// Make a certificate authority in a directory; one that exists is never replaced
+    /// Make a certificate authority in a directory; an existing one is never replaced
     Ca {
-        /// The directory; whoever reads it can be anybody, so keep it where neither service can
+        /// The directory. Its key can issue any identity, so keep the directory where neither service can read it
         dir: PathBuf,
     },
     /// Issue a certificate for a year, or renew one that expires within 30 days
     ///
-    /// The command writes KIND.pem, KIND-key.pem and ca.pem. A certificate that is still good is left alone, so the
+    /// The command writes KIND.pem, KIND-key.pem and ca.pem. A certificate that is still valid stays as it is, so the
     /// command may run every day.
+    ///
+    /// Example: `aerostack pki issue vault --ca-dir ca --dir vault --id spiffe://example.org/vault --name vault.example.org`
     Issue(IssueArgs),
 }
 
-/// The certificate to issue.
 #[derive(Debug, Clone, Args)]
 pub struct IssueArgs {
-    /// Who gets it, which decides what it may be used for
+    /// The holder of the certificate, which decides the usages in the certificate
     pub kind: Holder,
-    /// Directory of the authority
+    /// The directory of the certificate authority
     #[arg(long, value_name = "DIR")]
     pub ca_dir: PathBuf,
-    /// Directory for the certificate, its key and the authority's certificate
+    /// The directory for the certificate, its key and the authority's certificate
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
-    /// The principal, as the services' settings name it: spiffe://TRUST-DOMAIN/PATH
+    /// The principal, as the settings of the services name it: spiffe://TRUST-DOMAIN/PATH
     #[arg(long, value_name = "PRINCIPAL", value_parser = spiffe_id, required_unless_present = "name")]
     pub id: Option<String>,
     /// A DNS name or IP address under which others reach the holder; may be repeated. `localhost` and the loopback
     /// addresses are always added for servers
     #[arg(long, value_name = "NAME")]
     pub name: Vec<String>,
-    /// The user and group that get the files, by number; whoever runs the command keeps them if not given
+    /// The user and group that own the files, by number; without this flag the user who runs the command owns them
     #[arg(long, value_name = "UID:GID")]
     pub owner: Option<Owner>,
 }
@@ -62,7 +58,8 @@ pub enum Holder {
     Server,
 }
 
-/// Only a URI names a principal whatever DNS names there are beside it.
+/// Accepts only SPIFFE IDs: a URI names the principal whatever DNS names the certificate has. A `dns:` principal would
+/// depend on them.
 fn spiffe_id(text: &str) -> Result<String, PrincipalError> {
     match Principal::parse(text)? {
         Principal::Spiffe(id) => Ok(id.to_string()),
@@ -71,10 +68,7 @@ fn spiffe_id(text: &str) -> Result<String, PrincipalError> {
 }
 
 impl PkiCommand {
-    /// Makes what is missing or stale, and returns what that was.
-    ///
-    /// # Errors
-    /// [`PkiError`]; nothing that exists is replaced, except for a certificate that is stale.
+    /// Makes the authority or the certificate when it is missing or stale, and returns a description of what was made.
     pub fn run(&self) -> Result<Option<String>, PkiError> {
         match self {
             Self::Ca { dir } => {
@@ -84,7 +78,7 @@ impl PkiCommand {
             }
             Self::Issue(args) => {
                 let authority = Authority::open_for_any_name(&args.ca_dir)?;
-                let made = authority.identity(&args.dir, |now| args.leaf(now), args.owner)?;
+                let made = authority.ensure_leaf(&args.dir, |now| args.leaf(now), args.owner)?;
                 Ok(made.then(|| format!("a certificate, in {}", args.dir.display())))
             }
         }
@@ -115,5 +109,4 @@ impl IssueArgs {
 }
 
 #[cfg(test)]
-#[path = "pki_command_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! The commands that set up a pair whose parts run apart, such as containers, and something to show with it.
+//! Commands that set up services in separate containers, and the demo.
 
 use std::{
     env,
@@ -15,28 +15,26 @@ use clap::Subcommand;
 use crate::{
     command,
     connect::{ConnectArgs, Connection},
-    demo::set_up::{self as demo, DemoArgs},
+    demo::command::{self as demo, DemoArgs},
     echo::EchoArgs,
     init::{self, InitArgs},
     pki_command::PkiCommand,
 };
 
-/// What sets up a pair.
 #[derive(Debug, Subcommand)]
-pub enum SetUp {
-    /// Make the root key and the certificates of a pair whose parts run apart, such as containers
+pub enum SetUpCommand {
+    /// Make the root key and the certificates of services that run separately, such as in containers
     Init(Box<InitArgs>),
-    /// Make certificates for the services and their administrators, without a certificate authority of your own
+    /// Make certificates for the services and their administrators, with a new certificate authority
     #[command(subcommand)]
     Pki(PkiCommand),
-    /// Make a workspace, a secret and a server on a running pair, to have something to call
+    /// Make a workspace, a secret and a server for a demo, on running services
     Demo(DemoArgs),
-    /// Run an upstream that answers with what it received, secrets as fingerprints
+    /// Run an upstream that answers with the headers that it received, with secrets as fingerprints
     Echo(EchoArgs),
 }
 
-impl SetUp {
-    /// Runs the command to its end, and says how it went.
+impl SetUpCommand {
     pub fn run(self, connect: &ConnectArgs) -> ExitCode {
         match self {
             Self::Init(args) => init(&args),
@@ -81,7 +79,7 @@ fn pki(command: &PkiCommand) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// To whoever reads it; nobody has to.
-fn say(said: &str) {
-    drop(io::stdout().write_all(said.as_bytes()));
+/// Prints to standard output. A closed standard output is ignored.
+fn say(text: &str) {
+    drop(io::stdout().write_all(text.as_bytes()));
 }

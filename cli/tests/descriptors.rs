@@ -1,4 +1,4 @@
-//! A process that has no file descriptors left: it refuses what it cannot do, and goes on when it has some again.
+//! Test of `aerostack dev` without free file descriptors: it refuses calls, and recovers when descriptors are free again.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -30,12 +30,13 @@ use tokio::{
 use tonic::transport::Channel;
 
 const VALUE: &str = "canary-d35c";
-/// Descriptors that it may have once it serves.
-const MOST: u64 = 64;
-/// Connections that want one each.
+/// Limit of file descriptors of the process, set after the start.
+const MAX_DESCRIPTORS: u64 = 64;
+/// Number of connections, each of which needs a descriptor.
 const CONNECTIONS: usize = 100;
 
-/// An upstream that answers each request on a connection of its own, but for `/hold`, and keeps what came.
+/// Starts an upstream that answers every request except `/hold`, and records the heads. Each request has its own
+/// connection.
 async fn upstream() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -66,17 +67,17 @@ async fn upstream() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     (address, heads)
 }
 
-/// From now on it may have [`MOST`].
+/// Limits the descriptors of the running process to [`MAX_DESCRIPTORS`].
 fn limit(dev: &Dev) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit {
-        current: Some(MOST),
+        current: Some(MAX_DESCRIPTORS),
         maximum,
     };
     prlimit(Some(dev.id()), Resource::Nofile, limit).unwrap();
 }
 
-/// The seconds of a processor that it has used.
+/// Returns the CPU time that the process has used, in seconds.
 fn cpu(dev: &Dev) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", dev.child.id())).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -89,7 +90,7 @@ fn cpu(dev: &Dev) -> f64 {
     ticks / 100.0
 }
 
-/// One call on a connection that is kept; its status.
+/// Sends one request over an open connection, and returns the status of the answer.
 async fn call(connection: &mut TcpStream) -> u16 {
     let request = b"GET /w/s/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
     connection.write_all(request).await.unwrap();
@@ -120,7 +121,8 @@ async fn put(channel: &Channel) -> Result<(), tonic::Status> {
     put.map(drop)
 }
 
-/// A channel whose connection is there. One over which a value is put is not kept.
+/// Returns a channel that is connected. The vault does not keep a connection over which a value came, so each phase of
+/// the test needs a new channel.
 async fn connected(dev: &Dev) -> Channel {
     let channel = dev.admin();
     let mut workspaces = WorkspaceServiceClient::new(channel.clone());
@@ -140,7 +142,7 @@ async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
+async fn without_descriptors_calls_are_refused_and_later_calls_succeed() {
     let (upstream, heads) = upstream().await;
     let dir = TempDir::new().unwrap();
     let dir = dir.path().join("dev");
@@ -175,11 +177,11 @@ async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
         for _ in 0..CONNECTIONS {
             idle.push(TcpStream::connect(dev.ports[listener]).await.unwrap());
         }
-        // Idle connections make room.
+        // Idle connections are closed to free descriptors.
         eventually("calls go on beside them", async || call(&mut kept).await == 200).await;
         let (started, used) = (Instant::now(), cpu(&dev));
         put(&admin).await.unwrap();
-        // A change of the file that cannot be read now is no reason to forget what it said.
+        // The changed file cannot be opened now, and its last contents must stay in use.
         fs::write(&servers, format!("{file}# {listener}\n")).unwrap();
         sleep(Duration::from_millis(1_200)).await;
         assert!(dev.child.try_wait().unwrap().is_none(), "it stopped");
@@ -201,14 +203,14 @@ async fn without_descriptors_it_refuses_and_with_some_it_goes_on() {
         connection.write_all(request).await.unwrap();
         busy.push(connection);
     }
-    // The injector cannot dial, and answers 503.
+    // The injector cannot connect to the upstream, and answers 503.
     eventually("all descriptors are taken", async || call(&mut kept).await == 503).await;
     let calls = heads.lock().unwrap().len();
     for _ in 0..10 {
         assert_eq!(call(&mut kept).await, 503);
     }
     assert_eq!(heads.lock().unwrap().len(), calls);
-    // A put over an open connection needs no descriptor.
+    // A put over an open connection needs no new descriptor.
     put(&admin).await.unwrap();
     drop(busy);
     eventually("it calls again", async || call(&mut kept).await == 200).await;

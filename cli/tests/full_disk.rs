@@ -1,4 +1,5 @@
-//! The pair on a disk that gets full: a file system in memory, which only root can make. Without that, nothing is tested.
+//! Tests of `aerostack dev` on a disk that becomes full. The disk is a `tmpfs`, which only root can mount; without root the
+//! test is skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -27,7 +28,7 @@ use tempfile::TempDir;
 use tonic::{Code, Status};
 
 const WORKSPACE: &str = "w";
-/// Room on the disk; the vault keeps 16 MiB of it free.
+/// Size of the disk. The vault keeps 16 MiB of it free.
 const DISK: &str = "size=96m";
 
 /// A small disk, unmounted when dropped.
@@ -44,7 +45,7 @@ impl Disk {
         mounted.is_ok_and(|status| status.success()).then_some(Self(at))
     }
 
-    /// Leaves so many bytes free.
+    /// Fills the disk, except for `left` bytes.
     fn fill(&self, left: u64) {
         let mut file = File::options()
             .create(true)
@@ -103,8 +104,8 @@ async fn delete(dev: &Dev, name: &str) -> Result<(), Status> {
         .map(drop)
 }
 
-/// That all of `names` are there.
-async fn assert_there(dev: &Dev, names: &[String]) {
+/// Checks that all of `names` can be decrypted.
+async fn assert_decrypted(dev: &Dev, names: &[String]) {
     for names in names.chunks(64) {
         let request = DecryptRequest {
             workspace: WORKSPACE.to_owned(),
@@ -119,8 +120,8 @@ async fn assert_there(dev: &Dev, names: &[String]) {
     }
 }
 
-/// What `/readyz` of the vault says.
-fn ready(dev: &Dev) -> String {
+/// Returns the answer of the vault's `/readyz`.
+fn readyz(dev: &Dev) -> String {
     let address = dev.ports.get("vault_metrics").unwrap();
     let mut probe = std::net::TcpStream::connect(address).unwrap();
     probe
@@ -146,13 +147,13 @@ async fn start_with_workspace(dir: &Path) -> Dev {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_puts_takes_deletes_and_keeps_what_was_acknowledged() {
+async fn on_a_full_disk_puts_are_refused_deletes_succeed_and_acknowledged_secrets_stay() {
     let parent = TempDir::new().unwrap();
     let Some(disk) = Disk::mount(&parent) else {
         eprintln!("not tested: no file system can be mounted here");
         return;
     };
-    // The service's files are on the small disk, its log is not.
+    // The files of the services are on the small disk, and the log is elsewhere.
     let dir = disk.0.join("dev");
     let mut dev = start_with_workspace(&dir).await;
     let mut names = Vec::new();
@@ -165,21 +166,21 @@ async fn a_full_disk_refuses_puts_takes_deletes_and_keeps_what_was_acknowledged(
     disk.fill(1 << 20);
     let full = put(&dev, "FULL").await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted, "{full:?}");
-    assert_eq!(ready(&dev), "not ready: the disk is full");
-    assert_there(&dev, &names).await;
+    assert_eq!(readyz(&dev), "not ready: the disk is full");
+    assert_decrypted(&dev, &names).await;
     for name in names.drain(..10) {
         delete(&dev, &name).await.unwrap();
     }
     let still_full = put(&dev, "FULL").await.unwrap_err();
     assert_eq!(still_full.code(), Code::ResourceExhausted, "{still_full:?}");
-    assert_there(&dev, &names).await;
+    assert_decrypted(&dev, &names).await;
 
     disk.clear();
-    assert_eq!(ready(&dev), "ok");
+    assert_eq!(readyz(&dev), "ok");
     put(&dev, "AFTER").await.unwrap();
     names.push("AFTER".to_owned());
 
-    // Killed, and next to nothing is free when it starts again.
+    // The process is killed, and almost no space is free at the next start.
     dev.child.kill().unwrap();
     dev.wait().await;
     disk.fill(1 << 20);
@@ -196,5 +197,5 @@ async fn a_full_disk_refuses_puts_takes_deletes_and_keeps_what_was_acknowledged(
 
     disk.clear();
     let dev = Dev::start(&dir).await;
-    assert_there(&dev, &names).await;
+    assert_decrypted(&dev, &names).await;
 }

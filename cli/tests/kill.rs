@@ -1,4 +1,4 @@
-//! `aerostack dev` as a process: killed, stopped, started twice, and shown to someone new.
+//! Tests of `aerostack dev` as a process: killed, stopped, started twice, and with the demo.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -34,32 +34,33 @@ use tonic::Code;
 
 const WORKSPACE: &str = "w";
 
-// ---------------------------------------------------------------------------------------------------- kill -9 (V1)
+// ------------------------------------------------------------------------------------------------------ kill -9
 
-/// A value that tells of itself whose it is and whether it is whole; a hundred bytes to some kilobytes long.
+/// Returns a value of 100 bytes to 6 KiB that repeats its name and attempt, so that a mixed or truncated value is noticed.
 fn value(name: &str, attempt: usize) -> String {
     let start = format!("{name}:{attempt}:");
     let length = 100 + (attempt * 7919) % 6000;
     start.chars().cycle().take(length).collect()
 }
 
-/// What the test knows of one name.
+/// The puts of one name so far.
 #[derive(Default)]
-struct Known {
-    /// Every attempt to put it, acknowledged or not.
+struct PutHistory {
+    /// All attempts to put the name, acknowledged or not.
     attempts: BTreeSet<usize>,
-    /// The last version that was acknowledged, and the attempt that it was.
+    /// The newest acknowledged version, and its attempt.
     acknowledged: Option<(u64, usize)>,
 }
 
-/// Puts a thousand secrets at once, of which half share names, and kills the process once `enough` are acknowledged.
+/// Puts a thousand secrets concurrently, half of them under shared names. Kills the process after `enough`
+/// acknowledgements, and returns their number.
 async fn put_until_killed(
     dev: &mut Dev,
     round: usize,
     enough: usize,
-    known: &mut BTreeMap<String, Known>,
+    known: &mut BTreeMap<String, PutHistory>,
 ) -> usize {
-    // A connection carries no more than a thousand calls at once.
+    // One connection permits at most a thousand concurrent calls.
     let channels = [dev.admin(), dev.admin(), dev.admin()];
     let acknowledged = std::sync::Arc::new((AtomicUsize::new(0), Notify::new()));
     let mut puts = JoinSet::new();
@@ -110,8 +111,8 @@ async fn put_until_killed(
     count
 }
 
-/// Reads everything back as the injector, and compares it with what is known. What is there becomes what is known.
-async fn check(dev: &Dev, known: &mut BTreeMap<String, Known>) {
+/// Decrypts all names as the injector, compares the values with `known`, and updates `known` to the stored versions.
+async fn check(dev: &Dev, known: &mut BTreeMap<String, PutHistory>) {
     let mut decrypted: BTreeMap<String, DecryptedSecret> = BTreeMap::new();
     let mut client = DecryptServiceClient::new(dev.injector());
     for names in known.keys().cloned().collect::<Vec<_>>().chunks(64) {
@@ -131,7 +132,7 @@ async fn check(dev: &Dev, known: &mut BTreeMap<String, Known>) {
     let mut there = BTreeMap::new();
     for (
         name,
-        Known {
+        PutHistory {
             attempts,
             acknowledged,
         },
@@ -166,7 +167,7 @@ async fn check(dev: &Dev, known: &mut BTreeMap<String, Known>) {
         *acknowledged = Some((secret.version, attempt));
         there.insert(name.clone(), secret.version);
     }
-    assert_eq!(listed(dev).await, there, "the list and the values differ");
+    assert_eq!(list_versions(dev).await, there, "the list and the values differ");
     let request = GetWorkspaceRequest {
         name: WORKSPACE.to_owned(),
     };
@@ -184,8 +185,8 @@ async fn check(dev: &Dev, known: &mut BTreeMap<String, Known>) {
     );
 }
 
-/// Names and versions, as the administrator sees them.
-async fn listed(dev: &Dev) -> BTreeMap<String, u64> {
+/// Returns the versions of all secrets, by name.
+async fn list_versions(dev: &Dev) -> BTreeMap<String, u64> {
     let (mut client, mut all, mut page_token) = (
         SecretServiceClient::new(dev.admin()),
         BTreeMap::new(),
@@ -211,7 +212,7 @@ async fn listed(dev: &Dev) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_before_a_kill_is_there_after_it_and_nothing_is_there_in_part() {
+async fn every_acknowledged_put_survives_a_kill_and_no_value_is_stored_in_part() {
     let rounds = std::env::var("AEROSTACK_KILL_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
     let dir = TempDir::new().unwrap();
     let dir = dir.path().join("dev");
@@ -246,10 +247,10 @@ async fn what_was_acknowledged_before_a_kill_is_there_after_it_and_nothing_is_th
     assert!(cut_off > 0, "no put was under way when the process was killed");
 }
 
-// ------------------------------------------------------------------------------------------- two, a stop, and modes
+// ---------------------------------------------------------------------------- the directory, a second start, a stop
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_that_is_somebody_elses_is_left_alone() {
+async fn a_directory_with_files_of_somebody_else_is_refused() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("mine.txt"), "mine").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -268,7 +269,7 @@ async fn a_directory_that_is_somebody_elses_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_was_killed_while_it_wrote_its_files_is_finished_by_the_next() {
+async fn a_killed_first_start_is_completed_by_the_next() {
     let dir = TempDir::new().unwrap();
     let partial = |name| vault_service::new_file::partial(&dir.path().join(name)).unwrap();
     // The killed start left only a partial `.gitignore`.
@@ -276,7 +277,7 @@ async fn a_start_that_was_killed_while_it_wrote_its_files_is_finished_by_the_nex
     let dev = Dev::start(dir.path()).await;
     assert_eq!(fs::read(dir.path().join(".gitignore")).unwrap(), b"*\n");
     drop(dev);
-    // A start that is killed a moment later leaves `.gitignore`, but neither a root key nor a store.
+    // A start that is killed a little later leaves `.gitignore`, but neither a root key nor a store.
     fs::remove_file(dir.path().join("root.key")).unwrap();
     fs::remove_dir_all(dir.path().join("vault")).unwrap();
     for name in ["root.key", "ports.json"] {
@@ -294,7 +295,7 @@ async fn a_start_that_was_killed_while_it_wrote_its_files_is_finished_by_the_nex
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_service_says_that_it_is_serving_when_the_store_is_refused() {
+async fn no_service_reports_to_be_serving_when_the_store_cannot_be_opened() {
     let dir = TempDir::new().unwrap();
     let mut dev = Dev::start(&dir.path().join("dev")).await;
     kill_process(dev.id(), Signal::TERM).unwrap();
@@ -308,7 +309,7 @@ async fn no_service_says_that_it_is_serving_when_the_store_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_one_on_the_same_directory_exits_at_once_and_says_why() {
+async fn a_second_process_on_the_same_directory_exits_at_once_with_the_cause() {
     let dir = TempDir::new().unwrap();
     let mut first = Dev::start(&dir.path().join("dev")).await;
     let ports = fs::read(first.dir.join("ports.json")).unwrap();
@@ -341,7 +342,7 @@ async fn a_second_one_on_the_same_directory_exits_at_once_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_and_ctrl_c_end_it_with_0_and_keep_what_was_put() {
+async fn sigterm_and_ctrl_c_end_the_process_with_0_and_lose_no_secret() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path().join("dev");
     for (round, signal) in [Signal::TERM, Signal::INT].into_iter().enumerate() {
@@ -370,10 +371,10 @@ async fn sigterm_and_ctrl_c_end_it_with_0_and_keep_what_was_put() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_it_keeps_is_for_its_owner_alone() {
+async fn only_the_owner_can_read_the_files() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path().join("dev");
-    // Whatever the umask.
+    // The umask must not matter.
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "umask 0; exec \"$0\" \"$@\""])
@@ -424,10 +425,10 @@ fn modes(path: &Path, seen: &mut Vec<(PathBuf, u32)>) {
     }
 }
 
-// -------------------------------------------------------------------------------------------------------- the demo
+// ------------------------------------------------------------------------------------------------------- the demo
 
-/// Whether a value of the demo, `demo-` and a UUID, is in there.
-fn shows_a_value(bytes: &[u8]) -> bool {
+/// Returns true when the bytes contain a value of the demo: `demo-` and a UUID.
+fn contains_demo_value(bytes: &[u8]) -> bool {
     let hex = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_hexdigit);
     bytes
         .windows(14)
@@ -435,8 +436,8 @@ fn shows_a_value(bytes: &[u8]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_shows_a_fingerprint_and_never_a_value_and_can_be_repeated() {
-    assert!(shows_a_value(
+async fn the_demo_prints_a_fingerprint_and_no_value_and_can_be_repeated() {
+    assert!(contains_demo_value(
         format!("x demo-{} y", proto::Uid::generate()).as_bytes()
     ));
     let dir = TempDir::new().unwrap();
@@ -449,8 +450,8 @@ async fn the_demo_shows_a_fingerprint_and_never_a_value_and_can_be_repeated() {
         let (shown, log) = (text(&ended.stdout), text(&ended.stderr));
         let failure = log.lines().rev().take(5).collect::<Vec<_>>().join("\n");
         assert_eq!(ended.status.code(), Some(0), "round {round}: {shown}\n{failure}");
-        assert!(!shows_a_value(&ended.stdout), "{shown}");
-        let line = log.lines().find(|line| shows_a_value(line.as_bytes()));
+        assert!(!contains_demo_value(&ended.stdout), "{shown}");
+        let line = log.lines().find(|line| contains_demo_value(line.as_bytes()));
         assert!(line.is_none(), "the log shows a value: {line:?}");
         assert!(log.contains("TRACE"), "the log was not looked into");
         let prints: BTreeSet<_> = shown
@@ -470,7 +471,7 @@ async fn the_demo_shows_a_fingerprint_and_never_a_value_and_can_be_repeated() {
     modes(&dir, &mut seen);
     for (path, _) in seen.iter().filter(|(path, _)| path.is_file()) {
         assert!(
-            !shows_a_value(&fs::read(path).unwrap()),
+            !contains_demo_value(&fs::read(path).unwrap()),
             "{} holds a value",
             path.display()
         );
@@ -478,7 +479,7 @@ async fn the_demo_shows_a_fingerprint_and_never_a_value_and_can_be_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_other_machines_reach_is_refused() {
+async fn an_address_that_is_not_loopback_is_refused() {
     let dir = TempDir::new().unwrap();
     for listener in ["--vault-addr", "--injector-addr", "--data-plane-addr"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("AEROSTACK_BIN", REPOSITORY / "target" / "release" / "aerostack"))
+BINARY = Path(os.environ.get("PEERS_BINARY", REPOSITORY / "target" / "release" / "aerostack"))
 
 # Set by `.ci/soak`: the long rounds of tests that otherwise take fewer.
 SOAK = bool(os.environ.get("PEERS_SOAK"))

@@ -48,7 +48,7 @@ impl Pki {
         let spec = CaSpec {
             organization: "test".to_owned(),
             common_name: "test CA".to_owned(),
-            only: None,
+            permitted_names: None,
             ..CaSpec::development(now)
         };
         let pki = Self {

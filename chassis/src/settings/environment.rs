@@ -66,7 +66,7 @@ fn is_unknown(command: &Command, prefix: &str, variable: &str) -> bool {
 /// Returns true for variables that do not come from the operator of this service: Kubernetes makes them for a Service
 /// whose name begins like the prefix (`…_SERVICE_HOST`, `…_SERVICE_PORT_GRPC`, `…_PORT`, `…_PORT_7150_TCP_ADDR`), and
 /// the command line has `…_ID`.
-fn is_set_by_others(rest: &str) -> bool {
+pub fn is_set_by_others(rest: &str) -> bool {
     let is_port = |(_, number): (&str, &str)| number.starts_with(|first: char| first.is_ascii_digit());
     rest == "ID"
         || rest.ends_with("SERVICE_HOST")

@@ -22,24 +22,22 @@ use crate::{
     output::{OutputArgs, Report, fields},
 };
 
-/// Bytes that are sent at once.
+/// Size of a message of a restore, in bytes.
 const CHUNK: usize = 128 * 1024;
 
-/// What stands for standard input and output.
+/// The file name that means standard input or standard output.
 const STANDARD: &str = "-";
 
-/// `aerostack backup`
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// The file to make, readable by its owner only; an existing one is never overwritten. `-` is standard output
+    /// The file to make, which only its owner can read; an existing file is never overwritten. `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 }
 
-/// `aerostack restore`
 #[derive(Debug, Args)]
-pub struct RestoreArgs {
-    /// The backup; `-` is standard input
+pub struct RestoreBackupArgs {
+    /// The backup file; `-` is standard input
     file: PathBuf,
     #[command(flatten)]
     output: OutputArgs,
@@ -58,30 +56,30 @@ impl BackupArgs {
                 let message = "a terminal is no place for a backup";
                 return Err(Failure::new(FailureKind::Usage, message).hint("name a file with --output"));
             }
-            // In one write for each piece, as it comes.
             let bytes = export(&vault, &mut io::stdout(), Path::new("standard output")).await?;
             Report::default().note(format!("{bytes} bytes"))
         } else {
-            let mut file = NewFile::create(&path).map_err(|error| not_made(&path, &error))?;
+            let mut file = NewFile::create(&path).map_err(|error| write_failure(&path, &error))?;
             let bytes = export(&vault, &mut file, &path).await?;
-            file.publish().map_err(|error| not_made(&path, &error))?;
+            file.publish().map_err(|error| write_failure(&path, &error))?;
             Report {
                 result: format!("{}: {bytes} bytes\n", path.display()),
                 ..Report::default()
             }
         };
-        Ok(report
-            .note("It is of use with the vault's root key only: keep a copy of that key, in another place"))
+        Ok(report.note(
+            "The backup is useless without the vault's root key: keep a copy of the key in another place",
+        ))
     }
 }
 
-/// Writes a backup, and returns its size. It is whole when the stream ends with OK; on an error the caller drops it.
+/// Writes a backup, and returns its size in bytes. After an error the caller must discard the file, which is incomplete.
 async fn export(vault: &Remote, to: &mut impl Write, path: &Path) -> Result<u64, Failure> {
     let mut chunks = vault
         .answer(client(vault).export_backup(ExportBackupRequest {}))
         .await?;
     let mut bytes = 0;
-    while let Some(ExportBackupResponse { chunk }) = vault.next(&mut chunks).await? {
+    while let Some(ExportBackupResponse { chunk }) = vault.next_message(&mut chunks).await? {
         to.write_all(&chunk)
             .map_err(|error| Failure::file(path, &error))?;
         bytes += chunk.len() as u64;
@@ -90,7 +88,7 @@ async fn export(vault: &Remote, to: &mut impl Write, path: &Path) -> Result<u64,
     Ok(bytes)
 }
 
-impl RestoreArgs {
+impl RestoreBackupArgs {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let Self { file: path, output } = self;
         let vault = connection.vault()?;
@@ -100,25 +98,25 @@ impl RestoreArgs {
             let file = File::open(&path).map_err(|error| Failure::file(&path, &error))?;
             (Box::new(file), path)
         };
-        let chunks = Chunks {
+        let chunks = FileChunks {
             file,
-            failed: Arc::default(),
+            error: Arc::default(),
         };
-        let failed = chunks.failed.clone();
+        let read_error = chunks.error.clone();
         let sent = client(&vault).restore_backup(tokio_stream::iter(chunks)).await;
-        // The vault only saw that something is missing.
-        if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // The vault's answer to a file that could not be read says only that the backup is incomplete.
+        if let Some(error) = read_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(Failure::file(&path, &error));
         }
         let restored = match sent {
             Ok(answer) => Restored::of(answer.into_inner()),
-            Err(status) => return Err(vault.failed(&status).await),
+            Err(status) => return Err(vault.failure_of(&status).await),
         };
         Report::new(output, &restored, text)
     }
 }
 
-fn not_made(path: &Path, error: &io::Error) -> Failure {
+fn write_failure(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::new(
             FailureKind::AlreadyExists,
@@ -147,17 +145,17 @@ fn text(restored: &Restored) -> String {
             "Deleted secrets",
             format!("{deleted_secrets}, whose version numbers are not used again"),
         ),
-        ("Vault uid", format!("{vault_uid}, as that vault had")),
+        ("Vault uid", format!("{vault_uid}, taken over from the backup")),
     ])
 }
 
-/// A file, piece by piece. It ends where reading fails, and then says why.
-struct Chunks {
+/// The messages of a restore. The iterator ends at the end of the file, or at an error, which it stores in `error`.
+struct FileChunks {
     file: Box<dyn Read + Send>,
-    failed: Arc<Mutex<Option<io::Error>>>,
+    error: Arc<Mutex<Option<io::Error>>>,
 }
 
-impl Iterator for Chunks {
+impl Iterator for FileChunks {
     type Item = RestoreBackupRequest;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -166,7 +164,7 @@ impl Iterator for Chunks {
             Ok(0) => None,
             Ok(_) => Some(RestoreBackupRequest { chunk }),
             Err(error) => {
-                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 None
             }
         }

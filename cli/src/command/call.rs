@@ -16,73 +16,70 @@ use tokio::time;
 
 use crate::{
     connect::Connection,
-    data_plane::{DataPlane, Version, refused_by_injector},
+    data_plane::{DataPlane, HttpVersion, refusal_of_injector},
     failure::{Failure, FailureKind},
     output::Report,
 };
 
-/// The most of a refusal that is read.
-const REFUSAL: usize = 64 * 1024;
+/// Bytes of the body of a refusal that are read at most.
+const MAX_REFUSAL: usize = 64 * 1024;
 
-/// `aerostack call`
-///
-/// Flags are those of curl, as far as they go. The answer of the upstream goes to standard output as it comes.
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// The server's workspace
+    /// The workspace of the server
     workspace: String,
     /// The server
     server: String,
-    /// What to ask it for: a path, with its query
+    /// The path to request, with its query
     #[arg(default_value = "/")]
     path: String,
-    /// The method; POST when there is a body, else GET
+    /// The method; by default POST with a body, else GET
     #[arg(short = 'X', long, value_name = "METHOD")]
     request: Option<String>,
-    /// A header to send; may be repeated
+    /// A request header; may be repeated
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// A body, `@FILE`, or `@-` for standard input; newlines of a file are dropped. Several are joined by `&`
+    /// A body, `@FILE`, or `@-` for standard input; newlines of a file are removed. Several bodies are joined by `&`
     #[arg(short, long, value_name = "DATA")]
     data: Vec<String>,
-    /// A body, `@FILE` or `@-`, sent as it is
+    /// A body, `@FILE` or `@-`, sent unchanged
     #[arg(long, value_name = "DATA", conflicts_with = "data")]
     data_binary: Option<String>,
-    /// A JSON body, `@FILE` or `@-`, with the headers that say so
+    /// A JSON body, `@FILE` or `@-`, with the headers `Content-Type` and `Accept` for JSON
     #[arg(long, value_name = "JSON", conflicts_with_all = ["data", "data_binary"])]
     json: Option<String>,
-    /// Print the head of the answer too
+    /// Also print the head of the answer
     #[arg(short, long, default_value_if("head", ArgPredicate::IsPresent, "true"))]
     include: bool,
-    /// Ask for the head alone
+    /// Send a HEAD request, and print the head of the answer
     #[arg(short = 'I', long)]
     head: bool,
     /// Write the answer to a file; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Exit with 22 and print nothing when the upstream answers with an error
+    /// Exit with code 22 and print nothing when the upstream answers with an error
     #[arg(short, long)]
     fail: bool,
-    /// How long the whole call may take, in seconds
+    /// The longest time for the whole call, in seconds
     #[arg(short, long, value_name = "SECONDS")]
     max_time: Option<f64>,
     /// Print the heads of the request and the answer to standard error
     #[arg(short, long)]
     verbose: bool,
-    /// Speak HTTP/2 to the injector
+    /// Use HTTP/2 to the injector
     #[arg(long)]
     http2: bool,
 }
 
 impl CallArgs {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
-        let most = self.max_time.map(Duration::try_from_secs_f64).transpose();
-        let most =
-            most.map_err(|error| Failure::new(FailureKind::Usage, format_args!("--max-time: {error}")))?;
+        let limit = self.max_time.map(Duration::try_from_secs_f64).transpose();
+        let limit =
+            limit.map_err(|error| Failure::new(FailureKind::Usage, format_args!("--max-time: {error}")))?;
         let call = self.call(connection);
-        match most {
+        match limit {
             None => call.await?,
-            Some(most) => time::timeout(most, call).await.map_err(|_| {
+            Some(limit) => time::timeout(limit, call).await.map_err(|_| {
                 Failure::new(FailureKind::Unavailable, "the call took longer than --max-time")
             })??,
         }
@@ -96,22 +93,22 @@ impl CallArgs {
             note(&request_head(&request));
         }
         let version = if self.http2 {
-            Version::Http2
+            HttpVersion::Http2
         } else {
-            Version::Http1
+            HttpVersion::Http1
         };
         let answer = data_plane.send(connection, version, request).await?;
-        let head = head(&answer);
+        let head = answer_head(&answer);
         if self.verbose {
             note(&head);
         }
-        if let Some((reason, name)) = refused_by_injector(&answer) {
+        if let Some((reason, name)) = refusal_of_injector(&answer) {
             let name = name.to_owned();
-            return Err(self.refused(reason, &name, answer).await);
+            return Err(self.refusal(reason, &name, answer).await);
         }
         let status = answer.status();
         if self.fail && (status.is_client_error() || status.is_server_error()) {
-            return Err(failed(status));
+            return Err(upstream_error(status));
         }
         let file = self.output.as_deref().filter(|file| *file != Path::new("-"));
         let mut to = Sink::open(file)?;
@@ -150,7 +147,7 @@ impl CallArgs {
             let (name, value) = parse_header(given)?;
             headers.insert(name, value);
         }
-        // Last: a call goes where the arguments say.
+        // Set last, so that no `--header` can name another server.
         for (name, label) in [
             ("x-aerostack-workspace", workspace.as_str()),
             ("x-aerostack-server", server.as_str()),
@@ -182,14 +179,14 @@ impl CallArgs {
         Ok((Some(pieces.join(&b'&').into()), Some(BodyKind::Form)))
     }
 
-    /// The injector refused: nothing reached the upstream, or nothing came back.
-    async fn refused(&self, reason: Reason, name: &str, answer: Response<Incoming>) -> Failure {
+    /// Returns the failure for a call that the injector refused.
+    async fn refusal(&self, reason: Reason, name: &str, answer: Response<Incoming>) -> Failure {
         let kind = FailureKind::of(reason.code());
         let mut text = Vec::new();
         let mut body = answer.into_body();
         while let Some(Ok(frame)) = body.frame().await {
             text.extend(frame.into_data().unwrap_or_default());
-            if text.len() > REFUSAL {
+            if text.len() > MAX_REFUSAL {
                 break;
             }
         }
@@ -208,7 +205,7 @@ impl CallArgs {
         let Self {
             workspace, server, ..
         } = self;
-        let next = match reason {
+        let hint = match reason {
             Reason::ServerNotFound => {
                 format!("`aerostack workspace server list {workspace}` shows what exists")
             }
@@ -219,15 +216,15 @@ impl CallArgs {
             | Reason::UpstreamNotTls
             | Reason::UpstreamClientCertificateRefused
             | Reason::UpstreamAddressRefused => {
-                format!("`aerostack workspace server show {workspace} {server}` shows where it should be")
+                format!("`aerostack workspace server show {workspace} {server}` shows its URL")
             }
-            _ => format!("`aerostack explain {workspace} {server}` shows what becomes of each secret"),
+            _ => format!("`aerostack explain {workspace} {server}` shows the state of each secret"),
         };
-        Failure::new(kind, message).hint(next)
+        Failure::new(kind, message).hint(hint)
     }
 }
 
-/// What a body is said to be, unless a header says otherwise.
+/// Default headers of a body, which `--header` can replace.
 #[derive(Clone, Copy)]
 enum BodyKind {
     Form,
@@ -245,14 +242,14 @@ impl BodyKind {
     }
 }
 
-fn failed(status: StatusCode) -> Failure {
+fn upstream_error(status: StatusCode) -> Failure {
     Failure::new(
         FailureKind::HttpError,
         format_args!("the upstream answered {status}"),
     )
 }
 
-/// `@FILE`, `@-`, or the text itself.
+/// Reads the file of `@FILE`, or standard input for `@-`. Other text is returned unchanged.
 fn content(data: &str) -> Result<Vec<u8>, Failure> {
     match data.strip_prefix('@') {
         None => Ok(data.as_bytes().to_vec()),
@@ -267,7 +264,7 @@ fn content(data: &str) -> Result<Vec<u8>, Failure> {
 }
 
 fn parse_header(given: &str) -> Result<(HeaderName, HeaderValue), Failure> {
-    // Of a header that cannot be sent only its name is shown.
+    // Errors quote only the name of a header, because the value may be a credential.
     let (name, value) = given
         .split_once(':')
         .ok_or_else(|| Failure::new(FailureKind::Usage, "a header is NAME: VALUE"))?;
@@ -285,7 +282,7 @@ fn parse_header(given: &str) -> Result<(HeaderName, HeaderValue), Failure> {
     ))
 }
 
-/// Where the answer goes.
+/// The file or standard output that the answer is written to.
 struct Sink {
     path: PathBuf,
     to: Box<dyn Write>,
@@ -337,7 +334,7 @@ fn request_head(request: &Request<Full<Bytes>>) -> String {
     head
 }
 
-fn head(answer: &Response<Incoming>) -> String {
+fn answer_head(answer: &Response<Incoming>) -> String {
     let mut head = format!("{:?} {}\r\n", answer.version(), answer.status());
     for (name, value) in answer.headers() {
         head.push_str(&format!(
@@ -350,6 +347,6 @@ fn head(answer: &Response<Incoming>) -> String {
 }
 
 fn note(text: &str) {
-    // Nobody has to read it.
+    // A closed standard error is ignored.
     drop(io::stderr().write_all(text.as_bytes()));
 }

@@ -5,10 +5,9 @@ use clap_complete::Shell;
 
 use crate::{Cli, output::Report};
 
-/// `aerostack completions`
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// For which shell. Bash: `source <(aerostack completions bash)`
+    /// The shell. In Bash: `source <(aerostack completions bash)`
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -10,10 +10,9 @@ use crate::{
     output::{OutputArgs, Report, printable, table, yes_or_no},
 };
 
-/// `aerostack explain`
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The server's workspace
+    /// The workspace of the server
     workspace: String,
     /// The server
     server: String,
@@ -36,13 +35,13 @@ impl ExplainArgs {
         };
         let answer = injector.answer(client.explain_injection(request)).await?;
         let explanation = Explanation::of(answer);
-        let mut report = Report::new(output, &explanation, text)?;
+        let mut report = Report::new(output, &explanation, explanation_text)?;
         report.is_negative = !explanation.would_forward;
         Ok(report)
     }
 }
 
-fn text(explanation: &Explanation) -> String {
+fn explanation_text(explanation: &Explanation) -> String {
     let rows = explanation.secrets.iter().map(|secret| {
         let version = secret.version.map(|version| version.to_string());
         [

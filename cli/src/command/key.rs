@@ -15,56 +15,52 @@ use crate::{
     output::{OutputArgs, Report, table},
 };
 
-/// What is done with keys.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Show the root keys and their uses, the rotations that are under way, and the deleted records still to be erased
-    Status(StatusArgs),
+pub enum KeyCommand {
+    /// Show the root keys and their uses, the running rotations, and the deleted records that are not erased yet
+    Status(KeyStatusArgs),
     /// Show the keys of a workspace, and how many records are under each
-    Show(ShowArgs),
-    /// Make a new key for a workspace or for all of them, and move everything to it in the background
-    Rotate(RotateArgs),
+    Show(ShowKeysArgs),
+    /// Make a new key for a workspace or for the whole vault, and re-encrypt to the new key in the background
+    Rotate(RotateKeyArgs),
 }
 
-/// `key status`
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub struct KeyStatusArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// `key show`
 #[derive(Debug, Args)]
-pub struct ShowArgs {
+pub struct ShowKeysArgs {
     /// The workspace
     workspace: String,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// `key rotate`
 #[derive(Debug, Args)]
-pub struct RotateArgs {
-    /// The workspace
+pub struct RotateKeyArgs {
+    /// The workspace whose key is rotated
     #[arg(required_unless_present = "root", conflicts_with = "root")]
     workspace: Option<String>,
-    /// The root key, when it comes from a passphrase or a KMS
+    /// Rotate the root key. Possible when the root key comes from a passphrase or a KMS
     #[arg(long)]
     root: bool,
 }
 
 #[derive(Serialize)]
-struct Keys {
+struct WorkspaceKeys {
     keys: Vec<WorkspaceKey>,
 }
 
-impl Command {
+impl KeyCommand {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let vault = connection.vault()?;
         match self {
-            Self::Status(StatusArgs { output }) => status(output, &vault).await,
-            Self::Show(ShowArgs { workspace, output }) => show(workspace, output, &vault).await,
-            Self::Rotate(RotateArgs { workspace, root: _ }) => rotate(workspace, &vault).await,
+            Self::Status(KeyStatusArgs { output }) => status(output, &vault).await,
+            Self::Show(ShowKeysArgs { workspace, output }) => show(workspace, output, &vault).await,
+            Self::Rotate(RotateKeyArgs { workspace, root: _ }) => rotate(workspace, &vault).await,
         }
     }
 }
@@ -96,7 +92,7 @@ async fn status(output: OutputArgs, vault: &Remote) -> Result<Report, Failure> {
             ));
         }
         if status.sealed {
-            text.push_str("The vault is sealed: its root key's provider does not answer.\n");
+            text.push_str("The vault is locked: the provider of its root key does not answer.\n");
         }
         text
     })
@@ -106,14 +102,14 @@ async fn show(workspace: String, output: OutputArgs, vault: &Remote) -> Result<R
     let request = ListWorkspaceKeysRequest { workspace };
     let answer = vault.answer(client(vault).list_workspace_keys(request)).await?;
     let keys = answer.keys.into_iter().map(WorkspaceKey::of).collect();
-    Report::new(output, &Keys { keys }, |all| {
+    Report::new(output, &WorkspaceKeys { keys }, |all| {
         let rows = all.keys.iter().map(WorkspaceKey::row);
         table(["KEY", "STATE", "CREATED", "RECORDS"], rows)
     })
 }
 
 async fn rotate(workspace: Option<String>, vault: &Remote) -> Result<Report, Failure> {
-    let (of, key_id, moves) = match workspace {
+    let (owner, key_id, moves_records) = match workspace {
         Some(workspace) => {
             let request = RotateWorkspaceKeyRequest {
                 workspace: workspace.clone(),
@@ -128,11 +124,12 @@ async fn rotate(workspace: Option<String>, vault: &Remote) -> Result<Report, Fai
         }
     };
     let report = Report {
-        result: format!("{of} has the new key {key_id}\n"),
+        result: format!("{owner} has the new key {key_id}\n"),
         ..Report::default()
     };
-    Ok(match moves {
-        true => report.note("what is under the old one is being moved: see `aerostack key status`"),
+    Ok(match moves_records {
+        true => report
+            .note("the records are being moved from the old key to the new one: see `aerostack key status`"),
         false => report,
     })
 }

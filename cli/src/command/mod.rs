@@ -1,4 +1,4 @@
-//! The administrative commands: each parses its arguments, calls a service, and reports.
+//! The administrative commands. Each one parses its arguments, calls a service, and returns a report.
 
 mod backup;
 mod call;
@@ -26,31 +26,40 @@ use crate::{
     output::{Report, printable},
 };
 
-/// What administrators do.
 #[derive(Debug, Subcommand)]
-pub enum Admin {
+pub enum AdminCommand {
     /// Workspaces, their secrets and their servers
     #[command(subcommand)]
-    Workspace(workspace::Command),
-    /// The vault's keys: their status, and rotations
+    Workspace(workspace::WorkspaceCommand),
+    /// Keys of the vault: show and rotate them
     #[command(subcommand)]
-    Key(key::Command),
-    /// What a call to a server would carry now, and which of its secrets do not exist
+    Key(key::KeyCommand),
+    /// Show for a server the state and the placement of each secret, and whether a call would be forwarded now
+    ///
+    /// The injector asks the vault, and no call is made. No value leaves the vault. The exit code is 1 when a call would be
+    /// refused.
     Explain(explain::ExplainArgs),
     /// Call a server through the injector's data plane, as curl does
+    ///
+    /// The flags have the meaning that they have in curl. The answer of the upstream is copied to standard output as it
+    /// arrives.
+    ///
+    /// Example: `aerostack call my-workspace github /user`
     Call(call::CallArgs),
-    /// Back up the whole vault into a file, while it serves
+    /// Back up the whole vault into a file, while the vault serves
     Backup(backup::BackupArgs),
     /// Restore a backup into a vault that has no workspaces
-    Restore(backup::RestoreArgs),
-    /// How both services are, at a glance
+    Restore(backup::RestoreBackupArgs),
+    /// Show whether both services are ready, and whether this client may use them
+    ///
+    /// The exit code is 1 unless both services are ready and admit this client.
     Status(status::StatusArgs),
-    /// Print a shell's completions for this command
+    /// Print the completions of this command for a shell
     Completions(completions::CompletionsArgs),
 }
 
-impl Admin {
-    /// Runs the command to its end, and says how it went.
+impl AdminCommand {
+    /// Runs the command, and prints its report or its failure.
     pub fn run(self, connect: &ConnectArgs) -> ExitCode {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -83,19 +92,18 @@ fn print(report: &Report) -> ExitCode {
         .write_all(report.result.as_bytes())
         .and_then(|()| stdout.flush());
     for note in &report.notes {
-        // Nobody has to read it.
+        // A closed standard error is ignored.
         drop(writeln!(io::stderr(), "{}", printable(note)));
     }
     match printed {
         Ok(()) if report.is_negative => ExitCode::from(FailureKind::Negative.code()),
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read it has seen enough.
+        // The reader, such as `head`, closed the pipe before the end.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => process::fail(FailureKind::File.code(), format_args!("standard output: {error}")),
     }
 }
 
-/// One sentence, and what to do next.
 pub(crate) fn print_failure(failure: &Failure) -> ExitCode {
     let Failure { kind, message, hint } = failure;
     let hint = hint

@@ -26,17 +26,14 @@ use tonic_health::pb::{
 
 use crate::{
     connect::{Connection, Remote},
-    data_plane::{DataPlane, Version},
+    data_plane::{DataPlane, HttpVersion},
     failure::{Failure, FailureKind},
     output::{OutputArgs, Report, table},
 };
 
-/// Longest time that a service's `/readyz` may take.
+/// Longest time that the `/readyz` of a service may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `aerostack status`
-///
-/// Exits with 1 unless all is well.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
@@ -44,29 +41,27 @@ pub struct StatusArgs {
 }
 
 #[derive(Serialize)]
-struct Status {
-    services: Vec<Service>,
-    identity: Option<Identity>,
+struct StatusReport {
+    services: Vec<ServiceStatus>,
+    identity: Option<ClientIdentity>,
 }
 
 #[derive(Serialize)]
-struct Service {
+struct ServiceStatus {
     service: &'static str,
     address: String,
-    /// `serving`, `not_ready`, `not_serving` or `unreachable`; `unknown` for a data plane that nobody named and that is
-    /// not found.
+    /// `serving`, `not_ready`, `not_serving` or `unreachable`. `unknown` is a data plane whose address was not given and
+    /// that does not answer on the default address.
     state: &'static str,
-    /// How long the answer took, in milliseconds.
     latency_ms: Option<f64>,
-    /// Whether this identity may list what the service has; absent for the data plane.
+    /// True when this client may list the resources of the service. Absent for the data plane.
     access: Option<bool>,
-    /// Why not.
+    /// Explanation of a `state` or an `access` that is not good.
     detail: Option<String>,
 }
 
-/// Who asks.
 #[derive(Serialize)]
-struct Identity {
+struct ClientIdentity {
     principal: String,
     not_after: String,
 }
@@ -77,19 +72,19 @@ impl StatusArgs {
         let data_plane = DataPlane::of(connection)?;
         let (vault_probe, injector_probe) = connection.probes();
         let (vault, injector, data_plane) = tokio::join!(
-            ask("vault", &vault, vault_probe, may_list_workspaces(&vault)),
-            ask("injector", &injector, injector_probe, may_list_servers(&injector)),
-            ask_data_plane(connection, &data_plane),
+            check_service("vault", &vault, vault_probe, may_list_workspaces(&vault)),
+            check_service("injector", &injector, injector_probe, may_list_servers(&injector)),
+            check_data_plane(connection, &data_plane),
         );
-        let status = Status {
+        let status = StatusReport {
             services: vec![vault, injector, data_plane],
-            identity: identity(connection),
+            identity: client_identity(connection),
         };
-        let well = |service: &Service| {
+        let is_well = |service: &ServiceStatus| {
             matches!(service.state, "serving" | "unknown") && service.access != Some(false)
         };
-        let is_negative = !status.services.iter().all(well);
-        let report = Report::new(self.output, &status, text)?;
+        let is_negative = !status.services.iter().all(is_well);
+        let report = Report::new(self.output, &status, status_text)?;
         Ok(Report {
             is_negative,
             ..report
@@ -97,16 +92,16 @@ impl StatusArgs {
     }
 }
 
-async fn ask(
+async fn check_service(
     service: &'static str,
     remote: &Remote,
     probe: Option<SocketAddr>,
     may_list: impl Future<Output = Result<(), Failure>>,
-) -> Service {
+) -> ServiceStatus {
     let mut client = HealthClient::new(remote.channel.clone());
-    let whole = HealthCheckRequest::default();
+    let whole_server = HealthCheckRequest::default();
     let started = Instant::now();
-    let health = remote.answer(client.check(whole)).await;
+    let health = remote.answer(client.check(whole_server)).await;
     let (mut state, latency_ms, mut detail) = match health {
         Ok(answer) if answer.status() == ServingStatus::Serving => ("serving", Some(ms(started)), None),
         Ok(_) => (
@@ -131,7 +126,7 @@ async fn ask(
         }
         detail = Some(why);
     }
-    Service {
+    ServiceStatus {
         service,
         address: remote.address().to_owned(),
         state,
@@ -159,11 +154,11 @@ async fn may_list_servers(injector: &Remote) -> Result<(), Failure> {
     injector.answer(client.list_servers(one)).await.map(drop)
 }
 
-/// Asks the injector's own path on the data plane, which no server can have.
-async fn ask_data_plane(connection: &Connection, data_plane: &DataPlane) -> Service {
+/// Requests `/-/status` on the data plane. Only the injector itself serves paths that begin with `/-/`.
+async fn check_data_plane(connection: &Connection, data_plane: &DataPlane) -> ServiceStatus {
     let started = Instant::now();
     let answer = match Request::get("/-/status").body(Full::default()) {
-        Ok(request) => data_plane.send(connection, Version::Http1, request).await,
+        Ok(request) => data_plane.send(connection, HttpVersion::Http1, request).await,
         Err(error) => Err(Failure::new(FailureKind::Internal, error)),
     };
     let (state, detail) = match &answer {
@@ -182,7 +177,7 @@ async fn ask_data_plane(connection: &Connection, data_plane: &DataPlane) -> Serv
         ),
         Err(failure) => ("unreachable", Some(failure.message.clone())),
     };
-    Service {
+    ServiceStatus {
         service: "data plane",
         address: data_plane.url.clone(),
         state,
@@ -192,16 +187,16 @@ async fn ask_data_plane(connection: &Connection, data_plane: &DataPlane) -> Serv
     }
 }
 
-/// Whether an injector gave this answer to a question about its status.
+/// Returns true for the answer of an injector to `/-/status`.
 fn is_injector<B>(answer: &Response<B>) -> bool {
     answer.status() == StatusCode::OK && answer.headers().contains_key("x-aerostack-call-id")
 }
 
-/// What the client's certificate says.
-fn identity(connection: &Connection) -> Option<Identity> {
+/// Returns the principal and the expiry of the client's certificate.
+fn client_identity(connection: &Connection) -> Option<ClientIdentity> {
     let certificate = CertificateDer::from_pem_file(connection.cert()?).ok()?;
     match Peer::of_verified(Some(&[certificate])) {
-        Peer::Known { principal, not_after } => Some(Identity {
+        Peer::Known { principal, not_after } => Some(ClientIdentity {
             principal: principal.to_string(),
             not_after: utc(not_after),
         }),
@@ -217,7 +212,7 @@ fn utc(time: SystemTime) -> String {
     stamp.map(|stamp| stamp.to_string()).unwrap_or_default()
 }
 
-fn text(status: &Status) -> String {
+fn status_text(status: &StatusReport) -> String {
     let rows = status.services.iter().map(|service| {
         let access = match service.access {
             Some(true) => "allowed",
@@ -245,7 +240,7 @@ fn text(status: &Status) -> String {
             ));
         }
     }
-    if let Some(Identity { principal, not_after }) = &status.identity {
+    if let Some(ClientIdentity { principal, not_after }) = &status.identity {
         text.push_str(&format!(
             "You are {principal}; the certificate is valid until {not_after}.\n"
         ));

@@ -21,30 +21,29 @@ use crate::{
     output::{OutputArgs, Report, fields, table},
 };
 
-/// What is done with workspaces.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum WorkspaceCommand {
     /// Make an empty workspace
-    Create(CreateArgs),
+    Create(CreateWorkspaceArgs),
     /// List the workspaces
-    List(ListArgs),
+    List(ListWorkspacesArgs),
     /// Show a workspace
-    Show(ShowArgs),
+    Show(ShowWorkspaceArgs),
     /// Change a workspace's plan, or how many versions it keeps
-    Update(UpdateArgs),
+    Update(UpdateWorkspaceArgs),
     /// Delete a workspace with all its secrets, and destroy its keys
-    Delete(DeleteArgs),
+    Delete(DeleteWorkspaceArgs),
     /// Secrets: set, list, restore and delete. No value can be read back
     #[command(subcommand)]
-    Secret(secret::Command),
-    /// Servers: the upstreams that the injector knows, with the secrets that each gets
+    Secret(secret::SecretCommand),
+    /// Servers: the upstreams that the injector knows, with the secrets that each one gets
     #[command(subcommand)]
     Server(server::Command),
 }
 
-/// How many secrets a workspace may hold.
+/// The largest number of secrets in a workspace.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Plan {
+pub(super) enum PlanArg {
     /// 10
     Free,
     /// 50
@@ -57,59 +56,54 @@ pub(super) enum Plan {
     Enterprise,
 }
 
-/// `workspace create`
 #[derive(Debug, Args)]
-pub struct CreateArgs {
-    /// A DNS label: lower-case letters, digits and `-`
+pub struct CreateWorkspaceArgs {
+    /// The name of the workspace, a DNS label: lower-case letters, digits and `-`
     workspace: String,
-    /// How many secrets it may hold; without it, what the vault's `--default-plan` says
+    /// The plan, which limits the number of secrets; without this flag the vault's `--default-plan`
     #[arg(long, value_enum)]
-    plan: Option<Plan>,
-    /// How many versions of each secret are kept, 1 to 100
+    plan: Option<PlanArg>,
+    /// The number of versions that the vault keeps of each secret, 1 to 100
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     kept_versions: u32,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// `workspace list`
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub struct ListWorkspacesArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// `workspace show`
 #[derive(Debug, Args)]
-pub struct ShowArgs {
-    /// Its name
+pub struct ShowWorkspaceArgs {
+    /// The name of the workspace
     workspace: String,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// `workspace update`
 #[derive(Debug, Args)]
-pub struct UpdateArgs {
-    /// Its name
+pub struct UpdateWorkspaceArgs {
+    /// The name of the workspace
     workspace: String,
-    /// How many secrets it may hold. A lower plan only stops new names: what is there stays
+    /// The plan, which limits the number of secrets. A lower plan only stops new names, and deletes no secret
     #[arg(long, value_enum, required_unless_present = "kept_versions")]
-    plan: Option<Plan>,
-    /// How many versions of each secret are kept, 1 to 100. A lower number removes older ones of a secret when it is set
-    /// again
+    plan: Option<PlanArg>,
+    /// The number of versions that the vault keeps of each secret, 1 to 100. With a lower number, older versions of a
+    /// secret are removed when the secret is set again
     #[arg(long, value_name = "NUMBER")]
     kept_versions: Option<u32>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// `workspace delete`
 #[derive(Debug, Args)]
-pub struct DeleteArgs {
-    /// Its name
+pub struct DeleteWorkspaceArgs {
+    /// The name of the workspace
     workspace: String,
-    /// Do not ask
+    /// Delete without asking for confirmation
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
@@ -117,23 +111,23 @@ pub struct DeleteArgs {
 }
 
 #[derive(Serialize)]
-struct Deleted {
+struct DeletedWorkspace {
     name: String,
     secret_count: u64,
 }
 
 #[derive(Serialize)]
-struct Workspaces {
+struct WorkspaceList {
     workspaces: Vec<Workspace>,
 }
 
-impl Command {
+impl WorkspaceCommand {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         match self {
             Self::Create(args) => create(args, &connection.vault()?).await,
             Self::List(args) => list(args, &connection.vault()?).await,
-            Self::Show(ShowArgs { workspace, output }) => {
-                shown(get(&connection.vault()?, &workspace).await?, output)
+            Self::Show(ShowWorkspaceArgs { workspace, output }) => {
+                workspace_report(get(&connection.vault()?, &workspace).await?, output)
             }
             Self::Update(args) => update(args, &connection.vault()?).await,
             Self::Delete(args) => delete(args, &connection.vault()?).await,
@@ -143,8 +137,8 @@ impl Command {
     }
 }
 
-impl Plan {
-    fn api(self) -> api::Plan {
+impl PlanArg {
+    fn to_wire(self) -> api::Plan {
         match self {
             Self::Free => api::Plan::Free,
             Self::Starter => api::Plan::Starter,
@@ -159,27 +153,28 @@ fn client(vault: &Remote) -> WorkspaceServiceClient<Channel> {
     WorkspaceServiceClient::new(vault.channel.clone())
 }
 
-async fn create(args: CreateArgs, vault: &Remote) -> Result<Report, Failure> {
-    let CreateArgs {
-        workspace,
-        plan,
-        kept_versions,
-        output,
-    } = args;
-    let workspace = api::Workspace {
-        name: workspace,
-        plan: plan.map_or(api::Plan::Unspecified, Plan::api).into(),
-        kept_versions,
-        ..Default::default()
-    };
+async fn create(args: CreateWorkspaceArgs, vault: &Remote) -> Result<Report, Failure> {
+    let output = args.output;
     let request = CreateWorkspaceRequest {
-        workspace: Some(workspace),
+        workspace: Some(args.new_workspace()),
     };
     let answer = vault.answer(client(vault).create_workspace(request)).await?;
-    shown(answer.workspace.unwrap_or_default(), output)
+    workspace_report(answer.workspace.unwrap_or_default(), output)
 }
 
-async fn list(args: ListArgs, vault: &Remote) -> Result<Report, Failure> {
+impl CreateWorkspaceArgs {
+    /// Returns the workspace of the request. The vault chooses the plan when the plan is unspecified.
+    fn new_workspace(self) -> api::Workspace {
+        api::Workspace {
+            name: self.workspace,
+            plan: self.plan.map_or(api::Plan::Unspecified, PlanArg::to_wire).into(),
+            kept_versions: self.kept_versions,
+            ..Default::default()
+        }
+    }
+}
+
+async fn list(args: ListWorkspacesArgs, vault: &Remote) -> Result<Report, Failure> {
     let workspaces = list_all(async |page_token| {
         let request = ListWorkspacesRequest {
             page_size: MAX_PAGE_SIZE,
@@ -190,7 +185,7 @@ async fn list(args: ListArgs, vault: &Remote) -> Result<Report, Failure> {
     })
     .await?;
     let workspaces = workspaces.into_iter().map(Workspace::of).collect();
-    Report::new(args.output, &Workspaces { workspaces }, |all| {
+    Report::new(args.output, &WorkspaceList { workspaces }, |all| {
         let rows = all.workspaces.iter().map(Workspace::row);
         table(["NAME", "PLAN", "SECRETS", "CREATED"], rows)
     })
@@ -204,40 +199,40 @@ async fn get(vault: &Remote, workspace: &str) -> Result<api::Workspace, Failure>
     Ok(answer.workspace.unwrap_or_default())
 }
 
-async fn update(args: UpdateArgs, vault: &Remote) -> Result<Report, Failure> {
-    let UpdateArgs {
+async fn update(args: UpdateWorkspaceArgs, vault: &Remote) -> Result<Report, Failure> {
+    let UpdateWorkspaceArgs {
         workspace,
         plan,
         kept_versions,
         output,
     } = args;
-    let changed = [
+    let update_mask = [
         plan.map(|_| "plan".to_owned()),
         kept_versions.map(|_| "kept_versions".to_owned()),
     ];
     let request = UpdateWorkspaceRequest {
         workspace: Some(api::Workspace {
             name: workspace,
-            plan: plan.map_or(api::Plan::Unspecified, Plan::api).into(),
+            plan: plan.map_or(api::Plan::Unspecified, PlanArg::to_wire).into(),
             kept_versions: kept_versions.unwrap_or_default(),
             ..Default::default()
         }),
         update_mask: Some(prost_types::FieldMask {
-            paths: changed.into_iter().flatten().collect(),
+            paths: update_mask.into_iter().flatten().collect(),
         }),
     };
     let answer = vault.answer(client(vault).update_workspace(request)).await?;
-    shown(answer.workspace.unwrap_or_default(), output)
+    workspace_report(answer.workspace.unwrap_or_default(), output)
 }
 
-async fn delete(args: DeleteArgs, vault: &Remote) -> Result<Report, Failure> {
-    let DeleteArgs {
+async fn delete(args: DeleteWorkspaceArgs, vault: &Remote) -> Result<Report, Failure> {
+    let DeleteWorkspaceArgs {
         workspace: name,
         yes,
         output,
     } = args;
     let workspace = get(vault, &name).await?;
-    if !yes && !confirmed(&workspace)? {
+    if !yes && !confirm(&workspace)? {
         return Err(Failure::new(
             FailureKind::Negative,
             format_args!("{name} was not deleted"),
@@ -246,27 +241,31 @@ async fn delete(args: DeleteArgs, vault: &Remote) -> Result<Report, Failure> {
     let request = DeleteWorkspaceRequest {
         name: name.clone(),
         force: true,
-        // What was agreed to is what is deleted.
+        // The workspace is deleted only in the state that the user confirmed.
         revision: workspace.revision,
     };
     vault.answer(client(vault).delete_workspace(request)).await?;
-    let deleted = Deleted {
+    let deleted = DeletedWorkspace {
         name,
         secret_count: workspace.secret_count,
     };
-    Report::new(output, &deleted, |Deleted { name, secret_count }| {
-        format!("{name} deleted, with {} and its keys\n", secrets(*secret_count))
+    Report::new(output, &deleted, |DeletedWorkspace { name, secret_count }| {
+        format!(
+            "{name} deleted, with {} and its keys\n",
+            count_of_secrets(*secret_count)
+        )
     })
 }
 
-fn secrets(count: u64) -> String {
+fn count_of_secrets(count: u64) -> String {
     match count {
         1 => "1 secret".to_owned(),
         count => format!("{count} secrets"),
     }
 }
 
-fn confirmed(workspace: &api::Workspace) -> Result<bool, Failure> {
+/// Asks at the terminal whether to delete the workspace.
+fn confirm(workspace: &api::Workspace) -> Result<bool, Failure> {
     let name = &workspace.name;
     if !io::stdin().is_terminal() {
         let message = format!("deleting {name} has to be confirmed, and there is no terminal to ask on");
@@ -276,7 +275,7 @@ fn confirmed(workspace: &api::Workspace) -> Result<bool, Failure> {
         write!(
             io::stderr(),
             "Delete workspace {name} with {}? Nothing can bring them back. [y/N] ",
-            secrets(workspace.secret_count)
+            count_of_secrets(workspace.secret_count)
         )?;
         let mut answer = String::new();
         io::stdin().read_line(&mut answer)?;
@@ -285,7 +284,7 @@ fn confirmed(workspace: &api::Workspace) -> Result<bool, Failure> {
     ask().map_err(|error: io::Error| Failure::new(FailureKind::File, format_args!("the terminal: {error}")))
 }
 
-fn shown(workspace: api::Workspace, output: OutputArgs) -> Result<Report, Failure> {
+fn workspace_report(workspace: api::Workspace, output: OutputArgs) -> Result<Report, Failure> {
     Report::new(output, &Workspace::of(workspace), |workspace| {
         let [name, plan, secrets, created] = workspace.row();
         fields([
@@ -296,4 +295,27 @@ fn shown(workspace: api::Workspace, output: OutputArgs) -> Result<Report, Failur
             ("Created", created),
         ])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        args: CreateWorkspaceArgs,
+    }
+
+    #[test]
+    fn without_the_flag_plan_the_vault_chooses_the_plan() {
+        let plan = |args: &[&str]| {
+            let command_line = [&["create", "w"], args].concat();
+            CommandLine::parse_from(command_line).args.new_workspace().plan()
+        };
+        assert_eq!(plan(&[]), api::Plan::Unspecified);
+        assert_eq!(plan(&["--plan", "pro"]), api::Plan::Pro);
+    }
 }

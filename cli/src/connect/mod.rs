@@ -1,6 +1,7 @@
-//! Where the pair is, and who asks: from flags, the environment, or the directory of `aerostack dev`.
+//! Connections to the services. Flags, the environment or a directory name the addresses and the client's certificate.
 
-mod source;
+mod environment;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -19,77 +20,76 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
 use tokio_rustls::TlsConnector;
 use tonic::{Response, Status, Streaming, transport::Channel};
 
-use self::source::Source;
-pub use self::source::{ConnectArgs, DEFAULT_DIR};
+use self::settings::ConnectionSettings;
+pub use self::{
+    environment::warn_of_unknown_variables,
+    settings::{ConnectArgs, DEFAULT_DIR},
+};
 use crate::failure::{self, Failure, FailureKind};
 
-/// How to reach the pair.
 #[derive(Debug)]
 pub struct Connection {
-    source: Source,
+    settings: ConnectionSettings,
     timeout: Duration,
 }
 
 impl Connection {
-    /// Finds out where the pair is. Nothing is dialled, and no certificate read, before it is needed.
+    /// Collects the settings of a connection. Certificates are read, and addresses dialled, only when a command uses them.
     pub fn find(args: &ConnectArgs, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
-        let source = Source::find(args, env)?;
-        let timeout = parse_timeout(source.timeout.as_deref())?;
-        Ok(Self { source, timeout })
+        let settings = ConnectionSettings::find(args, env)?;
+        let timeout = parse_timeout(settings.timeout.as_deref())?;
+        Ok(Self { settings, timeout })
     }
 
-    /// The vault's gRPC.
     pub fn vault(&self) -> Result<Remote, Failure> {
         self.remote(
             "the vault",
-            self.source.vault.as_deref().unwrap_or("127.0.0.1:7150"),
-            self.source.vault_id.as_deref(),
+            self.settings.vault.as_deref().unwrap_or("127.0.0.1:7150"),
+            self.settings.vault_id.as_deref(),
         )
     }
 
-    /// The injector's gRPC.
     pub fn injector(&self) -> Result<Remote, Failure> {
         self.remote(
             "the injector",
-            self.source.injector.as_deref().unwrap_or("127.0.0.1:7151"),
-            self.source.injector_id.as_deref(),
+            self.settings.injector.as_deref().unwrap_or("127.0.0.1:7151"),
+            self.settings.injector_id.as_deref(),
         )
     }
 
-    /// The base URL of the data plane.
+    /// Returns the base URL of the data plane.
     pub fn data_plane(&self) -> String {
-        match self.source.data_plane.as_deref() {
+        match self.settings.data_plane.as_deref() {
             None => "http://127.0.0.1:7100".to_owned(),
             Some(url) if url.contains("://") => url.trim_end_matches('/').to_owned(),
             Some(address) => format!("http://{address}"),
         }
     }
 
-    /// Whether anything says where the data plane is.
+    /// Returns false when the URL of the data plane is only the default.
     pub fn has_data_plane(&self) -> bool {
-        self.source.data_plane.is_some()
+        self.settings.data_plane.is_some()
     }
 
-    /// The addresses of the probes of the vault and of the injector, as far as they are known.
+    /// Returns the addresses of the probes of the vault and of the injector, if they are known.
     pub fn probes(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         let read = |address: &Option<String>| address.as_deref()?.parse().ok();
         (
-            read(&self.source.vault_metrics),
-            read(&self.source.injector_metrics),
+            read(&self.settings.vault_metrics),
+            read(&self.settings.injector_metrics),
         )
     }
 
-    /// The authorities that the services' certificates come from, if any were named.
+    /// Returns the file of the authorities that issued the services' certificates.
     pub fn ca(&self) -> Option<&Path> {
-        self.source.ca.as_deref()
+        self.settings.ca.as_deref()
     }
 
-    /// The client's certificate, if one was named.
     pub fn cert(&self) -> Option<&Path> {
-        self.source.cert.as_deref()
+        self.settings.cert.as_deref()
     }
 
-    /// How long a service may take to answer.
+    /// Returns the longest time that a service may take to answer.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -103,10 +103,10 @@ impl Connection {
             )
             .hint("addresses are HOST:PORT, such as 127.0.0.1:7150")
         };
-        let to = address
+        let target = address
             .parse()
             .map_err(|_| wrong(&"this is no address of a service"))?;
-        let channel = channel(&to, tls.clone()).map_err(|error| wrong(&error))?;
+        let channel = channel(&target, tls.clone()).map_err(|error| wrong(&error))?;
         Ok(Remote {
             name,
             address: address.to_owned(),
@@ -117,7 +117,7 @@ impl Connection {
     }
 
     fn tls(&self, id: Option<&str>) -> Result<Arc<ClientConfig>, Failure> {
-        let Source { ca, cert, key, .. } = &self.source;
+        let ConnectionSettings { ca, cert, key, .. } = &self.settings;
         let (Some(ca), Some(cert), Some(key)) = (ca, cert, key) else {
             let missing = [("--ca", ca), ("--cert", cert), ("--key", key)];
             let missing = missing.into_iter().filter(|(_, set)| set.is_none());
@@ -163,61 +163,60 @@ fn parse_timeout(text: Option<&str>) -> Result<Duration, Failure> {
         })
 }
 
-/// One of the services, to be called.
+/// A client of one service.
 #[derive(Debug, Clone)]
 pub struct Remote {
     name: &'static str,
     address: String,
     tls: Arc<ClientConfig>,
-    /// Connects when it is first used.
+    /// Connects on first use.
     pub channel: Channel,
     timeout: Duration,
 }
 
 impl Remote {
-    /// Where it is.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Waits for an answer, but not for ever.
+    /// Waits for an answer, at most for the timeout of the connection.
     pub async fn answer<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
         match time::timeout(self.timeout, call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(self.failed(&status).await),
-            Err(_) => Err(self.silent()),
+            Ok(Err(status)) => Err(self.failure_of(&status).await),
+            Err(_) => Err(self.timed_out()),
         }
     }
 
-    /// Waits for the next message of a stream, but not for ever.
-    pub async fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+    /// Waits for the next message of a stream, at most for the timeout of the connection.
+    pub async fn next_message<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
         match time::timeout(self.timeout, stream.message()).await {
             Ok(Ok(message)) => Ok(message),
-            Ok(Err(status)) => Err(self.failed(&status).await),
-            Err(_) => Err(self.silent()),
+            Ok(Err(status)) => Err(self.failure_of(&status).await),
+            Err(_) => Err(self.timed_out()),
         }
     }
 
-    /// Why a call was not answered.
-    pub async fn failed(&self, status: &Status) -> Failure {
+    /// Returns the failure for the status of a call.
+    pub async fn failure_of(&self, status: &Status) -> Failure {
         let Self { name, address, .. } = self;
-        let Some(cause) = failure::transport(status) else {
+        let Some(cause) = failure::transport_cause(status) else {
             return Failure::of_status(name, status);
         };
-        // In TLS 1.3 a server looks at the client's certificate when the client believes the handshake done, and all
-        // that the call then knows is that the connection has ended.
-        let refused = match time::timeout(self.timeout, self.refused()).await {
-            Ok(refused) => refused.map(|alert| alert.to_string()),
+        // In TLS 1.3 the client's handshake is complete before the server has checked the client's certificate, so the
+        // call fails only with a closed connection. A second handshake finds the alert that explains the refusal.
+        let alert = match time::timeout(self.timeout, self.handshake_error()).await {
+            Ok(error) => error.map(|error| error.to_string()),
             Err(_) => None,
         };
-        Failure::unreachable(name, address, &refused.unwrap_or(cause))
+        Failure::unreachable(name, address, &alert.unwrap_or(cause))
     }
 
-    /// Whether the service ends a handshake as soon as it may say something.
-    async fn refused(&self) -> Option<io::Error> {
+    /// Connects again, and returns the error of the handshake or the alert that follows the handshake.
+    async fn handshake_error(&self) -> Option<io::Error> {
         let authority: Authority = self.address.parse().ok()?;
         let host = without_brackets(authority.host()).to_owned();
         let tcp = TcpStream::connect((host.as_str(), authority.port_u16()?))
@@ -234,7 +233,7 @@ impl Remote {
         }
     }
 
-    fn silent(&self) -> Failure {
+    fn timed_out(&self) -> Failure {
         let Self {
             name,
             address,

@@ -6,11 +6,11 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn nothing(_: &str) -> Option<OsString> {
+fn empty_environment(_: &str) -> Option<OsString> {
     None
 }
 
-/// A directory as `aerostack dev` leaves it, as far as a connection looks at it.
+/// Makes the files of `aerostack dev` that a connection reads.
 fn directory() -> (TempDir, ConnectArgs) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("pki")).unwrap();
@@ -27,24 +27,24 @@ fn directory() -> (TempDir, ConnectArgs) {
 }
 
 #[test]
-fn a_directory_says_everything() {
+fn a_directory_is_enough() {
     let (dir, args) = directory();
-    let connection = Connection::find(&args, nothing).unwrap();
-    assert_eq!(connection.source.vault.as_deref(), Some("127.0.0.1:1"));
-    assert_eq!(connection.source.injector.as_deref(), Some("127.0.0.1:2"));
+    let connection = Connection::find(&args, empty_environment).unwrap();
+    assert_eq!(connection.settings.vault.as_deref(), Some("127.0.0.1:1"));
+    assert_eq!(connection.settings.injector.as_deref(), Some("127.0.0.1:2"));
     assert_eq!(connection.data_plane(), "http://127.0.0.1:3");
     assert_eq!(
         connection.cert(),
         Some(dir.path().join("pki/admin.pem").as_path())
     );
     assert_eq!(
-        connection.source.vault_id.as_deref(),
+        connection.settings.vault_id.as_deref(),
         Some("spiffe://aerostack.localhost/vault")
     );
 }
 
 #[test]
-fn flags_count_more_than_a_named_directory_and_that_more_than_the_environment() {
+fn flags_take_precedence_over_a_named_directory_and_that_over_the_environment() {
     let (_dir, args) = directory();
     let args = ConnectArgs {
         injector: Some("flag:2".to_owned()),
@@ -56,46 +56,61 @@ fn flags_count_more_than_a_named_directory_and_that_more_than_the_environment() 
         _ => None,
     };
     let connection = Connection::find(&args, env).unwrap();
-    assert_eq!(connection.source.vault.as_deref(), Some("127.0.0.1:1"));
-    assert_eq!(connection.source.injector.as_deref(), Some("flag:2"));
+    assert_eq!(connection.settings.vault.as_deref(), Some("127.0.0.1:1"));
+    assert_eq!(connection.settings.injector.as_deref(), Some("flag:2"));
     assert_eq!(connection.timeout(), Duration::from_secs(3));
 }
 
 #[test]
-fn the_environment_counts_more_than_a_directory_that_it_names_too() {
+fn the_environment_takes_precedence_over_a_directory_that_it_names() {
     let (dir, _) = directory();
     let dir = dir.path().to_owned();
     let env = |name: &str| match name {
         "AEROSTACK_DIR" => Some(dir.clone().into()),
         "AEROSTACK_VAULT" => Some("env:1".into()),
         "AEROSTACK_CA" => Some("/ca.pem".into()),
-        // As shells leave a variable that was cleared.
+        // An empty variable is the same as an unset one.
         "AEROSTACK_CERT" => Some("".into()),
         _ => None,
     };
     let connection = Connection::find(&ConnectArgs::default(), env).unwrap();
-    assert_eq!(connection.source.vault.as_deref(), Some("env:1"));
+    assert_eq!(connection.settings.vault.as_deref(), Some("env:1"));
     assert_eq!(connection.ca(), Some(PathBuf::from("/ca.pem").as_path()));
     assert_eq!(connection.cert(), Some(dir.join("pki/admin.pem").as_path()));
-    // Of another vault than the directory's nobody knows that it is called so.
-    assert_eq!(connection.source.vault_id, None);
-    assert!(connection.source.injector_id.is_some());
+    // The directory's vault has another address, so its principal is not used.
+    assert_eq!(connection.settings.vault_id, None);
+    assert!(connection.settings.injector_id.is_some());
 }
 
 #[test]
-fn a_directory_that_is_asked_for_must_be_one_of_ours() {
+fn a_named_directory_without_certificates_is_refused() {
     let empty = tempfile::tempdir().unwrap();
     let args = ConnectArgs {
         dir: Some(empty.path().to_owned()),
         ..Default::default()
     };
-    let failure = Connection::find(&args, nothing).unwrap_err();
+    let failure = Connection::find(&args, empty_environment).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Configuration);
     assert!(failure.hint.unwrap().contains("aerostack dev --dir"));
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn every_variable_that_is_read_is_known() {
+    let read = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    let env = |name: &str| {
+        read.borrow_mut().insert(name.to_owned());
+        None
+    };
+    Connection::find(&ConnectArgs::default(), env).unwrap();
+    assert!(
+        read.borrow().iter().eq(settings::VARIABLES
+            .iter()
+            .collect::<std::collections::BTreeSet<_>>())
+    );
+}
+
+#[test]
+fn missing_flags_are_named() {
     let args = ConnectArgs {
         ca: Some("/ca.pem".into()),
         ..Default::default()
@@ -109,10 +124,10 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn ports_that_cannot_be_read_are_not_passed_over() {
+fn a_damaged_ports_file_is_an_error() {
     let (dir, args) = directory();
     fs::write(dir.path().join("ports.json"), "{").unwrap();
-    let failure = Connection::find(&args, nothing).unwrap_err();
+    let failure = Connection::find(&args, empty_environment).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Configuration);
     assert!(failure.message.contains("ports.json"));
 }

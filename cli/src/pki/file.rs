@@ -1,23 +1,71 @@
-//! The files: private from the first byte, and whole or absent.
+//! Files and folders of certificates: private from the first byte, and either whole or absent.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown,
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    io::{self, ErrorKind, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown},
+    path::Path,
+    str::FromStr,
 };
-use std::path::Path;
 
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use super::{PkiError, apart::Owner};
+use super::error::PkiError;
 
 const DIR_MODE: u32 = 0o700;
 const KEY_MODE: u32 = 0o600;
 const CERT_MODE: u32 = 0o644;
 
-/// Makes the folder ours alone, and ours alone to write while the returned lock lives.
-pub(super) fn private_dir(dir: &Path) -> Result<File, PkiError> {
+/// The user and group that own a file, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an owner is UID:GID, two numbers such as 65532:65532")]
+pub struct OwnerError;
+
+impl FromStr for Owner {
+    type Err = OwnerError;
+
+    fn from_str(text: &str) -> Result<Self, OwnerError> {
+        let (uid, gid) = text.split_once(':').ok_or(OwnerError)?;
+        Ok(Self {
+            uid: uid.parse().map_err(|_| OwnerError)?,
+            gid: gid.parse().map_err(|_| OwnerError)?,
+        })
+    }
+}
+
+impl Owner {
+    /// Returns the owner of an existing file or folder.
+    pub fn of(path: &Path) -> Result<Self, PkiError> {
+        let found = fs::metadata(path).map_err(PkiError::at(path))?;
+        Ok(Self {
+            uid: found.uid(),
+            gid: found.gid(),
+        })
+    }
+
+    /// Makes this user and group the owner of `path`.
+    pub fn own(self, path: &Path) -> Result<(), PkiError> {
+        let change = || {
+            let found = fs::symlink_metadata(path)?;
+            if (found.uid(), found.gid()) == (self.uid, self.gid) {
+                return Ok(());
+            }
+            // `lchown` does not follow a symbolic link that the folder's owner may have placed.
+            lchown(path, Some(self.uid), Some(self.gid))
+        };
+        change().map_err(PkiError::at(path))
+    }
+}
+
+/// Makes a folder with mode 0700, and locks it against other processes of ours until the returned file is dropped.
+pub(super) fn lock_private_dir(dir: &Path) -> Result<File, PkiError> {
     let make = || {
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
         fs::set_permissions(dir, Permissions::from_mode(DIR_MODE))?;
@@ -25,16 +73,15 @@ pub(super) fn private_dir(dir: &Path) -> Result<File, PkiError> {
         lock.lock()?;
         Ok(lock)
     };
-    make().map_err(at(dir))
+    make().map_err(PkiError::at(dir))
 }
 
-/// The contents of a certificate file, if there is one.
 pub(super) fn read_cert(path: &Path) -> Result<Option<Vec<u8>>, PkiError> {
-    optional(fs::read(path)).map_err(at(path))
+    optional(fs::read(path)).map_err(PkiError::at(path))
 }
 
-/// The contents of a key file, if there is one; takes it back from others that may read it. Refuses a symbolic link:
-/// the directory may belong to another user than the one who runs this.
+/// Reads a key file, and sets its mode to 0600 when other users may read the file. A symbolic link is refused, because
+/// the folder may belong to another user than the one who runs this program.
 pub(super) fn read_key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PkiError> {
     let read = || {
         let no_follow = OFlags::NOFOLLOW.bits().cast_signed();
@@ -46,40 +93,19 @@ pub(super) fn read_key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PkiErr
         }
         Ok(key)
     };
-    optional(read()).map_err(at(path))
-}
-
-/// Gives a file or folder to its owner, if it is another's.
-pub(super) fn give(path: &Path, owner: Owner) -> Result<(), PkiError> {
-    let give = || {
-        let found = fs::symlink_metadata(path)?;
-        if (found.uid(), found.gid()) == (owner.uid, owner.gid) {
-            return Ok(());
-        }
-        // Never follows a link that the directory's owner put there.
-        lchown(path, Some(owner.uid), Some(owner.gid))
-    };
-    give().map_err(at(path))
-}
-
-/// Whom a folder belongs to.
-pub(super) fn owner(path: &Path) -> Result<Owner, PkiError> {
-    let found = fs::metadata(path).map_err(at(path))?;
-    Ok(Owner {
-        uid: found.uid(),
-        gid: found.gid(),
-    })
+    optional(read()).map_err(PkiError::at(path))
 }
 
 pub(super) fn write_cert(path: &Path, pem: impl AsRef<[u8]>) -> Result<(), PkiError> {
-    write(path, pem.as_ref(), CERT_MODE).map_err(at(path))
+    write(path, pem.as_ref(), CERT_MODE).map_err(PkiError::at(path))
 }
 
 pub(super) fn write_key(path: &Path, pem: &str) -> Result<(), PkiError> {
-    write(path, pem.as_bytes(), KEY_MODE).map_err(at(path))
+    write(path, pem.as_bytes(), KEY_MODE).map_err(PkiError::at(path))
 }
 
-/// Under the lock of [`private_dir`] a temporary file that exists was left by a crash.
+/// Replaces a file. The caller holds the lock of [`lock_private_dir`], so a temporary file that exists was left by a
+/// crash and can be removed.
 fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let temporary = path.with_extension("pem.tmp");
     optional(fs::remove_file(&temporary))?;
@@ -91,7 +117,7 @@ fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(contents)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    // The rename itself must last before the next file is written: key first, certificate second.
+    // The folder is synced because a key must be on disk before the certificate that belongs to the key.
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
@@ -100,12 +126,5 @@ fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> PkiError {
-    move |source| PkiError::Io {
-        path: path.to_owned(),
-        source,
     }
 }

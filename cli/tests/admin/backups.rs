@@ -16,15 +16,15 @@ use proto::vault::v1::{
 use rustix::process::{Signal, kill_process};
 use tokio::task::JoinSet;
 
-use crate::shell::Pair;
+use crate::shell::TestServices;
 
-/// Writers at once.
+/// Number of concurrent writers.
 const WRITERS: usize = 64;
 
-/// A pair on the same root key, in a directory of its own.
-async fn beside(pair: &Pair) -> Pair {
-    let root = fs::read(pair.dev.dir.join("root.key")).unwrap();
-    Pair::start_on(|dir| {
+/// Starts second services with the same root key, in another directory.
+async fn start_second(services: &TestServices) -> TestServices {
+    let root = fs::read(services.dev.dir.join("root.key")).unwrap();
+    TestServices::start_on(|dir| {
         fs::create_dir(dir).unwrap();
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).unwrap();
         let path = dir.join("root.key");
@@ -43,14 +43,14 @@ fn put(name: String, value: String) -> PutSecretRequest {
     }
 }
 
-/// What the vault gives an injector for 64 names: statuses, versions, values.
-async fn decrypted(pair: &Pair, names: Vec<String>) -> Vec<(DecryptStatus, u64, String)> {
+/// Decrypts up to 64 secrets as the injector, and returns their statuses, versions and values.
+async fn decrypt(services: &TestServices, names: Vec<String>) -> Vec<(DecryptStatus, u64, String)> {
     let request = DecryptRequest {
         workspace: "w".to_owned(),
         names,
         ..Default::default()
     };
-    let mut client = DecryptServiceClient::new(pair.dev.injector());
+    let mut client = DecryptServiceClient::new(services.dev.injector());
     let answer = client.decrypt(request).await.unwrap().into_inner();
     let secrets = answer.secrets.into_iter();
     secrets
@@ -66,16 +66,19 @@ fn value(writer: usize, version: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hyphen_stands_for_standard_output_and_input() {
-    let pair = Pair::with_workspace().await;
-    pair.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
-    let said = pair.sh("aerostack backup --output - > copy").await;
-    assert!(said.contains("bytes") && said.contains("root key"), "{said}");
-    assert!(!pair.home().join("-").exists());
-    let other = beside(&pair).await;
-    let copy = fs::read(pair.home().join("copy")).unwrap();
+async fn a_hyphen_means_standard_output_or_input() {
+    let services = TestServices::with_workspace().await;
+    services.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
+    let message = services.sh("aerostack backup --output - > copy").await;
+    assert!(
+        message.contains("bytes") && message.contains("root key"),
+        "{message}"
+    );
+    assert!(!services.home().join("-").exists());
+    let other = start_second(&services).await;
+    let copy = fs::read(services.home().join("copy")).unwrap();
     let restored = other
-        .aerostack_reading(&["restore", "-", "-o", "json"], &copy)
+        .aerostack_with_input(&["restore", "-", "-o", "json"], &copy)
         .await;
     assert_eq!(restored.code, 0, "{}", restored.err);
     let restored: serde_json::Value = serde_json::from_str(&restored.out).unwrap();
@@ -84,12 +87,13 @@ async fn a_hyphen_stands_for_standard_output_and_input() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_under_full_load_has_every_put_that_was_acknowledged_before_it() {
-    let pair = Pair::start().await;
-    pair.ok(&["workspace", "create", "w", "--plan", "enterprise"])
+    let services = TestServices::start().await;
+    services
+        .ok(&["workspace", "create", "w", "--plan", "enterprise"])
         .await;
     let acknowledged: Arc<Vec<AtomicU64>> = Arc::new((0..WRITERS).map(|_| AtomicU64::new(0)).collect());
     let enough = Arc::new(AtomicBool::new(false));
-    let channel = pair.dev.admin();
+    let channel = services.dev.admin();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let (mut client, acknowledged, enough) = (
@@ -102,7 +106,7 @@ async fn a_backup_under_full_load_has_every_put_that_was_acknowledged_before_it(
                 if enough.load(Ordering::Relaxed) {
                     return;
                 }
-                // One name that is put again and again, and one for each version.
+                // Each writer puts one name repeatedly, and one new name for each version.
                 let request = put(format!("CURRENT_{writer}"), value(writer, version));
                 let put_version = client
                     .put_secret(request)
@@ -132,22 +136,22 @@ async fn a_backup_under_full_load_has_every_put_that_was_acknowledged_before_it(
         }
         let before = so_far();
         let name = format!("backup-{number}");
-        pair.ok(&["backup", "--output", &name]).await;
+        services.ok(&["backup", "--output", &name]).await;
         assert_ne!(so_far(), before, "there was no load");
         backups.push((name, before));
     }
     enough.store(true, Ordering::Relaxed);
-    while let Some(ended) = writers.join_next().await {
-        ended.unwrap();
+    while let Some(output) = writers.join_next().await {
+        output.unwrap();
     }
 
     for (name, before) in backups {
-        let elsewhere = beside(&pair).await;
-        let path = pair.home().join(name);
+        let elsewhere = start_second(&services).await;
+        let path = services.home().join(name);
         let restored = elsewhere.json(&["restore", path.to_str().unwrap()]).await;
         assert_eq!(restored["workspaces"], 1);
         for (writer, acknowledged) in before.into_iter().enumerate() {
-            let current = decrypted(&elsewhere, vec![format!("CURRENT_{writer}")]).await;
+            let current = decrypt(&elsewhere, vec![format!("CURRENT_{writer}")]).await;
             let (status, version, found) = &current[0];
             assert_eq!(*status, DecryptStatus::Ok);
             assert!(*version >= acknowledged, "{writer}: {version} of {acknowledged}");
@@ -155,7 +159,7 @@ async fn a_backup_under_full_load_has_every_put_that_was_acknowledged_before_it(
             let versions: Vec<u64> = (1..=acknowledged).collect();
             for versions in versions.chunks(64) {
                 let names = versions.iter().map(|version| format!("OWN_{writer}_{version}"));
-                let found = decrypted(&elsewhere, names.collect()).await;
+                let found = decrypt(&elsewhere, names.collect()).await;
                 for (version, found) in versions.iter().zip(found) {
                     assert_eq!(found, (DecryptStatus::Ok, 1, value(writer, *version)));
                 }
@@ -165,51 +169,51 @@ async fn a_backup_under_full_load_has_every_put_that_was_acknowledged_before_it(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_is_a_file_of_its_owner_that_takes_no_others_place() {
-    let pair = Pair::with_workspace().await;
-    let said = pair.ok(&["backup", "--output", "b"]).await;
+async fn a_backup_is_readable_only_by_its_owner_and_overwrites_no_file() {
+    let services = TestServices::with_workspace().await;
+    let message = services.ok(&["backup", "--output", "b"]).await;
     assert!(
-        said.out.starts_with("b: ") && said.err.contains("root key"),
-        "{said:?}"
+        message.out.starts_with("b: ") && message.err.contains("root key"),
+        "{message:?}"
     );
-    let path = pair.home().join("b");
+    let path = services.home().join("b");
     let made = fs::read(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-    let said = pair.fails(73, &["backup", "--output", "b"]).await;
-    assert!(said.contains("there already"), "{said}");
+    let message = services.fails(73, &["backup", "--output", "b"]).await;
+    assert!(message.contains("there already"), "{message}");
     assert_eq!(fs::read(&path).unwrap(), made);
-    pair.fails(64, &["backup"]).await;
-    pair.fails(74, &["backup", "--output", "no/such/b"]).await;
+    services.fails(64, &["backup"]).await;
+    services.fails(74, &["backup", "--output", "no/such/b"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_restored_is_refused_with_what_to_do() {
-    let pair = Pair::with_workspace().await;
-    pair.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
-    pair.ok(&["backup", "--output", "b"]).await;
-    let said = pair.fails(65, &["restore", "b"]).await;
+async fn a_backup_that_cannot_be_restored_is_refused_with_a_hint() {
+    let services = TestServices::with_workspace().await;
+    services.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
+    services.ok(&["backup", "--output", "b"]).await;
+    let message = services.fails(65, &["restore", "b"]).await;
     assert!(
-        said.contains("has workspaces") && said.contains("new vault"),
-        "{said}"
+        message.contains("has workspaces") && message.contains("new vault"),
+        "{message}"
     );
 
-    let path = pair.home().join("b");
+    let path = services.home().join("b");
     let path = path.to_str().unwrap();
-    let stranger = Pair::start().await;
-    let said = stranger.fails(65, &["restore", path]).await;
-    assert!(said.contains("needs the root key"), "{said}");
+    let stranger = TestServices::start().await;
+    let message = stranger.fails(65, &["restore", path]).await;
+    assert!(message.contains("needs the root key"), "{message}");
 
-    let elsewhere = beside(&pair).await;
+    let elsewhere = start_second(&services).await;
     let mut cut_off = fs::read(path).unwrap();
     cut_off.pop();
     let cut_off_path = elsewhere.home().join("cut-off");
     fs::write(&cut_off_path, cut_off).unwrap();
-    let said = elsewhere
+    let message = elsewhere
         .fails(70, &["restore", cut_off_path.to_str().unwrap()])
         .await;
     assert!(
-        said.contains("damaged") && said.contains("nothing was changed"),
-        "{said}"
+        message.contains("damaged") && message.contains("nothing was changed"),
+        "{message}"
     );
     elsewhere.fails(64, &["restore", ".aerostack/root.key"]).await;
     elsewhere.fails(74, &["restore", "missing"]).await;
@@ -236,14 +240,15 @@ async fn what_cannot_be_restored_is_refused_with_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_killed_while_a_backup_is_restored_is_empty_or_whole() {
-    let pair = Pair::start().await;
-    pair.ok(&["workspace", "create", "w", "--plan", "enterprise"])
+    let services = TestServices::start().await;
+    services
+        .ok(&["workspace", "create", "w", "--plan", "enterprise"])
         .await;
     let secrets = 3000;
-    crate::secrets::put_many(&pair, "w", secrets).await;
-    pair.ok(&["backup", "--output", "b"]).await;
-    let path = pair.home().join("b").display().to_string();
-    let mut elsewhere = beside(&pair).await;
+    crate::secrets::put_many(&services, "w", secrets).await;
+    services.ok(&["backup", "--output", "b"]).await;
+    let path = services.home().join("b").display().to_string();
+    let mut elsewhere = start_second(&services).await;
     let (mut empty, mut whole) = (0, 0);
     for round in 0..8u64 {
         let args = ["restore", path.as_str()];

@@ -11,49 +11,53 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
-    shell::{Ended, Pair, clean},
+    shell::{CommandOutput, TestServices, clean_command},
     upstream,
 };
 
 struct Calls {
-    pair: Pair,
+    services: TestServices,
     go_on: Arc<Notify>,
 }
 
 impl Calls {
-    /// A pair with the server `api`, which gets the secret `A`.
+    /// Starts services with the server `api`, which gets the secret `A`.
     async fn start() -> Self {
-        let pair = Pair::with_workspace().await;
+        let services = TestServices::with_workspace().await;
         let go_on = Arc::new(Notify::new());
         let url = format!("http://{}", upstream::start(go_on.clone()).await);
-        pair.ok(&["workspace", "secret", "set", "w", "A", "value-of-a"])
+        services
+            .ok(&["workspace", "secret", "set", "w", "A", "value-of-a"])
             .await;
-        pair.ok(&[
-            "workspace",
-            "server",
-            "add",
-            "w",
-            "api",
-            "--url",
-            &url,
-            "--secrets",
-            "A",
-            "--required",
-            "A",
-        ])
-        .await;
-        Self { pair, go_on }
+        services
+            .ok(&[
+                "workspace",
+                "server",
+                "add",
+                "w",
+                "api",
+                "--url",
+                &url,
+                "--secrets",
+                "A",
+                "--required",
+                "A",
+            ])
+            .await;
+        Self { services, go_on }
     }
 
-    async fn call(&self, args: &[&str]) -> Ended {
-        self.pair.aerostack(&[&["call", "w", "api"], args].concat()).await
+    async fn call(&self, args: &[&str]) -> CommandOutput {
+        self.services
+            .aerostack(&[&["call", "w", "api"], args].concat())
+            .await
     }
 
-    /// What the upstream saw.
-    async fn seen(&self, args: &[&str]) -> Value {
-        let ended = self.call(args).await;
-        assert_eq!(ended.code, 0, "{}", ended.err);
-        serde_json::from_str(&ended.out).unwrap()
+    /// Calls the server, and returns the request as the upstream received it.
+    async fn received(&self, args: &[&str]) -> Value {
+        let output = self.call(args).await;
+        assert_eq!(output.code, 0, "{}", output.err);
+        serde_json::from_str(&output.out).unwrap()
     }
 }
 
@@ -62,7 +66,7 @@ async fn a_call_reaches_the_server_with_its_secret() {
     let calls = Calls::start().await;
     for version in [[].as_slice(), &["--http2"]] {
         let args = [&["/v1/users?q=a%20b", "-H", "X-Own: 1"], version].concat();
-        let seen = calls.seen(&args).await;
+        let seen = calls.received(&args).await;
         assert_eq!(
             (&seen["method"], &seen["uri"]),
             (&json!("GET"), &json!("/v1/users?q=a%20b"))
@@ -76,7 +80,7 @@ async fn a_call_reaches_the_server_with_its_secret() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_are_sent_as_curl_sends_them() {
     let calls = Calls::start().await;
-    fs::write(calls.pair.home().join("body"), "line 1\nline 2\n").unwrap();
+    fs::write(calls.services.home().join("body"), "line 1\nline 2\n").unwrap();
     const FORM: &str = "application/x-www-form-urlencoded";
     for (args, method, kind, body) in [
         (vec!["-d", "a=1", "-d", "b=2"], "POST", FORM, "a=1&b=2"),
@@ -95,7 +99,7 @@ async fn bodies_are_sent_as_curl_sends_them() {
             "x",
         ),
     ] {
-        let seen = calls.seen(&args).await;
+        let seen = calls.received(&args).await;
         assert_eq!(
             (&seen["method"], &seen["headers"]["content-type"], &seen["body"]),
             (&method.into(), &kind.into(), &body.into()),
@@ -104,13 +108,13 @@ async fn bodies_are_sent_as_curl_sends_them() {
     }
     let input = b"from standard input\n";
     let args = ["call", "w", "api", "--data-binary", "@-"];
-    let ended = calls.pair.aerostack_reading(&args, input).await;
-    let seen: Value = serde_json::from_str(&ended.out).unwrap();
+    let output = calls.services.aerostack_with_input(&args, input).await;
+    let seen: Value = serde_json::from_str(&output.out).unwrap();
     assert_eq!(seen["body"].as_str().unwrap().as_bytes(), input);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_of_the_upstream_is_an_answer_unless_it_is_asked_for_as_a_failure() {
+async fn an_error_of_the_upstream_is_a_failure_only_with_the_flag_fail() {
     let calls = Calls::start().await;
     let answered = calls.call(&["/status/404", "-i"]).await;
     assert_eq!(answered.code, 0, "{}", answered.err);
@@ -124,37 +128,40 @@ async fn an_error_of_the_upstream_is_an_answer_unless_it_is_asked_for_as_a_failu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_injector_refuses_is_a_failure_with_its_reason() {
+async fn a_refusal_by_the_injector_is_a_failure_with_its_reason() {
     let calls = Calls::start().await;
-    let unknown = calls.pair.fails(66, &["call", "w", "nosuch"]).await;
+    let unknown = calls.services.fails(66, &["call", "w", "nosuch"]).await;
     assert!(unknown.contains("SERVER_NOT_FOUND"), "{unknown}");
-    calls.pair.ok(&["workspace", "secret", "delete", "w", "A"]).await;
-    let missing = calls.pair.fails(65, &["call", "w", "api"]).await;
+    calls
+        .services
+        .ok(&["workspace", "secret", "delete", "w", "A"])
+        .await;
+    let missing = calls.services.fails(65, &["call", "w", "api"]).await;
     assert!(
         missing.contains("SECRET_REQUIRED_MISSING") && missing.contains("aerostack explain w api"),
         "{missing}"
     );
-    calls.pair.fails(64, &["call", "w", "api", "/../x"]).await;
-    calls.pair.fails(64, &["call", "W", "api"]).await;
+    calls.services.fails(64, &["call", "w", "api", "/../x"]).await;
+    calls.services.fails(64, &["call", "W", "api"]).await;
     calls
-        .pair
+        .services
         .fails(69, &["call", "w", "api", "--data-plane", "http://127.0.0.1:1"])
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_goes_to_a_file_when_one_is_named() {
+async fn an_answer_is_written_to_the_file_that_is_named() {
     let calls = Calls::start().await;
-    let ended = calls.call(&["/x", "-o", "answer"]).await;
-    assert_eq!((ended.code, ended.out.as_str()), (0, ""));
-    let answer = fs::read_to_string(calls.pair.home().join("answer")).unwrap();
+    let output = calls.call(&["/x", "-o", "answer"]).await;
+    assert_eq!((output.code, output.out.as_str()), (0, ""));
+    let answer = fs::read_to_string(calls.services.home().join("answer")).unwrap();
     assert!(answer.contains("value-of-a"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_is_shown_as_it_comes() {
+async fn a_stream_is_printed_as_it_arrives() {
     let calls = Calls::start().await;
-    let mut command = clean(env!("CARGO_BIN_EXE_aerostack"), calls.pair.home());
+    let mut command = clean_command(env!("CARGO_BIN_EXE_aerostack"), calls.services.home());
     let mut child = command
         .args(["call", "w", "api", "/stream", "-m", "30"])
         .stdin(Stdio::null())
@@ -166,7 +173,7 @@ async fn a_stream_is_shown_as_it_comes() {
     let lines = tokio::task::spawn_blocking(move || {
         let mut lines = BufReader::new(stdout).lines();
         let first = lines.next().unwrap().unwrap();
-        // The upstream has sent no more than this yet.
+        // The upstream waits before it sends the rest.
         go_on.notify_one();
         (first, lines.next().unwrap().unwrap())
     });
@@ -175,8 +182,13 @@ async fn a_stream_is_shown_as_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_does_not_last_longer_than_it_may() {
+async fn a_call_ends_after_max_time() {
     let calls = Calls::start().await;
-    let ended = calls.call(&["/stream", "-m", "2"]).await;
-    assert_eq!((ended.code, ended.out.as_str()), (69, "first\n"), "{}", ended.err);
+    let output = calls.call(&["/stream", "-m", "2"]).await;
+    assert_eq!(
+        (output.code, output.out.as_str()),
+        (69, "first\n"),
+        "{}",
+        output.err
+    );
 }

@@ -1,4 +1,4 @@
-//! Where the pair is, who asks, and `aerostack status`.
+//! Tests of the connection settings, of refused connections, and of `aerostack status`.
 
 use std::{fs, process::Stdio, time::Instant};
 
@@ -8,111 +8,133 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::shell::{Pair, clean, ended};
+use crate::shell::{TestServices, clean_command, run_command};
 
 const LIST: [&str; 2] = ["workspace", "list"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_environment_alone_is_enough_and_flags_may_stand_anywhere() {
-    let pair = Pair::with_workspace().await;
+async fn the_environment_alone_is_enough_and_flags_may_be_placed_anywhere() {
+    let services = TestServices::with_workspace().await;
     let elsewhere = tempfile::tempdir().unwrap();
-    let address = pair.at("vault").replace("127.0.0.1", "localhost");
-    let mut command = clean(env!("CARGO_BIN_EXE_aerostack"), elsewhere.path());
+    let address = services.address("vault").replace("127.0.0.1", "localhost");
+    let mut command = clean_command(env!("CARGO_BIN_EXE_aerostack"), elsewhere.path());
     command
         .args(LIST)
         .env("AEROSTACK_VAULT", &address)
-        .env("AEROSTACK_CA", pair.pki("ca.pem"))
-        .env("AEROSTACK_CERT", pair.pki("admin.pem"))
-        .env("AEROSTACK_KEY", pair.pki("admin-key.pem"))
+        .env("AEROSTACK_CA", services.pki("ca.pem"))
+        .env("AEROSTACK_CERT", services.pki("admin.pem"))
+        .env("AEROSTACK_KEY", services.pki("admin-key.pem"))
         .stdin(Stdio::null());
-    let listed = ended(command).await;
+    let listed = run_command(command).await;
     assert_eq!(listed.code, 0, "{}", listed.err);
 
-    let dir = pair.dev.dir.display().to_string();
+    let dir = services.dev.dir.display().to_string();
     for args in [
         ["--dir", &dir, "workspace", "list"],
         ["workspace", "--dir", &dir, "list"],
     ] {
-        let mut command = clean(env!("CARGO_BIN_EXE_aerostack"), elsewhere.path());
+        let mut command = clean_command(env!("CARGO_BIN_EXE_aerostack"), elsewhere.path());
         command.args(args).stdin(Stdio::null());
-        assert_eq!(ended(command).await.out, listed.out, "{args:?}");
+        assert_eq!(run_command(command).await.out, listed.out, "{args:?}");
     }
 
-    let mut command = clean(env!("CARGO_BIN_EXE_aerostack"), elsewhere.path());
+    let mut command = clean_command(env!("CARGO_BIN_EXE_aerostack"), elsewhere.path());
     command.args(LIST).stdin(Stdio::null());
-    let nowhere = ended(command).await;
+    let nowhere = run_command(command).await;
     assert_eq!(nowhere.code, 78, "{}", nowhere.err);
     assert!(nowhere.err.contains("aerostack dev"), "{}", nowhere.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_environment_variable_is_reported_once() {
+    let services = TestServices::start().await;
+    let mut command = clean_command(env!("CARGO_BIN_EXE_aerostack"), services.home());
+    command
+        .args(LIST)
+        .env("AEROSTACK_TIMEOUT", "20")
+        .env("AEROSTACK_TIME_OUT", "20")
+        .env("AEROSTACK_VAULT_LISTEN", "127.0.0.1:7150")
+        .stdin(Stdio::null());
+    let output = run_command(command).await;
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_eq!(
+        output.err,
+        "warning: AEROSTACK_TIME_OUT is ignored: `aerostack` reads no such environment variable\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_cannot_be_reached_is_told_from_one_that_cannot_be_trusted() {
-    let pair = Pair::start().await;
-    let said = pair
+    let services = TestServices::start().await;
+    let message = services
         .fails(69, &[&LIST[..], &["--vault", "127.0.0.1:1"]].concat())
         .await;
-    assert!(said.contains("127.0.0.1:1") && said.contains("refused"), "{said}");
+    assert!(
+        message.contains("127.0.0.1:1") && message.contains("refused"),
+        "{message}"
+    );
 
-    // The injector, where the vault should be.
-    let injector = pair.at("injector");
+    // The injector listens where the vault should.
+    let injector = services.address("injector");
     let id = "spiffe://aerostack.localhost/vault";
     let args = [&LIST[..], &["--vault", &injector, "--vault-id", id]].concat();
-    let said = pair.fails(78, &args).await;
-    assert!(said.contains("--vault-id"), "{said}");
+    let message = services.fails(78, &args).await;
+    assert!(message.contains("--vault-id"), "{message}");
 
-    // Somebody else's authority.
+    // The CA is another one.
     let other = tempfile::tempdir().unwrap();
     let pki = aerostack::pki::DevPki::ensure(other.path()).unwrap();
     let ca = pki.ca.display().to_string();
-    let said = pair.fails(78, &[&LIST[..], &["--ca", &ca]].concat()).await;
-    assert!(said.contains("--ca"), "{said}");
+    let message = services.fails(78, &[&LIST[..], &["--ca", &ca]].concat()).await;
+    assert!(message.contains("--ca"), "{message}");
 
-    // Somebody else's certificate.
+    // The client certificate is of another CA.
     let (cert, key) = (
         pki.admin.cert.display().to_string(),
         pki.admin.key.display().to_string(),
     );
-    let ended = pair
+    let output = services
         .aerostack(&[&LIST[..], &["--cert", &cert, "--key", &key]].concat())
         .await;
-    assert_eq!(ended.code, 78, "{}", ended.err);
+    assert_eq!(output.code, 78, "{}", output.err);
 
-    let said = pair
+    let message = services
         .fails(78, &[&LIST[..], &["--key", "nosuch.pem"]].concat())
         .await;
-    assert!(said.contains("nosuch.pem"), "{said}");
-    pair.fails(78, &[&LIST[..], &["--vault", "https://vault"]].concat())
+    assert!(message.contains("nosuch.pem"), "{message}");
+    services
+        .fails(78, &[&LIST[..], &["--vault", "https://vault"]].concat())
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_is_told_so() {
-    let pair = Pair::with_workspace().await;
-    let (cert, key) = (pair.pki("injector.pem"), pair.pki("injector-key.pem"));
-    let said = pair
+async fn a_client_without_a_role_is_refused() {
+    let services = TestServices::with_workspace().await;
+    let (cert, key) = (services.pki("injector.pem"), services.pki("injector-key.pem"));
+    let message = services
         .fails(77, &[&LIST[..], &["--cert", &cert, "--key", &key]].concat())
         .await;
-    assert!(said.contains("--admin"), "{said}");
+    assert!(message.contains("--admin"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_never_answers_is_not_waited_for() {
-    let pair = Pair::start().await;
+async fn a_service_that_never_answers_is_reported_after_the_timeout() {
+    let services = TestServices::start().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let started = Instant::now();
     let args = [&LIST[..], &["--vault", &address, "--timeout", "0.5"]].concat();
-    let said = pair.fails(69, &args).await;
-    assert!(started.elapsed().as_secs() < 5, "{said}");
+    let message = services.fails(69, &args).await;
+    assert!(started.elapsed().as_secs() < 5, "{message}");
     drop(silent);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_shows_each_service_and_says_by_its_exit_code_whether_all_is_well() {
-    let pair = Pair::start().await;
-    let status = pair.json(&["status"]).await;
-    let services = status["services"].as_array().unwrap();
-    let states: Vec<_> = services
+async fn status_shows_each_service_and_exits_with_1_when_one_is_not_well() {
+    let services = TestServices::start().await;
+    let status = services.json(&["status"]).await;
+    let listed = status["services"].as_array().unwrap();
+    let states: Vec<_> = listed
         .iter()
         .map(|one| (&one["service"], &one["state"], &one["access"]))
         .collect();
@@ -133,38 +155,40 @@ async fn status_shows_each_service_and_says_by_its_exit_code_whether_all_is_well
         ("--vault", "127.0.0.1:1".to_owned(), "vault"),
         ("--injector", "127.0.0.1:1".to_owned(), "injector"),
         ("--data-plane", "http://127.0.0.1:1".to_owned(), "data plane"),
-        // Something that is no injector.
+        // The server there is not an injector.
         (
             "--data-plane",
-            format!("http://{}", pair.at("vault_metrics")),
+            format!("http://{}", services.address("vault_metrics")),
             "data plane",
         ),
     ] {
-        let ended = pair.aerostack(&["status", flag, &address]).await;
-        assert_eq!(ended.code, 1, "{}{}", ended.out, ended.err);
-        let line = ended.out.lines().find(|line| line.starts_with(name)).unwrap();
+        let output = services.aerostack(&["status", flag, &address]).await;
+        assert_eq!(output.code, 1, "{}{}", output.out, output.err);
+        let line = output.out.lines().find(|line| line.starts_with(name)).unwrap();
         assert!(line.contains("unreachable"), "{line}");
-        assert!(ended.out.contains(&format!("{name}: ")), "{}", ended.out);
+        assert!(output.out.contains(&format!("{name}: ")), "{}", output.out);
     }
-    let (cert, key) = (pair.pki("injector.pem"), pair.pki("injector-key.pem"));
-    let refused = pair.aerostack(&["status", "--cert", &cert, "--key", &key]).await;
+    let (cert, key) = (services.pki("injector.pem"), services.pki("injector-key.pem"));
+    let refused = services
+        .aerostack(&["status", "--cert", &cert, "--key", &key])
+        .await;
     assert_eq!(refused.code, 1, "{}", refused.err);
     assert!(refused.out.contains("refused"), "{}", refused.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn completions_know_the_commands() {
-    let pair = Pair::start().await;
+async fn completions_contain_the_commands() {
+    let services = TestServices::start().await;
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = pair.ok(&["completions", shell]).await.out;
+        let script = services.ok(&["completions", shell]).await.out;
         for word in ["workspace", "explain", "vault-id"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
 }
 
-/// The whole answer of a service's probes.
-async fn page(address: &str, path: &str) -> String {
+/// Returns the whole answer of a service's probe.
+async fn probe_answer(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -174,25 +198,25 @@ async fn page(address: &str, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_is_no_call_to_the_injector() {
-    let pair = Pair::start().await;
-    pair.ok(&["status"]).await;
-    let metrics = page(&pair.at("injector_metrics"), "/metrics").await;
+async fn status_is_not_counted_as_a_call() {
+    let services = TestServices::start().await;
+    services.ok(&["status"]).await;
+    let metrics = probe_answer(&services.address("injector_metrics"), "/metrics").await;
     assert!(metrics.contains("aerostack_injector_servers"), "{metrics}");
     assert!(!metrics.contains("aerostack_injector_calls_total{"), "{metrics}");
-    let log = fs::read_to_string(pair.dev.dir.with_extension("log")).unwrap();
+    let log = fs::read_to_string(services.dev.dir.with_extension("log")).unwrap();
     assert!(!log.contains("call refused"), "{log}");
 }
 
-/// As with containers: the data plane listens where only its own pod reaches it, and the probes are known.
+/// With containers, only the injector's own pod reaches the data plane, and `ports.json` names the probes.
 #[tokio::test(flavor = "multi_thread")]
-async fn status_needs_no_data_plane_and_says_why_a_service_is_not_ready() {
-    let pair = Pair::start().await;
+async fn status_works_without_a_data_plane_and_shows_why_a_service_is_not_ready() {
+    let services = TestServices::start().await;
     let elsewhere = tempfile::tempdir().unwrap();
     let dir = elsewhere.path().join("admin");
     fs::create_dir_all(dir.join("pki")).unwrap();
     for name in ["ca.pem", "admin.pem", "admin-key.pem"] {
-        fs::copy(pair.pki(name), dir.join("pki").join(name)).unwrap();
+        fs::copy(services.pki(name), dir.join("pki").join(name)).unwrap();
     }
     let sick = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sick_at = sick.local_addr().unwrap().to_string();
@@ -207,17 +231,17 @@ async fn status_needs_no_data_plane_and_says_why_a_service_is_not_ready() {
     });
     let status = async |vault_metrics: &str| {
         let ports = json!({
-            "vault": pair.at("vault"),
-            "injector": pair.at("injector"),
+            "vault": services.address("vault"),
+            "injector": services.address("injector"),
             "vault_metrics": vault_metrics,
-            "injector_metrics": pair.at("injector_metrics"),
+            "injector_metrics": services.address("injector_metrics"),
         });
         fs::write(dir.join("ports.json"), ports.to_string()).unwrap();
-        let mut command = clean(env!("CARGO_BIN_EXE_aerostack"), elsewhere.path());
+        let mut command = clean_command(env!("CARGO_BIN_EXE_aerostack"), elsewhere.path());
         command.args(["status", "--dir"]).arg(&dir).stdin(Stdio::null());
-        ended(command).await
+        run_command(command).await
     };
-    let well = status(&pair.at("vault_metrics")).await;
+    let well = status(&services.address("vault_metrics")).await;
     assert_eq!(well.code, 0, "{}{}", well.out, well.err);
     let ill = status(&sick_at).await;
     assert_eq!(ill.code, 1, "{}{}", ill.out, ill.err);

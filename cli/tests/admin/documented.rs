@@ -1,18 +1,18 @@
-//! Every example of the documentation is run as it stands, and prints what is printed there.
+//! Runs every example of `cli/README.md`, and compares the output with the documented output.
 
 use std::fs;
 
-use crate::shell::Pair;
+use crate::shell::TestServices;
 
 const DOCUMENTATION: &str = include_str!("../../README.md");
 
-/// A line of shell, and what it is said to print.
+/// A line of shell, and its documented output.
 struct Example {
     line: String,
     printed: Vec<String>,
 }
 
-/// The blocks marked `console`, in their order.
+/// Returns the examples in the blocks that are marked `console`.
 fn examples() -> Vec<Example> {
     let mut examples: Vec<Example> = Vec::new();
     let mut inside = false;
@@ -30,9 +30,9 @@ fn examples() -> Vec<Example> {
     examples
 }
 
-/// Dates become `DATE`, and any number of spaces two: the columns of a table follow what is in them.
-fn shape(line: &str) -> String {
-    let mut shaped = String::new();
+/// Replaces dates by `DATE`, and several spaces by two, because the width of a table's columns depends on the cells.
+fn normalize(line: &str) -> String {
+    let mut normalized = String::new();
     let mut rest = line;
     while let Some(first) = rest.chars().next() {
         let date = rest.get(..10).is_some_and(|date| {
@@ -46,22 +46,22 @@ fn shape(line: &str) -> String {
             })
         });
         if date {
-            shaped.push_str("DATE");
+            normalized.push_str("DATE");
             rest = &rest[10..];
         } else if rest.starts_with("  ") {
-            shaped.push_str("  ");
+            normalized.push_str("  ");
             rest = rest.trim_start_matches(' ');
         } else {
-            shaped.push(first);
+            normalized.push(first);
             rest = &rest[first.len_utf8()..];
         }
     }
-    shaped
+    normalized
 }
 
-/// Whether a line is what the documentation says; `…` there stands for anything.
+/// Compares a line of output with the documented line, in which `…` matches any text.
 fn is_as_documented(line: &str, documented: &str) -> bool {
-    let (line, documented) = (shape(line), shape(documented));
+    let (line, documented) = (normalize(line), normalize(documented));
     let mut pieces = documented.split('…');
     let Some(mut rest) = pieces.next().and_then(|first| line.strip_prefix(first)) else {
         return false;
@@ -84,20 +84,20 @@ fn is_as_documented(line: &str, documented: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_prints_what_the_documentation_says() {
-    let pair = Pair::start().await;
-    fs::write(pair.home().join("token.txt"), "ghp_from_a_file\n").unwrap();
+    let services = TestServices::start().await;
+    fs::write(services.home().join("token.txt"), "ghp_from_a_file\n").unwrap();
     let examples = examples();
     assert!(examples.len() >= 15, "the examples were not found");
     for Example { line, printed } in examples {
-        let mut said = pair.sh(&line).await;
+        let mut message = services.sh(&line).await;
         for (name, documented) in [
             ("vault", "127.0.0.1:7150"),
             ("injector", "127.0.0.1:7151"),
             ("data_plane", "127.0.0.1:7100"),
         ] {
-            said = said.replace(&pair.at(name), documented);
+            message = message.replace(&services.address(name), documented);
         }
-        let lines: Vec<&str> = said.lines().collect();
+        let lines: Vec<&str> = message.lines().collect();
         let same = lines.len() == printed.len()
             && lines
                 .iter()
@@ -105,13 +105,13 @@ async fn every_example_prints_what_the_documentation_says() {
                 .all(|(line, documented)| is_as_documented(line, documented));
         assert!(
             same,
-            "$ {line}\n{said}\nbut the documentation says:\n{}",
+            "$ {line}\n{message}\nbut the documentation says:\n{}",
             printed.join("\n")
         );
     }
 }
 
-/// The commands that the product is known by. They are in the documentation, so the test above runs them.
+/// These commands must stay in the documentation, where the test above runs them.
 #[test]
 fn the_known_commands_are_documented_verbatim() {
     let lines: Vec<String> = examples().into_iter().map(|example| example.line).collect();
@@ -127,7 +127,7 @@ fn the_known_commands_are_documented_verbatim() {
 }
 
 #[test]
-fn a_line_that_differs_is_not_as_documented() {
+fn a_line_that_differs_from_the_documentation_is_found() {
     assert!(is_as_documented("A    2026-11-23  x", "A  2001-01-01  x"));
     assert!(is_as_documented("took 3.1 ms", "took … ms"));
     assert!(!is_as_documented("took 3.1 ms.", "took … ms"));

@@ -1,4 +1,4 @@
-//! The administrative commands, as a process, against a real pair.
+//! Tests of the administrative commands: `aerostack` as a process, against running services.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

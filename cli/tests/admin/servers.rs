@@ -4,89 +4,96 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::shell::Pair;
+use crate::shell::TestServices;
 
 const URL: [&str; 2] = ["--url", "http://127.0.0.1:1"];
 
-async fn add(pair: &Pair, args: &[&str]) -> serde_json::Value {
-    pair.json(&[&["workspace", "server", "add", "w"], args].concat())
+async fn add(services: &TestServices, args: &[&str]) -> serde_json::Value {
+    services
+        .json(&[&["workspace", "server", "add", "w"], args].concat())
         .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scoped_name_with_a_url_needs_no_catalog() {
-    let pair = Pair::with_workspace().await;
+    let services = TestServices::with_workspace().await;
     let bearer = ["--auth-type", "bearer", "--secrets", "my-token"];
-    let server = add(&pair, &[&["@acme/api"], &URL[..], &bearer].concat()).await;
+    let server = add(&services, &[&["@acme/api"], &URL[..], &bearer].concat()).await;
     assert_eq!(server["name"], "api");
     assert_eq!(server["auth_type"], "bearer");
     assert_eq!(server["inject_secrets"], json!(["MY_TOKEN"]));
-    let named = add(&pair, &[&["@acme/api", "--name", "other"], &URL[..]].concat()).await;
+    let named = add(&services, &[&["@acme/api", "--name", "other"], &URL[..]].concat()).await;
     assert_eq!(named["name"], "other");
-    let said = pair
+    let message = services
         .fails(
             73,
             &[&["workspace", "server", "add", "w", "@acme/api"], &URL[..]].concat(),
         )
         .await;
-    assert!(said.contains("--name"), "{said}");
+    assert!(message.contains("--name"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_catalog_of_known_servers_says_where_they_are() {
-    let pair = Pair::with_workspace().await;
-    let server = add(&pair, &["@github/api", "--secrets", "GITHUB_TOKEN"]).await;
+async fn a_server_of_the_catalog_is_added_with_its_url() {
+    let services = TestServices::with_workspace().await;
+    let server = add(&services, &["@github/api", "--secrets", "GITHUB_TOKEN"]).await;
     assert_eq!(server["url"], "https://api.github.com");
     assert_eq!(server["auth_type"], "bearer");
-    let said = pair
+    let message = services
         .fails(66, &["workspace", "server", "add", "w", "@github/nosuch"])
         .await;
-    assert!(said.contains("@github/api"), "{said}");
-    let catalog = pair.json(&["workspace", "server", "catalog"]).await;
+    assert!(message.contains("@github/api"), "{message}");
+    let catalog = services.json(&["workspace", "server", "catalog"]).await;
     let entries = catalog["entries"].as_array().unwrap();
     let github = entries
         .iter()
         .find(|entry| entry["name"] == "@github/api")
         .unwrap();
     assert_eq!(github["suggested_secrets"], json!(["GITHUB_TOKEN"]));
-    // It is the developer's to edit: nothing writes over it.
-    let path = pair.dev.dir.join("injector/catalog.yaml");
+    // A restart does not overwrite the catalog, which the developer may have edited.
+    let path = services.dev.dir.join("injector/catalog.yaml");
     fs::write(&path, "version: 1\nservers: []\n").unwrap();
-    let catalog = pair.json(&["workspace", "server", "catalog"]).await;
+    let catalog = services.json(&["workspace", "server", "catalog"]).await;
     assert_eq!(catalog["entries"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_nowhere_is_refused() {
-    let pair = Pair::with_workspace().await;
-    let said = pair.fails(64, &["workspace", "server", "add", "w", "api"]).await;
-    assert!(said.contains("--url"), "{said}");
-    pair.fails(64, &["workspace", "server", "add", "w", "@api"]).await;
-    pair.fails(
-        66,
-        &[&["workspace", "server", "add", "nosuch", "api"], &URL[..]].concat(),
-    )
-    .await;
+async fn a_server_without_a_url_is_refused() {
+    let services = TestServices::with_workspace().await;
+    let message = services
+        .fails(64, &["workspace", "server", "add", "w", "api"])
+        .await;
+    assert!(message.contains("--url"), "{message}");
+    services
+        .fails(64, &["workspace", "server", "add", "w", "@api"])
+        .await;
+    services
+        .fails(
+            66,
+            &[&["workspace", "server", "add", "nosuch", "api"], &URL[..]].concat(),
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_changes_what_its_flags_name() {
-    let pair = Pair::with_workspace().await;
-    let authority = fs::read_to_string(pair.pki("ca.pem")).unwrap();
+    let services = TestServices::with_workspace().await;
+    let authority = fs::read_to_string(services.pki("ca.pem")).unwrap();
     let tls = [
         "--tls-ca",
-        &pair.pki("ca.pem"),
+        &services.pki("ca.pem"),
         "--tls-server-name",
         "internal.example",
     ];
     let secrets = ["--secrets", "a,b", "--required", "a", "--description", "first"];
     let before = add(
-        &pair,
+        &services,
         &[&["api", "--url", "https://a.example"], &tls[..], &secrets].concat(),
     )
     .await;
     let update = async |args: &[&str]| {
-        pair.json(&[&["workspace", "server", "update", "w", "api"], args].concat())
+        services
+            .json(&[&["workspace", "server", "update", "w", "api"], args].concat())
             .await
     };
 
@@ -108,7 +115,7 @@ async fn an_update_changes_what_its_flags_name() {
     assert_eq!(after["allow_plaintext"], true);
     after = update(&["--allow-plaintext=false"]).await;
     assert_eq!(after["allow_plaintext"], false);
-    // Half of how the certificate is verified stays, and the other half changes.
+    // One of the two TLS settings changes, and the other stays.
     after = update(&["--tls-server-name", "other.example"]).await;
     assert_eq!(
         after["tls"],
@@ -125,32 +132,35 @@ async fn an_update_changes_what_its_flags_name() {
     after = update(&["--tls-ca=", "--tls-server-name=", "--tls-client-cert-secret="]).await;
     assert_eq!(after["tls"], json!(null));
 
-    pair.fails(64, &["workspace", "server", "update", "w", "api"])
+    services
+        .fails(64, &["workspace", "server", "update", "w", "api"])
         .await;
-    pair.fails(
-        66,
-        &["workspace", "server", "update", "w", "nosuch", "--secrets", "a"],
-    )
-    .await;
-    pair.fails(
-        64,
-        &[
-            "workspace",
-            "server",
-            "update",
-            "w",
-            "api",
-            "--required",
-            "not-injected",
-        ],
-    )
-    .await;
+    services
+        .fails(
+            66,
+            &["workspace", "server", "update", "w", "nosuch", "--secrets", "a"],
+        )
+        .await;
+    services
+        .fails(
+            64,
+            &[
+                "workspace",
+                "server",
+                "update",
+                "w",
+                "api",
+                "--required",
+                "not-injected",
+            ],
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_members_of_a_server_in_json_are_those_that_are_documented() {
-    let pair = Pair::with_workspace().await;
-    let server = add(&pair, &[&["api"], &URL[..]].concat()).await;
+    let services = TestServices::with_workspace().await;
+    let server = add(&services, &[&["api"], &URL[..]].concat()).await;
     let mut documented = [
         "workspace",
         "name",
@@ -182,42 +192,51 @@ async fn the_members_of_a_server_in_json_are_those_that_are_documented() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_are_listed_shown_and_removed() {
-    let pair = Pair::with_workspace().await;
-    pair.ok(&["workspace", "create", "v"]).await;
+    let services = TestServices::with_workspace().await;
+    services.ok(&["workspace", "create", "v"]).await;
     let steer = "first\u{1b}[2J\nsecond";
-    add(&pair, &[&["api", "--description", steer], &URL[..]].concat()).await;
-    pair.ok(&[&["workspace", "server", "add", "v", "other"], &URL[..]].concat())
+    add(&services, &[&["api", "--description", steer], &URL[..]].concat()).await;
+    services
+        .ok(&[&["workspace", "server", "add", "v", "other"], &URL[..]].concat())
         .await;
 
-    let all = pair.ok(&["workspace", "server", "list"]).await.out;
+    let all = services.ok(&["workspace", "server", "list"]).await.out;
     assert_eq!(all.lines().count(), 3, "{all}");
-    let own = pair.ok(&["workspace", "server", "list", "w"]).await.out;
+    let own = services.ok(&["workspace", "server", "list", "w"]).await.out;
     assert!(
         own.lines().count() == 2 && own.contains("api") && !own.contains("other"),
         "{own}"
     );
-    let shown = pair.ok(&["workspace", "server", "show", "w", "api"]).await.out;
+    let shown = services
+        .ok(&["workspace", "server", "show", "w", "api"])
+        .await
+        .out;
     assert!(shown.contains(r"first\u{1b}[2J\nsecond"), "{shown}");
-    pair.ok(&["workspace", "server", "remove", "w", "api"]).await;
-    pair.fails(66, &["workspace", "server", "remove", "w", "api"])
+    services.ok(&["workspace", "server", "remove", "w", "api"]).await;
+    services
+        .fails(66, &["workspace", "server", "remove", "w", "api"])
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn explain_tells_a_call_that_would_be_refused_by_its_exit_code() {
-    let pair = Pair::with_workspace().await;
+async fn explain_exits_with_1_when_a_call_would_be_refused() {
+    let services = TestServices::with_workspace().await;
     add(
-        &pair,
+        &services,
         &[&["api", "--secrets", "A", "--required", "A"], &URL[..]].concat(),
     )
     .await;
     let explain = ["explain", "w", "api"];
-    let ended = pair.aerostack(&explain).await;
-    assert_eq!(ended.code, 1, "{}", ended.err);
-    assert!(ended.out.ends_with("A call would be refused.\n"), "{}", ended.out);
-    pair.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
+    let output = services.aerostack(&explain).await;
+    assert_eq!(output.code, 1, "{}", output.err);
+    assert!(
+        output.out.ends_with("A call would be refused.\n"),
+        "{}",
+        output.out
+    );
+    services.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
     assert_eq!(
-        pair.json(&explain).await,
+        services.json(&explain).await,
         json!({"would_forward": true, "secrets": [
             {"name": "A", "placement": "header x-mcp-secret-a", "required": true, "state": "injected", "version": 1,
              "detail": null},
@@ -226,32 +245,34 @@ async fn explain_tells_a_call_that_would_be_refused_by_its_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_typo_in_a_secrets_name_is_said_when_its_server_is_added() {
-    let pair = Pair::with_workspace().await;
+async fn a_secret_that_does_not_exist_is_reported_when_its_server_is_added() {
+    let services = TestServices::with_workspace().await;
     let set = ["workspace", "secret", "set", "w", "GITHUB_TOKEN", "x"];
-    pair.ok(&[&set[..], &["--only-to", "http://127.0.0.1:1"]].concat())
+    services
+        .ok(&[&set[..], &["--only-to", "http://127.0.0.1:1"]].concat())
         .await;
     let server = ["workspace", "server"];
     let add = [&server[..], &["add", "w", "s"], &URL[..]].concat();
-    let ended = pair
+    let output = services
         .ok(&[&add[..], &["--secrets", "GITHUB_TOKNE"]].concat())
         .await;
     assert!(
-        ended.err.contains("warning: secret GITHUB_TOKNE does not exist"),
+        output.err.contains("warning: secret GITHUB_TOKNE does not exist"),
         "{}",
-        ended.err
+        output.err
     );
     let update = [&server[..], &["update", "w", "s"]].concat();
-    // Of the secrets that it has.
-    let updated = pair.json(&[&update[..], &["--require-all"]].concat()).await;
+    // The secrets of the workspace.
+    let updated = services.json(&[&update[..], &["--require-all"]].concat()).await;
     assert_eq!(updated["required_secrets"], json!(["GITHUB_TOKNE"]));
     assert_eq!(updated["warnings"][0]["kind"], "secret_missing");
     assert_eq!(updated["warnings"][0]["secret"], "GITHUB_TOKNE");
-    // Of those that it gets.
+    // The secrets of the server.
     let all = ["--secrets", "GITHUB_TOKEN", "--require-all"];
-    let updated = pair.json(&[&update[..], &all].concat()).await;
+    let updated = services.json(&[&update[..], &all].concat()).await;
     assert_eq!(updated["required_secrets"], json!(["GITHUB_TOKEN"]));
     assert_eq!(updated["warnings"], json!([]));
-    pair.fails(64, &[&update[..], &all, &["--required", "GITHUB_TOKEN"]].concat())
+    services
+        .fails(64, &[&update[..], &all, &["--required", "GITHUB_TOKEN"]].concat())
         .await;
 }

@@ -1,4 +1,4 @@
-//! A pair, and a shell in the directory where it was started.
+//! Running services, and the commands that a test runs against them.
 
 use std::{
     fs,
@@ -12,33 +12,33 @@ use tempfile::TempDir;
 
 use crate::support::{dev::Dev, run, text};
 
-/// A running pair, whose directory is `.aerostack` in a directory of its own.
-pub(crate) struct Pair {
+/// A running `aerostack dev`, with its directory `.aerostack` inside the temporary directory `home`.
+pub(crate) struct TestServices {
     pub(crate) dev: Dev,
     home: TempDir,
 }
 
-/// How a command ended.
+/// Exit code, standard output and standard error of a command.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct CommandOutput {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl Pair {
+impl TestServices {
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// With more on the command line of `aerostack dev`.
+    /// Starts `aerostack dev` with additional arguments.
     pub(crate) async fn start_with(args: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let dev = Dev::start_with(&home.path().join(".aerostack"), args).await;
         Self { dev, home }
     }
 
-    /// On a directory that `prepare` has made.
+    /// Starts `aerostack dev` on a directory that `prepare` makes.
     pub(crate) async fn start_on(prepare: impl FnOnce(&Path)) -> Self {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join(".aerostack");
@@ -47,7 +47,7 @@ impl Pair {
         Self { dev, home }
     }
 
-    /// The same pair again, after its process was killed.
+    /// Starts `aerostack dev` again on the same directory, after its process was killed.
     pub(crate) async fn restarted(self) -> Self {
         let Self { mut dev, home } = self;
         dev.wait().await;
@@ -57,19 +57,19 @@ impl Pair {
         Self { dev, home }
     }
 
-    /// One with the workspace `w` in it.
+    /// Starts services with the workspace `w`.
     pub(crate) async fn with_workspace() -> Self {
-        let pair = Self::start().await;
-        pair.ok(&["workspace", "create", "w"]).await;
-        pair
+        let services = Self::start().await;
+        services.ok(&["workspace", "create", "w"]).await;
+        services
     }
 
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
-    /// Where an address of the pair is, as flags name it.
-    pub(crate) fn at(&self, name: &str) -> String {
+    /// Returns the address of a listener, by its name in `ports.json`.
+    pub(crate) fn address(&self, name: &str) -> String {
         self.dev.ports[name].to_string()
     }
 
@@ -77,56 +77,56 @@ impl Pair {
         self.dev.dir.join("pki").join(file).display().to_string()
     }
 
-    /// Runs `aerostack` with no terminal and nothing to read.
-    pub(crate) async fn aerostack(&self, args: &[&str]) -> Ended {
-        self.aerostack_reading(args, b"").await
+    /// Runs `aerostack` without a terminal and with empty standard input.
+    pub(crate) async fn aerostack(&self, args: &[&str]) -> CommandOutput {
+        self.aerostack_with_input(args, b"").await
     }
 
-    /// Runs `aerostack`, which may read `input`.
-    pub(crate) async fn aerostack_reading(&self, args: &[&str], input: &[u8]) -> Ended {
+    /// Runs `aerostack` with `input` as standard input.
+    pub(crate) async fn aerostack_with_input(&self, args: &[&str], input: &[u8]) -> CommandOutput {
         let path = self.home.path().join("input");
         fs::File::create(&path).unwrap().write_all(input).unwrap();
-        let mut command = clean(env!("CARGO_BIN_EXE_aerostack"), self.home.path());
+        let mut command = clean_command(env!("CARGO_BIN_EXE_aerostack"), self.home.path());
         command.args(args).stdin(fs::File::open(&path).unwrap());
-        ended(command).await
+        run_command(command).await
     }
 
-    /// Runs it, and sees that it succeeds.
-    pub(crate) async fn ok(&self, args: &[&str]) -> Ended {
-        let ended = self.aerostack(args).await;
-        assert_eq!(ended.code, 0, "{args:?}: {}", ended.err);
-        ended
+    /// Runs `aerostack`, and checks that it succeeds.
+    pub(crate) async fn ok(&self, args: &[&str]) -> CommandOutput {
+        let output = self.aerostack(args).await;
+        assert_eq!(output.code, 0, "{args:?}: {}", output.err);
+        output
     }
 
-    /// Runs it with `--output json`, and reads that.
+    /// Runs `aerostack` with `--output json`, and parses the output.
     pub(crate) async fn json(&self, args: &[&str]) -> Value {
         let args = [args, &["--output", "json"]].concat();
         serde_json::from_str(&self.ok(&args).await.out).unwrap()
     }
 
-    /// Runs it, and sees that it fails with `code`. What it said.
+    /// Runs `aerostack`, checks that it fails with `code`, and returns its standard error.
     pub(crate) async fn fails(&self, code: i32, args: &[&str]) -> String {
-        let ended = self.aerostack(args).await;
-        assert_eq!(ended.code, code, "{args:?}: {}{}", ended.out, ended.err);
-        assert_eq!(ended.out, "");
-        ended.err
+        let output = self.aerostack(args).await;
+        assert_eq!(output.code, code, "{args:?}: {}{}", output.out, output.err);
+        assert_eq!(output.out, "");
+        output.err
     }
 
-    /// Runs a line of shell in which `aerostack` is on the path; standard output and error come as one.
+    /// Runs a line of shell with `aerostack` on the path. Returns standard output and standard error merged.
     pub(crate) async fn sh(&self, line: &str) -> String {
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_aerostack"));
         let path = format!("{}:/usr/bin:/bin", binary.parent().unwrap().display());
-        let mut command = clean("sh", self.home.path());
+        let mut command = clean_command("sh", self.home.path());
         command
             .args(["-c", &format!("{{ {line}; }} 2>&1")])
             .env("PATH", path)
             .stdin(Stdio::null());
-        ended(command).await.out
+        run_command(command).await.out
     }
 }
 
-/// Without what the tester's own environment says of another pair.
-pub(crate) fn clean(program: &str, home: &Path) -> Command {
+/// Returns a command without the `AEROSTACK_` variables of the environment that runs the tests.
+pub(crate) fn clean_command(program: &str, home: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(home);
     for (name, _) in std::env::vars_os() {
@@ -137,9 +137,9 @@ pub(crate) fn clean(program: &str, home: &Path) -> Command {
     command
 }
 
-pub(crate) async fn ended(command: Command) -> Ended {
+pub(crate) async fn run_command(command: Command) -> CommandOutput {
     let output = run(command).await;
-    Ended {
+    CommandOutput {
         code: output.status.code().unwrap(),
         out: text(&output.stdout),
         err: text(&output.stderr),

@@ -1,4 +1,4 @@
-//! An upstream that answers as its path says.
+//! An upstream whose path chooses the answer.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, sync::Notify};
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// Listens until the test ends. `/stream` sends one line, and another one after `go_on`.
+/// Starts the upstream, which runs until the test ends. `/stream` sends one line, and a second one after `go_on`.
 pub(crate) async fn start(go_on: Arc<Notify>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

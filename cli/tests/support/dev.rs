@@ -17,7 +17,7 @@ use proto::Principal;
 use rustix::process::Pid;
 use tonic::transport::Channel;
 
-/// How long anything may take.
+/// Longest time that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `aerostack dev`, killed when dropped.
@@ -28,7 +28,7 @@ pub(crate) struct Dev {
     pub(crate) started_in: Duration,
 }
 
-/// `aerostack dev` on free ports.
+/// Returns the command `aerostack dev` on free ports.
 pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
     command.args(["dev", "--dir"]).arg(dir);
@@ -40,12 +40,12 @@ pub(crate) fn command(dir: &Path) -> Command {
 }
 
 impl Dev {
-    /// Starts it and waits until it says where it listens.
+    /// Starts `aerostack dev`, and waits until `ports.json` names the addresses.
     pub(crate) async fn start(dir: &Path) -> Self {
         Self::start_with(dir, &[]).await
     }
 
-    /// The same, with more on its command line.
+    /// Starts `aerostack dev` with additional arguments.
     pub(crate) async fn start_with(dir: &Path, args: &[&str]) -> Self {
         let (ports_file, log_file) = (dir.join("ports.json"), dir.with_extension("log"));
         let _ = fs::remove_file(&ports_file);
@@ -63,7 +63,7 @@ impl Dev {
             .spawn()
             .unwrap();
         let ports = loop {
-            // It appears whole, by rename.
+            // The file is never read in part, because it appears by a rename.
             if let Ok(text) = fs::read(&ports_file) {
                 break serde_json::from_slice(&text).unwrap();
             }
@@ -95,7 +95,7 @@ impl Dev {
         }
     }
 
-    pub(crate) fn channel(&self, who: fn(&DevPki) -> &aerostack::pki::Identity) -> Channel {
+    pub(crate) fn channel(&self, who: fn(&DevPki) -> &aerostack::pki::LeafFiles) -> Channel {
         let pki = DevPki::ensure(&self.dir).unwrap();
         let identity = Identity::load(&who(&pki).cert, &who(&pki).key).unwrap();
         let authorities = Authorities::load(&pki.ca).unwrap();

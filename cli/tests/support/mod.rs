@@ -1,4 +1,4 @@
-//! What tests of the binary share.
+//! Helpers that the tests of the binary share.
 
 pub(crate) mod dev;
 
@@ -13,7 +13,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs it to its end; one that does not end is killed, or the test would wait for it for ever.
+/// Runs a command to its end. A command that takes too long is killed, so that the test does not hang.
 pub(crate) async fn run(mut command: Command) -> Output {
     let child = command
         .stdout(Stdio::piped())

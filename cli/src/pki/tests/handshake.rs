@@ -1,7 +1,6 @@
-//! rustls over a buffer: who is accepted by whom, and what the name constraints refuse.
+//! TLS handshakes of rustls in memory: which certificates are accepted, and which names the constraints refuse.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -91,8 +90,8 @@ fn service(ca_pem: &str, leaf: &Issued) -> ServerConnection {
     ServerConnection::new(Arc::new(config)).unwrap()
 }
 
-/// Passes bytes to and fro until there are none; the first refusal is the answer.
-fn shake(mut client: ClientConnection, mut server: ServerConnection) -> Result<(), Error> {
+/// Runs the handshake to its end, and returns the first error.
+fn handshake(mut client: ClientConnection, mut server: ServerConnection) -> Result<(), Error> {
     while client.wants_write() || server.wants_write() {
         let mut bytes = Vec::new();
         client.write_tls(&mut bytes).unwrap();
@@ -107,17 +106,17 @@ fn shake(mut client: ClientConnection, mut server: ServerConnection) -> Result<(
     Ok(())
 }
 
-/// The admin calls `name`, where `leaf` answers; one CA for both.
+/// Connects with the administrator's certificate to a server that has `leaf`. `ca` issues both certificates.
 fn call(ca: &Ca, name: &str, leaf: &Leaf) -> Result<(), Error> {
     let (leaf, admin) = (issue(ca, leaf).unwrap(), issue(ca, &admin()).unwrap());
-    shake(
+    handshake(
         client(name, &ca.cert_pem(), &admin),
         service(&ca.cert_pem(), &leaf),
     )
 }
 
 fn is_constrained(result: Result<(), Error>) -> bool {
-    // rustls keeps webpki's NameConstraintViolation as `Other`.
+    // rustls reports webpki's `NameConstraintViolation` as `CertificateError::Other`.
     let Err(Error::InvalidCertificate(CertificateError::Other(other))) = result else {
         return false;
     };
@@ -125,7 +124,7 @@ fn is_constrained(result: Result<(), Error>) -> bool {
 }
 
 #[test]
-fn what_is_on_disk_shakes_hands() {
+fn stored_certificates_complete_a_handshake() {
     let dir = tempfile::tempdir().unwrap();
     let DevPki {
         ca,
@@ -134,14 +133,14 @@ fn what_is_on_disk_shakes_hands() {
         admin,
     } = DevPki::ensure(dir.path()).unwrap();
     let ca = std::fs::read_to_string(ca).unwrap();
-    let load = |files: &Identity| Issued {
+    let load = |files: &LeafFiles| Issued {
         cert_pem: std::fs::read_to_string(&files.cert).unwrap(),
         key_pem: std::fs::read_to_string(&files.key).unwrap().into(),
     };
     for (caller, callee) in [(&admin, &vault), (&injector, &vault), (&admin, &injector)] {
         for name in ["localhost", "127.0.0.1", "::1"] {
             let (caller, callee) = (load(caller), load(callee));
-            shake(client(name, &ca, &caller), service(&ca, &callee)).unwrap();
+            handshake(client(name, &ca, &caller), service(&ca, &callee)).unwrap();
         }
     }
 }
@@ -175,7 +174,7 @@ fn only_an_authority_of_an_earlier_release_constrains_addresses() {
 }
 
 #[test]
-fn one_wrong_name_spoils_the_others() {
+fn a_certificate_with_one_wrong_name_is_refused_under_its_right_name_too() {
     let both = Leaf {
         dns: vec!["localhost".to_owned(), "example.com".to_owned()],
         ..vault()
@@ -188,15 +187,15 @@ fn an_authority_without_constraints_may_issue_any_name() {
     let now = SystemTime::now();
     let spec = CaSpec {
         organization: "Example".to_owned(),
-        only: None,
+        permitted_names: None,
         ..CaSpec::development(now)
     };
     call(&Ca::generate(&spec).unwrap(), "example.com", &dns("example.com")).unwrap();
 }
 
 #[test]
-fn an_authority_of_parts_issues_for_their_names_and_localhost_alone() {
-    let ca = Ca::generate(&CaSpec::apart(vec!["vault".to_owned()], SystemTime::now())).unwrap();
+fn an_authority_for_names_issues_only_for_them_and_localhost() {
+    let ca = Ca::generate(&CaSpec::for_names(vec!["vault".to_owned()], SystemTime::now())).unwrap();
     for name in ["vault", "localhost"] {
         call(&ca, name, &dns(name)).unwrap();
     }
@@ -206,10 +205,10 @@ fn an_authority_of_parts_issues_for_their_names_and_localhost_alone() {
 }
 
 #[test]
-fn another_authority_is_not_trusted_though_it_has_the_same_name() {
+fn another_authority_with_the_same_name_is_not_trusted() {
     let (ca, other) = (development(), development());
     let (leaf, admin) = (issue(&ca, &vault()).unwrap(), issue(&other, &admin()).unwrap());
-    let refused = shake(
+    let refused = handshake(
         client("localhost", &ca.cert_pem(), &admin),
         service(&ca.cert_pem(), &leaf),
     );
@@ -223,16 +222,16 @@ fn another_authority_is_not_trusted_though_it_has_the_same_name() {
 }
 
 #[test]
-fn the_vault_and_the_admin_cannot_play_each_other() {
+fn a_server_certificate_is_no_client_certificate_and_vice_versa() {
     let ca = development();
-    let posing = Leaf {
+    let client_only = Leaf {
         usages: vec![Usage::Client],
         ..vault()
     };
-    assert!(call(&ca, "localhost", &posing).is_err());
+    assert!(call(&ca, "localhost", &client_only).is_err());
     let (leaf, caller) = (issue(&ca, &vault()).unwrap(), issue(&ca, &vault()).unwrap());
     let pem = ca.cert_pem();
-    assert!(shake(client("localhost", &pem, &caller), service(&pem, &leaf)).is_err());
+    assert!(handshake(client("localhost", &pem, &caller), service(&pem, &leaf)).is_err());
 }
 
 #[test]
@@ -256,10 +255,10 @@ fn a_leaf_that_is_a_ca_or_has_expired_is_refused() {
     );
 }
 
-/// An authority beneath the authority calls itself `name`, and is asked for by that name.
-fn call_beneath(name: &str) -> Result<(), Error> {
+/// Verifies a certificate for `name` that was issued by an intermediate authority beneath ours.
+fn verify_beneath_intermediate(name: &str) -> Result<(), Error> {
     let ca = development();
-    let middle = issue(
+    let intermediate = issue(
         &ca,
         &Leaf {
             is_ca: true,
@@ -268,13 +267,13 @@ fn call_beneath(name: &str) -> Result<(), Error> {
         },
     )
     .unwrap();
-    let middle_key = rcgen::KeyPair::from_pem(&middle.key_pem).unwrap();
+    let intermediate_key = rcgen::KeyPair::from_pem(&intermediate.key_pem).unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params
         .distinguished_name
         .push(rcgen::DnType::CommonName, "aerostack vault");
-    let issuer = rcgen::Issuer::new(params, middle_key);
+    let issuer = rcgen::Issuer::new(params, intermediate_key);
     let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
     let leaf = params
         .signed_by(&rcgen::KeyPair::generate().unwrap(), &issuer)
@@ -283,14 +282,20 @@ fn call_beneath(name: &str) -> Result<(), Error> {
     WebPkiServerVerifier::builder_with_provider(roots(&ca.cert_pem()), provider())
         .build()
         .unwrap()
-        .verify_server_cert(leaf.der(), &identity(&middle).0, &name, &[], UnixTime::now())
+        .verify_server_cert(
+            leaf.der(),
+            &identity(&intermediate).0,
+            &name,
+            &[],
+            UnixTime::now(),
+        )
         .map(drop)
 }
 
-/// webpki knows no path length of a trust anchor (OpenSSL and Go do): what keeps an authority from
-/// being beneath ours is that none is issued. Should one be, the constraints bind it too.
+/// webpki ignores the path length of a trust anchor (OpenSSL and Go check it), so it accepts an intermediate authority
+/// beneath ours. This program issues none, and the name constraints would limit one.
 #[test]
-fn the_constraints_reach_beneath_another_authority() {
-    call_beneath("localhost").unwrap();
-    assert!(is_constrained(call_beneath("example.com")));
+fn the_constraints_limit_an_intermediate_authority() {
+    verify_beneath_intermediate("localhost").unwrap();
+    assert!(is_constrained(verify_beneath_intermediate("example.com")));
 }

@@ -1,12 +1,14 @@
-//! What is on disk after a run, a second run, a crash, a year; and, in `handshake`, who accepts it.
+//! Tests of the files on disk: after a first run, a second run, a crash, and a year. `handshake` tests the certificates.
 
 mod handshake;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use tempfile::TempDir;
 
@@ -24,16 +26,16 @@ const FILES: [&str; 8] = [
     "vault.pem",
 ];
 
-type Contents = BTreeMap<String, String>;
+type FileContents = BTreeMap<String, String>;
 
-fn made() -> (TempDir, Contents) {
+fn new_pki() -> (TempDir, FileContents) {
     let dir = tempfile::tempdir().unwrap();
     DevPki::ensure(dir.path()).unwrap();
     let contents = contents(dir.path());
     (dir, contents)
 }
 
-fn contents(dir: &Path) -> Contents {
+fn contents(dir: &Path) -> FileContents {
     let entries = fs::read_dir(dir.join("pki")).unwrap().map(Result::unwrap);
     entries
         .map(|entry| {
@@ -47,7 +49,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-fn changed(before: &Contents, after: &Contents) -> Vec<String> {
+fn changed(before: &FileContents, after: &FileContents) -> Vec<String> {
     assert!(after.keys().eq(FILES), "{:?}", after.keys());
     after
         .iter()
@@ -56,30 +58,30 @@ fn changed(before: &Contents, after: &Contents) -> Vec<String> {
         .collect()
 }
 
-/// What a run changes after `harm` was done to what an earlier run made.
-fn repaired(harm: impl FnOnce(&Path)) -> Vec<String> {
-    let (dir, before) = made();
+/// Damages the files of a first run with `harm`, and returns the names of the files that a second run changes.
+fn files_remade_after(harm: impl FnOnce(&Path)) -> Vec<String> {
+    let (dir, before) = new_pki();
     harm(&dir.path().join("pki"));
     DevPki::ensure(dir.path()).unwrap();
     changed(&before, &contents(dir.path()))
 }
 
-fn refusal(harm: impl FnOnce(&Path)) -> PkiError {
-    let (dir, _) = made();
+fn error_after(harm: impl FnOnce(&Path)) -> PkiError {
+    let (dir, _) = new_pki();
     harm(&dir.path().join("pki"));
     let before = contents(dir.path());
     let error = DevPki::ensure(dir.path()).unwrap_err();
-    assert_eq!(contents(dir.path()), before, "a refusal touches nothing");
+    assert_eq!(contents(dir.path()), before, "a failed run changes no file");
     error
 }
 
 #[test]
 fn a_second_run_changes_nothing() {
-    assert!(repaired(|_| {}).is_empty());
+    assert!(files_remade_after(|_| {}).is_empty());
 }
 
 #[test]
-fn every_path_it_names_exists() {
+fn every_returned_path_exists() {
     let dir = tempfile::tempdir().unwrap();
     let DevPki {
         ca,
@@ -101,7 +103,7 @@ fn every_path_it_names_exists() {
 }
 
 #[test]
-fn folders_and_keys_are_the_owners_alone() {
+fn only_the_owner_can_read_folders_and_keys() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("new");
     DevPki::ensure(&dir).unwrap();
@@ -111,15 +113,15 @@ fn folders_and_keys_are_the_owners_alone() {
         let mode = mode(&dir.join("pki").join(name));
         match name.ends_with("-key.pem") {
             true => assert_eq!(mode, 0o600, "{name}"),
-            // The umask may take from a certificate what it likes.
+            // The umask may remove bits from the mode of a certificate.
             false => assert_eq!(mode & !0o644, 0, "{name}"),
         }
     }
 }
 
 #[test]
-fn what_was_opened_to_others_is_taken_back() {
-    let (dir, _) = made();
+fn a_second_run_removes_the_access_of_others() {
+    let (dir, _) = new_pki();
     let pki = dir.path().join("pki");
     for (path, open) in [(pki.clone(), 0o755), (pki.join("vault-key.pem"), 0o644)] {
         fs::set_permissions(path, fs::Permissions::from_mode(open)).unwrap();
@@ -130,13 +132,13 @@ fn what_was_opened_to_others_is_taken_back() {
 
 #[test]
 fn a_leaf_without_its_key_is_made_again() {
-    let changed = repaired(|pki| fs::remove_file(pki.join("vault-key.pem")).unwrap());
+    let changed = files_remade_after(|pki| fs::remove_file(pki.join("vault-key.pem")).unwrap());
     assert_eq!(changed, ["vault-key.pem", "vault.pem"]);
 }
 
 #[test]
 fn a_leaf_with_another_key_is_made_again() {
-    let changed = repaired(|pki| {
+    let changed = files_remade_after(|pki| {
         fs::copy(pki.join("admin-key.pem"), pki.join("vault-key.pem")).unwrap();
     });
     assert_eq!(changed, ["vault-key.pem", "vault.pem"]);
@@ -144,7 +146,7 @@ fn a_leaf_with_another_key_is_made_again() {
 
 #[test]
 fn a_leaf_of_another_principal_is_made_again() {
-    let changed = repaired(|pki| {
+    let changed = files_remade_after(|pki| {
         for (from, to) in [("admin.pem", "vault.pem"), ("admin-key.pem", "vault-key.pem")] {
             fs::copy(pki.join(from), pki.join(to)).unwrap();
         }
@@ -154,11 +156,11 @@ fn a_leaf_of_another_principal_is_made_again() {
 
 #[test]
 fn a_leaf_of_another_authority_is_made_again() {
-    let changed = repaired(|pki| {
+    let changed = files_remade_after(|pki| {
         let now = SystemTime::now();
         let ca = Ca::generate(&CaSpec::development(now)).unwrap();
         let issued = issue(&ca, &Leaf::vault(now)).unwrap();
-        Identity::at(pki, "vault")
+        LeafFiles::at(pki, "vault")
             .write(&issued.cert_pem, &issued.key_pem)
             .unwrap();
     });
@@ -166,8 +168,8 @@ fn a_leaf_of_another_authority_is_made_again() {
 }
 
 #[test]
-fn a_new_authority_brings_new_leaves() {
-    let changed = repaired(|pki| {
+fn a_new_authority_issues_new_leaves() {
+    let changed = files_remade_after(|pki| {
         fs::remove_file(pki.join("ca.pem")).unwrap();
         fs::remove_file(pki.join("ca-key.pem")).unwrap();
     });
@@ -176,7 +178,7 @@ fn a_new_authority_brings_new_leaves() {
 
 #[test]
 fn an_authority_that_a_crash_left_half_made_is_made_again() {
-    let changed = repaired(|pki| {
+    let changed = files_remade_after(|pki| {
         for name in FILES.into_iter().filter(|name| *name != "ca-key.pem") {
             fs::remove_file(pki.join(name)).unwrap();
         }
@@ -186,14 +188,14 @@ fn an_authority_that_a_crash_left_half_made_is_made_again() {
 }
 
 #[test]
-fn garbage_in_a_leaf_is_made_again() {
-    let changed = repaired(|pki| fs::write(pki.join("injector.pem"), [0xff, 0x00]).unwrap());
+fn a_damaged_leaf_is_made_again() {
+    let changed = files_remade_after(|pki| fs::write(pki.join("injector.pem"), [0xff, 0x00]).unwrap());
     assert_eq!(changed, ["injector-key.pem", "injector.pem"]);
 }
 
 #[test]
 fn leaves_are_made_again_thirty_days_before_they_expire() {
-    let (dir, before) = made();
+    let (dir, before) = new_pki();
     let now = SystemTime::now();
     DevPki::ensure_at(dir.path(), now + DAY * 334).unwrap();
     assert!(changed(&before, &contents(dir.path())).is_empty());
@@ -205,7 +207,7 @@ fn leaves_are_made_again_thirty_days_before_they_expire() {
 
 #[test]
 fn an_authority_without_its_key_is_refused() {
-    let error = refusal(|pki| fs::remove_file(pki.join("ca-key.pem")).unwrap());
+    let error = error_after(|pki| fs::remove_file(pki.join("ca-key.pem")).unwrap());
     assert!(
         matches!(&error, PkiError::CaWithoutKey(dir) if dir.ends_with("pki")),
         "{error}"
@@ -214,7 +216,7 @@ fn an_authority_without_its_key_is_refused() {
 
 #[test]
 fn an_authority_with_another_key_is_refused() {
-    let error = refusal(|pki| {
+    let error = error_after(|pki| {
         fs::copy(pki.join("vault-key.pem"), pki.join("ca-key.pem")).unwrap();
     });
     assert!(matches!(error, PkiError::CaForeign(_)), "{error}");
@@ -222,13 +224,13 @@ fn an_authority_with_another_key_is_refused() {
 
 #[test]
 fn an_authority_without_the_constraints_is_refused() {
-    let error = refusal(|pki| {
+    let error = error_after(|pki| {
         let spec = CaSpec {
-            only: None,
+            permitted_names: None,
             ..CaSpec::development(SystemTime::now())
         };
         let ca = Ca::generate(&spec).unwrap();
-        Identity::at(pki, "ca")
+        LeafFiles::at(pki, "ca")
             .write(&ca.cert_pem(), &ca.key_pem())
             .unwrap();
     });
@@ -245,7 +247,7 @@ fn an_authority_of_an_earlier_release_is_kept() {
         ..CaSpec::development(SystemTime::now())
     };
     let ca = Ca::generate(&spec).unwrap();
-    Identity::at(&pki, "ca")
+    LeafFiles::at(&pki, "ca")
         .write(&ca.cert_pem(), &ca.key_pem())
         .unwrap();
     DevPki::ensure(dir.path()).unwrap();
@@ -253,16 +255,16 @@ fn an_authority_of_an_earlier_release_is_kept() {
 }
 
 #[test]
-fn garbage_in_the_authority_is_refused() {
+fn a_damaged_authority_is_refused() {
     for name in ["ca.pem", "ca-key.pem"] {
-        let error = refusal(|pki| fs::write(pki.join(name), "garbage").unwrap());
+        let error = error_after(|pki| fs::write(pki.join(name), "garbage").unwrap());
         assert!(matches!(error, PkiError::CaForeign(_)), "{error}");
     }
 }
 
 #[test]
-fn an_authority_near_its_end_or_from_the_future_is_refused() {
-    let (dir, _) = made();
+fn an_authority_that_expires_soon_or_is_not_valid_yet_is_refused() {
+    let (dir, _) = new_pki();
     let now = SystemTime::now();
     for then in [now + DAY * 3621, now - DAY] {
         let error = DevPki::ensure_at(dir.path(), then).unwrap_err();
@@ -285,13 +287,13 @@ fn two_runs_at_once_agree() {
 }
 
 #[test]
-fn a_part_gets_a_new_leaf_thirty_days_before_it_expires_and_keeps_its_authority() {
+fn a_leaf_of_an_authority_is_renewed_thirty_days_before_it_expires() {
     let dir = tempfile::tempdir().unwrap();
     let (ca, vault) = (dir.path().join("ca"), dir.path().join("vault"));
     let now = SystemTime::now();
     let ensure = |then| {
-        let authority = apart::Authority::ensure_at(&ca, vec!["vault".to_owned()], then)?;
-        authority.identity(&vault, |now| Leaf::vault(now).also_named("vault"), None)
+        let authority = Authority::ensure_at(&ca, vec!["vault".to_owned()], then)?;
+        authority.ensure_leaf(&vault, |now| Leaf::vault(now).also_named("vault"), None)
     };
     let trusted = || fs::read(vault.join("ca.pem")).unwrap();
     assert!(ensure(now).unwrap());

@@ -1,4 +1,4 @@
-//! The settings of a connection, and the places that they come from.
+//! Settings of a connection: from flags, the environment, and the directory of `aerostack dev` or `aerostack init`.
 
 use std::{
     collections::BTreeMap,
@@ -14,50 +14,65 @@ use crate::{
     pki::{INJECTOR_ID, VAULT_ID},
 };
 
-/// Where `aerostack dev` keeps everything unless it is told otherwise.
+/// Default directory of `aerostack dev`, in the working directory.
 pub const DEFAULT_DIR: &str = ".aerostack";
 
-/// How the services are found. What no flag says, the environment says; what neither says, the directory does.
+/// Environment variables that the command line reads.
+pub(super) const VARIABLES: [&str; 10] = [
+    "AEROSTACK_DIR",
+    "AEROSTACK_VAULT",
+    "AEROSTACK_INJECTOR",
+    "AEROSTACK_DATA_PLANE",
+    "AEROSTACK_CA",
+    "AEROSTACK_CERT",
+    "AEROSTACK_KEY",
+    "AEROSTACK_VAULT_ID",
+    "AEROSTACK_INJECTOR_ID",
+    "AEROSTACK_TIMEOUT",
+];
+
+// Flags of a connection. They have no `env` of clap's, because a directory that `--dir` names takes precedence over the
+// environment: see `ConnectionSettings::find`.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
-    /// The directory that `aerostack dev --dir` or `aerostack init --admin-dir` made: addresses and certificates are taken
-    /// from there [env: AEROSTACK_DIR] [default: .aerostack]
+    /// The directory that `aerostack dev --dir` or `aerostack init --admin-dir` made, with addresses and certificates
+    /// [env: AEROSTACK_DIR] [default: .aerostack]
     #[arg(long, global = true, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// The vault's gRPC [env: AEROSTACK_VAULT] [default: 127.0.0.1:7150]
+    /// The address of the vault's gRPC [env: AEROSTACK_VAULT] [default: 127.0.0.1:7150]
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub vault: Option<String>,
-    /// The injector's gRPC [env: AEROSTACK_INJECTOR] [default: 127.0.0.1:7151]
+    /// The address of the injector's gRPC [env: AEROSTACK_INJECTOR] [default: 127.0.0.1:7151]
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub injector: Option<String>,
-    /// The injector's data plane, for `call` [env: AEROSTACK_DATA_PLANE] [default: http://127.0.0.1:7100]
+    /// The URL of the injector's data plane, for `call` and `status` [env: AEROSTACK_DATA_PLANE] [default: http://127.0.0.1:7100]
     #[arg(long, global = true, value_name = "URL")]
     pub data_plane: Option<String>,
-    /// The authorities that the services' certificates come from, PEM [env: AEROSTACK_CA]
+    /// The authorities that issued the services' certificates, PEM [env: AEROSTACK_CA]
     #[arg(long, global = true, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// The client certificate, PEM [env: AEROSTACK_CERT]
     #[arg(long, global = true, value_name = "FILE")]
     pub cert: Option<PathBuf>,
-    /// Its private key, PEM [env: AEROSTACK_KEY]
+    /// The private key of the client certificate, PEM [env: AEROSTACK_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// The identity in the vault's certificate (`spiffe://…`, `dns:…`) when that is not the host's name
+    /// The principal in the vault's certificate (`spiffe://…`, `dns:…`) when it is not the host name of the address
     /// [env: AEROSTACK_VAULT_ID]
     #[arg(long, global = true, value_name = "PRINCIPAL")]
     pub vault_id: Option<String>,
-    /// The identity in the injector's certificate when that is not the host's name [env: AEROSTACK_INJECTOR_ID]
+    /// The principal in the injector's certificate when it is not the host name of the address [env: AEROSTACK_INJECTOR_ID]
     #[arg(long, global = true, value_name = "PRINCIPAL")]
     pub injector_id: Option<String>,
-    /// How long a service may take to answer, in seconds [env: AEROSTACK_TIMEOUT] [default: 10]
+    /// The longest time that a service may take to answer, in seconds [env: AEROSTACK_TIMEOUT] [default: 10]
     #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<String>,
 }
 
-/// One source of settings, or several of them merged.
+/// The settings of one source, or of several sources merged.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Source {
+pub(super) struct ConnectionSettings {
     pub(super) vault: Option<String>,
     pub(super) injector: Option<String>,
     pub(super) data_plane: Option<String>,
@@ -66,24 +81,25 @@ pub(super) struct Source {
     pub(super) key: Option<PathBuf>,
     pub(super) vault_id: Option<String>,
     pub(super) injector_id: Option<String>,
-    /// Addresses of the services' probes, which only a directory knows.
+    /// Addresses of the services' probes. Only a directory names them.
     pub(super) vault_metrics: Option<String>,
     pub(super) injector_metrics: Option<String>,
     pub(super) timeout: Option<String>,
 }
 
-impl Source {
-    /// What the flags say; then a directory that is asked for by name, else the environment; then the usual directory.
+impl ConnectionSettings {
+    /// Merges all sources. Flags come first. Next are the directory of `--dir` and then the environment, or, without
+    /// `--dir`, the environment and then the directory of `AEROSTACK_DIR`, by default `.aerostack`.
     pub(super) fn find(args: &ConnectArgs, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
-        let said = Self::flags(args);
+        let flags = Self::flags(args);
         let environment = Self::environment(&env);
         if let Some(dir) = &args.dir {
-            return Ok(said.or(made_here(dir)?).or(environment));
+            return Ok(flags.or(named_directory(dir)?).or(environment));
         }
-        let said = said.or(environment);
-        Ok(match usual_directory(&env)? {
-            Some(found) => said.or(found),
-            None => said,
+        let settings = flags.or(environment);
+        Ok(match default_directory(&env)? {
+            Some(directory) => settings.or(directory),
+            None => settings,
         })
     }
 
@@ -134,7 +150,7 @@ impl Source {
         }
     }
 
-    /// What `aerostack dev` or `aerostack init` left in `dir`.
+    /// Reads the files that `aerostack dev` or `aerostack init` made in `dir`.
     fn directory(dir: &Path) -> Result<Self, Failure> {
         let mut ports = read_ports(&dir.join("ports.json"))?;
         let pki = dir.join("pki");
@@ -153,9 +169,10 @@ impl Source {
         })
     }
 
-    /// What this one says, and where it is silent, what `other` says.
+    /// Fills the missing settings with those of `other`.
     ///
-    /// An identity and a probe's address belong to an address: with another address than `other`'s, `other`'s are not used.
+    /// A principal and a probe belong to the address of a service. They are taken from `other` only together with its
+    /// address.
     fn or(self, other: Self) -> Self {
         let (same_vault, same_injector) = (self.vault.is_none(), self.injector.is_none());
         Self {
@@ -189,24 +206,24 @@ fn read_ports(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     })
 }
 
-/// The directory that nobody asked for by name: only if it is there.
-fn usual_directory(env: &impl Fn(&str) -> Option<OsString>) -> Result<Option<Source>, Failure> {
+/// Reads the directory of `AEROSTACK_DIR`, or the default directory if there is one.
+fn default_directory(env: &impl Fn(&str) -> Option<OsString>) -> Result<Option<ConnectionSettings>, Failure> {
     match env("AEROSTACK_DIR").filter(|set| !set.is_empty()) {
-        Some(dir) => made_here(Path::new(&dir)).map(Some),
+        Some(dir) => named_directory(Path::new(&dir)).map(Some),
         None if Path::new(DEFAULT_DIR).join("pki").is_dir() => {
-            Source::directory(Path::new(DEFAULT_DIR)).map(Some)
+            ConnectionSettings::directory(Path::new(DEFAULT_DIR)).map(Some)
         }
         None => Ok(None),
     }
 }
 
-fn made_here(dir: &Path) -> Result<Source, Failure> {
+fn named_directory(dir: &Path) -> Result<ConnectionSettings, Failure> {
     if dir.join("pki").is_dir() {
-        return Source::directory(dir);
+        return ConnectionSettings::directory(dir);
     }
-    let message = format!("{}: no certificates are kept here", dir.display());
+    let message = format!("{}: there are no certificates in this directory", dir.display());
     Err(Failure::new(FailureKind::Configuration, message).hint(format!(
-        "start the pair with `aerostack dev --dir {}`, or name the directory of another",
+        "start the pair with `aerostack dev --dir {}`, or name another directory",
         dir.display()
     )))
 }

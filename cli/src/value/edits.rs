@@ -1,4 +1,6 @@
-//! What `secret set` changes in a value before it is put: `--trim` and `--compact`.
+//! Changes to a value before it is put: the removal of its final newline, and `--trim` and `--compact` of `secret set`.
+//!
+//! No function here grows a buffer that holds a value: growing would copy the value and leave the old copy behind.
 
 use proto::vault::v1::ValueFacts;
 use serde::de::IgnoredAny;
@@ -6,18 +8,19 @@ use zeroize::Zeroizing;
 
 use crate::failure::{Failure, FailureKind};
 
-/// The changes that were asked for.
+/// The changes that the user asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Shape {
-    /// White space at both ends and a byte order mark are dropped.
-    pub trim: bool,
-    /// White space between the parts of JSON is dropped.
-    pub compact: bool,
+pub(crate) struct Edits {
+    /// Remove white space at both ends, and a byte order mark.
+    pub(crate) trim: bool,
+    /// Remove white space between the tokens of JSON.
+    pub(crate) compact: bool,
 }
 
-impl Shape {
-    /// Changes the value of `name`. Fails when nothing is left of it, or when it is to be JSON and is not.
-    pub fn apply(self, name: &str, value: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, Failure> {
+impl Edits {
+    /// Returns the changed value of the secret `name`. Fails when the result is empty, or when `--compact` meets a value
+    /// that is not JSON.
+    pub(crate) fn apply(self, name: &str, value: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let value = match self.trim {
             true => Zeroizing::new(trimmed(&value).to_vec()),
             false => value,
@@ -40,8 +43,9 @@ impl Shape {
     }
 }
 
-/// Returns the flags with which the value would be legal in a header, or `None` when none are enough.
-pub fn that_helps(value: &[u8]) -> Option<&'static str> {
+/// Returns the flags that make a value legal in a header. `None` means that the value is legal already, or that no flags
+/// help.
+pub(crate) fn flags_for_header(value: &[u8]) -> Option<&'static str> {
     let fits = |value: &[u8]| !value.is_empty() && ValueFacts::of(value).header_fault().is_none();
     if fits(value) {
         return None;
@@ -56,15 +60,25 @@ pub fn that_helps(value: &[u8]) -> Option<&'static str> {
     fits(&both).then_some("--trim --compact")
 }
 
+/// Removes one final newline, `\n` or `\r\n`. `echo` and editors end text with a newline, and no header may contain one.
+pub(super) fn without_final_newline(mut value: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    if value.last() == Some(&b'\n') {
+        value.pop();
+        if value.last() == Some(&b'\r') {
+            value.pop();
+        }
+    }
+    value
+}
+
 fn trimmed(value: &[u8]) -> &[u8] {
     let value = value.strip_prefix(b"\xef\xbb\xbf").unwrap_or(value);
     value.trim_ascii()
 }
 
-/// Drops white space outside of strings; everything else stays, byte for byte.
+/// Removes the white space outside of strings, and keeps all other bytes. Returns `None` when `json` is not JSON.
 fn compacted(json: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     serde_json::from_slice::<IgnoredAny>(json).ok()?;
-    // Of its largest size from the start: a buffer that grows leaves copies behind.
     let mut compact = Zeroizing::new(Vec::with_capacity(json.len()));
     let (mut in_string, mut escaped) = (false, false);
     for &byte in json {
@@ -83,49 +97,66 @@ fn compacted(json: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn only_one_final_newline_is_removed() {
+        for (given, expected) in [
+            ("a", "a"),
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            ("a\n\n", "a\n"),
+            ("a\r", "a\r"),
+            ("\n", ""),
+            ("a\nb\n", "a\nb"),
+            (" a ", " a "),
+        ] {
+            let edited = without_final_newline(Zeroizing::new(given.as_bytes().to_vec()));
+            assert_eq!(edited.as_slice(), expected.as_bytes(), "{given:?}");
+        }
+    }
+
     const KEY_FILE: &str = "{\n  \"type\": \"service_account\",\n  \"private_key\": \"-----BEGIN-----\\nMC 4\\n\",\n  \
                             \"quote\": \"\\\\\\\" \",\n  \"number\": 1.50\n}\n";
     const COMPACT: &str = "{\"type\":\"service_account\",\"private_key\":\"-----BEGIN-----\\nMC 4\\n\",\"quote\":\"\\\\\\\" \",\
                            \"number\":1.50}";
 
-    fn shaped(shape: Shape, value: &str) -> Result<Vec<u8>, String> {
-        let shaped = shape.apply("X", Zeroizing::new(value.as_bytes().to_vec()));
-        shaped
+    fn edited(edits: Edits, value: &str) -> Result<Vec<u8>, String> {
+        let edited = edits.apply("X", Zeroizing::new(value.as_bytes().to_vec()));
+        edited
             .map(|value| value.to_vec())
             .map_err(|failure| failure.message)
     }
 
     #[test]
-    fn a_value_changes_only_as_asked() {
+    fn each_flag_makes_only_its_own_change() {
         let (trim, compact) = (
-            Shape {
+            Edits {
                 trim: true,
                 compact: false,
             },
-            Shape {
+            Edits {
                 trim: false,
                 compact: true,
             },
         );
-        let both = Shape {
+        let both = Edits {
             trim: true,
             compact: true,
         };
-        for (shape, value, expected) in [
-            (Shape::default(), " a\n", " a\n"),
+        for (edits, value, expected) in [
+            (Edits::default(), " a\n", " a\n"),
             (trim, "\u{feff} \r\na b\t\n\n", "a b"),
             (compact, KEY_FILE, COMPACT),
             (both, &format!("\u{feff}{KEY_FILE}"), COMPACT),
         ] {
-            assert_eq!(shaped(shape, value).unwrap(), expected.as_bytes());
+            assert_eq!(edited(edits, value).unwrap(), expected.as_bytes());
         }
-        assert!(shaped(trim, " \n").is_err());
-        let refused = shaped(compact, "{\"a\": hunter2}").unwrap_err();
+        assert!(edited(trim, " \n").is_err());
+        let refused = edited(compact, "{\"a\": hunter2}").unwrap_err();
         assert!(refused.contains("not JSON") && !refused.contains("hunter2"));
     }
 
     #[test]
-    fn the_flags_that_help_are_known() {
+    fn flags_that_make_a_value_legal_in_a_header_are_suggested() {
         for (value, flags) in [
             ("token", None),
             ("token\n\n", Some("--trim")),
@@ -136,7 +167,7 @@ mod tests {
             ("-----BEGIN-----\nMC4\n-----END-----\n", None),
             ("schl\u{fc}ssel", None),
         ] {
-            assert_eq!(that_helps(value.as_bytes()), flags, "{value:?}");
+            assert_eq!(flags_for_header(value.as_bytes()), flags, "{value:?}");
         }
     }
 }

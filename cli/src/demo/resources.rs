@@ -1,5 +1,6 @@
-//! The administrator's side of the demo: may write, may not read.
+//! The workspace, the secret and the server of the demo, and the administrator's client that makes them.
 
+use chassis::telemetry::chain;
 use proto::{
     injector::v1::{
         AddServerRequest, Server, UpdateServerRequest, server_service_client::ServerServiceClient,
@@ -12,16 +13,43 @@ use proto::{
 };
 use tonic::{Code, transport::Channel};
 
-use super::{DemoError, SECRET, SERVER, WORKSPACE, step};
 use crate::{connect::Connection, failure::Failure};
 
-/// Connections to both services.
-pub(super) struct Admin {
+pub(super) const WORKSPACE: &str = "demo";
+pub(super) const SERVER: &str = "echo";
+pub(super) const SECRET: &str = "DEMO_TOKEN";
+
+/// Why the demo failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    #[error("{step}: {cause}")]
+    Step { step: &'static str, cause: String },
+    #[error("{0} is not the URL of a server, such as https://example.com")]
+    Url(String),
+    /// A service or the upstream did not answer as promised.
+    #[error("{0}")]
+    Unexpected(String),
+}
+
+/// Returns a function that names the failed step of an error.
+pub(super) fn step<E: std::error::Error + 'static>(step: &'static str) -> impl FnOnce(E) -> DemoError {
+    move |error| DemoError::Step {
+        step,
+        cause: chain(&error),
+    }
+}
+
+/// Returns a new random value for the demo's secret.
+pub(super) fn new_value() -> String {
+    format!("demo-{}", proto::Uid::generate())
+}
+
+pub(super) struct DemoAdmin {
     vault: Channel,
     injector: Channel,
 }
 
-impl Admin {
+impl DemoAdmin {
     pub(super) fn connect(connection: &Connection) -> Result<Self, DemoError> {
         let unusable = |failure: Failure| DemoError::Step {
             step: "connect",
@@ -33,7 +61,7 @@ impl Admin {
         })
     }
 
-    pub(super) async fn workspace(&self) -> Result<(), DemoError> {
+    pub(super) async fn ensure_workspace(&self) -> Result<(), DemoError> {
         let workspace = Workspace {
             name: WORKSPACE.to_owned(),
             ..Default::default()
@@ -51,7 +79,6 @@ impl Admin {
         }
     }
 
-    /// Whether there is one already.
     pub(super) async fn has_secret(&self) -> Result<bool, DemoError> {
         let request = GetSecretMetadataRequest {
             workspace: WORKSPACE.to_owned(),
@@ -81,7 +108,8 @@ impl Admin {
         put.map(drop).map_err(step("put the secret"))
     }
 
-    pub(super) async fn server(&self, url: &str) -> Result<(), DemoError> {
+    /// Adds the server, or changes the URL and the secrets of an existing one.
+    pub(super) async fn ensure_server(&self, url: &str) -> Result<(), DemoError> {
         let server = Server {
             workspace: WORKSPACE.to_owned(),
             name: SERVER.to_owned(),
@@ -118,8 +146,8 @@ impl Admin {
             .map_err(step("update the server"))
     }
 
-    /// The administrator who wrote it cannot have it decrypted.
-    pub(super) async fn cannot_read(&self) -> Result<(), DemoError> {
+    /// Checks that the vault does not decrypt the secret for the administrator who wrote it.
+    pub(super) async fn check_that_decrypt_is_refused(&self) -> Result<(), DemoError> {
         let request = DecryptRequest {
             workspace: WORKSPACE.to_owned(),
             names: vec![SECRET.to_owned()],
@@ -131,7 +159,7 @@ impl Admin {
         {
             Err(status) if status.code() == Code::PermissionDenied => Ok(()),
             Err(status) => Err(step("see that the administrator cannot read the secret")(status)),
-            Ok(_) => Err(DemoError::Differed(
+            Ok(_) => Err(DemoError::Unexpected(
                 "the administrator could read the secret".to_owned(),
             )),
         }

@@ -31,20 +31,20 @@ fn the_services_accept_what_the_authority_issues() {
     assert!(run(&["ca", text(&ca)]).unwrap().is_some());
     let id = "spiffe://example.org/vault";
     let at_ca = ["--ca-dir", text(&ca), "--dir"];
-    let of_vault = [
+    let issue_vault = [
         &["issue", "vault"],
         &at_ca[..],
         &[text(&vault), "--id", id, "--name", "vault.example.org"],
     ];
-    assert!(run(&of_vault.concat()).unwrap().is_some());
-    let of_injector = ["--id", "spiffe://example.org/injector", "--name", "10.0.0.7"];
-    let of_injector = [
+    assert!(run(&issue_vault.concat()).unwrap().is_some());
+    let issue_injector = ["--id", "spiffe://example.org/injector", "--name", "10.0.0.7"];
+    let issue_injector = [
         &["issue", "injector"],
         &at_ca[..],
         &[text(&injector)],
-        &of_injector,
+        &issue_injector,
     ];
-    assert!(run(&of_injector.concat()).unwrap().is_some());
+    assert!(run(&issue_injector.concat()).unwrap().is_some());
 
     let load = |dir: &Path, name: &str| {
         Identity::load(
@@ -54,7 +54,7 @@ fn the_services_accept_what_the_authority_issues() {
         .unwrap()
     };
     let authorities = Authorities::load(&vault.join("ca.pem")).unwrap();
-    // A development authority is refused on addresses that other machines reach.
+    // The services refuse a development CA on addresses that other machines can reach.
     assert!(!authorities.has_development_ca());
     assert_eq!(
         load(&vault, "vault").principal(),
@@ -84,7 +84,7 @@ fn the_services_accept_what_the_authority_issues() {
 }
 
 #[test]
-fn what_is_still_good_is_left_alone_and_what_is_not_is_made_again() {
+fn a_valid_certificate_stays_and_one_of_another_principal_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let [ca, admin] = ["ca", "admin"].map(|name| dir.path().join(name));
     let issue = |id| {

@@ -1,33 +1,31 @@
 //! Files of `NAME=VALUE` lines, as `secret set --from-env-file` reads them.
 //!
-//! Programs disagree on such files, and a value that was read in another way than it was meant is found out at the first
-//! call. So this module accepts only what all of them read in the same way, and refuses the rest with the line's number:
+//! Programs read such files in different ways, and a value that was misread is noticed only at the first call. So this
+//! module accepts only the syntax that all of them read alike, and refuses everything else with the number of the line:
 //!
-//! - `NAME=VALUE`, with `export ` before it or not. Spaces around the name and around the value are dropped.
-//! - `NAME='VALUE'`: everything up to the next `'`, as it is. It may have several lines.
-//! - `NAME="VALUE"`: the same up to the next `"`, with the escapes `\n`, `\r`, `\t`, `\"`, `\$` and `\\`.
+//! - `NAME=VALUE`, with an optional `export ` in front. Spaces around the name and around the value are removed.
+//! - `NAME='VALUE'`: the value ends at the next `'`, and may have several lines.
+//! - `NAME="VALUE"`: the value ends at the next `"`, may have several lines, and may contain the escapes `\n`, `\r`, `\t`, `\"`, `\$` and `\\`.
 //! - Empty lines, and lines that begin with `#`.
 //!
-//! `$` has no meaning. A `#` at the beginning of a value without quotes, or after a space in it, is refused: it could
-//! begin a comment.
+//! `$` is not expanded. A `#` at the beginning of a value without quotes, or after a space in such a value, is refused,
+//! because other programs read a comment there.
 
 use std::{iter::Peekable, str::Chars};
 
 use proto::SecretName;
 use zeroize::Zeroizing;
 
-/// A secret of a file.
-pub struct Entry {
-    /// Its normalized name.
-    pub name: SecretName,
-    /// Its value; never empty.
-    pub value: Zeroizing<String>,
+/// One secret of a file. The value is never empty.
+pub(crate) struct EnvFileEntry {
+    pub(crate) name: SecretName,
+    pub(crate) value: Zeroizing<String>,
 }
 
-/// Why a file was not read. Never repeats a part of the file, because any part may be a value.
+/// Why a file was refused. The message never quotes the file, because any part of the file may be a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {fault}")]
-pub struct EnvFileError {
+pub(crate) struct EnvFileError {
     line: usize,
     fault: Fault,
 }
@@ -40,7 +38,7 @@ enum Fault {
     Name,
     #[error("it sets a secret again that an earlier line sets")]
     Duplicate,
-    #[error("there is no value behind `=`")]
+    #[error("there is no value after `=`")]
     Empty,
     #[error(
         "`#` may begin a comment or belong to the value: put quotes around the value, or remove the comment"
@@ -54,14 +52,14 @@ enum Fault {
     Escape,
 }
 
-/// Reads all secrets of a file, or none.
-pub fn parse(text: &str) -> Result<Vec<Entry>, EnvFileError> {
+/// Returns the secrets of a file in their order.
+pub(crate) fn parse(text: &str) -> Result<Vec<EnvFileEntry>, EnvFileError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader {
         rest: text.chars().peekable(),
         line: 1,
     };
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<EnvFileEntry> = Vec::new();
     while reader.rest.peek().is_some() {
         let line = reader.line;
         let read = reader
@@ -74,16 +72,16 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, EnvFileError> {
 
 struct Reader<'t> {
     rest: Peekable<Chars<'t>>,
-    /// Number of the line that `rest` begins in.
+    /// Number of the line in which `rest` begins.
     line: usize,
 }
 
 impl Reader<'_> {
-    /// Reads one line, with all lines of its value; none when it is empty or a comment.
-    fn entry(&mut self, before: &[Entry]) -> Result<Option<Entry>, Fault> {
+    /// Reads one line, or several when the value is quoted. Returns `None` for an empty line or a comment.
+    fn entry(&mut self, before: &[EnvFileEntry]) -> Result<Option<EnvFileEntry>, Fault> {
         self.skip_blanks();
         if matches!(self.rest.peek(), None | Some('\n' | '#')) {
-            self.line_end();
+            self.rest_of_line();
             return Ok(None);
         }
         let name = self.name()?;
@@ -98,7 +96,7 @@ impl Reader<'_> {
         if value.is_empty() {
             return Err(Fault::Empty);
         }
-        Ok(Some(Entry { name, value }))
+        Ok(Some(EnvFileEntry { name, value }))
     }
 
     fn name(&mut self) -> Result<SecretName, Fault> {
@@ -128,7 +126,7 @@ impl Reader<'_> {
                 other => value.push(other),
             }
         }
-        match self.line_end().trim() {
+        match self.rest_of_line().trim() {
             "" => Ok(value),
             comment if comment.starts_with('#') => Ok(value),
             _ => Err(Fault::AfterQuote),
@@ -140,15 +138,16 @@ impl Reader<'_> {
             'n' => Ok('\n'),
             'r' => Ok('\r'),
             't' => Ok('\t'),
-            same @ ('"' | '$' | '\\') => Ok(same),
+            escaped @ ('"' | '$' | '\\') => Ok(escaped),
             _ => Err(Fault::Escape),
         }
     }
 
     fn unquoted(&mut self) -> Result<Zeroizing<String>, Fault> {
-        let line = self.line_end();
+        let line = self.rest_of_line();
         let value = line.trim();
-        // The last line of a base64 value that was wrapped without quotes: `cmV0IHZhbHVl==` is no name and value.
+        // A base64 value that was wrapped without quotes ends with a line such as `cmV0IHZhbHVl==`, which is no name and
+        // value.
         if !value.is_empty() && value.bytes().all(|byte| byte == b'=') {
             return Err(Fault::NoEqualsSign);
         }
@@ -172,8 +171,8 @@ impl Reader<'_> {
         {}
     }
 
-    /// Takes the rest of the line.
-    fn line_end(&mut self) -> Zeroizing<String> {
+    /// Reads and returns the rest of the line.
+    fn rest_of_line(&mut self) -> Zeroizing<String> {
         let mut line = Zeroizing::new(String::new());
         while let Some(scalar) = self.next().filter(|&scalar| scalar != '\n') {
             line.push(scalar);
@@ -191,7 +190,7 @@ mod tests {
         let entries = parse(text).unwrap();
         let pairs = entries
             .into_iter()
-            .map(|Entry { name, value }| (name.to_string(), value.to_string()));
+            .map(|EnvFileEntry { name, value }| (name.to_string(), value.to_string()));
         pairs.collect()
     }
 
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused_with_its_line_and_without_its_text() {
+    fn an_ambiguous_line_is_refused_with_its_number_and_without_its_text() {
         for (text, line, fault) in [
             ("A=1\nhunter2\n", 2, Fault::NoEqualsSign),
             ("A=aHVu\ndGVyMg==", 2, Fault::NoEqualsSign),

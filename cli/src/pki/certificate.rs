@@ -1,4 +1,4 @@
-//! Authorities and leaves in memory: what `aerostack dev` keeps on disk, and what tests ask for.
+//! Certificate authorities and leaf certificates in memory.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,114 +11,108 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::{ADMIN_ID, INJECTOR_ID, VAULT_ID};
-
-/// The organization in the subject of a development CA. The services know it by this.
+/// The organization in the subject of a development CA, by which the services recognize such a CA.
 pub use chassis::tls::DEVELOPMENT_ORGANIZATION;
+
+/// Principal of the vault in certificates of `aerostack dev` and `aerostack init`.
+pub const VAULT_ID: &str = "spiffe://aerostack.localhost/vault";
+/// Principal of the injector in the same certificates.
+pub const INJECTOR_ID: &str = "spiffe://aerostack.localhost/injector";
+/// Principal of the developer or administrator in the same certificates.
+pub const ADMIN_ID: &str = "spiffe://aerostack.localhost/admin";
+/// Principal that `aerostack demo` uses after `aerostack init`.
+pub const DEMO_ID: &str = "spiffe://aerostack.localhost/demo";
 
 const HOUR: Duration = Duration::from_hours(1);
 const YEAR: Duration = Duration::from_hours(365 * 24);
 
-/// rcgen would not make the key or the certificate.
+/// Failure of rcgen to make a key or a certificate.
 #[derive(Debug, thiserror::Error)]
 #[error("the certificate could not be made")]
 pub struct IssueError(#[from] rcgen::Error);
 
-/// What an authority is to be: always P-256, with no CA beneath it.
+/// The content of a CA certificate. The key is always P-256, and the path length is 0: no CA may be beneath this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaSpec {
-    /// Subject, O.
     pub organization: String,
-    /// Subject, CN.
     pub common_name: String,
-    /// The DNS names, and what is beneath them, that it may issue for besides `localhost`; without a list it may issue
-    /// for any name.
-    pub only: Option<Vec<String>>,
-    /// True for authorities of earlier releases, which may also issue for no addresses but those of loopback. BoringSSL
-    /// refuses every leaf with an address beneath such an authority.
+    /// The DNS names, besides `localhost`, that the CA may issue for, with all names beneath each. `None` permits any name.
+    pub permitted_names: Option<Vec<String>>,
+    /// True for a CA of an earlier release, whose constraints also permit only loopback addresses. BoringSSL refuses every
+    /// leaf with an address beneath such a CA.
     pub only_loopback_addresses: bool,
-    /// Valid from.
     pub not_before: SystemTime,
-    /// Valid until.
     pub not_after: SystemTime,
 }
 
-/// A certificate authority that can issue.
+/// A certificate authority with its private key.
 pub struct Ca {
     params: CertificateParams,
     cert: Certificate,
     key: Zeroizing<KeyPair>,
 }
 
-/// What a certificate may be used for: the extended key usages.
+/// An extended key usage (RFC 5280, 4.2.1.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
-    /// serverAuth
     Server,
-    /// clientAuth
     Client,
 }
 
-/// What a leaf is to be. All fields are open, so that a test can ask for a wrong one.
+/// The content of a leaf certificate. All fields are public, so that a test can make a wrong certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
-    /// What its files and its subject are called; says nothing about who it is.
+    /// Name of the files and common name of the subject. No service looks at this name.
     pub name: String,
-    /// URI SANs: the principal, if it is a SPIFFE ID.
+    /// URI SANs: the principal, when the principal is a SPIFFE ID.
     pub uris: Vec<String>,
-    /// DNS SANs.
     pub dns: Vec<String>,
-    /// IP SANs.
     pub ips: Vec<IpAddr>,
-    /// Extended key usages.
     pub usages: Vec<Usage>,
-    /// Valid from.
     pub not_before: SystemTime,
-    /// Valid until.
     pub not_after: SystemTime,
-    /// Basic constraints, cA: never, but in a test.
+    /// Basic constraints, cA. True only in tests.
     pub is_ca: bool,
 }
 
-/// A leaf and its key, both PEM.
+/// A leaf certificate and its private key (PKCS #8), both PEM.
 pub struct Issued {
-    /// The certificate. There are no intermediates, so it is the whole chain.
+    /// The whole certificate chain, which is one certificate: intermediate authorities do not exist.
     pub cert_pem: String,
-    /// The private key (PKCS #8).
     pub key_pem: Zeroizing<String>,
 }
 
 impl CaSpec {
-    /// The authority of `aerostack dev`: ten years from an hour ago.
+    /// Returns the CA of `aerostack dev`: valid for ten years, from one hour ago.
     #[must_use]
     pub fn development(now: SystemTime) -> Self {
         CaSpec {
             organization: DEVELOPMENT_ORGANIZATION.to_owned(),
             common_name: "aerostack development CA".to_owned(),
-            only: Some(Vec::new()),
+            permitted_names: Some(Vec::new()),
             only_loopback_addresses: false,
             not_before: now - HOUR,
             not_after: now + YEAR * 10,
         }
     }
 
-    /// The authority of a pair whose parts run apart, each under one of these names.
+    /// Returns the CA of `aerostack init`, for services that others reach under `names`.
     #[must_use]
-    pub fn apart(names: Vec<String>, now: SystemTime) -> Self {
+    pub fn for_names(names: Vec<String>, now: SystemTime) -> Self {
         CaSpec {
             organization: "Aerostack".to_owned(),
             common_name: "aerostack CA".to_owned(),
-            only: Some(names),
+            permitted_names: Some(names),
             ..Self::development(now)
         }
     }
 
-    /// The authority of `aerostack pki`, which may issue for any name.
+    /// Returns the CA of `aerostack pki`, which may issue for any name.
     #[must_use]
     pub fn for_any_name(now: SystemTime) -> Self {
         CaSpec {
-            only: None,
-            ..Self::apart(Vec::new(), now)
+            permitted_names: None,
+            ..Self::for_names(Vec::new(), now)
         }
     }
 
@@ -138,23 +132,23 @@ impl CaSpec {
         params
     }
 
-    /// `localhost` includes the names beneath it (RFC 5280, 4.2.1.10). The list names no URIs, because a kind of name
-    /// that is not listed is free, and webpki refuses every URI where URIs are listed.
+    /// Returns the name constraints (RFC 5280, 4.2.1.10), where `localhost` includes all names beneath it. A kind of name
+    /// that is not listed is unconstrained. The list has no URIs, because webpki refuses every URI where URIs are listed.
     fn name_constraints(&self) -> Option<NameConstraints> {
-        let names = self.only.iter().flatten().map(String::as_str);
+        let names = self.permitted_names.iter().flatten().map(String::as_str);
         let names = std::iter::once("localhost").chain(names);
         let mut permitted: Vec<_> = names
             .map(|name| GeneralSubtree::DnsName(name.to_owned()))
             .collect();
         if self.only_loopback_addresses {
-            // The place that earlier releases gave them: the order counts when a stored authority is compared.
+            // Earlier releases wrote the addresses at this place. `is_same_authority` compares the order too.
             let loopback = [
                 CidrSubnet::V4([127, 0, 0, 0], [255, 0, 0, 0]),
                 CidrSubnet::V6(Ipv6Addr::LOCALHOST.octets(), [255; 16]),
             ];
             permitted.splice(1..1, loopback.map(GeneralSubtree::IpAddress));
         }
-        self.only.is_some().then_some(NameConstraints {
+        self.permitted_names.is_some().then_some(NameConstraints {
             permitted_subtrees: permitted,
             excluded_subtrees: Vec::new(),
         })
@@ -162,16 +156,16 @@ impl CaSpec {
 }
 
 impl Ca {
-    /// Makes a key and an authority with it.
+    /// Makes a key and a CA that has this key.
     ///
     /// # Errors
-    /// [`IssueError`], when the system has no randomness.
+    /// [`IssueError`], when the system's random number generator fails.
     pub fn generate(spec: &CaSpec) -> Result<Ca, IssueError> {
         Self::sign_itself(spec.params(), new_key()?)
     }
 
-    /// Makes an authority with a key that exists (PKCS #8, PEM). Its certificate is signed anew: what
-    /// differs from an earlier one is the dates and the signature, and no leaf depends on those.
+    /// Makes a CA with an existing key (PKCS #8, PEM). The certificate is signed anew, so only the dates and the signature
+    /// differ from an earlier certificate, and no leaf depends on them.
     pub(super) fn with_key(spec: &CaSpec, key_pem: &[u8]) -> Result<Ca, IssueError> {
         Self::sign_itself(spec.params(), parse_key(key_pem)?)
     }
@@ -181,7 +175,7 @@ impl Ca {
         Ok(Ca { params, cert, key })
     }
 
-    /// The certificate, PEM: what others trust.
+    /// Returns the certificate in PEM, for trust stores.
     #[must_use]
     pub fn cert_pem(&self) -> String {
         self.cert.pem()
@@ -197,7 +191,7 @@ impl Ca {
 }
 
 impl Leaf {
-    /// A leaf with one principal and no other name: one year from an hour ago.
+    /// Returns a leaf with one principal and no other name, valid for one year, from one hour ago.
     #[must_use]
     pub fn new(name: &str, principal: &str, usages: &[Usage], now: SystemTime) -> Self {
         Leaf {
@@ -212,7 +206,7 @@ impl Leaf {
         }
     }
 
-    /// The same, reachable as `localhost` and by the loopback addresses.
+    /// Sets the DNS name to `localhost`, and the IP addresses to the loopback addresses.
     #[must_use]
     pub fn on_loopback(self) -> Self {
         Leaf {
@@ -222,14 +216,13 @@ impl Leaf {
         }
     }
 
-    /// The same, reachable under one more name.
     #[must_use]
     pub fn also_named(mut self, name: &str) -> Self {
         self.dns.push(name.to_owned());
         self
     }
 
-    /// A server's that is nobody in particular: it has names and no principal.
+    /// Returns the leaf of a server that has DNS names and no principal, such as an upstream.
     #[must_use]
     pub fn server(name: &str, now: SystemTime) -> Self {
         Leaf {
@@ -238,19 +231,17 @@ impl Leaf {
         }
     }
 
-    /// The development vault's.
     #[must_use]
     pub fn vault(now: SystemTime) -> Self {
         Leaf::new("vault", VAULT_ID, &[Usage::Server], now).on_loopback()
     }
 
-    /// The development injector's: it serves its admin API and is a client of the vault.
+    /// Returns the injector's leaf, with both usages: the injector serves its admin API, and is a client of the vault.
     #[must_use]
     pub fn injector(now: SystemTime) -> Self {
         Leaf::new("injector", INJECTOR_ID, &[Usage::Server, Usage::Client], now).on_loopback()
     }
 
-    /// The developer's.
     #[must_use]
     pub fn admin(now: SystemTime) -> Self {
         Leaf::new("admin", ADMIN_ID, &[Usage::Client], now)
@@ -260,8 +251,8 @@ impl Leaf {
         let mut params = CertificateParams::default();
         set_validity(&mut params, self.not_before, self.not_after);
         params.distinguished_name = DistinguishedName::new();
-        // The space matters: where there is no DNS SAN, OpenSSL holds a CN that looks like a host
-        // name against the name constraints.
+        // The space in the name is needed: without a DNS SAN, OpenSSL applies the name constraints to a common name that
+        // looks like a host name.
         params
             .distinguished_name
             .push(DnType::CommonName, format!("aerostack {}", self.name));
@@ -291,11 +282,11 @@ impl Leaf {
     }
 }
 
-/// Makes a key and a leaf with it. Whether the leaf keeps to the name constraints is for whoever
-/// verifies it: a test may want one that does not.
+/// Makes a key and a leaf that has this key. The name constraints of `ca` are not checked, because tests make leaves that
+/// violate them.
 ///
 /// # Errors
-/// [`IssueError`], when a name is not ASCII or the system has no randomness.
+/// [`IssueError`], when a name is not ASCII or the system's random number generator fails.
 pub fn issue(ca: &Ca, leaf: &Leaf) -> Result<Issued, IssueError> {
     let key = new_key()?;
     let issuer = Issuer::from_params(&ca.params, &*ca.key);
@@ -306,7 +297,6 @@ pub fn issue(ca: &Ca, leaf: &Leaf) -> Result<Issued, IssueError> {
     })
 }
 
-/// A P-256 key in PEM.
 pub(super) fn parse_key(pem: &[u8]) -> Result<Zeroizing<KeyPair>, IssueError> {
     let pem = str::from_utf8(pem).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
     let key = KeyPair::from_pkcs8_pem_and_sign_algo(pem, &PKCS_ECDSA_P256_SHA256)?;
@@ -317,14 +307,14 @@ fn new_key() -> Result<Zeroizing<KeyPair>, IssueError> {
     Ok(Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?))
 }
 
-/// In rcgen's words the epoch is a date, so that nobody else needs the `time` crate.
+/// Adds durations to a date that rcgen makes, so that this crate need not depend on the `time` crate.
 fn set_validity(params: &mut CertificateParams, not_before: SystemTime, not_after: SystemTime) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + since_epoch(not_before);
     params.not_after = epoch + since_epoch(not_after);
 }
 
-/// A clock before 1970 becomes 1970: none of our certificates is valid then.
+/// Returns the time since 1970, and zero for an earlier time. No certificate of ours is valid in 1970.
 pub(super) fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }

@@ -6,13 +6,13 @@ use tempfile::TempDir;
 use super::*;
 use crate::connect::{ConnectArgs, Connection};
 
-/// A pair's directories, and what makes them.
-struct Places {
+/// A directory for each service, and the arguments that name the directories.
+struct Directories {
     dir: TempDir,
     args: InitArgs,
 }
 
-fn places() -> Places {
+fn new_directories() -> Directories {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     for name in ["root-key", "admin"] {
@@ -35,21 +35,21 @@ fn places() -> Places {
         vault_metrics_addr: "127.0.0.1:1061".to_owned(),
         injector_metrics_addr: "127.0.0.1:1062".to_owned(),
     };
-    Places { dir, args }
+    Directories { dir, args }
 }
 
-fn made() -> Places {
-    let places = places();
-    run(&places.args).unwrap();
-    places
+fn after_first_run() -> Directories {
+    let directories = new_directories();
+    run(&directories.args).unwrap();
+    directories
 }
 
-impl Places {
+impl Directories {
     fn at(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
     }
 
-    /// Every file, by its path, with its mode and contents.
+    /// Returns the mode and the contents of every file, by path.
     fn files(&self) -> BTreeMap<String, (u32, Vec<u8>)> {
         let mut files = BTreeMap::new();
         let mut dirs = vec![self.dir.path().to_owned()];
@@ -73,8 +73,8 @@ impl Places {
 }
 
 #[test]
-fn each_part_gets_its_own_files_and_no_more() {
-    let files = made().files();
+fn each_service_gets_only_its_own_files() {
+    let files = after_first_run().files();
     let expected = [
         "admin/pki/admin-key.pem",
         "admin/pki/admin.pem",
@@ -102,32 +102,35 @@ fn each_part_gets_its_own_files_and_no_more() {
         assert!(!secret || *mode == 0o600, "{name}: {mode:o}");
     }
     let ca = &files["ca/ca.pem"].1;
-    for part in ["admin/pki", "demo", "injector", "upstream", "vault"] {
-        assert_eq!(&files[&format!("{part}/ca.pem")].1, ca, "{part}");
+    for folder in ["admin/pki", "demo", "injector", "upstream", "vault"] {
+        assert_eq!(&files[&format!("{folder}/ca.pem")].1, ca, "{folder}");
     }
 }
 
 #[test]
 fn a_second_run_makes_nothing_and_changes_nothing() {
-    let places = made();
-    let before = places.files();
-    assert!(run(&places.args).unwrap().is_empty());
-    assert_eq!(places.files(), before);
+    let directories = after_first_run();
+    let before = directories.files();
+    assert!(run(&directories.args).unwrap().is_empty());
+    assert_eq!(directories.files(), before);
 }
 
 #[test]
-fn what_was_lost_of_a_part_is_made_again_and_said() {
-    let places = made();
-    let before = places.files();
+fn lost_files_are_made_again_and_reported() {
+    let directories = after_first_run();
+    let before = directories.files();
     for name in ["injector/injector-key.pem", "vault/ca.pem"] {
-        fs::remove_file(places.at(name)).unwrap();
+        fs::remove_file(directories.at(name)).unwrap();
     }
-    let said = run(&places.args).unwrap();
+    let made = run(&directories.args).unwrap();
     assert_eq!(
-        said,
-        [format!("a certificate, in {}", places.at("injector").display())]
+        made,
+        [format!(
+            "a certificate, in {}",
+            directories.at("injector").display()
+        )]
     );
-    let after = places.files();
+    let after = directories.files();
     let changed = after
         .iter()
         .filter(|(name, file)| before.get(*name) != Some(file));
@@ -137,64 +140,64 @@ fn what_was_lost_of_a_part_is_made_again_and_said() {
 
 #[test]
 fn a_lost_root_key_is_not_made_again() {
-    let places = made();
-    let key = places.at("root-key/root.key");
+    let directories = after_first_run();
+    let key = directories.at("root-key/root.key");
     fs::remove_file(&key).unwrap();
-    let before = places.files();
-    let refused = run(&places.args).unwrap_err();
+    let before = directories.files();
+    let refused = run(&directories.args).unwrap_err();
     assert!(
         matches!(&refused, InitError::RootKeyLost { root_key, .. } if *root_key == key),
         "{refused}"
     );
-    assert_eq!(places.files(), before);
+    assert_eq!(directories.files(), before);
 }
 
 #[test]
 fn an_authority_for_other_names_is_refused_and_kept() {
-    let mut places = made();
-    let before = places.files();
-    places.args.vault_name = "vault.example.org".to_owned();
-    let refused = run(&places.args).unwrap_err();
+    let mut directories = after_first_run();
+    let before = directories.files();
+    directories.args.vault_name = "vault.example.org".to_owned();
+    let refused = run(&directories.args).unwrap_err();
     assert!(
         matches!(refused, InitError::Pki(PkiError::CaForeign(_))),
         "{refused}"
     );
-    assert_eq!(places.files(), before);
+    assert_eq!(directories.files(), before);
 }
 
 #[test]
-fn what_is_beside_an_administrators_files_is_left_alone() {
-    let places = places();
-    fs::write(places.at("admin/.gitignore"), "*\n").unwrap();
-    let mode = || fs::metadata(places.at("admin")).unwrap().mode();
+fn other_files_in_the_administrators_directory_stay_unchanged() {
+    let directories = new_directories();
+    fs::write(directories.at("admin/.gitignore"), "*\n").unwrap();
+    let mode = || fs::metadata(directories.at("admin")).unwrap().mode();
     let before = mode();
-    run(&places.args).unwrap();
-    assert_eq!(places.files()["admin/.gitignore"].1, b"*\n");
+    run(&directories.args).unwrap();
+    assert_eq!(directories.files()["admin/.gitignore"].1, b"*\n");
     assert_eq!(mode(), before);
 }
 
 #[tokio::test]
-async fn the_administrators_directory_says_where_the_pair_is() {
-    let places = made();
+async fn the_administrators_directory_names_the_addresses_of_the_services() {
+    let directories = after_first_run();
     let args = ConnectArgs {
-        dir: Some(places.at("admin")),
+        dir: Some(directories.at("admin")),
         ..ConnectArgs::default()
     };
     let connection = Connection::find(&args, |_| None).unwrap();
     assert_eq!(connection.vault().unwrap().address(), "127.0.0.1:1051");
     assert_eq!(connection.injector().unwrap().address(), "127.0.0.1:1052");
     let ports: BTreeMap<String, String> =
-        serde_json::from_slice(&fs::read(places.at("admin/ports.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(directories.at("admin/ports.json")).unwrap()).unwrap();
     assert_eq!(ports["vault_metrics"], "127.0.0.1:1061");
     assert_eq!(ports["injector_metrics"], "127.0.0.1:1062");
-    // Nobody but a program beside the injector reaches the data plane.
+    // The data plane is not listed: only programs beside the injector reach it.
     assert_eq!(ports.len(), 4);
 }
 
 #[test]
-fn both_services_take_what_was_made_on_an_address_that_others_reach() {
-    let places = made();
-    let path = |name: &str| places.at(name).to_str().unwrap().to_owned();
+fn both_services_accept_the_files_on_an_address_that_is_not_loopback() {
+    let directories = after_first_run();
+    let path = |name: &str| directories.at(name).to_str().unwrap().to_owned();
     let vault = vault_service::config::Cli::parse_from([
         "vault-service",
         "--listen=0.0.0.0:7150",

@@ -4,7 +4,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-type Plain = Client<hyper_util::client::legacy::connect::HttpConnector, Empty<Bytes>>;
+type HttpClient = Client<hyper_util::client::legacy::connect::HttpConnector, Empty<Bytes>>;
 
 async fn echo() -> (SocketAddr, CancellationToken, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -14,7 +14,7 @@ async fn echo() -> (SocketAddr, CancellationToken, JoinHandle<()>) {
     (address, stop, served)
 }
 
-async fn call(client: &Plain, address: SocketAddr) -> BTreeMap<String, String> {
+async fn call(client: &HttpClient, address: SocketAddr) -> BTreeMap<String, String> {
     let request = Request::get(format!("http://{address}/a/b?c"))
         .header("x-mcp-secret-token", "in clear")
         .header("authorization", "Bearer in clear")
@@ -27,7 +27,7 @@ async fn call(client: &Plain, address: SocketAddr) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn it_shows_what_it_received_and_of_secrets_the_fingerprint() {
+async fn it_shows_the_received_headers_with_secrets_as_fingerprints() {
     let (address, ..) = echo().await;
     let shown = call(&Client::builder(TokioExecutor::new()).build_http(), address).await;
     assert_eq!(shown[":path"], "/a/b");
@@ -38,9 +38,9 @@ async fn it_shows_what_it_received_and_of_secrets_the_fingerprint() {
 }
 
 #[tokio::test]
-async fn it_stops_when_told_though_a_client_keeps_its_connection() {
+async fn it_stops_although_a_client_keeps_its_connection_open() {
     let (address, stop, served) = echo().await;
-    let client: Plain = Client::builder(TokioExecutor::new()).build_http();
+    let client: HttpClient = Client::builder(TokioExecutor::new()).build_http();
     call(&client, address).await;
     stop.cancel();
     time::timeout(GRACE / 2, served).await.unwrap().unwrap();

@@ -1,0 +1,92 @@
+//! `aerostack workspace secret delete`
+
+use clap::Args;
+use proto::{SecretName, vault::v1::DeleteSecretRequest};
+use serde::Serialize;
+
+use super::args::{client, secret_name};
+use crate::{
+    command::server,
+    connect::Connection,
+    failure::Failure,
+    model::Server,
+    output::{OutputArgs, Report},
+};
+
+#[derive(Debug, Args)]
+pub struct DeleteSecretArgs {
+    /// The workspace
+    workspace: String,
+    /// The secret's name
+    name: String,
+    /// Delete only if VERSION is the current version
+    #[arg(long, value_name = "VERSION")]
+    expected_version: Option<u64>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Serialize)]
+struct DeletedSecret {
+    workspace: String,
+    name: String,
+    /// Servers that name the secret. Absent when the injector did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_by: Option<Vec<String>>,
+}
+
+pub(super) async fn delete(args: DeleteSecretArgs, connection: &Connection) -> Result<Report, Failure> {
+    let DeleteSecretArgs {
+        workspace,
+        name,
+        expected_version,
+        output,
+    } = args;
+    let name = secret_name(&name)?;
+    let request = DeleteSecretRequest {
+        workspace: workspace.clone(),
+        name: name.as_str().to_owned(),
+        expected_version,
+    };
+    let vault = connection.vault()?;
+    let mut client = client(&vault);
+    // The delete does not depend on the injector's answer, because it changes no server.
+    let deleted = vault.answer(client.delete_secret(request));
+    let (deleted, servers) = tokio::join!(deleted, servers_with(connection, &workspace, &name));
+    deleted?;
+    let (used_by, unknown) = match servers {
+        Ok(names) => (Some(names), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    let model = DeletedSecret {
+        workspace,
+        name: name.as_str().to_owned(),
+        used_by,
+    };
+    let report = Report::new(output, &model, |DeletedSecret { name, .. }| {
+        format!("{name} deleted\n")
+    })?;
+    Ok(match (model.used_by.as_deref(), unknown) {
+        (Some([]), _) | (None, None) => report,
+        (Some(names), _) => report.note(format!(
+            "These servers name it, and no longer get it: {}",
+            names.join(", ")
+        )),
+        (None, Some(failure)) => report.note(format!("Which servers use it is not known: {failure}")),
+    })
+}
+
+/// Returns the names of the workspace's servers that get the secret.
+async fn servers_with(
+    connection: &Connection,
+    workspace: &str,
+    name: &SecretName,
+) -> Result<Vec<String>, Failure> {
+    let servers = server::servers(&connection.injector()?, workspace).await?;
+    let names = |server: &Server| server.inject_secrets.iter().any(|secret| secret == name.as_str());
+    Ok(servers
+        .into_iter()
+        .filter(names)
+        .map(|server| server.name)
+        .collect())
+}

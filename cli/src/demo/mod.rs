@@ -1,0 +1,116 @@
+//! The demo: an upstream, a secret, and a call by a program that does not hold the secret.
+
+pub(crate) mod command;
+mod resources;
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use self::resources::DemoError;
+use self::resources::{DemoAdmin, SERVER, WORKSPACE, new_value, step};
+use crate::{
+    connect::{ConnectArgs, Connection},
+    dev::DevServices,
+    echo::{self, fingerprint},
+    pki::{INJECTOR_ID, VAULT_ID},
+};
+
+/// The header that carries the secret `DEMO_TOKEN` to the upstream.
+const HEADER: &str = "x-mcp-secret-demo-token";
+
+/// The result of a demo that succeeded.
+pub struct DemoResult {
+    /// Fingerprint of the value that was put into the vault.
+    pub put: String,
+    /// Headers that the upstream received, with the values of secrets as fingerprints.
+    pub received: BTreeMap<String, String>,
+    pub upstream: SocketAddr,
+}
+
+/// Starts an upstream, makes the workspace, the secret and the server, calls the server through the injector, and checks
+/// that the upstream received the secret.
+pub async fn run(services: &DevServices) -> Result<DemoResult, DemoError> {
+    let upstream = start_upstream().await.map_err(step("start the demo upstream"))?;
+    let url = format!("http://{upstream}");
+    let admin = DemoAdmin::connect(&connection(services)?)?;
+    let value = new_value();
+    admin.ensure_workspace().await?;
+    admin.put_secret(&value, &url).await?;
+    admin.ensure_server(&url).await?;
+    admin.check_that_decrypt_is_refused().await?;
+
+    let received = call(services.addresses.data_plane).await?;
+    let put = fingerprint(value.as_bytes());
+    match received.get(HEADER) {
+        Some(got) if *got == put => Ok(DemoResult {
+            put,
+            received,
+            upstream,
+        }),
+        Some(got) => Err(DemoError::Unexpected(format!(
+            "the upstream received {got}, but {put} was put"
+        ))),
+        None => Err(DemoError::Unexpected(
+            "the upstream received no secret".to_owned(),
+        )),
+    }
+}
+
+fn connection(services: &DevServices) -> Result<Connection, DemoError> {
+    let args = ConnectArgs {
+        vault: Some(services.addresses.vault.to_string()),
+        injector: Some(services.addresses.injector.to_string()),
+        ca: Some(services.pki.ca.clone()),
+        cert: Some(services.pki.admin.cert.clone()),
+        key: Some(services.pki.admin.key.clone()),
+        vault_id: Some(VAULT_ID.to_owned()),
+        injector_id: Some(INJECTOR_ID.to_owned()),
+        ..ConnectArgs::default()
+    };
+    Connection::find(&args, |_| None).map_err(|failure| DemoError::Step {
+        step: "connect",
+        cause: failure.message,
+    })
+}
+
+/// Calls the server as a program that has no credential and sends a forged one. Returns the headers that the upstream
+/// received.
+async fn call(data_plane: SocketAddr) -> Result<BTreeMap<String, String>, DemoError> {
+    let request = Request::get(format!("http://{data_plane}/{WORKSPACE}/{SERVER}/hello"))
+        .header(HEADER, "forged")
+        .body(Full::<Bytes>::default())
+        .map_err(step("make the request"))?;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let response = client
+        .request(request)
+        .await
+        .map_err(step("call through the injector"))?;
+    let status = response.status();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(step("read the answer"))?
+        .to_bytes();
+    if !status.is_success() {
+        let answer = String::from_utf8_lossy(&body).into_owned();
+        return Err(DemoError::Unexpected(format!(
+            "the injector answered {status}: {answer}"
+        )));
+    }
+    serde_json::from_slice(&body).map_err(step("read the answer"))
+}
+
+/// Starts the upstream, which runs until the process ends.
+async fn start_upstream() -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(echo::serve(listener, None, CancellationToken::new()));
+    Ok(address)
+}

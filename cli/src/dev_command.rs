@@ -1,0 +1,118 @@
+//! `aerostack dev` in the terminal: starts the services, runs the demo, and prints the next steps for the developer.
+
+use std::{
+    env,
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use chassis::{
+    process::{self, Logging, Memory, Stopped},
+    signal::Asked,
+    telemetry::chain,
+};
+
+use crate::{
+    connect::DEFAULT_DIR,
+    demo::{self, DemoResult},
+    dev::{DevArgs, DevServices},
+};
+
+pub fn run(args: DevArgs) -> ExitCode {
+    process::serve(
+        Logging::of_command(&args.log),
+        Memory::Debuggable,
+        || Ok(args.clone()),
+        dev,
+    )
+}
+
+async fn dev(args: DevArgs, asked: Asked) -> Result<(), Stopped> {
+    let stop = asked.shutdown;
+    let services = DevServices::start(&args).await?;
+    let mut text = String::new();
+    if args.demo {
+        match demo::run(&services).await {
+            Ok(result) => text.push_str(&demo_report(&result)),
+            Err(error) if args.once => {
+                drop(services.stop().await);
+                return Err(error.into());
+            }
+            Err(error) => write!(text, "The demo failed: {}\n\n", chain(&error))?,
+        }
+    }
+    text.push_str(&next_steps(&args, &services));
+    // A closed standard output is ignored.
+    drop(io::stdout().write_all(text.as_bytes()));
+    if args.once {
+        services.stop().await?
+    } else {
+        services.run(stop).await?
+    }
+    Ok(())
+}
+
+fn demo_report(result: &DemoResult) -> String {
+    let DemoResult {
+        put,
+        received,
+        upstream,
+    } = result;
+    let headers: String = received
+        .iter()
+        .map(|(name, value)| format!("    {name}: {value}\n"))
+        .collect();
+    format!(
+        "A secret went into the vault, and cannot be read back, not even by the administrator who wrote it:\n\
+         \x20   DEMO_TOKEN in workspace demo, {put}\n\
+         A program without any credential called the server demo/echo through the injector, and even sent a forged\n\
+         X-Mcp-Secret-DEMO-TOKEN. This is what the upstream on {upstream} received:\n{headers}\n"
+    )
+}
+
+fn next_steps(args: &DevArgs, services: &DevServices) -> String {
+    let addresses = &services.addresses;
+    let demo = if args.demo {
+        format!(
+            "Call the demo upstream:\n    curl http://{}/demo/echo/hello\n",
+            addresses.data_plane
+        )
+    } else {
+        String::new()
+    };
+    let pki = args.dir.join("pki");
+    format!(
+        "Listening:\n\
+         \x20   vault       {vault} (gRPC)   http://{vault_metrics}/metrics\n\
+         \x20   injector    {injector} (gRPC)   http://{injector_metrics}/metrics\n\
+         \x20   data plane  http://{data_plane}\n\
+         {demo}\
+         Make a workspace, a secret (its value is asked for) and a server:\n\
+         \x20   {aerostack} workspace create my-workspace\n\
+         \x20   {aerostack} workspace secret set my-workspace GITHUB_TOKEN --only-to https://api.github.com\n\
+         \x20   {aerostack} workspace server add my-workspace @github/api --secrets GITHUB_TOKEN\n\
+         Call it, without a credential:\n\
+         \x20   curl http://{data_plane}/my-workspace/api/user\n\
+         Or administer it with grpcurl:\n\
+         \x20   grpcurl -cacert {pki}/ca.pem -cert {pki}/admin.pem -key {pki}/admin-key.pem {vault} list\n",
+        vault = addresses.vault,
+        vault_metrics = addresses.vault_metrics,
+        injector = addresses.injector,
+        injector_metrics = addresses.injector_metrics,
+        data_plane = addresses.data_plane,
+        aerostack = this_command(args),
+        pki = pki.display(),
+    )
+}
+
+/// Returns the command with which the developer reaches these services, from the present working directory.
+fn this_command(args: &DevArgs) -> String {
+    let program = env::args().next().unwrap_or_else(|| "aerostack".to_owned());
+    if args.dir == Path::new(DEFAULT_DIR) {
+        program
+    } else {
+        format!("{program} --dir {}", args.dir.display())
+    }
+}
