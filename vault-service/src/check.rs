@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use vault_service::{
     config::StoreArgs,
     store::LogDamage,
-    vault::{Audit, Damage, Doubtful, Report},
+    vault::{Damage, DoubtfulSecrets, IntegrityCheck, IntegrityReport},
 };
 
 /// Cache size of a store during a check or a repair, in bytes.
@@ -39,11 +39,11 @@ pub(crate) fn verify(store: &StoreArgs, scratch: Option<PathBuf>) -> ExitCode {
 
 pub(crate) fn repair(store: &StoreArgs, to: &Path, include_deleted: bool) -> ExitCode {
     let doubtful = match include_deleted {
-        true => Doubtful::Kept,
-        false => Doubtful::LeftOut,
+        true => DoubtfulSecrets::Keep,
+        false => DoubtfulSecrets::LeaveOut,
     };
     let repaired = open(store).and_then(|(audit, runtime)| {
-        let named = |damage: &Damage| say(format_args!("{}: {damage}", damage.what.outcome()));
+        let named = |damage: &Damage| say(format_args!("{}: {damage}", damage.kind.outcome()));
         Ok(audit.repair(to, CACHE, doubtful, &runtime, named)?)
     });
     match repaired {
@@ -52,23 +52,23 @@ pub(crate) fn repair(store: &StoreArgs, to: &Path, include_deleted: bool) -> Exi
     }
 }
 
-fn open(store: &StoreArgs) -> Result<(Audit, Runtime), Failed> {
+fn open(store: &StoreArgs) -> Result<(IntegrityCheck, Runtime), Failed> {
     Memory::Private.protect()?;
     let root = store.providers().map_err(|problems| problems.to_string())?;
     // A request to a KMS needs the runtime's I/O driver and, for its timeout, the timer.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let audit = Audit::open(&store.data_dir, &root, &runtime)?;
+    let audit = IntegrityCheck::open(&store.data_dir, &root, &runtime)?;
     Ok((audit, runtime))
 }
 
-fn told(report: &Report, kept: &str, is_well: bool) -> ExitCode {
-    let Report {
+fn told(report: &IntegrityReport, kept: &str, is_well: bool) -> ExitCode {
+    let IntegrityReport {
         workspaces,
         secrets,
         older,
-        lines: [_, behind, lost, doubtful],
+        damage_by_outcome: [_, behind, lost, doubtful],
         log_damage,
         refusal,
     } = report;

@@ -11,7 +11,7 @@ pub mod root;
 mod service;
 mod status;
 pub mod store;
-mod unseal;
+mod unlock;
 pub mod vault;
 
 use std::{io, sync::Arc, time::SystemTime};
@@ -39,7 +39,7 @@ use tower::Layer as _;
 use audit_log::{AuditLog, Event, Line, Lines};
 use config::Config;
 use metrics::Metrics;
-use service::{Audit, Backups, Decrypting, Keys, Listing, Quotas, Secrets, Workspaces};
+use service::{AuditLayer, BackupRpcs, DecryptRpcs, KeyRpcs, ListQuota, Quotas, SecretRpcs, WorkspaceRpcs};
 use store::Health;
 use vault::{Vault, Writer};
 
@@ -110,9 +110,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         metrics_listen: _,
     } = config;
     let (writer, reader) = Vault::open_in(data_dir.clone(), cache_bytes, root).await?.split();
-    writer.sweep_beside();
+    writer.spawn_sweep();
     let closing = CancellationToken::new();
-    let house = tokio::spawn(writer.clone().keep_house(closing.clone()));
+    let house = tokio::spawn(writer.clone().run_maintenance(closing.clone()));
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -139,20 +139,20 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     ));
 
     let health = GrpcHealth::new(shutdown.clone());
-    let unsealing = unseal::Unsealing {
+    let unlocking = unlock::Unlocking {
         writer: writer.clone(),
         health: health.clone(),
         metrics: metrics.clone(),
         audit_log: audit_log.clone(),
         erase_after,
     };
-    unsealing.show().await;
-    if !writer.is_sealed() {
-        unsealing.note_unsealed();
+    unlocking.show().await;
+    if !writer.is_locked() {
+        unlocking.note_unlocked();
     }
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(unsealing.keep()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(unlocking.run()));
     let quotas = Quotas::default();
-    let decrypting = Decrypting {
+    let decrypting = DecryptRpcs {
         reader,
         metrics,
         audit_log: audit_log.clone(),
@@ -161,28 +161,31 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         require_sealed,
         shutdown: shutdown.clone(),
     };
-    let backups = Backups {
+    let backups = BackupRpcs {
         writer: writer.clone(),
         dir: data_dir,
         shutdown: shutdown.clone(),
     };
-    let workspaces = WorkspaceServiceServer::new(Workspaces {
+    let workspaces = WorkspaceServiceServer::new(WorkspaceRpcs {
         writer: writer.clone(),
         default_plan,
     });
-    let secrets = SecretServiceServer::new(Secrets(writer.clone()));
-    let keys = KeyServiceServer::new(Keys(writer.clone()));
+    let secrets = SecretServiceServer::new(SecretRpcs(writer.clone()));
+    let keys = KeyServiceServer::new(KeyRpcs(writer.clone()));
     let mut routes = Routes::builder();
     routes
-        .add_service(Listing::new(
+        .add_service(ListQuota::new(
             workspaces.max_decoding_message_size(MAX_REQUEST),
             &quotas,
         ))
-        .add_service(Listing::new(
+        .add_service(ListQuota::new(
             secrets.max_decoding_message_size(MAX_REQUEST),
             &quotas,
         ))
-        .add_service(Listing::new(keys.max_decoding_message_size(MAX_REQUEST), &quotas))
+        .add_service(ListQuota::new(
+            keys.max_decoding_message_size(MAX_REQUEST),
+            &quotas,
+        ))
         .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_DECRYPT_REQUEST))
         .add_service(BackupServiceServer::new(backups).max_decoding_message_size(MAX_CHUNK));
     let services = [
@@ -201,7 +204,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let served = grpc::serve(
         listeners.grpc,
         tls,
-        rpc_metrics.layer(Audit(audit_log.clone()).layer(authz.layer(routes.routes().prepare()))),
+        rpc_metrics.layer(AuditLayer(audit_log.clone()).layer(authz.layer(routes.routes().prepare()))),
         authz,
         grpc::Options {
             width: Width::Wide,
@@ -238,7 +241,7 @@ fn probes(
             }
             certificates.check(SystemTime::now())?;
             let problem = match writer.health() {
-                Health::Ready if writer.is_sealed() => "sealed; the root key's provider does not answer",
+                Health::Ready if writer.is_locked() => "sealed; the root key's provider does not answer",
                 Health::Ready if audit_log.admit().is_err() => "the audit log cannot be written",
                 Health::Ready => return Ok(()),
                 Health::DiskFull => "the disk is full",

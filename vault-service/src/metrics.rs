@@ -1,5 +1,5 @@
 //! The metrics of the vault. `docs/metrics.md` describes them for operators. No label names a workspace, because a vault
-//! may have a hundred thousand of them.
+//! may have a hundred thousand workspaces.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     audit_log::AuditMetrics,
     store::DiskUsage,
-    vault::{Progress, Writer},
+    vault::{KeyMetrics, Writer},
 };
 
 /// Upper bounds of the buckets for the duration of a decrypt, in seconds. A decrypt takes some 20 µs, and longer when the
@@ -24,30 +24,28 @@ const DECRYPT_SECONDS: [f64; 12] = [
     0.000_025, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5,
 ];
 /// Interval at which the size of the store is measured.
-const MEASURE: Duration = Duration::from_secs(10);
+const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Counters; clones count together.
+/// The metrics of the vault. Clones count together.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    decrypts: Family<Outcome, Counter>,
-    /// Duration of each decrypt, from the moment in which its turn comes.
+    decrypts: Family<OutcomeLabel, Counter>,
+    /// Durations of decrypts, without the time in which they waited for their turn.
     pub(crate) decrypt_seconds: Histogram,
-    secrets: Family<Status, Counter>,
-    sealed: Gauge,
+    secrets: Family<StatusLabel, Counter>,
+    locked: Gauge,
     store: StoreMetrics,
-    /// Metrics of the audit log.
     pub(crate) audit: AuditMetrics,
-    /// Of the rotations of keys.
-    pub(crate) rotations: Progress,
+    pub(crate) keys: KeyMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Outcome {
+struct OutcomeLabel {
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Status {
+struct StatusLabel {
     status: &'static str,
 }
 
@@ -57,15 +55,15 @@ impl Metrics {
             decrypts: Family::default(),
             decrypt_seconds: Histogram::new(DECRYPT_SECONDS),
             secrets: Family::default(),
-            sealed: Gauge::default(),
+            locked: Gauge::default(),
             store: StoreMetrics::register(registry),
             audit: AuditMetrics::default(),
-            rotations: Progress::default(),
+            keys: KeyMetrics::default(),
         };
         let decrypts = metrics.decrypts.clone();
         registry.register(
             "aerostack_vault_decrypts",
-            "Decrypts answered, by OK or the reason of the refusal",
+            "Decrypts, by OK or the reason of the refusal",
             decrypts,
         );
         registry.register(
@@ -76,14 +74,14 @@ impl Metrics {
         let secrets = metrics.secrets.clone();
         registry.register(
             "aerostack_vault_decrypted_secrets",
-            "Secrets asked for, by what became of them",
+            "Secrets in decrypts, by the status of their answer",
             secrets,
         );
-        let sealed = metrics.sealed.clone();
+        let locked = metrics.locked.clone();
         registry.register(
             "aerostack_vault_sealed",
-            "Whether the root key is still to come",
-            sealed,
+            "1 while the vault has no root key and decrypts nothing, otherwise 0",
+            locked,
         );
         let AuditMetrics {
             lines,
@@ -93,7 +91,7 @@ impl Metrics {
         registry.register("aerostack_vault_audit_lines", "Lines of the audit log", lines);
         registry.register(
             "aerostack_vault_audit_omitted",
-            "Lines left out of the audit log, which it tells of",
+            "Lines left out of the audit log, which itself has a line about the gap",
             omitted,
         );
         registry.register(
@@ -101,13 +99,13 @@ impl Metrics {
             "Whether the audit log cannot be written",
             failing,
         );
-        let Progress {
+        let KeyMetrics {
             rewrapped,
             under_way,
             unreadable,
             unerased,
             unerased_since,
-        } = metrics.rotations.clone();
+        } = metrics.keys.clone();
         registry.register(
             "aerostack_vault_rewrapped",
             "Records and workspaces moved to another key",
@@ -125,20 +123,20 @@ impl Metrics {
         );
         registry.register(
             "aerostack_vault_unerased_workspaces",
-            "Workspaces in which something was deleted that is not erased from the store's files yet",
+            "Workspaces with deleted data that are not erased from the store's files yet",
             unerased,
         );
         registry.register(
             "aerostack_vault_unerased_since_seconds",
-            "When the first of that was deleted, in seconds since 1970; 0 without any",
+            "Time of the oldest deletion that is not erased yet, in seconds since 1970; 0 without any",
             unerased_since,
         );
         metrics
     }
 
-    /// Measures the size of the store again and again, until `stop`.
+    /// Measures the size of the store at intervals, until `stop` is cancelled.
     pub(crate) async fn measure_store(self, writer: Writer, stop: CancellationToken) {
-        let mut ticks = time::interval(MEASURE);
+        let mut ticks = time::interval(MEASURE_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             match writer.disk_usage().await {
                 Ok(usage) => self.store.show(usage),
@@ -147,13 +145,13 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn sealed(&self, sealed: bool) {
-        self.sealed.set(sealed.into());
+    pub(crate) fn set_locked(&self, is_locked: bool) {
+        self.locked.set(is_locked.into());
     }
 
     pub(crate) fn decrypt(&self, refused: Option<Reason>) {
         self.decrypts
-            .get_or_create(&Outcome {
+            .get_or_create(&OutcomeLabel {
                 outcome: refused.map_or("OK", Reason::name),
             })
             .inc();
@@ -167,7 +165,7 @@ impl Metrics {
             DecryptStatus::DataLoss => "data_loss",
             DecryptStatus::KeyNotLoaded => "key_not_loaded",
         };
-        self.secrets.get_or_create(&Status { status }).inc();
+        self.secrets.get_or_create(&StatusLabel { status }).inc();
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     new_file::NewFile,
     root::Providers,
     store::{self, CompactionReport, Store},
-    vault::{self, Archive, Restored, UnsealError, Vault, VaultError, Writer},
+    vault::{self, Archive, RestoreSummary, UnlockError, Vault, VaultError, Writer},
 };
 
 /// Memory that the store may use as its cache.
@@ -43,7 +43,7 @@ pub enum Failed {
     Vault(vault::OpenError),
     /// The root key is not to be had.
     #[error(transparent)]
-    Sealed(#[from] UnsealError),
+    Sealed(#[from] UnlockError),
     /// The vault refused.
     #[error(transparent)]
     Refused(#[from] VaultError),
@@ -205,8 +205,8 @@ async fn unsealed<T>(
     writer: &Writer,
     work: impl AsyncFnOnce(&Writer) -> Result<T, Failed>,
 ) -> Result<T, Failed> {
-    if writer.is_sealed() {
-        writer.unseal().await?;
+    if writer.is_locked() {
+        writer.unlock().await?;
     }
     work(writer).await
 }
@@ -218,8 +218,8 @@ fn runtime() -> Result<Runtime, Failed> {
 }
 
 /// What came in, and what differs.
-fn report(restored: &Restored) -> String {
-    let Restored {
+fn report(restored: &RestoreSummary) -> String {
+    let RestoreSummary {
         vault_uid,
         replaced_vault_uid: _,
         backup_time,

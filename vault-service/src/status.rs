@@ -1,4 +1,4 @@
-//! From the vault's errors to what callers are told.
+//! Refusals of calls, from the errors of the vault and of parsers.
 
 use std::error::Error as _;
 
@@ -11,7 +11,7 @@ use proto::{
 
 use crate::vault::{BackupError, VaultError};
 
-/// What the caller is told. What the caller must not be told is logged here, once.
+/// Returns the refusal of a call that failed with `error`. Logs the source of the error, which the caller does not get.
 pub(crate) fn refusal(error: VaultError) -> Refusal {
     let reason = match &error {
         VaultError::NoWorkspace(_) => Reason::WorkspaceNotFound,
@@ -32,7 +32,7 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         VaultError::Conflict => Reason::Conflict,
         VaultError::Corrupt(_) => Reason::RecordCorrupt,
         VaultError::KeyNotLoaded => Reason::KeyNotLoaded,
-        VaultError::Sealed => Reason::Sealed,
+        VaultError::Locked => Reason::Sealed,
         VaultError::RotationUnderWay => Reason::RotationUnderWay,
         VaultError::RootKeyFromFile => Reason::RootKeyFromFile,
         VaultError::Provider(_) => Reason::RootKeyProviderUnavailable,
@@ -42,13 +42,14 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
         }
         VaultError::NotEmpty => Reason::VaultNotEmpty,
         VaultError::BackupOfOtherFormat(_) => Reason::RequestMalformed,
-        VaultError::Backup(error) => of_backup(error),
+        VaultError::Backup(error) => backup_reason(error),
         VaultError::Stopped => Reason::ShuttingDown,
         VaultError::OutcomeUnknown(_) => Reason::OutcomeUnknown,
         VaultError::FullOutcomeUnknown(_) => Reason::StorageFullOutcomeUnknown,
-        VaultError::Ended(_) | VaultError::Storage(_) | VaultError::Read(_) | VaultError::KeyFile(_) => {
-            Reason::StorageUnavailable
-        }
+        VaultError::StorageFailed(_)
+        | VaultError::Storage(_)
+        | VaultError::Read(_)
+        | VaultError::KeyFile(_) => Reason::StorageUnavailable,
         VaultError::Randomness(_) => Reason::Internal,
     };
     if let Some(source) = error.source() {
@@ -57,7 +58,7 @@ pub(crate) fn refusal(error: VaultError) -> Refusal {
     Refusal::new(reason, error)
 }
 
-fn of_backup(error: &BackupError) -> Reason {
+fn backup_reason(error: &BackupError) -> Reason {
     match error {
         BackupError::NotABackup | BackupError::Unsupported(_) => Reason::RequestMalformed,
         BackupError::OtherRootKey(_) => Reason::KeyNotLoaded,
@@ -68,6 +69,10 @@ fn of_backup(error: &BackupError) -> Reason {
 
 pub(crate) fn workspace_name(error: LabelError) -> Refusal {
     Refusal::new(Reason::WorkspaceNameInvalid, format!("workspace: {error}"))
+}
+
+pub(crate) fn server_name(error: LabelError) -> Refusal {
+    Refusal::new(Reason::ServerNameInvalid, format!("server: {error}"))
 }
 
 pub(crate) fn secret_name(error: SecretNameError) -> Refusal {

@@ -26,7 +26,7 @@ use vault_service::{
     crypto::root_key_file,
     root::{Provider, Providers, RootKeyWrapper},
     store::Store,
-    vault::{Decrypted, Labels, NewSecret, Plan, Reader, Vault, Wanted, Writer},
+    vault::{DecryptOutcome, DecryptQuery, Labels, NewSecret, Plan, Reader, Vault, Writer},
 };
 use zeroize::Zeroizing;
 
@@ -185,17 +185,17 @@ async fn whole_of(reader: &Reader, secrets: usize, size: usize) -> usize {
     let mut whole = 0;
     for from in (0..secrets).step_by(64) {
         let numbers: Vec<_> = (from..secrets.min(from + 64)).collect();
-        let wanted = Wanted {
+        let query = DecryptQuery {
             permit: DecryptPermit::decide(&authorized, &workspace()).unwrap(),
             workspace_uid: None,
             names: numbers.iter().copied().map(name).collect(),
             check_only: false,
-            server: "s".to_owned(),
+            server: None,
         };
-        let answer = reader.decrypt(vec![Arc::new(wanted)]).await.remove(0);
+        let answer = reader.decrypt(vec![Arc::new(query)]).await.remove(0);
         let Ok((_, found)) = answer else { continue };
         for (number, found) in numbers.into_iter().zip(found) {
-            let Decrypted::Value { value: found, .. } = found else {
+            let DecryptOutcome::Value { value: found, .. } = found else {
                 continue;
             };
             assert!(found.unwrap().expose() == value(number, size).as_bytes());

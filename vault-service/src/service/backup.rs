@@ -21,29 +21,30 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     authz::VaultPermit,
     status::refusal,
-    vault::{Backup, Restored, Writer},
+    vault::{Backup, RestoreSummary, Writer},
 };
 
-/// Chunks that may wait for a slow client before the next one is made.
+/// Number of chunks that may wait for a slow client before the next one is made.
 const UNREAD: usize = 2;
 
-/// How many times as long as it works a backup rests, so that those who call the vault meanwhile hardly notice it.
+/// Pause after a chunk, as a multiple of the time that the chunk took, so that other calls hardly notice the backup.
 const REST: u32 = 1;
 
-/// How long a client may neither take nor give a chunk: meanwhile no other backup can be made or restored.
-const STALLED: Duration = Duration::from_secs(60);
+/// Time within which a client must take or send the next chunk. The limit exists because no other backup can be made or
+/// restored meanwhile.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Answers from a [`Writer`].
-pub(crate) struct Backups {
+/// The RPCs of `vault.v1.BackupService`.
+pub(crate) struct BackupRpcs {
     pub(crate) writer: Writer,
-    /// Where a backup is received: the disk of the store.
+    /// Directory for the file of a backup that is being received: on the disk of the store.
     pub(crate) dir: PathBuf,
-    /// Streams end when the service does.
+    /// Ends all streams.
     pub(crate) shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]
-impl BackupService for Backups {
+impl BackupService for BackupRpcs {
     type ExportBackupStream = ReceiverStream<Result<ExportBackupResponse, Status>>;
 
     async fn export_backup(
@@ -53,7 +54,7 @@ impl BackupService for Backups {
         let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let backup = self.writer.back_up(&permit).await.map_err(refusal)?;
         let (chunks, stream) = mpsc::channel(UNREAD);
-        tokio::spawn(give(backup, chunks, self.shutdown.clone()));
+        tokio::spawn(send_backup(backup, chunks, self.shutdown.clone()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -65,31 +66,31 @@ impl BackupService for Backups {
         let mut restore = self.writer.restore(&permit, &self.dir).await.map_err(refusal)?;
         let mut messages = request.into_inner();
         loop {
-            let next = time::timeout(STALLED, messages.message()).await;
-            let next = next.map_err(|_| stalled("the backup does not come; nothing was changed"))?;
+            let next = time::timeout(CHUNK_TIMEOUT, messages.message()).await;
+            let next = next.map_err(|_| timed_out("the backup does not come; nothing was changed"))?;
             let Some(RestoreBackupRequest { chunk }) = next? else {
                 break;
             };
             restore.receive(chunk).await.map_err(refusal)?;
         }
         let restored = restore.finish().await.map_err(refusal)?;
-        Ok(Response::new(shown(restored)))
+        Ok(Response::new(response(restored)))
     }
 }
 
-/// Makes a backup no faster than it is taken. The stream ends with OK when it is whole, or when nobody listens.
-async fn give(
+/// Sends a backup, chunk by chunk. The stream ends with OK after the last chunk.
+async fn send_backup(
     backup: Backup,
     chunks: mpsc::Sender<Result<ExportBackupResponse, Status>>,
     shutdown: CancellationToken,
 ) {
-    if let Err(refusal) = give_all(backup, &chunks, &shutdown).await {
-        // The backup is given up by now, however long this waits.
+    if let Err(refusal) = send_chunks(backup, &chunks, &shutdown).await {
+        // The backup was dropped before, so a client that does not read the refusal holds nothing up.
         drop(chunks.send(Err(refusal.into())).await);
     }
 }
 
-async fn give_all(
+async fn send_chunks(
     backup: Backup,
     chunks: &mpsc::Sender<Result<ExportBackupResponse, Status>>,
     shutdown: &CancellationToken,
@@ -100,11 +101,11 @@ async fn give_all(
         let (chunk, more) = backup.part().await.map_err(refusal)?;
         time::sleep(began.elapsed() * REST).await;
         rest = more;
-        let taken = time::timeout(STALLED, chunks.send(Ok(ExportBackupResponse { chunk })));
+        let taken = time::timeout(CHUNK_TIMEOUT, chunks.send(Ok(ExportBackupResponse { chunk })));
         match shutdown.run_until_cancelled(taken).await {
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(_))) => return Ok(()),
-            Some(Err(_)) => return Err(stalled("the backup is not taken; it was given up")),
+            Some(Err(_)) => return Err(timed_out("the backup is not taken; it was given up")),
             None => {
                 let ended = "the vault is shutting down; the backup is not whole";
                 return Err(Refusal::new(Reason::ShuttingDown, ended));
@@ -114,12 +115,12 @@ async fn give_all(
     Ok(())
 }
 
-fn stalled(message: &str) -> Refusal {
+fn timed_out(message: &str) -> Refusal {
     Refusal::new(Reason::DeadlineExceeded, message)
 }
 
-fn shown(restored: Restored) -> RestoreBackupResponse {
-    let Restored {
+fn response(restored: RestoreSummary) -> RestoreBackupResponse {
+    let RestoreSummary {
         vault_uid,
         replaced_vault_uid,
         backup_time,

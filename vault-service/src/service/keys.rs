@@ -16,26 +16,26 @@ use crate::{
     vault::{KeyStatus, PendingErasure, RootKeyStatus, RotationStatus, WorkspaceKey, Writer},
 };
 
-/// Answers from a [`Writer`].
-pub(crate) struct Keys(pub(crate) Writer);
+/// The RPCs of `vault.v1.KeyService`.
+pub(crate) struct KeyRpcs(pub(crate) Writer);
 
 #[tonic::async_trait]
-impl KeyService for Keys {
+impl KeyService for KeyRpcs {
     async fn get_key_status(
         &self,
         request: Request<GetKeyStatusRequest>,
     ) -> Result<Response<GetKeyStatusResponse>, Status> {
         let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let KeyStatus {
-            sealed,
+            is_locked,
             roots,
             rotations,
             erasure: PendingErasure { workspaces, since },
         } = self.0.key_status(&permit).await.map_err(refusal)?;
         Ok(Response::new(GetKeyStatusResponse {
-            sealed,
-            root_keys: roots.into_iter().map(root).collect(),
-            rotations: rotations.into_iter().map(rotation).collect(),
+            sealed: is_locked,
+            root_keys: roots.into_iter().map(root_key).collect(),
+            rotations: rotations.into_iter().map(key_rotation).collect(),
             pending_erasure: Some(api::PendingErasure {
                 workspace_count: workspaces,
                 oldest_delete_time: since,
@@ -56,7 +56,7 @@ impl KeyService for Keys {
             .await
             .map_err(refusal)?;
         Ok(Response::new(ListWorkspaceKeysResponse {
-            keys: keys.into_iter().map(key).collect(),
+            keys: keys.into_iter().map(workspace_key).collect(),
         }))
     }
 
@@ -85,7 +85,7 @@ impl KeyService for Keys {
     }
 }
 
-fn state(active: bool) -> i32 {
+fn key_state(active: bool) -> i32 {
     let state = if active {
         KeyState::Active
     } else {
@@ -94,7 +94,7 @@ fn state(active: bool) -> i32 {
     state.into()
 }
 
-fn root(root: RootKeyStatus) -> api::RootKey {
+fn root_key(root: RootKeyStatus) -> api::RootKey {
     let RootKeyStatus {
         id,
         active,
@@ -109,14 +109,14 @@ fn root(root: RootKeyStatus) -> api::RootKey {
     };
     api::RootKey {
         id: id.to_string(),
-        state: state(active),
+        state: key_state(active),
         provider: provider.into(),
         workspace_count: workspaces,
         kms_key_id: kms_key_id.unwrap_or_default(),
     }
 }
 
-fn rotation(rotation: RotationStatus) -> KeyRotation {
+fn key_rotation(rotation: RotationStatus) -> KeyRotation {
     let RotationStatus {
         workspace,
         done,
@@ -133,7 +133,7 @@ fn rotation(rotation: RotationStatus) -> KeyRotation {
     }
 }
 
-fn key(key: WorkspaceKey) -> api::WorkspaceKey {
+fn workspace_key(key: WorkspaceKey) -> api::WorkspaceKey {
     let WorkspaceKey {
         id,
         active,
@@ -142,7 +142,7 @@ fn key(key: WorkspaceKey) -> api::WorkspaceKey {
     } = key;
     api::WorkspaceKey {
         id: id.to_string(),
-        state: state(active),
+        state: key_state(active),
         create_time: Some(create_time),
         record_count: records,
     }

@@ -2,7 +2,7 @@
 //!
 //! Memory is counted in bytes: of messages that are being answered, and of answers until the connection has written
 //! them. A call that finds no room waits when it holds no memory, and is refused when it would hold memory while it
-//! waits. Time is counted in names: a principal's calls share one [`Slice`] of each thread.
+//! waits. Time is counted in names: a principal's calls share one [`TimeSlice`] of each thread.
 //!
 //! SECURITY.md and `decrypt.proto` state these numbers.
 
@@ -40,38 +40,38 @@ pub(super) const SEALING: usize = 16;
 /// Number of bytes whose encoding, encryption and writing costs about as much as decrypting one name.
 const BYTES_PER_NAME: usize = 2 * 1024;
 
-/// The quotas of all principals. There are as many as the settings name injectors.
+/// The quotas of all principals with a role; the settings name these principals, so the map is bounded.
 #[derive(Clone, Default)]
-pub(crate) struct Quotas(Arc<Mutex<HashMap<Principal, Arc<Quota>>>>);
+pub(crate) struct Quotas(Arc<Mutex<HashMap<Principal, Arc<PrincipalQuota>>>>);
 
 /// The remaining quota of a principal.
-struct Quota {
+struct PrincipalQuota {
     calls: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     /// The principal's time slice of each thread that serves connections.
-    slices: Mutex<HashMap<ThreadId, Arc<Slice>>>,
+    slices: Mutex<HashMap<ThreadId, Arc<TimeSlice>>>,
 }
 
 /// The share of one unary call or stream in its principal's quota.
 pub(super) struct CallQuota {
-    quota: Arc<Quota>,
-    slice: Arc<Slice>,
+    quota: Arc<PrincipalQuota>,
+    slice: Arc<TimeSlice>,
     charge: Arc<Charge>,
     _call: OwnedSemaphorePermit,
 }
 
 /// Reserved room for one answer. The caller must [settle](Self::settle) it with the actual size of the answer.
 #[must_use]
-pub(super) struct Room<'q> {
+pub(super) struct AnswerRoom<'q> {
     reserved: chassis::charge::Reserved<'q>,
-    slice: &'q Slice,
+    slice: &'q TimeSlice,
 }
 
 impl Quotas {
     /// Admits a call on the thread that serves it.
     pub(super) fn admit(&self, principal: &Principal) -> Result<CallQuota, Refusal> {
-        let quota = self.of(principal);
+        let quota = self.quota_of(principal);
         let call = quota.calls.clone().try_acquire_owned();
         Ok(CallQuota {
             _call: call.map_err(|_| exceeded("calls and streams"))?,
@@ -81,12 +81,12 @@ impl Quotas {
         })
     }
 
-    fn of(&self, principal: &Principal) -> Arc<Quota> {
+    fn quota_of(&self, principal: &Principal) -> Arc<PrincipalQuota> {
         let mut quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(quota) = quotas.get(principal) {
             return quota.clone();
         }
-        let quota = Arc::new(Quota {
+        let quota = Arc::new(PrincipalQuota {
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
@@ -97,8 +97,8 @@ impl Quotas {
     }
 }
 
-impl Quota {
-    fn slice(&self) -> Arc<Slice> {
+impl PrincipalQuota {
+    fn slice(&self) -> Arc<TimeSlice> {
         let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
         slices.entry(thread::current().id()).or_default().clone()
     }
@@ -120,12 +120,12 @@ impl CallQuota {
     }
 
     /// Waits until the quota has room and time for one more answer.
-    pub(super) async fn room(&self) -> Room<'_> {
+    pub(super) async fn room(&self) -> AnswerRoom<'_> {
         loop {
             if let Some(reserved) = self.charge.reserve(MAX_UNWRITTEN, PIECE).await {
                 self.slice.turn().await;
                 let slice = &self.slice;
-                return Room { reserved, slice };
+                return AnswerRoom { reserved, slice };
             }
         }
     }
@@ -136,7 +136,7 @@ impl CallQuota {
     }
 }
 
-impl Room<'_> {
+impl AnswerRoom<'_> {
     /// Charges the full reservation until the answer is written, whatever the size of the answer.
     pub(super) fn settle_most(self) {
         self.reserved.settle(usize::MAX);
@@ -168,13 +168,13 @@ fn exceeded(what: &str) -> Refusal {
 /// When the slice is used up, the principal's next call waits until the thread has done the work that its other
 /// connections have ready. So other principals wait for [`SLICE`] names at the most, however much a principal asks for
 /// and on however many connections.
-struct Slice {
+struct TimeSlice {
     left: AtomicI64,
-    /// Lock that the call waiting for the thread holds; the principal's other calls wait for that call.
+    /// Held by the call that waits for the thread. The principal's other calls wait for that call.
     renewing: sync::Mutex<()>,
 }
 
-impl Default for Slice {
+impl Default for TimeSlice {
     fn default() -> Self {
         Self {
             left: AtomicI64::new(SLICE),
@@ -183,7 +183,7 @@ impl Default for Slice {
     }
 }
 
-impl Slice {
+impl TimeSlice {
     async fn turn(&self) {
         if self.is_left() {
             return;
@@ -229,7 +229,7 @@ mod tests {
     }
 
     /// Returns room for an answer; `None` when the call would have to wait.
-    async fn room_now(call: &CallQuota) -> Option<Room<'_>> {
+    async fn room_now(call: &CallQuota) -> Option<AnswerRoom<'_>> {
         let long_enough = async {
             for _ in 0..100 {
                 yield_now().await;
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_calls_of_one_principal_are_bounded_and_do_not_count_for_another() {
+    fn the_number_of_calls_is_bounded_for_each_principal() {
         let quotas = Quotas::default();
         let mut calls: Vec<_> = (0..MAX_CALLS)
             .map(|_| quotas.admit(&principal("a")).unwrap())
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_wait_are_bounded_by_what_they_take() {
+    fn waiting_messages_are_bounded_by_their_size() {
         let quotas = Quotas::default();
         let quota = quotas.admit(&principal("a")).unwrap();
         let large: Vec<_> = (0..256).map(|_| call(4)).collect();
@@ -274,9 +274,9 @@ mod tests {
         assert!(quota.hold(&large).is_ok());
     }
 
-    /// Streams of one principal that are not read, until nothing more is decrypted for the principal.
+    /// One principal opens streams and reads none, until the vault decrypts nothing more for the principal.
     #[tokio::test]
-    async fn answers_that_are_not_read_are_bounded_for_each_stream_and_principal() {
+    async fn unread_answers_are_bounded_for_each_stream_and_each_principal() {
         let quotas = Quotas::default();
         let admit = || quotas.admit(&principal("a")).unwrap();
         let mut streams = Vec::new();
@@ -303,11 +303,11 @@ mod tests {
         assert!(room_now(&admit()).await.is_some());
     }
 
-    /// However many calls a principal has, one of another principal on the thread waits for one slice.
+    /// One principal has many calls on a thread. A call of another principal waits for one slice.
     #[tokio::test]
-    async fn a_thread_turns_to_others_after_a_slice() {
+    async fn a_thread_serves_other_principals_after_a_slice() {
         let (done, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-        let slice = Rc::new(Slice::default());
+        let slice = Rc::new(TimeSlice::default());
         let local = LocalSet::new();
         local
             .run_until(async {
@@ -321,7 +321,7 @@ mod tests {
                         }
                     });
                 }
-                // Another principal, which is ready whenever it has its turn.
+                // This loop stands for another principal, whose call is always ready.
                 let mut most = 0;
                 while done.get() < 100 * 10 * 8 {
                     yield_now().await;

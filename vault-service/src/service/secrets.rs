@@ -18,31 +18,31 @@ use proto::{
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::{subject::Subject, value_warnings};
+use super::{subject::Subject, value_warnings::value_warnings};
 use crate::{
     authz::{ReadPermit, WritePermit},
     status::{page_token, refusal},
     vault::{
-        Expiry, Labels, LastUse, MAX_ORIGINS, NewExpiry, NewSecret, Overrides, Put, RequestId, Restore,
-        SecretMetadata, Writer,
+        Expiry, Labels, LastUse, MAX_ORIGINS, NewSecret, RequestId, RestoreOverrides, RestoredExpiry,
+        SecretMetadata, VersionRestore, Writer, WrittenVersion,
     },
 };
 
-/// The last second of the year 9999, behind which there is no timestamp.
+/// The last second of the year 9999, which is the largest Protocol Buffers timestamp.
 const LAST_SECOND: i64 = 253_402_300_799;
 
-/// Answers from a [`Writer`].
-pub(crate) struct Secrets(pub(crate) Writer);
+/// The RPCs of `vault.v1.SecretService`.
+pub(crate) struct SecretRpcs(pub(crate) Writer);
 
 #[tonic::async_trait]
-impl SecretService for Secrets {
+impl SecretService for SecretRpcs {
     async fn put_secret(
         &self,
         mut request: Request<PutSecretRequest>,
     ) -> Result<Response<PutSecretResponse>, Status> {
         let subject = Subject::of(&request);
-        // Taken over first, so that it is wiped whatever follows.
-        let value = request.get_mut().value.take().map(bytes_of);
+        // The value is taken first, so that it is wiped even when the request is refused.
+        let value = request.get_mut().value.take().map(value_bytes);
         let PutSecretRequest {
             workspace,
             name,
@@ -63,14 +63,16 @@ impl SecretService for Secrets {
             expected_version: *expected_version,
             request_id: parse_request_id(request_id)?,
         };
-        let facts = new.value.facts();
-        let Put { secret, created } = self.0.put_secret(&permit, new).await.map_err(refusal)?;
-        subject.version(secret.version);
-        let warnings = value_warnings::of_value(secret.name.as_str(), &facts);
-        Ok(Response::new(PutSecretResponse {
-            secret: Some(shown(secret)),
+        let WrittenVersion {
+            secret,
             created,
-            warnings,
+            facts,
+        } = self.0.put_secret(&permit, new).await.map_err(refusal)?;
+        subject.version(secret.version);
+        Ok(Response::new(PutSecretResponse {
+            warnings: value_warnings(secret.name.as_str(), &facts),
+            secret: Some(to_wire(secret)),
+            created,
         }))
     }
 
@@ -92,7 +94,7 @@ impl SecretService for Secrets {
             Some(last) if more => page.token(last.name.as_str()),
             _ => String::new(),
         };
-        let secrets = secrets.into_iter().map(shown).collect();
+        let secrets = secrets.into_iter().map(to_wire).collect();
         Ok(Response::new(ListSecretsResponse {
             secrets,
             next_page_token,
@@ -109,7 +111,7 @@ impl SecretService for Secrets {
         let name = subject.secret(name)?;
         let secret = self.0.secret(&permit, &name).await.map_err(refusal)?;
         Ok(Response::new(GetSecretMetadataResponse {
-            secret: Some(shown(secret)),
+            secret: Some(to_wire(secret)),
         }))
     }
 
@@ -141,7 +143,7 @@ impl SecretService for Secrets {
             _ => String::new(),
         };
         Ok(Response::new(ListSecretVersionsResponse {
-            versions: versions.into_iter().map(shown_version).collect(),
+            versions: versions.into_iter().map(version_to_wire).collect(),
             next_page_token,
         }))
     }
@@ -162,22 +164,27 @@ impl SecretService for Secrets {
             allow_later_expiry,
         } = request.get_ref();
         let permit = WritePermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
-        let overrides = Overrides {
+        let overrides = RestoreOverrides {
             wider_origins: *allow_wider_origins,
             later_expiry: *allow_later_expiry,
         };
-        let restore = Restore {
+        let restore = VersionRestore {
             name: subject.secret(name)?,
             version: *version,
             expiry: parse_new_expiry(expiry.as_ref())?,
-            overrides: allowed(overrides, &permit)?,
+            overrides: check_overrides(overrides, &permit)?,
             expected_version: *expected_version,
             request_id: parse_request_id(request_id)?,
         };
-        let secret = self.0.restore_version(&permit, restore).await.map_err(refusal)?;
+        let WrittenVersion {
+            secret,
+            created: _,
+            facts,
+        } = self.0.restore_version(&permit, restore).await.map_err(refusal)?;
         subject.version(secret.version);
         Ok(Response::new(RestoreSecretVersionResponse {
-            secret: Some(shown(secret)),
+            warnings: value_warnings(secret.name.as_str(), &facts),
+            secret: Some(to_wire(secret)),
         }))
     }
 
@@ -199,7 +206,7 @@ impl SecretService for Secrets {
     }
 }
 
-fn bytes_of(value: Value) -> Zeroizing<Vec<u8>> {
+fn value_bytes(value: Value) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(match value {
         Value::Text(text) => text.into_bytes(),
         Value::Data(data) => data,
@@ -230,7 +237,7 @@ fn parse_labels(labels: &BTreeMap<String, String>) -> Result<Labels, Refusal> {
     Labels::parse(labels.clone()).map_err(|error| malformed(format!("labels: {error}")))
 }
 
-/// In whole seconds: what it has beyond them is dropped.
+/// Parses a time in whole seconds, and drops its nanoseconds.
 fn parse_expiry(time: &Timestamp) -> Result<Expiry, Refusal> {
     let Timestamp { seconds, nanos } = *time;
     if !(0..1_000_000_000).contains(&nanos) {
@@ -245,18 +252,20 @@ fn parse_expiry(time: &Timestamp) -> Result<Expiry, Refusal> {
         .ok_or_else(|| malformed("expires_at is a time after 1970 and before the year 10000"))
 }
 
-fn parse_new_expiry(expiry: Option<&restore_secret_version_request::Expiry>) -> Result<NewExpiry, Refusal> {
+fn parse_new_expiry(
+    expiry: Option<&restore_secret_version_request::Expiry>,
+) -> Result<RestoredExpiry, Refusal> {
     use restore_secret_version_request::Expiry::{ExpiresAt, NeverExpires};
     Ok(match expiry {
-        None | Some(NeverExpires(false)) => NewExpiry::Kept,
-        Some(NeverExpires(true)) => NewExpiry::Never,
-        Some(ExpiresAt(time)) => NewExpiry::At(parse_expiry(time)?),
+        None | Some(NeverExpires(false)) => RestoredExpiry::Kept,
+        Some(NeverExpires(true)) => RestoredExpiry::Never,
+        Some(ExpiresAt(time)) => RestoredExpiry::At(parse_expiry(time)?),
     })
 }
 
 /// Returns `overrides` when `permit` allows them: only an administrator may use any.
-fn allowed(overrides: Overrides, permit: &WritePermit) -> Result<Overrides, Refusal> {
-    if overrides == Overrides::default() || permit.role() == Role::Admin {
+fn check_overrides(overrides: RestoreOverrides, permit: &WritePermit) -> Result<RestoreOverrides, Refusal> {
+    if overrides == RestoreOverrides::default() || permit.role() == Role::Admin {
         return Ok(overrides);
     }
     Err(Refusal::new(
@@ -272,7 +281,7 @@ fn parse_request_id(text: &str) -> Result<Option<RequestId>, Refusal> {
     }
 }
 
-/// The version before which a page begins.
+/// Returns the version before which a page begins.
 fn parse_before(page: &Page) -> Result<Option<u64>, Refusal> {
     let before = page.after.as_deref().map(str::parse).transpose();
     before.map_err(|_| page_token(PageTokenError))
@@ -282,7 +291,7 @@ fn malformed(message: impl ToString) -> Refusal {
     Refusal::new(Reason::RequestMalformed, message)
 }
 
-fn shown(secret: SecretMetadata) -> api::Secret {
+fn to_wire(secret: SecretMetadata) -> api::Secret {
     let SecretMetadata {
         workspace,
         name,
@@ -319,7 +328,7 @@ fn shown(secret: SecretMetadata) -> api::Secret {
     }
 }
 
-fn shown_version(version: SecretMetadata) -> api::SecretVersion {
+fn version_to_wire(version: SecretMetadata) -> api::SecretVersion {
     let SecretMetadata {
         workspace: _,
         name: _,
@@ -345,7 +354,7 @@ fn shown_version(version: SecretMetadata) -> api::SecretVersion {
 
 fn timestamp(expiry: Expiry) -> Timestamp {
     Timestamp {
-        // What is stored may be damaged: it is only shown.
+        // A damaged expiry may be beyond the year 9999.
         seconds: i64::try_from(expiry.seconds())
             .unwrap_or(LAST_SECOND)
             .min(LAST_SECOND),

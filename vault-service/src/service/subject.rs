@@ -3,45 +3,45 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::{
-    CallId, Refusal, SecretName, WorkspaceName,
+    CallId, Refusal, SecretName, ServerName, WorkspaceName,
     vault::v1::{DecryptRequest, DecryptStatus, DecryptedSecret},
 };
 use tonic::Request;
 
-use super::{server_text, workspace_name};
+use super::workspace_name;
 use crate::{
     audit_log::{Event, Line, SecretEntry, SecretOutcome},
     status::secret_name,
-    vault::{MAX_NAMES, Wanted},
+    vault::{DecryptQuery, MAX_NAMES},
 };
 
 /// The subject of a call, as far as its handler knows it. Handlers validate names through this type, so that no handler
 /// can forget to note a name.
 #[derive(Clone, Default)]
-pub(crate) struct Subject(pub(super) Option<Arc<Mutex<About>>>);
+pub(crate) struct Subject(pub(super) Option<Arc<Mutex<SubjectDetails>>>);
 
-pub(super) fn lock(about: &Mutex<About>) -> MutexGuard<'_, About> {
-    about.lock().unwrap_or_else(PoisonError::into_inner)
+pub(super) fn lock(details: &Mutex<SubjectDetails>) -> MutexGuard<'_, SubjectDetails> {
+    details.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The subject of one decision.
+/// The noted parts of a call's subject.
 #[derive(Default)]
-pub(super) struct About {
+pub(super) struct SubjectDetails {
     workspace: Option<WorkspaceName>,
-    secrets: Vec<AboutSecret>,
-    server: String,
+    secrets: Vec<SecretSubject>,
+    server: Option<ServerName>,
     call_id: Option<CallId>,
     check_only: bool,
     key_id: String,
 }
 
-struct AboutSecret {
+struct SecretSubject {
     name: SecretName,
     version: Option<u64>,
     outcome: Option<SecretOutcome>,
 }
 
-impl AboutSecret {
+impl SecretSubject {
     fn new(name: SecretName) -> Self {
         Self {
             name,
@@ -64,10 +64,10 @@ impl AboutSecret {
     }
 }
 
-impl About {
+impl SubjectDetails {
     /// Takes the valid parts of a decrypt request. Invalid text is left out, because it could be anything, even a
     /// secret value.
-    pub(super) fn of(request: &DecryptRequest) -> Self {
+    pub(super) fn of_request(request: &DecryptRequest) -> Self {
         let DecryptRequest {
             workspace,
             workspace_uid: _,
@@ -81,26 +81,26 @@ impl About {
         let names = names.filter_map(|name| SecretName::parse(name).ok());
         Self {
             workspace: WorkspaceName::parse(workspace).ok(),
-            secrets: names.map(AboutSecret::new).collect(),
-            server: server_text(server),
+            secrets: names.map(SecretSubject::new).collect(),
+            server: ServerName::parse(server).ok(),
             call_id: CallId::parse(call_id).ok(),
             check_only: *check_only,
             key_id: String::new(),
         }
     }
 
-    /// Takes the subject from a parsed decrypt.
-    pub(super) fn wanted(wanted: &Wanted, call_id: Option<CallId>) -> Self {
-        let Wanted {
+    /// Takes the subject of a parsed decrypt.
+    pub(super) fn of_query(query: &DecryptQuery, call_id: Option<CallId>) -> Self {
+        let DecryptQuery {
             permit,
             workspace_uid: _,
             names,
             check_only,
             server,
-        } = wanted;
+        } = query;
         Self {
             workspace: Some(permit.workspace().clone()),
-            secrets: names.iter().cloned().map(AboutSecret::new).collect(),
+            secrets: names.iter().cloned().map(SecretSubject::new).collect(),
             server: server.clone(),
             call_id,
             check_only: *check_only,
@@ -109,7 +109,7 @@ impl About {
     }
 
     pub(super) fn entries(&self) -> Vec<SecretEntry<'_>> {
-        self.secrets.iter().map(AboutSecret::entry).collect()
+        self.secrets.iter().map(SecretSubject::entry).collect()
     }
 
     /// Makes a line about this subject and `secrets`, which are its [`entries`](Self::entries).
@@ -117,7 +117,7 @@ impl About {
         Line {
             workspace: self.workspace.as_ref(),
             secrets,
-            server: &self.server,
+            server: self.server.as_ref().map_or("", ServerName::as_str),
             call_id: self.call_id.as_ref(),
             check_only: self.check_only,
             key_id: &self.key_id,
@@ -127,7 +127,7 @@ impl About {
 }
 
 /// Converts a secret of a decrypt's answer into an entry of the audit line.
-pub(super) fn answered(secret: &DecryptedSecret) -> SecretEntry<'_> {
+pub(super) fn audit_entry(secret: &DecryptedSecret) -> SecretEntry<'_> {
     let (version, outcome) = match secret.status() {
         DecryptStatus::Unspecified | DecryptStatus::Ok => (Some(secret.version), SecretOutcome::Ok),
         DecryptStatus::NotFound => (None, SecretOutcome::NotFound),
@@ -148,49 +148,49 @@ impl Subject {
         request.extensions().get().cloned().unwrap_or_default()
     }
 
-    fn note(&self, note: impl FnOnce(&mut About)) {
-        if let Some(about) = &self.0 {
-            note(&mut lock(about));
+    fn note(&self, note: impl FnOnce(&mut SubjectDetails)) {
+        if let Some(details) = &self.0 {
+            note(&mut lock(details));
         }
     }
 
     /// Parses and notes the workspace.
     pub(crate) fn workspace(&self, text: &str) -> Result<WorkspaceName, Refusal> {
         let workspace = workspace_name(text)?;
-        self.note(|about| about.workspace = Some(workspace.clone()));
+        self.note(|details| details.workspace = Some(workspace.clone()));
         Ok(workspace)
     }
 
     /// Parses and notes the name of the secret.
     pub(crate) fn secret(&self, text: &str) -> Result<SecretName, Refusal> {
         let name = SecretName::parse(text).map_err(secret_name)?;
-        self.note(|about| about.secrets = vec![AboutSecret::new(name.clone())]);
+        self.note(|details| details.secrets = vec![SecretSubject::new(name.clone())]);
         Ok(name)
     }
 
     /// Notes the version that the secret got.
     pub(crate) fn version(&self, version: u64) {
-        self.note(|about| {
-            if let [secret] = about.secrets.as_mut_slice() {
+        self.note(|details| {
+            if let [secret] = details.secrets.as_mut_slice() {
                 secret.version = Some(version);
             }
         });
     }
 
     /// Notes the subject of a decrypt.
-    pub(super) fn asked(&self, request: &DecryptRequest) {
-        self.note(|about| *about = About::of(request));
+    pub(super) fn note_request(&self, request: &DecryptRequest) {
+        self.note(|details| *details = SubjectDetails::of_request(request));
     }
 
     /// Notes the outcome for each secret that was asked for.
-    pub(super) fn answered(&self, secrets: &[DecryptedSecret]) {
-        self.note(|about| {
-            for (noted, secret) in about.secrets.iter_mut().zip(secrets) {
+    pub(super) fn note_outcomes(&self, secrets: &[DecryptedSecret]) {
+        self.note(|details| {
+            for (noted, secret) in details.secrets.iter_mut().zip(secrets) {
                 let SecretEntry {
                     name: _,
                     version,
                     outcome,
-                } = answered(secret);
+                } = audit_entry(secret);
                 (noted.version, noted.outcome) = (version, outcome);
             }
         });
@@ -198,6 +198,6 @@ impl Subject {
 
     /// Notes the id of a new key.
     pub(crate) fn key_id(&self, id: &str) {
-        self.note(|about| id.clone_into(&mut about.key_id));
+        self.note(|details| id.clone_into(&mut details.key_id));
     }
 }

@@ -1,10 +1,10 @@
-//! Warnings about a value that was put: places that it does not fit.
+//! Warnings about places that a put or restored value does not fit.
 
 use proto::{Warning, WarningKind, vault::v1::ValueFacts};
 
 /// Returns the warnings about the value of secret `name`. Headers are the only place with narrow rules, and most servers
 /// take secrets there, so a value that does not fit a header is worth a warning also when it fits a body.
-pub(super) fn of_value(name: &str, facts: &ValueFacts) -> Vec<Warning> {
+pub(super) fn value_warnings(name: &str, facts: &ValueFacts) -> Vec<Warning> {
     let Some(fault) = facts.header_fault() else {
         return Vec::new();
     };
@@ -27,9 +27,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_value_that_does_not_fit_a_header_is_warned_of() {
+    fn only_a_value_that_does_not_fit_a_header_has_a_warning() {
         let warned = |value: &[u8]| {
-            let mut warnings = of_value("KEY", &ValueFacts::of(value)).into_iter();
+            let mut warnings = value_warnings("KEY", &ValueFacts::of(value)).into_iter();
             warnings.next().map(|warning| warning.message).unwrap_or_default()
         };
         assert_eq!(warned(b"ghp_abc"), "");

@@ -17,18 +17,18 @@ use super::subject::Subject;
 use crate::{
     authz::AdminPermit,
     status::{page_token, refusal},
-    vault::{Changes, KeptVersions, Plan, Settings, Workspace, Writer},
+    vault::{KeptVersions, Plan, SettingsChange, Workspace, WorkspaceSettings, Writer},
 };
 
-/// Answers from a [`Writer`].
-pub(crate) struct Workspaces {
+/// The RPCs of `vault.v1.WorkspaceService`.
+pub(crate) struct WorkspaceRpcs {
     pub(crate) writer: Writer,
     /// Plan of a workspace that is created without one.
     pub(crate) default_plan: Plan,
 }
 
 #[tonic::async_trait]
-impl WorkspaceService for Workspaces {
+impl WorkspaceService for WorkspaceRpcs {
     async fn create_workspace(
         &self,
         request: Request<CreateWorkspaceRequest>,
@@ -39,8 +39,8 @@ impl WorkspaceService for Workspaces {
             plan,
             kept_versions,
             ..
-        } = given(workspace.as_ref())?;
-        let settings = Settings {
+        } = required_workspace(workspace.as_ref())?;
+        let settings = WorkspaceSettings {
             plan: parse_plan(*plan)?.unwrap_or(self.default_plan),
             kept_versions: match kept_versions {
                 0 => KeptVersions::default(),
@@ -54,7 +54,7 @@ impl WorkspaceService for Workspaces {
             .await
             .map_err(refusal)?;
         Ok(Response::new(CreateWorkspaceResponse {
-            workspace: Some(shown(workspace)),
+            workspace: Some(to_wire(workspace)),
         }))
     }
 
@@ -66,7 +66,7 @@ impl WorkspaceService for Workspaces {
         let permit = AdminPermit::decide(Authorized::of(&request)?, &Subject::of(&request).workspace(name)?)?;
         let workspace = self.writer.workspace(&permit).await.map_err(refusal)?;
         Ok(Response::new(GetWorkspaceResponse {
-            workspace: Some(shown(workspace)),
+            workspace: Some(to_wire(workspace)),
         }))
     }
 
@@ -89,7 +89,7 @@ impl WorkspaceService for Workspaces {
             Some(last) if more => page.token(last.name.as_str()),
             _ => String::new(),
         };
-        let workspaces = workspaces.into_iter().map(shown).collect();
+        let workspaces = workspaces.into_iter().map(to_wire).collect();
         Ok(Response::new(ListWorkspacesResponse {
             workspaces,
             next_page_token,
@@ -104,7 +104,7 @@ impl WorkspaceService for Workspaces {
             workspace,
             update_mask,
         } = request.get_ref();
-        let workspace = given(workspace.as_ref())?;
+        let workspace = required_workspace(workspace.as_ref())?;
         let paths = update_mask.as_ref().map(|mask| mask.paths.as_slice());
         let changes = parse_changes(workspace, paths.unwrap_or_default())?;
         let api::Workspace { name, revision, .. } = workspace;
@@ -115,7 +115,7 @@ impl WorkspaceService for Workspaces {
             .await
             .map_err(refusal)?;
         Ok(Response::new(UpdateWorkspaceResponse {
-            workspace: Some(shown(workspace)),
+            workspace: Some(to_wire(workspace)),
         }))
     }
 
@@ -137,15 +137,15 @@ impl WorkspaceService for Workspaces {
     }
 }
 
-fn given(workspace: Option<&api::Workspace>) -> Result<&api::Workspace, Refusal> {
+fn required_workspace(workspace: Option<&api::Workspace>) -> Result<&api::Workspace, Refusal> {
     workspace.ok_or_else(|| Refusal::new(Reason::RequestMalformed, "workspace is required"))
 }
 
-/// What a mask says is changed; at least one thing, and none twice.
-fn parse_changes(workspace: &api::Workspace, paths: &[String]) -> Result<Changes, Refusal> {
-    let mut changes = Changes::default();
+/// Returns the changes of the fields that `paths` name. There must be at least one, and none twice.
+fn parse_changes(workspace: &api::Workspace, paths: &[String]) -> Result<SettingsChange, Refusal> {
+    let mut changes = SettingsChange::default();
     for path in paths {
-        let again = match path.as_str() {
+        let is_repeated = match path.as_str() {
             "plan" => changes
                 .plan
                 .replace(parse_changed_plan(workspace.plan)?)
@@ -156,12 +156,12 @@ fn parse_changes(workspace: &api::Workspace, paths: &[String]) -> Result<Changes
             }
             _ => return Err(wrong_mask()),
         };
-        if again {
+        if is_repeated {
             return Err(wrong_mask());
         }
     }
     match changes {
-        Changes {
+        SettingsChange {
             plan: None,
             kept_versions: None,
         } => Err(wrong_mask()),
@@ -207,14 +207,14 @@ fn parse_plan(number: i32) -> Result<Option<Plan>, Refusal> {
     })
 }
 
-fn shown(workspace: Workspace) -> api::Workspace {
+fn to_wire(workspace: Workspace) -> api::Workspace {
     let Workspace {
         name,
         uid,
         revision,
         create_time,
         update_time,
-        settings: Settings { plan, kept_versions },
+        settings: WorkspaceSettings { plan, kept_versions },
         secret_count,
     } = workspace;
     let plan = match plan {

@@ -1,17 +1,18 @@
-//! Erasure: some time after something was deleted, nobody can decrypt it from the store's files any more.
+//! Erasure: some time after data were deleted, nobody can decrypt them from the store's files any more.
 //!
 //! sled's log keeps deleted entries until it reuses their space, which may never happen. So the vault erases data by
 //! destroying a key: the store key, which is never in the log (`store_keys`). A KEK of its workspace decrypts a deleted
 //! record, and the store keys that wrapped the KEK unwrap it. The steps are:
 //!
-//! 1. Every batch that deletes a secret, or a version, notes that ([`Deletion`]).
-//! 2. When the time has come, the workspace's KEK is rotated, which takes the note over. At its end the KEKs from before are
-//!    gone from the store, and the store keys under which the log keeps them are noted ([`DestroyedKeys`]). With a deleted
-//!    workspace this is noted at once.
-//! 3. The store key is replaced. When the one that is noted is gone from the file `keys`, the note is removed.
+//! 1. Every batch that deletes a secret or a version notes the deletion ([`Deletion`]).
+//! 2. When the deletion is old enough, the vault rotates the workspace's KEK, and the rotation takes the note over. At the end
+//!    of the rotation the old KEKs are gone from the store, and a note names the store keys that still unwrap the copies of
+//!    the KEKs in the log ([`DestroyedKeys`]). The deletion of a workspace makes this note at once.
+//! 3. The vault replaces the store key. When the store key that a note names is gone from the file `keys`, the note is
+//!    removed.
 //!
-//! A note is removed only by a batch that notes what is left to do, or after all was done: a crash loses none. What is
-//! deleted meanwhile is noted anew, and takes the same way once more.
+//! A note is removed only by a batch that notes the remaining work, or after all work was done, so a crash loses none. A
+//! deletion that happens meanwhile makes a new note and takes the same way.
 
 use std::{
     collections::BTreeSet,
@@ -19,129 +20,37 @@ use std::{
 };
 
 use prost_types::Timestamp;
-use proto::{Uid, WorkspaceName};
+use proto::WorkspaceName;
 
 use super::{
     VaultError, Writer, blocking,
-    rotation::{Progress, RETRY},
-    stored::{self, Deletion, DestroyedKeys, Rotation, WorkspaceRecord},
-    workspaces::Found,
+    deletions::earlier,
+    key_metrics::{KeyMetrics, PendingErasure},
+    stored::{self, Deletion, DestroyedKeys, Rotation},
 };
-use crate::{
-    crypto::{KeyId, store_key_id},
-    store::{Batch, Entry, Store},
-};
+use crate::store::{Batch, Entry, Store};
 
-/// Notes read at once.
-const PAGE: usize = 1000;
+/// Pause before the next look at rotations and erasures when there was nothing to do, or only entries that cannot be moved.
+/// Rotations that a full disk stopped continue earlier, as soon as the disk has room.
+pub(super) const RETRY: Duration = Duration::from_secs(300);
 /// Minimum pause before the next check for due erasures.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// Number of notes that one scan reads.
+const PAGE: usize = 1000;
 
-/// The deletions that are not erased yet: the store's files still give their values to the holder of the root key.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct PendingErasure {
-    /// Workspaces with such deletions, deleted workspaces included.
-    pub workspaces: u64,
-    /// Time of the oldest of them.
-    pub since: Option<Timestamp>,
-}
-
-/// The result of a look at the notes.
-pub(super) enum NextStep {
+/// Result of a check for due erasures.
+pub(super) enum NextErasure {
     /// A rotation was begun.
     Begun,
-    /// Nothing to do until so much time has passed.
+    /// The next erasure is not due before this time has passed.
     In(Duration),
 }
 
-/// Notes that `batch` deletes something of a workspace. The batch must hold only if the workspace is unchanged: the rotation
-/// that takes a note over changes it, so a note that is there now still is when the batch holds.
-pub(super) fn note(batch: Batch, store: &Store, found: &Found, now: SystemTime) -> Result<Batch, VaultError> {
-    let key = stored::deletion(&found.uid);
-    if store.read(&key)?.is_some() {
-        return Ok(batch);
-    }
-    let deletion = Deletion {
-        since: now.into(),
-        workspace: found.name.to_string(),
-    };
-    Ok(batch.put(key, stored::encode(&deletion)))
-}
-
-/// Time of the oldest noted deletion of a workspace.
-pub(super) fn noted(store: &Store, workspace: &Uid) -> Result<Option<Timestamp>, VaultError> {
-    let bytes = store.read(&stored::deletion(workspace))?;
-    Ok(bytes.and_then(|bytes| Some(stored::decode::<Deletion>(&bytes).ok()?.since)))
-}
-
-/// Entries which note that these wrapped KEKs of a workspace are destroyed: one for each store key that wraps any.
-pub(super) fn destroyed<'a>(
-    store: &Store,
-    workspace: &Uid,
-    wrapped: impl Iterator<Item = &'a [u8]>,
-    since: Timestamp,
-) -> Result<Vec<Entry>, VaultError> {
-    // A wrap that does not name its store key cannot be unwrapped.
-    let ids: BTreeSet<_> = wrapped.filter_map(|kek| store_key_id(kek).ok()).collect();
-    let entry = |id: KeyId| {
-        let key = stored::destroyed(id, workspace);
-        let before = store.read(&key)?;
-        let before = before.and_then(|bytes| Some(stored::decode::<DestroyedKeys>(&bytes).ok()?.since));
-        let since = before.map_or(since, |before| earlier(before, since));
-        let value = stored::encode(&DestroyedKeys { since });
-        Ok(Entry { key, value })
-    };
-    ids.into_iter().map(entry).collect()
-}
-
-/// Adds to the batch that deletes a workspace that its keys are destroyed.
-pub(super) fn note_workspace(
-    batch: Batch,
-    store: &Store,
-    found: &Found,
-    now: SystemTime,
-) -> Result<Batch, VaultError> {
-    let rotation = store.read(&stored::workspace_rotation(&found.uid))?;
-    let rotation = rotation.and_then(|bytes| stored::decode::<Rotation>(&bytes).ok()?.deleted_since);
-    let before = noted(store, &found.uid)?.into_iter().chain(rotation);
-    let since = before.fold(now.into(), earlier);
-    let entries = destroyed(store, &found.uid, wrapped_keks(&found.record), since)?;
-    let batch = batch.delete(stored::deletion(&found.uid));
-    Ok(put_all(batch, entries))
-}
-
-/// Adds to the batch that gives up a restore that what came in is deleted. It stands under a uid that no workspace has.
-pub(super) fn note_restore(batch: Batch, store_key: KeyId) -> Batch {
-    let since = SystemTime::now().into();
-    batch.put(
-        stored::destroyed(store_key, &Uid::from_bytes([0; 16])),
-        stored::encode(&DestroyedKeys { since }),
-    )
-}
-
-pub(super) fn put_all(batch: Batch, entries: Vec<Entry>) -> Batch {
-    entries
-        .into_iter()
-        .fold(batch, |batch, Entry { key, value }| batch.put(key, value))
-}
-
-fn wrapped_keks(record: &WorkspaceRecord) -> impl Iterator<Item = &[u8]> {
-    let retired = record.retired_keks.iter().map(|kek| kek.wrapped_kek.as_slice());
-    std::iter::once(record.wrapped_kek.as_slice()).chain(retired)
-}
-
-fn earlier(one: Timestamp, other: Timestamp) -> Timestamp {
-    match (one.seconds, one.nanos) <= (other.seconds, other.nanos) {
-        true => one,
-        false => other,
-    }
-}
-
-/// Calls `each` with every entry under `prefix`.
-fn each(
+/// Calls `visit` with every entry under `prefix`.
+fn visit_entries(
     store: &Store,
     prefix: &[u8],
-    mut each: impl FnMut(&Entry) -> Result<(), VaultError>,
+    mut visit: impl FnMut(&Entry) -> Result<(), VaultError>,
 ) -> Result<(), VaultError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -150,13 +59,13 @@ fn each(
             return Ok(());
         };
         after = Some(last.key.clone());
-        page.iter().try_for_each(&mut each)?;
+        page.iter().try_for_each(&mut visit)?;
     }
 }
 
 /// The notes of a store, by the step that they wait for.
 #[derive(Default)]
-struct Backlog {
+struct ErasureBacklog {
     /// Time of the oldest deletion that waits for a rotation of its workspace's KEK.
     deletions: Option<Timestamp>,
     /// Time of the oldest deletion that waits for the store key to be replaced.
@@ -164,7 +73,7 @@ struct Backlog {
     pending: PendingErasure,
 }
 
-impl Backlog {
+impl ErasureBacklog {
     fn read(store: &Store) -> Result<Self, VaultError> {
         let mut waiting = Self::default();
         let mut workspaces = BTreeSet::new();
@@ -172,22 +81,22 @@ impl Backlog {
         let first = |first: &mut Option<Timestamp>, since| {
             *first = Some(first.map_or(since, |before| earlier(before, since)));
         };
-        // A damaged note counts as one from long ago: it is looked at at once, and named.
-        each(store, stored::DELETIONS, |entry| {
+        // A damaged note counts as very old, so that its erasure is due at once and the damage gets a log line.
+        visit_entries(store, stored::DELETIONS, |entry| {
             let since = stored::decode::<Deletion>(&entry.value).unwrap_or_default().since;
             workspaces.extend(entry.key.get(stored::DELETIONS.len()..).and_then(stored::uid));
             first(&mut waiting.deletions, since);
             first(&mut all, since);
             Ok(())
         })?;
-        each(store, stored::ROTATIONS, |entry| {
+        visit_entries(store, stored::ROTATIONS, |entry| {
             if let Some(since) = stored::decode::<Rotation>(&entry.value)?.deleted_since {
                 workspaces.extend(stored::uid_of_rotation(&entry.key));
                 first(&mut all, since);
             }
             Ok(())
         })?;
-        each(store, stored::DESTROYED, |entry| {
+        visit_entries(store, stored::DESTROYED, |entry| {
             let since = stored::decode::<DestroyedKeys>(&entry.value)
                 .unwrap_or_default()
                 .since;
@@ -204,9 +113,9 @@ impl Backlog {
     }
 }
 
-/// The deletions of `store` that are not erased yet.
+/// Returns the deletions that are not erased yet.
 pub(super) fn pending(store: &Store) -> Result<PendingErasure, VaultError> {
-    Ok(Backlog::read(store)?.pending)
+    Ok(ErasureBacklog::read(store)?.pending)
 }
 
 /// Returns the time until `since` is `after` ago; `None` when that time is over. A `since` in the future counts as
@@ -219,12 +128,16 @@ fn left(since: Timestamp, after: Duration, now: SystemTime) -> Option<Duration> 
 }
 
 impl Writer {
-    /// Begins the step that the oldest deletion waits for, if the step is due.
-    pub(super) async fn erase(&self, after: Duration, progress: &Progress) -> Result<NextStep, VaultError> {
-        self.remove_finished().await?;
+    /// Begins the rotation that the oldest deletion waits for, if it is due.
+    pub(super) async fn begin_erasure(
+        &self,
+        after: Duration,
+        metrics: &KeyMetrics,
+    ) -> Result<NextErasure, VaultError> {
+        self.remove_finished_notes().await?;
         let store = self.store.clone();
-        let waiting = blocking(move || Backlog::read(&store)).await?;
-        progress.pending(&waiting.pending);
+        let waiting = blocking(move || ErasureBacklog::read(&store)).await?;
+        metrics.set_pending(&waiting.pending);
         let now = (self.clock)();
         let due = |since: Option<Timestamp>| since.filter(|since| left(*since, after, now).is_none());
         let (deletions, destroyed) = (due(waiting.deletions), due(waiting.destroyed));
@@ -233,21 +146,21 @@ impl Writer {
             (Some(_), None) => true,
             (None, _) => false,
         };
-        let begun = deletions_first && self.begin_noted().await?
+        let begun = deletions_first && self.rotate_noted_workspaces().await?
             || destroyed.is_some() && self.replace_store_key().await?
-            || deletions.is_some() && !deletions_first && self.begin_noted().await?;
+            || deletions.is_some() && !deletions_first && self.rotate_noted_workspaces().await?;
         if begun {
-            return Ok(NextStep::Begun);
+            return Ok(NextErasure::Begun);
         }
         // A due step that was not begun waits for other work, so the next check need not come at once.
         let soon = [waiting.deletions, waiting.destroyed].into_iter().flatten();
         let soon = soon.filter_map(|since| left(since, after, now));
         let next = soon.chain([after, RETRY]).min().unwrap_or(RETRY);
-        Ok(NextStep::In(next.max(SHORTEST)))
+        Ok(NextErasure::In(next.max(SHORTEST)))
     }
 
     /// Begins a rotation of the KEK of every workspace with a noted deletion. Returns true when any rotation was begun.
-    async fn begin_noted(&self) -> Result<bool, VaultError> {
+    async fn rotate_noted_workspaces(&self) -> Result<bool, VaultError> {
         let mut begun = false;
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -259,14 +172,14 @@ impl Writer {
             after = Some(last.key.clone());
             for Entry { key, value } in &page {
                 let deletion: Deletion = stored::decode(value).unwrap_or_default();
-                match self.begin_one(key, &deletion).await {
+                match self.rotate_noted(key, &deletion).await {
                     Ok(one) => begun |= one,
                     Err(error @ (VaultError::Corrupt(_) | VaultError::KeyNotLoaded)) => {
                         let (uid, workspace) = (
                             key.get(stored::DELETIONS.len()..).and_then(stored::uid),
                             deletion.workspace,
                         );
-                        tracing::error!(%error, ?uid, workspace, "what was deleted in a damaged workspace is not erased");
+                        tracing::error!(%error, ?uid, workspace, "the deleted data of a damaged workspace are not erased");
                     }
                     Err(error) => return Err(error),
                 }
@@ -274,13 +187,13 @@ impl Writer {
         }
     }
 
-    async fn begin_one(&self, key: &[u8], deletion: &Deletion) -> Result<bool, VaultError> {
+    async fn rotate_noted(&self, key: &[u8], deletion: &Deletion) -> Result<bool, VaultError> {
         let name = WorkspaceName::parse(&deletion.workspace).map_err(|_| VaultError::Corrupt(None))?;
         match self.begin_rotation(&name).await {
             Ok(_id) => Ok(true),
-            // The rotation under way took the note over if it began after the deletion; else the next one does.
+            // The rotation under way took the note over if it began after the deletion; otherwise the next rotation does.
             Err(VaultError::RotationUnderWay) => Ok(false),
-            // Deleting a workspace removes its note. A note without a workspace refers to no data, and is removed.
+            // The deletion of a workspace removes its note, so a note without a workspace refers to no data.
             Err(VaultError::NoWorkspace(_)) => {
                 let orphaned = Batch::new()
                     .expect_value(key, stored::encode(deletion))
@@ -293,7 +206,7 @@ impl Writer {
     }
 
     /// Removes the notes of destroyed keys whose store key is gone.
-    async fn remove_finished(&self) -> Result<(), VaultError> {
+    async fn remove_finished_notes(&self) -> Result<(), VaultError> {
         let keys = self.keyring.loaded()?.store_keys;
         let mut after: Option<Vec<u8>> = None;
         let mut count = 0;
@@ -316,7 +229,7 @@ impl Writer {
         if count > 0 {
             tracing::info!(
                 count,
-                "what was deleted is erased: the keys that it needs are destroyed"
+                "deleted data are erased: the store keys that could open them are destroyed"
             );
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Why the vault did not do it.
+//! Errors of the vault.
 
 use std::io;
 
@@ -14,76 +14,59 @@ use crate::{
     store,
 };
 
-/// Why a store was not taken over. Nothing was changed.
+/// Why a store was not opened as a vault. The store is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The store did not open.
     #[error(transparent)]
     Store(#[from] store::OpenError),
-    /// The store has entries, but none of a vault.
+    /// The store has entries and no [`Meta`](super::stored::Meta).
     #[error("the store is not empty, and holds no vault")]
-    NotOurs,
-    /// A layout that this release does not know.
+    NotAVault,
     #[error(
         "the store has format {found}; this release reads format {supported}: use the release that wrote it"
     )]
-    Format {
-        /// What the store says.
-        found: u32,
-        /// The format that this release supports.
-        supported: u32,
-    },
-    /// The file `keys` is missing beside data that needs it.
+    Format { found: u32, supported: u32 },
     #[error(
         "the file `keys` of the store is missing, without which nothing in it can be decrypted: restore a backup"
     )]
     NoKeys,
-    /// The file `keys` is of another time than the data beside it.
+    /// The file `keys` and the store are copies from different times.
     #[error(
         "the store needs the store key {0}, which its file `keys` does not hold: one of them is an older copy; restore a \
          backup, or put back the two that belong together"
     )]
     OtherKeys(String),
-    /// The file `keys` was not read.
     #[error("the store's keys could not be read")]
     Keys(#[source] VaultError),
-    /// It needs a root key that was not given.
     #[error(
         "this store needs the root key {needed}, which wraps the keys of {workspaces} workspaces; given were {given}: \
          give it that key too"
     )]
     OtherRootKey {
-        /// The ids of the keys given.
+        /// Ids of the root keys that the providers have.
         given: String,
-        /// The id of the key that is missing.
+        /// Id of the root key that is missing.
         needed: String,
         /// Number of workspaces in the store.
         workspaces: u64,
     },
-    /// The root key that was given cannot be used.
     #[error("the root key could not be taken")]
-    RootKey(#[from] UnsealError),
-    /// What the store says of itself does not decode.
+    RootKey(#[from] UnlockError),
     #[error("the store's own description is damaged; restore a backup")]
     Corrupt(#[from] prost::DecodeError),
-    /// It could not be read.
     #[error("the store could not be read")]
     Read(#[from] store::Fault),
-    /// It could not be written.
     #[error("the store could not be initialised")]
     Write(#[from] store::CommitError),
-    /// What a restore left by half could not be removed.
-    #[error("what was restored by half could not be removed")]
+    #[error("the entries of an interrupted restore could not be removed")]
     Recover(#[source] VaultError),
 }
 
-/// Why the vault stays sealed.
+/// Why the vault stays locked.
 #[derive(Debug, thiserror::Error)]
-pub enum UnsealError {
-    /// The root key's provider did not give it.
+pub enum UnlockError {
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The store could not be used.
     #[error(transparent)]
     Vault(#[from] VaultError),
 }
@@ -91,133 +74,103 @@ pub enum UnsealError {
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    /// No such workspace.
     #[error("there is no workspace {0}")]
     NoWorkspace(WorkspaceName),
-    /// The name is taken.
     #[error("there is a workspace {0} already")]
     WorkspaceExists(WorkspaceName),
-    /// It holds secrets.
     #[error("workspace {0} holds secrets; delete them first, or use force")]
     WorkspaceNotEmpty(WorkspaceName),
-    /// The workspace that the caller knows is gone; another has its name.
     #[error("workspace {0} was deleted and made anew: its uid is not the one given")]
     WorkspaceReplaced(WorkspaceName),
-    /// Not the revision that the caller knows.
     #[error("the revision given is not the current one; read it again and decide anew")]
     RevisionMismatch,
-    /// No such secret.
     #[error("workspace {0} has no secret {1}")]
     NoSecret(WorkspaceName, SecretName),
-    /// Not the version that the caller knows.
     #[error(
         "the current version is {current} and not {expected} (0: there is none); read it again and decide anew"
     )]
     VersionMismatch {
-        /// What it is; 0 when there is no such secret.
+        /// Current version; 0 when the secret does not exist.
         current: u64,
-        /// What the caller took it for.
         expected: u64,
     },
-    /// The version is not there, or no more.
     #[error("workspace {workspace} keeps no version {version} of secret {name}")]
     NoVersion {
-        /// Which workspace.
         workspace: WorkspaceName,
-        /// Which secret.
         name: SecretName,
-        /// Which version.
         version: u64,
     },
-    /// The id was given to another request.
     #[error(
         "this request_id was given to another request, or before the workspace's key was rotated; look what became of \
          it, and use a new one"
     )]
     RequestIdReused,
-    /// What was asked for would be gone at once.
+    /// The expiry of the new version has passed.
     #[error("it would have expired already; give it an expiry in the future")]
     AlreadyExpired,
-    /// The restored value could go where a version since may not.
+    /// The restored value could be sent to origins that a later version excludes.
     #[error(
         "the version to restore and the versions since have no upstream origins in common; put the value anew, or have \
          an administrator restore it with allow_wider_origins"
     )]
     RestoreWidensOrigins,
-    /// The restored value would last longer than it was to.
+    /// The restored value would expire later than it did, or than a later version does.
     #[error(
         "a restored version expires no later than it did and than every version since, and one of these times is over or \
          is earlier than asked for; put the value anew, or have an administrator restore it with allow_later_expiry"
     )]
     RestoreExtendsExpiry,
-    /// The plan allows no more names.
     #[error(
         "workspace {workspace} has the {limit} secrets that its plan allows; delete one, or change the plan"
     )]
-    PlanLimit {
-        /// Which workspace.
-        workspace: WorkspaceName,
-        /// How many its plan allows.
-        limit: u64,
-    },
-    /// Values together are larger than an answer may be.
+    PlanLimit { workspace: WorkspaceName, limit: u64 },
     #[error(
         "the values asked for are together larger than {} bytes; ask for fewer at once",
         super::MAX_ANSWER
     )]
     AnswerTooLarge,
-    /// The principal has as much under way as one principal may.
     #[error("too much of what this identity asked for is under way; try again, with fewer calls at once")]
     QuotaExceeded,
-    /// Other writes came between, again and again.
+    /// Each attempt of a write conflicted with another write.
     #[error("other writes of the same thing came between; try again")]
     Conflict,
-    /// Stored bytes do not decode or do not authenticate. One text, whatever the cause.
+    /// Stored bytes do not decode or do not authenticate. The message does not tell which.
     #[error("a stored record is damaged")]
     Corrupt(#[source] Option<crypto::Corruption>),
-    /// The key that a record names is not loaded.
     #[error("the key that a stored record needs is not loaded")]
     KeyNotLoaded,
-    /// The root key is not there yet.
-    #[error("the vault is sealed: its root key's provider does not answer; it unseals by itself")]
-    Sealed,
-    /// A rotation of this key has not ended.
+    /// The vault has no root key yet.
+    #[error("the vault is locked: its root key's provider does not answer; it unlocks by itself")]
+    Locked,
     #[error(
         "a rotation of this key is under way; see its progress, and what holds it up, in the status of the keys"
     )]
     RotationUnderWay,
-    /// The active root key is not the vault's to make.
+    /// The active root key comes from an operator's file, so the vault cannot replace it.
     #[error("the root key comes from a file: give the vault a new one before it, and restart the vault")]
     RootKeyFromFile,
-    /// The root key's provider does not work.
     #[error("the root key's provider does not answer; nothing was changed")]
     Provider(#[source] ProviderError),
-    /// The disk is full.
     #[error("the vault's disk is full; nothing was changed")]
     Full(#[source] Option<store::CommitError>),
-    /// Another backup is being made or restored.
     #[error("another backup is being made or restored; try again when it is done")]
     BackupUnderWay,
-    /// Whoever takes a backup takes it too slowly.
+    /// The client of a backup reads more slowly than the store changes.
     #[error(
         "the vault changes faster than the backup is taken; try again at a quieter time, or over a faster connection"
     )]
     BackupOutpaced,
-    /// A backup is restored into an empty vault only.
     #[error("the vault has workspaces; a backup is restored into an empty vault only")]
     NotEmpty,
-    /// A backup that cannot be restored; nothing was changed.
+    /// The backup cannot be restored. Nothing was changed.
     #[error(transparent)]
     Backup(#[from] BackupError),
-    /// A backup with a layout that this release does not know.
     #[error(
         "the backup was made of a store of format {0}, which this release does not know; use the release that made it"
     )]
     BackupOfOtherFormat(u32),
-    /// A backup is being restored.
-    #[error("a backup is being restored, or was by half; nothing was changed")]
+    #[error("a backup is being restored, or its restore was interrupted; nothing was changed")]
     Restoring,
-    /// The vault is being closed.
     #[error("the vault is shutting down")]
     Stopped,
     /// The store failed while it wrote the change.
@@ -232,21 +185,19 @@ pub enum VaultError {
          done; until then the vault serves what was there before"
     )]
     FullOutcomeUnknown(#[source] store::CommitError),
-    /// The store failed earlier.
+    /// The store failed in an earlier write.
     #[error(
         "the vault's storage failed; nothing was changed, and nothing can be until the vault is restarted"
     )]
-    Ended(#[source] store::CommitError),
-    /// The store could not write the change, or was closed.
+    StorageFailed(#[source] store::CommitError),
+    /// The store refused the change, or was closed.
     #[error("the vault's storage did not take the change")]
     Storage(#[source] store::CommitError),
-    /// The store could not be read.
     #[error("the vault's storage cannot be read")]
     Read(#[from] store::Fault),
-    /// The store's file `keys` could not be read or replaced.
+    /// The file `keys` could not be read or replaced.
     #[error(transparent)]
     KeyFile(store::KeyFileError),
-    /// No random bytes were to be had.
     #[error("the vault could not make a key")]
     Randomness(#[from] NoRandomness),
 }
@@ -260,7 +211,7 @@ impl From<store::CommitError> for VaultError {
                 Self::FullOutcomeUnknown(error)
             }
             store::CommitError::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
-            store::CommitError::Unavailable(_) => Self::Ended(error),
+            store::CommitError::Unavailable(_) => Self::StorageFailed(error),
             store::CommitError::ExclusiveWriter => Self::Restoring,
             store::CommitError::LimitReached
             | store::CommitError::Counter

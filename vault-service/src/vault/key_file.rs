@@ -1,26 +1,26 @@
-//! The store's file `keys`: its store keys, wrapped by the root key.
+//! The store's file `keys`: the store keys, wrapped by the root key.
 //!
-//! Usually it holds one. While a store key replaces another one it holds both, until no workspace needs the old one.
+//! The file usually has one store key. While a new store key replaces an old one, the file has both, until no workspace needs
+//! the old one.
 
 use std::sync::Arc;
 
 use prost::Message;
 
-use super::{VaultError, stored};
+use super::{VaultError, blocking, keyring::UnlockedKeys, stored};
 use crate::{
     crypto::{KeyId, NoRandomness, RootKey, StoreKey, root_key_id, wrapped_store_key_id},
     root::WrappedRootKey,
     store::{ReadEntries, Store},
 };
 
-/// The content of the file.
 #[derive(Clone, PartialEq)]
 pub(super) struct KeyFile {
-    /// The id of the root key, which wraps all that follow.
+    /// Id of the root key, which wraps all store keys.
     pub(super) root_key: KeyId,
-    /// The root key itself, unless a file of the operator's holds it.
-    pub(super) held: Option<WrappedRootKey>,
-    /// The store keys, wrapped; the newest is the last.
+    /// The root key itself, wrapped by its provider; `None` when an operator's file holds the root key.
+    pub(super) wrapped_root: Option<WrappedRootKey>,
+    /// The wrapped store keys; the newest is the last.
     pub(super) store_keys: Vec<WrappedStoreKey>,
 }
 
@@ -30,20 +30,20 @@ pub(super) struct WrappedStoreKey {
     bytes: Vec<u8>,
 }
 
-/// The file's content, encoded.
+/// Encoded form of the file.
 #[derive(Clone, PartialEq, Message)]
-struct Content {
+struct KeyFileContent {
     #[prost(message, optional, tag = "1")]
-    held: Option<WrappedRootKey>,
+    wrapped_root: Option<WrappedRootKey>,
     #[prost(bytes = "vec", repeated, tag = "2")]
     store_keys: Vec<Vec<u8>>,
 }
 
 impl KeyFile {
     /// Wraps the store keys with the root key.
-    pub(super) fn seal(
+    pub(super) fn wrap(
         root: &RootKey,
-        held: Option<WrappedRootKey>,
+        wrapped_root: Option<WrappedRootKey>,
         store_keys: &[Arc<StoreKey>],
     ) -> Result<Self, NoRandomness> {
         let wrapped = |key: &Arc<StoreKey>| {
@@ -54,25 +54,28 @@ impl KeyFile {
         };
         Ok(Self {
             root_key: root.id(),
-            held,
+            wrapped_root,
             store_keys: store_keys.iter().map(wrapped).collect::<Result<_, _>>()?,
         })
     }
 
     /// Unwraps the store keys.
-    pub(super) fn open(&self, root: &RootKey) -> Result<Vec<Arc<StoreKey>>, VaultError> {
-        let open = |key: &WrappedStoreKey| Ok(Arc::new(root.unwrap(&key.bytes)?));
-        self.store_keys.iter().map(open).collect()
+    pub(super) fn unwrap(&self, root: &RootKey) -> Result<Vec<Arc<StoreKey>>, VaultError> {
+        let unwrap = |key: &WrappedStoreKey| Ok(Arc::new(root.unwrap(&key.bytes)?));
+        self.store_keys.iter().map(unwrap).collect()
     }
 
-    /// True if the file holds the store key that `id` names.
-    pub(super) fn holds(&self, id: KeyId) -> bool {
+    /// Returns true when the file has the store key with this id.
+    pub(super) fn has_store_key(&self, id: KeyId) -> bool {
         self.store_keys.iter().any(|key| key.id == id)
     }
 
     /// Decodes the file. Fails unless the file has at least one store key and one root key wraps all of them.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, VaultError> {
-        let Content { held, store_keys } = stored::decode(bytes)?;
+        let KeyFileContent {
+            wrapped_root,
+            store_keys,
+        } = stored::decode(bytes)?;
         let mut roots = Vec::new();
         let mut wrapped = Vec::new();
         for bytes in store_keys {
@@ -81,13 +84,15 @@ impl KeyFile {
             wrapped.push(WrappedStoreKey { id, bytes });
         }
         let root_key = *roots.first().ok_or(VaultError::Corrupt(None))?;
-        let of_it = held.as_ref().is_none_or(|held| held.id == root_key.as_bytes());
-        if !of_it || roots.iter().any(|root| *root != root_key) {
+        let is_same_root = wrapped_root
+            .as_ref()
+            .is_none_or(|wrapped_root| wrapped_root.id == root_key.as_bytes());
+        if !is_same_root || roots.iter().any(|root| *root != root_key) {
             return Err(VaultError::Corrupt(None));
         }
         Ok(Self {
             root_key,
-            held,
+            wrapped_root,
             store_keys: wrapped,
         })
     }
@@ -95,11 +100,11 @@ impl KeyFile {
     pub(super) fn encode(&self) -> Vec<u8> {
         let Self {
             root_key: _,
-            held,
+            wrapped_root,
             store_keys,
         } = self;
-        stored::encode(&Content {
-            held: held.clone(),
+        stored::encode(&KeyFileContent {
+            wrapped_root: wrapped_root.clone(),
             store_keys: store_keys.iter().map(|key| key.bytes.clone()).collect(),
         })
     }
@@ -109,9 +114,16 @@ impl KeyFile {
         store.key_file()?.map(|bytes| Self::decode(&bytes)).transpose()
     }
 
-    /// Replaces the file of a store. Blocking.
-    pub(super) fn write(&self, store: &Store) -> Result<(), VaultError> {
-        Ok(store.replace_key_file(&self.encode())?)
+    /// Replaces the file of a store by one with the `unlocked` keys.
+    pub(super) async fn replace(store: &Store, unlocked: &UnlockedKeys) -> Result<(), VaultError> {
+        let UnlockedKeys {
+            root,
+            wrapped_root,
+            store_keys,
+        } = unlocked;
+        let file = Self::wrap(root, wrapped_root.clone(), store_keys)?;
+        let store = store.clone();
+        blocking(move || Ok(store.replace_key_file(&file.encode())?)).await
     }
 }
 
@@ -125,35 +137,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_with_its_root_key() {
+    fn wrapped_store_keys_unwrap_with_their_root_key() {
         let root = RootKey::generate().expect("randomness");
         let keys = keys(2);
-        let sealed = KeyFile::seal(&root, None, &keys).expect("randomness");
-        let again = KeyFile::decode(&sealed.encode()).expect("its own");
-        let opened = again.open(&root).expect("its own");
-        assert!(again == sealed);
+        let file = KeyFile::wrap(&root, None, &keys).expect("randomness");
+        let decoded = KeyFile::decode(&file.encode()).expect("a file of this root key");
+        let unwrapped = decoded.unwrap(&root).expect("a file of this root key");
+        assert!(decoded == file);
         assert!(
-            opened
+            unwrapped
                 .iter()
                 .map(|key| key.id())
                 .eq(keys.iter().map(|key| key.id()))
         );
-        assert!(keys.iter().all(|key| again.holds(key.id())));
+        assert!(keys.iter().all(|key| decoded.has_store_key(key.id())));
     }
 
     #[test]
-    fn no_store_key_or_some_of_two_root_keys_are_refused() {
+    fn a_file_without_store_keys_or_with_two_root_keys_is_refused() {
         let [one, two] = [(); 2].map(|()| RootKey::generate().expect("randomness"));
-        let seal = |root, count| KeyFile::seal(root, None, &keys(count)).expect("randomness");
-        assert!(KeyFile::decode(&seal(&one, 0).encode()).is_err());
-        let mut mixed = seal(&one, 1);
-        mixed.store_keys.extend(seal(&two, 1).store_keys);
+        let wrap = |root, count| KeyFile::wrap(root, None, &keys(count)).expect("randomness");
+        assert!(KeyFile::decode(&wrap(&one, 0).encode()).is_err());
+        let mut mixed = wrap(&one, 1);
+        mixed.store_keys.extend(wrap(&two, 1).store_keys);
         assert!(KeyFile::decode(&mixed.encode()).is_err());
-        let mut of_another = seal(&one, 1);
-        of_another.held = Some(WrappedRootKey {
+        let mut mismatched = wrap(&one, 1);
+        mismatched.wrapped_root = Some(WrappedRootKey {
             id: two.id().as_bytes().to_vec(),
             ..WrappedRootKey::default()
         });
-        assert!(KeyFile::decode(&of_another.encode()).is_err());
+        assert!(KeyFile::decode(&mismatched.encode()).is_err());
     }
 }

@@ -14,44 +14,43 @@ use crate::{
     root::WrappedRootKey,
 };
 
-/// Workspace KEKs kept unwrapped; some 150 bytes each. Beyond it, one is dropped (and wiped) for each that comes in.
-const KEPT: usize = 10_000;
-/// Destroyed KEKs that are remembered, so that a call which read the workspace before does not bring one back.
-const DESTROYED: usize = 256;
+/// Maximum number of unwrapped KEKs in the cache, of some 150 bytes each. Beyond it, each new KEK evicts (and wipes) another.
+const MAX_CACHED: usize = 10_000;
+/// Number of destroyed KEKs that are remembered, so that a call which read its workspace earlier does not cache one again.
+const MAX_DESTROYED: usize = 256;
 
 pub(super) struct Keyring {
-    /// None while the vault is sealed.
-    loaded: RwLock<Option<UnsealedKeys>>,
-    kept: Mutex<Kept>,
-    /// Held while the file `keys` is replaced, so that one change of it does not undo another.
-    pub(super) file: tokio::sync::Mutex<()>,
-    /// Read while a backup is made, and written while a store key is destroyed.
+    /// `None` while the vault is locked.
+    loaded: RwLock<Option<UnlockedKeys>>,
+    keks: Mutex<KekCache>,
+    /// Held while the file `keys` is replaced, so that one change of the file does not undo another.
+    pub(super) file_lock: tokio::sync::Mutex<()>,
+    /// Read-locked while a backup is made, and write-locked while store keys are destroyed.
     pub(super) exports: Arc<tokio::sync::RwLock<()>>,
 }
 
-/// The keys of an unsealed vault. A key is wiped when its last clone is dropped.
+/// The keys of an unlocked vault. A key is wiped when its last clone is dropped.
 #[derive(Clone)]
-pub(super) struct UnsealedKeys {
+pub(super) struct UnlockedKeys {
     pub(super) root: Arc<RootKey>,
-    /// The root key as the file `keys` holds it. Kept beside `root`, so that the two always belong together.
-    pub(super) held: Option<WrappedRootKey>,
+    /// `root` as wrapped by its provider, in the file `keys`; `None` when an operator's file holds the root key.
+    pub(super) wrapped_root: Option<WrappedRootKey>,
     pub(super) store_keys: Vec<Arc<StoreKey>>,
 }
 
 #[derive(Default)]
-struct Kept {
-    keks: HashMap<(Uid, KeyId), Arc<WorkspaceKek>>,
+struct KekCache {
+    by_id: HashMap<(Uid, KeyId), Arc<WorkspaceKek>>,
     destroyed: VecDeque<KeyId>,
 }
 
-impl UnsealedKeys {
-    /// The store key that `id` names.
+impl UnlockedKeys {
     pub(super) fn store_key(&self, id: KeyId) -> Result<&Arc<StoreKey>, VaultError> {
         let mut keys = self.store_keys.iter();
         keys.find(|key| key.id() == id).ok_or(VaultError::KeyNotLoaded)
     }
 
-    /// A KEK of a workspace.
+    /// Unwraps a KEK of a workspace.
     pub(super) fn unwrap(&self, workspace: &Uid, wrapped: &[u8]) -> Result<WorkspaceKek, VaultError> {
         Ok(self
             .store_key(store_key_id(wrapped)?)?
@@ -60,17 +59,17 @@ impl UnsealedKeys {
 }
 
 impl Keyring {
-    /// Makes a keyring without keys, as a sealed vault has it.
-    pub(super) fn sealed() -> Self {
+    /// Makes the keyring of a locked vault, without keys.
+    pub(super) fn locked() -> Self {
         Self {
             loaded: RwLock::new(None),
-            kept: Mutex::default(),
-            file: tokio::sync::Mutex::default(),
+            keks: Mutex::default(),
+            file_lock: tokio::sync::Mutex::default(),
             exports: Arc::default(),
         }
     }
 
-    pub(super) fn is_sealed(&self) -> bool {
+    pub(super) fn is_locked(&self) -> bool {
         self.loaded
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -78,20 +77,19 @@ impl Keyring {
     }
 
     /// Replaces the loaded keys with `loaded`.
-    pub(super) fn load(&self, loaded: UnsealedKeys) {
+    pub(super) fn load(&self, loaded: UnlockedKeys) {
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
     }
 
-    /// Returns the root key and the store keys; fails while the vault is sealed.
-    pub(super) fn loaded(&self) -> Result<UnsealedKeys, VaultError> {
+    /// Returns the root key and the store keys; fails while the vault is locked.
+    pub(super) fn loaded(&self) -> Result<UnlockedKeys, VaultError> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        loaded.clone().ok_or(VaultError::Sealed)
+        loaded.clone().ok_or(VaultError::Locked)
     }
 
-    /// The store key that `id` names.
     fn store_key(&self, id: KeyId) -> Result<Arc<StoreKey>, VaultError> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        loaded.as_ref().ok_or(VaultError::Sealed)?.store_key(id).cloned()
+        loaded.as_ref().ok_or(VaultError::Locked)?.store_key(id).cloned()
     }
 
     /// Makes a new KEK for a workspace, and returns it wrapped by the store key that `store_key` names.
@@ -109,23 +107,23 @@ impl Keyring {
         Ok(self.store_key(store_key)?.wrap(kek, workspace)?)
     }
 
-    /// A workspace's KEK.
+    /// Returns a KEK of a workspace, from the cache or unwrapped.
     pub(super) fn open(&self, workspace: &Uid, wrapped: &[u8]) -> Result<Arc<WorkspaceKek>, VaultError> {
         let id = (*workspace, wrapped_kek_id(wrapped)?);
-        if let Some(kek) = self.kept().keks.get(&id) {
+        if let Some(kek) = self.cache().by_id.get(&id) {
             return Ok(kek.clone());
         }
         let kek = Arc::new(self.unwrap(workspace, wrapped)?);
-        let mut kept = self.kept();
-        if kept.destroyed.contains(&id.1) {
+        let mut cache = self.cache();
+        if cache.destroyed.contains(&id.1) {
             return Ok(kek);
         }
-        if kept.keks.len() >= KEPT
-            && let Some(one) = kept.keks.keys().next().copied()
+        if cache.by_id.len() >= MAX_CACHED
+            && let Some(one) = cache.by_id.keys().next().copied()
         {
-            kept.keks.remove(&one);
+            cache.by_id.remove(&one);
         }
-        kept.keks.insert(id, kek.clone());
+        cache.by_id.insert(id, kek.clone());
         Ok(kek)
     }
 
@@ -152,32 +150,32 @@ impl Keyring {
             .unwrap(wrapped, workspace)?)
     }
 
-    /// Wipes a KEK that was destroyed.
+    /// Removes a destroyed KEK from the cache, which wipes it.
     pub(super) fn forget(&self, workspace: &Uid, wrapped: &[u8]) {
-        // What does not parse was never unwrapped.
+        // A KEK without a valid id was never unwrapped.
         let Ok(id) = wrapped_kek_id(wrapped) else { return };
-        let mut kept = self.kept();
-        kept.keks.remove(&(*workspace, id));
-        kept.destroyed.push_back(id);
-        if kept.destroyed.len() > DESTROYED {
-            kept.destroyed.pop_front();
+        let mut cache = self.cache();
+        cache.by_id.remove(&(*workspace, id));
+        cache.destroyed.push_back(id);
+        if cache.destroyed.len() > MAX_DESTROYED {
+            cache.destroyed.pop_front();
         }
     }
 
-    /// Wipes every KEK: workspaces may have others now, and such as were destroyed.
+    /// Empties the cache, after a restored backup brought workspaces with KEKs of their own.
     pub(super) fn forget_all(&self) {
-        *self.kept() = Kept::default();
+        *self.cache() = KekCache::default();
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, KekCache> {
+        self.keks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a KEK is in memory.
+    /// Returns true when the KEK is in the cache.
     #[cfg(test)]
-    pub(super) fn holds(&self, workspace: &Uid, wrapped: &[u8]) -> bool {
+    pub(super) fn is_cached(&self, workspace: &Uid, wrapped: &[u8]) -> bool {
         let id = (*workspace, wrapped_kek_id(wrapped).unwrap());
-        self.kept().keks.contains_key(&id)
+        self.cache().by_id.contains_key(&id)
     }
 }
 
@@ -186,40 +184,40 @@ impl Keyring {
 mod tests {
     use super::*;
 
-    /// One with a store key, and the id of that.
-    fn unsealed() -> (Keyring, KeyId) {
-        let (keyring, store_key) = (Keyring::sealed(), Arc::new(StoreKey::generate().unwrap()));
+    /// Returns a keyring with one store key, and the id of that key.
+    fn unlocked() -> (Keyring, KeyId) {
+        let (keyring, store_key) = (Keyring::locked(), Arc::new(StoreKey::generate().unwrap()));
         let id = store_key.id();
-        keyring.load(UnsealedKeys {
+        keyring.load(UnlockedKeys {
             root: Arc::new(RootKey::generate().unwrap()),
-            held: None,
+            wrapped_root: None,
             store_keys: vec![store_key],
         });
         (keyring, id)
     }
 
     #[test]
-    fn so_many_keys_are_kept_in_memory_and_no_more() {
-        let (keyring, store_key) = unsealed();
-        for number in 0..KEPT + 10 {
+    fn the_number_of_cached_keks_is_bounded() {
+        let (keyring, store_key) = unlocked();
+        for number in 0..MAX_CACHED + 10 {
             let workspace = Uid::generate();
             let wrapped = keyring.make(&workspace, store_key).unwrap();
             keyring.open(&workspace, &wrapped).unwrap();
-            assert!(keyring.holds(&workspace, &wrapped), "{number}");
+            assert!(keyring.is_cached(&workspace, &wrapped), "{number}");
         }
-        assert_eq!(keyring.kept().keks.len(), KEPT);
+        assert_eq!(keyring.cache().by_id.len(), MAX_CACHED);
     }
 
     #[test]
-    fn so_many_destroyed_keys_are_remembered_and_no_more() {
-        let (keyring, store_key) = unsealed();
-        for _ in 0..DESTROYED + 10 {
+    fn the_number_of_remembered_destroyed_keks_is_bounded() {
+        let (keyring, store_key) = unlocked();
+        for _ in 0..MAX_DESTROYED + 10 {
             let workspace = Uid::generate();
             let wrapped = keyring.make(&workspace, store_key).unwrap();
             keyring.forget(&workspace, &wrapped);
             keyring.open(&workspace, &wrapped).unwrap();
-            assert!(!keyring.holds(&workspace, &wrapped));
+            assert!(!keyring.is_cached(&workspace, &wrapped));
         }
-        assert_eq!(keyring.kept().destroyed.len(), DESTROYED);
+        assert_eq!(keyring.cache().destroyed.len(), MAX_DESTROYED);
     }
 }

@@ -1,29 +1,25 @@
-//! Labels of secrets, by Kubernetes' rules.
+//! Labels of secrets, which follow the rules of Kubernetes.
 
 use std::collections::BTreeMap;
 
-/// The most labels of one secret.
 const MAX_LABELS: usize = 32;
 const MAX_NAME: usize = 63;
 const MAX_PREFIX: usize = 253;
 
-/// Short texts under short keys, to sort secrets by. Not secret.
+/// Labels of a secret: short values by short keys, for sorting. Labels are not encrypted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
-/// Why labels are not taken.
+/// Why labels are invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelsError {
-    /// There are more than may be.
     #[error("at most {MAX_LABELS} may be given")]
     TooMany,
-    /// A key is no label's key.
     #[error(
         "{0:?} is no key: it is 1 to {MAX_NAME} letters, digits, `-`, `_` and `.`, a letter or digit at both ends, and \
          may have a DNS name and a `/` before it"
     )]
     Key(String),
-    /// A value is no label's value.
     #[error(
         "the value of {0:?} is none: it is empty, or 1 to {MAX_NAME} letters, digits, `-`, `_` and `.`, a letter or digit \
          at both ends"
@@ -32,7 +28,6 @@ pub enum LabelsError {
 }
 
 impl Labels {
-    /// Checks keys and values.
     pub fn parse(labels: BTreeMap<String, String>) -> Result<Self, LabelsError> {
         if labels.len() > MAX_LABELS {
             return Err(LabelsError::TooMany);
@@ -48,18 +43,16 @@ impl Labels {
         Ok(Self(labels))
     }
 
-    /// As they were stored, which was after they were checked.
+    /// Makes labels from stored ones, which were valid when they were stored.
     pub(super) fn stored(labels: BTreeMap<String, String>) -> Self {
         Self(labels)
     }
 
-    /// Each key with its value, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// The map that it is.
-    pub fn into_map(self) -> BTreeMap<String, String> {
+    pub(crate) fn into_map(self) -> BTreeMap<String, String> {
         self.0
     }
 }
@@ -73,16 +66,16 @@ fn is_key(key: &str) -> bool {
 
 fn is_name(name: &str) -> bool {
     name.len() <= MAX_NAME
-        && ends_with(name, |byte| byte.is_ascii_alphanumeric())
+        && ends_match(name, |byte| byte.is_ascii_alphanumeric())
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-/// A DNS subdomain (RFC 1123), in lower case.
+/// Returns true for a DNS subdomain (RFC 1123) in lower case.
 fn is_dns_name(name: &str) -> bool {
     let label_ok = |label: &str| {
-        ends_with(label, |byte| byte != b'-')
+        ends_match(label, |byte| byte != b'-')
             && label
                 .bytes()
                 .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
@@ -90,15 +83,15 @@ fn is_dns_name(name: &str) -> bool {
     name.len() <= MAX_PREFIX && name.split('.').all(label_ok)
 }
 
-/// Whether first and last byte are so; an empty text has none.
-fn ends_with(text: &str, so: impl Fn(u8) -> bool) -> bool {
+/// Returns true when the first and the last byte match; an empty text has neither.
+fn ends_match(text: &str, matches: impl Fn(u8) -> bool) -> bool {
     match (text.as_bytes().first(), text.as_bytes().last()) {
-        (Some(first), Some(last)) => so(*first) && so(*last),
+        (Some(first), Some(last)) => matches(*first) && matches(*last),
         _ => false,
     }
 }
 
-/// A refusal repeats what was given, but not a whole message of it.
+/// Returns the beginning of an invalid key, so that a refusal does not repeat a long text.
 fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
@@ -112,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_values_are_those_of_kubernetes() {
+    fn keys_and_values_follow_the_rules_of_kubernetes() {
         let longest = format!("{}/{}", ["a"; 127].join("."), "n".repeat(63));
         for key in ["a", "A.b_c-1", "example.com/owner", "x/Y", &longest] {
             for value in ["", "v", "V.1_2-3", &"v".repeat(63)] {
@@ -148,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_32_at_most_and_a_refusal_is_short() {
+    fn more_than_32_labels_are_refused_and_a_refusal_is_short() {
         let many = |count: usize| (0..count).map(|number| (format!("k{number}"), String::new()));
         assert!(Labels::parse(many(32).collect()).is_ok());
         assert_eq!(Labels::parse(many(33).collect()), Err(LabelsError::TooMany));

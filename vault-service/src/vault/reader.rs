@@ -1,16 +1,19 @@
-//! Decrypting, for who holds a permit.
+//! Decrypting for the holder of a [`DecryptPermit`].
+//!
+//! A decrypt first tries the store's cache on the calling thread. When a record is not cached, or there is more to do than a
+//! thread of the runtime should do at once, a worker thread reads the store, which may wait for the disk.
 
 use std::{sync::Arc, time::SystemTime};
 
-use proto::{OriginPattern, SecretName, SecretValue, Uid, vault::v1::ValueFacts};
+use proto::{OriginPattern, SecretName, SecretValue, ServerName, Uid, vault::v1::ValueFacts};
 
 use super::{
     ATTEMPTS, Clock, VaultError,
     keyring::Keyring,
-    pool::Pool,
     stored::{self, Kind},
-    uses::Uses,
-    workspaces::Found,
+    use_counts::UseCounters,
+    worker_pool::WorkerPool,
+    workspace::StoredWorkspace,
 };
 use crate::{
     authz::DecryptPermit,
@@ -18,53 +21,62 @@ use crate::{
     store::Store,
 };
 
-/// The most names in one decrypt.
+/// Maximum number of names in one decrypt.
 pub const MAX_NAMES: usize = 64;
-/// The most bytes of values in one answer.
+/// Maximum size of the values in one answer, in bytes.
 pub const MAX_ANSWER: usize = 1024 * 1024;
 
-/// What is to be decrypted.
+/// Limits of the work on the calling thread, some 200 µs: names, and bytes of their records.
+const INLINE_LIMIT: (usize, usize) = (32, 64 * 1024);
+/// Number of names, and bytes of their records, after which a worker thread turns to another principal. This work
+/// takes a few milliseconds, unless the disk is slow. A single decrypt may exceed the limit.
+const TURN_LIMIT: (usize, usize) = (MAX_NAMES, 256 * 1024);
+
+/// A decrypt that was authorized.
 #[derive(Debug)]
-pub struct Wanted {
-    /// That it may be, and in which workspace.
+pub struct DecryptQuery {
+    /// Proof of the authorization; the secrets are those of its workspace.
     pub permit: DecryptPermit,
-    /// The workspace that the caller knows; another one of its name does not count.
+    /// Uid that the workspace must have; `None` accepts any.
     pub workspace_uid: Option<Uid>,
-    /// The secrets; no two the same, at most [`MAX_NAMES`].
+    /// Names of the secrets, at most [`MAX_NAMES`] and all different.
     pub names: Vec<SecretName>,
     /// True when the caller wants to know only whether the values can be decrypted. Each value is then decrypted and
     /// wiped at once, and the total size of the values is not limited.
     pub check_only: bool,
-    /// The server that the values are for, as the injector names it.
-    pub server: String,
+    /// The server that the values are for, if the injector names one.
+    pub server: Option<ServerName>,
 }
 
-/// What became of one name.
+impl DecryptQuery {
+    /// Returns the name of the server, or an empty text.
+    pub(crate) fn server_text(&self) -> &str {
+        self.server.as_ref().map_or("", ServerName::as_str)
+    }
+}
+
+/// Result of a decrypt for one name.
 #[derive(Debug)]
-pub enum Decrypted {
-    /// Here it is.
+pub enum DecryptOutcome {
     Value {
-        /// The version that it is.
         version: u64,
-        /// Where it may be sent; empty means anywhere.
+        /// Origins that the value may be sent to; empty means any origin.
         origins: Vec<OriginPattern>,
-        /// The value; `None` when the caller asked only for a check.
+        /// `None` when the caller asked only for a check.
         value: Option<SecretValue>,
-        /// The facts about the value; only when the caller asked for a check.
+        /// `None` unless the caller asked only for a check.
         facts: Option<ValueFacts>,
     },
-    /// There is no such secret.
     NotFound,
-    /// There is one, and it has expired.
     Expired,
-    /// The record is damaged, cannot be read any more, or is not where it belongs.
+    /// The record is damaged, cannot be read, or belongs to another place.
     DataLoss,
-    /// The record names a key that is not loaded.
+    /// The record needs a KEK that the workspace does not have.
     KeyNotLoaded,
 }
 
-impl Decrypted {
-    /// Wipes the value, and keeps the facts about it.
+impl DecryptOutcome {
+    /// Replaces the value by the facts about it, and wipes the value.
     fn checked(self) -> Self {
         match self {
             Self::Value {
@@ -97,272 +109,292 @@ impl Decrypted {
     }
 }
 
-/// The most names that are decrypted without a hop, and the most bytes of their records: some 200 µs of a thread that
-/// others wait for.
-const AT_ONCE: (usize, usize) = (32, 64 * 1024);
+/// Answer to a query: the workspace's uid, and one outcome for each name, in the same order.
+type QueryResult = Result<(Uid, Vec<DecryptOutcome>), VaultError>;
 
-/// Number of names, and bytes of their records, after which a reading thread turns to another principal. This work
-/// takes a few milliseconds, unless the disk is slow. A single decrypt may exceed the limit.
-const UNIT: (usize, usize) = (MAX_NAMES, 256 * 1024);
-
-/// What a decrypt answers: the workspace's uid, and its secrets in the order asked.
-type Answer = Result<(Uid, Vec<Decrypted>), VaultError>;
-
-/// Where records are read.
-enum From<'b> {
+/// Source of the records of a query.
+enum ReadSource<'b> {
     /// The store, whose reads may wait for the disk. The number counts the bytes that were read.
     Store(&'b mut usize),
-    /// From what was read lately, while so many bytes are left.
-    Recent(&'b mut usize),
+    /// The store's cache. The number is the size of the records that may still be read.
+    Cache(&'b mut usize),
 }
 
-/// Why there is no answer.
-enum Missed {
-    /// A record was not read lately, or there is more to do than may be done at once.
-    NotRecent,
-    /// The workspace was changed after it was read and before its records were.
-    Changed,
-    /// The answer is this.
+/// Why a query has no answer yet.
+enum ReadFailure {
+    /// A record is not in the cache, or the records exceed the limit.
+    NotCached,
+    /// The workspace was changed between its read and the reads of its records.
+    WorkspaceChanged,
+    /// The error is the answer.
     Failed(VaultError),
 }
 
-impl<E: Into<VaultError>> std::convert::From<E> for Missed {
+impl<E: Into<VaultError>> From<E> for ReadFailure {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-/// What the store has of a secret.
-enum Stored {
+/// The stored record of a secret.
+enum StoredRecord {
     Record(Arc<[u8]>),
     None,
-    /// What cannot be read any more.
+    /// The store cannot read the record.
     Damaged,
 }
 
-/// Decrypts. Clones share the threads.
+/// Decrypts secrets. Clones share the worker threads.
 #[derive(Clone)]
 pub struct Reader {
-    shelf: Arc<Shelf>,
-    pool: Arc<Pool>,
+    decryptor: Arc<Decryptor>,
+    workers: Arc<WorkerPool>,
 }
 
-struct Shelf {
+struct Decryptor {
     store: Store,
     keyring: Arc<Keyring>,
     clock: Clock,
-    uses: Arc<Uses>,
+    use_counters: Arc<UseCounters>,
 }
 
 impl Reader {
-    pub(super) fn new(store: Store, keyring: Arc<Keyring>, clock: Clock, uses: Arc<Uses>) -> Self {
-        let shelf = Arc::new(Shelf {
-            store,
-            keyring,
-            clock,
-            uses,
-        });
+    pub(super) fn new(
+        store: Store,
+        keyring: Arc<Keyring>,
+        clock: Clock,
+        use_counters: Arc<UseCounters>,
+    ) -> Self {
         Self {
-            shelf,
-            pool: Arc::new(Pool::start("reader")),
+            decryptor: Arc::new(Decryptor {
+                store,
+                keyring,
+                clock,
+                use_counters,
+            }),
+            workers: Arc::new(WorkerPool::start("reader")),
         }
     }
 
-    /// Decrypts the first of `wanted`, and as many of the following ones as one turn allows: at once when the records
-    /// are cached, otherwise on a reading thread. Returns at least one answer, in the order of `wanted`; the caller
-    /// asks again for the rest. All of `wanted` must belong to the same principal.
-    pub async fn decrypt(&self, wanted: Vec<Arc<Wanted>>) -> Vec<Answer> {
-        let Some(first) = wanted.first().cloned() else {
+    /// Decrypts the first of `queries`, and as many of the following ones as one turn allows: at once when the records
+    /// are cached, otherwise on a worker thread. Returns at least one answer, in the order of `queries`; the caller
+    /// asks again for the rest. All of `queries` must belong to the same principal.
+    pub async fn decrypt(&self, queries: Vec<Arc<DecryptQuery>>) -> Vec<QueryResult> {
+        let Some(first) = queries.first().cloned() else {
             return Vec::new();
         };
-        let answers = self.shelf.all_at_once(&wanted);
+        let answers = self.decryptor.answer_from_cache(&queries);
         if !answers.is_empty() {
             return answers;
         }
-        let shelf = self.shelf.clone();
-        let unit = move || shelf.unit(&wanted);
-        let answers = self.pool.run(first.permit.principal(), unit).await;
+        let decryptor = self.decryptor.clone();
+        let turn = move || decryptor.answer_one_turn(&queries);
+        let answers = self.workers.run(first.permit.principal(), turn).await;
         answers.unwrap_or_else(|error| vec![Err(error)])
     }
 }
 
-impl Shelf {
-    /// Returns the answers up to the first that would need the disk or take too long.
-    fn all_at_once(&self, wanted: &[Arc<Wanted>]) -> Vec<Answer> {
-        let mut left = AT_ONCE;
-        let answers = wanted.iter().map_while(|wanted| self.at_once(wanted, &mut left));
+impl Decryptor {
+    /// Returns the answers before the first query that would need the disk or take too long.
+    fn answer_from_cache(&self, queries: &[Arc<DecryptQuery>]) -> Vec<QueryResult> {
+        let mut left = INLINE_LIMIT;
+        let answers = queries.iter().map_while(|query| self.try_cache(query, &mut left));
         answers.collect()
     }
 
-    /// Returns the first answers, within the names and bytes of [`UNIT`].
-    fn unit(&self, wanted: &[Arc<Wanted>]) -> Vec<Answer> {
+    /// Returns the first answers, within [`TURN_LIMIT`].
+    fn answer_one_turn(&self, queries: &[Arc<DecryptQuery>]) -> Vec<QueryResult> {
         let (mut names, mut bytes) = (0, 0);
         let mut answers = Vec::new();
-        for wanted in wanted {
-            names += wanted.names.len();
-            answers.push(self.waiting(wanted, &mut bytes));
-            if names >= UNIT.0 || bytes >= UNIT.1 {
+        for query in queries {
+            names += query.names.len();
+            answers.push(self.answer(query, &mut bytes));
+            if names >= TURN_LIMIT.0 || bytes >= TURN_LIMIT.1 {
                 break;
             }
         }
         answers
     }
 
-    /// The answer, however long it takes.
-    fn waiting(&self, wanted: &Wanted, read: &mut usize) -> Answer {
+    /// Answers a query from the store, and adds the number of bytes to `read`.
+    fn answer(&self, query: &DecryptQuery, read: &mut usize) -> QueryResult {
         for _ in 0..ATTEMPTS {
-            match self.decrypt(From::Store(read), wanted) {
+            match self.decrypt(ReadSource::Store(read), query) {
                 Ok(answer) => return Ok(answer),
-                Err(Missed::Failed(error)) => return Err(error),
-                // Only what was to be there already can be missed.
-                Err(Missed::NotRecent) => return Err(VaultError::Stopped),
-                Err(Missed::Changed) => {}
+                Err(ReadFailure::Failed(error)) => return Err(error),
+                // Only reads from the cache fail like this.
+                Err(ReadFailure::NotCached) => return Err(VaultError::Stopped),
+                Err(ReadFailure::WorkspaceChanged) => {}
             }
         }
         Err(VaultError::Conflict)
     }
 
-    /// The answer, if it takes no disk and not too long; what may still be done at once is `left`.
-    fn at_once(&self, wanted: &Wanted, (names, bytes): &mut (usize, usize)) -> Option<Answer> {
-        *names = names.checked_sub(wanted.names.len())?;
-        match self.decrypt(From::Recent(bytes), wanted) {
+    /// Answers a query from the cache; returns `None` when that is not possible, or exceeds the limits that are left.
+    fn try_cache(&self, query: &DecryptQuery, (names, bytes): &mut (usize, usize)) -> Option<QueryResult> {
+        *names = names.checked_sub(query.names.len())?;
+        match self.decrypt(ReadSource::Cache(bytes), query) {
             Ok(answer) => Some(Ok(answer)),
-            Err(Missed::Failed(error)) => Some(Err(error)),
-            Err(Missed::NotRecent | Missed::Changed) => None,
+            Err(ReadFailure::Failed(error)) => Some(Err(error)),
+            Err(ReadFailure::NotCached | ReadFailure::WorkspaceChanged) => None,
         }
     }
 
-    fn decrypt(&self, mut from: From<'_>, wanted: &Wanted) -> Result<(Uid, Vec<Decrypted>), Missed> {
-        let name = wanted.permit.workspace();
-        let Some(found) = self.read(&mut from, &stored::workspace(name))? else {
+    fn decrypt(
+        &self,
+        mut source: ReadSource<'_>,
+        query: &DecryptQuery,
+    ) -> Result<(Uid, Vec<DecryptOutcome>), ReadFailure> {
+        let name = query.permit.workspace();
+        let Some(found) = self.read(&mut source, &stored::workspace(name))? else {
             return Err(VaultError::NoWorkspace(name.clone()).into());
         };
-        let found = Found::decode(name.clone(), found.to_vec())?;
-        if wanted.workspace_uid.is_some_and(|uid| uid != found.uid) {
+        let found = StoredWorkspace::decode(name.clone(), found.to_vec())?;
+        if query.workspace_uid.is_some_and(|uid| uid != found.uid) {
             return Err(VaultError::WorkspaceReplaced(found.name).into());
         }
-        if wanted.names.is_empty() {
+        if query.names.is_empty() {
             return Ok((found.uid, Vec::new()));
         }
-        let mut records = Vec::with_capacity(wanted.names.len());
-        for name in &wanted.names {
+        let mut records = Vec::with_capacity(query.names.len());
+        for name in &query.names {
             let secret = stored::secret(&found.uid, name);
-            let record = self.record(&mut from, name, &Kind::Record.under(&secret))?;
+            let record = self.read_record(&mut source, name, &Kind::Record.under(&secret))?;
             records.push((secret, record));
         }
         let kek = self.keyring.open(&found.uid, &found.record.wrapped_kek)?;
         let now = (self.clock)();
         let mut size = 0;
-        let mut decrypted = Vec::with_capacity(wanted.names.len());
-        for (name, (_, record)) in wanted.names.iter().zip(&records) {
-            let one = match record {
-                Stored::Record(record) => self.one(&from, &found, &kek, name, record, now)?,
-                Stored::None => Decrypted::NotFound,
-                Stored::Damaged => Decrypted::DataLoss,
+        let mut outcomes = Vec::with_capacity(query.names.len());
+        for (name, (_, record)) in query.names.iter().zip(&records) {
+            let outcome = match record {
+                StoredRecord::Record(record) => {
+                    self.decrypt_record(&source, &found, &kek, name, record, now)?
+                }
+                StoredRecord::None => DecryptOutcome::NotFound,
+                StoredRecord::Damaged => DecryptOutcome::DataLoss,
             };
-            let one = match wanted.check_only {
-                true => one.checked(),
-                false => one,
+            let outcome = match query.check_only {
+                true => outcome.checked(),
+                false => outcome,
             };
-            size += one.size();
+            size += outcome.size();
             if size > MAX_ANSWER {
                 return Err(VaultError::AnswerTooLarge.into());
             }
-            decrypted.push(one);
+            outcomes.push(outcome);
         }
-        if !wanted.check_only {
-            self.count(&wanted.server, now, &records, &decrypted);
+        if !query.check_only {
+            self.count_uses(query.server_text(), now, &records, &outcomes);
         }
-        Ok((found.uid, decrypted))
+        Ok((found.uid, outcomes))
     }
 
-    /// Counts what is given as used.
-    fn count<R>(&self, server: &str, now: SystemTime, secrets: &[(Vec<u8>, R)], decrypted: &[Decrypted]) {
-        for ((secret, _), one) in secrets.iter().zip(decrypted) {
-            match one {
-                Decrypted::Value { .. } => self.uses.touch(secret, server, now),
-                Decrypted::NotFound | Decrypted::Expired | Decrypted::DataLoss | Decrypted::KeyNotLoaded => {}
+    /// Counts the values of an answer as used.
+    fn count_uses<R>(
+        &self,
+        server: &str,
+        now: SystemTime,
+        secrets: &[(Vec<u8>, R)],
+        outcomes: &[DecryptOutcome],
+    ) {
+        for ((secret, _), outcome) in secrets.iter().zip(outcomes) {
+            match outcome {
+                DecryptOutcome::Value { .. } => self.use_counters.count(secret, server, now),
+                DecryptOutcome::NotFound
+                | DecryptOutcome::Expired
+                | DecryptOutcome::DataLoss
+                | DecryptOutcome::KeyNotLoaded => {}
             }
         }
     }
 
-    /// Damage costs the secrets that it is in, and not those that are asked for with them.
-    fn record(&self, from: &mut From<'_>, name: &SecretName, key: &[u8]) -> Result<Stored, Missed> {
-        match self.read(from, key) {
-            Ok(Some(record)) => Ok(Stored::Record(record)),
-            Ok(None) => Ok(Stored::None),
-            Err(Missed::Failed(VaultError::Read(fault))) if fault.is_damage() => {
+    /// Reads a record. Damage of one record does not fail the query, because its other secrets are readable.
+    fn read_record(
+        &self,
+        source: &mut ReadSource<'_>,
+        name: &SecretName,
+        key: &[u8],
+    ) -> Result<StoredRecord, ReadFailure> {
+        match self.read(source, key) {
+            Ok(Some(record)) => Ok(StoredRecord::Record(record)),
+            Ok(None) => Ok(StoredRecord::None),
+            Err(ReadFailure::Failed(VaultError::Read(fault))) if fault.is_damage() => {
                 tracing::error!(cause = %fault, secret = %name, "a stored record cannot be read");
-                Ok(Stored::Damaged)
+                Ok(StoredRecord::Damaged)
             }
-            Err(missed) => Err(missed),
+            Err(failure) => Err(failure),
         }
     }
 
-    fn read(&self, from: &mut From<'_>, key: &[u8]) -> Result<Option<Arc<[u8]>>, Missed> {
-        match from {
-            From::Store(read) => {
+    fn read(&self, source: &mut ReadSource<'_>, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadFailure> {
+        match source {
+            ReadSource::Store(read) => {
                 let value = self.store.read_and_cache(key)?;
                 **read += value.as_ref().map_or(0, |value| value.len());
                 Ok(value)
             }
-            From::Recent(left) => {
-                let value = self.store.cached(key).ok_or(Missed::NotRecent)?;
-                **left = left.checked_sub(value.len()).ok_or(Missed::NotRecent)?;
+            ReadSource::Cache(left) => {
+                let value = self.store.cached(key).ok_or(ReadFailure::NotCached)?;
+                **left = left.checked_sub(value.len()).ok_or(ReadFailure::NotCached)?;
                 Ok(Some(value))
             }
         }
     }
 
-    fn one(
+    fn decrypt_record(
         &self,
-        from: &From<'_>,
-        found: &Found,
+        source: &ReadSource<'_>,
+        found: &StoredWorkspace,
         kek: &WorkspaceKek,
         name: &SecretName,
         bytes: &[u8],
         now: SystemTime,
-    ) -> Result<Decrypted, Missed> {
-        let opened = match record::decrypt(kek, &found.uid, name, bytes) {
-            Err(DecryptionError::UnknownKey(id)) => match found.retired(id) {
+    ) -> Result<DecryptOutcome, ReadFailure> {
+        let decrypted = match record::decrypt(kek, &found.uid, name, bytes) {
+            Err(DecryptionError::UnknownKey(id)) => match found.retired_kek(id) {
                 Some(retired) => {
                     record::decrypt(&*self.keyring.open(&found.uid, retired)?, &found.uid, name, bytes)
                 }
-                None => return self.unknown(from, found),
+                None => return self.unknown_kek(source, found),
             },
-            opened => opened,
+            decrypted => decrypted,
         };
-        Ok(match opened {
-            // Looked at every time, whatever was read lately: only the bytes are.
+        Ok(match decrypted {
+            // The expiry is checked at each decrypt, because the cache has only the encrypted record.
             Ok(record::DecryptedRecord {
                 expiry: Some(expiry), ..
-            }) if expiry.has_passed(now) => Decrypted::Expired,
+            }) if expiry.has_passed(now) => DecryptOutcome::Expired,
             Ok(record::DecryptedRecord {
                 version,
                 expiry: _,
                 origins,
                 value,
-            }) => Decrypted::Value {
+            }) => DecryptOutcome::Value {
                 version,
                 origins,
                 value: Some(value),
                 facts: None,
             },
-            Err(DecryptionError::UnknownKey(_)) => Decrypted::KeyNotLoaded,
+            Err(DecryptionError::UnknownKey(_)) => DecryptOutcome::KeyNotLoaded,
             Err(DecryptionError::Corrupt(cause)) => {
                 tracing::error!(%cause, secret = %name, "a stored record is damaged");
-                Decrypted::DataLoss
+                DecryptOutcome::DataLoss
             }
         })
     }
 
-    /// A record under a key that the workspace did not have when it was read: it may have been given one since.
-    fn unknown(&self, from: &From<'_>, found: &Found) -> Result<Decrypted, Missed> {
-        match from {
-            From::Recent(_) => Err(Missed::NotRecent),
-            From::Store(_) => match self.store.read(&stored::workspace(&found.name))? {
-                Some(now) if now == found.bytes => Ok(Decrypted::KeyNotLoaded),
-                Some(_) | None => Err(Missed::Changed),
+    /// Handles a record under a KEK that `found` does not have. A rotation may have added the KEK since `found` was read.
+    fn unknown_kek(
+        &self,
+        source: &ReadSource<'_>,
+        found: &StoredWorkspace,
+    ) -> Result<DecryptOutcome, ReadFailure> {
+        match source {
+            ReadSource::Cache(_) => Err(ReadFailure::NotCached),
+            ReadSource::Store(_) => match self.store.read(&stored::workspace(&found.name))? {
+                Some(now) if now == found.bytes => Ok(DecryptOutcome::KeyNotLoaded),
+                Some(_) | None => Err(ReadFailure::WorkspaceChanged),
             },
         }
     }
@@ -375,19 +407,20 @@ mod tests {
         Plan,
         stored::Kind,
         tests::{Fixture, secret},
-        workspaces,
+        workspace,
     };
 
-    /// What a decrypt finds that read the workspace, and its record only after the workspace was rotated and all of it moved.
+    /// A decrypt reads the workspace. Then a rotation moves all records to a new KEK, and the decrypt reads the record.
     #[tokio::test]
-    async fn a_record_under_a_key_that_came_after_the_workspace_was_read_is_read_again_with_it() {
+    async fn a_record_under_a_kek_newer_than_the_workspace_that_was_read_makes_the_decrypt_read_the_workspace_again()
+     {
         let vault = Fixture::with_workspace(Plan::Free).await;
         vault.put("T", b"value").await.unwrap();
         let name = proto::WorkspaceName::parse("w").unwrap();
         let store = &vault.writer.store;
-        let before = workspaces::find(store, &name).unwrap();
-        let shelf = &vault.reader.shelf;
-        let kek = shelf
+        let before = workspace::find(store, &name).unwrap();
+        let decryptor = &vault.reader.decryptor;
+        let kek = decryptor
             .keyring
             .open(&before.uid, &before.record.wrapped_kek)
             .unwrap();
@@ -397,22 +430,24 @@ mod tests {
         let key = Kind::Record.key(&before.uid, &secret("T"));
         let record = store.read(&key).unwrap().unwrap();
         let now = SystemTime::now();
-        let open = |from: &From<'_>, found: &Found| shelf.one(from, found, &kek, &secret("T"), &record, now);
+        let decrypt = |source: &ReadSource<'_>, found: &StoredWorkspace| {
+            decryptor.decrypt_record(source, found, &kek, &secret("T"), &record, now)
+        };
         assert!(matches!(
-            open(&From::Store(&mut 0), &before),
-            Err(Missed::Changed)
+            decrypt(&ReadSource::Store(&mut 0), &before),
+            Err(ReadFailure::WorkspaceChanged)
         ));
-        // Nothing that may wait for the disk is asked where none may.
+        // A decrypt from the cache does not read the workspace again, because the read might wait for the disk.
         let mut left = 0;
         assert!(matches!(
-            open(&From::Recent(&mut left), &before),
-            Err(Missed::NotRecent)
+            decrypt(&ReadSource::Cache(&mut left), &before),
+            Err(ReadFailure::NotCached)
         ));
-        // Read again, the workspace has no such key either: here, for the one that was handed in is the old one.
-        let after = workspaces::find(store, &name).unwrap();
+        // Read again, the workspace is unchanged, so the KEK that the record needs does not exist.
+        let after = workspace::find(store, &name).unwrap();
         assert!(matches!(
-            open(&From::Store(&mut 0), &after),
-            Ok(Decrypted::KeyNotLoaded)
+            decrypt(&ReadSource::Store(&mut 0), &after),
+            Ok(DecryptOutcome::KeyNotLoaded)
         ));
     }
 }

@@ -1,31 +1,31 @@
-//! What stands in the store, and under which keys.
+//! The layout of the store: its keys, and the messages in its values.
 //!
 //! ```text
 //! key                      value
 //! meta                     Meta
 //! w/ name                  WorkspaceRecord
-//! c/ uid(16)               count of the workspace's secrets, u64, big endian; absent for 0
-//! s/ uid(16) secret name   SecretRecord: what lists show of the current version, in clear
+//! c/ uid(16)               number of the workspace's secrets, u64, big endian; absent for 0
+//! s/ uid(16) secret name   SecretRecord: public data of the current version, in clear
 //! r/ uid(16) secret name   the encrypted record (crate::crypto::record) of the current version: the value, its version,
 //!                          expiry and origins
 //! o/ uid(16) secret name 00 version, u64, big endian
-//!                          OldVersion: both of an older version that is kept
-//! u/ uid(16) secret name   UseRecord: when, for which server and how often the secret was decrypted
+//!                          OldVersion: public data and encrypted record of an older version
+//! u/ uid(16) secret name   UseRecord: time and server of the last decrypt, and number of decrypts
 //! v/ uid(16) secret name   last version of a deleted secret, u64, big endian
-//! f/ uid(16)               a version that deleted secrets without an entry in v/ did not exceed, u64, big endian
+//! f/ uid(16)               highest last version of the deleted secrets without an entry in v/, u64, big endian
 //! q/ uid(16) part, u16, big endian
-//!                          RequestRecords: what was answered to requests, for their retries
+//!                          RequestRecords: answered requests, for retries
 //! g/ uid(16)               empty: a deleted workspace whose entries are still to be removed
-//! k/store                  Rotation: workspaces' keys are being moved to another store key
-//! k/w/ uid(16)             Rotation: the workspace's records are being moved to another key
-//! d/ uid(16)               Deletion: since when secrets or versions were deleted that the workspace's keys still open
-//! e/ id(16) uid(16)        DestroyedKeys: keys of a workspace were destroyed, and the store key of this id still unwraps
-//!                          what the log keeps of them
-//! hold                     while a backup is restored: that nobody else may write (crate::vault::backup)
+//! k/store                  Rotation of the store key
+//! k/w/ uid(16)             Rotation of the workspace's KEK
+//! d/ uid(16)               Deletion: the workspace has deleted data that its KEKs still decrypt
+//! e/ id(16) uid(16)        DestroyedKeys: KEKs of the workspace were deleted, and the store key with this id still unwraps
+//!                          their copies in the log
+//! hold                     a backup is being restored, so all other writes fail (crate::vault::backup)
 //! ```
 //!
-//! The values that have a name here are Protocol Buffers messages. What decrypting relies on is in the encrypted record
-//! and authenticated there; `s/` repeats some of it for lists, which have no key.
+//! Values with a type name here are Protocol Buffers messages. All data that a decrypt relies on are authenticated in the
+//! encrypted record; `s/` repeats some of them in clear for lists, which do not decrypt.
 
 use std::collections::BTreeMap;
 
@@ -34,32 +34,30 @@ use proto::{OriginPattern, SecretName, Uid, WorkspaceName};
 
 use crate::crypto::KeyId;
 
-/// The key of [`Meta`].
 pub(super) const META: &[u8] = b"meta";
-/// The prefix of all workspaces.
+/// Prefix of all [`WorkspaceRecord`]s.
 pub(super) const WORKSPACES: &[u8] = b"w/";
-/// The prefix of all requests.
+/// Prefix of all [`RequestRecords`].
 pub(super) const REQUESTS: &[u8] = b"q/";
-/// The prefix of all deleted workspaces that still have entries.
+/// Prefix of the uids of deleted workspaces that still have entries.
 pub(super) const GARBAGE: &[u8] = b"g/";
-/// The prefix of all rotations that are under way.
+/// Prefix of all [`Rotation`]s.
 pub(super) const ROTATIONS: &[u8] = b"k/";
-/// The key of the store key's [`Rotation`].
 pub(super) const STORE_KEY_ROTATION: &[u8] = b"k/store";
-/// The prefix of all [`Deletion`]s.
+/// Prefix of all [`Deletion`]s.
 pub(super) const DELETIONS: &[u8] = b"d/";
-/// The prefix of all [`DestroyedKeys`].
+/// Prefix of all [`DestroyedKeys`].
 pub(super) const DESTROYED: &[u8] = b"e/";
 
-/// What the store says of itself.
+/// Description of the store.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Meta {
     #[prost(uint32, tag = "1")]
     pub(super) format: u32,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) vault_uid: Vec<u8>,
-    /// The id of the active store key. It wraps every workspace's keys, but for those that its rotation has still to move.
-    /// Empty until the vault was unsealed for the first time. The key is in the file `keys`. (3 and 4 held root keys.)
+    /// Id of the active store key, which is in the file `keys`. It wraps all KEKs except those that its rotation has still to
+    /// rewrap. Empty until the vault was unlocked for the first time.
     #[prost(bytes = "vec", tag = "5")]
     pub(super) store_key_id: Vec<u8>,
 }
@@ -82,50 +80,51 @@ pub(super) struct WorkspaceRecord {
     /// Number of versions of each secret that the vault keeps.
     #[prost(uint32, tag = "7")]
     pub(super) kept_versions: u32,
-    /// KEKs that some records may still be under.
+    /// Earlier KEKs that may still wrap the DEKs of some records.
     #[prost(message, repeated, tag = "8")]
     pub(super) retired_keks: Vec<RetiredKek>,
-    /// When the active KEK was made; absent for the first one.
+    /// Creation time of the active KEK; absent for the first KEK, which is as old as the workspace.
     #[prost(message, optional, tag = "9")]
     pub(super) kek_create_time: Option<prost_types::Timestamp>,
-    /// Whether the rotation under way looks for the last time: see [`Rotation::last_look`].
+    /// True during the last pass of a rotation, as in [`Rotation::last_look`]. The change of this field fails all writes that
+    /// read the workspace before the last pass.
     #[prost(bool, tag = "10")]
     pub(super) last_look: bool,
 }
 
-/// A KEK that nothing new is put under.
+/// A KEK that new records do not use any more.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RetiredKek {
     /// The KEK, wrapped by the store key.
     #[prost(bytes = "vec", tag = "1")]
     pub(super) wrapped_kek: Vec<u8>,
-    /// When it was made; absent for the first one.
+    /// Creation time; absent for the first KEK of a workspace.
     #[prost(message, optional, tag = "2")]
     pub(super) create_time: Option<prost_types::Timestamp>,
 }
 
-/// How far a rotation is.
+/// State of a rotation.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Rotation {
     /// Name of the workspace whose key is rotated; empty for the store key.
     #[prost(string, tag = "1")]
     pub(super) workspace: String,
-    /// The last entry that was looked at in this pass; empty before the first.
+    /// Key of the last entry that this pass visited; empty before the first.
     #[prost(bytes = "vec", tag = "2")]
     pub(super) cursor: Vec<u8>,
-    /// Whether this pass is the one after which retired keys go.
+    /// True in the pass after which the retired keys are destroyed.
     #[prost(bool, tag = "3")]
     pub(super) last_look: bool,
-    /// Entries looked at in this pass.
+    /// Number of entries that this pass visited.
     #[prost(uint64, tag = "4")]
     pub(super) done: u64,
-    /// Entries that there are, as far as known.
+    /// Number of all entries, as far as known.
     #[prost(uint64, tag = "5")]
     pub(super) total: u64,
-    /// Entries of this pass that could not be moved.
+    /// Number of entries that this pass could not rewrap.
     #[prost(uint64, tag = "6")]
     pub(super) unreadable: u64,
-    /// The same of the pass before.
+    /// Number of entries that the previous pass could not rewrap.
     #[prost(uint64, tag = "7")]
     pub(super) unreadable_before: u64,
     #[prost(message, required, tag = "8")]
@@ -171,17 +170,17 @@ pub(super) struct SecretRecord {
     pub(super) expires_at: u64,
     #[prost(btree_map = "string, string", tag = "7")]
     pub(super) labels: BTreeMap<String, String>,
-    /// No older version than this one is kept.
+    /// Number of the oldest version that is kept.
     #[prost(uint64, tag = "8")]
     pub(super) kept_from: u64,
-    /// The highest number that a version may have been given; 0 stands for `version`. It is higher in a repaired store
-    /// that may have lost newer versions.
+    /// Highest number that a version may have; 0 stands for `version`. The number is higher than `version` only in a repaired
+    /// store that may have lost newer versions.
     #[prost(uint64, tag = "9")]
     pub(super) last_version: u64,
 }
 
 impl SecretRecord {
-    /// The highest number that a version of the secret may have been given.
+    /// Returns the highest number that a version of the secret may have.
     pub(super) fn last_version(&self) -> u64 {
         self.last_version.max(self.version)
     }
@@ -205,7 +204,7 @@ pub(super) struct UseRecord {
     pub(super) count: u64,
 }
 
-/// The remembered requests of a workspace whose ids fall into one part.
+/// The remembered requests of one part of a workspace's requests.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RequestRecords {
     /// The requests, the oldest first.
@@ -217,7 +216,7 @@ pub(super) struct RequestRecords {
 /// or in the entry of the version that the request made.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RequestRecord {
-    /// The beginning of a digest of the caller and the caller's id of the request.
+    /// Beginning of a digest of the caller and the caller's id of the request.
     #[prost(bytes = "vec", tag = "1")]
     pub(super) id: Vec<u8>,
     #[prost(message, required, tag = "2")]
@@ -226,17 +225,16 @@ pub(super) struct RequestRecord {
     pub(super) fingerprint: Vec<u8>,
     #[prost(bool, tag = "4")]
     pub(super) created: bool,
-    /// The uid of the secret.
+    /// Uid of the secret.
     #[prost(bytes = "vec", tag = "5")]
     pub(super) uid: Vec<u8>,
     #[prost(uint64, tag = "6")]
     pub(super) version: u64,
-    /// The creation time of the secret.
+    /// Creation time of the secret.
     #[prost(message, required, tag = "7")]
     pub(super) create_time: prost_types::Timestamp,
 }
 
-/// Converts origins into their stored form.
 pub(super) fn origins(origins: &[OriginPattern]) -> Vec<String> {
     origins.iter().map(|origin| origin.as_str().to_owned()).collect()
 }
@@ -249,7 +247,7 @@ pub(super) fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, prost::Dec
     M::decode(bytes)
 }
 
-/// A uid as stored; none when the bytes are not one.
+/// Decodes a uid; returns `None` when `bytes` are not 16 bytes.
 pub(super) fn uid(bytes: &[u8]) -> Option<Uid> {
     bytes.try_into().ok().map(Uid::from_bytes)
 }
@@ -289,7 +287,7 @@ pub(super) fn place_of_destroyed(key: &[u8]) -> Option<(KeyId, Uid)> {
     Some((KeyId::from_stored(store_key)?, uid(workspace)?))
 }
 
-/// An older version of a secret. No name has a byte 0, so none is the beginning of another's key.
+/// Returns the key of an older version. Names have no byte 0, so the key of one secret is never a prefix of another's.
 pub(super) fn old_version(workspace: &Uid, name: &SecretName, version: u64) -> Vec<u8> {
     let mut key = Kind::OldVersion.key(workspace, name);
     key.push(0);
@@ -302,7 +300,7 @@ pub(super) fn requests(workspace: &Uid, part: u16) -> Vec<u8> {
     [Kind::Request.of(workspace).as_slice(), &part.to_be_bytes()].concat()
 }
 
-/// The kinds of entry in a workspace: what is removed with it.
+/// The kinds of entries that belong to a workspace and are removed with it.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Metadata,
@@ -315,7 +313,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// In the order in which they are swept: what is known of uses is added only to secrets whose metadata is there.
+    /// All kinds, in the order in which a sweep removes them. `Use` comes after `Metadata`, because a flush of use counters
+    /// writes only to secrets with metadata.
     pub(super) const ALL: [Self; 7] = [
         Self::Metadata,
         Self::Record,
@@ -326,22 +325,21 @@ impl Kind {
         Self::Request,
     ];
 
-    /// The prefix of all entries of this kind in one workspace.
+    /// Returns the prefix of all entries of this kind in one workspace.
     pub(super) fn of(self, workspace: &Uid) -> Vec<u8> {
         self.under(workspace.as_bytes())
     }
 
-    /// The key of one secret's entry; of its older versions, the beginning of their keys.
+    /// Returns the key of a secret's entry, or for `OldVersion` the prefix of its entries.
     pub(super) fn key(self, workspace: &Uid, name: &SecretName) -> Vec<u8> {
         [self.of(workspace).as_slice(), name.as_str().as_bytes()].concat()
     }
 
-    /// The same, of what [`secret`] gave.
+    /// Returns the key for `rest`, which is a result of [`secret`] or a workspace's uid.
     pub(super) fn under(self, rest: &[u8]) -> Vec<u8> {
         [self.prefix(), rest].concat()
     }
 
-    /// The prefix of all entries of this kind.
     pub(super) fn prefix(self) -> &'static [u8] {
         match self {
             Self::Metadata => b"s/",
@@ -355,7 +353,7 @@ impl Kind {
     }
 }
 
-/// What the keys of all a secret's entries have behind their prefix.
+/// Returns the part of a secret's keys after the prefix of the kind.
 pub(super) fn secret(workspace: &Uid, name: &SecretName) -> Vec<u8> {
     [workspace.as_bytes().as_slice(), name.as_str().as_bytes()].concat()
 }

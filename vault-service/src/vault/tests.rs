@@ -18,17 +18,22 @@ use std::{
 };
 
 use chassis::authz::Scope;
-use proto::{OriginPattern, SecretName, SecretValue, page::Page};
+use proto::{OriginPattern, SecretName, SecretValue, ServerName, Uid, page::Page};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
-use super::*;
+use super::{
+    open::FORMAT,
+    stored::{self, Meta},
+    *,
+};
 use crate::{
     authz::{
         AdminPermit,
         for_tests::{admin_permit, decrypt_permit},
     },
     crypto::RootKey,
+    store::{Batch, EXCLUSIVE_WRITER},
 };
 
 pub(super) struct Fixture {
@@ -140,11 +145,11 @@ impl Fixture {
         (dir, root)
     }
 
-    pub(super) async fn put(&self, name: &str, value: &[u8]) -> Result<Put, VaultError> {
+    pub(super) async fn put(&self, name: &str, value: &[u8]) -> Result<WrittenVersion, VaultError> {
         self.put_new(new(name, value)).await
     }
 
-    async fn put_new(&self, new: NewSecret) -> Result<Put, VaultError> {
+    async fn put_new(&self, new: NewSecret) -> Result<WrittenVersion, VaultError> {
         self.writer.put_secret(&admin("w"), new).await
     }
 
@@ -156,14 +161,14 @@ impl Fixture {
         self.writer.delete_secret(&admin("w"), &secret(name), None).await
     }
 
-    async fn change(&self, changes: Changes) {
+    async fn change(&self, changes: SettingsChange) {
         self.writer
             .update_workspace(&admin("w"), 0, changes)
             .await
             .unwrap();
     }
 
-    pub(super) async fn decrypt(&self, name: &str) -> Result<Decrypted, VaultError> {
+    pub(super) async fn decrypt(&self, name: &str) -> Result<DecryptOutcome, VaultError> {
         let mut answers = self.reader.decrypt(vec![Arc::new(wanted("w", name))]).await;
         Ok(answers.pop().unwrap()?.1.pop().unwrap())
     }
@@ -200,13 +205,13 @@ fn new(name: &str, value: &[u8]) -> NewSecret {
     }
 }
 
-fn wanted(workspace: &str, name: &str) -> Wanted {
-    Wanted {
+fn wanted(workspace: &str, name: &str) -> DecryptQuery {
+    DecryptQuery {
         permit: decrypt_permit(workspace),
         workspace_uid: None,
         names: vec![secret(name)],
         check_only: false,
-        server: "s".to_owned(),
+        server: Some(ServerName::parse("s").unwrap()),
     }
 }
 
@@ -229,9 +234,9 @@ fn parse(value: &[u8]) -> SecretValue {
     SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap()
 }
 
-pub(super) fn value(decrypted: Decrypted) -> (u64, Vec<u8>) {
+pub(super) fn value(decrypted: DecryptOutcome) -> (u64, Vec<u8>) {
     match decrypted {
-        Decrypted::Value { version, value, .. } => (version, value.unwrap().expose().to_vec()),
+        DecryptOutcome::Value { version, value, .. } => (version, value.unwrap().expose().to_vec()),
         other => panic!("{other:?}"),
     }
 }
@@ -253,7 +258,7 @@ async fn what_was_put_is_decrypted_also_after_a_restart() {
     );
     assert!(matches!(
         vault.decrypt("OTHER").await.unwrap(),
-        Decrypted::NotFound
+        DecryptOutcome::NotFound
     ));
 }
 
@@ -266,7 +271,7 @@ async fn origins_come_back_with_the_value() {
         ..new("T", b"v")
     };
     vault.put_new(new).await.unwrap();
-    let Decrypted::Value { origins, .. } = vault.decrypt("T").await.unwrap() else {
+    let DecryptOutcome::Value { origins, .. } = vault.decrypt("T").await.unwrap() else {
         panic!()
     };
     assert_eq!(origins, [origin]);
@@ -279,7 +284,10 @@ async fn versions_are_not_used_again_after_a_delete() {
     vault.put("T", b"2").await.unwrap();
     let first = vault.writer.secret(&admin("w"), &secret("T")).await.unwrap();
     vault.delete("T").await.unwrap();
-    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+    assert!(matches!(
+        vault.decrypt("T").await.unwrap(),
+        DecryptOutcome::NotFound
+    ));
     let again = vault.delete("T").await;
     assert!(matches!(again, Err(VaultError::NoSecret(..))));
     let put = vault.put("T", b"3").await.unwrap();
@@ -298,9 +306,9 @@ async fn a_plan_stops_new_names_only() {
         Err(VaultError::PlanLimit { limit: 10, .. })
     ));
     assert_eq!(vault.put("N3", b"replaced").await.unwrap().secret.version, 2);
-    let plan = |plan| Changes {
+    let plan = |plan| SettingsChange {
         plan: Some(plan),
-        ..Changes::default()
+        ..SettingsChange::default()
     };
     vault.change(plan(Plan::Starter)).await;
     vault.put("N10", b"v").await.unwrap();
@@ -372,8 +380,11 @@ async fn a_workspace_made_anew_is_another_one() {
         .create_workspace(&admin("w"), Plan::Free)
         .await
         .unwrap();
-    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
-    let wanted = Wanted {
+    assert!(matches!(
+        vault.decrypt("T").await.unwrap(),
+        DecryptOutcome::NotFound
+    ));
+    let wanted = DecryptQuery {
         workspace_uid: Some(old),
         ..wanted("w", "T")
     };
@@ -409,9 +420,9 @@ async fn what_a_deleted_workspace_held_is_removed() {
 #[tokio::test]
 async fn a_revision_must_be_the_current_one() {
     let vault = Fixture::with_workspace(Plan::Free).await;
-    let changes = Changes {
+    let changes = SettingsChange {
         plan: Some(Plan::Pro),
-        ..Changes::default()
+        ..SettingsChange::default()
     };
     let changed = vault
         .writer
@@ -508,15 +519,12 @@ async fn another_root_key_is_refused_and_changes_nothing() {
 async fn a_store_without_a_vault_is_not_taken_over() {
     let dir = TempDir::new().unwrap();
     let store = Store::open(&dir.path().join("store"), 8 << 20).unwrap();
-    store
-        .commit(crate::store::Batch::new().put("k", "v"))
-        .await
-        .unwrap();
+    store.commit(Batch::new().put("k", "v")).await.unwrap();
     let mut key = [1; 32];
     key[1] = 2;
     assert!(matches!(
         Vault::open(store, root(key)).await.err(),
-        Some(OpenError::NotOurs)
+        Some(OpenError::NotAVault)
     ));
 }
 
@@ -527,7 +535,7 @@ async fn swap(store: &Store, one: Vec<u8>, other: Vec<u8>) {
         store.read(&other).unwrap().unwrap(),
     );
     store
-        .commit(crate::store::Batch::new().put(one, b).put(other, a))
+        .commit(Batch::new().put(one, b).put(other, a))
         .await
         .unwrap();
 }
@@ -543,16 +551,19 @@ async fn a_moved_or_changed_record_does_not_decrypt() {
     let key = |name| stored::Kind::Record.key(&uid, &secret(name));
     swap(&store, key("A"), key("B")).await;
     for name in ["A", "B"] {
-        assert!(matches!(vault.decrypt(name).await.unwrap(), Decrypted::DataLoss));
+        assert!(matches!(
+            vault.decrypt(name).await.unwrap(),
+            DecryptOutcome::DataLoss
+        ));
     }
     let mut bytes = store.read(&key("C")).unwrap().unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
-    store
-        .commit(crate::store::Batch::new().put(key("C"), bytes))
-        .await
-        .unwrap();
-    assert!(matches!(vault.decrypt("C").await.unwrap(), Decrypted::DataLoss));
+    store.commit(Batch::new().put(key("C"), bytes)).await.unwrap();
+    assert!(matches!(
+        vault.decrypt("C").await.unwrap(),
+        DecryptOutcome::DataLoss
+    ));
     // A put heals it: the vault never needs what it replaces.
     vault.put("C", b"new").await.unwrap();
     assert_eq!(value(vault.decrypt("C").await.unwrap()), (2, b"new".to_vec()));
@@ -576,14 +587,14 @@ async fn a_record_does_not_decrypt_in_another_workspace() {
         .unwrap()
         .unwrap();
     store
-        .commit(crate::store::Batch::new().put(stored::Kind::Record.key(&to, &name), record))
+        .commit(Batch::new().put(stored::Kind::Record.key(&to, &name), record))
         .await
         .unwrap();
     let wanted = wanted("v", "A");
     let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
     assert!(matches!(
         answer.unwrap().1[0],
-        Decrypted::KeyNotLoaded | Decrypted::DataLoss
+        DecryptOutcome::KeyNotLoaded | DecryptOutcome::DataLoss
     ));
 }
 
@@ -595,7 +606,7 @@ async fn only_values_that_are_answered_count_towards_the_size_of_an_answer() {
         vault.put(name.as_str(), &vec![b'x'; 64 * 1024]).await.unwrap();
     }
     for (check_only, count, answered) in [(true, 17, true), (false, 17, false), (false, 16, true)] {
-        let wanted = Wanted {
+        let wanted = DecryptQuery {
             names: names[..count].to_vec(),
             check_only,
             ..wanted("w", "N0")

@@ -7,38 +7,37 @@ use std::{
 };
 
 use super::{
-    super::FORMAT,
-    item::Items,
-    keys::{self, Described},
+    item::ItemReader,
+    keys::{self, BackupContents},
 };
 use crate::{
     crypto::{
-        KeyId, RootKey,
+        RootKey,
         backup::{BackupDecryptor, BackupError, BackupHeader, BackupInfo},
     },
     root::Providers,
-    vault::{VaultError, blocking, keyring::UnsealedKeys, stored::Meta},
+    vault::{VaultError, blocking, keyring::UnlockedKeys, open::FORMAT, stored::Meta},
 };
 
 /// A backup in a file, whose header was read.
 pub struct Archive {
     file: Arc<File>,
     header: BackupHeader,
-    /// Where its frames begin.
+    /// Offset of the first frame.
     body: u64,
 }
 
-/// A backup that was found as it was made, and can be restored.
-pub(super) struct Checked {
-    /// What the vault that was backed up said of itself.
+/// The keys and the description of a backup that was read completely and is unchanged.
+pub(super) struct VerifiedBackup {
+    /// The [`Meta`] of the vault that was backed up.
     pub(super) meta: Meta,
-    /// Its root key, which opens the backup, and the store keys that its workspaces' keys are under.
-    pub(super) keys: UnsealedKeys,
+    /// The root key that opens the backup, and the store keys that wrap the KEKs of its workspaces.
+    pub(super) keys: UnlockedKeys,
 }
 
 impl Archive {
     /// Reads the header of the backup in `file`. Blocking.
-    pub fn open(file: Arc<File>) -> Result<Self, BackupError> {
+    pub(crate) fn open(file: Arc<File>) -> Result<Self, BackupError> {
         let mut from = &*file;
         from.rewind()?;
         let header = BackupHeader::read(&mut from)?;
@@ -46,51 +45,44 @@ impl Archive {
         Ok(Self { file, header, body })
     }
 
-    /// Reads the whole archive. Fails when the archive was changed, or `providers` lack the root key that the archive
-    /// needs.
-    pub async fn verify(self, providers: &Providers) -> Result<(), VaultError> {
-        Arc::new(self).checked(None, providers).await.map(drop)
+    /// Reads the whole backup. Fails when the backup was changed, or `providers` do not have the root key that it needs.
+    pub(crate) async fn verify(self, providers: &Providers) -> Result<(), VaultError> {
+        Arc::new(self).verify_with(None, providers).await.map(drop)
     }
 
-    /// Verifies the archive as [`Self::verify`] does, and can also use the keys that a vault has loaded.
-    pub(super) async fn checked(
+    /// Verifies the backup as [`Self::verify`] does, and can also use the keys that a vault has loaded.
+    pub(super) async fn verify_with(
         self: &Arc<Self>,
-        loaded: Option<&UnsealedKeys>,
+        loaded: Option<&UnlockedKeys>,
         providers: &Providers,
-    ) -> Result<Checked, VaultError> {
-        let root = keys::opening(self, loaded, providers).await?;
-        let (archive, opens) = (self.clone(), root.clone());
-        let described = blocking(move || archive.described(&opens)).await?;
-        let meta = described.meta()?;
+    ) -> Result<VerifiedBackup, VaultError> {
+        let root = keys::find_root_key(self.header.root_key, self.info(), loaded, providers).await?;
+        let (archive, key) = (self.clone(), root.clone());
+        let contents = blocking(move || archive.read_all(&key)).await?;
+        let meta = contents.meta()?;
         if meta.format != FORMAT {
             return Err(VaultError::BackupOfOtherFormat(meta.format));
         }
-        let keys = described.keys(root)?;
-        Ok(Checked { meta, keys })
+        let keys = contents.keys(root)?;
+        Ok(VerifiedBackup { meta, keys })
     }
 
-    fn described(&self, root: &RootKey) -> Result<Described, BackupError> {
+    fn read_all(&self, root: &RootKey) -> Result<BackupContents, BackupError> {
         let mut items = self.items(root)?;
-        let mut described = Described::default();
+        let mut contents = BackupContents::default();
         while let Some(change) = items.next()? {
-            described.note(change);
+            contents.note(change);
         }
-        Ok(described)
+        Ok(contents)
     }
 
-    /// The root key that opens it.
-    pub(in crate::vault) fn root_key(&self) -> KeyId {
-        self.header.root_key
-    }
-
-    /// What its header says.
-    pub(in crate::vault) fn info(&self) -> &BackupInfo {
+    pub(super) fn info(&self) -> &BackupInfo {
         &self.header.info
     }
 
-    pub(super) fn items(&self, root: &RootKey) -> Result<Items<BufReader<Arc<File>>>, BackupError> {
+    pub(super) fn items(&self, root: &RootKey) -> Result<ItemReader<BufReader<Arc<File>>>, BackupError> {
         (&*self.file).seek(SeekFrom::Start(self.body))?;
         let from = BufReader::with_capacity(256 * 1024, self.file.clone());
-        Ok(Items::new(BackupDecryptor::new(&self.header, root, from)?))
+        Ok(ItemReader::new(BackupDecryptor::new(&self.header, root, from)?))
     }
 }

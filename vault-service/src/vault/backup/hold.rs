@@ -1,73 +1,74 @@
-//! The store held by who restores, and what becomes of that after a crash.
+//! The hold on the store during a restore, which fails all other writes, and its recovery after a crash.
 
 use crate::{
     store::{Batch, CommitError, EXCLUSIVE_WRITER, Store},
     vault::{
-        VaultError, blocking, erasure, roots, store_keys,
+        VaultError, blocking, deletions, meta,
         stored::{DELETIONS, DESTROYED, META, STORE_KEY_ROTATION, WORKSPACES},
     },
 };
 
-/// What stands at [`EXCLUSIVE_WRITER`]: the store is held, to see whether it is empty.
-const LOOKING: &[u8] = b"looking";
-/// The store is held, and whatever is in it came from a backup, or was left by what was deleted.
-pub(in crate::vault) const FILLING: &[u8] = b"filling";
+/// Value at [`EXCLUSIVE_WRITER`] while the restore checks that the store is empty.
+const CHECKING: &[u8] = b"looking";
+/// Value at [`EXCLUSIVE_WRITER`] while the restore writes. All entries except those of [`is_of_one_store`] are then from the backup, or
+/// left over from deleted workspaces.
+pub(in crate::vault) const RESTORING: &[u8] = b"filling";
 
-/// Entries that are removed at once.
+/// Number of entries that one batch removes.
 const PAGE: usize = 1000;
 
-/// After a crash: a store that was held is what it was before, or empty.
+/// Releases the hold of a restore that a crash interrupted: the store becomes what it was before the restore, or empty.
 pub(in crate::vault) async fn recover(store: &Store) -> Result<(), VaultError> {
     let reading = store.clone();
-    let held = blocking(move || reading.read(EXCLUSIVE_WRITER)).await?;
-    match held.as_deref() {
+    let hold = blocking(move || reading.read(EXCLUSIVE_WRITER)).await?;
+    match hold.as_deref() {
         None => Ok(()),
-        Some(LOOKING) => Ok(store.commit(released(LOOKING)).await?),
+        Some(CHECKING) => Ok(store.commit(release(CHECKING)).await?),
         Some(_) => {
-            tracing::warn!(
-                "a backup was restored by half when the vault stopped: it is emptied; restore again"
-            );
+            tracing::warn!("the restore of a backup was interrupted: the store is emptied; restore again");
             empty(store).await
         }
     }
 }
 
-/// Nobody else writes from here on; what is in the store may be removed.
+/// Holds the store, which must have no workspaces. From then on the restore may remove all entries.
 pub(super) async fn hold(store: &Store) -> Result<(), VaultError> {
     let held = store
         .commit(
             Batch::new()
                 .expect_absent(EXCLUSIVE_WRITER)
-                .put(EXCLUSIVE_WRITER, LOOKING),
+                .put(EXCLUSIVE_WRITER, CHECKING),
         )
         .await;
     match held {
         Ok(()) => {}
-        // By one of ours that failed, and could not clean up.
+        // An earlier restore failed and could not release its hold. This restore takes the hold over.
         Err(CommitError::Conflict) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
     let reading = store.clone();
-    if let Err(refused) = blocking(move || refuse_filled(&reading)).await {
-        store.commit(released(LOOKING)).await?;
+    if let Err(refused) = blocking(move || refuse_workspaces(&reading)).await {
+        store.commit(release(CHECKING)).await?;
         return Err(refused);
     }
-    let fill = Batch::new()
-        .expect_value(EXCLUSIVE_WRITER, LOOKING)
-        .put(EXCLUSIVE_WRITER, FILLING);
-    Ok(store.commit(fill).await?)
+    let restoring = Batch::new()
+        .expect_value(EXCLUSIVE_WRITER, CHECKING)
+        .put(EXCLUSIVE_WRITER, RESTORING);
+    Ok(store.commit(restoring).await?)
 }
 
-fn released(held: &[u8]) -> Batch {
+fn release(hold: &[u8]) -> Batch {
     Batch::new()
-        .expect_value(EXCLUSIVE_WRITER, held)
+        .expect_value(EXCLUSIVE_WRITER, hold)
         .delete(EXCLUSIVE_WRITER)
 }
 
-/// A vault with workspaces is not restored over, unless they are there by half.
-pub(super) fn refuse_filled(store: &Store) -> Result<(), VaultError> {
-    let by_half = store.read(EXCLUSIVE_WRITER)?.is_some_and(|held| held == FILLING);
-    if by_half || store.scan(WORKSPACES, None, 1)?.is_empty() {
+/// Refuses a vault with workspaces, unless an interrupted restore wrote them.
+pub(super) fn refuse_workspaces(store: &Store) -> Result<(), VaultError> {
+    let is_interrupted = store
+        .read(EXCLUSIVE_WRITER)?
+        .is_some_and(|hold| hold == RESTORING);
+    if is_interrupted || store.scan(WORKSPACES, None, 1)?.is_empty() {
         Ok(())
     } else {
         Err(VaultError::NotEmpty)
@@ -78,16 +79,16 @@ pub(super) fn refuse_filled(store: &Store) -> Result<(), VaultError> {
 pub(super) async fn empty(store: &Store) -> Result<(), VaultError> {
     clear(store).await?;
     let reading = store.clone();
-    let (_, meta) = blocking(move || roots::read_meta(&reading)).await?;
-    let batch = match store_keys::active(&meta) {
-        Ok(active) => erasure::note_restore(released(FILLING), active),
+    let (_, meta) = blocking(move || meta::read(&reading)).await?;
+    let batch = match meta::active_store_key(&meta) {
+        Ok(active) => deletions::note_restore(release(RESTORING), active),
         // Without an active store key nothing was ever wrapped, so nothing needs to be erased.
-        Err(_) => released(FILLING),
+        Err(_) => release(RESTORING),
     };
     Ok(store.commit(batch).await?)
 }
 
-/// Removes all entries except the vault's description and its keys.
+/// Removes all entries except those of [`is_of_one_store`].
 pub(super) async fn clear(store: &Store) -> Result<(), VaultError> {
     loop {
         let reading = store.clone();
@@ -100,12 +101,12 @@ pub(super) async fn clear(store: &Store) -> Result<(), VaultError> {
         if keys.is_empty() {
             return Ok(());
         }
-        let hold = Batch::new().expect_value(EXCLUSIVE_WRITER, FILLING);
-        store.commit(keys.into_iter().fold(hold, Batch::delete)).await?;
+        let held = Batch::new().expect_value(EXCLUSIVE_WRITER, RESTORING);
+        store.commit(keys.into_iter().fold(held, Batch::delete)).await?;
     }
 }
 
-/// Whether the entry says something of one store, and is not taken over from a backup as it is.
+/// Returns true for an entry that describes one store. A restore keeps the entry of its store, and skips that of the backup.
 pub(super) fn is_of_one_store(key: &[u8]) -> bool {
     [META, EXCLUSIVE_WRITER, STORE_KEY_ROTATION].contains(&key)
         || [DELETIONS, DESTROYED]

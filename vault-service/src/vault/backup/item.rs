@@ -1,12 +1,12 @@
-//! What stands in the frames of a backup: the store's changes, one behind another, and at the end a count and a digest.
+//! The content of a backup's frames: the changes of the store in sequence, and at the end a count and a digest.
 //!
 //! ```text
 //! 01  length of the key (4)  key  length of the value (4)  value     an entry
-//! 02  length of the key (4)  key                                     no entry: one that was given before is gone
+//! 02  length of the key (4)  key                                     removal of an earlier entry
 //! 03  count of the items before (8)  SHA-256 of all bytes before (32)   the end
 //! ```
 //!
-//! Lengths and the count are big endian. Of two items with one key the later one holds.
+//! Lengths and the count are big endian. A later item replaces an earlier one with the same key.
 
 use std::io::Read;
 
@@ -21,14 +21,13 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const END: u8 = 3;
 
-/// Writes items, and then the end.
 #[derive(Default)]
-pub(super) struct Encoder {
+pub(super) struct ItemWriter {
     count: u64,
     digest: Sha256,
 }
 
-impl Encoder {
+impl ItemWriter {
     pub(super) fn item(&mut self, change: &Change, out: &mut Vec<u8>) {
         let from = out.len();
         match change {
@@ -61,8 +60,8 @@ fn field(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// Reads items strictly: as they are written above, to the end, and nothing behind it.
-pub(super) struct Items<R> {
+/// Reads items. Everything that [`ItemWriter`] would not write is an error, and so are bytes after the end.
+pub(super) struct ItemReader<R> {
     frames: BackupDecryptor<R>,
     frame: Vec<u8>,
     at: usize,
@@ -70,7 +69,7 @@ pub(super) struct Items<R> {
     digest: Sha256,
 }
 
-impl<R: Read> Items<R> {
+impl<R: Read> ItemReader<R> {
     pub(super) fn new(frames: BackupDecryptor<R>) -> Self {
         Self {
             frames,
@@ -81,7 +80,7 @@ impl<R: Read> Items<R> {
         }
     }
 
-    /// The next item; none once the end was found as it should be. An error is final.
+    /// Returns the next item; `None` after a valid end. An error is final.
     pub(super) fn next(&mut self) -> Result<Option<Change>, BackupError> {
         let change = match self.array()? {
             [PUT] => {
@@ -134,7 +133,7 @@ impl<R: Read> Items<R> {
         Ok(bytes)
     }
 
-    /// Fills `to`, from as many frames as it takes.
+    /// Fills `to` from the current frame and the following ones.
     fn fill(&mut self, mut to: &mut [u8]) -> Result<(), BackupError> {
         while !to.is_empty() {
             let (_, rest) = self.frame.split_at(self.at);
@@ -154,7 +153,7 @@ impl<R: Read> Items<R> {
     }
 }
 
-/// Authentic, but not as any release writes it.
+/// Returns the error for content that is authentic and that no release writes.
 fn malformed() -> BackupError {
     BackupError::Damaged(None)
 }

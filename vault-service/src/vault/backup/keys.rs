@@ -4,51 +4,55 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::{Archive, KEYS};
+use super::KEYS;
 use crate::{
-    crypto::{RootKey, backup::BackupError},
+    crypto::{
+        KeyId, RootKey,
+        backup::{BackupError, BackupInfo},
+    },
     root::{Providers, WrappedRootKey},
     store::{Change, Entry},
     vault::{
         VaultError,
         key_file::KeyFile,
-        keyring::UnsealedKeys,
+        keyring::UnlockedKeys,
         stored::{self, META, Meta},
     },
 };
 
-/// Wrapped root keys that no root key file holds, as stored in a backup's header.
+/// Wrapped root keys in the header of a backup. A root key from an operator's file is not among them.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct HeldRootKeys {
+pub(super) struct WrappedRootKeys {
     #[prost(message, repeated, tag = "1")]
     pub(super) keys: Vec<WrappedRootKey>,
 }
 
-/// Returns the root key that the archive's header names: the loaded one, or one from a provider.
-pub(super) async fn opening(
-    archive: &Archive,
-    loaded: Option<&UnsealedKeys>,
+/// Returns the root key with this `id`: the loaded one, or one from a provider. `info` is from the header of the backup, and
+/// may have the wrapped root key.
+pub(super) async fn find_root_key(
+    id: KeyId,
+    info: &BackupInfo,
+    loaded: Option<&UnlockedKeys>,
     providers: &Providers,
 ) -> Result<Arc<RootKey>, VaultError> {
-    let id = archive.root_key();
     if let Some(loaded) = loaded.filter(|loaded| loaded.root.id() == id) {
         return Ok(loaded.root.clone());
     }
-    let HeldRootKeys { keys } =
-        HeldRootKeys::decode(archive.info().root_keys.as_slice()).map_err(|_| BackupError::Damaged(None))?;
-    let held = keys.iter().find(|held| held.id == id.as_bytes());
-    let opened = providers.open(id, held).await.map_err(VaultError::Provider)?;
-    Ok(opened.ok_or(BackupError::OtherRootKey(id))?)
+    let WrappedRootKeys { keys } =
+        WrappedRootKeys::decode(info.root_keys.as_slice()).map_err(|_| BackupError::Damaged(None))?;
+    let wrapped = keys.iter().find(|key| key.id == id.as_bytes());
+    let root = providers.open(id, wrapped).await.map_err(VaultError::Provider)?;
+    Ok(root.ok_or(BackupError::OtherRootKey(id))?)
 }
 
-/// Description of the vault that was backed up, from the backup's contents.
+/// The entries of a backup that a restore needs before all others.
 #[derive(Default)]
-pub(super) struct Described {
+pub(super) struct BackupContents {
     meta: Option<Vec<u8>>,
     keys: Option<Vec<u8>>,
 }
 
-impl Described {
+impl BackupContents {
     pub(super) fn note(&mut self, change: Change) {
         match change {
             Change::Put(Entry { key, value }) if key == META => self.meta = Some(value),
@@ -57,19 +61,19 @@ impl Described {
         }
     }
 
-    /// What the vault that was backed up said of itself.
+    /// Returns the [`Meta`] of the vault that was backed up.
     pub(super) fn meta(&self) -> Result<Meta, VaultError> {
         let bytes = self.meta.as_deref().ok_or(BackupError::Damaged(None))?;
         Ok(stored::decode(bytes)?)
     }
 
-    /// Opens the store keys that wrap the keys of the backup's workspaces.
-    pub(super) fn keys(&self, root: Arc<RootKey>) -> Result<UnsealedKeys, VaultError> {
+    /// Unwraps the store keys, which wrap the KEKs of the backup's workspaces.
+    pub(super) fn keys(&self, root: Arc<RootKey>) -> Result<UnlockedKeys, VaultError> {
         let bytes = self.keys.as_deref().ok_or(BackupError::Damaged(None))?;
-        let store_keys = KeyFile::decode(bytes)?.open(&root)?;
-        Ok(UnsealedKeys {
+        let store_keys = KeyFile::decode(bytes)?.unwrap(&root)?;
+        Ok(UnlockedKeys {
             root,
-            held: None,
+            wrapped_root: None,
             store_keys,
         })
     }

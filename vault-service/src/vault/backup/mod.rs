@@ -1,7 +1,7 @@
-//! Backups: everything that the store holds, as it is encrypted there, sealed once more as a whole.
+//! Backups: all entries of the store, with values as they are encrypted there, encrypted once more as a whole.
 //!
 //! A backup carries entries as opaque bytes, so a new kind of entry needs no change here. After the entries come the
-//! store keys, wrapped by the root key that the backup is sealed under, in the form of an entry at [`KEYS`].
+//! store keys, wrapped by the root key that encrypts the backup, in the form of an entry at [`KEYS`].
 
 mod archive;
 mod hold;
@@ -17,14 +17,14 @@ use prost::Message as _;
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard};
 
 pub use archive::Archive;
-pub(super) use hold::{FILLING, recover};
-pub use restore::{Incoming, Restored};
+pub(super) use hold::{RESTORING, recover};
+pub use restore::{BackupUpload, RestoreSummary};
 
 use super::{
     VaultError, Writer, blocking,
     key_file::KeyFile,
-    keyring::{Keyring, UnsealedKeys},
-    roots,
+    keyring::{Keyring, UnlockedKeys},
+    meta,
     stored::{self, Meta},
 };
 use crate::{
@@ -35,59 +35,59 @@ use crate::{
     },
     store::{Change, Entry, Export, ExportError},
 };
-use item::Encoder;
+use item::ItemWriter;
 
-/// Frames that are given at once.
-const AT_ONCE: usize = 4;
-/// Stands for the store keys among the entries. No entry of the store has this key.
+/// Number of frames in one part.
+const FRAMES_PER_PART: usize = 4;
+/// Key of the item with the store keys. No entry of the store has this key.
 const KEYS: &[u8] = b"keys";
 
-/// A backup that is being made. Given up when it is dropped.
+/// A backup that is being made. Dropping it gives the backup up.
 pub struct Backup {
     export: Export,
-    /// None once the end was written.
-    items: Option<Encoder>,
+    /// `None` once the end was written.
+    items: Option<ItemWriter>,
     encryptor: BackupEncryptor,
-    /// Items that are not sealed yet.
+    /// Items that are not encrypted yet.
     plain: Vec<u8>,
-    /// What goes first: the header.
+    /// Encrypted bytes for the next part: at first the header.
     sealed: Vec<u8>,
     root: Arc<RootKey>,
     keyring: Arc<Keyring>,
-    _kept: KeptStoreKeys,
-    _turn: OwnedMutexGuard<()>,
+    _store_keys: StoreKeyGuard,
+    _lock: OwnedMutexGuard<()>,
 }
 
 /// A guard that keeps the vault from destroying a store key, because any store key may wrap the exported workspaces'
-/// keys.
-struct KeptStoreKeys {
+/// KEKs.
+struct StoreKeyGuard {
     guard: Option<OwnedRwLockReadGuard<()>>,
     /// Wakes the rotations, which may wait for the end of the backup.
-    rotate: Arc<Notify>,
+    keys_changed: Arc<Notify>,
 }
 
-impl Drop for KeptStoreKeys {
+impl Drop for StoreKeyGuard {
     fn drop(&mut self) {
         drop(self.guard.take());
-        self.rotate.notify_one();
+        self.keys_changed.notify_one();
     }
 }
 
 impl Writer {
-    /// Begins a backup of the whole vault, with all that was acknowledged before, sealed under the active root key.
-    pub async fn back_up(&self, _permit: &VaultPermit) -> Result<Backup, VaultError> {
-        let turn = self.turn_of_backups()?;
-        let kept = KeptStoreKeys {
+    /// Begins a backup of the whole vault, with everything that was acknowledged before, encrypted with the active root key.
+    pub(crate) async fn back_up(&self, _permit: &VaultPermit) -> Result<Backup, VaultError> {
+        let lock = self.lock_backups()?;
+        let store_keys = StoreKeyGuard {
             guard: Some(self.keyring.exports.clone().read_owned().await),
-            rotate: self.rotate.clone(),
+            keys_changed: self.keys_changed.clone(),
         };
         let (store, keyring, now) = (self.store.clone(), self.keyring.clone(), (self.clock)());
         blocking(move || {
             let export = store.export()?;
-            let (_, meta) = roots::read_meta(&store)?;
-            let UnsealedKeys {
+            let (_, meta) = meta::read(&store)?;
+            let UnlockedKeys {
                 root,
-                held,
+                wrapped_root,
                 store_keys: _,
             } = keyring.loaded()?;
             let Meta {
@@ -95,48 +95,48 @@ impl Writer {
                 vault_uid,
                 store_key_id: _,
             } = meta;
-            let held = keys::HeldRootKeys {
-                keys: held.into_iter().collect(),
+            let root_keys = keys::WrappedRootKeys {
+                keys: wrapped_root.into_iter().collect(),
             };
             let info = BackupInfo {
                 vault_uid: stored::uid(&vault_uid).ok_or(VaultError::Corrupt(None))?,
                 created: now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
                 further_keys: Vec::new(),
-                root_keys: held.encode_to_vec(),
+                root_keys: root_keys.encode_to_vec(),
             };
             let (sealed, encryptor) = BackupEncryptor::begin(&root, &info)?;
             Ok(Backup {
                 export,
-                items: Some(Encoder::default()),
+                items: Some(ItemWriter::default()),
                 encryptor,
                 plain: Vec::new(),
                 sealed,
                 root,
                 keyring,
-                _kept: kept,
-                _turn: turn,
+                _store_keys: store_keys,
+                _lock: lock,
             })
         })
         .await
     }
 
-    /// One backup is made or restored at a time.
-    fn turn_of_backups(&self) -> Result<OwnedMutexGuard<()>, VaultError> {
-        let backups = Arc::clone(&self.backups);
-        backups.try_lock_owned().map_err(|_| VaultError::BackupUnderWay)
+    /// Takes the lock that every backup and restore holds.
+    fn lock_backups(&self) -> Result<OwnedMutexGuard<()>, VaultError> {
+        let lock = Arc::clone(&self.backup_lock);
+        lock.try_lock_owned().map_err(|_| VaultError::BackupUnderWay)
     }
 }
 
 impl Backup {
-    /// The next bytes, 256 KiB and a little at the most, and what gives those behind them; nothing when it is whole.
-    pub async fn part(self) -> Result<(Vec<u8>, Option<Self>), VaultError> {
+    /// Returns the next bytes, little more than 256 KiB, and the backup that yields the bytes after them; `None` at the end.
+    pub(crate) async fn part(self) -> Result<(Vec<u8>, Option<Self>), VaultError> {
         blocking(|| self.next_frames()).await
     }
 
     fn next_frames(mut self) -> Result<(Vec<u8>, Option<Self>), VaultError> {
         let mut sealed = mem::take(&mut self.sealed);
-        for _ in 0..AT_ONCE {
-            if !self.has_more_than_a_frame()? {
+        for _ in 0..FRAMES_PER_PART {
+            if !self.fill_frame()? {
                 self.encryptor.encrypt_last(&self.plain, &mut sealed);
                 return Ok((sealed, None));
             }
@@ -147,8 +147,8 @@ impl Backup {
         Ok((sealed, Some(self)))
     }
 
-    /// Reads on until there is, or all was read and the end was written.
-    fn has_more_than_a_frame(&mut self) -> Result<bool, VaultError> {
+    /// Reads entries until `plain` is longer than a frame or the end was written. Returns true in the first case.
+    fn fill_frame(&mut self) -> Result<bool, VaultError> {
         while self.plain.len() <= FRAME {
             let Some(mut items) = self.items.take() else {
                 return Ok(false);
@@ -172,7 +172,7 @@ impl Backup {
     /// Returns all current store keys. They include every key that the exported entries need, because the guard keeps
     /// keys from being destroyed; keys may have been added since the export began.
     fn store_keys(&self) -> Result<Change, VaultError> {
-        let keys = KeyFile::seal(&self.root, None, &self.keyring.loaded()?.store_keys)?;
+        let keys = KeyFile::wrap(&self.root, None, &self.keyring.loaded()?.store_keys)?;
         Ok(Change::Put(Entry {
             key: KEYS.to_vec(),
             value: keys.encode(),

@@ -1,13 +1,13 @@
-//! Restoring a backup into an empty vault: all of it or nothing.
+//! Restoring a backup into an empty vault: all of the backup or nothing.
 //!
-//! 1. All of the backup is read, and found as it was made; the root key that it needs is there. Until here nothing was
-//!    written.
-//! 2. The store is held: nobody else can write to it. It must be empty still.
-//! 3. What the workspaces hold is written, where nobody finds it; then the workspaces, whose keys are moved to this vault's
-//!    store key. So the backup's root key and store keys are not needed any more afterwards.
-//! 4. With the hold the last batch removes what says that this is under way.
+//! 1. The restore reads the whole backup and checks that it is unchanged and that its root key is available. Nothing is
+//!    written before.
+//! 2. The restore holds the store, so that all other writes fail, and checks again that the vault is empty.
+//! 3. The restore writes the contents of the workspaces, which nobody can find yet, and then the workspaces. It rewraps their
+//!    KEKs with this vault's store key, so that the backup's root key and store keys are not needed afterwards.
+//! 4. The last batch gives the store the identity of the vault that was backed up, and releases the hold.
 //!
-//! A vault that finds the hold when it opens was stopped in between: it removes what was written, and is empty.
+//! A vault that finds the hold when it opens was stopped in between. It removes the restored entries and is empty.
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +23,10 @@ use proto::Uid;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    Archive, KEYS,
-    archive::Checked,
-    hold::{FILLING, clear, empty, hold, is_of_one_store, refuse_filled},
-    item::Items,
+    KEYS,
+    archive::{Archive, VerifiedBackup},
+    hold::{RESTORING, clear, empty, hold, is_of_one_store, refuse_workspaces},
+    item::ItemReader,
 };
 use crate::{
     authz::VaultPermit,
@@ -34,55 +34,52 @@ use crate::{
     store::{Batch, Change, EXCLUSIVE_WRITER, Entry, Health, MAX_BATCH, Store},
     vault::{
         VaultError, Writer, blocking,
-        keyring::{Keyring, UnsealedKeys},
-        roots, store_keys,
+        keyring::{Keyring, UnlockedKeys},
+        meta::{self, count_entries},
         stored::{self, Kind, META, Meta, WORKSPACES, WorkspaceRecord},
     },
 };
 
-/// Bytes of one batch, and its entries.
-const BATCH: (usize, usize) = (MAX_BATCH / 2, 2000);
-/// Entries that are counted at once.
-const PAGE: usize = 1000;
-/// The name of the file that a backup is received into, for the moment that it has one.
+/// Size of a batch in bytes and in entries, from which on the next batch begins.
+const BATCH_BYTES: usize = MAX_BATCH / 2;
+const BATCH_ENTRIES: usize = 2000;
+/// Name of the file that receives a backup. The file loses its name as soon as it is open.
 const RECEIVED: &str = "restore";
 
-/// What came in.
+/// Description of a restored backup.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Restored {
-    /// The vault's uid from now on: that of the vault that was backed up.
+pub struct RestoreSummary {
+    /// Uid of the vault that was backed up, which this vault has from now on.
     pub vault_uid: Uid,
-    /// The uid that the empty vault had.
+    /// Uid of this vault before the restore.
     pub replaced_vault_uid: Uid,
-    /// When the backup was made.
+    /// Time at which the backup was made.
     pub backup_time: Timestamp,
-    /// Workspaces, with the uids that they had.
+    /// Number of workspaces, which keep their uids.
     pub workspaces: u64,
-    /// Secrets.
     pub secrets: u64,
-    /// Their versions.
+    /// Number of versions of all secrets.
     pub versions: u64,
-    /// Names of deleted secrets whose version numbers are not used again.
+    /// Number of deleted secrets whose version numbers are not used again.
     pub deleted_secrets: u64,
 }
 
-/// A backup that is being received, to be restored. Given up when it is dropped.
-pub struct Incoming {
+/// A backup that is being received for a restore. Dropping it gives the restore up.
+pub struct BackupUpload {
     writer: Writer,
     received: Arc<File>,
-    turn: OwnedMutexGuard<()>,
+    lock: OwnedMutexGuard<()>,
 }
 
-/// Which entries are written.
+/// The passes of a restore over the backup, by the entries that they write.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// What workspaces hold, and all else that nobody finds without them.
+enum RestorePass {
+    /// Everything except the workspaces, without which nobody can find it.
     Contents,
-    /// The workspaces.
     Workspaces,
 }
 
-impl Part {
+impl RestorePass {
     fn of(key: &[u8]) -> Option<Self> {
         match key {
             key if is_of_one_store(key) || key == KEYS => None,
@@ -93,70 +90,74 @@ impl Part {
 }
 
 impl Writer {
-    /// Begins to restore a backup, which is first received into a file without a name in `dir`. Refused unless the vault
-    /// has no workspaces.
-    pub async fn restore(&self, _permit: &VaultPermit, dir: &Path) -> Result<Incoming, VaultError> {
-        let turn = self.turn_of_backups()?;
-        // Rather now than when all was received.
+    /// Begins to restore a backup, which is first received into an unnamed file in `dir`. Fails when the vault has
+    /// workspaces.
+    pub(crate) async fn restore(
+        &self,
+        _permit: &VaultPermit,
+        dir: &Path,
+    ) -> Result<BackupUpload, VaultError> {
+        let lock = self.lock_backups()?;
+        // A locked vault refuses now, and not only when the whole backup was received.
         self.keyring.loaded()?;
         let (store, path) = (self.store.clone(), dir.join(RECEIVED));
         let received = blocking(move || {
-            refuse_filled(&store)?;
-            nameless(&path).map_err(|error| VaultError::Read(error.into()))
+            refuse_workspaces(&store)?;
+            create_unnamed(&path).map_err(|error| VaultError::Read(error.into()))
         })
         .await?;
-        Ok(Incoming {
+        Ok(BackupUpload {
             writer: self.clone(),
             received: Arc::new(received),
-            turn,
+            lock,
         })
     }
 
-    /// Restores the backup in `archive`. Refused unless the vault has no workspaces.
-    pub async fn restore_from(
+    /// Restores the backup in `archive`. Fails when the vault has workspaces.
+    pub(crate) async fn restore_from(
         &self,
         _permit: &VaultPermit,
         archive: Archive,
-    ) -> Result<Restored, VaultError> {
-        let _turn = self.turn_of_backups()?;
-        self.fill(archive).await
+    ) -> Result<RestoreSummary, VaultError> {
+        let _lock = self.lock_backups()?;
+        self.restore_archive(archive).await
     }
 
-    async fn fill(&self, archive: Archive) -> Result<Restored, VaultError> {
+    async fn restore_archive(&self, archive: Archive) -> Result<RestoreSummary, VaultError> {
         let (archive, loaded) = (Arc::new(archive), self.keyring.loaded()?);
-        let Checked { meta, keys } = archive.checked(Some(&loaded), &self.providers).await?;
+        let VerifiedBackup { meta, keys } = archive.verify_with(Some(&loaded), &self.providers).await?;
         hold(&self.store).await?;
-        let filled = self.fill_held(&archive, &Arc::new(keys), meta).await;
+        let restored = self.restore_held(&archive, &Arc::new(keys), meta).await;
         self.keyring.forget_all();
-        match &filled {
-            Ok(_) => self.rotate.notify_one(),
+        match &restored {
+            Ok(_) => self.keys_changed.notify_one(),
             Err(error) => {
                 tracing::error!(%error, "a backup was not restored");
                 if let Err(error) = empty(&self.store).await {
-                    tracing::error!(%error, "what came in of a backup was not removed; the next start does it");
+                    tracing::error!(%error, "the entries of an interrupted restore were not removed; the next start removes them");
                 }
             }
         }
-        filled
+        restored
     }
 
-    async fn fill_held(
+    async fn restore_held(
         &self,
         archive: &Arc<Archive>,
-        keys: &Arc<UnsealedKeys>,
+        keys: &Arc<UnlockedKeys>,
         theirs: Meta,
-    ) -> Result<Restored, VaultError> {
+    ) -> Result<RestoreSummary, VaultError> {
         clear(&self.store).await?;
         // Nothing else writes during the restore, so this store key stays the active one.
         let reading = self.store.clone();
-        let (before, ours) = blocking(move || roots::read_meta(&reading)).await?;
-        let under = KeyTransfer {
-            theirs: keys.clone(),
-            ours: self.keyring.clone(),
-            active: store_keys::active(&ours)?,
+        let (before, ours) = blocking(move || meta::read(&reading)).await?;
+        let keys = KeyTransfer {
+            from: keys.clone(),
+            to: self.keyring.clone(),
+            active: meta::active_store_key(&ours)?,
         };
-        for part in [Part::Contents, Part::Workspaces] {
-            self.write(archive, &under, part).await?;
+        for pass in [RestorePass::Contents, RestorePass::Workspaces] {
+            self.write_pass(archive, &keys, pass).await?;
         }
         let backup_time = Timestamp {
             seconds: i64::try_from(archive.info().created).unwrap_or(i64::MAX),
@@ -164,31 +165,36 @@ impl Writer {
         };
         let store = self.store.clone();
         let (ours, restored) = blocking(move || {
-            let (ours, restored) = taken_over(theirs, ours, backup_time)?;
-            Ok::<_, VaultError>((ours, restored.counted(&store)?))
+            let (ours, restored) = take_identity(theirs, ours, backup_time)?;
+            Ok::<_, VaultError>((ours, restored.with_counts(&store)?))
         })
         .await?;
         let last = Batch::new()
-            .expect_value(EXCLUSIVE_WRITER, FILLING)
+            .expect_value(EXCLUSIVE_WRITER, RESTORING)
             .expect_value(META, before)
             .put(META, stored::encode(&ours))
             .delete(EXCLUSIVE_WRITER);
         self.store.commit(last).await?;
-        let Restored {
+        let RestoreSummary {
             workspaces, secrets, ..
         } = restored;
         tracing::info!(vault = %restored.vault_uid, workspaces, secrets, "a backup was restored");
         Ok(restored)
     }
 
-    async fn write(&self, archive: &Arc<Archive>, under: &KeyTransfer, part: Part) -> Result<(), VaultError> {
-        let (archive, root) = (archive.clone(), under.theirs.root.clone());
+    async fn write_pass(
+        &self,
+        archive: &Arc<Archive>,
+        keys: &KeyTransfer,
+        pass: RestorePass,
+    ) -> Result<(), VaultError> {
+        let (archive, root) = (archive.clone(), keys.from.root.clone());
         let mut reading = blocking(move || archive.items(&root)).await.map(Some)?;
         while let Some(mut items) = reading {
-            let under = under.clone();
+            let keys = keys.clone();
             let (batch, rest) = blocking(move || {
-                let (batch, over) = next_batch(&mut items, part, &under)?;
-                Ok::<_, VaultError>((batch, (!over).then_some(items)))
+                let (batch, is_last) = next_batch(&mut items, pass, &keys)?;
+                Ok::<_, VaultError>((batch, (!is_last).then_some(items)))
             })
             .await?;
             self.store.commit(batch).await?;
@@ -198,18 +204,18 @@ impl Writer {
     }
 }
 
-/// The keys that wrap the workspaces' keys in the backup, and those that wrap them in this vault.
+/// The store keys that wrap the workspaces' KEKs in the backup, and the one that wraps them in this vault.
 #[derive(Clone)]
 struct KeyTransfer {
-    theirs: Arc<UnsealedKeys>,
-    ours: Arc<Keyring>,
-    /// Id of the active key among `ours`.
+    from: Arc<UnlockedKeys>,
+    to: Arc<Keyring>,
+    /// Id of the active store key of `to`.
     active: KeyId,
 }
 
 impl KeyTransfer {
-    /// Rewraps the keys of a workspace under this vault's store key. A key that does not open stays unchanged.
-    fn moved(&self, workspace: Vec<u8>) -> Result<Vec<u8>, VaultError> {
+    /// Rewraps the KEKs of a workspace with this vault's store key. A KEK that cannot be unwrapped stays unchanged.
+    fn rewrap(&self, workspace: Vec<u8>) -> Result<Vec<u8>, VaultError> {
         let Ok(mut record) = stored::decode::<WorkspaceRecord>(&workspace) else {
             return Ok(workspace);
         };
@@ -218,17 +224,17 @@ impl KeyTransfer {
         };
         let retired = record.retired_keks.iter_mut().map(|kek| &mut kek.wrapped_kek);
         for wrapped in std::iter::once(&mut record.wrapped_kek).chain(retired) {
-            if let Ok(kek) = self.theirs.unwrap(&uid, wrapped) {
-                *wrapped = self.ours.wrap(&kek, &uid, self.active)?;
+            if let Ok(kek) = self.from.unwrap(&uid, wrapped) {
+                *wrapped = self.to.wrap(&kek, &uid, self.active)?;
             }
         }
         Ok(stored::encode(&record))
     }
 }
 
-impl Incoming {
-    /// Takes the next bytes.
-    pub async fn receive(&mut self, chunk: Vec<u8>) -> Result<(), VaultError> {
+impl BackupUpload {
+    /// Receives the next bytes.
+    pub(crate) async fn receive(&mut self, chunk: Vec<u8>) -> Result<(), VaultError> {
         if let Health::DiskFull = self.writer.health() {
             return Err(VaultError::Full(None));
         }
@@ -240,85 +246,90 @@ impl Incoming {
         })
     }
 
-    /// Restores what was received. Goes on to its end also when nobody waits for it any more.
-    pub async fn finish(self) -> Result<Restored, VaultError> {
+    /// Restores the received backup. The restore runs to its end even when the caller drops the future.
+    pub(crate) async fn finish(self) -> Result<RestoreSummary, VaultError> {
         let Self {
             writer,
             received,
-            turn,
+            lock,
         } = self;
-        let filling = tokio::spawn(async move {
-            let _turn = turn;
+        let restoring = tokio::spawn(async move {
+            let _lock = lock;
             let archive = blocking(move || Archive::open(received)).await?;
-            let restored = writer.fill(archive).await?;
-            writer.sweep_beside();
+            let restored = writer.restore_archive(archive).await?;
+            writer.spawn_sweep();
             Ok(restored)
         });
-        match filling.await.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(filled) => filled,
+        match restoring.await.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(restored) => restored,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
             Err(Err(_cancelled)) => Err(VaultError::Stopped),
         }
     }
 }
 
-impl Restored {
-    fn counted(self, store: &Store) -> Result<Self, VaultError> {
+impl RestoreSummary {
+    fn with_counts(self, store: &Store) -> Result<Self, VaultError> {
         Ok(Self {
-            workspaces: count(store, WORKSPACES)?,
-            secrets: count(store, Kind::Metadata.prefix())?,
-            versions: count(store, Kind::Record.prefix())? + count(store, Kind::OldVersion.prefix())?,
-            deleted_secrets: count(store, Kind::LastVersion.prefix())?,
+            workspaces: count_entries(store, WORKSPACES)?,
+            secrets: count_entries(store, Kind::Metadata.prefix())?,
+            versions: count_entries(store, Kind::Record.prefix())?
+                + count_entries(store, Kind::OldVersion.prefix())?,
+            deleted_secrets: count_entries(store, Kind::LastVersion.prefix())?,
             ..self
         })
     }
 }
 
-/// The writes of one part that come next, and whether they are the last.
+/// Returns the next batch of one pass, and true when it is the last.
 fn next_batch(
-    items: &mut Items<impl io::Read>,
-    part: Part,
-    under: &KeyTransfer,
+    items: &mut ItemReader<impl io::Read>,
+    pass: RestorePass,
+    keys: &KeyTransfer,
 ) -> Result<(Batch, bool), VaultError> {
-    // Of two items with one key the later one holds.
+    // A later item replaces an earlier one with the same key.
     let mut writes = BTreeMap::new();
     let mut size = 0;
-    let mut over = false;
-    while size < BATCH.0 && writes.len() < BATCH.1 && !over {
+    let mut is_last = false;
+    while size < BATCH_BYTES && writes.len() < BATCH_ENTRIES && !is_last {
         let (key, value) = match items.next()? {
             Some(Change::Put(Entry { key, value })) => (key, Some(value)),
             Some(Change::Delete(key)) => (key, None),
             None => {
-                over = true;
+                is_last = true;
                 continue;
             }
         };
-        if Part::of(&key) == Some(part) {
-            let value = match part {
-                Part::Contents => value,
-                Part::Workspaces => value.map(|value| under.moved(value)).transpose()?,
+        if RestorePass::of(&key) == Some(pass) {
+            let value = match pass {
+                RestorePass::Contents => value,
+                RestorePass::Workspaces => value.map(|value| keys.rewrap(value)).transpose()?,
             };
             size += key.len() + value.as_ref().map_or(0, Vec::len);
             writes.insert(key, value);
         }
     }
-    let hold = Batch::new().expect_value(EXCLUSIVE_WRITER, FILLING);
-    let batch = writes.into_iter().fold(hold, |batch, (key, value)| match value {
+    let held = Batch::new().expect_value(EXCLUSIVE_WRITER, RESTORING);
+    let batch = writes.into_iter().fold(held, |batch, (key, value)| match value {
         Some(value) => batch.put(key, value),
         None => batch.delete(key),
     });
-    Ok((batch, over))
+    Ok((batch, is_last))
 }
 
-/// Makes the vault's new description: the identity of the vault that was backed up, with the keys of this store.
-fn taken_over(theirs: Meta, ours: Meta, backup_time: Timestamp) -> Result<(Meta, Restored), VaultError> {
+/// Makes the vault's new [`Meta`]: the identity of the vault that was backed up, with the keys of this store.
+fn take_identity(
+    theirs: Meta,
+    ours: Meta,
+    backup_time: Timestamp,
+) -> Result<(Meta, RestoreSummary), VaultError> {
     let Meta {
         format: _,
         vault_uid,
         store_key_id: _,
     } = theirs;
     let uid = |bytes: &[u8]| stored::uid(bytes).ok_or(VaultError::Corrupt(None));
-    let restored = Restored {
+    let restored = RestoreSummary {
         vault_uid: uid(&vault_uid)?,
         replaced_vault_uid: uid(&ours.vault_uid)?,
         backup_time,
@@ -331,20 +342,8 @@ fn taken_over(theirs: Meta, ours: Meta, backup_time: Timestamp) -> Result<(Meta,
     Ok((meta, restored))
 }
 
-fn count(store: &Store, prefix: &[u8]) -> Result<u64, VaultError> {
-    let (mut count, mut after) = (0, None::<Vec<u8>>);
-    loop {
-        let page = store.scan(prefix, after.as_deref(), PAGE)?;
-        let Some(last) = page.last() else {
-            return Ok(count);
-        };
-        after = Some(last.key.clone());
-        count += page.len() as u64;
-    }
-}
-
-/// A file that is gone when it is closed, whatever becomes of the process.
-fn nameless(path: &Path) -> io::Result<File> {
+/// Creates a file without a name, which is gone when it is closed or the process ends.
+fn create_unnamed(path: &Path) -> io::Result<File> {
     let file = File::options()
         .read(true)
         .write(true)

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::item::{Encoder, Items};
+use super::item::{ItemReader, ItemWriter};
 use crate::{
     crypto::{
         RootKey,
@@ -149,7 +149,7 @@ impl Vector {
 
 fn read(mut bytes: &[u8], root: &RootKey) -> Result<Read, BackupError> {
     let header = BackupHeader::read(&mut bytes)?;
-    let mut items = Items::new(BackupDecryptor::new(&header, root, bytes)?);
+    let mut items = ItemReader::new(BackupDecryptor::new(&header, root, bytes)?);
     let mut changes = Vec::new();
     while let Some(change) = items.next()? {
         changes.push(change);
@@ -160,7 +160,7 @@ fn read(mut bytes: &[u8], root: &RootKey) -> Result<Read, BackupError> {
 /// The same, sealed and opened by this release.
 fn again((info, changes): &Read, root: &RootKey) -> Read {
     let (mut sealed, mut encryptor) = BackupEncryptor::begin(root, info).unwrap();
-    let (mut encoder, mut plain) = (Encoder::default(), Vec::new());
+    let (mut encoder, mut plain) = (ItemWriter::default(), Vec::new());
     for change in changes {
         encoder.item(change, &mut plain);
     }
@@ -188,7 +188,7 @@ fn an_entry_that_no_store_takes_is_damage() {
     };
     let opened = |key, value| {
         let (mut sealed, mut encryptor) = BackupEncryptor::begin(&root, &info).unwrap();
-        let (mut encoder, mut plain) = (Encoder::default(), Vec::new());
+        let (mut encoder, mut plain) = (ItemWriter::default(), Vec::new());
         let (key, value) = (vec![1; key], vec![2; value]);
         encoder.item(&Change::Put(Entry { key, value }), &mut plain);
         encoder.end(&mut plain);

@@ -1,27 +1,31 @@
-//! The records of a workspace, moved to another KEK.
+//! The rotation of a workspace's KEK, which rewraps the DEKs of its records.
 
 use proto::{SecretName, Uid, WorkspaceName};
 
-use super::step::{Ended, Move, PAGE, Stuck, Then, Unreadable, What, another_pass, page};
+use super::step::{
+    NextState, PAGE, ReleasedKeys, Replacement, RewrapFailure, StepWork, UnreadableEntry, next_pass,
+    plan_page,
+};
 use crate::{
     crypto::{KeyId, WorkspaceKek, record},
     store::{Entry, Store},
     vault::{
-        VaultError, erasure,
+        VaultError, deletions,
         keyring::Keyring,
         stored::{self, Kind, OldVersion, Rotation, WorkspaceRecord},
-        workspaces::{self, Found},
+        workspace::{self, StoredWorkspace},
     },
 };
 
-/// Where the records of a workspace are. In this order: a put makes an older version of a current one, never the reverse.
+/// The current or the older records of a workspace. A pass visits the current ones first, because a write turns a current
+/// record into an older one and never the reverse.
 #[derive(Clone, Copy)]
-pub(in crate::vault) enum Records {
+pub(in crate::vault) enum RecordSet {
     Current,
     Older,
 }
 
-impl Records {
+impl RecordSet {
     pub(in crate::vault) const ALL: [Self; 2] = [Self::Current, Self::Older];
 
     pub(in crate::vault) fn prefix(self, workspace: &Uid) -> Vec<u8> {
@@ -32,7 +36,7 @@ impl Records {
         .of(workspace)
     }
 
-    /// The secret that an entry belongs to, from what follows the prefix in its key.
+    /// Returns the secret of an entry. `rest` follows the prefix in the entry's key.
     fn secret(self, rest: &[u8]) -> Option<SecretName> {
         let name = match self {
             Self::Current => rest,
@@ -45,8 +49,8 @@ impl Records {
         SecretName::parse(text).ok().filter(|name| name.as_str() == text)
     }
 
-    /// The entry with its record exchanged for what `change` makes of it; none when it is to stay.
-    fn change<E: From<Unreadable>>(
+    /// Returns the entry with its record replaced by the result of `change`; `None` when `change` returns `None`.
+    fn change<E: From<UnreadableEntry>>(
         self,
         value: &[u8],
         change: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>, E>,
@@ -54,7 +58,7 @@ impl Records {
         match self {
             Self::Current => change(value),
             Self::Older => {
-                let older: OldVersion = stored::decode(value).map_err(|_| Unreadable)?;
+                let older: OldVersion = stored::decode(value).map_err(|_| UnreadableEntry)?;
                 let changed = change(&older.record)?;
                 Ok(changed.map(|record| stored::encode(&OldVersion { record, ..older })))
             }
@@ -62,90 +66,97 @@ impl Records {
     }
 }
 
-/// The id of the KEK that an entry's record is under; none when it is damaged.
-pub(in crate::vault) fn kek_id(records: Records, value: &[u8]) -> Option<KeyId> {
+/// Returns the id of the KEK of an entry's record; `None` when the entry is damaged.
+pub(in crate::vault) fn kek_id(set: RecordSet, value: &[u8]) -> Option<KeyId> {
     let mut id = None;
-    let noted = records.change(value, |bytes| {
+    let result = set.change(value, |bytes| {
         id = record::kek_id(bytes).ok();
-        Ok::<_, Unreadable>(None)
+        Ok::<_, UnreadableEntry>(None)
     });
-    match noted {
+    match result {
         Ok(_) => id,
-        Err(Unreadable) => None,
+        Err(UnreadableEntry) => None,
     }
 }
 
-/// The next step of a workspace's rotation.
-pub(super) fn next(
+/// Plans the next step of a workspace's rotation.
+pub(super) fn plan(
     store: &Store,
     keyring: &Keyring,
     key: &[u8],
     rotation: Rotation,
-) -> Result<What, VaultError> {
+) -> Result<StepWork, VaultError> {
     let name = WorkspaceName::parse(&rotation.workspace).map_err(|_| VaultError::Corrupt(None))?;
-    let found = match workspaces::find(store, &name) {
+    let found = match workspace::find(store, &name) {
         Ok(found) if stored::workspace_rotation(&found.uid) == key => found,
-        // Deleted, and perhaps made anew.
-        Ok(_) | Err(VaultError::NoWorkspace(_)) => return Ok(What::only(Then::End(Ended::Gone))),
+        // The workspace was deleted, and perhaps created anew.
+        Ok(_) | Err(VaultError::NoWorkspace(_)) => {
+            return Ok(StepWork::only(NextState::End(ReleasedKeys::None)));
+        }
         Err(error) => return Err(error),
     };
-    let Some((records, entries)) = next_records(store, &found.uid, &rotation.cursor)? else {
-        return end_of_pass(store, found, rotation);
+    let Some((set, entries)) = next_records(store, &found.uid, &rotation.cursor)? else {
+        return plan_end_of_pass(store, found, rotation);
     };
     let active = keyring.open(&found.uid, &found.record.wrapped_kek)?;
-    let prefix = records.prefix(&found.uid).len();
-    page(rotation, entries, prefix, |entry| {
-        let secret = entry.key.get(prefix..).and_then(|rest| records.secret(rest));
-        let secret = secret.ok_or(Unreadable)?;
-        records.change(&entry.value, |bytes| {
-            rewrapped(keyring, &found, &active, &secret, bytes)
+    let prefix = set.prefix(&found.uid).len();
+    plan_page(rotation, entries, prefix, |entry| {
+        let secret = entry.key.get(prefix..).and_then(|rest| set.secret(rest));
+        let secret = secret.ok_or(UnreadableEntry)?;
+        set.change(&entry.value, |bytes| {
+            rewrap(keyring, &found, &active, &secret, bytes)
         })
     })
 }
 
-/// The record under the active KEK; none when it is already.
-fn rewrapped(
+/// Rewraps the DEK of a record with the active KEK; returns `None` when the active KEK wraps it already.
+fn rewrap(
     keyring: &Keyring,
-    found: &Found,
+    found: &StoredWorkspace,
     active: &WorkspaceKek,
     secret: &SecretName,
     bytes: &[u8],
-) -> Result<Option<Vec<u8>>, Stuck> {
+) -> Result<Option<Vec<u8>>, RewrapFailure> {
     let id = record::kek_id(bytes).map_err(VaultError::from)?;
     if id == active.id() {
         return Ok(None);
     }
-    let retired = found.retired(id).ok_or(Unreadable)?;
+    let retired = found.retired_kek(id).ok_or(UnreadableEntry)?;
     let retired = keyring.open(&found.uid, retired)?;
     Ok(Some(record::rewrap(bytes, &found.uid, secret, &retired, active)?))
 }
 
-/// The records behind the cursor; none at the end.
+/// Returns the next entries after the cursor; `None` at the end of the pass.
 fn next_records(
     store: &Store,
     workspace: &Uid,
     cursor: &[u8],
-) -> Result<Option<(Records, Vec<Entry>)>, VaultError> {
-    let at = Records::ALL
+) -> Result<Option<(RecordSet, Vec<Entry>)>, VaultError> {
+    let at = RecordSet::ALL
         .iter()
-        .position(|records| cursor.starts_with(&records.prefix(workspace)));
-    for records in Records::ALL.into_iter().skip(at.unwrap_or(0)) {
-        let prefix = records.prefix(workspace);
+        .position(|set| cursor.starts_with(&set.prefix(workspace)));
+    for set in RecordSet::ALL.into_iter().skip(at.unwrap_or(0)) {
+        let prefix = set.prefix(workspace);
         let after = cursor.starts_with(&prefix).then_some(cursor);
         let entries = store.scan(&prefix, after, PAGE)?;
         if !entries.is_empty() {
-            return Ok(Some((records, entries)));
+            return Ok(Some((set, entries)));
         }
     }
     Ok(None)
 }
 
-/// After a workspace's last record.
-fn end_of_pass(store: &Store, found: Found, rotation: Rotation) -> Result<What, VaultError> {
-    let changed = |record: WorkspaceRecord| Move {
+/// Plans the step after a workspace's last record. A pass with unreadable records waits and is repeated. A pass without any
+/// is followed by a last pass, after which the retired KEKs are destroyed.
+fn plan_end_of_pass(
+    store: &Store,
+    found: StoredWorkspace,
+    rotation: Rotation,
+) -> Result<StepWork, VaultError> {
+    let replace_workspace = |record: WorkspaceRecord| Replacement {
         key: stored::workspace(&found.name),
-        from: found.bytes.clone(),
-        to: stored::encode(&record),
+        old: found.bytes.clone(),
+        new: stored::encode(&record),
     };
     Ok(match (rotation.unreadable, rotation.last_look) {
         (0, true) => {
@@ -154,27 +165,33 @@ fn end_of_pass(store: &Store, found: Found, rotation: Rotation) -> Result<What, 
                 last_look: false,
                 ..found.record.clone()
             };
-            let notes = destroyed(store, &found, &rotation)?;
-            What::with(changed(record), Then::End(Ended::Workspace(Box::new(found)))).and_put(notes)
+            let notes = destroyed_keys(store, &found, &rotation)?;
+            let change = replace_workspace(record);
+            let end = NextState::End(ReleasedKeys::RetiredKeks(Box::new(found)));
+            StepWork::with(change, end).with_notes(notes)
         }
         (0, false) => {
             let record = WorkspaceRecord {
                 last_look: true,
                 ..found.record.clone()
             };
-            let again = Rotation {
+            let last_pass = Rotation {
                 last_look: true,
-                ..another_pass(rotation)
+                ..next_pass(rotation)
             };
-            What::with(changed(record), Then::On(again))
+            StepWork::with(replace_workspace(record), NextState::Continue(last_pass))
         }
-        (1.., _) => What::only(Then::Wait(another_pass(rotation))),
+        (1.., _) => StepWork::only(NextState::Wait(next_pass(rotation))),
     })
 }
 
-/// Notes that the retired KEKs are destroyed in the store, but not yet in its log.
-fn destroyed(store: &Store, found: &Found, rotation: &Rotation) -> Result<Vec<Entry>, VaultError> {
+/// Makes the notes that the retired KEKs are gone from the store, but not yet from its log.
+fn destroyed_keys(
+    store: &Store,
+    found: &StoredWorkspace,
+    rotation: &Rotation,
+) -> Result<Vec<Entry>, VaultError> {
     let retired = found.record.retired_keks.iter().map(|kek| &*kek.wrapped_kek);
     let since = rotation.deleted_since.unwrap_or(rotation.start_time);
-    erasure::destroyed(store, &found.uid, retired, since)
+    deletions::destroyed_keys(store, &found.uid, retired, since)
 }

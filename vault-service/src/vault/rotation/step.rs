@@ -1,40 +1,40 @@
-//! One step of a rotation: what it is to do, and doing it unless something else wrote in between.
+//! One step of a rotation: a plan, and its commit unless another write came in between.
 
-use super::{Level, Progress};
 use crate::{
     crypto::{DecryptionError, record::RewrapError},
     store::{Batch, Entry},
     vault::{
-        VaultError, Writer, erasure,
+        VaultError, Writer, deletions,
+        key_metrics::{KeyMetrics, RotationLevel},
         keyring::Keyring,
         stored::{self, RetiredKek, Rotation},
-        workspaces::Found,
+        workspace::StoredWorkspace,
     },
 };
 
-/// The most entries of a step.
+/// Maximum number of entries in a step.
 pub(super) const PAGE: usize = 64;
-/// The most bytes of a step's entries, but for a single one that is larger.
+/// Maximum size of a step's entries, in bytes; a single larger entry makes a step of its own.
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// An entry that cannot be moved: damaged, or under a key that is not there.
-pub(super) struct Unreadable;
+/// The entry cannot be rewrapped: it is damaged, or needs a key that does not exist.
+pub(super) struct UnreadableEntry;
 
-/// Why an entry is not moved.
-pub(super) enum Stuck {
-    /// That is this one's fault.
+/// Why an entry was not rewrapped.
+pub(super) enum RewrapFailure {
+    /// This entry is unreadable; the others can be rewrapped.
     Unreadable,
-    /// None can be.
+    /// No entry can be rewrapped.
     Failed(VaultError),
 }
 
-impl From<Unreadable> for Stuck {
-    fn from(Unreadable: Unreadable) -> Self {
+impl From<UnreadableEntry> for RewrapFailure {
+    fn from(UnreadableEntry: UnreadableEntry) -> Self {
         Self::Unreadable
     }
 }
 
-impl From<VaultError> for Stuck {
+impl From<VaultError> for RewrapFailure {
     fn from(error: VaultError) -> Self {
         match error {
             VaultError::Corrupt(_) | VaultError::KeyNotLoaded => Self::Unreadable,
@@ -43,7 +43,7 @@ impl From<VaultError> for Stuck {
     }
 }
 
-impl From<RewrapError> for Stuck {
+impl From<RewrapError> for RewrapFailure {
     fn from(error: RewrapError) -> Self {
         match error {
             RewrapError::Decrypt(DecryptionError::UnknownKey(_) | DecryptionError::Corrupt(_)) => {
@@ -54,83 +54,86 @@ impl From<RewrapError> for Stuck {
     }
 }
 
-/// An entry that is to be exchanged for another one.
-pub(super) struct Move {
+/// A replacement of an entry's value.
+pub(super) struct Replacement {
     pub(super) key: Vec<u8>,
-    pub(super) from: Vec<u8>,
-    pub(super) to: Vec<u8>,
+    pub(super) old: Vec<u8>,
+    pub(super) new: Vec<u8>,
 }
 
-/// What a step is to do.
-pub(super) struct Plan {
-    pub(super) level: Level,
-    /// The rotation's entry, as it was read.
+/// A step that only has to be committed.
+pub(super) struct StepPlan {
+    pub(super) level: RotationLevel,
+    /// Key of the rotation's entry.
     pub(super) key: Vec<u8>,
-    pub(super) before: Vec<u8>,
-    pub(super) what: What,
+    /// Value of the rotation's entry, as read.
+    pub(super) bytes: Vec<u8>,
+    pub(super) work: StepWork,
 }
 
-/// One of two: to move entries of a page, or to end a pass with a change of what the entries belong to.
-pub(super) struct What {
-    moves: Vec<Move>,
-    with: Option<Move>,
-    /// Entries that the step's batch also writes.
+/// The changes of a step. A step either rewraps the entries of a page or ends a pass.
+pub(super) struct StepWork {
+    rewraps: Vec<Replacement>,
+    /// Change of the workspace at the end of a pass.
+    workspace: Option<Replacement>,
+    /// Notes about destroyed keys, which the step's batch also writes.
     notes: Vec<Entry>,
-    then: Then,
+    next: NextState,
 }
 
-impl What {
-    pub(super) fn only(then: Then) -> Self {
+impl StepWork {
+    pub(super) fn only(next: NextState) -> Self {
         Self {
-            moves: Vec::new(),
-            with: None,
+            rewraps: Vec::new(),
+            workspace: None,
             notes: Vec::new(),
-            then,
+            next,
         }
     }
 
-    pub(super) fn with(change: Move, then: Then) -> Self {
+    pub(super) fn with(workspace: Replacement, next: NextState) -> Self {
         Self {
-            with: Some(change),
-            ..Self::only(then)
+            workspace: Some(workspace),
+            ..Self::only(next)
         }
     }
 
-    pub(super) fn and_put(self, notes: Vec<Entry>) -> Self {
+    pub(super) fn with_notes(self, notes: Vec<Entry>) -> Self {
         Self { notes, ..self }
     }
 }
 
-/// What is to become of the rotation.
-pub(super) enum Then {
-    /// It goes on so.
-    On(Rotation),
-    /// The same, but it met what it cannot move, and waits.
+/// State of the rotation after a step.
+pub(super) enum NextState {
+    /// The rotation goes on with its next step.
+    Continue(Rotation),
+    /// The pass ended with unreadable entries, and the next pass begins after a pause.
     Wait(Rotation),
-    /// It is over.
-    End(Ended),
+    /// The rotation has ended.
+    End(ReleasedKeys),
 }
 
 /// Keys to release at the end of a rotation.
-pub(super) enum Ended {
-    /// The retired KEKs of a workspace, which are released in memory.
-    Workspace(Box<Found>),
+pub(super) enum ReleasedKeys {
+    /// The retired KEKs of a workspace, which are removed from memory.
+    RetiredKeks(Box<StoredWorkspace>),
     /// All store keys except the active one, which are removed from the file `keys` before the rotation ends, and from
     /// memory.
-    StoreKey,
+    StoreKeys,
     /// No key: the rotation's workspace no longer exists.
-    Gone,
+    None,
 }
 
-/// What became of a step.
+/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::vault) enum Step {
-    On,
+pub(in crate::vault) enum StepOutcome {
+    Continue,
     Wait,
-    Ended,
+    Finished,
 }
 
-pub(super) fn another_pass(rotation: Rotation) -> Rotation {
+/// Returns the rotation at the beginning of its next pass.
+pub(super) fn next_pass(rotation: Rotation) -> Rotation {
     Rotation {
         cursor: Vec::new(),
         done: 0,
@@ -140,122 +143,130 @@ pub(super) fn another_pass(rotation: Rotation) -> Rotation {
     }
 }
 
-/// The entries of a page that are to be moved, and the rotation behind it. Names stand behind `name` bytes of keys.
-pub(super) fn page(
+/// Plans the rewraps of a page of entries. `rewrap` returns the new value of an entry, or `None` when the active key wraps it
+/// already. The name of an entry, for the log, begins at byte `name` of its key.
+pub(super) fn plan_page(
     mut rotation: Rotation,
     entries: Vec<Entry>,
     name: usize,
-    mut moved: impl FnMut(&Entry) -> Result<Option<Vec<u8>>, Stuck>,
-) -> Result<What, VaultError> {
-    let mut moves = Vec::new();
+    mut rewrap: impl FnMut(&Entry) -> Result<Option<Vec<u8>>, RewrapFailure>,
+) -> Result<StepWork, VaultError> {
+    let mut rewraps = Vec::new();
     let mut bytes = 0;
     for entry in entries {
         bytes += entry.value.len();
-        if bytes > PAGE_BYTES && !moves.is_empty() {
+        if bytes > PAGE_BYTES && !rewraps.is_empty() {
             break;
         }
-        match moved(&entry) {
+        match rewrap(&entry) {
             Ok(None) => {}
-            Ok(Some(to)) => moves.push(Move {
+            Ok(Some(new)) => rewraps.push(Replacement {
                 key: entry.key.clone(),
-                from: entry.value,
-                to,
+                old: entry.value,
+                new,
             }),
-            Err(Stuck::Unreadable) => {
+            Err(RewrapFailure::Unreadable) => {
                 let name = entry.key.get(name..).map(String::from_utf8_lossy);
                 tracing::warn!(
                     workspace = rotation.workspace,
                     ?name,
-                    "cannot be moved to another key"
+                    "an entry cannot be moved to another key"
                 );
                 rotation.unreadable += 1;
             }
-            Err(Stuck::Failed(error)) => return Err(error),
+            Err(RewrapFailure::Failed(error)) => return Err(error),
         }
         rotation.done += 1;
         rotation.total = rotation.total.max(rotation.done);
         rotation.cursor = entry.key;
     }
-    Ok(What {
-        moves,
-        ..What::only(Then::On(rotation))
+    Ok(StepWork {
+        rewraps,
+        ..StepWork::only(NextState::Continue(rotation))
     })
 }
 
-impl Move {
+impl Replacement {
     fn add_to(&self, batch: Batch) -> Batch {
         batch
-            .expect_value(self.key.clone(), self.from.clone())
-            .put(self.key.clone(), self.to.clone())
+            .expect_value(self.key.clone(), self.old.clone())
+            .put(self.key.clone(), self.new.clone())
     }
 }
 
-impl Plan {
-    /// Does it, unless something else wrote in between: then, what can be done of it.
-    pub(super) async fn commit(self, writer: &Writer, progress: &Progress) -> Result<Step, VaultError> {
+impl StepPlan {
+    /// Commits the step. When another write came in between, commits each rewrap whose entry is unchanged, and leaves the
+    /// others to the next step.
+    pub(super) async fn commit(
+        self,
+        writer: &Writer,
+        metrics: &KeyMetrics,
+    ) -> Result<StepOutcome, VaultError> {
         let Self {
             level,
             key,
-            before,
-            what:
-                What {
-                    moves,
-                    with,
+            bytes,
+            work:
+                StepWork {
+                    rewraps,
+                    workspace,
                     notes,
-                    then,
+                    next,
                 },
         } = self;
-        if matches!(then, Then::End(Ended::StoreKey)) && !writer.drop_store_keys().await? {
-            return Ok(Step::Wait);
+        if matches!(next, NextState::End(ReleasedKeys::StoreKeys)) && !writer.drop_store_keys().await? {
+            return Ok(StepOutcome::Wait);
         }
-        let batch = Batch::new().expect_value(key.clone(), before.clone());
-        let batch = match &then {
-            Then::On(rotation) | Then::Wait(rotation) => batch.put(key.clone(), stored::encode(rotation)),
-            Then::End(_) => batch.delete(key.clone()),
+        let batch = Batch::new().expect_value(key.clone(), bytes.clone());
+        let batch = match &next {
+            NextState::Continue(rotation) | NextState::Wait(rotation) => {
+                batch.put(key.clone(), stored::encode(rotation))
+            }
+            NextState::End(_) => batch.delete(key.clone()),
         };
-        let batch = moves
+        let batch = rewraps
             .iter()
-            .chain(&with)
+            .chain(&workspace)
             .fold(batch, |batch, one| one.add_to(batch));
-        let batch = erasure::put_all(batch, notes);
+        let batch = deletions::put_all(batch, notes);
         match writer.store.commit(batch).await.map_err(VaultError::from) {
             Ok(()) => {}
             Err(VaultError::Conflict) => {
-                one_by_one(writer, &key, &before, &moves, level, progress).await?;
-                return Ok(Step::On);
+                commit_one_by_one(writer, &key, &bytes, &rewraps, level, metrics).await?;
+                return Ok(StepOutcome::Continue);
             }
             Err(error) => return Err(error),
         }
-        progress.moved(level, moves.len());
-        Ok(match then {
-            Then::On(_) => Step::On,
-            Then::Wait(_) => Step::Wait,
-            Then::End(ended) => {
-                ended.forget(&writer.keyring);
-                Step::Ended
+        metrics.add_rewrapped(level, rewraps.len());
+        Ok(match next {
+            NextState::Continue(_) => StepOutcome::Continue,
+            NextState::Wait(_) => StepOutcome::Wait,
+            NextState::End(released) => {
+                released.forget(&writer.keyring);
+                StepOutcome::Finished
             }
         })
     }
 }
 
-/// Moves each entry that is still what it was. The cursor stays, and the next step sees to the others.
-async fn one_by_one(
+/// Commits each rewrap whose entry is unchanged. The cursor stays, so that the next step handles the others.
+async fn commit_one_by_one(
     writer: &Writer,
     key: &[u8],
-    before: &[u8],
-    moves: &[Move],
-    level: Level,
-    progress: &Progress,
+    bytes: &[u8],
+    rewraps: &[Replacement],
+    level: RotationLevel,
+    metrics: &KeyMetrics,
 ) -> Result<(), VaultError> {
-    for one in moves {
-        let batch = Batch::new().expect_value(key, before);
+    for one in rewraps {
+        let batch = Batch::new().expect_value(key, bytes);
         match writer
             .store
             .commit(one.add_to(batch))
             .await
             .map_err(VaultError::from)
         {
-            Ok(()) => progress.moved(level, 1),
+            Ok(()) => metrics.add_rewrapped(level, 1),
             Err(VaultError::Conflict) => {}
             Err(error) => return Err(error),
         }
@@ -263,17 +274,17 @@ async fn one_by_one(
     Ok(())
 }
 
-impl Ended {
+impl ReleasedKeys {
     fn forget(self, keyring: &Keyring) {
         match self {
-            Self::Workspace(found) => {
+            Self::RetiredKeks(found) => {
                 for RetiredKek { wrapped_kek, .. } in &found.record.retired_keks {
                     keyring.forget(&found.uid, wrapped_kek);
                 }
                 tracing::info!(workspace = %found.name, "the workspace's old key was destroyed");
             }
-            Self::StoreKey => tracing::info!("the old store key was destroyed"),
-            Self::Gone => {}
+            Self::StoreKeys => tracing::info!("the old store key was destroyed"),
+            Self::None => {}
         }
     }
 }

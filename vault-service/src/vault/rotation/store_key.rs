@@ -1,30 +1,30 @@
-//! The store key's rotation, which moves the workspaces' keys to another store key.
+//! The rotation of the store key, which rewraps the KEKs of all workspaces.
 
-use super::step::{Ended, PAGE, Then, Unreadable, What, another_pass, page};
+use super::step::{NextState, PAGE, ReleasedKeys, StepWork, UnreadableEntry, next_pass, plan_page};
 use crate::{
     store::Store,
     vault::{
         VaultError,
         keyring::Keyring,
-        roots, store_keys,
+        meta,
         stored::{self, Rotation, WorkspaceRecord},
     },
 };
 
-/// The next step of the store key's rotation.
-pub(super) fn next(store: &Store, keyring: &Keyring, rotation: Rotation) -> Result<What, VaultError> {
-    let active = store_keys::active(&roots::read_meta(store)?.1)?;
+/// Plans the next step of the store key's rotation.
+pub(super) fn plan(store: &Store, keyring: &Keyring, rotation: Rotation) -> Result<StepWork, VaultError> {
+    let active = meta::active_store_key(&meta::read(store)?.1)?;
     let after = Some(rotation.cursor.as_slice()).filter(|cursor| !cursor.is_empty());
     let entries = store.scan(stored::WORKSPACES, after, PAGE)?;
     if entries.is_empty() {
-        return Ok(What::only(match rotation.unreadable {
-            0 => Then::End(Ended::StoreKey),
-            1.. => Then::Wait(another_pass(rotation)),
+        return Ok(StepWork::only(match rotation.unreadable {
+            0 => NextState::End(ReleasedKeys::StoreKeys),
+            1.. => NextState::Wait(next_pass(rotation)),
         }));
     }
-    page(rotation, entries, stored::WORKSPACES.len(), |entry| {
-        let mut record: WorkspaceRecord = stored::decode(&entry.value).map_err(|_| Unreadable)?;
-        let uid = stored::uid(&record.uid).ok_or(Unreadable)?;
+    plan_page(rotation, entries, stored::WORKSPACES.len(), |entry| {
+        let mut record: WorkspaceRecord = stored::decode(&entry.value).map_err(|_| UnreadableEntry)?;
+        let uid = stored::uid(&record.uid).ok_or(UnreadableEntry)?;
         let retired = record.retired_keks.iter_mut().map(|kek| &mut kek.wrapped_kek);
         let mut changed = false;
         for wrapped in std::iter::once(&mut record.wrapped_kek).chain(retired) {

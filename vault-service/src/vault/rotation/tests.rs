@@ -1,6 +1,6 @@
 //! Rotations of keys, over a real store.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use proto::WorkspaceName;
 use tempfile::TempDir;
@@ -12,10 +12,11 @@ use crate::{
     crypto::{KeyId, store_key_id, wrapped_kek_id},
     root::{Provider, Providers, RootKeyWrapper},
     vault::{
-        Decrypted, OpenError, Plan,
+        DecryptOutcome, OpenError, Plan,
         stored::Kind,
         tests::{Fixture, admin, key, open_with, root, secret, value},
-        workspaces::Found,
+        workspace::StoredWorkspace,
+        workspaces,
     },
 };
 
@@ -50,12 +51,12 @@ async fn filled(secrets: usize) -> Fixture {
     Arc::into_inner(vault).unwrap()
 }
 
-fn found(vault: &Fixture, workspace: &str) -> Found {
-    workspaces::find(&vault.writer.store, &name(workspace)).unwrap()
+fn found(vault: &Fixture, workspace: &str) -> StoredWorkspace {
+    workspace::find(&vault.writer.store, &name(workspace)).unwrap()
 }
 
 /// The ids of the KEKs that a workspace's records are under, in their order.
-fn keks(vault: &Fixture, records: Records) -> Vec<KeyId> {
+fn keks(vault: &Fixture, records: RecordSet) -> Vec<KeyId> {
     let prefix = records.prefix(&found(vault, "w").uid);
     let entries = vault.writer.store.scan(&prefix, None, 10_000).unwrap();
     let id = |entry: &crate::store::Entry| kek_id(records, &entry.value).unwrap();
@@ -77,14 +78,14 @@ async fn keep_older(vault: &Fixture, secret_name: &str, version: u64) {
 }
 
 /// Steps until the rotation of `w` says so.
-async fn step_until(vault: &Fixture, last: Step) -> usize {
+async fn step_until(vault: &Fixture, last: StepOutcome) -> usize {
     let key = stored::workspace_rotation(&found(vault, "w").uid);
     step_at(vault, &key, last).await
 }
 
-async fn step_at(vault: &Fixture, key: &[u8], last: Step) -> usize {
+async fn step_at(vault: &Fixture, key: &[u8], last: StepOutcome) -> usize {
     for steps in 1.. {
-        if vault.writer.step(key, &Progress::default()).await.unwrap() == last {
+        if vault.writer.step(key, &KeyMetrics::default()).await.unwrap() == last {
             return steps;
         }
         assert!(steps < 10_000, "it goes on for ever");
@@ -110,7 +111,7 @@ async fn a_rotation_moves_every_record_while_all_of_them_decrypt() {
         tokio::spawn(async move {
             vault
                 .writer
-                .take_rotations_further(&Progress::default(), HOUR, |_| {})
+                .maintain_keys(&KeyMetrics::default(), HOUR, |_| {})
                 .await
         })
     };
@@ -148,7 +149,7 @@ async fn a_rotation_moves_every_record_while_all_of_them_decrypt() {
     // A reader sees the end of a rotation before that is durable, and only then is the key wiped.
     let deadline = Instant::now() + Duration::from_secs(10);
     let keyring = &vault.writer.keyring;
-    while keyring.holds(&before.uid, &before.record.wrapped_kek) {
+    while keyring.is_cached(&before.uid, &before.record.wrapped_kek) {
         assert!(Instant::now() < deadline, "the old key stays in memory");
         tokio::task::yield_now().await;
     }
@@ -156,8 +157,8 @@ async fn a_rotation_moves_every_record_while_all_of_them_decrypt() {
     let after = found(&vault, "w");
     assert!(after.record.retired_keks.is_empty() && !after.record.last_look);
     assert_eq!(after.record.revision, before.record.revision);
-    assert_eq!(keks(&vault, Records::Current), vec![id; MANY + 1]);
-    assert_eq!(keks(&vault, Records::Older), vec![id; 10]);
+    assert_eq!(keks(&vault, RecordSet::Current), vec![id; MANY + 1]);
+    assert_eq!(keks(&vault, RecordSet::Older), vec![id; 10]);
     let keys = vault.writer.workspace_keys(&permit(), &name("w")).await.unwrap();
     assert_eq!(keys.len(), 1);
     let records = u64::try_from(MANY).unwrap() + 11;
@@ -174,7 +175,7 @@ async fn what_is_put_after_a_rotation_began_is_under_the_new_key_at_once() {
         .await
         .unwrap();
     vault.put("T", b"v").await.unwrap();
-    assert_eq!(keks(&vault, Records::Current), [old, new]);
+    assert_eq!(keks(&vault, RecordSet::Current), [old, new]);
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
     assert_eq!(value(vault.decrypt("T").await.unwrap()).1, b"v");
     let keys = vault.writer.workspace_keys(&permit(), &name("w")).await.unwrap();
@@ -186,12 +187,12 @@ async fn what_is_put_after_a_rotation_began_is_under_the_new_key_at_once() {
 }
 
 /// Plans a step, lets `between` happen, and commits.
-async fn step_around(vault: &Fixture, between: impl AsyncFnOnce()) -> Step {
+async fn step_around(vault: &Fixture, between: impl AsyncFnOnce()) -> StepOutcome {
     let key = stored::workspace_rotation(&found(vault, "w").uid);
     let writer = &vault.writer;
-    let plan = plan(&writer.store, &writer.keyring, &key).unwrap().unwrap();
+    let plan = plan_step(&writer.store, &writer.keyring, &key).unwrap().unwrap();
     between().await;
-    plan.commit(writer, &Progress::default()).await.unwrap()
+    plan.commit(writer, &KeyMetrics::default()).await.unwrap()
 }
 
 #[tokio::test]
@@ -217,11 +218,11 @@ async fn a_put_wins_over_the_move_of_the_same_secret() {
     );
     assert!(matches!(
         vault.decrypt("S0002").await.unwrap(),
-        Decrypted::NotFound
+        DecryptOutcome::NotFound
     ));
     // The other one was moved although the batch did not hold.
-    assert_eq!(keks(&vault, Records::Current), [new, new]);
-    step_until(&vault, Step::Ended).await;
+    assert_eq!(keks(&vault, RecordSet::Current), [new, new]);
+    step_until(&vault, StepOutcome::Finished).await;
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
 }
 
@@ -236,14 +237,16 @@ async fn a_write_from_before_the_last_look_does_not_hold_after_it() {
     let read_before = found(&vault, "w");
     let key = stored::workspace_rotation(&read_before.uid);
     while !rotation_of(&vault, &key).unwrap().last_look {
-        vault.writer.step(&key, &Progress::default()).await.unwrap();
+        vault.writer.step(&key, &KeyMetrics::default()).await.unwrap();
     }
     // The old key is still there, but nothing can be kept under it any more.
     assert_eq!(found(&vault, "w").record.retired_keks.len(), 1);
-    let batch = read_before.unchanged(Batch::new()).put("o/", "under the old key");
+    let batch = read_before
+        .expect_unchanged(Batch::new())
+        .put("o/", "under the old key");
     let late = vault.writer.store.commit(batch).await;
     assert!(matches!(late, Err(crate::store::CommitError::Conflict)));
-    step_until(&vault, Step::Ended).await;
+    step_until(&vault, StepOutcome::Finished).await;
 }
 
 #[tokio::test]
@@ -254,7 +257,7 @@ async fn an_older_version_that_was_kept_behind_the_cursor_is_found_by_the_last_l
     let under_old = vault
         .writer
         .store
-        .scan(&Records::Older.prefix(&uid), None, 1)
+        .scan(&RecordSet::Older.prefix(&uid), None, 1)
         .unwrap()
         .pop()
         .unwrap();
@@ -267,15 +270,15 @@ async fn an_older_version_that_was_kept_behind_the_cursor_is_found_by_the_last_l
     while !rotation_of(&vault, &key)
         .unwrap()
         .cursor
-        .starts_with(&Records::Older.prefix(&uid))
+        .starts_with(&RecordSet::Older.prefix(&uid))
     {
-        vault.writer.step(&key, &Progress::default()).await.unwrap();
+        vault.writer.step(&key, &KeyMetrics::default()).await.unwrap();
     }
     // Behind the cursor, by a put that read before its record was moved.
     let back = Batch::new().put(under_old.key, under_old.value);
     vault.writer.store.commit(back).await.unwrap();
-    step_until(&vault, Step::Ended).await;
-    assert_eq!(keks(&vault, Records::Older), [new]);
+    step_until(&vault, StepOutcome::Finished).await;
+    assert_eq!(keks(&vault, RecordSet::Older), [new]);
 }
 
 #[tokio::test]
@@ -288,20 +291,20 @@ async fn a_rotation_goes_on_after_a_restart_from_where_it_was() {
         .unwrap();
     let key = stored::workspace_rotation(&found(&vault, "w").uid);
     assert_eq!(
-        vault.writer.step(&key, &Progress::default()).await.unwrap(),
-        Step::On
+        vault.writer.step(&key, &KeyMetrics::default()).await.unwrap(),
+        StepOutcome::Continue
     );
     let vault = vault.reopen().await;
     let status = vault.writer.key_status(&permit()).await.unwrap();
     assert_eq!((status.rotations[0].done, status.rotations[0].total), (64, 150));
     assert_eq!(status.rotations[0].workspace.as_deref(), Some("w"));
-    let moved = keks(&vault, Records::Current);
+    let moved = keks(&vault, RecordSet::Current);
     assert_eq!(moved.iter().filter(|id| **id == new).count(), 64);
-    let progress = Progress::default();
-    while vault.writer.step(&key, &progress).await.unwrap() != Step::Ended {}
-    let again = progress.rewrapped.get_or_create(&RECORDS).get();
+    let metrics = KeyMetrics::default();
+    while vault.writer.step(&key, &metrics).await.unwrap() != StepOutcome::Finished {}
+    let again = metrics.rewrapped.get_or_create(&RotationLevel::RECORDS).get();
     assert_eq!(again, 86, "what was moved before is not moved again");
-    assert_eq!(keks(&vault, Records::Current), vec![new; MANY]);
+    assert_eq!(keks(&vault, RecordSet::Current), vec![new; MANY]);
     for number in [0, 63, 64, 149] {
         let name = format!("S{number:04}");
         assert_eq!(value(vault.decrypt(&name).await.unwrap()).1, b"value");
@@ -337,17 +340,17 @@ async fn a_damaged_record_keeps_the_old_key_until_its_version_is_kept_no_longer(
         .await
         .unwrap();
     for _ in 0..3 {
-        step_until(&vault, Step::Wait).await;
+        step_until(&vault, StepOutcome::Wait).await;
         let status = vault.writer.key_status(&permit()).await.unwrap();
         assert_eq!(status.rotations[0].unreadable, 1);
         assert_eq!(found(&vault, "w").record.retired_keks.len(), 1);
     }
     // The first one keeps the damaged one as an older version.
     for _ in 0..3 {
-        step_until(&vault, Step::Wait).await;
+        step_until(&vault, StepOutcome::Wait).await;
         vault.put("S0000", b"healed").await.unwrap();
     }
-    step_until(&vault, Step::Ended).await;
+    step_until(&vault, StepOutcome::Finished).await;
     assert!(found(&vault, "w").record.retired_keks.is_empty());
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"healed");
 }
@@ -371,7 +374,7 @@ async fn a_deleted_workspace_takes_its_rotation_and_all_its_keys_with_it() {
     .await;
     assert_eq!(rotation_of(&vault, &key), None);
     for wrapped in [&before.record.wrapped_kek, &rotated.record.wrapped_kek] {
-        assert!(!vault.writer.keyring.holds(&before.uid, wrapped));
+        assert!(!vault.writer.keyring.is_cached(&before.uid, wrapped));
     }
     // A call that read the workspace before does not bring a key back.
     let late = vault.writer.keyring.open(&before.uid, &before.record.wrapped_kek);
@@ -380,11 +383,11 @@ async fn a_deleted_workspace_takes_its_rotation_and_all_its_keys_with_it() {
         !vault
             .writer
             .keyring
-            .holds(&before.uid, &before.record.wrapped_kek)
+            .is_cached(&before.uid, &before.record.wrapped_kek)
     );
     assert_eq!(
-        vault.writer.step(&key, &Progress::default()).await.unwrap(),
-        Step::Ended
+        vault.writer.step(&key, &KeyMetrics::default()).await.unwrap(),
+        StepOutcome::Finished
     );
 }
 
@@ -403,7 +406,7 @@ async fn a_record_under_a_key_that_is_nowhere_is_told_from_a_damaged_one() {
         .unwrap();
     assert!(matches!(
         vault.decrypt("S0000").await.unwrap(),
-        Decrypted::KeyNotLoaded
+        DecryptOutcome::KeyNotLoaded
     ));
 }
 
@@ -458,7 +461,7 @@ async fn another_store_key_gets_all_workspaces_and_then_the_old_one_is_gone() {
         .create_workspace(&admin("later"), Plan::Free)
         .await
         .unwrap();
-    let first = Step::On;
+    let first = StepOutcome::Continue;
     assert_eq!(step_at(&vault, stored::STORE_KEY_ROTATION, first).await, 1);
     // In the middle of it, and after a restart there, everything decrypts.
     let vault = vault.reopen().await;
@@ -469,17 +472,17 @@ async fn another_store_key_gets_all_workspaces_and_then_the_old_one_is_gone() {
     let status = vault.writer.key_status(&permit()).await.unwrap();
     assert_eq!(status.rotations[0].workspace, None);
     assert_eq!(status.rotations[0].done, 64);
-    step_at(&vault, stored::STORE_KEY_ROTATION, Step::Ended).await;
+    step_at(&vault, stored::STORE_KEY_ROTATION, StepOutcome::Finished).await;
     assert_eq!(store_keys_of_all(&vault), vec![new; 72]);
     assert_eq!(held(&vault), [new], "the old one is wiped");
     let file = crate::vault::key_file::KeyFile::read(&vault.writer.store)
         .unwrap()
         .unwrap();
-    assert!(file.holds(new) && !file.holds(old));
+    assert!(file.has_store_key(new) && !file.has_store_key(old));
     let vault = vault.reopen().await;
     // Under the key that was retired before the store key was.
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
-    step_until(&vault, Step::Ended).await;
+    step_until(&vault, StepOutcome::Finished).await;
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
 }
 
@@ -494,13 +497,13 @@ async fn a_workspace_whose_key_is_damaged_keeps_the_old_store_key_until_it_is_de
     vault.writer.store.commit(damaged).await.unwrap();
     assert!(vault.writer.replace_store_key().await.unwrap());
     for _ in 0..2 {
-        step_at(&vault, stored::STORE_KEY_ROTATION, Step::Wait).await;
+        step_at(&vault, stored::STORE_KEY_ROTATION, StepOutcome::Wait).await;
         let status = vault.writer.key_status(&permit()).await.unwrap();
         assert_eq!(status.rotations[0].unreadable, 1);
         assert_eq!(held(&vault).len(), 2);
     }
     vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
-    step_at(&vault, stored::STORE_KEY_ROTATION, Step::Ended).await;
+    step_at(&vault, stored::STORE_KEY_ROTATION, StepOutcome::Finished).await;
     assert_eq!(held(&vault).len(), 1);
 }
 
@@ -508,7 +511,7 @@ async fn a_workspace_whose_key_is_damaged_keeps_the_old_store_key_until_it_is_de
 async fn what_was_wrapped_by_a_store_key_that_is_not_active_any_more_is_not_stored() {
     let vault = filled(0).await;
     let (store, keyring) = (&vault.writer.store, &vault.writer.keyring);
-    let (_, made) = workspaces::create(
+    let (_, made) = workspaces::prepare_create(
         store,
         keyring,
         name("late"),
@@ -516,7 +519,7 @@ async fn what_was_wrapped_by_a_store_key_that_is_not_active_any_more_is_not_stor
         SystemTime::now().into(),
     )
     .unwrap();
-    let (_, rotated) = begin(store, keyring, &name("w")).unwrap();
+    let (_, rotated) = prepare_rotation(store, keyring, &name("w")).unwrap();
     assert!(vault.writer.replace_store_key().await.unwrap());
     for late in [made, rotated] {
         let late = vault.writer.store.commit(late).await;
@@ -652,7 +655,7 @@ async fn a_passphrase_opens_the_store_that_it_made_and_another_one_does_not() {
     assert!(said.contains("the passphrase is not the one"), "{said}");
     words.are("correct horse battery staple\n");
     let (writer, reader) = open_with(&dir, words.providers()).await.unwrap();
-    assert!(!writer.is_sealed());
+    assert!(!writer.is_locked());
     drop(reader);
     writer.close().await.unwrap();
     // Not without it: the root key is in no file.

@@ -7,7 +7,6 @@ use crate::{
     authz::VaultPermit,
     crypto::KeyId,
     root::{Provider, ProviderError, RootKeyWrapper},
-    store::{Batch, EXCLUSIVE_WRITER},
 };
 
 /// Root keys from files, the first active.
@@ -47,7 +46,7 @@ async fn decrypts(vault: &Fixture) {
 }
 
 fn meta(vault: &Fixture) -> Meta {
-    roots::read_meta(&vault.writer.store).unwrap().1
+    meta::read(&vault.writer.store).unwrap().1
 }
 
 /// The ids of a vault's root key and store keys.
@@ -118,7 +117,7 @@ async fn a_backup_from_the_middle_of_a_store_keys_rotation_is_restored() {
     decrypts(&other).await;
     let uid = |vault: &Fixture, name: &str| {
         let name = proto::WorkspaceName::parse(name).unwrap();
-        workspaces::find(&vault.writer.store, &name).unwrap().uid
+        workspace::find(&vault.writer.store, &name).unwrap().uid
     };
     assert_eq!(uid(&other, "under-the-new-one"), uid(&vault, "under-the-new-one"));
     other
@@ -170,12 +169,12 @@ async fn a_restore_that_was_stopped_leaves_an_empty_vault_and_what_came_in_is_er
 async fn a_sealed_vault_makes_no_backup_and_takes_none() {
     let vault = with(files(&[1])).await;
     let sealed = Writer {
-        keyring: Arc::new(Keyring::sealed()),
+        keyring: Arc::new(Keyring::locked()),
         ..vault.writer.clone()
     };
     let permit: VaultPermit = permit();
     let refused = sealed.back_up(&permit).await.err();
-    assert!(matches!(refused, Some(VaultError::Sealed)), "{refused:?}");
+    assert!(matches!(refused, Some(VaultError::Locked)), "{refused:?}");
     let refused = sealed.restore(&permit, vault.dir.path()).await.err();
-    assert!(matches!(refused, Some(VaultError::Sealed)), "{refused:?}");
+    assert!(matches!(refused, Some(VaultError::Locked)), "{refused:?}");
 }

@@ -3,10 +3,7 @@
 use std::{fs::File, io::Write as _};
 
 use super::*;
-use crate::{
-    authz::VaultPermit,
-    store::{Batch, EXCLUSIVE_WRITER},
-};
+use crate::authz::VaultPermit;
 
 /// Bytes of a backup's header, and of a sealed frame.
 const HEADER: usize = 183;
@@ -42,7 +39,7 @@ impl Fixture {
         all_of(self.writer.back_up(&permit()).await.unwrap()).await
     }
 
-    pub(super) async fn take_in(&self, backup: &[u8]) -> Result<Restored, VaultError> {
+    pub(super) async fn take_in(&self, backup: &[u8]) -> Result<RestoreSummary, VaultError> {
         let mut restore = self.writer.restore(&permit(), self.dir.path()).await?;
         for chunk in backup.chunks(100_000) {
             restore.receive(chunk.to_vec()).await?;
@@ -118,7 +115,7 @@ async fn a_restored_vault_is_the_one_that_was_backed_up() {
         stored::uid(&meta.vault_uid).unwrap()
     };
     let replaced = uid(&other);
-    let Restored { backup_time, .. } = restored_as(&other, &backup, uid(&vault), replaced).await;
+    let RestoreSummary { backup_time, .. } = restored_as(&other, &backup, uid(&vault), replaced).await;
     assert!(backup_time.seconds > 1_700_000_000);
     assert_eq!(other.contents(), vault.contents());
     assert!(!other.contents().is_empty());
@@ -129,7 +126,7 @@ async fn a_restored_vault_is_the_one_that_was_backed_up() {
         assert_eq!(value(other.decrypt("T").await.unwrap()), (2, b"two".to_vec()));
         assert!(matches!(
             other.decrypt("GONE").await.unwrap(),
-            Decrypted::NotFound
+            DecryptOutcome::NotFound
         ));
         let current = other.writer.secret(&admin("w"), &secret("T")).await.unwrap();
         // It was decrypted since.
@@ -160,9 +157,9 @@ pub(super) async fn all_of(backup: Backup) -> Vec<u8> {
     all
 }
 
-async fn restored_as(other: &Fixture, backup: &[u8], vault_uid: Uid, replaced: Uid) -> Restored {
+async fn restored_as(other: &Fixture, backup: &[u8], vault_uid: Uid, replaced: Uid) -> RestoreSummary {
     let restored = other.take_in(backup).await.unwrap();
-    let expected = Restored {
+    let expected = RestoreSummary {
         vault_uid,
         replaced_vault_uid: replaced,
         backup_time: restored.backup_time,
@@ -303,7 +300,7 @@ async fn a_vault_with_workspaces_is_not_restored_over() {
         .update_workspace(
             &admin("mine"),
             0,
-            Changes {
+            SettingsChange {
                 plan: Some(Plan::Pro),
                 kept_versions: None,
             },
@@ -326,8 +323,8 @@ async fn what_was_deleted_comes_back_and_stays() {
     assert_eq!(vault.contents(), contents);
     assert_eq!(value(vault.decrypt("T").await.unwrap()), (1, b"v".to_vec()));
     // Its key was destroyed, and is one as any other again.
-    let found = workspaces::find(&vault.writer.store, admin("w").workspace()).unwrap();
-    assert!(vault.writer.keyring.holds(&uid, &found.record.wrapped_kek));
+    let found = workspace::find(&vault.writer.store, admin("w").workspace()).unwrap();
+    assert!(vault.writer.keyring.is_cached(&uid, &found.record.wrapped_kek));
 }
 
 #[tokio::test]
@@ -387,7 +384,7 @@ async fn a_restore_that_was_stopped_leaves_an_empty_vault() {
 /// A backup whose contents say this of the vault, whatever its header says.
 async fn backup_that_says(vault: &Fixture, change: impl FnOnce(&mut Meta)) -> Vec<u8> {
     let backup = vault.writer.back_up(&permit()).await.unwrap();
-    let (before, mut meta) = roots::read_meta(&vault.writer.store).unwrap();
+    let (before, mut meta) = meta::read(&vault.writer.store).unwrap();
     change(&mut meta);
     let batch = Batch::new()
         .expect_value(stored::META, before)
@@ -442,7 +439,7 @@ async fn who_finds_the_workspace_finds_all_that_it_holds() {
         }
         for number in 0..300 {
             let found = other.decrypt(&format!("N{number}")).await.unwrap();
-            assert!(matches!(found, Decrypted::Value { .. }), "{number}");
+            assert!(matches!(found, DecryptOutcome::Value { .. }), "{number}");
         }
     };
     let (restored, ()) = tokio::join!(other.take_in(&backup), found);

@@ -31,20 +31,20 @@ async fn damage_costs_the_secret_that_it_is_in_and_no_other_of_the_call() {
     // The first ones share their page with what is read when the store is opened.
     let (lost, kept) = (name(SECRETS / 2), name(0));
     let workspace = WorkspaceName::parse("w").unwrap();
-    let uid = workspaces::find(&vault.writer.store, &workspace).unwrap().uid;
+    let uid = workspace::find(&vault.writer.store, &workspace).unwrap().uid;
     let key = stored::Kind::Record.key(&uid, &secret(&lost));
     let record = vault.writer.store.read(&key).unwrap().unwrap();
     // It is in no cache then.
     let vault = vault.reopen().await;
     assert!(flip_wherever(&vault, &record[record.len() / 2..][..32]) > 0);
     for _ in 0..2 {
-        let both = Wanted {
+        let both = DecryptQuery {
             names: vec![secret(&lost), secret(&kept)],
             ..wanted("w", &lost)
         };
         let answer = vault.reader.decrypt(vec![Arc::new(both)]).await.pop().unwrap();
         let [of_lost, of_kept] = answer.unwrap().1.try_into().unwrap();
-        assert!(matches!(of_lost, Decrypted::DataLoss), "{of_lost:?}");
+        assert!(matches!(of_lost, DecryptOutcome::DataLoss), "{of_lost:?}");
         assert_eq!(value(of_kept).1.len(), LENGTH);
     }
 }

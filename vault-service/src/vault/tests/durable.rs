@@ -6,7 +6,7 @@ async fn vault_over(store: Store, root_key: [u8; 32]) -> (Writer, Reader) {
     Vault::open(store, root(root_key)).await.unwrap().split()
 }
 
-async fn decrypted(reader: &Reader, name: &str) -> Decrypted {
+async fn decrypted(reader: &Reader, name: &str) -> DecryptOutcome {
     let mut answers = reader.decrypt(vec![Arc::new(wanted("w", name))]).await;
     answers.pop().unwrap().unwrap().1.pop().unwrap()
 }
@@ -59,7 +59,7 @@ async fn a_put_is_decrypted_once_it_is_durable_and_never_if_it_failed() {
         .put_secret(&admin("w"), new("T", b"newer"))
         .await
         .unwrap_err();
-    assert!(matches!(later, VaultError::Ended(_)), "{later:?}");
+    assert!(matches!(later, VaultError::StorageFailed(_)), "{later:?}");
     for _ in 0..3 {
         assert_eq!(value(decrypted(&reader, "DELETED").await), (1, b"kept".to_vec()));
         assert_eq!(value(decrypted(&reader, "T").await), (2, b"new".to_vec()));
@@ -86,19 +86,19 @@ async fn a_rotation_that_a_full_disk_stopped_goes_on_within_seconds_of_there_bei
     writer.rotate_workspace_key(&permit, &name).await.unwrap();
 
     free.store(0, Ordering::Relaxed);
-    let progress = Progress::default();
+    let metrics = KeyMetrics::default();
     let rotating = tokio::spawn({
-        let (writer, progress) = (writer.clone(), progress.clone());
+        let (writer, metrics) = (writer.clone(), metrics.clone());
         async move {
             writer
-                .take_rotations_further(&progress, Duration::from_hours(1), |_| {})
+                .maintain_keys(&metrics, Duration::from_hours(1), |_| {})
                 .await
         }
     });
     let is_under_way = |expected: i64| {
-        let progress = progress.clone();
+        let metrics = metrics.clone();
         async move {
-            while progress.under_way.get() != expected {
+            while metrics.under_way.get() != expected {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }

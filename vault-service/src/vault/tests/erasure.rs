@@ -14,12 +14,7 @@ use super::*;
 use crate::{
     authz::VaultPermit,
     crypto::{KeyId, StoreKey, WorkspaceKek, record},
-    store::Batch,
-    vault::{
-        erasure::NextStep,
-        rotation::{Progress, Step},
-        stored::Kind,
-    },
+    vault::{erasure::NextErasure, key_file::KeyFile, rotation::StepOutcome, stored::Kind},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -145,7 +140,7 @@ impl Scene {
         }
         let uid = |workspace| {
             let name = WorkspaceName::parse(workspace).unwrap();
-            workspaces::find(&vault.writer.store, &name).unwrap().uid
+            workspace::find(&vault.writer.store, &name).unwrap().uid
         };
         let uids = ["w", "x"].map(uid);
         vault.delete("GONE").await.unwrap();
@@ -185,16 +180,20 @@ fn permit() -> VaultPermit {
 
 /// Until nothing is due any more.
 async fn erased(writer: &Writer) {
-    while let NextStep::Begun = writer.further(&Progress::default(), HOUR, &|_| {}).await.unwrap() {}
+    while let NextErasure::Begun = writer
+        .rotate_and_erase(&KeyMetrics::default(), HOUR, &|_| {})
+        .await
+        .unwrap()
+    {}
 }
 
 /// One step of what is under way, or the beginning of what is due; whether there was any.
 async fn step(writer: &Writer) -> bool {
     match writer.rotation_after(None).await.unwrap() {
-        Some(entry) => writer.step(&entry.key, &Progress::default()).await.unwrap() != Step::Wait,
+        Some(entry) => writer.step(&entry.key, &KeyMetrics::default()).await.unwrap() != StepOutcome::Wait,
         None => matches!(
-            writer.erase(HOUR, &Progress::default()).await.unwrap(),
-            NextStep::Begun
+            writer.begin_erasure(HOUR, &KeyMetrics::default()).await.unwrap(),
+            NextErasure::Begun
         ),
     }
 }
@@ -226,7 +225,7 @@ async fn what_was_deleted_is_decrypted_from_the_files_until_it_is_erased_and_not
             .pop()
             .unwrap();
         assert!(
-            matches!(answer.unwrap().1[..], [Decrypted::Value { .. }]),
+            matches!(answer.unwrap().1[..], [DecryptOutcome::Value { .. }]),
             "{name}"
         );
     }
@@ -251,7 +250,7 @@ async fn each_kind_of_deletion_is_erased_by_itself() {
             .unwrap();
         let uids = ["w", "x"].map(|workspace| {
             let name = WorkspaceName::parse(workspace).unwrap();
-            workspaces::find(&vault.writer.store, &name).unwrap().uid
+            workspace::find(&vault.writer.store, &name).unwrap().uid
         });
         vault.put("LIVE", b"live").await.unwrap();
         let new = new("GONE", b"gone");
@@ -289,7 +288,7 @@ async fn a_store_key_that_a_stop_left_in_the_file_is_destroyed_after_the_next_st
     let used = keys.store_keys[0].id();
     // The stop came before the store named the new one.
     keys.store_keys.push(Arc::new(StoreKey::generate().unwrap()));
-    roots::write(&vault.writer.store, &keys).await.unwrap();
+    KeyFile::replace(&vault.writer.store, &keys).await.unwrap();
     let vault = vault.reopen().await;
     let held = |vault: &Fixture| {
         let keys = vault.writer.keyring.loaded().unwrap().store_keys;
@@ -308,8 +307,13 @@ async fn nothing_is_erased_before_its_time_and_the_status_says_what_waits() {
     let scene = Scene::new().await;
     let vault = &scene.vault;
     let began = SystemTime::now();
-    let progress = Progress::default();
-    let NextStep::In(pause) = vault.writer.further(&progress, HOUR, &|_| {}).await.unwrap() else {
+    let metrics = KeyMetrics::default();
+    let NextErasure::In(pause) = vault
+        .writer
+        .rotate_and_erase(&metrics, HOUR, &|_| {})
+        .await
+        .unwrap()
+    else {
         panic!("it is begun");
     };
     assert!(pause <= Duration::from_secs(300), "{pause:?}");
@@ -318,23 +322,32 @@ async fn nothing_is_erased_before_its_time_and_the_status_says_what_waits() {
     assert_eq!(status.erasure.workspaces, 2);
     let since = SystemTime::try_from(status.erasure.since.unwrap()).unwrap();
     assert!(since <= SystemTime::now() && began.duration_since(since).unwrap() < HOUR);
-    assert_eq!(progress.unerased.get(), 2);
-    assert!(progress.unerased_since.get() > 0);
+    assert_eq!(metrics.unerased.get(), 2);
+    assert!(metrics.unerased_since.get() > 0);
 
     // The next look is at the time when the erasure is due.
     vault.forward(HOUR - Duration::from_secs(100));
-    let NextStep::In(pause) = vault.writer.further(&progress, HOUR, &|_| {}).await.unwrap() else {
+    let NextErasure::In(pause) = vault
+        .writer
+        .rotate_and_erase(&metrics, HOUR, &|_| {})
+        .await
+        .unwrap()
+    else {
         panic!("it is begun");
     };
     assert!(pause <= Duration::from_secs(100), "{pause:?}");
     vault.forward(Duration::from_secs(101));
     assert!(matches!(
-        vault.writer.further(&progress, HOUR, &|_| {}).await.unwrap(),
-        NextStep::Begun
+        vault
+            .writer
+            .rotate_and_erase(&metrics, HOUR, &|_| {})
+            .await
+            .unwrap(),
+        NextErasure::Begun
     ));
     erased(&vault.writer).await;
-    vault.writer.erase(HOUR, &progress).await.unwrap();
-    assert_eq!((progress.unerased.get(), progress.unerased_since.get()), (0, 0));
+    vault.writer.begin_erasure(HOUR, &metrics).await.unwrap();
+    assert_eq!((metrics.unerased.get(), metrics.unerased_since.get()), (0, 0));
 }
 
 /// A copy of a store, while it is open but rests.
@@ -408,7 +421,12 @@ async fn an_erasure_whose_key_file_is_not_replaced_loses_nothing_and_is_tried_ag
             let (writer, reader) = vault.split();
             let mut failed = 0;
             for _ in 0..10 {
-                failed += usize::from(writer.further(&Progress::default(), HOUR, &|_| {}).await.is_err());
+                failed += usize::from(
+                    writer
+                        .rotate_and_erase(&KeyMetrics::default(), HOUR, &|_| {})
+                        .await
+                        .is_err(),
+                );
             }
             assert_eq!(failed, usize::from(n == 0), "{failure:?} {n}");
             let answer = reader
@@ -416,7 +434,7 @@ async fn an_erasure_whose_key_file_is_not_replaced_loses_nothing_and_is_tried_ag
                 .await
                 .pop()
                 .unwrap();
-            assert!(matches!(answer.unwrap().1[..], [Decrypted::Value { .. }]));
+            assert!(matches!(answer.unwrap().1[..], [DecryptOutcome::Value { .. }]));
             erased(&writer).await;
             assert_eq!(
                 writer.key_status(&permit()).await.unwrap().erasure,
@@ -581,7 +599,7 @@ async fn a_first_start_that_was_stopped_before_the_store_named_its_key_goes_on_w
     let vault = Fixture::new().await;
     let id = vault.writer.keyring.loaded().unwrap().store_keys[0].id();
     let store = &vault.writer.store;
-    let (_, meta) = roots::read_meta(store).unwrap();
+    let (_, meta) = meta::read(store).unwrap();
     let unnamed = Meta {
         store_key_id: Vec::new(),
         ..meta

@@ -22,7 +22,10 @@ async fn an_expired_secret_is_a_miss_also_when_it_was_read_lately_and_is_still_l
     assert!(!vault.shown("T").await.unwrap().expired);
 
     vault.forward(Duration::from_secs(60));
-    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::Expired));
+    assert!(matches!(
+        vault.decrypt("T").await.unwrap(),
+        DecryptOutcome::Expired
+    ));
     assert_eq!(value(vault.decrypt("LASTING").await.unwrap()).0, 1);
     let shown = vault.shown("T").await.unwrap();
     assert_eq!((shown.expired, shown.expiry), (true, Expiry::from_seconds(at)));
@@ -53,7 +56,10 @@ async fn the_expiry_that_counts_is_the_one_in_the_record() {
         .await
         .unwrap();
     vault.forward(Duration::from_secs(61));
-    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::Expired));
+    assert!(matches!(
+        vault.decrypt("T").await.unwrap(),
+        DecryptOutcome::Expired
+    ));
 }
 
 #[tokio::test]
@@ -73,11 +79,11 @@ async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_i
     vault.put_new(until("T", at)).await.unwrap();
     vault.put("T", b"other").await.unwrap();
     let restore = async |version, expiry, later_expiry| {
-        let overrides = Overrides {
+        let overrides = RestoreOverrides {
             later_expiry,
-            ..Overrides::default()
+            ..RestoreOverrides::default()
         };
-        let restore = Restore {
+        let restore = VersionRestore {
             name: secret("T"),
             version,
             expiry,
@@ -85,9 +91,10 @@ async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_i
             expected_version: None,
             request_id: None,
         };
-        vault.writer.restore_version(&admin("w"), restore).await
+        let restored = vault.writer.restore_version(&admin("w"), restore).await;
+        restored.map(|restored| restored.secret)
     };
-    let when = |seconds| NewExpiry::At(Expiry::from_seconds(seconds).unwrap());
+    let when = |seconds| RestoredExpiry::At(Expiry::from_seconds(seconds).unwrap());
     let refused = async |version, expiry| {
         let refused = restore(version, expiry, false).await;
         assert!(
@@ -95,10 +102,10 @@ async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_i
             "{refused:?}"
         );
     };
-    let kept = restore(1, NewExpiry::Kept, false).await.unwrap();
+    let kept = restore(1, RestoredExpiry::Kept, false).await.unwrap();
     assert_eq!((kept.version, kept.expiry), (3, Expiry::from_seconds(at)));
     refused(1, when(at + 1)).await;
-    refused(3, NewExpiry::Never).await;
+    refused(3, RestoredExpiry::Never).await;
     let earlier = restore(1, when(at - 10), false).await.unwrap();
     assert_eq!(
         (earlier.version, earlier.expiry),
@@ -106,21 +113,27 @@ async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_i
     );
     // Since then it ends earlier, also when the version restored did not.
     refused(3, when(at)).await;
-    let kept = restore(3, NewExpiry::Kept, false).await.unwrap();
+    let kept = restore(3, RestoredExpiry::Kept, false).await.unwrap();
     assert_eq!((kept.version, kept.expiry), (5, Expiry::from_seconds(at - 10)));
 
     vault.forward(Duration::from_secs(60));
-    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::Expired));
-    for expiry in [NewExpiry::Kept, NewExpiry::Never, when(at + 60)] {
+    assert!(matches!(
+        vault.decrypt("T").await.unwrap(),
+        DecryptOutcome::Expired
+    ));
+    for expiry in [RestoredExpiry::Kept, RestoredExpiry::Never, when(at + 60)] {
         refused(5, expiry).await;
     }
-    let gone = restore(5, NewExpiry::Kept, true).await;
+    let gone = restore(5, RestoredExpiry::Kept, true).await;
     assert!(matches!(gone, Err(VaultError::AlreadyExpired)), "{gone:?}");
     // The current one too, so that it need not be put again.
     let later = restore(5, when(at + 60), true).await.unwrap();
     assert_eq!(later.expiry, Expiry::from_seconds(at + 60));
     assert_eq!(value(vault.decrypt("T").await.unwrap()), (6, b"v".to_vec()));
-    assert_eq!(restore(6, NewExpiry::Never, true).await.unwrap().expiry, None);
+    assert_eq!(
+        restore(6, RestoredExpiry::Never, true).await.unwrap().expiry,
+        None
+    );
     vault.forward(Duration::from_hours(24));
     assert_eq!(value(vault.decrypt("T").await.unwrap()), (7, b"v".to_vec()));
 }
@@ -133,11 +146,11 @@ async fn a_version_that_never_expired_does_not_outlast_one_that_came_after_it() 
     vault.put_new(until("T", at)).await.unwrap();
     // Whoever may put can make a current version that never expires.
     vault.put("T", b"anything").await.unwrap();
-    let restore = || Restore {
+    let restore = || VersionRestore {
         name: secret("T"),
         version: 1,
-        expiry: NewExpiry::Kept,
-        overrides: Overrides::default(),
+        expiry: RestoredExpiry::Kept,
+        overrides: RestoreOverrides::default(),
         expected_version: None,
         request_id: None,
     };
@@ -146,5 +159,5 @@ async fn a_version_that_never_expired_does_not_outlast_one_that_came_after_it() 
         .restore_version(&admin("w"), restore())
         .await
         .unwrap();
-    assert_eq!(restored.expiry, Expiry::from_seconds(at));
+    assert_eq!(restored.secret.expiry, Expiry::from_seconds(at));
 }

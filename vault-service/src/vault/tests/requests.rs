@@ -1,7 +1,7 @@
 //! Requests that are tried again.
 
 use super::*;
-use crate::vault::requests::{Digest, OF_A_PART, REMEMBERED};
+use crate::vault::secrets::requests::{PART_REQUESTS, REMEMBERED, RequestDigest};
 
 fn with_id(id: &str, new: NewSecret) -> NewSecret {
     NewSecret {
@@ -39,7 +39,10 @@ async fn a_retry_gets_the_same_answer_and_makes_no_second_version() {
     assert_eq!(value(vault.decrypt("T").await.unwrap()), (2, b"2".to_vec()));
     vault.delete("T").await.unwrap();
     assert_eq!(vault.put_new(put()).await.unwrap(), first);
-    assert!(matches!(vault.decrypt("T").await.unwrap(), Decrypted::NotFound));
+    assert!(matches!(
+        vault.decrypt("T").await.unwrap(),
+        DecryptOutcome::NotFound
+    ));
 }
 
 #[tokio::test]
@@ -103,11 +106,11 @@ async fn an_id_that_was_given_to_another_request_is_refused() {
         let refused = vault.put_new(other).await;
         assert!(matches!(refused, Err(VaultError::RequestIdReused)), "{refused:?}");
     }
-    let restore = Restore {
+    let restore = VersionRestore {
         name: secret("T"),
         version: 1,
-        expiry: NewExpiry::Kept,
-        overrides: Overrides::default(),
+        expiry: RestoredExpiry::Kept,
+        overrides: RestoreOverrides::default(),
         expected_version: None,
         request_id: Some(RequestId::parse("id").unwrap()),
     };
@@ -132,11 +135,11 @@ async fn a_restore_that_is_tried_again_makes_no_second_version() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"1").await.unwrap();
     vault.put("T", b"2").await.unwrap();
-    let restore = || Restore {
+    let restore = || VersionRestore {
         name: secret("T"),
         version: 1,
-        expiry: NewExpiry::Kept,
-        overrides: Overrides::default(),
+        expiry: RestoredExpiry::Kept,
+        overrides: RestoreOverrides::default(),
         expected_version: Some(2),
         request_id: Some(RequestId::parse("id").unwrap()),
     };
@@ -145,14 +148,14 @@ async fn a_restore_that_is_tried_again_makes_no_second_version() {
         .restore_version(&admin("w"), restore())
         .await
         .unwrap();
-    assert_eq!(first.version, 3);
+    assert_eq!(first.secret.version, 3);
     let again = vault
         .writer
         .restore_version(&admin("w"), restore())
         .await
         .unwrap();
     assert_eq!(again, first);
-    let other = Restore {
+    let other = VersionRestore {
         version: 2,
         ..restore()
     };
@@ -187,7 +190,7 @@ async fn who_keeps_house_sweeps_requests_and_writes_uses_until_it_is_stopped() {
     vault.decrypt("T").await.unwrap();
     vault.forward(REMEMBERED);
     let stop = CancellationToken::new();
-    let house = tokio::spawn(vault.writer.clone().keep_house(stop.clone()));
+    let house = tokio::spawn(vault.writer.clone().run_maintenance(stop.clone()));
     let kept = async {
         while vault.keys("u/").is_empty() || !vault.keys("q/").is_empty() {
             tokio::task::yield_now().await;
@@ -245,18 +248,18 @@ async fn little_is_remembered_of_a_request_whatever_it_holds() {
 
 #[tokio::test]
 async fn a_workspace_remembers_only_so_many_requests_and_the_newest() {
-    const MORE: usize = OF_A_PART + 3;
+    const MORE: usize = PART_REQUESTS + 3;
     let vault = Fixture::with_workspace(Plan::Free).await;
     let principal = admin("w").principal().clone();
-    let part_of = |id: &str| Digest::of(&principal, &RequestId::parse(id).unwrap()).part();
+    let part_of = |id: &str| RequestDigest::of(&principal, &RequestId::parse(id).unwrap()).part();
     let part = part_of("0");
     let ids = (0..).map(|number: u32| number.to_string());
     let ids: Vec<String> = ids.filter(|id| part_of(id) == part).take(MORE).collect();
     for id in &ids {
         vault.put_new(with_id(id, new("T", b"v"))).await.unwrap();
     }
-    assert_eq!(vault.remembered().len(), OF_A_PART);
-    let (forgotten, remembered) = ids.split_at(MORE - OF_A_PART);
+    assert_eq!(vault.remembered().len(), PART_REQUESTS);
+    let (forgotten, remembered) = ids.split_at(MORE - PART_REQUESTS);
     for (id, version) in remembered.iter().zip(1 + forgotten.len() as u64..) {
         let again = vault.put_new(with_id(id, new("T", b"v"))).await.unwrap();
         assert_eq!(again.secret.version, version);
@@ -272,19 +275,19 @@ async fn a_workspace_remembers_only_so_many_requests_and_the_newest() {
 async fn a_restore_that_is_tried_again_is_not_done_again_when_its_version_is_gone() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"1").await.unwrap();
-    let restore = || Restore {
+    let restore = || VersionRestore {
         name: secret("T"),
         version: 1,
-        expiry: NewExpiry::Kept,
-        overrides: Overrides::default(),
+        expiry: RestoredExpiry::Kept,
+        overrides: RestoreOverrides::default(),
         expected_version: None,
         request_id: Some(RequestId::parse("id").unwrap()),
     };
     let again = async || vault.writer.restore_version(&admin("w"), restore()).await;
-    assert_eq!(again().await.unwrap().version, 2);
+    assert_eq!(again().await.unwrap().secret.version, 2);
     for _ in 0..2 {
         vault.put("T", b"2").await.unwrap();
-        assert_eq!(again().await.unwrap().version, 2);
+        assert_eq!(again().await.unwrap().secret.version, 2);
     }
     vault.put("T", b"2").await.unwrap();
     let gone = again().await;

@@ -17,21 +17,21 @@ impl Fixture {
 
     /// Restores a version, and returns the origins of the new version.
     async fn rebound(&self, version: u64) -> Result<Vec<String>, VaultError> {
-        self.restored(version, Overrides::default()).await
+        self.restored(version, RestoreOverrides::default()).await
     }
 
-    async fn restored(&self, version: u64, overrides: Overrides) -> Result<Vec<String>, VaultError> {
-        let restore = Restore {
+    async fn restored(&self, version: u64, overrides: RestoreOverrides) -> Result<Vec<String>, VaultError> {
+        let restore = VersionRestore {
             name: secret("T"),
             version,
-            expiry: NewExpiry::Kept,
+            expiry: RestoredExpiry::Kept,
             overrides,
             expected_version: None,
             request_id: None,
         };
-        let restored = self.writer.restore_version(&admin("w"), restore).await?;
+        let restored = self.writer.restore_version(&admin("w"), restore).await?.secret;
         let decrypted = self.decrypt("T").await.unwrap();
-        let Decrypted::Value { origins, version, .. } = decrypted else {
+        let DecryptOutcome::Value { origins, version, .. } = decrypted else {
             panic!("{decrypted:?}")
         };
         // Lists show the same origins that the record authenticates with the value.
@@ -41,9 +41,9 @@ impl Fixture {
     }
 
     async fn keeping_many(self) -> Self {
-        self.change(Changes {
+        self.change(SettingsChange {
             kept_versions: Some(KeptVersions::parse(100).unwrap()),
-            ..Changes::default()
+            ..SettingsChange::default()
         })
         .await;
         self
@@ -94,9 +94,9 @@ async fn a_version_that_may_go_nowhere_any_more_is_restored_by_an_administrator_
         "{refused:?}"
     );
     assert_eq!(vault.shown("T").await.unwrap().version, new);
-    let wider = Overrides {
+    let wider = RestoreOverrides {
         wider_origins: true,
-        ..Overrides::default()
+        ..RestoreOverrides::default()
     };
     assert_eq!(vault.restored(old, wider).await.unwrap(), [A]);
     // An override of an administrator applies to one restore only.

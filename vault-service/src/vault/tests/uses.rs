@@ -4,9 +4,9 @@ use super::*;
 
 impl Fixture {
     async fn give(&self, names: &[&str], server: &str, check_only: bool) {
-        let wanted = Wanted {
+        let wanted = DecryptQuery {
             names: names.iter().map(|name| secret(name)).collect(),
-            server: server.to_owned(),
+            server: Some(ServerName::parse(server).unwrap()),
             check_only,
             ..wanted("w", "T")
         };
@@ -95,7 +95,7 @@ async fn what_could_not_be_written_is_written_later() {
 #[tokio::test]
 async fn what_was_counted_of_no_secret_is_not_written() {
     let vault = Fixture::with_workspace(Plan::Free).await;
-    vault.writer.uses.touch(b"none", "s", SystemTime::now());
+    vault.writer.use_counters.count(b"none", "s", SystemTime::now());
     vault.writer.flush_uses().await.unwrap();
     assert!(vault.keys("u/").is_empty());
 }

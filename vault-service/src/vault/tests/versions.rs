@@ -12,21 +12,22 @@ impl Fixture {
     }
 
     async fn restore(&self, name: &str, version: u64) -> Result<SecretMetadata, VaultError> {
-        let restore = Restore {
+        let restore = VersionRestore {
             name: secret(name),
             version,
-            expiry: NewExpiry::Kept,
-            overrides: Overrides::default(),
+            expiry: RestoredExpiry::Kept,
+            overrides: RestoreOverrides::default(),
             expected_version: None,
             request_id: None,
         };
-        self.writer.restore_version(&admin("w"), restore).await
+        let restored = self.writer.restore_version(&admin("w"), restore).await?;
+        Ok(restored.secret)
     }
 
     async fn keep(&self, versions: u32) {
-        self.change(Changes {
+        self.change(SettingsChange {
             kept_versions: Some(KeptVersions::parse(versions).unwrap()),
-            ..Changes::default()
+            ..SettingsChange::default()
         })
         .await;
     }
@@ -103,7 +104,7 @@ async fn a_restored_version_has_the_value_origins_and_labels_that_it_had() {
     assert_eq!(restored.upstream_origins, ["https://a.example"]);
     let vault = vault.reopen().await;
     let decrypted = vault.decrypt("T").await.unwrap();
-    assert!(matches!(&decrypted, Decrypted::Value { origins, .. } if *origins == [origin]));
+    assert!(matches!(&decrypted, DecryptOutcome::Value { origins, .. } if *origins == [origin]));
     assert_eq!(value(decrypted), (3, b"old".to_vec()));
     assert_eq!(vault.versions("T").await, [3, 2, 1]);
     assert_eq!(vault.shown("T").await.unwrap().labels, labels);
@@ -177,11 +178,11 @@ async fn an_expected_version_is_compared_by_every_write() {
     assert_eq!(put(0).await.unwrap().secret.version, 1);
     assert_eq!(mismatch(put(0).await.unwrap_err()), (1, 0));
     assert_eq!(put(1).await.unwrap().secret.version, 2);
-    let restore = |expected| Restore {
+    let restore = |expected| VersionRestore {
         name: secret("T"),
         version: 1,
-        expiry: NewExpiry::Kept,
-        overrides: Overrides::default(),
+        expiry: RestoredExpiry::Kept,
+        overrides: RestoreOverrides::default(),
         expected_version: Some(expected),
         request_id: None,
     };

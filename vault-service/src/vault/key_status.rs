@@ -6,13 +6,13 @@ use prost_types::Timestamp;
 use proto::{Uid, WorkspaceName};
 
 use super::{
-    VaultError, Writer, blocking,
-    erasure::{self, PendingErasure},
+    VaultError, Writer, blocking, erasure,
     key_file::KeyFile,
-    roots,
-    rotation::{self, Records},
+    key_metrics::PendingErasure,
+    meta,
+    rotation::{self, RecordSet},
     stored::{self, Rotation},
-    workspaces::{self, Found},
+    workspace::{self, StoredWorkspace},
 };
 use crate::{
     authz::VaultPermit,
@@ -21,65 +21,59 @@ use crate::{
     store::Store,
 };
 
-/// Entries read at once: records are large.
+/// Number of records that one scan reads. Records are large.
 const PAGE: usize = 64;
-/// The most rotations that are shown.
-const SHOWN: usize = 1000;
+/// Maximum number of rotations in a [`KeyStatus`].
+const MAX_ROTATIONS: usize = 1000;
 
-/// The root keys, and all rotations.
+/// The state of the vault's keys.
 #[derive(Debug)]
-pub struct KeyStatus {
-    /// Whether the root key is still to come.
-    pub sealed: bool,
-    /// The active one first.
-    pub roots: Vec<RootKeyStatus>,
-    /// Those that are under way.
-    pub rotations: Vec<RotationStatus>,
-    /// Deletions that are not erased yet.
-    pub erasure: PendingErasure,
+pub(crate) struct KeyStatus {
+    /// True while the vault has no root key.
+    pub(crate) is_locked: bool,
+    /// The root keys that the providers have, the active one first.
+    pub(crate) roots: Vec<RootKeyStatus>,
+    /// The rotations that are under way.
+    pub(crate) rotations: Vec<RotationStatus>,
+    pub(crate) erasure: PendingErasure,
 }
 
-/// A root key.
+/// The state of a root key.
 #[derive(Debug)]
-pub struct RootKeyStatus {
-    /// Its id.
-    pub id: KeyId,
-    /// Whether it wraps what is new.
-    pub active: bool,
-    /// What gives it.
-    pub kind: ProviderKind,
+pub(crate) struct RootKeyStatus {
+    pub(crate) id: KeyId,
+    /// True for the root key that wraps the store keys.
+    pub(crate) active: bool,
+    pub(crate) kind: ProviderKind,
     /// Number of workspaces that need this root key.
-    pub workspaces: u64,
-    /// What the KMS calls the key that encrypts it.
-    pub kms_key_id: Option<String>,
+    pub(crate) workspaces: u64,
+    /// The KMS's id of the key that encrypts this root key.
+    pub(crate) kms_key_id: Option<String>,
 }
 
 /// A rotation that is under way.
 #[derive(Debug)]
-pub struct RotationStatus {
-    /// Name of the workspace whose key is rotated; `None` for the store key.
-    pub workspace: Option<String>,
-    /// What is under the new key.
-    pub done: u64,
-    /// What there is, as far as known.
-    pub total: u64,
-    /// What could not be moved.
-    pub unreadable: u64,
-    /// When it began.
-    pub start_time: Timestamp,
+pub(crate) struct RotationStatus {
+    /// Name of the workspace whose KEK is rotated; `None` for the store key.
+    pub(crate) workspace: Option<String>,
+    /// Number of entries under the new key.
+    pub(crate) done: u64,
+    /// Number of all entries, as far as known.
+    pub(crate) total: u64,
+    /// Number of entries that could not be moved.
+    pub(crate) unreadable: u64,
+    pub(crate) start_time: Timestamp,
 }
 
-/// A workspace's key.
+/// The state of a KEK of a workspace.
 #[derive(Debug)]
-pub struct WorkspaceKey {
-    /// Its id.
-    pub id: KeyId,
-    /// Whether what is new is put under it.
-    pub active: bool,
-    /// When it was made.
-    pub create_time: Timestamp,
-    /// How many records are under it.
-    pub records: u64,
+pub(crate) struct WorkspaceKey {
+    pub(crate) id: KeyId,
+    /// True for the KEK of new records.
+    pub(crate) active: bool,
+    pub(crate) create_time: Timestamp,
+    /// Number of records whose DEK this KEK wraps.
+    pub(crate) records: u64,
 }
 
 impl From<Rotation> for RotationStatus {
@@ -97,7 +91,7 @@ impl From<Rotation> for RotationStatus {
         } = rotation;
         Self {
             workspace: Some(workspace).filter(|name| !name.is_empty()),
-            // The last look finds all where it belongs.
+            // The last pass begins only when every entry was moved.
             done: if last_look { total } else { done },
             total,
             unreadable: unreadable.max(unreadable_before),
@@ -107,15 +101,15 @@ impl From<Rotation> for RotationStatus {
 }
 
 impl Writer {
-    /// Shows the root keys, the rotations and what is still to be erased. Reads every workspace.
-    pub async fn key_status(&self, _: &VaultPermit) -> Result<KeyStatus, VaultError> {
+    /// Returns the state of the root keys, rotations and erasures. Reads every workspace.
+    pub(crate) async fn key_status(&self, _: &VaultPermit) -> Result<KeyStatus, VaultError> {
         let (store, providers) = (self.store.clone(), self.providers.clone());
-        let sealed = self.is_sealed();
+        let is_locked = self.is_locked();
         blocking(move || {
             let file = KeyFile::read(&store)?;
             let active = file.as_ref().map(|file| file.root_key);
-            let workspaces = roots::workspaces(&store)?;
-            let root = |known: KnownRootKey| {
+            let workspaces = meta::count_workspaces(&store)?;
+            let root_status = |known: KnownRootKey| {
                 let KnownRootKey { id, kind, kms_key_id } = known;
                 let active = active == Some(id);
                 RootKeyStatus {
@@ -126,16 +120,16 @@ impl Writer {
                     kms_key_id,
                 }
             };
-            let known = providers.known(file.as_ref().and_then(|file| file.held.as_ref()));
-            let mut roots: Vec<_> = known.into_iter().map(root).collect();
+            let known = providers.known(file.as_ref().and_then(|file| file.wrapped_root.as_ref()));
+            let mut roots: Vec<_> = known.into_iter().map(root_status).collect();
             roots.sort_by_key(|root| !root.active);
-            let rotations = store.scan(stored::ROTATIONS, None, SHOWN)?;
+            let rotations = store.scan(stored::ROTATIONS, None, MAX_ROTATIONS)?;
             let rotations = rotations
                 .iter()
                 .map(|entry| Ok(stored::decode::<Rotation>(&entry.value)?.into()))
                 .collect::<Result<_, VaultError>>()?;
             Ok(KeyStatus {
-                sealed,
+                is_locked,
                 roots,
                 rotations,
                 erasure: erasure::pending(&store)?,
@@ -144,23 +138,26 @@ impl Writer {
         .await
     }
 
-    /// Shows the keys of a workspace. Reads all its records.
-    pub async fn workspace_keys(
+    /// Returns the state of a workspace's KEKs. Reads all its records.
+    pub(crate) async fn workspace_keys(
         &self,
         _: &VaultPermit,
         name: &WorkspaceName,
     ) -> Result<Vec<WorkspaceKey>, VaultError> {
         let (store, name) = (self.store.clone(), name.clone());
         blocking(move || {
-            let found = workspaces::find(&store, &name)?;
-            let counts = records_of_each(&store, &found.uid)?;
-            keys(&found, &counts)
+            let found = workspace::find(&store, &name)?;
+            let counts = count_records(&store, &found.uid)?;
+            workspace_keys(&found, &counts)
         })
         .await
     }
 }
 
-fn keys(found: &Found, counts: &BTreeMap<KeyId, u64>) -> Result<Vec<WorkspaceKey>, VaultError> {
+fn workspace_keys(
+    found: &StoredWorkspace,
+    counts: &BTreeMap<KeyId, u64>,
+) -> Result<Vec<WorkspaceKey>, VaultError> {
     let record = &found.record;
     let active = (true, &record.wrapped_kek, record.kek_create_time);
     let retired = record
@@ -181,18 +178,18 @@ fn keys(found: &Found, counts: &BTreeMap<KeyId, u64>) -> Result<Vec<WorkspaceKey
         .collect()
 }
 
-/// How many of a workspace's records are under each KEK. A damaged one is under none.
-fn records_of_each(store: &Store, workspace: &Uid) -> Result<BTreeMap<KeyId, u64>, VaultError> {
+/// Counts a workspace's records by KEK. A damaged record counts for none.
+fn count_records(store: &Store, workspace: &Uid) -> Result<BTreeMap<KeyId, u64>, VaultError> {
     let mut counts = BTreeMap::new();
-    for records in Records::ALL {
-        let prefix = records.prefix(workspace);
+    for set in RecordSet::ALL {
+        let prefix = set.prefix(workspace);
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = store.scan(&prefix, after.as_deref(), PAGE)?;
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
             for entry in &page {
-                if let Some(id) = rotation::kek_id(records, &entry.value) {
+                if let Some(id) = rotation::kek_id(set, &entry.value) {
                     *counts.entry(id).or_default() += 1;
                 }
             }

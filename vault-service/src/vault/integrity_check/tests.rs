@@ -1,4 +1,4 @@
-//! A store with known damage, and what is said of it.
+//! Stores with known damage, their checks, and their repairs.
 
 mod flips;
 
@@ -13,7 +13,7 @@ use crate::{
     authz::for_tests::{admin_permit, decrypt_permit},
     crypto::RootKey,
     root::Provider,
-    vault::{Decrypted, Labels, NewSecret, Plan, Reader, Vault, Wanted, Writer, stored::Kind},
+    vault::{DecryptOutcome, DecryptQuery, Labels, NewSecret, Plan, Reader, Vault, Writer, stored::Kind},
 };
 
 const CACHE: u64 = 8 << 20;
@@ -44,14 +44,14 @@ fn new(secret: &str, value: Vec<u8>) -> NewSecret {
     }
 }
 
-/// Two workspaces, `a` and `b`, of three secrets each and a deleted one, and what was then done to the entries.
-struct Damaged {
+/// A store with the workspaces `a` and `b`, each with three secrets and a deleted one, whose entries were then changed.
+struct DamagedStore {
     parent: TempDir,
     uids: [Uid; 2],
 }
 
-impl Damaged {
-    async fn by(damage: impl FnOnce(&Damaged, &mut dyn FnMut(Change))) -> Self {
+impl DamagedStore {
+    async fn by(damage: impl FnOnce(&DamagedStore, &mut dyn FnMut(Change))) -> Self {
         let parent = TempDir::new().unwrap();
         let store = Store::open(&parent.path().join("store"), CACHE).unwrap();
         let (writer, reader) = Vault::open(store, root(1)).await.unwrap().split();
@@ -81,7 +81,7 @@ impl Damaged {
         damaged
     }
 
-    /// Changes entries in a log that has nothing of what was there before.
+    /// Writes the entries, with changes, into a new log, which has no earlier states of them.
     async fn rewrite(&self, changes: impl IntoIterator<Item = Change>) {
         let store = self.open(&self.dir());
         let entries = store.scan(b"", None, usize::MAX).unwrap();
@@ -113,14 +113,18 @@ impl Damaged {
         Store::open(dir, CACHE).unwrap()
     }
 
-    fn audit(&self) -> Audit {
-        self.audit_of(&self.dir(), &root(1).into()).unwrap()
+    fn open_check(&self) -> IntegrityCheck {
+        self.open_check_of(&self.dir(), &root(1).into()).unwrap()
     }
 
-    /// On a thread of its own: it blocks, and waits for a runtime.
-    fn audit_of(&self, dir: &Path, providers: &Providers) -> Result<Audit, AuditError> {
+    /// Opens the check on a thread of its own, because `IntegrityCheck::open` must not be called in an async context.
+    fn open_check_of(
+        &self,
+        dir: &Path,
+        providers: &Providers,
+    ) -> Result<IntegrityCheck, IntegrityCheckError> {
         std::thread::scope(|scope| {
-            let open = || Audit::open(dir, providers, &runtime());
+            let open = || IntegrityCheck::open(dir, providers, &runtime());
             scope.spawn(open).join().unwrap()
         })
     }
@@ -130,7 +134,7 @@ impl Damaged {
     }
 }
 
-/// A key, and what becomes of its value.
+/// A change of the value at a key.
 type Change = (Vec<u8>, fn(Vec<u8>) -> Option<Vec<u8>>);
 
 fn gone(_: Vec<u8>) -> Option<Vec<u8>> {
@@ -146,48 +150,50 @@ fn garbled(_: Vec<u8>) -> Option<Vec<u8>> {
     Some(vec![0xFF; 9])
 }
 
-impl Damaged {
-    fn verified(&self) -> (Vec<String>, Report) {
+impl DamagedStore {
+    fn verified(&self) -> (Vec<String>, IntegrityReport) {
         self.verified_in(&self.dir(), &root(1).into())
     }
 
-    fn verified_in(&self, dir: &Path, providers: &Providers) -> (Vec<String>, Report) {
-        let mut audit = self.audit_of(dir, providers).unwrap();
+    fn verified_in(&self, dir: &Path, providers: &Providers) -> (Vec<String>, IntegrityReport) {
+        let mut check = self.open_check_of(dir, providers).unwrap();
         let mut lines = Vec::new();
         let damaged = |damage: &Damage| lines.push(damage.to_string());
-        let report = audit.verify(dir, self.parent.path(), CACHE, damaged).unwrap();
+        let report = check.verify(dir, self.parent.path(), CACHE, damaged).unwrap();
         lines.sort();
         (lines, report)
     }
 }
 
-/// The secrets of a workspace that decrypt, in a vault over `dir`.
+/// Returns the names of a workspace's secrets that can be decrypted by a vault over `dir`.
 async fn decrypted(dir: &Path, workspace: &str) -> Vec<&'static str> {
     let store = Store::open(dir, CACHE).unwrap();
     let (writer, reader) = Vault::open(store, root(1)).await.unwrap().split();
     let names = ["ONE", "TWO", "THREE", "GONE"];
-    let wanted = Wanted {
+    let query = DecryptQuery {
         permit: decrypt_permit(workspace),
         workspace_uid: None,
         names: names.map(name).to_vec(),
         check_only: false,
-        server: "s".to_owned(),
+        server: None,
     };
-    let answer = reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
+    let answer = reader.decrypt(vec![Arc::new(query)]).await.pop().unwrap();
     let found = answer.unwrap().1;
     drop(reader);
     writer.close().await.unwrap();
     let there = names.into_iter().zip(&found).filter(|(_, found)| match found {
-        Decrypted::Value { .. } => true,
-        Decrypted::NotFound => false,
-        Decrypted::Expired | Decrypted::DataLoss | Decrypted::KeyNotLoaded => panic!("{found:?}"),
+        DecryptOutcome::Value { .. } => true,
+        DecryptOutcome::NotFound => false,
+        DecryptOutcome::Expired | DecryptOutcome::DataLoss | DecryptOutcome::KeyNotLoaded => {
+            panic!("{found:?}")
+        }
     });
     there.map(|(name, _)| name).collect()
 }
 
 #[tokio::test]
-async fn a_sound_store_is_found_sound_and_stays_as_it_is() {
-    let store = Damaged::by(|_, _| ()).await;
+async fn an_undamaged_store_is_reported_as_sound_and_stays_unchanged() {
+    let store = DamagedStore::by(|_, _| ()).await;
     let files = || {
         let entries = std::fs::read_dir(store.dir()).unwrap();
         let mut files: Vec<_> = entries
@@ -202,12 +208,12 @@ async fn a_sound_store_is_found_sound_and_stays_as_it_is() {
     assert_eq!(lines, [""; 0]);
     assert!(report.is_sound(), "{report:?}");
     assert_eq!((report.workspaces, report.secrets), (2, 6));
-    assert!(files() == before, "it was changed");
+    assert!(files() == before, "the store was changed");
 }
 
 #[tokio::test]
-async fn each_damaged_thing_is_named_and_what_is_sound_is_salvaged() {
-    let store = Damaged::by(|store, change| {
+async fn each_damaged_item_is_named_and_the_others_are_salvaged() {
+    let store = DamagedStore::by(|store, change| {
         change((store.key(Kind::Record, 0, "ONE"), flipped));
         change((store.key(Kind::Record, 0, "TWO"), gone));
         change((store.key(Kind::Metadata, 0, "THREE"), garbled));
@@ -229,7 +235,7 @@ async fn each_damaged_thing_is_named_and_what_is_sound_is_salvaged() {
     assert_eq!((report.workspaces, report.secrets, report.damaged()), (2, 4, 6));
     assert!(!report.is_sound());
 
-    let (of_repair, _, to) = repaired(&store, store.audit()).await;
+    let (of_repair, _, to) = repaired(&store, store.open_check()).await;
     assert_eq!(of_repair, lines);
     assert_eq!(decrypted(&to, "a").await, ["THREE"]);
     assert_eq!(decrypted(&to, "b").await, ["ONE", "TWO", "THREE"]);
@@ -240,8 +246,8 @@ async fn each_damaged_thing_is_named_and_what_is_sound_is_salvaged() {
 }
 
 #[tokio::test]
-async fn a_workspace_whose_key_does_not_open_is_lost_and_the_others_are_not() {
-    let store = Damaged::by(|store, change| {
+async fn only_the_workspace_whose_key_cannot_be_unwrapped_is_lost() {
+    let store = DamagedStore::by(|store, change| {
         let _ = store;
         let a = WorkspaceName::parse("a").unwrap();
         change((stored::workspace(&a), |bytes| {
@@ -265,19 +271,22 @@ async fn a_workspace_whose_key_does_not_open_is_lost_and_the_others_are_not() {
 }
 
 #[tokio::test]
-async fn another_root_key_is_refused_before_everything_looks_damaged() {
-    let store = Damaged::by(|_, _| ()).await;
-    let refused = store.audit_of(&store.dir(), &root(2).into()).err();
+async fn another_root_key_is_refused_because_everything_would_look_damaged() {
+    let store = DamagedStore::by(|_, _| ()).await;
+    let refused = store.open_check_of(&store.dir(), &root(2).into()).err();
     assert!(
-        matches!(refused, Some(AuditError::Vault(OpenError::OtherRootKey { .. }))),
+        matches!(
+            refused,
+            Some(IntegrityCheckError::Vault(OpenError::OtherRootKey { .. }))
+        ),
         "{refused:?}"
     );
 }
 
 #[tokio::test]
-async fn a_store_that_lost_parts_of_its_log_is_salvaged_around_them() {
-    let store = Damaged::by(|_, _| ()).await;
-    // Enough that its tree has many leaves.
+async fn a_store_that_lost_a_part_of_its_log_is_salvaged_without_that_part() {
+    let store = DamagedStore::by(|_, _| ()).await;
+    // The number of secrets is so high that the tree of the store has many leaves.
     let open = store.open(&store.dir());
     let (writer, reader) = Vault::open(open, root(1)).await.unwrap().split();
     drop(reader);
@@ -295,7 +304,7 @@ async fn a_store_that_lost_parts_of_its_log_is_salvaged_around_them() {
     }
     writer.close().await.unwrap();
 
-    // Whole pages of the log: what was written last is what is read.
+    // The damage is in the later part of the log, which has the current states of the entries.
     let path = store.dir().join("db");
     let mut bytes = std::fs::read(&path).unwrap();
     let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
@@ -305,7 +314,7 @@ async fn a_store_that_lost_parts_of_its_log_is_salvaged_around_them() {
     println!("{report:?}: {lines:?}");
     assert!(report.refusal.is_some());
     assert_eq!(report.log_damage.gaps, 1);
-    let [_, _, _, doubtful] = report.lines;
+    let [_, _, _, doubtful] = report.damage_by_outcome;
     assert!(
         report.secrets + doubtful > 300 && report.secrets < 406,
         "{report:?}"
@@ -313,8 +322,8 @@ async fn a_store_that_lost_parts_of_its_log_is_salvaged_around_them() {
 }
 
 #[tokio::test]
-async fn a_version_that_was_overwritten_with_garbage_is_read_from_where_it_was_written_first() {
-    let store = Damaged::by(|_, _| ()).await;
+async fn an_overwritten_record_is_read_from_its_earlier_place_in_the_log() {
+    let store = DamagedStore::by(|_, _| ()).await;
     let open = store.open(&store.dir());
     let key = store.key(Kind::Record, 0, "ONE");
     let garbage = flipped(open.read(&key).unwrap().unwrap()).unwrap();
@@ -326,10 +335,10 @@ async fn a_version_that_was_overwritten_with_garbage_is_read_from_where_it_was_w
 
 #[tokio::test]
 async fn a_secret_whose_deletion_is_partly_lost_stays_deleted_and_a_doubtful_one_is_kept_on_request_only() {
-    let store = Damaged::by(|_, _| ()).await;
+    let store = DamagedStore::by(|_, _| ()).await;
     let open = store.open(&store.dir());
     let read = |kind, secret| open.read(&store.key(kind, 0, secret)).unwrap().unwrap();
-    // ONE has its last version number, and its description is gone: its record came back.
+    // The secret ONE is deleted, except that its record exists.
     let batch = Batch::new()
         .delete(store.key(Kind::Metadata, 0, "ONE"))
         .put(store.key(Kind::LastVersion, 0, "ONE"), 1u64.to_be_bytes());
@@ -339,7 +348,7 @@ async fn a_secret_whose_deletion_is_partly_lost_stays_deleted_and_a_doubtful_one
     read(Kind::Record, "TWO");
     open.commit(Batch::new().delete(record)).await.unwrap();
     open.close().await.unwrap();
-    let (lines, _, to) = repaired(&store, store.audit()).await;
+    let (lines, _, to) = repaired(&store, store.open_check()).await;
     let doubtful = "a/TWO: it may have been deleted: the change that would tell cannot be read";
     assert!(lines.contains(&doubtful.to_owned()), "{lines:?}");
     assert_eq!(decrypted(&to, "a").await, ["THREE"]);
@@ -356,13 +365,13 @@ async fn a_secret_whose_deletion_is_partly_lost_stays_deleted_and_a_doubtful_one
     .await;
 }
 
-/// Root keys from files, the first active.
+/// Returns providers of root keys from files; the first root key is active.
 fn files(last: &[u8]) -> Providers {
     let file = |last: &u8| Provider::File(Arc::new(root(*last)));
     Providers::new(file(&last[0]), last[1..].iter().map(file).collect())
 }
 
-/// Has something done to the vault in `dir`.
+/// Runs `work` with the vault in `dir`.
 async fn with_vault(dir: &Path, providers: Providers, work: impl AsyncFnOnce(&Writer, &Reader)) {
     let store = Store::open(dir, CACHE).unwrap();
     let (writer, reader) = Vault::open(store, providers).await.unwrap().split();
@@ -371,13 +380,13 @@ async fn with_vault(dir: &Path, providers: Providers, work: impl AsyncFnOnce(&Wr
     writer.close().await.unwrap();
 }
 
-async fn repaired(store: &Damaged, audit: Audit) -> (Vec<String>, Report, PathBuf) {
+async fn repaired(store: &DamagedStore, check: IntegrityCheck) -> (Vec<String>, IntegrityReport, PathBuf) {
     let to = store.parent.path().join("new");
     let into = to.clone();
     let (lines, report) = tokio::task::spawn_blocking(move || {
         let mut lines = Vec::new();
         let damaged = |damage: &Damage| lines.push(damage.to_string());
-        let report = audit.repair(&into, CACHE, Doubtful::LeftOut, &runtime(), damaged);
+        let report = check.repair(&into, CACHE, DoubtfulSecrets::LeaveOut, &runtime(), damaged);
         lines.sort();
         (lines, report.unwrap())
     })
@@ -387,8 +396,8 @@ async fn repaired(store: &Damaged, audit: Audit) -> (Vec<String>, Report, PathBu
 }
 
 #[tokio::test]
-async fn older_versions_are_read_too_and_the_newest_takes_the_place_of_a_current_one_that_is_lost() {
-    let store = Damaged::by(|_, _| ()).await;
+async fn a_lost_current_version_is_replaced_by_the_newest_older_version() {
+    let store = DamagedStore::by(|_, _| ()).await;
     with_vault(&store.dir(), files(&[1]), async |writer, _| {
         for secret in ["ONE", "ONE", "TWO", "TWO", "THREE"] {
             let permit = admin_permit("a");
@@ -407,7 +416,7 @@ async fn older_versions_are_read_too_and_the_newest_takes_the_place_of_a_current
     store
         .rewrite([(current, flipped as fn(_) -> _), (old, flipped)])
         .await;
-    let (lines, report, to) = repaired(&store, store.audit()).await;
+    let (lines, report, to) = repaired(&store, store.open_check()).await;
     let expected = [
         "a/ONE version 2: it is older than acknowledged: version 3 is lost, and this is the newest that is not",
         "a/TWO version 1: its value does not authenticate",
@@ -429,7 +438,7 @@ async fn older_versions_are_read_too_and_the_newest_takes_the_place_of_a_current
         };
         assert_eq!(versions("ONE").await, [2, 1]);
         assert_eq!(versions("TWO").await, [3, 2]);
-        // The number 3 was given, and is not given again.
+        // The lost version had the number 3, which is not used again.
         let put = writer.put_secret(&permit, new("ONE", b"v".into())).await.unwrap();
         assert!(put.secret.version > 1000, "{}", put.secret.version);
         let put = writer.put_secret(&permit, new("ONE", b"v".into())).await.unwrap();
@@ -442,8 +451,8 @@ async fn older_versions_are_read_too_and_the_newest_takes_the_place_of_a_current
 }
 
 #[tokio::test]
-async fn a_store_in_the_middle_of_rotations_is_sound_and_a_salvaged_one_begins_them_anew() {
-    let store = Damaged::by(|_, _| ()).await;
+async fn a_store_with_rotations_under_way_is_sound_and_its_repaired_copy_begins_them_anew() {
+    let store = DamagedStore::by(|_, _| ()).await;
     with_vault(&store.dir(), files(&[1]), async |writer, _| {
         assert!(writer.replace_store_key().await.unwrap());
         let a = WorkspaceName::parse("a").unwrap();
@@ -456,8 +465,8 @@ async fn a_store_in_the_middle_of_rotations_is_sound_and_a_salvaged_one_begins_t
     let (lines, report) = store.verified();
     assert_eq!((lines, report.is_sound()), (Vec::new(), true));
 
-    let audit = store.audit();
-    let (_, report, to) = repaired(&store, audit).await;
+    let check = store.open_check();
+    let (_, report, to) = repaired(&store, check).await;
     assert_eq!(report.secrets, 6);
     with_vault(&to, files(&[1]), async |writer, _| {
         let rotations = writer
@@ -472,18 +481,18 @@ async fn a_store_in_the_middle_of_rotations_is_sound_and_a_salvaged_one_begins_t
 }
 
 #[tokio::test]
-async fn without_the_keys_that_belong_to_it_a_store_is_refused_before_everything_looks_damaged() {
-    let store = Damaged::by(|_, _| ()).await;
+async fn a_store_without_its_own_key_file_is_refused_because_everything_would_look_damaged() {
+    let store = DamagedStore::by(|_, _| ()).await;
     let (keys, kept) = (store.dir().join("keys"), store.parent.path().join("kept"));
     std::fs::copy(&keys, &kept).unwrap();
     let refused = |expected: fn(&OpenError) -> bool| {
-        let refused = store.audit_of(&store.dir(), &root(1).into()).err();
+        let refused = store.open_check_of(&store.dir(), &root(1).into()).err();
         assert!(
-            matches!(&refused, Some(AuditError::Vault(error)) if expected(error)),
+            matches!(&refused, Some(IntegrityCheckError::Vault(error)) if expected(error)),
             "{refused:?}"
         );
     };
-    // An older copy of the file.
+    // The file is an older copy.
     with_vault(&store.dir(), files(&[1]), async |writer, _| {
         assert!(writer.replace_store_key().await.unwrap());
     })

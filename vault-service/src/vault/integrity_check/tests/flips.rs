@@ -21,7 +21,7 @@ const SECRETS: u32 = 10;
 /// Number of places that the test tries for each kind of damage.
 const PLACES: u32 = 40;
 
-/// A workspace's and a secret's name.
+/// The names of a workspace and of a secret in it.
 type Place = (String, String);
 
 /// The acknowledged state of the store.
@@ -100,8 +100,8 @@ impl Churned {
         self.parent.path().join("store")
     }
 
-    fn audit(&self) -> Audit {
-        let open = || Audit::open(&self.dir(), &root(1).into(), &runtime());
+    fn open_check(&self) -> IntegrityCheck {
+        let open = || IntegrityCheck::open(&self.dir(), &root(1).into(), &runtime());
         std::thread::scope(|scope| scope.spawn(open).join().unwrap()).unwrap()
     }
 
@@ -118,9 +118,9 @@ impl Churned {
         let mut damaged = before.clone();
         change(&mut damaged);
         db.write_all_at(&damaged, at).unwrap();
-        let (audit, what) = (self.audit(), format!("{length} bytes at {at}"));
-        let recovered = [Doubtful::LeftOut, Doubtful::Kept]
-            .map(|doubtful| self.acknowledged.check(&audit, doubtful, &what));
+        let (check, damage) = (self.open_check(), format!("{length} bytes at {at}"));
+        let recovered = [DoubtfulSecrets::LeaveOut, DoubtfulSecrets::Keep]
+            .map(|doubtful| self.acknowledged.check(&check, doubtful, &damage));
         db.write_all_at(&before, at).unwrap();
         recovered
     }
@@ -162,47 +162,50 @@ impl Acknowledged {
 
     /// Checks that the content a repair would write keeps every promise. Returns the number of secrets with their
     /// current versions.
-    fn check(&self, audit: &Audit, doubtful: Doubtful, what: &str) -> usize {
+    fn check(&self, check: &IntegrityCheck, doubtful: DoubtfulSecrets, damage: &str) -> usize {
         let (mut entries, mut lines) = (BTreeMap::new(), Vec::new());
         let mut keep = |Entry { key, value }: Entry| drop(entries.insert(key, value));
-        let mut damaged = |damage: &Damage| lines.push(damage.clone());
-        let report = Walk::over(audit, doubtful, &mut damaged, &mut keep);
-        let said = Said { lines, report };
-        let found = Found { audit, entries };
+        let mut damaged = |line: &Damage| lines.push(line.clone());
+        let report = StoreWalk::run(check, doubtful, &mut damaged, &mut keep);
+        let output = RepairOutput { lines, report };
+        let found = RepairedEntries { check, entries };
         for workspace in &self.deleted_workspaces {
-            let is_asked_for = doubtful == Doubtful::Kept && said.is_doubtful(workspace, "");
+            let is_requested = doubtful == DoubtfulSecrets::Keep && output.is_doubtful(workspace, "");
             let is_back = found.workspace(workspace).is_some();
-            assert!(!is_back || is_asked_for, "{what}: {workspace} came back");
+            assert!(!is_back || is_requested, "{damage}: {workspace} came back");
         }
         for ((workspace, secret), last) in &self.deleted {
             let is_back = found.version(workspace, secret).is_some();
-            let is_asked_for = doubtful == Doubtful::Kept && said.is_doubtful(workspace, secret);
-            assert!(!is_back || is_asked_for, "{what}: {workspace}/{secret} came back");
+            let is_requested = doubtful == DoubtfulSecrets::Keep && output.is_doubtful(workspace, secret);
+            assert!(
+                !is_back || is_requested,
+                "{damage}: {workspace}/{secret} came back"
+            );
             assert!(
                 found.last_version(workspace, secret) >= *last,
-                "{what}: a version of {secret} is used again"
+                "{damage}: a version of {secret} is used again"
             );
         }
         let mut recovered = 0;
         for ((workspace, secret), version) in &self.alive {
-            let what = format!("{what}: {workspace}/{secret} version {version}");
+            let secret_version = format!("{damage}: {workspace}/{secret} version {version}");
             match found.version(workspace, secret) {
                 Some(there) if there == *version => recovered += 1,
                 Some(there) => {
-                    assert!(there < *version, "{what} is {there}");
+                    assert!(there < *version, "{secret_version} is {there}");
                     assert!(
-                        said.is_older(workspace, secret),
-                        "{what} is {there}, and nothing is said: {said:?}"
+                        output.is_older(workspace, secret),
+                        "{secret_version} is {there}, and no line names it: {output:?}"
                     );
                 }
                 None => assert!(
-                    said.is_gone(workspace, secret),
-                    "{what} is gone, and nothing is said: {said:?}"
+                    output.is_gone(workspace, secret),
+                    "{secret_version} is gone, and no line names it: {output:?}"
                 ),
             }
             assert!(
                 found.last_version(workspace, secret) >= *version,
-                "{what} is used again"
+                "{secret_version} is used again"
             );
         }
         recovered
@@ -210,17 +213,17 @@ impl Acknowledged {
 }
 
 /// The entries that a repair would write.
-struct Found<'a> {
-    audit: &'a Audit,
+struct RepairedEntries<'a> {
+    check: &'a IntegrityCheck,
     entries: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-impl Found<'_> {
+impl RepairedEntries<'_> {
     fn workspace(&self, workspace: &str) -> Option<(Uid, WorkspaceRecord, Arc<WorkspaceKek>)> {
         let key = stored::workspace(&WorkspaceName::parse(workspace).unwrap());
         let record: WorkspaceRecord = stored::decode(self.entries.get(&key)?).unwrap();
         let uid = stored::uid(&record.uid).unwrap();
-        let kek = self.audit.keyring.open(&uid, &record.wrapped_kek).unwrap();
+        let kek = self.check.keyring.open(&uid, &record.wrapped_kek).unwrap();
         Some((uid, record, kek))
     }
 
@@ -241,7 +244,7 @@ impl Found<'_> {
     /// Returns the number after which the numbers of new versions of this secret continue.
     fn last_version(&self, workspace: &str, secret: &str) -> u64 {
         let Some((uid, _, _)) = self.workspace(workspace) else {
-            // A workspace made anew has another uid, and its secrets begin anew.
+            // A workspace that is created again has another uid, and the numbers of its secrets start at 1.
             return u64::MAX;
         };
         let name = name(secret);
@@ -261,31 +264,32 @@ impl Found<'_> {
 
 /// The output of a repair.
 #[derive(Debug)]
-struct Said {
+struct RepairOutput {
     lines: Vec<Damage>,
-    report: Report,
+    report: IntegrityReport,
 }
 
-impl Said {
-    fn of<'a>(&'a self, workspace: &'a str, secret: &'a str) -> impl Iterator<Item = What> + 'a {
-        let of_it = self.lines.iter().filter(move |line| {
+impl RepairOutput {
+    fn of<'a>(&'a self, workspace: &'a str, secret: &'a str) -> impl Iterator<Item = DamageKind> + 'a {
+        let lines = self.lines.iter().filter(move |line| {
             line.workspace == workspace && line.name.as_ref().is_none_or(|name| name.as_str() == secret)
         });
-        of_it.map(|line| line.what)
+        lines.map(|line| line.kind)
     }
 
     fn is_older(&self, workspace: &str, secret: &str) -> bool {
-        let mut of_it = self.of(workspace, secret);
-        of_it.any(|what| matches!(what, What::Older(_) | What::MaybeOlder))
+        let mut lines = self.of(workspace, secret);
+        lines.any(|kind| matches!(kind, DamageKind::Older(_) | DamageKind::MaybeOlder))
     }
 
     fn is_doubtful(&self, workspace: &str, secret: &str) -> bool {
-        self.of(workspace, secret).any(|what| what == What::MaybeDeleted)
+        self.of(workspace, secret)
+            .any(|kind| kind == DamageKind::MaybeDeleted)
     }
 
     /// Returns true when the output names the secret as gone, or says that names may be lost.
     fn is_gone(&self, workspace: &str, secret: &str) -> bool {
-        let lost = |what: What| matches!(what.outcome(), Outcome::Lost | Outcome::Doubtful);
+        let lost = |kind: DamageKind| matches!(kind.outcome(), RepairOutcome::Lost | RepairOutcome::Doubtful);
         self.of(workspace, secret).any(lost) || !self.report.log_damage.lost_nothing()
     }
 }
@@ -295,7 +299,7 @@ fn places() -> u32 {
 }
 
 #[tokio::test]
-async fn of_a_log_with_one_flipped_bit_everything_is_recovered() {
+async fn everything_is_recovered_from_a_log_with_one_flipped_bit() {
     let store = Churned::new().await;
     let (all, mut random, mut recovered) = (store.acknowledged.alive.len(), Random(23), 0);
     for _ in 0..places() {
@@ -310,7 +314,7 @@ async fn of_a_log_with_one_flipped_bit_everything_is_recovered() {
 }
 
 #[tokio::test]
-async fn of_a_log_with_a_damaged_part_all_else_is_recovered_and_the_rest_is_named() {
+async fn everything_outside_a_damaged_part_of_the_log_is_recovered_and_losses_are_named() {
     let store = Churned::new().await;
     let (all, mut random) = (store.acknowledged.alive.len(), Random(29));
     for length in [2, 16, 64, 512, 4096] {

@@ -1,4 +1,4 @@
-//! One reading of a whole store, workspace by workspace.
+//! One pass over a whole store, workspace by workspace.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -10,8 +10,8 @@ use prost_types::Timestamp;
 use proto::{SecretName, Uid, WorkspaceName};
 
 use super::{
-    Audit, Damage, Doubtful, Report, What,
-    secret::{self, Evidence, Kept, Sound, Verdict},
+    Damage, DamageKind, DoubtfulSecrets, IntegrityCheck, IntegrityReport,
+    secret::{self, AuthenticContents, Evidence, SalvagedSecret, Verdict},
 };
 use crate::{
     crypto::{WorkspaceKek, record},
@@ -19,7 +19,7 @@ use crate::{
     vault::{
         VaultError,
         stored::{self, Kind, RequestRecords, Rotation, UseRecord},
-        workspaces::Found,
+        workspace::StoredWorkspace,
     },
 };
 
@@ -31,65 +31,65 @@ const CHANGE: u64 = 1;
 /// garbage.
 const DELETION: u64 = 2;
 
-/// A workspace whose key opens.
-struct Opened {
+/// A workspace whose active KEK was unwrapped.
+struct OpenWorkspace {
     name: WorkspaceName,
-    /// The active one, and those that are being rotated.
+    /// The active KEK and the retired ones.
     keks: Vec<Arc<WorkspaceKek>>,
     /// True when a rotation still has to move the workspace's records.
     rotates: bool,
 }
 
-/// What takes part in one reading.
-pub(super) struct Walk<'a> {
-    audit: &'a Audit,
-    doubtful: Doubtful,
+/// State of the pass.
+pub(super) struct StoreWalk<'a> {
+    check: &'a IntegrityCheck,
+    doubtful: DoubtfulSecrets,
     /// Workspaces that were deleted.
     deleted: HashSet<Uid>,
-    /// Names of the workspaces whose keys do not open.
+    /// Names of the workspaces whose active KEK cannot be unwrapped.
     closed: BTreeMap<Uid, WorkspaceName>,
     /// Unfinished rotations of workspaces, each with the workspace's name and number of secrets.
     rotations: Vec<(Uid, WorkspaceName, u64)>,
-    report: Report,
+    report: IntegrityReport,
     damaged: &'a mut dyn FnMut(&Damage),
     keep: &'a mut dyn FnMut(Entry),
 }
 
-impl<'a> Walk<'a> {
-    pub(super) fn over(
-        audit: &'a Audit,
-        doubtful: Doubtful,
+impl<'a> StoreWalk<'a> {
+    pub(super) fn run(
+        check: &'a IntegrityCheck,
+        doubtful: DoubtfulSecrets,
         damaged: &'a mut dyn FnMut(&Damage),
         keep: &'a mut dyn FnMut(Entry),
-    ) -> Report {
-        let mut walk = Walk {
-            audit,
+    ) -> IntegrityReport {
+        let mut walk = StoreWalk {
+            check,
             doubtful,
             deleted: HashSet::new(),
             closed: BTreeMap::new(),
             rotations: Vec::new(),
-            report: Report {
-                refusal: audit.salvage.refusal().map(ToString::to_string),
-                log_damage: audit.salvage.log_damage(),
-                ..Report::default()
+            report: IntegrityReport {
+                refusal: check.salvage.refusal().map(ToString::to_string),
+                log_damage: check.salvage.log_damage(),
+                ..IntegrityReport::default()
             },
             damaged,
             keep,
         };
-        let opened = walk.workspaces();
+        let opened = walk.open_workspaces();
         for (uid, workspace) in &opened {
-            walk.secrets(*uid, workspace);
-            walk.requests(*uid, workspace);
+            walk.check_secrets(*uid, workspace);
+            walk.keep_requests(*uid, workspace);
         }
-        walk.strays(&opened);
-        walk.unreadable_rotations(&opened);
+        walk.report_strays(&opened);
+        walk.report_unreadable_rotations(&opened);
         walk.begin_rotations();
         walk.report
     }
 
-    /// Finds the workspaces that were not deleted and whose keys open.
-    fn workspaces(&mut self) -> BTreeMap<Uid, Opened> {
-        let salvage = &self.audit.salvage;
+    /// Unwraps the KEKs of all workspaces that were not deleted. Returns the workspaces whose active KEK could be unwrapped.
+    fn open_workspaces(&mut self) -> BTreeMap<Uid, OpenWorkspace> {
+        let salvage = &self.check.salvage;
         // A workspace with a garbage entry is deleted, whatever the state of its other entries.
         let garbage = salvage.keys(stored::GARBAGE).into_iter();
         self.deleted = garbage
@@ -97,127 +97,131 @@ impl<'a> Walk<'a> {
             .collect();
         let mut opened = BTreeMap::new();
         for key in salvage.keys(stored::WORKSPACES) {
-            let Some(trace) = salvage.history(key) else {
+            let Some(history) = salvage.history(key) else {
                 continue;
             };
             let shown = String::from_utf8_lossy(key.get(stored::WORKSPACES.len()..).unwrap_or_default());
             match WorkspaceName::parse(&shown) {
-                Ok(name) => opened.extend(self.workspace(name, trace)),
-                Err(_) => self.lost(&shown, None, None, What::Description),
+                Ok(name) => opened.extend(self.open_workspace(name, history)),
+                Err(_) => self.report_damage(&shown, None, None, DamageKind::Description),
             }
         }
         opened
     }
 
-    fn workspace(&mut self, name: WorkspaceName, trace: KeyHistory<'_>) -> Option<(Uid, Opened)> {
+    fn open_workspace(
+        &mut self,
+        name: WorkspaceName,
+        history: KeyHistory<'_>,
+    ) -> Option<(Uid, OpenWorkspace)> {
         let states = |values: &mut dyn Iterator<Item = Vec<u8>>| -> Vec<_> {
             values
-                .map(|bytes| Found::decode(name.clone(), bytes).ok())
+                .map(|bytes| StoredWorkspace::decode(name.clone(), bytes).ok())
                 .collect()
         };
-        if trace.is_deleted() {
-            let before = states(&mut trace.values());
+        if history.is_deleted() {
+            let before = states(&mut history.values());
             self.deleted
                 .extend(before.iter().flatten().map(|found| found.uid));
             return None;
         }
-        let states = states(&mut trace.values_since_deletion());
+        let states = states(&mut history.values_since_deletion());
         let newest = states.iter().flatten().next();
         if newest.is_some_and(|newest| self.deleted.contains(&newest.uid)) {
             return None;
         }
         if let Some(uid) = newest
             .map(|newest| newest.uid)
-            .filter(|uid| self.may_be_deleted(uid, trace))
+            .filter(|uid| self.may_be_deleted(uid, history))
         {
-            self.name_doubtful(uid, name.as_str());
-            if self.doubtful == Doubtful::LeftOut {
+            self.report_doubtful(uid, name.as_str());
+            if self.doubtful == DoubtfulSecrets::LeaveOut {
                 self.deleted.insert(uid);
                 return None;
             }
         }
-        let mut refused = What::Description;
+        let mut kind = DamageKind::Description;
         for (age, found) in states.into_iter().enumerate() {
             let Some(found) = found else { continue };
-            match self.audit.keyring.open(&found.uid, &found.record.wrapped_kek) {
-                Ok(active) => return Some(self.opened(found, active, age, trace)),
+            match self.check.keyring.open(&found.uid, &found.record.wrapped_kek) {
+                Ok(active) => return Some(self.keep_workspace(found, active, age, history)),
                 Err(error) => {
                     self.closed.insert(found.uid, name.clone());
-                    if refused == What::Description {
-                        refused = why_closed(&error);
+                    if kind == DamageKind::Description {
+                        kind = key_damage(&error);
                     }
                 }
             }
         }
-        self.lost(name.as_str(), None, None, refused);
+        self.report_damage(name.as_str(), None, None, kind);
         None
     }
 
     /// Returns true when a deletion of the workspace may be lost. A deletion removes each of the workspace's entries,
     /// so any entry that was confirmed later disproves it.
-    fn may_be_deleted(&self, uid: &Uid, trace: KeyHistory<'_>) -> bool {
-        let salvage = &self.audit.salvage;
+    fn may_be_deleted(&self, uid: &Uid, history: KeyHistory<'_>) -> bool {
+        let salvage = &self.check.salvage;
         let kinds = [Kind::Metadata, Kind::Record].map(|kind| kind.of(uid));
         let kept = kinds.iter().flat_map(|prefix| salvage.live(prefix));
         let kept = kept
             .filter_map(|key| salvage.history(key))
             .map(KeyHistory::confirmed_at);
-        let last = kept.max().unwrap_or(0).max(trace.confirmed_at());
+        let last = kept.max().unwrap_or(0).max(history.confirmed_at());
         salvage.may_hide(DELETION, last)
     }
 
-    /// Names a workspace that may have been deleted, and all that is in it.
-    fn name_doubtful(&mut self, uid: Uid, name: &str) {
-        self.lost(name, None, None, What::MaybeDeleted);
-        let salvage = &self.audit.salvage;
+    /// Reports a workspace that may have been deleted, and all its secrets.
+    fn report_doubtful(&mut self, uid: Uid, name: &str) {
+        self.report_damage(name, None, None, DamageKind::MaybeDeleted);
+        let salvage = &self.check.salvage;
         for key in salvage.live(&Kind::Metadata.of(&uid)) {
             if let Some((_, secret)) = place(Kind::Metadata, key) {
-                self.lost(name, Some(secret), None, What::MaybeDeleted);
+                self.report_damage(name, Some(secret), None, DamageKind::MaybeDeleted);
             }
         }
     }
 
     /// Keeps a workspace's description: the newest one when `age` is 0, or the one that is `age` states older.
-    fn opened(
+    fn keep_workspace(
         &mut self,
-        found: Found,
+        found: StoredWorkspace,
         active: Arc<WorkspaceKek>,
         age: usize,
-        trace: KeyHistory<'_>,
-    ) -> (Uid, Opened) {
+        history: KeyHistory<'_>,
+    ) -> (Uid, OpenWorkspace) {
         let (uid, name, mut record) = (found.uid, found.name, found.record);
         self.closed.remove(&uid);
         if age > 0 {
-            self.lost(name.as_str(), None, None, What::OlderWorkspace);
-        } else if self.audit.salvage.may_hide(CHANGE, trace.confirmed_at()) {
-            self.lost(name.as_str(), None, None, What::MaybeOlderWorkspace);
+            self.report_damage(name.as_str(), None, None, DamageKind::OlderWorkspace);
+        } else if self.check.salvage.may_hide(CHANGE, history.confirmed_at()) {
+            self.report_damage(name.as_str(), None, None, DamageKind::MaybeOlderWorkspace);
         }
         let mut keks = vec![active];
         for retired in std::mem::take(&mut record.retired_keks) {
-            match self.audit.keyring.open(&uid, &retired.wrapped_kek) {
+            match self.check.keyring.open(&uid, &retired.wrapped_kek) {
                 Ok(kek) => {
                     keks.push(kek);
                     record.retired_keks.push(retired);
                 }
                 Err(VaultError::KeyNotLoaded) => {
-                    self.lost(name.as_str(), None, None, What::StoreKeyMissing);
+                    self.report_damage(name.as_str(), None, None, DamageKind::StoreKeyMissing);
                 }
-                Err(_) => self.lost(name.as_str(), None, None, What::RetiredKey),
+                Err(_) => self.report_damage(name.as_str(), None, None, DamageKind::RetiredKey),
             }
         }
         let rotates = !record.retired_keks.is_empty();
-        // Its rotation begins anew.
+        // The rotation of the workspace begins anew.
         record.last_look = false;
         self.report.workspaces += 1;
         (self.keep)(Entry {
             key: stored::workspace(&name),
             value: stored::encode(&record),
         });
-        (uid, Opened { name, keks, rotates })
+        (uid, OpenWorkspace { name, keks, rotates })
     }
 
-    fn secrets(&mut self, uid: Uid, workspace: &Opened) {
-        let salvage = &self.audit.salvage;
+    fn check_secrets(&mut self, uid: Uid, workspace: &OpenWorkspace) {
+        let salvage = &self.check.salvage;
         let mut names = BTreeSet::new();
         for kind in [Kind::Metadata, Kind::Record, Kind::LastVersion, Kind::OldVersion] {
             let keys = salvage.keys(&kind.of(&uid)).into_iter();
@@ -225,9 +229,9 @@ impl<'a> Walk<'a> {
         }
         let evidence = || names.iter().map(|name| (name, Evidence::of(salvage, uid, name)));
         let alive = evidence().filter(|(_, evidence)| evidence.seems_alive()).count() as u64;
-        self.version_floor(uid, workspace);
+        self.keep_version_floor(uid, workspace);
         let is_counted = self.is_counted(&uid, alive);
-        let mut tally = Tally::default();
+        let mut tally = SecretTally::default();
         for (name, evidence) in evidence() {
             let verdict = match evidence.judge(&|record| workspace.decrypt(&uid, name, record)) {
                 Verdict::Kept(kept) if !is_counted && evidence.may_be_deleted() => {
@@ -235,21 +239,21 @@ impl<'a> Walk<'a> {
                 }
                 verdict => verdict,
             };
-            self.secret(uid, workspace, name, &evidence, verdict, &mut tally);
+            self.keep_secret(uid, workspace, name, &evidence, verdict, &mut tally);
         }
-        self.count(uid, workspace, &tally);
+        self.keep_count(uid, workspace, &tally);
     }
 
     /// Keeps the workspace's version floor: a number that no deleted secret without its own last version number
     /// exceeded. Secrets with unreadable names count too.
-    fn version_floor(&mut self, uid: Uid, workspace: &Opened) {
+    fn keep_version_floor(&mut self, uid: Uid, workspace: &OpenWorkspace) {
         let key = Kind::VersionFloor.of(&uid);
-        let stored = self.audit.salvage.read(&key);
+        let stored = self.check.salvage.read(&key);
         let known = stored
             .as_ref()
             .map(|bytes| bytes.as_slice().try_into().map(u64::from_be_bytes));
         if let Some(Err(_)) = known {
-            self.lost(workspace.name.as_str(), None, None, What::LastVersion);
+            self.report_damage(workspace.name.as_str(), None, None, DamageKind::LastVersion);
         }
         let floor = known.and_then(Result::ok);
         let floor = match self.report.log_damage.lost_nothing() {
@@ -266,32 +270,32 @@ impl<'a> Walk<'a> {
     }
 
     fn has_floor(&self, uid: &Uid) -> bool {
-        let floor = self.audit.salvage.read(&Kind::VersionFloor.of(uid));
+        let floor = self.check.salvage.read(&Kind::VersionFloor.of(uid));
         self.report.log_damage.lost_nothing() && floor.is_some()
     }
 
     /// Keeps the sound parts of a secret, and reports its damage.
-    fn secret(
+    fn keep_secret(
         &mut self,
         uid: Uid,
-        workspace: &Opened,
+        workspace: &OpenWorkspace,
         name: &SecretName,
         evidence: &Evidence<'_>,
         verdict: Verdict,
-        tally: &mut Tally,
+        tally: &mut SecretTally,
     ) {
         let shown = workspace.name.as_str();
         let mut seen = 0;
         let kept = match verdict {
             Verdict::Kept(kept) => Some(kept),
             Verdict::Doubtful(kept) => {
-                self.lost(shown, Some(name.clone()), None, What::MaybeDeleted);
+                self.report_damage(shown, Some(name.clone()), None, DamageKind::MaybeDeleted);
                 tally.others += 1;
                 seen = kept.as_ref().map_or(0, |kept| kept.metadata.last_version());
-                kept.filter(|_| self.doubtful == Doubtful::Kept)
+                kept.filter(|_| self.doubtful == DoubtfulSecrets::Keep)
             }
-            Verdict::Lost { version, what } => {
-                self.lost(shown, Some(name.clone()), version, what);
+            Verdict::Lost { version, kind } => {
+                self.report_damage(shown, Some(name.clone()), version, kind);
                 tally.others += 1;
                 None
             }
@@ -299,7 +303,7 @@ impl<'a> Walk<'a> {
             Verdict::Deleted { is_known: false } if self.has_floor(&uid) => return,
             Verdict::Deleted { is_known } => {
                 if !is_known {
-                    self.lost(shown, Some(name.clone()), None, What::LastVersion);
+                    self.report_damage(shown, Some(name.clone()), None, DamageKind::LastVersion);
                 }
                 None
             }
@@ -307,7 +311,7 @@ impl<'a> Walk<'a> {
         match kept {
             Some(kept) => {
                 tally.kept += 1;
-                self.kept(uid, workspace, name, *kept);
+                self.keep_version(uid, workspace, name, *kept);
             }
             None => {
                 let last_version = evidence.last_version(seen).to_be_bytes();
@@ -316,16 +320,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn kept(&mut self, uid: Uid, workspace: &Opened, name: &SecretName, kept: Kept) {
-        let Kept {
+    fn keep_version(&mut self, uid: Uid, workspace: &OpenWorkspace, name: &SecretName, kept: SalvagedSecret) {
+        let SalvagedSecret {
             metadata,
             record,
             older,
             damage,
         } = kept;
         let shown = workspace.name.as_str();
-        for (version, what) in damage {
-            self.lost(shown, Some(name.clone()), Some(version), what);
+        for (version, kind) in damage {
+            self.report_damage(shown, Some(name.clone()), Some(version), kind);
         }
         self.report.secrets += 1;
         self.report.older += older.len() as u64;
@@ -333,39 +337,39 @@ impl<'a> Walk<'a> {
         self.put(Kind::Record.key(&uid, name), record);
         older.into_iter().for_each(&mut *self.keep);
         let key = Kind::Use.key(&uid, name);
-        match self.audit.salvage.read(&key) {
+        match self.check.salvage.read(&key) {
             None => {}
             Some(value) if stored::decode::<UseRecord>(&value).is_ok() => self.put(key, value),
-            Some(_) => self.lost(shown, Some(name.clone()), None, What::Uses),
+            Some(_) => self.report_damage(shown, Some(name.clone()), None, DamageKind::UseCounters),
         }
     }
 
     /// Returns true when the workspace's count of its secrets is up to date and equals `alive`. Then no deletion is
     /// lost, because a deletion changes the count.
     fn is_counted(&self, uid: &Uid, alive: u64) -> bool {
-        let count = self.audit.salvage.history(&stored::count(uid));
-        let is_current = count.is_none_or(|count| !self.audit.salvage.may_hide(CHANGE, count.confirmed_at()));
-        is_current && self.counted(uid) == Some(alive)
+        let count = self.check.salvage.history(&stored::count(uid));
+        let is_current = count.is_none_or(|count| !self.check.salvage.may_hide(CHANGE, count.confirmed_at()));
+        is_current && self.read_count(uid) == Some(alive)
     }
 
-    fn counted(&self, uid: &Uid) -> Option<u64> {
-        match self.audit.salvage.read(&stored::count(uid)) {
+    fn read_count(&self, uid: &Uid) -> Option<u64> {
+        match self.check.salvage.read(&stored::count(uid)) {
             None => Some(0),
             Some(bytes) => bytes.as_slice().try_into().map(u64::from_be_bytes).ok(),
         }
     }
 
     /// Keeps a count of the kept secrets, and compares the stored count with the secrets that were found.
-    fn count(&mut self, uid: Uid, workspace: &Opened, tally: &Tally) {
+    fn keep_count(&mut self, uid: Uid, workspace: &OpenWorkspace, tally: &SecretTally) {
         let named = tally.kept + tally.others;
         let is_readable = self.report.log_damage.lost_nothing();
         let shown = workspace.name.as_str();
-        match self.counted(&uid) {
+        match self.read_count(&uid) {
             Some(counted) if counted == named => {}
             Some(counted) if counted > named && !is_readable => {
-                self.lost(shown, None, None, What::Nameless(counted - named));
+                self.report_damage(shown, None, None, DamageKind::Nameless(counted - named));
             }
-            Some(_) | None => self.lost(shown, None, None, What::Miscounted),
+            Some(_) | None => self.report_damage(shown, None, None, DamageKind::Miscounted),
         }
         if tally.kept > 0 {
             self.put(stored::count(&uid), tally.kept.to_be_bytes().to_vec());
@@ -375,21 +379,23 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn requests(&mut self, uid: Uid, workspace: &Opened) {
-        let salvage = &self.audit.salvage;
+    fn keep_requests(&mut self, uid: Uid, workspace: &OpenWorkspace) {
+        let salvage = &self.check.salvage;
         for key in salvage.live(&Kind::Request.of(&uid)) {
             match salvage.read(key) {
                 Some(value) if stored::decode::<RequestRecords>(&value).is_ok() => {
                     self.put(key.to_vec(), value)
                 }
-                Some(_) | None => self.lost(workspace.name.as_str(), None, None, What::Request),
+                Some(_) | None => {
+                    self.report_damage(workspace.name.as_str(), None, None, DamageKind::Request)
+                }
             }
         }
     }
 
     /// Reports secrets of workspaces that are neither open nor deleted.
-    fn strays(&mut self, opened: &BTreeMap<Uid, Opened>) {
-        let salvage = &self.audit.salvage;
+    fn report_strays(&mut self, opened: &BTreeMap<Uid, OpenWorkspace>) {
+        let salvage = &self.check.salvage;
         let mut strays = BTreeSet::new();
         for kind in [Kind::Metadata, Kind::Record, Kind::OldVersion] {
             let places = salvage.live(kind.prefix()).filter_map(|key| place(kind, key));
@@ -400,12 +406,12 @@ impl<'a> Walk<'a> {
                 Some(name) => name.to_string(),
                 None => uid.to_string(),
             };
-            self.lost(&shown, Some(name), None, What::NoWorkspace);
+            self.report_damage(&shown, Some(name), None, DamageKind::NoWorkspace);
         }
     }
 
-    fn unreadable_rotations(&mut self, opened: &BTreeMap<Uid, Opened>) {
-        let salvage = &self.audit.salvage;
+    fn report_unreadable_rotations(&mut self, opened: &BTreeMap<Uid, OpenWorkspace>) {
+        let salvage = &self.check.salvage;
         for key in salvage.live(stored::ROTATIONS) {
             let value = salvage.read(key).unwrap_or_default();
             if stored::decode::<Rotation>(&value).is_ok() {
@@ -417,7 +423,7 @@ impl<'a> Walk<'a> {
                     .map_or(uid.to_string(), |workspace| workspace.name.to_string()),
                 None => STORE_KEY.to_owned(),
             };
-            self.lost(&shown, None, None, What::Rotation);
+            self.report_damage(&shown, None, None, DamageKind::Rotation);
         }
     }
 
@@ -442,30 +448,35 @@ impl<'a> Walk<'a> {
         (self.keep)(Entry { key, value });
     }
 
-    /// Reports one damage line.
-    fn lost(&mut self, workspace: &str, name: Option<SecretName>, version: Option<u64>, what: What) {
-        self.report.count(what.outcome());
+    fn report_damage(
+        &mut self,
+        workspace: &str,
+        name: Option<SecretName>,
+        version: Option<u64>,
+        kind: DamageKind,
+    ) {
+        self.report.count(kind.outcome());
         (self.damaged)(&Damage {
             workspace: workspace.to_owned(),
             name,
             version,
-            what,
+            kind,
         });
     }
 }
 
 /// Numbers of the secrets that were found in one workspace.
 #[derive(Default)]
-struct Tally {
+struct SecretTally {
     kept: u64,
     /// Number of lost and doubtful secrets.
     others: u64,
 }
 
-impl Opened {
+impl OpenWorkspace {
     /// Decrypts the record of a secret and returns its contents without the value, which is wiped. Returns `None` when
     /// the record does not authenticate.
-    fn decrypt(&self, uid: &Uid, name: &SecretName, bytes: &[u8]) -> Option<Sound> {
+    fn decrypt(&self, uid: &Uid, name: &SecretName, bytes: &[u8]) -> Option<AuthenticContents> {
         let id = record::kek_id(bytes).ok()?;
         let kek = self.keks.iter().find(|kek| kek.id() == id)?;
         let record::DecryptedRecord {
@@ -474,7 +485,7 @@ impl Opened {
             origins,
             value: _,
         } = record::decrypt(kek, uid, name, bytes).ok()?;
-        Some(Sound {
+        Some(AuthenticContents {
             version,
             expiry,
             origins,
@@ -482,10 +493,10 @@ impl Opened {
     }
 }
 
-fn why_closed(error: &VaultError) -> What {
+fn key_damage(error: &VaultError) -> DamageKind {
     match error {
-        VaultError::KeyNotLoaded => What::StoreKeyMissing,
-        _ => What::Key,
+        VaultError::KeyNotLoaded => DamageKind::StoreKeyMissing,
+        _ => DamageKind::Key,
     }
 }
 

@@ -1,46 +1,44 @@
-//! Ids of requests, so that a retry makes no second version.
+//! Remembered requests, so that a retry with the same `request_id` makes no second version.
 //!
 //! A caller who may put can send any number of ids, so the vault remembers a bounded number of requests for each
 //! workspace. A digest of the id spreads the requests over [`PARTS`] parts, and each part remembers the newest
-//! [`OF_A_PART`] requests. So the vault needs no count or list of all requests, which every put of a workspace would
+//! [`PART_REQUESTS`] requests. So the vault needs no count or list of all requests, which every put of a workspace would
 //! have to change. With 15,000 requests a day, a request is forgotten before its day is over about once in two years; a
 //! retry comes within minutes.
 
 use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
-
-use proto::{Principal, SecretName};
+use proto::Principal;
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    VaultError, Writer, blocking,
-    labels::Labels,
-    secrets::{Author, Put, SecretMetadata},
-    stored::{self, RequestRecord, RequestRecords, SecretRecord},
-    workspaces::Found,
-};
 use crate::{
     crypto::{
         fingerprint::Fingerprint,
         record::{Expiry, Terms},
     },
     store::{Batch, Entry, Store},
+    vault::{
+        VaultError, Writer, blocking,
+        labels::Labels,
+        stored::{self, RequestRecord, RequestRecords, SecretRecord},
+        workspace::StoredWorkspace,
+    },
 };
 
-/// How long an answer is kept for retries.
-pub(super) const REMEMBERED: Duration = Duration::from_hours(24);
-/// The longest id, in bytes.
+/// Time for which a request is remembered.
+pub(in crate::vault) const REMEMBERED: Duration = Duration::from_hours(24);
+/// Maximum length of an id, in bytes.
 const MAX_ID: usize = 128;
 /// Number of parts of a workspace's requests.
 const PARTS: u16 = 4096;
 /// Number of requests that a part remembers, of about 110 bytes each. All parts of a workspace together remember 65,536
 /// requests in 7 MiB.
-pub(super) const OF_A_PART: usize = 16;
-/// Entries that are looked at together when they are swept.
-const SWEEP: usize = 256;
+pub(in crate::vault) const PART_REQUESTS: usize = 16;
+/// Number of parts that one step of a sweep reads.
+const SWEEP_PARTS: usize = 256;
 
-/// What a caller calls a request, so that it can be told from another one.
+/// The caller's id of a request: any text of 1 to 128 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(Box<str>);
 
@@ -50,7 +48,6 @@ pub struct RequestId(Box<str>);
 pub struct RequestIdError;
 
 impl RequestId {
-    /// Any text of 1 to 128 bytes.
     pub fn parse(text: &str) -> Result<Self, RequestIdError> {
         match text.len() {
             1..=MAX_ID => Ok(Self(text.into())),
@@ -59,15 +56,15 @@ impl RequestId {
     }
 }
 
-/// Tells the requests of a workspace from one another: the beginning of `SHA-256(principal 00 id)`.
+/// Identifies a request within its workspace: the first 16 bytes of `SHA-256(principal 00 id)`.
 ///
 /// An id belongs to the principal that chose it. Otherwise another principal could guess the value that was put: a
 /// request with a used id is answered only when it has the same value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Digest([u8; 16]);
+pub(in crate::vault) struct RequestDigest([u8; 16]);
 
-impl Digest {
-    pub(super) fn of(principal: &Principal, RequestId(id): &RequestId) -> Self {
+impl RequestDigest {
+    pub(in crate::vault) fn of(principal: &Principal, RequestId(id): &RequestId) -> Self {
         // The byte 0 is an unambiguous separator, because no principal contains it.
         let hash: [u8; 32] = Sha256::new()
             .chain_update(principal.to_string())
@@ -80,48 +77,42 @@ impl Digest {
     }
 
     /// Returns the number of the part that this request belongs to.
-    pub(super) fn part(self) -> u16 {
+    pub(in crate::vault) fn part(self) -> u16 {
         let [high, low, ..] = self.0;
         u16::from_be_bytes([high, low]) % PARTS
     }
 }
 
-/// What became of a request before.
-pub(super) enum Before {
-    /// Nothing, or it was too long ago, or the caller did not give it an id.
+/// Result of looking up a request among those that were answered.
+pub(super) enum RequestLookup {
+    /// No request with this id is remembered, or the caller gave no id.
     New(Option<NewRequest>),
-    /// The request was done before.
-    Done(Done),
+    /// The same request was answered before.
+    Repeated(EarlierWrite),
 }
 
-/// The effect of an earlier request that is made again.
-pub(super) struct Done {
-    /// The version that the request made.
+/// The version that an earlier, equal request made.
+pub(super) struct EarlierWrite {
     pub(super) version: u64,
-    created: bool,
+    /// True when the request made the secret.
+    pub(super) created: bool,
     uid: Vec<u8>,
     create_time: Timestamp,
     time: Timestamp,
 }
 
-impl Done {
-    /// Makes the answer to a repeated put from the stored effect and the terms that the request itself contains.
-    pub(super) fn answer(
-        self,
-        found: &Found,
-        name: &SecretName,
-        terms: &Terms<'_>,
-        labels: Labels,
-        now: SystemTime,
-    ) -> Result<Put, VaultError> {
+impl EarlierWrite {
+    /// Returns the metadata of the version from the remembered data and from `terms` and `labels` of the repeated put, which
+    /// are equal to those of the earlier one.
+    pub(super) fn record_of_put(self, terms: &Terms<'_>, labels: Labels) -> SecretRecord {
         let Self {
             version,
-            created,
+            created: _,
             uid,
             create_time,
             time,
         } = self;
-        let record = SecretRecord {
+        SecretRecord {
             uid,
             version,
             create_time,
@@ -131,68 +122,65 @@ impl Done {
             labels: labels.into_map(),
             kept_from: version,
             last_version: 0,
-        };
-        let secret = SecretMetadata::new(&found.name, name, record, now)?;
-        Ok(Put { secret, created })
+        }
     }
 }
 
-/// A request that was not answered yet, with its place in the store and the fingerprint that tells it from other
-/// requests of the same id.
+/// A request that was not answered yet.
 pub(super) struct NewRequest {
-    digest: Digest,
+    digest: RequestDigest,
     fingerprint: Fingerprint,
+    /// Key of the request's part in the store.
     key: Vec<u8>,
     /// Current value of the entry at `key`.
     bytes: Option<Vec<u8>>,
+    /// The other requests of the part.
     others: Vec<RequestRecord>,
 }
 
-impl Before {
-    /// Looks whether the request was answered before. Another request of its id is refused.
+impl RequestLookup {
+    /// Looks up a request by its id. Fails when the id was used for a request with another fingerprint.
     pub(super) fn of(
         store: &Store,
-        found: &Found,
-        author: &Author,
-        request: Option<(&RequestId, Fingerprint)>,
+        workspace: &StoredWorkspace,
+        principal: &Principal,
+        id: &RequestId,
+        fingerprint: Fingerprint,
         now: SystemTime,
     ) -> Result<Self, VaultError> {
-        let Some((id, fingerprint)) = request else {
-            return Ok(Self::New(None));
-        };
-        let digest = Digest::of(&author.principal, id);
-        let key = stored::requests(&found.uid, digest.part());
+        let digest = RequestDigest::of(principal, id);
+        let key = stored::requests(&workspace.uid, digest.part());
         let bytes = store.read(&key)?;
         let mut others = remembered(bytes.as_deref(), now);
-        if let Some(at) = others.iter().position(|other| other.id == digest.0) {
-            let RequestRecord {
-                id: _,
-                time,
-                fingerprint: of_done,
-                created,
-                uid,
-                version,
-                create_time,
-            } = others.swap_remove(at);
-            // A fingerprint under a key that was rotated in the meantime does not match either.
-            if !fingerprint.matches(&of_done) {
-                return Err(VaultError::RequestIdReused);
-            }
-            return Ok(Self::Done(Done {
-                version,
-                created,
-                uid,
-                create_time,
-                time,
-            }));
+        let Some(at) = others.iter().position(|other| other.id == digest.0) else {
+            return Ok(Self::New(Some(NewRequest {
+                digest,
+                fingerprint,
+                key,
+                bytes,
+                others,
+            })));
+        };
+        let RequestRecord {
+            id: _,
+            time,
+            fingerprint: earlier,
+            created,
+            uid,
+            version,
+            create_time,
+        } = others.swap_remove(at);
+        // A fingerprint under a key that was rotated in the meantime does not match either.
+        if !fingerprint.matches(&earlier) {
+            return Err(VaultError::RequestIdReused);
         }
-        Ok(Self::New(Some(NewRequest {
-            digest,
-            fingerprint,
-            key,
-            bytes,
-            others,
-        })))
+        Ok(Self::Repeated(EarlierWrite {
+            version,
+            created,
+            uid,
+            create_time,
+            time,
+        }))
     }
 }
 
@@ -234,7 +222,7 @@ impl NewRequest {
             version: secret.version,
             create_time: secret.create_time,
         };
-        let too_many = (others.len() + 1).saturating_sub(OF_A_PART);
+        let too_many = (others.len() + 1).saturating_sub(PART_REQUESTS);
         let requests = others.into_iter().skip(too_many).chain([new]).collect();
         let batch = match bytes {
             Some(bytes) => batch.expect_value(key.clone(), bytes),
@@ -244,7 +232,8 @@ impl NewRequest {
     }
 }
 
-/// What comes from the future does not: the clock was set back a little.
+/// Returns true when `time` is at least [`REMEMBERED`] ago. A time in the future is not outdated, because the clock may have
+/// been set back a little.
 fn is_outdated(time: Timestamp, now: SystemTime) -> bool {
     match SystemTime::try_from(time) {
         Ok(time) => now.duration_since(time).is_ok_and(|age| age >= REMEMBERED),
@@ -253,19 +242,20 @@ fn is_outdated(time: Timestamp, now: SystemTime) -> bool {
 }
 
 impl Writer {
-    /// Forgets requests that are too old to be retried.
-    pub(super) async fn sweep_requests(&self) -> Result<(), VaultError> {
+    /// Removes all requests that are too old to be retried.
+    pub(in crate::vault) async fn sweep_requests(&self) -> Result<(), VaultError> {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let (store, now, from) = (self.store.clone(), (self.clock)(), after.take());
-            let entries = blocking(move || store.scan(stored::REQUESTS, from.as_deref(), SWEEP)).await?;
+            let entries =
+                blocking(move || store.scan(stored::REQUESTS, from.as_deref(), SWEEP_PARTS)).await?;
             let Some(last) = entries.last() else {
                 return Ok(());
             };
             after = Some(last.key.clone());
             let batch = entries
                 .into_iter()
-                .fold(Batch::new(), |batch, entry| swept(batch, entry, now));
+                .fold(Batch::new(), |batch, entry| sweep_part(batch, entry, now));
             match self.store.commit(batch).await.map_err(VaultError::from) {
                 // A conflict means that a new request has just changed one of the parts; the next sweep handles the
                 // others.
@@ -277,7 +267,7 @@ impl Writer {
 }
 
 /// Removes outdated requests from one part.
-fn swept(batch: Batch, Entry { key, value }: Entry, now: SystemTime) -> Batch {
+fn sweep_part(batch: Batch, Entry { key, value }: Entry, now: SystemTime) -> Batch {
     let requests = remembered(Some(&value), now);
     let left = stored::encode(&RequestRecords { requests });
     if left == value {

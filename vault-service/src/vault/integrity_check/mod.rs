@@ -1,6 +1,7 @@
-//! Reading a whole store that may be damaged: what is in it and authenticates, and what is lost.
+//! The check of a whole store that may be damaged, for the commands `verify` and `repair`: which items authenticate, and
+//! which are lost.
 //!
-//! Nothing here hands out a value. Records are opened to see whether they open, and what was in them is wiped.
+//! The check decrypts records only to find out whether they authenticate, and wipes the values at once.
 
 mod damage;
 mod secret;
@@ -10,15 +11,15 @@ use std::path::Path;
 
 use tokio::runtime::Runtime;
 
-pub use damage::{Damage, Outcome, What};
+pub use damage::{Damage, DamageKind, RepairOutcome};
 
 use super::{
-    FORMAT, OpenError, VaultError,
-    backup::FILLING,
-    initial,
+    OpenError, VaultError,
+    backup::RESTORING,
     key_file::KeyFile,
     keyring::Keyring,
-    roots::{self, Missing},
+    open::{FORMAT, new_meta},
+    root_key::{self, MissingRootKey},
     stored::{self, Meta},
 };
 use crate::{
@@ -26,52 +27,48 @@ use crate::{
     root::Providers,
     store::{self, Batch, EXCLUSIVE_WRITER, Entry, KeyHistory, LogDamage, SalvageReader, Store},
 };
-use walk::Walk;
+use walk::StoreWalk;
 
-/// Bytes of entries that are written to the new store at once.
-const BATCH: usize = 256 * 1024;
+/// Size of the batches that `repair` writes, in bytes.
+const BATCH_BYTES: usize = 256 * 1024;
 
-/// Why a store cannot be read at all.
+/// Why a store cannot be checked or repaired.
 #[derive(Debug, thiserror::Error)]
-pub enum AuditError {
-    /// Not even a copy of it opens.
+pub enum IntegrityCheckError {
     #[error(transparent)]
     Store(#[from] store::OpenError),
-    /// The store's keys are not available, or another release wrote the store.
     #[error(transparent)]
     Vault(#[from] OpenError),
-    /// What came in of a backup is not all of it, however sound it looks.
-    #[error("a backup was restored into this store by half: restore it again, into a new store")]
-    ByHalf,
-    /// The new store could not be written.
+    /// The store has a part of a backup, so it is incomplete even when nothing is damaged.
+    #[error("the restore of a backup into this store was interrupted: restore it again, into a new store")]
+    InterruptedRestore,
     #[error("the new store could not be written")]
     Write(#[from] store::CommitError),
-    /// The new store's file of keys could not be written.
     #[error("the new store's keys could not be written")]
     WriteKeys(#[source] VaultError),
 }
 
-/// What was found.
+/// Result of a check.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Workspaces whose keys open.
+pub struct IntegrityReport {
+    /// Number of workspaces whose active KEK can be unwrapped.
     pub workspaces: u64,
-    /// Secrets whose current values authenticate, or an older one in its place.
+    /// Number of secrets of which a version authenticates.
     pub secrets: u64,
-    /// Older versions whose values authenticate.
+    /// Number of further versions that authenticate.
     pub older: u64,
-    /// Number of damage lines by outcome: kept, older than acknowledged, lost, and in doubt.
-    pub lines: [u64; 4],
+    /// Number of damaged items by outcome: kept, older than acknowledged, lost, and doubtful.
+    pub damage_by_outcome: [u64; 4],
     /// Extent to which the log could be read.
     pub log_damage: LogDamage,
-    /// Why the vault would not open the store, if it would not.
+    /// Why the vault would refuse to open the store; `None` if it would open it.
     pub refusal: Option<String>,
 }
 
-impl Report {
-    /// Returns the number of damage lines.
+impl IntegrityReport {
+    /// Returns the number of damaged items.
     pub fn damaged(&self) -> u64 {
-        self.lines.iter().sum()
+        self.damage_by_outcome.iter().sum()
     }
 
     /// Returns true when the store has all acknowledged data.
@@ -79,58 +76,61 @@ impl Report {
         self.damaged() == 0 && self.log_damage.lost_nothing()
     }
 
-    /// Whether nothing at all is the matter.
+    /// Returns true when the store has all acknowledged data, has no corrected errors, and can be opened.
     pub fn is_sound(&self) -> bool {
         self.is_complete() && self.log_damage.corrected == 0 && self.refusal.is_none()
     }
 
-    fn count(&mut self, outcome: Outcome) {
-        let [kept, older, lost, doubtful] = &mut self.lines;
+    fn count(&mut self, outcome: RepairOutcome) {
+        let [kept, older, lost, doubtful] = &mut self.damage_by_outcome;
         *match outcome {
-            Outcome::Kept => kept,
-            Outcome::Older => older,
-            Outcome::Lost => lost,
-            Outcome::Doubtful => doubtful,
+            RepairOutcome::Kept => kept,
+            RepairOutcome::Older => older,
+            RepairOutcome::Lost => lost,
+            RepairOutcome::Doubtful => doubtful,
         } += 1;
     }
 }
 
 /// Treatment of secrets that may have been deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubtful {
+pub enum DoubtfulSecrets {
     /// The repaired store leaves the secrets out.
-    LeftOut,
+    LeaveOut,
     /// The repaired store keeps the secrets.
-    Kept,
+    Keep,
 }
 
 /// A store to verify or repair, and its keys.
-pub struct Audit {
+pub struct IntegrityCheck {
     salvage: SalvageReader,
     keyring: Keyring,
     meta: Meta,
 }
 
-impl Audit {
-    /// Reads the store in `dir`, with the root keys that `providers` give. The store stays as it is. Blocking, and not from
-    /// within a runtime.
-    pub fn open(dir: &Path, providers: &Providers, runtime: &Runtime) -> Result<Self, AuditError> {
+impl IntegrityCheck {
+    /// Reads the store in `dir`, with a root key of `providers`. The store stays unchanged. Blocking; must not be called in an
+    /// async context.
+    pub fn open(dir: &Path, providers: &Providers, runtime: &Runtime) -> Result<Self, IntegrityCheckError> {
         let salvage = SalvageReader::open(dir)?;
-        if salvage.read(EXCLUSIVE_WRITER).is_some_and(|held| held == FILLING) {
-            return Err(AuditError::ByHalf);
+        if salvage
+            .read(EXCLUSIVE_WRITER)
+            .is_some_and(|hold| hold == RESTORING)
+        {
+            return Err(IntegrityCheckError::InterruptedRestore);
         }
         let states = salvage
             .history(stored::META)
             .into_iter()
             .flat_map(KeyHistory::values_since_deletion);
         let mut meta = match states.filter_map(|bytes| stored::decode(&bytes).ok()).next() {
-            Some(meta) => of_this_release(meta)?,
-            // All else may still be there.
-            None => initial(),
+            Some(meta) => check_format(meta)?,
+            // The other entries of the store may still be readable.
+            None => new_meta(),
         };
-        let keyring = Keyring::sealed();
-        if let Some(file) = key_file(&salvage, &mut meta, providers)? {
-            let opened = runtime.block_on(roots::open(&file, providers));
+        let keyring = Keyring::locked();
+        if let Some(file) = read_key_file(&salvage, &mut meta, providers)? {
+            let opened = runtime.block_on(root_key::open(&file, providers));
             keyring.load(opened.map_err(OpenError::from)?);
         }
         Ok(Self {
@@ -140,55 +140,55 @@ impl Audit {
         })
     }
 
-    /// Reads everything, names what is damaged, and finds out on a copy in `scratch` whether the vault would open the store
-    /// in `dir`. Blocking.
+    /// Checks the store, reports all damage to `damaged`, and finds out on a copy in `scratch` whether the vault would open the
+    /// store in `dir`. Blocking.
     pub fn verify(
         &mut self,
         dir: &Path,
         scratch: &Path,
         cache_bytes: u64,
         mut damaged: impl FnMut(&Damage),
-    ) -> Result<Report, AuditError> {
+    ) -> Result<IntegrityReport, IntegrityCheckError> {
         self.salvage.try_open(dir, scratch, cache_bytes)?;
-        Ok(Walk::over(
+        Ok(StoreWalk::run(
             self,
-            Doubtful::LeftOut,
+            DoubtfulSecrets::LeaveOut,
             &mut damaged,
             &mut |_: Entry| (),
         ))
     }
 
-    /// Reads everything, writes what authenticates into a new store in `to`, and names what is lost. Until all of it is
-    /// there, no vault opens the new store. Blocking, and not from within a runtime.
+    /// Checks the store, writes all items that authenticate into a new store in `to`, and reports all damage to `damaged`. No
+    /// vault opens the new store before it is complete. Blocking; must not be called in an async context.
     pub fn repair(
         &self,
         to: &Path,
         cache_bytes: u64,
-        doubtful: Doubtful,
+        doubtful: DoubtfulSecrets,
         runtime: &Runtime,
         mut damaged: impl FnMut(&Damage),
-    ) -> Result<Report, AuditError> {
+    ) -> Result<IntegrityReport, IntegrityCheckError> {
         let store = Store::begin_repair(to, cache_bytes)?;
         if let Ok(loaded) = self.keyring.loaded() {
-            let written = runtime.block_on(roots::write(&store, &loaded));
-            written.map_err(AuditError::WriteKeys)?;
+            let written = runtime.block_on(KeyFile::replace(&store, &loaded));
+            written.map_err(IntegrityCheckError::WriteKeys)?;
         }
-        let mut writing = Writing {
+        let mut writer = RepairWriter {
             to: &store,
             runtime,
             batch: Batch::new(),
             bytes: 0,
             failed: None,
         };
-        writing.put(Entry {
+        writer.put(Entry {
             key: stored::META.to_vec(),
             value: stored::encode(&self.meta),
         });
-        let report = Walk::over(self, doubtful, &mut damaged, &mut |entry: Entry| {
-            writing.put(entry)
+        let report = StoreWalk::run(self, doubtful, &mut damaged, &mut |entry: Entry| {
+            writer.put(entry)
         });
-        writing.flush();
-        if let Some(error) = writing.failed {
+        writer.flush();
+        if let Some(error) = writer.failed {
             return Err(error.into());
         }
         runtime.block_on(store.close())?;
@@ -197,8 +197,8 @@ impl Audit {
     }
 }
 
-/// Refuses a store of another format, which would only look damaged.
-fn of_this_release(meta: Meta) -> Result<Meta, OpenError> {
+/// Refuses a store of another format, whose entries would look damaged.
+fn check_format(meta: Meta) -> Result<Meta, OpenError> {
     match meta.format {
         FORMAT => Ok(meta),
         found => Err(OpenError::Format {
@@ -210,7 +210,7 @@ fn of_this_release(meta: Meta) -> Result<Meta, OpenError> {
 
 /// Reads the store's file `keys`, which must hold the store key that `meta` names. When `meta` names no store key, the
 /// function makes `meta` name the newest one in the file. Returns `None` for a store that never had a store key.
-fn key_file(
+fn read_key_file(
     salvage: &SalvageReader,
     meta: &mut Meta,
     providers: &Providers,
@@ -220,35 +220,35 @@ fn key_file(
         .map_err(|error| OpenError::Keys(error.into()))?;
     let needed = KeyId::from_stored(&meta.store_key_id);
     let Some(bytes) = bytes else {
-        return match (needed, workspaces(salvage)) {
+        return match (needed, count_workspaces(salvage)) {
             (None, 0) => Ok(None),
             (Some(_), _) | (None, _) => Err(OpenError::NoKeys),
         };
     };
     let file = KeyFile::decode(&bytes).map_err(OpenError::Keys)?;
-    if let Some(needed) = needed.filter(|needed| !file.holds(*needed)) {
+    if let Some(needed) = needed.filter(|needed| !file.has_store_key(*needed)) {
         return Err(OpenError::OtherKeys(needed.to_string()));
     }
     if let (None, Some(newest)) = (needed, file.store_keys.last()) {
         meta.store_key_id = newest.id.as_bytes().to_vec();
     }
-    match roots::missing(&file, providers) {
+    match root_key::missing_root_key(&file, providers) {
         None => Ok(Some(file)),
-        Some(Missing { given, needed }) => Err(OpenError::OtherRootKey {
+        Some(MissingRootKey { given, needed }) => Err(OpenError::OtherRootKey {
             given,
             needed,
-            workspaces: workspaces(salvage),
+            workspaces: count_workspaces(salvage),
         }),
     }
 }
 
 /// Returns the number of workspaces that can be read.
-fn workspaces(salvage: &SalvageReader) -> u64 {
+fn count_workspaces(salvage: &SalvageReader) -> u64 {
     salvage.live(stored::WORKSPACES).count() as u64
 }
 
-/// Entries on their way into the new store.
-struct Writing<'a> {
+/// Writes entries into the new store, in batches.
+struct RepairWriter<'a> {
     to: &'a Store,
     runtime: &'a Runtime,
     batch: Batch,
@@ -256,11 +256,11 @@ struct Writing<'a> {
     failed: Option<store::CommitError>,
 }
 
-impl Writing<'_> {
+impl RepairWriter<'_> {
     fn put(&mut self, Entry { key, value }: Entry) {
         self.bytes += key.len() + value.len();
         self.batch = std::mem::take(&mut self.batch).put(key, value);
-        if self.bytes >= BATCH {
+        if self.bytes >= BATCH_BYTES {
             self.flush();
         }
     }

@@ -1,8 +1,8 @@
 //! One `DecryptStream`: its messages in turn, each answered piece by piece.
 //!
-//! A piece is as much as [`Reader::decrypt`](crate::vault::Reader::decrypt) does in one turn. The stream decrypts and
-//! seals a piece and hands it to the connection before it begins the next one. So a stream holds the values of one
-//! piece at the most, however much a message asks for and however slowly the client reads.
+//! A piece is the part of a message that [`Reader::decrypt`](crate::vault::Reader::decrypt) answers in one turn. The stream
+//! decrypts and seals a piece and hands it to the connection before it begins the next one. So a stream holds the values of
+//! at most one piece, however much a message asks for and however slowly the client reads.
 
 use std::{collections::VecDeque, sync::Arc, time::Instant, vec};
 
@@ -19,84 +19,85 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::{
-    decrypt::{Asked, Decrypting, MESSAGE_HEAD},
-    quota::{CallQuota, SEALING},
-    sealing::{Sealing, required},
-    stream_audit::{Refused, StreamAudit},
+    call::{DecryptRpcs, MESSAGE_HEAD, ParsedDecrypt},
+    sealing::{StreamSealing, sealing_required},
+    stream_audit::{RefusedDecrypt, StreamAudit},
 };
-use crate::vault::{MAX_NAMES, Wanted};
+use crate::{
+    service::quota::{CallQuota, SEALING},
+    vault::{DecryptQuery, MAX_NAMES},
+};
 
 /// Maximum number of calls in one message.
-const MAX_BATCH: usize = 256;
+const MAX_CALLS: usize = 256;
 /// Maximum number of secret names in one message.
-const MAX_BATCH_NAMES: usize = 1024;
+const MAX_MESSAGE_NAMES: usize = 1024;
 
-/// The vault's side of a stream.
-pub(super) struct Conversation {
-    decrypting: Decrypting,
+/// The vault's side of one stream.
+pub(super) struct StreamSession {
+    rpcs: DecryptRpcs,
     authorized: Authorized,
-    sealing: Sealing,
+    sealing: StreamSealing,
     quota: CallQuota,
     audit: StreamAudit,
     answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
 }
 
 /// Why a stream ends before its client ends it.
-enum End {
+enum StreamEnd {
     /// The vault refuses the stream, and sends the refusal to the client.
     Refused(Refusal),
-    /// The client no longer listens.
-    Unheard,
+    /// The client no longer reads the answers.
+    ClientGone,
 }
 
-impl From<Refusal> for End {
+impl From<Refusal> for StreamEnd {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl Conversation {
+impl StreamSession {
     pub(super) fn new(
-        decrypting: Decrypting,
+        rpcs: DecryptRpcs,
         authorized: Authorized,
         quota: CallQuota,
         audit: StreamAudit,
         answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
     ) -> Self {
         Self {
-            decrypting,
+            rpcs,
             authorized,
-            sealing: Sealing::Clear,
+            sealing: StreamSealing::Clear,
             quota,
             audit,
             answers,
         }
     }
 
-    /// Answers messages until the stream ends. Requests that arrive meanwhile gather in the next message, so the busier
-    /// the stream, the cheaper each.
-    pub(super) async fn hold(mut self, mut messages: Streaming<DecryptStreamRequest>) {
+    /// Answers messages until the stream ends.
+    pub(super) async fn run(mut self, mut messages: Streaming<DecryptStreamRequest>) {
         match self.answer_all(&mut messages).await {
-            Ok(()) | Err(End::Unheard) => {}
-            Err(End::Refused(refusal)) => drop(self.answers.send(Err(refusal.into())).await),
+            Ok(()) | Err(StreamEnd::ClientGone) => {}
+            Err(StreamEnd::Refused(refusal)) => drop(self.answers.send(Err(refusal.into())).await),
         }
     }
 
-    async fn answer_all(&mut self, messages: &mut Streaming<DecryptStreamRequest>) -> Result<(), End> {
+    async fn answer_all(&mut self, messages: &mut Streaming<DecryptStreamRequest>) -> Result<(), StreamEnd> {
         loop {
             let message = tokio::select! {
                 message = messages.message() => message,
-                () = self.decrypting.shutdown.cancelled() => {
+                () = self.rpcs.shutdown.cancelled() => {
                     let ended = "the vault is shutting down; open another stream";
                     return Err(Refusal::new(Reason::ShuttingDown, ended).into());
                 }
-                () = self.answers.closed() => return Err(End::Unheard),
+                () = self.answers.closed() => return Err(StreamEnd::ClientGone),
             };
             match message {
                 Ok(Some(message)) => {
                     let answered = self.answer(message).await;
-                    if let Err(End::Refused(refusal)) = &answered {
-                        self.audit.refused_message(refusal).await;
+                    if let Err(StreamEnd::Refused(refusal)) = &answered {
+                        self.audit.record_refused_message(refusal).await;
                     }
                     answered?;
                 }
@@ -107,17 +108,17 @@ impl Conversation {
     }
 
     /// Answers one message.
-    async fn answer(&mut self, message: DecryptStreamRequest) -> Result<(), End> {
+    async fn answer(&mut self, message: DecryptStreamRequest) -> Result<(), StreamEnd> {
         let DecryptStreamRequest { calls, recipient } = message;
         check_size(&calls)?;
         let is_new_epoch = recipient.is_some();
         if let Some(recipient) = recipient {
             let injector = self.authorized.principal()?;
             self.quota.spend(SEALING);
-            self.sealing.begin(&recipient, &self.decrypting.id, injector)?;
+            self.sealing.begin(&recipient, &self.rpcs.id, injector)?;
         }
-        if self.decrypting.require_sealed && !self.sealing.is_on() {
-            return Err(required().into());
+        if self.rpcs.require_sealed && !self.sealing.is_on() {
+            return Err(sealing_required().into());
         }
         if let Err(refusal) = self.audit.admit() {
             return self.refuse(calls, &refusal).await;
@@ -132,12 +133,12 @@ impl Conversation {
         if is_new_epoch && calls.is_empty() {
             // The client uses the previous key until it learns of the new one, so the new key is sent even when the
             // message has no calls.
-            let message = signed(&mut self.sealing, Vec::new());
+            let message = with_epoch(&mut self.sealing, Vec::new());
             self.send(message).await?;
         }
-        let mut batch = Batch::new(calls);
+        let mut batch = CallBatch::new(calls);
         while batch.parse(&self.authorized) {
-            self.piece(&mut batch).await?;
+            self.answer_piece(&mut batch).await?;
         }
         Ok(())
     }
@@ -146,7 +147,7 @@ impl Conversation {
     async fn record_refusal(&self, calls: &[DecryptCall], refusal: &Refusal) {
         let refused = calls.iter().map(|DecryptCall { id, request }| {
             let request = request.clone().unwrap_or_default();
-            (*id, Err(Refused::new(refusal.clone(), &request)))
+            (*id, Err(RefusedDecrypt::new(refusal.clone(), &request)))
         });
         // The result is not needed: the calls are refused whether or not the lines are written.
         self.audit.record(refused.collect()).await;
@@ -154,31 +155,31 @@ impl Conversation {
 
     /// Answers all calls of a message with the same refusal. The answers are small, and the stream reads no further
     /// message before the connection takes the answers.
-    async fn refuse(&mut self, calls: Vec<DecryptCall>, refusal: &Refusal) -> Result<(), End> {
+    async fn refuse(&mut self, calls: Vec<DecryptCall>, refusal: &Refusal) -> Result<(), StreamEnd> {
         let answers = calls.into_iter().map(|DecryptCall { id, request: _ }| {
-            self.decrypting.metrics.decrypt(Some(refusal.reason));
+            self.rpcs.metrics.decrypt(Some(refusal.reason));
             wire_answer(id, Err(refusal.clone()))
         });
-        let message = signed(&mut self.sealing, answers.collect());
+        let message = with_epoch(&mut self.sealing, answers.collect());
         self.send(message).await
     }
 
-    /// Answers the next calls of a batch that was parsed, once there is room for the answers.
-    async fn piece(&mut self, batch: &mut Batch) -> Result<(), End> {
+    /// Answers the next parsed calls of a batch, once there is room for the answers.
+    async fn answer_piece(&mut self, batch: &mut CallBatch) -> Result<(), StreamEnd> {
         let room = tokio::select! {
             room = self.quota.room() => room,
-            () = self.answers.closed() => return Err(End::Unheard),
+            () = self.answers.closed() => return Err(StreamEnd::ClientGone),
         };
-        let answers = decrypted(&self.decrypting, &self.audit, &mut self.sealing, batch).await;
+        let answers = decrypt_piece(&self.rpcs, &self.audit, &mut self.sealing, batch).await;
         let names = answers.iter().map(names_of).sum();
-        let message = signed(&mut self.sealing, answers);
+        let message = with_epoch(&mut self.sealing, answers);
         room.settle(names, message.encoded_len() + MESSAGE_HEAD);
         self.send(message).await
     }
 
-    async fn send(&self, message: DecryptStreamResponse) -> Result<(), End> {
+    async fn send(&self, message: DecryptStreamResponse) -> Result<(), StreamEnd> {
         let sent = self.answers.send(Ok(message)).await;
-        sent.map_err(|_| End::Unheard)
+        sent.map_err(|_| StreamEnd::ClientGone)
     }
 }
 
@@ -187,31 +188,32 @@ fn check_size(calls: &[DecryptCall]) -> Result<(), Refusal> {
         .iter()
         .flat_map(|call| &call.request)
         .map(|request| request.names.len());
-    if calls.len() > MAX_BATCH || names.sum::<usize>() > MAX_BATCH_NAMES {
-        let limit = format!("a message has at most {MAX_BATCH} calls and {MAX_BATCH_NAMES} names");
+    if calls.len() > MAX_CALLS || names.sum::<usize>() > MAX_MESSAGE_NAMES {
+        let limit = format!("a message has at most {MAX_CALLS} calls and {MAX_MESSAGE_NAMES} names");
         return Err(Refusal::new(Reason::RequestMalformed, limit));
     }
     Ok(())
 }
 
-/// The answers to the next calls of a batch that was parsed, in the order in which they are sealed and have to be sent.
-async fn decrypted(
-    decrypting: &Decrypting,
+/// Decrypts and seals the next calls of a batch. The answers must be sent in this order, because the client opens sealed
+/// values in sequence.
+async fn decrypt_piece(
+    rpcs: &DecryptRpcs,
     audit: &StreamAudit,
-    sealing: &mut Sealing,
-    batch: &mut Batch,
+    sealing: &mut StreamSealing,
+    batch: &mut CallBatch,
 ) -> Vec<DecryptAnswer> {
     let began = Instant::now();
-    let decrypted = decrypting.reader.decrypt(batch.wanted()).await;
+    let decrypted = rpcs.reader.decrypt(batch.queries()).await;
     let mut decrypted = decrypted.into_iter();
     let mut answers = Vec::new();
-    while let Some((id, asked)) = batch.parsed.pop_front() {
-        let answer = match asked {
+    while let Some((id, parsed)) = batch.parsed.pop_front() {
+        let answer = match parsed {
             Err(refused) => Err(refused),
-            Ok(asked) => match decrypted.next() {
-                Some(decrypted) => asked.answer(decrypted, &decrypting.metrics),
+            Ok(parsed) => match decrypted.next() {
+                Some(decrypted) => parsed.answer(decrypted, &rpcs.metrics),
                 None => {
-                    batch.parsed.push_front((id, Ok(asked)));
+                    batch.parsed.push_front((id, Ok(parsed)));
                     break;
                 }
             },
@@ -221,24 +223,24 @@ async fn decrypted(
     let answers = audit.record(answers).await.into_iter();
     answers
         .map(|(id, answer)| {
-            let answer = decrypting.count(answer, began);
+            let answer = rpcs.count(answer, began);
             let response = answer.and_then(|answer| sealing.answer(answer, id));
             wire_answer(id, response)
         })
         .collect()
 }
 
-/// A message that says whose key its answers are sealed to.
-fn signed(sealing: &mut Sealing, answers: Vec<DecryptAnswer>) -> DecryptStreamResponse {
+/// Makes a message with the epoch of its answers.
+fn with_epoch(sealing: &mut StreamSealing, answers: Vec<DecryptAnswer>) -> DecryptStreamResponse {
     let mut message = DecryptStreamResponse {
         answers,
         ..Default::default()
     };
-    sealing.sign(&mut message);
+    sealing.add_epoch(&mut message);
     message
 }
 
-/// The names that an answer is about; one for a refusal.
+/// Returns the number of names in an answer. A refusal counts as one.
 fn names_of(answer: &DecryptAnswer) -> usize {
     match &answer.outcome {
         Some(Outcome::Response(response)) => response.secrets.len().max(1),
@@ -246,14 +248,14 @@ fn names_of(answer: &DecryptAnswer) -> usize {
     }
 }
 
-/// The calls of one message that are not answered yet.
-struct Batch {
+/// The unanswered calls of one message.
+struct CallBatch {
     calls: vec::IntoIter<DecryptCall>,
-    /// The first of the unanswered calls, as many as one turn may handle, parsed.
-    parsed: VecDeque<(u64, Result<Asked, Refused>)>,
+    /// The first of these calls, as many as one turn may answer, parsed.
+    parsed: VecDeque<(u64, Result<ParsedDecrypt, RefusedDecrypt>)>,
 }
 
-impl Batch {
+impl CallBatch {
     fn new(calls: Vec<DecryptCall>) -> Self {
         Self {
             calls: calls.into_iter(),
@@ -263,24 +265,24 @@ impl Batch {
 
     /// Parses the next calls. Returns true when the batch has any.
     fn parse(&mut self, authorized: &Authorized) -> bool {
-        let mut names: usize = self.wanted().iter().map(|wanted| wanted.names.len()).sum();
+        let mut names: usize = self.queries().iter().map(|query| query.names.len()).sum();
         while names < MAX_NAMES
             && self.parsed.len() < MAX_NAMES
             && let Some(DecryptCall { id, request }) = self.calls.next()
         {
             let request = request.unwrap_or_default();
-            let asked = Asked::parse(authorized, &request);
-            let asked = asked.map_err(|refusal| Refused::new(refusal, &request));
-            names += asked.as_ref().map_or(0, |asked| asked.wanted.names.len());
-            self.parsed.push_back((id, asked));
+            let parsed = ParsedDecrypt::parse(authorized, &request);
+            let parsed = parsed.map_err(|refusal| RefusedDecrypt::new(refusal, &request));
+            names += parsed.as_ref().map_or(0, |parsed| parsed.query.names.len());
+            self.parsed.push_back((id, parsed));
         }
         !self.parsed.is_empty()
     }
 
-    /// Returns the decrypts that the valid ones of the parsed calls ask for.
-    fn wanted(&self) -> Vec<Arc<Wanted>> {
-        let asked = self.parsed.iter().filter_map(|(_, asked)| asked.as_ref().ok());
-        asked.map(|asked| asked.wanted.clone()).collect()
+    /// Returns the queries of the parsed calls that are valid.
+    fn queries(&self) -> Vec<Arc<DecryptQuery>> {
+        let parsed = self.parsed.iter().filter_map(|(_, parsed)| parsed.as_ref().ok());
+        parsed.map(|parsed| parsed.query.clone()).collect()
     }
 }
 

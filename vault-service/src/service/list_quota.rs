@@ -1,5 +1,5 @@
-//! Quotas for list RPCs. A list has up to 1 MiB, and a client could request a thousand lists on one connection and read
-//! none, so each list counts against the quota of the requesting principal.
+//! Quotas for list RPCs. A list has up to 1 MiB, and a client could request a thousand lists on one connection without
+//! reading any, so each list counts against the quota of its principal.
 
 use std::{
     convert::Infallible,
@@ -24,12 +24,12 @@ const LISTS: [&str; 4] = [
 
 /// A service that starts a list RPC only once the principal's quota has room for the list.
 #[derive(Clone)]
-pub(crate) struct Listing<S> {
+pub(crate) struct ListQuota<S> {
     inner: S,
     quotas: Quotas,
 }
 
-impl<S> Listing<S> {
+impl<S> ListQuota<S> {
     pub(crate) fn new(inner: S, quotas: &Quotas) -> Self {
         Self {
             inner,
@@ -45,11 +45,11 @@ impl<S> Listing<S> {
     }
 }
 
-impl<S: NamedService> NamedService for Listing<S> {
+impl<S: NamedService> NamedService for ListQuota<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<http::Request<Body>> for Listing<S>
+impl<S> Service<http::Request<Body>> for ListQuota<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
         + Clone

@@ -1,4 +1,4 @@
-//! The audit line of each call.
+//! The layer that writes an audit line for each call.
 
 use std::{
     convert::Infallible,
@@ -14,39 +14,39 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 
-use super::subject::{About, Subject, lock};
+use super::subject::{Subject, SubjectDetails, lock};
 use crate::audit_log::{AuditLog, Event, Line, Lines, Outcome};
 
 /// Path prefix of RPCs that concern no secret and no key: health and reflection. Such an RPC gets an audit line only
 /// when its caller is denied.
-const ABOUT_NOTHING: &str = "/grpc.";
+const UNAUDITED: &str = "/grpc.";
 
 /// The layer around authorization and all handlers that writes one line for each call before its answer is sent.
 ///
 /// A call whose caller gives up also gets a line, because the call may have made a change. While the log cannot be
 /// written, the layer refuses calls before anything is done.
 #[derive(Clone)]
-pub(crate) struct Audit(pub(crate) AuditLog);
+pub(crate) struct AuditLayer(pub(crate) AuditLog);
 
-/// The service that [`Audit`] makes.
+/// The service that [`AuditLayer`] makes.
 #[derive(Clone)]
-pub(crate) struct Audited<S> {
+pub(crate) struct AuditService<S> {
     inner: S,
     log: AuditLog,
 }
 
-impl<S> Layer<S> for Audit {
-    type Service = Audited<S>;
+impl<S> Layer<S> for AuditLayer {
+    type Service = AuditService<S>;
 
-    fn layer(&self, inner: S) -> Audited<S> {
-        Audited {
+    fn layer(&self, inner: S) -> AuditService<S> {
+        AuditService {
             inner,
             log: self.0.clone(),
         }
     }
 }
 
-impl<S> Service<http::Request<Body>> for Audited<S>
+impl<S> Service<http::Request<Body>> for AuditService<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -63,15 +63,15 @@ where
         if !self.log.is_on() {
             return Box::pin(self.inner.call(request));
         }
-        let is_decision = !request.uri().path().starts_with(ABOUT_NOTHING);
+        let is_decision = !request.uri().path().starts_with(UNAUDITED);
         if is_decision && let Err(refusal) = self.log.admit() {
             return Box::pin(async move { Ok(Status::from(refusal).into_http()) });
         }
         let log = self.log.clone();
         let caller = request.extensions().get::<Caller>().cloned();
         let path = request.uri().path().to_owned();
-        let about = Arc::<Mutex<About>>::default();
-        request.extensions_mut().insert(Subject(Some(about.clone())));
+        let subject = Arc::<Mutex<SubjectDetails>>::default();
+        request.extensions_mut().insert(Subject(Some(subject.clone())));
         let answering = self.inner.call(request);
         Box::pin(async move {
             // The call is recorded from the first poll on: a call that is reset earlier has not begun, and needs no
@@ -80,7 +80,7 @@ where
                 log,
                 caller,
                 path,
-                about,
+                subject,
                 is_decision,
             };
             Ok(call.answered(answering.await?).await)
@@ -93,7 +93,7 @@ struct AuditedCall {
     log: AuditLog,
     caller: Option<Caller>,
     path: String,
-    about: Arc<Mutex<About>>,
+    subject: Arc<Mutex<SubjectDetails>>,
     /// True when the call needs a line whatever its outcome; otherwise only a denied call needs one.
     is_decision: bool,
 }
@@ -123,13 +123,13 @@ impl AuditedCall {
     }
 
     fn line(&self, outcome: Outcome, reason: &str) -> Lines {
-        let about = lock(&self.about);
-        let secrets = about.entries();
+        let subject = lock(&self.subject);
+        let secrets = subject.entries();
         Lines::of(&Line {
             method: self.path.trim_start_matches('/'),
             outcome: Some(outcome),
             reason,
-            ..about.line(Event::Call, &secrets).by(self.caller.as_ref())
+            ..subject.line(Event::Call, &secrets).by(self.caller.as_ref())
         })
     }
 
@@ -179,7 +179,7 @@ mod tests {
 
     const PUT: &str = "/vault.v1.SecretService/PutSecret";
 
-    /// A log in memory.
+    /// An audit log in memory.
     #[derive(Clone, Default)]
     struct Memory(Arc<Mutex<Vec<u8>>>);
 
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// A log on a full disk.
+    /// An audit log on a full disk.
     struct Full;
 
     impl Write for Full {
@@ -243,10 +243,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_has_one_line_with_what_its_handler_noted() {
+    async fn a_call_has_one_line_with_the_subject_that_its_handler_noted() {
         let memory = Memory::default();
         let log = log(memory.clone());
-        let mut service = Audit(log.clone()).layer(service_fn(|request: http::Request<Body>| {
+        let mut service = AuditLayer(log.clone()).layer(service_fn(|request: http::Request<Body>| {
             let subject = request.extensions().get::<Subject>().unwrap();
             subject.workspace("w").unwrap();
             subject.secret("token").unwrap();
@@ -281,17 +281,17 @@ mod tests {
             ("/grpc.reflection.v1.X/Y", Some(Reason::PermissionDenied), 1),
             ("/grpc.health.v1.Health/Watch", Some(Reason::Unauthenticated), 2),
         ] {
-            let mut service = Audit(log.clone()).layer(service_fn(|_| ready(Ok(answer(refused)))));
+            let mut service = AuditLayer(log.clone()).layer(service_fn(|_| ready(Ok(answer(refused)))));
             service.call(request(path)).await.unwrap();
             assert_eq!(memory.lines().len(), lines, "{path}");
         }
     }
 
     #[tokio::test]
-    async fn a_call_that_its_caller_gives_up_has_its_line() {
+    async fn a_call_that_its_caller_gives_up_has_a_line() {
         let memory = Memory::default();
         let log = log(memory.clone());
-        let mut service = Audit(log.clone()).layer(service_fn(|_| pending()));
+        let mut service = AuditLayer(log.clone()).layer(service_fn(|_| pending()));
         let given_up = timeout(Duration::from_millis(1), service.call(request(PUT))).await;
         assert!(given_up.is_err());
         log.close().await;
@@ -300,10 +300,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_without_its_line_is_withheld_and_no_other_call_begins() {
+    async fn an_answer_whose_line_cannot_be_written_is_withheld_and_no_other_call_begins() {
         let begun = Arc::new(AtomicUsize::new(0));
         let counting = begun.clone();
-        let mut service = Audit(log(Full)).layer(service_fn(move |_| {
+        let mut service = AuditLayer(log(Full)).layer(service_fn(move |_| {
             counting.fetch_add(1, Ordering::Relaxed);
             ready(Ok(answer(None)))
         }));
@@ -320,9 +320,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_denied_call_is_told_so_whether_or_not_its_line_is_written() {
+    async fn a_denied_call_is_answered_even_when_its_line_cannot_be_written() {
         let denied = service_fn(|_| ready(Ok(answer(Some(Reason::PermissionDenied)))));
-        let answered = Audit(log(Full)).layer(denied).call(request(PUT)).await.unwrap();
+        let answered = AuditLayer(log(Full))
+            .layer(denied)
+            .call(request(PUT))
+            .await
+            .unwrap();
         assert_eq!(reason(&answered).as_deref(), Some("PERMISSION_DENIED"));
     }
 }

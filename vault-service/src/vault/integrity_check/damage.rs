@@ -1,90 +1,87 @@
-//! What is said of damage. Never a value.
+//! Descriptions of damage. No description contains a value.
 
 use std::fmt;
 
 use proto::SecretName;
 
-/// Something that is damaged or gone. Shows as one line.
+/// A damaged or lost item. `Display` writes one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The workspace: its name or, when that is lost, its uid; `root key` for that.
+    /// Name of the workspace; its uid when the name is lost; `store key` for the rotation of the store key.
     pub workspace: String,
-    /// The secret, unless it is the workspace itself.
+    /// `None` for damage of the workspace itself.
     pub name: Option<SecretName>,
-    /// The version, if it is known.
     pub version: Option<u64>,
-    /// What is the matter.
-    pub what: What,
+    pub kind: DamageKind,
 }
 
-/// What is the matter with it.
+/// Kind of damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum What {
-    /// Its description does not decode.
+pub enum DamageKind {
+    /// The description of a workspace or secret does not decode.
     #[error("its description is damaged")]
     Description,
-    /// The key of a workspace.
+    /// The active KEK of a workspace cannot be unwrapped.
     #[error("its key does not open: all its secrets are lost")]
     Key,
-    /// A key of a workspace that was rotated.
+    /// A retired KEK of a workspace cannot be unwrapped.
     #[error("a key of it that is being rotated does not open: what is still under it is lost")]
     RetiredKey,
-    /// A key of a workspace, which may be sound.
+    /// A KEK of a workspace may be sound, and the file `keys` does not have its store key.
     #[error("a key of it needs a store key that the file `keys` does not hold")]
     StoreKeyMissing,
     /// Only an older state of a workspace can be read.
     #[error("its settings and keys are older than acknowledged")]
     OlderWorkspace,
-    /// A later state of a workspace may be lost, or its deletion.
+    /// A later state of a workspace, or its deletion, may be lost.
     #[error("its settings may be older than acknowledged: changes made after them cannot be read")]
     MaybeOlderWorkspace,
-    /// The record is gone or in a part of the store that cannot be read.
+    /// The record is gone, or in a part of the store that cannot be read.
     #[error("its value cannot be read")]
     Unreadable,
-    /// The record is not authentic.
     #[error("its value does not authenticate")]
     Unauthentic,
     /// The value belongs to another version than its description.
     #[error("its value is of version {0}")]
     AnotherVersion(u64),
-    /// The value is fine.
+    /// The value is sound, and its description is lost.
     #[error("its description is lost, its value is not")]
     Undescribed,
-    /// The workspace is gone, and with it the key.
+    /// The workspace is lost, and with it the KEK.
     #[error("its workspace is lost")]
     NoWorkspace,
-    /// The current version is lost, and this older one is not.
+    /// The current version is lost, and this older one is sound.
     #[error("it is older than acknowledged: version {0} is lost, and this is the newest that is not")]
     Older(u64),
-    /// A later version may be lost, or the deletion.
+    /// A later version, or the deletion, may be lost.
     #[error("it may be older than acknowledged, or deleted: changes made after it cannot be read")]
     MaybeOlder,
-    /// The log contradicts itself, or counts fewer secrets than it has.
+    /// The log contradicts itself, or the stored count of secrets is lower than the number of secrets in the log.
     #[error("it may have been deleted: the change that would tell cannot be read")]
     MaybeDeleted,
-    /// How often and when it was used.
-    #[error("what was known of its uses is lost")]
-    Uses,
-    /// What was answered to a request.
-    #[error("what was answered to a request is lost: tried again, it is done again")]
+    /// The use count does not decode.
+    #[error("its use count is lost")]
+    UseCounters,
+    /// A part of the remembered requests does not decode.
+    #[error("answers to requests are lost: a retry of such a request is done again")]
     Request,
-    /// How far a rotation is.
-    #[error("how far the rotation of its key is, is lost: it begins anew")]
+    /// The state of a rotation does not decode.
+    #[error("the state of the rotation of its key is lost: the rotation begins anew")]
     Rotation,
-    /// The last version number of a deleted secret.
+    /// The last version number of a deleted secret is lost.
     #[error("it is deleted, and its last version number is lost")]
     LastVersion,
-    /// More secrets were counted than were found.
+    /// The stored count is higher than the number of secrets that were found.
     #[error("{0} more secrets were in it, whose names cannot be read")]
     Nameless(u64),
-    /// Fewer were counted.
+    /// The stored count is lower than the number of secrets that were found.
     #[error("its secrets are miscounted")]
     Miscounted,
 }
 
 /// State of a damaged item in the repaired store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RepairOutcome {
     /// The repaired store has the item as acknowledged, except for the damage that the line names.
     Kept,
     /// The repaired store has an older state of the item.
@@ -95,18 +92,18 @@ pub enum Outcome {
     Doubtful,
 }
 
-impl What {
+impl DamageKind {
     /// Returns the state of the damaged item in the repaired store.
-    pub fn outcome(self) -> Outcome {
+    pub fn outcome(self) -> RepairOutcome {
         match self {
             Self::Undescribed
             | Self::MaybeOlder
             | Self::MaybeOlderWorkspace
             | Self::LastVersion
             | Self::Rotation
-            | Self::Miscounted => Outcome::Kept,
-            Self::Older(_) | Self::OlderWorkspace => Outcome::Older,
-            Self::MaybeDeleted => Outcome::Doubtful,
+            | Self::Miscounted => RepairOutcome::Kept,
+            Self::Older(_) | Self::OlderWorkspace => RepairOutcome::Older,
+            Self::MaybeDeleted => RepairOutcome::Doubtful,
             Self::Description
             | Self::Key
             | Self::RetiredKey
@@ -115,14 +112,14 @@ impl What {
             | Self::Unauthentic
             | Self::AnotherVersion(_)
             | Self::NoWorkspace
-            | Self::Uses
+            | Self::UseCounters
             | Self::Request
-            | Self::Nameless(_) => Outcome::Lost,
+            | Self::Nameless(_) => RepairOutcome::Lost,
         }
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for RepairOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kept => "kept",
@@ -139,7 +136,7 @@ impl fmt::Display for Damage {
             workspace,
             name,
             version,
-            what,
+            kind,
         } = self;
         f.write_str(workspace)?;
         if let Some(name) = name {
@@ -148,6 +145,6 @@ impl fmt::Display for Damage {
         if let Some(version) = version {
             write!(f, " version {version}")?;
         }
-        write!(f, ": {what}")
+        write!(f, ": {kind}")
     }
 }

@@ -1,10 +1,10 @@
-//! A few threads for short work that reads the store, which may have to wait for the disk.
+//! A pool of worker threads for short jobs that read the store and may wait for the disk.
 //!
-//! A hop to a thread of the runtime's blocking pool costs more than a decrypt or a put: that pool wakes a thread for each
-//! piece of work, where a few that are kept busy take one after the other.
+//! A hop to the runtime's blocking pool costs more than a decrypt or a put, because that pool wakes a thread for each job. The
+//! few threads of this pool stay busy and take one job after the other.
 //!
-//! The threads serve principals round robin, one piece of work at a time, and never give all threads to one principal: a
-//! principal with a thousand pieces of work queued delays the piece of another principal by less than one of its own.
+//! The threads serve principals round robin, one job at a time, and one principal never has all threads. So a principal
+//! with a thousand queued jobs delays the job of another principal by less than the duration of one job.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,27 +18,27 @@ use tokio::sync::oneshot;
 
 use super::VaultError;
 
-/// Number of threads in the pool.
+/// Number of threads of a pool.
 const THREADS: usize = 2;
 /// Maximum number of threads that work for one principal at the same time, so that one thread is left for the others.
 const THREADS_EACH: usize = THREADS - 1;
-/// Maximum number of jobs of one principal that wait for a thread.
-const QUEUE: usize = 1024;
+/// Maximum number of waiting jobs of one principal.
+const MAX_WAITING: usize = 1024;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-pub(super) struct Pool(Arc<Shared>);
+pub(super) struct WorkerPool(Arc<PoolState>);
 
 #[derive(Default)]
-struct Shared {
-    queues: Mutex<Queues>,
+struct PoolState {
+    queues: Mutex<JobQueues>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Queues {
-    by_principal: HashMap<Principal, Queue>,
-    /// Principals whose next job may start, in the order of their turns. The queue has each principal once at the most.
+struct JobQueues {
+    by_principal: HashMap<Principal, PrincipalQueue>,
+    /// Principals whose next job may start, in the order of their turns; each principal at most once.
     turns: VecDeque<Principal>,
     threads: usize,
     closed: bool,
@@ -46,30 +46,30 @@ struct Queues {
 
 /// The jobs of one principal. The pool removes the queue of a principal without jobs.
 #[derive(Default)]
-struct Queue {
+struct PrincipalQueue {
     waiting: VecDeque<Job>,
     running: usize,
 }
 
-impl Queue {
-    /// Returns true when the queue's principal belongs into [`Queues::turns`].
+impl PrincipalQueue {
+    /// Returns true when the queue's principal belongs into [`JobQueues::turns`].
     fn may_start(&self) -> bool {
         !self.waiting.is_empty() && self.running < THREADS_EACH
     }
 }
 
-impl Pool {
-    /// Threads of this name. They end with the pool.
+impl WorkerPool {
+    /// Starts the threads, which end when the pool is dropped.
     pub(super) fn start(name: &str) -> Self {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<PoolState>::default();
         for number in 0..THREADS {
-            let of_thread = shared.clone();
+            let pool = shared.clone();
             let started = thread::Builder::new()
                 .name(format!("{name}-{number}"))
-                .spawn(move || of_thread.work());
+                .spawn(move || pool.work());
             match started {
                 Ok(_) => shared.lock().threads += 1,
-                Err(error) => tracing::error!(%error, "a thread that reads the store did not start"),
+                Err(error) => tracing::error!(%error, "a worker thread did not start"),
             }
         }
         Self(shared)
@@ -88,7 +88,8 @@ impl Pool {
             if answer.is_closed() {
                 return;
             }
-            // A thread outlives the work that panicked on it; what that had is dropped, and not looked at again.
+            // A thread must outlive a job that panics. The panic drops everything that the job had, so no broken state is
+            // seen afterwards.
             if let Ok(done) = catch_unwind(AssertUnwindSafe(work)) {
                 // The send fails when the call was cancelled in the meantime; dropping the result wipes its values.
                 drop(answer.send(done));
@@ -99,15 +100,15 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for WorkerPool {
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.changed.notify_all();
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queues> {
+impl PoolState {
+    fn lock(&self) -> MutexGuard<'_, JobQueues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -139,13 +140,13 @@ impl Shared {
     }
 }
 
-impl Queues {
+impl JobQueues {
     fn add(&mut self, principal: &Principal, job: Job) -> Result<(), VaultError> {
         if self.threads == 0 {
             return Err(VaultError::Stopped);
         }
         let queue = self.by_principal.entry(principal.clone()).or_default();
-        if queue.waiting.len() >= QUEUE {
+        if queue.waiting.len() >= MAX_WAITING {
             return Err(VaultError::QuotaExceeded);
         }
         let had_turn = queue.may_start();
@@ -195,8 +196,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_outlives_work_that_panics() {
-        let pool = Pool::start("test");
+    async fn a_thread_outlives_a_job_that_panics() {
+        let pool = WorkerPool::start("test");
         let principal = principal("a");
         for _ in 0..2 * THREADS {
             let lost = pool.run(&principal, || std::panic::resume_unwind(Box::new(())));
@@ -207,10 +208,10 @@ mod tests {
         }
     }
 
-    /// The threads work for `greedy` without an end, and yet the work of `modest` is done.
+    /// `greedy` has endless jobs, and the jobs of `modest` are done nevertheless.
     #[tokio::test]
     async fn one_principal_never_has_all_threads() {
-        let pool = Arc::new(Pool::start("test"));
+        let pool = Arc::new(WorkerPool::start("test"));
         let (end, ended) = mpsc::channel::<()>();
         let ended = Arc::new(Mutex::new(ended));
         let mut greedy = JoinSet::new();
@@ -236,9 +237,9 @@ mod tests {
 
     #[test]
     fn principals_take_turns() {
-        let mut queues = Queues {
+        let mut queues = JobQueues {
             threads: THREADS,
-            ..Queues::default()
+            ..JobQueues::default()
         };
         for name in ["a", "a", "a", "b", "c", "b"] {
             queues.add(&principal(name), Box::new(|| ())).unwrap();
@@ -254,13 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn the_work_of_one_principal_that_waits_is_bounded() {
-        let mut queues = Queues {
+    fn the_number_of_waiting_jobs_of_a_principal_is_bounded() {
+        let mut queues = JobQueues {
             threads: THREADS,
-            ..Queues::default()
+            ..JobQueues::default()
         };
         let mut add = |name| queues.add(&principal(name), Box::new(|| ()));
-        for _ in 0..QUEUE {
+        for _ in 0..MAX_WAITING {
             add("greedy").unwrap();
         }
         assert!(matches!(add("greedy"), Err(VaultError::QuotaExceeded)));

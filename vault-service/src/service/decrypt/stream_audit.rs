@@ -3,39 +3,39 @@
 use chassis::caller::Caller;
 use proto::{Refusal, vault::v1::DecryptRequest};
 
-use super::{
-    sealing::Answer,
-    subject::{About, answered},
+use super::sealing::DecryptedAnswer;
+use crate::{
+    audit_log::{AuditLog, Event, Line, Lines, Outcome, SecretEntry},
+    service::subject::{SubjectDetails, audit_entry},
 };
-use crate::audit_log::{AuditLog, Event, Line, Lines, Outcome, SecretEntry};
 
-/// The RPC as lines name it.
+/// Name of the RPC in audit lines.
 const METHOD: &str = "vault.v1.DecryptService/DecryptStream";
 
 /// A refused decrypt and its subject.
-pub(super) struct Refused {
+pub(super) struct RefusedDecrypt {
     pub(super) refusal: Refusal,
-    pub(super) about: Box<About>,
+    pub(super) subject: Box<SubjectDetails>,
 }
 
-impl Refused {
-    /// Makes the refusal of an unparsed request.
+impl RefusedDecrypt {
+    /// Makes the refusal of a request that was not parsed.
     pub(super) fn new(refusal: Refusal, request: &DecryptRequest) -> Self {
         Self {
             refusal,
-            about: Box::new(About::of(request)),
+            subject: Box::new(SubjectDetails::of_request(request)),
         }
     }
 }
 
-/// Writes the lines of a stream.
+/// Writes the audit lines of a stream.
 pub(super) struct StreamAudit {
     pub(super) log: AuditLog,
     pub(super) caller: Option<Caller>,
 }
 
 impl StreamAudit {
-    /// Admits a message. Refuses the message while the log cannot be written.
+    /// Refuses a message while the log cannot be written.
     pub(super) fn admit(&self) -> Result<(), Refusal> {
         self.log.admit()
     }
@@ -44,13 +44,13 @@ impl StreamAudit {
     /// so that no value is sent before its line was written.
     pub(super) async fn record(
         &self,
-        answers: Vec<(u64, Result<Answer, Refused>)>,
-    ) -> Vec<(u64, Result<Answer, Refusal>)> {
+        answers: Vec<(u64, Result<DecryptedAnswer, RefusedDecrypt>)>,
+    ) -> Vec<(u64, Result<DecryptedAnswer, Refusal>)> {
         let written = match self.log.is_on() {
             true => self.log.write(self.lines(&answers)).await,
             false => Ok(()),
         };
-        let or_withheld = |answer: Result<Answer, Refused>| match &written {
+        let or_withheld = |answer: Result<DecryptedAnswer, RefusedDecrypt>| match &written {
             Ok(()) => answer.map_err(|refused| refused.refusal),
             Err(refusal) => Err(refusal.clone()),
         };
@@ -59,7 +59,7 @@ impl StreamAudit {
     }
 
     /// Writes the line of a message that ends the stream.
-    pub(super) async fn refused_message(&self, refusal: &Refusal) {
+    pub(super) async fn record_refused_message(&self, refusal: &Refusal) {
         let line = Line {
             method: METHOD,
             outcome: Some(Outcome::Refused),
@@ -70,7 +70,7 @@ impl StreamAudit {
         drop(self.log.write(Lines::of(&line)).await);
     }
 
-    fn lines(&self, answers: &[(u64, Result<Answer, Refused>)]) -> Lines {
+    fn lines(&self, answers: &[(u64, Result<DecryptedAnswer, RefusedDecrypt>)]) -> Lines {
         let mut lines = Lines::new();
         for (_, answer) in answers {
             match answer {
@@ -81,34 +81,34 @@ impl StreamAudit {
         lines
     }
 
-    fn push_answer(&self, lines: &mut Lines, answer: &Answer) {
-        let Answer {
+    fn push_answer(&self, lines: &mut Lines, answer: &DecryptedAnswer) {
+        let DecryptedAnswer {
             response,
             values: _,
-            wanted,
+            query,
             call_id,
         } = answer;
-        let secrets: Vec<SecretEntry<'_>> = response.secrets.iter().map(answered).collect();
+        let secrets: Vec<SecretEntry<'_>> = response.secrets.iter().map(audit_entry).collect();
         lines.push(&Line {
             method: METHOD,
-            workspace: Some(wanted.permit.workspace()),
+            workspace: Some(query.permit.workspace()),
             secrets: &secrets,
-            server: &wanted.server,
+            server: query.server_text(),
             call_id: call_id.as_ref(),
-            check_only: wanted.check_only,
+            check_only: query.check_only,
             outcome: Some(Outcome::Ok),
             ..Line::new(Event::Decrypt).by(self.caller.as_ref())
         });
     }
 
-    fn push_refused(&self, lines: &mut Lines, refused: &Refused) {
-        let Refused { refusal, about } = refused;
-        let secrets = about.entries();
+    fn push_refused(&self, lines: &mut Lines, refused: &RefusedDecrypt) {
+        let RefusedDecrypt { refusal, subject } = refused;
+        let secrets = subject.entries();
         lines.push(&Line {
             method: METHOD,
             outcome: Some(Outcome::Refused),
             reason: refusal.reason.name(),
-            ..about.line(Event::Decrypt, &secrets).by(self.caller.as_ref())
+            ..subject.line(Event::Decrypt, &secrets).by(self.caller.as_ref())
         });
     }
 }

@@ -1,16 +1,16 @@
-//! Conclusions about one secret from the entries that the log has of it.
+//! Conclusions about one secret from its entries in the log.
 //!
 //! A change of a secret is written to several entries, so a partly lost change can be recognized:
 //!
-//! | description `s/` | record `r/` | last version `v/` | the secret |
+//! | description `s/` | record `r/` | last version `v/` | conclusion about the secret |
 //! |---|---|---|---|
-//! | version n | version n | - | is there |
-//! | version n | an older one, or none | - | has lost version n; the newest that authenticates is left |
-//! | an older one, or none | version n | - | is there; its description is lost |
+//! | version n | version n | - | exists |
+//! | version n | an older version, or none | - | has lost version n; the newest version that authenticates is left |
+//! | an older version, or none | version n | - | exists; its description is lost |
 //! | up to n, or none | up to n, or none | n | is deleted |
-//! | version > n | version > n | n | was made again |
+//! | version > n | version > n | n | was created again |
 //! | deleted | deleted | - | is deleted, and its last version number is lost |
-//! | deleted last | there | - | may be deleted, and so the other way round |
+//! | deleted last | exists | - | may be deleted; the same when the record was deleted last |
 //!
 //! A change can be lost without a trace only when at least as many unreadable messages as the change consists of were
 //! written after everything that is known of the secret. Such a secret may be older than acknowledged, or deleted.
@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use prost_types::Timestamp;
 use proto::{OriginPattern, SecretName, Uid};
 
-use super::What;
+use super::DamageKind;
 use crate::{
     crypto::record::Expiry,
     store::{Entry, KeyHistory, LogDamage, SalvageReader},
@@ -39,14 +39,14 @@ const MARGIN: u64 = 1000;
 const VERSION: u64 = 128;
 
 /// The contents of an authentic record, without the value.
-pub(super) struct Sound {
+pub(super) struct AuthenticContents {
     pub(super) version: u64,
     pub(super) expiry: Option<Expiry>,
     pub(super) origins: Vec<OriginPattern>,
 }
 
 /// Function that decrypts a record; returns `None` when the record is not authentic for the secret.
-pub(super) type Decrypt<'a> = dyn Fn(&[u8]) -> Option<Sound> + 'a;
+pub(super) type Decrypt<'a> = dyn Fn(&[u8]) -> Option<AuthenticContents> + 'a;
 
 /// Everything that the log has of one secret.
 pub(super) struct Evidence<'a> {
@@ -66,27 +66,27 @@ pub(super) enum Verdict {
         is_known: bool,
     },
     /// The secret may be deleted; the content is what is left of the secret if it is not.
-    Doubtful(Option<Box<Kept>>),
+    Doubtful(Option<Box<SalvagedSecret>>),
     /// No version of the secret is left.
     Lost {
         version: Option<u64>,
-        what: What,
+        kind: DamageKind,
     },
-    Kept(Box<Kept>),
+    Kept(Box<SalvagedSecret>),
 }
 
 /// A secret of which a version authenticates.
-pub(super) struct Kept {
+pub(super) struct SalvagedSecret {
     pub(super) metadata: SecretRecord,
     pub(super) record: Vec<u8>,
     pub(super) older: Vec<Entry>,
     /// Damage of the secret's versions, by version number.
-    pub(super) damage: Vec<(u64, What)>,
+    pub(super) damage: Vec<(u64, DamageKind)>,
 }
 
 /// A version that authenticates.
 struct Candidate {
-    sound: Sound,
+    contents: AuthenticContents,
     record: Vec<u8>,
     /// Description of the version; `None` for the current version.
     metadata: Option<SecretRecord>,
@@ -94,7 +94,7 @@ struct Candidate {
 
 impl<'a> Evidence<'a> {
     pub(super) fn of(salvage: &'a SalvageReader, uid: Uid, name: &'a SecretName) -> Self {
-        let trace = |kind: Kind| salvage.history(&kind.key(&uid, name));
+        let history = |kind: Kind| salvage.history(&kind.key(&uid, name));
         let prefix = [Kind::OldVersion.key(&uid, name).as_slice(), &[0]].concat();
         let older = salvage.keys(&prefix).into_iter().filter_map(|key| {
             let version = key.strip_prefix(prefix.as_slice())?.try_into().ok()?;
@@ -104,9 +104,9 @@ impl<'a> Evidence<'a> {
             salvage,
             uid,
             name,
-            metadata: trace(Kind::Metadata),
-            record: trace(Kind::Record),
-            last_version: trace(Kind::LastVersion),
+            metadata: history(Kind::Metadata),
+            record: history(Kind::Record),
+            last_version: history(Kind::LastVersion),
             older: older.collect(),
         }
     }
@@ -114,25 +114,29 @@ impl<'a> Evidence<'a> {
     /// Returns true when the secret has a description or a record, and no last version number, which only deleted
     /// secrets have.
     pub(super) fn seems_alive(&self) -> bool {
-        let is_there = |trace: &Option<KeyHistory<'_>>| trace.is_some_and(|trace| !trace.is_deleted());
+        let is_there =
+            |history: &Option<KeyHistory<'_>>| history.is_some_and(|history| !history.is_deleted());
         !is_there(&self.last_version) && (is_there(&self.metadata) || is_there(&self.record))
     }
 
     /// Returns true when a put of the secret may be lost that came after everything known of it.
     pub(super) fn may_have_changed(&self) -> bool {
-        self.salvage.may_hide(PUT, self.confirmed())
+        self.salvage.may_hide(PUT, self.confirmed_at())
     }
 
     /// Returns true when a deletion of the secret may be lost that came after everything known of it.
     pub(super) fn may_be_deleted(&self) -> bool {
-        self.salvage.may_hide(DELETION, self.confirmed())
+        self.salvage.may_hide(DELETION, self.confirmed_at())
     }
 
     /// Returns the position in the log that last confirms the secret's state. Any existing entry can confirm it,
     /// because puts and deletions change each of these entries.
-    fn confirmed(&self) -> u64 {
+    fn confirmed_at(&self) -> u64 {
         let changed = [self.metadata, self.record, self.last_version];
-        let there = changed.into_iter().flatten().filter(|trace| !trace.is_deleted());
+        let there = changed
+            .into_iter()
+            .flatten()
+            .filter(|history| !history.is_deleted());
         there.map(KeyHistory::confirmed_at).max().unwrap_or(0)
     }
 
@@ -140,26 +144,26 @@ impl<'a> Evidence<'a> {
         let current = self.current(decrypt);
         let described = self.described();
         let newest = [
-            current.as_ref().map(|found| found.sound.version),
+            current.as_ref().map(|found| found.contents.version),
             described.as_ref().map(|it| it.version),
         ];
         let newest = newest.into_iter().flatten().max();
-        if self.is_outlived(newest) {
+        if self.is_tombstoned(newest) {
             return Verdict::Deleted {
                 is_known: self.tombstone().is_some(),
             };
         }
-        match (self.ended(self.metadata), self.ended(self.record)) {
+        match (self.deleted_at(self.metadata), self.deleted_at(self.record)) {
             (Some(metadata), Some(record)) => self.both_deleted(metadata.max(record)),
             (Some(deleted), None) | (None, Some(deleted)) if self.is_last(deleted) => {
-                match self.best(current, described, decrypt) {
+                match self.find_best(current, described, decrypt) {
                     Verdict::Kept(kept) => Verdict::Doubtful(Some(kept)),
                     Verdict::Deleted { .. } | Verdict::Doubtful(_) | Verdict::Lost { .. } => {
                         Verdict::Doubtful(None)
                     }
                 }
             }
-            (Some(_), None) | (None, Some(_)) | (None, None) => self.best(current, described, decrypt),
+            (Some(_), None) | (None, Some(_)) | (None, None) => self.find_best(current, described, decrypt),
         }
     }
 
@@ -174,15 +178,15 @@ impl<'a> Evidence<'a> {
     }
 
     /// Returns true when the secret has a last version number, which only deleted secrets have, and no newer version.
-    fn is_outlived(&self, newest: Option<u64>) -> bool {
-        let is_there = self.last_version.is_some_and(|trace| !trace.is_deleted());
+    fn is_tombstoned(&self, newest: Option<u64>) -> bool {
+        let is_there = self.last_version.is_some_and(|history| !history.is_deleted());
         is_there && newest.is_none_or(|newest| self.tombstone().is_some_and(|last| newest <= last))
     }
 
     /// Returns the position in the log at which the entry was deleted; `None` when the entry is not deleted.
-    fn ended(&self, trace: Option<KeyHistory<'a>>) -> Option<u64> {
-        trace
-            .filter(|trace| trace.is_deleted())
+    fn deleted_at(&self, history: Option<KeyHistory<'a>>) -> Option<u64> {
+        history
+            .filter(|history| history.is_deleted())
             .map(KeyHistory::changed_at)
     }
 
@@ -190,17 +194,17 @@ impl<'a> Evidence<'a> {
     /// one's deletion.
     fn is_last(&self, deleted: u64) -> bool {
         let written = [self.metadata, self.record].into_iter().flatten();
-        let mut written = written.filter(|trace| !trace.is_deleted());
-        written.all(|trace| trace.changed_at() < deleted)
+        let mut written = written.filter(|history| !history.is_deleted());
+        written.all(|history| history.changed_at() < deleted)
     }
 
     /// Decides about a secret whose description and record are deleted. The secret is lost when its last version number
     /// was deleted later, because only making the secret again deletes that number; otherwise the secret is deleted.
     fn both_deleted(&self, at: u64) -> Verdict {
-        match self.ended(self.last_version).is_some_and(|gone| gone > at) {
+        match self.deleted_at(self.last_version).is_some_and(|gone| gone > at) {
             true => Verdict::Lost {
                 version: None,
-                what: What::Unreadable,
+                kind: DamageKind::Unreadable,
             },
             false => Verdict::Deleted { is_known: false },
         }
@@ -208,23 +212,25 @@ impl<'a> Evidence<'a> {
 
     /// Returns the last version number of a deleted secret.
     fn tombstone(&self) -> Option<u64> {
-        let trace = self.last_version.filter(|trace| !trace.is_deleted())?;
-        number(&trace.values().next()?)
+        let history = self.last_version.filter(|history| !history.is_deleted())?;
+        decode_number(&history.values().next()?)
     }
 
     /// Returns the newest description.
     fn described(&self) -> Option<SecretRecord> {
-        let trace = self.metadata.filter(|trace| !trace.is_deleted())?;
-        trace.values_since_deletion().find_map(|bytes| described(&bytes))
+        let history = self.metadata.filter(|history| !history.is_deleted())?;
+        history
+            .values_since_deletion()
+            .find_map(|bytes| decode_description(&bytes))
     }
 
     /// Returns the newest record that authenticates.
     fn current(&self, decrypt: &Decrypt<'_>) -> Option<Candidate> {
-        let trace = self.record.filter(|trace| !trace.is_deleted())?;
-        trace.values_since_deletion().find_map(|record| {
+        let history = self.record.filter(|history| !history.is_deleted())?;
+        history.values_since_deletion().find_map(|record| {
             let sound = decrypt(&record)?;
             Some(Candidate {
-                sound,
+                contents: sound,
                 record,
                 metadata: None,
             })
@@ -232,7 +238,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// Returns the newest version that authenticates.
-    fn best(
+    fn find_best(
         &self,
         current: Option<Candidate>,
         described: Option<SecretRecord>,
@@ -242,63 +248,73 @@ impl<'a> Evidence<'a> {
             self.older
                 .iter()
                 .rev()
-                .find_map(|(version, trace)| self.old(*version, *trace, decrypt))
+                .find_map(|(version, history)| self.old_version(*version, *history, decrypt))
         };
         let best = match (current, &described) {
-            (Some(current), Some(described)) if current.sound.version >= described.version => Some(current),
+            (Some(current), Some(described)) if current.contents.version >= described.version => {
+                Some(current)
+            }
             (Some(current), None) => Some(current),
             (Some(current), Some(_)) => match older() {
-                Some(older) if older.sound.version > current.sound.version => Some(older),
+                Some(older) if older.contents.version > current.contents.version => Some(older),
                 Some(_) | None => Some(current),
             },
             (None, _) => older(),
         };
         match (best, described) {
-            (Some(best), described) => Verdict::Kept(Box::new(self.kept(best, described, decrypt))),
+            (Some(best), described) => Verdict::Kept(Box::new(self.salvage_from(best, described, decrypt))),
             (None, Some(described)) => Verdict::Lost {
                 version: Some(described.version),
-                what: self.why_lost(),
+                kind: self.record_damage(),
             },
             (None, None) => Verdict::Lost {
                 version: None,
-                what: self.why_lost(),
+                kind: self.record_damage(),
             },
         }
     }
 
-    fn why_lost(&self) -> What {
-        let is_there = |trace: Option<KeyHistory<'_>>| trace.is_some_and(|trace| !trace.is_deleted());
+    fn record_damage(&self) -> DamageKind {
+        let is_there = |history: Option<KeyHistory<'_>>| history.is_some_and(|history| !history.is_deleted());
         match (is_there(self.record), is_there(self.metadata)) {
-            (true, _) => What::Unauthentic,
-            (false, true) => What::Unreadable,
-            (false, false) => What::Description,
+            (true, _) => DamageKind::Unauthentic,
+            (false, true) => DamageKind::Unreadable,
+            (false, false) => DamageKind::Description,
         }
     }
 
-    fn kept(&self, best: Candidate, described: Option<SecretRecord>, decrypt: &Decrypt<'_>) -> Kept {
-        let version = best.sound.version;
+    fn salvage_from(
+        &self,
+        best: Candidate,
+        described: Option<SecretRecord>,
+        decrypt: &Decrypt<'_>,
+    ) -> SalvagedSecret {
+        let version = best.contents.version;
         let acknowledged = self.acknowledged(described.as_ref()).max(version);
         let mut damage = Vec::new();
         let found = best.metadata.clone().or_else(|| self.description_of(version));
         let (mut metadata, is_described) = match found {
             Some(metadata) => (metadata, true),
-            None => (made_up(&best.sound, described, self.oldest()), false),
+            None => (
+                substitute_description(&best.contents, described, self.oldest()),
+                false,
+            ),
         };
         if acknowledged > version {
-            damage.push((version, What::Older(acknowledged)));
+            damage.push((version, DamageKind::Older(acknowledged)));
         }
         if !is_described {
-            damage.push((version, What::Undescribed));
+            damage.push((version, DamageKind::Undescribed));
         }
         let may_be_older = self.may_have_changed();
         if may_be_older {
-            damage.push((version, What::MaybeOlder));
+            damage.push((version, DamageKind::MaybeOlder));
         }
         if may_be_older || acknowledged > version {
             metadata.last_version = self.beyond(self.highest().max(version));
         }
         let older = self.keep_older(&metadata, decrypt, &mut damage);
-        Kept {
+        SalvagedSecret {
             metadata,
             record: best.record,
             older,
@@ -309,29 +325,29 @@ impl<'a> Evidence<'a> {
     /// Returns the number of the newest version that was made. Making a version stores the previous one as an older
     /// version, and removes the oldest.
     fn acknowledged(&self, described: Option<&SecretRecord>) -> u64 {
-        let kept = self.older.iter().rev().find(|(_, trace)| !trace.is_deleted());
+        let kept = self.older.iter().rev().find(|(_, history)| !history.is_deleted());
         let after_kept = kept.map_or(0, |(version, _)| version + 1);
         let Some(described) = described else {
             return after_kept;
         };
         let since = self.metadata.map_or(0, KeyHistory::changed_at);
         let mut removed = self.older.range(described.kept_from..);
-        let is_behind = removed.any(|(_, trace)| trace.is_deleted() && trace.changed_at() > since);
+        let is_behind = removed.any(|(_, history)| history.is_deleted() && history.changed_at() > since);
         after_kept.max(described.version.saturating_add(u64::from(is_behind)))
     }
 
     /// Returns the remembered description of a version.
     fn description_of(&self, version: u64) -> Option<SecretRecord> {
-        let trace = self.metadata?;
-        let mut descriptions = trace
+        let history = self.metadata?;
+        let mut descriptions = history
             .values_since_deletion()
-            .filter_map(|bytes| described(&bytes));
+            .filter_map(|bytes| decode_description(&bytes));
         descriptions.find(|metadata| metadata.version == version)
     }
 
     /// Returns the oldest version that exists.
     fn oldest(&self) -> Option<u64> {
-        let mut there = self.older.iter().filter(|(_, trace)| !trace.is_deleted());
+        let mut there = self.older.iter().filter(|(_, history)| !history.is_deleted());
         there.next().map(|(version, _)| *version)
     }
 
@@ -340,17 +356,17 @@ impl<'a> Evidence<'a> {
         &self,
         metadata: &SecretRecord,
         decrypt: &Decrypt<'_>,
-        damage: &mut Vec<(u64, What)>,
+        damage: &mut Vec<(u64, DamageKind)>,
     ) -> Vec<Entry> {
         let mut kept = Vec::new();
-        for (version, trace) in self
+        for (version, history) in self
             .older
             .range(metadata.kept_from..metadata.version.max(metadata.kept_from))
         {
-            if trace.is_deleted() {
+            if history.is_deleted() {
                 continue;
             }
-            match self.old(*version, *trace, decrypt) {
+            match self.old_version(*version, *history, decrypt) {
                 Some(Candidate {
                     record,
                     metadata: Some(metadata),
@@ -359,39 +375,39 @@ impl<'a> Evidence<'a> {
                     key: stored::old_version(&self.uid, self.name, *version),
                     value: stored::encode(&OldVersion { metadata, record }),
                 }),
-                Some(_) | None => damage.push((*version, self.why_not(*trace, decrypt))),
+                Some(_) | None => damage.push((*version, self.old_version_damage(*history, decrypt))),
             }
         }
         kept
     }
 
     /// Returns an older version if it authenticates as that version.
-    fn old(&self, version: u64, trace: KeyHistory<'_>, decrypt: &Decrypt<'_>) -> Option<Candidate> {
-        if trace.is_deleted() {
+    fn old_version(&self, version: u64, history: KeyHistory<'_>, decrypt: &Decrypt<'_>) -> Option<Candidate> {
+        if history.is_deleted() {
             return None;
         }
-        trace.values_since_deletion().find_map(|bytes| {
+        history.values_since_deletion().find_map(|bytes| {
             let OldVersion { metadata, record } = stored::decode(&bytes).ok()?;
             let sound = decrypt(&record)?;
             let is_it = (sound.version, metadata.version) == (version, version);
             is_it.then_some(Candidate {
-                sound,
+                contents: sound,
                 record,
                 metadata: Some(metadata),
             })
         })
     }
 
-    fn why_not(&self, trace: KeyHistory<'_>, decrypt: &Decrypt<'_>) -> What {
-        let Some(bytes) = trace.values_since_deletion().next() else {
-            return What::Unreadable;
+    fn old_version_damage(&self, history: KeyHistory<'_>, decrypt: &Decrypt<'_>) -> DamageKind {
+        let Some(bytes) = history.values_since_deletion().next() else {
+            return DamageKind::Unreadable;
         };
         match stored::decode::<OldVersion>(&bytes) {
             Ok(older) => match decrypt(&older.record) {
-                Some(sound) => What::AnotherVersion(sound.version),
-                None => What::Unauthentic,
+                Some(sound) => DamageKind::AnotherVersion(sound.version),
+                None => DamageKind::Unauthentic,
             },
-            Err(_) => What::Description,
+            Err(_) => DamageKind::Description,
         }
     }
 
@@ -403,9 +419,9 @@ impl<'a> Evidence<'a> {
     /// Returns the highest version number in the log, including deleted versions.
     fn highest(&self) -> u64 {
         let descriptions = self.metadata.into_iter().flat_map(KeyHistory::values);
-        let described = descriptions.filter_map(|bytes| Some(described(&bytes)?.last_version()));
+        let described = descriptions.filter_map(|bytes| Some(decode_description(&bytes)?.last_version()));
         let last = self.last_version.into_iter().flat_map(KeyHistory::values);
-        let last = last.filter_map(|bytes| number(&bytes));
+        let last = last.filter_map(|bytes| decode_number(&bytes));
         let older = self.older.keys().copied();
         described.chain(last).chain(older).max().unwrap_or(0)
     }
@@ -420,18 +436,22 @@ pub(super) fn margin(log_damage: &LogDamage) -> u64 {
 }
 
 /// Decodes a secret's description; returns `None` when `bytes` are not a valid one.
-fn described(bytes: &[u8]) -> Option<SecretRecord> {
+fn decode_description(bytes: &[u8]) -> Option<SecretRecord> {
     let record: SecretRecord = stored::decode(bytes).ok()?;
     stored::uid(&record.uid).map(|_| record)
 }
 
-fn number(bytes: &[u8]) -> Option<u64> {
+fn decode_number(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// Makes a description for a sound value whose description is lost or does not fit: the record contains everything that
-/// decrypting needs.
-fn made_up(sound: &Sound, described: Option<SecretRecord>, oldest: Option<u64>) -> SecretRecord {
+/// Makes a description for a sound value whose description is lost or belongs to another version. The record contains
+/// everything that a decrypt needs.
+fn substitute_description(
+    contents: &AuthenticContents,
+    described: Option<SecretRecord>,
+    oldest: Option<u64>,
+) -> SecretRecord {
     let now = Timestamp::from(SystemTime::now());
     let before = described.unwrap_or_else(|| SecretRecord {
         uid: Uid::generate().as_bytes().to_vec(),
@@ -439,15 +459,11 @@ fn made_up(sound: &Sound, described: Option<SecretRecord>, oldest: Option<u64>) 
         ..SecretRecord::default()
     });
     SecretRecord {
-        version: sound.version,
+        version: contents.version,
         update_time: now,
-        upstream_origins: sound
-            .origins
-            .iter()
-            .map(|origin| origin.as_str().to_owned())
-            .collect(),
-        expires_at: sound.expiry.map_or(0, Expiry::seconds),
-        kept_from: oldest.unwrap_or(sound.version).min(sound.version),
+        upstream_origins: stored::origins(&contents.origins),
+        expires_at: contents.expiry.map_or(0, Expiry::seconds),
+        kept_from: oldest.unwrap_or(contents.version).min(contents.version),
         last_version: 0,
         ..before
     }

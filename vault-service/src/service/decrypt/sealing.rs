@@ -1,4 +1,4 @@
-//! How the values of an answer travel: sealed to a key of the client, or in clear inside TLS.
+//! The values of an answer: sealed to a key of the client (HPKE, RFC 9180), or in clear inside TLS.
 
 use std::sync::Arc;
 
@@ -8,27 +8,26 @@ use proto::{
     vault::v1::{DecryptResponse, DecryptStreamResponse, DecryptedSecret, Recipient},
 };
 
-use crate::vault::Wanted;
+use crate::vault::DecryptQuery;
 
-/// An answer whose values have not been given away yet.
-pub(super) struct Answer {
-    /// All but the values.
+/// An answer whose values are not in its response yet.
+pub(super) struct DecryptedAnswer {
+    /// The response without its values.
     pub(super) response: DecryptResponse,
-    /// One for each secret that says so, in their order.
+    /// One element for each secret of the response; `None` for a secret without a value.
     pub(super) values: Vec<Option<SecretValue>>,
-    /// What they answer, with the server that they are for.
-    pub(super) wanted: Arc<Wanted>,
+    pub(super) query: Arc<DecryptQuery>,
     /// The injector's call that the values are for.
     pub(super) call_id: Option<CallId>,
 }
 
-impl Answer {
-    /// The values in clear, for a client that named no key.
+impl DecryptedAnswer {
+    /// Returns the response with its values in clear, for a client that named no key.
     pub(super) fn in_clear(self) -> DecryptResponse {
         let Self {
             mut response,
             values,
-            wanted: _,
+            query: _,
             call_id: _,
         } = self;
         for (secret, value) in response.secrets.iter_mut().zip(values) {
@@ -38,18 +37,18 @@ impl Answer {
         response
     }
 
-    /// The values sealed, each wiped when it is.
+    /// Returns the response with its values sealed.
     fn sealed(self, sealer: &mut Sealer, epoch: u64, id: u64) -> Result<DecryptResponse, Refusal> {
         let Self {
             response,
             values,
-            wanted,
+            query,
             call_id: _,
         } = self;
         let answering = Answering {
             epoch,
             id,
-            server: &wanted.server,
+            server: query.server_text(),
         };
         let values = values.iter().flatten().map(SecretValue::expose);
         let sealed = sealer
@@ -59,9 +58,9 @@ impl Answer {
     }
 }
 
-/// One answer, sealed to a key of its own: of the unary call.
-pub(super) fn seal_one(
-    answer: Answer,
+/// Seals the answer of the unary RPC to the key in its request.
+pub(super) fn seal_unary(
+    answer: DecryptedAnswer,
     recipient: &[u8],
     vault: &Principal,
     injector: &Principal,
@@ -80,24 +79,25 @@ pub(super) fn seal_one(
     })
 }
 
-/// How a stream's answers travel from here on.
-pub(super) enum Sealing {
-    /// No key was named yet.
+/// The sealing of a stream's next answers.
+pub(super) enum StreamSealing {
+    /// The client named no key yet, so values are in clear.
     Clear,
-    /// Sealed to the client's latest key.
-    To(Box<Epoch>),
+    /// Values are sealed to the client's latest key.
+    To(Box<SealingEpoch>),
 }
 
-/// The client's latest key.
-pub(super) struct Epoch {
+/// The time in which a stream's answers are sealed to one key of the client.
+pub(super) struct SealingEpoch {
     number: u64,
     nonce: Vec<u8>,
     sealer: Sealer,
+    /// True when the client has the encapsulated key.
     announced: bool,
 }
 
-impl Sealing {
-    /// Seals to another key from here on.
+impl StreamSealing {
+    /// Seals all further answers to the key of `recipient`.
     pub(super) fn begin(
         &mut self,
         recipient: &Recipient,
@@ -131,7 +131,7 @@ impl Sealing {
             nonce: stream_nonce,
             epoch: *epoch,
         };
-        *self = Self::To(Box::new(Epoch {
+        *self = Self::To(Box::new(SealingEpoch {
             number: *epoch,
             nonce: stream_nonce.clone(),
             sealer: Sealer::new(public_key, between).map_err(malformed)?,
@@ -140,7 +140,6 @@ impl Sealing {
         Ok(())
     }
 
-    /// Whether answers are sealed.
     pub(super) fn is_on(&self) -> bool {
         match self {
             Self::Clear => false,
@@ -148,16 +147,17 @@ impl Sealing {
         }
     }
 
-    /// The answer to call `id`, to be sent before any that is asked for later.
-    pub(super) fn answer(&mut self, answer: Answer, id: u64) -> Result<DecryptResponse, Refusal> {
+    /// Returns the response to call `id`, with its values. Responses must be sent in the order of these calls, because the
+    /// client opens sealed values in sequence.
+    pub(super) fn answer(&mut self, answer: DecryptedAnswer, id: u64) -> Result<DecryptResponse, Refusal> {
         match self {
             Self::Clear => Ok(answer.in_clear()),
             Self::To(epoch) => answer.sealed(&mut epoch.sealer, epoch.number, id),
         }
     }
 
-    /// Says in a message whose key its answers are sealed to.
-    pub(super) fn sign(&mut self, message: &mut DecryptStreamResponse) {
+    /// Adds to a message the epoch of its answers, and the encapsulated key to the first message of an epoch.
+    pub(super) fn add_epoch(&mut self, message: &mut DecryptStreamResponse) {
         let Self::To(epoch) = self else { return };
         message.epoch = epoch.number;
         if !std::mem::replace(&mut epoch.announced, true) {
@@ -170,8 +170,8 @@ fn malformed(error: SealError) -> Refusal {
     Refusal::new(Reason::RequestMalformed, error)
 }
 
-/// What a vault answers that seals everything.
-pub(super) fn required() -> Refusal {
+/// Returns the refusal of a client without a key by a vault that must seal all values.
+pub(super) fn sealing_required() -> Refusal {
     Refusal::new(
         Reason::SealingRequired,
         "this vault gives no value in clear; name a recipient's key",

@@ -1,0 +1,183 @@
+//! The root key: which one a store needs, unlocking, and replacing it.
+//!
+//! The root key wraps the store keys in the file `keys`, and nothing in the store. So one replacement of that file replaces
+//! the root key.
+
+use std::sync::Arc;
+
+use super::{
+    OpenError, UnlockError, VaultError, Writer, blocking,
+    key_file::KeyFile,
+    keyring::{Keyring, UnlockedKeys},
+    meta, store_keys,
+    stored::Meta,
+};
+use crate::{
+    authz::VaultPermit,
+    crypto::{KeyId, StoreKey},
+    root::{Provider, Providers},
+    store::{ReadEntries, Store},
+};
+
+/// Reads the file `keys`. Fails unless the file belongs to the store and `providers` have its root key. Returns `None` for a
+/// store that never had keys.
+pub(super) fn check_key_file<S>(
+    store: &S,
+    meta: &Meta,
+    providers: &Providers,
+) -> Result<Option<KeyFile>, OpenError>
+where
+    S: ReadEntries<Error: Into<OpenError>>,
+{
+    let file = KeyFile::read(store).map_err(OpenError::Keys)?;
+    let needed = KeyId::from_stored(&meta.store_key_id);
+    match (file, needed) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(OpenError::NoKeys),
+        (Some(file), Some(needed)) if !file.has_store_key(needed) => {
+            Err(OpenError::OtherKeys(needed.to_string()))
+        }
+        (Some(file), Some(_) | None) => match missing_root_key(&file, providers) {
+            None => Ok(Some(file)),
+            Some(MissingRootKey { given, needed }) => Err(OpenError::OtherRootKey {
+                given,
+                needed,
+                workspaces: meta::count_workspaces(store).map_err(Into::into)?,
+            }),
+        },
+    }
+}
+
+/// A root key that no provider has.
+pub(super) struct MissingRootKey {
+    /// Ids of the root keys that the providers have.
+    pub(super) given: String,
+    /// Id of the missing root key.
+    pub(super) needed: String,
+}
+
+/// Returns the root key that `file` needs, if no provider has it; `None` when a provider has it.
+pub(super) fn missing_root_key(file: &KeyFile, providers: &Providers) -> Option<MissingRootKey> {
+    let known = providers.known(file.wrapped_root.as_ref());
+    if known.iter().any(|known| known.id == file.root_key) {
+        return None;
+    }
+    let given: Vec<_> = known.iter().map(|known| known.id.to_string()).collect();
+    Some(MissingRootKey {
+        given: given.join(", "),
+        needed: file.root_key.to_string(),
+    })
+}
+
+/// Gets the root key from its provider and the store keys from the file `keys`, and loads both into `keyring`. When the active
+/// provider has another root key, the function wraps the store keys with that one.
+pub(super) async fn unlock(
+    store: &Store,
+    keyring: &Keyring,
+    providers: &Providers,
+) -> Result<(), UnlockError> {
+    let _lock = keyring.file_lock.lock().await;
+    let reading = store.clone();
+    let file = blocking(move || KeyFile::read(&reading)).await?;
+    let current = match &file {
+        None => None,
+        Some(file) => Some(open(file, providers).await?),
+    };
+    let (id, wrapped) = match &current {
+        None => (None, None),
+        Some(current) => (Some(current.root.id()), current.wrapped_root.as_ref()),
+    };
+    let unlocked = match (providers.successor(id, wrapped).await?, current) {
+        (None, Some(current)) => current,
+        (None, None) => return Err(VaultError::KeyNotLoaded.into()),
+        (Some((root, wrapped_root)), current) => {
+            let store_keys = match current {
+                Some(current) => {
+                    tracing::info!(root_key = %root.id(), "another root key is active; it wraps the store's keys now");
+                    current.store_keys
+                }
+                None => vec![Arc::new(StoreKey::generate().map_err(VaultError::from)?)],
+            };
+            let unlocked = UnlockedKeys {
+                root,
+                wrapped_root,
+                store_keys,
+            };
+            KeyFile::replace(store, &unlocked).await?;
+            unlocked
+        }
+    };
+    store_keys::settle(store, &unlocked).await?;
+    keyring.load(unlocked);
+    Ok(())
+}
+
+/// Opens the file `keys` with its root key, from one of `providers`.
+pub(super) async fn open(file: &KeyFile, providers: &Providers) -> Result<UnlockedKeys, UnlockError> {
+    let root = providers.open(file.root_key, file.wrapped_root.as_ref()).await?;
+    let root = root.ok_or(VaultError::KeyNotLoaded)?;
+    Ok(UnlockedKeys {
+        store_keys: file.unwrap(&root)?,
+        wrapped_root: file.wrapped_root.clone(),
+        root,
+    })
+}
+
+impl Writer {
+    /// Returns true while the vault has no root key.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.keyring.is_locked()
+    }
+
+    /// Returns the permit of a command on this machine. The root key is the proof, so a locked vault returns an error.
+    pub(crate) fn operator_permit(&self) -> Result<VaultPermit, VaultError> {
+        Ok(VaultPermit::of_operator(&self.keyring.loaded()?.root))
+    }
+
+    /// Gets the root key from its provider. Fails when the provider does not have it, or does not answer.
+    pub(crate) async fn unlock(&self) -> Result<(), UnlockError> {
+        unlock(&self.store, &self.keyring, &self.providers).await?;
+        self.keys_changed.notify_one();
+        Ok(())
+    }
+
+    /// Makes a new root key, which has replaced the old one when this returns. Returns the id of the new root key.
+    pub(crate) async fn rotate_root_key(&self, _: &VaultPermit) -> Result<KeyId, VaultError> {
+        let _lock = self.keyring.file_lock.lock().await;
+        let current = self.keyring.loaded()?;
+        let wrapper = match self.providers.active() {
+            Provider::File(_) => return Err(VaultError::RootKeyFromFile),
+            Provider::Wrapper(wrapper) => wrapper,
+        };
+        let (root, wrapped_root) = wrapper.make().await.map_err(VaultError::Provider)?;
+        let id = root.id();
+        let unlocked = UnlockedKeys {
+            root,
+            wrapped_root: Some(wrapped_root),
+            ..current
+        };
+        KeyFile::replace(&self.store, &unlocked).await?;
+        self.keyring.load(unlocked);
+        Ok(id)
+    }
+
+    /// Encrypts the root key again when the KMS has switched to another key.
+    pub(crate) async fn follow_kms(&self) -> Result<(), UnlockError> {
+        let Provider::Wrapper(wrapper) = self.providers.active() else {
+            return Ok(());
+        };
+        let _lock = self.keyring.file_lock.lock().await;
+        let mut unlocked = self.keyring.loaded()?;
+        let Some(wrapped_root) = &mut unlocked.wrapped_root else {
+            return Ok(());
+        };
+        if !wrapper.is_stale(wrapped_root).await? {
+            return Ok(());
+        }
+        wrapped_root.wrapping = Some(wrapper.wrap(&unlocked.root).await?);
+        KeyFile::replace(&self.store, &unlocked).await?;
+        self.keyring.load(unlocked);
+        tracing::info!("the KMS has another key; the root key was encrypted with it");
+        Ok(())
+    }
+}
