@@ -9,7 +9,6 @@ pub struct ValueNotUtf8 {
     pub name: String,
 }
 
-/// Returns the entries with their values as text.
 pub(super) fn text_entries<'a>(
     entries: impl IntoIterator<Item = (&'a str, &'a [u8])>,
 ) -> Result<Vec<(&'a str, &'a str)>, ValueNotUtf8> {

@@ -9,12 +9,10 @@ use super::huffman;
 /// A never-indexed field (section 6.2.3) whose value is Huffman-coded. h2 writes every sensitive field like this.
 pub(super) struct HuffmanField<'b> {
     pub(super) name: FieldName<'b>,
-    /// The range of the value's Huffman code in the block.
     pub(super) value: Range<usize>,
 }
 
 pub(super) enum FieldName<'b> {
-    /// An index into the static and dynamic tables.
     Index(usize),
     Huffman(&'b [u8]),
 }
@@ -61,7 +59,6 @@ struct BlockReader<'b> {
 /// A string literal (section 5.2).
 struct StringLiteral {
     is_huffman: bool,
-    /// The range of the string's bytes in the block.
     range: Range<usize>,
 }
 

@@ -10,7 +10,6 @@ use super::{Occurrence, PlaceholderTable};
 /// Number of bytes of a line that are kept, enough for every line that states the framing of a body.
 const MAX_KEPT: usize = 48;
 
-/// Position within the messages of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct MessageScanner {
     part: MessagePart,
@@ -23,13 +22,11 @@ enum MessagePart {
     RequestLine,
     /// The fields of a head, with the framing of the body according to the fields so far.
     Fields(BodyFraming),
-    /// The missing bytes of a body of a known length.
     Data(u64),
     ChunkSize,
     /// The missing bytes of a chunk and of the line break after it.
     Chunk(u64),
     Trailers,
-    /// Unknown: a message was malformed.
     Lost,
 }
 
@@ -64,7 +61,6 @@ impl MessageScanner {
         (count, in_head)
     }
 
-    /// Returns true when a head has begun and has not ended.
     pub(super) fn is_within_head(&self) -> bool {
         match self.part {
             MessagePart::RequestLine => !self.line.is_empty(),
@@ -104,7 +100,6 @@ impl MessageScanner {
 }
 
 impl MessagePart {
-    /// Returns the part that follows `line`.
     fn after(self, line: &[u8]) -> Self {
         match (self, line) {
             (Self::RequestLine, _) => Self::Fields(BodyFraming::Length(0)),
@@ -169,7 +164,6 @@ impl PartialLine {
         self.length += bytes.len();
     }
 
-    /// Returns the beginning of the line, without the line break.
     fn text(&self) -> &[u8] {
         without_line_break(self.kept.get(..self.length).unwrap_or(&self.kept))
     }

@@ -3,7 +3,6 @@
 use super::{Occurrence, PlaceholderTable, hpack};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Size of a frame's header (section 4.1).
 const FRAME_HEADER: usize = 9;
 /// Types and flags of frames (sections 6.2 and 6.10).
 const HEADERS: u8 = 1;
@@ -12,15 +11,12 @@ const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// Position within the frames of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct FrameScanner {
-    /// Number of missing bytes of the connection preface.
     preface_left: usize,
     /// The next frame's header, of which the first `header_len` bytes were received.
     header: [u8; FRAME_HEADER],
     header_len: usize,
-    /// Number of missing bytes of the current frame's payload.
     payload_left: usize,
     /// True when the current frame carries a part of a request's head.
     in_head: bool,
@@ -65,7 +61,6 @@ impl FrameScanner {
         (count, false)
     }
 
-    /// Returns true when a head has begun and has not ended.
     pub(super) fn is_within_head(&self) -> bool {
         self.is_continued || self.in_head && self.payload_left > 0
     }

@@ -61,7 +61,6 @@ type LookupKey = [u8; 16];
 pub enum PossibleVersions {
     /// HTTP/1.1, where a placeholder may have another length than its value.
     Http1Only,
-    /// HTTP/1.1 or HTTP/2.
     Any,
 }
 
@@ -80,7 +79,6 @@ struct Substitution {
     is_done: AtomicBool,
 }
 
-/// A placeholder and its value in one encoding.
 struct Pair {
     placeholder: Vec<u8>,
     value: Zeroizing<Vec<u8>>,
@@ -93,7 +91,6 @@ pub struct PlaceholderGuard {
     substitution: Arc<Substitution>,
 }
 
-/// A range of a head that contains a placeholder, and the substitution for it.
 struct Occurrence {
     range: Range<usize>,
     substitution: Arc<Substitution>,
@@ -187,7 +184,6 @@ impl Substitution {
 }
 
 impl PlaceholderGuard {
-    /// Returns true once the value was written instead of its placeholder.
     pub fn is_substituted(&self) -> bool {
         self.substitution.is_done.load(Ordering::Acquire)
     }

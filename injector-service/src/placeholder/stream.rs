@@ -16,7 +16,6 @@ use super::{
     http2::{self, FrameScanner},
 };
 
-/// The version of HTTP that a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HttpVersion {
     Http1,
@@ -35,7 +34,6 @@ pin_project_lite::pin_project! {
         table: PlaceholderTable,
         scanner: HeadScanner,
         copied: Vec<u8>,
-        // The heads in `copied`.
         heads: Vec<HeadRanges>,
         // Bytes with values, of which the first `written` are written.
         pending: Zeroizing<Vec<u8>>,
@@ -43,7 +41,6 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// Finds the beginnings and ends of heads on a connection.
 #[derive(Debug, Clone)]
 enum HeadScanner {
     Http1(MessageScanner),
@@ -103,7 +100,6 @@ impl HeadScanner {
     }
 }
 
-/// Returns the first `count` bytes.
 fn first<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> impl Iterator<Item = &'s [u8]> {
     slices.iter().map(move |slice| {
         let length = count.min(slice.len());
@@ -112,7 +108,6 @@ fn first<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> impl Iterator<Item 
     })
 }
 
-/// Returns the bytes after the first `count`.
 fn rest<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> impl Iterator<Item = IoSlice<'s>> {
     let rest = slices.iter().map(move |slice| {
         let length = count.min(slice.len());
@@ -191,7 +186,6 @@ fn extend(head: &mut HeadRanges, range: Range<usize>) {
     }
 }
 
-/// Writes `copied` into `pending`, with values instead of their placeholders.
 fn substitute_plain(
     table: &PlaceholderTable,
     copied: &[u8],

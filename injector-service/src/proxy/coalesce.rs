@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use crate::upstream::BodyError;
+use crate::upstream::{BodyError, FramePoll};
 
 /// Pieces with fewer bytes are joined.
 const SMALL: usize = 1024;
@@ -42,7 +42,7 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     F: Fn(&mut HeaderMap),
 {
-    fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_inner(&mut self, context: &mut Context<'_>) -> FramePoll {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         Poll::Ready(frame.map(|frame| {
             let mut frame = frame.map_err(Into::into)?;
@@ -86,10 +86,7 @@ where
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         let this = &mut *self;
         if let Some(next) = this.next.take() {
             return Poll::Ready(Some(next));

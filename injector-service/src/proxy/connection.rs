@@ -17,7 +17,7 @@ use super::{
     http_server::{self, LIBRARY_LIMITS},
     request_head::HeadCheckingStream,
     upgrade::ConnectionUpgrade,
-    watchdog::{Verdict, Watchdog, WatchedStream},
+    watchdog::{CloseReason, Watchdog, WatchedStream},
 };
 
 /// The time in which an idle HTTP/2 connection that lost its slot has to close in order, with a GOAWAY frame.
@@ -111,9 +111,9 @@ impl Connection {
                 () = evicted.as_mut(), if has_slot => has_slot = false,
                 () = check.as_mut() => {}
             }
-            let next_check = match watchdog.verdict(limits) {
-                Verdict::Healthy(next_check) => next_check,
-                Verdict::Idle if !is_closing => {
+            let next_check = match watchdog.check(limits) {
+                Ok(next_check) => next_check,
+                Err(CloseReason::Idle) if !is_closing => {
                     is_closing = true;
                     connection.as_mut().graceful_shutdown();
                     if has_slot {
@@ -122,8 +122,8 @@ impl Connection {
                         EVICTION_GRACE
                     }
                 }
-                verdict => {
-                    tracing::debug!(?verdict, "connection closed");
+                Err(reason) => {
+                    tracing::debug!(?reason, "connection closed");
                     return ControlFlow::Break(());
                 }
             };

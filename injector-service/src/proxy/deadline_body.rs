@@ -11,7 +11,7 @@ use proto::{Reason, Refusal};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{body, local_reply, stream_timeout, watchdog::ActiveCall};
-use crate::upstream::{Body, BodyError};
+use crate::upstream::{Body, BodyError, FramePoll};
 
 /// A response body that ends at the latest at its deadline. The call ends when the body is dropped.
 pub(super) struct DeadlineBody {
@@ -62,10 +62,7 @@ impl http_body::Body for DeadlineBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         if let Some(timer) = &mut self.timer
             && timer.as_mut().poll(context).is_ready()
         {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     inject::json::{JsonError, Rewriter, SecretsObject},
-    upstream::{Body, BodyError},
+    upstream::{Body, BodyError, FramePoll},
 };
 
 /// A JSON body that was read far enough to decide how secrets are put into it.
@@ -140,10 +140,7 @@ impl http_body::Body for LargeJsonBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         if !self.start.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.start)))));
         }

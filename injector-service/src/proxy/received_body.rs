@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Version, header, request::Parts};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use proto::Refusal;
@@ -19,7 +19,7 @@ use super::{
     replay::{ReplayBody, ReplayBuffer},
     watchdog::ActiveCall,
 };
-use crate::upstream::{BodyError, StreamSlot};
+use crate::upstream::{BodyError, FramePoll, StreamSlot};
 
 /// A body over HTTP/1.1 or HTTP/2.
 ///
@@ -31,7 +31,6 @@ pub(super) struct ReceivedBody {
     is_http2: bool,
     /// Bytes that h2 may read ahead of the consumer, until the body has ended.
     read_ahead: Option<Reservation>,
-    /// The slot of the upstream's connection that the response takes.
     _slot: Option<Arc<StreamSlot>>,
 }
 
@@ -46,7 +45,6 @@ impl ReceivedBody {
         Self::new(Either::Left(body), head.version)
     }
 
-    /// Returns the body of a response that takes `slot`.
     pub(super) fn response(body: Incoming, version: Version, slot: Option<Arc<StreamSlot>>) -> Self {
         let body = Either::Left(DrainingBody::without_draining(body));
         Self {
@@ -97,10 +95,7 @@ impl Body for ReceivedBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if self.body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
             self.read_ahead = None;

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{buffer_budget::Reservation, drain::DrainingBody};
-use crate::upstream::BodyError;
+use crate::upstream::{BodyError, FramePoll};
 
 /// Makes readers of one body, each of which begins at the start of the body. Dropping the buffer frees its bytes.
 pub(super) struct ReplayBuffer(Arc<Mutex<Shared>>);
@@ -102,7 +102,7 @@ impl Drop for ReplayBuffer {
 }
 
 impl Shared {
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> FramePoll {
         let frame = ready!(Pin::new(&mut self.rest).poll_frame(context));
         self.buffer = match (self.buffer.take(), &frame) {
             (Some(buffer), Some(Ok(frame))) => buffer.push(frame),
@@ -121,10 +121,7 @@ impl Body for ReplayBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         let this = &mut *self;
         let mut shared = lock(&this.shared);
         if shared.newest != this.number {

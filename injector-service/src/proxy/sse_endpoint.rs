@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, header};
 use http_body::{Body, Frame};
 
-use crate::upstream::BodyError;
+use crate::upstream::{BodyError, FramePoll};
 
 /// Longest line that can name an endpoint. A longer line passes unchanged.
 const MAX_LINE: usize = 16 * 1024;
@@ -33,7 +33,6 @@ pub(super) fn may_have_endpoint(method: &Method, headers: &HeaderMap) -> bool {
             .is_some_and(|value| is_event_stream(value.as_bytes()))
 }
 
-/// An event stream whose endpoints are rewritten.
 pub(super) struct SseEndpointBody<B, R> {
     body: B,
     rewriter: EndpointRewriter<R>,
@@ -60,10 +59,7 @@ where
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         let this = &mut *self;
         loop {
             if let Some(trailers) = this.trailers.take() {
@@ -99,9 +95,7 @@ struct EndpointRewriter<R> {
     rewrite: R,
     /// The current line, if it may be an `event` field, or the `data` field of an endpoint.
     line: Vec<u8>,
-    /// True when the current line is no such field, and passes unchanged.
     is_passing: bool,
-    /// True when the lines of the current event so far make it an endpoint.
     is_endpoint: bool,
     /// True after a `\r`. A `\n` that follows belongs to the same line break.
     is_after_return: bool,
@@ -139,7 +133,6 @@ impl<R: Fn(&str) -> Option<String>> EndpointRewriter<R> {
         out
     }
 
-    /// Returns the unterminated line at the end of the stream.
     fn take_rest(&mut self) -> Vec<u8> {
         mem::take(&mut self.line)
     }

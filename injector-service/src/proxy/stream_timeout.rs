@@ -19,13 +19,11 @@ use tokio::time::{Instant, Sleep, sleep};
 #[derive(Clone, Copy)]
 enum BodyPoll {
     NotPolled,
-    /// The body waits for its upstream.
     Pending,
     Ready,
 }
 
 thread_local! {
-    /// The result for the stream that this thread drives now.
     static BODY_POLL: Cell<BodyPoll> = const { Cell::new(BodyPoll::NotPolled) };
 }
 
@@ -57,7 +55,6 @@ pin_project_lite::pin_project! {
         write_timeout: Duration,
         // True when the body has returned a frame that the client may not have taken.
         is_blocked: bool,
-        // Allocated when it is needed for the first time.
         timer: Option<Pin<Box<Sleep>>>,
     }
 }
@@ -122,7 +119,6 @@ mod tests {
             .map(|()| began.elapsed())
     }
 
-    /// Records one poll of a body.
     async fn poll_body(polled: Poll<()>) {
         poll_fn(|_| {
             record_body_poll(&polled);

@@ -19,13 +19,17 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper::{
+    body::{Frame, Incoming},
+    upgrade::Upgraded,
+};
 use hyper_util::{
     client::legacy::{Client, Error, connect::capture_connection},
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -51,6 +55,8 @@ pub use ping::PingIntervals;
 
 /// An error while a body was read, on either side.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// The result of polling a body for its next frame.
+pub(crate) type FramePoll = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 /// A body that is passed on as it comes.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 

@@ -29,7 +29,6 @@ pub enum JsonCause {
     /// Bytes that are not UTF-8 (RFC 3629), such as overlong forms and surrogates.
     #[error("invalid UTF-8 in a string")]
     InvalidUtf8,
-    /// Anything but whitespace after the object.
     #[error("something follows the JSON object")]
     TrailingData,
     #[error("the JSON object is cut off")]

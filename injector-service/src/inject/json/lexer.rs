@@ -47,7 +47,6 @@ enum Token {
     None,
     String(StringPart),
     Number(NumberPart),
-    /// The missing bytes of `true`, `false` or `null`.
     Literal(&'static [u8]),
 }
 
@@ -162,7 +161,6 @@ impl Lexer {
         Some(MemberEvent::ObjectEnd)
     }
 
-    /// Sets the expected token, and reports no event.
     fn expect_without_event(&mut self, expect: Expect) -> Option<MemberEvent> {
         self.expect = expect;
         None

@@ -24,7 +24,6 @@ const LONGEST_NAME: usize = LONGEST_SPELLING + 2;
 enum MemberAction {
     #[default]
     Copy,
-    /// The current name may be `secrets`.
     Undecided,
     Remove,
 }

@@ -36,10 +36,8 @@ use error::SliceError;
 use members::{Members, ObjectEnd};
 use tail::TrailingWhitespace;
 
-/// Rewrites one body.
 pub struct Rewriter {
     secrets: SecretsObject,
-    /// Number of bytes that were pushed before.
     offset: u64,
     phase: Phase,
 }

@@ -1,4 +1,3 @@
-/// Name of the injected member.
 pub(super) const NAME: &str = "secrets";
 
 /// Length of the longest spelling of [`NAME`] without quotes, with `\u0073` or the like for every letter.

@@ -1,7 +1,6 @@
 use super::error::{JsonCause, SliceError};
 use super::string::Scan;
 
-/// The part of a number that was read last.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum NumberPart {
     Minus,

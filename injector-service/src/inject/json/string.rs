@@ -4,7 +4,6 @@ use super::error::{JsonCause, SliceError};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum StringPart {
     Plain,
-    /// After a backslash.
     Escape,
     /// The number of missing hexadecimal digits of `\uXXXX`. The grammar allows a lone surrogate.
     Hex(u8),

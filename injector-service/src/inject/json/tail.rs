@@ -1,7 +1,6 @@
 use super::error::{JsonCause, SliceError};
 use super::lexer::whitespace_run;
 
-/// Most bytes of whitespace after the object.
 pub(super) const MAX_TAIL: usize = 64 * 1024;
 
 /// The whitespace after the closing brace, which is kept until the end of the body.

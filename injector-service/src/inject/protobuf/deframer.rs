@@ -25,11 +25,9 @@ pub enum FramingError {
 pub struct MessageDeframer {
     /// The beginning of a frame that continues in the next chunk.
     partial: Vec<u8>,
-    /// The rest of the last chunk.
     chunk: Bytes,
 }
 
-/// One message in its frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FramedMessage {
     pub is_compressed: bool,
@@ -37,7 +35,6 @@ pub struct FramedMessage {
 }
 
 impl FramedMessage {
-    /// Frames an uncompressed message.
     pub fn uncompressed(message: &[u8]) -> Self {
         let mut frame = Vec::with_capacity(PREFIX_LEN + message.len());
         frame.extend_from_slice(&frame_prefix(message.len()));
@@ -48,7 +45,6 @@ impl FramedMessage {
         }
     }
 
-    /// Returns the message without its frame.
     pub fn payload(&self) -> &[u8] {
         self.frame.get(PREFIX_LEN..).unwrap_or_default()
     }
@@ -92,7 +88,6 @@ impl MessageDeframer {
         Ok(Some(prefix.with(std::mem::take(&mut self.partial).into())))
     }
 
-    /// Returns the number of bytes that the deframer keeps.
     pub fn buffered(&self) -> usize {
         self.partial.len() + self.chunk.len()
     }
@@ -118,7 +113,6 @@ struct FramePrefix {
 }
 
 impl FramePrefix {
-    /// Reads the prefix of a frame. Returns `None` when `bytes` are too few.
     fn read(bytes: &[u8]) -> Result<Option<Self>, FramingError> {
         let Some(&[flag, a, b, c, d]) = bytes.first_chunk::<PREFIX_LEN>() else {
             return Ok(None);
@@ -145,7 +139,6 @@ impl FramePrefix {
     }
 }
 
-/// Returns the prefix of an uncompressed message.
 pub(super) fn frame_prefix(len: usize) -> [u8; PREFIX_LEN] {
     let len =
         u32::try_from(len).expect("a message has 4 MiB at most, and a server 64 secrets of 64 KiB at most");

@@ -7,7 +7,6 @@ use crate::{
 
 /// The wire type `LEN` of strings and of the entries of a map.
 const LENGTH_DELIMITED: u32 = 2;
-/// Tags of the two fields of a map's entry, both strings.
 const KEY_TAG: u8 = 0x0a;
 const VALUE_TAG: u8 = 0x12;
 
@@ -15,7 +14,6 @@ const VALUE_TAG: u8 = 0x12;
 pub struct SecretEntries(Zeroizing<Vec<u8>>);
 
 impl SecretEntries {
-    /// Returns no entries, for a message that gets no secrets.
     pub fn none() -> Self {
         Self(Zeroizing::default())
     }

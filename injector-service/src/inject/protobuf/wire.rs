@@ -6,7 +6,6 @@ use super::MAX_MESSAGE;
 
 /// Deepest nesting of groups. protobuf's own parsers have the same limit.
 const MAX_DEPTH: usize = 100;
-/// Longest varint in bytes.
 const MAX_VARINT: usize = 10;
 
 /// The reason why a message is refused. Never quotes the message.
@@ -30,7 +29,6 @@ pub enum WireError {
     TooDeep,
 }
 
-/// A top-level field, with its tag.
 pub(super) struct Field<'a> {
     pub(super) number: u32,
     pub(super) bytes: &'a [u8],

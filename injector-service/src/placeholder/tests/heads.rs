@@ -292,6 +292,28 @@ fn body(pieces: &[&[u8]], trailers: Option<HeaderMap>) -> TestBody {
     StreamBody::new(tokio_stream::iter(frames.collect::<Vec<_>>())).boxed_unsync()
 }
 
+#[tokio::test]
+async fn real_servers_receive_values_and_no_placeholders() {
+    let table = PlaceholderTable::default();
+    let bearer = "Bearer {\"weird\": \"~^<>|`\"} and quite long";
+    for version in [HttpVersion::Http1, HttpVersion::Http2] {
+        let mut exchange = Exchange::start(version, &table).await;
+        for _ in 0..50 {
+            let (one, one_guard) = insert(&table, &NAME, PossibleVersions::Any);
+            let (other, other_guard) = table
+                .insert(&header::AUTHORIZATION, bearer.as_bytes(), PossibleVersions::Any)
+                .unwrap();
+            let request = request("/")
+                .header(NAME, one)
+                .header(header::AUTHORIZATION, other);
+            let seen = exchange.send(request.body(body(&[], None)).unwrap()).await;
+            assert_eq!(seen.head.headers[NAME].as_bytes(), VALUE);
+            assert_eq!(seen.head.headers[header::AUTHORIZATION], bearer);
+            assert!(one_guard.is_substituted() && other_guard.is_substituted());
+        }
+    }
+}
+
 /// An upstream that echoes a placeholder gains nothing, and neither does a program that guesses one.
 #[tokio::test]
 async fn a_live_placeholder_that_another_call_sends_is_not_replaced() {

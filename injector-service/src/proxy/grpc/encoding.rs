@@ -19,7 +19,6 @@ pub(in crate::proxy) const ACCEPTED: &str = "identity,gzip,deflate,zstd";
 /// that a frame states, so the limit bounds the memory that a client can claim.
 const MAX_WINDOW: u64 = 8 * 1024 * 1024;
 
-/// The compression of a call's compressed messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Identity,
@@ -47,7 +46,6 @@ impl Encoding {
         }
     }
 
-    /// Decompresses a message whose compressed flag is set.
     pub(super) fn decode(self, message: &[u8]) -> Result<Vec<u8>, Refusal> {
         let decoded = match self {
             Self::Identity => {

@@ -11,7 +11,7 @@ use proto::Refusal;
 
 use crate::{
     proxy::{call_record::MessageRecord, local_reply, upload::UploadState},
-    upstream::{Body, BodyError},
+    upstream::{Body, BodyError, FramePoll},
 };
 
 /// Tells a gRPC client why its call failed when the request is aborted after the response has begun.
@@ -54,10 +54,7 @@ impl http_body::Body for FailureTrailersBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         if self.has_failed {
             return Poll::Ready(None);
         }

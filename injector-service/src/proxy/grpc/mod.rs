@@ -45,7 +45,6 @@ const MAX_DECRYPTED_MESSAGES: usize = 16;
 
 /// A request's body whose first message was read.
 pub(super) struct GrpcBody {
-    /// `None` when the body has no message.
     first: Option<FramedMessage>,
     reader: MessageReader,
 }
@@ -105,7 +104,6 @@ impl GrpcBody {
 
 /// Produces the frames of the rewritten body. A message is sent only after all of it was read and checked.
 struct MessageRewriter {
-    /// The frame of the first message, until it is sent.
     first: Option<Bytes>,
     reader: MessageReader,
     later: LaterMessages,
@@ -183,7 +181,6 @@ fn join(frames: Vec<Bytes>) -> Bytes {
 }
 
 impl LaterMessages {
-    /// Has the present values of the secrets decrypted.
     async fn entries(&self, protobuf: ProtobufSecrets) -> Result<SecretEntries, Refusal> {
         let call_id = &self.record.call_id;
         let resolved = self.resolver.resolve(&self.entry, call_id, self.deadline).await?;

@@ -14,14 +14,12 @@ const MAX_BODY: u64 = u64::MAX - 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CheckedHead {
     pub(super) body: BodyLength,
-    /// True when the request asks to switch to another protocol.
     pub(super) may_upgrade: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyLength {
     Bytes(u64),
-    /// The body ends with its last chunk.
     Chunked,
 }
 
@@ -30,7 +28,6 @@ pub(super) fn check_beginning(line: &[u8]) -> Result<(), Refusal> {
     Request::new(&mut []).parse(line).map(drop).map_err(not_http)
 }
 
-/// Checks a complete head with this number of fields.
 pub(super) fn check(head: &[u8], fields: usize) -> Result<CheckedHead, Refusal> {
     let mut fields = vec![EMPTY_HEADER; fields];
     let mut request = Request::new(&mut fields);

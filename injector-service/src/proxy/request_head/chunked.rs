@@ -8,16 +8,15 @@
 pub(super) enum ChunkedBody {
     /// The line before a chunk, with the size according to its digits so far. Digits after `digits` is false belong to an
     /// extension.
-    Size { size: u64, digits: bool },
-    /// The missing bytes of a chunk.
+    Size {
+        size: u64,
+        digits: bool,
+    },
     Data(u64),
-    /// The line break after a chunk.
     LineBreak,
     /// A line of the trailers, of which this number of bytes has arrived.
     Trailers(u64),
-    /// Nothing: the body has ended.
     End,
-    /// Unknown: a line was malformed.
     Lost,
 }
 
@@ -39,7 +38,6 @@ impl ChunkedBody {
         bytes.len() - rest.len()
     }
 
-    /// Consumes some of the bytes. Returns their number.
     fn step(&mut self, bytes: &[u8]) -> usize {
         if let Self::Data(left) = self {
             let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());

@@ -39,7 +39,6 @@ pub(super) fn refusal(call: &ActiveCall, method: &Method) -> Option<Refusal> {
     call.refusal().filter(|_| is_substitute).cloned()
 }
 
-/// A connection of which hyper reads only checked heads.
 pub(super) struct HeadCheckingStream<S> {
     stream: S,
     watchdog: Arc<Watchdog>,
@@ -63,12 +62,10 @@ enum Section {
     /// The beginning of the connection: the preface of HTTP/2, or a head.
     Start,
     Head,
-    /// The missing bytes of a body with a `Content-Length`.
     Data(u64),
     Chunked(ChunkedBody),
     /// Bytes that are not checked: HTTP/2, another protocol, or a chunked body that is malformed.
     Unchecked,
-    /// Nothing, after a refused request.
     Refused,
 }
 
@@ -76,7 +73,6 @@ enum Section {
 #[derive(Default)]
 struct LineCursor {
     start: usize,
-    /// Number of lines of the head before this line.
     number: usize,
     /// Offset up to which the buffer contains no end of this line.
     searched: usize,
@@ -159,7 +155,6 @@ impl<S> HeadCheckingStream<S> {
         }
     }
 
-    /// Returns the end of the next line, if the line is complete.
     fn line_end(&mut self) -> Result<Option<usize>, Refusal> {
         let unsearched = self.buffer.get(self.line.searched..).unwrap_or_default();
         let Some(at) = memchr::memchr(b'\n', unsearched) else {
@@ -207,7 +202,6 @@ impl<S> HeadCheckingStream<S> {
         Ok(())
     }
 
-    /// Replaces the rest of the connection by the substitute request.
     fn refuse(&mut self, refusal: Refusal) {
         self.watchdog.refuse(refusal);
         self.buffer = BytesMut::from(SUBSTITUTE);

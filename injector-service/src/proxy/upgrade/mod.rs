@@ -25,13 +25,11 @@ use crate::{
 };
 use tunnel::Tunnel;
 
-/// A program's request to switch to one of these protocols.
 pub(super) struct UpgradeRequest {
     protocols: Vec<String>,
     downstream: OnUpgrade,
 }
 
-/// An upstream's response that switches to one of the requested protocols.
 pub(super) struct UpgradeResponse {
     protocols: HeaderValue,
     tunnel: Tunnel,

@@ -43,7 +43,6 @@ fn is_protocol(protocol: &str) -> bool {
     is_token(name) && is_token(version)
 }
 
-/// Returns true for a token (RFC 9110, section 5.6.2).
 fn is_token(text: &str) -> bool {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_token)

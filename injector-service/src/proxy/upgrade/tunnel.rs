@@ -17,7 +17,6 @@ use tokio::{
 
 use crate::upstream;
 
-/// Size of the buffer of each direction.
 const BUFFER: usize = 16 * 1024;
 
 /// Two connections, each of which hyper is upgrading.
@@ -68,7 +67,6 @@ async fn until_ended(
     }
 }
 
-/// The bytes that a tunnel has relayed.
 struct Traffic(Mutex<Counts>);
 
 struct Counts {
@@ -96,7 +94,6 @@ impl Traffic {
         counts.last = Instant::now();
     }
 
-    /// Waits until no bytes were relayed for `timeout`.
     async fn idle(&self, timeout: Duration) {
         loop {
             let end = self.lock().last + timeout;

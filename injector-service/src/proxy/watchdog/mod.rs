@@ -37,7 +37,6 @@ pub(super) struct Watchdog {
     accepted: Instant,
     /// The connection's slot, which counts the active calls.
     slot: Slot,
-    /// Time at which the last call ended.
     idle_since: AtomicU64,
     /// Time at which the first byte of a head arrived, until the head's call begins.
     head_since: AtomicU64,
@@ -48,20 +47,17 @@ pub(super) struct Watchdog {
     is_http2: AtomicBool,
     /// True when a part of a request may still arrive after the last response.
     has_unread: AtomicBool,
-    /// True when the connection has switched to another protocol.
     is_upgraded: AtomicBool,
     /// The refusal of a malformed head. Nothing is read after such a head.
     refusal: OnceLock<Refusal>,
 }
 
+/// The reason why the watchdog closes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The connection keeps its limits, and has to be checked again after this time.
-    Healthy(Duration),
+pub(super) enum CloseReason {
     /// The connection has had no call for its idle time, or has lost its slot to another connection.
     Idle,
     SlowHead,
-    /// The peer has accepted no bytes for the write timeout.
     Blocked,
 }
 
@@ -82,50 +78,51 @@ impl Watchdog {
         })
     }
 
-    /// Begins a call, which ends when the returned value is dropped.
     pub(super) fn begin_call(self: &Arc<Self>) -> ActiveCall {
         self.slot.call_began();
         self.head_since.store(NEVER, Relaxed);
         ActiveCall(self.clone())
     }
 
-    pub(super) fn verdict(&self, limits: &Limits) -> Verdict {
+    /// Returns the time until the next check, or the reason to close the connection.
+    pub(super) fn check(&self, limits: &Limits) -> Result<Duration, CloseReason> {
         let now = self.now();
-        let remaining = |limit: Duration, since: u64| {
-            let elapsed = Duration::from_millis(now.saturating_sub(since));
-            limit.checked_sub(elapsed).filter(|left| !left.is_zero())
+        let remaining = |since: &AtomicU64, limit: Duration, reason| match since.load(Relaxed) {
+            NEVER => Ok(Duration::MAX),
+            since => {
+                let elapsed = Duration::from_millis(now.saturating_sub(since));
+                let left = limit.checked_sub(elapsed).filter(|left| !left.is_zero());
+                left.ok_or(reason)
+            }
         };
+        // Any of these times may begin right after this check.
         let mut next = limits.idle_timeout.min(limits.write_timeout);
         if !self.is_http2.load(Relaxed) {
             next = next.min(limits.head_timeout);
         }
-        let blocked = self.blocked_since.load(Relaxed);
-        if blocked != NEVER {
-            let Some(left) = remaining(limits.write_timeout, blocked) else {
-                return Verdict::Blocked;
-            };
-            next = next.min(left);
-        }
+        next = next.min(remaining(
+            &self.blocked_since,
+            limits.write_timeout,
+            CloseReason::Blocked,
+        )?);
         if self.slot.is_idle() {
             if self.slot.is_evicted() {
-                return Verdict::Idle;
+                return Err(CloseReason::Idle);
             }
-            let head = self.head_since.load(Relaxed);
-            if head != NEVER {
-                let Some(left) = remaining(limits.head_timeout, head) else {
-                    return Verdict::SlowHead;
-                };
-                next = next.min(left);
-            }
-            let Some(left) = remaining(limits.idle_timeout, self.idle_since.load(Relaxed)) else {
-                return Verdict::Idle;
-            };
-            next = next.min(left);
+            next = next.min(remaining(
+                &self.head_since,
+                limits.head_timeout,
+                CloseReason::SlowHead,
+            )?);
+            next = next.min(remaining(
+                &self.idle_since,
+                limits.idle_timeout,
+                CloseReason::Idle,
+            )?);
         }
-        Verdict::Healthy(next.max(MIN_CHECK_INTERVAL))
+        Ok(next.max(MIN_CHECK_INTERVAL))
     }
 
-    /// Records that the connection has switched to another protocol.
     pub(super) fn upgrade(&self) {
         self.is_upgraded.store(true, Relaxed);
     }
@@ -213,7 +210,6 @@ impl ActiveCall {
 pub(super) struct UnreadBody(Arc<Watchdog>);
 
 impl UnreadBody {
-    /// Records that the body has ended.
     pub(super) fn end(self) {
         self.0.has_unread.store(false, Relaxed);
     }
