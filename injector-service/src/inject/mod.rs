@@ -1,7 +1,8 @@
-//! Putting values into a request: pure, and all or nothing.
+//! Puts the values of secrets into a request.
 //!
-//! [`inject`] puts every value in its place or refuses the whole call. `crate::header_rules` has removed the fields
-//! that the downstream may not send. The code of this module never waits, dials or logs.
+//! [`RequestSecrets::new`] brings every value into the form that its place requires, or refuses the whole call. The code of
+//! this module is pure: it never waits, dials or logs. `crate::header_rules` has removed the fields that a program must not
+//! send before [`RequestSecrets::insert`] adds the injector's own.
 
 mod client_certificate;
 pub mod json;
@@ -24,45 +25,42 @@ pub use client_certificate::client_certificate;
 use json::SecretsObject;
 use protobuf::SecretEntries;
 
-/// A secret as the vault answered for it.
-pub struct Resolved<'s> {
-    /// Which one.
+/// A secret with the vault's answer.
+pub struct ResolvedSecret<'s> {
     pub secret: &'s SecretName,
-    /// Where its value goes.
     pub placement: &'s Placement,
-    /// Its value, or none when the workspace has no such secret.
+    /// None when the workspace has no such secret.
     pub value: Option<SecretValue>,
 }
 
-/// What is put into a request: complete, or there is none.
-pub struct Injected {
+/// The secrets of one request, in the form in which they go into its headers and its body.
+pub struct RequestSecrets {
     headers: Vec<(HeaderName, Zeroizing<Vec<u8>>)>,
     body: BodySecrets,
 }
 
-/// What belongs into a request's body.
+/// The secrets that go into a request's body.
 pub enum BodySecrets {
-    /// Nothing.
     None,
-    /// A member of its JSON.
+    /// The member `secrets` of a JSON object.
     Json(SecretsObject),
-    /// A field of its messages.
+    /// The entries of a map field in a protobuf message.
     Protobuf(SecretEntries),
 }
 
-/// What of a request's body carries secrets.
+/// The way in which the body of a request carries secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carrier {
-    /// Nothing.
+pub enum BodyPlacement {
+    /// The body carries no secrets.
     None,
-    /// All of it, as JSON.
+    /// The body is one JSON object.
     Json,
-    /// Its messages.
+    /// The body consists of gRPC messages.
     Protobuf(ProtobufSecrets),
 }
 
-impl Carrier {
-    /// What it is for the calls of a server.
+impl BodyPlacement {
+    /// Returns the placement for calls of a server with `auth_type`.
     pub fn of(auth_type: AuthType, dialect: Dialect) -> Result<Self, Refusal> {
         match (auth_type, dialect) {
             (AuthType::SecretHeaders | AuthType::Bearer, _) => Ok(Self::None),
@@ -76,77 +74,77 @@ impl Carrier {
     }
 }
 
-/// Makes what a call carries, from everything that was resolved for it.
-pub fn inject(carrier: Carrier, dialect: Dialect, resolved: &[Resolved<'_>]) -> Result<Injected, Refusal> {
-    let mut headers = Vec::new();
-    for Resolved {
-        secret,
-        placement,
-        value,
-    } in resolved
-    {
-        let Some(value) = value else { continue };
-        match placement {
-            Placement::Header(name) => {
-                headers.push((name.clone(), secret_header(name, dialect, secret, value)?))
+impl RequestSecrets {
+    /// Takes the values of all secrets that exist. Fails when one value does not fit its place.
+    pub fn new(
+        body: BodyPlacement,
+        dialect: Dialect,
+        secrets: &[ResolvedSecret<'_>],
+    ) -> Result<Self, Refusal> {
+        let mut headers = Vec::new();
+        for ResolvedSecret {
+            secret,
+            placement,
+            value,
+        } in secrets
+        {
+            let Some(value) = value else { continue };
+            match placement {
+                Placement::Header(name) => {
+                    headers.push((name.clone(), header_value(name, dialect, secret, value)?))
+                }
+                Placement::Bearer => headers.push((header::AUTHORIZATION, bearer_value(secret, value)?)),
+                Placement::Body(_) => {}
             }
-            Placement::Bearer => headers.push((header::AUTHORIZATION, bearer(secret, value)?)),
-            Placement::Body(_) => {}
         }
+        let body = match body {
+            BodyPlacement::None => BodySecrets::None,
+            BodyPlacement::Json => BodySecrets::Json(secrets_object(secrets)?),
+            BodyPlacement::Protobuf(ProtobufSecrets { field, messages: _ }) => {
+                BodySecrets::Protobuf(message_entries(field, secrets)?)
+            }
+        };
+        Ok(Self { headers, body })
     }
-    let body = match carrier {
-        Carrier::None => BodySecrets::None,
-        Carrier::Json => BodySecrets::Json(members(resolved)?),
-        Carrier::Protobuf(ProtobufSecrets { field, messages: _ }) => {
-            BodySecrets::Protobuf(entries(field, resolved)?)
-        }
-    };
-    Ok(Injected { headers, body })
-}
 
-fn members(resolved: &[Resolved<'_>]) -> Result<SecretsObject, Refusal> {
-    SecretsObject::new(for_the_body(resolved)).map_err(|error| not_text(&error.name, "a JSON string"))
-}
-
-/// Makes what one message carries.
-pub fn entries(field: FieldNumber, resolved: &[Resolved<'_>]) -> Result<SecretEntries, Refusal> {
-    SecretEntries::new(field, for_the_body(resolved))
-        .map_err(|error| not_text(&error.name, "a protobuf string"))
-}
-
-fn for_the_body<'r>(resolved: &'r [Resolved<'_>]) -> impl Iterator<Item = (&'r str, &'r [u8])> {
-    resolved.iter().filter_map(|resolved| match resolved.placement {
-        Placement::Body(_) => Some((resolved.secret.as_str(), resolved.value.as_ref()?.expose())),
-        Placement::Header(_) | Placement::Bearer => None,
-    })
-}
-
-fn not_text(secret: &str, place: &str) -> Refusal {
-    let message = format!("secret {secret}: its value is not UTF-8, so it cannot be {place}");
-    Refusal::new(Reason::SecretValueNotPlaceable, message)
-}
-
-impl Injected {
-    /// Inserts the headers, replaces any that are present, and returns the part that belongs into the body. `cover` may
-    /// replace the value of a field by a stand-in.
-    pub fn apply(
+    /// Inserts the header fields, in place of any that are present, and returns the secrets for the body. `placeholder` may
+    /// return a placeholder to insert instead of a value.
+    pub fn insert(
         self,
-        request: &mut HeaderMap,
-        mut cover: impl FnMut(&HeaderName, &[u8]) -> Option<HeaderValue>,
+        headers: &mut HeaderMap,
+        mut placeholder: impl FnMut(&HeaderName, &[u8]) -> Option<HeaderValue>,
     ) -> Result<BodySecrets, Refusal> {
         for (name, value) in self.headers {
-            let value = match cover(&name, &value) {
-                Some(stand_in) => stand_in,
+            let value = match placeholder(&name, &value) {
+                Some(placeholder) => placeholder,
                 None => sensitive(&value)?,
             };
-            request.insert(name, value);
+            headers.insert(name, value);
         }
         Ok(self.body)
     }
 }
 
-/// `X-Mcp-Secret-{NAME}: value`; to gRPC a name that ends in `-bin` is binary metadata, which is base64.
-fn secret_header(
+fn secrets_object(secrets: &[ResolvedSecret<'_>]) -> Result<SecretsObject, Refusal> {
+    SecretsObject::new(body_secrets(secrets)).map_err(|error| not_text(&error.name, "a JSON string"))
+}
+
+/// Returns the entries of the map field `field` for one gRPC message.
+pub fn message_entries(field: FieldNumber, secrets: &[ResolvedSecret<'_>]) -> Result<SecretEntries, Refusal> {
+    SecretEntries::new(field, body_secrets(secrets))
+        .map_err(|error| not_text(&error.name, "a protobuf string"))
+}
+
+fn body_secrets<'s>(secrets: &'s [ResolvedSecret<'_>]) -> impl Iterator<Item = (&'s str, &'s [u8])> {
+    secrets.iter().filter_map(|secret| match secret.placement {
+        Placement::Body(_) => Some((secret.secret.as_str(), secret.value.as_ref()?.expose())),
+        Placement::Header(_) | Placement::Bearer => None,
+    })
+}
+
+/// Returns the value of an `X-Mcp-Secret-…` field. In gRPC, a field whose name ends in `-bin` is binary metadata, whose value
+/// is base64.
+fn header_value(
     name: &HeaderName,
     dialect: Dialect,
     secret: &SecretName,
@@ -154,29 +152,28 @@ fn secret_header(
 ) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     if dialect == Dialect::Grpc && is_binary_metadata(name) {
         let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(value.expose()).into_bytes());
-        return legal(secret, encoded);
+        return check_legal(secret, encoded);
     }
-    legal(secret, Zeroizing::new(value.expose().to_vec()))
+    check_legal(secret, Zeroizing::new(value.expose().to_vec()))
 }
 
-fn bearer(secret: &SecretName, value: &SecretValue) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    // Checked alone first: the limit and the rule on outer spaces are the value's.
-    let value = legal(secret, Zeroizing::new(value.expose().to_vec()))?;
+fn bearer_value(secret: &SecretName, value: &SecretValue) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    // Checked without the prefix, because the limit and the rule on outer spaces apply to the secret's value.
+    let value = check_legal(secret, Zeroizing::new(value.expose().to_vec()))?;
     let mut text = Zeroizing::new(Vec::with_capacity(7 + value.len()));
     text.extend_from_slice(b"Bearer ");
     text.extend_from_slice(&value);
     Ok(text)
 }
 
-/// A value that every server reads as it was meant.
-fn legal(secret: &SecretName, value: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+/// Returns `value` if every server reads it unchanged from a header field.
+fn check_legal(secret: &SecretName, value: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     match ValueFacts::of(&value).header_fault() {
         None => Ok(value),
-        Some(fault) => Err(not_for_a_header(secret, fault)),
+        Some(fault) => Err(not_for_header(secret, fault)),
     }
 }
 
-/// The value itself, as a header.
 fn sensitive(value: &[u8]) -> Result<HeaderValue, Refusal> {
     let mut value = HeaderValue::from_bytes(value)
         .map_err(|_| Refusal::new(Reason::Internal, "a value that is legal in a header is not"))?;
@@ -184,7 +181,12 @@ fn sensitive(value: &[u8]) -> Result<HeaderValue, Refusal> {
     Ok(value)
 }
 
-fn not_for_a_header(secret: &SecretName, fault: ValueFault) -> Refusal {
+fn not_text(secret: &str, place: &str) -> Refusal {
+    let message = format!("secret {secret}: its value is not UTF-8, so it cannot be {place}");
+    Refusal::new(Reason::SecretValueNotPlaceable, message)
+}
+
+fn not_for_header(secret: &SecretName, fault: ValueFault) -> Refusal {
     let message = format!(
         "secret {secret}: its value {fault}, so it cannot be a header, which takes 1 to {MAX_HEADER_VALUE} bytes of \
          printable ASCII without outer spaces"

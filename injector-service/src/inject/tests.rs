@@ -1,15 +1,18 @@
 use super::*;
 use crate::placement::Messages;
 
-/// Injects into a call whose body gets secrets if the auth type puts secrets into bodies.
-fn inject(auth_type: AuthType, dialect: Dialect, resolved: &[Resolved<'_>]) -> Result<Injected, Refusal> {
-    super::inject(Carrier::of(auth_type, dialect)?, dialect, resolved)
+fn request_secrets(
+    auth_type: AuthType,
+    dialect: Dialect,
+    secrets: &[ResolvedSecret<'_>],
+) -> Result<RequestSecrets, Refusal> {
+    RequestSecrets::new(BodyPlacement::of(auth_type, dialect)?, dialect, secrets)
 }
 
-fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> Resolved<'static> {
+fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> ResolvedSecret<'static> {
     let secret: &SecretName = Box::leak(Box::new(SecretName::parse(name).unwrap()));
     let value = value.map(|value| SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap());
-    Resolved {
+    ResolvedSecret {
         placement: Box::leak(Box::new(auth_type.place(secret))),
         secret,
         value,
@@ -31,9 +34,9 @@ fn each_secret_goes_into_its_header() {
         resolved(AuthType::SecretHeaders, "MISSING", None),
     ];
     let mut request = headers(&[("accept", "*/*")]);
-    let body = inject(AuthType::SecretHeaders, Dialect::Http, &secrets)
+    let body = request_secrets(AuthType::SecretHeaders, Dialect::Http, &secrets)
         .unwrap()
-        .apply(&mut request, |_, _| None)
+        .insert(&mut request, |_, _| None)
         .unwrap();
     assert!(matches!(body, BodySecrets::None));
     assert_eq!(request.len(), 2);
@@ -43,12 +46,12 @@ fn each_secret_goes_into_its_header() {
 }
 
 #[test]
-fn a_bearer_token_replaces_what_was_there() {
+fn a_bearer_token_replaces_the_authorization_that_was_there() {
     let secrets = [resolved(AuthType::Bearer, "T", Some(b"tok en"))];
     let mut request = headers(&[("authorization", "Basic x"), ("authorization", "Basic y")]);
-    inject(AuthType::Bearer, Dialect::Http, &secrets)
+    request_secrets(AuthType::Bearer, Dialect::Http, &secrets)
         .unwrap()
-        .apply(&mut request, |_, _| None)
+        .insert(&mut request, |_, _| None)
         .unwrap();
     let values: Vec<_> = request.get_all("authorization").iter().collect();
     assert_eq!(values, ["Bearer tok en"]);
@@ -56,7 +59,7 @@ fn a_bearer_token_replaces_what_was_there() {
 }
 
 #[test]
-fn an_illegal_value_refuses_the_whole_call_and_is_not_named() {
+fn an_illegal_value_refuses_the_whole_call_and_is_not_in_the_message() {
     let long = vec![b'x'; MAX_HEADER_VALUE + 1];
     let values: [&[u8]; 9] = [
         b"a\rcanary",
@@ -75,7 +78,7 @@ fn an_illegal_value_refuses_the_whole_call_and_is_not_named() {
                 resolved(auth_type, "GOOD", Some(b"good")),
                 resolved(auth_type, "BAD", Some(value)),
             ];
-            let Err(refusal) = inject(auth_type, Dialect::Http, &secrets) else {
+            let Err(refusal) = request_secrets(auth_type, Dialect::Http, &secrets) else {
                 panic!("{value:?} was taken")
             };
             assert_eq!(refusal.reason, Reason::SecretValueNotPlaceable);
@@ -88,7 +91,7 @@ fn an_illegal_value_refuses_the_whole_call_and_is_not_named() {
     }
     let most = vec![b'x'; MAX_HEADER_VALUE];
     assert!(
-        inject(
+        request_secrets(
             AuthType::Bearer,
             Dialect::Http,
             &[resolved(AuthType::Bearer, "T", Some(&most))]
@@ -98,15 +101,15 @@ fn an_illegal_value_refuses_the_whole_call_and_is_not_named() {
 }
 
 #[test]
-fn binary_metadata_is_base64_to_grpc_only() {
+fn binary_metadata_is_base64_in_grpc_only() {
     let secrets = [resolved(AuthType::SecretHeaders, "KEY_BIN", Some(b"\xff\x00abc"))];
     let mut request = HeaderMap::new();
-    inject(AuthType::SecretHeaders, Dialect::Grpc, &secrets)
+    request_secrets(AuthType::SecretHeaders, Dialect::Grpc, &secrets)
         .unwrap()
-        .apply(&mut request, |_, _| None)
+        .insert(&mut request, |_, _| None)
         .unwrap();
     assert_eq!(request["x-mcp-secret-key-bin"], "/wBhYmM");
-    assert!(inject(AuthType::SecretHeaders, Dialect::Http, &secrets).is_err());
+    assert!(request_secrets(AuthType::SecretHeaders, Dialect::Http, &secrets).is_err());
 }
 
 fn skill(protobuf: bool) -> AuthType {
@@ -117,7 +120,7 @@ fn skill(protobuf: bool) -> AuthType {
 }
 
 #[test]
-fn a_body_is_always_given_to_a_skill() {
+fn a_skill_gets_secrets_in_its_body_even_when_all_are_missing() {
     let mut request = HeaderMap::new();
     for (auth_type, dialect) in [
         (skill(false), Dialect::Http),
@@ -125,16 +128,16 @@ fn a_body_is_always_given_to_a_skill() {
         (skill(true), Dialect::Grpc),
     ] {
         let missing = [resolved(auth_type, "T", None)];
-        let body = inject(auth_type, dialect, &missing)
+        let body = request_secrets(auth_type, dialect, &missing)
             .unwrap()
-            .apply(&mut request, |_, _| None)
+            .insert(&mut request, |_, _| None)
             .unwrap();
         assert!(match dialect {
             Dialect::Http => matches!(body, BodySecrets::Json(_)),
             Dialect::Grpc => matches!(body, BodySecrets::Protobuf(_)),
         });
         let bad = [resolved(auth_type, "T", Some(b"canary\xff"))];
-        let Err(refusal) = inject(auth_type, dialect, &bad) else {
+        let Err(refusal) = request_secrets(auth_type, dialect, &bad) else {
             panic!()
         };
         assert_eq!(refusal.reason, Reason::SecretValueNotPlaceable);
@@ -144,8 +147,8 @@ fn a_body_is_always_given_to_a_skill() {
 }
 
 #[test]
-fn a_skill_without_a_field_is_not_called_by_grpc() {
-    let refused = inject(skill(false), Dialect::Grpc, &[]);
+fn a_skill_without_a_protobuf_field_cannot_be_called_by_grpc() {
+    let refused = request_secrets(skill(false), Dialect::Grpc, &[]);
     assert_eq!(refused.err().unwrap().reason, Reason::BodyTypeUnsupported);
 }
 
@@ -154,9 +157,9 @@ fn a_header_that_connection_names_is_removed_before_injection() {
     let mut request = headers(&[("connection", "authorization, accept"), ("accept", "*/*")]);
     crate::header_rules::clean_request(&mut request, AuthType::Bearer);
     let secrets = [resolved(AuthType::Bearer, "T", Some(b"v"))];
-    inject(AuthType::Bearer, Dialect::Http, &secrets)
+    request_secrets(AuthType::Bearer, Dialect::Http, &secrets)
         .unwrap()
-        .apply(&mut request, |_, _| None)
+        .insert(&mut request, |_, _| None)
         .unwrap();
     let names: Vec<_> = request.keys().map(HeaderName::as_str).collect();
     assert_eq!(names, ["authorization"]);
@@ -164,12 +167,11 @@ fn a_header_that_connection_names_is_removed_before_injection() {
 
 proptest::proptest! {
     #[test]
-    fn what_goes_into_a_header_is_what_was_put(value in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..40)) {
+    fn a_header_carries_exactly_the_value_of_its_secret(value in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..40)) {
         let secrets = [resolved(AuthType::SecretHeaders, "T", Some(&value))];
         let mut request = HeaderMap::new();
-        if let Ok(injected) = inject(AuthType::SecretHeaders, Dialect::Http, &secrets) {
-            injected.apply(&mut request, |_, _| None)
-        .unwrap();
+        if let Ok(secrets) = request_secrets(AuthType::SecretHeaders, Dialect::Http, &secrets) {
+            secrets.insert(&mut request, |_, _| None).unwrap();
             assert_eq!(request["x-mcp-secret-t"].as_bytes(), value);
         }
     }

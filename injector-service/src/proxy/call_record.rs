@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use proto::{CallId, Refusal};
 
 use crate::{
-    inject::Resolved,
+    inject::ResolvedSecret,
     metrics::Metrics,
     registry::{Entry, Tally, server::Injection},
 };
@@ -75,7 +75,7 @@ impl CallRecord {
         self.retries += 1;
     }
 
-    pub(super) fn add_resolved(&mut self, resolved: &[Resolved<'_>]) {
+    pub(super) fn add_resolved(&mut self, resolved: &[ResolvedSecret<'_>]) {
         for secret in resolved {
             let list = match secret.value {
                 Some(_) => &mut self.injected,
@@ -206,7 +206,7 @@ pub(super) struct MessageRecord {
 
 impl MessageRecord {
     /// Counts the secrets of one more message, and logs those that are missing.
-    pub(super) fn add_resolved(&self, resolved: &[Resolved<'_>]) {
+    pub(super) fn add_resolved(&self, resolved: &[ResolvedSecret<'_>]) {
         let missed: Vec<_> = resolved
             .iter()
             .filter(|secret| secret.value.is_none())

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use crate::{
-    inject::Resolved,
+    inject::ResolvedSecret,
     registry::{Entry, server::Injection},
     status,
 };
@@ -113,13 +113,13 @@ impl Resolver {
     }
 
     /// Decrypts the secrets of a server for the call `call_id`, which has to end by `deadline`. A missing secret that
-    /// is not required becomes a [`Resolved`] without a value; any other failure refuses the whole call.
+    /// is not required becomes a [`ResolvedSecret`] without a value; any other failure refuses the whole call.
     pub async fn resolve<'e>(
         &self,
         entry: &'e Arc<Entry>,
         call_id: &CallId,
         deadline: Option<Instant>,
-    ) -> Result<Vec<Resolved<'e>>, Refusal> {
+    ) -> Result<Vec<ResolvedSecret<'e>>, Refusal> {
         let server = &entry.server;
         if server.spec.injections.is_empty() {
             return Ok(Vec::new());
@@ -151,7 +151,7 @@ impl Resolver {
                     Answered::DataLoss => return Err(unreadable(Reason::RecordCorrupt, name)),
                     Answered::KeyNotLoaded => return Err(unreadable(Reason::KeyNotLoaded, name)),
                 };
-                Ok(Resolved {
+                Ok(ResolvedSecret {
                     secret: name,
                     placement: &injection.placement,
                     value,

@@ -14,7 +14,7 @@ use super::{
     request_body::RequestBody,
 };
 use crate::{
-    inject::{BodySecrets, Carrier, Resolved, inject},
+    inject::{BodyPlacement, BodySecrets, RequestSecrets, ResolvedSecret},
     placement::AuthType,
     proxy::{
         call_record::{CallRecord, MessageRecord},
@@ -76,7 +76,7 @@ impl CallPlan<'_> {
             mut body,
         } = request;
         body.reserve_read_ahead(&self.context.proxy.budget, STREAM_WINDOW)?;
-        let body = RequestBody::read(body, self.carrier, &mut headers, &self.context, upload).await?;
+        let body = RequestBody::read(body, self.body_placement, &mut headers, &self.context, upload).await?;
         if body.is_missing() {
             check_body_is_optional(self.spec(), &self.context.proxy.resolver)?;
         }
@@ -84,9 +84,9 @@ impl CallPlan<'_> {
     }
 
     /// Has the vault decrypt the secrets, unless they belong into the body and this call's body gets none.
-    async fn resolve_secrets(&self, record: &mut CallRecord) -> Result<Vec<Resolved<'_>>, Refusal> {
-        let secrets = match (self.spec().auth_type, self.carrier) {
-            (AuthType::Skill(_), Carrier::None) => {
+    async fn resolve_secrets(&self, record: &mut CallRecord) -> Result<Vec<ResolvedSecret<'_>>, Refusal> {
+        let secrets = match (self.spec().auth_type, self.body_placement) {
+            (AuthType::Skill(_), BodyPlacement::None) => {
                 record.add_withheld(&self.spec().injections);
                 Vec::new()
             }
@@ -105,14 +105,14 @@ impl CallPlan<'_> {
     fn insert_secrets(
         &self,
         request: ReadRequest,
-        secrets: Vec<Resolved<'_>>,
+        secrets: Vec<ResolvedSecret<'_>>,
         upload: &UploadState,
         record: &mut CallRecord,
     ) -> Result<CompleteRequest<'_>, Refusal> {
         let ReadRequest { mut headers, body } = request;
         let mut placeholders = CallPlaceholders::new(self.upstream.placeholders(), self.transport.over());
-        let body_secrets = inject(self.carrier, self.context.dialect, &secrets)?
-            .apply(&mut headers, |name, value| placeholders.insert(name, value))?;
+        let body_secrets = RequestSecrets::new(self.body_placement, self.context.dialect, &secrets)?
+            .insert(&mut headers, |name, value| placeholders.insert(name, value))?;
         drop(secrets);
         let clear_values = placeholders.clear_values(!matches!(body_secrets, BodySecrets::None));
         if body.is_missing() {

@@ -9,7 +9,7 @@ use super::{CallContext, RoutedRequest};
 use crate::{
     dialect::Dialect,
     header_rules,
-    inject::Carrier,
+    inject::BodyPlacement,
     placement::AuthType,
     proxy::{
         call_id, call_record::CallRecord, challenge, cookies, oauth_metadata, received_body::ReceivedBody,
@@ -32,8 +32,7 @@ pub(super) struct CallPlan<'c> {
     pub(super) target: CallTarget,
     pub(super) authority: Authority,
     pub(super) method: Method,
-    /// The part of the body that gets secrets.
-    pub(super) carrier: Carrier,
+    pub(super) body_placement: BodyPlacement,
     pub(super) upstream: Arc<Upstream>,
     pub(super) transport: Transport,
     /// True when a challenge of the upstream is for a credential of the injector, and not of the program.
@@ -70,7 +69,7 @@ impl<'c> PreparedRequest<'c> {
         if let Some(upgrade) = &upgrade {
             upgrade.add_to(&mut headers)?;
         }
-        let carrier = carrier(&target, dialect)?;
+        let body_placement = body_placement(&target, dialect)?;
         let upstream = proxy.pools.of(&target.entry, &proxy.resolver)?;
         let required = match dialect {
             Dialect::Grpc => RequiredVersion::Http2,
@@ -81,7 +80,7 @@ impl<'c> PreparedRequest<'c> {
             context,
             authority,
             method: parts.method,
-            carrier,
+            body_placement,
             transport: upstream.transport(required),
             upstream,
             challenge_is_for_injector,
@@ -95,9 +94,9 @@ impl<'c> PreparedRequest<'c> {
     }
 }
 
-/// Returns the part of the body that gets secrets, or [`Carrier::None`] when the server's `paths` or `grpc_methods` leave
+/// Returns the placement of secrets in the body, which is [`BodyPlacement::None`] when the server's `paths` or `grpc_methods` leave
 /// the call out. An OAuth document describes the server, so a request for it is no call of the server.
-fn carrier(target: &CallTarget, dialect: Dialect) -> Result<Carrier, Refusal> {
+fn body_placement(target: &CallTarget, dialect: Dialect) -> Result<BodyPlacement, Refusal> {
     let Spec {
         auth_type,
         body_calls,
@@ -109,7 +108,7 @@ fn carrier(target: &CallTarget, dialect: Dialect) -> Result<Carrier, Refusal> {
     };
     let is_left_out = is_limited && !body_calls.include(dialect, &target.rest);
     match target.document {
-        "" if !is_left_out => Carrier::of(*auth_type, dialect),
-        _ => Ok(Carrier::None),
+        "" if !is_left_out => BodyPlacement::of(*auth_type, dialect),
+        _ => Ok(BodyPlacement::None),
     }
 }

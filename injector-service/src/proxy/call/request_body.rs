@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{CallContext, deadline::within};
 use crate::{
-    inject::{BodySecrets, Carrier},
+    inject::{BodyPlacement, BodySecrets},
     proxy::{
         body,
         call_record::MessageRecord,
@@ -37,16 +37,16 @@ impl RequestBody {
     /// Reads a body with the headers `headers`, which afterwards describe the body that is sent.
     pub(super) async fn read(
         body: ReceivedBody,
-        carrier: Carrier,
+        placement: BodyPlacement,
         headers: &mut HeaderMap,
         context: &CallContext<'_>,
         upload: &UploadState,
     ) -> Result<Self, Refusal> {
         let limits = &context.proxy.limits;
         let reservation = context.proxy.budget.empty_reservation();
-        match carrier {
-            Carrier::None => Ok(Self::Unchanged(body)),
-            Carrier::Json => {
+        match placement {
+            BodyPlacement::None => Ok(Self::Unchanged(body)),
+            BodyPlacement::Json => {
                 if !body.is_end_stream() {
                     json_body::check_type(headers)?;
                 }
@@ -57,7 +57,7 @@ impl RequestBody {
                 ))
             }
             // `--body-timeout` does not apply: a gRPC client may send its first message at any time before its deadline.
-            Carrier::Protobuf(protobuf) => {
+            BodyPlacement::Protobuf(protobuf) => {
                 // Boxed, because the future is large, and most calls do not need it.
                 let mut reading = Box::pin(GrpcBody::read(protobuf, headers, body, upload, reservation));
                 let messages = within(context.deadline, NO_MESSAGE, reading.as_mut()).await?;
@@ -81,7 +81,7 @@ impl RequestBody {
                 let record = later.record.clone();
                 Ok((messages.with(&entries, later)?, Some(record)))
             }
-            // The call's `Carrier` decides both, so they always fit.
+            // The call's `BodyPlacement` decides both, so they always fit.
             (Self::Unchanged(_) | Self::Json(_) | Self::Grpc(_), _) => {
                 Err(Refusal::new(Reason::Internal, "secrets and body do not fit"))
             }

@@ -185,7 +185,7 @@ impl LaterMessages {
         let call_id = &self.record.call_id;
         let resolved = self.resolver.resolve(&self.entry, call_id, self.deadline).await?;
         self.record.add_resolved(&resolved);
-        inject::entries(protobuf.field, &resolved)
+        inject::message_entries(protobuf.field, &resolved)
     }
 }
 
