@@ -451,7 +451,7 @@ def test_a_connection_that_had_a_value_without_cover_takes_no_call_after_one_tha
 
 @contextlib.contextmanager
 def admin(pair: Apart) -> Iterator[grpc.Channel]:
-    """A channel of an administrator's. Its TLS is Python's: grpcio's does not know the constraints of the CA."""
+    """Yields a channel of an administrator. A relay on loopback connects it to the vault with the TLS of Python."""
     pki = pair.folder / "pki"
     tls = ssl.create_default_context(cafile=pki / "ca.pem")
     tls.load_cert_chain(pki / "admin.pem", pki / "admin-key.pem")

@@ -19,7 +19,6 @@ pub(super) const WORKSPACE: &str = "demo";
 pub(super) const SERVER: &str = "echo";
 pub(super) const SECRET: &str = "DEMO_TOKEN";
 
-/// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     #[error("{step}: {cause}")]

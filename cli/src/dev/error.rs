@@ -14,7 +14,6 @@ use crate::pki::PkiError;
 /// Longest time that the services may take to become ready.
 pub(super) const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why the services did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
     #[error("{path}", path = path.display())]

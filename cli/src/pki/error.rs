@@ -7,7 +7,7 @@ use std::{
 
 use super::certificate::IssueError;
 
-/// Why a certificate or a certificate authority could not be read or made.
+/// Errors of reading and making certificates and certificate authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     #[error("cannot use {}", path.display())]

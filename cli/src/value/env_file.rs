@@ -22,7 +22,7 @@ pub(crate) struct EnvFileEntry {
     pub(crate) value: Zeroizing<String>,
 }
 
-/// Why a file was refused. The message never quotes the file, because any part of the file may be a value.
+/// The reason for refusing a file. The message never quotes the file, because any part of the file may be a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {fault}")]
 pub(crate) struct EnvFileError {

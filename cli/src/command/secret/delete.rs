@@ -69,10 +69,12 @@ pub(super) async fn delete(args: DeleteSecretArgs, connection: &Connection) -> R
     Ok(match (model.used_by.as_deref(), unknown) {
         (Some([]), _) | (None, None) => report,
         (Some(names), _) => report.note(format!(
-            "These servers name it, and no longer get it: {}",
+            "These servers name the secret, and no longer get it: {}",
             names.join(", ")
         )),
-        (None, Some(failure)) => report.note(format!("Which servers use it is not known: {failure}")),
+        (None, Some(failure)) => report.note(format!(
+            "The servers that use the secret are not known: {failure}"
+        )),
     })
 }
 

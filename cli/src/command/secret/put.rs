@@ -18,10 +18,10 @@ use crate::{
     value::{Edits, flags_for_header, to_wire},
 };
 
-/// How often a put is tried when other writers change the secret at the same time.
+/// Attempts of a put when other writers change the secret at the same time.
 const MAX_ATTEMPTS: usize = 5;
 
-/// What the command line says about every secret that one command sets.
+/// The arguments of a command that apply to every secret that it sets.
 pub(super) struct PutOptions {
     pub(super) workspace: String,
     /// `None` keeps the origins of a secret that is replaced.
@@ -121,19 +121,22 @@ impl PutOptions {
         let warnings: Vec<_> = answer.warnings.into_iter().map(Warning::of).collect();
         let mut notes: Vec<_> = warnings.iter().map(Warning::note).collect();
         if let (false, Some(flags)) = (warnings.is_empty(), flags_for_header(value)) {
-            notes.push(format!("It would fit when it is set with {flags}"));
+            notes.push(format!("The value would fit when it is set with {flags}"));
         }
         if before.expires_at.is_some() && self.expires_at.is_none() {
-            notes.push("It does not expire any more; --expires-in DURATION makes it".to_owned());
+            notes.push(
+                "The secret does not expire any more; set it with --expires-in DURATION to make it expire"
+                    .to_owned(),
+            );
         }
         let keeps_origins = self.origins.is_none() && !before.upstream_origins.is_empty();
         match secret.upstream_origins.as_slice() {
             [] => notes.push(
-                "Whoever may edit servers can have it sent anywhere: bind it with --only-to ORIGIN, such as --only-to \
-                 https://api.github.com"
+                "Whoever may edit servers can have the value sent anywhere: limit its origins with --only-to ORIGIN, such as \
+                 --only-to https://api.github.com"
                     .to_owned(),
             ),
-            origins if keeps_origins => notes.push(format!("It stays bound to {}", origins.join(", "))),
+            origins if keeps_origins => notes.push(format!("The secret stays bound to {}", origins.join(", "))),
             _ => {}
         }
         PutResult {

@@ -107,7 +107,7 @@ impl SetSecretArgs {
                 let result = options.put(vault, &name, value).await?;
                 let mut report = Report::new(output, &result, result_line)?;
                 if given != name.as_str() {
-                    report = report.note(format!("{given} is called {name}"));
+                    report = report.note(format!("{given} is normalized to {name}"));
                 }
                 Ok(result.notes.into_iter().fold(report, Report::note))
             }

@@ -126,10 +126,10 @@ pub(super) async fn restore(args: RestoreVersionArgs, vault: &Remote) -> Result<
         let Secret {
             name, version: new, ..
         } = secret;
-        format!("{name} is again what it was as version {version} (version {new})\n")
+        format!("{name} restored from version {version} (version {new})\n")
     })?;
     Ok(match restored.secret.upstream_origins.as_slice() {
         [] => report,
-        bound => report.note(format!("It is bound to {}", bound.join(", "))),
+        bound => report.note(format!("The secret is bound to {}", bound.join(", "))),
     })
 }
