@@ -123,7 +123,7 @@ ALL = Placement(
 )
 # Over HTTP/2 this head is cut into frames.
 IN_LARGE_HEAD = Placement("large-head", header_value, in_header, headers=LARGE_HEAD)
-# For which there is no stand-in where HTTP/2 is possible.
+# A value for which there is no placeholder where HTTP/2 is possible.
 SHORT = Placement("short-header", partial(random, 11), in_header)
 
 

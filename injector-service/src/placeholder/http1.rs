@@ -10,6 +10,7 @@ use super::{Occurrence, PlaceholderTable};
 /// Number of bytes of a line that are kept, enough for every line that states the framing of a body.
 const MAX_KEPT: usize = 48;
 
+/// Finds the heads among the messages of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct MessageScanner {
     part: MessagePart,

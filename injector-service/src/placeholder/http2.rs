@@ -3,14 +3,16 @@
 use super::{Occurrence, PlaceholderTable, hpack};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Size of a frame's header, types and flags (sections 4.1, 6.2 and 6.10).
 const FRAME_HEADER: usize = 9;
-/// Types and flags of frames (sections 6.2 and 6.10).
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
+/// Finds the heads among the frames of one connection. `preface_left` and `payload_left` count missing bytes of the
+/// connection preface and of the current frame.
 #[derive(Debug, Clone)]
 pub(super) struct FrameScanner {
     preface_left: usize,

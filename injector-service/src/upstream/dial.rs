@@ -165,7 +165,7 @@ impl Connector {
 }
 
 impl Target {
-    /// A connection on which stand-ins become values.
+    /// A connection on which placeholders become values.
     async fn connect(&self) -> Result<SubstitutingStream<Socket>, DialError> {
         let socket = self.socket().await?;
         let wire = match &socket {

@@ -266,7 +266,7 @@ pub enum ClearValues {
     Head,
 }
 
-/// Returns the connection under an upgraded one. An upgraded connection carries no heads, and so no stand-ins.
+/// Returns the connection under an upgraded one. An upgraded connection carries no heads, and so no placeholders.
 pub(crate) fn bare(upgraded: Upgraded) -> io::Result<impl AsyncRead + AsyncWrite> {
     let Ok(parts) = upgraded.downcast::<SubstitutingStream<Socket>>() else {
         return Err(io::Error::other(

@@ -22,7 +22,7 @@ pub(super) enum MemberEvent {
 
 /// The number of consumed bytes, up to an event or to the end of the slice.
 pub(super) struct Step {
-    pub(super) taken: usize,
+    pub(super) consumed: usize,
     pub(super) event: Option<MemberEvent>,
 }
 
@@ -52,15 +52,18 @@ enum Token {
 
 impl Lexer {
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<Step, SliceError> {
-        let mut taken = 0;
-        while let Some(rest @ [_, ..]) = bytes.get(taken..) {
-            let step = self.step(rest).map_err(|error| error.after(taken))?;
-            taken += step.taken;
+        let mut consumed = 0;
+        while let Some(rest @ [_, ..]) = bytes.get(consumed..) {
+            let step = self.step(rest).map_err(|error| error.after(consumed))?;
+            consumed += step.consumed;
             if step.event.is_some() {
-                return Ok(Step { taken, ..step });
+                return Ok(Step { consumed, ..step });
             }
         }
-        Ok(Step { taken, event: None })
+        Ok(Step {
+            consumed,
+            event: None,
+        })
     }
 
     fn step(&mut self, bytes: &[u8]) -> Result<Step, SliceError> {
@@ -73,10 +76,10 @@ impl Lexer {
         let mut event = None;
         if scan.ended {
             self.token = Token::None;
-            event = self.at_top(Expect::Colon, MemberEvent::NameEnd);
+            event = self.event_at_top_level(Expect::Colon, MemberEvent::NameEnd);
         }
         Ok(Step {
-            taken: scan.taken,
+            consumed: scan.consumed,
             event,
         })
     }
@@ -85,7 +88,7 @@ impl Lexer {
         let blank = whitespace_run(bytes);
         let Some(&byte) = bytes.get(blank) else {
             return Ok(Step {
-                taken: blank,
+                consumed: blank,
                 event: None,
             });
         };
@@ -93,7 +96,7 @@ impl Lexer {
             .structural(byte)
             .map_err(|cause| SliceError::new(blank, cause))?;
         Ok(Step {
-            taken: blank + 1,
+            consumed: blank + 1,
             event,
         })
     }
@@ -111,7 +114,7 @@ impl Lexer {
             }
             (Expect::CommaOrClose, b',', Some(Container::Object)) => {
                 self.expect_without_event(Expect::Name);
-                Ok(self.at_top(Expect::Name, MemberEvent::Comma))
+                Ok(self.event_at_top_level(Expect::Name, MemberEvent::Comma))
             }
             (Expect::Value | Expect::ValueOrClose, byte, _) => self.begin_value(byte),
             _ => Err(JsonCause::Unexpected),
@@ -121,7 +124,7 @@ impl Lexer {
     fn begin_name(&mut self) -> Option<MemberEvent> {
         self.expect = Expect::Colon;
         self.token = Token::String(StringPart::Plain);
-        self.at_top(Expect::Colon, MemberEvent::NameStart)
+        self.event_at_top_level(Expect::Colon, MemberEvent::NameStart)
     }
 
     fn begin_value(&mut self, byte: u8) -> Result<Option<MemberEvent>, JsonCause> {
@@ -166,7 +169,7 @@ impl Lexer {
         None
     }
 
-    fn at_top(&self, expect: Expect, event: MemberEvent) -> Option<MemberEvent> {
+    fn event_at_top_level(&self, expect: Expect, event: MemberEvent) -> Option<MemberEvent> {
         (self.expect == expect && self.nesting.depth() == 1).then_some(event)
     }
 }
@@ -182,10 +185,10 @@ fn literal(left: &mut &'static [u8], bytes: &[u8]) -> Result<Scan, SliceError> {
     if let Some(wrong) = left.iter().zip(bytes).position(|(want, have)| want != have) {
         return Err(SliceError::new(wrong, JsonCause::Unexpected));
     }
-    let taken = left.len().min(bytes.len());
-    *left = left.get(taken..).unwrap_or_default();
+    let consumed = left.len().min(bytes.len());
+    *left = left.get(consumed..).unwrap_or_default();
     Ok(Scan {
-        taken,
+        consumed,
         ended: left.is_empty(),
     })
 }

@@ -8,7 +8,7 @@ use super::name::{self, LONGEST_SPELLING};
 /// to the closing brace if it is the last member. The comma before a removed member therefore stays, for the next member
 /// or for the injected member.
 #[derive(Default)]
-pub(super) struct Members {
+pub(super) struct MemberFilter {
     lexer: Lexer,
     action: MemberAction,
     /// The beginning of a name that may be `secrets`: at most [`LONGEST_NAME`] bytes.
@@ -30,54 +30,54 @@ enum MemberAction {
 
 /// The end of the object. The last consumed byte is the closing brace, which was not copied.
 pub(super) struct ObjectEnd {
-    pub(super) taken: usize,
+    pub(super) consumed: usize,
     pub(super) needs_comma: bool,
 }
 
-impl Members {
+impl MemberFilter {
     /// Appends the copied part of `chunk` to `out`. Returns `None` when the object continues after `chunk`.
     pub(super) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<Option<ObjectEnd>, SliceError> {
-        let (mut settled, mut taken) = (0, 0);
+        let (mut done, mut consumed) = (0, 0);
         loop {
             let step = self
                 .lexer
-                .advance(between(chunk, taken, chunk.len()))
-                .map_err(|error| error.after(taken))?;
-            taken += step.taken;
+                .advance(between(chunk, consumed, chunk.len()))
+                .map_err(|error| error.after(consumed))?;
+            consumed += step.consumed;
             // `"` and `}` are single bytes, so the event begins at this offset.
-            let event_at = taken.saturating_sub(1);
+            let event_at = consumed.saturating_sub(1);
             match step.event {
                 Some(MemberEvent::NameStart) => {
-                    self.settle(between(chunk, settled, event_at), out);
+                    self.apply_action(between(chunk, done, event_at), out);
                     self.action = MemberAction::Undecided;
-                    settled = event_at;
+                    done = event_at;
                 }
                 Some(MemberEvent::NameEnd) => {
-                    self.settle(between(chunk, settled, taken), out);
+                    self.apply_action(between(chunk, done, consumed), out);
                     self.decide(out);
-                    settled = taken;
+                    done = consumed;
                 }
                 Some(MemberEvent::Comma) if self.action == MemberAction::Remove => {
                     self.action = MemberAction::Copy;
-                    settled = taken;
+                    done = consumed;
                 }
                 Some(MemberEvent::Comma) => self.needs_comma = false,
                 Some(MemberEvent::ObjectEnd) => {
-                    self.settle(between(chunk, settled, event_at), out);
+                    self.apply_action(between(chunk, done, event_at), out);
                     return Ok(Some(ObjectEnd {
-                        taken,
+                        consumed,
                         needs_comma: self.needs_comma,
                     }));
                 }
                 None => {
-                    self.settle(between(chunk, settled, taken), out);
+                    self.apply_action(between(chunk, done, consumed), out);
                     return Ok(None);
                 }
             }
         }
     }
 
-    fn settle(&mut self, run: &[u8], out: &mut Vec<u8>) {
+    fn apply_action(&mut self, run: &[u8], out: &mut Vec<u8>) {
         match self.action {
             MemberAction::Copy => out.extend_from_slice(run),
             MemberAction::Undecided if self.name.len() + run.len() <= LONGEST_NAME => {

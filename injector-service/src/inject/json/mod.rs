@@ -24,17 +24,17 @@ mod nesting;
 mod number;
 mod secrets;
 mod string;
-mod tail;
 #[cfg(test)]
 mod tests;
+mod whitespace;
 
 pub use super::text_value::ValueNotUtf8;
 pub use error::{JsonCause, JsonError};
 pub use secrets::SecretsObject;
 
 use error::SliceError;
-use members::{Members, ObjectEnd};
-use tail::TrailingWhitespace;
+use members::{MemberFilter, ObjectEnd};
+use whitespace::TrailingWhitespace;
 
 pub struct Rewriter {
     secrets: SecretsObject,
@@ -43,10 +43,10 @@ pub struct Rewriter {
 }
 
 enum Phase {
-    InObject(Members),
+    InObject(MemberFilter),
     AfterObject {
         needs_comma: bool,
-        tail: TrailingWhitespace,
+        whitespace: TrailingWhitespace,
     },
     Failed(JsonError),
 }
@@ -56,7 +56,7 @@ impl Rewriter {
         Self {
             secrets,
             offset: 0,
-            phase: Phase::InObject(Members::default()),
+            phase: Phase::InObject(MemberFilter::default()),
         }
     }
 
@@ -68,10 +68,10 @@ impl Rewriter {
         let pushed = match &mut self.phase {
             Phase::InObject(members) => match members.push(chunk, out) {
                 Ok(None) => Ok(()),
-                Ok(Some(end)) => self.begin_tail(end, chunk),
+                Ok(Some(end)) => self.begin_whitespace(end, chunk),
                 Err(error) => Err(error),
             },
-            Phase::AfterObject { tail, .. } => tail.push(chunk),
+            Phase::AfterObject { whitespace, .. } => whitespace.push(chunk),
             Phase::Failed(error) => return Err(*error),
         };
         pushed.map_err(|error| self.fail(error))?;
@@ -84,14 +84,17 @@ impl Rewriter {
     /// `out` then contains plaintext, which the caller has to wipe. `finish` grows `out` before it writes plaintext, so no
     /// copy is left behind. The caller must not let `out` grow after that.
     pub fn finish(self, out: &mut Vec<u8>) -> Result<(), JsonError> {
-        let (needs_comma, tail) = match self.phase {
+        let (needs_comma, whitespace) = match self.phase {
             Phase::InObject(_) => {
                 return Err(JsonError {
                     offset: self.offset,
                     cause: JsonCause::Truncated,
                 });
             }
-            Phase::AfterObject { needs_comma, tail } => (needs_comma, tail),
+            Phase::AfterObject {
+                needs_comma,
+                whitespace,
+            } => (needs_comma, whitespace),
             Phase::Failed(error) => return Err(error),
         };
         let comma: &[u8] = if needs_comma { b"," } else { b"" };
@@ -102,22 +105,29 @@ impl Rewriter {
             b"\":",
             self.secrets.expose(),
             b"}",
-            tail.as_bytes(),
+            whitespace.as_bytes(),
         ];
         out.reserve(pieces.iter().map(|piece| piece.len()).sum());
         pieces.iter().for_each(|piece| out.extend_from_slice(piece));
         Ok(())
     }
 
-    fn begin_tail(
+    fn begin_whitespace(
         &mut self,
-        ObjectEnd { taken, needs_comma }: ObjectEnd,
+        ObjectEnd {
+            consumed,
+            needs_comma,
+        }: ObjectEnd,
         chunk: &[u8],
     ) -> Result<(), SliceError> {
-        let mut tail = TrailingWhitespace::default();
-        tail.push(chunk.get(taken..).unwrap_or_default())
-            .map_err(|error| error.after(taken))?;
-        self.phase = Phase::AfterObject { needs_comma, tail };
+        let mut whitespace = TrailingWhitespace::default();
+        whitespace
+            .push(chunk.get(consumed..).unwrap_or_default())
+            .map_err(|error| error.after(consumed))?;
+        self.phase = Phase::AfterObject {
+            needs_comma,
+            whitespace,
+        };
         Ok(())
     }
 

@@ -16,15 +16,20 @@ pub(super) enum NumberPart {
 impl NumberPart {
     /// Consumes bytes up to the end of the number. The byte after the number is not consumed.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<Scan, SliceError> {
-        for (taken, &byte) in bytes.iter().enumerate() {
+        for (consumed, &byte) in bytes.iter().enumerate() {
             match self.after(byte) {
                 Ok(Some(part)) => *self = part,
-                Ok(None) => return Ok(Scan { taken, ended: true }),
-                Err(cause) => return Err(SliceError::new(taken, cause)),
+                Ok(None) => {
+                    return Ok(Scan {
+                        consumed,
+                        ended: true,
+                    });
+                }
+                Err(cause) => return Err(SliceError::new(consumed, cause)),
             }
         }
         Ok(Scan {
-            taken: bytes.len(),
+            consumed: bytes.len(),
             ended: false,
         })
     }

@@ -17,31 +17,34 @@ pub(super) enum StringPart {
 
 /// The number of bytes of a slice that belong to a token. `ended` is true when the token is complete.
 pub(super) struct Scan {
-    pub(super) taken: usize,
+    pub(super) consumed: usize,
     pub(super) ended: bool,
 }
 
 impl StringPart {
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<Scan, SliceError> {
-        let mut taken = 0;
+        let mut consumed = 0;
         loop {
             if *self == Self::Plain {
-                taken += plain_run(bytes.get(taken..).unwrap_or_default());
+                consumed += plain_run(bytes.get(consumed..).unwrap_or_default());
             }
-            let Some(&byte) = bytes.get(taken) else {
-                return Ok(Scan { taken, ended: false });
+            let Some(&byte) = bytes.get(consumed) else {
+                return Ok(Scan {
+                    consumed,
+                    ended: false,
+                });
             };
             match self.after(byte) {
                 Ok(Some(part)) => *self = part,
                 Ok(None) => {
                     return Ok(Scan {
-                        taken: taken + 1,
+                        consumed: consumed + 1,
                         ended: true,
                     });
                 }
-                Err(cause) => return Err(SliceError::new(taken, cause)),
+                Err(cause) => return Err(SliceError::new(consumed, cause)),
             }
-            taken += 1;
+            consumed += 1;
         }
     }
 

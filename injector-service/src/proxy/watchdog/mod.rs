@@ -58,6 +58,7 @@ pub(super) enum CloseReason {
     /// The connection has had no call for its idle time, or has lost its slot to another connection.
     Idle,
     SlowHead,
+    /// The peer accepts no bytes.
     Blocked,
 }
 

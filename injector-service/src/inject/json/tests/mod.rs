@@ -4,7 +4,7 @@ mod names;
 mod props;
 
 use super::nesting::MAX_DEPTH;
-use super::tail::MAX_TAIL;
+use super::whitespace::MAX_TRAILING_WHITESPACE;
 use super::{JsonCause, JsonError, Rewriter, SecretsObject, name};
 
 const VALUE: &str = "ghp_0123456789_plaintext";
@@ -373,21 +373,21 @@ fn nesting_is_limited_and_the_kind_of_container_is_kept_at_any_depth() {
 
 #[test]
 fn whitespace_after_the_object_is_kept_up_to_its_limit() {
-    let tail = " ".repeat(MAX_TAIL);
-    assert_rewritten(format!("{{}}{tail}"), &format!("{{OURS}}{tail}"));
+    let whitespace = " ".repeat(MAX_TRAILING_WHITESPACE);
+    assert_rewritten(format!("{{}}{whitespace}"), &format!("{{OURS}}{whitespace}"));
     assert_eq!(
-        fault(format!("{{}}{tail}\n")),
-        (2 + MAX_TAIL as u64, JsonCause::TooMuchWhitespace)
+        fault(format!("{{}}{whitespace}\n")),
+        (2 + MAX_TRAILING_WHITESPACE as u64, JsonCause::TooMuchWhitespace)
     );
     assert_eq!(
-        fault(format!("{{}}{tail}x")),
-        (2 + MAX_TAIL as u64, JsonCause::TrailingData)
+        fault(format!("{{}}{whitespace}x")),
+        (2 + MAX_TRAILING_WHITESPACE as u64, JsonCause::TrailingData)
     );
     assert_eq!(
-        fault(format!("{{}}{tail}\nx")),
-        (2 + MAX_TAIL as u64, JsonCause::TooMuchWhitespace)
+        fault(format!("{{}}{whitespace}\nx")),
+        (2 + MAX_TRAILING_WHITESPACE as u64, JsonCause::TooMuchWhitespace)
     );
-    let leading = " ".repeat(3 * MAX_TAIL);
+    let leading = " ".repeat(3 * MAX_TRAILING_WHITESPACE);
     assert_rewritten(
         format!("{leading}{{{leading}}}"),
         &format!("{leading}{{{leading}OURS}}"),

@@ -22,19 +22,19 @@ struct Body {
 
 impl Body {
     fn text(&self) -> String {
-        let [lead, inside, tail] = self.blanks;
+        let [lead, inside, whitespace] = self.blanks;
         let members = self
             .members
             .iter()
             .map(Member::text)
             .collect::<Vec<_>>()
             .join(",");
-        format!("{lead}{{{inside}{members}}}{tail}")
+        format!("{lead}{{{inside}{members}}}{whitespace}")
     }
 
     /// Returns the expected result of the rewrite, made without a lexer.
     fn expected(&self) -> String {
-        let [lead, inside, tail] = self.blanks;
+        let [lead, inside, whitespace] = self.blanks;
         let mut out = format!("{lead}{{{inside}");
         let mut comma = "";
         for (index, member) in self.members.iter().enumerate() {
@@ -47,7 +47,7 @@ impl Body {
                 out.push_str(if last { "" } else { "," });
             }
         }
-        format!("{out}{comma}{OURS}}}{tail}")
+        format!("{out}{comma}{OURS}}}{whitespace}")
     }
 }
 

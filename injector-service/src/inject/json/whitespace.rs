@@ -1,7 +1,7 @@
 use super::error::{JsonCause, SliceError};
 use super::lexer::whitespace_run;
 
-pub(super) const MAX_TAIL: usize = 64 * 1024;
+pub(super) const MAX_TRAILING_WHITESPACE: usize = 64 * 1024;
 
 /// The whitespace after the closing brace, which is kept until the end of the body.
 #[derive(Default)]
@@ -9,7 +9,7 @@ pub(super) struct TrailingWhitespace(Vec<u8>);
 
 impl TrailingWhitespace {
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), SliceError> {
-        let (blank, room) = (whitespace_run(bytes), MAX_TAIL - self.0.len());
+        let (blank, room) = (whitespace_run(bytes), MAX_TRAILING_WHITESPACE - self.0.len());
         if blank > room {
             return Err(SliceError::new(room, JsonCause::TooMuchWhitespace));
         }
