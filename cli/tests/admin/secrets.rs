@@ -328,6 +328,7 @@ async fn an_older_version_is_shown_and_restored() {
     assert_eq!(restored["secret"]["version"], 4);
     let now = decrypt(&services, "A").await;
     assert_eq!((now.version, now.value.as_slice()), (4, b"1".as_slice()));
+    assert_eq!(restored["warnings"], serde_json::json!([]));
     // Only the newest three versions are kept.
     let message = services.fails(66, &restore).await;
     assert!(message.contains("version 1"), "{message}");

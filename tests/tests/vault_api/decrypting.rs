@@ -134,6 +134,18 @@ async fn decrypt_refuses_what_it_cannot_answer_whole() {
         };
         refused(decrypt(&vault, request).await, code, reason);
     }
+    // The server is authenticated with sealed values, so the vault must not shorten or change it.
+    for server in ["x".repeat(64), "Not a label".to_owned()] {
+        let request = DecryptRequest {
+            server,
+            ..ask("w", ["A_B"])
+        };
+        refused(
+            decrypt(&vault, request).await,
+            Code::InvalidArgument,
+            "SERVER_NAME_INVALID",
+        );
+    }
     vault.stop().await;
 }
 

@@ -1,5 +1,7 @@
 //! Values.
 
+use proto::vault::v1::RestoreSecretVersionRequest;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,6 +85,32 @@ async fn what_is_stored_is_not_the_value() {
         "the store was not looked into"
     );
     assert!(!stored.iter().any(|bytes| has(bytes, b"canary-at-rest")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_value_that_does_not_fit_a_header_has_the_warning_of_its_put() {
+    let vault = Vault::start().await;
+    vault.workspace("w").await;
+    let first = try_put(&vault, put("w", "NAME", b"ghp_abc\n")).await.unwrap();
+    assert_eq!(first.warnings.len(), 1);
+    assert!(
+        try_put(&vault, put("w", "NAME", b"ghp_abc"))
+            .await
+            .unwrap()
+            .warnings
+            .is_empty()
+    );
+    let restore = |version| RestoreSecretVersionRequest {
+        request_id: format!("restore {version}"),
+        ..super::kept::restore("NAME", version)
+    };
+    for _ in 0..2 {
+        let answer = vault.secrets().restore_secret_version(restore(1)).await.unwrap();
+        assert_eq!(answer.into_inner().warnings, first.warnings);
+    }
+    let answer = vault.secrets().restore_secret_version(restore(2)).await.unwrap();
+    assert!(answer.into_inner().warnings.is_empty());
+    vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -367,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_expiry_is_a_timestamp_as_protocol_buffers_define_it() {
+    fn an_expiry_must_be_a_valid_protocol_buffers_timestamp() {
         let parsed =
             |seconds, nanos| parse_expiry(&Timestamp { seconds, nanos }).map_err(|refusal| refusal.reason);
         for nanos in [0, 1, 999_999_999] {

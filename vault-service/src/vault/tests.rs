@@ -1,4 +1,4 @@
-//! The vault over a real store, without its transport.
+//! Tests of the vault over a real store, without its transport.
 
 mod backup_keys;
 mod backups;
@@ -41,7 +41,7 @@ pub(super) struct Fixture {
     root: [u8; 32],
     pub(super) writer: Writer,
     pub(super) reader: Reader,
-    /// By how many seconds its clock is ahead.
+    /// Number of seconds by which the vault's clock is ahead of the system's.
     ahead: Arc<AtomicU64>,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn root(bytes: [u8; 32]) -> RootKey {
     RootKey::from_bytes(Zeroizing::new(bytes)).unwrap()
 }
 
-/// A store that was just closed is free once its reading threads have noticed.
+/// Opens the store. Waits, because a store that was just closed is in use until its reading threads end.
 pub(super) async fn open_store(dir: &TempDir) -> Store {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
@@ -73,7 +73,7 @@ pub(super) async fn open_with(
     open_at(dir, providers, &Arc::default()).await
 }
 
-/// With a clock that can be set.
+/// Opens a vault whose clock is ahead by `ahead` seconds.
 async fn open_at(
     dir: &TempDir,
     providers: impl Into<Providers>,
@@ -110,7 +110,7 @@ impl Fixture {
         self.reopen_with(providers).await.unwrap()
     }
 
-    /// The same store with other root keys; those that it refused leave it closed.
+    /// Opens the same store with other providers. The store stays closed when it refuses them.
     pub(super) async fn reopen_with(self, providers: impl Into<Providers>) -> Result<Self, OpenError> {
         let Self {
             dir,
@@ -131,7 +131,7 @@ impl Fixture {
         })
     }
 
-    /// Closes it: its directory, and the bytes of its root key.
+    /// Closes the vault. Returns its directory and the bytes of its root key.
     async fn closed(self) -> (TempDir, [u8; 32]) {
         let Self {
             dir,
@@ -173,18 +173,18 @@ impl Fixture {
         Ok(answers.pop().unwrap()?.1.pop().unwrap())
     }
 
-    /// Sets the clock forward.
+    /// Moves the vault's clock forward.
     fn forward(&self, by: Duration) {
         self.ahead.fetch_add(by.as_secs(), Ordering::Relaxed);
     }
 
-    /// The second that it is.
+    /// Returns the time of the vault's clock in seconds since the Unix epoch.
     fn now(&self) -> u64 {
         let now = (self.writer.clock)();
         now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
     }
 
-    /// All keys of the store that begin so, as text.
+    /// Returns all keys of the store with this prefix, as text.
     fn keys(&self, prefix: &str) -> Vec<String> {
         let entries = self.writer.store.scan(prefix.as_bytes(), None, 10_000).unwrap();
         let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
@@ -192,7 +192,7 @@ impl Fixture {
     }
 }
 
-/// A put of nothing but a value.
+/// Makes a put with only a name and a value.
 fn new(name: &str, value: &[u8]) -> NewSecret {
     NewSecret {
         name: secret(name),
@@ -215,7 +215,7 @@ fn wanted(workspace: &str, name: &str) -> DecryptQuery {
     }
 }
 
-/// The bytes of a root key.
+/// Returns the bytes of a root key.
 pub(super) fn key(number: u8) -> [u8; 32] {
     let mut key = [7; 32];
     key[0] = number;
@@ -242,7 +242,7 @@ pub(super) fn value(decrypted: DecryptOutcome) -> (u64, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn what_was_put_is_decrypted_also_after_a_restart() {
+async fn a_put_value_is_decrypted_before_and_after_a_restart() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let put = vault.put("github-token", b"one").await.unwrap();
     assert_eq!(
@@ -263,7 +263,7 @@ async fn what_was_put_is_decrypted_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn origins_come_back_with_the_value() {
+async fn a_decrypt_returns_the_origins_of_the_value() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let origin = OriginPattern::parse("https://api.github.com").unwrap();
     let new = NewSecret {
@@ -278,7 +278,7 @@ async fn origins_come_back_with_the_value() {
 }
 
 #[tokio::test]
-async fn versions_are_not_used_again_after_a_delete() {
+async fn version_numbers_are_not_reused_after_a_delete() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"1").await.unwrap();
     vault.put("T", b"2").await.unwrap();
@@ -296,7 +296,7 @@ async fn versions_are_not_used_again_after_a_delete() {
 }
 
 #[tokio::test]
-async fn a_plan_stops_new_names_only() {
+async fn a_plan_limits_new_names_only() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     for number in 0..10 {
         vault.put(&format!("N{number}"), b"v").await.unwrap();
@@ -329,7 +329,7 @@ async fn a_plan_stops_new_names_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_puts_never_pass_the_plan_and_lose_no_version() {
+async fn concurrent_puts_never_exceed_the_plan_and_lose_no_version() {
     let vault = Arc::new(Fixture::with_workspace(Plan::Free).await);
     let puts: Vec<_> = (0..64)
         .map(|number| {
@@ -364,7 +364,7 @@ async fn concurrent_puts_never_pass_the_plan_and_lose_no_version() {
 }
 
 #[tokio::test]
-async fn a_workspace_made_anew_is_another_one() {
+async fn a_workspace_created_again_under_its_name_is_another_one() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"old").await.unwrap();
     let old = vault.writer.workspace(&admin("w")).await.unwrap().uid;
@@ -393,7 +393,7 @@ async fn a_workspace_made_anew_is_another_one() {
 }
 
 #[tokio::test]
-async fn what_a_deleted_workspace_held_is_removed() {
+async fn the_entries_of_a_deleted_workspace_are_removed() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     vault.put("U", b"v").await.unwrap();
@@ -412,13 +412,13 @@ async fn what_a_deleted_workspace_held_is_removed() {
     vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
     vault.writer.sweep_all().await.unwrap();
     let vault = vault.reopen().await;
-    // One says that its keys are to be erased.
+    // The note about the destroyed keys is left until they are erased.
     assert_eq!(vault.keys("").len(), 2);
     assert_eq!((vault.keys("e/").len(), vault.keys("meta").len()), (1, 1));
 }
 
 #[tokio::test]
-async fn a_revision_must_be_the_current_one() {
+async fn a_change_with_an_outdated_revision_is_refused() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let changes = SettingsChange {
         plan: Some(Plan::Pro),
@@ -442,7 +442,7 @@ async fn a_revision_must_be_the_current_one() {
 }
 
 #[tokio::test]
-async fn lists_are_paged_and_keep_to_the_scope() {
+async fn lists_of_workspaces_are_paged_and_limited_to_the_scope() {
     let vault = Fixture::new().await;
     for name in ["a", "b", "c", "d"] {
         vault
@@ -516,7 +516,7 @@ async fn another_root_key_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_store_without_a_vault_is_not_taken_over() {
+async fn a_store_that_holds_other_data_is_refused() {
     let dir = TempDir::new().unwrap();
     let store = Store::open(&dir.path().join("store"), 8 << 20).unwrap();
     store.commit(Batch::new().put("k", "v")).await.unwrap();
@@ -528,7 +528,7 @@ async fn a_store_without_a_vault_is_not_taken_over() {
     ));
 }
 
-/// Exchanges the values of two entries under the vault's feet.
+/// Exchanges the values of two entries without the vault.
 async fn swap(store: &Store, one: Vec<u8>, other: Vec<u8>) {
     let (a, b) = (
         store.read(&one).unwrap().unwrap(),
@@ -564,7 +564,7 @@ async fn a_moved_or_changed_record_does_not_decrypt() {
         vault.decrypt("C").await.unwrap(),
         DecryptOutcome::DataLoss
     ));
-    // A put heals it: the vault never needs what it replaces.
+    // A put repairs the secret, because a put does not decrypt the version that it replaces.
     vault.put("C", b"new").await.unwrap();
     assert_eq!(value(vault.decrypt("C").await.unwrap()), (2, b"new".to_vec()));
 }
@@ -599,7 +599,7 @@ async fn a_record_does_not_decrypt_in_another_workspace() {
 }
 
 #[tokio::test]
-async fn only_values_that_are_answered_count_towards_the_size_of_an_answer() {
+async fn only_values_in_the_answer_count_towards_its_size() {
     let vault = Fixture::with_workspace(Plan::Starter).await;
     let names: Vec<_> = (0..17).map(|number| secret(&format!("N{number}"))).collect();
     for name in &names {

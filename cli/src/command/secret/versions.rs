@@ -11,7 +11,7 @@ use crate::{
     command::pages::{MAX_PAGE_SIZE, list_all},
     connect::Remote,
     failure::Failure,
-    model::{Secret, SecretVersion},
+    model::{Secret, SecretVersion, Warning},
     output::{OutputArgs, Report, table},
 };
 
@@ -62,6 +62,7 @@ struct VersionList {
 #[derive(Serialize)]
 struct RestoredSecret {
     secret: Secret,
+    warnings: Vec<Warning>,
 }
 
 pub(super) async fn versions(args: ListVersionsArgs, vault: &Remote) -> Result<Report, Failure> {
@@ -121,13 +122,18 @@ pub(super) async fn restore(args: RestoreVersionArgs, vault: &Remote) -> Result<
         .await?;
     let restored = RestoredSecret {
         secret: Secret::of(answer.secret.unwrap_or_default()),
+        warnings: answer.warnings.into_iter().map(Warning::of).collect(),
     };
-    let report = Report::new(output, &restored, |RestoredSecret { secret }| {
+    let report = Report::new(output, &restored, |RestoredSecret { secret, .. }| {
         let Secret {
             name, version: new, ..
         } = secret;
         format!("{name} restored from version {version} (version {new})\n")
     })?;
+    let report = restored
+        .warnings
+        .iter()
+        .fold(report, |report, warning| report.note(warning.note()));
     Ok(match restored.secret.upstream_origins.as_slice() {
         [] => report,
         bound => report.note(format!("The secret is bound to {}", bound.join(", "))),

@@ -1,4 +1,4 @@
-//! The format, pinned: `testdata/backup` must mean the same for ever. One file is one test.
+//! Test vectors of the backup format. The meaning of the files in `testdata/backup` must never change. Each file is a test.
 
 use std::{fs, path::PathBuf};
 
@@ -65,7 +65,7 @@ vectors! {
 }
 
 #[test]
-fn every_file_is_a_test() {
+fn every_vector_file_has_a_test() {
     let mut files: Vec<_> = fs::read_dir(dir())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
@@ -78,10 +78,10 @@ fn dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/backup")
 }
 
-/// `field: text` lines, in the words of docs/backup-format.md.
+/// Lines `field: text`, with the fields of docs/backup-format.md.
 struct Vector(Vec<(String, String)>);
 
-/// What a backup says, and its items.
+/// The header data of a backup, and its items.
 type Read = (crate::crypto::backup::BackupInfo, Vec<Change>);
 
 impl Vector {
@@ -157,7 +157,7 @@ fn read(mut bytes: &[u8], root: &RootKey) -> Result<Read, BackupError> {
     Ok((header.info, changes))
 }
 
-/// The same, sealed and opened by this release.
+/// Encrypts the items again with this release, and returns the result of reading them.
 fn again((info, changes): &Read, root: &RootKey) -> Read {
     let (mut sealed, mut encryptor) = BackupEncryptor::begin(root, info).unwrap();
     let (mut encoder, mut plain) = (ItemWriter::default(), Vec::new());
@@ -178,7 +178,7 @@ fn again((info, changes): &Read, root: &RootKey) -> Read {
 }
 
 #[test]
-fn an_entry_that_no_store_takes_is_damage() {
+fn an_entry_larger_than_a_store_allows_is_refused_as_damage() {
     let root = RootKey::generate().unwrap();
     let info = crate::crypto::backup::BackupInfo {
         vault_uid: proto::Uid::generate(),

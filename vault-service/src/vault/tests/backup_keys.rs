@@ -1,4 +1,4 @@
-//! Backups, and the root keys that they need.
+//! Tests of backups and the root keys that they need.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{
     root::{Provider, ProviderError, RootKeyWrapper},
 };
 
-/// Root keys from files, the first active.
+/// Returns providers of root keys from files; the first root key is active.
 fn files(numbers: &[u8]) -> Providers {
     let file = |number: &u8| Provider::File(Arc::new(root(key(*number))));
     Providers::new(file(&numbers[0]), numbers[1..].iter().map(file).collect())
@@ -49,7 +49,7 @@ fn meta(vault: &Fixture) -> Meta {
     meta::read(&vault.writer.store).unwrap().1
 }
 
-/// The ids of a vault's root key and store keys.
+/// Returns the ids of a vault's root key and store keys.
 fn keys_of(vault: &Fixture) -> Vec<KeyId> {
     let loaded = vault.writer.keyring.loaded().unwrap();
     let store_keys = loaded.store_keys.iter().map(|key| key.id());
@@ -57,7 +57,7 @@ fn keys_of(vault: &Fixture) -> Vec<KeyId> {
 }
 
 #[tokio::test]
-async fn a_backup_whose_root_key_only_the_store_held_is_restored_with_its_passphrase() {
+async fn a_backup_of_a_vault_with_a_passphrase_is_restored_with_the_passphrase() {
     let words = TempDir::new().unwrap();
     let correct = || passphrase(words.path(), "correct horse battery staple");
     let vault = with_a_secret(correct()).await;
@@ -75,7 +75,7 @@ async fn a_backup_whose_root_key_only_the_store_held_is_restored_with_its_passph
 }
 
 #[tokio::test]
-async fn neither_another_passphrase_nor_a_file_opens_it() {
+async fn a_backup_is_not_opened_by_another_passphrase_or_root_key_file() {
     let [ours, theirs] = [0; 2].map(|_| TempDir::new().unwrap());
     let vault = with_a_secret(passphrase(ours.path(), "correct horse battery staple")).await;
     let backup = vault.backup().await;
@@ -98,10 +98,10 @@ async fn neither_another_passphrase_nor_a_file_opens_it() {
 }
 
 #[tokio::test]
-async fn a_backup_from_the_middle_of_a_store_keys_rotation_is_restored() {
+async fn a_backup_made_during_a_rotation_of_the_store_key_is_restored() {
     let vault = with_a_secret(files(&[1])).await;
     let backup = vault.writer.back_up(&permit()).await.unwrap();
-    // While one is made another store key comes, and no store key goes.
+    // During a backup a new store key may be added, and no store key is destroyed.
     assert!(vault.writer.replace_store_key().await.unwrap());
     vault
         .writer
@@ -128,7 +128,7 @@ async fn a_backup_from_the_middle_of_a_store_keys_rotation_is_restored() {
 }
 
 #[tokio::test]
-async fn a_restored_vault_keeps_its_root_key_and_needs_no_other() {
+async fn a_restored_vault_needs_only_its_own_root_key() {
     let vault = with_a_secret(files(&[1])).await;
     let backup = vault.backup().await;
     let other = with(files(&[2])).await;
@@ -145,7 +145,7 @@ async fn a_restored_vault_keeps_its_root_key_and_needs_no_other() {
 }
 
 #[tokio::test]
-async fn a_restore_that_was_stopped_leaves_an_empty_vault_and_what_came_in_is_erased() {
+async fn an_interrupted_restore_leaves_an_empty_vault_and_its_entries_are_erased() {
     let vault = with_a_secret(files(&[1])).await;
     let other = with(files(&[2])).await;
     let empty = other.entries();
@@ -166,7 +166,7 @@ async fn a_restore_that_was_stopped_leaves_an_empty_vault_and_what_came_in_is_er
 }
 
 #[tokio::test]
-async fn a_sealed_vault_makes_no_backup_and_takes_none() {
+async fn a_locked_vault_neither_makes_nor_restores_a_backup() {
     let vault = with(files(&[1])).await;
     let sealed = Writer {
         keyring: Arc::new(Keyring::locked()),

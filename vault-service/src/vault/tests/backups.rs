@@ -1,11 +1,11 @@
-//! Backups, from one vault into another.
+//! Tests of backups that are restored into another vault.
 
 use std::{fs::File, io::Write as _};
 
 use super::*;
 use crate::authz::VaultPermit;
 
-/// Bytes of a backup's header, and of a sealed frame.
+/// Size of a backup's header, and of an encrypted frame, in bytes.
 const HEADER: usize = 183;
 const SEALED_FRAME: usize = 64 * 1024 + 16;
 
@@ -14,7 +14,7 @@ pub(super) fn permit() -> VaultPermit {
 }
 
 impl Fixture {
-    /// Another vault, in a directory of its own, with the same root key.
+    /// Makes another vault, in a directory of its own, with the same root key.
     async fn beside(&self) -> Self {
         Self::with_root(self.root).await
     }
@@ -51,14 +51,14 @@ impl Fixture {
         self.writer.store.scan(&[], None, usize::MAX).unwrap()
     }
 
-    /// All entries but what says that something is to be erased.
+    /// Returns all entries except the notes about deleted data.
     fn without_notes(&self) -> Vec<crate::store::Entry> {
         let mut entries = self.entries();
         entries.retain(|entry| !entry.key.starts_with(stored::DESTROYED));
         entries
     }
 
-    /// All entries, with the workspaces' keys unwrapped, and without what belongs to one store.
+    /// Returns all entries except those that describe one store, with the workspaces' KEKs unwrapped.
     fn contents(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let loaded = self.writer.keyring.loaded().unwrap();
         let content = |entry: crate::store::Entry| {
@@ -90,7 +90,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_restored_vault_is_the_one_that_was_backed_up() {
+async fn a_restored_vault_has_all_that_was_backed_up() {
     let vault = Fixture::with_workspace(Plan::Business).await;
     vault.put("T", b"one").await.unwrap();
     vault.put("T", b"two").await.unwrap();
@@ -120,7 +120,7 @@ async fn a_restored_vault_is_the_one_that_was_backed_up() {
     assert_eq!(other.contents(), vault.contents());
     assert!(!other.contents().is_empty());
 
-    // Before a restart and after one.
+    // The restored vault is the same before and after a restart.
     let mut other = other;
     for _ in 0..2 {
         assert_eq!(value(other.decrypt("T").await.unwrap()), (2, b"two".to_vec()));
@@ -129,7 +129,7 @@ async fn a_restored_vault_is_the_one_that_was_backed_up() {
             DecryptOutcome::NotFound
         ));
         let current = other.writer.secret(&admin("w"), &secret("T")).await.unwrap();
-        // It was decrypted since.
+        // The use counts differ, because the secrets were decrypted after the backup.
         let current = SecretMetadata {
             last_use: None,
             ..current
@@ -188,7 +188,7 @@ async fn a_backup_of_many_frames_and_an_empty_one_are_restored() {
 }
 
 #[tokio::test]
-async fn names_and_values_do_not_show_in_a_backup() {
+async fn a_backup_contains_no_name_or_value_in_clear() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault
         .writer
@@ -276,11 +276,11 @@ async fn a_damaged_backup_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_vault_with_workspaces_is_not_restored_over() {
+async fn a_vault_with_workspaces_refuses_a_restore() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let backup = vault.backup().await;
     let other = vault.beside().await;
-    // One that appears after the restore began counts, too.
+    // A workspace that is created after the beginning of the restore is noticed, too.
     let mut restore = other.writer.restore(&permit(), other.dir.path()).await.unwrap();
     restore.receive(backup.clone()).await.unwrap();
     other
@@ -291,7 +291,7 @@ async fn a_vault_with_workspaces_is_not_restored_over() {
     let before = other.entries();
     let late = restore.finish().await;
     assert!(matches!(late, Err(VaultError::NotEmpty)), "{late:?}");
-    // One that was there is noticed before anything is received.
+    // An existing workspace is noticed before the backup is received.
     let early = other.writer.restore(&permit(), other.dir.path()).await.err();
     assert!(matches!(early, Some(VaultError::NotEmpty)), "{early:?}");
     assert_eq!(other.entries(), before);
@@ -310,19 +310,19 @@ async fn a_vault_with_workspaces_is_not_restored_over() {
 }
 
 #[tokio::test]
-async fn what_was_deleted_comes_back_and_stays() {
+async fn workspaces_deleted_after_the_backup_are_restored() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     let backup = vault.backup().await;
     let contents = vault.contents();
     vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
-    // Its entries may be there still, and be swept meanwhile.
+    // The sweep of the deleted workspace may still be under way during the restore.
     vault.take_in(&backup).await.unwrap();
     let uid = vault.writer.workspace(&admin("w")).await.unwrap().uid;
     vault.writer.sweep(uid).await.unwrap();
     assert_eq!(vault.contents(), contents);
     assert_eq!(value(vault.decrypt("T").await.unwrap()), (1, b"v".to_vec()));
-    // Its key was destroyed, and is one as any other again.
+    // The KEK of the workspace was destroyed before, and can be cached again.
     let found = workspace::find(&vault.writer.store, admin("w").workspace()).unwrap();
     assert!(vault.writer.keyring.is_cached(&uid, &found.record.wrapped_kek));
 }
@@ -354,7 +354,7 @@ async fn a_received_backup_leaves_no_file() {
 }
 
 #[tokio::test]
-async fn a_restore_that_was_stopped_leaves_an_empty_vault() {
+async fn an_interrupted_restore_leaves_an_empty_vault() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     let backup = vault.backup().await;
@@ -381,7 +381,7 @@ async fn a_restore_that_was_stopped_leaves_an_empty_vault() {
     assert_eq!(other.take_in(&backup).await.unwrap().secrets, 1);
 }
 
-/// A backup whose contents say this of the vault, whatever its header says.
+/// Makes a backup whose contents have this `Meta`, independent of its header.
 async fn backup_that_says(vault: &Fixture, change: impl FnOnce(&mut Meta)) -> Vec<u8> {
     let backup = vault.writer.back_up(&permit()).await.unwrap();
     let (before, mut meta) = meta::read(&vault.writer.store).unwrap();
@@ -413,7 +413,7 @@ async fn a_backup_of_a_store_of_another_format_is_refused_and_changes_nothing() 
 async fn a_restore_that_fails_at_its_end_leaves_an_empty_vault() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
-    // No release writes such a uid.
+    // No release writes a uid of this length.
     let backup = backup_that_says(&vault, |meta| meta.vault_uid = b"short".to_vec()).await;
     let other = vault.beside().await;
     let empty = other.entries();
@@ -428,7 +428,7 @@ async fn a_restore_that_fails_at_its_end_leaves_an_empty_vault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_finds_the_workspace_finds_all_that_it_holds() {
+async fn a_restore_writes_a_workspace_after_its_contents() {
     let vault = Fixture::with_workspace(Plan::Enterprise).await;
     vault.fill(300).await;
     let backup = vault.backup().await;
@@ -447,7 +447,7 @@ async fn who_finds_the_workspace_finds_all_that_it_holds() {
 }
 
 #[tokio::test]
-async fn one_that_was_stopped_before_it_wrote_anything_leaves_all_that_there_was() {
+async fn a_restore_interrupted_before_its_first_write_leaves_the_vault_unchanged() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     let before = vault.entries();
@@ -461,7 +461,7 @@ async fn one_that_was_stopped_before_it_wrote_anything_leaves_all_that_there_was
 }
 
 #[tokio::test]
-async fn a_backup_in_a_file_is_restored_from_there() {
+async fn a_backup_in_a_file_is_restored() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     let path = vault.dir.path().join("backup");

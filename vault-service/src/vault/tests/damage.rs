@@ -1,4 +1,4 @@
-//! Damage that comes while the vault serves.
+//! Tests of damage that happens while the vault serves.
 
 use std::{fs, os::unix::fs::FileExt as _};
 
@@ -6,11 +6,11 @@ use proto::WorkspaceName;
 
 use super::*;
 
-/// Many more than share a page of the store.
+/// Number of secrets, which is far more than fit on one page of the store.
 const SECRETS: usize = 80;
 const LENGTH: usize = 60_000;
 
-/// Flips a bit wherever the log has these bytes. How often that was.
+/// Flips a bit at each place where the log has these bytes. Returns the number of places.
 fn flip_wherever(vault: &Fixture, bytes: &[u8]) -> usize {
     let path = vault.dir.path().join("store").join("db");
     let log = fs::read(&path).unwrap();
@@ -22,19 +22,19 @@ fn flip_wherever(vault: &Fixture, bytes: &[u8]) -> usize {
 }
 
 #[tokio::test]
-async fn damage_costs_the_secret_that_it_is_in_and_no_other_of_the_call() {
+async fn a_damaged_record_fails_only_its_own_secret_of_a_decrypt() {
     let vault = Fixture::with_workspace(Plan::Enterprise).await;
     let name = |number: usize| format!("S{number:02}");
     for number in 0..SECRETS {
         vault.put(&name(number), &[b'v'; LENGTH]).await.unwrap();
     }
-    // The first ones share their page with what is read when the store is opened.
+    // The first secrets share a page with entries that the vault reads when it opens the store, so another secret is damaged.
     let (lost, kept) = (name(SECRETS / 2), name(0));
     let workspace = WorkspaceName::parse("w").unwrap();
     let uid = workspace::find(&vault.writer.store, &workspace).unwrap().uid;
     let key = stored::Kind::Record.key(&uid, &secret(&lost));
     let record = vault.writer.store.read(&key).unwrap().unwrap();
-    // It is in no cache then.
+    // After a restart no cache has the record.
     let vault = vault.reopen().await;
     assert!(flip_wherever(&vault, &record[record.len() / 2..][..32]) > 0);
     for _ in 0..2 {

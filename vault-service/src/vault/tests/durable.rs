@@ -1,4 +1,4 @@
-//! Writes that are slow, fail, or find the disk full.
+//! Tests of writes that are slow, fail, or find the disk full.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn decrypted(reader: &Reader, name: &str) -> DecryptOutcome {
 }
 
 #[tokio::test]
-async fn a_put_is_decrypted_once_it_is_durable_and_never_if_it_failed() {
+async fn a_put_is_decrypted_only_after_it_is_durable() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"old").await.unwrap();
     vault.put("DELETED", b"kept").await.unwrap();
@@ -67,7 +67,7 @@ async fn a_put_is_decrypted_once_it_is_durable_and_never_if_it_failed() {
 }
 
 #[tokio::test]
-async fn a_rotation_that_a_full_disk_stopped_goes_on_within_seconds_of_there_being_room() {
+async fn a_rotation_stopped_by_a_full_disk_goes_on_as_soon_as_the_disk_has_room() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"value").await.unwrap();
     let Fixture {

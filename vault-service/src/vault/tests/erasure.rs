@@ -1,4 +1,4 @@
-//! Attacks on deleted values by a reader of the store's files who holds the root key.
+//! Attacks on deleted values by someone with the store's files and the root key.
 
 use std::{
     collections::BTreeSet,
@@ -18,16 +18,16 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_hours(1);
-/// Bytes in front of the id of the key that is needed: a format and an algorithm.
-const IN_FRONT: usize = 2;
+/// Number of bytes before the id of the needed key in a wrapped key or record: the format and the algorithm.
+const ID_OFFSET: usize = 2;
 const WRAPPED_KEY: usize = 158;
-/// Enough of a record to unwrap its DEK, and to look like one.
-const SOME_OF_A_RECORD: usize = 300;
+/// Number of bytes of a record that suffice to unwrap its DEK.
+const RECORD_PREFIX: usize = 300;
 
 /// A version of a secret: the uid of its workspace, its name and its number.
 type Version = (Uid, &'static str, u64);
 
-/// Whoever has the files of a store and the root key, and tries every key on everything that names it.
+/// An attacker with the files of a store and the root key, who tries every key at every place that names the key.
 struct Attacker {
     files: Vec<Vec<u8>>,
     root: RootKey,
@@ -54,13 +54,13 @@ impl Attacker {
         Self { files, root }
     }
 
-    /// All places that name the key `id`, from a little before on.
+    /// Returns the bytes at all places that name the key `id`, from `ID_OFFSET` bytes before the id.
     fn naming(&self, id: KeyId) -> impl Iterator<Item = &[u8]> {
         self.files.iter().flat_map(move |file| {
             let found = memchr::memmem::find_iter(file, id.as_bytes()).collect::<Vec<_>>();
             found
                 .into_iter()
-                .filter_map(move |at| file.get(at.checked_sub(IN_FRONT)?..))
+                .filter_map(move |at| file.get(at.checked_sub(ID_OFFSET)?..))
         })
     }
 
@@ -92,12 +92,12 @@ impl Attacker {
         keks
     }
 
-    /// The versions whose DEK was unwrapped, which is all that decrypting takes.
+    /// Returns the versions whose DEK the attacker can unwrap, and so can decrypt.
     fn opened(&self, workspaces: &[Uid], names: &[&'static str]) -> BTreeSet<Version> {
         let mut opened = BTreeSet::new();
         for (uid, kek) in self.keks(workspaces) {
             for place in self.naming(kek.id()) {
-                let record = place.get(..SOME_OF_A_RECORD).unwrap_or(place);
+                let record = place.get(..RECORD_PREFIX).unwrap_or(place);
                 for name in names {
                     if record::rewrap(record, &uid, &secret(name), &kek, &kek).is_ok() {
                         let version = record[142..150].try_into().unwrap();
@@ -113,7 +113,7 @@ impl Attacker {
 /// A vault in which secrets, versions and a workspace were deleted.
 struct Scene {
     vault: Fixture,
-    /// `w`, and the deleted `x`.
+    /// Uids of the workspace `w` and of the deleted workspace `x`.
     uids: [Uid; 2],
 }
 
@@ -166,7 +166,7 @@ impl Scene {
         pushed.chain([(w, "LIVE", 1)]).collect()
     }
 
-    /// The versions that the attacker opens in the files of the store, after it is closed.
+    /// Closes the vault. Returns the versions that the attacker can decrypt from its files.
     async fn opened(self) -> (BTreeSet<Version>, TempDir) {
         let (dir, root) = self.vault.closed().await;
         let attacker = Attacker::of(&dir.path().join("store"), root);
@@ -178,8 +178,8 @@ fn permit() -> VaultPermit {
     VaultPermit::of_operator(&root(key(1)))
 }
 
-/// Until nothing is due any more.
-async fn erased(writer: &Writer) {
+/// Runs rotations and erasures until nothing is due any more.
+async fn erase_all(writer: &Writer) {
     while let NextErasure::Begun = writer
         .rotate_and_erase(&KeyMetrics::default(), HOUR, &|_| {})
         .await
@@ -187,7 +187,7 @@ async fn erased(writer: &Writer) {
     {}
 }
 
-/// One step of what is under way, or the beginning of what is due; whether there was any.
+/// Makes one step of a rotation under way, or begins a due erasure. Returns false when there is nothing to do.
 async fn step(writer: &Writer) -> bool {
     match writer.rotation_after(None).await.unwrap() {
         Some(entry) => writer.step(&entry.key, &KeyMetrics::default()).await.unwrap() != StepOutcome::Wait,
@@ -199,7 +199,7 @@ async fn step(writer: &Writer) -> bool {
 }
 
 #[tokio::test]
-async fn what_was_deleted_is_decrypted_from_the_files_until_it_is_erased_and_not_afterwards() {
+async fn an_attacker_decrypts_deleted_values_from_the_files_only_until_they_are_erased() {
     let scene = Scene::new().await;
     let (deleted, live, uids) = (scene.deleted(), scene.live(), scene.uids);
     let (before, dir) = scene.opened().await;
@@ -207,7 +207,7 @@ async fn what_was_deleted_is_decrypted_from_the_files_until_it_is_erased_and_not
 
     let ahead = Arc::new(AtomicU64::new(HOUR.as_secs() + 1));
     let (writer, reader) = open_at(&dir, root(key(1)), &ahead).await.unwrap();
-    erased(&writer).await;
+    erase_all(&writer).await;
     assert_eq!(
         writer.key_status(&permit()).await.unwrap().erasure,
         PendingErasure::default()
@@ -231,7 +231,7 @@ async fn what_was_deleted_is_decrypted_from_the_files_until_it_is_erased_and_not
     }
 }
 
-/// Deletions of each kind, alone: what they delete.
+/// The kinds of deletions.
 #[derive(Clone, Copy, Debug)]
 enum Deletion {
     Secret,
@@ -240,7 +240,7 @@ enum Deletion {
 }
 
 #[tokio::test]
-async fn each_kind_of_deletion_is_erased_by_itself() {
+async fn each_kind_of_deletion_is_erased() {
     for deletion in [Deletion::Secret, Deletion::OldestVersion, Deletion::Workspace] {
         let vault = Fixture::with_workspace(Plan::Free).await;
         vault
@@ -269,7 +269,7 @@ async fn each_kind_of_deletion_is_erased_by_itself() {
             Deletion::Workspace => vault.writer.delete_workspace(&admin("x"), 0, true).await.unwrap(),
         }
         vault.forward(HOUR + Duration::from_secs(1));
-        erased(&vault.writer).await;
+        erase_all(&vault.writer).await;
         let (dir, root) = vault.closed().await;
         let opened = Attacker::of(&dir.path().join("store"), root).opened(&uids, &NAMES);
         let gone = opened
@@ -281,12 +281,12 @@ async fn each_kind_of_deletion_is_erased_by_itself() {
 }
 
 #[tokio::test]
-async fn a_store_key_that_a_stop_left_in_the_file_is_destroyed_after_the_next_start() {
+async fn a_store_key_that_a_crash_left_in_the_file_is_destroyed_after_the_next_start() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("LIVE", b"live").await.unwrap();
     let mut keys = vault.writer.keyring.loaded().unwrap();
     let used = keys.store_keys[0].id();
-    // The stop came before the store named the new one.
+    // The vault stopped before the store named the new store key as the active one.
     keys.store_keys.push(Arc::new(StoreKey::generate().unwrap()));
     KeyFile::replace(&vault.writer.store, &keys).await.unwrap();
     let vault = vault.reopen().await;
@@ -295,7 +295,7 @@ async fn a_store_key_that_a_stop_left_in_the_file_is_destroyed_after_the_next_st
         keys.iter().map(|key| key.id()).collect::<Vec<_>>()
     };
     assert_eq!(held(&vault).len(), 2);
-    erased(&vault.writer).await;
+    erase_all(&vault.writer).await;
     assert_eq!(held(&vault), [used]);
     let vault = vault.reopen().await;
     assert_eq!(held(&vault), [used]);
@@ -303,7 +303,7 @@ async fn a_store_key_that_a_stop_left_in_the_file_is_destroyed_after_the_next_st
 }
 
 #[tokio::test]
-async fn nothing_is_erased_before_its_time_and_the_status_says_what_waits() {
+async fn nothing_is_erased_before_it_is_due_and_the_status_shows_the_pending_erasure() {
     let scene = Scene::new().await;
     let vault = &scene.vault;
     let began = SystemTime::now();
@@ -325,7 +325,7 @@ async fn nothing_is_erased_before_its_time_and_the_status_says_what_waits() {
     assert_eq!(metrics.unerased.get(), 2);
     assert!(metrics.unerased_since.get() > 0);
 
-    // The next look is at the time when the erasure is due.
+    // The next check is at the time when the erasure is due.
     vault.forward(HOUR - Duration::from_secs(100));
     let NextErasure::In(pause) = vault
         .writer
@@ -345,12 +345,12 @@ async fn nothing_is_erased_before_its_time_and_the_status_says_what_waits() {
             .unwrap(),
         NextErasure::Begun
     ));
-    erased(&vault.writer).await;
+    erase_all(&vault.writer).await;
     vault.writer.begin_erasure(HOUR, &metrics).await.unwrap();
     assert_eq!((metrics.unerased.get(), metrics.unerased_since.get()), (0, 0));
 }
 
-/// A copy of a store, while it is open but rests.
+/// Copies a store that is open and not written to.
 fn copied(store: &Path) -> TempDir {
     let to = TempDir::new().unwrap();
     let copy = to.path().join("store");
@@ -365,7 +365,7 @@ fn copied(store: &Path) -> TempDir {
 }
 
 #[tokio::test]
-async fn an_erasure_that_is_stopped_anywhere_is_finished_by_the_next_start() {
+async fn an_erasure_interrupted_at_any_step_is_finished_after_the_next_start() {
     let scene = Scene::new().await;
     scene.vault.forward(HOUR + Duration::from_secs(1));
     let store = scene.vault.dir.path().join("store");
@@ -377,7 +377,7 @@ async fn an_erasure_that_is_stopped_anywhere_is_finished_by_the_next_start() {
     for (number, copy) in copies.into_iter().enumerate() {
         let ahead = Arc::new(AtomicU64::new(HOUR.as_secs() + 1));
         let (writer, reader) = open_at(&copy, root(key(1)), &ahead).await.unwrap();
-        erased(&writer).await;
+        erase_all(&writer).await;
         let status = writer.key_status(&permit()).await.unwrap();
         assert_eq!(status.erasure, PendingErasure::default(), "{number}");
         drop(reader);
@@ -395,7 +395,7 @@ enum Failure {
 }
 
 #[tokio::test]
-async fn an_erasure_whose_key_file_is_not_replaced_loses_nothing_and_is_tried_again() {
+async fn an_erasure_that_cannot_replace_the_key_file_loses_nothing_and_is_tried_again() {
     for failure in [Failure::Before, Failure::After] {
         for n in 0..2 {
             let scene = Scene::new().await;
@@ -435,7 +435,7 @@ async fn an_erasure_whose_key_file_is_not_replaced_loses_nothing_and_is_tried_ag
                 .pop()
                 .unwrap();
             assert!(matches!(answer.unwrap().1[..], [DecryptOutcome::Value { .. }]));
-            erased(&writer).await;
+            erase_all(&writer).await;
             assert_eq!(
                 writer.key_status(&permit()).await.unwrap().erasure,
                 PendingErasure::default()
@@ -449,8 +449,8 @@ async fn an_erasure_whose_key_file_is_not_replaced_loses_nothing_and_is_tried_ag
 }
 
 #[tokio::test]
-async fn what_is_deleted_while_an_erasure_is_under_way_is_erased_by_the_next_one() {
-    // Before and after the store key was replaced.
+async fn data_deleted_during_an_erasure_are_erased_by_the_next_one() {
+    // The status is checked before and after the replacement of the store key.
     for steps in [1, 2, 5] {
         let scene = Scene::new().await;
         let vault = &scene.vault;
@@ -460,11 +460,11 @@ async fn what_is_deleted_while_an_erasure_is_under_way_is_erased_by_the_next_one
             assert!(step(&vault.writer).await);
         }
         vault.delete("LATER").await.unwrap();
-        erased(&vault.writer).await;
+        erase_all(&vault.writer).await;
         let pending = vault.writer.key_status(&permit()).await.unwrap().erasure;
         assert_eq!(pending.workspaces, 1, "{steps}");
         vault.forward(HOUR + Duration::from_secs(1));
-        erased(&vault.writer).await;
+        erase_all(&vault.writer).await;
         let live = scene.live();
         let (opened, _dir) = scene.opened().await;
         assert_eq!(opened, live, "{steps}");
@@ -472,14 +472,14 @@ async fn what_is_deleted_while_an_erasure_is_under_way_is_erased_by_the_next_one
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_moved_holds_up_its_workspace_and_no_other_until_it_is_deleted() {
+async fn a_damaged_record_delays_only_the_erasure_of_its_workspace() {
     let scene = Scene::new().await;
     let vault = &scene.vault;
     let [w, x] = scene.uids;
     vault.put("LATER", b"damaged").await.unwrap();
     let key = Kind::Record.key(&w, &secret("LATER"));
     let mut damaged = vault.writer.store.read(&key).unwrap().unwrap();
-    // In the wrap, which a move has to open.
+    // The damage is in the wrapped DEK, which a rewrap must unwrap.
     damaged[60] ^= 1;
     vault
         .writer
@@ -488,7 +488,7 @@ async fn a_record_that_cannot_be_moved_holds_up_its_workspace_and_no_other_until
         .await
         .unwrap();
     vault.forward(HOUR + Duration::from_secs(1));
-    erased(&vault.writer).await;
+    erase_all(&vault.writer).await;
     let status = vault.writer.key_status(&permit()).await.unwrap();
     assert_eq!(status.erasure.workspaces, 1);
     let held_up = status
@@ -506,21 +506,21 @@ async fn a_record_that_cannot_be_moved_holds_up_its_workspace_and_no_other_until
     assert!(!opened.contains(&(x, "GONE", 1)), "the other workspace does not");
 
     vault.delete("LATER").await.unwrap();
-    erased(&vault.writer).await;
+    erase_all(&vault.writer).await;
     vault.forward(HOUR + Duration::from_secs(1));
-    erased(&vault.writer).await;
+    erase_all(&vault.writer).await;
     let live = scene.live();
     let (opened, _dir) = scene.opened().await;
     assert_eq!(opened, live);
 }
 
 #[tokio::test]
-async fn a_rotation_that_an_administrator_asks_for_is_erased_too() {
+async fn the_old_key_of_a_requested_rotation_is_erased() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("LIVE", b"value").await.unwrap();
     let name = WorkspaceName::parse("w").unwrap();
     vault.writer.rotate_workspace_key(&permit(), &name).await.unwrap();
-    erased(&vault.writer).await;
+    erase_all(&vault.writer).await;
     let store_key = || vault.writer.keyring.loaded().unwrap().store_keys[0].id();
     let before = store_key();
     assert_eq!(
@@ -534,7 +534,7 @@ async fn a_rotation_that_an_administrator_asks_for_is_erased_too() {
         1
     );
     vault.forward(HOUR + Duration::from_secs(1));
-    erased(&vault.writer).await;
+    erase_all(&vault.writer).await;
     assert_ne!(store_key(), before);
     assert_eq!(
         vault
@@ -559,34 +559,34 @@ async fn a_put_that_removes_nothing_leaves_nothing_to_erase() {
     assert_eq!(vault.keys("d/").len(), 1);
 }
 
-/// The files of a store by name.
+/// Returns the files of a store by name.
 fn file(dir: &TempDir, name: &str) -> PathBuf {
     dir.path().join("store").join(name)
 }
 
 #[tokio::test]
-async fn keys_and_data_of_two_times_are_refused_and_those_of_one_open() {
+async fn a_key_file_and_a_store_from_different_times_are_refused() {
     let scene = Scene::new().await;
     let vault = scene.vault.reopen().await;
     let (old, kept) = vault.closed().await;
     let before = copied(&old.path().join("store"));
     let ahead = Arc::new(AtomicU64::new(HOUR.as_secs() + 1));
     let (writer, reader) = open_at(&old, root(kept), &ahead).await.unwrap();
-    erased(&writer).await;
+    erase_all(&writer).await;
     drop(reader);
     writer.close().await.unwrap();
     let after = copied(&old.path().join("store"));
 
-    // Older keys beside newer data.
+    // The key file is older than the store.
     fs::copy(file(&before, "keys"), file(&old, "keys")).unwrap();
     let refused = open(&old, kept).await.err().unwrap();
     assert!(matches!(refused, OpenError::OtherKeys(_)), "{refused:?}");
     assert!(refused.to_string().contains("older copy"), "{refused}");
-    // Newer keys beside older data.
+    // The key file is newer than the store.
     fs::copy(file(&after, "keys"), file(&before, "keys")).unwrap();
     let refused = open(&before, kept).await.err().unwrap();
     assert!(matches!(refused, OpenError::OtherKeys(_)), "{refused:?}");
-    // None at all: a second store key would make all of it unreadable.
+    // The key file is missing. A new store key would make the whole store unreadable.
     fs::remove_file(file(&old, "keys")).unwrap();
     let refused = open(&old, kept).await.err().unwrap();
     assert!(matches!(refused, OpenError::NoKeys), "{refused:?}");
@@ -595,7 +595,7 @@ async fn keys_and_data_of_two_times_are_refused_and_those_of_one_open() {
 }
 
 #[tokio::test]
-async fn a_first_start_that_was_stopped_before_the_store_named_its_key_goes_on_with_that() {
+async fn a_first_start_interrupted_before_the_store_named_its_key_goes_on_with_that_key() {
     let vault = Fixture::new().await;
     let id = vault.writer.keyring.loaded().unwrap().store_keys[0].id();
     let store = &vault.writer.store;

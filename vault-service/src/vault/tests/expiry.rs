@@ -1,4 +1,4 @@
-//! Secrets that expire.
+//! Tests of secrets that expire.
 
 use super::*;
 
@@ -10,12 +10,12 @@ fn until(name: &str, seconds: u64) -> NewSecret {
 }
 
 #[tokio::test]
-async fn an_expired_secret_is_a_miss_also_when_it_was_read_lately_and_is_still_listed() {
+async fn an_expired_secret_is_not_decrypted_from_the_cache_and_is_still_listed() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let at = vault.now() + 60;
     vault.put_new(until("T", at)).await.unwrap();
     vault.put("LASTING", b"v").await.unwrap();
-    // The second time from what was read the first time.
+    // The second decrypt finds the record in the cache.
     for _ in 0..2 {
         assert_eq!(value(vault.decrypt("T").await.unwrap()).0, 1);
     }
@@ -33,7 +33,7 @@ async fn an_expired_secret_is_a_miss_also_when_it_was_read_lately_and_is_still_l
     let (listed, _) = vault.writer.secrets(&admin("w"), page).await.unwrap();
     assert_eq!(listed.iter().filter(|secret| secret.expired).count(), 1);
 
-    // It is there for a put, which need not expire, and for a delete.
+    // Puts and deletes treat the expired secret like any other.
     let put = vault.put("T", b"new").await.unwrap();
     assert_eq!(
         (put.created, put.secret.version, put.secret.expired),
@@ -43,7 +43,7 @@ async fn an_expired_secret_is_a_miss_also_when_it_was_read_lately_and_is_still_l
 }
 
 #[tokio::test]
-async fn the_expiry_that_counts_is_the_one_in_the_record() {
+async fn a_decrypt_uses_the_expiry_in_the_record_and_not_in_the_metadata() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put_new(until("T", vault.now() + 60)).await.unwrap();
     let uid = vault.writer.workspace(&admin("w")).await.unwrap().uid;
@@ -63,7 +63,7 @@ async fn the_expiry_that_counts_is_the_one_in_the_record() {
 }
 
 #[tokio::test]
-async fn what_would_be_gone_at_once_is_refused() {
+async fn an_expiry_in_the_past_is_refused() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     for seconds in [1, vault.now() - 1, vault.now()] {
         let put = vault.put_new(until("T", seconds)).await;
@@ -73,7 +73,7 @@ async fn what_would_be_gone_at_once_is_refused() {
 }
 
 #[tokio::test]
-async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_it_later() {
+async fn a_restored_version_expires_no_later_than_before_without_an_override() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let at = vault.now() + 60;
     vault.put_new(until("T", at)).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_i
         (earlier.version, earlier.expiry),
         (4, Expiry::from_seconds(at - 10))
     );
-    // Since then it ends earlier, also when the version restored did not.
+    // The later version with the earlier expiry limits the restore of a version that expires later.
     refused(3, when(at)).await;
     let kept = restore(3, RestoredExpiry::Kept, false).await.unwrap();
     assert_eq!((kept.version, kept.expiry), (5, Expiry::from_seconds(at - 10)));
@@ -126,7 +126,7 @@ async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_i
     }
     let gone = restore(5, RestoredExpiry::Kept, true).await;
     assert!(matches!(gone, Err(VaultError::AlreadyExpired)), "{gone:?}");
-    // The current one too, so that it need not be put again.
+    // A restore of the current version gives it another expiry.
     let later = restore(5, when(at + 60), true).await.unwrap();
     assert_eq!(later.expiry, Expiry::from_seconds(at + 60));
     assert_eq!(value(vault.decrypt("T").await.unwrap()), (6, b"v".to_vec()));
@@ -139,12 +139,12 @@ async fn a_restored_version_expires_when_it_did_unless_an_administrator_allows_i
 }
 
 #[tokio::test]
-async fn a_version_that_never_expired_does_not_outlast_one_that_came_after_it() {
+async fn a_restored_version_that_never_expired_gets_the_expiry_of_a_later_version() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let at = vault.now() + 60;
     vault.put("T", b"v").await.unwrap();
     vault.put_new(until("T", at)).await.unwrap();
-    // Whoever may put can make a current version that never expires.
+    // A put makes a current version that never expires.
     vault.put("T", b"anything").await.unwrap();
     let restore = || VersionRestore {
         name: secret("T"),

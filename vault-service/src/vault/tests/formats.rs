@@ -1,9 +1,9 @@
-//! Stores of other releases.
+//! Tests of stores from other releases.
 
 use super::*;
 
 #[tokio::test]
-async fn a_store_of_another_format_is_refused_and_left_as_it_is() {
+async fn a_store_of_another_format_is_refused_and_stays_unchanged() {
     for format in [0, 1, 2, FORMAT + 1, u32::MAX] {
         let vault = Fixture::new().await;
         let store = vault.writer.store.clone();

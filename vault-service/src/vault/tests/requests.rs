@@ -1,4 +1,4 @@
-//! Requests that are tried again.
+//! Tests of requests that are repeated.
 
 use super::*;
 use crate::vault::secrets::requests::{PART_REQUESTS, REMEMBERED, RequestDigest};
@@ -11,7 +11,7 @@ fn with_id(id: &str, new: NewSecret) -> NewSecret {
 }
 
 impl Fixture {
-    /// All requests that are remembered.
+    /// Returns all remembered requests.
     fn remembered(&self) -> Vec<stored::RequestRecord> {
         let parts = self.writer.store.scan(stored::REQUESTS, None, 100_000).unwrap();
         parts
@@ -32,7 +32,7 @@ async fn a_retry_gets_the_same_answer_and_makes_no_second_version() {
     let first = vault.put_new(put()).await.unwrap();
     assert!(first.created);
     assert_eq!(vault.put_new(put()).await.unwrap(), first);
-    // Also after another put, after a restart, and when the secret is gone.
+    // The answer is the same after another put, after a restart, and after a deletion of the secret.
     assert_eq!(vault.put("T", b"2").await.unwrap().secret.version, 2);
     let vault = vault.reopen().await;
     assert_eq!(vault.put_new(put()).await.unwrap(), first);
@@ -46,7 +46,7 @@ async fn a_retry_gets_the_same_answer_and_makes_no_second_version() {
 }
 
 #[tokio::test]
-async fn a_retry_whose_expected_version_was_met_the_first_time_is_not_a_mismatch() {
+async fn a_retry_is_not_refused_because_of_its_expected_version() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let put = || NewSecret {
         expected_version: Some(0),
@@ -57,7 +57,7 @@ async fn a_retry_whose_expected_version_was_met_the_first_time_is_not_a_mismatch
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_tries_at_once_one_makes_a_version() {
+async fn only_one_of_many_concurrent_retries_makes_a_version() {
     let vault = Arc::new(Fixture::with_workspace(Plan::Free).await);
     let tries: Vec<_> = (0..32)
         .map(|_| {
@@ -74,7 +74,7 @@ async fn of_many_tries_at_once_one_makes_a_version() {
 }
 
 #[tokio::test]
-async fn an_id_that_was_given_to_another_request_is_refused() {
+async fn the_id_of_a_different_request_is_refused() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let labels = || {
         let labels = [("a".to_owned(), "b".to_owned())];
@@ -117,7 +117,7 @@ async fn an_id_that_was_given_to_another_request_is_refused() {
     let refused = vault.writer.restore_version(&admin("w"), restore).await;
     assert!(matches!(refused, Err(VaultError::RequestIdReused)));
     assert_eq!(vault.shown("T").await.unwrap().version, 1);
-    // Another workspace is another matter.
+    // The same id in another workspace identifies another request.
     vault
         .writer
         .create_workspace(&admin("v"), Plan::Free)
@@ -131,7 +131,7 @@ async fn an_id_that_was_given_to_another_request_is_refused() {
 }
 
 #[tokio::test]
-async fn a_restore_that_is_tried_again_makes_no_second_version() {
+async fn a_retried_restore_makes_no_second_version() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"1").await.unwrap();
     vault.put("T", b"2").await.unwrap();
@@ -184,7 +184,7 @@ async fn a_request_is_forgotten_after_a_day_and_swept() {
 }
 
 #[tokio::test]
-async fn who_keeps_house_sweeps_requests_and_writes_uses_until_it_is_stopped() {
+async fn the_maintenance_task_sweeps_requests_and_writes_use_counts_until_it_is_stopped() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put_new(with_id("id", new("T", b"1"))).await.unwrap();
     vault.decrypt("T").await.unwrap();
@@ -203,7 +203,7 @@ async fn who_keeps_house_sweeps_requests_and_writes_uses_until_it_is_stopped() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_a_request_does_not_say_its_value_to_who_guesses_it() {
+async fn a_stored_fingerprint_does_not_confirm_a_guessed_value() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault
         .writer
@@ -214,7 +214,7 @@ async fn what_is_kept_of_a_request_does_not_say_its_value_to_who_guesses_it() {
         let put = with_id("id", new("T", b"1"));
         vault.writer.put_secret(&admin(workspace), put).await.unwrap();
     }
-    // The same request in another workspace is kept as something else: only the key tells what.
+    // The same request in another workspace has another fingerprint, because the fingerprint depends on the KEK.
     let kept: HashSet<Vec<u8>> = vault
         .remembered()
         .into_iter()
@@ -224,7 +224,7 @@ async fn what_is_kept_of_a_request_does_not_say_its_value_to_who_guesses_it() {
 }
 
 #[tokio::test]
-async fn little_is_remembered_of_a_request_whatever_it_holds() {
+async fn a_remembered_request_takes_little_space_whatever_its_size() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     let prefix = ["p".repeat(62).as_str(); 4].join(".");
     let labels = (10..42).map(|number| (format!("{prefix}/{number}"), "v".repeat(63)));
@@ -247,7 +247,7 @@ async fn little_is_remembered_of_a_request_whatever_it_holds() {
 }
 
 #[tokio::test]
-async fn a_workspace_remembers_only_so_many_requests_and_the_newest() {
+async fn a_part_remembers_a_bounded_number_of_requests_and_forgets_the_oldest() {
     const MORE: usize = PART_REQUESTS + 3;
     let vault = Fixture::with_workspace(Plan::Free).await;
     let principal = admin("w").principal().clone();
@@ -272,7 +272,7 @@ async fn a_workspace_remembers_only_so_many_requests_and_the_newest() {
 }
 
 #[tokio::test]
-async fn a_restore_that_is_tried_again_is_not_done_again_when_its_version_is_gone() {
+async fn a_retried_restore_whose_version_is_gone_is_refused_and_not_done_again() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"1").await.unwrap();
     let restore = || VersionRestore {

@@ -1,4 +1,4 @@
-//! The origins of restored versions.
+//! Tests of the origins of restored versions.
 
 use super::*;
 
@@ -55,24 +55,24 @@ const B: &str = "https://b.example.com";
 const ANY: &str = "https://*.example.com";
 
 #[tokio::test]
-async fn a_version_from_before_a_secret_was_bound_stays_bound() {
+async fn a_restored_version_has_the_origins_of_later_versions() {
     let vault = Fixture::with_workspace(Plan::Free).await.keeping_many().await;
     let unbound = vault.bound(b"old", &[]).await;
     let bound = vault.bound(b"new", &[A]).await;
     assert_eq!(vault.rebound(unbound).await.unwrap(), [A]);
     assert_eq!(value(vault.decrypt("T").await.unwrap()).1, b"old");
-    // Neither a restore of a restore, nor a put of anything that may go anywhere, opens the way.
+    // A restore of a restored version and a put without origins do not lift the limit.
     assert_eq!(vault.rebound(3).await.unwrap(), [A]);
     vault.bound(b"anything", &[]).await;
     assert_eq!(vault.rebound(unbound).await.unwrap(), [A]);
     assert_eq!(vault.rebound(bound).await.unwrap(), [A]);
-    // A new value is another matter, also when it is restored.
+    // The limit does not apply to a value that was put later, not even when that value is restored.
     let free = vault.bound(b"free", &[]).await;
     assert!(vault.rebound(free).await.unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_restored_version_may_go_where_it_and_every_version_since_may() {
+async fn a_restored_version_has_the_origins_that_it_and_all_later_versions_allow() {
     let vault = Fixture::with_workspace(Plan::Free).await.keeping_many().await;
     let wide = vault.bound(b"1", &[ANY, "https://other.test"]).await;
     let both = vault.bound(b"2", &[A, B]).await;
@@ -84,7 +84,7 @@ async fn a_restored_version_may_go_where_it_and_every_version_since_may() {
 }
 
 #[tokio::test]
-async fn a_version_that_may_go_nowhere_any_more_is_restored_by_an_administrator_only() {
+async fn a_version_without_common_origins_is_restored_only_with_an_override() {
     let vault = Fixture::with_workspace(Plan::Free).await.keeping_many().await;
     let old = vault.bound(b"1", &[A]).await;
     let new = vault.bound(b"2", &[B]).await;

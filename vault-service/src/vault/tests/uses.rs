@@ -1,4 +1,4 @@
-//! What is known of the uses of secrets.
+//! Tests of the use counts of secrets.
 
 use super::*;
 
@@ -14,7 +14,7 @@ impl Fixture {
         answer.unwrap();
     }
 
-    /// Count, server and second of the last use.
+    /// Returns the count, the server, and the time of the last use in seconds.
     async fn used(&self, name: &str) -> Option<(u64, String, u64)> {
         let LastUse { time, server, count } = self.shown(name).await.unwrap().last_use?;
         Some((count, server, u64::try_from(time.seconds).unwrap()))
@@ -22,7 +22,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn it_shows_when_for_which_server_and_how_often_a_secret_was_decrypted() {
+async fn metadata_show_the_time_the_server_and_the_number_of_decrypts() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     for name in ["T", "U"] {
         vault.put(name, b"v").await.unwrap();
@@ -30,7 +30,7 @@ async fn it_shows_when_for_which_server_and_how_often_a_secret_was_decrypted() {
     assert_eq!(vault.used("T").await, None);
     vault.give(&["T", "MISSING"], "one", false).await;
     vault.give(&["T"], "two", false).await;
-    // Statuses are no uses.
+    // A check without values does not count.
     vault.give(&["T", "U"], "three", true).await;
     let (count, server, time) = vault.used("T").await.unwrap();
     assert_eq!((count, server.as_str()), (2, "two"));
@@ -38,7 +38,7 @@ async fn it_shows_when_for_which_server_and_how_often_a_secret_was_decrypted() {
     assert_eq!(vault.used("U").await, None);
     assert!(vault.keys("u/").is_empty());
 
-    // The same from the store, and both together.
+    // The metadata combine the counts in the store and in memory.
     vault.writer.flush_uses().await.unwrap();
     assert_eq!(vault.keys("u/").len(), 1);
     assert_eq!(vault.used("T").await, Some((2, "two".to_owned(), time)));
@@ -50,7 +50,7 @@ async fn it_shows_when_for_which_server_and_how_often_a_secret_was_decrypted() {
     assert_eq!(listed[0].last_use.as_ref().unwrap().count, 3);
     assert_eq!(listed[1].last_use, None);
 
-    // A new version is the same secret; a close writes what is left.
+    // A new version keeps the counts of its secret, and closing the vault writes the counts in memory.
     vault.put("T", b"2").await.unwrap();
     let vault = vault.reopen().await;
     let (count, server, at) = vault.used("T").await.unwrap();
@@ -59,7 +59,7 @@ async fn it_shows_when_for_which_server_and_how_often_a_secret_was_decrypted() {
 }
 
 #[tokio::test]
-async fn a_secret_made_anew_was_never_used() {
+async fn a_secret_created_again_has_no_uses() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     vault.give(&["T"], "s", false).await;
@@ -73,7 +73,7 @@ async fn a_secret_made_anew_was_never_used() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_written_is_written_later() {
+async fn use_counts_that_could_not_be_written_are_written_later() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     vault.give(&["T"], "s", false).await;
@@ -93,7 +93,7 @@ async fn what_could_not_be_written_is_written_later() {
 }
 
 #[tokio::test]
-async fn what_was_counted_of_no_secret_is_not_written() {
+async fn use_counts_of_missing_secrets_are_not_written() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.writer.use_counters.count(b"none", "s", SystemTime::now());
     vault.writer.flush_uses().await.unwrap();
@@ -101,7 +101,7 @@ async fn what_was_counted_of_no_secret_is_not_written() {
 }
 
 #[tokio::test]
-async fn damage_of_what_is_known_of_uses_harms_nothing_else() {
+async fn a_damaged_use_count_counts_as_none() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put("T", b"v").await.unwrap();
     let uid = vault.writer.workspace(&admin("w")).await.unwrap().uid;

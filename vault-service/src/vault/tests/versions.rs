@@ -1,4 +1,4 @@
-//! Older versions: kept, restored, removed.
+//! Tests of older versions: kept, restored and removed.
 
 use super::*;
 
@@ -40,17 +40,17 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn the_newest_versions_are_kept_as_many_as_the_workspace_says() {
+async fn as_many_of_the_newest_versions_are_kept_as_the_workspace_says() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put_many("T", 5).await;
     vault.put_many("TT", 1).await;
     assert_eq!(vault.versions("T").await, [5, 4, 3]);
     assert_eq!(vault.versions("TT").await, [1]);
-    // More from now on; what is gone is gone.
+    // A higher number keeps more versions from now on, and brings no removed version back.
     vault.keep(100).await;
     vault.put_many("T", 110).await;
     assert_eq!(vault.versions("T").await, (16..=115).rev().collect::<Vec<_>>());
-    // Fewer: with the next put, all at once.
+    // With a lower number, the next put removes all versions beyond it.
     vault.keep(2).await;
     assert_eq!(vault.versions("T").await.len(), 100);
     vault.put_many("T", 1).await;
@@ -127,7 +127,7 @@ async fn a_version_that_is_not_kept_is_not_restored() {
 }
 
 #[tokio::test]
-async fn a_version_put_in_the_place_of_another_is_not_restored() {
+async fn a_version_moved_to_the_key_of_another_is_not_restored() {
     let vault = Fixture::with_workspace(Plan::Free).await;
     vault.put_many("T", 3).await;
     vault.put_many("U", 2).await;
@@ -149,7 +149,7 @@ async fn a_delete_leaves_nothing_but_the_last_version_number() {
     vault.decrypt("T").await.unwrap();
     vault.writer.flush_uses().await.unwrap();
     vault.delete("T").await.unwrap();
-    // What was counted meanwhile does not come back either.
+    // The flush does not write the use counts of the deleted secret.
     vault.writer.flush_uses().await.unwrap();
     for (kind, left) in [("s/", 1), ("r/", 1), ("o/", 2), ("u/", 0), ("v/", 1)] {
         assert_eq!(vault.keys(kind).len(), left, "{kind}");
@@ -201,7 +201,7 @@ async fn an_expected_version_is_compared_by_every_write() {
         .delete_secret(&admin("w"), &name, Some(3))
         .await
         .unwrap();
-    // Deleted, it is none again; its numbers go on.
+    // After the deletion no version is current, and the numbers go on.
     assert_eq!(mismatch(put(3).await.unwrap_err()), (0, 3));
     assert_eq!(put(0).await.unwrap().secret.version, 4);
 }
@@ -237,7 +237,7 @@ async fn the_largest_secret_with_all_that_it_may_have_is_kept_and_restored() {
 }
 
 #[tokio::test]
-async fn a_page_of_long_entries_holds_fewer() {
+async fn a_page_of_large_metadata_has_fewer_secrets() {
     let vault = Fixture::with_workspace(Plan::Pro).await;
     for number in 0..130 {
         let labels = (10..42).map(|label| {
@@ -270,7 +270,7 @@ async fn a_page_of_long_entries_holds_fewer() {
 }
 
 #[tokio::test]
-async fn names_that_are_gone_take_a_bounded_room_and_their_version_numbers_are_not_used_again() {
+async fn deleted_names_take_bounded_space_and_their_version_numbers_are_not_reused() {
     const MOST: u64 = 1000;
     let vault = Fixture::with_workspace(Plan::Free).await;
     let uid = vault.writer.workspace(&admin("w")).await.unwrap().uid;
@@ -285,7 +285,7 @@ async fn names_that_are_gone_take_a_bounded_room_and_their_version_numbers_are_n
     for name in ["A", "B", "C"] {
         vault.put_many(name, 3).await;
     }
-    // The first of these is the last that gets an entry of its own.
+    // A is the last name that gets an entry of its own; B and C raise the version floor.
     for name in ["A", "B", "C"] {
         vault.delete(name).await.unwrap();
     }
@@ -298,7 +298,7 @@ async fn names_that_are_gone_take_a_bounded_room_and_their_version_numbers_are_n
             "{name}"
         );
     }
-    // Two of the entries went with that, and the floor rises again only when there is no room for another one.
+    // Puts removed the entries of A and GONE_1, so the next deletions have room, and the floor rises again only without room.
     for (name, entries, new) in [("B", MOST - 1, 4), ("C", MOST, 4), ("NEW", MOST, 6)] {
         vault.put(name, b"v").await.unwrap();
         vault.delete(name).await.unwrap();
