@@ -112,11 +112,15 @@ const HEAD_ONLY: Fields = Named(&[
 /// CORS permissions. The upstream gives them for its own origin; only the injector knows which pages may call it.
 const CORS: Fields = Prefixed("access-control-");
 
+/// Other hosts and ports that serve the upstream's origin (RFC 7838). A client would take them as alternatives for the
+/// injector's origin, and would send later requests past the injector.
+const ALTERNATIVE_SERVICES: Fields = Named(&["alt-svc"]);
+
 const REQUEST: &[Fields] = &[CONNECTION, OWN, SECRETS, INTERPRETED];
 const REQUEST_WITH_BEARER: &[Fields] = &[CONNECTION, OWN, SECRETS, INTERPRETED, AUTHORIZATION];
 const REQUEST_TRAILERS: &[Fields] = &[CONNECTION, OWN, SECRETS, LENGTH, ROUTING_AND_RIGHTS];
-const RESPONSE: &[Fields] = &[CONNECTION, OWN, AMBIGUOUS_LENGTH, CORS];
-const RESPONSE_TRAILERS: &[Fields] = &[CONNECTION, OWN, HEAD_ONLY, CORS];
+const RESPONSE: &[Fields] = &[CONNECTION, OWN, AMBIGUOUS_LENGTH, CORS, ALTERNATIVE_SERVICES];
+const RESPONSE_TRAILERS: &[Fields] = &[CONNECTION, OWN, HEAD_ONLY, CORS, ALTERNATIVE_SERVICES];
 
 /// Fields that stay although `Connection` names them, because they frame the body, name the target or describe the
 /// body.
@@ -376,6 +380,15 @@ mod tests {
         let mut trailers = headers(&[("set-cookie", "a=1"), ("grpc-status", "0")]);
         clean_response_trailers(&mut trailers);
         assert_eq!(left(&trailers), ["grpc-status"]);
+    }
+
+    #[test]
+    fn alternative_services_of_the_upstream_are_removed() {
+        let alternative = [("alt-svc", "h3=\"other.example:443\""), ("x-kept", "1")];
+        let (mut head, mut trailers) = (headers(&alternative), headers(&alternative));
+        clean_response(&mut head);
+        clean_response_trailers(&mut trailers);
+        assert_eq!((left(&head), left(&trailers)), (vec!["x-kept"], vec!["x-kept"]));
     }
 
     #[test]

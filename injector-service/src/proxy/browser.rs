@@ -7,16 +7,13 @@ use proto::{Reason, Refusal};
 use super::hosts;
 use crate::registry::server::WebOrigin;
 
-/// The kind of program that sent a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sender {
-    NotABrowser,
-    /// A web page whose origin, which is in the variant, the server allows.
-    AllowedPage(String),
-}
-
-/// Returns the sender of a request for `host`, or refuses a web page whose origin is not among `allowed`.
-pub(super) fn sender(headers: &HeaderMap, host: &str, allowed: &[WebOrigin]) -> Result<Sender, Refusal> {
+/// Returns the origin of the web page that sent a request for `host`, or None for a program that is no browser. Refuses a page
+/// whose origin is not among `allowed`.
+pub(super) fn page_origin(
+    headers: &HeaderMap,
+    host: &str,
+    allowed: &[WebOrigin],
+) -> Result<Option<String>, Refusal> {
     let refused = || {
         Refusal::new(
             Reason::BrowserRefused,
@@ -28,7 +25,7 @@ pub(super) fn sender(headers: &HeaderMap, host: &str, allowed: &[WebOrigin]) -> 
         (Some(origin), None) => allowed
             .iter()
             .find(|allowed| allowed.as_str().as_bytes() == origin.as_bytes())
-            .map(|allowed| Sender::AllowedPage(allowed.as_str().to_owned()))
+            .map(|allowed| Some(allowed.as_str().to_owned()))
             .ok_or_else(refused),
         (Some(_), Some(_)) => Err(refused()),
         (None, _)
@@ -38,7 +35,7 @@ pub(super) fn sender(headers: &HeaderMap, host: &str, allowed: &[WebOrigin]) -> 
         {
             Err(refused())
         }
-        (None, _) => Ok(Sender::NotABrowser),
+        (None, _) => Ok(None),
     }
 }
 
@@ -70,22 +67,19 @@ mod tests {
     #[test]
     fn a_page_may_call_only_where_its_origin_is_allowed() {
         let allowed = [WebOrigin::parse("https://app.example").unwrap()];
-        let sender = |pairs: &[(&'static str, &'static str)], allowed: &[WebOrigin]| {
+        let page_origin = |pairs: &[(&'static str, &'static str)], allowed: &[WebOrigin]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
                 headers.append(*name, HeaderValue::from_static(value));
             }
-            super::sender(&headers, "localhost", allowed).ok()
+            super::page_origin(&headers, "localhost", allowed).ok()
         };
-        assert_eq!(sender(&[], &[]), Some(Sender::NotABrowser));
+        assert_eq!(page_origin(&[], &[]), Some(None));
         // Node.js sends this header by itself.
+        assert_eq!(page_origin(&[("sec-fetch-mode", "cors")], &[]), Some(None));
+        let page = Some(Some("https://app.example".to_owned()));
         assert_eq!(
-            sender(&[("sec-fetch-mode", "cors")], &[]),
-            Some(Sender::NotABrowser)
-        );
-        let page = Some(Sender::AllowedPage("https://app.example".to_owned()));
-        assert_eq!(
-            sender(
+            page_origin(
                 &[
                     ("origin", "https://app.example"),
                     ("sec-fetch-site", "cross-site")
@@ -107,7 +101,7 @@ mod tests {
             &[("sec-fetch-anything", "")],
             &[("upgrade-insecure-requests", "1")],
         ] {
-            assert_eq!(sender(pairs, &[]), None, "{pairs:?}");
+            assert_eq!(page_origin(pairs, &[]), None, "{pairs:?}");
         }
         for pairs in [
             &[("origin", "https://app.example.evil")][..],
@@ -119,7 +113,7 @@ mod tests {
             ],
             &[("sec-fetch-site", "same-site")],
         ] {
-            assert_eq!(sender(pairs, &allowed), None, "{pairs:?}");
+            assert_eq!(page_origin(pairs, &allowed), None, "{pairs:?}");
         }
     }
 
@@ -134,10 +128,10 @@ mod tests {
             ("injector.internal", false),
             ("github.dev.internal", false),
         ] {
-            assert_eq!(sender(&headers, host, &[]).is_ok(), taken, "{host}");
+            assert_eq!(page_origin(&headers, host, &[]).is_ok(), taken, "{host}");
         }
         let mut program = HeaderMap::new();
         program.append("user-agent", HeaderValue::from_static("curl/8.5.0"));
-        assert!(sender(&program, "injector.internal", &[]).is_ok());
+        assert!(page_origin(&program, "injector.internal", &[]).is_ok());
     }
 }

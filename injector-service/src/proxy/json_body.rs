@@ -29,18 +29,18 @@ pub(super) enum JsonBody {
     /// The request has no body.
     Absent,
     /// The body was read whole, and will be sent with its exact length.
-    Whole(Buffer),
+    Whole(BufferedBytes),
     /// The body is larger than `--max-buffered-body`. The rest is rewritten while it streams.
-    Large(Buffer, ReceivedBody),
+    Large(BufferedBytes, ReceivedBody),
 }
 
 /// Bytes that were read, with their reservation in the budget of `--max-buffered-total`.
-pub(super) struct Buffer {
+pub(super) struct BufferedBytes {
     bytes: Vec<u8>,
     reservation: Reservation,
 }
 
-impl Buffer {
+impl BufferedBytes {
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
         self.reservation.grow(data.len())?;
         self.bytes.extend_from_slice(data);
@@ -82,7 +82,7 @@ impl JsonBody {
         if body.is_end_stream() {
             return Ok(Self::Absent);
         }
-        let mut read = Buffer {
+        let mut read = BufferedBytes {
             bytes: Vec::new(),
             reservation,
         };

@@ -6,7 +6,7 @@ use proto::Refusal;
 use super::{CallContext, CheckedRequest};
 use crate::{
     proxy::{
-        browser::{self, Sender},
+        browser,
         call_record::CallRecord,
         cors, local_reply,
         received_body::ReceivedBody,
@@ -48,9 +48,7 @@ impl RoutedRequest {
             .as_ref()
             .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
         // Before the missing server is reported, because a web page must not learn which servers exist.
-        if let Sender::AllowedPage(origin) = browser::sender(&parts.headers, &host, allowed_origins)? {
-            record.page = Some(origin);
-        }
+        record.page = browser::page_origin(&parts.headers, &host, allowed_origins)?;
         if target::is_status_request(&parts, &host, route, &proxy.hosts) {
             // Not a call, so neither the log nor the counters get a record of it.
             return Ok(Routing::AnsweredHere(local_reply::status()));
