@@ -10,9 +10,9 @@ use clap::{Args, Command};
 use crate::{
     authz::{Binding, Role},
     keepalive::{Ping, TcpTimeout},
-    process::{Logging, Memory},
     settings::{Problems, path},
     signal::Hangup,
+    startup::{Logging, MemoryAccess},
     telemetry::{LogFilter, LogFormat},
     tls::{self, Identity},
 };
@@ -149,11 +149,11 @@ impl ProcessArgs {
     }
 
     /// Returns the protection of the process's memory from other processes.
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self) -> MemoryAccess {
         if self.allow_debugging {
-            Memory::Debuggable
+            MemoryAccess::Debuggable
         } else {
-            Memory::Private
+            MemoryAccess::Private
         }
     }
 

@@ -14,7 +14,7 @@ use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time};
 
-use super::{process, settings::EXIT_USAGE, telemetry::chain};
+use super::{settings::EXIT_USAGE, startup, telemetry::chain};
 
 /// Time limit for the answer. A service that needs longer is not ready.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,7 +43,7 @@ pub enum NotReady {
 /// when the service is ready, else 1.
 pub fn run(metrics_listen: &str) -> ExitCode {
     let Ok(listen) = metrics_listen.parse() else {
-        return process::fail(
+        return startup::fail(
             EXIT_USAGE,
             format_args!("--metrics-listen: {metrics_listen:?} is not an address, such as 127.0.0.1:9051"),
         );
@@ -51,7 +51,7 @@ pub fn run(metrics_listen: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let readiness = match runtime {
         Ok(runtime) => runtime.block_on(check(listen, TIMEOUT)),
-        Err(error) => return process::fail(1, chain(&error)),
+        Err(error) => return startup::fail(1, chain(&error)),
     };
     match readiness {
         Ok(()) => {
@@ -59,7 +59,7 @@ pub fn run(metrics_listen: &str) -> ExitCode {
             drop(writeln!(io::stdout(), "ready"));
             ExitCode::SUCCESS
         }
-        Err(error) => process::fail(1, chain(&error)),
+        Err(error) => startup::fail(1, chain(&error)),
     }
 }
 

@@ -1,5 +1,8 @@
-//! The parts that every service of this project needs, whatever it does: settings, TLS, authorization, listeners, probes,
-//! telemetry, shutdown, and the gRPC client channel to another service.
+//! The parts that every service of this project needs, whatever it does.
+//!
+//! A binary calls [`startup`], which reads the [`settings`], starts the log ([`telemetry`]) and listens to [`signal`]s. The
+//! service binds its sockets with [`listen`] and serves gRPC with [`grpc`] (TLS, one [`authz`] layer before every handler,
+//! [`health`] and reflection) and its [`probe`]s over plain HTTP. It calls another service through a [`channel`].
 
 #![warn(missing_docs)]
 
@@ -8,28 +11,25 @@ pub mod authz;
 pub mod blocking;
 pub mod caller;
 pub mod channel;
-pub mod charge;
+pub mod connection_slots;
 pub mod dial;
 pub mod expiry;
 pub mod grpc;
-mod guarded;
+mod guarded_response;
 pub mod health;
 pub mod healthcheck;
 pub mod keepalive;
-pub mod lanes;
-mod lines;
 pub mod listen;
-pub mod opening;
+mod log_writer;
 pub mod probe;
-pub mod process;
 pub mod process_metrics;
 mod reflection;
-pub mod retire;
 pub mod rpc_metrics;
 pub mod settings;
 pub mod signal;
-pub mod slots;
+pub mod startup;
 pub mod telemetry;
 pub mod tls;
 mod until_shutdown;
-mod unwritten;
+pub mod unwritten_bytes;
+pub mod worker_threads;

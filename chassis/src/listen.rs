@@ -12,8 +12,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    connection_slots::{Eviction, Holder, Slot, Slots},
     keepalive::TcpTimeout,
-    slots::{Eviction, Holder, Slot, Slots},
 };
 
 /// Time limit for a TLS handshake.

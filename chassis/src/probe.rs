@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics` over plain HTTP, so that kubelets and Prometheus reach them.
+//! The probes `/livez`, `/readyz` and `/metrics`, over plain HTTP so that kubelets and Prometheus reach them.
 
 use std::{borrow::Cow, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -14,9 +14,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    connection_slots::{Eviction, Slots},
     dial::without_brackets,
     listen,
-    slots::{Eviction, Slots},
 };
 
 /// Maximum number of concurrent connections. The oldest connection is evicted for a newcomer, so that a probe is always
@@ -27,15 +27,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for a connection: one request, and an answer that the client may read slowly.
 const MAX_DURATION: Duration = Duration::from_secs(10);
 
-/// Whether the service can do its work now; if not, why.
+/// Returns the reason for which a service cannot do its work at present, if there is one.
 pub type Readiness = Arc<dyn Fn() -> Result<(), Cow<'static, str>> + Send + Sync>;
 
-/// What the probes ask.
+/// The sources of the answers.
 #[derive(Clone)]
 pub struct Probes {
-    /// What `/metrics` shows.
+    /// Metrics for `/metrics`.
     pub metrics: Arc<Registry>,
-    /// What `/readyz` answers.
+    /// Readiness for `/readyz`.
     pub ready: Readiness,
 }
 
@@ -111,7 +111,8 @@ impl Probes {
     }
 }
 
-/// A page that a browser loaded under a foreign name may not read this port (DNS rebinding).
+/// Returns true when the `Host` header is an IP address or `localhost`. Other names are refused, so that a web page whose
+/// domain resolves to this machine cannot read the probes (DNS rebinding).
 fn host_is_ours(request: &Request<Incoming>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -136,5 +137,4 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 }
 
 #[cfg(test)]
-#[path = "probe_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! Metrics of the process, under the names that every Prometheus client library uses, and of its build.
+//! Metrics of the process, under the names that all Prometheus client libraries use, and of its build.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub fn register(registry: &mut Registry, service: &'static str, version: &'stati
 /// Reads the values from `/proc` at each scrape.
 #[derive(Debug)]
 struct ProcessMetrics {
-    /// Start of the system, in seconds since 1970; `None` where the process sees no more of `/proc` than processes.
+    /// Start of the system in seconds since 1970; `None` where `/proc/stat` is hidden.
     booted: Option<u64>,
 }
 
@@ -48,7 +48,7 @@ impl Values {
     fn read() -> ProcResult<Self> {
         let process = Process::myself()?;
         let stat = process.stat()?;
-        // No process has so many ticks that a 64-bit floating-point number would round them.
+        // The numbers of ticks are far below 2^53, so that `f64` holds them exactly.
         let ticks = procfs::ticks_per_second() as f64;
         Ok(Self {
             cpu_seconds: (stat.utime + stat.stime) as f64 / ticks,

@@ -1,5 +1,5 @@
-//! Metrics of the RPCs that a service answers, under the names that go-grpc-middleware introduced, for which dashboards
-//! and alert rules exist.
+//! Metrics of the RPCs that a service answers. The names are those of go-grpc-middleware, for which dashboards and alert
+//! rules exist.
 
 use std::{
     convert::Infallible,
@@ -34,7 +34,7 @@ struct Method {
     grpc_method: &'static str,
 }
 
-/// Any RPC that the authorization table does not have, so that a client that makes names up adds no series.
+/// Stands for every RPC that is not in the authorization table, so that a client with invented names adds no time series.
 const UNKNOWN: Method = Method {
     grpc_service: "unknown",
     grpc_method: "unknown",
@@ -47,7 +47,7 @@ struct Handled {
     grpc_code: &'static str,
 }
 
-/// Counts the RPCs of a service; a layer around everything that answers. Clones count together.
+/// Counts the RPCs of a service, as the outermost layer. Clones count together.
 #[derive(Clone)]
 pub struct RpcMetrics {
     table: AccessTable,
@@ -134,7 +134,7 @@ where
 }
 
 pin_project! {
-    /// An answer that is awaited.
+    /// The future of an answer.
     pub struct MeasuredFuture<F> {
         #[pin]
         inner: F,
@@ -159,7 +159,7 @@ where
     }
 }
 
-/// The body of an answer, with whose end the RPC ends.
+/// The body of an answer. Its drop ends the RPC.
 struct MeasuredBody {
     inner: Body,
     running: Option<Running>,
@@ -191,7 +191,7 @@ impl hyper::body::Body for MeasuredBody {
     }
 }
 
-/// An RPC that is counted when it ends, also when its client gives up.
+/// A running RPC. Its drop counts it, so that an RPC whose client gives up is counted as well.
 struct Running {
     metrics: RpcMetrics,
     method: Method,
@@ -224,7 +224,7 @@ impl Drop for Running {
     }
 }
 
-/// The name of a code as go-grpc-middleware writes it.
+/// Returns the name of a code in go-grpc-middleware, which differs from that of gRPC's specification.
 fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

@@ -1,4 +1,4 @@
-//! What the system asks of a service by signals.
+//! Signals: SIGTERM and SIGINT stop a service, SIGHUP makes it read its files again.
 
 use std::{io, sync::Arc};
 
@@ -8,33 +8,33 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The signals that a service obeys.
-pub struct Signals {
+/// Receives the signals of this process.
+pub struct SignalListener {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
-/// What SIGHUP means.
+/// The effect of SIGHUP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hangup {
-    /// The service reads its files again.
+    /// The process reads its files again.
     Reloads,
-    /// The process ends, as a command does whose terminal is closed.
+    /// The process ends, as is usual for a command whose terminal is closed.
     Ends,
 }
 
-/// What signals ask of a running service.
+/// The received signals, as a running service sees them.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct ServiceSignals {
     /// Cancelled by SIGTERM and SIGINT.
     pub shutdown: CancellationToken,
     /// Notified by every SIGHUP.
     pub reload: Arc<Notify>,
 }
 
-impl Signals {
-    /// Listens to the signals, which from now on do not end the process. Must be called inside a runtime.
+impl SignalListener {
+    /// Starts to receive the signals, which no longer end the process by themselves. Must be called inside a runtime.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -43,8 +43,9 @@ impl Signals {
         })
     }
 
-    /// Obeys the signals until the first one that asks for the end. `reload` is called for every SIGHUP that reloads.
-    pub async fn obey(mut self, hangup: Hangup, asked: Asked, reload: impl Fn()) {
+    /// Forwards the signals to `received` until one of them ends the process. Calls `reload` first for each SIGHUP that
+    /// [`Hangup::Reloads`].
+    pub async fn forward(mut self, hangup: Hangup, received: ServiceSignals, reload: impl Fn()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => break,
@@ -53,12 +54,12 @@ impl Signals {
                     Hangup::Ends => break,
                     Hangup::Reloads => {
                         reload();
-                        asked.reload.notify_one();
+                        received.reload.notify_one();
                     }
                 }
             }
         }
         tracing::info!("shutting down");
-        asked.shutdown.cancel();
+        received.shutdown.cancel();
     }
 }

@@ -1,4 +1,4 @@
-//! Logs as data, one line an event, to standard error. While there are many, lines wait for 10 ms at the most.
+//! The log: one line per event on standard error, as text or JSON.
 
 use std::{
     borrow::Cow,
@@ -9,8 +9,8 @@ use std::{
     time::Instant,
 };
 
-use super::lines::Lines;
-pub use super::lines::flush;
+use super::log_writer::LogWriter;
+pub use super::log_writer::flush;
 use clap::ValueEnum;
 use tracing_subscriber::{
     Registry,
@@ -20,57 +20,57 @@ use tracing_subscriber::{
     reload,
 };
 
-/// The names of the fields that logs have.
+/// Names of log fields.
 pub mod field {
     /// Full name of an RPC.
     pub const METHOD: &str = "method";
-    /// Who called.
+    /// Principal of the caller.
     pub const PRINCIPAL: &str = "principal";
-    /// The gRPC code of the answer.
+    /// gRPC code of the answer.
     pub const CODE: &str = "code";
-    /// A sentence on what went wrong.
+    /// Message of a refusal.
     pub const DETAIL: &str = "detail";
-    /// Milliseconds that it took.
+    /// Duration in milliseconds.
     pub const MS: &str = "ms";
-    /// A workspace's name.
+    /// Name of a workspace.
     pub const WORKSPACE: &str = "workspace";
-    /// A server's name.
+    /// Name of a server.
     pub const SERVER: &str = "server";
-    /// Why a call was refused.
+    /// Reason of a refusal.
     pub const REASON: &str = "reason";
-    /// What ties a call's log line to its answer.
+    /// Id of a call through the injector, which its answer shows as well.
     pub const CALL_ID: &str = "call_id";
-    /// An internal error behind a refusal; never shown to callers.
+    /// Internal error behind a refusal, which the caller does not see.
     pub const ERROR: &str = "error";
 }
 
-/// An error and what caused it, in one line.
+/// Returns an error and its causes in one line, separated by colons.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| Error::source(*error));
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Milliseconds since `started`, to the microsecond.
+/// Returns the milliseconds since `started`, rounded to microseconds.
 pub fn ms(started: Instant) -> f64 {
     (started.elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Reads a log filter, in the syntax of tracing-subscriber's `Targets`: `info`, `debug,h2=info`. Its `EnvFilter` can
-/// do more, and takes a regular expression engine to do it.
+/// Parses a log filter such as `info` or `debug,h2=info`. The syntax is that of `Targets`: `EnvFilter` can do more, but
+/// depends on a regular expression engine.
 pub fn parse_filter(text: &str) -> Result<Targets, ParseError> {
     text.parse()
 }
 
-/// Where the log filter comes from: the file that `--log-filter-file` names, else the text of `--log`.
+/// The source of the log filter: the file of `--log-filter-file` if given, else the text of `--log`.
 #[derive(Debug, Clone)]
 pub struct LogFilter<'s> {
     /// The text of `--log`.
@@ -79,29 +79,29 @@ pub struct LogFilter<'s> {
     pub file: Option<Cow<'s, Path>>,
 }
 
-/// Why there is no log filter.
+/// The error of a log filter.
 #[derive(Debug, thiserror::Error)]
 pub enum LogFilterError {
-    /// The text is not a filter.
+    /// The text is not a valid filter.
     #[error("{setting}: {source}")]
     Parse {
-        /// The setting that has or names the text.
+        /// The setting that contains the text or names its file.
         setting: &'static str,
-        /// What is wrong with it.
+        /// The error of the parser.
         source: ParseError,
     },
     /// The file could not be read.
     #[error("--log-filter-file: {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 impl LogFilter<'_> {
-    /// Reads the filter as it is now.
+    /// Reads the filter; from the file, if one is given, every time.
     pub fn read(&self) -> Result<Targets, LogFilterError> {
         let parse = |setting, text: &str| {
             parse_filter(text).map_err(|source| LogFilterError::Parse { setting, source })
@@ -116,7 +116,7 @@ impl LogFilter<'_> {
         parse("--log-filter-file", text.trim())
     }
 
-    /// The same, which borrows nothing.
+    /// Copies the borrowed texts.
     pub fn into_owned(self) -> LogFilter<'static> {
         LogFilter {
             text: Cow::Owned(self.text.into_owned()),
@@ -125,17 +125,17 @@ impl LogFilter<'_> {
     }
 }
 
-/// The filter of the log that was started.
+/// Changes the filter of the running log.
 static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
-/// Starts logging. Later calls change nothing.
+/// Starts the log. Later calls have no effect.
 pub fn init(format: LogFormat, filter: Targets) {
     let lines = fmt::layer()
-        .with_writer(Lines::of_process())
+        .with_writer(LogWriter::of_process())
         .with_ansi(io::stderr().is_terminal());
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
-    // Fails when a subscriber is set already, as in a process that runs both services.
+    // Fails when the process has a log already, for example because it runs both services.
     let started = match format {
         LogFormat::Text => registry.with(lines.with_target(false)).try_init(),
         LogFormat::Json => registry
@@ -143,16 +143,16 @@ pub fn init(format: LogFormat, filter: Targets) {
             .try_init(),
     };
     if started.is_ok() {
-        // Only one subscriber is started in a process.
+        // Only the first log of a process gets here.
         let _ = FILTER.set(handle);
     }
 }
 
-/// Logs by this filter from now on. Returns the filter as text.
+/// Replaces the filter of the log. Returns the new filter as text.
 pub fn set_filter(filter: Targets) -> String {
     let text = filter.to_string();
     if let Some(handle) = FILTER.get() {
-        // Fails only when the subscriber is gone, and with it the log.
+        // Fails only when the log itself is gone.
         let _ = handle.reload(filter);
     }
     text

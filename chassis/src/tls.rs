@@ -1,5 +1,5 @@
-//! TLS 1.3 (RFC 8446) and nothing older, with no session resumption: a resumed session would bring back a chain that
-//! nobody verified again.
+//! TLS configurations. Only TLS 1.3 (RFC 8446) is used, without session resumption: a resumed session would take over a
+//! certificate chain that is not verified again.
 
 use std::{
     fmt, io,
@@ -22,49 +22,49 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::caller::{self};
+use crate::caller;
 use proto::Principal;
 
-/// The organization in the subject of every development CA. Services refuse such a CA on an address that other
-/// machines reach.
+/// Organization in the subject of every development CA. Services refuse such a CA on an address that other machines
+/// reach.
 pub const DEVELOPMENT_ORGANIZATION: &str = "Aerostack development, not for production";
 
-/// Why TLS could not be set up.
+/// The error of a TLS setup. Each variant names the file at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file could not be read.
     #[error("{path}: {source}", path = path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A file holds no such thing.
+    /// A file has no PEM section of the expected kind.
     #[error("{path}: no {what} in PEM form was found", path = path.display())]
     Missing {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The expected kind.
         what: &'static str,
     },
     /// The private key can be read by others than its owner and group.
     #[error("{path}: others may read this private key; chmod it to 600 or 640", path = path.display())]
     KeyExposed {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// The pieces do not fit together.
+    /// rustls refused the certificates or the key.
     #[error("{path}: {source}", path = path.display())]
     Unusable {
-        /// The file in question.
+        /// The file.
         path: PathBuf,
-        /// What rustls said.
+        /// The error of rustls.
         source: Error,
     },
 }
 
-/// The one crypto provider that everything here uses.
+/// Returns the crypto provider of all TLS configurations of this project.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -77,7 +77,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads PEM files.
+    /// Reads the chain and the key from PEM files. Refuses a key file that all users of the system may read.
     pub fn load(chain: &Path, key: &Path) -> Result<Self, TlsError> {
         let certificates = certificates(chain)?;
         let pem = zeroize::Zeroizing::new(read(key)?);
@@ -93,19 +93,19 @@ impl Identity {
         })
     }
 
-    /// Whom it names.
+    /// Returns the principal that the certificate names.
     pub fn principal(&self) -> Option<Principal> {
         let (_, certificate) = X509Certificate::from_der(self.chain.first()?).ok()?;
         caller::principal_of(&certificate)
     }
 
-    /// Time at which the first certificate of the chain expires.
+    /// Returns the time at which a certificate of the chain expires first.
     pub fn not_after(&self) -> SystemTime {
         let expiries = self.chain.iter().filter_map(|certificate| {
             let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
             caller::not_after(&certificate)
         });
-        // rustls refuses a chain whose certificate it cannot read.
+        // A chain without a readable certificate never gets this far: rustls refuses it.
         expiries.min().unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
@@ -115,14 +115,14 @@ impl Identity {
     }
 }
 
-/// CAs from one file.
+/// The CAs in one file.
 pub struct Authorities {
     path: PathBuf,
     certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Authorities {
-    /// Reads a PEM file of one CA or more.
+    /// Reads a PEM file with at least one CA.
     pub fn load(path: &Path) -> Result<Self, TlsError> {
         Ok(Self {
             path: path.to_owned(),
@@ -130,7 +130,7 @@ impl Authorities {
         })
     }
 
-    /// Whether one of them was made for development.
+    /// Returns true when one of the CAs was made for development.
     pub fn has_development_ca(&self) -> bool {
         self.certificates.iter().any(|der| is_development(der))
     }
@@ -157,8 +157,8 @@ fn is_development(der: &[u8]) -> bool {
     })
 }
 
-/// A listener's TLS for gRPC: clients may come without a certificate (health answers anyone), but one that they
-/// present must verify.
+/// Returns the configuration of a gRPC listener. Clients may come without a certificate, because health checks accept
+/// anyone, but a certificate that a client presents must verify.
 pub fn grpc_server(identity: Identity, clients: &Authorities) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(clients.roots()?, provider())
         .allow_unauthenticated()
@@ -180,7 +180,7 @@ pub fn grpc_server(identity: Identity, clients: &Authorities) -> Result<Arc<Serv
     Ok(Arc::new(without_resumption(config)))
 }
 
-/// A listener's TLS for the data plane: no client certificates, HTTP/2 and HTTP/1.1.
+/// Returns the configuration of the data plane: HTTP/2 and HTTP/1.1, without client certificates.
 pub fn http_server(identity: Identity) -> Result<Arc<ServerConfig>, TlsError> {
     let unusable = Identity::unusable(&identity.path);
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -201,7 +201,8 @@ fn without_resumption(mut config: ServerConfig) -> ServerConfig {
     config
 }
 
-/// A client that presents `identity` and talks only to the server whose certificate names `peer`.
+/// Returns the configuration of a client that presents `identity` and accepts only a server whose certificate names
+/// `peer`.
 pub fn grpc_client(
     identity: Identity,
     servers: &Authorities,
@@ -215,7 +216,8 @@ pub fn grpc_client(
     client(identity, verifier)
 }
 
-/// A client that presents `identity` and talks to any server whose certificate names the host that is dialled.
+/// Returns the configuration of a client that presents `identity` and accepts every server whose certificate names the
+/// host that is dialled.
 pub fn grpc_client_by_host(identity: Identity, servers: &Authorities) -> Result<Arc<ClientConfig>, TlsError> {
     client(identity, host_verifier(servers)?)
 }
@@ -245,8 +247,8 @@ fn client(identity: Identity, verifier: Arc<dyn ServerCertVerifier>) -> Result<A
     Ok(Arc::new(config))
 }
 
-/// Verifies the chain as usual, but compares the principal that the certificate names instead of the address that was
-/// dialled, so that a vault may be known by its SPIFFE ID.
+/// Verifies the certificate chain of a server, and compares the certificate's principal with `peer`. The host that was
+/// dialled is not compared, so that a vault can be identified by its SPIFFE ID.
 #[derive(Debug)]
 struct ExactPeer {
     roots: Arc<RootCertStore>,
@@ -254,7 +256,7 @@ struct ExactPeer {
     peer: Principal,
 }
 
-/// The server's certificate verifies, and is another server's.
+/// The server's certificate is valid, but names another principal.
 #[derive(thiserror::Error)]
 #[error("the certificate names {}, and not {expected}", list(.names))]
 pub struct WrongPeer {
@@ -262,7 +264,7 @@ pub struct WrongPeer {
     names: Vec<String>,
 }
 
-/// rustls shows the error of a verifier by this.
+/// rustls prints the error of a verifier with `Debug`.
 impl fmt::Debug for WrongPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

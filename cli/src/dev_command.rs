@@ -9,8 +9,8 @@ use std::{
 };
 
 use chassis::{
-    process::{self, Logging, Memory, Stopped},
-    signal::Asked,
+    signal::ServiceSignals,
+    startup::{self, BoxError, Logging, MemoryAccess},
     telemetry::chain,
 };
 
@@ -21,15 +21,15 @@ use crate::{
 };
 
 pub fn run(args: DevArgs) -> ExitCode {
-    process::serve(
+    startup::serve(
         Logging::of_command(&args.log),
-        Memory::Debuggable,
+        MemoryAccess::Debuggable,
         || Ok(args.clone()),
         dev,
     )
 }
 
-async fn dev(args: DevArgs, asked: Asked) -> Result<(), Stopped> {
+async fn dev(args: DevArgs, asked: ServiceSignals) -> Result<(), BoxError> {
     let stop = asked.shutdown;
     let services = DevServices::start(&args).await?;
     let mut text = String::new();

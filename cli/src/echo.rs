@@ -6,10 +6,10 @@ use std::{
 };
 
 use chassis::{
+    connection_slots::{Eviction, Slot, Slots},
     keepalive::TcpTimeout,
     listen,
     settings::{self, Problems},
-    slots::{Eviction, Slot, Slots},
     tls,
 };
 use clap::Args;

@@ -18,7 +18,7 @@ mod value;
 
 use std::{error::Error as _, ffi::OsString, process::ExitCode};
 
-use chassis::{process, settings::EXIT_USAGE};
+use chassis::{settings::EXIT_USAGE, startup};
 use clap::{
     Parser, Subcommand,
     error::{ContextKind, ErrorKind},
@@ -60,9 +60,9 @@ impl Cli {
             ErrorKind::DisplayHelp
             | ErrorKind::DisplayVersion
             | ErrorKind::MissingRequiredArgument
-            | ErrorKind::ArgumentConflict => process::not_understood(&error),
-            _ if !holds_value => process::not_understood(&error),
-            kind => process::fail(
+            | ErrorKind::ArgumentConflict => startup::report_clap_error(&error),
+            _ if !holds_value => startup::report_clap_error(&error),
+            kind => startup::fail(
                 EXIT_USAGE,
                 format_args!(
                     "error: {}{kind}; the command line is not repeated here, because it may hold a value\n  a value with \

@@ -7,7 +7,7 @@ use std::{
 };
 
 use chassis::{
-    process::{self, Logging, Memory},
+    startup::{self, Logging, MemoryAccess},
     telemetry::chain,
 };
 use clap::Subcommand;
@@ -40,9 +40,9 @@ impl SetUpCommand {
             Self::Init(args) => init(&args),
             Self::Pki(command) => pki(&command),
             Self::Demo(args) => match Connection::find(connect, |name| env::var_os(name)) {
-                Ok(connection) => process::serve(
+                Ok(connection) => startup::serve(
                     Logging::of_command("warn"),
-                    Memory::Private,
+                    MemoryAccess::Private,
                     || Ok(()),
                     async |(), _| {
                         say(&demo::run(&args, &connection).await?);
@@ -51,9 +51,9 @@ impl SetUpCommand {
                 ),
                 Err(failure) => command::print_failure(&failure),
             },
-            Self::Echo(args) => process::serve(
+            Self::Echo(args) => startup::serve(
                 Logging::of_command(&args.log),
-                Memory::Private,
+                MemoryAccess::Private,
                 || args.check(),
                 async |echo, asked| Ok(echo.run(asked.shutdown).await?),
             ),
@@ -65,7 +65,7 @@ fn init(args: &InitArgs) -> ExitCode {
     match init::run(args) {
         Ok(made) if made.is_empty() => say("Everything was there already.\n"),
         Ok(made) => made.iter().for_each(|what| say(&format!("Made {what}.\n"))),
-        Err(error) => return process::fail(1, chain(&error)),
+        Err(error) => return startup::fail(1, chain(&error)),
     }
     ExitCode::SUCCESS
 }
@@ -74,7 +74,7 @@ fn pki(command: &PkiCommand) -> ExitCode {
     match command.run() {
         Ok(None) => say("Everything was there already.\n"),
         Ok(Some(made)) => say(&format!("Made {made}.\n")),
-        Err(error) => return process::fail(1, chain(&error)),
+        Err(error) => return startup::fail(1, chain(&error)),
     }
     ExitCode::SUCCESS
 }

@@ -27,15 +27,15 @@ use std::{io, sync::Arc, time::SystemTime};
 use chassis::{
     authz::AuthzLayer,
     channel::ServiceAddress,
+    connection_slots::{Eviction, Slots},
     expiry::OwnCertificates,
     grpc,
     health::GrpcHealth,
     keepalive::TcpTimeout,
-    lanes::{self, Accepted, Lanes, Tasks, Width},
     listen, probe, process_metrics,
     rpc_metrics::RpcMetrics,
-    signal::Asked,
-    slots::{Eviction, Slots},
+    signal::ServiceSignals,
+    worker_threads::{self, AcceptedConnection, TaskMetrics, ThreadCount, WorkerThreads},
 };
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry as MetricsRegistry;
@@ -124,8 +124,8 @@ pub enum RunError {
 }
 
 /// Serves until the shutdown is asked for; then finishes calls under way.
-pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(), RunError> {
-    let Asked { shutdown, reload } = asked;
+pub async fn run(config: Config, listeners: Listeners, asked: ServiceSignals) -> Result<(), RunError> {
+    let ServiceSignals { shutdown, reload } = asked;
     let own = listeners.own();
     let registry = Registry::open(config.servers.clone(), own.clone(), config.limits.quota).await?;
     // Calls under way at the end still need the vault, and probes are told of them: both are left when they are done.
@@ -134,7 +134,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
     let condition = VaultCondition::new(&config.vault, &config.vault_identities);
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry, registry.clone());
-    metrics_registry.register_collector(Box::new(Tasks));
+    metrics_registry.register_collector(Box::new(TaskMetrics));
     process_metrics::register(
         &mut metrics_registry,
         env!("CARGO_PKG_NAME"),
@@ -142,7 +142,8 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
     );
     let rpc_metrics = RpcMetrics::register(&mut metrics_registry, &authz::TABLE);
     let new_resolver = |_| resolver(&config, &metrics);
-    let (resolvers, links): (Vec<_>, Vec<_>) = (0..Width::Wide.count()).map(new_resolver).unzip();
+    let (resolvers, links): (Vec<_>, Vec<_>) =
+        (0..ThreadCount::PerProcessor.count()).map(new_resolver).unzip();
     metrics_registry.register_collector(Box::new(config.certificates.clone()));
     tokio::spawn(
         shutdown
@@ -192,7 +193,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
         after_calls: after_calls.clone(),
     };
     let lanes = resolvers.iter().zip(links).map(lane);
-    let data_plane = lanes::start(lanes.map(|lane| move |accepted| lane.run(accepted)))?;
+    let data_plane = worker_threads::start(lanes.map(|lane| move |accepted| lane.run(accepted)))?;
     let data_plane = tokio::spawn(accept(
         listeners.data_plane,
         listeners.dedicated,
@@ -214,7 +215,7 @@ pub async fn run(config: Config, listeners: Listeners, asked: Asked) -> Result<(
         rpc_metrics.layer(authz.layer(routes.prepare())),
         authz,
         grpc::Options {
-            width: Width::Narrow,
+            threads: ThreadCount::One,
             ping: config.limits.keepalive.ping,
             grace: config.shutdown_grace,
         },
@@ -251,7 +252,7 @@ struct Lane {
 impl Lane {
     async fn run(
         self,
-        accepted: mpsc::UnboundedReceiver<Accepted<IncomingConnection>>,
+        accepted: mpsc::UnboundedReceiver<AcceptedConnection<IncomingConnection>>,
     ) -> Result<(), RunError> {
         let Self {
             proxy,
@@ -280,7 +281,7 @@ impl Lane {
 async fn accept(
     shared: TcpListener,
     dedicated: Vec<(TcpListener, ListenerRoute)>,
-    lanes: Lanes<IncomingConnection, Result<(), RunError>>,
+    lanes: WorkerThreads<IncomingConnection, Result<(), RunError>>,
     limit: usize,
     tls: bool,
     shutdown: CancellationToken,
@@ -302,11 +303,11 @@ async fn accept(
                 connections,
                 route,
             };
-            lanes.give(stream, arrival);
+            lanes.dispatch(stream, arrival);
         })
     }))
     .await;
-    let mut ended = lanes.finish().await.into_iter();
+    let mut ended = lanes.join().await.into_iter();
     ended.try_for_each(|one| one.unwrap_or(Err(RunError::Lane)))
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use chassis::{healthcheck, process, settings};
+use chassis::{healthcheck, settings, startup};
 use injector_service::{
     Listeners,
     config::{Cli, Command, ENVIRONMENT, Settings},
@@ -16,7 +16,7 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
-    match process::command_line(ENVIRONMENT) {
+    match startup::command_line(ENVIRONMENT) {
         Ok(Cli {
             command: Some(Command::Healthcheck { metrics_listen }),
             ..
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn serve(settings: Settings) -> ExitCode {
     let checked = settings.clone();
-    process::serve(
+    startup::serve(
         settings.process.logging(),
         settings.process.memory(),
         || {

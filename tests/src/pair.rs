@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use bytes::Bytes;
 use chassis::{
     args::{ProcessArgs, RoleArgs, TlsArgs, defaults},
-    signal::Asked,
+    signal::ServiceSignals,
     telemetry::LogFormat,
 };
 use http::{Request, Response};
@@ -315,9 +315,9 @@ impl Injector {
             .collect();
         let metrics = listeners.metrics.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let asked = Asked {
+        let asked = ServiceSignals {
             shutdown: stop.clone(),
-            ..Asked::default()
+            ..ServiceSignals::default()
         };
         let task = tokio::spawn(injector_service::run(config, listeners, asked));
         Self {

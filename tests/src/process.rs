@@ -30,7 +30,7 @@ pub fn descriptors() -> usize {
 
 /// The tasks of the runtime that this is called in, and of all lanes.
 pub fn tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks() + chassis::lanes::tasks()
+    tokio::runtime::Handle::current().metrics().num_alive_tasks() + chassis::worker_threads::running_tasks()
 }
 
 fn of_status(field: &str) -> usize {

@@ -1186,13 +1186,13 @@ fn a_development_ca_is_refused_where_other_machines_reach() {
         ("192.0.2.1:0", false),
     ] {
         let mut vault = vault_settings(&pki, &dir);
-        (vault.listen, vault.client_ca) = (listen.to_owned(), Some(development.ca.clone()));
+        (vault.listen, vault.tls.client_ca) = (listen.to_owned(), Some(development.ca.clone()));
         let mut injector = injector_settings(
             &pki,
             dir.path().join("servers.yaml"),
             "127.0.0.1:1".parse().unwrap(),
         );
-        (injector.listen, injector.client_ca) = (listen.to_owned(), Some(development.ca.clone()));
+        (injector.listen, injector.tls.client_ca) = (listen.to_owned(), Some(development.ca.clone()));
         for report in [vault.check().map(drop).err(), injector.check().map(drop).err()] {
             assert_eq!(report.is_none(), taken, "{listen}: {report:?}");
             assert!(

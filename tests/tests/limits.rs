@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chassis::lanes::Width;
+use chassis::worker_threads::ThreadCount;
 use e2e::{
     PATIENCE, Pair, Upstream, eventually,
     frames::{
@@ -372,7 +372,7 @@ async fn a_connection_to_an_upstream_takes_calls_for_as_long_as_it_may() {
         let first_age = call_for(AGE / 2).await;
         let all = call_for(AGE * 2).await;
         // One for each age that began, on each thread of the data plane, and one for the endless call.
-        let threads = Width::Wide.count();
+        let threads = ThreadCount::PerProcessor.count();
         assert!(first_age < all && all <= 5 * threads, "{first_age}, {all}");
         assert_eq!(upstream.dropped.load(Ordering::SeqCst), 0);
         let mut more = vec![0; 1 << 20];
@@ -588,7 +588,7 @@ async fn calls_share_a_connection_for_as_long_as_it_takes_them() {
     let pair = pair(upstream.address, |_| {}).await;
     add_http2(&pair, "narrow", upstream.address).await;
     let held = held(&pair, "/dev/narrow/", 4 * 3).await;
-    let threads = Width::Wide.count();
+    let threads = ThreadCount::PerProcessor.count();
     let made = upstream.made();
     assert!((3..3 + threads).contains(&made), "{made}");
     drop(held);
@@ -604,7 +604,7 @@ async fn a_call_waits_for_a_place_only_so_long_and_gets_one_that_becomes_free() 
     })
     .await;
     add_http2(&pair, "narrow", upstream.address).await;
-    let threads = Width::Wide.count();
+    let threads = ThreadCount::PerProcessor.count();
     let mut all = held(&pair, "/dev/narrow/", 1).await;
     // Every thread has its own: fill them all, by connections that go to one after the other.
     let mut refused = None;
@@ -757,7 +757,11 @@ async fn connections_that_carry_nothing_are_kept_for_a_while() {
         for _ in 0..8 {
             assert_eq!(pair.injector.get("/dev/kept/whole").await.status(), 200);
         }
-        assert!(upstream.made() <= Width::Wide.count(), "{}", upstream.made());
+        assert!(
+            upstream.made() <= ThreadCount::PerProcessor.count(),
+            "{}",
+            upstream.made()
+        );
         eventually("they are closed", async || upstream.open() == 0).await;
         pair.stop().await;
     }
@@ -779,7 +783,7 @@ async fn only_so_many_connections_are_kept_that_carry_nothing() {
                 pair.injector.add(server("dev", "kept", &url, &["TOKEN"])).await;
             }
         }
-        let most = 2 * Width::Wide.count();
+        let most = 2 * ThreadCount::PerProcessor.count();
         let calls = (0..3 * most).map(|_| pair.injector.get("/dev/kept/slow"));
         for answer in join_all(calls).await {
             assert_eq!(answer.status(), 200);
@@ -817,7 +821,7 @@ async fn an_upstream_that_was_not_ready_is_dialled_again() {
     add_http2(&pair, "http2", address).await;
     // Of each thread.
     let calls = async || {
-        let calls = (0..8 * Width::Wide.count()).map(|_| pair.injector.get("/dev/http2/whole"));
+        let calls = (0..8 * ThreadCount::PerProcessor.count()).map(|_| pair.injector.get("/dev/http2/whole"));
         timeout(PATIENCE, join_all(calls)).await.expect("a call hangs")
     };
     for answer in calls().await {

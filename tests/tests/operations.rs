@@ -58,8 +58,8 @@ async fn reflect(channel: &Channel) -> Streaming<tonic_reflection::pb::v1::Serve
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_are_told_of_a_shutdown_and_do_not_delay_it() {
     let pair = Pair::start_with(
-        |vault| vault.shutdown_grace = GRACE.to_owned(),
-        |injector| injector.shutdown_grace = GRACE.to_owned(),
+        |vault| vault.process.shutdown_grace = GRACE.to_owned(),
+        |injector| injector.process.shutdown_grace = GRACE.to_owned(),
     )
     .await;
     let (vault, injector) = (pair.vault.channel(pki::ADMIN), pair.injector.channel(pki::ADMIN));

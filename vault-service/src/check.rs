@@ -8,7 +8,7 @@ use std::{
 };
 
 use chassis::{
-    process::{Memory, fail},
+    startup::{MemoryAccess, fail},
     telemetry::chain,
 };
 use tokio::runtime::Runtime;
@@ -53,7 +53,7 @@ pub(crate) fn repair(store: &StoreArgs, to: &Path, include_deleted: bool) -> Exi
 }
 
 fn open(store: &StoreArgs) -> Result<(IntegrityCheck, Runtime), Failed> {
-    Memory::Private.protect()?;
+    MemoryAccess::Private.protect()?;
     let root = store.providers().map_err(|problems| problems.to_string())?;
     // A request to a KMS needs the runtime's I/O driver and, for its timeout, the timer.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -21,9 +21,9 @@ use chassis::{
     expiry::OwnCertificates,
     grpc,
     health::GrpcHealth,
-    lanes::{Tasks, Width},
     listen, probe, process_metrics,
     rpc_metrics::RpcMetrics,
+    worker_threads::{TaskMetrics, ThreadCount},
 };
 use prometheus_client::registry::Registry;
 use proto::vault::v1::{
@@ -116,7 +116,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    registry.register_collector(Box::new(Tasks));
+    registry.register_collector(Box::new(TaskMetrics));
     process_metrics::register(&mut registry, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     let rpc_metrics = RpcMetrics::register(&mut registry, &authz::TABLE);
     let measuring = metrics.clone().measure_store(writer.clone(), closing.clone());
@@ -207,7 +207,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         rpc_metrics.layer(AuditLayer(audit_log.clone()).layer(authz.layer(routes.routes().prepare()))),
         authz,
         grpc::Options {
-            width: Width::Wide,
+            threads: ThreadCount::PerProcessor,
             ping,
             grace: shutdown_grace,
         },

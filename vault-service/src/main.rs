@@ -9,8 +9,9 @@ use std::{
 };
 
 use chassis::{
-    healthcheck, process,
+    healthcheck,
     settings::{self, EXIT_USAGE},
+    startup,
     telemetry::{self, LogFormat, chain},
 };
 use mimalloc::MiMalloc;
@@ -27,7 +28,7 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
-    match process::command_line(ENVIRONMENT) {
+    match startup::command_line(ENVIRONMENT) {
         Ok(Cli {
             command: Some(Command::Keygen { path }),
             ..
@@ -96,7 +97,7 @@ fn keygen(path: &Path) -> ExitCode {
             ));
             ExitCode::SUCCESS
         }
-        Err(error) => process::fail(1, chain(&error)),
+        Err(error) => startup::fail(1, chain(&error)),
     }
 }
 
@@ -104,11 +105,11 @@ fn keygen(path: &Path) -> ExitCode {
 fn audited(audit: &AuditArgs, data_dir: &Path, command: &str, work: impl FnOnce() -> ExitCode) -> ExitCode {
     let log = match audit.open_for_command(data_dir) {
         Ok(log) => log,
-        Err(problems) => return process::fail(EXIT_USAGE, problems),
+        Err(problems) => return startup::fail(EXIT_USAGE, problems),
     };
     let code = work();
     match log.map(|log| log.write_command(command, code == ExitCode::SUCCESS)) {
-        Some(Err(error)) => process::fail(
+        Some(Err(error)) => startup::fail(
             1,
             format_args!("{command} ended, but its line could not be written to the audit log: {error}"),
         ),
@@ -128,13 +129,13 @@ fn tell(work: impl FnOnce() -> Result<String, offline::Failed>) -> ExitCode {
             drop(write!(io::stderr(), "{report}"));
             ExitCode::SUCCESS
         }
-        Err(error) => process::fail(1, chain(&error)),
+        Err(error) => startup::fail(1, chain(&error)),
     }
 }
 
 fn serve(settings: Settings) -> ExitCode {
     let checked = settings.clone();
-    process::serve(
+    startup::serve(
         settings.process.logging(),
         settings.process.memory(),
         || {

@@ -18,7 +18,7 @@ use tower::{Layer, Service};
 use super::{Access, AccessTable, Authorized, Policy, permission_denied, unauthenticated};
 use crate::{
     caller::{Caller, Peer},
-    guarded::Guarded,
+    guarded_response::GuardedResponse,
     telemetry::{self, field},
 };
 
@@ -153,7 +153,7 @@ where
                     let response = with_reason(answer.await?);
                     log(&path, &peer, &response, started);
                     Ok(match permit {
-                        Some(permit) => response.map(|body| Body::new(Guarded::new(body, permit))),
+                        Some(permit) => response.map(|body| Body::new(GuardedResponse::new(body, permit))),
                         None => response,
                     })
                 })

@@ -1,4 +1,4 @@
-//! Settings: read as text, checked together, so that every mistake is reported at once.
+//! Checks of settings. Settings are read as text and checked together, so that every mistake is reported at once.
 
 mod environment;
 
@@ -21,10 +21,10 @@ use proto::{Principal, WorkspaceName};
 pub(crate) use environment::without_empty;
 pub use environment::{is_set_by_others, warn_of_unknown, with_variables};
 
-/// The exit code for mistakes in the settings (`EX_USAGE` of sysexits.h).
+/// Exit code for mistakes in the settings (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 
-/// Every mistake that was found in the settings, and the certificates that the settings name.
+/// Collects the mistakes in the settings, and the certificates that the settings name.
 #[derive(Debug, Default)]
 pub struct Problems {
     mistakes: Vec<String>,
@@ -32,17 +32,17 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Notes that `setting` is wrong.
+    /// Adds a mistake in `setting`.
     pub fn add(&mut self, setting: &str, problem: impl fmt::Display) {
         self.mistakes.push(format!("{setting}: {problem}"));
     }
 
-    /// The value, or a note that `setting` is wrong.
+    /// Returns the value, or adds the error as a mistake in `setting`.
     pub fn take<T, E: fmt::Display>(&mut self, setting: &str, parsed: Result<T, E>) -> Option<T> {
         parsed.map_err(|problem| self.add(setting, problem)).ok()
     }
 
-    /// A value that must be given.
+    /// Returns a value that must be given, or adds a mistake.
     pub fn required<T>(&mut self, setting: &str, given: Option<T>) -> Option<T> {
         if given.is_none() {
             self.add(setting, "is required");
@@ -50,7 +50,7 @@ impl Problems {
         given
     }
 
-    /// Reads a value by its type's own rule.
+    /// Reads a value as its type does.
     pub fn parse<T: FromStr<Err: fmt::Display>>(&mut self, setting: &str, text: &str) -> Option<T> {
         self.take(setting, text.parse())
     }
@@ -106,7 +106,8 @@ impl Problems {
         Some(number)
     }
 
-    /// Reads `PRINCIPAL` or `PRINCIPAL=workspace,…` or `PRINCIPAL=*`, once for each of `texts`.
+    /// Reads the bindings of `role`, each as `PRINCIPAL=WORKSPACE,…` or `PRINCIPAL=*`. An administrator may also be
+    /// `PRINCIPAL` alone, which means all workspaces.
     pub fn bindings(&mut self, setting: &str, role: Role, texts: &[String]) -> Vec<Binding> {
         texts
             .iter()
@@ -114,7 +115,7 @@ impl Problems {
             .collect()
     }
 
-    /// Gathers bindings, and warns when nobody could do anything.
+    /// Makes a policy from `bindings`.
     pub fn policy(&mut self, setting: &str, bindings: Vec<Binding>) -> Option<Policy> {
         self.take(setting, Policy::new(bindings))
     }
@@ -142,12 +143,13 @@ impl Problems {
         Some(identity)
     }
 
-    /// The certificates of every identity that was read so far.
+    /// Returns the certificates of all identities that were read so far.
     pub fn own_certificates(&self) -> OwnCertificates {
         self.certificates.clone()
     }
 
-    /// The principal that an identity names: both ends of a decrypt have to know each other by one.
+    /// Returns the principal of an identity. Adds a mistake when the certificate names none: a vault and an injector
+    /// identify each other by their principals.
     pub fn principal(&mut self, setting: &str, identity: &Identity) -> Option<Principal> {
         let principal = identity.principal();
         if principal.is_none() {
@@ -159,8 +161,7 @@ impl Problems {
         principal
     }
 
-    /// Reads CAs from a file that must be given. One made for development is refused when `listener` can be reached
-    /// from other machines.
+    /// Reads CAs from a file that must be given. Refuses a development CA when other machines can reach `listener`.
     pub fn authorities(
         &mut self,
         setting: &str,
@@ -179,7 +180,7 @@ impl Problems {
         Some(authorities)
     }
 
-    /// The settings, when nothing was wrong with any.
+    /// Returns the checked settings when there was no mistake.
     pub fn finish<T>(self, settings: Option<T>) -> Result<T, Self> {
         match settings {
             Some(settings) if self.mistakes.is_empty() => Ok(settings),
@@ -197,7 +198,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// A path setting, empty when it was set to nothing.
+/// Returns a path setting. An empty path, as an empty environment variable gives, counts as not given.
 pub fn path(text: &Option<PathBuf>) -> Option<&Path> {
     text.as_deref().filter(|path| !path.as_os_str().is_empty())
 }

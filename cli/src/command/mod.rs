@@ -17,7 +17,7 @@ use std::{
     process::ExitCode,
 };
 
-use chassis::process;
+use chassis::startup;
 use clap::Subcommand;
 
 use crate::{
@@ -63,7 +63,7 @@ impl AdminCommand {
     pub fn run(self, connect: &ConnectArgs) -> ExitCode {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return process::fail(FailureKind::Internal.code(), error),
+            Err(error) => return startup::fail(FailureKind::Internal.code(), error),
         };
         match runtime.block_on(self.execute(connect)) {
             Ok(report) => print(&report),
@@ -100,7 +100,7 @@ fn print(report: &Report) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // The reader, such as `head`, closed the pipe before the end.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => process::fail(FailureKind::File.code(), format_args!("standard output: {error}")),
+        Err(error) => startup::fail(FailureKind::File.code(), format_args!("standard output: {error}")),
     }
 }
 
@@ -110,5 +110,5 @@ pub(crate) fn print_failure(failure: &Failure) -> ExitCode {
         .as_ref()
         .map(|hint| format!("\n  {}", printable(hint)))
         .unwrap_or_default();
-    process::fail(kind.code(), format_args!("error: {}{hint}", printable(message)))
+    startup::fail(kind.code(), format_args!("error: {}{hint}", printable(message)))
 }

@@ -7,7 +7,7 @@ mod settings;
 
 use std::{net::SocketAddr, time::Duration};
 
-use chassis::signal::Asked;
+use chassis::signal::ServiceSignals;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -64,7 +64,7 @@ impl DevServices {
             () = wait_for_probe(addresses.vault_metrics, "livez") => {}
             () = time::sleep(STARTUP_TIMEOUT) => return Err(DevError::NotReady),
         }
-        let asked = Asked::default();
+        let asked = ServiceSignals::default();
         let stop_injector = asked.shutdown.clone();
         let injector = tokio::spawn(injector_service::run(injector.config, injector.listeners, asked));
 

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
-use chassis::slots::Slot;
+use chassis::connection_slots::Slot;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::{

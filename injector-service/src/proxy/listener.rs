@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chassis::{
-    lanes::Accepted,
+    connection_slots::{Holder, Slot, Slots},
     listen::{self, HANDSHAKE_TIMEOUT},
-    slots::{Holder, Slot, Slots},
+    worker_threads::AcceptedConnection,
 };
 use proto::{ServerName, WorkspaceName};
 use rustls::ServerConfig;
@@ -47,7 +47,7 @@ impl Proxy {
     /// Serves connections until the channel of accepted connections closes, and then waits for calls to end.
     pub(crate) async fn serve(
         self: Arc<Self>,
-        mut accepted: mpsc::UnboundedReceiver<Accepted<IncomingConnection>>,
+        mut accepted: mpsc::UnboundedReceiver<AcceptedConnection<IncomingConnection>>,
         settings: ListenerSettings,
         shutdown: CancellationToken,
     ) {

@@ -11,8 +11,8 @@ use chassis::{
     authz::{Access, AccessTable, AuthzLayer, Binding, Policy, Role, Scope},
     grpc,
     keepalive::Ping,
-    lanes::Width,
     tls::{self, Authorities, Identity},
+    worker_threads::ThreadCount,
 };
 use e2e::{Pki, pki};
 use proto::{
@@ -124,7 +124,7 @@ impl Fake {
             authz.layer(routes.prepare()),
             authz,
             grpc::Options {
-                width: Width::Narrow,
+                threads: ThreadCount::One,
                 ping: Ping {
                     interval: Duration::from_secs(300),
                     timeout: Duration::from_secs(120),

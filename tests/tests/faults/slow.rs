@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chassis::lanes::Width;
+use chassis::worker_threads::ThreadCount;
 use e2e::{PATIENCE, Pki, Upstream, eventually, process};
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode, request::Builder};
@@ -223,7 +223,7 @@ async fn a_vault_is_not_asked_again_for_calls_that_were_given_up() {
 
 /// Calls until each of the injector's streams was opened again and used: who waits longest is asked for first. How often.
 async fn call_on_every_lane(scene: &Scene) -> usize {
-    let calls = 2 * Width::Wide.count();
+    let calls = 2 * ThreadCount::PerProcessor.count();
     for _ in 0..calls {
         assert_eq!(scene.call("s").await.status(), StatusCode::OK);
     }

@@ -15,7 +15,7 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use chassis::charge::Charge;
+use chassis::unwritten_bytes::UnwrittenBytes;
 use proto::{Principal, Reason, Refusal, vault::v1::DecryptCall};
 use tokio::{
     sync::{self, OwnedSemaphorePermit, Semaphore},
@@ -57,14 +57,14 @@ struct PrincipalQuota {
 pub(super) struct CallQuota {
     quota: Arc<PrincipalQuota>,
     slice: Arc<TimeSlice>,
-    charge: Arc<Charge>,
+    charge: Arc<UnwrittenBytes>,
     _call: OwnedSemaphorePermit,
 }
 
 /// Reserved room for one answer. The caller must [settle](Self::settle) it with the actual size of the answer.
 #[must_use]
 pub(super) struct AnswerRoom<'q> {
-    reserved: chassis::charge::Reserved<'q>,
+    reserved: chassis::unwritten_bytes::ByteReservation<'q>,
     slice: &'q TimeSlice,
 }
 
@@ -76,7 +76,7 @@ impl Quotas {
         Ok(CallQuota {
             _call: call.map_err(|_| exceeded("calls and streams"))?,
             slice: quota.slice(),
-            charge: Charge::new(quota.answers.clone()),
+            charge: UnwrittenBytes::new(quota.answers.clone()),
             quota,
         })
     }
@@ -106,7 +106,7 @@ impl PrincipalQuota {
 
 impl CallQuota {
     /// Returns the charge for the unwritten answers of this call.
-    pub(super) fn charge(&self) -> Arc<Charge> {
+    pub(super) fn charge(&self) -> Arc<UnwrittenBytes> {
         self.charge.clone()
     }
 

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use chassis::slots::Slot;
+use chassis::connection_slots::Slot;
 use proto::Refusal;
 use tokio::time::Instant;
 

@@ -1,6 +1,6 @@
 use chassis::{
+    connection_slots::{Eviction, Holder, Slots},
     settings::Problems,
-    slots::{Eviction, Holder, Slots},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},

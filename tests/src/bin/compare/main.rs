@@ -29,8 +29,8 @@ mod vaults;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use chassis::{
-    process::fail,
-    signal::{Asked, Hangup, Signals},
+    signal::{Hangup, ServiceSignals, SignalListener},
+    startup::fail,
     telemetry::chain,
 };
 use clap::{Parser, Subcommand, ValueEnum};
@@ -197,7 +197,7 @@ fn in_runtime(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 /// What was started is ended when this returns, however it returns.
 async fn until_stopped(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let signals = Signals::listen()?.obey(Hangup::Ends, Asked::default(), || ());
+    let signals = SignalListener::listen()?.forward(Hangup::Ends, ServiceSignals::default(), || ());
     tokio::select! {
         finished = run => finished,
         () = signals => Err("stopped".into()),

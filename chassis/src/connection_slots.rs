@@ -1,4 +1,4 @@
-//! Slots for connections: a bounded number, of which a peer that holds many cannot keep out a peer that holds few.
+//! Slots limit the number of connections fairly: a peer with many connections cannot keep out a peer with few.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use proto::Principal;
 
-/// Interval at which a waiting newcomer looks again for an idle connection: connections become idle without a signal.
+/// Interval at which a waiting newcomer checks for an idle connection, because connections become idle without a signal.
 const RETRY: Duration = Duration::from_millis(50);
 /// Shortest time between two log lines about evictions.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ impl State {
 }
 
 impl Slots {
-    /// Makes slots for at most `limit` concurrent connections. `kind` names the connections in the log.
+    /// Makes slots for at most `limit` concurrent connections, which the log calls `kind`.
     pub fn new(kind: &'static str, limit: usize, eviction: Eviction) -> Self {
         Self(Arc::new(Shared {
             kind,
@@ -263,7 +263,7 @@ impl Slot {
         self.shared.freed.notify_one();
     }
 
-    /// A call begins on the connection.
+    /// Notes that a call begins on the connection.
     pub fn call_began(&self) {
         self.state.calls.fetch_add(1, Relaxed);
         if !self.state.has_called.load(Relaxed) {
@@ -271,7 +271,7 @@ impl Slot {
         }
     }
 
-    /// A call that began has ended.
+    /// Notes that a call has ended.
     pub fn call_ended(&self) {
         self.state.calls.fetch_sub(1, Relaxed);
     }
@@ -308,5 +308,4 @@ impl Drop for Slot {
 }
 
 #[cfg(test)]
-#[path = "slots_tests.rs"]
 mod tests;

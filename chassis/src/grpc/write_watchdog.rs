@@ -1,10 +1,10 @@
-//! Detection of answers that a client does not read.
+//! Detection of clients that do not read an answer.
 //!
 //! The bytes of an answer wait in three places, and a client can stop them in each: in the answer's body and in h2, while
 //! the client opens no HTTP/2 flow-control window, and before the socket, while the client reads nothing. Neither hyper
-//! nor h2 limits the time in any of these places. So this module counts the pieces of answers that exist: a piece is
-//! dropped when it was written or its stream was reset, and a piece that stays alive for too long shows a stalled
-//! client, wherever the piece waits.
+//! nor h2 limits the time in any of these places. This module therefore counts the pieces of answers that exist: a piece
+//! is dropped when it was written or its stream was reset, so a piece that exists for too long shows a stalled client,
+//! wherever the piece waits.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use pin_project_lite::pin_project;
 use tokio::time;
 use tower::Service;
 
-use super::charge::Charge;
+use crate::unwritten_bytes::UnwrittenBytes;
 
 /// Largest piece of a body, in bytes. The age of a piece shows how slow its client is only when the piece is small: a
 /// piece of this size takes 30 seconds at 0.5 KiB a second.
@@ -33,17 +33,17 @@ const PIECE: usize = 16 * 1024;
 /// Number of the unwritten pieces that were made within one period.
 type Generation = Arc<AtomicUsize>;
 
-/// The pieces of answers that one connection has not written yet.
+/// Counts the pieces of answers that one connection has not written yet. Clones share the state.
 #[derive(Clone, Default)]
-pub(super) struct Unwritten(Arc<Mutex<Generation>>);
+pub(super) struct WriteWatchdog(Arc<Mutex<Generation>>);
 
-impl Unwritten {
+impl WriteWatchdog {
     fn current(&self) -> Generation {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Starts a new generation and returns the previous one.
-    fn turn(&self) -> Generation {
+    fn next_generation(&self) -> Generation {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         mem::take(&mut *current)
     }
@@ -53,7 +53,7 @@ impl Unwritten {
         let mut generations = VecDeque::from([Generation::default(), Generation::default()]);
         loop {
             time::sleep(limit / 2).await;
-            generations.push_back(self.turn());
+            generations.push_back(self.next_generation());
             let oldest = generations.pop_front();
             if oldest.is_some_and(|pieces| pieces.load(Ordering::Relaxed) > 0) {
                 return;
@@ -62,21 +62,21 @@ impl Unwritten {
     }
 }
 
-/// A piece of an answer, until it is written.
+/// A piece of an answer. Its drop is the sign that the piece was written or given up.
 struct Piece {
     bytes: Bytes,
     generation: Generation,
-    charge: Option<Arc<Charge>>,
+    unwritten: Option<Arc<UnwrittenBytes>>,
 }
 
 impl Piece {
-    fn new(bytes: Bytes, unwritten: &Unwritten, charge: Option<Arc<Charge>>) -> Self {
-        let generation = unwritten.current();
+    fn new(bytes: Bytes, watchdog: &WriteWatchdog, unwritten: Option<Arc<UnwrittenBytes>>) -> Self {
+        let generation = watchdog.current();
         generation.fetch_add(1, Ordering::Relaxed);
         Self {
             bytes,
             generation,
-            charge,
+            unwritten,
         }
     }
 }
@@ -90,69 +90,69 @@ impl AsRef<[u8]> for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         self.generation.fetch_sub(1, Ordering::Relaxed);
-        if let Some(charge) = &self.charge {
-            charge.written(self.bytes.len());
+        if let Some(unwritten) = &self.unwritten {
+            unwritten.written(self.bytes.len());
         }
     }
 }
 
-/// A service whose answers are watched until they are written.
+/// A service whose answers are counted by a [`WriteWatchdog`].
 #[derive(Clone)]
-pub(super) struct Watching<S> {
+pub(super) struct WatchedService<S> {
     inner: S,
-    unwritten: Unwritten,
+    watchdog: WriteWatchdog,
 }
 
-impl<S> Watching<S> {
-    pub(super) fn new(inner: S, unwritten: Unwritten) -> Self {
-        Self { inner, unwritten }
+impl<S> WatchedService<S> {
+    pub(super) fn new(inner: S, watchdog: WriteWatchdog) -> Self {
+        Self { inner, watchdog }
     }
 }
 
-impl<S, R, B> Service<http::Request<R>> for Watching<S>
+impl<S, R, B> Service<http::Request<R>> for WatchedService<S>
 where
     S: Service<http::Request<R>, Response = http::Response<B>>,
 {
-    type Response = http::Response<Watched<B>>;
+    type Response = http::Response<WatchedBody<B>>;
     type Error = S::Error;
-    type Future = WatchedFuture<S::Future>;
+    type Future = WatchedResponse<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: http::Request<R>) -> Self::Future {
-        WatchedFuture {
+        WatchedResponse {
             inner: self.inner.call(request),
-            unwritten: self.unwritten.clone(),
+            watchdog: self.watchdog.clone(),
         }
     }
 }
 
 pin_project! {
-    /// An answer that is awaited.
-    pub(super) struct WatchedFuture<F> {
+    /// The future of an answer.
+    pub(super) struct WatchedResponse<F> {
         #[pin]
         inner: F,
-        unwritten: Unwritten,
+        watchdog: WriteWatchdog,
     }
 }
 
-impl<F, B, E> Future for WatchedFuture<F>
+impl<F, B, E> Future for WatchedResponse<F>
 where
     F: Future<Output = Result<http::Response<B>, E>>,
 {
-    type Output = Result<http::Response<Watched<B>>, E>;
+    type Output = Result<http::Response<WatchedBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut answer = ready!(this.inner.poll(context))?;
-        let charge = answer.extensions_mut().remove::<Arc<Charge>>();
-        let unwritten = this.unwritten.clone();
-        Poll::Ready(Ok(answer.map(|inner| Watched {
+        let unwritten = answer.extensions_mut().remove::<Arc<UnwrittenBytes>>();
+        let watchdog = this.watchdog.clone();
+        Poll::Ready(Ok(answer.map(|inner| WatchedBody {
             inner,
+            watchdog,
             unwritten,
-            charge,
             rest: Bytes::new(),
         })))
     }
@@ -160,17 +160,17 @@ where
 
 pin_project! {
     /// The body of an answer.
-    pub(super) struct Watched<B> {
+    pub(super) struct WatchedBody<B> {
         #[pin]
         inner: B,
-        unwritten: Unwritten,
-        charge: Option<Arc<Charge>>,
-        // Bytes that the inner body produced and this body has not passed on yet.
+        watchdog: WriteWatchdog,
+        unwritten: Option<Arc<UnwrittenBytes>>,
+        // Bytes of the last frame of `inner` that this body has not returned yet.
         rest: Bytes,
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for Watched<B> {
+impl<B: Body<Data = Bytes>> Body for WatchedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -190,7 +190,7 @@ impl<B: Body<Data = Bytes>> Body for Watched<B> {
             }
         }
         let length = this.rest.len().min(PIECE);
-        let piece = Piece::new(this.rest.split_to(length), this.unwritten, this.charge.clone());
+        let piece = Piece::new(this.rest.split_to(length), this.watchdog, this.unwritten.clone());
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
 
@@ -218,23 +218,23 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    fn piece(unwritten: &Unwritten) -> Piece {
-        Piece::new(Bytes::from_static(b"x"), unwritten, None)
+    fn piece(watchdog: &WriteWatchdog) -> Piece {
+        Piece::new(Bytes::from_static(b"x"), watchdog, None)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_piece_that_is_not_written_is_a_stall() {
-        let unwritten = Unwritten::default();
+    async fn a_piece_that_is_not_written_shows_a_stalled_client() {
+        let watchdog = WriteWatchdog::default();
         for late in [Duration::ZERO, LIMIT / 3, LIMIT] {
             let stall = async {
                 sleep(late).await;
-                let _piece = piece(&unwritten);
+                let _piece = piece(&watchdog);
                 sleep(100 * LIMIT).await;
             };
             let began = Instant::now();
             tokio::select! {
                 () = stall => panic!("not noticed"),
-                () = unwritten.stalled(LIMIT) => {}
+                () = watchdog.stalled(LIMIT) => {}
             }
             let age = began.elapsed() - late;
             assert!(age >= LIMIT && age <= LIMIT * 3 / 2, "{age:?}");
@@ -242,31 +242,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pieces_that_are_written_one_after_the_other_are_none() {
-        let unwritten = Unwritten::default();
+    async fn a_client_that_reads_slowly_is_not_stalled() {
+        let watchdog = WriteWatchdog::default();
         let writing = async {
-            let mut last = piece(&unwritten);
+            let mut last = piece(&watchdog);
             for _ in 0..100 {
                 sleep(LIMIT * 9 / 10).await;
-                last = piece(&unwritten);
+                last = piece(&watchdog);
             }
             drop(last);
         };
         tokio::select! {
             () = writing => {}
-            () = unwritten.stalled(LIMIT) => panic!("a slow client is not a stalled one"),
+            () = watchdog.stalled(LIMIT) => panic!("a slow client was taken for a stalled one"),
         }
-        assert!(timeout(100 * LIMIT, unwritten.stalled(LIMIT)).await.is_err());
+        assert!(timeout(100 * LIMIT, watchdog.stalled(LIMIT)).await.is_err());
     }
 
     #[tokio::test]
-    async fn a_body_comes_in_small_pieces_and_whole() {
+    async fn a_body_is_split_into_small_pieces_without_loss() {
         let bytes: Bytes = (0..=u8::MAX).cycle().take(3 * PIECE + 1).collect();
-        let unwritten = Unwritten::default();
-        let mut body = Watched {
+        let watchdog = WriteWatchdog::default();
+        let mut body = WatchedBody {
             inner: Full::new(bytes.clone()),
-            unwritten: unwritten.clone(),
-            charge: None,
+            watchdog: watchdog.clone(),
+            unwritten: None,
             rest: Bytes::new(),
         };
         let mut pieces = Vec::new();
@@ -279,8 +279,8 @@ mod tests {
             [PIECE, PIECE, PIECE, 1]
         );
         assert_eq!(pieces.concat(), bytes);
-        assert_eq!(unwritten.current().load(Ordering::Relaxed), 4);
+        assert_eq!(watchdog.current().load(Ordering::Relaxed), 4);
         drop(pieces);
-        assert_eq!(unwritten.current().load(Ordering::Relaxed), 0);
+        assert_eq!(watchdog.current().load(Ordering::Relaxed), 0);
     }
 }

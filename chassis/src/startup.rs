@@ -1,4 +1,5 @@
-//! What every binary does around its service.
+//! The start of a binary: settings, log, protection of the process and signals; then the service runs until a signal stops
+//! it.
 
 use std::{
     error::Error,
@@ -16,12 +17,12 @@ use tokio::runtime::Runtime;
 
 use super::{
     settings::{self, EXIT_USAGE, Problems},
-    signal::{Asked, Hangup, Signals},
+    signal::{Hangup, ServiceSignals, SignalListener},
     telemetry::{self, LogFilter, LogFormat, chain},
 };
 
-/// Why a service stopped, whatever it was.
-pub type Stopped = Box<dyn Error>;
+/// The error of a service that stopped, of any type.
+pub type BoxError = Box<dyn Error>;
 
 /// Reads the settings of a service from the command line and from environment variables that begin with `prefix`. For
 /// `--help` and for mistakes, prints clap's text and returns the exit code: 0, or [`EXIT_USAGE`].
@@ -30,31 +31,31 @@ pub fn command_line<C: Parser>(prefix: &str) -> Result<C, ExitCode> {
     let parsed = command.try_get_matches().and_then(|mut matches| {
         C::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut C::command()))
     });
-    parsed.map_err(|asked| not_understood(&asked))
+    parsed.map_err(|error| report_clap_error(&error))
 }
 
-/// Prints help, or what is wrong with a command line.
-pub fn not_understood(asked: &clap::Error) -> ExitCode {
-    // Printing fails only when nobody reads it.
-    drop(asked.print());
-    if asked.use_stderr() {
+/// Prints clap's help or error, and returns the exit code.
+pub fn report_clap_error(error: &clap::Error) -> ExitCode {
+    // Fails when standard error is closed; the exit code is what counts.
+    drop(error.print());
+    if error.use_stderr() {
         ExitCode::from(EXIT_USAGE)
     } else {
         ExitCode::SUCCESS
     }
 }
 
-/// Who may look into this process's memory.
+/// The access of other processes to the memory of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// Nobody but root: no debugger attaches, no core is dumped.
+pub enum MemoryAccess {
+    /// Only root: no debugger can attach, and no core is dumped.
     Private,
-    /// Whom the system lets, as with any other process.
+    /// As the system allows for any process.
     Debuggable,
 }
 
-impl Memory {
-    /// Takes effect before anything secret is read.
+impl MemoryAccess {
+    /// Applies the setting to this process. Must be called before a secret is read.
     pub fn protect(self) -> io::Result<()> {
         match self {
             Self::Debuggable => Ok(()),
@@ -70,37 +71,38 @@ impl Memory {
     }
 }
 
-/// Small pages: with huge ones a service takes several times the memory that it needs, each thread a few of them.
-fn take_small_pages() {
-    // Where the system has no huge pages, there are none to do without.
+/// Turns transparent huge pages off. Every thread uses a few pages of its own, so with huge pages a service takes several
+/// times the memory that it needs.
+fn disable_huge_pages() {
+    // Fails on systems without huge pages.
     let _ = disable_transparent_huge_pages(true);
 }
 
-/// As many open files as the system would give this process if it asked. What is given unasked is often a thousand: for
-/// programs that keep descriptors in a set of that size, which this one does not.
-fn allow_files() {
+/// Raises the limit of open files to the maximum. The usual default of 1024 is for programs that use `select`, which is
+/// not able to handle more.
+fn raise_file_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let asked = Rlimit {
+    let raised = Rlimit {
         current: maximum,
         maximum,
     };
-    if let Err(error) = setrlimit(Resource::Nofile, asked) {
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the number of open files could not be raised");
     }
 }
 
 /// The settings of a process's log.
 pub struct Logging<'s> {
-    /// What is logged.
+    /// The events that are logged.
     pub filter: LogFilter<'s>,
-    /// How it is written.
+    /// The format of a line.
     pub format: LogFormat,
-    /// What SIGHUP means to the process.
+    /// The effect of SIGHUP on the process.
     pub hangup: Hangup,
 }
 
 impl<'s> Logging<'s> {
-    /// The log of a command that a person runs in a terminal, and that ends with the terminal.
+    /// Returns the settings of a command that a person runs in a terminal: SIGHUP ends it.
     pub fn of_command(filter: &'s str) -> Self {
         Self {
             filter: LogFilter {
@@ -113,12 +115,12 @@ impl<'s> Logging<'s> {
     }
 }
 
-/// Logs, checks the settings, and runs a service until a signal says stop.
-pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
+/// Starts the log, checks the settings and runs a service until a signal stops it. Returns the exit code.
+pub fn serve<C, F: Future<Output = Result<(), BoxError>>>(
     log: Logging<'_>,
-    memory: Memory,
+    memory: MemoryAccess,
     check: impl FnOnce() -> Result<C, Problems>,
-    run: impl FnOnce(C, Asked) -> F,
+    run: impl FnOnce(C, ServiceSignals) -> F,
 ) -> ExitCode {
     let Logging {
         filter,
@@ -129,16 +131,17 @@ pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
         Ok(read) => read,
         Err(error) => return fail(EXIT_USAGE, error),
     };
-    take_small_pages();
+    disable_huge_pages();
     telemetry::init(format, read);
-    allow_files();
+    raise_file_limit();
     if let Err(error) = memory.protect() {
         return fail(
             1,
             format_args!("memory cannot be protected from other processes: {error}"),
         );
     }
-    // Before the settings are checked, which can take a while: no SIGHUP may end a service that starts.
+    // Signals are handled before the settings are checked, which can take a while: a SIGHUP must not end a starting
+    // service.
     let (runtime, signals) = match listen_to_signals() {
         Ok(listening) => listening,
         Err(error) => return fail(1, format_args!("the service could not be started: {error}")),
@@ -149,9 +152,9 @@ pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
     };
     let filter = filter.into_owned();
     let ended = runtime.block_on(async {
-        let asked = Asked::default();
-        tokio::spawn(signals.obey(hangup, asked.clone(), move || reload(&filter)));
-        run(config, asked).await
+        let received = ServiceSignals::default();
+        tokio::spawn(signals.forward(hangup, received.clone(), move || reload(&filter)));
+        run(config, received).await
     });
     telemetry::flush();
     match ended {
@@ -160,16 +163,16 @@ pub fn serve<C, F: Future<Output = Result<(), Stopped>>>(
     }
 }
 
-fn listen_to_signals() -> io::Result<(Runtime, Signals)> {
+fn listen_to_signals() -> io::Result<(Runtime, SignalListener)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let signals = {
         let _inside = runtime.enter();
-        Signals::listen()?
+        SignalListener::listen()?
     };
     Ok((runtime, signals))
 }
 
-/// Reads the log filter again. A filter that is not valid changes nothing.
+/// Reads the log filter again. An invalid filter changes nothing.
 fn reload(filter: &LogFilter<'_>) {
     match filter.read() {
         Ok(filter) => {
@@ -183,8 +186,8 @@ fn reload(filter: &LogFilter<'_>) {
     }
 }
 
-/// Says what is wrong, and with which code to exit.
-pub fn fail(code: u8, what: impl fmt::Display) -> ExitCode {
-    drop(writeln!(io::stderr(), "{}", what.to_string().trim_end()));
+/// Prints an error to standard error, and returns `code` as the exit code.
+pub fn fail(code: u8, error: impl fmt::Display) -> ExitCode {
+    drop(writeln!(io::stderr(), "{}", error.to_string().trim_end()));
     ExitCode::from(code)
 }

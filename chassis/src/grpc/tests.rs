@@ -1,11 +1,16 @@
+use std::sync::Arc;
+
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tonic::service::Routes;
 use tower::Layer as _;
 
-use super::*;
+use super::{
+    connection::{AGED_GRACE, PREFACE_TIMEOUT, RETIRED_GRACE, WRITE_TIMEOUT},
+    *,
+};
 use crate::authz::{Access, Policy};
 
 /// First bytes of a client: the connection preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5).
@@ -13,14 +18,17 @@ const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"
 /// HEADERS of a call of `Health/Check` on stream 1, whose message is still to come.
 const CHECK: &[u8] = b"\0\0\x35\x01\x04\0\0\0\x01\x83\x87\x04\x1c/grpc.health.v1.Health/Check\x01\x01h\
     \x5f\x10application/grpc";
+/// HEADERS of a call of `PutSecret` on stream 1, which ends without a message.
+const PUT: &[u8] = b"\0\0\x3a\x01\x05\0\0\0\x01\x83\x87\x04\x21/vault.v1.SecretService/PutSecret\x01\x01h\
+    \x5f\x10application/grpc";
 
 const PING: Ping = Ping {
     interval: Duration::from_secs(300),
     timeout: Duration::from_secs(120),
 };
 
-/// A connection that is served within `limits`, its slots, and the client's end. `buffer` is how much the client lets
-/// the server write ahead.
+/// Serves a connection within `limits`. Returns its slots and the client's end. `buffer` is the number of bytes that the
+/// server can write while the client does not read.
 fn served(limits: &'static ConnectionLimits, buffer: usize) -> (Slots, DuplexStream) {
     let slots = Slots::new("test", 1, Eviction::OldestIdle);
     let slot = slots
@@ -30,32 +38,62 @@ fn served(limits: &'static ConnectionLimits, buffer: usize) -> (Slots, DuplexStr
     let (_, health) = tonic_health::server::health_reporter();
     let mut routes = Routes::builder();
     routes.add_service(health);
-    let service = AuthzLayer::new(
-        &[("/grpc.health.v1.Health/Check", Access::Anyone)],
-        Arc::new(Policy::default()),
-    )
-    .layer(routes.routes().prepare());
+    let table = &[("/grpc.health.v1.Health/Check", Access::Anyone)];
+    let service = AuthzLayer::new(table, Arc::new(Policy::default())).layer(routes.routes().prepare());
     let (client, server) = duplex(buffer);
     let caller = Caller {
         peer: Arc::new(Peer::Anonymous),
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
     };
     tokio::spawn(async move {
-        serve_connection(
-            server,
-            caller,
-            slot,
-            (limits, PING),
-            service,
-            &CancellationToken::new(),
-        )
-        .await;
+        let shutdown = CancellationToken::new();
+        serve_connection(server, caller, slot, (limits, PING), service, &shutdown).await;
     });
     (slots, client)
 }
 
+/// Returns the time until the server closes the connection; `None` when it is open after `limit`.
+async fn time_to_close(client: &mut DuplexStream, limit: Duration) -> Option<Duration> {
+    let began = Instant::now();
+    let closed = timeout(limit, client.read_to_end(&mut Vec::new())).await;
+    closed.ok().map(|_| began.elapsed())
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_connection_without_a_role_ends_at_its_age_also_with_a_call_under_way() {
+async fn a_connection_without_a_whole_preface_is_closed_in_time() {
+    for sent in [&b""[..], b"P", &BEGINNING[..23]] {
+        let (_slots, mut client) = served(&WITH_ROLE, 64 * 1024);
+        client.write_all(sent).await.unwrap();
+        let closed = time_to_close(&mut client, 2 * PREFACE_TIMEOUT).await;
+        assert!(closed.is_some_and(|after| after >= PREFACE_TIMEOUT), "{closed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preface_that_arrives_byte_by_byte_has_no_more_time() {
+    let (_slots, mut client) = served(&WITH_ROLE, 64 * 1024);
+    for byte in &BEGINNING[..2] {
+        client.write_all(&[*byte]).await.unwrap();
+        sleep(PREFACE_TIMEOUT / 3).await;
+    }
+    let closed = time_to_close(&mut client, 2 * PREFACE_TIMEOUT).await.unwrap();
+    assert!(
+        closed <= PREFACE_TIMEOUT / 3 + Duration::from_millis(1),
+        "{closed:?}"
+    );
+}
+
+/// The client of a retired connection reads, but does not answer the PING that follows GOAWAY.
+#[tokio::test(start_paused = true)]
+async fn a_retired_connection_is_closed_without_the_acknowledgement_of_its_client() {
+    let (_slots, mut client) = served(&WITH_ROLE, 64 * 1024);
+    client.write_all(&[BEGINNING, PUT].concat()).await.unwrap();
+    let closed = time_to_close(&mut client, 2 * RETIRED_GRACE).await;
+    assert!(closed.is_some_and(|after| after >= RETIRED_GRACE), "{closed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_role_ends_at_its_age_also_while_a_call_runs() {
     let age = WITHOUT_ROLE.age.unwrap();
     for begun in [BEGINNING.to_vec(), [BEGINNING, CHECK].concat()] {
         let (_slots, mut client) = served(&WITHOUT_ROLE, 64 * 1024);
@@ -79,8 +117,8 @@ async fn a_connection_with_a_role_has_no_age() {
     let (_slots, mut client) = served(&WITH_ROLE, 64 * 1024);
     client.write_all(BEGINNING).await.unwrap();
     let age = WITHOUT_ROLE.age.unwrap() + 2 * AGED_GRACE;
-    let ended = timeout(age, client.read_to_end(&mut Vec::new())).await;
-    assert!(ended.is_err(), "it was closed");
+    let closed = time_to_close(&mut client, age).await;
+    assert!(closed.is_none(), "it was closed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,11 +132,12 @@ async fn an_evicted_connection_ends_at_once_also_when_its_client_reads_nothing()
         };
         // With a small buffer the server stops reading once it cannot write.
         let _ = timeout(Duration::from_secs(1), sending).await;
-        let began = Instant::now();
         let _newcomer = slots.try_take(&Holder::network(([192, 0, 2, 2], 1).into()));
-        let ended = timeout(Duration::from_secs(60), client.read_to_end(&mut Vec::new())).await;
-        assert!(ended.is_ok(), "it was never closed");
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        let closed = time_to_close(&mut client, Duration::from_secs(60)).await;
+        assert!(
+            closed.is_some_and(|after| after < Duration::from_secs(1)),
+            "{closed:?}"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! An answer that keeps a guard alive until the answer ends.
+//! A response that keeps a guard alive until the response ends.
 
 use std::{
     pin::Pin,
@@ -11,17 +11,17 @@ use pin_project_lite::pin_project;
 use tonic::body::Body;
 
 pin_project! {
-    /// The future of an answer, and then the answer's body. Drops `guard` at the body's end, or with the future when no
-    /// answer comes.
-    pub(super) struct Guarded<T, G> {
+    /// Wraps the future of a response, and then the body of that response. Drops `guard` at the end of the body, or
+    /// together with the future when that is dropped before the response comes.
+    pub(crate) struct GuardedResponse<T, G> {
         #[pin]
         inner: T,
         guard: Option<G>,
     }
 }
 
-impl<T, G> Guarded<T, G> {
-    pub(super) fn new(inner: T, guard: G) -> Self {
+impl<T, G> GuardedResponse<T, G> {
+    pub(crate) fn new(inner: T, guard: G) -> Self {
         Self {
             inner,
             guard: Some(guard),
@@ -29,21 +29,21 @@ impl<T, G> Guarded<T, G> {
     }
 }
 
-impl<F, E, G> Future for Guarded<F, G>
+impl<F, E, G> Future for GuardedResponse<F, G>
 where
     F: Future<Output = Result<http::Response<Body>, E>>,
 {
-    type Output = Result<http::Response<Guarded<Body, G>>, E>;
+    type Output = Result<http::Response<GuardedResponse<Body, G>>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.inner.poll(context))?;
+        let response = ready!(this.inner.poll(context))?;
         let guard = this.guard.take();
-        Poll::Ready(Ok(answer.map(|inner| Guarded { inner, guard })))
+        Poll::Ready(Ok(response.map(|inner| GuardedResponse { inner, guard })))
     }
 }
 
-impl<G> hyper::body::Body for Guarded<Body, G> {
+impl<G> hyper::body::Body for GuardedResponse<Body, G> {
     type Data = Bytes;
     type Error = tonic::Status;
 

@@ -1,0 +1,219 @@
+//! A gRPC server over mutual TLS.
+//!
+//! [`serve`] accepts connections and spreads them over worker threads. A worker performs the TLS handshake, asks
+//! `Admission` for a slot, and serves the connection ([`connection`]) until it ends.
+
+mod connection;
+mod retirement;
+mod write_watchdog;
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::body::Body;
+use tower::Service;
+
+use crate::{
+    authz::AuthzLayer,
+    caller::{Caller, Peer},
+    connection_slots::{Eviction, Holder, Slot, Slots},
+    keepalive::Ping,
+    listen,
+    worker_threads::{self, ThreadCount},
+};
+use connection::{ConnectionLimits, serve_connection};
+
+/// Largest message of calls about a service itself, health checks and reflection, in bytes. Such a call holds the name
+/// of a service, a method or a file.
+pub const MAX_SERVICE_MESSAGE: usize = 4 * 1024;
+
+/// Maximum number of concurrent connections of principals with a role.
+const MAX_CONNECTIONS: usize = 10_000;
+/// Limits of one connection of a principal with a role.
+const WITH_ROLE: ConnectionLimits = ConnectionLimits {
+    streams: 1_000,
+    header_list: 32 * 1024,
+    windows: None,
+    age: None,
+};
+
+/// Maximum number of concurrent connections of clients that have no certificate, or no role. Such clients may only
+/// check the service's health, so a few short connections are enough. All these connections together take 33 MiB when
+/// every stream is open and has 4 KiB of headers.
+const MAX_WITHOUT_ROLE: usize = 256;
+/// Limits of one connection of a client without a role.
+const WITHOUT_ROLE: ConnectionLimits = ConnectionLimits {
+    streams: 8,
+    header_list: 8 * 1024,
+    windows: Some((16 * 1024, 64 * 1024)),
+    age: Some(Duration::from_secs(30)),
+};
+
+/// A service that answers calls: the handlers behind the authorization layer.
+pub trait GrpcService:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> GrpcService for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// The settings of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Number of worker threads.
+    pub threads: ThreadCount,
+    /// PING frames to clients.
+    pub ping: Ping,
+    /// Time that running calls have after the shutdown has begun.
+    pub grace: Duration,
+}
+
+/// The error of a server that stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The worker threads could not be started.
+    #[error("the threads of the gRPC server did not start")]
+    Threads(#[from] io::Error),
+    /// A worker thread panicked.
+    #[error("a thread of the gRPC server ended unexpectedly")]
+    ThreadEnded,
+}
+
+/// Serves `service` until `shutdown`; then lets running calls finish. `authz` tells which clients hold a role.
+///
+/// One worker thread serves a connection from the handshake to the end. On a runtime with several threads a connection
+/// with little traffic would move between threads that wake one another, which costs more than a small call itself.
+pub async fn serve<S: GrpcService>(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    service: S,
+    authz: AuthzLayer,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let server = Server {
+        tls,
+        service,
+        admission: Admission::new(authz),
+        ping: options.ping,
+        shutdown: shutdown.clone(),
+    };
+    let workers = worker_threads::start((0..options.threads.count()).map(|_| {
+        let server = server.clone();
+        move |connections| server.serve_accepted(connections, options.grace)
+    }))?;
+    listen::accept(
+        listener,
+        listen::handshake_slots(),
+        shutdown,
+        |stream, peer, slot| workers.dispatch(stream, (peer, slot)),
+    )
+    .await;
+    let mut results = workers.join().await.into_iter();
+    results.try_for_each(|result| result.ok_or(ServeError::ThreadEnded))
+}
+
+/// Decides which connections are served once their clients are known.
+#[derive(Clone)]
+struct Admission {
+    authz: AuthzLayer,
+    with_role: Slots,
+    without_role: Slots,
+}
+
+impl Admission {
+    fn new(authz: AuthzLayer) -> Self {
+        Self {
+            authz,
+            with_role: Slots::new("client with a role", MAX_CONNECTIONS, Eviction::FromLargerHolder),
+            without_role: Slots::new("client without a role", MAX_WITHOUT_ROLE, Eviction::OldestIdle),
+        }
+    }
+
+    /// Returns a slot for a connection of `peer` and the connection's limits; `None` when the connection is refused.
+    fn admit(&self, peer: &Peer, address: SocketAddr) -> Option<(Slot, &'static ConnectionLimits)> {
+        if let Some(principal) = self.authz.with_role(peer) {
+            let holder = Holder::Principal(principal.clone());
+            let slot = self.with_role.try_take(&holder);
+            if slot.is_none() {
+                tracing::warn!(%principal, "connection refused: the principal has its share of all connections");
+            }
+            return Some((slot?, &WITH_ROLE));
+        }
+        let slot = self.without_role.try_take(&Holder::network(address))?;
+        // A newcomer can evict this connection even while a call is running.
+        slot.started();
+        Some((slot, &WITHOUT_ROLE))
+    }
+}
+
+/// The state that all worker threads share.
+#[derive(Clone)]
+struct Server<S> {
+    tls: Arc<ServerConfig>,
+    service: S,
+    admission: Admission,
+    ping: Ping,
+    shutdown: CancellationToken,
+}
+
+impl<S: GrpcService> Server<S> {
+    /// Serves the connections that one worker thread receives. Ends when all of them have ended or `grace` after the last
+    /// one was received.
+    async fn serve_accepted(
+        self,
+        mut accepted: mpsc::UnboundedReceiver<worker_threads::AcceptedConnection<(SocketAddr, Slot)>>,
+        grace: Duration,
+    ) {
+        let connections = TaskTracker::new();
+        while let Some(accepted) = accepted.recv().await {
+            if let Some((stream, (address, slot))) = accepted.open() {
+                connections.spawn(self.clone().serve_stream(stream, address, slot));
+            }
+        }
+        connections.close();
+        if time::timeout(grace, connections.wait()).await.is_err() {
+            tracing::warn!("calls still under way after the grace period were cut off");
+        }
+    }
+
+    async fn serve_stream(self, stream: TcpStream, address: SocketAddr, handshake_slot: Slot) {
+        let Self {
+            tls,
+            service,
+            admission,
+            ping,
+            shutdown,
+        } = self;
+        let handshake = listen::handshake(tls, stream, address, &handshake_slot);
+        let Some(Some(stream)) = shutdown.run_until_cancelled(handshake).await else {
+            return;
+        };
+        let peer = Peer::of_verified(stream.get_ref().1.peer_certificates());
+        let admitted = admission.admit(&peer, address);
+        drop(handshake_slot);
+        if let Some((slot, limits)) = admitted {
+            let peer = Arc::new(peer);
+            let caller = Caller { peer, address };
+            serve_connection(stream, caller, slot, (limits, ping), service, &shutdown).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
