@@ -1,4 +1,4 @@
-//! The roles that the injector's RPCs accept.
+//! The roles that may call each RPC of the injector.
 
 use chassis::authz::{
     Access::{self, AnyRole, Anyone, Roles},
@@ -7,7 +7,7 @@ use chassis::authz::{
 
 pub use chassis::authz::{ReadPermit, WritePermit};
 
-/// The roles that each RPC accepts. An RPC without a row is refused.
+/// One row for each RPC. Calls of an RPC without a row are refused.
 pub const TABLE: [(&str, Access); 11] = [
     ("/injector.v1.ServerService/AddServer", Roles(&[Admin, Editor])),
     ("/injector.v1.ServerService/UpdateServer", Roles(&[Admin, Editor])),
@@ -41,6 +41,7 @@ pub const TABLE: [(&str, Access); 11] = [
     ),
 ];
 
+/// Returns a permit for an administrator, made by the authorization layer as for a real request.
 #[cfg(test)]
 pub(crate) fn write_permit_for_test(workspace: &str) -> WritePermit {
     use std::{

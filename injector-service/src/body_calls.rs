@@ -1,18 +1,19 @@
-//! The calls of a server that get secrets in their body, as the server's administrator named them.
+//! The calls of a server that get secrets in their body: the fields `paths` and `grpc_methods` of a server.
 
 use std::fmt;
 
 use crate::dialect::Dialect;
 
-/// The most patterns of one kind that a server may have.
+/// The most entries of `paths`, and of `grpc_methods`.
 pub(crate) const MAX_PATTERNS: usize = 64;
 /// The most bytes of one pattern.
 pub(crate) const MAX_PATTERN: usize = 1024;
 
-/// gRPC services that echo their request or that everybody may call. Their messages never get a secret.
+/// Prefixes of gRPC services whose messages never get a secret. Reflection echoes its request, and health checks are open
+/// to everybody.
 const EXCLUDED_SERVICES: [&str; 2] = ["grpc.reflection.", "grpc.health."];
 
-/// The calls that get secrets in their body. Every other call is forwarded without them.
+/// The calls that get secrets in their body. All other calls are forwarded without secrets in the body.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BodyCalls {
     /// HTTP paths; an empty list means all paths.
@@ -33,7 +34,6 @@ pub struct MethodPattern {
     method: Option<String>,
 }
 
-/// The text is not a pattern of paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a path begins with / and has up to {MAX_PATTERN} visible ASCII characters without a query; a * stands only for the \
@@ -41,10 +41,8 @@ pub struct MethodPattern {
 )]
 pub struct NotAPathPattern;
 
-/// The reason why a text is not a pattern of gRPC methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MethodPatternError {
-    /// The text has another form.
     #[error(
         "a gRPC method is written like pkg.Service/Method, or pkg.Service/* for all methods of a service"
     )]
@@ -55,8 +53,8 @@ pub enum MethodPatternError {
 }
 
 impl BodyCalls {
-    /// Returns true when the call of `path` gets secrets in its body. `path` follows the server's name and may have a
-    /// query.
+    /// Returns true when a call gets secrets in its body. `path` is the part of the request's path after the server's name,
+    /// and may have a query.
     pub fn include(&self, dialect: Dialect, path: &str) -> bool {
         let path = match path.split('?').next() {
             None | Some("") => "/",
@@ -78,7 +76,6 @@ fn is_excluded(service: &str) -> bool {
 }
 
 impl PathPattern {
-    /// Parses `text` as a pattern of paths.
     pub fn parse(text: &str) -> Result<Self, NotAPathPattern> {
         let fixed = text
             .strip_suffix("/*")
@@ -91,28 +88,28 @@ impl PathPattern {
         }
     }
 
-    /// Compares `path` byte for byte, as the upstream gets it. A `/*` matches only what every server interprets in the
-    /// same way ([`is_plain`]).
+    /// Compares `path` byte for byte, in the form that the upstream gets. A `/*` matches only paths that every server reads
+    /// in the same way ([`is_unambiguous`]).
     fn matches(&self, path: &str) -> bool {
         match self.0.strip_suffix('*') {
             None => path == self.0,
-            Some(prefix) => path.strip_prefix(prefix).is_some_and(is_plain),
+            Some(prefix) => path.strip_prefix(prefix).is_some_and(is_unambiguous),
         }
     }
 }
 
-/// Returns true when servers have no choice in reading `rest`, which follows the fixed part of a pattern.
+/// Returns true when every server reads `rest`, the path after the fixed part of a pattern, in the same way.
 ///
-/// Some servers decode a path once more than others, take `\` for `/`, cut a segment at `;` or a path at NUL, and join
-/// empty segments. So `rest` has letters, digits and other signs without such a meaning, either as they are or encoded,
-/// and no segment is empty or has dots alone.
-fn is_plain(rest: &str) -> bool {
+/// Some servers decode a path twice, read `\` as `/`, cut a segment at `;` or a path at NUL, and join empty segments. An
+/// unambiguous path has only characters without such a meaning, literal or encoded, and no segment that is empty or only
+/// dots.
+fn is_unambiguous(rest: &str) -> bool {
     let segments = rest.strip_suffix('/').unwrap_or(rest);
     let is_segment = |segment: &str| segment.bytes().any(|byte| byte != b'.');
     (rest.is_empty() || segments.split('/').all(is_segment)) && decode(rest).is_some()
 }
 
-/// Decodes `text` once. Returns `None` unless every byte of it is plain and it is UTF-8.
+/// Percent-decodes `text` once. Returns `None` when a byte is ambiguous or the result is not UTF-8.
 fn decode(text: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -136,7 +133,6 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 impl MethodPattern {
-    /// Parses `text` as a pattern of gRPC methods.
     pub fn parse(text: &str) -> Result<Self, MethodPatternError> {
         let (service, method) = text.split_once('/').ok_or(MethodPatternError::Form)?;
         let is_method = method == "*" || is_identifier(method);
@@ -164,7 +160,7 @@ impl MethodPattern {
     }
 }
 
-/// Returns true when `text` is an identifier in protobuf's grammar.
+/// Returns true for an identifier in the grammar of protobuf.
 fn is_identifier(text: &str) -> bool {
     let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
     text.as_bytes().first().is_some_and(is_letter)
@@ -248,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_path_all_are_meant_but_no_method_without_one() {
+    fn an_empty_list_of_paths_includes_all_paths_and_an_empty_list_of_methods_none() {
         let none = calls(&[], &[]);
         for path in ["", "?q", "/", "/run", "/a//b;c"] {
             assert!(none.include(Dialect::Http, path), "{path}");
@@ -295,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_have_one_form() {
+    fn a_pattern_has_only_one_spelling() {
         for text in ["/", "/*", "/a/*", "/a-b/c.d~e", "/a%20b", "/a/"] {
             assert_eq!(PathPattern::parse(text).unwrap().to_string(), text);
         }

@@ -1,4 +1,4 @@
-//! Settings of injector-service.
+//! The command line and the settings of `injector-service`.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,23 +22,20 @@ use crate::{
     upstream,
 };
 
-/// First part of the names of all environment variables of this service.
+/// The prefix of all environment variables of this service.
 pub const ENVIRONMENT: &str = "AEROSTACK_INJECTOR_";
 
-/// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "injector-service", version, about = "Puts secrets into requests, decrypted anew for each call",
     long_about = None, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// Another thing to do than to serve.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// How to serve.
     #[command(flatten)]
     pub settings: Settings,
 }
 
-/// What else the binary does.
+/// The subcommands. Without one, the binary serves.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Ask the injector that runs here whether it is ready: exit code 0, or 1 and why
@@ -123,55 +120,44 @@ pub struct Settings {
     pub no_reflection: bool,
     #[command(flatten)]
     pub process: ProcessArgs,
-    /// How much calls and connections may take.
     #[command(flatten)]
     pub limits: LimitSettings,
 }
 
-/// Settings that were found right.
+/// The settings after [`Settings::check`].
 pub struct Config {
     /// Address of the gRPC listener.
     pub listen: SocketAddr,
-    /// Address of the data plane.
     pub data_plane_listen: SocketAddr,
-    /// Listeners that lead to one server alone.
+    /// Listeners of the data plane that lead to one server each.
     pub listen_server: Vec<(SocketAddr, ListenerRoute)>,
-    /// Address of the probes.
+    /// Address of `/metrics`, `/livez` and `/readyz`.
     pub metrics_listen: SocketAddr,
-    /// File with the servers.
     pub servers: PathBuf,
-    /// Servers that can be added by name.
     pub catalog: Option<Catalog>,
-    /// Where the vault is.
     pub vault: ServiceAddress,
-    /// How it is talked to.
     pub vault_tls: Arc<rustls::ClientConfig>,
-    /// Who is at both ends of it.
     pub vault_identities: Identities,
-    /// The certificates that this injector presents.
+    /// The certificates that this injector presents, for the metrics of their expiry.
     pub certificates: OwnCertificates,
     /// TLS of the gRPC listener.
     pub tls: Arc<rustls::ServerConfig>,
-    /// Who may what.
     pub policy: Arc<Policy>,
-    /// TLS of the data plane.
+    /// TLS of the data plane; `None` for cleartext.
     pub data_plane_tls: Option<Arc<rustls::ServerConfig>>,
-    /// Names under which the data plane answers.
     pub hosts: Hosts,
-    /// CAs of upstreams.
+    /// The CAs of the system and of `--upstream-ca`.
     pub upstream_roots: Arc<rustls::RootCertStore>,
-    /// How much calls and connections may take.
     pub limits: Limits,
-    /// Whether every secret of every server is required.
+    /// Requires every secret of every server.
     pub require_all_secrets: bool,
-    /// Whether reflection is served.
     pub reflection: bool,
-    /// How long calls under way may take at the end.
+    /// Time for running calls to finish after a signal to stop.
     pub shutdown_grace: Duration,
 }
 
 impl Settings {
-    /// Checks everything, and reports everything that is wrong.
+    /// Parses and checks all settings. An error lists every mistake.
     pub fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
         let p = &mut problems;
@@ -232,19 +218,19 @@ impl Settings {
             );
             Some((address.parse().ok()?, route))
         };
-        let wrong = |text: &String| {
+        let invalid = |text: &String| {
             format!("{text:?} is not ADDRESS=WORKSPACE/SERVER, such as 127.0.0.1:7101=dev/github")
         };
         let listeners = self.listen_server.iter();
         listeners
-            .filter_map(|text| problems.take("--listen-server", parse(text).ok_or_else(|| wrong(text))))
+            .filter_map(|text| problems.take("--listen-server", parse(text).ok_or_else(|| invalid(text))))
             .collect()
     }
 
     fn catalog(&self, problems: &mut Problems) -> Option<Catalog> {
         let path = settings::path(&self.catalog)?;
-        let wrong = |error| format!("{}: {}", path.display(), chain(&error));
-        problems.take("--catalog", Catalog::open(path).map_err(wrong))
+        let invalid = |error| format!("{}: {}", path.display(), chain(&error));
+        problems.take("--catalog", Catalog::open(path).map_err(invalid))
     }
 
     fn upstream_roots(&self, problems: &mut Problems) -> Option<rustls::RootCertStore> {
@@ -274,10 +260,11 @@ impl Settings {
         ))
     }
 
-    /// TLS when it is configured; without it only what stays on this machine, or what was asked for by name.
+    /// Returns the TLS of the data plane. Cleartext is refused for addresses that other machines can reach, unless
+    /// `--data-plane-insecure-plaintext` allows it.
     #[expect(
         clippy::option_option,
-        reason = "the outer is whether the settings are right, the inner whether there is TLS"
+        reason = "the outer option is None for a mistake in the settings, the inner one without TLS"
     )]
     fn data_plane_tls(
         &self,

@@ -1,4 +1,4 @@
-//! Settings of how dead peers are noticed.
+//! Settings for the detection of dead peers.
 
 use chassis::{
     args::KeepaliveArgs,
@@ -11,7 +11,7 @@ const TCP_TIMEOUT: &str = "Time after which a connection whose peer acknowledges
      connections from clients, to upstreams and to the vault. A peer that reads nothing while its receive buffer is full \
      counts as dead, too";
 
-/// Keepalive as it is given.
+/// The keepalive settings as text, before [`KeepaliveSettings::check`].
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("tcp_timeout", |arg| arg.help(TCP_TIMEOUT)))]
 pub struct KeepaliveSettings {
@@ -26,7 +26,7 @@ pub struct KeepaliveSettings {
     pub clients: KeepaliveArgs,
 }
 
-/// Keepalive that was found right.
+/// The keepalive settings after [`KeepaliveSettings::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
     /// PING frames to upstreams.
@@ -38,7 +38,7 @@ pub struct Keepalive {
 }
 
 impl KeepaliveSettings {
-    /// Checks the settings, and notes what is wrong.
+    /// Parses all settings, and adds every mistake to `problems`.
     pub(crate) fn check(&self, problems: &mut Problems) -> Option<Keepalive> {
         let upstream_ping = Ping::check(
             problems,

@@ -1,4 +1,4 @@
-//! How much calls and connections may take. Every limit is a setting with a default.
+//! Limits on calls and connections. Every limit is a setting with a default.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     registry::WorkspaceQuota,
 };
 
-/// Limits as they are given.
+/// The limits as text, before [`LimitSettings::check`].
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitSettings {
@@ -87,7 +87,6 @@ pub struct LimitSettings {
     /// Bytes of the servers file that the API lets one workspace's servers take. All workspaces share 8 MiB
     #[arg(long, default_value = "256KiB", value_name = "SIZE")]
     pub max_servers_size_per_workspace: String,
-    /// How dead peers are noticed.
     #[command(flatten)]
     pub keepalive: KeepaliveSettings,
 }
@@ -98,75 +97,71 @@ impl Default for LimitSettings {
     }
 }
 
-/// Limits that were found right.
+/// The limits after [`LimitSettings::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once on each listener.
+    /// The most connections at once on each listener of the data plane.
     pub max_connections: usize,
-    /// Calls at once on one HTTP/2 connection.
+    /// The most calls at once on one HTTP/2 connection of the data plane.
     pub max_concurrent_streams: u32,
-    /// Bytes of a request's target.
+    /// The most bytes of a request's target.
     pub max_uri_size: usize,
-    /// Bytes of a request's header fields.
+    /// The most bytes of a request's header fields, names and values.
     pub max_headers_size: usize,
-    /// Header fields of a request.
+    /// The most header fields of a request.
     pub max_headers: usize,
-    /// How long an HTTP/1.1 head may take.
+    /// Time for the head of an HTTP/1.1 request to arrive.
     pub head_timeout: Duration,
-    /// How long what is needed of a body may take.
+    /// Time for the part of a body to arrive that the injector reads before it calls the upstream.
     pub body_timeout: Duration,
-    /// JSON bodies up to this size are read whole.
+    /// The largest JSON body that the injector reads whole before it calls the upstream. Larger bodies are streamed.
     pub max_buffered_body: usize,
-    /// Bytes of bodies that are held, of all calls together.
+    /// The most bytes of bodies in memory, of all calls together.
     pub max_buffered_total: usize,
-    /// How long a connection without calls is kept.
+    /// Time after which a connection without calls is closed.
     pub idle_timeout: Duration,
-    /// How long a write may make no progress.
+    /// Time after which a connection is closed when the peer takes no byte of a write.
     pub write_timeout: Duration,
-    /// How long an upgraded connection may carry nothing.
+    /// Time after which an upgraded connection without traffic is closed.
     pub upgraded_idle_timeout: Duration,
-    /// How long a call may last.
+    /// Longest duration of a call, streams included. `None` means no limit.
     pub max_call_duration: Option<Duration>,
-    /// How long a call may wait for the vault.
+    /// Longest time that a call waits for the vault.
     pub vault_timeout: Duration,
-    /// What connections to upstreams may take.
     pub upstream: UpstreamLimits,
-    /// The limits of one workspace's part of the servers file.
     pub quota: WorkspaceQuota,
-    /// How dead peers are noticed.
     pub keepalive: Keepalive,
 }
 
-/// Limits of connections to one upstream.
+/// Limits on the connections to one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamLimits {
-    /// How long one may take to be made, and a call wait for a place on one.
+    /// Time to make a connection, including TLS, and longest wait of a call for a free stream.
     pub connect_timeout: Duration,
-    /// How many there may be with HTTP/2.
     pub max_http2_connections: usize,
-    /// How many are kept that carry nothing.
+    /// The most idle connections that are kept.
     pub max_idle: usize,
-    /// How long those are kept.
+    /// Time after which an idle connection is closed.
     pub idle_timeout: Duration,
-    /// How long one takes new calls.
+    /// Age from which a connection takes no new calls.
     pub max_connection_age: Duration,
-    /// Header fields of an answer.
+    /// The most header fields of a response.
     pub max_headers: usize,
-    /// Bytes of an answer's header fields.
+    /// The most bytes of a response's header fields, names and values.
     pub max_headers_size: usize,
 }
 
-/// What a target may have at most: longer ones cannot be represented.
+/// `http::Uri` cannot hold more than 65,534 bytes.
 const URI: RangeInclusive<usize> = 256..=65_534;
 const HEADERS_SIZE: RangeInclusive<usize> = 1024..=16 << 20;
 const HEADERS: RangeInclusive<usize> = 10..=10_000;
 const BUFFERED: RangeInclusive<usize> = 0..=1 << 30;
 const BUFFERED_TOTAL: RangeInclusive<usize> = 1 << 20..=1 << 40;
-/// The range of a workspace's share; its end is the largest servers file.
+/// The upper bound is the size of the largest servers file.
 const SERVERS_SIZE: RangeInclusive<usize> = 1024..=8 << 20;
 
 impl LimitSettings {
-    /// Checks them, and notes what is wrong.
+    /// Parses all limits, and adds every mistake to `problems`.
     pub fn check(&self, problems: &mut Problems) -> Option<Limits> {
         let p = problems;
         let max_connections = p.number("--max-connections", &self.max_connections, 1..=10_000_000);
@@ -178,18 +173,18 @@ impl LimitSettings {
         let max_uri_size = p.size("--max-uri-size", &self.max_uri_size, URI);
         let max_headers_size = p.size("--max-headers-size", &self.max_headers_size, HEADERS_SIZE);
         let max_headers = p.number("--max-headers", &self.max_headers, HEADERS);
-        let head_timeout = some_time(p, "--head-timeout", &self.head_timeout);
-        let body_timeout = some_time(p, "--body-timeout", &self.body_timeout);
+        let head_timeout = nonzero_duration(p, "--head-timeout", &self.head_timeout);
+        let body_timeout = nonzero_duration(p, "--body-timeout", &self.body_timeout);
         let max_buffered_body = p.size("--max-buffered-body", &self.max_buffered_body, BUFFERED);
         let max_buffered_total = p.size("--max-buffered-total", &self.max_buffered_total, BUFFERED_TOTAL);
-        let idle_timeout = some_time(p, "--idle-timeout", &self.idle_timeout);
-        let write_timeout = some_time(p, "--write-timeout", &self.write_timeout);
-        let upgraded_idle_timeout = some_time(p, "--upgraded-idle-timeout", &self.upgraded_idle_timeout);
+        let idle_timeout = nonzero_duration(p, "--idle-timeout", &self.idle_timeout);
+        let write_timeout = nonzero_duration(p, "--write-timeout", &self.write_timeout);
+        let upgraded_idle_timeout = nonzero_duration(p, "--upgraded-idle-timeout", &self.upgraded_idle_timeout);
         let max_call_duration = match self.max_call_duration.as_str() {
             "none" => Some(None),
-            text => some_time(p, "--max-call-duration", text).map(Some),
+            text => nonzero_duration(p, "--max-call-duration", text).map(Some),
         };
-        let vault_timeout = some_time(p, "--vault-timeout", &self.vault_timeout);
+        let vault_timeout = nonzero_duration(p, "--vault-timeout", &self.vault_timeout);
         let upstream = self.upstream(p);
         let quota = self.quota(p);
         let keepalive = self.keepalive.check(p);
@@ -232,15 +227,15 @@ impl LimitSettings {
     }
 
     fn upstream(&self, p: &mut Problems) -> Option<UpstreamLimits> {
-        let connect_timeout = some_time(p, "--upstream-connect-timeout", &self.upstream_connect_timeout);
+        let connect_timeout = nonzero_duration(p, "--upstream-connect-timeout", &self.upstream_connect_timeout);
         let max_http2_connections = p.number(
             "--upstream-max-http2-connections",
             &self.upstream_max_http2_connections,
             1..=1_000_000,
         );
         let max_idle = p.number("--upstream-max-idle", &self.upstream_max_idle, 0..=1_000_000);
-        let idle_timeout = some_time(p, "--upstream-idle-timeout", &self.upstream_idle_timeout);
-        let age = some_time(
+        let idle_timeout = nonzero_duration(p, "--upstream-idle-timeout", &self.upstream_idle_timeout);
+        let age = nonzero_duration(
             p,
             "--upstream-max-connection-age",
             &self.upstream_max_connection_age,
@@ -263,8 +258,8 @@ impl LimitSettings {
     }
 }
 
-/// A duration of which there is some: with none, nothing would ever get done.
-fn some_time(problems: &mut Problems, setting: &str, text: &str) -> Option<Duration> {
+/// Parses a duration, and refuses zero, with which every call would fail.
+fn nonzero_duration(problems: &mut Problems, setting: &str, text: &str) -> Option<Duration> {
     let duration = problems.duration(setting, text)?;
     if duration.is_zero() {
         problems.add(setting, format!("{text:?} leaves no time at all"));
@@ -275,5 +270,4 @@ fn some_time(problems: &mut Problems, setting: &str, text: &str) -> Option<Durat
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-#[path = "limits_tests.rs"]
 mod tests;

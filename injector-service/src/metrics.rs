@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::registry::{Entry, Registry as Servers, Status, Tally};
+use crate::registry::{Entry, Registry as Servers, RegistryStatus, CallCounts};
 
 /// Upper bounds of the buckets for the duration of a decrypt, in seconds. A decrypt takes 0.1 ms from a vault on the
 /// same machine, and 2 s at most unless `--vault-timeout` says otherwise.
@@ -22,7 +22,7 @@ const DECRYPT_SECONDS: [f64; 13] = [
 pub(crate) struct Metrics {
     /// Calls that name no known server. They have the labels `workspace=""` and `server=""`, so that a client that makes
     /// names up adds no series.
-    pub(crate) unknown: Arc<Tally>,
+    pub(crate) unknown: Arc<CallCounts>,
     /// Duration of each decrypt that a call waits for.
     pub(crate) decrypt_seconds: Histogram,
 }
@@ -47,11 +47,11 @@ impl Metrics {
     }
 }
 
-/// Reads the metrics of the servers at each scrape. Each server keeps its own [`Tally`], so a server that is removed
+/// Reads the metrics of the servers at each scrape. Each server keeps its own [`CallCounts`], so a server that is removed
 /// takes its series along, and the number of series is bounded by the number of servers.
 struct ServerMetrics {
     servers: Servers,
-    unknown: Arc<Tally>,
+    unknown: Arc<CallCounts>,
 }
 
 impl fmt::Debug for ServerMetrics {
@@ -86,7 +86,7 @@ impl Collector for ServerMetrics {
 
 impl ServerMetrics {
     fn encode_registry(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let Status { servers, problem } = self.servers.status();
+        let RegistryStatus { servers, problem } = self.servers.status();
         let gauges = [
             (
                 "aerostack_injector_servers",
@@ -108,11 +108,11 @@ impl ServerMetrics {
 }
 
 /// The names of a workspace and a server, and the server's counts.
-type Labelled<'a> = ([&'a str; 2], &'a Tally);
+type Labelled<'a> = ([&'a str; 2], &'a CallCounts);
 
 fn labelled(entry: &Arc<Entry>) -> Labelled<'_> {
     let server = &entry.server;
-    ([server.workspace.as_str(), server.name.as_str()], entry.tally())
+    ([server.workspace.as_str(), server.name.as_str()], entry.call_counts())
 }
 
 fn encode_calls(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_>]) -> fmt::Result {
@@ -144,7 +144,7 @@ fn encode_broken_off(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_
         MetricType::Counter,
     )?;
     for ([workspace, server], tally) in tallies {
-        for (reason, count) in tally.breaks() {
+        for (reason, count) in tally.broken_off_by_reason() {
             let labels = [("workspace", *workspace), ("server", *server), ("reason", reason)];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }

@@ -1,7 +1,8 @@
-//! Paths of requests, which go upstream byte for byte, unless they could leave the server's own path.
+//! Detection of dot segments. Paths go upstream byte for byte, so a path with dot segments could leave the server's own
+//! path.
 
-/// Whether a path has a `.` or `..` segment, in any spelling that an upstream may take for one: percent-encoded, with
-/// an encoded or a back slash, or with a path parameter (`..;x`).
+/// Returns true when a path has a `.` or `..` segment, in any spelling that an upstream may read as one: percent-encoded,
+/// next to an encoded slash or a backslash, or with a path parameter (`..;x`).
 pub(crate) fn has_dot_segment(path: &str) -> bool {
     if !path.contains('.') && !path.contains('%') {
         return false;
@@ -12,7 +13,7 @@ pub(crate) fn has_dot_segment(path: &str) -> bool {
         .any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }
 
-/// `%2e`, `%2f`, `%5c` and `%3b` decoded, once.
+/// Decodes `%2e`, `%2f`, `%5c` and `%3b` once.
 fn decode(path: &str) -> String {
     let mut plain = String::with_capacity(path.len());
     let mut rest = path;
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dot_segments_are_seen_in_every_spelling() {
+    fn dot_segments_are_found_in_every_spelling() {
         for path in [
             "/..",
             "/a/../b",

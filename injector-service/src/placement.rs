@@ -1,57 +1,60 @@
-//! Where in a request a secret's value goes.
+//! The places in a request to which values of secrets go.
 
 use http::HeaderName;
 use proto::{SecretName, ValueFault, vault::v1::ValueFacts};
+use serde::{Deserialize, Serialize};
 
 use crate::body_calls::BodyCalls;
 
 /// The prefix of the headers that carry secrets.
-pub const SECRET_HEADER: &str = "x-mcp-secret-";
+const SECRET_HEADER: &str = "x-mcp-secret-";
 
-/// The most that the number of a field can be, and the numbers that protobuf keeps for itself.
+/// The highest field number of protobuf.
 const LAST_FIELD: u32 = (1 << 29) - 1;
+/// Field numbers that protobuf keeps for its implementations.
 const RESERVED_FIELDS: std::ops::RangeInclusive<u32> = 19_000..=19_999;
 
-/// Where a server's secrets go, as its administrator chose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The rule that gives each secret of a server its place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AuthType {
-    /// Each in a header of its own.
+    /// Each secret goes into a header of its own.
+    #[default]
     SecretHeaders,
-    /// The only one as a bearer token.
+    /// The only secret is the bearer token in `Authorization`.
     Bearer,
-    /// All in the body: in JSON, and where gRPC is spoken in the messages, if it is known where.
-    Skill(Option<ProtobufSecrets>),
+    /// All secrets go into the JSON body. In gRPC calls they go into messages; without a field for them, gRPC calls are
+    /// refused. In YAML the field is a key of its own.
+    Skill(#[serde(skip)] Option<ProtobufSecrets>),
 }
 
-/// Where in the messages of a gRPC call secrets go.
+/// The place of secrets in the messages of a gRPC call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProtobufSecrets {
     /// A field of type `map<string, string>`.
     pub field: FieldNumber,
-    /// In which messages.
     pub messages: Messages,
 }
 
-/// Which messages of a call's request get secrets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The messages of a gRPC request that get secrets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Messages {
-    /// The first.
+    #[default]
     First,
-    /// Each, decrypted anew for each.
+    /// The vault decrypts the secrets again for each message.
     All,
 }
 
-/// The number of a field: 1 to 536,870,911, but for 19,000 to 19,999.
+/// The number of a protobuf field: 1 to 536,870,911, except 19,000 to 19,999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FieldNumber(u32);
 
-/// No field has this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the number of a field is 1 to {LAST_FIELD}, and not 19000 to 19999")]
 pub struct NotAFieldNumber;
 
 impl FieldNumber {
-    /// Reads a number.
     pub fn parse(number: u32) -> Result<Self, NotAFieldNumber> {
         match number {
             1..=LAST_FIELD if !RESERVED_FIELDS.contains(&number) => Ok(Self(number)),
@@ -59,26 +62,26 @@ impl FieldNumber {
         }
     }
 
-    /// The number.
     pub fn get(self) -> u32 {
         self.0
     }
 }
 
-/// Where one value goes.
+/// The place of one value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// As the value of this header.
+    /// The value of this header.
     Header(HeaderName),
-    /// As `Authorization: Bearer {value}`.
+    /// The header `Authorization: Bearer {value}`.
     Bearer,
-    /// As an entry of the JSON body's member `secrets`, or of this field of a gRPC message.
+    /// An entry of the member `secrets` of the JSON body, or of this field of a gRPC message.
     Body(Option<FieldNumber>),
+    /// The TLS handshake with the upstream, for which the value is a certificate with its key. No part of the request.
+    ClientCertificate,
 }
 
 impl AuthType {
-    /// Where a secret of this name goes.
-    pub fn place(self, secret: &SecretName) -> Placement {
+    pub(crate) fn place(self, secret: &SecretName) -> Placement {
         match self {
             Self::SecretHeaders => Placement::Header(secret_header(secret)),
             Self::Bearer => Placement::Bearer,
@@ -87,7 +90,7 @@ impl AuthType {
     }
 }
 
-/// `GITHUB_TOKEN` as `x-mcp-secret-github-token`: names of headers go out in lower case, as HTTP/2 demands.
+/// Returns `x-mcp-secret-github-token` for `GITHUB_TOKEN`. HTTP/2 requires header names in lower case.
 fn secret_header(secret: &SecretName) -> HeaderName {
     let name = format!(
         "{SECRET_HEADER}{}",
@@ -103,8 +106,8 @@ pub(crate) fn is_binary_metadata(name: &HeaderName) -> bool {
 }
 
 impl Placement {
-    /// Returns the reason why a value with these facts is refused in this place, or `None` when it is not. A value for
-    /// binary metadata may be legal for gRPC calls alone; then it is not refused.
+    /// Returns the reason why the place cannot hold a value with these facts. Binary metadata counts as a fit place when
+    /// the value is legal for gRPC calls alone.
     pub(crate) fn fault(&self, facts: &ValueFacts) -> Option<ValueFault> {
         match self {
             Self::Header(name) if is_binary_metadata(name) => {
@@ -112,14 +115,16 @@ impl Placement {
             }
             Self::Header(_) | Self::Bearer => facts.header_fault(),
             Self::Body(_) => facts.text_fault(),
+            Self::ClientCertificate => facts.pem_fault(),
         }
     }
 
-    /// Describes the place of `secret` for `ExplainInjection`, with the calls that the place is limited to.
+    /// Describes the place of `secret` for `ExplainInjection`, with the calls to which it is limited.
     pub(crate) fn explain(&self, secret: &SecretName, calls: &BodyCalls) -> String {
         match self {
             Self::Header(name) => format!("header {name}"),
             Self::Bearer => "header authorization: Bearer".to_owned(),
+            Self::ClientCertificate => "client certificate of the TLS connection".to_owned(),
             Self::Body(None) => json_member(secret, calls),
             Self::Body(Some(field)) => {
                 let (json, field) = (json_member(secret, calls), field.get());

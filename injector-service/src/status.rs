@@ -1,4 +1,4 @@
-//! From the registry's errors to what callers are told.
+//! Errors of the registry and the catalog as refusals. A refusal repeats only what its caller may know.
 
 use std::error::Error as _;
 
@@ -7,13 +7,16 @@ use proto::{LabelError, Reason, Refusal, SecretName, page::PageTokenError};
 
 use crate::{
     catalog::{CatalogError, NotAnEntryName},
-    registry::{BindingError, RegistryError, server::SpecError},
+    registry::{
+        RegistryError,
+        server::{BindingError, SpecError},
+    },
 };
 
-/// What the caller is told. What the caller must not be told is logged here, once.
+/// Returns the refusal for an error of the registry. The source of the error goes to the log instead.
 pub(crate) fn refusal(error: RegistryError) -> Refusal {
     let reason = match &error {
-        // The file is everyone's, and the caller may know of one workspace only. The log has said what is wrong.
+        // All workspaces share the file, and the caller may know only one of them. The registry has logged the error.
         RegistryError::Invalid { .. } => return Refusal::new(Reason::RegistryInvalid, INVALID),
         RegistryError::NoServer(..) => Reason::ServerNotFound,
         RegistryError::ServerExists(..) => Reason::ServerExists,
@@ -40,10 +43,11 @@ pub(crate) fn spec(error: SpecError) -> Refusal {
         SpecError::DuplicateSecret(_) => Reason::SecretNameDuplicate,
         SpecError::WebOrigin(_) => Reason::OriginInvalid,
         SpecError::Address(_) => Reason::UpstreamAddressRefused,
+        SpecError::UnknownEnumValue(_) => Reason::RequestMalformed,
         SpecError::Url(_)
         | SpecError::Plaintext
         | SpecError::BearerCount(_)
-        | SpecError::TooMany
+        | SpecError::TooManySecrets
         | SpecError::RequiredNotInjected(_)
         | SpecError::TooManyWebOrigins
         | SpecError::CaPem
@@ -84,7 +88,8 @@ pub(crate) fn page_token(error: PageTokenError) -> Refusal {
     Refusal::new(Reason::PageTokenInvalid, error)
 }
 
-/// All of it is told: the catalog is for everyone who adds servers, and its errors repeat nothing of it but names.
+/// Returns the refusal with the whole error: everyone who adds servers may read the catalog, and its errors repeat nothing of
+/// it but names.
 pub(crate) fn catalog(error: CatalogError) -> Refusal {
     Refusal::new(Reason::CatalogInvalid, chain(&error))
 }

@@ -29,6 +29,9 @@ pub enum ValueFault {
     /// It is longer than a header may be.
     #[error("has more than {MAX_HEADER_VALUE} bytes")]
     TooLong,
+    /// It has only one line.
+    #[error("is not in PEM form, which has several lines")]
+    NotPem,
 }
 
 impl ValueFacts {
@@ -77,6 +80,12 @@ impl ValueFacts {
     /// Returns the reason why the value cannot be text in a body, or `None` when it can.
     pub fn text_fault(&self) -> Option<ValueFault> {
         (!self.utf8).then_some(ValueFault::NotUtf8)
+    }
+
+    /// Returns the reason why the value cannot be PEM (RFC 7468), which has several lines. A value without a
+    /// fault may still lack a certificate or a key.
+    pub fn pem_fault(&self) -> Option<ValueFault> {
+        (!self.several_lines).then_some(ValueFault::NotPem)
     }
 
     /// Returns the reason why the value is too long for binary gRPC metadata, which is base64 without padding.

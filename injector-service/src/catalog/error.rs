@@ -1,66 +1,59 @@
-//! Why a catalog is not used. Names lines, fields and entries, and repeats nothing else of what stands there.
+//! The errors of the catalog. The messages name lines, fields and entries, and repeat nothing else of the file.
 
 use std::fmt;
 
 use super::NotAnEntryName;
 use crate::registry::{FileError, server::SpecError};
 
-/// The most mistakes that are told: as many as fit into the answer to a call.
-const MOST: usize = 10;
+/// The most mistakes that one error lists, so that the answer to a call stays small.
+const MAX_LISTED_MISTAKES: usize = 10;
 
-/// The file is not a catalog. The message omits the file's path, because clients get this error.
+/// The catalog cannot be used. The message omits the path of the file, because clients get this error.
 #[derive(Debug, thiserror::Error)]
 #[error("the catalog is not valid")]
-pub struct CatalogError(#[from] Problem);
+pub struct CatalogError(#[from] CatalogProblem);
 
-/// What is wrong with it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Problem {
-    /// Nothing at all.
+pub(super) enum CatalogProblem {
     #[error("there is no such file; for no entries write one with `version: 1` and `servers: []`")]
     Absent,
-    /// It cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Some entries are none.
     #[error("{0}")]
     Entries(Mistakes),
 }
 
-/// Every mistake in the entries.
+/// Every mistake in the entries, in the order of the file.
 #[derive(Debug, Default)]
 pub(super) struct Mistakes(pub(super) Vec<Mistake>);
 
-/// One of them.
 #[derive(Debug, thiserror::Error)]
 #[error("line {line}, {entry}: {error}")]
 pub(super) struct Mistake {
-    /// Where the entry begins.
+    /// The first line of the entry.
     pub(super) line: u64,
-    /// Its name; its number when that is what is wrong.
+    /// The name of the entry, or `entry NUMBER` when the name is invalid.
     pub(super) entry: String,
-    pub(super) error: EntryError,
+    pub(super) error: CatalogEntryError,
 }
 
-/// Why one entry is none.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EntryError {
+pub(super) enum CatalogEntryError {
     #[error("name: {0}")]
     Name(#[from] NotAnEntryName),
     #[error("there is an entry of this name above already")]
-    Twice,
-    /// Not a server that there can be.
+    DuplicateName,
     #[error(transparent)]
     Spec(#[from] SpecError),
 }
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, mistake) in self.0.iter().take(MOST).enumerate() {
+        for (index, mistake) in self.0.iter().take(MAX_LISTED_MISTAKES).enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{mistake}")?;
         }
-        match self.0.len().saturating_sub(MOST) {
+        match self.0.len().saturating_sub(MAX_LISTED_MISTAKES) {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
         }

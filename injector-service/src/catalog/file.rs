@@ -1,47 +1,47 @@
-//! The catalog's file: YAML, as people write it.
+//! The file of the catalog: YAML that people write.
 //!
 //! ```yaml
 //! version: 1
 //! servers:
-//! - name: "@aerostack/github"    # quoted, since YAML keeps the @ for itself
+//! - name: "@aerostack/github"    # quoted, because YAML reserves the character @
 //!   url: https://github.mcp.example.com
 //!   auth_type: secret_headers    # the default; or bearer, or skill
-//!   secrets: [GITHUB_TOKEN]      # a suggestion to whoever adds it
+//!   secrets: [GITHUB_TOKEN]      # a suggestion for the user who adds the server
 //! ```
 //!
-//! Optional fields: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem`, `server_name`, `client_cert_secret` and `allow_bound_secrets`
-//! (only administrators may add an entry with `allow_bound_secrets`), `allow_plaintext`, `paths`, `description`. Each
-//! field has the same meaning and the same type as in a servers file. `mcp: true` says that MCP is spoken at the URL.
+//! Optional fields: `protocol` (`auto`, `http1`, `http2`), `tls` with `ca_pem`, `server_name`, `client_cert_secret` and
+//! `allow_bound_secrets` (only administrators may add an entry with `allow_bound_secrets`), `allow_plaintext`, `paths`,
+//! `description`. Each field has the same meaning and the same type as in a servers file. `mcp: true` says that the server
+//! at the URL speaks MCP.
 
 use std::collections::{BTreeMap, btree_map};
 
 use serde::Deserialize;
 
 use super::{
-    Entries, Entry, EntryName, NotAnEntryName,
-    error::{EntryError, Mistake, Mistakes, Problem},
+    CatalogEntry, Entries, EntryName, NotAnEntryName,
+    error::{CatalogEntryError, CatalogProblem, Mistake, Mistakes},
 };
 use crate::{
     address::OwnListeners,
     placement::AuthType,
     registry::{
-        server::{Injection, Oauth, Spec, SpecError, UpstreamUrl},
-        words::{AuthTypeWord, ProtocolWord, TlsRecord},
+        server::{Protocol, RawInjection, RawServer, RawTls, Spec, SpecError},
         yaml,
     },
 };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Record {
+struct RawCatalogEntry {
     name: String,
     url: String,
     #[serde(default)]
-    auth_type: AuthTypeWord,
+    auth_type: AuthType,
     #[serde(default)]
-    protocol: ProtocolWord,
+    protocol: Protocol,
     #[serde(default)]
-    tls: TlsRecord,
+    tls: RawTls,
     #[serde(default)]
     allow_plaintext: bool,
     #[serde(default)]
@@ -54,19 +54,19 @@ struct Record {
     mcp: bool,
 }
 
-/// Reads a catalog.
-pub(super) fn parse(bytes: &[u8]) -> Result<Entries, Problem> {
+/// Parses a catalog. An error lists the mistakes of all entries.
+pub(super) fn parse(bytes: &[u8]) -> Result<Entries, CatalogProblem> {
     let mut entries = BTreeMap::new();
     let mut mistakes = Mistakes::default();
-    for (index, record) in yaml::read::<Record>(bytes)?.into_iter().enumerate() {
-        let name = EntryName::parse(&record.value.name);
+    for (number, raw) in (1..).zip(yaml::read::<RawCatalogEntry>(bytes)?) {
+        let name = EntryName::parse(&raw.value.name);
         let entry = match &name {
             Ok(name) => name.to_string(),
-            Err(_) => format!("entry {}", index + 1),
+            Err(_) => format!("entry {number}"),
         };
-        for error in take(record.value, name, &mut entries) {
+        for error in insert(raw.value, name, &mut entries) {
             mistakes.0.push(Mistake {
-                line: record.referenced.line(),
+                line: raw.referenced.line(),
                 entry: entry.clone(),
                 error,
             });
@@ -75,18 +75,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Entries, Problem> {
     if mistakes.0.is_empty() {
         Ok(Entries(entries))
     } else {
-        Err(Problem::Entries(mistakes))
+        Err(CatalogProblem::Entries(mistakes))
     }
 }
 
-/// Puts an entry among the others, or says everything that is wrong with it.
-fn take(
-    record: Record,
+/// Adds an entry to `entries`, or returns its mistakes.
+fn insert(
+    raw: RawCatalogEntry,
     name: Result<EntryName, NotAnEntryName>,
-    entries: &mut BTreeMap<EntryName, Entry>,
-) -> Vec<EntryError> {
-    let mcp = record.mcp;
-    let (name, spec) = match (name, record.spec()) {
+    entries: &mut BTreeMap<EntryName, CatalogEntry>,
+) -> Vec<CatalogEntryError> {
+    let mcp = raw.mcp;
+    let (name, spec) = match (name, raw.spec()) {
         (Ok(name), Ok(spec)) => (name, spec),
         (name, spec) => {
             let (name, spec) = (name.err().map(Into::into), spec.err().map(Into::into));
@@ -94,15 +94,15 @@ fn take(
         }
     };
     match entries.entry(name.clone()) {
-        btree_map::Entry::Occupied(_) => vec![EntryError::Twice],
+        btree_map::Entry::Occupied(_) => vec![CatalogEntryError::DuplicateName],
         btree_map::Entry::Vacant(place) => {
-            place.insert(Entry { name, spec, mcp });
+            place.insert(CatalogEntry { name, spec, mcp });
             Vec::new()
         }
     }
 }
 
-impl Record {
+impl RawCatalogEntry {
     fn spec(self) -> Result<Spec, SpecError> {
         let Self {
             name: _,
@@ -116,32 +116,33 @@ impl Record {
             secrets,
             mcp: _,
         } = self;
-        let auth_type = auth_type.into();
-        let spec = Spec {
-            url: UpstreamUrl::parse(&url)?,
+        let suggests_secrets = !secrets.is_empty();
+        let injections = secrets.into_iter().map(|secret| RawInjection {
+            secret,
+            required: false,
+        });
+        let spec = RawServer {
+            url,
             auth_type,
-            injections: suggested(auth_type, &secrets)?,
-            body_calls: Spec::body_calls(&paths, &[])?,
-            protocol: protocol.into(),
-            tls: tls.try_into()?,
+            injections: injections.collect(),
+            protocol,
+            tls,
             allow_plaintext,
-            allowed_origins: Vec::new(),
-            oauth: Oauth::Replace,
             description,
-        };
-        // Which listeners are ours is known, and checked, when a server is added.
-        spec.check(&OwnListeners::default())
+            paths,
+            ..RawServer::default()
+        }
+        .spec()?;
+        // `AddServer` checks against the addresses of the injector's listeners, which are not known here.
+        let own = OwnListeners::default();
+        if suggests_secrets {
+            spec.check(&own)
+        } else {
+            spec.check_all_but_secrets(&own)?;
+            Ok(spec)
+        }
     }
-}
-
-/// Secrets that a server could get as they are; or none, when whoever adds it is to know.
-fn suggested(auth_type: AuthType, secrets: &[String]) -> Result<Vec<Injection>, SpecError> {
-    if secrets.is_empty() {
-        return Ok(Vec::new());
-    }
-    Spec::injections(auth_type, Spec::secrets(secrets.iter().map(String::as_str))?, &[])
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
 mod tests;

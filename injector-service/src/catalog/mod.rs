@@ -1,5 +1,5 @@
-//! The catalog: a file of servers that are known by a name like `@scope/name`, so that whoever adds one need not know
-//! its URL. It is read whenever it is used, so an edit holds from the next use on.
+//! The catalog: a file of well-known servers with names like `@scope/name`, so that a user can add such a server without
+//! knowing its URL. The injector reads the file at each use, so an edit takes effect at once.
 
 mod error;
 mod file;
@@ -13,55 +13,54 @@ use chassis::{blocking::blocking, telemetry::chain};
 use proto::page::Page;
 use tokio::sync::Mutex;
 
-use crate::registry::{FileError, disk, server::Spec};
-use error::Problem;
+use crate::registry::{FileError, atomic_file, server::Spec};
+use error::CatalogProblem;
 
 pub use error::CatalogError;
 pub use name::{EntryName, NotAnEntryName};
 
-/// How often the file is read at the most, when it is replaced meanwhile.
+/// The number of tries to read the file. A try fails when the file is replaced in its midst.
 const READ_TRIES: usize = 10;
 
-/// A catalog that was right when it was opened. Clones are the same catalog.
+/// A handle on the file of the catalog. Clones share the lock.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     path: Arc<Path>,
-    /// One at a time reads the file, so that many callers do not hold it in memory many times.
-    reading: Arc<Mutex<()>>,
+    /// Held while the file is read, so that many callers do not hold many copies of it in memory.
+    read_lock: Arc<Mutex<()>>,
 }
 
-/// What a catalog said when it was read.
+/// The entries of the catalog when it was read.
 #[derive(Debug)]
-pub struct Entries(BTreeMap<EntryName, Entry>);
+pub struct Entries(BTreeMap<EntryName, CatalogEntry>);
 
-/// A server that a catalog knows.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// What it is called.
+pub struct CatalogEntry {
     pub name: EntryName,
-    /// What it is. Its injections are the secrets that such a server usually gets; they are not for a server to take.
+    /// The settings of the server. The injections are a suggestion: a server that is added gets only the secrets of its own
+    /// request.
     pub spec: Spec,
     /// True for a server that speaks MCP.
     pub mcp: bool,
 }
 
 impl Catalog {
-    /// The catalog in the file at `path`, which is read, so that what is wrong with it shows at once.
+    /// Reads the file at `path` once, so that a mistake in it shows at the start.
     pub fn open(path: &Path) -> Result<Self, CatalogError> {
         let entries = load(path)?;
         tracing::info!(file = %path.display(), entries = entries.0.len(), "catalog read");
         Ok(Self {
             path: path.into(),
-            reading: Arc::default(),
+            read_lock: Arc::default(),
         })
     }
 
-    /// What it says now.
+    /// Reads the file.
     pub async fn entries(&self) -> Result<Entries, CatalogError> {
-        let (path, turn) = (self.path.clone(), self.reading.clone().lock_owned().await);
-        // The turn goes along to the thread that reads, so that it lasts when the caller has gone away.
+        let (path, lock) = (self.path.clone(), self.read_lock.clone().lock_owned().await);
         let entries = blocking(move || {
-            let _turn = turn;
+            // The lock is held to the end of the read, also when the caller is cancelled.
+            let _lock = lock;
             load(&path)
         })
         .await;
@@ -72,12 +71,10 @@ impl Catalog {
 }
 
 impl Entries {
-    /// The entry of this name.
-    pub fn get(&self, name: &EntryName) -> Option<&Entry> {
+    pub fn get(&self, name: &EntryName) -> Option<&CatalogEntry> {
         self.0.get(name)
     }
 
-    /// The number of entries.
     #[allow(
         clippy::len_without_is_empty,
         reason = "nobody asks whether a catalog is empty"
@@ -86,22 +83,22 @@ impl Entries {
         self.0.len()
     }
 
-    /// A page of the entries, ordered by name, and whether more follow. Keys for the page are the entries' names.
-    pub fn page(&self, page: &Page) -> (Vec<&Entry>, bool) {
+    /// Returns a page of the entries, ordered by name, and whether more entries follow. The names are the keys of the page.
+    pub fn page(&self, page: &Page) -> (Vec<&CatalogEntry>, bool) {
         let after = page.after.as_deref();
-        let mut found: Vec<_> = self
+        let mut entries: Vec<_> = self
             .0
             .values()
             .filter(|entry| after.is_none_or(|after| entry.name.as_str() > after))
             .take(page.size + 1)
             .collect();
-        let more = found.len() > page.size;
-        found.truncate(page.size);
-        (found, more)
+        let more = entries.len() > page.size;
+        entries.truncate(page.size);
+        (entries, more)
     }
 
-    /// All names, those first that may have been meant by `name`: of the same last part, then of the same scope.
-    pub fn near(&self, name: &EntryName) -> Vec<&EntryName> {
+    /// Returns all names. Names with the same last part as `name` come first, then names with the same scope.
+    pub fn names_nearest_first(&self, name: &EntryName) -> Vec<&EntryName> {
         let mut names: Vec<_> = self.0.keys().collect();
         names.sort_by_key(|known| (known.server() != name.server(), known.scope() != name.scope()));
         names
@@ -112,14 +109,13 @@ fn load(path: &Path) -> Result<Entries, CatalogError> {
     Ok(file::parse(&read(path)?)?)
 }
 
-/// The bytes of the file, which whoever replaces it may do at any moment.
-fn read(path: &Path) -> Result<Arc<[u8]>, Problem> {
-    let mut read = disk::read(path);
+fn read(path: &Path) -> Result<Arc<[u8]>, CatalogProblem> {
+    let mut read = atomic_file::read(path);
     for _ in 1..READ_TRIES {
-        if !matches!(read, Err(FileError::Unsteady)) {
+        if !matches!(read, Err(FileError::ChangedDuringRead)) {
             break;
         }
-        read = disk::read(path);
+        read = atomic_file::read(path);
     }
-    Ok(read?.ok_or(Problem::Absent)?.bytes)
+    Ok(read?.ok_or(CatalogProblem::Absent)?.bytes)
 }

@@ -1,17 +1,16 @@
-//! What an entry is called.
+//! The names of entries of the catalog.
 
 use std::fmt;
 
 use proto::ServerName;
 
-/// The name of an entry: `@scope/name`, both lower-case DNS labels. Ordered as its text is.
+/// The name of an entry: `@scope/name`, both lower-case DNS labels. Names compare as text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryName {
     text: Box<str>,
     server: ServerName,
 }
 
-/// Why a text is not the name of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "an entry's name is @SCOPE/NAME, such as @aerostack/github; both are 1 to 63 of the characters a-z, 0-9 and -, \
@@ -20,11 +19,10 @@ pub struct EntryName {
 pub struct NotAnEntryName;
 
 impl EntryName {
-    /// Reads a name.
     pub fn parse(text: &str) -> Result<Self, NotAnEntryName> {
         let parts = text.strip_prefix('@').and_then(|parts| parts.split_once('/'));
         let (scope, name) = parts.ok_or(NotAnEntryName)?;
-        // A scope is the same kind of label.
+        // A scope follows the rule for names of servers.
         ServerName::parse(scope).map_err(|_| NotAnEntryName)?;
         Ok(Self {
             text: text.into(),
@@ -32,17 +30,16 @@ impl EntryName {
         })
     }
 
-    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Its last part: what a server is called that is added from it and has no name of its own.
+    /// Returns the last part, which is the default name of a server that is added from the entry.
     pub fn server(&self) -> &ServerName {
         &self.server
     }
 
-    /// Whose it is: its first part, with the `@`.
+    /// Returns the first part, with the `@`.
     pub fn scope(&self) -> &str {
         self.text.split('/').next().unwrap_or_default()
     }

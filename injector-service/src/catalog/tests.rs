@@ -66,7 +66,7 @@ fn what_may_have_been_meant_comes_first() {
     let entries = parsed(&["@a/a", "@github/api", "@aerostack/github", "@github/mcp", "@z/z"]);
     let near = |text: &str| {
         let near: Vec<_> = entries
-            .near(&name(text))
+            .names_nearest_first(&name(text))
             .iter()
             .map(ToString::to_string)
             .collect();

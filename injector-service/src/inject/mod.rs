@@ -94,7 +94,7 @@ impl RequestSecrets {
                     headers.push((name.clone(), header_value(name, dialect, secret, value)?))
                 }
                 Placement::Bearer => headers.push((header::AUTHORIZATION, bearer_value(secret, value)?)),
-                Placement::Body(_) => {}
+                Placement::Body(_) | Placement::ClientCertificate => {}
             }
         }
         let body = match body {
@@ -138,7 +138,7 @@ pub fn message_entries(field: FieldNumber, secrets: &[ResolvedSecret<'_>]) -> Re
 fn body_secrets<'s>(secrets: &'s [ResolvedSecret<'_>]) -> impl Iterator<Item = (&'s str, &'s [u8])> {
     secrets.iter().filter_map(|secret| match secret.placement {
         Placement::Body(_) => Some((secret.secret.as_str(), secret.value.as_ref()?.expose())),
-        Placement::Header(_) | Placement::Bearer => None,
+        Placement::Header(_) | Placement::Bearer | Placement::ClientCertificate => None,
     })
 }
 

@@ -9,7 +9,7 @@ use proto::{CallId, Refusal};
 use crate::{
     inject::ResolvedSecret,
     metrics::Metrics,
-    registry::{Entry, Tally, server::Injection},
+    registry::{Entry, CallCounts, server::Injection},
 };
 
 /// The facts about a call that are known so far. The stages of a call add to the record, and one of [`Self::log_forwarded`],
@@ -191,10 +191,10 @@ impl CallRecord {
         })
     }
 
-    fn tally<'a>(&'a self, metrics: &'a Metrics) -> &'a Tally {
+    fn tally<'a>(&'a self, metrics: &'a Metrics) -> &'a CallCounts {
         self.entry
             .as_ref()
-            .map_or(&*metrics.unknown, |entry| entry.tally())
+            .map_or(&*metrics.unknown, |entry| entry.call_counts())
     }
 }
 
@@ -212,7 +212,7 @@ impl MessageRecord {
             .filter(|secret| secret.value.is_none())
             .map(|secret| secret.secret.as_str())
             .collect();
-        let tally = self.entry.tally();
+        let tally = self.entry.call_counts();
         tally.secrets(resolved.len() - missed.len(), missed.len());
         if !missed.is_empty() {
             tracing::info!(
@@ -227,7 +227,7 @@ impl MessageRecord {
 
     /// Logs that the injector stopped sending the request after the response had begun.
     pub(super) fn log_broken_off(&self, refusal: &Refusal) {
-        self.entry.tally().broken_off(refusal);
+        self.entry.call_counts().broken_off(refusal);
         tracing::warn!(
             { field::WORKSPACE } = self.entry.server.workspace.as_str(),
             { field::SERVER } = self.entry.server.name.as_str(),

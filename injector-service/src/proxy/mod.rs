@@ -82,9 +82,9 @@ impl Proxy {
 
     /// Closes connections to servers that were removed or changed, whenever the registry changes.
     pub(crate) async fn close_stale_connections(&self) {
-        let mut changed = self.registry.changed();
+        let mut changed = self.registry.subscribe();
         while changed.changed().await.is_ok() {
-            let current = self.registry.current();
+            let current = self.registry.uids_and_revisions();
             self.pools.retain(&current);
         }
     }

@@ -1,22 +1,20 @@
-//! The servers that the injector knows: one YAML file, read again when it changes, and replaced in one step when the
-//! API changes it. Readers never wait, and see the whole of one state.
+//! The servers that the injector knows.
+//!
+//! One YAML file holds the servers. The injector reads the file again when it changes, and replaces the file atomically
+//! when the API changes a server. Readers never wait, and always see a consistent state of all servers.
 
-mod binding;
-mod carry;
-pub(crate) mod disk;
+pub(crate) mod atomic_file;
+mod call_counts;
+mod entry;
 mod error;
-mod file;
+mod file_backed;
 mod quota;
-mod record;
+mod reconcile;
 pub mod server;
-mod servers;
-mod state;
-mod tally;
+mod server_map;
+mod servers_file;
 #[cfg(test)]
 mod tests;
-mod upstream_tls;
-mod upstream_url;
-pub(crate) mod words;
 pub(crate) mod yaml;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
@@ -33,102 +31,95 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::address::OwnListeners;
+use file_backed::{FileBackedServers, LastSeen};
 use server::Spec;
-use servers::Servers;
-use state::{Seen, State};
+use server_map::ServerMap;
 
-pub use binding::BindingError;
-pub use error::{EntryError, FileError, RegistryError};
-pub use quota::{QuotaError, WorkspaceQuota};
-pub use servers::{Entry, key};
-pub use tally::{CallOutcome, Tally};
+pub use call_counts::{CallCounts, CallOutcome};
+pub use entry::Entry;
+pub use error::{EntryError, FileError, QuotaError, RegistryError};
+pub use quota::WorkspaceQuota;
+pub(crate) use server_map::page_key;
 
-/// How often the file is looked at.
-const POLL: Duration = Duration::from_secs(1);
+/// Interval between looks at the file.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The servers. Clones are the same registry.
+/// A handle on the servers. Clones share them.
 #[derive(Clone)]
 pub struct Registry {
-    state: Arc<State>,
-    /// One at a time looks at the file, or writes it.
-    seen: Arc<Mutex<Seen>>,
+    servers: Arc<FileBackedServers>,
+    /// Held for each read or write of the file, so that only one runs at a time.
+    seen: Arc<Mutex<LastSeen>>,
     quota: WorkspaceQuota,
 }
 
-/// How the registry does.
 #[derive(Debug, Clone)]
-pub struct Status {
-    /// How many servers it has.
+pub struct RegistryStatus {
+    /// The number of servers in use.
     pub servers: usize,
-    /// Why the file as it is now is not what is served. Until it is valid again, the servers are those of before.
+    /// The reason why the file is not valid now. The servers are then those of the last valid file.
     pub problem: Option<Arc<FileError>>,
 }
 
 impl Registry {
-    /// Reads the file at `path`; a missing file counts as an empty one. `own` holds our listeners, which no
-    /// server may point at; `quota` limits the servers that the API adds for one workspace.
-    pub async fn open(
-        path: PathBuf,
-        own: OwnListeners,
-        quota: WorkspaceQuota,
-    ) -> Result<Self, RegistryError> {
-        let (state, seen) = blocking(move || State::open(path, own)).await?;
+    /// Reads the file at `path`; a missing file counts as an empty one. `own` holds the addresses of the injector's
+    /// listeners, to which no server may point. `quota` limits the servers that the API adds to one workspace.
+    pub async fn open(path: PathBuf, own: OwnListeners, quota: WorkspaceQuota) -> Result<Self, RegistryError> {
+        let (servers, seen) = blocking(move || FileBackedServers::open(path, own)).await?;
         Ok(Self {
-            state: Arc::new(state),
+            servers: Arc::new(servers),
             seen: Arc::new(Mutex::new(seen)),
             quota,
         })
     }
 
-    /// The server of this name, for a call.
+    /// Returns a server for a call of the data plane, which needs no permit.
     pub fn find(&self, workspace: &str, name: &str) -> Option<Arc<Entry>> {
-        self.state.servers.load().get(workspace, name).cloned()
+        self.servers.current.load().get(workspace, name).cloned()
     }
 
     /// Returns every server, ordered by workspace and name.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
-        self.state.servers.load().iter().cloned().collect()
+        self.servers.current.load().iter().cloned().collect()
     }
 
-    /// Becomes ready whenever servers were added, changed or removed.
-    pub fn changed(&self) -> watch::Receiver<()> {
-        self.state.changed.subscribe()
+    /// Returns a receiver that is notified whenever servers are added, changed or removed.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.servers.changed.subscribe()
     }
 
-    /// The uids and revisions that there are now; what is kept for others may go.
-    pub fn current(&self) -> HashSet<(Uid, u64)> {
-        let servers = self.state.servers.load();
+    /// Returns the uids and revisions of all servers. Caches drop their entries of other servers and revisions.
+    pub fn uids_and_revisions(&self) -> HashSet<(Uid, u64)> {
+        let servers = self.servers.current.load();
         servers
             .iter()
             .map(|entry| (entry.server.uid, entry.server.revision))
             .collect()
     }
 
-    /// How it does.
-    pub fn status(&self) -> Status {
-        Status {
-            servers: self.state.servers.load().len(),
-            problem: self.state.problem.load_full(),
+    pub fn status(&self) -> RegistryStatus {
+        RegistryStatus {
+            servers: self.servers.current.load().len(),
+            problem: self.servers.problem.load_full(),
         }
     }
 
-    /// Our listeners, which no server may point at.
+    /// Returns the addresses of the injector's listeners, to which no server may point.
     pub fn own(&self) -> &OwnListeners {
-        &self.state.own
+        &self.servers.own
     }
 
-    /// Shows a server.
     pub fn get(&self, permit: &ReadPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
-        get(&self.state.servers.load(), permit, name)
+        get(&self.servers.current.load(), permit, name)
     }
 
-    /// A page of the servers in `scope`, ordered by workspace and name, and whether more follow. Keys for the page are
-    /// made by [`key`].
+    /// Returns a page of the servers in `scope`, ordered by workspace and name, and whether more servers follow. The keys of
+    /// the page are those of [`page_key`].
     pub fn list(&self, scope: &Scope, page: &Page) -> (Vec<Arc<Entry>>, bool) {
-        self.state.servers.load().page(scope, page)
+        self.servers.current.load().page(scope, page)
     }
 
-    /// Adds a server, for the workspace with the uid `workspace_uid`.
+    /// Adds a server, and pins it to the workspace with the uid `workspace_uid`.
     pub async fn add(
         &self,
         permit: &WritePermit,
@@ -142,7 +133,7 @@ impl Registry {
             if get(servers, &permit, &name).is_ok() {
                 return Err(RegistryError::ServerExists(workspace.clone(), name.clone()));
             }
-            let added = Arc::new(Entry::begun(
+            let added = Arc::new(Entry::added(
                 workspace.clone(),
                 name.clone(),
                 workspace_uid,
@@ -156,7 +147,7 @@ impl Registry {
         .await
     }
 
-    /// Describes a server anew, if its revision is `revision`.
+    /// Replaces the settings of a server if its current revision is `revision`.
     pub async fn update(
         &self,
         permit: &WritePermit,
@@ -169,7 +160,7 @@ impl Registry {
             let entry = get(servers, &permit, &name)?;
             entry.check_revision(revision)?;
             let before = servers.clone();
-            let changed = Arc::new(entry.respecified(spec.clone()));
+            let changed = Arc::new(entry.updated(spec.clone()));
             servers.insert(changed.clone());
             quota.check(permit.workspace(), &before, servers)?;
             Ok(changed)
@@ -177,7 +168,7 @@ impl Registry {
         .await
     }
 
-    /// Removes a server. A `revision` other than 0 must be the current one.
+    /// Removes a server. The current revision must be `revision`, unless that is 0.
     pub async fn remove(
         &self,
         permit: &WritePermit,
@@ -196,37 +187,38 @@ impl Registry {
         .await
     }
 
-    /// Reads the file again whenever it has changed, until `shutdown`.
+    /// Follows the file until `shutdown`.
     pub async fn watch(self, shutdown: CancellationToken) {
-        let mut ticks = time::interval(POLL);
+        let mut ticks = time::interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            // What is wrong with it has been logged, and is in the status.
+            // `refresh` has logged the error and stored it for `status`.
             let _ = self.refresh().await;
         }
     }
 
-    /// Takes over what the file says, when it says something else than before.
+    /// Reads the file if it has changed.
     pub(crate) async fn refresh(&self) -> Result<(), RegistryError> {
-        let (state, mut seen) = self.exclusive().await;
-        blocking(move || state.refresh(&mut seen)).await
+        let (servers, mut seen) = self.exclusive().await;
+        blocking(move || servers.refresh(&mut seen)).await
     }
 
     async fn write<T: Send + 'static>(
         &self,
-        change: impl Fn(&mut Servers) -> Result<T, RegistryError> + Send + 'static,
+        change: impl Fn(&mut ServerMap) -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {
-        let (state, mut seen) = self.exclusive().await;
-        blocking(move || state.write(&mut seen, change)).await
+        let (servers, mut seen) = self.exclusive().await;
+        blocking(move || servers.write(&mut seen, change)).await
     }
 
-    /// The lock goes along to the thread that does the work, so that it holds when the caller has gone away.
-    async fn exclusive(&self) -> (Arc<State>, OwnedMutexGuard<Seen>) {
-        (self.state.clone(), self.seen.clone().lock_owned().await)
+    /// Returns an owned lock, which moves to the thread that does the work: the work continues when its caller is
+    /// cancelled.
+    async fn exclusive(&self) -> (Arc<FileBackedServers>, OwnedMutexGuard<LastSeen>) {
+        (self.servers.clone(), self.seen.clone().lock_owned().await)
     }
 }
 
-fn get(servers: &Servers, permit: &ReadPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
+fn get(servers: &ServerMap, permit: &ReadPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
     let workspace = permit.workspace();
     let found = servers.get(workspace.as_str(), name.as_str());
     found

@@ -1,20 +1,16 @@
-//! How the injector reads the YAML that people write: strictly, and with errors that repeat nothing of it.
+//! Strict reading of YAML, with errors that repeat nothing of the file.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_saphyr::{Error as Yaml, MergeKeyPolicy, Options, Spanned};
 
-use super::error::FileError;
+use super::error::{FileError, MAX_FILE_SIZE};
 
-/// The layout that this release reads and writes.
+/// The version of the format that this release reads and writes.
 pub(super) const VERSION: u64 = 1;
 
-/// The most bytes that a file has.
-pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
-
-/// A whole file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Layout<S> {
+pub(super) struct Document<S> {
     pub(super) version: u64,
     pub(super) servers: Vec<S>,
 }
@@ -24,24 +20,24 @@ struct Versioned {
     version: u64,
 }
 
-/// What stands under `servers` in a file, and where.
+/// Returns the entries under `servers`, with their positions in the file.
 pub(crate) fn read<S: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<Spanned<S>>, FileError> {
-    if bytes.len() > MAX_BYTES {
+    if bytes.len() > MAX_FILE_SIZE {
         return Err(FileError::TooLarge);
     }
     let text = str::from_utf8(bytes).map_err(|_| FileError::NotUtf8)?;
-    // First of all, since the fields of another version may be other fields.
+    // The version comes first, because another version may have other fields.
     if let Ok(Versioned { version }) = serde_saphyr::from_str_with_options(text, options())
         && version != VERSION
     {
         return Err(FileError::Version(version));
     }
-    let Layout { version: _, servers } =
-        serde_saphyr::from_str_with_options(text, options()).map_err(|error| of_yaml(&error))?;
+    let Document { version: _, servers } =
+        serde_saphyr::from_str_with_options(text, options()).map_err(|error| file_error(&error))?;
     Ok(servers)
 }
 
-/// Strict, and without anything that makes a file mean more than it shows: no anchors, merge keys or tags.
+/// Refuses everything that makes a file mean more than it shows: anchors, aliases, merge keys and tags.
 fn options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -52,9 +48,9 @@ fn options() -> Options {
             max_aliases: 0,
             max_merge_keys: 0,
             max_inclusion_depth: 0,
-            // Without aliases the size of the file bounds the rest; it has been checked.
-            max_events: MAX_BYTES,
-            max_nodes: MAX_BYTES,
+            // Without aliases, the size of the file bounds the numbers of events and nodes.
+            max_events: MAX_FILE_SIZE,
+            max_nodes: MAX_FILE_SIZE,
             max_buffered_comment_events: 10_000,
         },
         merge_keys: MergeKeyPolicy::Error,
@@ -65,8 +61,8 @@ fn options() -> Options {
     }
 }
 
-/// What the YAML library says, in words that repeat nothing of the file but names that look like fields.
-fn of_yaml(error: &Yaml) -> FileError {
+/// Converts an error of the YAML library. The result repeats nothing of the file but keys that look like names of fields.
+fn file_error(error: &Yaml) -> FileError {
     let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     FileError::Yaml {
         line,
@@ -77,18 +73,18 @@ fn of_yaml(error: &Yaml) -> FileError {
 
 fn problem(error: &Yaml) -> String {
     match error.without_snippet() {
-        // The parser's own words name at most one character or bracket.
+        // The messages of the parser repeat at most one character of the file.
         Yaml::ExternalMessage { msg, .. } => format!("it is not YAML: {msg}"),
         Yaml::SerdeUnknownField { field, expected, .. } => {
             format!(
                 "{} is not one of the fields {}",
-                named("field", Some(field)),
+                field_named(Some(field)),
                 expected.join(", ")
             )
         }
         Yaml::SerdeUnknownVariant { expected, .. } => format!("it must be one of {}", expected.join(", ")),
         Yaml::SerdeMissingField { field, .. } => format!("field {field} is missing"),
-        Yaml::DuplicateMappingKey { key, .. } => format!("{} is given twice", named("field", key.as_ref())),
+        Yaml::DuplicateMappingKey { key, .. } => format!("{} is given twice", field_named(key.as_ref())),
         Yaml::SerdeInvalidType { expected, .. } | Yaml::SerdeInvalidValue { expected, .. } => {
             format!("it must be {expected}")
         }
@@ -115,13 +111,13 @@ fn problem(error: &Yaml) -> String {
     }
 }
 
-/// A key that looks like one of a field, by its name; else not.
-fn named(what: &str, key: Option<&String>) -> String {
+/// Returns "field NAME" for a key that looks like the name of a field, else "a field".
+fn field_named(key: Option<&String>) -> String {
     let like_a_field = |key: &&String| {
         (1..=32).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
     match key.filter(like_a_field) {
-        Some(key) => format!("{what} {key}"),
-        None => format!("a {what}"),
+        Some(key) => format!("field {key}"),
+        None => "a field".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! `injector.v1.CatalogService`, and servers that begin from an entry of the catalog.
+//! `injector.v1.CatalogService`, and requests to add a server from an entry of the catalog.
 
 use std::borrow::Cow;
 
@@ -13,24 +13,23 @@ use proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::convert::{shown_auth_type, shown_protocol, shown_tls};
 use crate::{
     body_calls::BodyCalls,
-    catalog::{Catalog, Entries, Entry, EntryName},
+    catalog::{Catalog, CatalogEntry, Entries, EntryName},
     registry::server::Spec,
     status::{self, page_token},
 };
 
-/// The most names that an error lists.
-const NEAREST: usize = 10;
+/// The most names of entries that an error lists.
+const MAX_LISTED_NAMES: usize = 10;
 
-/// Answers from a [`Catalog`].
+/// The handlers of `CatalogService`.
 pub(crate) struct CatalogEntries {
     catalog: Option<Catalog>,
 }
 
 impl CatalogEntries {
-    /// Shows `catalog`, if there is one.
+    /// Serves an empty list when there is no `catalog`.
     pub(crate) fn new(catalog: Option<Catalog>) -> Self {
         Self { catalog }
     }
@@ -46,7 +45,7 @@ impl CatalogService for CatalogEntries {
             page_size,
             page_token: token,
         } = request.get_ref();
-        // The layer has seen to a role; in which workspace does not matter.
+        // The authorization layer requires a role, and a role in any workspace is enough.
         let list = ("catalog", Authorized::of(&request)?.principal()?);
         let page = Page::parse(*page_size, token, list).map_err(page_token)?;
         let Some(catalog) = &self.catalog else {
@@ -59,41 +58,41 @@ impl CatalogService for CatalogEntries {
             _ => String::new(),
         };
         Ok(Response::new(ListCatalogEntriesResponse {
-            entries: entries.into_iter().map(shown).collect(),
+            entries: entries.into_iter().map(to_wire).collect(),
             next_page_token,
         }))
     }
 }
 
-fn shown(entry: &Entry) -> api::CatalogEntry {
-    let Entry { name, spec, mcp: _ } = entry;
+fn to_wire(entry: &CatalogEntry) -> api::CatalogEntry {
+    let CatalogEntry { name, spec, mcp: _ } = entry;
     let secrets = spec.injections.iter();
     api::CatalogEntry {
         name: name.to_string(),
         url: spec.url.as_str().to_owned(),
-        auth_type: shown_auth_type(spec.auth_type).into(),
-        protocol: shown_protocol(spec.protocol).into(),
+        auth_type: api::AuthType::from(spec.auth_type).into(),
+        protocol: api::Protocol::from(spec.protocol).into(),
         description: spec.description.clone(),
         suggested_secrets: secrets.map(|injection| injection.secret.to_string()).collect(),
     }
 }
 
-/// The server of a request, completed from an entry of the catalog if the request names one.
+/// The server of a request to add one, with the fields that a catalog entry supplied.
 #[derive(Debug)]
-pub(super) struct Begun<'a> {
+pub(super) struct CompletedRequest<'a> {
     pub(super) server: Cow<'a, api::Server>,
-    /// True when the catalog says that the server speaks MCP.
+    /// True when the catalog says that the server at the URL speaks MCP.
     pub(super) is_mcp: bool,
 }
 
-/// The server of a request that may begin from the entry `name`; empty when it does not.
-pub(super) async fn begin<'a>(
+/// Completes `server` from the catalog entry `name`. An empty `name` leaves `server` as it is.
+pub(super) async fn complete_from_catalog<'a>(
     server: &'a api::Server,
     name: &str,
     catalog: Option<&Catalog>,
-) -> Result<Begun<'a>, Refusal> {
+) -> Result<CompletedRequest<'a>, Refusal> {
     if name.is_empty() {
-        return Ok(Begun {
+        return Ok(CompletedRequest {
             server: Cow::Borrowed(server),
             is_mcp: false,
         });
@@ -101,16 +100,16 @@ pub(super) async fn begin<'a>(
     let name = EntryName::parse(name).map_err(status::catalog_entry)?;
     let catalog = catalog.ok_or_else(no_catalog)?;
     let entries = catalog.entries().await.map_err(status::catalog)?;
-    let entry = entries.get(&name).ok_or_else(|| unknown(&name, &entries))?;
-    Ok(Begun {
+    let entry = entries.get(&name).ok_or_else(|| unknown_entry(&name, &entries))?;
+    Ok(CompletedRequest {
         server: Cow::Owned(complete(server.clone(), entry)),
-        // The entry speaks of its own URL.
+        // The flag of the entry is about the URL of the entry.
         is_mcp: entry.mcp && server.url.is_empty(),
     })
 }
 
-/// Takes what `server` leaves empty from `entry`.
-fn complete(mut server: api::Server, entry: &Entry) -> api::Server {
+/// Fills the empty fields of `server` from `entry`.
+fn complete(mut server: api::Server, entry: &CatalogEntry) -> api::Server {
     let Spec {
         url,
         auth_type,
@@ -131,19 +130,20 @@ fn complete(mut server: api::Server, entry: &Entry) -> api::Server {
     }
     if server.url.is_empty() {
         server.url = url.as_str().to_owned();
-        // How this URL is reached; another one must not inherit, say, that it may be sent secrets in cleartext.
-        server.tls = server.tls.take().or_else(|| shown_tls(tls));
+        // These two fields are about the URL of the entry. Another URL must not inherit, for example, the permission to get
+        // secrets in cleartext.
+        server.tls = server.tls.take().or_else(|| tls.to_wire());
         server.allow_plaintext |= allow_plaintext;
     }
-    // By number: one that is unknown is the caller's, and is refused later.
+    // Compared as a number, because `auth_type()` would read an unknown number as unspecified.
     if server.auth_type == api::AuthType::Unspecified as i32 {
-        server.set_auth_type(shown_auth_type(*auth_type));
+        server.set_auth_type((*auth_type).into());
     }
     if server.paths.is_empty() && server.auth_type() == api::AuthType::Skill {
         server.paths = paths.iter().map(ToString::to_string).collect();
     }
     if server.protocol == api::Protocol::Unspecified as i32 {
-        server.set_protocol(shown_protocol(*protocol));
+        server.set_protocol((*protocol).into());
     }
     if server.description.is_empty() {
         server.description.clone_from(description);
@@ -158,10 +158,10 @@ fn no_catalog() -> Refusal {
     )
 }
 
-fn unknown(name: &EntryName, entries: &Entries) -> Refusal {
-    let known = entries.near(name);
-    let names: Vec<_> = known.iter().take(NEAREST).map(|name| name.as_str()).collect();
-    let has = match (names.as_slice(), known.len().saturating_sub(NEAREST)) {
+fn unknown_entry(name: &EntryName, entries: &Entries) -> Refusal {
+    let known = entries.names_nearest_first(name);
+    let names: Vec<_> = known.iter().take(MAX_LISTED_NAMES).map(|name| name.as_str()).collect();
+    let has = match (names.as_slice(), known.len().saturating_sub(MAX_LISTED_NAMES)) {
         ([], _) => "it has none".to_owned(),
         (names, 0) => format!("it has {}", names.join(", ")),
         (names, more) => format!("it has {} and {more} more", names.join(", ")),
@@ -173,5 +173,4 @@ fn unknown(name: &EntryName, entries: &Entries) -> Refusal {
 }
 
 #[cfg(test)]
-#[path = "catalog_tests.rs"]
 mod tests;

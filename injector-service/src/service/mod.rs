@@ -1,8 +1,9 @@
-//! The injector's RPCs: parse, permit, call, answer.
+//! The handlers of the injector's RPCs. Each handler parses its request, gets a permit, calls the registry or the catalog,
+//! and builds the response.
 
 mod catalog;
-mod convert;
-mod mask;
+mod explain;
+mod field_mask;
 mod servers;
 #[cfg(test)]
 mod tests;

@@ -16,29 +16,28 @@ use proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    catalog::{self, Begun},
-    convert::{check_bindings, explain, parse, shown},
-    mask, warnings,
+    catalog::{self, CompletedRequest},
+    explain::{check_bindings, explain},
+    field_mask, warnings,
 };
 use crate::{
     authz::{ReadPermit, WritePermit},
     catalog::Catalog,
     registry::{
-        Entry, Registry, RegistryError, key,
+        Entry, Registry, RegistryError, page_key,
         server::{Injection, Spec},
     },
-    resolve::Resolver,
+    resolve::{Resolver, SecretState},
     status::{self, page_token, refusal},
 };
 
-/// A server as it was stored, and the doubts about it.
+/// A server that was stored, and the warnings about it.
 type Stored = (Arc<Entry>, Vec<Warning>);
 
-/// How often an update that names no revision begins anew because the server was changed meanwhile.
+/// The number of tries of an update without a revision. A try fails when the server is changed in its midst.
 const UPDATE_TRIES: usize = 5;
 
-/// Answers from a [`Registry`]; a [`Resolver`] asks the vault what it knows of a server's secrets, and a [`Catalog`]
-/// has servers to begin from.
+/// The handlers of `ServerService`.
 pub(crate) struct Servers {
     registry: Registry,
     resolver: Resolver,
@@ -57,14 +56,14 @@ impl ServerService for Servers {
         } = request.get_ref();
         let server = given(server.as_ref())?;
         let permit = write_permit(&request, &server.workspace)?;
-        let Begun { server, is_mcp } = catalog::begin(server, catalog_entry, self.catalog.as_ref()).await?;
+        let CompletedRequest { server, is_mcp } = catalog::complete_from_catalog(server, catalog_entry, self.catalog.as_ref()).await?;
         let name = server_name(&server.name)?;
-        let spec = parse(&server, self.registry.own())?;
+        let spec = self.parse(&server)?;
         check_allowance(&permit, None, &spec)?;
         let (entry, mut warnings) = self.add(&permit, name, spec).await?;
         warnings.extend(warnings::of_settings(&entry.server.spec, is_mcp));
         Ok(Response::new(AddServerResponse {
-            server: Some(shown(&entry)),
+            server: Some(entry.to_wire()),
             warnings,
         }))
     }
@@ -79,7 +78,7 @@ impl ServerService for Servers {
         let (entry, mut warnings) = self.update(&permit, &name, request.get_ref(), server).await?;
         warnings.extend(warnings::of_settings(&entry.server.spec, false));
         Ok(Response::new(UpdateServerResponse {
-            server: Some(shown(&entry)),
+            server: Some(entry.to_wire()),
             warnings,
         }))
     }
@@ -92,7 +91,7 @@ impl ServerService for Servers {
         let permit = read_permit(&request, workspace)?;
         let entry = self.registry.get(&permit, &server_name(name)?).map_err(refusal)?;
         Ok(Response::new(GetServerResponse {
-            server: Some(shown(&entry)),
+            server: Some(entry.to_wire()),
         }))
     }
 
@@ -114,10 +113,10 @@ impl ServerService for Servers {
         let page = Page::parse(*page_size, token, list).map_err(page_token)?;
         let (entries, more) = self.registry.list(&scope, &page);
         let next_page_token = match entries.last() {
-            Some(last) if more => page.token(&key(&last.server)),
+            Some(last) if more => page.token(&page_key(&last.server)),
             _ => String::new(),
         };
-        let servers = entries.iter().map(|entry| shown(entry)).collect();
+        let servers = entries.iter().map(|entry| entry.to_wire()).collect();
         Ok(Response::new(ListServersResponse {
             servers,
             next_page_token,
@@ -148,14 +147,13 @@ impl ServerService for Servers {
         let ExplainInjectionRequest { workspace, name } = request.get_ref();
         let permit = read_permit(&request, workspace)?;
         let entry = self.registry.get(&permit, &server_name(name)?).map_err(refusal)?;
-        let checked = self.resolver.check(&entry).await?;
+        let states = self.secret_states(&entry).await?;
         let requires = |injection: &Injection| self.resolver.requires(injection);
-        Ok(Response::new(explain(&entry, &checked, requires)))
+        Ok(Response::new(explain(&entry, &states, requires)))
     }
 }
 
 impl Servers {
-    /// Administers `registry`.
     pub(crate) fn new(registry: Registry, resolver: Resolver, catalog: Option<Catalog>) -> Self {
         Self {
             registry,
@@ -170,13 +168,14 @@ impl Servers {
             return Err(refusal(RegistryError::ServerExists(workspace, name)));
         }
         let workspace_uid = self.resolver.workspace_uid(&workspace).await?;
-        let begun = Entry::begun(workspace, name.clone(), workspace_uid, spec.clone());
-        let warnings = self.check_secrets(&Arc::new(begun)).await?;
+        let candidate = Entry::added(workspace, name.clone(), workspace_uid, spec.clone());
+        let warnings = self.check_secrets(&Arc::new(candidate)).await?;
         let added = self.registry.add(permit, &name, workspace_uid, spec).await;
         Ok((added.map_err(refusal)?, warnings))
     }
 
-    /// The revision that was read is the one that is changed, also when the caller does not mind which.
+    /// Merges the given fields into the current revision of the server. The update is refused if another one comes in
+    /// between, also when the caller gives no revision.
     async fn update(
         &self,
         permit: &WritePermit,
@@ -189,10 +188,10 @@ impl Servers {
             if given.revision != 0 {
                 current.check_revision(given.revision).map_err(refusal)?;
             }
-            let merged = mask::apply(shown(&current), given, request.update_mask.as_ref())?;
-            let spec = parse(&merged, self.registry.own())?;
+            let merged = field_mask::apply(current.to_wire(), given, request.update_mask.as_ref())?;
+            let spec = self.parse(&merged)?;
             check_allowance(permit, Some(&current.server.spec), &spec)?;
-            let candidate = Arc::new(current.respecified(spec.clone()));
+            let candidate = Arc::new(current.updated(spec.clone()));
             let warnings = self.check_secrets(&candidate).await?;
             match self
                 .registry
@@ -209,21 +208,34 @@ impl Servers {
         ))
     }
 
-    /// Refuses a server whose secrets may not be sent to it, and returns the doubts about its secrets. When the vault
-    /// does not answer, that is the only doubt: each call will still be checked.
+    /// Refuses a server whose secrets may not be sent to it, and returns the warnings about its secrets. The server is also
+    /// stored when the vault does not answer, because each call is checked anyway.
     async fn check_secrets(&self, candidate: &Arc<Entry>) -> Result<Vec<Warning>, Refusal> {
-        match self.resolver.check(candidate).await {
-            Ok(checked) => {
-                check_bindings(candidate, &checked)?;
-                Ok(warnings::of_secrets(candidate, &checked, &self.resolver))
+        match self.secret_states(candidate).await {
+            Ok(states) => {
+                check_bindings(candidate, &states)?;
+                Ok(warnings::of_secrets(candidate, &states, &self.resolver))
             }
             Err(unknown) => Ok(vec![warnings::not_checked(&unknown)]),
         }
     }
+
+    /// Asks the vault about each secret in [`Spec::secrets_and_certificate`].
+    async fn secret_states(&self, entry: &Arc<Entry>) -> Result<Vec<SecretState>, Refusal> {
+        let mut states = self.resolver.check(entry).await?;
+        if let Some(certificate) = entry.for_client_certificate() {
+            states.extend(self.resolver.check(&Arc::new(certificate)).await?);
+        }
+        Ok(states)
+    }
+
+    fn parse(&self, server: &api::Server) -> Result<Spec, Refusal> {
+        Spec::from_wire(server, self.registry.own()).map_err(status::spec)
+    }
 }
 
-/// Refuses a caller who may not leave a server with `tls.allow_bound_secrets` set. With this field an administrator
-/// vouches for the server's URL and TLS, so an editor may change any other field of the server.
+/// Refuses a change from `before` to `after` by an editor when `after.tls.allow_bound_secrets` is set. With this field an
+/// administrator vouches for the server's URL and TLS, so an editor may change only the other fields.
 fn check_allowance(permit: &WritePermit, before: Option<&Spec>, after: &Spec) -> Result<(), Refusal> {
     let vouched_for = before.is_some_and(|before| before.url == after.url && before.tls == after.tls);
     if !after.tls.allow_bound_secrets || vouched_for || permit.role() == Role::Admin {

@@ -1,9 +1,9 @@
-//! Doubts about a server that was stored: what the vault says of its secrets, and settings that do not fit the server.
+//! Warnings about a server that was stored: problems of its secrets, and settings that do not fit the server.
 
-use proto::{Refusal, SecretName, Warning, WarningKind};
+use proto::{Refusal, Warning, WarningKind};
 
 use crate::{
-    placement::AuthType,
+    placement::{AuthType, Placement},
     registry::{
         Entry,
         server::{Injection, Spec},
@@ -11,12 +11,14 @@ use crate::{
     resolve::{Resolver, SecretState},
 };
 
-/// Returns the warnings about the secrets of a server, in the order of its secrets.
-pub(super) fn of_secrets(entry: &Entry, checked: &[SecretState], resolver: &Resolver) -> Vec<Warning> {
-    let injections = entry.server.spec.injections.iter();
+/// Returns the warnings about the secrets of a server and its client certificate. `states` has what the vault says of
+/// each secret in [`Spec::secrets_and_certificate`].
+pub(super) fn of_secrets(entry: &Entry, states: &[SecretState], resolver: &Resolver) -> Vec<Warning> {
+    let injections = entry.server.spec.secrets_and_certificate();
     injections
-        .zip(checked)
-        .flat_map(|(injection, checked)| of_secret(injection, checked, resolver))
+        .iter()
+        .zip(states)
+        .flat_map(|(injection, state)| of_secret(injection, state, resolver.requires(injection)))
         .collect()
 }
 
@@ -63,47 +65,96 @@ pub(super) fn not_checked(cause: &Refusal) -> Warning {
     }
 }
 
-fn of_secret(injection: &Injection, checked: &SecretState, resolver: &Resolver) -> Vec<Warning> {
+fn of_secret(injection: &Injection, state: &SecretState, is_required: bool) -> Vec<Warning> {
     let Injection {
-        secret, placement, ..
+        secret,
+        required: _,
+        placement,
     } = injection;
-    let absent = |what: &str| match resolver.requires(injection) {
-        true => format!("{what}: calls are refused until it is put"),
-        false => format!("{what}: calls go out without it until it is put"),
+    let is_certificate = *placement == Placement::ClientCertificate;
+    let role = if is_certificate {
+        ", the client certificate of the server,"
+    } else {
+        ""
     };
-    let (kind, what) = match checked {
+    // An open connection needs no further handshake.
+    let refused_calls = if is_certificate {
+        "calls that need a new connection are refused"
+    } else {
+        "calls are refused"
+    };
+    let warning = |kind: WarningKind, problem: String| Warning {
+        kind: kind.into(),
+        secret: secret.to_string(),
+        message: format!("secret {secret}{role} {problem}"),
+    };
+    let absent = |problem: &str| match is_required {
+        true => format!("{problem}: {refused_calls} until it is put"),
+        false => format!("{problem}: calls go out without it until it is put"),
+    };
+    let (kind, problem) = match state {
         SecretState::Found {
             version: _,
             origins,
             facts,
         } => {
             let unfit = facts.and_then(|facts| placement.fault(&facts)).map(|fault| {
-                let what = format!("does not fit its place, because its value {fault}: calls are refused");
-                warning(WarningKind::ValueUnfit, secret, &what)
+                let problem = format!("does not fit its place, because its value {fault}: {refused_calls}");
+                warning(WarningKind::ValueUnfit, problem)
             });
-            let unbound = origins
-                .is_empty()
-                .then(|| warning(WarningKind::SecretUnbound, secret, UNBOUND));
+            // The key of a certificate is not sent to any server.
+            let is_unbound = origins.is_empty() && !is_certificate;
+            let unbound = is_unbound.then(|| warning(WarningKind::SecretUnbound, UNBOUND.to_owned()));
             return unfit.into_iter().chain(unbound).collect();
         }
         SecretState::Missing => (WarningKind::SecretMissing, absent("does not exist")),
         SecretState::Expired => (WarningKind::SecretExpired, absent("has expired")),
         SecretState::Unreadable => (
             WarningKind::SecretUnreadable,
-            "cannot be decrypted by the vault: calls are refused".to_owned(),
+            format!("cannot be decrypted by the vault: {refused_calls}"),
         ),
     };
-    vec![warning(kind, secret, &what)]
+    vec![warning(kind, problem)]
 }
 
 const UNBOUND: &str = "is bound to no origin: whoever may edit servers can have it sent anywhere; put it with \
                        upstream_origins";
 
-/// `what` completes the sentence "secret NAME …".
-fn warning(kind: WarningKind, secret: &SecretName, what: &str) -> Warning {
-    Warning {
-        kind: kind.into(),
-        secret: secret.to_string(),
-        message: format!("secret {secret} {what}"),
+#[cfg(test)]
+mod tests {
+    use proto::{OriginPattern, SecretName, vault::v1::ValueFacts};
+
+    use super::*;
+
+    fn kinds(placement: Placement, state: &SecretState) -> Vec<WarningKind> {
+        let injection = Injection {
+            secret: SecretName::parse("A").unwrap(),
+            required: true,
+            placement,
+        };
+        let warnings = of_secret(&injection, state, true);
+        warnings.iter().map(Warning::kind).collect()
+    }
+
+    #[test]
+    fn a_client_certificate_that_cannot_be_used_is_warned_of() {
+        let found = |value: &[u8], origins: &[&str]| SecretState::Found {
+            version: 1,
+            origins: origins.iter().map(|origin| OriginPattern::parse(origin).unwrap()).collect(),
+            facts: Some(ValueFacts::of(value)),
+        };
+        let bound = &["https://a.example"];
+        for (state, kind) in [
+            (SecretState::Missing, Some(WarningKind::SecretMissing)),
+            (SecretState::Expired, Some(WarningKind::SecretExpired)),
+            (SecretState::Unreadable, Some(WarningKind::SecretUnreadable)),
+            (found(b"one line", bound), Some(WarningKind::ValueUnfit)),
+            (found(b"two\nlines", bound), None),
+            (found(b"two\nlines", &[]), None),
+        ] {
+            let kinds = kinds(Placement::ClientCertificate, &state);
+            assert_eq!(kinds, Vec::from_iter(kind), "{state:?}");
+        }
+        assert_eq!(kinds(Placement::Bearer, &found(b"x", &[])), [WarningKind::SecretUnbound]);
     }
 }

@@ -17,7 +17,7 @@ use crate::{address::OwnListeners, authz::write_permit_for_test as admin};
 
 const EMPTY: &str = "version: 1\nservers: []\n";
 
-/// A directory with a servers file in it, and the registry of that file.
+/// A registry and the directory of its servers file.
 struct Fixture {
     dir: TempDir,
     registry: Registry,
@@ -39,7 +39,7 @@ impl Fixture {
         fs::read_to_string(self.path()).unwrap()
     }
 
-    /// As an operator does it.
+    /// Replaces the content of the file, like an operator with an editor.
     fn edit(&self, text: &str) {
         fs::write(self.path(), text).unwrap();
     }
@@ -68,7 +68,7 @@ impl Fixture {
         self.registry.find("w", name).unwrap()
     }
 
-    /// Only the file is left in its directory.
+    /// Returns true when the directory has no other file, such as a temporary one.
     fn is_tidy(&self) -> bool {
         fs::read_dir(self.dir.path()).unwrap().count() == 1
     }
@@ -88,7 +88,7 @@ fn names(registry: &Registry) -> Vec<String> {
         .list(&Scope::All, &page)
         .0
         .iter()
-        .map(|entry| super::key(&entry.server))
+        .map(|entry| super::page_key(&entry.server))
         .collect()
 }
 
@@ -96,7 +96,7 @@ fn label(name: &str) -> ServerName {
     ServerName::parse(name).unwrap()
 }
 
-/// A file with servers of workspace `w`.
+/// Returns the text of a file with servers of the workspace `w`, each as a name and further lines of YAML.
 fn file(servers: &[(&str, &str)]) -> String {
     let mut text = String::from("version: 1\nservers:\n");
     for (name, rest) in servers {
@@ -198,7 +198,7 @@ async fn lists_are_ordered_by_workspace_and_name_and_show_only_the_scope() {
             loop {
                 let page = Page::parse(size, &token, "").unwrap();
                 let (entries, more) = fixture.registry.list(&scope, &page);
-                seen.extend(entries.iter().map(|entry| super::key(&entry.server)));
+                seen.extend(entries.iter().map(|entry| super::page_key(&entry.server)));
                 if !more {
                     break;
                 }

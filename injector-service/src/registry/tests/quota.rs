@@ -1,5 +1,5 @@
 use super::*;
-use crate::registry::{QuotaError, file};
+use crate::registry::{QuotaError, servers_file};
 
 const FEW: WorkspaceQuota = WorkspaceQuota {
     servers: 3,
@@ -10,9 +10,7 @@ async fn registry(quota: WorkspaceQuota, text: &str) -> (TempDir, Registry) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("servers.yaml");
     fs::write(&path, text).unwrap();
-    let registry = Registry::open(path, OwnListeners::default(), quota)
-        .await
-        .unwrap();
+    let registry = Registry::open(path, OwnListeners::default(), quota).await.unwrap();
     (dir, registry)
 }
 
@@ -82,7 +80,7 @@ async fn a_workspace_takes_no_more_of_the_file_than_it_may() {
     let servers = registry
         .list(&Scope::Only([admin("w").workspace().clone()].into()), &page())
         .0;
-    assert!(file::size(servers.iter().map(|entry| &entry.server)).unwrap() <= FEW.bytes);
+    assert!(servers_file::size(servers.iter().map(|entry| &entry.server)).unwrap() <= FEW.bytes);
 }
 
 #[tokio::test]

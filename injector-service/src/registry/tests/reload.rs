@@ -230,7 +230,7 @@ async fn a_mounted_config_map_is_followed_through_its_links() {
 #[tokio::test]
 async fn watchers_are_told_of_changes_and_of_nothing_else() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
-    let mut changed = fixture.registry.changed();
+    let mut changed = fixture.registry.subscribe();
     fixture
         .edit_and_refresh(&format!("# comment\n{}", file(&[("a", "")])))
         .await
@@ -239,16 +239,16 @@ async fn watchers_are_told_of_changes_and_of_nothing_else() {
     assert!(!changed.has_changed().unwrap());
     fixture.edit_and_refresh(&file(&[])).await.unwrap();
     changed.changed().await.unwrap();
-    assert!(fixture.registry.current().is_empty());
+    assert!(fixture.registry.uids_and_revisions().is_empty());
     let added = fixture.add("b").await.unwrap();
     changed.changed().await.unwrap();
-    assert_eq!(fixture.registry.current(), [(added.server.uid, 1)].into());
+    assert_eq!(fixture.registry.uids_and_revisions(), [(added.server.uid, 1)].into());
 }
 
 #[tokio::test]
 async fn an_edit_is_taken_over_while_the_file_is_watched() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
-    let (mut changed, stop) = (fixture.registry.changed(), CancellationToken::new());
+    let (mut changed, stop) = (fixture.registry.subscribe(), CancellationToken::new());
     let watching = tokio::spawn(fixture.registry.clone().watch(stop.clone()));
     fixture.edit(&file(&[("b", "")]));
     changed.changed().await.unwrap();

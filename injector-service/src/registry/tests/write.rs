@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::*;
-use crate::registry::{disk::Staged, file::parse, servers::Servers};
+use crate::registry::{atomic_file::StagedFile, server_map::ServerMap, servers_file::parse};
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -169,14 +169,14 @@ async fn a_write_begins_anew_when_an_operator_writes_in_its_midst() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let edits = |count: usize| {
         let (path, left) = (fixture.path(), std::sync::atomic::AtomicUsize::new(count));
-        let added = Entry::begun(
+        let added = Entry::added(
             name_of("w"),
             label("c"),
             Uid::generate(),
             Spec::of_url("https://c.example"),
         );
         let added = Arc::new(added);
-        move |servers: &mut Servers| {
+        move |servers: &mut ServerMap| {
             if left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
                 .is_ok()
@@ -282,7 +282,7 @@ async fn a_new_file_is_the_owners_alone_and_an_old_ones_mode_is_kept() {
 async fn a_crash_before_the_rename_leaves_the_old_file_whole() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let text = fixture.text();
-    let staged = Staged::write(&fixture.path(), b"version: 1\nservers: [").unwrap();
+    let staged = StagedFile::write(&fixture.path(), b"version: 1\nservers: [").unwrap();
     // A process that ends here cleans nothing up.
     std::mem::forget(staged);
     assert!(!fixture.is_tidy());
@@ -300,9 +300,7 @@ async fn who_reads_while_it_is_written_sees_whole_files() {
     let reader = std::thread::spawn(move || {
         let (mut last, mut looks) = (0, 0);
         while !stop.load(Ordering::Relaxed) {
-            let servers = parse(&fs::read(&path).unwrap(), &OwnListeners::default())
-                .unwrap()
-                .len();
+            let servers = parse(&fs::read(&path).unwrap(), &OwnListeners::default()).unwrap().len();
             assert!(servers >= last, "{servers} after {last}");
             (last, looks) = (servers, looks + 1);
         }

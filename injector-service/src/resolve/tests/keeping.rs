@@ -224,7 +224,7 @@ async fn no_more_wait_than_may() {
 async fn answers_to_callers_that_gave_up_leave_the_stream_whole() {
     let (resolver, mut vault) = begin(BUDGET);
     let mut line = vault.line().await;
-    let entry = Arc::new(Entry::begun(
+    let entry = Arc::new(Entry::added(
         WorkspaceName::parse("w").unwrap(),
         ServerName::parse("s").unwrap(),
         Uid::generate(),

@@ -1,4 +1,4 @@
-//! A file on its disk: whether it changed, what is in it, and replacing it in one step.
+//! Reading a file that others may replace at any time, and replacing it atomically.
 
 use std::{
     ffi::OsString,
@@ -13,17 +13,14 @@ use std::{
 use jiff::Timestamp;
 use proto::Uid;
 
-use super::{
-    error::{FileError, RegistryError},
-    yaml::MAX_BYTES,
-};
+use super::error::{FileError, MAX_FILE_SIZE, RegistryError};
 
-/// Within this time after a change, another one may leave the same timestamps.
-const UNSETTLED: Duration = Duration::from_secs(2);
+/// Two changes within this time may leave the same timestamps, because clocks of file systems are coarse.
+const TIMESTAMP_GRANULARITY: Duration = Duration::from_secs(2);
 
-/// What shows that a file is another one, or was changed, without reading it.
+/// The metadata of a file. A file whose stamp differs was replaced or changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -31,14 +28,14 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamp {
-    /// Of the file at `path`, through symbolic links; none when there is nothing at all.
+impl FileStamp {
+    /// Reads the stamp of the file at `path`, through symbolic links. Returns `None` when nothing exists at `path`.
     pub(super) fn of(path: &Path) -> Result<Option<Self>, FileError> {
         Ok(metadata(path)?.as_ref().map(Self::from))
     }
 }
 
-impl From<&Metadata> for Stamp {
+impl From<&Metadata> for FileStamp {
     fn from(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -50,40 +47,40 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// A file's bytes, and what showed when they were read.
+/// The bytes of a file, and its metadata before and after they were read.
 pub(crate) struct Contents {
     pub(crate) bytes: Arc<[u8]>,
-    pub(super) stamp: Stamp,
+    pub(super) stamp: FileStamp,
     pub(super) modified: Timestamp,
-    /// Whether every later change will show in the stamp.
-    pub(super) settled: bool,
+    /// False when the file is so new that another change might leave the same stamp.
+    pub(super) is_settled: bool,
 }
 
-/// Reads the file; none when there is nothing at all.
+/// Reads a whole file. Returns `None` when nothing exists at `path`.
 pub(crate) fn read(path: &Path) -> Result<Option<Contents>, FileError> {
     let Some(metadata) = metadata(path)? else {
         return Ok(None);
     };
-    let stamp = Stamp::from(&metadata);
+    let stamp = FileStamp::from(&metadata);
     let file = File::open(path).map_err(FileError::Read)?;
     let mut bytes = Vec::new();
-    // One more than allowed, so that a file that is too large shows as such.
-    file.take(MAX_BYTES as u64 + 1)
+    // One byte more than the limit lets the parser see that the file is too large.
+    file.take(MAX_FILE_SIZE as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(FileError::Read)?;
-    if Stamp::of(path)?.as_ref() != Some(&stamp) {
-        return Err(FileError::Unsteady);
+    if FileStamp::of(path)?.as_ref() != Some(&stamp) {
+        return Err(FileError::ChangedDuringRead);
     }
     let modified = metadata.modified().map_err(FileError::Read)?;
-    let settled = SystemTime::now()
+    let is_settled = SystemTime::now()
         .duration_since(modified)
-        .is_ok_and(|age| age > UNSETTLED);
+        .is_ok_and(|age| age > TIMESTAMP_GRANULARITY);
     let modified = Timestamp::try_from(modified).unwrap_or(Timestamp::UNIX_EPOCH);
     Ok(Some(Contents {
         bytes: bytes.into(),
         stamp,
         modified,
-        settled,
+        is_settled,
     }))
 }
 
@@ -91,7 +88,7 @@ fn metadata(path: &Path) -> Result<Option<Metadata>, FileError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(Some(metadata)),
         Ok(_) => Err(FileError::NotAFile),
-        // A link to nothing is no absent file: its target may come, or come back.
+        // A symbolic link without a target counts as an error and not as an absent file: its target may come back.
         Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
             Ok(None)
         }
@@ -99,15 +96,16 @@ fn metadata(path: &Path) -> Result<Option<Metadata>, FileError> {
     }
 }
 
-/// A new file beside the one that it will replace. Dropped, it is gone.
-pub(super) struct Staged {
+/// A complete new file next to the one that it will replace. Dropping the value deletes the new file.
+pub(super) struct StagedFile {
     temporary: PathBuf,
     target: PathBuf,
     directory: PathBuf,
 }
 
-impl Staged {
-    /// Writes `bytes` to a new file beside the one at `path`, or beside what that links to, and has them on the disk.
+impl StagedFile {
+    /// Writes `bytes` to a new file in the directory of `path`, or of the target when `path` is a symbolic link, and syncs
+    /// the file. The new file gets the mode of the old one and, if the process may set it, its owner.
     pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<Self, RegistryError> {
         let target = match fs::canonicalize(path) {
             Ok(target) => target,
@@ -124,7 +122,7 @@ impl Staged {
             Err(error) => return Err(error.into()),
         };
         match &old {
-            // Renaming would not mind, but whoever took the right to write away did.
+            // `rename` succeeds although the file is read-only, but its mode says that nobody should change it.
             Some(old) if old.mode() & 0o222 == 0 => return Err(RegistryError::ReadOnly(None)),
             Some(_) => {}
             None => DirBuilder::new().recursive(true).mode(0o700).create(&directory)?,
@@ -141,7 +139,7 @@ impl Staged {
             directory,
         };
         if let Some(old) = old {
-            // Ours to give away only when we are root; otherwise the new file is ours, with the same mode.
+            // Only root may give a file away. Otherwise the new file belongs to the injector.
             let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
             file.set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
         }
@@ -150,7 +148,7 @@ impl Staged {
         Ok(staged)
     }
 
-    /// Puts it in the place of the old one: whoever opens that name sees the whole old or the whole new one.
+    /// Replaces the old file by renaming, so that a reader sees either the whole old or the whole new file.
     pub(super) fn commit(self) -> Result<(), RegistryError> {
         fs::rename(&self.temporary, &self.target)?;
         File::open(&self.directory)?.sync_all()?;
@@ -158,14 +156,14 @@ impl Staged {
     }
 }
 
-impl Drop for Staged {
+impl Drop for StagedFile {
     fn drop(&mut self) {
-        // Fails when it has been renamed; or leaves a file behind that nobody reads.
+        // After `commit` the file no longer has this name. Any other failure leaves a file that nobody reads.
         let _ = fs::remove_file(&self.temporary);
     }
 }
 
-/// `.servers.yaml.67e5….tmp`.
+/// Returns a name such as `.servers.yaml.67e5….tmp`.
 fn temporary_name(target: &Path) -> OsString {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());

@@ -18,7 +18,7 @@ const CALL_SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
-/// The result of a call, in words of which there is a fixed number.
+/// The result of a call, as labels of metrics. The number of values is fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallOutcome {
     /// `FORWARDED`, or the name of the reason of the refusal.
@@ -30,7 +30,7 @@ pub struct CallOutcome {
 
 /// Counts of the calls to one server, or of the calls that name no known server.
 #[derive(Debug)]
-pub struct Tally {
+pub struct CallCounts {
     outcomes: Mutex<BTreeMap<CallOutcome, u64>>,
     broken_off: Mutex<BTreeMap<&'static str, u64>>,
     injected: AtomicU64,
@@ -38,7 +38,7 @@ pub struct Tally {
     seconds: Histogram,
 }
 
-impl Default for Tally {
+impl Default for CallCounts {
     fn default() -> Self {
         Self {
             outcomes: Mutex::default(),
@@ -50,7 +50,7 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
+impl CallCounts {
     /// Counts a call whose answer came from the upstream, `duration` after the call began.
     pub fn forwarded(&self, status: StatusCode, duration: Duration) {
         let outcome = CallOutcome {
@@ -74,44 +74,40 @@ impl Tally {
         self.seconds.observe(duration.as_secs_f64());
     }
 
-    /// Counts a call that was forwarded, and whose request could not be sent to its end.
+    /// Counts a call that was forwarded and whose request could not be sent to its end.
     pub fn broken_off(&self, refusal: &Refusal) {
         *locked(&self.broken_off).entry(refusal.reason.name()).or_default() += 1;
     }
 
-    /// Counts the secrets that a request got and those that it went without.
+    /// Adds to the numbers of secrets that requests got and that requests went without.
     pub fn secrets(&self, injected: usize, missed: usize) {
         for (count, secrets) in [(&self.injected, injected), (&self.missed, missed)] {
             count.fetch_add(u64::try_from(secrets).unwrap_or(u64::MAX), Relaxed);
         }
     }
 
-    /// Returns true when no call was counted.
     pub fn is_empty(&self) -> bool {
         locked(&self.outcomes).is_empty()
     }
 
-    /// Returns the number of calls for each outcome.
     pub fn outcomes(&self) -> BTreeMap<CallOutcome, u64> {
         locked(&self.outcomes).clone()
     }
 
     /// Returns the number of calls that were broken off, for each reason.
-    pub fn breaks(&self) -> BTreeMap<&'static str, u64> {
+    pub fn broken_off_by_reason(&self) -> BTreeMap<&'static str, u64> {
         locked(&self.broken_off).clone()
     }
 
-    /// Returns the number of secrets that requests got.
     pub fn injected(&self) -> u64 {
         self.injected.load(Relaxed)
     }
 
-    /// Returns the number of secrets that requests went without.
     pub fn missed(&self) -> u64 {
         self.missed.load(Relaxed)
     }
 
-    /// Returns the time from the head of a call to the head of its answer, of all calls.
+    /// Returns the histogram of the time from the head of a call to the head of its answer.
     pub fn seconds(&self) -> &Histogram {
         &self.seconds
     }
@@ -128,7 +124,7 @@ fn status_class(status: StatusCode) -> &'static str {
         3 => "3xx",
         4 => "4xx",
         5 => "5xx",
-        // An upstream may answer with any number of three digits.
+        // HTTP allows any number of three digits.
         _ => "other",
     }
 }

@@ -1,88 +1,77 @@
-//! Field masks (AIP-134): which fields of the server that is there an update replaces.
+//! Field masks (AIP-134): the fields that an update replaces.
 
 use prost_types::FieldMask;
-use proto::{
-    Reason, Refusal,
-    injector::v1::{Server, UpstreamTls},
-};
+use proto::{Reason, Refusal, injector::v1::Server};
 
-/// Puts the fields that `mask` names from `given` into `current`. Each must be one that an update may change.
+/// The path of a field, and a function that copies the field from the second server to the first.
+type MaskedField = (&'static str, fn(&mut Server, &Server));
+
+macro_rules! field {
+    ($field:ident) => {
+        (stringify!($field), |merged, given| {
+            merged.$field.clone_from(&given.$field);
+        })
+    };
+    (tls.$field:ident) => {
+        (concat!("tls.", stringify!($field)), |merged, given| {
+            let given = given.tls.clone().unwrap_or_default();
+            merged.tls.get_or_insert_default().$field = given.$field;
+        })
+    };
+}
+
+/// Every field that an update may change, in the order of the message.
+const FIELDS: [MaskedField; 18] = [
+    field!(url),
+    field!(auth_type),
+    field!(inject_secrets),
+    field!(required_secrets),
+    field!(protocol),
+    field!(tls),
+    field!(tls.ca_pem),
+    field!(tls.server_name),
+    field!(tls.allow_bound_secrets),
+    field!(tls.client_cert_secret),
+    field!(allow_plaintext),
+    field!(allowed_origins),
+    field!(description),
+    field!(protobuf_secrets_field),
+    field!(protobuf_messages),
+    field!(grpc_methods),
+    field!(paths),
+    field!(oauth),
+];
+
+/// Returns `current` with the fields from `given` that `mask` names.
 pub(super) fn apply(current: Server, given: &Server, mask: Option<&FieldMask>) -> Result<Server, Refusal> {
     let paths = mask.map_or(&[] as &[String], |mask| &mask.paths);
     if paths.is_empty() {
-        return Err(wrong("it must name at least one field"));
+        return Err(invalid("it must name at least one field"));
     }
     let mut merged = current;
     for path in paths {
-        replace(&mut merged, given, path)?;
+        let field = FIELDS.iter().find(|(name, _)| name == path);
+        let (_, copy) = field
+            .ok_or_else(|| invalid("it names a field that is none, or that an update cannot change"))?;
+        copy(&mut merged, given);
     }
     Ok(merged)
 }
 
-fn replace(merged: &mut Server, given: &Server, path: &str) -> Result<(), Refusal> {
-    let tls = |server: &Server| server.tls.clone().unwrap_or_default();
-    match path {
-        "url" => merged.url.clone_from(&given.url),
-        "auth_type" => merged.auth_type = given.auth_type,
-        "inject_secrets" => merged.inject_secrets.clone_from(&given.inject_secrets),
-        "required_secrets" => merged.required_secrets.clone_from(&given.required_secrets),
-        "protocol" => merged.protocol = given.protocol,
-        "tls" => merged.tls.clone_from(&given.tls),
-        "tls.ca_pem" => {
-            merged.tls = Some(UpstreamTls {
-                ca_pem: tls(given).ca_pem,
-                ..tls(merged)
-            })
-        }
-        "tls.server_name" => {
-            merged.tls = Some(UpstreamTls {
-                server_name: tls(given).server_name,
-                ..tls(merged)
-            })
-        }
-        "tls.allow_bound_secrets" => {
-            merged.tls = Some(UpstreamTls {
-                allow_bound_secrets: tls(given).allow_bound_secrets,
-                ..tls(merged)
-            })
-        }
-        "tls.client_cert_secret" => {
-            merged.tls = Some(UpstreamTls {
-                client_cert_secret: tls(given).client_cert_secret,
-                ..tls(merged)
-            })
-        }
-        "protobuf_secrets_field" => merged.protobuf_secrets_field = given.protobuf_secrets_field,
-        "protobuf_messages" => merged.protobuf_messages = given.protobuf_messages,
-        "grpc_methods" => merged.grpc_methods.clone_from(&given.grpc_methods),
-        "paths" => merged.paths.clone_from(&given.paths),
-        "allow_plaintext" => merged.allow_plaintext = given.allow_plaintext,
-        "allowed_origins" => merged.allowed_origins.clone_from(&given.allowed_origins),
-        "oauth" => merged.oauth = given.oauth,
-        "description" => merged.description.clone_from(&given.description),
-        _ => {
-            return Err(wrong(
-                "it names a field that is none, or that an update cannot change",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn wrong(what: &str) -> Refusal {
+fn invalid(problem: &str) -> Refusal {
+    let names = FIELDS.map(|(name, _)| name).join(", ");
     Refusal::new(
         Reason::FieldMaskInvalid,
-        format!(
-            "update_mask: {what}; there are url, auth_type, inject_secrets, required_secrets, protocol, tls, \
-             tls.ca_pem, tls.server_name, tls.allow_bound_secrets, tls.client_cert_secret, allow_plaintext, allowed_origins, description, \
-             protobuf_secrets_field, \
-             protobuf_messages, grpc_methods, paths and oauth"
-        ),
+        format!("update_mask: {problem}; there are {names}"),
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+    use proto::injector::v1::UpstreamTls;
+
     use super::*;
 
     fn server() -> Server {
@@ -109,6 +98,36 @@ mod tests {
             paths: paths.iter().map(|path| (*path).to_owned()).collect(),
         };
         apply(server(), given, Some(&mask)).map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn an_update_may_change_every_field_that_is_not_output_only() {
+        let descriptor = |message: &str| {
+            let files = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap().file;
+            let files = files.into_iter().filter(|file| file.package() == "injector.v1");
+            let mut messages = files.flat_map(|file| file.message_type);
+            let found = messages.find(|found| found.name() == message).unwrap();
+            found.field.iter().map(|field| field.name().to_owned()).collect::<Vec<_>>()
+        };
+        let tls = descriptor("UpstreamTls");
+        let mut expected = Vec::new();
+        for field in descriptor("Server") {
+            let parts = if field == "tls" { tls.as_slice() } else { &[] };
+            let parts: Vec<_> = parts.iter().map(|part| format!("tls.{part}")).collect();
+            expected.push(field);
+            expected.extend(parts);
+        }
+        let fixed = [
+            "workspace",
+            "name",
+            "uid",
+            "revision",
+            "create_time",
+            "update_time",
+            "workspace_uid",
+        ];
+        expected.retain(|field| !fixed.contains(&field.as_str()));
+        assert_eq!(FIELDS.map(|(name, _)| name).as_slice(), expected);
     }
 
     #[test]

@@ -5,18 +5,21 @@ use super::*;
 use crate::{
     address::OwnListeners,
     placement::AuthType,
-    registry::server::{Protocol, UpstreamTls},
-    service::convert::parse,
+    registry::server::{Injection, Protocol, UpstreamTls},
 };
 
-/// One that differs from the default in everything.
-fn entry() -> Entry {
+/// Returns an entry in which every field differs from its default.
+fn entry() -> CatalogEntry {
     let secret = SecretName::parse("SUGGESTED").unwrap();
-    Entry {
+    CatalogEntry {
         name: EntryName::parse("@tools/mail").unwrap(),
         spec: Spec {
             auth_type: AuthType::Bearer,
-            injections: Spec::injections(AuthType::Bearer, vec![secret], &[]).unwrap(),
+            injections: vec![Injection {
+                placement: AuthType::Bearer.place(&secret),
+                required: false,
+                secret,
+            }],
             protocol: Protocol::Http2,
             tls: UpstreamTls {
                 server_name: Some("other.example".into()),
@@ -142,7 +145,7 @@ fn another_url_does_not_inherit_how_the_entrys_is_reached() {
         ..from_entry()
     };
     assert_eq!(taken, expected);
-    let refused = parse(&taken, &OwnListeners::default()).unwrap_err();
+    let refused = Spec::from_wire(&taken, &OwnListeners::default()).unwrap_err();
     assert_eq!(refused.reason, Reason::ServerInvalid);
     assert!(refused.message.contains("cleartext"), "{refused}");
 }
@@ -161,7 +164,7 @@ fn on_disk(names: &[&str]) -> (TempDir, Catalog) {
 
 async fn refused(name: &str, catalog: Option<&Catalog>) -> (Reason, String) {
     let server = api::Server::default();
-    let Refusal { reason, message } = begin(&server, name, catalog).await.unwrap_err();
+    let Refusal { reason, message } = complete_from_catalog(&server, name, catalog).await.unwrap_err();
     (reason, message)
 }
 
@@ -179,7 +182,7 @@ async fn a_name_that_is_none_is_refused_also_without_a_catalog() {
         name: "as-it-is".into(),
         ..Default::default()
     };
-    let begun = begin(&server, "", None).await.unwrap();
+    let begun = complete_from_catalog(&server, "", None).await.unwrap();
     assert_eq!((begun.server.as_ref(), begun.is_mcp), (&server, false));
 }
 

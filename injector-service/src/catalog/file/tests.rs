@@ -1,6 +1,6 @@
 use super::parse;
 use crate::{
-    catalog::{Entries, Entry, EntryName, error::Problem},
+    catalog::{CatalogEntry, Entries, EntryName, error::CatalogProblem},
     placement::AuthType,
     registry::server::{Protocol, UpstreamTls},
 };
@@ -8,9 +8,9 @@ use crate::{
 /// Stands where only an error that repeats the file would show it.
 const MARK: &str = "s3cr3t";
 
-const EXAMPLE: &str = include_str!("../../../deploy/catalog.example.yaml");
+const EXAMPLE: &str = include_str!("../../../../deploy/catalog.example.yaml");
 
-fn read(text: &str) -> Result<Entries, Problem> {
+fn read(text: &str) -> Result<Entries, CatalogProblem> {
     parse(text.as_bytes())
 }
 
@@ -28,7 +28,7 @@ fn name(text: &str) -> EntryName {
 #[test]
 fn an_entry_needs_a_name_and_a_url() {
     let entries = read("version: 1\nservers: [{name: '@a/b', url: 'https://a.example'}]\n").unwrap();
-    let Entry { name: _, spec, mcp } = entries.get(&name("@a/b")).unwrap();
+    let CatalogEntry { name: _, spec, mcp } = entries.get(&name("@a/b")).unwrap();
     assert_eq!(
         (spec.url.as_str(), spec.auth_type, spec.protocol),
         ("https://a.example", AuthType::SecretHeaders, Protocol::Auto)
@@ -50,7 +50,7 @@ fn every_field_is_read() {
          secrets: [mail-token]\n  mcp: true\n",
     )
     .unwrap();
-    let Entry { name, spec, mcp } = entries.get(&name("@tools/mail")).unwrap();
+    let CatalogEntry { name, spec, mcp } = entries.get(&name("@tools/mail")).unwrap();
     assert_eq!(
         (name.scope(), name.server().as_str(), name.to_string()),
         ("@tools", "mail", "@tools/mail".to_owned())
@@ -84,7 +84,7 @@ fn the_example_that_we_ship_is_a_catalog() {
             (AuthType::Bearer, origin.to_owned())
         );
     }
-    for Entry { name, spec, mcp: _ } in entries.0.values() {
+    for CatalogEntry { name, spec, mcp: _ } in entries.0.values() {
         assert!(spec.url.is_tls() && !spec.allow_plaintext, "{name}");
         assert!(
             !spec.description.is_empty() && !spec.injections.is_empty(),

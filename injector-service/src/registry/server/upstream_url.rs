@@ -14,37 +14,31 @@ pub struct UpstreamUrl {
     host: Host<String>,
     port: u16,
     tls: bool,
-    /// For `Host` and `:authority`: without the scheme's own port.
+    /// The value of `Host` and `:authority`, without the default port of the scheme.
     authority: Authority,
-    /// As it was written; `/` for the root.
+    /// The path as it was written; `/` for the root.
     path: String,
 }
 
-/// Why a text is not the URL of an upstream.
+/// The reason why a text is not the URL of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Not a URL.
     #[error("it is not a URL; write https://HOST[:PORT][/PATH]")]
     NotAUrl,
-    /// Not of HTTP.
     #[error("its scheme must be https or http")]
     Scheme,
-    /// It names a user.
     #[error("it must not contain a user or password")]
     Userinfo,
-    /// It has a query or fragment.
     #[error("it must not have a query or fragment")]
     Query,
-    /// Its path would change on the way.
+    /// The path is one that a client or a server may rewrite.
     #[error("its path must not have dot segments, backslashes or control characters")]
     Path,
-    /// Longer than any URL needs.
     #[error("it has more than 2048 characters")]
     TooLong,
 }
 
 impl UpstreamUrl {
-    /// Reads the URL of an upstream.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         if text.len() > 2048 {
             return Err(UrlError::TooLong);
@@ -62,7 +56,7 @@ impl UpstreamUrl {
         if text.contains(['?', '#']) {
             return Err(UrlError::Query);
         }
-        // The path is kept as it was written, so it must be one that nobody rewrites.
+        // Requests carry the path as it was written, so no server may read it as another path.
         if text.contains('\\') || text.chars().any(char::is_control) || crate::path::has_dot_segment(path) {
             return Err(UrlError::Path);
         }
@@ -86,42 +80,38 @@ impl UpstreamUrl {
         })
     }
 
-    /// As it was written.
+    /// Returns the URL as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Its scheme, host and port.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Its host.
     pub fn host(&self) -> &Host<String> {
         &self.host
     }
 
-    /// Its port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether it is https.
     pub fn is_tls(&self) -> bool {
         self.tls
     }
 
-    /// What `Host` and `:authority` say.
+    /// Returns the value of `Host` and `:authority`.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Its path without a final `/`; empty for the root.
+    /// Returns the path without trailing `/`; empty for the root.
     pub fn path(&self) -> &str {
         self.path.trim_end_matches('/')
     }
 
-    /// Whether its host is this machine by name: a loopback address, `localhost` or a name under it.
+    /// Returns true for a loopback address, `localhost` and names under it.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }

@@ -2,15 +2,14 @@
 
 use proto::{Origin, OriginPattern, origin::allows};
 
-use super::server::Spec;
+use super::Spec;
 
 /// The reason why a bound value may not be sent to a server. The message completes the sentence "secret NAME is".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BindingError {
-    /// No pattern of the binding matches the server's origin.
     #[error("bound to other origins than {0}")]
     OtherOrigin(Origin),
-    /// The URL has an allowed origin, but another host could answer for that origin.
+    /// The origin is allowed, but TLS does not prove that the upstream is the host of that origin.
     #[error(
         "bound to origins, but no CA of the system or of --upstream-ca verifies that this server is {0}; an \
          administrator may set tls.allow_bound_secrets"
@@ -46,7 +45,7 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::server::UpstreamTls;
+    use super::super::UpstreamTls;
 
     fn spec(url: &str, tls: UpstreamTls) -> Spec {
         Spec {
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_administrator_allows_is_no_other_origin() {
+    fn an_administrator_cannot_allow_another_origin() {
         let tls = UpstreamTls {
             allow_bound_secrets: true,
             ..Default::default()

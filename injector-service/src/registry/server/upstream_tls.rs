@@ -1,4 +1,4 @@
-//! How an upstream's TLS differs from the ordinary.
+//! TLS settings of one upstream.
 
 use std::net::IpAddr;
 
@@ -7,33 +7,24 @@ use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem::PemObject};
 use url::Host;
 
-use super::server::SpecError;
+use super::error::SpecError;
 
-/// How an upstream's TLS differs from the ordinary.
+/// The TLS settings of one upstream. The default value trusts the CAs of the system and of `--upstream-ca`, and expects a
+/// certificate for the URL's host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// The CAs to trust instead of the system's, PEM; empty for those.
+    /// CA certificates in PEM form to trust instead of the system's, or an empty string.
     pub ca_pem: String,
-    /// The name in its certificate, when it is not the URL's host.
+    /// The expected name in the upstream's certificate, when it differs from the URL's host.
     pub server_name: Option<String>,
-    /// True when an administrator allows bound secrets although `Self::verifies` is false.
+    /// Allows secrets that are bound to origins although [`Self::verifies`] returns false. Only an administrator may set
+    /// this field.
     pub allow_bound_secrets: bool,
-    /// The secret with the client certificate for the upstream.
+    /// The secret with the certificate and key that the injector presents to the upstream.
     pub client_cert_secret: Option<SecretName>,
 }
 
 impl UpstreamTls {
-    /// Reads the name of a secret with a client certificate; empty for none.
-    pub fn parse_client_cert_secret(text: &str) -> Result<Option<SecretName>, SpecError> {
-        match text {
-            "" => Ok(None),
-            name => SecretName::parse(name)
-                .map(Some)
-                .map_err(SpecError::ClientCertSecret),
-        }
-    }
-
-    /// Whether it can be as it is described.
     pub(super) fn check(&self) -> Result<(), SpecError> {
         if !self.ca_pem.is_empty() {
             self.roots().ok_or(SpecError::CaPem)?;
@@ -46,7 +37,7 @@ impl UpstreamTls {
         }
     }
 
-    /// Returns true when the server has its own CAs, certificate name or client certificate.
+    /// Returns true when a field is set that has no meaning without TLS.
     pub(super) fn is_special(&self) -> bool {
         !self.ca_pem.is_empty() || self.server_name.is_some() || self.client_cert_secret.is_some()
     }
@@ -69,13 +60,13 @@ impl UpstreamTls {
         }
     }
 
-    /// The certificates in `ca_pem`; none when one of them cannot be read.
+    /// Returns the certificates in `ca_pem`, or no certificates when one of them cannot be parsed.
     pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
         let certificates = CertificateDer::pem_slice_iter(self.ca_pem.as_bytes());
         certificates.collect::<Result<_, _>>().unwrap_or_default()
     }
 
-    /// The CAs in `ca_pem`; none when there is none, or one that is not a CA's.
+    /// Returns the CAs in `ca_pem`, or `None` when there is no certificate or one that is not a CA's.
     pub fn roots(&self) -> Option<RootCertStore> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.ca_pem.as_bytes()) {

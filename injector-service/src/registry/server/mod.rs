@@ -1,0 +1,244 @@
+//! A server: an upstream and the secrets that its requests get.
+//!
+//! A server is described in three places: in the servers file, in the catalog and in requests of the API. Every
+//! description becomes a [`RawServer`], from which [`RawServer::spec`] parses a [`Spec`]; inside the injector there are
+//! only [`Spec`]s, whose fields are valid.
+//!
+//! # Adding a field
+//!
+//! 1. Add the field to the message `Server` in `proto/injector/v1/server.proto`.
+//! 2. Add the field to [`Spec`] and to [`RawServer`], which is also the YAML form. The compiler then names the four
+//!    conversions that lack the field (`raw.rs` and `wire.rs`), and `service/catalog.rs`. A rule about several fields
+//!    goes into [`Spec::check`], its message into [`SpecError`].
+//! 3. Add the field to `FIELDS` in `service/field_mask.rs`, so that an update can change it. A test compares this table
+//!    with the message. The command line has its flag in `cli/src/command/server/spec.rs`.
+//!
+//! A new place for secrets is a variant of [`Placement`]; `inject` then has to put a value there.
+
+mod error;
+mod origin_binding;
+mod raw;
+mod upstream_tls;
+mod upstream_url;
+mod web_origin;
+mod wire;
+
+use proto::{SecretName, ServerName, Uid, WorkspaceName};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    address::{OwnListeners, refused_literal},
+    body_calls::BodyCalls,
+    placement::{AuthType, Placement},
+};
+
+pub use error::SpecError;
+pub use origin_binding::BindingError;
+pub(crate) use raw::{RawInjection, RawServer, RawTls};
+pub use upstream_tls::UpstreamTls;
+pub use upstream_url::UpstreamUrl;
+pub use web_origin::WebOrigin;
+
+use error::{MAX_DESCRIPTION, MAX_INJECTIONS};
+
+/// The settings of a server: everything but its names and its history. A value of this type has passed
+/// [`Spec::check`], except in the catalog, whose entries may lack secrets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    pub url: UpstreamUrl,
+    pub auth_type: AuthType,
+    /// The secrets of the server, each with its place. No two injections have the same secret.
+    pub injections: Vec<Injection>,
+    pub body_calls: BodyCalls,
+    pub protocol: Protocol,
+    pub tls: UpstreamTls,
+    /// Allows `http://` to another machine, so that secrets cross the network in cleartext.
+    pub allow_plaintext: bool,
+    /// Origins of the web pages that may call the server through the injector.
+    pub allowed_origins: Vec<WebOrigin>,
+    pub oauth: Oauth,
+    pub description: String,
+}
+
+/// A server in the registry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// The workspace of the server's secrets.
+    pub workspace: WorkspaceName,
+    pub name: ServerName,
+    /// Differs from the uid of an earlier server that had the same name.
+    pub uid: Uid,
+    /// Increases with every change, also after a change in the file.
+    pub revision: u64,
+    pub create_time: jiff::Timestamp,
+    pub update_time: jiff::Timestamp,
+    /// The uid of the workspace when the server was added. A server that a person wrote into the file may have none:
+    /// then the vault's first answer after a start decides which workspace it is.
+    pub workspace_uid: Option<Uid>,
+    pub spec: Spec,
+}
+
+/// One secret of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injection {
+    pub secret: SecretName,
+    /// Refuses calls while the secret does not exist.
+    pub required: bool,
+    pub placement: Placement,
+}
+
+/// The version of HTTP that the injector speaks to an upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Over TLS the version that ALPN selects; in cleartext HTTP/2 for gRPC and HTTP/1.1 for other calls.
+    #[default]
+    Auto,
+    Http1,
+    Http2,
+}
+
+/// The treatment of an upstream's demand for a credential: a response 401, or a header `WWW-Authenticate`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Oauth {
+    /// The program gets an error of the injector, because the rejected credential is the injector's.
+    #[default]
+    Replace,
+    /// The program gets the demand and may authenticate itself.
+    Pass,
+}
+
+impl Spec {
+    /// Checks the rules that concern several fields. `own` holds the addresses of the injector's listeners, to which no
+    /// server may point.
+    pub(crate) fn check(self, own: &OwnListeners) -> Result<Self, SpecError> {
+        if self.injections.len() > MAX_INJECTIONS {
+            return Err(SpecError::TooManySecrets);
+        }
+        if self.auth_type == AuthType::Bearer && self.injections.len() != 1 {
+            return Err(SpecError::BearerCount(self.injections.len()));
+        }
+        self.check_all_but_secrets(own)?;
+        Ok(self)
+    }
+
+    /// Checks like [`Self::check`], but allows any number of secrets.
+    pub(crate) fn check_all_but_secrets(&self, own: &OwnListeners) -> Result<(), SpecError> {
+        if let Some(reason) = refused_literal(self.url.host(), self.url.port(), own) {
+            return Err(SpecError::Address(reason.to_string()));
+        }
+        if !self.url.is_tls() && !self.url.is_loopback() && !self.allow_plaintext {
+            return Err(SpecError::Plaintext);
+        }
+        if !self.url.is_tls() && self.tls.is_special() {
+            return Err(SpecError::TlsOfPlaintext);
+        }
+        if self.description.chars().count() > MAX_DESCRIPTION {
+            return Err(SpecError::Description);
+        }
+        self.check_body_calls()?;
+        self.tls.check()
+    }
+
+    fn check_body_calls(&self) -> Result<(), SpecError> {
+        let BodyCalls { paths, grpc_methods } = &self.body_calls;
+        match (self.auth_type, paths.is_empty(), grpc_methods.is_empty()) {
+            (AuthType::SecretHeaders | AuthType::Bearer, false, _) => Err(SpecError::PathsWithoutSkill),
+            (AuthType::Skill(Some(_)), _, true) => Err(SpecError::NoGrpcMethods),
+            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(None), _, false) => {
+                Err(SpecError::GrpcMethodsWithoutField)
+            }
+            (AuthType::SecretHeaders | AuthType::Bearer, true, true)
+            | (AuthType::Skill(None), _, true)
+            | (AuthType::Skill(Some(_)), _, false) => Ok(()),
+        }
+    }
+
+    /// Returns every secret that a call may need: those of `injections`, then the client certificate.
+    pub(crate) fn secrets_and_certificate(&self) -> Vec<Injection> {
+        let injections = self.injections.iter().cloned();
+        injections.chain(self.client_certificate()).collect()
+    }
+
+    /// Returns the client certificate for the upstream as an injection, because the vault is asked for it in the same
+    /// way as for any other secret.
+    pub(crate) fn client_certificate(&self) -> Option<Injection> {
+        let secret = self.tls.client_cert_secret.clone()?;
+        Some(Injection {
+            secret,
+            required: true,
+            placement: Placement::ClientCertificate,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Spec {
+    /// Returns the spec of a server at `url` that gets no secrets and has every other field at its default.
+    pub(crate) fn of_url(url: &str) -> Self {
+        Self {
+            url: UpstreamUrl::parse(url).expect("the test gives a URL"),
+            auth_type: AuthType::SecretHeaders,
+            injections: Vec::new(),
+            body_calls: BodyCalls::default(),
+            protocol: Protocol::Auto,
+            tls: UpstreamTls::default(),
+            allow_plaintext: false,
+            allowed_origins: Vec::new(),
+            oauth: Oauth::Replace,
+            description: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_server_has_exactly_one_secret() {
+        let check = |auth_type: AuthType, count: usize| {
+            let injection = |n| Injection {
+                secret: SecretName::parse(&format!("N{n}")).unwrap(),
+                required: false,
+                placement: Placement::Bearer,
+            };
+            let spec = Spec {
+                auth_type,
+                injections: (0..count).map(injection).collect(),
+                ..Spec::of_url("https://a.example")
+            };
+            spec.check(&OwnListeners::default()).map(drop)
+        };
+        for count in [0, 2] {
+            assert_eq!(check(AuthType::Bearer, count), Err(SpecError::BearerCount(count)));
+        }
+        assert_eq!(check(AuthType::Bearer, 1), Ok(()));
+        assert_eq!(check(AuthType::SecretHeaders, 64), Ok(()));
+        assert_eq!(check(AuthType::SecretHeaders, 65), Err(SpecError::TooManySecrets));
+    }
+
+    #[test]
+    fn an_address_that_the_injector_never_dials_is_refused() {
+        let own = OwnListeners::new(["127.0.0.1:7100".parse().unwrap()]);
+        for (url, stored) in [
+            ("http://127.0.0.1:7100/x", false),
+            ("http://localhost:7100", false),
+            ("http://0x7f000001:7100", false),
+            ("http://0xa9fea9fe/latest", false),
+            ("http://[::ffff:169.254.169.254]", false),
+            ("http://0", false),
+            ("http://127.0.0.1:7101", true),
+            ("http://example.com:7100", true),
+        ] {
+            let spec = Spec {
+                allow_plaintext: true,
+                ..Spec::of_url(url)
+            };
+            let checked = spec.check(&own);
+            assert_eq!(checked.is_ok(), stored, "{url}");
+            assert!(stored || matches!(checked, Err(SpecError::Address(_))), "{url}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+use proto::{OriginPattern, Reason, ServerName, Uid, WorkspaceName, vault::v1::ValueFacts};
+
+use super::*;
+use crate::{address::OwnListeners, registry::server::Spec};
+
+fn given() -> api::Server {
+    api::Server {
+        url: "https://api.example.com/v1".into(),
+        inject_secrets: vec!["github-token".into(), "B".into()],
+        required_secrets: vec!["GITHUB.TOKEN".into()],
+        ..Default::default()
+    }
+}
+
+fn entry(server: &api::Server) -> Entry {
+    let spec = Spec::from_wire(server, &OwnListeners::default()).unwrap();
+    let (workspace, name) = (
+        WorkspaceName::parse("w").unwrap(),
+        ServerName::parse("s").unwrap(),
+    );
+    Entry::added(workspace, name, Uid::generate(), spec)
+}
+
+fn explain(entry: &Entry, checked: &[SecretState]) -> api::ExplainInjectionResponse {
+    super::explain(entry, checked, |injection| injection.required)
+}
+
+fn found(origins: &[&str]) -> SecretState {
+    let origins = origins
+        .iter()
+        .map(|origin| OriginPattern::parse(origin).unwrap())
+        .collect();
+    SecretState::Found {
+        version: 3,
+        origins,
+        facts: Some(ValueFacts::of(b"value")),
+    }
+}
+
+/// Returns the state of a secret that may be sent anywhere and has this value.
+fn valued(value: &[u8]) -> SecretState {
+    let mut checked = found(&[]);
+    if let SecretState::Found { facts, .. } = &mut checked {
+        *facts = Some(ValueFacts::of(value));
+    }
+    checked
+}
+
+#[test]
+fn a_value_that_does_not_fit_its_place_is_explained_as_such() {
+    use api::AuthType::{Bearer, SecretHeaders, Skill};
+    for (auth_type, name, value, state) in [
+        (SecretHeaders, "A", b"tok".as_slice(), State::Injected),
+        (SecretHeaders, "A", b"tok\n", State::Unfit),
+        (Bearer, "A", b"two\nlines", State::Unfit),
+        (Skill, "A", b"two\nlines\n", State::Injected),
+        (Skill, "A", b"\xff", State::Unfit),
+        // Binary metadata, for gRPC calls.
+        (SecretHeaders, "A_BIN", b"\xff\n", State::Injected),
+        (SecretHeaders, "A_BIN", &[0xff; 6145], State::Unfit),
+        (SecretHeaders, "A_BIN", &[b'x'; 6145], State::Injected),
+    ] {
+        let server = api::Server {
+            auth_type: auth_type.into(),
+            inject_secrets: vec![name.into()],
+            required_secrets: Vec::new(),
+            ..given()
+        };
+        let explained = explain(&entry(&server), &[valued(value)]);
+        let secret = &explained.secrets[0];
+        assert_eq!(secret.state(), state, "{auth_type:?} {value:?}");
+        assert_eq!(explained.would_forward, state == State::Injected);
+        assert_eq!(
+            secret.detail.is_empty(),
+            state == State::Injected,
+            "{}",
+            secret.detail
+        );
+    }
+    let expired = explain(&entry(&given()), &[found(&[]), SecretState::Expired]);
+    assert_eq!(expired.secrets[1].state(), State::Expired);
+    // The first is required, the second is not.
+    assert!(expired.would_forward);
+    assert!(!explain(&entry(&given()), &[SecretState::Expired, found(&[])]).would_forward);
+}
+
+#[test]
+fn an_explanation_says_where_each_secret_goes_and_whether_the_call_goes_out() {
+    let states = |first: SecretState, second: SecretState| {
+        let explained = explain(&entry(&given()), &[first, second]);
+        let states: Vec<_> = explained
+            .secrets
+            .iter()
+            .map(|secret| (secret.state(), secret.version))
+            .collect();
+        (states, explained.would_forward)
+    };
+    for (first, second, expected) in [
+        (
+            found(&[]),
+            found(&["https://*.example.com"]),
+            ([(State::Injected, 3), (State::Injected, 3)], true),
+        ),
+        // The first is required, the second is not.
+        (
+            found(&[]),
+            SecretState::Missing,
+            ([(State::Injected, 3), (State::Missing, 0)], true),
+        ),
+        (
+            SecretState::Missing,
+            found(&[]),
+            ([(State::Missing, 0), (State::Injected, 3)], false),
+        ),
+        (
+            found(&[]),
+            found(&["https://b.example"]),
+            ([(State::Injected, 3), (State::OriginRefused, 3)], false),
+        ),
+        (
+            found(&[]),
+            SecretState::Unreadable,
+            ([(State::Injected, 3), (State::Unreadable, 0)], false),
+        ),
+    ] {
+        assert_eq!(states(first, second), (expected.0.to_vec(), expected.1));
+    }
+    assert!(
+        !explain(&entry(&given()), &[found(&[])]).would_forward,
+        "the vault said too little"
+    );
+    assert!(
+        explain(
+            &entry(&api::Server {
+                url: given().url,
+                ..Default::default()
+            }),
+            &[]
+        )
+        .would_forward
+    );
+}
+
+#[test]
+fn an_explanation_names_the_place() {
+    for (auth_type, protobuf_secrets_field, paths, place) in [
+        (
+            api::AuthType::SecretHeaders,
+            0,
+            &[][..],
+            "header x-mcp-secret-a-b",
+        ),
+        (api::AuthType::Bearer, 0, &[], "header authorization: Bearer"),
+        (api::AuthType::Skill, 0, &[], "body member secrets.A_B"),
+        (
+            api::AuthType::Skill,
+            0,
+            &["/run", "/tools/*"],
+            "body member secrets.A_B, of /run, /tools/*",
+        ),
+        (
+            api::AuthType::Skill,
+            7,
+            &["/run"],
+            "body member secrets.A_B, of /run; in gRPC message field 7 entry A_B, of pkg.S/M, pkg.T/*",
+        ),
+    ] {
+        let grpc_methods = match protobuf_secrets_field {
+            0 => Vec::new(),
+            _ => vec!["pkg.S/M".to_owned(), "pkg.T/*".to_owned()],
+        };
+        let server = api::Server {
+            auth_type: auth_type.into(),
+            protobuf_secrets_field,
+            grpc_methods,
+            paths: paths.iter().map(ToString::to_string).collect(),
+            inject_secrets: vec!["a-b".into()],
+            url: given().url,
+            ..Default::default()
+        };
+        let explained = explain(&entry(&server), &[found(&[])]).secrets;
+        assert_eq!(
+            explained.first().map(|secret| secret.placement.as_str()),
+            Some(place)
+        );
+    }
+}
+
+#[test]
+fn a_server_whose_own_tls_is_not_allowed_for_bound_secrets_is_refused() {
+    let tls = |allow_bound_secrets| {
+        Some(api::UpstreamTls {
+            server_name: "other.example.com".into(),
+            allow_bound_secrets,
+            ..Default::default()
+        })
+    };
+    let entry_with = |tls| entry(&api::Server { tls, ..given() });
+    let bound = [found(&[]), found(&["https://*.example.com"])];
+    let doubtful = entry_with(tls(false));
+    let refusal = check_bindings(&doubtful, &bound).unwrap_err();
+    assert_eq!(refusal.reason, Reason::UpstreamNotVerified);
+    assert!(
+        refusal.message.contains("secret B ") && refusal.message.contains("tls.allow_bound_secrets"),
+        "{refusal}"
+    );
+    let explained = explain(&doubtful, &bound);
+    assert_eq!(
+        explained.secrets.last().map(api::ExplainedSecret::state),
+        Some(State::UpstreamNotVerified)
+    );
+    assert!(!explained.would_forward);
+    for fine in [entry_with(tls(true)), entry_with(None)] {
+        assert_eq!(check_bindings(&fine, &bound), Ok(()));
+        assert!(explain(&fine, &bound).would_forward);
+    }
+    assert_eq!(check_bindings(&doubtful, &[found(&[]), found(&[])]), Ok(()));
+}
+
+#[test]
+fn a_server_that_a_secret_is_not_meant_for_is_refused() {
+    let entry = entry(&given());
+    let refusal = check_bindings(&entry, &[found(&[]), found(&["https://b.example"])]).unwrap_err();
+    assert_eq!(refusal.reason, Reason::SecretNotForThisUpstream);
+    assert!(refusal.message.contains("secret B "), "{refusal}");
+    let fine = [found(&["https://api.example.com"]), SecretState::Missing];
+    assert_eq!(check_bindings(&entry, &fine), Ok(()));
+    assert_eq!(check_bindings(&entry, &[SecretState::Unreadable]), Ok(()));
+}
+
+#[test]
+fn an_explanation_includes_the_client_certificate() {
+    let server = api::Server {
+        tls: Some(api::UpstreamTls {
+            client_cert_secret: "client-cert".into(),
+            ..Default::default()
+        }),
+        inject_secrets: Vec::new(),
+        required_secrets: Vec::new(),
+        ..given()
+    };
+    let entry = entry(&server);
+    let pem = b"-----BEGIN CERTIFICATE-----\n...";
+    for (checked, state, would_forward) in [
+        (valued(pem), State::Injected, true),
+        (valued(b"one line\n"), State::Unfit, false),
+        (SecretState::Missing, State::Missing, false),
+        (SecretState::Expired, State::Expired, false),
+        (SecretState::Unreadable, State::Unreadable, false),
+        (found(&["https://b.example"]), State::OriginRefused, false),
+    ] {
+        let explained = explain(&entry, &[checked]);
+        let [secret] = explained.secrets.as_slice() else {
+            panic!("{explained:?}")
+        };
+        assert_eq!((secret.name.as_str(), secret.state()), ("CLIENT_CERT", state));
+        assert_eq!(secret.placement, "client certificate of the TLS connection");
+        assert!(secret.required);
+        assert_eq!(explained.would_forward, would_forward, "{state:?}");
+    }
+    assert!(!explain(&entry, &[]).would_forward, "the vault said too little");
+    let refusal = check_bindings(&entry, &[found(&["https://b.example"])]).unwrap_err();
+    assert_eq!(refusal.reason, Reason::SecretNotForThisUpstream);
+}
