@@ -1,4 +1,6 @@
-//! What `--output json` prints, and tables are made from. Documented in `cli/README.md`; members are only ever added.
+//! The objects that `--output json` prints, and from which the tables are made.
+//!
+//! `cli/README.md` documents the JSON. A release may add members, but never renames or removes one.
 
 pub mod keys;
 
@@ -7,11 +9,11 @@ use std::collections::BTreeMap;
 use proto::{
     Warning as ApiWarning,
     injector::v1::{
-        AuthType, CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret, Oauth,
-        ProtobufMessages, Protocol, Server as ApiServer, UpstreamTls, explained_secret::State,
+        CatalogEntry as ApiCatalogEntry, ExplainInjectionResponse, ExplainedSecret as ApiExplainedSecret,
+        Server as ApiServer, UpstreamTls,
     },
     vault::v1::{
-        Plan, RestoreBackupResponse, Secret as ApiSecret, SecretVersion as ApiSecretVersion,
+        RestoreBackupResponse, Secret as ApiSecret, SecretVersion as ApiSecretVersion,
         Workspace as ApiWorkspace,
     },
 };
@@ -19,7 +21,6 @@ use serde::Serialize;
 
 use crate::output::time;
 
-/// A workspace.
 #[derive(Debug, Serialize)]
 pub struct Workspace {
     name: String,
@@ -27,165 +28,119 @@ pub struct Workspace {
     revision: u64,
     create_time: String,
     update_time: String,
-    plan: &'static str,
+    plan: String,
     secret_count: u64,
-    /// How many versions of each secret are kept.
     pub kept_versions: u32,
 }
 
-/// What may be known of a secret.
 #[derive(Debug, Serialize)]
 pub struct Secret {
     workspace: String,
-    /// The normalized name.
     pub name: String,
     uid: String,
     revision: u64,
-    /// When the name was first put.
     pub create_time: String,
-    /// When the current version was put.
     pub update_time: String,
-    /// Counts up with every put.
     pub version: u64,
-    /// Where the value may be sent; empty means anywhere.
+    /// The servers to which the value may be sent; an empty list means any server.
     pub upstream_origins: Vec<String>,
-    /// To sort secrets by.
     pub labels: BTreeMap<String, String>,
-    /// When the current version expires; none means never.
+    /// `None` for a version that never expires.
     pub expires_at: Option<String>,
-    /// Whether it has.
     pub expired: bool,
-    /// When its value was last given to an injector; none when it never was.
+    /// The time when an injector last got the value.
     pub last_decrypt_time: Option<String>,
-    /// For which server.
     pub last_decrypt_server: Option<String>,
-    /// How often.
     pub decrypt_count: u64,
 }
 
-/// What may be known of one version of a secret.
 #[derive(Debug, Serialize)]
 pub struct SecretVersion {
-    /// Its number.
     pub version: u64,
-    /// When it was put or restored.
     pub create_time: String,
-    /// Where the value may be sent; empty means anywhere.
+    /// The servers to which the value may be sent; an empty list means any server.
     pub upstream_origins: Vec<String>,
-    /// To sort secrets by.
     pub labels: BTreeMap<String, String>,
-    /// When it expires; none means never.
+    /// `None` for a version that never expires.
     pub expires_at: Option<String>,
-    /// Whether it has.
     pub expired: bool,
 }
 
-/// A server, with what it gets.
 #[derive(Debug, Serialize)]
 pub struct Server {
-    /// Its workspace.
     pub workspace: String,
-    /// Its name.
     pub name: String,
     uid: String,
     revision: u64,
-    /// When it was added.
     pub create_time: String,
-    /// When it was changed.
     pub update_time: String,
     workspace_uid: String,
-    /// Where it is.
     pub url: String,
-    /// Where its secrets go.
-    pub auth_type: &'static str,
-    /// What it gets.
+    pub auth_type: String,
     pub inject_secrets: Vec<String>,
-    /// Without which a call is refused.
     pub required_secrets: Vec<String>,
-    /// What is spoken to it.
-    pub protocol: &'static str,
-    /// How its certificate is verified, when not as usual.
+    pub protocol: String,
     pub tls: Option<Tls>,
-    /// Whether secrets may go to it in cleartext.
     pub allow_plaintext: bool,
-    /// Web origins whose pages may call it.
     pub allowed_origins: Vec<String>,
-    /// Who answers an upstream that demands a credential.
-    pub oauth: &'static str,
-    /// Free text.
+    pub oauth: String,
     pub description: String,
-    /// The field of gRPC messages that its secrets go to; 0 when there is none.
     pub protobuf_secrets_field: u32,
-    /// Which messages get them: `first` or `all`; none without a field.
-    pub protobuf_messages: Option<&'static str>,
-    /// The gRPC methods whose messages get secrets.
+    /// `first` or `all`; `None` without a `protobuf_secrets_field`.
+    pub protobuf_messages: Option<String>,
     pub grpc_methods: Vec<String>,
-    /// The paths whose JSON bodies get secrets; an empty list means all paths.
     pub paths: Vec<String>,
 }
 
-/// A server that can be added by name.
 #[derive(Debug, Serialize)]
 pub struct CatalogEntry {
     name: String,
     url: String,
-    auth_type: &'static str,
-    protocol: &'static str,
+    auth_type: String,
+    protocol: String,
     description: String,
     suggested_secrets: Vec<String>,
 }
 
-/// How an upstream's certificate is verified.
 #[derive(Debug, Serialize)]
 pub struct Tls {
     ca_pem: String,
     server_name: String,
-    /// True when an administrator allows secrets that are bound to the server's URL.
     pub allow_bound_secrets: bool,
     client_cert_secret: String,
 }
 
-/// What a call would carry.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
-    /// One for each of the server's secrets.
-    pub secrets: Vec<Explained>,
-    /// Whether a call would go out.
+    pub secrets: Vec<ExplainedSecret>,
     pub would_forward: bool,
 }
 
-/// What becomes of one secret.
 #[derive(Debug, Serialize)]
-pub struct Explained {
-    /// The normalized name.
+pub struct ExplainedSecret {
     pub name: String,
-    /// Where it goes.
     pub placement: String,
-    /// Whether a call without it is refused.
     pub required: bool,
     /// `injected`, `missing`, `expired`, `unfit`, `origin_refused`, `upstream_not_verified` or `unreadable`.
-    pub state: &'static str,
-    /// Set when the secret exists and has not expired.
+    pub state: String,
+    /// `None` unless the secret exists and has not expired.
     pub version: Option<u64>,
-    /// Why it is not sent, or why a call is refused; none when it is sent.
+    /// The reason why the secret is not sent or a call is refused; `None` when the secret is sent.
     pub detail: Option<String>,
 }
 
-/// A doubt about something that was stored.
 #[derive(Debug, Serialize)]
 pub struct Warning {
     /// `secret_missing`, `secret_expired`, `secret_unbound`, `value_unfit`, `secret_unreadable`, `not_checked` or another.
     kind: String,
-    /// The secret that it is about; none when it is about no secret, or about all.
+    /// `None` for a warning about no secret, or about all secrets.
     secret: Option<String>,
     message: String,
 }
 
 impl Warning {
-    /// As JSON shows it.
     pub fn of(warning: ApiWarning) -> Self {
-        let kind = warning.kind().as_str_name().trim_start_matches("KIND_");
-        let kind = kind.to_ascii_lowercase();
+        let kind = enum_name(warning.kind().as_str_name(), "KIND_");
         let ApiWarning {
             kind: _,
             secret,
@@ -198,33 +153,24 @@ impl Warning {
         }
     }
 
-    /// As people read it.
     pub fn note(&self) -> String {
         format!("warning: {}", self.message)
     }
 }
 
-/// A backup that was restored.
 #[derive(Debug, Serialize)]
-pub struct Restored {
-    /// The uid that the vault has now.
+pub struct RestoredBackup {
     pub vault_uid: String,
-    /// The uid that it had.
     pub replaced_vault_uid: String,
-    /// When the backup was made.
     pub backup_time: String,
-    /// Workspaces that came in.
     pub workspaces: u64,
-    /// Secrets that came in.
     pub secrets: u64,
-    /// Their versions.
     pub versions: u64,
-    /// Names whose version numbers are not used again.
+    /// Names of deleted secrets, whose version numbers are not used again.
     pub deleted_secrets: u64,
 }
 
-impl Restored {
-    /// As JSON shows it.
+impl RestoredBackup {
     pub fn of(restored: RestoreBackupResponse) -> Self {
         let RestoreBackupResponse {
             vault_uid,
@@ -248,9 +194,8 @@ impl Restored {
 }
 
 impl Workspace {
-    /// As JSON shows it.
     pub fn of(workspace: ApiWorkspace) -> Self {
-        let plan = plan(workspace.plan());
+        let plan = enum_name(workspace.plan().as_str_name(), "PLAN_");
         let ApiWorkspace {
             name,
             uid,
@@ -273,7 +218,7 @@ impl Workspace {
         }
     }
 
-    /// A row of a table: name, plan, secrets, created.
+    /// Returns a row of a table: name, plan, secrets, created.
     pub fn row(&self) -> [String; 4] {
         let Self {
             name,
@@ -283,17 +228,11 @@ impl Workspace {
             ..
         } = self;
         let created = crate::output::date(create_time);
-        [
-            name.clone(),
-            (*plan).to_owned(),
-            secret_count.to_string(),
-            created,
-        ]
+        [name.clone(), plan.clone(), secret_count.to_string(), created]
     }
 }
 
 impl Secret {
-    /// As JSON shows it.
     pub fn of(secret: ApiSecret) -> Self {
         let ApiSecret {
             workspace,
@@ -331,7 +270,6 @@ impl Secret {
 }
 
 impl SecretVersion {
-    /// As JSON shows it.
     pub fn of(version: ApiSecretVersion) -> Self {
         let ApiSecretVersion {
             version,
@@ -351,7 +289,7 @@ impl SecretVersion {
         }
     }
 
-    /// A row of a table: version, created, expires, labels, only to.
+    /// Returns a row of a table: version, created, expires, labels, only to.
     pub fn row(&self) -> [String; 5] {
         let Self {
             version,
@@ -376,7 +314,7 @@ impl SecretVersion {
     }
 }
 
-/// The time when a value expires; for one that has expired, that it has.
+/// Returns the time when a value expires, or `expired`. Returns an empty text for a value that never expires.
 pub fn expires(expires_at: Option<&str>, expired: bool) -> String {
     match expires_at {
         Some(_) if expired => "expired".to_owned(),
@@ -386,13 +324,12 @@ pub fn expires(expires_at: Option<&str>, expired: bool) -> String {
 }
 
 impl Server {
-    /// As JSON shows it.
     pub fn of(server: ApiServer) -> Self {
-        let (auth_type, protocol) = (auth_type(server.auth_type()), protocol(server.protocol()));
-        let (protobuf_messages, oauth) = (
-            protobuf_messages(server.protobuf_messages()),
-            oauth(server.oauth()),
-        );
+        let auth_type = enum_name(server.auth_type().as_str_name(), "AUTH_TYPE_");
+        let protocol = enum_name(server.protocol().as_str_name(), "PROTOCOL_");
+        let oauth = enum_name(server.oauth().as_str_name(), "OAUTH_");
+        let protobuf_messages = (server.protobuf_messages != 0)
+            .then(|| enum_name(server.protobuf_messages().as_str_name(), "PROTOBUF_MESSAGES_"));
         let ApiServer {
             workspace,
             name,
@@ -460,9 +397,9 @@ impl Tls {
 }
 
 impl CatalogEntry {
-    /// As JSON shows it.
     pub fn of(entry: ApiCatalogEntry) -> Self {
-        let (auth_type, protocol) = (auth_type(entry.auth_type()), protocol(entry.protocol()));
+        let auth_type = enum_name(entry.auth_type().as_str_name(), "AUTH_TYPE_");
+        let protocol = enum_name(entry.protocol().as_str_name(), "PROTOCOL_");
         let ApiCatalogEntry {
             name,
             url,
@@ -481,12 +418,12 @@ impl CatalogEntry {
         }
     }
 
-    /// A row of a table: name, URL, auth type, secrets, description.
+    /// Returns a row of a table: name, URL, auth type, secrets, description.
     pub fn row(&self) -> [String; 5] {
         [
             self.name.clone(),
             self.url.clone(),
-            self.auth_type.to_owned(),
+            self.auth_type.clone(),
             self.suggested_secrets.join(","),
             self.description.clone(),
         ]
@@ -494,32 +431,22 @@ impl CatalogEntry {
 }
 
 impl Explanation {
-    /// As JSON shows it.
     pub fn of(answer: ExplainInjectionResponse) -> Self {
         let ExplainInjectionResponse {
             secrets,
             would_forward,
         } = answer;
         Self {
-            secrets: secrets.into_iter().map(Explained::of).collect(),
+            secrets: secrets.into_iter().map(ExplainedSecret::of).collect(),
             would_forward,
         }
     }
 }
 
-impl Explained {
-    fn of(secret: ExplainedSecret) -> Self {
-        let state = match secret.state() {
-            State::Unspecified => "unknown",
-            State::Injected => "injected",
-            State::Missing => "missing",
-            State::OriginRefused => "origin_refused",
-            State::UpstreamNotVerified => "upstream_not_verified",
-            State::Unreadable => "unreadable",
-            State::Expired => "expired",
-            State::Unfit => "unfit",
-        };
-        let ExplainedSecret {
+impl ExplainedSecret {
+    fn of(secret: ApiExplainedSecret) -> Self {
+        let state = enum_name(secret.state().as_str_name(), "STATE_");
+        let ApiExplainedSecret {
             name,
             placement,
             required,
@@ -538,48 +465,11 @@ impl Explained {
     }
 }
 
-fn plan(plan: Plan) -> &'static str {
-    match plan {
-        Plan::Unspecified => "unknown",
-        Plan::Free => "free",
-        Plan::Starter => "starter",
-        Plan::Pro => "pro",
-        Plan::Business => "business",
-        Plan::Enterprise => "enterprise",
-    }
-}
-
-/// As the injector's file of servers names it.
-pub fn auth_type(auth_type: AuthType) -> &'static str {
-    match auth_type {
-        AuthType::Unspecified => "unknown",
-        AuthType::SecretHeaders => "secret_headers",
-        AuthType::Bearer => "bearer",
-        AuthType::Skill => "skill",
-    }
-}
-
-fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Unspecified => "unknown",
-        Protocol::Auto => "auto",
-        Protocol::Http1 => "http1",
-        Protocol::Http2 => "http2",
-    }
-}
-
-fn protobuf_messages(messages: ProtobufMessages) -> Option<&'static str> {
-    match messages {
-        ProtobufMessages::Unspecified => None,
-        ProtobufMessages::First => Some("first"),
-        ProtobufMessages::All => Some("all"),
-    }
-}
-
-fn oauth(oauth: Oauth) -> &'static str {
-    match oauth {
-        Oauth::Unspecified => "unknown",
-        Oauth::Replace => "replace",
-        Oauth::Pass => "pass",
+/// Returns the name of an enum value without the prefix of its type, in lower case: `bearer` for `AUTH_TYPE_BEARER`. The
+/// servers file uses the same names. A value that this release does not know is `unknown`.
+pub(super) fn enum_name(name: &str, prefix: &str) -> String {
+    match name.trim_start_matches(prefix) {
+        "UNSPECIFIED" => "unknown".to_owned(),
+        name => name.to_ascii_lowercase(),
     }
 }

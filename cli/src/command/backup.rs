@@ -18,7 +18,7 @@ use vault_service::new_file::NewFile;
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, FailureKind},
-    model::Restored,
+    model::RestoredBackup,
     output::{OutputArgs, Report, fields},
 };
 
@@ -109,7 +109,7 @@ impl RestoreBackupArgs {
             return Err(Failure::file(&path, &error));
         }
         let restored = match sent {
-            Ok(answer) => Restored::of(answer.into_inner()),
+            Ok(answer) => RestoredBackup::of(answer.into_inner()),
             Err(status) => return Err(vault.failure_of(&status).await),
         };
         Report::new(output, &restored, text)
@@ -127,8 +127,8 @@ fn write_failure(path: &Path, error: &io::Error) -> Failure {
     }
 }
 
-fn text(restored: &Restored) -> String {
-    let Restored {
+fn text(restored: &RestoredBackup) -> String {
+    let RestoredBackup {
         vault_uid,
         replaced_vault_uid: _,
         backup_time,

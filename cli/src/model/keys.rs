@@ -1,4 +1,4 @@
-//! What is said of keys and their rotations.
+//! Keys and their rotations, as `--output json` prints them.
 
 use proto::vault::v1::{
     self as api, GetKeyStatusResponse, KeyRotation, KeyState, RootKey as ApiRootKey, RootKeyProvider,
@@ -8,14 +8,13 @@ use serde::Serialize;
 
 use crate::output::{date, time};
 
-/// The vault's root keys, and the rotations that are under way.
+/// The vault's root keys and the running rotations.
 #[derive(Debug, Serialize)]
 pub struct KeyStatus {
-    /// Whether the vault waits for its root key.
+    /// True while the vault waits for its root key.
     pub sealed: bool,
-    /// The active one first.
+    /// The active key comes first.
     pub root_keys: Vec<RootKey>,
-    /// The rotations of workspaces and of the store key.
     pub rotations: Vec<Rotation>,
     /// Deleted records that the store's files still hold.
     pub pending_erasure: PendingErasure,
@@ -30,7 +29,6 @@ pub struct PendingErasure {
     pub oldest_delete_time: Option<String>,
 }
 
-/// A root key.
 #[derive(Debug, Serialize)]
 pub struct RootKey {
     id: String,
@@ -39,11 +37,10 @@ pub struct RootKey {
     /// `file`, `passphrase` or `kms`.
     provider: &'static str,
     workspace_count: u64,
-    /// Of a KMS.
+    /// `None` unless the key is in a KMS.
     kms_key_id: Option<String>,
 }
 
-/// A rotation that is under way.
 #[derive(Debug, Serialize)]
 pub struct Rotation {
     /// The workspace whose records get a new key; `None` for the store key.
@@ -54,7 +51,6 @@ pub struct Rotation {
     start_time: String,
 }
 
-/// A workspace's key.
 #[derive(Debug, Serialize)]
 pub struct WorkspaceKey {
     id: String,
@@ -73,7 +69,6 @@ fn key_state(state: KeyState) -> &'static str {
 }
 
 impl KeyStatus {
-    /// As JSON shows it.
     pub fn of(status: GetKeyStatusResponse) -> Self {
         let GetKeyStatusResponse {
             sealed,
@@ -122,7 +117,6 @@ impl RootKey {
         }
     }
 
-    /// As a table shows it.
     pub fn row(&self) -> [String; 4] {
         [
             self.id.clone(),
@@ -151,7 +145,6 @@ impl Rotation {
         }
     }
 
-    /// As a table shows it.
     pub fn row(&self) -> [String; 4] {
         let whose = self.workspace.as_deref().unwrap_or("(store key)");
         [
@@ -164,7 +157,6 @@ impl Rotation {
 }
 
 impl WorkspaceKey {
-    /// As JSON shows it.
     pub fn of(key: ApiWorkspaceKey) -> Self {
         let state = key_state(key.state());
         let ApiWorkspaceKey {
@@ -181,7 +173,6 @@ impl WorkspaceKey {
         }
     }
 
-    /// As a table shows it.
     pub fn row(&self) -> [String; 4] {
         [
             self.id.clone(),

@@ -23,7 +23,6 @@ use crate::{
     output::{OutputArgs, Report, date, fields, table, yes_or_no},
 };
 
-/// What is done with servers.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Add a server: an upstream, and the secrets that it gets
@@ -40,7 +39,6 @@ pub enum Command {
     Remove(RemoveArgs),
 }
 
-/// `workspace server add`
 #[derive(Debug, Args)]
 pub struct AddArgs {
     /// The workspace
@@ -56,7 +54,6 @@ pub struct AddArgs {
     output: OutputArgs,
 }
 
-/// `workspace server update`
 #[derive(Debug, Args)]
 pub struct UpdateArgs {
     /// The workspace
@@ -69,7 +66,6 @@ pub struct UpdateArgs {
     output: OutputArgs,
 }
 
-/// `workspace server list`
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// The workspace; without it, the servers of all
@@ -78,14 +74,12 @@ pub struct ListArgs {
     output: OutputArgs,
 }
 
-/// `workspace server catalog`
 #[derive(Debug, Args)]
 pub struct CatalogArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// `workspace server show`
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The workspace
@@ -96,7 +90,6 @@ pub struct ShowArgs {
     output: OutputArgs,
 }
 
-/// `workspace server remove`
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
     /// The workspace
@@ -113,14 +106,14 @@ struct Catalog {
 }
 
 #[derive(Serialize)]
-struct Stored {
+struct StoredServer {
     #[serde(flatten)]
     server: Server,
     warnings: Vec<model::Warning>,
 }
 
 #[derive(Serialize)]
-struct Removed {
+struct RemovedServer {
     workspace: String,
     name: String,
 }
@@ -162,7 +155,7 @@ async fn add(args: AddArgs, injector: &Remote) -> Result<Report, Failure> {
             let (_, last) = scoped.split_once('/').ok_or_else(|| {
                 Failure::new(FailureKind::Usage, format_args!("{named:?} is not @SCOPE/NAME"))
             })?;
-            // With a URL there is nothing to look up.
+            // A server with a URL needs no entry of the catalog.
             let entry = if spec.url.is_some() {
                 String::new()
             } else {
@@ -190,14 +183,14 @@ async fn add(args: AddArgs, injector: &Remote) -> Result<Report, Failure> {
     stored(output, answer.server, answer.warnings, "added to")
 }
 
-/// Reports a server that was stored, and what the injector doubts about it.
+/// Reports a server that was stored, and the injector's warnings about it.
 fn stored(
     output: OutputArgs,
     server: Option<api::Server>,
     warnings: Vec<Warning>,
     how: &str,
 ) -> Result<Report, Failure> {
-    let stored = Stored {
+    let stored = StoredServer {
         server: Server::of(server.unwrap_or_default()),
         warnings: warnings.into_iter().map(model::Warning::of).collect(),
     };
@@ -255,7 +248,7 @@ async fn update(args: UpdateArgs, injector: &Remote) -> Result<Report, Failure> 
     stored(output, answer.server, answer.warnings, "updated in")
 }
 
-/// The servers of a workspace; of all, when its name is empty.
+/// Returns the servers of a workspace, or of all workspaces when `workspace` is empty.
 pub(super) async fn servers(injector: &Remote, workspace: &str) -> Result<Vec<Server>, Failure> {
     let servers = list_all(async |page_token| {
         let request = ListServersRequest {
@@ -302,7 +295,7 @@ fn row(server: &Server) -> [String; 5] {
     [
         name.clone(),
         url.clone(),
-        (*auth_type).to_owned(),
+        auth_type.clone(),
         inject_secrets.join(","),
         date(create_time),
     ]
@@ -343,17 +336,17 @@ async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
             ("Workspace", server.workspace.clone()),
             ("Name", server.name.clone()),
             ("URL", server.url.clone()),
-            ("Auth type", server.auth_type.to_owned()),
+            ("Auth type", server.auth_type.clone()),
             ("Secrets", server.inject_secrets.join(", ")),
             ("Required", server.required_secrets.join(", ")),
             ("Protobuf field", field_number(server)),
             (
                 "Protobuf messages",
-                server.protobuf_messages.unwrap_or_default().to_owned(),
+                server.protobuf_messages.clone().unwrap_or_default(),
             ),
             ("gRPC methods", server.grpc_methods.join(", ")),
             ("Paths", server.paths.join(", ")),
-            ("Protocol", server.protocol.to_owned()),
+            ("Protocol", server.protocol.clone()),
             ("Own TLS settings", yes_or_no(server.tls.is_some())),
             (
                 "Bound secrets",
@@ -361,7 +354,7 @@ async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
             ),
             ("Plaintext allowed", yes_or_no(server.allow_plaintext)),
             ("Allowed origins", server.allowed_origins.join(", ")),
-            ("OAuth", server.oauth.to_owned()),
+            ("OAuth", server.oauth.clone()),
             ("Description", server.description.clone()),
             ("Created", server.create_time.clone()),
             ("Updated", server.update_time.clone()),
@@ -369,7 +362,7 @@ async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
     })
 }
 
-/// None is not 0, to who reads it.
+/// Returns an empty text instead of 0, which means that no field is set.
 fn field_number(server: &Server) -> String {
     match server.protobuf_secrets_field {
         0 => String::new(),
@@ -391,7 +384,7 @@ async fn remove(args: RemoveArgs, injector: &Remote) -> Result<Report, Failure> 
     injector.answer(client(injector).remove_server(request)).await?;
     Report::new(
         output,
-        &Removed { workspace, name },
-        |Removed { workspace, name }| format!("{name} removed from {workspace}\n"),
+        &RemovedServer { workspace, name },
+        |RemovedServer { workspace, name }| format!("{name} removed from {workspace}\n"),
     )
 }

@@ -1,4 +1,4 @@
-//! What the flags of `add` and `update` say of a server.
+//! The flags of `workspace server add` and `update` for the settings of a server.
 
 use std::{ffi::OsString, fs, io, path::Path};
 
@@ -48,7 +48,7 @@ pub enum Oauth {
     Pass,
 }
 
-/// What a server is; all of it can be changed.
+/// The settings of a server. A flag that is not given leaves its field as it is.
 #[derive(Debug, Args)]
 pub(super) struct SpecArgs {
     /// The secrets that it gets, and no others
@@ -153,7 +153,7 @@ impl SpecArgs {
         self.secrets.is_some()
     }
 
-    /// Writes what was given into `server`, and names the fields that were.
+    /// Writes the given settings into `server`, and returns the paths of their fields for the update mask.
     pub(super) fn apply(self, server: &mut api::Server) -> Result<Vec<String>, Failure> {
         let Self {
             secrets,
@@ -175,60 +175,67 @@ impl SpecArgs {
             oauth,
             description,
         } = self;
-        let mut given = Vec::new();
-        let mut set = |field: &str, is_given: bool| {
-            if is_given {
-                given.push(field.to_owned());
-            }
-        };
-        set(
-            "inject_secrets",
-            put(&mut server.inject_secrets, secrets.map(named)),
-        );
+        let sets_secrets = set(&mut server.inject_secrets, secrets.map(non_empty));
         let required = match require_all {
             true => Some(server.inject_secrets.clone()),
-            false => required.map(named),
+            false => required.map(non_empty),
         };
-        set("required_secrets", put(&mut server.required_secrets, required));
-        set("url", put(&mut server.url, url));
-        let auth_type = auth_type.map(|auth_type| api::AuthType::from(auth_type).into());
-        set("auth_type", put(&mut server.auth_type, auth_type));
-        set(
-            "protobuf_secrets_field",
-            put(&mut server.protobuf_secrets_field, protobuf_secrets_field),
-        );
-        let messages = protobuf_messages.map(|messages| api::ProtobufMessages::from(messages).into());
-        set("protobuf_messages", put(&mut server.protobuf_messages, messages));
-        set(
-            "grpc_methods",
-            put(&mut server.grpc_methods, grpc_methods.map(named)),
-        );
-        set("paths", put(&mut server.paths, paths.map(named)));
-        let protocol = protocol.map(|protocol| api::Protocol::from(protocol).into());
-        set("protocol", put(&mut server.protocol, protocol));
-        set(
-            "allow_plaintext",
-            put(&mut server.allow_plaintext, allow_plaintext),
-        );
-        set(
-            "allowed_origins",
-            put(&mut server.allowed_origins, allowed_origins.map(named)),
-        );
-        let oauth = oauth.map(|oauth| api::Oauth::from(oauth).into());
-        set("oauth", put(&mut server.oauth, oauth));
-        set("description", put(&mut server.description, description));
         let tls = server.tls.get_or_insert_default();
-        set("tls.ca_pem", put(&mut tls.ca_pem, tls_ca.map(pem).transpose()?));
-        set("tls.server_name", put(&mut tls.server_name, tls_server_name));
-        set(
-            "tls.allow_bound_secrets",
-            put(&mut tls.allow_bound_secrets, allow_bound_secrets),
-        );
-        set(
-            "tls.client_cert_secret",
-            put(&mut tls.client_cert_secret, tls_client_cert_secret),
-        );
-        // The injector takes the `tls` of a catalog entry only when the request has none.
+        let fields = [
+            ("inject_secrets", sets_secrets),
+            ("required_secrets", set(&mut server.required_secrets, required)),
+            ("url", set(&mut server.url, url)),
+            (
+                "auth_type",
+                set_enum(&mut server.auth_type, auth_type.map(api::AuthType::from)),
+            ),
+            (
+                "protobuf_secrets_field",
+                set(&mut server.protobuf_secrets_field, protobuf_secrets_field),
+            ),
+            (
+                "protobuf_messages",
+                set_enum(
+                    &mut server.protobuf_messages,
+                    protobuf_messages.map(api::ProtobufMessages::from),
+                ),
+            ),
+            (
+                "grpc_methods",
+                set(&mut server.grpc_methods, grpc_methods.map(non_empty)),
+            ),
+            ("paths", set(&mut server.paths, paths.map(non_empty))),
+            (
+                "protocol",
+                set_enum(&mut server.protocol, protocol.map(api::Protocol::from)),
+            ),
+            (
+                "allow_plaintext",
+                set(&mut server.allow_plaintext, allow_plaintext),
+            ),
+            (
+                "allowed_origins",
+                set(&mut server.allowed_origins, allowed_origins.map(non_empty)),
+            ),
+            ("oauth", set_enum(&mut server.oauth, oauth.map(api::Oauth::from))),
+            ("description", set(&mut server.description, description)),
+            (
+                "tls.ca_pem",
+                set(&mut tls.ca_pem, tls_ca.map(read_pem).transpose()?),
+            ),
+            ("tls.server_name", set(&mut tls.server_name, tls_server_name)),
+            (
+                "tls.allow_bound_secrets",
+                set(&mut tls.allow_bound_secrets, allow_bound_secrets),
+            ),
+            (
+                "tls.client_cert_secret",
+                set(&mut tls.client_cert_secret, tls_client_cert_secret),
+            ),
+        ];
+        let given = fields.into_iter().filter(|(_, is_given)| *is_given);
+        let given = given.map(|(field, _)| field.to_owned()).collect();
+        // The injector uses the `tls` of a catalog entry only when the request has no `tls`.
         server.tls = server
             .tls
             .take()
@@ -237,7 +244,8 @@ impl SpecArgs {
     }
 }
 
-fn put<T>(field: &mut T, given: Option<T>) -> bool {
+/// Sets `field` to a given value, and returns true when there is one.
+fn set<T>(field: &mut T, given: Option<T>) -> bool {
     let is_given = given.is_some();
     if let Some(value) = given {
         *field = value;
@@ -245,13 +253,17 @@ fn put<T>(field: &mut T, given: Option<T>) -> bool {
     is_given
 }
 
-/// `--secrets=` names none.
-fn named(list: Vec<String>) -> Vec<String> {
+fn set_enum(field: &mut i32, given: Option<impl Into<i32>>) -> bool {
+    set(field, given.map(Into::into))
+}
+
+/// Returns the names in a list without empty ones, because `--secrets=` gives one empty name.
+fn non_empty(list: Vec<String>) -> Vec<String> {
     let names = list.into_iter().map(|name| name.trim().to_owned());
     names.filter(|name| !name.is_empty()).collect()
 }
 
-fn pem(file: OsString) -> Result<String, Failure> {
+fn read_pem(file: OsString) -> Result<String, Failure> {
     if file.is_empty() {
         return Ok(String::new());
     }
