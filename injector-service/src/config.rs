@@ -106,7 +106,7 @@ pub struct Settings {
     /// A further host name under which the data plane answers
     #[arg(long, value_delimiter = ';', value_name = "NAME")]
     pub host: Vec<String>,
-    /// What follows in a host name that names a server: SERVER.WORKSPACE.SUFFIX
+    /// Suffix of host names that name a server: SERVER.WORKSPACE.SUFFIX
     #[arg(long, default_value = "localhost", value_name = "NAME")]
     pub host_suffix: String,
     /// Further CAs, in PEM, that the injector trusts for upstreams like the system's CAs

@@ -30,49 +30,49 @@ pub struct LimitSettings {
     /// Header fields of a request; more is 431
     #[arg(long, default_value = "100", value_name = "NUMBER")]
     pub max_headers: String,
-    /// How long the head of an HTTP/1.1 request may take from its first byte on
+    /// Time for the head of an HTTP/1.1 request to arrive, from its first byte on
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub head_timeout: String,
-    /// How long what is needed of a body before the call goes out may take to come; later is 408
+    /// Time for the part of a body to arrive that is read before the upstream is called; later is 408
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub body_timeout: String,
-    /// JSON bodies of up to this many bytes are checked whole before the call goes out, and sent with their length; in
-    /// larger ones secrets are put while they pass
+    /// JSON bodies of up to this size are checked whole before the upstream is called, and sent with their length; larger
+    /// ones are streamed
     #[arg(long, default_value = "1MiB", value_name = "SIZE")]
     pub max_buffered_body: String,
     /// Bytes of bodies that are read before they are sent, of all calls together; more is 503. A body over HTTP/2 that
     /// has not ended counts at least 64 KiB, or its length if shorter, because that much is read ahead
     #[arg(long, default_value = "256MiB", value_name = "SIZE")]
     pub max_buffered_total: String,
-    /// How long a connection of the data plane is kept that carries no call
+    /// Time after which a connection of the data plane without a call is closed
     #[arg(long, default_value = "5m", value_name = "DURATION")]
     pub idle_timeout: String,
-    /// How long the other end of a connection of the data plane may take no byte of what is written to it
+    /// Time after which a connection of the data plane is closed when its peer takes no byte of a write
     #[arg(long, default_value = "60s", value_name = "DURATION")]
     pub write_timeout: String,
-    /// How long an upgraded connection, a WebSocket for one, may carry nothing
+    /// Time after which an upgraded connection, such as a WebSocket, is closed when it carries no data
     #[arg(long, default_value = "1h", value_name = "DURATION")]
     pub upgraded_idle_timeout: String,
-    /// How long a call may last, streams too but not what a connection is upgraded to; `none` for as long as it likes
+    /// Longest duration of a call, including streams but not upgraded connections; `none` for no limit
     #[arg(long, default_value = "none", value_name = "DURATION")]
     pub max_call_duration: String,
-    /// How long a call may wait for the vault, all in all
+    /// Longest time that a call waits for the vault, in total
     #[arg(long, default_value = "2s", value_name = "DURATION")]
     pub vault_timeout: String,
-    /// How long a connection to an upstream may take to be made, its TLS included, and how long a call waits for a place
-    /// where all connections are full
+    /// Time to make a connection to an upstream, including TLS, and longest wait of a call for a free connection when all
+    /// are full
     #[arg(long, default_value = "10s", value_name = "DURATION")]
     pub upstream_connect_timeout: String,
     /// HTTP/2 connections to one server; a further one is made when the others carry as many calls as the server takes
     #[arg(long, default_value = "64", value_name = "NUMBER")]
     pub upstream_max_http2_connections: String,
-    /// Connections to one server that are kept when they carry nothing
+    /// Idle connections to one server that are kept
     #[arg(long, default_value = "64", value_name = "NUMBER")]
     pub upstream_max_idle: String,
-    /// How long they are kept
+    /// Time after which an idle connection to an upstream is closed
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub upstream_idle_timeout: String,
-    /// How long a connection to an upstream takes new calls; those under way then still finish on it
+    /// Age at which a connection to an upstream takes no new calls; running calls finish on it
     #[arg(long, default_value = "10m", value_name = "DURATION")]
     pub upstream_max_connection_age: String,
     /// Header fields of an upstream's answer; more is 502
@@ -179,7 +179,8 @@ impl LimitSettings {
         let max_buffered_total = p.size("--max-buffered-total", &self.max_buffered_total, BUFFERED_TOTAL);
         let idle_timeout = nonzero_duration(p, "--idle-timeout", &self.idle_timeout);
         let write_timeout = nonzero_duration(p, "--write-timeout", &self.write_timeout);
-        let upgraded_idle_timeout = nonzero_duration(p, "--upgraded-idle-timeout", &self.upgraded_idle_timeout);
+        let upgraded_idle_timeout =
+            nonzero_duration(p, "--upgraded-idle-timeout", &self.upgraded_idle_timeout);
         let max_call_duration = match self.max_call_duration.as_str() {
             "none" => Some(None),
             text => nonzero_duration(p, "--max-call-duration", text).map(Some),
@@ -227,7 +228,8 @@ impl LimitSettings {
     }
 
     fn upstream(&self, p: &mut Problems) -> Option<UpstreamLimits> {
-        let connect_timeout = nonzero_duration(p, "--upstream-connect-timeout", &self.upstream_connect_timeout);
+        let connect_timeout =
+            nonzero_duration(p, "--upstream-connect-timeout", &self.upstream_connect_timeout);
         let max_http2_connections = p.number(
             "--upstream-max-http2-connections",
             &self.upstream_max_http2_connections,

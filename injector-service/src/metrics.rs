@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::registry::{Entry, Registry as Servers, RegistryStatus, CallCounts};
+use crate::registry::{CallCounts, Entry, Registry as Servers, RegistryStatus};
 
 /// Upper bounds of the buckets for the duration of a decrypt, in seconds. A decrypt takes 0.1 ms from a vault on the
 /// same machine, and 2 s at most unless `--vault-timeout` says otherwise.
@@ -112,7 +112,10 @@ type Labelled<'a> = ([&'a str; 2], &'a CallCounts);
 
 fn labelled(entry: &Arc<Entry>) -> Labelled<'_> {
     let server = &entry.server;
-    ([server.workspace.as_str(), server.name.as_str()], entry.call_counts())
+    (
+        [server.workspace.as_str(), server.name.as_str()],
+        entry.call_counts(),
+    )
 }
 
 fn encode_calls(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_>]) -> fmt::Result {

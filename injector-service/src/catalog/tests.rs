@@ -9,7 +9,7 @@ fn name(text: &str) -> EntryName {
     EntryName::parse(text).unwrap()
 }
 
-/// A catalog with entries of these names.
+/// Returns the text of a catalog with entries of these names.
 fn with(names: &[&str]) -> String {
     let entries = names
         .iter()
@@ -62,7 +62,7 @@ fn entries_are_in_the_order_of_their_names_and_in_pages() {
 }
 
 #[test]
-fn what_may_have_been_meant_comes_first() {
+fn similar_names_come_first() {
     let entries = parsed(&["@a/a", "@github/api", "@aerostack/github", "@github/mcp", "@z/z"]);
     let near = |text: &str| {
         let near: Vec<_> = entries
@@ -83,7 +83,7 @@ fn what_may_have_been_meant_comes_first() {
 }
 
 #[test]
-fn a_file_that_is_none_is_refused_without_saying_where_it_is() {
+fn an_invalid_file_is_refused_without_its_path() {
     let disk = OnDisk::new("");
     let path = disk.path();
     let says = |part: &str| {
@@ -113,7 +113,7 @@ fn a_file_that_is_none_is_refused_without_saying_where_it_is() {
 }
 
 #[tokio::test]
-async fn an_edit_holds_from_the_next_use_on() {
+async fn an_edit_takes_effect_at_the_next_use() {
     let disk = OnDisk::new(&with(&["@a/b"]));
     let catalog = Catalog::open(&disk.path()).unwrap();
     let has = async |name: &EntryName| catalog.entries().await.map(|entries| entries.get(name).is_some());
@@ -127,10 +127,10 @@ async fn an_edit_holds_from_the_next_use_on() {
     assert!(has(&name("@a/c")).await.unwrap());
 }
 
-/// As Kubernetes mounts a ConfigMap: `catalog.yaml` → `..data/catalog.yaml`, and `..data` → a directory that is changed
-/// for another.
+/// Kubernetes mounts a ConfigMap in this way: `catalog.yaml` → `..data/catalog.yaml`, and `..data` → a directory that is
+/// replaced by another.
 #[tokio::test]
-async fn a_file_behind_links_that_are_changed_for_others_is_followed() {
+async fn a_mounted_config_map_is_followed_through_its_links() {
     let dir = TempDir::new().unwrap();
     let (path, data) = (dir.path().join("catalog.yaml"), dir.path().join("..data"));
     for (version, entry) in [("..1", "@a/one"), ("..2", "@a/two")] {
@@ -148,7 +148,7 @@ async fn a_file_behind_links_that_are_changed_for_others_is_followed() {
 }
 
 #[tokio::test]
-async fn one_at_a_time_reads_the_file() {
+async fn only_one_caller_reads_the_file_at_a_time() {
     let disk = OnDisk::new(&with(&["@a/b"]));
     let catalog = Catalog::open(&disk.path()).unwrap();
     let turn = catalog.reading.clone().lock_owned().await;
@@ -160,7 +160,7 @@ async fn one_at_a_time_reads_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_while_it_is_replaced_sees_a_whole_file() {
+async fn a_concurrent_reader_sees_a_whole_file() {
     let disk = OnDisk::new(&with(&["@a/b"]));
     let catalog = Catalog::open(&disk.path()).unwrap();
     let (path, beside) = (disk.path(), disk.dir.path().join("beside"));

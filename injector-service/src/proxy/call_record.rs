@@ -9,7 +9,7 @@ use proto::{CallId, Refusal};
 use crate::{
     inject::ResolvedSecret,
     metrics::Metrics,
-    registry::{Entry, CallCounts, server::Injection},
+    registry::{CallCounts, Entry, server::Injection},
 };
 
 /// The facts about a call that are known so far. The stages of a call add to the record, and one of [`Self::log_forwarded`],

@@ -27,12 +27,7 @@ struct Shared {
 
 impl Entry {
     /// Returns the first revision of a server that is added now.
-    pub(crate) fn added(
-        workspace: WorkspaceName,
-        name: ServerName,
-        workspace_uid: Uid,
-        spec: Spec,
-    ) -> Self {
+    pub(crate) fn added(workspace: WorkspaceName, name: ServerName, workspace_uid: Uid, spec: Spec) -> Self {
         let now = Timestamp::now();
         Self::new(Server {
             workspace,

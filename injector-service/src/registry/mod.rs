@@ -64,7 +64,11 @@ pub struct RegistryStatus {
 impl Registry {
     /// Reads the file at `path`; a missing file counts as an empty one. `own` holds the addresses of the injector's
     /// listeners, to which no server may point. `quota` limits the servers that the API adds to one workspace.
-    pub async fn open(path: PathBuf, own: OwnListeners, quota: WorkspaceQuota) -> Result<Self, RegistryError> {
+    pub async fn open(
+        path: PathBuf,
+        own: OwnListeners,
+        quota: WorkspaceQuota,
+    ) -> Result<Self, RegistryError> {
         let (servers, seen) = blocking(move || FileBackedServers::open(path, own)).await?;
         Ok(Self {
             servers: Arc::new(servers),

@@ -30,8 +30,9 @@ impl WorkspaceQuota {
         if count(after) > self.servers && count(after) > count(before) {
             return Err(QuotaError::Servers(self.servers).into());
         }
-        let bytes =
-            |servers: &ServerMap| servers_file::size(servers.of_workspace(workspace).map(|entry| &entry.server));
+        let bytes = |servers: &ServerMap| {
+            servers_file::size(servers.of_workspace(workspace).map(|entry| &entry.server))
+        };
         let now = bytes(after)?;
         if now > self.bytes && now > bytes(before)? {
             return Err(QuotaError::Bytes(self.bytes).into());

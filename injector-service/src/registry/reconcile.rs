@@ -9,9 +9,7 @@ use std::{
 use jiff::Timestamp;
 use proto::Uid;
 
-use super::{
-    entry::Entry, error::FileError, server::Server, server_map::ServerMap, servers_file::FileEntry,
-};
+use super::{entry::Entry, error::FileError, server::Server, server_map::ServerMap, servers_file::FileEntry};
 
 /// The numbers of servers that differ between two states of the registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -160,7 +160,11 @@ fn no_catalog() -> Refusal {
 
 fn unknown_entry(name: &EntryName, entries: &Entries) -> Refusal {
     let known = entries.names_nearest_first(name);
-    let names: Vec<_> = known.iter().take(MAX_LISTED_NAMES).map(|name| name.as_str()).collect();
+    let names: Vec<_> = known
+        .iter()
+        .take(MAX_LISTED_NAMES)
+        .map(|name| name.as_str())
+        .collect();
     let has = match (names.as_slice(), known.len().saturating_sub(MAX_LISTED_NAMES)) {
         ([], _) => "it has none".to_owned(),
         (names, 0) => format!("it has {}", names.join(", ")),

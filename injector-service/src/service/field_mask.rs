@@ -51,8 +51,8 @@ pub(super) fn apply(current: Server, given: &Server, mask: Option<&FieldMask>) -
     let mut merged = current;
     for path in paths {
         let field = FIELDS.iter().find(|(name, _)| name == path);
-        let (_, copy) = field
-            .ok_or_else(|| invalid("it names a field that is none, or that an update cannot change"))?;
+        let (_, copy) =
+            field.ok_or_else(|| invalid("it names a field that is none, or that an update cannot change"))?;
         copy(&mut merged, given);
     }
     Ok(merged)
@@ -103,11 +103,17 @@ mod tests {
     #[test]
     fn an_update_may_change_every_field_that_is_not_output_only() {
         let descriptor = |message: &str| {
-            let files = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap().file;
+            let files = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET)
+                .unwrap()
+                .file;
             let files = files.into_iter().filter(|file| file.package() == "injector.v1");
             let mut messages = files.flat_map(|file| file.message_type);
             let found = messages.find(|found| found.name() == message).unwrap();
-            found.field.iter().map(|field| field.name().to_owned()).collect::<Vec<_>>()
+            found
+                .field
+                .iter()
+                .map(|field| field.name().to_owned())
+                .collect::<Vec<_>>()
         };
         let tls = descriptor("UpstreamTls");
         let mut expected = Vec::new();
@@ -148,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_field_that_is_not_given_is_emptied() {
+    fn a_named_field_without_a_value_is_cleared() {
         let emptied = applied(&Server::default(), &["inject_secrets", "tls"]).unwrap();
         assert_eq!(
             emptied,
@@ -161,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn where_in_messages_secrets_go_may_change() {
+    fn the_field_and_the_messages_of_secrets_change_separately() {
         let given = Server {
             protobuf_secrets_field: 7,
             protobuf_messages: 2,
@@ -223,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_that_names_nothing_or_what_may_not_change_is_refused() {
+    fn an_empty_mask_or_one_with_an_unknown_field_is_refused() {
         assert_eq!(
             apply(server(), &server(), None).unwrap_err().reason,
             Reason::FieldMaskInvalid

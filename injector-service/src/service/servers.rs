@@ -56,7 +56,8 @@ impl ServerService for Servers {
         } = request.get_ref();
         let server = given(server.as_ref())?;
         let permit = write_permit(&request, &server.workspace)?;
-        let CompletedRequest { server, is_mcp } = catalog::complete_from_catalog(server, catalog_entry, self.catalog.as_ref()).await?;
+        let CompletedRequest { server, is_mcp } =
+            catalog::complete_from_catalog(server, catalog_entry, self.catalog.as_ref()).await?;
         let name = server_name(&server.name)?;
         let spec = self.parse(&server)?;
         check_allowance(&permit, None, &spec)?;

@@ -140,7 +140,10 @@ mod tests {
     fn a_client_certificate_that_cannot_be_used_is_warned_of() {
         let found = |value: &[u8], origins: &[&str]| SecretState::Found {
             version: 1,
-            origins: origins.iter().map(|origin| OriginPattern::parse(origin).unwrap()).collect(),
+            origins: origins
+                .iter()
+                .map(|origin| OriginPattern::parse(origin).unwrap())
+                .collect(),
             facts: Some(ValueFacts::of(value)),
         };
         let bound = &["https://a.example"];
@@ -155,6 +158,9 @@ mod tests {
             let kinds = kinds(Placement::ClientCertificate, &state);
             assert_eq!(kinds, Vec::from_iter(kind), "{state:?}");
         }
-        assert_eq!(kinds(Placement::Bearer, &found(b"x", &[])), [WarningKind::SecretUnbound]);
+        assert_eq!(
+            kinds(Placement::Bearer, &found(b"x", &[])),
+            [WarningKind::SecretUnbound]
+        );
     }
 }

@@ -45,7 +45,7 @@ pub struct AddArgs {
     workspace: String,
     /// The server's name, a DNS label; or `@SCOPE/NAME` of the injector's catalog, or with --url
     server: String,
-    /// What the server is called, instead of the last part of `@SCOPE/NAME`
+    /// The server's name, instead of the last part of `@SCOPE/NAME`
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use proto::injector::v1 as api;
 
 use crate::failure::Failure;
 
-/// Where a server's secrets go.
+/// The place of a server's secrets in a request.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum AuthType {
     /// A header `X-Mcp-Secret-{NAME}` for each secret
@@ -19,19 +19,19 @@ pub enum AuthType {
     Skill,
 }
 
-/// Which messages of a gRPC request get secrets.
+/// The messages of a gRPC request that get secrets.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum ProtobufMessages {
-    /// The first
+    /// The first message
     First,
-    /// Each, decrypted anew for each
+    /// All messages; the vault decrypts the secrets again for each one
     All,
 }
 
-/// What is spoken to the upstream.
+/// The version of HTTP that the injector speaks to the upstream.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Protocol {
-    /// Over TLS what ALPN gives; in cleartext HTTP/2 for gRPC, else HTTP/1.1
+    /// Over TLS the version that ALPN selects; in cleartext HTTP/2 for gRPC, else HTTP/1.1
     Auto,
     /// HTTP/1.1
     Http1,
@@ -39,72 +39,74 @@ pub enum Protocol {
     Http2,
 }
 
-/// What becomes of an upstream's demand for a credential
+/// The treatment of an upstream's demand for a credential.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Oauth {
     /// The program gets an error UPSTREAM_REJECTED_CREDENTIAL instead, because the credential is the injector's
     Replace,
-    /// The program gets the demand, and may authenticate itself
+    /// The program gets the demand and may authenticate itself
     Pass,
 }
 
 /// The settings of a server. A flag that is not given leaves its field as it is.
 #[derive(Debug, Args)]
 pub(super) struct SpecArgs {
-    /// The secrets that it gets, and no others
+    /// The secrets that requests to the server get; they get no others
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     secrets: Option<Vec<String>>,
-    /// Those of them without which a call is refused
+    /// The secrets without which a call is refused; each must be in --secrets
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     required: Option<Vec<String>>,
     /// Refuse calls that lack any of the server's secrets
     #[arg(long, conflicts_with = "required")]
     pub(super) require_all: bool,
-    /// Where it is: `https://api.github.com`
+    /// The server's URL, such as `https://api.github.com`
     #[arg(long)]
     pub(super) url: Option<String>,
-    /// Where its secrets go
+    /// The place of the secrets in a request
     #[arg(long, value_enum)]
     auth_type: Option<AuthType>,
-    /// With `--auth-type skill`: the map<string, string> field of gRPC messages that they go to; 0: none
+    /// With `--auth-type skill`: the number of the map<string, string> field of gRPC messages that gets the secrets; 0 for
+    /// none
     #[arg(long, value_name = "N")]
     protobuf_secrets_field: Option<u32>,
-    /// Which messages of a gRPC call get them
+    /// The messages of a gRPC call that get secrets
     #[arg(long, value_enum)]
     protobuf_messages: Option<ProtobufMessages>,
     /// With `--protobuf-secrets-field`: the gRPC methods whose messages get secrets, as `pkg.Service/Method` or
     /// `pkg.Service/*`
     #[arg(long, value_name = "METHOD,…", value_delimiter = ',')]
     grpc_methods: Option<Vec<String>>,
-    /// With `--auth-type skill`: the paths whose JSON bodies get secrets, as `/run` or `/tools/*`; empty: all paths
+    /// With `--auth-type skill`: the paths whose JSON bodies get secrets, as `/run` or `/tools/*`; empty for all paths
     #[arg(long, value_name = "PATH,…", value_delimiter = ',')]
     paths: Option<Vec<String>>,
-    /// What is spoken to it
+    /// The version of HTTP that the injector speaks to the server
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    /// The authorities that its certificate may come from, PEM; empty: the system's. `-` reads standard input
+    /// File with the CAs that may have issued the server's certificate, PEM; empty for the system's CAs. `-` reads standard
+    /// input
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<OsString>,
-    /// The name in its certificate, when that is not the URL's host
+    /// The name in the server's certificate, when it differs from the URL's host
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
-    /// The secret with a client certificate for it, its chain and its key, in PEM; empty: none
+    /// The secret with a client certificate for the server, its chain and its key, in PEM; empty for none
     #[arg(long, value_name = "NAME")]
     tls_client_cert_secret: Option<String>,
     /// Administrators only: send secrets that are bound to the URL although only the server's own --tls-ca or
     /// --tls-server-name verifies the upstream, or nothing does (`http://`)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     allow_bound_secrets: Option<bool>,
-    /// Let its secrets go over the network in cleartext
+    /// Allow secrets to cross the network in cleartext (`http://`)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     allow_plaintext: Option<bool>,
-    /// Web origins whose pages may call it through the injector
+    /// Web origins whose pages may call the server through the injector
     #[arg(long, value_name = "ORIGIN,…", value_delimiter = ',')]
     allowed_origins: Option<Vec<String>>,
-    /// What becomes of the upstream's demand for a credential (401, WWW-Authenticate)
+    /// The treatment of the upstream's demand for a credential (401, WWW-Authenticate)
     #[arg(long, value_enum)]
     oauth: Option<Oauth>,
-    /// Free text
+    /// A description for people
     #[arg(long)]
     description: Option<String>,
 }

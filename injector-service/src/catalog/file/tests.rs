@@ -5,7 +5,7 @@ use crate::{
     registry::server::{Protocol, UpstreamTls},
 };
 
-/// Stands where only an error that repeats the file would show it.
+/// A text in the file that no error may repeat.
 const MARK: &str = "s3cr3t";
 
 const EXAMPLE: &str = include_str!("../../../../deploy/catalog.example.yaml");
@@ -119,7 +119,7 @@ fn an_error_names_the_line_the_entry_and_the_field_but_repeats_nothing_else() {
             &["line 3, entry 1", "name:", "@SCOPE/NAME"],
         ),
         (entry(&format!("  token: {MARK}\n")), &["line 5", "field token"]),
-        // What a servers file has, and a catalog has not.
+        // Fields of the servers file that a catalog does not have.
         (
             entry(&format!("  workspace: {MARK}\n")),
             &["line 5", "field workspace"],
@@ -204,7 +204,7 @@ fn an_error_names_the_line_the_entry_and_the_field_but_repeats_nothing_else() {
 }
 
 #[test]
-fn every_mistake_in_the_entries_is_told_at_once() {
+fn one_error_lists_the_mistakes_of_all_entries() {
     let error = refused(
         "version: 1\nservers:\n- {name: a, url: ftp://a.example}\n- {name: '@a/b', url: 'https://a.example'}\n- \
          {name: '@a/b', url: 'https://a.example'}\n- {name: '@a/c', url: 'http://a.example'}\n",

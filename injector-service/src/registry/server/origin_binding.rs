@@ -44,8 +44,8 @@ impl Spec {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::UpstreamTls;
+    use super::*;
 
     fn spec(url: &str, tls: UpstreamTls) -> Spec {
         Spec {

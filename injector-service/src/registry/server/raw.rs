@@ -169,7 +169,10 @@ impl RawServer {
             paths: paths.iter().map(ToString::to_string).collect(),
             tls: RawTls::of(tls),
             allow_plaintext: *allow_plaintext,
-            allowed_origins: allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+            allowed_origins: allowed_origins
+                .iter()
+                .map(|origin| origin.as_str().to_owned())
+                .collect(),
             oauth: *oauth,
             description: description.clone(),
             uid: Some(uid.to_string()),
@@ -183,7 +186,11 @@ impl RawServer {
 
 impl RawInjection {
     fn of(injection: &Injection) -> Self {
-        let Injection { secret, required, placement: _ } = injection;
+        let Injection {
+            secret,
+            required,
+            placement: _,
+        } = injection;
         Self {
             secret: secret.to_string(),
             required: *required,
@@ -193,7 +200,12 @@ impl RawInjection {
 
 impl RawTls {
     fn parse(self) -> Result<UpstreamTls, SpecError> {
-        let Self { ca_pem, server_name, allow_bound_secrets, client_cert_secret } = self;
+        let Self {
+            ca_pem,
+            server_name,
+            allow_bound_secrets,
+            client_cert_secret,
+        } = self;
         let client_cert_secret = match client_cert_secret.as_str() {
             "" => None,
             name => Some(SecretName::parse(name).map_err(SpecError::ClientCertSecret)?),
@@ -207,12 +219,19 @@ impl RawTls {
     }
 
     pub(super) fn of(tls: &UpstreamTls) -> Self {
-        let UpstreamTls { ca_pem, server_name, allow_bound_secrets, client_cert_secret } = tls.clone();
+        let UpstreamTls {
+            ca_pem,
+            server_name,
+            allow_bound_secrets,
+            client_cert_secret,
+        } = tls.clone();
         Self {
             ca_pem,
             server_name,
             allow_bound_secrets,
-            client_cert_secret: client_cert_secret.map(|name| name.to_string()).unwrap_or_default(),
+            client_cert_secret: client_cert_secret
+                .map(|name| name.to_string())
+                .unwrap_or_default(),
         }
     }
 }
@@ -244,7 +263,10 @@ fn parse_injections(auth_type: AuthType, raw: &[RawInjection]) -> Result<Vec<Inj
 pub(super) fn secret_names<'a>(
     texts: impl IntoIterator<Item = &'a str>,
 ) -> Result<Vec<SecretName>, SpecError> {
-    let names = texts.into_iter().map(SecretName::parse).collect::<Result<_, _>>()?;
+    let names = texts
+        .into_iter()
+        .map(SecretName::parse)
+        .collect::<Result<_, _>>()?;
     Ok(distinct(names)?)
 }
 
@@ -277,7 +299,10 @@ fn numbered<T>(
     texts: &[String],
     parse: impl Fn(usize, &str) -> Result<T, SpecError>,
 ) -> Result<Vec<T>, SpecError> {
-    (1..).zip(texts).map(|(number, text)| parse(number, text)).collect()
+    (1..)
+        .zip(texts)
+        .map(|(number, text)| parse(number, text))
+        .collect()
 }
 
 #[cfg(test)]
@@ -301,7 +326,12 @@ mod tests {
             (skill, 7, Messages::All, with(7, Messages::All)),
             (skill, 19_000, Messages::First, Err(NotAFieldNumber.into())),
             (AuthType::Bearer, 0, Messages::First, Ok(AuthType::Bearer)),
-            (AuthType::Bearer, 7, Messages::First, Err(SpecError::ProtobufWithoutSkill)),
+            (
+                AuthType::Bearer,
+                7,
+                Messages::First,
+                Err(SpecError::ProtobufWithoutSkill),
+            ),
         ] {
             assert_eq!(parse_auth_type(auth_type, field, messages), expected);
         }
@@ -329,7 +359,10 @@ mod tests {
             assert_eq!(spec.check_all_but_secrets(&OwnListeners::default()), expected);
         }
         let many = vec!["/run".to_owned(); MAX_PATTERNS + 1];
-        assert_eq!(parse_body_calls(&many, &[]), Err(SpecError::TooManyPatterns("paths")));
+        assert_eq!(
+            parse_body_calls(&many, &[]),
+            Err(SpecError::TooManyPatterns("paths"))
+        );
         let wrong = parse_body_calls(&["/run".into(), "run".into()], &[]);
         assert_eq!(wrong, Err(SpecError::Path(2, NotAPathPattern)));
     }
@@ -338,7 +371,10 @@ mod tests {
     fn one_secret_in_two_spellings_is_refused() {
         assert_eq!(secret_names(["a", "b"]).map(|names| names.len()), Ok(2));
         let twice = DuplicateName(SecretName::parse("GITHUB_TOKEN").unwrap());
-        assert_eq!(secret_names(["github-token", "x", "GITHUB.TOKEN"]), Err(twice.into()));
+        assert_eq!(
+            secret_names(["github-token", "x", "GITHUB.TOKEN"]),
+            Err(twice.into())
+        );
         assert_eq!(secret_names(["a", ""]), Err(SecretNameError::Empty.into()));
     }
 

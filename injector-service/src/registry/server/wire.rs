@@ -77,7 +77,12 @@ impl Server {
 impl UpstreamTls {
     /// Returns `None` when every field has its default.
     pub(crate) fn to_wire(&self) -> Option<api::UpstreamTls> {
-        let RawTls { ca_pem, server_name, allow_bound_secrets, client_cert_secret } = RawTls::of(self);
+        let RawTls {
+            ca_pem,
+            server_name,
+            allow_bound_secrets,
+            client_cert_secret,
+        } = RawTls::of(self);
         let tls = api::UpstreamTls {
             ca_pem,
             server_name: server_name.unwrap_or_default(),
@@ -140,8 +145,18 @@ impl RawServer {
 
 impl RawTls {
     fn from_wire(tls: api::UpstreamTls) -> Self {
-        let api::UpstreamTls { ca_pem, server_name, allow_bound_secrets, client_cert_secret } = tls;
-        Self { ca_pem, server_name: Some(server_name), allow_bound_secrets, client_cert_secret }
+        let api::UpstreamTls {
+            ca_pem,
+            server_name,
+            allow_bound_secrets,
+            client_cert_secret,
+        } = tls;
+        Self {
+            ca_pem,
+            server_name: Some(server_name),
+            allow_bound_secrets,
+            client_cert_secret,
+        }
     }
 }
 
@@ -164,7 +179,9 @@ fn auth_type_from_wire(number: i32) -> Result<AuthType, SpecError> {
         Ok(api::AuthType::Unspecified | api::AuthType::SecretHeaders) => Ok(AuthType::SecretHeaders),
         Ok(api::AuthType::Bearer) => Ok(AuthType::Bearer),
         Ok(api::AuthType::Skill) => Ok(AuthType::Skill(None)),
-        Err(_) => Err(SpecError::UnknownEnumValue("auth_type: there is no such auth type")),
+        Err(_) => Err(SpecError::UnknownEnumValue(
+            "auth_type: there is no such auth type",
+        )),
     }
 }
 
@@ -191,7 +208,9 @@ fn oauth_from_wire(number: i32) -> Result<Oauth, SpecError> {
     match api::Oauth::try_from(number) {
         Ok(api::Oauth::Unspecified | api::Oauth::Replace) => Ok(Oauth::Replace),
         Ok(api::Oauth::Pass) => Ok(Oauth::Pass),
-        Err(_) => Err(SpecError::UnknownEnumValue("oauth: it must be OAUTH_REPLACE or OAUTH_PASS")),
+        Err(_) => Err(SpecError::UnknownEnumValue(
+            "oauth: it must be OAUTH_REPLACE or OAUTH_PASS",
+        )),
     }
 }
 

@@ -57,8 +57,11 @@ pub(super) fn parse(bytes: &[u8], own: &OwnListeners) -> Result<Vec<FileEntry>, 
     let mut entries = Vec::with_capacity(servers.len());
     for (number, raw) in (1..).zip(servers) {
         let line = raw.referenced.line();
-        let entry = FileEntry::parse(raw.value, line, own)
-            .map_err(|error| FileError::Entry { line, number, error })?;
+        let entry = FileEntry::parse(raw.value, line, own).map_err(|error| FileError::Entry {
+            line,
+            number,
+            error,
+        })?;
         if !names.insert((entry.workspace.clone(), entry.name.clone())) {
             return Err(FileError::SameName {
                 line,

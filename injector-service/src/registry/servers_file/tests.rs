@@ -10,13 +10,16 @@ use crate::{
     },
 };
 
-/// Stands where only an error that repeats the file would show it.
+/// A text in the file that no error may repeat.
 const MARK: &str = "s3cr3t";
 
 const FULL: &str = include_str!("test_full.yaml");
 
 fn read(text: &str) -> Result<Vec<FileEntry>, FileError> {
-    parse(text.as_bytes(), &OwnListeners::new(["127.0.0.1:7100".parse().unwrap()]))
+    parse(
+        text.as_bytes(),
+        &OwnListeners::new(["127.0.0.1:7100".parse().unwrap()]),
+    )
 }
 
 fn refused(text: &str) -> String {
@@ -101,7 +104,7 @@ fn every_field_is_read() {
 }
 
 #[test]
-fn what_is_written_is_what_is_read() {
+fn a_written_server_reads_back_the_same() {
     let full = server(FULL);
     let text = render([&full].into_iter()).unwrap();
     assert_eq!(server(&text), full);
@@ -116,7 +119,7 @@ fn what_is_written_is_what_is_read() {
 }
 
 #[test]
-fn where_in_messages_secrets_go_is_read_and_written() {
+fn the_calls_and_messages_that_get_secrets_are_read_and_written() {
     let skill = |fields: &str| FULL.replace("auth_type: bearer", &format!("auth_type: skill\n  {fields}"));
     for (fields, written) in [
         (
@@ -163,7 +166,7 @@ fn where_in_messages_secrets_go_is_read_and_written() {
 }
 
 #[test]
-fn words_that_yaml_reads_as_something_else_stay_words() {
+fn texts_that_yaml_would_read_as_another_type_stay_texts() {
     for word in [
         "no",
         "on",
@@ -386,7 +389,7 @@ fn an_error_names_the_line_and_the_field_but_repeats_nothing() {
 }
 
 #[test]
-fn a_bomb_does_not_go_off() {
+fn nested_aliases_are_refused_quickly() {
     let mut bomb = String::from("version: 1\nservers:\n- &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let alias = format!("*a{}", level - 1);
@@ -400,7 +403,7 @@ fn a_bomb_does_not_go_off() {
 }
 
 #[test]
-fn many_comments_are_no_bomb() {
+fn many_comments_are_allowed() {
     let comments = "# a server\n".repeat(2_000);
     let text = format!(
         "{comments}version: 1\n{comments}servers:\n{comments}- workspace: w\n  name: s\n{comments}  url: https://a.example\n"
@@ -421,8 +424,8 @@ fn json_is_yaml() {
 }
 
 #[test]
-fn what_the_file_cannot_say_is_not_written() {
-    // Two servers of one name can only come from a mistake of ours; it must not reach the file.
+fn two_servers_of_one_name_are_not_written() {
+    // Only a bug could cause two servers of one name, and the bug must not reach the file.
     let full = server(FULL);
     assert!(render([&full, &full].into_iter()).is_err());
     assert_eq!(full.spec.clone().check(&OwnListeners::default()), Ok(full.spec));

@@ -137,7 +137,7 @@ async fn a_missing_file_is_an_empty_registry_and_is_made_on_the_first_write() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_at_the_start_is_an_error_that_names_file_and_line() {
+async fn an_invalid_file_at_the_start_is_an_error_with_file_and_line() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("servers.yaml");
     fs::write(&path, file(&[("a", ""), ("b", "  password: s3cr3t\n")])).unwrap();
@@ -227,7 +227,7 @@ async fn the_workspace_that_answers_first_stays_pinned() {
         .edit_and_refresh(&file(&[("a", "  description: changed\n")]))
         .await
         .unwrap();
-    // A call that began before the change pins for those that come after.
+    // A call that began before the change pins the workspace for later revisions.
     assert_eq!(before.pin(first), first);
     assert_eq!(fixture.find("a").pin(second), first);
     assert_eq!(fixture.find("a").workspace_uid(), Some(first));

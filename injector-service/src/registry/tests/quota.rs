@@ -10,7 +10,9 @@ async fn registry(quota: WorkspaceQuota, text: &str) -> (TempDir, Registry) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("servers.yaml");
     fs::write(&path, text).unwrap();
-    let registry = Registry::open(path, OwnListeners::default(), quota).await.unwrap();
+    let registry = Registry::open(path, OwnListeners::default(), quota)
+        .await
+        .unwrap();
     (dir, registry)
 }
 
@@ -46,7 +48,7 @@ fn quota(answer: Result<(), RegistryError>) -> Option<QuotaError> {
 }
 
 #[tokio::test]
-async fn a_workspace_has_no_more_servers_than_it_may_and_others_still_have_theirs() {
+async fn a_workspace_at_its_number_of_servers_does_not_affect_other_workspaces() {
     let (_dir, registry) = registry(FEW, EMPTY).await;
     for name in ["a", "b", "c"] {
         assert_eq!(quota(add(&registry, "w", name, 0).await), None);
@@ -64,7 +66,7 @@ async fn a_workspace_has_no_more_servers_than_it_may_and_others_still_have_their
 }
 
 #[tokio::test]
-async fn a_workspace_takes_no_more_of_the_file_than_it_may() {
+async fn a_workspace_is_limited_in_bytes_of_the_file() {
     let (_dir, registry) = registry(FEW, EMPTY).await;
     assert_eq!(quota(add(&registry, "w", "a", 1000).await), None);
     assert_eq!(
@@ -84,7 +86,7 @@ async fn a_workspace_takes_no_more_of_the_file_than_it_may() {
 }
 
 #[tokio::test]
-async fn an_operator_may_give_a_workspace_more_and_the_api_only_less_of_it() {
+async fn an_operator_may_exceed_the_quota_and_the_api_may_then_only_shrink_the_workspace() {
     let more = "  description: ".to_owned() + &"x".repeat(1000) + "\n";
     let rest = ["a", "b", "c", "d"].map(|name| (name, more.as_str()));
     let (_dir, registry) = registry(FEW, &super::file(&rest)).await;

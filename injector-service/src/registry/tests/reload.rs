@@ -9,7 +9,7 @@ use super::*;
 use crate::registry::FileError;
 
 #[tokio::test]
-async fn an_invalid_file_keeps_the_servers_of_before() {
+async fn an_invalid_file_leaves_the_servers_unchanged() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let before = fixture.find("a");
     for wrong in [
@@ -37,7 +37,7 @@ async fn an_invalid_file_keeps_the_servers_of_before() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_gone_keeps_the_servers_of_before() {
+async fn a_deleted_file_leaves_the_servers_unchanged() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let text = fixture.text();
     fs::remove_file(fixture.path()).unwrap();
@@ -60,7 +60,7 @@ async fn a_file_that_is_gone_keeps_the_servers_of_before() {
 }
 
 #[tokio::test]
-async fn the_same_problem_is_a_problem_once_and_the_same_file_heals_it() {
+async fn a_problem_is_reported_until_the_previous_file_comes_back() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let text = fixture.text();
     fs::remove_file(fixture.path()).unwrap();
@@ -112,11 +112,11 @@ async fn changed_content_is_a_new_revision_whatever_the_file_says() {
 }
 
 #[tokio::test]
-async fn a_renamed_server_does_not_take_its_revision_along() {
+async fn a_renamed_server_gets_a_new_revision() {
     let uid = Uid::generate();
     let stated = format!("  uid: {uid}\n  revision: 3\n");
     let fixture = Fixture::with(&file(&[("a", &stated)])).await;
-    // What is pooled for this uid and revision goes to a.example, and b.example is another place.
+    // Pooled connections of this uid and revision lead to a.example, so b.example needs another revision.
     fixture
         .edit_and_refresh(&file(&[("b", &stated), ("a", "")]))
         .await
@@ -131,7 +131,7 @@ async fn a_renamed_server_does_not_take_its_revision_along() {
 }
 
 #[tokio::test]
-async fn no_two_servers_have_one_uid() {
+async fn two_servers_with_one_uid_are_refused() {
     let stated = format!("  uid: {}\n", Uid::generate());
     let fixture = Fixture::with(&file(&[("a", &stated)])).await;
     let copied = fixture
@@ -141,7 +141,7 @@ async fn no_two_servers_have_one_uid() {
         panic!("{copied:?}")
     };
     assert!(matches!(*source, FileError::SameUid { line: 7 }), "{source}");
-    // Nor may another take the uid that one was given here.
+    // The same holds for a uid that the registry generated.
     let given = format!("  uid: {}\n", fixture.find("a").server.uid);
     fixture.edit_and_refresh(&file(&[("a", "")])).await.unwrap();
     fixture
@@ -167,7 +167,7 @@ async fn an_edit_of_the_same_size_and_time_is_seen() {
 }
 
 #[tokio::test]
-async fn an_edit_that_hides_its_time_is_seen() {
+async fn an_edit_that_restores_the_modification_time_is_seen() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
     let hide = || {
@@ -179,7 +179,7 @@ async fn an_edit_that_hides_its_time_is_seen() {
             .unwrap()
     };
     hide();
-    // From here on the file counts as settled: it is read again only when something of it shows a change.
+    // The file now counts as settled, so the registry reads it again only when its stamp changes.
     fixture.registry.refresh().await.unwrap();
     fixture.edit(&file(&[("b", "")]));
     hide();
@@ -228,7 +228,7 @@ async fn a_mounted_config_map_is_followed_through_its_links() {
 }
 
 #[tokio::test]
-async fn watchers_are_told_of_changes_and_of_nothing_else() {
+async fn subscribers_are_notified_of_changes_only() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let mut changed = fixture.registry.subscribe();
     fixture
@@ -242,11 +242,14 @@ async fn watchers_are_told_of_changes_and_of_nothing_else() {
     assert!(fixture.registry.uids_and_revisions().is_empty());
     let added = fixture.add("b").await.unwrap();
     changed.changed().await.unwrap();
-    assert_eq!(fixture.registry.uids_and_revisions(), [(added.server.uid, 1)].into());
+    assert_eq!(
+        fixture.registry.uids_and_revisions(),
+        [(added.server.uid, 1)].into()
+    );
 }
 
 #[tokio::test]
-async fn an_edit_is_taken_over_while_the_file_is_watched() {
+async fn a_watched_file_is_read_again_after_an_edit() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let (mut changed, stop) = (fixture.registry.subscribe(), CancellationToken::new());
     let watching = tokio::spawn(fixture.registry.clone().watch(stop.clone()));

@@ -16,7 +16,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn what_is_added_changed_and_removed_is_in_the_file() {
+async fn every_change_is_in_the_file() {
     let fixture = Fixture::with(EMPTY).await;
     let reopened = async || {
         open(&fixture.path())
@@ -58,7 +58,7 @@ async fn what_is_added_changed_and_removed_is_in_the_file() {
 }
 
 #[tokio::test]
-async fn only_what_is_as_the_caller_knows_it_is_changed() {
+async fn a_change_with_a_wrong_name_or_revision_is_refused() {
     let fixture = Fixture::with(EMPTY).await;
     fixture.add("a").await.unwrap();
     let text = fixture.text();
@@ -94,7 +94,7 @@ async fn only_what_is_as_the_caller_knows_it_is_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn writers_at_once_lose_nothing() {
+async fn concurrent_writers_lose_no_server() {
     let fixture = Fixture::with(EMPTY).await;
     let expected: Vec<_> = (10..50).map(|n| format!("w/s{n}")).collect();
     let writers: Vec<_> = (10..50)
@@ -122,7 +122,7 @@ async fn writers_at_once_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_writers_with_one_revision_one_wins() {
+async fn one_of_several_updates_of_the_same_revision_succeeds() {
     let fixture = Fixture::with(EMPTY).await;
     fixture.add("a").await.unwrap();
     let writers: Vec<_> = (0..10)
@@ -154,7 +154,7 @@ async fn a_write_keeps_what_an_operator_wrote_just_before() {
         fixture.find("a").server.uid
     );
 
-    // A revision that the operator's edit has made stale.
+    // The operator's edit increases the revision.
     fixture.edit(&fixture.text().replace("edited", "again"));
     let stale = fixture
         .registry
@@ -165,7 +165,7 @@ async fn a_write_keeps_what_an_operator_wrote_just_before() {
 }
 
 #[tokio::test]
-async fn a_write_begins_anew_when_an_operator_writes_in_its_midst() {
+async fn a_write_is_repeated_when_the_file_changes_in_its_midst() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let edits = |count: usize| {
         let (path, left) = (fixture.path(), std::sync::atomic::AtomicUsize::new(count));
@@ -202,7 +202,7 @@ async fn a_write_begins_anew_when_an_operator_writes_in_its_midst() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_into_a_file_that_is_not_valid() {
+async fn an_invalid_file_is_not_overwritten() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let wrong = format!("{}  half a li", file(&[("a", "")]));
     fixture.edit(&wrong);
@@ -233,7 +233,7 @@ async fn a_read_only_file_is_not_replaced() {
 }
 
 #[test]
-fn what_the_system_says_of_a_place_that_is_not_ours_is_read_only() {
+fn errors_of_the_operating_system_are_classified() {
     use rustix::io::Errno;
     for errno in [Errno::ROFS, Errno::ACCESS, Errno::PERM, Errno::BUSY] {
         assert!(
@@ -257,7 +257,7 @@ fn what_the_system_says_of_a_place_that_is_not_ours_is_read_only() {
 }
 
 #[tokio::test]
-async fn a_new_file_is_the_owners_alone_and_an_old_ones_mode_is_kept() {
+async fn a_new_file_is_private_and_the_mode_of_an_old_file_is_kept() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("servers.yaml");
     let registry = open(&path).await.unwrap();
@@ -283,7 +283,7 @@ async fn a_crash_before_the_rename_leaves_the_old_file_whole() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;
     let text = fixture.text();
     let staged = StagedFile::write(&fixture.path(), b"version: 1\nservers: [").unwrap();
-    // A process that ends here cleans nothing up.
+    // Simulates a crash, after which nothing deletes the temporary file.
     std::mem::forget(staged);
     assert!(!fixture.is_tidy());
     assert_eq!(fixture.text(), text);
@@ -293,14 +293,16 @@ async fn a_crash_before_the_rename_leaves_the_old_file_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn who_reads_while_it_is_written_sees_whole_files() {
+async fn a_concurrent_reader_sees_whole_files() {
     let fixture = Fixture::with(EMPTY).await;
     let done = Arc::new(AtomicBool::new(false));
     let (path, stop) = (fixture.path(), done.clone());
     let reader = std::thread::spawn(move || {
         let (mut last, mut looks) = (0, 0);
         while !stop.load(Ordering::Relaxed) {
-            let servers = parse(&fs::read(&path).unwrap(), &OwnListeners::default()).unwrap().len();
+            let servers = parse(&fs::read(&path).unwrap(), &OwnListeners::default())
+                .unwrap()
+                .len();
             assert!(servers >= last, "{servers} after {last}");
             (last, looks) = (servers, looks + 1);
         }
@@ -314,7 +316,7 @@ async fn who_reads_while_it_is_written_sees_whole_files() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_caller_who_goes_away_leaves_file_and_registry_in_step() {
+async fn a_cancelled_write_leaves_file_and_registry_in_step() {
     let fixture = Fixture::with(EMPTY).await;
     for n in 0..50 {
         let name = format!("s{n}");
@@ -326,7 +328,7 @@ async fn a_caller_who_goes_away_leaves_file_and_registry_in_step() {
 }
 
 #[tokio::test]
-async fn comments_are_lost_and_the_file_says_so() {
+async fn a_written_file_warns_that_comments_are_lost() {
     let fixture = Fixture::with(&format!("# mine\n{EMPTY}")).await;
     fixture.add("a").await.unwrap();
     assert!(!fixture.text().contains("# mine"));

@@ -54,12 +54,12 @@ fn tls(server_name: &str) -> Option<api::UpstreamTls> {
 }
 
 #[test]
-fn what_is_left_empty_is_taken_from_the_entry_but_for_the_secrets() {
+fn empty_fields_but_the_secrets_come_from_the_entry() {
     assert_eq!(complete(api::Server::default(), &entry()), from_entry());
 }
 
 #[test]
-fn what_is_given_wins() {
+fn given_fields_override_the_entry() {
     let given = api::Server {
         workspace: "w".into(),
         name: "other".into(),
@@ -113,7 +113,7 @@ fn what_is_given_wins() {
 }
 
 #[test]
-fn plaintext_may_be_allowed_by_either() {
+fn the_request_or_the_entry_may_allow_plaintext() {
     let given = |allow_plaintext| api::Server {
         allow_plaintext,
         ..Default::default()
@@ -130,7 +130,7 @@ fn plaintext_may_be_allowed_by_either() {
 }
 
 #[test]
-fn another_url_does_not_inherit_how_the_entrys_is_reached() {
+fn another_url_does_not_inherit_the_tls_of_the_entry() {
     let given = api::Server {
         url: "http://b.example".into(),
         inject_secrets: vec!["A".into()],
@@ -169,7 +169,7 @@ async fn refused(name: &str, catalog: Option<&Catalog>) -> (Reason, String) {
 }
 
 #[tokio::test]
-async fn a_name_that_is_none_is_refused_also_without_a_catalog() {
+async fn an_invalid_name_is_refused_also_without_a_catalog() {
     for name in ["github", "@github", "@A/b", "@a/b/c", " "] {
         let (reason, message) = refused(name, None).await;
         assert_eq!(reason, Reason::ServerNameInvalid, "{name}");
@@ -187,7 +187,7 @@ async fn a_name_that_is_none_is_refused_also_without_a_catalog() {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_not_there_is_answered_with_those_that_are() {
+async fn the_error_for_an_unknown_entry_lists_known_entries() {
     assert_eq!(
         refused("@a/b", None).await,
         (

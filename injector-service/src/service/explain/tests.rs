@@ -218,7 +218,7 @@ fn a_server_whose_own_tls_is_not_allowed_for_bound_secrets_is_refused() {
 }
 
 #[test]
-fn a_server_that_a_secret_is_not_meant_for_is_refused() {
+fn a_server_is_refused_when_a_secret_is_bound_to_other_origins() {
     let entry = entry(&given());
     let refusal = check_bindings(&entry, &[found(&[]), found(&["https://b.example"])]).unwrap_err();
     assert_eq!(refusal.reason, Reason::SecretNotForThisUpstream);

@@ -44,7 +44,6 @@ fn an_absent_field_gets_its_default() {
     assert_eq!((shown.revision, shown.tls), (1, None));
 }
 
-
 #[test]
 fn a_server_goes_out_as_it_was_given() {
     let server = api::Server {
@@ -94,7 +93,6 @@ fn a_server_goes_out_as_it_was_given() {
     assert_eq!(parse(&first), Ok(server_of_request.spec));
 }
 
-
 #[test]
 fn a_skill_names_the_messages_that_get_its_secrets() {
     let skill = |protobuf_secrets_field, messages: api::ProtobufMessages| api::Server {
@@ -135,7 +133,6 @@ fn a_skill_names_the_messages_that_get_its_secrets() {
         assert_eq!(parse(&shown), Ok(server.spec));
     }
 }
-
 
 #[test]
 fn an_invalid_server_is_refused_with_its_reason() {
@@ -293,7 +290,6 @@ fn an_invalid_server_is_refused_with_its_reason() {
         assert_eq!(refused(server), reason, "{shown}");
     }
 }
-
 
 #[test]
 fn times_before_1970_count_their_nanoseconds_forward() {
