@@ -1,4 +1,4 @@
-//! Compiles the protocol without `protoc`, and writes a redacting `Debug` for every message that has a field marked
+//! Compiles the protocol without `protoc`, and generates a redacting `Debug` for every message with a field that is marked
 //! `(aerostack.v1.sensitive)`.
 
 use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .filter(|message| message.fields().any(|field| is_sensitive(&pool, &field)))
         .collect();
 
-    // Maps in order, so that one message is always the same bytes.
+    // Ordered maps, so that the encoding of a message is deterministic.
     let mut builder = tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
         .btree_map(".");
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     builder.compile_fds(compiler.file_descriptor_set())?;
 
-    // Encoded by protox, so that custom options survive: prost's own descriptor types would drop them.
+    // Encoded by protox, because the descriptor types of prost drop custom options.
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     fs::write(out.join("redacted.rs"), redacted(&pool, &sensitive)?)?;
     Ok(())
@@ -58,7 +58,7 @@ fn is_sensitive(pool: &DescriptorPool, field: &FieldDescriptor) -> bool {
     matches!(*field.options().get_extension(&option), Value::Bool(true))
 }
 
-/// `impl Debug` for each of `messages`, in which a sensitive field shows only whether it is set.
+/// Returns an `impl Debug` for each of `messages`, which prints `[redacted]` for a sensitive field.
 fn redacted(pool: &DescriptorPool, messages: &[MessageDescriptor]) -> Result<String, std::fmt::Error> {
     let mut code = String::new();
     for message in messages {
@@ -92,12 +92,12 @@ fn redacted(pool: &DescriptorPool, messages: &[MessageDescriptor]) -> Result<Str
     Ok(code)
 }
 
-/// Without those that stand for an `optional` field.
+/// Returns the oneofs of a message, without the synthetic ones that stand for `optional` fields.
 fn oneofs(message: &MessageDescriptor) -> impl Iterator<Item = OneofDescriptor> {
     message.oneofs().filter(|oneof| !oneof.is_synthetic())
 }
 
-/// `vault.v1.PutSecretRequest` as `crate::vault::v1::PutSecretRequest`.
+/// Returns the Rust path of a message: `crate::vault::v1::PutSecretRequest` for `vault.v1.PutSecretRequest`.
 fn rust_path(message: &MessageDescriptor) -> String {
     format!(
         "crate::{}::{}",

@@ -5,9 +5,8 @@ use std::{fmt, sync::Arc};
 /// Maximum length of an id, in characters.
 const MAX_CALL_ID: usize = 64;
 
-/// Names one call through the injector: in its answer, in the logs of both services and in the audit log of the vault.
-///
-/// An id is safe to write anywhere: in a header, in a URL, in a log line.
+/// Identifies one call through the injector in its answer, in the logs of both services and in the audit log of the vault.
+/// Every id is safe to write in a header, a URL and a log line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallId(Arc<str>);
 
@@ -33,7 +32,7 @@ impl CallId {
         }
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,8 +1,9 @@
-//! Names of workspaces and servers: lower-case DNS labels (RFC 1123, section 2.1), refused otherwise, never normalized.
+//! Names of workspaces and servers: lower-case DNS labels (RFC 1123, section 2.1). Other texts are refused, not
+//! normalized.
 
 use std::fmt;
 
-/// Why a text is not a DNS label.
+/// The text is not a lower-case DNS label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a name is 1 to 63 of the characters a-z, 0-9 and -, with neither a - first nor last (a lower-case DNS label)"
@@ -31,7 +32,7 @@ macro_rules! label {
                 if is_label(text) { Ok(Self(text.into())) } else { Err(LabelError) }
             }
 
-            /// The name as text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -66,14 +67,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dns_labels_are_taken_as_they_are() {
+    fn dns_labels_are_names_without_a_change() {
         for name in ["a", "0", "my-workspace", "a--b", &"x".repeat(63)] {
             assert_eq!(WorkspaceName::parse(name).unwrap().as_str(), name);
         }
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn a_text_that_is_not_a_dns_label_is_refused() {
         let long = "x".repeat(64);
         let huge = "x".repeat(1 << 20);
         for name in [

@@ -1,5 +1,5 @@
 //! The protocol between vault-service, injector-service and their clients: the messages generated from the `.proto` files,
-//! the names and other validated texts that all of them must read the same way, and the sealing of decrypted values.
+//! the types for texts that all of them must validate in the same way, and the sealing of decrypted values.
 
 #![warn(missing_docs)]
 

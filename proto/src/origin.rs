@@ -1,10 +1,10 @@
-//! Origins (RFC 6454): scheme, host and port; and patterns of them, which bind a value to where it may be sent.
+//! Origins (RFC 6454) and patterns of origins, which bind a value to the servers that it may be sent to.
 
 use std::fmt;
 
 use url::{Host, Url};
 
-/// Where a request goes: scheme, host and port.
+/// The destination of a request: scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     scheme: Scheme,
@@ -34,25 +34,25 @@ impl Scheme {
     }
 }
 
-/// Why a text is not an origin, or not a pattern of origins.
+/// The text is not an origin, or not a pattern of origins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
-    /// Not a URL, or not of a scheme that requests are sent to.
+    /// The text is not a URL with the scheme `http` or `https`.
     #[error("an origin is http:// or https:// and a host, with a port when it is not the scheme's own")]
     NotAnOrigin,
-    /// There is more than an origin.
+    /// The URL has more than an origin.
     #[error("an origin has no path, query, fragment or user")]
     MoreThanAnOrigin,
     /// `*` stands elsewhere than as the whole first label before a name of two labels or more.
     #[error("a wildcard is `*.` before a domain of at least two labels, such as https://*.example.com")]
     Wildcard,
-    /// Longer than any host can make it.
+    /// The text is longer than any origin.
     #[error("an origin has at most 300 characters")]
     TooLong,
 }
 
 impl Origin {
-    /// The origin of a URL; none when it is neither http nor https, or has no host.
+    /// Returns the origin of a URL; `None` when its scheme is neither `http` nor `https`.
     pub fn of(url: &Url) -> Option<Self> {
         let scheme = match url.scheme() {
             "http" => Scheme::Http,
@@ -102,7 +102,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An origin, or with `*.` first every origin whose host ends with the rest (of any depth, but not the rest itself).
+/// A pattern of origins. Without a wildcard it matches one origin. `https://*.example.com` matches every subdomain of
+/// `example.com` at any depth, but not `example.com` itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OriginPattern {
     origin: Origin,
@@ -138,12 +139,12 @@ impl OriginPattern {
         })
     }
 
-    /// The pattern in its one canonical spelling.
+    /// Returns the canonical spelling of the pattern.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether requests to `origin` are meant.
+    /// Returns true when the pattern matches `origin`.
     pub fn matches(&self, origin: &Origin) -> bool {
         if !self.wildcard {
             return self.origin == *origin;
@@ -157,9 +158,7 @@ impl OriginPattern {
                 .strip_suffix(suffix.as_str())
                 .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
     }
-}
 
-impl OriginPattern {
     /// Returns true when this pattern matches every origin that `other` matches.
     fn contains(&self, other: &Self) -> bool {
         if !other.wildcard {
@@ -175,13 +174,14 @@ impl fmt::Display for OriginPattern {
     }
 }
 
-/// Whether a value bound to `patterns` may be sent to `origin`: it is bound to nothing, or one of them matches.
+/// Returns true when a value that is bound to `patterns` may be sent to `origin`: one of the patterns matches, or there are
+/// none.
 pub fn allows(patterns: &[OriginPattern], origin: &Origin) -> bool {
     patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(origin))
 }
 
-/// Patterns of the origins that both lists allow, where an empty list allows all; `None` when the lists have no origin in
-/// common.
+/// Returns patterns of the origins that both lists allow; an empty list allows all origins. Returns `None` when the lists
+/// have no origin in common.
 pub fn common(one: &[OriginPattern], other: &[OriginPattern]) -> Option<Vec<OriginPattern>> {
     match (one, other) {
         (all, []) | ([], all) => Some(all.to_vec()),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_origin_is_refused() {
+    fn a_text_that_is_not_an_origin_is_refused() {
         for text in [
             "",
             "api.github.com",
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_bound_to_nothing_may_go_anywhere() {
+    fn a_value_without_patterns_may_be_sent_anywhere() {
         assert!(allows(&[], &origin("http://anywhere.example")));
         let only = [OriginPattern::parse("https://a.example.com").unwrap()];
         assert!(!allows(&only, &origin("https://b.example.com")));

@@ -1,18 +1,18 @@
-//! Paging of lists: a bounded size, and a token that belongs to the request it was given for.
+//! Paging of lists: a bounded page size, and a token that is only valid for the request that it was made for.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Entries on a page when the request does not say.
+/// Number of entries on a page when the request gives no size.
 pub const DEFAULT_SIZE: usize = 50;
-/// The most entries on a page.
+/// Maximum number of entries on a page.
 pub const MAX_SIZE: usize = 1000;
 
-/// Which part of a list is asked for.
+/// The page of a list that a request wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// How many entries at the most, at least 1.
+    /// Maximum number of entries, at least 1.
     pub size: usize,
-    /// The key after which the page begins; none for the first.
+    /// Key of the last entry before the page; `None` for the first page.
     pub after: Option<String>,
     scope: u64,
 }
@@ -23,8 +23,8 @@ pub struct Page {
 pub struct PageTokenError;
 
 impl Page {
-    /// Reads `page_size` (0 means 50; more than 1,000 means 1,000) and `page_token`. `scope` is what else the request
-    /// says: who asks, and for what.
+    /// Reads `page_size` (0 means 50; more than 1,000 means 1,000) and `page_token`. `scope` identifies the list: the caller
+    /// and the other fields of the request.
     pub fn parse(size: u32, token: &str, scope: impl Hash) -> Result<Self, PageTokenError> {
         let size = match usize::try_from(size).unwrap_or(MAX_SIZE) {
             0 => DEFAULT_SIZE,
@@ -38,9 +38,9 @@ impl Page {
                 scope,
             });
         }
-        let (seal, after) = token.split_once('.').ok_or(PageTokenError)?;
+        let (checksum, after) = token.split_once('.').ok_or(PageTokenError)?;
         let after = decode(after).ok_or(PageTokenError)?;
-        if seal != format!("{:016x}", digest((scope, &after))) {
+        if checksum != format!("{:016x}", digest((scope, &after))) {
             return Err(PageTokenError);
         }
         Ok(Self {
@@ -50,14 +50,14 @@ impl Page {
         })
     }
 
-    /// The token of the page that follows an entry with the key `last`.
+    /// Returns the token of the page after the entry with the key `last`.
     pub fn token(&self, last: &str) -> String {
         format!("{:016x}.{}", digest((self.scope, last)), encode(last))
     }
 }
 
-// Not a secret and not a signature: a token says no more than the list does, and a forged one begins a page elsewhere
-// in the caller's own list. It only tells a client that it mixed two lists up.
+// A checksum, not a signature: a token contains nothing that the list does not show, and a forged token only starts a
+// page elsewhere in the caller's own list. The checksum tells a client that it mixed up two lists.
 fn digest(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

@@ -1,34 +1,34 @@
-//! Authenticated identities.
+//! Identities of clients and services.
 
 use std::{fmt, sync::Arc};
 
-/// An authenticated identity, compared as a whole and byte for byte.
+/// An identity from a client or server certificate. Two principals are equal when their texts are equal byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Principal {
-    /// A SPIFFE ID, the only URI among a certificate's subject alternative names.
+    /// A SPIFFE ID: the only URI among the subject alternative names of the certificate.
     Spiffe(Arc<str>),
-    /// The only DNS name among them, when there is no URI.
+    /// The only DNS name among the subject alternative names of a certificate without a URI.
     Dns(Arc<str>),
 }
 
-/// Why a text is not a principal.
+/// The text is not a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PrincipalError {
-    /// Neither of the kinds there are.
+    /// The text begins with neither `spiffe:` nor `dns:`.
     #[error("a principal is spiffe://TRUST-DOMAIN/PATH or dns:NAME")]
     Kind,
-    /// Not a SPIFFE ID.
+    /// The text after `spiffe:` does not make a SPIFFE ID.
     #[error(
         "a SPIFFE ID is spiffe://, a lower-case trust domain and a path of segments of A-Z, a-z, 0-9, '.', '-' and '_'"
     )]
     Spiffe,
-    /// Not a DNS name.
+    /// The text after `dns:` is not a DNS name.
     #[error("a DNS principal is dns: and a lower-case DNS name, without a wildcard or a final dot")]
     Dns,
 }
 
 impl Principal {
-    /// Reads a principal as settings write it. Nothing is normalized.
+    /// Reads a principal as it is written in settings. Does not normalize.
     pub fn parse(text: &str) -> Result<Self, PrincipalError> {
         match text.split_once(':') {
             Some(("spiffe", _)) => Self::spiffe(text).ok_or(PrincipalError::Spiffe),
@@ -37,7 +37,7 @@ impl Principal {
         }
     }
 
-    /// Reads a SPIFFE ID, by sections 2.1 to 2.3 of its standard.
+    /// Reads a SPIFFE ID (SPIFFE-ID standard, sections 2.1 to 2.3).
     pub fn spiffe(id: &str) -> Option<Self> {
         let (domain, path) = id.strip_prefix("spiffe://")?.split_once('/')?;
         let domain_ok = (1..=255).contains(&domain.len())
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn principals_are_read_and_written_alike() {
+    fn a_principal_is_written_as_it_was_read() {
         for text in [
             "spiffe://prod.example/ns/tools/sa/injector",
             "spiffe://td/a",

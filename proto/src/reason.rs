@@ -1,4 +1,4 @@
-//! Why a call failed: a closed list of reasons, each with one gRPC code and one HTTP status.
+//! The reasons for which a call can fail, each with one gRPC code and one HTTP status.
 
 use http::StatusCode;
 use tonic::{Code, Status};
@@ -6,32 +6,24 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::Reason;
 
-/// The domain of every `google.rpc.ErrorInfo` that we send.
+/// Domain of every `google.rpc.ErrorInfo` of this project.
 pub const ERROR_DOMAIN: &str = "aerostack";
 
 impl Reason {
-    /// The gRPC code of this reason, the same everywhere.
+    /// Returns the gRPC code of this reason.
     pub fn code(self) -> Code {
         self.row().0
     }
 
-    /// The HTTP status of this reason on the data plane.
+    /// Returns the HTTP status of this reason on the data plane.
     pub fn http_status(self) -> StatusCode {
         self.row().1
     }
 
-    /// What `ErrorInfo.reason` and `x-aerostack-reason` say: `SECRET_NAME_INVALID`.
+    /// Returns the text for `ErrorInfo.reason` and `x-aerostack-reason`, such as `SECRET_NAME_INVALID`.
     pub fn name(self) -> &'static str {
         let name = self.as_str_name();
         name.strip_prefix("REASON_").unwrap_or(name)
-    }
-
-    /// Whether the same call may succeed later, with nothing changed by the caller.
-    pub fn retryable(self) -> bool {
-        matches!(
-            self.code(),
-            Code::Unavailable | Code::Aborted | Code::DeadlineExceeded
-        )
     }
 
     fn row(self) -> (Code, StatusCode) {
@@ -46,7 +38,7 @@ impl Reason {
         const INTERNAL: (Code, StatusCode) = (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR);
         match self {
             Self::Unspecified | Self::Internal => INTERNAL,
-            // What gRPC's specification of compression asks for.
+            // gRPC's specification of compression demands this code.
             Self::MessageFlagInvalid => (Code::Internal, StatusCode::BAD_REQUEST),
             Self::MessageEncodingUnsupported => (Code::Unimplemented, StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::RequestMalformed
@@ -133,18 +125,18 @@ impl Reason {
     }
 }
 
-/// A failure as its caller sees it: a reason, and a sentence for the person who reads it. Never a value.
+/// A failure as the caller sees it. The message must not contain the value of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// The reason, from which code and status follow.
+    /// Determines the gRPC code and the HTTP status.
     pub reason: Reason,
-    /// What was wrong, where, and what to do.
+    /// A sentence for people: the problem, its place, and what to do about it.
     pub message: String,
 }
 
 impl Refusal {
-    /// A failure for `reason`, explained by `message`.
+    /// Makes a failure for `reason`, explained by `message`.
     pub fn new(reason: Reason, message: impl ToString) -> Self {
         Self {
             reason,
@@ -164,8 +156,8 @@ impl From<Refusal> for Status {
 mod tests {
     use super::*;
 
-    /// What clients were told once, they rely on.
-    const TOLD: &[(Code, u16, &str)] = &[
+    /// Code, status and names of all reasons. Clients rely on them, so a row never changes.
+    const PUBLISHED: &[(Code, u16, &str)] = &[
         (
             Code::InvalidArgument,
             400,
@@ -243,17 +235,17 @@ mod tests {
             let Ok(reason) = Reason::try_from(number) else {
                 continue;
             };
-            let told = TOLD
+            let published = PUBLISHED
                 .iter()
                 .filter(|(_, _, names)| names.split(' ').any(|name| name == reason.name()))
                 .map(|(code, status, _)| (*code, *status));
             let now = (reason.code(), reason.http_status().as_u16());
-            assert_eq!(told.collect::<Vec<_>>(), [now], "{}", reason.name());
+            assert_eq!(published.collect::<Vec<_>>(), [now], "{}", reason.name());
         }
     }
 
     #[test]
-    fn a_refusal_goes_out_as_error_info() {
+    fn a_refusal_becomes_a_status_with_error_info() {
         let status = Status::from(Refusal::new(Reason::SecretNotFound, "no secret X"));
         assert_eq!((status.code(), status.message()), (Code::NotFound, "no secret X"));
         let info = status.get_details_error_info().unwrap();

@@ -10,12 +10,12 @@
 //! LP(x)   u32(length of x) x; integers are big-endian
 //! ```
 //!
-//! TLS already keeps both ends and the wire apart from everyone else. This keeps plaintext out of the buffers of TLS,
-//! HTTP/2 and protobuf, which are reused and not wiped: it exists where it was decrypted and where it is used.
+//! TLS already protects the connection. Sealing keeps plaintext out of the buffers of TLS, HTTP/2 and protobuf, which are
+//! reused and not wiped, so that plaintext exists only where it is decrypted and where it is used.
 //!
-//! The recipient makes a key pair for each epoch; the vault sets up one context for it and seals its answers in their
-//! order, so they open in that order and in no other. An answer cannot be moved to another stream (its nonce), epoch,
-//! request (its id), server, or between injectors and vaults (their principals), nor can what it says be changed.
+//! The injector makes a key pair for each epoch. The vault sets up one HPKE context for that key and seals its answers in
+//! sequence, so they open only in the same sequence. The authenticated data binds an answer to its stream (nonce), epoch,
+//! request (id) and server, to both principals, and to all other fields of the answer.
 
 use hpke::{
     Deserializable as _, HpkeError, Kem as _, OpModeR, OpModeS, Serializable as _,
@@ -38,64 +38,64 @@ type PublicKey = <Kem as hpke::Kem>::PublicKey;
 type PrivateKey = <Kem as hpke::Kem>::PrivateKey;
 type EncappedKey = <Kem as hpke::Kem>::EncappedKey;
 
-/// The first part of every context's info: what these keys are for.
+/// First part of the info of every context, which separates these keys from keys for other purposes.
 const PURPOSE: &[u8] = b"aerostack decrypt v1";
-/// Bytes of an AES-GCM tag.
-const TAG: usize = 16;
+/// Size of an AES-GCM tag in bytes.
+const TAG_SIZE: usize = 16;
 
-/// The bytes of a public key, and of an encapsulated one.
-pub const KEY: usize = 32;
-/// The bytes of a stream's nonce.
-pub const NONCE: usize = 32;
+/// Size of a public key and of an encapsulated key in bytes.
+pub const KEY_SIZE: usize = 32;
+/// Size of the nonce of a stream in bytes.
+pub const NONCE_SIZE: usize = 32;
 
-/// The 32 random bytes that tell a stream from every other.
-pub type StreamNonce = [u8; NONCE];
+/// Random bytes that identify a decrypt stream.
+pub type StreamNonce = [u8; NONCE_SIZE];
 
-/// Something was not sealed for us, not now, or not like this.
+/// The error of sealing or opening an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// No X25519 public key.
+    /// The bytes are not an X25519 public key.
     #[error("not an X25519 public key of 32 bytes")]
     BadKey,
-    /// What was sealed says something else, to someone else, or at another time.
+    /// The answer was changed, was sealed for another context or call, or was opened out of sequence.
     #[error("a sealed answer does not open")]
     DoesNotOpen,
-    /// What was sealed is not the values of its answer.
+    /// The plaintext is not the expected number of values.
     #[error("a sealed answer holds something else than its values")]
-    NotItsValues,
-    /// The context has sealed as much as it may.
+    ValuesMalformed,
+    /// The context has reached its maximum number of messages.
     #[error("nothing more can be sealed in this epoch")]
-    UsedUp,
-    /// The system gave no random bytes.
+    ContextExhausted,
+    /// The system has no random bytes.
     #[error("no random bytes for a key")]
     NoRandomness,
 }
 
-/// Between whom a context is, and when.
+/// The parties and the time of an HPKE context, which both ends put into its info.
 #[derive(Debug, Clone, Copy)]
-pub struct Between<'a> {
+pub struct SealContext<'a> {
     /// The vault's principal, as its certificate names it.
     pub vault: &'a Principal,
-    /// The injector's.
+    /// The injector's principal.
     pub injector: &'a Principal,
-    /// The stream's nonce; empty for a single answer.
+    /// The nonce of the stream; empty for a unary call.
     pub nonce: &'a [u8],
-    /// The epoch; 0 for a single answer.
+    /// The epoch; 0 for a unary call.
     pub epoch: u64,
 }
 
-/// What an answer answers.
+/// The call that a sealed answer belongs to.
 #[derive(Debug, Clone, Copy)]
-pub struct Answering<'a> {
-    /// The epoch that it is sealed in; 0 for a single answer.
+pub struct SealedCall<'a> {
+    /// The epoch in which the answer is sealed; 0 for a unary call.
     pub epoch: u64,
-    /// The id of the call; 0 for a single answer.
+    /// The id of the request on its stream; 0 for a unary call.
     pub id: u64,
     /// The server that the values are for.
     pub server: &'a str,
 }
 
-impl Between<'_> {
+impl SealContext<'_> {
     fn info(&self) -> Vec<u8> {
         let Self {
             vault,
@@ -113,8 +113,8 @@ impl Between<'_> {
     }
 }
 
-impl Answering<'_> {
-    /// All that `response` says besides the values.
+impl SealedCall<'_> {
+    /// Returns the authenticated data: all fields of `response` except the values.
     fn aad(&self, response: &DecryptResponse) -> Vec<u8> {
         let Self { epoch, id, server } = self;
         let DecryptResponse {
@@ -159,150 +159,153 @@ impl Answering<'_> {
     }
 }
 
-/// A length: never as many as 2^32, since no message is that long.
+/// Appends a length as u32. A gRPC message is shorter than 2^32 bytes, so that no length is cut.
 fn count(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
 }
 
+/// Appends `LP(bytes)` in the notation of this module.
 fn lp(out: &mut Vec<u8>, bytes: &[u8]) {
     count(out, bytes.len());
     out.extend_from_slice(bytes);
 }
 
-/// The vault's end of an epoch.
+/// The vault's end of a context.
 pub struct Sealer {
     context: AeadCtxS<AesGcm256, HkdfSha256, Kem>,
     encapsulated_key: Vec<u8>,
 }
 
 impl Sealer {
-    /// Sets up a context to a recipient.
-    pub fn new(recipient: &[u8], between: Between<'_>) -> Result<Self, SealError> {
+    /// Sets up a context for the public key `recipient`.
+    pub fn new(recipient: &[u8], context: SealContext<'_>) -> Result<Self, SealError> {
         let recipient = PublicKey::from_bytes(recipient).map_err(|_| SealError::BadKey)?;
         let (encapsulated, context) =
-            setup_sender(&OpModeS::Base, &recipient, &between.info()).map_err(|_| SealError::BadKey)?;
+            setup_sender(&OpModeS::Base, &recipient, &context.info()).map_err(|_| SealError::BadKey)?;
         Ok(Self {
             context,
             encapsulated_key: encapsulated.to_bytes().to_vec(),
         })
     }
 
-    /// What the recipient needs to set its end up.
+    /// Returns the encapsulated key, from which the recipient sets up its end.
     pub fn encapsulated_key(&self) -> &[u8] {
         &self.encapsulated_key
     }
 
-    /// Seals the values of an answer, and all that it says with them. `response` itself holds no value.
+    /// Seals the values of an answer and authenticates the fields of `response`, which itself holds no value.
     pub fn seal<'v>(
         &mut self,
-        answering: Answering<'_>,
+        call: SealedCall<'_>,
         response: &DecryptResponse,
         values: impl Iterator<Item = &'v [u8]> + Clone,
     ) -> Result<Vec<u8>, SealError> {
         let length: usize = values.clone().map(|value| 4 + value.len()).sum();
-        // Of this size from the start: a buffer that grows leaves copies behind. Sealed where it lies.
-        let mut buffer = Zeroizing::new(Vec::with_capacity(length + TAG));
+        // The full capacity from the start, because a buffer that grows leaves copies behind. Encryption is in place.
+        let mut buffer = Zeroizing::new(Vec::with_capacity(length + TAG_SIZE));
         for value in values {
             lp(&mut buffer, value);
         }
         let tag = self
             .context
-            .seal_inout_detached(InOutBuf::from(buffer.as_mut_slice()), &answering.aad(response))
-            .map_err(|_| SealError::UsedUp)?;
+            .seal_inout_detached(InOutBuf::from(buffer.as_mut_slice()), &call.aad(response))
+            .map_err(|_| SealError::ContextExhausted)?;
         buffer.extend_from_slice(&tag.to_bytes());
         Ok(std::mem::take(&mut *buffer))
     }
 }
 
-/// A key pair of an injector, for one epoch.
+/// The key pair of an injector for one epoch.
 pub struct RecipientKey {
     private: PrivateKey,
     public: PublicKey,
 }
 
 impl RecipientKey {
-    /// Makes one.
+    /// Makes a random key pair.
     pub fn generate() -> Result<Self, SealError> {
-        let mut seed = Zeroizing::new([0; KEY]);
+        let mut seed = Zeroizing::new([0; KEY_SIZE]);
         getrandom::fill(seed.as_mut()).map_err(|_| SealError::NoRandomness)?;
         let (private, public) = Kem::derive_keypair(seed.as_ref());
         Ok(Self { private, public })
     }
 
-    /// What the vault is told.
+    /// Returns the public key.
     pub fn public(&self) -> Vec<u8> {
         self.public.to_bytes().to_vec()
     }
 
-    /// Sets up the injector's end of the context that was made for this key.
-    pub fn open(&self, encapsulated_key: &[u8], between: Between<'_>) -> Result<Opener, SealError> {
+    /// Sets up the injector's end of the context that the vault made for this key.
+    pub fn open(&self, encapsulated_key: &[u8], context: SealContext<'_>) -> Result<Opener, SealError> {
         let encapsulated = EncappedKey::from_bytes(encapsulated_key).map_err(|_| SealError::BadKey)?;
-        let context = setup_receiver(&OpModeR::Base, &self.private, &encapsulated, &between.info())
+        let context = setup_receiver(&OpModeR::Base, &self.private, &encapsulated, &context.info())
             .map_err(|_| SealError::BadKey)?;
         Ok(Opener { context })
     }
 }
 
-/// The injector's end of an epoch.
+/// The injector's end of a context.
 pub struct Opener {
     context: AeadCtxR<AesGcm256, HkdfSha256, Kem>,
 }
 
 impl Opener {
-    /// Opens the next answer. Its plaintext exists in what is returned, and nowhere else.
+    /// Opens the next answer. The returned value is the only copy of the plaintext.
     pub fn open(
         &mut self,
-        answering: Answering<'_>,
+        call: SealedCall<'_>,
         response: &DecryptResponse,
-    ) -> Result<Values, SealError> {
-        let split = response.sealed.len().checked_sub(TAG);
+    ) -> Result<OpenedValues, SealError> {
+        let split = response.sealed.len().checked_sub(TAG_SIZE);
         let (sealed, tag) = split
             .and_then(|split| response.sealed.split_at_checked(split))
             .ok_or(SealError::DoesNotOpen)?;
         let tag = AeadTag::<AesGcm256>::from_bytes(tag).map_err(|_| SealError::DoesNotOpen)?;
         let mut buffer = Zeroizing::new(sealed.to_vec());
-        let aad = answering.aad(response);
+        let aad = call.aad(response);
         let opened = wiped(|| {
             let buffer = InOutBuf::from(buffer.as_mut_slice());
             self.context.open_inout_detached(buffer, &aad, &tag)
         });
         opened.map_err(|error| match error {
-            HpkeError::MessageLimitReached => SealError::UsedUp,
+            HpkeError::MessageLimitReached => SealError::ContextExhausted,
             _ => SealError::DoesNotOpen,
         })?;
-        Ok(Values(buffer))
+        Ok(OpenedValues(buffer))
     }
 }
 
-/// The values of an answer, one behind the other.
-pub struct Values(Zeroizing<Vec<u8>>);
+/// The concatenated values of an answer.
+pub struct OpenedValues(Zeroizing<Vec<u8>>);
 
-impl Values {
-    /// The values, if there are just `count`.
+impl OpenedValues {
+    /// Returns the values when there are exactly `count`.
     pub fn split(&self, count: usize) -> Result<Vec<Zeroizing<Vec<u8>>>, SealError> {
         let mut rest = self.0.as_slice();
         let mut values = Vec::with_capacity(count.min(64));
         while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-            let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| SealError::NotItsValues)?;
-            let (value, behind) = behind.split_at_checked(length).ok_or(SealError::NotItsValues)?;
+            let length =
+                usize::try_from(u32::from_be_bytes(*length)).map_err(|_| SealError::ValuesMalformed)?;
+            let (value, behind) = behind
+                .split_at_checked(length)
+                .ok_or(SealError::ValuesMalformed)?;
             values.push(Zeroizing::new(value.to_vec()));
             rest = behind;
         }
         if rest.is_empty() && values.len() == count {
             Ok(values)
         } else {
-            Err(SealError::NotItsValues)
+            Err(SealError::ValuesMalformed)
         }
     }
 }
 
-/// Random bytes that tell a stream from every other.
+/// Makes the nonce of a new stream.
 pub fn stream_nonce() -> Result<StreamNonce, SealError> {
-    let mut nonce = [0; NONCE];
+    let mut nonce = [0; NONCE_SIZE];
     getrandom::fill(&mut nonce).map_err(|_| SealError::NoRandomness)?;
     Ok(nonce)
 }
 
 #[cfg(test)]
-#[path = "seal_tests.rs"]
 mod tests;

@@ -2,23 +2,23 @@
 
 use std::{collections::HashSet, fmt};
 
-/// The most characters that a secret's name may have.
+/// Maximum number of characters of a secret's name.
 pub const MAX_LENGTH: usize = 128;
 
 /// A normalized secret name: 1 to 128 of `A-Z`, `0-9` and `_`, at least one of them a letter or a digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretName(Box<str>);
 
-/// Why a text is not the name of a secret.
+/// The text is not the name of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretNameError {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("a secret's name must not be empty")]
     Empty,
-    /// More characters than allowed.
+    /// The text has more than 128 characters.
     #[error("a secret's name has at most {MAX_LENGTH} characters")]
     TooLong,
-    /// Nothing would be left that tells one name from another.
+    /// The normalized name would consist of `_` only.
     #[error("a secret's name needs at least one ASCII letter or digit")]
     NoLetterOrDigit,
     /// `NAME=VALUE` was given, so the text probably contains a value. The message must not repeat the text.
@@ -30,7 +30,7 @@ pub enum SecretNameError {
 }
 
 impl SecretName {
-    /// Normalizes and checks a name. The only place that does.
+    /// Normalizes and checks a name. No other code does so.
     ///
     /// ASCII letters become upper case, then every Unicode scalar that is not `A-Z`, `0-9` or `_` becomes one `_`. A text
     /// with a `=` is refused before anything else: it is `NAME=VALUE`, and the value would show in every list of names.
@@ -41,8 +41,8 @@ impl SecretName {
         if text.contains('=') {
             return Err(SecretNameError::EqualsSign);
         }
-        // One scalar becomes one byte, so the length of what comes out is the number of scalars; and no text of more
-        // than four bytes a scalar needs to be walked to its end.
+        // Each scalar becomes one byte, so the number of scalars is the length of the normalized name. A scalar has at most
+        // four bytes of UTF-8, so longer texts need not be counted.
         if text.len() > 4 * MAX_LENGTH || text.chars().count() > MAX_LENGTH {
             return Err(SecretNameError::TooLong);
         }
@@ -53,7 +53,7 @@ impl SecretName {
         Ok(Self(name.into_boxed_str()))
     }
 
-    /// The normalized name.
+    /// Returns the normalized name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -72,12 +72,12 @@ impl fmt::Display for SecretName {
     }
 }
 
-/// A list names one secret twice, in these or other spellings.
+/// A list contains two names that normalize to the same name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is named more than once (names that normalize to the same name are the same secret)")]
 pub struct DuplicateName(pub SecretName);
 
-/// The names again, when no two of them are the same.
+/// Returns `names` when all of them are different.
 pub fn distinct(names: Vec<SecretName>) -> Result<Vec<SecretName>, DuplicateName> {
     let mut seen = HashSet::with_capacity(names.len());
     match names.iter().find(|name| !seen.insert(*name)) {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_normalize_as_documented() {
+    fn names_are_normalized_as_documented() {
         for (given, normalized) in [
             ("github-token", "GITHUB_TOKEN"),
             ("GITHUB_TOKEN", "GITHUB_TOKEN"),

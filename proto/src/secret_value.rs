@@ -1,4 +1,4 @@
-//! The value of a secret, inert.
+//! The value of a secret, as a type that does not reveal it by accident.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::vault::v1::ValueFacts;
 
-/// The largest value, in bytes.
+/// Maximum size of a value in bytes.
 pub const MAX_SIZE: usize = 64 * 1024;
 
 /// The value of a secret: 1 byte to 64 KiB. Prints as `SecretValue(..)`, wipes itself, and cannot be cloned, compared
@@ -17,12 +17,12 @@ pub struct SecretValue(Zeroizing<Vec<u8>>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a value has 1 to {MAX_SIZE} bytes; this one has {actual}")]
 pub struct ValueSizeError {
-    /// How many bytes were given.
+    /// Size of the value in bytes.
     pub actual: usize,
 }
 
 impl SecretValue {
-    /// Takes the value over; the buffer is wiped when it is refused, too.
+    /// Checks the size. The buffer is wiped when the value is refused as well.
     pub fn parse(value: Zeroizing<Vec<u8>>) -> Result<Self, ValueSizeError> {
         match value.len() {
             1..=MAX_SIZE => Ok(Self(value)),
@@ -30,12 +30,12 @@ impl SecretValue {
         }
     }
 
-    /// The facts about the value that decide which places it fits.
+    /// Returns the facts about the value that decide which places it fits.
     pub fn facts(&self) -> ValueFacts {
         ValueFacts::of(&self.0)
     }
 
-    /// The value itself. Every use of it can be found by this word.
+    /// Returns the value itself. Every use can be found by searching for `expose`.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

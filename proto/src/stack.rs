@@ -1,25 +1,25 @@
-//! What functions leave behind on the stack.
+//! Wiping of plaintext that functions of libraries leave on the stack.
 
 use zeroize::Zeroize as _;
 
-/// Words that are wiped: more than is used by what is run here.
+/// Number of 8-byte words that are wiped, more than the functions that [`wiped`] runs use.
 const WORDS: usize = 512;
 
-/// Runs `doing`, and wipes what it has left on the stack.
+/// Runs `work` and wipes the part of the stack that it used.
 ///
-/// For functions of libraries that keep plaintext in a variable and do not wipe it: AES-GCM does with the last block of a
-/// message, when it is not a whole one. There it stays for as long as nothing as deep as that is called by its thread.
-pub fn wiped<T>(doing: impl FnOnce() -> T) -> T {
-    let done = run(doing);
+/// Some functions of libraries leave plaintext in a local variable: `aes-gcm` does with the last block of a message whose
+/// length is not a multiple of 16. The plaintext would stay on the stack until its thread calls something as deep.
+pub fn wiped<T>(work: impl FnOnce() -> T) -> T {
+    let result = run(work);
     wipe();
-    done
+    result
 }
 
-// Both are called by the same function, so what the second wipes begins where that of the first began.
+// `run` and `wipe` are called by the same function, so their stack frames begin at the same address.
 
 #[inline(never)]
-fn run<T>(doing: impl FnOnce() -> T) -> T {
-    doing()
+fn run<T>(work: impl FnOnce() -> T) -> T {
+    work()
 }
 
 #[inline(never)]
@@ -33,12 +33,12 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Byte `at` of what is left. Whoever looks for it has it nowhere in one piece.
+    /// Returns byte `at` of a marker. The test holds the marker nowhere in one piece, so that it cannot find its own copy.
     fn marker(at: usize) -> u8 {
         0xa5 ^ u8::try_from(at).unwrap()
     }
 
-    /// Leaves the marker where it is not overwritten at once by what is called next.
+    /// Leaves the marker deep enough on the stack that the next calls do not overwrite it.
     #[inline(never)]
     fn leave() {
         let above = [1_u8; 768];
@@ -51,7 +51,7 @@ pub(crate) mod tests {
         black_box(array::from_fn::<u8, 16, _>(marker));
     }
 
-    /// The part of the stack that is not in use, as far as whoever is tested got.
+    /// Reads the unused part of the stack, as deep as the tested function reached.
     pub(crate) struct Unused {
         memory: File,
         bytes: Vec<u8>,
@@ -65,7 +65,7 @@ pub(crate) mod tests {
             }
         }
 
-        /// Whether bytes are left in it one behind the other: so many, each of them as `is` says.
+        /// Returns true when the unused stack contains the bytes `is(0)` to `is(count - 1)` in sequence.
         #[inline(never)]
         pub(crate) fn has(&mut self, count: usize, is: impl Fn(usize) -> u8) -> bool {
             let here = 0_u8;
@@ -79,7 +79,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_left_on_the_stack_is_wiped() {
+    fn bytes_left_on_the_stack_are_wiped() {
         let mut unused = Unused::new();
         leave();
         assert!(unused.has(16, marker), "the test sees nothing");

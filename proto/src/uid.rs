@@ -1,4 +1,4 @@
-//! What tells a resource from an earlier one of the same name.
+//! Identifiers that distinguish a resource from an earlier resource of the same name.
 
 use std::fmt;
 
@@ -12,17 +12,17 @@ pub struct Uid(uuid::Uuid);
 pub struct UidError;
 
 impl Uid {
-    /// A new one.
+    /// Makes a random identifier.
     pub fn generate() -> Self {
         Self(uuid::Uuid::new_v4())
     }
 
-    /// From its 16 bytes.
+    /// Makes an identifier from its 16 bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(uuid::Uuid::from_bytes(bytes))
     }
 
-    /// From its text, in exactly the form in which it is written.
+    /// Reads an identifier. Accepts only the form in which `Display` writes it, so that two texts never mean the same.
     pub fn parse(text: &str) -> Result<Self, UidError> {
         let uid = Self(uuid::Uuid::try_parse(text).map_err(|_| UidError)?);
         if uid.to_string() == text {
@@ -32,7 +32,7 @@ impl Uid {
         }
     }
 
-    /// Its 16 bytes.
+    /// Returns the 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }

@@ -1,32 +1,33 @@
-//! Which places a value fits: one rule, for the vault, which warns of it, and for the injector, which holds to it.
+//! The rules that decide which places a value fits. The vault warns by these rules, and the injector enforces them.
 
 use crate::vault::v1::ValueFacts;
 
-/// The most bytes of a value that goes into a header.
+/// Maximum size of a value in a header, in bytes.
 pub const MAX_HEADER_VALUE: usize = 8192;
 
-/// Why a value does not fit a place. The message completes the sentence "the value …", and says nothing else of the value.
+/// The reason for which a value does not fit a place. The message completes the sentence "the value …" and reveals
+/// nothing else about the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ValueFault {
-    /// Some bytes are no text.
+    /// The value is not UTF-8.
     #[error("is not UTF-8")]
     NotUtf8,
-    /// U+FEFF is first, as some editors write it.
+    /// The value begins with U+FEFF, which some editors write.
     #[error("begins with a byte order mark")]
     ByteOrderMark,
-    /// It has several lines.
+    /// The value has several lines.
     #[error("has several lines")]
     SeveralLines,
-    /// It is one line with a line break behind it.
+    /// The value is one line with a line break at its end.
     #[error("ends with a line break")]
     LineBreakAtEnd,
-    /// A byte is not 0x20 to 0x7E.
+    /// A byte is not in the range 0x20 to 0x7E.
     #[error("has other characters than printable ASCII, such as a tab or an umlaut")]
     NotPrintableAscii,
-    /// A space is first or last.
+    /// The value begins or ends with a space.
     #[error("begins or ends with a space")]
     OuterSpace,
-    /// It is longer than a header may be.
+    /// The value is longer than a header may be.
     #[error("has more than {MAX_HEADER_VALUE} bytes")]
     TooLong,
     /// It has only one line.
@@ -94,8 +95,8 @@ impl ValueFacts {
         (encoded > MAX_HEADER_VALUE).then_some(ValueFault::TooLong)
     }
 
-    /// The bytes that stand for the facts where an answer is authenticated: the size, big-endian, and a bit for each of
-    /// the others, in the order of their fields, the lowest first.
+    /// Returns the encoding of the facts in the authenticated data of a sealed answer: the size in big-endian order, then
+    /// one bit for each other fact in the order of the fields, starting with the lowest bit.
     pub(crate) fn to_bytes(self) -> [u8; 5] {
         let Self {
             size,
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_fits_the_places_that_it_fits() {
+    fn faults_are_found_in_headers_and_in_bodies() {
         let (most, long) = ("x".repeat(MAX_HEADER_VALUE), "x".repeat(MAX_HEADER_VALUE + 1));
         for (value, in_header, in_body) in [
             (b"ghp_abc".as_slice(), None, None),
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_metadata_is_as_long_as_its_base64() {
+    fn binary_metadata_is_limited_by_the_size_of_its_base64() {
         for (size, fits) in [(1, true), (6144, true), (6145, false)] {
             assert_eq!(
                 ValueFacts::of(&vec![0xff; size]).metadata_fault().is_none(),

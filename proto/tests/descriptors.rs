@@ -1,4 +1,4 @@
-//! What the protocol itself promises.
+//! Properties of all messages of the protocol.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot be set up should say so at once"
@@ -14,7 +14,7 @@ fn pool() -> DescriptorPool {
     DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET).unwrap()
 }
 
-/// The full names of the sensitive fields that `message` contains at any depth.
+/// Returns the full names of the sensitive fields that `message` contains at any depth.
 fn sensitive_fields(
     pool: &DescriptorPool,
     message: &MessageDescriptor,
@@ -61,7 +61,7 @@ fn no_response_outside_the_decrypt_service_can_carry_a_value() {
 }
 
 #[test]
-fn every_request_that_can_carry_a_value_is_known_to_be_one() {
+fn the_list_of_methods_that_carry_values_is_complete() {
     let pool = pool();
     let mut with_values = Vec::new();
     for service in pool.services() {
@@ -89,7 +89,7 @@ fn every_field_that_carries_a_value_is_marked() {
         sensitive_fields(&pool, &answer, &mut Vec::new()),
         ["vault.v1.DecryptedSecret.value"]
     );
-    // Bytes are how values travel; a bytes field that is not marked has to be argued for here.
+    // Values are sent as `bytes`, so every `bytes` field without the mark needs a reason in this list.
     for message in pool
         .all_messages()
         .filter(|message| !message.package_name().starts_with("google."))
@@ -100,7 +100,7 @@ fn every_field_that_carries_a_value_is_marked() {
         {
             let sensitive = sensitive_fields(&pool, &message, &mut Vec::new());
             let (name, message) = (field.name(), message.name());
-            // Public keys, a nonce, and ciphertext.
+            // These fields hold public keys, nonces and ciphertext.
             let harmless = match message {
                 "DecryptRequest" => name == "recipient_key",
                 "DecryptResponse" => ["sealed", "encapsulated_key"].contains(&name),

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use proto::{
     Principal, Reason, Refusal,
-    seal::{Answering, Between, Opener, RecipientKey, SealError, StreamNonce, Values, stream_nonce},
+    seal::{
+        OpenedValues, Opener, RecipientKey, SealContext, SealError, SealedCall, StreamNonce, stream_nonce,
+    },
     vault::v1::{DecryptResponse, DecryptStatus, Recipient},
 };
 use tokio::time::Instant;
@@ -28,7 +30,7 @@ pub(super) struct Opened {
     /// Everything but the values.
     pub(super) response: DecryptResponse,
     /// The values of the secrets whose status is OK; none when they were not asked for.
-    pub(super) values: Values,
+    pub(super) values: OpenedValues,
 }
 
 /// The keys of one stream.
@@ -117,7 +119,7 @@ impl Keys {
             .announced
             .take_if(|_| epoch == self.epoch)
             .ok_or(SealError::DoesNotOpen)?;
-        let between = Between {
+        let between = SealContext {
             vault: &self.ends.vault,
             injector: &self.ends.injector,
             nonce: &self.nonce,
@@ -136,14 +138,14 @@ impl Keys {
         response: DecryptResponse,
     ) -> Result<Opened, SealError> {
         let (epoch, opener) = self.opener.as_mut().ok_or(SealError::DoesNotOpen)?;
-        let answering = Answering {
+        let answering = SealedCall {
             epoch: *epoch,
             id,
             server,
         };
         let values = opener.open(answering, &response)?;
         if response.secrets.iter().any(|secret| !secret.value.is_empty()) {
-            return Err(SealError::NotItsValues);
+            return Err(SealError::ValuesMalformed);
         }
         Ok(Opened { response, values })
     }

@@ -9,7 +9,7 @@ mod vault;
 
 use proto::{
     Principal,
-    seal::{Answering, Between, Sealer},
+    seal::{SealContext, SealedCall, Sealer},
     vault::v1::DecryptResponse,
 };
 
@@ -68,7 +68,7 @@ impl Ours {
             secrets,
             ..Default::default()
         };
-        let answering = Answering {
+        let answering = SealedCall {
             epoch: self.epoch,
             id: 1,
             server: "s",
@@ -87,7 +87,7 @@ impl Ours {
 fn next_epoch(keys: &mut Keys) -> (Sealer, u64) {
     let recipient = keys.renew().unwrap();
     let Identities { vault, injector } = ends();
-    let between = Between {
+    let between = SealContext {
         vault: &vault,
         injector: &injector,
         nonce: &recipient.stream_nonce,

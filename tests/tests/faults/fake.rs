@@ -17,7 +17,7 @@ use chassis::{
 use e2e::{Pki, pki};
 use proto::{
     Principal, Reason,
-    seal::{Answering, Between, Sealer},
+    seal::{SealContext, SealedCall, Sealer},
     vault::v1::{
         DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptResponse, DecryptStatus,
         DecryptStreamRequest, DecryptStreamResponse, DecryptedSecret, Recipient,
@@ -169,7 +169,7 @@ impl Mouth {
                 .insert(call.id, (request.server.clone(), request.check_only));
         }
         let Some(recipient) = recipient else { return };
-        let between = Between {
+        let between = SealContext {
             vault: &Principal::parse(pki::VAULT).unwrap(),
             injector: &Principal::parse(pki::INJECTOR).unwrap(),
             nonce: &recipient.stream_nonce,
@@ -207,7 +207,7 @@ impl Mouth {
             .filter(|secret| !check_only && secret.status() == DecryptStatus::Ok || !secret.value.is_empty())
             .map(|secret| std::mem::take(&mut secret.value))
             .collect();
-        let answering = Answering {
+        let answering = SealedCall {
             epoch: *epoch,
             id,
             server: &server,

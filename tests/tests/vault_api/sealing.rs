@@ -4,7 +4,7 @@ use e2e::{Pair, Pki, Upstream, Vault, pair::server, pki};
 
 use proto::{
     Principal,
-    seal::{Answering, Between, Opener, RecipientKey, SealError},
+    seal::{Opener, RecipientKey, SealContext, SealError, SealedCall},
     vault::v1::{
         DecryptCall, DecryptRequest, DecryptResponse, DecryptStreamRequest, DecryptStreamResponse, Recipient,
         decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
@@ -17,8 +17,8 @@ use crate::{Conversation, ask, refused};
 
 const NONCE: [u8; 32] = [5; 32];
 
-fn between<T>(nonce: &[u8], epoch: u64, with: impl FnOnce(Between<'_>) -> T) -> T {
-    with(Between {
+fn between<T>(nonce: &[u8], epoch: u64, with: impl FnOnce(SealContext<'_>) -> T) -> T {
+    with(SealContext {
         vault: &Principal::parse(pki::VAULT).unwrap(),
         injector: &Principal::parse(pki::INJECTOR).unwrap(),
         nonce,
@@ -72,7 +72,7 @@ fn opened(
     response: &DecryptResponse,
 ) -> Result<Vec<Vec<u8>>, SealError> {
     let server = "";
-    let values = opener.open(Answering { epoch, id, server }, response)?;
+    let values = opener.open(SealedCall { epoch, id, server }, response)?;
     let count = response
         .secrets
         .iter()
@@ -124,7 +124,7 @@ async fn a_stream_with_a_recipient_carries_no_value_in_clear() {
     };
     stream.say_to(None, &[(4, check)]).await;
     let (id, response) = self::responses(stream.message().await).remove(0);
-    let answering = Answering {
+    let answering = SealedCall {
         epoch: 1,
         id,
         server: "",

@@ -12,7 +12,7 @@ use std::{
 use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::histogram::Histogram;
 use proto::{
-    seal::{Answering, Between, Sealer},
+    seal::{SealContext, SealedCall, Sealer},
     vault::v1::{
         DecryptAnswer, DecryptCall, DecryptRequest, DecryptResponse, DecryptStreamRequest,
         DecryptStreamResponse, Recipient,
@@ -176,7 +176,7 @@ impl Line {
     /// Seals to this key from here on. What it sealed with before.
     pub(super) fn take_up(&mut self, recipient: &Recipient) -> Option<Sealer> {
         let Identities { vault, injector } = ends();
-        let between = Between {
+        let between = SealContext {
             vault: &vault,
             injector: &injector,
             nonce: &recipient.stream_nonce,
@@ -225,7 +225,7 @@ fn sealed(sealer: &mut Sealer, epoch: u64, id: u64, server: &str) -> DecryptAnsw
         workspace_uid: Uid::generate().to_string(),
         ..Default::default()
     };
-    let answering = Answering { epoch, id, server };
+    let answering = SealedCall { epoch, id, server };
     let sealed = sealer.seal(answering, &response, std::iter::empty()).unwrap();
     let response = DecryptResponse { sealed, ..response };
     DecryptAnswer {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::{
     CallId, Principal, Reason, Refusal, SecretValue,
-    seal::{Answering, Between, NONCE, SealError, Sealer},
+    seal::{NONCE_SIZE, SealContext, SealError, SealedCall, Sealer},
     vault::v1::{DecryptResponse, DecryptStreamResponse, DecryptedSecret, Recipient},
 };
 
@@ -45,7 +45,7 @@ impl DecryptedAnswer {
             query,
             call_id: _,
         } = self;
-        let answering = Answering {
+        let answering = SealedCall {
             epoch,
             id,
             server: query.server_text(),
@@ -65,7 +65,7 @@ pub(super) fn seal_unary(
     vault: &Principal,
     injector: &Principal,
 ) -> Result<DecryptResponse, Refusal> {
-    let between = Between {
+    let between = SealContext {
         vault,
         injector,
         nonce: &[],
@@ -115,7 +115,7 @@ impl StreamSealing {
                 format!("recipient: {what}"),
             ))
         };
-        if stream_nonce.len() != NONCE {
+        if stream_nonce.len() != NONCE_SIZE {
             return wrong("stream_nonce is 32 random bytes");
         }
         let (last, same_stream) = match self {
@@ -125,7 +125,7 @@ impl StreamSealing {
         if *epoch <= last || !same_stream {
             return wrong("epoch counts up, and stream_nonce stays the same");
         }
-        let between = Between {
+        let between = SealContext {
             vault,
             injector,
             nonce: stream_nonce,

@@ -8,33 +8,33 @@ fn principal(text: &str) -> Principal {
     Principal::parse(text).unwrap()
 }
 
-/// What both ends know, to be changed at one end.
+/// The owned form of [`SealContext`], so that a test can change it at one end.
 #[derive(Clone)]
-struct Context {
+struct OwnedContext {
     vault: Principal,
     injector: Principal,
     nonce: Vec<u8>,
     epoch: u64,
 }
 
-impl Context {
+impl OwnedContext {
     fn new() -> Self {
         Self {
             vault: principal("spiffe://example.org/vault"),
             injector: principal("spiffe://example.org/injector"),
-            nonce: vec![7; NONCE],
+            nonce: vec![7; NONCE_SIZE],
             epoch: 3,
         }
     }
 
-    fn between(&self) -> Between<'_> {
+    fn borrow(&self) -> SealContext<'_> {
         let Self {
             vault,
             injector,
             nonce,
             epoch,
         } = self;
-        Between {
+        SealContext {
             vault,
             injector,
             nonce,
@@ -43,7 +43,7 @@ impl Context {
     }
 }
 
-const ANSWERING: Answering<'static> = Answering {
+const CALL: SealedCall<'static> = SealedCall {
     epoch: 3,
     id: 41,
     server: "github",
@@ -67,30 +67,28 @@ fn response() -> DecryptResponse {
     }
 }
 
-/// Both ends of a context that was set up for `at_vault` and `at_injector`.
-fn ends(at_vault: &Context, at_injector: &Context) -> (Sealer, Opener) {
+/// Sets up both ends of a context, the vault's from `at_vault` and the injector's from `at_injector`.
+fn ends(at_vault: &OwnedContext, at_injector: &OwnedContext) -> (Sealer, Opener) {
     let key = RecipientKey::generate().unwrap();
-    let sealer = Sealer::new(&key.public(), at_vault.between()).unwrap();
-    let opener = key
-        .open(sealer.encapsulated_key(), at_injector.between())
-        .unwrap();
+    let sealer = Sealer::new(&key.public(), at_vault.borrow()).unwrap();
+    let opener = key.open(sealer.encapsulated_key(), at_injector.borrow()).unwrap();
     (sealer, opener)
 }
 
 fn sealed(sealer: &mut Sealer) -> DecryptResponse {
     let response = response();
-    let sealed = sealer.seal(ANSWERING, &response, VALUES.into_iter()).unwrap();
+    let sealed = sealer.seal(CALL, &response, VALUES.into_iter()).unwrap();
     DecryptResponse { sealed, ..response }
 }
 
 fn opened(opener: &mut Opener, response: &DecryptResponse) -> Result<Vec<Vec<u8>>, SealError> {
-    let values = opener.open(ANSWERING, response)?.split(2)?;
+    let values = opener.open(CALL, response)?.split(2)?;
     Ok(values.iter().map(|value| value.to_vec()).collect())
 }
 
 #[test]
-fn what_was_sealed_opens_in_its_order() {
-    let (mut sealer, mut opener) = ends(&Context::new(), &Context::new());
+fn sealed_answers_open_in_their_order() {
+    let (mut sealer, mut opener) = ends(&OwnedContext::new(), &OwnedContext::new());
     for _ in 0..3 {
         let response = sealed(&mut sealer);
         assert!(!response.sealed.windows(5).any(|window| window == b"first"));
@@ -98,28 +96,28 @@ fn what_was_sealed_opens_in_its_order() {
     }
 }
 
-/// With its length, it is a block and 15 bytes.
+/// Together with its length this value has one AES block and 15 bytes.
 const CANARY: &[u8; 27] = b"a value of some other bytes";
 
 #[test]
-fn what_was_opened_is_not_left_on_the_stack() {
-    let (mut sealer, mut opener) = ends(&Context::new(), &Context::new());
+fn opened_plaintext_is_not_left_on_the_stack() {
+    let (mut sealer, mut opener) = ends(&OwnedContext::new(), &OwnedContext::new());
     let response = response();
-    let sealed = sealer.seal(ANSWERING, &response, std::iter::once(&CANARY[..]));
+    let sealed = sealer.seal(CALL, &response, std::iter::once(&CANARY[..]));
     let response = DecryptResponse {
         sealed: sealed.unwrap(),
         ..response
     };
     let mut unused = Unused::new();
-    let opened = opener.open(ANSWERING, &response);
-    // Of its last block, which is not a whole one, AES-GCM makes a copy.
+    let opened = opener.open(CALL, &response);
+    // `aes-gcm` copies the last block, which is not complete, to the stack.
     assert!(!unused.has(15, |at| CANARY[12 + at]));
     assert!(opened.is_ok());
 }
 
 #[test]
 fn an_answer_out_of_its_order_does_not_open() {
-    let (mut sealer, mut opener) = ends(&Context::new(), &Context::new());
+    let (mut sealer, mut opener) = ends(&OwnedContext::new(), &OwnedContext::new());
     let (first, second) = (sealed(&mut sealer), sealed(&mut sealer));
     assert_eq!(opened(&mut opener, &second), Err(SealError::DoesNotOpen));
     assert!(opened(&mut opener, &first).is_ok());
@@ -127,12 +125,12 @@ fn an_answer_out_of_its_order_does_not_open() {
 }
 
 #[test]
-fn a_context_is_between_these_two_on_this_stream_in_this_epoch() {
-    let at_vault = Context::new();
-    let changes: [Change<Context>; 4] = [
+fn a_context_is_bound_to_both_principals_the_stream_and_the_epoch() {
+    let at_vault = OwnedContext::new();
+    let changes: [Change<OwnedContext>; 4] = [
         ("vault", |end| end.vault = principal("dns:vault")),
         ("injector", |end| end.injector = principal("dns:injector")),
-        ("nonce", |end| end.nonce = vec![8; NONCE]),
+        ("nonce", |end| end.nonce = vec![8; NONCE_SIZE]),
         ("epoch", |end| end.epoch += 1),
     ];
     for (what, change) in changes {
@@ -150,22 +148,22 @@ fn a_context_is_between_these_two_on_this_stream_in_this_epoch() {
 
 #[test]
 fn a_part_of_one_name_does_not_become_a_part_of_the_next() {
-    let at_vault = Context {
+    let at_vault = OwnedContext {
         vault: principal("dns:ab"),
         injector: principal("dns:c"),
-        ..Context::new()
+        ..OwnedContext::new()
     };
-    let at_injector = Context {
+    let at_injector = OwnedContext {
         vault: principal("dns:a"),
         injector: principal("dns:bc"),
-        ..Context::new()
+        ..OwnedContext::new()
     };
     let (mut sealer, mut opener) = ends(&at_vault, &at_injector);
     assert!(opened(&mut opener, &sealed(&mut sealer)).is_err());
 }
 
 #[test]
-fn whatever_an_answer_says_is_sealed_with_it() {
+fn every_field_of_an_answer_is_authenticated() {
     let changes: [Change<DecryptResponse>; 14] = [
         ("workspace", |it| it.workspace_uid.replace_range(..1, "1")),
         ("name", |it| it.secrets[0].name = "C".to_owned()),
@@ -186,7 +184,7 @@ fn whatever_an_answer_says_is_sealed_with_it() {
         ("nothing sealed", |it| it.sealed.clear()),
     ];
     for (what, change) in changes {
-        let (mut sealer, mut opener) = ends(&Context::new(), &Context::new());
+        let (mut sealer, mut opener) = ends(&OwnedContext::new(), &OwnedContext::new());
         let mut response = sealed(&mut sealer);
         change(&mut response);
         assert_eq!(
@@ -198,7 +196,7 @@ fn whatever_an_answer_says_is_sealed_with_it() {
 }
 
 #[test]
-fn the_facts_about_values_are_sealed_with_their_answer() {
+fn the_facts_about_values_are_authenticated() {
     let changes: [Change<DecryptResponse>; 3] = [
         ("other facts", |it| {
             it.secrets[0].facts = Some(ValueFacts::of(b"ab\n"))
@@ -207,36 +205,33 @@ fn the_facts_about_values_are_sealed_with_their_answer() {
         ("moved", |it| it.secrets[1].facts = it.secrets[0].facts.take()),
     ];
     for (what, change) in changes {
-        let (mut sealer, mut opener) = ends(&Context::new(), &Context::new());
+        let (mut sealer, mut opener) = ends(&OwnedContext::new(), &OwnedContext::new());
         let mut response = response();
         response.secrets[0].facts = Some(ValueFacts::of(b"a\n"));
-        response.sealed = sealer.seal(ANSWERING, &response, std::iter::empty()).unwrap();
+        response.sealed = sealer.seal(CALL, &response, std::iter::empty()).unwrap();
         change(&mut response);
-        assert!(opener.open(ANSWERING, &response).is_err(), "{what}");
+        assert!(opener.open(CALL, &response).is_err(), "{what}");
     }
 }
 
 #[test]
-fn an_answer_is_to_one_call_for_one_server() {
+fn an_answer_is_bound_to_one_call_and_one_server() {
     for other in [
-        Answering { id: 42, ..ANSWERING },
-        Answering {
-            epoch: 4,
-            ..ANSWERING
-        },
-        Answering {
+        SealedCall { id: 42, ..CALL },
+        SealedCall { epoch: 4, ..CALL },
+        SealedCall {
             server: "gitlab",
-            ..ANSWERING
+            ..CALL
         },
     ] {
-        let (mut sealer, mut opener) = ends(&Context::new(), &Context::new());
+        let (mut sealer, mut opener) = ends(&OwnedContext::new(), &OwnedContext::new());
         let response = sealed(&mut sealer);
         assert!(opener.open(other, &response).is_err(), "{other:?}");
     }
 }
 
 #[test]
-fn what_is_sealed_is_as_many_values_as_asked_for() {
+fn the_number_of_values_must_be_the_expected_one() {
     for (values, count, fits) in [
         (vec![], 0, true),
         (vec![], 1, false),
@@ -245,25 +240,30 @@ fn what_is_sealed_is_as_many_values_as_asked_for() {
         (vec![b"a"], 2, false),
         (vec![b"", b"a"], 2, true),
     ] {
-        let (mut sealer, mut opener) = ends(&Context::new(), &Context::new());
+        let (mut sealer, mut opener) = ends(&OwnedContext::new(), &OwnedContext::new());
         let response = response();
-        let sealed = sealer.seal(ANSWERING, &response, values.into_iter()).unwrap();
+        let sealed = sealer.seal(CALL, &response, values.into_iter()).unwrap();
         let response = DecryptResponse { sealed, ..response };
-        let opened = opener.open(ANSWERING, &response).unwrap();
+        let opened = opener.open(CALL, &response).unwrap();
         assert_eq!(opened.split(count).is_ok(), fits);
     }
     for bytes in [b"\0\0\0\x02a".as_slice(), b"\0\0\0", b"\xff\xff\xff\xff"] {
-        assert!(Values(Zeroizing::new(bytes.to_vec())).split(1).is_err());
+        assert!(OpenedValues(Zeroizing::new(bytes.to_vec())).split(1).is_err());
     }
 }
 
 #[test]
-fn a_key_that_is_none_is_refused() {
-    let context = Context::new();
+fn an_invalid_key_is_refused() {
+    let context = OwnedContext::new();
     let key = RecipientKey::generate().unwrap();
-    for bad in [vec![], vec![9; KEY - 1], vec![9; KEY + 1], vec![0; KEY]] {
-        assert!(Sealer::new(&bad, context.between()).is_err(), "{bad:?}");
-        assert!(key.open(&bad, context.between()).is_err(), "{bad:?}");
+    for bad in [
+        vec![],
+        vec![9; KEY_SIZE - 1],
+        vec![9; KEY_SIZE + 1],
+        vec![0; KEY_SIZE],
+    ] {
+        assert!(Sealer::new(&bad, context.borrow()).is_err(), "{bad:?}");
+        assert!(key.open(&bad, context.borrow()).is_err(), "{bad:?}");
     }
 }
 
@@ -274,14 +274,14 @@ fn no_two_epochs_share_a_key() {
         RecipientKey::generate().unwrap(),
     );
     assert_ne!(one.public(), other.public());
-    let context = Context::new();
-    let seal = || Sealer::new(&one.public(), context.between()).unwrap();
+    let context = OwnedContext::new();
+    let seal = || Sealer::new(&one.public(), context.borrow()).unwrap();
     assert_ne!(seal().encapsulated_key(), seal().encapsulated_key());
 }
 
-/// A field of `testdata/sealed`, which another program made of the document and RFC 9180 alone.
+/// Returns a field of `testdata/sealed`. Another program made this file from the documentation and RFC 9180 alone.
 fn vector(field: &str) -> Vec<u8> {
-    let lines = include_str!("../testdata/sealed").lines();
+    let lines = include_str!("../../testdata/sealed").lines();
     let digits = lines
         .filter_map(|line| line.split_once(": "))
         .find_map(|(name, text)| (name == field).then_some(text))
@@ -293,19 +293,19 @@ fn vector(field: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_authenticated_is_written_as_the_document_says() {
-    let context = Context::new();
-    assert_eq!(context.between().info(), vector("info"));
-    assert_eq!(ANSWERING.aad(&response()), vector("aad"));
+fn the_authenticated_data_is_encoded_as_documented() {
+    let context = OwnedContext::new();
+    assert_eq!(context.borrow().info(), vector("info"));
+    assert_eq!(CALL.aad(&response()), vector("aad"));
 }
 
 #[test]
-fn what_another_program_sealed_opens() {
+fn an_answer_sealed_by_another_implementation_opens() {
     let (private, public) = Kem::derive_keypair(&vector("recipient-ikm"));
     let key = RecipientKey { private, public };
     assert_eq!(key.public(), vector("public-key"));
-    let context = Context::new();
-    let mut opener = key.open(&vector("encapsulated-key"), context.between()).unwrap();
+    let context = OwnedContext::new();
+    let mut opener = key.open(&vector("encapsulated-key"), context.borrow()).unwrap();
     for field in ["sealed", "sealed-again"] {
         let response = DecryptResponse {
             sealed: vector(field),
