@@ -1,5 +1,5 @@
-//! Whatever the body and however it is cut: accepted exactly when it is strict JSON, our member is the
-//! only one of its name and the last, rewriting again changes nothing, and a refused body gets no secret.
+//! For every body in pieces of any size: the rewriter accepts exactly strict JSON; the injected member is the last one and
+//! the only one of its name; rewriting the body again changes nothing; the output of a refused body has no secret.
 #![no_main]
 
 use injector_service::inject::json::{JsonError, Rewriter, SecretsObject};

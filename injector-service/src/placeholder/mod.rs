@@ -106,32 +106,8 @@ impl PlaceholderTable {
         value: &[u8],
         versions: PossibleVersions,
     ) -> Option<(HeaderValue, PlaceholderGuard)> {
-        let code = match versions {
-            PossibleVersions::Http1Only => None,
-            PossibleVersions::Any => {
-                Some(huffman::encode(value).filter(|code| code.len() >= MAX_RANDOM_CODE)?)
-            }
-        };
-        let text = random_placeholder(code.as_ref().map(|code| code.len()))?;
-        let huffman = match code {
-            None => None,
-            Some(code) => Some(Pair {
-                placeholder: huffman::encode(&text)?.to_vec(),
-                value: code,
-            }),
-        };
-        let mut header_value = HeaderValue::from_maybe_shared(Bytes::from(text.clone())).ok()?;
-        // HPACK never indexes a sensitive value.
-        header_value.set_sensitive(true);
-        let substitution = Arc::new(Substitution {
-            name: name.clone(),
-            plain: Pair {
-                placeholder: text,
-                value: Zeroizing::new(value.to_vec()),
-            },
-            huffman,
-            is_done: AtomicBool::new(false),
-        });
+        let substitution = Arc::new(Substitution::new(name, value, versions)?);
+        let header_value = substitution.header_value()?;
         let mut substitutions = self.lock();
         for key in substitution.keys() {
             substitutions.insert(key, substitution.clone());
@@ -157,6 +133,40 @@ impl PlaceholderTable {
 }
 
 impl Substitution {
+    fn new(name: &HeaderName, value: &[u8], versions: PossibleVersions) -> Option<Self> {
+        let code = match versions {
+            PossibleVersions::Http1Only => None,
+            PossibleVersions::Any => {
+                Some(huffman::encode(value).filter(|code| code.len() >= MAX_RANDOM_CODE)?)
+            }
+        };
+        let placeholder = random_placeholder(code.as_ref().map(|code| code.len()))?;
+        let huffman = match code {
+            None => None,
+            Some(value) => Some(Pair {
+                placeholder: huffman::encode(&placeholder)?.to_vec(),
+                value,
+            }),
+        };
+        Some(Self {
+            name: name.clone(),
+            plain: Pair {
+                placeholder,
+                value: Zeroizing::new(value.to_vec()),
+            },
+            huffman,
+            is_done: AtomicBool::new(false),
+        })
+    }
+
+    fn header_value(&self) -> Option<HeaderValue> {
+        let text = Bytes::copy_from_slice(&self.plain.placeholder);
+        let mut value = HeaderValue::from_maybe_shared(text).ok()?;
+        // HPACK never indexes a sensitive value.
+        value.set_sensitive(true);
+        Some(value)
+    }
+
     fn keys(&self) -> impl Iterator<Item = LookupKey> {
         let pairs = [Some(&self.plain), self.huffman.as_ref()];
         pairs

@@ -44,35 +44,27 @@ impl MemberFilter {
                 .advance(between(chunk, consumed, chunk.len()))
                 .map_err(|error| error.after(consumed))?;
             consumed += step.consumed;
-            // `"` and `}` are single bytes, so the event begins at this offset.
-            let event_at = consumed.saturating_sub(1);
+            let end = match step.event {
+                // `"` and `}` are single bytes, so the event begins one byte before.
+                Some(MemberEvent::NameStart | MemberEvent::ObjectEnd) => consumed.saturating_sub(1),
+                Some(MemberEvent::NameEnd | MemberEvent::Comma) | None => consumed,
+            };
+            self.apply_action(between(chunk, done, end), out);
+            done = end;
             match step.event {
-                Some(MemberEvent::NameStart) => {
-                    self.apply_action(between(chunk, done, event_at), out);
-                    self.action = MemberAction::Undecided;
-                    done = event_at;
-                }
-                Some(MemberEvent::NameEnd) => {
-                    self.apply_action(between(chunk, done, consumed), out);
-                    self.decide(out);
-                    done = consumed;
-                }
+                Some(MemberEvent::NameStart) => self.action = MemberAction::Undecided,
+                Some(MemberEvent::NameEnd) => self.decide(out),
                 Some(MemberEvent::Comma) if self.action == MemberAction::Remove => {
                     self.action = MemberAction::Copy;
-                    done = consumed;
                 }
                 Some(MemberEvent::Comma) => self.needs_comma = false,
                 Some(MemberEvent::ObjectEnd) => {
-                    self.apply_action(between(chunk, done, event_at), out);
                     return Ok(Some(ObjectEnd {
                         consumed,
                         needs_comma: self.needs_comma,
                     }));
                 }
-                None => {
-                    self.apply_action(between(chunk, done, consumed), out);
-                    return Ok(None);
-                }
+                None => return Ok(None),
             }
         }
     }

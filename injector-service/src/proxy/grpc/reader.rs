@@ -25,8 +25,8 @@ pub(super) struct MessageReader {
     encoding: Encoding,
     pub(super) protobuf: ProtobufSecrets,
     pub(super) trailers: Option<HeaderMap>,
-    /// Reserves the bytes of the messages that were read and not sent.
-    held: Reservation,
+    /// Holds the bytes of the messages that were read and not sent.
+    reservation: Reservation,
     pub(super) upload: UploadState,
 }
 
@@ -35,7 +35,7 @@ impl MessageReader {
         body: ReceivedBody,
         encoding: Encoding,
         protobuf: ProtobufSecrets,
-        held: Reservation,
+        reservation: Reservation,
         upload: UploadState,
     ) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl MessageReader {
             encoding,
             protobuf,
             trailers: None,
-            held,
+            reservation,
             upload,
         }
     }
@@ -70,13 +70,13 @@ impl MessageReader {
 
     async fn receive(&mut self) -> Result<(), BodyError> {
         // All earlier messages were sent.
-        self.held.shrink_to(self.deframer.buffered());
+        self.reservation.shrink_to(self.deframer.buffered());
         match self.body.frame().await {
             None => self.has_ended = true,
             Some(Err(error)) => return Err(self.upload.fail_incomplete(error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    let held = self.held.grow(data.len());
+                    let held = self.reservation.grow(data.len());
                     held.map_err(|refusal| self.upload.fail(refusal))?;
                     self.deframer.push(data);
                 }
@@ -98,7 +98,7 @@ impl MessageReader {
         }
         let decoded = self.encoding.decode(message.payload());
         let decoded = decoded.map_err(|refusal| self.upload.fail(refusal))?;
-        let held = self.held.grow(decoded.len());
+        let held = self.reservation.grow(decoded.len());
         held.map_err(|refusal| self.upload.fail(refusal))?;
         Ok(FramedMessage::uncompressed(&decoded))
     }
