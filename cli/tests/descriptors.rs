@@ -5,8 +5,7 @@
     reason = "a test that panics has failed"
 )]
 
-#[path = "support/dev.rs"]
-mod dev;
+mod support;
 
 use std::{
     fs,
@@ -15,12 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dev::{Dev, PATIENCE};
 use proto::vault::v1::{
     CreateWorkspaceRequest, ListWorkspacesRequest, PutSecretRequest, Workspace, put_secret_request::Value,
     secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+use support::dev::{Dev, PATIENCE};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

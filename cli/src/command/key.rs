@@ -21,7 +21,9 @@ pub enum KeyCommand {
     Status(KeyStatusArgs),
     /// Show the keys of a workspace, and how many records are under each
     Show(ShowKeysArgs),
-    /// Make a new key for a workspace or for the whole vault, and re-encrypt to the new key in the background
+    /// Make a new key for a workspace, and move its records to the key in the background; with --root, make a new root key
+    ///
+    /// Example: `aerostack key rotate my-workspace`
     Rotate(RotateKeyArgs),
 }
 

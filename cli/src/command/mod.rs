@@ -47,12 +47,14 @@ pub enum AdminCommand {
     /// Example: `aerostack call my-workspace github /user`
     Call(call::CallArgs),
     /// Back up the whole vault into a file, while the vault serves
+    ///
+    /// Example: `aerostack backup --output vault.backup`
     Backup(backup::BackupArgs),
     /// Restore a backup into a vault that has no workspaces
     Restore(backup::RestoreBackupArgs),
     /// Show whether both services are ready, and whether this client may use them
     ///
-    /// The exit code is 1 unless both services are ready and admit this client.
+    /// The exit code is 1 when a service or the data plane does not serve, or when a service does not admit this client.
     Status(status::StatusArgs),
     /// Print the completions of this command for a shell
     Completions(completions::CompletionsArgs),

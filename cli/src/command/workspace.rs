@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct CommandLine {
+    struct CreateCommandLine {
         #[command(flatten)]
         args: CreateWorkspaceArgs,
     }
@@ -313,7 +313,10 @@ mod tests {
     fn without_the_flag_plan_the_vault_chooses_the_plan() {
         let plan = |args: &[&str]| {
             let command_line = [&["create", "w"], args].concat();
-            CommandLine::parse_from(command_line).args.new_workspace().plan()
+            CreateCommandLine::parse_from(command_line)
+                .args
+                .new_workspace()
+                .plan()
         };
         assert_eq!(plan(&[]), api::Plan::Unspecified);
         assert_eq!(plan(&["--plan", "pro"]), api::Plan::Pro);

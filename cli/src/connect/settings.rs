@@ -223,7 +223,7 @@ fn named_directory(dir: &Path) -> Result<ConnectionSettings, Failure> {
     }
     let message = format!("{}: there are no certificates in this directory", dir.display());
     Err(Failure::new(FailureKind::Configuration, message).hint(format!(
-        "start the pair with `aerostack dev --dir {}`, or name another directory",
+        "start the services with `aerostack dev --dir {}`, or name another directory",
         dir.display()
     )))
 }

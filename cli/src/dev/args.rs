@@ -41,7 +41,7 @@ mod tests {
     const FIRST_EPHEMERAL: u16 = 32_768;
 
     #[derive(Parser)]
-    struct CommandLine {
+    struct DevCommandLine {
         #[command(flatten)]
         args: DevArgs,
     }
@@ -53,7 +53,7 @@ mod tests {
             injector_addr,
             data_plane_addr,
             ..
-        } = CommandLine::parse_from(["dev"]).args;
+        } = DevCommandLine::parse_from(["dev"]).args;
         for address in [vault_addr, injector_addr, data_plane_addr] {
             assert!(address.port() < FIRST_EPHEMERAL, "{address}");
         }

@@ -1,5 +1,4 @@
 //! `aerostack dev` as a process.
-#![allow(dead_code, reason = "not every binary of tests uses all of it")]
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
 //! Helpers that the tests of the binary share.
+#![allow(dead_code, reason = "no test binary uses all helpers")]
 
 pub(crate) mod dev;
 
