@@ -14,9 +14,10 @@ use std::{
 };
 
 use proto::vault::v1::{
-    CreateWorkspaceRequest, DecryptRequest, DecryptStatus, DecryptedSecret, ListSecretsRequest, Plan,
-    PutSecretRequest, Workspace, decrypt_service_client::DecryptServiceClient, put_secret_request::Value,
-    secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
+    CreateWorkspaceRequest, DecryptRequest, DecryptStatus, DecryptedSecret, GetWorkspaceRequest,
+    ListSecretsRequest, Plan, PutSecretRequest, Workspace, decrypt_service_client::DecryptServiceClient,
+    put_secret_request::Value, secret_service_client::SecretServiceClient,
+    workspace_service_client::WorkspaceServiceClient,
 };
 use support::dev::{Dev, PATIENCE};
 use tempfile::TempDir;
