@@ -169,7 +169,6 @@ impl Metrics {
     }
 }
 
-/// The disk space of the store.
 #[derive(Clone, Default)]
 struct StoreMetrics {
     bytes: Gauge,

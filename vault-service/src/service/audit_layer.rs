@@ -28,7 +28,6 @@ const UNAUDITED: &str = "/grpc.";
 #[derive(Clone)]
 pub(crate) struct AuditLayer(pub(crate) AuditLog);
 
-/// The service that [`AuditLayer`] makes.
 #[derive(Clone)]
 pub(crate) struct AuditService<S> {
     inner: S,

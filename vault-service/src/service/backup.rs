@@ -34,7 +34,6 @@ const REST: u32 = 1;
 /// restored meanwhile.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The RPCs of `vault.v1.BackupService`.
 pub(crate) struct BackupRpcs {
     pub(crate) writer: Writer,
     /// Directory for the file of a backup that is being received: on the disk of the store.

@@ -16,7 +16,6 @@ use crate::{
     vault::{KeyStatus, PendingErasure, RootKeyStatus, RotationStatus, WorkspaceKey, Writer},
 };
 
-/// The RPCs of `vault.v1.KeyService`.
 pub(crate) struct KeyRpcs(pub(crate) Writer);
 
 #[tonic::async_trait]

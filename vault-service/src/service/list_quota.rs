@@ -14,7 +14,6 @@ use tower::Service;
 
 use super::quota::{CallQuota, Quotas};
 
-/// Paths of the list RPCs.
 const LISTS: [&str; 4] = [
     "/vault.v1.WorkspaceService/ListWorkspaces",
     "/vault.v1.SecretService/ListSecrets",

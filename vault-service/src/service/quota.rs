@@ -44,7 +44,6 @@ const BYTES_PER_NAME: usize = 2 * 1024;
 #[derive(Clone, Default)]
 pub(crate) struct Quotas(Arc<Mutex<HashMap<Principal, Arc<PrincipalQuota>>>>);
 
-/// The remaining quota of a principal.
 struct PrincipalQuota {
     calls: Arc<Semaphore>,
     requests: Arc<Semaphore>,

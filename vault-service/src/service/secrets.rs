@@ -31,7 +31,6 @@ use crate::{
 /// The last second of the year 9999, which is the largest Protocol Buffers timestamp.
 const LAST_SECOND: i64 = 253_402_300_799;
 
-/// The RPCs of `vault.v1.SecretService`.
 pub(crate) struct SecretRpcs(pub(crate) Writer);
 
 #[tonic::async_trait]
@@ -281,7 +280,6 @@ fn parse_request_id(text: &str) -> Result<Option<RequestId>, Refusal> {
     }
 }
 
-/// Returns the version before which a page begins.
 fn parse_before(page: &Page) -> Result<Option<u64>, Refusal> {
     let before = page.after.as_deref().map(str::parse).transpose();
     before.map_err(|_| page_token(PageTokenError))

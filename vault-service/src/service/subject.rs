@@ -24,7 +24,6 @@ pub(super) fn lock(details: &Mutex<SubjectDetails>) -> MutexGuard<'_, SubjectDet
     details.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The noted parts of a call's subject.
 #[derive(Default)]
 pub(super) struct SubjectDetails {
     workspace: Option<WorkspaceName>,
@@ -89,7 +88,6 @@ impl SubjectDetails {
         }
     }
 
-    /// Takes the subject of a parsed decrypt.
     pub(super) fn of_query(query: &DecryptQuery, call_id: Option<CallId>) -> Self {
         let DecryptQuery {
             permit,
@@ -154,21 +152,18 @@ impl Subject {
         }
     }
 
-    /// Parses and notes the workspace.
     pub(crate) fn workspace(&self, text: &str) -> Result<WorkspaceName, Refusal> {
         let workspace = workspace_name(text)?;
         self.note(|details| details.workspace = Some(workspace.clone()));
         Ok(workspace)
     }
 
-    /// Parses and notes the name of the secret.
     pub(crate) fn secret(&self, text: &str) -> Result<SecretName, Refusal> {
         let name = SecretName::parse(text).map_err(secret_name)?;
         self.note(|details| details.secrets = vec![SecretSubject::new(name.clone())]);
         Ok(name)
     }
 
-    /// Notes the version that the secret got.
     pub(crate) fn version(&self, version: u64) {
         self.note(|details| {
             if let [secret] = details.secrets.as_mut_slice() {
@@ -177,7 +172,6 @@ impl Subject {
         });
     }
 
-    /// Notes the subject of a decrypt.
     pub(super) fn note_request(&self, request: &DecryptRequest) {
         self.note(|details| *details = SubjectDetails::of_request(request));
     }
@@ -196,7 +190,6 @@ impl Subject {
         });
     }
 
-    /// Notes the id of a new key.
     pub(crate) fn key_id(&self, id: &str) {
         self.note(|details| id.clone_into(&mut details.key_id));
     }

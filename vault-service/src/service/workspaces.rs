@@ -20,10 +20,8 @@ use crate::{
     vault::{KeptVersions, Plan, SettingsChange, Workspace, WorkspaceSettings, Writer},
 };
 
-/// The RPCs of `vault.v1.WorkspaceService`.
 pub(crate) struct WorkspaceRpcs {
     pub(crate) writer: Writer,
-    /// Plan of a workspace that is created without one.
     pub(crate) default_plan: Plan,
 }
 

@@ -23,7 +23,8 @@ use prost_types::Timestamp;
 use proto::WorkspaceName;
 
 use super::{
-    VaultError, Writer, blocking,
+    VaultError, Writer,
+    access::{PagedScan, with_store},
     deletions::earlier,
     key_metrics::{KeyMetrics, PendingErasure},
     stored::{self, Deletion, DestroyedKeys, Rotation},
@@ -33,32 +34,26 @@ use crate::store::{Batch, Entry, Store};
 /// Pause before the next look at rotations and erasures when there was nothing to do, or only entries that cannot be moved.
 /// Rotations that a full disk stopped continue earlier, as soon as the disk has room.
 pub(super) const RETRY: Duration = Duration::from_secs(300);
-/// Minimum pause before the next check for due erasures.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// Number of notes that one scan reads.
 const PAGE: usize = 1000;
 
-/// Result of a check for due erasures.
 pub(super) enum NextErasure {
-    /// A rotation was begun.
     Begun,
     /// The next erasure is not due before this time has passed.
     In(Duration),
 }
 
-/// Calls `visit` with every entry under `prefix`.
 fn visit_entries(
     store: &Store,
     prefix: &[u8],
     mut visit: impl FnMut(&Entry) -> Result<(), VaultError>,
 ) -> Result<(), VaultError> {
-    let mut after: Option<Vec<u8>> = None;
+    let mut scan = PagedScan::new(prefix, PAGE);
     loop {
-        let page = store.scan(prefix, after.as_deref(), PAGE)?;
-        let Some(last) = page.last() else {
+        let page = scan.next(store)?;
+        if page.is_empty() {
             return Ok(());
-        };
-        after = Some(last.key.clone());
+        }
         page.iter().try_for_each(&mut visit)?;
     }
 }
@@ -113,7 +108,6 @@ impl ErasureBacklog {
     }
 }
 
-/// Returns the deletions that are not erased yet.
 pub(super) fn pending(store: &Store) -> Result<PendingErasure, VaultError> {
     Ok(ErasureBacklog::read(store)?.pending)
 }
@@ -135,8 +129,7 @@ impl Writer {
         metrics: &KeyMetrics,
     ) -> Result<NextErasure, VaultError> {
         self.remove_finished_notes().await?;
-        let store = self.store.clone();
-        let waiting = blocking(move || ErasureBacklog::read(&store)).await?;
+        let waiting = with_store(&self.store, ErasureBacklog::read).await?;
         metrics.set_pending(&waiting.pending);
         let now = (self.clock)();
         let due = |since: Option<Timestamp>| since.filter(|since| left(*since, after, now).is_none());
@@ -162,23 +155,19 @@ impl Writer {
     /// Begins a rotation of the KEK of every workspace with a noted deletion. Returns true when any rotation was begun.
     async fn rotate_noted_workspaces(&self) -> Result<bool, VaultError> {
         let mut begun = false;
-        let mut after: Option<Vec<u8>> = None;
+        let mut scan = PagedScan::new(stored::DELETIONS, PAGE);
         loop {
-            let (store, from) = (self.store.clone(), after.take());
-            let page = blocking(move || store.scan(stored::DELETIONS, from.as_deref(), PAGE)).await?;
-            let Some(last) = page.last() else {
+            let page = scan.next_async(&self.store).await?;
+            if page.is_empty() {
                 return Ok(begun);
-            };
-            after = Some(last.key.clone());
+            }
             for Entry { key, value } in &page {
                 let deletion: Deletion = stored::decode(value).unwrap_or_default();
                 match self.rotate_noted(key, &deletion).await {
                     Ok(one) => begun |= one,
                     Err(error @ (VaultError::Corrupt(_) | VaultError::KeyNotLoaded)) => {
-                        let (uid, workspace) = (
-                            key.get(stored::DELETIONS.len()..).and_then(stored::uid),
-                            deletion.workspace,
-                        );
+                        let uid = key.get(stored::DELETIONS.len()..).and_then(stored::uid);
+                        let workspace = deletion.workspace;
                         tracing::error!(%error, ?uid, workspace, "the deleted data of a damaged workspace are not erased");
                     }
                     Err(error) => return Err(error),
@@ -208,13 +197,12 @@ impl Writer {
     /// Removes the notes of destroyed keys whose store key is gone.
     async fn remove_finished_notes(&self) -> Result<(), VaultError> {
         let keys = self.keyring.loaded()?.store_keys;
-        let mut after: Option<Vec<u8>> = None;
-        let mut count = 0;
+        let (mut scan, mut count) = (PagedScan::new(stored::DESTROYED, PAGE), 0);
         loop {
-            let (store, from) = (self.store.clone(), after.take());
-            let page = blocking(move || store.scan(stored::DESTROYED, from.as_deref(), PAGE)).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
+            let page = scan.next_async(&self.store).await?;
+            if page.is_empty() {
+                break;
+            }
             let gone = page.into_iter().filter(|entry| {
                 let id = stored::place_of_destroyed(&entry.key).map(|(id, _)| id);
                 keys.iter().all(|key| Some(key.id()) != id)

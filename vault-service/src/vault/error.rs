@@ -45,9 +45,7 @@ pub enum OpenError {
     OtherRootKey {
         /// Ids of the root keys that the providers have.
         given: String,
-        /// Id of the root key that is missing.
         needed: String,
-        /// Number of workspaces in the store.
         workspaces: u64,
     },
     #[error("the root key could not be taken")]

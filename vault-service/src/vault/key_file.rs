@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::{VaultError, blocking, keyring::UnlockedKeys, stored};
+use super::{VaultError, access::with_store, keyring::UnlockedKeys, stored};
 use crate::{
     crypto::{KeyId, NoRandomness, RootKey, StoreKey, root_key_id, wrapped_store_key_id},
     root::WrappedRootKey,
@@ -122,8 +122,7 @@ impl KeyFile {
             store_keys,
         } = unlocked;
         let file = Self::wrap(root, wrapped_root.clone(), store_keys)?;
-        let store = store.clone();
-        blocking(move || Ok(store.replace_key_file(&file.encode())?)).await
+        with_store(store, move |store| Ok(store.replace_key_file(&file.encode())?)).await
     }
 }
 

@@ -6,7 +6,9 @@ use prost_types::Timestamp;
 use proto::{Uid, WorkspaceName};
 
 use super::{
-    VaultError, Writer, blocking, erasure,
+    VaultError, Writer,
+    access::{PagedScan, with_store},
+    erasure,
     key_file::KeyFile,
     key_metrics::PendingErasure,
     meta,
@@ -26,7 +28,6 @@ const PAGE: usize = 64;
 /// Maximum number of rotations in a [`KeyStatus`].
 const MAX_ROTATIONS: usize = 1000;
 
-/// The state of the vault's keys.
 #[derive(Debug)]
 pub(crate) struct KeyStatus {
     /// True while the vault has no root key.
@@ -38,7 +39,6 @@ pub(crate) struct KeyStatus {
     pub(crate) erasure: PendingErasure,
 }
 
-/// The state of a root key.
 #[derive(Debug)]
 pub(crate) struct RootKeyStatus {
     pub(crate) id: KeyId,
@@ -65,7 +65,6 @@ pub(crate) struct RotationStatus {
     pub(crate) start_time: Timestamp,
 }
 
-/// The state of a KEK of a workspace.
 #[derive(Debug)]
 pub(crate) struct WorkspaceKey {
     pub(crate) id: KeyId,
@@ -103,12 +102,11 @@ impl From<Rotation> for RotationStatus {
 impl Writer {
     /// Returns the state of the root keys, rotations and erasures. Reads every workspace.
     pub(crate) async fn key_status(&self, _: &VaultPermit) -> Result<KeyStatus, VaultError> {
-        let (store, providers) = (self.store.clone(), self.providers.clone());
-        let is_locked = self.is_locked();
-        blocking(move || {
-            let file = KeyFile::read(&store)?;
+        let (providers, is_locked) = (self.providers.clone(), self.is_locked());
+        with_store(&self.store, move |store| {
+            let file = KeyFile::read(store)?;
             let active = file.as_ref().map(|file| file.root_key);
-            let workspaces = meta::count_workspaces(&store)?;
+            let workspaces = meta::count_workspaces(store)?;
             let root_status = |known: KnownRootKey| {
                 let KnownRootKey { id, kind, kms_key_id } = known;
                 let active = active == Some(id);
@@ -132,7 +130,7 @@ impl Writer {
                 is_locked,
                 roots,
                 rotations,
-                erasure: erasure::pending(&store)?,
+                erasure: erasure::pending(store)?,
             })
         })
         .await
@@ -144,10 +142,10 @@ impl Writer {
         _: &VaultPermit,
         name: &WorkspaceName,
     ) -> Result<Vec<WorkspaceKey>, VaultError> {
-        let (store, name) = (self.store.clone(), name.clone());
-        blocking(move || {
-            let found = workspace::find(&store, &name)?;
-            let counts = count_records(&store, &found.uid)?;
+        let name = name.clone();
+        with_store(&self.store, move |store| {
+            let found = workspace::find(store, &name)?;
+            let counts = count_records(store, &found.uid)?;
             workspace_keys(&found, &counts)
         })
         .await
@@ -182,16 +180,17 @@ fn workspace_keys(
 fn count_records(store: &Store, workspace: &Uid) -> Result<BTreeMap<KeyId, u64>, VaultError> {
     let mut counts = BTreeMap::new();
     for set in RecordSet::ALL {
-        let prefix = set.prefix(workspace);
-        let mut after: Option<Vec<u8>> = None;
+        let mut scan = PagedScan::new(set.prefix(workspace), PAGE);
         loop {
-            let page = store.scan(&prefix, after.as_deref(), PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
-            for entry in &page {
-                if let Some(id) = rotation::kek_id(set, &entry.value) {
-                    *counts.entry(id).or_default() += 1;
-                }
+            let page = scan.next(store)?;
+            if page.is_empty() {
+                break;
+            }
+            for id in page
+                .iter()
+                .filter_map(|entry| rotation::kek_id(set, &entry.value))
+            {
+                *counts.entry(id).or_default() += 1;
             }
         }
     }

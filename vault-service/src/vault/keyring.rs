@@ -50,7 +50,6 @@ impl UnlockedKeys {
         keys.find(|key| key.id() == id).ok_or(VaultError::KeyNotLoaded)
     }
 
-    /// Unwraps a KEK of a workspace.
     pub(super) fn unwrap(&self, workspace: &Uid, wrapped: &[u8]) -> Result<WorkspaceKek, VaultError> {
         Ok(self
             .store_key(store_key_id(wrapped)?)?
@@ -76,7 +75,6 @@ impl Keyring {
             .is_none()
     }
 
-    /// Replaces the loaded keys with `loaded`.
     pub(super) fn load(&self, loaded: UnlockedKeys) {
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
     }

@@ -10,7 +10,6 @@ const MAX_PREFIX: usize = 253;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
-/// Why labels are invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelsError {
     #[error("at most {MAX_LABELS} may be given")]

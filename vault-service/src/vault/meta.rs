@@ -2,6 +2,7 @@
 
 use super::{
     VaultError,
+    access::PagedScan,
     stored::{self, Meta},
 };
 use crate::{
@@ -9,7 +10,6 @@ use crate::{
     store::{ReadEntries, Store},
 };
 
-/// Number of workspaces that one scan counts.
 const PAGE: usize = 1000;
 
 /// Returns the entry, encoded and decoded.
@@ -27,16 +27,13 @@ pub(super) fn active_store_key(meta: &Meta) -> Result<KeyId, VaultError> {
     KeyId::from_stored(&meta.store_key_id).ok_or(VaultError::Corrupt(None))
 }
 
-/// Counts the entries under `prefix`.
 pub(super) fn count_entries<S: ReadEntries>(store: &S, prefix: &[u8]) -> Result<u64, S::Error> {
-    let (mut count, mut after) = (0, None::<Vec<u8>>);
+    let (mut scan, mut count) = (PagedScan::new(prefix, PAGE), 0);
     loop {
-        let page = store.scan(prefix, after.as_deref(), PAGE)?;
-        let Some(last) = page.last() else {
-            return Ok(count);
-        };
-        count += page.len() as u64;
-        after = Some(last.key.clone());
+        match scan.next(store)?.len() {
+            0 => return Ok(count),
+            entries => count += entries as u64,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Vault::split`] divides an opened vault into a [`Writer`], which has no method that returns a value, and a [`Reader`],
 //! whose only method decrypts for the holder of a [`DecryptPermit`](crate::authz::DecryptPermit).
 
+mod access;
 mod backup;
 mod deletions;
 mod erasure;
@@ -36,7 +37,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use chassis::blocking::blocking;
 use tokio::{
     sync::{Mutex, Notify},
     time::{self, MissedTickBehavior},
@@ -53,10 +53,8 @@ pub(crate) use key_metrics::{KeyMetrics, PendingErasure};
 pub(crate) use key_status::{KeyStatus, RootKeyStatus, RotationStatus, WorkspaceKey};
 pub use labels::{Labels, LabelsError};
 pub use reader::{DecryptOutcome, DecryptQuery, MAX_ANSWER, MAX_NAMES, Reader};
-pub use secrets::{
-    MAX_ORIGINS, NewSecret, RequestId, RequestIdError, RestoreOverrides, RestoredExpiry, SecretMetadata,
-    VersionRestore, WrittenVersion,
-};
+pub use secrets::{MAX_ORIGINS, NewSecret, RequestId, RequestIdError, SecretMetadata, WrittenVersion};
+pub(crate) use secrets::{RestoreOverrides, RestoredExpiry, VersionRestore};
 pub use use_counts::LastUse;
 pub use workspace::{KeptVersions, KeptVersionsError, Plan, WorkspaceSettings};
 pub(crate) use workspaces::SettingsChange;
@@ -66,6 +64,7 @@ use crate::{
     root::Providers,
     store::{self, CompactError, CompactionReport, DiskUsage, Health, Store},
 };
+use access::with_store;
 use keyring::Keyring;
 use use_counts::UseCounters;
 use worker_pool::WorkerPool;
@@ -161,8 +160,7 @@ impl Writer {
 
     /// Returns the size of the store's files and the free space of their disk.
     pub(crate) async fn disk_usage(&self) -> Result<DiskUsage, store::OpenError> {
-        let store = self.store.clone();
-        blocking(move || store.disk_usage()).await
+        with_store(&self.store, Store::disk_usage).await
     }
 
     /// Writes the use counters, makes everything durable, and closes the store.

@@ -2,13 +2,16 @@
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use chassis::blocking::blocking;
 use proto::Uid;
 
 use super::{
-    OpenError, Vault, backup, blocking,
+    OpenError, Vault,
+    access::with_store,
+    backup,
     key_file::KeyFile,
     keyring::Keyring,
-    root_key,
+    meta, root_key,
     stored::{self, Meta},
 };
 use crate::{
@@ -85,8 +88,8 @@ enum StoreState {
 /// format whose root key `providers` have.
 async fn prepare(store: &Store, providers: &Arc<Providers>) -> Result<(), OpenError> {
     loop {
-        let (reading, providers) = (store.clone(), providers.clone());
-        match blocking(move || inspect(&reading, &providers)).await? {
+        let providers = providers.clone();
+        match with_store(store, move |store| inspect(store, &providers)).await? {
             StoreState::Empty => return initialize(store).await,
             StoreState::Vault(_) => return Ok(()),
             StoreState::InterruptedRestore(_) => backup::recover(store).await.map_err(OpenError::Recover)?,
@@ -124,17 +127,25 @@ where
         };
     };
     let meta = stored::decode::<Meta>(&bytes)?;
-    if meta.format != FORMAT {
-        return Err(OpenError::Format {
-            found: meta.format,
-            supported: FORMAT,
-        });
-    }
-    let keys = root_key::check_key_file(store, &meta, providers)?;
+    check_format(&meta)?;
+    let file = KeyFile::read(store).map_err(OpenError::Keys)?;
+    let count = || meta::count_workspaces(store).map_err(Into::into);
+    let keys = root_key::check_key_file(file, &meta, providers, count)?;
     Ok(match store.read(EXCLUSIVE_WRITER).map_err(Into::into)? {
         Some(_) => StoreState::InterruptedRestore(keys),
         None => StoreState::Vault(keys),
     })
+}
+
+/// Refuses a store of another format.
+pub(super) fn check_format(meta: &Meta) -> Result<(), OpenError> {
+    match meta.format {
+        FORMAT => Ok(()),
+        found => Err(OpenError::Format {
+            found,
+            supported: FORMAT,
+        }),
+    }
 }
 
 /// Writes the [`Meta`] of a new vault without keys. The first unlock makes the store key.

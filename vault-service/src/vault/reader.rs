@@ -21,7 +21,6 @@ use crate::{
     store::Store,
 };
 
-/// Maximum number of names in one decrypt.
 pub const MAX_NAMES: usize = 64;
 /// Maximum size of the values in one answer, in bytes.
 pub const MAX_ANSWER: usize = 1024 * 1024;
@@ -32,7 +31,6 @@ const INLINE_LIMIT: (usize, usize) = (32, 64 * 1024);
 /// takes a few milliseconds, unless the disk is slow. A single decrypt may exceed the limit.
 const TURN_LIMIT: (usize, usize) = (MAX_NAMES, 256 * 1024);
 
-/// A decrypt that was authorized.
 #[derive(Debug)]
 pub struct DecryptQuery {
     /// Proof of the authorization; the secrets are those of its workspace.
@@ -55,7 +53,6 @@ impl DecryptQuery {
     }
 }
 
-/// Result of a decrypt for one name.
 #[derive(Debug)]
 pub enum DecryptOutcome {
     Value {
@@ -94,7 +91,6 @@ impl DecryptOutcome {
         }
     }
 
-    /// Returns the size of the value in bytes.
     fn size(&self) -> usize {
         match self {
             Self::Value {
@@ -112,7 +108,6 @@ impl DecryptOutcome {
 /// Answer to a query: the workspace's uid, and one outcome for each name, in the same order.
 type QueryResult = Result<(Uid, Vec<DecryptOutcome>), VaultError>;
 
-/// Source of the records of a query.
 enum ReadSource<'b> {
     /// The store, whose reads may wait for the disk. The number counts the bytes that were read.
     Store(&'b mut usize),
@@ -136,7 +131,6 @@ impl<E: Into<VaultError>> From<E> for ReadFailure {
     }
 }
 
-/// The stored record of a secret.
 enum StoredRecord {
     Record(Arc<[u8]>),
     None,
@@ -290,7 +284,6 @@ impl Decryptor {
         Ok((found.uid, outcomes))
     }
 
-    /// Counts the values of an answer as used.
     fn count_uses<R>(
         &self,
         server: &str,

@@ -6,66 +6,47 @@
 use std::sync::Arc;
 
 use super::{
-    OpenError, UnlockError, VaultError, Writer, blocking,
+    OpenError, UnlockError, VaultError, Writer,
+    access::with_store,
     key_file::KeyFile,
     keyring::{Keyring, UnlockedKeys},
-    meta, store_keys,
+    store_keys,
     stored::Meta,
 };
 use crate::{
     authz::VaultPermit,
     crypto::{KeyId, StoreKey},
     root::{Provider, Providers},
-    store::{ReadEntries, Store},
+    store::Store,
 };
 
-/// Reads the file `keys`. Fails unless the file belongs to the store and `providers` have its root key. Returns `None` for a
-/// store that never had keys.
-pub(super) fn check_key_file<S>(
-    store: &S,
+/// Checks that the file `keys` belongs to the store and that `providers` have its root key. Returns `None` for a store that
+/// never had keys. `count` returns the number of workspaces, for the error.
+pub(super) fn check_key_file(
+    file: Option<KeyFile>,
     meta: &Meta,
     providers: &Providers,
-) -> Result<Option<KeyFile>, OpenError>
-where
-    S: ReadEntries<Error: Into<OpenError>>,
-{
-    let file = KeyFile::read(store).map_err(OpenError::Keys)?;
+    count: impl FnOnce() -> Result<u64, OpenError>,
+) -> Result<Option<KeyFile>, OpenError> {
     let needed = KeyId::from_stored(&meta.store_key_id);
-    match (file, needed) {
-        (None, None) => Ok(None),
-        (None, Some(_)) => Err(OpenError::NoKeys),
-        (Some(file), Some(needed)) if !file.has_store_key(needed) => {
-            Err(OpenError::OtherKeys(needed.to_string()))
-        }
-        (Some(file), Some(_) | None) => match missing_root_key(&file, providers) {
-            None => Ok(Some(file)),
-            Some(MissingRootKey { given, needed }) => Err(OpenError::OtherRootKey {
-                given,
-                needed,
-                workspaces: meta::count_workspaces(store).map_err(Into::into)?,
-            }),
-        },
+    let Some(file) = file else {
+        return match needed {
+            None => Ok(None),
+            Some(_) => Err(OpenError::NoKeys),
+        };
+    };
+    if let Some(needed) = needed.filter(|needed| !file.has_store_key(*needed)) {
+        return Err(OpenError::OtherKeys(needed.to_string()));
     }
-}
-
-/// A root key that no provider has.
-pub(super) struct MissingRootKey {
-    /// Ids of the root keys that the providers have.
-    pub(super) given: String,
-    /// Id of the missing root key.
-    pub(super) needed: String,
-}
-
-/// Returns the root key that `file` needs, if no provider has it; `None` when a provider has it.
-pub(super) fn missing_root_key(file: &KeyFile, providers: &Providers) -> Option<MissingRootKey> {
     let known = providers.known(file.wrapped_root.as_ref());
     if known.iter().any(|known| known.id == file.root_key) {
-        return None;
+        return Ok(Some(file));
     }
     let given: Vec<_> = known.iter().map(|known| known.id.to_string()).collect();
-    Some(MissingRootKey {
+    Err(OpenError::OtherRootKey {
         given: given.join(", "),
         needed: file.root_key.to_string(),
+        workspaces: count()?,
     })
 }
 
@@ -77,8 +58,7 @@ pub(super) async fn unlock(
     providers: &Providers,
 ) -> Result<(), UnlockError> {
     let _lock = keyring.file_lock.lock().await;
-    let reading = store.clone();
-    let file = blocking(move || KeyFile::read(&reading)).await?;
+    let file = with_store(store, |store| KeyFile::read(store)).await?;
     let current = match &file {
         None => None,
         Some(file) => Some(open(file, providers).await?),

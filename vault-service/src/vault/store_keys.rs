@@ -11,7 +11,8 @@
 use std::sync::Arc;
 
 use super::{
-    VaultError, Writer, blocking,
+    VaultError, Writer,
+    access::with_store,
     key_file::KeyFile,
     keyring::UnlockedKeys,
     meta,
@@ -26,8 +27,8 @@ use crate::{
 /// there are others and no such rotation is under way.
 pub(super) async fn settle(store: &Store, loaded: &UnlockedKeys) -> Result<(), VaultError> {
     loop {
-        let (reading, keys) = (store.clone(), loaded.store_keys.clone());
-        match blocking(move || settling_batch(&reading, &keys)).await? {
+        let keys = loaded.store_keys.clone();
+        match with_store(store, move |store| settling_batch(store, &keys)).await? {
             None => return Ok(()),
             Some(batch) => match store.commit(batch).await.map_err(VaultError::from) {
                 Err(VaultError::Conflict) => {}
@@ -72,12 +73,11 @@ impl Writer {
     /// false, and changes nothing, while such a rotation is running.
     pub(super) async fn replace_store_key(&self) -> Result<bool, VaultError> {
         let _lock = self.keyring.file_lock.lock().await;
-        let store = self.store.clone();
-        let (before, mut meta, rotation) = blocking(move || {
-            let (before, meta) = meta::read(&store)?;
+        let (before, mut meta, rotation) = with_store(&self.store, |store| {
+            let (before, meta) = meta::read(store)?;
             let rotation = match store.read(stored::STORE_KEY_ROTATION)? {
                 Some(_) => None,
-                None => Some(new_rotation(&store)?),
+                None => Some(new_rotation(store)?),
             };
             Ok::<_, VaultError>((before, meta, rotation))
         })
@@ -110,8 +110,7 @@ impl Writer {
         let Ok(_no_export) = self.keyring.exports.try_write() else {
             return Ok(false);
         };
-        let store = self.store.clone();
-        let (_, meta) = blocking(move || meta::read(&store)).await?;
+        let (_, meta) = with_store(&self.store, meta::read).await?;
         let active = meta::active_store_key(&meta)?;
         let mut loaded = self.keyring.loaded()?;
         loaded.store_key(active)?;

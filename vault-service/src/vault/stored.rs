@@ -49,7 +49,6 @@ pub(super) const DELETIONS: &[u8] = b"d/";
 /// Prefix of all [`DestroyedKeys`].
 pub(super) const DESTROYED: &[u8] = b"e/";
 
-/// Description of the store.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Meta {
     #[prost(uint32, tag = "1")]
@@ -103,7 +102,6 @@ pub(super) struct RetiredKek {
     pub(super) create_time: Option<prost_types::Timestamp>,
 }
 
-/// State of a rotation.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Rotation {
     /// Name of the workspace whose key is rotated; empty for the store key.
@@ -115,13 +113,11 @@ pub(super) struct Rotation {
     /// True in the pass after which the retired keys are destroyed.
     #[prost(bool, tag = "3")]
     pub(super) last_look: bool,
-    /// Number of entries that this pass visited.
     #[prost(uint64, tag = "4")]
     pub(super) done: u64,
     /// Number of all entries, as far as known.
     #[prost(uint64, tag = "5")]
     pub(super) total: u64,
-    /// Number of entries that this pass could not rewrap.
     #[prost(uint64, tag = "6")]
     pub(super) unreadable: u64,
     /// Number of entries that the previous pass could not rewrap.
@@ -137,10 +133,8 @@ pub(super) struct Rotation {
 /// Record that a workspace has deleted data in the log which its KEKs can still open.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Deletion {
-    /// Time of the oldest deletion.
     #[prost(message, required, tag = "1")]
     pub(super) since: prost_types::Timestamp,
-    /// The workspace's name.
     #[prost(string, tag = "2")]
     pub(super) workspace: String,
 }
@@ -225,12 +219,10 @@ pub(super) struct RequestRecord {
     pub(super) fingerprint: Vec<u8>,
     #[prost(bool, tag = "4")]
     pub(super) created: bool,
-    /// Uid of the secret.
     #[prost(bytes = "vec", tag = "5")]
     pub(super) uid: Vec<u8>,
     #[prost(uint64, tag = "6")]
     pub(super) version: u64,
-    /// Creation time of the secret.
     #[prost(message, required, tag = "7")]
     pub(super) create_time: prost_types::Timestamp,
 }

@@ -19,7 +19,8 @@ use proto::{SecretName, Uid};
 use tokio::sync::{RwLock, RwLockReadGuard};
 
 use super::{
-    VaultError, Writer, blocking,
+    VaultError, Writer,
+    access::with_store,
     stored::{self, Kind, UseRecord},
 };
 use crate::store::{Batch, Store};
@@ -29,17 +30,13 @@ const SHARDS: usize = 16;
 /// Maximum number of counters in a shard, of some 150 bytes each. The decrypts of further secrets are not counted until the
 /// next flush.
 const MAX_COUNTERS: usize = 4096;
-/// Number of counters that one batch writes.
 const BATCH: usize = 256;
 
-/// The uses of a secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LastUse {
-    /// Time of the last decrypt.
     pub time: Timestamp,
     /// Server of the last decrypt, as the injector named it.
     pub server: String,
-    /// Number of decrypts.
     pub count: u64,
 }
 
@@ -118,7 +115,6 @@ impl UseCounters {
         })
     }
 
-    /// Removes the counter of a deleted secret.
     pub(super) fn forget(&self, workspace: &Uid, name: &SecretName) {
         let secret = stored::secret(workspace, name);
         self.shard(&secret).remove(secret.as_slice());
@@ -198,7 +194,6 @@ fn flush_batch(store: &Store, counters: &[SecretCounter]) -> Result<Batch, Vault
 }
 
 impl Writer {
-    /// Writes the use counters to the store.
     pub(super) async fn flush_uses(&self) -> Result<(), VaultError> {
         let uncounted = self.use_counters.uncounted.swap(0, Ordering::Relaxed);
         if uncounted > 0 {
@@ -215,12 +210,12 @@ impl Writer {
     async fn write_counters(&self, counters: Vec<SecretCounter>) -> Result<(), VaultError> {
         let counters = Arc::new(counters);
         for from in (0..counters.len()).step_by(BATCH) {
-            let (store, all) = (self.store.clone(), counters.clone());
-            let prepare = move || {
+            let all = counters.clone();
+            let prepare = move |store: &Store| {
                 let rest = all.get(from..).unwrap_or_default();
-                flush_batch(&store, rest.get(..BATCH).unwrap_or(rest))
+                flush_batch(store, rest.get(..BATCH).unwrap_or(rest))
             };
-            let written = match blocking(prepare).await {
+            let written = match with_store(&self.store, prepare).await {
                 Ok(batch) => self.store.commit(batch).await.map_err(VaultError::from),
                 Err(error) => Err(error),
             };

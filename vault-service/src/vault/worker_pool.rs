@@ -18,11 +18,9 @@ use tokio::sync::oneshot;
 
 use super::VaultError;
 
-/// Number of threads of a pool.
 const THREADS: usize = 2;
 /// Maximum number of threads that work for one principal at the same time, so that one thread is left for the others.
 const THREADS_EACH: usize = THREADS - 1;
-/// Maximum number of waiting jobs of one principal.
 const MAX_WAITING: usize = 1024;
 
 type Job = Box<dyn FnOnce() + Send>;

@@ -62,7 +62,6 @@ impl Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeptVersions(u32);
 
-/// The number of versions is out of range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("kept_versions is 1 to {}", KeptVersions::MAX)]
 pub struct KeptVersionsError;
@@ -104,7 +103,6 @@ impl From<Plan> for WorkspaceSettings {
     }
 }
 
-/// A workspace as read from the store.
 pub(super) struct StoredWorkspace {
     pub(super) name: WorkspaceName,
     pub(super) uid: Uid,
@@ -138,7 +136,6 @@ impl StoredWorkspace {
         batch.expect_value(stored::workspace(&self.name), self.bytes.clone())
     }
 
-    /// Returns the wrapped retired KEK with this id.
     pub(super) fn retired_kek(&self, id: KeyId) -> Option<&[u8]> {
         let mut wrapped = self.record.retired_keks.iter().map(|kek| &*kek.wrapped_kek);
         wrapped.find(|wrapped| wrapped_kek_id(wrapped) == Ok(id))
@@ -159,7 +156,6 @@ pub(super) fn find(store: &Store, name: &WorkspaceName) -> Result<StoredWorkspac
     }
 }
 
-/// Reads the number of secrets in a workspace.
 pub(super) fn read_count(store: &Store, workspace: &Uid) -> Result<u64, VaultError> {
     match store.read(&stored::count(workspace))? {
         None => Ok(0),

@@ -7,7 +7,9 @@ use prost_types::Timestamp;
 use proto::{Uid, WorkspaceName, page::Page};
 
 use super::{
-    VaultError, Writer, blocking, deletions,
+    VaultError, Writer,
+    access::with_store,
+    deletions,
     keyring::Keyring,
     meta,
     stored::{self, Kind, WorkspaceRecord},
@@ -28,7 +30,6 @@ pub(crate) struct SettingsChange {
     pub(crate) kept_versions: Option<KeptVersions>,
 }
 
-/// The public description of a workspace.
 #[derive(Debug, Clone)]
 pub struct Workspace {
     pub name: WorkspaceName,
@@ -86,24 +87,20 @@ impl Writer {
     ) -> Result<Workspace, VaultError> {
         let settings = settings.into();
         self.retry_on_conflict(async || {
-            let (store, keyring, name) = (
-                self.store.clone(),
-                self.keyring.clone(),
-                permit.workspace().clone(),
-            );
+            let (keyring, name) = (self.keyring.clone(), permit.workspace().clone());
             let now = Timestamp::from((self.clock)());
-            let prepare = move || prepare_create(&store, &keyring, name, settings, now);
-            let (created, batch) = blocking(prepare).await?;
+            let prepare = move |store: &Store| prepare_create(store, &keyring, name, settings, now);
+            let (created, batch) = with_store(&self.store, prepare).await?;
             self.store.commit(batch).await?;
             Ok(created)
         })
         .await
     }
 
-    /// Returns the description of a workspace.
     pub async fn workspace(&self, permit: &AdminPermit) -> Result<Workspace, VaultError> {
-        let (store, name) = (self.store.clone(), permit.workspace().clone());
-        blocking(move || Workspace::read(&store, workspace::find(&store, &name)?)).await
+        let name = permit.workspace().clone();
+        let read = move |store: &Store| Workspace::read(store, workspace::find(store, &name)?);
+        with_store(&self.store, read).await
     }
 
     /// Returns a page of the workspaces in `scope`, and true when more follow.
@@ -112,17 +109,16 @@ impl Writer {
         scope: Scope,
         page: Page,
     ) -> Result<(Vec<Workspace>, bool), VaultError> {
-        let store = self.store.clone();
-        blocking(move || {
+        with_store(&self.store, move |store| {
             let mut found = match scope {
-                Scope::All => scan_page(&store, &page)?,
-                Scope::Only(names) => find_page(&store, &page, names)?,
+                Scope::All => scan_page(store, &page)?,
+                Scope::Only(names) => find_page(store, &page, names)?,
             };
             let more = found.len() > page.size;
             found.truncate(page.size);
             let workspaces = found
                 .into_iter()
-                .map(|workspace| Workspace::read(&store, workspace))
+                .map(|workspace| Workspace::read(store, workspace))
                 .collect::<Result<_, _>>()?;
             Ok((workspaces, more))
         })
@@ -138,8 +134,8 @@ impl Writer {
         change: SettingsChange,
     ) -> Result<Workspace, VaultError> {
         self.retry_on_conflict(async || {
-            let (store, name) = (self.store.clone(), permit.workspace().clone());
-            let found = blocking(move || workspace::find(&store, &name)).await?;
+            let name = permit.workspace().clone();
+            let found = with_store(&self.store, move |store| workspace::find(store, &name)).await?;
             check_revision(&found, revision)?;
             let plan = change.plan.unwrap_or(found.plan);
             let kept_versions = change.kept_versions.unwrap_or(found.kept_versions);
@@ -160,8 +156,7 @@ impl Writer {
                 bytes,
                 ..found
             };
-            let store = self.store.clone();
-            blocking(move || Workspace::read(&store, changed)).await
+            with_store(&self.store, move |store| Workspace::read(store, changed)).await
         })
         .await
     }
@@ -177,9 +172,9 @@ impl Writer {
     ) -> Result<(), VaultError> {
         let uid = self
             .retry_on_conflict(async || {
-                let (store, name, now) = (self.store.clone(), permit.workspace().clone(), (self.clock)());
-                let (found, batch) =
-                    blocking(move || prepare_delete(&store, &name, revision, force, now)).await?;
+                let (name, now) = (permit.workspace().clone(), (self.clock)());
+                let prepare = move |store: &Store| prepare_delete(store, &name, revision, force, now);
+                let (found, batch) = with_store(&self.store, prepare).await?;
                 self.store.commit(batch).await?;
                 for wrapped in found.wrapped_keks() {
                     self.keyring.forget(&found.uid, wrapped);
@@ -199,8 +194,8 @@ impl Writer {
     /// Removes the entries of all deleted workspaces.
     pub(crate) async fn sweep_all(&self) -> Result<(), VaultError> {
         loop {
-            let store = self.store.clone();
-            let deleted = blocking(move || store.scan(stored::GARBAGE, None, SWEEP_ENTRIES)).await?;
+            let scan = |store: &Store| store.scan(stored::GARBAGE, None, SWEEP_ENTRIES);
+            let deleted = with_store(&self.store, scan).await?;
             if deleted.is_empty() {
                 return Ok(());
             }
@@ -216,8 +211,9 @@ impl Writer {
             loop {
                 // A flush of use counters could write an entry for a secret that this batch deletes.
                 let _paused = self.use_counters.pause_flush().await;
-                let (store, prefix) = (self.store.clone(), kind.of(&workspace));
-                let entries = blocking(move || store.scan(&prefix, None, SWEEP_ENTRIES)).await?;
+                let prefix = kind.of(&workspace);
+                let scan = move |store: &Store| store.scan(&prefix, None, SWEEP_ENTRIES);
+                let entries = with_store(&self.store, scan).await?;
                 if entries.is_empty() {
                     break;
                 }
@@ -246,7 +242,6 @@ impl Writer {
     }
 }
 
-/// Builds the batch that creates a workspace.
 pub(super) fn prepare_create(
     store: &Store,
     keyring: &Keyring,
@@ -288,7 +283,6 @@ pub(super) fn prepare_create(
     Ok((created, batch))
 }
 
-/// Builds the batch that deletes a workspace.
 fn prepare_delete(
     store: &Store,
     name: &WorkspaceName,

@@ -23,7 +23,6 @@ use crate::{
 /// Size of the head of a gRPC message, in bytes.
 pub(super) const MESSAGE_HEAD: usize = 5;
 
-/// The RPCs of `vault.v1.DecryptService`.
 #[derive(Clone)]
 pub(crate) struct DecryptRpcs {
     pub(crate) reader: Reader,
@@ -39,7 +38,6 @@ pub(crate) struct DecryptRpcs {
 }
 
 impl DecryptRpcs {
-    /// Answers one decrypt.
     pub(super) async fn answer(
         &self,
         parsed: Result<ParsedDecrypt, Refusal>,
@@ -75,7 +73,6 @@ impl DecryptRpcs {
     }
 }
 
-/// One decrypt, parsed and authorized.
 pub(super) struct ParsedDecrypt {
     pub(super) query: Arc<DecryptQuery>,
     call_id: Option<CallId>,

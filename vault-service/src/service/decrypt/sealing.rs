@@ -12,7 +12,6 @@ use crate::vault::DecryptQuery;
 
 /// An answer whose values are not in its response yet.
 pub(super) struct DecryptedAnswer {
-    /// The response without its values.
     pub(super) response: DecryptResponse,
     /// One element for each secret of the response; `None` for a secret without a value.
     pub(super) values: Vec<Option<SecretValue>>,
@@ -37,7 +36,6 @@ impl DecryptedAnswer {
         response
     }
 
-    /// Returns the response with its values sealed.
     fn sealed(self, sealer: &mut Sealer, epoch: u64, id: u64) -> Result<DecryptResponse, Refusal> {
         let Self {
             response,
@@ -79,7 +77,6 @@ pub(super) fn seal_unary(
     })
 }
 
-/// The sealing of a stream's next answers.
 pub(super) enum StreamSealing {
     /// The client named no key yet, so values are in clear.
     Clear,

@@ -28,12 +28,9 @@ use crate::{
     vault::{DecryptQuery, MAX_NAMES},
 };
 
-/// Maximum number of calls in one message.
 const MAX_CALLS: usize = 256;
-/// Maximum number of secret names in one message.
 const MAX_MESSAGE_NAMES: usize = 1024;
 
-/// The vault's side of one stream.
 pub(super) struct StreamSession {
     rpcs: DecryptRpcs,
     authorized: Authorized,
@@ -75,7 +72,6 @@ impl StreamSession {
         }
     }
 
-    /// Answers messages until the stream ends.
     pub(super) async fn run(mut self, mut messages: Streaming<DecryptStreamRequest>) {
         match self.answer_all(&mut messages).await {
             Ok(()) | Err(StreamEnd::ClientGone) => {}
@@ -107,7 +103,6 @@ impl StreamSession {
         }
     }
 
-    /// Answers one message.
     async fn answer(&mut self, message: DecryptStreamRequest) -> Result<(), StreamEnd> {
         let DecryptStreamRequest { calls, recipient } = message;
         check_size(&calls)?;
@@ -248,7 +243,6 @@ fn names_of(answer: &DecryptAnswer) -> usize {
     }
 }
 
-/// The unanswered calls of one message.
 struct CallBatch {
     calls: vec::IntoIter<DecryptCall>,
     /// The first of these calls, as many as one turn may answer, parsed.

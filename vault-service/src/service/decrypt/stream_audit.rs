@@ -12,7 +12,6 @@ use crate::{
 /// Name of the RPC in audit lines.
 const METHOD: &str = "vault.v1.DecryptService/DecryptStream";
 
-/// A refused decrypt and its subject.
 pub(super) struct RefusedDecrypt {
     pub(super) refusal: Refusal,
     pub(super) subject: Box<SubjectDetails>,
@@ -28,7 +27,6 @@ impl RefusedDecrypt {
     }
 }
 
-/// Writes the audit lines of a stream.
 pub(super) struct StreamAudit {
     pub(super) log: AuditLog,
     pub(super) caller: Option<Caller>,

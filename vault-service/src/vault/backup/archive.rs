@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use chassis::blocking::blocking;
+
 use super::{
     item::ItemReader,
     keys::{self, BackupContents},
@@ -16,20 +18,18 @@ use crate::{
         backup::{BackupDecryptor, BackupError, BackupHeader, BackupInfo},
     },
     root::Providers,
-    vault::{VaultError, blocking, keyring::UnlockedKeys, open::FORMAT, stored::Meta},
+    vault::{VaultError, keyring::UnlockedKeys, open::FORMAT, stored::Meta},
 };
 
 /// A backup in a file, whose header was read.
 pub struct Archive {
     file: Arc<File>,
     header: BackupHeader,
-    /// Offset of the first frame.
     body: u64,
 }
 
 /// The keys and the description of a backup that was read completely and is unchanged.
 pub(super) struct VerifiedBackup {
-    /// The [`Meta`] of the vault that was backed up.
     pub(super) meta: Meta,
     /// The root key that opens the backup, and the store keys that wrap the KEKs of its workspaces.
     pub(super) keys: UnlockedKeys,

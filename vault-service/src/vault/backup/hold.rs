@@ -3,7 +3,9 @@
 use crate::{
     store::{Batch, CommitError, EXCLUSIVE_WRITER, Store},
     vault::{
-        VaultError, blocking, deletions, meta,
+        VaultError,
+        access::with_store,
+        deletions, meta,
         stored::{DELETIONS, DESTROYED, META, STORE_KEY_ROTATION, WORKSPACES},
     },
 };
@@ -14,13 +16,11 @@ const CHECKING: &[u8] = b"looking";
 /// left over from deleted workspaces.
 pub(in crate::vault) const RESTORING: &[u8] = b"filling";
 
-/// Number of entries that one batch removes.
 const PAGE: usize = 1000;
 
 /// Releases the hold of a restore that a crash interrupted: the store becomes what it was before the restore, or empty.
 pub(in crate::vault) async fn recover(store: &Store) -> Result<(), VaultError> {
-    let reading = store.clone();
-    let hold = blocking(move || reading.read(EXCLUSIVE_WRITER)).await?;
+    let hold = with_store(store, |store| store.read(EXCLUSIVE_WRITER)).await?;
     match hold.as_deref() {
         None => Ok(()),
         Some(CHECKING) => Ok(store.commit(release(CHECKING)).await?),
@@ -46,8 +46,7 @@ pub(super) async fn hold(store: &Store) -> Result<(), VaultError> {
         Err(CommitError::Conflict) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    let reading = store.clone();
-    if let Err(refused) = blocking(move || refuse_workspaces(&reading)).await {
+    if let Err(refused) = with_store(store, refuse_workspaces).await {
         store.commit(release(CHECKING)).await?;
         return Err(refused);
     }
@@ -78,8 +77,7 @@ pub(super) fn refuse_workspaces(store: &Store) -> Result<(), VaultError> {
 /// Clears the store and releases the hold. The restored entries are erased like deleted ones.
 pub(super) async fn empty(store: &Store) -> Result<(), VaultError> {
     clear(store).await?;
-    let reading = store.clone();
-    let (_, meta) = blocking(move || meta::read(&reading)).await?;
+    let (_, meta) = with_store(store, meta::read).await?;
     let batch = match meta::active_store_key(&meta) {
         Ok(active) => deletions::note_restore(release(RESTORING), active),
         // Without an active store key nothing was ever wrapped, so nothing needs to be erased.
@@ -91,8 +89,7 @@ pub(super) async fn empty(store: &Store) -> Result<(), VaultError> {
 /// Removes all entries except those of [`is_of_one_store`].
 pub(super) async fn clear(store: &Store) -> Result<(), VaultError> {
     loop {
-        let reading = store.clone();
-        let page = blocking(move || reading.scan(&[], None, PAGE)).await?;
+        let page = with_store(store, |store| store.scan(&[], None, PAGE)).await?;
         let keys: Vec<_> = page
             .into_iter()
             .map(|entry| entry.key)

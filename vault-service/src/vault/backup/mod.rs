@@ -13,6 +13,7 @@ mod vectors;
 
 use std::{mem, sync::Arc, time::UNIX_EPOCH};
 
+use chassis::blocking::blocking;
 use prost::Message as _;
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard};
 
@@ -21,7 +22,7 @@ pub(super) use hold::{RESTORING, recover};
 pub use restore::{BackupUpload, RestoreSummary};
 
 use super::{
-    VaultError, Writer, blocking,
+    VaultError, Writer,
     key_file::KeyFile,
     keyring::{Keyring, UnlockedKeys},
     meta,
@@ -37,7 +38,6 @@ use crate::{
 };
 use item::ItemWriter;
 
-/// Number of frames in one part.
 const FRAMES_PER_PART: usize = 4;
 /// Key of the item with the store keys. No entry of the store has this key.
 const KEYS: &[u8] = b"keys";

@@ -18,6 +18,7 @@ use std::{
     sync::Arc,
 };
 
+use chassis::blocking::blocking;
 use prost_types::Timestamp;
 use proto::Uid;
 use tokio::sync::OwnedMutexGuard;
@@ -33,7 +34,8 @@ use crate::{
     crypto::KeyId,
     store::{Batch, Change, EXCLUSIVE_WRITER, Entry, Health, MAX_BATCH, Store},
     vault::{
-        VaultError, Writer, blocking,
+        VaultError, Writer,
+        access::with_store,
         keyring::{Keyring, UnlockedKeys},
         meta::{self, count_entries},
         stored::{self, Kind, META, Meta, WORKSPACES, WorkspaceRecord},
@@ -46,14 +48,12 @@ const BATCH_ENTRIES: usize = 2000;
 /// Name of the file that receives a backup. The file loses its name as soon as it is open.
 const RECEIVED: &str = "restore";
 
-/// Description of a restored backup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestoreSummary {
     /// Uid of the vault that was backed up, which this vault has from now on.
     pub vault_uid: Uid,
     /// Uid of this vault before the restore.
     pub replaced_vault_uid: Uid,
-    /// Time at which the backup was made.
     pub backup_time: Timestamp,
     /// Number of workspaces, which keep their uids.
     pub workspaces: u64,
@@ -149,8 +149,7 @@ impl Writer {
     ) -> Result<RestoreSummary, VaultError> {
         clear(&self.store).await?;
         // Nothing else writes during the restore, so this store key stays the active one.
-        let reading = self.store.clone();
-        let (before, ours) = blocking(move || meta::read(&reading)).await?;
+        let (before, ours) = with_store(&self.store, meta::read).await?;
         let keys = KeyTransfer {
             from: keys.clone(),
             to: self.keyring.clone(),
@@ -233,7 +232,6 @@ impl KeyTransfer {
 }
 
 impl BackupUpload {
-    /// Receives the next bytes.
     pub(crate) async fn receive(&mut self, chunk: Vec<u8>) -> Result<(), VaultError> {
         if let Health::DiskFull = self.writer.health() {
             return Err(VaultError::Full(None));

@@ -15,7 +15,6 @@ pub struct Damage {
     pub kind: DamageKind,
 }
 
-/// Kind of damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DamageKind {
     /// The description of a workspace or secret does not decode.
@@ -47,25 +46,21 @@ pub enum DamageKind {
     /// The value is sound, and its description is lost.
     #[error("its description is lost, its value is not")]
     Undescribed,
-    /// The workspace is lost, and with it the KEK.
     #[error("its workspace is lost")]
     NoWorkspace,
     /// The current version is lost, and this older one is sound.
     #[error("it is older than acknowledged: version {0} is lost, and this is the newest that is not")]
     Older(u64),
-    /// A later version, or the deletion, may be lost.
     #[error("it may be older than acknowledged, or deleted: changes made after it cannot be read")]
     MaybeOlder,
     /// The log contradicts itself, or the stored count of secrets is lower than the number of secrets in the log.
     #[error("it may have been deleted: the change that would tell cannot be read")]
     MaybeDeleted,
-    /// The use count does not decode.
     #[error("its use count is lost")]
     UseCounters,
     /// A part of the remembered requests does not decode.
     #[error("answers to requests are lost: a retry of such a request is done again")]
     Request,
-    /// The state of a rotation does not decode.
     #[error("the state of the rotation of its key is lost: the rotation begins anew")]
     Rotation,
     /// The last version number of a deleted secret is lost.
@@ -86,7 +81,6 @@ pub enum RepairOutcome {
     Kept,
     /// The repaired store has an older state of the item.
     Older,
-    /// The repaired store does not have the item.
     Lost,
     /// The repaired store has the item only if the operator asked for doubtful items.
     Doubtful,

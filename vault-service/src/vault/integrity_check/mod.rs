@@ -18,8 +18,8 @@ use super::{
     backup::RESTORING,
     key_file::KeyFile,
     keyring::Keyring,
-    open::{FORMAT, new_meta},
-    root_key::{self, MissingRootKey},
+    open::{check_format, new_meta},
+    root_key,
     stored::{self, Meta},
 };
 use crate::{
@@ -29,7 +29,6 @@ use crate::{
 };
 use walk::StoreWalk;
 
-/// Size of the batches that `repair` writes, in bytes.
 const BATCH_BYTES: usize = 256 * 1024;
 
 /// Why a store cannot be checked or repaired.
@@ -48,7 +47,6 @@ pub enum IntegrityCheckError {
     WriteKeys(#[source] VaultError),
 }
 
-/// Result of a check.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct IntegrityReport {
     /// Number of workspaces whose active KEK can be unwrapped.
@@ -66,7 +64,6 @@ pub struct IntegrityReport {
 }
 
 impl IntegrityReport {
-    /// Returns the number of damaged items.
     pub fn damaged(&self) -> u64 {
         self.damage_by_outcome.iter().sum()
     }
@@ -95,9 +92,7 @@ impl IntegrityReport {
 /// Treatment of secrets that may have been deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DoubtfulSecrets {
-    /// The repaired store leaves the secrets out.
     LeaveOut,
-    /// The repaired store keeps the secrets.
     Keep,
 }
 
@@ -124,7 +119,7 @@ impl IntegrityCheck {
             .into_iter()
             .flat_map(KeyHistory::values_since_deletion);
         let mut meta = match states.filter_map(|bytes| stored::decode(&bytes).ok()).next() {
-            Some(meta) => check_format(meta)?,
+            Some(meta) => check_format(&meta).map(|()| meta)?,
             // The other entries of the store may still be readable.
             None => new_meta(),
         };
@@ -197,18 +192,7 @@ impl IntegrityCheck {
     }
 }
 
-/// Refuses a store of another format, whose entries would look damaged.
-fn check_format(meta: Meta) -> Result<Meta, OpenError> {
-    match meta.format {
-        FORMAT => Ok(meta),
-        found => Err(OpenError::Format {
-            found,
-            supported: FORMAT,
-        }),
-    }
-}
-
-/// Reads the store's file `keys`, which must hold the store key that `meta` names. When `meta` names no store key, the
+/// Reads the store's file `keys`, which must have the store key that `meta` names. When `meta` names no store key, the
 /// function makes `meta` name the newest one in the file. Returns `None` for a store that never had a store key.
 fn read_key_file(
     salvage: &SalvageReader,
@@ -218,36 +202,23 @@ fn read_key_file(
     let bytes = salvage
         .key_file()
         .map_err(|error| OpenError::Keys(error.into()))?;
-    let needed = KeyId::from_stored(&meta.store_key_id);
-    let Some(bytes) = bytes else {
-        return match (needed, count_workspaces(salvage)) {
-            (None, 0) => Ok(None),
-            (Some(_), _) | (None, _) => Err(OpenError::NoKeys),
-        };
-    };
-    let file = KeyFile::decode(&bytes).map_err(OpenError::Keys)?;
-    if let Some(needed) = needed.filter(|needed| !file.has_store_key(*needed)) {
-        return Err(OpenError::OtherKeys(needed.to_string()));
+    let file = bytes.map(|bytes| KeyFile::decode(&bytes));
+    let file = file.transpose().map_err(OpenError::Keys)?;
+    if file.is_none() && count_workspaces(salvage) > 0 {
+        return Err(OpenError::NoKeys);
     }
-    if let (None, Some(newest)) = (needed, file.store_keys.last()) {
+    let file = root_key::check_key_file(file, meta, providers, || Ok(count_workspaces(salvage)))?;
+    let newest = file.as_ref().and_then(|file| file.store_keys.last());
+    if let (None, Some(newest)) = (KeyId::from_stored(&meta.store_key_id), newest) {
         meta.store_key_id = newest.id.as_bytes().to_vec();
     }
-    match root_key::missing_root_key(&file, providers) {
-        None => Ok(Some(file)),
-        Some(MissingRootKey { given, needed }) => Err(OpenError::OtherRootKey {
-            given,
-            needed,
-            workspaces: count_workspaces(salvage),
-        }),
-    }
+    Ok(file)
 }
 
-/// Returns the number of workspaces that can be read.
 fn count_workspaces(salvage: &SalvageReader) -> u64 {
     salvage.live(stored::WORKSPACES).count() as u64
 }
 
-/// Writes entries into the new store, in batches.
 struct RepairWriter<'a> {
     to: &'a Store,
     runtime: &'a Runtime,

@@ -59,7 +59,6 @@ pub(super) struct Evidence<'a> {
     older: BTreeMap<u64, KeyHistory<'a>>,
 }
 
-/// Conclusion about a secret.
 pub(super) enum Verdict {
     /// The secret is deleted; `is_known` is true when its last version number is known.
     Deleted {
@@ -67,7 +66,6 @@ pub(super) enum Verdict {
     },
     /// The secret may be deleted; the content is what is left of the secret if it is not.
     Doubtful(Option<Box<SalvagedSecret>>),
-    /// No version of the secret is left.
     Lost {
         version: Option<u64>,
         kind: DamageKind,
@@ -210,13 +208,11 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Returns the last version number of a deleted secret.
     fn tombstone(&self) -> Option<u64> {
         let history = self.last_version.filter(|history| !history.is_deleted())?;
         decode_number(&history.values().next()?)
     }
 
-    /// Returns the newest description.
     fn described(&self) -> Option<SecretRecord> {
         let history = self.metadata.filter(|history| !history.is_deleted())?;
         history
@@ -224,7 +220,6 @@ impl<'a> Evidence<'a> {
             .find_map(|bytes| decode_description(&bytes))
     }
 
-    /// Returns the newest record that authenticates.
     fn current(&self, decrypt: &Decrypt<'_>) -> Option<Candidate> {
         let history = self.record.filter(|history| !history.is_deleted())?;
         history.values_since_deletion().find_map(|record| {

@@ -27,7 +27,9 @@ use tokio::time;
 pub(super) use records::{RecordSet, kek_id};
 
 use super::{
-    VaultError, Writer, blocking, deletions,
+    VaultError, Writer,
+    access::with_store,
+    deletions,
     key_metrics::{KeyMetrics, RotationLevel},
     keyring::Keyring,
     meta,
@@ -59,8 +61,9 @@ impl Writer {
 
     pub(super) async fn begin_rotation(&self, name: &WorkspaceName) -> Result<KeyId, VaultError> {
         self.retry_on_conflict(async || {
-            let (store, keyring, name) = (self.store.clone(), self.keyring.clone(), name.clone());
-            let (id, batch) = blocking(move || prepare_rotation(&store, &keyring, &name)).await?;
+            let (keyring, name) = (self.keyring.clone(), name.clone());
+            let prepare = move |store: &Store| prepare_rotation(store, &keyring, &name);
+            let (id, batch) = with_store(&self.store, prepare).await?;
             self.store.commit(batch).await?;
             Ok(id)
         })
@@ -102,17 +105,16 @@ impl Writer {
     }
 
     pub(super) async fn rotation_after(&self, after: Option<Vec<u8>>) -> Result<Option<Entry>, VaultError> {
-        let store = self.store.clone();
-        let mut next = blocking(move || store.scan(stored::ROTATIONS, after.as_deref(), 1)).await?;
+        let scan = move |store: &Store| store.scan(stored::ROTATIONS, after.as_deref(), 1);
+        let mut next = with_store(&self.store, scan).await?;
         Ok(next.pop())
     }
 
     /// Makes one step of the rotation at `key`, and pauses.
     pub(super) async fn step(&self, key: &[u8], metrics: &KeyMetrics) -> Result<StepOutcome, VaultError> {
         let began = Instant::now();
-        let (store, keyring) = (self.store.clone(), self.keyring.clone());
-        let key = key.to_vec();
-        let step = match blocking(move || plan_step(&store, &keyring, &key)).await? {
+        let (keyring, key) = (self.keyring.clone(), key.to_vec());
+        let step = match with_store(&self.store, move |store| plan_step(store, &keyring, &key)).await? {
             Some(plan) => plan.commit(self, metrics).await?,
             None => StepOutcome::Finished,
         };

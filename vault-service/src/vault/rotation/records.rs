@@ -79,7 +79,6 @@ pub(in crate::vault) fn kek_id(set: RecordSet, value: &[u8]) -> Option<KeyId> {
     }
 }
 
-/// Plans the next step of a workspace's rotation.
 pub(super) fn plan(
     store: &Store,
     keyring: &Keyring,

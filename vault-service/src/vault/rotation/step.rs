@@ -12,7 +12,6 @@ use crate::{
     },
 };
 
-/// Maximum number of entries in a step.
 pub(super) const PAGE: usize = 64;
 /// Maximum size of a step's entries, in bytes; a single larger entry makes a step of its own.
 const PAGE_BYTES: usize = 256 * 1024;
@@ -54,7 +53,6 @@ impl From<RewrapError> for RewrapFailure {
     }
 }
 
-/// A replacement of an entry's value.
 pub(super) struct Replacement {
     pub(super) key: Vec<u8>,
     pub(super) old: Vec<u8>,
@@ -64,7 +62,6 @@ pub(super) struct Replacement {
 /// A step that only has to be committed.
 pub(super) struct StepPlan {
     pub(super) level: RotationLevel,
-    /// Key of the rotation's entry.
     pub(super) key: Vec<u8>,
     /// Value of the rotation's entry, as read.
     pub(super) bytes: Vec<u8>,
@@ -103,17 +100,13 @@ impl StepWork {
     }
 }
 
-/// State of the rotation after a step.
 pub(super) enum NextState {
-    /// The rotation goes on with its next step.
     Continue(Rotation),
     /// The pass ended with unreadable entries, and the next pass begins after a pause.
     Wait(Rotation),
-    /// The rotation has ended.
     End(ReleasedKeys),
 }
 
-/// Keys to release at the end of a rotation.
 pub(super) enum ReleasedKeys {
     /// The retired KEKs of a workspace, which are removed from memory.
     RetiredKeks(Box<StoredWorkspace>),
@@ -124,7 +117,6 @@ pub(super) enum ReleasedKeys {
     None,
 }
 
-/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::vault) enum StepOutcome {
     Continue,

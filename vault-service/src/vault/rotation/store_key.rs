@@ -11,7 +11,6 @@ use crate::{
     },
 };
 
-/// Plans the next step of the store key's rotation.
 pub(super) fn plan(store: &Store, keyring: &Keyring, rotation: Rotation) -> Result<StepWork, VaultError> {
     let active = meta::active_store_key(&meta::read(store)?.1)?;
     let after = Some(rotation.cursor.as_slice()).filter(|cursor| !cursor.is_empty());

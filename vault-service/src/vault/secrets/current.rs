@@ -1,4 +1,4 @@
-//! The current version of a secret, as stored, and the older versions behind it.
+//! A secret in the store: its current version, and the older versions behind it.
 
 use std::ops::Range;
 
@@ -13,7 +13,14 @@ use crate::{
     },
 };
 
-/// The current version of a secret.
+/// The place of a secret in the store. The secret may not exist.
+#[derive(Clone, Copy)]
+pub(super) struct SecretEntries<'a> {
+    pub(super) store: &'a Store,
+    pub(super) workspace: &'a StoredWorkspace,
+    pub(super) name: &'a SecretName,
+}
+
 pub(super) struct CurrentVersion {
     pub(super) metadata: SecretRecord,
     /// Encoded `metadata`, for compare-and-set.
@@ -23,32 +30,55 @@ pub(super) struct CurrentVersion {
     record: Option<Vec<u8>>,
 }
 
-impl CurrentVersion {
-    pub(super) fn read(
-        store: &Store,
-        workspace: &StoredWorkspace,
-        name: &SecretName,
-    ) -> Result<Option<Self>, VaultError> {
-        let Some(bytes) = store.read(&Kind::Metadata.key(&workspace.uid, name))? else {
+impl<'a> SecretEntries<'a> {
+    pub(super) fn of(store: &'a Store, workspace: &'a StoredWorkspace, name: &'a SecretName) -> Self {
+        Self {
+            store,
+            workspace,
+            name,
+        }
+    }
+
+    pub(super) fn key(self, kind: Kind) -> Vec<u8> {
+        kind.key(&self.workspace.uid, self.name)
+    }
+
+    fn old_version_key(self, version: u64) -> Vec<u8> {
+        stored::old_version(&self.workspace.uid, self.name, version)
+    }
+
+    /// Reads the current version; `None` when the secret does not exist.
+    pub(super) fn current(self) -> Result<Option<CurrentVersion>, VaultError> {
+        let Some(bytes) = self.store.read(&self.key(Kind::Metadata))? else {
             return Ok(None);
         };
-        Ok(Some(Self {
+        Ok(Some(CurrentVersion {
             metadata: stored::decode(&bytes)?,
             bytes,
-            record: store.read(&Kind::Record.key(&workspace.uid, name))?,
+            record: self.store.read(&self.key(Kind::Record))?,
         }))
     }
 
     /// Reads the current version of a secret that must exist.
-    pub(super) fn find(
-        store: &Store,
-        workspace: &StoredWorkspace,
-        name: &SecretName,
-    ) -> Result<Self, VaultError> {
-        Self::read(store, workspace, name)?
-            .ok_or_else(|| VaultError::NoSecret(workspace.name.clone(), name.clone()))
+    pub(super) fn existing(self) -> Result<CurrentVersion, VaultError> {
+        self.current()?
+            .ok_or_else(|| VaultError::NoSecret(self.workspace.name.clone(), self.name.clone()))
     }
 
+    /// Reads an older version; `None` when it is not kept, or a repair could not recover it.
+    pub(super) fn old_version(self, version: u64) -> Result<Option<OldVersion>, VaultError> {
+        let bytes = self.store.read(&self.old_version_key(version))?;
+        Ok(bytes.map(|bytes| stored::decode(&bytes)).transpose()?)
+    }
+
+    pub(super) fn remove_versions(self, batch: Batch, versions: Range<u64>) -> Batch {
+        versions.fold(batch, |batch, version| {
+            batch.delete(self.old_version_key(version))
+        })
+    }
+}
+
+impl CurrentVersion {
     pub(super) fn version(&self) -> u64 {
         self.metadata.version
     }
@@ -66,40 +96,28 @@ impl CurrentVersion {
         self.kept_from()..end.min(self.version())
     }
 
-    /// Adds the condition that this version is still what was read. A rotation may have rewrapped the record since.
-    pub(super) fn expect_unchanged(
-        &self,
-        batch: Batch,
-        workspace: &StoredWorkspace,
-        name: &SecretName,
-    ) -> Batch {
-        let batch = batch.expect_value(Kind::Metadata.key(&workspace.uid, name), self.bytes.clone());
-        let record = Kind::Record.key(&workspace.uid, name);
-        match &self.record {
-            Some(bytes) => batch.expect_value(record, bytes.clone()),
-            None => batch.expect_absent(record),
-        }
-    }
-
     /// Returns true when some version is older than `kept_from`, so that a write which keeps versions from there on removes it.
     pub(super) fn removes_any(&self, kept_from: u64) -> bool {
         !self.older(kept_from).is_empty() || self.version() < kept_from
     }
 
+    /// Adds the condition that this version is still what was read. A rotation may have rewrapped the record since.
+    pub(super) fn expect_unchanged(&self, batch: Batch, secret: SecretEntries<'_>) -> Batch {
+        let batch = batch.expect_value(secret.key(Kind::Metadata), self.bytes.clone());
+        match &self.record {
+            Some(record) => batch.expect_value(secret.key(Kind::Record), record.clone()),
+            None => batch.expect_absent(secret.key(Kind::Record)),
+        }
+    }
+
     /// Stores this version as an older one when it is not below `kept_from`, and removes the older versions that are.
-    pub(super) fn retire(
-        self,
-        batch: Batch,
-        workspace: &StoredWorkspace,
-        name: &SecretName,
-        kept_from: u64,
-    ) -> Batch {
-        let batch = self.expect_unchanged(batch, workspace, name);
-        let batch = remove_versions(batch, workspace, name, self.older(kept_from));
+    pub(super) fn retire(self, batch: Batch, secret: SecretEntries<'_>, kept_from: u64) -> Batch {
+        let batch = self.expect_unchanged(batch, secret);
+        let batch = secret.remove_versions(batch, self.older(kept_from));
         let Self { metadata, record, .. } = self;
         match record {
             Some(record) if metadata.version >= kept_from => {
-                let key = stored::old_version(&workspace.uid, name, metadata.version);
+                let key = secret.old_version_key(metadata.version);
                 batch.put(key, stored::encode(&OldVersion { metadata, record }))
             }
             Some(_) | None => batch,
@@ -109,15 +127,13 @@ impl CurrentVersion {
     /// Returns the metadata of the kept versions after `version`, this one included.
     pub(super) fn versions_after(
         &self,
-        store: &Store,
-        workspace: &StoredWorkspace,
-        name: &SecretName,
+        secret: SecretEntries<'_>,
         version: u64,
     ) -> Result<Vec<SecretRecord>, VaultError> {
         let mut later = Vec::new();
         for number in self.older(u64::MAX).filter(|older| *older > version) {
             // A version that a repair could not recover is missing, and is not compared.
-            later.extend(old_version(store, workspace, name, number)?.map(|old| old.metadata));
+            later.extend(secret.old_version(number)?.map(|old| old.metadata));
         }
         if self.version() > version {
             later.push(self.metadata.clone());
@@ -128,9 +144,7 @@ impl CurrentVersion {
     /// Returns a kept version: this one or an older one.
     pub(super) fn kept_version(
         &self,
-        store: &Store,
-        workspace: &StoredWorkspace,
-        name: &SecretName,
+        secret: SecretEntries<'_>,
         version: u64,
     ) -> Result<OldVersion, VaultError> {
         if version == self.version() {
@@ -139,33 +153,10 @@ impl CurrentVersion {
                 record: self.record.clone().ok_or(VaultError::Corrupt(None))?,
             });
         }
-        old_version(store, workspace, name, version)?.ok_or_else(|| VaultError::NoVersion {
-            workspace: workspace.name.clone(),
-            name: name.clone(),
+        secret.old_version(version)?.ok_or_else(|| VaultError::NoVersion {
+            workspace: secret.workspace.name.clone(),
+            name: secret.name.clone(),
             version,
         })
     }
-}
-
-/// Adds the removal of older versions.
-pub(super) fn remove_versions(
-    batch: Batch,
-    workspace: &StoredWorkspace,
-    name: &SecretName,
-    versions: Range<u64>,
-) -> Batch {
-    versions.fold(batch, |batch, version| {
-        batch.delete(stored::old_version(&workspace.uid, name, version))
-    })
-}
-
-/// Reads an older version; `None` when it is not kept, or a repair could not recover it.
-pub(super) fn old_version(
-    store: &Store,
-    workspace: &StoredWorkspace,
-    name: &SecretName,
-    version: u64,
-) -> Result<Option<OldVersion>, VaultError> {
-    let bytes = store.read(&stored::old_version(&workspace.uid, name, version))?;
-    Ok(bytes.map(|bytes| stored::decode(&bytes)).transpose()?)
 }

@@ -4,16 +4,14 @@ use std::time::SystemTime;
 
 use proto::{SecretName, Uid, WorkspaceName};
 
-use super::{
-    current::{CurrentVersion, remove_versions},
-    numbering,
-    write_version::check_version,
-};
+use super::{current::SecretEntries, numbering, write_version::check_version};
 use crate::{
     authz::WritePermit,
     store::{Batch, Store},
     vault::{
-        VaultError, Writer, blocking, deletions,
+        VaultError, Writer,
+        access::with_store,
+        deletions,
         stored::{self, Kind},
         workspace,
     },
@@ -21,7 +19,7 @@ use crate::{
 
 impl Writer {
     /// Deletes a secret with all its versions. The store keeps the last version number, so that no number is used again.
-    pub async fn delete_secret(
+    pub(crate) async fn delete_secret(
         &self,
         permit: &WritePermit,
         name: &SecretName,
@@ -30,10 +28,10 @@ impl Writer {
         let _lock = self.lock_secret(permit.workspace(), name).await;
         let _paused = self.use_counters.pause_flush().await;
         self.retry_on_conflict(async || {
-            let (store, now) = (self.store.clone(), (self.clock)());
-            let (workspace, secret) = (permit.workspace().clone(), name.clone());
-            let prepare = move || prepare_delete(&store, &workspace, &secret, expected_version, now);
-            let (uid, batch) = blocking(prepare).await?;
+            let (workspace, secret, now) = (permit.workspace().clone(), name.clone(), (self.clock)());
+            let prepare =
+                move |store: &Store| prepare_delete(store, &workspace, &secret, expected_version, now);
+            let (uid, batch) = with_store(&self.store, prepare).await?;
             self.store.commit(batch).await?;
             self.use_counters.forget(&uid, name);
             Ok(())
@@ -51,17 +49,18 @@ fn prepare_delete(
     now: SystemTime,
 ) -> Result<(Uid, Batch), VaultError> {
     let workspace = workspace::find(store, workspace)?;
-    let current = CurrentVersion::find(store, &workspace, name)?;
+    let secret = SecretEntries::of(store, &workspace, name);
+    let current = secret.existing()?;
     check_version(current.version(), expected_version)?;
     let uid = workspace.uid;
     let batch = deletions::note(workspace.expect_unchanged(Batch::new()), store, &workspace, now)?;
     let batch = current
-        .expect_unchanged(batch, &workspace, name)
-        .delete(Kind::Metadata.key(&uid, name))
-        .delete(Kind::Record.key(&uid, name))
-        .delete(Kind::Use.key(&uid, name))
+        .expect_unchanged(batch, secret)
+        .delete(secret.key(Kind::Metadata))
+        .delete(secret.key(Kind::Record))
+        .delete(secret.key(Kind::Use))
         .add(stored::count(&uid), -1, None);
-    let batch = remove_versions(batch, &workspace, name, current.older(u64::MAX));
-    let batch = numbering::reserve(batch, store, &workspace, name, current.metadata.last_version())?;
+    let batch = secret.remove_versions(batch, current.older(u64::MAX));
+    let batch = numbering::reserve(batch, secret, current.metadata.last_version())?;
     Ok((uid, batch))
 }

@@ -2,15 +2,13 @@
 
 use proto::{SecretName, page::Page};
 
-use super::{
-    current::{CurrentVersion, old_version},
-    metadata::SecretMetadata,
-};
+use super::{current::SecretEntries, metadata::SecretMetadata};
 use crate::{
     authz::ReadPermit,
     store::{Entry, Store},
     vault::{
-        VaultError, Writer, blocking,
+        VaultError, Writer,
+        access::with_store,
         stored::{self, Kind},
         workspace::{self, StoredWorkspace},
     },
@@ -22,13 +20,16 @@ const PAGE_BYTES: usize = 1024 * 1024;
 const SCAN_ENTRIES: usize = 64;
 
 impl Writer {
-    /// Returns the metadata of a secret.
-    pub async fn secret(&self, permit: &ReadPermit, name: &SecretName) -> Result<SecretMetadata, VaultError> {
+    pub(crate) async fn secret(
+        &self,
+        permit: &ReadPermit,
+        name: &SecretName,
+    ) -> Result<SecretMetadata, VaultError> {
         let _paused = self.use_counters.pause_flush().await;
         let (writer, workspace, name) = (self.clone(), permit.workspace().clone(), name.clone());
-        blocking(move || {
-            let found = workspace::find(&writer.store, &workspace)?;
-            match writer.store.read(&Kind::Metadata.key(&found.uid, &name))? {
+        with_store(&self.store, move |store| {
+            let found = workspace::find(store, &workspace)?;
+            match store.read(&Kind::Metadata.key(&found.uid, &name))? {
                 Some(bytes) => writer.metadata_with_use(&found, &name, &bytes),
                 None => Err(VaultError::NoSecret(workspace, name)),
             }
@@ -37,21 +38,21 @@ impl Writer {
     }
 
     /// Returns a page of a workspace's secrets, and true when more follow.
-    pub async fn secrets(
+    pub(crate) async fn secrets(
         &self,
         permit: &ReadPermit,
         page: Page,
     ) -> Result<(Vec<SecretMetadata>, bool), VaultError> {
         let _paused = self.use_counters.pause_flush().await;
         let (writer, workspace) = (self.clone(), permit.workspace().clone());
-        blocking(move || {
-            let workspace = workspace::find(&writer.store, &workspace)?;
+        with_store(&self.store, move |store| {
+            let workspace = workspace::find(store, &workspace)?;
             let prefix = Kind::Metadata.of(&workspace.uid);
             let after = page
                 .after
                 .as_ref()
                 .map(|name| [prefix.as_slice(), name.as_bytes()].concat());
-            let (entries, more) = scan_page(&writer.store, &prefix, after.as_deref(), page.size)?;
+            let (entries, more) = scan_page(store, &prefix, after.as_deref(), page.size)?;
             let secrets = entries.into_iter().map(|entry| {
                 let name = entry
                     .key
@@ -82,18 +83,18 @@ impl Writer {
 
     /// Returns up to `size` kept versions of a secret that are older than version `before`, the newest first, and true when
     /// more follow.
-    pub async fn secret_versions(
+    pub(crate) async fn secret_versions(
         &self,
         permit: &ReadPermit,
         name: &SecretName,
         before: Option<u64>,
         size: usize,
     ) -> Result<(Vec<SecretMetadata>, bool), VaultError> {
-        let (store, now) = (self.store.clone(), (self.clock)());
-        let (workspace, name) = (permit.workspace().clone(), name.clone());
-        blocking(move || {
-            let workspace = workspace::find(&store, &workspace)?;
-            let current = CurrentVersion::find(&store, &workspace, &name)?;
+        let (workspace, name, now) = (permit.workspace().clone(), name.clone(), (self.clock)());
+        with_store(&self.store, move |store| {
+            let workspace = workspace::find(store, &workspace)?;
+            let secret = SecretEntries::of(store, &workspace, &name);
+            let current = secret.existing()?;
             let before = before.unwrap_or(u64::MAX);
             let metadata = |record| SecretMetadata::new(&workspace.name, &name, record, now);
             let mut versions = Vec::new();
@@ -105,7 +106,7 @@ impl Writer {
                     break;
                 }
                 // A version that a repair could not recover is missing.
-                if let Some(old) = old_version(&store, &workspace, &name, version)? {
+                if let Some(old) = secret.old_version(version)? {
                     versions.push(metadata(old.metadata)?);
                 }
             }

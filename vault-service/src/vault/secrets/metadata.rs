@@ -31,7 +31,6 @@ pub struct SecretMetadata {
     pub upstream_origins: Vec<String>,
     pub labels: Labels,
     pub expiry: Option<Expiry>,
-    /// True when `expiry` has passed.
     pub expired: bool,
     /// `None` when the secret was never decrypted, and in the answer to a write.
     pub last_use: Option<LastUse>,

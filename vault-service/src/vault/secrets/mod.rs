@@ -17,5 +17,5 @@ mod write_version;
 pub use metadata::SecretMetadata;
 pub use put::{MAX_ORIGINS, NewSecret};
 pub use requests::{RequestId, RequestIdError};
-pub use restore::{RestoreOverrides, RestoredExpiry, VersionRestore};
+pub(crate) use restore::{RestoreOverrides, RestoredExpiry, VersionRestore};
 pub use write_version::WrittenVersion;

@@ -4,35 +4,25 @@
 //! disk with such entries, so a workspace has at most [`MAX_LAST_VERSIONS`] of them; beyond that, a deletion raises the
 //! workspace's version floor instead, which all new secrets start above.
 
-use proto::SecretName;
-
+use super::current::SecretEntries;
 use crate::{
     store::{Batch, Store},
-    vault::{VaultError, stored::Kind, workspace::StoredWorkspace},
+    vault::{VaultError, stored::Kind},
 };
 
 /// Maximum number of deleted secrets of a workspace that have an entry of their own.
 const MAX_LAST_VERSIONS: usize = 1000;
 
-/// Adds to a deletion of secret `name` that no new secret of this name gets a version number up to `version`.
-pub(super) fn reserve(
-    batch: Batch,
-    store: &Store,
-    workspace: &StoredWorkspace,
-    name: &SecretName,
-    version: u64,
-) -> Result<Batch, VaultError> {
+/// Adds to the deletion of a secret that no new secret of this name gets a version number up to `version`.
+pub(super) fn reserve(batch: Batch, secret: SecretEntries<'_>, version: u64) -> Result<Batch, VaultError> {
+    let SecretEntries { store, workspace, .. } = secret;
     let entries = store.scan(&Kind::LastVersion.of(&workspace.uid), None, MAX_LAST_VERSIONS)?;
     if entries.len() < MAX_LAST_VERSIONS {
-        let key = Kind::LastVersion.key(&workspace.uid, name);
-        return Ok(batch.put(key, version.to_be_bytes()));
+        return Ok(batch.put(secret.key(Kind::LastVersion), version.to_be_bytes()));
     }
     let key = Kind::VersionFloor.of(&workspace.uid);
-    let floor = read_number(store, &key)?;
-    if floor.is_some_and(|floor| floor >= version) {
-        return Ok(batch);
-    }
-    let batch = match floor {
+    let batch = match read_number(store, &key)? {
+        Some(floor) if floor >= version => return Ok(batch),
         Some(floor) => batch.expect_value(key.clone(), floor.to_be_bytes()),
         None => batch.expect_absent(key.clone()),
     };
@@ -40,15 +30,12 @@ pub(super) fn reserve(
 }
 
 /// Returns a number that no version of a deleted secret of this name exceeded; 0 when the name was never used.
-pub(super) fn last_version(
-    store: &Store,
-    workspace: &StoredWorkspace,
-    name: &SecretName,
-) -> Result<u64, VaultError> {
-    match read_number(store, &Kind::LastVersion.key(&workspace.uid, name))? {
-        Some(last) => Ok(last),
-        None => Ok(read_number(store, &Kind::VersionFloor.of(&workspace.uid))?.unwrap_or(0)),
+pub(super) fn last_version(secret: SecretEntries<'_>) -> Result<u64, VaultError> {
+    if let Some(last) = read_number(secret.store, &secret.key(Kind::LastVersion))? {
+        return Ok(last);
     }
+    let floor = read_number(secret.store, &Kind::VersionFloor.of(&secret.workspace.uid))?;
+    Ok(floor.unwrap_or(0))
 }
 
 fn read_number(store: &Store, key: &[u8]) -> Result<Option<u64>, VaultError> {

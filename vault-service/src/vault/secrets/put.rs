@@ -6,7 +6,7 @@ use super::{
     current::CurrentVersion,
     requests::{RequestId, RequestLookup},
     write_version::{
-        Author, NewValue, PreparedWrite, VersionWrite, WrittenVersion, check_expiry, check_version,
+        NewValue, PreparedWrite, VersionWrite, WrittenVersion, check_expiry, check_version,
         expected_version_field,
     },
 };
@@ -23,7 +23,6 @@ use crate::{
 /// Maximum number of origins that a value may be bound to.
 pub const MAX_ORIGINS: usize = 16;
 
-/// A request to put a secret.
 pub struct NewSecret {
     pub name: SecretName,
     pub value: SecretValue,
@@ -68,42 +67,40 @@ impl NewSecret {
 }
 
 impl Writer {
-    /// Makes a secret, or a new version of it.
     pub async fn put_secret(
         &self,
         permit: &WritePermit,
         new: NewSecret,
     ) -> Result<WrittenVersion, VaultError> {
-        let (author, name) = (Author::of(permit), new.name.clone());
-        self.write_version(permit, &name, move |writer| writer.prepare_put(&author, &new))
+        let name = new.name.clone();
+        self.write_version(permit, &name, move |write| prepare_put(write, &new))
             .await
     }
+}
 
-    fn prepare_put(&self, author: &Author, new: &NewSecret) -> Result<PreparedWrite, VaultError> {
-        let write = VersionWrite::begin(self, author, &new.name)?;
-        let (labels, facts) = (new.labels.clone(), new.value.facts());
-        let terms = Terms {
-            origins: &new.upstream_origins,
-            expiry: new.expiry,
-        };
-        let request = match write.look_up(new.request_id.as_ref(), |kek| new.fingerprint(kek))? {
-            RequestLookup::Repeated(earlier) => {
-                let created = earlier.created;
-                return write.repeated(earlier.record_of_put(&terms, labels), created, facts);
-            }
-            RequestLookup::New(request) => request,
-        };
-        let current = CurrentVersion::read(write.store, &write.workspace, write.name)?;
-        let version = current.as_ref().map_or(0, CurrentVersion::version);
-        check_version(version, new.expected_version)?;
-        check_expiry(new.expiry, write.now)?;
-        let next = write.next_version(current)?;
-        let value = NewValue {
-            encrypted: record::encrypt(&next.write.kek, &next.record_id(), &terms, &new.value)?,
-            terms,
-            labels,
-            facts,
-        };
-        next.prepare(value, request)
-    }
+fn prepare_put(write: VersionWrite<'_>, new: &NewSecret) -> Result<PreparedWrite, VaultError> {
+    let (labels, facts) = (new.labels.clone(), new.value.facts());
+    let terms = Terms {
+        origins: &new.upstream_origins,
+        expiry: new.expiry,
+    };
+    let request = match write.look_up(new.request_id.as_ref(), |kek| new.fingerprint(kek))? {
+        RequestLookup::Repeated(earlier) => {
+            let created = earlier.created;
+            return write.repeated(earlier.record_of_put(&terms, labels), created, facts);
+        }
+        RequestLookup::New(request) => request,
+    };
+    let current = write.secret().current()?;
+    let version = current.as_ref().map_or(0, CurrentVersion::version);
+    check_version(version, new.expected_version)?;
+    check_expiry(new.expiry, write.now)?;
+    let next = write.next_version(current)?;
+    let value = NewValue {
+        encrypted: record::encrypt(&next.write.kek, &next.record_id(), &terms, &new.value)?,
+        terms,
+        labels,
+        facts,
+    };
+    next.prepare(value, request)
 }

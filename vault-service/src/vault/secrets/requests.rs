@@ -19,7 +19,8 @@ use crate::{
     },
     store::{Batch, Entry, Store},
     vault::{
-        VaultError, Writer, blocking,
+        VaultError, Writer,
+        access::PagedScan,
         labels::Labels,
         stored::{self, RequestRecord, RequestRecords, SecretRecord},
         workspace::StoredWorkspace,
@@ -28,9 +29,7 @@ use crate::{
 
 /// Time for which a request is remembered.
 pub(in crate::vault) const REMEMBERED: Duration = Duration::from_hours(24);
-/// Maximum length of an id, in bytes.
 const MAX_ID: usize = 128;
-/// Number of parts of a workspace's requests.
 const PARTS: u16 = 4096;
 /// Number of requests that a part remembers, of about 110 bytes each. All parts of a workspace together remember 65,536
 /// requests in 7 MiB.
@@ -42,7 +41,6 @@ const SWEEP_PARTS: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(Box<str>);
 
-/// The id is empty or too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("request_id has 1 to {MAX_ID} bytes")]
 pub struct RequestIdError;
@@ -83,7 +81,6 @@ impl RequestDigest {
     }
 }
 
-/// Result of looking up a request among those that were answered.
 pub(super) enum RequestLookup {
     /// No request with this id is remembered, or the caller gave no id.
     New(Option<NewRequest>),
@@ -94,7 +91,6 @@ pub(super) enum RequestLookup {
 /// The version that an earlier, equal request made.
 pub(super) struct EarlierWrite {
     pub(super) version: u64,
-    /// True when the request made the secret.
     pub(super) created: bool,
     uid: Vec<u8>,
     create_time: Timestamp,
@@ -244,15 +240,12 @@ fn is_outdated(time: Timestamp, now: SystemTime) -> bool {
 impl Writer {
     /// Removes all requests that are too old to be retried.
     pub(in crate::vault) async fn sweep_requests(&self) -> Result<(), VaultError> {
-        let mut after: Option<Vec<u8>> = None;
+        let mut scan = PagedScan::new(stored::REQUESTS, SWEEP_PARTS);
         loop {
-            let (store, now, from) = (self.store.clone(), (self.clock)(), after.take());
-            let entries =
-                blocking(move || store.scan(stored::REQUESTS, from.as_deref(), SWEEP_PARTS)).await?;
-            let Some(last) = entries.last() else {
+            let (entries, now) = (scan.next_async(&self.store).await?, (self.clock)());
+            if entries.is_empty() {
                 return Ok(());
-            };
-            after = Some(last.key.clone());
+            }
             let batch = entries
                 .into_iter()
                 .fold(Batch::new(), |batch, entry| sweep_part(batch, entry, now));

@@ -10,11 +10,11 @@ use std::{sync::Arc, time::SystemTime};
 use proto::{OriginPattern, SecretName, origin, vault::v1::ValueFacts};
 
 use super::{
-    current::CurrentVersion,
+    current::SecretEntries,
     put::MAX_ORIGINS,
     requests::{RequestId, RequestLookup},
     write_version::{
-        Author, NewValue, PreparedWrite, VersionWrite, WrittenVersion, check_expiry, check_version,
+        NewValue, PreparedWrite, VersionWrite, WrittenVersion, check_expiry, check_version,
         expected_version_field,
     },
 };
@@ -31,24 +31,20 @@ use crate::{
     },
 };
 
-/// A request to restore a version of a secret.
-pub struct VersionRestore {
-    pub name: SecretName,
-    /// Number of the version to restore.
-    pub version: u64,
-    /// Expiry of the new version.
-    pub expiry: RestoredExpiry,
+pub(crate) struct VersionRestore {
+    pub(crate) name: SecretName,
+    pub(crate) version: u64,
+    pub(crate) expiry: RestoredExpiry,
     /// Limits of the later versions that the new version may exceed.
-    pub overrides: RestoreOverrides,
+    pub(crate) overrides: RestoreOverrides,
     /// Number that the current version must have; `None` accepts any.
-    pub expected_version: Option<u64>,
+    pub(crate) expected_version: Option<u64>,
     /// The caller's id for this restore, which makes a retry safe.
-    pub request_id: Option<RequestId>,
+    pub(crate) request_id: Option<RequestId>,
 }
 
-/// Expiry of a restored version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestoredExpiry {
+pub(crate) enum RestoredExpiry {
     /// The earliest expiry among the old version and the later versions.
     Kept,
     Never,
@@ -57,11 +53,11 @@ pub enum RestoredExpiry {
 
 /// Exceptions that an administrator allows for a restored version; the default allows none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RestoreOverrides {
+pub(crate) struct RestoreOverrides {
     /// Allows all origins of the old version.
-    pub wider_origins: bool,
+    pub(crate) wider_origins: bool,
     /// Allows an expiry later than those of the old version and the later versions.
-    pub later_expiry: bool,
+    pub(crate) later_expiry: bool,
 }
 
 impl VersionRestore {
@@ -161,52 +157,45 @@ fn parse_stored(origins: &[String]) -> Result<Vec<OriginPattern>, VaultError> {
 
 impl Writer {
     /// Makes the value of a kept version the current one, under a new number.
-    pub async fn restore_version(
+    pub(crate) async fn restore_version(
         &self,
         permit: &WritePermit,
         restore: VersionRestore,
     ) -> Result<WrittenVersion, VaultError> {
-        let (author, name) = (Author::of(permit), restore.name.clone());
-        self.write_version(permit, &name, move |writer| {
-            writer.prepare_restore(&author, &restore)
-        })
-        .await
+        let name = restore.name.clone();
+        self.write_version(permit, &name, move |write| prepare_restore(write, &restore))
+            .await
     }
+}
 
-    fn prepare_restore(
-        &self,
-        author: &Author,
-        restore: &VersionRestore,
-    ) -> Result<PreparedWrite, VaultError> {
-        let write = VersionWrite::begin(self, author, &restore.name)?;
-        let (store, workspace, name) = (write.store, &write.workspace, write.name);
-        let request = write.look_up(restore.request_id.as_ref(), |kek| restore.fingerprint(kek))?;
-        let current = CurrentVersion::find(store, workspace, name)?;
-        let request = match request {
-            RequestLookup::Repeated(earlier) => {
-                let made = current.kept_version(store, workspace, name, earlier.version)?;
-                let kek = kek_of_record(&self.keyring, workspace, &made.record)?;
-                let facts = facts(&kek, workspace, name, &made.record)?;
-                return write.repeated(made.metadata, false, facts);
-            }
-            RequestLookup::New(request) => request,
-        };
-        check_version(current.version(), restore.expected_version)?;
-        let old = current.kept_version(store, workspace, name, restore.version)?;
-        let later = current.versions_after(store, workspace, name, restore.version)?;
-        let old_kek = kek_of_record(&self.keyring, workspace, &old.record)?;
-        let facts = facts(&old_kek, workspace, name, &old.record)?;
-        let next = write.next_version(Some(current))?;
-        let terms = |terms| restore.terms(terms, &later, next.write.now);
-        let restored = record::reencrypt(&old.record, &old_kek, &next.write.kek, &next.record_id(), terms)?;
-        let value = NewValue {
-            encrypted: restored.record,
-            terms: restored.terms.as_terms(),
-            labels: Labels::stored(old.metadata.labels),
-            facts,
-        };
-        next.prepare(value, request)
-    }
+fn prepare_restore(write: VersionWrite<'_>, restore: &VersionRestore) -> Result<PreparedWrite, VaultError> {
+    let secret = write.secret();
+    let request = write.look_up(restore.request_id.as_ref(), |kek| restore.fingerprint(kek))?;
+    let current = secret.existing()?;
+    let request = match request {
+        RequestLookup::Repeated(earlier) => {
+            let made = current.kept_version(secret, earlier.version)?;
+            let kek = kek_of_record(write.keyring, &write.workspace, &made.record)?;
+            let facts = facts(&kek, secret, &made.record)?;
+            return write.repeated(made.metadata, false, facts);
+        }
+        RequestLookup::New(request) => request,
+    };
+    check_version(current.version(), restore.expected_version)?;
+    let old = current.kept_version(secret, restore.version)?;
+    let later = current.versions_after(secret, restore.version)?;
+    let old_kek = kek_of_record(write.keyring, &write.workspace, &old.record)?;
+    let facts = facts(&old_kek, secret, &old.record)?;
+    let next = write.next_version(Some(current))?;
+    let terms = |terms| restore.terms(terms, &later, next.write.now);
+    let restored = record::reencrypt(&old.record, &old_kek, &next.write.kek, &next.record_id(), terms)?;
+    let value = NewValue {
+        encrypted: restored.record,
+        terms: restored.terms.as_terms(),
+        labels: Labels::stored(old.metadata.labels),
+        facts,
+    };
+    next.prepare(value, request)
 }
 
 /// Returns the KEK that wraps the DEK of a record: the active one, or a retired one when a rotation has not moved the
@@ -221,11 +210,7 @@ fn kek_of_record(
 }
 
 /// Returns the facts about the value of a record. The value is wiped at once.
-fn facts(
-    kek: &WorkspaceKek,
-    workspace: &StoredWorkspace,
-    name: &SecretName,
-    record: &[u8],
-) -> Result<ValueFacts, VaultError> {
-    Ok(record::decrypt(kek, &workspace.uid, name, record)?.value.facts())
+fn facts(kek: &WorkspaceKek, secret: SecretEntries<'_>, record: &[u8]) -> Result<ValueFacts, VaultError> {
+    let decrypted = record::decrypt(kek, &secret.workspace.uid, secret.name, record)?;
+    Ok(decrypted.value.facts())
 }

@@ -1,11 +1,12 @@
 //! The write path of a secret: one new version by a put or a restore.
 //!
-//! 1. [`Writer::write_version`] takes the secret's lock and runs a preparation on a worker thread.
-//! 2. The preparation reads the state that it starts from ([`VersionWrite::begin`]), looks up whether the request was
-//!    answered before, and decides the value and the terms of the new version.
+//! 1. [`Writer::write_version`] takes the secret's lock and, on a worker thread, reads the state that the write starts from
+//!    ([`VersionWrite`]).
+//! 2. The `prepare` function of a put or restore looks up whether the request was answered before, and decides the value and
+//!    the terms of the new version.
 //! 3. [`NextVersion::prepare`] builds one batch with all changes. The batch holds only if everything that was read is
 //!    unchanged.
-//! 4. `write_version` commits the batch, and starts again at step 2 when another write came in between.
+//! 4. `write_version` commits the batch, and starts again when another write came in between.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -18,7 +19,7 @@ use proto::{Principal, SecretName, Uid, WorkspaceName, vault::v1::ValueFacts};
 use tokio::sync::MutexGuard;
 
 use super::{
-    current::CurrentVersion,
+    current::{CurrentVersion, SecretEntries},
     metadata::SecretMetadata,
     numbering,
     requests::{NewRequest, RequestId, RequestLookup},
@@ -33,6 +34,7 @@ use crate::{
     store::{Batch, CommitError, Store},
     vault::{
         VaultError, Writer, deletions,
+        keyring::Keyring,
         labels::Labels,
         stored::{self, Kind, SecretRecord},
         workspace::{self, StoredWorkspace},
@@ -43,13 +45,11 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct WrittenVersion {
     pub secret: SecretMetadata,
-    /// True when the secret did not exist before.
     pub created: bool,
     /// Facts about the value, for warnings about places that it does not fit.
     pub facts: ValueFacts,
 }
 
-/// Result of a preparation.
 pub(super) enum PreparedWrite {
     /// The same request made this version earlier, so nothing is left to do.
     Repeated(WrittenVersion),
@@ -69,13 +69,17 @@ impl Writer {
         &self,
         permit: &WritePermit,
         name: &SecretName,
-        prepare: impl Fn(&Self) -> Result<PreparedWrite, VaultError> + Send + Sync + 'static,
+        prepare: impl Fn(VersionWrite<'_>) -> Result<PreparedWrite, VaultError> + Send + Sync + 'static,
     ) -> Result<WrittenVersion, VaultError> {
-        let prepare = Arc::new(prepare);
         let _lock = self.lock_secret(permit.workspace(), name).await;
+        let inputs = Arc::new((permit.clone(), name.clone(), prepare));
         self.retry_on_conflict(async || {
-            let (writer, prepare) = (self.clone(), prepare.clone());
-            let prepared = self.workers.run(permit.principal(), move || prepare(&writer));
+            let (writer, inputs) = (self.clone(), inputs.clone());
+            let job = move || {
+                let (permit, name, prepare) = &*inputs;
+                prepare(VersionWrite::begin(&writer, permit, name)?)
+            };
+            let prepared = self.workers.run(permit.principal(), job);
             let (written, batch, limit) = match prepared.await?? {
                 PreparedWrite::Repeated(written) => return Ok(written),
                 PreparedWrite::New {
@@ -113,52 +117,38 @@ impl Writer {
     }
 }
 
-/// The caller and the workspace of a write.
-#[derive(Clone)]
-pub(super) struct Author {
-    workspace: WorkspaceName,
-    principal: Principal,
-}
-
-impl Author {
-    pub(super) fn of(permit: &WritePermit) -> Self {
-        Self {
-            workspace: permit.workspace().clone(),
-            principal: permit.principal().clone(),
-        }
-    }
-}
-
 /// The state that the preparation of one write starts from.
 pub(super) struct VersionWrite<'a> {
-    pub(super) store: &'a Store,
+    store: &'a Store,
+    pub(super) keyring: &'a Keyring,
     pub(super) workspace: StoredWorkspace,
-    /// The active KEK of the workspace.
+    /// The workspace's active KEK.
     pub(super) kek: Arc<WorkspaceKek>,
-    pub(super) name: &'a SecretName,
+    name: &'a SecretName,
     pub(super) now: SystemTime,
     principal: &'a Principal,
 }
 
 impl<'a> VersionWrite<'a> {
-    pub(super) fn begin(
-        writer: &'a Writer,
-        author: &'a Author,
-        name: &'a SecretName,
-    ) -> Result<Self, VaultError> {
+    fn begin(writer: &'a Writer, permit: &'a WritePermit, name: &'a SecretName) -> Result<Self, VaultError> {
         let store = &writer.store;
-        let workspace = workspace::find(store, &author.workspace)?;
+        let workspace = workspace::find(store, permit.workspace())?;
         let kek = writer
             .keyring
             .open(&workspace.uid, &workspace.record.wrapped_kek)?;
         Ok(Self {
             store,
+            keyring: &writer.keyring,
             workspace,
             kek,
             name,
             now: (writer.clock)(),
-            principal: &author.principal,
+            principal: permit.principal(),
         })
+    }
+
+    pub(super) fn secret(&self) -> SecretEntries<'_> {
+        SecretEntries::of(self.store, &self.workspace, self.name)
     }
 
     /// Looks up whether the request was answered before. `fingerprint` distinguishes the request from others with its id.
@@ -197,11 +187,10 @@ impl<'a> VersionWrite<'a> {
         }))
     }
 
-    /// Gives the new version its number.
     pub(super) fn next_version(self, current: Option<CurrentVersion>) -> Result<NextVersion<'a>, VaultError> {
         let last = match &current {
             Some(current) => current.metadata.last_version(),
-            None => numbering::last_version(self.store, &self.workspace, self.name)?,
+            None => numbering::last_version(self.secret())?,
         };
         Ok(NextVersion {
             write: self,
@@ -251,42 +240,31 @@ impl NextVersion<'_> {
             facts,
         } = value;
         let record = self.record(&terms, labels);
-        let Self {
-            write:
-                VersionWrite {
-                    store,
-                    workspace,
-                    kek: _,
-                    name,
-                    now,
-                    principal: _,
-                },
-            current,
-            version: _,
-        } = self;
+        let Self { write, current, .. } = self;
+        let (secret, workspace, now) = (write.secret(), &write.workspace, write.now);
         let (created, limit) = (current.is_none(), workspace.plan.limit());
         let written = WrittenVersion {
-            secret: SecretMetadata::new(&workspace.name, name, record.clone(), now)?,
+            secret: SecretMetadata::new(&workspace.name, write.name, record.clone(), now)?,
             created,
             facts,
         };
         let batch = workspace.expect_unchanged(Batch::new());
         let batch = match &current {
             Some(current) if current.removes_any(record.kept_from) => {
-                deletions::note(batch, store, &workspace, now)?
+                deletions::note(batch, write.store, workspace, now)?
             }
             Some(_) | None => batch,
         };
         let batch = match current {
-            Some(current) => current.retire(batch, &workspace, name, record.kept_from),
+            Some(current) => current.retire(batch, secret, record.kept_from),
             None => batch
-                .expect_absent(Kind::Metadata.key(&workspace.uid, name))
-                .delete(Kind::LastVersion.key(&workspace.uid, name))
+                .expect_absent(secret.key(Kind::Metadata))
+                .delete(secret.key(Kind::LastVersion))
                 .add(stored::count(&workspace.uid), 1, limit),
         };
         let batch = batch
-            .put(Kind::Metadata.key(&workspace.uid, name), stored::encode(&record))
-            .put(Kind::Record.key(&workspace.uid, name), encrypted);
+            .put(secret.key(Kind::Metadata), stored::encode(&record))
+            .put(secret.key(Kind::Record), encrypted);
         let batch = match request {
             Some(request) => request.remember(batch, record, created, now),
             None => batch,
