@@ -1,12 +1,11 @@
-//! How long the vault is left alone after a stream to it broke.
+//! Pauses between attempts to open a stream to the vault.
 
 use std::time::Duration;
 
-/// The first pause, and the longest.
 const SHORTEST: Duration = Duration::from_millis(20);
 pub(super) const LONGEST: Duration = Duration::from_secs(1);
 
-/// The next pause: twice the one before, until a stream was worth opening.
+/// The upper bound of the next pause, which doubles with each pause.
 pub(super) struct Backoff(Duration);
 
 impl Backoff {
@@ -14,13 +13,12 @@ impl Backoff {
         Self(SHORTEST)
     }
 
-    /// A stream was worth opening.
     pub(super) fn reset(&mut self) {
         self.0 = SHORTEST;
     }
 
-    /// A pause of random length, so that not all who lost the vault at once come back at once: at least half of what it
-    /// may be at most.
+    /// Returns a random pause between half the upper bound and the upper bound, so that injectors which lost the vault
+    /// together do not come back together.
     pub(super) fn pause(&mut self) -> Duration {
         let most = self.0;
         self.0 = (most * 2).min(LONGEST);
@@ -46,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_wait_for_just_as_long() {
+    fn two_injectors_do_not_pause_alike() {
         let pauses = |_| {
             let mut backoff = Backoff::new();
             [(); 8].map(|()| backoff.pause())

@@ -1,105 +1,87 @@
-//! From names to values, at call time: every call asks the vault, and nothing of the answer is kept.
+//! Secrets of a server, decrypted by the vault anew for each call. Nothing of an answer is kept.
+//!
+//! A request takes this way: [`Resolver::resolve`] makes a `VaultRequest`, the `StreamHandle` queues it, the
+//! `StreamDriver` sends it in a batch and opens the answer with the `SealKeys`, and `answer::parse` checks that the answer
+//! is the one for the request.
 
-mod asking;
+mod answer;
 mod backoff;
 mod condition;
-mod keeper;
-mod sealed;
+mod driver;
+mod pending;
+mod request;
+mod seal_keys;
 mod stream;
-mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
 use prometheus_client::metrics::histogram::Histogram;
 use proto::{
     CallId, OriginPattern, Reason, Refusal, SecretName, SecretValue, Uid, WorkspaceName,
-    vault::v1::{DecryptStatus, DecryptedSecret, ValueFacts},
+    vault::v1::ValueFacts,
 };
 use tokio::time::{Instant, timeout_at};
-use zeroize::Zeroizing;
 
 use crate::{
     inject::ResolvedSecret,
-    registry::{Entry, server::Injection},
+    registry::{
+        Entry,
+        server::{Injection, Spec},
+    },
     status,
 };
-use asking::Asking;
+use answer::{SecretAnswer, not_what_was_asked};
+use request::{VaultRequest, secret_names};
+use seal_keys::OpenedAnswer;
+use stream::StreamHandle;
+
 pub use condition::{ConnectionFault, VaultCondition};
-pub use sealed::Identities;
-use sealed::Opened;
-use stream::Stream;
+pub use seal_keys::Identities;
 pub use stream::VaultDriver;
 
-/// A secret as the vault answered for it, and its value if it has one.
-type OneAnswer = (DecryptedSecret, Option<Zeroizing<Vec<u8>>>);
-
-/// Asks the vault. Clones share one stream to it.
+/// Asks the vault for secrets. Clones share one stream to the vault.
 #[derive(Clone)]
 pub struct Resolver {
-    stream: Stream,
-    budget: Duration,
-    /// Every secret of every server is required, whatever the servers say.
+    stream: StreamHandle,
+    /// Time limit for each request.
+    timeout: Duration,
+    /// Every secret of every server is required (`--require-all-secrets`).
     requires_all: bool,
-    /// Duration of each decrypt that a call waits for.
+    /// Durations of the decrypts that calls wait for.
     seconds: Histogram,
 }
 
-/// What the vault says of one secret, without its value.
+/// The state of one secret in the vault, without its value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SecretState {
-    /// It exists.
     Found {
-        /// In this version.
         version: u64,
-        /// For these origins; empty means any.
+        /// Origins that the value may be sent to. Empty means any.
         origins: Vec<OriginPattern>,
-        /// The facts about its value; `None` from a vault that does not know them.
         facts: Option<ValueFacts>,
     },
-    /// It does not.
     Missing,
-    /// It does, but has expired.
     Expired,
-    /// It does, but cannot be decrypted.
+    /// The vault has a record that it cannot decrypt.
     Unreadable,
 }
 
-/// One name of an answer that was found to be what was asked.
-enum Answered {
-    Found {
-        version: u64,
-        origins: Vec<OriginPattern>,
-        /// None when it was not asked for.
-        value: Option<Zeroizing<Vec<u8>>>,
-        facts: Option<ValueFacts>,
-    },
-    Missing,
-    Expired,
-    DataLoss,
-    KeyNotLoaded,
-}
-
 impl Resolver {
-    /// Asks by the link that comes with it, for at most `budget` each time. `seconds` gets the duration of each decrypt
-    /// that a call waits for.
-    pub fn new(ends: Identities, budget: Duration, seconds: Histogram) -> (Self, VaultDriver) {
-        let (stream, link) = Stream::new(ends);
+    /// Returns a resolver, and the driver that has to run for the resolver to get answers.
+    pub fn new(
+        identities: Identities,
+        timeout: Duration,
+        requires_all: bool,
+        seconds: Histogram,
+    ) -> (Self, VaultDriver) {
+        let (stream, driver) = stream::new(identities);
         let resolver = Self {
             stream,
-            budget,
-            requires_all: false,
+            timeout,
+            requires_all,
             seconds,
         };
-        (resolver, link)
-    }
-
-    /// Requires every secret of every server, whatever the servers say.
-    #[must_use]
-    pub fn requiring_all(self) -> Self {
-        Self {
-            requires_all: true,
-            ..self
-        }
+        (resolver, driver)
     }
 
     /// Returns true when a call without this secret is refused.
@@ -107,7 +89,6 @@ impl Resolver {
         injection.required || self.requires_all
     }
 
-    /// Whether the vault can be asked now.
     pub fn is_connected(&self) -> bool {
         self.stream.is_connected()
     }
@@ -120,51 +101,56 @@ impl Resolver {
         call_id: &CallId,
         deadline: Option<Instant>,
     ) -> Result<Vec<ResolvedSecret<'e>>, Refusal> {
-        let server = &entry.server;
-        if server.spec.injections.is_empty() {
+        let spec = &entry.server.spec;
+        if spec.injections.is_empty() {
             return Ok(Vec::new());
         }
         let began = Instant::now();
-        let answered = self.ask(entry, Some(call_id.clone()), deadline).await;
+        let answers = self.ask_for_secrets(entry, Some(call_id.clone()), deadline).await;
         self.seconds.observe(began.elapsed().as_secs_f64());
-        let answered = answered?;
-        let secrets = server.spec.injections.iter().zip(answered);
+        let secrets = spec.injections.iter().zip(answers?);
         secrets
-            .map(|(injection, answered)| {
-                let name = &injection.secret;
-                let value = match answered {
-                    Answered::Found { origins, value, .. } => {
-                        server
-                            .spec
-                            .check_binding(&origins)
-                            .map_err(|error| status::binding(name, &error, "nothing was sent"))?;
-                        let value = value.and_then(|value| SecretValue::parse(value).ok());
-                        Some(value.ok_or_else(|| not_what_was_asked("a value of an illegal size"))?)
-                    }
-                    Answered::Missing if self.requires(injection) => {
-                        return Err(required_missing(name, "does not exist"));
-                    }
-                    Answered::Expired if self.requires(injection) => {
-                        return Err(required_missing(name, "has expired"));
-                    }
-                    Answered::Missing | Answered::Expired => None,
-                    Answered::DataLoss => return Err(unreadable(Reason::RecordCorrupt, name)),
-                    Answered::KeyNotLoaded => return Err(unreadable(Reason::KeyNotLoaded, name)),
-                };
+            .map(|(injection, answer)| {
                 Ok(ResolvedSecret {
-                    secret: name,
+                    secret: &injection.secret,
                     placement: &injection.placement,
-                    value,
+                    value: self.value(spec, injection, answer)?,
                 })
             })
             .collect()
     }
 
-    /// What a call would find, in the order of the server's injections. No value crosses the wire.
+    /// Returns the value for an injection, or `None` when the call goes out without it.
+    fn value(
+        &self,
+        spec: &Spec,
+        injection: &Injection,
+        answer: SecretAnswer,
+    ) -> Result<Option<SecretValue>, Refusal> {
+        let name = &injection.secret;
+        match answer {
+            SecretAnswer::Found { origins, value, .. } => {
+                spec.check_binding(&origins)
+                    .map_err(|error| status::binding(name, &error, "nothing was sent"))?;
+                let value = value.and_then(|value| SecretValue::parse(value).ok());
+                let value = value.ok_or_else(|| not_what_was_asked("a value of an illegal size"))?;
+                Ok(Some(value))
+            }
+            SecretAnswer::Missing if self.requires(injection) => {
+                Err(required_missing(name, "does not exist"))
+            }
+            SecretAnswer::Expired if self.requires(injection) => Err(required_missing(name, "has expired")),
+            SecretAnswer::Missing | SecretAnswer::Expired => Ok(None),
+            SecretAnswer::DataLoss => Err(unreadable(Reason::RecordCorrupt, name)),
+            SecretAnswer::KeyNotLoaded => Err(unreadable(Reason::KeyNotLoaded, name)),
+        }
+    }
+
+    /// Returns the state of each secret of a server, in the order of the server's injections. The vault sends no value.
     pub async fn check(&self, entry: &Arc<Entry>) -> Result<Vec<SecretState>, Refusal> {
-        let answered = self.ask(entry, None, None).await?;
-        let state = |answered| match answered {
-            Answered::Found {
+        let answers = self.ask_for_secrets(entry, None, None).await?;
+        let state = |answer| match answer {
+            SecretAnswer::Found {
                 version,
                 origins,
                 value: _,
@@ -174,108 +160,56 @@ impl Resolver {
                 origins,
                 facts,
             },
-            Answered::Missing => SecretState::Missing,
-            Answered::Expired => SecretState::Expired,
-            Answered::DataLoss | Answered::KeyNotLoaded => SecretState::Unreadable,
+            SecretAnswer::Missing => SecretState::Missing,
+            SecretAnswer::Expired => SecretState::Expired,
+            SecretAnswer::DataLoss | SecretAnswer::KeyNotLoaded => SecretState::Unreadable,
         };
-        Ok(answered.into_iter().map(state).collect())
+        Ok(answers.into_iter().map(state).collect())
     }
 
-    /// The uid of a workspace that exists.
+    /// Returns the uid of a workspace, which has to exist.
     pub async fn workspace_uid(&self, workspace: &WorkspaceName) -> Result<Uid, Refusal> {
-        let opened = self.within(None, Asking::Workspace(workspace.clone())).await?;
-        let (uid, _) = read(opened, std::iter::empty(), true)?;
+        let request = VaultRequest::Workspace(workspace.clone());
+        let opened = self.ask(request, None).await?;
+        let (uid, _) = answer::parse(opened, std::iter::empty(), true)?;
         Ok(uid)
     }
 
-    async fn ask(
+    async fn ask_for_secrets(
         &self,
         entry: &Arc<Entry>,
         call_id: Option<CallId>,
         deadline: Option<Instant>,
-    ) -> Result<Vec<Answered>, Refusal> {
+    ) -> Result<Vec<SecretAnswer>, Refusal> {
         let check_only = call_id.is_none();
-        let asking = Asking::Secrets {
+        let request = VaultRequest::Secrets {
             entry: entry.clone(),
             call_id,
         };
-        let opened = self.within(deadline, asking).await?;
-        let (uid, answered) = read(opened, asking::names(entry), check_only)?;
-        // The vault was told which one, but its word is not taken for it.
+        let opened = self.ask(request, deadline).await?;
+        let (uid, answers) = answer::parse(opened, secret_names(entry), check_only)?;
+        // The request named the workspace's uid. The injector compares the answer's uid all the same.
         if entry.pin(uid) != uid {
             return Err(not_what_was_asked("another workspace"));
         }
-        Ok(answered)
+        Ok(answers)
     }
 
-    async fn within(&self, deadline: Option<Instant>, asking: Asking) -> Result<Opened, Refusal> {
-        let budget = Instant::now() + self.budget;
-        let until = deadline.map_or(budget, |deadline| deadline.min(budget));
-        match timeout_at(until, self.stream.ask(asking)).await {
+    async fn ask(&self, request: VaultRequest, deadline: Option<Instant>) -> Result<OpenedAnswer, Refusal> {
+        let timeout = Instant::now() + self.timeout;
+        let until = deadline.map_or(timeout, |deadline| deadline.min(timeout));
+        match timeout_at(until, self.stream.ask(request)).await {
             Ok(answer) => answer,
             Err(_) if self.is_connected() => Err(Refusal::new(
                 Reason::DeadlineExceeded,
                 "the vault did not answer in time; nothing was sent",
             )),
-            Err(_) => Err(unavailable()),
+            Err(_) => Err(Refusal::new(
+                Reason::VaultUnavailable,
+                "the vault cannot be reached; nothing was sent",
+            )),
         }
     }
-}
-
-/// Takes an answer apart, and refuses it unless it has exactly the names that were asked for, in that order.
-fn read<'n>(
-    opened: Opened,
-    asked: impl Iterator<Item = &'n SecretName>,
-    check_only: bool,
-) -> Result<(Uid, Vec<Answered>), Refusal> {
-    let opened = opened.take(check_only);
-    let (uid, secrets) = opened.map_err(|_| not_what_was_asked("a status without its value"))?;
-    let as_asked = secrets
-        .iter()
-        .map(|(secret, _)| secret.name.as_str())
-        .eq(asked.map(SecretName::as_str));
-    if !as_asked {
-        return Err(not_what_was_asked("other names than asked for"));
-    }
-    let uid = parse_uid(&uid)?;
-    let answered = secrets.into_iter().map(read_one).collect::<Result<_, _>>()?;
-    Ok((uid, answered))
-}
-
-fn read_one((secret, value): OneAnswer) -> Result<Answered, Refusal> {
-    let status = secret.status();
-    let DecryptedSecret {
-        name: _,
-        status: _,
-        version,
-        value: _,
-        upstream_origins,
-        facts,
-    } = secret;
-    match status {
-        DecryptStatus::Ok => {
-            let origins = upstream_origins
-                .iter()
-                .map(|origin| OriginPattern::parse(origin))
-                .collect::<Result<_, _>>();
-            let origins = origins.map_err(|_| not_what_was_asked("an origin that is none"))?;
-            Ok(Answered::Found {
-                version,
-                origins,
-                value,
-                facts,
-            })
-        }
-        DecryptStatus::NotFound => Ok(Answered::Missing),
-        DecryptStatus::Expired => Ok(Answered::Expired),
-        DecryptStatus::DataLoss => Ok(Answered::DataLoss),
-        DecryptStatus::KeyNotLoaded => Ok(Answered::KeyNotLoaded),
-        DecryptStatus::Unspecified => Err(not_what_was_asked("a status that is none")),
-    }
-}
-
-fn parse_uid(text: &str) -> Result<Uid, Refusal> {
-    Uid::parse(text).map_err(|_| not_what_was_asked("no workspace uid"))
 }
 
 fn required_missing(name: &SecretName, why: &str) -> Refusal {
@@ -287,21 +221,6 @@ fn unreadable(reason: Reason, name: &SecretName) -> Refusal {
     Refusal::new(
         reason,
         format!("the vault cannot decrypt secret {name}; nothing was sent"),
-    )
-}
-
-fn not_what_was_asked(what: &str) -> Refusal {
-    tracing::error!(what, "the vault's answer was not used");
-    Refusal::new(
-        Reason::VaultAnswerInvalid,
-        "the vault's answer is not what was asked for; nothing was sent",
-    )
-}
-
-fn unavailable() -> Refusal {
-    Refusal::new(
-        Reason::VaultUnavailable,
-        "the vault cannot be reached; nothing was sent",
     )
 }
 

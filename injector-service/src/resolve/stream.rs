@@ -1,8 +1,8 @@
-//! One stream to the vault, shared by all calls.
+//! One stream to the vault, shared by all calls of a worker thread.
 //!
 //! Requests that wait together are sent together, and answers are matched by id, so that under load a decrypt costs
-//! little more than its bytes. A broken stream is opened again; what was not answered is asked again, for as long as
-//! somebody waits for it.
+//! little more than its bytes. A broken stream is opened again, and requests without an answer are sent again, for as
+//! long as their callers wait.
 
 use std::sync::{
     Arc,
@@ -15,33 +15,48 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::{
-    asking::Asking,
     condition::{ConnectionFault, VaultCondition},
-    keeper::Keeper,
-    sealed::{Identities, Opened},
-    waiting::{Pending, overloaded},
+    driver::StreamDriver,
+    pending::{PendingRequest, overloaded},
+    request::VaultRequest,
+    seal_keys::{Identities, OpenedAnswer},
 };
 
-/// Requests on their way to the keeper; more are refused at once.
-const QUEUED: usize = 4096;
+/// Requests that wait for the driver. Further requests are refused at once.
+const QUEUE_LEN: usize = 4096;
 
-/// The waiting side; clones share the stream.
+/// The callers' end of the stream. Clones share the stream.
 #[derive(Clone)]
-pub(super) struct Stream {
-    queue: mpsc::Sender<Pending>,
+pub(super) struct StreamHandle {
+    queue: mpsc::Sender<PendingRequest>,
     connected: Arc<AtomicBool>,
 }
 
-/// The side that asks the vault, before it does.
+/// The task that sends the requests of a [`Resolver`](super::Resolver) to the vault, before it runs.
 pub struct VaultDriver {
-    ends: Identities,
-    queue: mpsc::Receiver<Pending>,
+    identities: Identities,
+    queue: mpsc::Receiver<PendingRequest>,
     connected: Arc<AtomicBool>,
+}
+
+pub(super) fn new(identities: Identities) -> (StreamHandle, VaultDriver) {
+    let (requests, queue) = mpsc::channel(QUEUE_LEN);
+    let connected = Arc::new(AtomicBool::new(false));
+    let driver = VaultDriver {
+        identities,
+        queue,
+        connected: connected.clone(),
+    };
+    let handle = StreamHandle {
+        queue: requests,
+        connected,
+    };
+    (handle, driver)
 }
 
 impl VaultDriver {
-    /// Asks over `channel`, until `shutdown`. `fault` has why the channel's connection failed.
-    pub async fn keep(
+    /// Sends requests over `channel` until `shutdown`. `fault` is the one that the channel's connections note.
+    pub async fn run(
         self,
         channel: Channel,
         fault: ConnectionFault,
@@ -49,40 +64,25 @@ impl VaultDriver {
         shutdown: CancellationToken,
     ) {
         let Self {
-            ends,
+            identities,
             queue,
             connected,
         } = self;
-        let keeper = Keeper::new(channel, (condition, fault), ends, queue, connected);
-        shutdown.run_until_cancelled(keeper.keep()).await;
+        let driver = StreamDriver::new(channel, (condition, fault), identities, queue, connected);
+        shutdown.run_until_cancelled(driver.run()).await;
     }
 }
 
-impl Stream {
-    pub(super) fn new(ends: Identities) -> (Self, VaultDriver) {
-        let (waiting, queue) = mpsc::channel(QUEUED);
-        let connected = Arc::new(AtomicBool::new(false));
-        let link = VaultDriver {
-            ends,
-            queue,
-            connected: connected.clone(),
-        };
-        let stream = Self {
-            queue: waiting,
-            connected,
-        };
-        (stream, link)
-    }
-
+impl StreamHandle {
     pub(super) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Asks, and waits for as long as the caller does.
-    pub(super) async fn ask(&self, asking: Asking) -> Result<Opened, Refusal> {
+    /// Queues a request and waits for its answer. A caller that stops waiting gives the request up.
+    pub(super) async fn ask(&self, request: VaultRequest) -> Result<OpenedAnswer, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.queue
-            .try_send(Pending { asking, answer })
+            .try_send(PendingRequest { request, answer })
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => overloaded(),
                 mpsc::error::TrySendError::Closed(_) => shutting_down(),

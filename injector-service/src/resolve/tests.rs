@@ -4,24 +4,24 @@
     reason = "a test that panics has failed"
 )]
 
-mod keeping;
-mod vault;
+mod fake_vault;
+mod stream;
 
 use proto::{
     Principal,
     seal::{SealContext, SealedCall, Sealer},
-    vault::v1::DecryptResponse,
+    vault::v1::{DecryptResponse, DecryptStatus, DecryptedSecret},
 };
 
 use super::{
-    sealed::{Due, Keys},
+    seal_keys::{Rotation, SealKeys},
     *,
 };
 
-/// A secret as a vault answers for it, and the value that it seals with it.
-type Said = (DecryptedSecret, Option<Vec<u8>>);
+/// A secret in an answer, and the value that the vault seals with it.
+type SecretAndValue = (DecryptedSecret, Option<Vec<u8>>);
 
-fn ok(name: &str, value: &[u8]) -> Said {
+fn ok(name: &str, value: &[u8]) -> SecretAndValue {
     let secret = DecryptedSecret {
         version: 1,
         ..status(name, DecryptStatus::Ok).0
@@ -29,7 +29,7 @@ fn ok(name: &str, value: &[u8]) -> Said {
     (secret, Some(value.to_vec()))
 }
 
-fn status(name: &str, status: DecryptStatus) -> Said {
+fn status(name: &str, status: DecryptStatus) -> SecretAndValue {
     let secret = DecryptedSecret {
         name: name.into(),
         status: status.into(),
@@ -38,84 +38,85 @@ fn status(name: &str, status: DecryptStatus) -> Said {
     (secret, None)
 }
 
-fn ends() -> Identities {
+fn identities() -> Identities {
     Identities {
         vault: Principal::parse("dns:vault").unwrap(),
         injector: Principal::parse("dns:injector").unwrap(),
     }
 }
 
-/// A vault's end of a stream, and the injector's.
-struct Ours {
-    keys: Keys,
+/// Both ends of the sealing on one stream.
+struct SealedStream {
+    keys: SealKeys,
     sealer: Sealer,
     epoch: u64,
 }
 
-impl Ours {
+impl SealedStream {
     fn new() -> Self {
-        let mut keys = Keys::new(ends()).unwrap();
+        let mut keys = SealKeys::new(identities()).unwrap();
         let (sealer, epoch) = next_epoch(&mut keys);
-        keys.turn_to(epoch, sealer.encapsulated_key()).unwrap();
+        keys.switch_to(epoch, sealer.encapsulated_key()).unwrap();
         Self { keys, sealer, epoch }
     }
 
-    /// What the vault answers to call 1 for the server `s`.
-    fn sealed(&mut self, said: Vec<Said>) -> DecryptResponse {
-        let (secrets, values): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    /// Returns the vault's answer to request 1, which is for the server `s`.
+    fn sealed(&mut self, secrets: Vec<SecretAndValue>) -> DecryptResponse {
+        let (secrets, values): (Vec<_>, Vec<_>) = secrets.into_iter().unzip();
         let response = DecryptResponse {
             workspace_uid: Uid::generate().to_string(),
             secrets,
             ..Default::default()
         };
-        let answering = SealedCall {
+        let call = SealedCall {
             epoch: self.epoch,
             id: 1,
             server: "s",
         };
         let values = values.iter().flatten().map(Vec::as_slice);
-        let sealed = self.sealer.seal(answering, &response, values).unwrap();
+        let sealed = self.sealer.seal(call, &response, values).unwrap();
         DecryptResponse { sealed, ..response }
     }
 
-    fn opened(&mut self, said: Vec<Said>) -> Opened {
-        let response = self.sealed(said);
+    fn opened(&mut self, secrets: Vec<SecretAndValue>) -> OpenedAnswer {
+        let response = self.sealed(secrets);
         self.keys.open(1, "s", response).unwrap()
     }
 }
 
-fn next_epoch(keys: &mut Keys) -> (Sealer, u64) {
-    let recipient = keys.renew().unwrap();
-    let Identities { vault, injector } = ends();
-    let between = SealContext {
+fn next_epoch(keys: &mut SealKeys) -> (Sealer, u64) {
+    let recipient = keys.announce().unwrap();
+    let Identities { vault, injector } = identities();
+    let context = SealContext {
         vault: &vault,
         injector: &injector,
         nonce: &recipient.stream_nonce,
         epoch: recipient.epoch,
     };
-    let sealer = Sealer::new(&recipient.public_key, between).unwrap();
+    let sealer = Sealer::new(&recipient.public_key, context).unwrap();
     (sealer, recipient.epoch)
 }
 
-fn check(said: Vec<Said>, asked: &[&str]) -> Result<usize, Reason> {
-    let names: Vec<_> = asked
+fn parse(secrets: Vec<SecretAndValue>, names: &[&str]) -> Result<usize, Reason> {
+    let names: Vec<_> = names
         .iter()
         .map(|name| SecretName::parse(name).unwrap())
         .collect();
-    let read = read(Ours::new().opened(said), names.iter(), false);
-    read.map(|(_, answered)| answered.len())
+    let parsed = answer::parse(SealedStream::new().opened(secrets), names.iter(), false);
+    parsed
+        .map(|(_, answered)| answered.len())
         .map_err(|refusal| refusal.reason)
 }
 
 #[test]
-fn an_answer_is_used_when_it_is_what_was_asked() {
+fn an_answer_to_the_request_is_used() {
     let answer = vec![ok("A", b"1"), status("B", DecryptStatus::NotFound)];
-    assert_eq!(check(answer, &["A", "B"]), Ok(2));
+    assert_eq!(parse(answer, &["A", "B"]), Ok(2));
 }
 
 #[test]
-fn any_other_answer_is_not_used() {
-    let with = |said: Said, value: Option<&[u8]>| (said.0, value.map(<[u8]>::to_vec));
+fn an_answer_that_differs_from_the_request_is_not_used() {
+    let with = |secret: SecretAndValue, value: Option<&[u8]>| (secret.0, value.map(<[u8]>::to_vec));
     let of_status = |number: i32| {
         let (secret, _) = ok("B", b"2");
         DecryptedSecret {
@@ -153,7 +154,7 @@ fn any_other_answer_is_not_used() {
         ),
     ] {
         assert_eq!(
-            check(answer, &["A", "B"]),
+            parse(answer, &["A", "B"]),
             Err(Reason::VaultAnswerInvalid),
             "{what}"
         );
@@ -162,14 +163,14 @@ fn any_other_answer_is_not_used() {
 
 #[test]
 fn an_answer_without_a_workspace_is_not_used() {
-    let mut opened = Ours::new().opened(Vec::new());
+    let mut opened = SealedStream::new().opened(Vec::new());
     opened.response.workspace_uid.clear();
-    assert!(read(opened, std::iter::empty(), false).is_err());
+    assert!(answer::parse(opened, std::iter::empty(), false).is_err());
 }
 
 #[test]
 fn an_answer_that_is_not_sealed_is_not_used() {
-    let mut ours = Ours::new();
+    let mut stream = SealedStream::new();
     let (mut secret, value) = ok("A", b"1");
     secret.value = value.unwrap();
     let in_clear = DecryptResponse {
@@ -177,70 +178,75 @@ fn an_answer_that_is_not_sealed_is_not_used() {
         secrets: vec![secret.clone()],
         ..Default::default()
     };
-    assert!(ours.keys.open(1, "s", in_clear).is_err());
-    // Nor one that holds another value in clear beside the sealed one.
-    let sealed = ours.sealed(vec![(secret, Some(b"1".to_vec()))]);
-    assert!(ours.keys.open(1, "s", sealed).is_err());
+    assert!(stream.keys.open(1, "s", in_clear).is_err());
+    // An answer with a value in clear beside the sealed one is not used either.
+    let sealed = stream.sealed(vec![(secret, Some(b"1".to_vec()))]);
+    assert!(stream.keys.open(1, "s", sealed).is_err());
 }
 
 #[test]
 fn an_answer_to_another_call_or_server_does_not_open() {
-    let mut ours = Ours::new();
-    let sealed = ours.sealed(vec![ok("A", b"1")]);
-    assert!(ours.keys.open(2, "s", sealed.clone()).is_err());
-    assert!(ours.keys.open(1, "t", sealed.clone()).is_err());
-    assert!(ours.keys.open(1, "s", sealed).is_ok());
+    let mut stream = SealedStream::new();
+    let sealed = stream.sealed(vec![ok("A", b"1")]);
+    assert!(stream.keys.open(2, "s", sealed.clone()).is_err());
+    assert!(stream.keys.open(1, "t", sealed.clone()).is_err());
+    assert!(stream.keys.open(1, "s", sealed).is_ok());
 }
 
 #[test]
-fn a_new_epoch_opens_what_is_sealed_to_it_and_nothing_else() {
-    let mut ours = Ours::new();
-    let old = ours.sealed(vec![ok("A", b"1")]);
-    let (sealer, epoch) = next_epoch(&mut ours.keys);
-    // The vault has not taken it up yet: what it sealed before still opens.
-    assert!(ours.keys.turn_to(ours.epoch, &[]).is_ok());
-    assert!(ours.keys.open(1, "s", old).is_ok());
-    let late = ours.sealed(vec![ok("A", b"1")]);
+fn a_key_opens_only_the_answers_of_its_epoch() {
+    let mut stream = SealedStream::new();
+    let old = stream.sealed(vec![ok("A", b"1")]);
+    let (sealer, epoch) = next_epoch(&mut stream.keys);
+    // Until the vault uses the new key, answers that it sealed to the old one open.
+    assert!(stream.keys.switch_to(stream.epoch, &[]).is_ok());
+    assert!(stream.keys.open(1, "s", old).is_ok());
+    let late = stream.sealed(vec![ok("A", b"1")]);
 
-    // Nor does it turn to an epoch that was not announced, or without its key.
-    assert!(ours.keys.turn_to(epoch + 1, sealer.encapsulated_key()).is_err());
-    assert!(ours.keys.turn_to(epoch, &[]).is_err());
-    ours.keys.turn_to(epoch, sealer.encapsulated_key()).unwrap();
-    (ours.sealer, ours.epoch) = (sealer, epoch);
-    assert!(ours.keys.open(1, "s", late).is_err());
-    let new = ours.sealed(vec![ok("A", b"1")]);
-    assert!(ours.keys.open(1, "s", new).is_ok());
-    // Once is enough: nobody sets the context up again from its beginning.
-    let again = ours.sealer.encapsulated_key().to_vec();
-    assert!(ours.keys.turn_to(epoch, &again).is_err());
+    // The injector does not switch to an epoch that was not announced, or without the encapsulated key.
+    assert!(
+        stream
+            .keys
+            .switch_to(epoch + 1, sealer.encapsulated_key())
+            .is_err()
+    );
+    assert!(stream.keys.switch_to(epoch, &[]).is_err());
+    stream.keys.switch_to(epoch, sealer.encapsulated_key()).unwrap();
+    (stream.sealer, stream.epoch) = (sealer, epoch);
+    assert!(stream.keys.open(1, "s", late).is_err());
+    let new = stream.sealed(vec![ok("A", b"1")]);
+    assert!(stream.keys.open(1, "s", new).is_ok());
+    // An epoch begins once, so that no context is set up again from its beginning.
+    let again = stream.sealer.encapsulated_key().to_vec();
+    assert!(stream.keys.switch_to(epoch, &again).is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_lasts_less_than_a_minute() {
-    let mut keys = Keys::new(ends()).unwrap();
-    assert!(matches!(keys.due(), Due::Renewal { .. }));
+async fn a_key_is_used_for_less_than_a_minute() {
+    let mut keys = SealKeys::new(identities()).unwrap();
+    assert!(matches!(keys.rotation(), Rotation::Announce { .. }));
     let (sealer, epoch) = next_epoch(&mut keys);
-    keys.turn_to(epoch, sealer.encapsulated_key()).unwrap();
-    let Due::Later(over) = keys.due() else {
-        panic!("{:?}", keys.due())
+    keys.switch_to(epoch, sealer.encapsulated_key()).unwrap();
+    let Rotation::NotBefore(over) = keys.rotation() else {
+        panic!("{:?}", keys.rotation())
     };
     assert!(over < Instant::now() + Duration::from_secs(60));
     tokio::time::sleep_until(over).await;
-    assert!(matches!(keys.due(), Due::Renewal { .. }));
-    let recipient = keys.renew().unwrap();
+    assert!(matches!(keys.rotation(), Rotation::Announce { .. }));
+    let recipient = keys.announce().unwrap();
     assert_eq!(recipient.epoch, epoch + 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vault_has_a_while_to_take_up_a_key_and_no_longer() {
-    let mut keys = Keys::new(ends()).unwrap();
+async fn a_vault_has_a_limited_time_to_use_a_new_key() {
+    let mut keys = SealKeys::new(identities()).unwrap();
     let (sealer, epoch) = next_epoch(&mut keys);
-    let Due::Later(end) = keys.due() else {
-        panic!("{:?}", keys.due())
+    let Rotation::NotBefore(end) = keys.rotation() else {
+        panic!("{:?}", keys.rotation())
     };
     tokio::time::sleep_until(end).await;
-    assert_eq!(keys.due(), Due::End);
-    // In use since it was made, not since it was taken up.
-    keys.turn_to(epoch, sealer.encapsulated_key()).unwrap();
-    assert!(matches!(keys.due(), Due::Renewal { .. }));
+    assert_eq!(keys.rotation(), Rotation::Overdue);
+    // A key ages from its creation on, not from its first use.
+    keys.switch_to(epoch, sealer.encapsulated_key()).unwrap();
+    assert!(matches!(keys.rotation(), Rotation::Announce { .. }));
 }

@@ -65,7 +65,7 @@ impl Fixture {
             vault: Principal::parse("dns:vault").unwrap(),
             injector: Principal::parse("dns:injector").unwrap(),
         };
-        let (resolver, link) = Resolver::new(ends, Duration::from_millis(1), Histogram::new([1.0]));
+        let (resolver, link) = Resolver::new(ends, Duration::from_millis(1), false, Histogram::new([1.0]));
         Self {
             dir,
             servers: Servers::new(registry, resolver, None),

@@ -1,39 +1,34 @@
-//! Dialling: where it may go is decided on the resolved address, at the moment of dialling.
+//! Connections to upstreams. Each is checked against the resolved address at the moment of dialling, so that a name
+//! which resolves to another address later is checked again.
 
 use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use chassis::dial::Dialer;
 use http::Uri;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::{
-    client::legacy::connect::{Connected, Connection},
-    rt::TokioIo,
-};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use proto::{Reason, Refusal};
 use rustix::io::Errno;
 #[cfg(not(test))]
 use tokio::net::lookup_host;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::client::TlsStream;
+use tokio::time::timeout;
 use tower::Service;
 use url::Host;
 
 #[cfg(test)]
 use self::tests::lookup_host;
 use super::{
-    ClientCertificateSource, DialContext,
+    ClientCertificateSource, DialContext, Transport,
     fault::TlsFault,
-    hung_up::HungUp,
-    interim::InterimLimit,
-    ping::{ConnectionPing, PingInterval},
+    ping::PingInterval,
+    socket::{ClientCertificateAlert, Socket, checked},
     tls::Tls,
 };
 use crate::{
@@ -42,7 +37,7 @@ use crate::{
     registry::server::Spec,
 };
 
-/// Why a connection was not made.
+/// The reason why a connection was not made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     #[error("the upstream's name was not resolved")]
@@ -70,7 +65,7 @@ impl DialError {
         Self::Tls(Box::new(fault))
     }
 
-    /// What the downstream is told.
+    /// Logs the error, and returns the refusal for the downstream.
     pub(super) fn refusal(&self) -> Refusal {
         if !matches!(self, Self::Tls(_)) {
             tracing::info!(error = chassis::telemetry::chain(self), "upstream not dialled");
@@ -99,21 +94,20 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
         .is_some_and(|code| out.contains(&Errno::from_raw_os_error(code)))
 }
 
-/// Connects to one server.
+/// Connects to one server. Clones share the addresses that worked.
 #[derive(Clone)]
 pub(super) struct Connector {
-    target: Arc<Target>,
+    endpoint: Arc<Endpoint>,
 }
 
-struct Target {
+struct Endpoint {
     host: Host<String>,
     port: u16,
     loopback: bool,
+    transport: Transport,
     tls: Option<Tls>,
-    identify: Option<ClientCertificateSource>,
-    /// HTTP/2 alone was offered, so nothing else will do.
-    http2_only: bool,
-    network: Arc<DialContext>,
+    client_certificate: Option<ClientCertificateSource>,
+    shared: Arc<DialContext>,
     placeholders: PlaceholderTable,
     dialer: Dialer,
     ping: PingInterval,
@@ -122,88 +116,102 @@ struct Target {
 impl Connector {
     pub(super) fn new(
         spec: &Spec,
-        network: &Arc<DialContext>,
+        transport: Transport,
+        shared: &Arc<DialContext>,
         placeholders: &PlaceholderTable,
         ping: &PingInterval,
-        alpn: &[&[u8]],
-        identify: Option<&ClientCertificateSource>,
+        client_certificate: Option<&ClientCertificateSource>,
     ) -> Result<Self, Refusal> {
         let tls = match spec.url.is_tls() {
-            true => Some(Tls::new(&spec.tls, spec.url.host(), alpn, &network.roots)?),
+            true => Some(Tls::new(
+                &spec.tls,
+                spec.url.host(),
+                transport.alpn(),
+                &shared.roots,
+            )?),
             false => None,
         };
         Ok(Self {
-            target: Arc::new(Target {
+            endpoint: Arc::new(Endpoint {
                 host: spec.url.host().clone(),
                 port: spec.url.port(),
                 loopback: spec.url.is_loopback(),
+                transport,
                 tls,
-                identify: identify.cloned(),
-                http2_only: alpn == [b"h2"],
-                network: network.clone(),
+                client_certificate: client_certificate.cloned(),
+                shared: shared.clone(),
                 placeholders: placeholders.clone(),
-                dialer: Dialer::new(network.keepalive.tcp_timeout),
+                dialer: Dialer::new(shared.keepalive.tcp_timeout),
                 ping: ping.clone(),
             }),
         })
     }
 
+    pub(super) fn is_http2_only(&self) -> bool {
+        self.endpoint.transport == Transport::Http2
+    }
+
     /// Returns the number of addresses of the host that worked when it was last connected to.
     pub(super) fn addresses(&self) -> usize {
-        self.target.dialer.addresses()
+        self.endpoint.dialer.addresses()
     }
 
     /// Returns the interval of PING frames on a new connection.
     pub(super) fn ping_interval(&self) -> Duration {
-        self.target.ping.get()
+        self.endpoint.ping.get()
     }
 
-    /// Connects, however long that takes.
+    /// Connects, without a time limit.
     pub(super) async fn connect(&self) -> Result<SubstitutingStream<Socket>, DialError> {
-        self.target.connect().await
+        self.endpoint.connect().await
     }
 }
 
-impl Target {
-    /// A connection on which placeholders become values.
+impl Endpoint {
+    /// Returns a connection that replaces placeholders by values.
     async fn connect(&self) -> Result<SubstitutingStream<Socket>, DialError> {
         let socket = self.socket().await?;
-        let wire = match &socket {
-            Socket::Plain { .. } if self.http2_only => HttpVersion::Http2,
+        let version = match &socket {
+            Socket::Plain { .. } if self.transport == Transport::Http2 => HttpVersion::Http2,
             Socket::Tls { is_http2: true, .. } => HttpVersion::Http2,
             Socket::Plain { .. } | Socket::Tls { .. } => HttpVersion::Http1,
         };
-        Ok(SubstitutingStream::new(socket, self.placeholders.clone(), wire))
+        Ok(SubstitutingStream::new(
+            socket,
+            self.placeholders.clone(),
+            version,
+        ))
     }
 
     async fn socket(&self) -> Result<Socket, DialError> {
         let dialled = self.dialer.connect(&self.resolve().await?).await;
         let stream = dialled.map_err(DialError::Connect)?;
         let ping = |is_http2: bool| is_http2.then(|| self.ping.of_connection());
-        // Fails only for a connection that is already gone.
+        // Fails only when the connection is closed already.
         let _ = stream.set_nodelay(true);
+        let requires_http2 = self.transport == Transport::Http2;
         let Some(tls) = &self.tls else {
             return Ok(Socket::Plain {
-                stream: wrapped(stream, ping(self.http2_only)),
+                stream: checked(stream, ping(requires_http2)),
             });
         };
-        let identity = match &self.identify {
-            Some(identify) => Some(identify().await.map_err(DialError::ClientCertificate)?),
+        let certificate = match &self.client_certificate {
+            Some(source) => Some(source().await.map_err(DialError::ClientCertificate)?),
             None => None,
         };
-        let stream = tls.connect(stream, identity).await.map_err(DialError::tls)?;
+        let stream = tls.connect(stream, certificate).await.map_err(DialError::tls)?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        if self.http2_only && !is_http2 {
+        if requires_http2 && !is_http2 {
             return Err(DialError::NoHttp2);
         }
         Ok(Socket::Tls {
             is_http2,
-            complaint: Complaint::default(),
-            stream: wrapped(stream, ping(is_http2)),
+            alert: ClientCertificateAlert::default(),
+            stream: checked(stream, ping(is_http2)),
         })
     }
 
-    /// Every address that the host has at this moment, all of which may be dialled.
+    /// Returns the addresses that the host has at this moment, unless one of them may not be dialled.
     async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
         let addresses: Vec<SocketAddr> = match &self.host {
             Host::Ipv4(ip) => vec![SocketAddr::new(IpAddr::V4(*ip), self.port)],
@@ -216,10 +224,11 @@ impl Target {
         self.allowed(addresses)
     }
 
-    /// If one of them may not be dialled, none is: it is no accident.
+    /// Refuses all addresses when one may not be dialled, because a name that leads to a forbidden address is an attack or
+    /// a mistake.
     fn allowed(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, DialError> {
         for address in &addresses {
-            address::check(*address, self.loopback, &self.network.own).map_err(DialError::Address)?;
+            address::check(*address, self.loopback, &self.shared.own).map_err(DialError::Address)?;
         }
         Ok(addresses)
     }
@@ -234,191 +243,24 @@ impl Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    /// The URI is the request's; where to go is the server's own affair.
+    /// Ignores the request's URI: a connector leads to its own server only.
     fn call(&mut self, _: Uri) -> Self::Future {
-        let target = self.target.clone();
+        let endpoint = self.endpoint.clone();
         Box::pin(async move {
-            timeout(target.network.limits.connect_timeout, target.connect())
+            timeout(endpoint.shared.limits.connect_timeout, endpoint.connect())
                 .await
                 .unwrap_or(Err(DialError::Timeout))
         })
     }
 }
 
-/// A connection as hyper gets it.
-type Wrapped<S> = TokioIo<InterimLimit<HungUp<S>>>;
-
-/// `ping` is that of an HTTP/2 connection, and None over HTTP/1.1.
-fn wrapped<S>(stream: S, ping: Option<ConnectionPing>) -> Wrapped<S> {
-    TokioIo::new(InterimLimit::new(HungUp::new(stream, ping.is_some()), ping))
-}
-
-pin_project_lite::pin_project! {
-    /// A connection to an upstream.
-    #[project = SocketProjection]
-    pub(super) enum Socket {
-        Plain { #[pin] stream: Wrapped<TcpStream> },
-        Tls {
-            is_http2: bool,
-            complaint: Complaint,
-            #[pin] stream: Wrapped<TlsStream<TcpStream>>,
-        },
-    }
-}
-
-/// Reads, of up to 1,024 bytes each, that look for an alert after a write has failed. The alert is one of the first records
-/// that the upstream sends after the handshake.
-const MAX_READS_FOR_ALERT: usize = 16;
-
-/// What the upstream said of the client's certificate when the handshake was over: HTTP/2 keeps no more of such an error
-/// than its text.
-#[derive(Clone, Default)]
-pub(super) struct Complaint(Arc<Mutex<Option<TlsFault>>>);
-
-impl Complaint {
-    fn note(&self, error: &io::Error, address: Option<SocketAddr>) {
-        if let Some(fault) = TlsFault::about_client(error, address) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
-        }
-    }
-
-    pub(super) fn take(&self) -> Option<TlsFault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Reads from `stream`, and keeps the error if it is a complaint about the client certificate.
-    fn poll_read(
-        &self,
-        mut stream: Pin<&mut Wrapped<TlsStream<TcpStream>>>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = ready!(stream.as_mut().poll_read(context, buffer));
-        if let Err(error) = &read {
-            let (tcp, _) = stream.inner().get_ref().get_ref().get_ref();
-            self.note(error, tcp.peer_addr().ok());
-        }
-        Poll::Ready(read)
-    }
-
-    /// Reads what the upstream sent before a write on `stream` failed, up to an alert. In TLS 1.3 the upstream refuses a
-    /// client certificate after the handshake, and closes the connection: then writing can fail before the alert is read.
-    fn look_for_alert(&self, mut stream: Pin<&mut Wrapped<TlsStream<TcpStream>>>, context: &mut Context<'_>) {
-        for _ in 0..MAX_READS_FOR_ALERT {
-            let mut bytes = [0; 1024];
-            let mut buffer = hyper::rt::ReadBuf::new(&mut bytes);
-            match self.poll_read(stream.as_mut(), context, buffer.unfilled()) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                _ => return,
-            }
-        }
-    }
-}
-
-impl Socket {
-    /// Where a complaint about the client's certificate is found.
-    pub(super) fn complaint(&self) -> Complaint {
-        match self {
-            Self::Plain { .. } => Complaint::default(),
-            Self::Tls { complaint, .. } => complaint.clone(),
-        }
-    }
-}
-
-/// For hyper's own pool, which is for HTTP/1.1 alone.
+/// Required by hyper-util's pool, which has only HTTP/1.1 connections here.
 impl Connection for SubstitutingStream<Socket> {
     fn connected(&self) -> Connected {
         Connected::new()
     }
 }
 
-impl Read for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.project() {
-            SocketProjection::Plain { stream } => stream.poll_read(context, buffer),
-            SocketProjection::Tls {
-                stream, complaint, ..
-            } => complaint.poll_read(stream, context, buffer),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.project() {
-            SocketProjection::Plain { stream } => stream.poll_write(context, bytes),
-            SocketProjection::Tls {
-                mut stream,
-                complaint,
-                ..
-            } => {
-                let written = ready!(stream.as_mut().poll_write(context, bytes));
-                if written.is_err() {
-                    complaint.look_for_alert(stream, context);
-                }
-                Poll::Ready(written)
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.project() {
-            SocketProjection::Plain { stream } => stream.poll_flush(context),
-            SocketProjection::Tls {
-                mut stream,
-                complaint,
-                ..
-            } => {
-                let flushed = ready!(stream.as_mut().poll_flush(context));
-                if flushed.is_err() {
-                    complaint.look_for_alert(stream, context);
-                }
-                Poll::Ready(flushed)
-            }
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.project() {
-            SocketProjection::Plain { stream } => stream.poll_shutdown(context),
-            SocketProjection::Tls { stream, .. } => stream.poll_shutdown(context),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain { stream } => stream.is_write_vectored(),
-            Self::Tls { stream, .. } => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.project() {
-            SocketProjection::Plain { stream } => stream.poll_write_vectored(context, slices),
-            SocketProjection::Tls {
-                mut stream,
-                complaint,
-                ..
-            } => {
-                let written = ready!(stream.as_mut().poll_write_vectored(context, slices));
-                if written.is_err() {
-                    complaint.look_for_alert(stream, context);
-                }
-                Poll::Ready(written)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-#[path = "dial_tests.rs"]
 mod tests;

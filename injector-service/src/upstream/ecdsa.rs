@@ -1,4 +1,5 @@
-//! ECDSA signatures (FIPS 186-5) that *ring* does not verify: those of P-521 keys, and SHA-512 with P-256 and P-384 keys.
+//! Verification of the ECDSA signatures (FIPS 186-5) that *ring* does not verify: those of P-521 keys, and those of P-256
+//! and P-384 keys with SHA-512.
 
 use std::sync::LazyLock;
 
@@ -28,11 +29,11 @@ enum Hash {
     Sha512,
 }
 
-/// One curve with one hash.
 #[derive(Debug)]
 struct Ecdsa(Curve, Hash);
 
-const MORE: [Algorithm; 5] = [
+/// The algorithms that *ring* lacks.
+const MISSING_IN_RING: [Algorithm; 5] = [
     &Ecdsa(Curve::P521, Hash::Sha512),
     &Ecdsa(Curve::P521, Hash::Sha384),
     &Ecdsa(Curve::P521, Hash::Sha256),
@@ -40,7 +41,7 @@ const MORE: [Algorithm; 5] = [
     &Ecdsa(Curve::P256, Hash::Sha512),
 ];
 
-/// Signs the handshake: in TLS 1.3 the scheme means the curve, too, which is the first one; in TLS 1.2 it does not.
+/// The scheme of a handshake's signature. In TLS 1.3 it stands for the first curve alone, in TLS 1.2 for each of them.
 const P521_SHA512: Scheme = (
     SignatureScheme::ECDSA_NISTP521_SHA512,
     &[
@@ -50,19 +51,19 @@ const P521_SHA512: Scheme = (
     ],
 );
 
-/// Every algorithm that verifies the signature of a certificate.
+/// The algorithms for the signatures of certificates.
 static ALL: LazyLock<Vec<Algorithm>> = LazyLock::new(|| {
     let ring = provider().signature_verification_algorithms.all;
-    ring.iter().copied().chain(MORE).collect()
+    ring.iter().copied().chain(MISSING_IN_RING).collect()
 });
 
-/// Every scheme that verifies the signature of a handshake, the best one first.
+/// The schemes for the signatures of handshakes, in order of preference.
 static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
     let ring = provider().signature_verification_algorithms.mapping;
     std::iter::once(P521_SHA512).chain(ring.iter().copied()).collect()
 });
 
-/// The crypto provider for upstreams.
+/// Returns the crypto provider for connections to upstreams.
 pub(super) fn upstream_provider() -> CryptoProvider {
     CryptoProvider {
         signature_verification_algorithms: WebPkiSupportedAlgorithms {
@@ -74,8 +75,8 @@ pub(super) fn upstream_provider() -> CryptoProvider {
 }
 
 impl Ecdsa {
-    /// Whether `signature` (DER) is the one of `message` by the key at the point `key`.
-    fn verifies(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), p256::ecdsa::Error> {
+    /// Verifies the DER-encoded `signature` of `message` with the public key `key`, an encoded point (SEC 1).
+    fn verify(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), p256::ecdsa::Error> {
         let Self(curve, hash) = self;
         let hash = match hash {
             Hash::Sha256 => Sha256::digest(message).to_vec(),
@@ -95,8 +96,7 @@ impl Ecdsa {
 
 impl SignatureVerificationAlgorithm for Ecdsa {
     fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        self.verifies(key, message, signature)
-            .map_err(|_| InvalidSignature)
+        self.verify(key, message, signature).map_err(|_| InvalidSignature)
     }
 
     fn public_key_alg_id(&self) -> AlgorithmIdentifier {
@@ -124,16 +124,16 @@ mod tests {
 
     use super::*;
 
-    /// Signed by themselves, by OpenSSL: one for each of [`MORE`], in its order.
-    const CERTIFICATES: &[u8] = include_bytes!("ecdsa_tests.pem");
+    /// Self-signed certificates made by OpenSSL, one for each algorithm of [`MISSING_IN_RING`], in the same order.
+    const CERTIFICATES: &[u8] = include_bytes!("ecdsa/test_certificates.pem");
 
     #[test]
-    fn each_algorithm_verifies_what_openssl_signed_and_nothing_else() {
+    fn each_algorithm_verifies_its_signature_by_openssl_and_no_other() {
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(CERTIFICATES)
             .map(Result::unwrap)
             .collect();
-        assert_eq!(certificates.len(), MORE.len());
-        for (der, algorithm) in certificates.iter().zip(MORE) {
+        assert_eq!(certificates.len(), MISSING_IN_RING.len());
+        for (der, algorithm) in certificates.iter().zip(MISSING_IN_RING) {
             let (_, certificate) = X509Certificate::from_der(der).unwrap();
             let key = &certificate.public_key().subject_public_key.data;
             let signed = certificate.tbs_certificate.as_ref();
@@ -144,7 +144,9 @@ mod tests {
             assert!(verify(signed, signature), "{algorithm:?}");
             assert!(!verify(&signed[1..], signature), "{algorithm:?}");
             assert!(!verify(signed, &signature[1..]), "{algorithm:?}");
-            let others = MORE.iter().filter(|other| !std::ptr::eq(**other, algorithm));
+            let others = MISSING_IN_RING
+                .iter()
+                .filter(|other| !std::ptr::eq(**other, algorithm));
             for other in others {
                 assert!(
                     other.verify_signature(key, signed, signature).is_err(),
@@ -155,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn what_ring_verifies_is_verified_too() {
+    fn the_algorithms_of_ring_are_kept() {
         let (ours, ring) = (upstream_provider(), provider());
         let (ours, ring) = (
             ours.signature_verification_algorithms,
             ring.signature_verification_algorithms,
         );
-        assert_eq!(ours.all.len(), ring.all.len() + MORE.len());
+        assert_eq!(ours.all.len(), ring.all.len() + MISSING_IN_RING.len());
         assert_eq!(ours.mapping.len(), ring.mapping.len() + 1);
     }
 }

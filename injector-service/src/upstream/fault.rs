@@ -1,4 +1,4 @@
-//! What went wrong in an upstream's TLS, by kind.
+//! Failures of TLS with an upstream, by kind.
 
 use std::{error::Error as StdError, io, net::SocketAddr};
 
@@ -6,21 +6,21 @@ use chassis::telemetry::chain;
 use proto::{Reason, Refusal};
 use rustls::{AlertDescription, CertificateError, Error};
 
-/// A TLS connection that was not made, or that the upstream ended because of the client's certificate.
+/// A failed handshake, or an alert by which the upstream refused the client certificate after the handshake.
 #[derive(Debug, thiserror::Error)]
 #[error("the upstream's TLS failed: {kind}")]
 pub(super) struct TlsFault {
-    kind: Kind,
+    kind: TlsFaultKind,
     address: Option<SocketAddr>,
     presented: Option<String>,
-    /// True when the handshake was over for the injector, which may have sent a request by then.
+    /// The handshake had ended for the injector, which may have sent a request by then.
     after_handshake: bool,
     source: io::Error,
 }
 
-/// Kinds of faults. The text says of each what the upstream did.
+/// The kind of a [`TlsFault`]. Its text says what the upstream did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Kind {
+enum TlsFaultKind {
     #[error("its certificate comes from no CA that is trusted for this server")]
     UntrustedCa,
     #[error("its certificate is for other names than the server's host")]
@@ -54,10 +54,10 @@ enum Kind {
 }
 
 impl TlsFault {
-    /// A failed handshake at `address`. `presented` describes the certificate that was refused, if it was that.
+    /// Returns the fault of a failed handshake. `presented` describes the certificate that was refused, if one was.
     pub(super) fn new(source: io::Error, address: Option<SocketAddr>, presented: Option<String>) -> Self {
         Self {
-            kind: Kind::of_io(&source),
+            kind: TlsFaultKind::of_io(&source),
             address,
             presented,
             after_handshake: false,
@@ -65,8 +65,8 @@ impl TlsFault {
         }
     }
 
-    /// The fault behind an error of a connection whose handshake was over: a server of TLS 1.3 judges the client's
-    /// certificate after it.
+    /// Returns the fault behind an error of a connection whose handshake had ended: in TLS 1.3 the server verifies the
+    /// client certificate after the handshake has ended for the client.
     pub(super) fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
         let mut causes = std::iter::successors(Some(error), |cause| StdError::source(*cause));
         let fault = causes.find_map(|cause| Self::about_client(cause.downcast_ref::<io::Error>()?, None))?;
@@ -76,12 +76,12 @@ impl TlsFault {
         })
     }
 
-    /// The same, if the error is the upstream's complaint about the client's certificate.
+    /// Returns the fault if `error` is an alert about the client certificate.
     pub(super) fn about_client(error: &io::Error, address: Option<SocketAddr>) -> Option<Self> {
-        let kind = Kind::of_io(error);
+        let kind = TlsFaultKind::of_io(error);
         let is_about_client = matches!(
             kind,
-            Kind::ClientCertificateRequired | Kind::ClientCertificateRefused
+            TlsFaultKind::ClientCertificateRequired | TlsFaultKind::ClientCertificateRefused
         );
         is_about_client.then(|| Self {
             kind,
@@ -92,7 +92,7 @@ impl TlsFault {
         })
     }
 
-    /// What the downstream is told. The log gets the rest.
+    /// Logs the fault with its details, and returns the refusal for the downstream.
     pub(super) fn refusal(&self) -> Refusal {
         tracing::info!(
             address = self.address.map(tracing::field::display),
@@ -109,7 +109,7 @@ impl TlsFault {
     }
 }
 
-impl Kind {
+impl TlsFaultKind {
     fn of_io(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(error) => Self::of(error),
@@ -147,7 +147,7 @@ impl Kind {
             CertificateError::UnsupportedSignatureAlgorithmContext { .. }
             | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Self::Algorithm,
             CertificateError::BadEncoding => Self::Unreadable,
-            // Among the others: a CA that is used as a server's certificate and is not pinned.
+            // For example a CA as the server's certificate that is not in `tls.ca_pem`.
             _ => Self::UntrustedCa,
         }
     }
@@ -161,7 +161,7 @@ impl Kind {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
-            // The signature over the client's certificate, or over the handshake by its key, is wrong.
+            // The signature on the client certificate, or the one made by its key in the handshake, is wrong.
             | AlertDescription::DecryptError
             | AlertDescription::AccessDenied => Self::ClientCertificateRefused,
             AlertDescription::HandshakeFailure

@@ -2,8 +2,8 @@
 //! busy thread, for ever.
 //!
 //! hyper reports every interim response over HTTP/1.1, but none over HTTP/2. So [`InterimLimit`] counts the HEADERS
-//! frames that neither end their stream nor are followed by DATA. It also tells [`ConnectionPing`] of a GOAWAY frame with
-//! ENHANCE_YOUR_CALM, of which hyper says nothing either.
+//! frames that neither end their stream nor are followed by DATA. It also notifies [`ConnectionPing`] of a GOAWAY frame
+//! with ENHANCE_YOUR_CALM, which hyper does not report either.
 
 use std::{
     collections::HashMap,
@@ -24,16 +24,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ping::ConnectionPing;
 
-/// The most interim responses to one request.
 const MAX_INTERIM: usize = 100;
 
-/// Completes when the upstream has sent too many interim responses to `request` over HTTP/1.1.
-pub(super) fn too_many<B>(request: &mut Request<B>) -> impl Future<Output = Refusal> + use<B> {
+/// Completes when the upstream has sent more than [`MAX_INTERIM`] interim responses to `request` over HTTP/1.1.
+pub(super) fn limit_exceeded<B>(request: &mut Request<B>) -> impl Future<Output = Refusal> + use<B> {
     let received = Arc::new(InterimCount::default());
-    let of_hyper = received.clone();
+    let counted = received.clone();
     hyper::ext::on_informational(request, move |_| {
-        if of_hyper.count.fetch_add(1, Relaxed) == MAX_INTERIM {
-            of_hyper.waiting.wake();
+        if counted.count.fetch_add(1, Relaxed) == MAX_INTERIM {
+            counted.waiting.wake();
         }
     });
     poll_fn(move |context| {
@@ -46,7 +45,6 @@ pub(super) fn too_many<B>(request: &mut Request<B>) -> impl Future<Output = Refu
     })
 }
 
-/// The interim responses that arrived for one request.
 #[derive(Default)]
 struct InterimCount {
     count: AtomicUsize,
@@ -58,18 +56,17 @@ pin_project_lite::pin_project! {
     pub(super) struct InterimLimit<S> {
         #[pin]
         stream: S,
-        // None over HTTP/1.1.
+        // `None` over HTTP/1.1.
         frames: Option<ReceivedFrames>,
     }
 }
 
 impl<S> InterimLimit<S> {
-    /// The connection itself.
     pub(super) fn get_ref(&self) -> &S {
         &self.stream
     }
 
-    /// `ping` is that of an HTTP/2 connection, and None over HTTP/1.1.
+    /// `ping` is `None` over HTTP/1.1.
     pub(super) fn new(stream: S, ping: Option<ConnectionPing>) -> Self {
         Self {
             stream,
@@ -78,7 +75,7 @@ impl<S> InterimLimit<S> {
     }
 }
 
-/// The size of a frame's header, and types, flags and a code of frames (RFC 9113, sections 4.1, 6.1, 6.2, 6.4, 6.8 and 7).
+// The size of a frame's header, frame types, a flag and an error code (RFC 9113, sections 4.1, 6.1, 6.2, 6.4, 6.8 and 7).
 const FRAME_HEADER: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -86,19 +83,20 @@ const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 const END_STREAM: u8 = 0x1;
-/// The most streams to count heads for. An abandoned call leaves its stream in the map until newer streams replace it.
+/// The number of streams to count heads for. An abandoned call leaves its stream in the map until newer streams replace it.
 const MAX_STREAMS: usize = 4096;
 
 /// Counts the heads in the frames that a peer sends.
 struct ReceivedFrames {
-    /// The received part of the next frame's header.
     header: [u8; FRAME_HEADER],
-    come: usize,
-    /// Bytes of the current frame's payload that are still to come.
-    left: usize,
+    /// Bytes of `header` that have arrived.
+    header_len: usize,
+    /// Bytes of the current frame's payload that have not arrived.
+    payload_left: usize,
     /// The number of heads of each stream since the stream's last DATA frame.
     heads: HashMap<u32, usize>,
-    /// The received part of the last stream and the code of a GOAWAY frame. None outside of one.
+    /// The first 8 bytes of a GOAWAY frame's payload (last stream and error code), as far as they have arrived. `None`
+    /// outside of such a frame.
     goaway: Option<Vec<u8>>,
     ping: ConnectionPing,
 }
@@ -107,43 +105,43 @@ impl ReceivedFrames {
     fn new(ping: ConnectionPing) -> Self {
         Self {
             header: [0; FRAME_HEADER],
-            come: 0,
-            left: 0,
+            header_len: 0,
+            payload_left: 0,
             heads: HashMap::new(),
             goaway: None,
             ping,
         }
     }
 
-    /// Reads the next bytes. Fails when a stream has too many heads.
-    fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Parses the next bytes. Fails when a stream has too many heads.
+    fn push(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            if self.left > 0 {
-                let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
-                self.left -= payload.len();
-                self.payload(payload);
+            if self.payload_left > 0 {
+                let (payload, rest) = bytes.split_at(self.payload_left.min(bytes.len()));
+                self.payload_left -= payload.len();
+                self.push_payload(payload);
                 bytes = rest;
                 continue;
             }
-            let room = self.header.iter_mut().skip(self.come);
+            let room = self.header.iter_mut().skip(self.header_len);
             let count = room.zip(bytes).map(|(place, byte)| *place = *byte).count();
-            self.come += count;
+            self.header_len += count;
             bytes = bytes.get(count..).unwrap_or_default();
-            if self.come == FRAME_HEADER {
-                self.come = 0;
-                self.begin()?;
+            if self.header_len == FRAME_HEADER {
+                self.header_len = 0;
+                self.begin_frame()?;
             }
         }
         Ok(())
     }
 
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin_frame(&mut self) -> io::Result<()> {
         let [a, b, c, kind, flags, stream @ ..] = self.header;
         let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
-        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.payload_left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.goaway = (kind == GOAWAY).then(Vec::new);
         match kind {
-            HEADERS if flags & END_STREAM == 0 => self.head(stream),
+            HEADERS if flags & END_STREAM == 0 => self.count_head(stream),
             HEADERS | DATA | RST_STREAM => {
                 self.heads.remove(&stream);
                 Ok(())
@@ -152,23 +150,22 @@ impl ReceivedFrames {
         }
     }
 
-    fn payload(&mut self, bytes: &[u8]) {
+    fn push_payload(&mut self, bytes: &[u8]) {
         let Some(goaway) = &mut self.goaway else {
             return;
         };
-        // The last stream and the code have four bytes each.
         goaway.extend(bytes.iter().take(8 - goaway.len()));
         if let [_, _, _, _, code @ ..] = goaway.as_slice()
             && let Ok(code) = code.try_into().map(u32::from_be_bytes)
         {
             self.goaway = None;
             if code == ENHANCE_YOUR_CALM {
-                self.ping.was_too_often();
+                self.ping.double_interval();
             }
         }
     }
 
-    fn head(&mut self, stream: u32) -> io::Result<()> {
+    fn count_head(&mut self, stream: u32) -> io::Result<()> {
         if self.heads.len() >= MAX_STREAMS {
             let mut streams: Vec<_> = self.heads.keys().copied().collect();
             let (_, median, _) = streams.select_nth_unstable(MAX_STREAMS / 2);
@@ -197,7 +194,7 @@ impl<S: AsyncRead> AsyncRead for InterimLimit<S> {
         ready!(this.stream.poll_read(context, buffer))?;
         let read = buffer.filled().get(before..).unwrap_or_default();
         Poll::Ready(match this.frames {
-            Some(frames) => frames.take(read),
+            Some(frames) => frames.push(read),
             None => Ok(()),
         })
     }
@@ -261,15 +258,15 @@ mod tests {
         for _ in 0..=MAX_INTERIM {
             for stream in [1, 3] {
                 for byte in interim(stream) {
-                    frames.take(&[byte]).unwrap();
+                    frames.push(&[byte]).unwrap();
                 }
             }
         }
-        frames.take(&frame(DATA, 0, 1, b"data")).unwrap();
-        frames.take(&frame(RST_STREAM, 0, 5, &[0; 4])).unwrap();
-        frames.take(&interim(1)).unwrap();
+        frames.push(&frame(DATA, 0, 1, b"data")).unwrap();
+        frames.push(&frame(RST_STREAM, 0, 5, &[0; 4])).unwrap();
+        frames.push(&interim(1)).unwrap();
         assert_eq!(
-            frames.take(&interim(3)).unwrap_err().kind(),
+            frames.push(&interim(3)).unwrap_err().kind(),
             io::ErrorKind::InvalidData
         );
     }
@@ -280,10 +277,10 @@ mod tests {
             for pieces in [1, 3, 100] {
                 let interval = interval();
                 let mut frames = ReceivedFrames::new(interval.of_connection());
-                let payload = [&[0, 0, 0, 7, 0, 0, 0, code][..], b"too_many_pings"].concat();
+                let payload = [&[0, 0, 0, 7, 0, 0, 0, code][..], b"limit_exceeded_pings"].concat();
                 let sent = [frame(DATA, 0, 1, &[11; 20]), frame(GOAWAY, 0, 0, &payload)].concat();
                 for piece in sent.chunks(pieces) {
-                    frames.take(piece).unwrap();
+                    frames.push(piece).unwrap();
                 }
                 assert_eq!(interval.get(), Duration::from_secs(seconds));
             }
@@ -291,10 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_were_given_up_are_forgotten() {
+    fn abandoned_streams_are_forgotten() {
         let mut frames = frames();
         for stream in 0..50_000 {
-            frames.take(&frame(HEADERS, 0, 2 * stream + 1, b"")).unwrap();
+            frames.push(&frame(HEADERS, 0, 2 * stream + 1, b"")).unwrap();
         }
         assert!(frames.heads.len() <= MAX_STREAMS);
     }

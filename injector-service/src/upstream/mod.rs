@@ -1,24 +1,22 @@
-//! Connections to one server: pooled for it alone, dialled only where it may be dialled.
+//! Connections to upstreams. Each server has its own pools, and dials only addresses that may be dialled.
 
+mod delayed_errors;
 mod dial;
 mod ecdsa;
 mod fault;
 mod framing;
 mod head;
 mod http2;
-mod hung_up;
 mod interim;
 mod ping;
+mod socket;
 pub mod tls;
 mod verify;
 
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -31,7 +29,7 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::{
-    client::legacy::{Client, Error, connect::capture_connection},
+    client::legacy::{Builder, Client, Error, connect::capture_connection},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use proto::{Reason, Refusal};
@@ -45,64 +43,56 @@ use crate::{
     placeholder::{PlaceholderTable, PossibleVersions, SubstitutingStream},
     registry::server::{Protocol, Server},
 };
-use dial::{Connector, DialError, Socket};
+use dial::{Connector, DialError};
 use fault::TlsFault;
-use http2::{Http2, Outcome};
+use http2::{Http2Client, Http2Outcome};
 use ping::PingInterval;
+use socket::Socket;
 
 pub(crate) use http2::{RefusingConnection, StreamSlot};
 pub use ping::PingIntervals;
 
-/// An error while a body was read, on either side.
+/// An error while the body of a request or of an answer was read.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The result of polling a body for its next frame.
 pub(crate) type FramePoll = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
-/// A body that is passed on as it comes.
+/// A body that is streamed.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Fetches the client certificate for one handshake with an upstream.
 pub type ClientCertificateSource =
     Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Arc<CertifiedKey>, Refusal>> + Send>> + Send + Sync>;
 
-/// What every upstream shares.
+/// Settings and state that the connections to all upstreams share.
 pub struct DialContext {
-    /// The CAs of the system and of the settings.
+    /// The CAs of the system and of `--upstream-ca`.
     pub roots: Arc<rustls::RootCertStore>,
-    /// Our own listeners, which are never dialled.
     pub own: OwnListeners,
-    /// How much connections may take.
     pub limits: UpstreamLimits,
-    /// How dead upstreams are noticed.
     pub keepalive: Keepalive,
-    /// How often PING frames are sent to each.
     pub ping_intervals: Arc<PingIntervals>,
 }
 
-/// The connections to one server as it is described now.
+/// The connections to one revision of one server.
 pub struct Upstream {
     http1: Client<Connector, Body>,
-    http2: Http2,
-    /// For HTTP/2 and nothing else.
-    only_http2: Connector,
-    /// For what the server likes better, by ALPN.
-    either: Connector,
-    /// That it chose HTTP/1.1 when it had the choice. It is not asked again by this upstream, which does not get old.
-    chose_http1: AtomicBool,
+    http2: Http2Client,
+    http2_connector: Connector,
+    negotiating_connector: Connector,
     protocol: Protocol,
     tls: bool,
     placeholders: PlaceholderTable,
     limits: UpstreamLimits,
-    made: Instant,
+    created: Instant,
 }
 
-/// Which version of HTTP a request has to go over.
+/// The version of HTTP that a request cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequiredVersion {
-    /// Any version will do.
     Any,
-    /// No other has upgrades. Not for a server that is called over HTTP/2 alone.
+    /// For upgrades. A server whose protocol is HTTP/2 gets no such request.
     Http1,
-    /// gRPC does not work otherwise.
+    /// For gRPC.
     Http2,
 }
 
@@ -111,7 +101,7 @@ pub enum RequiredVersion {
 pub(crate) enum Transport {
     Http1,
     Http2,
-    /// The version that the upstream chooses by ALPN, or the one of a connection that is open already.
+    /// The version that the server chooses by ALPN, or HTTP/2 where such a connection is open already.
     Negotiated,
 }
 
@@ -122,40 +112,49 @@ impl Transport {
             Self::Http2 | Self::Negotiated => PossibleVersions::Any,
         }
     }
+
+    fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Http1 => &[b"http/1.1"],
+            Self::Http2 => &[b"h2"],
+            Self::Negotiated => &[b"h2", b"http/1.1"],
+        }
+    }
 }
 
 impl Upstream {
-    /// Dials nothing yet. `identify` fetches the client certificate, if the server has one.
+    /// Returns the pools of a server, which are empty at first. `client_certificate` is `None` when the server has no
+    /// client certificate.
     pub fn new(
         server: &Server,
-        network: &Arc<DialContext>,
-        identify: Option<&ClientCertificateSource>,
+        shared: &Arc<DialContext>,
+        client_certificate: Option<&ClientCertificateSource>,
     ) -> Result<Self, Refusal> {
         let spec = &server.spec;
         let placeholders = PlaceholderTable::default();
-        let ping = PingInterval::new(&network.ping_intervals, server.uid);
-        let connector = |alpn: &[&[u8]]| Connector::new(spec, network, &placeholders, &ping, alpn, identify);
+        let ping = PingInterval::new(&shared.ping_intervals, server.uid);
+        let connector =
+            |transport| Connector::new(spec, transport, shared, &placeholders, &ping, client_certificate);
         Ok(Self {
-            http1: http1(network.limits).build(connector(&[b"http/1.1"])?),
-            http2: Http2::new(network.limits, network.keepalive.upstream_ping.timeout),
-            only_http2: connector(&[b"h2"])?,
-            either: connector(&[b"h2", b"http/1.1"])?,
-            chose_http1: AtomicBool::new(false),
+            http1: http1_builder(shared.limits).build(connector(Transport::Http1)?),
+            http2: Http2Client::new(shared.limits, shared.keepalive.upstream_ping.timeout),
+            http2_connector: connector(Transport::Http2)?,
+            negotiating_connector: connector(Transport::Negotiated)?,
             protocol: spec.protocol,
             tls: spec.url.is_tls(),
             placeholders,
-            limits: network.limits,
-            made: Instant::now(),
+            limits: shared.limits,
+            created: Instant::now(),
         })
     }
 
-    /// Whether its connections are to take no more calls: they are no older than this. With new ones, names are resolved
-    /// anew, and a balancer before the server gets to choose again.
-    pub fn is_older_than(&self, age: Duration) -> bool {
-        self.made.elapsed() >= age
+    /// Returns true when new calls should get new pools, because these are `max_age` old. New pools resolve the name
+    /// anew, and let a load balancer choose again.
+    pub fn is_older_than(&self, max_age: Duration) -> bool {
+        self.created.elapsed() >= max_age
     }
 
-    /// What covers the values that are on their way here.
+    /// Returns the values that are on their way to this upstream.
     pub fn placeholders(&self) -> &PlaceholderTable {
         &self.placeholders
     }
@@ -165,109 +164,103 @@ impl Upstream {
         match (self.protocol, needs) {
             (Protocol::Http1, _) | (Protocol::Auto, RequiredVersion::Http1) => Transport::Http1,
             (Protocol::Http2, _) | (Protocol::Auto, RequiredVersion::Http2) => Transport::Http2,
-            (Protocol::Auto, RequiredVersion::Any) if self.tls && !self.chose_http1.load(Relaxed) => {
+            (Protocol::Auto, RequiredVersion::Any) if self.tls && !self.http2.server_chose_http1() => {
                 Transport::Negotiated
             }
             (Protocol::Auto, RequiredVersion::Any) => Transport::Http1,
         }
     }
 
-    /// Sends one request, once: it is not repeated when a byte of it may have been sent. `refusing` are the
-    /// connections on which the server did not process the same request before; another one is used where there may be
-    /// one.
-    ///
-    /// A connection that held a value uncovered in a buffer of its own carries nothing more after it.
+    /// Sends one request once: it is not repeated when a byte of it may have been sent. It is sent on another connection
+    /// than `refusing` where there may be one. A connection that held a value in clear in a buffer of its own is not used
+    /// for further requests.
     pub(crate) async fn send(
         &self,
         request: Request<Body>,
         transport: Transport,
-        uncovered: ClearValues,
+        in_clear: ClearValues,
         refusing: &[RefusingConnection],
     ) -> Result<SendOutcome, Refusal> {
-        let delivery = self.deliver(request, transport, uncovered, refusing).await?;
-        if let SendOutcome::Answered(answer) = &delivery {
+        let outcome = self.send_over(request, transport, in_clear, refusing).await?;
+        if let SendOutcome::Answered(answer) = &outcome {
             head::check(answer.response.headers(), self.limits)?;
         }
-        Ok(delivery)
+        Ok(outcome)
     }
 
-    async fn deliver(
+    async fn send_over(
         &self,
         request: Request<Body>,
         transport: Transport,
-        uncovered: ClearValues,
+        in_clear: ClearValues,
         refusing: &[RefusingConnection],
     ) -> Result<SendOutcome, Refusal> {
         let connector = match transport {
-            Transport::Http1 => return self.send_http1(request, uncovered).await,
-            Transport::Http2 => &self.only_http2,
-            Transport::Negotiated => &self.either,
+            Transport::Http1 => return self.send_http1(request, in_clear).await,
+            Transport::Http2 => &self.http2_connector,
+            Transport::Negotiated => &self.negotiating_connector,
         };
-        let last = uncovered != ClearValues::None;
-        match self.http2.send(request, connector, last, refusing).await? {
-            Outcome::Answered(response, slot) => Ok(SendOutcome::Answered(UpstreamResponse {
+        let retire = in_clear != ClearValues::None;
+        match self.http2.send(request, connector, retire, refusing).await? {
+            Http2Outcome::Answered(response, slot) => Ok(SendOutcome::Answered(UpstreamResponse {
                 response,
                 slot: Some(slot),
             })),
-            Outcome::NotProcessed(refusing) => Ok(SendOutcome::NotProcessed(refusing)),
-            Outcome::Http1(request) => {
-                self.chose_http1.store(true, Relaxed);
-                self.send_http1(request, uncovered).await
-            }
+            Http2Outcome::NotProcessed(refusing) => Ok(SendOutcome::NotProcessed(refusing)),
+            Http2Outcome::UseHttp1(request) => self.send_http1(request, in_clear).await,
         }
     }
 
     async fn send_http1(
         &self,
         mut request: Request<Body>,
-        uncovered: ClearValues,
+        in_clear: ClearValues,
     ) -> Result<SendOutcome, Refusal> {
-        framing::tell(&mut request);
-        let connection = (uncovered == ClearValues::Head).then(|| capture_connection(&mut request));
-        // Given up before its answer, a call takes its connection with it.
-        let too_many = interim::too_many(&mut request);
+        framing::set_fields(&mut request);
+        let connection = (in_clear == ClearValues::Head).then(|| capture_connection(&mut request));
+        let too_many_interim = interim::limit_exceeded(&mut request);
+        // A call that is given up before its answer closes its connection.
         let response = tokio::select! {
             biased;
             response = self.http1.request(request) => response.map_err(|error| refusal(&error)),
-            refusal = too_many => Err(refusal),
+            refusal = too_many_interim => Err(refusal),
         };
         if let Some(connection) = connection
             && let Some(connected) = &*connection.connection_metadata()
         {
             connected.poison();
         }
-        let answer = |response| UpstreamResponse { response, slot: None };
-        response.map(|response| SendOutcome::Answered(answer(response)))
+        Ok(SendOutcome::Answered(UpstreamResponse {
+            response: response?,
+            slot: None,
+        }))
     }
 }
 
-/// What became of a request that was sent.
+/// The outcome of sending a request once.
 pub(crate) enum SendOutcome {
     Answered(UpstreamResponse),
-    /// The server did not process it (RFC 9113, section 8.7), so it may be sent again.
+    /// The server did not process the request (RFC 9113, section 8.7), which may be sent again.
     NotProcessed(RefusingConnection),
 }
 
-/// What came back of a call, and its slot on its connection if it shares that with others: to be kept until the answer's
-/// body has ended.
+/// The answer of an upstream, and over HTTP/2 the slot of its stream, which has to be kept until the body has ended.
 pub(crate) struct UpstreamResponse {
     pub(crate) response: Response<Incoming>,
     pub(crate) slot: Option<Arc<StreamSlot>>,
 }
 
-/// Values that a request holds without a cover.
+/// The part of a request that holds values themselves instead of placeholders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClearValues {
-    /// None.
     None,
-    /// In its body alone, which HTTP/1.1 writes without copying it, and HTTP/2 does not.
+    /// Only the body. HTTP/1.1 writes a body without copying it, HTTP/2 copies it.
     Body,
-    /// In its head.
     Head,
 }
 
-/// Returns the connection under an upgraded one. An upgraded connection carries no heads, and so no placeholders.
-pub(crate) fn bare(upgraded: Upgraded) -> io::Result<impl AsyncRead + AsyncWrite> {
+/// Returns the connection under an upgraded one. Placeholders are not replaced there, because no heads follow an upgrade.
+pub(crate) fn upgraded_io(upgraded: Upgraded) -> io::Result<impl AsyncRead + AsyncWrite> {
     let Ok(parts) = upgraded.downcast::<SubstitutingStream<Socket>>() else {
         return Err(io::Error::other(
             "the upgraded connection is not one to an upstream",
@@ -278,33 +271,31 @@ pub(crate) fn bare(upgraded: Upgraded) -> io::Result<impl AsyncRead + AsyncWrite
     Ok(join(io::Cursor::new(parts.read_buf).chain(read), write))
 }
 
-fn http1(limits: UpstreamLimits) -> hyper_util::client::legacy::Builder {
+fn http1_builder(limits: UpstreamLimits) -> Builder {
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
-        .http1_max_headers(head::fields(limits))
-        .http1_max_buf_size(head::buffer(limits))
+        .http1_max_headers(head::http1_fields(limits))
+        .http1_max_buf_size(head::http1_buffer(limits))
         .pool_idle_timeout(limits.idle_timeout)
         .pool_max_idle_per_host(limits.max_idle);
     builder
 }
 
-/// What went wrong, without the upstream's or the system's own words.
+/// Returns the refusal for an error of hyper-util's client, without the upstream's or the system's own words.
 fn refusal(error: &Error) -> Refusal {
     let source = std::error::Error::source(error);
     let mut causes = std::iter::successors(source, |cause| cause.source());
     match causes.find_map(|cause| cause.downcast_ref::<DialError>()) {
         Some(dial) => dial.refusal(),
-        None => match TlsFault::find(error) {
-            Some(fault) => fault.refusal(),
-            None => broken(error),
-        },
+        None => TlsFault::find(error).map_or_else(|| broken(error), |fault| fault.refusal()),
     }
 }
 
+/// Returns the refusal for a connection that broke, or whose answer had too large a head.
 fn broken(error: &(dyn std::error::Error + 'static)) -> Refusal {
-    if let Some(refusal) = head::too_large(error) {
+    if let Some(refusal) = head::refusal(error) {
         return refusal;
     }
     tracing::debug!(

@@ -1,7 +1,7 @@
-//! How often one HTTP/2 server is sent a PING frame.
+//! The interval of PING frames to each HTTP/2 server.
 //!
-//! A gRPC server that gets more of them than it allows closes the connection with ENHANCE_YOUR_CALM. The interval is then
-//! doubled for the connections that follow (gRFC A8).
+//! A gRPC server that receives more PING frames than it allows closes the connection with ENHANCE_YOUR_CALM. The interval
+//! is then doubled for the connections that follow (gRFC A8).
 
 use std::{
     collections::HashMap,
@@ -11,14 +11,14 @@ use std::{
 
 use proto::Uid;
 
-/// The longest interval that doubling leads to, unless `--upstream-ping-interval` is longer. An upstream that is overloaded
-/// answers ENHANCE_YOUR_CALM, too, and as often as it likes.
-const MOST: Duration = Duration::from_secs(2 * 60 * 60);
+/// Upper bound of a doubled interval, unless `--upstream-ping-interval` is longer. Without a bound, an overloaded upstream,
+/// which may answer ENHANCE_YOUR_CALM as often as it likes, would never be sent a PING frame again.
+const MAX_DOUBLED: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// The intervals for new connections to all servers.
+/// The intervals for new connections, by server.
 pub struct PingIntervals {
-    first: Duration,
-    /// The intervals that are not the first one any more.
+    configured: Duration,
+    /// The intervals of the servers whose interval was doubled.
     doubled: Mutex<HashMap<Uid, Duration>>,
 }
 
@@ -29,17 +29,16 @@ pub(super) struct PingInterval {
     server: Uid,
 }
 
-/// The interval of one connection.
+/// The interval that one connection was made with.
 pub(super) struct ConnectionPing {
-    of_server: PingInterval,
+    server: PingInterval,
     interval: Duration,
 }
 
 impl PingIntervals {
-    /// Begins with `first` for each server.
-    pub fn new(first: Duration) -> Arc<Self> {
+    pub fn new(configured: Duration) -> Arc<Self> {
         let doubled = Mutex::default();
-        Arc::new(Self { first, doubled })
+        Arc::new(Self { configured, doubled })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uid, Duration>> {
@@ -55,12 +54,12 @@ impl PingInterval {
 
     pub(super) fn get(&self) -> Duration {
         let doubled = self.all.lock().get(&self.server).copied();
-        doubled.unwrap_or(self.all.first)
+        doubled.unwrap_or(self.all.configured)
     }
 
     pub(super) fn of_connection(&self) -> ConnectionPing {
         ConnectionPing {
-            of_server: self.clone(),
+            server: self.clone(),
             interval: self.get(),
         }
     }
@@ -68,13 +67,16 @@ impl PingInterval {
 
 impl ConnectionPing {
     /// Doubles the server's interval, because the server closed this connection with ENHANCE_YOUR_CALM. Has no effect when
-    /// another connection with the same interval was closed before: many are closed at once.
-    pub(super) fn was_too_often(&self) {
-        let PingInterval { all, server } = &self.of_server;
+    /// another connection with the same interval was closed before, since a server closes many connections at once.
+    pub(super) fn double_interval(&self) {
+        let PingInterval { all, server } = &self.server;
         let mut doubled = all.lock();
-        let current = doubled.entry(*server).or_insert(all.first);
+        let current = doubled.entry(*server).or_insert(all.configured);
         if *current == self.interval {
-            *current = self.interval.saturating_mul(2).min(MOST.max(all.first));
+            *current = self
+                .interval
+                .saturating_mul(2)
+                .min(MAX_DOUBLED.max(all.configured));
             tracing::info!(
                 interval = ?*current,
                 "an upstream answered ENHANCE_YOUR_CALM; the interval of PING frames to it is doubled"
@@ -96,10 +98,10 @@ mod tests {
         );
         let together = [interval.of_connection(), interval.of_connection()];
         for connection in &together {
-            connection.was_too_often();
+            connection.double_interval();
         }
         assert_eq!(interval.get(), Duration::from_secs(10));
-        interval.of_connection().was_too_often();
+        interval.of_connection().double_interval();
         assert_eq!(interval.get(), Duration::from_secs(20));
         assert_eq!(other.get(), Duration::from_secs(5));
     }
@@ -109,8 +111,8 @@ mod tests {
         let all = PingIntervals::new(Duration::from_secs(360));
         let interval = PingInterval::new(&all, Uid::generate());
         for _ in 0..100 {
-            interval.of_connection().was_too_often();
+            interval.of_connection().double_interval();
         }
-        assert_eq!(interval.get(), MOST);
+        assert_eq!(interval.get(), MAX_DOUBLED);
     }
 }

@@ -1,4 +1,4 @@
-//! TLS to upstreams: 1.3 or 1.2, with the system's CAs or the server's own.
+//! TLS 1.3 or 1.2 to upstreams, verified by the system's CAs or by the CAs of the server's `tls.ca_pem`.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,12 +16,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use url::Host;
 
-use super::{ecdsa::upstream_provider, fault::TlsFault, verify::Verifier};
+use super::{ecdsa::upstream_provider, fault::TlsFault, verify::UpstreamVerifier};
 use crate::registry::server::UpstreamTls;
 
 /// Returns the system's CAs together with the CAs in `files`.
 ///
-/// A system without CAs is fine: servers that need them are then refused when they are called.
+/// A system without CAs is accepted here. Calls to servers that need these CAs are refused.
 pub fn trusted_roots(files: &[PathBuf]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
@@ -48,10 +48,10 @@ fn read_roots(path: &Path) -> Result<RootCertStore, String> {
         .ok_or_else(|| "no CA in PEM form was found".to_owned())
 }
 
-/// How the handshakes with one server's upstream are made.
+/// The configuration of the handshakes with one upstream.
 pub(super) struct Tls {
     config: ClientConfig,
-    verifier: Verifier,
+    verifier: UpstreamVerifier,
     name: ServerName<'static>,
 }
 
@@ -75,7 +75,7 @@ impl Tls {
             ),
         };
         let provider = Arc::new(upstream_provider());
-        let verifier = Verifier {
+        let verifier = UpstreamVerifier {
             webpki: WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
                 .build()
                 .map_err(|_| unusable("the CAs to verify the upstream with cannot be used"))?,
@@ -100,22 +100,22 @@ impl Tls {
         })
     }
 
-    /// Shakes hands over `stream`, with a client certificate if there is one.
+    /// Makes the handshake over `stream`, and presents `client_certificate` if the upstream asks for one.
     pub(super) async fn connect(
         &self,
         stream: TcpStream,
-        identity: Option<Arc<CertifiedKey>>,
+        client_certificate: Option<Arc<CertifiedKey>>,
     ) -> Result<TlsStream<TcpStream>, TlsFault> {
         let address = stream.peer_addr().ok();
         let presented = Arc::new(OnceLock::new());
-        let verifier = Verifier {
+        let verifier = UpstreamVerifier {
             presented: presented.clone(),
             ..self.verifier.clone()
         };
         let mut config = self.config.clone();
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
-        if let Some(identity) = identity {
-            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
+        if let Some(certificate) = client_certificate {
+            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certificate));
         }
         TlsConnector::from(Arc::new(config))
             .connect(self.name.clone(), stream)

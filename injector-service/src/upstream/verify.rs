@@ -1,5 +1,5 @@
-//! Who an upstream is: its certificate comes from a CA that is trusted, for the name that is expected; or it is the very
-//! certificate that the server's `tls.ca_pem` has.
+//! Verification of an upstream's certificate. It must come from a trusted CA and be for the expected name, or be one of
+//! the very certificates in the server's `tls.ca_pem`.
 
 use std::{
     fmt::Write as _,
@@ -16,22 +16,21 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{ASN1Time, FromDer as _, GeneralName, X509Certificate};
 
-/// The most of a certificate's description that a log line gets: an upstream chooses what it presents.
+/// Characters of a certificate's description in a log line. The upstream chooses its certificate, so the length is bounded.
 const MAX_DESCRIPTION: usize = 500;
 
-/// Verifies the certificates of one server's upstream.
 #[derive(Debug, Clone)]
-pub(super) struct Verifier {
+pub(super) struct UpstreamVerifier {
     pub(super) webpki: Arc<WebPkiServerVerifier>,
-    /// The certificates of `tls.ca_pem`. One that the upstream itself presents is accepted, as curl does: whoever has its
-    /// key is trusted already, and could have issued a certificate for the name that is expected. webpki would refuse
-    /// it, because `openssl req -x509` makes CAs.
+    /// The certificates of `tls.ca_pem`. Like curl, the verifier accepts one of them as the upstream's own certificate:
+    /// the owner of its key is trusted already, and could have issued a certificate for the expected name. webpki would
+    /// refuse the certificate when it is a CA, which is what `openssl req -x509` makes.
     pub(super) pinned: Arc<[CertificateDer<'static>]>,
-    /// Takes a description of the certificate that was presented in one handshake and refused.
+    /// The description of the certificate that was refused in one handshake.
     pub(super) presented: Arc<OnceLock<String>>,
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for UpstreamVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -49,7 +48,7 @@ impl ServerCertVerifier for Verifier {
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
         if verified.is_err() {
-            self.presented.get_or_init(|| description(end_entity));
+            self.presented.get_or_init(|| describe(end_entity));
         }
         verified
     }
@@ -77,7 +76,6 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate is valid at this time.
 fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
@@ -91,8 +89,8 @@ fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(),
     Ok(())
 }
 
-/// A certificate in a line for the log: it is public.
-fn description(certificate: &CertificateDer<'_>) -> String {
+/// Describes a certificate, which is public, for the log.
+fn describe(certificate: &CertificateDer<'_>) -> String {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return "a certificate that cannot be read".to_owned();
     };

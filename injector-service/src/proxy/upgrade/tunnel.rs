@@ -38,7 +38,12 @@ impl Tunnel {
         let traffic = Traffic::new();
         let relaying = async {
             let (downstream, upstream) = tokio::try_join!(downstream, upstream).map_err(io::Error::other)?;
-            relay(TokioIo::new(downstream), upstream::bare(upstream)?, &traffic).await
+            relay(
+                TokioIo::new(downstream),
+                upstream::upgraded_io(upstream)?,
+                &traffic,
+            )
+            .await
         };
         let ended = until_ended(relaying, &traffic, idle_timeout).await;
         let Counts { sent, received, .. } = *traffic.lock();

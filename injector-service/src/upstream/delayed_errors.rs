@@ -1,7 +1,8 @@
-//! An upstream that answers before it has read the request, and closes the connection.
+//! Write errors that wait for the answer.
 //!
-//! Writing the rest of the request fails then, while the answer waits to be read. hyper gives a connection up at the
-//! first error, so [`HungUp`] keeps back that writing failed until reading has come to an end.
+//! An upstream may answer before it has read the request, and close the connection. Writing the rest of the request fails
+//! then, while the answer can still be read. hyper gives a connection up at the first error, so [`DelayedErrors`] reports
+//! a failed write only after nothing more was read for [`MAX_SILENCE`].
 
 use std::{
     io::{self, IoSlice},
@@ -15,26 +16,26 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// How long nothing may be read before the error is told after all.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time without received bytes after which a failed write is reported.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
 
 pin_project_lite::pin_project! {
-    /// A connection whose failed writes wait for what is still to be read. Over HTTP/2 they do not: there every stream
-    /// of the connection has failed.
-    pub(super) struct HungUp<S> {
+    /// A connection that delays the errors of writes. PossibleVersions HTTP/2 it does not, because there every stream of the
+    /// connection has failed.
+    pub(super) struct DelayedErrors<S> {
         #[pin]
         stream: S,
         is_http2: bool,
-        failed: Option<Failed>,
+        failed: Option<FailedWrite>,
     }
 }
 
-struct Failed {
+struct FailedWrite {
     kind: io::ErrorKind,
-    told: Pin<Box<Sleep>>,
+    report: Pin<Box<Sleep>>,
 }
 
-impl<S> HungUp<S> {
+impl<S> DelayedErrors<S> {
     pub(super) fn new(stream: S, is_http2: bool) -> Self {
         Self {
             stream,
@@ -48,9 +49,9 @@ impl<S> HungUp<S> {
     }
 }
 
-impl<S: AsyncWrite> HungUp<S> {
-    /// Does `write`, or waits where an earlier write has failed.
-    fn poll<T>(
+impl<S: AsyncWrite> DelayedErrors<S> {
+    /// Calls `write`. After a failed write, waits until the error is due.
+    fn poll_write_with<T>(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
@@ -58,10 +59,10 @@ impl<S: AsyncWrite> HungUp<S> {
         let this = self.project();
         if this.failed.is_none() {
             match ready!(write(this.stream, context)) {
-                Err(error) if !*this.is_http2 && is_closed(error.kind()) => {
-                    *this.failed = Some(Failed {
+                Err(error) if !*this.is_http2 && is_closed_by_peer(error.kind()) => {
+                    *this.failed = Some(FailedWrite {
                         kind: error.kind(),
-                        told: Box::pin(sleep(PATIENCE)),
+                        report: Box::pin(sleep(MAX_SILENCE)),
                     });
                 }
                 written => return Poll::Ready(written),
@@ -70,17 +71,16 @@ impl<S: AsyncWrite> HungUp<S> {
         let Some(failed) = this.failed else {
             return Poll::Pending;
         };
-        ready!(failed.told.as_mut().poll(context));
+        ready!(failed.report.as_mut().poll(context));
         Poll::Ready(Err(failed.kind.into()))
     }
 }
 
-/// Returns true when the peer closed the connection.
-fn is_closed(kind: io::ErrorKind) -> bool {
+fn is_closed_by_peer(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-impl<S: AsyncRead> AsyncRead for HungUp<S> {
+impl<S: AsyncRead> AsyncRead for DelayedErrors<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -89,15 +89,15 @@ impl<S: AsyncRead> AsyncRead for HungUp<S> {
         let this = self.project();
         ready!(this.stream.poll_read(context, buffer))?;
         if let Some(failed) = this.failed {
-            failed.told.as_mut().reset(Instant::now() + PATIENCE);
+            failed.report.as_mut().reset(Instant::now() + MAX_SILENCE);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite> AsyncWrite for HungUp<S> {
+impl<S: AsyncWrite> AsyncWrite for DelayedErrors<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll(context, |stream, context| stream.poll_write(context, bytes))
+        self.poll_write_with(context, |stream, context| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -105,7 +105,7 @@ impl<S: AsyncWrite> AsyncWrite for HungUp<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll(context, |stream, context| {
+        self.poll_write_with(context, |stream, context| {
             stream.poll_write_vectored(context, slices)
         })
     }
@@ -115,7 +115,7 @@ impl<S: AsyncWrite> AsyncWrite for HungUp<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(context, |stream, context| stream.poll_flush(context))
+        self.poll_write_with(context, |stream, context| stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection that its peer has closed after it sent this.
+    /// A connection whose peer sent these bytes and closed it.
     struct Closed(&'static [u8]);
 
     impl AsyncRead for Closed {
@@ -158,22 +158,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn that_writing_failed_is_told_when_nothing_was_read_for_a_while() {
-        let mut stream = HungUp::new(Closed(b"answer"), false);
+    async fn a_failed_write_is_reported_when_nothing_was_read_for_a_while() {
+        let mut stream = DelayedErrors::new(Closed(b"answer"), false);
         let began = Instant::now();
-        let writing = tokio::time::timeout(PATIENCE / 2, stream.write_all(b"body"));
-        assert!(writing.await.is_err(), "it was told at once");
+        let writing = tokio::time::timeout(MAX_SILENCE / 2, stream.write_all(b"body"));
+        assert!(writing.await.is_err(), "it was reported at once");
         let mut answer = [0; 6];
         stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"answer");
         let error = stream.write_all(b"body").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!(began.elapsed(), PATIENCE / 2 + PATIENCE);
+        assert_eq!(began.elapsed(), MAX_SILENCE / 2 + MAX_SILENCE);
     }
 
     #[tokio::test]
-    async fn over_http2_it_is_told_at_once() {
-        let mut stream = HungUp::new(Closed(b""), true);
+    async fn over_http2_a_failed_write_is_reported_at_once() {
+        let mut stream = DelayedErrors::new(Closed(b""), true);
         assert!(stream.write_all(b"frames").await.is_err());
     }
 }

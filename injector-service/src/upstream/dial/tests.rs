@@ -1,3 +1,5 @@
+//! Dialling with names that resolve to other addresses later.
+
 use std::{cell::RefCell, collections::VecDeque};
 
 use chassis::{keepalive::TcpTimeout, settings::Problems};
@@ -10,7 +12,7 @@ use crate::{address::OwnListeners, limits::LimitSettings, upstream::PingInterval
 const REBOUND: &str = "rebound.test";
 
 thread_local! {
-    /// The addresses that [`REBOUND`] resolves to, one for each lookup.
+    /// The addresses that [`REBOUND`] resolves to, one at each lookup.
     static ANSWERS: RefCell<VecDeque<SocketAddr>> = const { RefCell::new(VecDeque::new()) };
 }
 
@@ -24,26 +26,26 @@ pub(super) async fn lookup_host((name, port): (&str, u16)) -> io::Result<impl It
     Ok(answers.collect::<Vec<_>>().into_iter())
 }
 
-/// Returns a target named `localhost`, with `loopback` as the assumption about the host.
-fn target(loopback: bool, own: OwnListeners) -> Target {
+/// Returns an endpoint named `localhost`, with `loopback` as the assumption about the host.
+fn endpoint(loopback: bool, own: OwnListeners) -> Endpoint {
     let roots = Arc::new(rustls::RootCertStore::empty());
     let limits = LimitSettings::default().check(&mut Problems::default()).unwrap();
-    let network = Arc::new(DialContext {
+    let shared = Arc::new(DialContext {
         roots,
         own,
         limits: limits.upstream,
         keepalive: limits.keepalive,
         ping_intervals: PingIntervals::new(limits.keepalive.upstream_ping.interval),
     });
-    let ping = PingInterval::new(&network.ping_intervals, Uid::generate());
-    Target {
+    let ping = PingInterval::new(&shared.ping_intervals, Uid::generate());
+    Endpoint {
         host: Host::Domain("localhost".to_owned()),
         port: 1,
         loopback,
+        transport: Transport::Http1,
         tls: None,
-        identify: None,
-        http2_only: false,
-        network,
+        client_certificate: None,
+        shared,
         placeholders: PlaceholderTable::default(),
         dialer: Dialer::new(TcpTimeout::default()),
         ping,
@@ -51,24 +53,24 @@ fn target(loopback: bool, own: OwnListeners) -> Target {
 }
 
 #[tokio::test]
-async fn what_a_name_resolves_to_is_checked_before_it_is_dialled() {
-    // `localhost` resolves to this machine. The first target assumes another machine, the second one this machine.
+async fn the_resolved_address_is_checked_before_dialling() {
+    // `localhost` resolves to this machine. The first endpoint assumes another machine, the second one this machine.
     assert!(matches!(
-        target(false, OwnListeners::default()).resolve().await,
+        endpoint(false, OwnListeners::default()).resolve().await,
         Err(DialError::Address(Forbidden::Rebound))
     ));
-    assert!(target(true, OwnListeners::default()).resolve().await.is_ok());
+    assert!(endpoint(true, OwnListeners::default()).resolve().await.is_ok());
 }
 
 #[tokio::test]
-async fn a_name_that_has_another_address_now_is_checked_again() {
+async fn a_name_is_checked_again_at_each_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let metadata = "169.254.169.254:80".parse().unwrap();
     let to = |loopback, answers: [SocketAddr; 2]| {
         ANSWERS.set(answers.into());
-        Target {
+        Endpoint {
             host: Host::Domain(REBOUND.to_owned()),
-            ..target(loopback, OwnListeners::default())
+            ..endpoint(loopback, OwnListeners::default())
         }
     };
     let local = to(true, [listener.local_addr().unwrap(), metadata]);
@@ -97,12 +99,12 @@ async fn a_name_of_this_machine_that_resolves_to_another_is_not_dialled() {
     let this = listener.local_addr().unwrap();
     for other in ["10.1.2.3:80", "93.184.215.14:80", "[fd00::1]:80"] {
         ANSWERS.set([this, other.parse().unwrap()].into());
-        let target = Target {
+        let endpoint = Endpoint {
             host: Host::Domain(REBOUND.to_owned()),
-            ..target(true, OwnListeners::default())
+            ..endpoint(true, OwnListeners::default())
         };
-        assert!(target.connect().await.is_ok());
-        let again = target.connect().await;
+        assert!(endpoint.connect().await.is_ok());
+        let again = endpoint.connect().await;
         assert!(
             matches!(again, Err(DialError::Address(Forbidden::NotLoopback))),
             "{other}"
@@ -111,12 +113,12 @@ async fn a_name_of_this_machine_that_resolves_to_another_is_not_dialled() {
 }
 
 #[test]
-fn one_address_that_may_not_be_dialled_is_enough() {
+fn a_host_with_one_forbidden_address_is_not_dialled() {
     let own = "192.168.7.7:7100";
-    let target = target(false, OwnListeners::new([own.parse().unwrap()]));
+    let endpoint = endpoint(false, OwnListeners::new([own.parse().unwrap()]));
     let allowed = |addresses: &[&str]| {
         let addresses = addresses.iter().map(|address| address.parse().unwrap());
-        target.allowed(addresses.collect())
+        endpoint.allowed(addresses.collect())
     };
     let good = ["93.184.215.14:443", "10.1.2.3:443", "[2606:2800:21f::1]:443"];
     assert_eq!(allowed(&good).unwrap().len(), 3);

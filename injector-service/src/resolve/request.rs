@@ -1,4 +1,4 @@
-//! What the vault is asked.
+//! Requests to the vault.
 
 use std::sync::Arc;
 
@@ -6,20 +6,21 @@ use proto::{CallId, SecretName, WorkspaceName, vault::v1::DecryptRequest};
 
 use crate::registry::Entry;
 
-/// A question, put into words when it is sent, and again when it has to be sent again.
-pub(super) enum Asking {
-    /// For what a server gets.
+/// A request to the vault. It becomes a message each time that it is sent, so that a repeated request has the workspace's
+/// present uid.
+pub(super) enum VaultRequest {
+    /// The secrets of a server.
     Secrets {
         entry: Arc<Entry>,
         /// The call that gets the values. Without a call, the vault answers with statuses and versions alone.
         call_id: Option<CallId>,
     },
-    /// Whether a workspace exists.
+    /// The uid of a workspace, if the workspace exists.
     Workspace(WorkspaceName),
 }
 
-impl Asking {
-    pub(super) fn request(&self) -> DecryptRequest {
+impl VaultRequest {
+    pub(super) fn message(&self) -> DecryptRequest {
         match self {
             Self::Secrets { entry, call_id } => DecryptRequest {
                 workspace: entry.server.workspace.to_string(),
@@ -28,7 +29,7 @@ impl Asking {
                     .map(|uid| uid.to_string())
                     .unwrap_or_default(),
                 server: entry.server.name.to_string(),
-                names: names(entry).map(ToString::to_string).collect(),
+                names: secret_names(entry).map(ToString::to_string).collect(),
                 check_only: call_id.is_none(),
                 call_id: call_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 ..Default::default()
@@ -41,7 +42,7 @@ impl Asking {
         }
     }
 
-    /// The server that the answer is for; empty when it is for none.
+    /// Returns the name of the server in the message, or an empty text when the request is about no server.
     pub(super) fn server(&self) -> &str {
         match self {
             Self::Secrets { entry, .. } => entry.server.name.as_str(),
@@ -50,12 +51,8 @@ impl Asking {
     }
 }
 
-/// The secrets that a server gets, in their order.
-pub(super) fn names(entry: &Entry) -> impl Iterator<Item = &SecretName> {
-    entry
-        .server
-        .spec
-        .injections
-        .iter()
-        .map(|injection| &injection.secret)
+/// Returns the secrets of a server in the order of its injections.
+pub(super) fn secret_names(entry: &Entry) -> impl Iterator<Item = &SecretName> {
+    let injections = entry.server.spec.injections.iter();
+    injections.map(|injection| &injection.secret)
 }

@@ -1,0 +1,344 @@
+//! The task that owns the stream to the vault: it opens streams, sends batches of requests, and opens the answers.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use proto::{
+    Reason, Refusal,
+    seal::SealError,
+    vault::v1::{
+        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptStreamRequest,
+        DecryptStreamResponse, decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+    },
+};
+use tokio::{
+    sync::mpsc,
+    task::yield_now,
+    time::{self, Instant},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming, transport::Channel};
+
+use super::{
+    backoff::{self, Backoff},
+    condition::{ConnectionFault, VaultCondition},
+    pending::{PendingRequest, PendingRequests, SentRequest},
+    seal_keys::{Identities, Rotation, SealKeys, not_sealed_for_us},
+};
+
+/// Requests in one message.
+const MAX_BATCH: usize = 256;
+/// A message with more bytes than this takes no further request. A request has at most 9 KiB, and the vault takes messages
+/// of 64 KiB.
+const FULL_MESSAGE_BYTES: usize = 48 * 1024;
+/// A message with more names than this takes no further request. A request has at most 64 names, and the vault takes
+/// messages of 1,024 names.
+const FULL_MESSAGE_NAMES: usize = 1024 - 64;
+/// Messages that may wait in the connection.
+const MAX_UNSENT_MESSAGES: usize = 4;
+/// Upper bound for an answer message.
+const MAX_ANSWER_MESSAGE: usize = 64 << 20;
+/// Time limit for opening a stream, which includes connecting.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct StreamDriver {
+    channel: Channel,
+    condition: VaultCondition,
+    fault: ConnectionFault,
+    identities: Identities,
+    queue: mpsc::Receiver<PendingRequest>,
+    pending: PendingRequests,
+    connected: Arc<AtomicBool>,
+    backoff: Backoff,
+}
+
+/// The reason why a stream ended.
+enum StreamEnd {
+    /// Another stream may be opened.
+    Broken(Status),
+    /// Every `StreamHandle` was dropped.
+    NoCallers,
+}
+
+impl From<SealError> for StreamEnd {
+    fn from(error: SealError) -> Self {
+        Self::Broken(Status::data_loss(error.to_string()))
+    }
+}
+
+type Answers = Streaming<DecryptStreamResponse>;
+type Messages = mpsc::Sender<DecryptStreamRequest>;
+
+impl StreamDriver {
+    pub(super) fn new(
+        channel: Channel,
+        (condition, fault): (VaultCondition, ConnectionFault),
+        identities: Identities,
+        queue: mpsc::Receiver<PendingRequest>,
+        connected: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            channel,
+            condition,
+            fault,
+            identities,
+            queue,
+            pending: PendingRequests::new(),
+            connected,
+            backoff: Backoff::new(),
+        }
+    }
+
+    /// Serves one stream after the other, with pauses between them, until no caller is left.
+    pub(super) async fn run(mut self) {
+        loop {
+            let end = self.serve_stream().await;
+            let was_connected = self.connected.swap(false, Ordering::Relaxed);
+            let StreamEnd::Broken(status) = end else { return };
+            if was_connected {
+                self.condition.broke(&status, &self.fault);
+            } else {
+                self.condition.failed(&status, &self.fault);
+            }
+            self.pending.requeue_sent();
+            self.refuse_when_final(&status);
+            let pause = self.backoff.pause();
+            self.admit_during(time::sleep(pause)).await;
+        }
+    }
+
+    async fn serve_stream(&mut self) -> StreamEnd {
+        let (messages, mut answers) = match self.open_stream().await {
+            Ok(stream) => stream,
+            Err(status) => return StreamEnd::Broken(status),
+        };
+        self.connected.store(true, Ordering::Relaxed);
+        self.condition.connected(&self.fault);
+        // Boxed, so that the keys are never moved, and are wiped when the stream ends.
+        let mut keys = match SealKeys::new(self.identities.clone()) {
+            Ok(keys) => Box::new(keys),
+            Err(error) => return StreamEnd::Broken(Status::internal(error.to_string())),
+        };
+        let opened = Instant::now();
+        loop {
+            if let Err(end) = self.step(&messages, &mut answers, &mut keys).await {
+                if opened.elapsed() > backoff::LONGEST {
+                    self.backoff.reset();
+                }
+                return end;
+            }
+        }
+    }
+
+    async fn open_stream(&mut self) -> Result<(Messages, Answers), Status> {
+        let (messages, outbound) = mpsc::channel(MAX_UNSENT_MESSAGES);
+        let client = DecryptServiceClient::new(self.channel.clone());
+        let mut client = client.max_decoding_message_size(MAX_ANSWER_MESSAGE);
+        let opening = client.decrypt_stream(ReceiverStream::new(outbound));
+        match self.admit_during(time::timeout(OPEN_TIMEOUT, opening)).await {
+            Ok(opened) => Ok((messages, opened?.into_inner())),
+            Err(_) => Err(Status::deadline_exceeded("the vault opens no stream")),
+        }
+    }
+
+    /// Awaits `future`, and admits requests at the same time. If they stayed in the queue, requests whose callers gave up
+    /// would fill it before a stream is open.
+    async fn admit_during<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut future => return output,
+                Some(pending) = self.queue.recv() => self.pending.admit(pending),
+            }
+        }
+    }
+
+    /// Receives an answer message, sends a batch, admits a request, or rotates the key, whichever is possible first.
+    ///
+    /// Answers come first, and are received also while nothing can be sent: the vault stops reading requests while its
+    /// answers wait.
+    async fn step(
+        &mut self,
+        messages: &Messages,
+        answers: &mut Answers,
+        keys: &mut SealKeys,
+    ) -> Result<(), StreamEnd> {
+        let broken = |status| Err(StreamEnd::Broken(status));
+        let (announce, wake_at) = match keys.rotation() {
+            Rotation::NotBefore(time) => (false, time),
+            Rotation::Announce { deadline } => (true, deadline),
+            Rotation::Overdue => return broken(Status::deadline_exceeded("the vault took up no new key")),
+        };
+        tokio::select! {
+            biased;
+            answer = answers.message() => match answer {
+                Ok(Some(message)) => self.receive(message, keys)?,
+                Ok(None) => return broken(Status::unavailable("the vault ended the stream")),
+                Err(status) => return broken(status),
+            },
+            room = messages.reserve(), if announce || self.pending.unsent() > 0 => {
+                let Ok(room) = room else { return broken(Status::unavailable("the stream ended")) };
+                // Lets other tasks queue their requests first: under load these are many, and share one message's cost.
+                yield_now().await;
+                let calls = self.next_batch();
+                let recipient = announce.then(|| keys.announce()).transpose()?;
+                if recipient.is_some() || !calls.is_empty() {
+                    room.send(DecryptStreamRequest { calls, recipient });
+                }
+            }
+            pending = self.queue.recv() => match pending {
+                Some(pending) => self.pending.admit(pending),
+                None => return Err(StreamEnd::NoCallers),
+            },
+            () = sleep_until(wake_at) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes as many requests as fit into one message.
+    fn next_batch(&mut self) -> Vec<DecryptCall> {
+        let most = self.pending.unsent() + self.queue.len();
+        let mut calls = Vec::with_capacity(most.min(MAX_BATCH));
+        let (mut bytes, mut names) = (0, 0);
+        while calls.len() < MAX_BATCH
+            && bytes <= FULL_MESSAGE_BYTES
+            && names <= FULL_MESSAGE_NAMES
+            && let Some(pending) = self.pending.pop_unsent().or_else(|| self.queue.try_recv().ok())
+        {
+            let call = self.pending.send(pending);
+            for request in call.iter().flat_map(|call| &call.request) {
+                names += request.names.len();
+                bytes += max_size(request);
+            }
+            calls.extend(call);
+        }
+        calls
+    }
+
+    /// Opens the answers of a message in their order. An answer that does not open ends the stream, because the answers
+    /// after it cannot be opened either: its caller is refused, and the other requests are sent again.
+    fn receive(&mut self, message: DecryptStreamResponse, keys: &mut SealKeys) -> Result<(), StreamEnd> {
+        let DecryptStreamResponse {
+            answers,
+            epoch,
+            encapsulated_key,
+        } = message;
+        let switched = keys.switch_to(epoch, &encapsulated_key);
+        let has_answers = !answers.is_empty();
+        for answer in answers {
+            self.receive_one(answer, switched, keys)?;
+        }
+        if has_answers {
+            self.backoff.reset();
+        }
+        switched.map_err(StreamEnd::from)
+    }
+
+    fn receive_one(
+        &mut self,
+        answer: DecryptAnswer,
+        switched: Result<(), SealError>,
+        keys: &mut SealKeys,
+    ) -> Result<(), StreamEnd> {
+        let DecryptAnswer { id, outcome } = answer;
+        let sent = self.pending.take_sent(id);
+        let server = sent.as_ref().map(SentRequest::server).unwrap_or_default();
+        let mut end = Ok(());
+        let answer = match outcome {
+            // Opened also when the caller gave up, because the next answer opens only after this one.
+            Some(Outcome::Response(response)) => switched
+                .and_then(|()| keys.open(id, server, response))
+                .map_err(|error| {
+                    end = Err(error.into());
+                    not_sealed_for_us(error)
+                }),
+            Some(Outcome::Error(error)) => Err(vault_refusal(error)),
+            None => Err(Refusal::new(
+                Reason::VaultAnswerInvalid,
+                "the vault gave no answer; nothing was sent",
+            )),
+        };
+        if let Some(pending) = sent.and_then(SentRequest::caller) {
+            pending.complete(answer);
+        }
+        end
+    }
+
+    /// Refuses all requests when the vault refused the stream itself: another attempt would not help them.
+    fn refuse_when_final(&mut self, status: &Status) {
+        if !matches!(
+            status.code(),
+            Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
+        ) {
+            return;
+        }
+        let refusal = || {
+            Refusal::new(
+                Reason::VaultRefused,
+                "the vault refuses this injector; nothing was sent",
+            )
+        };
+        self.pending.refuse_all(refusal);
+        while let Ok(pending) = self.queue.try_recv() {
+            pending.complete(Err(refusal()));
+        }
+    }
+}
+
+/// Returns an upper bound for the bytes of a request on the wire, with 64 bytes for the fields of fixed length.
+fn max_size(request: &DecryptRequest) -> usize {
+    let texts = [&request.workspace, &request.workspace_uid, &request.server];
+    let texts = texts.into_iter().chain(&request.names);
+    64 + texts.map(|text| text.len() + 4).sum::<usize>()
+}
+
+/// Makes a timer only when it is polled, which under load it is not.
+async fn sleep_until(time: Instant) {
+    time::sleep_until(time).await;
+}
+
+/// Returns the refusal of a call for the vault's refusal of its request.
+fn vault_refusal(error: DecryptError) -> Refusal {
+    let reason = error.reason();
+    let DecryptError {
+        code: _,
+        reason: _,
+        message,
+    } = error;
+    match reason {
+        Reason::PermissionDenied => Refusal::new(
+            Reason::VaultRefused,
+            "the vault does not let this injector decrypt in this workspace; nothing was sent",
+        ),
+        Reason::Unauthenticated => Refusal::new(
+            Reason::VaultRefused,
+            "the vault does not accept this injector's certificate, which may have expired; nothing was sent",
+        ),
+        Reason::WorkspaceNotFound
+        | Reason::WorkspaceReplaced
+        | Reason::LimitExceeded
+        | Reason::QuotaExceeded
+        | Reason::RecordCorrupt
+        | Reason::KeyNotLoaded
+        | Reason::Sealed
+        | Reason::StorageUnavailable
+        | Reason::StorageFull
+        | Reason::AuditUnavailable
+        | Reason::ShuttingDown
+        | Reason::Overloaded => Refusal::new(reason, message),
+        _ => {
+            tracing::error!(reason = reason.name(), message, "the vault refused a decrypt");
+            Refusal::new(
+                Reason::VaultAnswerInvalid,
+                "the vault refused this decrypt; nothing was sent",
+            )
+        }
+    }
+}
