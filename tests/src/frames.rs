@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 (RFC 9113) as they are, for what no HTTP library would send.
+//! Raw HTTP/2 frames (RFC 9113), for sequences that no HTTP library would send.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -12,56 +12,40 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::PATIENCE;
 
-/// What a client begins with.
+/// The client connection preface (RFC 9113, section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Types of frames.
+// Frame types (RFC 9113, section 6).
 pub const DATA: u8 = 0;
-/// See [`DATA`].
 pub const HEADERS: u8 = 1;
-/// See [`DATA`].
 pub const RST_STREAM: u8 = 3;
-/// See [`DATA`].
 pub const SETTINGS: u8 = 4;
-/// See [`DATA`].
 pub const PING: u8 = 6;
-/// See [`DATA`].
 pub const GOAWAY: u8 = 7;
-/// See [`DATA`].
 pub const WINDOW_UPDATE: u8 = 8;
-/// See [`DATA`].
 pub const CONTINUATION: u8 = 9;
 
-/// The stream's last frame of this side; of SETTINGS and PING, an answer.
+// Flags.
 pub const END_STREAM: u8 = 1;
-/// See [`END_STREAM`].
+/// Flag of SETTINGS and PING.
 pub const ACK: u8 = 1;
-/// The head's last frame.
 pub const END_HEADERS: u8 = 4;
 
-/// Codes of RST_STREAM and GOAWAY.
+// Error codes (RFC 9113, section 7).
 pub const NO_ERROR: u32 = 0;
-/// See [`NO_ERROR`].
 pub const INTERNAL_ERROR: u32 = 2;
-/// See [`NO_ERROR`].
 pub const CANCEL: u32 = 8;
-/// See [`NO_ERROR`].
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// One frame.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Its type.
     pub kind: u8,
-    /// Its flags.
     pub flags: u8,
-    /// Its stream.
     pub stream: u32,
-    /// What it carries.
     pub payload: Vec<u8>,
 }
 
-/// A frame's bytes.
+/// Encodes a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = Vec::with_capacity(9 + payload.len());
@@ -72,30 +56,30 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// RST_STREAM.
+/// Encodes RST_STREAM.
 pub fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }
 
-/// GOAWAY, which says that streams up to `last` were seen.
+/// Encodes GOAWAY with `last` as the last stream that may have been processed.
 pub fn go_away(last: u32, code: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
-/// A field of a head, as it is and not to be remembered (RFC 7541, section 6.2.2).
+/// Encodes a header field without indexing (RFC 7541, section 6.2.2).
 pub fn field(name: &str, value: &str) -> Vec<u8> {
     [&[0][..], &text(name), &text(value)].concat()
 }
 
-/// A field that is to be remembered (RFC 7541, section 6.2.1).
-pub fn remembered_field(name: &str, value: &str) -> Vec<u8> {
+/// Encodes a header field that is added to the dynamic table (RFC 7541, section 6.2.1).
+pub fn indexed_field(name: &str, value: &str) -> Vec<u8> {
     [&[0x40][..], &text(name), &text(value)].concat()
 }
 
-/// The field that was remembered last (RFC 7541, section 6.1).
-pub const LAST_REMEMBERED: u8 = 0x80 | 62;
+/// The newest field of the dynamic table (RFC 7541, section 6.1).
+pub const NEWEST_INDEXED_FIELD: u8 = 0x80 | 62;
 
-/// The pseudo-fields of a request to `localhost`.
+/// Encodes the pseudo-header fields of a request to `localhost`.
 pub fn request(method: &str, path: &str) -> Vec<u8> {
     [
         field(":method", method),
@@ -129,7 +113,7 @@ fn text(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The next frame.
+/// Reads the next frame.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await?;
@@ -144,7 +128,7 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
     })
 }
 
-/// The next frame of this type; none when the connection ends before it.
+/// Reads up to the next frame of this type. Returns `None` when the connection ends before that.
 pub async fn next(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> Option<Frame> {
     let waiting = async {
         loop {
@@ -155,32 +139,32 @@ pub async fn next(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> Option<Fra
             }
         }
     };
-    timeout(PATIENCE, waiting).await.expect("no such frame came")
+    timeout(PATIENCE, waiting).await.expect("no such frame arrived")
 }
 
-/// A connection to a server, after the preface.
+/// Connects, and sends the preface and a SETTINGS frame.
 pub async fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    begun(stream).await
+    send_preface(stream).await
 }
 
-/// The same over TLS.
+/// Connects over TLS, and sends the preface and a SETTINGS frame.
 pub async fn connect_tls(address: SocketAddr, tls: Arc<ClientConfig>) -> TlsStream<TcpStream> {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let connecting = TlsConnector::from(tls).connect(address.ip().into(), stream);
-    begun(connecting.await.unwrap()).await
+    send_preface(connecting.await.unwrap()).await
 }
 
-async fn begun<S: AsyncWrite + Unpin>(mut stream: S) -> S {
+async fn send_preface<S: AsyncWrite + Unpin>(mut stream: S) -> S {
     stream.write_all(PREFACE).await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     stream
 }
 
 impl Frame {
-    /// The code of a RST_STREAM or a GOAWAY.
+    /// Returns the error code of a RST_STREAM or GOAWAY frame.
     pub fn code(&self) -> u32 {
         let (_, code) = self.payload.split_at(if self.kind == GOAWAY { 4 } else { 0 });
         u32::from_be_bytes(code[..4].try_into().unwrap())

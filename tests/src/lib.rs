@@ -1,5 +1,5 @@
-//! What the end-to-end tests stand on: certificates, both services in this process, upstreams that remember what they
-//! received.
+//! Helpers of the end-to-end tests: a certificate authority, a vault and an injector in this process, and upstreams that
+//! record what they receive.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -20,10 +20,10 @@ pub use upstream::{Seen, Upstream};
 
 use std::time::Duration;
 
-/// How long anything in a test may take before the test fails.
+/// Time limit for each awaited step of a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `check` is true; fails the test when it does not become so.
+/// Waits until `check` returns true. Fails the test after [`PATIENCE`].
 pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !check().await {

@@ -1,4 +1,4 @@
-//! A certificate authority of the test's own.
+//! The certificate authority of a test.
 
 use std::{
     fs,
@@ -17,32 +17,28 @@ use rustls::ClientConfig;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-/// The principal of the vault under test.
 pub const VAULT: &str = "spiffe://test/vault";
-/// The principal of the injector under test.
 pub const INJECTOR: &str = "spiffe://test/injector";
-/// The principal of another injector, which asks for more than it needs.
+/// Another injector, which asks the vault for more than it needs.
 pub const NOISY: &str = "spiffe://test/noisy";
-/// Who administers both.
+/// The administrator of both services.
 pub const ADMIN: &str = "spiffe://test/admin";
 
-/// A CA and the files of what it issued.
+/// A CA, and the directory of the certificates that it issued.
 pub struct Pki {
     dir: TempDir,
     ca: Ca,
 }
 
-/// A certificate and its key, as files.
+/// PEM files of a certificate chain and its private key.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// The certificate chain, PEM.
     pub cert: PathBuf,
-    /// The private key, PEM.
     pub key: PathBuf,
 }
 
 impl Pki {
-    /// A new CA, unlike every other.
+    /// Generates a CA.
     pub fn new() -> Arc<Self> {
         let now = SystemTime::now();
         let spec = CaSpec {
@@ -59,17 +55,15 @@ impl Pki {
         Arc::new(pki)
     }
 
-    /// The CA's certificate, PEM.
     pub fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    /// The CA's certificate.
     pub fn ca_pem(&self) -> String {
         self.ca.cert_pem()
     }
 
-    /// A certificate for a SPIFFE ID, for both sides of a connection on loopback addresses and localhost.
+    /// Issues a certificate for a SPIFFE ID that servers and clients may use on `127.0.0.1` and `localhost`.
     pub fn principal(&self, id: &str) -> Files {
         self.leaf(&Leaf {
             name: id.replace([':', '/'], "_"),
@@ -81,7 +75,7 @@ impl Pki {
         })
     }
 
-    /// A certificate with nothing in it, valid for a day; complete it with what the test is about.
+    /// Returns a client certificate without names, valid for a day. A test sets the fields that it is about.
     pub fn blank() -> Leaf {
         let now = SystemTime::now();
         Leaf {
@@ -96,7 +90,6 @@ impl Pki {
         }
     }
 
-    /// Issues a certificate.
     pub fn leaf(&self, leaf: &Leaf) -> Files {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -112,12 +105,12 @@ impl Pki {
         files
     }
 
-    /// A gRPC channel to the service `to` at `address`, as who holds `files`.
+    /// Returns a gRPC channel to the principal `to` at `address` that presents the certificate `files`.
     pub fn channel(&self, files: &Files, address: std::net::SocketAddr, to: &str) -> Channel {
         channel(&address.to_string().parse().unwrap(), self.tls(files, to)).unwrap()
     }
 
-    /// TLS to the service that `to` names, with these files.
+    /// Returns the TLS settings of a client that presents `files` and accepts only the principal `to`.
     pub fn tls(&self, files: &Files, to: &str) -> Arc<ClientConfig> {
         let identity = Identity::load(&files.cert, &files.key).unwrap();
         let authorities = Authorities::load(&self.ca_file()).unwrap();
@@ -125,7 +118,7 @@ impl Pki {
     }
 }
 
-/// Writes a root key for a vault.
+/// Returns the file of a vault's root key, and writes it when it does not exist.
 pub fn root_key(dir: &Path) -> PathBuf {
     let path = dir.join("root.key");
     if !path.exists() {

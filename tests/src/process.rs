@@ -1,34 +1,33 @@
-//! What this process takes, which is what both services in it take, and the test itself.
+//! Memory, threads and descriptors of this process, in which both services and the test run.
 
 use std::fs;
 
-/// The most memory that it had at once, in bytes.
+/// Returns the highest amount of resident memory since [`reset_peak`], in bytes.
 pub fn peak() -> usize {
     of_status("VmHWM:") << 10
 }
 
-/// Begins to measure [`peak`] anew; what it is now.
-pub fn forget_peak() -> usize {
+/// Starts to measure [`peak`] anew, and returns the present amount.
+pub fn reset_peak() -> usize {
     fs::write("/proc/self/clear_refs", "5").unwrap();
     resident()
 }
 
-/// The memory that it has now, in bytes.
+/// Returns the present amount of resident memory, in bytes.
 pub fn resident() -> usize {
     of_status("VmRSS:") << 10
 }
 
-/// Its threads.
 pub fn threads() -> usize {
     of_status("Threads:")
 }
 
-/// Its open file descriptors.
+/// Returns the number of open file descriptors.
 pub fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// The tasks of the runtime that this is called in, and of all lanes.
+/// Returns the number of tasks in the current runtime and on all worker threads.
 pub fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks() + chassis::worker_threads::running_tasks()
 }

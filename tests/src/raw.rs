@@ -1,4 +1,4 @@
-//! Bytes as they are, for what no HTTP library would send.
+//! Requests and answers as raw bytes, for messages that no HTTP library would send.
 
 use std::net::SocketAddr;
 
@@ -11,20 +11,20 @@ use tokio::{
 
 use crate::PATIENCE;
 
-/// Sends `bytes` on a connection of its own and reads until it is closed. Ask for `Connection: close`.
+/// Sends `bytes` on a new connection and reads until the peer closes it, so `bytes` should have `Connection: close`.
 pub async fn exchange(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // The other side may refuse, and close, before it has read everything.
+    // The peer may refuse the request and close the connection before it has read everything.
     let _ = stream.write_all(bytes.as_ref()).await;
     let mut answer = Vec::new();
-    // A reset after the answer is as good as an end.
+    // A reset after the answer counts as the end of the connection.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
         .await
         .expect("the connection was never closed");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The status code of an HTTP/1.1 answer.
+/// Returns the status code of an HTTP/1.1 answer, or 0 when it has none.
 pub fn status(answer: &str) -> u16 {
     answer
         .split(' ')
@@ -33,16 +33,14 @@ pub fn status(answer: &str) -> u16 {
         .unwrap_or(0)
 }
 
-/// An upstream that answers every connection with the same bytes, and hands out what it received on it, byte for byte.
+/// An upstream that answers every connection with the same bytes and records the bytes that it received.
 pub struct RawUpstream {
-    /// Where it listens.
     pub address: SocketAddr,
     received: mpsc::UnboundedReceiver<Vec<u8>>,
 }
 
 impl RawUpstream {
-    /// Answers with `answer` once a request's head has ended, and hands out what was received once the connection is
-    /// closed by the other side.
+    /// Sends `answer` on each connection once a request's head has ended.
     pub async fn start(answer: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -69,7 +67,7 @@ impl RawUpstream {
         Self { address, received }
     }
 
-    /// What was received on the next connection that was closed.
+    /// Returns the bytes that were received on the next connection that the peer closes.
     pub async fn received(&mut self) -> Vec<u8> {
         timeout(PATIENCE, self.received.recv())
             .await

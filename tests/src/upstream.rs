@@ -1,4 +1,4 @@
-//! An upstream that remembers what it received.
+//! An upstream that records the requests that it receives.
 
 use std::{
     convert::Infallible,
@@ -18,31 +18,26 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// One request, as it arrived.
+/// A request that an upstream received.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Its method.
     pub method: Method,
-    /// Its version.
     pub version: Version,
-    /// Path and query.
+    /// The path and query.
     pub target: String,
     /// The authority, from the target or from `Host`.
     pub host: String,
-    /// Its headers.
     pub headers: HeaderMap,
-    /// Its body, as far as it came.
+    /// The part of the body that arrived.
     pub body: Bytes,
-    /// Its trailers.
     pub trailers: HeaderMap,
-    /// Whether the body ended as it should.
+    /// The body arrived to its end.
     pub complete: bool,
 }
 
-/// A running upstream: HTTP/1.1 and HTTP/2.
+/// A running upstream that speaks HTTP/1.1 and HTTP/2. Clones share the record.
 #[derive(Clone)]
 pub struct Upstream {
-    /// Where it listens.
     pub address: SocketAddr,
     tls: bool,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -51,17 +46,17 @@ pub struct Upstream {
 type Answer = Arc<dyn Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync>;
 
 impl Upstream {
-    /// Answers everything with 200 and `ok`.
+    /// Starts an upstream that answers each request with 200 and `ok`.
     pub async fn start() -> Self {
         Self::answering(|_| Response::new(Full::from("ok"))).await
     }
 
-    /// Answers as `answer` says.
+    /// Starts an upstream that answers each request with the result of `answer`.
     pub async fn answering(answer: impl Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync + 'static) -> Self {
         Self::serve(None, Arc::new(answer)).await
     }
 
-    /// Answers over TLS.
+    /// Starts an upstream behind TLS that answers each request with 200 and `ok`.
     pub async fn tls(config: Arc<ServerConfig>) -> Self {
         Self::serve(Some(config), Arc::new(|_| Response::new(Full::from("ok")))).await
     }
@@ -141,24 +136,23 @@ impl Upstream {
         Ok(answer(&seen))
     }
 
-    /// Its URL.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.address)
     }
 
-    /// Everything that it received so far.
+    /// Returns the requests that were received so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// The last thing that it received.
+    /// Returns the request that was received last.
     pub fn last(&self) -> Seen {
         self.seen().pop().expect("the upstream received nothing")
     }
 }
 
 impl Seen {
-    /// The one value of a header.
+    /// Returns the value of a header, which may have only one.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next().map(|value| value.to_str().unwrap());
@@ -166,7 +160,7 @@ impl Seen {
         value
     }
 
-    /// The names of all headers that carry secrets, in order.
+    /// Returns the names of the headers that carry secrets, sorted.
     pub fn secret_headers(&self) -> Vec<&str> {
         let mut names: Vec<_> = self
             .headers

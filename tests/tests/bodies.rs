@@ -7,7 +7,7 @@ use bytes::Bytes;
 use e2e::{
     PATIENCE, Pair, Upstream,
     pair::{get, server},
-    process::{forget_peak, peak},
+    process::{peak, reset_peak},
     raw,
 };
 use futures_util::{StreamExt as _, stream};
@@ -880,7 +880,7 @@ async fn a_large_body_takes_no_more_memory_than_a_small_one() {
                 .send(server, client(http2), in_pieces(small.clone(), 64 << 10), &small)
                 .await;
             assert!(response.is_some() && large.next().await.complete, "{server}");
-            let before = forget_peak();
+            let before = reset_peak();
             let response = large
                 .send(server, client(http2), in_pieces(sent.clone(), 64 << 10), &sent)
                 .await;

@@ -18,7 +18,7 @@ use e2e::{
     PATIENCE, Pair, Upstream, eventually,
     frames::{
         self, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS,
-        LAST_REMEMBERED, NO_ERROR, PING, SETTINGS, field, frame, remembered_field, reset,
+        NEWEST_INDEXED_FIELD, NO_ERROR, PING, SETTINGS, field, frame, indexed_field, reset,
     },
     pair::server,
     process, raw,
@@ -92,7 +92,7 @@ impl Scene {
     /// Sends pieces on one connection until the injector ends it, while others call. `reads` is whether the answers
     /// are read.
     async fn flood(&self, reads: bool, pieces: impl Iterator<Item = Vec<u8>>) -> Flooded {
-        let before = process::forget_peak();
+        let before = process::reset_peak();
         let flooding = flood(self.data_plane(), reads, pieces);
         let calls = async {
             let mut calls = 0;
@@ -409,13 +409,13 @@ async fn a_head_that_unfolds_to_megabytes_is_refused() {
     let before = scene.ok.seen().len();
     let remember = [
         frames::request("GET", "/dev/ok/"),
-        remembered_field("x-bomb", &"x".repeat(4_000)),
+        indexed_field("x-bomb", &"x".repeat(4_000)),
     ];
     let remember = frame(HEADERS, END_HEADERS | END_STREAM, 1, &remember.concat());
     for references in [20, 1_000, 16_000] {
         let bomb = [
             frames::request("GET", "/dev/ok/bomb"),
-            vec![LAST_REMEMBERED; references],
+            vec![NEWEST_INDEXED_FIELD; references],
         ];
         let bombs = streams()
             .skip(1)

@@ -164,7 +164,7 @@ async fn a_message_that_only_checks_holds_no_values() {
     let all = ask("noisy", 64, true);
     let mut stream = send(&channel, message(1, &all)).await;
     stream.read(1).await.unwrap();
-    let before = process::forget_peak();
+    let before = process::reset_peak();
     stream.messages.send(message(4, &all)).await.unwrap();
     stream.read(4).await.unwrap();
     let grown = process::peak().saturating_sub(before);
@@ -182,7 +182,7 @@ async fn streams_that_are_not_read_hold_little_each() {
     let megabyte = ask("noisy", 16, false);
     // A stream that is read allocates the memory that the vault then keeps for later streams.
     send(&channel, message(2, &megabyte)).await.read(2).await.unwrap();
-    let before = process::forget_peak();
+    let before = process::reset_peak();
     let streams = (0..8).map(|_| send(&channel, message(16, &megabyte)));
     let mut streams = join_all(streams).await;
     let quiet = vault.channel(QUIET);
@@ -225,7 +225,7 @@ async fn lists_that_are_not_read_hold_little() {
     };
     secrets.clone().list_secrets(list.clone()).await.unwrap();
     let channel = narrow_channel(&vault, pki::ADMIN, 64 << 10).await;
-    let before = process::forget_peak();
+    let before = process::reset_peak();
     let mut lists = JoinSet::new();
     for _ in 0..300 {
         let (mut secrets, list) = (SecretServiceClient::new(channel.clone()), list.clone());

@@ -102,7 +102,7 @@ async fn clients_that_send_a_byte_now_and_then_delay_nobody() {
         (&http2, PREFACE.len() + 9 + 9 + 20),
         (&body, body.len()),
     ];
-    let (before, tasks) = (process::forget_peak(), process::tasks());
+    let (before, tasks) = (process::reset_peak(), process::tasks());
     let mut clients = Vec::new();
     for (bytes, from) in slow.iter().cycle().take(CLIENTS) {
         let mut client = connect(pair.injector.data_plane).await;
@@ -135,7 +135,7 @@ async fn clients_that_do_not_read_delay_nobody_and_are_held_back() {
     others_are_served(&pair).await;
     for server in ["http1", "http2"] {
         for over_http2 in [false, true] {
-            let before = process::forget_peak();
+            let before = process::reset_peak();
             let path = format!("/dev/{server}/large");
             let mut readers = Vec::new();
             for _ in 0..READERS {
