@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Request, Uri, Version, header};
 use proto::{Reason, Refusal};
 
 use super::{
+    CallContext,
     deadline::{self, NO_RESPONSE, within},
     prepare::{BareRequest, CallPlan},
     request_body::RequestBody,
@@ -50,8 +51,15 @@ struct ReadRequest {
 /// A request with its secrets.
 struct CompleteRequest<'p> {
     request: Request<Body>,
-    placeholders: CallPlaceholders<'p>,
     clear_values: ClearValues,
+    sent: SentRequest<'p>,
+}
+
+/// The facts about a request that are needed once the upstream has responded.
+struct SentRequest<'p> {
+    url: Uri,
+    placeholders: CallPlaceholders<'p>,
+    upload: UploadState,
     /// The record of later messages, when every message of a gRPC request gets secrets.
     messages: Option<Arc<MessageRecord>>,
 }
@@ -66,8 +74,17 @@ impl CallPlan<'_> {
         let upload = UploadState::default();
         let request = self.read_body(request, &upload).await?;
         let secrets = self.resolve_secrets(record).await?;
-        let request = self.insert_secrets(request, secrets, &upload, record)?;
-        self.send(request, upload, refusing, record).await
+        let CompleteRequest {
+            request,
+            clear_values,
+            sent,
+        } = self.insert_secrets(request, secrets, upload, record)?;
+        let sending = pin!(
+            self.upstream
+                .send(request, self.transport, clear_values, refusing)
+        );
+        let outcome = within(self.context.deadline, NO_RESPONSE, sending).await;
+        sent.conclude(outcome, self.context, record)
     }
 
     async fn read_body(&self, request: BareRequest, upload: &UploadState) -> Result<ReadRequest, Refusal> {
@@ -106,7 +123,7 @@ impl CallPlan<'_> {
         &self,
         request: ReadRequest,
         secrets: Vec<ResolvedSecret<'_>>,
-        upload: &UploadState,
+        upload: UploadState,
         record: &mut CallRecord,
     ) -> Result<CompleteRequest<'_>, Refusal> {
         let ReadRequest { mut headers, body } = request;
@@ -124,59 +141,19 @@ impl CallPlan<'_> {
             deadline: self.context.deadline,
             record: Arc::new(record.messages(&self.target.entry)),
         };
-        let (body, messages) = body.with(body_secrets, upload, later)?;
+        let (body, messages) = body.with(body_secrets, &upload, later)?;
         deadline::write(&mut headers, self.context.deadline, self.context.dialect);
         let request = outgoing(self.uri()?, self.method.clone(), headers, body);
         Ok(CompleteRequest {
-            request,
-            placeholders,
             clear_values,
-            messages,
-        })
-    }
-
-    async fn send(
-        &self,
-        request: CompleteRequest<'_>,
-        upload: UploadState,
-        refusing: &[RefusingConnection],
-        record: &mut CallRecord,
-    ) -> Result<Attempt, Refusal> {
-        let CompleteRequest {
-            request,
-            placeholders,
-            clear_values,
-            messages,
-        } = request;
-        let url = request.uri().clone();
-        let sending = pin!(
-            self.upstream
-                .send(request, self.transport, clear_values, refusing)
-        );
-        let sent = within(self.context.deadline, NO_RESPONSE, sending).await;
-        // A failure of the program's body is the cause of what the upstream did then.
-        match sent.map_err(|refusal| upload.failure().unwrap_or(refusal))? {
-            SendOutcome::NotProcessed(connection) => match upload.failure() {
-                None => Ok(Attempt::NotProcessed(connection)),
-                Some(refusal) => Err(refusal),
+            sent: SentRequest {
+                url: request.uri().clone(),
+                placeholders,
+                upload,
+                messages,
             },
-            SendOutcome::Answered(response) => {
-                placeholders.check_substituted()?;
-                if upload.are_secrets_pending() {
-                    record.set_unsent();
-                }
-                let failure_trailers = messages.map(|record| FailureTrailers {
-                    upload,
-                    record,
-                    trailers: self.context.version == Version::HTTP_2,
-                });
-                Ok(Attempt::Responded {
-                    response,
-                    url,
-                    failure_trailers,
-                })
-            }
-        }
+            request,
+        })
     }
 
     fn uri(&self) -> Result<Uri, Refusal> {
@@ -187,6 +164,40 @@ impl CallPlan<'_> {
 
     fn spec(&self) -> &Spec {
         &self.target.entry.server.spec
+    }
+}
+
+impl SentRequest<'_> {
+    fn conclude(
+        self,
+        outcome: Result<SendOutcome, Refusal>,
+        context: CallContext<'_>,
+        record: &mut CallRecord,
+    ) -> Result<Attempt, Refusal> {
+        let upload = self.upload;
+        // When the program's body has failed, this failure is the cause of whatever the upstream did.
+        match outcome.map_err(|refusal| upload.failure().unwrap_or(refusal))? {
+            SendOutcome::NotProcessed(connection) => match upload.failure() {
+                None => Ok(Attempt::NotProcessed(connection)),
+                Some(refusal) => Err(refusal),
+            },
+            SendOutcome::Answered(response) => {
+                self.placeholders.check_substituted()?;
+                if upload.are_secrets_pending() {
+                    record.set_unsent();
+                }
+                let failure_trailers = self.messages.map(|record| FailureTrailers {
+                    upload,
+                    record,
+                    trailers: context.version == Version::HTTP_2,
+                });
+                Ok(Attempt::Responded {
+                    response,
+                    url: self.url,
+                    failure_trailers,
+                })
+            }
+        }
     }
 }
 
