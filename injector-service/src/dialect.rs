@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, header};
 
-/// The protocol of a call. gRPC has rules of its own: for binary metadata, for deadlines, and for errors, which it sends
-/// as a status in trailers.
+/// The protocol of a call. gRPC has rules of its own: for binary metadata, for deadlines, and for errors, which it
+/// sends as a status in trailers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// Any HTTP but gRPC. gRPC-Web belongs here, because a proxy needs no rule for it.

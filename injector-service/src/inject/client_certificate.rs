@@ -16,8 +16,8 @@ enum CertificateError {
     UnsuitableKey,
 }
 
-/// Reads the value of the secret `name`: PEM with the client's certificate first, then the certificates of its issuers. The
-/// key may stand anywhere.
+/// Reads the value of the secret `name`: PEM with the client's certificate first, then the certificates of its issuers.
+/// The key may stand anywhere.
 pub fn client_certificate(
     name: &SecretName,
     value: &SecretValue,

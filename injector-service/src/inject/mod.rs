@@ -1,8 +1,8 @@
 //! Puts the values of secrets into a request.
 //!
-//! [`RequestSecrets::new`] brings every value into the form that its place requires, or refuses the whole call. The code of
-//! this module is pure: it never waits, dials or logs. `crate::header_rules` has removed the fields that a program must not
-//! send before [`RequestSecrets::insert`] adds the injector's own.
+//! [`RequestSecrets::new`] brings every value into the form that its place requires, or refuses the whole call. The
+//! code of this module is pure: it never waits, dials or logs. `crate::header_rules` has removed the fields that a
+//! program must not send before [`RequestSecrets::insert`] adds the injector's own.
 
 mod client_certificate;
 pub mod json;
@@ -107,8 +107,8 @@ impl RequestSecrets {
         Ok(Self { headers, body })
     }
 
-    /// Inserts the header fields, in place of any that are present, and returns the secrets for the body. `placeholder` may
-    /// return a placeholder to insert instead of a value.
+    /// Inserts the header fields, in place of any that are present, and returns the secrets for the body. `placeholder`
+    /// may return a placeholder to insert instead of a value.
     pub fn insert(
         self,
         headers: &mut HeaderMap,
@@ -142,8 +142,8 @@ fn body_secrets<'s>(secrets: &'s [ResolvedSecret<'_>]) -> impl Iterator<Item = (
     })
 }
 
-/// Returns the value of an `X-Mcp-Secret-…` field. In gRPC, a field whose name ends in `-bin` is binary metadata, whose value
-/// is base64.
+/// Returns the value of an `X-Mcp-Secret-…` field. In gRPC, a field whose name ends in `-bin` is binary metadata, whose
+/// value is base64.
 fn header_value(
     name: &HeaderName,
     dialect: Dialect,

@@ -7,8 +7,8 @@ use proto::{Reason, Refusal};
 use super::hosts;
 use crate::registry::server::WebOrigin;
 
-/// Returns the origin of the web page that sent a request for `host`, or None for a program that is no browser. Refuses a page
-/// whose origin is not among `allowed`.
+/// Returns the origin of the web page that sent a request for `host`, or None for a program that is no browser. Refuses
+/// a page whose origin is not among `allowed`.
 pub(super) fn page_origin(
     headers: &HeaderMap,
     host: &str,

@@ -12,8 +12,9 @@ use crate::{
     registry::{CallCounts, Entry, server::Injection},
 };
 
-/// The facts about a call that are known so far. The stages of a call add to the record, and one of [`Self::log_forwarded`],
-/// [`Self::log_answered_here`] and [`Self::log_refused`] writes it. A call that the program cancels is not logged.
+/// The facts about a call that are known so far. The stages of a call add to the record, and one of
+/// [`Self::log_forwarded`], [`Self::log_answered_here`] and [`Self::log_refused`] writes it. A call that the program
+/// cancels is not logged.
 pub(super) struct CallRecord {
     pub(super) call_id: CallId,
     /// The origin of the web page that calls, when the server allows it.

@@ -1,8 +1,8 @@
 //! The upstream's demand for a credential (RFC 9110, section 11.6.1).
 //!
-//! A client that gets such a challenge tries to meet it. An MCP client begins an OAuth flow, for which it asks the injector
-//! for documents that only the upstream has. When the credential is the injector's, the flow could not succeed either, so the
-//! program gets a refusal that explains the real problem.
+//! A client that gets such a challenge tries to meet it. An MCP client begins an OAuth flow, for which it asks the
+//! injector for documents that only the upstream has. When the credential is the injector's, the flow could not succeed
+//! either, so the program gets a refusal that explains the real problem.
 
 use http::{HeaderMap, StatusCode, header};
 use proto::{Reason, Refusal};
@@ -19,7 +19,8 @@ pub(super) fn is_for_injector(server: &Server, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Removes a challenge for the injector's credential from a response, and refuses the call when the response has status 401.
+/// Removes a challenge for the injector's credential from a response, and refuses the call when the response has status
+/// 401.
 pub(super) fn remove(
     status: StatusCode,
     headers: &mut HeaderMap,

@@ -51,7 +51,8 @@ impl Connection {
             shutdown,
         };
         let served = async {
-            // hyper's connection is dropped before the tunnel runs. The tunnel would wait for a failed connection for ever.
+            // hyper's connection is dropped before the tunnel runs. The tunnel would wait for a failed connection for
+            // ever.
             if connection.serve_http(stream, evicted).await.is_continue() {
                 let idle = connection.proxy.limits.upgraded_idle_timeout;
                 connection.upgrade.run_tunnel(idle).await;
@@ -86,8 +87,8 @@ impl Connection {
             let call = watchdog.begin_call();
             async move {
                 let until = proxy.limits.max_call_duration.map(|limit| Instant::now() + limit);
-                // Boxed, because hyper reserves memory for this future in every connection even between HTTP/1.1 calls, and
-                // in every HTTP/2 stream while the response is sent.
+                // Boxed, because hyper reserves memory for this future in every connection even between HTTP/1.1 calls,
+                // and in every HTTP/2 stream while the response is sent.
                 let response = Box::pin(proxy.call(&route, request, until, call)).await;
                 Ok::<_, Infallible>(upgrade.record(response).map(DelayedErrorBody::new))
             }

@@ -1,5 +1,5 @@
-//! Cookies, which go back only to the server that set them. The way in which a request names its server decides by which
-//! property a cookie jar can tell servers apart:
+//! Cookies, which go back only to the server that set them. The way in which a request names its server decides by
+//! which property a cookie jar can tell servers apart:
 //!
 //! | server named by | cookies told apart by |
 //! |---|---|
@@ -182,7 +182,6 @@ fn default_path(request: &Uri) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 

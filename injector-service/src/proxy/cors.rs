@@ -5,8 +5,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use super::body;
 use crate::upstream::Body;
 
-/// Lets a page of `origin` read a response with all its headers. Without the list of headers, a page may read only a few
-/// (Fetch, section 3.3.3).
+/// Lets a page of `origin` read a response with all its headers. Without the list of headers, a page may read only a
+/// few (Fetch, section 3.3.3).
 pub(super) fn allow(headers: &mut HeaderMap, origin: &str) {
     let names: Vec<_> = headers
         .keys()
@@ -29,8 +29,8 @@ pub(super) fn is_preflight(parts: &Parts) -> bool {
     parts.method == Method::OPTIONS && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Returns the answer to a preflight of a page whose origin is allowed. It permits every method and header that the page
-/// asks for.
+/// Returns the answer to a preflight of a page whose origin is allowed. It permits every method and header that the
+/// page asks for.
 pub(super) fn preflight(request: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

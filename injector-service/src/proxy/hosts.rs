@@ -48,8 +48,8 @@ pub(super) fn is_loopback(host: &str) -> bool {
             .is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// Returns the one host and port that a request is for. HTTP/1.1 requires exactly one `Host`, equal to the authority of an
-/// absolute target (RFC 9112, section 3.2).
+/// Returns the one host and port that a request is for. HTTP/1.1 requires exactly one `Host`, equal to the authority of
+/// an absolute target (RFC 9112, section 3.2).
 pub(super) fn authority(parts: &Parts) -> Result<Authority, Refusal> {
     let wrong = |what: &str| Refusal::new(Reason::HostInvalid, what);
     let mut hosts = parts.headers.get_all(header::HOST).iter();

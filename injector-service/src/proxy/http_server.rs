@@ -16,12 +16,13 @@ pub(super) const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOWS: u32 = 4;
 /// The largest window that HTTP/2 has (RFC 9113, section 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
-/// Resets that h2 may send on one connection by itself, over the connection's whole life, before it ends the connection.
-/// h2 sends one for each frame that arrives on a stream that it has reset and forgotten, so a client whose uploads are
-/// refused early causes several of them with each upload. Resets that the client does not read take at most 32 MiB.
+/// Resets that h2 may send on one connection by itself, over the connection's whole life, before it ends the
+/// connection. h2 sends one for each frame that arrives on a stream that it has reset and forgotten, so a client whose
+/// uploads are refused early causes several of them with each upload. Resets that the client does not read take at most
+/// 32 MiB.
 const RESETS_BY_H2: usize = 64 << 10;
-/// The limits of the libraries, as a multiple of the injector's own limits. A request between the two limits gets a refusal
-/// that names the setting; a library would only close the connection.
+/// The limits of the libraries, as a multiple of the injector's own limits. A request between the two limits gets a
+/// refusal that names the setting; a library would only close the connection.
 pub(super) const LIBRARY_LIMITS: usize = 2;
 /// The smallest buffer that hyper accepts for an HTTP/1.1 head, in bytes.
 const MIN_BUFFER: usize = 8 * 1024;

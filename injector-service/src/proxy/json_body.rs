@@ -101,7 +101,8 @@ impl JsonBody {
         Ok(Self::Large(read, body))
     }
 
-    /// Returns the body with `secrets` in it. A large body that turns out to be invalid while it streams fails in `state`.
+    /// Returns the body with `secrets` in it. A large body that turns out to be invalid while it streams fails in
+    /// `state`.
     pub(super) fn with(self, secrets: SecretsObject, state: &UploadState) -> Result<Body, Refusal> {
         let mut rewriter = Rewriter::new(secrets);
         match self {
@@ -126,8 +127,8 @@ impl JsonBody {
     }
 }
 
-/// A large body that is rewritten while it streams. The secrets come last, after the whole body was found valid. An invalid
-/// body ends in an error, which resets the upstream request.
+/// A large body that is rewritten while it streams. The secrets come last, after the whole body was found valid. An
+/// invalid body ends in an error, which resets the upstream request.
 struct LargeJsonBody {
     start: Bytes,
     /// None once the secrets were sent or the body has failed.
@@ -208,7 +209,8 @@ pub(super) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
     body::check_is_rewritable(headers)
 }
 
-/// Returns true for `problem+json` and other suffixed types, but not for `grpc-web+json`, whose JSON has frames around it.
+/// Returns true for `problem+json` and other suffixed types, but not for `grpc-web+json`, whose JSON has frames around
+/// it.
 fn is_json_subtype(subtype: &str) -> bool {
     subtype.len() > 5 && subtype.ends_with("+json") && !subtype.starts_with("grpc")
 }

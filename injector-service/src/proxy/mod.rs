@@ -1,6 +1,15 @@
 //! The data plane: forwards calls of programs to servers, with the servers' secrets put in.
 //!
-//! `listener` accepts connections, `connection` serves HTTP on each of them, and `call` answers one request.
+//! `listener` accepts connections, `connection` serves HTTP on each of them, and `call` answers one request. The other
+//! modules serve one of these three:
+//!
+//! | for | modules |
+//! |---|---|
+//! | connections | `http_server`, `watchdog`, `request_head`, `stream_timeout`, `upgrade` |
+//! | requests | `hosts`, `browser`, `target`, `oauth_path`, `pools`, `placeholders` |
+//! | responses | `local_reply`, `cors`, `response_framing`, `challenge`, `url_rewrite`, `oauth_metadata`, `sse_endpoint` |
+//! | both | `call_id`, `call_record`, `cookies`, and `crate::header_rules` |
+//! | bodies | `received_body`, `drain`, `replay`, `buffer_budget`, `upload`, `json_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
 
 mod body;
 mod browser;

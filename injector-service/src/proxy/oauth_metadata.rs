@@ -26,8 +26,8 @@ pub(super) fn is_metadata(document: &str, status: StatusCode, headers: &HeaderMa
         && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
-/// Reads metadata, and rewrites the URL of the resource. The URLs of authorization servers stay, because the program and its
-/// user call these servers themselves.
+/// Reads metadata, and rewrites the URL of the resource. The URLs of authorization servers stay, because the program
+/// and its user call these servers themselves.
 pub(super) async fn rewrite(body: ReceivedBody, urls: &ServerUrls<'_>) -> Result<Body, Refusal> {
     let read = Limited::new(body, MAX_METADATA).collect().await;
     let bytes = read.map_err(|_| {

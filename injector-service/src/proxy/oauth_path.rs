@@ -1,10 +1,10 @@
 //! Paths of OAuth documents that a client looks for beside a server, not under the server's path: the metadata of a
-//! protected resource (RFC 9728) and of an authorization server (RFC 8414). Such a path is a fixed part, followed by the path
-//! of the server. Only servers with `oauth: pass` have such documents here.
+//! protected resource (RFC 9728) and of an authorization server (RFC 8414). Such a path is a fixed part, followed by
+//! the path of the server. Only servers with `oauth: pass` have such documents here.
 
 const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
-/// Marks resource metadata that an upstream keeps at a path of its own choice, which it names in a challenge. The injector
-/// removes this part before the request goes upstream.
+/// Marks resource metadata that an upstream keeps at a path of its own choice, which it names in a challenge. The
+/// injector removes this part before the request goes upstream.
 pub(super) const ELSEWHERE: &str = "/.well-known/x-aerostack-resource-metadata";
 /// The fixed parts (RFC 9728, section 3.1; RFC 8414, sections 3.1 and 5).
 const DOCUMENTS: [&str; 4] = [

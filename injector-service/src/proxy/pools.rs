@@ -28,8 +28,8 @@ impl Pools {
         }
     }
 
-    /// Returns the pool of a server, and replaces a pool that is older than `--upstream-max-connection-age`. New connections
-    /// get the client certificate of the server through `resolver`.
+    /// Returns the pool of a server, and replaces a pool that is older than `--upstream-max-connection-age`. New
+    /// connections get the client certificate of the server through `resolver`.
     pub(super) fn of(&self, entry: &Entry, resolver: &Resolver) -> Result<Arc<Upstream>, Refusal> {
         let server = &entry.server;
         let key = (server.uid, server.revision);
@@ -49,7 +49,8 @@ impl Pools {
         Ok(new)
     }
 
-    /// Drops the pools of servers whose uid and revision are not in `current`. Calls under way finish on their connections.
+    /// Drops the pools of servers whose uid and revision are not in `current`. Calls under way finish on their
+    /// connections.
     pub(super) fn retain(&self, current: &HashSet<(Uid, u64)>) {
         self.lock().retain(|key, _| current.contains(key));
     }
@@ -59,8 +60,8 @@ impl Pools {
     }
 }
 
-/// Returns a function that has the vault decrypt the server's client certificate for one handshake, or None for a server
-/// without a client certificate.
+/// Returns a function that has the vault decrypt the server's client certificate for one handshake, or None for a
+/// server without a client certificate.
 fn client_certificate_source(entry: &Entry, resolver: &Resolver) -> Option<ClientCertificateSource> {
     let entry = Arc::new(entry.for_client_certificate()?);
     let resolver = resolver.clone();

@@ -1,6 +1,7 @@
 //! A request body that can be read a second time, for a request that the upstream did not process.
 //!
-//! The buffer holds the bytes that the program sent, up to a limit, until the upstream has answered. It holds no secrets.
+//! The buffer holds the bytes that the program sent, up to a limit, until the upstream has answered. It holds no
+//! secrets.
 
 use std::{
     pin::Pin,

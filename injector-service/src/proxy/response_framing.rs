@@ -57,7 +57,6 @@ fn is_chunked(headers: &HeaderMap) -> Option<bool> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 

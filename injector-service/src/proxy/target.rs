@@ -90,7 +90,8 @@ impl CallTarget {
     }
 }
 
-/// Returns true for a request to the status page of the injector. No server has its path, since no workspace is called `-`.
+/// Returns true for a request to the status page of the injector. No server has its path, since no workspace is called
+/// `-`.
 pub(super) fn is_status_request(parts: &Parts, host: &str, route: &ListenerRoute, hosts: &Hosts) -> bool {
     matches!(route, ListenerRoute::Any)
         && parts.method == Method::GET

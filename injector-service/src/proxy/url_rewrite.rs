@@ -1,5 +1,5 @@
-//! URLs in responses, rewritten from the upstream's address of a server to the address under which the program calls that
-//! server. A client that followed an unchanged URL would leave the injector, or would reach another server.
+//! URLs in responses, rewritten from the upstream's address of a server to the address under which the program calls
+//! that server. A client that followed an unchanged URL would leave the injector, or would reach another server.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::Authority};
 use proto::Origin;
@@ -8,8 +8,8 @@ use url::Url;
 use super::oauth_path;
 use crate::registry::server::{Oauth, Spec};
 
-/// The most bytes of a value whose URLs are rewritten; a longer value is removed. Each URL in a value may grow by the path
-/// of the server, or by the path of the request.
+/// The most bytes of a value whose URLs are rewritten; a longer value is removed. Each URL in a value may grow by the
+/// path of the server, or by the path of the request.
 const MAX_REWRITTEN: usize = 256 << 10;
 
 /// The addresses of one server: the upstream's, and those under which the program calls it.
@@ -57,8 +57,8 @@ fn url_syntax(name: &HeaderName) -> Option<UrlSyntax> {
 }
 
 impl ServerUrls<'_> {
-    /// Rewrites all URLs in the headers of a response. Removes a value that is not valid: a client might still read a URL
-    /// in it, and would take that URL as relative to the injector.
+    /// Rewrites all URLs in the headers of a response. Removes a value that is not valid: a client might still read a
+    /// URL in it, and would take that URL as relative to the injector.
     pub(super) fn rewrite_headers(&self, headers: &mut HeaderMap) {
         let with_urls = headers
             .keys()
@@ -78,13 +78,14 @@ impl ServerUrls<'_> {
     }
 
     /// Rewrites a URL with the server's own host and path, and keeps its form: an absolute URL stays absolute, because
-    /// clients resolve a relative URL against a base URL of their own, and a relative URL stays relative. Returns any other
-    /// URL in a form that leads to the same place from everywhere. Returns None for a text that is not a URL.
+    /// clients resolve a relative URL against a base URL of their own, and a relative URL stays relative. Returns any
+    /// other URL in a form that leads to the same place from everywhere. Returns None for a text that is not a URL.
     pub(super) fn rewrite_url(&self, url: &str) -> Option<String> {
         self.rewrite_document_url("", url)
     }
 
-    /// Rewrites a URL like [`Self::rewrite_url`]. The path of a URL that is no OAuth document gets the prefix `document`.
+    /// Rewrites a URL like [`Self::rewrite_url`]. The path of a URL that is no OAuth document gets the prefix
+    /// `document`.
     fn rewrite_document_url(&self, document: &'static str, url: &str) -> Option<String> {
         let resolved = Url::parse(&self.request.to_string()).ok()?.join(url).ok()?;
         let is_absolute = Url::parse(url).is_ok();
@@ -119,8 +120,8 @@ impl ServerUrls<'_> {
         Some(path)
     }
 
-    /// Returns true for a URL with the server's origin. An upstream behind a proxy that terminates TLS often does not know
-    /// about TLS, and writes `http://` before its own host.
+    /// Returns true for a URL with the server's origin. An upstream behind a proxy that terminates TLS often does not
+    /// know about TLS, and writes `http://` before its own host.
     fn is_of_server(&self, url: &Url) -> bool {
         let has_origin = |url: &Url| Origin::of(url).as_ref() == Some(self.server.url.origin());
         let mut secure = url.clone();
@@ -144,8 +145,8 @@ impl ServerUrls<'_> {
         }
     }
 
-    /// Rewrites the URLs in `<…>`, if `marks` contains `<`, and the quoted parameters called `name`, whose URLs may get the
-    /// prefix `document`.
+    /// Rewrites the URLs in `<…>`, if `marks` contains `<`, and the quoted parameters called `name`, whose URLs may get
+    /// the prefix `document`.
     fn rewrite_parameters(
         &self,
         value: &str,
@@ -227,200 +228,4 @@ pub(super) fn strip_base<'a>(path: &'a str, base: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-mod tests {
-    use super::*;
-
-    /// Rewrites one header of the response to `https://api.example.com/v1/x/y`, by a server at `https://api.example.com/v1/`.
-    fn rewritten(prefix: &str, name: &'static str, value: &str) -> Option<String> {
-        rewritten_with(Oauth::Replace, prefix, name, value)
-    }
-
-    fn rewritten_with(oauth: Oauth, prefix: &str, name: &'static str, value: &str) -> Option<String> {
-        let server = Spec {
-            oauth,
-            ..Spec::of_url("https://api.example.com/v1/")
-        };
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        ServerUrls {
-            scheme: "http",
-            authority: &"localhost:7100".parse().unwrap(),
-            prefix,
-            server: &server,
-            request: &"https://api.example.com/v1/x/y".parse().unwrap(),
-        }
-        .rewrite_headers(&mut headers);
-        headers.get(name).map(|value| value.to_str().unwrap().to_owned())
-    }
-
-    #[test]
-    fn a_url_on_the_server_leads_to_the_injector_in_every_way_of_naming() {
-        for (location, by_path, otherwise) in [
-            (
-                "https://api.example.com/v1/b?q=1#f",
-                "http://localhost:7100/w/s/b?q=1#f",
-                "http://localhost:7100/b?q=1#f",
-            ),
-            (
-                "https://API.example.com:443/v1",
-                "http://localhost:7100/w/s",
-                "http://localhost:7100/",
-            ),
-            (
-                "http://api.example.com/v1/b",
-                "http://localhost:7100/w/s/b",
-                "http://localhost:7100/b",
-            ),
-            (
-                "http://api.example.com:443/v1/b",
-                "http://localhost:7100/w/s/b",
-                "http://localhost:7100/b",
-            ),
-            ("/v1/b", "/w/s/b", "/b"),
-            ("//api.example.com/v1/b", "/w/s/b", "/b"),
-            ("b", "/w/s/x/b", "/x/b"),
-            ("?q", "/w/s/x/y?q", "/x/y?q"),
-            ("/v1?q", "/w/s?q", "/?q"),
-            (
-                "/v1//evil.example",
-                "/w/s//evil.example",
-                "http://localhost:7100//evil.example",
-            ),
-        ] {
-            for (prefix, expected) in [("/w/s", by_path), ("", otherwise)] {
-                assert_eq!(
-                    rewritten(prefix, "location", location).as_deref(),
-                    Some(expected),
-                    "{location}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn any_other_url_leads_where_it_led() {
-        for (location, expected) in [
-            ("/other", "https://api.example.com/other"),
-            ("/v10/b", "https://api.example.com/v10/b"),
-            ("../../../b", "https://api.example.com/b"),
-            ("//elsewhere.example/b", "https://elsewhere.example/b"),
-            ("https://elsewhere.example/v1/b", "https://elsewhere.example/v1/b"),
-            (
-                "https://api.example.com:8443/v1",
-                "https://api.example.com:8443/v1",
-            ),
-            ("http://api.example.com:8443/v1", "http://api.example.com:8443/v1"),
-            ("data:,x", "data:,x"),
-        ] {
-            for prefix in ["/w/s", ""] {
-                assert_eq!(
-                    rewritten(prefix, "location", location).as_deref(),
-                    Some(expected),
-                    "{location}"
-                );
-            }
-        }
-        assert_eq!(rewritten("/w/s", "location", "https://["), None);
-    }
-
-    #[test]
-    fn urls_are_rewritten_in_every_header_that_carries_some() {
-        for (name, value, expected) in [
-            ("content-location", "/v1/b", Some("/w/s/b")),
-            (
-                "operation-location",
-                "https://api.example.com/v1/ops/1",
-                Some("http://localhost:7100/w/s/ops/1"),
-            ),
-            (
-                "azure-asyncoperation",
-                "https://api.example.com/v1/ops/1?api-version=1",
-                Some("http://localhost:7100/w/s/ops/1?api-version=1"),
-            ),
-            ("sourcemap", "y.map", Some("/w/s/x/y.map")),
-            ("x-sourcemap", "/v1/y.map", Some("/w/s/y.map")),
-            (
-                "link",
-                "<https://api.example.com/v1/r?page=2>; rel=\"next\", </v1/r?page=9>; rel=last",
-                Some("<http://localhost:7100/w/s/r?page=2>; rel=\"next\", </w/s/r?page=9>; rel=last"),
-            ),
-            (
-                "link",
-                "<https://other.example/>; title=\"a \\\"<b>, c\"; Anchor = \"/v1/z\"; x=\"/v1/z\"",
-                Some("<https://other.example/>; title=\"a \\\"<b>, c\"; Anchor = \"/w/s/z\"; x=\"/v1/z\""),
-            ),
-            ("link", "<https://[>; rel=next", None),
-            ("link", "</v1/b", None),
-            ("link", "</v1/b>; title=\"", None),
-            ("uri", "</v1/b>", Some("</w/s/b>")),
-            ("uri", "/v1/b", Some("/w/s/b")),
-            ("refresh", "5", Some("5")),
-            ("refresh", "5; url=/v1/b", Some("5; url=/w/s/b")),
-            ("refresh", "0;URL = '/v1/b' x", Some("0; url=/w/s/b")),
-            (
-                "refresh",
-                "1.5, \"https://api.example.com/v1/b\"",
-                Some("1.5; url=http://localhost:7100/w/s/b"),
-            ),
-            ("refresh", "5 url=urls", Some("5; url=/w/s/x/urls")),
-            ("refresh", "5; url=https://[", None),
-            ("x-mine", "/v1/b", Some("/v1/b")),
-        ] {
-            assert_eq!(
-                rewritten("/w/s", name, value).as_deref(),
-                expected,
-                "{name}: {value}"
-            );
-        }
-    }
-
-    #[test]
-    fn urls_of_oauth_documents_are_rewritten_where_the_program_authenticates_itself() {
-        let challenge =
-            |url: &str| format!("Basic realm=\"/v1/<\", Bearer Resource_Metadata = \"{url}\", scope=\"a\"");
-        let document = "/.well-known/oauth-protected-resource";
-        for (oauth, prefix, url, expected) in [
-            (
-                Oauth::Pass,
-                "/w/s",
-                format!("https://api.example.com{document}/v1"),
-                format!("http://localhost:7100{document}/w/s"),
-            ),
-            (
-                Oauth::Pass,
-                "",
-                format!("https://api.example.com{document}/v1/a"),
-                format!("http://localhost:7100{document}/a"),
-            ),
-            (
-                Oauth::Pass,
-                "",
-                format!("https://api.example.com{document}/v1"),
-                format!("http://localhost:7100{document}"),
-            ),
-            (
-                Oauth::Pass,
-                "/w/s",
-                format!("https://api.example.com{document}"),
-                format!("https://api.example.com{document}"),
-            ),
-            (
-                Oauth::Pass,
-                "/w/s",
-                "https://api.example.com/v1/metadata.json?q".to_owned(),
-                "http://localhost:7100/.well-known/x-aerostack-resource-metadata/w/s/metadata.json?q"
-                    .to_owned(),
-            ),
-            (
-                Oauth::Replace,
-                "/w/s",
-                format!("https://api.example.com{document}/v1"),
-                format!("https://api.example.com{document}/v1"),
-            ),
-        ] {
-            let rewritten = rewritten_with(oauth, prefix, "www-authenticate", &challenge(&url));
-            assert_eq!(rewritten, Some(challenge(&expected)));
-        }
-    }
-}
+mod tests;

@@ -215,8 +215,8 @@ fn check_body_is_optional(spec: &Spec, resolver: &Resolver) -> Result<(), Refusa
     })
 }
 
-/// Returns the request that goes upstream, without `Host` and `Content-Length`. Both are written anew, from the URL and from
-/// the body.
+/// Returns the request that goes upstream, without `Host` and `Content-Length`. Both are written anew, from the URL and
+/// from the body.
 fn outgoing(uri: Uri, method: Method, mut headers: HeaderMap, body: Body) -> Request<Body> {
     for name in [header::HOST, header::CONTENT_LENGTH] {
         headers.remove(name);

@@ -67,8 +67,8 @@ fn check_size(parts: &Parts, limits: &Limits) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses methods that do not ask the upstream for a resource, and names that are not upper case, which some servers would
-/// read as the standard method of that name.
+/// Refuses methods that do not ask the upstream for a resource, and names that are not upper case, which some servers
+/// would read as the standard method of that name.
 fn check_method(method: &Method) -> Result<(), Refusal> {
     let is_refused = matches!(*method, Method::CONNECT | Method::TRACE) || method.as_str() == "PRI";
     let is_ordinary = method

@@ -1,7 +1,8 @@
 //! One call, from the head of its request to the head of its response.
 //!
-//! [`CallContext::forward`] lists the stages. Each stage consumes the one before it, so that none can be left out, repeated
-//! or reordered. A refusal in any stage ends the call, and nothing that a later stage would have sent leaves the process.
+//! [`CallContext::forward`] lists the stages. Each stage consumes the one before it, so that none can be left out,
+//! repeated or reordered. A refusal in any stage ends the call, and nothing that a later stage would have sent leaves
+//! the process.
 //!
 //! | stage | file | afterwards |
 //! |---|---|---|

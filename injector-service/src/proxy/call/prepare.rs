@@ -94,8 +94,9 @@ impl<'c> PreparedRequest<'c> {
     }
 }
 
-/// Returns the placement of secrets in the body, which is [`BodyPlacement::None`] when the server's `paths` or `grpc_methods` leave
-/// the call out. An OAuth document describes the server, so a request for it is no call of the server.
+/// Returns the placement of secrets in the body, which is [`BodyPlacement::None`] when the server's `paths` or
+/// `grpc_methods` leave the call out. An OAuth document describes the server, so a request for it is no call of the
+/// server.
 fn body_placement(target: &CallTarget, dialect: Dialect) -> Result<BodyPlacement, Refusal> {
     let Spec {
         auth_type,

@@ -56,7 +56,8 @@ impl RequestBody {
                     json.map_err(|_| Refusal::new(Reason::BodyTimeout, NO_BODY))??,
                 ))
             }
-            // `--body-timeout` does not apply: a gRPC client may send its first message at any time before its deadline.
+            // `--body-timeout` does not apply: a gRPC client may send its first message at any time before its
+            // deadline.
             BodyPlacement::Protobuf(protobuf) => {
                 // Boxed, because the future is large, and most calls do not need it.
                 let mut reading = Box::pin(GrpcBody::read(protobuf, headers, body, upload, reservation));

@@ -1,7 +1,7 @@
 //! A copy of a request, for when the upstream closes its connection without processing the request.
 //!
-//! The copy holds the bytes that the program sent, up to `--max-buffered-body`, until the upstream has responded. It holds
-//! no secrets: these are decrypted and put in anew when the request is sent again.
+//! The copy holds the bytes that the program sent, up to `--max-buffered-body`, until the upstream has responded. It
+//! holds no secrets: these are decrypted and put in anew when the request is sent again.
 
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ impl RequestCopy {
         (copy, BareRequest { headers, body })
     }
 
-    /// Waits, and returns the request to send again. The pause is random, so that calls which an upstream refused at the
-    /// same time do not return at the same time.
+    /// Waits, and returns the request to send again. The pause is random, so that calls which an upstream refused at
+    /// the same time do not return at the same time.
     pub(super) async fn again(&mut self) -> Result<BareRequest, Refusal> {
         if self.retries == MAX_RETRIES {
             let message = format!(
