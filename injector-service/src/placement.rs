@@ -33,13 +33,13 @@ pub enum AuthType {
 pub struct ProtobufSecrets {
     /// A field of type `map<string, string>`.
     pub field: FieldNumber,
-    pub messages: Messages,
+    pub messages: ProtobufMessages,
 }
 
 /// The messages of a gRPC request that get secrets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Messages {
+pub enum ProtobufMessages {
     #[default]
     First,
     /// The vault decrypts the secrets again for each message.

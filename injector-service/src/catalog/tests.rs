@@ -151,7 +151,7 @@ async fn a_mounted_config_map_is_followed_through_its_links() {
 async fn only_one_caller_reads_the_file_at_a_time() {
     let disk = OnDisk::new(&with(&["@a/b"]));
     let catalog = Catalog::open(&disk.path()).unwrap();
-    let turn = catalog.reading.clone().lock_owned().await;
+    let turn = catalog.read_lock.clone().lock_owned().await;
     let clone = catalog.clone();
     let mut waiting = std::pin::pin!(clone.entries());
     assert!(timeout(Duration::from_millis(100), &mut waiting).await.is_err());

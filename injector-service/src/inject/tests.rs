@@ -1,5 +1,5 @@
 use super::*;
-use crate::placement::Messages;
+use crate::placement::ProtobufMessages;
 
 fn request_secrets(
     auth_type: AuthType,
@@ -115,7 +115,7 @@ fn binary_metadata_is_base64_in_grpc_only() {
 fn skill(protobuf: bool) -> AuthType {
     AuthType::Skill(protobuf.then(|| ProtobufSecrets {
         field: FieldNumber::parse(7).unwrap(),
-        messages: Messages::First,
+        messages: ProtobufMessages::First,
     }))
 }
 

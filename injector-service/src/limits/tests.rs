@@ -63,7 +63,7 @@ fn every_limit_has_a_default_and_every_wrong_one_is_named() {
 #[test]
 fn the_documentation_has_every_limit_with_its_default() {
     let command = LimitSettings::augment_args(Command::new("limits"));
-    let documented: Vec<(&str, &str)> = include_str!("../../docs/limits.md")
+    let documented: Vec<(&str, &str)> = include_str!("../../../docs/limits.md")
         .lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix("| `--")?.split('|').map(str::trim);

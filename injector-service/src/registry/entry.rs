@@ -15,11 +15,11 @@ use super::{
 #[derive(Debug)]
 pub struct Entry {
     pub server: Server,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedState {
     /// The workspace of the vault's first answer.
     pinned: OnceLock<Uid>,
     call_counts: CallCounts,

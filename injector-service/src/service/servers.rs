@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A server that was stored, and the warnings about it.
-type Stored = (Arc<Entry>, Vec<Warning>);
+type StoredServer = (Arc<Entry>, Vec<Warning>);
 
 /// The number of tries of an update without a revision. A try fails when the server is changed in its midst.
 const UPDATE_TRIES: usize = 5;
@@ -163,7 +163,7 @@ impl Servers {
         }
     }
 
-    async fn add(&self, permit: &WritePermit, name: ServerName, spec: Spec) -> Result<Stored, Refusal> {
+    async fn add(&self, permit: &WritePermit, name: ServerName, spec: Spec) -> Result<StoredServer, Refusal> {
         let workspace = permit.workspace().clone();
         if self.registry.get(permit, &name).is_ok() {
             return Err(refusal(RegistryError::ServerExists(workspace, name)));
@@ -183,7 +183,7 @@ impl Servers {
         name: &ServerName,
         request: &UpdateServerRequest,
         given: &api::Server,
-    ) -> Result<Stored, Refusal> {
+    ) -> Result<StoredServer, Refusal> {
         for _ in 0..UPDATE_TRIES {
             let current = self.registry.get(permit, name).map_err(refusal)?;
             if given.revision != 0 {

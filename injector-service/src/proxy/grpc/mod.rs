@@ -29,7 +29,7 @@ use crate::{
         self,
         protobuf::{FramedMessage, SecretEntries},
     },
-    placement::{Messages, ProtobufSecrets},
+    placement::{ProtobufMessages, ProtobufSecrets},
     registry::Entry,
     resolve::Resolver,
     upstream::{Body, BodyError},
@@ -134,8 +134,8 @@ impl MessageRewriter {
         let mut messages: Vec<_> = self.reader.next_message().await?.into_iter().collect();
         let mut len: usize = messages.iter().map(FramedMessage::len).sum();
         let most = match self.reader.protobuf.messages {
-            Messages::First => usize::MAX,
-            Messages::All => MAX_DECRYPTED_MESSAGES,
+            ProtobufMessages::First => usize::MAX,
+            ProtobufMessages::All => MAX_DECRYPTED_MESSAGES,
         };
         while (1..most).contains(&messages.len()) && len < MAX_JOINED_BYTES {
             // Dropping the pending future loses nothing, because the reader keeps the part of a message that it has read.
@@ -156,8 +156,8 @@ impl MessageRewriter {
 
     async fn rewrite(&self, messages: Vec<FramedMessage>) -> Result<Vec<Bytes>, Refusal> {
         let entries = match self.reader.protobuf.messages {
-            Messages::First => messages.iter().map(|_| SecretEntries::none()).collect(),
-            Messages::All => {
+            ProtobufMessages::First => messages.iter().map(|_| SecretEntries::none()).collect(),
+            ProtobufMessages::All => {
                 let each = messages.iter().map(|_| self.later.entries(self.reader.protobuf));
                 try_join_all(each).await.map_err(of_later_message)?
             }

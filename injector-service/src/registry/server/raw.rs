@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     body_calls::{BodyCalls, MAX_PATTERNS, MethodPattern, PathPattern},
-    placement::{AuthType, FieldNumber, Messages, ProtobufSecrets},
+    placement::{AuthType, FieldNumber, ProtobufMessages, ProtobufSecrets},
 };
 use proto::{SecretName, distinct};
 
@@ -34,7 +34,7 @@ pub(crate) struct RawServer {
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) protobuf_secrets_field: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) protobuf_messages: Messages,
+    pub(crate) protobuf_messages: ProtobufMessages,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) grpc_methods: Vec<String>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -154,7 +154,9 @@ impl RawServer {
         } = spec;
         let (protobuf_secrets_field, protobuf_messages) = match auth_type {
             AuthType::Skill(Some(ProtobufSecrets { field, messages })) => (field.get(), *messages),
-            AuthType::Skill(None) | AuthType::SecretHeaders | AuthType::Bearer => (0, Messages::default()),
+            AuthType::Skill(None) | AuthType::SecretHeaders | AuthType::Bearer => {
+                (0, ProtobufMessages::default())
+            }
         };
         Self {
             workspace: workspace.to_string(),
@@ -237,10 +239,14 @@ impl RawTls {
 }
 
 /// Adds to the auth type the field of gRPC messages that gets secrets.
-fn parse_auth_type(auth_type: AuthType, field: u32, messages: Messages) -> Result<AuthType, SpecError> {
+fn parse_auth_type(
+    auth_type: AuthType,
+    field: u32,
+    messages: ProtobufMessages,
+) -> Result<AuthType, SpecError> {
     match (auth_type, field, messages) {
-        (_, 0, Messages::All) => Err(SpecError::ProtobufMessages),
-        (_, 0, Messages::First) => Ok(auth_type),
+        (_, 0, ProtobufMessages::All) => Err(SpecError::ProtobufMessages),
+        (_, 0, ProtobufMessages::First) => Ok(auth_type),
         (AuthType::Skill(_), number, messages) => Ok(AuthType::Skill(Some(ProtobufSecrets {
             field: FieldNumber::parse(number)?,
             messages,
@@ -320,16 +326,26 @@ mod tests {
             Ok(AuthType::Skill(Some(ProtobufSecrets { field, messages })))
         };
         for (auth_type, field, messages, expected) in [
-            (skill, 0, Messages::First, Ok(skill)),
-            (skill, 0, Messages::All, Err(SpecError::ProtobufMessages)),
-            (skill, 7, Messages::First, with(7, Messages::First)),
-            (skill, 7, Messages::All, with(7, Messages::All)),
-            (skill, 19_000, Messages::First, Err(NotAFieldNumber.into())),
-            (AuthType::Bearer, 0, Messages::First, Ok(AuthType::Bearer)),
+            (skill, 0, ProtobufMessages::First, Ok(skill)),
+            (skill, 0, ProtobufMessages::All, Err(SpecError::ProtobufMessages)),
+            (
+                skill,
+                7,
+                ProtobufMessages::First,
+                with(7, ProtobufMessages::First),
+            ),
+            (skill, 7, ProtobufMessages::All, with(7, ProtobufMessages::All)),
+            (
+                skill,
+                19_000,
+                ProtobufMessages::First,
+                Err(NotAFieldNumber.into()),
+            ),
+            (AuthType::Bearer, 0, ProtobufMessages::First, Ok(AuthType::Bearer)),
             (
                 AuthType::Bearer,
                 7,
-                Messages::First,
+                ProtobufMessages::First,
                 Err(SpecError::ProtobufWithoutSkill),
             ),
         ] {
@@ -340,7 +356,7 @@ mod tests {
     #[test]
     fn methods_and_a_field_of_their_messages_belong_together() {
         let (skill, bearer) = (AuthType::Skill(None), AuthType::Bearer);
-        let messages = parse_auth_type(skill, 7, Messages::First).unwrap();
+        let messages = parse_auth_type(skill, 7, ProtobufMessages::First).unwrap();
         for (auth_type, paths, methods, expected) in [
             (bearer, &[][..], &[][..], Ok(())),
             (bearer, &["/run"], &[], Err(SpecError::PathsWithoutSkill)),

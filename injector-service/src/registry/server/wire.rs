@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     address::OwnListeners,
-    placement::{AuthType, Messages},
+    placement::{AuthType, ProtobufMessages},
 };
 
 impl Spec {
@@ -194,10 +194,10 @@ fn protocol_from_wire(number: i32) -> Result<Protocol, SpecError> {
     }
 }
 
-fn messages_from_wire(number: i32) -> Result<Messages, SpecError> {
+fn messages_from_wire(number: i32) -> Result<ProtobufMessages, SpecError> {
     match api::ProtobufMessages::try_from(number) {
-        Ok(api::ProtobufMessages::Unspecified | api::ProtobufMessages::First) => Ok(Messages::First),
-        Ok(api::ProtobufMessages::All) => Ok(Messages::All),
+        Ok(api::ProtobufMessages::Unspecified | api::ProtobufMessages::First) => Ok(ProtobufMessages::First),
+        Ok(api::ProtobufMessages::All) => Ok(ProtobufMessages::All),
         Err(_) => Err(SpecError::UnknownEnumValue(
             "protobuf_messages: there is no such choice of messages",
         )),
@@ -234,11 +234,11 @@ impl From<Protocol> for api::Protocol {
     }
 }
 
-impl From<Messages> for api::ProtobufMessages {
-    fn from(messages: Messages) -> Self {
+impl From<ProtobufMessages> for api::ProtobufMessages {
+    fn from(messages: ProtobufMessages) -> Self {
         match messages {
-            Messages::First => Self::First,
-            Messages::All => Self::All,
+            ProtobufMessages::First => Self::First,
+            ProtobufMessages::All => Self::All,
         }
     }
 }
