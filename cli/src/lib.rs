@@ -3,8 +3,8 @@
 mod command;
 pub mod connect;
 mod data_plane;
-pub mod demo;
-pub mod dev;
+mod demo;
+mod dev;
 pub mod dev_command;
 mod echo;
 mod failure;

@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use proto::{Reason, ServerName, WorkspaceName};
+use serde_json::Value;
 use tokio::time;
 
 use crate::{
@@ -181,31 +182,21 @@ impl CallArgs {
 
     /// Returns the failure for a call that the injector refused.
     async fn refusal(&self, reason: Reason, name: &str, answer: Response<Incoming>) -> Failure {
-        let kind = FailureKind::of(reason.code());
-        let mut text = Vec::new();
-        let mut body = answer.into_body();
-        while let Some(Ok(frame)) = body.frame().await {
-            text.extend(frame.into_data().unwrap_or_default());
-            if text.len() > MAX_REFUSAL {
-                break;
-            }
-        }
-        let problem: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-        let member = |name: &str| {
-            problem
-                .get(name)
-                .and_then(serde_json::Value::as_str)
-                .unwrap_or_default()
-        };
+        let problem = read_problem(answer.into_body()).await;
+        let member = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default();
         let message = format!(
             "the injector refused the call: {} ({name}, call {})",
             member("detail"),
             member("call_id")
         );
+        Failure::new(FailureKind::of(reason.code()), message).hint(self.hint_for(reason))
+    }
+
+    fn hint_for(&self, reason: Reason) -> String {
         let Self {
             workspace, server, ..
         } = self;
-        let hint = match reason {
+        match reason {
             Reason::ServerNotFound => {
                 format!("`aerostack workspace server list {workspace}` shows what exists")
             }
@@ -219,9 +210,20 @@ impl CallArgs {
                 format!("`aerostack workspace server show {workspace} {server}` shows its URL")
             }
             _ => format!("`aerostack explain {workspace} {server}` shows the state of each secret"),
-        };
-        Failure::new(kind, message).hint(hint)
+        }
     }
+}
+
+/// Reads the `application/problem+json` of a refusal. Returns `null` when the body is something else.
+async fn read_problem(mut body: Incoming) -> Value {
+    let mut text = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        text.extend(frame.into_data().unwrap_or_default());
+        if text.len() > MAX_REFUSAL {
+            break;
+        }
+    }
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// Default headers of a body, which `--header` can replace.

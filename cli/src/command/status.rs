@@ -50,14 +50,42 @@ struct StatusReport {
 struct ServiceStatus {
     service: &'static str,
     address: String,
-    /// `serving`, `not_ready`, `not_serving` or `unreachable`. `unknown` is a data plane whose address was not given and
-    /// that does not answer on the default address.
-    state: &'static str,
+    state: ServiceState,
     latency_ms: Option<f64>,
     /// True when this client may list the resources of the service. Absent for the data plane.
     access: Option<bool>,
     /// Explanation of a `state` or an `access` that is not good.
     detail: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ServiceState {
+    Serving,
+    /// The health check succeeds, but `/readyz` reports a problem.
+    NotReady,
+    NotServing,
+    Unreachable,
+    /// A data plane whose address was not given and that does not answer on the default address.
+    Unknown,
+}
+
+impl ServiceState {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::NotReady => "not ready",
+            Self::NotServing => "not serving",
+            Self::Unreachable => "unreachable",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl ServiceStatus {
+    fn is_well(&self) -> bool {
+        matches!(self.state, ServiceState::Serving | ServiceState::Unknown) && self.access != Some(false)
+    }
 }
 
 #[derive(Serialize)]
@@ -80,10 +108,7 @@ impl StatusArgs {
             services: vec![vault, injector, data_plane],
             identity: client_identity(connection),
         };
-        let is_well = |service: &ServiceStatus| {
-            matches!(service.state, "serving" | "unknown") && service.access != Some(false)
-        };
-        let is_negative = !status.services.iter().all(is_well);
+        let is_negative = !status.services.iter().all(ServiceStatus::is_well);
         let report = Report::new(self.output, &status, status_text)?;
         Ok(Report {
             is_negative,
@@ -103,16 +128,18 @@ async fn check_service(
     let started = Instant::now();
     let health = remote.answer(client.check(whole_server)).await;
     let (mut state, latency_ms, mut detail) = match health {
-        Ok(answer) if answer.status() == ServingStatus::Serving => ("serving", Some(ms(started)), None),
+        Ok(answer) if answer.status() == ServingStatus::Serving => {
+            (ServiceState::Serving, Some(ms(started)), None)
+        }
         Ok(_) => (
-            "not_serving",
+            ServiceState::NotServing,
             Some(ms(started)),
             Some("its /readyz says why, on the address of its --metrics-listen".to_owned()),
         ),
-        Err(failure) => ("unreachable", None, Some(failure.message)),
+        Err(failure) => (ServiceState::Unreachable, None, Some(failure.message)),
     };
     let mut access = None;
-    if state == "serving" {
+    if state == ServiceState::Serving {
         let allowed = may_list.await;
         access = Some(allowed.is_ok());
         detail = allowed.err().map(|failure| failure.message);
@@ -121,8 +148,8 @@ async fn check_service(
         && latency_ms.is_some()
         && let Err(NotReady::Reported(why)) = healthcheck::check(probe, PROBE_TIMEOUT).await
     {
-        if state == "serving" {
-            state = "not_ready";
+        if state == ServiceState::Serving {
+            state = ServiceState::NotReady;
         }
         detail = Some(why);
     }
@@ -162,20 +189,20 @@ async fn check_data_plane(connection: &Connection, data_plane: &DataPlane) -> Se
         Err(error) => Err(Failure::new(FailureKind::Internal, error)),
     };
     let (state, detail) = match &answer {
-        Ok(answer) if is_injector(answer) => ("serving", None),
+        Ok(answer) if is_injector(answer) => (ServiceState::Serving, None),
         Err(_) if !connection.has_data_plane() => (
-            "unknown",
+            ServiceState::Unknown,
             Some(format!(
-                "no data plane was named, and none listens on {}; a sidecar's is reached only beside it, and \
-                 --data-plane names another",
+                "no address of a data plane was given, and none listens on {}; a sidecar's data plane can be reached \
+                 only from beside it; --data-plane names another",
                 data_plane.url
             )),
         ),
         Ok(_) => (
-            "unreachable",
-            Some("something else than an injector listens there".to_owned()),
+            ServiceState::Unreachable,
+            Some("the server there is not an injector".to_owned()),
         ),
-        Err(failure) => ("unreachable", Some(failure.message.clone())),
+        Err(failure) => (ServiceState::Unreachable, Some(failure.message.clone())),
     };
     ServiceStatus {
         service: "data plane",
@@ -222,7 +249,7 @@ fn status_text(status: &StatusReport) -> String {
         [
             service.service.to_owned(),
             service.address.clone(),
-            service.state.replace('_', " "),
+            service.state.label().to_owned(),
             service
                 .latency_ms
                 .map(|ms| format!("{ms:.1} ms"))

@@ -12,7 +12,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use self::resources::DemoError;
+pub(crate) use self::resources::DemoError;
 use self::resources::{DemoAdmin, SERVER, WORKSPACE, new_value, step};
 use crate::{
     connect::{ConnectArgs, Connection},
@@ -25,7 +25,7 @@ use crate::{
 const HEADER: &str = "x-mcp-secret-demo-token";
 
 /// The result of a demo that succeeded.
-pub struct DemoResult {
+pub(crate) struct DemoResult {
     /// Fingerprint of the value that was put into the vault.
     pub put: String,
     /// Headers that the upstream received, with the values of secrets as fingerprints.
@@ -35,7 +35,7 @@ pub struct DemoResult {
 
 /// Starts an upstream, makes the workspace, the secret and the server, calls the server through the injector, and checks
 /// that the upstream received the secret.
-pub async fn run(services: &DevServices) -> Result<DemoResult, DemoError> {
+pub(crate) async fn run(services: &DevServices) -> Result<DemoResult, DemoError> {
     let upstream = start_upstream().await.map_err(step("start the demo upstream"))?;
     let url = format!("http://{upstream}");
     let admin = DemoAdmin::connect(&connection(services)?)?;

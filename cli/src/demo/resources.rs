@@ -20,7 +20,7 @@ pub(super) const SERVER: &str = "echo";
 pub(super) const SECRET: &str = "DEMO_TOKEN";
 
 #[derive(Debug, thiserror::Error)]
-pub enum DemoError {
+pub(crate) enum DemoError {
     #[error("{step}: {cause}")]
     Step { step: &'static str, cause: String },
     #[error("{0} is not the URL of a server, such as https://example.com")]

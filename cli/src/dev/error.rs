@@ -15,7 +15,7 @@ use crate::pki::PkiError;
 pub(super) const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
-pub enum DevError {
+pub(crate) enum DevError {
     #[error("{path}", path = path.display())]
     File { path: PathBuf, source: io::Error },
     /// The directory holds files of somebody else.

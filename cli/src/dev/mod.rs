@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{args::DevArgs, error::DevError};
+pub(crate) use self::{args::DevArgs, error::DevError};
 use self::{directory::DevDirectory, error::STARTUP_TIMEOUT};
 use crate::pki::DevPki;
 
@@ -24,7 +24,7 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The addresses that the services listen on, as `DIR/ports.json` holds them.
 #[derive(Debug, Clone, Serialize)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     pub vault: SocketAddr,
     pub injector: SocketAddr,
     pub data_plane: SocketAddr,
@@ -33,7 +33,7 @@ pub struct Addresses {
 }
 
 /// A vault and an injector that run as tasks of this process.
-pub struct DevServices {
+pub(crate) struct DevServices {
     pub addresses: Addresses,
     pub pki: DevPki,
     vault: JoinHandle<Result<(), vault_service::RunError>>,
@@ -47,7 +47,7 @@ impl DevServices {
     ///
     /// A service that reports to be serving must not be stopped by a later failure of the start. So both services bind
     /// their addresses before either starts, and the injector starts after the vault has opened its store.
-    pub async fn start(args: &DevArgs) -> Result<Self, DevError> {
+    pub(crate) async fn start(args: &DevArgs) -> Result<Self, DevError> {
         let directory = directory::prepare(&args.dir)?;
         let vault = BoundVault::bind(args, &directory).await?;
         let injector = BoundInjector::bind(args, &directory, address(&vault.listeners.grpc)?).await?;
@@ -99,7 +99,7 @@ impl DevServices {
     }
 
     /// Runs until `stop` is cancelled, or until one of the services stops.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), DevError> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), DevError> {
         tokio::select! {
             () = stop.cancelled() => {}
             stopped = &mut self.vault => return Ok(resume_panic(stopped)?),
@@ -109,7 +109,7 @@ impl DevServices {
     }
 
     /// Stops the injector first, because its running calls still need the vault.
-    pub async fn stop(self) -> Result<(), DevError> {
+    pub(crate) async fn stop(self) -> Result<(), DevError> {
         self.stop_injector.cancel();
         let injector = resume_panic(self.injector.await);
         self.stop_vault.cancel();
