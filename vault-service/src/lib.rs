@@ -139,7 +139,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     ));
 
     let health = GrpcHealth::new(shutdown.clone());
-    let unlocking = unlock::Unlocking {
+    let unlocking = unlock::UnlockTask {
         writer: writer.clone(),
         health: health.clone(),
         metrics: metrics.clone(),

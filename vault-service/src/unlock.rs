@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The task that unlocks the vault, and then maintains its keys.
-pub(crate) struct Unlocking {
+pub(crate) struct UnlockTask {
     pub(crate) writer: Writer,
     pub(crate) health: GrpcHealth,
     pub(crate) metrics: Metrics,
@@ -29,7 +29,7 @@ pub(crate) struct Unlocking {
     pub(crate) erase_after: Duration,
 }
 
-impl Unlocking {
+impl UnlockTask {
     /// Shows in the health service and in the metrics whether the vault is locked.
     pub(crate) async fn show(&self) {
         let is_locked = self.writer.is_locked();

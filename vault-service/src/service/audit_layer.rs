@@ -247,10 +247,10 @@ mod tests {
         let log = log(memory.clone());
         let mut service = AuditLayer(log.clone()).layer(service_fn(|request: http::Request<Body>| {
             let subject = request.extensions().get::<Subject>().unwrap();
-            subject.workspace("w").unwrap();
-            subject.secret("token").unwrap();
-            assert!(subject.workspace("NOT A NAME").is_err());
-            subject.version(3);
+            subject.parse_workspace("w").unwrap();
+            subject.parse_secret("token").unwrap();
+            assert!(subject.parse_workspace("NOT A NAME").is_err());
+            subject.note_version(3);
             ready(Ok(answer(Some(Reason::Conflict))))
         }));
         let answered = service.call(request(PUT)).await.unwrap();

@@ -46,7 +46,7 @@ impl KeyService for KeyRpcs {
         &self,
         request: Request<ListWorkspaceKeysRequest>,
     ) -> Result<Response<ListWorkspaceKeysResponse>, Status> {
-        let workspace = Subject::of(&request).workspace(&request.get_ref().workspace);
+        let workspace = Subject::of(&request).parse_workspace(&request.get_ref().workspace);
         let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let workspace = workspace?;
         let keys = self
@@ -63,12 +63,12 @@ impl KeyService for KeyRpcs {
         &self,
         request: Request<RotateWorkspaceKeyRequest>,
     ) -> Result<Response<RotateWorkspaceKeyResponse>, Status> {
-        let workspace = Subject::of(&request).workspace(&request.get_ref().workspace);
+        let workspace = Subject::of(&request).parse_workspace(&request.get_ref().workspace);
         let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let workspace = workspace?;
         let id = self.0.rotate_workspace_key(&permit, &workspace).await;
         let key_id = id.map_err(refusal)?.to_string();
-        Subject::of(&request).key_id(&key_id);
+        Subject::of(&request).note_key_id(&key_id);
         Ok(Response::new(RotateWorkspaceKeyResponse { key_id }))
     }
 
@@ -79,7 +79,7 @@ impl KeyService for KeyRpcs {
         let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let id = self.0.rotate_root_key(&permit).await.map_err(refusal)?;
         let key_id = id.to_string();
-        Subject::of(&request).key_id(&key_id);
+        Subject::of(&request).note_key_id(&key_id);
         Ok(Response::new(RotateRootKeyResponse { key_id }))
     }
 }

@@ -52,9 +52,9 @@ impl SecretService for SecretRpcs {
             expected_version,
             request_id,
         } = request.get_ref();
-        let permit = WritePermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
+        let permit = WritePermit::decide(Authorized::of(&request)?, &subject.parse_workspace(workspace)?)?;
         let new = NewSecret {
-            name: subject.secret(name)?,
+            name: subject.parse_secret(name)?,
             value: parse_value(value)?,
             upstream_origins: parse_origins(upstream_origins)?,
             labels: parse_labels(labels)?,
@@ -67,7 +67,7 @@ impl SecretService for SecretRpcs {
             created,
             facts,
         } = self.0.put_secret(&permit, new).await.map_err(refusal)?;
-        subject.version(secret.version);
+        subject.note_version(secret.version);
         Ok(Response::new(PutSecretResponse {
             warnings: value_warnings(secret.name.as_str(), &facts),
             secret: Some(to_wire(secret)),
@@ -85,7 +85,7 @@ impl SecretService for SecretRpcs {
             page_size,
             page_token: token,
         } = request.get_ref();
-        let permit = ReadPermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
+        let permit = ReadPermit::decide(Authorized::of(&request)?, &subject.parse_workspace(workspace)?)?;
         let scope = ("secrets", Authorized::of(&request)?.principal()?, workspace);
         let page = Page::parse(*page_size, token, scope).map_err(page_token)?;
         let (secrets, more) = self.0.secrets(&permit, page.clone()).await.map_err(refusal)?;
@@ -106,8 +106,8 @@ impl SecretService for SecretRpcs {
     ) -> Result<Response<GetSecretMetadataResponse>, Status> {
         let subject = Subject::of(&request);
         let GetSecretMetadataRequest { workspace, name } = request.get_ref();
-        let permit = ReadPermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
-        let name = subject.secret(name)?;
+        let permit = ReadPermit::decide(Authorized::of(&request)?, &subject.parse_workspace(workspace)?)?;
+        let name = subject.parse_secret(name)?;
         let secret = self.0.secret(&permit, &name).await.map_err(refusal)?;
         Ok(Response::new(GetSecretMetadataResponse {
             secret: Some(to_wire(secret)),
@@ -125,8 +125,8 @@ impl SecretService for SecretRpcs {
             page_size,
             page_token: token,
         } = request.get_ref();
-        let permit = ReadPermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
-        let name = subject.secret(name)?;
+        let permit = ReadPermit::decide(Authorized::of(&request)?, &subject.parse_workspace(workspace)?)?;
+        let name = subject.parse_secret(name)?;
         let scope = (
             "versions",
             Authorized::of(&request)?.principal()?,
@@ -162,13 +162,13 @@ impl SecretService for SecretRpcs {
             allow_wider_origins,
             allow_later_expiry,
         } = request.get_ref();
-        let permit = WritePermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
+        let permit = WritePermit::decide(Authorized::of(&request)?, &subject.parse_workspace(workspace)?)?;
         let overrides = RestoreOverrides {
             wider_origins: *allow_wider_origins,
             later_expiry: *allow_later_expiry,
         };
         let restore = VersionRestore {
-            name: subject.secret(name)?,
+            name: subject.parse_secret(name)?,
             version: *version,
             expiry: parse_new_expiry(expiry.as_ref())?,
             overrides: check_overrides(overrides, &permit)?,
@@ -180,7 +180,7 @@ impl SecretService for SecretRpcs {
             created: _,
             facts,
         } = self.0.restore_version(&permit, restore).await.map_err(refusal)?;
-        subject.version(secret.version);
+        subject.note_version(secret.version);
         Ok(Response::new(RestoreSecretVersionResponse {
             warnings: value_warnings(secret.name.as_str(), &facts),
             secret: Some(to_wire(secret)),
@@ -197,8 +197,8 @@ impl SecretService for SecretRpcs {
             name,
             expected_version,
         } = request.get_ref();
-        let permit = WritePermit::decide(Authorized::of(&request)?, &subject.workspace(workspace)?)?;
-        let name = subject.secret(name)?;
+        let permit = WritePermit::decide(Authorized::of(&request)?, &subject.parse_workspace(workspace)?)?;
+        let name = subject.parse_secret(name)?;
         let deleted = self.0.delete_secret(&permit, &name, *expected_version);
         deleted.await.map_err(refusal)?;
         Ok(Response::new(DeleteSecretResponse {}))

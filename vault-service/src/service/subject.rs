@@ -152,19 +152,19 @@ impl Subject {
         }
     }
 
-    pub(crate) fn workspace(&self, text: &str) -> Result<WorkspaceName, Refusal> {
+    pub(crate) fn parse_workspace(&self, text: &str) -> Result<WorkspaceName, Refusal> {
         let workspace = workspace_name(text)?;
         self.note(|details| details.workspace = Some(workspace.clone()));
         Ok(workspace)
     }
 
-    pub(crate) fn secret(&self, text: &str) -> Result<SecretName, Refusal> {
+    pub(crate) fn parse_secret(&self, text: &str) -> Result<SecretName, Refusal> {
         let name = SecretName::parse(text).map_err(secret_name)?;
         self.note(|details| details.secrets = vec![SecretSubject::new(name.clone())]);
         Ok(name)
     }
 
-    pub(crate) fn version(&self, version: u64) {
+    pub(crate) fn note_version(&self, version: u64) {
         self.note(|details| {
             if let [secret] = details.secrets.as_mut_slice() {
                 secret.version = Some(version);
@@ -190,7 +190,7 @@ impl Subject {
         });
     }
 
-    pub(crate) fn key_id(&self, id: &str) {
+    pub(crate) fn note_key_id(&self, id: &str) {
         self.note(|details| id.clone_into(&mut details.key_id));
     }
 }

@@ -45,7 +45,10 @@ impl WorkspaceService for WorkspaceRpcs {
                 number => parse_kept_versions(*number)?,
             },
         };
-        let permit = AdminPermit::decide(Authorized::of(&request)?, &Subject::of(&request).workspace(name)?)?;
+        let permit = AdminPermit::decide(
+            Authorized::of(&request)?,
+            &Subject::of(&request).parse_workspace(name)?,
+        )?;
         let workspace = self
             .writer
             .create_workspace(&permit, settings)
@@ -61,7 +64,10 @@ impl WorkspaceService for WorkspaceRpcs {
         request: Request<GetWorkspaceRequest>,
     ) -> Result<Response<GetWorkspaceResponse>, Status> {
         let GetWorkspaceRequest { name } = request.get_ref();
-        let permit = AdminPermit::decide(Authorized::of(&request)?, &Subject::of(&request).workspace(name)?)?;
+        let permit = AdminPermit::decide(
+            Authorized::of(&request)?,
+            &Subject::of(&request).parse_workspace(name)?,
+        )?;
         let workspace = self.writer.workspace(&permit).await.map_err(refusal)?;
         Ok(Response::new(GetWorkspaceResponse {
             workspace: Some(to_wire(workspace)),
@@ -106,7 +112,10 @@ impl WorkspaceService for WorkspaceRpcs {
         let paths = update_mask.as_ref().map(|mask| mask.paths.as_slice());
         let changes = parse_changes(workspace, paths.unwrap_or_default())?;
         let api::Workspace { name, revision, .. } = workspace;
-        let permit = AdminPermit::decide(Authorized::of(&request)?, &Subject::of(&request).workspace(name)?)?;
+        let permit = AdminPermit::decide(
+            Authorized::of(&request)?,
+            &Subject::of(&request).parse_workspace(name)?,
+        )?;
         let workspace = self
             .writer
             .update_workspace(&permit, *revision, changes)
@@ -126,7 +135,10 @@ impl WorkspaceService for WorkspaceRpcs {
             force,
             revision,
         } = request.get_ref();
-        let permit = AdminPermit::decide(Authorized::of(&request)?, &Subject::of(&request).workspace(name)?)?;
+        let permit = AdminPermit::decide(
+            Authorized::of(&request)?,
+            &Subject::of(&request).parse_workspace(name)?,
+        )?;
         self.writer
             .delete_workspace(&permit, *revision, *force)
             .await

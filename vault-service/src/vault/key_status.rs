@@ -80,7 +80,7 @@ impl From<Rotation> for RotationStatus {
         let Rotation {
             workspace,
             cursor: _,
-            last_look,
+            last_pass,
             done,
             total,
             unreadable,
@@ -91,7 +91,7 @@ impl From<Rotation> for RotationStatus {
         Self {
             workspace: Some(workspace).filter(|name| !name.is_empty()),
             // The last pass begins only when every entry was moved.
-            done: if last_look { total } else { done },
+            done: if last_pass { total } else { done },
             total,
             unreadable: unreadable.max(unreadable_before),
             start_time,

@@ -2,6 +2,13 @@
 //!
 //! [`Vault::split`] divides an opened vault into a [`Writer`], which has no method that returns a value, and a [`Reader`],
 //! whose only method decrypts for the holder of a [`DecryptPermit`](crate::authz::DecryptPermit).
+//!
+//! - `stored` describes the layout of the store, and `access` reads it from async code.
+//! - `workspaces` and `secrets` are the operations of administrators. `secrets` has the write path of puts and restores.
+//! - `reader` decrypts. `worker_pool` has the threads for reads and writes that may wait for the disk.
+//! - `keyring` has the keys in memory, `key_file` those on disk. `root_key` unlocks the vault and replaces the root key.
+//! - `key_maintenance` is the background loop that continues each `rotation` and erases deleted data (`deletions`, `erasure`).
+//! - `backup` makes and restores backups. `integrity_check` verifies and repairs a damaged store.
 
 mod access;
 mod backup;

@@ -85,10 +85,10 @@ pub(super) struct WorkspaceRecord {
     /// Creation time of the active KEK; absent for the first KEK, which is as old as the workspace.
     #[prost(message, optional, tag = "9")]
     pub(super) kek_create_time: Option<prost_types::Timestamp>,
-    /// True during the last pass of a rotation, as in [`Rotation::last_look`]. The change of this field fails all writes that
+    /// True during the last pass of a rotation, as in [`Rotation::last_pass`]. The change of this field fails all writes that
     /// read the workspace before the last pass.
     #[prost(bool, tag = "10")]
-    pub(super) last_look: bool,
+    pub(super) last_pass: bool,
 }
 
 /// A KEK that new records do not use any more.
@@ -112,7 +112,7 @@ pub(super) struct Rotation {
     pub(super) cursor: Vec<u8>,
     /// True in the pass after which the retired keys are destroyed.
     #[prost(bool, tag = "3")]
-    pub(super) last_look: bool,
+    pub(super) last_pass: bool,
     #[prost(uint64, tag = "4")]
     pub(super) done: u64,
     /// Number of all entries, as far as known.

@@ -170,7 +170,7 @@ impl Fixture {
     }
 
     pub(super) async fn decrypt(&self, name: &str) -> Result<DecryptOutcome, VaultError> {
-        let mut answers = self.reader.decrypt(vec![Arc::new(wanted("w", name))]).await;
+        let mut answers = self.reader.decrypt(vec![Arc::new(query("w", name))]).await;
         Ok(answers.pop().unwrap()?.1.pop().unwrap())
     }
 
@@ -206,7 +206,7 @@ fn new(name: &str, value: &[u8]) -> NewSecret {
     }
 }
 
-fn wanted(workspace: &str, name: &str) -> DecryptQuery {
+fn query(workspace: &str, name: &str) -> DecryptQuery {
     DecryptQuery {
         permit: decrypt_permit(workspace),
         workspace_uid: None,

@@ -64,7 +64,7 @@ impl Workspace {
             kept_versions: _,
             retired_keks: _,
             kek_create_time: _,
-            last_look: _,
+            last_pass: _,
         } = record;
         Ok(Self {
             name,

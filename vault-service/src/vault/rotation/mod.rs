@@ -11,7 +11,7 @@
 //! The old KEK is destroyed after a pass over all records that found none under it, and that began when nothing could bring
 //! one back. A concurrent write could: it may have read a record under the old KEK before the record was rewrapped, to keep it
 //! as an older version. But a write holds only if the workspace is what the write read. So when a pass finds no record under
-//! the old KEK, the rotation changes the workspace (`last_look`), which fails such writes, and only the next pass counts.
+//! the old KEK, the rotation changes the workspace (`last_pass`), which fails such writes, and only the next pass counts.
 
 mod records;
 mod step;

@@ -157,11 +157,11 @@ fn plan_end_of_pass(
         old: found.bytes.clone(),
         new: stored::encode(&record),
     };
-    Ok(match (rotation.unreadable, rotation.last_look) {
+    Ok(match (rotation.unreadable, rotation.last_pass) {
         (0, true) => {
             let record = WorkspaceRecord {
                 retired_keks: Vec::new(),
-                last_look: false,
+                last_pass: false,
                 ..found.record.clone()
             };
             let notes = destroyed_keys(store, &found, &rotation)?;
@@ -171,11 +171,11 @@ fn plan_end_of_pass(
         }
         (0, false) => {
             let record = WorkspaceRecord {
-                last_look: true,
+                last_pass: true,
                 ..found.record.clone()
             };
             let last_pass = Rotation {
-                last_look: true,
+                last_pass: true,
                 ..next_pass(rotation)
             };
             StepWork::with(replace_workspace(record), NextState::Continue(last_pass))

@@ -113,7 +113,7 @@ async fn workspaces_named(vault: &Fixture, count: usize) {
 }
 
 /// Returns the ids of the store keys that the vault has loaded.
-fn held(vault: &Fixture) -> Vec<KeyId> {
+fn store_key_ids(vault: &Fixture) -> Vec<KeyId> {
     let keys = vault.writer.keyring.loaded().unwrap().store_keys;
     keys.iter().map(|key| key.id()).collect()
 }
@@ -175,7 +175,7 @@ async fn a_rotation_moves_every_record_while_all_of_them_decrypt() {
     }
     moving.abort();
     let after = found(&vault, "w");
-    assert!(after.record.retired_keks.is_empty() && !after.record.last_look);
+    assert!(after.record.retired_keks.is_empty() && !after.record.last_pass);
     assert_eq!(after.record.revision, before.record.revision);
     assert_eq!(keks(&vault, RecordSet::Current), vec![id; MANY + 1]);
     assert_eq!(keks(&vault, RecordSet::Older), vec![id; 10]);
@@ -256,7 +256,7 @@ async fn a_write_that_read_the_workspace_before_the_last_pass_fails() {
         .unwrap();
     let read_before = found(&vault, "w");
     let key = stored::workspace_rotation(&read_before.uid);
-    while !rotation_of(&vault, &key).unwrap().last_look {
+    while !rotation_of(&vault, &key).unwrap().last_pass {
         vault.writer.step(&key, &KeyMetrics::default()).await.unwrap();
     }
     // The old KEK still exists, and no write can store a record under it any more.

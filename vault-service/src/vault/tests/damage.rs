@@ -40,7 +40,7 @@ async fn a_damaged_record_fails_only_its_own_secret_of_a_decrypt() {
     for _ in 0..2 {
         let both = DecryptQuery {
             names: vec![secret(&lost), secret(&kept)],
-            ..wanted("w", &lost)
+            ..query("w", &lost)
         };
         let answer = vault.reader.decrypt(vec![Arc::new(both)]).await.pop().unwrap();
         let [of_lost, of_kept] = answer.unwrap().1.try_into().unwrap();

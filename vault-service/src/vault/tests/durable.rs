@@ -7,7 +7,7 @@ async fn vault_over(store: Store, root_key: [u8; 32]) -> (Writer, Reader) {
 }
 
 async fn decrypted(reader: &Reader, name: &str) -> DecryptOutcome {
-    let mut answers = reader.decrypt(vec![Arc::new(wanted("w", name))]).await;
+    let mut answers = reader.decrypt(vec![Arc::new(query("w", name))]).await;
     answers.pop().unwrap().unwrap().1.pop().unwrap()
 }
 

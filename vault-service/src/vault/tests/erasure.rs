@@ -220,7 +220,7 @@ async fn an_attacker_decrypts_deleted_values_from_the_files_only_until_they_are_
     let (_writer, reader) = open(&dir, key(1)).await.unwrap();
     for name in ["LIVE", "PUSHED"] {
         let answer = reader
-            .decrypt(vec![Arc::new(wanted("w", name))])
+            .decrypt(vec![Arc::new(query("w", name))])
             .await
             .pop()
             .unwrap();
@@ -290,15 +290,15 @@ async fn a_store_key_that_a_crash_left_in_the_file_is_destroyed_after_the_next_s
     keys.store_keys.push(Arc::new(StoreKey::generate().unwrap()));
     KeyFile::replace(&vault.writer.store, &keys).await.unwrap();
     let vault = vault.reopen().await;
-    let held = |vault: &Fixture| {
+    let store_key_ids = |vault: &Fixture| {
         let keys = vault.writer.keyring.loaded().unwrap().store_keys;
         keys.iter().map(|key| key.id()).collect::<Vec<_>>()
     };
-    assert_eq!(held(&vault).len(), 2);
+    assert_eq!(store_key_ids(&vault).len(), 2);
     erase_all(&vault.writer).await;
-    assert_eq!(held(&vault), [used]);
+    assert_eq!(store_key_ids(&vault), [used]);
     let vault = vault.reopen().await;
-    assert_eq!(held(&vault), [used]);
+    assert_eq!(store_key_ids(&vault), [used]);
     assert_eq!(value(vault.decrypt("LIVE").await.unwrap()).1, b"live");
 }
 
@@ -430,7 +430,7 @@ async fn an_erasure_that_cannot_replace_the_key_file_loses_nothing_and_is_tried_
             }
             assert_eq!(failed, usize::from(n == 0), "{failure:?} {n}");
             let answer = reader
-                .decrypt(vec![Arc::new(wanted("w", "LIVE"))])
+                .decrypt(vec![Arc::new(query("w", "LIVE"))])
                 .await
                 .pop()
                 .unwrap();

@@ -52,8 +52,8 @@ async fn a_record_does_not_decrypt_in_another_workspace() {
         .commit(Batch::new().put(stored::Kind::Record.key(&to, &name), record))
         .await
         .unwrap();
-    let wanted = wanted("v", "A");
-    let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
+    let query = query("v", "A");
+    let answer = vault.reader.decrypt(vec![Arc::new(query)]).await.pop().unwrap();
     assert!(matches!(
         answer.unwrap().1[0],
         DecryptOutcome::KeyNotLoaded | DecryptOutcome::DataLoss
@@ -68,12 +68,12 @@ async fn only_values_in_the_answer_count_towards_its_size() {
         vault.put(name.as_str(), &vec![b'x'; 64 * 1024]).await.unwrap();
     }
     for (check_only, count, answered) in [(true, 17, true), (false, 17, false), (false, 16, true)] {
-        let wanted = DecryptQuery {
+        let query = DecryptQuery {
             names: names[..count].to_vec(),
             check_only,
-            ..wanted("w", "N0")
+            ..query("w", "N0")
         };
-        let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
+        let answer = vault.reader.decrypt(vec![Arc::new(query)]).await.pop().unwrap();
         match answer {
             Ok((_, secrets)) => assert!(answered && secrets.len() == count),
             Err(VaultError::AnswerTooLarge) => assert!(!answered),

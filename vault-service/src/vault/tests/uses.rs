@@ -4,13 +4,13 @@ use super::*;
 
 impl Fixture {
     async fn give(&self, names: &[&str], server: &str, check_only: bool) {
-        let wanted = DecryptQuery {
+        let query = DecryptQuery {
             names: names.iter().map(|name| secret(name)).collect(),
             server: Some(ServerName::parse(server).unwrap()),
             check_only,
-            ..wanted("w", "T")
+            ..query("w", "T")
         };
-        let answer = self.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
+        let answer = self.reader.decrypt(vec![Arc::new(query)]).await.pop().unwrap();
         answer.unwrap();
     }
 

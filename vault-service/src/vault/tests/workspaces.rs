@@ -93,11 +93,11 @@ async fn a_workspace_created_again_under_its_name_is_another_one() {
         vault.decrypt("T").await.unwrap(),
         DecryptOutcome::NotFound
     ));
-    let wanted = DecryptQuery {
+    let query = DecryptQuery {
         workspace_uid: Some(old),
-        ..wanted("w", "T")
+        ..query("w", "T")
     };
-    let answer = vault.reader.decrypt(vec![Arc::new(wanted)]).await.pop().unwrap();
+    let answer = vault.reader.decrypt(vec![Arc::new(query)]).await.pop().unwrap();
     assert!(matches!(answer, Err(VaultError::WorkspaceReplaced(_))));
 }
 

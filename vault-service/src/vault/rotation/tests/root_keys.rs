@@ -6,7 +6,7 @@ use super::*;
 async fn a_new_first_root_key_replaces_the_old_one_at_once() {
     let vault = filled(1).await;
     workspaces_named(&vault, 2).await;
-    let store_keys = held(&vault);
+    let store_keys = store_key_ids(&vault);
     let vault = vault.reopen_with(files(&[2, 1])).await.unwrap();
     let (new, old) = (root(key(2)).id(), root(key(1)).id());
     let status = vault.writer.key_status(&permit()).await.unwrap();
@@ -17,7 +17,7 @@ async fn a_new_first_root_key_replaces_the_old_one_at_once() {
         .collect();
     assert_eq!(shown, [(new, true, 3), (old, false, 0)]);
     assert!(status.rotations.is_empty());
-    assert_eq!(held(&vault), store_keys);
+    assert_eq!(store_key_ids(&vault), store_keys);
     let vault = vault.reopen_with(files(&[2])).await.unwrap();
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
 }

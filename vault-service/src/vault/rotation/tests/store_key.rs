@@ -21,13 +21,17 @@ async fn a_rotation_of_the_store_key_rewraps_all_workspaces_and_destroys_the_old
         .rotate_workspace_key(&permit(), &name("w"))
         .await
         .unwrap();
-    let [old] = held(&vault)[..] else { panic!() };
+    let [old] = store_key_ids(&vault)[..] else {
+        panic!()
+    };
     assert!(vault.writer.replace_store_key().await.unwrap());
     assert!(
         !vault.writer.replace_store_key().await.unwrap(),
         "one is under way"
     );
-    let [still, new] = held(&vault)[..] else { panic!() };
+    let [still, new] = store_key_ids(&vault)[..] else {
+        panic!()
+    };
     assert_eq!(still, old);
     vault
         .writer
@@ -38,7 +42,7 @@ async fn a_rotation_of_the_store_key_rewraps_all_workspaces_and_destroys_the_old
     assert_eq!(step_at(&vault, stored::STORE_KEY_ROTATION, first).await, 1);
     // All secrets can be decrypted during the rotation, also after a restart.
     let vault = vault.reopen().await;
-    assert_eq!(held(&vault), [old, new]);
+    assert_eq!(store_key_ids(&vault), [old, new]);
     let under_new = store_keys_of_all(&vault).iter().filter(|id| **id == new).count();
     assert_eq!(under_new, 64);
     assert_eq!(value(vault.decrypt("S0000").await.unwrap()).1, b"value");
@@ -47,7 +51,7 @@ async fn a_rotation_of_the_store_key_rewraps_all_workspaces_and_destroys_the_old
     assert_eq!(status.rotations[0].done, 64);
     step_at(&vault, stored::STORE_KEY_ROTATION, StepOutcome::Finished).await;
     assert_eq!(store_keys_of_all(&vault), vec![new; 72]);
-    assert_eq!(held(&vault), [new], "the old one is wiped");
+    assert_eq!(store_key_ids(&vault), [new], "the old one is wiped");
     let file = crate::vault::key_file::KeyFile::read(&vault.writer.store)
         .unwrap()
         .unwrap();
@@ -73,11 +77,11 @@ async fn a_workspace_whose_key_is_damaged_keeps_the_old_store_key_until_it_is_de
         step_at(&vault, stored::STORE_KEY_ROTATION, StepOutcome::Wait).await;
         let status = vault.writer.key_status(&permit()).await.unwrap();
         assert_eq!(status.rotations[0].unreadable, 1);
-        assert_eq!(held(&vault).len(), 2);
+        assert_eq!(store_key_ids(&vault).len(), 2);
     }
     vault.writer.delete_workspace(&admin("w"), 0, true).await.unwrap();
     step_at(&vault, stored::STORE_KEY_ROTATION, StepOutcome::Finished).await;
-    assert_eq!(held(&vault).len(), 1);
+    assert_eq!(store_key_ids(&vault).len(), 1);
 }
 
 #[tokio::test]
