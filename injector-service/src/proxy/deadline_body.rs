@@ -21,12 +21,12 @@ pub(super) struct DeadlineBody {
     _call: ActiveCall,
 }
 
-/// How a response ends that is not complete at its deadline.
+/// The end of a response that is not complete at its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AtDeadline {
-    /// With an error, which resets the stream or closes the connection.
+    /// An error, which resets the stream or closes the connection.
     Abort,
-    /// With gRPC's `DEADLINE_EXCEEDED` in trailers.
+    /// Trailers with gRPC's `DEADLINE_EXCEEDED`.
     GrpcTrailers,
 }
 

@@ -213,7 +213,7 @@ proptest! {
             frames.extend(frame(1, number, body));
             frames.extend(frame(0, number, body));
         }
-        // These bytes are shorter than the header of a frame.
+        // `other` is shorter than the header of a frame.
         frames.extend(&other);
         for (version, bytes) in [(HttpVersion::Http1, text), (HttpVersion::Http2, frames)] {
             let arrived = runtime.block_on(written_in(&table, version, width, piece, &bytes));

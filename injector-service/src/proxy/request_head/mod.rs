@@ -79,7 +79,7 @@ struct LineCursor {
 }
 
 impl<S> HeadCheckingStream<S> {
-    /// Accepts heads of `factor` times the sizes in `limits`. `guard::size` enforces the exact limits later, and can tell
+    /// Accepts heads of `factor` times the sizes in `limits`. `CheckedRequest` enforces the exact limits later, and can tell
     /// the client which limit a head exceeds.
     pub(super) fn new(stream: S, watchdog: Arc<Watchdog>, limits: &Limits, factor: usize) -> Self {
         Self {
