@@ -113,7 +113,7 @@ impl CallCounts {
     }
 }
 
-fn locked<T>(counts: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(counts: &Mutex<T>) -> MutexGuard<'_, T> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
