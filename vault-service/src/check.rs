@@ -94,30 +94,30 @@ fn told(report: &IntegrityReport, kept: &str, is_well: bool) -> ExitCode {
 fn legible(log_damage: &LogDamage) {
     let LogDamage {
         gaps,
-        bytes,
-        nameless,
-        corrected,
-        torn,
-        is_short,
+        gap_bytes,
+        unnamed_changes,
+        corrected_messages,
+        torn_bytes,
+        has_unlocated_loss,
         missing_groups,
     } = log_damage;
-    if *corrected > 0 {
+    if *corrected_messages > 0 {
         say(format_args!(
-            "{corrected} records of the log have one flipped bit; their checksums tell which, and they were read without it"
+            "{corrected_messages} records of the log have one flipped bit; their checksums tell which, and they were read without it"
         ));
     }
-    if *torn > 0 {
+    if *torn_bytes > 0 {
         say(format_args!(
-            "the last write is not whole: {torn} bytes; unless the disk lost them, it was never acknowledged"
+            "the last write is not whole: {torn_bytes} bytes; unless the disk lost them, it was never acknowledged"
         ));
     }
-    if *gaps + *nameless > 0 {
+    if *gaps + *unnamed_changes > 0 {
         say(format_args!(
-            "{bytes} bytes of the log in {gaps} parts, and the names in {nameless} records, cannot be read: names that are \
+            "{gap_bytes} bytes of the log in {gaps} parts, and the names in {unnamed_changes} records, cannot be read: names that are \
              only there are not known"
         ));
     }
-    if *is_short {
+    if *has_unlocated_loss {
         say(format_args!(
             "changes are missing that the store says it has ({missing_groups} groups at its end): names that are only in them \
              are not known"

@@ -37,7 +37,7 @@ pub enum Failed {
     #[error(
         "{0}; ask the vault that serves it for a backup: `aerostack backup`, or BackupService/ExportBackup"
     )]
-    InUse(store::OpenError),
+    InUse(store::StoreOpenError),
     /// The store did not open, or is not this vault's.
     #[error(transparent)]
     Vault(vault::OpenError),
@@ -73,7 +73,7 @@ impl From<Problems> for Failed {
 impl From<vault::OpenError> for Failed {
     fn from(error: vault::OpenError) -> Self {
         match error {
-            vault::OpenError::Store(in_use @ store::OpenError::InUse(_)) => Self::InUse(in_use),
+            vault::OpenError::Store(in_use @ store::StoreOpenError::InUse(_)) => Self::InUse(in_use),
             error => Self::Vault(error),
         }
     }

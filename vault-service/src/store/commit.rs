@@ -1,80 +1,79 @@
-//! The one thread that writes.
+//! The commit thread, the only writer of the store.
 //!
-//! It takes all batches that wait, checks and stages them one by one, applies them as one, makes that
-//! durable by one `flush()` and one fsync, and only then answers. While it syncs the next ones gather:
-//! the more writers, the larger the groups, with no timer to set.
+//! The thread takes all waiting batches as a group, checks and stages them one by one, applies them as one sled batch,
+//! makes the group durable by one `flush()` and one fsync, and only then answers. More batches gather during the sync: the
+//! more writers, the larger the groups, without a timer to tune.
 //!
-//! A refused batch waits for the sync as well: what refused it may be a batch of the same group.
+//! A refused batch is answered after the sync, too, because the batch that it conflicts with may be in the same group.
 
-use std::{io, mem, sync::Arc, thread};
+use std::{mem, sync::Arc, thread};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::{
-    Batch, CommitError, Ended, Fault, OpenError, Shared, batch::Staged, export::Settle, marker::Keeper,
-    panics::caught,
+    Batch, CommitError, Fault,
+    engine::{Fsync, caught},
+    error::StoreOpenError,
+    marker::MarkerWriter,
+    shared::{Shared, StopReason},
+    staging::StagedGroup,
 };
 
-/// Bounds of one group. sled reuses a segment when what replaced it was flushed, synced or not, and a
-/// whole further segment (8 MiB) was written since. Syncing well within 8 MiB of log keeps that safe.
+/// Limits of a group. sled reuses a segment once the data that replaced it is flushed, synced or not, and one more segment
+/// (8 MiB) is written. A sync after much less than 8 MiB of log makes that safe.
 const GROUP_BATCHES: usize = 256;
 const GROUP_BYTES: usize = 1024 * 1024;
 
-/// Syncs `db`. A value, so that tests can fail, count and hold it.
-pub(super) type Fsync = Box<dyn FnMut() -> io::Result<()> + Send>;
-
-type Answer = Result<(), CommitError>;
+type CommitResult = Result<(), CommitError>;
 
 pub(super) enum Request {
     Commit {
         batch: Batch,
-        reply: oneshot::Sender<Answer>,
+        reply: oneshot::Sender<CommitResult>,
     },
-    /// The last round of an export, between two groups.
-    Settle(Settle),
+    /// A call to run between two groups, while nothing changes.
+    RunBetweenGroups(Box<dyn FnOnce(&Shared) + Send>),
     Close {
-        done: oneshot::Sender<Answer>,
+        done: oneshot::Sender<CommitResult>,
     },
 }
 
-pub(super) struct Writer {
+pub(super) struct CommitThread {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
     fsync: Fsync,
-    keeper: Keeper,
+    marker: MarkerWriter,
 }
 
 #[derive(Default)]
 struct Group {
     batches: Vec<Batch>,
-    replies: Vec<oneshot::Sender<Answer>>,
+    replies: Vec<oneshot::Sender<CommitResult>>,
     bytes: usize,
-    settle: Option<Settle>,
-    close: Option<oneshot::Sender<Answer>>,
+    call: Option<Box<dyn FnOnce(&Shared) + Send>>,
+    close: Option<oneshot::Sender<CommitResult>>,
 }
 
-impl Writer {
+impl CommitThread {
     pub(super) fn spawn(
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
         fsync: Fsync,
-        keeper: Keeper,
-    ) -> Result<(), OpenError> {
-        let writer = Self {
+        marker: MarkerWriter,
+    ) -> Result<(), StoreOpenError> {
+        let thread = Self {
             shared,
             requests,
             fsync,
-            keeper,
+            marker,
         };
         let spawned = thread::Builder::new()
             .name("store-commit".to_owned())
-            .spawn(|| writer.run());
-        spawned.map(drop).map_err(|source| OpenError::Files {
-            doing: "start the thread of",
-            path: "the store".into(),
-            source,
-        })
+            .spawn(|| thread.run());
+        spawned
+            .map(drop)
+            .map_err(StoreOpenError::files("start the thread of", "the store".as_ref()))
     }
 
     fn run(mut self) {
@@ -83,20 +82,21 @@ impl Writer {
                 batches,
                 replies,
                 bytes: _,
-                settle,
+                call,
                 close,
             } = self.gather(first);
-            match self.watched(|writer| writer.write(batches)) {
-                Ok(answers) => answer(replies, answers),
+            match self.watched(|thread| thread.write(batches)) {
+                Ok(results) => answer(replies, results),
                 Err(fault) => return self.fail(fault, replies),
             }
-            if let Some(settle) = settle
-                && let Err(fault) = self.watched(|writer| {
-                    settle.run(&writer.shared);
+            if let Some(call) = call {
+                let called = self.watched(|thread| {
+                    call(&thread.shared);
                     Ok(())
-                })
-            {
-                return self.fail(fault, Vec::new());
+                });
+                if let Err(fault) = called {
+                    return self.fail(fault, Vec::new());
+                }
             }
             if let Some(done) = close {
                 return self.close(Some(done));
@@ -105,14 +105,14 @@ impl Writer {
         self.close(None);
     }
 
-    /// Calls the storage, under the eyes of the watchdog.
+    /// Makes a call of sled or the disk, which the watchdog watches and whose panics become faults.
     fn watched<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
         let shared = Arc::clone(&self.shared);
-        let _busy = shared.watchdog.begin();
+        let _watched = shared.watchdog.watch();
         caught(|| call(self))
     }
 
-    /// `first` and all that waits behind it, up to the bounds, the end of an export or a close.
+    /// Makes a group of `first` and the requests that wait after it, up to the limits.
     fn gather(&mut self, first: Request) -> Group {
         let mut group = Group::default();
         group.push(first);
@@ -125,91 +125,87 @@ impl Writer {
         group
     }
 
-    /// One answer for each batch, all durable; or a fault, after which nothing may be acknowledged.
-    fn write(&mut self, batches: Vec<Batch>) -> Result<Vec<Answer>, Fault> {
-        let space = &self.shared.space;
-        let may_grow = space.for_growth();
+    /// Writes a group and makes it durable. Returns one result for each batch. After a fault nothing may be acknowledged
+    /// any more.
+    fn write(&mut self, batches: Vec<Batch>) -> Result<Vec<CommitResult>, Fault> {
+        let space = &self.shared.disk_space;
+        let may_grow = space.has_room_for_growth();
         if may_grow {
-            space.hold();
+            space.hold_reserve();
         }
         let count = batches.len();
-        let mut staged = Staged::over(&self.shared.db, may_grow);
-        let answers = batches
-            .into_iter()
-            .map(|batch| batch.stage(&mut staged))
-            .collect();
-        if staged.added().is_some() && !may_grow && !space.for_deletes() {
+        let mut group = StagedGroup::new(self.shared.data.db(), may_grow);
+        let results: Vec<_> = batches.into_iter().map(|batch| group.stage(batch)).collect();
+        let Some(added) = group.added() else {
+            return Ok(results);
+        };
+        if !may_grow && !space.has_room_for_deletes() {
             return Ok((0..count).map(|_| Err(CommitError::Full)).collect());
         }
-        if let Some(added) = staged.added() {
-            let tally = self.keeper.next(added);
-            let (batch, images) = staged.into_sled(&tally);
-            let changed: Vec<Vec<u8>> = images.keys().cloned().collect();
-            self.shared.before.set(images);
-            self.shared.db.apply_batch(batch)?;
-            self.make_durable()?;
-            self.show(changed);
-            self.keeper.advance(tally);
-        }
-        Ok(answers)
-    }
-
-    /// Makes the group, which is durable now, visible to readers.
-    fn show(&self, changed: Vec<Vec<u8>>) {
-        // The order matters: while the before-images exist, readers add no value of these keys to the cache. If the
-        // images were removed first, an outdated value could stay in the cache forever.
-        for key in &changed {
-            self.shared.recent.forget(key);
-        }
-        self.shared.before.clear();
-        self.shared.watch.note(changed);
+        let checkpoint = self.marker.next_checkpoint(added);
+        let (batch, before_images) = group.into_sled(&checkpoint);
+        let changed: Vec<Vec<u8>> = before_images.keys().cloned().collect();
+        self.shared.data.hide(before_images);
+        self.shared.data.db().apply_batch(batch)?;
+        self.make_durable()?;
+        self.shared.data.show(&changed);
+        self.shared.changed_keys.record(changed);
+        self.marker.advance(checkpoint);
+        Ok(results)
     }
 
     fn make_durable(&mut self) -> Result<(), Fault> {
-        self.shared.db.flush()?;
+        self.shared.data.db().flush()?;
         (self.fsync)()?;
         Ok(())
     }
 
-    /// Stops for good. The group that was being written may be on the disk or not; a batch in the queue is not, and
-    /// gets no reply: its caller finds the fault.
-    fn fail(self, fault: Fault, replies: Vec<oneshot::Sender<Answer>>) {
+    /// Stops for good after a fault. The group that was being written may or may not be on the disk. Batches in the queue
+    /// are not; their callers get no reply, and find the fault in [`Shared::stop_reason`].
+    fn fail(self, fault: Fault, replies: Vec<oneshot::Sender<CommitResult>>) {
         error!(
             error = &fault as &dyn std::error::Error,
             "store stopped acknowledging"
         );
         let fault = Arc::new(fault);
-        self.shared.end(Ended::Failed(fault.clone()));
+        self.set_stop_reason(StopReason::Failed(fault.clone()));
         for reply in replies {
             // A send fails only when the caller has stopped waiting.
             let _ = reply.send(Err(CommitError::OutcomeUnknown(fault.clone())));
         }
-        // Dropped, sled would flush and fsync once more: it could make half a batch durable, and would
-        // panic on the next error. So it stays, and with it the lock, until the process ends.
+        // A drop of sled would flush and fsync once more: it could make half a batch durable, and would panic on the next
+        // error. So sled, and with it the lock, stays until the process ends.
         mem::forget(self.shared);
     }
 
-    /// Asked to, or because nobody is left who could ask.
-    fn close(mut self, done: Option<oneshot::Sender<Answer>>) {
+    /// Syncs and releases the store, at the request of [`super::Store::close`] or because the last handle is gone.
+    fn close(mut self, done: Option<oneshot::Sender<CommitResult>>) {
         if let Err(fault) = self.watched(Self::make_durable) {
             return self.fail(fault, Vec::new());
         }
-        self.shared.end(Ended::Closed);
+        self.set_stop_reason(StopReason::Closed);
         let Self {
             shared,
             requests,
             fsync: _,
-            keeper,
+            marker,
         } = self;
-        keeper.close(&shared.db);
-        // Clones on other threads may need a moment to go, and read until then. Whoever opens next waits for sled's own
-        // lock, so this one need not wait for them; should it stay locked, it goes with the last clone.
+        marker.close(shared.data.db());
+        // Clones of the store on other threads may live a moment longer, and can still read. Our lock need not wait for
+        // them, because the next process to open the store also waits for sled's own lock. If the unlock fails, the last
+        // clone's drop releases the lock.
         let _ = shared.lock.unlock();
-        // First let go of the files, then say so. That the caller stopped waiting is not our concern.
+        // The files are released before the answer, so that the caller can open the store again.
         drop((shared, requests));
         if let Some(done) = done {
+            // A send fails only when the caller has stopped waiting.
             let _ = done.send(Ok(()));
         }
+    }
+
+    fn set_stop_reason(&self, reason: StopReason) {
+        // Only the commit thread sets the reason, as its last act, so the cell is empty here.
+        let _ = self.shared.stop_reason.set(reason);
     }
 }
 
@@ -221,27 +217,20 @@ impl Group {
                 self.batches.push(batch);
                 self.replies.push(reply);
             }
-            Request::Settle(settle) => self.settle = Some(settle),
+            Request::RunBetweenGroups(call) => self.call = Some(call),
             Request::Close { done } => self.close = Some(done),
         }
     }
 
     fn has_room(&self) -> bool {
-        let last = self.settle.is_some() || self.close.is_some();
-        !last && self.batches.len() < GROUP_BATCHES && self.bytes < GROUP_BYTES
+        let is_complete = self.call.is_some() || self.close.is_some();
+        !is_complete && self.batches.len() < GROUP_BATCHES && self.bytes < GROUP_BYTES
     }
 }
 
-impl Shared {
-    fn end(&self, ended: Ended) {
-        // Only the commit thread sets it, as its last act: it is empty here.
-        let _ = self.ended.set(ended);
-    }
-}
-
-fn answer(replies: Vec<oneshot::Sender<Answer>>, answers: Vec<Answer>) {
-    for (reply, answer) in replies.into_iter().zip(answers) {
-        // That a caller stopped waiting is not our concern.
-        let _ = reply.send(answer);
+fn answer(replies: Vec<oneshot::Sender<CommitResult>>, results: Vec<CommitResult>) {
+    for (reply, result) in replies.into_iter().zip(results) {
+        // A send fails only when the caller has stopped waiting.
+        let _ = reply.send(result);
     }
 }

@@ -1,18 +1,20 @@
-//! Compaction: copying a store into a fresh one, which replaces it.
+//! Compaction: a store is copied into a new one, which replaces it.
 //!
-//! sled's log keeps replaced entries until it reuses their space, so a store with many writes takes several times the
-//! size of its entries. A fresh store takes only the room of its entries:
+//! sled's log keeps replaced entries until it reuses their space, so a store with many writes takes several times the size
+//! of its entries. A new store takes only the room of its entries:
 //!
-//! 1. The store is opened as to serve it, and a new one is made beside it: `.NAME.compacting`.
-//! 2. Every entry and the file `keys` are copied. Both stores are read, and must hold the same.
-//! 3. Both are closed and synced. With the old one locked again, and unchanged, their directories exchange names in one step.
-//! 4. The old one is removed.
+//! 1. The store is opened, and a new one is created beside it as `.NAME.compacting`.
+//! 2. Every entry and the file `keys` are copied. Then both stores are read and compared.
+//! 3. Both are closed and synced. The old store is locked again, and must be unchanged. Then the two directories exchange
+//!    their names in one step.
+//! 4. The old store is removed.
 //!
-//! Whenever this is stopped, the whole of a store is under the name: up to step 3 the old one, from then on the new one. The
-//! other directory is removed when the store is opened the next time (`tidy`).
+//! If the process ends at any time, the name belongs to a complete store: to the old one until step 3, and to the new one
+//! afterwards. The next open of the store removes the other directory.
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -20,19 +22,23 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use thiserror::Error;
 
 use super::{
-    Batch, CommitError, EXCLUSIVE_WRITER, Entry, Fault, KeyFileError, OpenError, Store, files,
-    marker::{Marker, State, Tally},
-    space,
+    Batch, CommitError, EXCLUSIVE_WRITER, Entry, Fault, KeyFileError, Store,
+    checkpoint::Checkpoint,
+    disk_space::RESERVE_FILE,
+    error::StoreOpenError,
+    fs::{list, remove_dir_if_exists, sync, sync_all},
+    lock::{lock, wait_for_release},
+    marker::{Marker, MarkerState},
 };
 
-/// Entries read at once, and bytes written at once.
+/// Number of entries that are read at once.
 const PAGE: usize = 64;
-const BATCH: usize = 512 * 1024;
+/// Size of the entries that are written at once, in bytes.
+const BATCH_BYTES: usize = 512 * 1024;
 
-/// The result of compacting a store.
+/// The result of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompactionReport {
-    /// Number of entries in the store.
     pub entries: u64,
     /// Size of the store's files before, in bytes.
     pub before: u64,
@@ -40,31 +46,26 @@ pub struct CompactionReport {
     pub after: u64,
 }
 
-/// Why a store was not compacted. The store is unchanged.
+/// Reason why a store was not compacted. The store is unchanged.
 #[derive(Debug, Error)]
 pub enum CompactError {
-    /// The store, or the new one, does not open.
     #[error(transparent)]
-    Open(#[from] OpenError),
-    /// An entry cannot be read.
+    Open(#[from] StoreOpenError),
     #[error("an entry of the store cannot be read")]
     Read(#[from] Fault),
-    /// The new store cannot be written.
     #[error("the new store cannot be written")]
     Write(#[from] CommitError),
-    /// The file of keys cannot be copied.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
-    /// Something that fills the store was stopped, and has to be finished or undone first.
+    /// An exclusive writer was stopped, and has to finish or to undo its work first.
     #[error("the store was left by half by a restore: start the vault once, and compact it then")]
     ExclusiveWriter,
-    /// The copy is not what was copied.
     #[error("the copy differs from the store: its disk, or its memory, is not to be trusted")]
     Differs,
     /// Another process opened the store during the compaction.
     #[error("another process opened the store meanwhile: stop the vault first")]
     Changed,
-    /// The file system, or the place of the store, does not allow it.
+    /// The file system cannot exchange two names, or the data directory is a mount point.
     #[error(
         "the directories cannot be exchanged: the data directory may not be a mount point, and its file system has to know \
          such renames; `vault-service backup` and `restore` into a new directory do the same"
@@ -72,50 +73,50 @@ pub enum CompactError {
     Exchange(#[source] io::Error),
 }
 
-/// A moment of compacting, for tests.
+/// A completed step of a compaction, which tests observe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Made,
+pub(super) enum CompactionStage {
+    Created,
     Copied,
     Closed,
     Exchanged,
 }
 
-/// Compacts the store in `dir`, which nobody may have open. `front` as for [`Store::inspect`]. Blocking.
+/// Compacts the store in `dir`, which no process may have open. `preview_keys` are those of [`Store::inspect`]. Blocks.
 pub async fn compact(
     dir: &Path,
     cache_bytes: u64,
-    front: &'static [&'static [u8]],
+    preview_keys: &'static [&'static [u8]],
 ) -> Result<CompactionReport, CompactError> {
-    compact_in_stages(dir, cache_bytes, front, |_| ()).await
+    compact_in_stages(dir, cache_bytes, preview_keys, |_| ()).await
 }
 
 pub(super) async fn compact_in_stages(
     dir: &Path,
     cache_bytes: u64,
-    front: &'static [&'static [u8]],
-    mut at: impl FnMut(Stage),
+    preview_keys: &'static [&'static [u8]],
+    mut completed: impl FnMut(CompactionStage),
 ) -> Result<CompactionReport, CompactError> {
-    let dir = fs::canonicalize(dir).map_err(files::failed("find", dir))?;
-    let old = Store::inspect(&dir, cache_bytes, front)?.open()?;
-    let (before, tally) = (size(&dir)?, tally(&dir)?);
-    let beside = beside(&dir);
-    let made = Store::inspect(&beside, cache_bytes, front)?.open()?;
-    at(Stage::Made);
+    let dir = fs::canonicalize(dir).map_err(StoreOpenError::files("find", dir))?;
+    let old = Store::inspect(&dir, cache_bytes, preview_keys)?.open()?;
+    let (before, checkpoint) = (size(&dir)?, checkpoint(&dir)?);
+    let new_dir = new_dir(&dir);
+    let new = Store::inspect(&new_dir, cache_bytes, preview_keys)?.open()?;
+    completed(CompactionStage::Created);
     let done: Result<u64, CompactError> = async {
-        let copied = copy(&old, &made).await;
-        at(Stage::Copied);
-        // Both stores are closed even when the copy failed.
-        let closed = (made.close().await, old.close().await);
+        let copied = copy(&old, &new).await;
+        completed(CompactionStage::Copied);
+        // Both stores are closed also when the copy failed.
+        let closed = (new.close().await, old.close().await);
         let entries = copied?;
         closed.0.and(closed.1)?;
-        at(Stage::Closed);
-        exchange(&dir, &beside, tally)?;
-        at(Stage::Exchanged);
+        completed(CompactionStage::Closed);
+        exchange(&dir, &new_dir, checkpoint)?;
+        completed(CompactionStage::Exchanged);
         Ok(entries)
     }
     .await;
-    remove(&beside)?;
+    remove_dir_if_exists(&new_dir)?;
     Ok(CompactionReport {
         entries: done?,
         before,
@@ -137,7 +138,7 @@ async fn copy(from: &Store, to: &Store) -> Result<u64, CompactError> {
         for Entry { key, value } in page {
             bytes += key.len() + value.len();
             batch = batch.put(key, value);
-            if bytes >= BATCH {
+            if bytes >= BATCH_BYTES {
                 to.commit(std::mem::take(&mut batch)).await?;
                 bytes = 0;
             }
@@ -147,11 +148,11 @@ async fn copy(from: &Store, to: &Store) -> Result<u64, CompactError> {
     if let Some(keys) = from.key_file()? {
         to.replace_key_file(&keys)?;
     }
-    same(from, to)
+    compare(from, to)
 }
 
 /// Fails when the two stores differ. Returns the number of entries.
-fn same(one: &Store, other: &Store) -> Result<u64, CompactError> {
+fn compare(one: &Store, other: &Store) -> Result<u64, CompactError> {
     let (mut count, mut after) = (0, None::<Vec<u8>>);
     loop {
         let page = one.scan(&[], after.as_deref(), PAGE)?;
@@ -168,62 +169,54 @@ fn same(one: &Store, other: &Store) -> Result<u64, CompactError> {
     }
 }
 
-/// Exchanges the names of two stores, if the first one still has `tally`, and so was not opened in the meantime.
-fn exchange(dir: &Path, beside: &Path, tally: Tally) -> Result<(), CompactError> {
-    let _lock = files::lock(dir)?;
-    files::await_release(dir)?;
+/// Exchanges the names of two stores, if the first one still has `checkpoint`, so that no process opened it in the meantime.
+fn exchange(dir: &Path, new_dir: &Path, checkpoint: Checkpoint) -> Result<(), CompactError> {
+    let _lock = lock(dir)?;
+    wait_for_release(dir)?;
     match Marker::read(dir)? {
-        Some(marker) if marker.state == State::Closed && marker.tally == tally => {}
+        Some(marker) if marker.state == MarkerState::Closed && marker.checkpoint == checkpoint => {}
         Some(_) | None => return Err(CompactError::Changed),
     }
-    files::sync_files(beside)?;
-    renameat_with(CWD, dir, CWD, beside, RenameFlags::EXCHANGE)
+    sync_all(new_dir)?;
+    renameat_with(CWD, dir, CWD, new_dir, RenameFlags::EXCHANGE)
         .map_err(|error| CompactError::Exchange(error.into()))?;
-    Ok(files::sync(dir.parent().unwrap_or(Path::new("/")))?)
+    Ok(sync(dir.parent().unwrap_or(Path::new("/")))?)
 }
 
-fn tally(dir: &Path) -> Result<Tally, OpenError> {
+fn checkpoint(dir: &Path) -> Result<Checkpoint, StoreOpenError> {
     let marker = Marker::read(dir)?;
     marker
-        .map(|marker| marker.tally)
-        .ok_or_else(|| OpenError::NoMarker(dir.to_owned()))
+        .map(|marker| marker.checkpoint)
+        .ok_or_else(|| StoreOpenError::MissingMarker(dir.to_owned()))
 }
 
 /// Returns the directory of the new store during a compaction.
-fn beside(dir: &Path) -> PathBuf {
+fn new_dir(dir: &Path) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     dir.with_file_name(format!(".{name}.compacting"))
 }
 
-/// Removes what compacting the store in `dir`, which is locked, left beside it when it was stopped.
-pub(super) fn tidy(dir: &Path) -> Result<(), OpenError> {
+/// Removes the directory that an interrupted compaction of the store in `dir` left. The store must be locked.
+pub(super) fn remove_leftover(dir: &Path) -> Result<(), StoreOpenError> {
     let Ok(dir) = fs::canonicalize(dir) else {
         return Ok(());
     };
-    let beside = beside(&dir);
-    if !beside.exists() {
+    let leftover = new_dir(&dir);
+    if !leftover.exists() {
         return Ok(());
     }
     tracing::warn!(
-        "compacting the store was stopped; the store is whole, and what was left beside it is removed"
+        "a compaction of the store was interrupted; the store is complete, and the other copy is removed"
     );
-    remove(&beside)
+    remove_dir_if_exists(&leftover)
 }
 
-fn remove(beside: &Path) -> Result<(), OpenError> {
-    match fs::remove_dir_all(beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(files::failed("remove", beside)(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Bytes on the disk of all files in a directory but the reserve.
-fn size(dir: &Path) -> Result<u64, OpenError> {
-    use std::os::unix::fs::MetadataExt as _;
+/// Returns the disk space of all files in a directory but the reserve, in bytes.
+fn size(dir: &Path) -> Result<u64, StoreOpenError> {
     let mut bytes = 0;
-    let reserve = dir.join(space::FILE);
-    for path in files::names(dir)?.into_iter().filter(|path| *path != reserve) {
-        let metadata = fs::metadata(&path).map_err(files::failed("read", &path))?;
+    let reserve = dir.join(RESERVE_FILE);
+    for path in list(dir)?.into_iter().filter(|path| *path != reserve) {
+        let metadata = fs::metadata(&path).map_err(StoreOpenError::files("read", &path))?;
         bytes += metadata.blocks() * 512;
     }
     Ok(bytes)

@@ -1,106 +1,85 @@
-//! All that is in the store at one moment, while commits go on.
+//! Exports: all entries of the store as of one moment, while commits go on.
 //!
-//! Entries are read in the order of their keys, part by part; nothing is held meanwhile. The commit thread notes the
-//! keys that it changes. They are read again, in rounds that get shorter, and the last round is done by the commit
-//! thread itself, between two groups: what was given then adds up to exactly what is there. So commits wait once, for
-//! one short round.
+//! An export reads the entries in the order of their keys, chunk by chunk, and holds no lock between two chunks. Meanwhile
+//! the commit thread records the keys that it changes ([`ChangedKeys`]). The export reads these keys again, in rounds that
+//! get shorter. The commit thread itself reads the last round, between two groups: the changes that the export returned
+//! then add up to exactly the content of the store at that moment. So commits wait only for one short round.
 //!
-//! A key is noted only after readers see its change. A key noted earlier could be read again before its change is
-//! visible, and the change would be missing.
+//! [`ChangedKeys`]: super::changed_keys::ChangedKeys
 
 use std::{
     collections::{BTreeSet, btree_set},
-    mem,
     ops::Bound,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
 
 use super::{
-    EXCLUSIVE_WRITER, Entry, ExportError, Fault, Shared, Store, commit::Request, marker, reading::Chunk,
+    Entry, ExportError, Fault, Store, batch::EXCLUSIVE_WRITER, changed_keys::is_exported, commit::Request,
+    durable::DurableData, scan::Chunk, shared::Shared,
 };
 
-/// Bytes after which a part is given.
-const PART: usize = 256 * 1024;
-/// Noted keys, with what each takes beside its bytes: from here on they are read again before more is.
-const MANY: usize = 4 * 1024 * 1024;
-/// From here on the export is given up: whoever reads it is too slow.
-const TOO_MANY: usize = 64 * 1024 * 1024;
-/// What a noted key takes beside its bytes, roughly.
-const OVERHEAD: usize = 48;
-/// Keys that the commit thread reads in the last round, and bytes of their values: some milliseconds.
-const LAST: (usize, usize) = (1024, 1024 * 1024);
-/// Rounds after all was read once. Few are needed, unless changes come faster than they are read.
-const ROUNDS: usize = 1000;
+/// Minimum size of the changes that are returned at once, in bytes, unless fewer are left.
+const PART_BYTES: usize = 256 * 1024;
+/// Size of the changed keys, in bytes, from which on they are read again before the scan goes on.
+const REREAD_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum number of keys, and about the maximum bytes of entries, that the commit thread reads in the last round. Reading
+/// these takes some milliseconds.
+const LAST_ROUND: Limits = Limits {
+    keys: 1024,
+    bytes: 1024 * 1024,
+};
+/// Maximum number of rounds after the scan. Few are needed, unless entries change faster than the export reads them.
+const MAX_ROUNDS: usize = 1000;
 
-/// What was found at a key. It takes the place of what was given for that key before.
+/// A change of an exported entry. It replaces an earlier change of the same key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// This entry.
     Put(Entry),
-    /// Nothing, at this key.
     Delete(Vec<u8>),
 }
 
-/// An export under way; there is one at a time.
+/// A running export. A store has at most one.
 pub struct Export {
     store: Store,
-    /// The key after which the first reading goes on; none when it is over.
-    scan: Option<Bound<Vec<u8>>>,
-    /// Keys of the round under way.
+    /// Lower bound of the keys that the scan has not read yet; `None` after the scan.
+    scan_from: Option<Bound<Vec<u8>>>,
+    /// Keys that the current round has not read yet.
     round: btree_set::IntoIter<Vec<u8>>,
     rounds_left: usize,
-    over: bool,
+    is_complete: bool,
 }
 
-/// The keys that were changed since an export began.
-#[derive(Default)]
-pub(super) struct Watch(Mutex<Noted>);
-
-#[derive(Default)]
-enum Noted {
-    /// No export is under way.
-    #[default]
-    Nothing,
-    Keys {
-        keys: BTreeSet<Vec<u8>>,
-        bytes: usize,
-    },
-    TooMany,
+#[derive(Clone, Copy)]
+struct Limits {
+    keys: usize,
+    bytes: usize,
 }
 
-/// The last round, as a request to the commit thread.
-pub(super) struct Settle(oneshot::Sender<Result<Settled, ExportError>>);
-
-struct Settled {
+struct LastRound {
     changes: Vec<Change>,
-    /// Whether no key is left to be read again.
-    over: bool,
-}
-
-impl Store {
-    /// Begins to give all that is in the store.
-    pub fn export(&self) -> Result<Export, ExportError> {
-        refuse_held(&self.shared)?;
-        self.shared.watch.begin()?;
-        Ok(Export {
-            store: self.clone(),
-            scan: Some(Bound::Unbounded),
-            round: BTreeSet::new().into_iter(),
-            rounds_left: ROUNDS,
-            over: false,
-        })
-    }
+    is_complete: bool,
 }
 
 impl Export {
-    /// The next changes; none when they add up to what was there at the moment when the last ones were read.
+    pub(super) fn start(store: &Store) -> Result<Self, ExportError> {
+        refuse_exclusive_writer(&store.shared.data)?;
+        store.shared.changed_keys.start()?;
+        Ok(Self {
+            store: store.clone(),
+            scan_from: Some(Bound::Unbounded),
+            round: BTreeSet::new().into_iter(),
+            rounds_left: MAX_ROUNDS,
+            is_complete: false,
+        })
+    }
+
+    /// Returns the next changes; `None` once all changes add up to the content of the store at the time of the last read.
     ///
-    /// Blocking. It takes as much memory as a part and the noted keys, however large the store is.
+    /// Blocks. The export needs memory for one part and the changed keys, whatever the size of the store.
     pub fn next_part(&mut self) -> Result<Option<Vec<Change>>, ExportError> {
-        while !self.over {
-            let part = self.go_on()?;
+        while !self.is_complete {
+            let part = self.step()?;
             if !part.is_empty() {
                 return Ok(Some(part));
             }
@@ -108,17 +87,21 @@ impl Export {
         Ok(None)
     }
 
-    /// Finishes a round before it begins another; in between it reads what was not read yet.
-    fn go_on(&mut self) -> Result<Vec<Change>, ExportError> {
-        let again = read_keys(&self.store.shared, &mut self.round, (usize::MAX, PART))?;
-        if !again.is_empty() {
-            return Ok(again);
+    /// Continues the current round, else the scan, else begins another round.
+    fn step(&mut self) -> Result<Vec<Change>, ExportError> {
+        let limits = Limits {
+            keys: usize::MAX,
+            bytes: PART_BYTES,
+        };
+        let changes = read_keys(&self.store.shared.data, &mut self.round, limits)?;
+        if !changes.is_empty() {
+            return Ok(changes);
         }
-        let noted = self.store.shared.watch.size()?;
-        match self.scan.take() {
-            Some(from) if noted < MANY => Ok(self.scan(from)?),
-            scan => {
-                self.scan = scan;
+        let changed_bytes = self.store.shared.changed_keys.bytes()?;
+        match self.scan_from.take() {
+            Some(from) if changed_bytes < REREAD_BYTES => Ok(self.scan(from)?),
+            scan_from => {
+                self.scan_from = scan_from;
                 self.next_round()
             }
         }
@@ -126,149 +109,80 @@ impl Export {
 
     fn scan(&mut self, from: Bound<Vec<u8>>) -> Result<Vec<Change>, Fault> {
         let range = (from.as_ref().map(Vec::as_slice), Bound::Unbounded);
-        let Chunk { entries, rest } = self.store.shared.chunk(range, usize::MAX, PART)?;
-        self.scan = rest.map(|last| Bound::Excluded(last.to_vec()));
-        let travelling = entries.into_iter().filter(|(key, _)| travels(key));
-        Ok(travelling
-            .map(|(key, value)| found(key.to_vec(), Some(value)))
+        let Chunk { entries, rest } = self.store.shared.data.chunk(range, usize::MAX, PART_BYTES)?;
+        self.scan_from = rest.map(|last| Bound::Excluded(last.to_vec()));
+        let exported = entries.into_iter().filter(|(key, _)| is_exported(key));
+        Ok(exported
+            .map(|(key, value)| change(key.to_vec(), Some(value)))
             .collect())
     }
 
-    /// Reads again what was changed: all of it, here; or the little that is left, on the commit thread.
+    /// Begins a round over the changed keys. After the scan, the commit thread does a round that is small enough.
     fn next_round(&mut self) -> Result<Vec<Change>, ExportError> {
-        let watch = &self.store.shared.watch;
-        if self.scan.is_none() {
+        let changed_keys = &self.store.shared.changed_keys;
+        if self.scan_from.is_none() {
             self.rounds_left = self.rounds_left.checked_sub(1).ok_or(ExportError::Outpaced)?;
-            if watch.count()? <= LAST.0 {
-                let Settled { changes, over } = self.settle()?;
-                self.over = over;
+            if changed_keys.count()? <= LAST_ROUND.keys {
+                let LastRound { changes, is_complete } = self.last_round()?;
+                self.is_complete = is_complete;
                 return Ok(changes);
             }
         }
-        self.round = watch.take()?.into_iter();
+        self.round = changed_keys.take()?.into_iter();
         Ok(Vec::new())
     }
 
-    fn settle(&self) -> Result<Settled, ExportError> {
+    /// Has the commit thread read the changed keys.
+    fn last_round(&self) -> Result<LastRound, ExportError> {
         let (reply, answer) = oneshot::channel();
-        let ended = || ExportError::Ended(self.store.shared.why_ended());
-        let sent = self.store.queue.blocking_send(Request::Settle(Settle(reply)));
-        sent.map_err(|_| ended())?;
-        answer.blocking_recv().unwrap_or_else(|_| Err(ended()))
+        let stopped = || ExportError::Stopped(self.store.shared.stopped());
+        let request = Request::RunBetweenGroups(Box::new(move |shared| {
+            // A send fails only when the export was dropped.
+            let _ = reply.send(read_last_round(shared));
+        }));
+        self.store.queue.blocking_send(request).map_err(|_| stopped())?;
+        answer.blocking_recv().unwrap_or_else(|_| Err(stopped()))
     }
 }
 
 impl Drop for Export {
     fn drop(&mut self) {
-        self.store.shared.watch.end();
+        self.store.shared.changed_keys.stop();
     }
 }
 
-impl Settle {
-    /// On the commit thread. Whatever fails here fails the export, and nothing else.
-    pub(super) fn run(self, shared: &Shared) {
-        // That the export was given up meanwhile is not our concern.
-        let _ = self.0.send(settled(shared));
-    }
-}
-
-fn settled(shared: &Shared) -> Result<Settled, ExportError> {
-    refuse_held(shared)?;
-    let mut keys = shared.watch.take()?.into_iter();
-    let changes = read_keys(shared, &mut keys, LAST)?;
+/// Reads the changed keys on the commit thread, up to the limits of the last round. An error fails the export only.
+fn read_last_round(shared: &Shared) -> Result<LastRound, ExportError> {
+    refuse_exclusive_writer(&shared.data)?;
+    let mut keys = shared.changed_keys.take()?.into_iter();
+    let changes = read_keys(&shared.data, &mut keys, LAST_ROUND)?;
     let left: Vec<_> = keys.collect();
-    let over = left.is_empty();
-    shared.watch.note(left);
-    Ok(Settled { changes, over })
+    let is_complete = left.is_empty();
+    shared.changed_keys.record(left);
+    Ok(LastRound { changes, is_complete })
 }
 
-impl Watch {
-    /// Notes changed keys. Must be called after readers see the changes.
-    pub(super) fn note(&self, changed: Vec<Vec<u8>>) {
-        let mut noted = self.noted();
-        let Noted::Keys { keys, bytes } = &mut *noted else {
-            return;
-        };
-        for key in changed.into_iter().filter(|key| travels(key)) {
-            let size = key.len() + OVERHEAD;
-            if keys.insert(key) {
-                *bytes += size;
-            }
-        }
-        if *bytes > TOO_MANY {
-            *noted = Noted::TooMany;
-        }
-    }
-
-    fn begin(&self) -> Result<(), ExportError> {
-        let mut noted = self.noted();
-        match *noted {
-            Noted::Nothing => {
-                *noted = Noted::none();
-                Ok(())
-            }
-            Noted::Keys { .. } | Noted::TooMany => Err(ExportError::UnderWay),
-        }
-    }
-
-    fn end(&self) {
-        *self.noted() = Noted::Nothing;
-    }
-
-    fn take(&self) -> Result<BTreeSet<Vec<u8>>, ExportError> {
-        match mem::replace(&mut *self.noted(), Noted::none()) {
-            Noted::Keys { keys, .. } => Ok(keys),
-            Noted::Nothing | Noted::TooMany => Err(ExportError::Outpaced),
-        }
-    }
-
-    fn size(&self) -> Result<usize, ExportError> {
-        self.noted().keys().map(|(_, bytes)| bytes)
-    }
-
-    fn count(&self) -> Result<usize, ExportError> {
-        self.noted().keys().map(|(keys, _)| keys.len())
-    }
-
-    fn noted(&self) -> MutexGuard<'_, Noted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Noted {
-    fn none() -> Self {
-        Self::Keys {
-            keys: BTreeSet::new(),
-            bytes: 0,
-        }
-    }
-
-    fn keys(&self) -> Result<(&BTreeSet<Vec<u8>>, usize), ExportError> {
-        match self {
-            Self::Keys { keys, bytes } => Ok((keys, *bytes)),
-            Self::Nothing | Self::TooMany => Err(ExportError::Outpaced),
-        }
-    }
-}
-
-/// What is at the next keys, up to so many, and so many bytes.
+/// Reads the values of the next keys, and stops once a limit is reached.
 fn read_keys(
-    shared: &Shared,
+    data: &DurableData,
     keys: &mut btree_set::IntoIter<Vec<u8>>,
-    (most, mut bytes): (usize, usize),
+    Limits {
+        keys: max_keys,
+        mut bytes,
+    }: Limits,
 ) -> Result<Vec<Change>, Fault> {
     let mut changes = Vec::new();
-    while bytes > 0 && changes.len() < most {
+    while bytes > 0 && changes.len() < max_keys {
         let Some(key) = keys.next() else { break };
-        let value = shared.read(&key)?.value;
+        let value = data.read(&key)?;
         let size = key.len() + value.as_ref().map_or(0, |value| value.len());
         bytes = bytes.saturating_sub(size.max(1));
-        changes.push(found(key, value));
+        changes.push(change(key, value));
     }
     Ok(changes)
 }
 
-fn found(key: Vec<u8>, value: Option<sled::IVec>) -> Change {
+fn change(key: Vec<u8>, value: Option<sled::IVec>) -> Change {
     match value {
         Some(value) => Change::Put(Entry {
             key,
@@ -278,14 +192,9 @@ fn found(key: Vec<u8>, value: Option<sled::IVec>) -> Change {
     }
 }
 
-/// What is the store's own, or says something of this store alone, does not leave it.
-fn travels(key: &[u8]) -> bool {
-    key != EXCLUSIVE_WRITER && key != marker::KEY
-}
-
-/// Who has the store to itself may have filled it by half.
-fn refuse_held(shared: &Shared) -> Result<(), ExportError> {
-    match shared.read(EXCLUSIVE_WRITER)?.value {
+/// Refuses a store that an exclusive writer may have filled only in part.
+fn refuse_exclusive_writer(data: &DurableData) -> Result<(), ExportError> {
+    match data.read(EXCLUSIVE_WRITER)? {
         Some(_) => Err(ExportError::ExclusiveWriter),
         None => Ok(()),
     }

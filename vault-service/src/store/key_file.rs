@@ -1,19 +1,19 @@
-//! The caller's keys, in a separate file beside sled's files.
+//! The file `keys`, with the keys of the store's caller.
 //!
-//! sled's log keeps replaced entries until it reuses their space, so a key that must be destroyed reliably cannot be in
-//! the log. This file is replaced as a whole, and the directory then has only the file's current content.
+//! sled's log keeps replaced entries until it reuses their space, so a key that must be destroyed reliably cannot be in the
+//! log. The file `keys` is replaced as a whole, so the directory has only its current content.
 //!
 //! ```text
-//! aerostack keys 1                         the file's format
-//! store 0f3c…                              id of the store that it belongs to (`marker`)
+//! aerostack keys 1                         format of the file
+//! store 0f3c…                              id of the store, as in its marker
 //! content CgkI…                            the caller's bytes, in base64
-//! crc32 5e1d09ab                           of the lines above
+//! crc32 5e1d09ab                           CRC-32 of the lines above
 //! ```
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -21,26 +21,22 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use thiserror::Error;
 
 use super::{
-    OpenError, Store,
-    files::{failed, read_regular},
-    marker::StoreId,
+    checkpoint::StoreId,
+    error::StoreOpenError,
+    fs::{read_regular, remove_file_if_exists, write_synced},
 };
 
-/// The file's name.
-pub(super) const FILE: &str = "keys";
-/// Name of the file until it is complete.
-pub(super) const UNFINISHED: &str = "keys.new";
-/// The beginning of the file, up to the number of its format.
+pub(super) const KEYS: &str = "keys";
+/// Name of the new file until it is complete.
+pub(super) const NEW_KEYS: &str = "keys.new";
+/// Start of the first line, up to the number of the format.
 const TITLE: &str = "aerostack keys ";
 const FORMAT: u8 = 1;
 
-/// Why the file was not read or replaced.
 #[derive(Debug, Error)]
 pub enum KeyFileError {
-    /// The file is not as it was written.
     #[error("the store's file `keys` is damaged: restore a backup")]
     Damaged,
-    /// The file belongs to another store.
     #[error("the file `keys` is of another store: restore a backup")]
     AnotherStore,
     /// A later release wrote the file.
@@ -48,57 +44,51 @@ pub enum KeyFileError {
         "the store's file `keys` has format {0}, which this release does not know: use the release that wrote it"
     )]
     Newer(u8),
-    /// The file system refused.
     #[error("the store's file `keys` cannot be {doing}")]
     Files {
-        /// The step, as a participle.
+        /// The failed step, as a participle.
         doing: &'static str,
-        /// The system's answer.
         source: io::Error,
     },
 }
 
-/// Replaces the file in a directory: durable once it returns. A value, so that tests can fail it.
+/// Replaces the file in a directory, durably. The type is a closure, so that tests can make it fail.
 pub(super) type Replace = Box<dyn Fn(&Path, &[u8]) -> io::Result<()> + Send + Sync>;
 
 /// The file of an open store.
 pub(super) struct KeyFile {
     dir: PathBuf,
-    id: StoreId,
+    store: StoreId,
     pub(super) replace: Replace,
 }
 
 impl KeyFile {
-    pub(super) fn of(dir: &Path, id: StoreId) -> Self {
+    pub(super) fn new(dir: &Path, store: StoreId) -> Self {
         Self {
             dir: dir.to_owned(),
-            id,
+            store,
             replace: Box::new(replace),
         }
     }
-}
 
-impl Store {
-    /// The content of the file `keys`, if there is one. Blocking.
-    pub fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError> {
-        let KeyFile { dir, id, replace: _ } = &self.shared.key_file;
-        read(dir, Some(*id))
+    pub(super) fn read(&self) -> Result<Option<Vec<u8>>, KeyFileError> {
+        read(&self.dir, Some(self.store))
     }
 
-    /// Replaces the content of the file `keys`, which is durable once this returns. After a failure or a crash the file is the
-    /// new one or the one before. Blocking.
-    pub fn replace_key_file(&self, content: &[u8]) -> Result<(), KeyFileError> {
-        let KeyFile { dir, id, replace } = &self.shared.key_file;
-        replace(dir, text(*id, content).as_bytes()).map_err(|source| KeyFileError::Files {
-            doing: "replaced",
-            source,
+    pub(super) fn replace(&self, content: &[u8]) -> Result<(), KeyFileError> {
+        (self.replace)(&self.dir, text(self.store, content).as_bytes()).map_err(|source| {
+            KeyFileError::Files {
+                doing: "replaced",
+                source,
+            }
         })
     }
 }
 
-/// The content of the file in `dir`, which must be of the store `id` where that is known.
-pub(super) fn read(dir: &Path, id: Option<StoreId>) -> Result<Option<Vec<u8>>, KeyFileError> {
-    let bytes = match read_regular(&dir.join(FILE)) {
+/// Returns the content of the file in `dir`; `None` when the file does not exist. The file must belong to `store` if that
+/// is known.
+pub(super) fn read(dir: &Path, store: Option<StoreId>) -> Result<Option<Vec<u8>>, KeyFileError> {
+    let bytes = match read_regular(&dir.join(KEYS)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
@@ -109,31 +99,32 @@ pub(super) fn read(dir: &Path, id: Option<StoreId>) -> Result<Option<Vec<u8>>, K
         }
     };
     let file = str::from_utf8(&bytes).unwrap_or_default();
-    let format = file
-        .lines()
-        .next()
-        .and_then(|line| line.strip_prefix(TITLE)?.parse().ok());
-    if let Some(found) = format.filter(|found| *found > FORMAT) {
+    if let Some(found) = format(file).filter(|found| *found > FORMAT) {
         return Err(KeyFileError::Newer(found));
     }
     let (found, content) = parse(file).ok_or(KeyFileError::Damaged)?;
-    if id.is_some_and(|id| id != found) {
+    if store.is_some_and(|store| store != found) {
         return Err(KeyFileError::AnotherStore);
     }
     Ok(Some(content))
 }
 
-/// Parses the file. Accepts only the exact text that `text` writes.
-fn parse(file: &str) -> Option<(StoreId, Vec<u8>)> {
-    let mut lines = file.lines().skip(1);
-    let id = StoreId::parse(lines.next()?.strip_prefix("store ")?)?;
-    let content = STANDARD.decode(lines.next()?.strip_prefix("content ")?).ok()?;
-    (text(id, &content) == file).then_some((id, content))
+/// Returns the format that the first line names.
+fn format(file: &str) -> Option<u8> {
+    file.lines().next()?.strip_prefix(TITLE)?.parse().ok()
 }
 
-fn text(id: StoreId, content: &[u8]) -> String {
+/// Parses the file. Accepts only the exact text that [`text`] returns.
+fn parse(file: &str) -> Option<(StoreId, Vec<u8>)> {
+    let mut lines = file.lines().skip(1);
+    let store = StoreId::parse(lines.next()?.strip_prefix("store ")?)?;
+    let content = STANDARD.decode(lines.next()?.strip_prefix("content ")?).ok()?;
+    (text(store, &content) == file).then_some((store, content))
+}
+
+fn text(store: StoreId, content: &[u8]) -> String {
     let lines = format!(
-        "{TITLE}{FORMAT}\nstore {id}\ncontent {}\n",
+        "{TITLE}{FORMAT}\nstore {store}\ncontent {}\n",
         STANDARD.encode(content)
     );
     let crc = crc32fast::hash(lines.as_bytes());
@@ -141,24 +132,17 @@ fn text(id: StoreId, content: &[u8]) -> String {
 }
 
 fn replace(dir: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (path, unfinished) = (dir.join(FILE), dir.join(UNFINISHED));
-    let before = match File::options().write(true).open(&path) {
+    let (path, new) = (dir.join(KEYS), dir.join(NEW_KEYS));
+    let previous = match File::options().write(true).open(&path) {
         Ok(file) => Some(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let mut file = File::options()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, &path)?;
+    write_synced(&new, bytes)?;
+    fs::rename(&new, &path)?;
     File::open(dir)?.sync_all()?;
     // Overwriting is best effort: copy-on-write file systems and disks that remap blocks keep the old blocks anyway.
-    drop(before.map(|before| overwrite(&before)));
+    drop(previous.map(|previous| overwrite(&previous)));
     Ok(())
 }
 
@@ -172,13 +156,9 @@ fn overwrite(mut file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Removes an incomplete file that a killed process left.
-pub(super) fn tidy(dir: &Path) -> Result<(), OpenError> {
-    let path = dir.join(UNFINISHED);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
+/// Removes an incomplete new file that a killed process left.
+pub(super) fn remove_leftover(dir: &Path) -> Result<(), StoreOpenError> {
+    remove_file_if_exists(&dir.join(NEW_KEYS))
 }
 
 #[cfg(test)]
@@ -197,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_replaces_what_was_there() {
+    fn a_written_file_is_read_back_and_replaces_the_previous_one() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(read(dir.path(), Some(id(1))), Ok(None)));
         for content in [b"one".as_slice(), b"", &[0xFF; 300]] {
@@ -208,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn the_replaced_file_is_overwritten_unless_it_has_another_name() {
+    fn the_previous_file_is_overwritten_unless_it_has_another_name() {
         let dir = written(b"old");
-        let path = dir.path().join(FILE);
+        let path = dir.path().join(KEYS);
         let mut old = File::open(&path).unwrap();
         replace(dir.path(), text(id(1), b"new").as_bytes()).unwrap();
         let mut bytes = Vec::new();
@@ -223,17 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_which_any_bit_was_flipped_or_any_part_is_missing_is_refused() {
+    fn a_file_with_any_flipped_bit_or_any_missing_part_is_refused() {
         let dir = written(b"content");
-        let bytes = fs::read(dir.path().join(FILE)).unwrap();
+        let bytes = fs::read(dir.path().join(KEYS)).unwrap();
         let flipped = (0..bytes.len() * 8).map(|bit| {
             let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             bytes
         });
-        let cut = (0..bytes.len()).map(|length| bytes[..length].to_vec());
-        for damaged in flipped.chain(cut) {
-            fs::write(dir.path().join(FILE), &damaged).unwrap();
+        let truncated = (0..bytes.len()).map(|length| bytes[..length].to_vec());
+        for damaged in flipped.chain(truncated) {
+            fs::write(dir.path().join(KEYS), &damaged).unwrap();
             let refused = read(dir.path(), Some(id(1)));
             assert!(
                 matches!(refused, Err(KeyFileError::Damaged | KeyFileError::Newer(_))),
@@ -243,11 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_store_or_of_a_later_release_is_refused_and_says_so() {
+    fn a_file_of_another_store_or_of_a_later_release_is_refused_with_the_reason() {
         let dir = written(b"content");
         let other = read(dir.path(), Some(id(2)));
         assert!(matches!(other, Err(KeyFileError::AnotherStore)), "{other:?}");
-        fs::write(dir.path().join(FILE), "aerostack keys 2\nwhatever\n").unwrap();
+        fs::write(dir.path().join(KEYS), "aerostack keys 2\nwhatever\n").unwrap();
         let newer = read(dir.path(), Some(id(1)));
         assert!(matches!(newer, Err(KeyFileError::Newer(2))), "{newer:?}");
     }
@@ -256,17 +236,17 @@ mod tests {
     fn a_pipe_in_the_place_of_the_file_is_refused() {
         let dir = tempfile::TempDir::new().unwrap();
         let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
-        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join(FILE), kind, mode, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join(KEYS), kind, mode, 0).unwrap();
         let refused = read(dir.path(), Some(id(1)));
         assert!(matches!(refused, Err(KeyFileError::Files { .. })), "{refused:?}");
     }
 
     #[test]
-    fn what_was_left_of_a_file_on_its_way_is_removed() {
+    fn an_incomplete_new_file_is_removed() {
         let dir = written(b"content");
-        fs::write(dir.path().join(UNFINISHED), "half").unwrap();
+        fs::write(dir.path().join(NEW_KEYS), "half").unwrap();
         for _ in 0..2 {
-            tidy(dir.path()).unwrap();
+            remove_leftover(dir.path()).unwrap();
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         }
     }

@@ -1,54 +1,70 @@
-//! A small store of bytes over sled 0.34. Encryption is above it; it knows nothing of secrets.
+//! A store of bytes by key, durable and transactional, on top of sled 0.34. Encryption is done above it.
 //!
-//! # What is promised
-//! - **Durable.** [`Store::commit`] answers `Ok` only after the batch is on the disk: it outlives
-//!   `kill -9` and power loss. A batch that was refused changed nothing. One whose write failed
-//!   ([`CommitError::OutcomeUnknown`]), or whose caller stopped waiting, may be there after a restart or not.
-//! - **Atomic.** All writes of a batch are there, or none, after a crash too.
-//! - **Ordered.** Batches are applied one after another. Preconditions and counters see every batch
-//!   before them, and nothing comes between a batch's checks and its writes.
-//! - **Reads** see only what is durable: a batch once its sync has ended, and never one whose write
-//!   failed (`reading`). A scan is not a snapshot: batches may land between two of its entries.
-//! - **An export** ([`Store::export`]) adds up to what is there at one moment, before its end and after all that was
-//!   acknowledged before its begin.
-//! - **Fail-stop.** After a failed write, flush or sync, nothing is acknowledged any more
-//!   ([`Store::health`]). Reads go on; the way back is a restart. A disk that gets
-//!   full is noticed 16 MiB before: while it lasts, commits are refused that make the store larger, and
-//!   deletes and all reads go on (`space`).
+//! # Interface
+//! The vault uses [`Store`]: reads ([`Store::read`], [`Store::scan`] and their cached forms), atomic writes
+//! ([`Store::commit`] of a [`Batch`] with preconditions), the file `keys` ([`Store::key_file`]), and [`Store::export`] for
+//! backups. [`UnopenedStore`] gives the same reads ([`ReadEntries`]) before a store is opened, so that a vault with the wrong
+//! root key changes nothing. [`compact()`] and [`SalvageReader`] serve the commands that work without a vault. A second
+//! implementation, on another database, has to provide just these.
+//!
+//! # Promises
+//! - **Durable.** [`Store::commit`] answers `Ok` only after the batch is on the disk, where it survives `kill -9` and power
+//!   loss. A refused batch changes nothing. A batch whose write failed ([`CommitError::OutcomeUnknown`]), or whose caller
+//!   stopped waiting, may or may not be found after a restart.
+//! - **Atomic.** Either all writes of a batch are done or none, also after a crash.
+//! - **Ordered.** Batches are applied one after another. The preconditions and counters of a batch see every earlier batch,
+//!   and no other write happens between the checks and the writes of a batch.
+//! - **Durable reads.** A read sees a batch once its sync has ended, and never sees a batch whose write failed (`durable`). A
+//!   scan is not a snapshot: batches may be applied between two of its entries.
+//! - **Consistent exports.** An export gives the content of the store at one moment during the export.
+//! - **Fail-stop.** After a failed write, flush or sync, the store acknowledges nothing until a restart ([`Store::health`]).
+//!   Reads go on. A disk that is almost full is noticed 16 MiB before: from then on, commits that make the store larger are
+//!   refused, while deletes and reads go on (`disk_space`).
 //!
 //! # Why sled's `flush()` is not enough
-//! On Linux `flush()` ends in `sync_file_range`, which starts and awaits the data pages, but writes
-//! neither the file's size and extents nor the disk's cache: after a power cut, flushed data was gone.
-//! So one thread writes groups of batches and follows each `flush()` by an fsync of `db` (`commit`). A
-//! failed fsync is never retried: Linux reports a lost page once, and the second call would succeed.
+//! On Linux, `flush()` ends in `sync_file_range`, which writes the data pages but neither the file's size and extents nor
+//! the disk's cache. After a power cut, flushed data was lost. So one thread writes groups of batches, and follows each
+//! `flush()` by an fsync of `db` (`commit`). A failed fsync is never retried: Linux reports a lost page once, and a second
+//! call would succeed.
 //!
-//! Values stay in that one file. sled moves a page above a quarter of a segment into `blobs/`, which it
-//! never syncs; a leaf holds at most 19 entries, so `MAX_ENTRY` and 8 MiB segments rule that out.
-//! Where sled can panic or answer with damage, the call is caught and becomes a [`Fault`] (`panics`).
+//! All values stay in that one file. sled moves pages larger than a quarter of a segment into `blobs/`, which it never
+//! syncs; a leaf has at most 19 entries, so `MAX_ENTRY` and segments of 8 MiB rule that out.
 //!
 //! # What is never opened
-//! A store that is not what was acknowledged: an older, smaller, empty or another one. sled opens such stores, and
-//! changes them on the way, so what must be there is kept outside of it (`marker`), and a store that was not closed or
-//! was changed since is opened on a copy first (`guard`). What is refused stays as it is; [`SalvageReader`] reads what is
-//! left of it. Opening on another thread and a watchdog on the commit thread make sure that a disk which does not
-//! answer is noticed (`watchdog`).
+//! A store with other data than what was acknowledged is refused: an older, smaller, empty or foreign store. sled would open
+//! such a store and change it on the way. So the expected content is kept outside of sled (`marker`), and a store that was
+//! not closed, or was changed since, is opened on a copy first (`inspection`). A refused store is left unchanged, and
+//! [`SalvageReader`] reads what is left of it. A disk that does not answer is noticed by time limits (`watchdog`), and
+//! sled's panics are caught (`engine`).
 
 mod batch;
+mod changed_keys;
+mod checkpoint;
 mod commit;
 mod compact;
+mod disk_space;
+mod durable;
+mod engine;
+mod entry_count;
 mod error;
 mod export;
-mod files;
-mod guard;
+mod file_sum;
+mod fs;
+mod inspection;
+mod inventory;
 mod key_file;
+mod lock;
 mod log;
 mod marker;
-mod panics;
-mod reading;
-mod recent;
-mod repairing;
+mod open;
+mod read_cache;
+mod repair_file;
 mod salvage;
-mod space;
+mod scan;
+mod shared;
+mod sled_files;
+mod staging;
+mod store_copy;
 #[cfg(test)]
 mod tests;
 mod unopened;
@@ -64,60 +80,52 @@ use tokio::sync::{mpsc, oneshot};
 pub use batch::{Batch, EXCLUSIVE_WRITER};
 pub(crate) use batch::{MAX_BATCH, MAX_ENTRY};
 pub use compact::{CompactError, CompactionReport, compact};
-pub use error::{CommitError, Disagreement, ExportError, Fault, OpenError};
+pub use disk_space::DiskUsage;
+pub use error::{CommitError, ExportError, Fault, Mismatch, StoreOpenError};
 pub use export::{Change, Export};
 pub use key_file::KeyFileError;
 pub use salvage::{KeyHistory, LogDamage, SalvageReader};
-pub use space::DiskUsage;
 pub use unopened::UnopenedStore;
 
-use commit::{Request, Writer};
-use export::Watch;
-use files::Opened;
-use key_file::KeyFile;
-use panics::Engine;
-use reading::{BeforeImages, read};
-use recent::Recent;
-use space::Space;
+use changed_keys::ChangedKeys;
+use commit::{CommitThread, Request};
+use durable::DurableData;
+use open::OpenedStore;
+use shared::Shared;
 use watchdog::Watchdog;
 
-/// Batches that may wait in the queue before `commit` itself waits.
+/// Number of batches that wait in the queue before `commit` itself waits.
 const QUEUE: usize = 1024;
 
-/// The store; clones share it. Once all are gone it is released by its own thread.
+/// An open store; clones share it. When the last clone is dropped, the commit thread closes the store.
 #[derive(Clone)]
 pub struct Store {
-    // Dropped before `queue`: the commit thread ends when the last queue is gone, so it is the last to
-    // hold `shared`, and sled's blocking drop never runs on a runtime thread.
+    // Declared, and so dropped, before `queue`: the commit thread ends when the last sender of the queue is gone. So the
+    // commit thread is the last owner of `shared`, and sled's blocking drop never runs on a thread of the runtime.
     shared: Arc<Shared>,
     queue: mpsc::Sender<Request>,
 }
 
-/// Whether a commit can succeed.
+/// Ability of a store to commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It can.
     Ready,
-    /// Not while the disk is full.
+    /// Commits that make the store larger fail while the disk is full.
     DiskFull,
-    /// Not while the disk does not answer.
+    /// The disk does not answer at present.
     Unresponsive,
-    /// Never again: a storage fault, or a close.
+    /// Commits fail for ever, because the storage failed or the store was closed.
     Stopped,
 }
 
-/// One key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The full key.
     pub key: Vec<u8>,
-    /// What is there.
     pub value: Vec<u8>,
 }
 
 /// Read access to a store that may not be opened yet. All methods block.
 pub trait ReadEntries {
-    /// Error of a failed read.
     type Error;
 
     /// Returns the value at `key`.
@@ -146,177 +154,169 @@ impl ReadEntries for Store {
     }
 }
 
-struct Shared {
-    db: Engine,
-    before: BeforeImages,
-    recent: Recent,
-    watch: Watch,
-    /// Why the commit thread stopped; empty while it runs.
-    ended: OnceLock<Ended>,
-    watchdog: Watchdog,
-    space: Space,
-    key_file: KeyFile,
-    /// Released by a close, else after `db`, which is declared above it.
-    lock: std::fs::File,
-}
-
-#[derive(Clone)]
-enum Ended {
-    Closed,
-    Failed(Arc<Fault>),
+impl UnopenedStore {
+    /// Opens the store, or creates it. Blocks.
+    ///
+    /// The directory belongs to the store alone. Every open sets its mode to 0700 and that of its files to 0600, because a
+    /// Kubernetes `fsGroup` widens the modes at every mount.
+    pub fn open(self) -> Result<Store, StoreOpenError> {
+        let dir = self.dir.clone();
+        let opened = watchdog::open_with_limit(&dir, move || self.open_files())?;
+        Store::start(opened, Watchdog::default())
+    }
 }
 
 impl Store {
-    /// Opens the store in `dir`, or creates it; the parent of `dir` must exist. Blocking.
-    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+    /// Opens the store in `dir`, or creates it; the parent of `dir` must exist. Blocks.
+    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StoreOpenError> {
         Self::inspect(dir, cache_bytes, &[])?.open()
     }
 
-    /// Makes a store in `dir`, which must not be there, be empty, or hold what an earlier repair left unfinished. Until
-    /// [`Store::end_repair`] no [`Store::open`] opens the store. Blocking.
-    pub fn begin_repair(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        let at = dir.to_owned();
-        let opened = watchdog::opening(dir, move || files::open_for_repair(&at, cache_bytes))?;
+    /// Locks and inspects the store in `dir` without a change. `preview_keys` are keys whose entries the next start can
+    /// read without a copy of the store, if the store is closed before. Blocks.
+    pub fn inspect(
+        dir: &Path,
+        cache_bytes: u64,
+        preview_keys: &'static [&'static [u8]],
+    ) -> Result<UnopenedStore, StoreOpenError> {
+        let to_inspect = dir.to_owned();
+        watchdog::open_with_limit(dir, move || {
+            UnopenedStore::inspect(&to_inspect, cache_bytes, preview_keys)
+        })
+    }
+
+    /// Creates a store in `dir`, which must be missing, be empty, or have the files of an unfinished repair. Until
+    /// [`Store::end_repair`], [`Store::open`] refuses the store. Blocks.
+    pub fn begin_repair(dir: &Path, cache_bytes: u64) -> Result<Self, StoreOpenError> {
+        let to_open = dir.to_owned();
+        let opened = watchdog::open_with_limit(dir, move || open::open_for_repair(&to_open, cache_bytes))?;
         Self::start(opened, Watchdog::default())
     }
 
-    /// Ends the repair of the store in `dir`, which must be whole and closed: vaults may open the store from now on.
-    pub fn end_repair(dir: &Path) -> Result<(), OpenError> {
-        repairing::end(dir)
+    /// Ends the repair of the store in `dir`, which must be complete and closed.
+    pub fn end_repair(dir: &Path) -> Result<(), StoreOpenError> {
+        repair_file::remove(dir)
     }
 
     fn start(
-        Opened {
+        OpenedStore {
             db,
             lock,
             fsync,
-            space,
-            keeper,
+            disk_space,
+            marker,
             key_file,
-        }: Opened,
+        }: OpenedStore,
         watchdog: Watchdog,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, StoreOpenError> {
         let (queue, requests) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
-            db,
-            before: BeforeImages::default(),
-            recent: Recent::new(),
-            watch: Watch::default(),
-            ended: OnceLock::new(),
+            data: DurableData::new(db),
+            changed_keys: ChangedKeys::default(),
+            stop_reason: OnceLock::new(),
             watchdog,
-            space,
+            disk_space,
             key_file,
             lock,
         });
-        Writer::spawn(Arc::clone(&shared), requests, fsync, keeper)?;
+        CommitThread::spawn(Arc::clone(&shared), requests, fsync, marker)?;
         Ok(Self { shared, queue })
     }
 
-    /// The value at `key`. Blocking: call it from a blocking thread.
+    /// Returns true when `dir` has a store.
+    pub fn exists(dir: &Path) -> bool {
+        open::exists(dir)
+    }
+
+    /// Returns the value at `key`. Blocks.
     pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        if key == marker::KEY {
-            return Ok(None);
-        }
-        Ok(self.shared.read(key)?.value.map(|value| value.to_vec()))
+        Ok(self.shared.data.read(key)?.map(|value| value.to_vec()))
     }
 
-    /// The same, and keeps it for [`Store::cached`]. Blocking.
+    /// Returns the value at `key`, and keeps it for [`Store::cached`]. Blocks.
     pub fn read_and_cache(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>, Fault> {
-        if key == marker::KEY {
-            return Ok(None);
-        }
-        let epoch = self.shared.recent.epoch(key);
-        let found = self.shared.read(key)?;
-        let value = found.value.map(|value| Arc::<[u8]>::from(value.as_ref()));
-        // A before-image is not cached, because the new value replaces it soon.
-        if let Some(value) = &value
-            && !found.is_image
-        {
-            self.shared.recent.keep(key, value.clone(), epoch);
-        }
-        Ok(value)
+        self.shared.data.read_and_cache(key)
     }
 
-    /// What [`Store::read_and_cache`] would answer, if that is known without asking the disk. Does not block.
+    /// Returns the current value at `key` if [`Store::read_and_cache`] kept it. Does not block.
     pub fn cached(&self, key: &[u8]) -> Option<Arc<[u8]>> {
-        self.shared.recent.get(key)
+        self.shared.data.cached(key)
     }
 
-    /// Up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after`
-    /// if given. Blocking.
+    /// Returns up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after` if given.
+    /// Blocks.
     pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Fault> {
-        self.shared.scan(prefix, after, limit)
+        self.shared.data.scan(prefix, after, limit)
     }
 
-    /// Applies `batch`, all or nothing, and returns once it is durable.
+    /// Starts an export of all entries.
+    pub fn export(&self) -> Result<Export, ExportError> {
+        Export::start(self)
+    }
+
+    /// Applies all of `batch` or nothing, and returns once the batch is durable.
     ///
-    /// Not cancel safe in the usual sense: a caller that stops waiting does not recall the batch.
+    /// Dropping the future does not recall the batch, which may still be applied.
     pub async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
         batch.check()?;
         let (reply, answer) = oneshot::channel();
         if self.queue.send(Request::Commit { batch, reply }).await.is_err() {
-            return Err(self.shared.why_ended());
+            return Err(self.shared.stopped());
         }
-        answer.await.unwrap_or_else(|_| Err(self.shared.why_ended()))
+        answer.await.unwrap_or_else(|_| Err(self.shared.stopped()))
     }
 
-    /// Whether there is a store in `dir`, to be opened rather than made.
-    pub fn exists(dir: &Path) -> bool {
-        files::exist(dir)
+    /// Returns the content of the file `keys`; `None` when the file does not exist. Blocks.
+    pub fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError> {
+        self.shared.key_file.read()
     }
 
-    /// Whether a commit can succeed. Does not wait for a disk that hangs.
+    /// Replaces the content of the file `keys`, durably. After a failure or a crash the file has the new content or the
+    /// previous one. Blocks.
+    pub fn replace_key_file(&self, content: &[u8]) -> Result<(), KeyFileError> {
+        self.shared.key_file.replace(content)
+    }
+
+    /// Returns the store's ability to commit. Does not wait for a disk that does not answer.
     pub fn health(&self) -> Health {
-        if self.shared.ended.get().is_some() {
+        if self.shared.stop_reason.get().is_some() {
             Health::Stopped
-        } else if self.shared.watchdog.barks() {
+        } else if self.shared.watchdog.is_expired() {
             Health::Unresponsive
-        } else if self.shared.space.for_growth() {
+        } else if self.shared.disk_space.has_room_for_growth() {
             Health::Ready
         } else {
             Health::DiskFull
         }
     }
 
-    /// Returns the size of the store's files and the free space of their disk. Blocking.
-    pub fn disk_usage(&self) -> Result<DiskUsage, OpenError> {
-        self.shared.space.usage()
+    /// Returns the size of the store's files and the free space of their disk. Blocks.
+    pub fn disk_usage(&self) -> Result<DiskUsage, StoreOpenError> {
+        self.shared.disk_space.usage()
     }
 
     /// Waits until a commit was refused for lack of room and the disk has room for such commits again.
     pub async fn wait_for_room(&self) {
-        self.shared.space.again().await;
+        self.shared.disk_space.wait_for_room().await;
     }
 
-    /// Commits what was queued before, syncs once more, and ends the commit thread. Later commits, of
-    /// clones too, are `Closed`. When this returns the directory can be opened again, which waits for clones that are
-    /// just being dropped.
+    /// Commits all queued batches, syncs, and ends the commit thread. Later commits, also by clones, get
+    /// [`CommitError::Closed`]. Afterwards the store can be opened again; that open waits for clones that are just being
+    /// dropped.
     pub async fn close(self) -> Result<(), CommitError> {
         let Self { shared, queue } = self;
         let (done, closed) = oneshot::channel();
-        let ended = Arc::downgrade(&shared);
+        let weak = Arc::downgrade(&shared);
         drop(shared);
         let sent = queue.send(Request::Close { done }).await;
         drop(queue);
-        let why = || {
-            ended
-                .upgrade()
-                .map_or(CommitError::Closed, |shared| shared.why_ended())
+        let stopped = || {
+            weak.upgrade()
+                .map_or(CommitError::Closed, |shared| shared.stopped())
         };
         match sent {
-            Ok(()) => closed.await.unwrap_or_else(|_| Err(why())),
-            Err(_) => Err(why()),
-        }
-    }
-}
-
-impl Shared {
-    /// No answer means that the thread is gone; this says why.
-    fn why_ended(&self) -> CommitError {
-        match self.ended.get() {
-            Some(Ended::Closed) => CommitError::Closed,
-            Some(Ended::Failed(fault)) => CommitError::Unavailable(fault.clone()),
-            None => CommitError::Unavailable(Arc::new(Fault::Panicked)),
+            Ok(()) => closed.await.unwrap_or_else(|_| Err(stopped())),
+            Err(_) => Err(stopped()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A store that was inspected but not opened, so that a refusal leaves it unchanged.
+//! A store that was inspected but not opened, so that a caller can refuse it and leave it unchanged.
 
 use std::{
     fs::File,
@@ -7,65 +7,55 @@ use std::{
 };
 
 use super::{
-    Entry, Fault, KeyFileError, OpenError, ReadEntries, Store, compact,
-    files::{self, Opened, storage},
-    guard::{self, Ground, Known, Preview},
+    Entry, Fault, KeyFileError, ReadEntries, compact,
+    engine::Engine,
+    error::StoreOpenError,
+    inspection::{InspectedStore, Inspection, inspect},
     key_file,
-    reading::{read, scan},
-    watchdog::{self, Watchdog},
+    open::{self, OpenedStore},
+    scan,
+    store_copy::{self, StoreCopy},
 };
 
-/// A locked, unchanged store that is proved to open. Entries that the store's marker repeats are read from the marker,
-/// and all others from a copy of the store.
+/// A locked, unchanged store that sled can safely open. Its entries are read from the marker, if the marker repeats them,
+/// and otherwise from a copy of the store.
 pub struct UnopenedStore {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     cache_bytes: u64,
     lock: File,
-    content: Content,
-    front: &'static [&'static [u8]],
+    state: InspectedState,
+    preview_keys: &'static [&'static [u8]],
 }
 
-enum Content {
+enum InspectedState {
     /// The directory has no store yet.
     New,
-    Store {
-        known: Box<Known>,
-        preview: Mutex<Option<Preview>>,
+    Existing {
+        store: Box<InspectedStore>,
+        copy: Mutex<Option<StoreCopy>>,
     },
 }
 
-impl Store {
-    /// Looks at the store in `dir` and locks it. `front` are keys whose entries can be read at the next start without a copy,
-    /// if the store is closed before. Blocking.
-    pub fn inspect(
-        dir: &Path,
-        cache_bytes: u64,
-        front: &'static [&'static [u8]],
-    ) -> Result<UnopenedStore, OpenError> {
-        let at = dir.to_owned();
-        watchdog::opening(dir, move || UnopenedStore::inspect(&at, cache_bytes, front))
-    }
-}
-
 impl UnopenedStore {
+    /// Locks and inspects the store in `dir`. `preview_keys` are for the marker that the store gets when it is closed.
     pub(super) fn inspect(
         dir: &Path,
         cache_bytes: u64,
-        front: &'static [&'static [u8]],
-    ) -> Result<Self, OpenError> {
-        let lock = files::claim(dir)?;
-        guard::tidy(dir)?;
-        let ground = guard::inspect(dir)?;
-        files::check_room(dir)?;
-        let content = match ground {
-            Ground::New => Content::New,
-            Ground::Store(known) => {
-                let preview = Mutex::new(known.prove(cache_bytes)?);
-                match known.is_unused() {
-                    true => Content::New,
-                    false => Content::Store {
-                        known: Box::new(known),
-                        preview,
+        preview_keys: &'static [&'static [u8]],
+    ) -> Result<Self, StoreOpenError> {
+        let lock = open::claim(dir)?;
+        store_copy::remove_leftover(dir)?;
+        let inspection = inspect(dir)?;
+        open::check_room(dir)?;
+        let state = match inspection {
+            Inspection::New => InspectedState::New,
+            Inspection::Store(store) => {
+                let copy = Mutex::new(store.check(cache_bytes)?);
+                match store.is_unused() {
+                    true => InspectedState::New,
+                    false => InspectedState::Existing {
+                        store: Box::new(store),
+                        copy,
                     },
                 }
             }
@@ -74,94 +64,83 @@ impl UnopenedStore {
             dir: dir.to_owned(),
             cache_bytes,
             lock,
-            content,
-            front,
+            state,
+            preview_keys,
         })
     }
 
-    /// Opens the store, or makes it (`dir` 0700, files 0600). Blocking.
-    ///
-    /// `dir` belongs to the store alone: its modes are tightened on every open, because a Kubernetes `fsGroup` widens
-    /// them on every mount.
-    pub fn open(self) -> Result<Store, OpenError> {
-        let dir = self.dir.clone();
-        let opened = watchdog::opening(&dir, move || self.open_files())?;
-        Store::start(opened, Watchdog::default())
-    }
-
-    pub(super) fn open_files(self) -> Result<Opened, OpenError> {
+    /// Opens the store's files, or creates them.
+    pub(super) fn open_files(self) -> Result<OpenedStore, StoreOpenError> {
         let Self {
             dir,
             cache_bytes,
             lock,
-            content,
-            front,
+            state,
+            preview_keys,
         } = self;
-        key_file::tidy(&dir)?;
-        compact::tidy(&dir)?;
-        let (db, tally) = match content {
-            Content::New => files::make(&dir, cache_bytes)?,
-            Content::Store { known, preview } => {
-                if let Some(preview) = preview.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                    preview.release().map_err(storage(&dir))?;
+        key_file::remove_leftover(&dir)?;
+        compact::remove_leftover(&dir)?;
+        let (db, checkpoint) = match state {
+            InspectedState::New => open::create(&dir, cache_bytes)?,
+            InspectedState::Existing { store, copy } => {
+                if let Some(copy) = copy.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                    copy.release().map_err(StoreOpenError::storage(&dir))?;
                 }
-                known.opening().write(&dir)?;
-                known.clear()?;
-                let db = files::open_sled(&dir, cache_bytes).map_err(storage(&dir))?;
-                let tally = known.check(&db)?;
-                (db, tally)
+                store.prepare_open()?;
+                let db = Engine::open(&dir, cache_bytes).map_err(StoreOpenError::storage(&dir))?;
+                let checkpoint = store.check_checkpoint(&db)?;
+                (db, checkpoint)
             }
         };
-        files::finish(&dir, lock, db, tally, front)
+        open::finish(&dir, lock, db, checkpoint, preview_keys)
     }
 
-    fn on_copy<T>(
+    /// Reads from a copy of the store, which is made at the first read.
+    fn read_copy<T>(
         &self,
-        known: &Known,
-        preview: &Mutex<Option<Preview>>,
+        store: &InspectedStore,
+        copy: &Mutex<Option<StoreCopy>>,
         read: impl FnOnce(&sled::Db) -> Result<T, Fault>,
-    ) -> Result<T, OpenError> {
-        let mut preview = preview.lock().unwrap_or_else(PoisonError::into_inner);
-        let copy = match preview.take() {
-            Some(copy) => copy,
-            None => known.preview(self.cache_bytes)?,
+    ) -> Result<T, StoreOpenError> {
+        let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = match copy.take() {
+            Some(opened) => opened,
+            None => store.copy_to_read(self.cache_bytes)?,
         };
-        let found = read(&copy.db).map_err(storage(&self.dir));
-        *preview = Some(copy);
+        let found = read(&opened.db).map_err(StoreOpenError::storage(&self.dir));
+        *copy = Some(opened);
         found
     }
 }
 
 impl ReadEntries for UnopenedStore {
-    type Error = OpenError;
+    type Error = StoreOpenError;
 
-    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, OpenError> {
-        match &self.content {
-            Content::New => Ok(None),
-            Content::Store { known, preview } => match known.front(key) {
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreOpenError> {
+        match &self.state {
+            InspectedState::New => Ok(None),
+            InspectedState::Existing { store, copy } => match store.preview(key) {
                 Some(value) => Ok(value.clone()),
-                None => self.on_copy(
-                    known,
-                    preview,
-                    |db| Ok(read(db, key)?.map(|value| value.to_vec())),
-                ),
+                None => self.read_copy(store, copy, |db| {
+                    Ok(scan::read(db, key)?.map(|value| value.to_vec()))
+                }),
             },
         }
     }
 
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, OpenError> {
-        match &self.content {
-            Content::New => Ok(Vec::new()),
-            Content::Store { known, preview } => {
-                self.on_copy(known, preview, |db| scan(db, prefix, after, limit))
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, StoreOpenError> {
+        match &self.state {
+            InspectedState::New => Ok(Vec::new()),
+            InspectedState::Existing { store, copy } => {
+                self.read_copy(store, copy, |db| scan::scan(db, prefix, after, limit))
             }
         }
     }
 
     fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError> {
-        match &self.content {
-            Content::New => Ok(None),
-            Content::Store { known, .. } => key_file::read(&self.dir, Some(known.id())),
+        match &self.state {
+            InspectedState::New => Ok(None),
+            InspectedState::Existing { store, .. } => key_file::read(&self.dir, Some(store.id())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Notices that the storage does not come back. It cannot end such a call; it can say so.
+//! Detection of storage that does not answer. A hanging call cannot be ended, but it can be reported.
 
 use std::{
     path::Path,
@@ -7,48 +7,45 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Fault, OpenError,
-    files::{DB, failed, length},
-};
+use super::{Fault, error::StoreOpenError, fs::length, sled_files::DB};
 
-/// How long the commit thread may be in one group before the store counts as hanging. A healthy disk takes
-/// milliseconds for one, and a slow one seconds.
-const LIMIT: Duration = Duration::from_secs(10);
-/// How long an open may take, whatever the size of the store.
-const OPEN: Duration = Duration::from_secs(120);
-/// How much an open gets through in a second on the slowest disk that we wait for: it reads everything, twice.
+/// Time after which a call of the commit thread counts as hanging. A healthy disk needs milliseconds for a group, and a
+/// slow one seconds.
+const COMMIT_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit of an open without the time for reading the data.
+const OPEN_LIMIT: Duration = Duration::from_secs(120);
+/// Assumed rate of an open on the slowest supported disk, in bytes per second. An open reads everything twice.
 const OPEN_RATE: u64 = 10 * 1024 * 1024;
 
-/// Watches the commit thread.
+/// Watches the calls of the commit thread.
 pub(super) struct Watchdog {
     limit: Duration,
+    /// Start of the current call.
     since: Mutex<Option<Instant>>,
 }
 
 impl Default for Watchdog {
     fn default() -> Self {
-        Self::after(LIMIT)
+        Self::with_limit(COMMIT_LIMIT)
     }
 }
 
 impl Watchdog {
-    /// Barks at calls that take this long.
-    pub(super) fn after(limit: Duration) -> Self {
+    pub(super) fn with_limit(limit: Duration) -> Self {
         Self {
             limit,
             since: Mutex::new(None),
         }
     }
 
-    /// A call begins; it ends when what is returned is dropped.
-    pub(super) fn begin(&self) -> Busy<'_> {
+    /// Starts to watch a call, until the returned guard is dropped.
+    pub(super) fn watch(&self) -> WatchedCall<'_> {
         self.set(Some(Instant::now()));
-        Busy(self)
+        WatchedCall(self)
     }
 
-    /// Whether a call hangs.
-    pub(super) fn barks(&self) -> bool {
+    /// Returns true when the current call has taken longer than the limit.
+    pub(super) fn is_expired(&self) -> bool {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() >= self.limit)
     }
@@ -58,42 +55,42 @@ impl Watchdog {
     }
 }
 
-/// A call under way.
-pub(super) struct Busy<'a>(&'a Watchdog);
+pub(super) struct WatchedCall<'a>(&'a Watchdog);
 
-impl Drop for Busy<'_> {
+impl Drop for WatchedCall<'_> {
     fn drop(&mut self) {
         self.0.set(None);
     }
 }
 
-/// Opens on a thread of its own. One that hangs is left behind; the process is to end.
-pub(super) fn opening<T: Send + 'static>(
+/// Calls `open` for the store in `dir` on a thread of its own. A call that exceeds the limit is abandoned with its thread;
+/// the process is expected to end.
+pub(super) fn open_with_limit<T: Send + 'static>(
     dir: &Path,
-    open: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
-) -> Result<T, OpenError> {
-    within(time_to_open(dir)?, dir, open)
+    open: impl FnOnce() -> Result<T, StoreOpenError> + Send + 'static,
+) -> Result<T, StoreOpenError> {
+    call_with_limit(open_limit(dir)?, dir, open)
 }
 
-fn time_to_open(dir: &Path) -> Result<Duration, OpenError> {
-    Ok(OPEN + Duration::from_secs(length(&dir.join(DB))? / OPEN_RATE))
+fn open_limit(dir: &Path) -> Result<Duration, StoreOpenError> {
+    Ok(OPEN_LIMIT + Duration::from_secs(length(&dir.join(DB))? / OPEN_RATE))
 }
 
-fn within<T: Send + 'static>(
+fn call_with_limit<T: Send + 'static>(
     limit: Duration,
     dir: &Path,
-    open: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
-) -> Result<T, OpenError> {
+    open: impl FnOnce() -> Result<T, StoreOpenError> + Send + 'static,
+) -> Result<T, StoreOpenError> {
     let (done, opened) = mpsc::channel();
     thread::Builder::new()
         .name("store-open".to_owned())
-        // That nobody waits any more is not our concern.
+        // A send fails only after the limit.
         .spawn(move || drop(done.send(open())))
-        .map_err(failed("start the thread of", dir))?;
+        .map_err(StoreOpenError::files("start the thread of", dir))?;
     match opened.recv_timeout(limit) {
         Ok(opened) => opened,
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(OpenError::Hangs(dir.to_owned())),
-        Err(mpsc::RecvTimeoutError::Disconnected) => Err(OpenError::Storage {
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(StoreOpenError::Timeout(dir.to_owned())),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(StoreOpenError::Storage {
             dir: dir.to_owned(),
             source: Fault::Panicked,
         }),
@@ -106,25 +103,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_that_hangs_is_given_up() {
+    fn an_open_that_hangs_is_abandoned() {
         let (release, released) = mpsc::channel::<()>();
         let began = Instant::now();
-        let hangs = within(Duration::from_millis(10), Path::new("dir"), move || {
+        let hangs = call_with_limit(Duration::from_millis(10), Path::new("dir"), move || {
             let _ = released.recv_timeout(Duration::from_secs(60));
             Ok(())
         });
-        assert!(matches!(hangs, Err(OpenError::Hangs(_))), "{hangs:?}");
+        assert!(matches!(hangs, Err(StoreOpenError::Timeout(_))), "{hangs:?}");
         assert!(began.elapsed() < Duration::from_secs(30));
         drop(release);
     }
 
     #[test]
-    fn an_open_that_panics_is_not_waited_for() {
-        let panics = within::<()>(OPEN, Path::new("dir"), || panic!("as sled would"));
+    fn an_open_that_panics_fails_at_once() {
+        let panics = call_with_limit::<()>(OPEN_LIMIT, Path::new("dir"), || panic!("as sled would"));
         assert!(
             matches!(
                 panics,
-                Err(OpenError::Storage {
+                Err(StoreOpenError::Storage {
                     source: Fault::Panicked,
                     ..
                 })
@@ -134,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn a_large_store_may_take_longer_to_open() {
+    fn a_larger_store_has_more_time_to_open() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(time_to_open(dir.path()).unwrap(), OPEN);
+        assert_eq!(open_limit(dir.path()).unwrap(), OPEN_LIMIT);
         let db = std::fs::File::create(dir.path().join(DB)).unwrap();
         db.set_len(10 << 30).unwrap();
         assert_eq!(
-            time_to_open(dir.path()).unwrap(),
-            OPEN + Duration::from_secs(1024)
+            open_limit(dir.path()).unwrap(),
+            OPEN_LIMIT + Duration::from_secs(1024)
         );
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn open_store(dir: &TempDir) -> Store {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
         match Store::open(&dir.path().join("store"), 8 << 20) {
-            Err(crate::store::OpenError::InUse(_)) if std::time::Instant::now() < deadline => {
+            Err(crate::store::StoreOpenError::InUse(_)) if std::time::Instant::now() < deadline => {
                 tokio::task::yield_now().await;
             }
             opened => return opened.unwrap(),

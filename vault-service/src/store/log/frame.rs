@@ -4,15 +4,15 @@
 //! crc32 (4, little endian)  kind (1)  length of the body (varint)  segment number (varint)  page id (varint)  body
 //! ```
 //!
-//! The segment number times the size of a segment, plus the offset within the segment, is the message's place in the
-//! log's order (its LSN). So a message that authenticates tells its place without the header of its segment.
+//! The segment number times the size of a segment, plus the offset within the segment, is the message's log sequence
+//! number (LSN), its position in the order of the log. So an intact message gives its LSN without the segment's header.
 //!
 //! The checksum covers `body || header[4..]`. It is linear over GF(2), and two single-bit errors in messages of less than
-//! 2^32 - 1 bits never have the same syndrome. So one flipped bit is not only noticed, but found: see [`corrected`].
+//! 2^32 - 1 bits never have the same syndrome. So one flipped bit can be located and corrected: see [`corrected`].
 
 use super::{SEGMENT, varint};
 
-/// Length of the longest header, in bytes. No message begins in so many last bytes of a segment.
+/// Length of the longest header, in bytes. No message begins in the last `LONGEST_HEADER` bytes of a segment.
 pub(super) const LONGEST_HEADER: usize = 32;
 const CRC: usize = 4;
 /// Length of the longest body, in bytes. sled puts larger bodies into separate files, but the vault's entries are too
@@ -21,9 +21,8 @@ const LONGEST_BODY: usize = SEGMENT / 4;
 /// Upper bound of valid segment numbers. No log of a vault has so many segments, so larger numbers come from damage.
 const LAST_SEGMENT: u64 = 1 << 32;
 
-/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MessageKind {
     /// A write that sled cancelled.
     Cancelled,
     /// Padding that fills the rest of a segment.
@@ -40,7 +39,7 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Kind {
+impl MessageKind {
     fn of(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Cancelled),
@@ -65,10 +64,10 @@ impl Kind {
     }
 }
 
-/// The fields of a header, before the checksum was compared.
+/// The fields of a header. They are not trustworthy before [`MessageHeader::authenticates`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) kind: Kind,
+pub(super) struct MessageHeader {
+    pub(super) kind: MessageKind,
     pub(super) segment: u64,
     pub(super) page: u64,
     crc: u32,
@@ -84,7 +83,7 @@ pub(super) struct Flip {
     pub(super) mask: u8,
 }
 
-impl Header {
+impl MessageHeader {
     /// Parses the header at the start of `bytes`. Returns `None` when the header is invalid or its message does not fit
     /// into `bytes`.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
@@ -95,7 +94,7 @@ impl Header {
     fn parse_start(start: &[u8], available: usize) -> Option<Self> {
         let (crc, rest) = start.split_first_chunk::<CRC>()?;
         let (kind, mut rest) = rest.split_first()?;
-        let kind = Kind::of(*kind)?;
+        let kind = MessageKind::of(*kind)?;
         let body = usize::try_from(varint::take(&mut rest)?).ok()?;
         let segment = varint::take(&mut rest)?;
         let page = varint::take(&mut rest)?;
@@ -111,7 +110,7 @@ impl Header {
         })
     }
 
-    /// Bytes of the whole message.
+    /// Returns the length of the whole message, in bytes.
     pub(super) fn len(&self) -> usize {
         self.header + self.body
     }
@@ -149,20 +148,20 @@ impl Budget {
 }
 
 /// Returns the header of the message at the start of `bytes` if the message authenticates.
-pub(super) fn whole(bytes: &[u8]) -> Option<Header> {
-    Header::parse(bytes).filter(|header| header.authenticates(bytes))
+pub(super) fn whole(bytes: &[u8]) -> Option<MessageHeader> {
+    MessageHeader::parse(bytes).filter(|header| header.authenticates(bytes))
 }
 
-/// Finds the one flipped bit of the message at the start of `bytes`, such that the corrected message authenticates.
+/// Finds one flipped bit of the message at the start of `bytes`, such that the corrected message authenticates.
 ///
-/// A message that is damaged otherwise is taken for one with a flipped bit with a probability of (its bits) / 2^32.
-pub(super) fn corrected(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
+/// Another kind of damage looks like one flipped bit with a probability of (bits of the message) / 2^32.
+pub(super) fn corrected(bytes: &[u8], budget: &mut Budget) -> Option<(MessageHeader, Flip)> {
     in_body(bytes, budget).or_else(|| in_header(bytes, budget))
 }
 
 /// Finds a flipped bit in the checksum or in the body of a message whose header is intact.
-fn in_body(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
-    let header = Header::parse(bytes)?;
+fn in_body(bytes: &[u8], budget: &mut Budget) -> Option<(MessageHeader, Flip)> {
+    let header = MessageHeader::parse(bytes)?;
     // Searching a byte for its flipped bit costs about as much as hashing thirty.
     budget.spend(header.len().saturating_mul(32))?;
     let syndrome = header.syndrome(bytes)?;
@@ -184,7 +183,7 @@ fn in_body(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
 
 /// Finds a flipped bit in the header by trying each bit, since any of them may change the lengths of the header and the
 /// message.
-fn in_header(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
+fn in_header(bytes: &[u8], budget: &mut Budget) -> Option<(MessageHeader, Flip)> {
     let mut start = [0; LONGEST_HEADER];
     let length = bytes.len().min(LONGEST_HEADER);
     let (start, _) = start.split_at_mut_checked(length)?;
@@ -203,9 +202,9 @@ fn in_header(bytes: &[u8], budget: &mut Budget) -> Option<(Header, Flip)> {
 }
 
 /// Returns the header of the message in `bytes` if the message authenticates with its first bytes replaced by `start`.
-fn with_header(start: &[u8], bytes: &[u8], budget: &mut Budget) -> Option<Header> {
+fn with_header(start: &[u8], bytes: &[u8], budget: &mut Budget) -> Option<MessageHeader> {
     let (_, rest) = bytes.split_at_checked(start.len())?;
-    let short = Header::parse_start(start, bytes.len())?;
+    let short = MessageHeader::parse_start(start, bytes.len())?;
     budget.spend(short.body)?;
     let (header, of_body) = start.split_at_checked(short.header)?;
     let mut crc = crc32fast::Hasher::new();

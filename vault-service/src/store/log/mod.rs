@@ -1,11 +1,11 @@
-//! A reader of sled's log, for stores that sled cannot open, or opens without a part of what is in them.
+//! A reader of sled's log, for stores that sled cannot open, or opens without a part of their entries.
 //!
-//! sled stops at the first damaged message, and discards everything that was written after it. This reader takes every
-//! message that authenticates, wherever the message is, sorts the messages into the order in which they were written,
-//! and keeps the last state of each key and some earlier values. The reader never writes, trusts no byte of the log,
-//! and needs memory for a fraction of the log's size: for keys, and for the places of their values.
+//! sled stops at the first damaged message, and discards all later messages. This reader takes every message whose checksum
+//! matches, wherever the message is, sorts the messages into the order in which they were written, and keeps the last state
+//! of each key and some earlier values. The reader never writes, trusts no byte of the log, and needs memory for a fraction
+//! of the log's size: for keys, and for the places of their values.
 //!
-//! The format is that of sled 0.34.7: `pagecache/logger.rs`, `serialization.rs` and `node.rs` there.
+//! The format is that of sled 0.34.7: see `pagecache/logger.rs`, `serialization.rs` and `node.rs` of its source.
 
 mod frame;
 mod page;
@@ -21,18 +21,15 @@ pub(super) use replay::History;
 use replay::{Replay, Survey};
 use scan::{Frame, Gap, Scanned};
 
-use super::{
-    Fault, OpenError,
-    files::{SEGMENT, failed},
-};
+use super::{Fault, engine::SEGMENT, error::StoreOpenError};
 
 const SEGMENT_BYTES: u64 = SEGMENT as u64;
 /// Size of the parts in which the reader reads a segment, so that a read error of the disk costs only one part.
 const SECTOR: usize = 4096;
 
-/// Place of a value in the file.
+/// The place and the checksum of a value in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Value {
+pub(super) struct ValueLocation {
     at: u64,
     length: u32,
     crc: u32,
@@ -41,22 +38,22 @@ pub(super) struct Value {
 /// The log as far as it can be read.
 pub(super) struct Log {
     file: File,
-    /// Bits to flip back, by their place in the file.
+    /// Masks of flipped bits, by their place in the file.
     flips: BTreeMap<u64, u8>,
     live: BTreeMap<Vec<u8>, History>,
     deleted: BTreeMap<Vec<u8>, History>,
     gaps: Gaps,
-    /// Number of bytes after the last message that form no message.
-    torn: u64,
-    nameless: u64,
+    /// Number of bytes of the last write that are missing or unreadable.
+    torn_bytes: u64,
+    unnamed_changes: u64,
 }
 
 /// The gaps, in the log's order.
 #[derive(Default)]
 pub(super) struct Gaps(Vec<Gap>);
 
-impl Value {
-    /// Makes the place of `value`, which must be a slice of `body`, the body of `frame`.
+impl ValueLocation {
+    /// Returns the location of `value`, which must be a slice of `body`, the body of `frame`.
     fn of(frame: &Frame, body: &[u8], value: &[u8]) -> Self {
         let before = value.as_ptr().addr().saturating_sub(body.as_ptr().addr());
         Self {
@@ -72,20 +69,23 @@ impl Value {
     }
 }
 
-/// Treatment of a batch at the end of the log whose last messages are missing.
+/// Treatment of a batch at the end of the log whose last messages are missing. The variants are the two possible causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unfinished {
-    /// Ignore the batch, as sled does, because it was never acknowledged.
-    LeftOut,
-    /// Read the remaining messages, because the batch was acknowledged and a part of it is lost.
+pub(super) enum UnfinishedBatch {
+    /// The batch was never acknowledged. The reader ignores it, as sled does.
+    Ignore,
+    /// The batch was acknowledged, and a part of it is lost. The reader reads its remaining messages.
     Read,
 }
 
 impl Log {
     /// Reads the log at `path`.
-    pub(super) fn read(path: &Path, unfinished: Unfinished) -> Result<Self, OpenError> {
-        let file = File::open(path).map_err(failed("open", path))?;
-        let length = file.metadata().map_err(failed("read", path))?.len();
+    pub(super) fn read(path: &Path, unfinished: UnfinishedBatch) -> Result<Self, StoreOpenError> {
+        let file = File::open(path).map_err(StoreOpenError::files("open", path))?;
+        let length = file
+            .metadata()
+            .map_err(StoreOpenError::files("read", path))?
+            .len();
         let mut scanned = Scanned::default();
         let mut open_ends = Vec::new();
         for base in (0..length).step_by(SEGMENT) {
@@ -109,40 +109,42 @@ impl Log {
         frames.sort_by_key(|frame| frame.lsn);
         let tip = frames.last().map_or(0, |last| last.end());
         gaps.extend(cut_short(&open_ends, tip));
-        let torn = take_torn(&mut gaps, tip);
+        let torn_bytes = take_torn(&mut gaps, tip);
         let mut log = Self {
             file,
             flips: flips.into_iter().collect(),
             live: BTreeMap::new(),
             deleted: BTreeMap::new(),
             gaps: Gaps::new(gaps),
-            torn,
-            nameless: 0,
+            torn_bytes,
+            unnamed_changes: 0,
         };
         log.replay(&frames, length, tip, unfinished);
         Ok(log)
     }
 
-    fn replay(&mut self, frames: &[Frame], length: u64, tip: u64, unfinished: Unfinished) {
+    /// Replays the messages. If the log has gaps, a second replay uses the tree at the end of the first one, which tells
+    /// the ranges of pages whose own content is lost.
+    fn replay(&mut self, frames: &[Frame], length: u64, tip: u64, unfinished: UnfinishedBatch) {
         let mut survey = Survey::of(frames, &self.gaps);
-        let mut replayed = self.replayed(frames, length, tip, unfinished, &survey);
+        let mut replay = self.replay_once(frames, length, tip, unfinished, &survey);
         if self.gaps.count() > 0 {
-            survey.tree = replayed.tree;
-            replayed = self.replayed(frames, length, tip, unfinished, &survey);
+            survey.tree = replay.tree;
+            replay = self.replay_once(frames, length, tip, unfinished, &survey);
         }
-        if replayed.batch_end >= tip {
-            self.torn = self.torn.max(replayed.batch_end - tip + 1);
+        if replay.batch_end >= tip {
+            self.torn_bytes = self.torn_bytes.max(replay.batch_end - tip + 1);
         }
-        self.nameless = replayed.nameless();
-        (self.live, self.deleted) = (replayed.live, replayed.deleted);
+        self.unnamed_changes = replay.unnamed_changes();
+        (self.live, self.deleted) = (replay.live, replay.deleted);
     }
 
-    fn replayed(
+    fn replay_once(
         &self,
         frames: &[Frame],
         length: u64,
         tip: u64,
-        unfinished: Unfinished,
+        unfinished: UnfinishedBatch,
         survey: &Survey<'_>,
     ) -> Replay {
         let mut replay = Replay::default();
@@ -155,7 +157,7 @@ impl Log {
             let from = usize::try_from(frame.at - base).unwrap_or(usize::MAX);
             let body = segment_at.1.get(from..).and_then(|rest| rest.get(..frame.length));
             replay.apply(frame, body.unwrap_or_default(), survey);
-            if replay.batch_end >= tip && unfinished == Unfinished::LeftOut {
+            if replay.batch_end >= tip && unfinished == UnfinishedBatch::Ignore {
                 break;
             }
         }
@@ -163,21 +165,22 @@ impl Log {
     }
 
     /// Returns the history of `key`; `None` when the log has no value or deletion of `key`.
-    pub(super) fn trace(&self, key: &[u8]) -> Option<&History> {
+    pub(super) fn history(&self, key: &[u8]) -> Option<&History> {
         self.live.get(key).or_else(|| self.deleted.get(key))
     }
 
-    /// Keys that have values.
+    /// Returns the histories of the keys that have values.
     pub(super) fn live(&self) -> &BTreeMap<Vec<u8>, History> {
         &self.live
     }
 
-    /// Keys that had values.
+    /// Returns the histories of the keys that had values.
     pub(super) fn deleted(&self) -> &BTreeMap<Vec<u8>, History> {
         &self.deleted
     }
 
-    pub(super) fn value(&self, value: &Value) -> Result<Vec<u8>, Fault> {
+    /// Reads the value at a location.
+    pub(super) fn value(&self, value: &ValueLocation) -> Result<Vec<u8>, Fault> {
         let length = usize::try_from(value.length).unwrap_or(usize::MAX);
         if length > SEGMENT {
             return Err(io::Error::from(io::ErrorKind::InvalidData).into());
@@ -207,18 +210,15 @@ impl Log {
         &self.gaps
     }
 
-    /// Bytes of the last write that are missing or unreadable.
-    pub(super) fn torn(&self) -> u64 {
-        self.torn
+    pub(super) fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
     }
 
-    /// Number of readable changes whose keys are unknown.
-    pub(super) fn nameless(&self) -> u64 {
-        self.nameless
+    pub(super) fn unnamed_changes(&self) -> u64 {
+        self.unnamed_changes
     }
 
-    /// Messages that were read after one of their bits was flipped back.
-    pub(super) fn corrections(&self) -> u64 {
+    pub(super) fn corrected_messages(&self) -> u64 {
         self.flips.len() as u64
     }
 }

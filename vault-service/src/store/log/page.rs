@@ -1,7 +1,7 @@
-//! The bodies of messages: a page, or one change of it.
+//! The bodies of messages: a page, or one change of a page.
 //!
-//! A page holds the entries from its low key up to its high key (empty: to the end). Its keys leave out the prefix that
-//! all of them share: the first bytes of its low key.
+//! A page has the entries from its low key up to its high key, which is empty for the last page. The keys in the page are
+//! stored without the prefix that they share, which is the first bytes of the low key.
 //!
 //! ```text
 //! node   next + 1 or 0 (varint)  merging child or 0 (varint)  merging (1)  length of the prefix (1)
@@ -9,7 +9,7 @@
 //! link   0 = set (1)  key  value  |  1 = delete (1)  key  |  2 to 4 = merges of pages, which change no entry
 //! ```
 //!
-//! Keys and values follow their length, which is a varint.
+//! The length of each key and value, as a varint, precedes its bytes.
 
 use super::varint::{take, take_bytes};
 
@@ -23,7 +23,7 @@ pub(super) struct Node<'a> {
     pub(super) data: Data<'a>,
 }
 
-/// The entries of a page, by their keys without the prefix.
+/// The entries of a page. Keys are without the prefix of the page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Data<'a> {
     /// Keys and values of the store's entries.
@@ -32,7 +32,7 @@ pub(super) enum Data<'a> {
     Index(Vec<(&'a [u8], u64)>),
 }
 
-/// One change of a page, by a key without the page's prefix.
+/// One change of a page. The key is without the prefix of the page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Link<'a> {
     Set(&'a [u8], &'a [u8]),

@@ -1,4 +1,4 @@
-//! Replay of the log's messages, in their order, into the history of each key.
+//! Replay of the log's messages, in the order in which they were written, into the history of each key.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Gaps, SEGMENT_BYTES, Value,
-    frame::Kind,
+    Gaps, SEGMENT_BYTES, ValueLocation,
+    frame::MessageKind,
     page::{Data, Link, Node},
     scan::Frame,
 };
@@ -15,27 +15,27 @@ use super::{
 /// Number of values that are remembered for one key: the current one and earlier ones.
 const REMEMBERED: usize = 16;
 
-/// The history of one key, as the log has it.
+/// The history of one key in the log.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct History {
     /// Values of the key, the newest last.
-    values: VecDeque<Value>,
+    values: VecDeque<ValueLocation>,
     /// Number of `values` from before the last deletion of the key.
-    outlived: usize,
-    since: u64,
-    confirmed: u64,
+    before_deletion: usize,
+    changed_at: u64,
+    confirmed_at: u64,
     deleted: bool,
 }
 
 impl History {
     /// Returns the LSN at which the key got its current state: a value, or none.
     pub(in crate::store) fn changed_at(&self) -> u64 {
-        self.since
+        self.changed_at
     }
 
     /// Returns the LSN of the last message that confirms the key's current state.
     pub(in crate::store) fn confirmed_at(&self) -> u64 {
-        self.confirmed
+        self.confirmed_at
     }
 
     /// Returns true when the key has no value any more.
@@ -44,37 +44,37 @@ impl History {
     }
 
     /// Returns the remembered values of the key, the newest first.
-    pub(in crate::store) fn values(&self) -> impl Iterator<Item = &Value> {
+    pub(in crate::store) fn values(&self) -> impl Iterator<Item = &ValueLocation> {
         self.values.iter().rev()
     }
 
     /// Returns the remembered values from after the last deletion of the key, the newest first.
-    pub(in crate::store) fn values_since_deletion(&self) -> impl Iterator<Item = &Value> {
-        self.values.iter().skip(self.outlived).rev()
+    pub(in crate::store) fn values_since_deletion(&self) -> impl Iterator<Item = &ValueLocation> {
+        self.values.iter().skip(self.before_deletion).rev()
     }
 
-    fn set(&mut self, lsn: u64, value: Value) {
-        self.confirmed = lsn;
+    fn set(&mut self, lsn: u64, value: ValueLocation) {
+        self.confirmed_at = lsn;
         if !self.deleted && self.values.back().is_some_and(|last| last.equals(&value)) {
             return;
         }
-        (self.since, self.deleted) = (lsn, false);
+        (self.changed_at, self.deleted) = (lsn, false);
         if self.values.len() == REMEMBERED {
             self.values.pop_front();
-            self.outlived = self.outlived.saturating_sub(1);
+            self.before_deletion = self.before_deletion.saturating_sub(1);
         }
         self.values.push_back(value);
     }
 
     fn delete(&mut self, lsn: u64) {
-        (self.since, self.confirmed, self.deleted) = (lsn, lsn, true);
-        self.outlived = self.values.len();
+        (self.changed_at, self.confirmed_at, self.deleted) = (lsn, lsn, true);
+        self.before_deletion = self.values.len();
     }
 }
 
-/// A page's range of keys, as of a place in the log.
+/// The range of keys of a page, as the message at the LSN `written_at` gives it.
 struct Page {
-    since: u64,
+    written_at: u64,
     low: Vec<u8>,
     /// High key; empty when the page has no upper end.
     high: Vec<u8>,
@@ -83,11 +83,11 @@ struct Page {
 
 impl Page {
     /// Makes a page whose prefix follows from its range: the common prefix of both ends, up to 255 bytes.
-    fn between(since: u64, low: &[u8], high: &[u8]) -> Self {
-        let same = low.iter().zip(high).take_while(|(low, high)| low == high);
-        let prefix = low.get(..same.count().min(255)).unwrap_or_default();
+    fn between(written_at: u64, low: &[u8], high: &[u8]) -> Self {
+        let common = low.iter().zip(high).take_while(|(low, high)| low == high);
+        let prefix = low.get(..common.count().min(255)).unwrap_or_default();
         Self {
-            since,
+            written_at,
             low: low.to_vec(),
             high: high.to_vec(),
             prefix: prefix.to_vec(),
@@ -112,7 +112,7 @@ impl<'a> Survey<'a> {
     pub(super) fn of(frames: &[Frame], gaps: &'a Gaps) -> Self {
         let whole = frames
             .iter()
-            .filter(|frame| matches!(frame.kind, Kind::Node | Kind::Free));
+            .filter(|frame| matches!(frame.kind, MessageKind::Node | MessageKind::Free));
         let mut runs = Vec::new();
         let mut before = None;
         for segment in frames.iter().map(|frame| frame.lsn / SEGMENT_BYTES) {
@@ -157,7 +157,10 @@ impl Tree {
     /// page may have been split in the gap; the index page above shows that, or a leaf that begins within the page's
     /// range.
     fn newest_prefix(&self, id: u64, page: &Page) -> Vec<u8> {
-        let indexed = self.indexed.get(&id).filter(|indexed| indexed.since > page.since);
+        let indexed = self
+            .indexed
+            .get(&id)
+            .filter(|indexed| indexed.written_at > page.written_at);
         let known = indexed.unwrap_or(page);
         let behind = (Bound::Excluded(known.low.as_slice()), Bound::Unbounded);
         let is_inside = |low: &[u8]| known.high.is_empty() || low < known.high.as_slice();
@@ -165,9 +168,9 @@ impl Tree {
             .leaves
             .range::<[u8], _>(behind)
             .take_while(|(low, _)| is_inside(low));
-        let mut newer = inside.filter(|(_, since)| **since > known.since);
+        let mut newer = inside.filter(|(_, since)| **since > known.written_at);
         match newer.next() {
-            Some((low, _)) => Page::between(known.since, &known.low, low).prefix,
+            Some((low, _)) => Page::between(known.written_at, &known.low, low).prefix,
             None => known.prefix.clone(),
         }
     }
@@ -180,12 +183,12 @@ pub(super) struct Replay {
     pub(super) deleted: BTreeMap<Vec<u8>, History>,
     pages: HashMap<u64, Page>,
     pub(super) tree: Tree,
-    /// Number of changes whose key is unknown because the page's content is unknown, by page id. None of these pages
-    /// was written as a whole since.
-    nameless: HashMap<u64, u64>,
-    /// Number of messages that authenticate but cannot be parsed.
-    senseless: u64,
-    /// The LSN of the last byte of the last batch.
+    /// Numbers of changes whose keys are unknown because the page's prefix is unknown, by page id. None of these pages was
+    /// written as a whole later.
+    unnamed: HashMap<u64, u64>,
+    /// Number of messages whose checksum matches but whose content cannot be parsed.
+    unparsable: u64,
+    /// LSN of the last byte of the last batch.
     pub(super) batch_end: u64,
 }
 
@@ -193,15 +196,15 @@ impl Replay {
     /// Applies the message of `frame`, whose body is `body`.
     pub(super) fn apply(&mut self, frame: &Frame, body: &[u8], survey: &Survey<'_>) {
         match frame.kind {
-            Kind::Node => match Node::parse(body) {
+            MessageKind::Node => match Node::parse(body) {
                 Some(node) => self.node(frame, body, &node),
-                None => self.senseless += 1,
+                None => self.unparsable += 1,
             },
-            Kind::Link => match Link::parse(body) {
+            MessageKind::Link => match Link::parse(body) {
                 Some(Link::Merge) => {}
                 Some(Link::Set(key, value)) => {
                     if let Some(key) = self.key(frame, key, survey) {
-                        self.set(&key, frame.lsn, Value::of(frame, body, value));
+                        self.set(&key, frame.lsn, ValueLocation::of(frame, body, value));
                     }
                 }
                 Some(Link::Delete(key)) => {
@@ -209,32 +212,32 @@ impl Replay {
                         self.delete(&key, frame.lsn);
                     }
                 }
-                None => self.senseless += 1,
+                None => self.unparsable += 1,
             },
-            Kind::Free => self.forget(frame.page),
-            Kind::Batch => {
+            MessageKind::Free => self.forget(frame.page),
+            MessageKind::Batch => {
                 let end = body.try_into().map(u64::from_le_bytes).unwrap_or_default();
                 self.batch_end = self.batch_end.max(end);
             }
-            Kind::Cancelled | Kind::Cap | Kind::Other => {}
+            MessageKind::Cancelled | MessageKind::Cap | MessageKind::Other => {}
         }
     }
 
     /// Returns the number of changes whose keys cannot be read.
-    pub(super) fn nameless(&self) -> u64 {
-        self.nameless
+    pub(super) fn unnamed_changes(&self) -> u64 {
+        self.unnamed
             .values()
-            .fold(self.senseless, |sum, of_page| sum + of_page)
+            .fold(self.unparsable, |sum, count| sum + count)
     }
 
     fn forget(&mut self, page: u64) {
-        self.nameless.remove(&page);
+        self.unnamed.remove(&page);
         self.tree.indexed.remove(&page);
         self.pages.remove(&page);
     }
 
     fn node(&mut self, frame: &Frame, body: &[u8], node: &Node<'_>) {
-        self.nameless.remove(&frame.page);
+        self.unnamed.remove(&frame.page);
         let page = Page {
             prefix: node.prefix.to_vec(),
             ..Page::between(frame.lsn, node.low, node.high)
@@ -273,17 +276,17 @@ impl Replay {
         // Bounds that damage put in the wrong order would make `range` panic.
         if node.high.is_empty() || node.low < node.high {
             let before = self.live.range::<[u8], _>((Bound::Included(node.low), high));
-            let gone: Vec<_> = before
+            let missing: Vec<_> = before
                 .map(|(key, _)| key)
                 .filter(|key| !entries.contains_key(*key))
                 .cloned()
                 .collect();
-            for key in gone {
+            for key in missing {
                 self.delete(&key, frame.lsn);
             }
         }
         for (key, value) in entries {
-            self.set(&key, frame.lsn, Value::of(frame, body, value));
+            self.set(&key, frame.lsn, ValueLocation::of(frame, body, value));
         }
     }
 
@@ -292,20 +295,20 @@ impl Replay {
     fn key(&mut self, frame: &Frame, key: &[u8], survey: &Survey<'_>) -> Option<Vec<u8>> {
         let page = self.pages.get(&frame.page);
         let is_certain = page.is_some_and(|page| {
-            survey.has_all(page.since, frame.lsn) && !survey.gaps.any_between(page.since, frame.lsn)
+            survey.has_all(page.written_at, frame.lsn) && !survey.gaps.any_between(page.written_at, frame.lsn)
         });
         let prefix = match page {
             Some(page) if is_certain => Some(page.prefix.clone()),
             // The page's state at the time of this change is lost or was moved. The page was written as a whole later,
             // and that state includes this change.
             Some(_) | None if survey.is_replaced_after(frame) => return None,
-            Some(page) => Some(self.prefix_now(frame, page, survey)),
+            Some(page) => Some(self.prefix_after_gap(frame, page, survey)),
             None => self.indexed_prefix(frame, survey),
         };
         match prefix {
             Some(prefix) => Some([prefix.as_slice(), key].concat()),
             None => {
-                *self.nameless.entry(frame.page).or_default() += 1;
+                *self.unnamed.entry(frame.page).or_default() += 1;
                 None
             }
         }
@@ -314,8 +317,8 @@ impl Replay {
     /// Returns the prefix of a page after a gap, in which the page may have been rewritten. Only a split or merge of a
     /// page changes its prefix. The page is not rewritten after this change, so the prefix at the end of the log is
     /// valid here.
-    fn prefix_now(&self, frame: &Frame, page: &Page, survey: &Survey<'_>) -> Vec<u8> {
-        match survey.gaps.any_between(page.since, frame.lsn) {
+    fn prefix_after_gap(&self, frame: &Frame, page: &Page, survey: &Survey<'_>) -> Vec<u8> {
+        match survey.gaps.any_between(page.written_at, frame.lsn) {
             true => survey.tree.newest_prefix(frame.page, page),
             false => page.prefix.clone(),
         }
@@ -324,24 +327,24 @@ impl Replay {
     /// Returns the prefix of a page whose own content is lost, from the index page above it.
     fn indexed_prefix(&self, frame: &Frame, survey: &Survey<'_>) -> Option<Vec<u8>> {
         let indexed = self.tree.indexed.get(&frame.page)?;
-        let is_known = survey.has_all(indexed.since, frame.lsn) && survey.gaps.any_between(0, frame.lsn);
+        let is_known = survey.has_all(indexed.written_at, frame.lsn) && survey.gaps.any_between(0, frame.lsn);
         is_known.then(|| survey.tree.newest_prefix(frame.page, indexed))
     }
 
-    fn set(&mut self, key: &[u8], lsn: u64, value: Value) {
-        if let Some(trace) = self.live.get_mut(key) {
-            return trace.set(lsn, value);
+    fn set(&mut self, key: &[u8], lsn: u64, value: ValueLocation) {
+        if let Some(history) = self.live.get_mut(key) {
+            return history.set(lsn, value);
         }
-        let mut trace = self.deleted.remove(key).unwrap_or_default();
-        trace.set(lsn, value);
-        self.live.insert(key.to_vec(), trace);
+        let mut history = self.deleted.remove(key).unwrap_or_default();
+        history.set(lsn, value);
+        self.live.insert(key.to_vec(), history);
     }
 
     fn delete(&mut self, key: &[u8], lsn: u64) {
-        let Some(mut trace) = self.live.remove(key).or_else(|| self.deleted.remove(key)) else {
+        let Some(mut history) = self.live.remove(key).or_else(|| self.deleted.remove(key)) else {
             return;
         };
-        trace.delete(lsn);
-        self.deleted.insert(key.to_vec(), trace);
+        history.delete(lsn);
+        self.deleted.insert(key.to_vec(), history);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     SEGMENT, SEGMENT_BYTES,
-    frame::{self, Budget, Flip, Header, Kind},
+    frame::{self, Budget, Flip, MessageHeader, MessageKind},
 };
 
 /// Length of a segment's header, in bytes. Every message repeats the segment number of the header, so the header is
@@ -15,12 +15,12 @@ pub(super) const SHORTEST: usize = 11;
 /// Last offset in a segment at which a message can begin.
 const LAST: usize = SEGMENT - END;
 
-/// A message that authenticates.
+/// A message whose checksum matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     /// Position of the message in the log's order.
     pub(super) lsn: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: MessageKind,
     pub(super) page: u64,
     /// File offset at which the body begins, and the body's length.
     pub(super) at: u64,
@@ -99,7 +99,7 @@ impl Scan<'_> {
         self.gap(at)
     }
 
-    fn message(&mut self, at: usize, header: &Header) -> Option<usize> {
+    fn message(&mut self, at: usize, header: &MessageHeader) -> Option<usize> {
         self.life = Some(header.segment);
         self.found.frames.push(Frame {
             lsn: lsn(header.segment, at),
@@ -108,16 +108,16 @@ impl Scan<'_> {
             at: self.place(at + header.header),
             length: header.body,
         });
-        (header.kind != Kind::Cap).then_some(at + header.len())
+        (header.kind != MessageKind::Cap).then_some(at + header.len())
     }
 
     /// Corrects one flipped bit. The correction is accepted only when another message or the end of the segment
     /// follows, as it would after an undamaged message.
-    fn corrected(&mut self, rest: &[u8]) -> Option<(Header, Flip)> {
+    fn corrected(&mut self, rest: &[u8]) -> Option<(MessageHeader, Flip)> {
         let (header, flip) = frame::corrected(rest, &mut self.budget)?;
         let behind = rest.get(header.len()..)?;
         let goes_on = frame::whole(behind).is_some_and(|next| next.segment == header.segment);
-        let is_at_end = header.kind == Kind::Cap || behind.len() < END || is_blank(behind);
+        let is_at_end = header.kind == MessageKind::Cap || behind.len() < END || is_blank(behind);
         let is_of_this_life = self.life.is_none_or(|life| life == header.segment);
         (is_of_this_life && (goes_on || is_at_end)).then_some((header, flip))
     }
@@ -142,7 +142,7 @@ impl Scan<'_> {
     /// Returns the maximum number of messages in a gap: 1 when the gap begins with a header whose message has exactly
     /// the gap's length.
     fn messages(&self, at: usize, end: usize) -> u64 {
-        let header = self.bytes.get(at..).and_then(Header::parse);
+        let header = self.bytes.get(at..).and_then(MessageHeader::parse);
         let is_one =
             header.is_some_and(|header| self.life == Some(header.segment) && at + header.len() == end);
         match is_one {
@@ -153,12 +153,12 @@ impl Scan<'_> {
 
     /// Returns the message at `at` if it authenticates and its segment number is possible: up to that of the preceding
     /// messages.
-    fn message_at(&mut self, at: usize) -> Option<(usize, Header)> {
+    fn message_at(&mut self, at: usize) -> Option<(usize, MessageHeader)> {
         let rest = self.bytes.get(at..)?;
-        let header = Header::parse(rest)?;
+        let header = MessageHeader::parse(rest)?;
         // A segment's index in the file never exceeds its segment number, and earlier uses have lower numbers.
         let lives = self.base / SEGMENT_BYTES..=self.life.unwrap_or(u64::MAX);
-        let fills = header.kind != Kind::Cap || at + header.body + END == SEGMENT;
+        let fills = header.kind != MessageKind::Cap || at + header.body + END == SEGMENT;
         (fills && lives.contains(&header.segment)).then(|| self.budget.spend(header.len()))??;
         header.authenticates(rest).then_some((at, header))
     }

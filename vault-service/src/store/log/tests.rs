@@ -9,16 +9,16 @@ use super::{
     frame::{self, Budget},
     *,
 };
-use crate::store::{Batch, Store, marker, tests::model::Random};
+use crate::store::{Batch, Store, checkpoint::CHECKPOINT_KEY, tests::model::Random};
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 const CACHE: u64 = 1 << 20;
 
 fn found(log: &Log) -> Content {
-    let entries = log.live().iter().filter(|(key, _)| *key != marker::KEY);
+    let entries = log.live().iter().filter(|(key, _)| *key != CHECKPOINT_KEY);
     entries
-        .map(|(key, trace)| (key.clone(), log.value(trace.values().next().unwrap()).unwrap()))
+        .map(|(key, history)| (key.clone(), log.value(history.values().next().unwrap()).unwrap()))
         .collect()
 }
 
@@ -65,7 +65,7 @@ async fn churned(size: u32) -> (TempDir, PathBuf, Content) {
 }
 
 fn read(db: &Path) -> Log {
-    Log::read(db, Unfinished::LeftOut).unwrap()
+    Log::read(db, UnfinishedBatch::Ignore).unwrap()
 }
 
 #[tokio::test]
@@ -74,7 +74,12 @@ async fn a_sound_log_is_read_as_sled_reads_it() {
     let log = read(&db);
     assert!(found(&log) == content, "other entries were found");
     assert_eq!(
-        (log.gaps().count(), log.nameless(), log.corrections(), log.torn()),
+        (
+            log.gaps().count(),
+            log.unnamed_changes(),
+            log.corrected_messages(),
+            log.torn_bytes()
+        ),
         (0, 0, 0, 0)
     );
 }
@@ -95,7 +100,7 @@ async fn a_log_whose_segments_were_used_again_is_read_as_sled_reads_it() {
     store.close().await.unwrap();
     let log = read(&dir.join("db"));
     assert!(found(&log) == expected, "other entries were found");
-    assert_eq!((log.gaps().count(), log.nameless()), (0, 0));
+    assert_eq!((log.gaps().count(), log.unnamed_changes()), (0, 0));
 }
 
 #[tokio::test]
@@ -112,8 +117,8 @@ async fn a_flipped_bit_is_flipped_back_wherever_it_is() {
         fs::write(&db, damaged).unwrap();
         let log = read(&db);
         assert!(found(&log) == content, "byte {at}: other entries were found");
-        assert_eq!((log.gaps().count(), log.nameless()), (0, 0), "byte {at}");
-        corrected += log.corrections();
+        assert_eq!((log.gaps().count(), log.unnamed_changes()), (0, 0), "byte {at}");
+        corrected += log.corrected_messages();
     }
     assert_eq!(corrected, 60);
 }
@@ -141,8 +146,8 @@ async fn messages_behind_unreadable_bytes_are_read_and_the_bytes_are_told() {
         // The log reports every key with a wrong value as possibly changed in the gap.
         for (key, value) in &found {
             let may_differ = log
-                .trace(key)
-                .is_some_and(|trace| log.gaps().messages_after(trace.confirmed_at()) > 0);
+                .history(key)
+                .is_some_and(|history| log.gaps().messages_after(history.confirmed_at()) > 0);
             assert!(may_differ || content.get(key) == Some(value), "{key:?}");
         }
     }

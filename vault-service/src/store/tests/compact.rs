@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use super::*;
-use crate::store::compact::{Stage, compact_in_stages};
+use crate::store::compact::{CompactionStage, compact_in_stages};
 
 /// Keys, and how often each is put, with values of 8 KiB. `CHURN=3600,100` measures a larger store.
 fn churn() -> (usize, usize) {
@@ -115,7 +115,12 @@ async fn a_store_for_which_compacting_was_stopped_anywhere_is_whole_and_nothing_
     done.await.unwrap();
     assert_eq!(
         stages,
-        [Stage::Made, Stage::Copied, Stage::Closed, Stage::Exchanged]
+        [
+            CompactionStage::Created,
+            CompactionStage::Copied,
+            CompactionStage::Closed,
+            CompactionStage::Exchanged
+        ]
     );
     for stage in stages {
         let crashed = crashes.path().join(format!("{stage:?}"));
@@ -132,7 +137,7 @@ async fn a_store_that_is_open_or_opened_meanwhile_or_left_by_half_is_not_compact
     let store = open(&dir);
     let refused = compact(&dir, CACHE, &[]).await;
     assert!(
-        matches!(refused, Err(CompactError::Open(OpenError::InUse(_)))),
+        matches!(refused, Err(CompactError::Open(StoreOpenError::InUse(_)))),
         "{refused:?}"
     );
     store.close().await.unwrap();
@@ -141,7 +146,7 @@ async fn a_store_that_is_open_or_opened_meanwhile_or_left_by_half_is_not_compact
     let at = dir.clone();
     let (made, written) = (tempfile::tempdir().unwrap(), std::cell::Cell::new(false));
     let refused = compact_in_stages(&dir, CACHE, &[], |stage| {
-        if stage == Stage::Closed {
+        if stage == CompactionStage::Closed {
             let other = copied(&at, made.path().join("other"));
             let writing = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

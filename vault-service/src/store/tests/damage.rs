@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::{model::Random, *};
-use crate::store::marker::{Files, KEY, Marker, State};
+use crate::store::{
+    checkpoint::CHECKPOINT_KEY,
+    marker::{FileSums, Marker, MarkerState},
+};
 
 pub(super) type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -33,8 +36,8 @@ impl Left {
         let (parent, dir) = dir();
         let (mut random, mut content) = (Random(7), Content::new());
         for generation in 0..3 {
-            let mut opened = files::open(&dir, CACHE).unwrap();
-            opened.keeper.refresh = Duration::ZERO;
+            let mut opened = open_files(&dir, CACHE).unwrap();
+            opened.marker.interval = Duration::ZERO;
             let store = Store::start(opened, Watchdog::default()).unwrap();
             for _ in 0..entries / 30 {
                 let keys: BTreeSet<_> = (0..10).map(|_| random.below(entries).to_be_bytes()).collect();
@@ -98,7 +101,10 @@ impl Left {
                 let said = refused.to_string();
                 assert!(
                     said.contains("vault-service restore") && said.contains("vault-service repair")
-                        || matches!(refused, OpenError::OtherFormat { .. } | OpenError::Strays { .. }),
+                        || matches!(
+                            refused,
+                            StoreOpenError::UnknownFormat { .. } | StoreOpenError::UnknownFiles { .. }
+                        ),
                     "{what}: {said}"
                 );
                 assert!(snapshot(dir) == before, "{what}: refused, and changed: {said}");
@@ -270,8 +276,8 @@ async fn an_older_copy_of_the_data_beside_the_marker_of_today_is_refused() {
     assert!(
         matches!(
             refused,
-            OpenError::Disagrees {
-                found: Disagreement::Older { .. },
+            StoreOpenError::Mismatch {
+                found: Mismatch::Older { .. },
                 ..
             }
         ),
@@ -322,16 +328,16 @@ async fn entries_that_went_missing_behind_the_stores_back_are_noticed() {
     let refused = Store::open(&left.dir, CACHE).err().unwrap();
     let entries = left.content.len() as u64;
     assert!(
-        matches!(refused, OpenError::Disagrees { found: Disagreement::Entries { expected, found }, .. }
+        matches!(refused, StoreOpenError::Mismatch { found: Mismatch::Entries { expected, found }, .. }
             if expected == entries && found == entries - 1),
         "{refused:?}"
     );
 }
 
 /// sled alone, once those that had the store are gone.
-fn sled_in(dir: &Path) -> Engine {
-    files::await_release(dir).unwrap();
-    files::open_sled(dir, CACHE).unwrap()
+fn sled_in(dir: &Path) -> engine::Engine {
+    lock::wait_for_release(dir).unwrap();
+    engine::Engine::open(dir, CACHE).unwrap()
 }
 
 /// A store that was made and never used, closed.
@@ -345,8 +351,8 @@ async fn unused() -> (TempDir, PathBuf) {
 async fn a_store_whose_making_was_cut_off_is_made_anew() {
     let (_parent, made) = unused().await;
     let making = Marker {
-        state: State::Making,
-        files: Files::new(),
+        state: MarkerState::Creating,
+        files: FileSums::new(),
         ..Marker::read(&made).unwrap().unwrap()
     };
     for (name, gone, percent) in [
@@ -367,7 +373,7 @@ async fn a_store_whose_making_was_cut_off_is_made_anew() {
         let store = open(&dir);
         assert_eq!(store.scan(b"", None, 1).unwrap(), []);
         store.close().await.unwrap();
-        assert_eq!(Marker::read(&dir).unwrap().unwrap().state, State::Closed);
+        assert_eq!(Marker::read(&dir).unwrap().unwrap().state, MarkerState::Closed);
     }
 }
 
@@ -375,7 +381,7 @@ async fn a_store_whose_making_was_cut_off_is_made_anew() {
 async fn a_start_that_was_killed_while_sled_opened_the_store_goes_on() {
     let left = Left::behind(End::Closed, 60, 1_000).await;
     let before = snap(&left.dir).unwrap();
-    let opened = files::open(&left.dir, CACHE).unwrap();
+    let opened = open_files(&left.dir, CACHE).unwrap();
     let after = snap(&left.dir).unwrap();
     assert_ne!(before, after);
     let opening = |with: &[&Path]| {
@@ -386,7 +392,7 @@ async fn a_start_that_was_killed_while_sled_opened_the_store_goes_on() {
                 fs::copy(&after, dir.join(path.file_name().unwrap())).unwrap();
             }
             Marker {
-                state: State::Opening,
+                state: MarkerState::Opening,
                 ..marker
             }
             .write(dir)
@@ -408,10 +414,10 @@ async fn the_marker_of_a_new_store_is_there_before_anything_of_sleds() {
     fs::write(dir.join("lock"), "").unwrap();
     // Where sled makes a folder first.
     std::os::unix::fs::symlink("nowhere", dir.join("blobs")).unwrap();
-    let failed = files::make(&dir, CACHE).err().unwrap();
-    assert!(matches!(failed, OpenError::Storage { .. }), "{failed:?}");
+    let failed = open::create(&dir, CACHE).err().unwrap();
+    assert!(matches!(failed, StoreOpenError::Storage { .. }), "{failed:?}");
     assert!(!dir.join("db").exists() && !dir.join("conf").exists());
-    assert_eq!(Marker::read(&dir).unwrap().unwrap().state, State::Making);
+    assert_eq!(Marker::read(&dir).unwrap().unwrap().state, MarkerState::Creating);
     fs::remove_file(dir.join("blobs")).unwrap();
     open(&dir).close().await.unwrap();
 }
@@ -463,7 +469,7 @@ async fn without_room_for_a_copy_a_killed_store_is_opened_and_a_changed_one_is_r
         let before = snapshot(&dir);
         match (end, Store::open(&dir, CACHE)) {
             (End::Killed, Ok(store)) => assert!(content(&store) == left.content),
-            (End::Closed, Err(OpenError::NoRoom { .. })) => assert!(snapshot(&dir) == before),
+            (End::Closed, Err(StoreOpenError::NoRoom { .. })) => assert!(snapshot(&dir) == before),
             (_, opened) => panic!("{end:?}: {:?}", opened.err()),
         }
     }
@@ -474,15 +480,15 @@ async fn the_stores_own_entry_is_out_of_reach() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store.commit(Batch::new().put("a", "1")).await.unwrap();
-    assert_eq!(store.read(KEY).unwrap(), None);
-    assert_eq!(store.read_and_cache(KEY).unwrap(), None);
+    assert_eq!(store.read(CHECKPOINT_KEY).unwrap(), None);
+    assert_eq!(store.read_and_cache(CHECKPOINT_KEY).unwrap(), None);
     assert_eq!(keys(&store.scan(b"", None, 1).unwrap()), ["a"]);
-    assert_eq!(store.scan(KEY, None, 1).unwrap(), []);
+    assert_eq!(store.scan(CHECKPOINT_KEY, None, 1).unwrap(), []);
     for batch in [
-        Batch::new().put(KEY, "x"),
-        Batch::new().delete(KEY),
-        Batch::new().add(KEY, 1, None),
-        Batch::new().expect_absent(KEY),
+        Batch::new().put(CHECKPOINT_KEY, "x"),
+        Batch::new().delete(CHECKPOINT_KEY),
+        Batch::new().add(CHECKPOINT_KEY, 1, None),
+        Batch::new().expect_absent(CHECKPOINT_KEY),
     ] {
         let refused = store.commit(batch).await;
         assert!(matches!(refused, Err(CommitError::Reserved)), "{refused:?}");

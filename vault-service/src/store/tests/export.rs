@@ -184,7 +184,7 @@ async fn an_export_beside_large_batches_has_each_of_them_whole_or_not_at_all() {
     // More keys than the last round reads.
     const KEYS: u16 = 1500;
     let (_parent, dir) = dir();
-    let mut opened = files::open(&dir, CACHE).unwrap();
+    let mut opened = open_files(&dir, CACHE).unwrap();
     opened.fsync = Box::new(|| Ok(()));
     let store = Store::start(opened, Watchdog::default()).unwrap();
     let batch = |step: u64| {
@@ -323,7 +323,7 @@ async fn there_is_one_export_at_a_time_and_one_that_is_given_up_is_over() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let first = store.export().unwrap();
-    assert!(matches!(store.export().err(), Some(ExportError::UnderWay)));
+    assert!(matches!(store.export().err(), Some(ExportError::AlreadyRunning)));
     drop(first);
     let export = store.export().unwrap();
     let found = tokio::task::spawn_blocking(|| all_of(export)).await.unwrap();
@@ -362,7 +362,7 @@ async fn a_store_that_closes_ends_the_export() {
     store.clone().close().await.unwrap();
     let ended = tokio::task::spawn_blocking(|| all_of(export)).await.unwrap();
     assert!(
-        matches!(ended, Err(ExportError::Ended(CommitError::Closed))),
+        matches!(ended, Err(ExportError::Stopped(CommitError::Closed))),
         "{ended:?}"
     );
 }

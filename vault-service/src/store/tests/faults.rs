@@ -13,14 +13,11 @@ use std::{
 };
 
 use super::*;
-use crate::store::{
-    key_file::Replace,
-    marker::{FIRST, Marker},
-};
+use crate::store::{checkpoint::FIRST_GENERATION, key_file::Replace, marker::Marker};
 
 /// A store whose fsync is `fsync` after the real one.
 fn with_fsync(dir: &Path, mut fsync: impl FnMut() -> io::Result<()> + Send + 'static) -> Store {
-    let mut opened = files::open(dir, CACHE).unwrap();
+    let mut opened = open_files(dir, CACHE).unwrap();
     let mut real = opened.fsync;
     opened.fsync = Box::new(move || real().and_then(|()| fsync()));
     Store::start(opened, Watchdog::default()).unwrap()
@@ -88,7 +85,7 @@ async fn the_nth_failing_sync_fails_its_commit_and_no_other_is_attempted() {
         assert!(matches!(closed, Err(CommitError::Unavailable(_))), "{closed:?}");
         assert_eq!(syncs.load(Ordering::SeqCst), n);
         // Not dropped, or sled would have flushed and synced again.
-        assert!(matches!(Store::open(&dir, CACHE), Err(OpenError::InUse(_))));
+        assert!(matches!(Store::open(&dir, CACHE), Err(StoreOpenError::InUse(_))));
         let restarted = open(&after_restart(&dir));
         for i in 1..n {
             assert_eq!(restarted.read(&i.to_be_bytes()).unwrap().unwrap(), b"v");
@@ -154,10 +151,10 @@ impl Store {
 }
 
 fn on_disk(dir: &Path, free: u64) -> (Store, Arc<AtomicU64>) {
-    let mut opened = files::open(dir, CACHE).unwrap();
+    let mut opened = open_files(dir, CACHE).unwrap();
     let free = Arc::new(AtomicU64::new(free));
     let (said, reserve) = (Arc::clone(&free), dir.join("reserve"));
-    opened.space.free = Box::new(move || {
+    opened.disk_space.free_bytes = Box::new(move || {
         // The space of the reserve is free while the file is empty.
         let held = std::fs::metadata(&reserve).map_or(0, |reserve| reserve.len());
         Some((said.load(Ordering::SeqCst) << 20) + (16 << 20) - held)
@@ -323,7 +320,11 @@ async fn a_group_has_a_bound_of_batches_and_one_of_bytes() {
         sync.release.send(()).unwrap();
         first.await.unwrap();
         sync.begun().await;
-        let is_applied = |number: &u16| read(&store.shared.db, &key(*number, 0)).unwrap().is_some();
+        let is_applied = |number: &u16| {
+            scan::read(store.shared.data.db(), &key(*number, 0))
+                .unwrap()
+                .is_some()
+        };
         let applied = (0..waiting).filter(is_applied);
         assert_eq!(applied.count(), together);
         // The other groups, and the close.
@@ -338,11 +339,11 @@ async fn a_group_has_a_bound_of_batches_and_one_of_bytes() {
 #[tokio::test]
 async fn the_marker_counts_a_group_only_once_it_is_durable() {
     let (_parent, dir) = dir();
-    let mut opened = files::open(&dir, CACHE).unwrap();
-    opened.keeper.refresh = Duration::ZERO;
+    let mut opened = open_files(&dir, CACHE).unwrap();
+    opened.marker.interval = Duration::ZERO;
     let generation = {
         let dir = dir.clone();
-        move || Marker::read(&dir).unwrap().unwrap().tally.generation
+        move || Marker::read(&dir).unwrap().unwrap().checkpoint.generation
     };
     let (syncing, mut while_syncing) = mpsc::unbounded_channel();
     let seen = generation.clone();
@@ -350,8 +351,8 @@ async fn the_marker_counts_a_group_only_once_it_is_durable() {
     let store = Store::start(opened, Watchdog::default()).unwrap();
     for group in 1..4u64 {
         store.commit(Batch::new().put("a", "1")).await.unwrap();
-        assert_eq!(while_syncing.recv().await, Some(FIRST + group - 1));
-        assert_eq!(generation(), FIRST + group);
+        assert_eq!(while_syncing.recv().await, Some(FIRST_GENERATION + group - 1));
+        assert_eq!(generation(), FIRST_GENERATION + group);
     }
 }
 
@@ -368,7 +369,7 @@ async fn a_close_syncs_once_more_and_says_that_it_failed() {
 impl Store {
     /// A store whose file `keys` is replaced by what `wrap` makes of replacing it.
     pub(crate) fn with_key_file(dir: &Path, wrap: impl FnOnce(Replace) -> Replace) -> Self {
-        let mut opened = files::open(dir, CACHE).unwrap();
+        let mut opened = open_files(dir, CACHE).unwrap();
         opened.key_file.replace = wrap(opened.key_file.replace);
         Self::start(opened, Watchdog::default()).unwrap()
     }
@@ -381,7 +382,7 @@ impl Store {
 }
 
 fn barking(dir: &Path) -> (Store, Held) {
-    let mut opened = files::open(dir, CACHE).unwrap();
+    let mut opened = open_files(dir, CACHE).unwrap();
     let (announce, entered) = mpsc::unbounded_channel();
     let (release, released) = std_mpsc::channel();
     opened.fsync = Box::new(move || {
@@ -390,7 +391,7 @@ fn barking(dir: &Path) -> (Store, Held) {
         released.recv().map_err(io::Error::other)
     });
     // However short, it barks at calls that are under way only.
-    let store = Store::start(opened, Watchdog::after(Duration::ZERO)).unwrap();
+    let store = Store::start(opened, Watchdog::with_limit(Duration::ZERO)).unwrap();
     (store, Held { entered, release })
 }
 
@@ -547,7 +548,10 @@ async fn a_write_is_read_once_it_is_durable_and_not_before() {
     let mut commit = pin!(store.commit(changes()));
     assert_waits!(commit);
     sync.begun().await;
-    assert!(read(&store.shared.db, b"k\x01").unwrap().is_some(), "sled has it");
+    assert!(
+        scan::read(store.shared.data.db(), b"k\x01").unwrap().is_some(),
+        "sled has it"
+    );
     assert_reads(&store, &before);
     assert_reads(&store, &before);
     sync.release.send(()).unwrap();
@@ -578,7 +582,10 @@ async fn a_write_that_failed_is_never_served_and_a_restart_settles_it() {
             matches!(failed, Err(CommitError::OutcomeUnknown(_))),
             "{failed:?}"
         );
-        assert!(read(&store.shared.db, b"k\x01").unwrap().is_some(), "sled has it");
+        assert!(
+            scan::read(store.shared.data.db(), b"k\x01").unwrap().is_some(),
+            "sled has it"
+        );
         assert_reads(&store, &before);
         let exported = store.export().map(|mut export| export.next_part());
         assert!(

@@ -11,7 +11,7 @@ mod export;
 mod faults;
 pub(super) mod model;
 mod refusals;
-mod repairing;
+mod repair;
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
@@ -29,6 +29,11 @@ fn dir() -> (TempDir, std::path::PathBuf) {
 
 fn open(dir: &Path) -> Store {
     Store::open(dir, CACHE).unwrap()
+}
+
+/// Opens the files of a store without starting its commit thread, so that a test can replace some of them.
+fn open_files(dir: &Path, cache_bytes: u64) -> Result<OpenedStore, StoreOpenError> {
+    UnopenedStore::inspect(dir, cache_bytes, &[])?.open_files()
 }
 
 fn counter(store: &Store, key: &[u8]) -> u64 {
@@ -285,7 +290,7 @@ async fn a_closed_store_opens_again_while_its_last_clone_is_being_dropped() {
     std::fs::File::open(dir.join("lock")).unwrap().try_lock().unwrap();
     // For a while only.
     let refused = Store::open(&dir, CACHE).err().unwrap();
-    assert!(matches!(refused, OpenError::InUse(_)), "{refused:?}");
+    assert!(matches!(refused, StoreOpenError::InUse(_)), "{refused:?}");
     let again = dir.clone();
     let opening = std::thread::spawn(move || open(&again));
     drop(clone);
@@ -297,7 +302,7 @@ async fn a_second_open_is_refused_and_says_why() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let refused = Store::open(&dir, CACHE).err().unwrap();
-    assert!(matches!(refused, OpenError::InUse(_)), "{refused:?}");
+    assert!(matches!(refused, StoreOpenError::InUse(_)), "{refused:?}");
     assert!(
         refused
             .to_string()
@@ -309,7 +314,7 @@ async fn a_second_open_is_refused_and_says_why() {
     let lock = std::fs::File::open(dir.join("lock")).unwrap();
     lock.try_lock().unwrap();
     let refused = Store::open(&dir, CACHE).err().unwrap();
-    assert!(matches!(refused, OpenError::InUse(_)), "{refused:?}");
+    assert!(matches!(refused, StoreOpenError::InUse(_)), "{refused:?}");
     drop(lock);
     open(&dir);
 }
@@ -353,7 +358,10 @@ fn a_directory_of_other_files_is_refused_and_left_alone() {
     std::fs::create_dir(&dir).unwrap();
     set_mode(&dir, 0o755);
     std::fs::write(dir.join("precious"), "x").unwrap();
-    assert!(matches!(Store::open(&dir, CACHE), Err(OpenError::NotAStore(_))));
+    assert!(matches!(
+        Store::open(&dir, CACHE),
+        Err(StoreOpenError::NotAStore(_))
+    ));
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
     assert_eq!(
         std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777,
@@ -370,9 +378,15 @@ async fn data_without_conf_is_refused_and_not_modified() {
     let conf = std::fs::read(dir.join("conf")).unwrap();
     let db = std::fs::read(dir.join("db")).unwrap();
     std::fs::remove_file(dir.join("conf")).unwrap();
-    assert!(matches!(Store::open(&dir, CACHE), Err(OpenError::NoConf(_))));
+    assert!(matches!(
+        Store::open(&dir, CACHE),
+        Err(StoreOpenError::InvalidConf(_))
+    ));
     std::fs::write(dir.join("conf"), "").unwrap();
-    assert!(matches!(Store::open(&dir, CACHE), Err(OpenError::NoConf(_))));
+    assert!(matches!(
+        Store::open(&dir, CACHE),
+        Err(StoreOpenError::InvalidConf(_))
+    ));
     assert_eq!(std::fs::read(dir.join("db")).unwrap(), db);
     std::fs::write(dir.join("conf"), conf).unwrap();
     assert_eq!(open(&dir).read(b"a").unwrap().unwrap(), b"1");

@@ -30,7 +30,7 @@ impl Random {
 
 /// A store over sled alone: the model is about what is there, not about the disk.
 fn open(dir: &Path) -> Store {
-    let mut opened = files::open(dir, 1 << 20).unwrap();
+    let mut opened = open_files(dir, 1 << 20).unwrap();
     opened.fsync = Box::new(|| Ok(()));
     Store::start(opened, Watchdog::default()).unwrap()
 }

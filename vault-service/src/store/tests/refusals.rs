@@ -4,7 +4,7 @@ use super::{
     damage::{ENDS, Left, content, snap, snapshot},
     *,
 };
-use crate::store::marker::{Marker, State};
+use crate::store::marker::{Marker, MarkerState};
 
 /// The message of a refusal that changed nothing.
 fn refused(dir: &Path) -> String {
@@ -94,7 +94,7 @@ async fn a_full_store_whose_marker_says_that_it_is_being_made_is_refused() {
         let marker = Marker::read(&left.dir).unwrap().unwrap();
         let kept = std::fs::read(left.dir.join("marker")).unwrap();
         Marker {
-            state: State::Making,
+            state: MarkerState::Creating,
             ..marker
         }
         .write(&left.dir)
@@ -111,7 +111,7 @@ async fn a_marker_ahead_of_the_data_is_refused_whatever_else_it_says() {
     for end in ENDS {
         let left = Left::behind(end, 60, 1_000).await;
         let mut marker = Marker::read(&left.dir).unwrap().unwrap();
-        marker.tally.generation += 1;
+        marker.checkpoint.generation += 1;
         marker.write(&left.dir).unwrap();
         let said = refused(&left.dir);
         assert!(said.contains("was acknowledged"), "{said}");

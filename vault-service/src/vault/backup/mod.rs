@@ -183,11 +183,11 @@ impl Backup {
 impl From<ExportError> for VaultError {
     fn from(error: ExportError) -> Self {
         match error {
-            ExportError::UnderWay => Self::BackupUnderWay,
+            ExportError::AlreadyRunning => Self::BackupUnderWay,
             ExportError::Outpaced => Self::BackupOutpaced,
             ExportError::ExclusiveWriter => Self::Restoring,
             ExportError::Unreadable(fault) => Self::Read(fault),
-            ExportError::Ended(error) => error.into(),
+            ExportError::Stopped(error) => error.into(),
         }
     }
 }

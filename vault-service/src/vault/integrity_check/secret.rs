@@ -424,7 +424,7 @@ impl<'a> Evidence<'a> {
 
 /// Returns an upper bound of the number of versions that the lost parts of the log can have held.
 pub(super) fn margin(log_damage: &LogDamage) -> u64 {
-    let hidden = log_damage.bytes.saturating_add(log_damage.torn) / VERSION;
+    let hidden = log_damage.gap_bytes.saturating_add(log_damage.torn_bytes) / VERSION;
     MARGIN
         .saturating_add(hidden)
         .saturating_add(log_damage.missing_groups)

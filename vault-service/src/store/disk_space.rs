@@ -1,9 +1,9 @@
-//! Room on the disk: for changes that make the store larger, and a reserve for those that make it smaller.
+//! Disk space: refusal of growth on a disk that is almost full, and a reserve for deletes.
 //!
-//! sled writes even a delete to its log, and on a disk that is truly full it gives up altogether. So changes that make
-//! the store larger are refused while less than [`LEAST`] is free. Deletes go on: for them a file of [`RESERVE`] is kept
-//! beside the log, whose space is given back to the file system when even deletes run short. It is taken again when there
-//! is ample room. Where the file system cannot allocate space in advance, deletes only have what is left of [`LEAST`].
+//! sled writes even a delete to its log, and fails altogether on a disk that is completely full. So changes that make the
+//! store larger are refused while less than [`MIN_FREE`] is free, and deletes go on. A file of [`RESERVE`] bytes is kept for
+//! them beside the log: when even deletes run short of space, the file is emptied, and it is filled again when there is
+//! ample room. On a file system that cannot allocate space in advance, deletes have only the rest of [`MIN_FREE`].
 
 use std::{
     fs::{self, File},
@@ -20,30 +20,28 @@ use std::{
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{
-    OpenError,
-    files::{failed, free, length, names},
+    error::StoreOpenError,
+    fs::{free_bytes, length, list},
 };
 
-/// The file's name.
-pub(super) const FILE: &str = "reserve";
+pub(super) const RESERVE_FILE: &str = "reserve";
 /// Number of bytes that growing changes must leave free. On a disk that is completely full, sled also fails to read
-/// uncached data, and cannot be opened again. Two segments are more than a group writes.
-pub(super) const LEAST: u64 = 16 * 1024 * 1024;
+/// uncached data, and cannot be opened again. These two segments are more than a group writes.
+pub(super) const MIN_FREE: u64 = 16 * 1024 * 1024;
 /// Number of bytes that deletes must leave free.
-const LEAST_FOR_DELETES: u64 = LEAST / 2;
-/// The size of the file.
+const MIN_FREE_FOR_DELETES: u64 = MIN_FREE / 2;
+/// Size of the reserve, in bytes.
 const RESERVE: u64 = 16 * 1024 * 1024;
-/// Number of bytes that must be free beyond [`LEAST`] and [`RESERVE`] before the reserve is allocated, so that the
+/// Number of bytes that must be free beyond [`MIN_FREE`] and [`RESERVE`] before the reserve is allocated, so that the
 /// reserve itself does not fill the disk.
 const AMPLE: u64 = 8 * 1024 * 1024;
 /// Interval between checks for free room after a refused change.
-const AGAIN: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Function that returns the number of free bytes, if the file system reports it. Tests replace the function to
 /// simulate a full disk.
-pub(super) type Free = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+pub(super) type FreeBytes = Box<dyn Fn() -> Option<u64> + Send + Sync>;
 
-/// Disk space of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskUsage {
     /// Bytes of the store's files, the reserve for deletes included.
@@ -52,8 +50,8 @@ pub struct DiskUsage {
     pub free: Option<u64>,
 }
 
-pub(super) struct Space {
-    pub(super) free: Free,
+pub(super) struct DiskSpace {
+    pub(super) free_bytes: FreeBytes,
     path: PathBuf,
     reserve: Mutex<Reserve>,
     /// True when a change was refused since the disk last had room.
@@ -63,58 +61,57 @@ pub(super) struct Space {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reserve {
     Held,
-    /// The reserve was given back, or the disk never had room for it.
-    Given,
+    /// The reserve was emptied, or the disk never had room for it.
+    Empty,
     /// The file system cannot allocate in advance.
     Unsupported,
 }
 
-impl Space {
-    /// Watches the disk of `dir`, the directory of the file `lock`.
-    pub(super) fn beside(lock: &File, dir: &Path) -> Result<Self, OpenError> {
-        let file = lock.try_clone().map_err(failed("open", dir))?;
-        let path = dir.join(FILE);
+impl DiskSpace {
+    /// Returns the disk space of the store in `dir`. `lock` is a file in `dir`, which identifies the file system.
+    pub(super) fn of(dir: &Path, lock: &File) -> Result<Self, StoreOpenError> {
+        let file = lock.try_clone().map_err(StoreOpenError::files("open", dir))?;
+        let path = dir.join(RESERVE_FILE);
         let reserve = match fs::metadata(&path) {
             Ok(found) if found.len() == RESERVE => Reserve::Held,
-            Ok(_) | Err(_) => Reserve::Given,
+            Ok(_) | Err(_) => Reserve::Empty,
         };
         let space = Self {
-            free: Box::new(move || free(&file)),
+            free_bytes: Box::new(move || free_bytes(&file)),
             path,
             reserve: Mutex::new(reserve),
             refused: AtomicBool::new(false),
         };
-        space.hold();
+        space.hold_reserve();
         Ok(space)
     }
 
     /// Returns true when the disk has room for changes that make the store larger.
-    pub(super) fn for_growth(&self) -> bool {
-        let least = match *self.reserve() {
-            Reserve::Held | Reserve::Unsupported => LEAST,
-            Reserve::Given => LEAST + RESERVE,
+    pub(super) fn has_room_for_growth(&self) -> bool {
+        let min_free = match *self.reserve() {
+            Reserve::Held | Reserve::Unsupported => MIN_FREE,
+            Reserve::Empty => MIN_FREE + RESERVE,
         };
-        let there_is = self.more_than(least);
-        if !there_is {
+        let has_room = self.has_more_than(min_free);
+        if !has_room {
             self.refused.store(true, Ordering::Relaxed);
         }
-        there_is
+        has_room
     }
 
-    /// Returns true when the disk has room for changes that make the store smaller. Gives the reserve back if
-    /// necessary.
-    pub(super) fn for_deletes(&self) -> bool {
-        if self.more_than(LEAST_FOR_DELETES) {
+    /// Returns true when the disk has room for changes that make the store smaller. Empties the reserve if necessary.
+    pub(super) fn has_room_for_deletes(&self) -> bool {
+        if self.has_more_than(MIN_FREE_FOR_DELETES) {
             return true;
         }
-        self.give_back();
-        self.more_than(LEAST_FOR_DELETES)
+        self.empty_reserve();
+        self.has_more_than(MIN_FREE_FOR_DELETES)
     }
 
     /// Allocates the reserve again when the disk has ample room.
-    pub(super) fn hold(&self) {
+    pub(super) fn hold_reserve(&self) {
         let mut reserve = self.reserve();
-        if *reserve != Reserve::Given || !self.more_than(LEAST + RESERVE + AMPLE) {
+        if *reserve != Reserve::Empty || !self.has_more_than(MIN_FREE + RESERVE + AMPLE) {
             return;
         }
         *reserve = match self.allocate() {
@@ -127,28 +124,28 @@ impl Space {
     }
 
     /// Returns the size of the store's files and the free space of their file system.
-    pub(super) fn usage(&self) -> Result<DiskUsage, OpenError> {
+    pub(super) fn usage(&self) -> Result<DiskUsage, StoreOpenError> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        let lengths = names(dir)?.into_iter().map(|path| length(&path));
+        let lengths = list(dir)?.into_iter().map(|path| length(&path));
         Ok(DiskUsage {
             bytes: lengths.sum::<Result<_, _>>()?,
-            free: (self.free)(),
+            free: (self.free_bytes)(),
         })
     }
 
     /// Waits until a change was refused for lack of room and such changes would succeed again.
-    pub(super) async fn again(&self) {
+    pub(super) async fn wait_for_room(&self) {
         loop {
-            tokio::time::sleep(AGAIN).await;
-            if self.refused.load(Ordering::Relaxed) && self.for_growth() {
+            tokio::time::sleep(CHECK_INTERVAL).await;
+            if self.refused.load(Ordering::Relaxed) && self.has_room_for_growth() {
                 self.refused.store(false, Ordering::Relaxed);
                 return;
             }
         }
     }
 
-    fn more_than(&self, bytes: u64) -> bool {
-        (self.free)().is_none_or(|free| free > bytes)
+    fn has_more_than(&self, bytes: u64) -> bool {
+        (self.free_bytes)().is_none_or(|free| free > bytes)
     }
 
     fn allocate(&self) -> io::Result<()> {
@@ -160,13 +157,13 @@ impl Space {
             .open(&self.path)?;
         let allocated = fallocate(&file, FallocateFlags::empty(), 0, RESERVE);
         if allocated.is_err() {
-            // A partly allocated reserve is useless, and its space is given back.
+            // A partly allocated reserve is useless, so its space is returned to the file system.
             file.set_len(0)?;
         }
         Ok(allocated?)
     }
 
-    fn give_back(&self) {
+    fn empty_reserve(&self) {
         let mut reserve = self.reserve();
         if *reserve != Reserve::Held {
             return;
@@ -178,7 +175,7 @@ impl Space {
         match emptied {
             Ok(()) => {
                 tracing::warn!("the disk is full; the space that was kept for deletes is used");
-                *reserve = Reserve::Given;
+                *reserve = Reserve::Empty;
             }
             Err(error) => tracing::warn!(%error, "the space that was kept for deletes cannot be used"),
         }

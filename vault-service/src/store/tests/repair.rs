@@ -16,7 +16,10 @@ fn files(dir: &Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
 fn refused(dir: &Path) {
     let before = files(dir);
     let refused = Store::open(dir, CACHE).err().unwrap();
-    assert!(matches!(refused, OpenError::Unrepaired(_)), "{refused:?}");
+    assert!(
+        matches!(refused, StoreOpenError::UnfinishedRepair(_)),
+        "{refused:?}"
+    );
     let said = refused.to_string();
     assert!(
         said.contains("was not finished: run `vault-service repair` again"),
@@ -30,7 +33,7 @@ async fn until_a_repair_ends_its_store_is_refused_wherever_it_was_stopped() {
     let (_parent, dir) = dir();
     // Only the file that keeps others away was written.
     std::fs::create_dir(&dir).unwrap();
-    super::super::repairing::begin(&dir).unwrap();
+    repair_file::create(&dir).unwrap();
     refused(&dir);
 
     // The store was made, and a part of it written, and the process was killed.
@@ -62,7 +65,7 @@ async fn until_a_repair_ends_its_store_is_refused_wherever_it_was_stopped() {
         store.close().await.unwrap();
         // A repair refuses a directory with a finished store.
         let refused = Store::begin_repair(&dir, CACHE).err().unwrap();
-        assert!(matches!(refused, OpenError::NotEmpty(_)), "{refused:?}");
+        assert!(matches!(refused, StoreOpenError::NotEmpty(_)), "{refused:?}");
     }
 }
 
@@ -71,5 +74,5 @@ fn two_repairs_into_one_directory_do_not_meet() {
     let (_parent, dir) = dir();
     let _first = Store::begin_repair(&dir, CACHE).unwrap();
     let second = Store::begin_repair(&dir, CACHE).err().unwrap();
-    assert!(matches!(second, OpenError::InUse(_)), "{second:?}");
+    assert!(matches!(second, StoreOpenError::InUse(_)), "{second:?}");
 }
