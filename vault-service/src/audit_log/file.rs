@@ -9,16 +9,15 @@ use std::{
 };
 
 /// Interval between checks whether the path names another file.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An open log file.
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
     /// Device and inode of `file`.
     id: (u64, u64),
-    looked: Instant,
-    /// The last write ended within a line, whose rest belongs to the same file.
+    checked_at: Instant,
+    /// True when the last write ended within a line. The rest of the line belongs to the same file.
     within_line: bool,
 }
 
@@ -50,14 +49,14 @@ impl LogFile {
             path: path.to_owned(),
             file,
             id: id(&metadata),
-            looked: Instant::now(),
+            checked_at: Instant::now(),
             within_line: false,
         })
     }
 
     /// Opens a new file at the path when the current file was renamed or removed. The current file is synced first.
     fn follow_name(&mut self) -> io::Result<()> {
-        if self.within_line || self.looked.elapsed() < LOOK {
+        if self.within_line || self.checked_at.elapsed() < CHECK_INTERVAL {
             return Ok(());
         }
         let is_same = match self.path.metadata() {
@@ -66,7 +65,7 @@ impl LogFile {
             Err(error) => return Err(error),
         };
         if is_same {
-            self.looked = Instant::now();
+            self.checked_at = Instant::now();
         } else {
             self.file.sync_data()?;
             *self = Self::open(&self.path)?;
@@ -85,7 +84,7 @@ impl Write for LogFile {
         Ok(written)
     }
 
-    /// Makes durable what was written.
+    /// Makes all written lines durable.
     fn flush(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -103,12 +102,12 @@ mod tests {
     use super::*;
 
     /// Makes the next write check the path.
-    fn later(file: &mut LogFile) {
-        file.looked = Instant::now().checked_sub(LOOK).unwrap();
+    fn expire_check(file: &mut LogFile) {
+        file.checked_at = Instant::now().checked_sub(CHECK_INTERVAL).unwrap();
     }
 
     #[test]
-    fn a_new_file_is_its_owners_alone_and_an_old_one_is_appended_to() {
+    fn a_new_file_has_mode_0600_and_an_existing_one_is_appended_to() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.log");
         LogFile::open(&path).unwrap().write_all(b"1\n").unwrap();
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_crash_cut_off_does_not_spoil_the_next() {
+    fn a_line_after_a_truncated_one_starts_on_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.log");
         fs::write(&path, "1\n{\"cut").unwrap();
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_refused() {
+    fn a_path_that_is_no_regular_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(LogFile::open(dir.path()).is_err());
         assert!(LogFile::open(Path::new("/dev/null")).is_err());
@@ -135,32 +134,32 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_or_removed_file_is_made_anew_between_two_lines() {
+    fn a_renamed_or_removed_file_is_created_again_between_two_lines() {
         let dir = tempfile::tempdir().unwrap();
         let (path, old) = (dir.path().join("audit.log"), dir.path().join("audit.log.1"));
         let mut file = LogFile::open(&path).unwrap();
         file.write_all(b"1\n2").unwrap();
         fs::rename(&path, &old).unwrap();
-        later(&mut file);
+        expire_check(&mut file);
         file.write_all(b"2\n").unwrap();
         file.write_all(b"3\n").unwrap();
         assert_eq!(fs::read(&old).unwrap(), b"1\n22\n");
         assert_eq!(fs::read(&path).unwrap(), b"3\n");
         fs::remove_file(&path).unwrap();
-        later(&mut file);
+        expire_check(&mut file);
         file.write_all(b"4\n").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"4\n");
     }
 
     #[test]
-    fn a_file_that_cannot_be_made_anew_takes_no_lines() {
+    fn no_line_is_written_while_the_file_cannot_be_created() {
         let dir = tempfile::tempdir().unwrap();
         let sub = dir.path().join("log");
         fs::create_dir(&sub).unwrap();
         let path = sub.join("audit.log");
         let mut file = LogFile::open(&path).unwrap();
         fs::remove_dir_all(&sub).unwrap();
-        later(&mut file);
+        expire_check(&mut file);
         assert!(file.write(b"1\n").is_err());
         fs::create_dir(&sub).unwrap();
         file.write_all(b"1\n").unwrap();

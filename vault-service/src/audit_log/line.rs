@@ -20,15 +20,16 @@ pub(crate) enum Event {
     Decrypt,
     /// The vault began to serve.
     Started,
-    /// The vault got its root key.
-    Unsealed,
-    /// A rotation of a key came to its end.
+    /// The vault got its root key. The value in the log is older than the word `unlocked`.
+    #[serde(rename = "unsealed")]
+    Unlocked,
+    /// A rotation of a key ended.
     RotationEnded,
-    /// The vault ceased to serve.
+    /// The vault stopped serving.
     Stopped,
-    /// A command of the binary, on a store that no vault serves.
+    /// A command of the binary on a store that no vault serves ended.
     Command,
-    /// Lines that were not written.
+    /// Some lines were not written.
     Omitted,
 }
 
@@ -40,7 +41,7 @@ pub(crate) enum Outcome {
     Ok,
     /// The vault refused the call; the line has the reason.
     Refused,
-    /// The caller gave up before the vault had an answer.
+    /// The caller stopped waiting before the vault had an answer.
     Unknown,
     /// The command failed, or found damage.
     Failed,
@@ -117,7 +118,7 @@ pub(crate) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// A line of this kind, without any other field.
+    /// Makes a line of this kind without any other field.
     pub(crate) const fn new(event: Event) -> Self {
         Self {
             event,
@@ -168,14 +169,13 @@ impl Lines {
         }
     }
 
-    /// One line.
+    /// Encodes one line.
     pub(crate) fn of(line: &Line<'_>) -> Self {
         let mut lines = Self::new();
         lines.push(line);
         lines
     }
 
-    /// Adds a line.
     pub(crate) fn push(&mut self, line: &Line<'_>) {
         #[derive(Serialize)]
         struct Timed<'a> {
@@ -203,8 +203,8 @@ fn displayed<T: fmt::Display, S: Serializer>(shown: &Option<T>, serializer: S) -
     }
 }
 
-/// Unvalidated text, cut to [`MAX_TEXT`]. Everything but printable ASCII becomes `?`: control characters and marks that
-/// change the direction of text could forge lines on a terminal.
+/// Serializes unvalidated text, cut to [`MAX_TEXT`]. Every character but printable ASCII becomes `?`, because control
+/// characters and marks that change the direction of text could forge lines on a terminal.
 fn printable<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let is_safe = |char: char| char.is_ascii_graphic() || char == ' ';
     if text.len() <= MAX_TEXT && text.chars().all(is_safe) {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_a_client_chose_can_neither_break_a_line_nor_fill_it() {
+    fn text_of_a_client_can_neither_break_a_line_nor_make_it_long() {
         let hostile =
             "a\"\\\n\r\u{0}\u{1b}[2J\u{7f}\u{85}\u{2028}\u{202e}{}".to_owned() + &"x".repeat(10_000);
         let line = Line {

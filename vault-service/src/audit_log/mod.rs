@@ -8,12 +8,12 @@
 //! While the log cannot be written, lines about completed operations wait in memory, the vault starts no new operation,
 //! and the thread retries the write until it succeeds. `docs/audit.md` has the schema and these rules for operators.
 
-mod allowance;
 mod file;
 mod line;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod token_bucket;
 
 use std::{
     fs::File,
@@ -33,20 +33,20 @@ use tokio::{sync::oneshot, time::timeout};
 pub(crate) use line::{Actor, Event, Line, Lines, Outcome, SecretEntry, SecretOutcome};
 
 use file::LogFile;
-use queue::Queue;
+use queue::LineQueue;
 
-/// The path that stands for standard output.
+/// Path that stands for standard output.
 pub const STDOUT: &str = "-";
 
-/// The longest that an answer waits for its line. An injector waits for the vault twice as long by default.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit for the write of a call's line. By default an injector waits for the vault twice as long.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The longest that the end of the process waits for the last lines.
-const LAST: Duration = Duration::from_secs(2);
+/// Time limit for the last lines at the end of the process.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Policy for calls while the log cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum AuditMode {
     /// The vault refuses calls.
     Required,
     /// The vault serves calls without waiting for their lines; lines that find no room in memory are dropped and
@@ -54,15 +54,15 @@ pub enum Mode {
     BestEffort,
 }
 
-/// An open log that nobody writes to yet.
-pub struct Output {
+/// An open log, before the thread that writes to it starts.
+pub struct AuditOutput {
     to: Box<dyn Write + Send>,
-    mode: Mode,
+    mode: AuditMode,
 }
 
-impl Output {
+impl AuditOutput {
     /// Opens the log at `path`.
-    pub fn open(path: &Path, mode: Mode) -> io::Result<Self> {
+    pub fn open(path: &Path, mode: AuditMode) -> io::Result<Self> {
         let to: Box<dyn Write + Send> = if path == Path::new(STDOUT) {
             // The file bypasses the buffer of `io::stdout()`, which would keep a part of a failed write.
             Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))
@@ -74,13 +74,13 @@ impl Output {
 
     /// Makes a log that writes to `to`, which a test can inspect or let fail.
     #[cfg(test)]
-    pub(crate) fn to(to: impl Write + Send + 'static, mode: Mode) -> Self {
+    pub(crate) fn to(to: impl Write + Send + 'static, mode: AuditMode) -> Self {
         let to = Box::new(to);
         Self { to, mode }
     }
 
     /// Opens the log at `path` for one command. `-` means standard error, because standard output may be a backup.
-    pub fn open_for_command(path: &Path, mode: Mode) -> io::Result<Self> {
+    pub fn open_for_command(path: &Path, mode: AuditMode) -> io::Result<Self> {
         if path == Path::new(STDOUT) {
             let to = Box::new(io::stderr());
             return Ok(Self { to, mode });
@@ -102,8 +102,8 @@ impl Output {
         };
         let written = self.to.write_all(&Lines::of(&line).bytes);
         match (written.and_then(|()| self.to.flush()), self.mode) {
-            (Err(error), Mode::Required) => Err(error),
-            (Err(error), Mode::BestEffort) => {
+            (Err(error), AuditMode::Required) => Err(error),
+            (Err(error), AuditMode::BestEffort) => {
                 tracing::warn!(%error, "the audit log has no line of this command");
                 Ok(())
             }
@@ -115,25 +115,24 @@ impl Output {
 /// Metrics of the audit log.
 #[derive(Clone, Default)]
 pub(crate) struct AuditMetrics {
-    /// Lines that were written.
     pub(crate) lines: Counter,
-    /// Lines that were left out.
+    /// Lines that were not written.
     pub(crate) omitted: Counter,
     /// 1 while the log cannot be written.
     pub(crate) failing: Gauge,
 }
 
-/// The audit log, or none when the operator wants none. Clones share it.
+/// The audit log; `None` when the operator configured none. Clones share it.
 #[derive(Clone)]
-pub(crate) struct AuditLog(Option<Arc<Queue>>);
+pub(crate) struct AuditLog(Option<Arc<LineQueue>>);
 
 impl AuditLog {
-    /// Starts the thread that writes.
-    pub(crate) fn start(output: Option<Output>, metrics: AuditMetrics) -> io::Result<Self> {
-        let Some(Output { to, mode }) = output else {
+    /// Starts the thread that writes. Without an output, every call is served and no line is written.
+    pub(crate) fn start(output: Option<AuditOutput>, metrics: AuditMetrics) -> io::Result<Self> {
+        let Some(AuditOutput { to, mode }) = output else {
             return Ok(Self(None));
         };
-        let queue = Arc::new(Queue::new(mode, metrics));
+        let queue = Arc::new(LineQueue::new(mode, metrics));
         let writing = queue.clone();
         thread::Builder::new()
             .name("audit".to_owned())
@@ -146,22 +145,22 @@ impl AuditLog {
         self.0.is_some()
     }
 
-    /// Admits a call. Refuses the call while the log cannot be written and the mode is [`Mode::Required`].
+    /// Admits a call. Refuses the call while the log cannot be written and the mode is [`AuditMode::Required`].
     pub(crate) fn admit(&self) -> Result<(), Refusal> {
         match &self.0 {
-            Some(queue) if queue.mode() == Mode::Required && queue.is_failing() => {
+            Some(queue) if queue.mode() == AuditMode::Required && queue.is_failing() => {
                 Err(unavailable("nothing was done"))
             }
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Writes `lines`, and returns when they are written; in [`Mode::BestEffort`] it returns at once. After an error
+    /// Writes `lines`, and returns when they are written; in [`AuditMode::BestEffort`] it returns at once. After an error
     /// the caller must withhold the answer that the lines describe; the queue still writes queued lines as soon as that
     /// is possible.
     pub(crate) async fn write(&self, lines: Lines) -> Result<(), Refusal> {
         let Some(queue) = &self.0 else { return Ok(()) };
-        if queue.mode() == Mode::BestEffort {
+        if queue.mode() == AuditMode::BestEffort {
             queue.push(lines, None);
             return Ok(());
         }
@@ -170,7 +169,7 @@ impl AuditLog {
         if !queue.push(lines, Some(written)) || queue.is_failing() {
             return Err(withheld());
         }
-        match timeout(PATIENCE, waiting).await {
+        match timeout(WRITE_TIMEOUT, waiting).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(withheld()),
             Err(_) => {
@@ -185,13 +184,13 @@ impl AuditLog {
     pub(crate) async fn write_denial(&self, lines: Lines, is_known: bool) {
         let Some(queue) = &self.0 else { return };
         if queue.allows_denial(is_known, lines.count) {
-            // The call is refused either way.
+            // The call is refused whether or not its line is written.
             drop(self.write(lines).await);
         }
     }
 
-    /// Queues `lines` for writing and does not wait.
-    pub(crate) fn note(&self, lines: Lines) {
+    /// Queues `lines` for writing, and does not wait.
+    pub(crate) fn enqueue(&self, lines: Lines) {
         if let Some(queue) = &self.0 {
             queue.push(lines, None);
         }
@@ -200,7 +199,7 @@ impl AuditLog {
     /// Writes all waiting lines, makes the log durable, and accepts no more lines.
     pub(crate) async fn close(&self) {
         let Some(queue) = &self.0 else { return };
-        if timeout(LAST, queue.close()).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, queue.close()).await.is_err() {
             tracing::error!("the last lines of the audit log were not written");
         }
     }

@@ -77,9 +77,9 @@ impl Write for Disk {
     }
 }
 
-fn log(disk: &Disk, mode: Mode) -> (AuditLog, AuditMetrics) {
+fn log(disk: &Disk, mode: AuditMode) -> (AuditLog, AuditMetrics) {
     let metrics = AuditMetrics::default();
-    let output = Output::to(disk.clone(), mode);
+    let output = AuditOutput::to(disk.clone(), mode);
     (AuditLog::start(Some(output), metrics.clone()).unwrap(), metrics)
 }
 
@@ -99,9 +99,9 @@ async fn becomes(what: &str, holds: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_is_written_when_its_writer_returns_and_many_are_written_together() {
+async fn write_returns_after_its_line_is_written_and_waiting_lines_are_written_together() {
     let disk = Disk::new(usize::MAX);
-    let (log, metrics) = log(&disk, Mode::Required);
+    let (log, metrics) = log(&disk, AuditMode::Required);
     log.write(line("first")).await.unwrap();
     assert_eq!(disk.methods(), ["first"]);
     disk.change(|state| state.hangs = true);
@@ -122,9 +122,9 @@ async fn a_line_is_written_when_its_writer_returns_and_many_are_written_together
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_calls_until_there_is_room_and_tears_no_line() {
+async fn calls_are_refused_while_the_disk_is_full_and_every_line_is_written_whole() {
     let disk = Disk::new(70);
-    let (log, metrics) = log(&disk, Mode::Required);
+    let (log, metrics) = log(&disk, AuditMode::Required);
     log.admit().unwrap();
     let refused = log.write(line("torn")).await.and(log.write(line("torn")).await);
     assert_eq!(refused.unwrap_err().reason, Reason::AuditUnavailable);
@@ -146,9 +146,9 @@ async fn a_full_disk_refuses_calls_until_there_is_room_and_tears_no_line() {
 }
 
 #[tokio::test]
-async fn a_write_that_does_not_return_refuses_calls_and_does_not_hold_them() {
+async fn calls_are_refused_and_not_blocked_while_a_write_does_not_return() {
     let disk = Disk::new(usize::MAX);
-    let (log, _) = log(&disk, Mode::Required);
+    let (log, _) = log(&disk, AuditMode::Required);
     disk.change(|state| state.hangs = true);
     let began = Instant::now();
     assert!(log.write(line("held")).await.is_err());
@@ -162,9 +162,9 @@ async fn a_write_that_does_not_return_refuses_calls_and_does_not_hold_them() {
 }
 
 #[tokio::test]
-async fn best_effort_serves_whatever_becomes_of_the_lines_and_says_how_many_were_lost() {
+async fn in_best_effort_mode_calls_are_served_and_lost_lines_are_counted() {
     let disk = Disk::new(0);
-    let (log, metrics) = log(&disk, Mode::BestEffort);
+    let (log, metrics) = log(&disk, AuditMode::BestEffort);
     let long = "x".repeat(100);
     let pushed: u64 = 100_000;
     for _ in 0..pushed {
@@ -184,9 +184,9 @@ async fn best_effort_serves_whatever_becomes_of_the_lines_and_says_how_many_were
 }
 
 #[tokio::test]
-async fn a_flood_of_denied_calls_is_counted_and_does_not_fill_the_disk() {
+async fn lines_of_denied_calls_beyond_the_rate_are_counted_and_omitted() {
     let disk = Disk::new(usize::MAX);
-    let (log, metrics) = log(&disk, Mode::Required);
+    let (log, metrics) = log(&disk, AuditMode::Required);
     for _ in 0..5000 {
         log.write_denial(line("anonymous"), false).await;
     }
@@ -206,7 +206,7 @@ async fn a_flood_of_denied_calls_is_counted_and_does_not_fill_the_disk() {
 }
 
 #[tokio::test]
-async fn without_a_log_everything_is_served() {
+async fn without_a_log_all_calls_are_served() {
     let log = AuditLog::start(None, AuditMetrics::default()).unwrap();
     log.admit().unwrap();
     log.write(line("x")).await.unwrap();

@@ -1,4 +1,4 @@
-//! A Kubernetes KMS v2 plugin: a gRPC service on a Unix socket, which encrypts with a key that it does not give away.
+//! Client of a Kubernetes KMS v2 plugin, a gRPC service on a Unix socket that encrypts with a key of its own.
 
 use std::{
     collections::BTreeMap,
@@ -48,48 +48,45 @@ pub mod api {
     }
 }
 
-/// How long a plugin may take for a call; it may have to ask a service far away.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// What the API allows of a ciphertext, of a key's id, and of all annotations.
-const MOST: (usize, usize, usize) = (1024, 1024, 32 * 1024);
-/// The largest answer that is read.
-const MAX_ANSWER: usize = 64 * 1024;
+/// Time limit of a call. A plugin may have to call a remote service.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Limits of the KMS API for the ciphertext, the key id and all annotations, in bytes.
+const MAX_CIPHERTEXT: usize = 1024;
+const MAX_KEY_ID: usize = 1024;
+const MAX_ANNOTATIONS: usize = 32 * 1024;
+/// Maximum size of a response that is read, in bytes.
+const MAX_RESPONSE: usize = 64 * 1024;
 
-/// A root key, encrypted by a plugin.
+/// A root key that a plugin encrypted.
 #[derive(Clone, PartialEq, Message)]
 pub struct KmsWrapped {
-    /// The root key, encrypted.
     #[prost(bytes = "vec", tag = "1")]
     pub ciphertext: Vec<u8>,
-    /// The KMS's key that it was encrypted with.
+    /// Id of the KMS key that encrypted the root key.
     #[prost(string, tag = "2")]
     pub key_id: String,
-    /// What the plugin wants back with it.
+    /// Data of the plugin that it needs for decryption.
     #[prost(btree_map = "string, bytes", tag = "3")]
     pub annotations: BTreeMap<String, Vec<u8>>,
 }
 
-/// Why a plugin was of no help.
 #[derive(Debug, thiserror::Error)]
 pub enum KmsError {
-    /// Nobody answers on the socket.
     #[error("the KMS plugin on {} does not answer", .0.display())]
     Unreachable(PathBuf, #[source] tonic::transport::Error),
-    /// It refused, or took too long.
+    /// The plugin answered with an error, or not in time.
     #[error("the KMS plugin did not do what it was asked ({code:?}: {message})")]
     Refused {
-        /// The code of its answer.
         code: Code,
-        /// Its words.
         message: String,
     },
-    /// It is not well.
+    /// The plugin reports that it is not healthy.
     #[error("the KMS plugin says of itself: {0}")]
     Unhealthy(String),
-    /// It speaks another API.
+    /// The plugin has another version of the API.
     #[error("the KMS plugin has the API {0:?}, not v2")]
     Version(String),
-    /// Its answer is not what the API allows.
+    /// The response violates the API.
     #[error("the KMS plugin's answer has {0}")]
     Malformed(&'static str),
 }
@@ -103,29 +100,22 @@ impl From<Status> for KmsError {
     }
 }
 
-/// Talks to the plugin on a socket, over a new connection each time: it is asked rarely, and may have been restarted.
+/// Client of the plugin on a socket. Each call uses a new connection, because calls are rare and the plugin may have been
+/// restarted in between.
 #[derive(Debug, Clone)]
 pub struct Kms {
     socket: PathBuf,
-    patience: Duration,
 }
 
 impl Kms {
-    /// The plugin that listens on `socket`.
     pub fn at(socket: &Path) -> Self {
-        Self::with_patience(socket, PATIENCE)
-    }
-
-    /// The same, waiting so long for each answer.
-    pub fn with_patience(socket: &Path, patience: Duration) -> Self {
         Self {
             socket: socket.to_owned(),
-            patience,
         }
     }
 
-    /// The id of the key that the plugin encrypts with now.
-    pub async fn status(&self) -> Result<String, KmsError> {
+    /// Returns the id of the KMS key that the plugin encrypts with now.
+    pub(crate) async fn status(&self) -> Result<String, KmsError> {
         let StatusResponse {
             version,
             healthz,
@@ -138,8 +128,8 @@ impl Kms {
         }
     }
 
-    /// Has a root key encrypted, and makes sure that it is given back.
-    pub async fn encrypt(&self, key: &RootKey) -> Result<KmsWrapped, KmsError> {
+    /// Has the plugin encrypt a root key, and checks that the plugin can decrypt the result.
+    pub(crate) async fn encrypt(&self, key: &RootKey) -> Result<KmsWrapped, KmsError> {
         let mut client = self.connect().await?;
         let request = EncryptRequest {
             plaintext: key.to_bytes().to_vec(),
@@ -147,13 +137,12 @@ impl Kms {
         };
         let wrapped = parse(client.encrypt(request).await?.into_inner())?;
         match self.decrypt(&wrapped).await? {
-            again if again.id() == key.id() => Ok(wrapped),
+            decrypted if decrypted.id() == key.id() => Ok(wrapped),
             _ => Err(KmsError::Malformed("a ciphertext of something else")),
         }
     }
 
-    /// Has a root key decrypted.
-    pub async fn decrypt(&self, wrapped: &KmsWrapped) -> Result<RootKey, KmsError> {
+    pub(crate) async fn decrypt(&self, wrapped: &KmsWrapped) -> Result<RootKey, KmsError> {
         let KmsWrapped {
             ciphertext,
             key_id,
@@ -176,31 +165,30 @@ impl Kms {
         let unreachable = |error| KmsError::Unreachable(self.socket.clone(), error);
         let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display()))
             .map_err(unreachable)?
-            .connect_timeout(self.patience)
-            .timeout(self.patience);
+            .connect_timeout(TIMEOUT)
+            .timeout(TIMEOUT);
         let channel = endpoint.connect().await.map_err(unreachable)?;
-        Ok(KeyManagementServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+        Ok(KeyManagementServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE))
     }
 }
 
-fn parse(answer: EncryptResponse) -> Result<KmsWrapped, KmsError> {
+fn parse(response: EncryptResponse) -> Result<KmsWrapped, KmsError> {
     let EncryptResponse {
         ciphertext,
         key_id,
         annotations,
-    } = answer;
-    let (most_ciphertext, most_id, most_annotations) = MOST;
+    } = response;
     let size: usize = annotations
         .iter()
         .map(|(name, value)| name.len() + value.len())
         .sum();
-    if !(1..=most_ciphertext).contains(&ciphertext.len()) {
+    if !(1..=MAX_CIPHERTEXT).contains(&ciphertext.len()) {
         return Err(KmsError::Malformed("a ciphertext of no or more than 1024 bytes"));
     }
-    if !(1..=most_id).contains(&key_id.len()) {
+    if !(1..=MAX_KEY_ID).contains(&key_id.len()) {
         return Err(KmsError::Malformed("a key id of no or more than 1024 bytes"));
     }
-    if size > most_annotations {
+    if size > MAX_ANNOTATIONS {
         return Err(KmsError::Malformed("annotations of more than 32 KiB"));
     }
     Ok(KmsWrapped {

@@ -1,8 +1,8 @@
-//! Where root keys come from.
+//! Providers of root keys: files, a passphrase, a KMS.
 //!
-//! A root key file holds the root key itself. With a passphrase or a KMS the root key is 32 random bytes, and the
-//! store's file `keys` holds it wrapped. So the vault can rotate the root key while it serves, and the root key is
-//! stored in no second place.
+//! A root key file holds the root key itself. With a passphrase or a KMS the root key is 32 random bytes, which the store's
+//! file `keys` holds in wrapped form. So the vault can rotate such a root key while it serves, and the key is stored in no
+//! second place.
 
 pub mod kms;
 
@@ -18,27 +18,22 @@ use crate::crypto::{
 };
 use kms::{Kms, KmsError, KmsWrapped};
 
-/// A root key as the store holds it, in its file `keys`.
+/// A wrapped root key in the store's file `keys`.
 #[derive(Clone, PartialEq, Message)]
 pub struct WrappedRootKey {
-    /// Its id.
     #[prost(bytes = "vec", tag = "1")]
     pub id: Vec<u8>,
-    /// The key, wrapped.
     #[prost(oneof = "Wrapping", tags = "2, 3")]
     pub wrapping: Option<Wrapping>,
-    /// When it was made.
     #[prost(message, optional, tag = "4")]
     pub create_time: Option<Timestamp>,
 }
 
-/// How a root key is wrapped.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Wrapping {
-    /// As [`passphrase::wrap`] does.
+    /// The result of [`passphrase::wrap`].
     #[prost(bytes, tag = "2")]
     Passphrase(Vec<u8>),
-    /// By a KMS.
     #[prost(message, tag = "3")]
     Kms(KmsWrapped),
 }
@@ -52,30 +47,24 @@ impl Wrapping {
     }
 }
 
-/// A kind of provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProviderKind {
-    /// Files that hold root keys.
     File,
-    /// A passphrase.
     Passphrase,
-    /// A KMS.
     Kms,
 }
 
-/// What gives root keys.
 pub enum Provider {
-    /// A file gave this one.
+    /// The root key from a file.
     File(Arc<RootKey>),
-    /// The store holds them, wrapped.
+    /// The provider that unwraps the root key in the store.
     Wrapper(RootKeyWrapper),
 }
 
-/// What wraps root keys for the store to hold.
+/// A provider that wraps root keys, which the store then holds.
 pub enum RootKeyWrapper {
-    /// This file holds the passphrase; it is read whenever it is needed.
+    /// Path of a file with a passphrase. The file is read for every use.
     Passphrase(PathBuf),
-    /// A plugin.
     Kms(Kms),
 }
 
@@ -87,13 +76,13 @@ impl RootKeyWrapper {
         }
     }
 
-    /// Whether a root key was wrapped by this one.
-    pub fn wrapped(&self, stored: &WrappedRootKey) -> bool {
+    /// Returns true when a provider of this kind wrapped the root key.
+    pub(crate) fn wrapped(&self, stored: &WrappedRootKey) -> bool {
         stored.wrapping.as_ref().map(Wrapping::kind) == Some(self.kind())
     }
 
-    /// A new root key, and what the store has to hold.
-    pub async fn make(&self) -> Result<(Arc<RootKey>, WrappedRootKey), ProviderError> {
+    /// Generates a root key. Also returns its wrapped form for the store.
+    pub(crate) async fn generate(&self) -> Result<(Arc<RootKey>, WrappedRootKey), ProviderError> {
         let key = Arc::new(RootKey::generate()?);
         let stored = WrappedRootKey {
             id: key.id().as_bytes().to_vec(),
@@ -103,8 +92,7 @@ impl RootKeyWrapper {
         Ok((key, stored))
     }
 
-    /// Wraps a root key, as it is done now.
-    pub async fn wrap(&self, key: &Arc<RootKey>) -> Result<Wrapping, ProviderError> {
+    pub(crate) async fn wrap(&self, key: &Arc<RootKey>) -> Result<Wrapping, ProviderError> {
         match self {
             Self::Passphrase(path) => {
                 let (path, key) = (path.clone(), key.clone());
@@ -118,7 +106,7 @@ impl RootKeyWrapper {
         }
     }
 
-    /// The key that was wrapped, if it was by this one.
+    /// Unwraps a root key; returns `None` when a provider of another kind wrapped it.
     async fn unwrap(&self, id: KeyId, wrapping: &Wrapping) -> Result<Option<RootKey>, ProviderError> {
         match (self, wrapping) {
             (Self::Passphrase(path), Wrapping::Passphrase(wrapped)) => {
@@ -132,8 +120,8 @@ impl RootKeyWrapper {
         }
     }
 
-    /// Whether a KMS encrypts with another key by now than the one that `stored` names.
-    pub async fn is_stale(&self, stored: &WrappedRootKey) -> Result<bool, ProviderError> {
+    /// Returns true when the KMS now encrypts with another key than the one that `stored` names.
+    pub(crate) async fn is_stale(&self, stored: &WrappedRootKey) -> Result<bool, ProviderError> {
         match (self, &stored.wrapping) {
             (Self::Kms(kms), Some(Wrapping::Kms(wrapped))) => Ok(kms.status().await? != wrapped.key_id),
             (Self::Passphrase(_) | Self::Kms(_), _) => Ok(false),
@@ -141,39 +129,32 @@ impl RootKeyWrapper {
     }
 }
 
-/// The sources of root keys: the active provider, and further providers that open a store under an earlier root key.
+/// The configured providers: the active one, whose root key is used, and others that open a store under an earlier root
+/// key.
 pub struct Providers {
     active: Provider,
     others: Vec<Provider>,
 }
 
-/// A root key that can be had, as far as is known without having it.
+/// Facts about an available root key that are known without unwrapping it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownRootKey {
-    /// Its id.
     pub id: KeyId,
-    /// What gives it.
     pub kind: ProviderKind,
-    /// What the KMS calls the key that encrypts it.
+    /// Id of the KMS key that encrypts the root key.
     pub kms_key_id: Option<String>,
 }
 
-/// Why a root key was not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// The file was not read.
     #[error(transparent)]
     PassphraseFile(#[from] PassphraseFileError),
-    /// The passphrase is not the one that the root key was wrapped with.
     #[error("the passphrase is not the one that the root key {0} was wrapped with")]
     OtherPassphrase(KeyId),
-    /// The KMS did not do it.
     #[error(transparent)]
     Kms(#[from] KmsError),
-    /// What the store holds is not a wrapped root key.
     #[error("a wrapped root key in the store is damaged; restore a backup")]
     Damaged(#[source] Option<Corruption>),
-    /// No random bytes were to be had.
     #[error("no root key could be made")]
     NoRandomness(#[from] NoRandomness),
 }
@@ -185,7 +166,6 @@ impl From<RootKey> for Providers {
 }
 
 impl Providers {
-    /// Makes the providers from `active`, whose root key is used, and `others`, whose root keys were used before.
     pub fn new(active: Provider, others: Vec<Provider>) -> Self {
         Self { active, others }
     }
@@ -208,13 +188,12 @@ impl Providers {
         })
     }
 
-    /// What gives new root keys.
-    pub fn active(&self) -> &Provider {
+    pub(crate) fn active(&self) -> &Provider {
         &self.active
     }
 
-    /// Whether nothing has to be asked that may not answer.
-    pub fn is_local(&self) -> bool {
+    /// Returns true when no provider needs another process, which may not answer.
+    pub(crate) fn is_local(&self) -> bool {
         self.wrappers().all(|wrapper| match wrapper {
             RootKeyWrapper::Passphrase(_) => true,
             RootKeyWrapper::Kms(_) => false,
@@ -222,7 +201,7 @@ impl Providers {
     }
 
     /// Lists the root keys of files, and the `held` root key if one of the providers can unwrap it.
-    pub fn known(&self, held: Option<&WrappedRootKey>) -> Vec<KnownRootKey> {
+    pub(crate) fn known(&self, held: Option<&WrappedRootKey>) -> Vec<KnownRootKey> {
         let files = self.files().map(|key| KnownRootKey {
             id: key.id(),
             kind: ProviderKind::File,
@@ -245,7 +224,7 @@ impl Providers {
 
     /// Returns the root key that `id` names, from a file or by unwrapping `held`; `None` when no provider has this root
     /// key.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         id: KeyId,
         held: Option<&WrappedRootKey>,
@@ -271,7 +250,7 @@ impl Providers {
 
     /// Returns the root key that replaces the one that `id` names, and its wrapped form if the store must hold it.
     /// Returns `None` when the root key `id` comes from the active provider already.
-    pub async fn successor(
+    pub(crate) async fn successor(
         &self,
         id: Option<KeyId>,
         held: Option<&WrappedRootKey>,
@@ -281,7 +260,7 @@ impl Providers {
             Provider::File(key) => Ok(Some((key.clone(), None))),
             Provider::Wrapper(wrapper) if held.is_some_and(|held| wrapper.wrapped(held)) => Ok(None),
             Provider::Wrapper(wrapper) => {
-                let (key, held) = wrapper.make().await?;
+                let (key, held) = wrapper.generate().await?;
                 Ok(Some((key, Some(held))))
             }
         }

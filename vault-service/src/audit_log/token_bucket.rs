@@ -8,15 +8,15 @@ const BURST: u64 = 1000;
 const RATE: u32 = 100;
 
 /// A token bucket.
-pub(super) struct Allowance {
-    left: u64,
+pub(super) struct TokenBucket {
+    tokens: u64,
     filled: Instant,
 }
 
-impl Allowance {
+impl TokenBucket {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            left: BURST,
+            tokens: BURST,
             filled: now,
         }
     }
@@ -27,11 +27,11 @@ impl Allowance {
         let due = now.saturating_duration_since(self.filled).as_nanos() / each.as_nanos();
         if due > 0 {
             let due = u64::try_from(due).unwrap_or(u64::MAX);
-            self.left = self.left.saturating_add(due).min(BURST);
+            self.tokens = self.tokens.saturating_add(due).min(BURST);
             self.filled = now;
         }
-        match self.left.checked_sub(count) {
-            Some(left) => self.left = left,
+        match self.tokens.checked_sub(count) {
+            Some(left) => self.tokens = left,
             None => return false,
         }
         true
@@ -45,9 +45,9 @@ mod tests {
     #[test]
     fn a_burst_is_allowed_and_then_a_rate() {
         let began = Instant::now();
-        let mut allowance = Allowance::new(began);
+        let mut bucket = TokenBucket::new(began);
         let mut taken =
-            |after: Duration, count: u64| (0..count).filter(|_| allowance.take(1, began + after)).count();
+            |after: Duration, count: u64| (0..count).filter(|_| bucket.take(1, began + after)).count();
         assert_eq!(taken(Duration::ZERO, 5000), 1000);
         assert_eq!(taken(Duration::from_millis(100), 5000), 10);
         assert_eq!(taken(Duration::from_secs(3600), 5000), 1000);
