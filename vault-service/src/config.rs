@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use proto::Principal;
 
 use crate::{
-    audit_log::{Mode, Output},
+    audit_log::{AuditMode, AuditOutput},
     crypto::{RootKey, root_key_file},
     root::{Provider, ProviderKind, Providers, RootKeyWrapper, kms::Kms},
     vault::Plan,
@@ -194,9 +194,9 @@ pub struct AuditArgs {
 
 impl AuditArgs {
     /// Opens the log for a command on the store in `data_dir`; returns `None` when no log is configured.
-    pub fn open_for_command(&self, data_dir: &Path) -> Result<Option<Output>, Problems> {
+    pub fn open_for_command(&self, data_dir: &Path) -> Result<Option<AuditOutput>, Problems> {
         let mut problems = Problems::default();
-        let output = self.check(&mut problems, Some(data_dir), Output::open_for_command);
+        let output = self.check(&mut problems, Some(data_dir), AuditOutput::open_for_command);
         problems.finish(Some(output))
     }
 
@@ -205,8 +205,8 @@ impl AuditArgs {
         &self,
         problems: &mut Problems,
         data_dir: Option<&Path>,
-        open: impl FnOnce(&Path, Mode) -> io::Result<Output>,
-    ) -> Option<Output> {
+        open: impl FnOnce(&Path, AuditMode) -> io::Result<AuditOutput>,
+    ) -> Option<AuditOutput> {
         const SETTING: &str = "--audit-log";
         let Some(path) = settings::path(&self.audit_log) else {
             if self.audit_best_effort {
@@ -219,8 +219,8 @@ impl AuditArgs {
             return None;
         }
         let mode = match self.audit_best_effort {
-            true => Mode::BestEffort,
-            false => Mode::Required,
+            true => AuditMode::BestEffort,
+            false => AuditMode::Required,
         };
         problems.take(SETTING, open(path, mode))
     }
@@ -308,7 +308,7 @@ pub struct Config {
     /// The timeout of TCP connections.
     pub tcp_timeout: TcpTimeout,
     /// The opened audit log; `None` when no log is configured.
-    pub audit_log: Option<Output>,
+    pub audit_log: Option<AuditOutput>,
     /// Plan of a workspace that is created without one.
     pub default_plan: Plan,
     /// Whether reflection is served.
@@ -342,7 +342,9 @@ impl Settings {
         if erase_after.is_some_and(|after| after < SHORTEST_ERASE_AFTER) {
             problems.add("--erase-after", "is at least 1s");
         }
-        let audit_log = self.audit.check(&mut problems, data_dir.as_deref(), Output::open);
+        let audit_log = self
+            .audit
+            .check(&mut problems, data_dir.as_deref(), AuditOutput::open);
         let certificates = problems.own_certificates();
         let config = (|| {
             let (ping, tcp_timeout) = keepalive?;

@@ -128,7 +128,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
             .run_until_cancelled_owned(certificates.clone().watch()),
     );
     let audit_log = AuditLog::start(audit_log, metrics.audit.clone()).map_err(RunError::Audit)?;
-    audit_log.note(Lines::of(&Line::new(Event::Started)));
+    audit_log.enqueue(Lines::of(&Line::new(Event::Started)));
     // While calls under way finish, probes are told so.
     let served = CancellationToken::new();
     let _end_probes = served.clone().drop_guard();
@@ -218,7 +218,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     // Both end by themselves; should one have panicked, closing matters more.
     drop((house.await, measuring.await));
     let closed = writer.close().await;
-    audit_log.note(Lines::of(&Line::new(Event::Stopped)));
+    audit_log.enqueue(Lines::of(&Line::new(Event::Stopped)));
     audit_log.close().await;
     closed.map_err(RunError::Close)?;
     Ok(served?)

@@ -65,7 +65,7 @@ impl UnlockTask {
     }
 
     pub(crate) fn note_unlocked(&self) {
-        self.audit_log.note(Lines::of(&Line::new(Event::Unsealed)));
+        self.audit_log.enqueue(Lines::of(&Line::new(Event::Unlocked)));
     }
 
     /// Notes the end of a rotation in the audit log. `workspace` is `None` for the store key.
@@ -75,7 +75,7 @@ impl UnlockTask {
             workspace: workspace.as_ref(),
             ..Line::new(Event::RotationEnded)
         };
-        self.audit_log.note(Lines::of(&line));
+        self.audit_log.enqueue(Lines::of(&line));
     }
 
     async fn follow_kms(&self) {

@@ -317,7 +317,7 @@ mod tests {
             }
         }
         let words = [
-            json!([Event::Call, Event::Decrypt, Event::Started, Event::Unsealed]),
+            json!([Event::Call, Event::Decrypt, Event::Started, Event::Unlocked]),
             json!([
                 Event::RotationEnded,
                 Event::Stopped,

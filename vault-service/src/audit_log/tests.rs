@@ -16,9 +16,9 @@ use super::*;
 
 /// A simulated disk with limited room, which writes as many bytes as fit.
 #[derive(Clone)]
-struct Disk(Arc<(Mutex<State>, Condvar)>);
+struct Disk(Arc<(Mutex<DiskState>, Condvar)>);
 
-struct State {
+struct DiskState {
     written: Vec<u8>,
     writes: usize,
     synced: bool,
@@ -28,7 +28,7 @@ struct State {
 
 impl Disk {
     fn new(room: usize) -> Self {
-        let state = State {
+        let state = DiskState {
             written: Vec::new(),
             writes: 0,
             synced: false,
@@ -38,7 +38,7 @@ impl Disk {
         Self(Arc::new((Mutex::new(state), Condvar::new())))
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut DiskState)) {
         change(&mut self.0.0.lock().unwrap());
         self.0.1.notify_all();
     }
@@ -133,7 +133,7 @@ async fn calls_are_refused_while_the_disk_is_full_and_every_line_is_written_whol
     // A call that was admitted before the failure gets an error for its line.
     let began = Instant::now();
     assert!(log.write(line("waits")).await.is_err());
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < WRITE_TIMEOUT);
     disk.change(|state| state.room = usize::MAX);
     becomes("the log is written again", || log.admit().is_ok()).await;
 
@@ -154,7 +154,7 @@ async fn calls_are_refused_and_not_blocked_while_a_write_does_not_return() {
     assert!(log.write(line("held")).await.is_err());
     assert!(log.admit().is_err());
     assert!(log.write(line("begun")).await.is_err());
-    assert!(began.elapsed() < 2 * PATIENCE);
+    assert!(began.elapsed() < 2 * WRITE_TIMEOUT);
     disk.change(|state| state.hangs = false);
     becomes("the log is written again", || log.admit().is_ok()).await;
     log.write(line("after")).await.unwrap();
@@ -210,6 +210,6 @@ async fn without_a_log_all_calls_are_served() {
     let log = AuditLog::start(None, AuditMetrics::default()).unwrap();
     log.admit().unwrap();
     log.write(line("x")).await.unwrap();
-    log.note(line("x"));
+    log.enqueue(line("x"));
     log.close().await;
 }

@@ -76,10 +76,7 @@ pub enum KmsError {
     Unreachable(PathBuf, #[source] tonic::transport::Error),
     /// The plugin answered with an error, or not in time.
     #[error("the KMS plugin did not do what it was asked ({code:?}: {message})")]
-    Refused {
-        code: Code,
-        message: String,
-    },
+    Refused { code: Code, message: String },
     /// The plugin reports that it is not healthy.
     #[error("the KMS plugin says of itself: {0}")]
     Unhealthy(String),

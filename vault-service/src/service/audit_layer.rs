@@ -143,7 +143,7 @@ impl Drop for AuditedCall {
     /// stopped at any point.
     fn drop(&mut self) {
         if self.is_decision {
-            self.log.note(self.line(Outcome::Unknown, ""));
+            self.log.enqueue(self.line(Outcome::Unknown, ""));
         }
     }
 }
@@ -174,7 +174,7 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
-    use crate::audit_log::{AuditMetrics, Mode, Output};
+    use crate::audit_log::{AuditMetrics, AuditMode, AuditOutput};
 
     const PUT: &str = "/vault.v1.SecretService/PutSecret";
 
@@ -214,7 +214,11 @@ mod tests {
     }
 
     fn log(to: impl Write + Send + 'static) -> AuditLog {
-        AuditLog::start(Some(Output::to(to, Mode::Required)), AuditMetrics::default()).unwrap()
+        AuditLog::start(
+            Some(AuditOutput::to(to, AuditMode::Required)),
+            AuditMetrics::default(),
+        )
+        .unwrap()
     }
 
     fn request(path: &str) -> http::Request<Body> {

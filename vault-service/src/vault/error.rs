@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
-    Store(#[from] store::OpenError),
+    Store(#[from] store::StoreOpenError),
     /// The store has entries and no [`Meta`](super::stored::Meta).
     #[error("the store is not empty, and holds no vault")]
     NotAVault,

@@ -166,7 +166,7 @@ impl Writer {
     }
 
     /// Returns the size of the store's files and the free space of their disk.
-    pub(crate) async fn disk_usage(&self) -> Result<DiskUsage, store::OpenError> {
+    pub(crate) async fn disk_usage(&self) -> Result<DiskUsage, store::StoreOpenError> {
         with_store(&self.store, Store::disk_usage).await
     }
 

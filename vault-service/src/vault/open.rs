@@ -105,7 +105,7 @@ async fn admit(store: UnopenedStore, providers: &Arc<Providers>) -> Result<Unope
         Ok(StoreState::Vault(keys) | StoreState::InterruptedRestore(keys)) => Ok((store, keys)),
         // A full disk must not prevent the start of a store that was closed; such a store is checked after it is
         // opened.
-        Err(OpenError::Store(store::OpenError::NoRoom { .. })) => Ok((store, None)),
+        Err(OpenError::Store(store::StoreOpenError::NoRoom { .. })) => Ok((store, None)),
         Err(refused) => Err(refused),
     })
     .await?;

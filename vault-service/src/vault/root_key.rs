@@ -129,7 +129,7 @@ impl Writer {
             Provider::File(_) => return Err(VaultError::RootKeyFromFile),
             Provider::Wrapper(wrapper) => wrapper,
         };
-        let (root, wrapped_root) = wrapper.make().await.map_err(VaultError::Provider)?;
+        let (root, wrapped_root) = wrapper.generate().await.map_err(VaultError::Provider)?;
         let id = root.id();
         let unlocked = UnlockedKeys {
             root,

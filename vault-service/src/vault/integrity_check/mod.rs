@@ -35,7 +35,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrityCheckError {
     #[error(transparent)]
-    Store(#[from] store::OpenError),
+    Store(#[from] store::StoreOpenError),
     #[error(transparent)]
     Vault(#[from] OpenError),
     /// The store has a part of a backup, so it is incomplete even when nothing is damaged.
@@ -75,7 +75,7 @@ impl IntegrityReport {
 
     /// Returns true when the store has all acknowledged data, has no corrected errors, and can be opened.
     pub fn is_sound(&self) -> bool {
-        self.is_complete() && self.log_damage.corrected == 0 && self.refusal.is_none()
+        self.is_complete() && self.log_damage.corrected_messages == 0 && self.refusal.is_none()
     }
 
     fn count(&mut self, outcome: RepairOutcome) {
