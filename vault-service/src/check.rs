@@ -1,4 +1,4 @@
-//! What is done with a store that no vault has open: `verify` and `repair`.
+//! The commands `verify` and `repair`, on a store that no vault serves.
 
 use std::{
     env, fmt,
@@ -23,16 +23,16 @@ const CACHE: u64 = 64 * 1024 * 1024;
 /// Exit code of a command that completed and found damage or loss.
 const DAMAGED: u8 = 2;
 
-type Failed = Box<dyn std::error::Error>;
+type CommandError = Box<dyn std::error::Error>;
 
 pub(crate) fn verify(store: &StoreArgs, scratch: Option<PathBuf>) -> ExitCode {
     let scratch = scratch.unwrap_or_else(env::temp_dir);
     let verified = open(store).and_then(|(mut audit, _runtime)| {
-        let named = |damage: &Damage| say(format_args!("damaged: {damage}"));
+        let named = |damage: &Damage| print(format_args!("damaged: {damage}"));
         Ok(audit.verify(&store.data_dir, &scratch, CACHE, named)?)
     });
     match verified {
-        Ok(report) => told(&report, "sound", report.is_sound()),
+        Ok(report) => print_report(&report, "sound", report.is_sound()),
         Err(error) => fail(1, chain(&*error)),
     }
 }
@@ -43,16 +43,16 @@ pub(crate) fn repair(store: &StoreArgs, to: &Path, include_deleted: bool) -> Exi
         false => DoubtfulSecrets::LeaveOut,
     };
     let repaired = open(store).and_then(|(audit, runtime)| {
-        let named = |damage: &Damage| say(format_args!("{}: {damage}", damage.kind.outcome()));
+        let named = |damage: &Damage| print(format_args!("{}: {damage}", damage.kind.outcome()));
         Ok(audit.repair(to, CACHE, doubtful, &runtime, named)?)
     });
     match repaired {
-        Ok(report) => told(&report, "salvaged", report.is_complete()),
+        Ok(report) => print_report(&report, "salvaged", report.is_complete()),
         Err(error) => fail(1, chain(&*error)),
     }
 }
 
-fn open(store: &StoreArgs) -> Result<(IntegrityCheck, Runtime), Failed> {
+fn open(store: &StoreArgs) -> Result<(IntegrityCheck, Runtime), CommandError> {
     MemoryAccess::Private.protect()?;
     let root = store.providers().map_err(|problems| problems.to_string())?;
     // A request to a KMS needs the runtime's I/O driver and, for its timeout, the timer.
@@ -63,7 +63,7 @@ fn open(store: &StoreArgs) -> Result<(IntegrityCheck, Runtime), Failed> {
     Ok((audit, runtime))
 }
 
-fn told(report: &IntegrityReport, kept: &str, is_well: bool) -> ExitCode {
+fn print_report(report: &IntegrityReport, kept: &str, is_well: bool) -> ExitCode {
     let IntegrityReport {
         workspaces,
         secrets,
@@ -73,13 +73,13 @@ fn told(report: &IntegrityReport, kept: &str, is_well: bool) -> ExitCode {
         refusal,
     } = report;
     if let Some(refusal) = refusal {
-        say(format_args!("the vault would not start: {refusal}"));
+        print(format_args!("the vault would not start: {refusal}"));
     }
-    legible(log_damage);
+    print_log_damage(log_damage);
     if *doubtful > 0 {
-        say("secrets in doubt are left out by `repair`, unless `--include-deleted` is given");
+        print("secrets in doubt are left out by `repair`, unless `--include-deleted` is given");
     }
-    say(format_args!(
+    print(format_args!(
         "{workspaces} workspaces, {secrets} secrets and {older} older versions {kept}; {} damaged: {lost} lost, {behind} \
          older than acknowledged, {doubtful} in doubt; {} parts of the store unreadable",
         report.damaged(),
@@ -91,7 +91,7 @@ fn told(report: &IntegrityReport, kept: &str, is_well: bool) -> ExitCode {
     }
 }
 
-fn legible(log_damage: &LogDamage) {
+fn print_log_damage(log_damage: &LogDamage) {
     let LogDamage {
         gaps,
         gap_bytes,
@@ -102,30 +102,30 @@ fn legible(log_damage: &LogDamage) {
         missing_groups,
     } = log_damage;
     if *corrected_messages > 0 {
-        say(format_args!(
+        print(format_args!(
             "{corrected_messages} records of the log have one flipped bit; their checksums tell which, and they were read without it"
         ));
     }
     if *torn_bytes > 0 {
-        say(format_args!(
+        print(format_args!(
             "the last write is not whole: {torn_bytes} bytes; unless the disk lost them, it was never acknowledged"
         ));
     }
     if *gaps + *unnamed_changes > 0 {
-        say(format_args!(
+        print(format_args!(
             "{gap_bytes} bytes of the log in {gaps} parts, and the names in {unnamed_changes} records, cannot be read: names that are \
              only there are not known"
         ));
     }
     if *has_unlocated_loss {
-        say(format_args!(
+        print(format_args!(
             "changes are missing that the store says it has ({missing_groups} groups at its end): names that are only in them \
              are not known"
         ));
     }
 }
 
-fn say(line: impl fmt::Display) {
-    // Fails only when nobody reads it.
+fn print(line: impl fmt::Display) {
+    // A write fails only when nobody reads the output.
     drop(writeln!(io::stdout(), "{line}"));
 }

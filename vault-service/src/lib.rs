@@ -1,4 +1,4 @@
-//! The vault: owns secrets, encrypted in an embedded store, write-only for all but injectors.
+//! The vault: keeps secrets encrypted in an embedded store, and gives values to injectors only.
 
 pub mod audit_log;
 pub mod authz;
@@ -14,7 +14,7 @@ pub mod store;
 mod unlock;
 pub mod vault;
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use chassis::{
     authz::AuthzLayer,
@@ -33,7 +33,7 @@ use proto::vault::v1::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::service::{Routes, RoutesBuilder};
 use tower::Layer as _;
 
 use audit_log::{AuditLog, Event, Line, Lines};
@@ -41,25 +41,23 @@ use config::Config;
 use metrics::Metrics;
 use service::{AuditLayer, BackupRpcs, DecryptRpcs, KeyRpcs, ListQuota, Quotas, SecretRpcs, WorkspaceRpcs};
 use store::Health;
-use vault::{Vault, Writer};
+use vault::{Plan, Reader, Vault, Writer};
 
-/// The largest message that a client may send.
+/// Maximum size of a request message of all other RPCs, in bytes.
 const MAX_REQUEST: usize = 256 * 1024;
-/// Largest message of a decrypt request, in bytes. Every stream can hold one partly received message of this size.
+/// Maximum size of a decrypt request, in bytes. Every stream can hold one partly received message of this size.
 const MAX_DECRYPT_REQUEST: usize = 64 * 1024;
-/// The same of a piece of a backup.
-const MAX_CHUNK: usize = 1024 * 1024;
+/// Maximum size of a message with a part of a backup, in bytes.
+const MAX_BACKUP_PART: usize = 1024 * 1024;
 
 /// The sockets that the vault serves.
 pub struct Listeners {
-    /// gRPC.
     pub grpc: TcpListener,
-    /// Probes.
+    /// Plain HTTP: metrics and probes.
     pub metrics: TcpListener,
 }
 
 impl Listeners {
-    /// Binds the addresses of `config`.
     pub async fn bind(config: &Config) -> io::Result<Self> {
         Ok(Self {
             grpc: listen::bind(config.listen, config.tcp_timeout)?,
@@ -68,27 +66,22 @@ impl Listeners {
     }
 }
 
-/// Why the vault stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The store did not open, or is not this vault's.
     #[error(transparent)]
     Vault(#[from] vault::OpenError),
-    /// The audit log's thread did not start.
     #[error("the audit log could not be started")]
     Audit(#[source] io::Error),
-    /// Reflection could not be set up.
     #[error("reflection could not be set up")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The gRPC server failed.
     #[error(transparent)]
     Serve(#[from] grpc::ServeError),
-    /// What was written last may not be durable.
+    /// The last writes may not be durable.
     #[error("the store did not close cleanly")]
     Close(#[source] store::CommitError),
 }
 
-/// Serves until `shutdown` is cancelled; then finishes calls under way and closes the store.
+/// Serves until `shutdown` is cancelled, then finishes running calls and closes the store.
 pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
     let Config {
         data_dir,
@@ -112,7 +105,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let (writer, reader) = Vault::open_in(data_dir.clone(), cache_bytes, root).await?.split();
     writer.spawn_sweep();
     let closing = CancellationToken::new();
-    let house = tokio::spawn(writer.clone().run_maintenance(closing.clone()));
+    let maintenance = tokio::spawn(writer.clone().run_maintenance(closing.clone()));
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -129,7 +122,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     );
     let audit_log = AuditLog::start(audit_log, metrics.audit.clone()).map_err(RunError::Audit)?;
     audit_log.enqueue(Lines::of(&Line::new(Event::Started)));
-    // While calls under way finish, probes are told so.
+    // The probes are served until the running calls have finished, and answer "shutting down" meanwhile.
     let served = CancellationToken::new();
     let _end_probes = served.clone().drop_guard();
     tokio::spawn(probe::serve(
@@ -151,51 +144,19 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         unlocking.note_unlocked();
     }
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(unlocking.run()));
-    let quotas = Quotas::default();
-    let decrypting = DecryptRpcs {
+    let services = Services {
+        writer: writer.clone(),
         reader,
         metrics,
         audit_log: audit_log.clone(),
-        quotas: quotas.clone(),
         id,
         require_sealed,
-        shutdown: shutdown.clone(),
-    };
-    let backups = BackupRpcs {
-        writer: writer.clone(),
-        dir: data_dir,
-        shutdown: shutdown.clone(),
-    };
-    let workspaces = WorkspaceServiceServer::new(WorkspaceRpcs {
-        writer: writer.clone(),
+        data_dir,
         default_plan,
-    });
-    let secrets = SecretServiceServer::new(SecretRpcs(writer.clone()));
-    let keys = KeyServiceServer::new(KeyRpcs(writer.clone()));
-    let mut routes = Routes::builder();
-    routes
-        .add_service(ListQuota::new(
-            workspaces.max_decoding_message_size(MAX_REQUEST),
-            &quotas,
-        ))
-        .add_service(ListQuota::new(
-            secrets.max_decoding_message_size(MAX_REQUEST),
-            &quotas,
-        ))
-        .add_service(ListQuota::new(
-            keys.max_decoding_message_size(MAX_REQUEST),
-            &quotas,
-        ))
-        .add_service(DecryptServiceServer::new(decrypting).max_decoding_message_size(MAX_DECRYPT_REQUEST))
-        .add_service(BackupServiceServer::new(backups).max_decoding_message_size(MAX_CHUNK));
-    let services = [
-        "vault.v1.WorkspaceService",
-        "vault.v1.SecretService",
-        "vault.v1.DecryptService",
-        "vault.v1.KeyService",
-        "vault.v1.BackupService",
-    ];
-    health.serve(&mut routes, reflection.then_some(services.as_slice()))?;
+        shutdown: shutdown.clone(),
+    };
+    let mut routes = services.routes();
+    health.serve(&mut routes, reflection.then_some(SERVICES))?;
 
     if let Ok(address) = listeners.grpc.local_addr() {
         tracing::info!(%address, "vault-service is serving");
@@ -215,13 +176,88 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     )
     .await;
     closing.cancel();
-    // Both end by themselves; should one have panicked, closing matters more.
-    drop((house.await, measuring.await));
+    // A panic in one of these tasks must not keep the store from being closed, so their results are ignored.
+    drop((maintenance.await, measuring.await));
     let closed = writer.close().await;
     audit_log.enqueue(Lines::of(&Line::new(Event::Stopped)));
     audit_log.close().await;
     closed.map_err(RunError::Close)?;
     Ok(served?)
+}
+
+/// Names of the services that reflection describes.
+const SERVICES: &[&str] = &[
+    "vault.v1.WorkspaceService",
+    "vault.v1.SecretService",
+    "vault.v1.DecryptService",
+    "vault.v1.KeyService",
+    "vault.v1.BackupService",
+];
+
+struct Services {
+    writer: Writer,
+    reader: Reader,
+    metrics: Metrics,
+    audit_log: AuditLog,
+    id: proto::Principal,
+    require_sealed: bool,
+    data_dir: PathBuf,
+    default_plan: Plan,
+    shutdown: CancellationToken,
+}
+
+impl Services {
+    fn routes(self) -> RoutesBuilder {
+        let Self {
+            writer,
+            reader,
+            metrics,
+            audit_log,
+            id,
+            require_sealed,
+            data_dir,
+            default_plan,
+            shutdown,
+        } = self;
+        let quotas = Quotas::default();
+        let workspaces = WorkspaceServiceServer::new(WorkspaceRpcs {
+            writer: writer.clone(),
+            default_plan,
+        });
+        let secrets = SecretServiceServer::new(SecretRpcs(writer.clone()));
+        let keys = KeyServiceServer::new(KeyRpcs(writer.clone()));
+        let decrypt = DecryptServiceServer::new(DecryptRpcs {
+            reader,
+            metrics,
+            audit_log,
+            quotas: quotas.clone(),
+            id,
+            require_sealed,
+            shutdown: shutdown.clone(),
+        });
+        let backups = BackupServiceServer::new(BackupRpcs {
+            writer,
+            dir: data_dir,
+            shutdown,
+        });
+        let mut routes = Routes::builder();
+        routes
+            .add_service(ListQuota::new(
+                workspaces.max_decoding_message_size(MAX_REQUEST),
+                &quotas,
+            ))
+            .add_service(ListQuota::new(
+                secrets.max_decoding_message_size(MAX_REQUEST),
+                &quotas,
+            ))
+            .add_service(ListQuota::new(
+                keys.max_decoding_message_size(MAX_REQUEST),
+                &quotas,
+            ))
+            .add_service(decrypt.max_decoding_message_size(MAX_DECRYPT_REQUEST))
+            .add_service(backups.max_decoding_message_size(MAX_BACKUP_PART));
+        routes
+    }
 }
 
 fn probes(
@@ -241,7 +277,7 @@ fn probes(
             }
             certificates.check(SystemTime::now())?;
             let problem = match writer.health() {
-                Health::Ready if writer.is_locked() => "sealed; the root key's provider does not answer",
+                Health::Ready if writer.is_locked() => "locked; the root key's provider does not answer",
                 Health::Ready if audit_log.admit().is_err() => "the audit log cannot be written",
                 Health::Ready => return Ok(()),
                 Health::DiskFull => "the disk is full",
@@ -267,23 +303,23 @@ mod tests {
         crypto::RootKey,
         root::{Provider, Providers},
         store::Store,
-        vault::{Plan, VaultError},
+        vault::VaultError,
     };
 
-    /// The commit thread is seen to be in a sync, or out of it, a moment later.
-    async fn becomes(ready: &probe::Readiness, answer: Result<(), &'static str>) {
+    /// Waits until the probe gives the answer, which changes a moment after the commit thread begins or ends a sync.
+    async fn wait_for_answer(ready: &probe::Readiness, answer: Result<(), &'static str>) {
         let answer = answer.map_err(Into::into);
-        let becoming = async {
+        let waiting = async {
             while ready() != answer {
                 yield_now().await;
             }
         };
-        let became = timeout(Duration::from_secs(10), becoming).await;
-        assert!(became.is_ok(), "{:?}, and not {answer:?}", ready());
+        let answered = timeout(Duration::from_secs(10), waiting).await;
+        assert!(answered.is_ok(), "{:?}, and not {answer:?}", ready());
     }
 
     #[tokio::test]
-    async fn a_vault_is_ready_unless_its_storage_hangs_or_failed_or_it_stops() {
+    async fn a_vault_is_ready_unless_its_storage_hangs_or_failed_or_the_vault_shuts_down() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("vault");
         let root = Arc::new(RootKey::generate().unwrap());
@@ -302,10 +338,10 @@ mod tests {
             let writer = writer.clone();
             async move { writer.create_workspace(&admin_permit("w"), Plan::Free).await }
         });
-        becomes(&ready, Err("the storage does not answer")).await;
+        wait_for_answer(&ready, Err("the storage does not answer")).await;
         syncs.send(()).unwrap();
         making.await.unwrap().unwrap();
-        becomes(&ready, Ok(())).await;
+        wait_for_answer(&ready, Ok(())).await;
         drop(syncs);
         let failed = writer.create_workspace(&admin_permit("v"), Plan::Free).await;
         assert!(matches!(failed, Err(VaultError::OutcomeUnknown(_))), "{failed:?}");

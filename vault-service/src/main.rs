@@ -1,4 +1,4 @@
-//! The vault's binary.
+//! The binary `vault-service`: serves, or runs one command.
 
 mod check;
 
@@ -23,66 +23,43 @@ use vault_service::{
 };
 use zeroizing_alloc::ZeroAlloc;
 
-/// Every buffer is wiped when it is freed, also those of libraries that a value passes through.
+/// Allocator that wipes every buffer when it is freed, also the buffers of libraries that a value passes through.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
-    match startup::command_line(ENVIRONMENT) {
-        Ok(Cli {
-            command: Some(Command::Keygen { path }),
-            ..
-        }) => keygen(&path),
-        Ok(Cli {
-            command: Some(Command::Healthcheck { metrics_listen }),
-            ..
-        }) => healthcheck::run(&metrics_listen),
-        Ok(Cli {
-            command: Some(Command::Backup { store, output, audit }),
-            ..
-        }) => audited(&audit, &store.data_dir, "backup", || {
-            tell(|| offline::back_up(&store, &output))
+    let Cli { command, settings } = match startup::command_line(ENVIRONMENT) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    match command {
+        None => serve(settings),
+        Some(Command::Keygen { path }) => keygen(&path),
+        Some(Command::Healthcheck { metrics_listen }) => healthcheck::run(&metrics_listen),
+        Some(Command::Backup { store, output, audit }) => audited(&audit, &store.data_dir, "backup", || {
+            run_command(|| offline::back_up(&store, &output))
         }),
-        Ok(Cli {
-            command: Some(Command::Restore { store, input, audit }),
-            ..
-        }) => audited(&audit, &store.data_dir, "restore", || {
-            tell(|| offline::restore(&store, &input))
+        Some(Command::Restore { store, input, audit }) => audited(&audit, &store.data_dir, "restore", || {
+            run_command(|| offline::restore(&store, &input))
         }),
-        Ok(Cli {
-            command: Some(Command::Compact { data_dir, audit }),
-            ..
-        }) => audited(&audit, &data_dir, "compact", || {
-            tell(|| offline::compact(&data_dir))
+        Some(Command::Compact { data_dir, audit }) => audited(&audit, &data_dir, "compact", || {
+            run_command(|| offline::compact(&data_dir))
         }),
-        Ok(Cli {
-            command:
-                Some(Command::Verify {
-                    store,
-                    scratch,
-                    audit,
-                }),
-            ..
+        Some(Command::Verify {
+            store,
+            scratch,
+            audit,
         }) => audited(&audit, &store.data_dir, "verify", || {
             check::verify(&store, scratch)
         }),
-        Ok(Cli {
-            command:
-                Some(Command::Repair {
-                    store,
-                    to,
-                    include_deleted,
-                    audit,
-                }),
-            ..
+        Some(Command::Repair {
+            store,
+            to,
+            include_deleted,
+            audit,
         }) => audited(&audit, &store.data_dir, "repair", || {
             check::repair(&store, &to, include_deleted)
         }),
-        Ok(Cli {
-            command: None,
-            settings,
-        }) => serve(settings),
-        Err(code) => code,
     }
 }
 
@@ -117,14 +94,14 @@ fn audited(audit: &AuditArgs, data_dir: &Path, command: &str, work: impl FnOnce(
     }
 }
 
-/// Has a command do its work. What it did, and warnings, go to standard error: standard output may be a backup.
-fn tell(work: impl FnOnce() -> Result<String, offline::Failed>) -> ExitCode {
+/// Runs a command. Its report and warnings go to standard error, because standard output may be a backup.
+fn run_command(command: impl FnOnce() -> Result<String, offline::CommandError>) -> ExitCode {
     if let Ok(filter) = telemetry::parse_filter("warn") {
         telemetry::init(LogFormat::Text, filter);
     }
-    let done = work();
+    let result = command();
     telemetry::flush();
-    match done {
+    match result {
         Ok(report) => {
             drop(write!(io::stderr(), "{report}"));
             ExitCode::SUCCESS

@@ -1,4 +1,4 @@
-//! A file that is there whole or not at all, for its owner only, and in nobody else's place.
+//! Files that appear complete or not at all, are readable for their owner only, and replace no other file.
 //!
 //! The file is written under a temporary name in the same directory, synced and renamed, and then the directory is
 //! synced. The temporary name of a path is always the same, and the writing process locks it, so the next process can
@@ -17,11 +17,11 @@ use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 /// Number of attempts to claim a temporary name that other processes keep using and leaving.
 const ATTEMPTS: usize = 16;
 
-/// A file on its way. It has its name once [`NewFile::publish`] has returned; dropped before, it is removed.
+/// A file that is being written. [`NewFile::publish`] gives it its name; a file that is dropped before is removed.
 pub struct NewFile {
     file: File,
     path: PathBuf,
-    /// The name that it has meanwhile; empty once it has its own.
+    /// The temporary name; empty once the file has its own name.
     partial: PathBuf,
 }
 
@@ -38,11 +38,11 @@ pub fn partial(path: &Path) -> io::Result<PathBuf> {
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = NewFile::begin(path)?;
     file.write_all(bytes)?;
-    file.name_it(|from, to| fs::rename(from, to))
+    file.rename_with(|from, to| fs::rename(from, to))
 }
 
 impl NewFile {
-    /// Begins a file that will be at `path`. Fails when there is something already.
+    /// Begins a file that will be at `path`. Fails when `path` exists.
     pub fn create(path: &Path) -> io::Result<Self> {
         if fs::symlink_metadata(path).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -59,12 +59,12 @@ impl NewFile {
         })
     }
 
-    /// Makes it durable, and then gives it its name. Fails when there is something of that name meanwhile.
+    /// Makes the file durable, and then gives it its name. Fails when the name exists by then.
     pub fn publish(self) -> io::Result<()> {
-        self.name_it(rename)
+        self.rename_with(rename)
     }
 
-    fn name_it(mut self, rename: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
+    fn rename_with(mut self, rename: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
         self.file.sync_all()?;
         rename(&self.partial, &self.path)?;
         self.partial = PathBuf::new();
@@ -153,13 +153,13 @@ impl Write for NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if self.partial != Path::new("") {
-            // It is ours, and of no use to anyone.
+            // The incomplete file is useless, and the next process removes it if this fails.
             let _ = fs::remove_file(&self.partial);
         }
     }
 }
 
-/// Never replaces anything. Not every file system can rename so (NFS); those that cannot have hard links.
+/// Renames a file, and fails when `to` exists. NFS has no such rename, but has hard links.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_its_name_when_it_is_whole_and_is_gone_when_it_was_given_up() {
+    fn a_file_gets_its_name_when_it_is_published_and_is_removed_when_it_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backup");
         let mut file = NewFile::create(&path).unwrap();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_nobody_elses_place() {
+    fn a_new_file_replaces_no_existing_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backup");
         let exists = |done: io::Result<()>| done.unwrap_err().kind() == io::ErrorKind::AlreadyExists;
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_does_not_stop_the_next_one() {
+    fn a_temporary_file_of_a_killed_process_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("root.key");
         fs::write(partial(&path).unwrap(), "torn").unwrap();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_is_the_old_one_until_it_is_the_new_one() {
+    fn a_replaced_file_has_the_old_content_or_the_new_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ports.json");
         for text in ["one", "two"] {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_place_of_the_partial_file_is_not_followed() {
+    fn a_symlink_with_the_temporary_name_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let (path, target) = (dir.path().join("root.key"), dir.path().join("target"));
         fs::write(&target, "another's").unwrap();

@@ -1,4 +1,4 @@
-//! Commands on a store that no vault serves: a backup of it, a store from a backup, and compacting it.
+//! The commands `backup`, `restore` and `compact`, on a store that no vault serves.
 
 use std::{
     fs::File,
@@ -19,58 +19,51 @@ use crate::{
     vault::{self, Archive, RestoreSummary, UnlockError, Vault, VaultError, Writer},
 };
 
-/// Memory that the store may use as its cache.
+/// Cache size of the store, in bytes.
 const CACHE: u64 = 64 * 1024 * 1024;
-/// What stands for standard input and output.
+/// Path that stands for standard input or output.
 const STANDARD: &str = "-";
 
-/// Why a command did not do it.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
-    /// The root keys.
+pub enum CommandError {
     #[error("{0}")]
     Settings(Problems),
-    /// Nothing to back up.
     #[error("there is no store in {}", .0.display())]
     NoStore(PathBuf),
-    /// A vault has it open.
+    /// A vault has the store open.
     #[error(
         "{0}; ask the vault that serves it for a backup: `aerostack backup`, or BackupService/ExportBackup"
     )]
     InUse(store::StoreOpenError),
-    /// The store did not open, or is not this vault's.
     #[error(transparent)]
     Vault(vault::OpenError),
     /// The root key is not to be had.
     #[error(transparent)]
     Sealed(#[from] UnlockError),
-    /// The vault refused.
     #[error(transparent)]
     Refused(#[from] VaultError),
-    /// The store was not compacted.
     #[error(transparent)]
     Compact(#[from] store::CompactError),
-    /// A file, or a standard stream.
+    /// A file or a standard stream could not be read or written.
     #[error("{}", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// A backup is no text.
+    /// A backup would go to or come from a terminal.
     #[error("a terminal is no place for a backup: name a file with {0}")]
     Terminal(&'static str),
-    /// What was written last may not be durable.
+    /// The last writes may not be durable.
     #[error("the store did not close cleanly")]
     Close(#[source] store::CommitError),
-    /// No thread to work on.
     #[error("the command could not start")]
     Start(#[source] io::Error),
 }
 
-impl From<Problems> for Failed {
+impl From<Problems> for CommandError {
     fn from(problems: Problems) -> Self {
         Self::Settings(problems)
     }
 }
 
-impl From<vault::OpenError> for Failed {
+impl From<vault::OpenError> for CommandError {
     fn from(error: vault::OpenError) -> Self {
         match error {
             vault::OpenError::Store(in_use @ store::StoreOpenError::InUse(_)) => Self::InUse(in_use),
@@ -79,16 +72,16 @@ impl From<vault::OpenError> for Failed {
     }
 }
 
-/// Backs up the store into a new file, or to standard output. What was done, in words.
-pub fn back_up(from: &StoreArgs, output: &Path) -> Result<String, Failed> {
+/// Backs up the store into a new file, or to standard output. Returns a report for the operator.
+pub fn back_up(from: &StoreArgs, output: &Path) -> Result<String, CommandError> {
     let root = from.providers()?;
     if !Store::exists(&from.data_dir) {
-        return Err(Failed::NoStore(from.data_dir.clone()));
+        return Err(CommandError::NoStore(from.data_dir.clone()));
     }
-    let failed = |error| Failed::File(output.to_owned(), error);
+    let failed = |error| CommandError::File(output.to_owned(), error);
     let bytes = if output == Path::new(STANDARD) {
         if io::stdout().is_terminal() {
-            return Err(Failed::Terminal("--output"));
+            return Err(CommandError::Terminal("--output"));
         }
         let mut to = io::stdout().lock();
         let bytes = write_backup(from, root, &mut to, output)?;
@@ -103,10 +96,10 @@ pub fn back_up(from: &StoreArgs, output: &Path) -> Result<String, Failed> {
     Ok(format!("backed up {}: {bytes} bytes\n", from.data_dir.display()))
 }
 
-/// Copies the store into a fresh one, which replaces it. Returns a summary for the operator.
-pub fn compact(dir: &Path) -> Result<String, Failed> {
+/// Copies the store into a new one, which replaces it. Returns a report for the operator.
+pub fn compact(dir: &Path) -> Result<String, CommandError> {
     if !Store::exists(dir) {
-        return Err(Failed::NoStore(dir.to_owned()));
+        return Err(CommandError::NoStore(dir.to_owned()));
     }
     let CompactionReport {
         entries,
@@ -124,14 +117,14 @@ fn write_backup(
     root: Providers,
     to: &mut impl Write,
     output: &Path,
-) -> Result<u64, Failed> {
+) -> Result<u64, CommandError> {
     with_vault(&from.data_dir, root, async |writer| {
         let mut bytes = 0;
         let mut rest = Some(writer.back_up(&writer.operator_permit()?).await?);
         while let Some(backup) = rest {
             let (part, more) = backup.part().await?;
             to.write_all(&part)
-                .map_err(|error| Failed::File(output.to_owned(), error))?;
+                .map_err(|error| CommandError::File(output.to_owned(), error))?;
             bytes += part.len() as u64;
             rest = more;
         }
@@ -139,16 +132,17 @@ fn write_backup(
     })
 }
 
-/// Restores a backup into a store that it makes. What came in, in words.
-pub fn restore(into: &StoreArgs, input: &Path) -> Result<String, Failed> {
+/// Restores a backup into a new store. Returns a report for the operator.
+pub fn restore(into: &StoreArgs, input: &Path) -> Result<String, CommandError> {
     let root = into.providers()?;
     if input == Path::new(STANDARD) && io::stdin().is_terminal() {
-        return Err(Failed::Terminal("--input"));
+        return Err(CommandError::Terminal("--input"));
     }
-    let file = seekable(input, &into.data_dir).map_err(|error| Failed::File(input.to_owned(), error))?;
+    let file =
+        seekable(input, &into.data_dir).map_err(|error| CommandError::File(input.to_owned(), error))?;
     let file = Arc::new(file);
     let open = || Archive::open(file.clone()).map_err(VaultError::from);
-    // Before there is a store, so that none is left behind by a backup that is refused.
+    // The backup is verified before the store is created, so that a refused backup leaves no store behind.
     runtime()?.block_on(open()?.verify(&root))?;
     let restored = with_vault(&into.data_dir, root, async |writer| {
         let restored = writer.restore_from(&writer.operator_permit()?, open()?).await?;
@@ -157,20 +151,20 @@ pub fn restore(into: &StoreArgs, input: &Path) -> Result<String, Failed> {
     Ok(report(&restored))
 }
 
-/// A backup is read more than once. What comes through a pipe is copied first, to the disk of the store to be made.
+/// Opens a backup for reading more than once. A backup from a pipe is first copied to the disk of the new store.
 fn seekable(input: &Path, data_dir: &Path) -> io::Result<File> {
     if input == Path::new(STANDARD) {
-        return copied(&mut io::stdin().lock(), data_dir);
+        return copy_to_unnamed_file(&mut io::stdin().lock(), data_dir);
     }
     let mut file = File::open(input)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => copied(&mut file, data_dir),
+        false => copy_to_unnamed_file(&mut file, data_dir),
     }
 }
 
-/// In a file without a name.
-fn copied(from: &mut impl Read, data_dir: &Path) -> io::Result<File> {
+/// Copies the bytes into a file that has no name, so that the file is gone when the process ends.
+fn copy_to_unnamed_file(from: &mut impl Read, data_dir: &Path) -> io::Result<File> {
     let path = data_dir.with_extension(format!("restore-{}", std::process::id()));
     let mut file = File::options()
         .read(true)
@@ -183,18 +177,18 @@ fn copied(from: &mut impl Read, data_dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens the vault in `dir`, has `work` done, and closes it, whatever came of that.
+/// Opens the vault in `dir`, runs `work`, and closes the vault whether or not `work` failed.
 fn with_vault<T>(
     dir: &Path,
     root: Providers,
-    work: impl AsyncFnOnce(&Writer) -> Result<T, Failed>,
-) -> Result<T, Failed> {
+    work: impl AsyncFnOnce(&Writer) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     runtime()?.block_on(async {
         let vault = Vault::open_in(dir.to_owned(), CACHE, root).await?;
         let (writer, reader) = vault.split();
         drop(reader);
         let done = unsealed(&writer, work).await;
-        let closed = writer.close().await.map_err(Failed::Close);
+        let closed = writer.close().await.map_err(CommandError::Close);
         let done = done?;
         closed.map(|()| done)
     })
@@ -203,21 +197,21 @@ fn with_vault<T>(
 /// Has `work` done once the root key is there. Who does not answer now is not waited for.
 async fn unsealed<T>(
     writer: &Writer,
-    work: impl AsyncFnOnce(&Writer) -> Result<T, Failed>,
-) -> Result<T, Failed> {
+    work: impl AsyncFnOnce(&Writer) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     if writer.is_locked() {
         writer.unlock().await?;
     }
     work(writer).await
 }
 
-fn runtime() -> Result<Runtime, Failed> {
-    // A KMS is asked through a socket, and given a time.
+fn runtime() -> Result<Runtime, CommandError> {
+    // A request to a KMS needs the runtime's I/O driver and, for its timeout, the timer.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(Failed::Start)
+    runtime.map_err(CommandError::Start)
 }
 
-/// What came in, and what differs.
+/// Returns the report of a restore.
 fn report(restored: &RestoreSummary) -> String {
     let RestoreSummary {
         vault_uid,
