@@ -195,7 +195,7 @@ async fn health(vault: &Vault, service: &str) -> ServingStatus {
 async fn is_sealed(vault: &Vault) {
     let (code, text) = ready(vault).await;
     assert_eq!(code, 503, "{text}");
-    assert!(text.contains("sealed"), "{text}");
+    assert!(text.contains("locked"), "{text}");
     for service in ["", "vault.v1.DecryptService"] {
         assert_eq!(health(vault, service).await, ServingStatus::NotServing);
     }
