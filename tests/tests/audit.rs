@@ -132,7 +132,7 @@ async fn stream(vault: &Vault, requests: Vec<DecryptRequest>) -> Vec<Option<Stri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_say_who_did_what_to_which_secret() {
+async fn a_line_names_the_caller_the_method_and_the_secret() {
     let log = Log::new();
     let vault = log.vault().await;
     vault.workspace("w").await;
@@ -270,7 +270,7 @@ async fn every_decrypt_has_a_line_with_the_outcome_of_each_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_decrypt_in_a_workspace_that_is_not_the_injectors_has_its_line() {
+async fn a_refused_decrypt_in_another_workspace_has_a_line() {
     let log = Log::new();
     let vault = Vault::start_with(Pki::new(), |settings| {
         log.set(settings);
@@ -288,7 +288,7 @@ async fn a_decrypt_in_a_workspace_that_is_not_the_injectors_has_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_through_the_injector_is_in_the_log_under_the_id_of_its_answer() {
+async fn the_line_of_a_call_through_the_injector_has_the_id_of_its_answer() {
     let log = Log::new();
     let upstream = Upstream::start().await;
     let pair = Pair::start_with(|settings| log.set(settings), |_| {}).await;
@@ -307,7 +307,7 @@ async fn a_call_through_the_injector_is_in_the_log_under_the_id_of_its_answer() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_log_the_vault_does_nothing_and_says_so() {
+async fn a_vault_that_cannot_write_its_log_refuses_calls_and_is_not_ready() {
     let log = Log::new();
     let upstream = Upstream::start().await;
     let pair = Pair::start_with(|settings| log.set(settings), |_| {}).await;
@@ -364,7 +364,7 @@ async fn without_its_log_the_vault_does_nothing_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_best_effort_the_vault_serves_without_its_log() {
+async fn with_best_effort_a_vault_that_cannot_write_its_log_serves() {
     let log = Log::new();
     let vault = Vault::start_with(Pki::new(), |settings| {
         log.set(settings);

@@ -1,4 +1,4 @@
-//! Who may do what, and who one is: every method as everyone, certificates that should not count, and scopes.
+//! Tests of authentication and authorization: every method with every role, invalid certificates, TLS, and scopes.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -64,7 +64,7 @@ const EDITOR: &str = "spiffe://test/editor";
 const VIEWER: &str = "spiffe://test/viewer";
 const STRANGER: &str = "spiffe://test/stranger";
 
-// ----------------------------------------------------------------------------------------- every method as everyone
+// Every method with every role.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
@@ -72,9 +72,9 @@ enum Who {
     Editor,
     Viewer,
     Injector,
-    /// A certificate of our CA, and no role.
+    /// A caller with a certificate of the CA and without a role.
     Stranger,
-    /// No certificate.
+    /// A caller without a certificate.
     Nobody,
 }
 
@@ -82,7 +82,7 @@ use Who::{Admin, Editor, Nobody, Stranger, Viewer};
 
 const EVERYONE: [Who; 6] = [Admin, Editor, Viewer, Who::Injector, Stranger, Nobody];
 
-/// What the documentation promises of the vault, written down apart from its own table.
+/// The roles that may call each RPC of the vault by its documentation. The list is independent of the table in the code.
 const VAULT: [(&str, &[Who]); 23] = [
     ("vault.v1.WorkspaceService.CreateWorkspace", &[Admin]),
     ("vault.v1.WorkspaceService.GetWorkspace", &[Admin]),
@@ -124,7 +124,7 @@ const VAULT: [(&str, &[Who]); 23] = [
     ),
 ];
 
-/// The same of the injector, where the role injector does not exist.
+/// The roles that may call each RPC of the injector, which does not know the role injector.
 const INJECTOR: [(&str, &[Who]); 11] = [
     ("injector.v1.ServerService.AddServer", &[Admin, Editor]),
     ("injector.v1.ServerService.UpdateServer", &[Admin, Editor]),
@@ -151,7 +151,7 @@ const INJECTOR: [(&str, &[Who]); 11] = [
     ),
 ];
 
-/// Every method of every service that either binary could serve.
+/// Returns all methods of all services in the descriptors.
 fn methods() -> BTreeSet<String> {
     let sets = [
         proto::FILE_DESCRIPTOR_SET,
@@ -171,13 +171,13 @@ fn methods() -> BTreeSet<String> {
         .collect()
 }
 
-/// `a.B.C` as `/a.B/C`.
+/// Converts `a.B.C` into `/a.B/C`.
 fn path(method: &str) -> String {
     let (service, method) = method.rsplit_once('.').unwrap();
     format!("/{service}/{method}")
 }
 
-async fn everyone_may_do_what_the_table_says(table: &[(&str, &[Who])], channels: impl Fn(Who) -> Channel) {
+async fn check_every_method_with_every_role(table: &[(&str, &[Who])], channels: impl Fn(Who) -> Channel) {
     let methods = methods();
     for (method, _) in table {
         assert!(methods.contains(*method), "{method} does not exist");
@@ -225,9 +225,9 @@ fn principal(who: Who) -> &'static str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_method_of_the_vault_answers_only_whom_it_should() {
+async fn every_method_of_the_vault_answers_only_its_roles() {
     let vault = roles_everywhere().await;
-    everyone_may_do_what_the_table_says(&VAULT, |who| match who {
+    check_every_method_with_every_role(&VAULT, |who| match who {
         Nobody => wire::anonymous(&vault.pki, vault.address),
         known => vault.channel(principal(known)),
     })
@@ -250,7 +250,7 @@ fn audit_lines(path: &Path) -> Vec<Json> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_of_everyone_makes_one_line_in_the_audit_log_before_it_is_answered() {
+async fn every_call_has_one_line_in_the_audit_log_before_its_answer() {
     let dir = TempDir::new().unwrap();
     let log = dir.path().join("audit.log");
     let vault = Vault::start_with(Pki::new(), |settings| {
@@ -312,14 +312,14 @@ async fn roles_everywhere() -> Vault {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_method_of_the_injector_answers_only_whom_it_should() {
+async fn every_method_of_the_injector_answers_only_its_roles() {
     let vault = Vault::start().await;
     let injector = Injector::start_with(vault.pki.clone(), vault.address, |settings| {
         settings.roles.editor = vec![format!("{EDITOR}=*")];
         settings.roles.viewer = vec![format!("{VIEWER}=*")];
     })
     .await;
-    everyone_may_do_what_the_table_says(&INJECTOR, |who| match who {
+    check_every_method_with_every_role(&INJECTOR, |who| match who {
         Nobody => wire::anonymous(&injector.pki, injector.address),
         known => injector.channel(principal(known)),
     })
@@ -329,7 +329,7 @@ async fn every_method_of_the_injector_answers_only_whom_it_should() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_method_that_does_not_exist_is_refused_like_one_that_is_not_allowed() {
+async fn an_unknown_method_is_refused_like_a_forbidden_one() {
     let vault = Vault::start().await;
     let (admin, nobody) = (
         vault.channel(pki::ADMIN),
@@ -364,27 +364,27 @@ async fn a_method_that_does_not_exist_is_refused_like_one_that_is_not_allowed() 
     vault.stop().await;
 }
 
-// ----------------------------------------------------------------------------------- certificates that do not count
+// Invalid certificates.
 
-/// How far a call came.
+/// Result of a call.
 #[derive(Debug, PartialEq, Eq)]
-enum Met {
-    /// Not even a connection.
+enum CallResult {
+    /// The TLS handshake failed.
     NoConnection,
     Unauthenticated,
     Denied,
     Served,
 }
 
-/// Lists workspaces, which the administrator may.
-async fn met(channel: &Channel) -> Met {
+/// Lists workspaces, which an administrator may do, and returns the result.
+async fn call_result(channel: &Channel) -> CallResult {
     let call = wire::open(channel, "/vault.v1.WorkspaceService/ListWorkspaces", Bytes::new());
     match timeout(e2e::PATIENCE, call).await.expect("no answer") {
-        Ok(_) => Met::Served,
-        // What came over the wire has no source; what the transport says has.
-        Err(status) if std::error::Error::source(&status).is_some() => Met::NoConnection,
-        Err(status) if status.code() == Code::Unauthenticated => Met::Unauthenticated,
-        Err(status) if status.code() == Code::PermissionDenied => Met::Denied,
+        Ok(_) => CallResult::Served,
+        // A status from the service has no source, and one of the transport has.
+        Err(status) if std::error::Error::source(&status).is_some() => CallResult::NoConnection,
+        Err(status) if status.code() == Code::Unauthenticated => CallResult::Unauthenticated,
+        Err(status) if status.code() == Code::PermissionDenied => CallResult::Denied,
         Err(status) => panic!("{status:?}"),
     }
 }
@@ -405,20 +405,24 @@ fn with(vault: &Vault, files: &Files) -> Channel {
 async fn a_certificate_that_does_not_verify_makes_no_connection() {
     let vault = Vault::start().await;
     let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
-    // The other CA has the same subject, and another key.
+    // The other CA has the same subject and another key.
     let (other, dir) = (Pki::new(), TempDir::new().unwrap());
     let issue = |leaf| vault.pki.leaf(&leaf);
     for (what, files, expected) in [
-        ("good", issue(admin_leaf()), Met::Served),
-        ("self-signed", self_signed(&dir), Met::NoConnection),
-        ("of another CA", other.leaf(&admin_leaf()), Met::NoConnection),
+        ("good", issue(admin_leaf()), CallResult::Served),
+        ("self-signed", self_signed(&dir), CallResult::NoConnection),
+        (
+            "of another CA",
+            other.leaf(&admin_leaf()),
+            CallResult::NoConnection,
+        ),
         (
             "expired",
             issue(Leaf {
                 not_after: now - Duration::from_secs(60),
                 ..admin_leaf()
             }),
-            Met::NoConnection,
+            CallResult::NoConnection,
         ),
         (
             "not yet valid",
@@ -426,7 +430,7 @@ async fn a_certificate_that_does_not_verify_makes_no_connection() {
                 not_before: now + hour,
                 ..admin_leaf()
             }),
-            Met::NoConnection,
+            CallResult::NoConnection,
         ),
         (
             "a CA",
@@ -434,7 +438,7 @@ async fn a_certificate_that_does_not_verify_makes_no_connection() {
                 is_ca: true,
                 ..admin_leaf()
             }),
-            Met::NoConnection,
+            CallResult::NoConnection,
         ),
         (
             "for servers only",
@@ -442,18 +446,18 @@ async fn a_certificate_that_does_not_verify_makes_no_connection() {
                 usages: vec![Usage::Server],
                 ..admin_leaf()
             }),
-            Met::NoConnection,
+            CallResult::NoConnection,
         ),
     ] {
         assert_eq!(
-            met(&with(&vault, &files)).await,
+            call_result(&with(&vault, &files)).await,
             expected,
             "a certificate that is {what}"
         );
     }
     assert_eq!(
-        met(&wire::anonymous(&vault.pki, vault.address)).await,
-        Met::Unauthenticated
+        call_result(&wire::anonymous(&vault.pki, vault.address)).await,
+        CallResult::Unauthenticated
     );
     vault.stop().await;
 }
@@ -474,7 +478,7 @@ fn self_signed(dir: &TempDir) -> Files {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_principal_is_matched_exactly_and_a_certificate_names_one() {
+async fn a_principal_is_matched_exactly_and_a_certificate_names_exactly_one() {
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.roles.admin.push("dns:admin.test".to_owned())
     })
@@ -486,11 +490,11 @@ async fn a_principal_is_matched_exactly_and_a_certificate_names_one() {
             dns: owned(dns),
             ..admin_leaf()
         });
-        met(&with(&vault, &files)).await
+        call_result(&with(&vault, &files)).await
     };
-    assert_eq!(of(&[pki::ADMIN], &[]).await, Met::Served);
-    assert_eq!(of(&[pki::ADMIN], &["a.test", "b.test"]).await, Met::Served);
-    assert_eq!(of(&[], &["admin.test"]).await, Met::Served);
+    assert_eq!(of(&[pki::ADMIN], &[]).await, CallResult::Served);
+    assert_eq!(of(&[pki::ADMIN], &["a.test", "b.test"]).await, CallResult::Served);
+    assert_eq!(of(&[], &["admin.test"]).await, CallResult::Served);
     for other in [
         "spiffe://test/admin-evil",
         "spiffe://test/Admin",
@@ -500,7 +504,7 @@ async fn a_principal_is_matched_exactly_and_a_certificate_names_one() {
         "spiffe://test.other/admin",
         "spiffe://other/test/admin",
     ] {
-        assert_eq!(of(&[other], &[]).await, Met::Denied, "{other}");
+        assert_eq!(of(&[other], &[]).await, CallResult::Denied, "{other}");
     }
     for malformed in [
         "spiffe://TEST/admin",
@@ -519,11 +523,15 @@ async fn a_principal_is_matched_exactly_and_a_certificate_names_one() {
         "https://test/admin",
         "admin",
     ] {
-        assert_eq!(of(&[malformed], &[]).await, Met::Unauthenticated, "{malformed}");
-        // A URI that is no principal does not make way for a DNS name that is one.
+        assert_eq!(
+            of(&[malformed], &[]).await,
+            CallResult::Unauthenticated,
+            "{malformed}"
+        );
+        // A certificate with an invalid URI is refused even when its DNS name is a principal.
         assert_eq!(
             of(&[malformed], &["admin.test"]).await,
-            Met::Unauthenticated,
+            CallResult::Unauthenticated,
             "{malformed} with a DNS name"
         );
     }
@@ -533,25 +541,29 @@ async fn a_principal_is_matched_exactly_and_a_certificate_names_one() {
         [pki::ADMIN, pki::ADMIN],
         [pki::ADMIN, "https://test/admin"],
     ] {
-        assert_eq!(of(&several, &[]).await, Met::Unauthenticated, "{several:?}");
+        assert_eq!(
+            of(&several, &[]).await,
+            CallResult::Unauthenticated,
+            "{several:?}"
+        );
     }
-    assert_eq!(of(&[], &[]).await, Met::Unauthenticated);
+    assert_eq!(of(&[], &[]).await, CallResult::Unauthenticated);
     for names in [
         &["admin.test", "other.test"][..],
         &["*.test"],
         &["Admin.test"],
         &["admin.test."],
     ] {
-        assert_eq!(of(&[], names).await, Met::Unauthenticated, "{names:?}");
+        assert_eq!(of(&[], names).await, CallResult::Unauthenticated, "{names:?}");
     }
     for name in ["xadmin.test", "admin.test.evil", "admin"] {
-        assert_eq!(of(&[], &[name]).await, Met::Denied, "{name}");
+        assert_eq!(of(&[], &[name]).await, CallResult::Denied, "{name}");
     }
     vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_near_miss_of_the_injector_decrypts_nothing() {
+async fn a_principal_similar_to_the_injector_decrypts_nothing() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.put("w", "NAME", "v").await;
@@ -572,26 +584,26 @@ async fn a_near_miss_of_the_injector_decrypts_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_talks_only_to_the_service_that_it_names() {
+async fn a_client_connects_only_to_the_service_with_the_expected_identity() {
     let vault = Vault::start().await;
     let admin = vault.pki.principal(pki::ADMIN);
     for (name, expected) in [
-        (pki::VAULT, Met::Served),
-        ("spiffe://test/vault-evil", Met::NoConnection),
-        ("spiffe://other/vault", Met::NoConnection),
-        (pki::INJECTOR, Met::NoConnection),
-        // The certificate has this name as well, but it names the service by its URI.
-        ("dns:localhost", Met::NoConnection),
+        (pki::VAULT, CallResult::Served),
+        ("spiffe://test/vault-evil", CallResult::NoConnection),
+        ("spiffe://other/vault", CallResult::NoConnection),
+        (pki::INJECTOR, CallResult::NoConnection),
+        // The certificate also has this DNS name, and the URI in it takes precedence.
+        ("dns:localhost", CallResult::NoConnection),
     ] {
         assert_eq!(
-            met(&vault.pki.channel(&admin, vault.address, name)).await,
+            call_result(&vault.pki.channel(&admin, vault.address, name)).await,
             expected,
             "{name}"
         );
     }
     assert_eq!(
-        met(&Pki::new().channel(&admin, vault.address, pki::VAULT)).await,
-        Met::NoConnection,
+        call_result(&Pki::new().channel(&admin, vault.address, pki::VAULT)).await,
+        CallResult::NoConnection,
         "another CA"
     );
     vault.stop().await;
@@ -642,20 +654,20 @@ async fn a_certificate_that_expires_during_a_connection_is_refused_from_the_next
             Outcome::Error(error) => Code::from(error.code),
         }
     };
-    assert_eq!(met(&admin).await, Met::Served);
+    assert_eq!(call_result(&admin).await, CallResult::Served);
     assert_eq!(streamed().await, Code::Ok);
-    // Over a new connection it would be `NoConnection`: so what refuses is the connection that was good.
+    // A new connection would fail with `NoConnection`, so this refusal comes over the existing connection.
     eventually("the certificate counts no more", async || {
-        met(&admin).await != Met::Served
+        call_result(&admin).await != CallResult::Served
     })
     .await;
-    assert_eq!(met(&admin).await, Met::Unauthenticated);
+    assert_eq!(call_result(&admin).await, CallResult::Unauthenticated);
     eventually("nor on a stream that was open before", async || {
         streamed().await == Code::Unauthenticated
     })
     .await;
     assert_eq!(
-        met(&with(
+        call_result(&with(
             &vault,
             &vault.pki.leaf(&Leaf {
                 not_after: SystemTime::now() - Duration::from_secs(2),
@@ -663,12 +675,12 @@ async fn a_certificate_that_expires_during_a_connection_is_refused_from_the_next
             })
         ))
         .await,
-        Met::NoConnection
+        CallResult::NoConnection
     );
     vault.stop().await;
 }
 
-// ------------------------------------------------------------------------------------------------------------- TLS
+// TLS versions and session tickets.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_before_1_3_is_refused() {
@@ -687,7 +699,7 @@ async fn tls_before_1_3_is_refused() {
     pair.stop().await;
 }
 
-/// Counts the tickets that it is given.
+/// A session store that counts the tickets of servers.
 #[derive(Debug, Default)]
 struct Tickets(AtomicUsize);
 
@@ -759,9 +771,9 @@ async fn tickets_of_an_ordinary_server(pki: &Pki) -> usize {
     tickets.0.load(Ordering::Relaxed)
 }
 
-// ---------------------------------------------------------------------------------------------------------- scopes
+// Scopes.
 
-/// What tells two refusals apart.
+/// Returns the parts of a refusal by which a caller could distinguish it from another one.
 fn seen<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String, Vec<u8>) {
     let status = answer.unwrap_err();
     (
@@ -772,14 +784,14 @@ fn seen<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String, Vec<u8>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_administrator_of_some_workspaces_does_nothing_with_the_vault_as_a_whole() {
+async fn an_administrator_of_some_workspaces_may_not_administer_the_whole_vault() {
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.roles.admin.push(format!("{EDITOR}=mine,also-mine"));
     })
     .await;
     vault.workspace("mine").await;
     let some = vault.channel(EDITOR);
-    assert_eq!(met(&some).await, Met::Served);
+    assert_eq!(call_result(&some).await, CallResult::Served);
     for method in ["ExportBackup", "RestoreBackup"] {
         let path = format!("/vault.v1.BackupService/{method}");
         let refused = wire::open(&some, &path, Bytes::new()).await.map(drop);
@@ -792,7 +804,7 @@ async fn an_administrator_of_some_workspaces_does_nothing_with_the_vault_as_a_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_editor_of_one_workspace_cannot_touch_another_nor_learn_whether_it_exists() {
+async fn an_editor_of_one_workspace_can_neither_change_another_nor_learn_that_it_exists() {
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.roles.editor = vec![format!("{EDITOR}=mine,also-mine")];
         settings.roles.viewer = vec![format!("{EDITOR}=read-only")];
@@ -884,7 +896,7 @@ async fn an_editor_of_one_workspace_cannot_touch_another_nor_learn_whether_it_ex
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_administrator_of_some_workspaces_sees_and_touches_no_others() {
+async fn an_administrator_of_some_workspaces_can_neither_see_nor_change_others() {
     let lead = "spiffe://test/lead";
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.roles.admin.push(format!("{lead}=b,d,not-yet"))
@@ -977,7 +989,7 @@ async fn an_administrator_of_some_workspaces_sees_and_touches_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_editor_of_one_workspace_cannot_touch_the_servers_of_another() {
+async fn an_editor_of_one_workspace_cannot_change_the_servers_of_another() {
     let pair = Pair::start_with(
         |_| {},
         |settings| settings.roles.editor = vec![format!("{EDITOR}=mine")],
@@ -1075,7 +1087,7 @@ async fn an_editor_of_one_workspace_cannot_touch_the_servers_of_another() {
     pair.stop().await;
 }
 
-// -------------------------------------------------------------------------------------------------------- settings
+// Settings.
 
 #[test]
 fn settings_that_let_one_principal_administer_and_decrypt_are_refused() {
@@ -1175,7 +1187,7 @@ fn every_mistake_in_the_injectors_settings_is_reported_at_once() {
 }
 
 #[test]
-fn a_development_ca_is_refused_where_other_machines_reach() {
+fn a_development_ca_is_refused_on_an_address_that_is_not_loopback() {
     let (pki, dir) = (Pki::new(), TempDir::new().unwrap());
     let development = DevPki::ensure(dir.path()).unwrap();
     for (listen, taken) in [

@@ -1,4 +1,4 @@
-//! The data plane over TLS: the same as without, and its handshake has a limit too.
+//! Tests of the data plane over TLS: calls, limits, and the handshake timeout.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -29,7 +29,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const VALUE: &str = "canary-6e0d";
 
-/// A pair whose data plane speaks TLS within these limits; its server `api` is at `upstream`.
+/// Starts both services, with TLS and these limits on the data plane and with the server `api` at `upstream`.
 async fn pair(upstream: &str, limit: impl FnOnce(&mut LimitSettings)) -> Pair {
     let secured = |settings: &mut injector_service::config::Settings| {
         settings.data_plane_tls_cert.clone_from(&settings.tls.tls_cert);
@@ -45,7 +45,7 @@ async fn pair(upstream: &str, limit: impl FnOnce(&mut LimitSettings)) -> Pair {
     pair
 }
 
-/// A client that trusts the pair's CA and offers these protocols.
+/// Returns the TLS configuration of a client that trusts the pair's CA and offers these protocols.
 fn config(pair: &Pair, alpn: &[&str]) -> Arc<ClientConfig> {
     let ca = CertificateDer::from_pem_slice(pair.injector.pki.ca_pem().as_bytes()).unwrap();
     let mut roots = RootCertStore::empty();
@@ -66,7 +66,7 @@ async fn connect(pair: &Pair, alpn: &[&str]) -> TlsStream<TcpStream> {
     connecting.await.unwrap()
 }
 
-/// Calls the server over what was negotiated.
+/// Calls the server over the negotiated HTTP version.
 async fn call(stream: TlsStream<TcpStream>) -> Response<Bytes> {
     let request = Request::get("https://localhost/dev/api/");
     let response = match stream.get_ref().1.alpn_protocol() {
@@ -89,10 +89,10 @@ async fn call(stream: TlsStream<TcpStream>) -> Response<Bytes> {
     Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
 }
 
-/// Reads until the other end closes the connection; how long that took.
+/// Reads until the injector closes the connection, and returns how long that took.
 async fn closed(stream: &mut TlsStream<TcpStream>) -> Duration {
     let started = Instant::now();
-    // An end that TLS does not tell of is as good as one that it does.
+    // A connection may end with or without a TLS close_notify alert.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut Vec::new()))
         .await
         .expect("the connection was never closed");
@@ -100,7 +100,7 @@ async fn closed(stream: &mut TlsStream<TcpStream>) -> Duration {
 }
 
 #[tokio::test]
-async fn alpn_says_which_http_is_spoken() {
+async fn alpn_selects_the_http_version() {
     let upstream = Upstream::start().await;
     let pair = pair(&upstream.url(), |_| {}).await;
     for (offered, version) in [
@@ -118,7 +118,7 @@ async fn alpn_says_which_http_is_spoken() {
 }
 
 #[tokio::test]
-async fn cleartext_is_no_handshake() {
+async fn cleartext_to_the_tls_listener_is_refused() {
     let upstream = Upstream::start().await;
     let pair = pair(&upstream.url(), |_| {}).await;
     let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
@@ -132,13 +132,13 @@ async fn cleartext_is_no_handshake() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_stalls_is_cut_off_and_keeps_nobody_waiting() {
+async fn a_stalled_handshake_is_cut_off_and_delays_no_other_connection() {
     let upstream = Upstream::start().await;
     let pair = pair(&upstream.url(), |_| {}).await;
     let started = Instant::now();
     let mut silent = TcpStream::connect(pair.injector.data_plane).await.unwrap();
     let mut begun = TcpStream::connect(pair.injector.data_plane).await.unwrap();
-    // A record that says that 512 bytes follow.
+    // The TLS record announces 512 bytes, which do not follow.
     begun.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
     assert_eq!(call(connect(&pair, &["h2"]).await).await.status(), 200);
     for stalled in [&mut silent, &mut begun] {
@@ -151,7 +151,7 @@ async fn a_handshake_that_stalls_is_cut_off_and_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn limits_of_time_hold_within_tls() {
+async fn timeouts_apply_over_tls() {
     let upstream = Upstream::start().await;
     let pair = pair(&upstream.url(), |limits| {
         limits.idle_timeout = "600ms".into();
@@ -165,7 +165,7 @@ async fn limits_of_time_hold_within_tls() {
     let mut slow = connect(&pair, &["http/1.1"]).await;
     slow.write_all(b"GET /dev/api/ HT").await.unwrap();
     closed(&mut slow).await;
-    // Over HTTP/2 it is told before it is closed.
+    // Over HTTP/2 the client gets a GOAWAY frame before the connection is closed.
     let mut idle = frames::connect_tls(pair.injector.data_plane, config(&pair, &["h2"])).await;
     let call = frame(
         HEADERS,
@@ -182,8 +182,8 @@ async fn limits_of_time_hold_within_tls() {
 }
 
 #[tokio::test]
-async fn whoever_takes_nothing_of_an_answer_is_cut_off_within_tls_too() {
-    // Answers with more than the buffers on its way hold.
+async fn a_client_that_does_not_read_its_answer_is_cut_off_over_tls() {
+    // The upstream answers with more bytes than fit into the buffers on the way.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let upstream = tokio::spawn(async move {
@@ -207,7 +207,7 @@ async fn whoever_takes_nothing_of_an_answer_is_cut_off_within_tls_too() {
 }
 
 #[tokio::test]
-async fn a_websocket_passes_through_tls() {
+async fn a_websocket_works_over_tls() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! `docs/configuration.md` lists the settings of both services as `--help` does.
+//! Tests that `docs/configuration.md` lists the settings of both services as `--help` does.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot be set up should say so at once"
@@ -9,7 +9,7 @@ use clap::{Arg, Args, Command};
 
 const DOCUMENT: &str = include_str!("../../docs/configuration.md");
 
-/// The row of a setting in a table of the document.
+/// Returns the row of a setting in a table of the document.
 fn row(setting: &Arg) -> String {
     let flag = format!("--{}", setting.get_long().unwrap());
     let flag = match setting.get_value_names() {

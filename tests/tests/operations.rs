@@ -1,4 +1,4 @@
-//! What the people see who operate the services: the end of a service, readiness, and certificates that expire.
+//! Tests of shutdown, readiness, and certificates that expire, as operators see them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::time::{Duration, Instant, SystemTime};
@@ -21,7 +21,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest,
 };
 
-/// Time that calls under way have to finish: far more than the end of a service without such calls takes.
+/// Grace period for calls under way, which is far longer than the shutdown of a service without calls takes.
 const GRACE: &str = "30s";
 
 async fn watch(channel: &Channel, service: &str) -> Streaming<HealthCheckResponse> {
@@ -38,7 +38,7 @@ async fn watch(channel: &Channel, service: &str) -> Streaming<HealthCheckRespons
     watch
 }
 
-/// A reflection stream that its client does not end.
+/// Opens a reflection stream, which the client does not end.
 async fn reflect(channel: &Channel) -> Streaming<tonic_reflection::pb::v1::ServerReflectionResponse> {
     let list = ServerReflectionRequest {
         host: String::new(),
@@ -56,7 +56,7 @@ async fn reflect(channel: &Channel) -> Streaming<tonic_reflection::pb::v1::Serve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_are_told_of_a_shutdown_and_do_not_delay_it() {
+async fn health_watchers_learn_of_a_shutdown_and_do_not_delay_it() {
     let pair = Pair::start_with(
         |vault| vault.process.shutdown_grace = GRACE.to_owned(),
         |injector| injector.process.shutdown_grace = GRACE.to_owned(),
@@ -96,7 +96,7 @@ async fn watchers_are_told_of_a_shutdown_and_do_not_delay_it() {
     );
 }
 
-/// The body of a page, and its status.
+/// Returns the status and the body of a page.
 async fn page(service: std::net::SocketAddr, path: &str) -> (StatusCode, String) {
     let answer = get(&format!("http://{service}{path}")).await;
     (
@@ -155,7 +155,7 @@ async fn a_service_whose_certificate_has_expired_is_not_ready_and_says_why() {
     injector.stop().await;
     vault.stop().await;
 
-    // The vault's own.
+    // The certificate of the vault itself has expired.
     let files = short(pki::VAULT);
     let vault = Vault::start_with(pki, |settings| {
         settings.tls.tls_cert = Some(files.cert);
@@ -172,7 +172,7 @@ async fn a_service_whose_certificate_has_expired_is_not_ready_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_injector_that_cannot_use_its_vault_says_what_was_expected_and_what_to_do() {
+async fn an_injector_that_cannot_use_its_vault_reports_the_expected_identity_and_a_remedy() {
     let pki = Pki::new();
     let vault = Vault::start_with(pki.clone(), |_| {}).await;
     let strangers = Pki::new();

@@ -1,4 +1,4 @@
-//! A vault that does as it is told.
+//! A fake vault whose answers a test decides.
 
 use std::{
     collections::HashMap,
@@ -33,21 +33,21 @@ use tower::Layer as _;
 
 use crate::DEV;
 
-/// What a vault does with one request.
+/// Reaction of the fake vault to one request.
 pub(crate) enum Act {
-    /// Sends these answers, in one message.
+    /// Sends these answers in one message.
     Answer(Vec<DecryptAnswer>),
-    /// Sends them later.
+    /// Sends these answers after a delay.
     After(Duration, DecryptAnswer),
     /// Ends the stream.
     Break(Status),
-    /// Nothing at all.
+    /// Sends nothing.
     Nothing,
 }
 
 type Script = Arc<dyn Fn(DecryptCall) -> Act + Send + Sync>;
 
-/// A vault whose answers a test decides.
+/// A fake vault whose answers a test decides.
 #[derive(Clone)]
 pub(crate) struct Fake {
     script: Arc<Mutex<Script>>,
@@ -55,10 +55,10 @@ pub(crate) struct Fake {
     tamper: Arc<Mutex<Tamper>>,
 }
 
-/// What somebody does with a message on its way.
+/// A change of a message on its way to the injector.
 type Tamper = Option<fn(&mut DecryptStreamResponse)>;
 
-/// A [`Fake`] that is served.
+/// A [`Fake`] that serves on a socket.
 pub(crate) struct Served {
     pub(crate) fake: Fake,
     pub(crate) address: SocketAddr,
@@ -74,12 +74,12 @@ impl Fake {
         }
     }
 
-    /// From now on.
+    /// Replaces the reaction to all further requests.
     pub(crate) fn set(&self, script: impl Fn(DecryptCall) -> Act + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// From now on, what is said is changed on its way.
+    /// Changes all further messages on their way.
     pub(crate) fn tamper(&self, with: fn(&mut DecryptStreamResponse)) {
         *self.tamper.lock().unwrap() = Some(with);
     }
@@ -94,7 +94,7 @@ impl Fake {
         script(call)
     }
 
-    /// Serves as the vault that the tests' injectors expect.
+    /// Serves with the identity that the injectors of the tests expect of their vault.
     pub(crate) async fn serve(self, pki: &Pki) -> Served {
         self.serve_as(pki, pki, pki::VAULT).await
     }
@@ -141,17 +141,17 @@ impl Fake {
     }
 }
 
-/// What a stream says, sealed as it is said.
-struct Mouth {
+/// The answers of one stream, which are sealed in the order in which they are sent.
+struct FakeStream {
     answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
     sealer: Option<(u64, Sealer)>,
-    /// Of the epoch that begins with the next message.
+    /// Encapsulated key of the epoch that begins with the next message.
     encapsulated_key: Vec<u8>,
     servers: HashMap<u64, (String, bool)>,
     tamper: Arc<Mutex<Tamper>>,
 }
 
-impl Mouth {
+impl FakeStream {
     fn new(answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>, tamper: Arc<Mutex<Tamper>>) -> Self {
         Self {
             answers,
@@ -162,7 +162,7 @@ impl Mouth {
         }
     }
 
-    fn hear(&mut self, recipient: Option<Recipient>, calls: &[DecryptCall]) {
+    fn note_calls(&mut self, recipient: Option<Recipient>, calls: &[DecryptCall]) {
         for call in calls {
             let request = call.request.as_ref().unwrap();
             self.servers
@@ -180,7 +180,7 @@ impl Mouth {
         self.sealer = Some((recipient.epoch, sealer));
     }
 
-    async fn say(&mut self, mut answers: Vec<DecryptAnswer>) {
+    async fn send_answers(&mut self, mut answers: Vec<DecryptAnswer>) {
         for DecryptAnswer { id, outcome } in &mut answers {
             if let Some(Outcome::Response(response)) = outcome {
                 self.seal(*id, response);
@@ -197,7 +197,7 @@ impl Mouth {
         drop(self.answers.send(Ok(message)).await);
     }
 
-    /// The values go where they belong; what is said of them stays.
+    /// Moves the values of an answer into its sealed part.
     fn seal(&mut self, id: u64, response: &mut DecryptResponse) {
         let (server, check_only) = self.servers.get(&id).cloned().unwrap_or_default();
         let (epoch, sealer) = self.sealer.as_mut().unwrap();
@@ -235,26 +235,29 @@ impl DecryptService for Fake {
     ) -> Result<Answer<Self::DecryptStreamStream>, Status> {
         let (answers, stream) = mpsc::channel(16);
         let (fake, mut messages) = (self.clone(), request.into_inner());
-        let mouth = Arc::new(tokio::sync::Mutex::new(Mouth::new(answers, self.tamper.clone())));
+        let sender = Arc::new(tokio::sync::Mutex::new(FakeStream::new(
+            answers,
+            self.tamper.clone(),
+        )));
         tokio::spawn(async move {
             while let Ok(Some(message)) = messages.message().await {
                 let DecryptStreamRequest { calls, recipient } = message;
                 let is_new_epoch = recipient.is_some();
-                mouth.lock().await.hear(recipient, &calls);
+                sender.lock().await.note_calls(recipient, &calls);
                 if is_new_epoch {
-                    mouth.lock().await.say(Vec::new()).await;
+                    sender.lock().await.send_answers(Vec::new()).await;
                 }
                 for call in calls {
                     match fake.act(call) {
-                        Act::Answer(some) => mouth.lock().await.say(some).await,
+                        Act::Answer(some) => sender.lock().await.send_answers(some).await,
                         Act::After(time, answer) => {
-                            let mouth = mouth.clone();
+                            let sender = sender.clone();
                             tokio::spawn(async move {
                                 sleep(time).await;
-                                mouth.lock().await.say(vec![answer]).await;
+                                sender.lock().await.send_answers(vec![answer]).await;
                             });
                         }
-                        Act::Break(status) => return mouth.lock().await.end(status).await,
+                        Act::Break(status) => return sender.lock().await.end(status).await,
                         Act::Nothing => {}
                     }
                 }
@@ -264,7 +267,7 @@ impl DecryptService for Fake {
     }
 }
 
-/// The value that an honest vault has for a name.
+/// Returns the value that an honest vault has for a name.
 pub(crate) fn value_of(name: &str) -> Vec<u8> {
     format!("canary-{name}").into_bytes()
 }

@@ -1,4 +1,4 @@
-//! A vault that is not there, dies, is slow, or lies; the injector is the real one.
+//! Tests of the real injector with a vault that is missing, dies, is slow, or answers wrongly.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 mod fake;
@@ -35,23 +35,21 @@ use tokio::{
 };
 use tonic::Status;
 
-/// The uid of the workspace `dev`, as the servers file has it.
+/// Uid of the workspace `dev` in the servers file.
 const DEV: &str = "0b2f9c1e-7d5e-4c1a-9a53-0d6f7d1c2b3a";
 
-// ---- a wire to it that can be cut ----
-
-/// What becomes of connections.
+/// Treatment of connections to the vault.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// They lead to the vault.
+    /// Connections lead to the vault.
     Through,
-    /// They are closed at once, and those that there are, too.
+    /// New connections are closed at once, and existing ones are cut.
     Cut,
-    /// They are taken, and nothing is ever read.
+    /// Connections are accepted, and nothing is ever read from them.
     Silent,
 }
 
-/// Where the injector believes its vault to be.
+/// A proxy at the address that the injector has for its vault.
 struct Wire {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
@@ -71,7 +69,7 @@ impl Wire {
         Self { address, mode }
     }
 
-    /// What is under way is cut; what comes next gets through.
+    /// Cuts the existing connections, and lets new ones through.
     fn cut_once(&self) {
         self.mode.send_replace(Mode::Cut);
         self.mode.send_replace(Mode::Through);
@@ -80,7 +78,7 @@ impl Wire {
 
 async fn carry(mut stream: TcpStream, vault: SocketAddr, mut modes: watch::Receiver<Mode>) {
     let mode = *modes.borrow_and_update();
-    // Any change of the mode is the end of the connections that there are.
+    // A change of the mode cuts the existing connections.
     let changed = async { modes.changed().await.is_ok() };
     match mode {
         Mode::Cut => {}
@@ -97,30 +95,28 @@ async fn carry(mut stream: TcpStream, vault: SocketAddr, mut modes: watch::Recei
     }
 }
 
-// ---- an injector with servers from a file ----
-
 struct Scene {
     injector: Injector,
     upstream: Upstream,
-    /// None in the test that measures.
+    /// `None` in the test that measures memory.
     _shared: Option<RwLockReadGuard<'static, ()>>,
 }
 
-/// The one test that measures the memory of this process runs alone.
+/// Write-locked by the test that measures the memory of this process, so that it runs alone.
 static MEMORY: RwLock<()> = RwLock::const_new(());
 
-/// The servers that a test needs: names, and the secrets of each; `!` marks a required one.
+/// Starts an injector with these servers: names, and the secrets of each; `!` marks a required secret.
 async fn scene(pki: &Arc<Pki>, vault: SocketAddr, servers: &[(&str, &[&str])]) -> Scene {
     let shared = MEMORY.read().await;
     scene_within(pki, vault, servers, patient("1s"), Some(shared)).await
 }
 
-/// A limit for each decrypt.
+/// Sets the time limit of each decrypt.
 fn patient(budget: &'static str) -> impl FnOnce(&mut LimitSettings) {
     move |limits| limits.vault_timeout = budget.to_owned()
 }
 
-/// The same, with limits of its own.
+/// Starts an injector as [`scene`] does, with other limits.
 async fn scene_within(
     pki: &Arc<Pki>,
     vault: SocketAddr,
@@ -133,7 +129,7 @@ async fn scene_within(
     scene_of(pki, vault, upstream, file, limits, shared).await
 }
 
-/// The servers file of such servers.
+/// Returns the servers file for these servers.
 fn listing(upstream: &Upstream, servers: &[(&str, &[&str])]) -> String {
     let mut file = "version: 1\nservers:\n".to_owned();
     for (name, secrets) in servers {
@@ -180,7 +176,7 @@ impl Scene {
             .expect("the call never ended")
     }
 
-    /// That this call is refused, tells nothing, and sends nothing.
+    /// Asserts that a call is refused with `reason`, without details of the vault and without a request to the upstream.
     async fn refuses(&self, server: &str, expected: (u16, &str), what: &str) {
         let before = self.upstream.seen().len();
         let response = self.call(server).await;
@@ -214,13 +210,11 @@ fn value(seen: &Seen, name: &str) -> Option<Vec<u8>> {
         .map(|value| value.as_bytes().to_vec())
 }
 
-// ---- a vault that lies ----
-
-/// What the fake vault answers with.
+/// The answers of the fake vault to a call.
 type Answered = fn() -> Vec<DecryptedSecret>;
 
 #[tokio::test]
-async fn an_answer_that_is_not_what_was_asked_is_never_used() {
+async fn an_answer_that_does_not_match_its_request_is_never_used() {
     let pki = Pki::new();
     let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
         .serve(&pki)
@@ -341,13 +335,13 @@ async fn an_answer_that_is_not_what_was_asked_is_never_used() {
             "a value for another origin",
         )
         .await;
-    // And the next honest answer is used.
+    // The next honest answer is used.
     served.fake.set(|call| Act::Answer(vec![honest(&call)]));
     assert_eq!(scene.call("s").await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn only_a_miss_is_a_miss() {
+async fn only_a_missing_or_expired_secret_counts_as_a_miss() {
     let pki = Pki::new();
     let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
         .serve(&pki)
@@ -384,7 +378,7 @@ async fn only_a_miss_is_a_miss() {
         (Reason::Overloaded, (503, "OVERLOADED")),
         (Reason::LimitExceeded, (429, "LIMIT_EXCEEDED")),
         (Reason::QuotaExceeded, (429, "QUOTA_EXCEEDED")),
-        // What a vault that works never says of a decrypt.
+        // A working vault never answers a decrypt with this reason.
         (Reason::SecretNotFound, (502, "VAULT_ANSWER_INVALID")),
         (Reason::RequestMalformed, (502, "VAULT_ANSWER_INVALID")),
         (Reason::Internal, (502, "VAULT_ANSWER_INVALID")),
@@ -413,7 +407,7 @@ async fn only_a_miss_is_a_miss() {
 }
 
 #[tokio::test]
-async fn an_answer_with_another_id_answers_nobody() {
+async fn an_answer_with_an_unknown_id_is_ignored() {
     let pki = Pki::new();
     let served = Fake::new(|call| {
         let others = [call.id + 1, call.id + 1000, u64::MAX, call.id.wrapping_sub(1)];
@@ -429,7 +423,7 @@ async fn an_answer_with_another_id_answers_nobody() {
     let scene = scene(&pki, served.address, &[("s", &["A"])]).await;
     scene.injector.ready().await;
     scene.refuses("s", (504, "DEADLINE_EXCEEDED"), "another id").await;
-    // A second answer to one call, and an answer to an earlier call, are nobody's either.
+    // A second answer to a call, and an answer to an earlier call, are ignored as well.
     served.fake.set(|call| {
         let mut wrong = honest(&call);
         if let Some(Outcome::Response(response)) = &mut wrong.outcome {
@@ -452,11 +446,11 @@ async fn an_answer_with_another_id_answers_nobody() {
 }
 
 #[tokio::test]
-async fn answers_in_any_order_reach_those_who_asked() {
+async fn answers_in_any_order_reach_their_calls() {
     const CALLS: usize = 40;
     let pki = Pki::new();
     let waiting: Mutex<Vec<DecryptAnswer>> = Mutex::default();
-    // All are held until the last was asked, and then answered from the last to the first.
+    // The vault holds all calls until the last one came, and then answers them from the last to the first.
     let served = Fake::new(move |call| {
         let mut waiting = waiting.lock().unwrap();
         waiting.push(honest(&call));
@@ -480,7 +474,7 @@ async fn answers_in_any_order_reach_those_who_asked() {
     let scene = scene(&pki, served.address, &servers).await;
     scene.injector.ready().await;
     let scene = &scene;
-    // One connection, so one thread of the injector, and its one stream.
+    // All calls come over one connection, so one thread of the injector with its one stream serves them.
     let client = &Client::builder(TokioExecutor::new())
         .http2_only(true)
         .build_http::<Empty<Bytes>>();
@@ -504,10 +498,8 @@ async fn answers_in_any_order_reach_those_who_asked() {
     }
 }
 
-// ---- a vault that is not there, or not now ----
-
 #[tokio::test]
-async fn without_a_vault_calls_are_refused_in_time_and_then_it_is_there() {
+async fn calls_are_refused_in_time_without_a_vault_and_succeed_once_it_is_back() {
     let pki = Pki::new();
     let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
         .serve(&pki)
@@ -527,13 +519,13 @@ async fn without_a_vault_calls_are_refused_in_time_and_then_it_is_there() {
         let response = scene.call("s").await;
         assert_eq!(response.headers()["retry-after"], "1");
     }
-    // Who needs no secrets needs no vault.
+    // A server without secrets needs no vault.
     assert_eq!(scene.call("none").await.status(), StatusCode::OK);
     wire.mode.send_replace(Mode::Through);
     scene.injector.ready().await;
     assert_eq!(scene.call("s").await.status(), StatusCode::OK);
     assert_eq!(value(&scene.upstream.last(), "A"), Some(value_of("A")));
-    // Gone again: no longer ready, and nothing that it said before is used.
+    // Without the vault the injector is not ready, and uses none of the earlier answers.
     wire.mode.send_replace(Mode::Cut);
     eventually("the injector is not ready", async || !scene.is_ready().await).await;
     scene
@@ -542,7 +534,7 @@ async fn without_a_vault_calls_are_refused_in_time_and_then_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_decrypt_that_the_vault_died_under_is_asked_again_within_the_call() {
+async fn a_decrypt_that_was_interrupted_by_a_vault_crash_is_retried_within_the_call() {
     let pki = Pki::new();
     let (reached, mut reaches) = mpsc::unbounded_channel();
     let served = Fake::new(move |_| {
@@ -566,7 +558,7 @@ async fn a_decrypt_that_the_vault_died_under_is_asked_again_within_the_call() {
 }
 
 #[tokio::test]
-async fn a_slow_vault_is_waited_for_and_one_that_never_answers_is_not() {
+async fn a_call_waits_for_a_slow_vault_but_not_for_one_that_never_answers() {
     let pki = Pki::new();
     let served = Fake::new(|call| Act::After(Duration::from_millis(10), honest(&call)))
         .serve(&pki)
@@ -584,16 +576,16 @@ async fn a_slow_vault_is_waited_for_and_one_that_never_answers_is_not() {
             (504, &"DEADLINE_EXCEEDED".parse().unwrap())
         );
     }
-    // The budget is a second, and nobody waited for another.
+    // The time limit is one second, and no call waited for another one.
     assert!(started.elapsed() > Duration::from_millis(900) && started.elapsed() < Duration::from_secs(5));
     assert_eq!(scene.upstream.seen().len(), 50);
-    // It was the vault's fault alone.
+    // Once the vault answers again, calls succeed.
     served.fake.set(|call| Act::Answer(vec![honest(&call)]));
     assert_eq!(scene.call("s").await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_again_and_again_mixes_up_nothing() {
+async fn a_stream_that_breaks_repeatedly_never_mixes_up_values() {
     const SERVERS: usize = 10;
     const ROUNDS: usize = 30;
     let pki = Pki::new();
@@ -656,7 +648,7 @@ async fn a_stream_that_breaks_again_and_again_mixes_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_vault_of_another_name_or_another_ca_is_told_nothing() {
+async fn a_vault_with_another_identity_or_ca_gets_no_request() {
     let pki = Pki::new();
     let others = Pki::new();
     for (issuer, id) in [
@@ -674,7 +666,7 @@ async fn a_vault_of_another_name_or_another_ca_is_told_nothing() {
 }
 
 #[tokio::test]
-async fn a_vault_that_does_not_know_the_injector_is_said_to_refuse_it() {
+async fn a_vault_that_refuses_the_injector_is_reported_as_such() {
     let pki = Pki::new();
     let served = Fake::new(|call| Act::Answer(vec![honest(&call)]))
         .serve(&pki)
@@ -699,10 +691,8 @@ async fn a_vault_that_does_not_know_the_injector_is_said_to_refuse_it() {
     assert!(served.fake.asked().is_empty());
 }
 
-// ---- freshness ----
-
 #[tokio::test]
-async fn every_call_is_decrypted_anew() {
+async fn every_call_makes_its_own_decrypt() {
     let pki = Pki::new();
     let version = AtomicUsize::new(0);
     let served = Fake::new(move |call| {
@@ -720,7 +710,7 @@ async fn every_call_is_decrypted_anew() {
             format!("canary-{number}").into_bytes()
         );
     }
-    // At once as well: as many decrypts as calls, and no value twice.
+    // Concurrent calls also make one decrypt each, and no value is used twice.
     join_all((0..80).map(|_| scene.call("s"))).await;
     let mut values: Vec<_> = scene
         .upstream

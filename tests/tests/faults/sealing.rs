@@ -1,4 +1,4 @@
-//! Answers that were changed on their way, or were never sealed.
+//! Tests of answers that were changed on their way, or are not sealed.
 
 use proto::vault::v1::{DecryptResponse, DecryptStreamResponse, decrypt_answer::Outcome};
 
@@ -8,7 +8,7 @@ use crate::{
 };
 use e2e::Pki;
 
-/// What is done to a message, in words and in deed.
+/// A name and a change of a message.
 type Change = (&'static str, fn(&mut DecryptStreamResponse));
 
 /// Changes each answer of a message.

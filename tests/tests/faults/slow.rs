@@ -1,4 +1,4 @@
-//! A vault that takes its time, or all the time there is.
+//! Tests of a slow vault, and of one that never answers.
 
 use std::{
     convert::Infallible,
@@ -33,9 +33,9 @@ use crate::{
     listing, patient, scene_of, scene_within, value,
 };
 
-/// Calls that wait at once.
+/// Number of calls that wait at the same time.
 const CALLS: usize = 2_000;
-/// Streams of one connection. Calls that get through take a connection each to the upstream, of which not every machine
+/// Number of streams of one connection. Each call that succeeds takes a connection to the upstream, and not every machine
 /// allows a thousand.
 const STREAMS: usize = 200;
 
@@ -62,7 +62,7 @@ async fn slow_with(budget: &'static str, shared: Option<RwLockReadGuard<'static,
     (served, scene)
 }
 
-/// Calls over HTTP/2, on as many connections as it takes.
+/// Makes concurrent calls over HTTP/2, on as many connections as necessary.
 async fn call_at_once(scene: &Scene, calls: usize) -> Vec<Response<Bytes>> {
     let url = scene.injector.url("/dev/s/");
     let calls = (0..calls.div_ceil(STREAMS)).flat_map(|_| {
@@ -81,14 +81,14 @@ async fn call_at_once(scene: &Scene, calls: usize) -> Vec<Response<Bytes>> {
         .expect("a call never ended")
 }
 
-fn told(response: &Response<Bytes>) -> (u16, &str) {
+fn refusal(response: &Response<Bytes>) -> (u16, &str) {
     let reason = &response.headers()["x-aerostack-reason"];
     (response.status().as_u16(), reason.to_str().unwrap())
 }
 
-/// More of them, one after the other, than may wait at once.
+/// All rounds together have more calls than may wait at the same time.
 #[tokio::test]
-async fn calls_do_not_pile_up_behind_a_vault_that_hangs() {
+async fn calls_behind_a_vault_that_hangs_take_bounded_memory() {
     const ROUNDS: usize = 5;
     let _alone = MEMORY.write().await;
     let (served, scene) = slow_with("500ms", None).await;
@@ -99,14 +99,14 @@ async fn calls_do_not_pile_up_behind_a_vault_that_hangs() {
     for round in 0..ROUNDS {
         let started = Instant::now();
         for answer in call_at_once(&scene, CALLS).await {
-            assert_eq!(told(&answer), (504, "DEADLINE_EXCEEDED"), "round {round}");
+            assert_eq!(refusal(&answer), (504, "DEADLINE_EXCEEDED"), "round {round}");
         }
         assert!(
             started.elapsed() < Duration::from_secs(5),
             "{:?}",
             started.elapsed()
         );
-        // The first shows what so many calls take, and what is kept of it is used again.
+        // The first round shows the memory of so many calls. The process reuses this memory in the later rounds.
         match round {
             0 => most = process::resident(),
             _ => assert!(
@@ -129,7 +129,7 @@ async fn calls_do_not_pile_up_behind_a_vault_that_hangs() {
 }
 
 #[tokio::test]
-async fn a_slow_vault_delays_each_call_by_itself() {
+async fn a_slow_vault_delays_concurrent_calls_in_parallel() {
     let (served, scene) = slow("10s").await;
     let late = Duration::from_millis(1_000);
     served.fake.set(move |call| Act::After(late, honest(&call)));
@@ -141,7 +141,7 @@ async fn a_slow_vault_delays_each_call_by_itself() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_too_late_is_nobodys() {
+async fn a_late_answer_is_ignored() {
     let (served, scene) = slow("1s").await;
     served.fake.set(|call| {
         let mut wrong = crate::ok("A");
@@ -149,10 +149,10 @@ async fn an_answer_that_comes_too_late_is_nobodys() {
         Act::After(Duration::from_millis(1_500), with(&call, vec![wrong]))
     });
     for answer in call_at_once(&scene, STREAMS).await {
-        assert_eq!(told(&answer), (504, "DEADLINE_EXCEEDED"));
+        assert_eq!(refusal(&answer), (504, "DEADLINE_EXCEEDED"));
     }
     assert!(scene.upstream.seen().is_empty());
-    // While they come in.
+    // The late answers arrive during these calls.
     served.fake.set(|call| Act::Answer(vec![honest(&call)]));
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(800) {
@@ -161,7 +161,7 @@ async fn an_answer_that_comes_too_late_is_nobodys() {
     }
 }
 
-/// A gRPC call of a server.
+/// Builds a gRPC call of a server.
 fn grpc(scene: &Scene, server: &str) -> Builder {
     Request::post(scene.injector.url("/x.Y/Z"))
         .header("content-type", "application/grpc")
@@ -170,7 +170,7 @@ fn grpc(scene: &Scene, server: &str) -> Builder {
 }
 
 #[tokio::test]
-async fn a_grpc_call_does_not_wait_for_the_vault_longer_than_it_may() {
+async fn a_grpc_call_waits_for_the_vault_at_most_until_its_deadline() {
     let (served, scene) = slow("30s").await;
     served.fake.set(|_| Act::Nothing);
     let request = grpc(&scene, "s").header("grpc-timeout", "200m");
@@ -190,7 +190,7 @@ async fn a_grpc_call_does_not_wait_for_the_vault_longer_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_vault_is_not_asked_again_for_calls_that_were_given_up() {
+async fn decrypts_of_cancelled_calls_are_not_retried() {
     let pki = Pki::new();
     let served = Fake::new(|_| Act::Nothing).serve(&pki).await;
     let wire = Wire::to(served.address, Mode::Through).await;
@@ -209,20 +209,21 @@ async fn a_vault_is_not_asked_again_for_calls_that_were_given_up() {
     .await;
     let tasks = process::tasks();
     calls.shutdown().await;
-    // Each call and its connection, on both sides of it.
+    // Each cancelled call ends its own task and the tasks of its connection, in the client and in the injector.
     eventually("the calls' tasks are gone", async || {
         process::tasks() + STREAMS <= tasks
     })
     .await;
     served.fake.set(|call| Act::Answer(vec![honest(&call)]));
     wire.cut_once();
-    let more = call_on_every_lane(&scene).await;
+    let more = call_on_every_stream(&scene).await;
     assert_eq!(served.fake.asked().len(), STREAMS + more);
     assert_eq!(scene.upstream.seen().len(), more);
 }
 
-/// Calls until each of the injector's streams was opened again and used: who waits longest is asked for first. How often.
-async fn call_on_every_lane(scene: &Scene) -> usize {
+/// Makes calls until the injector has opened and used each of its streams again, because the calls that wait longest are sent
+/// first. Returns the number of calls.
+async fn call_on_every_stream(scene: &Scene) -> usize {
     let calls = 2 * ThreadCount::PerProcessor.count();
     for _ in 0..calls {
         assert_eq!(scene.call("s").await.status(), StatusCode::OK);
@@ -230,8 +231,8 @@ async fn call_on_every_lane(scene: &Scene) -> usize {
     calls
 }
 
-/// What a `grpc-timeout` says.
-fn lasting(text: &str) -> Duration {
+/// Parses a `grpc-timeout`.
+fn parse_timeout(text: &str) -> Duration {
     let (digits, unit) = text.split_at(text.len() - 1);
     let number = digits.parse().unwrap();
     match unit {
@@ -244,7 +245,7 @@ fn lasting(text: &str) -> Duration {
 }
 
 #[tokio::test]
-async fn a_grpc_deadline_is_passed_on_without_the_time_that_the_vault_took() {
+async fn the_upstream_gets_the_grpc_deadline_less_the_time_of_the_vault() {
     let (served, scene) = slow("10s").await;
     let late = Duration::from_millis(500);
     served.fake.set(move |call| Act::After(late, honest(&call)));
@@ -254,16 +255,16 @@ async fn a_grpc_deadline_is_passed_on_without_the_time_that_the_vault_took() {
         let answered = timeout(PATIENCE, caller().request(request)).await;
         assert!(answered.unwrap().is_ok());
         let seen = scene.upstream.last();
-        let passed = lasting(seen.header("grpc-timeout").unwrap());
+        let passed = parse_timeout(seen.header("grpc-timeout").unwrap());
         assert!(
-            passed <= lasting(given) - late && passed > Duration::ZERO,
+            passed <= parse_timeout(given) - late && passed > Duration::ZERO,
             "{given} became {passed:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_vault_is_not_asked_again_for_a_message_of_a_call_that_was_given_up() {
+async fn decrypts_for_messages_of_cancelled_calls_are_not_retried() {
     let pki = Pki::new();
     let asked = AtomicUsize::new(0);
     let served = Fake::new(move |call| match asked.fetch_add(1, Ordering::Relaxed) {
@@ -304,6 +305,6 @@ async fn a_vault_is_not_asked_again_for_a_message_of_a_call_that_was_given_up() 
     .await;
     served.fake.set(|call| Act::Answer(vec![honest(&call)]));
     wire.cut_once();
-    let more = call_on_every_lane(&scene).await;
+    let more = call_on_every_stream(&scene).await;
     assert_eq!(served.fake.asked().len(), 2 + more);
 }

@@ -1,4 +1,4 @@
-//! Adding, changing, listing and removing.
+//! Tests of the RPCs that add, change, list and remove servers.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ async fn a_server_is_added_shown_and_removed() {
         allowed_origins: vec!["https://app.example".into()],
         description: "an API".into(),
         oauth: Oauth::Pass.into(),
-        // Not the caller's to say.
+        // The caller cannot set these fields.
         uid: "mine".into(),
         revision: 77,
         workspace_uid: "mine".into(),
@@ -94,7 +94,7 @@ async fn a_server_is_added_shown_and_removed() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_is_refused() {
+async fn an_invalid_server_is_refused() {
     let pair = dev().await;
     let api = |secrets: &[&str]| server("dev", "api", URL, secrets);
     let many: Vec<String> = (0..65).map(|number| format!("S{number}")).collect();
@@ -390,7 +390,7 @@ async fn an_update_changes_what_its_mask_names() {
 }
 
 #[tokio::test]
-async fn a_change_holds_from_the_next_call_on() {
+async fn a_change_applies_from_the_next_call_on() {
     let (first, second) = (Upstream::start().await, Upstream::start().await);
     let pair = dev().await;
     pair.vault.put("dev", "A", "a-1").await;
@@ -474,7 +474,7 @@ async fn servers_are_listed_by_name_and_in_pages() {
 }
 
 #[tokio::test]
-async fn a_server_elsewhere_than_its_secrets_may_go_is_not_stored() {
+async fn a_server_outside_the_origins_of_its_secrets_is_not_stored() {
     let pair = dev().await;
     pair.vault
         .put_for(
@@ -510,7 +510,7 @@ async fn a_server_elsewhere_than_its_secrets_may_go_is_not_stored() {
         pair.injector.add(server("dev", "api", url, &["BOUND"])).await;
         remove(&pair.injector, "api", 0).await.unwrap();
     }
-    // Nor may one that is there be moved away with it, or be given it.
+    // An existing server also cannot get another URL with the secret, or get the secret.
     pair.injector.add(server("dev", "api", URL, &["BOUND"])).await;
     let refused = update(
         &pair.injector,
@@ -543,7 +543,7 @@ async fn a_server_elsewhere_than_its_secrets_may_go_is_not_stored() {
 }
 
 #[tokio::test]
-async fn changes_made_at_once_all_hold() {
+async fn concurrent_changes_are_all_stored() {
     let pair = dev().await;
     let adding = (0..16).map(|number| {
         let injector = &pair.injector;

@@ -1,4 +1,4 @@
-//! Servers that are added from the catalog, by name.
+//! Tests of servers that are added from the catalog.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
@@ -15,14 +15,14 @@ use super::{URL, get, why};
 pub(super) const EDITOR: &str = "spiffe://test/editor";
 pub(super) const VIEWER: &str = "spiffe://test/viewer";
 
-/// Both services with the workspaces `dev` and `ops`, an editor and a viewer of `dev`, and a catalog.
+/// Both services, with the workspaces `dev` and `ops`, an editor and a viewer of `dev`, and a catalog.
 pub(super) struct Shop {
     pub(super) pair: Pair,
     dir: TempDir,
 }
 
 impl Shop {
-    /// With these entries.
+    /// Starts the services with these entries in the catalog.
     pub(super) async fn open(entries: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("catalog.yaml");
@@ -39,7 +39,7 @@ impl Shop {
         self.pair.injector.try_add_from(entry, server).await
     }
 
-    /// Why a server without anything of its own cannot be added from an entry.
+    /// Adds a server with only the name of an entry, and returns the refusal.
     async fn refused(&self, entry: &str) -> ((Code, String), String) {
         let status = self.add(entry, dev()).await.unwrap_err();
         (why(&status), status.message().to_owned())
@@ -55,7 +55,7 @@ impl Shop {
     }
 }
 
-/// The names on a page, and the token of the next.
+/// The names on a page, and the token of the next page.
 pub(super) type Listed = (Vec<String>, String);
 
 pub(super) async fn with_roles(catalog: Option<PathBuf>) -> Pair {
@@ -81,7 +81,7 @@ pub(super) fn entry(name: &str, url: &str) -> String {
     format!("- name: '{name}'\n  url: {url}\n")
 }
 
-/// A server of the workspace `dev`, of which nothing is said.
+/// Returns a server of the workspace `dev` without any other field.
 fn dev() -> Server {
     Server {
         workspace: "dev".into(),
@@ -112,7 +112,7 @@ fn invalid() -> (Code, String) {
 }
 
 #[tokio::test]
-async fn a_server_is_added_by_the_name_of_an_entry_and_serves() {
+async fn a_server_is_added_by_the_name_of_a_catalog_entry_and_serves_calls() {
     let upstream = Upstream::start().await;
     let shop = Shop::open(&format!(
         "{}  secrets: [suggested]\n",
@@ -141,7 +141,7 @@ async fn a_server_is_added_by_the_name_of_an_entry_and_serves() {
 }
 
 #[tokio::test]
-async fn what_the_request_says_wins_over_the_entry() {
+async fn fields_of_the_request_win_over_those_of_the_entry() {
     let shop = Shop::open(&format!(
         "{}  auth_type: bearer\n  protocol: http2\n  tls: {{server_name: other.example}}\n  description: Mail\n",
         entry("@tools/mail", "https://mail.example/v1")
@@ -191,26 +191,26 @@ async fn what_the_request_says_wins_over_the_entry() {
 }
 
 #[tokio::test]
-async fn an_entry_is_checked_as_any_server_is() {
+async fn a_server_from_an_entry_is_validated_like_any_other() {
     let shop = Shop::open(&format!(
         "{}  auth_type: bearer\n{}  allow_plaintext: true\n",
         entry("@a/bearer", URL),
         entry("@a/plain", "http://10.0.0.1"),
     ))
     .await;
-    // What only the whole shows: a bearer server has one secret.
+    // Only the complete server shows the mistake: a server with bearer authentication has exactly one secret.
     assert_eq!(
         shop.refused("@a/bearer").await.0,
         (Code::InvalidArgument, "SERVER_INVALID".into())
     );
-    // Our own listeners, which nobody knew when the catalog was read.
+    // The URL is that of the injector's own listener, which was unknown when the catalog was read.
     let listener = format!("http://{}", shop.pair.injector.data_plane);
     write(&shop.file(), &entry("@a/ourselves", &listener));
     assert_eq!(
         shop.refused("@a/ourselves").await.0,
         (Code::FailedPrecondition, "UPSTREAM_ADDRESS_REFUSED".into())
     );
-    // Leave to send secrets in cleartext is for the entry's own URL.
+    // The permission to send secrets in cleartext applies only to the URL of the entry.
     write(
         &shop.file(),
         &format!(
@@ -235,7 +235,7 @@ async fn an_entry_is_checked_as_any_server_is() {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_not_there_is_named_with_those_that_are() {
+async fn the_refusal_of_an_unknown_entry_names_the_existing_ones() {
     let shop = Shop::open(&format!("{}{}", entry("@a/one", URL), entry("@b/two", URL))).await;
     let (refused, message) = shop.refused("@a/two").await;
     assert_eq!(refused, not_found());
@@ -278,20 +278,20 @@ async fn without_a_catalog_there_are_no_entries() {
 }
 
 #[tokio::test]
-async fn an_edit_of_the_catalog_holds_from_the_next_call_on() {
+async fn an_edit_of_the_catalog_applies_from_the_next_call_on() {
     let shop = Shop::open(&entry("@a/one", URL)).await;
     let one = shop.add("@a/one", dev()).await.unwrap();
     write(&shop.file(), &entry("@a/two", URL));
     assert_eq!(shop.refused("@a/one").await.0, not_found());
     shop.add("@a/two", dev()).await.unwrap();
     assert_eq!(shop.list_as(pki::ADMIN, 0, "").await.unwrap().0, ["@a/two"]);
-    // What was added from it before stays what it was.
+    // A server that was added earlier stays unchanged.
     assert_eq!(get(&shop.pair.injector, "one").await.unwrap(), one);
     shop.pair.stop().await;
 }
 
 #[tokio::test]
-async fn a_catalog_that_has_become_wrong_is_refused_with_its_mistakes_and_neither_its_path_nor_its_text() {
+async fn an_invalid_catalog_is_refused_with_its_mistakes_but_without_its_path_and_text() {
     let shop = Shop::open(&entry("@a/one", URL)).await;
     let path = shop.file();
     let broken = format!(
@@ -320,7 +320,7 @@ async fn a_catalog_that_has_become_wrong_is_refused_with_its_mistakes_and_neithe
     assert_eq!(refused, invalid());
     assert!(message.contains("there is no such file"), "{message}");
     assert!(!message.contains("catalog.yaml"), "{message}");
-    // Servers that need no catalog are added all the same.
+    // A server without a catalog entry can still be added.
     let named = Server {
         name: "by-url".into(),
         url: URL.into(),
@@ -333,7 +333,7 @@ async fn a_catalog_that_has_become_wrong_is_refused_with_its_mistakes_and_neithe
 }
 
 #[tokio::test]
-async fn a_registry_that_may_not_be_written_takes_no_server_from_the_catalog_either() {
+async fn a_read_only_registry_refuses_servers_from_the_catalog() {
     let shop = Shop::open(&entry("@a/one", URL)).await;
     let servers = shop.pair.injector.servers_file();
     fs::write(&servers, "version: 1\nservers: []\n").unwrap();

@@ -1,4 +1,4 @@
-//! The catalog itself: its entries, and who may see them.
+//! Tests of the RPC that lists the catalog.
 
 use e2e::pki;
 use proto::injector::v1::{
@@ -67,7 +67,7 @@ async fn entries_are_listed_by_name_and_in_pages() {
 }
 
 #[tokio::test]
-async fn a_role_in_any_workspace_may_list_entries_and_adding_is_for_editors_of_the_workspace() {
+async fn any_role_may_list_entries_and_only_editors_of_the_workspace_may_add_servers() {
     let shop = Shop::open(&entry("@a/one", URL)).await;
     for who in [pki::ADMIN, EDITOR, VIEWER] {
         assert_eq!(shop.list_as(who, 0, "").await.unwrap().0, ["@a/one"], "{who}");
@@ -85,7 +85,7 @@ async fn a_role_in_any_workspace_may_list_entries_and_adding_is_for_editors_of_t
         let mut client = ServerServiceClient::new(shop.pair.injector.channel(who));
         client.add_server(request).await.map(drop)
     };
-    // Whether there is such an entry, or it is a name at all, shows only to who may add.
+    // Only a caller who may add servers learns that an entry does not exist or that its name is invalid.
     for (who, workspace) in [
         (VIEWER, "dev"),
         (STRANGER, "dev"),
@@ -109,7 +109,7 @@ async fn a_role_in_any_workspace_may_list_entries_and_adding_is_for_editors_of_t
 }
 
 #[tokio::test]
-async fn an_entry_that_is_allowed_bound_secrets_is_for_administrators_to_add() {
+async fn only_administrators_may_add_an_entry_that_allows_bound_secrets() {
     let tls = "  tls: {server_name: other.example, allow_bound_secrets: true}\n";
     let shop = Shop::open(&(entry("@a/own", "https://a.example") + tls)).await;
     let add = async |who: &str| {
@@ -130,7 +130,7 @@ async fn an_entry_that_is_allowed_bound_secrets_is_for_administrators_to_add() {
 }
 
 #[tokio::test]
-async fn health_and_reflection_know_the_catalogs_service() {
+async fn health_and_reflection_include_the_catalog_service() {
     let pair = with_roles(None).await;
     let name = "injector.v1.CatalogService";
     let request = HealthCheckRequest { service: name.into() };

@@ -1,4 +1,4 @@
-//! The file, which others may change too.
+//! Tests of the servers file, which other programs may change.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -15,7 +15,7 @@ fn replace(path: &Path, text: &str) {
     fs::rename(&beside, path).unwrap();
 }
 
-/// A servers file with one server.
+/// Returns a servers file with one server.
 fn yaml(name: &str, url: &str) -> String {
     format!(
         "version: 1\nservers:\n- workspace: dev\n  name: {name}\n  url: {url}\n  injections:\n  - secret: token\n"
@@ -52,7 +52,7 @@ async fn servers_outlive_a_restart() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_edited_is_taken_over_without_a_restart() {
+async fn an_edited_file_is_reloaded_without_a_restart() {
     let (first, second) = (Upstream::start().await, Upstream::start().await);
     let pair = dev().await;
     pair.vault.put("dev", "TOKEN", "tok-1").await;
@@ -65,7 +65,7 @@ async fn a_file_that_was_edited_is_taken_over_without_a_restart() {
     assert_eq!(first.last().header("x-mcp-secret-token"), Some("tok-1"));
     let known = get(&pair.injector, "api").await.unwrap();
 
-    // In place, as some editors write.
+    // Some editors write a file in place.
     fs::write(&file, yaml("api", &second.url())).unwrap();
     eventually("the server has moved", async || {
         assert_eq!(pair.injector.get("/dev/api/").await.status(), 200);
@@ -75,7 +75,7 @@ async fn a_file_that_was_edited_is_taken_over_without_a_restart() {
     let moved = get(&pair.injector, "api").await.unwrap();
     assert_eq!((moved.uid, moved.revision), (known.uid, known.revision + 1));
 
-    // What the API adds joins what was written by hand.
+    // A server that the API adds joins those in the edited file.
     pair.injector.add(server("dev", "other", &first.url(), &[])).await;
     let text = fs::read_to_string(&file).unwrap();
     assert!(
@@ -123,7 +123,7 @@ async fn an_invalid_file_changes_nothing() {
         })
         .await;
         replace(&file, &invalid);
-        // A change through the API looks at the file first, so nothing has to be waited for.
+        // A change through the API reads the file first, so the test does not have to wait.
         let refused = pair
             .injector
             .try_add(server("dev", "other", URL, &[]))
@@ -158,7 +158,7 @@ async fn an_invalid_file_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_that_may_not_be_written_is_changed_by_its_owner_only() {
+async fn a_read_only_file_makes_changes_through_the_api_fail() {
     let upstream = Upstream::start().await;
     let pair = dev().await;
     let file = pair.injector.servers_file();
@@ -193,7 +193,7 @@ async fn a_file_that_may_not_be_written_is_changed_by_its_owner_only() {
         read_only
     );
     assert_eq!(fs::read_to_string(&file).unwrap(), text);
-    // Reading goes on.
+    // The RPCs that read still work.
     assert_eq!(get(&pair.injector, "api").await.unwrap().url, upstream.url());
     let request = ExplainInjectionRequest {
         workspace: "dev".into(),

@@ -1,4 +1,4 @@
-//! Servers, through the API and through their file.
+//! Tests of servers: the API, the servers file, the catalog, and warnings.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -1,4 +1,4 @@
-//! Values that do not fit their place, and secrets that have expired: said before the first call.
+//! Tests of warnings before the first call: values that do not fit their place, and expired secrets.
 
 use e2e::{Pair, Upstream, pair::server};
 use http::Request;
@@ -22,7 +22,7 @@ async fn explain(pair: &Pair, name: &str) -> ExplainInjectionResponse {
 }
 
 #[tokio::test]
-async fn a_value_that_no_call_could_carry_is_said_before_the_first_call() {
+async fn a_value_that_does_not_fit_its_place_is_reported_before_the_first_call() {
     let upstream = Upstream::start().await;
     let pair = dev().await;
     let long = [b'x'; 8193];
@@ -50,7 +50,7 @@ async fn a_value_that_no_call_could_carry_is_said_before_the_first_call() {
             let explained = explain(&pair, "api").await;
             let request = Request::post("/dev/api/").header("content-type", "application/json");
             let answer = pair.injector.send(request, "{}").await;
-            // What is said before is what happens.
+            // The call is refused as the warning says.
             let goes_out = answer.status() == 200;
             assert_eq!(warned, !goes_out, "{auth_type:?} {value:?}");
             assert_eq!(explained.would_forward, goes_out, "{auth_type:?} {value:?}");
@@ -72,7 +72,7 @@ async fn a_value_that_no_call_could_carry_is_said_before_the_first_call() {
 }
 
 #[tokio::test]
-async fn an_expired_secret_is_not_said_to_be_missing() {
+async fn an_expired_secret_is_not_reported_as_missing() {
     let upstream = Upstream::start().await;
     let pair = dev().await;
     let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Doubts about the secrets of a server, said when it is stored.
+//! Tests of warnings about the secrets of a server when the server is stored.
 
 use e2e::{Pair, Upstream, pair::server};
 use http::Request;
@@ -9,7 +9,7 @@ use proto::{
 
 use super::{URL, catalog::Shop, dev};
 
-/// The kinds and the secrets of the warnings about an update.
+/// Updates a server, and returns the kinds and the secrets of the warnings.
 async fn updated(pair: &Pair, server: Server, path: &str) -> Vec<(WarningKind, String)> {
     let request = UpdateServerRequest {
         server: Some(server),
@@ -23,7 +23,7 @@ async fn updated(pair: &Pair, server: Server, path: &str) -> Vec<(WarningKind, S
 }
 
 #[tokio::test]
-async fn a_secret_that_is_missing_or_bound_to_nothing_is_named_when_its_server_is_stored() {
+async fn a_missing_or_unbound_secret_has_a_warning_when_its_server_is_stored() {
     let pair = dev().await;
     let origin = ["https://api.example.com"];
     pair.vault.put_for("dev", "GITHUB_TOKEN", "x", &origin).await;
@@ -52,7 +52,7 @@ async fn a_secret_that_is_missing_or_bound_to_nothing_is_named_when_its_server_i
         assert!(message.contains(part), "{message}");
     }
 
-    // An update is about the whole server.
+    // An update gets the warnings about the whole server.
     let described = Server {
         description: "other".into(),
         inject_secrets: vec!["GITHUB_TOKNE".into()],
@@ -67,7 +67,7 @@ async fn a_secret_that_is_missing_or_bound_to_nothing_is_named_when_its_server_i
 }
 
 #[tokio::test]
-async fn a_server_that_is_changed_without_the_vault_was_not_checked() {
+async fn a_server_that_is_changed_without_the_vault_has_a_warning() {
     let Pair { vault, injector } = dev().await;
     injector.add(server("dev", "api", URL, &["GONE"])).await;
     vault.stop().await;
@@ -92,7 +92,7 @@ async fn a_server_that_is_changed_without_the_vault_was_not_checked() {
 }
 
 #[tokio::test]
-async fn an_injector_that_requires_all_secrets_sends_nothing_without_one() {
+async fn an_injector_that_requires_all_secrets_refuses_calls_with_a_missing_secret() {
     let upstream = Upstream::start().await;
     let pair = Pair::start_with(|_| {}, |settings| settings.require_all_secrets = true).await;
     pair.vault.workspace("dev").await;
@@ -118,14 +118,14 @@ async fn an_injector_that_requires_all_secrets_sends_nothing_without_one() {
         pair.injector.send(Request::get("/dev/api/"), "").await.status(),
         200
     );
-    // The server itself is as it was given.
+    // The stored server is unchanged.
     let list = pair.injector.servers_file();
     assert!(!std::fs::read_to_string(list).unwrap().contains("required"));
     pair.stop().await;
 }
 
 #[tokio::test]
-async fn settings_that_do_not_fit_an_mcp_server_are_told_when_it_is_stored() {
+async fn settings_that_do_not_fit_an_mcp_server_have_a_warning_when_it_is_stored() {
     use WarningKind::{AuthTypeUnfit, UrlUnfit};
     let pair = dev().await;
     let (skill, headers) = (AuthType::Skill, AuthType::SecretHeaders);
@@ -161,12 +161,12 @@ async fn settings_that_do_not_fit_an_mcp_server_are_told_when_it_is_stored() {
 }
 
 #[tokio::test]
-async fn the_catalog_says_which_server_speaks_mcp() {
+async fn the_catalog_tells_which_server_speaks_mcp() {
     let entry = "- name: '@tools/mail'\n  url: https://mail.example/\n  auth_type: skill\n  mcp: true\n";
     let shop = Shop::open(entry).await;
     for (name, url, expected) in [
         ("mail", "", &[WarningKind::AuthTypeUnfit][..]),
-        // The entry says nothing of another URL.
+        // The entry does not apply to another URL.
         ("other", "https://other.example/", &[]),
     ] {
         let request = AddServerRequest {

@@ -1,4 +1,4 @@
-//! Backups over the wire.
+//! Tests of the backup RPCs.
 
 use proto::vault::v1::{
     ExportBackupRequest, RestoreBackupRequest, RestoreBackupResponse,
@@ -34,7 +34,7 @@ pub(crate) async fn restore(vault: &Vault, backup: &[u8]) -> Result<RestoreBacku
     Ok(answer.into_inner())
 }
 
-/// A vault elsewhere, with the root key of `vault`.
+/// Starts another vault with the root key of `vault`.
 async fn elsewhere(vault: &Vault) -> Vault {
     let dir = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
     fs::copy(vault.dir.path().join("root.key"), dir.path().join("root.key")).unwrap();
@@ -50,7 +50,7 @@ pub(crate) async fn workspaces(vault: &Vault) -> Vec<Workspace> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vault_is_restored_elsewhere_and_goes_on_there() {
+async fn a_backup_is_restored_by_another_vault_which_continues_the_work() {
     let vault = Vault::start().await;
     let workspace = vault.workspace("w").await;
     vault
@@ -70,7 +70,7 @@ async fn a_vault_is_restored_elsewhere_and_goes_on_there() {
         decrypt(&vault, asked.clone()).await.unwrap(),
     );
     let backup = export(&vault).await.unwrap();
-    // What comes after is not in it.
+    // Changes after the backup are not in it.
     vault.put("w", "LATER", "v").await;
     vault.put("w", "NAME", "3").await;
 
@@ -94,7 +94,7 @@ async fn a_vault_is_restored_elsewhere_and_goes_on_there() {
     assert_eq!(workspaces(&other).await[0].uid, workspace.uid);
     assert_eq!(other.put("w", "DELETED", "2").await.version, 2);
     assert_eq!(other.put("w", "NAME", "other").await.version, 3);
-    // A backup of it says that it is the same vault.
+    // A backup of the restored vault has the uid of the original vault.
     let third = elsewhere(&vault).await;
     let again = restore(&third, &export(&other).await.unwrap()).await.unwrap();
     assert_eq!(again.vault_uid, restored.vault_uid);
@@ -104,7 +104,7 @@ async fn a_vault_is_restored_elsewhere_and_goes_on_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_restored_is_refused_with_a_reason_and_changes_nothing() {
+async fn an_invalid_restore_is_refused_with_a_reason_and_changes_nothing() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.put("w", "NAME", vec![b'x'; LARGEST]).await;
@@ -144,7 +144,7 @@ async fn what_is_not_restored_is_refused_with_a_reason_and_changes_nothing() {
     }
 }
 
-/// Enough that it does not wait in buffers.
+/// Fills the vault, so that its backup does not fit into the buffers between vault and client.
 async fn large(vault: &Vault) {
     vault.workspace("w").await;
     let puts = (0..300).map(|number| async move {
@@ -155,7 +155,7 @@ async fn large(vault: &Vault) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_nobody_takes_any_more_is_given_up_and_one_is_made_at_a_time() {
+async fn a_backup_whose_client_stops_reading_is_given_up_and_only_one_runs_at_a_time() {
     let vault = Vault::start().await;
     large(&vault).await;
     let mut taken = backups(&vault)
@@ -166,7 +166,7 @@ async fn a_backup_that_nobody_takes_any_more_is_given_up_and_one_is_made_at_a_ti
     taken.message().await.unwrap().unwrap();
     refused(export(&vault).await, Code::Aborted, "BACKUP_UNDER_WAY");
     refused(restore(&vault, b"").await, Code::Aborted, "BACKUP_UNDER_WAY");
-    // Nobody waits for it.
+    // The client drops the stream.
     vault.put("w", "N0", "replaced").await;
     drop(taken);
     eventually("it is given up", async || export(&vault).await.is_ok()).await;
@@ -174,7 +174,7 @@ async fn a_backup_that_nobody_takes_any_more_is_given_up_and_one_is_made_at_a_ti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_ends_a_backup_and_says_that_it_is_not_whole() {
+async fn a_shutdown_ends_a_backup_with_an_error() {
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.process.shutdown_grace = "15s".to_owned()
     })
@@ -202,7 +202,7 @@ async fn a_stop_ends_a_backup_and_says_that_it_is_not_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_whose_client_goes_away_leaves_nothing() {
+async fn a_restore_whose_client_disconnects_changes_nothing() {
     let vault = Vault::start().await;
     large(&vault).await;
     let backup = export(&vault).await.unwrap();
@@ -216,7 +216,7 @@ async fn a_restore_whose_client_goes_away_leaves_nothing() {
         chunks.send(RestoreBackupRequest { chunk }).await.unwrap();
     }
     refused(restore(&other, &backup).await, Code::Aborted, "BACKUP_UNDER_WAY");
-    // Meanwhile it is a vault as any other.
+    // The vault works normally after the interrupted restore.
     assert!(workspaces(&other).await.is_empty());
     call.abort();
     drop(chunks);

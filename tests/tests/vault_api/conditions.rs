@@ -1,11 +1,12 @@
-//! Writes that depend on what is there: compare-and-set, and requests that are tried again.
+//! Tests of compare-and-set and of repeated requests.
 
 use proto::vault::v1::{RestoreSecretVersionRequest, secret_service_client::SecretServiceClient};
 use tonic::transport::Channel;
 
 use super::{kept::restore, *};
 
-/// Puts the version after the current one again and again, until `last`; the versions that this client made.
+/// Puts the version after the current one repeatedly, up to `last`. Returns the versions that this client made, and the number
+/// of its refused puts.
 async fn compare_and_set(mut client: SecretServiceClient<Channel>, last: u64) -> (Vec<u64>, usize) {
     let (mut won, mut lost, mut current) = (Vec::new(), 0, 0);
     while current < last {
@@ -36,7 +37,7 @@ async fn compare_and_set(mut client: SecretServiceClient<Channel>, last: u64) ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_64_clients_that_compare_and_set_one_secret_one_wins_each_version() {
+async fn exactly_one_of_64_concurrent_clients_makes_each_version() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     let channels: Vec<_> = (0..4).map(|_| vault.channel(pki::ADMIN)).collect();
@@ -59,7 +60,7 @@ async fn of_64_clients_that_compare_and_set_one_secret_one_wins_each_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_that_is_not_the_current_one_stops_a_put_a_restore_and_a_delete() {
+async fn a_put_a_restore_and_a_delete_with_an_outdated_version_are_refused() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     let expecting = |expected_version| PutSecretRequest {
@@ -101,7 +102,7 @@ async fn a_version_that_is_not_the_current_one_stops_a_put_a_restore_and_a_delet
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_whose_answer_was_lost_is_tried_again_and_makes_one_version() {
+async fn a_put_whose_answer_was_lost_can_be_retried_and_makes_one_version() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     let request = || PutSecretRequest {
@@ -109,7 +110,7 @@ async fn a_put_whose_answer_was_lost_is_tried_again_and_makes_one_version() {
         labels: [("team".to_owned(), "a".to_owned())].into(),
         ..put("w", "name", "value")
     };
-    // The client gives up while the vault works, at any moment of it; its connection is there already.
+    // The client gives up at different moments while the vault works. Its connection exists before.
     let client = vault.secrets();
     let listed = ListSecretsRequest {
         workspace: "w".into(),
@@ -160,7 +161,7 @@ async fn a_put_whose_answer_was_lost_is_tried_again_and_makes_one_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_principal_cannot_find_out_by_trying_what_was_put() {
+async fn another_principal_cannot_confirm_a_guessed_value_with_a_request_id() {
     const EDITOR: &str = "spiffe://test/editor";
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.roles.editor = vec![format!("{EDITOR}=*")]
@@ -173,7 +174,7 @@ async fn another_principal_cannot_find_out_by_trying_what_was_put() {
     };
     try_put(&vault, request("value")).await.unwrap();
     let mut editor = SecretServiceClient::new(vault.channel(EDITOR));
-    // A right guess and a wrong one are both just another put.
+    // A right guess and a wrong guess both make a new version, so they do not differ.
     let right = editor.put_secret(request("value")).await.unwrap().into_inner();
     assert_eq!(right.secret.unwrap().version, 2);
     vault.stop().await;

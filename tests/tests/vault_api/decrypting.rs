@@ -1,9 +1,9 @@
-//! Decrypting.
+//! Tests of the decrypt RPCs.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn decrypt_answers_each_name_in_order_and_a_missing_one_does_not_fail_the_rest() {
+async fn a_decrypt_answers_each_name_in_order_and_a_missing_secret_does_not_fail_the_others() {
     let vault = Vault::start().await;
     let workspace = vault.workspace("w").await;
     vault
@@ -31,7 +31,7 @@ async fn decrypt_answers_each_name_in_order_and_a_missing_one_does_not_fail_the_
                 Vec::new()
             }
         };
-        // Instead of the value.
+        // A check returns facts instead of the value.
         let facts = |value: &str| (!values).then(|| ValueFacts::of(value.as_bytes()));
         let ok = DecryptStatus::Ok.into();
         let origins = ["https://api.github.com", "https://*.example.com:8443"]
@@ -80,7 +80,7 @@ async fn decrypt_answers_each_name_in_order_and_a_missing_one_does_not_fail_the_
             .is_empty()
     );
 
-    // Origins are replaced with the value, and so can be lifted.
+    // A put replaces the origins, so a put without origins removes them.
     vault.put("w", "BOUND", "bound").await;
     assert!(
         decrypt_one(&vault, "w", "BOUND")
@@ -92,7 +92,7 @@ async fn decrypt_answers_each_name_in_order_and_a_missing_one_does_not_fail_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn decrypt_refuses_what_it_cannot_answer_whole() {
+async fn a_decrypt_that_cannot_be_answered_completely_is_refused() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.put("w", "A_B", "v").await;
@@ -150,7 +150,7 @@ async fn decrypt_refuses_what_it_cannot_answer_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_carries_at_most_1_mib_of_values() {
+async fn an_answer_has_at_most_1_mib_of_values() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     for number in 0..16 {
@@ -219,7 +219,7 @@ async fn one_stream_carries_many_decrypts_and_answers_match_their_ids() {
     for (id, outcome) in &answers {
         assert_eq!(value(outcome), format!("value {}", id % 3).as_bytes());
     }
-    // What is put is what the next call on the same stream receives.
+    // The next call on the same stream receives the new version.
     vault.put("w", "S0000", "fresh").await;
     stream.say([(9, ask("w", ["S0000"]))]).await;
     assert_eq!(value(&stream.gather(1).await[0].1), b"fresh");
@@ -227,7 +227,7 @@ async fn one_stream_carries_many_decrypts_and_answers_match_their_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_call_does_not_end_its_stream() {
+async fn an_invalid_call_does_not_end_its_stream() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.put("w", "NAME", "v").await;
@@ -255,7 +255,7 @@ async fn a_bad_call_does_not_end_its_stream() {
         .enumerate()
         .map(|(id, (request, _))| (id as u64, request.clone()));
     stream.say(calls.chain([(99, ask("w", ["NAME"]))])).await;
-    // A call without a request is as bad as any.
+    // A call without a request is refused like any malformed call.
     stream
         .calls
         .send(DecryptStreamRequest {

@@ -1,4 +1,4 @@
-//! What is known of a secret beside its value: when it expires, its labels, its uses.
+//! Tests of expiries, labels and use counts.
 
 use proto::vault::v1::{RestoreSecretVersionRequest, restore_secret_version_request::Expiry};
 
@@ -16,7 +16,7 @@ fn in_seconds(seconds: i64) -> Option<prost_types::Timestamp> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_secret_is_not_given_and_is_listed_as_expired() {
+async fn an_expired_secret_is_not_decrypted_and_is_listed_as_expired() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     for wrong in [
@@ -48,7 +48,7 @@ async fn an_expired_secret_is_not_given_and_is_listed_as_expired() {
     let put = try_put(&vault, request.clone()).await.unwrap().secret.unwrap();
     assert_eq!((put.expires_at, put.expired), (request.expires_at, false));
     let mut stream = Conversation::open(&vault, pki::INJECTOR).await;
-    // From the store, and from what was read lately.
+    // The first decrypt reads the store, the second one its cache.
     eventually("it expired", async || {
         let one = decrypt_one(&vault, "w", "NAME").await;
         one.status() == DecryptStatus::Expired && one.value.is_empty()
@@ -117,7 +117,7 @@ async fn labels_are_shown_and_kept_with_each_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_says_when_and_for_which_server_a_secret_was_last_decrypted_also_after_a_restart() {
+async fn lists_show_the_time_and_the_server_of_the_last_decrypt_also_after_a_restart() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     for name in ["A", "B"] {

@@ -1,4 +1,4 @@
-//! Older versions: kept, listed, restored.
+//! Tests of older versions: kept, listed and restored.
 
 use proto::vault::v1::{
     ListSecretVersionsRequest, RestoreSecretVersionRequest, SecretVersion,
@@ -31,7 +31,7 @@ pub(crate) fn restore(name: &str, version: u64) -> RestoreSecretVersionRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_version_is_listed_and_restored_without_being_shown() {
+async fn an_older_version_is_listed_and_restored_without_its_value_in_an_answer() {
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.roles.viewer = vec!["spiffe://test/viewer=*".to_owned()]
     })
@@ -142,7 +142,7 @@ async fn the_list_of_versions_is_paged_and_a_token_belongs_to_its_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_many_versions_are_kept_is_a_setting_of_the_workspace() {
+async fn the_number_of_kept_versions_is_a_setting_of_the_workspace() {
     let vault = Vault::start().await;
     assert_eq!(vault.workspace("w").await.kept_versions, 3);
     for number in 0..5 {
@@ -188,7 +188,7 @@ async fn how_many_versions_are_kept_is_a_setting_of_the_workspace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_editor_cannot_restore_a_value_to_where_it_may_not_go_and_an_administrator_has_to_say_so() {
+async fn a_restore_cannot_widen_origins_except_with_an_administrators_override() {
     const EDITOR: &str = "spiffe://test/editor";
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.roles.editor = vec![format!("{EDITOR}=*")];

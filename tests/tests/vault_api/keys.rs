@@ -1,4 +1,4 @@
-//! Keys: their status, and rotations while the vault serves.
+//! Tests of the status of keys, and of rotations while the vault serves.
 
 use std::sync::{
     Arc,
@@ -53,7 +53,7 @@ async fn metrics(vault: &Vault) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_is_seen_from_its_beginning_to_its_end() {
+async fn the_status_and_the_metrics_show_a_rotation_from_beginning_to_end() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.workspace("other").await;
@@ -105,7 +105,7 @@ async fn a_rotation_is_seen_from_its_beginning_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deleted_is_pending_until_it_is_erased() {
+async fn the_status_shows_deleted_data_until_they_are_erased() {
     let vault = Vault::start_with(Pki::new(), |settings| settings.erase_after = "1s".to_owned()).await;
     vault.workspace("w").await;
     vault.put("w", "LIVE", "live").await;
@@ -140,7 +140,7 @@ async fn what_is_deleted_is_pending_until_it_is_erased() {
 }
 
 #[test]
-fn the_time_until_something_is_erased_is_at_least_a_second() {
+fn the_time_until_an_erasure_is_at_least_a_second() {
     let (pki, dir) = (Pki::new(), tempfile::TempDir::new().unwrap());
     let report = |after: &str| {
         let mut settings = e2e::pair::vault_settings(&pki, &dir);
@@ -213,14 +213,14 @@ async fn no_decrypt_and_no_put_fails_while_keys_are_rotated() {
     assert!(decrypted > 100 && rewritten > 5, "{decrypted} {rewritten}");
     let keys = keys_of(&vault, "w").await;
     assert_eq!((keys.len(), &keys[0].id), (1, &last));
-    // What was put anew is kept as older versions, too.
+    // The older versions of the secrets that were put during the rotation count, too.
     let records = usize::try_from(keys[0].record_count).unwrap();
     assert!((SECRETS..=3 * SECRETS).contains(&records), "{records}");
     Arc::into_inner(vault).unwrap().stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_for_who_administers_every_workspace() {
+async fn only_administrators_of_all_workspaces_may_call_the_key_service() {
     let some = "spiffe://test/some";
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.roles.admin.push(format!("{some}=w"))
@@ -255,7 +255,7 @@ async fn keys_are_for_who_administers_every_workspace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_root_key_from_a_file_is_rotated_by_a_restart_with_another_one_first() {
+async fn a_restart_with_another_first_root_key_file_rotates_the_root_key() {
     let vault = Vault::start().await;
     for number in 0..80 {
         vault.workspace(&format!("w{number}")).await;
@@ -285,7 +285,7 @@ async fn a_root_key_from_a_file_is_rotated_by_a_restart_with_another_one_first()
 }
 
 #[test]
-fn root_keys_of_several_kinds_need_a_word_which_is_active() {
+fn root_keys_of_several_kinds_need_the_setting_that_names_the_active_one() {
     let (pki, dir) = (Pki::new(), tempfile::TempDir::new().unwrap());
     let report = |edit: &dyn Fn(&mut vault_service::config::Settings)| {
         let mut settings = e2e::pair::vault_settings(&pki, &dir);

@@ -1,4 +1,4 @@
-//! A root key that a Kubernetes KMS v2 plugin encrypts: the plugin here is ours, and the API is the public one.
+//! Tests of a root key that a Kubernetes KMS v2 plugin encrypts. The plugin is a fake with the public API.
 
 use std::{
     collections::HashMap,
@@ -28,10 +28,10 @@ use super::{
     *,
 };
 
-/// What plugins ask back with a ciphertext, by its domain name.
+/// Domain name of the annotation that the plugin requires together with a ciphertext.
 const ANNOTATION: &str = "nonce.plugin.test";
 
-/// Encrypts with the newest of its keys, as a KMS does whose keys are rotated.
+/// A fake KMS that encrypts with the newest of its keys and decrypts with all of them.
 #[derive(Clone, Default)]
 struct Plugin(Arc<Mutex<State>>);
 
@@ -55,7 +55,7 @@ impl Plugin {
         change(&mut self.0.lock().unwrap());
     }
 
-    /// Another key for what is encrypted from now on.
+    /// Adds a key, which encrypts from then on.
     fn rotate(&self) {
         self.set(|state| {
             let number = u8::try_from(state.keys.len()).unwrap();
@@ -88,7 +88,7 @@ impl Plugin {
         sleep(delay).await;
     }
 
-    /// Listens on the socket of `dir` until the answer is aborted.
+    /// Listens on the socket of `dir` until the returned task is aborted.
     fn serve(&self, dir: &TempDir) -> JoinHandle<()> {
         let path = socket(dir);
         drop(fs::remove_file(&path));
@@ -160,7 +160,7 @@ fn socket(dir: &TempDir) -> PathBuf {
     dir.path().join("kms.sock")
 }
 
-/// A vault whose root key the plugin on the socket of `dir` encrypts.
+/// Starts a vault whose root key is encrypted by the plugin on the socket of `dir`.
 async fn open(pki: &Arc<Pki>, dir: &Arc<TempDir>) -> Vault {
     let kms = socket(dir);
     Vault::open(pki.clone(), dir.clone(), |settings| {
@@ -180,7 +180,7 @@ async fn ready(vault: &Vault) -> (u16, String) {
     (answer.status().as_u16(), text)
 }
 
-async fn unsealed(vault: &Vault) {
+async fn unlocked(vault: &Vault) {
     eventually("it unseals", async || ready(vault).await.0 == 200).await;
 }
 
@@ -192,7 +192,7 @@ async fn health(vault: &Vault, service: &str) -> ServingStatus {
     health.check(request).await.unwrap().into_inner().status()
 }
 
-async fn is_sealed(vault: &Vault) {
+async fn is_locked(vault: &Vault) {
     let (code, text) = ready(vault).await;
     assert_eq!(code, 503, "{text}");
     assert!(text.contains("locked"), "{text}");
@@ -203,19 +203,19 @@ async fn is_sealed(vault: &Vault) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vault_is_sealed_until_its_kms_answers_and_then_unseals_by_itself() {
+async fn a_vault_is_locked_until_its_kms_answers_and_then_unlocks_by_itself() {
     let (pki, dir) = place();
     let vault = open(&pki, &dir).await;
-    is_sealed(&vault).await;
+    is_locked(&vault).await;
     let made = vault.workspaces().create_workspace(create("w", Plan::Free)).await;
     refused(made, Code::FailedPrecondition, "SEALED");
-    // What needs no key is done.
+    // Calls that need no key succeed.
     let none = ListWorkspacesRequest::default();
     assert!(vault.workspaces().list_workspaces(none).await.is_ok());
 
     let plugin = Plugin::new();
     let served = plugin.serve(&dir);
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     assert_eq!(
         health(&vault, "vault.v1.DecryptService").await,
         ServingStatus::Serving
@@ -231,7 +231,7 @@ async fn a_vault_is_sealed_until_its_kms_answers_and_then_unseals_by_itself() {
     );
     assert_eq!((root.kms_key_id.as_str(), root.workspace_count), ("key-1", 1));
 
-    // An outage later does not matter to what is unsealed.
+    // A later outage of the KMS does not affect the unlocked vault.
     served.abort();
     drop(served.await);
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, b"v");
@@ -239,7 +239,7 @@ async fn a_vault_is_sealed_until_its_kms_answers_and_then_unseals_by_itself() {
     vault.stop().await;
 
     let vault = open(&pki, &dir).await;
-    is_sealed(&vault).await;
+    is_locked(&vault).await;
     let sealed = "SEALED";
     refused(
         decrypt(&vault, ask("w", ["NAME"])).await,
@@ -268,42 +268,42 @@ async fn a_vault_is_sealed_until_its_kms_answers_and_then_unseals_by_itself() {
     );
     assert_eq!(list(&vault, "w", 0, "").await.unwrap().secrets.len(), 1);
     let _served = plugin.serve(&dir);
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, b"v");
     vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_plugin_is_waited_for() {
+async fn the_vault_waits_for_a_slow_plugin() {
     let (pki, dir) = place();
     let plugin = Plugin::new();
     plugin.set(|state| state.delay = Duration::from_millis(700));
     let _served = plugin.serve(&dir);
     let vault = open(&pki, &dir).await;
-    is_sealed(&vault).await;
-    unsealed(&vault).await;
+    is_locked(&vault).await;
+    unlocked(&vault).await;
     vault.workspace("w").await;
-    // One that hangs does not keep a vault from ending.
+    // A plugin that hangs does not delay the shutdown of the vault.
     plugin.set(|state| state.delay = Duration::from_secs(3600));
     vault.stop().await;
     let vault = open(&pki, &dir).await;
-    is_sealed(&vault).await;
+    is_locked(&vault).await;
     timeout(Duration::from_secs(10), vault.stop()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_plugin_gives_that_is_not_the_root_key_leaves_the_vault_sealed() {
+async fn a_plugin_that_returns_another_key_leaves_the_vault_locked() {
     let (pki, dir) = place();
     let plugin = Plugin::new();
     plugin.set(|state| state.wrong_plaintext = true);
     let _served = plugin.serve(&dir);
-    // At first, nothing is encrypted that would not be given back.
+    // The vault does not use a root key that the plugin does not decrypt again.
     let vault = open(&pki, &dir).await;
     eventually("it is asked", async || plugin.asked("decrypt") > 1).await;
-    is_sealed(&vault).await;
+    is_locked(&vault).await;
     assert!(status(&vault).await.root_keys.is_empty());
     plugin.set(|state| state.wrong_plaintext = false);
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     vault.workspace("w").await;
     vault.put("w", "NAME", "v").await;
     vault.stop().await;
@@ -312,20 +312,20 @@ async fn what_a_plugin_gives_that_is_not_the_root_key_leaves_the_vault_sealed() 
     let before = plugin.asked("decrypt");
     let vault = open(&pki, &dir).await;
     eventually("it is asked", async || plugin.asked("decrypt") > before + 1).await;
-    is_sealed(&vault).await;
+    is_locked(&vault).await;
     plugin.set(|state| state.wrong_plaintext = false);
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, b"v");
     vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_root_key_follows_the_keys_of_the_kms_and_is_rotated_apart_from_them() {
+async fn the_root_key_is_encrypted_again_when_the_kms_rotates_its_key() {
     let (pki, dir) = place();
     let plugin = Plugin::new();
     let _served = plugin.serve(&dir);
     let vault = open(&pki, &dir).await;
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     vault.workspace("w").await;
     vault.put("w", "NAME", "v").await;
     let first = status(&vault).await.root_keys.remove(0);
@@ -334,7 +334,7 @@ async fn the_root_key_follows_the_keys_of_the_kms_and_is_rotated_apart_from_them
     plugin.rotate();
     plugin.set(|state| state.unhealthy = true);
     let vault = open(&pki, &dir).await;
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     plugin.set(|state| state.unhealthy = false);
     vault.stop().await;
     let vault = open(&pki, &dir).await;
@@ -357,7 +357,7 @@ async fn the_root_key_follows_the_keys_of_the_kms_and_is_rotated_apart_from_them
     let (pki, dir) = (vault.pki.clone(), vault.dir.clone());
     vault.stop().await;
     let vault = open(&pki, &dir).await;
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, b"v");
     vault.stop().await;
 }
@@ -368,7 +368,7 @@ async fn a_rotation_of_the_root_key_needs_the_kms_and_changes_nothing_without_it
     let plugin = Plugin::new();
     let served = plugin.serve(&dir);
     let vault = open(&pki, &dir).await;
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     vault.workspace("w").await;
     let before = status(&vault).await.root_keys;
     served.abort();
@@ -381,7 +381,7 @@ async fn a_rotation_of_the_root_key_needs_the_kms_and_changes_nothing_without_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_root_key_from_a_file_gives_way_to_a_kms() {
+async fn a_kms_replaces_a_root_key_from_a_file() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.put("w", "NAME", "v").await;
@@ -395,36 +395,36 @@ async fn a_root_key_from_a_file_gives_way_to_a_kms() {
         settings.root.root_active = Some(vault_service::root::ProviderKind::Kms);
     })
     .await;
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     rotated(&vault).await;
     vault.stop().await;
     let vault = open(&pki, &dir).await;
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, b"v");
     vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_is_restored_by_another_vault_with_the_same_kms_and_by_none_with_another() {
+async fn a_backup_is_restored_only_by_a_vault_with_the_same_kms() {
     let (pki, dir) = place();
     let plugin = Plugin::new();
     let _served = plugin.serve(&dir);
     let vault = open(&pki, &dir).await;
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     vault.workspace("w").await;
     vault.put("w", "NAME", "v").await;
     let backup = backups::export(&vault).await.unwrap();
     let root = status(&vault).await.root_keys.remove(0);
-    // The KMS has a newer key by then.
+    // The KMS has a newer key when the backup is restored.
     plugin.rotate();
 
     let elsewhere = Arc::new(TempDir::new().unwrap());
     let served = plugin.serve(&elsewhere);
     let other = open(&pki, &elsewhere).await;
-    unsealed(&other).await;
+    unlocked(&other).await;
     let before = status(&other).await.root_keys;
     assert_ne!(before[0].id, root.id);
-    // Its own root key is there, but that of the backup is not to be had.
+    // The vault has its own root key, and its KMS cannot decrypt that of the backup.
     served.abort();
     drop(served.await);
     let late = backups::restore(&other, &backup).await;
@@ -446,14 +446,14 @@ async fn a_backup_is_restored_by_another_vault_with_the_same_kms_and_by_none_wit
     assert_eq!((restored.len(), &restored[0].id), (1, &before[0].id));
     other.stop().await;
     let other = open(&pki, &elsewhere).await;
-    unsealed(&other).await;
+    unlocked(&other).await;
     assert_eq!(decrypt_one(&other, "w", "NAME").await.value, b"v");
     for vault in [vault, other] {
         vault.stop().await;
     }
 }
 
-/// The store of a vault in `dir`, for commands that need no vault that serves.
+/// Returns the settings of the store in `dir`, for commands that work without a running vault.
 fn store(dir: &TempDir) -> StoreArgs {
     StoreArgs {
         data_dir: dir.path().join("vault"),
@@ -466,7 +466,7 @@ fn store(dir: &TempDir) -> StoreArgs {
     }
 }
 
-/// Has a command do its work, which makes a runtime of its own.
+/// Runs a command on a thread of its own, because the command makes a runtime.
 async fn done(
     command: fn(&StoreArgs, &Path) -> Result<String, offline::Failed>,
     dir: &TempDir,
@@ -478,12 +478,12 @@ async fn done(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_nobody_serves_is_backed_up_and_restored_while_its_kms_answers() {
+async fn offline_backup_and_restore_work_while_the_kms_answers() {
     let (pki, dir) = place();
     let plugin = Plugin::new();
     let served = plugin.serve(&dir);
     let vault = open(&pki, &dir).await;
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     vault.workspace("w").await;
     vault.put("w", "NAME", "v").await;
     vault.stop().await;
@@ -508,7 +508,7 @@ async fn a_store_that_nobody_serves_is_backed_up_and_restored_while_its_kms_answ
     let told = done(offline::restore, &elsewhere, &backup).await.unwrap();
     assert!(told.contains("secrets: 1, in 1 versions"), "{told}");
     let vault = open(&pki, &elsewhere).await;
-    unsealed(&vault).await;
+    unlocked(&vault).await;
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, b"v");
     vault.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The vault's contract, over real sockets: names, values, versions, lists, plans, and decrypting.
+//! Tests of the vault's API over real sockets.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -100,7 +100,7 @@ fn delete(name: &str, force: bool) -> DeleteWorkspaceRequest {
     }
 }
 
-/// The call was refused with this code, and with this reason in its `ErrorInfo`.
+/// Asserts that the call was refused with this code, and with this reason in its `ErrorInfo`. Returns the status.
 fn refused<T: Debug>(answer: Result<T, Status>, code: Code, reason: &str) -> Status {
     let status = answer.expect_err(reason);
     let (found, domain) = status
@@ -139,7 +139,7 @@ async fn list(
         .map(tonic::Response::into_inner)
 }
 
-/// What is shown of a secret of the workspace `w`.
+/// Returns the metadata of a secret of the workspace `w`.
 async fn metadata(vault: &Vault, name: &str) -> Secret {
     let request = GetSecretMetadataRequest {
         workspace: "w".into(),
@@ -157,14 +157,14 @@ async fn decrypt(vault: &Vault, request: DecryptRequest) -> Result<DecryptRespon
         .map(tonic::Response::into_inner)
 }
 
-/// The one secret of an answer to one name.
+/// Decrypts one secret.
 async fn decrypt_one(vault: &Vault, workspace: &str, name: &str) -> DecryptedSecret {
     let mut answer = decrypt(vault, ask(workspace, [name])).await.unwrap();
     assert_eq!(answer.secrets.len(), 1);
     answer.secrets.remove(0)
 }
 
-/// Puts `count` secrets named `S0000` and on, all at once; how many were taken, and what the others were told.
+/// Puts `count` secrets, named `S0000` and so on, concurrently. Returns the number of successful puts, and the refusals.
 async fn put_many(vault: &Vault, workspace: &str, count: usize) -> (usize, Vec<Status>) {
     let secrets = vault.secrets();
     let puts = (0..count).map(|number| {
@@ -245,7 +245,7 @@ impl Conversation {
         Ok(message?.map(|message| message.answers))
     }
 
-    /// As many answers as were asked for, by their ids.
+    /// Receives `count` answers, and returns their outcomes by id.
     async fn gather(&mut self, count: usize) -> Vec<(u64, Outcome)> {
         let mut answers = Vec::new();
         while answers.len() < count {

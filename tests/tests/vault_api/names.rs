@@ -1,9 +1,9 @@
-//! Names.
+//! Tests of the names of workspaces and secrets.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workspaces_refuse_all_but_lower_case_dns_labels() {
+async fn names_of_workspaces_must_be_lower_case_dns_labels() {
     let vault = Vault::start().await;
     let long = "x".repeat(64);
     let huge = "x".repeat(60 * 1024);
@@ -187,7 +187,7 @@ async fn composed_and_decomposed_letters_are_different_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secret_names_that_leave_nothing_or_too_much_are_refused() {
+async fn secret_names_that_are_empty_or_too_long_are_refused() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     let long = "x".repeat(129);
@@ -207,7 +207,7 @@ async fn secret_names_that_leave_nothing_or_too_much_are_refused() {
         &long,
         &wide,
         &huge,
-        // The value would be in every list of names.
+        // A name with a `=` probably contains a value, which lists would show.
         "GITHUB_TOKEN=ghp_abc",
         "GITHUB_TOKEN=",
     ] {
@@ -247,7 +247,7 @@ async fn secret_names_that_leave_nothing_or_too_much_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_larger_than_any_real_one_is_refused_and_others_are_served() {
+async fn a_request_that_is_too_large_is_refused_and_other_requests_are_served() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     let huge = "x".repeat(MIB);
@@ -274,11 +274,11 @@ async fn a_request_larger_than_any_real_one_is_refused_and_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_does_not_decode_is_the_callers_mistake() {
+async fn a_request_that_does_not_decode_is_refused_as_malformed() {
     let vault = Vault::start().await;
     let channel = vault.channel(pki::ADMIN);
     let whole = put("w", "NAME", "canary").encode_to_vec();
-    // Field 3 is text: a string that is not UTF-8.
+    // Field 3 is a string, and its bytes are not UTF-8.
     let not_text = b"\x0a\x01w\x12\x01N\x1a\x07canary\xff";
     for bytes in [
         &whole[..whole.len() - 3],

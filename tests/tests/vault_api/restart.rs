@@ -1,4 +1,4 @@
-//! Stop and restart.
+//! Tests of a stop and a restart of the vault.
 
 use super::*;
 
@@ -20,7 +20,7 @@ async fn a_restart_keeps_everything() {
         .delete_workspace(delete("gone", true))
         .await
         .unwrap();
-    // First, because the list says that they were decrypted.
+    // The decrypts come first, because the list shows them.
     let decrypted = decrypt(&vault, ask("w", ["NAME", "BOUND", "DELETED"]))
         .await
         .unwrap();
@@ -61,7 +61,7 @@ async fn a_restart_keeps_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_does_not_open_with_another_root_key_and_is_unharmed() {
+async fn a_store_does_not_open_with_another_root_key_and_stays_unchanged() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.put("w", "NAME", "v").await;
@@ -88,7 +88,7 @@ async fn a_store_does_not_open_with_another_root_key_and_is_unharmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_finishes_calls_under_way_and_ends_streams() {
+async fn a_shutdown_finishes_calls_under_way_and_ends_streams() {
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.process.shutdown_grace = "15s".to_owned()
     })
@@ -97,7 +97,7 @@ async fn a_stop_finishes_calls_under_way_and_ends_streams() {
     let (pki, dir, address, metrics) = (vault.pki.clone(), vault.dir.clone(), vault.address, vault.metrics);
     let mut stream = Conversation::open(&vault, pki::INJECTOR).await;
 
-    // A put whose body is still to come; a whole call behind it on the same connection says that it has begun.
+    // The body of the put is still missing. A complete call after it on the same connection shows that the put has begun.
     let channel = vault.channel(pki::ADMIN);
     let (body, messages) = mpsc::channel(1);
     let mut put_late = Box::pin(wire::open_with(
@@ -148,7 +148,7 @@ async fn a_stop_finishes_calls_under_way_and_ends_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_ever_and_acknowledges_nothing_after_it() {
+async fn a_shutdown_waits_only_for_the_grace_period_and_acknowledges_nothing_afterwards() {
     let vault = Vault::start_with(Pki::new(), |settings| {
         settings.process.shutdown_grace = "50ms".to_owned()
     })
@@ -172,14 +172,14 @@ async fn a_stop_does_not_wait_for_ever_and_acknowledges_nothing_after_it() {
     timeout(Duration::from_secs(10), vault.stop())
         .await
         .expect("it waits for a call that never ends");
-    // The connection was cut off with the call.
+    // The shutdown cut the connection together with the call.
     let _ = body.send(put("w", "LATE", "late").encode_to_vec().into()).await;
     drop(body);
     let status = timeout(e2e::PATIENCE, late)
         .await
         .expect("no answer")
         .unwrap_err();
-    // The client's own word for a connection that ended; nothing that the vault said.
+    // The status is the client's own for a closed connection, and not from the vault.
     assert_eq!(status.code(), Code::Unknown, "{status:?}");
     assert!(
         status.metadata().is_empty() && status.details().is_empty(),

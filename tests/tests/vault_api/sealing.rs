@@ -1,4 +1,4 @@
-//! Values that are sealed to a key of the injector's, and a vault that gives no others.
+//! Tests of values that are sealed to a key of the injector, and of a vault that requires sealing.
 
 use e2e::{Pair, Pki, Upstream, Vault, pair::server, pki};
 
@@ -53,7 +53,7 @@ impl Conversation {
     }
 }
 
-/// The responses of a message, with their ids.
+/// Returns the responses of a message with their ids.
 fn responses(message: DecryptStreamResponse) -> Vec<(u64, DecryptResponse)> {
     let response = |outcome| match outcome {
         Some(Outcome::Response(response)) => response,
@@ -82,7 +82,7 @@ fn opened(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_with_a_recipient_carries_no_value_in_clear() {
+async fn a_stream_with_a_recipient_has_no_value_in_clear() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.put("w", "A", "value-of-a").await;
@@ -110,14 +110,14 @@ async fn a_stream_with_a_recipient_carries_no_value_in_clear() {
         assert!(response.secrets.iter().all(|secret| secret.value.is_empty()));
     }
 
-    // The key is said once, and the context goes on.
+    // The encapsulated key is sent once, and the HPKE context continues.
     stream.say_to(None, &[(3, ask("w", ["A"]))]).await;
     let message = stream.message().await;
     assert_eq!((message.epoch, message.encapsulated_key.len()), (1, 0));
     let (id, response) = self::responses(message).remove(0);
     assert_eq!(opened(&mut opener, 1, id, &response).unwrap(), [b"value-of-a"]);
 
-    // A statement without a value is sealed as well.
+    // An answer without a value is sealed as well.
     let check = DecryptRequest {
         check_only: true,
         ..ask("w", ["A"])
@@ -158,7 +158,7 @@ async fn a_new_epoch_has_a_context_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recipient_is_answered_at_once_whether_or_not_something_is_asked() {
+async fn a_message_with_a_recipient_is_answered_even_without_calls() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.put("w", "A", "value-of-a").await;
@@ -171,7 +171,7 @@ async fn a_recipient_is_answered_at_once_whether_or_not_something_is_asked() {
         let mut opener = between(&NONCE, epoch, |between| {
             key.open(&message.encapsulated_key, between).unwrap()
         });
-        // Said once; and nothing that names no recipient is answered by nothing.
+        // The key is sent once, and an empty message without a recipient has no answer.
         stream.say_to(None, &[]).await;
         stream.say_to(None, &[(epoch, ask("w", ["A"]))]).await;
         let message = stream.message().await;
@@ -184,7 +184,7 @@ async fn a_recipient_is_answered_at_once_whether_or_not_something_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recipient_that_makes_no_sense_ends_the_stream() {
+async fn an_invalid_recipient_ends_the_stream() {
     let vault = Vault::start().await;
     let key = RecipientKey::generate().unwrap();
     let good = recipient(&key, 2);
@@ -225,13 +225,13 @@ async fn a_recipient_that_makes_no_sense_ends_the_stream() {
         assert!(ended.is_err(), "{what}");
         refused(ended, Code::InvalidArgument, "REQUEST_MALFORMED");
     }
-    // Back to an epoch that was.
+    // The epoch is lower than the previous one.
     let mut stream = Conversation::open(&vault, pki::INJECTOR).await;
     stream.say_to(Some(good.clone()), &[]).await;
     assert_eq!(stream.message().await.epoch, 2);
     stream.say_to(Some(good.clone()), &[]).await;
     refused(stream.hear().await, Code::InvalidArgument, "REQUEST_MALFORMED");
-    // Another nonce.
+    // The nonce differs from the previous one.
     let mut stream = Conversation::open(&vault, pki::INJECTOR).await;
     stream.say_to(Some(good.clone()), &[]).await;
     assert_eq!(stream.message().await.epoch, 2);
@@ -246,7 +246,7 @@ async fn a_recipient_that_makes_no_sense_ends_the_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_answer_is_sealed_to_the_key_that_its_request_names() {
+async fn a_unary_answer_is_sealed_to_the_key_in_its_request() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     vault.put("w", "A", "value-of-a").await;
@@ -276,7 +276,7 @@ async fn a_single_answer_is_sealed_to_the_key_that_its_request_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vault_that_seals_everything_gives_nothing_in_clear() {
+async fn a_vault_that_requires_sealing_sends_no_value_in_clear() {
     let vault = Vault::start_with(Pki::new(), |settings| settings.require_sealed = true).await;
     vault.workspace("w").await;
     vault.put("w", "A", "value-of-a").await;
@@ -302,7 +302,7 @@ async fn a_vault_that_seals_everything_gives_nothing_in_clear() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_injector_needs_nothing_in_clear() {
+async fn an_injector_works_with_a_vault_that_requires_sealing() {
     let pair = Pair::start_with(|settings| settings.require_sealed = true, |_| {}).await;
     let upstream = Upstream::start().await;
     pair.vault.workspace("w").await;

@@ -1,8 +1,8 @@
-//! Reflection, health, probes.
+//! Tests of reflection, health and probes.
 
 use super::*;
 
-/// What reflection of either version lists; the messages of the two differ in their package alone.
+/// Returns the services that reflection lists. The messages of the two versions differ only in their package.
 async fn reflected(channel: &tonic::transport::Channel, version: &str) -> Result<Vec<String>, Status> {
     use tonic_reflection::pb::v1::{
         ServerReflectionRequest, ServerReflectionResponse, server_reflection_request::MessageRequest,
@@ -27,7 +27,7 @@ async fn reflected(channel: &tonic::transport::Channel, version: &str) -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reflection_answers_who_holds_a_role_and_can_be_turned_off() {
+async fn reflection_answers_callers_with_a_role_and_can_be_turned_off() {
     let services = [
         "grpc.health.v1.Health",
         "vault.v1.BackupService",
@@ -93,7 +93,7 @@ async fn health_answers_anyone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_answer_under_ip_addresses_and_localhost_only() {
+async fn probes_answer_only_for_hosts_that_are_ip_addresses_or_localhost() {
     let vault = Vault::start().await;
     let ask = async |path: &str, hosts: &str| {
         let request = format!("GET {path} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");

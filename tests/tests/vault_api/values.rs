@@ -1,4 +1,4 @@
-//! Values.
+//! Tests of values.
 
 use proto::vault::v1::RestoreSecretVersionRequest;
 
@@ -71,7 +71,7 @@ async fn a_value_outside_the_limits_is_refused_with_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_stored_is_not_the_value() {
+async fn the_store_contains_no_value_in_clear() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     let canary = "canary-at-rest-".repeat(20);
@@ -126,7 +126,7 @@ async fn a_value_that_does_not_fit_a_header_is_put_with_a_warning() {
         ("schl\u{fc}ssel".as_bytes(), Some("printable ASCII")),
         ("\u{feff}ghp_abc".as_bytes(), Some("byte order mark")),
         (&[b'x'; 8193], Some("8192")),
-        // "ghp_abc0" as `data` in JSON, which is base64.
+        // The bytes are "ghp_abc0" given as `data` in JSON, which is base64.
         (b"\x82\x1a\x7f\x69\xb7\x34", Some("`data` is base64")),
     ] {
         let request = PutSecretRequest {
@@ -142,7 +142,7 @@ async fn a_value_that_does_not_fit_a_header_is_put_with_a_warning() {
             assert!(warning.message.contains(part.unwrap()), "{}", warning.message);
             assert!(!warning.message.contains("ghp") && !warning.message.contains("xx"));
         }
-        // A retry is answered as the first try was, and an injector gets the facts.
+        // A retry gets the same answer, and an injector gets the facts.
         assert_eq!(try_put(&vault, request).await.unwrap().warnings, answer.warnings);
         let check = DecryptRequest {
             check_only: true,

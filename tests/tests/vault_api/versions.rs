@@ -1,9 +1,9 @@
-//! Versions and lists.
+//! Tests of version numbers and lists.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn versions_count_up_and_are_not_used_again_after_a_delete() {
+async fn version_numbers_increase_and_are_not_reused_after_a_delete() {
     let vault = Vault::start().await;
     vault.workspace("w").await;
     let first = try_put(&vault, put("w", "NAME", "1")).await.unwrap();
@@ -54,7 +54,7 @@ async fn versions_count_up_and_are_not_used_again_after_a_delete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_shows_names_and_metadata_in_order_and_no_value() {
+async fn a_list_has_names_and_metadata_in_order_and_no_value() {
     let vault = Vault::start().await;
     let workspace = vault.workspace("w").await;
     vault.workspace("w-other").await;
@@ -135,7 +135,7 @@ async fn lists_are_paged_in_order_and_a_page_is_bounded() {
         assert_eq!(page.secrets.len(), given, "page_size {asked}");
         assert!(!page.next_page_token.is_empty());
     }
-    // The size may change from page to page, and what a token stands for may be gone.
+    // The page size may change from page to page, and the secret that a token names may be deleted.
     let (mut names, mut token, mut sizes) = (Vec::new(), String::new(), [7, 400, 1, 0].into_iter().cycle());
     loop {
         let page = list(&vault, "w", sizes.next().unwrap(), &token).await.unwrap();

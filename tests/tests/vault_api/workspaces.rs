@@ -1,9 +1,9 @@
-//! Workspaces and their plans.
+//! Tests of workspaces and their plans.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_limits_new_names_exactly_even_when_they_come_at_once() {
+async fn a_plan_limits_concurrent_puts_of_new_names_exactly() {
     let vault = Vault::start().await;
     let plans = [
         (Plan::Unspecified, 10),
@@ -54,7 +54,7 @@ async fn a_plan_limits_new_names_exactly_even_when_they_come_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_or_lowered_plan_stops_new_names_only() {
+async fn a_full_or_lowered_plan_refuses_only_new_names() {
     let vault = Vault::start().await;
     vault
         .workspaces()
@@ -194,7 +194,7 @@ async fn an_update_changes_what_its_mask_names_and_checks_the_revision() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_updates_from_one_revision_one_wins() {
+async fn only_one_of_many_concurrent_updates_of_a_revision_succeeds() {
     let vault = Vault::start().await;
     let made = vault.workspace("w").await;
     let client = vault.workspaces();
@@ -218,7 +218,7 @@ async fn of_many_updates_from_one_revision_one_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_workspace_with_secrets_is_deleted_by_force_only_and_one_made_anew_is_another() {
+async fn a_workspace_with_secrets_is_deleted_only_with_force_and_a_new_one_of_its_name_is_another() {
     let vault = Vault::start().await;
     let made = vault.workspace("w").await;
     let mut client = vault.workspaces();
@@ -290,7 +290,7 @@ async fn a_workspace_with_secrets_is_deleted_by_force_only_and_one_made_anew_is_
         "WORKSPACE_REPLACED",
     );
 
-    // Emptied is as good as never filled.
+    // A workspace whose secrets were deleted counts as empty.
     vault.put("w", "NAME", "new").await;
     vault.delete("w", "NAME").await;
     client.delete_workspace(delete("w", false)).await.unwrap();

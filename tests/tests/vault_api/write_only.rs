@@ -1,4 +1,4 @@
-//! Nothing is read back.
+//! Tests that no admin API returns a value.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -9,7 +9,8 @@ use proto::vault::v1::{
 
 use super::*;
 
-/// How a value might show: as it is, in hexadecimal, in base64 at each of the three alignments, as Rust prints bytes.
+/// The forms in which a value might appear: as it is, in hexadecimal, in base64 at each of the three alignments, and as Rust
+/// prints bytes.
 struct Canary(Vec<Vec<u8>>);
 
 impl Canary {
@@ -29,7 +30,7 @@ impl Canary {
             hex.to_uppercase().into(),
             decimal.into(),
         ];
-        // Three bytes are four characters; the first and last group depend on what stands beside.
+        // Three bytes are four characters. The first and the last group depend on the neighbouring bytes, and are left out.
         forms.extend((0..3).map(|skipped| base64(&value[skipped..skipped + 18])));
         Self(forms)
     }
@@ -71,7 +72,7 @@ fn the_canary_is_found_in_every_form() {
     assert!(!found(b"something else"));
 }
 
-/// Every request of the two admin APIs that could have to do with a secret, right and wrong.
+/// Returns valid and invalid requests of the two admin APIs: every request that could concern a secret.
 fn admin_requests() -> Vec<(&'static str, Vec<u8>)> {
     let canary = || String::from_utf8(Canary::VALUE.to_vec()).unwrap();
     let value = |value| PutSecretRequest {
@@ -381,7 +382,7 @@ fn admin_requests() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A root key that the vault may rotate.
+/// Gives the vault a root key that it can rotate.
 fn with_a_passphrase(settings: &mut vault_service::config::Settings) {
     let words = settings.data_dir.as_ref().unwrap().with_file_name("words");
     fs::write(&words, "correct horse battery staple").unwrap();
@@ -391,7 +392,7 @@ fn with_a_passphrase(settings: &mut vault_service::config::Settings) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_admin_call_shows_a_value_in_any_form() {
+async fn no_admin_call_returns_a_value_in_any_form() {
     let pki = Pki::new();
     let vault = Vault::start_with(pki.clone(), with_a_passphrase).await;
     let injector = Injector::start(pki, vault.address).await;
@@ -404,7 +405,7 @@ async fn no_admin_call_shows_a_value_in_any_form() {
     for name in ["NAME", "A", "B", "C", "D", "E", "F", "G", "H", "I"] {
         vault.put("w", name, Canary::VALUE).await;
     }
-    // The value is there, for who may have it.
+    // An injector can decrypt the value.
     assert_eq!(decrypt_one(&vault, "w", "NAME").await.value, Canary::VALUE);
 
     let canary = Canary::new();
@@ -443,7 +444,7 @@ async fn no_admin_call_shows_a_value_in_any_form() {
             }
         }
     }
-    // The workspace was deleted last.
+    // The last request deleted the workspace.
     let restored = backups::restore(&vault, &backup).await.unwrap();
     canary.not_in("a restore's answer", &restored.encode_to_vec());
     answered.insert("/vault.v1.BackupService/RestoreBackup");
@@ -456,7 +457,7 @@ async fn no_admin_call_shows_a_value_in_any_form() {
     let methods = admin.iter().flat_map(|service| service.methods());
     for method in methods {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-        // CreateWorkspace was answered above, before there was a value.
+        // The answer to CreateWorkspace came earlier, before the value existed.
         assert!(
             answered.contains(path.as_str()) || path.ends_with("/CreateWorkspace"),
             "{path} never succeeded"
@@ -483,7 +484,7 @@ trait Remote {
 }
 
 impl Remote for Status {
-    /// The status came over the wire: a client's own has the transport's error as its source.
+    /// Returns true when the status came from the service. A status of the client has the transport's error as its source.
     fn source_is_absent(&self) -> bool {
         std::error::Error::source(self).is_none()
     }
