@@ -38,12 +38,11 @@ pub struct Cli {
     /// Another thing to do than to serve.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// How to serve.
     #[command(flatten)]
     pub settings: Settings,
 }
 
-/// What else the binary does.
+/// Commands other than serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a root key: a new file with 32 random bytes in base64, readable by its owner only
@@ -57,7 +56,7 @@ pub enum Command {
         #[arg(long, default_value = "127.0.0.1:9051", value_name = "ADDRESS")]
         metrics_listen: String,
     },
-    /// Back up a store that no vault has open. The backup is sealed: restoring it takes the root key
+    /// Back up a store that no vault has open. The backup is encrypted: restoring it takes the root key
     ///
     /// While the vault serves, ask it instead: `aerostack backup`, or BackupService/ExportBackup.
     Backup {
@@ -133,19 +132,19 @@ pub enum Command {
     },
 }
 
-/// Where a store is, and its root keys.
+/// The directory of a store and the providers of its root keys.
 #[derive(Debug, Clone, Args)]
 pub struct StoreArgs {
     /// Directory of the store
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Where the root keys come from.
+    /// The providers of the root keys.
     #[command(flatten)]
     pub root: RootArgs,
 }
 
 impl StoreArgs {
-    /// What gives the root keys.
+    /// Returns the providers of the root keys.
     pub fn providers(&self) -> Result<Providers, Problems> {
         let mut problems = Problems::default();
         let root = self.root.check(&mut problems);
@@ -153,7 +152,7 @@ impl StoreArgs {
     }
 }
 
-/// Where the root keys come from.
+/// Providers of root keys.
 #[derive(Debug, Clone, Args)]
 pub struct RootArgs {
     /// File with a root key: 32 bytes, raw or in base64, which others may not read (make one with `keygen`)
@@ -168,7 +167,7 @@ pub struct RootArgs {
     pub root_passphrase_file: Option<PathBuf>,
     /// Unix socket of a Kubernetes KMS v2 plugin: the store holds the root key, encrypted by it
     ///
-    /// Until the plugin answers, the vault is sealed: it serves, but does not decrypt.
+    /// Until the plugin answers, the vault is locked: it serves, but does not decrypt.
     #[arg(long, value_name = "SOCKET")]
     pub root_kms_socket: Option<PathBuf>,
     /// Which root key is active, when more than one kind is given: what the others wrapped is moved to it
@@ -247,7 +246,7 @@ pub struct Settings {
     /// Memory that the store may use as its cache, in MiB
     #[arg(long, default_value = "64", value_name = "MIB")]
     pub cache_mib: String,
-    /// Where the root keys come from.
+    /// The providers of the root keys.
     #[command(flatten)]
     pub root: RootArgs,
     #[command(flatten)]
@@ -291,17 +290,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Bytes that the store may cache.
     pub cache_bytes: u64,
-    /// What gives the root keys.
     pub root: Providers,
     /// TLS of the gRPC listener.
     pub tls: Arc<rustls::ServerConfig>,
-    /// Who this vault is: what its certificate names.
+    /// The identity in this vault's certificate.
     pub id: Principal,
     /// The certificate that this vault presents.
     pub certificates: OwnCertificates,
-    /// Whether values are given sealed or not at all.
+    /// True when the vault gives values only sealed to a key of the injector.
     pub require_sealed: bool,
-    /// Who may what.
+    /// The bindings of principals to roles.
     pub policy: Arc<Policy>,
     /// PING frames to clients.
     pub ping: Ping,
@@ -311,9 +309,8 @@ pub struct Config {
     pub audit_log: Option<AuditOutput>,
     /// Plan of a workspace that is created without one.
     pub default_plan: Plan,
-    /// Whether reflection is served.
     pub reflection: bool,
-    /// How long calls under way may take at the end.
+    /// Time limit for running calls after the shutdown began.
     pub shutdown_grace: Duration,
     /// Time from a delete until the vault begins to erase the deleted data.
     pub erase_after: Duration,

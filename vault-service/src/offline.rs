@@ -37,9 +37,8 @@ pub enum CommandError {
     InUse(store::StoreOpenError),
     #[error(transparent)]
     Vault(vault::OpenError),
-    /// The root key is not to be had.
     #[error(transparent)]
-    Sealed(#[from] UnlockError),
+    Locked(#[from] UnlockError),
     #[error(transparent)]
     Refused(#[from] VaultError),
     #[error(transparent)]
@@ -187,15 +186,15 @@ fn with_vault<T>(
         let vault = Vault::open_in(dir.to_owned(), CACHE, root).await?;
         let (writer, reader) = vault.split();
         drop(reader);
-        let done = unsealed(&writer, work).await;
+        let done = unlocked(&writer, work).await;
         let closed = writer.close().await.map_err(CommandError::Close);
         let done = done?;
         closed.map(|()| done)
     })
 }
 
-/// Has `work` done once the root key is there. Who does not answer now is not waited for.
-async fn unsealed<T>(
+/// Unlocks the vault if necessary, and runs `work`. Fails when the provider of the root key does not answer at once.
+async fn unlocked<T>(
     writer: &Writer,
     work: impl AsyncFnOnce(&Writer) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {

@@ -54,7 +54,7 @@ fn keygen(dir: &TempDir) -> PathBuf {
 }
 
 #[test]
-fn keygen_makes_a_key_for_its_owner_alone_and_never_overwrites_one() {
+fn keygen_writes_a_key_of_mode_0600_and_replaces_no_file() {
     let dir = TempDir::new().unwrap();
     let path = keygen(&dir);
     let key = fs::read_to_string(&path).unwrap();
@@ -99,7 +99,7 @@ fn missing_settings_are_all_reported_at_once() {
 }
 
 #[test]
-fn what_the_command_line_does_not_know_is_a_usage_error() {
+fn an_unknown_argument_is_a_usage_error() {
     let wrong = [
         &["--no-such-flag"][..],
         &["--listen"],
@@ -168,9 +168,9 @@ fn help_and_version_go_to_standard_output_and_help_names_every_environment_varia
 }
 
 #[test]
-fn an_environment_variable_is_a_setting_and_one_of_kubernetes_is_not() {
+fn environment_variables_are_settings_and_those_of_kubernetes_services_are_ignored() {
     let plain = run(&[]);
-    // A Service named aerostack-vault makes these in every pod.
+    // Kubernetes sets these in every pod for a Service named aerostack-vault.
     let kubernetes = vault()
         .env("AEROSTACK_VAULT_PORT", "tcp://10.0.0.1:7150")
         .env("AEROSTACK_VAULT_SERVICE_HOST", "10.0.0.1")
@@ -181,7 +181,7 @@ fn an_environment_variable_is_a_setting_and_one_of_kubernetes_is_not() {
         (kubernetes.status.code(), said(&kubernetes)),
         (Some(USAGE), said(&plain))
     );
-    // One that is empty is not set.
+    // An empty variable counts as not set.
     let empty = vault()
         .env("AEROSTACK_VAULT_LISTEN", "")
         .env("AEROSTACK_VAULT_ERASE_AFTER", "")
@@ -190,7 +190,7 @@ fn an_environment_variable_is_a_setting_and_one_of_kubernetes_is_not() {
         .output()
         .unwrap();
     assert_eq!((empty.status.code(), said(&empty)), (Some(USAGE), said(&plain)));
-    // One that is misspelt is warned of.
+    // A misspelt variable causes a warning.
     let misspelt = vault().env("AEROSTACK_VAULT_TLSCERT", "x").output().unwrap();
     let log = String::from_utf8_lossy(&misspelt.stdout).into_owned() + &said(&misspelt);
     assert!(log.contains("AEROSTACK_VAULT_TLSCERT"), "{log}");
@@ -231,7 +231,7 @@ fn a_root_key_that_others_may_read_or_change_is_refused_with_the_reason() {
     }
 }
 
-/// A CA and a certificate for the vault, as files.
+/// Files with a CA and a certificate for the vault.
 fn certificates(dir: &TempDir) -> [PathBuf; 3] {
     let file = |name: &str, text: String| {
         let path = dir.path().join(name);
@@ -296,13 +296,13 @@ fn serving_probes_on(probes: &str, dir: &TempDir, root_key: &Path) -> Command {
     command
 }
 
-/// Reads the log until the vault says where it serves.
+/// Reads the log up to the line with the address at which the vault serves.
 fn address(log: &mut impl std::io::BufRead) -> String {
     let mut all = String::new();
     for line in log.lines() {
         let line = line.unwrap();
         all.push_str(&line);
-        // Colours stand between the name and the value.
+        // Escape sequences for colours are between the name and the value.
         let Some((_, rest)) = line.split_once("serving") else {
             continue;
         };
@@ -318,7 +318,7 @@ fn address(log: &mut impl std::io::BufRead) -> String {
     panic!("it did not serve: {all}");
 }
 
-/// A vault that serves, killed when dropped.
+/// A running vault, which is killed on drop.
 struct Serving {
     child: Child,
     log: BufReader<ChildStderr>,
@@ -337,7 +337,7 @@ impl Serving {
         TcpStream::connect(&self.address).is_ok()
     }
 
-    /// Asks it to stop; its exit code, and what it still said.
+    /// Sends SIGTERM. Returns the exit code and the rest of the log.
     fn terminate(mut self) -> (Option<i32>, String) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let mut rest = String::new();
@@ -354,12 +354,12 @@ impl Drop for Serving {
 }
 
 #[test]
-fn healthcheck_succeeds_while_the_vault_that_runs_here_is_ready() {
+fn healthcheck_succeeds_while_the_vault_is_ready() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let everywhere = format!("0.0.0.0:{}", free.local_addr().unwrap().port());
     drop(free);
     let dir = TempDir::new().unwrap();
-    // As in a container: one environment for the vault and for the check, other settings in it too.
+    // In a container, the vault and the check have the same environment.
     let check = || {
         let output = vault()
             .arg("healthcheck")
@@ -381,7 +381,7 @@ fn healthcheck_succeeds_while_the_vault_that_runs_here_is_ready() {
 }
 
 #[test]
-fn a_probe_is_answered_although_idle_connections_take_all_descriptors() {
+fn a_probe_is_answered_while_idle_connections_use_all_descriptors() {
     const MOST: u64 = 64;
     const CONNECTIONS: usize = 100;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -425,9 +425,9 @@ fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     }
 }
 
-/// What a program gets that does not ask is for one that keeps descriptors in a set of 1,024.
+/// The default soft limit of 1,024 is for programs that use `select`.
 #[test]
-fn it_takes_all_the_descriptors_that_it_may_have_and_no_huge_pages() {
+fn the_vault_raises_its_limit_of_descriptors_and_uses_no_huge_pages() {
     let dir = TempDir::new().unwrap();
     let plain = serving(&dir, &keygen(&dir));
     let mut command = Command::new("sh");
@@ -502,7 +502,7 @@ fn no_core_is_dumped_unless_debugging_is_allowed() {
     assert_eq!(core_limit(&["--allow-debugging"]), ours);
 }
 
-/// Somebody who is not root: whoever runs this, or nobody.
+/// Returns a user who is not root: the user of the test, or `nobody`.
 fn user() -> u32 {
     match geteuid().as_raw() {
         0 => 65_534,
@@ -510,7 +510,7 @@ fn user() -> u32 {
     }
 }
 
-/// Gives a folder, and all that is in it, to [`user`].
+/// Makes [`user`] the owner of a directory and its content.
 fn give(path: &Path) {
     chown(path, Some(user()), None).unwrap();
     if path.is_dir() {
@@ -521,9 +521,9 @@ fn give(path: &Path) {
 }
 
 #[test]
-fn its_memory_is_roots_alone_unless_debugging_is_allowed() {
+fn only_root_can_read_the_vaults_memory_unless_debugging_is_allowed() {
     let dir = TempDir::new().unwrap();
-    // Where everybody gets at it.
+    // Every user can reach this directory.
     let binary = dir.path().join("vault-service");
     fs::copy(env!("CARGO_BIN_EXE_vault-service"), &binary).unwrap();
     let root_key = keygen(&dir);
@@ -547,7 +547,7 @@ fn its_memory_is_roots_alone_unless_debugging_is_allowed() {
 }
 
 #[test]
-fn a_second_vault_on_the_same_store_exits_and_says_why() {
+fn a_second_vault_on_the_same_store_exits_with_the_reason() {
     let dir = TempDir::new().unwrap();
     let root_key = keygen(&dir);
     let first = Serving::start(serving(&dir, &root_key));
@@ -563,7 +563,7 @@ fn a_second_vault_on_the_same_store_exits_and_says_why() {
 }
 
 #[test]
-fn a_store_of_another_root_key_is_refused_and_says_which_is_needed() {
+fn a_store_of_another_root_key_is_refused_with_the_id_of_that_key() {
     let dir = TempDir::new().unwrap();
     Serving::start(serving(&dir, &keygen(&dir))).terminate();
     let other = TempDir::new().unwrap();
@@ -576,16 +576,14 @@ fn a_store_of_another_root_key_is_refused_and_says_which_is_needed() {
     );
 }
 
-// ------------------------------------------------------------------------------------------------ damaged stores
-
-/// `verify` of the store that [`serving`] serves.
+/// Returns the command `verify` for the store of [`serving`].
 fn verify(dir: &TempDir, root_key: &Path) -> Command {
     let mut verify = offline("verify", dir, root_key);
     verify.arg("--scratch").arg(dir.path());
     verify
 }
 
-/// `repair` of the store that [`serving`] serves, into the directory `new`.
+/// Returns the command `repair` for the store of [`serving`], into the directory `new`.
 fn repair(dir: &TempDir, root_key: &Path) -> Command {
     let mut repair = offline("repair", dir, root_key);
     repair.arg("--to").arg(dir.path().join("new"));
@@ -607,7 +605,7 @@ fn printed(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The files of the store, and what is in them.
+/// Returns the contents of the store's files.
 fn files(dir: &TempDir) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     let entries = fs::read_dir(dir.path().join("vault")).unwrap();
     let mut files: Vec<_> = entries
@@ -621,7 +619,7 @@ fn files(dir: &TempDir) -> Vec<(PathBuf, Option<Vec<u8>>)> {
 type Damage = fn(&Path);
 
 #[test]
-fn a_damaged_store_is_refused_without_a_panic_and_left_as_it_is() {
+fn a_damaged_store_is_refused_without_a_panic_and_unchanged() {
     let damages: [(&str, Damage); 5] = [
         ("db is empty", |dir| fs::write(dir.join("db"), "").unwrap()),
         ("db is cut short", |dir| {
@@ -658,7 +656,7 @@ fn a_damaged_store_is_refused_without_a_panic_and_left_as_it_is() {
 }
 
 #[test]
-fn damaged_keys_are_called_damaged() {
+fn a_damaged_key_file_is_reported_as_damaged() {
     let dir = TempDir::new().unwrap();
     let root_key = keygen(&dir);
     Serving::start(serving(&dir, &root_key)).terminate();
@@ -673,12 +671,12 @@ fn damaged_keys_are_called_damaged() {
 }
 
 #[test]
-fn verify_and_repair_say_what_they_found_and_leave_the_store_as_it_is() {
+fn verify_and_repair_report_damage_and_leave_the_store_unchanged() {
     let dir = TempDir::new().unwrap();
     let root_key = keygen(&dir);
     Serving::start(serving(&dir, &root_key)).terminate();
     let before = files(&dir);
-    // A copy that a killed `verify` left is removed.
+    // The next `verify` removes the copy of a killed one.
     let at = fs::metadata(dir.path().join("vault")).unwrap();
     let copy = format!("aerostack-check-{:x}-{:x}", at.dev(), at.ino());
     fs::create_dir(dir.path().join(&copy)).unwrap();
@@ -709,7 +707,7 @@ fn verify_and_repair_say_what_they_found_and_leave_the_store_as_it_is() {
     let new = dir.path().join("new");
     let mut repair = repair(&dir, &root_key);
     let repaired = repair.output().unwrap();
-    // Nothing is lost.
+    // The repaired store has everything.
     assert_eq!(repaired.status.code(), Some(0), "{}", said(&repaired));
     assert!(
         printed(&repaired).contains("0 secrets and 0 older versions salvaged"),
@@ -744,7 +742,7 @@ fn a_store_in_use_is_neither_verified_nor_repaired() {
 }
 
 #[test]
-fn a_store_is_compacted_when_no_vault_has_it_open_and_is_served_afterwards() {
+fn a_store_is_compacted_while_no_vault_has_it_open_and_is_served_afterwards() {
     let dir = TempDir::new().unwrap();
     let root_key = keygen(&dir);
     let compact = || {
@@ -773,9 +771,9 @@ fn a_store_is_compacted_when_no_vault_has_it_open_and_is_served_afterwards() {
     assert_eq!(Serving::start(serving(&dir, &root_key)).terminate().0, Some(0));
 }
 
-/// Killed at any moment of its first start, it starts anew or with what there is, and never with another key.
+/// Kills the vault at different moments of its first start. Each store then opens with its root key and no other.
 #[test]
-fn a_kill_during_the_first_start_leaves_a_store_that_starts() {
+fn a_store_whose_first_start_was_killed_can_be_started() {
     let (mut served, mut cut_off) = (0, 0);
     for round in 0..25u64 {
         let dir = TempDir::new().unwrap();
@@ -787,7 +785,7 @@ fn a_kill_during_the_first_start_leaves_a_store_that_starts() {
         let marker = fs::read_to_string(dir.path().join("vault/marker"));
         let made = marker.as_ref().is_ok_and(|marker| !marker.contains("\nmaking\n"));
         *(if made { &mut served } else { &mut cut_off }) += 1;
-        // Whatever is there, another key is no way in once it is initialised.
+        // An initialised store is refused with another key.
         let vault = Serving::start(serving(&dir, &root_key));
         assert_eq!(vault.terminate().0, Some(0), "round {round}: {marker:?}");
         let other = TempDir::new().unwrap();
@@ -804,9 +802,9 @@ fn a_kill_during_the_first_start_leaves_a_store_that_starts() {
     );
 }
 
-/// Files may not grow beyond a size: as on a full disk, writes fail.
+/// Limits the size of files, so that writes fail as on a full disk.
 #[test]
-fn a_store_that_cannot_be_made_for_want_of_room_is_refused_with_the_reason() {
+fn a_store_that_cannot_be_created_for_lack_of_room_is_refused_with_the_reason() {
     let dir = TempDir::new().unwrap();
     let root_key = keygen(&dir);
     let plain = serving(&dir, &root_key);
@@ -821,6 +819,6 @@ fn a_store_that_cannot_be_made_for_want_of_room_is_refused_with_the_reason() {
     let refused = command.output().unwrap();
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("File too large"), "{}", said(&refused));
-    // With room again it starts.
+    // The vault starts once there is room.
     assert_eq!(Serving::start(serving(&dir, &root_key)).terminate().0, Some(0));
 }

@@ -42,16 +42,16 @@ fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// A directory with a root key in it, or a passphrase.
+/// A directory with root keys and passphrases.
 struct Home(TempDir, Root);
 
-/// Where the root key of a store comes from, as the setting and the file that it names.
+/// Provider of a store's root key: the setting, and the file that it names.
 type Root = [&'static str; 2];
 
 const KEY_FILE: Root = ["--root-key-file", "root.key"];
 const PASSPHRASE: Root = ["--root-passphrase-file", "words"];
 
-/// Some 250 bytes, as most secrets have.
+/// Returns a value of about 250 bytes, the size of most secrets.
 const SMALL: usize = 20;
 
 impl Home {
@@ -76,7 +76,7 @@ impl Home {
         self.0.path().join(name)
     }
 
-    /// Opens the vault in this store, or makes it.
+    /// Opens the vault in this store, or creates it.
     async fn open(&self, store: &str) -> (Writer, Reader) {
         let [_, file] = self.1;
         let root = match self.1 {
@@ -88,7 +88,7 @@ impl Home {
         vault.unwrap().split()
     }
 
-    /// A store with so many small secrets.
+    /// Makes a store with `count` small secrets.
     async fn fill(&self, store: &str, secrets: usize) {
         self.fill_with(store, secrets, SMALL).await;
     }
@@ -175,7 +175,7 @@ fn secret(number: usize, size: usize) -> NewSecret {
     }
 }
 
-/// How many secrets decrypt to what was put.
+/// Returns the number of secrets that decrypt to the values that were put.
 async fn whole(reader: &Reader, secrets: usize) -> usize {
     whole_of(reader, secrets, SMALL).await
 }
@@ -243,7 +243,7 @@ async fn a_store_is_backed_up_and_restored_into_a_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_store_is_lost_its_passphrase_and_a_backup_are_enough_and_another_one_is_not() {
+async fn a_lost_store_is_restored_from_a_backup_with_its_passphrase_and_with_no_other() {
     let home = Home::with_passphrase("correct horse battery staple");
     home.fill("store", 20).await;
     home.words_are("correct horse battery stable");
@@ -272,7 +272,7 @@ async fn when_the_store_is_lost_its_passphrase_and_a_backup_are_enough_and_anoth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_goes_through_pipes() {
+async fn a_backup_is_written_to_and_read_from_pipes() {
     let home = Home::new();
     home.fill("store", 300).await;
     let output = home.run("backup", "store", &[]).output().unwrap();
@@ -293,7 +293,7 @@ async fn a_backup_goes_through_pipes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_has_its_line_in_the_audit_log_and_is_not_begun_without_the_log() {
+async fn a_command_writes_a_line_to_the_audit_log_and_does_not_start_without_the_log() {
     let home = Home::new();
     home.fill("store", 20).await;
     let unwritable = ["--output", "backup", "--audit-log", "absent/audit.log"];
@@ -355,7 +355,7 @@ async fn a_command_has_its_line_in_the_audit_log_and_is_not_begun_without_the_lo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_in_use_is_not_backed_up_and_the_way_to_do_it_is_named() {
+async fn a_backup_of_a_store_in_use_is_refused_with_advice() {
     let home = Home::new();
     home.fill("store", 1).await;
     let (_writer, _reader) = home.open("store").await;
@@ -368,7 +368,7 @@ async fn a_store_in_use_is_not_backed_up_and_the_way_to_do_it_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_done_is_refused_and_leaves_nothing_behind() {
+async fn a_refused_command_leaves_no_files_behind() {
     let home = Home::new();
     home.fill("store", 300).await;
     home.ok("backup", "store", &["--output", "backup"]);
@@ -396,7 +396,7 @@ async fn what_cannot_be_done_is_refused_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_that_is_killed_leaves_an_empty_vault_or_the_whole() {
+async fn a_killed_restore_leaves_an_empty_vault_or_a_complete_one() {
     const SECRETS: usize = 500;
     const SIZE: usize = 1000;
     const KILLS: u32 = 8;
@@ -447,7 +447,7 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_refused_for_its_root_key_keeps_every_byte() {
+async fn a_store_that_is_refused_for_its_root_key_is_unchanged() {
     let home = Home::new();
     home.fill("store", 50).await;
     fs::rename(home.path("root.key"), home.path("right.key")).unwrap();
@@ -466,7 +466,7 @@ async fn a_store_that_is_refused_for_its_root_key_keeps_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_refused_for_its_passphrase_keeps_every_byte() {
+async fn a_store_that_is_refused_for_its_passphrase_is_unchanged() {
     let home = Home::with_passphrase("correct horse battery staple");
     home.fill("store", 50).await;
     home.words_are("correct horse battery stable");
@@ -477,7 +477,7 @@ async fn a_store_that_is_refused_for_its_passphrase_keeps_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verify_and_repair_name_a_stray_file_and_read_the_store_without_it() {
+async fn verify_and_repair_name_an_unknown_file_and_read_the_store_without_it() {
     let home = Home::new();
     home.fill("store", 50).await;
     let older = files(&home.path("store"));
@@ -505,7 +505,7 @@ async fn verify_and_repair_name_a_stray_file_and_read_the_store_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repair_that_is_killed_leaves_a_store_that_is_refused_until_the_repair_is_run_again() {
+async fn the_store_of_a_killed_repair_is_refused_until_the_repair_is_run_again() {
     const SECRETS: usize = 300;
     const SIZE: usize = 1000;
     const KILLS: u32 = 8;

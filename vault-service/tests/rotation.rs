@@ -37,7 +37,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 const VAULT: &str = "spiffe://test/vault";
 const ADMIN: &str = "spiffe://test/admin";
 const INJECTOR: &str = "spiffe://test/injector";
-/// So many that a rotation lasts.
+/// Number of records that keeps a rotation busy for a while.
 const SECRETS: usize = 2000;
 
 fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
@@ -47,7 +47,7 @@ fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A CA and, for each principal, a certificate and its key.
+/// A CA, and a certificate with its key for each principal.
 struct Files(TempDir);
 
 impl Files {
@@ -98,7 +98,7 @@ impl Files {
     }
 }
 
-/// The binary, killed when dropped.
+/// A running vault, which is killed on drop.
 struct Vault {
     child: Child,
     address: SocketAddr,
@@ -126,7 +126,7 @@ impl Vault {
         let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let address = address(&mut log);
-        // Read on, or it would wait for room in the pipe.
+        // A full pipe would block the vault, so the rest of its output is read.
         std::thread::spawn(move || log.lines().for_each(drop));
         Self {
             child,
@@ -215,7 +215,7 @@ async fn all_decrypt(vault: &Vault) {
     }
 }
 
-/// How far the rotation is, as shown: what is done, of how much; none when there is none.
+/// Returns the numbers of rewrapped and of all records of the rotation; `None` when no rotation is running.
 async fn progress(keys: &mut KeyServiceClient<Channel>) -> Option<(u64, u64)> {
     let status = keys.get_key_status(GetKeyStatusRequest {}).await.unwrap();
     let rotations = status.into_inner().rotations;
@@ -225,7 +225,7 @@ async fn progress(keys: &mut KeyServiceClient<Channel>) -> Option<(u64, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_that_is_killed_again_and_again_ends_with_every_record_under_the_new_key() {
+async fn a_rotation_that_is_killed_repeatedly_ends_with_all_records_under_the_new_key() {
     let files = Arc::new(Files::new());
     let root_key = files.0.path().join("root.key");
     vault_service::crypto::root_key_file::write_new(&root_key).unwrap();

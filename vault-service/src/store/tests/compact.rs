@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use super::*;
 use crate::store::compact::{CompactionStage, compact_in_stages};
 
-/// Keys, and how often each is put, with values of 8 KiB. `CHURN=3600,100` measures a larger store.
+/// Returns the number of keys, and how often each is put, with values of 8 KiB. `CHURN=3600,100` measures a larger store.
 fn churn() -> (usize, usize) {
     let churn = std::env::var("CHURN").unwrap_or_default();
     let (keys, puts) = churn.split_once(',').unwrap_or(("100", "30"));
@@ -18,7 +18,7 @@ fn value(number: usize) -> Vec<u8> {
     value
 }
 
-/// A store after some churn, closed; and what is in it.
+/// Fills a store with many replaced values, closes it, and returns its content.
 async fn churned(dir: &Path) -> Vec<Entry> {
     let store = open(dir);
     let (keys, rounds) = churn();
@@ -60,7 +60,7 @@ fn names_in(dir: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_compacted_store_holds_what_it_held_and_has_the_size_of_a_fresh_one() {
+async fn a_compacted_store_has_the_same_content_and_the_size_of_a_new_store() {
     let (parent, dir) = dir();
     let entries = churned(&dir).await;
     let compacted = compact(&dir, CACHE, &[]).await.unwrap();
@@ -81,14 +81,14 @@ async fn a_compacted_store_holds_what_it_held_and_has_the_size_of_a_fresh_one() 
     assert!(length(&dir) <= length(&fresh) + 8 * 1024 * 1024);
     println!("{compacted:?}");
     assert!(compacted.after < compacted.before, "{compacted:?}");
-    // The compacted store takes writes as any other.
+    // The compacted store accepts writes.
     let store = open(&dir);
     store.commit(Batch::new().put("new", "entry")).await.unwrap();
     assert_eq!(store.read(b"new").unwrap().unwrap(), b"entry");
     store.close().await.unwrap();
 }
 
-/// A copy of a directory and all in it.
+/// Copies a directory with all of its content.
 fn copied(from: &Path, to: PathBuf) -> PathBuf {
     fs::create_dir(&to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -103,7 +103,7 @@ fn copied(from: &Path, to: PathBuf) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_store_for_which_compacting_was_stopped_anywhere_is_whole_and_nothing_is_left() {
+async fn a_store_whose_compaction_was_interrupted_is_complete_and_the_other_copy_is_removed() {
     let (parent, dir) = dir();
     let entries = churned(&dir).await;
     let crashes = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ async fn a_store_for_which_compacting_was_stopped_anywhere_is_whole_and_nothing_
 }
 
 #[tokio::test]
-async fn a_store_that_is_open_or_opened_meanwhile_or_left_by_half_is_not_compacted() {
+async fn an_open_changed_or_incomplete_store_is_not_compacted() {
     let (parent, dir) = dir();
     let entries = churned(&dir).await;
     let store = open(&dir);
@@ -142,7 +142,7 @@ async fn a_store_that_is_open_or_opened_meanwhile_or_left_by_half_is_not_compact
     );
     store.close().await.unwrap();
 
-    // Closed to be exchanged, it is taken by another process, which writes.
+    // Another process opens the store after it was closed for the exchange, and writes.
     let at = dir.clone();
     let (made, written) = (tempfile::tempdir().unwrap(), std::cell::Cell::new(false));
     let refused = compact_in_stages(&dir, CACHE, &[], |stage| {

@@ -16,14 +16,14 @@ use crate::store::{
 
 pub(super) type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// How the process ended that had the store.
+/// The end of the process that had the store open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Closed,
     Killed,
 }
 
-/// A store, how its process ended, and all that was acknowledged.
+/// A store whose process has ended, and its acknowledged content.
 pub(super) struct Left {
     _parent: TempDir,
     pub(super) dir: PathBuf,
@@ -31,7 +31,7 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// With so many entries of up to `size` bytes; some were replaced and some deleted, over a few processes.
+    /// Makes a store with `count` entries of up to `size` bytes, some replaced and some deleted, by several processes.
     pub(super) async fn behind(end: End, entries: u32, size: u32) -> Self {
         let (parent, dir) = dir();
         let (mut random, mut content) = (Random(7), Content::new());
@@ -70,7 +70,7 @@ impl Left {
         }
     }
 
-    /// A copy to do something to.
+    /// Copies the store, and damages the copy.
     pub(super) fn damaged(&self, name: &str, damage: impl FnOnce(&Path)) -> PathBuf {
         let copy = self.dir.with_extension(name);
         let _ = fs::remove_dir_all(&copy);
@@ -79,7 +79,8 @@ impl Left {
         copy
     }
 
-    /// Opens what was damaged: nothing may be lost, or it is refused, says what to do, and is as it was. Whether it opened.
+    /// Opens a damaged store, which must either have all entries, or be refused with advice and be unchanged. Returns true
+    /// when the store opened.
     pub(super) async fn opens(&self, dir: &Path, what: &str) -> bool {
         let (before, started) = (snapshot(dir), Instant::now());
         let opened = Store::open(dir, CACHE);
@@ -118,14 +119,14 @@ pub(super) fn copy_files(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
-        // 16 MiB of nothing.
+        // The reserve is 16 MiB without content.
         if path.is_file() && !path.ends_with("reserve") {
             fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
         }
     }
 }
 
-/// Every file in there, and what is in it; the lock aside, which an open may make.
+/// Returns the contents of all files but the lock, which an open may create.
 pub(super) fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     paths
@@ -157,7 +158,7 @@ pub(super) fn snap(dir: &Path) -> Option<PathBuf> {
 pub(super) const ENDS: [End; 2] = [End::Closed, End::Killed];
 
 #[tokio::test]
-async fn a_store_cut_short_loses_nothing_or_is_refused_and_stays_as_it_is() {
+async fn a_truncated_store_has_all_entries_or_is_refused_and_unchanged() {
     for end in ENDS {
         let left = Left::behind(end, 4_000, 10_000).await;
         assert!(
@@ -169,7 +170,7 @@ async fn a_store_cut_short_loses_nothing_or_is_refused_and_stays_as_it_is() {
             let what = format!("{end:?}, {percent} % of db");
             let dir = left.damaged("cut", |dir| truncate(&dir.join("db"), percent));
             opened += u32::from(left.opens(&dir, &what).await);
-            // And when what could tell is cut off too.
+            // The same damage without the files that could reveal it.
             let dir = left.damaged("cut", |dir| {
                 truncate(&dir.join("db"), percent);
                 fs::remove_file(snap(dir).unwrap()).unwrap();
@@ -183,7 +184,7 @@ async fn a_store_cut_short_loses_nothing_or_is_refused_and_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_store_whose_small_files_are_damaged_loses_nothing_or_is_refused() {
+async fn a_store_with_damaged_small_files_has_all_entries_or_is_refused() {
     for end in ENDS {
         let left = Left::behind(end, 600, 4_000).await;
         for name in ["conf", "marker"] {
@@ -198,7 +199,7 @@ async fn a_store_whose_small_files_are_damaged_loses_nothing_or_is_refused() {
                 assert!(!left.opens(&dir, &format!("{end:?}, {name} of {length:?}")).await);
             }
         }
-        // An index that can be made again, and its leftovers, are no reason to stay away.
+        // sled can make a snapshot again, so damaged and unfinished ones are no reason for a refusal.
         let dir = left.damaged("snap", |dir| fs::write(snap(dir).unwrap(), "torn").unwrap());
         assert!(left.opens(&dir, &format!("{end:?}, a torn snapshot")).await);
         let aside = fs::read_dir(&dir)
@@ -222,7 +223,7 @@ async fn a_store_whose_small_files_are_damaged_loses_nothing_or_is_refused() {
     }
 }
 
-/// Flips single bits, nearly all of them in what is written of `db`.
+/// Flips single bits, nearly all of them in the written part of `db`.
 async fn flip(end: End, seed: u64) {
     let (mut random, mut refused) = (Random(seed), 0);
     let left = Left::behind(end, 600, 2_000).await;
@@ -254,17 +255,17 @@ async fn flip(end: End, seed: u64) {
 }
 
 #[tokio::test]
-async fn a_bit_flipped_in_a_closed_store_loses_nothing_or_has_it_refused() {
+async fn a_closed_store_with_a_flipped_bit_has_all_entries_or_is_refused() {
     flip(End::Closed, 0xB17).await;
 }
 
 #[tokio::test]
-async fn a_bit_flipped_after_a_kill_loses_nothing_or_has_the_store_refused() {
+async fn a_killed_store_with_a_flipped_bit_has_all_entries_or_is_refused() {
     flip(End::Killed, 0xF11B).await;
 }
 
 #[tokio::test]
-async fn an_older_copy_of_the_data_beside_the_marker_of_today_is_refused() {
+async fn an_older_copy_of_the_data_with_the_current_marker_is_refused() {
     let left = Left::behind(End::Closed, 600, 1_000).await;
     let older = left.damaged("older", |_| ());
     let store = open(&left.dir);
@@ -286,7 +287,7 @@ async fn an_older_copy_of_the_data_beside_the_marker_of_today_is_refused() {
 }
 
 #[tokio::test]
-async fn an_empty_store_or_another_one_beside_the_marker_is_refused() {
+async fn an_empty_or_foreign_store_with_the_marker_is_refused() {
     let left = Left::behind(End::Killed, 600, 1_000).await;
     let (_parent, dir) = dir();
     open(&dir).close().await.unwrap();
@@ -319,7 +320,7 @@ async fn an_empty_store_or_another_one_beside_the_marker_is_refused() {
 }
 
 #[tokio::test]
-async fn entries_that_went_missing_behind_the_stores_back_are_noticed() {
+async fn entries_that_were_removed_outside_of_the_store_are_noticed() {
     let left = Left::behind(End::Closed, 600, 1_000).await;
     let db = sled_in(&left.dir);
     db.remove(left.content.keys().next().unwrap()).unwrap();
@@ -334,13 +335,13 @@ async fn entries_that_went_missing_behind_the_stores_back_are_noticed() {
     );
 }
 
-/// sled alone, once those that had the store are gone.
+/// Opens sled alone, once the store is released.
 fn sled_in(dir: &Path) -> engine::Engine {
     lock::wait_for_release(dir).unwrap();
     engine::Engine::open(dir, CACHE).unwrap()
 }
 
-/// A store that was made and never used, closed.
+/// Makes a store that was never used, and closes it.
 async fn unused() -> (TempDir, PathBuf) {
     let (parent, dir) = dir();
     open(&dir).close().await.unwrap();
@@ -348,7 +349,7 @@ async fn unused() -> (TempDir, PathBuf) {
 }
 
 #[tokio::test]
-async fn a_store_whose_making_was_cut_off_is_made_anew() {
+async fn a_store_whose_creation_was_interrupted_is_created_again() {
     let (_parent, made) = unused().await;
     let making = Marker {
         state: MarkerState::Creating,
@@ -378,7 +379,7 @@ async fn a_store_whose_making_was_cut_off_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_start_that_was_killed_while_sled_opened_the_store_goes_on() {
+async fn a_store_that_was_killed_while_sled_opened_it_opens() {
     let left = Left::behind(End::Closed, 60, 1_000).await;
     let before = snap(&left.dir).unwrap();
     let opened = open_files(&left.dir, CACHE).unwrap();
@@ -408,11 +409,11 @@ async fn a_start_that_was_killed_while_sled_opened_the_store_goes_on() {
 }
 
 #[tokio::test]
-async fn the_marker_of_a_new_store_is_there_before_anything_of_sleds() {
+async fn the_marker_of_a_new_store_is_written_before_any_file_of_sled() {
     let (_parent, dir) = dir();
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("lock"), "").unwrap();
-    // Where sled makes a folder first.
+    // sled creates this directory first, so a file of that name makes its open fail.
     std::os::unix::fs::symlink("nowhere", dir.join("blobs")).unwrap();
     let failed = open::create(&dir, CACHE).err().unwrap();
     assert!(matches!(failed, StoreOpenError::Storage { .. }), "{failed:?}");
@@ -422,7 +423,7 @@ async fn the_marker_of_a_new_store_is_there_before_anything_of_sleds() {
     open(&dir).close().await.unwrap();
 }
 
-/// A small disk in memory, unmounted when dropped. Only root can make one.
+/// A small file system in memory, which is unmounted on drop. Only root can mount one.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -436,7 +437,7 @@ impl Disk {
         mounted.is_ok_and(|status| status.success()).then_some(Self(at))
     }
 
-    /// Leaves so many bytes free.
+    /// Fills the file system up to this number of free bytes.
     fn fill(&self, left: u64) {
         let disk = rustix::fs::statvfs(&self.0).unwrap();
         let more = disk.f_bavail * disk.f_frsize - left;
@@ -464,7 +465,7 @@ async fn without_room_for_a_copy_a_killed_store_is_opened_and_a_changed_one_is_r
         if end == End::Closed {
             truncate(&dir.join("db"), 99);
         }
-        // Enough to open it.
+        // This room suffices for an open without a copy.
         disk.fill(14 << 20);
         let before = snapshot(&dir);
         match (end, Store::open(&dir, CACHE)) {
@@ -476,7 +477,7 @@ async fn without_room_for_a_copy_a_killed_store_is_opened_and_a_changed_one_is_r
 }
 
 #[tokio::test]
-async fn the_stores_own_entry_is_out_of_reach() {
+async fn the_checkpoint_entry_can_neither_be_read_nor_written() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store.commit(Batch::new().put("a", "1")).await.unwrap();

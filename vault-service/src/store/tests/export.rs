@@ -10,7 +10,7 @@ use super::*;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What an export adds up to.
+/// Applies all changes of an export to an empty map.
 fn all_of(mut export: Export) -> Result<Model, ExportError> {
     let mut found = Model::new();
     while let Some(part) = export.next_part()? {
@@ -30,10 +30,10 @@ fn apply(found: &mut Model, changes: Vec<Change>) {
 
 const WRITERS: u64 = 64;
 const ACCOUNTS: u64 = 10;
-/// Entries between the accounts and the writers' own, so that there is much to read between the two.
+/// Number of entries between the accounts and the entries of the writers, which an export takes a while to read.
 const BULK: u16 = 4000;
 
-/// What a writer's `step`-th batch puts at its own keys, or deletes there.
+/// Returns the changes of a writer's own keys in the batch number `step`.
 fn own_writes(writer: u64, step: u64) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
     let number = |salt: u64| {
         (writer << 40 | step << 8 | salt)
@@ -53,7 +53,7 @@ fn own_writes(writer: u64, step: u64) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
         .collect()
 }
 
-/// A batch whose entries agree: the writer's step, its own keys, a count of all batches, and money that is moved.
+/// Returns a batch with related entries: the writer's step, its own keys, a count of all batches, and a transfer of money.
 fn batch(writer: u64, step: u64) -> Batch {
     let account = |number: u64| format!("account/{}", number % ACCOUNTS);
     let batch = Batch::new()
@@ -75,7 +75,7 @@ fn number(model: &Model, key: &str) -> u64 {
     })
 }
 
-/// Every entry is what these steps of the writers leave, and nothing else is there.
+/// Asserts that the content is exactly that after these steps of the writers.
 fn assert_is_a_moment(found: &Model, steps: &[u64]) {
     let mut expected = Model::new();
     for (writer, last) in (0..).zip(steps) {
@@ -108,7 +108,7 @@ fn assert_is_a_moment(found: &Model, steps: &[u64]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_export_under_load_is_the_store_at_one_moment_after_its_begin() {
+async fn an_export_under_load_has_the_content_of_one_moment_after_its_start() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     for number in 0..ACCOUNTS {
@@ -160,7 +160,7 @@ async fn an_export_under_load_is_the_store_at_one_moment_after_its_begin() {
             .map(|w| number(&found, &format!("step/{w:02}")))
             .collect();
         for ((before, step), after) in before.iter().zip(&steps).zip(&after) {
-            // One more may be there than was acknowledged, and be acknowledged a moment later.
+            // The export may contain one batch more than was acknowledged so far.
             assert!(before <= step && *step <= after + 1, "{before} {step} {after}");
         }
         assert_is_a_moment(&found, &steps);
@@ -180,8 +180,8 @@ async fn an_export_under_load_is_the_store_at_one_moment_after_its_begin() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_export_beside_large_batches_has_each_of_them_whole_or_not_at_all() {
-    // More keys than the last round reads.
+async fn an_export_has_all_writes_of_a_concurrent_large_batch_or_none() {
+    // Each batch has more keys than the last round reads.
     const KEYS: u16 = 1500;
     let (_parent, dir) = dir();
     let mut opened = open_files(&dir, CACHE).unwrap();
@@ -202,7 +202,7 @@ async fn an_export_beside_large_batches_has_each_of_them_whole_or_not_at_all() {
                 if enough.load(Ordering::Relaxed) {
                     return step;
                 }
-                // Long enough that an export comes to its end, and short enough that none is without a change.
+                // The pause is long enough for an export to end, and short enough for a change during every export.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             unreachable!("steps do not run out")
@@ -220,9 +220,8 @@ async fn an_export_beside_large_batches_has_each_of_them_whole_or_not_at_all() {
     assert!(writer.await.unwrap() > 10);
 }
 
-/// What the first reading has passed is read again, and what it has not is read once.
 #[tokio::test]
-async fn what_changes_behind_the_reading_is_given_again() {
+async fn a_change_of_an_entry_that_the_scan_has_passed_is_exported() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     for key in 0..32u8 {
@@ -266,7 +265,7 @@ async fn what_changes_behind_the_reading_is_given_again() {
 }
 
 #[tokio::test]
-async fn what_changed_is_read_before_more_is_when_there_is_much_of_it() {
+async fn many_changed_keys_are_read_again_before_the_scan_goes_on() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store
@@ -297,7 +296,7 @@ fn put((key, value): (Vec<u8>, Vec<u8>)) -> Change {
 }
 
 #[tokio::test]
-async fn changes_that_are_too_large_for_the_last_round_are_given_in_further_ones() {
+async fn changes_above_the_limits_of_the_last_round_are_exported_in_further_rounds() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store.commit(Batch::new().put("z", "1")).await.unwrap();
@@ -309,7 +308,7 @@ async fn changes_that_are_too_large_for_the_last_round_are_given_in_further_ones
     .await
     .unwrap();
     assert_eq!(first.len(), 1);
-    // Few keys, and more bytes than are read between two groups.
+    // The changes have few keys, and more bytes than the last round reads.
     for number in 0..30u8 {
         let large = Batch::new().put([number], vec![number; 90_000]);
         store.commit(large).await.unwrap();
@@ -319,7 +318,7 @@ async fn changes_that_are_too_large_for_the_last_round_are_given_in_further_ones
 }
 
 #[tokio::test]
-async fn there_is_one_export_at_a_time_and_one_that_is_given_up_is_over() {
+async fn only_one_export_runs_at_a_time_and_a_dropped_one_has_ended() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let first = store.export().unwrap();
@@ -332,11 +331,11 @@ async fn there_is_one_export_at_a_time_and_one_that_is_given_up_is_over() {
 }
 
 #[tokio::test]
-async fn an_export_that_is_read_too_slowly_is_given_up_and_takes_no_more_memory() {
+async fn an_export_that_is_read_too_slowly_fails_and_takes_no_more_memory() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let mut export = store.export().unwrap();
-    // Deleting what is not there is a change as any other, and takes no disk.
+    // A delete of a missing key counts as a change, and takes no disk space.
     for batch in 0..80u8 {
         let keys = (0..10u8).map(|number| [vec![batch, number], vec![0; 90_000]].concat());
         store
@@ -355,7 +354,7 @@ async fn an_export_that_is_read_too_slowly_is_given_up_and_takes_no_more_memory(
 }
 
 #[tokio::test]
-async fn a_store_that_closes_ends_the_export() {
+async fn an_export_of_a_closed_store_fails() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let export = store.export().unwrap();
@@ -368,7 +367,7 @@ async fn a_store_that_closes_ends_the_export() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_held_takes_only_the_batches_of_its_holder() {
+async fn while_an_exclusive_writer_has_the_store_only_its_batches_are_applied() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store.commit(Batch::new().put("a", "1")).await.unwrap();
@@ -382,7 +381,7 @@ async fn a_store_that_is_held_takes_only_the_batches_of_its_holder() {
     assert!(matches!(store.export().err(), Some(ExportError::ExclusiveWriter)));
     store.close().await.unwrap();
 
-    // After a crash, too.
+    // The entry of the exclusive writer survives a crash.
     let store = open(&dir);
     let other = store.commit(Batch::new().put("a", "2")).await;
     assert!(matches!(other, Err(CommitError::ExclusiveWriter)), "{other:?}");

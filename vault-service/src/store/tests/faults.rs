@@ -1,4 +1,4 @@
-//! The sync is the seam: held, counted and failed.
+//! Faults of the disk. The tests replace the sync of `db`, to hold it, to count it or to make it fail.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use std::{
 use super::*;
 use crate::store::{checkpoint::FIRST_GENERATION, key_file::Replace, marker::Marker};
 
-/// A store whose fsync is `fsync` after the real one.
+/// Opens a store that calls `fsync` after each real sync.
 fn with_fsync(dir: &Path, mut fsync: impl FnMut() -> io::Result<()> + Send + 'static) -> Store {
     let mut opened = open_files(dir, CACHE).unwrap();
     let mut real = opened.fsync;
@@ -23,7 +23,7 @@ fn with_fsync(dir: &Path, mut fsync: impl FnMut() -> io::Result<()> + Send + 'st
     Store::start(opened, Watchdog::default()).unwrap()
 }
 
-/// Fails the `n`-th sync by `fail`; counts them all.
+/// Opens a store whose sync number `n` calls `fail`. Also returns the count of syncs.
 fn failing_at(dir: &Path, n: usize, fail: fn() -> io::Result<()>) -> (Store, Arc<AtomicUsize>) {
     let syncs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&syncs);
@@ -38,7 +38,7 @@ fn io_error() -> io::Result<()> {
     Err(io::Error::from_raw_os_error(5))
 }
 
-/// The directory of a store that failed stays locked; a new process would see this copy.
+/// Copies the directory of a failed store, which stays locked until the process ends.
 fn after_restart(dir: &Path) -> PathBuf {
     copied(dir, "restarted")
 }
@@ -50,7 +50,7 @@ fn copied(dir: &Path, name: &str) -> PathBuf {
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
     {
-        // 16 MiB of nothing.
+        // The reserve is 16 MiB without content.
         if dir.join(&name).is_file() && name != "reserve" {
             std::fs::copy(dir.join(&name), copy.join(&name)).unwrap();
         }
@@ -59,7 +59,7 @@ fn copied(dir: &Path, name: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn the_nth_failing_sync_fails_its_commit_and_no_other_is_attempted() {
+async fn a_failed_sync_fails_its_commit_and_no_further_sync_is_tried() {
     for n in 1..=4 {
         let (_parent, dir) = dir();
         let (store, syncs) = failing_at(&dir, n, io_error);
@@ -84,7 +84,7 @@ async fn the_nth_failing_sync_fails_its_commit_and_no_other_is_attempted() {
         let closed = store.close().await;
         assert!(matches!(closed, Err(CommitError::Unavailable(_))), "{closed:?}");
         assert_eq!(syncs.load(Ordering::SeqCst), n);
-        // Not dropped, or sled would have flushed and synced again.
+        // The store keeps sled: a drop would flush and sync again.
         assert!(matches!(Store::open(&dir, CACHE), Err(StoreOpenError::InUse(_))));
         let restarted = open(&after_restart(&dir));
         for i in 1..n {
@@ -94,7 +94,7 @@ async fn the_nth_failing_sync_fails_its_commit_and_no_other_is_attempted() {
 }
 
 #[tokio::test]
-async fn a_failing_sync_fails_all_that_wait_and_hangs_none() {
+async fn a_failed_sync_fails_all_waiting_commits() {
     let (_parent, dir) = dir();
     let (store, syncs) = failing_at(&dir, 1, io_error);
     let tasks = (0..2_000u16).map(|i| {
@@ -116,7 +116,7 @@ async fn a_failing_sync_fails_all_that_wait_and_hangs_none() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_apart_and_reads_go_on() {
+async fn a_full_disk_is_reported_as_full_and_reads_go_on() {
     let (_parent, dir) = dir();
     let (store, _syncs) = failing_at(&dir, 2, || Err(io::ErrorKind::StorageFull.into()));
     store.commit(Batch::new().put("a", "1")).await.unwrap();
@@ -144,7 +144,7 @@ macro_rules! assert_waits {
 }
 
 impl Store {
-    /// On a disk of which so many MiB are said to be free, beside its reserve.
+    /// Opens a store on a simulated disk with `free` MiB of free space in addition to the reserve.
     pub(crate) fn on_disk(dir: &Path, free: u64) -> (Self, Arc<AtomicU64>) {
         on_disk(dir, free)
     }
@@ -155,7 +155,7 @@ fn on_disk(dir: &Path, free: u64) -> (Store, Arc<AtomicU64>) {
     let free = Arc::new(AtomicU64::new(free));
     let (said, reserve) = (Arc::clone(&free), dir.join("reserve"));
     opened.disk_space.free_bytes = Box::new(move || {
-        // The space of the reserve is free while the file is empty.
+        // The simulated disk gets the space of the reserve when the file is emptied.
         let held = std::fs::metadata(&reserve).map_or(0, |reserve| reserve.len());
         Some((said.load(Ordering::SeqCst) << 20) + (16 << 20) - held)
     });
@@ -163,7 +163,7 @@ fn on_disk(dir: &Path, free: u64) -> (Store, Arc<AtomicU64>) {
 }
 
 #[tokio::test]
-async fn a_disk_about_to_be_full_refuses_commits_until_there_is_room() {
+async fn commits_are_refused_on_an_almost_full_disk_until_there_is_room() {
     let (_parent, dir) = dir();
     let (store, free) = on_disk(&dir, 100);
     store.commit(Batch::new().put("a", "1")).await.unwrap();
@@ -173,7 +173,7 @@ async fn a_disk_about_to_be_full_refuses_commits_until_there_is_room() {
     assert!(matches!(full, Err(CommitError::Full)), "{full:?}");
     assert_eq!(store.health(), Health::DiskFull);
     assert_eq!(store.read(b"a").unwrap().unwrap(), b"1");
-    // Nothing is written for it.
+    // The refused commit writes nothing.
     store.commit(Batch::new().expect_value("a", "1")).await.unwrap();
 
     free.store(100, Ordering::SeqCst);
@@ -182,7 +182,7 @@ async fn a_disk_about_to_be_full_refuses_commits_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn deletes_go_on_when_the_disk_is_full_and_the_space_kept_for_them_comes_back() {
+async fn deletes_go_on_when_the_disk_is_full_and_the_reserve_is_filled_again_later() {
     let (_parent, dir) = dir();
     let (store, free) = on_disk(&dir, 100);
     let batch = (0..100u8).fold(Batch::new(), |batch, key| batch.put([key], vec![1; 200]));
@@ -190,7 +190,7 @@ async fn deletes_go_on_when_the_disk_is_full_and_the_space_kept_for_them_comes_b
     let reserve = || std::fs::metadata(dir.join("reserve")).unwrap().len();
     assert_eq!(reserve(), 16 << 20);
 
-    // First what puts may not use, and then the reserve.
+    // Deletes use the space that puts must leave free, and then the reserve.
     for (mib, held) in [(10, 16), (1, 0), (0, 0)] {
         free.store(mib, Ordering::SeqCst);
         let put = store.commit(Batch::new().put("new", "1")).await;
@@ -217,7 +217,7 @@ async fn deletes_go_on_when_the_disk_is_full_and_the_space_kept_for_them_comes_b
 }
 
 #[tokio::test]
-async fn whoever_was_refused_for_want_of_room_learns_within_seconds_that_it_is_back() {
+async fn a_caller_that_was_refused_for_lack_of_room_is_told_within_seconds_that_there_is_room() {
     let (_parent, dir) = dir();
     let (store, free) = on_disk(&dir, 0);
     let full = store.commit(Batch::new().put("a", "1")).await;
@@ -232,7 +232,7 @@ async fn whoever_was_refused_for_want_of_room_learns_within_seconds_that_it_is_b
 }
 
 #[tokio::test]
-async fn a_panic_in_the_commit_thread_hangs_nobody() {
+async fn a_panic_in_the_commit_thread_fails_all_waiting_commits() {
     let (_parent, dir) = dir();
     let (store, _syncs) = failing_at(&dir, 1, || panic!("as sled would"));
     for _ in 0..2 {
@@ -245,14 +245,14 @@ async fn a_panic_in_the_commit_thread_hangs_nobody() {
     assert_eq!(store.health(), Health::Stopped);
 }
 
-/// Each sync announces itself and waits to be let go.
-struct Held {
+/// Control of syncs: each sync reports its start and waits for its release.
+struct SyncControl {
     entered: mpsc::UnboundedReceiver<()>,
     release: std_mpsc::Sender<()>,
 }
 
-impl Held {
-    /// Waits until a sync has begun.
+impl SyncControl {
+    /// Waits until a sync has started.
     async fn begun(&mut self) {
         let entered = tokio::time::timeout(Duration::from_secs(10), self.entered.recv()).await;
         entered
@@ -261,24 +261,24 @@ impl Held {
     }
 }
 
-fn held(dir: &Path) -> (Store, Held) {
+fn with_held_syncs(dir: &Path) -> (Store, SyncControl) {
     let (announce, entered) = mpsc::unbounded_channel();
     let (release, released) = std_mpsc::channel();
     let store = with_fsync(dir, move || {
         announce.send(()).unwrap();
         released.recv().map_err(io::Error::other)
     });
-    (store, Held { entered, release })
+    (store, SyncControl { entered, release })
 }
 
 #[tokio::test]
-async fn the_answer_comes_after_the_sync_of_its_own_group() {
+async fn a_commit_is_answered_after_the_sync_of_its_own_group() {
     let (_parent, dir) = dir();
-    let (store, mut sync) = held(&dir);
+    let (store, mut sync) = with_held_syncs(&dir);
     let mut first = pin!(store.commit(Batch::new().put("a", "1")));
     assert_waits!(first);
     sync.begun().await;
-    // Queued while a sync runs that does not include it.
+    // The running sync does not include these commits.
     let mut second = pin!(store.commit(Batch::new().put("b", "2")));
     let mut conflict = pin!(store.commit(Batch::new().expect_absent("b").put("c", "3")));
     assert_waits!(second);
@@ -290,23 +290,23 @@ async fn the_answer_comes_after_the_sync_of_its_own_group() {
     first.await.unwrap();
     sync.begun().await;
     assert_waits!(second);
-    // What refused it is not durable yet, so it does not know yet either.
+    // The batch that caused the conflict is not durable yet, so the conflict is not reported yet.
     assert_waits!(conflict);
     sync.release.send(()).unwrap();
     second.await.unwrap();
     let refused = conflict.await;
     assert!(matches!(refused, Err(CommitError::Conflict)), "{refused:?}");
 
-    // The close syncs once more.
+    // A close syncs once more.
     sync.release.send(()).unwrap();
     store.clone().close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_group_has_a_bound_of_batches_and_one_of_bytes() {
+async fn a_group_is_limited_in_batches_and_in_bytes() {
     for (waiting, size, together) in [(300u16, 1, 256), (4, 90_000, 2)] {
         let (_parent, dir) = dir();
-        let (store, mut sync) = held(&dir);
+        let (store, mut sync) = with_held_syncs(&dir);
         let mut first = pin!(store.commit(Batch::new().put("first", "1")));
         assert_waits!(first);
         sync.begun().await;
@@ -327,7 +327,7 @@ async fn a_group_has_a_bound_of_batches_and_one_of_bytes() {
         };
         let applied = (0..waiting).filter(is_applied);
         assert_eq!(applied.count(), together);
-        // The other groups, and the close.
+        // These releases are for the other groups and the close.
         (0..3).for_each(|_| sync.release.send(()).unwrap());
         for commit in commits {
             commit.await.unwrap();
@@ -357,7 +357,7 @@ async fn the_marker_counts_a_group_only_once_it_is_durable() {
 }
 
 #[tokio::test]
-async fn a_close_syncs_once_more_and_says_that_it_failed() {
+async fn a_close_syncs_once_more_and_reports_a_failure() {
     let (_parent, dir) = dir();
     let (store, syncs) = failing_at(&dir, 2, io_error);
     store.commit(Batch::new().put("a", "1")).await.unwrap();
@@ -367,38 +367,38 @@ async fn a_close_syncs_once_more_and_says_that_it_failed() {
 }
 
 impl Store {
-    /// A store whose file `keys` is replaced by what `wrap` makes of replacing it.
+    /// Opens a store that replaces the file `keys` by the function that `wrap` returns.
     pub(crate) fn with_key_file(dir: &Path, wrap: impl FnOnce(Replace) -> Replace) -> Self {
         let mut opened = open_files(dir, CACHE).unwrap();
         opened.key_file.replace = wrap(opened.key_file.replace);
         Self::start(opened, Watchdog::default()).unwrap()
     }
 
-    /// Each of its syncs hangs until it is let go, and the watchdog barks at once. It fails when the sender is dropped.
+    /// Opens a store whose syncs wait for a message, and count as hanging at once. The store fails when the sender is dropped.
     pub(crate) fn hanging(dir: &Path) -> (Self, std_mpsc::Sender<()>) {
-        let (store, Held { entered: _, release }) = barking(dir);
+        let (store, SyncControl { entered: _, release }) = with_expired_watchdog(dir);
         (store, release)
     }
 }
 
-fn barking(dir: &Path) -> (Store, Held) {
+fn with_expired_watchdog(dir: &Path) -> (Store, SyncControl) {
     let mut opened = open_files(dir, CACHE).unwrap();
     let (announce, entered) = mpsc::unbounded_channel();
     let (release, released) = std_mpsc::channel();
     opened.fsync = Box::new(move || {
-        // That nobody listens is not our concern.
+        // A send fails when the test no longer listens.
         let _ = announce.send(());
         released.recv().map_err(io::Error::other)
     });
-    // However short, it barks at calls that are under way only.
+    // A limit of zero reports every running call.
     let store = Store::start(opened, Watchdog::with_limit(Duration::ZERO)).unwrap();
-    (store, Held { entered, release })
+    (store, SyncControl { entered, release })
 }
 
 #[tokio::test]
-async fn a_disk_that_does_not_answer_is_noticed_and_so_is_its_return() {
+async fn a_disk_that_does_not_answer_is_reported_until_it_answers() {
     let (_parent, dir) = dir();
-    let (store, mut sync) = barking(&dir);
+    let (store, mut sync) = with_expired_watchdog(&dir);
     assert_eq!(store.health(), Health::Ready);
     let mut commit = pin!(store.commit(Batch::new().put("a", "1")));
     assert_waits!(commit);
@@ -406,7 +406,7 @@ async fn a_disk_that_does_not_answer_is_noticed_and_so_is_its_return() {
     assert_eq!(store.health(), Health::Unresponsive);
     sync.release.send(()).unwrap();
     commit.await.unwrap();
-    // The answer comes a moment before the end of the call.
+    // The commit is answered a moment before the watched call ends.
     while store.health() != Health::Ready {
         std::thread::yield_now();
     }
@@ -415,9 +415,9 @@ async fn a_disk_that_does_not_answer_is_noticed_and_so_is_its_return() {
 }
 
 #[tokio::test]
-async fn a_slow_disk_is_not_one_that_hangs() {
+async fn a_slow_disk_is_not_reported_as_unresponsive() {
     let (_parent, dir) = dir();
-    let (store, mut sync) = held(&dir);
+    let (store, mut sync) = with_held_syncs(&dir);
     let mut commit = pin!(store.commit(Batch::new().put("a", "1")));
     assert_waits!(commit);
     sync.begun().await;
@@ -443,7 +443,7 @@ async fn a_batch_that_writes_nothing_costs_no_sync() {
 }
 
 #[tokio::test]
-async fn a_batch_torn_by_a_crash_is_not_there_at_all() {
+async fn a_batch_that_a_crash_wrote_in_part_is_not_found_at_all() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store
@@ -461,7 +461,7 @@ async fn a_batch_torn_by_a_crash_is_not_there_at_all() {
     let mut torn = 0;
     for cut in (before..after).step_by(29).chain([after]) {
         let copy = copied(&dir, &cut.to_string());
-        // The one of after it, which may be there by now, would not let what was acknowledged be cut off.
+        // The later marker, which may exist by now, would refuse the truncated log.
         std::fs::write(copy.join("marker"), &marker).unwrap();
         let db = std::fs::File::options()
             .write(true)
@@ -487,7 +487,7 @@ async fn a_batch_torn_by_a_crash_is_not_there_at_all() {
     assert!(torn > 20, "the batch was written in several messages");
 }
 
-/// A store with some entries, in which the next group will be held in its sync, or fail there.
+/// Fills a store with some entries, and closes it.
 async fn with_entries(dir: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let store = open(dir);
     let batch = (0..40u8).fold(Batch::new(), |batch, number| {
@@ -502,7 +502,7 @@ async fn with_entries(dir: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
         .collect()
 }
 
-/// Puts new entries between the old ones, replaces some and deletes others.
+/// Returns a batch that puts new entries between the old ones, replaces some and deletes others.
 fn changes() -> Batch {
     let numbers = 0..40u8;
     numbers.fold(Batch::new(), |batch, number| match number % 4 {
@@ -513,7 +513,7 @@ fn changes() -> Batch {
     })
 }
 
-/// Every way to read finds exactly this.
+/// Asserts that every kind of read returns exactly this content.
 fn assert_reads(store: &Store, content: &BTreeMap<Vec<u8>, Vec<u8>>) {
     for number in 0..=u8::MAX {
         let key = [b'k', number];
@@ -543,7 +543,7 @@ fn assert_reads(store: &Store, content: &BTreeMap<Vec<u8>, Vec<u8>>) {
 async fn a_write_is_read_once_it_is_durable_and_not_before() {
     let (_parent, dir) = dir();
     let before = with_entries(&dir).await;
-    let (store, mut sync) = held(&dir);
+    let (store, mut sync) = with_held_syncs(&dir);
     assert_reads(&store, &before);
     let mut commit = pin!(store.commit(changes()));
     assert_waits!(commit);
@@ -566,7 +566,7 @@ async fn a_write_is_read_once_it_is_durable_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_write_that_failed_is_never_served_and_a_restart_settles_it() {
+async fn a_failed_write_is_never_read_and_a_restart_finds_all_or_nothing_of_it() {
     let faults: [fn() -> io::Result<()>; 3] = [
         io_error,
         || Err(io::ErrorKind::StorageFull.into()),

@@ -1,4 +1,4 @@
-//! What the store promises, as sentences.
+//! Tests of the store's promises.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -51,7 +51,7 @@ fn keys(entries: &[Entry]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_batch_whose_preconditions_hold_is_applied_whole() {
+async fn all_writes_of_a_batch_whose_preconditions_hold_are_applied() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store
@@ -95,7 +95,7 @@ async fn a_conflict_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_refused_batch_does_not_touch_its_neighbours_in_the_group() {
+async fn a_refused_batch_does_not_affect_other_batches_of_its_group() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let writes = (0..64).map(|i| {
@@ -147,7 +147,7 @@ async fn a_counter_never_passes_its_limit_and_never_loses_a_count() {
 }
 
 #[tokio::test]
-async fn a_counter_goes_down_below_a_lowered_limit_and_is_gone_at_zero() {
+async fn a_counter_above_a_lowered_limit_can_decrease_and_has_no_entry_at_zero() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store.commit(Batch::new().add("n", 3, Some(3))).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_counter_goes_down_below_a_lowered_limit_and_is_gone_at_zero() {
 }
 
 #[tokio::test]
-async fn a_counter_over_other_bytes_is_refused() {
+async fn an_addition_to_a_value_that_is_no_counter_is_refused() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store.commit(Batch::new().put("n", "abc")).await.unwrap();
@@ -202,7 +202,7 @@ async fn the_largest_values_stay_in_the_log() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let value = |seed: u16| vec![seed.to_be_bytes()[1]; batch::MAX_ENTRY - 2];
-    // In order, then against it, then replaced and thinned: leaves are split, rewritten and merged.
+    // Ascending and descending keys, replaced values and deletes split, rewrite and merge leaves.
     let order = (0..60u16).chain((60..120).rev()).chain(0..120);
     for key in order {
         store
@@ -225,7 +225,7 @@ async fn the_largest_values_stay_in_the_log() {
 }
 
 #[tokio::test]
-async fn what_could_leave_the_log_is_refused() {
+async fn an_entry_or_batch_above_the_size_limit_is_refused() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let entry = Batch::new().put("k", vec![0; batch::MAX_ENTRY]);
@@ -238,13 +238,13 @@ async fn what_could_leave_the_log_is_refused() {
 }
 
 #[tokio::test]
-async fn acknowledged_data_is_there_after_reopen() {
+async fn acknowledged_data_is_found_after_a_reopen() {
     let (_parent, dir) = dir();
     for round in 0..5u8 {
         let store = open(&dir);
         assert_eq!(store.scan(b"", None, 100).unwrap().len(), usize::from(round));
         store.commit(Batch::new().put([round], "v")).await.unwrap();
-        // Closed and dropped are both clean ways out.
+        // A close and a drop both release the store cleanly.
         if round % 2 == 0 {
             store.close().await.unwrap();
         } else {
@@ -253,14 +253,14 @@ async fn acknowledged_data_is_there_after_reopen() {
     }
 }
 
-/// The commit thread lets go of the files when the last handle is gone.
+/// Drops the last handle, and waits until the commit thread has released the files.
 fn drop_and_wait(store: Store, dir: &Path) {
     drop(store);
     std::fs::File::open(dir.join("lock")).unwrap().lock().unwrap();
 }
 
 #[tokio::test]
-async fn a_closed_store_commits_what_was_queued_and_nothing_after() {
+async fn a_close_commits_all_queued_batches_and_later_ones_are_refused() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let clone = store.clone();
@@ -286,9 +286,9 @@ async fn a_closed_store_opens_again_while_its_last_clone_is_being_dropped() {
     store.commit(Batch::new().put("a", "1")).await.unwrap();
     store.close().await.unwrap();
     assert_eq!(clone.read(b"a").unwrap().unwrap(), b"1");
-    // What opens next gets past our lock and waits for sled's.
+    // The file `lock` is free already, so the next open waits for sled's own lock.
     std::fs::File::open(dir.join("lock")).unwrap().try_lock().unwrap();
-    // For a while only.
+    // That wait has a limit.
     let refused = Store::open(&dir, CACHE).err().unwrap();
     assert!(matches!(refused, StoreOpenError::InUse(_)), "{refused:?}");
     let again = dir.clone();
@@ -298,7 +298,7 @@ async fn a_closed_store_opens_again_while_its_last_clone_is_being_dropped() {
 }
 
 #[tokio::test]
-async fn a_second_open_is_refused_and_says_why() {
+async fn a_second_open_is_refused_with_the_reason() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     let refused = Store::open(&dir, CACHE).err().unwrap();
@@ -310,7 +310,7 @@ async fn a_second_open_is_refused_and_says_why() {
         "{refused}"
     );
     store.close().await.unwrap();
-    // Whoever has our lock has the store, whether or not sled is in it yet.
+    // The file `lock` alone keeps others out, also before sled has opened the store.
     let lock = std::fs::File::open(dir.join("lock")).unwrap();
     lock.try_lock().unwrap();
     let refused = Store::open(&dir, CACHE).err().unwrap();
@@ -320,12 +320,12 @@ async fn a_second_open_is_refused_and_says_why() {
 }
 
 #[tokio::test]
-async fn files_are_the_owners_alone_whatever_the_directory_was() {
+async fn an_open_gives_the_directory_and_its_files_to_the_owner_only() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     assert_modes(&dir);
     store.close().await.unwrap();
-    // As a Kubernetes fsGroup leaves them.
+    // A Kubernetes `fsGroup` sets these modes.
     set_mode(&dir, 0o2775);
     set_mode(&dir.join("db"), 0o660);
     set_mode(&dir.join("blobs"), 0o2775);
@@ -353,7 +353,7 @@ fn assert_modes(dir: &Path) {
 }
 
 #[test]
-fn a_directory_of_other_files_is_refused_and_left_alone() {
+fn a_directory_with_other_files_is_refused_and_unchanged() {
     let (_parent, dir) = dir();
     std::fs::create_dir(&dir).unwrap();
     set_mode(&dir, 0o755);
@@ -370,7 +370,7 @@ fn a_directory_of_other_files_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn data_without_conf_is_refused_and_not_modified() {
+async fn a_store_without_conf_is_refused_and_unchanged() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store.commit(Batch::new().put("a", "1")).await.unwrap();
@@ -393,7 +393,7 @@ async fn data_without_conf_is_refused_and_not_modified() {
 }
 
 #[tokio::test]
-async fn a_snapshot_left_half_written_does_not_block_the_open() {
+async fn an_unfinished_snapshot_does_not_prevent_an_open() {
     let (_parent, dir) = dir();
     let store = open(&dir);
     store.commit(Batch::new().put("a", "1")).await.unwrap();

@@ -1,4 +1,4 @@
-//! Random batches against a `BTreeMap`, through reopens.
+//! Comparison of the store with a `BTreeMap`, by random batches and reopens.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(in crate::store) struct Random(pub(in crate::store) u64);
 
 impl Random {
-    /// xorshift64*, high bits.
+    /// Returns a number below `bound`, by the generator xorshift64*.
     pub(in crate::store) fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -28,14 +28,14 @@ impl Random {
     }
 }
 
-/// A store over sled alone: the model is about what is there, not about the disk.
+/// Opens a store that does not sync, because the comparison is about content and not about durability.
 fn open(dir: &Path) -> Store {
     let mut opened = open_files(dir, 1 << 20).unwrap();
     opened.fsync = Box::new(|| Ok(()));
     Store::start(opened, Watchdog::default()).unwrap()
 }
 
-/// A random batch, and what the model says of it.
+/// Returns a random batch, and whether its preconditions hold. Applies the batch to the model if they do.
 fn step(random: &mut Random, model: &mut Model) -> (Batch, bool) {
     let (mut batch, mut next, mut holds) = (Batch::new(), model.clone(), true);
     if random.below(3) == 0 {
@@ -81,9 +81,9 @@ fn assert_same(store: &Store, model: &Model) {
 }
 
 #[tokio::test]
-async fn it_does_what_a_map_does() {
+async fn the_store_has_the_content_of_a_map_with_the_same_changes() {
     for seed in [1, 0xC0FFEE] {
-        // Shown when the test fails.
+        // The output is shown only when the test fails.
         println!("seed {seed:#x}");
         let (_parent, dir) = dir();
         let (mut random, mut model) = (Random(seed), Model::new());

@@ -1,4 +1,4 @@
-//! Refusals: a directory that is refused keeps every byte, and the message names what is in the way.
+//! Refusals: a refused directory is unchanged, and the message names the offending files.
 
 use super::{
     damage::{ENDS, Left, content, snap, snapshot},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::store::marker::{Marker, MarkerState};
 
-/// The message of a refusal that changed nothing.
+/// Returns the message of the refusal, which must leave the directory unchanged.
 fn refused(dir: &Path) -> String {
     let before = snapshot(dir);
     let said = match Store::open(dir, CACHE) {
@@ -17,7 +17,7 @@ fn refused(dir: &Path) -> String {
     said
 }
 
-/// Puts all files of `from` over those of `to`, as `cp -a from/. to` does.
+/// Copies all files of `from` over those of `to`, like `cp -a from/. to`.
 fn copy_over(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -28,7 +28,7 @@ fn copy_over(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn an_older_copy_put_over_a_newer_directory_is_refused_until_the_stray_snapshot_is_removed() {
+async fn an_older_copy_over_a_newer_directory_is_refused_until_the_newer_snapshot_is_removed() {
     for end in ENDS {
         let left = Left::behind(end, 600, 1_000).await;
         let older = left.damaged("older", |_| ());
@@ -56,7 +56,7 @@ async fn an_older_copy_put_over_a_newer_directory_is_refused_until_the_stray_sna
 }
 
 #[tokio::test]
-async fn any_file_that_is_not_the_stores_is_refused_by_name() {
+async fn a_directory_with_an_unknown_file_is_refused_with_the_files_name() {
     for end in ENDS {
         let left = Left::behind(end, 60, 1_000).await;
         std::fs::create_dir_all(left.dir.join("blobs")).unwrap();
@@ -88,7 +88,7 @@ async fn any_file_that_is_not_the_stores_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_full_store_whose_marker_says_that_it_is_being_made_is_refused() {
+async fn a_used_store_whose_marker_says_that_it_is_being_created_is_refused() {
     for end in ENDS {
         let left = Left::behind(end, 60, 1_000).await;
         let marker = Marker::read(&left.dir).unwrap().unwrap();
@@ -107,7 +107,7 @@ async fn a_full_store_whose_marker_says_that_it_is_being_made_is_refused() {
 }
 
 #[tokio::test]
-async fn a_marker_ahead_of_the_data_is_refused_whatever_else_it_says() {
+async fn a_marker_with_a_later_generation_than_the_data_is_refused() {
     for end in ENDS {
         let left = Left::behind(end, 60, 1_000).await;
         let mut marker = Marker::read(&left.dir).unwrap().unwrap();

@@ -29,14 +29,14 @@ fn refused(dir: &Path) {
 }
 
 #[tokio::test]
-async fn until_a_repair_ends_its_store_is_refused_wherever_it_was_stopped() {
+async fn the_store_of_an_unfinished_repair_is_refused_wherever_the_repair_stopped() {
     let (_parent, dir) = dir();
-    // Only the file that keeps others away was written.
+    // The repair stopped after it created the file `repairing`.
     std::fs::create_dir(&dir).unwrap();
     repair_file::create(&dir).unwrap();
     refused(&dir);
 
-    // The store was made, and a part of it written, and the process was killed.
+    // The repair was killed after it wrote a part of the store.
     let store = Store::begin_repair(&dir, CACHE).unwrap();
     store.commit(Batch::new().put("a", "1")).await.unwrap();
     let killed = dir.with_extension("killed");
@@ -49,11 +49,11 @@ async fn until_a_repair_ends_its_store_is_refused_wherever_it_was_stopped() {
     refused(&killed);
     store.commit(Batch::new().put("b", "2")).await.unwrap();
 
-    // All of it was written, and the store was closed.
+    // The repair stopped after it wrote and closed the whole store.
     store.close().await.unwrap();
     refused(&dir);
 
-    // The next one begins anew.
+    // The next repair starts from the beginning.
     for dir in [dir, killed] {
         let store = Store::begin_repair(&dir, CACHE).unwrap();
         assert_eq!(store.scan(b"", None, 10).unwrap(), []);
@@ -70,7 +70,7 @@ async fn until_a_repair_ends_its_store_is_refused_wherever_it_was_stopped() {
 }
 
 #[test]
-fn two_repairs_into_one_directory_do_not_meet() {
+fn a_second_repair_into_the_same_directory_is_refused() {
     let (_parent, dir) = dir();
     let _first = Store::begin_repair(&dir, CACHE).unwrap();
     let second = Store::begin_repair(&dir, CACHE).err().unwrap();
