@@ -11,7 +11,7 @@ const TCP_TIMEOUT: &str = "Time after which a connection whose peer acknowledges
      connections from clients, to upstreams and to the vault. A peer that reads nothing while its receive buffer is full \
      counts as dead, too";
 
-/// The keepalive settings as text, before [`KeepaliveSettings::check`].
+/// The keepalive settings as text, before `KeepaliveSettings::check`.
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("tcp_timeout", |arg| arg.help(TCP_TIMEOUT)))]
 pub struct KeepaliveSettings {
@@ -26,7 +26,7 @@ pub struct KeepaliveSettings {
     pub clients: KeepaliveArgs,
 }
 
-/// The keepalive settings after [`KeepaliveSettings::check`].
+/// The keepalive settings after `KeepaliveSettings::check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
     /// PING frames to upstreams.

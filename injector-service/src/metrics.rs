@@ -64,22 +64,22 @@ impl Collector for ServerMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_registry(&mut encoder)?;
         let entries = self.servers.entries();
-        let mut tallies: Vec<_> = entries.iter().map(labelled).collect();
-        tallies.push((["", ""], &*self.unknown));
-        encode_calls(&mut encoder, &tallies)?;
-        encode_broken_off(&mut encoder, &tallies)?;
-        encode_durations(&mut encoder, &tallies)?;
+        let mut counted: Vec<_> = entries.iter().map(labelled).collect();
+        counted.push((["", ""], &*self.unknown));
+        encode_calls(&mut encoder, &counted)?;
+        encode_broken_off(&mut encoder, &counted)?;
+        encode_durations(&mut encoder, &counted)?;
         encode_secrets(
             &mut encoder,
             "aerostack_injector_injected_secrets",
             "Values put into requests",
-            tallies.iter().map(|(of, tally)| (of, tally.injected())),
+            counted.iter().map(|(of, counts)| (of, counts.injected())),
         )?;
         encode_secrets(
             &mut encoder,
             "aerostack_injector_missed_secrets",
             "Secrets that a server names and that a request went without",
-            tallies.iter().map(|(of, tally)| (of, tally.missed())),
+            counted.iter().map(|(of, counts)| (of, counts.missed())),
         )
     }
 }
@@ -118,15 +118,15 @@ fn labelled(entry: &Arc<Entry>) -> Labelled<'_> {
     )
 }
 
-fn encode_calls(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_>]) -> fmt::Result {
+fn encode_calls(encoder: &mut DescriptorEncoder<'_>, counted: &[Labelled<'_>]) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "aerostack_injector_calls",
         "Calls, by server, by FORWARDED or the reason of the refusal, and by the class of the HTTP status",
         None,
         MetricType::Counter,
     )?;
-    for ([workspace, server], tally) in tallies {
-        for (outcome, count) in tally.outcomes() {
+    for ([workspace, server], counts) in counted {
+        for (outcome, count) in counts.outcomes() {
             let labels = [
                 ("workspace", *workspace),
                 ("server", *server),
@@ -139,15 +139,15 @@ fn encode_calls(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_>]) -
     Ok(())
 }
 
-fn encode_broken_off(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_>]) -> fmt::Result {
+fn encode_broken_off(encoder: &mut DescriptorEncoder<'_>, counted: &[Labelled<'_>]) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "aerostack_injector_broken_off_calls",
         "Forwarded calls whose request could not be sent to its end, by server and reason",
         None,
         MetricType::Counter,
     )?;
-    for ([workspace, server], tally) in tallies {
-        for (reason, count) in tally.broken_off_by_reason() {
+    for ([workspace, server], counts) in counted {
+        for (reason, count) in counts.broken_off_by_reason() {
             let labels = [("workspace", *workspace), ("server", *server), ("reason", reason)];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
@@ -155,17 +155,17 @@ fn encode_broken_off(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_
     Ok(())
 }
 
-fn encode_durations(encoder: &mut DescriptorEncoder<'_>, tallies: &[Labelled<'_>]) -> fmt::Result {
+fn encode_durations(encoder: &mut DescriptorEncoder<'_>, counted: &[Labelled<'_>]) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "aerostack_injector_call_duration_seconds",
         "Time from the head of a call to the head of its answer, by server",
         None,
         MetricType::Histogram,
     )?;
-    for ([workspace, server], tally) in tallies {
-        if !tally.is_empty() {
+    for ([workspace, server], counts) in counted {
+        if !counts.is_empty() {
             let labels = [("workspace", *workspace), ("server", *server)];
-            tally.seconds().encode(family.encode_family(&labels)?)?;
+            counts.seconds().encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())

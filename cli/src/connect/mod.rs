@@ -20,7 +20,6 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
 use tokio_rustls::TlsConnector;
 use tonic::{Response, Status, Streaming, transport::Channel};
 
-use self::settings::ConnectionSettings;
 pub use self::{
     environment::warn_of_unknown_variables,
     settings::{ConnectArgs, DEFAULT_DIR},
@@ -29,14 +28,14 @@ use crate::failure::{self, Failure, FailureKind};
 
 #[derive(Debug)]
 pub struct Connection {
-    settings: ConnectionSettings,
+    settings: ConnectArgs,
     timeout: Duration,
 }
 
 impl Connection {
     /// Collects the settings of a connection. Certificates are read, and addresses dialled, only when a command uses them.
     pub fn find(args: &ConnectArgs, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
-        let settings = ConnectionSettings::find(args, env)?;
+        let settings = args.resolve(env)?;
         let timeout = parse_timeout(settings.timeout.as_deref())?;
         Ok(Self { settings, timeout })
     }
@@ -117,7 +116,7 @@ impl Connection {
     }
 
     fn tls(&self, id: Option<&str>) -> Result<Arc<ClientConfig>, Failure> {
-        let ConnectionSettings { ca, cert, key, .. } = &self.settings;
+        let ConnectArgs { ca, cert, key, .. } = &self.settings;
         let (Some(ca), Some(cert), Some(key)) = (ca, cert, key) else {
             let missing = [("--ca", ca), ("--cert", cert), ("--key", key)];
             let missing = missing.into_iter().filter(|(_, set)| set.is_none());

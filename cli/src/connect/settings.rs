@@ -31,9 +31,10 @@ pub(super) const VARIABLES: [&str; 10] = [
     "AEROSTACK_TIMEOUT",
 ];
 
-// Flags of a connection. They have no `env` of clap's, because a directory that `--dir` names takes precedence over the
-// environment: see `ConnectionSettings::find`.
-#[derive(Debug, Clone, Default, Args)]
+// Settings of a connection: the flags of one command line, the variables of the environment, the files of a directory, or
+// all of them merged. The flags have no `env` of clap's, because a directory that `--dir` names takes precedence over the
+// environment: see `ConnectArgs::resolve`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
     /// The directory that `aerostack dev --dir` or `aerostack init --admin-dir` made, with addresses and certificates
@@ -68,32 +69,20 @@ pub struct ConnectArgs {
     /// The longest time that a service may take to answer, in seconds [env: AEROSTACK_TIMEOUT] [default: 10]
     #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<String>,
+    /// Address of the vault's probes. Only a directory names the probes.
+    #[arg(skip)]
+    pub(crate) vault_metrics: Option<String>,
+    #[arg(skip)]
+    pub(crate) injector_metrics: Option<String>,
 }
 
-/// The settings of one source, or of several sources merged.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct ConnectionSettings {
-    pub(super) vault: Option<String>,
-    pub(super) injector: Option<String>,
-    pub(super) data_plane: Option<String>,
-    pub(super) ca: Option<PathBuf>,
-    pub(super) cert: Option<PathBuf>,
-    pub(super) key: Option<PathBuf>,
-    pub(super) vault_id: Option<String>,
-    pub(super) injector_id: Option<String>,
-    /// Addresses of the services' probes. Only a directory names them.
-    pub(super) vault_metrics: Option<String>,
-    pub(super) injector_metrics: Option<String>,
-    pub(super) timeout: Option<String>,
-}
-
-impl ConnectionSettings {
-    /// Merges all sources. Flags come first. Next are the directory of `--dir` and then the environment, or, without
-    /// `--dir`, the environment and then the directory of `AEROSTACK_DIR`, by default `.aerostack`.
-    pub(super) fn find(args: &ConnectArgs, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
-        let flags = Self::flags(args);
+impl ConnectArgs {
+    /// Merges the flags with the other sources. Next to the flags come the directory of `--dir` and then the environment, or,
+    /// without `--dir`, the environment and then the directory of `AEROSTACK_DIR`, by default `.aerostack`.
+    pub(super) fn resolve(&self, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+        let flags = self.clone();
         let environment = Self::environment(&env);
-        if let Some(dir) = &args.dir {
+        if let Some(dir) = &self.dir {
             return Ok(flags.or(named_directory(dir)?).or(environment));
         }
         let settings = flags.or(environment);
@@ -101,34 +90,6 @@ impl ConnectionSettings {
             Some(directory) => settings.or(directory),
             None => settings,
         })
-    }
-
-    fn flags(args: &ConnectArgs) -> Self {
-        let ConnectArgs {
-            dir: _,
-            vault,
-            injector,
-            data_plane,
-            ca,
-            cert,
-            key,
-            vault_id,
-            injector_id,
-            timeout,
-        } = args.clone();
-        Self {
-            vault,
-            injector,
-            data_plane,
-            ca,
-            cert,
-            key,
-            vault_id,
-            injector_id,
-            vault_metrics: None,
-            injector_metrics: None,
-            timeout,
-        }
     }
 
     fn environment(env: impl Fn(&str) -> Option<OsString>) -> Self {
@@ -144,9 +105,8 @@ impl ConnectionSettings {
             key: path("AEROSTACK_KEY"),
             vault_id: text("AEROSTACK_VAULT_ID"),
             injector_id: text("AEROSTACK_INJECTOR_ID"),
-            vault_metrics: None,
-            injector_metrics: None,
             timeout: text("AEROSTACK_TIMEOUT"),
+            ..Self::default()
         }
     }
 
@@ -165,7 +125,7 @@ impl ConnectionSettings {
             injector_id: Some(INJECTOR_ID.to_owned()),
             vault_metrics: ports.remove("vault_metrics"),
             injector_metrics: ports.remove("injector_metrics"),
-            timeout: None,
+            ..Self::default()
         })
     }
 
@@ -176,6 +136,7 @@ impl ConnectionSettings {
     fn or(self, other: Self) -> Self {
         let (same_vault, same_injector) = (self.vault.is_none(), self.injector.is_none());
         Self {
+            dir: self.dir,
             vault: self.vault.or(other.vault),
             injector: self.injector.or(other.injector),
             data_plane: self.data_plane.or(other.data_plane),
@@ -207,19 +168,19 @@ fn read_ports(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 /// Reads the directory of `AEROSTACK_DIR`, or the default directory if there is one.
-fn default_directory(env: &impl Fn(&str) -> Option<OsString>) -> Result<Option<ConnectionSettings>, Failure> {
+fn default_directory(env: &impl Fn(&str) -> Option<OsString>) -> Result<Option<ConnectArgs>, Failure> {
     match env("AEROSTACK_DIR").filter(|set| !set.is_empty()) {
         Some(dir) => named_directory(Path::new(&dir)).map(Some),
         None if Path::new(DEFAULT_DIR).join("pki").is_dir() => {
-            ConnectionSettings::directory(Path::new(DEFAULT_DIR)).map(Some)
+            ConnectArgs::directory(Path::new(DEFAULT_DIR)).map(Some)
         }
         None => Ok(None),
     }
 }
 
-fn named_directory(dir: &Path) -> Result<ConnectionSettings, Failure> {
+fn named_directory(dir: &Path) -> Result<ConnectArgs, Failure> {
     if dir.join("pki").is_dir() {
-        return ConnectionSettings::directory(dir);
+        return ConnectArgs::directory(dir);
     }
     let message = format!("{}: there are no certificates in this directory", dir.display());
     Err(Failure::new(FailureKind::Configuration, message).hint(format!(

@@ -105,7 +105,7 @@ impl CallRecord {
 
     /// Counts the values that the upstream received, in a call that is then refused because of the upstream's answer.
     pub(super) fn count_injected(&self, metrics: &Metrics) {
-        self.tally(metrics).secrets(self.injected.count, 0);
+        self.call_counts(metrics).count_secrets(self.injected.count, 0);
     }
 
     /// Returns the record of the messages that pass after the head of the response.
@@ -133,9 +133,9 @@ impl CallRecord {
 
     pub(super) fn log_forwarded(&self, status: StatusCode, metrics: &Metrics) {
         let (workspace, server) = self.names();
-        let tally = self.tally(metrics);
-        tally.forwarded(status, self.started.elapsed());
-        tally.secrets(self.injected.count, self.missed.count);
+        let counts = self.call_counts(metrics);
+        counts.count_forwarded(status, self.started.elapsed());
+        counts.count_secrets(self.injected.count, self.missed.count);
         tracing::info!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
@@ -168,9 +168,9 @@ impl CallRecord {
 
     pub(super) fn log_refused(&self, refusal: &Refusal, metrics: &Metrics) {
         let (workspace, server) = self.names();
-        let tally = self.tally(metrics);
-        tally.refused(refusal.reason, self.started.elapsed());
-        tally.secrets(0, self.missed.count);
+        let counts = self.call_counts(metrics);
+        counts.count_refused(refusal.reason, self.started.elapsed());
+        counts.count_secrets(0, self.missed.count);
         tracing::warn!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
@@ -192,7 +192,7 @@ impl CallRecord {
         })
     }
 
-    fn tally<'a>(&'a self, metrics: &'a Metrics) -> &'a CallCounts {
+    fn call_counts<'a>(&'a self, metrics: &'a Metrics) -> &'a CallCounts {
         self.entry
             .as_ref()
             .map_or(&*metrics.unknown, |entry| entry.call_counts())
@@ -213,8 +213,8 @@ impl MessageRecord {
             .filter(|secret| secret.value.is_none())
             .map(|secret| secret.secret.as_str())
             .collect();
-        let tally = self.entry.call_counts();
-        tally.secrets(resolved.len() - missed.len(), missed.len());
+        let counts = self.entry.call_counts();
+        counts.count_secrets(resolved.len() - missed.len(), missed.len());
         if !missed.is_empty() {
             tracing::info!(
                 { field::WORKSPACE } = self.entry.server.workspace.as_str(),
@@ -228,7 +228,7 @@ impl MessageRecord {
 
     /// Logs that the injector stopped sending the request after the response had begun.
     pub(super) fn log_broken_off(&self, refusal: &Refusal) {
-        self.entry.call_counts().broken_off(refusal);
+        self.entry.call_counts().count_broken_off(refusal);
         tracing::warn!(
             { field::WORKSPACE } = self.entry.server.workspace.as_str(),
             { field::SERVER } = self.entry.server.name.as_str(),

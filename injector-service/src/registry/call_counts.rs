@@ -52,51 +52,51 @@ impl Default for CallCounts {
 
 impl CallCounts {
     /// Counts a call whose answer came from the upstream, `duration` after the call began.
-    pub fn forwarded(&self, status: StatusCode, duration: Duration) {
+    pub fn count_forwarded(&self, status: StatusCode, duration: Duration) {
         let outcome = CallOutcome {
             outcome: "FORWARDED",
             status_class: status_class(status),
         };
-        self.answered(outcome, duration);
+        self.count(outcome, duration);
     }
 
     /// Counts a call that the injector refused, `duration` after the call began.
-    pub fn refused(&self, reason: Reason, duration: Duration) {
+    pub fn count_refused(&self, reason: Reason, duration: Duration) {
         let outcome = CallOutcome {
             outcome: reason.name(),
             status_class: status_class(reason.http_status()),
         };
-        self.answered(outcome, duration);
+        self.count(outcome, duration);
     }
 
-    fn answered(&self, outcome: CallOutcome, duration: Duration) {
-        *locked(&self.outcomes).entry(outcome).or_default() += 1;
+    fn count(&self, outcome: CallOutcome, duration: Duration) {
+        *lock(&self.outcomes).entry(outcome).or_default() += 1;
         self.seconds.observe(duration.as_secs_f64());
     }
 
     /// Counts a call that was forwarded and whose request could not be sent to its end.
-    pub fn broken_off(&self, refusal: &Refusal) {
-        *locked(&self.broken_off).entry(refusal.reason.name()).or_default() += 1;
+    pub fn count_broken_off(&self, refusal: &Refusal) {
+        *lock(&self.broken_off).entry(refusal.reason.name()).or_default() += 1;
     }
 
     /// Adds to the numbers of secrets that requests got and that requests went without.
-    pub fn secrets(&self, injected: usize, missed: usize) {
+    pub fn count_secrets(&self, injected: usize, missed: usize) {
         for (count, secrets) in [(&self.injected, injected), (&self.missed, missed)] {
             count.fetch_add(u64::try_from(secrets).unwrap_or(u64::MAX), Relaxed);
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        locked(&self.outcomes).is_empty()
+        lock(&self.outcomes).is_empty()
     }
 
     pub fn outcomes(&self) -> BTreeMap<CallOutcome, u64> {
-        locked(&self.outcomes).clone()
+        lock(&self.outcomes).clone()
     }
 
     /// Returns the number of calls that were broken off, for each reason.
     pub fn broken_off_by_reason(&self) -> BTreeMap<&'static str, u64> {
-        locked(&self.broken_off).clone()
+        lock(&self.broken_off).clone()
     }
 
     pub fn injected(&self) -> u64 {
@@ -113,7 +113,7 @@ impl CallCounts {
     }
 }
 
-fn locked<T>(counts: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(counts: &Mutex<T>) -> MutexGuard<'_, T> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -118,7 +118,7 @@ impl Registry {
     }
 
     /// Returns a page of the servers in `scope`, ordered by workspace and name, and whether more servers follow. The keys of
-    /// the page are those of [`page_key`].
+    /// the page are those of `page_key`.
     pub fn list(&self, scope: &Scope, page: &Page) -> (Vec<Arc<Entry>>, bool) {
         self.servers.current.load().page(scope, page)
     }

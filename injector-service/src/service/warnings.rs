@@ -28,7 +28,7 @@ pub(super) fn of_settings(spec: &Spec, is_mcp: bool) -> Vec<Warning> {
     let path = spec.url.path().to_ascii_lowercase();
     let is_sse = path.ends_with("/sse");
     let is_mcp = is_mcp || is_sse || path.ends_with("/mcp");
-    let doubts = [
+    let warnings = [
         (
             is_mcp && matches!(spec.auth_type, AuthType::Skill(_)),
             WarningKind::AuthTypeUnfit,
@@ -42,8 +42,8 @@ pub(super) fn of_settings(spec: &Spec, is_mcp: bool) -> Vec<Warning> {
              /sse; give the URL without /sse, so that programs reach both",
         ),
     ];
-    let doubts = doubts.into_iter().filter(|(is_doubtful, ..)| *is_doubtful);
-    doubts
+    let warnings = warnings.into_iter().filter(|(applies, ..)| *applies);
+    warnings
         .map(|(_, kind, message)| Warning {
             kind: kind.into(),
             secret: String::new(),

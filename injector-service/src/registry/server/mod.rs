@@ -1,15 +1,16 @@
 //! A server: an upstream and the secrets that its requests get.
 //!
 //! A server is described in three places: in the servers file, in the catalog and in requests of the API. Every
-//! description becomes a [`RawServer`], from which [`RawServer::spec`] parses a [`Spec`]; inside the injector there are
+//! description becomes a `RawServer`, from which `RawServer::spec` parses a [`Spec`]; inside the injector there are
 //! only [`Spec`]s, whose fields are valid.
 //!
 //! # Adding a field
 //!
 //! 1. Add the field to the message `Server` in `proto/injector/v1/server.proto`.
-//! 2. Add the field to [`Spec`] and to [`RawServer`], which is also the YAML form. The compiler then names the four
-//!    conversions that lack the field (`raw.rs` and `wire.rs`), and `service/catalog.rs`. A rule about several fields
-//!    goes into [`Spec::check`], its message into [`SpecError`].
+//! 2. Add the field to [`Spec`] and to `RawServer`, which is also the YAML form. The compiler then names the places that
+//!    lack the field: the four conversions in `raw.rs` and `wire.rs`, `service/catalog.rs` and `cli/src/model.rs`. A rule
+//!    about several fields goes into `Spec::check`, its message into [`SpecError`]. Only if entries of the catalog may have
+//!    the field, add it in `catalog/file.rs` too.
 //! 3. Add the field to `FIELDS` in `service/field_mask.rs`, so that an update can change it. A test compares this table
 //!    with the message. The command line has its flag in `cli/src/command/server/spec.rs`.
 //!
@@ -42,7 +43,7 @@ pub use web_origin::WebOrigin;
 use error::{MAX_DESCRIPTION, MAX_INJECTIONS};
 
 /// The settings of a server: everything but its names and its history. A value of this type has passed
-/// [`Spec::check`], except in the catalog, whose entries may lack secrets.
+/// `Spec::check`, except in the catalog, whose entries may lack secrets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     pub url: UpstreamUrl,
@@ -123,7 +124,7 @@ impl Spec {
         Ok(self)
     }
 
-    /// Checks like [`Self::check`], but allows any number of secrets.
+    /// Checks like `Self::check`, but allows any number of secrets.
     pub(crate) fn check_all_but_secrets(&self, own: &OwnListeners) -> Result<(), SpecError> {
         if let Some(reason) = refused_literal(self.url.host(), self.url.port(), own) {
             return Err(SpecError::Address(reason.to_string()));

@@ -17,7 +17,7 @@ pub struct UpstreamTls {
     pub ca_pem: String,
     /// The expected name in the upstream's certificate, when it differs from the URL's host.
     pub server_name: Option<String>,
-    /// Allows secrets that are bound to origins although [`Self::verifies`] returns false. Only an administrator may set
+    /// Allows secrets that are bound to origins although `Self::verifies` returns false. Only an administrator may set
     /// this field.
     pub allow_bound_secrets: bool,
     /// The secret with the certificate and key that the injector presents to the upstream.
