@@ -61,7 +61,7 @@ impl Peer {
     }
 
     /// Returns the principal unless its certificate has expired at `now`: a connection may outlive the certificate.
-    pub fn principal_at(&self, now: SystemTime) -> Option<&Principal> {
+    pub(crate) fn principal_at(&self, now: SystemTime) -> Option<&Principal> {
         match self {
             Self::Known { principal, not_after } if now <= *not_after => Some(principal),
             Self::Known { .. } | Self::Anonymous => None,

@@ -42,7 +42,7 @@ impl Holder {
     }
 }
 
-/// Which connection loses its slot to a newcomer when all slots are taken.
+/// The choice of the connection that loses its slot to a newcomer when all slots are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eviction {
     /// The oldest idle connection of the holder with the most slots. Without an idle one the newcomer waits.
@@ -55,21 +55,21 @@ pub enum Eviction {
 
 /// A limit for connections of one kind. Clones share it.
 #[derive(Clone)]
-pub struct Slots(Arc<Shared>);
+pub struct Slots(Arc<SharedSlots>);
 
-struct Shared {
+struct SharedSlots {
     kind: &'static str,
     limit: usize,
     eviction: Eviction,
-    table: Mutex<Table>,
+    table: Mutex<SlotTable>,
     freed: Notify,
 }
 
 #[derive(Default)]
-struct Table {
+struct SlotTable {
     next_id: u64,
     taken: usize,
-    holders: HashMap<Holder, BTreeMap<Rank, Arc<State>>>,
+    holders: HashMap<Holder, BTreeMap<Rank, Arc<SlotState>>>,
     evicted_since_log: usize,
     last_log: Option<Instant>,
 }
@@ -83,7 +83,7 @@ struct Rank {
     id: u64,
 }
 
-struct State {
+struct SlotState {
     evicted: CancellationToken,
     /// True once the connection carried a call. `has_called` changes only while the table is locked.
     has_called: AtomicBool,
@@ -91,7 +91,7 @@ struct State {
     calls: AtomicUsize,
 }
 
-impl State {
+impl SlotState {
     fn rank(&self, id: u64) -> Rank {
         Rank {
             has_called: self.has_called.load(Relaxed),
@@ -111,7 +111,7 @@ impl State {
 impl Slots {
     /// Makes slots for at most `limit` concurrent connections, which the log calls `kind`.
     pub fn new(kind: &'static str, limit: usize, eviction: Eviction) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SharedSlots {
             kind,
             limit,
             eviction,
@@ -133,9 +133,9 @@ impl Slots {
 
     /// Evicts the oldest connection that never carried a call, of the holder with the most slots. A connection that is kept
     /// between two calls stays.
-    pub fn evict_unused(&self) {
+    pub(crate) fn evict_unused(&self) {
         let mut table = self.0.table();
-        if let Some((holder, rank)) = table.oldest_of_most(0, State::is_unused) {
+        if let Some((holder, rank)) = table.oldest_of_most(0, SlotState::is_unused) {
             table.evict(&self.0, &holder, rank);
         }
     }
@@ -151,17 +151,17 @@ impl Slots {
     }
 }
 
-impl Shared {
-    fn table(&self) -> MutexGuard<'_, Table> {
+impl SharedSlots {
+    fn table(&self) -> MutexGuard<'_, SlotTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
-    fn add(&mut self, shared: &Arc<Shared>, holder: &Holder) -> Slot {
+impl SlotTable {
+    fn add(&mut self, shared: &Arc<SharedSlots>, holder: &Holder) -> Slot {
         let (id, state) = (
             self.next_id,
-            Arc::new(State {
+            Arc::new(SlotState {
                 evicted: CancellationToken::new(),
                 has_called: AtomicBool::new(false),
                 calls: AtomicUsize::new(1),
@@ -180,7 +180,7 @@ impl Table {
     }
 
     /// Evicts the connection of `holder` that has this `rank`.
-    fn evict(&mut self, shared: &Shared, holder: &Holder, rank: Rank) {
+    fn evict(&mut self, shared: &SharedSlots, holder: &Holder, rank: Rank) {
         if let Some(state) = self.remove(holder, rank) {
             state.evicted.cancel();
         }
@@ -200,7 +200,7 @@ impl Table {
     /// Returns the connection to evict for a new connection of `newcomer`.
     fn victim(&self, eviction: Eviction, newcomer: &Holder) -> Option<(Holder, Rank)> {
         match eviction {
-            Eviction::OldestIdle => self.oldest_of_most(0, State::is_idle),
+            Eviction::OldestIdle => self.oldest_of_most(0, SlotState::is_idle),
             Eviction::FromLargerHolder => {
                 let its = self.holders.get(newcomer).map_or(0, BTreeMap::len);
                 self.oldest_of_most(its + 2, |_| true)
@@ -210,7 +210,7 @@ impl Table {
 
     /// Returns the first `evictable` connection, by [`Rank`], of the holder with the most slots. Only holders with an evictable
     /// connection and at least `least` slots are considered.
-    fn oldest_of_most(&self, least: usize, evictable: impl Fn(&State) -> bool) -> Option<(Holder, Rank)> {
+    fn oldest_of_most(&self, least: usize, evictable: impl Fn(&SlotState) -> bool) -> Option<(Holder, Rank)> {
         self.holders
             .iter()
             .filter(|(_, held)| held.len() >= least)
@@ -236,7 +236,7 @@ impl Table {
         }
     }
 
-    fn remove(&mut self, holder: &Holder, rank: Rank) -> Option<Arc<State>> {
+    fn remove(&mut self, holder: &Holder, rank: Rank) -> Option<Arc<SlotState>> {
         let held = self.holders.get_mut(holder)?;
         let state = held.remove(&rank)?;
         if held.is_empty() {
@@ -249,10 +249,10 @@ impl Table {
 
 /// A connection's slot, given back when dropped. The connection counts as busy until it [`started`](Slot::started).
 pub struct Slot {
-    shared: Arc<Shared>,
+    shared: Arc<SharedSlots>,
     holder: Holder,
     id: u64,
-    state: Arc<State>,
+    state: Arc<SlotState>,
 }
 
 impl Slot {
@@ -292,7 +292,7 @@ impl Slot {
     }
 
     /// Returns a token whose cancellation evicts the connection.
-    pub fn evictor(&self) -> CancellationToken {
+    pub(crate) fn evictor(&self) -> CancellationToken {
         self.state.evicted.clone()
     }
 }

@@ -27,9 +27,9 @@ pub fn flush() {
 
 /// Clones write to the same buffer.
 #[derive(Clone)]
-pub(super) struct LogWriter(Arc<Shared>);
+pub(super) struct LogWriter(Arc<SharedBuffer>);
 
-struct Shared {
+struct SharedBuffer {
     buffer: Mutex<LogBuffer>,
     not_empty: Condvar,
 }
@@ -58,7 +58,7 @@ impl LogWriter {
     }
 
     fn new(out: impl Write + Send + 'static) -> Self {
-        let writer = Self(Arc::new(Shared {
+        let writer = Self(Arc::new(SharedBuffer {
             buffer: Mutex::new(LogBuffer {
                 bytes: Vec::new(),
                 // Long enough ago that the first line is written at once.
@@ -89,7 +89,7 @@ impl LogWriter {
     }
 }
 
-impl Shared {
+impl SharedBuffer {
     fn buffer(&self) -> MutexGuard<'_, LogBuffer> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }

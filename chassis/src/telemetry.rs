@@ -40,8 +40,6 @@ pub mod field {
     pub const REASON: &str = "reason";
     /// Id of a call through the injector, which its answer shows as well.
     pub const CALL_ID: &str = "call_id";
-    /// Internal error behind a refusal, which the caller does not see.
-    pub const ERROR: &str = "error";
 }
 
 /// Returns an error and its causes in one line, separated by colons.
@@ -149,7 +147,7 @@ pub fn init(format: LogFormat, filter: Targets) {
 }
 
 /// Replaces the filter of the log. Returns the new filter as text.
-pub fn set_filter(filter: Targets) -> String {
+pub(crate) fn set_filter(filter: Targets) -> String {
     let text = filter.to_string();
     if let Some(handle) = FILTER.get() {
         // Fails only when the log itself is gone.

@@ -15,15 +15,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Access, AccessTable, Authorized, Policy, permission_denied, unauthenticated};
+use super::{
+    access::{Access, AccessTable, MAX_SERVICE_CALLS, permission_denied, unauthenticated},
+    permit::Authorized,
+    policy::Policy,
+};
 use crate::{
     caller::{Caller, Peer},
     guarded_response::GuardedResponse,
     telemetry::{self, field},
 };
-
-/// Maximum number of running calls of [`Access::AnyRole`] of one principal. A call takes about 10 KiB of memory.
-pub const MAX_SERVICE_CALLS: usize = 128;
 
 /// Authorizes every call by an [`AccessTable`] and a [`Policy`], and writes one log line for each call that needs a role.
 #[derive(Clone)]
@@ -48,7 +49,7 @@ impl AuthzLayer {
     }
 
     /// Returns the principal of `peer` if the principal holds a role.
-    pub fn with_role<'a>(&self, peer: &'a Peer) -> Option<&'a Principal> {
+    pub(crate) fn with_role<'a>(&self, peer: &'a Peer) -> Option<&'a Principal> {
         peer.principal_at(SystemTime::now())
             .filter(|principal| self.policy.has_role(principal))
     }

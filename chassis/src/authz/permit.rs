@@ -4,7 +4,10 @@ use std::{ops::Deref, sync::Arc, time::SystemTime};
 
 use proto::{Principal, Refusal, WorkspaceName};
 
-use super::{Policy, Role, Scope, permission_denied, unauthenticated};
+use super::{
+    access::{Role, permission_denied, unauthenticated},
+    policy::{Policy, Scope},
+};
 use crate::caller::Peer;
 
 /// A call that the table allows to its caller in at least one workspace. The permits decide for a particular one.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{Principal, WorkspaceName};
 
-use super::{Access, Role};
+use super::access::{Access, Role};
 
 /// The workspaces in which a role is held.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! One gRPC connection.
 
 use std::{
+    convert::Infallible,
     io,
     pin::Pin,
     task::{Context, Poll},
@@ -13,10 +14,13 @@ use tokio::{
 };
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
-use tonic::transport::{Server, server::Connected};
+use tonic::{
+    body::Body,
+    transport::{Server, server::Connected},
+};
+use tower::Service;
 
 use super::{
-    GrpcService,
     retirement::{CallCounter, RunningCalls},
     write_watchdog::{WatchedService, WriteWatchdog},
 };
@@ -38,6 +42,23 @@ pub(super) const RETIRED_GRACE: Duration = Duration::from_secs(30);
 /// Maximum number of stream resets that h2 sends on one connection of its own accord before it ends the connection.
 /// tonic's default is no limit, so a client that reads nothing could fill the memory with resets.
 const MAX_LOCAL_RESETS: usize = 1024;
+
+/// A service that answers calls: the handlers behind the authorization layer.
+pub trait GrpcService:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> GrpcService for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
 
 /// Resource limits of one connection.
 pub(super) struct ConnectionLimits {

@@ -7,7 +7,7 @@ mod connection;
 mod retirement;
 mod write_watchdog;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{
@@ -16,8 +16,6 @@ use tokio::{
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::body::Body;
-use tower::Service;
 
 use crate::{
     authz::AuthzLayer,
@@ -29,9 +27,11 @@ use crate::{
 };
 use connection::{ConnectionLimits, serve_connection};
 
+pub use connection::GrpcService;
+
 /// Largest message of calls about a service itself, health checks and reflection, in bytes. Such a call holds the name
 /// of a service, a method or a file.
-pub const MAX_SERVICE_MESSAGE: usize = 4 * 1024;
+pub(crate) const MAX_SERVICE_MESSAGE: usize = 4 * 1024;
 
 /// Maximum number of concurrent connections of principals with a role.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -54,23 +54,6 @@ const WITHOUT_ROLE: ConnectionLimits = ConnectionLimits {
     windows: Some((16 * 1024, 64 * 1024)),
     age: Some(Duration::from_secs(30)),
 };
-
-/// A service that answers calls: the handlers behind the authorization layer.
-pub trait GrpcService:
-    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + 'static
-{
-}
-
-impl<S> GrpcService for S where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static
-{
-}
 
 /// The settings of a server.
 #[derive(Debug, Clone, Copy)]

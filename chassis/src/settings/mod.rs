@@ -61,7 +61,7 @@ impl Problems {
     }
 
     /// Reads a duration that lies in `range`.
-    pub fn duration_in(
+    pub(crate) fn duration_in(
         &mut self,
         setting: &str,
         text: &str,
