@@ -1,5 +1,5 @@
-//! The settings that all services have in common, as groups of command-line flags. A service flattens them into its own
-//! settings and adds its own.
+//! The settings that all services have in common, as groups of command-line flags. A service flattens the groups into its
+//! own settings, and changes a help text with `mut_args` where the meaning differs.
 //!
 //! Every value is read as text and checked by a `check` method, so that all mistakes are reported together.
 
@@ -35,7 +35,7 @@ pub struct TlsArgs {
     /// Its private key, PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// CAs that clients' certificates come from, PEM
+    /// CAs that issue the certificates of clients, PEM
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
 }
@@ -64,15 +64,15 @@ impl TlsArgs {
 /// The principals of the roles that administer.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RoleArgs {
-    /// Who administers: PRINCIPAL for all workspaces, or PRINCIPAL=WORKSPACE,…
+    /// Administrators: PRINCIPAL for all workspaces, or PRINCIPAL=WORKSPACE,…
     ///
     /// A principal is the one URI SAN of a client certificate (spiffe://…) or, without one, its one DNS SAN (dns:NAME).
     #[arg(long, value_delimiter = ';', value_name = "PRINCIPAL")]
     pub admin: Vec<String>,
-    /// Who edits: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
+    /// Editors: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
     #[arg(long, value_delimiter = ';', value_name = "PRINCIPAL=WORKSPACES")]
     pub editor: Vec<String>,
-    /// Who sees: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
+    /// Viewers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*
     #[arg(long, value_delimiter = ';', value_name = "PRINCIPAL=WORKSPACES")]
     pub viewer: Vec<String>,
 }
@@ -118,19 +118,19 @@ impl KeepaliveArgs {
 /// The process: its memory, its end and its log.
 #[derive(Debug, Clone, Args)]
 pub struct ProcessArgs {
-    /// Let debuggers attach and cores be dumped: both show what is in memory, decrypted values too
+    /// Let debuggers attach and cores be dumped; both reveal the memory, including decrypted values
     #[arg(long)]
     pub allow_debugging: bool,
-    /// How long calls under way may take after SIGTERM
+    /// Time that running calls have after SIGTERM
     #[arg(long, default_value = "10s", value_name = "DURATION")]
     pub shutdown_grace: String,
-    /// What is logged: a level, or a filter
+    /// Filter of the log: a level, or a list such as info,h2=debug
     #[arg(long, default_value = "info", value_name = "FILTER")]
     pub log: String,
     /// File with a filter that is used instead of --log; read again on SIGHUP
     #[arg(long, value_name = "FILE")]
     pub log_filter_file: Option<PathBuf>,
-    /// How it is logged
+    /// Format of the log
     #[arg(long, default_value = "text", value_enum, value_name = "FORMAT")]
     pub log_format: LogFormat,
 }

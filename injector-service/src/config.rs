@@ -49,12 +49,11 @@ pub enum Command {
 /// The settings as text, before [`Settings::check`]. Each one is a flag and an environment variable that begins with
 /// [`ENVIRONMENT`]. The elements of a list are separated by `;`.
 #[derive(Debug, Clone, Args)]
-#[command(
-    mut_arg("client_ca", |arg| arg.help("CAs that administrators' certificates come from, PEM")),
-    mut_arg("editor", |arg| arg.help("Who edits servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*")),
-    mut_arg("viewer", |arg| arg.help("Who sees servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*")),
-    mut_arg("log", |arg| arg.help("What is logged: a level, or a filter such as info,injector_service=debug"))
-)]
+#[command(mut_args(|arg| match arg.get_id().as_str() {
+    "editor" => arg.help("Editors of servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*"),
+    "viewer" => arg.help("Viewers of servers: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*"),
+    _ => arg,
+}))]
 pub struct Settings {
     /// Address of the gRPC listener (TLS 1.3)
     #[arg(long, default_value = "127.0.0.1:7151", value_name = "ADDRESS")]

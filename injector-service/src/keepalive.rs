@@ -7,13 +7,8 @@ use chassis::{
 };
 use clap::Args;
 
-const TCP_TIMEOUT: &str = "Time after which a connection whose peer acknowledges nothing is closed: TCP keepalive and TCP_USER_TIMEOUT of \
-     connections from clients, to upstreams and to the vault. A peer that reads nothing while its receive buffer is full \
-     counts as dead, too";
-
 /// The keepalive settings as text, before `KeepaliveSettings::check`.
 #[derive(Debug, Clone, Args)]
-#[command(mut_arg("tcp_timeout", |arg| arg.help(TCP_TIMEOUT)))]
 pub struct KeepaliveSettings {
     /// Time without a frame after which an HTTP/2 upstream is sent a PING. gRPC servers close connections on which more
     /// than one PING comes in five minutes

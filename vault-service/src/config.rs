@@ -170,7 +170,7 @@ pub struct RootArgs {
     /// Until the plugin answers, the vault is locked: it serves, but does not decrypt.
     #[arg(long, value_name = "SOCKET")]
     pub root_kms_socket: Option<PathBuf>,
-    /// Which root key is active, when more than one kind is given: what the others wrapped is moved to it
+    /// Kind of the active root key, required when several kinds are given; the vault moves what the others wrapped to it
     #[arg(long, value_enum, value_name = "KIND")]
     pub root_active: Option<ProviderKind>,
 }
@@ -228,11 +228,11 @@ impl AuditArgs {
 /// The settings as text, before [`Settings::check`]. Each one is a flag and an environment variable that begins with
 /// [`ENVIRONMENT`]. The elements of a list are separated by `;`.
 #[derive(Debug, Clone, Args)]
-#[command(
-    mut_arg("editor", |arg| arg.help("Who edits secrets: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*")),
-    mut_arg("viewer", |arg| arg.help("Who sees names and metadata: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*")),
-    mut_arg("log", |arg| arg.help("What is logged: a level, or a filter such as info,vault_service=debug"))
-)]
+#[command(mut_args(|arg| match arg.get_id().as_str() {
+    "editor" => arg.help("Editors of secrets: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*"),
+    "viewer" => arg.help("Viewers of names and metadata: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*"),
+    _ => arg,
+}))]
 pub struct Settings {
     /// Address of the gRPC listener (TLS 1.3)
     #[arg(long, default_value = "127.0.0.1:7150", value_name = "ADDRESS")]
@@ -253,7 +253,7 @@ pub struct Settings {
     pub tls: TlsArgs,
     #[command(flatten)]
     pub roles: RoleArgs,
-    /// Who has secrets decrypted: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*; never also one of the above
+    /// Injectors, which decrypt secrets: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*. An injector can have no other role
     #[arg(long, value_delimiter = ';', value_name = "PRINCIPAL=WORKSPACES")]
     pub injector: Vec<String>,
     #[command(flatten)]
