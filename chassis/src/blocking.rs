@@ -30,18 +30,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_came_of_it_comes_back() {
+    async fn the_result_of_blocking_work_is_returned() {
         assert_eq!(blocking(|| 1).await, 1);
     }
 
     #[tokio::test]
     #[should_panic(expected = "of its own")]
-    async fn a_panic_goes_on() {
+    async fn a_panic_of_blocking_work_continues_in_the_caller() {
         blocking(|| panic!("of its own")).await
     }
 
     #[tokio::test]
-    async fn what_was_cancelled_is_waited_for() {
+    async fn the_caller_of_a_cancelled_task_waits_for_ever() {
         let task = tokio::spawn(sleep(Duration::from_secs(60)));
         task.abort();
         let cancelled = task.await;

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_address_costs_little_once_and_then_nothing() {
+    async fn a_dead_address_delays_only_the_first_connection() {
         let (dead, (_listener, alive)) = (Dead::bind().await, bind().await);
         let dialer = dialer(0);
         let addresses = [dead.address, alive];
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_peer_of_a_connection_is_noticed() {
+    async fn connections_get_the_tcp_timeout() {
         let (_listener, address) = bind().await;
         let stream = dialer(0).connect(&[address]).await.unwrap();
         assert!(sockopt::socket_keepalive(&stream).unwrap());
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_failure_is_told() {
+    async fn the_last_failure_is_returned() {
         let error = dialer(0).connect(&[unused().await]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         let error = dialer(0).connect(&[]).await.unwrap_err();

@@ -24,7 +24,7 @@ pub struct GrpcHealth {
     /// The service names that have a status; `None` after the shutdown, when no status changes any more.
     names: Arc<Mutex<Option<Vec<&'static str>>>>,
     /// Cancelled when every watcher has received the status of the shutdown.
-    over: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl GrpcHealth {
@@ -34,7 +34,7 @@ impl GrpcHealth {
         let health = Self {
             reporter: HealthReporter::new(),
             names: Arc::new(Mutex::new(Some(vec![""]))),
-            over: CancellationToken::new(),
+            stop: CancellationToken::new(),
         };
         let stopping = health.clone();
         tokio::spawn(async move {
@@ -69,10 +69,10 @@ impl GrpcHealth {
         let health = HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()));
         routes.add_service(UntilShutdown::new(
             health.max_decoding_message_size(MAX_SERVICE_MESSAGE),
-            self.over.clone(),
+            self.stop.clone(),
         ));
         match reflected {
-            Some(services) => reflection::add(routes, services, &self.over),
+            Some(services) => reflection::add(routes, services, &self.stop),
             None => Ok(()),
         }
     }
@@ -84,6 +84,6 @@ impl GrpcHealth {
                 .set_service_status(name, ServingStatus::NotServing)
                 .await;
         }
-        self.over.cancel();
+        self.stop.cancel();
     }
 }

@@ -8,11 +8,11 @@ use tonic_reflection::server::{Builder, Error};
 use super::{grpc::MAX_SERVICE_MESSAGE, until_shutdown::UntilShutdown};
 use proto::FILE_DESCRIPTOR_SET;
 
-/// Adds reflection of `services`, given by their full names, and of health. Its streams end when `over` is cancelled.
+/// Adds reflection of `services`, given by their full names, and of health. Its streams end when `stop` is cancelled.
 pub(super) fn add(
     routes: &mut RoutesBuilder,
     services: &[&str],
-    over: &CancellationToken,
+    stop: &CancellationToken,
 ) -> Result<(), Error> {
     let builder = || {
         let builder = Builder::configure()
@@ -30,7 +30,7 @@ pub(super) fn add(
         v1alpha.max_decoding_message_size(MAX_SERVICE_MESSAGE),
     );
     routes
-        .add_service(UntilShutdown::new(v1, over.clone()))
-        .add_service(UntilShutdown::new(v1alpha, over.clone()));
+        .add_service(UntilShutdown::new(v1, stop.clone()))
+        .add_service(UntilShutdown::new(v1alpha, stop.clone()));
     Ok(())
 }

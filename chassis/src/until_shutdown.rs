@@ -16,16 +16,16 @@ use tower::Service;
 
 use proto::{Reason, Refusal};
 
-/// A service whose calls end with `UNAVAILABLE` once `over` is cancelled and their answers are sent.
+/// A service whose calls end with `UNAVAILABLE` once `stop` is cancelled and their answers are sent.
 #[derive(Clone)]
 pub(super) struct UntilShutdown<S> {
     inner: S,
-    over: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl<S> UntilShutdown<S> {
-    pub(super) fn new(inner: S, over: CancellationToken) -> Self {
-        Self { inner, over }
+    pub(super) fn new(inner: S, stop: CancellationToken) -> Self {
+        Self { inner, stop }
     }
 }
 
@@ -39,7 +39,7 @@ where
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = EndingAnswer<S::Future>;
+    type Future = EndingResponse<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
@@ -47,24 +47,24 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         // The task that reads the request would keep the stream open, so the request's body ends as well.
-        let request = request.map(|body| Body::new(Ending::new(body, self.over.clone(), false)));
-        EndingAnswer {
+        let request = request.map(|body| Body::new(EndingBody::new(body, self.stop.clone(), false)));
+        EndingResponse {
             inner: self.inner.call(request),
-            over: self.over.clone(),
+            stop: self.stop.clone(),
         }
     }
 }
 
 pin_project! {
     /// The future of an answer.
-    pub(super) struct EndingAnswer<F> {
+    pub(super) struct EndingResponse<F> {
         #[pin]
         inner: F,
-        over: CancellationToken,
+        stop: CancellationToken,
     }
 }
 
-impl<F> Future for EndingAnswer<F>
+impl<F> Future for EndingResponse<F>
 where
     F: Future<Output = Result<http::Response<Body>, Infallible>>,
 {
@@ -73,42 +73,42 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.inner.poll(context))?;
-        let over = this.over.clone();
+        let stop = this.stop.clone();
         Poll::Ready(Ok(answer.map(|body| {
             if body.is_end_stream() {
                 body
             } else {
-                Body::new(Ending::new(body, over, true))
+                Body::new(EndingBody::new(body, stop, true))
             }
         })))
     }
 }
 
 pin_project! {
-    /// A body that ends once `over` is cancelled and `inner` has no frame ready.
-    struct Ending {
+    /// A body that ends once `stop` is cancelled and `inner` has no frame ready.
+    struct EndingBody {
         #[pin]
         inner: Body,
         #[pin]
-        over: WaitForCancellationFutureOwned,
+        stop: WaitForCancellationFutureOwned,
         // True for an answer: its trailers tell the client the reason of the end.
         trailers: bool,
         ended: bool,
     }
 }
 
-impl Ending {
-    fn new(inner: Body, over: CancellationToken, trailers: bool) -> Self {
+impl EndingBody {
+    fn new(inner: Body, stop: CancellationToken, trailers: bool) -> Self {
         Self {
             inner,
-            over: over.cancelled_owned(),
+            stop: stop.cancelled_owned(),
             trailers,
             ended: false,
         }
     }
 }
 
-impl hyper::body::Body for Ending {
+impl hyper::body::Body for EndingBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -123,7 +123,7 @@ impl hyper::body::Body for Ending {
         if let Poll::Ready(frame) = this.inner.poll_frame(context) {
             return Poll::Ready(frame);
         }
-        ready!(this.over.poll(context));
+        ready!(this.stop.poll(context));
         *this.ended = true;
         Poll::Ready(this.trailers.then(|| Ok(Frame::trailers(shutting_down()))))
     }

@@ -4,7 +4,7 @@ fn host(number: u8) -> Holder {
     Holder::network(SocketAddr::from(([192, 0, 2, number], 1)))
 }
 
-/// A slot of a connection that has started.
+/// Returns a slot of a connection that has started and carries no call.
 fn idle(slots: &Slots, holder: &Holder) -> Slot {
     let slot = slots.try_take(holder).unwrap();
     slot.started();
@@ -40,7 +40,7 @@ fn a_connection_that_carried_a_call_outlasts_those_that_never_did() {
     let evicted = || held.iter().map(Slot::is_evicted).collect::<Vec<_>>();
     let _newcomers = [1, 2].map(|_| idle(&slots, &host(1)));
     assert_eq!(evicted(), [false, true, true]);
-    // Without descriptors only connections that never carried a call are given up.
+    // `evict_unused` spares connections that carried a call.
     for _ in 0..4 {
         slots.evict_unused();
     }
@@ -112,7 +112,7 @@ fn principals_get_even_shares_and_do_not_evict_their_own() {
 }
 
 #[test]
-fn without_descriptors_an_idle_connection_is_given_up_although_slots_are_free() {
+fn an_unused_connection_is_evicted_for_a_descriptor_even_while_slots_are_free() {
     let slots = Slots::new("test", 10, Eviction::OldestIdle);
     let (busy, first, second) = (
         slots.try_take(&host(1)).unwrap(),
