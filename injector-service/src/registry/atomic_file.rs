@@ -47,7 +47,7 @@ impl From<&Metadata> for FileStamp {
     }
 }
 
-/// The bytes of a file, and its metadata before and after they were read.
+/// The bytes of a file, and its metadata, which was the same before and after the read.
 pub(crate) struct Contents {
     pub(crate) bytes: Arc<[u8]>,
     pub(super) stamp: FileStamp,

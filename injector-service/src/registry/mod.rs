@@ -35,9 +35,9 @@ use file_backed::{FileBackedServers, LastSeen};
 use server::Spec;
 use server_map::ServerMap;
 
-pub use call_counts::{CallCounts, CallOutcome};
+pub use call_counts::CallCounts;
 pub use entry::Entry;
-pub use error::{EntryError, FileError, QuotaError, RegistryError};
+pub use error::{FileError, RegistryError};
 pub use quota::WorkspaceQuota;
 pub(crate) use server_map::page_key;
 

@@ -54,7 +54,7 @@ pub(super) struct SpecArgs {
     /// The secrets that requests to the server get; they get no others
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     secrets: Option<Vec<String>>,
-    /// The secrets without which a call is refused; each must be in --secrets
+    /// The secrets without which a call is refused; each must be one of the server's secrets
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     required: Option<Vec<String>>,
     /// Refuse calls that lack any of the server's secrets

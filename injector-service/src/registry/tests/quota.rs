@@ -1,5 +1,5 @@
 use super::*;
-use crate::registry::{QuotaError, servers_file};
+use crate::registry::{error::QuotaError, servers_file};
 
 const FEW: WorkspaceQuota = WorkspaceQuota {
     servers: 3,
