@@ -175,8 +175,8 @@ impl Servers {
         Ok((added.map_err(refusal)?, warnings))
     }
 
-    /// Merges the given fields into the current revision of the server. The update is refused if another one comes in
-    /// between, also when the caller gives no revision.
+    /// Merges the given fields into the current revision of the server. When another change comes in between, an update
+    /// without a revision is tried again, and an update with a revision is refused.
     async fn update(
         &self,
         permit: &WritePermit,

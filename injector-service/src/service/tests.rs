@@ -45,7 +45,7 @@ servers:
 struct Fixture {
     dir: TempDir,
     servers: Servers,
-    /// Kept because the resolver fails at once when its driver is dropped; the driver is never run.
+    /// Never run, so that the vault does not answer.
     _link: VaultDriver,
 }
 
@@ -264,7 +264,7 @@ async fn an_update_changes_what_its_mask_names_and_checks_the_whole() {
     );
     assert_eq!((revision, &fixture.get("a", "two").await), (2, &after));
 
-    // Bearer takes one secret, which there is; then the second is one too many.
+    // A bearer server has exactly one secret. The server has one, so only the second update is refused.
     let bearer = Server {
         auth_type: 2,
         inject_secrets: vec!["X".into(), "Y".into()],

@@ -116,9 +116,9 @@ impl UpstreamUrl {
         is_loopback(&self.host)
     }
 
-    /// Returns the URI of a request: the path of a `document` beside the server, mostly empty, the server's path, then
-    /// `rest` with its query, byte for byte. `rest` is empty or begins with `/` or `?`. The server's path keeps a final
-    /// `/` when it begins and ends the path.
+    /// Returns the URI of a request: `document`, the server's path, then `rest` with its query, byte for byte. `document` is
+    /// the path of a well-known document about the server (RFC 8414, section 3), or empty. `rest` is empty or begins with `/`
+    /// or `?`. The server's path keeps its trailing `/` when nothing else belongs to the path of the URI.
     pub fn request_uri(&self, document: &str, rest: &str) -> Result<Uri, http::Error> {
         let path = if rest.starts_with('/') || !document.is_empty() {
             self.path()
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_http_without_anything_that_is_not_the_servers() {
+    fn other_urls_than_http_with_a_host_and_a_path_are_refused() {
         for (text, error) in [
             ("", UrlError::NotAUrl),
             ("api.example.com", UrlError::NotAUrl),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_request_goes_byte_for_byte() {
+    fn the_rest_of_a_request_is_copied_byte_for_byte() {
         for (url, rest, uri) in [
             ("https://api.example.com", "", "https://api.example.com/"),
             (
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_told_by_name() {
+    fn loopback_is_recognized_by_name_and_address() {
         for (url, loopback) in [
             ("http://127.0.0.1", true),
             ("http://127.9.9.9:1", true),

@@ -55,7 +55,7 @@ fn a_value_that_does_not_fit_its_place_is_explained_as_such() {
         (Bearer, "A", b"two\nlines", State::Unfit),
         (Skill, "A", b"two\nlines\n", State::Injected),
         (Skill, "A", b"\xff", State::Unfit),
-        // Binary metadata, for gRPC calls.
+        // A name that ends in `_BIN` becomes binary metadata in gRPC calls.
         (SecretHeaders, "A_BIN", b"\xff\n", State::Injected),
         (SecretHeaders, "A_BIN", &[0xff; 6145], State::Unfit),
         (SecretHeaders, "A_BIN", &[b'x'; 6145], State::Injected),

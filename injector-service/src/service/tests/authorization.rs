@@ -23,7 +23,7 @@ async fn permission_is_decided_before_anything_is_looked_up() {
         };
         let add = AddServerRequest {
             server: Some(server(&workspace, &name)),
-            // Neither a name nor in a catalog, which shows only to who may add.
+            // An invalid name of an entry, which must not show to a caller without permission.
             catalog_entry: "nothing".into(),
         };
         let update = UpdateServerRequest {
@@ -67,7 +67,7 @@ async fn a_viewer_changes_nothing() {
         server: Some(server("a", "one")),
         update_mask: None,
     };
-    // The layer has refused them; without what it leaves behind the handlers do, too.
+    // The authorization layer refuses these requests. Without the permit of the layer, the handlers refuse them too.
     assert_ne!(
         reason(
             fixture
