@@ -468,10 +468,10 @@ fn store(dir: &TempDir) -> StoreArgs {
 
 /// Runs a command on a thread of its own, because the command makes a runtime.
 async fn done(
-    command: fn(&StoreArgs, &Path) -> Result<String, offline::Failed>,
+    command: fn(&StoreArgs, &Path) -> Result<String, offline::CommandError>,
     dir: &TempDir,
     file: &Path,
-) -> Result<String, offline::Failed> {
+) -> Result<String, offline::CommandError> {
     let (store, file) = (store(dir), file.to_owned());
     let working = tokio::task::spawn_blocking(move || command(&store, &file));
     working.await.unwrap()
@@ -494,12 +494,12 @@ async fn offline_backup_and_restore_work_while_the_kms_answers() {
     drop(served.await);
     let second = dir.path().join("second");
     let late = done(offline::back_up, &dir, &second).await;
-    assert!(matches!(late, Err(offline::Failed::Sealed(_))), "{late:?}");
+    assert!(matches!(late, Err(offline::CommandError::Locked(_))), "{late:?}");
     assert!(!second.exists());
     let elsewhere = Arc::new(TempDir::new().unwrap());
     let late = done(offline::restore, &elsewhere, &backup).await;
     assert!(
-        matches!(late, Err(offline::Failed::Refused(VaultError::Provider(_)))),
+        matches!(late, Err(offline::CommandError::Refused(VaultError::Provider(_)))),
         "{late:?}"
     );
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
