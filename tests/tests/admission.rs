@@ -55,7 +55,7 @@ async fn is_served(channel: &Channel) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_say_nothing_make_room_for_an_administrator() {
+async fn silent_connections_make_room_for_an_administrator() {
     let vault = Vault::start().await;
     let injector = Injector::start(vault.pki.clone(), vault.address).await;
     for (address, admin) in [
@@ -82,7 +82,7 @@ async fn streams_at_once(stream: &mut (impl AsyncRead + Unpin)) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_without_a_role_have_few_connections_of_few_streams() {
+async fn clients_without_a_role_get_few_connections_with_few_streams() {
     let vault = Vault::start().await;
     let stranger = vault.pki.tls(&vault.pki.principal(STRANGER), pki::VAULT);
     let admin = vault.pki.tls(&vault.pki.principal(pki::ADMIN), pki::VAULT);
@@ -106,7 +106,7 @@ async fn clients_without_a_role_have_few_connections_of_few_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_principal_has_only_so_many_watches_under_way_and_others_are_not_concerned() {
+async fn the_watches_of_a_principal_are_limited_without_effect_on_others() {
     let vault = Vault::start().await;
     let (admin, injector) = (vault.channel(pki::ADMIN), vault.channel(pki::INJECTOR));
     let watch = async || wire::open(&admin, WATCH, Bytes::new()).await;
@@ -125,7 +125,7 @@ async fn a_principal_has_only_so_many_watches_under_way_and_others_are_not_conce
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_about_the_service_itself_is_short() {
+async fn a_message_to_the_health_service_is_short() {
     let vault = Vault::start().await;
     let anonymous = wire::anonymous(&vault.pki, vault.address);
     let long = Bytes::from(vec![0; 5_000]);
@@ -177,7 +177,7 @@ async fn an_idle_connection_of_the_data_plane_makes_room_and_a_busy_one_does_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_say_nothing_make_room_on_a_data_plane_with_tls() {
+async fn silent_connections_make_room_on_a_data_plane_with_tls() {
     let pair = Pair::start_with(
         |_| {},
         |settings| {

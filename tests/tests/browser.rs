@@ -1,4 +1,4 @@
-//! Whom the data plane serves: a request for one host of ours, and no web page that the server does not allow.
+//! The hosts under which the data plane answers, and the web pages that it refuses.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -23,7 +23,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 const APP: &str = "https://app.example";
 
-/// A workspace `dev` with a server `github` at `upstream`, which pages of `origins` may call.
+/// Starts a pair with the server `dev/github` at `upstream`, which pages of `origins` may call.
 async fn github(upstream: &Upstream, origins: &[&str]) -> Pair {
     let pair = Pair::start_with(|_| {}, |settings| settings.host = vec!["Injector.Test".into()]).await;
     pair.vault.workspace("dev").await;
@@ -39,7 +39,7 @@ async fn github(upstream: &Upstream, origins: &[&str]) -> Pair {
     pair
 }
 
-/// A request's head as it is written, on a connection of its own; the status and the reason of the answer.
+/// Sends a request with this head on a connection of its own, and returns the status and the reason of the response.
 async fn answer_to(address: SocketAddr, head: &str) -> (u16, String) {
     let answer = exchange(address, format!("{head}\r\nConnection: close\r\n\r\n")).await;
     let reason = answer
@@ -49,7 +49,7 @@ async fn answer_to(address: SocketAddr, head: &str) -> (u16, String) {
     (raw::status(&answer), reason.to_owned())
 }
 
-/// Sends a request over HTTP/2; the authority of its URI becomes `:authority`.
+/// Sends a request over HTTP/2, with the authority of its URI as `:authority`.
 async fn over_http2(address: SocketAddr, request: Builder) -> Response<Bytes> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
@@ -71,7 +71,7 @@ fn reason(response: &Response<Bytes>) -> (u16, &str) {
     (response.status().as_u16(), reason)
 }
 
-/// The names of the headers that a page may read.
+/// Returns the names of the headers that a page may read.
 fn exposed(response: &Response<Bytes>) -> Vec<&str> {
     let mut lists = response.headers().get_all("access-control-expose-headers").iter();
     let list = lists.next().expect("no headers are exposed").to_str().unwrap();
@@ -79,10 +79,10 @@ fn exposed(response: &Response<Bytes>) -> Vec<&str> {
     list.split(", ").collect()
 }
 
-/// Everything that a page could learn from a refusal, without the id that every call has of its own.
+/// Returns everything that a page could learn from a refusal, except for the call id, which differs between calls.
 fn learnt(response: Response<Bytes>) -> (u16, HeaderMap, serde_json::Value) {
     let (mut parts, body) = response.into_parts();
-    // They differ with the id's own length.
+    // The length differs with the length of the call id.
     for name in ["date", "content-length", "x-aerostack-call-id"] {
         parts.headers.remove(name);
     }
@@ -135,7 +135,7 @@ async fn a_request_is_for_exactly_one_host() {
 }
 
 #[tokio::test]
-async fn only_hosts_of_ours_are_served() {
+async fn only_hosts_of_the_injector_are_served() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream, &[]).await;
     for host in [
@@ -228,9 +228,9 @@ async fn over_http2_the_authority_is_the_host() {
     pair.stop().await;
 }
 
-/// Heads that no library of HTTP/2 sends.
+/// Sends heads that no HTTP/2 library produces.
 #[tokio::test]
-async fn over_http2_there_is_one_host_and_no_user() {
+async fn an_http2_request_names_one_host_and_no_user() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream, &[]).await;
     let head = |authority: &[&str], host: &[&str]| {
@@ -258,7 +258,7 @@ async fn over_http2_there_is_one_host_and_no_user() {
         let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head(authority, host));
         connection.write_all(&call).await.unwrap();
         let refused = loop {
-            // Malformed ones end by a reset of their stream (RFC 9113, section 8.1.1).
+            // A malformed head resets its stream (RFC 9113, section 8.1.1).
             match frames::read(&mut connection).await {
                 Ok(frame) if frame.kind == RST_STREAM => break true,
                 Ok(frame) if frame.kind == HEADERS => break frame.payload[0] == STATUS_400,
@@ -269,7 +269,7 @@ async fn over_http2_there_is_one_host_and_no_user() {
         assert!(refused, "{authority:?} {host:?}");
     }
     assert_eq!(upstream.seen().len(), 0);
-    // Without an authority, `Host` says it.
+    // Without `:authority`, the `host` field names the host.
     let mut connection = frames::connect(pair.injector.data_plane).await;
     let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head(&[], &["localhost"]));
     connection.write_all(&call).await.unwrap();
@@ -298,7 +298,7 @@ async fn a_web_page_may_not_call() {
         &[("sec-fetch-site", "same-site")],
         &[("sec-fetch-site", "same-origin")],
         &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
-        // A user opens a page from the address bar, and the page redirects to the injector.
+        // Browsers send this when a user opens a page from the address bar, and the page redirects to the injector.
         &[("sec-fetch-site", "none")],
         &[("sec-fetch-mode", "navigate")],
         &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],
@@ -345,7 +345,7 @@ async fn a_web_page_may_not_call() {
 
 /// Over plain HTTP, browsers send no `Sec-Fetch-…` headers to a host that is not a loopback host.
 #[tokio::test]
-async fn to_a_configured_host_a_browser_is_known_by_its_name() {
+async fn on_a_configured_host_the_user_agent_tells_a_browser() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream, &[APP]).await;
     let from = |agent: &str, host: &str| {
@@ -371,7 +371,7 @@ async fn to_a_configured_host_a_browser_is_known_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_page_of_an_allowed_origin_may_call_and_read() {
+async fn a_page_of_an_allowed_origin_may_call_and_read_the_response() {
     let upstream = Upstream::answering(|_| {
         let response = Response::builder()
             .header("access-control-allow-origin", "*")
@@ -443,7 +443,7 @@ async fn a_page_of_an_allowed_origin_may_call_and_read() {
 }
 
 #[tokio::test]
-async fn a_page_of_an_allowed_origin_may_read_why_its_call_was_refused() {
+async fn a_page_of_an_allowed_origin_may_read_a_refusal() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream, &["https://app.example"]).await;
     pair.vault.put("dev", "TOKEN", "not\na header").await;
@@ -466,7 +466,7 @@ async fn a_page_of_an_allowed_origin_may_read_why_its_call_was_refused() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_here() {
+async fn a_preflight_is_answered_by_the_injector() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream, &[APP]).await;
     let preflight = |origin: &str| {
@@ -486,7 +486,7 @@ async fn a_preflight_is_answered_here() {
         (403, "BROWSER_REFUSED")
     );
     assert_eq!(upstream.seen().len(), 0);
-    // Without the question it is an ordinary request, which the upstream may know.
+    // An OPTIONS request without `Access-Control-Request-Method` is no preflight, and goes to the upstream.
     let ordinary = Request::options("/dev/github/x").header("origin", APP);
     assert_eq!(pair.injector.send(ordinary, "").await.status(), 200);
     assert_eq!(upstream.last().method, "OPTIONS");
@@ -494,7 +494,7 @@ async fn a_preflight_is_answered_here() {
 }
 
 #[tokio::test]
-async fn without_a_page_an_upstream_cannot_let_pages_in_either() {
+async fn cors_headers_of_the_upstream_are_removed() {
     let upstream = Upstream::answering(|_| {
         let response = Response::builder().header("access-control-allow-origin", "*");
         let response = response.header("access-control-allow-credentials", "true");
@@ -517,7 +517,7 @@ async fn without_a_page_an_upstream_cannot_let_pages_in_either() {
 }
 
 #[tokio::test]
-async fn probes_answer_to_addresses_and_localhost_only() {
+async fn probes_are_served_under_addresses_and_localhost_only() {
     let pair = Pair::start().await;
     for probes in [pair.vault.metrics, pair.injector.metrics] {
         for path in ["/metrics", "/livez", "/readyz"] {

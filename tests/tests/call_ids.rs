@@ -1,4 +1,4 @@
-//! The id of a call, which the injector sends in the answer, in the request to the upstream, and to the vault.
+//! The id of a call, which the injector sends to the program in the response, to the upstream, and to the vault.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::collections::HashSet;
@@ -22,14 +22,14 @@ use tonic::Code;
 
 const CALL_ID: &str = "x-aerostack-call-id";
 
-/// Returns the call id of an answer, which must have exactly one.
+/// Returns the call id of a response, which must have exactly one.
 fn call_id(headers: &HeaderMap) -> String {
     let ids: Vec<_> = headers.get_all(CALL_ID).iter().collect();
     assert_eq!(ids.len(), 1, "{headers:?}");
     CallId::parse(ids[0].to_str().unwrap()).unwrap().to_string()
 }
 
-/// Returns a pair with the server `dev/api`, whose upstream answers with a call id of its own.
+/// Starts a pair with the server `dev/api`, whose upstream responds with a call id of its own.
 async fn scene() -> (Pair, Upstream) {
     let upstream = Upstream::answering(|_| {
         let answer = Response::builder().header(CALL_ID, "of-the-upstream");
@@ -67,7 +67,7 @@ fn grpc(path: &str, server: &str) -> http::request::Builder {
 }
 
 #[tokio::test]
-async fn the_answer_and_the_upstream_have_the_same_id_and_every_call_another_one() {
+async fn response_and_upstream_get_the_same_id_which_differs_between_calls() {
     let (pair, upstream) = scene().await;
     let mut ids = HashSet::new();
     for _ in 0..5 {
@@ -82,7 +82,7 @@ async fn the_answer_and_the_upstream_have_the_same_id_and_every_call_another_one
 }
 
 #[tokio::test]
-async fn a_request_id_of_the_program_goes_upstream_and_a_call_id_of_the_program_does_not() {
+async fn a_request_id_of_the_program_is_forwarded_and_a_call_id_of_the_program_is_not() {
     let (pair, upstream) = scene().await;
     let request = Request::get("/dev/api/")
         .header("x-request-id", "mine")
@@ -91,7 +91,7 @@ async fn a_request_id_of_the_program_goes_upstream_and_a_call_id_of_the_program_
     assert_eq!(upstream.last().header("x-request-id"), Some("mine"));
     assert_eq!(upstream.last().header(CALL_ID), None);
     assert!(!["mine", "forged"].contains(&call_id(answer.headers()).as_str()));
-    // A request id that `Connection` removes does not count.
+    // `Connection` removes this request id, so the injector writes one.
     let request = Request::get("/dev/api/")
         .header("connection", "x-request-id")
         .header("x-request-id", "mine");
@@ -102,7 +102,7 @@ async fn a_request_id_of_the_program_goes_upstream_and_a_call_id_of_the_program_
 }
 
 #[tokio::test]
-async fn answers_of_the_injector_itself_name_the_call() {
+async fn responses_of_the_injector_itself_have_a_call_id() {
     let (pair, upstream) = scene().await;
     let absent = pair.injector.get("/dev/absent/").await;
     assert_eq!(absent.status(), StatusCode::NOT_FOUND);
@@ -124,7 +124,7 @@ async fn answers_of_the_injector_itself_name_the_call() {
 }
 
 #[tokio::test]
-async fn an_answer_to_grpc_names_the_call() {
+async fn a_grpc_response_has_a_call_id() {
     let (pair, upstream) = scene().await;
     let over_http2 = Server {
         protocol: Protocol::Http2.into(),
@@ -138,7 +138,7 @@ async fn an_answer_to_grpc_names_the_call() {
 }
 
 #[tokio::test]
-async fn the_vault_refuses_a_call_id_that_is_none() {
+async fn the_vault_refuses_an_invalid_call_id() {
     let (pair, _upstream) = scene().await;
     let mut vault = DecryptServiceClient::new(pair.vault.channel(pki::INJECTOR));
     for (id, code) in [("", None), ("a-1", None), ("a b", Some(Code::InvalidArgument))] {

@@ -1,4 +1,4 @@
-//! Every call has its secrets as they are when it starts: through rotations, deletions, and restarts of the vault.
+//! Every call gets its secrets as they are when it starts: after rotations, deletions and restarts of the vault.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -28,7 +28,7 @@ use proto::{
 };
 use tokio::{net::TcpStream, time::timeout};
 
-/// Answers with the secret that it got.
+/// Starts an upstream that responds with the secret that it got.
 async fn echo() -> Upstream {
     Upstream::answering(|seen| {
         let secret = seen.header("x-mcp-secret-token").unwrap_or("none").to_owned();
@@ -37,7 +37,7 @@ async fn echo() -> Upstream {
     .await
 }
 
-/// A workspace `dev` with a secret `TOKEN` and a server `echo` that gets it, over HTTP/1.1 or over HTTP/2.
+/// Starts a pair with the secret `TOKEN` and the server `dev/echo`, which gets the secret over `protocol`.
 async fn dev(upstream: &Upstream, protocol: Protocol) -> Pair {
     let pair = Pair::start().await;
     pair.vault.workspace("dev").await;
@@ -52,19 +52,19 @@ async fn dev(upstream: &Upstream, protocol: Protocol) -> Pair {
     pair
 }
 
-/// The value that is put in the given version: long, so that half of one shows.
+/// Returns the value of a version. It is long, so that a test would notice half of a value.
 fn value(version: u64) -> String {
     format!("{version}-{}", version.to_string().repeat(500))
 }
 
-/// The version of a whole value.
+/// Returns the version of a value, which must be whole.
 fn version(text: &str) -> u64 {
     let version = text.split_once('-').unwrap().0.parse().unwrap();
     assert_eq!(text, value(version), "a value that nobody put");
     version
 }
 
-/// A connection that stays, over HTTP/1.1 or over HTTP/2.
+/// A persistent connection to the data plane.
 enum Downstream {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
@@ -84,7 +84,7 @@ impl Downstream {
         }
     }
 
-    /// GETs from the server `echo`.
+    /// Sends a GET request to the server `echo`.
     async fn get(&mut self) -> (u16, String) {
         timeout(PATIENCE, self.unbounded_get())
             .await
@@ -118,7 +118,7 @@ fn refusal(response: &Response<Bytes>) -> (u16, &str) {
 }
 
 #[tokio::test]
-async fn a_rotation_holds_from_the_next_call_on() {
+async fn a_rotation_takes_effect_with_the_next_call() {
     for (protocol, http2) in [
         (Protocol::Http1, false),
         (Protocol::Http2, true),
@@ -136,7 +136,7 @@ async fn a_rotation_holds_from_the_next_call_on() {
 }
 
 #[tokio::test]
-async fn a_deletion_holds_from_the_next_call_on() {
+async fn a_deletion_takes_effect_with_the_next_call() {
     let upstream = echo().await;
     let pair = dev(&upstream, Protocol::Auto).await;
     let mut downstream = Downstream::connect(&pair, false).await;
@@ -150,11 +150,11 @@ async fn a_deletion_holds_from_the_next_call_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn in_a_burst_each_call_has_a_whole_value_no_older_than_its_start() {
+async fn each_of_many_concurrent_calls_gets_a_whole_value_no_older_than_its_start() {
     const ROTATIONS: u64 = 60;
     let upstream = echo().await;
     let pair = dev(&upstream, Protocol::Auto).await;
-    // Raised when a put has returned.
+    // The version of the last put that has returned.
     let current = Arc::new(AtomicU64::new(1));
     let mut callers = Vec::new();
     for number in 0..8 {
@@ -171,7 +171,7 @@ async fn in_a_burst_each_call_has_a_whole_value_no_older_than_its_start() {
                     got >= at_start,
                     "version {got}, though {at_start} had been put before the call"
                 );
-                // A put that is under way may show already.
+                // A put that has not returned may already be visible.
                 assert!(got <= current.load(Ordering::SeqCst) + 1);
                 calls += 1;
                 versions.insert(got);
@@ -196,7 +196,7 @@ async fn in_a_burst_each_call_has_a_whole_value_no_older_than_its_start() {
 }
 
 #[tokio::test]
-async fn a_workspace_that_was_made_anew_is_another_one() {
+async fn a_recreated_workspace_is_a_different_workspace() {
     let upstream = echo().await;
     let pair = dev(&upstream, Protocol::Auto).await;
     assert_eq!(pair.injector.get("/dev/echo/").await.body(), value(1).as_bytes());
@@ -218,7 +218,7 @@ async fn a_workspace_that_was_made_anew_is_another_one() {
         (502, "WORKSPACE_REPLACED")
     );
     assert_eq!(upstream.seen().len(), 1);
-    // A server that is added now is for the new one.
+    // A server that is added now belongs to the new workspace.
     pair.injector
         .add(server("dev", "other", &upstream.url(), &["TOKEN"]))
         .await;
@@ -231,7 +231,7 @@ async fn a_workspace_that_was_made_anew_is_another_one() {
 }
 
 #[tokio::test]
-async fn a_workspace_made_anew_is_another_one_for_servers_of_a_file_too() {
+async fn a_recreated_workspace_is_a_different_one_for_servers_of_a_file() {
     let upstream = echo().await;
     let pki = Pki::new();
     let vault = Vault::start_with(pki.clone(), |_| {}).await;
@@ -265,7 +265,7 @@ async fn a_workspace_made_anew_is_another_one_for_servers_of_a_file_too() {
 }
 
 #[tokio::test]
-async fn without_its_vault_a_call_fails_and_with_it_again_goes_on() {
+async fn calls_fail_without_the_vault_and_succeed_after_its_return() {
     let upstream = echo().await;
     let pki = Pki::new();
     let vault = Vault::start_with(pki.clone(), |settings| {
@@ -303,7 +303,7 @@ async fn without_its_vault_a_call_fails_and_with_it_again_goes_on() {
         assert!(!String::from_utf8_lossy(response.body()).contains(&address.to_string()));
     }
     assert_eq!(upstream.seen().len(), seen);
-    // What needs no secret needs no vault.
+    // A call without secrets does not need the vault.
     assert_eq!(injector.get("/dev/bare/").await.body(), "none");
     let readiness = send(injector.metrics, Request::get("/readyz"), "").await;
     assert_eq!(readiness.status(), 503);
@@ -325,10 +325,10 @@ async fn without_its_vault_a_call_fails_and_with_it_again_goes_on() {
 }
 
 #[tokio::test]
-async fn an_injector_that_never_had_a_vault_sends_nothing() {
+async fn an_injector_without_a_vault_sends_nothing() {
     let upstream = echo().await;
     let pki = Pki::new();
-    // Bound and never accepted: the vault is there, and says nothing.
+    // The vault's port accepts connections, and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = upstream.url();
     let written = move |settings: &mut injector_service::config::Settings| {

@@ -1,4 +1,4 @@
-//! The metrics of both services: what `docs/metrics.md` promises, and that no client can add series.
+//! The metrics of both services are those of `docs/metrics.md`, and no client can add series.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -23,7 +23,7 @@ use tonic::Code;
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 
-/// The metrics that have no series in the scene of the test, with the test that shows their series.
+/// The metrics without series in this test, with the test that covers their series.
 const WITHOUT_SERIES: [&str; 1] = [
     // injection: `a_bad_message_later_breaks_the_call_and_is_not_sent`
     "aerostack_injector_broken_off_calls_total",
@@ -36,7 +36,7 @@ struct Metric {
     labels: BTreeSet<String>,
 }
 
-/// The metrics that the tables below these headings list, by name.
+/// Returns the metrics that the tables below these headings list, by name.
 fn documented(headings: &[&str]) -> BTreeMap<String, Metric> {
     let sections = DOCUMENT.split("\n## ");
     let wanted = sections.filter(|section| headings.iter().any(|heading| section.starts_with(heading)));
@@ -54,7 +54,7 @@ fn documented(headings: &[&str]) -> BTreeMap<String, Metric> {
     .collect()
 }
 
-/// The metrics of a page, by the name that a query uses, with the labels of their series.
+/// Returns the metrics of a page, by the name that a query uses, with the labels of their series.
 fn served(page: &str) -> BTreeMap<String, Metric> {
     let mut metrics = BTreeMap::<_, Metric>::new();
     let mut names = BTreeMap::new();
@@ -87,7 +87,7 @@ fn served(page: &str) -> BTreeMap<String, Metric> {
     metrics
 }
 
-/// The labels of a line. No label of a test has a comma or a quote in its value.
+/// Returns the labels of a line. No label of a test has a comma or a quote in its value.
 fn labels(line: &str) -> BTreeMap<String, String> {
     let Some((_, rest)) = line.split_once('{') else {
         return BTreeMap::new();
@@ -104,14 +104,14 @@ async fn page(address: SocketAddr) -> String {
     String::from_utf8(answer.body().to_vec()).unwrap()
 }
 
-/// The number of a line that starts with this text.
+/// Returns the number in the line that starts with this text.
 async fn value(address: SocketAddr, line: &str) -> Option<f64> {
     let page = page(address).await;
     page.lines()
         .find_map(|shown| shown.strip_prefix(line)?.trim().parse().ok())
 }
 
-/// Both services with a server `dev/api` that gets a secret that exists and one that does not.
+/// Starts a pair with the server `dev/api`, which names a secret that exists and one that does not.
 async fn scene(upstream: &Upstream) -> Pair {
     let pair = Pair::start().await;
     pair.vault.workspace("dev").await;
@@ -215,7 +215,7 @@ async fn calls_are_counted_by_server_outcome_and_status_class() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_a_client_makes_up_add_no_series() {
+async fn names_invented_by_a_client_add_no_series() {
     let upstream = Upstream::start().await;
     let pair = scene(&upstream).await;
     for made_up in 0..5 {
@@ -244,7 +244,7 @@ async fn names_that_a_client_makes_up_add_no_series() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_removed_takes_its_series_along() {
+async fn the_series_of_a_removed_server_disappear() {
     let upstream = Upstream::start().await;
     let pair = scene(&upstream).await;
     assert_eq!(pair.injector.get("/dev/api/").await.status(), 200);
@@ -256,7 +256,7 @@ async fn a_server_that_is_removed_takes_its_series_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rpcs_are_counted_by_their_code_also_when_it_comes_in_trailers() {
+async fn rpcs_are_counted_by_their_code_even_in_trailers() {
     let upstream = Upstream::start().await;
     let pair = scene(&upstream).await;
     let get = |name: &str| GetServerRequest {

@@ -1,4 +1,5 @@
-//! A principal that asks the vault for all it can and reads no answers, beside a principal that asks for little.
+//! A principal that sends the vault as many requests as it can and reads no responses, beside a principal with few
+//! calls.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::time::{Duration, Instant};
@@ -120,24 +121,24 @@ async fn narrow_channel(vault: &Vault, principal: &str, window: u32) -> Channel 
         .unwrap()
 }
 
-/// A stream with one message sent, and no answer read until the caller reads.
-struct Sent {
+/// A stream on which one message was sent. No response is read before [`SentMessage::read`].
+struct SentMessage {
     messages: mpsc::Sender<DecryptStreamRequest>,
     answers: Streaming<DecryptStreamResponse>,
 }
 
-async fn send(channel: &Channel, message: DecryptStreamRequest) -> Sent {
+async fn send(channel: &Channel, message: DecryptStreamRequest) -> SentMessage {
     let (messages, outbound) = mpsc::channel(4);
     messages.send(message).await.unwrap();
     let mut client = DecryptServiceClient::new(channel.clone()).max_decoding_message_size(64 << 20);
     let answers = client.decrypt_stream(ReceiverStream::new(outbound)).await;
-    Sent {
+    SentMessage {
         messages,
         answers: answers.unwrap().into_inner(),
     }
 }
 
-impl Sent {
+impl SentMessage {
     /// Reads the answers to `calls` calls, and checks that each answer has all its secrets.
     async fn read(&mut self, calls: usize) -> Result<(), Status> {
         let mut answered = 0;
@@ -157,7 +158,7 @@ impl Sent {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_only_checks_holds_no_values() {
+async fn a_message_with_checks_only_allocates_no_values() {
     let _alone = MEMORY.lock().await;
     let vault = vault().await;
     let channel = vault.channel(NOISY);
@@ -175,7 +176,7 @@ async fn a_message_that_only_checks_holds_no_values() {
 
 /// Clients that ask for 128 MiB of answers and read none of them cost the vault little memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_are_not_read_hold_little_each() {
+async fn an_unread_stream_takes_little_memory() {
     let _alone = MEMORY.lock().await;
     let vault = vault().await;
     let channel = narrow_channel(&vault, NOISY, 64 << 10).await;
@@ -200,7 +201,7 @@ async fn streams_that_are_not_read_hold_little_each() {
 
 /// Clients that ask for lists of 1 MiB and read none of them cost the vault little memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_that_are_not_read_hold_little() {
+async fn unread_lists_take_little_memory() {
     let _alone = MEMORY.lock().await;
     let vault = vault().await;
     let labelled = (0..90).map(|number| {
@@ -256,9 +257,9 @@ async fn quiet_call(channel: &Channel, names: usize) -> Duration {
     began.elapsed()
 }
 
-/// The injector gets more calls at once than fit into a message, each with as many names as a server may have.
+/// The injector gets more concurrent calls than fit into one message, each with as many names as a server may have.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_injector_asks_for_many_long_names_in_messages_that_the_vault_takes() {
+async fn an_injector_splits_requests_into_messages_that_the_vault_accepts() {
     let _alone = MEMORY.lock().await;
     let (pair, upstream) = (Pair::start().await, Upstream::start().await);
     pair.vault.workspace("dev").await;
@@ -280,7 +281,7 @@ async fn an_injector_asks_for_many_long_names_in_messages_that_the_vault_takes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_principal_that_asks_for_all_it_can_does_not_delay_another() {
+async fn a_principal_with_many_requests_does_not_delay_another_principal() {
     let _alone = MEMORY.lock().await;
     let vault = vault().await;
     let channel = vault.channel(NOISY);

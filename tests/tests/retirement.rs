@@ -1,4 +1,4 @@
-//! A connection over which a value was put is not kept, and nobody who calls over it notices.
+//! The vault closes a connection over which a value was put, and no client on the connection loses a call by that.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -36,9 +36,10 @@ use tonic::{Code, Status, transport::Channel};
 
 const PUT: &str = "/vault.v1.SecretService/PutSecret";
 const LIST: &str = "/vault.v1.SecretService/ListSecrets";
-/// What is promised.
+/// The promised time until the connection is closed.
 const SOON: Duration = Duration::from_secs(1);
-/// What a first GOAWAY names when calls that are on their way are still taken (RFC 9113, section 6.8).
+/// The last stream in a first GOAWAY frame, after which the server still accepts calls that are under proxy (RFC 9113,
+/// section 6.8).
 const NO_STREAM_YET: u32 = 0x7fff_ffff;
 
 async fn vault() -> Vault {
@@ -63,7 +64,7 @@ fn all() -> ListSecretsRequest {
     }
 }
 
-// ---- what a client sees ----
+// ---- frames that a client receives ----
 
 struct Raw(TlsStream<TcpStream>);
 
@@ -96,13 +97,13 @@ impl Raw {
         frames::next(&mut self.0, kind).await
     }
 
-    /// Whether a call gets a message, and no refusal.
-    async fn answered(&mut self, stream: u32) -> bool {
+    /// Returns true when a call gets a message, and false when it gets a refusal.
+    async fn is_answered(&mut self, stream: u32) -> bool {
         let mut message = false;
         loop {
             let read = timeout(e2e::PATIENCE, frames::read(&mut self.0)).await;
             let frame = read.expect("no answer came").unwrap();
-            assert_ne!(frame.kind, GOAWAY, "closed while a call is under way");
+            assert_ne!(frame.kind, GOAWAY, "closed while a call is under proxy");
             if frame.stream == stream {
                 message |= frame.kind == DATA;
                 if frame.flags & END_STREAM != 0 {
@@ -112,13 +113,13 @@ impl Raw {
         }
     }
 
-    async fn told_to_go(&mut self) {
+    async fn expect_first_goaway(&mut self) {
         let first = self.next(GOAWAY).await.expect("closed without a word");
         assert_eq!((last_stream(&first), first.code()), (NO_STREAM_YET, NO_ERROR));
     }
 
-    /// Says that it has been told, and waits for the end.
-    async fn let_go(mut self, last: u32) {
+    /// Acknowledges the vault's PING, and waits until the connection is closed.
+    async fn expect_close(mut self, last: u32) {
         let ping = self.next(PING).await.unwrap();
         self.send(&frame(PING, ACK, 0, &ping.payload)).await;
         let second = self.next(GOAWAY).await.unwrap();
@@ -138,7 +139,7 @@ fn wire(message: &impl Message) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_over_which_a_value_came_is_closed_within_a_second() {
+async fn a_connection_over_which_a_value_was_put_is_closed_within_a_second() {
     let vault = vault().await;
     let puts = [
         (pki::ADMIN, "w", true),
@@ -150,17 +151,17 @@ async fn a_connection_over_which_a_value_came_is_closed_within_a_second() {
     for (principal, workspace, taken) in puts {
         let mut connection = Raw::to(&vault, principal).await;
         connection.call(1, PUT, &value(workspace, "NAME")).await;
-        assert_eq!(connection.answered(1).await, taken, "{principal}");
+        assert_eq!(connection.is_answered(1).await, taken, "{principal}");
         let answered = Instant::now();
-        connection.told_to_go().await;
-        connection.let_go(1).await;
+        connection.expect_first_goaway().await;
+        connection.expect_close(1).await;
         assert!(answered.elapsed() < SOON, "{principal}: {:?}", answered.elapsed());
     }
     vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_comes_slowly_is_taken() {
+async fn a_value_that_arrives_slowly_is_accepted() {
     let vault = vault().await;
     let mut connection = Raw::to(&vault, pki::ADMIN).await;
     connection.begin(1, PUT).await;
@@ -169,36 +170,36 @@ async fn a_value_that_comes_slowly_is_taken() {
     connection.send(&frame(DATA, 0, 1, some)).await;
     sleep(SOON).await;
     connection.send(&frame(DATA, END_STREAM, 1, rest)).await;
-    assert!(connection.answered(1).await);
-    connection.told_to_go().await;
-    connection.let_go(1).await;
+    assert!(connection.is_answered(1).await);
+    connection.expect_first_goaway().await;
+    connection.expect_close(1).await;
     vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_crosses_the_goodbye_is_answered() {
+async fn a_call_that_crosses_the_goaway_frame_is_answered() {
     let vault = vault().await;
     let mut connection = Raw::to(&vault, pki::ADMIN).await;
     connection.call(1, PUT, &value("w", "ONE")).await;
-    assert!(connection.answered(1).await);
-    connection.told_to_go().await;
+    assert!(connection.is_answered(1).await);
+    connection.expect_first_goaway().await;
     let ping = connection.next(PING).await.unwrap();
     for (stream, name) in [(3, "TWO"), (5, "THREE")] {
         connection.call(stream, PUT, &value("w", name)).await;
-        assert!(connection.answered(stream).await, "{name}");
+        assert!(connection.is_answered(stream).await, "{name}");
     }
     connection.call(7, LIST, &all()).await;
     connection.send(&frame(PING, ACK, 0, &ping.payload)).await;
     let second = connection.next(GOAWAY).await.unwrap();
     assert_eq!((last_stream(&second), second.code()), (7, NO_ERROR));
-    assert!(connection.answered(7).await);
+    assert!(connection.is_answered(7).await);
     assert!(connection.next(GOAWAY).await.is_none());
     vault.stop().await;
 }
 
-/// As tonic's servers do: the answer is there when the client has given up (`PROTOCOL-HTTP2.md` of gRPC).
+/// The vault refuses a call at its deadline, like other gRPC servers (`PROTOCOL-HTTP2.md` of gRPC).
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_ends_when_its_client_waits_no_longer() {
+async fn a_call_ends_at_the_deadline_of_its_client() {
     let vault = vault().await;
     let mut connection = Raw::to(&vault, pki::ADMIN).await;
     for (stream, path) in [(1, PUT), (3, LIST)] {
@@ -211,30 +212,30 @@ async fn a_call_ends_when_its_client_waits_no_longer() {
             .send(&frame(HEADERS, END_HEADERS, stream, &head.concat()))
             .await;
         let began = Instant::now();
-        assert!(!connection.answered(stream).await, "{path}");
+        assert!(!connection.is_answered(stream).await, "{path}");
         assert!(began.elapsed() >= Duration::from_millis(200), "{path}");
     }
     vault.stop().await;
 }
 
-// ---- what a client of a library's does not see ----
+// ---- calls of a client library ----
 
-/// A way to a vault that counts the connections over it.
-struct Way {
+/// A TCP proxy before a vault, which counts its connections.
+struct CountingProxy {
     address: SocketAddr,
     made: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
 }
 
-impl Way {
-    async fn to(vault: &Vault) -> Self {
+impl CountingProxy {
+    async fn start(vault: &Vault) -> Self {
         let (listener, onward) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), vault.address);
-        let way = Self {
+        let proxy = Self {
             address: listener.local_addr().unwrap(),
             made: Arc::default(),
             open: Arc::default(),
         };
-        let (made, open) = (way.made.clone(), way.open.clone());
+        let (made, open) = (proxy.made.clone(), proxy.open.clone());
         tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -245,13 +246,13 @@ impl Way {
                     let mut onward = TcpStream::connect(onward).await.unwrap();
                     onward.set_nodelay(true).unwrap();
                     stream.set_nodelay(true).unwrap();
-                    // How it ended does not matter.
+                    // Either side may close the connection or reset it.
                     let _ = copy_bidirectional(&mut stream, &mut onward).await;
                     open.fetch_sub(1, SeqCst);
                 });
             }
         });
-        way
+        proxy
     }
 
     fn channel(&self, vault: &Vault, principal: &str) -> Channel {
@@ -263,7 +264,7 @@ impl Way {
         (self.made.load(SeqCst), self.open.load(SeqCst))
     }
 
-    async fn all_closed(&self) {
+    async fn wait_until_closed(&self) {
         eventually("the connections are closed", async || self.connections().1 == 0).await;
     }
 }
@@ -280,8 +281,8 @@ async fn puts_over_one_channel_never_fail() {
     const WRITERS: usize = 64;
     const ROUNDS: usize = 4;
     let vault = vault().await;
-    let way = Way::to(&vault).await;
-    let channel = way.channel(&vault, pki::ADMIN);
+    let proxy = CountingProxy::start(&vault).await;
+    let channel = proxy.channel(&vault, pki::ADMIN);
     for _ in 0..ROUNDS {
         for _ in 0..100 {
             put(channel.clone(), "ONE".to_owned()).await.unwrap();
@@ -298,36 +299,36 @@ async fn puts_over_one_channel_never_fail() {
         for written in join_all(writers).await {
             written.unwrap();
         }
-        way.all_closed().await;
+        proxy.wait_until_closed().await;
     }
-    // One each, unless this machine stood still meanwhile.
-    let (made, _) = way.connections();
+    // One connection for each put, unless the machine was too slow.
+    let (made, _) = proxy.connections();
     assert!((ROUNDS..5 * ROUNDS).contains(&made), "{made}");
     vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_without_a_value_is_kept() {
+async fn a_connection_over_which_no_value_was_put_stays_open() {
     let vault = vault().await;
     vault.put("w", "NAME", "canary-51c0").await;
-    let way = Way::to(&vault).await;
-    let mut secrets = SecretServiceClient::new(way.channel(&vault, pki::ADMIN));
-    let mut decrypts = DecryptServiceClient::new(way.channel(&vault, pki::INJECTOR));
+    let proxy = CountingProxy::start(&vault).await;
+    let mut secrets = SecretServiceClient::new(proxy.channel(&vault, pki::ADMIN));
+    let mut decrypts = DecryptServiceClient::new(proxy.channel(&vault, pki::INJECTOR));
     for _ in 0..3 {
         secrets.list_secrets(all()).await.unwrap();
         decrypts.decrypt(ask()).await.unwrap();
         sleep(SOON).await;
-        assert_eq!(way.connections(), (2, 2));
+        assert_eq!(proxy.connections(), (2, 2));
     }
     vault.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_beside_a_value_is_not_cut() {
+async fn a_stream_on_the_connection_of_a_put_is_not_cut_off() {
     let vault = vault().await;
     vault.put("w", "NAME", "canary-51c0").await;
-    let way = Way::to(&vault).await;
-    let channel = way.channel(&vault, pki::INJECTOR);
+    let proxy = CountingProxy::start(&vault).await;
+    let channel = proxy.channel(&vault, pki::INJECTOR);
     let (calls, queue) = mpsc::channel(1);
     let mut answers = DecryptServiceClient::new(channel.clone())
         .decrypt_stream(ReceiverStream::new(queue))
@@ -347,9 +348,9 @@ async fn a_stream_beside_a_value_is_not_cut() {
         let message = timeout(e2e::PATIENCE, answers.message()).await.unwrap();
         assert_eq!(message.unwrap().unwrap().answers[0].id, id);
     }
-    assert_eq!(way.connections(), (1, 1));
+    assert_eq!(proxy.connections(), (1, 1));
     drop((calls, answers));
-    way.all_closed().await;
+    proxy.wait_until_closed().await;
     vault.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! How a request names its server, and what of it that server sees.
+//! The ways in which a request names its server, and the part of its target that the server gets.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -18,7 +18,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::io::AsyncWriteExt as _;
 
-/// A workspace `dev` with a server `github` at `upstream`.
+/// Starts a pair with the server `dev/github` at `upstream`.
 async fn github(upstream: &Upstream) -> Pair {
     let pair = Pair::start().await;
     pair.vault.workspace("dev").await;
@@ -28,7 +28,7 @@ async fn github(upstream: &Upstream) -> Pair {
     pair
 }
 
-/// The reason that a refusal gives, after checking that all of it is as documented.
+/// Returns the reason of a refusal, and checks that the refusal has every documented member.
 fn reason(response: &Response<Bytes>) -> String {
     let text = String::from_utf8_lossy(response.body());
     assert_eq!(
@@ -49,18 +49,18 @@ fn reason(response: &Response<Bytes>) -> String {
     problem["reason"].as_str().unwrap().to_owned()
 }
 
-/// What a refusal says: its status and its reason.
+/// Returns the status and the reason of a refusal.
 fn refusal(response: &Response<Bytes>) -> (u16, String) {
     (response.status().as_u16(), reason(response))
 }
 
-/// A request's head as it is written, on a connection of its own; the status of the answer.
+/// Sends a request with this head on a connection of its own, and returns the status of the response.
 async fn status_of(address: SocketAddr, head: &str) -> u16 {
     raw::status(&exchange(address, format!("{head}\r\nConnection: close\r\n\r\n")).await)
 }
 
 #[tokio::test]
-async fn a_path_names_a_server_and_the_rest_is_the_servers() {
+async fn a_path_names_a_server_which_gets_the_rest_of_the_path() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream).await;
     for (path, target) in [
@@ -82,7 +82,7 @@ async fn a_path_names_a_server_and_the_rest_is_the_servers() {
 }
 
 #[tokio::test]
-async fn headers_name_a_server_and_leave_the_path_alone() {
+async fn headers_name_a_server_and_the_path_is_unchanged() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream).await;
     let request = Request::get("/other/server/x?y=z")
@@ -104,7 +104,7 @@ async fn headers_name_a_server_and_leave_the_path_alone() {
 }
 
 #[tokio::test]
-async fn a_host_name_names_a_server_and_leaves_the_path_alone() {
+async fn a_host_names_a_server_and_the_path_is_unchanged() {
     let upstream = Upstream::start().await;
     let pair = Pair::start_with(|_| {}, |settings| settings.host_suffix = "Injector.Test".into()).await;
     pair.vault.workspace("dev").await;
@@ -132,7 +132,7 @@ async fn a_host_name_names_a_server_and_leaves_the_path_alone() {
 }
 
 #[tokio::test]
-async fn a_listener_of_one_server_leads_to_it_whatever_the_request_says() {
+async fn a_listener_of_one_server_ignores_other_ways_of_naming() {
     let (upstream, other) = (Upstream::start().await, Upstream::start().await);
     let dedicated = |settings: &mut injector_service::config::Settings| {
         settings.listen_server = vec!["127.0.0.1:0=dev/github".into(), "127.0.0.1:0=dev/nothing".into()];
@@ -171,7 +171,7 @@ async fn a_listener_of_one_server_leads_to_it_whatever_the_request_says() {
 }
 
 #[tokio::test]
-async fn headers_come_before_the_host_and_the_host_before_the_path() {
+async fn headers_take_precedence_over_the_host_and_the_host_over_the_path() {
     let pair = Pair::start().await;
     pair.vault.workspace("dev").await;
     let mut upstreams = Vec::new();
@@ -201,7 +201,7 @@ async fn headers_come_before_the_host_and_the_host_before_the_path() {
             count
         );
     }
-    // One way that leads nowhere does not give way to the next.
+    // A way of naming that is used counts, even when the server does not exist.
     let nowhere = by_host()
         .header("x-aerostack-workspace", "dev")
         .header("x-aerostack-server", "none");
@@ -217,7 +217,7 @@ async fn headers_come_before_the_host_and_the_host_before_the_path() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_known_is_404_and_nothing_is_forwarded() {
+async fn an_unknown_server_is_404_and_nothing_is_forwarded() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream).await;
     pair.vault.workspace("ops").await;
@@ -249,7 +249,7 @@ async fn a_server_that_is_not_known_is_404_and_nothing_is_forwarded() {
 }
 
 #[tokio::test]
-async fn names_in_the_path_are_compared_raw() {
+async fn names_in_the_path_are_not_percent_decoded() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream).await;
     for path in [
@@ -268,7 +268,7 @@ async fn names_in_the_path_are_compared_raw() {
 }
 
 #[tokio::test]
-async fn headers_that_name_a_server_are_both_given_once_and_are_names() {
+async fn headers_that_name_a_server_must_both_be_valid_names_given_once() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream).await;
     pair.vault.workspace("ops").await;
@@ -321,7 +321,7 @@ async fn headers_that_name_a_server_are_both_given_once_and_are_names() {
 }
 
 #[tokio::test]
-async fn dot_segments_are_refused_however_they_are_written() {
+async fn dot_segments_are_refused_in_every_encoding() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream).await;
     pair.injector
@@ -361,7 +361,7 @@ async fn dot_segments_are_refused_however_they_are_written() {
 }
 
 #[tokio::test]
-async fn any_other_path_and_query_goes_byte_for_byte() {
+async fn any_other_path_and_query_is_forwarded_byte_for_byte() {
     let mut upstream =
         raw::RawUpstream::start(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
     let pair = Pair::start().await;
@@ -409,9 +409,9 @@ async fn any_other_path_and_query_goes_byte_for_byte() {
     pair.stop().await;
 }
 
-/// Each server's URL is what a call gets that adds nothing to it.
+/// A call that adds nothing to a server's URL gets exactly this URL, with or without its final slash.
 #[tokio::test]
-async fn the_servers_url_keeps_its_end_when_nothing_follows() {
+async fn the_url_of_a_server_keeps_its_final_slash_or_none() {
     let upstream = Upstream::start().await;
     let dedicated = |settings: &mut injector_service::config::Settings| {
         settings.listen_server = vec!["127.0.0.1:0=dev/slash".into(), "127.0.0.1:0=dev/none".into()];
@@ -489,7 +489,7 @@ async fn a_target_of_70_kb_is_refused() {
 }
 
 #[tokio::test]
-async fn a_location_on_the_server_comes_back_under_its_path() {
+async fn a_location_on_the_server_is_moved_under_the_path_of_the_server() {
     let upstream = Upstream::answering(|seen| {
         let location = seen.headers["x-answer"].to_str().unwrap();
         Response::builder()
@@ -533,7 +533,7 @@ async fn a_location_on_the_server_comes_back_under_its_path() {
             "{location}"
         );
     }
-    // The path of the server's URL is not the program's.
+    // A path outside the path of the server's URL leads to no server here.
     assert_eq!(located("/a/x", "api.dev.localhost", "/v1/b").await, "/b");
     pair.stop().await;
 }
@@ -574,7 +574,7 @@ async fn a_cookie_of_one_server_is_not_sent_to_another() {
 }
 
 #[tokio::test]
-async fn methods_that_do_not_ask_the_upstream_are_refused() {
+async fn methods_that_are_not_for_the_upstream_are_refused() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream).await;
     for request in [
@@ -608,12 +608,12 @@ async fn methods_that_do_not_ask_the_upstream_are_refused() {
 }
 
 #[tokio::test]
-async fn methods_that_do_not_ask_the_upstream_are_refused_over_http2_too() {
+async fn methods_that_are_not_for_the_upstream_are_refused_over_http2() {
     let upstream = Upstream::start().await;
     let pair = github(&upstream).await;
     let request = |method: &str| frames::request(method, "/dev/github/");
     let connect = [field(":method", "CONNECT"), field(":authority", "127.0.0.1:80")].concat();
-    // RFC 8441, which is not offered.
+    // Extended CONNECT (RFC 8441), which the injector does not offer.
     let extended = [request("CONNECT"), field(":protocol", "websocket")].concat();
     for (what, head) in [
         ("TRACE", request("TRACE")),
@@ -628,7 +628,7 @@ async fn methods_that_do_not_ask_the_upstream_are_refused_over_http2_too() {
         connection.write_all(&call).await.unwrap();
         let refused = loop {
             match frames::read(&mut connection).await {
-                // What is malformed is not answered.
+                // A malformed head gets no response: its stream is reset.
                 Ok(frame) if frame.kind == RST_STREAM || frame.kind == GOAWAY => break true,
                 Ok(frame) if frame.kind == HEADERS => break frame.payload[0] != STATUS_200,
                 Ok(_) => {}
@@ -642,7 +642,7 @@ async fn methods_that_do_not_ask_the_upstream_are_refused_over_http2_too() {
 }
 
 #[tokio::test]
-async fn a_reason_that_the_upstream_gives_is_not_taken_for_ours() {
+async fn a_reason_header_of_the_upstream_is_removed() {
     let upstream = Upstream::answering(|_| {
         let response = Response::builder()
             .status(502)

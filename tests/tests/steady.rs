@@ -1,4 +1,4 @@
-//! Many calls one after the other: what the services hold after the last is what they held when they had warmed up.
+//! The memory, descriptors, threads and tasks of the services do not grow with the number of calls.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
@@ -17,12 +17,13 @@ use hyper_util::{
 use proto::injector::v1::{AuthType, Protocol, Server};
 use tokio::{net::TcpListener, time::sleep};
 
-/// So many at once.
+/// The number of concurrent calls.
 const AT_ONCE: usize = 20;
 
 type Caller = Client<HttpConnector, Full<Bytes>>;
 
-/// Reads each request to its end and answers it, `/together` so late that others come meanwhile; remembers nothing.
+/// Starts an upstream that responds to each request after the request's end, and keeps no record of it. Requests for
+/// `/together` get their response so late that other requests arrive first.
 async fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -49,14 +50,14 @@ async fn upstream() -> SocketAddr {
 }
 
 #[derive(Debug)]
-struct Held {
+struct Resources {
     memory: usize,
     descriptors: usize,
     threads: usize,
     tasks: usize,
 }
 
-impl Held {
+impl Resources {
     fn now() -> Self {
         Self {
             memory: process::resident(),
@@ -67,7 +68,7 @@ impl Held {
     }
 }
 
-/// The servers, by what differs.
+/// The servers, named by their protocol or auth type.
 const SERVERS: [&str; 3] = ["http1", "http2", "skill"];
 
 async fn call(pair: &Pair, caller: &Caller, path: &str) {
@@ -80,7 +81,7 @@ async fn call(pair: &Pair, caller: &Caller, path: &str) {
     response.into_body().collect().await.unwrap();
 }
 
-/// As many connections as there can ever be, of each kind.
+/// Opens as many connections of each kind as the test ever uses.
 async fn connect_all(pair: &Pair, callers: &[Caller; 2]) {
     for server in SERVERS {
         for caller in callers {
@@ -90,7 +91,7 @@ async fn connect_all(pair: &Pair, callers: &[Caller; 2]) {
     }
 }
 
-/// Every pair of versions, headers and bodies.
+/// Makes calls with every combination of versions, header secrets and body secrets.
 async fn call_all(pair: &Pair, callers: &[Caller; 2], calls: usize) {
     let each = join_all((0..AT_ONCE).map(|number| async move {
         for at in (number..calls).step_by(AT_ONCE) {
@@ -102,7 +103,7 @@ async fn call_all(pair: &Pair, callers: &[Caller; 2], calls: usize) {
 }
 
 #[tokio::test]
-async fn after_many_calls_nothing_has_grown() {
+async fn many_calls_do_not_increase_the_resources_in_use() {
     const WARM: usize = 2_000;
     let calls = std::env::var("AEROSTACK_STEADY_CALLS").map_or(20_000, |calls| calls.parse().unwrap());
     let (pair, upstream) = (Pair::start().await, upstream().await);
@@ -131,15 +132,21 @@ async fn after_many_calls_nothing_has_grown() {
     let callers = [caller(false), caller(true)];
     connect_all(&pair, &callers).await;
     call_all(&pair, &callers, WARM).await;
-    let warm = Held::now();
+    let warm = Resources::now();
     call_all(&pair, &callers, calls - WARM).await;
-    // A connection more or less is a matter of chance, and so is a task that has yet to end.
+    // Some connections and tasks may end a little later.
     eventually("tasks and descriptors are as before", async || {
-        let now = Held::now();
+        let now = Resources::now();
         now.descriptors <= warm.descriptors + 8 && now.tasks <= warm.tasks + 16
     })
     .await;
-    let held = Held::now();
-    assert!(held.threads <= warm.threads + 2, "{warm:?} became {held:?}");
-    assert!(held.memory < warm.memory + (6 << 20), "{warm:?} became {held:?}");
+    let resources = Resources::now();
+    assert!(
+        resources.threads <= warm.threads + 2,
+        "{warm:?} became {resources:?}"
+    );
+    assert!(
+        resources.memory < warm.memory + (6 << 20),
+        "{warm:?} became {resources:?}"
+    );
 }

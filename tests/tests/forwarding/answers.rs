@@ -1,4 +1,5 @@
-//! Answers come in the version of HTTP that was asked in, as far as they came, and without what does not belong.
+//! Responses reach the program in its own version of HTTP, as far as the upstream sent them, and without fields that
+//! the program must not get.
 
 use std::net::SocketAddr;
 
@@ -14,9 +15,9 @@ use tokio::{
 
 use super::{Answer, dev, get, limited, playing};
 
-/// As `python -m http.server` answers. A program that reuses its connection is not to lose it by that.
+/// `python -m http.server` responds over HTTP/1.0. A program must not lose its connection because of that.
 #[tokio::test]
-async fn an_answer_over_http_1_0_does_not_end_the_programs_connection() {
+async fn an_http_1_0_response_does_not_close_the_programs_connection() {
     let upstream = playing(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()).await;
     let pair = dev(upstream).await;
     let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
@@ -38,7 +39,7 @@ async fn an_answer_over_http_1_0_does_not_end_the_programs_connection() {
 }
 
 #[tokio::test]
-async fn what_came_before_a_broken_chunk_arrives() {
+async fn the_data_before_a_malformed_chunk_arrives() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Mine: 1\r\n\r\n";
     for (chunks, body) in [
         ("zz\r\n", ""),
@@ -61,7 +62,7 @@ async fn what_came_before_a_broken_chunk_arrives() {
 }
 
 #[tokio::test]
-async fn trailers_have_nothing_that_belongs_into_a_head() {
+async fn fields_that_belong_into_the_head_are_removed_from_trailers() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
                   Trailer: x-sum, content-length, set-cookie, content-type\r\n\r\n2\r\nok\r\n0\r\n\
                   X-Sum: 1\r\nContent-Length: 5\r\nSet-Cookie: a=b\r\nSet_Cookie: a=b\r\nContent-Type: text/html\r\n\
@@ -77,7 +78,7 @@ async fn trailers_have_nothing_that_belongs_into_a_head() {
     pair.stop().await;
 }
 
-// ---- the size of an answer's head ----
+// ---- the size of a response's head ----
 
 fn fields(count: usize, size: usize) -> Vec<(String, String)> {
     (0..count)
@@ -139,7 +140,7 @@ async fn assert_too_large(pair: &Pair, path: &str, setting: &str) {
 }
 
 #[tokio::test]
-async fn an_answers_head_may_be_as_large_as_the_settings_say() {
+async fn a_response_head_may_be_as_large_as_the_settings_allow() {
     let (many, large) = ("--upstream-max-headers", "--upstream-max-headers-size");
     for (count, size, setting) in [
         (101, 10, None),
@@ -177,7 +178,7 @@ async fn an_answers_head_may_be_as_large_as_the_settings_say() {
 }
 
 #[tokio::test]
-async fn the_limits_of_an_answers_head_are_settings() {
+async fn the_limits_of_a_response_head_are_settings() {
     let fields = fields(400, 10);
     let pair = limited(over_http1(&fields).await, |limits| {
         limits.upstream_max_headers = "500".to_owned();

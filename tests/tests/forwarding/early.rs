@@ -1,4 +1,4 @@
-//! Answers that come before the request's body was sent.
+//! Responses that arrive before the request's body was sent.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -19,12 +19,12 @@ const SIZE: usize = 4 << 20;
 const ANSWER: &[u8] =
     b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 9\r\nConnection: close\r\n\r\ntoo large";
 
-/// How an upstream closes the connection after its answer.
+/// The ways in which an upstream closes the connection after its response.
 #[derive(Debug, Clone, Copy)]
 enum Closes {
-    /// At once, with unread bytes: the connection is reset.
+    /// At once and with unread bytes, which resets the connection.
     Hard,
-    /// Its own side first, as Node does; then, soon, all.
+    /// Its own direction first, like Node.js, and the other direction soon after.
     Gently,
 }
 
@@ -49,7 +49,7 @@ async fn refusing(closes: Closes) -> SocketAddr {
     address
 }
 
-/// Sends a large body, and reads meanwhile, as HTTP libraries do. What came.
+/// Sends a large body while it reads, like HTTP libraries. Returns everything that it has read.
 async fn post(data_plane: SocketAddr, framing: &'static str) -> String {
     let (mut reads, mut writes) = TcpStream::connect(data_plane).await.unwrap().into_split();
     let writing = tokio::spawn(async move {
@@ -85,7 +85,7 @@ async fn post(data_plane: SocketAddr, framing: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_early_arrives() {
+async fn an_early_response_arrives() {
     for closes in [Closes::Gently, Closes::Hard] {
         let upstream = refusing(closes).await;
         let pair = dev(upstream).await;
@@ -103,9 +103,9 @@ async fn an_answer_that_comes_early_arrives() {
     }
 }
 
-/// Whoever sends its whole body first and reads then gets the answer, too.
+/// A program that sends its whole body before it reads gets the response, too.
 #[tokio::test]
-async fn an_early_answer_waits_for_who_reads_late() {
+async fn an_early_response_reaches_a_program_that_reads_late() {
     let upstream = refusing(Closes::Hard).await;
     let pair = dev(upstream).await;
     for _ in 0..8 {
@@ -125,7 +125,7 @@ async fn an_early_answer_waits_for_who_reads_late() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_early_arrives_over_http2() {
+async fn an_early_response_arrives_over_http2() {
     for closes in [Closes::Gently, Closes::Hard] {
         let upstream = refusing(closes).await;
         let pair = dev(upstream).await;
@@ -140,7 +140,7 @@ async fn an_answer_that_comes_early_arrives_over_http2() {
             let answer = frames::next(&mut connection, HEADERS)
                 .await
                 .expect("no answer came");
-            // `:status: 413` is no field of the static table.
+            // The static table of HPACK has no `:status: 413`.
             let status = answer.payload.windows(3).any(|text| text == b"413");
             let coded = answer.payload.first() == Some(&0x48);
             assert!(status || coded, "{closes:?} {round}: {:?}", answer.payload);

@@ -1,4 +1,4 @@
-//! Requests and answers on their way through: each arrives whole, framed in one way, as its own version of HTTP asks.
+//! Requests and responses pass the injector whole, and with one unambiguous framing in each version of HTTP.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 mod answers;
@@ -24,8 +24,8 @@ use tokio::{
 /// The value of `TOKEN`.
 const VALUE: &str = "canary-71c8aa";
 
-/// A pair whose workspace `dev` has the secret `TOKEN`, and leads to the upstream by the servers `s`, `skill`, and `h2`
-/// over HTTP/2.
+/// Starts a pair with the secret `TOKEN` and the servers `s`, `skill` and, over HTTP/2, `h2`, which are all at
+/// `upstream`.
 async fn dev(upstream: SocketAddr) -> Pair {
     limited(upstream, |_| {}).await
 }
@@ -49,7 +49,7 @@ async fn limited(upstream: SocketAddr, limit: impl FnOnce(&mut LimitSettings)) -
     pair
 }
 
-/// An upstream that answers each request with these bytes when the request's head has come, and keeps the connection.
+/// Starts an upstream that responds to each head with these bytes, and keeps the connection open.
 async fn playing(answer: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -69,7 +69,7 @@ async fn playing(answer: Vec<u8>) -> SocketAddr {
     address
 }
 
-/// The next head on a connection on which nothing follows it at once.
+/// Returns the next head on a connection, or None when the connection ends. Nothing may follow the head at once.
 async fn head(stream: &mut TcpStream) -> Option<String> {
     let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -79,7 +79,7 @@ async fn head(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// An answer: its head, what came of its body, its trailers, and whether it ended as it should.
+/// A response, as far as it arrived.
 struct Answer {
     head: Response<()>,
     body: Vec<u8>,
@@ -87,7 +87,7 @@ struct Answer {
     whole: bool,
 }
 
-/// GETs a path over HTTP/1.1 or HTTP/2, and says that trailers are welcome. None when there is no head.
+/// Sends a GET request with `TE: trailers` over HTTP/1.1 or HTTP/2. Returns None when no head arrives.
 async fn get(pair: &Pair, path: &str, http2: bool) -> Option<Answer> {
     let client = Client::builder(TokioExecutor::new())
         .http2_only(http2)

@@ -1,4 +1,4 @@
-//! What is no request is refused with a reason, like everything else that is refused.
+//! A malformed request is refused with a reason, like every other request that is refused.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{dev, playing};
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn what_is_no_request_is_refused_with_a_reason() {
+async fn a_malformed_request_is_refused_with_a_reason() {
     let pair = dev(playing(OK.to_vec()).await).await;
     let long = format!(
         "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -64,7 +64,7 @@ async fn what_is_no_request_is_refused_with_a_reason() {
             501,
             "TRANSFER_CODING_UNSUPPORTED",
         ),
-        // Accepted by the parser itself, but read otherwise by others.
+        // hyper's parser accepts these heads, and other servers read them differently.
         (
             "GET /dev/s/ HTTP/1.1\nHost: localhost\n\n",
             400,
@@ -96,7 +96,7 @@ async fn what_is_no_request_is_refused_with_a_reason() {
         (&endless, 431, "HEADERS_TOO_LARGE"),
     ] {
         let shown: String = request.chars().take(120).collect();
-        // Alone, and behind a request whose answer comes first.
+        // The malformed request comes alone, and after a request whose response comes first.
         for before in [
             "",
             "POST /dev/s/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
@@ -123,9 +123,9 @@ async fn what_is_no_request_is_refused_with_a_reason() {
     pair.stop().await;
 }
 
-/// Whoever sends everything first and reads then gets the answer, too.
+/// A program that sends everything before it reads gets the refusal, too.
 #[tokio::test]
-async fn a_refusal_waits_for_who_reads_late() {
+async fn a_refusal_reaches_a_program_that_reads_late() {
     let pair = dev(playing(OK.to_vec()).await).await;
     let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\nx: {}", "x".repeat(8 << 20));
     for _ in 0..4 {
@@ -142,9 +142,9 @@ async fn a_refusal_waits_for_who_reads_late() {
     pair.stop().await;
 }
 
-/// Whatever pieces it comes in, a request is the same request.
+/// The pieces in which a request arrives make no difference.
 #[tokio::test]
-async fn a_request_may_come_byte_by_byte() {
+async fn a_request_may_arrive_byte_by_byte() {
     let pair = dev(playing(OK.to_vec()).await).await;
     let requests = "\r\nPOST /dev/s/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
                     2;a=\"\r\n{}\r\n0\r\nx: y\r\n\r\nGET /dev/s/ HTTP/1.1\r\nHost: localhost\r\n\r\n\

@@ -1,4 +1,4 @@
-//! A request's body arrives whatever the method, with a framing that says so.
+//! The body of a request reaches the upstream with any method, and with a framing that announces it.
 
 use e2e::{
     Upstream,
@@ -20,7 +20,7 @@ fn chunked(method: &str, path: &str, lines: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_chunked_body_arrives_whatever_the_method() {
+async fn a_chunked_body_arrives_with_every_method() {
     let upstream = Upstream::start().await;
     let pair = dev(upstream.address).await;
     for path in ["/dev/s/", "/dev/h2/"] {
@@ -39,7 +39,7 @@ async fn a_chunked_body_arrives_whatever_the_method() {
 }
 
 #[tokio::test]
-async fn a_body_of_http2_arrives_whatever_the_method() {
+async fn an_http2_body_arrives_with_every_method() {
     let upstream = Upstream::start().await;
     let pair = dev(upstream.address).await;
     for path in ["/dev/s/", "/dev/h2/"] {
@@ -70,9 +70,9 @@ async fn a_body_of_http2_arrives_whatever_the_method() {
     pair.stop().await;
 }
 
-/// Larger than what is held whole, so that the secret goes out behind it.
+/// The body is larger than `--max-buffered-body`, so that the secret is sent at its end.
 #[tokio::test]
-async fn the_secret_of_a_large_get_arrives() {
+async fn the_secret_in_a_large_body_of_a_get_request_arrives() {
     let upstream = Upstream::start().await;
     let pair = dev(upstream.address).await;
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(3 << 20));
@@ -94,9 +94,9 @@ async fn the_secret_of_a_large_get_arrives() {
     pair.stop().await;
 }
 
-/// What an upstream reads of a request's end is written in it, not left to the method.
+/// The head of a request announces whether a body follows. An upstream need not guess by the method.
 #[tokio::test]
-async fn the_framing_of_a_request_is_told() {
+async fn every_request_announces_its_framing() {
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pair = dev(listener.local_addr().unwrap()).await;
@@ -134,9 +134,9 @@ async fn the_framing_of_a_request_is_told() {
     pair.stop().await;
 }
 
-/// A server that takes `_` for `-` would decide by a field that the injector did not look at.
+/// A server that reads `_` as `-` must not get a second field of a name by which the injector decides.
 #[tokio::test]
-async fn what_the_injector_decides_by_is_told_once() {
+async fn fields_that_the_injector_interprets_are_forwarded_once() {
     let upstream = Upstream::start().await;
     let pair = dev(upstream.address).await;
     let lines = "Content-Type: application/json\r\nContent_Type: text/html\r\nContent.Encoding: gzip\r\n\
@@ -153,7 +153,7 @@ async fn what_the_injector_decides_by_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_secret_that_was_not_written_is_not_called_injected() {
+async fn a_secret_that_was_not_sent_is_not_logged_as_injected() {
     let upstream =
         playing(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec())
             .await;
@@ -165,7 +165,7 @@ async fn a_secret_that_was_not_written_is_not_called_injected() {
         "Content-Type: application/json\r\n",
         &large,
     );
-    // The upstream answers when it has the head.
+    // The upstream responds as soon as it has the head.
     let answer = raw::exchange(pair.injector.data_plane, request).await;
     assert_eq!(raw::status(&answer), 413, "{answer}");
     let metrics = e2e::pair::get(&format!("http://{}/metrics", pair.injector.metrics)).await;

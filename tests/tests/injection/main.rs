@@ -1,4 +1,4 @@
-//! What of its secrets a server gets, and in which place; and what the downstream cannot do about it.
+//! The places in which a server gets its secrets, and attempts of a program to send something in these places.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -16,7 +16,7 @@ use http::Response;
 use proto::injector::v1::{AuthType, ExplainInjectionRequest, ExplainInjectionResponse, Server};
 use tokio::time::timeout;
 
-/// A workspace `dev` with these secrets.
+/// Starts a pair whose workspace `dev` has these secrets.
 async fn dev(secrets: &[(&str, &str)]) -> Pair {
     let pair = Pair::start().await;
     pair.vault.workspace("dev").await;
@@ -26,7 +26,7 @@ async fn dev(secrets: &[(&str, &str)]) -> Pair {
     pair
 }
 
-/// The server `dev/api` of an auth type.
+/// Returns the server `dev/api` with an auth type.
 fn api(url: &str, auth_type: AuthType, secrets: &[&str]) -> Server {
     Server {
         auth_type: auth_type.into(),
@@ -34,7 +34,7 @@ fn api(url: &str, auth_type: AuthType, secrets: &[&str]) -> Server {
     }
 }
 
-/// GETs a path of the data plane: an answer, or the test fails.
+/// Sends a GET request to the data plane.
 async fn call(pair: &Pair, path: &str) -> Response<Bytes> {
     timeout(PATIENCE, pair.injector.get(path))
         .await
@@ -62,7 +62,7 @@ async fn explain(pair: &Pair, name: &str) -> ExplainInjectionResponse {
         .into_inner()
 }
 
-/// A listener that nobody must connect to.
+/// A listener to which nothing may connect.
 struct Untouched(std::net::TcpListener);
 
 impl Untouched {
@@ -73,7 +73,7 @@ impl Untouched {
         (Self(listener), url)
     }
 
-    /// The kernel accepts whether or not we do, so a connection that was ever made shows here.
+    /// Checks that nothing has connected. The kernel accepts connections by itself, so each one that was made is found.
     fn check(&self) {
         assert_eq!(
             self.0.accept().unwrap_err().kind(),

@@ -1,11 +1,11 @@
-//! Secrets that are missing, and secrets that may not be sent here.
+//! Secrets that are missing, and secrets that are bound to other origins.
 
 use e2e::{Pair, Upstream, pair::get};
 use proto::injector::v1::{AuthType, ExplainedSecret, Server, explained_secret::State};
 
 use super::{Untouched, api, call, dev, explain, refusal};
 
-/// The value of a counter, 0 when it is not shown.
+/// Returns the value of a counter, which is 0 when the page does not show the counter.
 async fn counter(pair: &Pair, line: &str) -> u64 {
     let page = get(&format!("http://{}/metrics", pair.injector.metrics)).await;
     let page = String::from_utf8(page.body().to_vec()).unwrap();
@@ -15,7 +15,7 @@ async fn counter(pair: &Pair, line: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_call_goes_out_without_a_missing_secret_and_that_is_no_secret() {
+async fn a_call_without_a_missing_secret_is_forwarded_and_reported() {
     let upstream = Upstream::start().await;
     let pair = dev(&[("HERE", "here-1")]).await;
     pair.injector
@@ -120,7 +120,7 @@ async fn a_value_bound_to_other_origins_is_not_sent() {
 }
 
 #[tokio::test]
-async fn rebinding_a_value_holds_from_the_next_call_on() {
+async fn a_new_binding_takes_effect_with_the_next_call() {
     let upstream = Upstream::start().await;
     let pair = dev(&[]).await;
     let (here, elsewhere) = (upstream.url(), "https://api.example.com");

@@ -1,4 +1,4 @@
-//! What the downstream sends in the place of secrets.
+//! Header fields with which a program tries to replace secrets.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::{api, dev};
 
-/// Names that a server may take for `x-mcp-secret-token`, as they may be written.
+/// Names that a server may read as `x-mcp-secret-token`.
 const SPOOFS: [&str; 9] = [
     "X-Mcp-Secret-TOKEN",
     "x-mcp-secret-token",
@@ -30,7 +30,7 @@ const SPOOFS: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn a_secret_header_that_the_downstream_sent_never_arrives() {
+async fn a_secret_header_of_the_program_never_arrives() {
     let upstream = Upstream::start().await;
     let pair = dev(&[("TOKEN", "tok-1")]).await;
     let (headers, bearer, skill) = (AuthType::SecretHeaders, AuthType::Bearer, AuthType::Skill);
@@ -87,7 +87,7 @@ async fn a_secret_header_that_the_downstream_sent_never_arrives() {
     pair.stop().await;
 }
 
-/// POSTs over HTTP/2 with trailers.
+/// Sends a POST request with trailers over HTTP/2.
 async fn with_trailers(address: SocketAddr, path: &str, trailers: HeaderMap) -> u16 {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
@@ -109,7 +109,7 @@ async fn with_trailers(address: SocketAddr, path: &str, trailers: HeaderMap) -> 
 }
 
 #[tokio::test]
-async fn a_secret_header_does_not_arrive_as_a_trailer_either() {
+async fn a_secret_header_does_not_arrive_as_a_trailer() {
     let upstream = Upstream::start().await;
     let pair = dev(&[("TOKEN", "tok-1")]).await;
     for (name, auth_type) in [
@@ -141,7 +141,7 @@ async fn a_secret_header_does_not_arrive_as_a_trailer_either() {
         let seen = upstream.last();
         assert!(seen.complete);
         let left: Vec<_> = seen.trailers.keys().map(HeaderName::as_str).collect();
-        // A body that is rewritten has no trailers that still describe it.
+        // The trailers of a rewritten body are dropped, because they describe the original body.
         let expected: &[&str] = if auth_type == AuthType::Skill {
             &[]
         } else {
@@ -153,7 +153,7 @@ async fn a_secret_header_does_not_arrive_as_a_trailer_either() {
 }
 
 #[tokio::test]
-async fn a_header_that_is_about_the_connection_cannot_remove_a_secret() {
+async fn a_hop_by_hop_header_cannot_remove_a_secret() {
     let upstream = Upstream::start().await;
     let pair = dev(&[("TOKEN", "tok-1")]).await;
     pair.injector

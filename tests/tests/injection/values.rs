@@ -1,4 +1,4 @@
-//! Values, each whole in its place or not sent at all.
+//! A value arrives whole in its place, or nothing is sent at all.
 
 use e2e::{
     Upstream,
@@ -79,7 +79,7 @@ async fn secrets_of_other_servers_and_workspaces_never_arrive() {
 }
 
 #[tokio::test]
-async fn a_bearer_token_replaces_what_the_downstream_sent() {
+async fn a_bearer_token_replaces_the_authorization_of_the_program() {
     let upstream = Upstream::start().await;
     let pair = dev(&[("TOKEN", "tok-1")]).await;
     pair.injector
@@ -101,7 +101,7 @@ async fn a_bearer_token_replaces_what_the_downstream_sent() {
 }
 
 #[tokio::test]
-async fn authorization_passes_where_it_is_not_ours() {
+async fn authorization_passes_in_other_auth_types() {
     let upstream = Upstream::start().await;
     let pair = dev(&[("TOKEN", "tok-1")]).await;
     pair.injector
@@ -114,7 +114,7 @@ async fn authorization_passes_where_it_is_not_ours() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_no_header_is_refused_before_anything_is_sent() {
+async fn a_value_that_is_illegal_in_a_header_is_refused_before_anything_is_sent() {
     let (untouched, url) = Untouched::bind();
     let pair = dev(&[("GOOD", "good-value")]).await;
     pair.injector
@@ -208,7 +208,7 @@ async fn every_legal_value_arrives_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn nobody_sees_a_value_in_what_the_injector_says() {
+async fn the_injector_itself_never_shows_a_value() {
     let canary = "canary-value-7f3a";
     let upstream =
         Upstream::answering(|_| Response::builder().status(500).body(Full::default()).unwrap()).await;

@@ -1,4 +1,4 @@
-//! Where a request goes, and where it never goes.
+//! The addresses to which the injector connects, and those to which it never connects.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use tonic_types::StatusExt as _;
 use super::{Untouched, call, dev, refusal};
 
 #[tokio::test]
-async fn an_upstream_that_is_not_there_is_502() {
+async fn an_unreachable_upstream_is_502() {
     let pair = dev().await;
     let (closed, address) = Untouched::bind();
     drop(closed);
@@ -30,7 +30,7 @@ async fn an_upstream_that_is_not_there_is_502() {
 }
 
 #[tokio::test]
-async fn cleartext_over_a_network_has_to_be_asked_for() {
+async fn cleartext_over_a_network_requires_allow_plaintext() {
     let pair = dev().await;
     for url in [
         "http://10.0.0.1",
@@ -83,7 +83,7 @@ async fn cleartext_over_a_network_has_to_be_asked_for() {
 }
 
 #[tokio::test]
-async fn a_server_at_an_address_that_is_never_dialled_is_not_stored() {
+async fn a_server_at_a_forbidden_address_is_not_stored() {
     let dedicated = |settings: &mut injector_service::config::Settings| {
         settings.listen_server = vec!["127.0.0.1:0=dev/api".into()];
     };
@@ -165,7 +165,7 @@ async fn a_server_at_an_address_that_is_never_dialled_is_not_stored() {
         Code::NotFound
     );
 
-    // Nor can one that is there already be moved to such an address.
+    // An existing server cannot be moved to such an address either.
     pair.injector
         .add(server("dev", "api", "https://api.example.com", &[]))
         .await;
@@ -185,7 +185,8 @@ async fn a_server_at_an_address_that_is_never_dialled_is_not_stored() {
     pair.stop().await;
 }
 
-/// Names other than localhost that this machine resolves to a loopback address, as an attacker's name may.
+/// Returns names other than localhost that this machine resolves to a loopback address. A name of an attacker may do
+/// so, too.
 fn names_of_loopback() -> Vec<String> {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let lines = hosts
@@ -203,7 +204,7 @@ fn names_of_loopback() -> Vec<String> {
         .collect()
 }
 
-/// What a gRPC call to the server `api` is told in the head of its answer, which has nothing else.
+/// Makes a gRPC call to the server `api`, and returns the status in the head of its trailers-only response.
 async fn grpc_status(pair: &Pair) -> Status {
     let client = Client::builder(TokioExecutor::new())
         .http2_only(true)
@@ -225,9 +226,9 @@ async fn grpc_status(pair: &Pair) -> Status {
     status
 }
 
-/// Where no such name exists, the unit tests beside the check have to do.
+/// On a machine without such a name, only the unit tests of `address` cover the check.
 #[tokio::test]
-async fn a_name_that_turns_out_to_be_this_machine_is_not_dialled() {
+async fn a_name_that_resolves_to_a_loopback_address_is_not_dialled() {
     let pair = dev().await;
     let (untouched, address) = Untouched::bind();
     for name in names_of_loopback() {

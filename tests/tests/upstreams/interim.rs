@@ -1,4 +1,4 @@
-//! Upstreams that send interim (1xx) responses before their answer.
+//! Upstreams that send interim (1xx) responses before the final one.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{call, dev, refusal};
 
-/// The number of interim responses before the answer; None for an upstream that never answers.
+/// The number of interim responses before the final one, or None for an upstream that never sends a final one.
 type Interim = Option<usize>;
 
 /// Starts an upstream for one call over HTTP/1.1 or HTTP/2.
@@ -45,7 +45,7 @@ async fn upstream(protocol: Protocol, interim: Interim) -> SocketAddr {
     address
 }
 
-/// Reads up to a request's head. Returns an interim response and an answer to that request.
+/// Reads up to the head of a request. Returns an interim response and a final response to that request.
 async fn begin_http2(stream: &mut TcpStream) -> (Vec<u8>, Vec<u8>) {
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     let mut preface = vec![0; frames::PREFACE.len()];
@@ -58,7 +58,7 @@ async fn begin_http2(stream: &mut TcpStream) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn interim_responses_are_passed_over_up_to_a_limit() {
+async fn interim_responses_are_skipped_up_to_a_limit() {
     let pair = dev().await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for (interim, expected) in [(Some(3), 200), (None, 502)] {

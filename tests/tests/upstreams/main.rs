@@ -1,4 +1,4 @@
-//! How upstreams are reached: over which protocol, at which addresses, and whom TLS has to show them to be.
+//! Connections to upstreams: their protocol, their addresses, and the identity that TLS must prove.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 const SECRET: &str = "tok-1-never-in-cleartext";
 
-/// A workspace `dev` with a secret `TOKEN`.
+/// Starts a pair with a secret `TOKEN` in the workspace `dev`.
 async fn dev() -> Pair {
     let pair = Pair::start().await;
     pair.vault.workspace("dev").await;
@@ -31,7 +31,7 @@ async fn dev() -> Pair {
     pair
 }
 
-/// A call through the injector to the server `api`.
+/// Makes a call through the injector to the server `api`.
 async fn call(pair: &Pair, version: Version) -> Response<Bytes> {
     let http2 = version == Version::HTTP_2;
     let client = Client::builder(TokioExecutor::new())
@@ -66,7 +66,7 @@ fn assert_arrived(upstream: &Upstream, version: Version) {
     assert_eq!((&seen.body[..], seen.complete), (&b"hello"[..], true));
 }
 
-/// A listener that nobody must connect to.
+/// A listener to which nothing may connect.
 struct Untouched(std::net::TcpListener);
 
 impl Untouched {
@@ -77,7 +77,7 @@ impl Untouched {
         (Self(listener), address)
     }
 
-    /// The kernel accepts whether or not we do, so a connection that was ever made shows here.
+    /// Checks that nothing has connected. The kernel accepts connections by itself, so each one that was made is found.
     fn check(self) {
         assert_eq!(
             self.0.accept().unwrap_err().kind(),
@@ -121,7 +121,7 @@ async fn every_pair_of_versions_works_in_cleartext() {
 }
 
 #[tokio::test]
-async fn two_servers_at_one_address_are_two_servers() {
+async fn servers_at_one_address_get_only_their_own_secrets() {
     let upstream = Upstream::start().await;
     let pair = dev().await;
     pair.injector

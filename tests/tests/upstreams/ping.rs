@@ -1,4 +1,4 @@
-//! PING frames on HTTP/2 connections to upstreams: how often they come, and what becomes of a late answer to one.
+//! PING frames on HTTP/2 connections to upstreams: their interval, and the effect of a late acknowledgement.
 
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,8 @@ use tokio::{
 const INTERVAL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A server `dev/api` at `listener`, to which PING frames are sent soon. Its secret is so short that its connections take
-/// one call each.
+/// Starts a pair with the server `dev/api` at `listener`, to which PING frames are sent soon. The secret is too short
+/// for a placeholder, so that each connection carries one call.
 async fn pair(listener: &TcpListener) -> Pair {
     let pair = Pair::start_with(
         |_| {},
@@ -47,7 +47,7 @@ async fn pair(listener: &TcpListener) -> Pair {
     pair
 }
 
-/// Calls `dev/api`; gives the whole body, or None when it broke off.
+/// Calls `dev/api`. The result is the whole body, or None when the body broke off.
 fn call(pair: &Pair) -> JoinHandle<Option<Bytes>> {
     let request = Request::get(pair.injector.url("/dev/api/"))
         .body(Full::<Bytes>::default())
@@ -63,7 +63,7 @@ async fn ended(call: JoinHandle<Option<Bytes>>) -> Option<Bytes> {
     timeout(PATIENCE, call).await.expect("it never ended").unwrap()
 }
 
-/// Takes a call, and begins its answer.
+/// Accepts a call, and begins the response.
 async fn answering(listener: &TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().await.unwrap();
     stream.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
@@ -74,7 +74,7 @@ async fn answering(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// Waits for a PING, and tells how long that took.
+/// Waits for a PING frame. Returns its payload and the time that it took.
 async fn ping(stream: &mut TcpStream) -> (Vec<u8>, Duration) {
     let began = Instant::now();
     let ping = frames::next(stream, PING).await.expect("no PING came");
@@ -82,7 +82,7 @@ async fn ping(stream: &mut TcpStream) -> (Vec<u8>, Duration) {
 }
 
 #[tokio::test]
-async fn a_quiet_upstream_is_asked_and_less_often_when_it_asks_for_calm() {
+async fn a_quiet_upstream_gets_pings_and_fewer_after_enhance_your_calm() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pair = pair(&listener).await;
     for interval in [INTERVAL, 2 * INTERVAL, 4 * INTERVAL] {
@@ -90,7 +90,7 @@ async fn a_quiet_upstream_is_asked_and_less_often_when_it_asks_for_calm() {
         let mut stream = answering(&listener).await;
         for _ in 0..2 {
             let (payload, after) = ping(&mut stream).await;
-            // The time of the answer's head is that of hyper, which may be a little earlier than ours.
+            // hyper measures from the head of the response, which may be a little earlier.
             let least = interval - Duration::from_millis(100);
             assert!((least..2 * interval).contains(&after), "{after:?}");
             stream.write_all(&frame(PING, ACK, 0, &payload)).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_quiet_upstream_is_asked_and_less_often_when_it_asks_for_calm() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_answers_late_keeps_its_streams_and_one_that_does_not_loses_them() {
+async fn a_late_ping_acknowledgement_keeps_the_streams_and_a_missing_one_ends_them() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pair = pair(&listener).await;
     let calling = call(&pair);

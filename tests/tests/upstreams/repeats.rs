@@ -1,4 +1,4 @@
-//! Requests that an upstream over HTTP/2 did not process are sent again, whole and with their secrets (RFC 9113,
+//! Retries: a request that an HTTP/2 upstream did not process is sent again, whole and with its secrets (RFC 9113,
 //! section 8.7).
 
 use std::{
@@ -42,17 +42,17 @@ async fn dev_with(edit: impl FnOnce(&mut injector_service::config::Settings)) ->
     pair
 }
 
-/// An upstream whose first connections end with the first request on them, unprocessed. Further connections lead to a
-/// server that answers.
-struct Leaving {
+/// An upstream whose first connections close without processing the first request on them. Further connections lead to
+/// a server that responds.
+struct ClosingUpstream {
     address: SocketAddr,
     made: Arc<AtomicUsize>,
     server: Upstream,
 }
 
-impl Leaving {
-    /// Each of the first `connections` sends `farewell` when the request on it has come to its end, or, if not `whole`, as
-    /// soon as some of it has come.
+impl ClosingUpstream {
+    /// Each of the first `connections` sends `farewell` when it has received the whole request, or, unless `whole`, as
+    /// soon as it has received a part of the request.
     async fn start(connections: usize, farewell: Vec<u8>, whole: bool) -> Self {
         let server = Upstream::start().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -81,7 +81,7 @@ impl Leaving {
     }
 }
 
-async fn leave(mut stream: TcpStream, farewell: Vec<u8>, whole: bool) -> io::Result<()> {
+async fn close_unprocessed(mut stream: TcpStream, farewell: Vec<u8>, whole: bool) -> io::Result<()> {
     stream.read_exact(&mut [0; PREFACE.len()]).await?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     loop {
@@ -92,18 +92,18 @@ async fn leave(mut stream: TcpStream, farewell: Vec<u8>, whole: bool) -> io::Res
         }
     }
     stream.write_all(&farewell).await?;
-    // Stays open, so that only the farewell tells that the request was not processed.
+    // The connection stays open, so that only `farewell` reports that the request was not processed.
     while frames::read(&mut stream).await.is_ok() {}
     Ok(())
 }
 
-async fn pass(mut stream: TcpStream, onward: SocketAddr) -> io::Result<()> {
+async fn forward(mut stream: TcpStream, onward: SocketAddr) -> io::Result<()> {
     let mut onward = TcpStream::connect(onward).await?;
     copy_bidirectional(&mut stream, &mut onward).await?;
     Ok(())
 }
 
-/// All that says that stream 1 was not processed.
+/// Returns all frames that report that stream 1 was not processed.
 fn farewells() -> [(&'static str, Vec<u8>); 3] {
     [
         ("going away", go_away(0, NO_ERROR)),
@@ -176,7 +176,7 @@ async fn a_request_that_was_not_processed_is_sent_again_whole() {
     for (farewell, bytes) in farewells() {
         for (content_type, described, method, body) in kinds.clone() {
             for http2 in [false, true] {
-                // gRPC is HTTP/2.
+                // gRPC requires HTTP/2.
                 if content_type == "application/grpc" && !http2 {
                     continue;
                 }
@@ -184,7 +184,7 @@ async fn a_request_that_was_not_processed_is_sent_again_whole() {
                     "{farewell}: {method} {content_type} over HTTP/{}",
                     1 + u8::from(http2)
                 );
-                let upstream = Leaving::start(2, bytes.clone(), true).await;
+                let upstream = ClosingUpstream::start(2, bytes.clone(), true).await;
                 pair.injector.add(described(upstream.address)).await;
                 let response = call(&pair, http2, method.clone(), content_type, whole(body)).await;
                 assert_eq!(response.status(), StatusCode::OK, "{what}");
@@ -207,10 +207,10 @@ async fn a_request_that_was_not_processed_is_sent_again_whole() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_under_way_is_sent_again_from_its_beginning() {
+async fn a_partly_sent_body_is_sent_again_from_its_beginning() {
     let pair = dev_with(|_| {}).await;
     for (farewell, bytes) in farewells() {
-        let upstream = Leaving::start(1, bytes, false).await;
+        let upstream = ClosingUpstream::start(1, bytes, false).await;
         pair.injector.add(api(upstream.address)).await;
         let (more, rest) = mpsc::channel(1);
         let body = pieces(ReceiverStream::new(rest));
@@ -233,10 +233,10 @@ async fn a_body_that_is_under_way_is_sent_again_from_its_beginning() {
 }
 
 #[tokio::test]
-async fn a_body_that_was_not_kept_is_not_sent_again() {
+async fn a_body_that_is_too_large_to_keep_is_not_sent_again() {
     let pair = dev_with(|settings| settings.limits.max_buffered_body = "1KiB".to_owned()).await;
     for (farewell, bytes) in farewells() {
-        let upstream = Leaving::start(1, bytes, true).await;
+        let upstream = ClosingUpstream::start(1, bytes, true).await;
         pair.injector.add(api(upstream.address)).await;
         let body = pieces(stream::iter((0..3).map(|_| Bytes::from_static(&[b'x'; 1000]))));
         let response = call(&pair, true, Method::POST, "text/plain", body).await;
@@ -258,10 +258,10 @@ async fn a_body_that_was_not_kept_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_processes_nothing_is_given_up() {
+async fn retries_end_when_an_upstream_processes_nothing() {
     let pair = dev_with(|_| {}).await;
     for (farewell, bytes) in farewells() {
-        let upstream = Leaving::start(usize::MAX, bytes, true).await;
+        let upstream = ClosingUpstream::start(usize::MAX, bytes, true).await;
         pair.injector.add(api(upstream.address)).await;
         let response = call(&pair, true, Method::POST, "text/plain", whole(b"hello")).await;
         assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{farewell}");
@@ -275,12 +275,12 @@ async fn an_upstream_that_processes_nothing_is_given_up() {
     }
 }
 
-/// As nginx does after `keepalive_requests`.
+/// nginx closes a connection like this after `keepalive_requests`.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_while_connections_take_a_few_calls_each() {
+async fn no_call_is_lost_when_connections_close_after_a_few_calls() {
     const CALLS: usize = 40;
     let pair = dev_with(|_| {}).await;
-    let upstream = Leaving::start(12, go_away(0, NO_ERROR), true).await;
+    let upstream = ClosingUpstream::start(12, go_away(0, NO_ERROR), true).await;
     pair.injector.add(api(upstream.address)).await;
     let calls = (0..CALLS).map(|_| call(&pair, true, Method::POST, "text/plain", whole(b"hello")));
     for response in join_all(calls).await {

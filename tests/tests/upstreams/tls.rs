@@ -1,4 +1,4 @@
-//! Who an upstream behind https has to be.
+//! The identity that an https upstream has to prove, and the certificate that the injector presents to it.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ fn https(url: &str, ca_pem: &str) -> Server {
     }
 }
 
-/// A certificate for loopback addresses and localhost.
+/// Returns the parameters of a certificate for loopback addresses and localhost.
 fn leaf() -> Leaf {
     Leaf {
         dns: vec!["localhost".to_owned()],
@@ -46,7 +46,7 @@ fn leaf() -> Leaf {
     }
 }
 
-/// The same, by no CA.
+/// Makes a certificate for the same names that no CA has signed.
 fn self_signed(pki: &Pki) -> Files {
     let names = ["localhost", "127.0.0.1"].map(str::to_owned);
     let params = rcgen::CertificateParams::new(names).unwrap();
@@ -61,7 +61,7 @@ fn self_signed(pki: &Pki) -> Files {
     files
 }
 
-/// TLS of an upstream that offers these protocols.
+/// Returns the TLS settings of an upstream that offers these protocols by ALPN.
 fn tls(files: &Files, alpn: &[&str]) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(&files.cert)
         .unwrap()
@@ -79,7 +79,7 @@ fn tls(files: &Files, alpn: &[&str]) -> Arc<ServerConfig> {
 }
 
 #[tokio::test]
-async fn over_tls_the_version_is_what_alpn_gives() {
+async fn over_tls_alpn_decides_the_http_version() {
     let pair = dev().await;
     let pki = Pki::new();
     let files = pki.leaf(&leaf());
@@ -114,7 +114,7 @@ async fn over_tls_the_version_is_what_alpn_gives() {
 }
 
 #[tokio::test]
-async fn an_upstream_without_http2_is_refused_where_only_http2_is_spoken() {
+async fn an_upstream_without_http2_is_refused_where_http2_is_required() {
     let pair = dev().await;
     let pki = Pki::new();
     let upstream = Upstream::tls(tls(&pki.leaf(&leaf()), &["http/1.1"])).await;
@@ -130,7 +130,7 @@ async fn an_upstream_without_http2_is_refused_where_only_http2_is_spoken() {
 }
 
 #[tokio::test]
-async fn a_server_may_be_named_otherwise_in_its_certificate() {
+async fn a_certificate_may_have_the_configured_server_name() {
     let pair = dev().await;
     let pki = Pki::new();
     let files = pki.leaf(&Leaf {
@@ -155,7 +155,7 @@ async fn a_server_may_be_named_otherwise_in_its_certificate() {
 }
 
 #[tokio::test]
-async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
+async fn an_upstream_with_an_invalid_certificate_gets_no_secret() {
     let pair = dev().await;
     let (pki, other) = (Pki::new(), Pki::new());
     let day = Duration::from_secs(24 * 3600);
@@ -244,7 +244,7 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
         assert_eq!(upstream.seen().len(), 0, "{what}");
         pair.injector.remove("dev", "api").await;
     }
-    // Without a CA of its own the system's count, and ours is not among them.
+    // A server without a CA of its own is verified by the system's CAs, which do not include the tests' CA.
     let upstream = Upstream::tls(tls(&pki.leaf(&leaf()), &["h2"])).await;
     pair.injector
         .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
@@ -257,7 +257,7 @@ async fn an_upstream_whose_certificate_is_wrong_gets_no_secret() {
     pair.stop().await;
 }
 
-/// A certificate as `openssl req -x509` makes it: signed by itself, and a CA's. The change is made before it is signed.
+/// Makes a certificate like `openssl req -x509`: a self-signed CA certificate. `change` edits it before it is signed.
 fn like_openssl(pki: &Pki, name: &str, change: impl FnOnce(&mut rcgen::CertificateParams)) -> Files {
     let mut params =
         rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
@@ -281,7 +281,7 @@ async fn a_pinned_certificate_is_accepted_while_it_is_valid() {
     let long_ago = rcgen::date_time_ymd(2001, 1, 1);
     for (what, files, expected) in [
         ("made by openssl", like_openssl(&pki, "ordinary", |_| {}), 200),
-        // Browsers want alternative names, curl and `openssl s_client` do not.
+        // Browsers require alternative names; curl and `openssl s_client` do not.
         (
             "with a common name alone",
             like_openssl(&pki, "nameless", |params| params.subject_alt_names.clear()),
@@ -313,7 +313,7 @@ async fn a_pinned_certificate_is_accepted_while_it_is_valid() {
         }
         pair.injector.remove("dev", "api").await;
 
-        // Another one is none the better for it.
+        // Another certificate is not accepted in its place.
         let impostor = Upstream::tls(tls(
             &like_openssl(&other, "impostor", |_| {}),
             &["h2", "http/1.1"],
@@ -331,7 +331,7 @@ async fn a_pinned_certificate_is_accepted_while_it_is_valid() {
     pair.stop().await;
 }
 
-/// The TLS of an upstream that lets nobody in without a certificate of `pki`.
+/// Returns the TLS settings of an upstream that requires a client certificate of `pki`.
 fn mutual_tls(
     pki: &Pki,
     alpn: &[&str],
@@ -357,7 +357,7 @@ fn mutual_tls(
 }
 
 #[tokio::test]
-async fn an_upstream_that_requires_a_client_certificate_says_so_in_the_answer() {
+async fn a_missing_client_certificate_is_reported_in_the_refusal() {
     let pair = dev().await;
     let pki = Pki::new();
     for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
@@ -453,7 +453,7 @@ async fn state(pair: &Pair) -> (State, bool) {
 }
 
 #[tokio::test]
-async fn a_bound_value_does_not_go_to_a_host_that_only_a_servers_own_ca_verifies() {
+async fn a_bound_value_is_not_sent_to_a_host_that_only_the_servers_own_ca_verifies() {
     let pair = dev().await;
     let pki = Pki::new();
     let upstream = Upstream::tls(tls(&pki.leaf(&leaf()), &["h2", "http/1.1"])).await;
@@ -494,7 +494,7 @@ async fn a_bound_value_does_not_go_to_a_host_that_only_a_servers_own_ca_verifies
 }
 
 #[tokio::test]
-async fn a_bound_value_goes_to_a_host_that_the_injectors_cas_verify() {
+async fn a_bound_value_is_sent_to_a_host_that_the_injectors_cas_verify() {
     let (first, pki) = (Pki::new(), Pki::new());
     let files = vec![first.ca_file(), pki.ca_file()];
     let pair = Pair::start_with(|_| {}, |settings| settings.upstream_ca = files).await;
@@ -524,7 +524,7 @@ async fn a_bound_value_goes_to_a_host_that_the_injectors_cas_verify() {
     pair.stop().await;
 }
 
-/// Answers whatever it gets with a line of HTTP, and hands out all that came on each connection.
+/// Starts an upstream that responds to any bytes with cleartext HTTP. The channel returns all bytes of each connection.
 async fn cleartext() -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -545,7 +545,7 @@ async fn cleartext() -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
 }
 
 #[tokio::test]
-async fn an_upstream_that_speaks_http_behind_https_gets_no_secret() {
+async fn an_upstream_that_speaks_cleartext_behind_https_gets_no_secret() {
     let pair = dev().await;
     let (address, mut received) = cleartext().await;
     pair.injector

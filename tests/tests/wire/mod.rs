@@ -1,4 +1,4 @@
-//! gRPC calls whose messages are bytes: for what no generated client would send, and to see what really comes back.
+//! gRPC calls whose messages are bytes, for messages that no generated client would send or show.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -17,7 +17,7 @@ use tonic::{
     transport::Channel,
 };
 
-/// Messages as they are on the wire.
+/// A codec that leaves messages as they are on the wire.
 #[derive(Clone, Copy, Default)]
 struct Raw;
 
@@ -55,7 +55,8 @@ impl Decoder for Raw {
     }
 }
 
-/// Calls a method of any kind with one message, and returns when the head of the answer is there. A refusal is an error.
+/// Calls a method of any kind with one message, and returns when the head of the response has arrived. A refusal is an
+/// error.
 pub(crate) async fn open(
     channel: &Channel,
     path: &str,
@@ -64,7 +65,7 @@ pub(crate) async fn open(
     open_with(channel, path, tokio_stream::once(message)).await
 }
 
-/// The same with a stream of messages.
+/// Calls a method like [`open`], with a stream of messages.
 pub(crate) async fn open_with(
     channel: &Channel,
     path: &str,
@@ -78,13 +79,13 @@ pub(crate) async fn open_with(
     grpc.streaming(Request::new(messages), path, Raw).await
 }
 
-/// A channel to a service, without a client certificate.
+/// Returns a channel to a service, without a client certificate.
 pub(crate) fn anonymous(pki: &Pki, address: SocketAddr) -> Channel {
     let config = anonymous_tls(pki, &[&rustls::version::TLS13]);
     channel(&address.to_string().parse().unwrap(), Arc::new(config)).unwrap()
 }
 
-/// TLS that trusts the tests' CA and presents nothing.
+/// Returns TLS settings that trust the tests' CA and present no certificate.
 pub(crate) fn anonymous_tls(
     pki: &Pki,
     versions: &[&'static rustls::SupportedProtocolVersion],

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn methods_that_do_not_ask_the_upstream_are_refused() {
+    fn methods_that_are_not_for_the_upstream_are_refused() {
         for (name, taken) in [
             ("GET", true),
             ("DELETE", true),
