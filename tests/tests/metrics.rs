@@ -25,7 +25,7 @@ const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 
 /// The metrics without series in this test, with the test that covers their series.
 const WITHOUT_SERIES: [&str; 1] = [
-    // injection: `a_bad_message_later_breaks_the_call_and_is_not_sent`
+    // injection: `a_malformed_later_message_breaks_the_call_and_is_not_sent`
     "aerostack_injector_broken_off_calls_total",
 ];
 

@@ -1,5 +1,5 @@
-//! Streams that break while they are forwarded: what was sent stays sent, what was bad is not, and nobody takes it for
-//! an end.
+//! Streams that break while they are forwarded: earlier messages arrive, malformed ones do not, and neither side sees a
+//! regular end.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 
-/// A call whose first message was answered; what is sent next is up to the test.
+/// A call whose first message was answered. The test decides which bytes follow.
 struct Open {
     send: mpsc::Sender<io::Result<Bytes>>,
     body: Incoming,
@@ -32,7 +32,7 @@ impl Open {
         self.send.send(Ok(bytes.into())).await.unwrap();
     }
 
-    /// The data that still comes, and the status at its end, if it ends.
+    /// Returns the rest of the response's data and its status, or an error when the response breaks off.
     async fn rest(self) -> Result<(Bytes, Status), hyper::Error> {
         let rest = timeout(PATIENCE, self.body.collect()).await.unwrap()?;
         let status = Status::from_header_map(rest.trailers().expect("it ended without trailers"));
@@ -40,20 +40,21 @@ impl Open {
     }
 }
 
-/// An upstream that answers each piece of a request's body with the same bytes, and says how the body ended.
+/// Starts an upstream that sends back each piece of a request's body. The channel returns the whole body, and whether
+/// it ended without an error.
 async fn echo() -> (String, mpsc::UnboundedReceiver<(Vec<u8>, bool)>) {
-    let (tell, told) = mpsc::unbounded_channel();
+    let (report, bodies) = mpsc::unbounded_channel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let tell = tell.clone();
+            let report = report.clone();
             let calls = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let tell = tell.clone();
+                let report = report.clone();
                 async move {
                     let (answer, answers) = mpsc::channel(4);
-                    tokio::spawn(echo_all(request.into_body(), answer, tell));
+                    tokio::spawn(echo_all(request.into_body(), answer, report));
                     let response = Response::builder().header("content-type", "application/grpc");
                     let frames = StreamBody::new(ReceiverStream::new(answers));
                     Ok::<_, Infallible>(response.body(frames).unwrap())
@@ -64,13 +65,13 @@ async fn echo() -> (String, mpsc::UnboundedReceiver<(Vec<u8>, bool)>) {
             tokio::spawn(async move { http.serve_connection(io, calls).await.is_ok() });
         }
     });
-    (url, told)
+    (url, bodies)
 }
 
 async fn echo_all(
     mut body: Incoming,
     answer: mpsc::Sender<io::Result<Frame<Bytes>>>,
-    tell: mpsc::UnboundedSender<(Vec<u8>, bool)>,
+    report: mpsc::UnboundedSender<(Vec<u8>, bool)>,
 ) {
     let mut received = Vec::new();
     let ended = loop {
@@ -84,16 +85,16 @@ async fn echo_all(
             }
         }
     };
-    let _ = tell.send((received, ended));
+    let _ = report.send((received, ended));
     let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
     let _ = answer.send(Ok(Frame::trailers(trailers))).await;
 }
 
 async fn echoed(messages: ProtobufMessages) -> (Pair, mpsc::UnboundedReceiver<(Vec<u8>, bool)>) {
     let pair = super::super::dev(&[("TOKEN", "v-1")]).await;
-    let (url, told) = echo().await;
+    let (url, bodies) = echo().await;
     pair.injector.add(skill(&url, messages)).await;
-    (pair, told)
+    (pair, bodies)
 }
 
 fn first() -> Vec<u8> {
@@ -101,14 +102,14 @@ fn first() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_half_close_is_passed_on_and_the_answer_still_comes() {
+async fn a_half_close_is_forwarded_and_the_response_still_arrives() {
     for messages in [ProtobufMessages::First, ProtobufMessages::All] {
-        let (pair, mut told) = echoed(messages).await;
+        let (pair, mut bodies) = echoed(messages).await;
         let call = open(&pair, &[GRPC]).await;
         let Open { send, body } = call;
         drop(send);
         assert_eq!(
-            timeout(PATIENCE, told.recv()).await.unwrap().unwrap(),
+            timeout(PATIENCE, bodies.recv()).await.unwrap().unwrap(),
             (first(), true)
         );
         let rest = body.collect().await.unwrap();
@@ -118,9 +119,9 @@ async fn a_half_close_is_passed_on_and_the_answer_still_comes() {
 }
 
 #[tokio::test]
-async fn a_bad_message_later_breaks_the_call_and_is_not_sent() {
+async fn a_malformed_later_message_breaks_the_call_and_is_not_sent() {
     for messages in [ProtobufMessages::First, ProtobufMessages::All] {
-        let (pair, mut told) = echoed(messages).await;
+        let (pair, mut bodies) = echoed(messages).await;
         let gzip = [GRPC, ("grpc-encoding", "gzip")];
         for (headers, bytes, code, reason) in [
             (
@@ -140,7 +141,7 @@ async fn a_bad_message_later_breaks_the_call_and_is_not_sent() {
         ] {
             let call = open(&pair, headers).await;
             call.send(bytes.clone()).await;
-            let received = timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
+            let received = timeout(PATIENCE, bodies.recv()).await.unwrap().unwrap();
             assert_eq!(received, (first(), false), "{bytes:x?}");
             let (data, status) = call.rest().await.unwrap();
             assert!(data.is_empty());
@@ -155,13 +156,13 @@ async fn a_bad_message_later_breaks_the_call_and_is_not_sent() {
 }
 
 #[tokio::test]
-async fn nothing_follows_a_bad_message_that_came_with_good_ones() {
+async fn nothing_is_sent_after_a_malformed_message_among_good_ones() {
     for messages in [ProtobufMessages::First, ProtobufMessages::All] {
-        let (pair, mut told) = echoed(messages).await;
+        let (pair, mut bodies) = echoed(messages).await;
         let call = open(&pair, &[GRPC, ("grpc-encoding", "gzip")]).await;
         let (good, bad) = (framed(0, b"\x0a\x01b"), framed(1, "no gzip"));
         call.send([&good[..], &bad, &good].concat()).await;
-        let (received, ended) = timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
+        let (received, ended) = timeout(PATIENCE, bodies.recv()).await.unwrap().unwrap();
         let good = match messages {
             ProtobufMessages::All => framed(0, [b"\x0a\x01b", TOKEN].concat()),
             _ => good,
@@ -174,15 +175,15 @@ async fn nothing_follows_a_bad_message_that_came_with_good_ones() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_in_a_message_does_not_end_well() {
-    let (pair, mut told) = echoed(ProtobufMessages::First).await;
+async fn a_body_that_ends_within_a_message_is_reported_as_incomplete() {
+    let (pair, mut bodies) = echoed(ProtobufMessages::First).await;
     for cut in [&b"\0"[..], b"\0\0\0\0\x02", b"\0\0\0\0\x02a"] {
         let call = open(&pair, &[GRPC]).await;
         call.send(cut).await;
         let Open { send, body } = call;
         drop(send);
         assert_eq!(
-            timeout(PATIENCE, told.recv()).await.unwrap().unwrap(),
+            timeout(PATIENCE, bodies.recv()).await.unwrap().unwrap(),
             (first(), false)
         );
         let rest = timeout(PATIENCE, body.collect()).await.unwrap().unwrap();
@@ -195,10 +196,10 @@ async fn a_body_that_ends_in_a_message_does_not_end_well() {
     pair.stop().await;
 }
 
-/// Over HTTP/1.1 trailers may get lost on the way, and what is left would look whole.
+/// Over HTTP/1.1, trailers may get lost on the way, and a response without them would look complete.
 #[tokio::test]
-async fn over_http1_a_call_that_breaks_is_cut() {
-    let (pair, mut told) = echoed(ProtobufMessages::First).await;
+async fn a_broken_call_over_http1_ends_without_a_last_chunk() {
+    let (pair, mut bodies) = echoed(ProtobufMessages::First).await;
     let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
     let head =
         b"POST /dev/skill/e2e.Probe/Any HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\n\
@@ -218,9 +219,9 @@ async fn over_http1_a_call_that_breaks_is_cut() {
         answer.extend_from_slice(&buffer[..count]);
     }
     stream.write_all(&chunk(&framed(9, ""))).await.unwrap();
-    assert!(!timeout(PATIENCE, told.recv()).await.unwrap().unwrap().1);
+    assert!(!timeout(PATIENCE, bodies.recv()).await.unwrap().unwrap().1);
     let mut rest = Vec::new();
-    // A reset is an end as good.
+    // The connection may also be reset.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&rest), "", "it ended as if it were whole");
     pair.stop().await;
@@ -229,7 +230,7 @@ async fn over_http1_a_call_that_breaks_is_cut() {
 #[tokio::test]
 async fn a_reset_of_the_client_resets_the_upstream() {
     for messages in [ProtobufMessages::First, ProtobufMessages::All] {
-        let (pair, mut told) = echoed(messages).await;
+        let (pair, mut bodies) = echoed(messages).await;
         let call = open(&pair, &[GRPC]).await;
         call.send(&b"\0\0\0"[..]).await;
         call.send
@@ -237,24 +238,24 @@ async fn a_reset_of_the_client_resets_the_upstream() {
             .await
             .unwrap();
         assert_eq!(
-            timeout(PATIENCE, told.recv()).await.unwrap().unwrap(),
+            timeout(PATIENCE, bodies.recv()).await.unwrap().unwrap(),
             (first(), false)
         );
-        // Or by going away.
+        // Dropping the response's body resets the stream as well.
         drop(open(&pair, &[GRPC]).await.body);
-        assert!(!timeout(PATIENCE, told.recv()).await.unwrap().unwrap().1);
+        assert!(!timeout(PATIENCE, bodies.recv()).await.unwrap().unwrap().1);
         pair.stop().await;
     }
 }
 
 #[tokio::test]
-async fn when_the_vault_is_gone_a_stream_that_needs_it_ends() {
-    let (pair, mut told) = echoed(ProtobufMessages::All).await;
+async fn a_stream_that_needs_the_vault_ends_without_it() {
+    let (pair, mut bodies) = echoed(ProtobufMessages::All).await;
     let call = open(&pair, &[GRPC]).await;
     pair.vault.stop().await;
     call.send(framed(0, "")).await;
     assert_eq!(
-        timeout(PATIENCE, told.recv()).await.unwrap().unwrap(),
+        timeout(PATIENCE, bodies.recv()).await.unwrap().unwrap(),
         (first(), false)
     );
     let (_, status) = call.rest().await.unwrap();
@@ -263,7 +264,7 @@ async fn when_the_vault_is_gone_a_stream_that_needs_it_ends() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_breaks_off_is_passed_on() {
+async fn a_reset_of_the_upstream_is_forwarded() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (breaks, broken) = mpsc::channel(4);

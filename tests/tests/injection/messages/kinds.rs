@@ -1,4 +1,4 @@
-//! The four kinds of calls, and what a change of a secret means to a stream.
+//! The four kinds of gRPC calls, and the effect of a changed secret on a stream.
 
 use e2e::raw;
 use futures_util::stream;
@@ -18,7 +18,7 @@ async fn probed(messages: ProtobufMessages) -> (Pair, Caller) {
     (pair, caller)
 }
 
-/// A conversation: what is asked, and what is answered to it.
+/// A bidirectional stream, in which each request gets one response.
 struct Talk {
     ask: mpsc::Sender<Probe>,
     answers: Streaming<Probe>,
@@ -87,7 +87,7 @@ async fn every_kind_of_call_gets_its_secrets_in_the_first_message() {
 }
 
 #[tokio::test]
-async fn every_message_gets_the_secrets_of_its_moment() {
+async fn every_message_gets_the_secrets_as_they_are_when_it_is_sent() {
     let (pair, caller) = probed(ProtobufMessages::All).await;
     let mut talk = Talk::begin(&caller, Probe::forged("a")).await;
     assert_eq!(talk.answer().await.unwrap().secrets(), [("TOKEN", "v-1")]);
@@ -118,7 +118,7 @@ async fn every_message_gets_the_secrets_of_its_moment() {
     assert_eq!(asked.len(), 500);
     assert!(asked.iter().all(|asked| asked.secrets() == [("TOKEN", "v-4")]));
 
-    // Six and five hundred values, and the one that was missing.
+    // 506 values were injected, and one was missing.
     let metrics = String::from_utf8(
         e2e::pair::get(&format!("http://{}/metrics", pair.injector.metrics))
             .await
@@ -165,13 +165,13 @@ async fn names_and_values_are_any_text() {
 }
 
 #[tokio::test]
-async fn the_same_server_gets_json_by_plain_http() {
+async fn the_same_server_gets_json_over_plain_http() {
     let (pair, upstream) = recorded(ProtobufMessages::All).await;
     let request = Request::post("/dev/skill/run").header("content-type", "application/json");
     let answer = pair.injector.send(request, r#"{"a":1}"#).await;
     assert_eq!(answer.status(), 200);
     assert_eq!(upstream.last().body, r#"{"a":1,"secrets":{"TOKEN":"v-1"}}"#);
-    // And framed JSON is neither.
+    // gRPC with JSON messages is neither plain JSON nor protobuf.
     let request = Request::post("/dev/skill/e2e.Probe/Any").header("content-type", "application/grpc+json");
     let answer = pair.injector.send(request, "\0\0\0\0\x02{}").await;
     assert_eq!(answer.headers()["x-aerostack-reason"], "BODY_TYPE_UNSUPPORTED");
@@ -184,7 +184,7 @@ async fn the_same_server_gets_json_by_plain_http() {
 }
 
 #[tokio::test]
-async fn grpc_over_http1_is_no_different() {
+async fn grpc_works_over_http1() {
     let (pair, upstream) = recorded(ProtobufMessages::First).await;
     let head = "POST /dev/skill/e2e.Probe/Any HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/grpc\r\n";
     let body = framed(0, b"\x0a\x01a");
@@ -202,7 +202,7 @@ async fn grpc_over_http1_is_no_different() {
 }
 
 #[tokio::test]
-async fn calls_of_other_methods_and_of_reflection_go_out_without_secrets() {
+async fn calls_of_other_methods_and_of_reflection_are_forwarded_without_secrets() {
     let (pair, upstream) = recorded(ProtobufMessages::All).await;
     let request = |method: &str| {
         Request::post(format!("/dev/skill/{method}")).header("content-type", "application/grpc")

@@ -20,12 +20,12 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// The field of the tests' messages that secrets go to.
+/// The number of the field that gets secrets in the tests' messages.
 const FIELD: u32 = 7;
 /// `TOKEN` with the value `v-1`, as an entry of that field.
 const TOKEN: &[u8] = b"\x3a\x0c\x0a\x05TOKEN\x12\x03v-1";
 
-/// The server `dev/skill`, which gets `TOKEN` in its messages.
+/// Returns the server `dev/skill`, which gets `TOKEN` in its messages.
 fn skill(url: &str, messages: ProtobufMessages) -> Server {
     Server {
         auth_type: AuthType::Skill.into(),
@@ -36,7 +36,7 @@ fn skill(url: &str, messages: ProtobufMessages) -> Server {
     }
 }
 
-/// A pair whose `TOKEN` is `v-1`, and an upstream that remembers the bytes of the messages that `dev/skill` got.
+/// Starts a pair whose `TOKEN` is `v-1`, and an upstream that records the requests of `dev/skill`.
 async fn recorded(messages: ProtobufMessages) -> (Pair, Upstream) {
     let upstream = Upstream::answering(|_| {
         Response::builder()
@@ -51,7 +51,7 @@ async fn recorded(messages: ProtobufMessages) -> (Pair, Upstream) {
     (pair, upstream)
 }
 
-/// A message in its frame.
+/// Returns a message in its gRPC frame.
 fn framed(flag: u8, message: impl AsRef<[u8]>) -> Vec<u8> {
     let message = message.as_ref();
     let len = u32::try_from(message.len()).unwrap().to_be_bytes();
@@ -60,7 +60,7 @@ fn framed(flag: u8, message: impl AsRef<[u8]>) -> Vec<u8> {
 
 type Sent = UnsyncBoxBody<Bytes, io::Error>;
 
-/// A body of these chunks.
+/// Returns a body of these chunks.
 fn chunks(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Sent {
     StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
 }
@@ -71,7 +71,7 @@ fn whole(body: impl Into<Bytes>) -> Sent {
         .boxed_unsync()
 }
 
-/// A call of `dev/skill` by no gRPC library, with headers of its own.
+/// Calls `dev/skill` without a gRPC library, with the given headers.
 async fn begin(pair: &Pair, headers: &[(&str, &str)], body: Sent) -> Response<Incoming> {
     let request = Request::post(pair.injector.url("/e2e.Probe/Any"))
         .header("te", "trailers")
@@ -91,7 +91,7 @@ async fn begin(pair: &Pair, headers: &[(&str, &str)], body: Sent) -> Response<In
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
-/// The status that a call of `dev/skill` ends in, and the headers that it came with.
+/// Calls `dev/skill`, and returns the status and the headers of the response.
 async fn call(pair: &Pair, headers: &[(&str, &str)], body: Sent) -> (Status, HeaderMap) {
     let (head, body) = begin(pair, headers, body).await.into_parts();
     let body = timeout(PATIENCE, body.collect()).await.unwrap().unwrap();
@@ -106,7 +106,7 @@ fn refused(status: &Status) -> (Code, String) {
     (status.code(), info.map(|info| info.reason).unwrap_or_default())
 }
 
-/// What the upstream received, once it has received `count` requests.
+/// Waits for `count` requests, and returns the last one.
 async fn seen(upstream: &Upstream, count: usize) -> Seen {
     eventually("the upstream was called", async || upstream.seen().len() >= count).await;
     assert_eq!(upstream.seen().len(), count);

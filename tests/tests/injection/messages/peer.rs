@@ -1,4 +1,4 @@
-//! A service of tonic whose messages have a `map<string, string> secrets = 7`, and its client.
+//! A tonic service whose messages have the field `map<string, string> secrets = 7`, and its client.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-/// What is asked, and what is answered: what was asked.
+/// A request, and also the response, which lists the requests that it answers.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Probe {
     #[prost(string, tag = "1")]
@@ -40,7 +40,7 @@ impl Probe {
         }
     }
 
-    /// With secrets as a client might forge them.
+    /// Returns a message with secrets of the client's own.
     pub(super) fn forged(text: impl ToString) -> Self {
         let forged = [("TOKEN", "theirs"), ("OTHER", "theirs")];
         Self {
@@ -57,7 +57,7 @@ impl Probe {
     }
 }
 
-/// `/e2e.Probe/Unary`, `ServerStream`, `ClientStream` and `Bidi`.
+/// The service `e2e.Probe` with the methods `Unary`, `ServerStream`, `ClientStream` and `Bidi`.
 #[derive(Clone)]
 struct Service;
 
@@ -112,7 +112,7 @@ impl server::ServerStreamingService<Probe> for Methods {
     type ResponseStream = Answers;
     type Future = BoxFuture<'static, Result<Response<Answers>, Status>>;
 
-    /// As often as the text says.
+    /// Sends as many responses as the request's text says.
     fn call(&mut self, request: Request<Probe>) -> Self::Future {
         let asked = request.into_inner();
         let times = asked.text.parse().unwrap();
@@ -159,7 +159,7 @@ impl server::StreamingService<Probe> for Methods {
     }
 }
 
-/// Serves it on a port of its own.
+/// Serves `e2e.Probe` on a port of its own, and returns the URL.
 pub(super) async fn start() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

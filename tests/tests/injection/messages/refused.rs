@@ -1,4 +1,4 @@
-//! What is refused before the upstream hears of the call.
+//! Calls that are refused before anything is sent to the upstream.
 
 use super::{super::Untouched, *};
 
@@ -15,7 +15,7 @@ async fn untouched(messages: ProtobufMessages, edit: impl FnOnce(&mut Server)) -
 const LARGE: &[u8] = b"\0\0\x40\0\x01";
 
 #[tokio::test]
-async fn a_bad_first_message_reaches_nobody() {
+async fn a_malformed_first_message_is_not_sent() {
     let (pair, untouched) = untouched(ProtobufMessages::First, |_| {}).await;
     let zstd = ("grpc-encoding", "zstd");
     let bomb = wire::zstd(&vec![0; 5 << 20]);
@@ -104,7 +104,7 @@ async fn a_bad_first_message_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_too_large_is_refused_before_it_comes() {
+async fn a_too_large_message_is_refused_by_its_announced_length() {
     let (pair, untouched) = untouched(ProtobufMessages::First, |_| {}).await;
     let endless = stream::iter([Ok(Bytes::from_static(LARGE))]).chain(stream::pending());
     let (status, _) = call(&pair, &[GRPC], chunks(endless)).await;
@@ -127,7 +127,7 @@ async fn a_call_without_its_first_message_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn secrets_that_cannot_be_sent_refuse_the_call() {
+async fn a_required_missing_or_unfit_secret_refuses_the_call() {
     for messages in [ProtobufMessages::First, ProtobufMessages::All] {
         for (secret, required, reason) in [
             ("ABSENT", true, "SECRET_REQUIRED_MISSING"),

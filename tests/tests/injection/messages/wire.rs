@@ -1,4 +1,4 @@
-//! Bytes: what the upstream receives of what no gRPC library would send.
+//! The bytes that the upstream receives of requests that no gRPC library would send.
 
 use std::io::Write as _;
 
@@ -29,13 +29,13 @@ pub(super) fn zstd(message: &[u8]) -> Vec<u8> {
     compress_to_vec(message, CompressionLevel::Fastest)
 }
 
-/// A message with a text of this many bytes.
+/// Returns a message with a text of this many bytes.
 fn long(len: usize) -> Vec<u8> {
     peer::Probe::new("x".repeat(len)).encode_to_vec()
 }
 
 #[tokio::test]
-async fn a_body_may_come_in_any_pieces() {
+async fn a_body_may_arrive_in_any_pieces() {
     let (pair, upstream) = recorded(ProtobufMessages::First).await;
     let body = [
         framed(0, b"\x0a\x01a\x3a\x01x"),
@@ -137,7 +137,7 @@ async fn the_field_of_the_client_is_removed_in_every_message() {
 }
 
 #[tokio::test]
-async fn compressed_messages_are_sent_on_uncompressed() {
+async fn compressed_messages_are_forwarded_uncompressed() {
     for messages in [ProtobufMessages::First, ProtobufMessages::All] {
         let (pair, upstream) = recorded(messages).await;
         let later = if messages == ProtobufMessages::All {
@@ -171,7 +171,7 @@ async fn compressed_messages_are_sent_on_uncompressed() {
             assert!(!seen.headers.contains_key("grpc-encoding"));
             assert_eq!(seen.header("grpc-accept-encoding"), Some(name));
         }
-        // What is not compressed may be announced as anything.
+        // An unknown encoding does not matter when no message is compressed.
         let headers = [GRPC, ("grpc-encoding", "snappy")];
         let (status, _) = call(&pair, &headers, whole(framed(0, ""))).await;
         assert_eq!(
@@ -184,7 +184,7 @@ async fn compressed_messages_are_sent_on_uncompressed() {
 }
 
 #[tokio::test]
-async fn a_message_of_4_mib_is_taken() {
+async fn a_message_of_4_mib_is_accepted() {
     let (pair, upstream) = recorded(ProtobufMessages::First).await;
     let largest = long(LARGEST - 5);
     let body = [framed(0, &largest), framed(1, gzip(&largest))].concat();
@@ -195,7 +195,8 @@ async fn a_message_of_4_mib_is_taken() {
     pair.stop().await;
 }
 
-/// Many to a DATA frame. Each in one of its own, the upstream would take for an attack, and close the connection.
+/// The injector puts many messages into one DATA frame. An upstream takes many tiny frames for an attack, and closes
+/// the connection.
 #[tokio::test]
 async fn a_hundred_thousand_messages_arrive_in_order() {
     for (messages, later, count) in [
@@ -226,7 +227,7 @@ async fn a_hundred_thousand_messages_arrive_in_order() {
 }
 
 #[tokio::test]
-async fn trailers_of_a_request_are_passed_on_without_what_is_ours() {
+async fn trailers_of_a_request_are_forwarded_without_reserved_fields() {
     let (pair, upstream) = recorded(ProtobufMessages::First).await;
     for data in [Some(framed(0, "")), None] {
         let trailers = [
