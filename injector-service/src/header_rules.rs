@@ -17,7 +17,7 @@
 //! | `x-request-id` | request | `proxy/call_id.rs`, when the program sent none |
 //! | `Accept-Encoding: identity` | request for OAuth metadata | `proxy/oauth_metadata.rs`, because the metadata is rewritten |
 //! | `Cookie`, `Set-Cookie` | both | `proxy/cookies.rs`, so that each server gets only its own cookies |
-//! | `Connection`, `Upgrade` | both | `proxy/upgrade.rs`, for the handshake of an upgrade |
+//! | `Connection`, `Upgrade` | both | `proxy/upgrade/mod.rs`, for the handshake of an upgrade |
 //! | `Location`, `Link` and other fields with URLs | response | `proxy/url_rewrite.rs` |
 //! | `WWW-Authenticate` | response | `proxy/challenge.rs` removes it when the credential is the injector's |
 //! | `Content-Length` | response | `proxy/response_framing.rs`, in one unambiguous form |

@@ -64,8 +64,8 @@ impl ClosingUpstream {
                 let (stream, _) = listener.accept().await.unwrap();
                 let farewell = farewell.clone();
                 match count.fetch_add(1, SeqCst) < connections {
-                    true => drop(tokio::spawn(leave(stream, farewell, whole))),
-                    false => drop(tokio::spawn(pass(stream, onward))),
+                    true => drop(tokio::spawn(close_unprocessed(stream, farewell, whole))),
+                    false => drop(tokio::spawn(forward(stream, onward))),
                 }
             }
         });
