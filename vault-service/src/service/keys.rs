@@ -46,6 +46,7 @@ impl KeyService for KeyRpcs {
         &self,
         request: Request<ListWorkspaceKeysRequest>,
     ) -> Result<Response<ListWorkspaceKeysResponse>, Status> {
+        // The name is noted before the decision, so that the audit line of a denied call has it too.
         let workspace = Subject::of(&request).parse_workspace(&request.get_ref().workspace);
         let permit = VaultPermit::decide(Authorized::of(&request)?)?;
         let workspace = workspace?;

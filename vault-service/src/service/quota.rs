@@ -320,7 +320,7 @@ mod tests {
                         }
                     });
                 }
-                // This loop stands for another principal, whose call is always ready.
+                // The loop plays another principal, whose call is always ready.
                 let mut most = 0;
                 while done.get() < 100 * 10 * 8 {
                     yield_now().await;

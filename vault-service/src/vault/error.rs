@@ -14,7 +14,7 @@ use crate::{
     store,
 };
 
-/// Why a store was not opened as a vault. The store is unchanged.
+/// Reason for which a store was not opened as a vault. The store is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -60,7 +60,7 @@ pub enum OpenError {
     Recover(#[source] VaultError),
 }
 
-/// Why the vault stays locked.
+/// Reason for which the vault stays locked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockError {
     #[error(transparent)]
@@ -69,7 +69,7 @@ pub enum UnlockError {
     Vault(#[from] VaultError),
 }
 
-/// Why a call failed.
+/// Reason for which a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     #[error("there is no workspace {0}")]

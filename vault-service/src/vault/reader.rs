@@ -115,7 +115,7 @@ enum ReadSource<'b> {
     Cache(&'b mut usize),
 }
 
-/// Why a query has no answer yet.
+/// Reason for which a query has no answer.
 enum ReadFailure {
     /// A record is not in the cache, or the records exceed the limit.
     NotCached,

@@ -40,7 +40,7 @@ pub(super) struct StreamSession {
     answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
 }
 
-/// Why a stream ends before its client ends it.
+/// Reason to end a stream before its client ends it.
 enum StreamEnd {
     /// The vault refuses the stream, and sends the refusal to the client.
     Refused(Refusal),

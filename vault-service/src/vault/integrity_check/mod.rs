@@ -31,7 +31,7 @@ use walk::StoreWalk;
 
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Why a store cannot be checked or repaired.
+/// Reason for which a store cannot be checked or repaired.
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrityCheckError {
     #[error(transparent)]
@@ -59,7 +59,7 @@ pub struct IntegrityReport {
     pub damage_by_outcome: [u64; 4],
     /// Extent to which the log could be read.
     pub log_damage: LogDamage,
-    /// Why the vault would refuse to open the store; `None` if it would open it.
+    /// Reason for which the vault would refuse to open the store; `None` if it would open the store.
     pub refusal: Option<String>,
 }
 

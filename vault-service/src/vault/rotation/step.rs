@@ -19,11 +19,11 @@ const PAGE_BYTES: usize = 256 * 1024;
 /// The entry cannot be rewrapped: it is damaged, or needs a key that does not exist.
 pub(super) struct UnreadableEntry;
 
-/// Why an entry was not rewrapped.
+/// Reason for which an entry was not rewrapped.
 pub(super) enum RewrapFailure {
-    /// This entry is unreadable; the others can be rewrapped.
+    /// Only this entry cannot be rewrapped.
     Unreadable,
-    /// No entry can be rewrapped.
+    /// The step failed, whatever the entry.
     Failed(VaultError),
 }
 

@@ -84,7 +84,7 @@ impl RequestDigest {
 pub(super) enum RequestLookup {
     /// No request with this id is remembered, or the caller gave no id.
     New(Option<NewRequest>),
-    /// The same request was answered before.
+    /// An equal request was answered before.
     Repeated(EarlierWrite),
 }
 

@@ -51,7 +51,7 @@ pub struct WrittenVersion {
 }
 
 pub(super) enum PreparedWrite {
-    /// The same request made this version earlier, so nothing is left to do.
+    /// An equal request made this version earlier, so nothing is left to do.
     Repeated(WrittenVersion),
     /// The commit of `batch` makes the version.
     New {
