@@ -3,7 +3,7 @@
 use proto::vault::v1::{RestoreSecretVersionRequest, secret_service_client::SecretServiceClient};
 use tonic::transport::Channel;
 
-use super::{kept::restore, *};
+use super::{older_versions::restore, *};
 
 /// Puts the version after the current one repeatedly, up to `last`. Returns the versions that this client made, and the number
 /// of its refused puts.

@@ -3,7 +3,7 @@
 use proto::vault::v1::{RestoreSecretVersionRequest, restore_secret_version_request::Expiry};
 
 use super::{
-    kept::{restore, versions},
+    older_versions::{restore, versions},
     *,
 };
 

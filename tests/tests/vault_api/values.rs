@@ -102,7 +102,7 @@ async fn a_restored_value_that_does_not_fit_a_header_has_the_warning_of_its_put(
     );
     let restore = |version| RestoreSecretVersionRequest {
         request_id: format!("restore {version}"),
-        ..super::kept::restore("NAME", version)
+        ..super::older_versions::restore("NAME", version)
     };
     for _ in 0..2 {
         let answer = vault.secrets().restore_secret_version(restore(1)).await.unwrap();
