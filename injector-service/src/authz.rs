@@ -5,10 +5,10 @@ use chassis::authz::{
     Role::{Admin, Editor, Viewer},
 };
 
-pub use chassis::authz::{ReadPermit, WritePermit};
+pub(crate) use chassis::authz::{ReadPermit, WritePermit};
 
 /// One row for each RPC. Calls of an RPC without a row are refused.
-pub const TABLE: [(&str, Access); 11] = [
+pub(crate) const TABLE: [(&str, Access); 11] = [
     ("/injector.v1.ServerService/AddServer", Roles(&[Admin, Editor])),
     ("/injector.v1.ServerService/UpdateServer", Roles(&[Admin, Editor])),
     (

@@ -1,27 +1,27 @@
 //! The injector: a sidecar that has the vault decrypt a server's secrets on every call, puts them into the request,
 //! forwards it, and forgets them.
 
-pub mod address;
-pub mod authz;
+mod address;
+mod authz;
 mod body_calls;
-pub mod catalog;
+mod catalog;
 pub mod config;
 mod data_plane;
-pub mod dialect;
+mod dialect;
 mod header_rules;
 pub mod inject;
-pub mod keepalive;
+mod keepalive;
 pub mod limits;
 mod metrics;
 mod path;
 mod placeholder;
-pub mod placement;
-pub mod proxy;
-pub mod registry;
-pub mod resolve;
+mod placement;
+mod proxy;
+mod registry;
+mod resolve;
 mod service;
 mod status;
-pub mod upstream;
+mod upstream;
 
 use std::{io, sync::Arc, time::SystemTime};
 

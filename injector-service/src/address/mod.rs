@@ -13,11 +13,11 @@ use url::Host;
 
 /// The addresses of the injector's own listeners, which no server may point at.
 #[derive(Debug, Clone, Default)]
-pub struct OwnListeners(Arc<[SocketAddr]>);
+pub(crate) struct OwnListeners(Arc<[SocketAddr]>);
 
 impl OwnListeners {
     /// Makes a set of the listeners' addresses.
-    pub fn new(listeners: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub(crate) fn new(listeners: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self(listeners.into_iter().collect())
     }
 
@@ -39,7 +39,7 @@ fn reaches(own: IpAddr, dialled: IpAddr) -> bool {
 
 /// The reason why an address may not be dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Forbidden {
+pub(crate) enum Forbidden {
     /// The address is link-local, or a cloud's metadata service.
     #[error("link-local and metadata addresses are never dialled")]
     LinkLocal,
@@ -58,7 +58,7 @@ pub enum Forbidden {
 }
 
 /// Returns the reason why the host of a server's URL can never be dialled, if the URL alone shows one.
-pub fn refused_literal(host: &Host<String>, port: u16, own: &OwnListeners) -> Option<Forbidden> {
+pub(crate) fn refused_literal(host: &Host<String>, port: u16, own: &OwnListeners) -> Option<Forbidden> {
     let ips = match host {
         Host::Ipv4(ip) => vec![IpAddr::V4(*ip)],
         Host::Ipv6(ip) => vec![IpAddr::V6(*ip)],
@@ -74,7 +74,7 @@ pub fn refused_literal(host: &Host<String>, port: u16, own: &OwnListeners) -> Op
 }
 
 /// Returns true when `host` is a loopback address, `localhost` or a name under `localhost`.
-pub fn is_loopback(host: &Host<String>) -> bool {
+pub(crate) fn is_loopback(host: &Host<String>) -> bool {
     match host {
         Host::Ipv4(ip) => ip.is_loopback(),
         Host::Ipv6(ip) => ip.to_canonical().is_loopback(),
@@ -91,7 +91,7 @@ fn is_localhost(name: &str) -> bool {
 /// Checks that `address` may be dialled. `loopback` is the result of [`is_loopback`] for the host that resolved to
 /// `address`. A loopback host must have a loopback address: a resolver may answer for names under `localhost` as it
 /// likes, and the injector may send cleartext to a loopback host. Any other host must have another address.
-pub fn check(address: SocketAddr, loopback: bool, own: &OwnListeners) -> Result<(), Forbidden> {
+pub(crate) fn check(address: SocketAddr, loopback: bool, own: &OwnListeners) -> Result<(), Forbidden> {
     let ip = address.ip().to_canonical();
     check_ip(ip)?;
     let embedded = match ip {

@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 use crate::registry::{FileError, atomic_file, server::Spec};
 use error::CatalogProblem;
 
-pub use error::CatalogError;
-pub use name::{EntryName, NotAnEntryName};
+pub(crate) use error::CatalogError;
+pub(crate) use name::{EntryName, NotAnEntryName};
 
 /// The number of tries to read the file. A try fails when the file is replaced in its midst.
 const READ_TRIES: usize = 10;

@@ -58,7 +58,7 @@ type LookupKey = [u8; 16];
 
 /// Versions of HTTP that the connection for a request may turn out to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PossibleVersions {
+pub(crate) enum PossibleVersions {
     /// HTTP/1.1, where a placeholder may have another length than its value.
     Http1Only,
     Any,
@@ -66,7 +66,7 @@ pub enum PossibleVersions {
 
 /// The placeholders that requests on their way to one upstream contain. Clones share the table.
 #[derive(Clone, Default)]
-pub struct PlaceholderTable {
+pub(crate) struct PlaceholderTable {
     substitutions: Arc<Mutex<HashMap<LookupKey, Arc<Substitution>>>>,
 }
 
@@ -86,7 +86,7 @@ struct Pair {
 
 /// Keeps a placeholder and its value in the table. Dropping the guard wipes the value: at once when the value was
 /// written, and after [`RETENTION`] when it was not.
-pub struct PlaceholderGuard {
+pub(crate) struct PlaceholderGuard {
     table: PlaceholderTable,
     substitution: Arc<Substitution>,
 }
@@ -100,7 +100,7 @@ impl PlaceholderTable {
     /// Makes a placeholder for the value of the field `name`. The caller keeps the guard until the head was written.
     /// Returns `None` when no placeholder can have the length of the value's HPACK code; the head then has to contain
     /// the value itself.
-    pub fn insert(
+    pub(crate) fn insert(
         &self,
         name: &HeaderName,
         value: &[u8],
@@ -194,7 +194,7 @@ impl Substitution {
 }
 
 impl PlaceholderGuard {
-    pub fn is_substituted(&self) -> bool {
+    pub(crate) fn is_substituted(&self) -> bool {
         self.substitution.is_done.load(Ordering::Acquire)
     }
 }

@@ -9,7 +9,7 @@ use proto::{Reason, Refusal};
 
 /// A number of bytes that may be held. Clones share the budget.
 #[derive(Debug, Clone)]
-pub struct BufferBudget {
+pub(crate) struct BufferBudget {
     free: Arc<AtomicUsize>,
     total: usize,
 }
@@ -22,7 +22,7 @@ pub(super) struct Reservation {
 }
 
 impl BufferBudget {
-    pub fn new(total: usize) -> Self {
+    pub(crate) fn new(total: usize) -> Self {
         Self {
             free: Arc::new(AtomicUsize::new(total)),
             total,

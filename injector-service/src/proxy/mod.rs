@@ -49,9 +49,9 @@ mod watchdog;
 
 use std::sync::Arc;
 
-pub use buffer_budget::BufferBudget;
-pub use hosts::Hosts;
-pub use listener::ListenerRoute;
+pub(crate) use buffer_budget::BufferBudget;
+pub(crate) use hosts::Hosts;
+pub(crate) use listener::ListenerRoute;
 pub(crate) use listener::{IncomingConnection, ListenerSettings};
 
 use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::DialContext};

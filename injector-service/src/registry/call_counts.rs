@@ -20,17 +20,17 @@ const CALL_SECONDS: [f64; 14] = [
 
 /// The result of a call, as labels of metrics. The number of values is fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CallOutcome {
+pub(crate) struct CallOutcome {
     /// `FORWARDED`, or the name of the reason of the refusal.
-    pub outcome: &'static str,
+    pub(crate) outcome: &'static str,
     /// The class of the answer's HTTP status, such as `2xx`. For a refused gRPC call, the class of the HTTP status that
     /// another call would have got.
-    pub status_class: &'static str,
+    pub(crate) status_class: &'static str,
 }
 
 /// Counts of the calls to one server, or of the calls that name no known server.
 #[derive(Debug)]
-pub struct CallCounts {
+pub(crate) struct CallCounts {
     outcomes: Mutex<BTreeMap<CallOutcome, u64>>,
     broken_off: Mutex<BTreeMap<&'static str, u64>>,
     injected: AtomicU64,
@@ -52,7 +52,7 @@ impl Default for CallCounts {
 
 impl CallCounts {
     /// Counts a call whose answer came from the upstream, `duration` after the call began.
-    pub fn count_forwarded(&self, status: StatusCode, duration: Duration) {
+    pub(crate) fn count_forwarded(&self, status: StatusCode, duration: Duration) {
         let outcome = CallOutcome {
             outcome: "FORWARDED",
             status_class: status_class(status),
@@ -61,7 +61,7 @@ impl CallCounts {
     }
 
     /// Counts a call that the injector refused, `duration` after the call began.
-    pub fn count_refused(&self, reason: Reason, duration: Duration) {
+    pub(crate) fn count_refused(&self, reason: Reason, duration: Duration) {
         let outcome = CallOutcome {
             outcome: reason.name(),
             status_class: status_class(reason.http_status()),
@@ -75,40 +75,40 @@ impl CallCounts {
     }
 
     /// Counts a call that was forwarded and whose request could not be sent to its end.
-    pub fn count_broken_off(&self, refusal: &Refusal) {
+    pub(crate) fn count_broken_off(&self, refusal: &Refusal) {
         *lock(&self.broken_off).entry(refusal.reason.name()).or_default() += 1;
     }
 
     /// Adds to the numbers of secrets that requests got and that requests went without.
-    pub fn count_secrets(&self, injected: usize, missed: usize) {
+    pub(crate) fn count_secrets(&self, injected: usize, missed: usize) {
         for (count, secrets) in [(&self.injected, injected), (&self.missed, missed)] {
             count.fetch_add(u64::try_from(secrets).unwrap_or(u64::MAX), Relaxed);
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         lock(&self.outcomes).is_empty()
     }
 
-    pub fn outcomes(&self) -> BTreeMap<CallOutcome, u64> {
+    pub(crate) fn outcomes(&self) -> BTreeMap<CallOutcome, u64> {
         lock(&self.outcomes).clone()
     }
 
     /// Returns the number of calls that were broken off, for each reason.
-    pub fn broken_off_by_reason(&self) -> BTreeMap<&'static str, u64> {
+    pub(crate) fn broken_off_by_reason(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.broken_off).clone()
     }
 
-    pub fn injected(&self) -> u64 {
+    pub(crate) fn injected(&self) -> u64 {
         self.injected.load(Relaxed)
     }
 
-    pub fn missed(&self) -> u64 {
+    pub(crate) fn missed(&self) -> u64 {
         self.missed.load(Relaxed)
     }
 
     /// Returns the histogram of the time from the head of a call to the head of its answer.
-    pub fn seconds(&self) -> &Histogram {
+    pub(crate) fn seconds(&self) -> &Histogram {
         &self.seconds
     }
 }

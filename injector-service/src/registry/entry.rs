@@ -13,7 +13,7 @@ use super::{
 
 /// One revision of a server. All revisions share the pinned workspace and the counts of calls.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub server: Server,
     shared: Arc<SharedState>,
 }

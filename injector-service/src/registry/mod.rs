@@ -10,7 +10,7 @@ mod error;
 mod file_backed;
 mod quota;
 mod reconcile;
-pub mod server;
+pub(crate) mod server;
 mod server_map;
 mod servers_file;
 #[cfg(test)]
@@ -35,10 +35,10 @@ use file_backed::{FileBackedServers, LastSeen};
 use server::Spec;
 use server_map::ServerMap;
 
-pub use call_counts::CallCounts;
-pub use entry::Entry;
-pub use error::{FileError, RegistryError};
-pub use quota::WorkspaceQuota;
+pub(crate) use call_counts::CallCounts;
+pub(crate) use entry::Entry;
+pub(crate) use error::{FileError, RegistryError};
+pub(crate) use quota::WorkspaceQuota;
 pub(crate) use server_map::page_key;
 
 /// Interval between looks at the file.
@@ -46,7 +46,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A handle on the servers. Clones share them.
 #[derive(Clone)]
-pub struct Registry {
+pub(crate) struct Registry {
     servers: Arc<FileBackedServers>,
     /// Held for each read or write of the file, so that only one runs at a time.
     seen: Arc<Mutex<LastSeen>>,
@@ -54,17 +54,17 @@ pub struct Registry {
 }
 
 #[derive(Debug, Clone)]
-pub struct RegistryStatus {
+pub(crate) struct RegistryStatus {
     /// The number of servers in use.
-    pub servers: usize,
+    pub(crate) servers: usize,
     /// The reason why the file is not valid now. The servers are then those of the last valid file.
-    pub problem: Option<Arc<FileError>>,
+    pub(crate) problem: Option<Arc<FileError>>,
 }
 
 impl Registry {
     /// Reads the file at `path`; a missing file counts as an empty one. `own` holds the addresses of the injector's
     /// listeners, to which no server may point. `quota` limits the servers that the API adds to one workspace.
-    pub async fn open(
+    pub(crate) async fn open(
         path: PathBuf,
         own: OwnListeners,
         quota: WorkspaceQuota,
@@ -78,22 +78,22 @@ impl Registry {
     }
 
     /// Returns a server for a call of the data plane, which needs no permit.
-    pub fn find(&self, workspace: &str, name: &str) -> Option<Arc<Entry>> {
+    pub(crate) fn find(&self, workspace: &str, name: &str) -> Option<Arc<Entry>> {
         self.servers.current.load().get(workspace, name).cloned()
     }
 
     /// Returns every server, ordered by workspace and name.
-    pub fn entries(&self) -> Vec<Arc<Entry>> {
+    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
         self.servers.current.load().iter().cloned().collect()
     }
 
     /// Returns a receiver that is notified whenever servers are added, changed or removed.
-    pub fn subscribe(&self) -> watch::Receiver<()> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.servers.changed.subscribe()
     }
 
     /// Returns the uids and revisions of all servers. Caches drop their entries of other servers and revisions.
-    pub fn uids_and_revisions(&self) -> HashSet<(Uid, u64)> {
+    pub(crate) fn uids_and_revisions(&self) -> HashSet<(Uid, u64)> {
         let servers = self.servers.current.load();
         servers
             .iter()
@@ -101,7 +101,7 @@ impl Registry {
             .collect()
     }
 
-    pub fn status(&self) -> RegistryStatus {
+    pub(crate) fn status(&self) -> RegistryStatus {
         RegistryStatus {
             servers: self.servers.current.load().len(),
             problem: self.servers.problem.load_full(),
@@ -109,22 +109,22 @@ impl Registry {
     }
 
     /// Returns the addresses of the injector's listeners, to which no server may point.
-    pub fn own(&self) -> &OwnListeners {
+    pub(crate) fn own(&self) -> &OwnListeners {
         &self.servers.own
     }
 
-    pub fn get(&self, permit: &ReadPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
+    pub(crate) fn get(&self, permit: &ReadPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
         get(&self.servers.current.load(), permit, name)
     }
 
     /// Returns a page of the servers in `scope`, ordered by workspace and name, and whether more servers follow. The keys of
     /// the page are those of `page_key`.
-    pub fn list(&self, scope: &Scope, page: &Page) -> (Vec<Arc<Entry>>, bool) {
+    pub(crate) fn list(&self, scope: &Scope, page: &Page) -> (Vec<Arc<Entry>>, bool) {
         self.servers.current.load().page(scope, page)
     }
 
     /// Adds a server, and pins it to the workspace with the uid `workspace_uid`.
-    pub async fn add(
+    pub(crate) async fn add(
         &self,
         permit: &WritePermit,
         name: &ServerName,
@@ -152,7 +152,7 @@ impl Registry {
     }
 
     /// Replaces the settings of a server if its current revision is `revision`.
-    pub async fn update(
+    pub(crate) async fn update(
         &self,
         permit: &WritePermit,
         name: &ServerName,
@@ -173,7 +173,7 @@ impl Registry {
     }
 
     /// Removes a server. The current revision must be `revision`, unless that is 0.
-    pub async fn remove(
+    pub(crate) async fn remove(
         &self,
         permit: &WritePermit,
         name: &ServerName,
@@ -192,7 +192,7 @@ impl Registry {
     }
 
     /// Follows the file until `shutdown`.
-    pub async fn watch(self, shutdown: CancellationToken) {
+    pub(crate) async fn watch(self, shutdown: CancellationToken) {
         let mut ticks = time::interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {

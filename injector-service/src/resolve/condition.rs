@@ -78,7 +78,7 @@ impl Problem {
 /// The latest problem of a worker thread's connection to the vault. The connector notes it, and the stream's driver logs
 /// it. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct ConnectionFault(Arc<Mutex<Option<Problem>>>);
+pub(crate) struct ConnectionFault(Arc<Mutex<Option<Problem>>>);
 
 impl ConnectionFault {
     pub(crate) fn note(&self, error: &io::Error) {
@@ -92,7 +92,7 @@ impl ConnectionFault {
 
 /// The condition of the connection to the vault, which all worker threads share.
 #[derive(Clone)]
-pub struct VaultCondition(Arc<Shared>);
+pub(crate) struct VaultCondition(Arc<Shared>);
 
 struct Shared {
     address: String,
@@ -107,7 +107,7 @@ enum State {
 }
 
 impl VaultCondition {
-    pub fn new(vault: &ServiceAddress, identities: &Identities) -> Self {
+    pub(crate) fn new(vault: &ServiceAddress, identities: &Identities) -> Self {
         Self(Arc::new(Shared {
             address: vault.to_string(),
             identities: identities.clone(),
@@ -116,7 +116,7 @@ impl VaultCondition {
     }
 
     /// Returns the reason why the vault cannot be used, for `/readyz`.
-    pub fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         let address = &self.0.address;
         match &*lock(&self.0.state) {
             State::Starting | State::Connected => format!("the vault at {address} does not answer"),

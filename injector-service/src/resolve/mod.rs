@@ -35,13 +35,13 @@ use request::{VaultRequest, secret_names};
 use seal_keys::OpenedAnswer;
 use stream::StreamHandle;
 
-pub use condition::{ConnectionFault, VaultCondition};
-pub use seal_keys::Identities;
-pub use stream::VaultDriver;
+pub(crate) use condition::{ConnectionFault, VaultCondition};
+pub(crate) use seal_keys::Identities;
+pub(crate) use stream::VaultDriver;
 
 /// Asks the vault for secrets. Clones share one stream to the vault.
 #[derive(Clone)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     stream: StreamHandle,
     /// Time limit for each request.
     timeout: Duration,
@@ -53,7 +53,7 @@ pub struct Resolver {
 
 /// The state of one secret in the vault, without its value.
 #[derive(Debug, Clone, PartialEq)]
-pub enum SecretState {
+pub(crate) enum SecretState {
     Found {
         version: u64,
         /// Origins that the value may be sent to. Empty means any.
@@ -68,7 +68,7 @@ pub enum SecretState {
 
 impl Resolver {
     /// Returns a resolver, and the driver that has to run for the resolver to get answers.
-    pub fn new(
+    pub(crate) fn new(
         identities: Identities,
         timeout: Duration,
         requires_all: bool,
@@ -85,17 +85,17 @@ impl Resolver {
     }
 
     /// Returns true when a call without this secret is refused.
-    pub fn requires(&self, injection: &Injection) -> bool {
+    pub(crate) fn requires(&self, injection: &Injection) -> bool {
         injection.required || self.requires_all
     }
 
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.stream.is_connected()
     }
 
     /// Decrypts the secrets of a server for the call `call_id`, which has to end by `deadline`. A missing secret that
     /// is not required becomes a [`ResolvedSecret`] without a value; any other failure refuses the whole call.
-    pub async fn resolve<'e>(
+    pub(crate) async fn resolve<'e>(
         &self,
         entry: &'e Arc<Entry>,
         call_id: &CallId,
@@ -147,7 +147,7 @@ impl Resolver {
     }
 
     /// Returns the state of each secret of a server, in the order of the server's injections. The vault sends no value.
-    pub async fn check(&self, entry: &Arc<Entry>) -> Result<Vec<SecretState>, Refusal> {
+    pub(crate) async fn check(&self, entry: &Arc<Entry>) -> Result<Vec<SecretState>, Refusal> {
         let answers = self.ask_for_secrets(entry, None, None).await?;
         let state = |answer| match answer {
             SecretAnswer::Found {
@@ -168,7 +168,7 @@ impl Resolver {
     }
 
     /// Returns the uid of a workspace, which has to exist.
-    pub async fn workspace_uid(&self, workspace: &WorkspaceName) -> Result<Uid, Refusal> {
+    pub(crate) async fn workspace_uid(&self, workspace: &WorkspaceName) -> Result<Uid, Refusal> {
         let request = VaultRequest::Workspace(workspace.clone());
         let opened = self.ask(request, None).await?;
         let (uid, _) = answer::parse(opened, std::iter::empty(), true)?;

@@ -33,7 +33,7 @@ pub(super) struct StreamHandle {
 }
 
 /// The task that sends the requests of a [`Resolver`](super::Resolver) to the vault, before it runs.
-pub struct VaultDriver {
+pub(crate) struct VaultDriver {
     identities: Identities,
     queue: mpsc::Receiver<PendingRequest>,
     connected: Arc<AtomicBool>,
@@ -56,7 +56,7 @@ pub(super) fn new(identities: Identities) -> (StreamHandle, VaultDriver) {
 
 impl VaultDriver {
     /// Sends requests over `channel` until `shutdown`. `fault` is the one that the channel's connections note.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         channel: Channel,
         fault: ConnectionFault,

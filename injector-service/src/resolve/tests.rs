@@ -198,7 +198,7 @@ fn a_key_opens_only_the_answers_of_its_epoch() {
     let mut stream = SealedStream::new();
     let old = stream.sealed(vec![ok("A", b"1")]);
     let (sealer, epoch) = next_epoch(&mut stream.keys);
-    // Until the vault uses the new key, answers that it sealed to the old one open.
+    // Answers that the vault sealed to the old key open until the vault uses the new key.
     assert!(stream.keys.switch_to(stream.epoch, &[]).is_ok());
     assert!(stream.keys.open(1, "s", old).is_ok());
     let late = stream.sealed(vec![ok("A", b"1")]);

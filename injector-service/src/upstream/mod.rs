@@ -10,7 +10,7 @@ mod http2;
 mod interim;
 mod ping;
 mod socket;
-pub mod tls;
+pub(crate) mod tls;
 mod verify;
 
 use std::{
@@ -50,21 +50,21 @@ use ping::PingInterval;
 use socket::Socket;
 
 pub(crate) use http2::{RefusingConnection, StreamSlot};
-pub use ping::PingIntervals;
+pub(crate) use ping::PingIntervals;
 
 /// An error while the body of a request or of an answer was read.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The result of polling a body for its next frame.
 pub(crate) type FramePoll = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 /// A body that is streamed.
-pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Fetches the client certificate for one handshake with an upstream.
-pub type ClientCertificateSource =
+pub(crate) type ClientCertificateSource =
     Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Arc<CertifiedKey>, Refusal>> + Send>> + Send + Sync>;
 
 /// Settings and state that the connections to all upstreams share.
-pub struct DialContext {
+pub(crate) struct DialContext {
     /// The CAs of the system and of `--upstream-ca`.
     pub roots: Arc<rustls::RootCertStore>,
     pub own: OwnListeners,
@@ -74,7 +74,7 @@ pub struct DialContext {
 }
 
 /// The connections to one revision of one server.
-pub struct Upstream {
+pub(crate) struct Upstream {
     http1: Client<Connector, Body>,
     http2: Http2Client,
     http2_connector: Connector,
@@ -88,7 +88,7 @@ pub struct Upstream {
 
 /// The version of HTTP that a request cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequiredVersion {
+pub(crate) enum RequiredVersion {
     Any,
     /// For upgrades. A server whose protocol is HTTP/2 gets no such request.
     Http1,
@@ -125,7 +125,7 @@ impl Transport {
 impl Upstream {
     /// Returns the pools of a server, which are empty at first. `client_certificate` is `None` when the server has no
     /// client certificate.
-    pub fn new(
+    pub(crate) fn new(
         server: &Server,
         shared: &Arc<DialContext>,
         client_certificate: Option<&ClientCertificateSource>,
@@ -150,12 +150,12 @@ impl Upstream {
 
     /// Returns true when new calls should get new pools, because these are `max_age` old. New pools resolve the name
     /// anew, and let a load balancer choose again.
-    pub fn is_older_than(&self, max_age: Duration) -> bool {
+    pub(crate) fn is_older_than(&self, max_age: Duration) -> bool {
         self.created.elapsed() >= max_age
     }
 
     /// Returns the values that are on their way to this upstream.
-    pub fn placeholders(&self) -> &PlaceholderTable {
+    pub(crate) fn placeholders(&self) -> &PlaceholderTable {
         &self.placeholders
     }
 
@@ -252,7 +252,7 @@ pub(crate) struct UpstreamResponse {
 
 /// The part of a request that holds values themselves instead of placeholders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClearValues {
+pub(crate) enum ClearValues {
     None,
     /// Only the body. HTTP/1.1 writes a body without copying it, HTTP/2 copies it.
     Body,

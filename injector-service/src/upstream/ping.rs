@@ -16,7 +16,7 @@ use proto::Uid;
 const MAX_DOUBLED: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The intervals for new connections, by server.
-pub struct PingIntervals {
+pub(crate) struct PingIntervals {
     configured: Duration,
     /// The intervals of the servers whose interval was doubled.
     doubled: Mutex<HashMap<Uid, Duration>>,
@@ -36,7 +36,7 @@ pub(super) struct ConnectionPing {
 }
 
 impl PingIntervals {
-    pub fn new(configured: Duration) -> Arc<Self> {
+    pub(crate) fn new(configured: Duration) -> Arc<Self> {
         let doubled = Mutex::default();
         Arc::new(Self { configured, doubled })
     }

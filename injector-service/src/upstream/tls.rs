@@ -22,7 +22,7 @@ use crate::registry::server::UpstreamTls;
 /// Returns the system's CAs together with the CAs in `files`.
 ///
 /// A system without CAs is accepted here. Calls to servers that need these CAs are refused.
-pub fn trusted_roots(files: &[PathBuf]) -> Result<RootCertStore, String> {
+pub(crate) fn trusted_roots(files: &[PathBuf]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {

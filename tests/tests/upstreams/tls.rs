@@ -3,12 +3,17 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
 use aerostack::pki::{Leaf, Usage};
+use chassis::worker_threads::ThreadCount;
 use e2e::{PATIENCE, Pair, Pki, Upstream, pair::server, pki::Files};
+use futures_util::future::join_all;
 use http::Version;
 use proto::injector::v1::{
     ExplainInjectionRequest, Protocol, Server, UpdateServerRequest, UpstreamTls, explained_secret::State,
@@ -16,8 +21,8 @@ use proto::injector::v1::{
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::{TcpListener, TcpStream},
     sync::mpsc,
     time::timeout,
 };
@@ -110,6 +115,45 @@ async fn over_tls_alpn_decides_the_http_version() {
         }
         pair.injector.remove("dev", "api").await;
     }
+    pair.stop().await;
+}
+
+/// Starts a relay to `address`. Returns the relay's address and the number of connections that were made to it.
+async fn counting_relay(address: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let relay = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut downstream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Relaxed);
+            tokio::spawn(async move {
+                let mut upstream = TcpStream::connect(address).await.unwrap();
+                let _ = copy_bidirectional(&mut downstream, &mut upstream).await;
+            });
+        }
+    });
+    (relay, connections)
+}
+
+#[tokio::test]
+async fn simultaneous_first_calls_find_out_once_that_an_upstream_speaks_http1() {
+    const CALLS: usize = 20;
+    let pair = dev().await;
+    let pki = Pki::new();
+    let upstream = Upstream::tls(tls(&pki.leaf(&leaf()), &["http/1.1"])).await;
+    let (relay, connections) = counting_relay(upstream.address).await;
+    pair.injector
+        .add(https(&format!("https://{relay}"), &pki.ca_pem()))
+        .await;
+    let calls = (0..CALLS).map(|_| call(&pair, Version::HTTP_11));
+    for response in join_all(calls).await {
+        assert_eq!(response.status(), 200);
+    }
+    // Each worker thread has pools of its own.
+    let most = CALLS + ThreadCount::PerProcessor.count();
+    assert!(connections.load(Relaxed) <= most, "{connections:?} connections");
     pair.stop().await;
 }
 

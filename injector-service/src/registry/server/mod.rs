@@ -33,12 +33,12 @@ use crate::{
     placement::{AuthType, Placement},
 };
 
-pub use error::SpecError;
-pub use origin_binding::BindingError;
+pub(crate) use error::SpecError;
+pub(crate) use origin_binding::BindingError;
 pub(crate) use raw::{RawInjection, RawServer, RawTls};
-pub use upstream_tls::UpstreamTls;
-pub use upstream_url::UpstreamUrl;
-pub use web_origin::WebOrigin;
+pub(crate) use upstream_tls::UpstreamTls;
+pub(crate) use upstream_url::UpstreamUrl;
+pub(crate) use web_origin::WebOrigin;
 
 use error::{MAX_DESCRIPTION, MAX_INJECTIONS};
 
@@ -63,7 +63,7 @@ pub struct Spec {
 
 /// A server in the registry.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Server {
+pub(crate) struct Server {
     /// The workspace of the server's secrets.
     pub workspace: WorkspaceName,
     pub name: ServerName,

@@ -126,7 +126,7 @@ impl Http2Client {
                     Step::Wait => self.pool.changed.notified().await,
                 }
             };
-            // What ended the wait of this call may end that of another one.
+            // Further streams may be free, or HTTP/1.1 be the choice of another waiting call, too.
             self.pool.changed.notify_one();
             Ok(lease)
         };

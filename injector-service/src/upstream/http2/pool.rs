@@ -20,7 +20,8 @@ use crate::{
     upstream::{Body, BodyError, FramePoll},
 };
 
-/// Hands out streams on the open connections. Whoever needs a further connection makes it and calls [`Pool::add`].
+/// Hands out streams on the open connections. The pool makes no connections: [`Http2Client`](super::Http2Client) does, and
+/// calls [`Pool::add`].
 pub(super) struct Pool {
     pub(super) limits: UpstreamLimits,
     connections: Mutex<Connections>,
@@ -108,7 +109,7 @@ impl Pool {
     pub(super) fn next_step(self: &Arc<Self>, refusing: &[RefusingConnection], http2_only: bool) -> Step {
         let mut connections = self.lock();
         let is_full = connections.open.len() >= self.limits.max_http2_connections;
-        // When no further connection may be made, one that refused the request has to do.
+        // A connection that refused the request has to do when no further connection may be made.
         let refusing = if is_full { &[] } else { refusing };
         if let Some(lease) = connections.find(refusing) {
             return Step::Send(lease);
