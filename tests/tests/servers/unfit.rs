@@ -1,11 +1,13 @@
-//! Tests of warnings before the first call: values that do not fit their place, and expired secrets.
+//! Tests of warnings before the first call: values that do not fit their place, unusable client certificates, and expired
+//! secrets.
 
 use e2e::{Pair, Upstream, pair::server};
 use http::Request;
 use proto::{
     WarningKind,
     injector::v1::{
-        AuthType, ExplainInjectionRequest, ExplainInjectionResponse, Server, explained_secret::State,
+        AuthType, ExplainInjectionRequest, ExplainInjectionResponse, Server, UpstreamTls,
+        explained_secret::State,
     },
     vault::v1::{PutSecretRequest, put_secret_request::Value},
 };
@@ -67,6 +69,38 @@ async fn a_value_that_does_not_fit_its_place_is_reported_before_the_first_call()
             }
             pair.injector.remove("dev", "api").await;
         }
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_cannot_be_used_is_reported_before_the_first_call() {
+    let pair = dev().await;
+    let api = Server {
+        tls: Some(UpstreamTls {
+            client_cert_secret: "CERT".into(),
+            ..Default::default()
+        }),
+        ..server("dev", "api", "https://api.example.com", &[])
+    };
+    for (value, kind, state) in [
+        (None, Some(WarningKind::SecretMissing), State::Missing),
+        (Some("one line"), Some(WarningKind::ValueUnfit), State::Unfit),
+        (Some("-----BEGIN CERTIFICATE-----\n..."), None, State::Injected),
+    ] {
+        if let Some(value) = value {
+            pair.vault.put("dev", "CERT", value).await;
+        }
+        let warnings = pair.injector.add_with_warnings(api.clone()).await;
+        let kinds: Vec<_> = warnings.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, Vec::from_iter(kind));
+        let explained = explain(&pair, "api").await;
+        let [certificate] = explained.secrets.as_slice() else {
+            panic!("{explained:?}")
+        };
+        assert_eq!((certificate.name.as_str(), certificate.state()), ("CERT", state));
+        assert_eq!(explained.would_forward, state == State::Injected);
+        pair.injector.remove("dev", "api").await;
     }
     pair.stop().await;
 }
