@@ -126,7 +126,6 @@ const RESPONSE_TRAILERS: &[Fields] = &[CONNECTION, OWN, HEAD_ONLY, CORS, ALTERNA
 /// body.
 const NOT_REMOVABLE: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE];
 
-/// Removes the headers of a request that its server must not get.
 pub(crate) fn clean_request(headers: &mut HeaderMap, auth_type: AuthType) {
     let accepts_trailers = headers
         .get_all(header::TE)
@@ -141,17 +140,14 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, auth_type: AuthType) {
     }
 }
 
-/// Removes the trailers of a request that its server must not get.
 pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap) {
     remove(trailers, REQUEST_TRAILERS);
 }
 
-/// Removes the headers of a response that the program must not get.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove(headers, RESPONSE);
 }
 
-/// Removes the trailers of a response that the program must not get.
 pub(crate) fn clean_response_trailers(trailers: &mut HeaderMap) {
     remove(trailers, RESPONSE_TRAILERS);
 }

@@ -25,7 +25,6 @@ pub use client_certificate::client_certificate;
 use json::SecretsObject;
 use protobuf::SecretEntries;
 
-/// A secret with the vault's answer.
 pub struct ResolvedSecret<'s> {
     pub secret: &'s SecretName,
     pub placement: &'s Placement,
@@ -51,7 +50,6 @@ pub enum BodySecrets {
 /// The way in which the body of a request carries secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyPlacement {
-    /// The body carries no secrets.
     None,
     /// The body is one JSON object.
     Json,

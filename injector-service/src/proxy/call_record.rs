@@ -21,7 +21,6 @@ pub(super) struct CallRecord {
     pub(super) page: Option<String>,
     started: Instant,
     method: Method,
-    /// None until the server is known.
     entry: Option<Arc<Entry>>,
     injected: SecretList,
     missed: SecretList,
@@ -108,7 +107,6 @@ impl CallRecord {
         self.call_counts(metrics).count_secrets(self.injected.count, 0);
     }
 
-    /// Returns the record of the messages that pass after the head of the response.
     pub(super) fn messages(&self, entry: &Arc<Entry>) -> MessageRecord {
         MessageRecord {
             call_id: self.call_id.clone(),

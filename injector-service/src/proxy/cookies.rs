@@ -38,7 +38,6 @@ pub(super) enum CookieScope<'a> {
 }
 
 impl CallTarget {
-    /// Returns the scope of the cookies in the response to `request`.
     pub(super) fn cookie_scope<'a>(&'a self, request: &'a Uri) -> CookieScope<'a> {
         match &self.prefix {
             Some(prefix) => CookieScope::Path {

@@ -47,7 +47,6 @@ impl BufferedBytes {
         Ok(())
     }
 
-    /// Returns the output of `rewriter` for these bytes.
     fn rewrite(self, rewriter: &mut Rewriter) -> Result<ReservedBytes, Refusal> {
         let Self { bytes, reservation } = self;
         let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
@@ -59,7 +58,6 @@ impl BufferedBytes {
     }
 }
 
-/// Bytes whose reservation ends when they were sent.
 struct ReservedBytes {
     bytes: Zeroizing<Vec<u8>>,
     _reservation: Reservation,

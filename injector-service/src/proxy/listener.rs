@@ -37,7 +37,6 @@ pub(crate) struct IncomingConnection {
 /// The settings of all listeners of the data plane.
 #[derive(Clone)]
 pub(crate) struct ListenerSettings {
-    /// None when the data plane speaks cleartext.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// The time that calls have to end after the shutdown began.
     pub(crate) grace: Duration,

@@ -29,7 +29,6 @@ pub(super) struct ReplayBody {
 }
 
 struct Shared {
-    /// The rest of the body.
     rest: DrainingBody,
     /// The number of the newest reader.
     newest: usize,

@@ -50,7 +50,6 @@ impl UploadState {
     }
 }
 
-/// Returns the refusal of a body that ends too early.
 pub(super) fn incomplete() -> Refusal {
     Refusal::new(Reason::BodyInvalid, "the body ended before it was whole")
 }

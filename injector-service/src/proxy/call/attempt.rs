@@ -30,7 +30,6 @@ use crate::{
     upstream::{Body, ClearValues, RefusingConnection, SendOutcome, UpstreamResponse},
 };
 
-/// The result of an attempt.
 #[expect(clippy::large_enum_variant, reason = "almost every attempt gets a response")]
 pub(super) enum Attempt {
     Responded {

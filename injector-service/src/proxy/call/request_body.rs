@@ -27,7 +27,6 @@ const NO_MESSAGE: &str = "the request's first message did not come within the ca
 pub(super) enum RequestBody {
     /// The body passes unchanged, and was not read.
     Unchanged(ReceivedBody),
-    /// Secrets go into the JSON.
     Json(JsonBody),
     /// Secrets go into the messages, of which the first was read.
     Grpc(Box<GrpcBody>),

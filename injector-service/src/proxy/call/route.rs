@@ -23,10 +23,8 @@ pub(super) struct RoutedRequest {
     pub(super) target: CallTarget,
 }
 
-/// The destination of a request.
 pub(super) enum Routing {
     ToServer(RoutedRequest),
-    /// The injector itself has this response.
     AnsweredHere(Response<Body>),
 }
 
