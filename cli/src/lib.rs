@@ -9,7 +9,7 @@ pub mod dev_command;
 mod echo;
 mod failure;
 mod init;
-pub mod model;
+mod model;
 mod output;
 pub mod pki;
 mod pki_command;

@@ -2,7 +2,7 @@
 //!
 //! `cli/README.md` documents the JSON. A release may add members, but never renames or removes one.
 
-pub mod keys;
+pub(crate) mod keys;
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::output::time;
 
 #[derive(Debug, Serialize)]
-pub struct Workspace {
+pub(crate) struct Workspace {
     name: String,
     uid: String,
     revision: u64,
@@ -34,7 +34,7 @@ pub struct Workspace {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Secret {
+pub(crate) struct Secret {
     workspace: String,
     pub name: String,
     uid: String,
@@ -55,7 +55,7 @@ pub struct Secret {
 }
 
 #[derive(Debug, Serialize)]
-pub struct SecretVersion {
+pub(crate) struct SecretVersion {
     pub version: u64,
     pub create_time: String,
     /// The servers to which the value may be sent; an empty list means any server.
@@ -67,7 +67,7 @@ pub struct SecretVersion {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Server {
+pub(crate) struct Server {
     pub workspace: String,
     pub name: String,
     uid: String,
@@ -93,7 +93,7 @@ pub struct Server {
 }
 
 #[derive(Debug, Serialize)]
-pub struct CatalogEntry {
+pub(crate) struct CatalogEntry {
     name: String,
     url: String,
     auth_type: String,
@@ -103,7 +103,7 @@ pub struct CatalogEntry {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Tls {
+pub(crate) struct Tls {
     ca_pem: String,
     server_name: String,
     pub allow_bound_secrets: bool,
@@ -111,13 +111,13 @@ pub struct Tls {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     pub secrets: Vec<ExplainedSecret>,
     pub would_forward: bool,
 }
 
 #[derive(Debug, Serialize)]
-pub struct ExplainedSecret {
+pub(crate) struct ExplainedSecret {
     pub name: String,
     pub placement: String,
     pub required: bool,
@@ -130,7 +130,7 @@ pub struct ExplainedSecret {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Warning {
+pub(crate) struct Warning {
     /// `secret_missing`, `secret_expired`, `secret_unbound`, `value_unfit`, `secret_unreadable`, `not_checked` or another.
     kind: String,
     /// `None` for a warning about no secret, or about all secrets.
@@ -139,7 +139,7 @@ pub struct Warning {
 }
 
 impl Warning {
-    pub fn of(warning: ApiWarning) -> Self {
+    pub(crate) fn of(warning: ApiWarning) -> Self {
         let kind = enum_name(warning.kind().as_str_name(), "KIND_");
         let ApiWarning {
             kind: _,
@@ -153,13 +153,13 @@ impl Warning {
         }
     }
 
-    pub fn note(&self) -> String {
+    pub(crate) fn note(&self) -> String {
         format!("warning: {}", self.message)
     }
 }
 
 #[derive(Debug, Serialize)]
-pub struct RestoredBackup {
+pub(crate) struct RestoredBackup {
     pub vault_uid: String,
     pub replaced_vault_uid: String,
     pub backup_time: String,
@@ -171,7 +171,7 @@ pub struct RestoredBackup {
 }
 
 impl RestoredBackup {
-    pub fn of(restored: RestoreBackupResponse) -> Self {
+    pub(crate) fn of(restored: RestoreBackupResponse) -> Self {
         let RestoreBackupResponse {
             vault_uid,
             replaced_vault_uid,
@@ -194,7 +194,7 @@ impl RestoredBackup {
 }
 
 impl Workspace {
-    pub fn of(workspace: ApiWorkspace) -> Self {
+    pub(crate) fn of(workspace: ApiWorkspace) -> Self {
         let plan = enum_name(workspace.plan().as_str_name(), "PLAN_");
         let ApiWorkspace {
             name,
@@ -219,7 +219,7 @@ impl Workspace {
     }
 
     /// Returns a row of a table: name, plan, secrets, created.
-    pub fn row(&self) -> [String; 4] {
+    pub(crate) fn row(&self) -> [String; 4] {
         let Self {
             name,
             plan,
@@ -233,7 +233,7 @@ impl Workspace {
 }
 
 impl Secret {
-    pub fn of(secret: ApiSecret) -> Self {
+    pub(crate) fn of(secret: ApiSecret) -> Self {
         let ApiSecret {
             workspace,
             name,
@@ -270,7 +270,7 @@ impl Secret {
 }
 
 impl SecretVersion {
-    pub fn of(version: ApiSecretVersion) -> Self {
+    pub(crate) fn of(version: ApiSecretVersion) -> Self {
         let ApiSecretVersion {
             version,
             create_time,
@@ -290,7 +290,7 @@ impl SecretVersion {
     }
 
     /// Returns a row of a table: version, created, expires, labels, only to.
-    pub fn row(&self) -> [String; 5] {
+    pub(crate) fn row(&self) -> [String; 5] {
         let Self {
             version,
             create_time,
@@ -315,7 +315,7 @@ impl SecretVersion {
 }
 
 /// Returns the time when a value expires, or `expired`. Returns an empty text for a value that never expires.
-pub fn expires(expires_at: Option<&str>, expired: bool) -> String {
+pub(crate) fn expires(expires_at: Option<&str>, expired: bool) -> String {
     match expires_at {
         Some(_) if expired => "expired".to_owned(),
         Some(at) => at.to_owned(),
@@ -324,7 +324,7 @@ pub fn expires(expires_at: Option<&str>, expired: bool) -> String {
 }
 
 impl Server {
-    pub fn of(server: ApiServer) -> Self {
+    pub(crate) fn of(server: ApiServer) -> Self {
         let auth_type = enum_name(server.auth_type().as_str_name(), "AUTH_TYPE_");
         let protocol = enum_name(server.protocol().as_str_name(), "PROTOCOL_");
         let oauth = enum_name(server.oauth().as_str_name(), "OAUTH_");
@@ -397,7 +397,7 @@ impl Tls {
 }
 
 impl CatalogEntry {
-    pub fn of(entry: ApiCatalogEntry) -> Self {
+    pub(crate) fn of(entry: ApiCatalogEntry) -> Self {
         let auth_type = enum_name(entry.auth_type().as_str_name(), "AUTH_TYPE_");
         let protocol = enum_name(entry.protocol().as_str_name(), "PROTOCOL_");
         let ApiCatalogEntry {
@@ -419,7 +419,7 @@ impl CatalogEntry {
     }
 
     /// Returns a row of a table: name, URL, auth type, secrets, description.
-    pub fn row(&self) -> [String; 5] {
+    pub(crate) fn row(&self) -> [String; 5] {
         [
             self.name.clone(),
             self.url.clone(),
@@ -431,7 +431,7 @@ impl CatalogEntry {
 }
 
 impl Explanation {
-    pub fn of(answer: ExplainInjectionResponse) -> Self {
+    pub(crate) fn of(answer: ExplainInjectionResponse) -> Self {
         let ExplainInjectionResponse {
             secrets,
             would_forward,

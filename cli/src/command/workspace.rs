@@ -38,7 +38,7 @@ pub enum WorkspaceCommand {
     Secret(secret::SecretCommand),
     /// Servers: the upstreams that the injector knows, with the secrets that each one gets
     #[command(subcommand)]
-    Server(server::Command),
+    Server(server::ServerCommand),
 }
 
 /// The largest number of secrets in a workspace.

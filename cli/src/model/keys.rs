@@ -10,7 +10,7 @@ use crate::output::{date, time};
 
 /// The vault's root keys and the running rotations.
 #[derive(Debug, Serialize)]
-pub struct KeyStatus {
+pub(crate) struct KeyStatus {
     /// True while the vault waits for its root key.
     pub sealed: bool,
     /// The active key comes first.
@@ -22,7 +22,7 @@ pub struct KeyStatus {
 
 /// Deleted records that the store's files still hold.
 #[derive(Debug, Serialize)]
-pub struct PendingErasure {
+pub(crate) struct PendingErasure {
     /// The number of workspaces with such records.
     pub workspace_count: u64,
     /// The time of the oldest deletion among these records.
@@ -30,7 +30,7 @@ pub struct PendingErasure {
 }
 
 #[derive(Debug, Serialize)]
-pub struct RootKey {
+pub(crate) struct RootKey {
     id: String,
     /// `active` or `retired`.
     state: &'static str,
@@ -42,7 +42,7 @@ pub struct RootKey {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Rotation {
+pub(crate) struct Rotation {
     /// The workspace whose records get a new key; `None` for the store key.
     workspace: Option<String>,
     done_count: u64,
@@ -52,7 +52,7 @@ pub struct Rotation {
 }
 
 #[derive(Debug, Serialize)]
-pub struct WorkspaceKey {
+pub(crate) struct WorkspaceKey {
     id: String,
     /// `active` or `retired`.
     state: &'static str,
@@ -69,7 +69,7 @@ fn key_state(state: KeyState) -> &'static str {
 }
 
 impl KeyStatus {
-    pub fn of(status: GetKeyStatusResponse) -> Self {
+    pub(crate) fn of(status: GetKeyStatusResponse) -> Self {
         let GetKeyStatusResponse {
             sealed,
             root_keys,
@@ -117,7 +117,7 @@ impl RootKey {
         }
     }
 
-    pub fn row(&self) -> [String; 4] {
+    pub(crate) fn row(&self) -> [String; 4] {
         [
             self.id.clone(),
             self.state.to_owned(),
@@ -145,7 +145,7 @@ impl Rotation {
         }
     }
 
-    pub fn row(&self) -> [String; 4] {
+    pub(crate) fn row(&self) -> [String; 4] {
         let whose = self.workspace.as_deref().unwrap_or("(store key)");
         [
             whose.to_owned(),
@@ -157,7 +157,7 @@ impl Rotation {
 }
 
 impl WorkspaceKey {
-    pub fn of(key: ApiWorkspaceKey) -> Self {
+    pub(crate) fn of(key: ApiWorkspaceKey) -> Self {
         let state = key_state(key.state());
         let ApiWorkspaceKey {
             id,
@@ -173,7 +173,7 @@ impl WorkspaceKey {
         }
     }
 
-    pub fn row(&self) -> [String; 4] {
+    pub(crate) fn row(&self) -> [String; 4] {
         [
             self.id.clone(),
             self.state.to_owned(),

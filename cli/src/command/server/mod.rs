@@ -24,23 +24,23 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum ServerCommand {
     /// Add a server: an upstream, and the secrets that it gets
-    Add(AddArgs),
+    Add(AddServerArgs),
     /// Change a server: what no flag names stays as it is
-    Update(UpdateArgs),
+    Update(UpdateServerArgs),
     /// List the servers of a workspace, or of all
-    List(ListArgs),
+    List(ListServersArgs),
     /// List the injector's catalog: servers that can be added as `@SCOPE/NAME`
-    Catalog(CatalogArgs),
+    Catalog(ListCatalogArgs),
     /// Show a server
-    Show(ShowArgs),
+    Show(ShowServerArgs),
     /// Remove a server. Calls under way finish
-    Remove(RemoveArgs),
+    Remove(RemoveServerArgs),
 }
 
 #[derive(Debug, Args)]
-pub struct AddArgs {
+pub struct AddServerArgs {
     /// The workspace
     workspace: String,
     /// The server's name, a DNS label; or `@SCOPE/NAME` of the injector's catalog, or with --url
@@ -55,7 +55,7 @@ pub struct AddArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct UpdateArgs {
+pub struct UpdateServerArgs {
     /// The workspace
     workspace: String,
     /// The server
@@ -67,7 +67,7 @@ pub struct UpdateArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub struct ListServersArgs {
     /// The workspace; without it, the servers of all
     workspace: Option<String>,
     #[command(flatten)]
@@ -75,13 +75,13 @@ pub struct ListArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct CatalogArgs {
+pub struct ListCatalogArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
-pub struct ShowArgs {
+pub struct ShowServerArgs {
     /// The workspace
     workspace: String,
     /// The server
@@ -91,7 +91,7 @@ pub struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct RemoveArgs {
+pub struct RemoveServerArgs {
     /// The workspace
     workspace: String,
     /// The server
@@ -123,7 +123,7 @@ struct Servers {
     servers: Vec<Server>,
 }
 
-impl Command {
+impl ServerCommand {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let injector = connection.injector()?;
         match self {
@@ -141,8 +141,8 @@ fn client(injector: &Remote) -> ServerServiceClient<Channel> {
     ServerServiceClient::new(injector.channel.clone())
 }
 
-async fn add(args: AddArgs, injector: &Remote) -> Result<Report, Failure> {
-    let AddArgs {
+async fn add(args: AddServerArgs, injector: &Remote) -> Result<Report, Failure> {
+    let AddServerArgs {
         workspace,
         server: named,
         name,
@@ -218,8 +218,8 @@ fn changed(server: &Server, how: &str) -> String {
     format!("{name} {how} {workspace}: {url} gets {gets}\n")
 }
 
-async fn update(args: UpdateArgs, injector: &Remote) -> Result<Report, Failure> {
-    let UpdateArgs {
+async fn update(args: UpdateServerArgs, injector: &Remote) -> Result<Report, Failure> {
+    let UpdateServerArgs {
         workspace,
         server: name,
         spec,
@@ -262,8 +262,8 @@ pub(super) async fn servers(injector: &Remote, workspace: &str) -> Result<Vec<Se
     Ok(servers.await?.into_iter().map(Server::of).collect())
 }
 
-async fn list(args: ListArgs, injector: &Remote) -> Result<Report, Failure> {
-    let ListArgs { workspace, output } = args;
+async fn list(args: ListServersArgs, injector: &Remote) -> Result<Report, Failure> {
+    let ListServersArgs { workspace, output } = args;
     let servers = servers(injector, workspace.as_deref().unwrap_or_default()).await?;
     Report::new(output, &Servers { servers }, |all| match workspace {
         Some(_) => table(
@@ -301,7 +301,7 @@ fn row(server: &Server) -> [String; 5] {
     ]
 }
 
-async fn catalog(args: CatalogArgs, injector: &Remote) -> Result<Report, Failure> {
+async fn catalog(args: ListCatalogArgs, injector: &Remote) -> Result<Report, Failure> {
     let entries = list_all(async |page_token| {
         let request = ListCatalogEntriesRequest {
             page_size: MAX_PAGE_SIZE,
@@ -324,8 +324,8 @@ async fn get(injector: &Remote, workspace: String, name: String) -> Result<api::
     Ok(answer.server.unwrap_or_default())
 }
 
-async fn show(args: ShowArgs, injector: &Remote) -> Result<Report, Failure> {
-    let ShowArgs {
+async fn show(args: ShowServerArgs, injector: &Remote) -> Result<Report, Failure> {
+    let ShowServerArgs {
         workspace,
         server,
         output,
@@ -370,8 +370,8 @@ fn field_number(server: &Server) -> String {
     }
 }
 
-async fn remove(args: RemoveArgs, injector: &Remote) -> Result<Report, Failure> {
-    let RemoveArgs {
+async fn remove(args: RemoveServerArgs, injector: &Remote) -> Result<Report, Failure> {
+    let RemoveServerArgs {
         workspace,
         server: name,
         output,
