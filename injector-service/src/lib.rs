@@ -58,7 +58,6 @@ use upstream::{DialContext, PingIntervals};
 /// The largest gRPC message that a client may send, in bytes.
 const MAX_REQUEST: usize = 256 * 1024;
 
-/// The sockets that the injector serves.
 pub struct Listeners {
     pub grpc: TcpListener,
     pub data_plane: TcpListener,
@@ -68,7 +67,6 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds the addresses of `config`.
     pub async fn bind(config: &Config) -> io::Result<Self> {
         let bind = |address| listen::bind(address, config.limits.keepalive.tcp_timeout);
         let dedicated = config.listen_server.iter();
@@ -90,7 +88,6 @@ impl Listeners {
     }
 }
 
-/// The reason why the injector stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]

@@ -16,7 +16,6 @@ use url::Host;
 pub(crate) struct OwnListeners(Arc<[SocketAddr]>);
 
 impl OwnListeners {
-    /// Makes a set of the listeners' addresses.
     pub(crate) fn new(listeners: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self(listeners.into_iter().collect())
     }
@@ -43,7 +42,6 @@ pub(crate) enum Forbidden {
     /// The address is link-local, or a cloud's metadata service.
     #[error("link-local and metadata addresses are never dialled")]
     LinkLocal,
-    /// The address names no single host.
     #[error("unspecified, multicast and broadcast addresses are never dialled")]
     NotAHost,
     /// The address is one of our listeners.

@@ -128,7 +128,6 @@ impl VaultCondition {
         }
     }
 
-    /// Notes that a stream is open.
     pub(super) fn connected(&self, fault: &ConnectionFault) {
         // An earlier attempt may have left a fault.
         fault.take();
@@ -138,7 +137,6 @@ impl VaultCondition {
         }
     }
 
-    /// Notes that an open stream broke.
     pub(super) fn broke(&self, status: &Status, fault: &ConnectionFault) {
         let mut state = lock(&self.0.state);
         if matches!(*state, State::Failing(_)) {
@@ -156,7 +154,6 @@ impl VaultCondition {
         *state = State::Failing(Problem::new(ProblemKind::Broken, detail));
     }
 
-    /// Notes that no stream could be opened.
     pub(super) fn failed(&self, status: &Status, fault: &ConnectionFault) {
         let problem = Problem::of_stream(status, fault.take());
         let mut state = lock(&self.0.state);

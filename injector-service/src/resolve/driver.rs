@@ -32,7 +32,7 @@ use super::{
     seal_keys::{Identities, Rotation, SealKeys, not_sealed_for_us},
 };
 
-/// Requests in one message.
+/// Upper bound for the requests in one `DecryptStreamRequest`.
 const MAX_BATCH: usize = 256;
 /// A message with more bytes than this takes no further request. A request has at most 9 KiB, and the vault takes messages
 /// of 64 KiB.
@@ -40,9 +40,9 @@ const FULL_MESSAGE_BYTES: usize = 48 * 1024;
 /// A message with more names than this takes no further request. A request has at most 64 names, and the vault takes
 /// messages of 1,024 names.
 const FULL_MESSAGE_NAMES: usize = 1024 - 64;
-/// Messages that may wait in the connection.
+/// Messages that may wait for tonic to send them.
 const MAX_UNSENT_MESSAGES: usize = 4;
-/// Upper bound for an answer message.
+/// Upper bound for the bytes of one `DecryptStreamResponse`.
 const MAX_ANSWER_MESSAGE: usize = 64 << 20;
 /// Time limit for opening a stream, which includes connecting.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,7 +58,6 @@ pub(super) struct StreamDriver {
     backoff: Backoff,
 }
 
-/// The reason why a stream ended.
 enum StreamEnd {
     /// Another stream may be opened.
     Broken(Status),

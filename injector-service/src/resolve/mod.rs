@@ -43,7 +43,7 @@ pub(crate) use stream::VaultDriver;
 #[derive(Clone)]
 pub(crate) struct Resolver {
     stream: StreamHandle,
-    /// Time limit for each request.
+    /// Time limit for each request (`--vault-timeout`).
     timeout: Duration,
     /// Every secret of every server is required (`--require-all-secrets`).
     requires_all: bool,

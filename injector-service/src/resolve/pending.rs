@@ -76,9 +76,9 @@ impl SentRequest {
 }
 
 pub(super) struct PendingRequests {
-    /// The vault was not asked yet.
+    /// Requests that the driver has not sent yet.
     unsent: VecDeque<PendingRequest>,
-    /// The vault was asked, by the id of the request's message.
+    /// Requests that the driver has sent, by the id of their `DecryptCall`.
     sent: HashMap<u64, SentRequest>,
     /// The number of abandoned requests in `sent`.
     abandoned: usize,

@@ -9,7 +9,6 @@ use crate::registry::Entry;
 /// A request to the vault. It becomes a message each time that it is sent, so that a repeated request has the workspace's
 /// present uid.
 pub(super) enum VaultRequest {
-    /// The secrets of a server.
     Secrets {
         entry: Arc<Entry>,
         /// The call that gets the values. Without a call, the vault answers with statuses and versions alone.

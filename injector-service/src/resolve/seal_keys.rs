@@ -25,15 +25,13 @@ pub struct Identities {
     pub injector: Principal,
 }
 
-/// An answer that was opened.
 pub(super) struct OpenedAnswer {
-    /// Everything but the values.
+    /// The answer without its values.
     pub(super) response: DecryptResponse,
     /// The values of the secrets whose status is OK. None when the request did not ask for values.
     pub(super) values: OpenedValues,
 }
 
-/// The keys of one stream.
 pub(super) struct SealKeys {
     identities: Identities,
     nonce: StreamNonce,

@@ -1,5 +1,8 @@
 //! Verification of the ECDSA signatures (FIPS 186-5) that *ring* does not verify: those of P-521 keys, and those of P-256
 //! and P-384 keys with SHA-512.
+//!
+//! P-521 certificates work in TLS 1.3 alone. In TLS 1.2 a server uses a P-521 key only for a client that offers key
+//! exchange with P-521 as well (RFC 8422), which *ring* does not implement.
 
 use std::sync::LazyLock;
 
@@ -32,7 +35,6 @@ enum Hash {
 #[derive(Debug)]
 struct Ecdsa(Curve, Hash);
 
-/// The algorithms that *ring* lacks.
 const MISSING_IN_RING: [Algorithm; 5] = [
     &Ecdsa(Curve::P521, Hash::Sha512),
     &Ecdsa(Curve::P521, Hash::Sha384),
@@ -51,7 +53,7 @@ const P521_SHA512: Scheme = (
     ],
 );
 
-/// The algorithms for the signatures of certificates.
+/// `CryptoProvider::signature_verification_algorithms.all`, for the signatures of certificates.
 static ALL: LazyLock<Vec<Algorithm>> = LazyLock::new(|| {
     let ring = provider().signature_verification_algorithms.all;
     ring.iter().copied().chain(MISSING_IN_RING).collect()

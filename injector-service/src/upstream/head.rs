@@ -35,7 +35,7 @@ pub(super) fn http2_list_size(limits: UpstreamLimits) -> u32 {
     u32::try_from(size * LIBRARY_FACTOR).unwrap_or(u32::MAX)
 }
 
-/// Checks an answer's head against the settings.
+/// Checks an answer's head against `--upstream-max-headers` and `--upstream-max-headers-size`.
 pub(super) fn check(headers: &HeaderMap, limits: UpstreamLimits) -> Result<(), Refusal> {
     let fields = headers.len();
     if fields > limits.max_headers {

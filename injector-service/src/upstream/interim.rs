@@ -56,7 +56,6 @@ pin_project_lite::pin_project! {
     pub(super) struct InterimLimit<S> {
         #[pin]
         stream: S,
-        // `None` over HTTP/1.1.
         frames: Option<ReceivedFrames>,
     }
 }

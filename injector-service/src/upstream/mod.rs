@@ -237,7 +237,6 @@ impl Upstream {
     }
 }
 
-/// The outcome of sending a request once.
 pub(crate) enum SendOutcome {
     Answered(UpstreamResponse),
     /// The server did not process the request (RFC 9113, section 8.7), which may be sent again.

@@ -27,7 +27,6 @@ pub(super) fn checked<S>(stream: S, ping: Option<ConnectionPing>) -> CheckedStre
 }
 
 pin_project_lite::pin_project! {
-    /// A connection to an upstream.
     #[project = SocketProjection]
     pub(super) enum Socket {
         Plain { #[pin] stream: CheckedStream<TcpStream> },

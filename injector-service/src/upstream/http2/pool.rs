@@ -81,7 +81,6 @@ pub(super) enum Step {
     Dial(DialTurn),
     /// A connection is being made, or the pool has as many as it may have.
     Wait,
-    /// The upstream chose HTTP/1.1.
     UseHttp1,
 }
 
@@ -153,7 +152,6 @@ impl Pool {
         lease
     }
 
-    /// Sends no further call on this connection.
     pub(super) fn retire(&self, state: &Arc<ConnectionState>) {
         self.lock().open.retain(|open| !Arc::ptr_eq(&open.state, state));
         self.wake();
