@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use proto::{Reason, ServerName, Uid, WorkspaceName};
+use proto::{Reason, SecretName, ServerName, Uid, WorkspaceName};
 
 use super::*;
 
@@ -289,6 +289,16 @@ fn an_invalid_server_is_refused_with_its_reason() {
         let shown = format!("{server:?}");
         assert_eq!(refused(server), reason, "{shown}");
     }
+}
+
+#[test]
+fn a_required_secret_must_be_injected() {
+    let server = api::Server {
+        required_secrets: vec!["x".into()],
+        ..given()
+    };
+    let stray = SecretName::parse("X").unwrap();
+    assert_eq!(parse(&server), Err(SpecError::RequiredNotInjected(stray)));
 }
 
 #[test]
