@@ -1,4 +1,4 @@
-//! What an upstream's answer may tell the program: of where things are, and of who has to authenticate.
+//! Responses of upstreams: URLs lead to the injector, and challenges for injected credentials do not reach the program.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -17,8 +17,8 @@ use http_body_util::Full;
 use proto::injector::v1::{AuthType, Oauth, Server};
 use serde_json::json;
 
-/// The ways in which a request names the server `dev/api`: the address to send it to, the header `Host`, further
-/// headers, and the part of the path that names the server.
+/// Returns the ways in which a request can name the server `dev/api`: the address, the `Host` header, whether further
+/// headers name the server, and the prefix of the path.
 fn namings(pair: &Pair) -> [(SocketAddr, &'static str, bool, &'static str); 4] {
     let shared = pair.injector.data_plane;
     [
@@ -29,7 +29,7 @@ fn namings(pair: &Pair) -> [(SocketAddr, &'static str, bool, &'static str); 4] {
     ]
 }
 
-/// A pair with a listener of its own for the server `dev/api`.
+/// Starts a pair with a dedicated listener for the server `dev/api`.
 async fn pair() -> Pair {
     let dedicated = |settings: &mut injector_service::config::Settings| {
         settings.listen_server = vec!["127.0.0.1:0=dev/api".into()];
@@ -39,8 +39,8 @@ async fn pair() -> Pair {
     pair
 }
 
-/// An upstream that answers with the header, the status and the body that the request asks for.
-async fn obedient() -> Upstream {
+/// Starts an upstream that answers with the header, status and body that the request asks for.
+async fn scripted_upstream() -> Upstream {
     Upstream::answering(|seen| {
         let answer = Response::builder().status(seen.header("x-status").unwrap_or("200"));
         let answer = match (seen.header("x-name"), seen.header("x-value")) {
@@ -62,8 +62,8 @@ fn by_header(request: Builder, named: bool) -> Builder {
 }
 
 #[tokio::test]
-async fn urls_on_the_servers_own_host_lead_to_the_injector_in_every_way_of_naming() {
-    let upstream = obedient().await;
+async fn urls_on_the_host_of_the_server_lead_to_the_injector() {
+    let upstream = scripted_upstream().await;
     let (pair, own) = (pair().await, upstream.url());
     pair.injector
         .add(server("dev", "api", &format!("{own}/v1"), &[]))
@@ -112,10 +112,10 @@ async fn urls_on_the_servers_own_host_lead_to_the_injector_in_every_way_of_namin
     pair.stop().await;
 }
 
-/// The endpoint that the older MCP transport over server-sent events tells its client to post to.
+/// The older MCP transport tells its client the endpoint for messages by a server-sent event.
 #[tokio::test]
 async fn the_endpoint_of_an_event_stream_leads_to_the_injector() {
-    let upstream = obedient().await;
+    let upstream = scripted_upstream().await;
     let (pair, own) = (pair().await, upstream.url());
     pair.injector
         .add(server("dev", "api", &format!("{own}/v1"), &[]))
@@ -157,8 +157,8 @@ async fn the_endpoint_of_an_event_stream_leads_to_the_injector() {
     pair.stop().await;
 }
 
-/// The status, the reason and the challenge of an answer.
-fn told(answer: &Response<Bytes>) -> (u16, &str, &str) {
+/// Returns the status, the reason and the challenge of a response.
+fn challenge_of(answer: &Response<Bytes>) -> (u16, &str, &str) {
     let header = |name| {
         let value = answer.headers().get(name);
         value.map_or("", |value| value.to_str().unwrap())
@@ -181,7 +181,7 @@ const REJECTED: (u16, &str, &str) = (502, "UPSTREAM_REJECTED_CREDENTIAL", "");
 
 #[tokio::test]
 async fn a_challenge_for_the_injected_credential_does_not_reach_the_program() {
-    let upstream = obedient().await;
+    let upstream = scripted_upstream().await;
     let pair = pair().await;
     pair.vault.put("dev", "TOKEN", "tok-1").await;
     for (name, auth_type, secrets) in [
@@ -197,16 +197,16 @@ async fn a_challenge_for_the_injected_credential_does_not_reach_the_program() {
         let path = format!("/dev/{name}/x");
         let request = || challenged(&path, "401").header("content-type", "application/json");
         let answer = pair.injector.send(request(), "{}").await;
-        assert_eq!(told(&answer), REJECTED, "{name}");
+        assert_eq!(challenge_of(&answer), REJECTED, "{name}");
         let problem: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains("TOKEN") && detail.contains("401"), "{detail}");
         assert_eq!(detail.contains("GONE"), name == "headers", "{detail}");
         assert!(!detail.contains("tok-1"), "{detail}");
-        // Other answers pass, without a challenge that the program could not meet.
+        // Other responses pass without the challenge, which the program could not answer.
         let request = challenged(&path, "403").header("content-type", "application/json");
         let answer = pair.injector.send(request, "{}").await;
-        assert_eq!(told(&answer), (403, "", ""), "{name}");
+        assert_eq!(challenge_of(&answer), (403, "", ""), "{name}");
     }
     assert_eq!(upstream.seen().len(), 6);
     let page = get(&format!("http://{}/metrics", pair.injector.metrics)).await;
@@ -225,8 +225,8 @@ async fn a_challenge_for_the_injected_credential_does_not_reach_the_program() {
 }
 
 #[tokio::test]
-async fn a_grpc_call_hears_of_a_rejected_credential_in_its_status() {
-    let upstream = obedient().await;
+async fn a_rejected_credential_of_a_grpc_call_is_reported_in_its_status() {
+    let upstream = scripted_upstream().await;
     let pair = pair().await;
     pair.vault.put("dev", "TOKEN", "tok-1").await;
     pair.injector
@@ -234,14 +234,14 @@ async fn a_grpc_call_hears_of_a_rejected_credential_in_its_status() {
         .await;
     let request = challenged("/dev/api/pkg.S/M", "401").header("content-type", "application/grpc");
     let answer = pair.injector.send(request, "").await;
-    assert_eq!(told(&answer), (200, "UPSTREAM_REJECTED_CREDENTIAL", ""));
+    assert_eq!(challenge_of(&answer), (200, "UPSTREAM_REJECTED_CREDENTIAL", ""));
     assert_eq!(answer.headers()["grpc-status"], "9");
     pair.stop().await;
 }
 
 #[tokio::test]
 async fn a_challenge_for_the_programs_own_credential_is_passed_on() {
-    let upstream = obedient().await;
+    let upstream = scripted_upstream().await;
     let pair = pair().await;
     pair.vault.put("dev", "TOKEN", "tok-1").await;
     pair.injector
@@ -260,13 +260,13 @@ async fn a_challenge_for_the_programs_own_credential_is_passed_on() {
     let none = challenged("/dev/none/x", "401");
     for request in [none, own, challenged("/dev/pass/x", "401")] {
         let answer = pair.injector.send(request, "theirs").await;
-        assert_eq!(told(&answer), (401, "", "Bearer realm=\"theirs\""));
+        assert_eq!(challenge_of(&answer), (401, "", "Bearer realm=\"theirs\""));
         assert_eq!(answer.body(), "theirs");
     }
     pair.stop().await;
 }
 
-/// An MCP server at `/mcp` that demands OAuth, and its documents.
+/// Starts an MCP server at `/mcp` that requires OAuth and serves the OAuth metadata.
 async fn with_oauth() -> Upstream {
     Upstream::answering(|seen| {
         let own = format!("http://{}", seen.host);
@@ -313,13 +313,13 @@ async fn with_oauth_pass_a_client_discovers_the_injector() {
         let metadata = format!("/.well-known/oauth-protected-resource{prefix}");
         let challenge = format!("Bearer scope=\"a\", resource_metadata=\"http://{host}{metadata}\"");
         let demand = get(base, naming).await;
-        assert_eq!(told(&demand), (401, "", challenge.as_str()));
+        assert_eq!(challenge_of(&demand), (401, "", challenge.as_str()));
 
         let document = get(&metadata, naming).await;
         assert_eq!(document.status(), 200, "{metadata}");
         let document: serde_json::Value = serde_json::from_slice(document.body()).unwrap();
         assert_eq!(document["resource"], format!("http://{host}{prefix}"));
-        // The program and the user's browser call the authorization server themselves.
+        // The program and the user's browser call the authorization server directly.
         let servers = [format!("{}/auth", upstream.url())];
         assert_eq!(document["authorization_servers"], json!(servers));
 
@@ -332,8 +332,8 @@ async fn with_oauth_pass_a_client_discovers_the_injector() {
 }
 
 #[tokio::test]
-async fn a_document_of_oauth_is_none_of_the_paths_that_get_secrets() {
-    let (upstream, pair) = (obedient().await, pair().await);
+async fn oauth_metadata_requests_get_no_secrets() {
+    let (upstream, pair) = (scripted_upstream().await, pair().await);
     pair.vault.put("dev", "TOKEN", "tok-1").await;
     for (name, paths) in [("api", vec!["/run".into()]), ("all", Vec::new())] {
         pair.injector
@@ -366,14 +366,14 @@ async fn a_document_of_oauth_is_none_of_the_paths_that_get_secrets() {
 }
 
 #[tokio::test]
-async fn without_oauth_pass_documents_of_oauth_are_ordinary_paths() {
+async fn without_oauth_pass_oauth_metadata_paths_are_ordinary_paths() {
     let (upstream, pair) = (with_oauth().await, pair().await);
     pair.injector
         .add(server("dev", "api", &format!("{}/mcp", upstream.url()), &[]))
         .await;
     let metadata = "/.well-known/oauth-protected-resource";
     let by_path = pair.injector.get(&format!("{metadata}/dev/api")).await;
-    assert_eq!(told(&by_path).1, "SERVER_NOT_FOUND");
+    assert_eq!(challenge_of(&by_path).1, "SERVER_NOT_FOUND");
     let listener = pair.injector.dedicated[0];
     let dedicated = send(listener, Request::get(metadata), "").await;
     assert_eq!(dedicated.status(), 404);

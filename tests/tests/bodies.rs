@@ -1,4 +1,4 @@
-//! Bodies through the proxy: secrets put into JSON, and everything else passed on as it came.
+//! Bodies of requests: the injector puts secrets into JSON, and passes all other bodies on unchanged.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{convert::Infallible, io, net::SocketAddr, ops::Range, sync::Arc};
@@ -30,20 +30,19 @@ use tokio::{
     time::timeout,
 };
 
-/// The value of `TOKEN`.
 const VALUE: &str = "canary-5f1d7c";
-/// What is put in for it.
+/// The injected member.
 const OURS: &str = r#""secrets":{"TOKEN":"canary-5f1d7c"}"#;
-/// More than is ever held whole, and than all buffers on the way hold together.
+/// Larger than any body that is buffered whole, and than all buffers on the way together.
 const LARGE: usize = 24 << 20;
-/// The size up to which a body is checked whole.
+/// Size up to which a body is buffered and checked whole.
 const WHOLE: usize = 1 << 20;
 
-/// The one test that measures the memory of this process runs alone.
+/// Locked exclusively by the test that measures the memory of this process.
 static MEMORY: RwLock<()> = RwLock::const_new(());
 
-/// A pair whose workspace `dev` has the secret `TOKEN`, and servers that all lead to one upstream: `skill`, `headers`,
-/// `bearer`, and `skill2` over HTTP/2.
+/// A pair whose workspace `dev` has the secret `TOKEN`. The servers `skill`, `headers`, `bearer` and `skill2` (over
+/// HTTP/2) lead to one upstream.
 struct Scene {
     pair: Pair,
     upstream: Upstream,
@@ -78,7 +77,7 @@ impl Scene {
             .await
     }
 
-    /// The body that the upstream got for this one.
+    /// Returns the body that the upstream received for `body`.
     async fn rewritten(&self, body: impl Into<Bytes>) -> String {
         let response = self.json(body).await;
         assert_eq!(response.status(), StatusCode::OK, "{response:?}");
@@ -87,8 +86,8 @@ impl Scene {
         String::from_utf8(seen.body.to_vec()).unwrap()
     }
 
-    /// That nothing has reached the upstream.
-    fn untouched(&self) {
+    /// Asserts that no request has reached the upstream.
+    fn assert_upstream_not_called(&self) {
         assert!(self.upstream.seen().is_empty(), "{:?}", self.upstream.seen());
     }
 
@@ -126,7 +125,7 @@ async fn serve_all(pair: &Pair, url: &str) {
 
 fn refused(response: &Response<Bytes>, status: u16, reason: &str) {
     assert_eq!(
-        (response.status().as_u16(), told(response)),
+        (response.status().as_u16(), reason_of(response)),
         (status, reason),
         "{response:?}"
     );
@@ -134,7 +133,7 @@ fn refused(response: &Response<Bytes>, status: u16, reason: &str) {
     assert!(text.contains(reason) && !text.contains("canary"), "{text}");
 }
 
-fn told(response: &Response<Bytes>) -> &str {
+fn reason_of(response: &Response<Bytes>) -> &str {
     response
         .headers()
         .get("x-aerostack-reason")
@@ -142,7 +141,7 @@ fn told(response: &Response<Bytes>) -> &str {
 }
 
 #[tokio::test]
-async fn top_level_secrets_of_the_downstream_are_replaced_and_deeper_ones_are_left() {
+async fn a_top_level_secrets_member_is_replaced_and_nested_ones_are_kept() {
     let scene = Scene::start().await;
     for (body, left) in [
         (r#"{"secrets":{"TOKEN":"theirs"}}"#, r"{"),
@@ -168,7 +167,7 @@ async fn top_level_secrets_of_the_downstream_are_replaced_and_deeper_ones_are_le
     ] {
         assert_eq!(scene.rewritten(body).await, format!("{left}{OURS}}}"), "{body}");
     }
-    // Whatever stood around a member stays, so only its meaning is compared.
+    // Whitespace and commas around a removed member stay, so the test compares parsed JSON.
     for body in [
         "{ \"a\" : 1 , \"Secrets\" : {} , \"b\" : 2 }\r\n",
         "\t{\"secrets\":0 ,\"a\":1,\n\"b\":2,\"secrets\":[]\n}",
@@ -184,7 +183,7 @@ async fn top_level_secrets_of_the_downstream_are_replaced_and_deeper_ones_are_le
 }
 
 #[tokio::test]
-async fn whatever_rfc_8259_allows_passes_byte_for_byte() {
+async fn every_valid_json_object_passes_byte_for_byte() {
     let scene = Scene::start().await;
     let deep = format!("{{\"a\":{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let many = format!("{{{}\"\":0", "\"\":0,".repeat(1_000_000));
@@ -206,7 +205,7 @@ async fn whatever_rfc_8259_allows_passes_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn what_is_not_one_json_object_is_refused() {
+async fn a_body_that_is_not_one_json_object_is_refused() {
     let scene = Scene::start().await;
     for body in [
         &b"\xef\xbb\xbf{}"[..],
@@ -249,11 +248,11 @@ async fn what_is_not_one_json_object_is_refused() {
     }
     let too_deep = format!("{{\"a\":{}1{}}}", "[".repeat(500_000), "]".repeat(500_000));
     refused(&scene.json(too_deep).await, 400, "BODY_INVALID");
-    scene.untouched();
+    scene.assert_upstream_not_called();
 }
 
 #[tokio::test]
-async fn a_call_without_a_body_goes_out_as_it_is_and_is_counted() {
+async fn a_call_without_a_body_is_forwarded_and_counted() {
     let scene = Scene::start().await;
     assert_eq!(
         scene.pair.injector.get("/dev/skill/run?q").await.status(),
@@ -268,7 +267,7 @@ async fn a_call_without_a_body_goes_out_as_it_is_and_is_counted() {
         ),
         ("/run?q", 0, None)
     );
-    // With a type that is no JSON's, since there is nothing to be put into it.
+    // Without a body, the content type does not matter.
     for (count, (path, content_type)) in [
         ("skill", "application/json"),
         ("skill", "text/plain"),
@@ -318,7 +317,7 @@ async fn a_call_without_a_body_is_refused_when_a_secret_is_required() {
             let request = Request::builder().method(method).uri(format!("/dev/{name}/run"));
             let response = scene.pair.injector.send(request, "").await;
             assert_eq!(
-                (response.status().as_u16(), told(&response)),
+                (response.status().as_u16(), reason_of(&response)),
                 (400, "BODY_MISSING"),
                 "{method}"
             );
@@ -331,7 +330,7 @@ async fn a_call_without_a_body_is_refused_when_a_secret_is_required() {
     )
     .await;
     assert_eq!(raw::status(&chunked), 400, "{chunked}");
-    scene.untouched();
+    scene.assert_upstream_not_called();
 }
 
 #[tokio::test]
@@ -354,7 +353,7 @@ async fn secrets_go_only_into_the_bodies_of_calls_to_named_paths() {
     for path in ["/run", "/run?q", "/tools/a/b", "/tools/a%20b"] {
         assert_eq!(post(path).await, format!("{{{OURS}}}"), "{path}");
     }
-    // The injector forwards these bodies unchanged, whatever their type, and does not demand the required secret.
+    // The injector forwards bodies of other paths unchanged, and does not need the required secret for them.
     for path in [
         "",
         "/",
@@ -431,7 +430,7 @@ async fn a_required_secret_that_is_missing_refuses_the_call_and_an_optional_one_
         let response = scene.post("/dev/required/", &json, body).await;
         refused(&response, 502, "SECRET_REQUIRED_MISSING");
     }
-    scene.untouched();
+    scene.assert_upstream_not_called();
     assert_eq!(
         scene.post("/dev/optional/", &json, "{}").await.status(),
         StatusCode::OK
@@ -458,7 +457,7 @@ async fn only_json_gets_secrets_into_its_body() {
         Some("application/x-ndjson"),
         Some("application/json, text/plain"),
     ] {
-        // Sent whole or streamed: refused before a byte goes out.
+        // The injector refuses whole and streamed bodies before it sends a byte.
         for body in [
             "{}".to_owned(),
             format!("{{\"a\":\"{}\"}}", "x".repeat(2 * WHOLE)),
@@ -480,7 +479,7 @@ async fn only_json_gets_secrets_into_its_body() {
         415,
         "BODY_TYPE_UNSUPPORTED",
     );
-    scene.untouched();
+    scene.assert_upstream_not_called();
     for content_type in [
         "application/json",
         "APPLICATION/JSON; Charset=\"UTF-8\"",
@@ -502,7 +501,7 @@ async fn only_json_gets_secrets_into_its_body() {
 #[tokio::test]
 async fn nothing_is_put_into_a_compressed_body() {
     let scene = Scene::start().await;
-    // `{}` in gzip, and bytes that are none.
+    // `{}` in gzip, and bytes that are no gzip.
     let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\xae\x05\0\x43\xbf\xa6\xa3\x02\0\0\0";
     for encoding in [
         "gzip",
@@ -528,7 +527,7 @@ async fn nothing_is_put_into_a_compressed_body() {
             );
         }
     }
-    scene.untouched();
+    scene.assert_upstream_not_called();
     let headers = [
         ("content-type", "application/json"),
         ("content-encoding", "identity"),
@@ -537,7 +536,7 @@ async fn nothing_is_put_into_a_compressed_body() {
         scene.post("/dev/skill/", &headers, "{}").await.status(),
         StatusCode::OK
     );
-    // Another server's body is its own affair.
+    // A server that gets its secrets in headers may get compressed bodies.
     let headers = [("content-encoding", "gzip")];
     assert_eq!(
         scene.post("/dev/headers/", &headers, &gzip[..]).await.status(),
@@ -568,7 +567,7 @@ async fn a_body_that_was_signed_is_not_rewritten() {
             "BODY_SIGNED",
         );
     }
-    scene.untouched();
+    scene.assert_upstream_not_called();
     let headers = [("content-digest", "sha-256=:AAAA:"), ("signature", "x=:AAAA:")];
     assert_eq!(
         scene.post("/dev/headers/", &headers, "{}").await.status(),
@@ -581,7 +580,7 @@ async fn a_body_that_was_signed_is_not_rewritten() {
 }
 
 #[tokio::test]
-async fn a_value_of_any_text_is_escaped() {
+async fn every_text_value_is_escaped() {
     let scene = Scene::start().await;
     let control: String = (0..0x20).map(char::from).collect();
     for value in [
@@ -625,7 +624,7 @@ async fn a_value_that_is_not_utf_8_is_refused_and_not_shown() {
             refused(&scene.json(body).await, 502, "SECRET_VALUE_NOT_PLACEABLE");
         }
     }
-    scene.untouched();
+    scene.assert_upstream_not_called();
 }
 
 #[tokio::test]
@@ -641,7 +640,7 @@ async fn a_small_body_has_its_exact_length_and_a_large_one_is_chunked() {
             (3 * WHOLE, false),
         ] {
             let head = format!("{{\"a\":\"{}\"", "x".repeat(size - empty));
-            // With its length, and in chunks.
+            // The client sends the body with its length, and in chunks.
             for streamed in [false, true] {
                 let body = Bytes::from(format!("{head}}}"));
                 assert_eq!(body.len(), size);
@@ -677,7 +676,7 @@ async fn a_small_body_has_its_exact_length_and_a_large_one_is_chunked() {
 }
 
 #[tokio::test]
-async fn other_servers_get_their_bodies_as_they_came() {
+async fn bodies_for_other_servers_are_unchanged() {
     let scene = Scene::start().await;
     let bytes: Bytes = (0..=255).cycle().take(300_000).collect();
     for server in ["headers", "headers2", "bearer"] {
@@ -714,7 +713,7 @@ async fn other_servers_get_their_bodies_as_they_came() {
 }
 
 #[tokio::test]
-async fn trailers_pass_without_what_claims_to_be_a_secret() {
+async fn trailers_pass_without_fields_named_like_secrets() {
     let scene = Scene::start().await;
     let post = |server: &str, body: &str| {
         format!(
@@ -731,13 +730,13 @@ async fn trailers_pass_without_what_claims_to_be_a_secret() {
             !format!("{:?}{:?}{:?}", seen.headers, seen.trailers, seen.body).contains("theirs"),
             "{seen:?}"
         );
-        // A body that was rewritten is no longer the one that its trailers speak of.
+        // Trailers describe the original body, so a rewritten body has none.
         assert!(passed || seen.trailers.is_empty(), "{seen:?}");
     }
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_never_looks_whole() {
+async fn an_aborted_body_never_looks_complete() {
     let scene = Scene::start().await;
     for server in ["skill", "skill2", "headers", "headers2"] {
         for (framing, body) in [
@@ -761,7 +760,7 @@ async fn a_body_that_breaks_off_never_looks_whole() {
             assert_eq!(status, 400, "{server} {framing} {body:?}");
         }
     }
-    // Some began to reach the upstream before they broke; none ended there.
+    // Some bodies began to reach the upstream. None ended there.
     for seen in scene.upstream.seen() {
         assert!(!seen.complete, "{seen:?}");
         assert!(!String::from_utf8_lossy(&seen.body).contains("canary"));
@@ -769,7 +768,7 @@ async fn a_body_that_breaks_off_never_looks_whole() {
 }
 
 #[tokio::test]
-async fn a_large_body_streams_through_and_ours_comes_last() {
+async fn a_large_body_is_streamed_and_the_secrets_come_last() {
     let _shared = MEMORY.read().await;
     let large = Large::start().await;
     let sent = large_json(LARGE, "\"]}");
@@ -792,7 +791,7 @@ async fn a_large_body_streams_through_and_ours_comes_last() {
 }
 
 #[tokio::test]
-async fn a_large_body_with_an_error_at_its_end_never_takes_a_secret_along() {
+async fn a_large_body_with_an_error_at_its_end_carries_no_secret() {
     let _shared = MEMORY.read().await;
     let large = Large::start().await;
     for end in ["\"]", "\"]}x", "\"]}{}", "\"],}", "\"}", "\n\"]}", "\"]}\0"] {
@@ -812,13 +811,13 @@ async fn a_large_body_with_an_error_at_its_end_never_takes_a_secret_along() {
 }
 
 #[tokio::test]
-async fn a_large_body_that_its_sender_gives_up_is_given_up_upstream() {
+async fn a_large_body_that_the_client_aborts_is_aborted_upstream() {
     let _shared = MEMORY.read().await;
     let large = Large::start().await;
     let sent = large_json(3 * WHOLE, "\"]}");
     for server in ["skill", "skill2", "headers", "headers2"] {
         for http2 in [false, true] {
-            // All of it but the end, which never comes.
+            // Everything but the end of the body.
             let pieces = pieces(sent.slice(..3 * WHOLE - 1), 64 << 10).map(Ok);
             let gone = stream::once(async { Err(io::Error::other("given up")) });
             let body = StreamBody::new(pieces.chain(gone).map(|piece| piece.map(Frame::data))).boxed_unsync();
@@ -834,7 +833,7 @@ async fn a_large_body_that_its_sender_gives_up_is_given_up_upstream() {
 }
 
 #[tokio::test]
-async fn an_answer_that_came_before_the_body_broke_does_not_end_cleanly() {
+async fn a_response_to_an_aborted_body_does_not_end_cleanly() {
     let scene = Scene::start().await;
     let upstream = Streaming::start(true).await;
     serve_as(&scene.pair, "early", upstream.address, Protocol::Auto).await;
@@ -867,15 +866,15 @@ async fn an_answer_that_came_before_the_body_broke_does_not_end_cleanly() {
     }
 }
 
-/// The promise is one of memory; it shows best when the upstream does not read: then nothing is taken in any more.
+/// The upstream does not read, so the injector has to stop reading from the client.
 #[tokio::test]
-async fn a_large_body_takes_no_more_memory_than_a_small_one() {
+async fn a_large_body_needs_no_more_memory_than_a_small_one() {
     let _alone = MEMORY.write().await;
     let large = Large::start().await;
     let (small, sent) = (large_json(2 * WHOLE, "\"]}"), large_json(LARGE, "\"]}"));
     for server in ["skill", "skill2", "headers", "headers2"] {
         for http2 in [false, true] {
-            // The first shows what connections and their buffers take.
+            // The first call shows the memory of connections and their buffers.
             let response = large
                 .send(server, client(http2), in_pieces(small.clone(), 64 << 10), &small)
                 .await;
@@ -896,7 +895,7 @@ async fn a_large_body_takes_no_more_memory_than_a_small_one() {
 }
 
 #[tokio::test]
-async fn a_sender_is_told_to_continue_only_once_the_call_is_allowed() {
+async fn a_client_may_continue_only_after_the_call_is_allowed() {
     let scene = Scene::start().await;
     let url = scene.upstream.url();
     let required = Server {
@@ -923,11 +922,11 @@ async fn a_sender_is_told_to_continue_only_once_the_call_is_allowed() {
         ),
         ("skill", "Content-Type: application/json\r\nDigest: x\r\n", 400),
     ] {
-        // No body is sent: nobody asked for it.
+        // The client sends no body, because it was not told to continue.
         let answer = raw::exchange(scene.pair.injector.data_plane, head(server, more)).await;
         assert_eq!(raw::status(&answer), status, "{server} {more}: {answer}");
     }
-    scene.untouched();
+    scene.assert_upstream_not_called();
     for (server, expected) in [
         ("headers", "{}".to_owned()),
         ("bearer", "{}".to_owned()),
@@ -960,7 +959,7 @@ async fn a_sender_is_told_to_continue_only_once_the_call_is_allowed() {
 }
 
 #[tokio::test]
-async fn an_expectation_that_is_not_known_fails() {
+async fn an_unknown_expectation_is_refused() {
     let scene = Scene::start().await;
     for expect in ["200-ok", "100-continue, x", "", "100-continue=1"] {
         for server in ["headers", "skill"] {
@@ -972,10 +971,10 @@ async fn an_expectation_that_is_not_known_fails() {
             );
         }
     }
-    scene.untouched();
+    scene.assert_upstream_not_called();
 }
 
-/// A body of `size` bytes, the last of which are `end`.
+/// Returns a JSON body of `size` bytes that ends with `end`.
 fn large_json(size: usize, end: &str) -> Bytes {
     let start = "{\"items\":[\"";
     let mut body = Vec::with_capacity(size);
@@ -1001,7 +1000,7 @@ fn broken(response: &Option<Response<Incoming>>, counted: &Counted) {
     assert!(!counted.canary(), "a broken body took a secret along");
 }
 
-/// A pair with servers that lead to a [`Streaming`] upstream.
+/// A pair whose servers lead to a [`Streaming`] upstream.
 struct Large {
     pair: Pair,
     upstream: Streaming,
@@ -1016,7 +1015,7 @@ impl Large {
         Self { pair, upstream }
     }
 
-    /// Sends a body, `expected` of which is what should arrive first. None when the connection broke.
+    /// Sends a body that should arrive as `expected` at first. Returns `None` when the connection broke.
     async fn send(
         &self,
         server: &str,
@@ -1057,19 +1056,19 @@ async fn serve_as(pair: &Pair, name: &str, upstream: SocketAddr, protocol: Proto
         .await;
 }
 
-/// An upstream that compares what it receives, and keeps only what differs.
+/// An upstream that compares bodies with the expected bytes, and keeps only the bytes that differ.
 struct Streaming {
     address: SocketAddr,
     expected: Arc<std::sync::Mutex<Bytes>>,
     counted: tokio::sync::Mutex<mpsc::UnboundedReceiver<Counted>>,
 }
 
-/// What became of one body.
+/// The result of receiving one body.
 #[derive(Default)]
 struct Counted {
-    /// So many bytes were those expected.
+    /// Number of bytes that were as expected.
     same: usize,
-    /// The others.
+    /// The bytes after these.
     rest: Vec<u8>,
     complete: bool,
 }
@@ -1091,14 +1090,14 @@ impl Counted {
         self.rest.extend_from_slice(&data[same..]);
     }
 
-    /// Neither what was expected nor the rest holds one, then.
+    /// Returns true when the unexpected bytes contain a value. The expected bytes contain none.
     fn canary(&self) -> bool {
         self.rest.windows(6).any(|bytes| bytes == b"canary")
     }
 }
 
 impl Streaming {
-    /// Answers at once, or when it has everything.
+    /// Starts an upstream that answers at once (`early`), or after the whole request.
     async fn start(early: bool) -> Self {
         let expected = Arc::new(std::sync::Mutex::new(Bytes::new()));
         let (sender, counted) = mpsc::unbounded_channel();
@@ -1127,7 +1126,7 @@ impl Streaming {
     }
 }
 
-/// Ends when the body does, and as it does.
+/// Returns a body that passes on `body` and its end.
 fn echo(body: Incoming) -> Sent {
     body.map_err(io::Error::other).boxed_unsync()
 }
@@ -1187,7 +1186,7 @@ fn pieces(body: Bytes, size: usize) -> impl stream::Stream<Item = Bytes> + Send 
     stream::iter(starts).map(move |start| body.slice(start..(start + size).min(body.len())))
 }
 
-/// Without a length.
+/// Returns a body without a length.
 fn in_pieces(body: Bytes, size: usize) -> Sent {
     StreamBody::new(pieces(body, size).map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
 }

@@ -1,4 +1,5 @@
-//! Calls that one side gives up, or ends early: what was cut never looks whole, and what was whole is passed on.
+//! Calls that one side aborts or ends early. A truncated message never looks complete, and a complete message is passed
+//! on.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
@@ -51,15 +52,15 @@ async fn add(pair: &Pair, name: &str, upstream: SocketAddr, protocol: Protocol) 
     pair.injector.add(described).await;
 }
 
-// ---- what an upstream does to an answer ----
+// ---- responses that an upstream ends early ----
 
-/// An upstream over HTTP/2 whose frames the test writes.
-struct Framed {
+/// An HTTP/2 upstream whose frames the test writes.
+struct FrameUpstream {
     address: SocketAddr,
     connections: mpsc::UnboundedReceiver<TcpStream>,
 }
 
-impl Framed {
+impl FrameUpstream {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -78,7 +79,7 @@ impl Framed {
         Self { address, connections }
     }
 
-    /// The next connection on which a request came, and its stream.
+    /// Returns the next connection with a request, and the stream of the request.
     async fn next(&mut self) -> (TcpStream, u32) {
         let connection = timeout(PATIENCE, self.connections.recv()).await;
         let mut connection = connection.expect("nobody connected").unwrap();
@@ -87,10 +88,10 @@ impl Framed {
     }
 }
 
-/// A way to end an answer: what is written, and whether the connection is closed then.
+/// A way to end a response: its name, the bytes to write, and true when the connection is closed after them.
 type Ending = (&'static str, Vec<u8>, bool);
 
-/// All that cut the answer on stream 1.
+/// Returns all ways to truncate the response on stream 1.
 fn cuts() -> Vec<Ending> {
     vec![
         ("no error", reset(1, NO_ERROR), false),
@@ -122,7 +123,7 @@ fn fixed(body: &'static str) -> Sent {
         .boxed_unsync()
 }
 
-/// A body that goes on as long as the sender is kept.
+/// Returns a body that ends when the sender is dropped.
 fn open_ended() -> (mpsc::Sender<Bytes>, Sent) {
     let (more, pieces) = mpsc::channel(1);
     let pieces = ReceiverStream::new(pieces).map(|piece| Ok(Frame::data(piece)));
@@ -135,7 +136,7 @@ fn send(pair: &Pair, http2: bool, name: &str, content_type: &str, body: Sent) ->
     send_by(&client(http2), pair, name, content_type, body)
 }
 
-/// Calls by the same client go over the same connection, and so over the same one to an upstream.
+/// Sends a call. Calls of one client share a connection to the injector, and so a connection to the upstream.
 fn send_by(
     client: &Client<HttpConnector, Sent>,
     pair: &Pair,
@@ -161,7 +162,7 @@ async fn answered(calling: Calling) -> Response<Incoming> {
         .unwrap()
 }
 
-/// The body and whether a gRPC status followed it, if it ended as a body should.
+/// Returns the body, and true when a gRPC status followed it. Returns `None` when the body did not end cleanly.
 async fn ended(response: Response<Incoming>) -> Option<(Bytes, bool)> {
     let collected = timeout(PATIENCE, response.into_body().collect())
         .await
@@ -175,8 +176,8 @@ async fn ended(response: Response<Incoming>) -> Option<(Bytes, bool)> {
 }
 
 #[tokio::test]
-async fn an_answer_over_http2_that_is_cut_never_ends_cleanly() {
-    let (pair, mut upstream) = (dev().await, Framed::start().await);
+async fn a_truncated_http2_response_never_ends_cleanly() {
+    let (pair, mut upstream) = (dev().await, FrameUpstream::start().await);
     for (number, cut) in cuts().iter().enumerate() {
         for (kind, http2) in [
             ("text/plain", false),
@@ -205,8 +206,8 @@ async fn an_answer_over_http2_that_is_cut_never_ends_cleanly() {
 }
 
 #[tokio::test]
-async fn an_answer_over_http2_that_is_shorter_than_it_said_never_ends_cleanly() {
-    let (pair, mut upstream) = (dev().await, Framed::start().await);
+async fn an_http2_response_shorter_than_its_length_never_ends_cleanly() {
+    let (pair, mut upstream) = (dev().await, FrameUpstream::start().await);
     for http2 in [false, true] {
         let name = format!("short-{http2}");
         add(&pair, &name, upstream.address, Protocol::Http2).await;
@@ -227,11 +228,11 @@ async fn an_answer_over_http2_that_is_shorter_than_it_said_never_ends_cleanly() 
 }
 
 #[tokio::test]
-async fn an_answer_that_was_whole_when_its_stream_was_closed_is_whole() {
-    let (pair, mut upstream) = (dev().await, Framed::start().await);
+async fn a_response_that_was_complete_before_its_stream_was_reset_is_complete() {
+    let (pair, mut upstream) = (dev().await, FrameUpstream::start().await);
     let after: [Ending; 4] = [
         ("nothing", Vec::new(), false),
-        // It wants nothing more of the request (RFC 9113, section 8.1).
+        // `NO_ERROR` tells the client to stop sending the request (RFC 9113, section 8.1).
         ("no error", reset(1, NO_ERROR), false),
         ("seen, and closed", go_away(1, NO_ERROR), true),
         ("closed", Vec::new(), true),
@@ -245,7 +246,7 @@ async fn an_answer_that_was_whole_when_its_stream_was_closed_is_whole() {
             let calling = send(&pair, http2, &name, "text/plain", body);
             more.send(Bytes::from_static(b"first")).await.unwrap();
             let (mut connection, _) = upstream.next().await;
-            // Where the connection stays, the request goes on all the while.
+            // On an open connection, the client continues to send the request.
             let more = if ending.2 {
                 drop(more);
                 while frames::next(&mut connection, DATA).await.unwrap().flags & END_STREAM == 0 {}
@@ -269,10 +270,10 @@ async fn an_answer_that_was_whole_when_its_stream_was_closed_is_whole() {
     }
 }
 
-/// Requests that the upstream did not process are sent again: see `upstreams/repeats.rs`.
+/// `upstreams/repeats.rs` tests requests that the upstream did not process, which are sent again.
 #[tokio::test]
 async fn a_call_that_the_upstream_may_have_processed_is_not_sent_again() {
-    let (pair, mut upstream) = (dev().await, Framed::start().await);
+    let (pair, mut upstream) = (dev().await, FrameUpstream::start().await);
     let mut endings = cuts();
     endings.retain(|(what, ..)| !what.starts_with("not seen"));
     for (number, ending) in endings.iter().enumerate() {
@@ -306,13 +307,13 @@ async fn a_call_that_the_upstream_may_have_processed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_goes_away_finishes_what_it_saw_and_gets_nothing_new() {
-    let (pair, mut upstream) = (dev().await, Framed::start().await);
+async fn an_upstream_that_sends_goaway_finishes_its_calls_and_gets_no_new_ones() {
+    let (pair, mut upstream) = (dev().await, FrameUpstream::start().await);
     let client = client(true);
     add(&pair, "s", upstream.address, Protocol::Http2).await;
     let seen = send_by(&client, &pair, "s", "text/plain", fixed(""));
     let (mut leaving, first) = upstream.next().await;
-    // Settings of ours may be awaited before there is a second stream.
+    // The injector may wait for the upstream's SETTINGS before it opens a second stream.
     leaving
         .write_all(&frame(SETTINGS, frames::ACK, 0, &[]))
         .await
@@ -327,7 +328,7 @@ async fn an_upstream_that_goes_away_finishes_what_it_saw_and_gets_nothing_new() 
     ];
     leaving.write_all(&answer.concat()).await.unwrap();
     let response = answered(seen).await;
-    // Both go elsewhere, also while the old connection has not ended: the call that was not seen, and what comes now.
+    // The unprocessed call and new calls use another connection, although the old connection is still open.
     let (mut staying, stream) = upstream.next().await;
     let answer = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &[STATUS_200]);
     staying.write_all(&answer(stream)).await.unwrap();
@@ -344,17 +345,17 @@ async fn an_upstream_that_goes_away_finishes_what_it_saw_and_gets_nothing_new() 
     assert!(upstream.connections.try_recv().is_err());
 }
 
-// ---- what a downstream does to a request ----
+// ---- requests that a client ends early ----
 
-/// An upstream that tells when a body begins, and whether it ended as a body should.
-struct Told {
+/// An upstream that reports the beginning of a body, and true or false for its clean end.
+struct ObservedUpstream {
     address: SocketAddr,
     began: mpsc::UnboundedReceiver<()>,
     ended: mpsc::UnboundedReceiver<bool>,
 }
 
-impl Told {
-    /// Answers at once, or when it has everything.
+impl ObservedUpstream {
+    /// Starts an upstream that answers at once (`early`), or after the whole request.
     async fn start(early: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -367,7 +368,7 @@ impl Told {
                 let calls = service_fn(move |request: Request<Incoming>| {
                     let (all, everything) = oneshot::channel();
                     let reading = read(request.into_body(), begins.clone(), ends.clone());
-                    // Also when nobody waits for the answer any more.
+                    // The task continues when the call is cancelled.
                     tokio::spawn(async move {
                         reading.await;
                         all.send(())
@@ -399,20 +400,20 @@ async fn read(mut body: Incoming, begins: mpsc::UnboundedSender<()>, ends: mpsc:
             None => break true,
         }
     };
-    // Nobody asks when the test has failed.
+    // The receiver is gone when the test has failed.
     let _ = ends.send(whole);
 }
 
 #[tokio::test]
-async fn a_request_over_http2_that_is_cut_never_ends_cleanly() {
+async fn a_truncated_http2_request_never_ends_cleanly() {
     let pair = dev().await;
     for early in [false, true] {
-        let mut upstream = Told::start(early).await;
+        let mut upstream = ObservedUpstream::start(early).await;
         for (name, protocol) in [("http1", Protocol::Http1), ("http2", Protocol::Http2)] {
             let name = format!("{name}-{early}");
             add(&pair, &name, upstream.address, protocol).await;
             for cut in cuts() {
-                // A client's GOAWAY is about streams of the server's, and cuts none of its own.
+                // A client's GOAWAY concerns only streams that the server opens.
                 if cut.0.starts_with("not seen") {
                     continue;
                 }
@@ -442,10 +443,11 @@ async fn a_request_over_http2_that_is_cut_never_ends_cleanly() {
     }
 }
 
-/// As nginx and Envoy have it: whether a client has closed its side alone, or is gone, cannot be told.
+/// A client that closes only its sending side looks like one that has disconnected. nginx and Envoy cancel the call,
+/// too.
 #[tokio::test]
-async fn over_http1_whoever_closes_its_side_gives_its_call_up() {
-    let (pair, mut upstream) = (dev().await, Framed::start().await);
+async fn an_http1_client_that_closes_its_sending_side_cancels_its_call() {
+    let (pair, mut upstream) = (dev().await, FrameUpstream::start().await);
     add(&pair, "s", upstream.address, Protocol::Http2).await;
     let mut connection = TcpStream::connect(pair.injector.data_plane).await.unwrap();
     let head = b"GET /dev/s/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -462,8 +464,8 @@ async fn over_http1_whoever_closes_its_side_gives_its_call_up() {
 }
 
 #[tokio::test]
-async fn a_downstream_that_goes_away_gets_the_answers_that_it_waits_for() {
-    let (pair, mut upstream) = (dev().await, Framed::start().await);
+async fn a_client_that_sends_goaway_gets_its_pending_responses() {
+    let (pair, mut upstream) = (dev().await, FrameUpstream::start().await);
     add(&pair, "s", upstream.address, Protocol::Http2).await;
     let mut connection = frames::connect(pair.injector.data_plane).await;
     let head = frames::request("GET", "/dev/s/");

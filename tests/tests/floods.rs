@@ -1,5 +1,5 @@
-//! Clients that send what is legal, or nearly so, in amounts that are not meant well. What they can take is bounded,
-//! others are served meanwhile, and what they gave up is given up behind us too.
+//! Clients that flood the injector with legal or almost legal frames. The memory that they can use is bounded, other
+//! clients are served meanwhile, and cancelled calls are cancelled upstream, too.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -38,14 +38,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// What a flood may take at the most; what it would take without a bound is several times that.
+/// Most memory that a flood may use. Without a bound, a flood would use several times as much.
 const BOUND: usize = 24 << 20;
 
-/// Memory and tasks are those of the process, so only one test runs at a time.
+/// Tests measure the memory and tasks of the process, so only one test runs at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// A pair whose workspace `dev` has the servers `ok` and `ok2`, which answer, and `http1` and `http2`, which
-/// never do.
+/// A pair whose workspace `dev` has the servers `ok` and `ok2`, which answer, and `http1` and `http2`, which never
+/// answer.
 struct Scene {
     pair: Pair,
     ok: Upstream,
@@ -89,9 +89,9 @@ impl Scene {
         self.pair.injector.data_plane
     }
 
-    /// Sends pieces on one connection until the injector ends it, while others call. `reads` is whether the answers
-    /// are read.
-    async fn flood(&self, reads: bool, pieces: impl Iterator<Item = Vec<u8>>) -> Flooded {
+    /// Sends `pieces` on one connection until the injector closes the connection, while other clients call. The client
+    /// reads responses only if `reads` is true.
+    async fn flood(&self, reads: bool, pieces: impl Iterator<Item = Vec<u8>>) -> FloodResult {
         let before = process::reset_peak();
         let flooding = flood(self.data_plane(), reads, pieces);
         let calls = async {
@@ -122,22 +122,22 @@ impl Scene {
     }
 }
 
-/// What became of a flood.
+/// The result of a flood.
 #[derive(Debug, Default, Clone)]
-struct Flooded {
-    /// So many pieces were taken.
+struct FloodResult {
+    /// Number of pieces that the injector accepted.
     sent: usize,
-    /// The code of the GOAWAY, if one came.
+    /// The code of the GOAWAY that was received, if any.
     told: Option<u32>,
-    /// The connection was closed by the other side.
+    /// True when the injector closed the connection.
     closed: bool,
-    /// The frames that came, by type.
+    /// Number of received frames by type.
     frames: [usize; 10],
 }
 
-async fn flood(address: SocketAddr, reads: bool, pieces: impl Iterator<Item = Vec<u8>>) -> Flooded {
+async fn flood(address: SocketAddr, reads: bool, pieces: impl Iterator<Item = Vec<u8>>) -> FloodResult {
     let (mut reading, mut writing) = frames::connect(address).await.into_split();
-    let came = Arc::<std::sync::Mutex<Flooded>>::default();
+    let came = Arc::<std::sync::Mutex<FloodResult>>::default();
     let (told, (begin, begun)) = (came.clone(), oneshot::channel());
     let answers = tokio::spawn(async move {
         if !reads {
@@ -156,14 +156,14 @@ async fn flood(address: SocketAddr, reads: bool, pieces: impl Iterator<Item = Ve
     });
     let mut sent = 0;
     for piece in pieces {
-        // A server that reads no more until its answers are read has done all that it can.
+        // A server may stop reading until its responses are read.
         match timeout(Duration::from_secs(1), writing.write_all(&piece)).await {
             Ok(Ok(())) => sent += 1,
             Ok(Err(_)) | Err(_) => break,
         }
     }
     if reads {
-        // What it says last may still be on its way.
+        // The last frames may still be on their way.
         let mut before = [usize::MAX; 10];
         while !answers.is_finished() && before != came.lock().unwrap().frames {
             before = came.lock().unwrap().frames;
@@ -176,17 +176,17 @@ async fn flood(address: SocketAddr, reads: bool, pieces: impl Iterator<Item = Ve
         ended.expect("the connection was never closed").unwrap();
     }
     let came = came.lock().unwrap().clone();
-    Flooded { sent, ..came }
+    FloodResult { sent, ..came }
 }
 
-/// An upstream that takes requests, and neither reads their bodies nor answers.
+/// An upstream that accepts requests, reads no bodies and never answers.
 struct Silent {
     address: SocketAddr,
     live: Arc<AtomicUsize>,
     ever: Arc<AtomicUsize>,
 }
 
-/// Counts while it is there.
+/// Counts itself until it is dropped.
 struct Live(Arc<AtomicUsize>);
 
 impl Drop for Live {
@@ -227,7 +227,7 @@ impl Silent {
     }
 }
 
-/// A request without a body.
+/// Returns the frames of a request without a body.
 fn get(stream: u32, path: &str) -> Vec<u8> {
     let head = frames::request("GET", path);
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &head)
@@ -237,7 +237,7 @@ fn streams() -> impl Iterator<Item = u32> {
     (1..).step_by(2)
 }
 
-// ---- what is given up ----
+// ---- cancelled calls ----
 
 #[tokio::test]
 async fn streams_that_are_opened_and_reset_at_once_end_the_connection() {
@@ -262,9 +262,9 @@ async fn streams_that_are_opened_and_reset_at_once_end_the_connection() {
     assert!(scene.silent.ever.load(Ordering::SeqCst) < PAIRS);
 }
 
-/// One stream at a time is no flood to any counter of streams, so each has to be given up by itself.
+/// No counter of streams recognizes this flood, because only one stream is open at a time.
 #[tokio::test]
-async fn streams_that_are_reset_one_after_the_other_leave_nothing_behind() {
+async fn streams_that_are_reset_one_after_the_other_leave_no_calls_behind() {
     const STREAMS: usize = 100;
     let scene = Scene::start().await;
     let mut connection = frames::connect(scene.data_plane()).await;
@@ -290,7 +290,7 @@ async fn streams_that_are_reset_one_after_the_other_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn calls_that_are_given_up_are_given_up_upstream() {
+async fn cancelled_calls_are_cancelled_upstream() {
     const CALLS: usize = 100;
     let scene = Scene::start().await;
     for server in ["http1", "http2"] {
@@ -325,14 +325,14 @@ async fn calls_that_are_given_up_are_given_up_upstream() {
     assert_eq!(scene.pair.injector.get("/dev/ok/").await.status(), StatusCode::OK);
 }
 
-// ---- what is too much ----
+// ---- too many frames and fields ----
 
 #[tokio::test]
-async fn a_head_without_an_end_ends_the_connection() {
+async fn an_endless_head_ends_the_connection() {
     const PIECES: usize = 20_000;
     let scene = Scene::start().await;
     let start = frames::request("GET", "/dev/ok/");
-    // A value of 256 MiB (RFC 7541, section 5.1), of which the first bytes come.
+    // The head announces a value of 256 MiB (RFC 7541, section 5.1) and has only its first bytes.
     let endless = [&start[..], &[0, 1, b'x', 0x7f, 0x81, 0xff, 0xff, 0x7f]].concat();
     for (what, head, piece) in [
         ("of nothing", start.clone(), Vec::new()),
@@ -351,18 +351,18 @@ async fn a_head_without_an_end_ends_the_connection() {
     }
 }
 
-/// Whether it reads the answers or not: what waits to be answered is bounded either way.
+/// The number of unanswered frames is bounded even when the client does not read the responses.
 #[tokio::test]
-async fn frames_that_want_an_answer_take_no_memory() {
+async fn frames_that_require_an_answer_use_no_memory() {
     const FRAMES: usize = 40_000;
-    /// As many as are written at once.
+    /// Number of frames in one write.
     const TOGETHER: usize = 100;
     let scene = Scene::start().await;
     let open = frame(HEADERS, END_HEADERS, 1, &frames::request("POST", "/dev/http1/"));
     for (what, piece) in [
         ("pings", frame(PING, 0, 0, &[7; 8])),
         ("settings", frame(SETTINGS, 0, 0, &[])),
-        // SETTINGS_INITIAL_WINDOW_SIZE, over and over.
+        // SETTINGS frames with `SETTINGS_INITIAL_WINDOW_SIZE`.
         ("windows", frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])),
         ("window updates", frame(8, 0, 1, &1_u32.to_be_bytes())),
         ("priorities", frame(2, 0, 1, &[0, 0, 0, 3, 1])),
@@ -378,7 +378,7 @@ async fn frames_that_want_an_answer_take_no_memory() {
 }
 
 #[tokio::test]
-async fn a_body_of_tiny_frames_that_nobody_reads_is_bounded() {
+async fn an_unread_body_of_tiny_frames_is_bounded() {
     const FRAMES: usize = 60_000;
     const TOGETHER: usize = 100;
     let scene = Scene::start().await;
@@ -390,20 +390,20 @@ async fn a_body_of_tiny_frames_that_nobody_reads_is_bounded() {
             let pieces = std::iter::once(open).chain(std::iter::repeat_n(piece, FRAMES / TOGETHER));
             let live = scene.silent.live();
             let flooded = scene.flood(true, pieces).await;
-            // One byte each is a body like any other, until its upstream takes no more of it.
+            // The injector accepts frames of one byte until the upstream accepts no more of the body.
             let ended = (flooded.told, flooded.closed) == (Some(ENHANCE_YOUR_CALM), true);
             assert!(ended || !data.is_empty(), "{what} {server}: {flooded:?}");
             if data.is_empty() || server == "http2" {
                 eventually("it is given up", async || scene.silent.live() <= live).await;
             }
-            // Else it does not read on, and so does not see that nobody is there any more.
+            // Otherwise the injector stops reading, and so does not notice that the client has disconnected.
         }
     }
 }
 
-/// A few bytes that stand for many (RFC 7541, section 7.3).
+/// A few encoded bytes can decode to megabytes (RFC 7541, section 7.3).
 #[tokio::test]
-async fn a_head_that_unfolds_to_megabytes_is_refused() {
+async fn a_head_that_decodes_to_megabytes_is_refused() {
     const STREAMS: usize = 300;
     let scene = Scene::start().await;
     let before = scene.ok.seen().len();
@@ -436,7 +436,7 @@ async fn a_head_that_unfolds_to_megabytes_is_refused() {
 async fn a_head_has_at_most_a_hundred_headers_and_64_kib() {
     let scene = Scene::start().await;
     for (headers, expected) in [(100, 200), (101, 431), (1_000, 431)] {
-        // Host is one of them.
+        // `Host` counts as one of the headers.
         let lines: String = (1..headers - 1)
             .map(|number| format!("x-{number}: y\r\n"))
             .collect();
@@ -465,7 +465,7 @@ async fn a_head_has_at_most_a_hundred_headers_and_64_kib() {
     assert_eq!(raw::status(&raw::exchange(scene.data_plane(), head).await), 431);
 }
 
-/// The status of a request with these fields; none when the connection was closed over it.
+/// Returns the status of a request with these fields, or `None` when the injector closed the connection.
 async fn over_http2(scene: &Scene, fields: &[u8]) -> Option<u16> {
     let mut connection = frames::connect(scene.data_plane()).await;
     let head = [frames::request("GET", "/dev/ok2/"), fields.to_vec()].concat();
@@ -481,7 +481,7 @@ async fn over_http2(scene: &Scene, fields: &[u8]) -> Option<u16> {
     Some(status(&answer.payload))
 }
 
-/// `:status`, which comes first: as RFC 7541 has it in its table, or in its code.
+/// Returns `:status`, the first field, which is an index into the static table (RFC 7541) or a literal.
 fn status(block: &[u8]) -> u16 {
     match *block {
         [0x88, ..] => 200,

@@ -1,5 +1,5 @@
-//! Requests whose length can be read in two ways are refused. Whatever a client writes, the
-//! upstream reads as many requests as the injector did, and nothing between them.
+//! Request smuggling: the injector refuses requests whose length can be read in two ways. For all bytes that a client
+//! writes, the upstream reads as many requests as the injector, and nothing between them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -20,21 +20,22 @@ use tokio::{
     time::timeout,
 };
 
-/// An upstream that reads strictly: one request on each connection, whose end is told in one way, and nothing behind it.
+/// An upstream with a strict parser: one request on each connection, one statement of its length, and no bytes after
+/// it.
 #[derive(Clone)]
-struct Strict {
+struct StrictUpstream {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<Result<Whole, String>>>>,
+    seen: Arc<Mutex<Vec<Result<CompleteRequest, String>>>>,
 }
 
-/// A request that came whole.
+/// A complete request.
 #[derive(Debug, Clone, PartialEq)]
-struct Whole {
+struct CompleteRequest {
     target: String,
     body: Vec<u8>,
 }
 
-impl Strict {
+impl StrictUpstream {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let strict = Self {
@@ -57,7 +58,7 @@ impl Strict {
                         }
                         match stream.read(&mut buffer).await {
                             Ok(count @ 1..) => bytes.extend_from_slice(&buffer[..count]),
-                            // Cut off, so that it was no request.
+                            // The connection ended within the request.
                             Ok(_) | Err(_) => return,
                         }
                     };
@@ -70,13 +71,13 @@ impl Strict {
         strict
     }
 
-    fn take(&self) -> Vec<Result<Whole, String>> {
+    fn take(&self) -> Vec<Result<CompleteRequest, String>> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
 }
 
-/// The one request in these bytes; none while more is to come.
-fn read(bytes: &[u8]) -> Result<Option<Whole>, String> {
+/// Returns the only request in these bytes, or `None` when the request is incomplete.
+fn read(bytes: &[u8]) -> Result<Option<CompleteRequest>, String> {
     let wrong = |what: &str| Err(format!("{what}: {:?}", String::from_utf8_lossy(bytes)));
     let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") else {
         return Ok(None);
@@ -111,15 +112,15 @@ fn read(bytes: &[u8]) -> Result<Option<Whole>, String> {
     };
     match body {
         None => Ok(None),
-        Some((body, [])) => Ok(Some(Whole { target, body })),
+        Some((body, [])) => Ok(Some(CompleteRequest { target, body })),
         Some(_) => wrong("more than one request"),
     }
 }
 
-/// A body, and what follows it.
+/// A body, and the bytes after it.
 type Split<'b> = (Vec<u8>, &'b [u8]);
 
-/// The body in these chunks; none while more is to come.
+/// Returns the body in these chunks, or `None` when the body is incomplete.
 fn chunks(mut rest: &[u8]) -> Result<Option<Split<'_>>, String> {
     let mut body = Vec::new();
     loop {
@@ -127,7 +128,7 @@ fn chunks(mut rest: &[u8]) -> Result<Option<Split<'_>>, String> {
             return Ok(None);
         };
         let size = std::str::from_utf8(&rest[..end]).unwrap();
-        // Nothing but the size: no extension, no sign, no space.
+        // The line contains only the size: no extension, sign or space.
         let size = usize::from_str_radix(size, 16).map_err(|_| format!("a chunk's size is {size:?}"))?;
         let Some(chunk) = rest.get(end + 2..end + 4 + size) else {
             return Ok(None);
@@ -146,8 +147,8 @@ fn chunks(mut rest: &[u8]) -> Result<Option<Split<'_>>, String> {
     }
 }
 
-async fn dev() -> (Pair, Strict) {
-    let (pair, upstream) = (Pair::start().await, Strict::start().await);
+async fn dev() -> (Pair, StrictUpstream) {
+    let (pair, upstream) = (Pair::start().await, StrictUpstream::start().await);
     pair.vault.workspace("dev").await;
     pair.vault.put("dev", "TOKEN", "canary-f4a3").await;
     let url = format!("http://{}", upstream.address);
@@ -155,19 +156,19 @@ async fn dev() -> (Pair, Strict) {
     (pair, upstream)
 }
 
-/// Sends bytes, and then nothing more; the statuses of all answers.
+/// Sends these bytes, and returns the statuses of all responses.
 async fn statuses(pair: &Pair, bytes: &[u8]) -> Vec<u16> {
     let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
-    // It may be refused and closed before all of it was read.
+    // The injector may refuse the request and close the connection before it has read everything.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
-    // Who waits for more of a request than there is, waits.
+    // The injector may wait for the rest of an incomplete request.
     let waiting = std::time::Duration::from_millis(400);
     while let Ok(Ok(count @ 1..)) = timeout(waiting, stream.read(&mut buffer)).await {
         answer.extend_from_slice(&buffer[..count]);
         if answer.ends_with(b"}") || answer.ends_with(b"ok") {
-            // Another answer comes at once or never.
+            // A further response would arrive at once.
             let more = timeout(waiting / 8, stream.readable()).await;
             if more.is_err() {
                 break;
@@ -179,16 +180,16 @@ async fn statuses(pair: &Pair, bytes: &[u8]) -> Vec<u16> {
     answers.map(|answer| answer[..3].parse().unwrap()).collect()
 }
 
-/// A POST with these lines for its framing, and what follows its head.
+/// Returns a POST with these framing fields, and with `rest` after its head.
 fn post(lines: &str, rest: &str) -> Vec<u8> {
     format!("POST /dev/s/one HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n{rest}").into_bytes()
 }
 
-/// What would be another request if a body ended before it.
+/// A request that must not be read as one, because it is within a body.
 const SMUGGLED: &str = "GET /dev/s/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[tokio::test]
-async fn a_length_that_is_none_is_refused() {
+async fn an_invalid_length_is_refused() {
     let (pair, upstream) = dev().await;
     for lines in [
         "Content-Length: -2",
@@ -232,7 +233,7 @@ async fn a_length_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_chunk_that_is_none_is_no_body() {
+async fn a_malformed_chunk_ends_the_request() {
     let (pair, upstream) = dev().await;
     for chunks in [
         "2\r\n{}x\r\n0\r\n\r\n",
@@ -266,9 +267,9 @@ async fn a_chunk_that_is_none_is_no_body() {
 }
 
 #[tokio::test]
-async fn what_can_be_read_in_one_way_is_sent_on_in_one_way() {
+async fn an_unambiguous_request_is_forwarded_unambiguously() {
     let (pair, upstream) = dev().await;
-    let one = |body: &[u8]| Whole {
+    let one = |body: &[u8]| CompleteRequest {
         target: "/one".to_owned(),
         body: body.to_vec(),
     };
@@ -289,26 +290,26 @@ async fn what_can_be_read_in_one_way_is_sent_on_in_one_way() {
             "2\r\n{}\r\n0\r\nContent-Length: 9\r\nTransfer-Encoding: x\r\nHost: y\r\n\r\n",
             b"{}",
         ),
-        // What is inside is a body, whatever it looks like.
+        // The bytes within a body are never a request.
         (chunked, "7\r\n0\r\n\r\nGE\r\n0\r\n\r\n", b"0\r\n\r\nGE"),
     ] {
         let statuses = statuses(&pair, &post(lines, rest)).await;
         assert_eq!(statuses, [200], "{lines:?} {rest:?}");
         assert_eq!(upstream.take(), [Ok(one(body))], "{lines:?} {rest:?}");
     }
-    // Two requests are two, each with what it has by itself.
+    // Two pipelined requests arrive as two, each with its own fields and body.
     let two = [&post("Content-Length: 2", "{}")[..], SMUGGLED.as_bytes()].concat();
     assert_eq!(statuses(&pair, &two).await, [200, 200]);
-    let second = Whole {
+    let second = CompleteRequest {
         target: "/smuggled".to_owned(),
         body: Vec::new(),
     };
     assert_eq!(upstream.take(), [Ok(one(b"{}")), Ok(second)]);
 }
 
-/// A recipient may read them in either way, so it must not read them in both (RFC 9112, section 6.3).
+/// Recipients differ in the length that they use (RFC 9112, section 6.3).
 #[tokio::test]
-async fn a_length_that_is_told_twice_is_refused() {
+async fn two_statements_of_a_length_are_refused() {
     let (pair, upstream) = dev().await;
     let old = "POST /dev/s/one HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
     assert_eq!(statuses(&pair, old.as_bytes()).await, [400]);
@@ -326,9 +327,9 @@ async fn a_length_that_is_told_twice_is_refused() {
     }
 }
 
-/// Sent on as chunks alone, the body would lose a coding that only `Transfer-Encoding` tells of.
+/// The injector forwards the body as chunks, so another coding in `Transfer-Encoding` would be lost.
 #[tokio::test]
-async fn a_body_with_another_transfer_coding_is_not_taken() {
+async fn a_body_with_another_transfer_coding_is_refused() {
     let (pair, upstream) = dev().await;
     for lines in [
         "Transfer-Encoding: gzip, chunked",
@@ -371,9 +372,9 @@ async fn bare_line_feeds_hide_no_field() {
     }
 }
 
-/// Whatever has no meaning in HTTP/2 could have one behind it.
+/// A framing field without a meaning in HTTP/2 could have one for an HTTP/1.1 upstream.
 #[tokio::test]
-async fn http2_carries_no_framing_of_http1() {
+async fn http1_framing_in_an_http2_request_is_refused() {
     let (pair, upstream) = dev().await;
     let with = |fields: &[(&str, &str)]| -> Vec<u8> {
         let fields = fields.iter().flat_map(|(name, value)| field(name, value));
@@ -441,7 +442,7 @@ async fn http2_carries_no_framing_of_http1() {
 }
 
 #[tokio::test]
-async fn cookies_that_http2_splits_are_one_field() {
+async fn cookie_fields_split_by_http2_are_joined() {
     let (pair, mut upstream) = (
         Pair::start().await,
         RawUpstream::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await,
@@ -467,9 +468,9 @@ async fn cookies_that_http2_splits_are_one_field() {
     assert_eq!(cookies, ["cookie: a=1; b=2; c=3"], "{received}");
 }
 
-/// The connection on which a request was refused half-way has nothing more to say.
+/// After a refusal within a request, the injector reads nothing more on the connection.
 #[tokio::test]
-async fn after_a_refused_request_its_rest_is_no_request() {
+async fn the_rest_of_a_refused_request_is_not_read_as_a_request() {
     let (pair, upstream) = dev().await;
     for path in ["/dev/unknown/", "/dev/s/../x"] {
         let body = format!("{SMUGGLED}{SMUGGLED}");

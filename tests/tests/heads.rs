@@ -1,5 +1,5 @@
-//! Heads on their way through the injector. A head tells the length of its message in one way alone, and carries
-//! no fields about a connection, no fields of the injector and no cookies of another server, in any spelling.
+//! Heads of requests and responses. A head that the injector sends states the length of its body once. In every
+//! spelling, the injector removes fields about the connection, its own fields, and cookies of other servers.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{convert::Infallible, net::SocketAddr};
@@ -25,10 +25,10 @@ use tokio::{
     time::timeout,
 };
 
-// ---- the length of an answer ----
+// ---- the length of a response ----
 
 /// Starts an upstream that answers a request for `/N` with `answers[N]` and closes the connection.
-async fn playing(answers: Vec<Vec<u8>>) -> SocketAddr {
+async fn scripted_upstream(answers: Vec<Vec<u8>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -60,8 +60,8 @@ async fn dev(upstream: &str) -> Pair {
     pair
 }
 
-/// Returns the answer, or None when the answer did not end properly.
-async fn whole(pair: &Pair, method: Method, path: &str, http2: bool) -> Option<Response<Bytes>> {
+/// Returns the response, or `None` when the response was incomplete.
+async fn complete_response(pair: &Pair, method: Method, path: &str, http2: bool) -> Option<Response<Bytes>> {
     let client = Client::builder(TokioExecutor::new())
         .http2_only(http2)
         .build_http::<Full<Bytes>>();
@@ -83,7 +83,7 @@ fn answer(status: &str, lines: &str, body: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_answer_whose_length_can_be_read_in_two_ways_is_refused() {
+async fn a_response_with_contradictory_lengths_is_refused() {
     let lines = [
         "Transfer-Encoding: chunked\r\nContent-Length: 5",
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
@@ -121,23 +121,25 @@ async fn an_answer_whose_length_can_be_read_in_two_ways_is_refused() {
     );
     answers.push(answer("404 Not Found", lines[0], CHUNKED));
     let names = lines.iter().copied().chain(["HTTP/1.0", "404"]);
-    let (count, upstream) = (answers.len(), playing(answers).await);
+    let (count, upstream) = (answers.len(), scripted_upstream(answers).await);
     let pair = dev(&format!("http://{upstream}")).await;
     for (number, what) in (0..count).zip(names) {
         for (method, http2) in [(Method::GET, false), (Method::GET, true)] {
-            let answer = whole(&pair, method, &format!("/dev/s/{number}"), http2).await;
+            let answer = complete_response(&pair, method, &format!("/dev/s/{number}"), http2).await;
             let status = answer.map(|answer| answer.status());
             assert_eq!(status, Some(StatusCode::BAD_GATEWAY), "{what:?} {http2}");
         }
     }
-    // An answer to HEAD has no body, but contradictory lengths are refused all the same.
-    let head = whole(&pair, Method::HEAD, "/dev/s/0", false).await.unwrap();
+    // A response to HEAD has no body, but contradictory lengths are refused nevertheless.
+    let head = complete_response(&pair, Method::HEAD, "/dev/s/0", false)
+        .await
+        .unwrap();
     assert_eq!(head.headers()["x-aerostack-reason"], "UPSTREAM_PROTOCOL");
     pair.stop().await;
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_never_ends_cleanly() {
+async fn a_truncated_response_never_ends_cleanly() {
     let cuts = [
         ("Content-Length: 20", "01234"),
         ("Content-Length: 20", ""),
@@ -158,10 +160,10 @@ async fn an_answer_that_is_cut_never_ends_cleanly() {
         ),
     ];
     let answers = cuts.iter().map(|(lines, body)| answer("200 OK", lines, body));
-    let pair = dev(&format!("http://{}", playing(answers.collect()).await)).await;
+    let pair = dev(&format!("http://{}", scripted_upstream(answers.collect()).await)).await;
     for (number, cut) in cuts.iter().enumerate() {
         for http2 in [false, true] {
-            let answer = whole(&pair, Method::GET, &format!("/dev/s/{number}"), http2).await;
+            let answer = complete_response(&pair, Method::GET, &format!("/dev/s/{number}"), http2).await;
             let ok = answer.filter(|answer| answer.status() == StatusCode::OK);
             assert!(ok.is_none(), "{cut:?} {http2}: {ok:?}");
         }
@@ -170,7 +172,7 @@ async fn an_answer_that_is_cut_never_ends_cleanly() {
 }
 
 #[tokio::test]
-async fn a_length_is_told_once_and_only_where_it_belongs() {
+async fn a_length_is_sent_once_and_only_where_allowed() {
     let two = Some("2");
     let cases: [(&str, &str, &str, Method, Option<&str>); 10] = [
         ("200 OK", "Content-Length: 2", "{}", Method::GET, two),
@@ -211,11 +213,13 @@ async fn a_length_is_told_once_and_only_where_it_belongs() {
     let answers = cases
         .iter()
         .map(|(status, lines, body, ..)| answer(status, lines, body));
-    let pair = dev(&format!("http://{}", playing(answers.collect()).await)).await;
+    let pair = dev(&format!("http://{}", scripted_upstream(answers.collect()).await)).await;
     for (number, (status, lines, _, method, length)) in cases.iter().enumerate() {
         let path = format!("/dev/s/{number}");
         for http2 in [false, true] {
-            let answer = whole(&pair, method.clone(), &path, http2).await.expect(lines);
+            let answer = complete_response(&pair, method.clone(), &path, http2)
+                .await
+                .expect(lines);
             assert_eq!(answer.status().as_str(), &status[..3], "{lines}");
             let lengths: Vec<_> = answer.headers().get_all("content-length").iter().collect();
             let expected: Vec<_> = length.iter().collect();
@@ -227,7 +231,7 @@ async fn a_length_is_told_once_and_only_where_it_belongs() {
             let empty = *method == Method::HEAD || !status.starts_with("200");
             assert_eq!(answer.body(), if empty { "" } else { "{}" }, "{status} {lines}");
         }
-        // A raw exchange shows the bytes on the wire, which an HTTP library might clean up.
+        // A raw exchange shows the bytes on the wire. An HTTP library could normalize them.
         let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let written = raw::exchange(pair.injector.data_plane, head).await.to_lowercase();
         let told = written.matches("content-length:").count();
@@ -258,7 +262,7 @@ async fn with_lengths(lengths: &'static [&'static str]) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn over_http2_a_length_is_told_once_too() {
+async fn in_http2_a_length_is_sent_once() {
     let pair = dev("http://127.0.0.1:1").await;
     let answers: [(&[&str], bool); 5] = [
         (&["2"], true),
@@ -267,7 +271,7 @@ async fn over_http2_a_length_is_told_once_too() {
         (&["3", "2"], false),
         (&["2, 3"], false),
     ];
-    for (number, (lengths, whole)) in answers.into_iter().enumerate() {
+    for (number, (lengths, is_complete)) in answers.into_iter().enumerate() {
         let name = format!("h2-{number}");
         let url = format!("http://{}", with_lengths(lengths).await);
         pair.injector
@@ -276,9 +280,9 @@ async fn over_http2_a_length_is_told_once_too() {
                 ..server("dev", &name, &url, &[])
             })
             .await;
-        let answer = self::whole(&pair, Method::GET, &format!("/dev/{name}/"), false).await;
+        let answer = complete_response(&pair, Method::GET, &format!("/dev/{name}/"), false).await;
         let answer = answer.expect("an answer");
-        if whole {
+        if is_complete {
             assert_eq!(answer.status(), StatusCode::OK, "{lengths:?}");
             let lengths: Vec<_> = answer.headers().get_all("content-length").iter().collect();
             assert_eq!(lengths, ["2"]);
@@ -289,9 +293,9 @@ async fn over_http2_a_length_is_told_once_too() {
     pair.stop().await;
 }
 
-// ---- fields that many servers read as others ----
+// ---- names that servers may read as other names ----
 
-/// Fields that frame a message, that are about a connection, or that are the injector's own.
+/// Fields that frame a message or concern the connection, and the injector's own fields.
 const OWN: [&str; 13] = [
     "transfer-encoding",
     "content-length",
@@ -319,7 +323,7 @@ fn folded(name: &str) -> String {
     name.to_ascii_lowercase().chars().map(letter).collect()
 }
 
-/// Returns every name in [`OWN`] in spellings that servers may read as that name, without the name itself.
+/// Returns the spellings that servers may read as a name in [`OWN`], without the names themselves.
 fn spellings() -> Vec<String> {
     let spelled = |name: &&str| {
         let first = name.replacen('-', "_", 1);
@@ -342,7 +346,7 @@ fn assert_clean(fields: &HeaderMap, expected: &[&str]) {
 }
 
 #[tokio::test]
-async fn fields_that_fold_to_framing_to_the_connections_or_to_ours_do_not_arrive() {
+async fn fields_in_other_spellings_of_reserved_names_are_removed_from_requests() {
     let upstream = Upstream::start().await;
     let pair = dev(&upstream.url()).await;
     for spelling in spellings() {
@@ -365,7 +369,7 @@ async fn fields_that_fold_to_framing_to_the_connections_or_to_ours_do_not_arrive
 }
 
 #[tokio::test]
-async fn a_field_that_connection_names_does_not_arrive_in_any_spelling() {
+async fn a_field_named_by_connection_is_removed_in_every_spelling() {
     let upstream = Upstream::start().await;
     let pair = dev(&upstream.url()).await;
     for (named, sent) in [
@@ -391,7 +395,7 @@ async fn a_field_that_connection_names_does_not_arrive_in_any_spelling() {
 }
 
 #[tokio::test]
-async fn they_do_not_arrive_as_trailers_either() {
+async fn reserved_fields_are_removed_from_trailers() {
     let upstream = Upstream::start().await;
     let pair = dev(&upstream.url()).await;
     pair.injector
@@ -426,7 +430,7 @@ async fn they_do_not_arrive_as_trailers_either() {
 }
 
 #[tokio::test]
-async fn they_do_not_come_back_with_an_answer() {
+async fn reserved_fields_are_removed_from_responses() {
     let upstream = Upstream::answering(|_| {
         let named = Response::builder()
             .header("connection", "x-mine")
@@ -442,7 +446,9 @@ async fn they_do_not_come_back_with_an_answer() {
     .await;
     let pair = dev(&upstream.url()).await;
     for http2 in [false, true] {
-        let answer = whole(&pair, Method::GET, "/dev/s/", http2).await.unwrap();
+        let answer = complete_response(&pair, Method::GET, "/dev/s/", http2)
+            .await
+            .unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         assert_clean(answer.headers(), &["content-length"]);
         for gone in ["x_mine", "access_control_allow_origin"] {
@@ -455,9 +461,9 @@ async fn they_do_not_come_back_with_an_answer() {
 
 // ---- cookies ----
 
-/// A server that is named in every way sets cookies, and a cookie jar returns each cookie to that server alone.
+/// A cookie jar returns a cookie only to the server that has set it, in every way of naming the server.
 #[tokio::test]
-async fn a_cookie_stays_with_its_server_in_every_way_of_naming() {
+async fn a_cookie_returns_only_to_its_server() {
     let upstream = Upstream::answering(|_| {
         Response::builder()
             .header("set-cookie", "a=1; Path=/; Domain=dev.localhost; HttpOnly")
@@ -508,7 +514,7 @@ async fn a_cookie_stays_with_its_server_in_every_way_of_naming() {
         let cookies: Vec<_> = answer.headers().get_all("set-cookie").iter().collect();
         assert_eq!(cookies, expected);
     }
-    // A cookie jar tells servers with the same host and path apart by the names of their cookies alone.
+    // For servers with the same host and path, only the names of cookies differ in the jar.
     let jar = "own=0; a~s.dev=1; a~t.dev=4; __Host-c~s.dev=d~e=3; a~s.prod=5";
     for (address, request, seen) in [
         (data_plane, by_header("s"), "own=0; a=1; __Host-c=d~e=3"),

@@ -1,4 +1,5 @@
-//! No value shows anywhere but where it belongs (its own binary: the subscriber is the process's).
+//! Values appear only in the requests to upstreams: in no log, metric, response or audit log. The test has its own
+//! binary, because it installs the log subscriber of the process.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -38,12 +39,12 @@ use tonic::{
 };
 use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter, prelude::*};
 
-/// In every value of every secret. Letters and digits alone, so that no escaping changes it.
+/// Part of every value of every secret. Letters and digits only, so that no escaping changes it.
 const SECRET: &str = "cAnArYs3cr3t7Q";
-/// In what downstreams send and what must not be passed on, or is wrong.
+/// Part of everything that clients send and that must not be passed on.
 const SENT: &str = "cAnArYs3nt9Z";
 
-// ---- everything that is logged ----
+// ---- the log ----
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -73,7 +74,7 @@ impl Log {
     }
 }
 
-/// Everything that this process logs, of every crate and at every level: whatever `--log` says, it cannot be more.
+/// Captures everything that this process logs, of all crates and at all levels.
 fn log() -> Log {
     static LOG: OnceLock<Log> = OnceLock::new();
     let log = LOG.get_or_init(|| {
@@ -90,13 +91,14 @@ fn log() -> Log {
     log.clone()
 }
 
-// ---- looking for a canary ----
+// ---- the search for canaries ----
 
-/// Every spelling in which something could have been printed.
+/// Returns every encoding in which a canary could have been printed.
 fn spellings(canary: &str) -> Vec<String> {
     let mut spellings = vec![canary.to_lowercase()];
     for skipped in 0..3 {
-        // What is before it shifts it by 0, 1 or 2 bytes; what is after it changes the last character.
+        // In Base64, the bytes before the canary shift it by 0, 1 or 2 bytes, and the bytes after it change the last
+        // character.
         let encoded = MetadataValue::<Binary>::from_bytes(&canary.as_bytes()[skipped..]);
         let encoded = String::from_utf8(encoded.as_encoded_bytes().to_vec()).unwrap();
         spellings.push(encoded[..encoded.len() - 2].to_lowercase());
@@ -110,7 +112,7 @@ fn spellings(canary: &str) -> Vec<String> {
     spellings
 }
 
-/// The lines with a canary, at most ten.
+/// Returns the first ten lines with a canary.
 fn leaks(text: &str) -> Vec<String> {
     let spellings = [spellings(SECRET), spellings(SENT)].concat();
     let leaking = text.lines().filter(|line| {
@@ -124,7 +126,7 @@ fn leaks(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_leak_would_be_found() {
+fn the_search_finds_every_encoding_of_a_canary() {
     let value = format!("x{SECRET}y");
     let encoded = |value: &str| {
         let encoded = MetadataValue::<Binary>::from_bytes(value.as_bytes());
@@ -146,13 +148,13 @@ fn a_leak_would_be_found() {
     assert!(leaks("cAnArY").is_empty());
 }
 
-// ---- what is said ----
+// ---- responses ----
 
-/// What anyone was told, of which nothing may hold a canary.
+/// Everything that clients received. Nothing of it may contain a canary.
 #[derive(Default)]
-struct Heard(Vec<String>);
+struct Responses(Vec<String>);
 
-impl Heard {
+impl Responses {
     fn answer(&mut self, response: &Response<Bytes>) -> u16 {
         self.0
             .push(format!("{:?} {:?}", response.status(), response.headers()));
@@ -173,8 +175,8 @@ impl Heard {
 struct Scene {
     pair: Pair,
     upstream: Upstream,
-    heard: Heard,
-    /// The directory of the vault's audit log.
+    heard: Responses,
+    /// Directory of the vault's audit log.
     dir: TempDir,
 }
 
@@ -197,12 +199,12 @@ impl Scene {
         Self {
             pair,
             upstream,
-            heard: Heard::default(),
+            heard: Responses::default(),
             dir,
         }
     }
 
-    /// Sends, and remembers the answer; its status.
+    /// Sends a request and records the response. Returns its status.
     async fn send(&mut self, request: Builder, body: impl Into<Bytes>) -> u16 {
         let response = timeout(PATIENCE, self.pair.injector.send(request, body))
             .await
@@ -218,7 +220,7 @@ impl Scene {
         .await
     }
 
-    /// Over HTTP/2, so that what is logged of its frames and header compression is seen as well.
+    /// Sends a request over HTTP/2, so that the log contains its frames and header compression.
     async fn http2(&mut self, request: Builder, body: impl Into<Bytes>) -> u16 {
         let mut request = request.body(Full::new(body.into())).unwrap();
         *request.uri_mut() = self.pair.injector.url(request.uri().path()).parse().unwrap();
@@ -280,7 +282,7 @@ impl Scene {
     }
 }
 
-/// Values of every kind, and puts that are refused.
+/// Puts values of every kind, and makes puts that are refused.
 async fn puts(scene: &mut Scene) {
     let header = format!("{SECRET}-\"\\/%+=&?#");
     let text = format!("{SECRET}\"\\\u{e9}\u{1f511}\u{7}\r\nX-Injected: {SECRET}");
@@ -319,11 +321,11 @@ async fn puts(scene: &mut Scene) {
         let client = SecretServiceClient::new(scene.pair.vault.channel(principal));
         assert!(!scene.put_as(client, "dev", "HEADER", &header, &[]).await);
     }
-    // More than a message may have.
+    // The value exceeds the size limit of a message.
     assert!(!scene.put("dev", "HEADER", SECRET.repeat(1 << 20), &[]).await);
 }
 
-/// Everything that is told of secrets, and to whom it is not told.
+/// Makes all reads of secrets, allowed and refused.
 async fn reads(scene: &mut Scene) {
     let mut secrets = scene.pair.vault.secrets();
     let listed = secrets
@@ -346,7 +348,7 @@ async fn reads(scene: &mut Scene) {
             .to_vec(),
         ..Default::default()
     };
-    // Its `Debug` is redacted, so even the answer that holds the values may be printed.
+    // `Debug` of a value is redacted, so the test may print even the response with the values.
     let answer = scene.pair.vault.decrypts().decrypt(request.clone()).await;
     assert!(
         answer.as_ref().unwrap().get_ref().secrets[0]
@@ -389,7 +391,7 @@ async fn servers(scene: &mut Scene) {
     ] {
         scene.add(server).await;
     }
-    // Bound elsewhere: refused as it is stored, and when it was bound only afterwards, at each call.
+    // A secret that is bound to another origin: refused at registration, or at each call if it was bound later.
     let answer = scene
         .pair
         .injector
@@ -412,7 +414,7 @@ async fn servers(scene: &mut Scene) {
             )
             .await
     );
-    // A value where none belongs.
+    // A value in a field that is not for values.
     for wrong in [
         server(
             "dev",
@@ -442,7 +444,7 @@ async fn servers(scene: &mut Scene) {
     }
 }
 
-/// Calls that reach the upstream with their secrets.
+/// Makes calls that reach the upstream with their secrets.
 async fn successes(scene: &mut Scene) {
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
     for _ in 0..3 {
@@ -486,7 +488,7 @@ async fn successes(scene: &mut Scene) {
     }
 }
 
-/// Calls that are refused, or that fail after the secrets were put in.
+/// Makes calls that are refused, or that fail after the secrets were put in.
 async fn failures(scene: &mut Scene) {
     for (server, status) in [
         ("illegal", 502),
@@ -594,7 +596,7 @@ async fn failures(scene: &mut Scene) {
     }
 }
 
-/// Reads a little and closes.
+/// Starts an upstream that reads a part of a request and closes the connection.
 async fn closing() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -608,8 +610,8 @@ async fn closing() -> SocketAddr {
     address
 }
 
-/// Everything else that is told.
-async fn the_rest(scene: &mut Scene) {
+/// Makes all other calls with a response.
+async fn other_calls(scene: &mut Scene) {
     for metrics in [scene.pair.vault.metrics, scene.pair.injector.metrics] {
         for path in ["metrics", "readyz", "livez", SENT] {
             let response = get(&format!("http://{metrics}/{path}")).await;
@@ -644,7 +646,7 @@ async fn the_rest(scene: &mut Scene) {
 }
 
 #[tokio::test]
-async fn no_value_shows_in_any_log_metric_or_answer() {
+async fn no_log_metric_or_response_contains_a_value() {
     let log = log();
     let mut scene = Scene::start().await;
     puts(&mut scene).await;
@@ -652,9 +654,9 @@ async fn no_value_shows_in_any_log_metric_or_answer() {
     servers(&mut scene).await;
     successes(&mut scene).await;
     failures(&mut scene).await;
-    the_rest(&mut scene).await;
+    other_calls(&mut scene).await;
 
-    // A secret in the file of servers, where none belongs.
+    // The file of servers contains a value, which is not allowed.
     let file = format!("version: 1\nservers:\n- workspace: dev\n  name: x\n  token: {SENT}\n  url: {SENT}\n");
     std::fs::write(scene.pair.injector.servers_file(), file).unwrap();
     eventually("the file is refused", async || {
@@ -662,7 +664,7 @@ async fn no_value_shows_in_any_log_metric_or_answer() {
     })
     .await;
 
-    // And without a vault.
+    // Calls while the vault is down.
     let Scene {
         pair,
         upstream,
@@ -676,7 +678,7 @@ async fn no_value_shows_in_any_log_metric_or_answer() {
     }
     injector.stop().await;
 
-    // It did happen, and it was logged by everyone.
+    // The log has lines of all components, so the test has seen them.
     let text = log.text();
     for source in [
         "h2::",

@@ -1,4 +1,4 @@
-//! What calls and connections may take, and what happens to those that take more.
+//! Limits of calls and connections, and the refusals of those that exceed them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -49,8 +49,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 const VALUE: &str = "canary-90be27";
 
-/// A pair with these limits. The workspace `dev` has the secret `TOKEN`, and leads to an upstream by the servers
-/// `headers` and `skill`.
+/// Starts a pair with these limits. The workspace `dev` has the secret `TOKEN`, and the servers `headers` and `skill`
+/// lead to the upstream.
 async fn pair(upstream: SocketAddr, limit: impl FnOnce(&mut LimitSettings)) -> Pair {
     let pair = Pair::start_with(|_| {}, |settings| limit(&mut settings.limits)).await;
     pair.vault.workspace("dev").await;
@@ -67,11 +67,11 @@ async fn pair(upstream: SocketAddr, limit: impl FnOnce(&mut LimitSettings)) -> P
     pair
 }
 
-/// Reads until the other end closes the connection; how long that took.
+/// Reads until the injector closes the connection. Returns the time that this took.
 async fn closed(stream: &mut TcpStream) -> Duration {
     let started = Instant::now();
     let mut rest = Vec::new();
-    // A reset is as good as an end.
+    // A reset counts as an end.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut rest))
         .await
         .expect("the connection was never closed");
@@ -79,7 +79,7 @@ async fn closed(stream: &mut TcpStream) -> Duration {
 }
 
 #[tokio::test]
-async fn a_head_that_comes_byte_by_byte_is_cut_off_and_others_are_served() {
+async fn a_slow_head_is_cut_off_and_others_are_served() {
     let upstream = Upstream::start().await;
     let pair = pair(upstream.address, |limits| limits.head_timeout = "400ms".into()).await;
     let mut slow = Vec::new();
@@ -91,7 +91,7 @@ async fn a_head_that_comes_byte_by_byte_is_cut_off_and_others_are_served() {
             .unwrap();
         slow.push(tokio::spawn(async move {
             let started = Instant::now();
-            // A byte now and then must not help.
+            // Single bytes must not extend the time for a head.
             while started.elapsed() < PATIENCE && stream.write_all(b"o").await.is_ok() {
                 let mut byte = [0];
                 if let Ok(Ok(0) | Err(_)) = timeout(Duration::from_millis(50), stream.read(&mut byte)).await {
@@ -113,7 +113,7 @@ async fn a_head_that_comes_byte_by_byte_is_cut_off_and_others_are_served() {
 }
 
 #[tokio::test]
-async fn a_connection_is_closed_when_it_is_idle_and_not_while_it_carries_a_call() {
+async fn an_idle_connection_is_closed_and_one_with_a_call_is_not() {
     let upstream = Endless::start(Duration::from_millis(900)).await;
     let pair = pair(upstream.address, |limits| limits.idle_timeout = "300ms".into()).await;
     let mut silent = TcpStream::connect(pair.injector.data_plane).await.unwrap();
@@ -129,12 +129,12 @@ async fn a_connection_is_closed_when_it_is_idle_and_not_while_it_carries_a_call(
             .unwrap()
             .unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");
-        // The rest of the answer, which ends by its length.
+        // The rest of the response.
         while kept.try_read(&mut [0; 1024]).is_ok() {}
     }
     closed(&mut kept).await;
 
-    // Over HTTP/2 a call outlasts it too, and then the connection is closed.
+    // In HTTP/2 a call may outlast the idle time, too. After the call the connection is closed.
     let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
     let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
@@ -192,7 +192,7 @@ async fn heads_that_are_too_large_are_refused_with_a_reason() {
         assert_eq!(send("x", 2, 1030).await, refused(431, "HEADERS_TOO_LARGE"));
         assert_eq!(send(&"x".repeat(280), 0, 0).await, (200, None));
         assert_eq!(send(&"x".repeat(300), 0, 0).await, refused(414, "URI_TOO_LONG"));
-        // Far beyond, the library answers, without a reason.
+        // A head far beyond the limit is answered by the library, without a reason.
         assert_eq!(send("x", 60, 10).await.0, 431);
         assert_eq!(send("x", 3, 4000).await.0, 431);
     }
@@ -201,7 +201,7 @@ async fn heads_that_are_too_large_are_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_waited_for_comes_in_time_or_the_call_is_refused() {
+async fn a_body_that_is_buffered_has_to_arrive_in_time() {
     let upstream = Upstream::start().await;
     let pair = pair(upstream.address, |limits| {
         limits.body_timeout = "300ms".into();
@@ -229,8 +229,8 @@ async fn a_body_that_is_waited_for_comes_in_time_or_the_call_is_refused() {
 
 type Streamed = UnsyncBoxBody<Bytes, Infallible>;
 
-/// An upstream whose `/late` answers after a while, and whose other answers never end. It counts its connections, and
-/// the answers that nobody takes any more.
+/// An upstream that answers `/late` after a while, and whose other responses never end. The upstream counts its
+/// connections, and the responses that were dropped.
 #[derive(Clone)]
 struct Endless {
     address: SocketAddr,
@@ -289,7 +289,7 @@ impl Endless {
 }
 
 #[tokio::test]
-async fn a_call_lasts_no_longer_than_it_may() {
+async fn a_call_ends_at_its_longest_duration() {
     let upstream = Endless::start(PATIENCE).await;
     let pair = pair(upstream.address, |limits| {
         limits.max_call_duration = "400ms".into()
@@ -312,7 +312,7 @@ async fn a_call_lasts_no_longer_than_it_may() {
         upstream.dropped.load(Ordering::SeqCst) == 2
     })
     .await;
-    // An answer that does not begin is not waited for either.
+    // A call whose response does not begin ends, too.
     let late = pair.injector.get("/dev/headers/late").await;
     assert_eq!(late.status(), 504);
     assert_eq!(late.headers()["x-aerostack-reason"], "DEADLINE_EXCEEDED");
@@ -320,7 +320,7 @@ async fn a_call_lasts_no_longer_than_it_may() {
 }
 
 #[tokio::test]
-async fn whoever_takes_nothing_of_an_answer_is_cut_off_and_others_are_served() {
+async fn a_client_that_reads_nothing_is_cut_off_and_others_are_served() {
     let upstream = Endless::start(Duration::ZERO).await;
     let pair = pair(upstream.address, |limits| limits.write_timeout = "500ms".into()).await;
     let mut slow = Vec::new();
@@ -331,7 +331,7 @@ async fn whoever_takes_nothing_of_an_answer_is_cut_off_and_others_are_served() {
         slow.push(stream);
     }
     assert_eq!(pair.injector.get("/dev/headers/late").await.status(), 200);
-    // Nothing is read meanwhile, so whatever is sent stays in the system's buffers, until those are full.
+    // The client reads nothing, so sent bytes fill the buffers of the system.
     eventually("the upstream is rid of them", async || {
         upstream.dropped.load(Ordering::SeqCst) == 20
     })
@@ -341,7 +341,7 @@ async fn whoever_takes_nothing_of_an_answer_is_cut_off_and_others_are_served() {
 }
 
 #[tokio::test]
-async fn a_connection_to_an_upstream_takes_calls_for_as_long_as_it_may() {
+async fn a_connection_to_an_upstream_takes_no_calls_after_its_longest_age() {
     const AGE: Duration = Duration::from_millis(600);
     for http2 in [false, true] {
         let upstream = Endless::start(Duration::from_millis(1)).await;
@@ -351,7 +351,7 @@ async fn a_connection_to_an_upstream_takes_calls_for_as_long_as_it_may() {
         .await;
         let name = if http2 { "http2" } else { "headers" };
         add_http2(&pair, "http2", upstream.address).await;
-        // A call that outlasts its connection's age.
+        // A call may outlast the age of its connection.
         let mut endless = TcpStream::connect(pair.injector.data_plane).await.unwrap();
         let head = format!("GET /dev/{name}/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
         endless.write_all(head.as_bytes()).await.unwrap();
@@ -371,7 +371,7 @@ async fn a_connection_to_an_upstream_takes_calls_for_as_long_as_it_may() {
         };
         let first_age = call_for(AGE / 2).await;
         let all = call_for(AGE * 2).await;
-        // One for each age that began, on each thread of the data plane, and one for the endless call.
+        // Each thread of the data plane makes a connection per age, and the endless call keeps one more.
         let threads = ThreadCount::PerProcessor.count();
         assert!(first_age < all && all <= 5 * threads, "{first_age}, {all}");
         assert_eq!(upstream.dropped.load(Ordering::SeqCst), 0);
@@ -384,7 +384,7 @@ async fn a_connection_to_an_upstream_takes_calls_for_as_long_as_it_may() {
     }
 }
 
-/// Echoes the bodies of its calls, frame by frame.
+/// Starts an upstream that echoes bodies frame by frame.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -406,7 +406,7 @@ async fn echo() -> SocketAddr {
     address
 }
 
-/// Each message in a frame of its own, and many frames at once, which some libraries do and others take for an attack.
+/// Some libraries send each message in a frame of its own, and other libraries take many such frames for an attack.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_multitude_of_small_messages_passes_both_ways() {
     const MESSAGES: usize = 300_000;
@@ -444,7 +444,7 @@ async fn a_multitude_of_small_messages_passes_both_ways() {
 }
 
 #[tokio::test]
-async fn whoever_is_refused_is_told_so_though_its_body_comes_later() {
+async fn a_refusal_arrives_although_the_body_is_sent_later() {
     let upstream = Upstream::start().await;
     let pair = pair(upstream.address, |_| {}).await;
     let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
@@ -470,7 +470,7 @@ async fn whoever_is_refused_is_told_so_though_its_body_comes_later() {
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
-    // A body without an end is not taken for ever.
+    // The injector does not read an endless body for ever.
     let head = "POST /dev/unknown/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let sent = timeout(PATIENCE, async {
@@ -481,14 +481,14 @@ async fn whoever_is_refused_is_told_so_though_its_body_comes_later() {
     pair.stop().await;
 }
 
-/// An upstream over HTTP/2 with up to `most` calls on each connection, or over HTTP/1.1. `/whole` is answered at once,
-/// `/slow` soon, `/never` not at all, and other answers begin and do not end.
+/// An upstream over HTTP/1.1, or over HTTP/2 with up to `most` calls on each connection. The upstream answers `/whole`
+/// at once, `/slow` soon and `/never` not at all. Other responses begin and do not end.
 #[derive(Clone)]
 struct Counting {
     address: SocketAddr,
-    /// Connections that were made.
+    /// Number of accepted connections.
     made: Arc<AtomicUsize>,
-    /// Those that were closed.
+    /// Number of closed connections.
     closed: Arc<AtomicUsize>,
 }
 
@@ -544,7 +544,8 @@ async fn counted(request: Request<Incoming>) -> Result<Response<Streamed>, Infal
     Ok(Response::new(body))
 }
 
-/// A server `name` that is called over HTTP/2, without values that end a connection.
+/// Adds a server without secrets that is called over HTTP/2. A connection that sent a value in plain would close after
+/// its call.
 async fn add_http2(pair: &Pair, name: &str, upstream: SocketAddr) {
     let server = Server {
         protocol: Protocol::Http2.into(),
@@ -553,7 +554,7 @@ async fn add_http2(pair: &Pair, name: &str, upstream: SocketAddr) {
     pair.injector.add(server).await;
 }
 
-/// Calls whose answers begin and do not end.
+/// Makes calls whose responses begin and do not end.
 async fn held(pair: &Pair, path: &str, count: usize) -> Vec<Response<Incoming>> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let mut held = Vec::new();
@@ -568,14 +569,14 @@ async fn held(pair: &Pair, path: &str, count: usize) -> Vec<Response<Incoming>> 
 }
 
 #[tokio::test]
-async fn a_server_whose_connections_are_full_gets_another_one() {
+async fn a_server_with_full_connections_gets_another_one() {
     let upstream = Counting::start(1).await;
     let pair = pair(upstream.address, |_| {}).await;
     add_http2(&pair, "narrow", upstream.address).await;
     let held = held(&pair, "/dev/narrow/", 8).await;
     let whole = timeout(PATIENCE, pair.injector.get("/dev/narrow/whole")).await;
     assert_eq!(whole.expect("the call hangs").status(), 200);
-    // One for each; a call that has just ended may not have made its place free for the one after it.
+    // A call that has just ended may not have released its slot for the next call.
     let made = upstream.made();
     assert!((9..=10).contains(&made), "{made}");
     drop(held);
@@ -583,7 +584,7 @@ async fn a_server_whose_connections_are_full_gets_another_one() {
 }
 
 #[tokio::test]
-async fn calls_share_a_connection_for_as_long_as_it_takes_them() {
+async fn calls_share_a_connection_until_it_is_full() {
     let upstream = Counting::start(4).await;
     let pair = pair(upstream.address, |_| {}).await;
     add_http2(&pair, "narrow", upstream.address).await;
@@ -596,7 +597,7 @@ async fn calls_share_a_connection_for_as_long_as_it_takes_them() {
 }
 
 #[tokio::test]
-async fn a_call_waits_for_a_place_only_so_long_and_gets_one_that_becomes_free() {
+async fn a_call_waits_a_limited_time_for_a_free_slot() {
     let upstream = Counting::start(1).await;
     let pair = pair(upstream.address, |limits| {
         limits.upstream_max_http2_connections = "1".into();
@@ -606,7 +607,7 @@ async fn a_call_waits_for_a_place_only_so_long_and_gets_one_that_becomes_free() 
     add_http2(&pair, "narrow", upstream.address).await;
     let threads = ThreadCount::PerProcessor.count();
     let mut all = held(&pair, "/dev/narrow/", 1).await;
-    // Every thread has its own: fill them all, by connections that go to one after the other.
+    // Each thread has its own connections to the upstream. New client connections reach the threads in turn.
     let mut refused = None;
     for _ in 0..4 * threads {
         let url = pair.injector.url("/dev/narrow/").parse().unwrap();
@@ -639,7 +640,7 @@ async fn a_call_waits_for_a_place_only_so_long_and_gets_one_that_becomes_free() 
 }
 
 #[tokio::test]
-async fn whoever_opens_no_window_for_an_answer_loses_it_and_nothing_else() {
+async fn a_client_that_opens_no_window_loses_only_that_response() {
     let upstream = Endless::start(Duration::from_millis(1)).await;
     let pair = pair(upstream.address, |limits| limits.write_timeout = "500ms".into()).await;
     let mut connection = frames::connect(pair.injector.data_plane).await;
@@ -651,7 +652,7 @@ async fn whoever_opens_no_window_for_an_answer_loses_it_and_nothing_else() {
         &frames::request("GET", "/dev/headers/"),
     );
     connection.write_all(&[room, endless].concat()).await.unwrap();
-    // What comes is read, and still there is no room on the stream after its first 64 KiB.
+    // The client reads the connection, but the window of the stream ends after 64 KiB.
     let reset = frames::next(&mut connection, RST_STREAM).await;
     let reset = reset.expect("the connection was closed");
     assert_eq!((reset.stream, reset.code()), (1, CANCEL));
@@ -672,7 +673,7 @@ async fn whoever_opens_no_window_for_an_answer_loses_it_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_head_over_http2_that_is_not_finished_is_cut_off() {
+async fn an_unfinished_http2_head_is_cut_off() {
     let upstream = Upstream::start().await;
     let pair = pair(upstream.address, |limits| {
         limits.idle_timeout = "300ms".into();
@@ -687,7 +688,7 @@ async fn a_head_over_http2_that_is_not_finished_is_cut_off() {
     pair.stop().await;
 }
 
-/// A call over HTTP/2, to a server whose secrets go into the JSON body.
+/// Makes a call over HTTP/2 to a server whose secrets go into the JSON body.
 fn skilled(pair: &Pair, path: &str) -> impl Future<Output = StatusCode> + use<> {
     let url = pair.injector.url(&format!("/dev/skill2/{path}"));
     async move {
@@ -703,7 +704,7 @@ fn skilled(pair: &Pair, path: &str) -> impl Future<Output = StatusCode> + use<> 
 }
 
 #[tokio::test]
-async fn a_connection_that_held_a_value_closes_with_its_call_however_that_ended() {
+async fn a_connection_that_sent_a_value_closes_with_its_call() {
     let upstream = Counting::start(100).await;
     let pair = pair(upstream.address, |limits| {
         limits.upstream_idle_timeout = "1h".into();
@@ -730,7 +731,7 @@ async fn a_connection_that_held_a_value_closes_with_its_call_however_that_ended(
     sleep(Duration::from_millis(100)).await;
     given_up.abort();
     eventually("it is closed when nobody waits", async || upstream.open() == 0).await;
-    // Without a value in the body it is kept.
+    // A connection is kept after a call without a value in its body.
     add_http2(&pair, "kept", upstream.address).await;
     for _ in 0..10 {
         assert_eq!(pair.injector.get("/dev/kept/whole").await.status(), 200);
@@ -740,7 +741,7 @@ async fn a_connection_that_held_a_value_closes_with_its_call_however_that_ended(
 }
 
 #[tokio::test]
-async fn connections_that_carry_nothing_are_kept_for_a_while() {
+async fn idle_upstream_connections_are_kept_for_a_while() {
     for http2 in [false, true] {
         let upstream = Counting::start(100).await;
         let pair = pair(upstream.address, |limits| {
@@ -768,7 +769,7 @@ async fn connections_that_carry_nothing_are_kept_for_a_while() {
 }
 
 #[tokio::test]
-async fn only_so_many_connections_are_kept_that_carry_nothing() {
+async fn the_number_of_idle_upstream_connections_is_limited() {
     for http2 in [false, true] {
         let upstream = Counting::start(1).await;
         let pair = pair(upstream.address, |limits| {
@@ -795,11 +796,11 @@ async fn only_so_many_connections_are_kept_that_carry_nothing() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_get_ready_is_waited_for_only_so_long() {
+async fn a_call_waits_a_limited_time_for_a_handshake() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
     let pair = pair(address, |limits| limits.upstream_connect_timeout = "300ms".into()).await;
-    // One never begins its TLS, the other never its HTTP/2.
+    // One upstream never begins TLS, and the other never begins HTTP/2.
     pair.injector
         .add(server("dev", "tls", &format!("https://{address}"), &["TOKEN"]))
         .await;
@@ -819,7 +820,7 @@ async fn an_upstream_that_was_not_ready_is_dialled_again() {
     let address = listener.local_addr().unwrap();
     let pair = pair(address, |limits| limits.upstream_connect_timeout = "500ms".into()).await;
     add_http2(&pair, "http2", address).await;
-    // Of each thread.
+    // Each thread dials once.
     let calls = async || {
         let calls = (0..8 * ThreadCount::PerProcessor.count()).map(|_| pair.injector.get("/dev/http2/whole"));
         timeout(PATIENCE, join_all(calls)).await.expect("a call hangs")
@@ -827,7 +828,7 @@ async fn an_upstream_that_was_not_ready_is_dialled_again() {
     for answer in calls().await {
         assert_eq!(answer.status(), 502);
     }
-    // The connections that were made stay silent, and those that come now do not.
+    // Old connections stay silent, and new connections are served.
     let mut silent = Vec::new();
     while let Ok(accepted) = timeout(Duration::from_millis(100), listener.accept()).await {
         silent.push(accepted.unwrap());
@@ -841,7 +842,7 @@ async fn an_upstream_that_was_not_ready_is_dialled_again() {
 }
 
 #[tokio::test]
-async fn one_connection_carries_no_more_calls_at_once_than_it_may() {
+async fn the_number_of_concurrent_calls_on_a_connection_is_limited() {
     const MAX_CONCURRENT_STREAMS: &[u8] = &[0, 3, 0, 0, 0, 2];
     const REFUSED_STREAM: u32 = 7;
     let upstream = Endless::start(Duration::ZERO).await;
@@ -864,13 +865,13 @@ async fn one_connection_carries_no_more_calls_at_once_than_it_may() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_held_are_bounded_all_together() {
+async fn buffered_bodies_share_one_budget() {
     let upstream = Upstream::start().await;
     let pair = pair(upstream.address, |limits| {
         limits.max_buffered_total = "1MiB".into()
     })
     .await;
-    // A body of which 700 KB came, and the rest does not.
+    // A body of which only the first 700 KB arrive.
     let begin = async || {
         let mut stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
         let head = "POST /dev/skill/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
@@ -886,7 +887,7 @@ async fn bodies_that_are_held_are_bounded_all_together() {
     };
     let (mut held, mut refused) = (begin().await, None);
     eventually("there is no room", async || {
-        // It may be the one that came too late for both, and is refused itself.
+        // This call may be the one that exceeds the budget.
         if held.try_read(&mut [0]).is_ok() {
             held = begin().await;
         }
@@ -897,11 +898,11 @@ async fn bodies_that_are_held_are_bounded_all_together() {
     let refused = refused.unwrap();
     assert_eq!(refused.headers()["x-aerostack-reason"], "OVERLOADED");
     assert!(refused.headers().contains_key("retry-after"));
-    // What needs no room is served.
+    // Calls that need no buffer are served.
     assert_eq!(pair.injector.get("/dev/headers/").await.status(), 200);
     drop(held);
     eventually("there is room again", async || call().await.status() == 200).await;
-    // What was sent is held no more.
+    // Bytes that were sent are no longer counted.
     for _ in 0..5 {
         assert_eq!(call().await.status(), 200);
     }
@@ -925,7 +926,7 @@ fn endless(
 type UnendedBody = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
 
 #[tokio::test]
-async fn what_is_read_ahead_over_http2_is_counted_among_what_is_held() {
+async fn bytes_read_ahead_over_http2_count_in_the_budget() {
     let upstream = Upstream::start().await;
     let pair = pair(upstream.address, |limits| {
         limits.max_buffered_total = "1MiB".into()
@@ -935,7 +936,7 @@ async fn what_is_read_ahead_over_http2_is_counted_among_what_is_held() {
         .http2_only(true)
         .build_http();
     let url = pair.injector.url("/dev/headers/");
-    // 16 unended bodies take 16 times 64 KiB, which is the whole of the budget.
+    // 16 bodies without an end take 16 times 64 KiB, which is the whole budget.
     let mut held: Vec<_> = (0..16).map(|_| endless(&client, &url)).collect();
     let refused = loop {
         let (sender, mut answered) = endless(&client, &url);
@@ -959,7 +960,7 @@ async fn what_is_read_ahead_over_http2_is_counted_among_what_is_held() {
 }
 
 #[tokio::test]
-async fn messages_that_are_held_are_bounded_all_together() {
+async fn buffered_messages_share_one_budget() {
     let upstream = Upstream::start().await;
     let pair = pair(upstream.address, |limits| {
         limits.max_buffered_total = "1MiB".into()
@@ -983,7 +984,7 @@ async fn messages_that_are_held_are_bounded_all_together() {
     for (what, body, reason) in [
         ("too long", framed(0, &message(2 << 20)), Some("OVERLOADED")),
         ("unfolded", framed(1, &gzip.finish().unwrap()), Some("OVERLOADED")),
-        // What was sent is held no more.
+        // Bytes that were sent are no longer counted.
         ("many", framed(0, &message(10_000)).repeat(300), None),
     ] {
         let request = Request::post("/package.Service/Method")

@@ -1,4 +1,4 @@
-//! Calls that share an HTTP/2 connection with many calls that are cancelled or not read. The other calls do not notice.
+//! Calls that share an HTTP/2 connection with many cancelled or unread calls, which must not disturb them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -45,10 +45,10 @@ use tokio::{
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Longest time that a call may take while its neighbours misbehave.
+/// Longest time that a call may take while other calls on the connection misbehave.
 const PROMPT: Duration = Duration::from_secs(2);
 
-/// Memory is that of the process, so only one test runs at a time.
+/// Tests measure the memory of the process, so only one test runs at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A pair whose workspace `dev` has the servers `h2` and `other`, both over HTTP/2 to one [`Upstream`].
@@ -83,7 +83,7 @@ impl Scene {
         Client::connect(self.pair.injector.data_plane, 65_535).await
     }
 
-    /// Calls the server `h2` on connections of its own, as often as needed to reach every thread of the data plane.
+    /// Calls the server `h2` on new connections, often enough to reach every thread of the data plane.
     async fn others_are_served(&self) {
         for _ in 0..10 {
             let started = Instant::now();
@@ -94,13 +94,13 @@ impl Scene {
     }
 }
 
-/// An HTTP/2 server. `/ticks` answers with 100 bytes every 10 ms, `/flood/N` with pieces of N bytes as fast as they are
-/// taken, `/silent` neither reads nor answers. Everything else is read whole and answered.
+/// An HTTP/2 server. `/ticks` answers with 100 bytes every 10 ms, and `/flood/N` with pieces of N bytes as fast as the
+/// client reads. `/silent` neither reads nor answers. All other requests are read completely and answered.
 struct Upstream {
     address: SocketAddr,
     /// Number of calls to `/silent`.
     silent: Arc<AtomicUsize>,
-    /// Bytes that `/flood` has given.
+    /// Number of bytes that `/flood` has written.
     given: Arc<AtomicUsize>,
 }
 
@@ -132,8 +132,8 @@ impl Upstream {
         }
     }
 
-    /// Waits until it has filled whatever room its answers have.
-    async fn stands_still(&self) {
+    /// Waits until `/flood` writes nothing more, because all windows are full.
+    async fn wait_until_blocked(&self) {
         let mut last = 0;
         eventually("nothing moves any more", async || {
             sleep(Duration::from_millis(500)).await;
@@ -166,7 +166,7 @@ async fn answer(
     Ok(Response::new(body))
 }
 
-/// A body without an end, in pieces of `size` bytes, which `given` counts.
+/// Returns an endless body in pieces of `size` bytes. `given` counts the bytes.
 fn endless(size: usize, every: Duration, given: Arc<AtomicUsize>) -> Body {
     let piece = Bytes::from(vec![b'x'; size]);
     let pieces = stream::unfold((piece, given), move |(piece, given)| async move {
@@ -179,35 +179,35 @@ fn endless(size: usize, every: Duration, given: Arc<AtomicUsize>) -> Body {
     StreamBody::new(pieces).boxed_unsync()
 }
 
-/// What came on a client's connection.
+/// The frames that a client has received.
 #[derive(Debug, Default)]
-struct Came {
-    /// Bytes of DATA by stream.
+struct ReceivedFrames {
+    /// Number of bytes in DATA frames by stream.
     data: HashMap<u32, usize>,
-    /// Streams that have a head.
+    /// Streams whose head was received.
     heads: usize,
-    /// The streams that were reset, with their codes.
+    /// Streams that were reset, with their error codes.
     reset: HashMap<u32, u32>,
     /// The code and the text of a GOAWAY.
     told: Option<(u32, String)>,
 }
 
-/// An HTTP/2 client that writes the frames that it is given, and reads everything that comes.
+/// An HTTP/2 client that writes the frames of the test, and reads all frames.
 struct Client {
     writing: OwnedWriteHalf,
-    came: Arc<std::sync::Mutex<Came>>,
+    came: Arc<std::sync::Mutex<ReceivedFrames>>,
     next: u32,
 }
 
 impl Client {
-    /// Connects; each stream has a window of `window` bytes, and the connection has one that never binds.
+    /// Connects. Each stream has a window of `window` bytes, and the window of the connection never fills.
     async fn connect(address: SocketAddr, window: u32) -> Self {
         let (mut reading, mut writing) = frames::connect(address).await.into_split();
         let setting = [&[0, 4][..], &window.to_be_bytes()].concat();
         let room = frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
         let begin = [frame(SETTINGS, 0, 0, &setting), room].concat();
         writing.write_all(&begin).await.unwrap();
-        let came = Arc::<std::sync::Mutex<Came>>::default();
+        let came = Arc::<std::sync::Mutex<ReceivedFrames>>::default();
         let noting = came.clone();
         tokio::spawn(async move {
             while let Ok(frame) = frames::read(&mut reading).await {
@@ -231,7 +231,7 @@ impl Client {
         }
     }
 
-    /// The bytes of a request on a new stream.
+    /// Returns a new stream and the frames of a request on it.
     fn request(&mut self, method: &str, path: &str) -> (u32, Vec<u8>) {
         let stream = self.next;
         self.next += 2;
@@ -240,7 +240,7 @@ impl Client {
         (stream, frame(HEADERS, END_HEADERS | end, stream, &head))
     }
 
-    /// Sends `count` requests at once; their streams.
+    /// Sends `count` requests at once. Returns their streams.
     async fn open(&mut self, count: usize, method: &str, path: &str) -> Vec<u32> {
         let (streams, requests): (Vec<_>, Vec<_>) = (0..count).map(|_| self.request(method, path)).unzip();
         self.write(requests.concat()).await;
@@ -256,7 +256,7 @@ impl Client {
         );
     }
 
-    /// Opens streams for as long as it has room on them, as a reader that reads does.
+    /// Enlarges the windows of these streams, like a client that reads.
     async fn allow(&mut self, streams: &[u32]) {
         let room = |&stream: &u32| frame(WINDOW_UPDATE, 0, stream, &(1_u32 << 20).to_be_bytes());
         self.write(streams.iter().flat_map(room).collect()).await;
@@ -268,18 +268,18 @@ impl Client {
         received.map(Option::unwrap_or_default).collect()
     }
 
-    /// Checks that each of the streams goes on.
-    async fn live(&self, streams: &[u32]) {
+    /// Asserts that each of these streams makes progress.
+    async fn assert_progress(&self, streams: &[u32]) {
         let before = self.received(streams);
         let go_on = async || {
             let after = self.received(streams);
-            self.fine(streams);
+            self.assert_not_reset(streams);
             before.iter().zip(&after).all(|(before, after)| before < after)
         };
         eventually("all streams go on", go_on).await;
     }
 
-    fn fine(&self, streams: &[u32]) {
+    fn assert_not_reset(&self, streams: &[u32]) {
         let came = self.came.lock().unwrap();
         assert_eq!(came.told, None, "the connection was ended");
         let reset = streams.iter().filter(|stream| came.reset.contains_key(stream));
@@ -289,15 +289,15 @@ impl Client {
 
 // ---- calls that are cancelled ----
 
-/// As gRPC clients do when a deadline passes that many calls share.
+/// gRPC clients cancel many calls at once when these calls share a deadline.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_cancelled_calls_a_second_break_no_other_call() {
+async fn a_thousand_cancelled_calls_per_second_disturb_no_other_call() {
     const BYSTANDERS: usize = 60;
     let scene = Scene::start().await;
     let mut client = scene.client().await;
     let bystanders = client.open(BYSTANDERS, "GET", "/dev/h2/ticks").await;
-    client.live(&bystanders).await;
-    // Together within a moment, so that most are cancelled before the injector accepts them; and then evenly.
+    client.assert_progress(&bystanders).await;
+    // The client cancels calls at once, so that most are cancelled before the injector accepts them, and then evenly.
     for together in [1_000_u64, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 1_000] {
         let started = Instant::now();
         let calls: Vec<_> = (0..together)
@@ -308,45 +308,45 @@ async fn a_thousand_cancelled_calls_a_second_break_no_other_call() {
             .collect();
         client.write(calls).await;
         sleep(Duration::from_millis(together).saturating_sub(started.elapsed())).await;
-        client.fine(&bystanders);
+        client.assert_not_reset(&bystanders);
     }
-    client.live(&bystanders).await;
+    client.assert_progress(&bystanders).await;
     scene.others_are_served().await;
 }
 
-/// Frames of an answer are still on their way when its call is cancelled, on the connection that it shares upstream.
+/// Frames of a response are still on their way when its call is cancelled, on the shared connection to the upstream.
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelled_calls_whose_answers_are_on_their_way_break_no_other_call() {
+async fn cancelled_calls_with_responses_on_their_way_disturb_no_other_call() {
     const BYSTANDERS: usize = 20;
     const CALLS: usize = 500;
     let scene = Scene::start().await;
     let mut client = Client::connect(scene.pair.injector.data_plane, 1 << 20).await;
     let bystanders = client.open(BYSTANDERS, "GET", "/dev/h2/ticks").await;
-    client.live(&bystanders).await;
+    client.assert_progress(&bystanders).await;
     for _ in 0..8 {
         let calls = client.open(CALLS, "GET", "/dev/h2/flood/1000").await;
         eventually("all are answered", async || {
-            client.fine(&bystanders);
+            client.assert_not_reset(&bystanders);
             client.received(&calls).iter().all(|&bytes| bytes > 0)
         })
         .await;
         client
             .write(calls.iter().flat_map(|&stream| reset(stream, CANCEL)).collect())
             .await;
-        client.live(&bystanders).await;
+        client.assert_progress(&bystanders).await;
     }
     scene.others_are_served().await;
 }
 
-/// A client sends on until it hears that its upload was refused.
+/// A client sends the body until it learns that the request was refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_uploads_whose_bodies_are_on_their_way_break_no_other_call() {
+async fn refused_uploads_with_bodies_on_their_way_disturb_no_other_call() {
     const BYSTANDERS: usize = 20;
     const UPLOADS: usize = 400;
     let scene = Scene::start().await;
     let mut client = scene.client().await;
     let bystanders = client.open(BYSTANDERS, "GET", "/dev/h2/ticks").await;
-    client.live(&bystanders).await;
+    client.assert_progress(&bystanders).await;
     let uploads = client.open(UPLOADS, "POST", "/dev/unknown/").await;
     eventually("all are refused", async || {
         client.came.lock().unwrap().heads == BYSTANDERS + UPLOADS
@@ -358,14 +358,14 @@ async fn refused_uploads_whose_bodies_are_on_their_way_break_no_other_call() {
             .flat_map(|&stream| frame(DATA, 0, stream, &[b'x'; 1_000]));
         client.write(pieces.collect()).await;
     }
-    client.live(&bystanders).await;
+    client.assert_progress(&bystanders).await;
     scene.others_are_served().await;
 }
 
-// ---- calls that are not read ----
+// ---- unread calls ----
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_answers_that_nobody_reads_delay_no_other_call() {
+async fn a_thousand_unread_responses_delay_no_other_call() {
     const READERS: usize = 1_000;
     let scene = Scene::start().await;
     for size in [16 * 1024, 100] {
@@ -379,7 +379,7 @@ async fn a_thousand_answers_that_nobody_reads_delay_no_other_call() {
             started.lock().unwrap().heads == READERS
         })
         .await;
-        scene.upstream.stands_still().await;
+        scene.upstream.wait_until_blocked().await;
         let grown = process::resident().saturating_sub(before);
         println!(
             "{READERS} unread answers in pieces of {size} bytes take {} MiB",
@@ -392,9 +392,9 @@ async fn a_thousand_answers_that_nobody_reads_delay_no_other_call() {
             client.received(&read).iter().all(|&bytes| bytes > 0)
         })
         .await;
-        client.fine(&unread);
+        client.assert_not_reset(&unread);
         client.allow(&unread).await;
-        client.live(&unread).await;
+        client.assert_progress(&unread).await;
         client
             .write(unread.iter().flat_map(|&stream| reset(stream, CANCEL)).collect())
             .await;
@@ -413,7 +413,7 @@ async fn connect(address: SocketAddr) -> SendRequest<Body> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_uploads_that_nobody_reads_delay_no_other_call() {
+async fn a_thousand_unread_uploads_delay_no_other_call() {
     const UPLOADS: usize = 1_000;
     for size in [16 * 1024, 100] {
         let scene = Scene::start().await;
@@ -431,7 +431,7 @@ async fn a_thousand_uploads_that_nobody_reads_delay_no_other_call() {
             scene.upstream.silent.load(Ordering::SeqCst) == UPLOADS
         })
         .await;
-        // What the client wrote last is still on its way.
+        // The last bytes of the client are still on their way.
         sleep(Duration::from_secs(1)).await;
         let grown = process::resident().saturating_sub(before);
         println!(

@@ -1,4 +1,4 @@
-//! Clients that send or read a byte now and then: they wait, and nobody waits for them.
+//! Clients that send or read a byte now and then must not delay other clients.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -23,15 +23,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Clients that are slow.
+/// Number of slow clients.
 const CLIENTS: usize = 200;
-/// What a client asks for, and does not read.
+/// Size of the response that a client requests and does not read.
 const LARGE: usize = 8 << 20;
 
-/// Memory is that of the process, so only one test runs at a time.
+/// Tests measure the memory of the process, so only one test runs at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// A pair whose workspace `dev` has the servers `http1` and `http2`, which answer with much to `/large`.
+/// Starts a pair whose workspace `dev` has the servers `http1` and `http2`, which answer `/large` with a large body.
 async fn dev() -> Pair {
     let pair = Pair::start().await;
     let large = Bytes::from(vec![b'x'; LARGE]);
@@ -54,7 +54,7 @@ async fn dev() -> Pair {
     pair
 }
 
-/// That others are served now, as if there was nobody else.
+/// Asserts that other clients are served without delay.
 async fn others_are_served(pair: &Pair) {
     for server in ["http1", "http2"] {
         for _ in 0..10 {
@@ -78,7 +78,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn clients_that_send_a_byte_now_and_then_delay_nobody() {
+async fn clients_that_send_a_byte_now_and_then_delay_no_others() {
     const ROUNDS: usize = 15;
     let _alone = ALONE.lock().await;
     let pair = dev().await;
@@ -92,7 +92,7 @@ async fn clients_that_send_a_byte_now_and_then_delay_nobody() {
     ]
     .concat();
     let body = b"POST /dev/http1/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n".to_vec();
-    // Where each begins to be slow.
+    // The point at which each client becomes slow.
     let slow = [
         (&http1, 0),
         (&http1, 20),
@@ -119,16 +119,16 @@ async fn clients_that_send_a_byte_now_and_then_delay_nobody() {
         sleep(Duration::from_millis(10)).await;
     }
     let grown = process::peak().saturating_sub(before);
-    // A megabyte for ten of them.
+    // The limit is a megabyte for ten clients.
     assert!(grown < CLIENTS * (100 << 10), "memory grew by {grown}");
     drop(clients);
     eventually("nothing is kept of them", async || process::tasks() <= tasks + 4).await;
 }
 
 #[tokio::test]
-async fn clients_that_do_not_read_delay_nobody_and_are_held_back() {
+async fn clients_that_do_not_read_delay_no_others_and_use_bounded_memory() {
     const READERS: usize = 60;
-    /// What may be under way for one of them, in the injector and in the upstream, which is in this process too.
+    /// Most memory for one client, in the injector and in the upstream, which runs in this process, too.
     const EACH: usize = 2 << 20;
     let _alone = ALONE.lock().await;
     let pair = dev().await;
@@ -166,7 +166,7 @@ async fn clients_that_do_not_read_delay_nobody_and_are_held_back() {
                 grown < READERS * EACH,
                 "{server}, over_http2={over_http2}: memory grew by {grown}"
             );
-            // Whoever reads after all gets everything.
+            // A client that reads later gets the whole response.
             if let Some(mut reader) = readers.pop() {
                 let read = async {
                     if over_http2 {
@@ -191,7 +191,7 @@ async fn clients_that_do_not_read_delay_nobody_and_are_held_back() {
     }
 }
 
-/// Reads the body on stream 1, and opens the windows as it comes.
+/// Reads the body on stream 1, and enlarges the windows by the bytes that it reads.
 async fn all_frames(reader: &mut TcpStream) -> usize {
     const WINDOW_UPDATE: u8 = 8;
     let mut read = 0;

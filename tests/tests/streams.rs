@@ -1,4 +1,5 @@
-//! What streams passes through as it comes, ends as it ends, and is never sent twice.
+//! Streaming calls: each piece is passed on as it arrives, an aborted stream never ends cleanly, and no request that
+//! reached an upstream is sent twice.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -68,26 +69,26 @@ use tonic_reflection::pb::v1::{
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 const VALUE: &str = "canary-41b0";
-/// Not text, and not even legal in a header.
+/// Bytes that are no text and not legal in a header.
 const BINARY: &[u8] = b"\x00canary\xff\r\n";
-/// The largest message of the tests, and a little more.
+/// Message limit of the services and clients, which exceeds the largest message of the tests.
 const LARGEST: usize = 17 << 20;
 
 // ---- gRPC ----
 
-/// An upstream that speaks gRPC: health, reflection, and two services of its own.
+/// A gRPC upstream with the health and reflection services and two services of its own.
 struct Grpc {
     address: SocketAddr,
     health: HealthReporter,
     seen: Arc<Mutex<Vec<MetadataMap>>>,
 }
 
-/// Its own services; the messages are the vault's, but what they do is not.
+/// Services with the messages of the vault, but with other behaviour.
 struct Echo;
 
 #[tonic::async_trait]
 impl WorkspaceService for Echo {
-    /// Answers with the name, between metadata; or fails with everything that a status can have.
+    /// Answers with the name and metadata, or fails with a status that has a message, details and metadata.
     async fn get_workspace(
         &self,
         request: Call<GetWorkspaceRequest>,
@@ -142,7 +143,7 @@ impl DecryptService for Echo {
 
     type DecryptStreamStream = ReceiverStream<Result<DecryptStreamResponse, Status>>;
 
-    /// Answers each message with its ids, and the call with a failure after the last of them.
+    /// Answers each message with its ids, and then fails the call.
     async fn decrypt_stream(
         &self,
         request: Call<Streaming<DecryptStreamRequest>>,
@@ -231,7 +232,7 @@ impl Grpc {
     }
 }
 
-/// A pair whose workspace `dev` has `TOKEN` and `KEY_BIN`, and a server `grpc` that gets both.
+/// Starts a pair. The workspace `dev` has the secrets `TOKEN` and `KEY_BIN`, and the server `grpc` gets both.
 async fn grpc_pair(upstream: &Grpc) -> Pair {
     let pair = Pair::start_with(|_| {}, |settings| settings.limits.vault_timeout = "1s".to_owned()).await;
     pair.vault.workspace("dev").await;
@@ -251,10 +252,10 @@ async fn h2c(address: SocketAddr) -> Channel {
         .unwrap()
 }
 
-type To = InterceptedService<Channel, Box<dyn FnMut(Call<()>) -> Result<Call<()>, Status> + Send>>;
+type NamedChannel = InterceptedService<Channel, Box<dyn FnMut(Call<()>) -> Result<Call<()>, Status> + Send>>;
 
-/// A channel whose calls name a server.
-fn to(channel: &Channel, server: &'static str) -> To {
+/// Returns a channel whose calls name the server in a header.
+fn to(channel: &Channel, server: &'static str) -> NamedChannel {
     let name = move |mut call: Call<()>| {
         let metadata = call.metadata_mut();
         metadata.insert("x-aerostack-workspace", MetadataValue::from_static("dev"));
@@ -268,17 +269,17 @@ fn to(channel: &Channel, server: &'static str) -> To {
     InterceptedService::new(channel.clone(), Box::new(name))
 }
 
-fn told<T>(answer: Result<Answer<T>, Status>) -> (String, Option<T>) {
+fn outcome<T>(answer: Result<Answer<T>, Status>) -> (String, Option<T>) {
     match answer {
         Ok(answer) => {
             let (metadata, message, _) = answer.into_parts();
             (format!("{:?}", comparable(metadata)), Some(message))
         }
-        Err(status) => (failed(&status), None),
+        Err(status) => (describe_status(&status), None),
     }
 }
 
-fn failed(status: &Status) -> String {
+fn describe_status(status: &Status) -> String {
     let metadata = comparable(status.metadata().clone());
     format!(
         "{:?} {:?} {:?} {metadata:?}",
@@ -294,7 +295,7 @@ fn debug<T: std::fmt::Debug>((head, message): (String, Option<T>)) -> (String, O
 
 fn comparable(mut metadata: MetadataMap) -> Vec<String> {
     metadata.remove("date");
-    // The injector names each call.
+    // The injector adds an id to each call.
     metadata.remove("x-aerostack-call-id");
     let mut lines: Vec<_> = metadata
         .into_headers()
@@ -305,14 +306,14 @@ fn comparable(mut metadata: MetadataMap) -> Vec<String> {
     lines
 }
 
-/// Everything that a client hears in some calls of each kind.
+/// Makes calls of each kind, and returns everything that the client received.
 async fn conversation(channel: &Channel, health: &HealthReporter) -> Vec<String> {
     let mut heard = Vec::new();
     let mut hear = |what: (String, Option<String>)| heard.push(format!("{what:?}"));
 
     let mut checks = HealthClient::new(to(channel, "grpc"));
     for service in ["known", "unknown"] {
-        hear(debug(told(
+        hear(debug(outcome(
             checks
                 .check(HealthCheckRequest {
                     service: service.into(),
@@ -321,7 +322,7 @@ async fn conversation(channel: &Channel, health: &HealthReporter) -> Vec<String>
         )));
     }
 
-    let (head, updates) = told(
+    let (head, updates) = outcome(
         checks
             .watch(HealthCheckRequest {
                 service: "known".into(),
@@ -345,7 +346,7 @@ async fn conversation(channel: &Channel, health: &HealthReporter) -> Vec<String>
         .send(ask(MessageRequest::ListServices(String::new())))
         .await
         .unwrap();
-    let (head, answers) = told(
+    let (head, answers) = outcome(
         reflection
             .server_reflection_info(ReceiverStream::new(stream))
             .await,
@@ -365,12 +366,12 @@ async fn conversation(channel: &Channel, health: &HealthReporter) -> Vec<String>
     let mut echo = WorkspaceServiceClient::new(to(channel, "grpc")).max_decoding_message_size(LARGEST);
     let long = "x".repeat(16 << 20);
     for name in ["name", "", "fail"] {
-        hear(debug(told(
+        hear(debug(outcome(
             echo.get_workspace(GetWorkspaceRequest { name: name.into() })
                 .await,
         )));
     }
-    let (head, answer) = told(
+    let (head, answer) = outcome(
         echo.get_workspace(GetWorkspaceRequest { name: long.clone() })
             .await,
     );
@@ -378,7 +379,7 @@ async fn conversation(channel: &Channel, health: &HealthReporter) -> Vec<String>
         head,
         Some((answer.unwrap().workspace.unwrap().name == long).to_string()),
     ));
-    hear(debug(told(
+    hear(debug(outcome(
         echo.update_workspace(UpdateWorkspaceRequest::default()).await,
     )));
 
@@ -388,13 +389,13 @@ async fn conversation(channel: &Channel, health: &HealthReporter) -> Vec<String>
         recipient: None,
     });
     let mut echo = DecryptServiceClient::new(to(channel, "grpc"));
-    let (head, answers) = told(echo.decrypt_stream(stream::iter(calls)).await);
+    let (head, answers) = outcome(echo.decrypt_stream(stream::iter(calls)).await);
     let mut answers = answers.unwrap();
     hear((head, None));
     for id in ids {
         assert_eq!(answers.message().await.unwrap().unwrap().answers[0].id, id);
     }
-    hear((failed(&answers.message().await.unwrap_err()), None));
+    hear((describe_status(&answers.message().await.unwrap_err()), None));
     hear((
         format!(
             "{:?}",
@@ -418,7 +419,7 @@ async fn grpc_is_the_same_with_and_without_the_injector() {
     for seen in all.iter().skip(calls) {
         assert_eq!(seen.get("x-mcp-secret-token").unwrap(), VALUE);
         assert_eq!(seen.get_all("x-mcp-secret-token").iter().count(), 1);
-        // Binary metadata arrives as the bytes that the secret has.
+        // Binary metadata arrives with the secret's own bytes.
         assert_eq!(
             seen.get_bin("x-mcp-secret-key-bin").unwrap().to_bytes().unwrap(),
             BINARY
@@ -435,7 +436,7 @@ async fn grpc_is_the_same_with_and_without_the_injector() {
 }
 
 #[tokio::test]
-async fn a_grpc_bearer_is_metadata_too() {
+async fn a_bearer_token_is_sent_as_grpc_metadata() {
     let upstream = Grpc::start().await;
     let pair = grpc_pair(&upstream).await;
     let bearer = Described {
@@ -478,7 +479,7 @@ async fn refusals_of_a_grpc_call_are_trailers_only() {
     pair.injector
         .add(server("dev", "binary", &url, &["NOT_TEXT"]))
         .await;
-    // A port that nobody listens on.
+    // A port without a listener.
     let closed = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -527,12 +528,12 @@ async fn refusals_of_a_grpc_call_are_trailers_only() {
     assert!(upstream.seen.lock().unwrap().is_empty());
 }
 
-/// What HTTP has statuses of its own for.
+/// Covers refusals for which HTTP has its own statuses.
 #[tokio::test]
-async fn refusals_of_a_grpc_call_are_trailers_only_whatever_they_are_for() {
+async fn every_kind_of_refusal_of_a_grpc_call_is_trailers_only() {
     let upstream = Grpc::start().await;
     let pair = grpc_pair(&upstream).await;
-    // Cleartext behind https.
+    // The URL of the server has https, but the upstream speaks cleartext.
     let url = upstream.url().replace("http:", "https:");
     pair.injector.add(server("dev", "tls", &url, &["TOKEN"])).await;
     let long = "x".repeat(61 * 1024);
@@ -618,7 +619,7 @@ async fn trailers_only(response: Response<Incoming>, code: Code) {
     assert!(rest.trailers().is_none() && rest.to_bytes().is_empty());
 }
 
-/// A Check with an empty message, by no gRPC library.
+/// Sends a `Check` with an empty message without a gRPC library.
 async fn raw_grpc(pair: &Pair, headers: &[(&str, &str)]) -> Response<Incoming> {
     let request = Request::post(pair.injector.url("/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc+proto")
@@ -677,7 +678,7 @@ fn seconds(text: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_grpc_call_ends_at_its_deadline_whoever_is_late() {
+async fn a_grpc_call_ends_at_its_deadline() {
     let upstream = Grpc::start().await;
     let pair = grpc_pair(&upstream).await;
     let post = |timeout: &str| {
@@ -690,13 +691,13 @@ async fn a_grpc_call_ends_at_its_deadline_whoever_is_late() {
             .body(fixed("\0\0\0\0\0"))
             .unwrap()
     };
-    // The upstream's own timer is cut off by ours, so it may be either that is heard: both say the same.
+    // Either the injector or the upstream reports the deadline first. Both report the same status.
     let response = timeout(PATIENCE, client(true).request(post("200m")))
         .await
         .unwrap()
         .unwrap();
     trailers_only(response, Code::DeadlineExceeded).await;
-    // No time at all: nothing is sent.
+    // Without any time left, nothing is sent.
     let calls = upstream.seen.lock().unwrap().len();
     let response = timeout(PATIENCE, client(true).request(post("0n")))
         .await
@@ -707,8 +708,11 @@ async fn a_grpc_call_ends_at_its_deadline_whoever_is_late() {
 }
 
 #[tokio::test]
-async fn a_grpc_deadline_holds_when_the_answer_has_begun() {
-    let (pair, mut calls) = (Pair::start().await, Held::start(Some("application/grpc")).await);
+async fn a_grpc_deadline_ends_a_response_that_has_begun() {
+    let (pair, mut calls) = (
+        Pair::start().await,
+        ManualUpstream::start(Some("application/grpc")).await,
+    );
     calls.served_by(&pair).await;
     for http2 in [true, false] {
         let request = Request::post(pair.injector.url("/x.Y/Z"))
@@ -743,7 +747,7 @@ async fn a_grpc_deadline_holds_when_the_answer_has_begun() {
 
 #[tokio::test]
 async fn a_grpc_call_that_is_cancelled_is_cancelled_upstream() {
-    let (pair, mut calls) = (Pair::start().await, Held::start(None).await);
+    let (pair, mut calls) = (Pair::start().await, ManualUpstream::start(None).await);
     calls.served_by(&pair).await;
     let request = Request::post(pair.injector.url("/x.Y/Z"))
         .header("content-type", "application/grpc")
@@ -752,7 +756,7 @@ async fn a_grpc_call_that_is_cancelled_is_cancelled_upstream() {
         .body(fixed("\0\0\0\0\0"))
         .unwrap();
     let call = tokio::spawn(async move { client(true).request(request).await });
-    // Before its head was answered, and after.
+    // The client cancels before the response's head, and after it.
     let held = calls.next().await;
     call.abort();
     timeout(PATIENCE, held.closed())
@@ -762,7 +766,7 @@ async fn a_grpc_call_that_is_cancelled_is_cancelled_upstream() {
 
 // ---- HTTP ----
 
-/// Each downstream version with each upstream version.
+/// The combinations of HTTP versions downstream and upstream.
 const VERSIONS: [(bool, &str); 4] = [
     (false, "http1"),
     (false, "http2"),
@@ -770,8 +774,8 @@ const VERSIONS: [(bool, &str); 4] = [
     (true, "http2"),
 ];
 
-/// An upstream whose answers come from the test, piece by piece.
-struct Held {
+/// An upstream whose response bodies the test writes piece by piece.
+struct ManualUpstream {
     address: SocketAddr,
     calls: mpsc::UnboundedReceiver<Pieces>,
     url: String,
@@ -780,7 +784,7 @@ struct Held {
 
 type Pieces = mpsc::Sender<Result<Bytes, io::Error>>;
 
-impl Held {
+impl ManualUpstream {
     async fn start(content_type: Option<&'static str>) -> Self {
         let (sender, calls) = mpsc::unbounded_channel();
         let address = serving(move |_| {
@@ -833,7 +837,7 @@ async fn serve_all(pair: &Pair, url: &str) {
     }
 }
 
-/// What comes next; none at the end, which HTTP/2 may tell by a frame of no bytes.
+/// Returns the next data, or `None` at the end. HTTP/2 may end a body by an empty frame.
 async fn piece(body: &mut Incoming) -> Option<Bytes> {
     loop {
         let frame = timeout(PATIENCE, body.frame())
@@ -847,8 +851,11 @@ async fn piece(body: &mut Incoming) -> Option<Bytes> {
 }
 
 #[tokio::test]
-async fn events_are_passed_on_one_by_one() {
-    let (pair, mut upstream) = (Pair::start().await, Held::start(Some("text/event-stream")).await);
+async fn server_sent_events_are_passed_on_one_by_one() {
+    let (pair, mut upstream) = (
+        Pair::start().await,
+        ManualUpstream::start(Some("text/event-stream")).await,
+    );
     upstream.served_by(&pair).await;
     for (http2, server) in VERSIONS {
         let request = Request::get(pair.injector.url(&format!("/dev/{server}/events")))
@@ -857,7 +864,7 @@ async fn events_are_passed_on_one_by_one() {
             .unwrap();
         let response = tokio::spawn(async move { client(http2).request(request).await });
         let events = upstream.next().await;
-        // The head comes before the first event.
+        // The head arrives before the first event.
         let response = timeout(PATIENCE, response)
             .await
             .expect("the head was held back")
@@ -866,11 +873,11 @@ async fn events_are_passed_on_one_by_one() {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let mut body = response.into_body();
         for event in ["id: 42\ndata: one\n\n", ": comment\n\n", "data: \u{e9}"] {
-            // The next is sent only when this one has arrived: whoever held it back would wait for ever.
+            // The next event is sent only after this one has arrived, so a proxy that buffers would wait for ever.
             events.send(Ok(Bytes::from(event))).await.unwrap();
             assert_eq!(piece(&mut body).await.unwrap(), event);
         }
-        // Half a character is a piece as well.
+        // A piece may end within a character.
         for half in [&b"\xc3"[..], b"\xa9\n\n"] {
             events.send(Ok(Bytes::from_static(half))).await.unwrap();
             assert_eq!(piece(&mut body).await.unwrap(), half);
@@ -880,9 +887,9 @@ async fn events_are_passed_on_one_by_one() {
     }
 }
 
-/// Far longer than anything may take, with silence between two events.
+/// The stream lasts longer than every limit, with silence between events.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_of_events_outlasts_every_limit_and_is_not_late() {
+async fn an_event_stream_outlasts_every_limit_without_delay() {
     const LIMIT: &str = "300ms";
     let pair = Pair::start_with(
         |_| {},
@@ -901,7 +908,7 @@ async fn a_stream_of_events_outlasts_every_limit_and_is_not_late() {
         },
     )
     .await;
-    let mut upstream = Held::start(Some("text/event-stream")).await;
+    let mut upstream = ManualUpstream::start(Some("text/event-stream")).await;
     upstream.served_by(&pair).await;
     let mut streams = Vec::new();
     for (http2, server) in VERSIONS {
@@ -924,13 +931,13 @@ async fn a_stream_of_events_outlasts_every_limit_and_is_not_late() {
         }
     }
     delays.sort_unstable();
-    // The machine may be busy with other tests, so not each of them counts.
+    // A single slow event can be caused by other tests on the machine.
     assert!(delays[delays.len() / 2] < Duration::from_millis(50), "{delays:?}");
 }
 
 #[tokio::test]
-async fn when_the_downstream_goes_away_the_upstream_is_cancelled() {
-    let (pair, mut upstream) = (Pair::start().await, Held::start(None).await);
+async fn a_client_that_disconnects_cancels_the_upstream_call() {
+    let (pair, mut upstream) = (Pair::start().await, ManualUpstream::start(None).await);
     upstream.served_by(&pair).await;
     for (http2, server) in VERSIONS {
         let request = Request::get(pair.injector.url(&format!("/dev/{server}/")))
@@ -984,8 +991,8 @@ async fn a_body_streams_both_ways_at_once() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_never_ends_cleanly() {
-    let (pair, mut upstream) = (Pair::start().await, Held::start(None).await);
+async fn an_aborted_response_never_ends_cleanly() {
+    let (pair, mut upstream) = (Pair::start().await, ManualUpstream::start(None).await);
     upstream.served_by(&pair).await;
     for (http2, server) in VERSIONS {
         let request = Request::get(pair.injector.url(&format!("/dev/{server}/")))
@@ -995,7 +1002,7 @@ async fn an_answer_that_breaks_off_never_ends_cleanly() {
         let pieces = upstream.next().await;
         pieces.send(Ok(Bytes::from_static(b"partial"))).await.unwrap();
         let response = timeout(PATIENCE, response).await.unwrap().unwrap().unwrap();
-        // The connection is cut in the middle of chunks, or the stream is reset.
+        // HTTP/1.1 cuts the connection within the chunks. HTTP/2 resets the stream.
         pieces.send(Err(io::Error::other("broken"))).await.unwrap();
         let ended = timeout(PATIENCE, response.into_body().collect()).await.unwrap();
         assert!(ended.is_err(), "{server} http2={http2}");
@@ -1003,7 +1010,7 @@ async fn an_answer_that_breaks_off_never_ends_cleanly() {
 }
 
 #[tokio::test]
-async fn an_http1_answer_that_is_cut_never_ends_cleanly() {
+async fn a_truncated_http1_response_never_ends_cleanly() {
     let pair = Pair::start().await;
     pair.vault.workspace("dev").await;
     for (number, (answer, whole)) in [
@@ -1027,7 +1034,7 @@ async fn an_http1_answer_that_is_cut_never_ends_cleanly() {
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial\r\nnonsense\r\n",
             None,
         ),
-        // Whole: the end of the connection is the end of the body.
+        // The end of the connection is the regular end of this body.
         (b"HTTP/1.1 200 OK\r\n\r\nwhole", Some("whole")),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole",
@@ -1063,9 +1070,9 @@ async fn an_http1_answer_that_is_cut_never_ends_cleanly() {
     }
 }
 
-/// Without its end, a stream of TLS may have been cut by anyone on the way (RFC 8446, section 6.1).
+/// Without `close_notify`, an attacker may have truncated the TLS stream (RFC 8446, section 6.1).
 #[tokio::test]
-async fn an_answer_that_only_the_end_of_tls_ends_needs_that_end() {
+async fn a_response_that_ends_with_the_tls_stream_needs_close_notify() {
     let pair = Pair::start().await;
     pair.vault.workspace("dev").await;
     let files = pair.vault.pki.principal(pki::VAULT);
@@ -1099,7 +1106,7 @@ async fn an_answer_that_only_the_end_of_tls_ends_needs_that_end() {
     }
 }
 
-/// An upstream that answers each connection once, and closes it.
+/// Starts an upstream that answers one request on each connection and closes it.
 async fn answering(answer: &'static [u8], tls: Option<(Arc<rustls::ServerConfig>, bool)>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -1142,7 +1149,7 @@ async fn a_call_that_reached_the_upstream_is_never_sent_again() {
     let pair = Pair::start().await;
     let reached = Arc::new(AtomicUsize::new(0));
     let counting = reached.clone();
-    // Every second request is read whole, and then its connection breaks.
+    // The upstream reads every second request completely, and then breaks the connection.
     let upstream = breaking(move |request: Request<Incoming>, broken: CancellationToken| {
         let counting = counting.clone();
         async move {
@@ -1170,7 +1177,7 @@ async fn a_call_that_reached_the_upstream_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_closes_under_a_call_costs_no_second_call() {
+async fn a_pooled_connection_that_closes_during_a_call_causes_no_second_call() {
     let pair = Pair::start().await;
     let reached: Arc<Mutex<Vec<String>>> = Arc::default();
     let address = closing_after_each(reached.clone()).await;
@@ -1187,7 +1194,7 @@ async fn a_kept_connection_that_closes_under_a_call_costs_no_second_call() {
             .iter()
             .filter(|path| **path == format!("/{number}"))
             .count();
-        // It races: the connection is found closed before the call, and another is made, or only under it.
+        // The injector may notice the closed connection before the call, and make another, or only during the call.
         match status {
             StatusCode::OK => assert_eq!(times, 1),
             StatusCode::BAD_GATEWAY => assert!(times <= 1),
@@ -1196,7 +1203,7 @@ async fn a_kept_connection_that_closes_under_a_call_costs_no_second_call() {
     }
 }
 
-/// Answers one request on each connection as if more could follow, and closes it.
+/// Starts an upstream that answers one request on each connection without `Connection: close`, and then closes it.
 async fn closing_after_each(reached: Arc<Mutex<Vec<String>>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -1230,8 +1237,8 @@ async fn closing_after_each(reached: Arc<Mutex<Vec<String>>>) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn connections_are_given_back_when_calls_were_cut() {
-    let (pair, mut upstream) = (Pair::start().await, Held::start(None).await);
+async fn connections_are_closed_after_aborted_calls() {
+    let (pair, mut upstream) = (Pair::start().await, ManualUpstream::start(None).await);
     upstream.served_by(&pair).await;
     for _ in 0..50 {
         let request = Request::get(pair.injector.url("/dev/http2/"))
@@ -1244,7 +1251,7 @@ async fn connections_are_given_back_when_calls_were_cut() {
     }
 }
 
-/// Serves HTTP/1.1 and HTTP/2.
+/// Starts an upstream that speaks HTTP/1.1 and HTTP/2.
 async fn serving<R>(answer: impl Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static) -> SocketAddr
 where
     R: Future<Output = io::Result<Response<Sent>>> + Send + 'static,
@@ -1252,7 +1259,7 @@ where
     breaking(move |request, _| answer(request)).await
 }
 
-/// The same, with connections that `answer` may break.
+/// Starts an upstream like [`serving`], whose connections `answer` may break.
 async fn breaking<R>(
     answer: impl Fn(Request<Incoming>, CancellationToken) -> R + Clone + Send + Sync + 'static,
 ) -> SocketAddr

@@ -1,4 +1,4 @@
-//! Upgraded connections: a handshake that is a call like any other, then bytes both ways.
+//! Upgraded connections: the handshake is a call like any other, and then bytes pass both ways.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 use std::{
@@ -25,14 +25,14 @@ use tokio_tungstenite::{
 };
 
 const SECRET: &str = "canary-7c1e-of-a-handshake";
-/// What a client of WebSocket sends.
+/// Fields of a WebSocket handshake from the client.
 const WEBSOCKET: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-/// What a server of WebSocket answers.
+/// The response of a WebSocket server.
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// A head of HTTP/1.1, and nothing that comes behind it.
+/// Reads an HTTP/1.1 head, and no bytes after it.
 async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -44,7 +44,7 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// The values of a header.
+/// Returns the values of a header.
 fn values<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
     head.lines()
         .filter_map(|line| line.split_once(':'))
@@ -53,10 +53,10 @@ fn values<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
         .collect()
 }
 
-/// An upstream that a test plays itself.
-struct Played(TcpListener);
+/// An upstream whose responses the test writes.
+struct ManualUpstream(TcpListener);
 
-impl Played {
+impl ManualUpstream {
     async fn start() -> Self {
         Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
@@ -65,7 +65,7 @@ impl Played {
         format!("http://{}", self.0.local_addr().unwrap())
     }
 
-    /// The next connection, and the head of its first request.
+    /// Accepts the next connection, and reads the head of its first request.
     async fn accept(&self) -> (TcpStream, String) {
         let (mut stream, _) = timeout(PATIENCE, self.0.accept())
             .await
@@ -75,7 +75,7 @@ impl Played {
         (stream, head)
     }
 
-    /// The next request, on a connection that was kept or on a new one.
+    /// Reads the head of the next request, on the kept connection or on a new one.
     async fn next(&self, mut kept: TcpStream) -> (TcpStream, String) {
         tokio::select! {
             _ = kept.readable() => {
@@ -87,7 +87,7 @@ impl Played {
     }
 }
 
-/// A pair whose workspace `dev` has a secret `TOKEN`.
+/// Starts a pair whose workspace `dev` has the secret `TOKEN`.
 async fn dev_with(edit: impl FnOnce(&mut injector_service::config::Settings)) -> Pair {
     let pair = Pair::start_with(|_| {}, edit).await;
     pair.vault.workspace("dev").await;
@@ -95,14 +95,14 @@ async fn dev_with(edit: impl FnOnce(&mut injector_service::config::Settings)) ->
     pair
 }
 
-/// The same with a server `api`.
+/// Starts a pair whose workspace `dev` has the secret `TOKEN` and the server `api`.
 async fn dev(url: &str) -> Pair {
     let pair = dev_with(|_| {}).await;
     pair.injector.add(server("dev", "api", url, &["TOKEN"])).await;
     pair
 }
 
-/// A connection to the data plane on which a request was sent.
+/// Sends a handshake on a new connection to the data plane.
 async fn ask(pair: &Pair, headers: &str) -> TcpStream {
     ask_at(pair.injector.data_plane, headers).await
 }
@@ -118,8 +118,8 @@ async fn send(stream: &mut TcpStream, headers: &str) {
     stream.write_all(request.as_bytes()).await.unwrap();
 }
 
-/// Both ends of a connection that was upgraded.
-async fn upgraded(pair: &Pair, upstream: &Played) -> (TcpStream, TcpStream) {
+/// Returns both ends of an upgraded connection.
+async fn upgraded(pair: &Pair, upstream: &ManualUpstream) -> (TcpStream, TcpStream) {
     let mut downstream = ask(pair, WEBSOCKET).await;
     let (mut its, _) = upstream.accept().await;
     its.write_all(SWITCH.as_bytes()).await.unwrap();
@@ -127,8 +127,8 @@ async fn upgraded(pair: &Pair, upstream: &Played) -> (TcpStream, TcpStream) {
     (downstream, its)
 }
 
-/// Checks that bytes that go in at one end come out at the other.
-async fn assert_carries(
+/// Asserts that bytes written at one end arrive at the other.
+async fn assert_relays(
     from: &mut (impl AsyncWrite + Unpin),
     to: &mut (impl AsyncRead + Unpin),
     bytes: impl AsRef<[u8]>,
@@ -144,7 +144,7 @@ async fn assert_carries(
     assert_eq!(came, bytes);
 }
 
-/// What comes until the end, which may be a reset.
+/// Reads until the end or a reset.
 async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut rest = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut rest))
@@ -153,14 +153,14 @@ async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     rest
 }
 
-/// Status and reason of a refusal, whose body is read as well.
+/// Reads a refusal with its body. Returns the status and the reason.
 async fn refusal(stream: &mut TcpStream) -> (u16, String) {
     let (head, _) = answer(stream).await;
     let reason = values(&head, "x-aerostack-reason").concat();
     (status(&head), reason)
 }
 
-/// An answer with a body of a known length.
+/// Reads a response with a `Content-Length`.
 async fn answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let head = head(stream).await;
     let length = values(&head, "content-length").concat().parse().unwrap_or(0);
@@ -172,8 +172,8 @@ async fn answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
 // ---- the handshake ----
 
 #[tokio::test]
-async fn a_handshake_carries_the_secret_and_little_else_about_the_connection() {
-    let upstream = Played::start().await;
+async fn a_handshake_has_the_secret_and_no_other_fields_about_the_connection() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev_with(|_| {}).await;
     for (auth_type, name, value) in [
         (AuthType::SecretHeaders, "x-mcp-secret-token", SECRET.to_owned()),
@@ -231,8 +231,8 @@ async fn a_handshake_carries_the_secret_and_little_else_about_the_connection() {
             assert_eq!(values(&told, name), expected, "{name}");
         }
         assert!(!told.contains(SECRET));
-        assert_carries(&mut downstream, &mut its, "up").await;
-        assert_carries(&mut its, &mut downstream, "down").await;
+        assert_relays(&mut downstream, &mut its, "up").await;
+        assert_relays(&mut its, &mut downstream, "down").await;
         drop(its);
         assert_eq!(rest(&mut downstream).await, b"");
         pair.injector.remove("dev", "api").await;
@@ -242,7 +242,7 @@ async fn a_handshake_carries_the_secret_and_little_else_about_the_connection() {
 
 #[tokio::test]
 async fn a_handshake_may_have_a_body() {
-    let upstream = Played::start().await;
+    let upstream = ManualUpstream::start().await;
     let pair = dev(&upstream.url()).await;
     let mut downstream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
     let request = "POST /dev/api/start HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\
@@ -263,13 +263,13 @@ async fn a_handshake_may_have_a_body() {
         .unwrap()
         .unwrap();
     assert_eq!(&early, b"early");
-    assert_carries(&mut its, &mut downstream, "out").await;
+    assert_relays(&mut its, &mut downstream, "out").await;
     pair.stop().await;
 }
 
 #[tokio::test]
-async fn a_handshake_that_may_not_be_made_is_not_made() {
-    let upstream = Played::start().await;
+async fn a_forbidden_handshake_is_refused() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev(&upstream.url()).await;
     let url = upstream.url();
     let required = Server {
@@ -322,7 +322,7 @@ async fn a_handshake_that_may_not_be_made_is_not_made() {
         let (code, reason) = refusal(&mut downstream).await;
         assert_eq!((code, reason.as_str()), refused, "{name} {host} {more}");
     }
-    // The first that ever came is one that may.
+    // The first handshake that arrives is the allowed one.
     let mut downstream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
     let request = format!(
         "GET /dev/page/allowed HTTP/1.1\r\nHost: localhost\r\n{WEBSOCKET}Origin: https://app.example\r\n\r\n"
@@ -341,7 +341,7 @@ async fn a_handshake_that_may_not_be_made_is_not_made() {
 }
 
 #[tokio::test]
-async fn what_is_no_upgrade_is_an_ordinary_request() {
+async fn a_request_without_a_valid_upgrade_is_an_ordinary_request() {
     let upstream = Upstream::start().await;
     let pair = dev(&upstream.url()).await;
     for (version, headers) in [
@@ -376,8 +376,8 @@ async fn what_is_no_upgrade_is_an_ordinary_request() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_switch_answers_as_ever() {
-    let upstream = Played::start().await;
+async fn an_upstream_may_decline_an_upgrade() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev(&upstream.url()).await;
     let mut downstream = ask(&pair, WEBSOCKET).await;
     let (mut its, _) = upstream.accept().await;
@@ -392,7 +392,7 @@ async fn an_upstream_that_does_not_switch_answers_as_ever() {
         "{told}"
     );
 
-    // Both connections go on: with an ordinary call, and with a handshake that succeeds.
+    // Both connections stay open, for an ordinary call and for a successful handshake.
     send(&mut downstream, "X-Ordinary: 1\r\n").await;
     let (mut its, asked) = upstream.next(its).await;
     assert_eq!(values(&asked, "x-ordinary"), ["1"]);
@@ -410,14 +410,14 @@ async fn an_upstream_that_does_not_switch_answers_as_ever() {
     assert_eq!(values(&asked, "upgrade"), ["websocket"]);
     its.write_all(SWITCH.as_bytes()).await.unwrap();
     assert_eq!(status(&head(&mut downstream).await), 101);
-    assert_carries(&mut downstream, &mut its, "up").await;
-    assert_carries(&mut its, &mut downstream, "down").await;
+    assert_relays(&mut downstream, &mut its, "up").await;
+    assert_relays(&mut its, &mut downstream, "down").await;
     pair.stop().await;
 }
 
 #[tokio::test]
-async fn a_switch_that_was_not_asked_for_is_refused() {
-    let upstream = Played::start().await;
+async fn an_unrequested_upgrade_is_refused() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev(&upstream.url()).await;
     let mut downstream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
     for (asked, upgrade) in [
@@ -436,7 +436,7 @@ async fn a_switch_that_was_not_asked_for_is_refused() {
         (WEBSOCKET, "Upgrade: websocket\r\nUpgrade: other\r\n"),
     ] {
         send(&mut downstream, asked).await;
-        // Each on a connection of its own: none of these is used again.
+        // Each handshake uses a new connection, because the injector closes these connections.
         let (mut its, _) = upstream.accept().await;
         let switch =
             format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{upgrade}\r\nsmuggled");
@@ -449,7 +449,7 @@ async fn a_switch_that_was_not_asked_for_is_refused() {
         );
         assert_eq!(rest(&mut its).await, b"", "{asked} {upgrade}");
     }
-    // The downstream's own connection is as it was.
+    // The client's connection stays open.
     send(&mut downstream, "").await;
     let (mut its, _) = upstream.accept().await;
     its.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -459,13 +459,13 @@ async fn a_switch_that_was_not_asked_for_is_refused() {
     pair.stop().await;
 }
 
-// ---- the bytes ----
+// ---- tunnelled bytes ----
 
 #[tokio::test]
-async fn bytes_that_come_with_a_head_are_carried() {
-    let upstream = Played::start().await;
+async fn bytes_that_arrive_with_a_head_are_relayed() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev(&upstream.url()).await;
-    // The early bytes look like a head with a field for a secret, and end in the middle of a line.
+    // The early bytes look like a head with the field of a secret, and end within a line.
     let mut early: Vec<u8> = (0..=255).collect();
     early.extend_from_slice(
         b"\r\nGET / HTTP/1.1\r\nx-mcp-secret-token: sto0eca1stostostostostos\r\n\r\nGET /",
@@ -487,14 +487,14 @@ async fn bytes_that_come_with_a_head_are_carried() {
             .unwrap();
         assert_eq!(came, early);
     }
-    assert_carries(&mut downstream, &mut its, &early).await;
-    assert_carries(&mut its, &mut downstream, &early).await;
+    assert_relays(&mut downstream, &mut its, &early).await;
+    assert_relays(&mut its, &mut downstream, &early).await;
     pair.stop().await;
 }
 
 #[tokio::test]
 async fn each_side_may_end_before_the_other() {
-    let upstream = Played::start().await;
+    let upstream = ManualUpstream::start().await;
     let pair = dev(&upstream.url()).await;
     for downstream_first in [true, false] {
         let (downstream, its) = upgraded(&pair, &upstream).await;
@@ -506,9 +506,9 @@ async fn each_side_may_end_before_the_other() {
         first.write_all(b"last words").await.unwrap();
         first.shutdown().await.unwrap();
         assert_eq!(rest(&mut second).await, b"last words");
-        // What comes the other way still arrives.
-        assert_carries(&mut second, &mut first, "but").await;
-        assert_carries(&mut second, &mut first, "still").await;
+        // Bytes in the other direction still arrive.
+        assert_relays(&mut second, &mut first, "but").await;
+        assert_relays(&mut second, &mut first, "still").await;
         second.shutdown().await.unwrap();
         assert_eq!(rest(&mut first).await, b"");
     }
@@ -516,8 +516,8 @@ async fn each_side_may_end_before_the_other() {
 }
 
 #[tokio::test]
-async fn both_ends_close_when_one_breaks_off() {
-    let upstream = Played::start().await;
+async fn both_ends_close_when_one_fails() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev(&upstream.url()).await;
     for downstream_first in [true, false] {
         let (downstream, its) = upgraded(&pair, &upstream).await;
@@ -526,7 +526,7 @@ async fn both_ends_close_when_one_breaks_off() {
         } else {
             (its, downstream)
         };
-        // Unread bytes make the kernel reset the connection when it is closed.
+        // A connection that is closed with unread bytes is reset.
         second.write_all(b"unread").await.unwrap();
         first.peek(&mut [0]).await.unwrap();
         drop(first);
@@ -536,9 +536,9 @@ async fn both_ends_close_when_one_breaks_off() {
 }
 
 #[tokio::test]
-async fn much_is_carried_both_ways_at_once() {
+async fn large_amounts_are_relayed_both_ways_at_once() {
     const MUCH: usize = 16 << 20;
-    let upstream = Played::start().await;
+    let upstream = ManualUpstream::start().await;
     let pair = dev(&upstream.url()).await;
     let (downstream, its) = upgraded(&pair, &upstream).await;
     let bytes = |seed: usize| -> Arc<Vec<u8>> {
@@ -573,7 +573,7 @@ async fn much_is_carried_both_ways_at_once() {
 
 // ---- TLS ----
 
-/// An upstream over TLS that prefers HTTP/2, in which it answers nothing, and over HTTP/1.1 switches and echoes.
+/// Starts a TLS upstream that prefers HTTP/2, where it never answers, and that upgrades and echoes over HTTP/1.1.
 async fn tls_echo(pki: &Pki) -> SocketAddr {
     let files = pki.leaf(&Leaf {
         ips: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
@@ -616,7 +616,7 @@ async fn tls_echo(pki: &Pki) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn over_tls_a_handshake_goes_over_http1() {
+async fn a_handshake_over_tls_uses_http1() {
     let pki = Pki::new();
     let address = tls_echo(&pki).await;
     let pair = dev_with(|_| {}).await;
@@ -629,7 +629,7 @@ async fn over_tls_a_handshake_goes_over_http1() {
         ..server("dev", "api", &format!("https://{address}"), &["TOKEN"])
     };
     pair.injector.add(api).await;
-    // Other calls go over HTTP/2, as the upstream prefers, which this one then breaks off.
+    // Other calls use HTTP/2, where this upstream closes the connection.
     let mut downstream = ask(&pair, "").await;
     assert_eq!(
         refusal(&mut downstream).await,
@@ -638,18 +638,18 @@ async fn over_tls_a_handshake_goes_over_http1() {
     let mut downstream = ask(&pair, WEBSOCKET).await;
     assert_eq!(status(&head(&mut downstream).await), 101);
     let (mut reader, mut writer) = downstream.split();
-    assert_carries(&mut writer, &mut reader, "there and back").await;
-    assert_carries(&mut writer, &mut reader, vec![7; 200_000]).await;
+    assert_relays(&mut writer, &mut reader, "there and back").await;
+    assert_relays(&mut writer, &mut reader, vec![7; 200_000]).await;
     writer.shutdown().await.unwrap();
     assert_eq!(rest(&mut reader).await, b"that was all");
     pair.stop().await;
 }
 
-// ---- for how long ----
+// ---- lifetime ----
 
 #[tokio::test]
-async fn an_open_tunnel_is_cut_off_when_the_grace_period_is_over() {
-    let upstream = Played::start().await;
+async fn an_open_tunnel_is_closed_after_the_grace_period() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev_with(|settings| settings.process.shutdown_grace = "1s".to_owned()).await;
     pair.injector
         .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
@@ -662,8 +662,8 @@ async fn an_open_tunnel_is_cut_off_when_the_grace_period_is_over() {
         TcpStream::connect(data_plane).await.is_err()
     })
     .await;
-    assert_carries(&mut downstream, &mut its, "still").await;
-    assert_carries(&mut its, &mut downstream, "here").await;
+    assert_relays(&mut downstream, &mut its, "still").await;
+    assert_relays(&mut its, &mut downstream, "here").await;
     assert_eq!(rest(&mut downstream).await, b"");
     assert_eq!(rest(&mut its).await, b"");
     timeout(PATIENCE, stopping).await.unwrap().unwrap();
@@ -672,8 +672,8 @@ async fn an_open_tunnel_is_cut_off_when_the_grace_period_is_over() {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_ends_does_not_hold_up_the_end() {
-    let upstream = Played::start().await;
+async fn a_tunnel_that_ends_does_not_delay_the_shutdown() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev_with(|settings| settings.process.shutdown_grace = "5m".to_owned()).await;
     pair.injector
         .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
@@ -689,8 +689,8 @@ async fn a_tunnel_that_ends_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_tunnel_takes_its_place_among_the_connections() {
-    let upstream = Played::start().await;
+async fn a_tunnel_counts_as_a_connection() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev_with(|settings| settings.limits.max_connections = "1".to_owned()).await;
     pair.injector
         .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
@@ -703,7 +703,7 @@ async fn a_tunnel_takes_its_place_among_the_connections() {
             waiting.is_err(),
             "a second connection was served beside the tunnel"
         );
-        assert_carries(&mut downstream, &mut its, "up").await;
+        assert_relays(&mut downstream, &mut its, "up").await;
         its.shutdown().await.unwrap();
         assert_eq!(rest(&mut downstream).await, b"");
         drop(downstream);
@@ -714,7 +714,7 @@ async fn a_tunnel_takes_its_place_among_the_connections() {
 
 #[tokio::test]
 async fn a_tunnel_outlives_the_limits_of_http() {
-    let upstream = Played::start().await;
+    let upstream = ManualUpstream::start().await;
     let pair = dev_with(|settings| {
         settings.limits.idle_timeout = "1s".to_owned();
         settings.limits.head_timeout = "1s".to_owned();
@@ -726,23 +726,23 @@ async fn a_tunnel_outlives_the_limits_of_http() {
         .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
         .await;
     let (mut downstream, mut its) = upgraded(&pair, &upstream).await;
-    assert_carries(&mut downstream, &mut its, "up").await;
+    assert_relays(&mut downstream, &mut its, "up").await;
     tokio::time::sleep(Duration::from_millis(3500)).await;
-    assert_carries(&mut downstream, &mut its, "up").await;
-    assert_carries(&mut its, &mut downstream, "down").await;
+    assert_relays(&mut downstream, &mut its, "up").await;
+    assert_relays(&mut its, &mut downstream, "down").await;
     pair.stop().await;
 }
 
 #[tokio::test]
-async fn a_tunnel_that_carries_nothing_is_closed() {
-    let upstream = Played::start().await;
+async fn an_idle_tunnel_is_closed() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev_with(|settings| settings.limits.upgraded_idle_timeout = "700ms".to_owned()).await;
     pair.injector
         .add(server("dev", "api", &upstream.url(), &["TOKEN"]))
         .await;
     let (mut downstream, mut its) = upgraded(&pair, &upstream).await;
     let started = Instant::now();
-    assert_carries(&mut downstream, &mut its, "up").await;
+    assert_relays(&mut downstream, &mut its, "up").await;
     assert_eq!(rest(&mut downstream).await, b"");
     assert_eq!(rest(&mut its).await, b"");
     assert!(started.elapsed() >= Duration::from_millis(600));
@@ -750,15 +750,15 @@ async fn a_tunnel_that_carries_nothing_is_closed() {
 }
 
 #[tokio::test]
-async fn a_tunnel_outlives_its_server() {
-    let upstream = Played::start().await;
+async fn a_tunnel_outlives_the_removal_of_its_server() {
+    let upstream = ManualUpstream::start().await;
     let pair = dev(&upstream.url()).await;
     let (mut downstream, mut its) = upgraded(&pair, &upstream).await;
     pair.injector.remove("dev", "api").await;
     let mut another = ask(&pair, WEBSOCKET).await;
     assert_eq!(refusal(&mut another).await, (404, "SERVER_NOT_FOUND".to_owned()));
-    assert_carries(&mut downstream, &mut its, "up").await;
-    assert_carries(&mut its, &mut downstream, "down").await;
+    assert_relays(&mut downstream, &mut its, "up").await;
+    assert_relays(&mut its, &mut downstream, "down").await;
     pair.stop().await;
 }
 
@@ -768,7 +768,7 @@ async fn a_tunnel_outlives_its_server() {
 async fn a_websocket_works_as_without_the_injector() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let direct = listener.local_addr().unwrap();
-    // Sends everything back; asked to leave, it closes by itself.
+    // The server echoes messages, and closes the WebSocket when it is asked to.
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -801,7 +801,7 @@ async fn a_websocket_works_as_without_the_injector() {
     pair.stop().await;
 }
 
-/// Everything that a client hears in one WebSocket that it closes, and in one that is closed by the server.
+/// Returns everything that a client receives on a WebSocket that it closes, and on one that the server closes.
 async fn conversations(url: &str) -> Vec<String> {
     let address = url["ws://".len()..].split('/').next().unwrap();
     let mut heard = Vec::new();

@@ -6,8 +6,8 @@ use http::{HeaderName, header};
 
 use super::huffman;
 
-/// A never-indexed field (section 6.2.3) whose value is Huffman-coded. h2 writes every sensitive field like this. `value`
-/// is the range of the code in the block.
+/// A never-indexed field (section 6.2.3) whose value is Huffman-coded. h2 writes every sensitive field like this.
+/// `value` is the range of the code in the block.
 pub(super) struct HuffmanField<'b> {
     pub(super) name: FieldName<'b>,
     pub(super) value: Range<usize>,

@@ -101,8 +101,8 @@ const CODES: [(u32, u8); 95] = [
     (0x1ffd, 13),
 ];
 
-/// Returns the code of `text`, padded with ones to a whole byte (section 5.2), or `None` when `text` contains a character
-/// outside printable ASCII.
+/// Returns the code of `text`, padded with ones to a whole byte (section 5.2), or `None` when `text` contains a
+/// character outside printable ASCII.
 pub(super) fn encode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     // The buffer gets its final capacity at once, because a buffer that grows leaves copies of a value behind.
     let mut out = Zeroizing::new(Vec::with_capacity(bits(text)?.div_ceil(8)));

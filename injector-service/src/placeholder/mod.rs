@@ -1,13 +1,13 @@
 //! Placeholders for secret values in the heads of requests to an upstream.
 //!
 //! hyper and h2 write a request's head into buffers that they keep and reuse, without wiping them, for as long as a
-//! connection lives. Therefore hyper gets a placeholder instead of each value. [`SubstitutingStream`], between hyper and
-//! the socket (or TLS), writes the value instead of its placeholder, from a buffer that is wiped after the write.
+//! connection lives. Therefore hyper gets a placeholder instead of each value. [`SubstitutingStream`], between hyper
+//! and the socket (or TLS), writes the value instead of its placeholder, from a buffer that is wiped after the write.
 //!
 //! [`SubstitutingStream`] replaces a placeholder in one position only: in the head of a request, as the whole value of
-//! the field that the placeholder was made for. Targets, other fields, bodies and trailers pass unchanged. No program can
-//! make use of a placeholder: `inject` removes the fields that a program sends under the names of fields with values,
-//! each placeholder works in one head only, and nobody can guess a placeholder before that head is written:
+//! the field that the placeholder was made for. Targets, other fields, bodies and trailers pass unchanged. No program
+//! can make use of a placeholder: `inject` removes the fields that a program sends under the names of fields with
+//! values, each placeholder works in one head only, and nobody can guess a placeholder before that head is written:
 //!
 //! ```text
 //! placeholder   random part, then padding; the HPACK code (RFC 7541, appendix B) of each symbol has five or six bits

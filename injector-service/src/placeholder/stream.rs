@@ -25,9 +25,9 @@ pub(crate) enum HttpVersion {
 pin_project_lite::pin_project! {
     /// A connection that writes values instead of their placeholders.
     ///
-    /// The stream copies the heads of requests, and the bytes before them in the same write, into `copied`. When the last
-    /// head is complete, the stream moves the bytes, with values, to `pending`, writes them and wipes them. All other bytes
-    /// pass without a copy.
+    /// The stream copies the heads of requests, and the bytes before them in the same write, into `copied`. When the
+    /// last head is complete, the stream moves the bytes, with values, to `pending`, writes them and wipes them. All
+    /// other bytes pass without a copy.
     pub(crate) struct SubstitutingStream<S> {
         #[pin]
         stream: S,
@@ -67,15 +67,16 @@ impl HeadScanner {
         }
     }
 
-    /// Returns the number of bytes up to the end of the last head in `slices`. When that head continues behind `slices`,
-    /// all bytes count.
+    /// Returns the number of bytes up to the end of the last head in `slices`. When that head continues behind
+    /// `slices`, all bytes count.
     fn end_of_heads(&self, slices: &[IoSlice<'_>]) -> usize {
         let mut ahead = self.clone();
         let (mut at, mut end) = (0, 0);
         for slice in slices {
             let mut rest = &slice[..];
             while !rest.is_empty() {
-                // A head may begin or end with the header of a frame, which `step` does not count as a part of the head.
+                // A head may begin or end with the header of a frame, which `step` does not count as a part of the
+                // head.
                 let within = ahead.is_within_head();
                 let (count, in_head) = ahead.step(rest);
                 at += count;
@@ -262,9 +263,9 @@ impl<S: Write> SubstitutingStream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes the pending bytes, together with the bytes of `slices` after the first `copied`. Returns the number of bytes
-    /// of `slices` that are copied or written. Pending bytes that the socket does not accept now are written before the
-    /// next write or flush.
+    /// Writes the pending bytes, together with the bytes of `slices` after the first `copied`. Returns the number of
+    /// bytes of `slices` that are copied or written. Pending bytes that the socket does not accept now are written
+    /// before the next write or flush.
     fn poll_write_after_heads(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -16,10 +16,11 @@ const SMALL: usize = 1024;
 /// Approximate size at which joined pieces are passed on.
 const MAX_JOINED: usize = 16 * 1024;
 
-/// A body whose small pieces are joined if they are available at the same time, and whose trailers are cleaned by `clean`.
+/// A body whose small pieces are joined if they are available at the same time, and whose trailers are cleaned by
+/// `clean`.
 ///
-/// Each piece becomes an HTTP/2 frame or a chunk of its own, and many receivers close a connection that has very many tiny
-/// frames, because such frames can be an attack.
+/// Each piece becomes an HTTP/2 frame or a chunk of its own, and many receivers close a connection that has very many
+/// tiny frames, because such frames can be an attack.
 pub(super) struct CoalescingBody<B, F> {
     body: B,
     clean: F,

@@ -12,8 +12,8 @@ use tokio::time::{Sleep, sleep};
 
 const DELAY: Duration = Duration::from_millis(20);
 
-/// A body that reports an error [`DELAY`] late. When a body fails, hyper and h2 drop the bytes that they have not written,
-/// even the response's head. The delay gives them time to write these bytes.
+/// A body that reports an error [`DELAY`] late. When a body fails, hyper and h2 drop the bytes that they have not
+/// written, even the response's head. The delay gives them time to write these bytes.
 pub(super) struct DelayedErrorBody<B: Body> {
     body: B,
     error: Option<(B::Error, Pin<Box<Sleep>>)>,

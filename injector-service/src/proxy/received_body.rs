@@ -74,8 +74,8 @@ impl ReceivedBody {
         Ok(())
     }
 
-    /// Returns the body of a request, and a buffer of up to `limit` bytes from which [`ReceivedBody::replay`] returns the body
-    /// once more. The bytes are counted in `reservation`.
+    /// Returns the body of a request, and a buffer of up to `limit` bytes from which [`ReceivedBody::replay`] returns
+    /// the body once more. The bytes are counted in `reservation`.
     pub(super) fn replayable(self, limit: usize, reservation: Reservation) -> (Self, Option<ReplayBuffer>) {
         let Either::Left(body) = self.body else {
             return (self, None);

@@ -1,7 +1,7 @@
 //! Rewrites the URL in the `endpoint` event of a server-sent event stream.
 //!
-//! A client of MCP's older transport (HTTP with SSE, revision 2024-11-05) posts its messages to this URL, so the URL has
-//! to lead to the injector, like URLs in headers. Nothing else in a stream changes.
+//! A client of MCP's older transport (HTTP with SSE, revision 2024-11-05) posts its messages to this URL, so the URL
+//! has to lead to the injector, like URLs in headers. Nothing else in a stream changes.
 
 use std::{
     mem,

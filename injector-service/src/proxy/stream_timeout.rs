@@ -2,8 +2,8 @@
 //!
 //! A client may read everything that arrives, answer pings, and still open no window for one of its streams. Only that
 //! stream is blocked then, but a call to an upstream waits behind it. hyper polls the body of a response only when the
-//! stream has room, so the body cannot enforce a timeout. Instead [`StreamExecutor`] ends the task that drives the stream,
-//! which resets the stream and drops everything behind it.
+//! stream has room, so the body cannot enforce a timeout. Instead [`StreamExecutor`] ends the task that drives the
+//! stream, which resets the stream and drops everything behind it.
 
 use std::{
     cell::Cell,

@@ -3,7 +3,8 @@ use super::nesting::{Container, Nesting};
 use super::number::NumberPart;
 use super::string::{Scan, StringPart};
 
-/// A strict lexer (RFC 8259) for one object that arrives in pieces. The lexer keeps its state, and no bytes of the body.
+/// A strict lexer (RFC 8259) for one object that arrives in pieces. The lexer keeps its state, and no bytes of the
+/// body.
 #[derive(Default)]
 pub(super) struct Lexer {
     expect: Expect,

@@ -4,9 +4,9 @@ use super::name::{self, LONGEST_SPELLING};
 
 /// Copies the members of the top-level object, and removes those with the name `secrets`.
 ///
-/// Commas and whitespace pass unchanged. A member is removed from its name up to and including the comma after it, or up
-/// to the closing brace if it is the last member. The comma before a removed member therefore stays, for the next member
-/// or for the injected member.
+/// Commas and whitespace pass unchanged. A member is removed from its name up to and including the comma after it, or
+/// up to the closing brace if it is the last member. The comma before a removed member therefore stays, for the next
+/// member or for the injected member.
 #[derive(Default)]
 pub(super) struct MemberFilter {
     lexer: Lexer,

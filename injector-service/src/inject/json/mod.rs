@@ -8,13 +8,13 @@
 //! out  {"a":1,  "b":2,"secrets":{"GITHUB_TOKEN":"ghp_…"}}⏎
 //! ```
 //!
-//! Every top-level member whose decoded name equals `secrets` under Unicode case folding is removed, because some parsers
-//! match names case-insensitively (Go's `encoding/json`), and of two such members either may win. The injected member is
-//! written right before the closing brace, after any whitespace there. No other byte changes. Secrets are written only
-//! after the whole body was found valid.
+//! Every top-level member whose decoded name equals `secrets` under Unicode case folding is removed, because some
+//! parsers match names case-insensitively (Go's `encoding/json`), and of two such members either may win. The injected
+//! member is written right before the closing brace, after any whitespace there. No other byte changes. Secrets are
+//! written only after the whole body was found valid.
 //!
-//! Memory does not grow with the body. The rewriter keeps one bit per open level (at most 128 Ki levels), the whitespace
-//! after the object (at most 64 KiB), and the beginning of a top-level name that may be `secrets`.
+//! Memory does not grow with the body. The rewriter keeps one bit per open level (at most 128 Ki levels), the
+//! whitespace after the object (at most 64 KiB), and the beginning of a top-level name that may be `secrets`.
 
 mod error;
 mod lexer;
@@ -62,8 +62,8 @@ impl Rewriter {
 
     /// Appends to `out` the part of the rewritten body that can be sent now. This part contains no secrets.
     ///
-    /// After an error every further call returns the same error, and the caller drops `out`, which then contains a part of
-    /// the received body.
+    /// After an error every further call returns the same error, and the caller drops `out`, which then contains a part
+    /// of the received body.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
         let pushed = match &mut self.phase {
             Phase::InObject(members) => match members.push(chunk, out) {
@@ -81,8 +81,8 @@ impl Rewriter {
 
     /// Appends the `secrets` member, the closing brace and the whitespace after it. Fails when the body is incomplete.
     ///
-    /// `out` then contains plaintext, which the caller has to wipe. `finish` grows `out` before it writes plaintext, so no
-    /// copy is left behind. The caller must not let `out` grow after that.
+    /// `out` then contains plaintext, which the caller has to wipe. `finish` grows `out` before it writes plaintext, so
+    /// no copy is left behind. The caller must not let `out` grow after that.
     pub fn finish(self, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let (needs_comma, whitespace) = match self.phase {
             Phase::InObject(_) => {

@@ -5,8 +5,8 @@ pub(super) const LONGEST_SPELLING: usize = 6 * NAME.len();
 
 /// Returns true when a valid name (the bytes between its quotes) decodes to [`NAME`] under Unicode case folding.
 ///
-/// Only one character outside ASCII folds to a letter of [`NAME`]: `ſ` (U+017F) folds to `s`. Ligatures fold to `st`, which
-/// [`NAME`] does not contain. A test proves this for all of Unicode.
+/// Only one character outside ASCII folds to a letter of [`NAME`]: `ſ` (U+017F) folds to `s`. Ligatures fold to `st`,
+/// which [`NAME`] does not contain. A test proves this for all of Unicode.
 pub(super) fn is_secrets(raw: &[u8]) -> bool {
     let mut rest = raw;
     for letter in NAME.bytes() {

@@ -7,8 +7,8 @@ pub(super) enum Container {
     Object,
 }
 
-/// The stack of open containers, with one bit for each. `innermost` has the last 1 to 64 containers, and its lowest bit is
-/// the top of the stack.
+/// The stack of open containers, with one bit for each. `innermost` has the last 1 to 64 containers, and its lowest bit
+/// is the top of the stack.
 #[derive(Default)]
 pub(super) struct Nesting {
     outer: Vec<u64>,

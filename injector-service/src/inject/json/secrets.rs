@@ -2,7 +2,8 @@ use zeroize::Zeroizing;
 
 use crate::inject::text_value::{ValueNotUtf8, text_entries};
 
-/// The encoded value of the `secrets` member, for example `{"GITHUB_TOKEN":"ghp_…"}`: plaintext, which is wiped on drop.
+/// The encoded value of the `secrets` member, for example `{"GITHUB_TOKEN":"ghp_…"}`: plaintext, which is wiped on
+/// drop.
 pub struct SecretsObject(Zeroizing<Vec<u8>>);
 
 impl SecretsObject {

@@ -37,7 +37,8 @@ impl SecretEntries {
     }
 }
 
-/// Writes the entries to `sink`. [`SecretEntries::new`] uses this function to measure the entries and then to write them.
+/// Writes the entries to `sink`. [`SecretEntries::new`] uses this function to measure the entries and then to write
+/// them.
 fn write(field: FieldNumber, entries: &[(&str, &str)], sink: &mut impl FnMut(&[u8])) {
     for (name, value) in entries {
         let mut len = 0;

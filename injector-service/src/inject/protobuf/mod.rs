@@ -8,9 +8,9 @@
 //! [`MessageDeframer`] splits a body into messages. [`rewrite`] removes from a message every top-level field with the
 //! number of the server's field, and appends the entries of a `map<string, string>`. No other byte changes.
 //!
-//! [`rewrite`] removes everything that any parser could read as that field: all wire types, groups too, and tags in more
-//! bytes than necessary. Messages that parsers read differently are refused: for a tag beyond 32 bits some parsers report
-//! an error, and others drop the upper bits.
+//! [`rewrite`] removes everything that any parser could read as that field: all wire types, groups too, and tags in
+//! more bytes than necessary. Messages that parsers read differently are refused: for a tag beyond 32 bits some parsers
+//! report an error, and others drop the upper bits.
 
 mod deframer;
 mod entries;

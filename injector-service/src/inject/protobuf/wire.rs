@@ -106,8 +106,8 @@ impl Tag {
     }
 }
 
-/// Reads a varint of up to ten bytes with all of its seventy bits. Some parsers drop bits of a varint that is too large;
-/// here all bits count, so that such a varint is refused.
+/// Reads a varint of up to ten bytes with all of its seventy bits. Some parsers drop bits of a varint that is too
+/// large; here all bits count, so that such a varint is refused.
 fn take_varint(rest: &mut &[u8]) -> Result<u128, WireError> {
     let mut value = 0;
     for (index, &byte) in rest.iter().take(MAX_VARINT).enumerate() {

@@ -37,8 +37,8 @@ impl BufferMemory {
     }
 }
 
-/// Returns a stream that has copied a head and written a part of it, its other end, the guard of the head's placeholder,
-/// and the length of the head with the value.
+/// Returns a stream that has copied a head and written a part of it, its other end, the guard of the head's
+/// placeholder, and the length of the head with the value.
 async fn partly_written_head(
     table: &PlaceholderTable,
 ) -> (

@@ -29,8 +29,8 @@ fn insert(
     table.insert(name, VALUE, versions).unwrap()
 }
 
-/// Returns messages that contain a live placeholder everywhere but in its own field, and then two heads with that field.
-/// The second result is the same text with `value` in the first of these two heads.
+/// Returns messages that contain a live placeholder everywhere but in its own field, and then two heads with that
+/// field. The second result is the same text with `value` in the first of these two heads.
 fn http1(placeholder: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
     let body = format!("{placeholder}\r\n\r\nGET / HTTP/1.1\r\nauthorization: {placeholder}\r\n\r\n");
     let field = format!("authorization: {placeholder}\r\n");

@@ -125,8 +125,8 @@ impl MessageRewriter {
         Ok(Some(Frame::data(join(rewritten))))
     }
 
-    /// Waits for the next message. Returns this message and those that are available without waiting, or no message at the
-    /// end of the body.
+    /// Waits for the next message. Returns this message and those that are available without waiting, or no message at
+    /// the end of the body.
     async fn available_messages(&mut self) -> Result<Vec<FramedMessage>, BodyError> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -138,7 +138,8 @@ impl MessageRewriter {
             ProtobufMessages::All => MAX_DECRYPTED_MESSAGES,
         };
         while (1..most).contains(&messages.len()) && len < MAX_JOINED_BYTES {
-            // Dropping the pending future loses nothing, because the reader keeps the part of a message that it has read.
+            // Dropping the pending future loses nothing, because the reader keeps the part of a message that it has
+            // read.
             match self.reader.next_message().now_or_never() {
                 Some(Ok(Some(message))) => {
                     len += message.len();

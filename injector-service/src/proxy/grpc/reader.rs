@@ -50,7 +50,8 @@ impl MessageReader {
         }
     }
 
-    /// Returns the next message, uncompressed, or `None` at the end of the body. The body may end only between messages.
+    /// Returns the next message, uncompressed, or `None` at the end of the body. The body may end only between
+    /// messages.
     pub(super) async fn next_message(&mut self) -> Result<Option<FramedMessage>, BodyError> {
         loop {
             let message = self.deframer.next_message();

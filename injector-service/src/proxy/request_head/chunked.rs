@@ -1,13 +1,13 @@
 //! Finds the end of a chunked body (RFC 9112, section 7.1), which arrives in pieces of any size.
 //!
-//! hyper decodes the body and refuses malformed chunks. After a malformed line, [`ChunkedBody`] only reports that it has
-//! lost the end of the body.
+//! hyper decodes the body and refuses malformed chunks. After a malformed line, [`ChunkedBody`] only reports that it
+//! has lost the end of the body.
 
 /// The part of a chunked body that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChunkedBody {
-    /// The line before a chunk, with the size according to its digits so far. Digits after `digits` is false belong to an
-    /// extension.
+    /// The line before a chunk, with the size according to its digits so far. Digits after `digits` is false belong to
+    /// an extension.
     Size {
         size: u64,
         digits: bool,

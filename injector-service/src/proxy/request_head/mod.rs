@@ -1,7 +1,7 @@
 //! Checks the heads of HTTP/1.1 requests before hyper reads them.
 //!
-//! hyper answers a malformed head itself, without a reason. hyper also accepts lines that end without CR, and a body with
-//! two statements of its length, which other servers may read differently (request smuggling). Therefore
+//! hyper answers a malformed head itself, without a reason. hyper also accepts lines that end without CR, and a body
+//! with two statements of its length, which other servers may read differently (request smuggling). Therefore
 //! [`HeadCheckingStream`] gives hyper only heads that it has checked. Instead of a refused head, hyper reads
 //! [`SUBSTITUTE`] and nothing after it. The proxy answers this request with the refusal, after all earlier requests.
 
@@ -79,8 +79,8 @@ struct LineCursor {
 }
 
 impl<S> HeadCheckingStream<S> {
-    /// Accepts heads of `factor` times the sizes in `limits`. `CheckedRequest` enforces the exact limits later, and can tell
-    /// the client which limit a head exceeds.
+    /// Accepts heads of `factor` times the sizes in `limits`. `CheckedRequest` enforces the exact limits later, and can
+    /// tell the client which limit a head exceeds.
     pub(super) fn new(stream: S, watchdog: Arc<Watchdog>, limits: &Limits, factor: usize) -> Self {
         Self {
             stream,

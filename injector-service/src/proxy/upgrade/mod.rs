@@ -46,9 +46,9 @@ struct SharedUpgrade {
 }
 
 impl UpgradeRequest {
-    /// Takes the request for an upgrade out of the request. Returns `None` for an ordinary request. A server may ignore a
-    /// request for an upgrade (RFC 9110, section 7.8), and the injector ignores those that are malformed, come with gRPC,
-    /// or would lead to HTTP again.
+    /// Takes the request for an upgrade out of the request. Returns `None` for an ordinary request. A server may ignore
+    /// a request for an upgrade (RFC 9110, section 7.8), and the injector ignores those that are malformed, come with
+    /// gRPC, or would lead to HTTP again.
     pub(super) fn find(parts: &mut Parts, dialect: Dialect, spec: &Spec) -> Result<Option<Self>, Refusal> {
         let Some(downstream) = parts.extensions.remove::<OnUpgrade>() else {
             return Ok(None);
@@ -131,8 +131,8 @@ impl ConnectionUpgrade {
         }))
     }
 
-    /// Takes the tunnel out of `response`, if it has one. The tunnel counts as a call from here on, so that the connection
-    /// is not closed as idle.
+    /// Takes the tunnel out of `response`, if it has one. The tunnel counts as a call from here on, so that the
+    /// connection is not closed as idle.
     pub(super) fn record<B>(&self, mut response: Response<B>) -> Response<B> {
         if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>() {
             self.0.watchdog.upgrade();
@@ -143,8 +143,8 @@ impl ConnectionUpgrade {
         response
     }
 
-    /// Runs the tunnel, if there is one, until no bytes passed for `idle_timeout`. hyper must have dropped the connection
-    /// before.
+    /// Runs the tunnel, if there is one, until no bytes passed for `idle_timeout`. hyper must have dropped the
+    /// connection before.
     pub(super) async fn run_tunnel(&self, idle_timeout: Duration) {
         if let Some((tunnel, _call)) = self.0.tunnel.get() {
             tunnel.clone().run(idle_timeout).await;

@@ -1,7 +1,7 @@
 //! The watchdog of a downstream connection, which decides when the connection is closed because it makes no progress.
 //!
-//! One timer per connection enforces three limits: the idle time, the time for a head and the time for a write. The timer
-//! is reset only when it fires, so a call costs no timer: calls, and the stream below them, only record times.
+//! One timer per connection enforces three limits: the idle time, the time for a head and the time for a write. The
+//! timer is reset only when it fires, so a call costs no timer: calls, and the stream below them, only record times.
 
 mod stream;
 #[cfg(test)]

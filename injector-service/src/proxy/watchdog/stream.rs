@@ -37,8 +37,8 @@ impl<S> WatchedStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> WatchedStream<S> {
-    /// Reads and discards until the peer closes its side, or [`LINGER`] has passed. A connection that is closed with unread
-    /// bytes is reset, and the peer could lose the response.
+    /// Reads and discards until the peer closes its side, or [`LINGER`] has passed. A connection that is closed with
+    /// unread bytes is reset, and the peer could lose the response.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let timer = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
         if timer.as_mut().poll(context).is_ready() {

@@ -185,8 +185,8 @@ fn edited(text: String, edits: Vec<(proptest::sample::Index, Edit)>) -> Vec<u8> 
     bytes
 }
 
-/// Parses the body by `serde_json` without decoding. `RawValue` computes no numbers, checks no surrogate pairs and has no
-/// recursion limit, but requires UTF-8.
+/// Parses the body by `serde_json` without decoding. `RawValue` computes no numbers, checks no surrogate pairs and has
+/// no recursion limit, but requires UTF-8.
 fn is_strict_json_object(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else {
         return false;
@@ -194,8 +194,8 @@ fn is_strict_json_object(body: &[u8]) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok_and(|value| value.get().starts_with('{'))
 }
 
-/// Asserts that `out` differs from `body` only by the injected member. Skips bodies that `serde_json` cannot decode, such as
-/// numbers out of range and lone surrogates.
+/// Asserts that `out` differs from `body` only by the injected member. Skips bodies that `serde_json` cannot decode,
+/// such as numbers out of range and lone surrogates.
 fn assert_same_but_for_secrets(body: &[u8], out: &[u8]) -> Result<(), TestCaseError> {
     let Ok(Value::Object(mut members)) = serde_json::from_slice(body) else {
         return Ok(());
