@@ -23,7 +23,7 @@ const CACHE: u64 = 64 * 1024 * 1024;
 /// Exit code of a command that completed and found damage or loss.
 const DAMAGED: u8 = 2;
 
-type CommandError = Box<dyn std::error::Error>;
+type BoxError = Box<dyn std::error::Error>;
 
 pub(crate) fn verify(store: &StoreArgs, scratch: Option<PathBuf>) -> ExitCode {
     let scratch = scratch.unwrap_or_else(env::temp_dir);
@@ -52,7 +52,7 @@ pub(crate) fn repair(store: &StoreArgs, to: &Path, include_deleted: bool) -> Exi
     }
 }
 
-fn open(store: &StoreArgs) -> Result<(IntegrityCheck, Runtime), CommandError> {
+fn open(store: &StoreArgs) -> Result<(IntegrityCheck, Runtime), BoxError> {
     MemoryAccess::Private.protect()?;
     let root = store.providers().map_err(|problems| problems.to_string())?;
     // A request to a KMS needs the runtime's I/O driver and, for its timeout, the timer.

@@ -1,4 +1,4 @@
-//! A log from an attacker: reading must end, never panic, and give only values that are in the log.
+//! Fuzzes the reader of sled's log: it must return, must not panic, and must return only values that are in the log.
 #![no_main]
 
 use std::{fs, sync::LazyLock};
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 use vault_service::store::SalvageReader;
 
-static DIR: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().expect("a folder for temporary files"));
+static DIR: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().expect("a directory for temporary files"));
 
 fuzz_target!(|bytes: &[u8]| {
     fs::write(DIR.path().join("db"), bytes).expect("a file of this size");
@@ -15,8 +15,8 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     for key in salvage.keys(b"") {
-        let values = salvage.history(key).expect("it is one of the keys").values();
-        for value in values {
+        let history = salvage.history(key).expect("it is one of the keys");
+        for value in history.values() {
             assert!(bytes.len() > value.len());
         }
     }

@@ -1,6 +1,6 @@
-//! Stored bytes from an attacker: parsing must answer, never panic, and nothing may open.
+//! Fuzzes the parsers of stored bytes: they must return, must not panic, and must decrypt no forged record or key.
 //!
-//! The keys are fixed so that the fuzzer can learn their ids and get as far as the commitment.
+//! The keys are fixed, so that the fuzzer can find their ids and reach the check of the commitment.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use proto::{SecretName, Uid};
 use vault_service::crypto::{RootKey, StoreKey, WorkspaceKek, record, root_key_id, store_key_id};
 use zeroize::Zeroizing;
 
-/// From `testdata/record/value_without_origins`.
+/// The keys of `testdata/record/value_without_origins`.
 const ROOT: [u8; 32] = *include_bytes!("root_key.bin");
 const WRAPPED_STORE_KEY: &[u8] = include_bytes!("wrapped_store_key.bin");
 const WRAPPED_KEK: &[u8] = include_bytes!("wrapped_kek.bin");
@@ -29,14 +29,14 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = record::kek_id(bytes);
     let _ = root_key_id(bytes);
     let _ = store_key_id(bytes);
-    // What the fuzzer finds from the corpus may be the vector itself, and nothing else.
-    if let Ok(opened) = record::decrypt(kek, uid, name, bytes) {
-        assert!((1..=7).contains(&opened.version) || opened.version == u64::MAX);
+    // The corpus may contain vectors, which decrypt; their versions are known.
+    if let Ok(found) = record::decrypt(kek, uid, name, bytes) {
+        assert!((1..=7).contains(&found.version) || found.version == u64::MAX);
     }
-    if let Ok(opened) = root.unwrap(bytes) {
-        assert_eq!(opened.id(), store_key.id());
+    if let Ok(found) = root.unwrap(bytes) {
+        assert_eq!(found.id(), store_key.id());
     }
-    if let Ok(opened) = store_key.unwrap(bytes, uid) {
-        assert_eq!(opened.id(), kek.id());
+    if let Ok(found) = store_key.unwrap(bytes, uid) {
+        assert_eq!(found.id(), kek.id());
     }
 });

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, path:
 
 pub(super) use replay::History;
 use replay::{Replay, Survey};
-use scan::{Frame, Gap, Scanned};
+use scan::{Frame, Gap, ScannedSegment};
 
 use super::{Fault, engine::SEGMENT, error::StoreOpenError};
 
@@ -86,10 +86,10 @@ impl Log {
             .metadata()
             .map_err(StoreOpenError::files("read", path))?
             .len();
-        let mut scanned = Scanned::default();
+        let mut scanned = ScannedSegment::default();
         let mut open_ends = Vec::new();
         for base in (0..length).step_by(SEGMENT) {
-            let Scanned {
+            let ScannedSegment {
                 frames,
                 gaps,
                 flips,
@@ -100,7 +100,7 @@ impl Log {
             scanned.flips.extend(flips);
             open_ends.extend(open_end);
         }
-        let Scanned {
+        let ScannedSegment {
             mut frames,
             mut gaps,
             flips,

@@ -41,7 +41,7 @@ pub(super) struct Gap {
 
 /// The messages and the damage found in one segment.
 #[derive(Default)]
-pub(super) struct Scanned {
+pub(super) struct ScannedSegment {
     pub(super) frames: Vec<Frame>,
     pub(super) gaps: Vec<Gap>,
     /// File offsets of bytes with a flipped bit, and the bit's mask.
@@ -51,13 +51,13 @@ pub(super) struct Scanned {
 }
 
 /// Reads the segment in `bytes`, which begins at `base` in the file.
-pub(super) fn segment(bytes: &[u8], base: u64) -> Scanned {
-    let mut scan = Scan {
+pub(super) fn segment(bytes: &[u8], base: u64) -> ScannedSegment {
+    let mut scan = SegmentScan {
         bytes,
         base,
-        life: life_of_header(bytes),
+        segment_number: segment_number_of_header(bytes),
         budget: Budget::of_segment(),
-        found: Scanned::default(),
+        found: ScannedSegment::default(),
     };
     let mut at = SEGMENT_HEADER;
     while let Some(next) = scan.step(at) {
@@ -68,16 +68,16 @@ pub(super) fn segment(bytes: &[u8], base: u64) -> Scanned {
 
 /// The scan of one segment. sled reuses a segment that holds no needed data, and the new messages have another segment
 /// number. After a crash, messages of the earlier use may remain after those of the current use.
-struct Scan<'a> {
+struct SegmentScan<'a> {
     bytes: &'a [u8],
     base: u64,
     /// Segment number of the preceding messages, or of the header.
-    life: Option<u64>,
+    segment_number: Option<u64>,
     budget: Budget,
-    found: Scanned,
+    found: ScannedSegment,
 }
 
-impl Scan<'_> {
+impl SegmentScan<'_> {
     /// Reads the bytes at `at`, and returns the offset at which the scan continues.
     fn step(&mut self, at: usize) -> Option<usize> {
         let rest = self
@@ -88,7 +88,7 @@ impl Scan<'_> {
             return self.message(at, &header);
         }
         if is_blank(rest) {
-            self.found.open_end = self.life.map(|life| lsn(life, at));
+            self.found.open_end = self.segment_number.map(|number| lsn(number, at));
             return None;
         }
         if let Some((header, flip)) = self.corrected(rest) {
@@ -100,7 +100,7 @@ impl Scan<'_> {
     }
 
     fn message(&mut self, at: usize, header: &MessageHeader) -> Option<usize> {
-        self.life = Some(header.segment);
+        self.segment_number = Some(header.segment);
         self.found.frames.push(Frame {
             lsn: lsn(header.segment, at),
             kind: header.kind,
@@ -118,21 +118,21 @@ impl Scan<'_> {
         let behind = rest.get(header.len()..)?;
         let goes_on = frame::whole(behind).is_some_and(|next| next.segment == header.segment);
         let is_at_end = header.kind == MessageKind::Cap || behind.len() < END || is_blank(behind);
-        let is_of_this_life = self.life.is_none_or(|life| life == header.segment);
-        (is_of_this_life && (goes_on || is_at_end)).then_some((header, flip))
+        let is_of_this_segment = self.segment_number.is_none_or(|number| number == header.segment);
+        (is_of_this_segment && (goes_on || is_at_end)).then_some((header, flip))
     }
 
     /// Records a gap at `at`, and searches for the next message after it.
     fn gap(&mut self, at: usize) -> Option<usize> {
         let next = (at + 1..self.bytes.len().min(LAST + 1)).find_map(|next| self.message_at(next));
         let (before, (end, after)) = match next {
-            Some((next, header)) => (self.life, (next, Some(header.segment))),
-            None => (self.life, (self.written(), None)),
+            Some((next, header)) => (self.segment_number, (next, Some(header.segment))),
+            None => (self.segment_number, (self.written(), None)),
         };
-        let lives = [before, after].into_iter().flatten();
+        let numbers = [before, after].into_iter().flatten();
         self.found.gaps.push(Gap {
-            from: before.map_or(0, |life| lsn(life, at)),
-            end: lives.max().map_or(u64::MAX, |life| lsn(life, end)),
+            from: before.map_or(0, |number| lsn(number, at)),
+            end: numbers.max().map_or(u64::MAX, |number| lsn(number, end)),
             bytes: (end - at) as u64,
             messages: self.messages(at, end),
         });
@@ -143,8 +143,8 @@ impl Scan<'_> {
     /// the gap's length.
     fn messages(&self, at: usize, end: usize) -> u64 {
         let header = self.bytes.get(at..).and_then(MessageHeader::parse);
-        let is_one =
-            header.is_some_and(|header| self.life == Some(header.segment) && at + header.len() == end);
+        let is_one = header
+            .is_some_and(|header| self.segment_number == Some(header.segment) && at + header.len() == end);
         match is_one {
             true => 1,
             false => ((end - at) / SHORTEST + 1) as u64,
@@ -157,9 +157,9 @@ impl Scan<'_> {
         let rest = self.bytes.get(at..)?;
         let header = MessageHeader::parse(rest)?;
         // A segment's index in the file never exceeds its segment number, and earlier uses have lower numbers.
-        let lives = self.base / SEGMENT_BYTES..=self.life.unwrap_or(u64::MAX);
+        let possible = self.base / SEGMENT_BYTES..=self.segment_number.unwrap_or(u64::MAX);
         let fills = header.kind != MessageKind::Cap || at + header.body + END == SEGMENT;
-        (fills && lives.contains(&header.segment)).then(|| self.budget.spend(header.len()))??;
+        (fills && possible.contains(&header.segment)).then(|| self.budget.spend(header.len()))??;
         header.authenticates(rest).then_some((at, header))
     }
 
@@ -187,7 +187,7 @@ fn is_blank(bytes: &[u8]) -> bool {
 /// ```text
 /// crc32 of what follows, inverted (4)  LSN xor 7F FF … (8)  highest stable LSN xor 7F FF … (8), little endian
 /// ```
-fn life_of_header(bytes: &[u8]) -> Option<u64> {
+fn segment_number_of_header(bytes: &[u8]) -> Option<u64> {
     let (crc, rest) = bytes.get(..SEGMENT_HEADER)?.split_first_chunk()?;
     let (lsn, _) = rest.split_first_chunk()?;
     let lsn = u64::from_le_bytes(*lsn) ^ (u64::MAX >> 1);

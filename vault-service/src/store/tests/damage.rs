@@ -24,15 +24,15 @@ pub(super) enum End {
 }
 
 /// A store whose process has ended, and its acknowledged content.
-pub(super) struct Left {
+pub(super) struct StoreFixture {
     _parent: TempDir,
     pub(super) dir: PathBuf,
     pub(super) content: Content,
 }
 
-impl Left {
+impl StoreFixture {
     /// Makes a store with `count` entries of up to `size` bytes, some replaced and some deleted, by several processes.
-    pub(super) async fn behind(end: End, entries: u32, size: u32) -> Self {
+    pub(super) async fn ended_by(end: End, entries: u32, size: u32) -> Self {
         let (parent, dir) = dir();
         let (mut random, mut content) = (Random(7), Content::new());
         for generation in 0..3 {
@@ -160,48 +160,52 @@ pub(super) const ENDS: [End; 2] = [End::Closed, End::Killed];
 #[tokio::test]
 async fn a_truncated_store_has_all_entries_or_is_refused_and_unchanged() {
     for end in ENDS {
-        let left = Left::behind(end, 4_000, 10_000).await;
+        let fixture = StoreFixture::ended_by(end, 4_000, 10_000).await;
         assert!(
-            left.opens(&left.damaged("whole", |_| ()), "whole").await,
+            fixture.opens(&fixture.damaged("whole", |_| ()), "whole").await,
             "{end:?}"
         );
         let mut opened = 0;
         for percent in [99, 90, 50, 10, 0] {
             let what = format!("{end:?}, {percent} % of db");
-            let dir = left.damaged("cut", |dir| truncate(&dir.join("db"), percent));
-            opened += u32::from(left.opens(&dir, &what).await);
-            // The same damage without the files that could reveal it.
-            let dir = left.damaged("cut", |dir| {
+            let dir = fixture.damaged("cut", |dir| truncate(&dir.join("db"), percent));
+            opened += u32::from(fixture.opens(&dir, &what).await);
+            // Without the snapshots, only the marker can reveal the damage.
+            let dir = fixture.damaged("cut", |dir| {
                 truncate(&dir.join("db"), percent);
                 fs::remove_file(snap(dir).unwrap()).unwrap();
             });
-            opened += u32::from(left.opens(&dir, &format!("{what}, and no snapshot")).await);
+            opened += u32::from(fixture.opens(&dir, &format!("{what}, and no snapshot")).await);
         }
         assert_eq!(opened, 0, "{end:?}: each cut takes something away");
-        let dir = left.damaged("gone", |dir| fs::remove_file(dir.join("db")).unwrap());
-        assert!(!left.opens(&dir, "no db").await);
+        let dir = fixture.damaged("gone", |dir| fs::remove_file(dir.join("db")).unwrap());
+        assert!(!fixture.opens(&dir, "no db").await);
     }
 }
 
 #[tokio::test]
 async fn a_store_with_damaged_small_files_has_all_entries_or_is_refused() {
     for end in ENDS {
-        let left = Left::behind(end, 600, 4_000).await;
+        let fixture = StoreFixture::ended_by(end, 600, 4_000).await;
         for name in ["conf", "marker"] {
             for length in [None, Some(0), Some(5)] {
-                let dir = left.damaged("file", |dir| match length {
+                let dir = fixture.damaged("file", |dir| match length {
                     None => fs::remove_file(dir.join(name)).unwrap(),
                     Some(length) => {
                         let file = fs::File::options().write(true).open(dir.join(name)).unwrap();
                         file.set_len(length).unwrap();
                     }
                 });
-                assert!(!left.opens(&dir, &format!("{end:?}, {name} of {length:?}")).await);
+                assert!(
+                    !fixture
+                        .opens(&dir, &format!("{end:?}, {name} of {length:?}"))
+                        .await
+                );
             }
         }
         // sled can make a snapshot again, so damaged and unfinished ones are no reason for a refusal.
-        let dir = left.damaged("snap", |dir| fs::write(snap(dir).unwrap(), "torn").unwrap());
-        assert!(left.opens(&dir, &format!("{end:?}, a torn snapshot")).await);
+        let dir = fixture.damaged("snap", |dir| fs::write(snap(dir).unwrap(), "torn").unwrap());
+        assert!(fixture.opens(&dir, &format!("{end:?}, a torn snapshot")).await);
         let aside = fs::read_dir(&dir)
             .unwrap()
             .map(|entry| entry.unwrap().file_name());
@@ -211,13 +215,14 @@ async fn a_store_with_damaged_small_files_has_all_entries_or_is_refused() {
                 .count(),
             1
         );
-        let dir = left.damaged("snap", |dir| fs::remove_file(snap(dir).unwrap()).unwrap());
-        assert!(left.opens(&dir, &format!("{end:?}, no snapshot")).await);
-        let dir = left.damaged("snap", |dir| {
+        let dir = fixture.damaged("snap", |dir| fs::remove_file(snap(dir).unwrap()).unwrap());
+        assert!(fixture.opens(&dir, &format!("{end:?}, no snapshot")).await);
+        let dir = fixture.damaged("snap", |dir| {
             fs::write(dir.join("snap.7FFFFFFFFFFFFFFF.generating"), "torn").unwrap();
         });
         assert!(
-            left.opens(&dir, &format!("{end:?}, a snapshot half written"))
+            fixture
+                .opens(&dir, &format!("{end:?}, a snapshot half written"))
                 .await
         );
     }
@@ -226,26 +231,26 @@ async fn a_store_with_damaged_small_files_has_all_entries_or_is_refused() {
 /// Flips single bits, nearly all of them in the written part of `db`.
 async fn flip(end: End, seed: u64) {
     let (mut random, mut refused) = (Random(seed), 0);
-    let left = Left::behind(end, 600, 2_000).await;
+    let fixture = StoreFixture::ended_by(end, 600, 2_000).await;
     for round in 0..500 {
         let name = match round % 25 {
             0 => PathBuf::from("conf"),
             1 => PathBuf::from("marker"),
-            2 => snap(&left.dir).unwrap().file_name().unwrap().into(),
+            2 => snap(&fixture.dir).unwrap().file_name().unwrap().into(),
             _ => PathBuf::from("db"),
         };
-        let mut bytes = fs::read(left.dir.join(&name)).unwrap();
+        let mut bytes = fs::read(fixture.dir.join(&name)).unwrap();
         let written = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0);
         let written: Vec<_> = written.map(|(at, _)| at).collect();
         let at = written[random.below(u32::try_from(written.len()).unwrap()) as usize];
         let bit = random.below(8);
         bytes[at] ^= 1 << bit;
-        let dir = left.damaged("flipped", |dir| fs::write(dir.join(&name), bytes).unwrap());
+        let dir = fixture.damaged("flipped", |dir| fs::write(dir.join(&name), bytes).unwrap());
         let what = format!(
             "{end:?}, seed {seed}, bit {bit} of byte {at} of {}",
             name.display()
         );
-        refused += u32::from(!left.opens(&dir, &what).await);
+        refused += u32::from(!fixture.opens(&dir, &what).await);
     }
     eprintln!("{end:?}: {refused} of 500 refused");
     assert!(
@@ -266,12 +271,12 @@ async fn a_killed_store_with_a_flipped_bit_has_all_entries_or_is_refused() {
 
 #[tokio::test]
 async fn an_older_copy_of_the_data_with_the_current_marker_is_refused() {
-    let left = Left::behind(End::Closed, 600, 1_000).await;
-    let older = left.damaged("older", |_| ());
-    let store = open(&left.dir);
+    let fixture = StoreFixture::ended_by(End::Closed, 600, 1_000).await;
+    let older = fixture.damaged("older", |_| ());
+    let store = open(&fixture.dir);
     store.commit(Batch::new().put("one", "more")).await.unwrap();
     store.close().await.unwrap();
-    fs::copy(left.dir.join("marker"), older.join("marker")).unwrap();
+    fs::copy(fixture.dir.join("marker"), older.join("marker")).unwrap();
     fs::remove_file(snap(&older).unwrap()).unwrap();
     let refused = Store::open(&older, CACHE).err().unwrap();
     assert!(
@@ -288,10 +293,10 @@ async fn an_older_copy_of_the_data_with_the_current_marker_is_refused() {
 
 #[tokio::test]
 async fn an_empty_or_foreign_store_with_the_marker_is_refused() {
-    let left = Left::behind(End::Killed, 600, 1_000).await;
+    let fixture = StoreFixture::ended_by(End::Killed, 600, 1_000).await;
     let (_parent, dir) = dir();
     open(&dir).close().await.unwrap();
-    let another = left.damaged("another", |copy| {
+    let another = fixture.damaged("another", |copy| {
         for name in ["db", "conf"] {
             fs::copy(dir.join(name), copy.join(name)).unwrap();
         }
@@ -303,7 +308,7 @@ async fn an_empty_or_foreign_store_with_the_marker_is_refused() {
         "{refused}"
     );
 
-    let empty = left.damaged("empty", |copy| {
+    let empty = fixture.damaged("empty", |copy| {
         for name in ["db", "conf"] {
             fs::remove_file(copy.join(name)).unwrap();
         }
@@ -321,13 +326,13 @@ async fn an_empty_or_foreign_store_with_the_marker_is_refused() {
 
 #[tokio::test]
 async fn entries_that_were_removed_outside_of_the_store_are_noticed() {
-    let left = Left::behind(End::Closed, 600, 1_000).await;
-    let db = sled_in(&left.dir);
-    db.remove(left.content.keys().next().unwrap()).unwrap();
+    let fixture = StoreFixture::ended_by(End::Closed, 600, 1_000).await;
+    let db = sled_in(&fixture.dir);
+    db.remove(fixture.content.keys().next().unwrap()).unwrap();
     drop(db);
-    fs::remove_file(snap(&left.dir).unwrap()).unwrap();
-    let refused = Store::open(&left.dir, CACHE).err().unwrap();
-    let entries = left.content.len() as u64;
+    fs::remove_file(snap(&fixture.dir).unwrap()).unwrap();
+    let refused = Store::open(&fixture.dir, CACHE).err().unwrap();
+    let entries = fixture.content.len() as u64;
     assert!(
         matches!(refused, StoreOpenError::Mismatch { found: Mismatch::Entries { expected, found }, .. }
             if expected == entries && found == entries - 1),
@@ -380,13 +385,13 @@ async fn a_store_whose_creation_was_interrupted_is_created_again() {
 
 #[tokio::test]
 async fn a_store_that_was_killed_while_sled_opened_it_opens() {
-    let left = Left::behind(End::Closed, 60, 1_000).await;
-    let before = snap(&left.dir).unwrap();
-    let opened = open_files(&left.dir, CACHE).unwrap();
-    let after = snap(&left.dir).unwrap();
+    let fixture = StoreFixture::ended_by(End::Closed, 60, 1_000).await;
+    let before = snap(&fixture.dir).unwrap();
+    let opened = open_files(&fixture.dir, CACHE).unwrap();
+    let after = snap(&fixture.dir).unwrap();
     assert_ne!(before, after);
     let opening = |with: &[&Path]| {
-        left.damaged("opening", |dir| {
+        fixture.damaged("opening", |dir| {
             let marker = Marker::read(dir).unwrap().unwrap();
             fs::remove_file(snap(dir).unwrap()).unwrap();
             for path in with {
@@ -403,7 +408,7 @@ async fn a_store_that_was_killed_while_sled_opened_it_opens() {
     let unfinished = before.with_file_name("snap.7FFFFFFFFFFFFFFF.generating");
     for with in [&[&*after][..], &[&after, &unfinished], &[&unfinished], &[]] {
         let dir = opening(with);
-        assert!(left.opens(&dir, &format!("{with:?}")).await);
+        assert!(fixture.opens(&dir, &format!("{with:?}")).await);
     }
     drop(opened);
 }
@@ -455,21 +460,21 @@ impl Drop for Disk {
 #[tokio::test]
 async fn without_room_for_a_copy_a_killed_store_is_opened_and_a_changed_one_is_refused() {
     for end in ENDS {
-        let left = Left::behind(end, 600, 1_000).await;
-        let Some(disk) = Disk::mount(left._parent.path()) else {
+        let fixture = StoreFixture::ended_by(end, 600, 1_000).await;
+        let Some(disk) = Disk::mount(fixture._parent.path()) else {
             eprintln!("not tested: no file system can be mounted here");
             return;
         };
         let dir = disk.0.join("vault");
-        copy_files(&left.dir, &dir);
+        copy_files(&fixture.dir, &dir);
         if end == End::Closed {
             truncate(&dir.join("db"), 99);
         }
-        // This room suffices for an open without a copy.
+        // The remaining room suffices for an open without a copy.
         disk.fill(14 << 20);
         let before = snapshot(&dir);
         match (end, Store::open(&dir, CACHE)) {
-            (End::Killed, Ok(store)) => assert!(content(&store) == left.content),
+            (End::Killed, Ok(store)) => assert!(content(&store) == fixture.content),
             (End::Closed, Err(StoreOpenError::NoRoom { .. })) => assert!(snapshot(&dir) == before),
             (_, opened) => panic!("{end:?}: {:?}", opened.err()),
         }

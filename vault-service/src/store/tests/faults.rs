@@ -327,7 +327,7 @@ async fn a_group_is_limited_in_batches_and_in_bytes() {
         };
         let applied = (0..waiting).filter(is_applied);
         assert_eq!(applied.count(), together);
-        // These releases are for the other groups and the close.
+        // The other groups and the close need three more releases.
         (0..3).for_each(|_| sync.release.send(()).unwrap());
         for commit in commits {
             commit.await.unwrap();

@@ -288,7 +288,7 @@ async fn a_closed_store_opens_again_while_its_last_clone_is_being_dropped() {
     assert_eq!(clone.read(b"a").unwrap().unwrap(), b"1");
     // The file `lock` is free already, so the next open waits for sled's own lock.
     std::fs::File::open(dir.join("lock")).unwrap().try_lock().unwrap();
-    // That wait has a limit.
+    // The wait for sled's lock ends after a time limit.
     let refused = Store::open(&dir, CACHE).err().unwrap();
     assert!(matches!(refused, StoreOpenError::InUse(_)), "{refused:?}");
     let again = dir.clone();

@@ -1,7 +1,7 @@
 //! Refusals: a refused directory is unchanged, and the message names the offending files.
 
 use super::{
-    damage::{ENDS, Left, content, snap, snapshot},
+    damage::{ENDS, StoreFixture, content, snap, snapshot},
     *,
 };
 use crate::store::marker::{Marker, MarkerState};
@@ -30,27 +30,27 @@ fn copy_over(from: &Path, to: &Path) {
 #[tokio::test]
 async fn an_older_copy_over_a_newer_directory_is_refused_until_the_newer_snapshot_is_removed() {
     for end in ENDS {
-        let left = Left::behind(end, 600, 1_000).await;
-        let older = left.damaged("older", |_| ());
+        let fixture = StoreFixture::ended_by(end, 600, 1_000).await;
+        let older = fixture.damaged("older", |_| ());
         for round in 0..2u8 {
-            let store = open(&left.dir);
+            let store = open(&fixture.dir);
             store
                 .commit(Batch::new().put([round], vec![1; 50_000]))
                 .await
                 .unwrap();
             store.close().await.unwrap();
         }
-        let newer = snap(&left.dir).unwrap();
+        let newer = snap(&fixture.dir).unwrap();
         let name = newer.file_name().unwrap().to_str().unwrap();
         assert!(!older.join(name).exists());
-        copy_over(&older, &left.dir);
+        copy_over(&older, &fixture.dir);
         for _ in 0..2 {
-            let said = refused(&left.dir);
+            let said = refused(&fixture.dir);
             assert!(said.contains(name), "{end:?}: {said}");
         }
         std::fs::remove_file(&newer).unwrap();
-        let store = open(&left.dir);
-        assert!(content(&store) == left.content, "{end:?}: something was lost");
+        let store = open(&fixture.dir);
+        assert!(content(&store) == fixture.content, "{end:?}: something was lost");
         store.close().await.unwrap();
     }
 }
@@ -58,8 +58,8 @@ async fn an_older_copy_over_a_newer_directory_is_refused_until_the_newer_snapsho
 #[tokio::test]
 async fn a_directory_with_an_unknown_file_is_refused_with_the_files_name() {
     for end in ENDS {
-        let left = Left::behind(end, 60, 1_000).await;
-        std::fs::create_dir_all(left.dir.join("blobs")).unwrap();
+        let fixture = StoreFixture::ended_by(end, 60, 1_000).await;
+        std::fs::create_dir_all(fixture.dir.join("blobs")).unwrap();
         let strays = [
             "db~",
             ".nfs000000000123",
@@ -69,13 +69,13 @@ async fn a_directory_with_an_unknown_file_is_refused_with_the_files_name() {
             "notes/",
         ];
         for stray in strays {
-            let path = left.dir.join(stray);
+            let path = fixture.dir.join(stray);
             if stray.ends_with('/') {
                 std::fs::create_dir(&path).unwrap();
             } else {
                 std::fs::write(&path, "x").unwrap();
             }
-            let said = refused(&left.dir);
+            let said = refused(&fixture.dir);
             assert!(said.contains(stray.trim_end_matches('/')), "{stray}: {said}");
             if stray.ends_with('/') {
                 std::fs::remove_dir(&path).unwrap();
@@ -83,37 +83,37 @@ async fn a_directory_with_an_unknown_file_is_refused_with_the_files_name() {
                 std::fs::remove_file(&path).unwrap();
             }
         }
-        assert!(left.opens(&left.dir, "without strays").await);
+        assert!(fixture.opens(&fixture.dir, "without strays").await);
     }
 }
 
 #[tokio::test]
 async fn a_used_store_whose_marker_says_that_it_is_being_created_is_refused() {
     for end in ENDS {
-        let left = Left::behind(end, 60, 1_000).await;
-        let marker = Marker::read(&left.dir).unwrap().unwrap();
-        let kept = std::fs::read(left.dir.join("marker")).unwrap();
+        let fixture = StoreFixture::ended_by(end, 60, 1_000).await;
+        let marker = Marker::read(&fixture.dir).unwrap().unwrap();
+        let kept = std::fs::read(fixture.dir.join("marker")).unwrap();
         Marker {
             state: MarkerState::Creating,
             ..marker
         }
-        .write(&left.dir)
+        .write(&fixture.dir)
         .unwrap();
-        let said = refused(&left.dir);
+        let said = refused(&fixture.dir);
         assert!(said.contains("was never used"), "{said}");
-        std::fs::write(left.dir.join("marker"), kept).unwrap();
-        assert!(left.opens(&left.dir, "with its own marker").await);
+        std::fs::write(fixture.dir.join("marker"), kept).unwrap();
+        assert!(fixture.opens(&fixture.dir, "with its own marker").await);
     }
 }
 
 #[tokio::test]
 async fn a_marker_with_a_later_generation_than_the_data_is_refused() {
     for end in ENDS {
-        let left = Left::behind(end, 60, 1_000).await;
-        let mut marker = Marker::read(&left.dir).unwrap().unwrap();
+        let fixture = StoreFixture::ended_by(end, 60, 1_000).await;
+        let mut marker = Marker::read(&fixture.dir).unwrap().unwrap();
         marker.checkpoint.generation += 1;
-        marker.write(&left.dir).unwrap();
-        let said = refused(&left.dir);
+        marker.write(&fixture.dir).unwrap();
+        let said = refused(&fixture.dir);
         assert!(said.contains("was acknowledged"), "{said}");
     }
 }
