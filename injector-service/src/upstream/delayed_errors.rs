@@ -76,7 +76,7 @@ impl<S: AsyncWrite> DelayedErrors<S> {
     }
 }
 
-fn is_closed_by_peer(kind: io::ErrorKind) -> bool {
+pub(super) fn is_closed_by_peer(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 

@@ -207,6 +207,7 @@ impl Endpoint {
         Ok(Socket::Tls {
             is_http2,
             alert: ClientCertificateAlert::default(),
+            failed_write: None,
             stream: checked(stream, ping(is_http2)),
         })
     }

@@ -13,7 +13,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::{delayed_errors::DelayedErrors, fault::TlsFault, interim::InterimLimit, ping::ConnectionPing};
+use super::{
+    delayed_errors::{DelayedErrors, is_closed_by_peer},
+    fault::TlsFault,
+    interim::InterimLimit,
+    ping::ConnectionPing,
+};
 
 /// A stream with the checks that every connection to an upstream has.
 pub(super) type CheckedStream<S> = TokioIo<InterimLimit<DelayedErrors<S>>>;
@@ -33,6 +38,8 @@ pin_project_lite::pin_project! {
         Tls {
             is_http2: bool,
             alert: ClientCertificateAlert,
+            // The error of a write that is not reported yet.
+            failed_write: Option<io::ErrorKind>,
             #[pin] stream: CheckedStream<TlsStream<TcpStream>>,
         },
     }
@@ -73,34 +80,46 @@ impl ClientCertificateAlert {
         Poll::Ready(read)
     }
 
-    /// Writes to `stream` by `write`. When that fails, reads on up to an alert: in TLS 1.3 the upstream refuses a client
-    /// certificate after the handshake and closes the connection, so a write can fail before the alert is read.
+    /// Writes to `stream` by `write`. When that fails, reads up to an alert before the error is reported: in TLS 1.3 the
+    /// upstream refuses a client certificate after the handshake and closes the connection, so a write can fail before
+    /// the alert is read. tokio may not know yet that the socket is readable, so the error waits in `failed` until the
+    /// upstream's last bytes, or the end of the connection, can be read. `failed` is `None` over HTTP/1.1, where
+    /// [`DelayedErrors`] waits already.
     fn poll_write<T>(
         &self,
+        failed: Option<&mut Option<io::ErrorKind>>,
         mut stream: Pin<&mut CheckedStream<TlsStream<TcpStream>>>,
         context: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut CheckedStream<TlsStream<TcpStream>>>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let written = ready!(write(stream.as_mut(), context));
-        if written.is_err() {
-            self.look_for_alert(stream, context);
-        }
-        Poll::Ready(written)
+        let Some(failed) = failed else {
+            return write(stream, context);
+        };
+        let kind = match *failed {
+            Some(kind) => kind,
+            None => match ready!(write(stream.as_mut(), context)) {
+                Err(error) if is_closed_by_peer(error.kind()) => *failed.insert(error.kind()),
+                written => return Poll::Ready(written),
+            },
+        };
+        ready!(self.poll_up_to_alert(stream, context));
+        Poll::Ready(Err(kind.into()))
     }
 
-    fn look_for_alert(
+    fn poll_up_to_alert(
         &self,
         mut stream: Pin<&mut CheckedStream<TlsStream<TcpStream>>>,
         context: &mut Context<'_>,
-    ) {
+    ) -> Poll<()> {
         for _ in 0..MAX_READS_FOR_ALERT {
             let mut bytes = [0; 1024];
             let mut buffer = hyper::rt::ReadBuf::new(&mut bytes);
-            match self.poll_read(stream.as_mut(), context, buffer.unfilled()) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                _ => return,
+            let read = ready!(self.poll_read(stream.as_mut(), context, buffer.unfilled()));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
             }
         }
+        Poll::Ready(())
     }
 }
 
@@ -131,20 +150,34 @@ impl Write for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_write(context, bytes),
-            SocketProjection::Tls { stream, alert, .. } => {
-                alert.poll_write(stream, context, |stream, context| {
-                    stream.poll_write(context, bytes)
-                })
-            }
+            SocketProjection::Tls {
+                stream,
+                alert,
+                failed_write,
+                is_http2,
+            } => alert.poll_write(
+                is_http2.then_some(failed_write),
+                stream,
+                context,
+                |stream, context| stream.poll_write(context, bytes),
+            ),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_flush(context),
-            SocketProjection::Tls { stream, alert, .. } => {
-                alert.poll_write(stream, context, |stream, context| stream.poll_flush(context))
-            }
+            SocketProjection::Tls {
+                stream,
+                alert,
+                failed_write,
+                is_http2,
+            } => alert.poll_write(
+                is_http2.then_some(failed_write),
+                stream,
+                context,
+                |stream, context| stream.poll_flush(context),
+            ),
         }
     }
 
@@ -169,11 +202,17 @@ impl Write for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.project() {
             SocketProjection::Plain { stream } => stream.poll_write_vectored(context, slices),
-            SocketProjection::Tls { stream, alert, .. } => {
-                alert.poll_write(stream, context, |stream, context| {
-                    stream.poll_write_vectored(context, slices)
-                })
-            }
+            SocketProjection::Tls {
+                stream,
+                alert,
+                failed_write,
+                is_http2,
+            } => alert.poll_write(
+                is_http2.then_some(failed_write),
+                stream,
+                context,
+                |stream, context| stream.poll_write_vectored(context, slices),
+            ),
         }
     }
 }
