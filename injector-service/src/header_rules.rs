@@ -1,6 +1,6 @@
 //! The rules for header fields that pass through the injector, in either direction.
 //!
-//! Each constant of type [`Fields`] is a row of one table. [`REQUEST`], [`REQUEST_TRAILERS`], [`RESPONSE`] and
+//! Each constant of type [`FieldRule`] is a row of one table. [`REQUEST`], [`REQUEST_TRAILERS`], [`RESPONSE`] and
 //! [`RESPONSE_TRAILERS`] list the rows that are removed from each part of a message. Every other field passes.
 //!
 //! Many servers turn the names of fields into names of variables, and so read `_`, `.` and other characters as `-` (RFC
@@ -31,7 +31,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::placement::AuthType;
 
 /// A row of the table. All names are written as [`fold`] returns them.
-enum Fields {
+enum FieldRule {
     /// Fields with these names, in every spelling.
     Named(&'static [&'static str]),
     /// Fields with these names, except in the correct spelling.
@@ -39,11 +39,11 @@ enum Fields {
     /// Fields whose names begin so, in every spelling.
     Prefixed(&'static str),
 }
-use Fields::{Misspelled, Named, Prefixed};
+use FieldRule::{Misspelled, Named, Prefixed};
 
 /// Fields that are about one connection (RFC 9110, section 7.6.1), or that frame a message on the connection. `Expect`
 /// and `TE` are requests to the next hop, which is the injector. Fields that `Connection` names are removed as well.
-const CONNECTION: Fields = Named(&[
+const CONNECTION: FieldRule = Named(&[
     "connection",
     "te",
     "transfer-encoding",
@@ -59,18 +59,18 @@ const CONNECTION: Fields = Named(&[
 
 /// Fields of the injector itself. In a request, the program addresses them to the injector; in a response, only the
 /// injector may state a reason or a call id.
-const OWN: Fields = Prefixed("x-aerostack-");
+const OWN: FieldRule = Prefixed("x-aerostack-");
 
 /// Fields that claim to carry a secret. Removed in every mode of injection, and when the secret is missing, so that a
 /// server can trust their absence.
-const SECRETS: Fields = Prefixed("x-mcp-secret");
+const SECRETS: FieldRule = Prefixed("x-mcp-secret");
 
 /// The field of a bearer token, for servers that get one.
-const AUTHORIZATION: Fields = Named(&["authorization"]);
+const AUTHORIZATION: FieldRule = Named(&["authorization"]);
 
 /// Fields that the injector writes, or by which it decides about a request. A server must not read a second field as
 /// the same one.
-const INTERPRETED: Fields = Misspelled(&[
+const INTERPRETED: FieldRule = Misspelled(&[
     "content-length",
     "content-type",
     "content-encoding",
@@ -85,17 +85,17 @@ const INTERPRETED: Fields = Misspelled(&[
 ]);
 
 /// A length that one recipient would read as `Content-Length`, and the next one would ignore.
-const AMBIGUOUS_LENGTH: Fields = Misspelled(&["content-length"]);
+const AMBIGUOUS_LENGTH: FieldRule = Misspelled(&["content-length"]);
 
 /// A length in trailers, which comes too late to frame anything (RFC 9110, section 6.5.1).
-const LENGTH: Fields = Named(&["content-length"]);
+const LENGTH: FieldRule = Named(&["content-length"]);
 
 /// Fields of a request that route it or give rights, which must be known before its body.
-const ROUTING_AND_RIGHTS: Fields = Named(&["host", "authorization", "cookie"]);
+const ROUTING_AND_RIGHTS: FieldRule = Named(&["host", "authorization", "cookie"]);
 
 /// Fields of a response that frame its body, describe it or give rights, and so are no trailers (RFC 9110, section
 /// 6.5.1). HTTP/2 clients reset the stream when they find some of them in trailers.
-const HEAD_ONLY: Fields = Named(&[
+const HEAD_ONLY: FieldRule = Named(&[
     "content-length",
     "content-encoding",
     "content-range",
@@ -110,17 +110,17 @@ const HEAD_ONLY: Fields = Named(&[
 ]);
 
 /// CORS permissions. The upstream gives them for its own origin; only the injector knows which pages may call it.
-const CORS: Fields = Prefixed("access-control-");
+const CORS: FieldRule = Prefixed("access-control-");
 
 /// Other hosts and ports that serve the upstream's origin (RFC 7838). A client would take them as alternatives for the
 /// injector's origin, and would send later requests past the injector.
-const ALTERNATIVE_SERVICES: Fields = Named(&["alt-svc"]);
+const ALTERNATIVE_SERVICES: FieldRule = Named(&["alt-svc"]);
 
-const REQUEST: &[Fields] = &[CONNECTION, OWN, SECRETS, INTERPRETED];
-const REQUEST_WITH_BEARER: &[Fields] = &[CONNECTION, OWN, SECRETS, INTERPRETED, AUTHORIZATION];
-const REQUEST_TRAILERS: &[Fields] = &[CONNECTION, OWN, SECRETS, LENGTH, ROUTING_AND_RIGHTS];
-const RESPONSE: &[Fields] = &[CONNECTION, OWN, AMBIGUOUS_LENGTH, CORS, ALTERNATIVE_SERVICES];
-const RESPONSE_TRAILERS: &[Fields] = &[CONNECTION, OWN, HEAD_ONLY, CORS, ALTERNATIVE_SERVICES];
+const REQUEST: &[FieldRule] = &[CONNECTION, OWN, SECRETS, INTERPRETED];
+const REQUEST_WITH_BEARER: &[FieldRule] = &[CONNECTION, OWN, SECRETS, INTERPRETED, AUTHORIZATION];
+const REQUEST_TRAILERS: &[FieldRule] = &[CONNECTION, OWN, SECRETS, LENGTH, ROUTING_AND_RIGHTS];
+const RESPONSE: &[FieldRule] = &[CONNECTION, OWN, AMBIGUOUS_LENGTH, CORS, ALTERNATIVE_SERVICES];
+const RESPONSE_TRAILERS: &[FieldRule] = &[CONNECTION, OWN, HEAD_ONLY, CORS, ALTERNATIVE_SERVICES];
 
 /// Fields that stay although `Connection` names them, because they frame the body, name the target or describe the
 /// body.
@@ -157,7 +157,7 @@ pub(crate) fn is_own(name: &HeaderName) -> bool {
     OWN.include(name)
 }
 
-fn remove(headers: &mut HeaderMap, rows: &[Fields]) {
+fn remove(headers: &mut HeaderMap, rows: &[FieldRule]) {
     let named = named_by_connection(headers);
     let is_named = |name: &HeaderName| {
         !named.is_empty() && !NOT_REMOVABLE.contains(name) && named.contains(&fold(name.as_str().as_bytes()))
@@ -179,7 +179,7 @@ fn named_by_connection(headers: &HeaderMap) -> HashSet<Vec<u8>> {
     names.map(|name| fold(name.trim_ascii())).collect()
 }
 
-impl Fields {
+impl FieldRule {
     fn include(&self, name: &HeaderName) -> bool {
         match self {
             Named(names) => names.iter().any(|known| is_read_as(name, known)),

@@ -17,18 +17,18 @@ use super::{buffer_budget::Reservation, drain::DrainingBody};
 use crate::upstream::{BodyError, FramePoll};
 
 /// Makes readers of one body, each of which begins at the start of the body. Dropping the buffer frees its bytes.
-pub(super) struct ReplayBuffer(Arc<Mutex<Shared>>);
+pub(super) struct ReplayBuffer(Arc<Mutex<SharedReader>>);
 
 /// A reader of the body: first of the buffer's bytes, then of the rest, which the program still sends. It fails once
 /// [`ReplayBuffer::replay`] has made a newer reader.
 pub(super) struct ReplayBody {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<SharedReader>>,
     number: usize,
     /// The buffer's bytes that were not given out. None once the reader reads the rest.
     buffered: Option<Bytes>,
 }
 
-struct Shared {
+struct SharedReader {
     rest: DrainingBody,
     /// The number of the newest reader.
     newest: usize,
@@ -64,7 +64,7 @@ impl Buffer {
 impl ReplayBuffer {
     /// Returns a buffer of up to `limit` bytes, which are counted in `reservation`, and the first reader.
     pub(super) fn new(rest: DrainingBody, limit: usize, reservation: Reservation) -> (Self, ReplayBody) {
-        let shared = Arc::new(Mutex::new(Shared {
+        let shared = Arc::new(Mutex::new(SharedReader {
             rest,
             newest: 0,
             buffer: Some(Buffer {
@@ -101,7 +101,7 @@ impl Drop for ReplayBuffer {
     }
 }
 
-impl Shared {
+impl SharedReader {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> FramePoll {
         let frame = ready!(Pin::new(&mut self.rest).poll_frame(context));
         self.buffer = match (self.buffer.take(), &frame) {
@@ -163,6 +163,6 @@ impl Body for ReplayBody {
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+fn lock(shared: &Mutex<SharedReader>) -> MutexGuard<'_, SharedReader> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

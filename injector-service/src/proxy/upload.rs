@@ -12,10 +12,10 @@ use crate::upstream::BodyError;
 /// State that a request body shares with the call that sends it. HTTP libraries report only that a body failed, so the
 /// body leaves the reason here. Clones share the state.
 #[derive(Clone, Default)]
-pub(super) struct UploadState(Arc<State>);
+pub(super) struct UploadState(Arc<UploadShared>);
 
 #[derive(Default)]
-struct State {
+struct UploadShared {
     /// Set at most once, because a body ends with its first error.
     failure: OnceLock<Refusal>,
     secrets_pending: AtomicBool,

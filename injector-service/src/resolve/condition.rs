@@ -92,15 +92,15 @@ impl ConnectionFault {
 
 /// The condition of the connection to the vault, which all worker threads share.
 #[derive(Clone)]
-pub(crate) struct VaultCondition(Arc<Shared>);
+pub(crate) struct VaultCondition(Arc<ConditionShared>);
 
-struct Shared {
+struct ConditionShared {
     address: String,
     identities: Identities,
-    state: Mutex<State>,
+    state: Mutex<VaultState>,
 }
 
-enum State {
+enum VaultState {
     Starting,
     Connected,
     Failing(Problem),
@@ -108,10 +108,10 @@ enum State {
 
 impl VaultCondition {
     pub(crate) fn new(vault: &ServiceAddress, identities: &Identities) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(ConditionShared {
             address: vault.to_string(),
             identities: identities.clone(),
-            state: Mutex::new(State::Starting),
+            state: Mutex::new(VaultState::Starting),
         }))
     }
 
@@ -119,8 +119,8 @@ impl VaultCondition {
     pub(crate) fn problem(&self) -> String {
         let address = &self.0.address;
         match &*lock(&self.0.state) {
-            State::Starting | State::Connected => format!("the vault at {address} does not answer"),
-            State::Failing(problem) => format!(
+            VaultState::Starting | VaultState::Connected => format!("the vault at {address} does not answer"),
+            VaultState::Failing(problem) => format!(
                 "the vault at {address} cannot be used: {}; {}",
                 problem.detail,
                 self.advice(problem.kind)
@@ -131,15 +131,15 @@ impl VaultCondition {
     pub(super) fn connected(&self, fault: &ConnectionFault) {
         // An earlier attempt may have left a fault.
         fault.take();
-        let before = std::mem::replace(&mut *lock(&self.0.state), State::Connected);
-        if !matches!(before, State::Connected) {
+        let before = std::mem::replace(&mut *lock(&self.0.state), VaultState::Connected);
+        if !matches!(before, VaultState::Connected) {
             tracing::info!(vault = self.0.address, "connected to the vault");
         }
     }
 
     pub(super) fn broke(&self, status: &Status, fault: &ConnectionFault) {
         let mut state = lock(&self.0.state);
-        if matches!(*state, State::Failing(_)) {
+        if matches!(*state, VaultState::Failing(_)) {
             return;
         }
         let detail = fault
@@ -151,13 +151,13 @@ impl VaultCondition {
             error = detail,
             "the stream to the vault broke; opening another"
         );
-        *state = State::Failing(Problem::new(ProblemKind::Broken, detail));
+        *state = VaultState::Failing(Problem::new(ProblemKind::Broken, detail));
     }
 
     pub(super) fn failed(&self, status: &Status, fault: &ConnectionFault) {
         let problem = Problem::of_stream(status, fault.take());
         let mut state = lock(&self.0.state);
-        if matches!(&*state, State::Failing(before) if before.kind == problem.kind) {
+        if matches!(&*state, VaultState::Failing(before) if before.kind == problem.kind) {
             return;
         }
         tracing::warn!(
@@ -169,7 +169,7 @@ impl VaultCondition {
             advice = self.advice(problem.kind),
             "the vault cannot be used; trying on"
         );
-        *state = State::Failing(problem);
+        *state = VaultState::Failing(problem);
     }
 
     fn advice(&self, kind: ProblemKind) -> String {

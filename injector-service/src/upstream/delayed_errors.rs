@@ -20,8 +20,8 @@ use tokio::{
 const MAX_SILENCE: Duration = Duration::from_secs(10);
 
 pin_project_lite::pin_project! {
-    /// A connection that delays the errors of writes. PossibleVersions HTTP/2 it does not, because there every stream of the
-    /// connection has failed.
+    /// A connection that delays the errors of writes over HTTP/1.1. Over HTTP/2 it reports them at once, because every stream
+    /// of the connection has failed.
     pub(super) struct DelayedErrors<S> {
         #[pin]
         stream: S,

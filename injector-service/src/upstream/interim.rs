@@ -276,7 +276,7 @@ mod tests {
             for pieces in [1, 3, 100] {
                 let interval = interval();
                 let mut frames = ReceivedFrames::new(interval.of_connection());
-                let payload = [&[0, 0, 0, 7, 0, 0, 0, code][..], b"limit_exceeded_pings"].concat();
+                let payload = [&[0, 0, 0, 7, 0, 0, 0, code][..], b"too_many_pings"].concat();
                 let sent = [frame(DATA, 0, 1, &[11; 20]), frame(GOAWAY, 0, 0, &payload)].concat();
                 for piece in sent.chunks(pieces) {
                     frames.push(piece).unwrap();

@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[derive(Clone, PartialEq)]
-pub(super) struct KeyFile {
+pub(super) struct WrappedKeys {
     /// Id of the root key, which wraps all store keys.
     pub(super) root_key: KeyId,
     /// The root key itself, wrapped by its provider; `None` when an operator's file holds the root key.
@@ -39,7 +39,7 @@ struct KeyFileContent {
     store_keys: Vec<Vec<u8>>,
 }
 
-impl KeyFile {
+impl WrappedKeys {
     /// Wraps the store keys with the root key.
     pub(super) fn wrap(
         root: &RootKey,
@@ -139,8 +139,8 @@ mod tests {
     fn wrapped_store_keys_unwrap_with_their_root_key() {
         let root = RootKey::generate().expect("randomness");
         let keys = keys(2);
-        let file = KeyFile::wrap(&root, None, &keys).expect("randomness");
-        let decoded = KeyFile::decode(&file.encode()).expect("a file of this root key");
+        let file = WrappedKeys::wrap(&root, None, &keys).expect("randomness");
+        let decoded = WrappedKeys::decode(&file.encode()).expect("a file of this root key");
         let unwrapped = decoded.unwrap(&root).expect("a file of this root key");
         assert!(decoded == file);
         assert!(
@@ -155,16 +155,16 @@ mod tests {
     #[test]
     fn a_file_without_store_keys_or_with_two_root_keys_is_refused() {
         let [one, two] = [(); 2].map(|()| RootKey::generate().expect("randomness"));
-        let wrap = |root, count| KeyFile::wrap(root, None, &keys(count)).expect("randomness");
-        assert!(KeyFile::decode(&wrap(&one, 0).encode()).is_err());
+        let wrap = |root, count| WrappedKeys::wrap(root, None, &keys(count)).expect("randomness");
+        assert!(WrappedKeys::decode(&wrap(&one, 0).encode()).is_err());
         let mut mixed = wrap(&one, 1);
         mixed.store_keys.extend(wrap(&two, 1).store_keys);
-        assert!(KeyFile::decode(&mixed.encode()).is_err());
+        assert!(WrappedKeys::decode(&mixed.encode()).is_err());
         let mut mismatched = wrap(&one, 1);
         mismatched.wrapped_root = Some(WrappedRootKey {
             id: two.id().as_bytes().to_vec(),
             ..WrappedRootKey::default()
         });
-        assert!(KeyFile::decode(&mismatched.encode()).is_err());
+        assert!(WrappedKeys::decode(&mismatched.encode()).is_err());
     }
 }

@@ -9,7 +9,7 @@ use super::{
     VaultError, Writer,
     access::{PagedScan, with_store},
     erasure,
-    key_file::KeyFile,
+    key_file::WrappedKeys,
     key_metrics::PendingErasure,
     meta,
     rotation::{self, RecordSet},
@@ -104,7 +104,7 @@ impl Writer {
     pub(crate) async fn key_status(&self, _: &VaultPermit) -> Result<KeyStatus, VaultError> {
         let (providers, is_locked) = (self.providers.clone(), self.is_locked());
         with_store(&self.store, move |store| {
-            let file = KeyFile::read(store)?;
+            let file = WrappedKeys::read(store)?;
             let active = file.as_ref().map(|file| file.root_key);
             let workspaces = meta::count_workspaces(store)?;
             let root_status = |known: KnownRootKey| {

@@ -9,7 +9,7 @@ use super::{
     OpenError, Vault,
     access::with_store,
     backup,
-    key_file::KeyFile,
+    key_file::WrappedKeys,
     keyring::Keyring,
     meta, root_key,
     stored::{self, Meta},
@@ -79,9 +79,9 @@ impl Vault {
 enum StoreState {
     Empty,
     /// A vault, with its file `keys`.
-    Vault(Option<KeyFile>),
+    Vault(Option<WrappedKeys>),
     /// A vault that was stopped while it restored a backup, with its file `keys`.
-    InterruptedRestore(Option<KeyFile>),
+    InterruptedRestore(Option<WrappedKeys>),
 }
 
 /// Initializes an empty store, and removes what an interrupted restore left. Refuses a store that is not a vault of this
@@ -128,7 +128,7 @@ where
     };
     let meta = stored::decode::<Meta>(&bytes)?;
     check_format(&meta)?;
-    let file = KeyFile::read(store).map_err(OpenError::Keys)?;
+    let file = WrappedKeys::read(store).map_err(OpenError::Keys)?;
     let count = || meta::count_workspaces(store).map_err(Into::into);
     let keys = root_key::check_key_file(file, &meta, providers, count)?;
     Ok(match store.read(EXCLUSIVE_WRITER).map_err(Into::into)? {

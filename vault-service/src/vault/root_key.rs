@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{
     OpenError, UnlockError, VaultError, Writer,
     access::with_store,
-    key_file::KeyFile,
+    key_file::WrappedKeys,
     keyring::{Keyring, UnlockedKeys},
     store_keys,
     stored::Meta,
@@ -23,11 +23,11 @@ use crate::{
 /// Checks that the file `keys` belongs to the store and that `providers` have its root key. Returns `None` for a store that
 /// never had keys. `count` returns the number of workspaces, for the error.
 pub(super) fn check_key_file(
-    file: Option<KeyFile>,
+    file: Option<WrappedKeys>,
     meta: &Meta,
     providers: &Providers,
     count: impl FnOnce() -> Result<u64, OpenError>,
-) -> Result<Option<KeyFile>, OpenError> {
+) -> Result<Option<WrappedKeys>, OpenError> {
     let needed = KeyId::from_stored(&meta.store_key_id);
     let Some(file) = file else {
         return match needed {
@@ -58,7 +58,7 @@ pub(super) async fn unlock(
     providers: &Providers,
 ) -> Result<(), UnlockError> {
     let _lock = keyring.file_lock.lock().await;
-    let file = with_store(store, |store| KeyFile::read(store)).await?;
+    let file = with_store(store, |store| WrappedKeys::read(store)).await?;
     let current = match &file {
         None => None,
         Some(file) => Some(open(file, providers).await?),
@@ -83,7 +83,7 @@ pub(super) async fn unlock(
                 wrapped_root,
                 store_keys,
             };
-            KeyFile::replace(store, &unlocked).await?;
+            WrappedKeys::replace(store, &unlocked).await?;
             unlocked
         }
     };
@@ -93,7 +93,7 @@ pub(super) async fn unlock(
 }
 
 /// Opens the file `keys` with its root key, from one of `providers`.
-pub(super) async fn open(file: &KeyFile, providers: &Providers) -> Result<UnlockedKeys, UnlockError> {
+pub(super) async fn open(file: &WrappedKeys, providers: &Providers) -> Result<UnlockedKeys, UnlockError> {
     let root = providers.open(file.root_key, file.wrapped_root.as_ref()).await?;
     let root = root.ok_or(VaultError::KeyNotLoaded)?;
     Ok(UnlockedKeys {
@@ -136,7 +136,7 @@ impl Writer {
             wrapped_root: Some(wrapped_root),
             ..current
         };
-        KeyFile::replace(&self.store, &unlocked).await?;
+        WrappedKeys::replace(&self.store, &unlocked).await?;
         self.keyring.load(unlocked);
         Ok(id)
     }
@@ -155,7 +155,7 @@ impl Writer {
             return Ok(());
         }
         wrapped_root.wrapping = Some(wrapper.wrap(&unlocked.root).await?);
-        KeyFile::replace(&self.store, &unlocked).await?;
+        WrappedKeys::replace(&self.store, &unlocked).await?;
         self.keyring.load(unlocked);
         tracing::info!("the KMS has another key; the root key was encrypted with it");
         Ok(())

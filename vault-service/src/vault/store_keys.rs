@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::{
     VaultError, Writer,
     access::with_store,
-    key_file::KeyFile,
+    key_file::WrappedKeys,
     keyring::UnlockedKeys,
     meta,
     stored::{self, Rotation},
@@ -90,7 +90,7 @@ impl Writer {
         let new = Arc::new(StoreKey::generate()?);
         meta.store_key_id = new.id().as_bytes().to_vec();
         loaded.store_keys = vec![old, new];
-        KeyFile::replace(&self.store, &loaded).await?;
+        WrappedKeys::replace(&self.store, &loaded).await?;
         // The key is loaded before the store names it as active, so that the vault never needs a store key that is not
         // loaded.
         self.keyring.load(loaded);
@@ -115,7 +115,7 @@ impl Writer {
         let mut loaded = self.keyring.loaded()?;
         loaded.store_key(active)?;
         loaded.store_keys.retain(|key| key.id() == active);
-        KeyFile::replace(&self.store, &loaded).await?;
+        WrappedKeys::replace(&self.store, &loaded).await?;
         self.keyring.load(loaded);
         Ok(true)
     }

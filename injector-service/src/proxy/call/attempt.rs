@@ -51,11 +51,11 @@ struct ReadRequest {
 struct CompleteRequest<'p> {
     request: Request<Body>,
     clear_values: ClearValues,
-    sent: SentRequest<'p>,
+    sent: RequestContext<'p>,
 }
 
 /// The facts about a request that are needed once the upstream has responded.
-struct SentRequest<'p> {
+struct RequestContext<'p> {
     url: Uri,
     placeholders: CallPlaceholders<'p>,
     upload: UploadState,
@@ -145,7 +145,7 @@ impl CallPlan<'_> {
         let request = outgoing(self.uri()?, self.method.clone(), headers, body);
         Ok(CompleteRequest {
             clear_values,
-            sent: SentRequest {
+            sent: RequestContext {
                 url: request.uri().clone(),
                 placeholders,
                 upload,
@@ -166,7 +166,7 @@ impl CallPlan<'_> {
     }
 }
 
-impl SentRequest<'_> {
+impl RequestContext<'_> {
     fn conclude(
         self,
         outcome: Result<SendOutcome, Refusal>,

@@ -15,7 +15,7 @@ use hyper::{
 use hyper_util::rt::TokioTimer;
 use tokio::time::timeout;
 
-use super::pool::{ConnectionState, Pool, RequestBody};
+use super::pool::{ConnectionState, Pool, SlotHoldingBody};
 use crate::{
     limits::UpstreamLimits,
     placeholder::SubstitutingStream,
@@ -38,11 +38,11 @@ const REMEMBERED_RESETS: usize = 10_000;
 /// Resets that h2 may send on one connection by itself, over the connection's whole life, before it ends the connection.
 const MAX_RESETS_BY_H2: usize = 64 << 10;
 
-type HyperConnection = Connection<SubstitutingStream<Socket>, RequestBody, SpawnAndWake>;
+type HyperConnection = Connection<SubstitutingStream<Socket>, SlotHoldingBody, SpawnAndWake>;
 
 /// A connection whose peer has told how many calls it allows. It makes progress while [`OpenConnection::drive`] runs.
 pub(super) struct OpenConnection {
-    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) sender: SendRequest<SlotHoldingBody>,
     pub(super) state: Arc<ConnectionState>,
     connection: Pin<Box<HyperConnection>>,
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::limits::UpstreamLimits;
 use connection::OpenConnection;
-use pool::{DialTurn, Lease, Pool, RequestBody, Step};
+use pool::{DialTurn, Lease, Pool, SlotHoldingBody, PoolStep};
 
 pub(crate) use pool::{RefusingConnection, StreamSlot};
 
@@ -86,7 +86,7 @@ impl Http2Client {
             };
             let _retire = retire.then(|| slot.retire_on_drop());
             let body_slot = slot.clone();
-            let sent = sender.try_send_request(request.map(|body| RequestBody {
+            let sent = sender.try_send_request(request.map(|body| SlotHoldingBody {
                 body,
                 _slot: body_slot,
             }));
@@ -120,10 +120,10 @@ impl Http2Client {
         let waiting = async {
             let lease = loop {
                 match self.pool.next_step(refusing, connector.is_http2_only()) {
-                    Step::Send(lease) => break Some(lease),
-                    Step::UseHttp1 => break None,
-                    Step::Dial(turn) => return self.dial(turn, connector).await,
-                    Step::Wait => self.pool.changed.notified().await,
+                    PoolStep::Send(lease) => break Some(lease),
+                    PoolStep::UseHttp1 => break None,
+                    PoolStep::Dial(turn) => return self.dial(turn, connector).await,
+                    PoolStep::Wait => self.pool.changed.notified().await,
                 }
             };
             // Further streams may be free, or HTTP/1.1 be the choice of another waiting call, too.

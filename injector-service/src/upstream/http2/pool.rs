@@ -44,7 +44,7 @@ struct Connections {
 
 /// A connection that accepts calls. When it is dropped, it accepts no more, and closes when its calls have ended.
 struct PooledConnection {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<SlotHoldingBody>,
     state: Arc<ConnectionState>,
 }
 
@@ -68,14 +68,14 @@ pub(crate) struct RefusingConnection(Arc<ConnectionState>);
 
 /// A stream for one call, and the sender of its connection.
 pub(super) struct Lease {
-    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) sender: SendRequest<SlotHoldingBody>,
     pub(super) slot: Arc<StreamSlot>,
     /// Nothing was sent on the connection before.
     pub(super) is_first: bool,
 }
 
 /// The next step of a call that has no stream.
-pub(super) enum Step {
+pub(super) enum PoolStep {
     Send(Lease),
     /// The call makes a connection while it holds the turn.
     Dial(DialTurn),
@@ -105,22 +105,22 @@ impl Pool {
     }
 
     /// Decides how a call that found no free stream goes on. With `http2_only`, HTTP/1.1 is no way out.
-    pub(super) fn next_step(self: &Arc<Self>, refusing: &[RefusingConnection], http2_only: bool) -> Step {
+    pub(super) fn next_step(self: &Arc<Self>, refusing: &[RefusingConnection], http2_only: bool) -> PoolStep {
         let mut connections = self.lock();
         let is_full = connections.open.len() >= self.limits.max_http2_connections;
         // A connection that refused the request has to do when no further connection may be made.
         let refusing = if is_full { &[] } else { refusing };
         if let Some(lease) = connections.find(refusing) {
-            return Step::Send(lease);
+            return PoolStep::Send(lease);
         }
         if !http2_only && self.chose_http1.load(Relaxed) {
-            return Step::UseHttp1;
+            return PoolStep::UseHttp1;
         }
         if connections.dialling || is_full {
-            return Step::Wait;
+            return PoolStep::Wait;
         }
         connections.dialling = true;
-        Step::Dial(DialTurn {
+        PoolStep::Dial(DialTurn {
             pool: self.clone(),
             is_spread: false,
         })
@@ -145,7 +145,7 @@ impl Pool {
     }
 
     /// Adds a connection, and returns its first stream.
-    pub(super) fn add(&self, sender: SendRequest<RequestBody>, state: Arc<ConnectionState>) -> Lease {
+    pub(super) fn add(&self, sender: SendRequest<SlotHoldingBody>, state: Arc<ConnectionState>) -> Lease {
         let connection = PooledConnection { sender, state };
         let lease = connection.lease(true);
         self.lock().open.push(connection);
@@ -321,12 +321,12 @@ impl Drop for DialTurn {
 }
 
 /// The body of a request, which keeps the call's slot: an HTTP/2 stream lasts until both of its bodies have ended.
-pub(super) struct RequestBody {
+pub(super) struct SlotHoldingBody {
     pub(super) body: Body,
     pub(super) _slot: Arc<StreamSlot>,
 }
 
-impl http_body::Body for RequestBody {
+impl http_body::Body for SlotHoldingBody {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -14,7 +14,7 @@ use crate::{
     store::{Change, Entry},
     vault::{
         VaultError,
-        key_file::KeyFile,
+        key_file::WrappedKeys,
         keyring::UnlockedKeys,
         stored::{self, META, Meta},
     },
@@ -70,7 +70,7 @@ impl BackupContents {
     /// Unwraps the store keys, which wrap the KEKs of the backup's workspaces.
     pub(super) fn keys(&self, root: Arc<RootKey>) -> Result<UnlockedKeys, VaultError> {
         let bytes = self.keys.as_deref().ok_or(BackupError::Damaged(None))?;
-        let store_keys = KeyFile::decode(bytes)?.unwrap(&root)?;
+        let store_keys = WrappedKeys::decode(bytes)?.unwrap(&root)?;
         Ok(UnlockedKeys {
             root,
             wrapped_root: None,

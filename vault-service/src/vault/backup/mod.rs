@@ -23,7 +23,7 @@ pub use restore::{BackupUpload, RestoreSummary};
 
 use super::{
     VaultError, Writer,
-    key_file::KeyFile,
+    key_file::WrappedKeys,
     keyring::{Keyring, UnlockedKeys},
     meta,
     stored::{self, Meta},
@@ -172,7 +172,7 @@ impl Backup {
     /// Returns all current store keys. They include every key that the exported entries need, because the guard keeps
     /// keys from being destroyed; keys may have been added since the export began.
     fn store_keys(&self) -> Result<Change, VaultError> {
-        let keys = KeyFile::wrap(&self.root, None, &self.keyring.loaded()?.store_keys)?;
+        let keys = WrappedKeys::wrap(&self.root, None, &self.keyring.loaded()?.store_keys)?;
         Ok(Change::Put(Entry {
             key: KEYS.to_vec(),
             value: keys.encode(),

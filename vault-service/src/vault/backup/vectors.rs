@@ -15,7 +15,7 @@ use crate::{
 
 macro_rules! vectors {
     ($($name:ident,)*) => {
-        $(#[test] fn $name() { Vector::read(stringify!($name)).check(); })*
+        $(#[test] fn $name() { BackupVector::read(stringify!($name)).check(); })*
         const NAMES: &[&str] = &[$(stringify!($name)),*];
     };
 }
@@ -79,12 +79,12 @@ fn dir() -> PathBuf {
 }
 
 /// Lines `field: text`, with the fields of docs/backup-format.md.
-struct Vector(Vec<(String, String)>);
+struct BackupVector(Vec<(String, String)>);
 
 /// The header data of a backup, and its items.
 type Read = (crate::crypto::backup::BackupInfo, Vec<Change>);
 
-impl Vector {
+impl BackupVector {
     fn read(name: &str) -> Self {
         let text = fs::read_to_string(dir().join(name)).unwrap();
         let lines = text.lines().filter(|line| !line.starts_with('#'));

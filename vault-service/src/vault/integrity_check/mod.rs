@@ -16,7 +16,7 @@ pub use damage::{Damage, DamageKind, RepairOutcome};
 use super::{
     OpenError, VaultError,
     backup::RESTORING,
-    key_file::KeyFile,
+    key_file::WrappedKeys,
     keyring::Keyring,
     open::{check_format, new_meta},
     root_key,
@@ -165,7 +165,7 @@ impl IntegrityCheck {
     ) -> Result<IntegrityReport, IntegrityCheckError> {
         let store = Store::begin_repair(to, cache_bytes)?;
         if let Ok(loaded) = self.keyring.loaded() {
-            let written = runtime.block_on(KeyFile::replace(&store, &loaded));
+            let written = runtime.block_on(WrappedKeys::replace(&store, &loaded));
             written.map_err(IntegrityCheckError::WriteKeys)?;
         }
         let mut writer = RepairWriter {
@@ -198,11 +198,11 @@ fn read_key_file(
     salvage: &SalvageReader,
     meta: &mut Meta,
     providers: &Providers,
-) -> Result<Option<KeyFile>, OpenError> {
+) -> Result<Option<WrappedKeys>, OpenError> {
     let bytes = salvage
         .key_file()
         .map_err(|error| OpenError::Keys(error.into()))?;
-    let file = bytes.map(|bytes| KeyFile::decode(&bytes));
+    let file = bytes.map(|bytes| WrappedKeys::decode(&bytes));
     let file = file.transpose().map_err(OpenError::Keys)?;
     if file.is_none() && count_workspaces(salvage) > 0 {
         return Err(OpenError::NoKeys);

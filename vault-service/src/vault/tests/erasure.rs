@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     authz::VaultPermit,
     crypto::{KeyId, StoreKey, WorkspaceKek, record},
-    vault::{erasure::NextErasure, key_file::KeyFile, rotation::StepOutcome, stored::Kind},
+    vault::{erasure::NextErasure, key_file::WrappedKeys, rotation::StepOutcome, stored::Kind},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -288,7 +288,7 @@ async fn a_store_key_that_a_crash_left_in_the_file_is_destroyed_after_the_next_s
     let used = keys.store_keys[0].id();
     // The vault stopped before the store named the new store key as the active one.
     keys.store_keys.push(Arc::new(StoreKey::generate().unwrap()));
-    KeyFile::replace(&vault.writer.store, &keys).await.unwrap();
+    WrappedKeys::replace(&vault.writer.store, &keys).await.unwrap();
     let vault = vault.reopen().await;
     let store_key_ids = |vault: &Fixture| {
         let keys = vault.writer.keyring.loaded().unwrap().store_keys;

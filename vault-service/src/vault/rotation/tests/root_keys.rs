@@ -148,7 +148,7 @@ async fn a_passphrase_replaces_a_root_key_file_and_another_passphrase_replaces_i
         second,
         "the old one is wiped"
     );
-    let file = crate::vault::key_file::KeyFile::read(&vault.writer.store)
+    let file = crate::vault::key_file::WrappedKeys::read(&vault.writer.store)
         .unwrap()
         .unwrap();
     assert_eq!(file.root_key, second, "and destroyed");

@@ -52,7 +52,7 @@ async fn a_rotation_of_the_store_key_rewraps_all_workspaces_and_destroys_the_old
     step_at(&vault, stored::STORE_KEY_ROTATION, StepOutcome::Finished).await;
     assert_eq!(store_keys_of_all(&vault), vec![new; 72]);
     assert_eq!(store_key_ids(&vault), [new], "the old one is wiped");
-    let file = crate::vault::key_file::KeyFile::read(&vault.writer.store)
+    let file = crate::vault::key_file::WrappedKeys::read(&vault.writer.store)
         .unwrap()
         .unwrap();
     assert!(file.has_store_key(new) && !file.has_store_key(old));
