@@ -1,4 +1,4 @@
-//! What this project wants to reach, held against what was measured.
+//! Compares the measurements with the aims of this project.
 
 use crate::{
     contenders::{Contender, Payload},
@@ -9,7 +9,6 @@ use crate::{
     vaults::STREAMED,
 };
 
-/// One aim.
 pub(crate) struct Aim {
     pub(crate) what: String,
     pub(crate) aim: String,
@@ -37,7 +36,7 @@ impl Aim {
     }
 }
 
-/// All aims of which anything was measured.
+/// Returns the aims for which the run has measurements.
 pub(crate) fn all(contests: &[Contest], memory: &[Resident]) -> Vec<Aim> {
     let mut aims: Vec<Aim> = contests.iter().flat_map(proxy).collect();
     aims.extend(contests.iter().flat_map(vault));
@@ -108,7 +107,7 @@ fn cpu_us(row: &Row) -> Option<f64> {
     Some(row.spread(|window| window.cpu_us)?.median)
 }
 
-/// What many secrets cost above what few do.
+/// Returns the aim for the growth of CPU time per call from the smallest to the largest number of secrets.
 fn flat(contests: &[Contest]) -> Option<Aim> {
     let mut vaults = contests.iter().filter_map(|contest| match contest.kind {
         Kind::Vault { secrets } => Some((secrets, cpu_us(contest.row(Who::Vault(STREAMED))?)?)),

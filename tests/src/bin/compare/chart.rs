@@ -1,4 +1,4 @@
-//! A bar chart, as SVG.
+//! Draws the bar chart of the report's page, as SVG.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::{
     services::Placed,
 };
 
-/// Who is drawn, in which colour, under which name.
+/// The contenders in the chart, each with its colour and its text in the legend.
 const DRAWN: [(Contender, &str, &str); 3] = [
     (
         Contender::Forwarder,
@@ -26,13 +26,14 @@ const DRAWN: [(Contender, &str, &str); 3] = [
 
 const WIDTH: f64 = 860.0;
 const BAR: f64 = 15.0;
-/// A pair's bars and the gap below them.
+/// Height of the bars of one pair of protocols and of the gap below them.
 const GROUP: f64 = 62.0;
 const TOP: f64 = 96.0;
-/// Where bars begin, and how long the longest is: of CPU, of requests.
+/// Left edge and width of the two panels, first CPU time, then requests per second.
 const PANELS: [(f64, f64); 2] = [(150.0, 265.0), (510.0, 265.0)];
 
-/// CPU per call and requests per second, for each pair of protocols; nothing if those were not measured.
+/// Draws the CPU time per call and the requests per second for each pair of protocols. Returns `None` when the run did
+/// not measure small payloads.
 pub(crate) fn draw(contests: &[Contest]) -> Option<String> {
     let pairs: Vec<&Contest> = contests
         .iter()
@@ -99,7 +100,7 @@ fn panel(
                 continue;
             };
             let y = top + BAR * f64::from(index);
-            // Room for the number behind the longest.
+            // 60 units leave room for the number to the right of the longest bar.
             let width = (longest - 60.0) * value / most;
             let number = grouped(&format!("{value:.digits$}"));
             rectangle(svg, (left, y), (width, BAR - 3.0), colour)?;
@@ -119,7 +120,7 @@ fn head(height: f64) -> String {
     );
     let mut y = 12.0;
     for (_, colour, name) in DRAWN {
-        // Writing to a string does not fail.
+        // Writing to a `String` cannot fail.
         let _ = rectangle(&mut svg, (8.0, y), (12.0, 12.0), colour);
         let _ = text(&mut svg, (26.0, y + 10.0), name);
         y += 18.0;
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn every_drawn_contender_has_a_bar_in_both_panels() {
         let svg = draw(&[contest(Payload::Small)]).unwrap();
-        // One more each for the legend.
+        // Each contender has two bars, and one rectangle in the legend.
         assert_eq!(svg.matches("<rect").count(), 3 * DRAWN.len());
         assert!(svg.contains("HTTP/1.1 → HTTP/2") && svg.contains(">17,800<"));
     }

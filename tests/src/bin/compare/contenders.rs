@@ -1,4 +1,4 @@
-//! Who is compared, all of them running side by side and called in turn.
+//! The compared proxies. All of their processes run for the whole benchmark, and get the load in turn.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::{
     services::{Injector, Placed, TOKEN, Vault, WORKSPACE, server_name},
 };
 
-/// One way from the load generator to the upstream.
+/// A path that a call takes from the load generator to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
     Direct,
@@ -30,7 +30,6 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    /// Everyone that calls over `http` can be sent through.
     pub(crate) const ALL: [Self; 6] = [
         Self::Direct,
         Self::Forwarder,
@@ -52,7 +51,7 @@ impl Contender {
     }
 }
 
-/// What is sent.
+/// The body of each call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Payload {
     Small,
@@ -61,12 +60,12 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
-    /// A file with it.
+    /// Writes the payload to a file, from which h2load reads it, and returns the path of the file.
     pub(crate) fn file(self, scratch: &Path) -> Result<PathBuf, Failure> {
         let (name, bytes) = match self {
             Self::Small => ("small", json_of(200)),
             Self::Large => ("large", json_of(16 * 1024)),
-            // A frame with a message of 200 bytes: field 1, a string.
+            // A gRPC frame with a message of 200 bytes, which has one string in field 1.
             Self::Grpc => {
                 let message = [b"\x0a\xc5\x01".as_slice(), &[b'x'; 197]].concat();
                 ("grpc", [&[0, 0, 0, 0, 200], message.as_slice()].concat())
@@ -86,7 +85,7 @@ impl Payload {
     }
 }
 
-/// A JSON object of this many bytes.
+/// Returns a JSON object of `length` bytes.
 fn json_of(length: usize) -> Vec<u8> {
     let frame = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"text":""}}"#;
     let (front, back) = frame.split_at(frame.len() - r#""}}"#.len());
@@ -95,7 +94,7 @@ fn json_of(length: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-/// All of them.
+/// The running processes of the upstream and of all contenders.
 pub(crate) struct Field {
     upstream: (Process, SocketAddr),
     to_http1: (Process, SocketAddr),
@@ -130,7 +129,7 @@ impl Field {
         Ok(field)
     }
 
-    /// Where to send calls that go through `contender` to an upstream that is spoken to in `http`.
+    /// Returns the URL, headers and processes of `contender`, for calls that reach the upstream over `http`.
     pub(crate) fn target(&self, contender: Contender, http: Http, payload: Payload) -> Target {
         let forwarder = match http {
             Http::One => &self.to_http1,
@@ -147,7 +146,7 @@ impl Field {
             Contender::Envoy => (self.envoy.address(http), vec![self.envoy.process.id()]),
             Contender::Ours(placed) => {
                 let server = server_name(placed, http);
-                // gRPC paths are fixed, so its callers name the server in metadata.
+                // A gRPC path names only the method, so metadata names the injector's server.
                 if payload == Payload::Grpc {
                     headers.push(format!("x-aerostack-workspace: {WORKSPACE}"));
                     headers.push(format!("x-aerostack-server: {server}"));
@@ -165,13 +164,14 @@ impl Field {
         }
     }
 
-    /// Empties the logs, which would fill the disk.
+    /// Empties the access logs, which otherwise fill the disk.
     pub(crate) fn tidy(&self) -> Result<(), Failure> {
         empty(&self.envoy.log)?;
         empty(&self.injector.log)
     }
 
-    /// Makes a call, and looks at what arrived: nothing is measured that does not inject.
+    /// Makes one call and counts the secrets that arrive at the upstream, so that the benchmark never measures a
+    /// contender that does not inject.
     async fn check(&self, contender: Contender, http: Http) -> Result<(), Failure> {
         let target = self.target(contender, http, Payload::Small);
         let url = target.urls.first().ok_or("no URL")?;
@@ -193,7 +193,8 @@ impl Field {
             Contender::Envoy | Contender::Ours(Placed::Bearer | Placed::Body) => 1,
             Contender::Ours(Placed::Three) => 3,
         };
-        // Sensitive headers do not print, but the upstream got them from the wire and knows nothing of that.
+        // The upstream prints injected headers in full, because the mark that hides a sensitive header is not sent over
+        // the network.
         if injected == expected {
             Ok(())
         } else {
@@ -203,7 +204,6 @@ impl Field {
     }
 }
 
-/// Starts the upstream.
 pub(crate) async fn upstream(scratch: &Path) -> Result<(Process, SocketAddr), Failure> {
     let address = free_address()?;
     let arguments = ["upstream".to_owned(), address.to_string()];

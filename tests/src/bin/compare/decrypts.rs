@@ -1,4 +1,4 @@
-//! A load on the vault's `Decrypt`, as an injector makes it.
+//! A load of `Decrypt` calls on the vault, in the ways in which an injector calls the vault.
 
 use std::{
     sync::Arc,
@@ -27,21 +27,19 @@ use crate::{
     services::{Vault, WORKSPACE, stored, stored_in},
 };
 
-/// Unary calls at once, each on a connection of its own.
+/// Number of concurrent unary calls, each on its own connection.
 pub(crate) const UNARY: u32 = 50;
 
-/// How values are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// One call for each.
+    /// Each unary call decrypts one secret.
     Unary { sealed: bool },
-    /// On one stream, sealed, this many at once.
+    /// One stream with sealed answers has `at_once` unanswered calls at any time.
     Stream { at_once: u32 },
-    /// One sealed call for each, so many in a second, evenly spread.
+    /// Unary calls with sealed answers are evenly spread over each second.
     Paced { per_second: u32 },
 }
 
-/// A load.
 #[derive(Clone)]
 pub(crate) struct Decrypts {
     how: How,
@@ -49,14 +47,13 @@ pub(crate) struct Decrypts {
     files: Files,
     address: std::net::SocketAddr,
     process: u32,
-    /// How many secrets there are to ask for.
     secrets: u32,
-    /// How many of them each workspace has, if they are in more than one.
+    /// Number of secrets in each workspace, or `None` when all secrets are in one workspace.
     each: Option<u32>,
 }
 
 impl Decrypts {
-    /// Of so many secrets, each in turn.
+    /// Creates a load that decrypts `secrets` secrets in turn.
     pub(crate) fn new(how: How, vault: &Vault, secrets: u32) -> Self {
         Self {
             how,
@@ -69,7 +66,7 @@ impl Decrypts {
         }
     }
 
-    /// Where each workspace has so many of them.
+    /// Spreads the secrets over workspaces with `each` secrets per workspace.
     pub(crate) fn with_each(self, each: u32) -> Self {
         Self {
             each: Some(each),
@@ -77,9 +74,8 @@ impl Decrypts {
         }
     }
 
-    /// Loads the vault.
     pub(crate) async fn measure(&self, seconds: u32) -> Result<Window, Failure> {
-        // Handshakes come before, and are no part of a call.
+        // One call per connection completes the TLS handshake before the measurement begins.
         let mut clients = Vec::new();
         let connections = match self.how {
             How::Unary { .. } | How::Paced { .. } => UNARY,
@@ -113,7 +109,7 @@ impl Decrypts {
         self.pki.channel(&self.files, self.address, VAULT)
     }
 
-    /// Asks for one secret, another one each time.
+    /// Returns a request for one secret. The factor 7919 spreads consecutive numbers over all secrets.
     fn request(&self, number: u32) -> DecryptRequest {
         let spread = u64::from(number) * 7919 % u64::from(self.secrets);
         let spread = u32::try_from(spread).unwrap_or_default();
@@ -155,7 +151,7 @@ impl Decrypts {
         Ok(latencies)
     }
 
-    /// Keeps as many calls unanswered as there may be: what was answered together is asked for anew together.
+    /// Keeps `at_once` calls unanswered. The calls that one message answers are sent again in one message.
     async fn stream(
         self,
         mut client: DecryptServiceClient<Channel>,

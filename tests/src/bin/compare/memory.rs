@@ -1,4 +1,4 @@
-//! Resident memory, of processes that have just been started.
+//! Measures the resident memory of processes that have just been started.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -22,16 +22,15 @@ use crate::{
     services::{Injector, Placed, Vault, WORKSPACE, server_name},
 };
 
-/// Connections that are opened at once.
+/// Number of connections that are being opened at the same time.
 const AT_ONCE: usize = 50;
 
-/// What a process holds.
 pub(crate) struct Resident {
     pub(crate) what: Subject,
     pub(crate) mib: f64,
 }
 
-/// Which process, and when.
+/// The measured process, with the number of idle connections if the process has any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
     Injector,
@@ -47,7 +46,8 @@ pub(crate) async fn measure(
     bin_dir: &Path,
     scratch: &Path,
 ) -> Result<Vec<Resident>, Failure> {
-    // Both ends of a connection count, each in its own process; some files are open besides.
+    // Benchmark and contender each hold one end of a connection, and both have the same limit of open files. 200 files
+    // are left for other uses.
     let most = u32::try_from(allow_files()?.saturating_sub(200)).unwrap_or(u32::MAX);
     let connections = options.connections.min(most);
     let (_upstream, address) = upstream(scratch).await?;
@@ -91,7 +91,7 @@ pub(crate) fn what_is(subject: Subject) -> String {
     }
 }
 
-/// Connections that have made one call each and are kept open.
+/// Opens connections, and makes one call on each of them.
 async fn idle(to: SocketAddr, path: String, connections: u32) -> Result<Vec<TcpStream>, Failure> {
     let request = Arc::new(format!(
         "POST {path} HTTP/1.1\r\nhost: {to}\r\ncontent-length: 2\r\n\r\n{{}}"

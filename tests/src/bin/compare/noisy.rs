@@ -1,4 +1,4 @@
-//! Measures the calls of one principal while another principal asks the same vault for all it can.
+//! Measures the calls of one principal while another principal sends the same vault as much load as it can.
 
 use std::{fmt::Write as _, fs, io, path::Path, thread};
 
@@ -33,7 +33,6 @@ use crate::{
 
 /// The load of the quiet principal, which is so low that an otherwise idle vault answers each call at once.
 const QUIET: How = How::Paced { per_second: 500 };
-/// The number of secrets of the quiet principal.
 const SECRETS: u32 = 100;
 /// The workspace of the noisy principal.
 const WORKSPACE: &str = "noisy";
@@ -42,7 +41,6 @@ const LARGE: usize = 64;
 /// The number of connections, each with one stream, for each of the three kinds of noise.
 const STREAMS: usize = 8;
 
-/// Measures all rounds and writes the report's page.
 pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
     let mut about = About::new(common, &[])?;
     let bin_dir = bin_dir(common)?;
@@ -139,7 +137,6 @@ impl Demand {
         (0..calls).map(call).collect()
     }
 
-    /// Sends requests until the stream ends.
     async fn keep_asking(self, channel: Channel) -> Result<(), Failure> {
         let (messages, outbound) = mpsc::channel(1);
         let mut client = DecryptServiceClient::new(channel).max_decoding_message_size(64 << 20);
@@ -202,7 +199,7 @@ impl Noise {
 
     /// Ends the noise, and fails when the vault ended one of the streams before.
     fn end(self) -> Result<(), Failure> {
-        // The receiver is gone when the noise ended by itself, and the thread's result tells why.
+        // `send` fails when the noise has ended by itself. `join` then returns the reason.
         let _ = self.end.send(());
         self.thread.join().map_err(|_| "the noise panicked")?
     }

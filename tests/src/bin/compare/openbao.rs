@@ -1,4 +1,4 @@
-//! OpenBao, with secrets in its KV store and with its transit keys.
+//! Runs OpenBao with secrets in its KV store and a transit key.
 
 use std::{
     fs,
@@ -25,22 +25,21 @@ use crate::{
     services::{TOKEN, stored},
 };
 
-/// Secrets that are put at once.
+/// Number of concurrent puts while the store is filled.
 const AT_ONCE: usize = 64;
 
-/// A running OpenBao: raft storage, no TLS, no audit.
+/// A running OpenBao with raft storage, without TLS and without an audit device.
 pub(crate) struct OpenBao {
     pub(crate) process: Process,
     address: SocketAddr,
     token: String,
     client: Client<HttpConnector, Full<Bytes>>,
-    /// Where its storage is.
     pub(crate) dir: PathBuf,
     filled: u32,
 }
 
 impl OpenBao {
-    /// Starts one, with this many secrets.
+    /// Starts OpenBao and puts `secrets` secrets.
     pub(crate) async fn start(peers: &Path, scratch: &Path, secrets: u32) -> Result<Self, Failure> {
         let dir = scratch.join("openbao");
         fs::create_dir_all(dir.join("raft"))?;
@@ -88,7 +87,7 @@ impl OpenBao {
         Err("OpenBao did not become active".into())
     }
 
-    /// Puts secrets until there are `count`.
+    /// Puts secrets until OpenBao holds `count`.
     pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
         let body = json!({"data": {"value": TOKEN}}).to_string();
         fs::write(self.body(), &body)?;
@@ -115,24 +114,24 @@ impl OpenBao {
         self.eventually("sys/mounts/transit", &json!({"type": "transit"}))
             .await?;
         self.eventually("transit/keys/bench", &json!({})).await?;
-        // Any base64 will do.
+        // The transit engine takes base64; this value is `TOKEN`.
         let plaintext = json!({"plaintext": "YmVuY2gtNWU0YjFmMGM5YTdkMzgyNmJjNDFmN2UwOWQ1YThjNjM="});
         let made = self.eventually("transit/encrypt/bench", &plaintext).await?;
         let ciphertext = json!({"ciphertext": made.pointer("/data/ciphertext")});
         Ok(fs::write(self.ciphertext(), ciphertext.to_string())?)
     }
 
-    /// What transit decrypts.
+    /// The file with the request body for transit decryption.
     fn ciphertext(&self) -> PathBuf {
         self.dir.join("ciphertext")
     }
 
-    /// What is put.
+    /// The file with the request body for a put.
     fn body(&self) -> PathBuf {
         self.dir.join("body")
     }
 
-    /// Mounts and keys take a moment until they can be used.
+    /// Repeats a call for up to 5 seconds, because a new mount or key takes a moment until OpenBao can use it.
     async fn eventually(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let mut answer = self.call(Method::POST, path, body).await;
         for _ in 0..100 {
@@ -164,12 +163,12 @@ impl OpenBao {
         format!("http://{}/v1/{path}", self.address)
     }
 
-    /// Reads of secrets, one after the other.
+    /// Returns a load of KV reads.
     pub(crate) fn reads(&self, secrets: u32) -> (Load, Target) {
         (self.load(None), self.target(self.urls(secrets)))
     }
 
-    /// Puts of new versions of secrets, by so many writers.
+    /// Returns a load of KV writes, which put new versions of existing secrets, by `writers` concurrent writers.
     pub(crate) fn puts(&self, secrets: u32, writers: u32) -> (Load, Target) {
         let load = Load {
             connections: writers,
@@ -178,7 +177,7 @@ impl OpenBao {
         (load, self.target(self.urls(secrets)))
     }
 
-    /// Of so many secrets, spread over all that there are.
+    /// Returns the URLs of about `secrets` secrets, evenly spread over all secrets.
     fn urls(&self, secrets: u32) -> Vec<String> {
         let step = usize::try_from(self.filled / secrets.max(1))
             .unwrap_or_default()
@@ -189,7 +188,7 @@ impl OpenBao {
             .collect()
     }
 
-    /// Decryptions of what was encrypted with a transit key.
+    /// Returns a load of transit decryptions.
     pub(crate) fn decrypts(&self) -> (Load, Target) {
         let load = self.load(Some(self.ciphertext()));
         (load, self.target(vec![self.url("transit/decrypt/bench")]))

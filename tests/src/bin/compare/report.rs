@@ -1,4 +1,4 @@
-//! What was measured, as a page.
+//! Writes the page of the comparison, `compare.md`, and the parts that all pages have.
 
 use std::{env, fmt::Write as _, fs, path::Path, process::Command, thread::available_parallelism};
 
@@ -13,7 +13,7 @@ use crate::{
     store::puts,
 };
 
-/// What the numbers hang on.
+/// The conditions of a run on which its figures depend.
 pub(crate) struct About {
     date: String,
     machine: String,
@@ -23,7 +23,7 @@ pub(crate) struct About {
     load: (String, String),
 }
 
-/// A program whose version the numbers hang on, too.
+/// A program whose version the page states.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Peer {
     Envoy,
@@ -96,14 +96,13 @@ fn versions(dir: &Path, peers: &[Peer]) -> Result<String, Failure> {
     Ok(versions)
 }
 
-/// The version that a program itself names: `1.52.0` of `h2load nghttp2/1.52.0`.
+/// Finds the version in a program's output, such as `1.52.0` in `h2load nghttp2/1.52.0`.
 fn version(said: &str) -> Option<&str> {
     said.split(['/', ' ', '\n'])
         .map(|part| part.trim_start_matches('v'))
         .find(|part| part.starts_with(|c: char| c.is_ascii_digit()) && part.contains('.'))
 }
 
-/// What a contest is about.
 pub(crate) fn title(kind: Kind) -> String {
     match kind {
         Kind::Proxy {
@@ -151,7 +150,7 @@ pub(crate) fn name(who: Who) -> String {
     }
 }
 
-/// `64 writers`.
+/// Formats a count with its noun, as in `64 writers`.
 fn counted(count: u32, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
@@ -159,7 +158,7 @@ fn counted(count: u32, what: &str) -> String {
     }
 }
 
-/// A line for each window, while it runs.
+/// Returns the line that a run prints after each measurement.
 pub(crate) fn progress(round: u32, who: Who, window: &Window) -> String {
     let cpu = window.cpu_us.map_or("–".to_owned(), |cpu| format!("{cpu:.1}"));
     format!(
@@ -171,7 +170,7 @@ pub(crate) fn progress(round: u32, who: Who, window: &Window) -> String {
     )
 }
 
-/// Writes the page and its chart. The page.
+/// Writes the page and its chart to files. Returns the text of the page.
 pub(crate) fn write(
     out: &Path,
     about: &About,
@@ -206,7 +205,7 @@ pub(crate) fn write(
     ))
 }
 
-/// What the numbers hang on, under a title.
+/// Returns the beginning of a page: the title, and the conditions of the run.
 pub(crate) fn made_by(title: &str, about: &About) -> String {
     let About {
         date,
@@ -300,7 +299,7 @@ fn ratio(spread: Option<Spread>) -> String {
     spread.map_or("–".to_owned(), |spread| format!("{:.2}", spread.median))
 }
 
-/// The name, bold for the one that matters most.
+/// Returns the row's name, in bold for the main contender.
 fn bold(row: &Row) -> String {
     let name = name(row.who);
     if row.who == Who::Proxy(Contender::Ours(Placed::Bearer)) {

@@ -1,4 +1,4 @@
-//! A run: every part, its contenders in turn, round after round.
+//! Runs the parts of the benchmark. In each round of a part, the contenders are measured in turn.
 
 use std::{
     env,
@@ -21,34 +21,34 @@ use crate::{
     vaults,
 };
 
-/// Calls a second where latency is compared at the same load.
+/// Calls per second in the comparison of latencies at equal load.
 pub(crate) const RATE: u32 = 2_000;
 
-/// Those who are compared in one respect.
+/// One table of the report: participants with one kind of task.
 pub(crate) struct Contest {
     pub(crate) kind: Kind,
     pub(crate) rows: Vec<Row>,
 }
 
-/// In which respect.
+/// The task of a contest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Calls through a proxy.
+    /// Send calls through a proxy.
     Proxy {
         payload: Payload,
         downstream: Http,
         upstream: Http,
         rate: Option<u32>,
     },
-    /// Values out of a vault that holds so many.
+    /// Decrypt the values of one workspace.
     Vault { secrets: u32 },
-    /// Values out of a vault with so many workspaces.
+    /// Decrypt values of many workspaces.
     Workspaces { workspaces: u32, secrets: u32 },
-    /// Values into a vault.
+    /// Put values into a vault.
     Puts,
 }
 
-/// Who is compared.
+/// A participant of a contest, which has one row in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
     Proxy(Contender),
@@ -57,7 +57,7 @@ pub(crate) enum Who {
     Audited(How),
     OpenBaoRead,
     OpenBaoTransit,
-    /// Nobody: what the disk itself can do.
+    /// The disk without a vault, as the limit for durable puts.
     Disk,
     Puts {
         writers: u32,
@@ -67,30 +67,30 @@ pub(crate) enum Who {
     },
 }
 
-/// What was measured of one of them, round by round.
+/// The measurements of one participant, with one [`Window`] per round.
 pub(crate) struct Row {
     pub(crate) who: Who,
     pub(crate) windows: Vec<Window>,
 }
 
 impl Row {
-    /// Of one thing that was measured.
+    /// Returns the spread of one figure over the rounds.
     pub(crate) fn spread(&self, of: impl Fn(&Window) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.windows.iter().filter_map(of))
     }
 
-    /// Of two rows taken together, round by round.
+    /// Returns the spread of a figure that is computed from two participants, round by round.
     pub(crate) fn with(&self, other: &Self, of: impl Fn(&Window, &Window) -> Option<f64>) -> Option<Spread> {
         let rounds = self.windows.iter().zip(&other.windows);
         Spread::of(rounds.filter_map(|(mine, theirs)| of(mine, theirs)))
     }
 
-    /// How many times the CPU of another.
+    /// Returns this row's CPU time as a multiple of the other's.
     pub(crate) fn cpu_ratio(&self, other: &Self) -> Option<Spread> {
         self.with(other, |mine, theirs| Some(mine.cpu_us? / theirs.cpu_us?))
     }
 
-    /// How many times the calls of another.
+    /// Returns this row's calls per second as a multiple of the other's.
     pub(crate) fn rate_ratio(&self, other: &Self) -> Option<Spread> {
         self.with(other, |mine, theirs| Some(mine.per_second / theirs.per_second))
     }
@@ -102,19 +102,19 @@ impl Contest {
     }
 }
 
-/// By what means somebody is measured.
+/// The load by which a participant is measured.
 pub(crate) enum Means {
-    /// As many calls as there can be.
+    /// As many calls as the contender can answer.
     Calls(Load, Target),
-    /// So many calls a second.
+    /// A fixed number of calls per second.
     Paced(Load, Target, u32),
     Decrypts(Decrypts),
     Puts(Puts),
-    /// Writes to a file in this directory, each synced.
+    /// Writes to a file in a directory, each followed by `fdatasync`.
     Syncs(PathBuf),
 }
 
-/// Runs what the options ask for, and writes what came of it.
+/// Runs the selected parts and writes the report.
 pub(crate) async fn all(options: &Options) -> Result<(), Failure> {
     let common = &options.common;
     let mut about = About::new(common, &[Peer::Envoy, Peer::OpenBao, Peer::H2load])?;
@@ -143,7 +143,7 @@ pub(crate) async fn all(options: &Options) -> Result<(), Failure> {
     say(&written)
 }
 
-/// What is measured of proxies, and between whom.
+/// Returns the contests of proxies that the options select, each with its contenders.
 fn proxies(options: &Options) -> Vec<(Kind, Vec<Contender>)> {
     let proxy = |payload, downstream, upstream, rate| Kind::Proxy {
         payload,
@@ -159,7 +159,7 @@ fn proxies(options: &Options) -> Vec<(Kind, Vec<Contender>)> {
     if options.wants(Part::Small) {
         for (down, up) in pairs.clone() {
             let contenders = Contender::ALL.into_iter();
-            // Without a proxy there is only one protocol.
+            // Calls without a proxy use only one protocol.
             let contenders = contenders.filter(|&contender| contender != Contender::Direct || down == up);
             contests.push((proxy(Payload::Small, down, up, None), contenders.collect()));
         }
@@ -226,7 +226,7 @@ async fn proxy(
     Ok(contest)
 }
 
-/// Measures some contenders in turn, another one first in each round.
+/// Measures the participants in turn. Each round begins with another participant.
 pub(crate) async fn contest(
     common: &Common,
     scratch: &Path,
@@ -265,7 +265,7 @@ pub(crate) async fn contest(
     Ok(Contest { kind, rows })
 }
 
-/// Where the binaries of both services are.
+/// Returns the directory with the binaries of both services, which it builds unless the options name a directory.
 pub(crate) fn bin_dir(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(dir) = &common.bin_dir {
         return Ok(dir.clone());
@@ -284,7 +284,7 @@ pub(crate) fn bin_dir(common: &Common) -> Result<PathBuf, Failure> {
     Ok(PathBuf::from(target).join("dist"))
 }
 
-/// Prints, and shows it at once.
+/// Prints and flushes.
 pub(crate) fn say(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

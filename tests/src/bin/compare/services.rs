@@ -1,4 +1,4 @@
-//! The real binaries of both services, as somebody would run them on one machine.
+//! Runs the binaries of both services, as in a deployment on one machine.
 
 use std::{
     fs,
@@ -33,21 +33,20 @@ use crate::{
     run::say,
 };
 
-/// The workspace of everything here.
+/// The workspace of the secrets and servers, unless a benchmark creates its own workspaces.
 pub(crate) const WORKSPACE: &str = "bench";
-/// The value of the first secret; Envoy gets the same.
+/// The value that [`put_request`] stores. Envoy injects the same value.
 pub(crate) const TOKEN: &str = "bench-5e4b1f0c9a7d3826bc41f7e09d5a8c63";
-/// How long a service may take until it is ready, with a store of gigabytes.
+/// Time limit for a service to become ready with a store of gigabytes.
 const READY: Duration = Duration::from_secs(120);
-/// Names of the secrets that servers get.
+/// Names of the secrets that the injector's servers use.
 const NAMES: [&str; 3] = ["TOKEN", "SECOND", "THIRD"];
 
-/// A running vault.
 pub(crate) struct Vault {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
     pub(crate) pki: Arc<Pki>,
-    /// Where its store is, and its root key.
+    /// The directory of the store and the root key.
     pub(crate) dir: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
@@ -55,7 +54,6 @@ pub(crate) struct Vault {
     filled: u32,
 }
 
-/// How a vault is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     Closed,
@@ -63,7 +61,7 @@ pub(crate) enum Ending {
 }
 
 impl Vault {
-    /// Starts one on an empty store, and makes the workspace.
+    /// Starts a vault with an empty store and creates [`WORKSPACE`].
     pub(crate) async fn start(bin_dir: &Path, scratch: &Path, name: &str) -> Result<Self, Failure> {
         let dir = scratch.join(name);
         fs::create_dir(&dir)?;
@@ -83,7 +81,7 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Starts one in a directory, with the root key there, if there is one.
+    /// Starts a vault with an empty store in `dir`. The vault uses the root key in `dir`, which is created if it does not exist.
     pub(crate) async fn start_empty(bin_dir: &Path, dir: PathBuf) -> Result<Self, Failure> {
         Self::launch(bin_dir, dir, None).await
     }
@@ -127,7 +125,7 @@ impl Vault {
         })
     }
 
-    /// Ends it and starts it anew. How long that took until it was ready.
+    /// Stops the vault and starts it again. Returns the time from the start until the vault is ready.
     pub(crate) async fn restart(&mut self, ending: Ending) -> Result<Duration, Failure> {
         match ending {
             Ending::Closed => self.process.terminate().await?,
@@ -141,7 +139,7 @@ impl Vault {
         Ok(started.elapsed())
     }
 
-    /// A channel to it, as a principal.
+    /// Returns a channel to the vault with the certificate of `principal`.
     pub(crate) fn channel(&self, principal: &str) -> Channel {
         self.pki
             .channel(&self.pki.principal(principal), self.address, pki::VAULT)
@@ -154,7 +152,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Puts the secrets that servers get.
+    /// Puts the secrets that the injector's servers use.
     pub(crate) async fn put_servers_secrets(&self) -> Result<(), Failure> {
         let mut secrets = SecretServiceClient::new(self.channel(pki::ADMIN));
         for name in NAMES {
@@ -163,7 +161,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Puts secrets until there are `count` of those that [`stored`] names.
+    /// Puts secrets with the names of [`secret_name`] until there are `count`.
     pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
         say(&format!("\nputting secrets until there are {count}\n"))?;
         let secrets = SecretServiceClient::new(self.channel(pki::ADMIN));
@@ -176,7 +174,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Makes workspaces, and in each so many secrets, as [`stored_in`] says.
+    /// Creates workspaces with the names of [`workspace_name`] and puts `each` secrets into each.
     pub(crate) async fn fill_workspaces(&self, workspaces: u32, each: u32) -> Result<(), Failure> {
         say(&format!(
             "\nputting {each} secrets into each of {workspaces} workspaces\n"
@@ -205,7 +203,7 @@ impl Vault {
     }
 }
 
-/// Makes the calls of each number, many at once.
+/// Runs `call` for each number, 64 at a time.
 async fn many<F>(
     numbers: Range<u32>,
     call: impl Fn(u32) -> F + Clone + Send + Sync + 'static,
@@ -227,7 +225,7 @@ where
     while let Some(done) = calls.join_next().await {
         done??;
     }
-    // What the store still writes is not of the calls that are measured next.
+    // The vault may still write in the background. Such writes must not disturb the next measurement.
     time::sleep(Duration::from_secs(2)).await;
     Ok(())
 }
@@ -242,17 +240,17 @@ fn create(workspace: &str) -> CreateWorkspaceRequest {
     }
 }
 
-/// The name of a secret that [`Vault::fill`] puts.
+/// Returns the name of a secret that [`Vault::fill`] puts.
 pub(crate) fn stored(number: u32) -> String {
     format!("S{number}")
 }
 
-/// The workspace that it is in where each has only so many.
+/// Returns the workspace of a secret when each workspace has `each` secrets.
 pub(crate) fn stored_in(number: u32, each: u32) -> String {
     format!("w{}", number / each.max(1))
 }
 
-/// What puts it into [`WORKSPACE`].
+/// Returns a request that puts [`TOKEN`] as a secret into [`WORKSPACE`].
 pub(crate) fn put(name: String) -> PutSecretRequest {
     PutSecretRequest {
         workspace: WORKSPACE.to_owned(),
@@ -262,16 +260,15 @@ pub(crate) fn put(name: String) -> PutSecretRequest {
     }
 }
 
-/// A running injector.
 pub(crate) struct Injector {
     pub(crate) process: Process,
     pub(crate) data_plane: SocketAddr,
-    /// One line a call.
+    /// The log, with one line for each call.
     pub(crate) log: PathBuf,
 }
 
 impl Injector {
-    /// Starts one with servers for all that is measured, all with the same upstream.
+    /// Starts an injector with one server for each placement and protocol. All servers have the same upstream.
     pub(crate) async fn start(
         bin_dir: &Path,
         scratch: &Path,
@@ -321,7 +318,7 @@ impl Injector {
     }
 }
 
-/// The name of the server that gets its secrets so, over this protocol.
+/// Returns the name of the injector's server with this placement and protocol.
 pub(crate) fn server_name(placed: Placed, http: Http) -> &'static str {
     match (placed, http) {
         (Placed::Bearer, Http::One) => "bearer-h1",
@@ -333,14 +330,14 @@ pub(crate) fn server_name(placed: Placed, http: Http) -> &'static str {
     }
 }
 
-/// Where a server's secrets are put.
+/// The secrets of a server, and the place where the injector puts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placed {
-    /// One, where Envoy puts it: `Authorization: Bearer`.
+    /// One secret in `Authorization: Bearer`, as Envoy injects it.
     Bearer,
-    /// Three, in headers.
+    /// Three secrets in headers.
     Three,
-    /// One, in the JSON body.
+    /// One secret in the JSON body.
     Body,
 }
 
@@ -373,7 +370,7 @@ fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
     })
 }
 
-/// Waits until a service says that it is ready.
+/// Waits until `/readyz` reports that the service is ready.
 async fn ready(metrics: SocketAddr) -> Result<(), Failure> {
     let started = Instant::now();
     while !get(&format!("http://{metrics}/readyz"))

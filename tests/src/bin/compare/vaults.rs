@@ -1,4 +1,4 @@
-//! The vault alone, beside OpenBao.
+//! Measures the vault alone, beside OpenBao.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use crate::{
     services::Vault,
 };
 
-/// How our vault is asked: one call for each value, in clear and sealed; and as the injector asks, under a heavy load
-/// and under a light one.
+/// The ways in which the vault is called: unary calls with values in clear or sealed, and streams like those of an
+/// injector under heavy and light load.
 pub(crate) const OURS: [How; 4] = [
     How::Unary { sealed: false },
     How::Unary { sealed: true },
     STREAMED,
     How::Stream { at_once: 5 },
 ];
-/// The one that has an aim.
+/// The stream of an injector under heavy load, for which there is an aim.
 pub(crate) const STREAMED: How = How::Stream { at_once: 50 };
-/// The secrets that OpenBao holds: more would not make it faster.
+/// Number of secrets in OpenBao, which more secrets would not make faster.
 const OPENBAO_SECRETS: u32 = 100;
 
 pub(crate) async fn measure(

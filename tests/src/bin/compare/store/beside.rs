@@ -1,4 +1,4 @@
-//! What else the vault does meanwhile, and what that does to those who call it.
+//! Measures calls while the vault does other work in the background.
 
 use std::time::{Duration, Instant};
 
@@ -21,19 +21,18 @@ use crate::{
     services::{Vault, WORKSPACE},
 };
 
-/// Decrypts in a second, while something else goes on.
+/// Decrypts per second while the vault does other work.
 pub(crate) const RATE: u32 = 1_000;
 
-/// Who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Calls {
-    /// [`RATE`] decrypts a second.
+    /// [`RATE`] decrypts per second.
     Decrypts,
-    /// As many puts as [`WRITERS`] can make.
+    /// As many puts as [`WRITERS`] writers can make.
     Puts,
 }
 
-/// What goes on meanwhile, again and again.
+/// Work that the vault repeats during the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     None,
@@ -42,7 +41,7 @@ pub(crate) enum Work {
     Backup,
 }
 
-/// What was measured.
+/// The measured combinations of calls and work.
 pub(crate) const ROWS: [(Calls, Work); 7] = [
     (Calls::Decrypts, Work::None),
     (Calls::Decrypts, Work::Puts),
@@ -53,10 +52,10 @@ pub(crate) const ROWS: [(Calls, Work); 7] = [
     (Calls::Puts, Work::Backup),
 ];
 
-/// How much of the work was done.
+/// The amount of background work and its duration.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Done {
-    /// Records that were moved, or secrets that were backed up.
+    /// Records that a rotation moved to the new key, or secrets in a backup.
     pub(crate) items: u64,
     pub(crate) bytes: u64,
     pub(crate) took: Duration,
@@ -88,7 +87,7 @@ fn per_second(count: u64, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
-/// A row of [`ROWS`], round by round.
+/// The measurements of one combination of [`ROWS`], with one element per round.
 pub(crate) struct Beside {
     pub(crate) calls: Calls,
     pub(crate) work: Work,
@@ -151,7 +150,7 @@ impl Calls {
     }
 }
 
-/// Works until it is stopped, and then to the end of what it was at.
+/// Repeats the work until `stop` is cancelled. The last repetition is completed.
 async fn again_and_again(
     work: Work,
     channel: Channel,
@@ -172,14 +171,14 @@ async fn again_and_again(
     Ok(done)
 }
 
-/// Rotates the workspace's key, until every record is under the new one.
+/// Rotates the workspace's key and waits until every record is encrypted under the new key.
 async fn rotate(channel: Channel, secrets: u32) -> Result<Done, Failure> {
     let mut keys = KeyServiceClient::new(channel);
     let request = || RotateWorkspaceKeyRequest {
         workspace: WORKSPACE.to_owned(),
     };
     let began = Instant::now();
-    // Of the one before, the last record is under the new key a little before it is over.
+    // The vault refuses a rotation while the one before has not ended, which is a little later than its last record.
     while let Err(status) = keys.rotate_workspace_key(request()).await {
         if status.code() != Code::FailedPrecondition || began.elapsed() > Duration::from_secs(10) {
             return Err(status.into());
@@ -202,7 +201,7 @@ async fn rotate(channel: Channel, secrets: u32) -> Result<Done, Failure> {
     })
 }
 
-/// Takes a backup. The backup, too.
+/// Exports a backup, and returns its chunks.
 pub(super) async fn export(channel: Channel, secrets: u32) -> Result<(Done, Vec<Vec<u8>>), Failure> {
     let began = Instant::now();
     let mut chunks = BackupServiceClient::new(channel)

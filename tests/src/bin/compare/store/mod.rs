@@ -1,5 +1,5 @@
-//! The vault's store: what a durable put costs, and what happens to everything else as it grows; beside OpenBao, which
-//! keeps what it holds in a raft log.
+//! Measures the vault's store beside OpenBao with raft storage: the cost of durable puts, and the effect of the store's
+//! size on everything else.
 
 pub(crate) mod beside;
 mod page;
@@ -27,64 +27,61 @@ use crate::{
 use beside::{Beside, Done, export};
 use puts::{NAMES, Puts, WRITERS};
 
-/// Of that many secrets, OpenBao holds as many; of more, only the vault.
+/// Largest number of secrets for which OpenBao is measured, too.
 const OPENBAO_MOST: u32 = 100_000;
-/// With no more than that many, backups and rotations are measured.
+/// Largest number of secrets with which backups and background work are measured.
 const BESIDE_MOST: u32 = 100_000;
-/// How many secrets each of many workspaces has.
+/// Secrets per workspace in the measurement of many workspaces.
 const EACH: u32 = 10;
-/// Workspaces of a page.
+/// Workspaces per page of a listing.
 const PAGE: u32 = 1000;
-/// How often a store is opened.
+/// Restarts of the vault for each way to stop it.
 const OPENS: u32 = 3;
 
-/// What was measured.
 struct Measured {
     puts: Contest,
     sizes: Vec<Size>,
-    /// With how many secrets it was.
+    /// The number of secrets, and the rows that were measured with it.
     beside: (u32, Vec<Beside>),
     backups: Backups,
-    /// As many secrets as the most of [`Self::sizes`], in many workspaces.
+    /// Measurements with the largest number of secrets, spread over many workspaces.
     spread: Spread,
 }
 
-/// With many workspaces.
 struct Spread {
     workspaces: u32,
     size: Size,
-    /// Seconds that listing all workspaces took, in pages of [`PAGE`].
+    /// Seconds for listing all workspaces in pages of [`PAGE`].
     listed: f64,
 }
 
-/// With so many secrets.
+/// Measurements with one number of secrets.
 struct Size {
     secrets: u32,
     decrypts: Contest,
     vault: Held,
     openbao: Option<Held>,
-    /// How a store was left, how many seconds it took to be ready, and the most MiB of memory until then.
+    /// For each restart: the way to stop the vault, the seconds until it was ready, and its peak memory in MiB.
     opens: Vec<(Ending, f64, f64)>,
 }
 
-/// What a process holds.
 struct Held {
     resident_mib: f64,
     disk_bytes: u64,
 }
 
-/// Of [`Measured::beside`]'s secrets, with nothing beside.
+/// Backups and restores without other load, of the same secrets as in [`StoreResults::background`].
 #[derive(Default)]
 struct Backups {
     exports: Vec<Done>,
     restores: Vec<Done>,
 }
 
-/// Measures everything, and writes the page.
+/// Measures the store and writes the page.
 pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
     let mut about = About::new(common, &[Peer::OpenBao, Peer::H2load])?;
     let bin_dir = bin_dir(common)?;
-    // Where programs are built there is a disk; where files are temporary there may be none.
+    // The store goes beside the build directory, because the system's temporary directory may be in memory.
     let parent = bin_dir.parent().unwrap_or(&bin_dir);
     let scratch = tempfile::tempdir_in(parent)?;
     let scratch = scratch.path();
@@ -177,7 +174,7 @@ async fn measure_opens(common: &Common, vault: &mut Vault) -> Result<Vec<(Ending
     let mut opens = Vec::new();
     for ending in [Ending::Closed, Ending::Killed] {
         for _ in 0..OPENS.min(common.windows().0) {
-            // So that there is something that was not closed.
+            // The puts ensure that the vault stops after recent writes.
             Puts::new(WRITERS, vault).measure(1).await?;
             let took = vault.restart(ending).await?.as_secs_f64();
             let peak = peak_mib(vault.process.id())?;
@@ -204,7 +201,7 @@ async fn measure_spread(
     let kind = Kind::Workspaces { workspaces, secrets };
     let decrypts = contest(common, scratch, kind, entries.into()).await?;
     let began = Instant::now();
-    // And the one that every vault here has.
+    // Every vault of the benchmark also has the workspace `WORKSPACE`.
     let listed = count_workspaces(&vault).await?;
     if listed != workspaces + 1 {
         return Err(format!("{listed} workspaces were listed, of {workspaces}").into());
@@ -225,7 +222,7 @@ async fn measure_spread(
     })
 }
 
-/// As an administrator counts them, page by page.
+/// Counts the workspaces by listing them page by page.
 async fn count_workspaces(vault: &Vault) -> Result<u32, Failure> {
     let mut client = WorkspaceServiceClient::new(vault.channel(ADMIN));
     let (mut count, mut page_token) = (0, String::new());
@@ -256,7 +253,7 @@ impl Held {
     }
 }
 
-/// What a directory takes of the disk.
+/// Returns the disk space that a directory's files occupy, in bytes.
 fn on_disk(dir: &Path) -> Result<u64, Failure> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir)? {
@@ -269,7 +266,7 @@ fn on_disk(dir: &Path) -> Result<u64, Failure> {
     Ok(bytes)
 }
 
-/// Backs the vault up, and restores the backup into a new one.
+/// Exports a backup and restores it into a new vault, once per round.
 async fn measure_backups(
     common: &Common,
     bin_dir: &Path,

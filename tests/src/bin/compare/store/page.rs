@@ -1,4 +1,4 @@
-//! What was measured of the store, as a page.
+//! Writes the page of the store, `store.md`.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -18,12 +18,12 @@ use crate::{
     vaults::STREAMED,
 };
 
-/// The number of secrets that the aims of a large store are about.
+/// The number of secrets that the aims for a large store name.
 const LARGE: u32 = 1_000_000;
 const OURS: Who = Who::Puts { writers: WRITERS };
 const OPENBAO: Who = Who::OpenBaoPuts { writers: WRITERS };
 
-/// Writes the page. The page.
+/// Writes the page to a file. Returns the text of the page.
 pub(super) fn write(out: &Path, about: &About, measured: &Measured) -> Result<String, Failure> {
     fs::create_dir_all(out)?;
     let mut page = made_by("The store, measured", about);
@@ -204,7 +204,7 @@ fn aims(measured: &Measured) -> Vec<Aim> {
     let median = |contest: &Contest, who, of: fn(&measure::Window) -> Option<f64>| {
         Some(contest.row(who)?.spread(of)?.median)
     };
-    // How many of ours the same CPU time is enough for.
+    // Returns OpenBao's CPU time per call as a multiple of the vault's.
     let ahead = |contest: &Contest, ours, theirs| {
         let ratio = contest.row(theirs)?.cpu_ratio(contest.row(ours)?)?;
         Some(ratio.median)
