@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use crate::{
     contenders::{Contender, Payload},
     measure::{Window, grouped},
-    run::{Contest, Kind, Who},
-    services::Placed,
+    run::{Contest, ContestKind, Participant},
+    services::Placement,
 };
 
 /// The contenders in the chart, each with its colour and its text in the legend.
-const DRAWN: [(Contender, &str, &str); 3] = [
+const SERIES: [(Contender, &str, &str); 3] = [
     (
         Contender::Forwarder,
         "#9aa4af",
@@ -18,7 +18,7 @@ const DRAWN: [(Contender, &str, &str); 3] = [
     ),
     (Contender::Envoy, "#d07a2d", "Envoy: one secret, kept in memory"),
     (
-        Contender::Ours(Placed::Bearer),
+        Contender::Ours(Placement::Bearer),
         "#2f7fd0",
         "injector + vault: one secret, decrypted for each call",
     ),
@@ -40,7 +40,7 @@ pub(crate) fn draw(contests: &[Contest]) -> Option<String> {
         .filter(|contest| {
             matches!(
                 contest.kind,
-                Kind::Proxy {
+                ContestKind::Proxy {
                     payload: Payload::Small,
                     rate: None,
                     ..
@@ -60,7 +60,7 @@ pub(crate) fn draw(contests: &[Contest]) -> Option<String> {
     panel(&mut svg, &pairs, 1, ("requests per second", 0), per_second)?;
     let mut top = TOP;
     for contest in pairs {
-        let Kind::Proxy {
+        let ContestKind::Proxy {
             downstream, upstream, ..
         } = contest.kind
         else {
@@ -85,17 +85,17 @@ fn panel(
 ) -> Option<()> {
     let &(left, longest) = PANELS.get(number)?;
     let value = |contest: &Contest, contender| {
-        let row = contest.row(Who::Proxy(contender))?;
+        let row = contest.row(Participant::Proxy(contender))?;
         Some(row.spread(measure)?.median)
     };
     let values = pairs
         .iter()
-        .flat_map(|contest| DRAWN.iter().filter_map(|drawn| value(contest, drawn.0)));
+        .flat_map(|contest| SERIES.iter().filter_map(|drawn| value(contest, drawn.0)));
     let most = values.fold(0.0, f64::max);
     text(svg, (left, TOP - 12.0), title)?;
     let mut top = TOP;
     for contest in pairs {
-        for (index, (contender, colour, _)) in (0_u32..).zip(DRAWN) {
+        for (index, (contender, colour, _)) in (0_u32..).zip(SERIES) {
             let Some(value) = value(contest, contender) else {
                 continue;
             };
@@ -119,7 +119,7 @@ fn head(height: f64) -> String {
          @media (prefers-color-scheme: dark) {{ text {{ fill: #e6edf3 }} }}</style>\n"
     );
     let mut y = 12.0;
-    for (_, colour, name) in DRAWN {
+    for (_, colour, name) in SERIES {
         // Writing to a `String` cannot fail.
         let _ = rectangle(&mut svg, (8.0, y), (12.0, 12.0), colour);
         let _ = text(&mut svg, (26.0, y + 10.0), name);
@@ -146,8 +146,8 @@ mod tests {
     use crate::{h2load::Http, run::Row};
 
     fn contest(payload: Payload) -> Contest {
-        let rows = DRAWN.map(|(contender, _, _)| Row {
-            who: Who::Proxy(contender),
+        let rows = SERIES.map(|(contender, _, _)| Row {
+            participant: Participant::Proxy(contender),
             windows: vec![Window {
                 per_second: 17_800.0,
                 p50_ms: 1.0,
@@ -157,7 +157,7 @@ mod tests {
             }],
         });
         Contest {
-            kind: Kind::Proxy {
+            kind: ContestKind::Proxy {
                 payload,
                 downstream: Http::One,
                 upstream: Http::Two,
@@ -171,7 +171,7 @@ mod tests {
     fn every_drawn_contender_has_a_bar_in_both_panels() {
         let svg = draw(&[contest(Payload::Small)]).unwrap();
         // Each contender has two bars, and one rectangle in the legend.
-        assert_eq!(svg.matches("<rect").count(), 3 * DRAWN.len());
+        assert_eq!(svg.matches("<rect").count(), 3 * SERIES.len());
         assert!(svg.contains("HTTP/1.1 → HTTP/2") && svg.contains(">17,800<"));
     }
 

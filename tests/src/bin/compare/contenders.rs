@@ -13,11 +13,11 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
 use crate::{
     Failure,
+    endpoints::CHECK,
     envoy::Envoy,
     h2load::{Http, Target},
-    plumbing::CHECK,
-    process::{Process, empty, free_address},
-    services::{Injector, Placed, TOKEN, Vault, WORKSPACE, server_name},
+    process::{Process, free_address, truncate},
+    services::{Injector, Placement, TOKEN, Vault, WORKSPACE, server_name},
 };
 
 /// A path that a call takes from the load generator to the upstream.
@@ -26,7 +26,7 @@ pub(crate) enum Contender {
     Direct,
     Forwarder,
     Envoy,
-    Ours(Placed),
+    Ours(Placement),
 }
 
 impl Contender {
@@ -34,9 +34,9 @@ impl Contender {
         Self::Direct,
         Self::Forwarder,
         Self::Envoy,
-        Self::Ours(Placed::Bearer),
-        Self::Ours(Placed::Three),
-        Self::Ours(Placed::Body),
+        Self::Ours(Placement::Bearer),
+        Self::Ours(Placement::Three),
+        Self::Ours(Placement::Body),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -44,9 +44,9 @@ impl Contender {
             Self::Direct => "no proxy",
             Self::Forwarder => "bare hyper forwarder",
             Self::Envoy => "Envoy, one secret kept in memory",
-            Self::Ours(Placed::Bearer) => "injector + vault, one secret decrypted per call",
-            Self::Ours(Placed::Three) => "injector + vault, three secrets",
-            Self::Ours(Placed::Body) => "injector + vault, one secret into the JSON body",
+            Self::Ours(Placement::Bearer) => "injector + vault, one secret decrypted per call",
+            Self::Ours(Placement::Three) => "injector + vault, three secrets",
+            Self::Ours(Placement::Body) => "injector + vault, one secret into the JSON body",
         }
     }
 }
@@ -95,7 +95,7 @@ fn json_of(length: usize) -> Vec<u8> {
 }
 
 /// The running processes of the upstream and of all contenders.
-pub(crate) struct Field {
+pub(crate) struct Testbed {
     upstream: (Process, SocketAddr),
     to_http1: (Process, SocketAddr),
     to_http2: (Process, SocketAddr),
@@ -104,7 +104,7 @@ pub(crate) struct Field {
     injector: Injector,
 }
 
-impl Field {
+impl Testbed {
     pub(crate) async fn start(bin_dir: &Path, peers: &Path, scratch: &Path) -> Result<Self, Failure> {
         let upstream = upstream(scratch).await?;
         let to_http1 = forwarder(scratch, upstream.1, Http::One).await?;
@@ -113,7 +113,7 @@ impl Field {
         let vault = Vault::start(bin_dir, scratch, "vault").await?;
         vault.put_servers_secrets().await?;
         let injector = Injector::start(bin_dir, scratch, "injector", &vault, upstream.1).await?;
-        let field = Self {
+        let testbed = Self {
             upstream,
             to_http1,
             to_http2,
@@ -123,10 +123,10 @@ impl Field {
         };
         for contender in Contender::ALL {
             for http in Http::BOTH {
-                field.check(contender, http).await?;
+                testbed.check(contender, http).await?;
             }
         }
-        Ok(field)
+        Ok(testbed)
     }
 
     /// Returns the URL, headers and processes of `contender`, for calls that reach the upstream over `http`.
@@ -144,8 +144,8 @@ impl Field {
             Contender::Direct => (self.upstream.1, Vec::new()),
             Contender::Forwarder => (forwarder.1, vec![forwarder.0.id()]),
             Contender::Envoy => (self.envoy.address(http), vec![self.envoy.process.id()]),
-            Contender::Ours(placed) => {
-                let server = server_name(placed, http);
+            Contender::Ours(placement) => {
+                let server = server_name(placement, http);
                 // A gRPC path names only the method, so metadata names the injector's server.
                 if payload == Payload::Grpc {
                     headers.push(format!("x-aerostack-workspace: {WORKSPACE}"));
@@ -165,9 +165,9 @@ impl Field {
     }
 
     /// Empties the access logs, which otherwise fill the disk.
-    pub(crate) fn tidy(&self) -> Result<(), Failure> {
-        empty(&self.envoy.log)?;
-        empty(&self.injector.log)
+    pub(crate) fn empty_logs(&self) -> Result<(), Failure> {
+        truncate(&self.envoy.log)?;
+        truncate(&self.injector.log)
     }
 
     /// Makes one call and counts the secrets that arrive at the upstream, so that the benchmark never measures a
@@ -190,8 +190,8 @@ impl Field {
         let injected = seen.matches(TOKEN).count();
         let expected = match contender {
             Contender::Direct | Contender::Forwarder => 0,
-            Contender::Envoy | Contender::Ours(Placed::Bearer | Placed::Body) => 1,
-            Contender::Ours(Placed::Three) => 3,
+            Contender::Envoy | Contender::Ours(Placement::Bearer | Placement::Body) => 1,
+            Contender::Ours(Placement::Three) => 3,
         };
         // The upstream prints injected headers in full, because the mark that hides a sensitive header is not sent over
         // the network.
@@ -208,7 +208,7 @@ pub(crate) async fn upstream(scratch: &Path) -> Result<(Process, SocketAddr), Fa
     let address = free_address()?;
     let arguments = ["upstream".to_owned(), address.to_string()];
     let mut process = Process::start_role("the upstream", arguments, &scratch.join("upstream.log"))?;
-    process.listens(address).await?;
+    process.wait_until_listening(address).await?;
     Ok((process, address))
 }
 
@@ -220,7 +220,7 @@ async fn forwarder(scratch: &Path, to: SocketAddr, http: Http) -> Result<(Proces
     }
     let log = scratch.join(format!("forwarder-{}.log", arguments.len()));
     let mut process = Process::start_role("the forwarder", arguments, &log)?;
-    process.listens(address).await?;
+    process.wait_until_listening(address).await?;
     Ok((process, address))
 }
 

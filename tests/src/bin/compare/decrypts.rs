@@ -24,14 +24,14 @@ use crate::{
     Failure,
     measure::{Period, Window},
     paced::Pace,
-    services::{Vault, WORKSPACE, stored, stored_in},
+    services::{Vault, WORKSPACE, secret_name, workspace_name},
 };
 
 /// Number of concurrent unary calls, each on its own connection.
 pub(crate) const UNARY: u32 = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
+pub(crate) enum DecryptMode {
     /// Each unary call decrypts one secret.
     Unary { sealed: bool },
     /// One stream with sealed answers has `at_once` unanswered calls at any time.
@@ -42,34 +42,34 @@ pub(crate) enum How {
 
 #[derive(Clone)]
 pub(crate) struct Decrypts {
-    how: How,
+    mode: DecryptMode,
     pki: Arc<Pki>,
     files: Files,
     address: std::net::SocketAddr,
     process: u32,
     secrets: u32,
     /// Number of secrets in each workspace, or `None` when all secrets are in one workspace.
-    each: Option<u32>,
+    secrets_per_workspace: Option<u32>,
 }
 
 impl Decrypts {
     /// Creates a load that decrypts `secrets` secrets in turn.
-    pub(crate) fn new(how: How, vault: &Vault, secrets: u32) -> Self {
+    pub(crate) fn new(mode: DecryptMode, vault: &Vault, secrets: u32) -> Self {
         Self {
-            how,
+            mode,
             pki: vault.pki.clone(),
             files: vault.pki.principal(INJECTOR),
             address: vault.address,
             process: vault.process.id(),
             secrets,
-            each: None,
+            secrets_per_workspace: None,
         }
     }
 
     /// Spreads the secrets over workspaces with `each` secrets per workspace.
-    pub(crate) fn with_each(self, each: u32) -> Self {
+    pub(crate) fn spread_over_workspaces(self, each: u32) -> Self {
         Self {
-            each: Some(each),
+            secrets_per_workspace: Some(each),
             ..self
         }
     }
@@ -77,9 +77,9 @@ impl Decrypts {
     pub(crate) async fn measure(&self, seconds: u32) -> Result<Window, Failure> {
         // One call per connection completes the TLS handshake before the measurement begins.
         let mut clients = Vec::new();
-        let connections = match self.how {
-            How::Unary { .. } | How::Paced { .. } => UNARY,
-            How::Stream { .. } => 1,
+        let connections = match self.mode {
+            DecryptMode::Unary { .. } | DecryptMode::Paced { .. } => UNARY,
+            DecryptMode::Stream { .. } => 1,
         };
         for _ in 0..connections {
             let mut client = DecryptServiceClient::new(self.channel());
@@ -91,14 +91,14 @@ impl Decrypts {
         for (first, client) in (0..).zip(clients) {
             let this = self.clone();
             calls.spawn(async move {
-                match this.how {
-                    How::Unary { sealed } => this.unary(client, first, sealed, None, period).await,
-                    How::Paced { per_second } => {
+                match this.mode {
+                    DecryptMode::Unary { sealed } => this.unary(client, first, sealed, None, period).await,
+                    DecryptMode::Paced { per_second } => {
                         let step = Duration::from_secs(1) / per_second;
                         let pace = Pace::new(step * first, step * UNARY);
                         this.unary(client, first, true, Some(pace), period).await
                     }
-                    How::Stream { at_once } => this.stream(client, at_once, period).await,
+                    DecryptMode::Stream { at_once } => this.stream(client, at_once, period).await,
                 }
             });
         }
@@ -115,9 +115,11 @@ impl Decrypts {
         let spread = u32::try_from(spread).unwrap_or_default();
         let one = || WORKSPACE.to_owned();
         DecryptRequest {
-            workspace: self.each.map_or_else(one, |each| stored_in(spread, each)),
+            workspace: self
+                .secrets_per_workspace
+                .map_or_else(one, |each| workspace_name(spread, each)),
             server: "bench".to_owned(),
-            names: vec![stored(spread)],
+            names: vec![secret_name(spread)],
             ..Default::default()
         }
     }

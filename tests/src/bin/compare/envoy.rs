@@ -49,8 +49,8 @@ impl Envoy {
         let arguments = arguments.iter().map(AsRef::as_ref).chain([file.as_os_str()]);
         let said = scratch.join(format!("{name}.log"));
         let mut process = Process::start("envoy", &peers.join("envoy"), arguments, &said)?;
-        process.listens(to_http1).await?;
-        process.listens(to_http2).await?;
+        process.wait_until_listening(to_http1).await?;
+        process.wait_until_listening(to_http2).await?;
         Ok(Self {
             process,
             to_http1,

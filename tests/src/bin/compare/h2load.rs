@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Failure,
-    measure::{Cpu, Seen, Window},
+    measure::{Cpu, LoadResult, Window},
     process::Process,
 };
 
@@ -68,22 +68,23 @@ impl Generator {
     pub(crate) async fn measure(&self, load: &Load, target: &Target) -> Result<Window, Failure> {
         self.load(load, target, "500ms").await?;
         let cpu = Cpu::of(&target.processes)?;
-        let seen = self.load(load, target, &format!("{}s", self.seconds)).await?;
-        seen.window(&cpu.since()?)
+        let result = self.load(load, target, &format!("{}s", self.seconds)).await?;
+        result.window(&cpu.since()?)
     }
 
-    async fn load(&self, load: &Load, target: &Target, duration: &str) -> Result<Seen, Failure> {
+    async fn load(&self, load: &Load, target: &Target, duration: &str) -> Result<LoadResult, Failure> {
         let (log, calls) = (self.scratch.join("h2load.log"), self.scratch.join("h2load.calls"));
         let arguments = arguments(load, target, duration, &calls);
         // h2load appends to an existing log.
         drop(fs::remove_file(&calls));
         let mut process = Process::start("h2load", Path::new("h2load"), arguments, &log)?;
-        let said = process
-            .ends(Duration::from_secs(u64::from(self.seconds) + 30))
+        let output = process
+            .wait_for_success(Duration::from_secs(u64::from(self.seconds) + 30))
             .await?;
         let latencies_us = parse_calls(&fs::read_to_string(&calls)?)?;
-        let per_second = parse_rate(&said).ok_or_else(|| format!("h2load said something else:\n{said}"))?;
-        Ok(Seen {
+        let per_second =
+            parse_rate(&output).ok_or_else(|| format!("h2load said something else:\n{output}"))?;
+        Ok(LoadResult {
             per_second,
             latencies_us,
         })
@@ -115,8 +116,10 @@ fn arguments(load: &Load, target: &Target, duration: &str, calls: &Path) -> Vec<
 }
 
 /// Parses the rate from a line such as `finished in 3.00s, 17812.33 req/s, 4.06MB/s`.
-fn parse_rate(said: &str) -> Option<f64> {
-    let line = said.lines().find_map(|line| line.strip_prefix("finished in "))?;
+fn parse_rate(output: &str) -> Option<f64> {
+    let line = output
+        .lines()
+        .find_map(|line| line.strip_prefix("finished in "))?;
     let rate = line.split(", ").nth(1)?.strip_suffix(" req/s")?;
     rate.parse().ok().filter(|rate| *rate > 0.0)
 }
@@ -145,9 +148,9 @@ mod tests {
 
     #[test]
     fn the_rate_is_what_h2load_says_it_was() {
-        let said =
+        let output =
             "progress: 90% done\n\nfinished in 3.00s, 17812.33 req/s, 4.06MB/s\nrequests: 53437 total\n";
-        assert_eq!(parse_rate(said), Some(17_812.33));
+        assert_eq!(parse_rate(output), Some(17_812.33));
         assert_eq!(parse_rate("finished in 3.00s, 0.00 req/s, 0B/s"), None);
         assert_eq!(parse_rate("Could not connect to host"), None);
     }

@@ -12,6 +12,7 @@ mod aims;
 mod chart;
 mod contenders;
 mod decrypts;
+mod endpoints;
 mod envoy;
 mod h2load;
 mod measure;
@@ -19,7 +20,6 @@ mod memory;
 mod noisy;
 mod openbao;
 mod paced;
-mod plumbing;
 mod process;
 mod report;
 mod run;
@@ -106,13 +106,13 @@ struct Common {
         value_name = "NUMBERS"
     )]
     secrets: Vec<u32>,
-    /// Directory with vault-service and injector-service [default: build both in the profile `dist`]
+    /// Directory with vault-service and injector-service (default: both are built in the profile `dist`)
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
     /// Directory in which `tests/compare/install` installed Envoy and OpenBao
     #[arg(long, default_value = "target/compare/bin", value_name = "DIR")]
     peers: PathBuf,
-    /// Directory for the page [default: docs/benchmarks after a whole run, else target/compare]
+    /// Directory for the page (default: docs/benchmarks after a whole run, else target/compare)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -145,7 +145,7 @@ impl Options {
 }
 
 impl Common {
-    fn windows(&self) -> (u32, u32) {
+    fn rounds_and_seconds(&self) -> (u32, u32) {
         if self.quick {
             (1, 1)
         } else {
@@ -173,15 +173,15 @@ impl Common {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let played = match cli.role {
+    let result = match cli.role {
         Some(Role::Child { command }) => Err(process::become_program(&command)),
-        Some(Role::Upstream { listen }) => in_runtime(plumbing::upstream(listen)),
-        Some(Role::Forwarder { listen, to, http2 }) => in_runtime(plumbing::forwarder(listen, to, http2)),
-        Some(Role::Store(common)) => in_runtime(until_stopped(store::all(&common))),
-        Some(Role::Noisy(common)) => in_runtime(until_stopped(noisy::all(&common))),
-        None => in_runtime(until_stopped(run::all(&cli.options))),
+        Some(Role::Upstream { listen }) => in_runtime(endpoints::upstream(listen)),
+        Some(Role::Forwarder { listen, to, http2 }) => in_runtime(endpoints::forwarder(listen, to, http2)),
+        Some(Role::Store(common)) => in_runtime(until_signalled(store::all(&common))),
+        Some(Role::Noisy(common)) => in_runtime(until_signalled(noisy::all(&common))),
+        None => in_runtime(until_signalled(run::all(&cli.options))),
     };
-    match played {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, chain(&*error)),
     }
@@ -195,7 +195,7 @@ fn in_runtime(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 }
 
 /// Runs a benchmark until it finishes or a signal arrives. A signal drops `run`, which kills the child processes.
-async fn until_stopped(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+async fn until_signalled(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let signals = SignalListener::listen()?.forward(Hangup::Ends, ServiceSignals::default(), || ());
     tokio::select! {
         finished = run => finished,

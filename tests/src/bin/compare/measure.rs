@@ -30,12 +30,12 @@ pub(crate) struct Window {
 
 /// The figures that a load generator measured.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct LoadResult {
     pub(crate) per_second: f64,
     pub(crate) latencies_us: Vec<u64>,
 }
 
-impl Seen {
+impl LoadResult {
     /// Combines the figures with `cpu`, the CPU time that each process of the contender used.
     pub(crate) fn window(mut self, cpu: &[Duration]) -> Result<Window, Failure> {
         self.latencies_us.sort_unstable();
@@ -124,13 +124,13 @@ pub(crate) struct Cpu<'a> {
 
 impl<'a> Cpu<'a> {
     pub(crate) fn of(processes: &'a [u32]) -> Result<Self, Failure> {
-        let before = so_far(processes)?;
+        let before = cpu_times(processes)?;
         Ok(Self { processes, before })
     }
 
     /// Returns the CPU time that each process used since the creation of this value.
     pub(crate) fn since(self) -> Result<Vec<Duration>, Failure> {
-        let after = so_far(self.processes)?.into_iter();
+        let after = cpu_times(self.processes)?.into_iter();
         Ok(after
             .zip(self.before)
             .map(|(after, before)| after.saturating_sub(before))
@@ -138,7 +138,7 @@ impl<'a> Cpu<'a> {
     }
 }
 
-fn so_far(processes: &[u32]) -> Result<Vec<Duration>, Failure> {
+fn cpu_times(processes: &[u32]) -> Result<Vec<Duration>, Failure> {
     let one = |process: &u32| {
         let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
         let ticks = cpu_ticks(&stat).ok_or("/proc/PID/stat is not as expected")?;
@@ -195,11 +195,11 @@ impl Period {
             latencies_us.append(&mut done??);
         }
         let per_second = f64::from(u32::try_from(latencies_us.len())?) / f64::from(self.seconds);
-        let seen = Seen {
+        let result = LoadResult {
             per_second,
             latencies_us,
         };
-        seen.window(&used)
+        result.window(&used)
     }
 }
 
@@ -286,22 +286,22 @@ mod tests {
 
     #[test]
     fn cpu_is_shared_among_the_calls_that_were_answered() {
-        let seen = Seen {
+        let result = LoadResult {
             per_second: 4.0,
             latencies_us: vec![4_000, 1_000, 3_000, 2_000],
         };
         let used = [Duration::from_micros(100), Duration::from_micros(20)];
-        let window = seen.window(&used).unwrap();
+        let window = result.window(&used).unwrap();
         assert_eq!((window.p50_ms, window.p99_ms), (2.0, 4.0));
         assert_eq!((window.cpu_us, window.vault_us), (Some(30.0), Some(5.0)));
     }
 
     #[test]
     fn nobody_is_charged_where_there_is_no_contender() {
-        let seen = Seen {
+        let result = LoadResult {
             per_second: 1.0,
             latencies_us: vec![1],
         };
-        assert_eq!(seen.window(&[]).unwrap().cpu_us, None);
+        assert_eq!(result.window(&[]).unwrap().cpu_us, None);
     }
 }

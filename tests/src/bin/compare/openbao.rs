@@ -22,7 +22,7 @@ use crate::{
     Failure,
     h2load::{Http, Load, Target},
     process::{Process, free_address},
-    services::{TOKEN, stored},
+    services::{TOKEN, secret_name},
 };
 
 /// Number of concurrent puts while the store is filled.
@@ -55,7 +55,7 @@ impl OpenBao {
         fs::write(&file, config.to_string())?;
         let arguments = ["server".as_ref(), "-config".as_ref(), file.as_os_str()];
         let mut process = Process::start("openbao", &peers.join("bao"), arguments, &dir.join("log"))?;
-        process.listens(address).await?;
+        process.wait_until_listening(address).await?;
         let mut openbao = Self {
             process,
             address,
@@ -90,12 +90,12 @@ impl OpenBao {
     /// Puts secrets until OpenBao holds `count`.
     pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
         let body = json!({"data": {"value": TOKEN}}).to_string();
-        fs::write(self.body(), &body)?;
-        let path = |number| format!("kv/data/{}", stored(number));
+        fs::write(self.put_body_path(), &body)?;
+        let path = |number| format!("kv/data/{}", secret_name(number));
         let body = serde_json::from_str(&body)?;
         let numbers = self.filled..count;
         if let Some(first) = numbers.clone().next() {
-            self.eventually(&path(first), &body).await?;
+            self.retry_until_ready(&path(first), &body).await?;
         }
         let puts = stream::iter(numbers.skip(1))
             .map(|number| {
@@ -110,29 +110,31 @@ impl OpenBao {
 
     async fn mount(&self) -> Result<(), Failure> {
         let kv = json!({"type": "kv", "options": {"version": "2"}});
-        self.eventually("sys/mounts/kv", &kv).await?;
-        self.eventually("sys/mounts/transit", &json!({"type": "transit"}))
+        self.retry_until_ready("sys/mounts/kv", &kv).await?;
+        self.retry_until_ready("sys/mounts/transit", &json!({"type": "transit"}))
             .await?;
-        self.eventually("transit/keys/bench", &json!({})).await?;
+        self.retry_until_ready("transit/keys/bench", &json!({})).await?;
         // The transit engine takes base64; this value is `TOKEN`.
         let plaintext = json!({"plaintext": "YmVuY2gtNWU0YjFmMGM5YTdkMzgyNmJjNDFmN2UwOWQ1YThjNjM="});
-        let made = self.eventually("transit/encrypt/bench", &plaintext).await?;
+        let made = self
+            .retry_until_ready("transit/encrypt/bench", &plaintext)
+            .await?;
         let ciphertext = json!({"ciphertext": made.pointer("/data/ciphertext")});
-        Ok(fs::write(self.ciphertext(), ciphertext.to_string())?)
+        Ok(fs::write(self.ciphertext_path(), ciphertext.to_string())?)
     }
 
     /// The file with the request body for transit decryption.
-    fn ciphertext(&self) -> PathBuf {
+    fn ciphertext_path(&self) -> PathBuf {
         self.dir.join("ciphertext")
     }
 
     /// The file with the request body for a put.
-    fn body(&self) -> PathBuf {
+    fn put_body_path(&self) -> PathBuf {
         self.dir.join("body")
     }
 
     /// Repeats a call for up to 5 seconds, because a new mount or key takes a moment until OpenBao can use it.
-    async fn eventually(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+    async fn retry_until_ready(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let mut answer = self.call(Method::POST, path, body).await;
         for _ in 0..100 {
             if answer.is_ok() {
@@ -172,7 +174,7 @@ impl OpenBao {
     pub(crate) fn puts(&self, secrets: u32, writers: u32) -> (Load, Target) {
         let load = Load {
             connections: writers,
-            ..self.load(Some(self.body()))
+            ..self.load(Some(self.put_body_path()))
         };
         (load, self.target(self.urls(secrets)))
     }
@@ -184,13 +186,13 @@ impl OpenBao {
             .max(1);
         let numbers = (0..self.filled).step_by(step);
         numbers
-            .map(|number| self.url(&format!("kv/data/{}", stored(number))))
+            .map(|number| self.url(&format!("kv/data/{}", secret_name(number))))
             .collect()
     }
 
     /// Returns a load of transit decryptions.
     pub(crate) fn decrypts(&self) -> (Load, Target) {
-        let load = self.load(Some(self.ciphertext()));
+        let load = self.load(Some(self.ciphertext_path()));
         (load, self.target(vec![self.url("transit/decrypt/bench")]))
     }
 

@@ -81,11 +81,11 @@ impl Process {
     }
 
     /// Waits until a server accepts connections at `address`. Fails after [`STARTUP`] or when the process ends.
-    pub(crate) async fn listens(&mut self, address: SocketAddr) -> Result<(), Failure> {
+    pub(crate) async fn wait_until_listening(&mut self, address: SocketAddr) -> Result<(), Failure> {
         let started = Instant::now();
         while TcpStream::connect(address).await.is_err() {
             if self.child.try_wait()?.is_some() || started.elapsed() > STARTUP {
-                return Err(format!("{} did not come up:\n{}", self.what, self.said()?).into());
+                return Err(format!("{} did not come up:\n{}", self.what, self.output()?).into());
             }
             time::sleep(Duration::from_millis(10)).await;
         }
@@ -96,7 +96,7 @@ impl Process {
     pub(crate) async fn terminate(&mut self) -> Result<(), Failure> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM)?;
-        self.ends(SHUTDOWN).await.map(drop)
+        self.wait_for_success(SHUTDOWN).await.map(drop)
     }
 
     /// Sends SIGKILL, which ends the process like a crash.
@@ -107,12 +107,12 @@ impl Process {
     }
 
     /// Waits until the process ends with status 0, and returns its output.
-    pub(crate) async fn ends(&mut self, within: Duration) -> Result<String, Failure> {
+    pub(crate) async fn wait_for_success(&mut self, within: Duration) -> Result<String, Failure> {
         let started = Instant::now();
         loop {
             match self.child.try_wait()? {
-                Some(status) if status.success() => return self.said(),
-                Some(status) => return Err(format!("{}: {status}\n{}", self.what, self.said()?).into()),
+                Some(status) if status.success() => return self.output(),
+                Some(status) => return Err(format!("{}: {status}\n{}", self.what, self.output()?).into()),
                 None if started.elapsed() > within => {
                     return Err(format!("{} did not end within {within:?}", self.what).into());
                 }
@@ -121,7 +121,7 @@ impl Process {
         }
     }
 
-    fn said(&self) -> Result<String, Failure> {
+    fn output(&self) -> Result<String, Failure> {
         Ok(String::from_utf8_lossy(&fs::read(&self.log)?).into_owned())
     }
 }
@@ -140,7 +140,7 @@ pub(crate) fn become_program(command: &[OsString]) -> Failure {
     let become_it = || -> Result<Failure, Failure> {
         let (program, arguments) = command.split_first().ok_or("no program was named")?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        allow_files()?;
+        raise_open_file_limit()?;
         let failed = Command::new(program).args(arguments).exec();
         Ok(format!("{}: {failed}", program.to_string_lossy()).into())
     };
@@ -148,7 +148,7 @@ pub(crate) fn become_program(command: &[OsString]) -> Failure {
 }
 
 /// Raises this process's soft limit of open files to the hard limit, and returns the limit.
-pub(crate) fn allow_files() -> Result<u64, Failure> {
+pub(crate) fn raise_open_file_limit() -> Result<u64, Failure> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -164,6 +164,6 @@ pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
 }
 
 /// Empties a log. Access logs grow by megabytes a second.
-pub(crate) fn empty(log: &Path) -> Result<(), Failure> {
+pub(crate) fn truncate(log: &Path) -> Result<(), Failure> {
     Ok(OpenOptions::new().write(true).open(log)?.set_len(0)?)
 }

@@ -55,7 +55,7 @@ pub(crate) struct Vault {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum StopMethod {
     Closed,
     Killed,
 }
@@ -81,7 +81,8 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Starts a vault with an empty store in `dir`. The vault uses the root key in `dir`, which is created if it does not exist.
+    /// Starts a vault with an empty store in `dir`, and with the root key in `dir`, which is created if it does not
+    /// exist.
     pub(crate) async fn start_empty(bin_dir: &Path, dir: PathBuf) -> Result<Self, Failure> {
         Self::launch(bin_dir, dir, None).await
     }
@@ -111,8 +112,8 @@ impl Vault {
         let program = bin_dir.join("vault-service");
         let arguments: Vec<String> = flags(arguments.into_iter().chain(setting)).collect();
         let mut process = Process::start("vault-service", &program, &arguments, &dir.join("log"))?;
-        process.listens(metrics).await?;
-        ready(metrics).await?;
+        process.wait_until_listening(metrics).await?;
+        wait_until_ready(metrics).await?;
         Ok(Self {
             process,
             address,
@@ -126,15 +127,15 @@ impl Vault {
     }
 
     /// Stops the vault and starts it again. Returns the time from the start until the vault is ready.
-    pub(crate) async fn restart(&mut self, ending: Ending) -> Result<Duration, Failure> {
-        match ending {
-            Ending::Closed => self.process.terminate().await?,
-            Ending::Killed => self.process.kill()?,
+    pub(crate) async fn restart(&mut self, stop: StopMethod) -> Result<Duration, Failure> {
+        match stop {
+            StopMethod::Closed => self.process.terminate().await?,
+            StopMethod::Killed => self.process.kill()?,
         }
         let started = Instant::now();
         let log = self.dir.join("log");
         self.process = Process::start("vault-service", &self.program, &self.arguments, &log)?;
-        self.process.listens(self.metrics).await?;
+        self.process.wait_until_listening(self.metrics).await?;
         ready(self.metrics).await?;
         Ok(started.elapsed())
     }
@@ -147,7 +148,7 @@ impl Vault {
 
     async fn make_workspace(&self) -> Result<(), Failure> {
         WorkspaceServiceClient::new(self.channel(pki::ADMIN))
-            .create_workspace(create(WORKSPACE))
+            .create_workspace(create_request(WORKSPACE))
             .await?;
         Ok(())
     }
@@ -156,7 +157,7 @@ impl Vault {
     pub(crate) async fn put_servers_secrets(&self) -> Result<(), Failure> {
         let mut secrets = SecretServiceClient::new(self.channel(pki::ADMIN));
         for name in NAMES {
-            secrets.put_secret(put(name.to_owned())).await?;
+            secrets.put_secret(put_request(name.to_owned())).await?;
         }
         Ok(())
     }
@@ -165,9 +166,14 @@ impl Vault {
     pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
         say(&format!("\nputting secrets until there are {count}\n"))?;
         let secrets = SecretServiceClient::new(self.channel(pki::ADMIN));
-        many(self.filled..count, move |number| {
+        call_for_each(self.filled..count, move |number| {
             let mut secrets = secrets.clone();
-            async move { secrets.put_secret(put(stored(number))).await.map(drop) }
+            async move {
+                secrets
+                    .put_secret(put_request(secret_name(number)))
+                    .await
+                    .map(drop)
+            }
         })
         .await?;
         self.filled = self.filled.max(count);
@@ -184,15 +190,15 @@ impl Vault {
             WorkspaceServiceClient::new(channel.clone()),
             SecretServiceClient::new(channel),
         );
-        many(0..workspaces, move |number| {
+        call_for_each(0..workspaces, move |number| {
             let (mut made, mut secrets) = (made.clone(), secrets.clone());
             async move {
-                let workspace = stored_in(number * each, each);
-                made.create_workspace(create(&workspace)).await?;
+                let workspace = workspace_name(number * each, each);
+                made.create_workspace(create_request(&workspace)).await?;
                 for number in number * each..(number + 1) * each {
                     let put = PutSecretRequest {
                         workspace: workspace.clone(),
-                        ..put(stored(number))
+                        ..put_request(secret_name(number))
                     };
                     secrets.put_secret(put).await?;
                 }
@@ -204,7 +210,7 @@ impl Vault {
 }
 
 /// Runs `call` for each number, 64 at a time.
-async fn many<F>(
+async fn call_for_each<F>(
     numbers: Range<u32>,
     call: impl Fn(u32) -> F + Clone + Send + Sync + 'static,
 ) -> Result<(), Failure>
@@ -230,7 +236,7 @@ where
     Ok(())
 }
 
-fn create(workspace: &str) -> CreateWorkspaceRequest {
+fn create_request(workspace: &str) -> CreateWorkspaceRequest {
     CreateWorkspaceRequest {
         workspace: Some(Workspace {
             name: workspace.to_owned(),
@@ -241,17 +247,17 @@ fn create(workspace: &str) -> CreateWorkspaceRequest {
 }
 
 /// Returns the name of a secret that [`Vault::fill`] puts.
-pub(crate) fn stored(number: u32) -> String {
+pub(crate) fn secret_name(number: u32) -> String {
     format!("S{number}")
 }
 
 /// Returns the workspace of a secret when each workspace has `each` secrets.
-pub(crate) fn stored_in(number: u32, each: u32) -> String {
+pub(crate) fn workspace_name(number: u32, each: u32) -> String {
     format!("w{}", number / each.max(1))
 }
 
 /// Returns a request that puts [`TOKEN`] as a secret into [`WORKSPACE`].
-pub(crate) fn put(name: String) -> PutSecretRequest {
+pub(crate) fn put_request(name: String) -> PutSecretRequest {
     PutSecretRequest {
         workspace: WORKSPACE.to_owned(),
         name,
@@ -299,8 +305,8 @@ impl Injector {
         ];
         let program = bin_dir.join("injector-service");
         let mut process = Process::start("injector-service", &program, flags(arguments), &log)?;
-        process.listens(metrics).await?;
-        ready(metrics).await?;
+        process.wait_until_listening(metrics).await?;
+        wait_until_ready(metrics).await?;
         let channel = pki.channel(&pki.principal(pki::ADMIN), address, pki::INJECTOR);
         let mut servers = ServerServiceClient::new(channel);
         for server in servers_for(upstream) {
@@ -319,20 +325,20 @@ impl Injector {
 }
 
 /// Returns the name of the injector's server with this placement and protocol.
-pub(crate) fn server_name(placed: Placed, http: Http) -> &'static str {
-    match (placed, http) {
-        (Placed::Bearer, Http::One) => "bearer-h1",
-        (Placed::Bearer, Http::Two) => "bearer-h2",
-        (Placed::Three, Http::One) => "three-h1",
-        (Placed::Three, Http::Two) => "three-h2",
-        (Placed::Body, Http::One) => "skill-h1",
-        (Placed::Body, Http::Two) => "skill-h2",
+pub(crate) fn server_name(placement: Placement, http: Http) -> &'static str {
+    match (placement, http) {
+        (Placement::Bearer, Http::One) => "bearer-h1",
+        (Placement::Bearer, Http::Two) => "bearer-h2",
+        (Placement::Three, Http::One) => "three-h1",
+        (Placement::Three, Http::Two) => "three-h2",
+        (Placement::Body, Http::One) => "skill-h1",
+        (Placement::Body, Http::Two) => "skill-h2",
     }
 }
 
 /// The secrets of a server, and the place where the injector puts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Placed {
+pub(crate) enum Placement {
     /// One secret in `Authorization: Bearer`, as Envoy injects it.
     Bearer,
     /// Three secrets in headers.
@@ -342,15 +348,15 @@ pub(crate) enum Placed {
 }
 
 fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
-    let placed = [Placed::Bearer, Placed::Three, Placed::Body];
-    let all = placed
+    let placements = [Placement::Bearer, Placement::Three, Placement::Body];
+    let all = placements
         .into_iter()
-        .flat_map(|placed| Http::BOTH.map(|http| (placed, http)));
-    all.map(move |(placed, http)| {
-        let (auth_type, names) = match placed {
-            Placed::Bearer => (AuthType::Bearer, NAMES.get(..1)),
-            Placed::Three => (AuthType::SecretHeaders, Some(&NAMES[..])),
-            Placed::Body => (AuthType::Skill, NAMES.get(..1)),
+        .flat_map(|placement| Http::BOTH.map(|http| (placement, http)));
+    all.map(move |(placement, http)| {
+        let (auth_type, names) = match placement {
+            Placement::Bearer => (AuthType::Bearer, NAMES.get(..1)),
+            Placement::Three => (AuthType::SecretHeaders, Some(&NAMES[..])),
+            Placement::Body => (AuthType::Skill, NAMES.get(..1)),
         };
         let protocol = match http {
             Http::One => Protocol::Http1,
@@ -362,7 +368,7 @@ fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
             protocol: protocol.into(),
             ..server(
                 WORKSPACE,
-                server_name(placed, http),
+                server_name(placement, http),
                 &url,
                 names.unwrap_or_default(),
             )
@@ -371,7 +377,7 @@ fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
 }
 
 /// Waits until `/readyz` reports that the service is ready.
-async fn ready(metrics: SocketAddr) -> Result<(), Failure> {
+async fn wait_until_ready(metrics: SocketAddr) -> Result<(), Failure> {
     let started = Instant::now();
     while !get(&format!("http://{metrics}/readyz"))
         .await

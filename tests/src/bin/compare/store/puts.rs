@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::{
     Failure,
     measure::{Period, Window},
-    services::{Vault, WORKSPACE, put, stored},
+    services::{Vault, WORKSPACE, put_request, secret_name},
 };
 
 /// Concurrent writers in the measurement with many writers.
@@ -57,7 +57,7 @@ impl Puts {
         let mut clients = Vec::new();
         for _ in 0..self.writers {
             let mut client = SecretServiceClient::new(self.pki.channel(&self.files, self.address, VAULT));
-            client.list_secrets(one()).await?;
+            client.list_secrets(list_request()).await?;
             clients.push(client);
         }
         let (period, step) = (Period::after_warming_up(seconds), usize::try_from(self.writers)?);
@@ -67,7 +67,9 @@ impl Puts {
                 let mut latencies = Vec::new();
                 for number in (first..).step_by(step) {
                     let began = Instant::now();
-                    client.put_secret(put(stored(number % NAMES))).await?;
+                    client
+                        .put_secret(put_request(secret_name(number % NAMES)))
+                        .await?;
                     if period.is_over(began, &mut latencies) {
                         break;
                     }
@@ -79,7 +81,7 @@ impl Puts {
     }
 }
 
-fn one() -> ListSecretsRequest {
+fn list_request() -> ListSecretsRequest {
     ListSecretsRequest {
         workspace: WORKSPACE.to_owned(),
         page_size: 1,

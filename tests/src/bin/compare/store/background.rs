@@ -14,10 +14,10 @@ use tonic::{Code, transport::Channel};
 use super::puts::{Puts, WRITERS};
 use crate::{
     Common, Failure,
-    decrypts::{Decrypts, How},
+    decrypts::{DecryptMode, Decrypts},
     measure::Window,
     report,
-    run::{Who, say},
+    run::{Participant, say},
     services::{Vault, WORKSPACE},
 };
 
@@ -34,7 +34,7 @@ pub(crate) enum Calls {
 
 /// Work that the vault repeats during the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(crate) enum BackgroundWork {
     None,
     Puts,
     Rotation,
@@ -42,26 +42,26 @@ pub(crate) enum Work {
 }
 
 /// The measured combinations of calls and work.
-pub(crate) const ROWS: [(Calls, Work); 7] = [
-    (Calls::Decrypts, Work::None),
-    (Calls::Decrypts, Work::Puts),
-    (Calls::Decrypts, Work::Rotation),
-    (Calls::Decrypts, Work::Backup),
-    (Calls::Puts, Work::None),
-    (Calls::Puts, Work::Rotation),
-    (Calls::Puts, Work::Backup),
+pub(crate) const ROWS: [(Calls, BackgroundWork); 7] = [
+    (Calls::Decrypts, BackgroundWork::None),
+    (Calls::Decrypts, BackgroundWork::Puts),
+    (Calls::Decrypts, BackgroundWork::Rotation),
+    (Calls::Decrypts, BackgroundWork::Backup),
+    (Calls::Puts, BackgroundWork::None),
+    (Calls::Puts, BackgroundWork::Rotation),
+    (Calls::Puts, BackgroundWork::Backup),
 ];
 
 /// The amount of background work and its duration.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Done {
+pub(crate) struct Throughput {
     /// Records that a rotation moved to the new key, or secrets in a backup.
     pub(crate) items: u64,
     pub(crate) bytes: u64,
     pub(crate) took: Duration,
 }
 
-impl Done {
+impl Throughput {
     pub(crate) fn items_per_second(self) -> f64 {
         per_second(self.items, self.took)
     }
@@ -70,7 +70,7 @@ impl Done {
         per_second(self.bytes, self.took) / 1e6
     }
 
-    fn and(self, more: Self) -> Self {
+    fn plus(self, more: Self) -> Self {
         Self {
             items: self.items + more.items,
             bytes: self.bytes + more.bytes,
@@ -88,29 +88,33 @@ fn per_second(count: u64, took: Duration) -> f64 {
 }
 
 /// The measurements of one combination of [`ROWS`], with one element per round.
-pub(crate) struct Beside {
+pub(crate) struct BackgroundRow {
     pub(crate) calls: Calls,
-    pub(crate) work: Work,
+    pub(crate) work: BackgroundWork,
     pub(crate) windows: Vec<Window>,
-    pub(crate) done: Vec<Done>,
+    pub(crate) throughputs: Vec<Throughput>,
 }
 
-pub(crate) async fn measure(common: &Common, vault: &Vault, secrets: u32) -> Result<Vec<Beside>, Failure> {
-    let (rounds, seconds) = common.windows();
+pub(crate) async fn measure(
+    common: &Common,
+    vault: &Vault,
+    secrets: u32,
+) -> Result<Vec<BackgroundRow>, Failure> {
+    let (rounds, seconds) = common.rounds_and_seconds();
     say("\nBeside other work\n")?;
-    let mut rows: Vec<Beside> = ROWS
+    let mut rows: Vec<BackgroundRow> = ROWS
         .into_iter()
-        .map(|(calls, work)| Beside {
+        .map(|(calls, work)| BackgroundRow {
             calls,
             work,
             windows: Vec::new(),
-            done: Vec::new(),
+            throughputs: Vec::new(),
         })
         .collect();
     for round in 1..=rounds {
         for row in &mut rows {
             let stop = CancellationToken::new();
-            let until_stopped = tokio::spawn(again_and_again(
+            let worker = tokio::spawn(repeat_until_stopped(
                 row.work,
                 vault.channel(ADMIN),
                 secrets,
@@ -118,61 +122,61 @@ pub(crate) async fn measure(common: &Common, vault: &Vault, secrets: u32) -> Res
                 Puts::new(WRITERS, vault),
                 stop.clone(),
             ));
-            let who = row.calls.who();
+            let participant = row.calls.participant();
             let window = match row.calls {
                 Calls::Decrypts => {
-                    let decrypts = Decrypts::new(How::Paced { per_second: RATE }, vault, secrets);
+                    let decrypts = Decrypts::new(DecryptMode::Paced { per_second: RATE }, vault, secrets);
                     decrypts.measure(seconds).await?
                 }
                 Calls::Puts => Puts::new(WRITERS, vault).measure(seconds).await?,
             };
             stop.cancel();
-            let done = until_stopped.await??;
+            let throughput = worker.await??;
             say(&format!(
                 "  meanwhile {:?}: {} records\n{}",
                 row.work,
-                done.items,
-                report::progress(round, who, &window)
+                throughput.items,
+                report::progress(round, participant, &window)
             ))?;
             row.windows.push(window);
-            row.done.push(done);
+            row.throughputs.push(throughput);
         }
     }
     Ok(rows)
 }
 
 impl Calls {
-    pub(crate) fn who(self) -> Who {
+    pub(crate) fn participant(self) -> Participant {
         match self {
-            Self::Decrypts => Who::Vault(How::Paced { per_second: RATE }),
-            Self::Puts => Who::Puts { writers: WRITERS },
+            Self::Decrypts => Participant::Vault(DecryptMode::Paced { per_second: RATE }),
+            Self::Puts => Participant::Puts { writers: WRITERS },
         }
     }
 }
 
 /// Repeats the work until `stop` is cancelled. The last repetition is completed.
-async fn again_and_again(
-    work: Work,
+async fn repeat_until_stopped(
+    work: BackgroundWork,
     channel: Channel,
     secrets: u32,
     seconds: u32,
     puts: Puts,
     stop: CancellationToken,
-) -> Result<Done, Failure> {
-    let mut done = Done::default();
+) -> Result<Throughput, Failure> {
+    let mut total = Throughput::default();
     while !stop.is_cancelled() {
         match work {
-            Work::None => stop.cancelled().await,
-            Work::Puts => drop(puts.measure(seconds).await?),
-            Work::Rotation => done = done.and(rotate(channel.clone(), secrets).await?),
-            Work::Backup => done = done.and(export(channel.clone(), secrets).await?.0),
+            BackgroundWork::None => stop.cancelled().await,
+            BackgroundWork::Puts => drop(puts.measure(seconds).await?),
+            BackgroundWork::Rotation => total = total.plus(rotate(channel.clone(), secrets).await?),
+            BackgroundWork::Backup => total = total.plus(export(channel.clone(), secrets).await?.0),
         }
     }
-    Ok(done)
+    Ok(total)
 }
 
 /// Rotates the workspace's key and waits until every record is encrypted under the new key.
-async fn rotate(channel: Channel, secrets: u32) -> Result<Done, Failure> {
+async fn rotate(channel: Channel, secrets: u32) -> Result<Throughput, Failure> {
     let mut keys = KeyServiceClient::new(channel);
     let request = || RotateWorkspaceKeyRequest {
         workspace: WORKSPACE.to_owned(),
@@ -194,7 +198,7 @@ async fn rotate(channel: Channel, secrets: u32) -> Result<Done, Failure> {
         items = items.max(rotation.total_count);
         sleep(Duration::from_millis(20)).await;
     }
-    Ok(Done {
+    Ok(Throughput {
         items,
         bytes: 0,
         took: began.elapsed(),
@@ -202,7 +206,7 @@ async fn rotate(channel: Channel, secrets: u32) -> Result<Done, Failure> {
 }
 
 /// Exports a backup, and returns its chunks.
-pub(super) async fn export(channel: Channel, secrets: u32) -> Result<(Done, Vec<Vec<u8>>), Failure> {
+pub(super) async fn export(channel: Channel, secrets: u32) -> Result<(Throughput, Vec<Vec<u8>>), Failure> {
     let began = Instant::now();
     let mut chunks = BackupServiceClient::new(channel)
         .export_backup(ExportBackupRequest {})
@@ -213,10 +217,10 @@ pub(super) async fn export(channel: Channel, secrets: u32) -> Result<(Done, Vec<
         bytes += u64::try_from(message.chunk.len())?;
         backup.push(message.chunk);
     }
-    let done = Done {
+    let throughput = Throughput {
         items: secrets.into(),
         bytes,
         took: began.elapsed(),
     };
-    Ok((done, backup))
+    Ok((throughput, backup))
 }

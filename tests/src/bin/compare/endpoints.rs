@@ -45,9 +45,9 @@ pub(crate) async fn upstream(listen: SocketAddr) -> Result<(), Failure> {
     .await
 }
 
-type Trailed = WithTrailers<Full<Bytes>, std::future::Ready<Option<Result<HeaderMap, Infallible>>>>;
+type GrpcBody = WithTrailers<Full<Bytes>, std::future::Ready<Option<Result<HeaderMap, Infallible>>>>;
 
-fn grpc_answer() -> Response<Either<Trailed, Full<Bytes>>> {
+fn grpc_answer() -> Response<Either<GrpcBody, Full<Bytes>>> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let body = Full::from(GRPC_ANSWER).with_trailers(std::future::ready(Some(Ok(trailers))));
