@@ -96,7 +96,7 @@ fn what_the_command_line_does_not_know_is_a_usage_error() {
     }
 }
 
-/// Somebody who is not root: whoever runs this, or nobody.
+/// Returns the user ID of this process, or the ID of `nobody` when the process runs as root.
 fn user() -> u32 {
     match geteuid().as_raw() {
         0 => 65_534,
@@ -104,7 +104,7 @@ fn user() -> u32 {
     }
 }
 
-/// What the injector needs to start, and the injector itself, where [`user`] gets at it.
+/// Returns a folder with the injector's binary and the files that it needs to start, all readable by [`user`].
 fn folder() -> TempDir {
     let dir = TempDir::new().unwrap();
     let file = |name: &str, text: String| {

@@ -30,7 +30,7 @@ pub enum ValueFault {
     /// The value is longer than a header may be.
     #[error("has more than {MAX_HEADER_VALUE} bytes")]
     TooLong,
-    /// It has only one line.
+    /// The value has only one line, but PEM has several.
     #[error("is not in PEM form, which has several lines")]
     NotPem,
 }

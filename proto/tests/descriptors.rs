@@ -100,7 +100,7 @@ fn every_field_that_carries_a_value_is_marked() {
         {
             let sensitive = sensitive_fields(&pool, &message, &mut Vec::new());
             let (name, message) = (field.name(), message.name());
-            // These fields hold public keys, nonces and ciphertext.
+            // The fields without the mark hold public keys, nonces and ciphertext.
             let harmless = match message {
                 "DecryptRequest" => name == "recipient_key",
                 "DecryptResponse" => ["sealed", "encapsulated_key"].contains(&name),

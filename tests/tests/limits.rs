@@ -887,7 +887,7 @@ async fn buffered_bodies_share_one_budget() {
     };
     let (mut held, mut refused) = (begin().await, None);
     eventually("there is no room", async || {
-        // This call may be the one that exceeds the budget.
+        // The injector may refuse the unfinished call instead of the new one. If so, begin another unfinished call.
         if held.try_read(&mut [0]).is_ok() {
             held = begin().await;
         }

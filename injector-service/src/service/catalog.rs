@@ -130,8 +130,8 @@ fn complete(mut server: api::Server, entry: &CatalogEntry) -> api::Server {
     }
     if server.url.is_empty() {
         server.url = url.as_str().to_owned();
-        // These two fields are about the URL of the entry. Another URL must not inherit, for example, the permission to get
-        // secrets in cleartext.
+        // `tls` and `allow_plaintext` belong to the entry's URL. A server with another URL must not inherit them,
+        // because `allow_plaintext` permits secrets in cleartext.
         server.tls = server.tls.take().or_else(|| tls.to_wire());
         server.allow_plaintext |= allow_plaintext;
     }

@@ -1,15 +1,14 @@
-//! What this project wants to reach, held against what was measured.
+//! Compares the measurements with the aims of this project.
 
 use crate::{
     contenders::{Contender, Payload},
-    decrypts::How,
-    memory::{Resident, Subject},
-    run::{Contest, Kind, Row, Who},
-    services::Placed,
+    decrypts::DecryptMode,
+    memory::{ResidentMemory, Subject},
+    run::{Contest, ContestKind, Participant, Row},
+    services::Placement,
     vaults::STREAMED,
 };
 
-/// One aim.
 pub(crate) struct Aim {
     pub(crate) what: String,
     pub(crate) aim: String,
@@ -37,17 +36,17 @@ impl Aim {
     }
 }
 
-/// All aims of which anything was measured.
-pub(crate) fn all(contests: &[Contest], memory: &[Resident]) -> Vec<Aim> {
+/// Returns the aims for which the run has measurements.
+pub(crate) fn all(contests: &[Contest], memory: &[ResidentMemory]) -> Vec<Aim> {
     let mut aims: Vec<Aim> = contests.iter().flat_map(proxy).collect();
     aims.extend(contests.iter().flat_map(vault));
-    aims.extend(flat(contests));
+    aims.extend(growth_with_secrets(contests));
     aims.extend(memory.iter().filter_map(resident));
     aims
 }
 
 fn proxy(contest: &Contest) -> Vec<Aim> {
-    let Kind::Proxy {
+    let ContestKind::Proxy {
         payload: Payload::Small,
         downstream,
         upstream,
@@ -56,9 +55,9 @@ fn proxy(contest: &Contest) -> Vec<Aim> {
     else {
         return Vec::new();
     };
-    let row = |contender| contest.row(Who::Proxy(contender));
+    let row = |contender| contest.row(Participant::Proxy(contender));
     let (Some(ours), Some(envoy), Some(forwarder)) = (
-        row(Contender::Ours(Placed::Bearer)),
+        row(Contender::Ours(Placement::Bearer)),
         row(Contender::Envoy),
         row(Contender::Forwarder),
     ) else {
@@ -84,20 +83,20 @@ fn proxy(contest: &Contest) -> Vec<Aim> {
     aims
 }
 
-const UNARY: Who = Who::Vault(How::Unary { sealed: false });
+const UNARY: Participant = Participant::Vault(DecryptMode::Unary { sealed: false });
 
 fn vault(contest: &Contest) -> Vec<Aim> {
-    let Kind::Vault { secrets } = contest.kind else {
+    let ContestKind::Vault { secrets } = contest.kind else {
         return Vec::new();
     };
-    let aim = |who, what: &str, limit| {
-        let cpu = contest.row(who).and_then(cpu_us)?;
+    let aim = |participant, what: &str, limit| {
+        let cpu = contest.row(participant).and_then(cpu_us)?;
         let what = format!("{what}, of {secrets} secrets, CPU");
         Some(Aim::at_most(what, " µs", limit, cpu))
     };
     [
         aim(UNARY, "unary Decrypt in clear", 30.0),
-        aim(Who::Vault(STREAMED), "streamed Decrypt", 8.0),
+        aim(Participant::Vault(STREAMED), "streamed Decrypt", 8.0),
     ]
     .into_iter()
     .flatten()
@@ -108,11 +107,13 @@ fn cpu_us(row: &Row) -> Option<f64> {
     Some(row.spread(|window| window.cpu_us)?.median)
 }
 
-/// What many secrets cost above what few do.
-fn flat(contests: &[Contest]) -> Option<Aim> {
+/// Returns the aim for the growth of CPU time per call from the smallest to the largest number of secrets.
+fn growth_with_secrets(contests: &[Contest]) -> Option<Aim> {
     let mut vaults = contests.iter().filter_map(|contest| match contest.kind {
-        Kind::Vault { secrets } => Some((secrets, cpu_us(contest.row(Who::Vault(STREAMED))?)?)),
-        Kind::Proxy { .. } | Kind::Workspaces { .. } | Kind::Puts => None,
+        ContestKind::Vault { secrets } => {
+            Some((secrets, cpu_us(contest.row(Participant::Vault(STREAMED))?)?))
+        }
+        ContestKind::Proxy { .. } | ContestKind::Workspaces { .. } | ContestKind::Puts => None,
     });
     let (few, least) = vaults.next()?;
     let (many, most) = vaults.next_back()?;
@@ -120,7 +121,7 @@ fn flat(contests: &[Contest]) -> Option<Aim> {
     Some(Aim::at_most(what, " ×", 1.25, most / least))
 }
 
-fn resident(resident: &Resident) -> Option<Aim> {
+fn resident(resident: &ResidentMemory) -> Option<Aim> {
     let limit = match resident.what {
         Subject::Injector => 20.0,
         Subject::InjectorWith(10_000) => 200.0,

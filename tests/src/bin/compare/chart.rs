@@ -1,16 +1,16 @@
-//! A bar chart, as SVG.
+//! Draws the bar chart of the report's page, as SVG.
 
 use std::fmt::Write as _;
 
 use crate::{
     contenders::{Contender, Payload},
     measure::{Window, grouped},
-    run::{Contest, Kind, Who},
-    services::Placed,
+    run::{Contest, ContestKind, Participant},
+    services::Placement,
 };
 
-/// Who is drawn, in which colour, under which name.
-const DRAWN: [(Contender, &str, &str); 3] = [
+/// The contenders in the chart, each with its colour and its text in the legend.
+const SERIES: [(Contender, &str, &str); 3] = [
     (
         Contender::Forwarder,
         "#9aa4af",
@@ -18,7 +18,7 @@ const DRAWN: [(Contender, &str, &str); 3] = [
     ),
     (Contender::Envoy, "#d07a2d", "Envoy: one secret, kept in memory"),
     (
-        Contender::Ours(Placed::Bearer),
+        Contender::Ours(Placement::Bearer),
         "#2f7fd0",
         "injector + vault: one secret, decrypted for each call",
     ),
@@ -26,20 +26,21 @@ const DRAWN: [(Contender, &str, &str); 3] = [
 
 const WIDTH: f64 = 860.0;
 const BAR: f64 = 15.0;
-/// A pair's bars and the gap below them.
+/// Height of the bars of one pair of protocols and of the gap below them.
 const GROUP: f64 = 62.0;
 const TOP: f64 = 96.0;
-/// Where bars begin, and how long the longest is: of CPU, of requests.
+/// Left edge and width of the two panels, first CPU time, then requests per second.
 const PANELS: [(f64, f64); 2] = [(150.0, 265.0), (510.0, 265.0)];
 
-/// CPU per call and requests per second, for each pair of protocols; nothing if those were not measured.
+/// Draws the CPU time per call and the requests per second for each pair of protocols. Returns `None` when the run did
+/// not measure small payloads.
 pub(crate) fn draw(contests: &[Contest]) -> Option<String> {
     let pairs: Vec<&Contest> = contests
         .iter()
         .filter(|contest| {
             matches!(
                 contest.kind,
-                Kind::Proxy {
+                ContestKind::Proxy {
                     payload: Payload::Small,
                     rate: None,
                     ..
@@ -59,7 +60,7 @@ pub(crate) fn draw(contests: &[Contest]) -> Option<String> {
     panel(&mut svg, &pairs, 1, ("requests per second", 0), per_second)?;
     let mut top = TOP;
     for contest in pairs {
-        let Kind::Proxy {
+        let ContestKind::Proxy {
             downstream, upstream, ..
         } = contest.kind
         else {
@@ -84,22 +85,22 @@ fn panel(
 ) -> Option<()> {
     let &(left, longest) = PANELS.get(number)?;
     let value = |contest: &Contest, contender| {
-        let row = contest.row(Who::Proxy(contender))?;
+        let row = contest.row(Participant::Proxy(contender))?;
         Some(row.spread(measure)?.median)
     };
     let values = pairs
         .iter()
-        .flat_map(|contest| DRAWN.iter().filter_map(|drawn| value(contest, drawn.0)));
+        .flat_map(|contest| SERIES.iter().filter_map(|drawn| value(contest, drawn.0)));
     let most = values.fold(0.0, f64::max);
     text(svg, (left, TOP - 12.0), title)?;
     let mut top = TOP;
     for contest in pairs {
-        for (index, (contender, colour, _)) in (0_u32..).zip(DRAWN) {
+        for (index, (contender, colour, _)) in (0_u32..).zip(SERIES) {
             let Some(value) = value(contest, contender) else {
                 continue;
             };
             let y = top + BAR * f64::from(index);
-            // Room for the number behind the longest.
+            // 60 units leave room for the number to the right of the longest bar.
             let width = (longest - 60.0) * value / most;
             let number = grouped(&format!("{value:.digits$}"));
             rectangle(svg, (left, y), (width, BAR - 3.0), colour)?;
@@ -118,8 +119,8 @@ fn head(height: f64) -> String {
          @media (prefers-color-scheme: dark) {{ text {{ fill: #e6edf3 }} }}</style>\n"
     );
     let mut y = 12.0;
-    for (_, colour, name) in DRAWN {
-        // Writing to a string does not fail.
+    for (_, colour, name) in SERIES {
+        // Writing to a `String` cannot fail.
         let _ = rectangle(&mut svg, (8.0, y), (12.0, 12.0), colour);
         let _ = text(&mut svg, (26.0, y + 10.0), name);
         y += 18.0;
@@ -145,8 +146,8 @@ mod tests {
     use crate::{h2load::Http, run::Row};
 
     fn contest(payload: Payload) -> Contest {
-        let rows = DRAWN.map(|(contender, _, _)| Row {
-            who: Who::Proxy(contender),
+        let rows = SERIES.map(|(contender, _, _)| Row {
+            participant: Participant::Proxy(contender),
             windows: vec![Window {
                 per_second: 17_800.0,
                 p50_ms: 1.0,
@@ -156,7 +157,7 @@ mod tests {
             }],
         });
         Contest {
-            kind: Kind::Proxy {
+            kind: ContestKind::Proxy {
                 payload,
                 downstream: Http::One,
                 upstream: Http::Two,
@@ -169,8 +170,8 @@ mod tests {
     #[test]
     fn every_drawn_contender_has_a_bar_in_both_panels() {
         let svg = draw(&[contest(Payload::Small)]).unwrap();
-        // One more each for the legend.
-        assert_eq!(svg.matches("<rect").count(), 3 * DRAWN.len());
+        // Each contender has two bars, and one rectangle in the legend.
+        assert_eq!(svg.matches("<rect").count(), 3 * SERIES.len());
         assert!(svg.contains("HTTP/1.1 → HTTP/2") && svg.contains(">17,800<"));
     }
 

@@ -1,4 +1,4 @@
-//! Who is compared, all of them running side by side and called in turn.
+//! The compared proxies. All of their processes run for the whole benchmark, and get the load in turn.
 
 use std::{
     fs,
@@ -13,31 +13,30 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
 use crate::{
     Failure,
+    endpoints::CHECK,
     envoy::Envoy,
     h2load::{Http, Target},
-    plumbing::CHECK,
-    process::{Process, empty, free_address},
-    services::{Injector, Placed, TOKEN, Vault, WORKSPACE, server_name},
+    process::{Process, free_address, truncate},
+    services::{Injector, Placement, TOKEN, Vault, WORKSPACE, server_name},
 };
 
-/// One way from the load generator to the upstream.
+/// A path that a call takes from the load generator to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
     Direct,
     Forwarder,
     Envoy,
-    Ours(Placed),
+    Ours(Placement),
 }
 
 impl Contender {
-    /// Everyone that calls over `http` can be sent through.
     pub(crate) const ALL: [Self; 6] = [
         Self::Direct,
         Self::Forwarder,
         Self::Envoy,
-        Self::Ours(Placed::Bearer),
-        Self::Ours(Placed::Three),
-        Self::Ours(Placed::Body),
+        Self::Ours(Placement::Bearer),
+        Self::Ours(Placement::Three),
+        Self::Ours(Placement::Body),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -45,14 +44,14 @@ impl Contender {
             Self::Direct => "no proxy",
             Self::Forwarder => "bare hyper forwarder",
             Self::Envoy => "Envoy, one secret kept in memory",
-            Self::Ours(Placed::Bearer) => "injector + vault, one secret decrypted per call",
-            Self::Ours(Placed::Three) => "injector + vault, three secrets",
-            Self::Ours(Placed::Body) => "injector + vault, one secret into the JSON body",
+            Self::Ours(Placement::Bearer) => "injector + vault, one secret decrypted per call",
+            Self::Ours(Placement::Three) => "injector + vault, three secrets",
+            Self::Ours(Placement::Body) => "injector + vault, one secret into the JSON body",
         }
     }
 }
 
-/// What is sent.
+/// The body of each call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Payload {
     Small,
@@ -61,12 +60,12 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
-    /// A file with it.
+    /// Writes the payload to a file, from which h2load reads it, and returns the path of the file.
     pub(crate) fn file(self, scratch: &Path) -> Result<PathBuf, Failure> {
         let (name, bytes) = match self {
             Self::Small => ("small", json_of(200)),
             Self::Large => ("large", json_of(16 * 1024)),
-            // A frame with a message of 200 bytes: field 1, a string.
+            // A gRPC frame with a message of 200 bytes, which has one string in field 1.
             Self::Grpc => {
                 let message = [b"\x0a\xc5\x01".as_slice(), &[b'x'; 197]].concat();
                 ("grpc", [&[0, 0, 0, 0, 200], message.as_slice()].concat())
@@ -86,7 +85,7 @@ impl Payload {
     }
 }
 
-/// A JSON object of this many bytes.
+/// Returns a JSON object of `length` bytes.
 fn json_of(length: usize) -> Vec<u8> {
     let frame = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"text":""}}"#;
     let (front, back) = frame.split_at(frame.len() - r#""}}"#.len());
@@ -95,8 +94,8 @@ fn json_of(length: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-/// All of them.
-pub(crate) struct Field {
+/// The running processes of the upstream and of all contenders.
+pub(crate) struct Testbed {
     upstream: (Process, SocketAddr),
     to_http1: (Process, SocketAddr),
     to_http2: (Process, SocketAddr),
@@ -105,7 +104,7 @@ pub(crate) struct Field {
     injector: Injector,
 }
 
-impl Field {
+impl Testbed {
     pub(crate) async fn start(bin_dir: &Path, peers: &Path, scratch: &Path) -> Result<Self, Failure> {
         let upstream = upstream(scratch).await?;
         let to_http1 = forwarder(scratch, upstream.1, Http::One).await?;
@@ -114,7 +113,7 @@ impl Field {
         let vault = Vault::start(bin_dir, scratch, "vault").await?;
         vault.put_servers_secrets().await?;
         let injector = Injector::start(bin_dir, scratch, "injector", &vault, upstream.1).await?;
-        let field = Self {
+        let testbed = Self {
             upstream,
             to_http1,
             to_http2,
@@ -124,13 +123,13 @@ impl Field {
         };
         for contender in Contender::ALL {
             for http in Http::BOTH {
-                field.check(contender, http).await?;
+                testbed.check(contender, http).await?;
             }
         }
-        Ok(field)
+        Ok(testbed)
     }
 
-    /// Where to send calls that go through `contender` to an upstream that is spoken to in `http`.
+    /// Returns the URL, headers and processes of `contender`, for calls that reach the upstream over `http`.
     pub(crate) fn target(&self, contender: Contender, http: Http, payload: Payload) -> Target {
         let forwarder = match http {
             Http::One => &self.to_http1,
@@ -145,9 +144,9 @@ impl Field {
             Contender::Direct => (self.upstream.1, Vec::new()),
             Contender::Forwarder => (forwarder.1, vec![forwarder.0.id()]),
             Contender::Envoy => (self.envoy.address(http), vec![self.envoy.process.id()]),
-            Contender::Ours(placed) => {
-                let server = server_name(placed, http);
-                // gRPC paths are fixed, so its callers name the server in metadata.
+            Contender::Ours(placement) => {
+                let server = server_name(placement, http);
+                // A gRPC path names only the method, so metadata names the injector's server.
                 if payload == Payload::Grpc {
                     headers.push(format!("x-aerostack-workspace: {WORKSPACE}"));
                     headers.push(format!("x-aerostack-server: {server}"));
@@ -165,13 +164,14 @@ impl Field {
         }
     }
 
-    /// Empties the logs, which would fill the disk.
-    pub(crate) fn tidy(&self) -> Result<(), Failure> {
-        empty(&self.envoy.log)?;
-        empty(&self.injector.log)
+    /// Empties the access logs, which otherwise fill the disk.
+    pub(crate) fn empty_logs(&self) -> Result<(), Failure> {
+        truncate(&self.envoy.log)?;
+        truncate(&self.injector.log)
     }
 
-    /// Makes a call, and looks at what arrived: nothing is measured that does not inject.
+    /// Makes one call and counts the secrets that arrive at the upstream, so that the benchmark never measures a
+    /// contender that does not inject.
     async fn check(&self, contender: Contender, http: Http) -> Result<(), Failure> {
         let target = self.target(contender, http, Payload::Small);
         let url = target.urls.first().ok_or("no URL")?;
@@ -190,10 +190,11 @@ impl Field {
         let injected = seen.matches(TOKEN).count();
         let expected = match contender {
             Contender::Direct | Contender::Forwarder => 0,
-            Contender::Envoy | Contender::Ours(Placed::Bearer | Placed::Body) => 1,
-            Contender::Ours(Placed::Three) => 3,
+            Contender::Envoy | Contender::Ours(Placement::Bearer | Placement::Body) => 1,
+            Contender::Ours(Placement::Three) => 3,
         };
-        // Sensitive headers do not print, but the upstream got them from the wire and knows nothing of that.
+        // The upstream prints injected headers in full, because the mark that hides a sensitive header is not sent over
+        // the network.
         if injected == expected {
             Ok(())
         } else {
@@ -203,12 +204,11 @@ impl Field {
     }
 }
 
-/// Starts the upstream.
 pub(crate) async fn upstream(scratch: &Path) -> Result<(Process, SocketAddr), Failure> {
     let address = free_address()?;
     let arguments = ["upstream".to_owned(), address.to_string()];
     let mut process = Process::start_role("the upstream", arguments, &scratch.join("upstream.log"))?;
-    process.listens(address).await?;
+    process.wait_until_listening(address).await?;
     Ok((process, address))
 }
 
@@ -220,7 +220,7 @@ async fn forwarder(scratch: &Path, to: SocketAddr, http: Http) -> Result<(Proces
     }
     let log = scratch.join(format!("forwarder-{}.log", arguments.len()));
     let mut process = Process::start_role("the forwarder", arguments, &log)?;
-    process.listens(address).await?;
+    process.wait_until_listening(address).await?;
     Ok((process, address))
 }
 

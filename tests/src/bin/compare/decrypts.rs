@@ -1,4 +1,4 @@
-//! A load on the vault's `Decrypt`, as an injector makes it.
+//! A load of `Decrypt` calls on the vault, in the ways in which an injector calls the vault.
 
 use std::{
     sync::Arc,
@@ -24,66 +24,62 @@ use crate::{
     Failure,
     measure::{Period, Window},
     paced::Pace,
-    services::{Vault, WORKSPACE, stored, stored_in},
+    services::{Vault, WORKSPACE, secret_name, workspace_name},
 };
 
-/// Unary calls at once, each on a connection of its own.
+/// Number of concurrent unary calls, each on its own connection.
 pub(crate) const UNARY: u32 = 50;
 
-/// How values are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// One call for each.
+pub(crate) enum DecryptMode {
+    /// Each unary call decrypts one secret.
     Unary { sealed: bool },
-    /// On one stream, sealed, this many at once.
+    /// One stream with sealed answers has `at_once` unanswered calls at any time.
     Stream { at_once: u32 },
-    /// One sealed call for each, so many in a second, evenly spread.
+    /// Unary calls with sealed answers are evenly spread over each second.
     Paced { per_second: u32 },
 }
 
-/// A load.
 #[derive(Clone)]
 pub(crate) struct Decrypts {
-    how: How,
+    mode: DecryptMode,
     pki: Arc<Pki>,
     files: Files,
     address: std::net::SocketAddr,
     process: u32,
-    /// How many secrets there are to ask for.
     secrets: u32,
-    /// How many of them each workspace has, if they are in more than one.
-    each: Option<u32>,
+    /// Number of secrets in each workspace, or `None` when all secrets are in one workspace.
+    secrets_per_workspace: Option<u32>,
 }
 
 impl Decrypts {
-    /// Of so many secrets, each in turn.
-    pub(crate) fn new(how: How, vault: &Vault, secrets: u32) -> Self {
+    /// Creates a load that decrypts `secrets` secrets in turn.
+    pub(crate) fn new(mode: DecryptMode, vault: &Vault, secrets: u32) -> Self {
         Self {
-            how,
+            mode,
             pki: vault.pki.clone(),
             files: vault.pki.principal(INJECTOR),
             address: vault.address,
             process: vault.process.id(),
             secrets,
-            each: None,
+            secrets_per_workspace: None,
         }
     }
 
-    /// Where each workspace has so many of them.
-    pub(crate) fn with_each(self, each: u32) -> Self {
+    /// Spreads the secrets over workspaces with `each` secrets per workspace.
+    pub(crate) fn spread_over_workspaces(self, each: u32) -> Self {
         Self {
-            each: Some(each),
+            secrets_per_workspace: Some(each),
             ..self
         }
     }
 
-    /// Loads the vault.
     pub(crate) async fn measure(&self, seconds: u32) -> Result<Window, Failure> {
-        // Handshakes come before, and are no part of a call.
+        // One call per connection completes the TLS handshake before the measurement begins.
         let mut clients = Vec::new();
-        let connections = match self.how {
-            How::Unary { .. } | How::Paced { .. } => UNARY,
-            How::Stream { .. } => 1,
+        let connections = match self.mode {
+            DecryptMode::Unary { .. } | DecryptMode::Paced { .. } => UNARY,
+            DecryptMode::Stream { .. } => 1,
         };
         for _ in 0..connections {
             let mut client = DecryptServiceClient::new(self.channel());
@@ -95,14 +91,14 @@ impl Decrypts {
         for (first, client) in (0..).zip(clients) {
             let this = self.clone();
             calls.spawn(async move {
-                match this.how {
-                    How::Unary { sealed } => this.unary(client, first, sealed, None, period).await,
-                    How::Paced { per_second } => {
+                match this.mode {
+                    DecryptMode::Unary { sealed } => this.unary(client, first, sealed, None, period).await,
+                    DecryptMode::Paced { per_second } => {
                         let step = Duration::from_secs(1) / per_second;
                         let pace = Pace::new(step * first, step * UNARY);
                         this.unary(client, first, true, Some(pace), period).await
                     }
-                    How::Stream { at_once } => this.stream(client, at_once, period).await,
+                    DecryptMode::Stream { at_once } => this.stream(client, at_once, period).await,
                 }
             });
         }
@@ -113,15 +109,17 @@ impl Decrypts {
         self.pki.channel(&self.files, self.address, VAULT)
     }
 
-    /// Asks for one secret, another one each time.
+    /// Returns a request for one secret. The factor 7919 spreads consecutive numbers over all secrets.
     fn request(&self, number: u32) -> DecryptRequest {
         let spread = u64::from(number) * 7919 % u64::from(self.secrets);
         let spread = u32::try_from(spread).unwrap_or_default();
         let one = || WORKSPACE.to_owned();
         DecryptRequest {
-            workspace: self.each.map_or_else(one, |each| stored_in(spread, each)),
+            workspace: self
+                .secrets_per_workspace
+                .map_or_else(one, |each| workspace_name(spread, each)),
             server: "bench".to_owned(),
-            names: vec![stored(spread)],
+            names: vec![secret_name(spread)],
             ..Default::default()
         }
     }
@@ -155,7 +153,7 @@ impl Decrypts {
         Ok(latencies)
     }
 
-    /// Keeps as many calls unanswered as there may be: what was answered together is asked for anew together.
+    /// Keeps `at_once` calls unanswered. The calls that one message answers are sent again in one message.
     async fn stream(
         self,
         mut client: DecryptServiceClient<Channel>,

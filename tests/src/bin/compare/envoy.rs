@@ -1,4 +1,4 @@
-//! Envoy, which injects a credential that it keeps in memory.
+//! Runs Envoy with its `credential_injector` filter, which keeps the credential in memory.
 
 use std::{
     fs,
@@ -15,12 +15,12 @@ use crate::{
     services::TOKEN,
 };
 
-/// A running Envoy: a listener for each protocol that the upstream is spoken to in.
+/// A running Envoy with two listeners, because each listener calls the upstream over one version of HTTP.
 pub(crate) struct Envoy {
     pub(crate) process: Process,
     to_http1: SocketAddr,
     to_http2: SocketAddr,
-    /// Its access log, one line a call.
+    /// The access log, with one line for each call.
     pub(crate) log: PathBuf,
 }
 
@@ -36,7 +36,8 @@ impl Envoy {
         let file = scratch.join(format!("{name}.json"));
         let listeners = [(Http::One, to_http1), (Http::Two, to_http2)];
         fs::write(&file, config(listeners, upstream, &log).to_string())?;
-        // A worker for each of the two cores that such a sidecar may expect; everything else as it comes.
+        // Envoy gets one worker for each of the two cores that such a sidecar may expect. All other settings are
+        // defaults.
         let arguments = [
             "--concurrency",
             "2",
@@ -48,8 +49,8 @@ impl Envoy {
         let arguments = arguments.iter().map(AsRef::as_ref).chain([file.as_os_str()]);
         let said = scratch.join(format!("{name}.log"));
         let mut process = Process::start("envoy", &peers.join("envoy"), arguments, &said)?;
-        process.listens(to_http1).await?;
-        process.listens(to_http2).await?;
+        process.wait_until_listening(to_http1).await?;
+        process.wait_until_listening(to_http2).await?;
         Ok(Self {
             process,
             to_http1,
@@ -58,7 +59,7 @@ impl Envoy {
         })
     }
 
-    /// Where to call it for an upstream that is spoken to in `http`.
+    /// Returns the address of the listener that calls the upstream over `http`.
     pub(crate) fn address(&self, http: Http) -> SocketAddr {
         match http {
             Http::One => self.to_http1,

@@ -1,4 +1,4 @@
-//! h2load: one load on one contender, and what it saw.
+//! Runs h2load against one contender and parses its output.
 
 use std::{
     fs,
@@ -8,11 +8,10 @@ use std::{
 
 use crate::{
     Failure,
-    measure::{Cpu, Seen, Window},
+    measure::{Cpu, LoadResult, Window},
     process::Process,
 };
 
-/// What HTTP is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Http {
     One,
@@ -29,7 +28,7 @@ impl Http {
         }
     }
 
-    /// 50 connections with one call each; or 10 with 10 calls each.
+    /// Returns the number of connections. HTTP/1.1 has one call at a time on each connection, and HTTP/2 has 10.
     pub(crate) fn connections(self) -> u32 {
         match self {
             Self::One => 50,
@@ -38,28 +37,26 @@ impl Http {
     }
 }
 
-/// What is sent, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     pub(crate) http: Http,
     pub(crate) connections: u32,
-    /// The file whose bytes are POSTed; without one it is a GET.
+    /// The file with the body of a POST request. Without a file, h2load sends GET requests.
     pub(crate) body: Option<PathBuf>,
-    /// `name: value`.
+    /// Header lines of the form `name: value`.
     pub(crate) headers: Vec<String>,
 }
 
-/// Where it is sent, and whose CPU time counts.
+/// The contender that gets the load.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// One, or a few that are called in turn.
+    /// One URL, or a few that h2load calls in turn.
     pub(crate) urls: Vec<String>,
     pub(crate) headers: Vec<String>,
-    /// The processes of the contender.
+    /// The processes whose CPU time counts.
     pub(crate) processes: Vec<u32>,
 }
 
-/// The generator, and where it may write.
 #[derive(Debug, Clone)]
 pub(crate) struct Generator {
     pub(crate) scratch: PathBuf,
@@ -67,26 +64,27 @@ pub(crate) struct Generator {
 }
 
 impl Generator {
-    /// Loads a contender: for a moment, so that connections and caches are warm, and then in earnest.
+    /// Loads a contender for half a second, so that connections and caches are warm, and then for the measured time.
     pub(crate) async fn measure(&self, load: &Load, target: &Target) -> Result<Window, Failure> {
         self.load(load, target, "500ms").await?;
         let cpu = Cpu::of(&target.processes)?;
-        let seen = self.load(load, target, &format!("{}s", self.seconds)).await?;
-        seen.window(&cpu.since()?)
+        let result = self.load(load, target, &format!("{}s", self.seconds)).await?;
+        result.window(&cpu.since()?)
     }
 
-    async fn load(&self, load: &Load, target: &Target, duration: &str) -> Result<Seen, Failure> {
+    async fn load(&self, load: &Load, target: &Target, duration: &str) -> Result<LoadResult, Failure> {
         let (log, calls) = (self.scratch.join("h2load.log"), self.scratch.join("h2load.calls"));
         let arguments = arguments(load, target, duration, &calls);
-        // It appends.
+        // h2load appends to an existing log.
         drop(fs::remove_file(&calls));
         let mut process = Process::start("h2load", Path::new("h2load"), arguments, &log)?;
-        let said = process
-            .ends(Duration::from_secs(u64::from(self.seconds) + 30))
+        let output = process
+            .wait_for_success(Duration::from_secs(u64::from(self.seconds) + 30))
             .await?;
         let latencies_us = parse_calls(&fs::read_to_string(&calls)?)?;
-        let per_second = parse_rate(&said).ok_or_else(|| format!("h2load said something else:\n{said}"))?;
-        Ok(Seen {
+        let per_second =
+            parse_rate(&output).ok_or_else(|| format!("h2load said something else:\n{output}"))?;
+        Ok(LoadResult {
             per_second,
             latencies_us,
         })
@@ -117,14 +115,17 @@ fn arguments(load: &Load, target: &Target, duration: &str, calls: &Path) -> Vec<
     arguments
 }
 
-/// `finished in 3.00s, 17812.33 req/s, 4.06MB/s`.
-fn parse_rate(said: &str) -> Option<f64> {
-    let line = said.lines().find_map(|line| line.strip_prefix("finished in "))?;
+/// Parses the rate from a line such as `finished in 3.00s, 17812.33 req/s, 4.06MB/s`.
+fn parse_rate(output: &str) -> Option<f64> {
+    let line = output
+        .lines()
+        .find_map(|line| line.strip_prefix("finished in "))?;
     let rate = line.split(", ").nth(1)?.strip_suffix(" req/s")?;
     rate.parse().ok().filter(|rate| *rate > 0.0)
 }
 
-/// Start, status and microseconds of every call. One that was not answered well spoils everything.
+/// Parses the latencies from lines with the start, the status and the microseconds of a call. One failed call is an
+/// error for the whole measurement.
 fn parse_calls(text: &str) -> Result<Vec<u64>, Failure> {
     let mut latencies = Vec::new();
     for line in text.lines() {
@@ -147,9 +148,9 @@ mod tests {
 
     #[test]
     fn the_rate_is_what_h2load_says_it_was() {
-        let said =
+        let output =
             "progress: 90% done\n\nfinished in 3.00s, 17812.33 req/s, 4.06MB/s\nrequests: 53437 total\n";
-        assert_eq!(parse_rate(said), Some(17_812.33));
+        assert_eq!(parse_rate(output), Some(17_812.33));
         assert_eq!(parse_rate("finished in 3.00s, 0.00 req/s, 0B/s"), None);
         assert_eq!(parse_rate("Could not connect to host"), None);
     }

@@ -1,16 +1,18 @@
-//! Puts the pair beside what it would replace, in one run, on one machine: Envoy's `credential_injector`, a bare
-//! forwarder and no proxy at all; and the vault beside OpenBao.
+//! Compares both services with their alternatives, in one run on one machine: the injector with Envoy's
+//! `credential_injector`, a bare forwarder and no proxy, and the vault with OpenBao.
 //!
-//! Every contender is a process of its own on loopback and gets the same load in turn, round after round (A B C, B C A,
-//! …), so that whatever else the machine does hits all of them. Requests per second and latencies are what the load
-//! generator saw; CPU per call is what all processes of the contender used, without the load generator and the upstream.
-//! `tests/compare/install` installs what it needs. `compare store` measures the cost and the growth of the vault's
-//! store; `compare noisy` measures how much one principal's load slows the calls of another principal.
+//! Every contender runs as its own processes on loopback. The contenders get the same load in turn, and each round
+//! begins with another contender (A B C, B C A, …), so that a disturbance of the machine affects all of them. The load
+//! generator measures requests per second and latencies. CPU per call is the CPU time of all processes of the
+//! contender, without the load generator and the upstream. `tests/compare/install` installs Envoy, OpenBao and h2load.
+//! `compare store` measures the cost and the growth of the vault's store. `compare noisy` measures how much one
+//! principal's load slows the calls of another principal.
 
 mod aims;
 mod chart;
 mod contenders;
 mod decrypts;
+mod endpoints;
 mod envoy;
 mod h2load;
 mod measure;
@@ -18,7 +20,6 @@ mod memory;
 mod noisy;
 mod openbao;
 mod paced;
-mod plumbing;
 mod process;
 mod report;
 mod run;
@@ -35,7 +36,6 @@ use chassis::{
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Why a run was not finished.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Compares the injector with Envoy, a bare forwarder and no proxy, and the vault with OpenBao
@@ -48,17 +48,17 @@ struct Cli {
     options: Options,
 }
 
-/// What else this binary is.
+/// The subcommands, of which the hidden ones start child processes of the benchmark.
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// Measures the vault's store instead: durable puts, growth, opening, backups and rotations, beside OpenBao
+    /// Compares the vault's store with OpenBao: durable puts, growth, opening, backups and rotations
     Store(Common),
-    /// Measures the calls of one principal while another one asks the vault for all it can
+    /// Measures the calls of one principal while another principal sends the vault as much load as it can
     Noisy(Common),
-    /// The upstream that every contender forwards to
+    /// Runs the upstream that all contenders call
     #[command(hide = true)]
     Upstream { listen: SocketAddr },
-    /// The bare forwarder
+    /// Runs the bare forwarder
     #[command(hide = true)]
     Forwarder {
         listen: SocketAddr,
@@ -66,7 +66,7 @@ enum Role {
         #[arg(long)]
         http2: bool,
     },
-    /// Becomes another program, which ends when the benchmark does
+    /// Runs another program, which the kernel kills when the benchmark ends
     #[command(hide = true)]
     Child {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -78,27 +78,27 @@ enum Role {
 struct Options {
     #[command(flatten)]
     common: Common,
-    /// Run just these parts
+    /// Run only these parts
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
     only: Vec<Part>,
-    /// Idle connections to measure the memory of
+    /// Number of idle connections for the measurement of memory
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     connections: u32,
 }
 
-/// What all that is measured has.
+/// The options that all benchmarks have.
 #[derive(Debug, Clone, clap::Args)]
 struct Common {
-    /// Rounds: medians are of this many
+    /// Number of rounds, of which the page shows the medians
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Seconds that each contender is loaded for in each round
+    /// Seconds of load for each contender in each round
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
-    /// One round of a second: shows that it works, not how fast anything is
+    /// Run one round of one second, to check that the benchmark works; the figures mean nothing
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
-    /// How many secrets the vault holds when it is measured alone
+    /// Numbers of secrets in the vault when it is measured alone
     #[arg(
         long,
         value_delimiter = ',',
@@ -106,21 +106,21 @@ struct Common {
         value_name = "NUMBERS"
     )]
     secrets: Vec<u32>,
-    /// Where vault-service and injector-service are; without it they are built, in the profile `dist`
+    /// Directory with vault-service and injector-service (default: both are built in the profile `dist`)
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
-    /// Where `tests/compare/install` put Envoy and OpenBao
+    /// Directory in which `tests/compare/install` installed Envoy and OpenBao
     #[arg(long, default_value = "target/compare/bin", value_name = "DIR")]
     peers: PathBuf,
-    /// Where the page goes: docs/benchmarks for a whole run, else target/compare
+    /// Directory for the page (default: docs/benchmarks after a whole run, else target/compare)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
-/// What can be run by itself.
+/// A part of the benchmark that `--only` selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// 200-byte bodies, all four pairs of HTTP/1.1 and HTTP/2
+    /// 200-byte bodies, with all four pairs of HTTP/1.1 and HTTP/2
     Small,
     /// 16 KiB bodies
     Large,
@@ -145,8 +145,7 @@ impl Options {
 }
 
 impl Common {
-    /// Rounds and seconds.
-    fn windows(&self) -> (u32, u32) {
+    fn rounds_and_seconds(&self) -> (u32, u32) {
         if self.quick {
             (1, 1)
         } else {
@@ -163,7 +162,7 @@ impl Common {
         self.out.clone().unwrap_or_else(|| usual.into())
     }
 
-    /// Numbers of secrets, the smallest first.
+    /// Returns the numbers of secrets in ascending order.
     fn counts(&self) -> Vec<u32> {
         let mut counts = self.secrets.clone();
         counts.sort_unstable();
@@ -174,15 +173,15 @@ impl Common {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let played = match cli.role {
+    let result = match cli.role {
         Some(Role::Child { command }) => Err(process::become_program(&command)),
-        Some(Role::Upstream { listen }) => in_runtime(plumbing::upstream(listen)),
-        Some(Role::Forwarder { listen, to, http2 }) => in_runtime(plumbing::forwarder(listen, to, http2)),
-        Some(Role::Store(common)) => in_runtime(until_stopped(store::all(&common))),
-        Some(Role::Noisy(common)) => in_runtime(until_stopped(noisy::all(&common))),
-        None => in_runtime(until_stopped(run::all(&cli.options))),
+        Some(Role::Upstream { listen }) => in_runtime(endpoints::upstream(listen)),
+        Some(Role::Forwarder { listen, to, http2 }) => in_runtime(endpoints::forwarder(listen, to, http2)),
+        Some(Role::Store(common)) => in_runtime(until_signalled(store::all(&common))),
+        Some(Role::Noisy(common)) => in_runtime(until_signalled(noisy::all(&common))),
+        None => in_runtime(until_signalled(run::all(&cli.options))),
     };
-    match played {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, chain(&*error)),
     }
@@ -195,8 +194,8 @@ fn in_runtime(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
         .block_on(role)
 }
 
-/// What was started is ended when this returns, however it returns.
-async fn until_stopped(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+/// Runs a benchmark until it finishes or a signal arrives. A signal drops `run`, which kills the child processes.
+async fn until_signalled(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let signals = SignalListener::listen()?.forward(Hangup::Ends, ServiceSignals::default(), || ());
     tokio::select! {
         finished = run => finished,

@@ -1,4 +1,4 @@
-//! What is measured, and what is made of it.
+//! Turns latencies, CPU times and memory into the figures of a report.
 
 use std::{
     fmt, fs,
@@ -9,38 +9,34 @@ use tokio::{task::JoinSet, time::sleep_until};
 
 use crate::Failure;
 
-/// `USER_HZ`: the unit of times in `/proc`, the same on every Linux that Rust runs on.
+/// `USER_HZ`, the unit of CPU times in `/proc`. It is 100 on every Linux that Rust supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// How long connections and caches warm up.
+/// Time for which connections and caches warm up before a measurement.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What came of loading one contender for a few seconds.
+/// The figures of one contender under load for a few seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Window {
-    /// Calls that were answered in a second.
+    /// Answered calls per second.
     pub(crate) per_second: f64,
-    /// Of their latencies, in milliseconds.
     pub(crate) p50_ms: f64,
-    /// Of their latencies, in milliseconds.
     pub(crate) p99_ms: f64,
-    /// CPU time of the contender for each call, in microseconds; nothing where there is no contender.
+    /// CPU time of the contender per call, in microseconds, or `None` for a load without a contender's process.
     pub(crate) cpu_us: Option<f64>,
-    /// What of it was the second process's: the vault's.
+    /// The part of `cpu_us` that the vault used, when the contender is an injector with a vault.
     pub(crate) vault_us: Option<f64>,
 }
 
-/// What a load generator saw.
+/// The figures that a load generator measured.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    /// Calls that were answered in a second.
+pub(crate) struct LoadResult {
     pub(crate) per_second: f64,
-    /// How long each took, in microseconds.
     pub(crate) latencies_us: Vec<u64>,
 }
 
-impl Seen {
-    /// Together with the CPU time that each process of the contender used for it.
+impl LoadResult {
+    /// Combines the figures with `cpu`, the CPU time that each process of the contender used.
     pub(crate) fn window(mut self, cpu: &[Duration]) -> Result<Window, Failure> {
         self.latencies_us.sort_unstable();
         let percentile = |share| percentile(&self.latencies_us, share).ok_or("not one call was answered");
@@ -56,7 +52,7 @@ impl Seen {
     }
 }
 
-/// The nearest-rank percentile of sorted values.
+/// Returns the nearest-rank percentile of sorted values.
 fn percentile(sorted: &[u64], share: f64) -> Option<f64> {
     #[expect(
         clippy::cast_possible_truncation,
@@ -70,7 +66,7 @@ fn percentile(sorted: &[u64], share: f64) -> Option<f64> {
     }
 }
 
-/// The median of some rounds, and how far they were apart.
+/// The median and the range of a figure over all rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -79,7 +75,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of no values there is none.
+    /// Returns `None` for no values.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_unstable_by(f64::total_cmp);
@@ -98,7 +94,7 @@ impl Spread {
 }
 
 impl fmt::Display for Spread {
-    /// `1.25 (1.20–1.31)`, with the precision asked for.
+    /// Formats as `1.25 (1.20–1.31)`, with the precision of the format string, or 2 digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { median, low, high } = *self;
         let digits = f.precision().unwrap_or(2);
@@ -107,7 +103,7 @@ impl fmt::Display for Spread {
     }
 }
 
-/// A number with its thousands apart: `17,800.5`.
+/// Separates the thousands of a number, as in `17,800.5`.
 pub(crate) fn grouped(number: &str) -> String {
     let (whole, rest) = number.split_at(number.find('.').unwrap_or(number.len()));
     let mut text = String::new();
@@ -120,7 +116,7 @@ pub(crate) fn grouped(number: &str) -> String {
     text + rest
 }
 
-/// CPU time of processes, all their threads together, since it was last looked at.
+/// Measures the CPU time of processes, with all their threads, from its creation on.
 pub(crate) struct Cpu<'a> {
     processes: &'a [u32],
     before: Vec<Duration>,
@@ -128,13 +124,13 @@ pub(crate) struct Cpu<'a> {
 
 impl<'a> Cpu<'a> {
     pub(crate) fn of(processes: &'a [u32]) -> Result<Self, Failure> {
-        let before = so_far(processes)?;
+        let before = cpu_times(processes)?;
         Ok(Self { processes, before })
     }
 
-    /// What each has used since.
+    /// Returns the CPU time that each process used since the creation of this value.
     pub(crate) fn since(self) -> Result<Vec<Duration>, Failure> {
-        let after = so_far(self.processes)?.into_iter();
+        let after = cpu_times(self.processes)?.into_iter();
         Ok(after
             .zip(self.before)
             .map(|(after, before)| after.saturating_sub(before))
@@ -142,7 +138,7 @@ impl<'a> Cpu<'a> {
     }
 }
 
-fn so_far(processes: &[u32]) -> Result<Vec<Duration>, Failure> {
+fn cpu_times(processes: &[u32]) -> Result<Vec<Duration>, Failure> {
     let one = |process: &u32| {
         let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
         let ticks = cpu_ticks(&stat).ok_or("/proc/PID/stat is not as expected")?;
@@ -151,7 +147,7 @@ fn so_far(processes: &[u32]) -> Result<Vec<Duration>, Failure> {
     processes.iter().map(one).collect()
 }
 
-/// From when to when calls count.
+/// The period of a measurement, outside of which calls do not count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Period {
     from: Instant,
@@ -159,7 +155,7 @@ pub(crate) struct Period {
 }
 
 impl Period {
-    /// Begins in a moment.
+    /// Returns a period of `seconds` that begins after [`WARM_UP`].
     pub(crate) fn after_warming_up(seconds: u32) -> Self {
         let from = Instant::now() + WARM_UP;
         Self { from, seconds }
@@ -169,7 +165,8 @@ impl Period {
         self.from + Duration::from_secs(self.seconds.into())
     }
 
-    /// Notes how long a call took that has just been answered, if it counts. Whether it came too late to count.
+    /// Adds the latency of a call that has just been answered, if the answer came within the period. Returns whether
+    /// the period is over.
     pub(crate) fn is_over(self, began: Instant, latencies_us: &mut Vec<u64>) -> bool {
         let now = Instant::now();
         if now > self.until() {
@@ -182,7 +179,8 @@ impl Period {
         false
     }
 
-    /// Watches the processes while tasks call them, and gathers what those noted.
+    /// Measures the processes' CPU time during the period, while the tasks `calls` make calls, and collects the
+    /// latencies of these tasks.
     pub(crate) async fn watch(
         self,
         processes: &[u32],
@@ -197,15 +195,16 @@ impl Period {
             latencies_us.append(&mut done??);
         }
         let per_second = f64::from(u32::try_from(latencies_us.len())?) / f64::from(self.seconds);
-        let seen = Seen {
+        let result = LoadResult {
             per_second,
             latencies_us,
         };
-        seen.window(&used)
+        result.window(&used)
     }
 }
 
-/// `utime` and `stime` of proc_pid_stat(5): fields 14 and 15, counted behind the name, which may hold anything.
+/// Returns the sum of `utime` and `stime`, fields 14 and 15 of proc_pid_stat(5), in ticks. Fields are counted after the
+/// last parenthesis, because the process's name in field 2 may hold spaces and parentheses.
 fn cpu_ticks(stat: &str) -> Option<u32> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
@@ -214,12 +213,12 @@ fn cpu_ticks(stat: &str) -> Option<u32> {
     user.checked_add(system)
 }
 
-/// The resident memory of a process, in MiB.
+/// Returns the resident memory of a process, in MiB.
 pub(crate) fn resident_mib(process: u32) -> Result<f64, Failure> {
     memory_mib(process, "VmRSS:")
 }
 
-/// The most that it ever was.
+/// Returns the highest resident memory that a process has had, in MiB.
 pub(crate) fn peak_mib(process: u32) -> Result<f64, Failure> {
     memory_mib(process, "VmHWM:")
 }
@@ -287,22 +286,22 @@ mod tests {
 
     #[test]
     fn cpu_is_shared_among_the_calls_that_were_answered() {
-        let seen = Seen {
+        let result = LoadResult {
             per_second: 4.0,
             latencies_us: vec![4_000, 1_000, 3_000, 2_000],
         };
         let used = [Duration::from_micros(100), Duration::from_micros(20)];
-        let window = seen.window(&used).unwrap();
+        let window = result.window(&used).unwrap();
         assert_eq!((window.p50_ms, window.p99_ms), (2.0, 4.0));
         assert_eq!((window.cpu_us, window.vault_us), (Some(30.0), Some(5.0)));
     }
 
     #[test]
     fn nobody_is_charged_where_there_is_no_contender() {
-        let seen = Seen {
+        let result = LoadResult {
             per_second: 1.0,
             latencies_us: vec![1],
         };
-        assert_eq!(seen.window(&[]).unwrap().cpu_us, None);
+        assert_eq!(result.window(&[]).unwrap().cpu_us, None);
     }
 }

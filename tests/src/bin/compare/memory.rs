@@ -1,4 +1,4 @@
-//! Resident memory, of processes that have just been started.
+//! Measures the resident memory of processes that have just been started.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -12,26 +12,25 @@ use tokio::{
 use crate::{
     Failure, Options,
     contenders::upstream,
+    endpoints::ANSWER,
     envoy::Envoy,
     h2load::Http,
     measure::resident_mib,
     openbao::OpenBao,
-    plumbing::ANSWER,
-    process::allow_files,
+    process::raise_open_file_limit,
     run::say,
-    services::{Injector, Placed, Vault, WORKSPACE, server_name},
+    services::{Injector, Placement, Vault, WORKSPACE, server_name},
 };
 
-/// Connections that are opened at once.
+/// Number of connections that are being opened at the same time.
 const AT_ONCE: usize = 50;
 
-/// What a process holds.
-pub(crate) struct Resident {
+pub(crate) struct ResidentMemory {
     pub(crate) what: Subject,
     pub(crate) mib: f64,
 }
 
-/// Which process, and when.
+/// The measured process, with the number of idle connections if the process has any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
     Injector,
@@ -46,9 +45,10 @@ pub(crate) async fn measure(
     options: &Options,
     bin_dir: &Path,
     scratch: &Path,
-) -> Result<Vec<Resident>, Failure> {
-    // Both ends of a connection count, each in its own process; some files are open besides.
-    let most = u32::try_from(allow_files()?.saturating_sub(200)).unwrap_or(u32::MAX);
+) -> Result<Vec<ResidentMemory>, Failure> {
+    // Benchmark and contender each hold one end of a connection, and both have the same limit of open files. 200 files
+    // are left for other uses.
+    let most = u32::try_from(raise_open_file_limit()?.saturating_sub(200)).unwrap_or(u32::MAX);
     let connections = options.connections.min(most);
     let (_upstream, address) = upstream(scratch).await?;
     let vault = Vault::start(bin_dir, scratch, "vault-memory").await?;
@@ -62,7 +62,7 @@ pub(crate) async fn measure(
     let mut note = |what, process| -> Result<(), Failure> {
         let mib = resident_mib(process)?;
         say(&format!("{:48} {mib:8.1} MiB\n", what_is(what)))?;
-        found.push(Resident { what, mib });
+        found.push(ResidentMemory { what, mib });
         Ok(())
     };
     say("\nResident memory\n")?;
@@ -70,7 +70,7 @@ pub(crate) async fn measure(
     note(Subject::Envoy, envoy.process.id())?;
     note(Subject::Vault, vault.process.id())?;
     note(Subject::OpenBao, openbao.process.id())?;
-    let path = format!("/{WORKSPACE}/{}/", server_name(Placed::Bearer, Http::One));
+    let path = format!("/{WORKSPACE}/{}/", server_name(Placement::Bearer, Http::One));
     let open = idle(injector.data_plane, path, connections).await?;
     note(Subject::InjectorWith(connections), injector.process.id())?;
     drop(open);
@@ -91,7 +91,7 @@ pub(crate) fn what_is(subject: Subject) -> String {
     }
 }
 
-/// Connections that have made one call each and are kept open.
+/// Opens connections, and makes one call on each of them.
 async fn idle(to: SocketAddr, path: String, connections: u32) -> Result<Vec<TcpStream>, Failure> {
     let request = Arc::new(format!(
         "POST {path} HTTP/1.1\r\nhost: {to}\r\ncontent-length: 2\r\n\r\n{{}}"

@@ -1,4 +1,4 @@
-//! Measures the calls of one principal while another principal asks the same vault for all it can.
+//! Measures the calls of one principal while another principal sends the same vault as much load as it can.
 
 use std::{fmt::Write as _, fs, io, path::Path, thread};
 
@@ -24,16 +24,15 @@ use tonic::transport::Channel;
 
 use crate::{
     Common, Failure,
-    decrypts::{Decrypts, How},
+    decrypts::{DecryptMode, Decrypts},
     measure::{Spread, Window, peak_mib},
-    report::{About, made_by},
+    report::{RunConditions, page_header},
     run::{bin_dir, say},
     services::Vault,
 };
 
 /// The load of the quiet principal, which is so low that an otherwise idle vault answers each call at once.
-const QUIET: How = How::Paced { per_second: 500 };
-/// The number of secrets of the quiet principal.
+const QUIET: DecryptMode = DecryptMode::Paced { per_second: 500 };
 const SECRETS: u32 = 100;
 /// The workspace of the noisy principal.
 const WORKSPACE: &str = "noisy";
@@ -42,16 +41,15 @@ const LARGE: usize = 64;
 /// The number of connections, each with one stream, for each of the three kinds of noise.
 const STREAMS: usize = 8;
 
-/// Measures all rounds and writes the report's page.
 pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
-    let mut about = About::new(common, &[])?;
+    let mut conditions = RunConditions::new(common, &[])?;
     let bin_dir = bin_dir(common)?;
     let scratch = tempfile::tempdir_in(bin_dir.parent().unwrap_or(&bin_dir))?;
     let mut vault = Vault::start(&bin_dir, scratch.path(), "vault").await?;
     vault.fill(SECRETS).await?;
     put_large(&vault).await?;
     let quiet = Decrypts::new(QUIET, &vault, SECRETS);
-    let (rounds, seconds) = common.windows();
+    let (rounds, seconds) = common.rounds_and_seconds();
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         alone.push(quiet.measure(seconds).await?);
@@ -60,9 +58,9 @@ pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
         noise.end()?;
         say(&format!("round {round}: {}\n", line(&alone, &beside)?))?;
     }
-    about.finished()?;
+    conditions.record_load_after()?;
     let peak = peak_mib(vault.process.id())?;
-    say(&page(&common.out(true), &about, &alone, &beside, peak)?)
+    say(&page(&common.out(true), &conditions, &alone, &beside, peak)?)
 }
 
 /// Describes the 99th percentiles of the last round.
@@ -139,7 +137,6 @@ impl Demand {
         (0..calls).map(call).collect()
     }
 
-    /// Sends requests until the stream ends.
     async fn keep_asking(self, channel: Channel) -> Result<(), Failure> {
         let (messages, outbound) = mpsc::channel(1);
         let mut client = DecryptServiceClient::new(channel).max_decoding_message_size(64 << 20);
@@ -202,7 +199,7 @@ impl Noise {
 
     /// Ends the noise, and fails when the vault ended one of the streams before.
     fn end(self) -> Result<(), Failure> {
-        // The receiver is gone when the noise ended by itself, and the thread's result tells why.
+        // `send` fails when the noise has ended by itself. `join` then returns the reason.
         let _ = self.end.send(());
         self.thread.join().map_err(|_| "the noise panicked")?
     }
@@ -210,14 +207,14 @@ impl Noise {
 
 fn page(
     out: &Path,
-    about: &About,
+    conditions: &RunConditions,
     alone: &[Window],
     beside: &[Window],
     peak: f64,
 ) -> Result<String, Failure> {
     fs::create_dir_all(out)?;
-    let mut page = made_by("A quiet principal beside a noisy one, measured", about);
-    let (rounds, seconds) = about.windows;
+    let mut page = page_header("A quiet principal beside a noisy one, measured", conditions);
+    let (rounds, seconds) = conditions.rounds_and_seconds;
     writeln!(
         page,
         "

@@ -1,4 +1,4 @@
-//! OpenBao, with secrets in its KV store and with its transit keys.
+//! Runs OpenBao with secrets in its KV store and a transit key.
 
 use std::{
     fs,
@@ -22,25 +22,24 @@ use crate::{
     Failure,
     h2load::{Http, Load, Target},
     process::{Process, free_address},
-    services::{TOKEN, stored},
+    services::{TOKEN, secret_name},
 };
 
-/// Secrets that are put at once.
+/// Number of concurrent puts while the store is filled.
 const AT_ONCE: usize = 64;
 
-/// A running OpenBao: raft storage, no TLS, no audit.
+/// A running OpenBao with raft storage, without TLS and without an audit device.
 pub(crate) struct OpenBao {
     pub(crate) process: Process,
     address: SocketAddr,
     token: String,
     client: Client<HttpConnector, Full<Bytes>>,
-    /// Where its storage is.
     pub(crate) dir: PathBuf,
     filled: u32,
 }
 
 impl OpenBao {
-    /// Starts one, with this many secrets.
+    /// Starts OpenBao and puts `secrets` secrets.
     pub(crate) async fn start(peers: &Path, scratch: &Path, secrets: u32) -> Result<Self, Failure> {
         let dir = scratch.join("openbao");
         fs::create_dir_all(dir.join("raft"))?;
@@ -56,7 +55,7 @@ impl OpenBao {
         fs::write(&file, config.to_string())?;
         let arguments = ["server".as_ref(), "-config".as_ref(), file.as_os_str()];
         let mut process = Process::start("openbao", &peers.join("bao"), arguments, &dir.join("log"))?;
-        process.listens(address).await?;
+        process.wait_until_listening(address).await?;
         let mut openbao = Self {
             process,
             address,
@@ -88,15 +87,15 @@ impl OpenBao {
         Err("OpenBao did not become active".into())
     }
 
-    /// Puts secrets until there are `count`.
+    /// Puts secrets until OpenBao holds `count`.
     pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
         let body = json!({"data": {"value": TOKEN}}).to_string();
-        fs::write(self.body(), &body)?;
-        let path = |number| format!("kv/data/{}", stored(number));
+        fs::write(self.put_body_path(), &body)?;
+        let path = |number| format!("kv/data/{}", secret_name(number));
         let body = serde_json::from_str(&body)?;
         let numbers = self.filled..count;
         if let Some(first) = numbers.clone().next() {
-            self.eventually(&path(first), &body).await?;
+            self.retry_until_ready(&path(first), &body).await?;
         }
         let puts = stream::iter(numbers.skip(1))
             .map(|number| {
@@ -111,29 +110,31 @@ impl OpenBao {
 
     async fn mount(&self) -> Result<(), Failure> {
         let kv = json!({"type": "kv", "options": {"version": "2"}});
-        self.eventually("sys/mounts/kv", &kv).await?;
-        self.eventually("sys/mounts/transit", &json!({"type": "transit"}))
+        self.retry_until_ready("sys/mounts/kv", &kv).await?;
+        self.retry_until_ready("sys/mounts/transit", &json!({"type": "transit"}))
             .await?;
-        self.eventually("transit/keys/bench", &json!({})).await?;
-        // Any base64 will do.
+        self.retry_until_ready("transit/keys/bench", &json!({})).await?;
+        // The transit engine takes base64; this value is `TOKEN`.
         let plaintext = json!({"plaintext": "YmVuY2gtNWU0YjFmMGM5YTdkMzgyNmJjNDFmN2UwOWQ1YThjNjM="});
-        let made = self.eventually("transit/encrypt/bench", &plaintext).await?;
+        let made = self
+            .retry_until_ready("transit/encrypt/bench", &plaintext)
+            .await?;
         let ciphertext = json!({"ciphertext": made.pointer("/data/ciphertext")});
-        Ok(fs::write(self.ciphertext(), ciphertext.to_string())?)
+        Ok(fs::write(self.ciphertext_path(), ciphertext.to_string())?)
     }
 
-    /// What transit decrypts.
-    fn ciphertext(&self) -> PathBuf {
+    /// The file with the request body for transit decryption.
+    fn ciphertext_path(&self) -> PathBuf {
         self.dir.join("ciphertext")
     }
 
-    /// What is put.
-    fn body(&self) -> PathBuf {
+    /// The file with the request body for a put.
+    fn put_body_path(&self) -> PathBuf {
         self.dir.join("body")
     }
 
-    /// Mounts and keys take a moment until they can be used.
-    async fn eventually(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+    /// Repeats a call for up to 5 seconds, because a new mount or key takes a moment until OpenBao can use it.
+    async fn retry_until_ready(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let mut answer = self.call(Method::POST, path, body).await;
         for _ in 0..100 {
             if answer.is_ok() {
@@ -164,34 +165,34 @@ impl OpenBao {
         format!("http://{}/v1/{path}", self.address)
     }
 
-    /// Reads of secrets, one after the other.
+    /// Returns a load of KV reads.
     pub(crate) fn reads(&self, secrets: u32) -> (Load, Target) {
         (self.load(None), self.target(self.urls(secrets)))
     }
 
-    /// Puts of new versions of secrets, by so many writers.
+    /// Returns a load of KV writes, which put new versions of existing secrets, by `writers` concurrent writers.
     pub(crate) fn puts(&self, secrets: u32, writers: u32) -> (Load, Target) {
         let load = Load {
             connections: writers,
-            ..self.load(Some(self.body()))
+            ..self.load(Some(self.put_body_path()))
         };
         (load, self.target(self.urls(secrets)))
     }
 
-    /// Of so many secrets, spread over all that there are.
+    /// Returns the URLs of about `secrets` secrets, evenly spread over all secrets.
     fn urls(&self, secrets: u32) -> Vec<String> {
         let step = usize::try_from(self.filled / secrets.max(1))
             .unwrap_or_default()
             .max(1);
         let numbers = (0..self.filled).step_by(step);
         numbers
-            .map(|number| self.url(&format!("kv/data/{}", stored(number))))
+            .map(|number| self.url(&format!("kv/data/{}", secret_name(number))))
             .collect()
     }
 
-    /// Decryptions of what was encrypted with a transit key.
+    /// Returns a load of transit decryptions.
     pub(crate) fn decrypts(&self) -> (Load, Target) {
-        let load = self.load(Some(self.ciphertext()));
+        let load = self.load(Some(self.ciphertext_path()));
         (load, self.target(vec![self.url("transit/decrypt/bench")]))
     }
 

@@ -1,7 +1,8 @@
-//! A load of so many calls a second, evenly spread, to see latencies without a queue in front of the contender.
+//! A load of a fixed number of calls per second, evenly spread, which shows latencies without a queue in front of the
+//! contender.
 //!
-//! h2load can be told a rate, but then all its connections send at the same instants: fifty calls at once every 25 ms,
-//! which measures how fast a contender works off a queue.
+//! h2load can limit the rate, but all its connections then send at the same moments, for example 50 calls every 25 ms.
+//! Such a load measures how fast a contender works off a queue.
 
 use std::{fs, time::Duration};
 
@@ -22,7 +23,7 @@ use crate::{
     measure::{Period, Window},
 };
 
-/// Loads a contender at `rate` calls a second.
+/// Loads a contender with `rate` calls per second.
 pub(crate) async fn measure(
     load: &Load,
     target: &Target,
@@ -36,7 +37,7 @@ pub(crate) async fn measure(
         connections.push(Connection::open(load.http, &url).await?);
     }
     let period = Period::after_warming_up(seconds);
-    // One connection after the other, round and round.
+    // The connections call one after the other, so that each of them makes one call per `round`.
     let step = Duration::from_secs(1) / rate;
     let round = step * load.http.connections();
     let mut calls = JoinSet::new();
@@ -58,20 +59,20 @@ pub(crate) async fn measure(
     period.watch(&target.processes, calls).await
 }
 
-/// When one of many connections makes its calls.
+/// The times at which one of many connections makes its calls.
 pub(crate) struct Pace {
     next: Instant,
     step: Duration,
 }
 
 impl Pace {
-    /// The first one after `first`, then one each `step`.
+    /// Schedules the first call after `first` and the others at intervals of `step`.
     pub(crate) fn new(first: Duration, step: Duration) -> Self {
         let next = Instant::now() + first;
         Self { next, step }
     }
 
-    /// Waits until the next one. A contender that is slower than that gets fewer calls, not a queue of them.
+    /// Waits for the time of the next call. A contender that answers too slowly gets fewer calls instead of a queue.
     pub(crate) async fn next(&mut self) {
         self.next = self.next.max(Instant::now());
         sleep_until(self.next).await;
@@ -121,7 +122,7 @@ impl Connection {
         }
     }
 
-    /// Makes a call, and reads its answer to the end.
+    /// Makes a call and reads the whole answer.
     async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
         let answer = match self {
             Self::One(sender) => {

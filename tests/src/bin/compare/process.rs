@@ -1,4 +1,4 @@
-//! Processes that end with the benchmark.
+//! Child processes, which end when the benchmark ends.
 
 use std::{
     env,
@@ -18,12 +18,12 @@ use tokio::{net::TcpStream, time};
 
 use crate::Failure;
 
-/// How long a process may take to come up.
+/// Time limit for the start of a process.
 const STARTUP: Duration = Duration::from_secs(30);
-/// How long a vault may take to close a store of gigabytes.
+/// Time limit for a vault to close a store of gigabytes.
 const SHUTDOWN: Duration = Duration::from_secs(60);
 
-/// A process; killed when dropped.
+/// A running process, which is killed when this value is dropped.
 pub(crate) struct Process {
     child: Child,
     what: &'static str,
@@ -31,16 +31,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program whose output, both kinds, goes to `log`.
+    /// Starts a program whose standard output and standard error go to `log`.
     ///
-    /// Call it from the main thread: the system ends the process when the thread that started it ends.
+    /// Call this function from the main thread, because the kernel kills the process when the thread that started it
+    /// ends.
     pub(crate) fn start<A: AsRef<OsStr>>(
         what: &'static str,
         program: &Path,
         arguments: impl IntoIterator<Item = A>,
         log: &Path,
     ) -> Result<Self, Failure> {
-        // Appended to, so that the file can be emptied while it is written.
+        // The process appends to its log, so that the benchmark can empty the file in between.
         drop(File::create(log)?);
         let output = OpenOptions::new().append(true).open(log)?;
         let mut command = Command::new(env::current_exe()?);
@@ -66,7 +67,7 @@ impl Process {
         })
     }
 
-    /// Starts this very binary in another role.
+    /// Starts another process of this binary, with a hidden subcommand.
     pub(crate) fn start_role<A: AsRef<OsStr>>(
         what: &'static str,
         arguments: impl IntoIterator<Item = A>,
@@ -79,39 +80,39 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits until something listens at `address`.
-    pub(crate) async fn listens(&mut self, address: SocketAddr) -> Result<(), Failure> {
+    /// Waits until a server accepts connections at `address`. Fails after [`STARTUP`] or when the process ends.
+    pub(crate) async fn wait_until_listening(&mut self, address: SocketAddr) -> Result<(), Failure> {
         let started = Instant::now();
         while TcpStream::connect(address).await.is_err() {
             if self.child.try_wait()?.is_some() || started.elapsed() > STARTUP {
-                return Err(format!("{} did not come up:\n{}", self.what, self.said()?).into());
+                return Err(format!("{} did not come up:\n{}", self.what, self.output()?).into());
             }
             time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM and waits until the process ends.
     pub(crate) async fn terminate(&mut self) -> Result<(), Failure> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM)?;
-        self.ends(SHUTDOWN).await.map(drop)
+        self.wait_for_success(SHUTDOWN).await.map(drop)
     }
 
-    /// Ends it as a crash does.
+    /// Sends SIGKILL, which ends the process like a crash.
     pub(crate) fn kill(&mut self) -> Result<(), Failure> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Waits until it has ended well. What it said.
-    pub(crate) async fn ends(&mut self, within: Duration) -> Result<String, Failure> {
+    /// Waits until the process ends with status 0, and returns its output.
+    pub(crate) async fn wait_for_success(&mut self, within: Duration) -> Result<String, Failure> {
         let started = Instant::now();
         loop {
             match self.child.try_wait()? {
-                Some(status) if status.success() => return self.said(),
-                Some(status) => return Err(format!("{}: {status}\n{}", self.what, self.said()?).into()),
+                Some(status) if status.success() => return self.output(),
+                Some(status) => return Err(format!("{}: {status}\n{}", self.what, self.output()?).into()),
                 None if started.elapsed() > within => {
                     return Err(format!("{} did not end within {within:?}", self.what).into());
                 }
@@ -120,34 +121,34 @@ impl Process {
         }
     }
 
-    fn said(&self) -> Result<String, Failure> {
+    fn output(&self) -> Result<String, Failure> {
         Ok(String::from_utf8_lossy(&fs::read(&self.log)?).into_owned())
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Fails only when it has ended already.
+        // `kill` fails only when the process has already ended.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// Becomes another program, with as many open files as it may have; the system ends it when this process's parent ends.
-/// Returns only when that failed.
+/// Replaces this process by another program, with the highest possible limit of open files. The kernel kills the
+/// program when the parent ends. Returns only on failure.
 pub(crate) fn become_program(command: &[OsString]) -> Failure {
     let become_it = || -> Result<Failure, Failure> {
         let (program, arguments) = command.split_first().ok_or("no program was named")?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        allow_files()?;
+        raise_open_file_limit()?;
         let failed = Command::new(program).args(arguments).exec();
         Ok(format!("{}: {failed}", program.to_string_lossy()).into())
     };
     become_it().unwrap_or_else(|failed| failed)
 }
 
-/// Raises the number of open files to what this process may have. How many.
-pub(crate) fn allow_files() -> Result<u64, Failure> {
+/// Raises this process's soft limit of open files to the hard limit, and returns the limit.
+pub(crate) fn raise_open_file_limit() -> Result<u64, Failure> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -157,12 +158,12 @@ pub(crate) fn allow_files() -> Result<u64, Failure> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
-/// A port that is free now, for programs that cannot say which one the system gave them.
+/// Returns an address with a free port, for programs that do not report the port that they bound.
 pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// Makes a log that its process appends to empty again. Access logs grow by megabytes a second.
-pub(crate) fn empty(log: &Path) -> Result<(), Failure> {
+/// Empties a log. Access logs grow by megabytes a second.
+pub(crate) fn truncate(log: &Path) -> Result<(), Failure> {
     Ok(OpenOptions::new().write(true).open(log)?.set_len(0)?)
 }

@@ -1,29 +1,29 @@
-//! What was measured, as a page.
+//! Writes the page of the comparison, `compare.md`, and the parts that all pages have.
 
 use std::{env, fmt::Write as _, fs, path::Path, process::Command, thread::available_parallelism};
 
 use crate::{
     Common, Failure, aims, chart,
     contenders::{Contender, Payload},
-    decrypts::{How, UNARY},
+    decrypts::{DecryptMode, UNARY},
     measure::{Spread, Window, grouped},
-    memory::{Resident, what_is},
-    run::{Contest, Kind, Row, Who},
-    services::Placed,
+    memory::{ResidentMemory, what_is},
+    run::{Contest, ContestKind, Participant, Row},
+    services::Placement,
     store::puts,
 };
 
-/// What the numbers hang on.
-pub(crate) struct About {
+/// The conditions of a run on which its figures depend.
+pub(crate) struct RunConditions {
     date: String,
     machine: String,
     versions: String,
     command: String,
-    pub(crate) windows: (u32, u32),
+    pub(crate) rounds_and_seconds: (u32, u32),
     load: (String, String),
 }
 
-/// A program whose version the numbers hang on, too.
+/// A program whose version the page states.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Peer {
     Envoy,
@@ -31,7 +31,7 @@ pub(crate) enum Peer {
     H2load,
 }
 
-impl About {
+impl RunConditions {
     pub(crate) fn new(common: &Common, peers: &[Peer]) -> Result<Self, Failure> {
         let arguments: Vec<String> = env::args().skip(1).collect();
         let separator = if arguments.is_empty() { "" } else { " -- " };
@@ -44,12 +44,12 @@ impl About {
             machine: machine()?,
             versions: versions(&common.peers, peers)?,
             command,
-            windows: common.windows(),
+            rounds_and_seconds: common.rounds_and_seconds(),
             load: (load_average()?, String::new()),
         })
     }
 
-    pub(crate) fn finished(&mut self) -> Result<(), Failure> {
+    pub(crate) fn record_load_after(&mut self) -> Result<(), Failure> {
         self.load.1 = load_average()?;
         Ok(())
     }
@@ -90,23 +90,23 @@ fn versions(dir: &Path, peers: &[Peer]) -> Result<String, Failure> {
             let program = program.display();
             format!("{program}: {error}; tests/compare/install installs what is needed")
         })?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        write!(versions, ", {name} {}", version(&said).unwrap_or("?"))?;
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        write!(versions, ", {name} {}", version(&stdout).unwrap_or("?"))?;
     }
     Ok(versions)
 }
 
-/// The version that a program itself names: `1.52.0` of `h2load nghttp2/1.52.0`.
-fn version(said: &str) -> Option<&str> {
-    said.split(['/', ' ', '\n'])
+/// Finds the version in a program's output, such as `1.52.0` in `h2load nghttp2/1.52.0`.
+fn version(output: &str) -> Option<&str> {
+    output
+        .split(['/', ' ', '\n'])
         .map(|part| part.trim_start_matches('v'))
         .find(|part| part.starts_with(|c: char| c.is_ascii_digit()) && part.contains('.'))
 }
 
-/// What a contest is about.
-pub(crate) fn title(kind: Kind) -> String {
+pub(crate) fn title(kind: ContestKind) -> String {
     match kind {
-        Kind::Proxy {
+        ContestKind::Proxy {
             payload,
             downstream,
             upstream,
@@ -121,37 +121,43 @@ pub(crate) fn title(kind: Kind) -> String {
             let (down, up) = (downstream.name(), upstream.name());
             format!("{payload}, {down} → {up}{}", rate.unwrap_or_default())
         }
-        Kind::Vault { secrets } => format!("The vault alone, {} secrets", grouped(&secrets.to_string())),
-        Kind::Workspaces { workspaces, secrets } => format!(
+        ContestKind::Vault { secrets } => {
+            format!("The vault alone, {} secrets", grouped(&secrets.to_string()))
+        }
+        ContestKind::Workspaces { workspaces, secrets } => format!(
             "The vault alone, {} secrets in {} workspaces",
             grouped(&secrets.to_string()),
             grouped(&workspaces.to_string())
         ),
-        Kind::Puts => "Durable puts".to_owned(),
+        ContestKind::Puts => "Durable puts".to_owned(),
     }
 }
 
-pub(crate) fn name(who: Who) -> String {
-    match who {
-        Who::Proxy(contender) => contender.name().to_owned(),
-        Who::Vault(How::Unary { sealed: false }) => "`Decrypt`, in clear inside mutual TLS".to_owned(),
-        Who::Vault(How::Unary { sealed: true }) => "`Decrypt`, sealed".to_owned(),
-        Who::Vault(How::Stream { at_once }) => format!("`DecryptStream`, sealed, {at_once} calls at once"),
-        Who::Audited(how) => format!("{}, with an audit log", name(Who::Vault(how))),
-        Who::OpenBaoRead => "OpenBao KV v2 read, no TLS".to_owned(),
-        Who::Vault(How::Paced { per_second }) => {
+pub(crate) fn name(participant: Participant) -> String {
+    match participant {
+        Participant::Proxy(contender) => contender.name().to_owned(),
+        Participant::Vault(DecryptMode::Unary { sealed: false }) => {
+            "`Decrypt`, in clear inside mutual TLS".to_owned()
+        }
+        Participant::Vault(DecryptMode::Unary { sealed: true }) => "`Decrypt`, sealed".to_owned(),
+        Participant::Vault(DecryptMode::Stream { at_once }) => {
+            format!("`DecryptStream`, sealed, {at_once} calls at once")
+        }
+        Participant::Audited(mode) => format!("{}, with an audit log", name(Participant::Vault(mode))),
+        Participant::OpenBaoRead => "OpenBao KV v2 read, no TLS".to_owned(),
+        Participant::Vault(DecryptMode::Paced { per_second }) => {
             format!("`Decrypt`, sealed, {} a second", grouped(&per_second.to_string()))
         }
-        Who::OpenBaoTransit => "OpenBao transit decrypt, no TLS".to_owned(),
-        Who::Disk => "the disk: 4 KiB written and synced (`fdatasync`)".to_owned(),
-        Who::Puts { writers } => format!("`PutSecret`, {}", counted(writers, "writer")),
-        Who::OpenBaoPuts { writers } => {
+        Participant::OpenBaoTransit => "OpenBao transit decrypt, no TLS".to_owned(),
+        Participant::Disk => "the disk: 4 KiB written and synced (`fdatasync`)".to_owned(),
+        Participant::Puts { writers } => format!("`PutSecret`, {}", counted(writers, "writer")),
+        Participant::OpenBaoPuts { writers } => {
             format!("OpenBao KV v2 write, no TLS, {}", counted(writers, "writer"))
         }
     }
 }
 
-/// `64 writers`.
+/// Formats a count with its noun, as in `64 writers`.
 fn counted(count: u32, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
@@ -159,28 +165,28 @@ fn counted(count: u32, what: &str) -> String {
     }
 }
 
-/// A line for each window, while it runs.
-pub(crate) fn progress(round: u32, who: Who, window: &Window) -> String {
+/// Returns the line that a run prints after each measurement.
+pub(crate) fn progress(round: u32, participant: Participant, window: &Window) -> String {
     let cpu = window.cpu_us.map_or("–".to_owned(), |cpu| format!("{cpu:.1}"));
     format!(
         "  round {round}  {:50} {:>9}/s  p50 {:7.2} ms  p99 {:7.2} ms  CPU {cpu:>6} µs\n",
-        name(who),
+        name(participant),
         grouped(&format!("{:.0}", window.per_second)),
         window.p50_ms,
         window.p99_ms,
     )
 }
 
-/// Writes the page and its chart. The page.
+/// Writes the page and its chart to files. Returns the text of the page.
 pub(crate) fn write(
     out: &Path,
-    about: &About,
+    conditions: &RunConditions,
     contests: &[Contest],
-    memory: &[Resident],
+    memory: &[ResidentMemory],
 ) -> Result<String, Failure> {
     fs::create_dir_all(out)?;
     let chart = chart::draw(contests);
-    let mut page = head(about)?;
+    let mut page = introduction(conditions)?;
     if let Some(chart) = &chart {
         fs::write(out.join("compare.svg"), chart)?;
         page.push_str("\n![CPU time per call and requests per second](compare.svg)\n");
@@ -206,16 +212,16 @@ pub(crate) fn write(
     ))
 }
 
-/// What the numbers hang on, under a title.
-pub(crate) fn made_by(title: &str, about: &About) -> String {
-    let About {
+/// Returns the beginning of a page: the title, and the conditions of the run.
+pub(crate) fn page_header(title: &str, conditions: &RunConditions) -> String {
+    let RunConditions {
         date,
         machine,
         versions,
         command,
-        windows: _,
+        rounds_and_seconds: _,
         load: (before, after),
-    } = about;
+    } = conditions;
     format!(
         "# {title}
 
@@ -231,9 +237,9 @@ on {date}, on {machine}; load average {before} before and {after} after. Version
     )
 }
 
-fn head(about: &About) -> Result<String, Failure> {
-    let (rounds, seconds) = about.windows;
-    let mut page = made_by("Measured", about);
+fn introduction(conditions: &RunConditions) -> Result<String, Failure> {
+    let (rounds, seconds) = conditions.rounds_and_seconds;
+    let mut page = page_header("Measured", conditions);
     write!(
         page,
         "
@@ -251,10 +257,10 @@ Both write a log line for each call to a file.
 
 pub(crate) fn table(contest: &Contest) -> Result<String, Failure> {
     let (reference, reference_name) = match contest.kind {
-        Kind::Proxy { .. } => (Who::Proxy(Contender::Envoy), "Envoy"),
-        Kind::Vault { .. } | Kind::Workspaces { .. } => (Who::OpenBaoRead, "KV read"),
-        Kind::Puts => (
-            Who::OpenBaoPuts {
+        ContestKind::Proxy { .. } => (Participant::Proxy(Contender::Envoy), "Envoy"),
+        ContestKind::Vault { .. } | ContestKind::Workspaces { .. } => (Participant::OpenBaoRead, "KV read"),
+        ContestKind::Puts => (
+            Participant::OpenBaoPuts {
                 writers: puts::WRITERS,
             },
             "OpenBao",
@@ -287,7 +293,10 @@ pub(crate) fn table(contest: &Contest) -> Result<String, Failure> {
         cells.push(cell(row.spread(|window| Some(window.p99_ms)), 2));
         writeln!(table, "| {} |", cells.join(" | "))?;
     }
-    if matches!(contest.kind, Kind::Vault { .. } | Kind::Workspaces { .. }) {
+    if matches!(
+        contest.kind,
+        ContestKind::Vault { .. } | ContestKind::Workspaces { .. }
+    ) {
         writeln!(
             table,
             "\nSecrets of 38 bytes. Unary: {UNARY} connections with one call each. The streams are one connection."
@@ -300,10 +309,10 @@ fn ratio(spread: Option<Spread>) -> String {
     spread.map_or("–".to_owned(), |spread| format!("{:.2}", spread.median))
 }
 
-/// The name, bold for the one that matters most.
+/// Returns the row's name, in bold for the main contender.
 fn bold(row: &Row) -> String {
-    let name = name(row.who);
-    if row.who == Who::Proxy(Contender::Ours(Placed::Bearer)) {
+    let name = name(row.participant);
+    if row.participant == Participant::Proxy(Contender::Ours(Placement::Bearer)) {
         format!("**{name}**")
     } else {
         name

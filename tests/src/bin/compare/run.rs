@@ -1,4 +1,4 @@
-//! A run: every part, its contenders in turn, round after round.
+//! Runs the parts of the benchmark. In each round of a part, the contenders are measured in turn.
 
 use std::{
     env,
@@ -9,55 +9,55 @@ use std::{
 
 use crate::{
     Common, Failure, Options, Part,
-    contenders::{Contender, Field, Payload},
-    decrypts::{Decrypts, How},
+    contenders::{Contender, Payload, Testbed},
+    decrypts::{DecryptMode, Decrypts},
     h2load::{Generator, Http, Load, Target},
     measure::{Spread, Window},
-    memory::{self, Resident},
+    memory::{self, ResidentMemory},
     paced,
-    report::{self, About, Peer},
-    services::Placed,
+    report::{self, Peer, RunConditions},
+    services::Placement,
     store::puts::{self, Puts},
     vaults,
 };
 
-/// Calls a second where latency is compared at the same load.
+/// Calls per second in the comparison of latencies at equal load.
 pub(crate) const RATE: u32 = 2_000;
 
-/// Those who are compared in one respect.
+/// One table of the report: participants with one kind of task.
 pub(crate) struct Contest {
-    pub(crate) kind: Kind,
+    pub(crate) kind: ContestKind,
     pub(crate) rows: Vec<Row>,
 }
 
-/// In which respect.
+/// The task of a contest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Calls through a proxy.
+pub(crate) enum ContestKind {
+    /// Send calls through a proxy.
     Proxy {
         payload: Payload,
         downstream: Http,
         upstream: Http,
         rate: Option<u32>,
     },
-    /// Values out of a vault that holds so many.
+    /// Decrypt the values of one workspace.
     Vault { secrets: u32 },
-    /// Values out of a vault with so many workspaces.
+    /// Decrypt values of many workspaces.
     Workspaces { workspaces: u32, secrets: u32 },
-    /// Values into a vault.
+    /// Put values into a vault.
     Puts,
 }
 
-/// Who is compared.
+/// A participant of a contest, which has one row in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Participant {
     Proxy(Contender),
-    Vault(How),
+    Vault(DecryptMode),
     /// The vault with an audit log.
-    Audited(How),
+    Audited(DecryptMode),
     OpenBaoRead,
     OpenBaoTransit,
-    /// Nobody: what the disk itself can do.
+    /// The disk without a vault, as the limit for durable puts.
     Disk,
     Puts {
         writers: u32,
@@ -67,57 +67,57 @@ pub(crate) enum Who {
     },
 }
 
-/// What was measured of one of them, round by round.
+/// The measurements of one participant, with one [`Window`] per round.
 pub(crate) struct Row {
-    pub(crate) who: Who,
+    pub(crate) participant: Participant,
     pub(crate) windows: Vec<Window>,
 }
 
 impl Row {
-    /// Of one thing that was measured.
+    /// Returns the spread of one figure over the rounds.
     pub(crate) fn spread(&self, of: impl Fn(&Window) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.windows.iter().filter_map(of))
     }
 
-    /// Of two rows taken together, round by round.
+    /// Returns the spread of a figure that is computed from two participants, round by round.
     pub(crate) fn with(&self, other: &Self, of: impl Fn(&Window, &Window) -> Option<f64>) -> Option<Spread> {
         let rounds = self.windows.iter().zip(&other.windows);
         Spread::of(rounds.filter_map(|(mine, theirs)| of(mine, theirs)))
     }
 
-    /// How many times the CPU of another.
+    /// Returns this row's CPU time as a multiple of the other's.
     pub(crate) fn cpu_ratio(&self, other: &Self) -> Option<Spread> {
         self.with(other, |mine, theirs| Some(mine.cpu_us? / theirs.cpu_us?))
     }
 
-    /// How many times the calls of another.
+    /// Returns this row's calls per second as a multiple of the other's.
     pub(crate) fn rate_ratio(&self, other: &Self) -> Option<Spread> {
         self.with(other, |mine, theirs| Some(mine.per_second / theirs.per_second))
     }
 }
 
 impl Contest {
-    pub(crate) fn row(&self, who: Who) -> Option<&Row> {
-        self.rows.iter().find(|row| row.who == who)
+    pub(crate) fn row(&self, participant: Participant) -> Option<&Row> {
+        self.rows.iter().find(|row| row.participant == participant)
     }
 }
 
-/// By what means somebody is measured.
-pub(crate) enum Means {
-    /// As many calls as there can be.
+/// The load by which a participant is measured.
+pub(crate) enum Workload {
+    /// As many calls as the contender can answer.
     Calls(Load, Target),
-    /// So many calls a second.
+    /// A fixed number of calls per second.
     Paced(Load, Target, u32),
     Decrypts(Decrypts),
     Puts(Puts),
-    /// Writes to a file in this directory, each synced.
+    /// Writes to a file in a directory, each followed by `fdatasync`.
     Syncs(PathBuf),
 }
 
-/// Runs what the options ask for, and writes what came of it.
+/// Runs the selected parts and writes the report.
 pub(crate) async fn all(options: &Options) -> Result<(), Failure> {
     let common = &options.common;
-    let mut about = About::new(common, &[Peer::Envoy, Peer::OpenBao, Peer::H2load])?;
+    let mut conditions = RunConditions::new(common, &[Peer::Envoy, Peer::OpenBao, Peer::H2load])?;
     let bin_dir = bin_dir(common)?;
     let scratch = tempfile::tempdir()?;
     let scratch = scratch.path();
@@ -126,26 +126,26 @@ pub(crate) async fn all(options: &Options) -> Result<(), Failure> {
         .into_iter()
         .any(|part| options.wants(part))
     {
-        let field = Field::start(&bin_dir, &common.peers, scratch).await?;
+        let testbed = Testbed::start(&bin_dir, &common.peers, scratch).await?;
         for (kind, contenders) in proxies(options) {
-            contests.push(proxy(common, scratch, &field, kind, &contenders).await?);
+            contests.push(proxy(common, scratch, &testbed, kind, &contenders).await?);
         }
     }
     if options.wants(Part::Vault) {
         vaults::measure(common, &bin_dir, scratch, &mut contests).await?;
     }
-    let mut memory: Vec<Resident> = Vec::new();
+    let mut memory: Vec<ResidentMemory> = Vec::new();
     if options.wants(Part::Memory) {
         memory = memory::measure(options, &bin_dir, scratch).await?;
     }
-    about.finished()?;
-    let written = report::write(&options.out(), &about, &contests, &memory)?;
+    conditions.record_load_after()?;
+    let written = report::write(&options.out(), &conditions, &contests, &memory)?;
     say(&written)
 }
 
-/// What is measured of proxies, and between whom.
-fn proxies(options: &Options) -> Vec<(Kind, Vec<Contender>)> {
-    let proxy = |payload, downstream, upstream, rate| Kind::Proxy {
+/// Returns the contests of proxies that the options select, each with its contenders.
+fn proxies(options: &Options) -> Vec<(ContestKind, Vec<Contender>)> {
+    let proxy = |payload, downstream, upstream, rate| ContestKind::Proxy {
         payload,
         downstream,
         upstream,
@@ -154,12 +154,12 @@ fn proxies(options: &Options) -> Vec<(Kind, Vec<Contender>)> {
     let pairs = Http::BOTH
         .into_iter()
         .flat_map(|down| Http::BOTH.map(|up| (down, up)));
-    let one = Contender::Ours(Placed::Bearer);
+    let one = Contender::Ours(Placement::Bearer);
     let mut contests = Vec::new();
     if options.wants(Part::Small) {
         for (down, up) in pairs.clone() {
             let contenders = Contender::ALL.into_iter();
-            // Without a proxy there is only one protocol.
+            // Calls without a proxy use only one protocol.
             let contenders = contenders.filter(|&contender| contender != Contender::Direct || down == up);
             contests.push((proxy(Payload::Small, down, up, None), contenders.collect()));
         }
@@ -172,7 +172,7 @@ fn proxies(options: &Options) -> Vec<(Kind, Vec<Contender>)> {
     }
     if options.wants(Part::Large) {
         for http in Http::BOTH {
-            let skill = Contender::Ours(Placed::Body);
+            let skill = Contender::Ours(Placement::Body);
             let contenders = vec![
                 Contender::Direct,
                 Contender::Forwarder,
@@ -193,11 +193,11 @@ fn proxies(options: &Options) -> Vec<(Kind, Vec<Contender>)> {
 async fn proxy(
     common: &Common,
     scratch: &Path,
-    field: &Field,
-    kind: Kind,
+    testbed: &Testbed,
+    kind: ContestKind,
     contenders: &[Contender],
 ) -> Result<Contest, Failure> {
-    let Kind::Proxy {
+    let ContestKind::Proxy {
         payload,
         downstream,
         upstream,
@@ -213,27 +213,27 @@ async fn proxy(
         headers: payload.headers(),
     };
     let entries = contenders.iter().map(|&contender| {
-        let target = field.target(contender, upstream, payload);
+        let target = testbed.target(contender, upstream, payload);
         let load = load.clone();
-        let means = match rate {
-            None => Means::Calls(load, target),
-            Some(rate) => Means::Paced(load, target, rate),
+        let workload = match rate {
+            None => Workload::Calls(load, target),
+            Some(rate) => Workload::Paced(load, target, rate),
         };
-        (Who::Proxy(contender), means)
+        (Participant::Proxy(contender), workload)
     });
     let contest = contest(common, scratch, kind, entries.collect()).await?;
-    field.tidy()?;
+    testbed.empty_logs()?;
     Ok(contest)
 }
 
-/// Measures some contenders in turn, another one first in each round.
+/// Measures the participants in turn. Each round begins with another participant.
 pub(crate) async fn contest(
     common: &Common,
     scratch: &Path,
-    kind: Kind,
-    mut entries: Vec<(Who, Means)>,
+    kind: ContestKind,
+    mut entries: Vec<(Participant, Workload)>,
 ) -> Result<Contest, Failure> {
-    let (rounds, seconds) = common.windows();
+    let (rounds, seconds) = common.rounds_and_seconds();
     let generator = Generator {
         scratch: scratch.to_owned(),
         seconds,
@@ -241,22 +241,22 @@ pub(crate) async fn contest(
     say(&format!("\n{}\n", report::title(kind)))?;
     let mut rows: Vec<Row> = entries
         .iter()
-        .map(|&(who, _)| Row {
-            who,
+        .map(|&(participant, _)| Row {
+            participant,
             windows: Vec::new(),
         })
         .collect();
     for round in 1..=rounds {
-        for (who, how) in &entries {
-            let window = match how {
-                Means::Calls(load, target) => generator.measure(load, target).await?,
-                Means::Paced(load, target, rate) => paced::measure(load, target, *rate, seconds).await?,
-                Means::Decrypts(decrypts) => decrypts.measure(seconds).await?,
-                Means::Puts(puts) => puts.measure(seconds).await?,
-                Means::Syncs(dir) => puts::syncs(dir, seconds).await?,
+        for (participant, workload) in &entries {
+            let window = match workload {
+                Workload::Calls(load, target) => generator.measure(load, target).await?,
+                Workload::Paced(load, target, rate) => paced::measure(load, target, *rate, seconds).await?,
+                Workload::Decrypts(decrypts) => decrypts.measure(seconds).await?,
+                Workload::Puts(puts) => puts.measure(seconds).await?,
+                Workload::Syncs(dir) => puts::syncs(dir, seconds).await?,
             };
-            say(&report::progress(round, *who, &window))?;
-            if let Some(row) = rows.iter_mut().find(|row| row.who == *who) {
+            say(&report::progress(round, *participant, &window))?;
+            if let Some(row) = rows.iter_mut().find(|row| row.participant == *participant) {
                 row.windows.push(window);
             }
         }
@@ -265,7 +265,7 @@ pub(crate) async fn contest(
     Ok(Contest { kind, rows })
 }
 
-/// Where the binaries of both services are.
+/// Returns the directory with the binaries of both services, which it builds unless the options name a directory.
 pub(crate) fn bin_dir(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(dir) = &common.bin_dir {
         return Ok(dir.clone());
@@ -284,7 +284,7 @@ pub(crate) fn bin_dir(common: &Common) -> Result<PathBuf, Failure> {
     Ok(PathBuf::from(target).join("dist"))
 }
 
-/// Prints, and shows it at once.
+/// Prints and flushes.
 pub(crate) fn say(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

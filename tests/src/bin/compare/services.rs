@@ -1,4 +1,4 @@
-//! The real binaries of both services, as somebody would run them on one machine.
+//! Runs the binaries of both services, as in a deployment on one machine.
 
 use std::{
     fs,
@@ -33,21 +33,20 @@ use crate::{
     run::say,
 };
 
-/// The workspace of everything here.
+/// The workspace of the secrets and servers, unless a benchmark creates its own workspaces.
 pub(crate) const WORKSPACE: &str = "bench";
-/// The value of the first secret; Envoy gets the same.
+/// The value that [`put_request`] stores. Envoy injects the same value.
 pub(crate) const TOKEN: &str = "bench-5e4b1f0c9a7d3826bc41f7e09d5a8c63";
-/// How long a service may take until it is ready, with a store of gigabytes.
+/// Time limit for a service to become ready with a store of gigabytes.
 const READY: Duration = Duration::from_secs(120);
-/// Names of the secrets that servers get.
+/// Names of the secrets that the injector's servers use.
 const NAMES: [&str; 3] = ["TOKEN", "SECOND", "THIRD"];
 
-/// A running vault.
 pub(crate) struct Vault {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
     pub(crate) pki: Arc<Pki>,
-    /// Where its store is, and its root key.
+    /// The directory of the store and the root key.
     pub(crate) dir: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
@@ -55,15 +54,14 @@ pub(crate) struct Vault {
     filled: u32,
 }
 
-/// How a vault is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum StopMethod {
     Closed,
     Killed,
 }
 
 impl Vault {
-    /// Starts one on an empty store, and makes the workspace.
+    /// Starts a vault with an empty store and creates [`WORKSPACE`].
     pub(crate) async fn start(bin_dir: &Path, scratch: &Path, name: &str) -> Result<Self, Failure> {
         let dir = scratch.join(name);
         fs::create_dir(&dir)?;
@@ -83,7 +81,8 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Starts one in a directory, with the root key there, if there is one.
+    /// Starts a vault with an empty store in `dir`, and with the root key in `dir`, which is created if it does not
+    /// exist.
     pub(crate) async fn start_empty(bin_dir: &Path, dir: PathBuf) -> Result<Self, Failure> {
         Self::launch(bin_dir, dir, None).await
     }
@@ -113,8 +112,8 @@ impl Vault {
         let program = bin_dir.join("vault-service");
         let arguments: Vec<String> = flags(arguments.into_iter().chain(setting)).collect();
         let mut process = Process::start("vault-service", &program, &arguments, &dir.join("log"))?;
-        process.listens(metrics).await?;
-        ready(metrics).await?;
+        process.wait_until_listening(metrics).await?;
+        wait_until_ready(metrics).await?;
         Ok(Self {
             process,
             address,
@@ -127,21 +126,21 @@ impl Vault {
         })
     }
 
-    /// Ends it and starts it anew. How long that took until it was ready.
-    pub(crate) async fn restart(&mut self, ending: Ending) -> Result<Duration, Failure> {
-        match ending {
-            Ending::Closed => self.process.terminate().await?,
-            Ending::Killed => self.process.kill()?,
+    /// Stops the vault and starts it again. Returns the time from the start until the vault is ready.
+    pub(crate) async fn restart(&mut self, stop: StopMethod) -> Result<Duration, Failure> {
+        match stop {
+            StopMethod::Closed => self.process.terminate().await?,
+            StopMethod::Killed => self.process.kill()?,
         }
         let started = Instant::now();
         let log = self.dir.join("log");
         self.process = Process::start("vault-service", &self.program, &self.arguments, &log)?;
-        self.process.listens(self.metrics).await?;
+        self.process.wait_until_listening(self.metrics).await?;
         ready(self.metrics).await?;
         Ok(started.elapsed())
     }
 
-    /// A channel to it, as a principal.
+    /// Returns a channel to the vault with the certificate of `principal`.
     pub(crate) fn channel(&self, principal: &str) -> Channel {
         self.pki
             .channel(&self.pki.principal(principal), self.address, pki::VAULT)
@@ -149,34 +148,39 @@ impl Vault {
 
     async fn make_workspace(&self) -> Result<(), Failure> {
         WorkspaceServiceClient::new(self.channel(pki::ADMIN))
-            .create_workspace(create(WORKSPACE))
+            .create_workspace(create_request(WORKSPACE))
             .await?;
         Ok(())
     }
 
-    /// Puts the secrets that servers get.
+    /// Puts the secrets that the injector's servers use.
     pub(crate) async fn put_servers_secrets(&self) -> Result<(), Failure> {
         let mut secrets = SecretServiceClient::new(self.channel(pki::ADMIN));
         for name in NAMES {
-            secrets.put_secret(put(name.to_owned())).await?;
+            secrets.put_secret(put_request(name.to_owned())).await?;
         }
         Ok(())
     }
 
-    /// Puts secrets until there are `count` of those that [`stored`] names.
+    /// Puts secrets with the names of [`secret_name`] until there are `count`.
     pub(crate) async fn fill(&mut self, count: u32) -> Result<(), Failure> {
         say(&format!("\nputting secrets until there are {count}\n"))?;
         let secrets = SecretServiceClient::new(self.channel(pki::ADMIN));
-        many(self.filled..count, move |number| {
+        call_for_each(self.filled..count, move |number| {
             let mut secrets = secrets.clone();
-            async move { secrets.put_secret(put(stored(number))).await.map(drop) }
+            async move {
+                secrets
+                    .put_secret(put_request(secret_name(number)))
+                    .await
+                    .map(drop)
+            }
         })
         .await?;
         self.filled = self.filled.max(count);
         Ok(())
     }
 
-    /// Makes workspaces, and in each so many secrets, as [`stored_in`] says.
+    /// Creates workspaces with the names of [`workspace_name`] and puts `each` secrets into each.
     pub(crate) async fn fill_workspaces(&self, workspaces: u32, each: u32) -> Result<(), Failure> {
         say(&format!(
             "\nputting {each} secrets into each of {workspaces} workspaces\n"
@@ -186,15 +190,15 @@ impl Vault {
             WorkspaceServiceClient::new(channel.clone()),
             SecretServiceClient::new(channel),
         );
-        many(0..workspaces, move |number| {
+        call_for_each(0..workspaces, move |number| {
             let (mut made, mut secrets) = (made.clone(), secrets.clone());
             async move {
-                let workspace = stored_in(number * each, each);
-                made.create_workspace(create(&workspace)).await?;
+                let workspace = workspace_name(number * each, each);
+                made.create_workspace(create_request(&workspace)).await?;
                 for number in number * each..(number + 1) * each {
                     let put = PutSecretRequest {
                         workspace: workspace.clone(),
-                        ..put(stored(number))
+                        ..put_request(secret_name(number))
                     };
                     secrets.put_secret(put).await?;
                 }
@@ -205,8 +209,8 @@ impl Vault {
     }
 }
 
-/// Makes the calls of each number, many at once.
-async fn many<F>(
+/// Runs `call` for each number, 64 at a time.
+async fn call_for_each<F>(
     numbers: Range<u32>,
     call: impl Fn(u32) -> F + Clone + Send + Sync + 'static,
 ) -> Result<(), Failure>
@@ -227,12 +231,12 @@ where
     while let Some(done) = calls.join_next().await {
         done??;
     }
-    // What the store still writes is not of the calls that are measured next.
+    // The vault may still write in the background. Such writes must not disturb the next measurement.
     time::sleep(Duration::from_secs(2)).await;
     Ok(())
 }
 
-fn create(workspace: &str) -> CreateWorkspaceRequest {
+fn create_request(workspace: &str) -> CreateWorkspaceRequest {
     CreateWorkspaceRequest {
         workspace: Some(Workspace {
             name: workspace.to_owned(),
@@ -242,18 +246,18 @@ fn create(workspace: &str) -> CreateWorkspaceRequest {
     }
 }
 
-/// The name of a secret that [`Vault::fill`] puts.
-pub(crate) fn stored(number: u32) -> String {
+/// Returns the name of a secret that [`Vault::fill`] puts.
+pub(crate) fn secret_name(number: u32) -> String {
     format!("S{number}")
 }
 
-/// The workspace that it is in where each has only so many.
-pub(crate) fn stored_in(number: u32, each: u32) -> String {
+/// Returns the workspace of a secret when each workspace has `each` secrets.
+pub(crate) fn workspace_name(number: u32, each: u32) -> String {
     format!("w{}", number / each.max(1))
 }
 
-/// What puts it into [`WORKSPACE`].
-pub(crate) fn put(name: String) -> PutSecretRequest {
+/// Returns a request that puts [`TOKEN`] as a secret into [`WORKSPACE`].
+pub(crate) fn put_request(name: String) -> PutSecretRequest {
     PutSecretRequest {
         workspace: WORKSPACE.to_owned(),
         name,
@@ -262,16 +266,15 @@ pub(crate) fn put(name: String) -> PutSecretRequest {
     }
 }
 
-/// A running injector.
 pub(crate) struct Injector {
     pub(crate) process: Process,
     pub(crate) data_plane: SocketAddr,
-    /// One line a call.
+    /// The log, with one line for each call.
     pub(crate) log: PathBuf,
 }
 
 impl Injector {
-    /// Starts one with servers for all that is measured, all with the same upstream.
+    /// Starts an injector with one server for each placement and protocol. All servers have the same upstream.
     pub(crate) async fn start(
         bin_dir: &Path,
         scratch: &Path,
@@ -302,8 +305,8 @@ impl Injector {
         ];
         let program = bin_dir.join("injector-service");
         let mut process = Process::start("injector-service", &program, flags(arguments), &log)?;
-        process.listens(metrics).await?;
-        ready(metrics).await?;
+        process.wait_until_listening(metrics).await?;
+        wait_until_ready(metrics).await?;
         let channel = pki.channel(&pki.principal(pki::ADMIN), address, pki::INJECTOR);
         let mut servers = ServerServiceClient::new(channel);
         for server in servers_for(upstream) {
@@ -321,39 +324,39 @@ impl Injector {
     }
 }
 
-/// The name of the server that gets its secrets so, over this protocol.
-pub(crate) fn server_name(placed: Placed, http: Http) -> &'static str {
-    match (placed, http) {
-        (Placed::Bearer, Http::One) => "bearer-h1",
-        (Placed::Bearer, Http::Two) => "bearer-h2",
-        (Placed::Three, Http::One) => "three-h1",
-        (Placed::Three, Http::Two) => "three-h2",
-        (Placed::Body, Http::One) => "skill-h1",
-        (Placed::Body, Http::Two) => "skill-h2",
+/// Returns the name of the injector's server with this placement and protocol.
+pub(crate) fn server_name(placement: Placement, http: Http) -> &'static str {
+    match (placement, http) {
+        (Placement::Bearer, Http::One) => "bearer-h1",
+        (Placement::Bearer, Http::Two) => "bearer-h2",
+        (Placement::Three, Http::One) => "three-h1",
+        (Placement::Three, Http::Two) => "three-h2",
+        (Placement::Body, Http::One) => "skill-h1",
+        (Placement::Body, Http::Two) => "skill-h2",
     }
 }
 
-/// Where a server's secrets are put.
+/// The secrets of a server, and the place where the injector puts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Placed {
-    /// One, where Envoy puts it: `Authorization: Bearer`.
+pub(crate) enum Placement {
+    /// One secret in `Authorization: Bearer`, as Envoy injects it.
     Bearer,
-    /// Three, in headers.
+    /// Three secrets in headers.
     Three,
-    /// One, in the JSON body.
+    /// One secret in the JSON body.
     Body,
 }
 
 fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
-    let placed = [Placed::Bearer, Placed::Three, Placed::Body];
-    let all = placed
+    let placements = [Placement::Bearer, Placement::Three, Placement::Body];
+    let all = placements
         .into_iter()
-        .flat_map(|placed| Http::BOTH.map(|http| (placed, http)));
-    all.map(move |(placed, http)| {
-        let (auth_type, names) = match placed {
-            Placed::Bearer => (AuthType::Bearer, NAMES.get(..1)),
-            Placed::Three => (AuthType::SecretHeaders, Some(&NAMES[..])),
-            Placed::Body => (AuthType::Skill, NAMES.get(..1)),
+        .flat_map(|placement| Http::BOTH.map(|http| (placement, http)));
+    all.map(move |(placement, http)| {
+        let (auth_type, names) = match placement {
+            Placement::Bearer => (AuthType::Bearer, NAMES.get(..1)),
+            Placement::Three => (AuthType::SecretHeaders, Some(&NAMES[..])),
+            Placement::Body => (AuthType::Skill, NAMES.get(..1)),
         };
         let protocol = match http {
             Http::One => Protocol::Http1,
@@ -365,7 +368,7 @@ fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
             protocol: protocol.into(),
             ..server(
                 WORKSPACE,
-                server_name(placed, http),
+                server_name(placement, http),
                 &url,
                 names.unwrap_or_default(),
             )
@@ -373,8 +376,8 @@ fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
     })
 }
 
-/// Waits until a service says that it is ready.
-async fn ready(metrics: SocketAddr) -> Result<(), Failure> {
+/// Waits until `/readyz` reports that the service is ready.
+async fn wait_until_ready(metrics: SocketAddr) -> Result<(), Failure> {
     let started = Instant::now();
     while !get(&format!("http://{metrics}/readyz"))
         .await

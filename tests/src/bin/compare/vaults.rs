@@ -1,26 +1,26 @@
-//! The vault alone, beside OpenBao.
+//! Measures the vault alone, beside OpenBao.
 
 use std::path::Path;
 
 use crate::{
     Common, Failure,
-    decrypts::{Decrypts, How},
+    decrypts::{DecryptMode, Decrypts},
     openbao::OpenBao,
-    run::{Contest, Kind, Means, Who, contest},
+    run::{Contest, ContestKind, Participant, Workload, contest},
     services::Vault,
 };
 
-/// How our vault is asked: one call for each value, in clear and sealed; and as the injector asks, under a heavy load
-/// and under a light one.
-pub(crate) const OURS: [How; 4] = [
-    How::Unary { sealed: false },
-    How::Unary { sealed: true },
+/// The ways in which the vault is called: unary calls with values in clear or sealed, and streams like those of an
+/// injector under heavy and light load.
+pub(crate) const OURS: [DecryptMode; 4] = [
+    DecryptMode::Unary { sealed: false },
+    DecryptMode::Unary { sealed: true },
     STREAMED,
-    How::Stream { at_once: 5 },
+    DecryptMode::Stream { at_once: 5 },
 ];
-/// The one that has an aim.
-pub(crate) const STREAMED: How = How::Stream { at_once: 50 };
-/// The secrets that OpenBao holds: more would not make it faster.
+/// The stream of an injector under heavy load, for which there is an aim.
+pub(crate) const STREAMED: DecryptMode = DecryptMode::Stream { at_once: 50 };
+/// Number of secrets in OpenBao, which more secrets would not make faster.
 const OPENBAO_SECRETS: u32 = 100;
 
 pub(crate) async fn measure(
@@ -33,31 +33,34 @@ pub(crate) async fn measure(
     let mut vault = Vault::start(bin_dir, scratch, "vault-alone").await?;
     for (index, secrets) in common.counts().into_iter().enumerate() {
         vault.fill(secrets).await?;
-        let mut entries: Vec<(Who, Means)> = OURS
+        let mut entries: Vec<(Participant, Workload)> = OURS
             .into_iter()
-            .map(|how| {
+            .map(|mode| {
                 (
-                    Who::Vault(how),
-                    Means::Decrypts(Decrypts::new(how, &vault, secrets)),
+                    Participant::Vault(mode),
+                    Workload::Decrypts(Decrypts::new(mode, &vault, secrets)),
                 )
             })
             .collect();
         // The vault with an audit log runs only until this contest ends.
         let _audited = if index == 0 {
             let audited = Vault::start_audited(bin_dir, scratch, secrets).await?;
-            entries.extend(OURS.map(|how| {
-                let decrypts = Decrypts::new(how, &audited, secrets);
-                (Who::Audited(how), Means::Decrypts(decrypts))
+            entries.extend(OURS.map(|mode| {
+                let decrypts = Decrypts::new(mode, &audited, secrets);
+                (Participant::Audited(mode), Workload::Decrypts(decrypts))
             }));
             let ((load, target), (transit, transit_target)) =
                 (openbao.reads(OPENBAO_SECRETS), openbao.decrypts());
-            entries.push((Who::OpenBaoRead, Means::Calls(load, target)));
-            entries.push((Who::OpenBaoTransit, Means::Calls(transit, transit_target)));
+            entries.push((Participant::OpenBaoRead, Workload::Calls(load, target)));
+            entries.push((
+                Participant::OpenBaoTransit,
+                Workload::Calls(transit, transit_target),
+            ));
             Some(audited)
         } else {
             None
         };
-        contests.push(contest(common, scratch, Kind::Vault { secrets }, entries).await?);
+        contests.push(contest(common, scratch, ContestKind::Vault { secrets }, entries).await?);
     }
     Ok(())
 }

@@ -117,7 +117,7 @@ async fn the_id_of_a_different_request_is_refused() {
     let refused = vault.writer.restore_version(&admin("w"), restore).await;
     assert!(matches!(refused, Err(VaultError::RequestIdReused)));
     assert_eq!(vault.shown("T").await.unwrap().version, 1);
-    // The same id in another workspace identifies another request.
+    // A request id is unique per workspace, so a put in another workspace may use the id `id` again.
     vault
         .writer
         .create_workspace(&admin("v"), Plan::Free)
@@ -214,7 +214,7 @@ async fn a_stored_fingerprint_does_not_confirm_a_guessed_value() {
         let put = with_id("id", new("T", b"1"));
         vault.writer.put_secret(&admin(workspace), put).await.unwrap();
     }
-    // The same request in another workspace has another fingerprint, because the fingerprint depends on the KEK.
+    // Fingerprints depend on the workspace's KEK, so equal requests in two workspaces have different fingerprints.
     let kept: HashSet<Vec<u8>> = vault
         .remembered()
         .into_iter()

@@ -1,7 +1,7 @@
-//! The vault's store: what a durable put costs, and what happens to everything else as it grows; beside OpenBao, which
-//! keeps what it holds in a raft log.
+//! Measures the vault's store beside OpenBao with raft storage: the cost of durable puts, and the effect of the store's
+//! size on everything else.
 
-pub(crate) mod beside;
+pub(crate) mod background;
 mod page;
 pub(crate) mod puts;
 
@@ -16,75 +16,72 @@ use tokio::time::Instant;
 
 use crate::{
     Common, Failure,
-    decrypts::{Decrypts, How},
+    decrypts::{DecryptMode, Decrypts},
     measure::{peak_mib, resident_mib},
     openbao::OpenBao,
-    report::{About, Peer},
-    run::{Contest, Kind, Means, Who, bin_dir, contest, say},
-    services::{Ending, Vault},
+    report::{Peer, RunConditions},
+    run::{Contest, ContestKind, Participant, Workload, bin_dir, contest, say},
+    services::{StopMethod, Vault},
     vaults::STREAMED,
 };
-use beside::{Beside, Done, export};
+use background::{BackgroundRow, Throughput, export};
 use puts::{NAMES, Puts, WRITERS};
 
-/// Of that many secrets, OpenBao holds as many; of more, only the vault.
-const OPENBAO_MOST: u32 = 100_000;
-/// With no more than that many, backups and rotations are measured.
-const BESIDE_MOST: u32 = 100_000;
-/// How many secrets each of many workspaces has.
+/// Largest number of secrets for which OpenBao is measured, too.
+const MAX_OPENBAO_SECRETS: u32 = 100_000;
+/// Largest number of secrets with which backups and background work are measured.
+const MAX_BACKGROUND_SECRETS: u32 = 100_000;
+/// Secrets per workspace in the measurement of many workspaces.
 const EACH: u32 = 10;
-/// Workspaces of a page.
+/// Workspaces per page of a listing.
 const PAGE: u32 = 1000;
-/// How often a store is opened.
+/// Restarts of the vault for each way to stop it.
 const OPENS: u32 = 3;
 
-/// What was measured.
-struct Measured {
+struct StoreResults {
     puts: Contest,
-    sizes: Vec<Size>,
-    /// With how many secrets it was.
-    beside: (u32, Vec<Beside>),
+    sizes: Vec<SizeResults>,
+    /// The number of secrets, and the rows that were measured with it.
+    background: (u32, Vec<BackgroundRow>),
     backups: Backups,
-    /// As many secrets as the most of [`Self::sizes`], in many workspaces.
-    spread: Spread,
+    /// Measurements with the largest number of secrets, spread over many workspaces.
+    many_workspaces: ManyWorkspaces,
 }
 
-/// With many workspaces.
-struct Spread {
+struct ManyWorkspaces {
     workspaces: u32,
-    size: Size,
-    /// Seconds that listing all workspaces took, in pages of [`PAGE`].
-    listed: f64,
+    size: SizeResults,
+    /// Seconds for listing all workspaces in pages of [`PAGE`].
+    listing_seconds: f64,
 }
 
-/// With so many secrets.
-struct Size {
+/// Measurements with one number of secrets.
+struct SizeResults {
     secrets: u32,
     decrypts: Contest,
-    vault: Held,
-    openbao: Option<Held>,
-    /// How a store was left, how many seconds it took to be ready, and the most MiB of memory until then.
-    opens: Vec<(Ending, f64, f64)>,
+    vault: Footprint,
+    openbao: Option<Footprint>,
+    /// For each restart: the way to stop the vault, the seconds until it was ready, and its peak memory in MiB.
+    opens: Vec<(StopMethod, f64, f64)>,
 }
 
-/// What a process holds.
-struct Held {
+struct Footprint {
     resident_mib: f64,
     disk_bytes: u64,
 }
 
-/// Of [`Measured::beside`]'s secrets, with nothing beside.
+/// Backups and restores without other load, of the same secrets as in [`StoreResults::background`].
 #[derive(Default)]
 struct Backups {
-    exports: Vec<Done>,
-    restores: Vec<Done>,
+    exports: Vec<Throughput>,
+    restores: Vec<Throughput>,
 }
 
-/// Measures everything, and writes the page.
+/// Measures the store and writes the page.
 pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
-    let mut about = About::new(common, &[Peer::OpenBao, Peer::H2load])?;
+    let mut conditions = RunConditions::new(common, &[Peer::OpenBao, Peer::H2load])?;
     let bin_dir = bin_dir(common)?;
-    // Where programs are built there is a disk; where files are temporary there may be none.
+    // The store goes beside the build directory, because the system's temporary directory may be in memory.
     let parent = bin_dir.parent().unwrap_or(&bin_dir);
     let scratch = tempfile::tempdir_in(parent)?;
     let scratch = scratch.path();
@@ -94,30 +91,32 @@ pub(crate) async fn all(common: &Common) -> Result<(), Failure> {
     let puts = measure_puts(common, scratch, &vault, &openbao).await?;
 
     let counts = common.counts();
-    let most_beside = counts.iter().rfind(|&&count| count <= BESIDE_MOST);
-    let most_beside = *most_beside.or(counts.first()).ok_or("no number of secrets")?;
+    let background_secrets = counts.iter().rfind(|&&count| count <= MAX_BACKGROUND_SECRETS);
+    let background_secrets = *background_secrets
+        .or(counts.first())
+        .ok_or("no number of secrets")?;
     let mut sizes = Vec::new();
-    let mut beside = (most_beside, Vec::new());
+    let mut background = (background_secrets, Vec::new());
     let mut backups = Backups::default();
     for secrets in counts {
         sizes.push(measure_size(common, scratch, &mut vault, &mut openbao, secrets).await?);
-        if secrets == most_beside {
+        if secrets == background_secrets {
             backups = measure_backups(common, &bin_dir, scratch, &vault, secrets).await?;
-            beside.1 = beside::measure(common, &vault, secrets).await?;
+            background.1 = background::measure(common, &vault, secrets).await?;
         }
     }
     drop(vault);
     let most = sizes.last().map_or(NAMES, |size| size.secrets);
-    let spread = measure_spread(common, &bin_dir, scratch, most.div_ceil(EACH)).await?;
-    about.finished()?;
-    let measured = Measured {
+    let many_workspaces = measure_many_workspaces(common, &bin_dir, scratch, most.div_ceil(EACH)).await?;
+    conditions.record_load_after()?;
+    let results = StoreResults {
         puts,
         sizes,
-        beside,
+        background,
         backups,
-        spread,
+        many_workspaces,
     };
-    say(&page::write(&common.out(true), &about, &measured)?)
+    say(&page::write(&common.out(true), &conditions, &results)?)
 }
 
 async fn measure_puts(
@@ -126,14 +125,17 @@ async fn measure_puts(
     vault: &Vault,
     openbao: &OpenBao,
 ) -> Result<Contest, Failure> {
-    let mut entries = vec![(Who::Disk, Means::Syncs(scratch.to_owned()))];
+    let mut entries = vec![(Participant::Disk, Workload::Syncs(scratch.to_owned()))];
     for writers in [1, WRITERS] {
-        let ours = Means::Puts(Puts::new(writers, vault));
+        let ours = Workload::Puts(Puts::new(writers, vault));
         let (load, target) = openbao.puts(NAMES, writers);
-        entries.push((Who::Puts { writers }, ours));
-        entries.push((Who::OpenBaoPuts { writers }, Means::Calls(load, target)));
+        entries.push((Participant::Puts { writers }, ours));
+        entries.push((
+            Participant::OpenBaoPuts { writers },
+            Workload::Calls(load, target),
+        ));
     }
-    contest(common, scratch, Kind::Puts, entries).await
+    contest(common, scratch, ContestKind::Puts, entries).await
 }
 
 async fn measure_size(
@@ -142,90 +144,90 @@ async fn measure_size(
     vault: &mut Vault,
     openbao: &mut OpenBao,
     secrets: u32,
-) -> Result<Size, Failure> {
+) -> Result<SizeResults, Failure> {
     vault.fill(secrets).await?;
-    let mut entries: Vec<(Who, Means)> = [STREAMED, How::Unary { sealed: false }]
+    let mut entries: Vec<(Participant, Workload)> = [STREAMED, DecryptMode::Unary { sealed: false }]
         .into_iter()
-        .map(|how| {
+        .map(|mode| {
             (
-                Who::Vault(how),
-                Means::Decrypts(Decrypts::new(how, vault, secrets)),
+                Participant::Vault(mode),
+                Workload::Decrypts(Decrypts::new(mode, vault, secrets)),
             )
         })
         .collect();
-    let beside_openbao = secrets <= OPENBAO_MOST;
-    if beside_openbao {
+    let with_openbao = secrets <= MAX_OPENBAO_SECRETS;
+    if with_openbao {
         openbao.fill(secrets).await?;
         let (load, target) = openbao.reads(secrets.min(NAMES));
-        entries.push((Who::OpenBaoRead, Means::Calls(load, target)));
+        entries.push((Participant::OpenBaoRead, Workload::Calls(load, target)));
     }
-    let decrypts = contest(common, scratch, Kind::Vault { secrets }, entries).await?;
-    let held = Held::of_vault(vault)?;
-    let openbao = beside_openbao
-        .then(|| Held::of(openbao.process.id(), &openbao.dir.join("raft")))
+    let decrypts = contest(common, scratch, ContestKind::Vault { secrets }, entries).await?;
+    let footprint = Footprint::of_vault(vault)?;
+    let openbao = with_openbao
+        .then(|| Footprint::of(openbao.process.id(), &openbao.dir.join("raft")))
         .transpose()?;
-    Ok(Size {
+    Ok(SizeResults {
         secrets,
         decrypts,
-        vault: held,
+        vault: footprint,
         openbao,
         opens: measure_opens(common, vault).await?,
     })
 }
 
-async fn measure_opens(common: &Common, vault: &mut Vault) -> Result<Vec<(Ending, f64, f64)>, Failure> {
+async fn measure_opens(common: &Common, vault: &mut Vault) -> Result<Vec<(StopMethod, f64, f64)>, Failure> {
     let mut opens = Vec::new();
-    for ending in [Ending::Closed, Ending::Killed] {
-        for _ in 0..OPENS.min(common.windows().0) {
-            // So that there is something that was not closed.
+    for stop in [StopMethod::Closed, StopMethod::Killed] {
+        for _ in 0..OPENS.min(common.rounds_and_seconds().0) {
+            // The puts ensure that the vault stops after recent writes.
             Puts::new(WRITERS, vault).measure(1).await?;
-            let took = vault.restart(ending).await?.as_secs_f64();
+            let took = vault.restart(stop).await?.as_secs_f64();
             let peak = peak_mib(vault.process.id())?;
-            say(&format!("  {ending:?}: ready after {took:.2} s, {peak:.0} MiB\n"))?;
-            opens.push((ending, took, peak));
+            say(&format!("  {stop:?}: ready after {took:.2} s, {peak:.0} MiB\n"))?;
+            opens.push((stop, took, peak));
         }
     }
     Ok(opens)
 }
 
-async fn measure_spread(
+async fn measure_many_workspaces(
     common: &Common,
     bin_dir: &Path,
     scratch: &Path,
     workspaces: u32,
-) -> Result<Spread, Failure> {
+) -> Result<ManyWorkspaces, Failure> {
     let mut vault = Vault::start(bin_dir, scratch, "vault-spread").await?;
     vault.fill_workspaces(workspaces, EACH).await?;
     let secrets = workspaces * EACH;
-    let entries = [STREAMED, How::Unary { sealed: false }].map(|how| {
-        let decrypts = Decrypts::new(how, &vault, secrets).with_each(EACH);
-        (Who::Vault(how), Means::Decrypts(decrypts))
+    let entries = [STREAMED, DecryptMode::Unary { sealed: false }].map(|mode| {
+        let decrypts = Decrypts::new(mode, &vault, secrets).spread_over_workspaces(EACH);
+        (Participant::Vault(mode), Workload::Decrypts(decrypts))
     });
-    let kind = Kind::Workspaces { workspaces, secrets };
+    let kind = ContestKind::Workspaces { workspaces, secrets };
     let decrypts = contest(common, scratch, kind, entries.into()).await?;
     let began = Instant::now();
-    // And the one that every vault here has.
+    // Every vault of the benchmark also has the workspace `WORKSPACE`.
     let listed = count_workspaces(&vault).await?;
     if listed != workspaces + 1 {
         return Err(format!("{listed} workspaces were listed, of {workspaces}").into());
     }
-    let listed = began.elapsed().as_secs_f64();
-    let held = Held::of_vault(&vault)?;
-    let size = Size {
+    let listing_seconds = began.elapsed().as_secs_f64();
+    let footprint = Footprint::of_vault(&vault)?;
+    let size = SizeResults {
         secrets,
         decrypts,
-        vault: held,
+        vault: footprint,
         openbao: None,
         opens: measure_opens(common, &mut vault).await?,
     };
-    Ok(Spread {
+    Ok(ManyWorkspaces {
         workspaces,
         size,
-        listed,
+        listing_seconds,
     })
 }
 
-/// As an administrator counts them, page by page.
+/// Counts the workspaces by listing them page by page.
 async fn count_workspaces(vault: &Vault) -> Result<u32, Failure> {
     let mut client = WorkspaceServiceClient::new(vault.channel(ADMIN));
     let (mut count, mut page_token) = (0, String::new());
@@ -243,7 +245,7 @@ async fn count_workspaces(vault: &Vault) -> Result<u32, Failure> {
     }
 }
 
-impl Held {
+impl Footprint {
     fn of_vault(vault: &Vault) -> Result<Self, Failure> {
         Self::of(vault.process.id(), &vault.dir.join("store"))
     }
@@ -256,7 +258,7 @@ impl Held {
     }
 }
 
-/// What a directory takes of the disk.
+/// Returns the disk space that a directory's files occupy, in bytes.
 fn on_disk(dir: &Path) -> Result<u64, Failure> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir)? {
@@ -269,7 +271,7 @@ fn on_disk(dir: &Path) -> Result<u64, Failure> {
     Ok(bytes)
 }
 
-/// Backs the vault up, and restores the backup into a new one.
+/// Exports a backup and restores it into a new vault, once per round.
 async fn measure_backups(
     common: &Common,
     bin_dir: &Path,
@@ -278,7 +280,7 @@ async fn measure_backups(
     secrets: u32,
 ) -> Result<Backups, Failure> {
     let mut backups = Backups::default();
-    for round in 1..=common.windows().0 {
+    for round in 1..=common.rounds_and_seconds().0 {
         let (exported, backup) = export(vault.channel(ADMIN), secrets).await?;
         let dir = scratch.join(format!("restored-{round}"));
         fs::create_dir(&dir)?;
@@ -290,7 +292,7 @@ async fn measure_backups(
             .restore_backup(tokio_stream::iter(chunks))
             .await?
             .into_inner();
-        let restored = Done {
+        let restored = Throughput {
             items: answer.secrets,
             took: began.elapsed(),
             ..exported

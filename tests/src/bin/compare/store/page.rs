@@ -1,33 +1,37 @@
-//! What was measured of the store, as a page.
+//! Writes the page of the store, `store.md`.
 
 use std::{fmt::Write as _, fs, path::Path};
 
 use super::{
-    Held, Measured, PAGE, Size, Spread,
-    beside::{Done, RATE, Work},
+    Footprint, ManyWorkspaces, PAGE, SizeResults, StoreResults,
+    background::{BackgroundWork, RATE, Throughput},
     puts::{NAMES, WRITERS},
 };
 use crate::{
     Failure,
     aims::Aim,
-    decrypts::How,
+    decrypts::DecryptMode,
     measure::{self, grouped},
-    report::{About, made_by, name, table, title},
-    run::{Contest, Who},
-    services::Ending,
+    report::{RunConditions, name, page_header, table, title},
+    run::{Contest, Participant},
+    services::StopMethod,
     vaults::STREAMED,
 };
 
-/// The number of secrets that the aims of a large store are about.
+/// The number of secrets that the aims for a large store name.
 const LARGE: u32 = 1_000_000;
-const OURS: Who = Who::Puts { writers: WRITERS };
-const OPENBAO: Who = Who::OpenBaoPuts { writers: WRITERS };
+const OURS: Participant = Participant::Puts { writers: WRITERS };
+const OPENBAO: Participant = Participant::OpenBaoPuts { writers: WRITERS };
 
-/// Writes the page. The page.
-pub(super) fn write(out: &Path, about: &About, measured: &Measured) -> Result<String, Failure> {
+/// Writes the page to a file. Returns the text of the page.
+pub(super) fn write(
+    out: &Path,
+    conditions: &RunConditions,
+    results: &StoreResults,
+) -> Result<String, Failure> {
     fs::create_dir_all(out)?;
-    let mut page = made_by("The store, measured", about);
-    let (rounds, seconds) = about.windows;
+    let mut page = page_header("The store, measured", conditions);
+    let (rounds, seconds) = conditions.rounds_and_seconds;
     writeln!(
         page,
         "
@@ -39,8 +43,8 @@ every caller; OpenBao, with raft storage, is called without TLS by h2load. Secre
     write!(
         page,
         "\n## {}\n\n{}",
-        title(measured.puts.kind),
-        table(&measured.puts)?
+        title(results.puts.kind),
+        table(&results.puts)?
     )?;
     writeln!(
         page,
@@ -49,16 +53,16 @@ Every writer has a connection of its own, and puts again as soon as it was answe
 in turn. An answer comes after the disk's sync, which answers all that wait for it. × OpenBao: with {WRITERS} writers.",
         grouped(&NAMES.to_string())
     )?;
-    for size in &measured.sizes {
+    for size in &results.sizes {
         let decrypts = &size.decrypts;
         write!(page, "\n## {}\n\n{}", title(decrypts.kind), table(decrypts)?)?;
     }
-    let spread = &measured.spread.size.decrypts;
-    write!(page, "\n## {}\n\n{}", title(spread.kind), table(spread)?)?;
-    page.push_str(&sizes(measured)?);
-    page.push_str(&backups(measured)?);
+    let decrypts = &results.many_workspaces.size.decrypts;
+    write!(page, "\n## {}\n\n{}", title(decrypts.kind), table(decrypts)?)?;
+    page.push_str(&sizes(results)?);
+    page.push_str(&backups(results)?);
     page.push_str("\n## Aims\n\n| | aim | measured | |\n|---|---|---|---|\n");
-    for aim in aims(measured) {
+    for aim in aims(results) {
         let met = if aim.met { "met" } else { "missed" };
         writeln!(page, "| {} | {} | {} | {met} |", aim.what, aim.aim, aim.measured)?;
     }
@@ -67,12 +71,12 @@ in turn. An answer comes after the disk's sync, which answers all that wait for 
     Ok(format!("\n{page}\nwritten to {}\n", path.display()))
 }
 
-fn sizes(measured: &Measured) -> Result<String, Failure> {
-    let Spread {
+fn sizes(results: &StoreResults) -> Result<String, Failure> {
+    let ManyWorkspaces {
         workspaces,
         size,
-        listed,
-    } = &measured.spread;
+        listing_seconds,
+    } = &results.many_workspaces;
     let mut page = "
 ## Memory, disk and opening
 
@@ -81,13 +85,13 @@ fn sizes(measured: &Measured) -> Result<String, Failure> {
 "
     .to_owned();
     let in_many = format!(" in {} workspaces", grouped(&workspaces.to_string()));
-    let sizes = measured.sizes.iter().map(|size| (size, ""));
+    let sizes = results.sizes.iter().map(|size| (size, ""));
     for (size, where_) in sizes.chain([(size, in_many.as_str())]) {
         let secrets = grouped(&size.secrets.to_string()) + where_;
-        let opens = [Ending::Closed, Ending::Killed].map(|ending| spread(size.seconds(ending), 2));
+        let opens = [StopMethod::Closed, StopMethod::Killed].map(|stop| spread(size.seconds(stop), 2));
         let peak = spread(size.opens.iter().map(|&(_, _, mib)| mib), 0);
         let [closed, killed] = opens;
-        let of = |held: &Held| held.cells(size.secrets);
+        let of = |footprint: &Footprint| footprint.cells(size.secrets);
         writeln!(
             page,
             "| {secrets} | vault | {} | {closed} | {killed} | {peak} |",
@@ -102,14 +106,14 @@ fn sizes(measured: &Measured) -> Result<String, Failure> {
         "
 Resident: after the decrypts above. The vault was killed when it had just been written to; what was written is in the
 system's cache, as it is after a process was killed, and not after the machine was. All {} workspaces were listed in
-{listed:.1} s, in pages of {}.",
+{listing_seconds:.1} s, in pages of {}.",
         grouped(&workspaces.to_string()),
         grouped(&PAGE.to_string())
     )?;
     Ok(page)
 }
 
-impl Held {
+impl Footprint {
     #[expect(clippy::cast_precision_loss, reason = "bytes on a disk")]
     fn cells(&self, secrets: u32) -> String {
         let bytes = self.disk_bytes as f64;
@@ -122,15 +126,15 @@ impl Held {
     }
 }
 
-impl Size {
-    fn seconds(&self, of: Ending) -> impl Iterator<Item = f64> {
-        let opens = self.opens.iter().filter(move |(ending, ..)| *ending == of);
+impl SizeResults {
+    fn seconds(&self, of: StopMethod) -> impl Iterator<Item = f64> {
+        let opens = self.opens.iter().filter(move |(stop, ..)| *stop == of);
         opens.map(|&(_, seconds, _)| seconds)
     }
 }
 
-fn backups(measured: &Measured) -> Result<String, Failure> {
-    let (secrets, rows) = &measured.beside;
+fn backups(results: &StoreResults) -> Result<String, Failure> {
+    let (secrets, rows) = &results.background;
     let secrets = grouped(&secrets.to_string());
     let mut page = format!(
         "
@@ -140,7 +144,7 @@ fn backups(measured: &Measured) -> Result<String, Failure> {
 |---|---|---|
 "
     );
-    let backups = &measured.backups;
+    let backups = &results.backups;
     for (what, done) in [
         ("backup, with nothing beside", &backups.exports),
         (
@@ -166,20 +170,21 @@ What a vault does meanwhile, again and again, and what its callers notice of it:
     )?;
     for row in rows {
         let of = |of: fn(&measure::Window) -> f64, digits| spread(row.windows.iter().map(of), digits);
-        let done = |of: fn(Done) -> f64, digits| spread(row.done.iter().copied().map(of), digits);
+        let done =
+            |of: fn(Throughput) -> f64, digits| spread(row.throughputs.iter().copied().map(of), digits);
         let (meanwhile, work) = match row.work {
-            Work::None => ("nothing", "–".to_owned()),
-            Work::Puts => ("64 writers put", "–".to_owned()),
-            Work::Rotation => (
+            BackgroundWork::None => ("nothing", "–".to_owned()),
+            BackgroundWork::Puts => ("64 writers put", "–".to_owned()),
+            BackgroundWork::Rotation => (
                 "the workspace's key rotates",
-                format!("{} records/s", done(Done::items_per_second, 0)),
+                format!("{} records/s", done(Throughput::items_per_second, 0)),
             ),
-            Work::Backup => ("backups", format!("{} MB/s", done(Done::mb_per_second, 1))),
+            BackgroundWork::Backup => ("backups", format!("{} MB/s", done(Throughput::mb_per_second, 1))),
         };
         writeln!(
             page,
             "| {} | {meanwhile} | {} | {} | {} | {work} |",
-            name(row.calls.who()),
+            name(row.calls.participant()),
             of(|window| window.per_second, 0),
             of(|window| window.p50_ms, 2),
             of(|window| window.p99_ms, 2)
@@ -198,21 +203,21 @@ fn spread(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
     measure::Spread::of(values).map_or("–".to_owned(), |spread| format!("{spread:.digits$}"))
 }
 
-fn aims(measured: &Measured) -> Vec<Aim> {
-    let puts = &measured.puts;
+fn aims(results: &StoreResults) -> Vec<Aim> {
+    let puts = &results.puts;
     let mut aims = Vec::new();
-    let median = |contest: &Contest, who, of: fn(&measure::Window) -> Option<f64>| {
-        Some(contest.row(who)?.spread(of)?.median)
+    let median = |contest: &Contest, participant, of: fn(&measure::Window) -> Option<f64>| {
+        Some(contest.row(participant)?.spread(of)?.median)
     };
-    // How many of ours the same CPU time is enough for.
+    // Returns OpenBao's CPU time per call as a multiple of the vault's.
     let ahead = |contest: &Contest, ours, theirs| {
         let ratio = contest.row(theirs)?.cpu_ratio(contest.row(ours)?)?;
         Some(ratio.median)
     };
-    let per_second = |who| median(puts, who, |window| Some(window.per_second));
+    let per_second = |participant| median(puts, participant, |window| Some(window.per_second));
     if let (Some(ours), Some(sync)) = (
         per_second(OURS),
-        median(puts, Who::Disk, |window| Some(window.p50_ms)),
+        median(puts, Participant::Disk, |window| Some(window.p50_ms)),
     ) {
         let what = format!("puts/s, {WRITERS} writers, where one sync takes {sync:.2} ms");
         aims.push(Aim::at_least(what, "", 10_000.0, ours));
@@ -225,21 +230,21 @@ fn aims(measured: &Measured) -> Vec<Aim> {
             times,
         )
     }));
-    for size in &measured.sizes {
+    for size in &results.sizes {
         let (secrets, decrypts) = (size.secrets, &size.decrypts);
-        for how in [STREAMED, How::Unary { sealed: false }] {
+        for mode in [STREAMED, DecryptMode::Unary { sealed: false }] {
             let what = format!(
                 "{} per CPU second to OpenBao's reads, {secrets} secrets",
-                name(Who::Vault(how))
+                name(Participant::Vault(mode))
             );
-            let times = ahead(decrypts, Who::Vault(how), Who::OpenBaoRead);
+            let times = ahead(decrypts, Participant::Vault(mode), Participant::OpenBaoRead);
             aims.extend(times.map(|times| Aim::at_least(what, " ×", 10.0, times)));
         }
         if secrets != LARGE {
             continue;
         }
-        for (ending, what) in [(Ending::Closed, "a close"), (Ending::Killed, "a kill")] {
-            let seconds = measure::Spread::of(size.seconds(ending)).map(|spread| spread.median);
+        for (stop, what) in [(StopMethod::Closed, "a close"), (StopMethod::Killed, "a kill")] {
+            let seconds = measure::Spread::of(size.seconds(stop)).map(|spread| spread.median);
             let what = format!("{secrets} secrets: ready after {what}");
             aims.extend(seconds.map(|seconds| Aim::at_most(what, " s", 10.0, seconds)));
         }
@@ -252,8 +257,12 @@ fn aims(measured: &Measured) -> Vec<Aim> {
             most,
         ));
     }
-    let streamed = |size: &Size| median(&size.decrypts, Who::Vault(STREAMED), |window| window.cpu_us);
-    if let [few, .., many] = measured.sizes.as_slice()
+    let streamed = |size: &SizeResults| {
+        median(&size.decrypts, Participant::Vault(STREAMED), |window| {
+            window.cpu_us
+        })
+    };
+    if let [few, .., many] = results.sizes.as_slice()
         && let (Some(least), Some(most)) = (streamed(few), streamed(many))
     {
         let what = format!(

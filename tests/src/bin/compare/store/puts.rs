@@ -1,4 +1,4 @@
-//! A load of durable puts, and what the disk itself can do.
+//! A load of durable puts on the vault, and a load of synced writes on the disk.
 
 use std::{
     fs::{self, File},
@@ -19,18 +19,18 @@ use tokio::task::JoinSet;
 use crate::{
     Failure,
     measure::{Period, Window},
-    services::{Vault, WORKSPACE, put, stored},
+    services::{Vault, WORKSPACE, put_request, secret_name},
 };
 
-/// Writers at once, where it is many.
+/// Concurrent writers in the measurement with many writers.
 pub(crate) const WRITERS: u32 = 64;
 /// Secrets that get new versions in turn.
 pub(crate) const NAMES: u32 = 1000;
-/// What [`syncs`] writes at once, and into how many places.
+/// [`syncs`] writes blocks of this many bytes to [`BLOCKS`] places in turn.
 const BLOCK: usize = 4096;
 const BLOCKS: usize = 2048;
 
-/// A load: so many writers, each on a connection of its own, which puts again as soon as it was answered.
+/// A load of `writers` writers, each on its own connection. A writer puts again as soon as the vault has answered.
 #[derive(Clone)]
 pub(crate) struct Puts {
     writers: u32,
@@ -51,13 +51,13 @@ impl Puts {
         }
     }
 
-    /// Loads the vault.
     pub(crate) async fn measure(&self, seconds: u32) -> Result<Window, Failure> {
-        // Handshakes come before. Not by a put: the vault soon closes a connection that is idle after one.
+        // One call per connection completes the TLS handshake before the measurement begins. This call is not a put,
+        // because the vault soon closes a connection that is idle after a put.
         let mut clients = Vec::new();
         for _ in 0..self.writers {
             let mut client = SecretServiceClient::new(self.pki.channel(&self.files, self.address, VAULT));
-            client.list_secrets(one()).await?;
+            client.list_secrets(list_request()).await?;
             clients.push(client);
         }
         let (period, step) = (Period::after_warming_up(seconds), usize::try_from(self.writers)?);
@@ -67,7 +67,9 @@ impl Puts {
                 let mut latencies = Vec::new();
                 for number in (first..).step_by(step) {
                     let began = Instant::now();
-                    client.put_secret(put(stored(number % NAMES))).await?;
+                    client
+                        .put_secret(put_request(secret_name(number % NAMES)))
+                        .await?;
                     if period.is_over(began, &mut latencies) {
                         break;
                     }
@@ -79,8 +81,7 @@ impl Puts {
     }
 }
 
-/// Something that is always answered.
-fn one() -> ListSecretsRequest {
+fn list_request() -> ListSecretsRequest {
     ListSecretsRequest {
         workspace: WORKSPACE.to_owned(),
         page_size: 1,
@@ -88,8 +89,8 @@ fn one() -> ListSecretsRequest {
     }
 }
 
-/// Writes to a file in `dir` that has its length already, as the store's log does, and syncs it each time: what a store
-/// that writes one thing after the other could do.
+/// Writes blocks to a file in `dir` and calls `fdatasync` after each, as a store without group commit would do. The
+/// file has its final length from the start, like the store's log.
 pub(crate) async fn syncs(dir: &Path, seconds: u32) -> Result<Window, Failure> {
     let path = dir.join("synced");
     let period = Period::after_warming_up(seconds);

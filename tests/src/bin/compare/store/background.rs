@@ -1,4 +1,4 @@
-//! What else the vault does meanwhile, and what that does to those who call it.
+//! Measures calls while the vault does other work in the background.
 
 use std::time::{Duration, Instant};
 
@@ -14,55 +14,54 @@ use tonic::{Code, transport::Channel};
 use super::puts::{Puts, WRITERS};
 use crate::{
     Common, Failure,
-    decrypts::{Decrypts, How},
+    decrypts::{DecryptMode, Decrypts},
     measure::Window,
     report,
-    run::{Who, say},
+    run::{Participant, say},
     services::{Vault, WORKSPACE},
 };
 
-/// Decrypts in a second, while something else goes on.
+/// Decrypts per second while the vault does other work.
 pub(crate) const RATE: u32 = 1_000;
 
-/// Who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Calls {
-    /// [`RATE`] decrypts a second.
+    /// [`RATE`] decrypts per second.
     Decrypts,
-    /// As many puts as [`WRITERS`] can make.
+    /// As many puts as [`WRITERS`] writers can make.
     Puts,
 }
 
-/// What goes on meanwhile, again and again.
+/// Work that the vault repeats during the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(crate) enum BackgroundWork {
     None,
     Puts,
     Rotation,
     Backup,
 }
 
-/// What was measured.
-pub(crate) const ROWS: [(Calls, Work); 7] = [
-    (Calls::Decrypts, Work::None),
-    (Calls::Decrypts, Work::Puts),
-    (Calls::Decrypts, Work::Rotation),
-    (Calls::Decrypts, Work::Backup),
-    (Calls::Puts, Work::None),
-    (Calls::Puts, Work::Rotation),
-    (Calls::Puts, Work::Backup),
+/// The measured combinations of calls and work.
+pub(crate) const ROWS: [(Calls, BackgroundWork); 7] = [
+    (Calls::Decrypts, BackgroundWork::None),
+    (Calls::Decrypts, BackgroundWork::Puts),
+    (Calls::Decrypts, BackgroundWork::Rotation),
+    (Calls::Decrypts, BackgroundWork::Backup),
+    (Calls::Puts, BackgroundWork::None),
+    (Calls::Puts, BackgroundWork::Rotation),
+    (Calls::Puts, BackgroundWork::Backup),
 ];
 
-/// How much of the work was done.
+/// The amount of background work and its duration.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Done {
-    /// Records that were moved, or secrets that were backed up.
+pub(crate) struct Throughput {
+    /// Records that a rotation moved to the new key, or secrets in a backup.
     pub(crate) items: u64,
     pub(crate) bytes: u64,
     pub(crate) took: Duration,
 }
 
-impl Done {
+impl Throughput {
     pub(crate) fn items_per_second(self) -> f64 {
         per_second(self.items, self.took)
     }
@@ -71,7 +70,7 @@ impl Done {
         per_second(self.bytes, self.took) / 1e6
     }
 
-    fn and(self, more: Self) -> Self {
+    fn plus(self, more: Self) -> Self {
         Self {
             items: self.items + more.items,
             bytes: self.bytes + more.bytes,
@@ -88,30 +87,34 @@ fn per_second(count: u64, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
-/// A row of [`ROWS`], round by round.
-pub(crate) struct Beside {
+/// The measurements of one combination of [`ROWS`], with one element per round.
+pub(crate) struct BackgroundRow {
     pub(crate) calls: Calls,
-    pub(crate) work: Work,
+    pub(crate) work: BackgroundWork,
     pub(crate) windows: Vec<Window>,
-    pub(crate) done: Vec<Done>,
+    pub(crate) throughputs: Vec<Throughput>,
 }
 
-pub(crate) async fn measure(common: &Common, vault: &Vault, secrets: u32) -> Result<Vec<Beside>, Failure> {
-    let (rounds, seconds) = common.windows();
+pub(crate) async fn measure(
+    common: &Common,
+    vault: &Vault,
+    secrets: u32,
+) -> Result<Vec<BackgroundRow>, Failure> {
+    let (rounds, seconds) = common.rounds_and_seconds();
     say("\nBeside other work\n")?;
-    let mut rows: Vec<Beside> = ROWS
+    let mut rows: Vec<BackgroundRow> = ROWS
         .into_iter()
-        .map(|(calls, work)| Beside {
+        .map(|(calls, work)| BackgroundRow {
             calls,
             work,
             windows: Vec::new(),
-            done: Vec::new(),
+            throughputs: Vec::new(),
         })
         .collect();
     for round in 1..=rounds {
         for row in &mut rows {
             let stop = CancellationToken::new();
-            let until_stopped = tokio::spawn(again_and_again(
+            let worker = tokio::spawn(repeat_until_stopped(
                 row.work,
                 vault.channel(ADMIN),
                 secrets,
@@ -119,67 +122,67 @@ pub(crate) async fn measure(common: &Common, vault: &Vault, secrets: u32) -> Res
                 Puts::new(WRITERS, vault),
                 stop.clone(),
             ));
-            let who = row.calls.who();
+            let participant = row.calls.participant();
             let window = match row.calls {
                 Calls::Decrypts => {
-                    let decrypts = Decrypts::new(How::Paced { per_second: RATE }, vault, secrets);
+                    let decrypts = Decrypts::new(DecryptMode::Paced { per_second: RATE }, vault, secrets);
                     decrypts.measure(seconds).await?
                 }
                 Calls::Puts => Puts::new(WRITERS, vault).measure(seconds).await?,
             };
             stop.cancel();
-            let done = until_stopped.await??;
+            let throughput = worker.await??;
             say(&format!(
                 "  meanwhile {:?}: {} records\n{}",
                 row.work,
-                done.items,
-                report::progress(round, who, &window)
+                throughput.items,
+                report::progress(round, participant, &window)
             ))?;
             row.windows.push(window);
-            row.done.push(done);
+            row.throughputs.push(throughput);
         }
     }
     Ok(rows)
 }
 
 impl Calls {
-    pub(crate) fn who(self) -> Who {
+    pub(crate) fn participant(self) -> Participant {
         match self {
-            Self::Decrypts => Who::Vault(How::Paced { per_second: RATE }),
-            Self::Puts => Who::Puts { writers: WRITERS },
+            Self::Decrypts => Participant::Vault(DecryptMode::Paced { per_second: RATE }),
+            Self::Puts => Participant::Puts { writers: WRITERS },
         }
     }
 }
 
-/// Works until it is stopped, and then to the end of what it was at.
-async fn again_and_again(
-    work: Work,
+/// Repeats the work until `stop` is cancelled. The last repetition is completed.
+async fn repeat_until_stopped(
+    work: BackgroundWork,
     channel: Channel,
     secrets: u32,
     seconds: u32,
     puts: Puts,
     stop: CancellationToken,
-) -> Result<Done, Failure> {
-    let mut done = Done::default();
+) -> Result<Throughput, Failure> {
+    let mut total = Throughput::default();
     while !stop.is_cancelled() {
         match work {
-            Work::None => stop.cancelled().await,
-            Work::Puts => drop(puts.measure(seconds).await?),
-            Work::Rotation => done = done.and(rotate(channel.clone(), secrets).await?),
-            Work::Backup => done = done.and(export(channel.clone(), secrets).await?.0),
+            BackgroundWork::None => stop.cancelled().await,
+            BackgroundWork::Puts => drop(puts.measure(seconds).await?),
+            BackgroundWork::Rotation => total = total.plus(rotate(channel.clone(), secrets).await?),
+            BackgroundWork::Backup => total = total.plus(export(channel.clone(), secrets).await?.0),
         }
     }
-    Ok(done)
+    Ok(total)
 }
 
-/// Rotates the workspace's key, until every record is under the new one.
-async fn rotate(channel: Channel, secrets: u32) -> Result<Done, Failure> {
+/// Rotates the workspace's key and waits until every record is encrypted under the new key.
+async fn rotate(channel: Channel, secrets: u32) -> Result<Throughput, Failure> {
     let mut keys = KeyServiceClient::new(channel);
     let request = || RotateWorkspaceKeyRequest {
         workspace: WORKSPACE.to_owned(),
     };
     let began = Instant::now();
-    // Of the one before, the last record is under the new key a little before it is over.
+    // The vault refuses a rotation while the one before has not ended, which is a little later than its last record.
     while let Err(status) = keys.rotate_workspace_key(request()).await {
         if status.code() != Code::FailedPrecondition || began.elapsed() > Duration::from_secs(10) {
             return Err(status.into());
@@ -195,15 +198,15 @@ async fn rotate(channel: Channel, secrets: u32) -> Result<Done, Failure> {
         items = items.max(rotation.total_count);
         sleep(Duration::from_millis(20)).await;
     }
-    Ok(Done {
+    Ok(Throughput {
         items,
         bytes: 0,
         took: began.elapsed(),
     })
 }
 
-/// Takes a backup. The backup, too.
-pub(super) async fn export(channel: Channel, secrets: u32) -> Result<(Done, Vec<Vec<u8>>), Failure> {
+/// Exports a backup, and returns its chunks.
+pub(super) async fn export(channel: Channel, secrets: u32) -> Result<(Throughput, Vec<Vec<u8>>), Failure> {
     let began = Instant::now();
     let mut chunks = BackupServiceClient::new(channel)
         .export_backup(ExportBackupRequest {})
@@ -214,10 +217,10 @@ pub(super) async fn export(channel: Channel, secrets: u32) -> Result<(Done, Vec<
         bytes += u64::try_from(message.chunk.len())?;
         backup.push(message.chunk);
     }
-    let done = Done {
+    let throughput = Throughput {
         items: secrets.into(),
         bytes,
         took: began.elapsed(),
     };
-    Ok((done, backup))
+    Ok((throughput, backup))
 }

@@ -1,4 +1,4 @@
-//! The two ends of the measured road: the upstream, and the least that a forwarder can be.
+//! The upstream of the benchmark, and a forwarder that does as little as a proxy can do.
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -18,14 +18,14 @@ use tokio::net::TcpListener;
 
 use crate::Failure;
 
-/// A call to this path is answered with what was received.
+/// Path at which the upstream answers with the headers and the body that it received.
 pub(crate) const CHECK: &str = "/check";
-/// The answer to every other call.
+/// The upstream's answer at all other paths.
 pub(crate) const ANSWER: &str = r#"{"ok":true,"id":"0123456789abcdef","items":[1,2,3]}"#;
-/// A gRPC message of the same length, in its frame.
+/// A gRPC frame with a message of the same length as [`ANSWER`].
 const GRPC_ANSWER: &[u8] = b"\0\0\0\0\x33\x0a\x310123456789012345678901234567890123456789012345678";
 
-/// Answers everything, over HTTP/1.1 and HTTP/2, gRPC with trailers.
+/// Serves the upstream over HTTP/1.1 and HTTP/2. An answer to gRPC has trailers.
 pub(crate) async fn upstream(listen: SocketAddr) -> Result<(), Failure> {
     serve(listen, |request: Request<Incoming>| async move {
         let (parts, mut body) = request.into_parts();
@@ -45,9 +45,9 @@ pub(crate) async fn upstream(listen: SocketAddr) -> Result<(), Failure> {
     .await
 }
 
-type Trailed = WithTrailers<Full<Bytes>, std::future::Ready<Option<Result<HeaderMap, Infallible>>>>;
+type GrpcBody = WithTrailers<Full<Bytes>, std::future::Ready<Option<Result<HeaderMap, Infallible>>>>;
 
-fn grpc_answer() -> Response<Either<Trailed, Full<Bytes>>> {
+fn grpc_answer() -> Response<Either<GrpcBody, Full<Bytes>>> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let body = Full::from(GRPC_ANSWER).with_trailers(std::future::ready(Some(Ok(trailers))));
@@ -58,7 +58,7 @@ fn grpc_answer() -> Response<Either<Trailed, Full<Bytes>>> {
     response
 }
 
-/// Forwards everything to `to`: hyper's server and hyper's pooled client, and nothing between them.
+/// Forwards every request to `to`, with hyper's server and hyper's pooled client and no other work.
 pub(crate) async fn forwarder(listen: SocketAddr, to: SocketAddr, http2: bool) -> Result<(), Failure> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
@@ -113,7 +113,7 @@ where
                 let answered = answer(request);
                 async move { Ok::<_, Infallible>(answered.await) }
             });
-            // How a connection ended is the other side's affair.
+            // An error of one connection does not matter here, because the load generator reports failed calls.
             drop(
                 auto::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), calls)
