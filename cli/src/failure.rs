@@ -77,6 +77,8 @@ pub struct Failure {
     pub message: String,
     /// The next step for the user, printed below the message.
     pub hint: Option<String>,
+    /// The reason that a service gave.
+    pub reason: Option<Reason>,
 }
 
 impl Failure {
@@ -85,6 +87,7 @@ impl Failure {
             kind,
             message: message.to_string(),
             hint: None,
+            reason: None,
         }
     }
 
@@ -102,11 +105,15 @@ impl Failure {
 
     /// Returns the failure for a status that `service` answered.
     pub fn of_status(service: &str, status: &Status) -> Self {
-        let failure = Self::new(
-            FailureKind::of(status.code()),
-            format_args!("{service}: {}", status.message()),
-        );
-        match reason(status).and_then(hint_for) {
+        let reason = reason(status);
+        let failure = Self {
+            reason,
+            ..Self::new(
+                FailureKind::of(status.code()),
+                format_args!("{service}: {}", status.message()),
+            )
+        };
+        match reason.and_then(hint_for) {
             Some(hint) => failure.hint(hint),
             None => failure,
         }

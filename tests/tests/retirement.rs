@@ -38,7 +38,7 @@ const PUT: &str = "/vault.v1.SecretService/PutSecret";
 const LIST: &str = "/vault.v1.SecretService/ListSecrets";
 /// The promised time until the connection is closed.
 const SOON: Duration = Duration::from_secs(1);
-/// The last stream in a first GOAWAY frame, after which the server still accepts calls that are under proxy (RFC 9113,
+/// The last stream in a first GOAWAY frame, after which the server still accepts calls that are under way (RFC 9113,
 /// section 6.8).
 const NO_STREAM_YET: u32 = 0x7fff_ffff;
 
@@ -103,7 +103,7 @@ impl Raw {
         loop {
             let read = timeout(e2e::PATIENCE, frames::read(&mut self.0)).await;
             let frame = read.expect("no answer came").unwrap();
-            assert_ne!(frame.kind, GOAWAY, "closed while a call is under proxy");
+            assert_ne!(frame.kind, GOAWAY, "closed while a call is under way");
             if frame.stream == stream {
                 message |= frame.kind == DATA;
                 if frame.flags & END_STREAM != 0 {
@@ -301,7 +301,7 @@ async fn puts_over_one_channel_never_fail() {
         }
         proxy.wait_until_closed().await;
     }
-    // One connection for each put, unless the machine was too slow.
+    // Puts that follow each other closely share a connection, so each round needs few of them.
     let (made, _) = proxy.connections();
     assert!((ROUNDS..5 * ROUNDS).contains(&made), "{made}");
     vault.stop().await;

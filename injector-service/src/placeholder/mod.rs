@@ -6,7 +6,7 @@
 //!
 //! [`SubstitutingStream`] replaces a placeholder in one position only: in the head of a request, as the whole value of
 //! the field that the placeholder was made for. Targets, other fields, bodies and trailers pass unchanged. No program
-//! can make use of a placeholder: `inject` removes the fields that a program sends under the names of fields with
+//! can make use of a placeholder: `header_rules` removes the fields that a program sends under the names of fields with
 //! values, each placeholder works in one head only, and nobody can guess a placeholder before that head is written:
 //!
 //! ```text

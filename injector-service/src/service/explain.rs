@@ -104,7 +104,8 @@ fn outcome(entry: &Entry, placement: &Placement, state: &SecretState) -> (State,
     }
 }
 
-/// Refuses a server when one of its secrets may not be sent to it. `states` is the same list as for [`explain`].
+/// Refuses a server when one of its secrets may not be sent to it. `states` is the beginning of
+/// the list for [`explain`].
 pub(super) fn check_bindings(entry: &Entry, states: &[SecretState]) -> Result<(), Refusal> {
     let spec = &entry.server.spec;
     for (injection, state) in spec.secrets_and_certificate().iter().zip(states) {

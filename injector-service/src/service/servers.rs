@@ -1,6 +1,6 @@
 //! `injector.v1.ServerService`.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use chassis::authz::{Authorized, Role, Scope};
 use proto::{
@@ -212,13 +212,20 @@ impl Servers {
     /// Refuses a server whose secrets may not be sent to it, and returns the warnings about its secrets. The server is also
     /// stored when the vault does not answer, because each call is checked anyway.
     async fn check_secrets(&self, candidate: &Arc<Entry>) -> Result<Vec<Warning>, Refusal> {
-        match self.secret_states(candidate).await {
-            Ok(states) => {
-                check_bindings(candidate, &states)?;
-                Ok(warnings::of_secrets(candidate, &states, &self.resolver))
+        let mut states = Vec::new();
+        let certificate = candidate.for_client_certificate().map(Arc::new);
+        for entry in iter::once(candidate).chain(&certificate) {
+            match self.resolver.check(entry).await {
+                Ok(answered) => states.extend(answered),
+                Err(unknown) => {
+                    let mut warnings = warnings::of_secrets(candidate, &states, &self.resolver);
+                    warnings.push(warnings::not_checked(&unknown));
+                    return Ok(warnings);
+                }
             }
-            Err(unknown) => Ok(vec![warnings::not_checked(&unknown)]),
+            check_bindings(candidate, &states)?;
         }
+        Ok(warnings::of_secrets(candidate, &states, &self.resolver))
     }
 
     /// Asks the vault about each secret in [`Spec::secrets_and_certificate`].

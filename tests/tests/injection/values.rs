@@ -127,7 +127,7 @@ async fn a_value_that_is_illegal_in_a_header_is_refused_before_anything_is_sent(
             ..bearer
         })
         .await;
-    let long = [b'a'; 8193];
+    let long = [b'z'; 8193];
     let values: [&[u8]; 14] = [
         b"canary\r\nx: y",
         b"canary\n",
@@ -161,7 +161,7 @@ async fn a_value_that_is_illegal_in_a_header_is_refused_before_anything_is_sent(
             assert!(
                 answer.contains("BAD")
                     && !answer.contains("ary")
-                    && !answer.contains("aaaa")
+                    && !answer.contains("zzzz")
                     && !answer.contains("good-value")
             );
         }

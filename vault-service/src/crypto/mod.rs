@@ -47,7 +47,7 @@ pub use key_hierarchy::{RootKey, StoreKey, WeakKey, WorkspaceKek, root_key_id, s
 pub(crate) use key_hierarchy::{wrapped_kek_id, wrapped_store_key_id};
 
 /// First bytes of the stored formats. A number is never given to a second format, so that no wrapped KEK, for example,
-/// can pass for a record.
+/// can pass for a record. Numbers 1 and 2 were used for records of earlier formats.
 mod format {
     pub(super) const RECORD: u8 = 3;
     pub(super) const WRAPPED_ROOT_KEY: u8 = 4;

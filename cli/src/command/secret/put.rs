@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost_types::Timestamp;
 use proto::{
-    SecretName,
+    Reason, SecretName,
     vault::v1::{self as api, GetSecretMetadataRequest, PutSecretRequest, PutSecretResponse},
 };
 use serde::Serialize;
@@ -84,7 +84,8 @@ impl PutOptions {
     }
 
     fn may_retry(&self, failure: &Failure) -> bool {
-        failure.kind == FailureKind::Conflict && self.keeps_metadata() && self.expected_version.is_none()
+        let is_conflict = matches!(failure.reason, Some(Reason::VersionMismatch | Reason::Conflict));
+        is_conflict && self.keeps_metadata() && self.expected_version.is_none()
     }
 
     fn request(&self, name: &SecretName, value: &[u8], before: &api::Secret) -> PutSecretRequest {
@@ -165,7 +166,10 @@ mod tests {
                 .expected_version
                 .is_some_and(|version| version != secret.version)
             {
-                return Err(Failure::new(FailureKind::Conflict, "another version"));
+                return Err(Failure {
+                    reason: Some(Reason::VersionMismatch),
+                    ..Failure::new(FailureKind::Conflict, "another version")
+                });
             }
             secret.version += 1;
             secret.upstream_origins = request.upstream_origins;

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, Uri, Version, header};
 use proto::{Reason, Refusal};
 
 use super::{
-    CallContext,
+    context::CallContext,
     deadline::{self, NO_RESPONSE, within},
     prepare::{BareRequest, CallPlan},
     request_body::RequestBody,

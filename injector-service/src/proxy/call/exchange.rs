@@ -7,10 +7,9 @@ use hyper::body::Incoming;
 use proto::Refusal;
 
 use super::{
-    PreparedRequest,
     attempt::Attempt,
     deadline::{NO_RESPONSE, within},
-    prepare::CallPlan,
+    prepare::{CallPlan, PreparedRequest},
     retry::{self, RequestCopy},
 };
 use crate::{

@@ -14,6 +14,7 @@
 
 mod attempt;
 mod check;
+mod context;
 mod deadline;
 mod exchange;
 mod prepare;
@@ -22,38 +23,21 @@ mod respond;
 mod retry;
 mod route;
 
-use http::{Request, Response, Version, request::Parts};
+use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
 use proto::Refusal;
 use tokio::time::Instant;
 
 use super::{
-    ListenerRoute, Proxy, call_id,
-    call_record::CallRecord,
-    cors,
-    deadline_body::{AtDeadline, DeadlineBody},
-    local_reply,
-    received_body::ReceivedBody,
-    request_head,
-    watchdog::ActiveCall,
+    ListenerRoute, Proxy, call_id, call_record::CallRecord, cors, deadline_body::DeadlineBody, local_reply,
+    received_body::ReceivedBody, request_head, watchdog::ActiveCall,
 };
 use crate::{dialect::Dialect, upstream::Body};
 use check::CheckedRequest;
+use context::CallContext;
 use exchange::ReceivedResponse;
 use prepare::PreparedRequest;
 use route::{RoutedRequest, Routing};
-
-/// The facts about a call that no stage changes.
-#[derive(Clone, Copy)]
-struct CallContext<'c> {
-    proxy: &'c Proxy,
-    route: &'c ListenerRoute,
-    dialect: Dialect,
-    /// The HTTP version of the connection to the program.
-    version: Version,
-    /// The deadline of the program or the end of `--max-call-duration`, whichever is earlier.
-    deadline: Option<Instant>,
-}
 
 impl Proxy {
     /// Answers one call, which ends at `until` at the latest.
@@ -111,14 +95,5 @@ impl CallContext<'_> {
         let prepared = PreparedRequest::new(routed, self, record)?;
         let received = ReceivedResponse::fetch(prepared, record).await?;
         received.respond(record).await
-    }
-
-    /// Returns the way in which a response ends that is not complete at the deadline. Over HTTP/1.1, trailers are lost
-    /// unless the program asked for them.
-    fn at_deadline(&self) -> AtDeadline {
-        match (self.dialect, self.version) {
-            (Dialect::Grpc, Version::HTTP_2) => AtDeadline::GrpcTrailers,
-            (Dialect::Grpc | Dialect::Http, _) => AtDeadline::Abort,
-        }
     }
 }

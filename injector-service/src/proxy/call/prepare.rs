@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, uri::Authority};
 use proto::Refusal;
 
-use super::{CallContext, RoutedRequest};
+use super::{context::CallContext, route::RoutedRequest};
 use crate::{
     dialect::Dialect,
     header_rules,

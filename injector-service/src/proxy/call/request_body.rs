@@ -7,7 +7,7 @@ use http_body::Body as _;
 use proto::{Reason, Refusal};
 use tokio::time::timeout;
 
-use super::{CallContext, deadline::within};
+use super::{context::CallContext, deadline::within};
 use crate::{
     inject::{BodyPlacement, BodySecrets},
     proxy::{

@@ -6,8 +6,8 @@ use http::{Method, Response, Uri, header, response::Parts};
 use proto::Refusal;
 
 use super::{
-    ReceivedResponse,
     deadline::{NO_RESPONSE, within},
+    exchange::ReceivedResponse,
     prepare::CallPlan,
 };
 use crate::{

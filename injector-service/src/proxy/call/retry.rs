@@ -9,7 +9,7 @@ use http::{HeaderMap, Version};
 use proto::{Reason, Refusal};
 use tokio::time::sleep;
 
-use super::{CallContext, prepare::BareRequest};
+use super::{context::CallContext, prepare::BareRequest};
 use crate::proxy::{received_body::ReceivedBody, replay::ReplayBuffer};
 
 /// The most retries of one request. Before each of them, another connection of the server has refused the request.

@@ -3,7 +3,7 @@
 use http::{Response, request::Parts, uri::Authority};
 use proto::Refusal;
 
-use super::{CallContext, CheckedRequest};
+use super::{check::CheckedRequest, context::CallContext};
 use crate::{
     proxy::{
         browser,

@@ -4,7 +4,7 @@ use proto::injector::v1 as api;
 
 use super::{
     Oauth, Protocol, Server, Spec, UpstreamTls,
-    error::SpecError,
+    error::{MAX_INJECTIONS, SpecError},
     raw::{RawInjection, RawServer, RawTls, secret_names},
 };
 use crate::{
@@ -162,6 +162,9 @@ impl RawTls {
 
 /// Merges the two lists of a request. Each name in `required` must be in `inject`, in any spelling.
 fn injections_from_wire(inject: &[String], required: &[String]) -> Result<Vec<RawInjection>, SpecError> {
+    if inject.len() > MAX_INJECTIONS || required.len() > MAX_INJECTIONS {
+        return Err(SpecError::TooManySecrets);
+    }
     let secrets = secret_names(inject.iter().map(String::as_str))?;
     let required = secret_names(required.iter().map(String::as_str))?;
     if let Some(stray) = required.iter().find(|name| !secrets.contains(name)) {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::limits::UpstreamLimits;
 use connection::OpenConnection;
-use pool::{DialTurn, Lease, Pool, SlotHoldingBody, PoolStep};
+use pool::{DialTurn, Lease, Pool, PoolStep, SlotHoldingBody};
 
 pub(crate) use pool::{RefusingConnection, StreamSlot};
 
