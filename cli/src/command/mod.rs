@@ -107,7 +107,12 @@ fn print(report: &Report) -> ExitCode {
 }
 
 pub(crate) fn print_failure(failure: &Failure) -> ExitCode {
-    let Failure { kind, message, hint } = failure;
+    let Failure {
+        kind,
+        message,
+        hint,
+        reason: _,
+    } = failure;
     let hint = hint
         .as_ref()
         .map(|hint| format!("\n  {}", printable(hint)))

@@ -14,7 +14,7 @@ fn left(headers: &HeaderMap) -> Vec<&str> {
     names
 }
 
-fn names(row: &Fields) -> &'static [&'static str] {
+fn names(row: &FieldRule) -> &'static [&'static str] {
     match row {
         Named(names) | Misspelled(names) => names,
         Prefixed(_) => panic!("a prefix has no list of names"),

@@ -145,13 +145,13 @@ impl SealKeys {
     }
 }
 
+/// A secret as the vault answered for it, and its value if it has one.
+pub(super) type SecretWithValue = (DecryptedSecret, Option<Zeroizing<Vec<u8>>>);
+
 impl OpenedAnswer {
     /// Returns the workspace's uid, and each secret with its value. Fails when the answer does not have one value for each
     /// secret whose status is OK, or has a value although the request was `check_only`.
-    pub(super) fn into_parts(
-        self,
-        check_only: bool,
-    ) -> Result<(String, Vec<(DecryptedSecret, Option<Zeroizing<Vec<u8>>>)>), SealError> {
+    pub(super) fn into_parts(self, check_only: bool) -> Result<(String, Vec<SecretWithValue>), SealError> {
         let Self { response, values } = self;
         let DecryptResponse {
             workspace_uid,

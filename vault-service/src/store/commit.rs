@@ -27,13 +27,16 @@ const GROUP_BYTES: usize = 1024 * 1024;
 
 type CommitResult = Result<(), CommitError>;
 
+/// A call that the commit thread runs while it writes nothing.
+type ExclusiveCall = Box<dyn FnOnce(&Shared) + Send>;
+
 pub(super) enum Request {
     Commit {
         batch: Batch,
         reply: oneshot::Sender<CommitResult>,
     },
     /// A call to run between two groups, while nothing changes.
-    RunBetweenGroups(Box<dyn FnOnce(&Shared) + Send>),
+    RunBetweenGroups(ExclusiveCall),
     Close {
         done: oneshot::Sender<CommitResult>,
     },
@@ -51,7 +54,7 @@ struct Group {
     batches: Vec<Batch>,
     replies: Vec<oneshot::Sender<CommitResult>>,
     bytes: usize,
-    call: Option<Box<dyn FnOnce(&Shared) + Send>>,
+    call: Option<ExclusiveCall>,
     close: Option<oneshot::Sender<CommitResult>>,
 }
 

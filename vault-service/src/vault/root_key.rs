@@ -58,7 +58,7 @@ pub(super) async fn unlock(
     providers: &Providers,
 ) -> Result<(), UnlockError> {
     let _lock = keyring.file_lock.lock().await;
-    let file = with_store(store, |store| WrappedKeys::read(store)).await?;
+    let file = with_store(store, WrappedKeys::read).await?;
     let current = match &file {
         None => None,
         Some(file) => Some(open(file, providers).await?),

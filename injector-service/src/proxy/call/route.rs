@@ -23,6 +23,7 @@ pub(super) struct RoutedRequest {
     pub(super) target: CallTarget,
 }
 
+#[expect(clippy::large_enum_variant, reason = "almost every request is for a server")]
 pub(super) enum Routing {
     ToServer(RoutedRequest),
     AnsweredHere(Response<Body>),

@@ -136,7 +136,7 @@ impl Vault {
         let log = self.dir.join("log");
         self.process = Process::start("vault-service", &self.program, &self.arguments, &log)?;
         self.process.wait_until_listening(self.metrics).await?;
-        ready(self.metrics).await?;
+        wait_until_ready(self.metrics).await?;
         Ok(started.elapsed())
     }
 
