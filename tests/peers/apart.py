@@ -214,7 +214,7 @@ class Apart(Pair):
         )
         service = self.injector_service
         dedicated = flags.count("--listen-server")
-        *self.dedicated, self.injector, self.data_plane, self.injector_metrics = service.addresses(3 + dedicated)
+        self.injector, self.data_plane, *self.dedicated, self.injector_metrics = service.addresses(3 + dedicated)
         eventually("the injector is ready", lambda: service.get(self.injector_metrics, "/readyz")[0] == 200, 20)
 
     @property
