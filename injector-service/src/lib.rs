@@ -21,6 +21,7 @@ mod registry;
 mod resolve;
 mod service;
 mod status;
+mod template;
 mod upstream;
 
 use std::{io, sync::Arc, time::SystemTime};
