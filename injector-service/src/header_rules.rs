@@ -133,7 +133,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, auth_type: AuthType) {
         .any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     match auth_type {
         AuthType::Bearer => remove(headers, REQUEST_WITH_BEARER),
-        AuthType::SecretHeaders | AuthType::Skill(_) => remove(headers, REQUEST),
+        AuthType::SecretHeaders | AuthType::Skill(_) | AuthType::Custom(_) => remove(headers, REQUEST),
     }
     if accepts_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));

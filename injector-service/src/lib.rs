@@ -10,6 +10,7 @@ mod data_plane;
 mod dialect;
 mod header_rules;
 pub mod inject;
+mod json_pointer;
 mod keepalive;
 pub mod limits;
 mod metrics;

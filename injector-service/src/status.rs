@@ -48,6 +48,7 @@ pub(crate) fn spec(error: SpecError) -> Refusal {
         | SpecError::Plaintext
         | SpecError::BearerCount(_)
         | SpecError::TooManySecrets
+        | SpecError::CustomNotSupported
         | SpecError::RequiredNotInjected(_)
         | SpecError::TooManyWebOrigins
         | SpecError::CaPem

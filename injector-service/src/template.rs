@@ -11,7 +11,7 @@ pub(crate) const MAX_TEMPLATE_SECRETS: usize = 8;
 
 /// Text with the places of secrets in it, such as `Sentry-Bearer ${SENTRY_TOKEN}`. `$$` stands for one dollar sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Template(Vec<Part>);
+pub struct Template(Vec<Part>);
 
 /// A piece of a template. Two pieces of text never follow one another, and no text is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,11 @@ impl Template {
     /// Returns the template that consists of one secret.
     pub(crate) fn of(secret: SecretName) -> Self {
         Self(vec![Part::Secret(secret)])
+    }
+
+    /// Returns the template with a secret behind a text, which must not be empty.
+    pub(crate) fn after(text: &str, secret: SecretName) -> Self {
+        Self(vec![Part::Text(text.to_owned()), Part::Secret(secret)])
     }
 
     pub(crate) fn parts(&self) -> &[Part] {
@@ -151,7 +156,10 @@ mod tests {
             ("", vec![]),
             ("constant", vec![text("constant")]),
             ("${KEY}", vec![secret("KEY")]),
-            ("Bearer ${my-token}!", vec![text("Bearer "), secret("MY_TOKEN"), text("!")]),
+            (
+                "Bearer ${my-token}!",
+                vec![text("Bearer "), secret("MY_TOKEN"), text("!")],
+            ),
             ("${A}${B}", vec![secret("A"), secret("B")]),
             ("$$", vec![text("$")]),
             ("a$$$${A}$$", vec![text("a$${A}$")]),
@@ -164,7 +172,15 @@ mod tests {
 
     #[test]
     fn a_template_is_written_as_it_is_read() {
-        for written in ["", "x", "${KEY}", "Token token=${T}", "$$", "a$$b${A}$${B}", "${A}${A}"] {
+        for written in [
+            "",
+            "x",
+            "${KEY}",
+            "Token token=${T}",
+            "$$",
+            "a$$b${A}$${B}",
+            "${A}${A}",
+        ] {
             let template = Template::parse(written).unwrap();
             assert_eq!(template.to_string(), written);
         }
@@ -174,7 +190,11 @@ mod tests {
     #[test]
     fn a_dollar_sign_that_names_no_secret_is_refused() {
         for template in ["$", "a$", "$KEY", "${KEY", "$ {KEY}", "$$$", "${"] {
-            assert_eq!(Template::parse(template), Err(TemplateError::Dollar), "{template}");
+            assert_eq!(
+                Template::parse(template),
+                Err(TemplateError::Dollar),
+                "{template}"
+            );
         }
         assert!(matches!(
             Template::parse("${}"),

@@ -7,30 +7,23 @@
 mod client_certificate;
 pub mod json;
 pub mod protobuf;
+mod resolved_secrets;
 mod text_value;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use proto::{
-    Reason, Refusal, SecretName, SecretValue, ValueFault, value_facts::MAX_HEADER_VALUE,
-    vault::v1::ValueFacts,
-};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proto::{Reason, Refusal, SecretName, ValueFault, value_facts::MAX_HEADER_VALUE, vault::v1::ValueFacts};
 use zeroize::Zeroizing;
 
 use crate::{
     dialect::Dialect,
-    placement::{AuthType, FieldNumber, Placement, ProtobufSecrets, is_binary_metadata},
+    placement::{AuthType, FieldNumber, Injection, Placement, ProtobufSecrets, is_binary_metadata},
+    template::{Part, Template},
 };
 pub use client_certificate::client_certificate;
 use json::SecretsObject;
 use protobuf::SecretEntries;
-
-pub struct ResolvedSecret<'s> {
-    pub secret: &'s SecretName,
-    pub placement: &'s Placement,
-    /// None when the workspace has no such secret.
-    pub value: Option<SecretValue>,
-}
+pub use resolved_secrets::{ResolvedSecret, ResolvedSecrets};
 
 /// The secrets of one request, in the form in which they go into its headers and its body.
 pub struct RequestSecrets {
@@ -61,7 +54,7 @@ impl BodyPlacement {
     /// Returns the placement for calls of a server with `auth_type`.
     pub fn of(auth_type: AuthType, dialect: Dialect) -> Result<Self, Refusal> {
         match (auth_type, dialect) {
-            (AuthType::SecretHeaders | AuthType::Bearer, _) => Ok(Self::None),
+            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), _) => Ok(Self::None),
             (AuthType::Skill(_), Dialect::Http) => Ok(Self::Json),
             (AuthType::Skill(Some(protobuf)), Dialect::Grpc) => Ok(Self::Protobuf(protobuf)),
             (AuthType::Skill(None), Dialect::Grpc) => Err(Refusal::new(
@@ -70,36 +63,56 @@ impl BodyPlacement {
             )),
         }
     }
+
+    /// Returns true when a request with this body carries the secrets of `placement`.
+    pub fn carries(&self, placement: &Placement) -> bool {
+        match placement {
+            Placement::Header { .. }
+            | Placement::Basic { .. }
+            | Placement::Query { .. }
+            | Placement::Path { .. }
+            | Placement::Cookie { .. } => true,
+            Placement::Json { .. } => matches!(self, Self::Json),
+            Placement::Protobuf { .. } => matches!(self, Self::Protobuf(_)),
+            Placement::Form { .. } => false,
+        }
+    }
 }
 
 impl RequestSecrets {
-    /// Takes the values of all secrets that exist. Fails when one value does not fit its place.
+    /// Puts the values of `secrets` into the form that the places of `injections` require. Leaves out an injection with a
+    /// secret that does not exist. Fails when one value does not fit its place.
     pub fn new(
         body: BodyPlacement,
         dialect: Dialect,
-        secrets: &[ResolvedSecret<'_>],
+        injections: &[Injection],
+        secrets: &ResolvedSecrets<'_>,
     ) -> Result<Self, Refusal> {
         let mut headers = Vec::new();
-        for ResolvedSecret {
-            secret,
+        for Injection {
+            required: _,
             placement,
-            value,
-        } in secrets
+        } in injections
         {
-            let Some(value) = value else { continue };
             match placement {
-                Placement::Header(name) => {
-                    headers.push((name.clone(), header_value(name, dialect, secret, value)?))
+                Placement::Header { name, value } => {
+                    let value = header_value(name, dialect, value, secrets)?;
+                    headers.extend(value.map(|value| (name.clone(), value)));
                 }
-                Placement::Bearer => headers.push((header::AUTHORIZATION, bearer_value(secret, value)?)),
-                Placement::Body(_) | Placement::ClientCertificate => {}
+                Placement::Basic { .. }
+                | Placement::Query { .. }
+                | Placement::Path { .. }
+                | Placement::Cookie { .. }
+                | Placement::Json { .. }
+                | Placement::Form { .. }
+                | Placement::Protobuf { .. } => {}
             }
         }
         let body = match body {
             BodyPlacement::None => BodySecrets::None,
-            BodyPlacement::Json => BodySecrets::Json(secrets_object(secrets)?),
+            BodyPlacement::Json => BodySecrets::Json(secrets_object(injections, secrets)?),
             BodyPlacement::Protobuf(ProtobufSecrets { field, messages: _ }) => {
-                BodySecrets::Protobuf(message_entries(field, secrets)?)
+                BodySecrets::Protobuf(message_entries(field, injections, secrets)?)
             }
         };
         Ok(Self { headers, body })
@@ -123,51 +136,81 @@ impl RequestSecrets {
     }
 }
 
-fn secrets_object(secrets: &[ResolvedSecret<'_>]) -> Result<SecretsObject, Refusal> {
-    SecretsObject::new(body_secrets(secrets)).map_err(|error| not_text(&error.name, "a JSON string"))
+fn secrets_object(injections: &[Injection], secrets: &ResolvedSecrets<'_>) -> Result<SecretsObject, Refusal> {
+    let members = injections
+        .iter()
+        .filter_map(|injection| match &injection.placement {
+            Placement::Json { pointer, value } => body_value(pointer.tokens().last()?, value, secrets),
+            _ => None,
+        });
+    SecretsObject::new(members).map_err(|error| not_text(&error.name, "a JSON string"))
 }
 
 /// Returns the entries of the map field `field` for one gRPC message.
-pub fn message_entries(field: FieldNumber, secrets: &[ResolvedSecret<'_>]) -> Result<SecretEntries, Refusal> {
-    SecretEntries::new(field, body_secrets(secrets))
-        .map_err(|error| not_text(&error.name, "a protobuf string"))
+pub fn message_entries(
+    field: FieldNumber,
+    injections: &[Injection],
+    secrets: &ResolvedSecrets<'_>,
+) -> Result<SecretEntries, Refusal> {
+    let entries = injections
+        .iter()
+        .filter_map(|injection| match &injection.placement {
+            Placement::Protobuf { field: _, key, value } => body_value(key, value, secrets),
+            _ => None,
+        });
+    SecretEntries::new(field, entries).map_err(|error| not_text(&error.name, "a protobuf string"))
 }
 
-fn body_secrets<'s>(secrets: &'s [ResolvedSecret<'_>]) -> impl Iterator<Item = (&'s str, &'s [u8])> {
-    secrets.iter().filter_map(|secret| match secret.placement {
-        Placement::Body(_) => Some((secret.secret.as_str(), secret.value.as_ref()?.expose())),
-        Placement::Header(_) | Placement::Bearer | Placement::ClientCertificate => None,
-    })
+/// Returns the entry `name` of a body with the only secret of a template.
+fn body_value<'s>(
+    name: &'s str,
+    template: &'s Template,
+    secrets: &'s ResolvedSecrets<'_>,
+) -> Option<(&'s str, &'s [u8])> {
+    let value = secrets.value(template.secrets().next()?)?;
+    Some((name, value.expose()))
 }
 
-/// Returns the value of an `X-Mcp-Secret-…` field. In gRPC, a field whose name ends in `-bin` is binary metadata, whose
-/// value is base64.
+/// Returns the value of a header, or `None` when one of its secrets does not exist. In gRPC, a header whose name ends in
+/// `-bin` is binary metadata, whose value is base64.
 fn header_value(
     name: &HeaderName,
     dialect: Dialect,
-    secret: &SecretName,
-    value: &SecretValue,
-) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    if dialect == Dialect::Grpc && is_binary_metadata(name) {
-        let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(value.expose()).into_bytes());
-        return check_legal(secret, encoded);
+    template: &Template,
+    secrets: &ResolvedSecrets<'_>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+    let is_binary = dialect == Dialect::Grpc && is_binary_metadata(name);
+    let mut pieces: Vec<&[u8]> = Vec::with_capacity(template.parts().len());
+    for part in template.parts() {
+        pieces.push(match part {
+            Part::Text(text) => text.as_bytes(),
+            Part::Secret(secret) => {
+                let Some(value) = secrets.value(secret) else {
+                    return Ok(None);
+                };
+                if !is_binary {
+                    // Checked without the text of the template, because the limit applies to the secret's value.
+                    check_legal(secret, value.expose())?;
+                }
+                value.expose()
+            }
+        });
     }
-    check_legal(secret, Zeroizing::new(value.expose().to_vec()))
+    let mut value = Zeroizing::new(Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
+    pieces.iter().for_each(|piece| value.extend_from_slice(piece));
+    if is_binary {
+        value = Zeroizing::new(STANDARD_NO_PAD.encode(&*value).into_bytes());
+        if let Some(secret) = template.secrets().next() {
+            check_legal(secret, &value)?;
+        }
+    }
+    Ok(Some(value))
 }
 
-fn bearer_value(secret: &SecretName, value: &SecretValue) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    // Checked without the prefix, because the limit and the rule on outer spaces apply to the secret's value.
-    let value = check_legal(secret, Zeroizing::new(value.expose().to_vec()))?;
-    let mut text = Zeroizing::new(Vec::with_capacity(7 + value.len()));
-    text.extend_from_slice(b"Bearer ");
-    text.extend_from_slice(&value);
-    Ok(text)
-}
-
-/// Returns `value` if every server reads it unchanged from a header field.
-fn check_legal(secret: &SecretName, value: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    match ValueFacts::of(&value).header_fault() {
-        None => Ok(value),
+/// Refuses a value that some server would not read unchanged from a header field.
+fn check_legal(secret: &SecretName, value: &[u8]) -> Result<(), Refusal> {
+    match ValueFacts::of(value).header_fault() {
+        None => Ok(()),
         Some(fault) => Err(not_for_header(secret, fault)),
     }
 }

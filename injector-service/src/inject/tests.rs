@@ -1,21 +1,39 @@
+use proto::SecretValue;
+
 use super::*;
 use crate::placement::ProtobufMessages;
+
+/// A secret of a server with its injections.
+struct Given {
+    injections: Vec<Injection>,
+    name: SecretName,
+    value: Option<&'static [u8]>,
+}
 
 fn request_secrets(
     auth_type: AuthType,
     dialect: Dialect,
-    secrets: &[ResolvedSecret<'_>],
+    secrets: &[Given],
 ) -> Result<RequestSecrets, Refusal> {
-    RequestSecrets::new(BodyPlacement::of(auth_type, dialect)?, dialect, secrets)
+    let injections: Vec<_> = secrets
+        .iter()
+        .flat_map(|given| given.injections.clone())
+        .collect();
+    let parse = |value: &[u8]| SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap();
+    let resolved = secrets.iter().map(|given| ResolvedSecret {
+        name: &given.name,
+        value: given.value.map(parse),
+    });
+    let body = BodyPlacement::of(auth_type, dialect)?;
+    RequestSecrets::new(body, dialect, &injections, &resolved.collect())
 }
 
-fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> ResolvedSecret<'static> {
-    let secret: &SecretName = Box::leak(Box::new(SecretName::parse(name).unwrap()));
-    let value = value.map(|value| SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap());
-    ResolvedSecret {
-        placement: Box::leak(Box::new(auth_type.place(secret))),
-        secret,
-        value,
+fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> Given {
+    let name = SecretName::parse(name).unwrap();
+    Given {
+        injections: auth_type.injections(&name, false),
+        name,
+        value: value.map(|value| &*value.to_vec().leak()),
     }
 }
 

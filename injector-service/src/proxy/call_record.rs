@@ -7,9 +7,10 @@ use http::{Method, StatusCode};
 use proto::{CallId, Refusal};
 
 use crate::{
-    inject::ResolvedSecret,
+    inject::ResolvedSecrets,
     metrics::Metrics,
-    registry::{CallCounts, Entry, server::Injection},
+    placement::NamedSecret,
+    registry::{CallCounts, Entry},
 };
 
 /// The facts about a call that are known so far. The stages of a call add to the record, and one of
@@ -75,20 +76,18 @@ impl CallRecord {
         self.retries += 1;
     }
 
-    pub(super) fn add_resolved(&mut self, resolved: &[ResolvedSecret<'_>]) {
-        for secret in resolved {
+    pub(super) fn add_resolved(&mut self, resolved: &ResolvedSecrets<'_>) {
+        for secret in resolved.iter() {
             let list = match secret.value {
                 Some(_) => &mut self.injected,
                 None => &mut self.missed,
             };
-            list.add(secret.secret.as_str(), 1);
+            list.add(secret.name.as_str(), 1);
         }
     }
 
-    pub(super) fn add_withheld(&mut self, injections: &[Injection]) {
-        for injection in injections {
-            self.withheld.add(injection.secret.as_str(), 1);
-        }
+    pub(super) fn add_withheld(&mut self, secret: &NamedSecret<'_>) {
+        self.withheld.add(secret.name.as_str(), 1);
     }
 
     /// Counts the secrets as missed, because the request has no body that could carry them.
@@ -205,14 +204,14 @@ pub(super) struct MessageRecord {
 
 impl MessageRecord {
     /// Counts the secrets of one more message, and logs those that are missing.
-    pub(super) fn add_resolved(&self, resolved: &[ResolvedSecret<'_>]) {
+    pub(super) fn add_resolved(&self, resolved: &ResolvedSecrets<'_>) {
         let missed: Vec<_> = resolved
             .iter()
             .filter(|secret| secret.value.is_none())
-            .map(|secret| secret.secret.as_str())
+            .map(|secret| secret.name.as_str())
             .collect();
         let counts = self.entry.call_counts();
-        counts.count_secrets(resolved.len() - missed.len(), missed.len());
+        counts.count_secrets(resolved.iter().count() - missed.len(), missed.len());
         if !missed.is_empty() {
             tracing::info!(
                 { field::WORKSPACE } = self.entry.server.workspace.as_str(),

@@ -30,7 +30,7 @@ impl Pools {
 
     /// Returns the pool of a server, and replaces a pool that is older than `--upstream-max-connection-age`. New
     /// connections get the client certificate of the server through `resolver`.
-    pub(super) fn of(&self, entry: &Entry, resolver: &Resolver) -> Result<Arc<Upstream>, Refusal> {
+    pub(super) fn of(&self, entry: &Arc<Entry>, resolver: &Resolver) -> Result<Arc<Upstream>, Refusal> {
         let server = &entry.server;
         let key = (server.uid, server.revision);
         let age = self.context.limits.max_connection_age;
@@ -62,17 +62,20 @@ impl Pools {
 
 /// Returns a function that has the vault decrypt the server's client certificate for one handshake, or None for a
 /// server without a client certificate.
-fn client_certificate_source(entry: &Entry, resolver: &Resolver) -> Option<ClientCertificateSource> {
-    let entry = Arc::new(entry.for_client_certificate()?);
+fn client_certificate_source(entry: &Arc<Entry>, resolver: &Resolver) -> Option<ClientCertificateSource> {
+    entry.server.spec.client_certificate()?;
+    let entry = entry.clone();
     let resolver = resolver.clone();
     Some(Arc::new(move || {
         let (entry, resolver) = (entry.clone(), resolver.clone());
         Box::pin(async move {
+            let secrets = Vec::from_iter(entry.server.spec.client_certificate());
             // Several calls may share the connection, so the handshake has an id of its own in the vault's audit log.
-            let resolved = resolver.resolve(&entry, &CallId::generate(), None).await?;
+            let call_id = CallId::generate();
+            let resolved = resolver.resolve(&entry, &secrets, &call_id, None).await?;
             let found = resolved
                 .iter()
-                .find_map(|resolved| Some((resolved.secret, resolved.value.as_ref()?)));
+                .find_map(|resolved| Some((resolved.name, resolved.value.as_ref()?)));
             let Some((name, value)) = found else {
                 let missing = "the server's client certificate does not exist; nothing was sent";
                 return Err(Refusal::new(Reason::SecretRequiredMissing, missing));

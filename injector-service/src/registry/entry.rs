@@ -65,20 +65,6 @@ impl Entry {
             .unwrap_or_else(|| *self.shared.pinned.get_or_init(|| answered))
     }
 
-    /// Returns the server with its client certificate as the only secret, so that the vault can be asked for it. Returns
-    /// `None` for a server without a client certificate.
-    pub(crate) fn for_client_certificate(&self) -> Option<Self> {
-        let certificate = self.server.spec.client_certificate()?;
-        let spec = Spec {
-            injections: vec![certificate],
-            ..self.server.spec.clone()
-        };
-        Some(self.changed(Server {
-            spec,
-            ..self.server.clone()
-        }))
-    }
-
     pub(crate) fn call_counts(&self) -> &CallCounts {
         &self.shared.call_counts
     }

@@ -23,15 +23,13 @@ use proto::{
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    inject::ResolvedSecret,
-    registry::{
-        Entry,
-        server::{Injection, Spec},
-    },
+    inject::{ResolvedSecret, ResolvedSecrets},
+    placement::NamedSecret,
+    registry::{Entry, server::Spec},
     status,
 };
 use answer::{SecretAnswer, not_what_was_asked};
-use request::{VaultRequest, secret_names};
+use request::VaultRequest;
 use seal_keys::OpenedAnswer;
 use stream::StreamHandle;
 
@@ -85,49 +83,50 @@ impl Resolver {
     }
 
     /// Returns true when a call without this secret is refused.
-    pub(crate) fn requires(&self, injection: &Injection) -> bool {
-        injection.required || self.requires_all
+    pub(crate) fn requires(&self, secret: &NamedSecret<'_>) -> bool {
+        secret.required || self.requires_all
     }
 
     pub(crate) fn is_connected(&self) -> bool {
         self.stream.is_connected()
     }
 
-    /// Decrypts the secrets of a server for the call `call_id`, which has to end by `deadline`. A missing secret that
-    /// is not required becomes a [`ResolvedSecret`] without a value; any other failure refuses the whole call.
-    pub(crate) async fn resolve<'e>(
+    /// Decrypts `secrets` for the call `call_id` of a server, which has to end by `deadline`. A missing secret that is
+    /// not required becomes a [`ResolvedSecret`] without a value; any other failure refuses the whole call.
+    pub(crate) async fn resolve<'s>(
         &self,
-        entry: &'e Arc<Entry>,
+        entry: &Arc<Entry>,
+        secrets: &[NamedSecret<'s>],
         call_id: &CallId,
         deadline: Option<Instant>,
-    ) -> Result<Vec<ResolvedSecret<'e>>, Refusal> {
-        let spec = &entry.server.spec;
-        if spec.injections.is_empty() {
-            return Ok(Vec::new());
+    ) -> Result<ResolvedSecrets<'s>, Refusal> {
+        if secrets.is_empty() {
+            return Ok(ResolvedSecrets::default());
         }
         let began = Instant::now();
-        let answers = self.ask_for_secrets(entry, Some(call_id.clone()), deadline).await;
+        let answers = self
+            .ask_for_secrets(entry, secrets, Some(call_id.clone()), deadline)
+            .await;
         self.seconds.observe(began.elapsed().as_secs_f64());
-        let secrets = spec.injections.iter().zip(answers?);
+        let secrets = secrets.iter().zip(answers?);
         secrets
-            .map(|(injection, answer)| {
+            .map(|(secret, answer)| {
                 Ok(ResolvedSecret {
-                    secret: &injection.secret,
-                    placement: &injection.placement,
-                    value: self.value(spec, injection, answer)?,
+                    name: secret.name,
+                    value: self.value(&entry.server.spec, secret, answer)?,
                 })
             })
             .collect()
     }
 
-    /// Returns the value for an injection, or `None` when the call goes out without it.
+    /// Returns the value of a secret, or `None` when the call goes out without it.
     fn value(
         &self,
         spec: &Spec,
-        injection: &Injection,
+        secret: &NamedSecret<'_>,
         answer: SecretAnswer,
     ) -> Result<Option<SecretValue>, Refusal> {
-        let name = &injection.secret;
+        let name = secret.name;
         match answer {
             SecretAnswer::Found { origins, value, .. } => {
                 spec.check_binding(&origins)
@@ -136,19 +135,21 @@ impl Resolver {
                 let value = value.ok_or_else(|| not_what_was_asked("a value of an illegal size"))?;
                 Ok(Some(value))
             }
-            SecretAnswer::Missing if self.requires(injection) => {
-                Err(required_missing(name, "does not exist"))
-            }
-            SecretAnswer::Expired if self.requires(injection) => Err(required_missing(name, "has expired")),
+            SecretAnswer::Missing if self.requires(secret) => Err(required_missing(name, "does not exist")),
+            SecretAnswer::Expired if self.requires(secret) => Err(required_missing(name, "has expired")),
             SecretAnswer::Missing | SecretAnswer::Expired => Ok(None),
             SecretAnswer::DataLoss => Err(unreadable(Reason::RecordCorrupt, name)),
             SecretAnswer::KeyNotLoaded => Err(unreadable(Reason::KeyNotLoaded, name)),
         }
     }
 
-    /// Returns the state of each secret of a server, in the order of the server's injections. The vault sends no value.
-    pub(crate) async fn check(&self, entry: &Arc<Entry>) -> Result<Vec<SecretState>, Refusal> {
-        let answers = self.ask_for_secrets(entry, None, None).await?;
+    /// Returns the state of each of `secrets`, in their order. The vault sends no value.
+    pub(crate) async fn check(
+        &self,
+        entry: &Arc<Entry>,
+        secrets: &[NamedSecret<'_>],
+    ) -> Result<Vec<SecretState>, Refusal> {
+        let answers = self.ask_for_secrets(entry, secrets, None, None).await?;
         let state = |answer| match answer {
             SecretAnswer::Found {
                 version,
@@ -178,16 +179,19 @@ impl Resolver {
     async fn ask_for_secrets(
         &self,
         entry: &Arc<Entry>,
+        secrets: &[NamedSecret<'_>],
         call_id: Option<CallId>,
         deadline: Option<Instant>,
     ) -> Result<Vec<SecretAnswer>, Refusal> {
         let check_only = call_id.is_none();
         let request = VaultRequest::Secrets {
             entry: entry.clone(),
+            names: secrets.iter().map(|secret| secret.name.to_string()).collect(),
             call_id,
         };
         let opened = self.ask(request, deadline).await?;
-        let (uid, answers) = answer::parse(opened, secret_names(entry), check_only)?;
+        let names = secrets.iter().map(|secret| secret.name);
+        let (uid, answers) = answer::parse(opened, names, check_only)?;
         // The request named the workspace's uid. The injector compares the answer's uid all the same.
         if entry.pin(uid) != uid {
             return Err(not_what_was_asked("another workspace"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use proto::{CallId, SecretName, WorkspaceName, vault::v1::DecryptRequest};
+use proto::{CallId, WorkspaceName, vault::v1::DecryptRequest};
 
 use crate::registry::Entry;
 
@@ -11,6 +11,8 @@ use crate::registry::Entry;
 pub(super) enum VaultRequest {
     Secrets {
         entry: Arc<Entry>,
+        /// The secrets in the order of the answer.
+        names: Vec<String>,
         /// The call that gets the values. Without a call, the vault answers with statuses and versions alone.
         call_id: Option<CallId>,
     },
@@ -21,14 +23,18 @@ pub(super) enum VaultRequest {
 impl VaultRequest {
     pub(super) fn message(&self) -> DecryptRequest {
         match self {
-            Self::Secrets { entry, call_id } => DecryptRequest {
+            Self::Secrets {
+                entry,
+                names,
+                call_id,
+            } => DecryptRequest {
                 workspace: entry.server.workspace.to_string(),
                 workspace_uid: entry
                     .workspace_uid()
                     .map(|uid| uid.to_string())
                     .unwrap_or_default(),
                 server: entry.server.name.to_string(),
-                names: secret_names(entry).map(ToString::to_string).collect(),
+                names: names.clone(),
                 check_only: call_id.is_none(),
                 call_id: call_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 ..Default::default()
@@ -48,10 +54,4 @@ impl VaultRequest {
             Self::Workspace(_) => "",
         }
     }
-}
-
-/// Returns the secrets of a server in the order of its injections.
-pub(super) fn secret_names(entry: &Entry) -> impl Iterator<Item = &SecretName> {
-    let injections = entry.server.spec.injections.iter();
-    injections.map(|injection| &injection.secret)
 }

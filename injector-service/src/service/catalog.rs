@@ -66,14 +66,14 @@ impl CatalogService for CatalogEntries {
 
 fn to_wire(entry: &CatalogEntry) -> api::CatalogEntry {
     let CatalogEntry { name, spec, mcp: _ } = entry;
-    let secrets = spec.injections.iter();
+    let secrets = spec.secrets().into_iter();
     api::CatalogEntry {
         name: name.to_string(),
         url: spec.url.as_str().to_owned(),
         auth_type: api::AuthType::from(spec.auth_type).into(),
         protocol: api::Protocol::from(spec.protocol).into(),
         description: spec.description.clone(),
-        suggested_secrets: secrets.map(|injection| injection.secret.to_string()).collect(),
+        suggested_secrets: secrets.map(|secret| secret.name.to_string()).collect(),
     }
 }
 
@@ -123,6 +123,8 @@ fn complete(mut server: api::Server, entry: &CatalogEntry) -> api::Server {
         allow_plaintext,
         allowed_origins: _,
         oauth: _,
+        scrub: _,
+        on_echo: _,
         description,
     } = &entry.spec;
     if server.name.is_empty() {

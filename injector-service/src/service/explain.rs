@@ -1,36 +1,89 @@
 //! The answer of `ExplainInjection`, and the check that a server's secrets may be sent to it.
 
 use proto::{
-    Refusal,
+    Refusal, ValueFault,
     injector::v1::{self as api, explained_secret::State},
+    vault::v1::ValueFacts,
 };
 
 use crate::{
-    placement::Placement,
+    placement::{NamedSecret, Placement, distinct_secrets},
     registry::{
         Entry,
-        server::{BindingError, Injection},
+        server::{BindingError, Spec},
     },
     resolve::SecretState,
     status,
 };
 
+/// A secret in one of its places.
+struct PlacedSecret<'s> {
+    secret: NamedSecret<'s>,
+    /// The place as the answer names it.
+    text: String,
+    /// `None` for the client certificate.
+    placement: Option<&'s Placement>,
+}
+
 /// Describes what a call to this server would carry. `states` has what the vault says of each secret in
-/// [`Spec::secrets_and_certificate`](crate::registry::server::Spec::secrets_and_certificate), and `requires` returns
-/// true for a secret without which a call is refused.
+/// [`Spec::secrets_and_certificate`], and `requires` returns true for a secret without which a call is refused.
 pub(super) fn explain(
     entry: &Entry,
     states: &[SecretState],
-    requires: impl Fn(&Injection) -> bool,
+    requires: impl Fn(&NamedSecret<'_>) -> bool,
 ) -> api::ExplainInjectionResponse {
-    let injections = entry.server.spec.secrets_and_certificate();
-    let explained = |(injection, state)| explain_secret(entry, injection, requires(injection), state);
-    let secrets: Vec<_> = injections.iter().zip(states).map(explained).collect();
-    let would_forward = secrets.len() == injections.len() && secrets.iter().all(would_forward);
+    let spec = &entry.server.spec;
+    let (named, certificate) = (spec.secrets(), spec.client_certificate());
+    let explained = |placed: PlacedSecret<'_>| {
+        let index = named.iter().position(|named| *named == placed.secret);
+        let state = states.get(index?)?;
+        Some(explain_secret(spec, &placed, requires(&placed.secret), state))
+    };
+    let placed = placed_secrets(spec, &named);
+    let mut count = placed.len();
+    let mut secrets: Vec<_> = placed.into_iter().filter_map(explained).collect();
+    if let Some(secret) = certificate {
+        count += 1;
+        let placed = PlacedSecret {
+            secret,
+            text: "client certificate of the TLS connection".to_owned(),
+            placement: None,
+        };
+        let state = states.get(named.len());
+        secrets.extend(state.map(|state| explain_secret(spec, &placed, requires(&secret), state)));
+    }
+    let would_forward = secrets.len() == count && secrets.iter().all(would_forward);
     api::ExplainInjectionResponse {
         secrets,
         would_forward,
     }
+}
+
+/// Returns the secrets of the injections with their places. A short form has one place for each secret; otherwise each
+/// injection is a place of each of its secrets.
+fn placed_secrets<'s>(spec: &'s Spec, named: &[NamedSecret<'s>]) -> Vec<PlacedSecret<'s>> {
+    let mut placed = Vec::new();
+    for injection in &spec.injections {
+        for secret in distinct_secrets([injection]) {
+            // The secret is required when any of its injections is.
+            let secret = named
+                .iter()
+                .find(|named| named.name == secret.name)
+                .copied()
+                .unwrap_or(secret);
+            let short_form = spec.auth_type.explain(secret.name, &spec.body_calls);
+            let is_known = |placed: &PlacedSecret<'_>| placed.secret.name == secret.name;
+            if short_form.is_some() && placed.iter().any(is_known) {
+                continue;
+            }
+            placed.push(PlacedSecret {
+                secret,
+                text: short_form.unwrap_or_else(|| injection.placement.explain(&spec.body_calls)),
+                placement: Some(&injection.placement),
+            });
+        }
+    }
+    placed
 }
 
 fn would_forward(secret: &api::ExplainedSecret) -> bool {
@@ -46,24 +99,19 @@ fn would_forward(secret: &api::ExplainedSecret) -> bool {
 }
 
 fn explain_secret(
-    entry: &Entry,
-    injection: &Injection,
+    spec: &Spec,
+    placed: &PlacedSecret<'_>,
     required: bool,
     state: &SecretState,
 ) -> api::ExplainedSecret {
-    let Injection {
-        secret,
-        required: _,
-        placement,
-    } = injection;
     let version = match state {
         SecretState::Found { version, .. } => *version,
         SecretState::Missing | SecretState::Expired | SecretState::Unreadable => 0,
     };
-    let (state, detail) = outcome(entry, placement, state);
+    let (state, detail) = outcome(spec, placed, state);
     api::ExplainedSecret {
-        name: secret.to_string(),
-        placement: placement.explain(secret, &entry.server.spec.body_calls),
+        name: placed.secret.name.to_string(),
+        placement: placed.text.clone(),
         required,
         state: state.into(),
         version,
@@ -72,7 +120,7 @@ fn explain_secret(
 }
 
 /// Returns what happens to a secret in a call, and the reason why it is not sent, which is empty when it is.
-fn outcome(entry: &Entry, placement: &Placement, state: &SecretState) -> (State, String) {
+fn outcome(spec: &Spec, placed: &PlacedSecret<'_>, state: &SecretState) -> (State, String) {
     let (origins, facts) = match state {
         SecretState::Found {
             version: _,
@@ -88,14 +136,14 @@ fn outcome(entry: &Entry, placement: &Placement, state: &SecretState) -> (State,
             );
         }
     };
-    if let Err(error) = entry.server.spec.check_binding(origins) {
+    if let Err(error) = spec.check_binding(origins) {
         let state = match error {
             BindingError::OtherOrigin(_) => State::OriginRefused,
             BindingError::NotVerified(_) => State::UpstreamNotVerified,
         };
         return (state, format!("the secret is {error}"));
     }
-    match facts.and_then(|facts| placement.fault(&facts)) {
+    match facts.and_then(|facts| placed.fault(&facts)) {
         Some(fault) => (
             State::Unfit,
             format!("the value {fault}, so it does not fit its place"),
@@ -104,15 +152,24 @@ fn outcome(entry: &Entry, placement: &Placement, state: &SecretState) -> (State,
     }
 }
 
+impl PlacedSecret<'_> {
+    /// Returns the reason why the place cannot hold a value with these facts.
+    fn fault(&self, facts: &ValueFacts) -> Option<ValueFault> {
+        match self.placement {
+            Some(placement) => placement.fault(self.secret.name, facts),
+            None => facts.pem_fault(),
+        }
+    }
+}
+
 /// Refuses a server when one of its secrets may not be sent to it. `states` is the beginning of
 /// the list for [`explain`].
 pub(super) fn check_bindings(entry: &Entry, states: &[SecretState]) -> Result<(), Refusal> {
     let spec = &entry.server.spec;
-    for (injection, state) in spec.secrets_and_certificate().iter().zip(states) {
+    for (secret, state) in spec.secrets_and_certificate().iter().zip(states) {
         if let SecretState::Found { origins, .. } = state {
-            spec.check_binding(origins).map_err(|error| {
-                status::binding(&injection.secret, &error, "it would never be sent there")
-            })?;
+            spec.check_binding(origins)
+                .map_err(|error| status::binding(secret.name, &error, "it would never be sent there"))?;
         }
     }
     Ok(())

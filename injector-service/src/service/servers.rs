@@ -23,10 +23,8 @@ use super::{
 use crate::{
     authz::{ReadPermit, WritePermit},
     catalog::Catalog,
-    registry::{
-        Entry, Registry, RegistryError, page_key,
-        server::{Injection, Spec},
-    },
+    placement::NamedSecret,
+    registry::{Entry, Registry, RegistryError, page_key, server::Spec},
     resolve::{Resolver, SecretState},
     status::{self, page_token, refusal},
 };
@@ -149,7 +147,7 @@ impl ServerService for Servers {
         let permit = read_permit(&request, workspace)?;
         let entry = self.registry.get(&permit, &server_name(name)?).map_err(refusal)?;
         let states = self.secret_states(&entry).await?;
-        let requires = |injection: &Injection| self.resolver.requires(injection);
+        let requires = |secret: &NamedSecret<'_>| self.resolver.requires(secret);
         Ok(Response::new(explain(&entry, &states, requires)))
     }
 }
@@ -213,9 +211,10 @@ impl Servers {
     /// stored when the vault does not answer, because each call is checked anyway.
     async fn check_secrets(&self, candidate: &Arc<Entry>) -> Result<Vec<Warning>, Refusal> {
         let mut states = Vec::new();
-        let certificate = candidate.for_client_certificate().map(Arc::new);
-        for entry in iter::once(candidate).chain(&certificate) {
-            match self.resolver.check(entry).await {
+        let spec = &candidate.server.spec;
+        let certificate = spec.client_certificate().map(|certificate| vec![certificate]);
+        for secrets in iter::once(spec.secrets()).chain(certificate) {
+            match self.resolver.check(candidate, &secrets).await {
                 Ok(answered) => states.extend(answered),
                 Err(unknown) => {
                     let mut warnings = warnings::of_secrets(candidate, &states, &self.resolver);
@@ -230,9 +229,10 @@ impl Servers {
 
     /// Asks the vault about each secret in [`Spec::secrets_and_certificate`].
     async fn secret_states(&self, entry: &Arc<Entry>) -> Result<Vec<SecretState>, Refusal> {
-        let mut states = self.resolver.check(entry).await?;
-        if let Some(certificate) = entry.for_client_certificate() {
-            states.extend(self.resolver.check(&Arc::new(certificate)).await?);
+        let spec = &entry.server.spec;
+        let mut states = self.resolver.check(entry, &spec.secrets()).await?;
+        if let Some(certificate) = spec.client_certificate() {
+            states.extend(self.resolver.check(entry, &[certificate]).await?);
         }
         Ok(states)
     }

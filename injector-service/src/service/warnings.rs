@@ -3,23 +3,23 @@
 use proto::{Refusal, Warning, WarningKind};
 
 use crate::{
-    placement::{AuthType, Placement},
-    registry::{
-        Entry,
-        server::{Injection, Spec},
-    },
+    placement::{AuthType, NamedSecret},
+    registry::{Entry, server::Spec},
     resolve::{Resolver, SecretState},
 };
 
 /// Returns the warnings about the secrets of a server and its client certificate. `states` has what the vault says of
 /// each secret in [`Spec::secrets_and_certificate`].
 pub(super) fn of_secrets(entry: &Entry, states: &[SecretState], resolver: &Resolver) -> Vec<Warning> {
-    let injections = entry.server.spec.secrets_and_certificate();
-    injections
-        .iter()
-        .zip(states)
-        .flat_map(|(injection, state)| of_secret(injection, state, resolver.requires(injection)))
-        .collect()
+    let spec = &entry.server.spec;
+    let secrets = spec.secrets().into_iter().map(|secret| (secret, Role::Injected));
+    let certificate = spec.client_certificate();
+    let certificate = certificate.map(|secret| (secret, Role::ClientCertificate));
+    let secrets = secrets.chain(certificate).zip(states);
+    let warnings = secrets.flat_map(|((secret, role), state)| {
+        of_secret(spec, role, &secret, state, resolver.requires(&secret))
+    });
+    warnings.collect()
 }
 
 /// Returns the warnings about settings that do not fit the server. `is_mcp` is true when the catalog says that the server
@@ -65,13 +65,22 @@ pub(super) fn not_checked(cause: &Refusal) -> Warning {
     }
 }
 
-fn of_secret(injection: &Injection, state: &SecretState, is_required: bool) -> Vec<Warning> {
-    let Injection {
-        secret,
-        required: _,
-        placement,
-    } = injection;
-    let is_certificate = *placement == Placement::ClientCertificate;
+/// The use of a secret by a server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Injected,
+    ClientCertificate,
+}
+
+fn of_secret(
+    spec: &Spec,
+    role: Role,
+    secret: &NamedSecret<'_>,
+    state: &SecretState,
+    is_required: bool,
+) -> Vec<Warning> {
+    let secret = secret.name;
+    let is_certificate = role == Role::ClientCertificate;
     let role = if is_certificate {
         ", the client certificate of the server,"
     } else {
@@ -98,7 +107,11 @@ fn of_secret(injection: &Injection, state: &SecretState, is_required: bool) -> V
             origins,
             facts,
         } => {
-            let unfit = facts.and_then(|facts| placement.fault(&facts)).map(|fault| {
+            let fault = facts.and_then(|facts| match is_certificate {
+                true => facts.pem_fault(),
+                false => spec.fault(secret, &facts),
+            });
+            let unfit = fault.map(|fault| {
                 let problem = format!("does not fit its place, because its value {fault}: {refused_calls}");
                 warning(WarningKind::ValueUnfit, problem)
             });
@@ -126,13 +139,18 @@ mod tests {
 
     use super::*;
 
-    fn kinds(placement: Placement, state: &SecretState) -> Vec<WarningKind> {
-        let injection = Injection {
-            secret: SecretName::parse("A").unwrap(),
-            required: true,
-            placement,
+    fn kinds(role: Role, state: &SecretState) -> Vec<WarningKind> {
+        let name = SecretName::parse("A").unwrap();
+        let spec = Spec {
+            auth_type: AuthType::Bearer,
+            injections: AuthType::Bearer.injections(&name, true),
+            ..Spec::of_url("https://a.example")
         };
-        let warnings = of_secret(&injection, state, true);
+        let secret = NamedSecret {
+            name: &name,
+            required: true,
+        };
+        let warnings = of_secret(&spec, role, &secret, state, true);
         warnings.iter().map(Warning::kind).collect()
     }
 
@@ -155,11 +173,11 @@ mod tests {
             (found(b"two\nlines", bound), None),
             (found(b"two\nlines", &[]), None),
         ] {
-            let kinds = kinds(Placement::ClientCertificate, &state);
+            let kinds = kinds(Role::ClientCertificate, &state);
             assert_eq!(kinds, Vec::from_iter(kind), "{state:?}");
         }
         assert_eq!(
-            kinds(Placement::Bearer, &found(b"x", &[])),
+            kinds(Role::Injected, &found(b"x", &[])),
             [WarningKind::SecretUnbound]
         );
     }

@@ -62,7 +62,7 @@ fn every_field_is_read() {
     );
     assert_eq!(spec.tls.server_name.as_deref(), Some("other.example"));
     assert_eq!((spec.allow_plaintext, spec.description.as_str()), (true, "Mail"));
-    let secrets: Vec<_> = spec.injections.iter().map(|one| one.secret.as_str()).collect();
+    let secrets: Vec<_> = spec.secrets().iter().map(|secret| secret.name.as_str()).collect();
     assert_eq!(secrets, ["MAIL_TOKEN"]);
     assert!(mcp);
 }

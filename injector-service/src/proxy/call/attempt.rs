@@ -15,8 +15,8 @@ use super::{
     request_body::RequestBody,
 };
 use crate::{
-    inject::{BodyPlacement, BodySecrets, RequestSecrets, ResolvedSecret},
-    placement::AuthType,
+    inject::{BodySecrets, RequestSecrets, ResolvedSecrets},
+    placement::distinct_secrets,
     proxy::{
         call_record::{CallRecord, MessageRecord},
         grpc::{FailureTrailers, LaterMessages},
@@ -25,8 +25,7 @@ use crate::{
         placeholders::CallPlaceholders,
         upload::UploadState,
     },
-    registry::server::{Injection, Spec},
-    resolve::Resolver,
+    registry::server::Spec,
     upstream::{Body, ClearValues, RefusingConnection, SendOutcome, UpstreamResponse},
 };
 
@@ -94,25 +93,27 @@ impl CallPlan<'_> {
         body.reserve_read_ahead(&self.context.proxy.budget, STREAM_WINDOW)?;
         let body = RequestBody::read(body, self.body_placement, &mut headers, &self.context, upload).await?;
         if body.is_missing() {
-            check_body_is_optional(self.spec(), &self.context.proxy.resolver)?;
+            self.check_body_is_optional()?;
         }
         Ok(ReadRequest { headers, body })
     }
 
-    /// Has the vault decrypt the secrets, unless they belong into the body and this call's body gets none.
-    async fn resolve_secrets(&self, record: &mut CallRecord) -> Result<Vec<ResolvedSecret<'_>>, Refusal> {
-        let secrets = match (self.spec().auth_type, self.body_placement) {
-            (AuthType::Skill(_), BodyPlacement::None) => {
-                record.add_withheld(&self.spec().injections);
-                Vec::new()
+    /// Has the vault decrypt the secrets that this call carries. Secrets that belong only into bodies are withheld from a
+    /// call whose body gets none.
+    async fn resolve_secrets(&self, record: &mut CallRecord) -> Result<ResolvedSecrets<'_>, Refusal> {
+        let injections = self.spec().injections.iter();
+        let carried = injections.filter(|injection| self.body_placement.carries(&injection.placement));
+        let carried = distinct_secrets(carried);
+        for secret in self.spec().secrets() {
+            if !carried.iter().any(|carried| carried.name == secret.name) {
+                record.add_withheld(&secret);
             }
-            (AuthType::Skill(_) | AuthType::SecretHeaders | AuthType::Bearer, _) => {
-                let resolver = &self.context.proxy.resolver;
-                resolver
-                    .resolve(&self.target.entry, &record.call_id, self.context.deadline)
-                    .await?
-            }
-        };
+        }
+        let resolver = &self.context.proxy.resolver;
+        let entry = &self.target.entry;
+        let secrets = resolver
+            .resolve(entry, &carried, &record.call_id, self.context.deadline)
+            .await?;
         record.add_resolved(&secrets);
         Ok(secrets)
     }
@@ -121,14 +122,16 @@ impl CallPlan<'_> {
     fn insert_secrets(
         &self,
         request: ReadRequest,
-        secrets: Vec<ResolvedSecret<'_>>,
+        secrets: ResolvedSecrets<'_>,
         upload: UploadState,
         record: &mut CallRecord,
     ) -> Result<CompleteRequest<'_>, Refusal> {
         let ReadRequest { mut headers, body } = request;
         let mut placeholders = CallPlaceholders::new(self.upstream.placeholders(), self.transport.over());
-        let body_secrets = RequestSecrets::new(self.body_placement, self.context.dialect, &secrets)?
-            .insert(&mut headers, |name, value| placeholders.insert(name, value))?;
+        let injections = &self.spec().injections;
+        let body_secrets =
+            RequestSecrets::new(self.body_placement, self.context.dialect, injections, &secrets)?
+                .insert(&mut headers, |name, value| placeholders.insert(name, value))?;
         drop(secrets);
         let clear_values = placeholders.clear_values(!matches!(body_secrets, BodySecrets::None));
         if body.is_missing() {
@@ -152,6 +155,22 @@ impl CallPlan<'_> {
                 messages,
             },
             request,
+        })
+    }
+
+    /// Refuses a call without a body when the server requires a secret in the body.
+    fn check_body_is_optional(&self) -> Result<(), Refusal> {
+        let injections = self.spec().injections.iter();
+        let in_body = injections.filter(|injection| injection.placement.is_in_body());
+        let resolver = &self.context.proxy.resolver;
+        let mut secrets = distinct_secrets(in_body).into_iter();
+        let required = secrets.find(|secret| resolver.requires(secret));
+        required.map_or(Ok(()), |secret| {
+            let message = format!(
+                "this server requires secret {}, which goes into the request's body, and the call has no body; nothing was sent",
+                secret.name
+            );
+            Err(Refusal::new(Reason::BodyMissing, message))
         })
     }
 
@@ -198,20 +217,6 @@ impl RequestContext<'_> {
             }
         }
     }
-}
-
-/// Refuses a call without a body when the server requires a secret, because only a body could carry the secret.
-fn check_body_is_optional(spec: &Spec, resolver: &Resolver) -> Result<(), Refusal> {
-    let required = spec
-        .injections
-        .iter()
-        .find(|injection| resolver.requires(injection));
-    required.map_or(Ok(()), |Injection { secret, .. }| {
-        let message = format!(
-            "this server requires secret {secret}, which goes into the request's body, and the call has no body; nothing was sent"
-        );
-        Err(Refusal::new(Reason::BodyMissing, message))
-    })
 }
 
 /// Returns the request that goes upstream, without `Host` and `Content-Length`. Both are written anew, from the URL and

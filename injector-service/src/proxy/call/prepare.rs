@@ -105,7 +105,8 @@ fn body_placement(target: &CallTarget, dialect: Dialect) -> Result<BodyPlacement
     } = &target.entry.server.spec;
     let is_limited = match (auth_type, dialect) {
         (AuthType::Skill(Some(_)), _) | (AuthType::Skill(None), Dialect::Http) => true,
-        (AuthType::Skill(None), Dialect::Grpc) | (AuthType::SecretHeaders | AuthType::Bearer, _) => false,
+        (AuthType::Skill(None), Dialect::Grpc)
+        | (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), _) => false,
     };
     let is_left_out = is_limited && !body_calls.include(dialect, &target.rest);
     match target.document {

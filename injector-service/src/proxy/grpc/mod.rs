@@ -29,7 +29,7 @@ use crate::{
         self,
         protobuf::{FramedMessage, SecretEntries},
     },
-    placement::{ProtobufMessages, ProtobufSecrets},
+    placement::{Injection, Placement, ProtobufMessages, ProtobufSecrets, distinct_secrets},
     registry::Entry,
     resolve::Resolver,
     upstream::{Body, BodyError},
@@ -184,9 +184,15 @@ fn join(frames: Vec<Bytes>) -> Bytes {
 impl LaterMessages {
     async fn entries(&self, protobuf: ProtobufSecrets) -> Result<SecretEntries, Refusal> {
         let call_id = &self.record.call_id;
-        let resolved = self.resolver.resolve(&self.entry, call_id, self.deadline).await?;
+        let injections = &self.entry.server.spec.injections;
+        let in_messages = |injection: &&Injection| matches!(injection.placement, Placement::Protobuf { .. });
+        let secrets = distinct_secrets(injections.iter().filter(in_messages));
+        let resolved = self
+            .resolver
+            .resolve(&self.entry, &secrets, call_id, self.deadline);
+        let resolved = resolved.await?;
         self.record.add_resolved(&resolved);
-        inject::message_entries(protobuf.field, &resolved)
+        inject::message_entries(protobuf.field, injections, &resolved)
     }
 }
 

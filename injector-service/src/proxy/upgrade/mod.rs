@@ -64,17 +64,20 @@ impl UpgradeRequest {
                 "this server gets its secrets in a JSON body, which an upgraded connection does not have; to be upgraded \
                  it needs another auth_type",
             )),
-            (AuthType::SecretHeaders | AuthType::Bearer, Protocol::Http2) => Err(Refusal::new(
-                Reason::UpstreamProtocol,
-                "this server is called over HTTP/2, where connections are not upgraded; its protocol would have to be \
+            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), Protocol::Http2) => {
+                Err(Refusal::new(
+                    Reason::UpstreamProtocol,
+                    "this server is called over HTTP/2, where connections are not upgraded; its protocol would have to be \
                  HTTP1 or AUTO",
-            )),
-            (AuthType::SecretHeaders | AuthType::Bearer, Protocol::Auto | Protocol::Http1) => {
-                Ok(Some(Self {
-                    protocols,
-                    downstream,
-                }))
+                ))
             }
+            (
+                AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_),
+                Protocol::Auto | Protocol::Http1,
+            ) => Ok(Some(Self {
+                protocols,
+                downstream,
+            })),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The most secrets of one server.
-pub(super) const MAX_INJECTIONS: usize = 64;
+pub(super) const MAX_SECRETS: usize = 64;
 /// The most web origins that one server allows.
 pub(super) const MAX_WEB_ORIGINS: usize = 64;
 /// The most characters of a description.
@@ -34,7 +34,10 @@ pub enum SpecError {
     DuplicateSecret(#[from] DuplicateName),
     #[error("secrets: the auth type bearer takes exactly one; {0} are given")]
     BearerCount(usize),
-    #[error("secrets: one server gets at most {MAX_INJECTIONS}")]
+    /// The injector does not put secrets into such places yet.
+    #[error("auth_type: this release cannot put secrets into places of a server's own choice")]
+    CustomNotSupported,
+    #[error("secrets: one server gets at most {MAX_SECRETS}")]
     TooManySecrets,
     #[error("secrets: {0} is required, but is not among those that the server gets")]
     RequiredNotInjected(SecretName),

@@ -14,7 +14,7 @@
 //! 3. Add the field to `FIELDS` in `service/field_mask.rs`, so that an update can change it. A test compares this table
 //!    with the message. The command line has its flag in `cli/src/command/server/spec.rs`.
 //!
-//! A new place for secrets is a variant of [`Placement`]; `inject` then has to put a value there.
+//! A new place for secrets is a variant of [`Placement`](crate::placement::Placement); `inject` then has to put a value there.
 
 mod error;
 mod origin_binding;
@@ -24,13 +24,13 @@ mod upstream_url;
 mod web_origin;
 mod wire;
 
-use proto::{SecretName, ServerName, Uid, WorkspaceName};
+use proto::{SecretName, ServerName, Uid, ValueFault, WorkspaceName, vault::v1::ValueFacts};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     address::{OwnListeners, refused_literal},
     body_calls::BodyCalls,
-    placement::{AuthType, Placement},
+    placement::{AuthType, Injection, NamedSecret, distinct_secrets},
 };
 
 pub(crate) use error::SpecError;
@@ -40,7 +40,7 @@ pub(crate) use upstream_tls::UpstreamTls;
 pub(crate) use upstream_url::UpstreamUrl;
 pub(crate) use web_origin::WebOrigin;
 
-use error::{MAX_DESCRIPTION, MAX_INJECTIONS};
+use error::{MAX_DESCRIPTION, MAX_SECRETS};
 
 /// The settings of a server: everything but its names and its history. A value of this type has passed
 /// `Spec::check`, except in the catalog, whose entries may lack secrets.
@@ -48,7 +48,7 @@ use error::{MAX_DESCRIPTION, MAX_INJECTIONS};
 pub struct Spec {
     pub url: UpstreamUrl,
     pub auth_type: AuthType,
-    /// The secrets of the server, each with its place. No two injections have the same secret.
+    /// The places of the server's secrets. No two injections have the same place.
     pub injections: Vec<Injection>,
     pub body_calls: BodyCalls,
     pub protocol: Protocol,
@@ -58,6 +58,8 @@ pub struct Spec {
     /// Origins of the web pages that may call the server through the injector.
     pub allowed_origins: Vec<WebOrigin>,
     pub oauth: Oauth,
+    pub scrub: Scrub,
+    pub on_echo: OnEcho,
     pub description: String,
 }
 
@@ -77,15 +79,6 @@ pub(crate) struct Server {
     /// then the vault's first answer after a start decides which workspace it is.
     pub workspace_uid: Option<Uid>,
     pub spec: Spec,
-}
-
-/// One secret of a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Injection {
-    pub secret: SecretName,
-    /// Refuses calls while the secret does not exist.
-    pub required: bool,
-    pub placement: Placement,
 }
 
 /// The version of HTTP that the injector speaks to an upstream.
@@ -110,12 +103,39 @@ pub enum Oauth {
     Pass,
 }
 
+/// The parts of a response in which the injector looks for the values that the call sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scrub {
+    /// No part. Values in the URL are still masked in the headers of a response.
+    Off,
+    /// The headers and the trailers.
+    #[default]
+    Headers,
+    /// The headers, the trailers and the body.
+    All,
+}
+
+/// The treatment of a response that contains a value that the call sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnEcho {
+    /// Each byte of the value is replaced by `*`.
+    #[default]
+    Mask,
+    /// The response ends with an error.
+    Block,
+}
+
 impl Spec {
     /// Checks the rules that concern several fields. `own` holds the addresses of the injector's listeners, to which no
     /// server may point.
     pub(crate) fn check(self, own: &OwnListeners) -> Result<Self, SpecError> {
-        if self.injections.len() > MAX_INJECTIONS {
+        if self.secrets().len() > MAX_SECRETS {
             return Err(SpecError::TooManySecrets);
+        }
+        if matches!(self.auth_type, AuthType::Custom(_)) {
+            return Err(SpecError::CustomNotSupported);
         }
         if self.auth_type == AuthType::Bearer && self.injections.len() != 1 {
             return Err(SpecError::BearerCount(self.injections.len()));
@@ -145,32 +165,45 @@ impl Spec {
     fn check_body_calls(&self) -> Result<(), SpecError> {
         let BodyCalls { paths, grpc_methods } = &self.body_calls;
         match (self.auth_type, paths.is_empty(), grpc_methods.is_empty()) {
-            (AuthType::SecretHeaders | AuthType::Bearer, false, _) => Err(SpecError::PathsWithoutSkill),
-            (AuthType::Skill(Some(_)), _, true) => Err(SpecError::NoGrpcMethods),
-            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(None), _, false) => {
-                Err(SpecError::GrpcMethodsWithoutField)
+            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), false, _) => {
+                Err(SpecError::PathsWithoutSkill)
             }
-            (AuthType::SecretHeaders | AuthType::Bearer, true, true)
+            (AuthType::Skill(Some(_)), _, true) => Err(SpecError::NoGrpcMethods),
+            (
+                AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(None) | AuthType::Custom(_),
+                _,
+                false,
+            ) => Err(SpecError::GrpcMethodsWithoutField),
+            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), true, true)
             | (AuthType::Skill(None), _, true)
             | (AuthType::Skill(Some(_)), _, false) => Ok(()),
         }
     }
 
-    /// Returns every secret that a call may need: those of `injections`, then the client certificate.
-    pub(crate) fn secrets_and_certificate(&self) -> Vec<Injection> {
-        let injections = self.injections.iter().cloned();
-        injections.chain(self.client_certificate()).collect()
+    /// Returns the secrets of the injections, each once, in the order in which they are first named.
+    pub(crate) fn secrets(&self) -> Vec<NamedSecret<'_>> {
+        distinct_secrets(&self.injections)
     }
 
-    /// Returns the client certificate for the upstream as an injection, because the vault is asked for it in the same
-    /// way as for any other secret.
-    pub(crate) fn client_certificate(&self) -> Option<Injection> {
-        let secret = self.tls.client_cert_secret.clone()?;
-        Some(Injection {
-            secret,
-            required: true,
-            placement: Placement::ClientCertificate,
-        })
+    /// Returns the reason why one of the places of `secret` cannot hold a value with these facts.
+    pub(crate) fn fault(&self, secret: &SecretName, facts: &ValueFacts) -> Option<ValueFault> {
+        self.injections
+            .iter()
+            .find_map(|injection| injection.placement.fault(secret, facts))
+    }
+
+    /// Returns the secret with the client certificate for the upstream.
+    pub(crate) fn client_certificate(&self) -> Option<NamedSecret<'_>> {
+        let name = self.tls.client_cert_secret.as_ref()?;
+        Some(NamedSecret { name, required: true })
+    }
+
+    /// Returns every secret that a call may need: [`Self::secrets`], then the client certificate, whose secret may also be
+    /// among them.
+    pub(crate) fn secrets_and_certificate(&self) -> Vec<NamedSecret<'_>> {
+        let mut secrets = self.secrets();
+        secrets.extend(self.client_certificate());
+        secrets
     }
 }
 
@@ -188,6 +221,8 @@ impl Spec {
             allow_plaintext: false,
             allowed_origins: Vec::new(),
             oauth: Oauth::Replace,
+            scrub: Scrub::Headers,
+            on_echo: OnEcho::Mask,
             description: String::new(),
         }
     }
@@ -196,18 +231,18 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placement::{FieldNumber, ProtobufMessages, ProtobufSecrets};
 
     #[test]
     fn a_bearer_server_has_exactly_one_secret() {
         let check = |auth_type: AuthType, count: usize| {
-            let injection = |n| Injection {
-                secret: SecretName::parse(&format!("N{n}")).unwrap(),
-                required: false,
-                placement: Placement::Bearer,
+            let injections = |n| {
+                let secret = SecretName::parse(&format!("N{n}")).unwrap();
+                auth_type.injections(&secret, false)
             };
             let spec = Spec {
                 auth_type,
-                injections: (0..count).map(injection).collect(),
+                injections: (0..count).flat_map(injections).collect(),
                 ..Spec::of_url("https://a.example")
             };
             spec.check(&OwnListeners::default()).map(drop)
@@ -218,6 +253,13 @@ mod tests {
         assert_eq!(check(AuthType::Bearer, 1), Ok(()));
         assert_eq!(check(AuthType::SecretHeaders, 64), Ok(()));
         assert_eq!(check(AuthType::SecretHeaders, 65), Err(SpecError::TooManySecrets));
+        let skill = AuthType::Skill(Some(ProtobufSecrets {
+            field: FieldNumber::parse(7).unwrap(),
+            messages: ProtobufMessages::First,
+        }));
+        // A secret has two injections here. `NoGrpcMethods` is the error of the next check.
+        assert_eq!(check(skill, 64), Err(SpecError::NoGrpcMethods));
+        assert_eq!(check(skill, 65), Err(SpecError::TooManySecrets));
     }
 
     #[test]

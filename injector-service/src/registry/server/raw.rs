@@ -6,13 +6,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Injection, Oauth, Protocol, Server, Spec, UpstreamTls, UpstreamUrl, WebOrigin,
+    Oauth, OnEcho, Protocol, Scrub, Server, Spec, UpstreamTls, UpstreamUrl, WebOrigin,
     error::{MAX_WEB_ORIGINS, SpecError},
     web_origin::NotAWebOrigin,
 };
 use crate::{
     body_calls::{BodyCalls, MAX_PATTERNS, MethodPattern, PathPattern},
-    placement::{AuthType, FieldNumber, ProtobufMessages, ProtobufSecrets},
+    placement::{AuthType, FieldNumber, Injection, NamedSecret, ProtobufMessages, ProtobufSecrets},
 };
 use proto::{SecretName, distinct};
 
@@ -47,6 +47,10 @@ pub(crate) struct RawServer {
     pub(crate) allowed_origins: Vec<String>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) oauth: Oauth,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) scrub: Scrub,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) on_echo: OnEcho,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) description: String,
     #[serde(skip_serializing_if = "is_default")]
@@ -106,6 +110,8 @@ impl RawServer {
             allow_plaintext,
             allowed_origins,
             oauth,
+            scrub,
+            on_echo,
             description,
             uid: _,
             revision: _,
@@ -124,6 +130,8 @@ impl RawServer {
             allow_plaintext,
             allowed_origins: parse_web_origins(&allowed_origins)?,
             oauth,
+            scrub,
+            on_echo,
             description,
         })
     }
@@ -143,17 +151,20 @@ impl RawServer {
         let Spec {
             url,
             auth_type,
-            injections,
+            injections: _,
             body_calls: BodyCalls { paths, grpc_methods },
             protocol,
             tls,
             allow_plaintext,
             allowed_origins,
             oauth,
+            scrub,
+            on_echo,
             description,
         } = spec;
         let (protobuf_secrets_field, protobuf_messages) = match auth_type {
             AuthType::Skill(Some(ProtobufSecrets { field, messages })) => (field.get(), *messages),
+            AuthType::Custom(messages) => (0, *messages),
             AuthType::Skill(None) | AuthType::SecretHeaders | AuthType::Bearer => {
                 (0, ProtobufMessages::default())
             }
@@ -163,7 +174,7 @@ impl RawServer {
             name: name.to_string(),
             url: url.as_str().to_owned(),
             auth_type: *auth_type,
-            injections: injections.iter().map(RawInjection::of).collect(),
+            injections: spec.secrets().into_iter().map(RawInjection::of).collect(),
             protocol: *protocol,
             protobuf_secrets_field,
             protobuf_messages,
@@ -176,6 +187,8 @@ impl RawServer {
                 .map(|origin| origin.as_str().to_owned())
                 .collect(),
             oauth: *oauth,
+            scrub: *scrub,
+            on_echo: *on_echo,
             description: description.clone(),
             uid: Some(uid.to_string()),
             revision: Some(*revision),
@@ -187,15 +200,11 @@ impl RawServer {
 }
 
 impl RawInjection {
-    fn of(injection: &Injection) -> Self {
-        let Injection {
-            secret,
-            required,
-            placement: _,
-        } = injection;
+    fn of(secret: NamedSecret<'_>) -> Self {
+        let NamedSecret { name, required } = secret;
         Self {
-            secret: secret.to_string(),
-            required: *required,
+            secret: name.to_string(),
+            required,
         }
     }
 }
@@ -245,24 +254,24 @@ fn parse_auth_type(
     messages: ProtobufMessages,
 ) -> Result<AuthType, SpecError> {
     match (auth_type, field, messages) {
+        (AuthType::Custom(_), 0, messages) => Ok(AuthType::Custom(messages)),
         (_, 0, ProtobufMessages::All) => Err(SpecError::ProtobufMessages),
         (_, 0, ProtobufMessages::First) => Ok(auth_type),
         (AuthType::Skill(_), number, messages) => Ok(AuthType::Skill(Some(ProtobufSecrets {
             field: FieldNumber::parse(number)?,
             messages,
         }))),
-        (AuthType::SecretHeaders | AuthType::Bearer, ..) => Err(SpecError::ProtobufWithoutSkill),
+        (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), ..) => {
+            Err(SpecError::ProtobufWithoutSkill)
+        }
     }
 }
 
 fn parse_injections(auth_type: AuthType, raw: &[RawInjection]) -> Result<Vec<Injection>, SpecError> {
     let secrets = secret_names(raw.iter().map(|injection| injection.secret.as_str()))?;
-    let injection = |(secret, raw): (SecretName, &RawInjection)| Injection {
-        placement: auth_type.place(&secret),
-        required: raw.required,
-        secret,
-    };
-    Ok(secrets.into_iter().zip(raw).map(injection).collect())
+    let secrets = secrets.iter().zip(raw);
+    let injections = secrets.flat_map(|(secret, raw)| auth_type.injections(secret, raw.required));
+    Ok(injections.collect())
 }
 
 /// Parses names of secrets, and refuses two spellings of the same name.

@@ -3,8 +3,8 @@
 use proto::injector::v1 as api;
 
 use super::{
-    Oauth, Protocol, Server, Spec, UpstreamTls,
-    error::{MAX_INJECTIONS, SpecError},
+    Oauth, OnEcho, Protocol, Scrub, Server, Spec, UpstreamTls,
+    error::{MAX_SECRETS, SpecError},
     raw::{RawInjection, RawServer, RawTls, secret_names},
 };
 use crate::{
@@ -37,6 +37,8 @@ impl Server {
             allow_plaintext,
             allowed_origins,
             oauth,
+            scrub: _,
+            on_echo: _,
             description,
             uid,
             revision,
@@ -134,6 +136,8 @@ impl RawServer {
             allow_plaintext,
             allowed_origins,
             description,
+            scrub: Scrub::default(),
+            on_echo: OnEcho::default(),
             uid: None,
             revision: None,
             create_time: None,
@@ -162,7 +166,7 @@ impl RawTls {
 
 /// Merges the two lists of a request. Each name in `required` must be in `inject`, in any spelling.
 fn injections_from_wire(inject: &[String], required: &[String]) -> Result<Vec<RawInjection>, SpecError> {
-    if inject.len() > MAX_INJECTIONS || required.len() > MAX_INJECTIONS {
+    if inject.len() > MAX_SECRETS || required.len() > MAX_SECRETS {
         return Err(SpecError::TooManySecrets);
     }
     let secrets = secret_names(inject.iter().map(String::as_str))?;
@@ -182,6 +186,7 @@ fn auth_type_from_wire(number: i32) -> Result<AuthType, SpecError> {
         Ok(api::AuthType::Unspecified | api::AuthType::SecretHeaders) => Ok(AuthType::SecretHeaders),
         Ok(api::AuthType::Bearer) => Ok(AuthType::Bearer),
         Ok(api::AuthType::Skill) => Ok(AuthType::Skill(None)),
+        Ok(api::AuthType::Custom) => Ok(AuthType::Custom(ProtobufMessages::First)),
         Err(_) => Err(SpecError::UnknownEnumValue(
             "auth_type: there is no such auth type",
         )),
@@ -223,6 +228,7 @@ impl From<AuthType> for api::AuthType {
             AuthType::SecretHeaders => Self::SecretHeaders,
             AuthType::Bearer => Self::Bearer,
             AuthType::Skill(_) => Self::Skill,
+            AuthType::Custom(_) => Self::Custom,
         }
     }
 }

@@ -1,9 +1,11 @@
 use std::time::{Duration, Instant};
 
+use proto::SecretName;
+
 use super::{FileEntry, parse, render};
 use crate::{
     address::OwnListeners,
-    placement::{AuthType, Placement},
+    placement::AuthType,
     registry::{
         error::FileError,
         server::{Oauth, Protocol, Server, Spec},
@@ -86,14 +88,8 @@ fn every_field_is_read() {
         (spec.auth_type, spec.protocol),
         (AuthType::Bearer, Protocol::Http2)
     );
-    let [injection] = spec.injections.as_slice() else {
-        panic!("{:?}", spec.injections)
-    };
-    assert_eq!(
-        (injection.secret.as_str(), injection.required),
-        ("GITHUB_TOKEN", true)
-    );
-    assert_eq!(injection.placement, Placement::Bearer);
+    let secret = SecretName::parse("GITHUB_TOKEN").unwrap();
+    assert_eq!(spec.injections, AuthType::Bearer.injections(&secret, true));
     assert_eq!(spec.tls.server_name.as_deref(), Some("internal.example.com"));
     assert!(spec.tls.allow_bound_secrets);
     assert!(spec.tls.ca_pem.starts_with("-----BEGIN CERTIFICATE-----\n"));

@@ -232,7 +232,7 @@ async fn answers_to_abandoned_calls_do_not_break_the_stream() {
     ));
     let checks = |count: u64| {
         let check = async || {
-            let checked = resolver.check(&entry).await;
+            let checked = resolver.check(&entry, &[]).await;
             checked.map(drop).map_err(|refusal| refusal.reason)
         };
         join_all((0..count).map(move |number| async move {

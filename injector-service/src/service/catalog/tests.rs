@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     address::OwnListeners,
     placement::AuthType,
-    registry::server::{Injection, Protocol, SpecError, UpstreamTls},
+    registry::server::{Protocol, SpecError, UpstreamTls},
 };
 
 /// Returns an entry in which every field differs from its default.
@@ -15,11 +15,7 @@ fn entry() -> CatalogEntry {
         name: EntryName::parse("@tools/mail").unwrap(),
         spec: Spec {
             auth_type: AuthType::Bearer,
-            injections: vec![Injection {
-                placement: AuthType::Bearer.place(&secret),
-                required: false,
-                secret,
-            }],
+            injections: AuthType::Bearer.injections(&secret, false),
             protocol: Protocol::Http2,
             tls: UpstreamTls {
                 server_name: Some("other.example".into()),

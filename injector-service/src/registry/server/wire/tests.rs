@@ -161,7 +161,7 @@ fn an_invalid_server_is_refused_with_its_reason() {
         ),
         (
             api::Server {
-                auth_type: 4,
+                auth_type: 5,
                 ..given()
             },
             Reason::RequestMalformed,

@@ -1,0 +1,32 @@
+//! The values of secrets for one request.
+
+use proto::{SecretName, SecretValue};
+
+/// A secret that the vault was asked for.
+pub struct ResolvedSecret<'s> {
+    pub name: &'s SecretName,
+    /// None when the workspace has no such secret.
+    pub value: Option<SecretValue>,
+}
+
+/// The secrets that the vault was asked for, each once, in the order of the request.
+#[derive(Default)]
+pub struct ResolvedSecrets<'s>(Vec<ResolvedSecret<'s>>);
+
+impl<'s> ResolvedSecrets<'s> {
+    /// Returns the value of a secret, or `None` when the workspace has no such secret or the vault was not asked for it.
+    pub fn value(&self, name: &SecretName) -> Option<&SecretValue> {
+        let secret = self.0.iter().find(|secret| secret.name == name)?;
+        secret.value.as_ref()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &ResolvedSecret<'s>> {
+        self.0.iter()
+    }
+}
+
+impl<'s> FromIterator<ResolvedSecret<'s>> for ResolvedSecrets<'s> {
+    fn from_iter<I: IntoIterator<Item = ResolvedSecret<'s>>>(secrets: I) -> Self {
+        Self(secrets.into_iter().collect())
+    }
+}
