@@ -16,7 +16,8 @@
 //! | `grpc-timeout` | request | `proxy/call/deadline.rs`, with the time that is left |
 //! | `x-request-id` | request | `proxy/call_id.rs`, when the program sent none |
 //! | `Accept-Encoding: identity` | request for OAuth metadata | `proxy/oauth_metadata.rs`, because the metadata is rewritten |
-//! | `Cookie`, `Set-Cookie` | both | `proxy/cookies.rs`, so that each server gets only its own cookies |
+//! | the fields of a server's injections | request | `inject`; [`clean_request`] removes those of the program |
+//! | `Cookie`, `Set-Cookie` | both | `proxy/cookies.rs`, so that each server gets only its own cookies and those of its injections |
 //! | `Connection`, `Upgrade` | both | `proxy/upgrade/mod.rs`, for the handshake of an upgrade |
 //! | `Location`, `Link` and other fields with URLs | response | `proxy/url_rewrite.rs` |
 //! | `WWW-Authenticate` | response | `proxy/challenge.rs` removes it when the credential is the injector's |
@@ -28,7 +29,7 @@ use std::collections::HashSet;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::placement::AuthType;
+use crate::placement::{Injection, Placement};
 
 /// A row of the table. All names are written as [`fold`] returns them.
 enum FieldRule {
@@ -64,9 +65,6 @@ const OWN: FieldRule = Prefixed("x-aerostack-");
 /// Fields that claim to carry a secret. Removed in every mode of injection, and when the secret is missing, so that a
 /// server can trust their absence.
 const SECRETS: FieldRule = Prefixed("x-mcp-secret");
-
-/// The field of a bearer token, for servers that get one.
-const AUTHORIZATION: FieldRule = Named(&["authorization"]);
 
 /// Fields that the injector writes, or by which it decides about a request. A server must not read a second field as
 /// the same one.
@@ -117,7 +115,6 @@ const CORS: FieldRule = Prefixed("access-control-");
 const ALTERNATIVE_SERVICES: FieldRule = Named(&["alt-svc"]);
 
 const REQUEST: &[FieldRule] = &[CONNECTION, OWN, SECRETS, INTERPRETED];
-const REQUEST_WITH_BEARER: &[FieldRule] = &[CONNECTION, OWN, SECRETS, INTERPRETED, AUTHORIZATION];
 const REQUEST_TRAILERS: &[FieldRule] = &[CONNECTION, OWN, SECRETS, LENGTH, ROUTING_AND_RIGHTS];
 const RESPONSE: &[FieldRule] = &[CONNECTION, OWN, AMBIGUOUS_LENGTH, CORS, ALTERNATIVE_SERVICES];
 const RESPONSE_TRAILERS: &[FieldRule] = &[CONNECTION, OWN, HEAD_ONLY, CORS, ALTERNATIVE_SERVICES];
@@ -126,30 +123,28 @@ const RESPONSE_TRAILERS: &[FieldRule] = &[CONNECTION, OWN, HEAD_ONLY, CORS, ALTE
 /// body.
 const NOT_REMOVABLE: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE];
 
-pub(crate) fn clean_request(headers: &mut HeaderMap, auth_type: AuthType) {
+/// Cleans the headers of a request to a server with `injections`, which also own fields.
+pub(crate) fn clean_request(headers: &mut HeaderMap, injections: &[Injection]) {
     let accepts_trailers = headers
         .get_all(header::TE)
         .iter()
         .any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    match auth_type {
-        AuthType::Bearer => remove(headers, REQUEST_WITH_BEARER),
-        AuthType::SecretHeaders | AuthType::Skill(_) | AuthType::Custom(_) => remove(headers, REQUEST),
-    }
+    remove(headers, REQUEST, injections);
     if accepts_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
-pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap) {
-    remove(trailers, REQUEST_TRAILERS);
+pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap, injections: &[Injection]) {
+    remove(trailers, REQUEST_TRAILERS, injections);
 }
 
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    remove(headers, RESPONSE);
+    remove(headers, RESPONSE, &[]);
 }
 
 pub(crate) fn clean_response_trailers(trailers: &mut HeaderMap) {
-    remove(trailers, RESPONSE_TRAILERS);
+    remove(trailers, RESPONSE_TRAILERS, &[]);
 }
 
 /// Returns true for a header that a program addresses to the injector.
@@ -157,19 +152,40 @@ pub(crate) fn is_own(name: &HeaderName) -> bool {
     OWN.include(name)
 }
 
-fn remove(headers: &mut HeaderMap, rows: &[FieldRule]) {
+fn remove(headers: &mut HeaderMap, rows: &[FieldRule], injections: &[Injection]) {
     let named = named_by_connection(headers);
     let is_named = |name: &HeaderName| {
         !named.is_empty() && !NOT_REMOVABLE.contains(name) && named.contains(&fold(name.as_str().as_bytes()))
     };
     let removed: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| rows.iter().any(|row| row.include(name)) || is_named(name))
+        .filter(|name| {
+            rows.iter().any(|row| row.include(name))
+                || injections.iter().any(|injection| owns(&injection.placement, name))
+                || is_named(name)
+        })
         .cloned()
         .collect();
     for name in removed {
         headers.remove(name);
     }
+}
+
+/// Returns true when a server may read `name` as the field that belongs to `placement`. The field `Cookie` belongs to the
+/// injector and the program together; `proxy/cookies.rs` removes single cookies.
+fn owns(placement: &Placement, name: &HeaderName) -> bool {
+    let owned = match placement {
+        Placement::Header { name, value: _ } => name,
+        Placement::Basic { .. } => &header::AUTHORIZATION,
+        Placement::Query { .. }
+        | Placement::Path { .. }
+        | Placement::Cookie { .. }
+        | Placement::Json { .. }
+        | Placement::Form { .. }
+        | Placement::Protobuf { .. } => return false,
+    };
+    let (name, owned) = (name.as_str().as_bytes(), owned.as_str().as_bytes());
+    name.len() == owned.len() && name.iter().map(fold_byte).eq(owned.iter().map(fold_byte))
 }
 
 /// Returns the names that `Connection` lists, after [`fold`].

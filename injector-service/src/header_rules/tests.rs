@@ -1,4 +1,7 @@
+use proto::SecretName;
+
 use super::*;
+use crate::{placement::AuthType, template::Template};
 
 fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -21,6 +24,31 @@ fn names(row: &FieldRule) -> &'static [&'static str] {
     }
 }
 
+fn injection(placement: Placement) -> Injection {
+    Injection {
+        required: false,
+        placement,
+    }
+}
+
+fn header_injection(name: &'static str) -> Injection {
+    injection(Placement::Header {
+        name: HeaderName::from_static(name),
+        value: Template::parse("Key ${KEY}").unwrap(),
+    })
+}
+
+fn basic_injection() -> Injection {
+    injection(Placement::Basic {
+        username: Template::parse("${USER}").unwrap(),
+        password: Template::parse("").unwrap(),
+    })
+}
+
+fn of_auth_type(auth_type: AuthType) -> Vec<Injection> {
+    auth_type.injections(&SecretName::parse("T").unwrap(), false)
+}
+
 const AUTH_TYPES: [AuthType; 3] = [AuthType::SecretHeaders, AuthType::Bearer, AuthType::Skill(None)];
 
 #[test]
@@ -36,13 +64,13 @@ fn a_secret_header_is_removed_in_every_spelling() {
     ] {
         for auth_type in AUTH_TYPES {
             let mut request = headers(&[(name, "1"), (name, "2")]);
-            clean_request(&mut request, auth_type);
+            clean_request(&mut request, &of_auth_type(auth_type));
             assert!(request.is_empty(), "{name}");
         }
     }
     for name in ["x-mcp-session-id", "mcp-secret", "x-mcp-secre", "xx-mcp-secret"] {
         let mut request = headers(&[(name, "1")]);
-        clean_request(&mut request, AuthType::SecretHeaders);
+        clean_request(&mut request, &[]);
         assert_eq!(left(&request), [name]);
     }
 }
@@ -51,8 +79,33 @@ fn a_secret_header_is_removed_in_every_spelling() {
 fn authorization_is_removed_in_bearer_mode_only() {
     for auth_type in AUTH_TYPES {
         let mut request = headers(&[("authorization", "Bearer mine")]);
-        clean_request(&mut request, auth_type);
+        clean_request(&mut request, &of_auth_type(auth_type));
         assert_eq!(request.is_empty(), auth_type == AuthType::Bearer);
+    }
+}
+
+#[test]
+fn a_field_of_an_injection_is_removed_in_every_spelling() {
+    let injections = [header_injection("x-api_key"), header_injection("x-key-bin"), basic_injection()];
+    for name in [
+        "x-api-key",
+        "x_api_key",
+        "x.api-key",
+        "x!api~key",
+        "x-key-bin",
+        "x_key.bin",
+        "authorization",
+    ] {
+        let fields = [(name, "1"), (name, "2"), ("x-kept", "1")];
+        let (mut request, mut trailers) = (headers(&fields), headers(&fields));
+        clean_request(&mut request, &injections);
+        clean_request_trailers(&mut trailers, &injections);
+        assert_eq!((left(&request), left(&trailers)), (vec!["x-kept"], vec!["x-kept"]), "{name}");
+    }
+    for name in ["x-api-keys", "api-key", "x-apikey", "x-key-bi", "x-key", "cookie"] {
+        let mut request = headers(&[(name, "1")]);
+        clean_request(&mut request, &injections);
+        assert_eq!(left(&request), [name]);
     }
 }
 
@@ -77,7 +130,7 @@ fn a_field_that_connection_names_is_removed_in_every_spelling() {
         ("upgrade", "h2c"),
         ("accept", "*/*"),
     ]);
-    clean_request(&mut request, AuthType::SecretHeaders);
+    clean_request(&mut request, &[]);
     let kept = [
         "accept",
         "content-length",
@@ -107,9 +160,9 @@ fn hop_by_hop_and_own_fields_are_removed_in_every_spelling() {
                 clean(&mut headers);
                 headers
             };
-            let clean_request = |headers: &mut HeaderMap| clean_request(headers, AuthType::SecretHeaders);
+            let clean_request = |headers: &mut HeaderMap| clean_request(headers, &[]);
             for trailers in [
-                cleaned(&clean_request_trailers),
+                cleaned(&|trailers| clean_request_trailers(trailers, &[])),
                 cleaned(&clean_response_trailers),
             ] {
                 assert_eq!(left(&trailers), ["x-kept"], "{spelled}");
@@ -131,7 +184,7 @@ fn an_interpreted_field_is_left_in_its_correct_spelling_only() {
             let misspelled = HeaderName::from_bytes(known.replace('-', between).as_bytes()).unwrap();
             let mut request = headers(&[(*known, "1"), ("accept_language", "de")]);
             request.append(&misspelled, HeaderValue::from_static("2"));
-            clean_request(&mut request, AuthType::Skill(None));
+            clean_request(&mut request, &of_auth_type(AuthType::Skill(None)));
             let mut kept = [*known, "accept_language"];
             kept.sort_unstable();
             assert_eq!(left(&request), kept, "{misspelled}");
@@ -151,7 +204,7 @@ fn trailers_carry_no_secrets_credentials_or_cookies() {
         ("x-checksum", "1"),
     ];
     let mut trailers = headers(&rights);
-    clean_request_trailers(&mut trailers);
+    clean_request_trailers(&mut trailers, &[]);
     assert_eq!(left(&trailers), ["x-checksum"]);
     let mut trailers = headers(&[("set-cookie", "a=1"), ("grpc-status", "0")]);
     clean_response_trailers(&mut trailers);

@@ -4,30 +4,35 @@
 //! code of this module is pure: it never waits, dials or logs. `crate::header_rules` has removed the fields that a
 //! program must not send before [`RequestSecrets::insert`] adds the injector's own.
 
+mod basic;
 mod client_certificate;
+mod cookie;
+mod head;
+mod header;
 pub mod json;
+pub(crate) mod parameter_name;
 pub mod protobuf;
+mod render;
 mod resolved_secrets;
 mod text_value;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use proto::{Reason, Refusal, SecretName, ValueFault, value_facts::MAX_HEADER_VALUE, vault::v1::ValueFacts};
-use zeroize::Zeroizing;
+use proto::{Reason, Refusal};
 
 use crate::{
     dialect::Dialect,
-    placement::{AuthType, FieldNumber, Injection, Placement, ProtobufSecrets, is_binary_metadata},
-    template::{Part, Template},
+    placement::{AuthType, FieldNumber, Injection, Placement, ProtobufSecrets},
+    template::Template,
 };
 pub use client_certificate::client_certificate;
+use head::HeadSecrets;
 use json::SecretsObject;
 use protobuf::SecretEntries;
 pub use resolved_secrets::{ResolvedSecret, ResolvedSecrets};
 
 /// The secrets of one request, in the form in which they go into its headers and its body.
-pub struct RequestSecrets {
-    headers: Vec<(HeaderName, Zeroizing<Vec<u8>>)>,
+pub struct RequestSecrets<'v> {
+    head: HeadSecrets<'v>,
     body: BodySecrets,
 }
 
@@ -79,35 +84,16 @@ impl BodyPlacement {
     }
 }
 
-impl RequestSecrets {
+impl<'v> RequestSecrets<'v> {
     /// Puts the values of `secrets` into the form that the places of `injections` require. Leaves out an injection with a
     /// secret that does not exist. Fails when one value does not fit its place.
     pub fn new(
         body: BodyPlacement,
         dialect: Dialect,
-        injections: &[Injection],
-        secrets: &ResolvedSecrets<'_>,
+        injections: &'v [Injection],
+        secrets: &'v ResolvedSecrets<'_>,
     ) -> Result<Self, Refusal> {
-        let mut headers = Vec::new();
-        for Injection {
-            required: _,
-            placement,
-        } in injections
-        {
-            match placement {
-                Placement::Header { name, value } => {
-                    let value = header_value(name, dialect, value, secrets)?;
-                    headers.extend(value.map(|value| (name.clone(), value)));
-                }
-                Placement::Basic { .. }
-                | Placement::Query { .. }
-                | Placement::Path { .. }
-                | Placement::Cookie { .. }
-                | Placement::Json { .. }
-                | Placement::Form { .. }
-                | Placement::Protobuf { .. } => {}
-            }
-        }
+        let head = HeadSecrets::new(dialect, injections, secrets)?;
         let body = match body {
             BodyPlacement::None => BodySecrets::None,
             BodyPlacement::Json => BodySecrets::Json(secrets_object(injections, secrets)?),
@@ -115,23 +101,17 @@ impl RequestSecrets {
                 BodySecrets::Protobuf(message_entries(field, injections, secrets)?)
             }
         };
-        Ok(Self { headers, body })
+        Ok(Self { head, body })
     }
 
-    /// Inserts the header fields, in place of any that are present, and returns the secrets for the body. `placeholder`
-    /// may return a placeholder to insert instead of a value.
+    /// Inserts the header fields, in place of any that are present, adds the cookies, and returns the secrets for the
+    /// body. `placeholder` may return a placeholder to insert instead of the value of a field.
     pub fn insert(
         self,
         headers: &mut HeaderMap,
-        mut placeholder: impl FnMut(&HeaderName, &[u8]) -> Option<HeaderValue>,
+        placeholder: impl FnMut(&HeaderName, &[u8]) -> Option<HeaderValue>,
     ) -> Result<BodySecrets, Refusal> {
-        for (name, value) in self.headers {
-            let value = match placeholder(&name, &value) {
-                Some(placeholder) => placeholder,
-                None => sensitive(&value)?,
-            };
-            headers.insert(name, value);
-        }
+        self.head.insert(headers, placeholder)?;
         Ok(self.body)
     }
 }
@@ -171,67 +151,8 @@ fn body_value<'s>(
     Some((name, value.expose()))
 }
 
-/// Returns the value of a header, or `None` when one of its secrets does not exist. In gRPC, a header whose name ends in
-/// `-bin` is binary metadata, whose value is base64.
-fn header_value(
-    name: &HeaderName,
-    dialect: Dialect,
-    template: &Template,
-    secrets: &ResolvedSecrets<'_>,
-) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
-    let is_binary = dialect == Dialect::Grpc && is_binary_metadata(name);
-    let mut pieces: Vec<&[u8]> = Vec::with_capacity(template.parts().len());
-    for part in template.parts() {
-        pieces.push(match part {
-            Part::Text(text) => text.as_bytes(),
-            Part::Secret(secret) => {
-                let Some(value) = secrets.value(secret) else {
-                    return Ok(None);
-                };
-                if !is_binary {
-                    // Checked without the text of the template, because the limit applies to the secret's value.
-                    check_legal(secret, value.expose())?;
-                }
-                value.expose()
-            }
-        });
-    }
-    let mut value = Zeroizing::new(Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
-    pieces.iter().for_each(|piece| value.extend_from_slice(piece));
-    if is_binary {
-        value = Zeroizing::new(STANDARD_NO_PAD.encode(&*value).into_bytes());
-        if let Some(secret) = template.secrets().next() {
-            check_legal(secret, &value)?;
-        }
-    }
-    Ok(Some(value))
-}
-
-/// Refuses a value that some server would not read unchanged from a header field.
-fn check_legal(secret: &SecretName, value: &[u8]) -> Result<(), Refusal> {
-    match ValueFacts::of(value).header_fault() {
-        None => Ok(()),
-        Some(fault) => Err(not_for_header(secret, fault)),
-    }
-}
-
-fn sensitive(value: &[u8]) -> Result<HeaderValue, Refusal> {
-    let mut value = HeaderValue::from_bytes(value)
-        .map_err(|_| Refusal::new(Reason::Internal, "a value that is legal in a header is not"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 fn not_text(secret: &str, place: &str) -> Refusal {
     let message = format!("secret {secret}: its value is not UTF-8, so it cannot be {place}");
-    Refusal::new(Reason::SecretValueNotPlaceable, message)
-}
-
-fn not_for_header(secret: &SecretName, fault: ValueFault) -> Refusal {
-    let message = format!(
-        "secret {secret}: its value {fault}, so it cannot be a header, which takes 1 to {MAX_HEADER_VALUE} bytes of \
-         printable ASCII without outer spaces"
-    );
     Refusal::new(Reason::SecretValueNotPlaceable, message)
 }
 

@@ -1,4 +1,5 @@
-use proto::SecretValue;
+use proto::{SecretName, SecretValue, value_facts::MAX_HEADER_VALUE};
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::placement::ProtobufMessages;
@@ -14,18 +15,17 @@ fn request_secrets(
     auth_type: AuthType,
     dialect: Dialect,
     secrets: &[Given],
-) -> Result<RequestSecrets, Refusal> {
-    let injections: Vec<_> = secrets
-        .iter()
-        .flat_map(|given| given.injections.clone())
-        .collect();
+) -> Result<RequestSecrets<'_>, Refusal> {
+    let injections = secrets.iter().flat_map(|given| given.injections.clone());
+    let injections: &[Injection] = injections.collect::<Vec<_>>().leak();
     let parse = |value: &[u8]| SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap();
     let resolved = secrets.iter().map(|given| ResolvedSecret {
         name: &given.name,
         value: given.value.map(parse),
     });
     let body = BodyPlacement::of(auth_type, dialect)?;
-    RequestSecrets::new(body, dialect, &injections, &resolved.collect())
+    let resolved: &ResolvedSecrets<'_> = Box::leak(Box::new(resolved.collect()));
+    RequestSecrets::new(body, dialect, injections, resolved)
 }
 
 fn resolved(auth_type: AuthType, name: &str, value: Option<&[u8]>) -> Given {
@@ -173,8 +173,8 @@ fn a_skill_without_a_protobuf_field_cannot_be_called_by_grpc() {
 #[test]
 fn a_header_that_connection_names_is_removed_before_injection() {
     let mut request = headers(&[("connection", "authorization, accept"), ("accept", "*/*")]);
-    crate::header_rules::clean_request(&mut request, AuthType::Bearer);
     let secrets = [resolved(AuthType::Bearer, "T", Some(b"v"))];
+    crate::header_rules::clean_request(&mut request, &secrets[0].injections);
     request_secrets(AuthType::Bearer, Dialect::Http, &secrets)
         .unwrap()
         .insert(&mut request, |_, _| None)

@@ -1,5 +1,7 @@
 //! Bodies that pass through unchanged, and bodies that the injector writes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, Full};
@@ -8,7 +10,7 @@ use proto::{Reason, Refusal};
 use super::{
     coalesce::CoalescingBody, received_body::ReceivedBody, sse_endpoint::SseEndpointBody, upload::UploadState,
 };
-use crate::{header_rules, upstream::Body};
+use crate::{header_rules, registry::Entry, upstream::Body};
 
 pub(super) fn empty() -> Body {
     full(Bytes::new())
@@ -18,9 +20,12 @@ pub(super) fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Returns a request body that passes unchanged, except for trailers that its server must not get.
-pub(super) fn request(body: ReceivedBody, state: UploadState) -> Body {
-    CoalescingBody::new(body, header_rules::clean_request_trailers)
+/// Returns a request body that passes unchanged, except for trailers that the server `entry` must not get.
+pub(super) fn request(body: ReceivedBody, entry: Arc<Entry>, state: UploadState) -> Body {
+    let clean = move |trailers: &mut HeaderMap| {
+        header_rules::clean_request_trailers(trailers, &entry.server.spec.injections);
+    };
+    CoalescingBody::new(body, clean)
         .map_err(move |error| state.fail_incomplete(error))
         .boxed_unsync()
 }

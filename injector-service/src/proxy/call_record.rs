@@ -1,6 +1,6 @@
 //! The facts about a call that go into its log line and its counters.
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{borrow::Cow, mem, sync::Arc, time::Instant};
 
 use chassis::telemetry::{self, field};
 use http::{Method, StatusCode};
@@ -9,7 +9,7 @@ use proto::{CallId, Refusal};
 use crate::{
     inject::ResolvedSecrets,
     metrics::Metrics,
-    placement::NamedSecret,
+    placement::{Injection, NamedSecret, Placement},
     registry::{CallCounts, Entry},
 };
 
@@ -23,7 +23,9 @@ pub(super) struct CallRecord {
     started: Instant,
     method: Method,
     entry: Option<Arc<Entry>>,
-    injected: SecretList,
+    /// Secrets in the head of the request. Secrets that are in the body too are listed here only.
+    injected_in_head: SecretList,
+    injected_in_body: SecretList,
     missed: SecretList,
     /// Secrets that the call goes without, because the server's `paths` or `grpc_methods` leave the call out.
     withheld: SecretList,
@@ -33,7 +35,7 @@ pub(super) struct CallRecord {
 }
 
 /// Names of secrets, separated by commas.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct SecretList {
     text: String,
     count: usize,
@@ -57,7 +59,8 @@ impl CallRecord {
             started: Instant::now(),
             method,
             entry: None,
-            injected: SecretList::default(),
+            injected_in_head: SecretList::default(),
+            injected_in_body: SecretList::default(),
             missed: SecretList::default(),
             withheld: SecretList::default(),
             unsent: SecretList::default(),
@@ -71,18 +74,34 @@ impl CallRecord {
 
     /// Forgets the secrets of an attempt that the upstream did not process. The next attempt decrypts them anew.
     pub(super) fn begin_retry(&mut self) {
-        (self.injected, self.missed) = Default::default();
+        (self.injected_in_head, self.injected_in_body) = Default::default();
+        self.missed = SecretList::default();
         self.withheld = SecretList::default();
         self.retries += 1;
     }
 
-    pub(super) fn add_resolved(&mut self, resolved: &ResolvedSecrets<'_>) {
+    /// Lists the secrets that the vault was asked for. `carried` are the injections of the call. A secret that exists is
+    /// in no list when each of its injections lacks another secret.
+    pub(super) fn add_resolved<'i>(
+        &mut self,
+        resolved: &ResolvedSecrets<'_>,
+        carried: impl Iterator<Item = &'i Injection> + Clone,
+    ) {
+        let complete = carried.filter(|injection| injection.secrets().all(|name| resolved.value(name).is_some()));
         for secret in resolved.iter() {
-            let list = match secret.value {
-                Some(_) => &mut self.injected,
-                None => &mut self.missed,
+            let name = secret.name;
+            let mut placements = complete
+                .clone()
+                .filter(|injection| injection.secrets().any(|named| named == name))
+                .map(|injection| &injection.placement)
+                .peekable();
+            let list = match (&secret.value, placements.peek().is_some()) {
+                (None, _) => &mut self.missed,
+                (Some(_), false) => continue,
+                (Some(_), true) if placements.all(Placement::is_in_body) => &mut self.injected_in_body,
+                (Some(_), true) => &mut self.injected_in_head,
             };
-            list.add(secret.name.as_str(), 1);
+            list.add(name.as_str(), 1);
         }
     }
 
@@ -90,20 +109,21 @@ impl CallRecord {
         self.withheld.add(secret.name.as_str(), 1);
     }
 
-    /// Counts the secrets as missed, because the request has no body that could carry them.
+    /// Counts the secrets of the body as missed, because the request has no body that could carry them.
     pub(super) fn set_body_missing(&mut self) {
-        let SecretList { text, count } = mem::take(&mut self.injected);
+        let SecretList { text, count } = mem::take(&mut self.injected_in_body);
         self.missed.add(&text, count);
     }
 
-    /// Lists the secrets as unsent, because the upstream answered before the end of the body.
+    /// Lists the secrets of the body as unsent, because the upstream answered before the end of the body.
     pub(super) fn set_unsent(&mut self) {
-        self.unsent = mem::take(&mut self.injected);
+        self.unsent = mem::take(&mut self.injected_in_body);
     }
 
     /// Counts the values that the upstream received, in a call that is then refused because of the upstream's answer.
     pub(super) fn count_injected(&self, metrics: &Metrics) {
-        self.call_counts(metrics).count_secrets(self.injected.count, 0);
+        let count = self.injected_in_head.count + self.injected_in_body.count;
+        self.call_counts(metrics).count_secrets(count, 0);
     }
 
     pub(super) fn messages(&self, entry: &Arc<Entry>) -> MessageRecord {
@@ -115,8 +135,9 @@ impl CallRecord {
 
     /// Lists the call's secrets by what became of them, for the detail of a refusal.
     pub(super) fn list_secrets(&self) -> String {
+        let injected = self.injected();
         let lists = [
-            ("injected", &self.injected),
+            ("injected", &*injected),
             ("missing", &self.missed),
             ("withheld", &self.withheld),
             ("unsent", &self.unsent),
@@ -130,14 +151,15 @@ impl CallRecord {
 
     pub(super) fn log_forwarded(&self, status: StatusCode, metrics: &Metrics) {
         let (workspace, server) = self.names();
+        let injected = self.injected();
         let counts = self.call_counts(metrics);
         counts.count_forwarded(status, self.started.elapsed());
-        counts.count_secrets(self.injected.count, self.missed.count);
+        counts.count_secrets(injected.count, self.missed.count);
         tracing::info!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
             method = self.method.as_str(),
-            injected = self.injected.text,
+            injected = injected.text,
             missed = self.missed.text,
             withheld = self.withheld.text,
             repeats = self.retries,
@@ -180,6 +202,19 @@ impl CallRecord {
             { field::CALL_ID } = self.call_id.as_str(),
             "call refused"
         );
+    }
+
+    /// Returns the secrets of the head and those of the body in one list.
+    fn injected(&self) -> Cow<'_, SecretList> {
+        match (self.injected_in_head.count, self.injected_in_body.count) {
+            (_, 0) => Cow::Borrowed(&self.injected_in_head),
+            (0, _) => Cow::Borrowed(&self.injected_in_body),
+            (_, count) => {
+                let mut both = self.injected_in_head.clone();
+                both.add(&self.injected_in_body.text, count);
+                Cow::Owned(both)
+            }
+        }
     }
 
     /// Returns the names of the workspace and of the server, which are empty when the server is not known.

@@ -9,13 +9,21 @@
 //!
 //! The injector removes the mark, such as the one in `session~github.dev-tools=…`, from a cookie that goes to the
 //! marked server, and drops a cookie with the mark of another server.
+//!
+//! Cookies that the injector puts into requests belong to the injector. After the marks were removed, the injector drops
+//! every cookie of the program that a server may read as one of its own, and every cookie of that name that the server
+//! sets: the program has no use for such a cookie, and the cookie may be a fresh credential.
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 use proto::{ServerName, WorkspaceName};
 use url::Url;
 
 use super::{target::CallTarget, url_rewrite::strip_base};
-use crate::registry::server::Server;
+use crate::{
+    inject::parameter_name::ParameterName,
+    placement::{Injection, Placement},
+    registry::server::Server,
+};
 
 /// The byte that begins a mark. Few names of cookies contain this byte otherwise.
 const MARK: u8 = b'~';
@@ -51,32 +59,37 @@ impl CallTarget {
     }
 }
 
-/// Removes other servers' cookies from a request, and joins the rest into one field, because HTTP/2 lets a client split
-/// the field (RFC 9113, section 8.2.3).
+/// Removes other servers' cookies and the injector's own from a request, and joins the rest into one field, because
+/// HTTP/2 lets a client split the field (RFC 9113, section 8.2.3).
 pub(super) fn filter_request(headers: &mut HeaderMap, server: &Server) {
-    filter(headers, &mark(server));
+    if headers.contains_key(header::COOKIE) {
+        filter(headers, &mark(server), &OwnCookies::of(&server.spec.injections));
+    }
 }
 
-fn filter(headers: &mut HeaderMap, mark: &[u8]) {
+fn filter(headers: &mut HeaderMap, mark: &[u8], own_cookies: &OwnCookies) {
     let fields: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
     let marked = fields.iter().any(|field| field.as_bytes().contains(&MARK));
-    if fields.len() < 2 && !marked {
+    let passes_whole = !marked && own_cookies.0.is_empty();
+    if fields.len() < 2 && passes_whole {
         return;
     }
     let sensitive = fields.iter().any(|field| field.is_sensitive());
-    let joined = match marked {
-        false => fields
+    let joined = match passes_whole {
+        true => fields
             .iter()
             .map(|field| field.as_bytes())
             .collect::<Vec<_>>()
             .join(&b"; "[..]),
-        true => {
+        false => {
             let pairs = fields
                 .iter()
                 .flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
             let pairs = pairs.map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty());
-            let own: Vec<_> = pairs.filter_map(|pair| unmarked(pair, mark)).collect();
-            own.join(&b"; "[..])
+            let pairs = pairs.filter_map(|pair| unmarked(pair, mark));
+            // After the marks are gone, because a marked name may hide the name of an own cookie.
+            let left: Vec<_> = pairs.filter(|pair| !own_cookies.are_in(pair)).collect();
+            left.join(&b"; "[..])
         }
     };
     headers.remove(header::COOKIE);
@@ -85,6 +98,52 @@ fn filter(headers: &mut HeaderMap, mark: &[u8]) {
         joined.set_sensitive(sensitive);
         headers.insert(header::COOKIE, joined);
     }
+}
+
+/// The names of the cookies that the injector puts into the requests of a server.
+struct OwnCookies(Vec<ParameterName>);
+
+impl OwnCookies {
+    fn of(injections: &[Injection]) -> Self {
+        let names = injections.iter().filter_map(|injection| match &injection.placement {
+            Placement::Cookie { name, value: _ } => Some(ParameterName::plain(name)),
+            Placement::Header { .. }
+            | Placement::Basic { .. }
+            | Placement::Query { .. }
+            | Placement::Path { .. }
+            | Placement::Json { .. }
+            | Placement::Form { .. }
+            | Placement::Protobuf { .. } => None,
+        });
+        Self(names.collect())
+    }
+
+    /// Returns true when a server may read one of these cookies in `pair`. Most servers end a cookie at a `;` only, but
+    /// some end it at a space or a comma too, so a name counts wherever it may stand before a `=`.
+    fn are_in(&self, pair: &[u8]) -> bool {
+        let ends = pair.iter().enumerate().filter(|(_, byte)| **byte == b'=');
+        let names = ends.filter_map(|(end, _)| pair.get(..end)).map(last_word);
+        self.include(whole_name(pair)) || names.into_iter().any(|name| self.include(name))
+    }
+
+    fn include(&self, name: &[u8]) -> bool {
+        let name = ParameterName::encoded(name);
+        self.0.iter().any(|own| own.compares_equal(&name))
+    }
+}
+
+/// Returns the name of a cookie. Some servers ignore a `=` at its beginning.
+fn whole_name(pair: &[u8]) -> &[u8] {
+    let start = pair.iter().position(|byte| !matches!(byte, b'=' | b' ' | b'\t'));
+    let pair = pair.get(start.unwrap_or_default()..).unwrap_or_default();
+    split(pair, b'=').0.trim_ascii()
+}
+
+/// Returns the last word of the text before a `=`. Spaces may separate the word from the `=`.
+fn last_word(text: &[u8]) -> &[u8] {
+    let text = text.trim_ascii_end();
+    let is_separator = |byte: &u8| matches!(byte, b' ' | b'\t' | b',' | b'"');
+    text.rsplit(is_separator).next().unwrap_or_default()
 }
 
 /// Returns a cookie under the name that its server set, or None for a cookie of another server.
@@ -116,9 +175,17 @@ fn is_mark(mark: &[u8]) -> bool {
 /// Rewrites the cookies in a response so that a cookie jar returns them to this server alone.
 pub(super) fn confine_response(headers: &mut HeaderMap, server: &Server, scope: &CookieScope<'_>) {
     let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+    if cookies.is_empty() {
+        return;
+    }
     headers.remove(header::SET_COOKIE);
     let mark = mark(server);
+    let own_cookies = OwnCookies::of(&server.spec.injections);
     for cookie in cookies {
+        let (pair, _attributes) = split(cookie.as_bytes(), b';');
+        if own_cookies.include(whole_name(pair)) {
+            continue;
+        }
         let confined = confine(cookie.as_bytes(), &mark, scope);
         // A cookie that cannot be confined would go to every server, so it is dropped.
         if let Some(Ok(confined)) = confined.as_deref().map(HeaderValue::from_bytes) {
@@ -251,11 +318,16 @@ mod tests {
     }
 
     fn sent(fields: &[&[u8]]) -> Option<Vec<u8>> {
+        sent_with(fields, &[])
+    }
+
+    fn sent_with(fields: &[&[u8]], own_cookies: &[&str]) -> Option<Vec<u8>> {
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(header::COOKIE, HeaderValue::from_bytes(field).unwrap());
         }
-        filter(&mut headers, OWN);
+        let own_cookies = own_cookies.iter().map(|name| ParameterName::plain(name));
+        filter(&mut headers, OWN, &OwnCookies(own_cookies.collect()));
         let mut left = headers.get_all(header::COOKIE).iter();
         let only = left.next().map(|field| field.as_bytes().to_vec());
         assert!(left.next().is_none());
@@ -272,6 +344,47 @@ mod tests {
             (&[b"a~t.w=4"], None),
         ] {
             assert_eq!(sent(fields).as_deref(), joined);
+        }
+    }
+
+    #[test]
+    fn a_cookie_of_the_injector_is_removed_in_every_spelling() {
+        for field in [
+            "session=1",
+            " session = 1 ",
+            "session",
+            "session=",
+            "session=\"1\"",
+            "SESSION=1; Session=2;session=3",
+            "s%65ssion=1",
+            "session[a]=1",
+            "=session=1",
+            "session~s.w=1",
+            "session~t.w=1",
+            "a=1 session=2",
+            "a=1, session =2",
+            "a=\"1\"session=2",
+            "=;session=1;;",
+        ] {
+            let left = sent_with(&[field.as_bytes()], &["session"]);
+            let left = left.map(|left| String::from_utf8(left).unwrap());
+            assert!(matches!(left.as_deref(), None | Some("=")), "{field}: {left:?}");
+        }
+    }
+
+    #[test]
+    fn other_cookies_of_the_program_stay_beside_those_of_the_injector() {
+        for (fields, left) in [
+            (&["a=1; session=2; b=3"][..], Some("a=1; b=3")),
+            (&["a=1", "session=2", "b=3; session=4"], Some("a=1; b=3")),
+            (&["a=\"1; session=2; 3\""], Some("a=\"1; 3\"")),
+            (&["sessions=1;xsession=2; session_=3; a=session"], Some("sessions=1; xsession=2; session_=3; a=session")),
+            (&["my_id=1; my.id=2; my id=3; myid=4"], Some("myid=4")),
+            (&["a~s.w=session~s.w"], Some("a=session~s.w")),
+        ] {
+            let fields: Vec<_> = fields.iter().map(|field| field.as_bytes()).collect();
+            let sent = sent_with(&fields, &["session", "my_id"]);
+            assert_eq!(sent.as_deref(), left.map(str::as_bytes));
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     inject::{BodySecrets, RequestSecrets, ResolvedSecrets},
-    placement::distinct_secrets,
+    placement::{Injection, distinct_secrets},
     proxy::{
         call_record::{CallRecord, MessageRecord},
         grpc::{FailureTrailers, LaterMessages},
@@ -91,7 +91,15 @@ impl CallPlan<'_> {
             mut body,
         } = request;
         body.reserve_read_ahead(&self.context.proxy.budget, STREAM_WINDOW)?;
-        let body = RequestBody::read(body, self.body_placement, &mut headers, &self.context, upload).await?;
+        let body = RequestBody::read(
+            body,
+            self.body_placement,
+            &self.target.entry,
+            &mut headers,
+            &self.context,
+            upload,
+        )
+        .await?;
         if body.is_missing() {
             self.check_body_is_optional()?;
         }
@@ -101,12 +109,12 @@ impl CallPlan<'_> {
     /// Has the vault decrypt the secrets that this call carries. Secrets that belong only into bodies are withheld from a
     /// call whose body gets none.
     async fn resolve_secrets(&self, record: &mut CallRecord) -> Result<ResolvedSecrets<'_>, Refusal> {
-        let injections = self.spec().injections.iter();
-        let carried = injections.filter(|injection| self.body_placement.carries(&injection.placement));
-        let carried = distinct_secrets(carried);
-        for secret in self.spec().secrets() {
-            if !carried.iter().any(|carried| carried.name == secret.name) {
-                record.add_withheld(&secret);
+        let carried = distinct_secrets(self.carried_injections());
+        if self.carried_injections().count() < self.spec().injections.len() {
+            for secret in self.spec().secrets() {
+                if !carried.iter().any(|carried| carried.name == secret.name) {
+                    record.add_withheld(&secret);
+                }
             }
         }
         let resolver = &self.context.proxy.resolver;
@@ -114,8 +122,14 @@ impl CallPlan<'_> {
         let secrets = resolver
             .resolve(entry, &carried, &record.call_id, self.context.deadline)
             .await?;
-        record.add_resolved(&secrets);
+        record.add_resolved(&secrets, self.carried_injections());
         Ok(secrets)
+    }
+
+    /// Returns the injections whose places this call has.
+    fn carried_injections(&self) -> impl Iterator<Item = &Injection> + Clone {
+        let injections = self.spec().injections.iter();
+        injections.filter(|injection| self.body_placement.carries(&injection.placement))
     }
 
     /// Puts the secrets into the request, and wipes them everywhere else.
@@ -143,7 +157,7 @@ impl CallPlan<'_> {
             deadline: self.context.deadline,
             record: Arc::new(record.messages(&self.target.entry)),
         };
-        let (body, messages) = body.with(body_secrets, &upload, later)?;
+        let (body, messages) = body.with(body_secrets, &self.target.entry, &upload, later)?;
         deadline::write(&mut headers, self.context.deadline, self.context.dialect);
         let request = outgoing(self.uri()?, self.method.clone(), headers, body);
         Ok(CompleteRequest {
@@ -160,8 +174,9 @@ impl CallPlan<'_> {
 
     /// Refuses a call without a body when the server requires a secret in the body.
     fn check_body_is_optional(&self) -> Result<(), Refusal> {
-        let injections = self.spec().injections.iter();
-        let in_body = injections.filter(|injection| injection.placement.is_in_body());
+        let in_body = self
+            .carried_injections()
+            .filter(|injection| injection.placement.is_in_body());
         let resolver = &self.context.proxy.resolver;
         let mut secrets = distinct_secrets(in_body).into_iter();
         let required = secrets.find(|secret| resolver.requires(secret));

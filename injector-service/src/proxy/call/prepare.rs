@@ -61,7 +61,7 @@ impl<'c> PreparedRequest<'c> {
         let server = &target.entry.server;
         let upgrade = UpgradeRequest::find(&mut parts, dialect, &server.spec)?;
         let mut headers = parts.headers;
-        header_rules::clean_request(&mut headers, server.spec.auth_type);
+        header_rules::clean_request(&mut headers, &server.spec.injections);
         cookies::filter_request(&mut headers, server);
         oauth_metadata::request_uncompressed(target.document, &mut headers);
         let challenge_is_for_injector = challenge::is_for_injector(server, &headers);

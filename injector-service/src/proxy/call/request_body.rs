@@ -18,6 +18,7 @@ use crate::{
         received_body::ReceivedBody,
         upload::UploadState,
     },
+    registry::Entry,
     upstream::Body,
 };
 
@@ -37,6 +38,7 @@ impl RequestBody {
     pub(super) async fn read(
         body: ReceivedBody,
         placement: BodyPlacement,
+        entry: &Arc<Entry>,
         headers: &mut HeaderMap,
         context: &CallContext<'_>,
         upload: &UploadState,
@@ -59,7 +61,7 @@ impl RequestBody {
             // deadline.
             BodyPlacement::Protobuf(protobuf) => {
                 // Boxed, because the future is large, and most calls do not need it.
-                let mut reading = Box::pin(GrpcBody::read(protobuf, headers, body, upload, reservation));
+                let mut reading = Box::pin(GrpcBody::read(protobuf, entry.clone(), headers, body, upload, reservation));
                 let messages = within(context.deadline, NO_MESSAGE, reading.as_mut()).await?;
                 Ok(Self::Grpc(Box::new(messages)))
             }
@@ -70,11 +72,14 @@ impl RequestBody {
     pub(super) fn with(
         self,
         secrets: BodySecrets,
+        entry: &Arc<Entry>,
         upload: &UploadState,
         later: impl FnOnce() -> LaterMessages,
     ) -> Result<(Body, Option<Arc<MessageRecord>>), Refusal> {
         match (self, secrets) {
-            (Self::Unchanged(body), BodySecrets::None) => Ok((body::request(body, upload.clone()), None)),
+            (Self::Unchanged(body), BodySecrets::None) => {
+                Ok((body::request(body, entry.clone(), upload.clone()), None))
+            }
             (Self::Json(json), BodySecrets::Json(secrets)) => Ok((json.with(secrets, upload)?, None)),
             (Self::Grpc(messages), BodySecrets::Protobuf(entries)) => {
                 let later = later();

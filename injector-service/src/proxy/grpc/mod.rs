@@ -61,6 +61,7 @@ impl GrpcBody {
     /// Reads the first message of a body, and removes the field of `headers` that does not hold for the rewritten body.
     pub(super) async fn read(
         protobuf: ProtobufSecrets,
+        entry: Arc<Entry>,
         headers: &mut HeaderMap,
         body: ReceivedBody,
         upload: &UploadState,
@@ -69,7 +70,7 @@ impl GrpcBody {
         check_type(headers)?;
         let encoding = Encoding::named_by(headers);
         headers.remove(encoding::HEADER);
-        let mut reader = MessageReader::new(body, encoding, protobuf, held, upload.clone());
+        let mut reader = MessageReader::new(body, encoding, protobuf, entry, held, upload.clone());
         match reader.next_message().await {
             Ok(first) => Ok(Self { first, reader }),
             Err(_) => Err(upload.failure().unwrap_or_else(upload::incomplete)),

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body as _;
@@ -14,6 +16,7 @@ use crate::{
         received_body::ReceivedBody,
         upload::{self, UploadState},
     },
+    registry::Entry,
     upstream::BodyError,
 };
 
@@ -25,6 +28,7 @@ pub(super) struct MessageReader {
     encoding: Encoding,
     pub(super) protobuf: ProtobufSecrets,
     pub(super) trailers: Option<HeaderMap>,
+    entry: Arc<Entry>,
     /// Holds the bytes of the messages that were read and not sent.
     reservation: Reservation,
     pub(super) upload: UploadState,
@@ -35,6 +39,7 @@ impl MessageReader {
         body: ReceivedBody,
         encoding: Encoding,
         protobuf: ProtobufSecrets,
+        entry: Arc<Entry>,
         reservation: Reservation,
         upload: UploadState,
     ) -> Self {
@@ -45,6 +50,7 @@ impl MessageReader {
             encoding,
             protobuf,
             trailers: None,
+            entry,
             reservation,
             upload,
         }
@@ -85,7 +91,7 @@ impl MessageReader {
                     self.has_ended = true;
                     self.trailers = frame.into_trailers().ok();
                     if let Some(trailers) = &mut self.trailers {
-                        header_rules::clean_request_trailers(trailers);
+                        header_rules::clean_request_trailers(trailers, &self.entry.server.spec.injections);
                     }
                 }
             },

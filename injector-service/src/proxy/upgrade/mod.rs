@@ -58,23 +58,28 @@ impl UpgradeRequest {
         if cannot_upgrade || protocols.is_empty() {
             return Ok(None);
         }
-        match (spec.auth_type, spec.protocol) {
-            (AuthType::Skill(_), _) => Err(Refusal::new(
-                Reason::BodyTypeUnsupported,
-                "this server gets its secrets in a JSON body, which an upgraded connection does not have; to be upgraded \
-                 it needs another auth_type",
-            )),
-            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), Protocol::Http2) => {
-                Err(Refusal::new(
-                    Reason::UpstreamProtocol,
-                    "this server is called over HTTP/2, where connections are not upgraded; its protocol would have to be \
-                 HTTP1 or AUTO",
-                ))
+        let only_in_bodies = match spec.auth_type {
+            AuthType::SecretHeaders | AuthType::Bearer => false,
+            AuthType::Skill(_) => true,
+            AuthType::Custom(_) => {
+                let mut injections = spec.injections.iter();
+                !spec.injections.is_empty() && injections.all(|injection| injection.placement.is_in_body())
             }
-            (
-                AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_),
-                Protocol::Auto | Protocol::Http1,
-            ) => Ok(Some(Self {
+        };
+        if only_in_bodies {
+            return Err(Refusal::new(
+                Reason::BodyTypeUnsupported,
+                "this server gets its secrets in the bodies of requests, which an upgraded connection does not have; to be \
+                 upgraded it needs secrets in other places",
+            ));
+        }
+        match spec.protocol {
+            Protocol::Http2 => Err(Refusal::new(
+                Reason::UpstreamProtocol,
+                "this server is called over HTTP/2, where connections are not upgraded; its protocol would have to be \
+                 HTTP1 or AUTO",
+            )),
+            Protocol::Auto | Protocol::Http1 => Ok(Some(Self {
                 protocols,
                 downstream,
             })),

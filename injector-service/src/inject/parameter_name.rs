@@ -1,0 +1,207 @@
+//! Names of query parameters and of form fields, compared as the servers that read names most freely read them.
+
+/// The name of a query parameter or of a form field.
+///
+/// Servers do not agree on the spellings of a name. Two names count as the same one when some common server reads them
+/// as the same one:
+///
+/// - `+`, `%2B`-style escapes and the `%u002B` style of IIS are decoded, once.
+/// - ASCII letters are compared without case (ASP.NET).
+/// - A name ends before its first `[`, because `a[b]` is an entry of `a` (PHP, Rails, qs).
+/// - `.`, a space and `_` are the same character, as is a `[` that nothing closes, and leading spaces do not count (PHP).
+/// - A name ends before its first NUL, where a C string ends (PHP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ParameterName {
+    /// The decoded and folded name.
+    folded: Vec<u8>,
+}
+
+impl ParameterName {
+    /// Returns the name that is written as plain text, such as in a server's settings.
+    pub(crate) fn plain(name: &str) -> Self {
+        Self::of_decoded(name.bytes())
+    }
+
+    /// Returns the name that is written in the encoding of a query or of a form.
+    pub(crate) fn encoded(name: &[u8]) -> Self {
+        Self::of_decoded(Decoded(name))
+    }
+
+    /// Returns true when a server may read both names as the same one.
+    pub(crate) fn compares_equal(&self, other: &Self) -> bool {
+        self.before_bracket() == other.before_bracket() || self.with_open_brackets().eq(other.with_open_brackets())
+    }
+
+    fn of_decoded(name: impl Iterator<Item = u8>) -> Self {
+        let folded = name
+            .take_while(|byte| *byte != 0)
+            .skip_while(|byte| *byte == b' ')
+            .map(|byte| match byte {
+                b'.' | b' ' => b'_',
+                other => other.to_ascii_lowercase(),
+            });
+        Self {
+            folded: folded.collect(),
+        }
+    }
+
+    fn before_bracket(&self) -> &[u8] {
+        self.folded.split(|byte| *byte == b'[').next().unwrap_or_default()
+    }
+
+    fn with_open_brackets(&self) -> impl Iterator<Item = u8> {
+        self.folded.iter().map(|byte| match byte {
+            b'[' => b'_',
+            other => *other,
+        })
+    }
+}
+
+/// Splits a query or a form at `&` and `;`, and returns the fields whose names are none of `owned`, byte for byte. Each
+/// field has the separator before it, except the first one that is returned.
+pub(crate) fn without_names<'t>(text: &'t [u8], owned: &[ParameterName]) -> impl Iterator<Item = &'t [u8]> {
+    let mut is_first = true;
+    fields(text).filter_map(move |Field { separator, field }| {
+        if owned.iter().any(|name| name.compares_equal(&field_name(field))) {
+            return None;
+        }
+        let kept = if is_first { field } else { separator };
+        is_first = false;
+        Some(kept)
+    })
+}
+
+/// Returns the name of a field, which ends before the first `=`.
+fn field_name(field: &[u8]) -> ParameterName {
+    ParameterName::encoded(field.split(|byte| *byte == b'=').next().unwrap_or_default())
+}
+
+/// A field with and without the separator before it.
+struct Field<'t> {
+    separator: &'t [u8],
+    field: &'t [u8],
+}
+
+fn fields(text: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    let mut start = Some(0);
+    std::iter::from_fn(move || {
+        let from = start?;
+        let rest = text.get(from..)?;
+        let length = rest.iter().position(|byte| matches!(byte, b'&' | b';'));
+        start = length.map(|length| from + length + 1);
+        let end = from + length.unwrap_or(rest.len());
+        Some(Field {
+            separator: text.get(from.saturating_sub(1)..end)?,
+            field: text.get(from..end)?,
+        })
+    })
+}
+
+/// The bytes of an encoded name. An escape that is none stands for itself.
+struct Decoded<'n>(&'n [u8]);
+
+impl Iterator for Decoded<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let (byte, rest) = match self.0 {
+            [b'+', rest @ ..] => (b' ', rest),
+            [b'%', high, low, rest @ ..] if let Some(byte) = hex_pair(*high, *low) => (byte, rest),
+            // The second byte of an escape above U+00FF does not matter, because no ASCII character has such an escape.
+            [b'%', b'u' | b'U', b'0', b'0', high, low, rest @ ..] if let Some(byte) = hex_pair(*high, *low) => {
+                (byte, rest)
+            }
+            [byte, rest @ ..] => (*byte, rest),
+            [] => return None,
+        };
+        self.0 = rest;
+        Some(byte)
+    }
+}
+
+fn hex_pair(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(owned: &str, sent: &str) -> bool {
+        ParameterName::plain(owned).compares_equal(&ParameterName::encoded(sent.as_bytes()))
+    }
+
+    #[test]
+    fn every_spelling_of_a_name_compares_equal() {
+        for (owned, spellings) in [
+            ("token", "token TOKEN t%6Fken %54oken tok%65n token[] token[a] token%5Ba%5D token%00x +token %20token"),
+            ("token", "%u0074oken %U0054oken tok%u0065n"),
+            ("api_key", "api_key api.key api+key api%20key api%2ekey api[key API_KEY api_key[0] api%5Fkey"),
+            ("api key", "api_key api+key"),
+            ("a[b]", "a a[b] a[c] a%5b"),
+            ("schl\u{fc}ssel", "schl%C3%BCssel schl%c3%bcssel[]"),
+        ] {
+            for spelled in spellings.split(' ') {
+                assert!(matches(owned, spelled), "{owned} {spelled}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_names_do_not_compare_equal() {
+        for (owned, others) in [
+            ("token", "tok toke tokens token_ xtoken to%2560ken token%20 t%o6ken token] to%2Bken %74oke"),
+            ("api_key", "apikey api-key api__key api%255Fkey"),
+            ("", "a"),
+        ] {
+            for other in others.split(' ') {
+                assert!(!matches(owned, other), "{owned} {other}");
+            }
+        }
+        assert!(matches("", ""), "a field without a name");
+    }
+
+    fn remaining(text: &str, owned: &[&str]) -> String {
+        let owned: Vec<_> = owned.iter().map(|name| ParameterName::plain(name)).collect();
+        let kept: Vec<_> = without_names(text.as_bytes(), &owned).collect();
+        String::from_utf8(kept.concat()).unwrap()
+    }
+
+    #[test]
+    fn only_the_owned_fields_are_removed() {
+        for (text, left) in [
+            ("", ""),
+            ("token=x", ""),
+            ("token", ""),
+            ("a=1&token=x&b=2", "a=1&b=2"),
+            ("token=x&a=1", "a=1"),
+            ("a=1&token=x", "a=1"),
+            ("a=1;token=x;b=2", "a=1;b=2"),
+            ("a=1&b=2;token=x", "a=1&b=2"),
+            ("Token=1&to%6ben=2&token[x]=3&KEY=4", ""),
+            ("&&a&&", "&&a&&"),
+            ("a=token&b=%zz&c=%F0&d==&=&", "a=token&b=%zz&c=%F0&d==&=&"),
+            ("a=1&&token=x&&b=2", "a=1&&&b=2"),
+        ] {
+            assert_eq!(remaining(text, &["token", "key"]), left, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn without_owned_names_nothing_changes(text in "[a-z&;=%+\\[]{0,40}") {
+            assert_eq!(remaining(&text, &[]), text);
+            assert_eq!(remaining(&text, &["TOKEN"]), text);
+        }
+
+        #[test]
+        fn a_name_compares_equal_to_each_of_its_encodings(name in "\\PC{1,12}", lower in proptest::prelude::any::<bool>()) {
+            let encoded: String = name.bytes().map(|byte| match lower {
+                true => format!("%{byte:02x}"),
+                false => format!("%{byte:02X}"),
+            }).collect();
+            assert!(matches(&name, &encoded));
+        }
+    }
+}
