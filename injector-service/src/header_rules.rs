@@ -161,7 +161,9 @@ fn remove(headers: &mut HeaderMap, rows: &[FieldRule], injections: &[Injection])
         .keys()
         .filter(|name| {
             rows.iter().any(|row| row.include(name))
-                || injections.iter().any(|injection| owns(&injection.placement, name))
+                || injections
+                    .iter()
+                    .any(|injection| owns(&injection.placement, name))
                 || is_named(name)
         })
         .cloned()

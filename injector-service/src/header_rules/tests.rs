@@ -86,7 +86,11 @@ fn authorization_is_removed_in_bearer_mode_only() {
 
 #[test]
 fn a_field_of_an_injection_is_removed_in_every_spelling() {
-    let injections = [header_injection("x-api_key"), header_injection("x-key-bin"), basic_injection()];
+    let injections = [
+        header_injection("x-api_key"),
+        header_injection("x-key-bin"),
+        basic_injection(),
+    ];
     for name in [
         "x-api-key",
         "x_api_key",
@@ -100,7 +104,11 @@ fn a_field_of_an_injection_is_removed_in_every_spelling() {
         let (mut request, mut trailers) = (headers(&fields), headers(&fields));
         clean_request(&mut request, &injections);
         clean_request_trailers(&mut trailers, &injections);
-        assert_eq!((left(&request), left(&trailers)), (vec!["x-kept"], vec!["x-kept"]), "{name}");
+        assert_eq!(
+            (left(&request), left(&trailers)),
+            (vec!["x-kept"], vec!["x-kept"]),
+            "{name}"
+        );
     }
     for name in ["x-api-keys", "api-key", "x-apikey", "x-key-bi", "x-key", "cookie"] {
         let mut request = headers(&[(name, "1")]);

@@ -1,6 +1,6 @@
 //! Credentials of the scheme Basic (RFC 7617).
 
-use base64::{Engine as _, engine::general_purpose::STANDARD, encoded_len};
+use base64::{Engine as _, encoded_len, engine::general_purpose::STANDARD};
 use proto::{Reason, Refusal, value_facts::MAX_HEADER_VALUE};
 use zeroize::Zeroizing;
 
@@ -25,7 +25,8 @@ pub(super) fn value(
     username.append_to::<Verbatim>(&mut credentials);
     Verbatim::append(b":", &mut credentials);
     password.append_to::<Verbatim>(&mut credentials);
-    with_scheme(&credentials).ok_or_else(|| Refusal::new(Reason::Internal, "Basic credentials are not base64"))
+    with_scheme(&credentials)
+        .ok_or_else(|| Refusal::new(Reason::Internal, "Basic credentials are not base64"))
 }
 
 fn with_scheme(credentials: &[u8]) -> Option<Zeroizing<Vec<u8>>> {

@@ -43,7 +43,8 @@ impl<'v> HeadSecrets<'v> {
         match placement {
             Placement::Header { name, value } => {
                 if let Some(value) = FilledTemplate::new(value, secrets) {
-                    self.fields.push((name.clone(), header_value(name, value, dialect)?));
+                    self.fields
+                        .push((name.clone(), header_value(name, value, dialect)?));
                 }
             }
             Placement::Basic { username, password } => {

@@ -29,7 +29,8 @@ impl ParameterName {
 
     /// Returns true when a server may read both names as the same one.
     pub(crate) fn compares_equal(&self, other: &Self) -> bool {
-        self.before_bracket() == other.before_bracket() || self.with_open_brackets().eq(other.with_open_brackets())
+        self.before_bracket() == other.before_bracket()
+            || self.with_open_brackets().eq(other.with_open_brackets())
     }
 
     fn of_decoded(name: impl Iterator<Item = u8>) -> Self {
@@ -108,7 +109,9 @@ impl Iterator for Decoded<'_> {
             [b'+', rest @ ..] => (b' ', rest),
             [b'%', high, low, rest @ ..] if let Some(byte) = hex_pair(*high, *low) => (byte, rest),
             // The second byte of an escape above U+00FF does not matter, because no ASCII character has such an escape.
-            [b'%', b'u' | b'U', b'0', b'0', high, low, rest @ ..] if let Some(byte) = hex_pair(*high, *low) => {
+            [b'%', b'u' | b'U', b'0', b'0', high, low, rest @ ..]
+                if let Some(byte) = hex_pair(*high, *low) =>
+            {
                 (byte, rest)
             }
             [byte, rest @ ..] => (*byte, rest),
@@ -135,9 +138,15 @@ mod tests {
     #[test]
     fn every_spelling_of_a_name_compares_equal() {
         for (owned, spellings) in [
-            ("token", "token TOKEN t%6Fken %54oken tok%65n token[] token[a] token%5Ba%5D token%00x +token %20token"),
+            (
+                "token",
+                "token TOKEN t%6Fken %54oken tok%65n token[] token[a] token%5Ba%5D token%00x +token %20token",
+            ),
             ("token", "%u0074oken %U0054oken tok%u0065n"),
-            ("api_key", "api_key api.key api+key api%20key api%2ekey api[key API_KEY api_key[0] api%5Fkey"),
+            (
+                "api_key",
+                "api_key api.key api+key api%20key api%2ekey api[key API_KEY api_key[0] api%5Fkey",
+            ),
             ("api key", "api_key api+key"),
             ("a[b]", "a a[b] a[c] a%5b"),
             ("schl\u{fc}ssel", "schl%C3%BCssel schl%c3%bcssel[]"),
@@ -151,7 +160,10 @@ mod tests {
     #[test]
     fn other_names_do_not_compare_equal() {
         for (owned, others) in [
-            ("token", "tok toke tokens token_ xtoken to%2560ken token%20 t%o6ken token] to%2Bken %74oke"),
+            (
+                "token",
+                "tok toke tokens token_ xtoken to%2560ken token%20 t%o6ken token] to%2Bken %74oke",
+            ),
             ("api_key", "apikey api-key api__key api%255Fkey"),
             ("", "a"),
         ] {

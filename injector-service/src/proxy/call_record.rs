@@ -87,7 +87,8 @@ impl CallRecord {
         resolved: &ResolvedSecrets<'_>,
         carried: impl Iterator<Item = &'i Injection> + Clone,
     ) {
-        let complete = carried.filter(|injection| injection.secrets().all(|name| resolved.value(name).is_some()));
+        let complete =
+            carried.filter(|injection| injection.secrets().all(|name| resolved.value(name).is_some()));
         for secret in resolved.iter() {
             let name = secret.name;
             let mut placements = complete

@@ -105,16 +105,18 @@ struct OwnCookies(Vec<ParameterName>);
 
 impl OwnCookies {
     fn of(injections: &[Injection]) -> Self {
-        let names = injections.iter().filter_map(|injection| match &injection.placement {
-            Placement::Cookie { name, value: _ } => Some(ParameterName::plain(name)),
-            Placement::Header { .. }
-            | Placement::Basic { .. }
-            | Placement::Query { .. }
-            | Placement::Path { .. }
-            | Placement::Json { .. }
-            | Placement::Form { .. }
-            | Placement::Protobuf { .. } => None,
-        });
+        let names = injections
+            .iter()
+            .filter_map(|injection| match &injection.placement {
+                Placement::Cookie { name, value: _ } => Some(ParameterName::plain(name)),
+                Placement::Header { .. }
+                | Placement::Basic { .. }
+                | Placement::Query { .. }
+                | Placement::Path { .. }
+                | Placement::Json { .. }
+                | Placement::Form { .. }
+                | Placement::Protobuf { .. } => None,
+            });
         Self(names.collect())
     }
 
@@ -378,7 +380,10 @@ mod tests {
             (&["a=1; session=2; b=3"][..], Some("a=1; b=3")),
             (&["a=1", "session=2", "b=3; session=4"], Some("a=1; b=3")),
             (&["a=\"1; session=2; 3\""], Some("a=\"1; 3\"")),
-            (&["sessions=1;xsession=2; session_=3; a=session"], Some("sessions=1; xsession=2; session_=3; a=session")),
+            (
+                &["sessions=1;xsession=2; session_=3; a=session"],
+                Some("sessions=1; xsession=2; session_=3; a=session"),
+            ),
             (&["my_id=1; my.id=2; my id=3; myid=4"], Some("myid=4")),
             (&["a~s.w=session~s.w"], Some("a=session~s.w")),
         ] {

@@ -45,7 +45,10 @@ fn insert(
             placement: placement.clone(),
         })
         .collect();
-    let names: Vec<_> = values.iter().map(|(name, _)| SecretName::parse(name).unwrap()).collect();
+    let names: Vec<_> = values
+        .iter()
+        .map(|(name, _)| SecretName::parse(name).unwrap())
+        .collect();
     let secrets = names.iter().zip(values).map(|(name, (_, value))| ResolvedSecret {
         name,
         value: Some(SecretValue::parse(Zeroizing::new(value.to_vec())).unwrap()),
@@ -73,8 +76,14 @@ fn assert_refused(placement: &Placement, dialect: Dialect, value: &[u8], says: &
     let refused = insert(std::slice::from_ref(placement), dialect, &[("T", value)], &[]);
     let Refusal { reason, message } = refused.expect_err(says);
     assert_eq!(reason, Reason::SecretValueNotPlaceable);
-    assert!(message.starts_with("secret T: its value ") && message.contains(says), "{message}");
-    assert!(!message.contains("canary") && !message.contains("zzz"), "{message}");
+    assert!(
+        message.starts_with("secret T: its value ") && message.contains(says),
+        "{message}"
+    );
+    assert!(
+        !message.contains("canary") && !message.contains("zzz"),
+        "{message}"
+    );
 }
 
 const LONG: [u8; MAX_HEADER_VALUE + 1] = [b'z'; MAX_HEADER_VALUE + 1];
@@ -104,7 +113,10 @@ fn an_injection_without_one_of_its_secrets_is_left_out_as_a_whole() {
         cookie_place("both", "${MISSING}${A}"),
     ];
     let headers = insert(&places, Dialect::Http, &[("A", b"a")], &[("cookie", "a=1")]).unwrap();
-    assert_eq!((headers.len(), &headers["x-one"], &headers["cookie"]), (2, &"a".parse().unwrap(), &"a=1".parse().unwrap()));
+    assert_eq!(
+        (headers.len(), &headers["x-one"], &headers["cookie"]),
+        (2, &"a".parse().unwrap(), &"a=1".parse().unwrap())
+    );
 }
 
 #[test]
@@ -130,7 +142,13 @@ fn the_values_of_a_header_have_a_limit_together_that_leaves_out_the_text() {
     assert_eq!(most.len(), 7 + MAX_HEADER_VALUE);
     let refusal = only(place(), Dialect::Http, &[("A", half), ("B", rest)]).unwrap_err();
     assert_eq!(refusal.reason, Reason::SecretValueNotPlaceable);
-    assert!(refusal.message.contains("values of A and B have together more than 8192 bytes"), "{}", refusal.message);
+    assert!(
+        refusal
+            .message
+            .contains("values of A and B have together more than 8192 bytes"),
+        "{}",
+        refusal.message
+    );
 }
 
 #[test]
@@ -142,7 +160,12 @@ fn binary_metadata_is_the_base64_of_the_text_of_its_template() {
     let (half, rest) = (&LONG[..3072], &LONG[..3073]);
     assert!(only(place(), Dialect::Grpc, &[("A", half), ("B", half)]).is_ok());
     assert!(only(place(), Dialect::Grpc, &[("A", half), ("B", rest)]).is_err());
-    assert_refused(&header_place("x-key-bin", "${T}"), Dialect::Grpc, &LONG[..6145], "has more than 8192 bytes");
+    assert_refused(
+        &header_place("x-key-bin", "${T}"),
+        Dialect::Grpc,
+        &LONG[..6145],
+        "has more than 8192 bytes",
+    );
 }
 
 #[test]
@@ -161,7 +184,12 @@ fn basic_credentials_are_the_base64_of_user_name_and_password() {
         assert_eq!(STANDARD.decode(encoded).unwrap(), credentials.as_bytes());
     }
     // The example of RFC 7617, section 2.
-    let value = only(basic_place("Aladdin", "${T}"), Dialect::Http, &[("T", b"open sesame")]).unwrap();
+    let value = only(
+        basic_place("Aladdin", "${T}"),
+        Dialect::Http,
+        &[("T", b"open sesame")],
+    )
+    .unwrap();
     assert_eq!(value, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
 }
 
@@ -183,20 +211,43 @@ fn a_value_that_is_illegal_in_basic_credentials_is_refused_with_its_fault() {
     assert_refused(&basic_place("${T}", ""), Dialect::Http, b"can:ary", "colon");
     assert!(only(basic_place("", "${T}"), Dialect::Http, &[("T", b"a:b")]).is_ok());
     let (half, rest) = (&LONG[..4096], &LONG[..4097]);
-    assert!(only(basic_place("${A}", "${B}"), Dialect::Http, &[("A", half), ("B", half)]).is_ok());
-    assert!(only(basic_place("${A}", "${B}"), Dialect::Http, &[("A", half), ("B", rest)]).is_err());
+    assert!(
+        only(
+            basic_place("${A}", "${B}"),
+            Dialect::Http,
+            &[("A", half), ("B", half)]
+        )
+        .is_ok()
+    );
+    assert!(
+        only(
+            basic_place("${A}", "${B}"),
+            Dialect::Http,
+            &[("A", half), ("B", rest)]
+        )
+        .is_err()
+    );
 }
 
 #[test]
 fn cookies_stand_before_those_of_the_program() {
-    let places = [cookie_place("session", "${A}"), cookie_place("__Host-t", "v1.${B}")];
+    let places = [
+        cookie_place("session", "${A}"),
+        cookie_place("__Host-t", "v1.${B}"),
+    ];
     let values: [(&str, &[u8]); 2] = [("A", b"s3=/+"), ("B", b"2")];
     for (sent, expected) in [
         (&[][..], "session=s3=/+; __Host-t=v1.2"),
-        (&[("cookie", "a=1; b=\"")], "session=s3=/+; __Host-t=v1.2; a=1; b=\""),
+        (
+            &[("cookie", "a=1; b=\"")],
+            "session=s3=/+; __Host-t=v1.2; a=1; b=\"",
+        ),
     ] {
         let headers = insert(&places, Dialect::Http, &values, sent).unwrap();
-        assert_eq!((headers.len(), &headers["cookie"]), (1, &expected.parse().unwrap()));
+        assert_eq!(
+            (headers.len(), &headers["cookie"]),
+            (1, &expected.parse().unwrap())
+        );
         assert!(headers["cookie"].is_sensitive());
     }
 }

@@ -61,7 +61,14 @@ impl RequestBody {
             // deadline.
             BodyPlacement::Protobuf(protobuf) => {
                 // Boxed, because the future is large, and most calls do not need it.
-                let mut reading = Box::pin(GrpcBody::read(protobuf, entry.clone(), headers, body, upload, reservation));
+                let mut reading = Box::pin(GrpcBody::read(
+                    protobuf,
+                    entry.clone(),
+                    headers,
+                    body,
+                    upload,
+                    reservation,
+                ));
                 let messages = within(context.deadline, NO_MESSAGE, reading.as_mut()).await?;
                 Ok(Self::Grpc(Box::new(messages)))
             }
