@@ -1,27 +1,45 @@
 //! JSON Pointers (RFC 6901): the places of secrets in JSON bodies.
 
-use std::fmt;
+pub(crate) mod fold;
+
+use std::{fmt, sync::Arc};
+
+use fold::FoldedName;
 
 /// The most bytes of a pointer.
-const MAX_POINTER: usize = 1024;
-/// The most names that lead to a place.
-const MAX_TOKENS: usize = 16;
+const MAX_POINTER: usize = 512;
+/// The most names in a pointer.
+const MAX_POINTER_NAMES: usize = 16;
 
 /// The names of members that lead from the object of a body to one member: `/params/_meta/token`. The injector puts
 /// secrets into members of objects only, so a number is the name of a member too, and never an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JsonPointer(Vec<String>);
+pub struct JsonPointer {
+    text: String,
+    names: Vec<Arc<MemberName>>,
+}
 
-/// The message completes the sentence "the pointer …".
+/// The name of a member, decoded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MemberName {
+    pub(crate) text: String,
+    pub(crate) folded: FoldedName,
+    /// The part of the pointer that ends with this name.
+    pub(crate) pointer: String,
+}
+
+/// The reason why a text is not a pointer. The message completes the sentence "the pointer …".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JsonPointerError {
-    #[error("must begin with / and name a member, such as /params/_meta/token")]
-    NoMember,
+    #[error("is empty; it begins with / and names a member, such as /params/_meta/token")]
+    Empty,
+    #[error("does not begin with /")]
+    NoSlash,
     #[error("has more than {MAX_POINTER} bytes")]
     TooLong,
-    #[error("names more than {MAX_TOKENS} members")]
-    TooDeep,
-    #[error("has a ~ that begins neither ~0 (for ~) nor ~1 (for /)")]
+    #[error("names more than {MAX_POINTER_NAMES} members")]
+    TooManyNames,
+    #[error("has a ~ that is neither ~0 (for ~) nor ~1 (for /)")]
     Tilde,
     #[error("has a control character")]
     ControlCharacter,
@@ -29,54 +47,88 @@ pub enum JsonPointerError {
 
 impl JsonPointer {
     pub fn parse(text: &str) -> Result<Self, JsonPointerError> {
+        if text.is_empty() {
+            return Err(JsonPointerError::Empty);
+        }
         if text.len() > MAX_POINTER {
             return Err(JsonPointerError::TooLong);
         }
         if text.chars().any(char::is_control) {
             return Err(JsonPointerError::ControlCharacter);
         }
-        let tokens = text.strip_prefix('/').ok_or(JsonPointerError::NoMember)?;
-        let tokens: Vec<_> = tokens.split('/').map(unescape).collect::<Result<_, _>>()?;
-        match tokens.len() {
-            0..=MAX_TOKENS => Ok(Self(tokens)),
-            _ => Err(JsonPointerError::TooDeep),
+        let tokens = text.strip_prefix('/').ok_or(JsonPointerError::NoSlash)?;
+        let names = tokens.split('/').scan(0, |end, token| {
+            *end += 1 + token.len();
+            Some(MemberName::parse(token, text.get(..*end)?).map(Arc::new))
+        });
+        let names: Vec<_> = names.collect::<Result<_, _>>()?;
+        if names.len() > MAX_POINTER_NAMES {
+            return Err(JsonPointerError::TooManyNames);
         }
+        Ok(Self {
+            text: text.to_owned(),
+            names,
+        })
+    }
+
+    /// Returns true when one body cannot have a value at both pointers: they are equal, one leads into the other, or they
+    /// spell a name that they share in two ways. Names are compared without regard to case.
+    pub fn conflicts(&self, other: &Self) -> bool {
+        let pairs = self.names.iter().zip(&other.names);
+        let shared: Vec<_> = pairs.take_while(|(one, two)| one.folded == two.folded).collect();
+        shared.len() == self.names.len().min(other.names.len())
+            || shared.iter().any(|(one, two)| one.text != two.text)
     }
 
     /// Returns the pointer to the member `name` of the member `object`.
     pub(crate) fn to_member(object: &str, name: &str) -> Self {
-        Self(vec![object.to_owned(), name.to_owned()])
+        let (outer, both) = (spelled(object), spelled(object) + &spelled(name));
+        Self {
+            names: vec![
+                Arc::new(MemberName::new(object.to_owned(), &outer)),
+                Arc::new(MemberName::new(name.to_owned(), &both)),
+            ],
+            text: both,
+        }
     }
 
-    /// Returns the names of the members, the outermost first. There is at least one.
-    pub fn tokens(&self) -> &[String] {
-        &self.0
+    /// Returns the names of the members, decoded, the outermost first. There is at least one.
+    pub(crate) fn tokens(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.names.iter().map(|name| name.text.as_str())
+    }
+
+    pub(crate) fn names(&self) -> &[Arc<MemberName>] {
+        &self.names
     }
 }
 
-fn unescape(token: &str) -> Result<String, JsonPointerError> {
-    let mut unescaped = String::with_capacity(token.len());
-    let mut rest = token;
-    while let Some((before, after)) = rest.split_once('~') {
-        unescaped.push_str(before);
-        let (character, after) = match (after.strip_prefix('0'), after.strip_prefix('1')) {
-            (Some(after), _) => ('~', after),
-            (None, Some(after)) => ('/', after),
-            (None, None) => return Err(JsonPointerError::Tilde),
-        };
-        unescaped.push(character);
-        rest = after;
+impl MemberName {
+    fn parse(token: &str, pointer: &str) -> Result<Self, JsonPointerError> {
+        let mut escapes = token.split('~').skip(1);
+        if !escapes.all(|after| after.starts_with(['0', '1'])) {
+            return Err(JsonPointerError::Tilde);
+        }
+        // In this order (RFC 6901, section 4), because `~01` stands for `~1`.
+        Ok(Self::new(token.replace("~1", "/").replace("~0", "~"), pointer))
     }
-    unescaped.push_str(rest);
-    Ok(unescaped)
+
+    fn new(text: String, pointer: &str) -> Self {
+        Self {
+            folded: FoldedName::new(&text),
+            text,
+            pointer: pointer.to_owned(),
+        }
+    }
 }
 
-/// Writes the pointer as [`JsonPointer::parse`] reads it.
+fn spelled(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+/// Writes the pointer as it was given.
 impl fmt::Display for JsonPointer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|token| write!(formatter, "/{}", token.replace('~', "~0").replace('/', "~1")))
+        formatter.write_str(&self.text)
     }
 }
 
@@ -84,36 +136,91 @@ impl fmt::Display for JsonPointer {
 mod tests {
     use super::*;
 
+    fn names(text: &str) -> Vec<String> {
+        let pointer = JsonPointer::parse(text).unwrap();
+        assert_eq!(pointer.to_string(), text);
+        let last = pointer.names.last().unwrap();
+        assert_eq!(last.pointer, text);
+        pointer.names.iter().map(|name| name.text.clone()).collect()
+    }
+
     #[test]
     fn a_pointer_is_a_list_of_names() {
-        for (text, tokens) in [
-            ("/token", &["token"][..]),
-            ("/params/_meta/token", &["params", "_meta", "token"]),
-            ("/a~1b/m~0n/~01", &["a/b", "m~n", "~1"]),
-            ("/", &[""]),
-            ("/0/\u{e4} b", &["0", "\u{e4} b"]),
+        assert_eq!(names("/a"), ["a"]);
+        assert_eq!(names("/params/_meta/token"), ["params", "_meta", "token"]);
+        assert_eq!(names("/a~1b/c~0d/~01/~10"), ["a/b", "c~d", "~1", "/0"]);
+        assert_eq!(names("/0/-/ x/\u{e9}"), ["0", "-", " x", "\u{e9}"]);
+        assert_eq!(names("/"), [""]);
+        assert_eq!(names("/a/"), ["a", ""]);
+    }
+
+    #[test]
+    fn a_pointer_can_be_made_of_names() {
+        for (object, name, text) in [
+            ("secrets", "TOKEN", "/secrets/TOKEN"),
+            ("a~/", "/~1", "/a~0~1/~1~01"),
         ] {
-            let pointer = JsonPointer::parse(text).unwrap();
-            assert_eq!(pointer.tokens(), tokens);
-            assert_eq!(pointer.to_string(), text);
+            let pointer = JsonPointer::to_member(object, name);
+            assert_eq!(JsonPointer::parse(text).unwrap(), pointer);
+            assert_eq!(pointer.tokens().collect::<Vec<_>>(), [object, name]);
         }
     }
 
     #[test]
-    fn a_text_that_leads_to_no_member_is_refused() {
-        let long = format!("/{}", "x".repeat(MAX_POINTER));
-        let deep = "/x".repeat(MAX_TOKENS + 1);
+    fn a_text_that_is_no_pointer_is_refused() {
         for (text, error) in [
-            ("", JsonPointerError::NoMember),
-            ("token", JsonPointerError::NoMember),
-            ("#/token", JsonPointerError::NoMember),
+            ("", JsonPointerError::Empty),
+            ("a/b", JsonPointerError::NoSlash),
+            ("#/a", JsonPointerError::NoSlash),
             ("/a~", JsonPointerError::Tilde),
             ("/a~2", JsonPointerError::Tilde),
-            ("/a\n", JsonPointerError::ControlCharacter),
-            (&long, JsonPointerError::TooLong),
-            (&deep, JsonPointerError::TooDeep),
+            ("/~/a", JsonPointerError::Tilde),
+            ("/a\nb", JsonPointerError::ControlCharacter),
         ] {
-            assert_eq!(JsonPointer::parse(text), Err(error), "{text}");
+            assert_eq!(JsonPointer::parse(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pointer_has_limits() {
+        let most = format!("/{}", "x".repeat(MAX_POINTER - 1));
+        assert!(JsonPointer::parse(&most).is_ok());
+        assert_eq!(
+            JsonPointer::parse(&format!("{most}x")),
+            Err(JsonPointerError::TooLong)
+        );
+        assert!(JsonPointer::parse(&"/a".repeat(MAX_POINTER_NAMES)).is_ok());
+        assert_eq!(
+            JsonPointer::parse(&"/a".repeat(MAX_POINTER_NAMES + 1)),
+            Err(JsonPointerError::TooManyNames)
+        );
+    }
+
+    #[test]
+    fn pointers_to_one_place_conflict() {
+        let conflict = |one: &str, two: &str| {
+            let (one, two) = (JsonPointer::parse(one).unwrap(), JsonPointer::parse(two).unwrap());
+            assert_eq!(one.conflicts(&two), two.conflicts(&one));
+            one.conflicts(&two)
+        };
+        for (one, two) in [
+            ("/a", "/a"),
+            ("/a", "/A"),
+            ("/a", "/a/b"),
+            ("/a/b/c", "/A/B"),
+            ("/token", "/to\u{212a}en"),
+            ("/params/a", "/Params/b"),
+        ] {
+            assert!(conflict(one, two), "{one} {two}");
+        }
+        for (one, two) in [
+            ("/a", "/b"),
+            ("/a/b", "/a/c"),
+            ("/a/b", "/b/a"),
+            ("/a", "/ab"),
+            ("/x/a", "/x/b/a"),
+        ] {
+            assert!(!conflict(one, two), "{one} {two}");
         }
     }
 }

@@ -20,7 +20,6 @@ mod placement;
 mod proxy;
 mod registry;
 mod resolve;
-pub mod scrub;
 mod service;
 mod status;
 mod template;

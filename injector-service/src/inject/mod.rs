@@ -7,6 +7,7 @@
 mod basic;
 mod client_certificate;
 mod cookie;
+pub mod form;
 mod head;
 mod header;
 pub mod json;
@@ -120,7 +121,7 @@ fn secrets_object(injections: &[Injection], secrets: &ResolvedSecrets<'_>) -> Re
     let members = injections
         .iter()
         .filter_map(|injection| match &injection.placement {
-            Placement::Json { pointer, value } => body_value(pointer.tokens().last()?, value, secrets),
+            Placement::Json { pointer, value } => body_value(pointer.tokens().next_back()?, value, secrets),
             _ => None,
         });
     SecretsObject::new(members).map_err(|error| not_text(&error.name, "a JSON string"))

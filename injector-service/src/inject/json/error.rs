@@ -41,6 +41,21 @@ pub enum JsonCause {
     TooMuchWhitespace,
 }
 
+/// The most members that are removed from a body, and the most objects that pointers lead through. Only repeated names can
+/// make more of them.
+pub(super) const MAX_FOUND: usize = 1024;
+
+/// The reason why members cannot be put into a body. Never quotes the body.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InsertError {
+    #[error("the body must be one JSON object (RFC 8259): {0}")]
+    Json(JsonError),
+    #[error("the value at {pointer} in the body must be an object, because this server gets a secret in it")]
+    NotAnObject { pointer: String },
+    #[error("the body repeats members in which this server gets its secrets more than {MAX_FOUND} times")]
+    TooManyFound,
+}
+
 /// A [`JsonError`] whose position `at` is relative to a slice of the body.
 #[derive(Debug)]
 pub(super) struct SliceError {

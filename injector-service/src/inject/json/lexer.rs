@@ -10,9 +10,11 @@ pub(super) struct Lexer {
     expect: Expect,
     token: Token,
     nesting: Nesting,
+    /// Number of levels from the top-level object down to the object whose members the lexer reports.
+    watched: usize,
 }
 
-/// A position in the top-level object that the lexer reports, right after the byte that makes it.
+/// A position in the watched object that the lexer reports, right after the byte that makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemberEvent {
     NameStart,
@@ -52,6 +54,16 @@ enum Token {
 }
 
 impl Lexer {
+    /// Watches the object that begins next, instead of the object around it.
+    pub(super) fn watch_inner(&mut self) {
+        self.watched += 1;
+    }
+
+    /// Watches the object around the one that was watched, whose end was reported.
+    pub(super) fn watch_outer(&mut self) {
+        self.watched = self.watched.saturating_sub(1);
+    }
+
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<Step, SliceError> {
         let mut consumed = 0;
         while let Some(rest @ [_, ..]) = bytes.get(consumed..) {
@@ -77,7 +89,7 @@ impl Lexer {
         let mut event = None;
         if scan.ended {
             self.token = Token::None;
-            event = self.event_at_top_level(Expect::Colon, MemberEvent::NameEnd);
+            event = self.event_if_watched(Expect::Colon, MemberEvent::NameEnd);
         }
         Ok(Step {
             consumed: scan.consumed,
@@ -115,7 +127,7 @@ impl Lexer {
             }
             (Expect::CommaOrClose, b',', Some(Container::Object)) => {
                 self.expect_without_event(Expect::Name);
-                Ok(self.event_at_top_level(Expect::Name, MemberEvent::Comma))
+                Ok(self.event_if_watched(Expect::Name, MemberEvent::Comma))
             }
             (Expect::Value | Expect::ValueOrClose, byte, _) => self.begin_value(byte),
             _ => Err(JsonCause::Unexpected),
@@ -125,7 +137,7 @@ impl Lexer {
     fn begin_name(&mut self) -> Option<MemberEvent> {
         self.expect = Expect::Colon;
         self.token = Token::String(StringPart::Plain);
-        self.event_at_top_level(Expect::Colon, MemberEvent::NameStart)
+        self.event_if_watched(Expect::Colon, MemberEvent::NameStart)
     }
 
     fn begin_value(&mut self, byte: u8) -> Result<Option<MemberEvent>, JsonCause> {
@@ -157,12 +169,13 @@ impl Lexer {
     }
 
     fn close(&mut self) -> Option<MemberEvent> {
+        let event = self.is_in_watched().then_some(MemberEvent::ObjectEnd);
         self.nesting.pop();
-        if self.nesting.depth() > 0 {
-            return self.expect_without_event(Expect::CommaOrClose);
-        }
-        self.expect = Expect::Nothing;
-        Some(MemberEvent::ObjectEnd)
+        self.expect = match self.nesting.depth() {
+            0 => Expect::Nothing,
+            _ => Expect::CommaOrClose,
+        };
+        event
     }
 
     fn expect_without_event(&mut self, expect: Expect) -> Option<MemberEvent> {
@@ -170,8 +183,12 @@ impl Lexer {
         None
     }
 
-    fn event_at_top_level(&self, expect: Expect, event: MemberEvent) -> Option<MemberEvent> {
-        (self.expect == expect && self.nesting.depth() == 1).then_some(event)
+    fn is_in_watched(&self) -> bool {
+        self.nesting.depth() == self.watched + 1
+    }
+
+    fn event_if_watched(&self, expect: Expect, event: MemberEvent) -> Option<MemberEvent> {
+        (self.expect == expect && self.is_in_watched()).then_some(event)
     }
 }
 

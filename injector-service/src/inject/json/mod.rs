@@ -1,4 +1,6 @@
-//! Puts a `secrets` member into a JSON object while the object streams to the upstream, in constant memory.
+//! Puts secrets into a JSON object: a member `secrets` ([`Rewriter`]), or members at JSON Pointers ([`insert_members`]).
+//!
+//! The rewriter works while the object streams to the upstream, in constant memory.
 //!
 //! The body has to be one JSON object in UTF-8 and nothing else, strictly by RFC 8259. The rewriter does not interpret
 //! values, so everything that the grammar allows passes byte for byte: `1e400`, `"\ud800"`, a repeated name.
@@ -16,7 +18,10 @@
 //! Memory does not grow with the body. The rewriter keeps one bit per open level (at most 128 Ki levels), the
 //! whitespace after the object (at most 64 KiB), and the beginning of a top-level name that may be `secrets`.
 
+mod encode;
 mod error;
+mod find;
+mod insert;
 mod lexer;
 mod members;
 mod name;
@@ -26,11 +31,16 @@ mod secrets;
 mod string;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod whitespace;
 
 pub use super::text_value::ValueNotUtf8;
-pub use error::{JsonCause, JsonError};
+pub use crate::json_pointer::{JsonPointer, JsonPointerError};
+pub use encode::JsonString;
+pub use error::{InsertError, JsonCause, JsonError};
+pub use insert::insert_members;
 pub use secrets::SecretsObject;
+pub use tree::{ConflictingPointers, JsonMembers};
 
 use error::SliceError;
 use members::{MemberFilter, ObjectEnd};

@@ -1,5 +1,6 @@
 use zeroize::Zeroizing;
 
+use super::encode::write_string;
 use crate::inject::text_value::{ValueNotUtf8, text_entries};
 
 /// The encoded value of the `secrets` member, for example `{"GITHUB_TOKEN":"ghp_…"}`: plaintext, which is wiped on
@@ -35,48 +36,6 @@ fn write_object(entries: &[(&str, &str)], sink: &mut impl FnMut(&[u8])) {
         write_string(value, sink);
     }
     sink(b"}");
-}
-
-fn write_string(text: &str, sink: &mut impl FnMut(&[u8])) {
-    sink(b"\"");
-    for run in text.as_bytes().split_inclusive(|&byte| must_escape(byte)) {
-        match run.split_last() {
-            Some((&last, plain)) if must_escape(last) => {
-                sink(plain);
-                write_escape(last, sink);
-            }
-            _ => sink(run),
-        }
-    }
-    sink(b"\"");
-}
-
-fn must_escape(byte: u8) -> bool {
-    matches!(byte, 0x00..=0x1F | b'"' | b'\\')
-}
-
-fn write_escape(byte: u8, sink: &mut impl FnMut(&[u8])) {
-    match byte {
-        b'\n' => sink(b"\\n"),
-        b'\r' => sink(b"\\r"),
-        b'\t' => sink(b"\\t"),
-        b'"' | b'\\' => sink(&[b'\\', byte]),
-        _ => sink(&[
-            b'\\',
-            b'u',
-            b'0',
-            b'0',
-            b'0' + (byte >> 4),
-            hex_digit(byte & 0x0F),
-        ]),
-    }
-}
-
-fn hex_digit(nibble: u8) -> u8 {
-    match nibble {
-        0..=9 => b'0' + nibble,
-        _ => b'a' + (nibble - 10),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Tests with handwritten bodies. [`props`] has the tests with generated bodies.
 
+mod insert;
+mod insert_props;
 mod names;
 mod props;
 

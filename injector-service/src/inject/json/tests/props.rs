@@ -153,14 +153,14 @@ fn sizes() -> impl Strategy<Value = Vec<usize>> {
 }
 
 #[derive(Debug, Clone)]
-enum Edit {
+pub(super) enum Edit {
     Replace(u8),
     Insert(u8),
     Delete,
     Double,
 }
 
-fn edits() -> impl Strategy<Value = Vec<(proptest::sample::Index, Edit)>> {
+pub(super) fn edits() -> impl Strategy<Value = Vec<(proptest::sample::Index, Edit)>> {
     let byte = || prop_oneof![3 => select(b"{}[]:,\"\\u0019-+.eE tfn\x00\x1f\n\x80\xbf\xc2\xed\xf0s".to_vec()), 1 => any::<u8>()];
     let edit = prop_oneof![
         byte().prop_map(Edit::Replace),
@@ -171,7 +171,7 @@ fn edits() -> impl Strategy<Value = Vec<(proptest::sample::Index, Edit)>> {
     vec((any::<proptest::sample::Index>(), edit), 0..4)
 }
 
-fn edited(text: String, edits: Vec<(proptest::sample::Index, Edit)>) -> Vec<u8> {
+pub(super) fn edited(text: String, edits: Vec<(proptest::sample::Index, Edit)>) -> Vec<u8> {
     let mut bytes = text.into_bytes();
     for (index, edit) in edits {
         let at = index.index(bytes.len() + 1);
@@ -187,7 +187,7 @@ fn edited(text: String, edits: Vec<(proptest::sample::Index, Edit)>) -> Vec<u8> 
 
 /// Parses the body by `serde_json` without decoding. `RawValue` computes no numbers, checks no surrogate pairs and has
 /// no recursion limit, but requires UTF-8.
-fn is_strict_json_object(body: &[u8]) -> bool {
+pub(super) fn is_strict_json_object(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else {
         return false;
     };
