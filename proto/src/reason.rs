@@ -1,4 +1,4 @@
-//! The reasons for which a call can fail, each with one gRPC code and one HTTP status.
+//! The reasons for which a service refuses a call, each with one gRPC code and one HTTP status.
 
 use http::StatusCode;
 use tonic::{Code, Status};
@@ -125,7 +125,7 @@ impl Reason {
     }
 }
 
-/// A failure as the caller sees it. The message must not contain the value of a secret.
+/// A refusal as the caller sees it. The message must not contain the value of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
@@ -136,7 +136,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Makes a failure for `reason`, explained by `message`.
+    /// Makes a refusal for `reason`, explained by `message`.
     pub fn new(reason: Reason, message: impl ToString) -> Self {
         Self {
             reason,
@@ -231,10 +231,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_the_code_and_the_status_that_it_always_had() {
-        for number in 0..200 {
-            let Ok(reason) = Reason::try_from(number) else {
-                continue;
-            };
+        for reason in all_reasons() {
             let published = PUBLISHED
                 .iter()
                 .filter(|(_, _, names)| names.split(' ').any(|name| name == reason.name()))
@@ -242,6 +239,57 @@ mod tests {
             let now = (reason.code(), reason.http_status().as_u16());
             assert_eq!(published.collect::<Vec<_>>(), [now], "{}", reason.name());
         }
+    }
+
+    /// Returns all reasons; their numbers are below 200.
+    fn all_reasons() -> impl Iterator<Item = Reason> {
+        (0..200).filter_map(|number| Reason::try_from(number).ok())
+    }
+
+    /// Returns the rows of docs/refusals.md: the reason, and its HTTP status and gRPC code.
+    fn documented() -> Vec<(String, (String, String))> {
+        let rows = include_str!("../../docs/refusals.md").lines();
+        rows.filter(|line| line.starts_with("| `"))
+            .map(|row| {
+                let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+                assert!(cells.iter().all(|cell| !cell.is_empty()), "an empty cell: {row}");
+                let [reason, status, code, _who, _causes, _remedy] = cells.try_into().expect("six cells");
+                let plain = |cell: &str| cell.trim_matches('`').to_owned();
+                (plain(reason), (status.to_owned(), plain(code)))
+            })
+            .collect()
+    }
+
+    /// Returns the name of a code in gRPC's specification, such as `INVALID_ARGUMENT`.
+    fn code_name(code: Code) -> String {
+        let mut name = String::new();
+        for letter in format!("{code:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+        }
+        name
+    }
+
+    #[test]
+    fn the_page_of_refusals_has_one_row_for_every_reason() {
+        let mut expected: Vec<_> = all_reasons()
+            .map(|reason| {
+                let status = reason.http_status().as_u16().to_string();
+                (reason.name().to_owned(), (status, code_name(reason.code())))
+            })
+            .collect();
+        let mut found = documented();
+        expected.sort();
+        found.sort();
+        let missing: Vec<_> = expected.iter().filter(|row| !found.contains(row)).collect();
+        let wrong: Vec<_> = found.iter().filter(|row| !expected.contains(row)).collect();
+        assert!(
+            missing.is_empty() && wrong.is_empty(),
+            "docs/refusals.md lacks {missing:?}, and has {wrong:?}"
+        );
+        assert_eq!(found.len(), expected.len(), "a reason has two rows");
     }
 
     #[test]
