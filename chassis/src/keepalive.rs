@@ -30,10 +30,11 @@ impl Ping {
 
 /// The time after which a TCP connection whose peer acknowledges nothing is closed.
 ///
-/// The kernel sends a probe on a quiet connection after two fifths of this time, and then every fifth (`TCP_KEEPIDLE`,
-/// `TCP_KEEPINTVL`). After nine tenths (`TCP_USER_TIMEOUT`) the kernel closes a connection whose data or probes were not
-/// acknowledged, so a quiet connection ends at its last probe. A peer whose program is stopped still acknowledges, because
-/// its kernel does. A peer that keeps its receive buffer full counts as dead, because `TCP_USER_TIMEOUT` includes that.
+/// With the default of 50 seconds: on a connection that carries nothing, the kernel sends a keepalive probe after 20 seconds
+/// (two fifths, `TCP_KEEPIDLE`), and further ones every 10 seconds (one fifth, `TCP_KEEPINTVL`). It closes the connection when
+/// data was not acknowledged for 45 seconds (nine tenths, `TCP_USER_TIMEOUT`), and one that carries nothing when the probe of
+/// the 50th second is due. The peer's kernel acknowledges probes also when the peer's program hangs, which [`Ping`] notices. A
+/// peer whose receive buffer stays full counts as dead, because `TCP_USER_TIMEOUT` includes unsent data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpTimeout(pub Duration);
 

@@ -1,4 +1,4 @@
-//! The two ways in which a program speaks HTTP to a server.
+//! The protocol of a call: gRPC, or any other HTTP.
 
 use http::{HeaderMap, header};
 

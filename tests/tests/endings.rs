@@ -270,7 +270,7 @@ async fn a_response_that_was_complete_before_its_stream_was_reset_is_complete() 
     }
 }
 
-/// `upstreams/repeats.rs` tests requests that the upstream did not process, which are sent again.
+/// `upstreams/retries.rs` tests requests that the upstream did not process, which are sent again.
 #[tokio::test]
 async fn a_call_that_the_upstream_may_have_processed_is_not_sent_again() {
     let (pair, mut upstream) = (dev().await, FrameUpstream::start().await);

@@ -372,7 +372,7 @@ async fn an_expiry_is_shown_and_removed_when_the_secret_is_set_without_one() {
     for (wrong, part) in [
         (
             ["--expires-in", "soon"],
-            "--expires-in <DURATION>: a duration is a number and its unit",
+            "--expires-in <DURATION>: write a number and its unit",
         ),
         (["--expires-in", "90"], "90d for 90 days"),
         (["--expires-at", "tomorrow"], "--expires-at <TIME>: a time is"),

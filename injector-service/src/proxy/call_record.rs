@@ -26,7 +26,7 @@ pub(super) struct CallRecord {
     /// Secrets in the head of the request. Secrets that are in the body too are listed here only.
     injected_in_head: SecretList,
     injected_in_body: SecretList,
-    missed: SecretList,
+    missing: SecretList,
     /// Secrets that the call goes without, because the server's `paths` or `grpc_methods` leave the call out.
     withheld: SecretList,
     /// Secrets at the end of a body that the upstream answered before the end was sent.
@@ -61,7 +61,7 @@ impl CallRecord {
             entry: None,
             injected_in_head: SecretList::default(),
             injected_in_body: SecretList::default(),
-            missed: SecretList::default(),
+            missing: SecretList::default(),
             withheld: SecretList::default(),
             unsent: SecretList::default(),
             retries: 0,
@@ -75,7 +75,7 @@ impl CallRecord {
     /// Forgets the secrets of an attempt that the upstream did not process. The next attempt decrypts them anew.
     pub(super) fn begin_retry(&mut self) {
         (self.injected_in_head, self.injected_in_body) = Default::default();
-        self.missed = SecretList::default();
+        self.missing = SecretList::default();
         self.withheld = SecretList::default();
         self.retries += 1;
     }
@@ -97,7 +97,7 @@ impl CallRecord {
                 .map(|injection| &injection.placement)
                 .peekable();
             let list = match (&secret.value, placements.peek().is_some()) {
-                (None, _) => &mut self.missed,
+                (None, _) => &mut self.missing,
                 (Some(_), false) => continue,
                 (Some(_), true) if placements.all(Placement::is_in_body) => &mut self.injected_in_body,
                 (Some(_), true) => &mut self.injected_in_head,
@@ -110,10 +110,10 @@ impl CallRecord {
         self.withheld.add(secret.name.as_str(), 1);
     }
 
-    /// Counts the secrets of the body as missed, because the request has no body that could carry them.
+    /// Counts the secrets of the body as missing, because the request has no body that could carry them.
     pub(super) fn set_body_missing(&mut self) {
         let SecretList { text, count } = mem::take(&mut self.injected_in_body);
-        self.missed.add(&text, count);
+        self.missing.add(&text, count);
     }
 
     /// Lists the secrets of the body as unsent, because the upstream answered before the end of the body.
@@ -139,7 +139,7 @@ impl CallRecord {
         let injected = self.injected();
         let lists = [
             ("injected", &*injected),
-            ("missing", &self.missed),
+            ("missing", &self.missing),
             ("withheld", &self.withheld),
             ("unsent", &self.unsent),
         ];
@@ -155,15 +155,15 @@ impl CallRecord {
         let injected = self.injected();
         let counts = self.call_counts(metrics);
         counts.count_forwarded(status, self.started.elapsed());
-        counts.count_secrets(injected.count, self.missed.count);
+        counts.count_secrets(injected.count, self.missing.count);
         tracing::info!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
             method = self.method.as_str(),
             injected = injected.text,
-            missed = self.missed.text,
+            missing = self.missing.text,
             withheld = self.withheld.text,
-            repeats = self.retries,
+            retries = self.retries,
             unsent = self.unsent.text,
             status = status.as_u16(),
             { field::MS } = telemetry::ms(self.started),
@@ -190,15 +190,15 @@ impl CallRecord {
         let (workspace, server) = self.names();
         let counts = self.call_counts(metrics);
         counts.count_refused(refusal.reason, self.started.elapsed());
-        counts.count_secrets(0, self.missed.count);
+        counts.count_secrets(0, self.missing.count);
         tracing::warn!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
             method = self.method.as_str(),
             { field::REASON } = refusal.reason.name(),
             { field::DETAIL } = refusal.message,
-            missed = self.missed.text,
-            repeats = self.retries,
+            missing = self.missing.text,
+            retries = self.retries,
             { field::MS } = telemetry::ms(self.started),
             { field::CALL_ID } = self.call_id.as_str(),
             "call refused"
@@ -241,18 +241,18 @@ pub(super) struct MessageRecord {
 impl MessageRecord {
     /// Counts the secrets of one more message, and logs those that are missing.
     pub(super) fn add_resolved(&self, resolved: &ResolvedSecrets<'_>) {
-        let missed: Vec<_> = resolved
+        let missing: Vec<_> = resolved
             .iter()
             .filter(|secret| secret.value.is_none())
             .map(|secret| secret.name.as_str())
             .collect();
         let counts = self.entry.call_counts();
-        counts.count_secrets(resolved.iter().count() - missed.len(), missed.len());
-        if !missed.is_empty() {
+        counts.count_secrets(resolved.iter().count() - missing.len(), missing.len());
+        if !missing.is_empty() {
             tracing::info!(
                 { field::WORKSPACE } = self.entry.server.workspace.as_str(),
                 { field::SERVER } = self.entry.server.name.as_str(),
-                missed = missed.join(","),
+                missing = missing.join(","),
                 { field::CALL_ID } = self.call_id.as_str(),
                 "message forwarded without secrets"
             );

@@ -6,7 +6,7 @@ use proto::{CallId, WorkspaceName, vault::v1::DecryptRequest};
 
 use crate::registry::Entry;
 
-/// A request to the vault. It becomes a message each time that it is sent, so that a repeated request has the workspace's
+/// A request to the vault. It becomes a message each time that it is sent, so that a retried request has the workspace's
 /// present uid.
 pub(super) enum VaultRequest {
     Secrets {

@@ -8,7 +8,7 @@
 mod address;
 mod interim;
 mod ping;
-mod repeats;
+mod retries;
 mod tls;
 
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! The commit thread, the only writer of the store.
 //!
 //! The thread takes all waiting batches as a group, checks and stages them one by one, applies them as one sled batch,
-//! makes the group durable by one `flush()` and one fsync, and only then answers. More batches gather during the sync: the
-//! more writers, the larger the groups, without a timer to tune.
+//! makes the group durable by one `flush()` and one fdatasync(2), and only then answers. More batches gather during the sync:
+//! the more writers, the larger the groups, without a timer to tune.
 //!
 //! A refused batch is answered after the sync, too, because the batch that it conflicts with may be in the same group.
 
@@ -13,15 +13,16 @@ use tracing::error;
 
 use super::{
     Batch, CommitError, Fault,
-    engine::{Fsync, caught},
+    engine::{Fdatasync, caught},
     error::StoreOpenError,
     marker::MarkerWriter,
     shared::{Shared, StopReason},
     staging::StagedGroup,
 };
 
-/// Limits of a group. sled reuses a segment once the data that replaced it is flushed, synced or not, and one more segment
-/// (8 MiB) is written. A sync after much less than 8 MiB of log makes that safe.
+/// Limits of a group. sled's log consists of segments of 8 MiB. sled overwrites an old segment when newer log has all of its
+/// data, even if only `flush()` has written that log and no sync has made it durable: a power cut would then lose both
+/// copies. sled does so one segment of new log later at the earliest, so a sync after at most 1 MiB comes in time.
 const GROUP_BATCHES: usize = 256;
 const GROUP_BYTES: usize = 1024 * 1024;
 
@@ -45,7 +46,7 @@ pub(super) enum Request {
 pub(super) struct CommitThread {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
-    fsync: Fsync,
+    fdatasync: Fdatasync,
     marker: MarkerWriter,
 }
 
@@ -62,13 +63,13 @@ impl CommitThread {
     pub(super) fn spawn(
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
-        fsync: Fsync,
+        fdatasync: Fdatasync,
         marker: MarkerWriter,
     ) -> Result<(), StoreOpenError> {
         let thread = Self {
             shared,
             requests,
-            fsync,
+            fdatasync,
             marker,
         };
         let spawned = thread::Builder::new()
@@ -159,7 +160,7 @@ impl CommitThread {
 
     fn make_durable(&mut self) -> Result<(), Fault> {
         self.shared.data.db().flush()?;
-        (self.fsync)()?;
+        (self.fdatasync)()?;
         Ok(())
     }
 
@@ -176,7 +177,7 @@ impl CommitThread {
             // A send fails only when the caller has stopped waiting.
             let _ = reply.send(Err(CommitError::OutcomeUnknown(fault.clone())));
         }
-        // A drop of sled would flush and fsync once more: it could make half a batch durable, and would panic on the next
+        // A drop of sled would flush and sync once more: it could make half a batch durable, and would panic on the next
         // error. So sled, and with it the lock, stays until the process ends.
         mem::forget(self.shared);
     }
@@ -190,7 +191,7 @@ impl CommitThread {
         let Self {
             shared,
             requests,
-            fsync: _,
+            fdatasync: _,
             marker,
         } = self;
         marker.close(shared.data.db());

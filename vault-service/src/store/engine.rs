@@ -22,8 +22,9 @@ pub(super) const SEGMENT: usize = 8 * 1024 * 1024;
 /// Prefix of the names of sled's own threads.
 const SLED_THREADS: &str = "sled-";
 
-/// Syncs `db`. The type is a closure, so that tests can make a sync fail, count or wait.
-pub(super) type Fsync = Box<dyn FnMut() -> io::Result<()> + Send>;
+/// Makes what was written to the file `db` durable, by fdatasync(2). The type is a closure, so that tests can make a sync
+/// fail, count or wait.
+pub(super) type Fdatasync = Box<dyn FnMut() -> io::Result<()> + Send>;
 
 thread_local! {
     static CALLS_SLED: Cell<bool> = const { Cell::new(false) };

@@ -24,8 +24,8 @@
 //! # Why sled's `flush()` is not enough
 //! On Linux, `flush()` ends in `sync_file_range`, which writes the data pages but neither the file's size and extents nor
 //! the disk's cache. After a power cut, flushed data was lost. So one thread writes groups of batches, and follows each
-//! `flush()` by an fsync of `db` (`commit`). A failed fsync is never retried: Linux reports a lost page once, and a second
-//! call would succeed.
+//! `flush()` by an fdatasync(2) of `db` (`commit`). A failed sync is never retried: Linux reports a lost page once, and a
+//! second call would succeed.
 //!
 //! All values stay in that one file. sled moves pages larger than a quarter of a segment into `blobs/`, which it never
 //! syncs; a leaf has at most 19 entries, so `MAX_ENTRY` and segments of 8 MiB rule that out.
@@ -202,7 +202,7 @@ impl Store {
         OpenedStore {
             db,
             lock,
-            fsync,
+            fdatasync,
             disk_space,
             marker,
             key_file,
@@ -219,7 +219,7 @@ impl Store {
             key_file,
             lock,
         });
-        CommitThread::spawn(Arc::clone(&shared), requests, fsync, marker)?;
+        CommitThread::spawn(Arc::clone(&shared), requests, fdatasync, marker)?;
         Ok(Self { shared, queue })
     }
 

@@ -10,7 +10,7 @@ use super::{
     Fault,
     checkpoint::{CHECKPOINT_KEY, Checkpoint},
     disk_space::DiskSpace,
-    engine::{Engine, Fsync, caught},
+    engine::{Engine, Fdatasync, caught},
     error::StoreOpenError,
     fs::{create_dir, has_room, length, list, make_private, name_of, sync_all},
     inventory::fixed_files,
@@ -29,7 +29,7 @@ const SNAPSHOT_SHARE: u64 = 64;
 pub(super) struct OpenedStore {
     pub(super) db: Engine,
     pub(super) lock: File,
-    pub(super) fsync: Fsync,
+    pub(super) fdatasync: Fdatasync,
     pub(super) disk_space: DiskSpace,
     pub(super) marker: MarkerWriter,
     pub(super) key_file: KeyFile,
@@ -133,15 +133,15 @@ pub(super) fn finish(
     preview_keys: &'static [&'static [u8]],
 ) -> Result<OpenedStore, StoreOpenError> {
     make_private(dir)?;
-    let mut fsync = fsync_of(&dir.join(DB))?;
-    write_first_checkpoint(&db, checkpoint, &mut fsync).map_err(StoreOpenError::storage(dir))?;
+    let mut fdatasync = fdatasync_of(&dir.join(DB))?;
+    write_first_checkpoint(&db, checkpoint, &mut fdatasync).map_err(StoreOpenError::storage(dir))?;
     let disk_space = DiskSpace::of(dir, &lock)?;
     sync_all(dir)?;
     let marker = MarkerWriter::start(dir, checkpoint, fixed_files(dir)?, preview_keys)?;
     Ok(OpenedStore {
         db,
         lock,
-        fsync,
+        fdatasync,
         disk_space,
         marker,
         key_file: KeyFile::new(dir, checkpoint.id),
@@ -149,18 +149,22 @@ pub(super) fn finish(
 }
 
 /// Writes the checkpoint of a new store; does nothing when the store has one.
-fn write_first_checkpoint(db: &sled::Db, checkpoint: Checkpoint, fsync: &mut Fsync) -> Result<(), Fault> {
+fn write_first_checkpoint(
+    db: &sled::Db,
+    checkpoint: Checkpoint,
+    fdatasync: &mut Fdatasync,
+) -> Result<(), Fault> {
     if caught(|| db.get(CHECKPOINT_KEY))?.is_none() {
         caught(|| db.insert(CHECKPOINT_KEY, checkpoint.encode()))?;
         caught(|| db.flush())?;
-        fsync()?;
+        fdatasync()?;
     }
     Ok(())
 }
 
 /// Returns the function that syncs `db`. `fdatasync` suffices, because it also writes the metadata that is needed to read
 /// the data back, such as the file's size.
-fn fsync_of(db: &Path) -> Result<Fsync, StoreOpenError> {
+fn fdatasync_of(db: &Path) -> Result<Fdatasync, StoreOpenError> {
     let file = File::options()
         .write(true)
         .open(db)

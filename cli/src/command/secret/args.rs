@@ -38,8 +38,8 @@ pub(super) fn secret_name(name: &str) -> Result<SecretName, Failure> {
         let failure = Failure::new(FailureKind::Usage, error);
         match error {
             SecretNameError::EqualsSign => failure.hint(
-                "aerostack workspace secret set WORKSPACE NAME VALUE sets one secret, --from-env-file FILE all secrets of \
-                 a file of NAME=VALUE lines",
+                "write NAME VALUE instead of NAME=VALUE: `aerostack workspace secret set WORKSPACE NAME VALUE`; \
+                 --from-env-file FILE sets all secrets of a file of NAME=VALUE lines",
             ),
             _ => failure,
         }
@@ -54,14 +54,13 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 
 /// Parses a time such as `2027-01-31T00:00:00Z`.
 fn time_at(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|_| {
-        "a time is a date, a time of day and a time zone, such as 2027-01-31T00:00:00Z".to_owned()
-    })
+    text.parse()
+        .map_err(|_| "write a date, a time of day and a time zone, such as 2027-01-31T00:00:00Z".to_owned())
 }
 
-/// Parses a duration such as `90d`, `12h` or `1h30m`, and returns the time that is so far in the future.
+/// Parses a duration such as `90d`, `12h` or `1h30m`, and returns the time at which it will have passed from now.
 fn time_in(text: &str) -> Result<Timestamp, String> {
-    let wrong = |_| "a duration is a number and its unit: 90d for 90 days, 12h, 1h30m".to_owned();
+    let wrong = |_| "write a number and its unit, such as 90d for 90 days, 12h or 1h30m".to_owned();
     let duration: Span = text.parse().map_err(wrong)?;
     // In UTC every day has 24 hours.
     let now = jiff::Timestamp::now().to_zoned(TimeZone::UTC);

@@ -56,7 +56,7 @@ impl PutOptions {
         Ok(self.result(&value, &before, answer))
     }
 
-    /// Reads the current secret, and puts a request that keeps its origins and labels. Both steps are repeated when
+    /// Reads the current secret, and puts a request that keeps its origins and labels. Both steps are retried when
     /// another writer changes the secret in between: the vault refuses such a put, because the request names the version
     /// that was read.
     async fn read_and_put(

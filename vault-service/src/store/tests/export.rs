@@ -185,7 +185,7 @@ async fn an_export_has_all_writes_of_a_concurrent_large_batch_or_none() {
     const KEYS: u16 = 1500;
     let (_parent, dir) = dir();
     let mut opened = open_files(&dir, CACHE).unwrap();
-    opened.fsync = Box::new(|| Ok(()));
+    opened.fdatasync = Box::new(|| Ok(()));
     let store = Store::start(opened, Watchdog::default()).unwrap();
     let batch = |step: u64| {
         (0..KEYS).fold(Batch::new(), |batch, key| {

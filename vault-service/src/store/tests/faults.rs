@@ -15,11 +15,11 @@ use std::{
 use super::*;
 use crate::store::{checkpoint::FIRST_GENERATION, key_file::Replace, marker::Marker};
 
-/// Opens a store that calls `fsync` after each real sync.
-fn with_fsync(dir: &Path, mut fsync: impl FnMut() -> io::Result<()> + Send + 'static) -> Store {
+/// Opens a store that calls `fdatasync` after each real sync.
+fn with_fdatasync(dir: &Path, mut fdatasync: impl FnMut() -> io::Result<()> + Send + 'static) -> Store {
     let mut opened = open_files(dir, CACHE).unwrap();
-    let mut real = opened.fsync;
-    opened.fsync = Box::new(move || real().and_then(|()| fsync()));
+    let mut real = opened.fdatasync;
+    opened.fdatasync = Box::new(move || real().and_then(|()| fdatasync()));
     Store::start(opened, Watchdog::default()).unwrap()
 }
 
@@ -27,7 +27,7 @@ fn with_fsync(dir: &Path, mut fsync: impl FnMut() -> io::Result<()> + Send + 'st
 fn failing_at(dir: &Path, n: usize, fail: fn() -> io::Result<()>) -> (Store, Arc<AtomicUsize>) {
     let syncs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&syncs);
-    let store = with_fsync(dir, move || match counted.fetch_add(1, Ordering::SeqCst) + 1 {
+    let store = with_fdatasync(dir, move || match counted.fetch_add(1, Ordering::SeqCst) + 1 {
         now if now == n => fail(),
         _ => Ok(()),
     });
@@ -264,7 +264,7 @@ impl SyncControl {
 fn with_held_syncs(dir: &Path) -> (Store, SyncControl) {
     let (announce, entered) = mpsc::unbounded_channel();
     let (release, released) = std_mpsc::channel();
-    let store = with_fsync(dir, move || {
+    let store = with_fdatasync(dir, move || {
         announce.send(()).unwrap();
         released.recv().map_err(io::Error::other)
     });
@@ -347,7 +347,7 @@ async fn the_marker_counts_a_group_only_once_it_is_durable() {
     };
     let (syncing, mut while_syncing) = mpsc::unbounded_channel();
     let seen = generation.clone();
-    opened.fsync = Box::new(move || syncing.send(seen()).map_err(io::Error::other));
+    opened.fdatasync = Box::new(move || syncing.send(seen()).map_err(io::Error::other));
     let store = Store::start(opened, Watchdog::default()).unwrap();
     for group in 1..4u64 {
         store.commit(Batch::new().put("a", "1")).await.unwrap();
@@ -385,7 +385,7 @@ fn with_expired_watchdog(dir: &Path) -> (Store, SyncControl) {
     let mut opened = open_files(dir, CACHE).unwrap();
     let (announce, entered) = mpsc::unbounded_channel();
     let (release, released) = std_mpsc::channel();
-    opened.fsync = Box::new(move || {
+    opened.fdatasync = Box::new(move || {
         // A send fails when the test no longer listens.
         let _ = announce.send(());
         released.recv().map_err(io::Error::other)
