@@ -11,10 +11,13 @@ use std::{
     time::Duration,
 };
 
-use chassis::dial::Dialer;
+use chassis::{
+    dial::Dialer,
+    telemetry::{chain, field},
+};
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use proto::{Reason, Refusal};
+use proto::{CallId, Reason, Refusal};
 use rustix::io::Errno;
 #[cfg(not(test))]
 use tokio::net::lookup_host;
@@ -65,10 +68,14 @@ impl DialError {
         Self::Tls(Box::new(fault))
     }
 
-    /// Logs the error, and returns the refusal for the downstream.
-    pub(super) fn refusal(&self) -> Refusal {
+    /// Logs the error for the call `call_id`, and returns the refusal for the downstream.
+    pub(super) fn refusal(&self, call_id: &CallId) -> Refusal {
         if !matches!(self, Self::Tls(_)) {
-            tracing::info!(error = chassis::telemetry::chain(self), "upstream not dialled");
+            tracing::info!(
+                { field::CALL_ID } = call_id.as_str(),
+                error = chain(self),
+                "upstream not dialled"
+            );
         }
         match self {
             Self::Resolve(error) | Self::Connect(error) if is_out_of_descriptors(error) => Refusal::new(
@@ -79,7 +86,7 @@ impl DialError {
                 Refusal::new(Reason::UpstreamUnreachable, format!("{self}; nothing was sent"))
             }
             Self::Address(why) => Refusal::new(Reason::UpstreamAddressRefused, format!("{self}: {why}")),
-            Self::Tls(fault) => fault.refusal(),
+            Self::Tls(fault) => fault.refusal(call_id),
             Self::ClientCertificate(refusal) => refusal.clone(),
             Self::Full => Refusal::new(Reason::Overloaded, format!("{self}; nothing was sent")),
             Self::NoHttp2 => Refusal::new(Reason::UpstreamProtocol, format!("{self}; nothing was sent")),

@@ -2,8 +2,8 @@
 
 use std::{error::Error as StdError, io, net::SocketAddr};
 
-use chassis::telemetry::chain;
-use proto::{Reason, Refusal};
+use chassis::telemetry::{chain, field};
+use proto::{CallId, Reason, Refusal};
 use rustls::{AlertDescription, CertificateError, Error};
 
 /// A failed handshake, or an alert by which the upstream refused the client certificate after the handshake.
@@ -92,9 +92,10 @@ impl TlsFault {
         })
     }
 
-    /// Logs the fault with its details, and returns the refusal for the downstream.
-    pub(super) fn refusal(&self) -> Refusal {
+    /// Logs the fault with its details for the call `call_id`, and returns the refusal for the downstream.
+    pub(super) fn refusal(&self, call_id: &CallId) -> Refusal {
         tracing::info!(
+            { field::CALL_ID } = call_id.as_str(),
             address = self.address.map(tracing::field::display),
             presented = self.presented.as_deref(),
             error = chain(self),

@@ -22,6 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chassis::telemetry::{chain, field};
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{
@@ -32,7 +33,7 @@ use hyper_util::{
     client::legacy::{Builder, Client, Error, connect::capture_connection},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use proto::{Reason, Refusal};
+use proto::{CallId, Reason, Refusal};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 
@@ -171,17 +172,20 @@ impl Upstream {
         }
     }
 
-    /// Sends one request once: it is not repeated when a byte of it may have been sent. It is sent on another connection
+    /// Sends one request once: it is not retried when a byte of it may have been sent. It is sent on another connection
     /// than `refusing` where there may be one. A connection that held a value in clear in a buffer of its own is not used
-    /// for further requests.
+    /// for further requests. `call_id` is for the log lines of a connection that fails.
     pub(crate) async fn send(
         &self,
         request: Request<Body>,
         transport: Transport,
         in_clear: ClearValues,
         refusing: &[RefusingConnection],
+        call_id: &CallId,
     ) -> Result<SendOutcome, Refusal> {
-        let outcome = self.send_over(request, transport, in_clear, refusing).await?;
+        let outcome = self
+            .send_over(request, transport, in_clear, refusing, call_id)
+            .await?;
         if let SendOutcome::Answered(answer) = &outcome {
             head::check(answer.response.headers(), self.limits)?;
         }
@@ -194,20 +198,22 @@ impl Upstream {
         transport: Transport,
         in_clear: ClearValues,
         refusing: &[RefusingConnection],
+        call_id: &CallId,
     ) -> Result<SendOutcome, Refusal> {
         let connector = match transport {
-            Transport::Http1 => return self.send_http1(request, in_clear).await,
+            Transport::Http1 => return self.send_http1(request, in_clear, call_id).await,
             Transport::Http2 => &self.http2_connector,
             Transport::Negotiated => &self.negotiating_connector,
         };
         let retire = in_clear != ClearValues::None;
-        match self.http2.send(request, connector, retire, refusing).await? {
+        let sent = self.http2.send(request, connector, retire, refusing, call_id);
+        match sent.await? {
             Http2Outcome::Answered(response, slot) => Ok(SendOutcome::Answered(UpstreamResponse {
                 response,
                 slot: Some(slot),
             })),
             Http2Outcome::NotProcessed(refusing) => Ok(SendOutcome::NotProcessed(refusing)),
-            Http2Outcome::UseHttp1(request) => self.send_http1(request, in_clear).await,
+            Http2Outcome::UseHttp1(request) => self.send_http1(request, in_clear, call_id).await,
         }
     }
 
@@ -215,6 +221,7 @@ impl Upstream {
         &self,
         mut request: Request<Body>,
         in_clear: ClearValues,
+        call_id: &CallId,
     ) -> Result<SendOutcome, Refusal> {
         framing::set_fields(&mut request);
         let connection = (in_clear == ClearValues::Head).then(|| capture_connection(&mut request));
@@ -222,7 +229,7 @@ impl Upstream {
         // A call that is given up before its answer closes its connection.
         let response = tokio::select! {
             biased;
-            response = self.http1.request(request) => response.map_err(|error| refusal(&error)),
+            response = self.http1.request(request) => response.map_err(|error| refusal(&error, call_id)),
             refusal = too_many_interim => Err(refusal),
         };
         if let Some(connection) = connection
@@ -283,22 +290,26 @@ fn http1_builder(limits: UpstreamLimits) -> Builder {
 }
 
 /// Returns the refusal for an error of hyper-util's client, without the upstream's or the system's own words.
-fn refusal(error: &Error) -> Refusal {
+fn refusal(error: &Error, call_id: &CallId) -> Refusal {
     let source = std::error::Error::source(error);
     let mut causes = std::iter::successors(source, |cause| cause.source());
     match causes.find_map(|cause| cause.downcast_ref::<DialError>()) {
-        Some(dial) => dial.refusal(),
-        None => TlsFault::find(error).map_or_else(|| broken(error), |fault| fault.refusal()),
+        Some(dial) => dial.refusal(call_id),
+        None => match TlsFault::find(error) {
+            Some(fault) => fault.refusal(call_id),
+            None => broken(error, call_id),
+        },
     }
 }
 
 /// Returns the refusal for a connection that broke, or whose answer had too large a head.
-fn broken(error: &(dyn std::error::Error + 'static)) -> Refusal {
+fn broken(error: &(dyn std::error::Error + 'static), call_id: &CallId) -> Refusal {
     if let Some(refusal) = head::refusal(error) {
         return refusal;
     }
     tracing::debug!(
-        error = chassis::telemetry::chain(error),
+        { field::CALL_ID } = call_id.as_str(),
+        error = chain(error),
         "upstream request failed"
     );
     let broken = "the upstream broke the connection before it answered";

@@ -77,9 +77,10 @@ impl CallPlan<'_> {
             clear_values,
             sent,
         } = self.insert_secrets(request, secrets, upload, record)?;
+        let call_id = record.call_id.clone();
         let sending = pin!(
             self.upstream
-                .send(request, self.transport, clear_values, refusing)
+                .send(request, self.transport, clear_values, refusing, &call_id)
         );
         let outcome = within(self.context.deadline, NO_RESPONSE, sending).await;
         sent.conclude(outcome, self.context, record)

@@ -14,7 +14,7 @@ use std::{
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use proto::Refusal;
+use proto::{CallId, Refusal};
 use tokio::time::timeout;
 
 use super::{
@@ -64,6 +64,7 @@ impl Http2Client {
         connector: &Connector,
         retire: bool,
         refusing: &[RefusingConnection],
+        call_id: &CallId,
     ) -> Result<Http2Outcome, Refusal> {
         loop {
             let lease = match self.pool.find(refusing) {
@@ -74,7 +75,7 @@ impl Http2Client {
                     Some(lease)
                 }
                 // Boxed, because this large future is seldom needed and would be a part of every call's state.
-                None => Box::pin(self.wait(connector, refusing)).await?,
+                None => Box::pin(self.wait(connector, refusing, call_id)).await?,
             };
             let Some(Lease {
                 mut sender,
@@ -103,7 +104,7 @@ impl Http2Client {
                     let error = error.into_error();
                     return match was_not_processed(&error) {
                         true => Ok(Http2Outcome::NotProcessed(slot.refusing())),
-                        false => Err(broken(&error)),
+                        false => Err(broken(&error, call_id)),
                     };
                 }
             }
@@ -115,6 +116,7 @@ impl Http2Client {
         &self,
         connector: &Connector,
         refusing: &[RefusingConnection],
+        call_id: &CallId,
     ) -> Result<Option<Lease>, Refusal> {
         let _counted = self.pool.waiting();
         let waiting = async {
@@ -135,7 +137,7 @@ impl Http2Client {
             true => Err(DialError::Timeout),
             false => Err(DialError::Full),
         });
-        lease.map_err(|error| error.refusal())
+        lease.map_err(|error| error.refusal(call_id))
     }
 
     /// Makes a further connection in the background when the host has more addresses than the pool has connections, so
