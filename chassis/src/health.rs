@@ -1,12 +1,15 @@
-//! The gRPC services about a service itself: health and reflection.
+//! The gRPC services by which a client asks about this process: `grpc.health.v1.Health` and reflection.
 //!
 //! A client may keep a stream of either open for as long as it likes. When the service shuts down, every health watcher
 //! receives `NOT_SERVING` and then all these streams end, so that they do not use up the time that other calls have to
 //! finish.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{self, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic_health::{
@@ -15,7 +18,13 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use super::{grpc::MAX_SERVICE_MESSAGE, reflection, until_shutdown::UntilShutdown};
+use super::{grpc::MAX_SERVICE_MESSAGE, probe::Readiness, reflection, until_shutdown::UntilShutdown};
+
+/// The name under which the health service reports what `/readyz` reports, for clients that cannot reach the probes.
+pub const READINESS: &str = "readiness";
+
+/// Interval between two reads of the readiness for [`READINESS`].
+const READINESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The health of a process and its gRPC services, as `grpc.health.v1.Health` reports it. Clones share the state.
 #[derive(Clone)]
@@ -59,6 +68,24 @@ impl GrpcHealth {
         self.reporter.set_service_status(name, status).await;
     }
 
+    /// Reports `ready` under the name [`READINESS`] from now on, with a delay of at most [`READINESS_INTERVAL`].
+    pub fn report_readiness(&self, ready: Readiness) {
+        let health = self.clone();
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            let mut ticks = time::interval(READINESS_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut reported = None;
+            loop {
+                ticks.tick().await;
+                let is_ready = ready().is_ok();
+                // A watcher gets a message for each status that is set, also when it did not change.
+                if reported.replace(is_ready) != Some(is_ready) {
+                    health.set(READINESS, is_ready).await;
+                }
+            }
+        }));
+    }
+
     /// Adds the health service to `routes`, and the reflection service when `reflected` is given: the full names of the
     /// services that it shows.
     pub fn serve(
@@ -85,5 +112,48 @@ impl GrpcHealth {
                 .await;
         }
         self.stop.cancel();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tonic::Request;
+    use tonic_health::pb::{HealthCheckRequest, health_check_response, health_server::Health as _};
+
+    use super::*;
+
+    async fn status(health: &GrpcHealth) -> Option<health_check_response::ServingStatus> {
+        let service = HealthService::from_health_reporter(health.reporter.clone());
+        let request = HealthCheckRequest {
+            service: READINESS.to_owned(),
+        };
+        let answer = service.check(Request::new(request)).await.ok()?;
+        Some(answer.into_inner().status())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_readiness_is_reported_by_name_and_follows_the_service() {
+        use health_check_response::ServingStatus::{NotServing, Serving};
+        let shutdown = CancellationToken::new();
+        let health = GrpcHealth::new(shutdown.clone());
+        let is_ready = Arc::new(AtomicBool::new(true));
+        let read = is_ready.clone();
+        assert_eq!(status(&health).await, None);
+        health.report_readiness(Arc::new(move || match read.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err("the vault cannot be reached".into()),
+        }));
+        for (ready, expected) in [(true, Serving), (false, NotServing), (true, Serving)] {
+            is_ready.store(ready, Ordering::Relaxed);
+            time::advance(READINESS_INTERVAL).await;
+            time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(status(&health).await, Some(expected));
+        }
+        shutdown.cancel();
+        health.stop.cancelled().await;
+        assert_eq!(status(&health).await, Some(NotServing));
     }
 }

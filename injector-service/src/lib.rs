@@ -146,6 +146,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         &config.certificates,
         &shutdown,
     );
+    let ready = probes.ready.clone();
     tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
     log_addresses(&listeners.grpc, &listeners.data_plane);
 
@@ -172,6 +173,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     )?;
 
     let health = GrpcHealth::new(shutdown.clone());
+    health.report_readiness(ready);
     let routes = routes(&config, registry, resolver, &health).await?;
     let authz = AuthzLayer::new(&authz::TABLE, config.policy);
     grpc::serve(

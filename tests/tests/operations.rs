@@ -171,6 +171,27 @@ async fn a_service_whose_certificate_has_expired_is_not_ready_and_says_why() {
     vault.stop().await;
 }
 
+/// Returns the readiness that a service reports by gRPC.
+async fn readiness(channel: &Channel) -> ServingStatus {
+    let request = HealthCheckRequest {
+        service: chassis::health::READINESS.to_owned(),
+    };
+    let answer = HealthClient::new(channel.clone()).check(request).await;
+    answer.unwrap().into_inner().status()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_of_services_that_work_reports_its_readiness_by_grpc() {
+    let pair = Pair::start_with(|_| {}, |_| {}).await;
+    for channel in [pair.vault.channel(pki::ADMIN), pair.injector.channel(pki::ADMIN)] {
+        eventually("ready", async || {
+            readiness(&channel).await == ServingStatus::Serving
+        })
+        .await;
+    }
+    pair.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_injector_that_cannot_use_its_vault_reports_the_expected_identity_and_a_remedy() {
     let pki = Pki::new();
@@ -244,6 +265,10 @@ async fn an_injector_that_cannot_use_its_vault_reports_the_expected_identity_and
         };
         let said = timeout(Duration::from_secs(20), said).await;
         assert!(said.is_ok(), "{parts:?}: {last}");
+        eventually("the gRPC health says so", async || {
+            readiness(&injector.channel(pki::ADMIN)).await == ServingStatus::NotServing
+        })
+        .await;
         injector.stop().await;
     }
     vault.stop().await;

@@ -125,13 +125,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     // The probes are served until the running calls have finished, and answer "shutting down" meanwhile.
     let served = CancellationToken::new();
     let _end_probes = served.clone().drop_guard();
-    tokio::spawn(probe::serve(
-        listeners.metrics,
-        probes(registry, &writer, &audit_log, &certificates, &shutdown),
-        served,
-    ));
+    let probes = probes(registry, &writer, &audit_log, &certificates, &shutdown);
+    let ready = probes.ready.clone();
+    tokio::spawn(probe::serve(listeners.metrics, probes, served));
 
     let health = GrpcHealth::new(shutdown.clone());
+    health.report_readiness(ready);
     let unlocking = unlock::UnlockTask {
         writer: writer.clone(),
         health: health.clone(),

@@ -7,6 +7,7 @@ use std::{
 
 use chassis::{
     caller::Peer,
+    health::READINESS,
     healthcheck::{self, NotReady},
     telemetry::ms,
 };
@@ -33,6 +34,9 @@ use crate::{
 
 /// Longest time that the `/readyz` of a service may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+const READYZ_SAYS_WHY: &str =
+    "its log and its /readyz, on the address of its --metrics-listen, name the cause";
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -134,7 +138,7 @@ async fn check_service(
         Ok(_) => (
             ServiceState::NotServing,
             Some(ms(started)),
-            Some("its /readyz says why, on the address of its --metrics-listen".to_owned()),
+            Some(READYZ_SAYS_WHY.to_owned()),
         ),
         Err(failure) => (ServiceState::Unreachable, None, Some(failure.message)),
     };
@@ -144,9 +148,8 @@ async fn check_service(
         access = Some(allowed.is_ok());
         detail = allowed.err().map(|failure| failure.message);
     }
-    if let Some(probe) = probe
-        && latency_ms.is_some()
-        && let Err(NotReady::Reported(why)) = healthcheck::check(probe, PROBE_TIMEOUT).await
+    if latency_ms.is_some()
+        && let Some(why) = problem(remote, probe).await
     {
         if state == ServiceState::Serving {
             state = ServiceState::NotReady;
@@ -161,6 +164,25 @@ async fn check_service(
         access,
         detail,
     }
+}
+
+/// Returns the reason for which a service that answers is not ready: from its `/readyz` if the address is known, else from its
+/// gRPC health, which has no text.
+async fn problem(remote: &Remote, probe: Option<SocketAddr>) -> Option<String> {
+    if let Some(probe) = probe {
+        let ready = healthcheck::check(probe, PROBE_TIMEOUT).await;
+        return match ready {
+            Err(NotReady::Reported(why)) => Some(why),
+            Ok(()) | Err(_) => None,
+        };
+    }
+    let readiness = HealthCheckRequest {
+        service: READINESS.to_owned(),
+    };
+    let mut client = HealthClient::new(remote.channel.clone());
+    // An older release does not know the name.
+    let answer = remote.answer(client.check(readiness)).await.ok()?;
+    (answer.status() == ServingStatus::NotServing).then(|| READYZ_SAYS_WHY.to_owned())
 }
 
 async fn may_list_workspaces(vault: &Remote) -> Result<(), Failure> {
