@@ -28,7 +28,8 @@ const MAX_HANDSHAKES: usize = 1024;
 /// finds the queue full tries again after a second.
 const BACKLOG: u32 = 4096;
 
-/// Listens on `address`. `tcp_timeout` is the timeout of each accepted connection.
+/// Listens on `address`. `tcp_timeout` is the timeout of each accepted connection. The error names the address and, for
+/// the usual causes, the remedy.
 pub fn bind(address: SocketAddr, tcp_timeout: TcpTimeout) -> io::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() {
@@ -43,16 +44,27 @@ pub fn bind(address: SocketAddr, tcp_timeout: TcpTimeout) -> io::Result<TcpListe
         socket.listen(BACKLOG)
     };
     listen().map_err(|error| {
-        let cause = match error.kind() {
-            // Linux gives outgoing connections ports of `net.ipv4.ip_local_port_range`, from 32768 on.
-            io::ErrorKind::AddrInUse => format!(
-                "another process or an outgoing connection holds this port; `ss -tanp sport = :{}` shows which",
-                address.port()
-            ),
-            _ => error.to_string(),
-        };
-        io::Error::new(error.kind(), format!("{address}: {cause}"))
+        let cause = cause_of(&error, address.port());
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {cause}"))
     })
+}
+
+fn cause_of(error: &io::Error, port: u16) -> String {
+    match error.kind() {
+        // Linux gives outgoing connections ports of `net.ipv4.ip_local_port_range`, from 32768 on.
+        io::ErrorKind::AddrInUse => format!(
+            "another process or an outgoing connection holds this port; `ss -tanp sport = :{port}` shows which"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have this address (`ip address` lists those that it \
+                                            has; 0.0.0.0 and [::] mean all of them)"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied if port < 1024 => {
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE; a higher port needs none".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Makes slots for the handshakes of one listener. A newcomer evicts the oldest handshake that waits for its client, so
@@ -137,9 +149,22 @@ mod tests {
         assert_eq!(
             refused,
             format!(
-                "{held}: another process or an outgoing connection holds this port; `ss -tanp sport = :{}` shows which",
+                "cannot listen on {held}: another process or an outgoing connection holds this port; `ss -tanp sport = :{}` \
+                 shows which",
                 held.port()
             )
+        );
+    }
+
+    #[tokio::test]
+    async fn the_error_for_an_address_of_another_machine_names_a_command_that_lists_the_own_ones() {
+        // RFC 5737 reserves 192.0.2.0/24 for documentation.
+        let refused = bind("192.0.2.1:7150".parse().unwrap(), TcpTimeout::default()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(
+            refused.to_string(),
+            "cannot listen on 192.0.2.1:7150: this machine does not have this address (`ip address` lists those that it \
+             has; 0.0.0.0 and [::] mean all of them)"
         );
     }
 

@@ -54,6 +54,17 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
+    /// The private key does not belong to the certificate, for example because only one of the files was renewed.
+    #[error(
+        "{certificate} and {key} do not belong together: the key is the one of another certificate",
+        certificate = certificate.display(), key = key.display()
+    )]
+    KeyMismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
     /// rustls refused the certificates or the key.
     #[error("{path}: {source}", path = path.display())]
     Unusable {
@@ -72,6 +83,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// A certificate chain and its private key.
 pub struct Identity {
     path: PathBuf,
+    key_path: PathBuf,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
@@ -88,6 +100,7 @@ impl Identity {
         })?;
         Ok(Self {
             path: chain.to_owned(),
+            key_path: key.to_owned(),
             chain: certificates,
             key: private,
         })
@@ -109,9 +122,16 @@ impl Identity {
         expiries.min().unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    fn unusable(path: &Path) -> impl FnOnce(Error) -> TlsError {
-        let path = path.to_owned();
-        move |source| TlsError::Unusable { path, source }
+    /// Returns a function that makes an error of rustls about this identity.
+    fn unusable(&self) -> impl FnOnce(Error) -> TlsError + use<> {
+        let (path, key) = (self.path.clone(), self.key_path.clone());
+        move |source| match source {
+            Error::InconsistentKeys(_) => TlsError::KeyMismatch {
+                certificate: path,
+                key,
+            },
+            source => TlsError::Unusable { path, source },
+        }
     }
 }
 
@@ -140,7 +160,10 @@ impl Authorities {
         for certificate in &self.certificates {
             roots
                 .add(certificate.clone())
-                .map_err(Identity::unusable(&self.path))?;
+                .map_err(|source| TlsError::Unusable {
+                    path: self.path.clone(),
+                    source,
+                })?;
         }
         Ok(Arc::new(roots))
     }
@@ -167,7 +190,7 @@ pub fn grpc_server(identity: Identity, clients: &Authorities) -> Result<Arc<Serv
             path: clients.path.clone(),
             source: Error::General(error.to_string()),
         })?;
-    let unusable = Identity::unusable(&identity.path);
+    let unusable = identity.unusable();
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|config| {
@@ -182,7 +205,7 @@ pub fn grpc_server(identity: Identity, clients: &Authorities) -> Result<Arc<Serv
 
 /// Returns the configuration of the data plane: HTTP/2 and HTTP/1.1, without client certificates.
 pub fn http_server(identity: Identity) -> Result<Arc<ServerConfig>, TlsError> {
-    let unusable = Identity::unusable(&identity.path);
+    let unusable = identity.unusable();
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|config| {
@@ -232,7 +255,7 @@ fn host_verifier(servers: &Authorities) -> Result<Arc<WebPkiServerVerifier>, Tls
 }
 
 fn client(identity: Identity, verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, TlsError> {
-    let unusable = Identity::unusable(&identity.path);
+    let unusable = identity.unusable();
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|config| {

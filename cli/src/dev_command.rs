@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    fmt::Write as _,
     io::{self, Write as _},
     path::Path,
     process::ExitCode,
@@ -10,26 +9,51 @@ use std::{
 
 use chassis::{
     signal::ServiceSignals,
-    startup::{self, BoxError, Logging, MemoryAccess},
+    startup::{self, Logging, MemoryAccess},
     telemetry::chain,
 };
 
 use crate::{
     connect::DEFAULT_DIR,
-    demo::{self, DemoResult},
-    dev::{DevArgs, DevServices},
+    demo::{self, DemoError, DemoResult},
+    dev::{DevArgs, DevError, DevServices},
+    failure::FailureKind,
+    set_up::with_exit_code,
 };
 
-pub fn run(args: DevArgs) -> ExitCode {
-    startup::serve(
-        Logging::of_command(&args.log),
-        MemoryAccess::Debuggable,
-        || Ok(args.clone()),
-        dev,
-    )
+/// Reason why `aerostack dev` ended.
+#[derive(Debug, thiserror::Error)]
+enum DevCommandError {
+    #[error(transparent)]
+    Dev(#[from] DevError),
+    #[error(transparent)]
+    Demo(#[from] DemoError),
 }
 
-async fn dev(args: DevArgs, asked: ServiceSignals) -> Result<(), BoxError> {
+impl DevCommandError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Dev(error) => error.kind(),
+            Self::Demo(error) => error.kind(),
+        }
+    }
+}
+
+pub fn run(args: DevArgs) -> ExitCode {
+    with_exit_code(|failed| {
+        startup::serve(
+            Logging::of_command(&args.log),
+            MemoryAccess::Debuggable,
+            || Ok(args.clone()),
+            async |args, asked| {
+                let ended = dev(args, asked).await;
+                ended.map_err(failed.of(DevCommandError::kind))
+            },
+        )
+    })
+}
+
+async fn dev(args: DevArgs, asked: ServiceSignals) -> Result<(), DevCommandError> {
     let stop = asked.shutdown;
     let services = DevServices::start(&args).await?;
     let mut text = String::new();
@@ -40,7 +64,7 @@ async fn dev(args: DevArgs, asked: ServiceSignals) -> Result<(), BoxError> {
                 drop(services.stop().await);
                 return Err(error.into());
             }
-            Err(error) => write!(text, "The demo failed: {}\n\n", chain(&error))?,
+            Err(error) => text.push_str(&format!("The demo failed: {}\n\n", chain(&error))),
         }
     }
     text.push_str(&next_steps(&args, &services));

@@ -64,7 +64,7 @@ impl EchoArgs {
     /// Checks all settings, and returns all problems at once.
     pub fn check(&self) -> Result<Echo, Problems> {
         let mut problems = Problems::default();
-        let listen = problems.parse("--listen", &self.listen);
+        let listen = problems.address("--listen", &self.listen);
         let (cert, key) = (settings::path(&self.tls_cert), settings::path(&self.tls_key));
         let tls = (cert.is_some() || key.is_some()).then(|| {
             let identity = problems.identity(("--tls-cert", cert), ("--tls-key", key))?;

@@ -174,20 +174,27 @@ fn hint_for(reason: Reason) -> Option<&'static str> {
              --default-plan is for new workspaces"
         }
         Reason::UpstreamNotVerified => {
-            "give the injector the CA with --upstream-ca, or allow it as an administrator with --allow-bound-secrets"
+            "give the injector the CA of the upstream with --upstream-ca, or have an administrator of the workspace update \
+             the server with --allow-bound-secrets"
         }
         Reason::WorkspaceReplaced => "remove the server and add it again, for the present workspace",
-        Reason::RevisionMismatch | Reason::Conflict => "look at it again, and repeat the command",
-        Reason::RegistryReadOnly => "change the file that the injector was given with --servers",
+        Reason::RevisionMismatch | Reason::Conflict => {
+            "somebody else changed it at the same time: look at it again, and repeat the command"
+        }
+        Reason::RegistryReadOnly => {
+            "the injector's operator changes the servers in the file of its setting --servers, or where the file comes from"
+        }
         Reason::Unauthenticated => "give a client certificate: --cert and --key, or --dir",
         Reason::PermissionDenied => {
-            "an administrator of the service grants roles to identities with --admin, --editor and --viewer"
+            "the operator of the service grants roles to identities with its settings --admin, --editor and --viewer"
         }
         Reason::VaultNotEmpty => "restore it into a new vault, or delete this one's workspaces first",
         Reason::BackupDamaged => "take another copy of the backup, or an older one; nothing was changed",
-        Reason::KeyNotLoaded => "start the vault with the root key that is needed",
+        Reason::KeyNotLoaded => {
+            "restart the vault with the root key that is needed too, as a further --root-key-file"
+        }
         Reason::VaultUnavailable | Reason::StorageUnavailable | Reason::ShuttingDown | Reason::Overloaded => {
-            "`aerostack status` shows how the services are; try again"
+            "try again; `aerostack status` shows the state of both services"
         }
         _ => return None,
     };

@@ -12,7 +12,10 @@ use clap::Args;
 use serde_json::json;
 use vault_service::{crypto::root_key_file, new_file};
 
-use crate::pki::{ADMIN_ID, Authority, DEMO_ID, Leaf, Owner, PkiError, Usage};
+use crate::{
+    failure::FailureKind,
+    pki::{ADMIN_ID, Authority, DEMO_ID, Leaf, Owner, PkiError, Usage},
+};
 
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
@@ -79,6 +82,20 @@ pub(crate) enum InitError {
     RootKeyLost { root_key: PathBuf, ca: PathBuf },
     #[error("cannot write {}", path.display())]
     File { path: PathBuf, source: io::Error },
+    /// The directory decides who owns the administrator's files, so `init` does not make it.
+    #[error("there is no directory {} for --admin-dir: make it first, as the user who will own its files", .0.display())]
+    NoAdminDir(PathBuf),
+}
+
+impl InitError {
+    /// Returns the kind of the failure, which has the exit code.
+    pub(crate) fn kind(&self) -> FailureKind {
+        match self {
+            Self::Pki(error) => error.kind(),
+            Self::RootKey(_) | Self::File { .. } | Self::NoAdminDir(_) => FailureKind::File,
+            Self::RootKeyLost { .. } => FailureKind::Refused,
+        }
+    }
 }
 
 /// Makes the files that are missing or stale, and returns a description of each. After an error, the files that were made
@@ -159,6 +176,9 @@ fn ensure_root_key(args: &InitArgs) -> Result<bool, InitError> {
 /// Makes the administrator's certificate and `ports.json`, for `aerostack --dir` and grpcurl. Returns true when the
 /// certificate was made.
 fn ensure_admin_files(args: &InitArgs, authority: &Authority, dir: &Path) -> Result<bool, InitError> {
+    if !dir.is_dir() {
+        return Err(InitError::NoAdminDir(dir.to_owned()));
+    }
     let owner = Owner::of(dir)?;
     let leaf = |now| Leaf::new("admin", ADMIN_ID, &[Usage::Client], now);
     let made = authority.ensure_leaf(&dir.join("pki"), leaf, Some(owner))?;

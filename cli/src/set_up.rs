@@ -1,13 +1,14 @@
 //! Commands that set up services in separate containers, and the demo.
 
 use std::{
+    cell::Cell,
     env,
     io::{self, Write as _},
     process::ExitCode,
 };
 
 use chassis::{
-    startup::{self, Logging, MemoryAccess},
+    startup::{self, BoxError, Logging, MemoryAccess},
     telemetry::chain,
 };
 use clap::Subcommand;
@@ -15,8 +16,12 @@ use clap::Subcommand;
 use crate::{
     command,
     connect::{ConnectArgs, Connection},
-    demo::command::{self as demo, DemoArgs},
+    demo::{
+        DemoError,
+        command::{self as demo, DemoArgs},
+    },
     echo::EchoArgs,
+    failure::{Failure, FailureKind},
     init::{self, InitArgs},
     pki_command::PkiCommand,
 };
@@ -40,23 +45,31 @@ impl SetUpCommand {
             Self::Init(args) => init(&args),
             Self::Pki(command) => pki(&command),
             Self::Demo(args) => match Connection::find(connect, |name| env::var_os(name)) {
-                Ok(connection) => startup::serve(
-                    Logging::of_command("warn"),
-                    MemoryAccess::Private,
-                    || Ok(()),
-                    async |(), _| {
-                        say(&demo::run(&args, &connection).await?);
-                        Ok(())
-                    },
-                ),
+                Ok(connection) => with_exit_code(|failed| {
+                    startup::serve(
+                        Logging::of_command("warn"),
+                        MemoryAccess::Private,
+                        || Ok(()),
+                        async |(), _| {
+                            let done = demo::run(&args, &connection).await;
+                            say(&done.map_err(failed.of(DemoError::kind))?);
+                            Ok(())
+                        },
+                    )
+                }),
                 Err(failure) => command::print_failure(&failure),
             },
-            Self::Echo(args) => startup::serve(
-                Logging::of_command(&args.log),
-                MemoryAccess::Private,
-                || args.check(),
-                async |echo, asked| Ok(echo.run(asked.shutdown).await?),
-            ),
+            Self::Echo(args) => with_exit_code(|failed| {
+                startup::serve(
+                    Logging::of_command(&args.log),
+                    MemoryAccess::Private,
+                    || args.check(),
+                    async |echo, asked| {
+                        let ended = echo.run(asked.shutdown).await;
+                        ended.map_err(failed.of(|_| FailureKind::Configuration))
+                    },
+                )
+            }),
         }
     }
 }
@@ -65,7 +78,7 @@ fn init(args: &InitArgs) -> ExitCode {
     match init::run(args) {
         Ok(made) if made.is_empty() => say("Everything was there already.\n"),
         Ok(made) => made.iter().for_each(|what| say(&format!("Made {what}.\n"))),
-        Err(error) => return startup::fail(1, chain(&error)),
+        Err(error) => return command::print_failure(&Failure::new(error.kind(), chain(&error))),
     }
     ExitCode::SUCCESS
 }
@@ -74,9 +87,34 @@ fn pki(command: &PkiCommand) -> ExitCode {
     match command.run() {
         Ok(None) => say("Everything was there already.\n"),
         Ok(Some(made)) => say(&format!("Made {made}.\n")),
-        Err(error) => return startup::fail(1, chain(&error)),
+        Err(error) => return command::print_failure(&Failure::new(error.kind(), chain(&error))),
     }
     ExitCode::SUCCESS
+}
+
+/// The kind of the failure that ended a command, for its exit code.
+#[derive(Default)]
+pub(crate) struct EndedBy(Cell<Option<FailureKind>>);
+
+impl EndedBy {
+    /// Returns a function that notes the kind of an error.
+    pub(crate) fn of<E: std::error::Error + 'static>(
+        &self,
+        kind: impl FnOnce(&E) -> FailureKind,
+    ) -> impl FnOnce(E) -> BoxError {
+        move |error| {
+            self.0.set(Some(kind(&error)));
+            error.into()
+        }
+    }
+}
+
+/// Runs a command by [`startup::serve`], which returns the exit code 1 for every error, and returns the exit code of the
+/// noted kind instead.
+pub(crate) fn with_exit_code(serve: impl FnOnce(&EndedBy) -> ExitCode) -> ExitCode {
+    let ended_by = EndedBy::default();
+    let code = serve(&ended_by);
+    ended_by.0.get().map_or(code, |kind| ExitCode::from(kind.code()))
 }
 
 /// Prints to standard output. A closed standard output is ignored.

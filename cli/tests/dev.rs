@@ -33,7 +33,7 @@ async fn a_directory_with_files_of_somebody_else_is_refused() {
     fs::write(dir.path().join("mine.txt"), "mine").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let refused = run(command(dir.path())).await;
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(65));
     assert!(
         text(&refused.stderr).contains("was not made by `aerostack dev`"),
         "{}",
@@ -69,7 +69,7 @@ async fn a_killed_first_start_is_completed_by_the_next() {
     let other = TempDir::new().unwrap();
     fs::write(other.path().join(".gitignore"), "").unwrap();
     fs::write(other.path().join("mine.txt"), "mine").unwrap();
-    assert_eq!(run(command(other.path())).await.status.code(), Some(1));
+    assert_eq!(run(command(other.path())).await.status.code(), Some(65));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +80,7 @@ async fn no_service_reports_to_be_serving_when_the_store_cannot_be_opened() {
     assert!(dev.wait().await.success());
     fs::write(dev.dir.join("vault/notes~"), "mine").unwrap();
     let refused = run(command(&dev.dir)).await;
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(70));
     let message = format!("{}{}", text(&refused.stderr), text(&refused.stdout));
     assert!(message.contains("notes~"), "{message}");
     assert!(!message.contains("is serving"), "{message}");
@@ -98,7 +98,7 @@ async fn a_second_process_on_the_same_directory_exits_at_once_with_the_cause() {
         "{:?}",
         started.elapsed()
     );
-    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(second.status.code(), Some(70));
     assert!(
         text(&second.stderr).contains("already open in another process"),
         "{}",
@@ -256,6 +256,58 @@ async fn the_demo_prints_a_fingerprint_and_no_value_and_can_be_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_named_once_and_has_an_exit_code_of_its_own() {
+    let dir = TempDir::new().unwrap();
+    let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = occupied.local_addr().unwrap().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
+    command.args(["dev", "--dir"]).arg(dir.path().join("dev"));
+    command.args(["--vault-addr", &address]);
+    let refused = run(command).await;
+    let message = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{message}");
+    let cause =
+        format!("cannot listen on {address}: another process or an outgoing connection holds this port");
+    assert_eq!(message.matches(&cause).count(), 1, "{message}");
+    assert_eq!(message.matches("another process").count(), 1, "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_and_pki_have_the_exit_codes_of_the_documentation() {
+    let dir = TempDir::new().unwrap();
+    let aerostack = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
+        command.current_dir(dir.path()).args(args);
+        command
+    };
+    let init = aerostack(&[
+        "init",
+        "--ca-dir=ca",
+        "--root-key-file=root.key",
+        "--vault-dir=vault",
+        "--injector-dir=injector",
+        "--admin-dir=admin",
+    ]);
+    let issue = aerostack(&[
+        "pki",
+        "issue",
+        "admin",
+        "--ca-dir=none",
+        "--dir=admin",
+        "--id=spiffe://test/admin",
+    ]);
+    for (command, code, part) in [
+        (init, 74, "there is no directory admin for --admin-dir"),
+        (issue, 78, "there is no certificate authority in none"),
+    ] {
+        let refused = run(command).await;
+        let message = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(code), "{message}");
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_not_loopback_is_refused() {
     let dir = TempDir::new().unwrap();
     for listener in ["--vault-addr", "--injector-addr", "--data-plane-addr"] {
@@ -272,7 +324,7 @@ async fn an_address_that_is_not_loopback_is_refused() {
             ]);
         }
         let output = run(command).await;
-        assert_ne!(output.status.code(), Some(0), "{listener}");
+        assert_eq!(output.status.code(), Some(64), "{listener}");
         let message = text(&output.stderr);
         assert!(
             message.contains("development CA") || message.contains("cleartext"),

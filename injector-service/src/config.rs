@@ -160,10 +160,10 @@ impl Settings {
     pub fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
         let p = &mut problems;
-        let listen = p.parse("--listen", &self.listen);
-        let data_plane_listen = p.parse("--data-plane-listen", &self.data_plane_listen);
+        let listen = p.address("--listen", &self.listen);
+        let data_plane_listen = p.address("--data-plane-listen", &self.data_plane_listen);
         let listen_server = self.listen_server(p);
-        let metrics_listen = p.parse("--metrics-listen", &self.metrics_listen);
+        let metrics_listen = p.address("--metrics-listen", &self.metrics_listen);
         let servers = p
             .required("--servers", settings::path(&self.servers))
             .map(PathBuf::from);

@@ -66,7 +66,7 @@ impl VaultPermit {
     pub fn decide(authorized: &Authorized) -> Result<Self, Refusal> {
         match authorized.limited_to(&[Admin])?.scope()? {
             Scope::All => Ok(Self(())),
-            Scope::Only(_) => Err(permission_denied()),
+            Scope::Only(_) => Err(permission_denied(authorized.principal()?)),
         }
     }
 

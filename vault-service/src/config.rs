@@ -320,8 +320,8 @@ impl Settings {
     /// Checks everything, and reports everything that is wrong.
     pub fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
-        let listen = problems.parse("--listen", &self.listen);
-        let metrics_listen = problems.parse("--metrics-listen", &self.metrics_listen);
+        let listen = problems.address("--listen", &self.listen);
+        let metrics_listen = problems.address("--metrics-listen", &self.metrics_listen);
         let data_dir = problems
             .required("--data-dir", settings::path(&self.data_dir))
             .map(PathBuf::from);

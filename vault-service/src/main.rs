@@ -68,7 +68,8 @@ fn keygen(path: &Path) -> ExitCode {
         Ok(key) => {
             drop(writeln!(
                 io::stdout(),
-                "{}: root key {}",
+                "wrote a new root key to {}; its id, which is no secret, is {}\n\
+                 keep a copy of the file apart from the backups: without it nobody can read what the vault stores",
                 path.display(),
                 key.id()
             ));

@@ -45,15 +45,19 @@ impl NewFile {
     /// Begins a file that will be at `path`. Fails when `path` exists.
     pub fn create(path: &Path) -> io::Result<Self> {
         if fs::symlink_metadata(path).is_ok() {
-            return Err(io::ErrorKind::AlreadyExists.into());
+            return Err(exists_already());
         }
         Self::begin(path)
     }
 
     fn begin(path: &Path) -> io::Result<Self> {
         let partial = partial(path)?;
+        let file = claim(&partial).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => no_directory(path),
+            _ => error,
+        })?;
         Ok(Self {
-            file: claim(&partial)?,
+            file,
             path: path.to_owned(),
             partial,
         })
@@ -66,14 +70,33 @@ impl NewFile {
 
     fn rename_with(mut self, rename: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
         self.file.sync_all()?;
-        rename(&self.partial, &self.path)?;
+        rename(&self.partial, &self.path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists_already(),
+            _ => error,
+        })?;
         self.partial = PathBuf::new();
-        File::open(match self.path.parent() {
-            Some(dir) if dir != Path::new("") => dir,
-            Some(_) | None => Path::new("."),
-        })?
-        .sync_all()
+        File::open(parent(&self.path))?.sync_all()
     }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+fn exists_already() -> io::Error {
+    let message = "the file exists already, and is not replaced; give another name";
+    io::Error::new(io::ErrorKind::AlreadyExists, message)
+}
+
+fn no_directory(path: &Path) -> io::Error {
+    let message = format!(
+        "the directory {} does not exist; make it first",
+        parent(path).display()
+    );
+    io::Error::new(io::ErrorKind::NotFound, message)
 }
 
 /// Creates and locks a new file at `path`. An existing file that no process has locked was left by a killed process,
@@ -217,6 +240,26 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         assert!(exists(NewFile::create(&link).map(drop)));
+    }
+
+    #[test]
+    fn an_error_of_a_new_file_names_the_missing_directory_or_says_that_the_file_exists() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let error = NewFile::create(&missing.join("backup")).map(drop).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the directory {} does not exist; make it first",
+                missing.display()
+            )
+        );
+        let error = NewFile::create(dir.path()).map(drop).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the file exists already, and is not replaced; give another name"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Roles, the RPCs that they may call, and the refusals of all others.
 
-use proto::{Reason, Refusal};
+use proto::{Principal, Reason, Refusal};
 
 /// A role that a principal can hold in a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,11 +57,9 @@ pub(super) fn unauthenticated() -> Refusal {
     )
 }
 
-/// Returns the refusal of a caller without a suitable role. Every such refusal has the same text, because a more precise
-/// text would tell which workspaces exist.
-pub fn permission_denied() -> Refusal {
-    Refusal::new(
-        Reason::PermissionDenied,
-        "this identity holds no role that may do this here",
-    )
+/// Returns the refusal of the caller `principal`, who has no suitable role. The text names only the caller, because a more
+/// precise text would tell which workspaces exist.
+pub fn permission_denied(principal: &Principal) -> Refusal {
+    let message = format!("{principal} holds no role that may do this here");
+    Refusal::new(Reason::PermissionDenied, message)
 }

@@ -63,13 +63,14 @@ impl AuthzLayer {
         if self.table.get(path) != Some(&Access::AnyRole) {
             return Ok(None);
         }
+        let principal = authorized.principal()?;
         let calls = self
             .service_calls
-            .get(authorized.principal()?)
-            .ok_or_else(permission_denied)?;
+            .get(principal)
+            .ok_or_else(|| permission_denied(principal))?;
         let permit = calls.clone().try_acquire_owned().map_err(|_| {
             let message = format!(
-                "this identity has {MAX_SERVICE_CALLS} calls of health watches and reflection under way, as many as it may"
+                "{principal} has {MAX_SERVICE_CALLS} calls of health watches and reflection under way, as many as it may"
             );
             Refusal::new(Reason::LimitExceeded, message)
         })?;
@@ -86,7 +87,7 @@ impl AuthzLayer {
         let principal = peer.principal_at(SystemTime::now()).ok_or_else(unauthenticated)?;
         let access = access
             .filter(|access| self.policy.allows(principal, *access))
-            .ok_or_else(permission_denied)?;
+            .ok_or_else(|| permission_denied(principal))?;
         let roles = match access {
             Access::Roles(roles) => roles,
             Access::Anyone | Access::AnyRole => &[],

@@ -34,9 +34,10 @@ impl Authorized {
 
     /// Returns the workspaces in which the caller may make this call.
     pub fn scope(&self) -> Result<Scope, Refusal> {
+        let principal = self.principal()?;
         self.policy
-            .scope(self.principal()?, self.roles)
-            .ok_or_else(permission_denied)
+            .scope(principal, self.roles)
+            .ok_or_else(|| permission_denied(principal))
     }
 
     /// Returns `self` when the RPC's row has no role besides `roles`.
@@ -46,7 +47,7 @@ impl Authorized {
     pub fn limited_to(&self, roles: &[Role]) -> Result<&Self, Refusal> {
         match self.roles.iter().all(|role| roles.contains(role)) {
             true => Ok(self),
-            false => Err(permission_denied()),
+            false => Err(permission_denied(self.principal()?)),
         }
     }
 
@@ -57,7 +58,7 @@ impl Authorized {
         let role = self.policy.role(principal, self.roles, workspace);
         Ok(Permit {
             principal: principal.clone(),
-            role: role.ok_or_else(permission_denied)?,
+            role: role.ok_or_else(|| permission_denied(principal))?,
             workspace: workspace.clone(),
         })
     }

@@ -55,6 +55,11 @@ impl Problems {
         self.take(setting, text.parse())
     }
 
+    /// Reads the address of a listener: an IP address and a port.
+    pub fn address(&mut self, setting: &str, text: &str) -> Option<SocketAddr> {
+        self.take(setting, text.parse().map_err(|_| not_an_address(text)))
+    }
+
     /// Reads a duration, such as `500ms`, `2s`, `5m` or `1h`.
     pub fn duration(&mut self, setting: &str, text: &str) -> Option<Duration> {
         self.take(setting, parse_duration(text))
@@ -134,7 +139,7 @@ impl Problems {
                 let of_key = match &error {
                     TlsError::Read { path, .. } | TlsError::Missing { path, .. } => path == key,
                     TlsError::KeyExposed { .. } => true,
-                    TlsError::Unusable { .. } => false,
+                    TlsError::KeyMismatch { .. } | TlsError::Unusable { .. } => false,
                 };
                 self.add(if of_key { key_setting } else { cert_setting }, error);
             })
@@ -233,6 +238,16 @@ fn parse_binding(role: Role, text: &str) -> Result<Binding, String> {
     })
 }
 
+/// Returns the mistake in an address that does not parse. A host name is the usual one, because clients accept it.
+fn not_an_address(text: &str) -> String {
+    let host = text.rsplit_once(':');
+    let example = host.and_then(|(_, port)| port.parse().ok()).map_or_else(
+        || "127.0.0.1:7150".to_owned(),
+        |port: u16| format!("127.0.0.1:{port}"),
+    );
+    format!("{text:?} is not an IP address with a port, such as {example}; a name is not accepted here")
+}
+
 fn parse_size(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -270,7 +285,7 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_at_once() {
         let mut problems = Problems::default();
-        problems.parse::<SocketAddr>("--listen", "nowhere");
+        problems.address("--listen", "nowhere");
         problems.duration("--grace", "soon");
         problems.bindings("--editor", Role::Editor, &["dns:a".to_owned(), "x=*".to_owned()]);
         let report = problems.finish(Some(())).unwrap_err().to_string();
@@ -281,6 +296,25 @@ mod tests {
             "\"x=*\": a principal is",
         ] {
             assert!(report.contains(part), "{part:?} in {report}");
+        }
+    }
+
+    #[test]
+    fn a_name_instead_of_an_address_is_refused_with_an_example_that_has_its_port() {
+        let report = |text| {
+            let mut problems = Problems::default();
+            assert_eq!(problems.address("--listen", text), None);
+            problems.finish(Some(())).unwrap_err().to_string()
+        };
+        let refused = report("localhost:7160");
+        assert!(
+            refused.contains(
+                "--listen: \"localhost:7160\" is not an IP address with a port, such as 127.0.0.1:7160; a name is not accepted"
+            ),
+            "{refused}"
+        );
+        for wrong in ["", "7150", "127.0.0.1", "localhost:port", "::1:7150"] {
+            assert!(report(wrong).contains("such as 127.0.0.1:7150"), "{wrong}");
         }
     }
 

@@ -7,9 +7,9 @@ mod tests;
 
 use std::{ffi::OsString, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use chassis::{channel::channel, dial::without_brackets};
 use chassis::{
-    telemetry::chain,
+    channel::channel,
+    dial::without_brackets,
     tls::{self, Authorities, Identity, TlsError},
 };
 use http::uri::Authority;
@@ -143,7 +143,7 @@ impl Connection {
 }
 
 fn unusable(error: TlsError) -> Failure {
-    Failure::new(FailureKind::Configuration, chain(&error))
+    Failure::new(FailureKind::Configuration, error)
         .hint("--ca, --cert and --key name the files; `aerostack dev` and `aerostack init` make some")
 }
 

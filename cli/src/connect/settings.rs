@@ -163,7 +163,7 @@ fn read_ports(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     serde_json::from_slice(&text).map_err(|error| {
         let message = format!("{}: not a list of addresses: {error}", path.display());
         Failure::new(FailureKind::Configuration, message)
-            .hint("`aerostack dev` writes it anew when it starts")
+            .hint("`aerostack dev` and `aerostack init` write it anew; or give the addresses as flags, such as --vault")
     })
 }
 
@@ -182,9 +182,10 @@ fn named_directory(dir: &Path) -> Result<ConnectArgs, Failure> {
     if dir.join("pki").is_dir() {
         return ConnectArgs::directory(dir);
     }
-    let message = format!("{}: there are no certificates in this directory", dir.display());
+    let message = format!("there are no certificates in {}", dir.join("pki").display());
     Err(Failure::new(FailureKind::Configuration, message).hint(format!(
-        "start the services with `aerostack dev --dir {}`, or name another directory",
+        "start the services with `aerostack dev --dir {0}`, make certificates for services that run elsewhere with \
+         `aerostack init --admin-dir {0}`, or name another directory (--dir, AEROSTACK_DIR)",
         dir.display()
     )))
 }

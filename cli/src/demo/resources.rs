@@ -13,7 +13,10 @@ use proto::{
 };
 use tonic::{Code, transport::Channel};
 
-use crate::{connect::Connection, failure::Failure};
+use crate::{
+    connect::Connection,
+    failure::{Failure, FailureKind},
+};
 
 pub(super) const WORKSPACE: &str = "demo";
 pub(super) const SERVER: &str = "echo";
@@ -28,6 +31,16 @@ pub(crate) enum DemoError {
     /// A service or the upstream did not answer as promised.
     #[error("{0}")]
     Unexpected(String),
+}
+
+impl DemoError {
+    /// Returns the kind of the failure, which has the exit code.
+    pub(crate) fn kind(&self) -> FailureKind {
+        match self {
+            Self::Url(_) => FailureKind::Usage,
+            Self::Step { .. } | Self::Unexpected(_) => FailureKind::Internal,
+        }
+    }
 }
 
 /// Returns a function that names the failed step of an error.

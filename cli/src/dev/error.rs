@@ -9,14 +9,14 @@ use std::{
 use chassis::settings::Problems;
 use vault_service::crypto::root_key_file;
 
-use crate::pki::PkiError;
+use crate::{failure::FailureKind, pki::PkiError};
 
 /// Longest time that the services may take to become ready.
 pub(super) const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DevError {
-    #[error("{path}", path = path.display())]
+    #[error("cannot make or change {}", path.display())]
     File { path: PathBuf, source: io::Error },
     /// The directory holds files of somebody else.
     #[error("{} is not empty and was not made by `aerostack dev`; give it a directory of its own", .0.display())]
@@ -28,8 +28,9 @@ pub(crate) enum DevError {
     /// A service refuses its settings, for example an address that is not loopback.
     #[error("{0}")]
     Settings(Problems),
-    #[error("cannot listen on {0}")]
-    Listen(#[source] io::Error),
+    /// A listener was not opened. The error names its address.
+    #[error(transparent)]
+    Listen(io::Error),
     #[error("the vault stopped")]
     Vault(#[from] vault_service::RunError),
     #[error("the injector stopped")]
@@ -39,6 +40,19 @@ pub(crate) enum DevError {
 }
 
 impl DevError {
+    /// Returns the kind of the failure, which has the exit code.
+    pub(crate) fn kind(&self) -> FailureKind {
+        match self {
+            Self::File { .. } | Self::RootKey(_) => FailureKind::File,
+            Self::ForeignDirectory(_) => FailureKind::Refused,
+            Self::Pki(error) => error.kind(),
+            Self::Settings(_) => FailureKind::Usage,
+            Self::Listen(_) => FailureKind::Configuration,
+            Self::Vault(_) | Self::Injector(_) => FailureKind::Internal,
+            Self::NotReady => FailureKind::Unavailable,
+        }
+    }
+
     /// Returns a function that adds `path` to an I/O error.
     pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File {

@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::certificate::IssueError;
+use crate::failure::FailureKind;
 
 /// Errors of reading and making certificates and certificate authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    #[error("cannot use {}", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("there is no certificate authority in {dir}: `aerostack pki ca {dir}` makes one", dir = .0.display())]
     NoCa(PathBuf),
@@ -28,6 +29,17 @@ pub enum PkiError {
 }
 
 impl PkiError {
+    /// Returns the kind of the failure, which has the exit code.
+    pub(crate) fn kind(&self) -> FailureKind {
+        match self {
+            Self::Io { .. } => FailureKind::File,
+            Self::NoCa(_) | Self::CaWithoutKey(_) | Self::CaForeign(_) | Self::CaOutOfDate(_) => {
+                FailureKind::Configuration
+            }
+            Self::Issue(_) => FailureKind::Internal,
+        }
+    }
+
     /// Returns a function that adds `path` to an I/O error.
     pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {

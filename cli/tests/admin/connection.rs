@@ -102,6 +102,12 @@ async fn a_service_that_cannot_be_reached_is_told_from_one_that_cannot_be_truste
         .fails(78, &[&LIST[..], &["--key", "nosuch.pem"]].concat())
         .await;
     assert!(message.contains("nosuch.pem"), "{message}");
+    assert_eq!(message.matches("No such file").count(), 1, "{message}");
+
+    // The key is the one of another certificate.
+    let key = services.pki("injector-key.pem");
+    let message = services.fails(78, &[&LIST[..], &["--key", &key]].concat()).await;
+    assert!(message.contains("do not belong together"), "{message}");
     services
         .fails(78, &[&LIST[..], &["--vault", "https://vault"]].concat())
         .await;

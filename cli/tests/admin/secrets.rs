@@ -375,7 +375,7 @@ async fn an_expiry_is_shown_and_removed_when_the_secret_is_set_without_one() {
             "--expires-in <DURATION>: write a number and its unit",
         ),
         (["--expires-in", "90"], "90d for 90 days"),
-        (["--expires-at", "tomorrow"], "--expires-at <TIME>: a time is"),
+        (["--expires-at", "tomorrow"], "--expires-at <TIME>: write a date"),
         (["--expires-at", "2020-01-01T00:00:00Z"], "expired already"),
         (["--label", "team"], "--label <KEY=VALUE>: a label is KEY=VALUE"),
         (["--label", "-=x"], "unexpected argument"),

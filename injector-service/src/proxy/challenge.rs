@@ -33,8 +33,8 @@ pub(super) fn remove(
     Err(Refusal::new(
         Reason::UpstreamRejectedCredential,
         format!(
-            "the upstream answered 401 to a call with this server's credential ({}); put secrets that the upstream accepts, \
-             or set the server's oauth to pass, so that the program authenticates itself",
+            "the upstream answered 401 to a call with this server's credential ({}); put a value that the upstream accepts, \
+             or, for programs that authenticate themselves, set the server's `oauth` to OAUTH_PASS (`--oauth pass`)",
             record.list_secrets()
         ),
     ))

@@ -83,6 +83,6 @@ pub(super) fn not_what_was_asked(what: &str) -> Refusal {
     tracing::error!(what, "the vault's answer was not used");
     Refusal::new(
         Reason::VaultAnswerInvalid,
-        "the vault's answer is not what was asked for; nothing was sent",
+        "the vault's answer is not what was asked for",
     )
 }

@@ -261,7 +261,7 @@ impl StreamDriver {
             Some(Outcome::Error(error)) => Err(vault_refusal(error)),
             None => Err(Refusal::new(
                 Reason::VaultAnswerInvalid,
-                "the vault gave no answer; nothing was sent",
+                "the vault gave no answer",
             )),
         };
         if let Some(pending) = sent.and_then(SentRequest::caller) {
@@ -278,12 +278,7 @@ impl StreamDriver {
         ) {
             return;
         }
-        let refusal = || {
-            Refusal::new(
-                Reason::VaultRefused,
-                "the vault refuses this injector; nothing was sent",
-            )
-        };
+        let refusal = || Refusal::new(Reason::VaultRefused, "the vault refuses this injector");
         self.pending.refuse_all(refusal);
         while let Ok(pending) = self.queue.try_recv() {
             pending.complete(Err(refusal()));
@@ -314,11 +309,11 @@ fn vault_refusal(error: DecryptError) -> Refusal {
     match reason {
         Reason::PermissionDenied => Refusal::new(
             Reason::VaultRefused,
-            "the vault does not let this injector decrypt in this workspace; nothing was sent",
+            "the vault does not let this injector decrypt in this workspace (its setting --injector grants that)",
         ),
         Reason::Unauthenticated => Refusal::new(
             Reason::VaultRefused,
-            "the vault does not accept this injector's certificate, which may have expired; nothing was sent",
+            "the vault does not accept this injector's certificate, which may have expired",
         ),
         Reason::WorkspaceNotFound
         | Reason::WorkspaceReplaced
@@ -334,10 +329,7 @@ fn vault_refusal(error: DecryptError) -> Refusal {
         | Reason::Overloaded => Refusal::new(reason, message),
         _ => {
             tracing::error!(reason = reason.name(), message, "the vault refused a decrypt");
-            Refusal::new(
-                Reason::VaultAnswerInvalid,
-                "the vault refused this decrypt; nothing was sent",
-            )
+            Refusal::new(Reason::VaultAnswerInvalid, "the vault refused this decrypt")
         }
     }
 }

@@ -108,7 +108,8 @@ impl Resolver {
             .ask_for_secrets(entry, secrets, Some(call_id.clone()), deadline)
             .await;
         self.seconds.observe(began.elapsed().as_secs_f64());
-        let secrets = secrets.iter().zip(answers?);
+        let answers = answers.map_err(nothing_was_sent)?;
+        let secrets = secrets.iter().zip(answers);
         secrets
             .map(|(secret, answer)| {
                 Ok(ResolvedSecret {
@@ -206,14 +207,20 @@ impl Resolver {
             Ok(answer) => answer,
             Err(_) if self.is_connected() => Err(Refusal::new(
                 Reason::DeadlineExceeded,
-                "the vault did not answer in time; nothing was sent",
+                "the vault did not answer in time",
             )),
             Err(_) => Err(Refusal::new(
                 Reason::VaultUnavailable,
-                "the vault cannot be reached; nothing was sent",
+                "the vault cannot be reached",
             )),
         }
     }
+}
+
+/// Adds to a refusal of the vault that the call has not reached its upstream. Only calls have an upstream: the
+/// administration API asks the vault too.
+fn nothing_was_sent(Refusal { reason, message }: Refusal) -> Refusal {
+    Refusal::new(reason, format!("{message}; nothing was sent"))
 }
 
 fn required_missing(name: &SecretName, why: &str) -> Refusal {

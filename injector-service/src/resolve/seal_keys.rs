@@ -175,6 +175,6 @@ pub(super) fn not_sealed_for_us(error: SealError) -> Refusal {
     tracing::error!(%error, "the vault's answer was not used");
     Refusal::new(
         Reason::VaultAnswerInvalid,
-        "the vault's answer was not sealed for this call; nothing was sent",
+        "the vault's answer was not sealed for this call",
     )
 }

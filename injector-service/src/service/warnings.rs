@@ -58,8 +58,8 @@ pub(super) fn not_checked(cause: &Refusal) -> Warning {
         kind: WarningKind::NotChecked.into(),
         secret: String::new(),
         message: format!(
-            "the server's secrets were not checked, because the vault did not say what it has ({}); ExplainInjection \
-             checks them later",
+            "the server's secrets were not checked, because the vault did not answer ({}); ExplainInjection, or \
+             `aerostack explain`, checks them later",
             cause.message
         ),
     }
@@ -130,8 +130,8 @@ fn of_secret(
     vec![warning(kind, problem)]
 }
 
-const UNBOUND: &str = "is bound to no origin: whoever may edit servers can have it sent anywhere; put it with \
-                       upstream_origins";
+const UNBOUND: &str = "is bound to no origin: whoever may edit servers can have it sent anywhere; limit its origins when \
+                       you put it (`upstream_origins` in the API, `--only-to` on the command line)";
 
 #[cfg(test)]
 mod tests {

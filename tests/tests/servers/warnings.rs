@@ -81,13 +81,15 @@ async fn a_server_that_is_changed_without_the_vault_has_a_warning() {
         }),
     };
     let answer = injector.servers().update_server(request).await.unwrap();
-    let warnings: Vec<_> = answer
-        .into_inner()
-        .warnings
-        .iter()
-        .map(proto::Warning::kind)
-        .collect();
-    assert_eq!(warnings, [WarningKind::NotChecked]);
+    let warnings = answer.into_inner().warnings;
+    let kinds: Vec<_> = warnings.iter().map(proto::Warning::kind).collect();
+    assert_eq!(kinds, [WarningKind::NotChecked]);
+    // Only the refusal of a call has something to say about what was sent.
+    assert!(!warnings[0].message.contains("was sent"), "{warnings:?}");
+    let refused = injector.get("/dev/api/").await;
+    assert_eq!(refused.status(), 503);
+    let text = String::from_utf8_lossy(refused.body()).into_owned();
+    assert!(text.contains("; nothing was sent"), "{text}");
     injector.stop().await;
 }
 

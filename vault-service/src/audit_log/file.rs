@@ -30,7 +30,17 @@ impl LogFile {
             .append(true)
             .create(true)
             .mode(0o600)
-            .open(path)?;
+            .open(path)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => io::Error::new(
+                    error.kind(),
+                    format!(
+                        "the directory of {} does not exist; make it first",
+                        path.display()
+                    ),
+                ),
+                kind => io::Error::new(kind, format!("{}: {error}", path.display())),
+            })?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(

@@ -76,6 +76,12 @@ pub enum StoreOpenError {
     /// The directory has files but no store, so its path is probably mistyped.
     #[error("{} is not empty and holds no store", .0.display())]
     NotAStore(PathBuf),
+    /// The directory is missing, and so is its parent.
+    #[error(
+        "cannot create {}, because its parent directory does not exist: correct the path, mount the disk, or make the \
+         parent directory", .0.display()
+    )]
+    NoParent(PathBuf),
     /// The target directory of a repair is not empty.
     #[error("{} is not empty: a store is repaired into a new directory", .0.display())]
     NotEmpty(PathBuf),

@@ -75,7 +75,8 @@ pub(super) fn sync_all(dir: &Path) -> Result<()> {
     sync(dir)
 }
 
-/// Creates the directory if it is missing. Returns true when the directory is new.
+/// Creates the directory if it is missing. Returns true when the directory is new. The parent has to exist: a store below a
+/// mount point that is not mounted would be a new, empty store on another disk.
 pub(super) fn create_dir(dir: &Path) -> Result<bool> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {
@@ -84,6 +85,9 @@ pub(super) fn create_dir(dir: &Path) -> Result<bool> {
             Ok(true)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(StoreOpenError::NoParent(dir.to_owned()))
+        }
         Err(error) => Err(StoreOpenError::files("create", dir)(error)),
     }
 }

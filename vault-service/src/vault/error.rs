@@ -141,11 +141,15 @@ pub enum VaultError {
     #[error("the vault is locked: its root key's provider does not answer; it unlocks by itself")]
     Locked,
     #[error(
-        "a rotation of this key is under way; see its progress, and what holds it up, in the status of the keys"
+        "a rotation of this key is under way; the status of the keys (`aerostack key status`) shows its progress, and what \
+         holds it up"
     )]
     RotationUnderWay,
     /// The active root key comes from an operator's file, so the vault cannot replace it.
-    #[error("the root key comes from a file: give the vault a new one before it, and restart the vault")]
+    #[error(
+        "the root key comes from a file, which the vault does not replace: restart the vault with --root-key-file NEW, \
+         followed by --root-key-file with the present file"
+    )]
     RootKeyFromFile,
     #[error("the root key's provider does not answer; nothing was changed")]
     Provider(#[source] ProviderError),
