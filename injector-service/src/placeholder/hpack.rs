@@ -1,4 +1,4 @@
-//! Reads HPACK blocks (RFC 7541), as far as needed to find the field lines that are never indexed.
+//! Reads HPACK blocks (RFC 7541), as far as needed to find the literal field lines that add nothing to the dynamic table.
 
 use std::ops::Range;
 
@@ -6,20 +6,42 @@ use http::{HeaderName, header};
 
 use super::huffman;
 
-/// A never-indexed field (section 6.2.3) whose value is Huffman-coded. h2 writes every sensitive field like this.
-/// `value` is the range of the code in the block.
+/// The index of `:path` in the static table (appendix A) that h2 uses for every path but `/` and `/index.html`.
+const PATH_INDEX: usize = 4;
+/// The bit in the first byte of a literal field that turns a field without indexing (section 6.2.2) into a field that is
+/// never indexed (section 6.2.3).
+pub(super) const NEVER_INDEXED: u8 = 0x10;
+
+/// A literal field without indexing, or one that is never indexed, whose value is Huffman-coded. h2 writes every sensitive
+/// field as never indexed, and the field `:path`, which it cannot mark as sensitive, as a field without indexing.
 pub(super) struct HuffmanField<'b> {
-    pub(super) name: FieldName<'b>,
+    name: FieldName<'b>,
+    is_never_indexed: bool,
+    /// The position of the field's first byte in the block.
+    pub(super) start: usize,
+    /// The range of the value's code in the block.
     pub(super) value: Range<usize>,
 }
 
-pub(super) enum FieldName<'b> {
+enum FieldName<'b> {
     Index(usize),
     Huffman(&'b [u8]),
 }
 
+impl HuffmanField<'_> {
+    /// Returns true for the field `:path`.
+    pub(super) fn is_target(&self) -> bool {
+        matches!(self.name, FieldName::Index(PATH_INDEX)) && !self.is_never_indexed
+    }
+
+    /// Returns true for a sensitive field with this name.
+    pub(super) fn is_sensitive(&self, name: &HeaderName) -> bool {
+        self.is_never_indexed && self.name.is(name)
+    }
+}
+
 impl FieldName<'_> {
-    pub(super) fn is(&self, name: &HeaderName) -> bool {
+    fn is(&self, name: &HeaderName) -> bool {
         match self {
             Self::Index(index) => static_index(name) == Some(*index),
             Self::Huffman(code) => {
@@ -40,8 +62,9 @@ fn static_index(name: &HeaderName) -> Option<usize> {
     }
 }
 
-/// Returns the never-indexed fields of a block, up to the block's end or to the first bytes that are not HPACK.
-pub(super) fn sensitive_fields(block: &[u8]) -> impl Iterator<Item = HuffmanField<'_>> {
+/// Returns the fields of a block that add nothing to the dynamic table, up to the block's end or to the first bytes that
+/// are not HPACK.
+pub(super) fn unindexed_fields(block: &[u8]) -> impl Iterator<Item = HuffmanField<'_>> {
     let mut block = BlockReader { bytes: block, at: 0 };
     std::iter::from_fn(move || {
         loop {
@@ -71,13 +94,14 @@ impl<'b> BlockReader<'b> {
             0x80.. => self.integer(7).map(|_| None),
             0x40..0x80 => self.literal(6).map(|_| None),
             0x20..0x40 => self.integer(5).map(|_| None),
-            0x10..0x20 => self.literal(4),
-            ..0x10 => self.literal(4).map(|_| None),
+            ..0x20 => self.literal(4),
         }
     }
 
     /// Reads a literal field line (section 6.2). Returns `Some(None)` when the name or the value is not Huffman-coded.
     fn literal(&mut self, prefix: u32) -> Option<Option<HuffmanField<'b>>> {
+        let start = self.at;
+        let is_never_indexed = self.bytes.get(start)? & NEVER_INDEXED != 0;
         let name = match self.integer(prefix)? {
             0 => {
                 let StringLiteral { is_huffman, range } = self.string()?;
@@ -86,10 +110,12 @@ impl<'b> BlockReader<'b> {
             index => Some(FieldName::Index(index)),
         };
         let StringLiteral { is_huffman, range } = self.string()?;
-        Some(
-            name.filter(|_| is_huffman)
-                .map(|name| HuffmanField { name, value: range }),
-        )
+        Some(name.filter(|_| is_huffman).map(|name| HuffmanField {
+            name,
+            is_never_indexed,
+            start,
+            value: range,
+        }))
     }
 
     fn string(&mut self) -> Option<StringLiteral> {
@@ -168,8 +194,8 @@ mod tests {
         ]
         .concat();
         for cut in 0..=block.len() {
-            let names: Vec<_> = sensitive_fields(&block[..cut])
-                .map(|field| (field.name.is(&header::AUTHORIZATION), field.value.end))
+            let names: Vec<_> = unindexed_fields(&block[..cut])
+                .map(|field| (field.is_sensitive(&header::AUTHORIZATION), field.value.end))
                 .collect();
             let first = 5 + code(b"first").len();
             let expected = [(true, first), (false, block.len())];
@@ -181,7 +207,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn arbitrary_bytes_do_not_panic(block in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
-            for field in sensitive_fields(&block) {
+            for field in unindexed_fields(&block) {
                 assert!(block.get(field.value).is_some());
             }
         }

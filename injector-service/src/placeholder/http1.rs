@@ -175,16 +175,27 @@ fn without_line_break(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Takes the placeholders in a head out of the table. Each is the whole value of its own field.
+/// Takes the placeholders in a head out of the table. Each is the target, or the whole value of its own field.
 pub(super) fn take_occurrences(table: &PlaceholderTable, head: &[u8]) -> Vec<Occurrence> {
+    let mut lines = head.split_inclusive(|byte| *byte == b'\n');
+    let request_line = lines.next().unwrap_or_default();
     let mut occurrences = Vec::new();
-    let mut end = 0;
-    for line in head.split_inclusive(|byte| *byte == b'\n') {
+    if let Some((method, target)) = method_and_target(request_line)
+        && let Some(substitution) = table.take(target, |found| found.matches_plain_target(target))
+    {
+        let start = method.len() + b" ".len();
+        occurrences.push(Occurrence {
+            range: start..start + target.len(),
+            substitution,
+        });
+    }
+    let mut end = request_line.len();
+    for line in lines {
         end += line.len();
         let Some((name, value)) = field(line) else {
             continue;
         };
-        if let Some(substitution) = table.take(value, |found| found.matches_plain(name, value)) {
+        if let Some(substitution) = table.take(value, |found| found.matches_plain_field(name, value)) {
             let value_end = end - b"\r\n".len();
             occurrences.push(Occurrence {
                 range: value_end - value.len()..value_end,
@@ -195,8 +206,14 @@ pub(super) fn take_occurrences(table: &PlaceholderTable, head: &[u8]) -> Vec<Occ
     occurrences
 }
 
-/// Splits a field as hyper writes it. The part of a request line before its first colon contains a space, so it never
-/// equals the name of a field.
+/// Splits a request line as hyper writes it: `GET /path HTTP/1.1`.
+fn method_and_target(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let line = line.strip_suffix(b" HTTP/1.1\r\n")?;
+    let (method, rest) = line.split_at_checked(memchr::memchr(b' ', line)?)?;
+    Some((method, rest.strip_prefix(b" ")?))
+}
+
+/// Splits a field as hyper writes it.
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = line.strip_suffix(b"\r\n")?;
     let (name, rest) = line.split_at_checked(memchr::memchr(b':', line)?)?;

@@ -84,16 +84,15 @@ impl FrameScanner {
     }
 }
 
-/// Takes the placeholders in a head out of the table. Each is the whole value of its own field.
-pub(super) fn take_occurrences(table: &PlaceholderTable, head: &[u8]) -> Vec<Occurrence> {
-    let fields = hpack::sensitive_fields(head);
-    let occurrences = fields.filter_map(|hpack::HuffmanField { name, value }| {
-        let code = head.get(value.clone())?;
-        let substitution = table.take(code, |found| found.matches_huffman(&name, code))?;
-        Some(Occurrence {
-            range: value,
-            substitution,
-        })
+/// Takes the placeholders in a head out of the table. Each is the whole value of its own field, which may be `:path`.
+/// Also returns the position of each field's first byte.
+pub(super) fn take_occurrences(table: &PlaceholderTable, head: &[u8]) -> Vec<(usize, Occurrence)> {
+    let fields = hpack::unindexed_fields(head);
+    let occurrences = fields.filter_map(|field| {
+        let code = head.get(field.value.clone())?;
+        let substitution = table.take(code, |found| found.matches_huffman(&field, code))?;
+        let range = field.value;
+        Some((field.start, Occurrence { range, substitution }))
     });
     occurrences.collect()
 }

@@ -12,6 +12,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
     Occurrence, PlaceholderTable,
+    hpack::NEVER_INDEXED,
     http1::{self, MessageScanner},
     http2::{self, FrameScanner},
 };
@@ -213,8 +214,8 @@ fn substitute_plain(
     pending.extend_from_slice(copied.get(done..).unwrap_or_default());
 }
 
-/// Writes `copied` into `pending`, with the codes of values over the codes of their placeholders. The boundary of two
-/// frames may split a code.
+/// Writes `copied` into `pending`, with the codes of values over the codes of their placeholders, and marks the fields
+/// with values as never indexed. The boundary of two frames may split a code.
 fn substitute_huffman(
     table: &PlaceholderTable,
     copied: &[u8],
@@ -228,10 +229,14 @@ fn substitute_huffman(
             .iter()
             .map(|range| copied.get(range.clone()).unwrap_or_default());
         let block = fragments.collect::<Vec<_>>().concat();
-        for Occurrence { range, substitution } in http2::take_occurrences(table, &block) {
-            let positions = ranges.iter().cloned().flatten().skip(range.start);
+        for (field_start, Occurrence { range, substitution }) in http2::take_occurrences(table, &block) {
+            let positions = || ranges.iter().cloned().flatten();
+            let first = positions().nth(field_start);
+            if let Some(first) = first.and_then(|position| pending.get_mut(position)) {
+                *first |= NEVER_INDEXED;
+            }
             let code = substitution.huffman.iter().flat_map(|pair| pair.value.iter());
-            for (position, byte) in positions.zip(code) {
+            for (position, byte) in positions().skip(range.start).zip(code) {
                 if let Some(target) = pending.get_mut(position) {
                     *target = *byte;
                 }

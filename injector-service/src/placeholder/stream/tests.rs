@@ -37,56 +37,81 @@ impl BufferMemory {
     }
 }
 
-/// Returns a stream that has copied a head and written a part of it, its other end, the guard of the head's
-/// placeholder, and the length of the head with the value.
-async fn partly_written_head(
-    table: &PlaceholderTable,
-) -> (
-    SubstitutingStream<TokioIo<DuplexStream>>,
-    DuplexStream,
-    PlaceholderGuard,
-    usize,
-) {
-    let (near, far) = duplex(8);
-    let (placeholder, guard) = table
-        .insert(&header::AUTHORIZATION, VALUE, PossibleVersions::Http1Only)
-        .unwrap();
-    let head = |value: &[u8]| [b"GET / HTTP/1.1\r\nauthorization: ", value, b"\r\n\r\n"].concat();
-    let mut stream = SubstitutingStream::new(TokioIo::new(near), table.clone(), HttpVersion::Http1);
-    let bytes = head(placeholder.as_bytes());
-    let written = std::future::poll_fn(|context| Pin::new(&mut stream).poll_write(context, &bytes)).await;
-    assert_eq!(written.unwrap(), bytes.len());
-    assert_eq!(
-        stream.pending.capacity(),
-        bytes.len() + VALUE.len(),
-        "the buffer has grown"
-    );
-    (stream, far, guard, head(VALUE).len())
+/// A live placeholder, and the head that has it or its value in the right place.
+struct Head {
+    placeholder: Vec<u8>,
+    guard: PlaceholderGuard,
+    with: fn(&[u8]) -> Vec<u8>,
+}
+
+impl Head {
+    /// Returns a head with a value in a field, and one with a value as its target.
+    fn all(table: &PlaceholderTable) -> [Self; 2] {
+        let versions = PossibleVersions::Http1Only;
+        let (field, field_guard) = table.insert(&header::AUTHORIZATION, VALUE, versions).unwrap();
+        let (target, target_guard) = table.insert_target(VALUE, versions).unwrap();
+        [
+            Self {
+                placeholder: field.as_bytes().to_vec(),
+                guard: field_guard,
+                with: |value| [b"GET / HTTP/1.1\r\nauthorization: ", value, b"\r\n\r\n"].concat(),
+            },
+            Self {
+                placeholder: target.as_str().as_bytes().to_vec(),
+                guard: target_guard,
+                with: |value| [b"GET ", value, b" HTTP/1.1\r\n\r\n"].concat(),
+            },
+        ]
+    }
+
+    /// Returns a stream that has copied the head and written a part of it, and its other end.
+    async fn write_partly(
+        &self,
+        table: &PlaceholderTable,
+    ) -> (SubstitutingStream<TokioIo<DuplexStream>>, DuplexStream) {
+        let (near, far) = duplex(8);
+        let mut stream = SubstitutingStream::new(TokioIo::new(near), table.clone(), HttpVersion::Http1);
+        let bytes = (self.with)(&self.placeholder);
+        let written = std::future::poll_fn(|context| Pin::new(&mut stream).poll_write(context, &bytes)).await;
+        assert_eq!(written.unwrap(), bytes.len());
+        assert_eq!(
+            stream.pending.capacity(),
+            bytes.len() + VALUE.len(),
+            "the buffer has grown"
+        );
+        (stream, far)
+    }
 }
 
 #[tokio::test]
 async fn a_value_is_wiped_once_it_is_written() {
-    let (mut stream, mut far, guard, length) = partly_written_head(&PlaceholderTable::default()).await;
-    let mut memory = BufferMemory::of(&stream.pending);
-    assert!(memory.contains_value(), "the test cannot read the buffer");
-    let flushed = std::future::poll_fn(|context| Pin::new(&mut stream).poll_flush(context));
-    let mut arrived = vec![0; length];
-    let (flushed, read) = tokio::join!(flushed, far.read_exact(&mut arrived));
-    flushed.unwrap();
-    read.unwrap();
-    assert!(memmem::find(&arrived, VALUE).is_some());
-    assert!(!memory.contains_value());
-    let mut memory = BufferMemory::of(&guard.substitution.plain.value);
-    assert!(memory.contains_value());
-    drop(guard);
-    assert!(!memory.contains_value());
+    let table = PlaceholderTable::default();
+    for head in Head::all(&table) {
+        let (mut stream, mut far) = head.write_partly(&table).await;
+        let mut memory = BufferMemory::of(&stream.pending);
+        assert!(memory.contains_value(), "the test cannot read the buffer");
+        let flushed = std::future::poll_fn(|context| Pin::new(&mut stream).poll_flush(context));
+        let mut arrived = vec![0; (head.with)(VALUE).len()];
+        let (flushed, read) = tokio::join!(flushed, far.read_exact(&mut arrived));
+        flushed.unwrap();
+        read.unwrap();
+        assert_eq!(arrived, (head.with)(VALUE));
+        assert!(!memory.contains_value());
+        let mut memory = BufferMemory::of(&head.guard.substitution.plain.value);
+        assert!(memory.contains_value());
+        drop(head);
+        assert!(!memory.contains_value());
+    }
 }
 
 #[tokio::test]
 async fn a_value_is_wiped_when_its_connection_ends_before_the_write() {
-    let (stream, _far, _guard, _) = partly_written_head(&PlaceholderTable::default()).await;
-    let mut memory = BufferMemory::of(&stream.pending);
-    assert!(memory.contains_value(), "the test cannot read the buffer");
-    drop(stream);
-    assert!(!memory.contains_value());
+    let table = PlaceholderTable::default();
+    for head in Head::all(&table) {
+        let (stream, _far) = head.write_partly(&table).await;
+        let mut memory = BufferMemory::of(&stream.pending);
+        assert!(memory.contains_value(), "the test cannot read the buffer");
+        drop(stream);
+        assert!(!memory.contains_value());
+    }
 }

@@ -1,4 +1,7 @@
+mod exchange;
+mod frames;
 mod heads;
+mod targets;
 
 use std::{
     io,
