@@ -2,36 +2,49 @@
 //! path.
 
 /// Returns true when a path has a `.` or `..` segment, in any spelling that an upstream may read as one: percent-encoded,
-/// next to an encoded slash or a backslash, or with a path parameter (`..;x`).
+/// next to an encoded slash or a backslash, or with a path parameter (`..;x`). Makes no copy, because a path may contain
+/// the value of a secret.
 pub(crate) fn has_dot_segment(path: &str) -> bool {
     if !path.contains('.') && !path.contains('%') {
         return false;
     }
-    let plain = decode(path);
-    plain
-        .split(['/', '\\'])
-        .any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+    let mut segment = Segment::Dots(0);
+    for byte in Decoded(path.as_bytes()) {
+        segment = match (segment, byte) {
+            (Segment::Dots(1 | 2), b'/' | b'\\' | b';') => return true,
+            (_, b'/' | b'\\') => Segment::Dots(0),
+            (Segment::Dots(count @ 0..=2), b'.') => Segment::Dots(count + 1),
+            _ => Segment::Other,
+        };
+    }
+    matches!(segment, Segment::Dots(1 | 2))
 }
 
-/// Decodes `%2e`, `%2f`, `%5c` and `%3b` once.
-fn decode(path: &str) -> String {
-    let mut plain = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((before, after)) = rest.split_once('%') {
-        plain.push_str(before);
-        let code = after.get(..2).unwrap_or_default().to_ascii_lowercase();
-        let (decoded, skip) = match code.as_str() {
-            "2e" => ('.', 2),
-            "2f" => ('/', 2),
-            "5c" => ('\\', 2),
-            "3b" => (';', 2),
-            _ => ('%', 0),
+/// The bytes of a segment so far.
+enum Segment {
+    /// This number of dots, and nothing else.
+    Dots(u8),
+    Other,
+}
+
+/// The bytes of a path, with `%2e`, `%2f`, `%5c` and `%3b` decoded once.
+struct Decoded<'p>(&'p [u8]);
+
+impl Iterator for Decoded<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let (byte, rest) = match self.0 {
+            [b'%', b'2', b'e' | b'E', rest @ ..] => (b'.', rest),
+            [b'%', b'2', b'f' | b'F', rest @ ..] => (b'/', rest),
+            [b'%', b'5', b'c' | b'C', rest @ ..] => (b'\\', rest),
+            [b'%', b'3', b'b' | b'B', rest @ ..] => (b';', rest),
+            [byte, rest @ ..] => (*byte, rest),
+            [] => return None,
         };
-        plain.push(decoded);
-        rest = after.get(skip..).unwrap_or_default();
+        self.0 = rest;
+        Some(byte)
     }
-    plain.push_str(rest);
-    plain
 }
 
 #[cfg(test)]
