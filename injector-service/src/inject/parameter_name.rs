@@ -7,7 +7,8 @@
 ///
 /// - `+`, `%2B`-style escapes and the `%u002B` style of IIS are decoded, once.
 /// - ASCII letters are compared without case (ASP.NET).
-/// - A name ends before its first `[`, because `a[b]` is an entry of `a` (PHP, Rails, qs).
+/// - A name ends before its first `[`, because `a[b]` is an entry of `a` (PHP, Rails, qs). Brackets before the name and a
+///   `]` behind it do not count: `[a]` is `a` (qs, Rack up to version 2), and so is `a]` (Rack).
 /// - `.`, a space and `_` are the same character, as is a `[` that nothing closes, and leading spaces do not count (PHP).
 /// - A name ends before its first NUL, where a C string ends (PHP).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,8 @@ impl ParameterName {
     }
 
     fn before_bracket(&self) -> &[u8] {
-        self.folded.split(|byte| *byte == b'[').next().unwrap_or_default()
+        let mut words = self.folded.split(|byte| matches!(byte, b'[' | b']'));
+        words.find(|word| !word.is_empty()).unwrap_or_default()
     }
 
     fn with_open_brackets(&self) -> impl Iterator<Item = u8> {
@@ -148,6 +150,10 @@ mod tests {
                 "api_key api.key api+key api%20key api%2ekey api[key API_KEY api_key[0] api%5Fkey",
             ),
             ("api key", "api_key api+key"),
+            (
+                "token",
+                "[token] [token][a] %5Btoken%5D [token [[token]] token] token][a] +[TOKEN]",
+            ),
             ("a[b]", "a a[b] a[c] a%5b"),
             ("schl\u{fc}ssel", "schl%C3%BCssel schl%c3%bcssel[]"),
         ] {
@@ -162,7 +168,7 @@ mod tests {
         for (owned, others) in [
             (
                 "token",
-                "tok toke tokens token_ xtoken to%2560ken token%20 t%o6ken token] to%2Bken %74oke",
+                "tok toke tokens token_ xtoken to%2560ken token%20 t%o6ken [a]token a[token] to%2Bken %74oke",
             ),
             ("api_key", "apikey api-key api__key api%255Fkey"),
             ("", "a"),
