@@ -45,6 +45,7 @@ pub(crate) fn spec(error: SpecError) -> Refusal {
         SpecError::Address(_) => Reason::UpstreamAddressRefused,
         SpecError::UnknownEnumValue(_) => Reason::RequestMalformed,
         SpecError::Url(_)
+        | SpecError::UrlVariable
         | SpecError::Plaintext
         | SpecError::BearerCount(_)
         | SpecError::TooManySecrets

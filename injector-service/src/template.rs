@@ -22,7 +22,7 @@ pub(crate) enum Part {
 
 /// The reason why a text is not a template. The message completes the sentence "the template …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TemplateError {
+pub enum TemplateError {
     #[error("has more than {MAX_TEMPLATE} bytes")]
     TooLong,
     #[error("names more than {MAX_TEMPLATE_SECRETS} secrets")]

@@ -14,6 +14,7 @@ pub mod json;
 pub(crate) mod parameter_name;
 pub mod protobuf;
 mod render;
+pub(crate) mod request_target;
 mod resolved_secrets;
 mod text_value;
 

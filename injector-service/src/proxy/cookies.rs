@@ -18,11 +18,11 @@ use http::{HeaderMap, HeaderValue, Uri, header};
 use proto::{ServerName, WorkspaceName};
 use url::Url;
 
-use super::{target::CallTarget, url_rewrite::strip_base};
+use super::target::CallTarget;
 use crate::{
     inject::parameter_name::ParameterName,
     placement::{Injection, Placement},
-    registry::server::Server,
+    registry::server::{Server, UpstreamUrl},
 };
 
 /// The byte that begins a mark. Few names of cookies contain this byte otherwise.
@@ -34,9 +34,8 @@ pub(super) enum CookieScope<'a> {
     Path {
         /// `/{workspace}/{server}`.
         prefix: &'a str,
-        /// The path of the server's URL.
-        upstream: &'a str,
-        /// The URL of the request as it was sent upstream.
+        upstream: &'a UpstreamUrl,
+        /// The URL of the request as it was sent upstream, with `*` in place of the values in it.
         request: &'a Uri,
     },
     /// The host, which no other server has.
@@ -50,7 +49,7 @@ impl CallTarget {
         match &self.prefix {
             Some(prefix) => CookieScope::Path {
                 prefix,
-                upstream: self.entry.server.spec.url.path(),
+                upstream: &self.entry.server.spec.url,
                 request,
             },
             None if self.by_host => CookieScope::Host,
@@ -228,7 +227,7 @@ fn confine(cookie: &[u8], mark: &[u8], scope: &CookieScope<'_>) -> Option<Vec<u8
             Some(path) if path.starts_with('/') => path.to_owned(),
             Some(_) | None => default_path(request),
         };
-        let path = strip_base(&path, upstream).unwrap_or_default();
+        let path = upstream.strip_path(&path).unwrap_or_default();
         confined.extend_from_slice(format!("; Path={prefix}{path}").as_bytes());
     }
     Some(confined)
@@ -262,9 +261,10 @@ mod tests {
     #[test]
     fn a_cookie_of_a_server_named_by_path_is_moved_under_that_path() {
         let request = "https://api.example.com/v1/x/y".parse().unwrap();
+        let upstream = UpstreamUrl::parse("https://api.example.com/v1").unwrap();
         let scope = CookieScope::Path {
             prefix: "/w/s",
-            upstream: "/v1",
+            upstream: &upstream,
             request: &request,
         };
         for (cookie, expected) in [

@@ -1,6 +1,6 @@
 //! The placeholders of one call's values.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, uri::PathAndQuery};
 use proto::{Reason, Refusal};
 
 use crate::{
@@ -29,6 +29,16 @@ impl<'t> CallPlaceholders<'t> {
     /// Returns a placeholder for the value of a field, or `None` when the head has to contain the value itself.
     pub(super) fn insert(&mut self, name: &HeaderName, value: &[u8]) -> Option<HeaderValue> {
         let Some((placeholder, guard)) = self.table.insert(name, value, self.versions) else {
+            self.has_clear_value = true;
+            return None;
+        };
+        self.guards.push(guard);
+        Some(placeholder)
+    }
+
+    /// Returns a placeholder for the target of the request, or `None` when the head has to contain the target itself.
+    pub(super) fn insert_target(&mut self, target: &[u8]) -> Option<PathAndQuery> {
+        let Some((placeholder, guard)) = self.table.insert_target(target, self.versions) else {
             self.has_clear_value = true;
             return None;
         };

@@ -21,7 +21,7 @@ pub(super) struct ServerUrls<'a> {
     /// `/{workspace}/{server}` when the path names the server, else empty.
     pub(super) prefix: &'a str,
     pub(super) server: &'a Spec,
-    /// The URL of the request as it was sent upstream.
+    /// The URL of the request as it was sent upstream, with `*` in place of the values in it.
     pub(super) request: &'a Uri,
 }
 
@@ -106,7 +106,11 @@ impl ServerUrls<'_> {
             (Oauth::Replace, _) | (Oauth::Pass, ("", _)) => (document, url.path()),
             (Oauth::Pass, known) => known,
         };
-        let rest = strip_base(path, self.server.url.path()).filter(|_| self.is_of_server(url))?;
+        let rest = self
+            .server
+            .url
+            .strip_path(path)
+            .filter(|_| self.is_of_server(url))?;
         let mut path = format!("{document}{}{rest}", self.prefix);
         if path.is_empty() {
             path.push('/');
@@ -219,12 +223,6 @@ fn ends_in_parameter(text: &str, name: &str) -> bool {
 fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(prefix.len())?;
     start.eq_ignore_ascii_case(prefix).then_some(rest)
-}
-
-/// Returns the rest of `path` after `base`, which has no final `/`, or None when `path` is not at or under `base`.
-pub(super) fn strip_base<'a>(path: &'a str, base: &str) -> Option<&'a str> {
-    let rest = path.strip_prefix(base)?;
-    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
 #[cfg(test)]

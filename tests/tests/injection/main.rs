@@ -8,6 +8,7 @@
 mod messages;
 mod policy;
 mod spoofing;
+mod targets;
 mod values;
 
 use bytes::Bytes;

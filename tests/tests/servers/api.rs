@@ -157,7 +157,7 @@ async fn an_invalid_server_is_refused() {
         ),
         (
             Server {
-                url: "https://api.example.com/?q".into(),
+                url: "https://api.example.com/?".into(),
                 ..api(&[])
             },
             "SERVER_INVALID",

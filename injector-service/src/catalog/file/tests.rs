@@ -172,8 +172,8 @@ fn an_error_names_the_line_the_entry_and_the_field_but_repeats_nothing_else() {
             &["line 3, @a/b", "user or password"],
         ),
         (
-            url(&format!("https://a.example/?{MARK}")),
-            &["line 3, @a/b", "query"],
+            url(&format!("https://a.example/#{MARK}")),
+            &["line 3, @a/b", "fragment"],
         ),
         (
             url("http://a.example"),

@@ -15,7 +15,10 @@ use super::{
     request_body::RequestBody,
 };
 use crate::{
-    inject::{BodySecrets, RequestSecrets, ResolvedSecrets},
+    inject::{
+        BodySecrets, RequestSecrets, ResolvedSecrets,
+        request_target::{OwnedParameters, RequestTarget, TargetParts, TargetValues},
+    },
     placement::{Injection, distinct_secrets},
     proxy::{
         call_record::{CallRecord, MessageRecord},
@@ -55,6 +58,7 @@ struct CompleteRequest<'p> {
 
 /// The facts about a request that are needed once the upstream has responded.
 struct RequestContext<'p> {
+    /// The URL of the request, with `*` in place of the values in it.
     url: Uri,
     placeholders: CallPlaceholders<'p>,
     upload: UploadState,
@@ -144,10 +148,12 @@ impl CallPlan<'_> {
         let ReadRequest { mut headers, body } = request;
         let mut placeholders = CallPlaceholders::new(self.upstream.placeholders(), self.transport.over());
         let injections = &self.spec().injections;
+        let target = self.request_target(&TargetValues::new(injections, &secrets)?)?;
         let body_secrets =
             RequestSecrets::new(self.body_placement, self.context.dialect, injections, &secrets)?
                 .insert(&mut headers, |name, value| placeholders.insert(name, value))?;
         drop(secrets);
+        let written_target = target.insert(|secret| placeholders.insert_target(secret))?;
         let clear_values = placeholders.clear_values(!matches!(body_secrets, BodySecrets::None));
         if body.is_missing() {
             record.set_body_missing();
@@ -160,11 +166,13 @@ impl CallPlan<'_> {
         };
         let (body, messages) = body.with(body_secrets, &self.target.entry, &upload, later)?;
         deadline::write(&mut headers, self.context.deadline, self.context.dialect);
-        let request = outgoing(self.uri()?, self.method.clone(), headers, body);
+        let url = &self.spec().url;
+        let uri = url.with_target(written_target).map_err(not_a_url)?;
+        let request = outgoing(uri, self.method.clone(), headers, body);
         Ok(CompleteRequest {
             clear_values,
             sent: RequestContext {
-                url: request.uri().clone(),
+                url: url.with_target(target.shown).map_err(not_a_url)?,
                 placeholders,
                 upload,
                 messages,
@@ -190,10 +198,16 @@ impl CallPlan<'_> {
         })
     }
 
-    fn uri(&self) -> Result<Uri, Refusal> {
-        let document = oauth_path::at_upstream(self.target.document);
-        let uri = self.spec().url.request_uri(document, &self.target.rest);
-        uri.map_err(|_| Refusal::new(Reason::PathInvalid, "the path and query do not make a URL"))
+    fn request_target(&self, values: &TargetValues<'_>) -> Result<RequestTarget, Refusal> {
+        let url = &self.spec().url;
+        let parts = TargetParts {
+            document: oauth_path::at_upstream(self.target.document),
+            path: url.path_parts(),
+            fixed_query: url.fixed_query(),
+            rest: &self.target.rest,
+        };
+        let owned = OwnedParameters::of(url.fixed_query(), &self.spec().injections);
+        RequestTarget::new(&parts, &owned, values)
     }
 
     fn spec(&self) -> &Spec {
@@ -233,6 +247,10 @@ impl RequestContext<'_> {
             }
         }
     }
+}
+
+fn not_a_url(_: http::Error) -> Refusal {
+    Refusal::new(Reason::PathInvalid, "the path and query do not make a URL")
 }
 
 /// Returns the request that goes upstream, without `Host` and `Content-Length`. Both are written anew, from the URL and

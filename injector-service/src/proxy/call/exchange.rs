@@ -23,7 +23,7 @@ pub(super) struct ReceivedResponse<'c> {
     pub(super) response: Response<Incoming>,
     /// Kept until the body of the response has ended.
     pub(super) slot: Option<Arc<StreamSlot>>,
-    /// The URL of the request as it was sent upstream.
+    /// The URL of the request as it was sent upstream, with `*` in place of the values in it.
     pub(super) url: Uri,
     /// The trailers for when a gRPC request fails after the response has begun.
     pub(super) failure_trailers: Option<FailureTrailers>,

@@ -28,6 +28,8 @@ pub enum SpecError {
     /// The injector never connects to the host of the URL, such as its own listeners or a metadata service.
     #[error("url: {0}")]
     Address(String),
+    #[error("url: the path or the query names a secret, which no auth type allows")]
+    UrlVariable,
     #[error("secrets: {0}")]
     SecretName(#[from] SecretNameError),
     #[error("secrets: {0}")]

@@ -21,6 +21,7 @@ mod origin_binding;
 mod raw;
 mod upstream_tls;
 mod upstream_url;
+mod url_variables;
 mod web_origin;
 mod wire;
 
@@ -151,6 +152,9 @@ impl Spec {
         }
         if !self.url.is_tls() && !self.url.is_loopback() && !self.allow_plaintext {
             return Err(SpecError::Plaintext);
+        }
+        if self.url.has_variables() {
+            return Err(SpecError::UrlVariable);
         }
         if !self.url.is_tls() && self.tls.is_special() {
             return Err(SpecError::TlsOfPlaintext);

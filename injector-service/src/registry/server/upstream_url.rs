@@ -1,12 +1,20 @@
 //! The URL of an upstream.
 
-use http::{Uri, uri::Authority};
-use proto::Origin;
+use http::{
+    Uri,
+    uri::{Authority, PathAndQuery},
+};
+use proto::{Origin, SecretName};
 use url::{Host, Url};
 
-use crate::address::is_loopback;
+use super::url_variables::{UrlQuery, VariableError, path_parts, secrets, text_of};
+use crate::{
+    address::is_loopback,
+    template::{Part, Template},
+};
 
-/// The URL of an upstream: scheme, host, port, and the path under which everything is sent.
+/// The URL of an upstream: scheme, host, port, the path under which everything is sent, and parameters that every query
+/// gets. `${NAME}` stands for the value of a secret, in the path and in the values of parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamUrl {
     text: String,
@@ -18,10 +26,13 @@ pub struct UpstreamUrl {
     authority: Authority,
     /// The path as it was written; `/` for the root.
     path: String,
+    /// The parts of `path`.
+    path_parts: Vec<Part>,
+    query: UrlQuery,
 }
 
 /// The reason why a text is not the URL of an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     #[error("it is not a URL; write https://HOST[:PORT][/PATH]")]
     NotAUrl,
@@ -29,8 +40,14 @@ pub enum UrlError {
     Scheme,
     #[error("it must not contain a user or password")]
     Userinfo,
-    #[error("it must not have a query or fragment")]
-    Query,
+    #[error("it must not have a fragment")]
+    Fragment,
+    #[error("it ends with a `?` that no query follows")]
+    EmptyQuery,
+    #[error("a secret may stand in its path and in the values of its query, and nowhere else")]
+    VariablePlace,
+    #[error("{0}")]
+    Variable(#[from] VariableError),
     /// The path is one that a client or a server may rewrite.
     #[error("its path must not have dot segments, backslashes or control characters")]
     Path,
@@ -53,15 +70,23 @@ impl UpstreamUrl {
         if authority.contains('@') {
             return Err(UrlError::Userinfo);
         }
-        if text.contains(['?', '#']) {
-            return Err(UrlError::Query);
+        if authority.contains('$') {
+            return Err(UrlError::VariablePlace);
         }
+        if text.contains('#') {
+            return Err(UrlError::Fragment);
+        }
+        let (path, query) = match path.split_once('?') {
+            Some((_, "")) => return Err(UrlError::EmptyQuery),
+            Some((path, query)) => (path, UrlQuery::parse(query)?),
+            None => (path, UrlQuery::default()),
+        };
         // Requests carry the path as it was written, so no server may read it as another path.
         if text.contains('\\') || text.chars().any(char::is_control) || crate::path::has_dot_segment(path) {
             return Err(UrlError::Path);
         }
         let host = url.host().ok_or(UrlError::NotAUrl)?.to_owned();
-        let path = url.path().to_owned();
+        let path_parts = path_parts(path, url.path())?;
         let tls = url.scheme() == "https";
         let port = url.port_or_known_default().ok_or(UrlError::NotAUrl)?;
         let named = match url.port() {
@@ -76,7 +101,9 @@ impl UpstreamUrl {
             port,
             tls,
             authority,
-            path,
+            path: text_of(&path_parts),
+            path_parts,
+            query,
         })
     }
 
@@ -106,9 +133,71 @@ impl UpstreamUrl {
         &self.authority
     }
 
-    /// Returns the path without trailing `/`; empty for the root.
+    /// Returns the path without trailing `/`; empty for the root. A secret in the path is `${NAME}`.
     pub fn path(&self) -> &str {
         self.path.trim_end_matches('/')
+    }
+
+    /// Returns the path with its trailing `/`, and with the places of the secrets in it.
+    pub(crate) fn path_parts(&self) -> &[Part] {
+        &self.path_parts
+    }
+
+    /// Returns the secrets in the path, each once, in the order in which the path first names them.
+    pub(crate) fn path_secrets(&self) -> Vec<&SecretName> {
+        secrets(&self.path_parts)
+    }
+
+    /// Returns the parameters of the query that contain no secret, as they were written and without `?`.
+    pub(crate) fn fixed_query(&self) -> &str {
+        self.query.fixed()
+    }
+
+    /// Returns the parameters of the query whose values contain secrets: the decoded name and the decoded value of each.
+    pub(crate) fn query_injections(&self) -> &[(String, Template)] {
+        self.query.injections()
+    }
+
+    /// Returns true when the URL contains a secret.
+    pub(crate) fn has_variables(&self) -> bool {
+        !self.path_secrets().is_empty() || !self.query_injections().is_empty()
+    }
+
+    /// Returns the part of `path` after the path of this URL, or `None` when `path` is not at or under that path. In
+    /// `path`, every value of a secret is masked: a run of `*` stands for it.
+    pub(crate) fn strip_path<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let mut rest = path;
+        let mut is_after_secret = false;
+        let last = self.path_parts.len().checked_sub(1)?;
+        for (at, part) in self.path_parts.iter().enumerate() {
+            match part {
+                Part::Text(text) => {
+                    let text = if at == last {
+                        text.trim_end_matches('/')
+                    } else {
+                        text
+                    };
+                    // The asterisks of the text count as part of the value before them.
+                    let text = if is_after_secret {
+                        text.trim_start_matches('*')
+                    } else {
+                        text
+                    };
+                    rest = rest.strip_prefix(text)?;
+                    is_after_secret = false;
+                }
+                Part::Secret(_) if is_after_secret => {}
+                Part::Secret(_) => {
+                    let after = rest.trim_start_matches('*');
+                    if after.len() == rest.len() {
+                        return None;
+                    }
+                    rest = after;
+                    is_after_secret = true;
+                }
+            }
+        }
+        (rest.is_empty() || rest.starts_with('/')).then_some(rest)
     }
 
     /// Returns true for a loopback address, `localhost` and names under it.
@@ -116,20 +205,13 @@ impl UpstreamUrl {
         is_loopback(&self.host)
     }
 
-    /// Returns the URI of a request: `document`, the server's path, then `rest` with its query, byte for byte. `document` is
-    /// the path of a well-known document about the server (RFC 8414, section 3), or empty. `rest` is empty or begins with `/`
-    /// or `?`. The server's path keeps its trailing `/` when nothing else belongs to the path of the URI.
-    pub fn request_uri(&self, document: &str, rest: &str) -> Result<Uri, http::Error> {
-        let path = if rest.starts_with('/') || !document.is_empty() {
-            self.path()
-        } else {
-            &self.path
-        };
+    /// Returns the URI of a request to this upstream with the path and query `target`.
+    pub(crate) fn with_target(&self, target: PathAndQuery) -> Result<Uri, http::Error> {
         let scheme = if self.tls { "https" } else { "http" };
         Uri::builder()
             .scheme(scheme)
             .authority(self.authority.clone())
-            .path_and_query(format!("{document}{path}{rest}"))
+            .path_and_query(target)
             .build()
     }
 }
@@ -147,9 +229,13 @@ mod tests {
             ("https://u@api.example.com", UrlError::Userinfo),
             ("https://u:p@api.example.com", UrlError::Userinfo),
             ("https://@api.example.com", UrlError::Userinfo),
-            ("https://api.example.com/?", UrlError::Query),
-            ("https://api.example.com/x?y=z", UrlError::Query),
-            ("https://api.example.com/#f", UrlError::Query),
+            ("https://api.example.com/?", UrlError::EmptyQuery),
+            ("https://api.example.com/#f", UrlError::Fragment),
+            ("https://api.example.com/?a=b#f", UrlError::Fragment),
+            ("https://${HOST}/", UrlError::VariablePlace),
+            ("https://${SUB}.example.com/", UrlError::VariablePlace),
+            ("https://api.example.com:${PORT}/", UrlError::NotAUrl),
+            ("${SCHEME}://api.example.com/", UrlError::NotAUrl),
             ("https://api.example.com/a/../b", UrlError::Path),
             ("https://api.example.com/a/%2e%2E/b", UrlError::Path),
             ("https://api.example.com/a\\b", UrlError::Path),
@@ -160,61 +246,20 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_request_is_copied_byte_for_byte() {
-        for (url, rest, uri) in [
-            ("https://api.example.com", "", "https://api.example.com/"),
-            (
-                "https://api.example.com/",
-                "/a//b;c=%2F?q=%20&r",
-                "https://api.example.com/a//b;c=%2F?q=%20&r",
-            ),
-            ("https://api.example.com/v1", "", "https://api.example.com/v1"),
-            (
-                "https://api.example.com:443/v1/",
-                "",
-                "https://api.example.com/v1/",
-            ),
-            (
-                "https://api.example.com/v1/",
-                "?q=/",
-                "https://api.example.com/v1/?q=/",
-            ),
-            ("https://api.example.com/v1/", "/", "https://api.example.com/v1/"),
-            (
-                "https://api.example.com/v1/",
-                "/a",
-                "https://api.example.com/v1/a",
-            ),
+    fn a_uri_has_the_authority_without_the_default_port() {
+        for (url, uri) in [
+            ("https://api.example.com", "https://api.example.com/a?b"),
+            ("https://api.example.com:443/v1/", "https://api.example.com/a?b"),
             (
                 "https://api.example.com:8443/v1",
-                "/",
-                "https://api.example.com:8443/v1/",
+                "https://api.example.com:8443/a?b",
             ),
-            ("http://[::1]:80/x", "?q", "http://[::1]/x?q"),
-            ("http://127.0.0.1:9", "?q", "http://127.0.0.1:9/?q"),
+            ("http://[::1]:80/x", "http://[::1]/a?b"),
+            ("http://127.0.0.1:9?c=d", "http://127.0.0.1:9/a?b"),
         ] {
             let url = UpstreamUrl::parse(url).unwrap();
-            assert_eq!(url.request_uri("", rest).unwrap().to_string(), uri);
-        }
-    }
-
-    #[test]
-    fn the_path_of_a_document_comes_before_the_servers() {
-        for (url, rest, uri) in [
-            ("https://a.example/", "", "https://a.example/.well-known/x"),
-            (
-                "https://a.example/mcp/",
-                "?q",
-                "https://a.example/.well-known/x/mcp?q",
-            ),
-            (
-                "https://a.example/mcp",
-                "/a",
-                "https://a.example/.well-known/x/mcp/a",
-            ),
-        ] {
-            let url = UpstreamUrl::parse(url).unwrap();
-            assert_eq!(url.request_uri("/.well-known/x", rest).unwrap().to_string(), uri);
+            let target = PathAndQuery::from_static("/a?b");
+            assert_eq!(url.with_target(target).unwrap().to_string(), uri);
         }
     }
 
