@@ -272,3 +272,70 @@ impl MessageRecord {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+    use proto::{SecretName, SecretValue};
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::{inject::ResolvedSecret, placement::FieldNumber, template::Template};
+
+    fn in_head(value: &str) -> Injection {
+        Injection {
+            required: false,
+            placement: Placement::Header {
+                name: HeaderName::from_static("x-key"),
+                value: Template::parse(value).unwrap(),
+            },
+        }
+    }
+
+    fn in_body(value: &str) -> Injection {
+        Injection {
+            required: false,
+            placement: Placement::Protobuf {
+                field: FieldNumber::parse(7).unwrap(),
+                key: "key".to_owned(),
+                value: Template::parse(value).unwrap(),
+            },
+        }
+    }
+
+    fn recorded(injections: &[Injection], edit: impl FnOnce(&mut CallRecord)) -> String {
+        let names = ["HEAD", "BODY", "BOTH", "ALONE", "GONE"].map(|name| SecretName::parse(name).unwrap());
+        let resolved = names.iter().map(|name| ResolvedSecret {
+            name,
+            value: (name.as_str() != "GONE").then(|| SecretValue::parse(Zeroizing::new(vec![b'v'])).unwrap()),
+        });
+        let mut record = CallRecord::new(Method::GET);
+        record.add_resolved(&resolved.collect(), injections.iter());
+        edit(&mut record);
+        record.list_secrets()
+    }
+
+    #[test]
+    fn a_secret_is_listed_by_the_places_that_it_reached() {
+        let injections = [
+            in_head("${HEAD}"),
+            in_body("${BODY}"),
+            in_head("${BOTH}"),
+            in_body("${BOTH}"),
+            in_head("${ALONE}${GONE}"),
+            in_body("${ALONE}${GONE}"),
+        ];
+        for (edit, lists) in [
+            (
+                (|_| {}) as fn(&mut CallRecord),
+                "injected: HEAD,BOTH,BODY; missing: GONE",
+            ),
+            (CallRecord::set_body_missing, "injected: HEAD,BOTH; missing: GONE,BODY"),
+            (CallRecord::set_unsent, "injected: HEAD,BOTH; missing: GONE; unsent: BODY"),
+            (CallRecord::begin_retry, ""),
+        ] {
+            assert_eq!(recorded(&injections, edit), lists);
+        }
+        assert_eq!(recorded(&injections[1..2], |_| {}), "injected: BODY; missing: GONE");
+    }
+}
