@@ -330,12 +330,21 @@ mod tests {
                 (|_| {}) as fn(&mut CallRecord),
                 "injected: HEAD,BOTH,BODY; missing: GONE",
             ),
-            (CallRecord::set_body_missing, "injected: HEAD,BOTH; missing: GONE,BODY"),
-            (CallRecord::set_unsent, "injected: HEAD,BOTH; missing: GONE; unsent: BODY"),
+            (
+                CallRecord::set_body_missing,
+                "injected: HEAD,BOTH; missing: GONE,BODY",
+            ),
+            (
+                CallRecord::set_unsent,
+                "injected: HEAD,BOTH; missing: GONE; unsent: BODY",
+            ),
             (CallRecord::begin_retry, ""),
         ] {
             assert_eq!(recorded(&injections, edit), lists);
         }
-        assert_eq!(recorded(&injections[1..2], |_| {}), "injected: BODY; missing: GONE");
+        assert_eq!(
+            recorded(&injections[1..2], |_| {}),
+            "injected: BODY; missing: GONE"
+        );
     }
 }
