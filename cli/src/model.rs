@@ -100,6 +100,10 @@ pub(crate) struct CatalogEntry {
     protocol: String,
     description: String,
     suggested_secrets: Vec<String>,
+    default_name: String,
+    needs_url: bool,
+    supplies_secrets: bool,
+    documentation_url: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -407,6 +411,10 @@ impl CatalogEntry {
             protocol: _,
             description,
             suggested_secrets,
+            default_name,
+            needs_url,
+            supplies_secrets,
+            documentation_url,
         } = entry;
         Self {
             name,
@@ -415,6 +423,10 @@ impl CatalogEntry {
             protocol,
             description,
             suggested_secrets,
+            default_name,
+            needs_url,
+            supplies_secrets,
+            documentation_url,
         }
     }
 

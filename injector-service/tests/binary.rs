@@ -252,7 +252,7 @@ fn sighup_reads_servers_and_the_log_filter_again_and_ends_nothing() {
     let filter = dir.path().join("filter");
     fs::write(&filter, "info\n").unwrap();
     let catalog = dir.path().join("catalog.yaml");
-    fs::write(&catalog, include_str!("../../deploy/catalog.example.yaml")).unwrap();
+    fs::write(&catalog, include_str!("../../deploy/catalog.yaml")).unwrap();
     let files = [
         "--log-filter-file",
         filter.to_str().unwrap(),

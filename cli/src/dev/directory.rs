@@ -13,7 +13,7 @@ use crate::pki::DevPki;
 /// The first file that `dev` writes. It keeps git from tracking the keys in the directory.
 const IGNORE_FILE: &str = ".gitignore";
 /// Contents of a new catalog. The developer may edit the file.
-const EXAMPLE_CATALOG: &str = include_str!("../../../deploy/catalog.example.yaml");
+const SHIPPED_CATALOG: &str = include_str!("../../../deploy/catalog.yaml");
 
 /// Paths of the files that the services use.
 pub(super) struct DevDirectory {
@@ -38,7 +38,7 @@ pub(super) fn prepare(dir: &Path) -> Result<DevDirectory, DevError> {
     make_private_dir(&injector)?;
     let catalog = injector.join("catalog.yaml");
     if !catalog.exists() {
-        write(&catalog, EXAMPLE_CATALOG)?;
+        write(&catalog, SHIPPED_CATALOG)?;
     }
     Ok(DevDirectory {
         pki,

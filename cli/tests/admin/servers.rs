@@ -34,11 +34,20 @@ async fn a_scoped_name_with_a_url_needs_no_catalog() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_of_the_catalog_is_added_with_its_url() {
+async fn a_server_of_the_catalog_is_added_by_its_name_alone() {
     let services = TestServices::with_workspace().await;
-    let server = add(&services, &["@github/api", "--secrets", "GITHUB_TOKEN"]).await;
-    assert_eq!(server["url"], "https://api.github.com");
+    let server = add(&services, &["@stripe/api"]).await;
+    assert_eq!(
+        (&server["name"], &server["url"]),
+        (&json!("stripe"), &json!("https://api.stripe.com"))
+    );
     assert_eq!(server["auth_type"], "bearer");
+    assert_eq!(server["required_secrets"], json!(["STRIPE_API_KEY"]));
+    let other = add(&services, &["@stripe/api", "--name", "test", "--secrets", "TEST_KEY"]).await;
+    assert_eq!(
+        (&other["name"], &other["inject_secrets"]),
+        (&json!("test"), &json!(["TEST_KEY"]))
+    );
     let message = services
         .fails(66, &["workspace", "server", "add", "w", "@github/nosuch"])
         .await;
@@ -50,11 +59,35 @@ async fn a_server_of_the_catalog_is_added_with_its_url() {
         .find(|entry| entry["name"] == "@github/api")
         .unwrap();
     assert_eq!(github["suggested_secrets"], json!(["GITHUB_TOKEN"]));
+    assert_eq!(github["supplies_secrets"], true);
     // A restart does not overwrite the catalog, which the developer may have edited.
     let path = services.dev.dir.join("injector/catalog.yaml");
     fs::write(&path, "version: 1\nservers: []\n").unwrap();
     let catalog = services.json(&["workspace", "server", "catalog"]).await;
     assert_eq!(catalog["entries"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_whose_host_depends_on_the_customer_is_added_with_a_url() {
+    let services = TestServices::with_workspace().await;
+    let message = services
+        .fails(64, &["workspace", "server", "add", "w", "@grafana/api"])
+        .await;
+    assert!(
+        message.contains("--url") && message.contains("https://YOUR-STACK.grafana.net"),
+        "{message}"
+    );
+    let server = add(
+        &services,
+        &["@grafana/api", "--url", "https://grafana.acme.example"],
+    )
+    .await;
+    assert_eq!(
+        (&server["name"], &server["auth_type"]),
+        (&json!("grafana"), &json!("bearer"))
+    );
+    assert_eq!(server["url"], "https://grafana.acme.example");
+    assert_eq!(server["inject_secrets"], json!(["GRAFANA_SERVICE_ACCOUNT_TOKEN"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

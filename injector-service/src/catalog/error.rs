@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use proto::LabelError;
+
 use super::NotAnEntryName;
 use crate::registry::{FileError, server::SpecError};
 
@@ -43,6 +45,12 @@ pub(super) enum CatalogEntryError {
     Name(#[from] NotAnEntryName),
     #[error("there is an entry of this name above already")]
     DuplicateName,
+    #[error("default_name: {0}")]
+    DefaultName(LabelError),
+    #[error("secrets: an entry with injections has its secrets there")]
+    SecretsBesideInjections,
+    #[error("docs: it is not an https URL")]
+    Docs,
     #[error(transparent)]
     Spec(#[from] SpecError),
 }

@@ -10,7 +10,7 @@ mod tests;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use chassis::{blocking::blocking, telemetry::chain};
-use proto::page::Page;
+use proto::{ServerName, page::Page};
 use tokio::sync::Mutex;
 
 use crate::registry::{FileError, atomic_file, server::Spec};
@@ -37,9 +37,16 @@ pub struct Entries(BTreeMap<EntryName, CatalogEntry>);
 #[derive(Debug, Clone, PartialEq)]
 pub struct CatalogEntry {
     pub name: EntryName,
-    /// The settings of the server. The injections are a suggestion: a server that is added gets only the secrets of its own
-    /// request.
+    /// The name of a server that is added without a name.
+    pub default_name: ServerName,
+    /// The settings of the server.
     pub spec: Spec,
+    /// True when a server that is added gets the injections of `spec`. Otherwise they are a suggestion.
+    pub supplies_secrets: bool,
+    /// True when the URL of `spec` is only an example, because the host depends on the customer.
+    pub needs_url: bool,
+    /// The page of the vendor that says where the credential goes. May be empty.
+    pub docs: String,
     /// True for a server that speaks MCP.
     pub mcp: bool,
 }

@@ -65,7 +65,15 @@ impl CatalogService for CatalogEntries {
 }
 
 fn to_wire(entry: &CatalogEntry) -> api::CatalogEntry {
-    let CatalogEntry { name, spec, mcp: _ } = entry;
+    let CatalogEntry {
+        name,
+        default_name,
+        spec,
+        supplies_secrets,
+        needs_url,
+        docs,
+        mcp: _,
+    } = entry;
     let secrets = spec.secrets().into_iter();
     api::CatalogEntry {
         name: name.to_string(),
@@ -74,6 +82,10 @@ fn to_wire(entry: &CatalogEntry) -> api::CatalogEntry {
         protocol: api::Protocol::from(spec.protocol).into(),
         description: spec.description.clone(),
         suggested_secrets: secrets.map(|secret| secret.name.to_string()).collect(),
+        default_name: default_name.to_string(),
+        needs_url: *needs_url,
+        supplies_secrets: *supplies_secrets,
+        documentation_url: docs.clone(),
     }
 }
 
@@ -102,14 +114,14 @@ pub(super) async fn complete_from_catalog<'a>(
     let entries = catalog.entries().await.map_err(status::catalog)?;
     let entry = entries.get(&name).ok_or_else(|| unknown_entry(&name, &entries))?;
     Ok(CompletedRequest {
-        server: Cow::Owned(complete(server.clone(), entry)),
+        server: Cow::Owned(complete(server.clone(), entry)?),
         // The flag of the entry is about the URL of the entry.
         is_mcp: entry.mcp && server.url.is_empty(),
     })
 }
 
-/// Fills the empty fields of `server` from `entry`.
-fn complete(mut server: api::Server, entry: &CatalogEntry) -> api::Server {
+/// Fills the empty fields of `server` from `entry`. Refuses a server without the URL that the entry needs.
+fn complete(mut server: api::Server, entry: &CatalogEntry) -> Result<api::Server, Refusal> {
     let Spec {
         url,
         auth_type,
@@ -127,8 +139,12 @@ fn complete(mut server: api::Server, entry: &CatalogEntry) -> api::Server {
         on_echo: _,
         description,
     } = &entry.spec;
+    // The example may be the URL of another customer.
+    if entry.needs_url && (server.url.is_empty() || server.url == url.as_str()) {
+        return Err(no_url(entry));
+    }
     if server.name.is_empty() {
-        server.name = entry.name.server().to_string();
+        server.name = entry.default_name.to_string();
     }
     if server.url.is_empty() {
         server.url = url.as_str().to_owned();
@@ -141,6 +157,9 @@ fn complete(mut server: api::Server, entry: &CatalogEntry) -> api::Server {
     if server.auth_type == api::AuthType::Unspecified as i32 {
         server.set_auth_type((*auth_type).into());
     }
+    if entry.supplies_secrets && server.auth_type == api::AuthType::from(*auth_type) as i32 {
+        supply_secrets(&mut server, &entry.spec);
+    }
     if server.paths.is_empty() && server.auth_type() == api::AuthType::Skill {
         server.paths = paths.iter().map(ToString::to_string).collect();
     }
@@ -150,7 +169,29 @@ fn complete(mut server: api::Server, entry: &CatalogEntry) -> api::Server {
     if server.description.is_empty() {
         server.description.clone_from(description);
     }
-    server
+    Ok(server)
+}
+
+/// Gives a server that names no secrets those of an entry.
+fn supply_secrets(server: &mut api::Server, spec: &Spec) {
+    if !server.inject_secrets.is_empty() || !server.required_secrets.is_empty() {
+        return;
+    }
+    let secrets = spec.secrets();
+    let required = secrets.iter().filter(|secret| secret.required);
+    server.required_secrets = required.map(|secret| secret.name.to_string()).collect();
+    server.inject_secrets = secrets.iter().map(|secret| secret.name.to_string()).collect();
+}
+
+fn no_url(entry: &CatalogEntry) -> Refusal {
+    let CatalogEntry { name, spec, .. } = entry;
+    Refusal::new(
+        Reason::ServerInvalid,
+        format!(
+            "url: the host of {name} depends on your account; give the server's url (--url), such as {}",
+            spec.url.as_str()
+        ),
+    )
 }
 
 fn no_catalog() -> Refusal {

@@ -29,7 +29,8 @@ fn denied() -> (Code, String) {
 #[tokio::test]
 async fn entries_are_listed_by_name_and_in_pages() {
     let shop = Shop::open(&format!(
-        "{}  auth_type: bearer\n  protocol: http1\n  description: Mail\n  secrets: [mail-token]\n{}{}",
+        "{}  auth_type: bearer\n  protocol: http1\n  description: Mail\n  injections: [{{secret: mail-token}}]\n  \
+         default_name: post\n  needs_url: true\n  docs: https://mail.example/docs\n{}{}",
         entry("@tools/mail", "https://mail.example/v1"),
         entry("@a/one", URL),
         entry("@a-b/one", URL),
@@ -61,6 +62,10 @@ async fn entries_are_listed_by_name_and_in_pages() {
         protocol: Protocol::Http1.into(),
         description: "Mail".into(),
         suggested_secrets: vec!["MAIL_TOKEN".into()],
+        default_name: "post".into(),
+        needs_url: true,
+        supplies_secrets: true,
+        documentation_url: "https://mail.example/docs".into(),
     };
     assert_eq!(listed.unwrap().into_inner().entries.pop(), Some(expected));
     shop.pair.stop().await;

@@ -10,6 +10,7 @@ mod catalog;
 mod catalog_list;
 mod file;
 mod unfit;
+mod vendors;
 mod warnings;
 
 use e2e::{Injector, Pair};

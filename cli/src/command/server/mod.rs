@@ -4,6 +4,7 @@ mod spec;
 
 use clap::{Args, Subcommand};
 use proto::{
+    Reason,
     Warning,
     injector::v1::{
         self as api, AddServerRequest, GetServerRequest, ListCatalogEntriesRequest, ListServersRequest,
@@ -43,9 +44,9 @@ pub enum ServerCommand {
 pub struct AddServerArgs {
     /// The workspace
     workspace: String,
-    /// The server's name, a DNS label; or `@SCOPE/NAME` of the injector's catalog, or with --url
+    /// The server's name, a DNS label; or the entry `@SCOPE/NAME` of the injector's catalog, which supplies what is not given
     server: String,
-    /// The server's name, instead of the last part of `@SCOPE/NAME`
+    /// The server's name, instead of the one of the entry `@SCOPE/NAME`
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -149,38 +150,57 @@ async fn add(args: AddServerArgs, injector: &Remote) -> Result<Report, Failure> 
         spec,
         output,
     } = args;
-    let (own_name, catalog_entry) = match named.strip_prefix('@') {
-        None => (named, String::new()),
-        Some(scoped) => {
-            let (_, last) = scoped.split_once('/').ok_or_else(|| {
-                Failure::new(FailureKind::Usage, format_args!("{named:?} is not @SCOPE/NAME"))
-            })?;
-            // A server with a URL needs no entry of the catalog.
-            let entry = if spec.url.is_some() {
-                String::new()
-            } else {
-                named.clone()
-            };
-            (last.to_owned(), entry)
-        }
-    };
     let mut server = api::Server {
         workspace,
-        name: name.unwrap_or(own_name),
+        name: name.unwrap_or_default(),
         ..Default::default()
     };
     spec.apply(&mut server)?;
-    if server.url.is_empty() && catalog_entry.is_empty() {
-        let message = format!("{:?} needs to know where it is", server.name);
-        return Err(Failure::new(FailureKind::Usage, message)
-            .hint("give --url, or name an entry of the injector's catalog: @SCOPE/NAME"));
+    let Some(scoped) = named.strip_prefix('@') else {
+        if server.url.is_empty() {
+            let message = format!("{named:?} needs to know where it is");
+            return Err(Failure::new(FailureKind::Usage, message)
+                .hint("give --url, or name an entry of the injector's catalog: @SCOPE/NAME"));
+        }
+        let answer = send(injector, named_or(server, &named), String::new()).await?;
+        return stored(output, answer.server, answer.warnings, "added to");
+    };
+    let (_, last) = scoped
+        .split_once('/')
+        .ok_or_else(|| Failure::new(FailureKind::Usage, format_args!("{named:?} is not @SCOPE/NAME")))?;
+    match send(injector, server.clone(), named.clone()).await {
+        // A server with a URL needs no entry of the catalog.
+        Err(failure) if failure.reason == Some(Reason::CatalogEntryNotFound) && !server.url.is_empty() => {
+            let answer = send(injector, named_or(server, last), String::new()).await?;
+            let report = stored(output, answer.server, answer.warnings, "added to")?;
+            let note = format!("the catalog has no {named}: the server has only what the command gives it");
+            Ok(report.note(note))
+        }
+        answer => {
+            let answer = answer?;
+            stored(output, answer.server, answer.warnings, "added to")
+        }
     }
+}
+
+async fn send(
+    injector: &Remote,
+    server: api::Server,
+    catalog_entry: String,
+) -> Result<api::AddServerResponse, Failure> {
     let request = AddServerRequest {
         server: Some(server),
         catalog_entry,
     };
-    let answer = injector.answer(client(injector).add_server(request)).await?;
-    stored(output, answer.server, answer.warnings, "added to")
+    injector.answer(client(injector).add_server(request)).await
+}
+
+/// Returns `server` with the name `name` if it has none.
+fn named_or(mut server: api::Server, name: &str) -> api::Server {
+    if server.name.is_empty() {
+        server.name = name.to_owned();
+    }
+    server
 }
 
 /// Reports a server that was stored, and the injector's warnings about it.

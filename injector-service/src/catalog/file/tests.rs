@@ -8,7 +8,7 @@ use crate::{
 /// A text in the file that no error may repeat.
 const MARK: &str = "s3cr3t";
 
-const EXAMPLE: &str = include_str!("../../../../deploy/catalog.example.yaml");
+const SHIPPED: &str = include_str!("../../../../deploy/catalog.yaml");
 
 fn read(text: &str) -> Result<Entries, CatalogProblem> {
     parse(text.as_bytes())
@@ -28,7 +28,10 @@ fn name(text: &str) -> EntryName {
 #[test]
 fn an_entry_needs_a_name_and_a_url() {
     let entries = read("version: 1\nservers: [{name: '@a/b', url: 'https://a.example'}]\n").unwrap();
-    let CatalogEntry { name: _, spec, mcp } = entries.get(&name("@a/b")).unwrap();
+    let entry = entries.get(&name("@a/b")).unwrap();
+    let CatalogEntry { spec, mcp, .. } = entry;
+    assert_eq!(entry.default_name.as_str(), "b");
+    assert!(!entry.supplies_secrets && !entry.needs_url && entry.docs.is_empty());
     assert_eq!(
         (spec.url.as_str(), spec.auth_type, spec.protocol),
         ("https://a.example", AuthType::SecretHeaders, Protocol::Auto)
@@ -50,7 +53,9 @@ fn every_field_is_read() {
          secrets: [mail-token]\n  mcp: true\n",
     )
     .unwrap();
-    let CatalogEntry { name, spec, mcp } = entries.get(&name("@tools/mail")).unwrap();
+    let entry = entries.get(&name("@tools/mail")).unwrap();
+    let CatalogEntry { name, spec, mcp, .. } = entry;
+    assert!(!entry.supplies_secrets);
     assert_eq!(
         (name.scope(), name.server().as_str(), name.to_string()),
         ("@tools", "mail", "@tools/mail".to_owned())
@@ -68,29 +73,40 @@ fn every_field_is_read() {
 }
 
 #[test]
-fn the_example_that_we_ship_is_a_catalog() {
-    let entries = read(EXAMPLE).unwrap();
-    let github = &entries.get(&name("@aerostack/github")).unwrap().spec;
-    assert_eq!(github.auth_type, AuthType::SecretHeaders);
-    for (entry, origin) in [
-        ("@github/api", "https://api.github.com"),
-        ("@openai/api", "https://api.openai.com"),
-        ("@slack/api", "https://slack.com"),
-        ("@stripe/api", "https://api.stripe.com"),
-    ] {
-        let spec = &entries.get(&name(entry)).unwrap().spec;
-        assert_eq!(
-            (spec.auth_type, spec.url.origin().to_string()),
-            (AuthType::Bearer, origin.to_owned())
-        );
-    }
-    for CatalogEntry { name, spec, mcp: _ } in entries.0.values() {
+fn the_file_that_we_ship_is_a_catalog() {
+    let entries = read(SHIPPED).unwrap();
+    let github = entries.get(&name("@aerostack/github")).unwrap();
+    assert_eq!(github.spec.auth_type, AuthType::SecretHeaders);
+    assert!(!github.supplies_secrets && github.spec.injections.len() == 1);
+    for entry in entries.0.values() {
+        let CatalogEntry { name, spec, .. } = entry;
         assert!(spec.url.is_tls() && !spec.allow_plaintext, "{name}");
-        assert!(
-            !spec.description.is_empty() && !spec.injections.is_empty(),
-            "{name}"
-        );
+        assert!(!spec.description.is_empty(), "{name}");
+        assert_eq!(entry.needs_url, spec.url.as_str().contains("YOUR-"), "{name}");
+        if name.as_str() != "@aerostack/github" {
+            assert!(entry.supplies_secrets && !entry.docs.is_empty(), "{name}");
+        }
     }
+}
+
+#[test]
+fn an_entry_with_injections_supplies_them() {
+    let entries = read(
+        "version: 1\nservers:\n- name: '@acme/billing'\n  default_name: bills\n  url: https://YOUR-ACCOUNT.example\n  \
+         needs_url: true\n  auth_type: bearer\n  injections: [{secret: key, required: true}]\n  docs: \
+         https://billing.example/docs\n",
+    )
+    .unwrap();
+    let entry = entries.get(&name("@acme/billing")).unwrap();
+    assert_eq!(entry.default_name.as_str(), "bills");
+    assert!(entry.supplies_secrets && entry.needs_url);
+    assert_eq!(entry.docs, "https://billing.example/docs");
+    let secrets = entry.spec.secrets();
+    let secrets: Vec<_> = secrets
+        .iter()
+        .map(|secret| (secret.name.as_str(), secret.required))
+        .collect();
+    assert_eq!(secrets, [("KEY", true)]);
 }
 
 #[test]
@@ -125,8 +141,20 @@ fn an_error_names_the_line_the_entry_and_the_field_but_repeats_nothing_else() {
             &["line 5", "field workspace"],
         ),
         (
-            entry(&format!("  injections: [{{secret: {MARK}}}]\n")),
-            &["line 5", "field injections", "secrets"],
+            entry("  injections: [{secret: A}]\n  secrets: [B]\n"),
+            &["line 3, @a/b", "secrets: an entry with injections"],
+        ),
+        (
+            entry(&format!("  default_name: {MARK}_\n")),
+            &["line 3, @a/b", "default_name:", "a-z"],
+        ),
+        (
+            entry(&format!("  docs: http://{MARK}.example\n")),
+            &["line 3, @a/b", "docs:", "https"],
+        ),
+        (
+            entry(&format!("  needs_url: {MARK}\n")),
+            &["line 5", "true or false"],
         ),
         (entry(&format!("  uid: {MARK}\n")), &["line 5", "field uid"]),
         (

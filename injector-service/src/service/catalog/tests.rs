@@ -1,4 +1,4 @@
-use proto::SecretName;
+use proto::{SecretName, ServerName};
 use tempfile::TempDir;
 
 use super::*;
@@ -13,9 +13,13 @@ fn entry() -> CatalogEntry {
     let secret = SecretName::parse("SUGGESTED").unwrap();
     CatalogEntry {
         name: EntryName::parse("@tools/mail").unwrap(),
+        default_name: ServerName::parse("post").unwrap(),
+        supplies_secrets: false,
+        needs_url: false,
+        docs: "https://mail.example/docs".into(),
         spec: Spec {
             auth_type: AuthType::Bearer,
-            injections: AuthType::Bearer.injections(&secret, false),
+            injections: AuthType::Bearer.injections(&secret, true),
             protocol: Protocol::Http2,
             tls: UpstreamTls {
                 server_name: Some("other.example".into()),
@@ -31,7 +35,7 @@ fn entry() -> CatalogEntry {
 
 fn from_entry() -> api::Server {
     api::Server {
-        name: "mail".into(),
+        name: "post".into(),
         url: "https://mail.example/v1".into(),
         auth_type: api::AuthType::Bearer.into(),
         protocol: api::Protocol::Http2.into(),
@@ -50,8 +54,68 @@ fn tls(server_name: &str) -> Option<api::UpstreamTls> {
 }
 
 #[test]
-fn empty_fields_but_the_secrets_come_from_the_entry() {
-    assert_eq!(complete(api::Server::default(), &entry()), from_entry());
+fn empty_fields_but_suggested_secrets_come_from_the_entry() {
+    assert_eq!(complete(api::Server::default(), &entry()).unwrap(), from_entry());
+}
+
+fn supplying() -> CatalogEntry {
+    CatalogEntry {
+        supplies_secrets: true,
+        ..entry()
+    }
+}
+
+#[test]
+fn an_entry_supplies_its_secrets_unless_the_request_names_secrets_or_another_auth_type() {
+    let bearer = |secrets: &[&str]| api::Server {
+        inject_secrets: secrets.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    };
+    let supplied = |given: api::Server| {
+        let server = complete(given, &supplying()).unwrap();
+        (server.inject_secrets, server.required_secrets)
+    };
+    let required = (vec!["SUGGESTED".to_owned()], vec!["SUGGESTED".to_owned()]);
+    assert_eq!(supplied(bearer(&[])), required);
+    let same_type = api::Server {
+        auth_type: api::AuthType::Bearer.into(),
+        ..Default::default()
+    };
+    assert_eq!(supplied(same_type), required);
+    let elsewhere = api::Server {
+        url: "https://b.example".into(),
+        ..Default::default()
+    };
+    assert_eq!(supplied(elsewhere), required);
+    assert_eq!(supplied(bearer(&["MINE"])), (vec!["MINE".to_owned()], vec![]));
+    let other_type = api::Server {
+        auth_type: api::AuthType::SecretHeaders.into(),
+        ..Default::default()
+    };
+    assert_eq!(supplied(other_type), (vec![], vec![]));
+}
+
+#[test]
+fn an_entry_whose_host_depends_on_the_customer_needs_a_url() {
+    let entry = CatalogEntry {
+        needs_url: true,
+        ..supplying()
+    };
+    let with_url = |url: &str| api::Server {
+        url: url.into(),
+        ..Default::default()
+    };
+    for url in ["", "https://mail.example/v1"] {
+        let Refusal { reason, message } = complete(with_url(url), &entry).unwrap_err();
+        assert_eq!(reason, Reason::ServerInvalid);
+        assert_eq!(
+            message,
+            "url: the host of @tools/mail depends on your account; give the server's url (--url), such as \
+             https://mail.example/v1"
+        );
+    }
+    let server = complete(with_url("https://mine.example"), &entry).unwrap();
+    assert_eq!((server.url.as_str(), server.tls), ("https://mine.example", None));
 }
 
 #[test]
@@ -69,7 +133,7 @@ fn given_fields_override_the_entry() {
         description: "mine".into(),
         ..Default::default()
     };
-    assert_eq!(complete(given.clone(), &entry()), given);
+    assert_eq!(complete(given.clone(), &entry()).unwrap(), given);
     for (given, taken) in [
         (
             api::Server {
@@ -104,7 +168,7 @@ fn given_fields_override_the_entry() {
             },
         ),
     ] {
-        assert_eq!(complete(given, &entry()), taken);
+        assert_eq!(complete(given, &entry()).unwrap(), taken);
     }
 }
 
@@ -121,7 +185,7 @@ fn the_request_or_the_entry_may_allow_plaintext() {
         (given(true), strict, true),
         (given(false), entry(), true),
     ] {
-        assert_eq!(complete(given, &entry).allow_plaintext, allowed);
+        assert_eq!(complete(given, &entry).unwrap().allow_plaintext, allowed);
     }
 }
 
@@ -132,7 +196,7 @@ fn another_url_does_not_inherit_the_tls_of_the_entry() {
         inject_secrets: vec!["A".into()],
         ..Default::default()
     };
-    let taken = complete(given.clone(), &entry());
+    let taken = complete(given.clone(), &entry()).unwrap();
     let expected = api::Server {
         url: given.url,
         inject_secrets: given.inject_secrets,
