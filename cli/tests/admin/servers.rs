@@ -43,7 +43,11 @@ async fn a_server_of_the_catalog_is_added_by_its_name_alone() {
     );
     assert_eq!(server["auth_type"], "bearer");
     assert_eq!(server["required_secrets"], json!(["STRIPE_API_KEY"]));
-    let other = add(&services, &["@stripe/api", "--name", "test", "--secrets", "TEST_KEY"]).await;
+    let other = add(
+        &services,
+        &["@stripe/api", "--name", "test", "--secrets", "TEST_KEY"],
+    )
+    .await;
     assert_eq!(
         (&other["name"], &other["inject_secrets"]),
         (&json!("test"), &json!(["TEST_KEY"]))

@@ -103,7 +103,14 @@ fn insert(
 ) -> Vec<CatalogEntryError> {
     let (name, parsed) = match (name, raw.parse()) {
         (Ok(name), Ok(parsed)) => (name, parsed),
-        (name, parsed) => return name.err().map(Into::into).into_iter().chain(parsed.err()).collect(),
+        (name, parsed) => {
+            return name
+                .err()
+                .map(Into::into)
+                .into_iter()
+                .chain(parsed.err())
+                .collect();
+        }
     };
     match entries.entry(name.clone()) {
         btree_map::Entry::Occupied(_) => vec![CatalogEntryError::DuplicateName],

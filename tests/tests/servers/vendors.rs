@@ -128,12 +128,7 @@ async fn an_entry_needs_only_its_name_unless_its_host_depends_on_the_customer() 
             );
             // The example could be somebody else's site.
             let example = pair.injector.try_add_from(&entry.name, server(&entry.url)).await;
-            assert_eq!(
-                why(&example.unwrap_err()).1,
-                "SERVER_INVALID",
-                "{}",
-                entry.name
-            );
+            assert_eq!(why(&example.unwrap_err()).1, "SERVER_INVALID", "{}", entry.name);
             continue;
         }
         let added = added.unwrap();
@@ -173,19 +168,9 @@ async fn check_vendor(pair: &Pair, vendor: &'static Vendor, entry: &CatalogEntry
     };
     let direct = async |request: http::request::Builder| send(upstream.address, request, "").await;
     let accepted = direct(request(vendor.credentials)).await;
-    assert_eq!(
-        accepted.status(),
-        StatusCode::OK,
-        "the mimic of {}",
-        vendor.entry
-    );
+    assert_eq!(accepted.status(), StatusCode::OK, "the mimic of {}", vendor.entry);
     let refused = direct(request(&[])).await;
-    assert_eq!(
-        refused.status(),
-        vendor.refusal,
-        "the mimic of {}",
-        vendor.entry
-    );
+    assert_eq!(refused.status(), vendor.refusal, "the mimic of {}", vendor.entry);
 
     for secret in &entry.suggested_secrets {
         pair.vault.put("dev", secret, value_of(secret)).await;

@@ -4,8 +4,7 @@ mod spec;
 
 use clap::{Args, Subcommand};
 use proto::{
-    Reason,
-    Warning,
+    Reason, Warning,
     injector::v1::{
         self as api, AddServerRequest, GetServerRequest, ListCatalogEntriesRequest, ListServersRequest,
         RemoveServerRequest, UpdateServerRequest, catalog_service_client::CatalogServiceClient,
