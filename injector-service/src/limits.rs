@@ -37,7 +37,7 @@ pub struct LimitSettings {
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub body_timeout: String,
     /// JSON bodies of up to this size are checked whole before the upstream is called, and sent with their length; larger
-    /// ones are streamed
+    /// ones are streamed, or refused with 413 when a server gets secrets at JSON Pointers or in a form
     #[arg(long, default_value = "1MiB", value_name = "SIZE")]
     pub max_buffered_body: String,
     /// Bytes of bodies that are read before they are sent, of all calls together; more is 503. A body over HTTP/2 that
@@ -114,7 +114,7 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Time for the part of a body to arrive that the injector reads before it calls the upstream.
     pub body_timeout: Duration,
-    /// The largest JSON body that the injector reads whole before it calls the upstream. Larger bodies are streamed.
+    /// The largest body that the injector reads whole before it calls the upstream. Larger bodies are streamed or refused.
     pub max_buffered_body: usize,
     /// The most bytes of bodies in memory, of all calls together.
     pub max_buffered_total: usize,

@@ -103,6 +103,7 @@ impl Reason {
             | Self::AuditUnavailable => UNAVAILABLE,
             Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
             Self::HostNotServed => (Code::InvalidArgument, StatusCode::MISDIRECTED_REQUEST),
+            Self::BodyTooLarge => (Code::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE),
             Self::UriTooLong => (Code::ResourceExhausted, StatusCode::URI_TOO_LONG),
             Self::HeadersTooLarge => (
                 Code::ResourceExhausted,
@@ -185,6 +186,7 @@ mod tests {
             409,
             "REVISION_MISMATCH CONFLICT VERSION_MISMATCH BACKUP_UNDER_WAY",
         ),
+        (Code::ResourceExhausted, 413, "BODY_TOO_LARGE"),
         (Code::ResourceExhausted, 414, "URI_TOO_LONG"),
         (Code::InvalidArgument, 415, "BODY_TYPE_UNSUPPORTED"),
         (Code::Unimplemented, 415, "MESSAGE_ENCODING_UNSUPPORTED"),

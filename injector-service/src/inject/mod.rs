@@ -19,7 +19,7 @@ mod resolved_secrets;
 mod text_value;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use proto::{Reason, Refusal};
+use proto::{Reason, Refusal, vault::v1::ValueFacts};
 
 use crate::{
     dialect::Dialect,
@@ -27,9 +27,11 @@ use crate::{
     template::Template,
 };
 pub use client_certificate::client_certificate;
+use form::FormFields;
 use head::HeadSecrets;
-use json::SecretsObject;
+use json::{JsonMembers, JsonString, SecretsObject};
 use protobuf::SecretEntries;
+use render::FilledTemplate;
 pub use resolved_secrets::{ResolvedSecret, ResolvedSecrets};
 
 /// The secrets of one request, in the form in which they go into its headers and its body.
@@ -43,6 +45,10 @@ pub enum BodySecrets {
     None,
     /// The member `secrets` of a JSON object.
     Json(SecretsObject),
+    /// Members of a JSON object and of the objects in it.
+    Members(JsonMembers),
+    /// The fields of a form.
+    Form(FormFields),
     /// The entries of a map field in a protobuf message.
     Protobuf(SecretEntries),
 }
@@ -51,23 +57,59 @@ pub enum BodySecrets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyPlacement {
     None,
-    /// The body is one JSON object.
+    /// The body is one JSON object, which gets the member `secrets`.
     Json,
+    /// The body is one JSON object, which gets members at JSON Pointers.
+    Members,
+    /// The body is a form (`application/x-www-form-urlencoded`).
+    Form,
     /// The body consists of gRPC messages.
     Protobuf(ProtobufSecrets),
 }
 
 impl BodyPlacement {
-    /// Returns the placement for calls of a server with `auth_type`.
-    pub fn of(auth_type: AuthType, dialect: Dialect) -> Result<Self, Refusal> {
+    /// Returns the placement for calls of a server with these settings. `is_form` is true when the request has a form. A
+    /// body of another type than the placement needs is refused when the body is read.
+    pub fn of(
+        auth_type: AuthType,
+        injections: &[Injection],
+        dialect: Dialect,
+        is_form: bool,
+    ) -> Result<Self, Refusal> {
         match (auth_type, dialect) {
-            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), _) => Ok(Self::None),
+            (AuthType::SecretHeaders | AuthType::Bearer, _) => Ok(Self::None),
             (AuthType::Skill(_), Dialect::Http) => Ok(Self::Json),
             (AuthType::Skill(Some(protobuf)), Dialect::Grpc) => Ok(Self::Protobuf(protobuf)),
-            (AuthType::Skill(None), Dialect::Grpc) => Err(Refusal::new(
-                Reason::BodyTypeUnsupported,
-                "this server gets its secrets in a JSON body; to be called by gRPC it needs a protobuf_secrets_field",
-            )),
+            (AuthType::Skill(None), Dialect::Grpc) => Err(not_for_grpc("a protobuf_secrets_field")),
+            (AuthType::Custom(_), Dialect::Http) => Ok(Self::of_http_body(injections, is_form)),
+            (AuthType::Custom(_), Dialect::Grpc) => Self::of_messages(injections),
+        }
+    }
+
+    fn of_http_body(injections: &[Injection], is_form: bool) -> Self {
+        let mut places = injections.iter().map(|injection| &injection.placement);
+        let has_json = places
+            .clone()
+            .any(|place| matches!(place, Placement::Json { .. }));
+        let has_form = places.any(|place| matches!(place, Placement::Form { .. }));
+        match (has_json, has_form) {
+            (false, false) => Self::None,
+            (true, true) if is_form => Self::Form,
+            (true, _) => Self::Members,
+            (false, true) => Self::Form,
+        }
+    }
+
+    fn of_messages(injections: &[Injection]) -> Result<Self, Refusal> {
+        let in_body = || {
+            injections
+                .iter()
+                .filter(|injection| injection.placement.is_in_body())
+        };
+        let is_protobuf = |injection: &Injection| matches!(injection.placement, Placement::Protobuf { .. });
+        match in_body().count() == 0 || in_body().any(is_protobuf) {
+            true => Ok(Self::None),
+            false => Err(not_for_grpc("an injection into a protobuf field")),
         }
     }
 
@@ -79,9 +121,9 @@ impl BodyPlacement {
             | Placement::Query { .. }
             | Placement::Path { .. }
             | Placement::Cookie { .. } => true,
-            Placement::Json { .. } => matches!(self, Self::Json),
+            Placement::Json { .. } => matches!(self, Self::Json | Self::Members),
             Placement::Protobuf { .. } => matches!(self, Self::Protobuf(_)),
-            Placement::Form { .. } => false,
+            Placement::Form { .. } => matches!(self, Self::Form),
         }
     }
 }
@@ -99,6 +141,8 @@ impl<'v> RequestSecrets<'v> {
         let body = match body {
             BodyPlacement::None => BodySecrets::None,
             BodyPlacement::Json => BodySecrets::Json(secrets_object(injections, secrets)?),
+            BodyPlacement::Members => BodySecrets::Members(json_members(injections, secrets)?),
+            BodyPlacement::Form => BodySecrets::Form(form_fields(injections, secrets)?),
             BodyPlacement::Protobuf(ProtobufSecrets { field, messages: _ }) => {
                 BodySecrets::Protobuf(message_entries(field, injections, secrets)?)
             }
@@ -128,6 +172,44 @@ fn secrets_object(injections: &[Injection], secrets: &ResolvedSecrets<'_>) -> Re
     SecretsObject::new(members).map_err(|error| not_text(&error.name, "a JSON string"))
 }
 
+fn json_members(injections: &[Injection], secrets: &ResolvedSecrets<'_>) -> Result<JsonMembers, Refusal> {
+    let mut members = Vec::new();
+    for injection in injections {
+        if let Placement::Json { pointer, value } = &injection.placement {
+            let value = texts(value, secrets, "be a JSON string")?;
+            members.push((pointer, value.map(|texts| JsonString::concat(&texts))));
+        }
+    }
+    JsonMembers::new(members).map_err(|error| Refusal::new(Reason::Internal, error))
+}
+
+fn form_fields(injections: &[Injection], secrets: &ResolvedSecrets<'_>) -> Result<FormFields, Refusal> {
+    let mut fields = Vec::new();
+    for injection in injections {
+        if let Placement::Form { field, value } = &injection.placement {
+            fields.push((field.as_str(), texts(value, secrets, "be a form field")?));
+        }
+    }
+    Ok(FormFields::new(fields))
+}
+
+/// Returns the texts and values of a template, or `None` when one of its secrets does not exist. Fails when a value is no
+/// text; `place` completes "it cannot …".
+fn texts<'s>(
+    template: &'s Template,
+    secrets: &'s ResolvedSecrets<'_>,
+    place: &str,
+) -> Result<Option<Vec<&'s str>>, Refusal> {
+    let Some(filled) = FilledTemplate::new(template, secrets) else {
+        return Ok(None);
+    };
+    filled.check(place, |value| ValueFacts::of(value.expose()).text_fault())?;
+    let texts: Result<_, _> = filled.pieces().map(str::from_utf8).collect();
+    texts
+        .map(Some)
+        .map_err(|_| Refusal::new(Reason::Internal, "a value that is text is no text"))
+}
+
 /// Returns the entries of the map field `field` for one gRPC message.
 pub fn message_entries(
     field: FieldNumber,
@@ -151,6 +233,12 @@ fn body_value<'s>(
 ) -> Option<(&'s str, &'s [u8])> {
     let value = secrets.value(template.secrets().next()?)?;
     Some((name, value.expose()))
+}
+
+fn not_for_grpc(needed: &str) -> Refusal {
+    let message =
+        format!("this server gets its secrets in an HTTP body; to be called by gRPC it needs {needed}");
+    Refusal::new(Reason::BodyTypeUnsupported, message)
 }
 
 fn not_text(secret: &str, place: &str) -> Refusal {

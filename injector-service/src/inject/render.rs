@@ -82,7 +82,7 @@ impl<'v> FilledTemplate<'v> {
     }
 
     /// Returns the bytes of the texts and values, in order.
-    fn pieces(self) -> impl Iterator<Item = &'v [u8]> {
+    pub(crate) fn pieces(self) -> impl Iterator<Item = &'v [u8]> {
         self.template.parts().iter().map(move |part| match part {
             Part::Text(text) => text.as_bytes(),
             Part::Secret(name) => self.value(name).expose(),

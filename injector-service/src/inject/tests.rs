@@ -23,7 +23,7 @@ fn request_secrets(
         name: &given.name,
         value: given.value.map(parse),
     });
-    let body = BodyPlacement::of(auth_type, dialect)?;
+    let body = BodyPlacement::of(auth_type, injections, dialect, false)?;
     let resolved: &ResolvedSecrets<'_> = Box::leak(Box::new(resolved.collect()));
     RequestSecrets::new(body, dialect, injections, resolved)
 }
@@ -193,4 +193,98 @@ proptest::proptest! {
             assert_eq!(request["x-mcp-secret-t"].as_bytes(), value);
         }
     }
+}
+
+fn custom(placement: Placement) -> Injection {
+    Injection {
+        required: false,
+        placement,
+    }
+}
+
+fn json_member(pointer: &str, value: &str) -> Injection {
+    custom(Placement::Json {
+        pointer: json::JsonPointer::parse(pointer).unwrap(),
+        value: Template::parse(value).unwrap(),
+    })
+}
+
+fn form_field(field: &str, value: &str) -> Injection {
+    custom(Placement::Form {
+        field: field.to_owned(),
+        value: Template::parse(value).unwrap(),
+    })
+}
+
+/// Returns the body that a server with `injections` gets for `body`, when `TOKEN` has this value and no other secret
+/// exists.
+fn rewritten(injections: &[Injection], is_form: bool, token: &[u8], body: &str) -> Result<String, Refusal> {
+    let name = SecretName::parse("TOKEN").unwrap();
+    let resolved: ResolvedSecrets<'_> = [ResolvedSecret {
+        name: &name,
+        value: Some(SecretValue::parse(Zeroizing::new(token.to_vec())).unwrap()),
+    }]
+    .into_iter()
+    .collect();
+    let auth_type = AuthType::Custom(ProtobufMessages::First);
+    let placement = BodyPlacement::of(auth_type, injections, Dialect::Http, is_form)?;
+    let secrets = RequestSecrets::new(placement, Dialect::Http, injections, &resolved)?;
+    let out = match secrets.insert(&mut HeaderMap::new(), |_, _| None)? {
+        BodySecrets::Members(members) => json::insert_members(body.as_bytes(), &members).unwrap(),
+        BodySecrets::Form(fields) => fields.put_into(body.as_bytes()),
+        BodySecrets::None | BodySecrets::Json(_) | BodySecrets::Protobuf(_) => panic!("{placement:?}"),
+    };
+    Ok(String::from_utf8(out.to_vec()).unwrap())
+}
+
+#[test]
+fn templates_go_to_their_places_in_the_body() {
+    let injections = [
+        json_member("/params/_meta/token", "Bearer ${TOKEN}"),
+        json_member("/params/other", "${TOKEN}/${MISSING}"),
+        form_field("token", "${TOKEN}"),
+        form_field("other", "${MISSING}"),
+    ];
+    let json = rewritten(&injections, false, b"a\"b", r#"{"params":{"other":1}}"#);
+    assert_eq!(json.unwrap(), r#"{"params":{"_meta":{"token":"Bearer a\"b"}}}"#);
+    let form = rewritten(&injections, true, b"a&b", "other=1&a=%20");
+    assert_eq!(form.unwrap(), "a=%20&token=a%26b");
+}
+
+#[test]
+fn the_only_kind_of_body_places_does_not_depend_on_the_type_of_the_request() {
+    for is_form in [false, true] {
+        let json = rewritten(&[json_member("/t", "${TOKEN}")], is_form, b"v", "{}");
+        assert_eq!(json.unwrap(), r#"{"t":"v"}"#);
+        let form = rewritten(&[form_field("t", "${TOKEN}")], is_form, b"v", "");
+        assert_eq!(form.unwrap(), "t=v");
+    }
+}
+
+#[test]
+fn a_value_that_is_no_text_refuses_the_call_and_is_not_in_the_message() {
+    for (injection, is_form) in [
+        (json_member("/t", "x${TOKEN}"), false),
+        (form_field("t", "${TOKEN}"), true),
+    ] {
+        let refusal = rewritten(&[injection], is_form, b"canary\xff", "").unwrap_err();
+        assert_eq!(refusal.reason, Reason::SecretValueNotPlaceable);
+        assert!(refusal.message.contains("secret TOKEN") && !refusal.message.contains("canary"));
+    }
+}
+
+#[test]
+fn a_server_with_places_in_http_bodies_only_cannot_be_called_by_grpc() {
+    let of = |injections: &[Injection]| {
+        let auth_type = AuthType::Custom(ProtobufMessages::First);
+        BodyPlacement::of(auth_type, injections, Dialect::Grpc, false)
+    };
+    for injection in [json_member("/t", "${TOKEN}"), form_field("t", "${TOKEN}")] {
+        assert_eq!(of(&[injection]).unwrap_err().reason, Reason::BodyTypeUnsupported);
+    }
+    let header = Placement::Header {
+        name: HeaderName::from_static("x-key"),
+        value: Template::parse("${TOKEN}").unwrap(),
+    };
+    assert_eq!(of(&[custom(header)]), Ok(BodyPlacement::None));
 }

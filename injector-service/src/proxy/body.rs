@@ -69,3 +69,21 @@ pub(super) fn check_is_rewritable(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+/// Returns true when the only content type of `headers` satisfies `is_essence`, which gets `type/subtype` in lower case,
+/// and has no other character set than UTF-8.
+pub(super) fn is_type(headers: &HeaderMap, is_essence: impl FnOnce(&str) -> bool) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(Ok(only)), None) = (types.next().map(|value| value.to_str()), types.next()) else {
+        return false;
+    };
+    let mut parts = only.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    is_essence(&essence)
+        && parts.all(|parameter| {
+            parameter.split_once('=').is_none_or(|(name, value)| {
+                !name.trim().eq_ignore_ascii_case("charset")
+                    || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+            })
+        })
+}

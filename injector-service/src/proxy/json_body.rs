@@ -1,4 +1,4 @@
-//! JSON bodies of requests, with the member `secrets` put into them.
+//! JSON bodies of requests, with secrets put into them: as the member `secrets`, or at JSON Pointers.
 
 use std::{
     mem,
@@ -7,122 +7,65 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
-use http_body::{Body as _, Frame};
+use http::HeaderMap;
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use proto::{Reason, Refusal};
 use zeroize::Zeroizing;
 
 use super::{
-    body,
-    buffer_budget::Reservation,
+    body::{self, is_type},
+    buffered_body::{BufferedBody, BufferedBytes, ReservedBytes, WholeBody},
     received_body::ReceivedBody,
-    upload::{self, UploadState},
+    upload::UploadState,
 };
 use crate::{
-    inject::json::{JsonError, Rewriter, SecretsObject},
+    inject::json::{JsonError, JsonMembers, Rewriter, SecretsObject, insert_members},
     upstream::{Body, BodyError, FramePoll},
 };
 
-/// A JSON body that was read far enough to decide how secrets are put into it.
-pub(super) enum JsonBody {
-    /// The request has no body.
-    Absent,
-    /// The body was read whole, and will be sent with its exact length.
-    Whole(BufferedBytes),
-    /// The body is larger than `--max-buffered-body`. The rest is rewritten while it streams.
-    Large(BufferedBytes, ReceivedBody),
-}
-
-/// Bytes that were read, with their reservation in the budget of `--max-buffered-total`.
-pub(super) struct BufferedBytes {
-    bytes: Vec<u8>,
-    reservation: Reservation,
-}
-
-impl BufferedBytes {
-    fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
-        self.reservation.grow(data.len())?;
-        self.bytes.extend_from_slice(data);
-        Ok(())
+/// Returns the body with `secrets` as its member `secrets`. A large body that turns out to be invalid while it streams
+/// fails in `state`.
+pub(super) fn with_secrets(
+    body: BufferedBody,
+    secrets: SecretsObject,
+    state: &UploadState,
+) -> Result<Body, Refusal> {
+    let mut rewriter = Rewriter::new(secrets);
+    match body {
+        BufferedBody::Absent => Ok(body::empty()),
+        BufferedBody::Whole(buffer) => {
+            let mut whole = rewrite(buffer, &mut rewriter)?;
+            rewriter.finish(&mut whole.bytes).map_err(invalid)?;
+            Ok(body::full(Bytes::from_owner(whole)))
+        }
+        BufferedBody::Large(buffer, rest) => {
+            let start = Bytes::from_owner(rewrite(buffer, &mut rewriter)?);
+            state.set_secrets_pending(true);
+            Ok(LargeJsonBody {
+                start,
+                rewriter: Some(rewriter),
+                rest,
+                state: state.clone(),
+            }
+            .boxed_unsync())
+        }
     }
+}
 
-    fn rewrite(self, rewriter: &mut Rewriter) -> Result<ReservedBytes, Refusal> {
-        let Self { bytes, reservation } = self;
+/// Returns the body with `members` at their pointers.
+pub(super) fn with_members(body: WholeBody, members: &JsonMembers) -> Result<Body, Refusal> {
+    body.rewrite(|body| {
+        insert_members(body, members).map_err(|error| Refusal::new(Reason::BodyInvalid, error))
+    })
+}
+
+fn rewrite(buffer: BufferedBytes, rewriter: &mut Rewriter) -> Result<ReservedBytes, Refusal> {
+    buffer.rewrite(|bytes| {
         let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
-        rewriter.push(&bytes, &mut out).map_err(invalid)?;
-        Ok(ReservedBytes {
-            bytes: out,
-            _reservation: reservation,
-        })
-    }
-}
-
-struct ReservedBytes {
-    bytes: Zeroizing<Vec<u8>>,
-    _reservation: Reservation,
-}
-
-impl AsRef<[u8]> for ReservedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl JsonBody {
-    /// Reads a body, whole if it has up to `limit` bytes. Trailers are dropped, because they describe the body that the
-    /// program sent, and not the rewritten one.
-    pub(super) async fn read(
-        mut body: ReceivedBody,
-        limit: usize,
-        reservation: Reservation,
-    ) -> Result<Self, Refusal> {
-        if body.is_end_stream() {
-            return Ok(Self::Absent);
-        }
-        let mut read = BufferedBytes {
-            bytes: Vec::new(),
-            reservation,
-        };
-        while read.bytes.len() <= limit {
-            match body.frame().await {
-                None if read.bytes.is_empty() => return Ok(Self::Absent),
-                None => return Ok(Self::Whole(read)),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        read.push(&data)?;
-                    }
-                }
-                Some(Err(_)) => return Err(upload::incomplete()),
-            }
-        }
-        Ok(Self::Large(read, body))
-    }
-
-    /// Returns the body with `secrets` in it. A large body that turns out to be invalid while it streams fails in
-    /// `state`.
-    pub(super) fn with(self, secrets: SecretsObject, state: &UploadState) -> Result<Body, Refusal> {
-        let mut rewriter = Rewriter::new(secrets);
-        match self {
-            Self::Absent => Ok(body::empty()),
-            Self::Whole(buffer) => {
-                let mut whole = buffer.rewrite(&mut rewriter)?;
-                rewriter.finish(&mut whole.bytes).map_err(invalid)?;
-                Ok(body::full(Bytes::from_owner(whole)))
-            }
-            Self::Large(buffer, rest) => {
-                let start = Bytes::from_owner(buffer.rewrite(&mut rewriter)?);
-                state.set_secrets_pending(true);
-                Ok(LargeJsonBody {
-                    start,
-                    rewriter: Some(rewriter),
-                    rest,
-                    state: state.clone(),
-                }
-                .boxed_unsync())
-            }
-        }
-    }
+        rewriter.push(bytes, &mut out).map_err(invalid)?;
+        Ok(out)
+    })
 }
 
 /// A large body that is rewritten while it streams. The secrets come last, after the whole body was found valid. An
@@ -213,22 +156,10 @@ fn is_json_subtype(subtype: &str) -> bool {
     subtype.len() > 5 && subtype.ends_with("+json") && !subtype.starts_with("grpc")
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(Ok(only)), None) = (types.next().map(|value| value.to_str()), types.next()) else {
-        return false;
-    };
-    let mut parts = only.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let json = essence == "application/json"
-        || essence
-            .split_once('/')
-            .is_some_and(|(_, subtype)| is_json_subtype(subtype));
-    json && parts.all(|parameter| {
-        parameter.split_once('=').is_none_or(|(name, value)| {
-            !name.trim().eq_ignore_ascii_case("charset")
-                || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-        })
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    is_type(headers, |essence| {
+        let subtype = essence.split_once('/').map(|(_, subtype)| subtype);
+        essence == "application/json" || subtype.is_some_and(is_json_subtype)
     })
 }
 

@@ -9,11 +9,12 @@
 //! | requests | `hosts`, `browser`, `target`, `oauth_path`, `pools`, `placeholders` |
 //! | responses | `local_reply`, `cors`, `response_framing`, `challenge`, `url_rewrite`, `oauth_metadata`, `sse_endpoint` |
 //! | both | `call_id`, `call_record`, `cookies`, and `crate::header_rules` |
-//! | bodies | `received_body`, `drain`, `replay`, `buffer_budget`, `upload`, `json_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
+//! | bodies | `received_body`, `drain`, `replay`, `buffer_budget`, `buffered_body`, `upload`, `json_body`, `form_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
 
 mod body;
 mod browser;
 mod buffer_budget;
+mod buffered_body;
 mod call;
 mod call_id;
 mod call_record;
@@ -25,6 +26,7 @@ mod cors;
 mod deadline_body;
 mod delayed_error;
 mod drain;
+mod form_body;
 mod grpc;
 mod hosts;
 mod http_server;

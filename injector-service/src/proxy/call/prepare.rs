@@ -12,8 +12,8 @@ use crate::{
     inject::BodyPlacement,
     placement::AuthType,
     proxy::{
-        call_id, call_record::CallRecord, challenge, cookies, oauth_metadata, received_body::ReceivedBody,
-        target::CallTarget, upgrade::UpgradeRequest,
+        call_id, call_record::CallRecord, challenge, cookies, form_body, oauth_metadata,
+        received_body::ReceivedBody, target::CallTarget, upgrade::UpgradeRequest,
     },
     registry::server::Spec,
     upstream::{RequiredVersion, Transport, Upstream},
@@ -69,7 +69,7 @@ impl<'c> PreparedRequest<'c> {
         if let Some(upgrade) = &upgrade {
             upgrade.add_to(&mut headers)?;
         }
-        let body_placement = body_placement(&target, dialect)?;
+        let body_placement = body_placement(&target, dialect, form_body::is_form(&headers))?;
         let upstream = proxy.pools.of(&target.entry, &proxy.resolver)?;
         let required = match dialect {
             Dialect::Grpc => RequiredVersion::Http2,
@@ -97,20 +97,23 @@ impl<'c> PreparedRequest<'c> {
 /// Returns the placement of secrets in the body, which is [`BodyPlacement::None`] when the server's `paths` or
 /// `grpc_methods` leave the call out. An OAuth document describes the server, so a request for it is no call of the
 /// server.
-fn body_placement(target: &CallTarget, dialect: Dialect) -> Result<BodyPlacement, Refusal> {
+fn body_placement(target: &CallTarget, dialect: Dialect, is_form: bool) -> Result<BodyPlacement, Refusal> {
     let Spec {
         auth_type,
+        injections,
         body_calls,
         ..
     } = &target.entry.server.spec;
     let is_limited = match (auth_type, dialect) {
-        (AuthType::Skill(Some(_)), _) | (AuthType::Skill(None), Dialect::Http) => true,
-        (AuthType::Skill(None), Dialect::Grpc)
-        | (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), _) => false,
+        (AuthType::Skill(Some(_)), _)
+        | (AuthType::Skill(None), Dialect::Http)
+        | (AuthType::Custom(_), Dialect::Http) => true,
+        (AuthType::Skill(None) | AuthType::Custom(_), Dialect::Grpc)
+        | (AuthType::SecretHeaders | AuthType::Bearer, _) => false,
     };
     let is_left_out = is_limited && !body_calls.include(dialect, &target.rest);
     match target.document {
-        "" if !is_left_out => BodyPlacement::of(*auth_type, dialect),
+        "" if !is_left_out => BodyPlacement::of(*auth_type, injections, dialect, is_form),
         _ => Ok(BodyPlacement::None),
     }
 }

@@ -1,6 +1,6 @@
 //! The body of a request, read as far as it has to be before secrets are put into it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use http_body::Body as _;
@@ -12,9 +12,11 @@ use crate::{
     inject::{BodyPlacement, BodySecrets},
     proxy::{
         body,
+        buffered_body::{BufferedBody, WholeBody},
         call_record::MessageRecord,
+        form_body,
         grpc::{GrpcBody, LaterMessages},
-        json_body::{self, JsonBody},
+        json_body,
         received_body::ReceivedBody,
         upload::UploadState,
     },
@@ -28,7 +30,12 @@ const NO_MESSAGE: &str = "the request's first message did not come within the ca
 pub(super) enum RequestBody {
     /// The body passes unchanged, and was not read.
     Unchanged(ReceivedBody),
-    Json(JsonBody),
+    /// The member `secrets` goes into a JSON body, which may be larger than what was read.
+    Json(BufferedBody),
+    /// Members go into a JSON body at JSON Pointers.
+    Members(WholeBody),
+    /// Fields go into a form.
+    Form(WholeBody),
     /// Secrets go into the messages, of which the first was read.
     Grpc(Box<GrpcBody>),
 }
@@ -48,14 +55,19 @@ impl RequestBody {
         match placement {
             BodyPlacement::None => Ok(Self::Unchanged(body)),
             BodyPlacement::Json => {
-                if !body.is_end_stream() {
-                    json_body::check_type(headers)?;
-                }
-                let reading = JsonBody::read(body, limits.max_buffered_body, reservation);
-                let json = timeout(limits.body_timeout, reading).await;
-                Ok(Self::Json(
-                    json.map_err(|_| Refusal::new(Reason::BodyTimeout, NO_BODY))??,
-                ))
+                check_present(&body, headers, json_body::check_type)?;
+                let reading = BufferedBody::read(body, limits.max_buffered_body, reservation);
+                Ok(Self::Json(in_time(limits.body_timeout, reading).await?))
+            }
+            BodyPlacement::Members => {
+                check_present(&body, headers, json_body::check_type)?;
+                let reading = WholeBody::read(body, limits.max_buffered_body, reservation);
+                Ok(Self::Members(in_time(limits.body_timeout, reading).await?))
+            }
+            BodyPlacement::Form => {
+                check_present(&body, headers, form_body::check_type)?;
+                let reading = WholeBody::read(body, limits.max_buffered_body, reservation);
+                Ok(Self::Form(in_time(limits.body_timeout, reading).await?))
             }
             // `--body-timeout` does not apply: a gRPC client may send its first message at any time before its
             // deadline.
@@ -87,14 +99,22 @@ impl RequestBody {
             (Self::Unchanged(body), BodySecrets::None) => {
                 Ok((body::request(body, entry.clone(), upload.clone()), None))
             }
-            (Self::Json(json), BodySecrets::Json(secrets)) => Ok((json.with(secrets, upload)?, None)),
+            (Self::Json(json), BodySecrets::Json(secrets)) => {
+                Ok((json_body::with_secrets(json, secrets, upload)?, None))
+            }
+            (Self::Members(json), BodySecrets::Members(members)) => {
+                Ok((json_body::with_members(json, &members)?, None))
+            }
+            (Self::Form(form), BodySecrets::Form(fields)) => {
+                Ok((form_body::with_fields(form, &fields)?, None))
+            }
             (Self::Grpc(messages), BodySecrets::Protobuf(entries)) => {
                 let later = later();
                 let record = later.record.clone();
                 Ok((messages.with(&entries, later)?, Some(record)))
             }
             // The call's `BodyPlacement` decides both, so they always fit.
-            (Self::Unchanged(_) | Self::Json(_) | Self::Grpc(_), _) => {
+            (Self::Unchanged(_) | Self::Json(_) | Self::Members(_) | Self::Form(_) | Self::Grpc(_), _) => {
                 Err(Refusal::new(Reason::Internal, "secrets and body do not fit"))
             }
         }
@@ -104,8 +124,29 @@ impl RequestBody {
     pub(super) fn is_missing(&self) -> bool {
         match self {
             Self::Unchanged(_) => false,
-            Self::Json(json) => matches!(json, JsonBody::Absent),
+            Self::Json(json) => json.is_absent(),
+            Self::Members(body) | Self::Form(body) => body.is_absent(),
             Self::Grpc(messages) => messages.is_empty(),
         }
     }
+}
+
+/// Checks the type of a body, if the request has one.
+fn check_present(
+    body: &ReceivedBody,
+    headers: &HeaderMap,
+    check_type: impl FnOnce(&HeaderMap) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    match body.is_end_stream() {
+        true => Ok(()),
+        false => check_type(headers),
+    }
+}
+
+async fn in_time<B>(
+    limit: Duration,
+    reading: impl Future<Output = Result<B, Refusal>>,
+) -> Result<B, Refusal> {
+    let read = timeout(limit, reading).await;
+    read.map_err(|_| Refusal::new(Reason::BodyTimeout, NO_BODY))?
 }
