@@ -20,6 +20,7 @@ mod placement;
 mod proxy;
 mod registry;
 mod resolve;
+pub mod scrub;
 mod service;
 mod status;
 mod template;

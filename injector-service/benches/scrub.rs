@@ -1,0 +1,90 @@
+//! Measures the search for values in answers, which has a price for each byte of each answer:
+//! `cargo bench -p injector-service --bench scrub`. The module doc of `scrub` explains the search.
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use injector_service::scrub::{Fingerprints, Scanner};
+
+const TOKEN: &[u8] = b"ghp_0123456789abcdefghijklmnopqrstuvwxyzAB";
+const PASSWORD: &[u8] = b"pass word/with+all&of=it: 12345678901234";
+const PIECE: usize = 16 * 1024;
+const ROUND: Duration = Duration::from_millis(300);
+
+fn main() {
+    let token = TOKEN.get(..40).unwrap_or_default();
+    let many: Vec<Vec<u8>> = (0..64).map(|index| [token, &[index][..]].concat()).collect();
+    let many: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
+    for (name, values) in [
+        ("one token of 40 bytes", &[token][..]),
+        ("one password of 40 bytes", &[PASSWORD]),
+        ("one value of 8 bytes", &[b"hunter22"]),
+        ("64 tokens of 41 bytes", &many),
+    ] {
+        let making = time(|| drop(black_box(Fingerprints::of(black_box(values).iter().copied()))));
+        let Some(fingerprints) = Fingerprints::of(values.iter().copied()) else {
+            continue;
+        };
+        let fingerprints = Arc::new(fingerprints);
+        report(&format!("{name}: fingerprints"), making, 0);
+        for (kind, piece) in [("JSON", json()), ("random bytes", random())] {
+            let piece = Bytes::from(piece);
+            let mut scanner = Scanner::new(fingerprints.clone());
+            let scanning = time(|| drop(black_box(scanner.scan(piece.clone()))));
+            report(&format!("{name}: {kind}"), scanning, piece.len());
+        }
+    }
+}
+
+/// Returns the fewest nanoseconds of one call.
+fn time(mut call: impl FnMut()) -> f64 {
+    let mut calls = 1_u32;
+    let mut round = || {
+        let began = Instant::now();
+        (0..calls).for_each(|_| call());
+        let nanoseconds = began.elapsed().as_secs_f64() * 1e9 / f64::from(calls);
+        calls = if nanoseconds < 1e4 { 100 } else { 1 };
+        nanoseconds
+    };
+    let began = Instant::now();
+    let mut fewest = round();
+    while began.elapsed() < ROUND {
+        fewest = fewest.min(round());
+    }
+    fewest
+}
+
+#[expect(clippy::print_stdout, reason = "the output of the benchmark")]
+#[expect(clippy::cast_precision_loss, reason = "the lengths are small")]
+fn report(name: &str, nanoseconds: f64, bytes: usize) {
+    match bytes {
+        0 => println!("{name:45} {nanoseconds:9.0} ns"),
+        bytes => println!("{name:45} {:9.2} GB/s", bytes as f64 / nanoseconds),
+    }
+}
+
+fn json() -> Vec<u8> {
+    let text = br#"{"id":184012,"name":"a name of an item","tags":["first","second"],"price":12.75},"#;
+    text.iter().copied().cycle().take(PIECE).collect()
+}
+
+fn random() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        Some(state.to_le_bytes())
+    };
+    std::iter::from_fn({
+        let mut next = next;
+        move || next()
+    })
+    .flatten()
+    .take(PIECE)
+    .collect()
+}

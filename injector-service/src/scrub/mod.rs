@@ -1,0 +1,66 @@
+//! Finds the values of secrets in the answers of upstreams, and masks them.
+//!
+//! An upstream may echo a request: debugging endpoints, error messages and tools that print their environment do. The
+//! program that made the call must not learn a value in this way. [`Fingerprints`] recognize a value without containing
+//! the value, and a [`Scanner`] replaces each occurrence in a stream of bytes by as many `*`. The code of this module
+//! is pure: it never waits, dials or logs.
+//!
+//! # Forms of a value
+//!
+//! `forms` lists the texts as which a value is recognized: the value itself, and its usual encodings. Values of fewer
+//! than [`MIN_VALUE`] bytes are not looked for, because ordinary text would contain them by chance.
+//!
+//! # Fingerprints
+//!
+//! A scanner samples the stream: it looks at the 8 bytes (a *window*) at each multiple of the stride, which is at most
+//! 8. One of the first windows of every occurrence of a form is such a sample, because the shortest form is at least
+//! `stride + 7` bytes long. For each form, the fingerprints contain:
+//!
+//! - for each of the windows at the offsets 0 to `stride - 1`, a tag of 16 bits, which is a keyed folded multiplication;
+//! - a digest of 64 bits (SipHash-1-3) of the first `stride + 7` bytes, of longer beginnings, and of the whole form;
+//! - its length.
+//!
+//! A sample whose tag is known makes a *candidate*, about one sample of 800 in other text for one token. The digests
+//! decide: the first one, of up to 15 bytes, dismisses practically every candidate that is no beginning of a value,
+//! before its end was received. The lengths of the longer beginnings grow by factors of eight. An upstream that sends
+//! only beginnings of values therefore costs a bounded number of bytes to hash for each byte that it sends.
+//!
+//! # Fingerprints are not a copy of the value
+//!
+//! The keys are random and new for each call, so the fingerprints of two calls have nothing in common. A digest of 64
+//! bits fits many values of more than 64 bits. Whoever reads the memory of the process during the call can test guesses
+//! of a value, and can compute the first `stride + 7` bytes of a value, because the tags and the first digest of each
+//! form allow a search byte by byte. A value of 16 bytes or fewer is thus disguised and not hidden; of a longer value,
+//! the remaining bytes can only be guessed as a whole. No search can do without a test of short pieces. The
+//! fingerprints cover the beginning because tokens begin with a known prefix. They are dropped at the end of the call.
+//!
+//! # Streams
+//!
+//! A scanner gives out a byte when no value can begin at this byte or before it any more. It holds back the last
+//! 14 bytes at most, and everything from the beginning of a candidate whose first digest matched. Nothing is held when
+//! the last byte is a control character and no value has one; the events of an SSE stream end with a line break. The
+//! owner of the scanner may release the held bytes, so that an interactive stream does not wait for them
+//! ([`Scanner::release_tail`], [`Scanner::release_all`]). The rest of a value whose beginning was released is masked.
+
+mod fingerprints;
+mod forms;
+mod scanner;
+mod window_table;
+
+pub use fingerprints::{Fingerprints, SecretSet};
+pub use scanner::{Scanned, Scanner, mask_text};
+
+/// The fewest bytes of a value that is looked for. No form of a value is shorter than the value.
+pub const MIN_VALUE: usize = 8;
+/// The most values that one set of fingerprints tells apart.
+pub const MAX_VALUES: usize = 64;
+
+/// The bytes of one sample.
+const WINDOW: usize = 8;
+/// The most bytes between two samples.
+const MAX_STRIDE: usize = 8;
+/// The byte that replaces each byte of a value.
+const MASK: u8 = b'*';
+
+#[cfg(test)]
+mod tests;

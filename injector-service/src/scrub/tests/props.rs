@@ -1,0 +1,221 @@
+//! Compares scanners with a search for every form in the whole stream.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+use super::super::{Fingerprints, MIN_VALUE, Scanner, forms::FormBuffer};
+
+#[derive(Debug, Clone)]
+struct Secret(Vec<u8>);
+
+/// A piece of a stream.
+#[derive(Debug, Clone)]
+enum Part {
+    Text(Vec<u8>),
+    /// A form of a value.
+    Form {
+        value: Index,
+        form: Index,
+    },
+    /// The beginning of a form.
+    Beginning {
+        value: Index,
+        form: Index,
+        len: Index,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Release {
+    No,
+    Tail,
+    All,
+}
+
+fn value() -> impl Strategy<Value = Secret> {
+    prop_oneof![
+        4 => "[A-Za-z0-9_-]{8,60}".prop_map(String::into_bytes),
+        2 => "[ -~]{8,40}".prop_map(String::into_bytes),
+        1 => "[a-b]{8,12}".prop_map(String::into_bytes),
+        1 => "a{8,20}".prop_map(String::into_bytes),
+        1 => vec(any::<u8>(), 8..40),
+        1 => "\\PC{8,20}".prop_map(String::into_bytes),
+        1 => vec(b'0'..b'z', 120..300),
+    ]
+    .prop_map(Secret)
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let form = (any::<Index>(), any::<Index>());
+    prop_oneof![
+        2 => "[ -~\n]{0,40}".prop_map(|text| Part::Text(text.into_bytes())),
+        1 => "[ab]{0,20}".prop_map(|text| Part::Text(text.into_bytes())),
+        1 => vec(any::<u8>(), 0..40).prop_map(Part::Text),
+        3 => form.clone().prop_map(|(value, form)| Part::Form { value, form }),
+        2 => (form, any::<Index>()).prop_map(|((value, form), len)| Part::Beginning { value, form, len }),
+    ]
+}
+
+fn forms(value: &Secret) -> Vec<Vec<u8>> {
+    let mut forms = Vec::new();
+    FormBuffer::new([&value.0[..]].into_iter()).for_each(&value.0, |form| forms.push(form.to_vec()));
+    forms
+}
+
+fn stream(values: &[Secret], parts: &[Part]) -> Vec<u8> {
+    let form = |value: &Index, form: &Index| form.get(&forms(value.get(values))).clone();
+    let bytes = |part: &Part| match part {
+        Part::Text(text) => text.clone(),
+        Part::Form { value, form: index } => form(value, index),
+        Part::Beginning {
+            value,
+            form: index,
+            len,
+        } => {
+            let form = form(value, index);
+            form[..len.index(form.len())].to_vec()
+        }
+    };
+    parts.iter().flat_map(bytes).collect()
+}
+
+/// Returns every occurrence of a form.
+fn occurrences(values: &[Secret], stream: &[u8]) -> Vec<Range<usize>> {
+    let long = values.iter().filter(|value| value.0.len() >= MIN_VALUE);
+    let of_form = |form: Vec<u8>| {
+        let starts = 0..(stream.len() + 1).saturating_sub(form.len());
+        starts
+            .filter(|start| stream[*start..].starts_with(&form))
+            .map(|start| start..start + form.len())
+            .collect::<Vec<_>>()
+    };
+    long.flat_map(forms).flat_map(of_form).collect()
+}
+
+/// Returns the pieces of `stream` between the sorted `splits`.
+fn pieces<'s>(stream: &'s [u8], splits: &[Index]) -> Vec<&'s [u8]> {
+    let mut ends: Vec<usize> = splits.iter().map(|split| split.index(stream.len() + 1)).collect();
+    ends.push(stream.len());
+    ends.sort_unstable();
+    let starts = [0].into_iter().chain(ends.clone());
+    starts
+        .zip(ends.clone())
+        .map(|(start, end)| &stream[start..end])
+        .collect()
+}
+
+/// Scans `pieces`, with a release after each piece, and returns the output.
+fn scan(values: &[Secret], pieces: &[&[u8]], releases: &[Release]) -> Vec<u8> {
+    let Some(fingerprints) = Fingerprints::of(values.iter().map(|value| &value.0[..])) else {
+        return pieces.concat();
+    };
+    let mut scanner = Scanner::new(Arc::new(fingerprints));
+    let mut output = Vec::new();
+    for (piece, release) in pieces.iter().zip(releases.iter().cycle()) {
+        output.extend_from_slice(&scanner.scan(Bytes::copy_from_slice(piece)).output);
+        output.extend_from_slice(&match release {
+            Release::No => Bytes::new(),
+            Release::Tail => scanner.release_tail(),
+            Release::All => scanner.release_all(),
+        });
+    }
+    output.extend_from_slice(&scanner.finish());
+    output
+}
+
+/// Returns the stream with masks. A byte of an occurrence stays when the bytes were released between this byte and the
+/// end of the occurrence.
+fn expected(values: &[Secret], pieces: &[&[u8]], releases: &[Release]) -> Vec<u8> {
+    let stream = pieces.concat();
+    let mut received = 0;
+    let mut released = Vec::new();
+    for (piece, release) in pieces.iter().zip(releases.iter().cycle()) {
+        received += piece.len();
+        released.extend((*release == Release::All).then_some(received));
+    }
+    let mut masked = stream.clone();
+    for Range { start, end } in occurrences(values, &stream) {
+        let last = released.iter().rev().find(|at| **at < end);
+        let from = last.map_or(start, |last| start.max(*last));
+        masked[from..end].fill(b'*');
+    }
+    masked
+}
+
+fn texts() -> impl Strategy<Value = (Vec<Secret>, Vec<Part>)> {
+    (vec(value(), 1..4), vec(part(), 0..8))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn every_occurrence_is_masked_and_nothing_else(
+        (values, parts) in texts(),
+        splits in vec(any::<Index>(), 0..20),
+    ) {
+        let stream = stream(&values, &parts);
+        let pieces = pieces(&stream, &splits);
+        let output = scan(&values, &pieces, &[Release::No]);
+        prop_assert_eq!(output, expected(&values, &pieces, &[Release::No]));
+    }
+
+    #[test]
+    fn pieces_of_one_byte_give_the_same_output((values, parts) in texts()) {
+        let stream = stream(&values, &parts);
+        let pieces: Vec<&[u8]> = stream.chunks(1).collect();
+        let output = scan(&values, &pieces, &[Release::No]);
+        prop_assert_eq!(output, expected(&values, &pieces, &[Release::No]));
+    }
+
+    #[test]
+    fn only_released_bytes_of_a_value_come_out(
+        (values, parts) in texts(),
+        splits in vec(any::<Index>(), 0..20),
+        releases in vec(prop_oneof![Just(Release::No), Just(Release::All)], 1..20),
+    ) {
+        let stream = stream(&values, &parts);
+        let pieces = pieces(&stream, &splits);
+        let output = scan(&values, &pieces, &releases);
+        prop_assert_eq!(output, expected(&values, &pieces, &releases));
+    }
+
+    /// A release of the tail gives out no more than a release of everything, and no bytes of a value that has begun.
+    #[test]
+    fn a_released_tail_has_no_value_that_has_begun(
+        (values, parts) in texts(),
+        splits in vec(any::<Index>(), 0..20),
+    ) {
+        let stream = stream(&values, &parts);
+        let pieces = pieces(&stream, &splits);
+        let output = scan(&values, &pieces, &[Release::Tail]);
+        let all = expected(&values, &pieces, &[Release::All]);
+        let none = expected(&values, &pieces, &[Release::No]);
+        prop_assert_eq!(output.len(), stream.len());
+        for (at, byte) in output.iter().enumerate() {
+            prop_assert!(*byte == all[at] || *byte == none[at]);
+        }
+        for Range { start, end } in occurrences(&values, &stream) {
+            let begun = (start + 15).min(end);
+            let shown = (begun..end).filter(|at| output[*at] != b'*').count();
+            prop_assert_eq!(shown, 0, "after the first 15 bytes");
+        }
+    }
+
+    #[test]
+    fn little_is_held_while_no_value_begins(
+        text in vec(any::<u8>(), 0..300),
+        splits in vec(any::<Index>(), 0..20),
+    ) {
+        let fingerprints = Arc::new(Fingerprints::of([&b"a-secret-that-is-not-there"[..]].into_iter()).unwrap());
+        let mut scanner = Scanner::new(fingerprints);
+        let (mut received, mut given) = (0, 0);
+        for piece in pieces(&text, &splits) {
+            received += piece.len();
+            given += scanner.scan(Bytes::copy_from_slice(piece)).output.len();
+            prop_assert!(received - given <= 14);
+        }
+    }
+}
