@@ -34,7 +34,9 @@ const PREFACE: usize = 24;
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that a connection at its maximum age gives its running calls to finish.
 pub(super) const AGED_GRACE: Duration = Duration::from_secs(5);
-/// Time without a call after which a retired connection is closed even if its client has not acknowledged the end.
+/// Time without a call after which a retired connection is closed even if its client has not acknowledged the end. It
+/// counts from the write of the last answer's last byte: as long as a client reads, however slowly, [`WRITE_TIMEOUT`] alone
+/// limits its time.
 ///
 /// A graceful end waits for the answer to a PING (RFC 9113, section 6.8). A client whose program is stopped sends none,
 /// and would keep the value of a secret in the connection's buffers until the PING timeout of some minutes.
@@ -124,7 +126,7 @@ pub(super) async fn serve_connection<IO, S: GrpcService>(
     let cut_off = async {
         let end_of_retirement = async {
             calls.retired().await;
-            calls.none_for(RETIRED_GRACE).await;
+            calls.none_for(RETIRED_GRACE, &watchdog).await;
         };
         tokio::select! {
             () = after(age.map(|age| age + AGED_GRACE)) => {}

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
 
+use super::write_watchdog::WriteWatchdog;
 use crate::guarded_response::GuardedResponse;
 
 /// Time without a call after which a connection is retired. hyper's client, and so tonic's, fails a call that it starts
@@ -38,15 +39,22 @@ impl RunningCalls {
     /// Completes when a value was received and then no call ran for [`QUIET`].
     pub(super) async fn retired(&self) {
         self.value_received.cancelled().await;
-        self.none_for(QUIET).await;
-    }
-
-    /// Completes when no call has run for `quiet`, counted from now on.
-    pub(super) async fn none_for(&self, quiet: Duration) {
         let mut count = self.count.subscribe();
         while count.wait_for(|running| *running == 0).await.is_ok()
-            && timeout(quiet, count.changed()).await.is_ok()
+            && timeout(QUIET, count.changed()).await.is_ok()
         {}
+    }
+
+    /// Completes when no call has run for `quiet`, counted from the moment at which no call runs and the answers of all
+    /// calls are written.
+    pub(super) async fn none_for(&self, quiet: Duration, answers: &WriteWatchdog) {
+        let mut count = self.count.subscribe();
+        while count.wait_for(|running| *running == 0).await.is_ok() {
+            answers.all_written().await;
+            if timeout(quiet, count.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Counts a call as running until the returned guard is dropped. The path alone decides whether the call brings a

@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http_body_util::Full;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
     time::{Instant, sleep, timeout},
 };
-use tonic::service::Routes;
+use tonic::{body::Body, service::Routes};
 use tower::Layer as _;
 
 use super::{
@@ -30,16 +32,25 @@ const PING: Ping = Ping {
 /// Serves a connection within `limits`. Returns its slots and the client's end. `buffer` is the number of bytes that the
 /// server can write while the client does not read.
 fn served(limits: &'static ConnectionLimits, buffer: usize) -> (Slots, DuplexStream) {
-    let slots = Slots::new("test", 1, Eviction::OldestIdle);
-    let slot = slots
-        .try_take(&Holder::network(([192, 0, 2, 1], 1).into()))
-        .unwrap();
-    slot.started();
     let (_, health) = tonic_health::server::health_reporter();
     let mut routes = Routes::builder();
     routes.add_service(health);
     let table = &[("/grpc.health.v1.Health/Check", Access::Anyone)];
     let service = AuthzLayer::new(table, Arc::new(Policy::default())).layer(routes.routes().prepare());
+    served_by(service, limits, buffer)
+}
+
+/// Serves a connection as [`served`] does, by `service`.
+fn served_by(
+    service: impl GrpcService,
+    limits: &'static ConnectionLimits,
+    buffer: usize,
+) -> (Slots, DuplexStream) {
+    let slots = Slots::new("test", 1, Eviction::OldestIdle);
+    let slot = slots
+        .try_take(&Holder::network(([192, 0, 2, 1], 1).into()))
+        .unwrap();
+    slot.started();
     let (client, server) = duplex(buffer);
     let caller = Caller {
         peer: Arc::new(Peer::Anonymous),
@@ -90,6 +101,33 @@ async fn a_retired_connection_is_closed_without_the_acknowledgement_of_its_clien
     client.write_all(&[BEGINNING, PUT].concat()).await.unwrap();
     let closed = time_to_close(&mut client, 2 * RETIRED_GRACE).await;
     assert!(closed.is_some_and(|after| after >= RETIRED_GRACE), "{closed:?}");
+}
+
+/// The client also does not answer the PING that follows GOAWAY, so the grace shows as well.
+#[tokio::test(start_paused = true)]
+async fn a_client_of_a_retired_connection_that_reads_slowly_gets_the_whole_answer() {
+    /// Fits into the initial flow-control window, so that the call ends long before its answer is written.
+    const ANSWER: usize = 60_000;
+    const BYTE: u8 = 0xEE;
+    let service = tower::service_fn(async |_: http::Request<_>| {
+        let body = Full::new(Bytes::from_owner([BYTE; ANSWER]));
+        Ok(http::Response::new(Body::new(body)))
+    });
+    let (_slots, mut client) = served_by(service, &WITH_ROLE, 1600);
+    client.write_all(&[BEGINNING, PUT].concat()).await.unwrap();
+    let (began, mut last, mut received) = (Instant::now(), Instant::now(), 0);
+    // 38 seconds for the answer: longer than the grace, and shorter than the watchdog lets a piece of an answer wait.
+    let mut part = [0; 1600];
+    while let Ok(length @ 1..) = client.read(&mut part).await {
+        received += part[..length].iter().filter(|&&byte| byte == BYTE).count();
+        last = Instant::now();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(received >= ANSWER, "{received} bytes after {:?}", began.elapsed());
+    assert!(began.elapsed() > 2 * RETIRED_GRACE, "{:?}", began.elapsed());
+    // The last bytes were written up to a second before they were read.
+    let grace = last.elapsed() + Duration::from_secs(1);
+    assert!(grace >= RETIRED_GRACE && grace < 2 * RETIRED_GRACE, "{grace:?}");
 }
 
 #[tokio::test(start_paused = true)]

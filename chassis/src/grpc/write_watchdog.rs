@@ -21,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time;
+use tokio::{sync::Notify, time};
 use tower::Service;
 
 use crate::unwritten_bytes::UnwrittenBytes;
@@ -35,17 +35,43 @@ type Generation = Arc<AtomicUsize>;
 
 /// Counts the pieces of answers that one connection has not written yet. Clones share the state.
 #[derive(Clone, Default)]
-pub(super) struct WriteWatchdog(Arc<Mutex<Generation>>);
+pub(super) struct WriteWatchdog {
+    generation: Arc<Mutex<Generation>>,
+    unwritten: Arc<UnwrittenPieces>,
+}
+
+/// Number of the unwritten pieces of all periods.
+#[derive(Default)]
+struct UnwrittenPieces {
+    count: AtomicUsize,
+    /// Wakes [`WriteWatchdog::all_written`] when `count` becomes 0.
+    none: Notify,
+}
 
 impl WriteWatchdog {
     fn current(&self) -> Generation {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Starts a new generation and returns the previous one.
     fn next_generation(&self) -> Generation {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         mem::take(&mut *current)
+    }
+
+    /// Completes when no piece is unwritten.
+    pub(super) async fn all_written(&self) {
+        loop {
+            // Made before the count is read, so that a last piece that is written in between is noticed.
+            let none = self.unwritten.none.notified();
+            if self.unwritten.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none.await;
+        }
     }
 
     /// Completes when a piece has stayed unwritten for between `limit` and one and a half times `limit`.
@@ -66,17 +92,21 @@ impl WriteWatchdog {
 struct Piece {
     bytes: Bytes,
     generation: Generation,
-    unwritten: Option<Arc<UnwrittenBytes>>,
+    unwritten_pieces: Arc<UnwrittenPieces>,
+    unwritten_bytes: Option<Arc<UnwrittenBytes>>,
 }
 
 impl Piece {
-    fn new(bytes: Bytes, watchdog: &WriteWatchdog, unwritten: Option<Arc<UnwrittenBytes>>) -> Self {
+    fn new(bytes: Bytes, watchdog: &WriteWatchdog, unwritten_bytes: Option<Arc<UnwrittenBytes>>) -> Self {
         let generation = watchdog.current();
         generation.fetch_add(1, Ordering::Relaxed);
+        let unwritten_pieces = watchdog.unwritten.clone();
+        unwritten_pieces.count.fetch_add(1, Ordering::Relaxed);
         Self {
             bytes,
             generation,
-            unwritten,
+            unwritten_pieces,
+            unwritten_bytes,
         }
     }
 }
@@ -90,7 +120,10 @@ impl AsRef<[u8]> for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         self.generation.fetch_sub(1, Ordering::Relaxed);
-        if let Some(unwritten) = &self.unwritten {
+        if self.unwritten_pieces.count.fetch_sub(1, Ordering::Release) == 1 {
+            self.unwritten_pieces.none.notify_waiters();
+        }
+        if let Some(unwritten) = &self.unwritten_bytes {
             unwritten.written(self.bytes.len());
         }
     }
