@@ -20,6 +20,7 @@ mod placement;
 mod proxy;
 mod registry;
 mod resolve;
+mod run_error;
 pub mod scrub;
 mod service;
 mod status;
@@ -58,6 +59,8 @@ use resolve::{Resolver, VaultCondition};
 use service::{CatalogEntries, Servers};
 use upstream::{DialContext, PingIntervals};
 
+pub use run_error::RunError;
+
 /// The largest gRPC message that a client may send, in bytes.
 const MAX_REQUEST: usize = 256 * 1024;
 
@@ -89,22 +92,6 @@ impl Listeners {
             .chain(dedicated);
         OwnListeners::new(all.filter_map(|listener| listener.local_addr().ok()))
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error(transparent)]
-    Registry(#[from] registry::RegistryError),
-    #[error("reflection could not be set up")]
-    Reflection(#[from] tonic_reflection::server::Error),
-    #[error("the channel to the vault could not be set up")]
-    Transport(#[from] tonic::transport::Error),
-    #[error("the threads of the data plane did not start")]
-    StartThreads(#[from] io::Error),
-    #[error("a thread of the data plane ended unexpectedly")]
-    ThreadEnded,
-    #[error(transparent)]
-    Serve(#[from] grpc::ServeError),
 }
 
 /// Serves until a shutdown is requested, and then until the calls under way have ended.
@@ -149,7 +136,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     );
     let ready = probes.ready.clone();
     tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
-    log_addresses(&listeners.grpc, &listeners.data_plane);
+    let addresses = (listeners.grpc.local_addr(), listeners.data_plane.local_addr());
 
     let data_plane = DataPlane {
         config: &config,
@@ -177,8 +164,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     health.report_readiness(ready);
     let routes = routes(&config, registry, resolver, &health).await?;
     let authz = AuthzLayer::new(&authz::TABLE, config.policy);
-    grpc::serve(
-        listeners.grpc,
+    let server = grpc::start(
         config.tls,
         rpc_metrics.layer(authz.layer(routes.prepare())),
         authz,
@@ -188,8 +174,11 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
             grace: config.shutdown_grace,
         },
         shutdown,
-    )
-    .await?;
+    )?;
+    if let (Ok(address), Ok(data_plane)) = addresses {
+        tracing::info!(%address, %data_plane, "injector-service is serving");
+    }
+    server.serve(listeners.grpc).await?;
     data_plane.await.unwrap_or(Err(RunError::ThreadEnded))
 }
 
@@ -267,11 +256,5 @@ fn probes(
                 Err(condition.problem().into())
             }
         }),
-    }
-}
-
-fn log_addresses(grpc: &TcpListener, data_plane: &TcpListener) {
-    if let (Ok(grpc), Ok(data_plane)) = (grpc.local_addr(), data_plane.local_addr()) {
-        tracing::info!(address = %grpc, %data_plane, "injector-service is serving");
     }
 }

@@ -157,12 +157,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let mut routes = services.routes();
     health.serve(&mut routes, reflection.then_some(SERVICES))?;
 
-    if let Ok(address) = listeners.grpc.local_addr() {
-        tracing::info!(%address, "vault-service is serving");
-    }
     let authz = AuthzLayer::new(&authz::TABLE, policy);
-    let served = grpc::serve(
-        listeners.grpc,
+    let started = grpc::start(
         tls,
         rpc_metrics.layer(AuditLayer(audit_log.clone()).layer(authz.layer(routes.routes().prepare()))),
         authz,
@@ -172,8 +168,16 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
             grace: shutdown_grace,
         },
         shutdown,
-    )
-    .await;
+    );
+    let served = match started {
+        Ok(server) => {
+            if let Ok(address) = listeners.grpc.local_addr() {
+                tracing::info!(%address, "vault-service is serving");
+            }
+            server.serve(listeners.grpc).await
+        }
+        Err(error) => Err(error),
+    };
     closing.cancel();
     // A panic in one of these tasks must not keep the store from being closed, so their results are ignored.
     drop((maintenance.await, measuring.await));

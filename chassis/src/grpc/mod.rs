@@ -1,6 +1,6 @@
 //! A gRPC server over mutual TLS.
 //!
-//! [`serve`] accepts connections and spreads them over worker threads. A worker performs the TLS handshake, asks
+//! [`start`] starts the worker threads, and [`StartedServer::serve`] accepts connections and spreads them over the threads. A worker performs the TLS handshake, asks
 //! `Admission` for a slot, and serves the connection ([`connection`]) until it ends.
 
 mod connection;
@@ -23,7 +23,7 @@ use crate::{
     connection_slots::{Eviction, Holder, Slot, Slots},
     keepalive::Ping,
     listen,
-    worker_threads::{self, ThreadCount},
+    worker_threads::{self, ThreadCount, WorkerThreads},
 };
 use connection::{ConnectionLimits, serve_connection};
 
@@ -77,18 +77,24 @@ pub enum ServeError {
     ThreadEnded,
 }
 
-/// Serves `service` until `shutdown`; then lets running calls finish. `authz` tells which clients hold a role.
+/// A server whose worker threads run, and which accepts no connection yet.
+pub struct StartedServer {
+    workers: WorkerThreads<(SocketAddr, Slot), ()>,
+    shutdown: CancellationToken,
+}
+
+/// Starts the worker threads of a server for `service`, which serves until `shutdown` and then lets running calls finish.
+/// `authz` tells which clients hold a role.
 ///
 /// One worker thread serves a connection from the handshake to the end. On a runtime with several threads a connection
 /// with little traffic would move between threads that wake one another, which costs more than a small call itself.
-pub async fn serve<S: GrpcService>(
-    listener: TcpListener,
+pub fn start<S: GrpcService>(
     tls: Arc<ServerConfig>,
     service: S,
     authz: AuthzLayer,
     options: Options,
     shutdown: CancellationToken,
-) -> Result<(), ServeError> {
+) -> Result<StartedServer, ServeError> {
     let server = Server {
         tls,
         service,
@@ -100,15 +106,23 @@ pub async fn serve<S: GrpcService>(
         let server = server.clone();
         move |connections| server.serve_accepted(connections, options.grace)
     }))?;
-    listen::accept(
-        listener,
-        listen::handshake_slots(),
-        shutdown,
-        |stream, peer, slot| workers.dispatch(stream, (peer, slot)),
-    )
-    .await;
-    let mut results = workers.join().await.into_iter();
-    results.try_for_each(|result| result.ok_or(ServeError::ThreadEnded))
+    Ok(StartedServer { workers, shutdown })
+}
+
+impl StartedServer {
+    /// Serves the connections of `listener` until the shutdown, and waits for running calls.
+    pub async fn serve(self, listener: TcpListener) -> Result<(), ServeError> {
+        let Self { workers, shutdown } = self;
+        listen::accept(
+            listener,
+            listen::handshake_slots(),
+            shutdown,
+            |stream, peer, slot| workers.dispatch(stream, (peer, slot)),
+        )
+        .await;
+        let mut results = workers.join().await.into_iter();
+        results.try_for_each(|result| result.ok_or(ServeError::ThreadEnded))
+    }
 }
 
 /// Decides which connections are served once their clients are known.

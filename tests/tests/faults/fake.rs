@@ -118,8 +118,7 @@ impl Fake {
         let stop = CancellationToken::new();
         let routes = Routes::new(DecryptServiceServer::new(self.clone()));
         let authz = AuthzLayer::new(table, Arc::new(policy));
-        tokio::spawn(grpc::serve(
-            listener,
+        let server = grpc::start(
             tls,
             authz.layer(routes.prepare()),
             authz,
@@ -132,7 +131,8 @@ impl Fake {
                 grace: Duration::ZERO,
             },
             stop.clone(),
-        ));
+        );
+        tokio::spawn(server.unwrap().serve(listener));
         Served {
             fake: self,
             address,
