@@ -13,8 +13,8 @@ use proto::{
     Reason, Refusal,
     seal::SealError,
     vault::v1::{
-        DecryptAnswer, DecryptCall, DecryptError, DecryptRequest, DecryptStreamRequest,
-        DecryptStreamResponse, decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+        DecryptAnswer, DecryptCall, DecryptRequest, DecryptStreamRequest, DecryptStreamResponse,
+        decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
     },
 };
 use tokio::{
@@ -30,6 +30,7 @@ use super::{
     condition::{ConnectionFault, VaultCondition},
     pending::{PendingRequest, PendingRequests, SentRequest},
     seal_keys::{Identities, Rotation, SealKeys, not_sealed_for_us},
+    vault_refusal::vault_refusal,
 };
 
 /// Upper bound for the requests in one `DecryptStreamRequest`.
@@ -296,40 +297,4 @@ fn max_size(request: &DecryptRequest) -> usize {
 /// Makes a timer only when it is polled, which under load it is not.
 async fn sleep_until(time: Instant) {
     time::sleep_until(time).await;
-}
-
-/// Returns the refusal of a call for the vault's refusal of its request.
-fn vault_refusal(error: DecryptError) -> Refusal {
-    let reason = error.reason();
-    let DecryptError {
-        code: _,
-        reason: _,
-        message,
-    } = error;
-    match reason {
-        Reason::PermissionDenied => Refusal::new(
-            Reason::VaultRefused,
-            "the vault does not let this injector decrypt in this workspace (its setting --injector grants that)",
-        ),
-        Reason::Unauthenticated => Refusal::new(
-            Reason::VaultRefused,
-            "the vault does not accept this injector's certificate, which may have expired",
-        ),
-        Reason::WorkspaceNotFound
-        | Reason::WorkspaceReplaced
-        | Reason::LimitExceeded
-        | Reason::QuotaExceeded
-        | Reason::RecordCorrupt
-        | Reason::KeyNotLoaded
-        | Reason::Sealed
-        | Reason::StorageUnavailable
-        | Reason::StorageFull
-        | Reason::AuditUnavailable
-        | Reason::ShuttingDown
-        | Reason::Overloaded => Refusal::new(reason, message),
-        _ => {
-            tracing::error!(reason = reason.name(), message, "the vault refused a decrypt");
-            Refusal::new(Reason::VaultAnswerInvalid, "the vault refused this decrypt")
-        }
-    }
 }

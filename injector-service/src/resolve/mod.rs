@@ -12,6 +12,7 @@ mod pending;
 mod request;
 mod seal_keys;
 mod stream;
+mod vault_refusal;
 
 use std::{sync::Arc, time::Duration};
 
