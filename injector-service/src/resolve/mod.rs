@@ -237,4 +237,4 @@ fn unreadable(reason: Reason, name: &SecretName) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,7 @@
     reason = "a test that panics has failed"
 )]
 
-mod fake_vault;
+pub(crate) mod fake_vault;
 mod stream;
 
 use proto::{

@@ -1,7 +1,8 @@
-//! Tests of the handlers with a vault that cannot be reached. The tests of `explain` and `warnings` cover the vault's
-//! answers.
+//! Tests of the handlers with a vault that cannot be reached or stops answering. The tests of `explain` and `warnings` cover
+//! the vault's answers.
 
 mod authorization;
+mod bindings;
 
 use std::{
     fs,
@@ -45,12 +46,24 @@ servers:
 struct Fixture {
     dir: TempDir,
     servers: Servers,
-    /// Never run, so that the vault does not answer.
-    _link: VaultDriver,
+    /// Never run, so that the vault does not answer. `None` for a fixture with a vault.
+    _link: Option<VaultDriver>,
 }
 
 impl Fixture {
     async fn new() -> Self {
+        let ends = Identities {
+            vault: Principal::parse("dns:vault").unwrap(),
+            injector: Principal::parse("dns:injector").unwrap(),
+        };
+        let (resolver, link) = Resolver::new(ends, Duration::from_millis(1), false, Histogram::new([1.0]));
+        Self {
+            _link: Some(link),
+            ..Self::with_resolver(resolver).await
+        }
+    }
+
+    async fn with_resolver(resolver: Resolver) -> Self {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("servers.yaml");
         fs::write(&path, FILE).unwrap();
@@ -61,15 +74,10 @@ impl Fixture {
         let registry = Registry::open(path, OwnListeners::default(), quota)
             .await
             .unwrap();
-        let ends = Identities {
-            vault: Principal::parse("dns:vault").unwrap(),
-            injector: Principal::parse("dns:injector").unwrap(),
-        };
-        let (resolver, link) = Resolver::new(ends, Duration::from_millis(1), false, Histogram::new([1.0]));
         Self {
             dir,
             servers: Servers::new(registry, resolver, None),
-            _link: link,
+            _link: None,
         }
     }
 

@@ -234,6 +234,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_refusal_that_is_no_concurrent_change_is_not_retried() {
+        for (reason, attempts) in [
+            (Reason::VersionMismatch, MAX_ATTEMPTS),
+            (Reason::Conflict, MAX_ATTEMPTS),
+            (Reason::RequestIdReused, 1),
+            (Reason::OutcomeUnknown, 1),
+            (Reason::Overloaded, 1),
+        ] {
+            let mut puts = 0;
+            let put = async |_| {
+                puts += 1;
+                Err(Failure {
+                    reason: Some(reason),
+                    ..Failure::new(FailureKind::Conflict, "refused")
+                })
+            };
+            let read = async || Ok(api::Secret::default());
+            let name = SecretName::parse("A").unwrap();
+            let set = options().read_and_put(&name, b"x", read, put).await;
+            assert_eq!(set.unwrap_err().reason, Some(reason));
+            assert_eq!(puts, attempts, "{reason:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn an_expected_version_of_the_user_is_tried_once() {
         let options = PutOptions {
             expected_version: Some(1),

@@ -14,8 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use proto::{
     seal::{SealContext, SealedCall, Sealer},
     vault::v1::{
-        DecryptAnswer, DecryptCall, DecryptRequest, DecryptResponse, DecryptStreamRequest,
-        DecryptStreamResponse, Recipient,
+        DecryptAnswer, DecryptCall, DecryptRequest, DecryptResponse, DecryptStatus, DecryptStreamRequest,
+        DecryptStreamResponse, DecryptedSecret, Recipient,
         decrypt_answer::Outcome,
         decrypt_service_server::{DecryptService, DecryptServiceServer},
     },
@@ -40,18 +40,20 @@ use crate::resolve::{ConnectionFault, VaultCondition};
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The injector's stream driver stops when this is dropped.
-pub(super) struct FakeVault {
+pub(crate) struct FakeVault {
     streams: UnboundedReceiver<VaultStream>,
     accepts: Arc<AtomicBool>,
     _stop: DropGuard,
 }
 
 /// The vault's end of one stream.
-pub(super) struct VaultStream {
+pub(crate) struct VaultStream {
     requests: Streaming<DecryptStreamRequest>,
     answers: mpsc::Sender<Result<DecryptStreamResponse, Status>>,
-    /// The server of each request, by the id of the request.
-    servers: HashMap<u64, String>,
+    /// The received requests, by their ids.
+    received: HashMap<u64, DecryptRequest>,
+    /// The origins of every secret; empty means any origin.
+    origins: Vec<String>,
     epoch: u64,
     sealer: Option<Sealer>,
     /// Sent with the next message.
@@ -59,7 +61,7 @@ pub(super) struct VaultStream {
 }
 
 /// Returns a resolver with this timeout, and its vault.
-pub(super) fn start(timeout: Duration) -> (Resolver, FakeVault) {
+pub(crate) fn start(timeout: Duration) -> (Resolver, FakeVault) {
     let (resolver, vault) = start_unreachable(timeout);
     vault.accept();
     (resolver, vault)
@@ -116,7 +118,8 @@ impl DecryptService for StreamService {
         let stream_end = VaultStream {
             requests: request.into_inner(),
             answers,
-            servers: HashMap::new(),
+            received: HashMap::new(),
+            origins: Vec::new(),
             epoch: 0,
             sealer: None,
             encapsulated_key: Vec::new(),
@@ -133,7 +136,7 @@ impl FakeVault {
     }
 
     /// Waits for the next stream.
-    pub(super) async fn stream(&mut self) -> VaultStream {
+    pub(crate) async fn stream(&mut self) -> VaultStream {
         let stream = time::timeout(TIMEOUT, self.streams.recv()).await;
         stream.expect("no stream was opened").unwrap()
     }
@@ -146,7 +149,7 @@ impl VaultStream {
         let message = message.expect("no message arrived").ok().flatten()?;
         let DecryptStreamRequest { calls, recipient } = message;
         let ids = calls.into_iter().map(|DecryptCall { id, request }| {
-            self.servers.insert(id, request.unwrap_or_default().server);
+            self.received.insert(id, request.unwrap_or_default());
             id
         });
         Some((ids.collect(), recipient))
@@ -162,7 +165,7 @@ impl VaultStream {
     }
 
     /// Answers messages up to the first one with requests, and returns the number of its requests.
-    pub(super) async fn answer_next(&mut self) -> usize {
+    pub(crate) async fn answer_next(&mut self) -> usize {
         loop {
             let calls = self.receive_calls().await.unwrap();
             self.answer(&calls).await;
@@ -170,6 +173,11 @@ impl VaultStream {
                 return calls.len();
             }
         }
+    }
+
+    /// Binds every secret to `origin`.
+    pub(crate) fn bind_to(&mut self, origin: &str) {
+        self.origins = vec![origin.to_owned()];
     }
 
     /// Seals to this key from now on. Returns the sealer of the epoch before.
@@ -192,7 +200,7 @@ impl VaultStream {
         let sealer = self.sealer.as_mut().unwrap();
         let answers = calls
             .iter()
-            .map(|&id| sealed(sealer, self.epoch, id, &self.servers[&id]))
+            .map(|&id| sealed(sealer, self.epoch, id, &self.received[&id], &self.origins))
             .collect();
         let message = DecryptStreamResponse {
             answers,
@@ -205,7 +213,7 @@ impl VaultStream {
     /// Answers a request with the sealer of an earlier epoch.
     pub(super) async fn answer_sealed_with(&mut self, sealer: &mut Sealer, epoch: u64, call: u64) {
         let message = DecryptStreamResponse {
-            answers: vec![sealed(sealer, epoch, call, &self.servers[&call])],
+            answers: vec![sealed(sealer, epoch, call, &self.received[&call], &self.origins)],
             epoch,
             ..Default::default()
         };
@@ -217,12 +225,27 @@ impl VaultStream {
     }
 }
 
-/// Returns an answer that says that the workspace exists.
-fn sealed(sealer: &mut Sealer, epoch: u64, id: u64, server: &str) -> DecryptAnswer {
+/// Returns an answer that says that the workspace and all secrets of the request exist.
+fn sealed(
+    sealer: &mut Sealer,
+    epoch: u64,
+    id: u64,
+    request: &DecryptRequest,
+    origins: &[String],
+) -> DecryptAnswer {
+    let secrets = request.names.iter().map(|name| DecryptedSecret {
+        name: name.clone(),
+        status: DecryptStatus::Ok.into(),
+        version: 1,
+        upstream_origins: origins.to_vec(),
+        ..Default::default()
+    });
     let response = DecryptResponse {
         workspace_uid: Uid::generate().to_string(),
+        secrets: secrets.collect(),
         ..Default::default()
     };
+    let server = &request.server;
     let call = SealedCall { epoch, id, server };
     let sealed = sealer.seal(call, &response, std::iter::empty()).unwrap();
     let response = DecryptResponse { sealed, ..response };

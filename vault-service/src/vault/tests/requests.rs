@@ -1,5 +1,7 @@
 //! Tests of requests that are repeated.
 
+use proto::{WorkspaceName, vault::v1::ValueFacts};
+
 use super::*;
 use crate::vault::secrets::requests::{PART_REQUESTS, REMEMBERED, RequestDigest};
 
@@ -161,6 +163,35 @@ async fn a_retried_restore_makes_no_second_version() {
     };
     let refused = vault.writer.restore_version(&admin("w"), other).await;
     assert!(matches!(refused, Err(VaultError::RequestIdReused)));
+}
+
+#[tokio::test]
+async fn a_retried_restore_is_answered_when_its_value_cannot_be_decrypted_any_more() {
+    let vault = Fixture::with_workspace(Plan::Free).await;
+    vault.put("T", b"1").await.unwrap();
+    vault.put("T", b"2").await.unwrap();
+    let restore = || VersionRestore {
+        name: secret("T"),
+        version: 1,
+        expiry: RestoredExpiry::Kept,
+        overrides: RestoreOverrides::default(),
+        expected_version: None,
+        request_id: Some(RequestId::parse("id").unwrap()),
+    };
+    let permit = admin("w");
+    let first = vault.writer.restore_version(&permit, restore()).await.unwrap();
+    let workspace = WorkspaceName::parse("w").unwrap();
+    let uid = workspace::find(&vault.writer.store, &workspace).unwrap().uid;
+    let key = stored::Kind::Record.key(&uid, &secret("T"));
+    let mut flipped = vault.writer.store.read(&key).unwrap().unwrap();
+    *flipped.last_mut().unwrap() ^= 1;
+    for damaged in [flipped, b"no record".to_vec()] {
+        let damage = Batch::new().put(key.clone(), damaged);
+        vault.writer.store.commit(damage).await.unwrap();
+        let again = vault.writer.restore_version(&permit, restore()).await.unwrap();
+        assert_eq!(again.secret, first.secret);
+        assert_eq!(again.facts, ValueFacts::default());
+    }
 }
 
 #[tokio::test]

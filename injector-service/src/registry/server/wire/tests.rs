@@ -315,3 +315,20 @@ fn times_before_1970_count_their_nanoseconds_forward() {
         );
     }
 }
+
+/// Comparing two lists costs time in proportion to the product of their lengths, and a request may have a megabyte of names.
+#[test]
+fn lists_of_too_many_secrets_are_refused_before_they_are_compared() {
+    let names = |count: usize| (0..count).map(|number| format!("N{number}")).collect::<Vec<_>>();
+    for (inject_secrets, required_secrets) in [
+        (names(MAX_SECRETS + 1), vec!["STRAY".to_owned()]),
+        (names(1), names(MAX_SECRETS + 1)),
+    ] {
+        let server = api::Server {
+            inject_secrets,
+            required_secrets,
+            ..given()
+        };
+        assert_eq!(parse(&server).err(), Some(SpecError::TooManySecrets));
+    }
+}
