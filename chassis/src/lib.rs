@@ -12,6 +12,7 @@ pub mod blocking;
 pub mod caller;
 pub mod channel;
 pub mod connection_slots;
+mod delegate_write;
 pub mod dial;
 pub mod expiry;
 pub mod grpc;

@@ -131,6 +131,28 @@ impl Socket {
             Self::Tls { alert, .. } => alert.clone(),
         }
     }
+
+    /// Writes by `write`, and notes over TLS the alert by which the upstream refused the client certificate.
+    fn poll_write_by<T>(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut dyn Write>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match self.project() {
+            SocketProjection::Plain { stream } => write(stream, context),
+            SocketProjection::Tls {
+                stream,
+                alert,
+                failed_write,
+                is_http2,
+            } => alert.poll_write(
+                is_http2.then_some(failed_write),
+                stream,
+                context,
+                |stream, context| write(stream, context),
+            ),
+        }
+    }
 }
 
 impl Read for Socket {
@@ -148,37 +170,11 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.project() {
-            SocketProjection::Plain { stream } => stream.poll_write(context, bytes),
-            SocketProjection::Tls {
-                stream,
-                alert,
-                failed_write,
-                is_http2,
-            } => alert.poll_write(
-                is_http2.then_some(failed_write),
-                stream,
-                context,
-                |stream, context| stream.poll_write(context, bytes),
-            ),
-        }
+        self.poll_write_by(context, |stream, context| stream.poll_write(context, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.project() {
-            SocketProjection::Plain { stream } => stream.poll_flush(context),
-            SocketProjection::Tls {
-                stream,
-                alert,
-                failed_write,
-                is_http2,
-            } => alert.poll_write(
-                is_http2.then_some(failed_write),
-                stream,
-                context,
-                |stream, context| stream.poll_flush(context),
-            ),
-        }
+        self.poll_write_by(context, |stream, context| stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -200,19 +196,8 @@ impl Write for Socket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.project() {
-            SocketProjection::Plain { stream } => stream.poll_write_vectored(context, slices),
-            SocketProjection::Tls {
-                stream,
-                alert,
-                failed_write,
-                is_http2,
-            } => alert.poll_write(
-                is_http2.then_some(failed_write),
-                stream,
-                context,
-                |stream, context| stream.poll_write_vectored(context, slices),
-            ),
-        }
+        self.poll_write_by(context, |stream, context| {
+            stream.poll_write_vectored(context, slices)
+        })
     }
 }

@@ -45,10 +45,7 @@ impl WorkspaceService for WorkspaceRpcs {
                 number => parse_kept_versions(*number)?,
             },
         };
-        let permit = AdminPermit::decide(
-            Authorized::of(&request)?,
-            &Subject::of(&request).parse_workspace(name)?,
-        )?;
+        let permit = admin_permit(&request, name)?;
         let workspace = self
             .writer
             .create_workspace(&permit, settings)
@@ -64,10 +61,7 @@ impl WorkspaceService for WorkspaceRpcs {
         request: Request<GetWorkspaceRequest>,
     ) -> Result<Response<GetWorkspaceResponse>, Status> {
         let GetWorkspaceRequest { name } = request.get_ref();
-        let permit = AdminPermit::decide(
-            Authorized::of(&request)?,
-            &Subject::of(&request).parse_workspace(name)?,
-        )?;
+        let permit = admin_permit(&request, name)?;
         let workspace = self.writer.workspace(&permit).await.map_err(refusal)?;
         Ok(Response::new(GetWorkspaceResponse {
             workspace: Some(to_wire(workspace)),
@@ -112,10 +106,7 @@ impl WorkspaceService for WorkspaceRpcs {
         let paths = update_mask.as_ref().map(|mask| mask.paths.as_slice());
         let changes = parse_changes(workspace, paths.unwrap_or_default())?;
         let api::Workspace { name, revision, .. } = workspace;
-        let permit = AdminPermit::decide(
-            Authorized::of(&request)?,
-            &Subject::of(&request).parse_workspace(name)?,
-        )?;
+        let permit = admin_permit(&request, name)?;
         let workspace = self
             .writer
             .update_workspace(&permit, *revision, changes)
@@ -135,16 +126,20 @@ impl WorkspaceService for WorkspaceRpcs {
             force,
             revision,
         } = request.get_ref();
-        let permit = AdminPermit::decide(
-            Authorized::of(&request)?,
-            &Subject::of(&request).parse_workspace(name)?,
-        )?;
+        let permit = admin_permit(&request, name)?;
         self.writer
             .delete_workspace(&permit, *revision, *force)
             .await
             .map_err(refusal)?;
         Ok(Response::new(DeleteWorkspaceResponse {}))
     }
+}
+
+fn admin_permit<T>(request: &Request<T>, workspace: &str) -> Result<AdminPermit, Refusal> {
+    AdminPermit::decide(
+        Authorized::of(request)?,
+        &Subject::of(request).parse_workspace(workspace)?,
+    )
 }
 
 fn required_workspace(workspace: Option<&api::Workspace>) -> Result<&api::Workspace, Refusal> {
