@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use aerostack::{Cli, Command, connect, dev_command};
+use clap::CommandFactory as _;
 use mimalloc::MiMalloc;
 use zeroizing_alloc::ZeroAlloc;
 
@@ -19,6 +20,6 @@ fn main() -> ExitCode {
     match command {
         Command::Dev(args) => dev_command::run(args),
         Command::SetUp(command) => command.run(&connect),
-        Command::Admin(command) => command.run(&connect),
+        Command::Admin(command) => command.run(&connect, Cli::command()),
     }
 }

@@ -1,9 +1,9 @@
 //! `aerostack completions`
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::{Cli, output::Report};
+use crate::output::Report;
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -13,9 +13,10 @@ pub struct CompletionsArgs {
 }
 
 impl CompletionsArgs {
-    pub(super) fn run(&self) -> Report {
+    /// Returns the script for `aerostack`, the whole command line.
+    pub(super) fn run(&self, mut aerostack: Command) -> Report {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "aerostack", &mut script);
+        clap_complete::generate(self.shell, &mut aerostack, "aerostack", &mut script);
         Report {
             result: String::from_utf8_lossy(&script).into_owned(),
             ..Report::default()

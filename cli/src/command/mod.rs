@@ -61,19 +61,19 @@ pub enum AdminCommand {
 }
 
 impl AdminCommand {
-    /// Runs the command, and prints its report or its failure.
-    pub fn run(self, connect: &ConnectArgs) -> ExitCode {
+    /// Runs the command, and prints its report or its failure. `aerostack` describes the whole command line.
+    pub fn run(self, connect: &ConnectArgs, aerostack: clap::Command) -> ExitCode {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return startup::fail(FailureKind::Internal.code(), error),
         };
-        match runtime.block_on(self.execute(connect)) {
+        match runtime.block_on(self.execute(connect, aerostack)) {
             Ok(report) => print(&report),
             Err(failure) => print_failure(&failure),
         }
     }
 
-    async fn execute(self, connect: &ConnectArgs) -> Result<Report, Failure> {
+    async fn execute(self, connect: &ConnectArgs, aerostack: clap::Command) -> Result<Report, Failure> {
         let connection = || Connection::find(connect, |name| env::var_os(name));
         match self {
             Self::Workspace(command) => command.run(&connection()?).await,
@@ -83,7 +83,7 @@ impl AdminCommand {
             Self::Backup(args) => args.run(&connection()?).await,
             Self::Restore(args) => args.run(&connection()?).await,
             Self::Status(args) => args.run(&connection()?).await,
-            Self::Completions(args) => Ok(args.run()),
+            Self::Completions(args) => Ok(args.run(aerostack)),
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Duration};
 
+use proto::page::Page;
 use tempfile::TempDir;
 use tokio::time::timeout;
 

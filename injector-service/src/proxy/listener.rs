@@ -7,22 +7,12 @@ use chassis::{
     listen::{self, HANDSHAKE_TIMEOUT},
     worker_threads::AcceptedConnection,
 };
-use proto::{ServerName, WorkspaceName};
 use rustls::ServerConfig;
 use tokio::{net::TcpStream, sync::mpsc, time};
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Proxy, connection::Connection};
-
-/// The servers that a listener leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenerRoute {
-    /// Every server. The request names one.
-    Any,
-    /// One server (`--listen-server`).
-    Only(WorkspaceName, ServerName),
-}
+use super::{ListenerRoute, Proxy, connection::Connection};
 
 /// An accepted connection, before any TLS handshake.
 pub(crate) struct IncomingConnection {

@@ -32,6 +32,7 @@ mod hosts;
 mod http_server;
 mod json_body;
 mod listener;
+mod listener_route;
 mod local_reply;
 mod oauth_metadata;
 mod oauth_path;
@@ -53,8 +54,8 @@ use std::sync::Arc;
 
 pub(crate) use buffer_budget::BufferBudget;
 pub(crate) use hosts::Hosts;
-pub(crate) use listener::ListenerRoute;
 pub(crate) use listener::{IncomingConnection, ListenerSettings};
+pub(crate) use listener_route::ListenerRoute;
 
 use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::DialContext};
 use pools::Pools;

@@ -1,5 +1,8 @@
 //! Connections to upstreams. Each server has its own pools, and dials only addresses that may be dialled.
 
+mod body;
+mod broken_connection;
+mod context;
 mod delayed_errors;
 mod dial;
 mod ecdsa;
@@ -11,68 +14,41 @@ mod interim;
 mod ping;
 mod socket;
 pub(crate) mod tls;
+mod transport;
 mod verify;
 
 use std::{
     io,
-    pin::Pin,
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use chassis::telemetry::{chain, field};
 use http::{Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
-use hyper::{
-    body::{Frame, Incoming},
-    upgrade::Upgraded,
-};
+use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::{
     client::legacy::{Builder, Client, Error, connect::capture_connection},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use proto::{CallId, Reason, Refusal};
-use rustls::sign::CertifiedKey;
+use proto::{CallId, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 
 use crate::{
-    address::OwnListeners,
-    keepalive::Keepalive,
     limits::UpstreamLimits,
-    placeholder::{PlaceholderTable, PossibleVersions, SubstitutingStream},
+    placeholder::{PlaceholderTable, SubstitutingStream},
     registry::server::{Protocol, Server},
 };
+use broken_connection::broken;
 use dial::{Connector, DialError};
 use fault::TlsFault;
 use http2::{Http2Client, Http2Outcome};
 use ping::PingInterval;
 use socket::Socket;
 
+pub(crate) use body::{Body, BodyError, FramePoll};
+pub(crate) use context::{ClientCertificateSource, DialContext};
 pub(crate) use http2::{RefusingConnection, StreamSlot};
 pub(crate) use ping::PingIntervals;
-
-/// An error while the body of a request or of an answer was read.
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
-/// The result of polling a body for its next frame.
-pub(crate) type FramePoll = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
-/// A body that is streamed.
-pub(crate) type Body = UnsyncBoxBody<Bytes, BodyError>;
-
-/// Fetches the client certificate for one handshake with an upstream.
-pub(crate) type ClientCertificateSource =
-    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Arc<CertifiedKey>, Refusal>> + Send>> + Send + Sync>;
-
-/// Settings and state that the connections to all upstreams share.
-pub(crate) struct DialContext {
-    /// The CAs of the system and of `--upstream-ca`.
-    pub roots: Arc<rustls::RootCertStore>,
-    pub own: OwnListeners,
-    pub limits: UpstreamLimits,
-    pub keepalive: Keepalive,
-    pub ping_intervals: Arc<PingIntervals>,
-}
+pub(crate) use transport::{RequiredVersion, Transport};
 
 /// The connections to one revision of one server.
 pub(crate) struct Upstream {
@@ -85,42 +61,6 @@ pub(crate) struct Upstream {
     placeholders: PlaceholderTable,
     limits: UpstreamLimits,
     created: Instant,
-}
-
-/// The version of HTTP that a request cannot do without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RequiredVersion {
-    Any,
-    /// For upgrades. A server whose protocol is HTTP/2 gets no such request.
-    Http1,
-    /// For gRPC.
-    Http2,
-}
-
-/// The versions of HTTP that one request may be sent over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Transport {
-    Http1,
-    Http2,
-    /// The version that the server chooses by ALPN, or HTTP/2 where such a connection is open already.
-    Negotiated,
-}
-
-impl Transport {
-    pub(crate) fn over(self) -> PossibleVersions {
-        match self {
-            Self::Http1 => PossibleVersions::Http1Only,
-            Self::Http2 | Self::Negotiated => PossibleVersions::Any,
-        }
-    }
-
-    fn alpn(self) -> &'static [&'static [u8]] {
-        match self {
-            Self::Http1 => &[b"http/1.1"],
-            Self::Http2 => &[b"h2"],
-            Self::Negotiated => &[b"h2", b"http/1.1"],
-        }
-    }
 }
 
 impl Upstream {
@@ -300,18 +240,4 @@ fn refusal(error: &Error, call_id: &CallId) -> Refusal {
             None => broken(error, call_id),
         },
     }
-}
-
-/// Returns the refusal for a connection that broke, or whose answer had too large a head.
-fn broken(error: &(dyn std::error::Error + 'static), call_id: &CallId) -> Refusal {
-    if let Some(refusal) = head::refusal(error) {
-        return refusal;
-    }
-    tracing::debug!(
-        { field::CALL_ID } = call_id.as_str(),
-        error = chain(error),
-        "upstream request failed"
-    );
-    let broken = "the upstream broke the connection before it answered";
-    Refusal::new(Reason::UpstreamUnreachable, broken)
 }

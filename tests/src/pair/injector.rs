@@ -19,7 +19,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 
-use super::{get, process_args, send};
+use super::{
+    http::{get, send},
+    process_args::process_args,
+};
 use crate::{
     eventually,
     pki::{self, Pki},

@@ -1,19 +1,15 @@
 //! A vault and an injector in this process, on ports that the system chooses.
 
+mod http;
 mod injector;
+mod process_args;
 mod vault;
 
-use std::net::SocketAddr;
-
-use bytes::Bytes;
-use chassis::{args::ProcessArgs, telemetry::LogFormat};
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use proto::injector::v1::Server;
 
 use crate::pki::Pki;
 
+pub use http::{get, send};
 pub use injector::{Injector, injector_settings};
 pub use vault::{Vault, vault_settings};
 
@@ -47,16 +43,6 @@ impl Pair {
     }
 }
 
-fn process_args() -> ProcessArgs {
-    ProcessArgs {
-        allow_debugging: false,
-        shutdown_grace: "2s".to_owned(),
-        log: "info".to_owned(),
-        log_filter_file: None,
-        log_format: LogFormat::Text,
-    }
-}
-
 /// Returns a server to add. A test sets the fields that it is about.
 pub fn server(workspace: &str, name: &str, url: &str, secrets: &[&str]) -> Server {
     Server {
@@ -66,28 +52,4 @@ pub fn server(workspace: &str, name: &str, url: &str, secrets: &[&str]) -> Serve
         inject_secrets: secrets.iter().map(|&secret| secret.to_owned()).collect(),
         ..Default::default()
     }
-}
-
-pub async fn get(url: &str) -> Response<Bytes> {
-    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let response = client.get(url.parse().unwrap()).await.unwrap();
-    whole(response).await
-}
-
-/// Sends a request to `address` over HTTP/1.1 on a new connection. The URI of `request` is a path.
-pub async fn send(
-    address: SocketAddr,
-    request: http::request::Builder,
-    body: impl Into<Bytes>,
-) -> Response<Bytes> {
-    let mut request: Request<Full<Bytes>> = request.body(Full::new(body.into())).unwrap();
-    let path = request.uri().path_and_query().unwrap().to_string();
-    *request.uri_mut() = format!("http://{address}{path}").parse().unwrap();
-    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    whole(client.request(request).await.unwrap()).await
-}
-
-async fn whole(response: Response<hyper::body::Incoming>) -> Response<Bytes> {
-    let (parts, body) = response.into_parts();
-    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use super::process_args;
+use super::process_args::process_args;
 use crate::pki::{self, Pki};
 
 /// A running vault.

@@ -25,12 +25,13 @@ use std::{
     time::Duration,
 };
 
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use proto::{Reason, Refusal};
 use rustix::process::getuid;
 use tokio::{sync::oneshot, time::timeout};
 
 pub(crate) use line::{Actor, Event, Line, Lines, Outcome, SecretEntry, SecretOutcome};
+pub(crate) use queue::AuditMetrics;
+pub use queue::AuditMode;
 
 use file::LogFile;
 use queue::LineQueue;
@@ -43,16 +44,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time limit for the last lines at the end of the process.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Policy for calls while the log cannot be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuditMode {
-    /// The vault refuses calls.
-    Required,
-    /// The vault serves calls without waiting for their lines; lines that find no room in memory are dropped and
-    /// counted.
-    BestEffort,
-}
 
 /// An open log, before the thread that writes to it starts.
 pub struct AuditOutput {
@@ -110,16 +101,6 @@ impl AuditOutput {
             (Ok(()), _) => Ok(()),
         }
     }
-}
-
-/// Metrics of the audit log.
-#[derive(Clone, Default)]
-pub(crate) struct AuditMetrics {
-    pub(crate) lines: Counter,
-    /// Lines that were not written.
-    pub(crate) omitted: Counter,
-    /// 1 while the log cannot be written.
-    pub(crate) failing: Gauge,
 }
 
 /// The audit log; `None` when the operator configured none. Clones share it.

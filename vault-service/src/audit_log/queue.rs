@@ -11,9 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::sync::oneshot;
 
-use super::{AuditMetrics, AuditMode, Event, Line, Lines, token_bucket::TokenBucket};
+use super::{
+    line::{Event, Line, Lines},
+    token_bucket::TokenBucket,
+};
 
 /// Maximum size of all waiting lines, in bytes.
 const MAX_WAITING_BYTES: usize = 8 * 1024 * 1024;
@@ -21,6 +25,26 @@ const MAX_WAITING_BYTES: usize = 8 * 1024 * 1024;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Interval between the lines that report the number of omitted lines.
 const OMISSION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Policy for calls while the log cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditMode {
+    /// The vault refuses calls.
+    Required,
+    /// The vault serves calls without waiting for their lines; lines that find no room in memory are dropped and
+    /// counted.
+    BestEffort,
+}
+
+/// Metrics of the audit log.
+#[derive(Clone, Default)]
+pub(crate) struct AuditMetrics {
+    pub(crate) lines: Counter,
+    /// Lines that were not written.
+    pub(crate) omitted: Counter,
+    /// 1 while the log cannot be written.
+    pub(crate) failing: Gauge,
+}
 
 /// Sender that signals a caller when the caller's lines were written. The sender is dropped when the write failed.
 type Written = oneshot::Sender<()>;

@@ -29,8 +29,10 @@
 mod aad;
 pub(crate) mod backup;
 mod derive;
+mod error;
 mod field_reader;
 pub(crate) mod fingerprint;
+mod format;
 mod gcm;
 mod key;
 mod key_hierarchy;
@@ -42,30 +44,11 @@ pub mod root_key_file;
 mod vectors;
 mod wrap;
 
+pub use error::{Corruption, NoRandomness};
+use format::ALGORITHM;
 pub use key::KeyId;
 pub use key_hierarchy::{RootKey, StoreKey, WeakKey, WorkspaceKek, root_key_id, store_key_id};
 pub(crate) use key_hierarchy::{wrapped_kek_id, wrapped_store_key_id};
-
-/// First bytes of the stored formats. A number is never given to a second format, so that no wrapped KEK, for example,
-/// can pass for a record. Numbers 1 and 2 were used for records of earlier formats.
-mod format {
-    pub(super) const RECORD: u8 = 3;
-    pub(super) const WRAPPED_ROOT_KEY: u8 = 4;
-    /// A KEK that a store key wrapped.
-    pub(super) const WRAPPED_KEK: u8 = 5;
-    pub(super) const WRAPPED_STORE_KEY: u8 = 6;
-    pub(super) const BACKUP: u8 = 16;
-    /// A backup that also holds root keys, wrapped with a passphrase or by a KMS.
-    pub(super) const BACKUP_WITH_ROOT_KEYS: u8 = 18;
-}
-
-/// The only algorithm so far: AES-256-GCM, with wrapping keys from HKDF-SHA256 and a commitment.
-const ALGORITHM: u8 = 1;
-
-/// Error of the operating system's random generator.
-#[derive(Debug, thiserror::Error)]
-#[error("the operating system gave no random bytes")]
-pub struct NoRandomness(#[source] getrandom::Error);
 
 /// Error of the decryption of stored bytes. Callers see two cases; the cause of a corruption is for the log.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -81,30 +64,4 @@ impl From<Corruption> for DecryptionError {
     fn from(cause: Corruption) -> Self {
         Self::Corrupt(cause)
     }
-}
-
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Corruption {
-    #[error("unknown format {0}")]
-    UnknownFormat(u8),
-    #[error("unknown algorithm {0}")]
-    UnknownAlgorithm(u8),
-    #[error("truncated")]
-    Truncated,
-    #[error("trailing bytes")]
-    TrailingBytes,
-    /// A value that is empty or longer than 64 KiB.
-    #[error("a value of impossible length")]
-    ValueLength,
-    /// Another key under the same id made the wrap, or the salt or the commitment changed.
-    #[error("the commitment does not match")]
-    Commitment,
-    /// The bytes changed, or were encrypted for another place.
-    #[error("does not authenticate")]
-    DoesNotAuthenticate,
-    #[error("the key inside has another id")]
-    KeyIdMismatch,
-    /// An origin that is authentic but not canonical: a release with other rules for origins wrote the record.
-    #[error("an upstream origin that does not parse")]
-    Origin,
 }

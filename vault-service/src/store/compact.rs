@@ -12,11 +12,7 @@
 //! If the process ends at any time, the name belongs to a complete store: to the old one until step 3, and to the new one
 //! afterwards. The next open of the store removes the other directory.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use thiserror::Error;
@@ -24,6 +20,7 @@ use thiserror::Error;
 use super::{
     Batch, CommitError, EXCLUSIVE_WRITER, Entry, Fault, KeyFileError, Store,
     checkpoint::Checkpoint,
+    compaction_dir::new_dir,
     disk_space::RESERVE_FILE,
     error::StoreOpenError,
     fs::{list, remove_dir_if_exists, sync, sync_all},
@@ -188,27 +185,6 @@ fn checkpoint(dir: &Path) -> Result<Checkpoint, StoreOpenError> {
     marker
         .map(|marker| marker.checkpoint)
         .ok_or_else(|| StoreOpenError::MissingMarker(dir.to_owned()))
-}
-
-/// Returns the directory of the new store during a compaction.
-fn new_dir(dir: &Path) -> PathBuf {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    dir.with_file_name(format!(".{name}.compacting"))
-}
-
-/// Removes the directory that an interrupted compaction of the store in `dir` left. The store must be locked.
-pub(super) fn remove_leftover(dir: &Path) -> Result<(), StoreOpenError> {
-    let Ok(dir) = fs::canonicalize(dir) else {
-        return Ok(());
-    };
-    let leftover = new_dir(&dir);
-    if !leftover.exists() {
-        return Ok(());
-    }
-    tracing::warn!(
-        "a compaction of the store was interrupted; the store is complete, and the other copy is removed"
-    );
-    remove_dir_if_exists(&leftover)
 }
 
 /// Returns the disk space of all files in a directory but the reserve, in bytes.

@@ -61,8 +61,15 @@ struct LastRound {
     is_complete: bool,
 }
 
+impl Store {
+    /// Starts an export of all entries.
+    pub fn export(&self) -> Result<Export, ExportError> {
+        Export::start(self)
+    }
+}
+
 impl Export {
-    pub(super) fn start(store: &Store) -> Result<Self, ExportError> {
+    fn start(store: &Store) -> Result<Self, ExportError> {
         refuse_exclusive_writer(&store.shared.data)?;
         store.shared.changed_keys.start()?;
         Ok(Self {

@@ -42,9 +42,11 @@ mod changed_keys;
 mod checkpoint;
 mod commit;
 mod compact;
+mod compaction_dir;
 mod disk_space;
 mod durable;
 mod engine;
+mod entry;
 mod entry_count;
 mod error;
 mod export;
@@ -81,6 +83,7 @@ pub use batch::{Batch, EXCLUSIVE_WRITER};
 pub(crate) use batch::{MAX_BATCH, MAX_ENTRY};
 pub use compact::{CompactError, CompactionReport, compact};
 pub use disk_space::DiskUsage;
+pub use entry::{Entry, ReadEntries};
 pub use error::{CommitError, ExportError, Fault, Mismatch, StoreOpenError};
 pub use export::{Change, Export};
 pub use key_file::KeyFileError;
@@ -116,26 +119,6 @@ pub enum Health {
     Unresponsive,
     /// Commits fail for ever, because the storage failed or the store was closed.
     Stopped,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub key: Vec<u8>,
-    pub value: Vec<u8>,
-}
-
-/// Read access to a store that may not be opened yet. All methods block.
-pub trait ReadEntries {
-    type Error;
-
-    /// Returns the value at `key`.
-    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
-
-    /// Returns up to `limit` entries whose keys start with `prefix`, in key order, after the full key `after` if given.
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Self::Error>;
-
-    /// Returns the content of the file `keys`; `None` when the file does not exist.
-    fn key_file(&self) -> Result<Option<Vec<u8>>, KeyFileError>;
 }
 
 impl ReadEntries for Store {
@@ -247,11 +230,6 @@ impl Store {
     /// Blocks.
     pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, Fault> {
         self.shared.data.scan(prefix, after, limit)
-    }
-
-    /// Starts an export of all entries.
-    pub fn export(&self) -> Result<Export, ExportError> {
-        Export::start(self)
     }
 
     /// Applies all of `batch` or nothing, and returns once the batch is durable.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Entry, Fault, KeyFileError, ReadEntries, compact,
+    Entry, Fault, KeyFileError, ReadEntries, compaction_dir,
     engine::Engine,
     error::StoreOpenError,
     inspection::{InspectedStore, Inspection, inspect},
@@ -79,7 +79,7 @@ impl UnopenedStore {
             preview_keys,
         } = self;
         key_file::remove_leftover(&dir)?;
-        compact::remove_leftover(&dir)?;
+        compaction_dir::remove_leftover(&dir)?;
         let (db, checkpoint) = match state {
             InspectedState::New => open::create(&dir, cache_bytes)?,
             InspectedState::Existing { store, copy } => {

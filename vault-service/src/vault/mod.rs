@@ -12,6 +12,7 @@
 
 mod access;
 mod backup;
+mod clock;
 mod deletions;
 mod erasure;
 mod error;
@@ -22,6 +23,7 @@ mod key_metrics;
 mod key_status;
 mod keyring;
 mod labels;
+mod limits;
 mod meta;
 mod open;
 mod reader;
@@ -37,12 +39,7 @@ mod worker_pool;
 mod workspace;
 mod workspaces;
 
-use std::{
-    future::Future,
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, Notify},
@@ -59,7 +56,9 @@ pub use integrity_check::{
 pub(crate) use key_metrics::{KeyMetrics, PendingErasure};
 pub(crate) use key_status::{KeyStatus, RootKeyStatus, RotationStatus, WorkspaceKey};
 pub use labels::{Labels, LabelsError};
-pub use reader::{DecryptOutcome, DecryptQuery, MAX_ANSWER, MAX_NAMES, Reader};
+pub use limits::{MAX_ANSWER, MAX_NAMES};
+pub(crate) use open::compact;
+pub use reader::{DecryptOutcome, DecryptQuery, Reader};
 pub use secrets::{MAX_ORIGINS, NewSecret, RequestId, RequestIdError, SecretMetadata, WrittenVersion};
 pub(crate) use secrets::{RestoreOverrides, RestoredExpiry, VersionRestore};
 pub use use_counts::LastUse;
@@ -69,10 +68,12 @@ pub use workspaces::Workspace;
 
 use crate::{
     root::Providers,
-    store::{self, CompactError, CompactionReport, DiskUsage, Health, Store},
+    store::{self, DiskUsage, Health, Store},
 };
 use access::with_store;
+use clock::Clock;
 use keyring::Keyring;
+use limits::ATTEMPTS;
 use use_counts::UseCounters;
 use worker_pool::WorkerPool;
 
@@ -82,11 +83,6 @@ const USE_FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 const INTERVALS_PER_SWEEP: u32 = 60;
 /// Number of locks that the writes of all secrets share, each secret by its hash.
 const SECRET_LOCKS: usize = 1024;
-/// Maximum number of attempts of a write that conflicts with other writes.
-const ATTEMPTS: usize = 16;
-
-/// The current time. Tests replace the function.
-type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// An opened store, and the providers of its root key.
 pub struct Vault {
@@ -145,11 +141,6 @@ impl Vault {
     }
 }
 
-/// Copies the store in `dir`, which no vault may have open, into a fresh one, which replaces it.
-pub(crate) async fn compact(dir: &Path, cache_bytes: u64) -> Result<CompactionReport, CompactError> {
-    store::compact(dir, cache_bytes, open::ADMISSION_KEYS).await
-}
-
 impl Writer {
     /// Spawns a task that removes the entries of deleted workspaces.
     pub(crate) fn spawn_sweep(&self) {
@@ -168,6 +159,10 @@ impl Writer {
     /// Returns the size of the store's files and the free space of their disk.
     pub(crate) async fn disk_usage(&self) -> Result<DiskUsage, store::StoreOpenError> {
         with_store(&self.store, Store::disk_usage).await
+    }
+
+    async fn flush_uses(&self) -> Result<(), VaultError> {
+        self.use_counters.flush(&self.store).await
     }
 
     /// Writes the use counters, makes everything durable, and closes the store.

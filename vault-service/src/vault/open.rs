@@ -1,6 +1,10 @@
 //! Opening a store as a vault.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use chassis::blocking::blocking;
 use proto::Uid;
@@ -16,7 +20,9 @@ use super::{
 };
 use crate::{
     root::Providers,
-    store::{self, Batch, EXCLUSIVE_WRITER, ReadEntries, Store, UnopenedStore},
+    store::{
+        self, Batch, CompactError, CompactionReport, EXCLUSIVE_WRITER, ReadEntries, Store, UnopenedStore,
+    },
 };
 
 /// Version of the layout of keys and values in the store.
@@ -73,6 +79,11 @@ impl Vault {
         }
         Ok(())
     }
+}
+
+/// Copies the store in `dir`, which no vault may have open, into a fresh one, which replaces it.
+pub(crate) async fn compact(dir: &Path, cache_bytes: u64) -> Result<CompactionReport, CompactError> {
+    store::compact(dir, cache_bytes, ADMISSION_KEYS).await
 }
 
 /// Contents of a store that a vault may open.

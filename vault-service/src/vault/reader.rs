@@ -8,8 +8,10 @@ use std::{sync::Arc, time::SystemTime};
 use proto::{OriginPattern, SecretName, SecretValue, ServerName, Uid, vault::v1::ValueFacts};
 
 use super::{
-    ATTEMPTS, Clock, VaultError,
+    VaultError,
+    clock::Clock,
     keyring::Keyring,
+    limits::{ATTEMPTS, MAX_ANSWER, MAX_NAMES},
     stored::{self, Kind},
     use_counts::UseCounters,
     worker_pool::WorkerPool,
@@ -20,10 +22,6 @@ use crate::{
     crypto::{DecryptionError, WorkspaceKek, record},
     store::Store,
 };
-
-pub const MAX_NAMES: usize = 64;
-/// Maximum size of the values in one answer, in bytes.
-pub const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Limits of the work on the calling thread, some 200 µs: names, and bytes of their records.
 const INLINE_LIMIT: (usize, usize) = (32, 64 * 1024);

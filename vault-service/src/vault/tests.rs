@@ -17,6 +17,7 @@ mod workspaces;
 use std::{
     collections::HashSet,
     sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
 };
 
 use proto::{OriginPattern, SecretName, SecretValue, ServerName, Uid, page::Page};

@@ -19,7 +19,7 @@ use proto::{SecretName, Uid};
 use tokio::sync::{RwLock, RwLockReadGuard};
 
 use super::{
-    VaultError, Writer,
+    VaultError,
     access::with_store,
     stored::{self, Kind, UseRecord},
 };
@@ -121,6 +121,40 @@ impl UseCounters {
     }
 
     /// Puts counters back that could not be written.
+    /// Writes all counters to the store.
+    pub(super) async fn flush(&self, store: &Store) -> Result<(), VaultError> {
+        let uncounted = self.uncounted.swap(0, Ordering::Relaxed);
+        if uncounted > 0 {
+            tracing::warn!(uncounted, "more secrets were decrypted than are counted at once");
+        }
+        for shard in &self.shards {
+            let _flushing = self.flush_lock.write().await;
+            let counters: Vec<SecretCounter> = mem::take(&mut *lock(shard)).into_iter().collect();
+            self.write(store, counters).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, store: &Store, counters: Vec<SecretCounter>) -> Result<(), VaultError> {
+        let counters = Arc::new(counters);
+        for from in (0..counters.len()).step_by(BATCH) {
+            let all = counters.clone();
+            let prepare = move |store: &Store| {
+                let rest = all.get(from..).unwrap_or_default();
+                flush_batch(store, rest.get(..BATCH).unwrap_or(rest))
+            };
+            let written = match with_store(store, prepare).await {
+                Ok(batch) => store.commit(batch).await.map_err(VaultError::from),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                self.put_back(counters.get(from..).unwrap_or_default());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     fn put_back(&self, counters: &[SecretCounter]) {
         for (key, lost) in counters {
             match self.shard(key).entry(key.clone()) {
@@ -191,42 +225,6 @@ fn flush_batch(store: &Store, counters: &[SecretCounter]) -> Result<Batch, Vault
         }
     }
     Ok(batch)
-}
-
-impl Writer {
-    pub(super) async fn flush_uses(&self) -> Result<(), VaultError> {
-        let uncounted = self.use_counters.uncounted.swap(0, Ordering::Relaxed);
-        if uncounted > 0 {
-            tracing::warn!(uncounted, "more secrets were decrypted than are counted at once");
-        }
-        for shard in &self.use_counters.shards {
-            let _flushing = self.use_counters.flush_lock.write().await;
-            let counters: Vec<SecretCounter> = mem::take(&mut *lock(shard)).into_iter().collect();
-            self.write_counters(counters).await?;
-        }
-        Ok(())
-    }
-
-    async fn write_counters(&self, counters: Vec<SecretCounter>) -> Result<(), VaultError> {
-        let counters = Arc::new(counters);
-        for from in (0..counters.len()).step_by(BATCH) {
-            let all = counters.clone();
-            let prepare = move |store: &Store| {
-                let rest = all.get(from..).unwrap_or_default();
-                flush_batch(store, rest.get(..BATCH).unwrap_or(rest))
-            };
-            let written = match with_store(&self.store, prepare).await {
-                Ok(batch) => self.store.commit(batch).await.map_err(VaultError::from),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
-                self.use_counters
-                    .put_back(counters.get(from..).unwrap_or_default());
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

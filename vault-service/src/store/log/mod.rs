@@ -8,32 +8,27 @@
 //! The format is that of sled 0.34.7: see `pagecache/logger.rs`, `serialization.rs` and `node.rs` of its source.
 
 mod frame;
+mod gaps;
 mod page;
 mod replay;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod value_location;
 mod varint;
 
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
+pub(super) use gaps::Gaps;
 pub(super) use replay::History;
 use replay::{Replay, Survey};
-use scan::{Frame, Gap, ScannedSegment};
+use scan::{Frame, Gap, SEGMENT_BYTES, ScannedSegment};
+pub(super) use value_location::ValueLocation;
 
 use super::{Fault, engine::SEGMENT, error::StoreOpenError};
 
-const SEGMENT_BYTES: u64 = SEGMENT as u64;
 /// Size of the parts in which the reader reads a segment, so that a read error of the disk costs only one part.
 const SECTOR: usize = 4096;
-
-/// The place and the checksum of a value in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ValueLocation {
-    at: u64,
-    length: u32,
-    crc: u32,
-}
 
 /// The log as far as it can be read.
 pub(super) struct Log {
@@ -46,27 +41,6 @@ pub(super) struct Log {
     /// Number of bytes of the last write that are missing or unreadable.
     torn_bytes: u64,
     unnamed_changes: u64,
-}
-
-/// The gaps, in the log's order.
-#[derive(Default)]
-pub(super) struct Gaps(Vec<Gap>);
-
-impl ValueLocation {
-    /// Returns the location of `value`, which must be a slice of `body`, the body of `frame`.
-    fn of(frame: &Frame, body: &[u8], value: &[u8]) -> Self {
-        let before = value.as_ptr().addr().saturating_sub(body.as_ptr().addr());
-        Self {
-            at: frame.at.saturating_add(before as u64),
-            length: u32::try_from(value.len()).unwrap_or(u32::MAX),
-            crc: crc32fast::hash(value),
-        }
-    }
-
-    /// Returns true when both values have the same length and checksum, wherever they are in the file.
-    fn equals(&self, other: &Self) -> bool {
-        (self.length, self.crc) == (other.length, other.crc)
-    }
 }
 
 /// Treatment of a batch at the end of the log whose last messages are missing. The variants are the two possible causes.
@@ -220,39 +194,6 @@ impl Log {
 
     pub(super) fn corrected_messages(&self) -> u64 {
         self.flips.len() as u64
-    }
-}
-
-impl Gaps {
-    fn new(mut gaps: Vec<Gap>) -> Self {
-        gaps.sort_by_key(|gap| gap.end);
-        Self(gaps)
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.0.iter().map(|gap| gap.bytes).fold(0, u64::saturating_add)
-    }
-
-    /// Returns the maximum number of messages that the gaps ending after `lsn` can have held.
-    pub(super) fn messages_after(&self, lsn: u64) -> u64 {
-        let after = self.0.partition_point(|gap| gap.end <= lsn);
-        let after = self.0.get(after..).unwrap_or_default();
-        after.iter().map(|gap| gap.messages).fold(0, u64::saturating_add)
-    }
-
-    /// Returns true when a message written after `from` and before `end` may be in a gap.
-    fn any_between(&self, from: u64, end: u64) -> bool {
-        let after = self.0.partition_point(|gap| gap.end <= from);
-        // Gaps do not overlap, except for gaps of unknown place, which come last.
-        let nearest = [self.0.get(after), self.0.last()];
-        nearest
-            .into_iter()
-            .flatten()
-            .any(|gap| gap.end > from && gap.from < end)
     }
 }
 

@@ -6,10 +6,11 @@ use std::{
 };
 
 use super::{
-    Gaps, SEGMENT_BYTES, ValueLocation,
     frame::MessageKind,
+    gaps::Gaps,
     page::{Data, Link, Node},
-    scan::Frame,
+    scan::{Frame, SEGMENT_BYTES},
+    value_location::ValueLocation,
 };
 
 /// Number of values that are remembered for one key: the current one and earlier ones.

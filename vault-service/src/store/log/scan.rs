@@ -1,10 +1,11 @@
 //! The messages of one segment of the log, and the gaps between them.
 
 use super::{
-    SEGMENT, SEGMENT_BYTES,
+    SEGMENT,
     frame::{self, Budget, Flip, MessageHeader, MessageKind},
 };
 
+pub(super) const SEGMENT_BYTES: u64 = SEGMENT as u64;
 /// Length of a segment's header, in bytes. Every message repeats the segment number of the header, so the header is
 /// used only for a segment without a message.
 const SEGMENT_HEADER: usize = 20;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::KEYS;
 use crate::{
     crypto::{
         KeyId, RootKey,
@@ -19,6 +18,9 @@ use crate::{
         stored::{self, META, Meta},
     },
 };
+
+/// Key of the item with the store keys. No entry of the store has this key.
+pub(super) const KEYS: &[u8] = b"keys";
 
 /// Wrapped root keys in the header of a backup. A root key from an operator's file is not among them.
 #[derive(Clone, PartialEq, Message)]

@@ -37,11 +37,9 @@ use crate::{
     store::{Change, Entry, Export, ExportError},
 };
 use item::ItemWriter;
+use keys::KEYS;
 
 const FRAMES_PER_PART: usize = 4;
-/// Key of the item with the store keys. No entry of the store has this key.
-const KEYS: &[u8] = b"keys";
-
 /// A backup that is being made. Dropping it gives the backup up.
 pub struct Backup {
     export: Export,

@@ -12,8 +12,10 @@ use super::*;
 use crate::{
     authz::for_tests::{admin_permit, decrypt_permit},
     crypto::RootKey,
-    root::Provider,
-    vault::{DecryptOutcome, DecryptQuery, Labels, NewSecret, Plan, Reader, Vault, Writer, stored::Kind},
+    root::{Provider, Providers},
+    vault::{
+        DecryptOutcome, DecryptQuery, Labels, NewSecret, OpenError, Plan, Reader, Vault, Writer, stored::Kind,
+    },
 };
 
 const CACHE: u64 = 8 << 20;
