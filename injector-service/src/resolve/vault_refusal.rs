@@ -82,6 +82,7 @@ pub(super) fn vault_refusal(error: DecryptError) -> Refusal {
         | Reason::HeadersTooLarge
         | Reason::BodyTimeout
         | Reason::BodyMissing
+        | Reason::BodyTooLarge
         | Reason::TransferCodingUnsupported
         | Reason::UpstreamUnreachable
         | Reason::UpstreamTlsFailed
