@@ -2,6 +2,7 @@
 //!
 //! `cli/README.md` documents the JSON. A release may add members, but never renames or removes one.
 
+mod injection;
 pub(crate) mod keys;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use proto::{
 use serde::Serialize;
 
 use crate::output::time;
+pub(crate) use injection::Injection;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Workspace {
@@ -90,6 +92,10 @@ pub(crate) struct Server {
     pub protobuf_messages: Option<String>,
     pub grpc_methods: Vec<String>,
     pub paths: Vec<String>,
+    /// The places of the secrets, also for an auth type that decides them.
+    pub injections: Vec<Injection>,
+    pub scrub: String,
+    pub on_echo: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -131,6 +137,8 @@ pub(crate) struct ExplainedSecret {
     pub version: Option<u64>,
     /// The reason why the secret is not sent or a call is refused; `None` when the secret is sent.
     pub detail: Option<String>,
+    /// A message about a secret that is sent.
+    pub note: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -332,6 +340,8 @@ impl Server {
         let auth_type = enum_name(server.auth_type().as_str_name(), "AUTH_TYPE_");
         let protocol = enum_name(server.protocol().as_str_name(), "PROTOCOL_");
         let oauth = enum_name(server.oauth().as_str_name(), "OAUTH_");
+        let scrub = enum_name(server.scrub().as_str_name(), "SCRUB_");
+        let on_echo = enum_name(server.on_echo().as_str_name(), "ON_ECHO_");
         let protobuf_messages = (server.protobuf_messages != 0)
             .then(|| enum_name(server.protobuf_messages().as_str_name(), "PROTOBUF_MESSAGES_"));
         let ApiServer {
@@ -356,6 +366,9 @@ impl Server {
             grpc_methods,
             paths,
             oauth: _,
+            injections,
+            scrub: _,
+            on_echo: _,
         } = server;
         Self {
             workspace,
@@ -379,6 +392,20 @@ impl Server {
             protobuf_messages,
             grpc_methods,
             paths,
+            injections: injections.into_iter().map(Injection::of).collect(),
+            scrub,
+            on_echo,
+        }
+    }
+
+    /// Returns the injections of a server whose secrets have places of their own, as `--inject` takes them.
+    pub(crate) fn own_places(&self) -> String {
+        match self.auth_type.as_str() {
+            "custom" => {
+                let places: Vec<_> = self.injections.iter().map(Injection::text).collect();
+                places.join(", ")
+            }
+            _ => String::new(),
         }
     }
 }
@@ -465,6 +492,7 @@ impl ExplainedSecret {
             state: _,
             version,
             detail,
+            note,
         } = secret;
         Self {
             name,
@@ -473,6 +501,7 @@ impl ExplainedSecret {
             state,
             version: (version > 0).then_some(version),
             detail: (!detail.is_empty()).then_some(detail),
+            note: (!note.is_empty()).then_some(note),
         }
     }
 }

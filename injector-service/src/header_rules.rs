@@ -82,6 +82,29 @@ const INTERPRETED: FieldRule = Misspelled(&[
     "x-request-id",
 ]);
 
+/// Fields that frame, route or describe a request, or that the injector writes itself, so that no secret goes there.
+const NOT_INJECTABLE: FieldRule = Named(&[
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "content-md5",
+    "content-digest",
+    "repr-digest",
+    "signature-input",
+    "trailer",
+    "accept-encoding",
+    "cookie",
+    "set-cookie",
+    "x-request-id",
+]);
+
+/// Fields of the gRPC protocol.
+const GRPC: FieldRule = Prefixed("grpc-");
+
+/// Fields of the handshake of a WebSocket.
+const WEBSOCKET: FieldRule = Prefixed("sec-websocket-");
+
 /// A length that one recipient would read as `Content-Length`, and the next one would ignore.
 const AMBIGUOUS_LENGTH: FieldRule = Misspelled(&["content-length"]);
 
@@ -152,6 +175,19 @@ pub(crate) fn is_own(name: &HeaderName) -> bool {
     OWN.include(name)
 }
 
+/// Returns true for a header that may carry a secret to a server: one that does not frame, route or describe the request,
+/// and that the injector does not write itself.
+pub(crate) fn may_be_injected(name: &HeaderName) -> bool {
+    let rows = [CONNECTION, OWN, NOT_INJECTABLE, GRPC, WEBSOCKET];
+    !rows.iter().any(|row| row.include(name))
+}
+
+/// Returns true when a server may read both names as one.
+pub(crate) fn are_read_as_one(name: &HeaderName, other: &HeaderName) -> bool {
+    let (name, other) = (name.as_str().as_bytes(), other.as_str().as_bytes());
+    name.len() == other.len() && name.iter().map(fold_byte).eq(other.iter().map(fold_byte))
+}
+
 fn remove(headers: &mut HeaderMap, rows: &[FieldRule], injections: &[Injection]) {
     let named = named_by_connection(headers);
     let is_named = |name: &HeaderName| {
@@ -186,8 +222,7 @@ fn owns(placement: &Placement, name: &HeaderName) -> bool {
         | Placement::Form { .. }
         | Placement::Protobuf { .. } => return false,
     };
-    let (name, owned) = (name.as_str().as_bytes(), owned.as_str().as_bytes());
-    name.len() == owned.len() && name.iter().map(fold_byte).eq(owned.iter().map(fold_byte))
+    are_read_as_one(name, owned)
 }
 
 /// Returns the names that `Connection` lists, after [`fold`].

@@ -21,6 +21,7 @@ mod proxy;
 mod registry;
 mod resolve;
 mod run_error;
+mod same_place;
 pub mod scrub;
 mod service;
 mod status;

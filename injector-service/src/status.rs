@@ -9,8 +9,9 @@ use crate::{
     catalog::{CatalogError, NotAnEntryName},
     registry::{
         RegistryError,
-        server::{BindingError, SpecError},
+        server::{BindingError, InjectionError, SpecError},
     },
+    template::TemplateError,
 };
 
 /// Returns the refusal for an error of the registry. The source of the error goes to the log instead.
@@ -44,12 +45,19 @@ pub(crate) fn spec(error: SpecError) -> Refusal {
         SpecError::WebOrigin(_) => Reason::OriginInvalid,
         SpecError::Address(_) => Reason::UpstreamAddressRefused,
         SpecError::UnknownEnumValue(_) => Reason::RequestMalformed,
+        SpecError::Injection(_, InjectionError::Template(_, TemplateError::SecretName(_)))
+        | SpecError::Injection(_, InjectionError::PathVariable(_)) => Reason::SecretNameInvalid,
+        SpecError::Injection(..) => Reason::ServerInvalid,
         SpecError::Url(_)
         | SpecError::UrlVariable
         | SpecError::Plaintext
         | SpecError::BearerCount(_)
         | SpecError::TooManySecrets
-        | SpecError::CustomNotSupported
+        | SpecError::CustomWithoutInjections
+        | SpecError::TooManyInjections
+        | SpecError::SamePlace(..)
+        | SpecError::InjectionsOfShortForm
+        | SpecError::SecretsOfInjections(_)
         | SpecError::RequiredNotInjected(_)
         | SpecError::TooManyWebOrigins
         | SpecError::CaPem

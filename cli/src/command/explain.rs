@@ -61,11 +61,8 @@ fn explanation_text(explanation: &Explanation) -> String {
         .secrets
         .iter()
         .filter_map(|secret| {
-            Some(format!(
-                "{}: {}\n",
-                secret.name,
-                printable(secret.detail.as_ref()?)
-            ))
+            let detail = secret.detail.as_ref().or(secret.note.as_ref())?;
+            Some(format!("{}: {}\n", secret.name, printable(detail)))
         })
         .collect();
     format!(

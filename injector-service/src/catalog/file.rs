@@ -48,8 +48,7 @@ struct RawCatalogEntry {
     url: String,
     #[serde(default)]
     needs_url: bool,
-    #[serde(default)]
-    auth_type: AuthType,
+    auth_type: Option<AuthType>,
     #[serde(default)]
     protocol: Protocol,
     #[serde(default)]
@@ -175,10 +174,9 @@ impl RawCatalogEntry {
             return Err(CatalogEntryError::SecretsBesideInjections);
         }
         let supplies_secrets = secrets.is_empty();
-        let suggested = secrets.into_iter().map(|secret| RawInjection {
-            secret,
-            required: false,
-        });
+        let suggested = secrets
+            .into_iter()
+            .map(|secret| RawInjection::of_secret(secret, false));
         let raw = RawServer {
             url,
             auth_type,

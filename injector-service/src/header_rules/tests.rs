@@ -242,3 +242,32 @@ fn cors_permissions_of_the_upstream_are_removed() {
     clean_response(&mut answer);
     assert_eq!(left(&answer), ["content-type"]);
 }
+
+#[test]
+fn headers_that_frame_or_route_a_request_may_not_be_injected() {
+    for (name, may) in [
+        ("x-api-key", true),
+        ("authorization", true),
+        ("x-mcp-secret-a", true),
+        ("private-token", true),
+        ("x-grpc-key", true),
+        ("host", false),
+        ("content-length", false),
+        ("content_type", false),
+        ("content-encoding", false),
+        ("transfer-encoding", false),
+        ("connection", false),
+        ("te", false),
+        ("upgrade", false),
+        ("proxy-authorization", false),
+        ("cookie", false),
+        ("x-aerostack-server", false),
+        ("grpc-timeout", false),
+        ("grpc.metadata-bin", false),
+        ("sec-websocket-key", false),
+        ("x-request-id", false),
+    ] {
+        let name = HeaderName::try_from(name).unwrap();
+        assert_eq!(may_be_injected(&name), may, "{name}");
+    }
+}

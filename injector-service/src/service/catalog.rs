@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     body_calls::BodyCalls,
     catalog::{Catalog, CatalogEntry, Entries, EntryName},
+    placement::AuthType,
     registry::server::Spec,
     status::{self, page_token},
 };
@@ -174,7 +175,12 @@ fn complete(mut server: api::Server, entry: &CatalogEntry) -> Result<api::Server
 
 /// Gives a server that names no secrets those of an entry.
 fn supply_secrets(server: &mut api::Server, spec: &Spec) {
-    if !server.inject_secrets.is_empty() || !server.required_secrets.is_empty() {
+    let lists = [&server.inject_secrets, &server.required_secrets];
+    if lists.iter().any(|list| !list.is_empty()) || !server.injections.is_empty() {
+        return;
+    }
+    if matches!(spec.auth_type, AuthType::Custom(_)) {
+        server.injections = spec.injections_to_wire();
         return;
     }
     let secrets = spec.secrets();

@@ -10,11 +10,14 @@ use crate::{
     placement::{NamedSecret, Placement, distinct_secrets},
     registry::{
         Entry,
-        server::{BindingError, Spec},
+        server::{BindingError, Scrub, Spec},
     },
     resolve::SecretState,
     status,
 };
+
+/// The least bytes of a value that the injector looks for in responses. A shorter value occurs by chance.
+const MIN_SCRUBBED: u32 = 8;
 
 /// A secret in one of its places.
 struct PlacedSecret<'s> {
@@ -104,9 +107,9 @@ fn explain_secret(
     required: bool,
     state: &SecretState,
 ) -> api::ExplainedSecret {
-    let version = match state {
-        SecretState::Found { version, .. } => *version,
-        SecretState::Missing | SecretState::Expired | SecretState::Unreadable => 0,
+    let (version, size) = match state {
+        SecretState::Found { version, facts, .. } => (*version, facts.map(|facts| facts.size)),
+        SecretState::Missing | SecretState::Expired | SecretState::Unreadable => (0, None),
     };
     let (state, detail) = outcome(spec, placed, state);
     api::ExplainedSecret {
@@ -116,6 +119,22 @@ fn explain_secret(
         state: state.into(),
         version,
         detail,
+        note: match size {
+            Some(0..MIN_SCRUBBED) if state == State::Injected && placed.placement.is_some() => {
+                too_short_to_scrub(spec.scrub)
+            }
+            Some(_) | None => String::new(),
+        },
+    }
+}
+
+/// Returns the note about a value that responses are not searched for. A server without scrubbing needs no such note.
+fn too_short_to_scrub(scrub: Scrub) -> String {
+    match scrub {
+        Scrub::Off => String::new(),
+        Scrub::Headers | Scrub::All => format!(
+            "the value has fewer than {MIN_SCRUBBED} bytes, so the injector does not look for it in responses"
+        ),
     }
 }
 

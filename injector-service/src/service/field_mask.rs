@@ -1,7 +1,12 @@
 //! Field masks (AIP-134): the fields that an update replaces.
 
 use prost_types::FieldMask;
-use proto::{Reason, Refusal, injector::v1::Server};
+use proto::{
+    Reason, Refusal,
+    injector::v1::{AuthType, Injection, QueryPlacement, Server, injection::Placement},
+};
+
+use crate::registry::server::UpstreamUrl;
 
 /// The path of a field, and a function that copies the field from the second server to the first.
 type MaskedField = (&'static str, fn(&mut Server, &Server));
@@ -21,7 +26,7 @@ macro_rules! field {
 }
 
 /// Every field that an update may change, in the order of the message.
-const FIELDS: [MaskedField; 18] = [
+const FIELDS: [MaskedField; 21] = [
     field!(url),
     field!(auth_type),
     field!(inject_secrets),
@@ -40,15 +45,19 @@ const FIELDS: [MaskedField; 18] = [
     field!(grpc_methods),
     field!(paths),
     field!(oauth),
+    field!(injections),
+    field!(scrub),
+    field!(on_echo),
 ];
 
-/// Returns `current` with the fields from `given` that `mask` names.
+/// Returns `current` with the fields from `given` that `mask` names. Fields that follow from others are left out.
 pub(super) fn apply(current: Server, given: &Server, mask: Option<&FieldMask>) -> Result<Server, Refusal> {
     let paths = mask.map_or(&[] as &[String], |mask| &mask.paths);
     if paths.is_empty() {
         return Err(invalid("it must name at least one field"));
     }
-    let mut merged = current;
+    let has = |field: &str| paths.iter().any(|path| path == field);
+    let mut merged = without_derived_fields(current, has);
     for path in paths {
         let field = FIELDS.iter().find(|(name, _)| name == path);
         let (_, copy) =
@@ -56,6 +65,41 @@ pub(super) fn apply(current: Server, given: &Server, mask: Option<&FieldMask>) -
         copy(&mut merged, given);
     }
     Ok(merged)
+}
+
+/// Removes the view of the secrets that follows from the other one: of a server with a short form the injections, and
+/// of a server with injections the names of the secrets. An update that changes to the other view keeps the names.
+fn without_derived_fields(mut current: Server, has: impl Fn(&str) -> bool) -> Server {
+    let is_custom = current.auth_type() == AuthType::Custom;
+    let becomes_custom = has("injections") && !has("auth_type");
+    if becomes_custom {
+        current.set_auth_type(AuthType::Unspecified);
+    }
+    let becomes_short_form = is_custom && has("auth_type") && !has("injections");
+    if has("url") && !has("injections") {
+        remove_injections_of_url(&mut current);
+    }
+    if becomes_short_form || (!is_custom && !has("injections")) {
+        current.injections.clear();
+    } else {
+        current.inject_secrets.clear();
+        current.required_secrets.clear();
+    }
+    current
+}
+
+/// Removes the injections that follow from the URL, because another URL has others.
+fn remove_injections_of_url(server: &mut Server) {
+    let url = UpstreamUrl::parse(&server.url);
+    let query = url.as_ref().map_or(&[][..], UpstreamUrl::query_injections);
+    let is_of_url = |injection: &Injection| match &injection.placement {
+        Some(Placement::Path(_)) => true,
+        Some(Placement::Query(QueryPlacement { name, value })) => query
+            .iter()
+            .any(|(parameter, template)| parameter == name && template.to_string() == *value),
+        _ => false,
+    };
+    server.injections.retain(|injection| !is_of_url(injection));
 }
 
 fn invalid(problem: &str) -> Refusal {
@@ -70,7 +114,7 @@ fn invalid(problem: &str) -> Refusal {
 mod tests {
     use prost::Message as _;
     use prost_types::FileDescriptorSet;
-    use proto::injector::v1::UpstreamTls;
+    use proto::injector::v1::{HeaderPlacement, PathPlacement, UpstreamTls};
 
     use super::*;
 
@@ -226,6 +270,128 @@ mod tests {
         ] {
             assert_eq!(applied(&given, &[path]).unwrap().tls, Some(changed), "{path}");
         }
+    }
+
+    fn header(name: &str, value: &str) -> Injection {
+        Injection {
+            required: false,
+            placement: Some(Placement::Header(HeaderPlacement {
+                name: name.into(),
+                value: value.into(),
+            })),
+        }
+    }
+
+    /// Returns a server as it is stored: with both views of its secrets.
+    fn stored(auth_type: AuthType, injection: Injection) -> Server {
+        Server {
+            auth_type: auth_type.into(),
+            inject_secrets: vec!["A".into()],
+            required_secrets: vec!["A".into()],
+            injections: vec![injection],
+            ..Default::default()
+        }
+    }
+
+    /// Returns the auth type, the secrets and the injections after an update of a stored server.
+    fn updated(current: Server, given: Server, paths: &[&str]) -> (AuthType, Vec<String>, Vec<Injection>) {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let merged = apply(current, &given, Some(&FieldMask { paths })).unwrap();
+        assert_eq!(
+            merged.inject_secrets.is_empty(),
+            merged.required_secrets.is_empty()
+        );
+        (merged.auth_type(), merged.inject_secrets, merged.injections)
+    }
+
+    #[test]
+    fn an_update_of_one_view_of_the_secrets_gives_up_the_other() {
+        let (short, own) = (header("authorization", "Bearer ${A}"), header("x-key", "${A}"));
+        let bearer = || stored(AuthType::Bearer, short.clone());
+        let custom = || stored(AuthType::Custom, own.clone());
+        let secrets = vec!["A".to_owned()];
+        let of_type = |auth_type: AuthType| Server {
+            auth_type: auth_type.into(),
+            ..Default::default()
+        };
+        let with_injection = Server {
+            injections: vec![own.clone()],
+            ..Default::default()
+        };
+        for (current, given, paths, expected) in [
+            (
+                bearer(),
+                Server::default(),
+                "url",
+                (AuthType::Bearer, secrets.clone(), vec![]),
+            ),
+            (
+                custom(),
+                Server::default(),
+                "url",
+                (AuthType::Custom, vec![], vec![own.clone()]),
+            ),
+            (
+                bearer(),
+                with_injection.clone(),
+                "injections",
+                (AuthType::Unspecified, vec![], vec![own.clone()]),
+            ),
+            (
+                custom(),
+                with_injection,
+                "injections",
+                (AuthType::Unspecified, vec![], vec![own.clone()]),
+            ),
+            (
+                custom(),
+                Server::default(),
+                "injections",
+                (AuthType::Unspecified, vec![], vec![]),
+            ),
+            (
+                custom(),
+                of_type(AuthType::Bearer),
+                "auth_type",
+                (AuthType::Bearer, secrets.clone(), vec![]),
+            ),
+            (
+                bearer(),
+                of_type(AuthType::SecretHeaders),
+                "auth_type",
+                (AuthType::SecretHeaders, secrets, vec![]),
+            ),
+        ] {
+            assert_eq!(updated(current, given, &[paths]), expected, "{paths}");
+        }
+    }
+
+    #[test]
+    fn another_url_gives_up_the_injections_of_the_url() {
+        let injection = |placement| Injection {
+            required: true,
+            placement: Some(placement),
+        };
+        let query = |name: &str| {
+            injection(Placement::Query(QueryPlacement {
+                name: name.into(),
+                value: "x${B}".into(),
+            }))
+        };
+        let path = injection(Placement::Path(PathPlacement { variable: "A".into() }));
+        let current = Server {
+            url: "https://a.example/${A}?q=x${b}".into(),
+            injections: vec![query("own"), header("x-key", "${A}"), path, query("q")],
+            ..stored(AuthType::Custom, query("own"))
+        };
+        let given = Server {
+            url: "https://b.example".into(),
+            ..Default::default()
+        };
+        let (_, _, left) = updated(current.clone(), given.clone(), &["url"]);
+        assert_eq!(left, [query("own"), header("x-key", "${A}")]);
+        let (_, _, left) = updated(current, given, &["description"]);
+        assert_eq!(left.len(), 4);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod api;
 mod catalog;
 mod catalog_list;
 mod file;
+mod injections;
 mod unfit;
 mod vendors;
 mod warnings;

@@ -1,5 +1,6 @@
 //! `aerostack workspace server …`
 
+mod injection;
 mod spec;
 
 use clap::{Args, Subcommand};
@@ -249,10 +250,15 @@ async fn update(args: UpdateServerArgs, injector: &Remote) -> Result<Report, Fai
         name,
         ..Default::default()
     };
-    if spec.require_all && !spec.names_secrets() {
+    if spec.requires_known_secrets() {
         let before = get(injector, server.workspace.clone(), server.name.clone()).await?;
         // The update is refused if the server's secrets change before it.
-        (server.inject_secrets, server.revision) = (before.inject_secrets, before.revision);
+        server.revision = before.revision;
+        if before.auth_type() == api::AuthType::Custom {
+            server.injections = before.injections;
+        } else {
+            server.inject_secrets = before.inject_secrets;
+        }
     }
     let paths = spec.apply(&mut server)?;
     if paths.is_empty() {
@@ -357,6 +363,7 @@ async fn show(args: ShowServerArgs, injector: &Remote) -> Result<Report, Failure
             ("URL", server.url.clone()),
             ("Auth type", server.auth_type.clone()),
             ("Secrets", server.inject_secrets.join(", ")),
+            ("Injections", server.own_places()),
             ("Required", server.required_secrets.join(", ")),
             ("Protobuf field", field_number(server)),
             (
@@ -374,6 +381,8 @@ async fn show(args: ShowServerArgs, injector: &Remote) -> Result<Report, Failure
             ("Plaintext allowed", yes_or_no(server.allow_plaintext)),
             ("Allowed origins", server.allowed_origins.join(", ")),
             ("OAuth", server.oauth.clone()),
+            ("Scrub", server.scrub.clone()),
+            ("On echo", server.on_echo.clone()),
             ("Description", server.description.clone()),
             ("Created", server.create_time.clone()),
             ("Updated", server.update_time.clone()),

@@ -5,7 +5,8 @@ use std::{ffi::OsString, fs, io, path::Path};
 use clap::{Args, ValueEnum};
 use proto::injector::v1 as api;
 
-use crate::failure::Failure;
+use super::injection::{self, RequiredSecrets};
+use crate::failure::{Failure, FailureKind};
 
 /// The place of a server's secrets in a request.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -17,6 +18,28 @@ pub enum AuthType {
     Bearer,
     /// The member `secrets` of the JSON body, or --protobuf-secrets-field
     Skill,
+    /// The places that --inject names
+    Custom,
+}
+
+/// The parts of a response in which the injector looks for the values that it put into the request.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Scrub {
+    /// No part, except values in the URL, which are masked in headers
+    Off,
+    /// The headers and the trailers
+    Headers,
+    /// The headers, the trailers and the body
+    All,
+}
+
+/// The treatment of a response that contains a value that the injector put into the request.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OnEcho {
+    /// Each byte of the value is replaced by `*`
+    Mask,
+    /// The response ends with an error
+    Block,
 }
 
 /// The messages of a gRPC request that get secrets.
@@ -54,6 +77,11 @@ pub(super) struct SpecArgs {
     /// The secrets that requests to the server get; they get no others
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     secrets: Option<Vec<String>>,
+    /// A place in the requests of the server and the secrets that go there, such as `header:x-api-key=${API_KEY}`; repeatable.
+    /// Also `basic:${USER}:${PASSWORD}`, `query:key=${KEY}`, `cookie:session=${C}`, `json:/params/_meta/token=${T}`,
+    /// `form:token=${T}` and `protobuf:7:TOKEN=${T}`. Use single quotes
+    #[arg(long, value_name = "PLACE=TEMPLATE", value_parser = injection::parse, conflicts_with = "secrets")]
+    inject: Vec<api::Injection>,
     /// The secrets without which a call is refused; each must be one of the server's secrets
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     required: Option<Vec<String>>,
@@ -103,6 +131,12 @@ pub(super) struct SpecArgs {
     /// Web origins whose pages may call the server through the injector
     #[arg(long, value_name = "ORIGIN,…", value_delimiter = ',')]
     allowed_origins: Option<Vec<String>>,
+    /// The parts of a response in which the injector looks for the values that it put into the request
+    #[arg(long, value_enum)]
+    scrub: Option<Scrub>,
+    /// The treatment of a response that contains such a value
+    #[arg(long, value_enum)]
+    on_echo: Option<OnEcho>,
     /// The treatment of the upstream's demand for a credential (401, WWW-Authenticate)
     #[arg(long, value_enum)]
     oauth: Option<Oauth>,
@@ -117,6 +151,26 @@ impl From<AuthType> for api::AuthType {
             AuthType::SecretHeaders => Self::SecretHeaders,
             AuthType::Bearer => Self::Bearer,
             AuthType::Skill => Self::Skill,
+            AuthType::Custom => Self::Custom,
+        }
+    }
+}
+
+impl From<Scrub> for api::Scrub {
+    fn from(scrub: Scrub) -> Self {
+        match scrub {
+            Scrub::Off => Self::Off,
+            Scrub::Headers => Self::Headers,
+            Scrub::All => Self::All,
+        }
+    }
+}
+
+impl From<OnEcho> for api::OnEcho {
+    fn from(on_echo: OnEcho) -> Self {
+        match on_echo {
+            OnEcho::Mask => Self::Mask,
+            OnEcho::Block => Self::Block,
         }
     }
 }
@@ -150,15 +204,17 @@ impl From<Oauth> for api::Oauth {
 }
 
 impl SpecArgs {
-    /// Returns true when `--secrets` was given.
-    pub(super) fn names_secrets(&self) -> bool {
-        self.secrets.is_some()
+    /// Returns true when secrets are to be required that the server already has.
+    pub(super) fn requires_known_secrets(&self) -> bool {
+        let requires = self.require_all || self.required.is_some();
+        requires && self.secrets.is_none() && self.inject.is_empty()
     }
 
     /// Writes the given settings into `server`, and returns the paths of their fields for the update mask.
     pub(super) fn apply(self, server: &mut api::Server) -> Result<Vec<String>, Failure> {
         let Self {
             secrets,
+            inject,
             required,
             require_all,
             url,
@@ -174,17 +230,34 @@ impl SpecArgs {
             allow_bound_secrets,
             allow_plaintext,
             allowed_origins,
+            scrub,
+            on_echo,
             oauth,
             description,
         } = self;
+        let sets_injections = !inject.is_empty();
+        if sets_injections {
+            server.injections = inject;
+        }
         let sets_secrets = set(&mut server.inject_secrets, secrets.map(non_empty));
-        let required = match require_all {
-            true => Some(server.inject_secrets.clone()),
-            false => required.map(non_empty),
+        let (requires_injections, required) = match (require_all, required.map(non_empty)) {
+            (true, _) if server.injections.is_empty() => (None, Some(server.inject_secrets.clone())),
+            (true, _) => (Some(RequiredSecrets::All), None),
+            (false, Some(names)) if !server.injections.is_empty() => {
+                (Some(RequiredSecrets::Named(names)), None)
+            }
+            (false, names) => (None, names),
         };
+        if let Some(required) = &requires_injections {
+            injection::require(&mut server.injections, required).map_err(|name| {
+                let message = format!("{name:?} is required, but no injection names it");
+                Failure::new(FailureKind::Usage, message)
+            })?;
+        }
         let tls = server.tls.get_or_insert_default();
         let fields = [
             ("inject_secrets", sets_secrets),
+            ("injections", sets_injections || requires_injections.is_some()),
             ("required_secrets", set(&mut server.required_secrets, required)),
             ("url", set(&mut server.url, url)),
             (
@@ -220,6 +293,11 @@ impl SpecArgs {
                 set(&mut server.allowed_origins, allowed_origins.map(non_empty)),
             ),
             ("oauth", set_enum(&mut server.oauth, oauth.map(api::Oauth::from))),
+            ("scrub", set_enum(&mut server.scrub, scrub.map(api::Scrub::from))),
+            (
+                "on_echo",
+                set_enum(&mut server.on_echo, on_echo.map(api::OnEcho::from)),
+            ),
             ("description", set(&mut server.description, description)),
             (
                 "tls.ca_pem",

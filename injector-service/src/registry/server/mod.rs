@@ -14,13 +14,15 @@
 //! 3. Add the field to `FIELDS` in `service/field_mask.rs`, so that an update can change it. A test compares this table
 //!    with the message. The command line has its flag in `cli/src/command/server/spec.rs`.
 //!
-//! A new place for secrets is a variant of [`Placement`](crate::placement::Placement); `inject` then has to put a value there.
+//! A new place for secrets is a variant of [`Placement`] and of `RawPlacement`; `inject` then has to put a value there.
 
 mod error;
 mod origin_binding;
 mod raw;
+mod raw_injection;
 mod upstream_tls;
 mod upstream_url;
+mod url_injections;
 mod url_variables;
 mod web_origin;
 mod wire;
@@ -31,17 +33,19 @@ use serde::{Deserialize, Serialize};
 use crate::{
     address::{OwnListeners, refused_literal},
     body_calls::BodyCalls,
-    placement::{AuthType, Injection, NamedSecret, distinct_secrets},
+    placement::{AuthType, Injection, NamedSecret, Placement, ProtobufMessages, distinct_secrets},
+    same_place::{have_same_place, is_in_query},
 };
 
-pub(crate) use error::SpecError;
+pub(crate) use error::{InjectionError, SpecError};
 pub(crate) use origin_binding::BindingError;
-pub(crate) use raw::{RawInjection, RawServer, RawTls};
+pub(crate) use raw::{RawServer, RawTls};
+pub(crate) use raw_injection::RawInjection;
 pub(crate) use upstream_tls::UpstreamTls;
 pub(crate) use upstream_url::UpstreamUrl;
 pub(crate) use web_origin::WebOrigin;
 
-use error::{MAX_DESCRIPTION, MAX_SECRETS};
+use error::{MAX_DESCRIPTION, MAX_INJECTIONS, MAX_SECRETS};
 
 /// The settings of a server: everything but its names and its history. A value of this type has passed
 /// `Spec::check`, except in the catalog, whose entries may lack secrets.
@@ -49,7 +53,7 @@ use error::{MAX_DESCRIPTION, MAX_SECRETS};
 pub struct Spec {
     pub url: UpstreamUrl,
     pub auth_type: AuthType,
-    /// The places of the server's secrets. No two injections have the same place.
+    /// The places of the server's secrets. No two injections have the same place. Those in the URL come last.
     pub injections: Vec<Injection>,
     pub body_calls: BodyCalls,
     pub protocol: Protocol,
@@ -132,11 +136,14 @@ impl Spec {
     /// Checks the rules that concern several fields. `own` holds the addresses of the injector's listeners, to which no
     /// server may point.
     pub(crate) fn check(self, own: &OwnListeners) -> Result<Self, SpecError> {
+        match self.auth_type {
+            AuthType::Custom(_) => self.check_places()?,
+            // Counted first, because the time to compare the secrets with each other grows with the square of their number.
+            _ if self.injections.len() > 2 * MAX_SECRETS => return Err(SpecError::TooManySecrets),
+            AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(_) => {}
+        }
         if self.secrets().len() > MAX_SECRETS {
             return Err(SpecError::TooManySecrets);
-        }
-        if matches!(self.auth_type, AuthType::Custom(_)) {
-            return Err(SpecError::CustomNotSupported);
         }
         if self.auth_type == AuthType::Bearer && self.injections.len() != 1 {
             return Err(SpecError::BearerCount(self.injections.len()));
@@ -153,7 +160,8 @@ impl Spec {
         if !self.url.is_tls() && !self.url.is_loopback() && !self.allow_plaintext {
             return Err(SpecError::Plaintext);
         }
-        if self.url.has_variables() {
+        let is_custom = matches!(self.auth_type, AuthType::Custom(_));
+        if self.url.has_variables() && !is_custom {
             return Err(SpecError::UrlVariable);
         }
         if !self.url.is_tls() && self.tls.is_special() {
@@ -166,22 +174,56 @@ impl Spec {
         self.tls.check()
     }
 
+    /// Checks that each injection has a place of its own.
+    fn check_places(&self) -> Result<(), SpecError> {
+        match self.injections.len() {
+            0 => return Err(SpecError::CustomWithoutInjections),
+            1..=MAX_INJECTIONS => {}
+            _ => return Err(SpecError::TooManyInjections),
+        }
+        let placements = || (1..).zip(self.injections.iter().map(|injection| &injection.placement));
+        for (number, placement) in placements() {
+            if !is_supported(placement) {
+                return Err(SpecError::Injection(number, InjectionError::NotSupported));
+            }
+            if is_in_query(placement, self.url.fixed_query()) {
+                return Err(SpecError::Injection(number, InjectionError::FixedParameter));
+            }
+            let mut before = placements().take_while(|(other, _)| *other < number);
+            if let Some((other, _)) = before.find(|(_, other)| have_same_place(placement, other)) {
+                return Err(SpecError::SamePlace(other, number));
+            }
+        }
+        Ok(())
+    }
+
     fn check_body_calls(&self) -> Result<(), SpecError> {
         let BodyCalls { paths, grpc_methods } = &self.body_calls;
-        match (self.auth_type, paths.is_empty(), grpc_methods.is_empty()) {
-            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), false, _) => {
-                Err(SpecError::PathsWithoutSkill)
-            }
-            (AuthType::Skill(Some(_)), _, true) => Err(SpecError::NoGrpcMethods),
-            (
-                AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(None) | AuthType::Custom(_),
-                _,
-                false,
-            ) => Err(SpecError::GrpcMethodsWithoutField),
-            (AuthType::SecretHeaders | AuthType::Bearer | AuthType::Custom(_), true, true)
-            | (AuthType::Skill(None), _, true)
-            | (AuthType::Skill(Some(_)), _, false) => Ok(()),
+        let (in_bodies, in_messages) = match self.auth_type {
+            AuthType::SecretHeaders | AuthType::Bearer => (false, false),
+            AuthType::Skill(protobuf) => (true, protobuf.is_some()),
+            AuthType::Custom(_) => (
+                self.has(|placement| matches!(placement, Placement::Json { .. } | Placement::Form { .. })),
+                self.has(|placement| matches!(placement, Placement::Protobuf { .. })),
+            ),
+        };
+        if !in_bodies && !paths.is_empty() {
+            return Err(SpecError::PathsWithoutSkill);
         }
+        match (in_messages, grpc_methods.is_empty()) {
+            (true, true) => Err(SpecError::NoGrpcMethods),
+            (false, false) => Err(SpecError::GrpcMethodsWithoutField),
+            (false, true) if self.auth_type == AuthType::Custom(ProtobufMessages::All) => {
+                Err(SpecError::ProtobufMessages)
+            }
+            (true, false) | (false, true) => Ok(()),
+        }
+    }
+
+    /// Returns true when a placement of the server is one that `is_wanted` accepts.
+    fn has(&self, is_wanted: impl Fn(&Placement) -> bool) -> bool {
+        let mut placements = self.injections.iter().map(|injection| &injection.placement);
+        placements.any(is_wanted)
     }
 
     /// Returns the secrets of the injections, each once, in the order in which they are first named.
@@ -211,6 +253,20 @@ impl Spec {
     }
 }
 
+/// Returns true for a place into which the injector puts secrets already.
+fn is_supported(placement: &Placement) -> bool {
+    match placement {
+        Placement::Header { .. }
+        | Placement::Basic { .. }
+        | Placement::Query { .. }
+        | Placement::Path { .. }
+        | Placement::Cookie { .. }
+        | Placement::Json { .. }
+        | Placement::Form { .. } => true,
+        Placement::Protobuf { .. } => false,
+    }
+}
+
 #[cfg(test)]
 impl Spec {
     /// Returns the spec of a server at `url` that gets no secrets and has every other field at its default.
@@ -235,7 +291,7 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::{FieldNumber, ProtobufMessages, ProtobufSecrets};
+    use crate::placement::{FieldNumber, ProtobufSecrets};
 
     #[test]
     fn a_bearer_server_has_exactly_one_secret() {

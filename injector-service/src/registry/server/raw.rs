@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Oauth, OnEcho, Protocol, Scrub, Server, Spec, UpstreamTls, UpstreamUrl, WebOrigin,
-    error::{MAX_WEB_ORIGINS, SpecError},
+    error::{InjectionError, MAX_WEB_ORIGINS, SpecError},
+    raw_injection::{RawInjection, RawPlacement},
+    url_injections::{add_those_of_url, of_url},
     web_origin::NotAWebOrigin,
 };
 use crate::{
@@ -24,8 +26,9 @@ pub(crate) struct RawServer {
     pub(crate) workspace: String,
     pub(crate) name: String,
     pub(crate) url: String,
+    /// Without one, the auth type is custom when an injection names its place, and `secret_headers` otherwise.
     #[serde(default)]
-    pub(crate) auth_type: AuthType,
+    pub(crate) auth_type: Option<AuthType>,
     #[serde(default)]
     pub(crate) injections: Vec<RawInjection>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -63,15 +66,6 @@ pub(crate) struct RawServer {
     pub(crate) update_time: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) workspace_uid: Option<String>,
-}
-
-/// An entry of `injections`. The server's `auth_type` decides its placement.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RawInjection {
-    pub(crate) secret: String,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) required: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -119,11 +113,18 @@ impl RawServer {
             update_time: _,
             workspace_uid: _,
         } = self;
+        let url = UpstreamUrl::parse(&url)?;
+        let has_places = injections.iter().any(RawInjection::has_place);
+        let is_custom = has_places || injections.is_empty() && url.has_variables();
+        let auth_type = auth_type.unwrap_or(match is_custom {
+            true => AuthType::Custom(ProtobufMessages::First),
+            false => AuthType::SecretHeaders,
+        });
         let auth_type = parse_auth_type(auth_type, protobuf_secrets_field, protobuf_messages)?;
         Ok(Spec {
-            url: UpstreamUrl::parse(&url)?,
+            injections: parse_injections(auth_type, &injections, &url)?,
+            url,
             auth_type,
-            injections: parse_injections(auth_type, &injections)?,
             body_calls: parse_body_calls(&paths, &grpc_methods)?,
             protocol,
             tls: tls.parse()?,
@@ -151,7 +152,7 @@ impl RawServer {
         let Spec {
             url,
             auth_type,
-            injections: _,
+            injections,
             body_calls: BodyCalls { paths, grpc_methods },
             protocol,
             tls,
@@ -173,8 +174,17 @@ impl RawServer {
             workspace: workspace.to_string(),
             name: name.to_string(),
             url: url.as_str().to_owned(),
-            auth_type: *auth_type,
-            injections: spec.secrets().into_iter().map(RawInjection::of).collect(),
+            auth_type: Some(*auth_type),
+            injections: match auth_type {
+                AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(_) => {
+                    spec.secrets().into_iter().map(entry_of_secret).collect()
+                }
+                AuthType::Custom(_) => {
+                    let of_url = of_url(url);
+                    let own = injections.iter().filter(|injection| !of_url.contains(injection));
+                    own.map(RawInjection::of).collect()
+                }
+            },
             protocol: *protocol,
             protobuf_secrets_field,
             protobuf_messages,
@@ -199,14 +209,9 @@ impl RawServer {
     }
 }
 
-impl RawInjection {
-    fn of(secret: NamedSecret<'_>) -> Self {
-        let NamedSecret { name, required } = secret;
-        Self {
-            secret: name.to_string(),
-            required,
-        }
-    }
+fn entry_of_secret(secret: NamedSecret<'_>) -> RawInjection {
+    let NamedSecret { name, required } = secret;
+    RawInjection::of_secret(name.to_string(), required)
 }
 
 impl RawTls {
@@ -267,8 +272,22 @@ fn parse_auth_type(
     }
 }
 
-fn parse_injections(auth_type: AuthType, raw: &[RawInjection]) -> Result<Vec<Injection>, SpecError> {
-    let secrets = secret_names(raw.iter().map(|injection| injection.secret.as_str()))?;
+fn parse_injections(
+    auth_type: AuthType,
+    raw: &[RawInjection],
+    url: &UpstreamUrl,
+) -> Result<Vec<Injection>, SpecError> {
+    if let AuthType::Custom(_) = auth_type {
+        let listed = numbered(raw, |number, raw: &RawInjection| {
+            raw.parse().map_err(|error| SpecError::Injection(number, error))
+        });
+        return add_those_of_url(listed?, url);
+    }
+    let secrets = numbered(raw, |number, raw: &RawInjection| match &raw.placement {
+        RawPlacement::Secret(secret) => Ok(secret.clone()),
+        _ => Err(SpecError::Injection(number, InjectionError::PlaceOfShortForm)),
+    })?;
+    let secrets = secret_names(secrets.iter().map(String::as_str))?;
     let secrets = secrets.iter().zip(raw);
     let injections = secrets.flat_map(|(secret, raw)| auth_type.injections(secret, raw.required));
     Ok(injections.collect())
@@ -291,9 +310,11 @@ fn parse_body_calls(paths: &[String], grpc_methods: &[String]) -> Result<BodyCal
             return Err(SpecError::TooManyPatterns(field));
         }
     }
-    let path = |number, text: &str| PathPattern::parse(text).map_err(|error| SpecError::Path(number, error));
-    let method =
-        |number, text: &str| MethodPattern::parse(text).map_err(|error| SpecError::GrpcMethod(number, error));
+    let path =
+        |number, text: &String| PathPattern::parse(text).map_err(|error| SpecError::Path(number, error));
+    let method = |number, text: &String| {
+        MethodPattern::parse(text).map_err(|error| SpecError::GrpcMethod(number, error))
+    };
     Ok(BodyCalls {
         paths: numbered(paths, path)?,
         grpc_methods: numbered(grpc_methods, method)?,
@@ -310,13 +331,13 @@ fn parse_web_origins(texts: &[String]) -> Result<Vec<WebOrigin>, SpecError> {
 }
 
 /// Parses a list whose errors name the number of the entry, from 1.
-fn numbered<T>(
-    texts: &[String],
-    parse: impl Fn(usize, &str) -> Result<T, SpecError>,
+fn numbered<R, T>(
+    entries: &[R],
+    parse: impl Fn(usize, &R) -> Result<T, SpecError>,
 ) -> Result<Vec<T>, SpecError> {
     (1..)
-        .zip(texts)
-        .map(|(number, text)| parse(number, text))
+        .zip(entries)
+        .map(|(number, entry)| parse(number, entry))
         .collect()
 }
 

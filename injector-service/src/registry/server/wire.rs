@@ -1,22 +1,64 @@
 //! Servers as the API has them: conversions between [`RawServer`] and the message `injector.v1.Server`.
 
+mod injection;
+
 use proto::injector::v1 as api;
 
 use super::{
     Oauth, OnEcho, Protocol, Scrub, Server, Spec, UpstreamTls,
-    error::{MAX_SECRETS, SpecError},
-    raw::{RawInjection, RawServer, RawTls, secret_names},
+    error::{MAX_INJECTIONS, MAX_SECRETS, SpecError},
+    raw::{RawServer, RawTls, secret_names},
+    raw_injection::RawInjection,
 };
 use crate::{
     address::OwnListeners,
-    placement::{AuthType, ProtobufMessages},
+    placement::{AuthType, Placement, ProtobufMessages},
 };
 
 impl Spec {
     /// Parses and checks the description of a server in a request. Fields that only the injector sets are not read.
     /// `own` holds the addresses of the injector's listeners, to which no server may point.
     pub(crate) fn from_wire(server: &api::Server, own: &OwnListeners) -> Result<Self, SpecError> {
-        RawServer::from_wire(server.clone())?.spec()?.check(own)
+        let spec = RawServer::from_wire(server.clone())?.spec()?.check(own)?;
+        match spec.auth_type {
+            AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(_) => {
+                spec.check_injections(server)?
+            }
+            AuthType::Custom(_) => spec.check_secrets(server)?,
+        }
+        Ok(spec)
+    }
+
+    /// Returns the injections as the API has them, with those in the URL.
+    pub(crate) fn injections_to_wire(&self) -> Vec<api::Injection> {
+        let injections = self.injections.iter().map(RawInjection::of);
+        injections.map(RawInjection::into_wire).collect()
+    }
+
+    /// Checks that the injections in the description of a server with a short form, if there are any, are those of the
+    /// spec. A response has both views of a server, and may be sent back.
+    fn check_injections(&self, server: &api::Server) -> Result<(), SpecError> {
+        let given = server.injections.iter().map(RawInjection::from_wire);
+        let given = given.map(|given| given.and_then(|given| given.parse()));
+        let agree = server.injections.is_empty() || given.eq(self.injections.iter().cloned().map(Ok));
+        agree.then_some(()).ok_or(SpecError::InjectionsOfShortForm)
+    }
+
+    /// Checks that the secrets in the description of a server with injections, if there are any, are those of the spec.
+    fn check_secrets(&self, server: &api::Server) -> Result<(), SpecError> {
+        let secrets = self.secrets();
+        let required = secrets.iter().filter(|secret| secret.required);
+        let required: Vec<_> = required.map(|secret| secret.name.clone()).collect();
+        let secrets: Vec<_> = secrets.iter().map(|secret| secret.name.clone()).collect();
+        for (field, given, expected) in [
+            ("inject_secrets", &server.inject_secrets, secrets),
+            ("required_secrets", &server.required_secrets, required),
+        ] {
+            if !given.is_empty() && secret_names(given.iter().map(String::as_str))? != expected {
+                return Err(SpecError::SecretsOfInjections(field));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -26,8 +68,8 @@ impl Server {
             workspace,
             name,
             url,
-            auth_type,
-            injections,
+            auth_type: _,
+            injections: _,
             protocol,
             protobuf_secrets_field,
             protobuf_messages,
@@ -37,8 +79,8 @@ impl Server {
             allow_plaintext,
             allowed_origins,
             oauth,
-            scrub: _,
-            on_echo: _,
+            scrub,
+            on_echo,
             description,
             uid,
             revision,
@@ -46,7 +88,11 @@ impl Server {
             update_time: _,
             workspace_uid,
         } = RawServer::of(self);
-        let required = injections.iter().filter(|injection| injection.required);
+        let secrets = self.spec.secrets();
+        let required = secrets.iter().filter(|secret| secret.required);
+        let has_messages = self
+            .spec
+            .has(|placement| matches!(placement, Placement::Protobuf { .. }));
         api::Server {
             workspace,
             name,
@@ -56,22 +102,25 @@ impl Server {
             update_time: Some(timestamp(self.update_time)),
             workspace_uid: workspace_uid.unwrap_or_default(),
             url,
-            auth_type: api::AuthType::from(auth_type).into(),
-            required_secrets: required.map(|injection| injection.secret.clone()).collect(),
-            inject_secrets: injections.into_iter().map(|injection| injection.secret).collect(),
+            auth_type: api::AuthType::from(self.spec.auth_type).into(),
+            required_secrets: required.map(|secret| secret.name.to_string()).collect(),
+            inject_secrets: secrets.iter().map(|secret| secret.name.to_string()).collect(),
+            injections: self.spec.injections_to_wire(),
             protocol: api::Protocol::from(protocol).into(),
             tls: self.spec.tls.to_wire(),
             allow_plaintext,
             allowed_origins,
             description,
             protobuf_secrets_field,
-            protobuf_messages: match protobuf_secrets_field {
-                0 => api::ProtobufMessages::Unspecified.into(),
-                _ => api::ProtobufMessages::from(protobuf_messages).into(),
+            protobuf_messages: match protobuf_secrets_field != 0 || has_messages {
+                false => api::ProtobufMessages::Unspecified.into(),
+                true => api::ProtobufMessages::from(protobuf_messages).into(),
             },
             grpc_methods,
             paths,
             oauth: api::Oauth::from(oauth).into(),
+            scrub: api::Scrub::from(scrub).into(),
+            on_echo: api::OnEcho::from(on_echo).into(),
         }
     }
 }
@@ -119,16 +168,33 @@ impl RawServer {
             grpc_methods,
             paths,
             oauth,
+            injections,
+            scrub,
+            on_echo,
         } = server;
+        // A short form may have two injections for a secret.
+        if injections.len() > 2 * MAX_SECRETS.max(MAX_INJECTIONS) {
+            return Err(SpecError::TooManyInjections);
+        }
+        let auth_type = auth_type_from_wire(auth_type)?;
+        let is_custom = match auth_type {
+            None => !injections.is_empty(),
+            Some(auth_type) => matches!(auth_type, AuthType::Custom(_)),
+        };
         Ok(Self {
             workspace,
             name,
             url,
-            auth_type: auth_type_from_wire(auth_type)?,
+            auth_type,
             protocol: protocol_from_wire(protocol)?,
             protobuf_messages: messages_from_wire(protobuf_messages)?,
             oauth: oauth_from_wire(oauth)?,
-            injections: injections_from_wire(&inject_secrets, &required_secrets)?,
+            scrub: scrub_from_wire(scrub)?,
+            on_echo: on_echo_from_wire(on_echo)?,
+            injections: match is_custom {
+                true => custom_from_wire(&injections)?,
+                false => injections_from_wire(&inject_secrets, &required_secrets)?,
+            },
             protobuf_secrets_field,
             grpc_methods,
             paths,
@@ -136,8 +202,6 @@ impl RawServer {
             allow_plaintext,
             allowed_origins,
             description,
-            scrub: Scrub::default(),
-            on_echo: OnEcho::default(),
             uid: None,
             revision: None,
             create_time: None,
@@ -174,19 +238,27 @@ fn injections_from_wire(inject: &[String], required: &[String]) -> Result<Vec<Ra
     if let Some(stray) = required.iter().find(|name| !secrets.contains(name)) {
         return Err(SpecError::RequiredNotInjected(stray.clone()));
     }
-    let raw = secrets.iter().map(|secret| RawInjection {
-        secret: secret.to_string(),
-        required: required.contains(secret),
-    });
+    let raw = secrets
+        .iter()
+        .map(|secret| RawInjection::of_secret(secret.to_string(), required.contains(secret)));
     Ok(raw.collect())
 }
 
-fn auth_type_from_wire(number: i32) -> Result<AuthType, SpecError> {
+fn custom_from_wire(injections: &[api::Injection]) -> Result<Vec<RawInjection>, SpecError> {
+    let injections = (1..).zip(injections).map(|(number, injection)| {
+        RawInjection::from_wire(injection).map_err(|error| SpecError::Injection(number, error))
+    });
+    injections.collect()
+}
+
+/// Returns `None` when the request leaves the auth type out.
+fn auth_type_from_wire(number: i32) -> Result<Option<AuthType>, SpecError> {
     match api::AuthType::try_from(number) {
-        Ok(api::AuthType::Unspecified | api::AuthType::SecretHeaders) => Ok(AuthType::SecretHeaders),
-        Ok(api::AuthType::Bearer) => Ok(AuthType::Bearer),
-        Ok(api::AuthType::Skill) => Ok(AuthType::Skill(None)),
-        Ok(api::AuthType::Custom) => Ok(AuthType::Custom(ProtobufMessages::First)),
+        Ok(api::AuthType::Unspecified) => Ok(None),
+        Ok(api::AuthType::SecretHeaders) => Ok(Some(AuthType::SecretHeaders)),
+        Ok(api::AuthType::Bearer) => Ok(Some(AuthType::Bearer)),
+        Ok(api::AuthType::Skill) => Ok(Some(AuthType::Skill(None))),
+        Ok(api::AuthType::Custom) => Ok(Some(AuthType::Custom(ProtobufMessages::First))),
         Err(_) => Err(SpecError::UnknownEnumValue(
             "auth_type: there is no such auth type",
         )),
@@ -218,6 +290,27 @@ fn oauth_from_wire(number: i32) -> Result<Oauth, SpecError> {
         Ok(api::Oauth::Pass) => Ok(Oauth::Pass),
         Err(_) => Err(SpecError::UnknownEnumValue(
             "oauth: it must be OAUTH_REPLACE or OAUTH_PASS",
+        )),
+    }
+}
+
+fn scrub_from_wire(number: i32) -> Result<Scrub, SpecError> {
+    match api::Scrub::try_from(number) {
+        Ok(api::Scrub::Unspecified | api::Scrub::Headers) => Ok(Scrub::Headers),
+        Ok(api::Scrub::Off) => Ok(Scrub::Off),
+        Ok(api::Scrub::All) => Ok(Scrub::All),
+        Err(_) => Err(SpecError::UnknownEnumValue(
+            "scrub: it must be SCRUB_OFF, SCRUB_HEADERS or SCRUB_ALL",
+        )),
+    }
+}
+
+fn on_echo_from_wire(number: i32) -> Result<OnEcho, SpecError> {
+    match api::OnEcho::try_from(number) {
+        Ok(api::OnEcho::Unspecified | api::OnEcho::Mask) => Ok(OnEcho::Mask),
+        Ok(api::OnEcho::Block) => Ok(OnEcho::Block),
+        Err(_) => Err(SpecError::UnknownEnumValue(
+            "on_echo: it must be ON_ECHO_MASK or ON_ECHO_BLOCK",
         )),
     }
 }
@@ -257,6 +350,25 @@ impl From<Oauth> for api::Oauth {
         match oauth {
             Oauth::Replace => Self::Replace,
             Oauth::Pass => Self::Pass,
+        }
+    }
+}
+
+impl From<Scrub> for api::Scrub {
+    fn from(scrub: Scrub) -> Self {
+        match scrub {
+            Scrub::Off => Self::Off,
+            Scrub::Headers => Self::Headers,
+            Scrub::All => Self::All,
+        }
+    }
+}
+
+impl From<OnEcho> for api::OnEcho {
+    fn from(on_echo: OnEcho) -> Self {
+        match on_echo {
+            OnEcho::Mask => Self::Mask,
+            OnEcho::Block => Self::Block,
         }
     }
 }

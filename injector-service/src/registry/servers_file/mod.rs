@@ -6,15 +6,26 @@
 //! - workspace: dev-tools
 //!   name: github
 //!   url: https://api.github.com
-//!   auth_type: bearer            # or secret_headers (the default), or skill
+//!   auth_type: bearer            # or secret_headers (the default), skill or custom
 //!   injections:
 //!   - secret: GITHUB_TOKEN
 //!     required: true             # false when left out
+//! - workspace: dev-tools
+//!   name: jira
+//!   url: https://example.atlassian.net
+//!   injections:                  # each names its place, so the auth type is custom
+//!   - basic: {username: "${JIRA_EMAIL}", password: "${JIRA_TOKEN}"}
+//!     required: true
 //! ```
+//!
+//! The places of an injection are `header`, `query` and `cookie` with `name` and `value`, `basic` with `username` and
+//! `password`, `path` with `variable`, `json` with `pointer` and `value`, `form` with `field` and `value`, and `protobuf`
+//! with `field`, `key` and `value`. Values are templates ([`crate::template`]).
 //!
 //! Optional fields: `protocol` (`auto`, `http1`, `http2`), `protobuf_secrets_field` and `protobuf_messages` (`first`,
 //! `all`), `grpc_methods`, `paths`, `tls` with `ca_pem`, `server_name`, `client_cert_secret` and `allow_bound_secrets`,
-//! `allow_plaintext`, `allowed_origins`, `oauth` (`replace`, `pass`), `description`. The injector itself writes `uid`,
+//! `allow_plaintext`, `allowed_origins`, `oauth` (`replace`, `pass`), `scrub` (`off`, `headers`, `all`), `on_echo` (`mask`,
+//! `block`), `description`. The injector itself writes `uid`,
 //! `revision`, `create_time`, `update_time` and `workspace_uid`, which people may leave out.
 
 use std::collections::BTreeSet;

@@ -5,10 +5,10 @@ use proto::SecretName;
 use super::{FileEntry, parse, render};
 use crate::{
     address::OwnListeners,
-    placement::AuthType,
+    placement::{AuthType, ProtobufMessages},
     registry::{
         error::FileError,
-        server::{Oauth, Protocol, Server, Spec},
+        server::{Oauth, OnEcho, Protocol, Scrub, Server, Spec},
     },
 };
 
@@ -67,6 +67,59 @@ fn an_entry_needs_a_workspace_a_name_and_a_url() {
     );
 }
 
+const CUSTOM: &str = "\
+version: 1
+servers:
+- workspace: w
+  name: s
+  url: https://a.example/${path}?q=${Q}
+  injections:
+  - header: {name: X-Api-Key, value: 'Key ${api-key}'}
+    required: true
+  - basic: {username: '${EMAIL}', password: '$$${TOKEN}'}
+  - cookie: {name: session, value: '${SESSION}'}
+  uid: 67e55044-10b1-426f-9247-bb680e5fe0c8
+  revision: 7
+  create_time: 2026-01-31T12:00:00Z
+  update_time: 2026-02-01T12:00:00.5Z
+  workspace_uid: 0e984725-c51c-4bf4-9960-e1c80e27aba0
+";
+
+#[test]
+fn an_injection_may_name_its_place() {
+    let server = server(CUSTOM);
+    assert_eq!(server.spec.auth_type, AuthType::Custom(ProtobufMessages::First));
+    let places: Vec<_> = server
+        .spec
+        .injections
+        .iter()
+        .map(|injection| {
+            (
+                injection.placement.explain(&server.spec.body_calls),
+                injection.required,
+            )
+        })
+        .collect();
+    let places: Vec<_> = places
+        .iter()
+        .map(|(place, required)| (place.as_str(), *required))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("header x-api-key: Key ${API_KEY}", true),
+            ("basic authentication", false),
+            ("cookie session", false),
+            ("path variable PATH", true),
+            ("query parameter q", true)
+        ]
+    );
+    let text = render([&server].into_iter()).unwrap();
+    assert!(text.contains("auth_type: custom\n"), "{text}");
+    assert!(!text.contains("variable:") && !text.contains("query:"), "{text}");
+    assert_eq!(self::server(&text), server);
+}
+
 #[test]
 fn every_field_is_read() {
     let Server {
@@ -94,6 +147,7 @@ fn every_field_is_read() {
     assert!(spec.tls.allow_bound_secrets);
     assert!(spec.tls.ca_pem.starts_with("-----BEGIN CERTIFICATE-----\n"));
     assert!(spec.allow_plaintext);
+    assert_eq!((spec.scrub, spec.on_echo), (Scrub::All, OnEcho::Block));
     assert_eq!(spec.allowed_origins.len(), 1);
     assert_eq!(spec.oauth, Oauth::Pass);
     assert_eq!(spec.description, "GitHub, for the agents");
@@ -312,6 +366,40 @@ fn an_error_names_the_line_and_the_field_but_repeats_nothing() {
         (
             entry("  injections: [{required: true}]\n"),
             vec!["line 6", "secret is missing"],
+        ),
+        (
+            entry("  injections: [{secret: a, header: {name: x-a, value: '${A}'}}]\n"),
+            vec!["line 6", "only one of secret, header"],
+        ),
+        (
+            entry(&format!(
+                "  injections: [{{header: {{name: x-a, value: '${{{MARK}'}}}}]\n"
+            )),
+            vec!["line 3", "injections: number 1: header.value:"],
+        ),
+        (
+            entry(&format!("  injections: [{{header: {{name: x-a, {MARK}: a}}}}]\n")),
+            vec!["line 6"],
+        ),
+        (
+            entry("  injections: [{secret: a}, {basic: {password: '${A}'}}]\n"),
+            vec!["injections: number 1: its place is missing"],
+        ),
+        (
+            entry("  auth_type: bearer\n  injections: [{basic: {password: '${A}'}}]\n"),
+            vec!["injections: number 1: the auth type already decides"],
+        ),
+        (
+            entry("  auth_type: custom\n"),
+            vec!["auth_type: the auth type custom needs"],
+        ),
+        (
+            entry(&format!("  scrub: {MARK}\n")),
+            vec!["line 6", "off, headers, all"],
+        ),
+        (
+            entry(&format!("  on_echo: {MARK}\n")),
+            vec!["line 6", "mask, block"],
         ),
         (
             entry("  injections: [{secret: a-b}, {secret: A.B}]\n"),

@@ -262,3 +262,96 @@ fn an_explanation_includes_the_client_certificate() {
     let refusal = check_bindings(&entry, &[found(&["https://b.example"])]).unwrap_err();
     assert_eq!(refusal.reason, Reason::SecretNotForThisUpstream);
 }
+
+fn custom(placement: api::injection::Placement) -> api::Injection {
+    api::Injection {
+        required: false,
+        placement: Some(placement),
+    }
+}
+
+fn basic(username: &str, password: &str) -> api::Injection {
+    custom(api::injection::Placement::Basic(api::BasicPlacement {
+        username: username.into(),
+        password: password.into(),
+    }))
+}
+
+fn header(name: &str, value: &str) -> api::Injection {
+    custom(api::injection::Placement::Header(api::HeaderPlacement {
+        name: name.into(),
+        value: value.into(),
+    }))
+}
+
+#[test]
+fn an_explanation_has_an_entry_for_each_secret_of_each_injection() {
+    let server = api::Server {
+        url: given().url,
+        injections: vec![
+            header("x-api-key", "Key ${a}"),
+            basic("${EMAIL}", "${a}"),
+            api::Injection {
+                required: true,
+                ..header("x-both", "${EMAIL} ${EMAIL}")
+            },
+        ],
+        ..Default::default()
+    };
+    // The states are those of `A` and of `EMAIL`.
+    let explained = explain(&entry(&server), &[valued(b"secret"), valued(b"me:example")]);
+    let secrets: Vec<_> = explained
+        .secrets
+        .iter()
+        .map(|secret| {
+            (
+                secret.name.as_str(),
+                secret.placement.as_str(),
+                secret.required,
+                secret.state(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        secrets,
+        [
+            ("A", "header x-api-key: Key ${A}", false, State::Injected),
+            ("EMAIL", "basic authentication", true, State::Unfit),
+            ("A", "basic authentication", false, State::Injected),
+            ("EMAIL", "header x-both: ${EMAIL} ${EMAIL}", true, State::Injected),
+        ]
+    );
+    assert!(!explained.would_forward);
+    assert!(
+        !explain(&entry(&server), &[found(&[])]).would_forward,
+        "the vault said too little"
+    );
+    let missing = explain(&entry(&server), &[SecretState::Missing, found(&[])]);
+    assert!(missing.would_forward);
+    let missing = explain(&entry(&server), &[found(&[]), SecretState::Missing]);
+    assert!(!missing.would_forward);
+}
+
+#[test]
+fn a_value_that_is_too_short_to_be_scrubbed_is_noted() {
+    for (value, scrub, noted) in [
+        (b"1234567".as_slice(), api::Scrub::Unspecified, true),
+        (b"1234567", api::Scrub::All, true),
+        (b"1234567", api::Scrub::Off, false),
+        (b"12345678", api::Scrub::Headers, false),
+        (b"tok\n", api::Scrub::Headers, false),
+    ] {
+        let server = api::Server {
+            inject_secrets: vec!["A".into()],
+            required_secrets: Vec::new(),
+            scrub: scrub.into(),
+            ..given()
+        };
+        let explained = explain(&entry(&server), &[valued(value)]);
+        assert_eq!(
+            explained.secrets[0].note.contains("fewer than 8 bytes"),
+            noted,
+            "{value:?}"
+        );
+    }
+}

@@ -2,6 +2,39 @@ use jiff::Timestamp;
 use proto::{Reason, SecretName, ServerName, Uid, WorkspaceName};
 
 use super::*;
+use crate::registry::server::error::InjectionError;
+use api::injection::Placement;
+
+fn injection(required: bool, placement: Placement) -> api::Injection {
+    api::Injection {
+        required,
+        placement: Some(placement),
+    }
+}
+
+fn header(name: &str, value: &str) -> api::Injection {
+    let (name, value) = (name.into(), value.into());
+    injection(false, Placement::Header(api::HeaderPlacement { name, value }))
+}
+
+fn cookie(name: &str, value: &str) -> api::Injection {
+    let (name, value) = (name.into(), value.into());
+    injection(false, Placement::Cookie(api::CookiePlacement { name, value }))
+}
+
+fn basic(username: &str, password: &str) -> api::Injection {
+    let (username, password) = (username.into(), password.into());
+    injection(true, Placement::Basic(api::BasicPlacement { username, password }))
+}
+
+/// Returns a server whose injections name their places.
+fn custom(injections: Vec<api::Injection>) -> api::Server {
+    api::Server {
+        url: given().url,
+        injections,
+        ..Default::default()
+    }
+}
 
 fn given() -> api::Server {
     api::Server {
@@ -61,6 +94,15 @@ fn a_server_goes_out_as_it_was_given() {
         allowed_origins: vec!["https://app.example.com".into()],
         description: "for people".into(),
         oauth: api::Oauth::Pass.into(),
+        injections: vec![injection(
+            true,
+            Placement::Header(api::HeaderPlacement {
+                name: "authorization".into(),
+                value: "Bearer ${A}".into(),
+            }),
+        )],
+        scrub: api::Scrub::All.into(),
+        on_echo: api::OnEcho::Block.into(),
         ..given()
     };
     let server_of_request = self::server(&server);
@@ -330,5 +372,308 @@ fn lists_of_too_many_secrets_are_refused_before_they_are_compared() {
             ..given()
         };
         assert_eq!(parse(&server).err(), Some(SpecError::TooManySecrets));
+    }
+}
+
+#[test]
+fn a_server_with_injections_is_shown_in_both_views_and_can_be_sent_back() {
+    let given = custom(vec![
+        basic("me", "${api-key}"),
+        header("x-extra", "a${B}b$$${API_KEY}"),
+        cookie("session", "${C}"),
+    ]);
+    let server = server(&given);
+    let shown = server.to_wire();
+    assert_eq!(shown.auth_type(), api::AuthType::Custom);
+    assert_eq!(shown.inject_secrets, ["API_KEY", "B", "C"]);
+    assert_eq!(shown.required_secrets, ["API_KEY"]);
+    let injections = vec![
+        basic("me", "${API_KEY}"),
+        header("x-extra", "a${B}b$$${API_KEY}"),
+        cookie("session", "${C}"),
+    ];
+    assert_eq!(shown.injections, injections);
+    assert_eq!(
+        (shown.scrub(), shown.on_echo()),
+        (api::Scrub::Headers, api::OnEcho::Mask)
+    );
+    assert_eq!(parse(&shown), Ok(server.spec));
+    for (field, changed) in [
+        (
+            "inject_secrets",
+            api::Server {
+                inject_secrets: vec!["B".into(), "API_KEY".into(), "C".into()],
+                ..shown.clone()
+            },
+        ),
+        (
+            "required_secrets",
+            api::Server {
+                required_secrets: vec!["B".into()],
+                ..shown.clone()
+            },
+        ),
+    ] {
+        assert_eq!(parse(&changed), Err(SpecError::SecretsOfInjections(field)));
+    }
+    let spelled = api::Server {
+        inject_secrets: vec!["api.key".into(), "b".into(), "c".into()],
+        ..shown
+    };
+    assert!(parse(&spelled).is_ok());
+}
+
+#[test]
+fn a_short_form_is_shown_with_its_places() {
+    for (auth_type, expected) in [
+        (
+            api::AuthType::SecretHeaders,
+            vec![header("x-mcp-secret-a-b", "${A_B}")],
+        ),
+        (
+            api::AuthType::Bearer,
+            vec![header("authorization", "Bearer ${A_B}")],
+        ),
+        (
+            api::AuthType::Skill,
+            vec![injection(
+                false,
+                Placement::Json(api::JsonPlacement {
+                    pointer: "/secrets/A_B".into(),
+                    value: "${A_B}".into(),
+                }),
+            )],
+        ),
+    ] {
+        let given = api::Server {
+            auth_type: auth_type.into(),
+            inject_secrets: vec!["a-b".into()],
+            required_secrets: Vec::new(),
+            ..given()
+        };
+        let server = server(&given);
+        let shown = server.to_wire();
+        assert_eq!(shown.injections, expected);
+        assert_eq!(parse(&shown), Ok(server.spec));
+        let other = api::Server {
+            injections: vec![header("x-other", "${A_B}")],
+            ..given
+        };
+        assert_eq!(
+            parse(&other),
+            Err(SpecError::InjectionsOfShortForm),
+            "{auth_type:?}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_injection_is_refused_with_its_number() {
+    let good = || header("x-good", "${A}");
+    for (wrong, error) in [
+        (api::Injection::default(), InjectionError::NoPlace),
+        (header("x key", "${A}"), InjectionError::HeaderName),
+        (header("Host", "${A}"), InjectionError::ReservedHeader),
+        (header("x-key", "constant"), InjectionError::NoSecret),
+        (header("x-key", " ${A}"), InjectionError::OuterSpace),
+        (basic("a:b", "${A}"), InjectionError::UsernameColon),
+        (basic("", ""), InjectionError::NoSecret),
+        (cookie("a b", "${A}"), InjectionError::CookieName),
+        (cookie("a", "${A};"), InjectionError::CookieText),
+    ] {
+        let refused = parse(&custom(vec![good(), wrong]));
+        assert_eq!(refused, Err(SpecError::Injection(2, error)));
+    }
+    let refused = parse(&custom(vec![header("x-key", "${A"), good()])).unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .starts_with("injections: number 1: header.value: the template has a $"),
+        "{refused}"
+    );
+    assert_eq!(crate::status::spec(refused).reason, Reason::ServerInvalid);
+    let refused = parse(&custom(vec![header("x-key", "${_}")])).unwrap_err();
+    assert_eq!(crate::status::spec(refused).reason, Reason::SecretNameInvalid);
+}
+
+#[test]
+fn two_injections_into_one_place_are_refused() {
+    for (one, other) in [
+        (header("x-key", "${A}"), header("X_Key", "${B}")),
+        (header("Authorization", "${A}"), basic("", "${B}")),
+        (cookie("session", "${A}"), cookie("session", "${B}")),
+    ] {
+        let refused = parse(&custom(vec![header("x-good", "${A}"), one, other]));
+        assert_eq!(refused, Err(SpecError::SamePlace(2, 3)));
+    }
+}
+
+#[test]
+fn a_server_has_a_limited_number_of_injections_and_at_least_one() {
+    let many = |count| custom((0..count).map(|n| header(&format!("x-{n}"), "${A}")).collect());
+    assert!(parse(&many(64)).is_ok());
+    assert_eq!(parse(&many(65)), Err(SpecError::TooManyInjections));
+    assert_eq!(parse(&many(10_000)), Err(SpecError::TooManyInjections));
+    let none = api::Server {
+        auth_type: api::AuthType::Custom.into(),
+        ..many(0)
+    };
+    assert_eq!(parse(&none), Err(SpecError::CustomWithoutInjections));
+    let eight = |n: usize| (0..8).map(|m| format!("${{S{}}}", 8 * n + m)).collect::<String>();
+    let secrets = |count| custom((0..count).map(|n| header(&format!("x-{n}"), &eight(n))).collect());
+    assert!(parse(&secrets(8)).is_ok());
+    assert_eq!(parse(&secrets(9)), Err(SpecError::TooManySecrets));
+}
+
+#[test]
+fn fields_about_bodies_are_refused_for_injections_into_heads() {
+    for (server, error) in [
+        (
+            api::Server {
+                paths: vec!["/run".into()],
+                ..custom(vec![basic("", "${A}")])
+            },
+            SpecError::PathsWithoutSkill,
+        ),
+        (
+            api::Server {
+                grpc_methods: vec!["S/M".into()],
+                ..custom(vec![basic("", "${A}")])
+            },
+            SpecError::GrpcMethodsWithoutField,
+        ),
+        (
+            api::Server {
+                protobuf_messages: api::ProtobufMessages::All.into(),
+                ..custom(vec![basic("", "${A}")])
+            },
+            SpecError::ProtobufMessages,
+        ),
+        (
+            api::Server {
+                protobuf_secrets_field: 7,
+                ..custom(vec![basic("", "${A}")])
+            },
+            SpecError::ProtobufWithoutSkill,
+        ),
+    ] {
+        assert_eq!(parse(&server), Err(error));
+    }
+}
+
+fn query(name: &str, value: &str) -> api::Injection {
+    let (name, value) = (name.into(), value.into());
+    injection(true, Placement::Query(api::QueryPlacement { name, value }))
+}
+
+fn path(variable: &str) -> api::Injection {
+    let variable = variable.into();
+    injection(true, Placement::Path(api::PathPlacement { variable }))
+}
+
+#[test]
+fn secrets_in_the_url_are_injections() {
+    let url = "https://api.example.com/bot${token}/x?v=1&key=a${KEY}";
+    let with_url = |injections| api::Server {
+        url: url.into(),
+        ..custom(injections)
+    };
+    let all = [header("x-key", "${B}"), path("TOKEN"), query("key", "a${KEY}")];
+    let server = server(&with_url(vec![header("x-key", "${B}")]));
+    let shown = server.to_wire();
+    assert_eq!(shown.injections, all);
+    assert_eq!(shown.required_secrets, ["TOKEN", "KEY"]);
+    assert_eq!(parse(&shown), Ok(server.spec));
+    // They may be listed, and are required then too.
+    let listed = with_url(vec![
+        api::Injection {
+            required: false,
+            ..path("token")
+        },
+        api::Injection {
+            required: false,
+            ..query("key", "a${key}")
+        },
+        header("x-key", "${B}"),
+    ]);
+    assert_eq!(self::server(&listed).to_wire().injections, all);
+    assert_eq!(self::server(&with_url(vec![])).to_wire().injections, all[1..]);
+
+    for (refused, error) in [
+        (
+            with_url(vec![path("OTHER")]),
+            SpecError::Injection(1, InjectionError::NoPathVariable),
+        ),
+        (
+            with_url(vec![query("v", "${A}")]),
+            SpecError::Injection(1, InjectionError::FixedParameter),
+        ),
+        (with_url(vec![query("KEY", "${A}")]), SpecError::SamePlace(1, 3)),
+        (
+            custom(vec![path("A")]),
+            SpecError::Injection(1, InjectionError::NoPathVariable),
+        ),
+        (
+            api::Server {
+                auth_type: api::AuthType::SecretHeaders.into(),
+                ..with_url(vec![])
+            },
+            SpecError::UrlVariable,
+        ),
+        (
+            api::Server {
+                inject_secrets: vec!["A".into()],
+                ..with_url(vec![])
+            },
+            SpecError::UrlVariable,
+        ),
+    ] {
+        assert_eq!(parse(&refused), Err(error));
+    }
+}
+
+fn json(pointer: &str, value: &str) -> api::Injection {
+    let (pointer, value) = (pointer.into(), value.into());
+    injection(false, Placement::Json(api::JsonPlacement { pointer, value }))
+}
+
+fn form(field: &str, value: &str) -> api::Injection {
+    let (field, value) = (field.into(), value.into());
+    injection(false, Placement::Form(api::FormPlacement { field, value }))
+}
+
+#[test]
+fn injections_into_bodies_may_be_limited_to_paths() {
+    let given = api::Server {
+        paths: vec!["/run".into()],
+        ..custom(vec![json("/params/_meta/token", "${A}"), form("token", "x${A}")])
+    };
+    let server = server(&given);
+    let shown = server.to_wire();
+    assert_eq!(
+        (&shown.injections, &shown.paths),
+        (&given.injections, &given.paths)
+    );
+    assert_eq!(parse(&shown), Ok(server.spec));
+    for (wrong, error) in [
+        (
+            vec![json("token", "${A}")],
+            "injections: number 1: json.pointer: the pointer does not begin with /",
+        ),
+        (
+            vec![form("", "${A}")],
+            "injections: number 1: form.field: it must have",
+        ),
+        (
+            vec![form("a", "${A}"), form("A[b]", "${B}")],
+            "injections: numbers 1 and 2 have the same place",
+        ),
+        (
+            vec![json("/a", "${A}"), json("/A/b", "${B}")],
+            "injections: numbers 1 and 2 have the same place",
+        ),
+    ] {
+        let refused = parse(&custom(wrong)).unwrap_err().to_string();
+        assert!(refused.starts_with(error), "{refused}");
     }
 }
