@@ -3,6 +3,7 @@ way."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
@@ -36,6 +37,11 @@ def random(length: int) -> str:
 def header_value() -> str:
     """Of what a header may have, with what JSON escapes in each half."""
     return f'{random(12)}"\\{random(24)}"\\{random(LENGTH - 40)}'
+
+
+def cookie_value() -> str:
+    """Of what a cookie may have, which leaves out what JSON escapes."""
+    return f"{random(24)}/{random(LENGTH - 25)}"
 
 
 def text_value() -> str:
@@ -81,6 +87,8 @@ class Placement:
     value: Callable[[], str]
     arrived: Callable[[Received], list[str]]
     server: dict[str, Any] = field(default_factory=dict)
+    # The server's injections, for the name of its secret.
+    injections: Callable[[str], list[dict[str, Any]]] | None = None
     # What an HTTP call sends.
     body: bytes = QUESTION
     headers: dict[str, str] = field(default_factory=dict)
@@ -96,6 +104,26 @@ def in_header(received: Received) -> list[str]:
 
 def in_bearer(received: Received) -> list[str]:
     return [received.headers["authorization"].removeprefix("Bearer ")]
+
+
+def in_basic(received: Received) -> list[str]:
+    credentials = base64.b64decode(received.headers["authorization"].removeprefix("Basic "))
+    return [credentials.decode().removeprefix("user:")]
+
+
+def in_cookie(received: Received) -> list[str]:
+    """From the injector's cookie, beside that of the program."""
+    own, program = received.headers["cookie"].split("; ")
+    assert program == "a=1"
+    return [own.removeprefix("session=")]
+
+
+def basic(secret: str) -> list[dict[str, Any]]:
+    return [{"basic": {"username": "user", "password": f"${{{secret}}}"}}]
+
+
+def cookie(secret: str) -> list[dict[str, Any]]:
+    return [{"cookie": {"name": "session", "value": f"${{{secret}}}"}}]
 
 
 def in_json(received: Received) -> list[str]:
@@ -114,6 +142,8 @@ MESSAGES = {**BODY, "protobufSecretsField": 7, "grpcMethods": ["any/*"]}
 
 HEADERS = Placement("headers", header_value, in_header)
 BEARER = Placement("bearer", header_value, in_bearer, {"authType": "AUTH_TYPE_BEARER"})
+BASIC = Placement("basic", header_value, in_basic, injections=basic)
+COOKIE = Placement("cookie", cookie_value, in_cookie, injections=cookie, headers={"cookie": "a=1"})
 METADATA = Placement("metadata", header_value, in_header, is_grpc=True)
 JSON = Placement("json", text_value, in_json, BODY)
 LARGE_JSON = Placement("large-json", text_value, in_json, BODY, body=LARGE)
@@ -190,7 +220,11 @@ def site(
     put = {"workspace": workspace, "name": secret, "text": value}
     pair.call(pair.vault, "vault.v1.SecretService/PutSecret", put)
     pair.values += [piece.encode() for piece in pieces(value)]
-    server = {"protocol": f"PROTOCOL_HTTP{wire.version}", "secrets": [secret], **placement.server, **more}
+    server = {"protocol": f"PROTOCOL_HTTP{wire.version}", **placement.server, **more}
+    if placement.injections:
+        server["injections"] = placement.injections(secret)
+    else:
+        server.setdefault("secrets", [secret])
     if wire.tls:
         server.setdefault("tls", {"caPem": (pki / "ca.pem").read_text()})
     with upstream(tls) as at:

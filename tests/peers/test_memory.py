@@ -25,7 +25,9 @@ from apart import Apart, certificates
 from memory import contents, copies, forms, is_left, pieces
 from memory_site import (
     ALL,
+    BASIC,
     BEARER,
+    COOKIE,
     FIRST,
     HEADERS,
     HTTP1,
@@ -115,7 +117,7 @@ def site(pair: Apart, workspace: str) -> Iterator[Callable[..., Site]]:
 
 # Where nothing may be found a second after a call.
 COVERED = [
-    *((wire, placement) for wire in WIRES for placement in (HEADERS, BEARER)),
+    *((wire, placement) for wire in WIRES for placement in (HEADERS, BEARER, BASIC, COOKIE)),
     *((wire, METADATA) for wire in OVER_HTTP2),
     *((wire, placement) for wire in OVER_HTTP1 for placement in (JSON, LARGE_JSON)),
     *((wire, IN_LARGE_HEAD) for wire in WIRES),
@@ -159,7 +161,9 @@ def forms_of(site: Site) -> set[str]:
     """In which forms a request that was not sent has its value."""
     if site.placement in (JSON, LARGE_JSON):
         return {"JSON"}
-    if site.placement in (HEADERS, BEARER, METADATA) and site.wire.version == 2:
+    if site.placement is BASIC:
+        return {"base64"}
+    if site.placement in (HEADERS, BEARER, COOKIE, METADATA) and site.wire.version == 2:
         return {"raw", "HPACK"}
     return {"raw"}
 

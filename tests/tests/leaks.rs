@@ -21,8 +21,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use proto::{
     injector::v1::{
-        AuthType, ExplainInjectionRequest, ListServersRequest, Protocol, Server, UpdateServerRequest,
-        UpstreamTls, server_service_client::ServerServiceClient,
+        AuthType, BasicPlacement, CookiePlacement, ExplainInjectionRequest, HeaderPlacement, Injection,
+        ListServersRequest, Protocol, Server, UpdateServerRequest, UpstreamTls, injection::Placement,
+        server_service_client::ServerServiceClient,
     },
     vault::v1::{
         DecryptRequest, GetSecretMetadataRequest, ListSecretsRequest, PutSecretRequest,
@@ -289,6 +290,7 @@ async fn puts(scene: &mut Scene) {
     let data = [SECRET.as_bytes(), b"\xff\0\xc0\x80", SECRET.as_bytes()].concat();
     for (name, value) in [
         ("HEADER", header.as_bytes()),
+        ("COOKIE", format!("{SECRET}-/%+=&?#").as_bytes()),
         ("TEXT", text.as_bytes()),
         ("DATA_BIN", &data),
     ] {
@@ -323,6 +325,37 @@ async fn puts(scene: &mut Scene) {
     }
     // The value exceeds the size limit of a message.
     assert!(!scene.put("dev", "HEADER", SECRET.repeat(1 << 20), &[]).await);
+}
+
+fn injection(placement: Placement) -> Injection {
+    Injection {
+        required: false,
+        placement: Some(placement),
+    }
+}
+
+/// Returns injections into a header, into Basic credentials and into a cookie.
+fn injections(secret: &str, of_cookie: &str) -> Vec<Injection> {
+    let value = |secret: &str| format!("v-${{{secret}}}");
+    let header = HeaderPlacement {
+        name: "x-key".into(),
+        value: value(secret),
+    };
+    let basic = BasicPlacement {
+        username: value(secret),
+        password: value(secret),
+    };
+    let cookie = CookiePlacement {
+        name: "session".into(),
+        value: value(of_cookie),
+    };
+    [
+        Placement::Header(header),
+        Placement::Basic(basic),
+        Placement::Cookie(cookie),
+    ]
+    .map(injection)
+    .to_vec()
 }
 
 /// Makes all reads of secrets, allowed and refused.
@@ -371,12 +404,20 @@ async fn servers(scene: &mut Scene) {
         protocol: Protocol::Http2.into(),
         ..server
     };
+    let custom = |name: &str, injections: Vec<Injection>| Server {
+        injections,
+        ..server("dev", name, &url, &[])
+    };
     use AuthType::{Bearer, SecretHeaders, Skill};
     for server in [
         of("headers", SecretHeaders, &["HEADER"]),
         http2(of("headers2", SecretHeaders, &["HEADER"])),
         of("bearer", Bearer, &["HEADER"]),
         http2(of("bearer2", Bearer, &["HEADER"])),
+        custom("custom", injections("HEADER", "COOKIE")),
+        http2(custom("custom2", injections("HEADER", "COOKIE"))),
+        custom("illegal-basic", injections("DATA_BIN", "COOKIE").split_off(1)),
+        custom("illegal-cookie", injections("HEADER", "HEADER")),
         of("skill", Skill, &["HEADER", "TEXT", "LONG"]),
         http2(of("skill2", Skill, &["HEADER", "TEXT", "LONG"])),
         of("grpc", SecretHeaders, &["HEADER", "DATA_BIN"]),
@@ -448,7 +489,7 @@ async fn servers(scene: &mut Scene) {
 async fn successes(scene: &mut Scene) {
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
     for _ in 0..3 {
-        for server in ["headers", "headers2", "bearer", "bearer2"] {
+        for server in ["headers", "headers2", "bearer", "bearer2", "custom", "custom2"] {
             let request = || {
                 Request::post(format!("/dev/{server}/"))
                     .header("authorization", format!("Bearer {SENT}"))
@@ -494,6 +535,8 @@ async fn failures(scene: &mut Scene) {
         ("illegal", 502),
         ("illegal-bearer", 502),
         ("illegal-skill", 502),
+        ("illegal-basic", 502),
+        ("illegal-cookie", 502),
         ("long", 502),
         ("required", 502),
         ("later", 502),

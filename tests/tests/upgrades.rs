@@ -10,7 +10,10 @@ use std::{
 use aerostack::pki::{Leaf, Usage};
 use e2e::{PATIENCE, Pair, Pki, Upstream, pair::server, raw::status};
 use futures_util::{SinkExt as _, StreamExt as _};
-use proto::injector::v1::{AuthType, Protocol, Server, UpstreamTls};
+use proto::injector::v1::{
+    AuthType, CookiePlacement, HeaderPlacement, Injection, Protocol, Server, UpstreamTls,
+    injection::Placement,
+};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
@@ -237,6 +240,38 @@ async fn a_handshake_has_the_secret_and_no_other_fields_about_the_connection() {
         assert_eq!(rest(&mut downstream).await, b"");
         pair.injector.remove("dev", "api").await;
     }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_has_the_headers_and_cookies_of_the_server() {
+    let upstream = ManualUpstream::start().await;
+    let pair = dev_with(|_| {}).await;
+    let header = HeaderPlacement {
+        name: "authorization".into(),
+        value: "Token token=${TOKEN}".into(),
+    };
+    let cookie = CookiePlacement {
+        name: "session".into(),
+        value: "${TOKEN}".into(),
+    };
+    let injections = [Placement::Header(header), Placement::Cookie(cookie)].map(|placement| Injection {
+        required: true,
+        placement: Some(placement),
+    });
+    let api = Server {
+        injections: injections.to_vec(),
+        ..server("dev", "api", &upstream.url(), &[])
+    };
+    pair.injector.add(api).await;
+    let theirs = "Authorization: theirs\r\nCookie: session=theirs; a=1\r\n";
+    let mut downstream = ask(&pair, &format!("{WEBSOCKET}{theirs}")).await;
+    let (mut its, asked) = upstream.accept().await;
+    assert_eq!(values(&asked, "authorization"), [format!("Token token={SECRET}")]);
+    assert_eq!(values(&asked, "cookie"), [format!("session={SECRET}; a=1")]);
+    its.write_all(SWITCH.as_bytes()).await.unwrap();
+    assert_eq!(status(&head(&mut downstream).await), 101);
+    assert_relays(&mut downstream, &mut its, "up").await;
     pair.stop().await;
 }
 

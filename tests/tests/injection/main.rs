@@ -6,6 +6,7 @@
 )]
 
 mod messages;
+mod places;
 mod policy;
 mod spoofing;
 mod targets;

@@ -88,7 +88,7 @@ async fn a_secret_header_of_the_program_never_arrives() {
 }
 
 /// Sends a POST request with trailers over HTTP/2.
-async fn with_trailers(address: SocketAddr, path: &str, trailers: HeaderMap) -> u16 {
+pub(super) async fn with_trailers(address: SocketAddr, path: &str, trailers: HeaderMap) -> u16 {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
