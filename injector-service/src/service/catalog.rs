@@ -154,8 +154,9 @@ fn complete(mut server: api::Server, entry: &CatalogEntry) -> Result<api::Server
         server.tls = server.tls.take().or_else(|| tls.to_wire());
         server.allow_plaintext |= allow_plaintext;
     }
-    // Compared as a number, because `auth_type()` would read an unknown number as unspecified.
-    if server.auth_type == api::AuthType::Unspecified as i32 {
+    // Compared as a number, because `auth_type()` would read an unknown number as unspecified. Injections of the request
+    // decide on the auth type themselves.
+    if server.auth_type == api::AuthType::Unspecified as i32 && server.injections.is_empty() {
         server.set_auth_type((*auth_type).into());
     }
     if entry.supplies_secrets && server.auth_type == api::AuthType::from(*auth_type) as i32 {
@@ -173,20 +174,31 @@ fn complete(mut server: api::Server, entry: &CatalogEntry) -> Result<api::Server
     Ok(server)
 }
 
-/// Gives a server that names no secrets those of an entry.
+/// Gives a server that names no secrets those of an entry, with their places.
 fn supply_secrets(server: &mut api::Server, spec: &Spec) {
-    let lists = [&server.inject_secrets, &server.required_secrets];
-    if lists.iter().any(|list| !list.is_empty()) || !server.injections.is_empty() {
+    let names_secrets = !server.inject_secrets.is_empty() || !server.required_secrets.is_empty();
+    if names_secrets || !server.injections.is_empty() {
         return;
     }
-    if matches!(spec.auth_type, AuthType::Custom(_)) {
+    if let AuthType::Custom(_) = spec.auth_type {
         server.injections = spec.injections_to_wire();
+        if server.url != spec.url.as_str() {
+            // These are variables of the entry's URL.
+            server.injections.retain(|injection| !is_path(injection));
+        }
+        if server.paths.is_empty() {
+            server.paths = spec.body_calls.paths.iter().map(ToString::to_string).collect();
+        }
         return;
     }
     let secrets = spec.secrets();
     let required = secrets.iter().filter(|secret| secret.required);
     server.required_secrets = required.map(|secret| secret.name.to_string()).collect();
     server.inject_secrets = secrets.iter().map(|secret| secret.name.to_string()).collect();
+}
+
+fn is_path(injection: &api::Injection) -> bool {
+    matches!(injection.placement, Some(api::injection::Placement::Path(_)))
 }
 
 fn no_url(entry: &CatalogEntry) -> Refusal {

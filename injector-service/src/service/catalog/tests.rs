@@ -4,8 +4,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     address::OwnListeners,
-    placement::AuthType,
+    placement::{AuthType, Injection, Placement, ProtobufMessages},
     registry::server::{Protocol, SpecError, UpstreamTls},
+    template::Template,
 };
 
 /// Returns an entry in which every field differs from its default.
@@ -93,6 +94,52 @@ fn an_entry_supplies_its_secrets_unless_the_request_names_secrets_or_another_aut
         ..Default::default()
     };
     assert_eq!(supplied(other_type), (vec![], vec![]));
+}
+
+#[test]
+fn an_entry_supplies_the_places_of_its_secrets() {
+    let name = SecretName::parse("KEY").unwrap();
+    let injections = vec![
+        Injection {
+            required: true,
+            placement: Placement::Header {
+                name: "x-api-key".parse().unwrap(),
+                value: Template::of(name.clone()),
+            },
+        },
+        Injection {
+            required: true,
+            placement: Placement::Path { secret: name },
+        },
+    ];
+    let mut entry = supplying();
+    entry.spec.auth_type = AuthType::Custom(ProtobufMessages::First);
+    entry.spec.injections = injections;
+    let server = complete(api::Server::default(), &entry).unwrap();
+    assert_eq!(server.injections, entry.spec.injections_to_wire());
+    assert_eq!(server.auth_type(), api::AuthType::Custom);
+    assert!(server.inject_secrets.is_empty());
+
+    let elsewhere = api::Server {
+        url: "https://b.example".into(),
+        ..Default::default()
+    };
+    let server = complete(elsewhere, &entry).unwrap();
+    assert_eq!(
+        server.injections,
+        entry.spec.injections_to_wire()[..1],
+        "without the variable of the entry's URL"
+    );
+
+    let own = api::Server {
+        injections: entry.spec.injections_to_wire()[..1].to_vec(),
+        ..Default::default()
+    };
+    let server = complete(own.clone(), &supplying()).unwrap();
+    assert_eq!(
+        (server.auth_type, server.injections, server.inject_secrets),
+        (0, own.injections, vec![])
+    );
 }
 
 #[test]

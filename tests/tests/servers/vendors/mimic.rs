@@ -10,10 +10,6 @@ use super::table::Vendor;
 
 /// A part of a request that a vendor compares. `{NAME}` in a text stands for the value of the secret `NAME`.
 #[derive(Debug, Clone, Copy)]
-#[allow(
-    dead_code,
-    reason = "the entries of the catalog have only bearer tokens so far"
-)]
 pub(super) enum Credential {
     /// The only field of this name.
     Header(&'static str, &'static str),
