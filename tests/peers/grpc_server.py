@@ -162,10 +162,10 @@ class GrpcPeer:
 
 
 @contextmanager
-def grpc_peer() -> Iterator[GrpcPeer]:
+def grpc_peer(*interceptors: grpc.ServerInterceptor) -> Iterator[GrpcPeer]:
     """A server on a free port of loopback, in cleartext."""
     calls = Calls()
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=NO_LIMIT)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=NO_LIMIT, interceptors=interceptors)
     add_ProbeServiceServicer_to_server(_Probe(calls), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

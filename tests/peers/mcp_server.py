@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from mcp.types import JSONRPCMessage
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from asgi import served
 from digests import digest, is_secret_header
-from pair import eventually
 
 Digests = dict[str, list[str]]
 
@@ -132,17 +131,5 @@ def mcp_peer() -> Iterator[McpPeer]:
     """A server on a free port of loopback. It answers only requests whose `Host` is that address."""
     app = _server().streamable_http_app(event_store=Events(), retry_interval=50)
     record = Record(app)
-    config = uvicorn.Config(
-        record, host="127.0.0.1", port=0, log_level="error", lifespan="on", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        eventually("the MCP server listens", lambda: server.started)
-        host, port = server.servers[0].sockets[0].getsockname()
-        yield McpPeer(f"http://{host}:{port}", record)
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-        assert not thread.is_alive(), "the MCP server does not end"
+    with served(record, lifespan="on") as origin:
+        yield McpPeer(origin, record)

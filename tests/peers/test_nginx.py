@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import threading
 import time
@@ -15,57 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from pair import Pair, eventually
+from nginx import Nginx
+from pair import Pair
 
-CONFIGURATION = """
-worker_processes 2;
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off;
-  {directives}
-  {temporary}
-  server {{ listen 127.0.0.1:{port} http2; location / {{ return 200 "ok"; }} }}
-}}
-"""
-
-
-class Nginx:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self.configure("")
-        program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-        assert program, "nginx is not there: apt-get install nginx-light"
-        self.process = subprocess.Popen([program, "-p", str(folder), "-c", str(folder / "nginx.conf")])
-
-        def accepts() -> bool:
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-        eventually("nginx accepts connections", accepts)
-
-    def configure(self, directives: str) -> None:
-        kinds = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
-        temporary = " ".join(f"{kind}_temp_path {self.folder};" for kind in kinds)
-        text = CONFIGURATION.format(folder=self.folder, port=self.port, directives=directives, temporary=temporary)
-        (self.folder / "nginx.conf").write_text(text)
-
-    def reload(self) -> None:
-        self.process.send_signal(signal.SIGHUP)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
+SERVER = 'server { listen 127.0.0.1:{port} http2; location / { return 200 "ok"; } }'
 
 
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Nginx]:
-    nginx = Nginx(tmp_path)
+    nginx = Nginx(tmp_path, SERVER)
     try:
         yield nginx
     finally:
@@ -88,11 +43,10 @@ def test_no_call_is_lost_when_connections_end(
     kind: str, pair: Pair, workspace: str, value: Callable[[], str], nginx: Nginx, tmp_path: Path
 ) -> None:
     pair.put_secret(workspace, "TOKEN", value())
-    url = f"http://127.0.0.1:{nginx.port}"
-    pair.add_server(workspace, "nginx", url, ["TOKEN"], protocol="PROTOCOL_HTTP2")
+    pair.add_server(workspace, "nginx", nginx.origin, ["TOKEN"], protocol="PROTOCOL_HTTP2")
     url = f"{pair.url(workspace, 'nginx')}/"
     if kind == "few requests a connection":
-        nginx.configure("keepalive_requests 3;")
+        nginx.configure(f"keepalive_requests 3; {SERVER}")
         nginx.reload()
         time.sleep(1)
         body = tmp_path / "body"
