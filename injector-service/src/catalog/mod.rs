@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use crate::registry::{FileError, atomic_file};
 use error::CatalogProblem;
 
-pub use entries::{CatalogEntry, Entries};
+pub(crate) use entries::{CatalogEntry, Entries};
 pub(crate) use error::CatalogError;
 pub(crate) use name::{EntryName, NotAnEntryName};
 
