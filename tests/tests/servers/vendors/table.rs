@@ -224,7 +224,10 @@ pub(super) const VENDORS: &[Vendor] = &[
         origin: "https://YOUR-APPLICATION-ID.algolia.net",
         base: "",
         call: "/1/indexes",
-        credentials: &[Header("x-algolia-application-id", "{ALGOLIA_APPLICATION_ID}"), Header("x-algolia-api-key", "{ALGOLIA_API_KEY}")],
+        credentials: &[
+            Header("x-algolia-application-id", "{ALGOLIA_APPLICATION_ID}"),
+            Header("x-algolia-api-key", "{ALGOLIA_API_KEY}"),
+        ],
         refusal: 403,
         body: r#"{"message":"Invalid Application-ID or API key","status":403}"#,
         anonymous: false,
@@ -294,7 +297,10 @@ pub(super) const VENDORS: &[Vendor] = &[
         origin: "https://api.datadoghq.com",
         base: "",
         call: "/api/v2/users",
-        credentials: &[Header("dd-api-key", "{DD_API_KEY}"), Header("dd-application-key", "{DD_APP_KEY}")],
+        credentials: &[
+            Header("dd-api-key", "{DD_API_KEY}"),
+            Header("dd-application-key", "{DD_APP_KEY}"),
+        ],
         refusal: 403,
         body: r#"{"errors":["Forbidden"]}"#,
         anonymous: false,
