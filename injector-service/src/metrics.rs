@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::registry::{CallCounts, Entry, Registry as Servers, RegistryStatus};
+use crate::registry::{CallCounts, EchoPart, Entry, Registry as Servers, RegistryStatus};
 
 /// Upper bounds of the buckets for the duration of a decrypt, in seconds. A decrypt takes 0.1 ms from a vault on the
 /// same machine, and 2 s at most unless `--vault-timeout` says otherwise.
@@ -68,6 +68,7 @@ impl Collector for ServerMetrics {
         counted.push((["", ""], &*self.unknown));
         encode_calls(&mut encoder, &counted)?;
         encode_broken_off(&mut encoder, &counted)?;
+        encode_echoes(&mut encoder, &counted)?;
         encode_durations(&mut encoder, &counted)?;
         encode_secrets(
             &mut encoder,
@@ -150,6 +151,29 @@ fn encode_broken_off(encoder: &mut DescriptorEncoder<'_>, counted: &[Labelled<'_
         for (reason, count) in counts.broken_off_by_reason() {
             let labels = [("workspace", *workspace), ("server", *server), ("reason", reason)];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_echoes(encoder: &mut DescriptorEncoder<'_>, counted: &[Labelled<'_>]) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "aerostack_injector_echoes",
+        "Answers of upstreams in which the value of a secret was found, by server and part of the answer",
+        None,
+        MetricType::Counter,
+    )?;
+    for ([workspace, server], counts) in counted {
+        for part in EchoPart::ALL {
+            let count = counts.echoes(part);
+            if count > 0 {
+                let labels = [
+                    ("workspace", *workspace),
+                    ("server", *server),
+                    ("part", part.name()),
+                ];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
         }
     }
     Ok(())

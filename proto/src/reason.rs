@@ -85,6 +85,7 @@ impl Reason {
             | Self::SecretNotForThisUpstream
             | Self::UpstreamNotVerified
             | Self::UpstreamRejectedCredential
+            | Self::UpstreamEchoedSecret
             | Self::UpstreamAddressRefused => PRECONDITION,
             Self::PlanLimitReached
             | Self::StorageFull
@@ -121,6 +122,7 @@ impl Reason {
             | Self::UpstreamCertificateNameMismatch
             | Self::UpstreamNotTls
             | Self::UpstreamClientCertificateRefused
+            | Self::UpstreamEncodingUnsupported
             | Self::UpstreamProtocol => BAD_UPSTREAM,
         }
     }
@@ -207,7 +209,7 @@ mod tests {
              REGISTRY_INVALID CATALOG_INVALID VAULT_REFUSED SECRET_REQUIRED_MISSING \
              SECRET_VALUE_NOT_PLACEABLE SECRET_NOT_FOR_THIS_UPSTREAM UPSTREAM_ADDRESS_REFUSED SEALED \
              ROTATION_UNDER_WAY ROOT_KEY_FROM_FILE VAULT_NOT_EMPTY UPSTREAM_NOT_VERIFIED \
-             UPSTREAM_REJECTED_CREDENTIAL",
+             UPSTREAM_REJECTED_CREDENTIAL UPSTREAM_ECHOED_SECRET",
         ),
         (Code::Unimplemented, 501, "TRANSFER_CODING_UNSUPPORTED"),
         (Code::ResourceExhausted, 502, "UPSTREAM_HEAD_TOO_LARGE"),
@@ -220,7 +222,8 @@ mod tests {
             Code::Unavailable,
             502,
             "UPSTREAM_UNREACHABLE UPSTREAM_TLS_FAILED UPSTREAM_PROTOCOL UPSTREAM_CERTIFICATE_UNTRUSTED \
-             UPSTREAM_CERTIFICATE_NAME_MISMATCH UPSTREAM_NOT_TLS UPSTREAM_CLIENT_CERTIFICATE_REFUSED",
+             UPSTREAM_CERTIFICATE_NAME_MISMATCH UPSTREAM_NOT_TLS UPSTREAM_CLIENT_CERTIFICATE_REFUSED \
+             UPSTREAM_ENCODING_UNSUPPORTED",
         ),
         (
             Code::Unavailable,

@@ -2,6 +2,8 @@
 
 use proto::{SecretName, SecretValue};
 
+use crate::scrub::Fingerprints;
+
 /// A secret that the vault was asked for.
 pub struct ResolvedSecret<'s> {
     pub name: &'s SecretName,
@@ -18,6 +20,18 @@ impl<'s> ResolvedSecrets<'s> {
     pub fn value(&self, name: &SecretName) -> Option<&SecretValue> {
         let secret = self.0.iter().find(|secret| secret.name == name)?;
         secret.value.as_ref()
+    }
+
+    /// Returns the fingerprints of the values of the secrets that `is_sought` accepts, and the names in the same order.
+    /// Returns `None` when no value is long enough.
+    pub(crate) fn fingerprints(
+        &self,
+        is_sought: impl Fn(&SecretName) -> bool,
+    ) -> Option<(Fingerprints, Vec<SecretName>)> {
+        let sought = self.0.iter().filter(|secret| is_sought(secret.name));
+        let values = sought.filter_map(|secret| Some((secret.name, secret.value.as_ref()?.expose())));
+        let fingerprints = Fingerprints::of(values.clone().map(|(_, value)| value))?;
+        Some((fingerprints, values.map(|(name, _)| name.clone()).collect()))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &ResolvedSecret<'s>> {

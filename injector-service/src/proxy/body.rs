@@ -8,7 +8,8 @@ use http_body_util::{BodyExt as _, Full};
 use proto::{Reason, Refusal};
 
 use super::{
-    coalesce::CoalescingBody, received_body::ReceivedBody, sse_endpoint::SseEndpointBody, upload::UploadState,
+    coalesce::CoalescingBody, echo::MaskedBody, received_body::ReceivedBody, sse_endpoint::SseEndpointBody,
+    upload::UploadState,
 };
 use crate::{header_rules, registry::Entry, upstream::Body};
 
@@ -31,13 +32,13 @@ pub(super) fn request(body: ReceivedBody, entry: Arc<Entry>, state: UploadState)
 }
 
 /// Returns a response body that passes unchanged, except for trailers that the program must not get.
-pub(super) fn response(body: ReceivedBody) -> Body {
+pub(super) fn response(body: MaskedBody) -> Body {
     CoalescingBody::new(body, header_rules::clean_response_trailers).boxed_unsync()
 }
 
 /// Returns an event stream in which `rewrite` replaces the URLs of MCP endpoints.
 pub(super) fn event_stream(
-    body: ReceivedBody,
+    body: MaskedBody,
     rewrite: impl Fn(&str) -> Option<String> + Unpin + Send + 'static,
 ) -> Body {
     let events = SseEndpointBody::new(body, rewrite);

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | connections | `http_server`, `watchdog`, `request_head`, `stream_timeout`, `upgrade` |
 //! | requests | `hosts`, `browser`, `target`, `oauth_path`, `pools`, `placeholders` |
-//! | responses | `local_reply`, `cors`, `response_framing`, `challenge`, `url_rewrite`, `oauth_metadata`, `sse_endpoint` |
+//! | responses | `local_reply`, `cors`, `response_framing`, `challenge`, `url_rewrite`, `oauth_metadata`, `sse_endpoint`, `echo` |
 //! | both | `call_id`, `call_record`, `cookies`, and `crate::header_rules` |
 //! | bodies | `received_body`, `drain`, `replay`, `buffer_budget`, `buffered_body`, `upload`, `json_body`, `form_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
 
@@ -26,6 +26,7 @@ mod cors;
 mod deadline_body;
 mod delayed_error;
 mod drain;
+mod echo;
 mod form_body;
 mod grpc;
 mod hosts;

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt as _, Limited};
 use proto::{Reason, Refusal};
 use serde_json::Value;
 
-use super::{body, oauth_path::is_resource_metadata, received_body::ReceivedBody, url_rewrite::ServerUrls};
+use super::{body, echo::MaskedBody, oauth_path::is_resource_metadata, url_rewrite::ServerUrls};
 use crate::upstream::Body;
 
 /// The largest metadata document that is rewritten, in bytes.
@@ -28,7 +28,7 @@ pub(super) fn is_metadata(document: &str, status: StatusCode, headers: &HeaderMa
 
 /// Reads metadata, and rewrites the URL of the resource. The URLs of authorization servers stay, because the program
 /// and its user call these servers themselves.
-pub(super) async fn rewrite(body: ReceivedBody, urls: &ServerUrls<'_>) -> Result<Body, Refusal> {
+pub(super) async fn rewrite(body: MaskedBody, urls: &ServerUrls<'_>) -> Result<Body, Refusal> {
     let read = Limited::new(body, MAX_METADATA).collect().await;
     let bytes = read.map_err(|_| {
         Refusal::new(

@@ -28,6 +28,26 @@ pub(crate) struct CallOutcome {
     pub(crate) status_class: &'static str,
 }
 
+/// A part of an upstream's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EchoPart {
+    Head,
+    Body,
+    Trailers,
+}
+
+impl EchoPart {
+    pub(crate) const ALL: [Self; 3] = [Self::Head, Self::Body, Self::Trailers];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Body => "body",
+            Self::Trailers => "trailers",
+        }
+    }
+}
+
 /// Counts of the calls to one server, or of the calls that name no known server.
 #[derive(Debug)]
 pub(crate) struct CallCounts {
@@ -35,6 +55,9 @@ pub(crate) struct CallCounts {
     broken_off: Mutex<BTreeMap<&'static str, u64>>,
     injected: AtomicU64,
     missed: AtomicU64,
+    echoed_in_head: AtomicU64,
+    echoed_in_body: AtomicU64,
+    echoed_in_trailers: AtomicU64,
     seconds: Histogram,
 }
 
@@ -45,6 +68,9 @@ impl Default for CallCounts {
             broken_off: Mutex::default(),
             injected: AtomicU64::default(),
             missed: AtomicU64::default(),
+            echoed_in_head: AtomicU64::default(),
+            echoed_in_body: AtomicU64::default(),
+            echoed_in_trailers: AtomicU64::default(),
             seconds: Histogram::new(CALL_SECONDS),
         }
     }
@@ -83,6 +109,24 @@ impl CallCounts {
     pub(crate) fn count_secrets(&self, injected: usize, missed: usize) {
         for (count, secrets) in [(&self.injected, injected), (&self.missed, missed)] {
             count.fetch_add(u64::try_from(secrets).unwrap_or(u64::MAX), Relaxed);
+        }
+    }
+
+    /// Counts an answer with the value of a secret in `part`.
+    pub(crate) fn count_echo(&self, part: EchoPart) {
+        self.echoed_in(part).fetch_add(1, Relaxed);
+    }
+
+    /// Returns the number of answers with the value of a secret in `part`.
+    pub(crate) fn echoes(&self, part: EchoPart) -> u64 {
+        self.echoed_in(part).load(Relaxed)
+    }
+
+    fn echoed_in(&self, part: EchoPart) -> &AtomicU64 {
+        match part {
+            EchoPart::Head => &self.echoed_in_head,
+            EchoPart::Body => &self.echoed_in_body,
+            EchoPart::Trailers => &self.echoed_in_trailers,
         }
     }
 

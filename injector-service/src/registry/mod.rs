@@ -35,7 +35,7 @@ use file_backed::{FileBackedServers, LastSeen};
 use server::Spec;
 use server_map::ServerMap;
 
-pub(crate) use call_counts::CallCounts;
+pub(crate) use call_counts::{CallCounts, EchoPart};
 pub(crate) use entry::Entry;
 pub(crate) use error::{FileError, RegistryError};
 pub(crate) use quota::WorkspaceQuota;

@@ -195,6 +195,11 @@ impl SecretSet {
         self.0 |= 1_u64.checked_shl(value.into()).unwrap_or_default();
     }
 
+    /// Returns the values of this set that are not in `other`.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     pub fn add(&mut self, other: Self) {
         self.0 |= other.0;
     }

@@ -11,7 +11,7 @@ enum HexCase {
 }
 
 /// Characters that percent-encoders leave as they are, in addition to letters, digits, `-`, `.` and `_`.
-const PERCENT_STYLES: [PercentStyle; 5] = [
+const PERCENT_STYLES: [PercentStyle; 6] = [
     // RFC 3986, section 2.3
     PercentStyle::new(b"~", b' '),
     // `encodeURIComponent`
@@ -20,6 +20,8 @@ const PERCENT_STYLES: [PercentStyle; 5] = [
     PercentStyle::new(b"*", b'+'),
     // Python's `quote`
     PercentStyle::new(b"~/", b' '),
+    // the field `grpc-message`
+    PercentStyle::new(b" ~/!$&'()*+,;=:@\"#<>?[\\]^`{|}", b' '),
     // the characters of a path (RFC 3986, section 3.3)
     PercentStyle::new(b"~/!$&'()*+,;=:@", b' '),
 ];

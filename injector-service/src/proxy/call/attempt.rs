@@ -22,6 +22,7 @@ use crate::{
     placement::{Injection, distinct_secrets},
     proxy::{
         call_record::{CallRecord, MessageRecord},
+        echo::EchoFilter,
         grpc::{FailureTrailers, LaterMessages},
         http_server::STREAM_WINDOW,
         oauth_path,
@@ -38,6 +39,7 @@ pub(super) enum Attempt {
         response: UpstreamResponse,
         url: Uri,
         failure_trailers: Option<FailureTrailers>,
+        echo_filter: Option<EchoFilter>,
     },
     /// The request may be sent again, on another connection than this one.
     NotProcessed(RefusingConnection),
@@ -64,6 +66,8 @@ struct RequestContext<'p> {
     upload: UploadState,
     /// The record of later messages, when every message of a gRPC request gets secrets.
     messages: Option<Arc<MessageRecord>>,
+    /// Finds the values of the request in the response.
+    echo_filter: Option<EchoFilter>,
 }
 
 impl CallPlan<'_> {
@@ -152,6 +156,7 @@ impl CallPlan<'_> {
         let body_secrets =
             RequestSecrets::new(self.body_placement, self.context.dialect, injections, &secrets)?
                 .insert(&mut headers, |name, value| placeholders.insert(name, value))?;
+        let echo_filter = EchoFilter::new(&self.target.entry, &record.call_id, &secrets);
         drop(secrets);
         let written_target = target.insert(|secret| placeholders.insert_target(secret))?;
         let clear_values = placeholders.clear_values(!matches!(body_secrets, BodySecrets::None));
@@ -176,6 +181,7 @@ impl CallPlan<'_> {
                 placeholders,
                 upload,
                 messages,
+                echo_filter,
             },
             request,
         })
@@ -243,6 +249,7 @@ impl RequestContext<'_> {
                     response,
                     url: self.url,
                     failure_trailers,
+                    echo_filter: self.echo_filter,
                 })
             }
         }

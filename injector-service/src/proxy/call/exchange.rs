@@ -13,7 +13,7 @@ use super::{
     retry::{self, RequestCopy},
 };
 use crate::{
-    proxy::{call_record::CallRecord, grpc::FailureTrailers, upgrade::UpgradeRequest},
+    proxy::{call_record::CallRecord, echo::EchoFilter, grpc::FailureTrailers, upgrade::UpgradeRequest},
     upstream::{StreamSlot, Transport, UpstreamResponse},
 };
 
@@ -27,6 +27,8 @@ pub(super) struct ReceivedResponse<'c> {
     pub(super) url: Uri,
     /// The trailers for when a gRPC request fails after the response has begun.
     pub(super) failure_trailers: Option<FailureTrailers>,
+    /// Finds the values of the request in the response.
+    pub(super) echo_filter: Option<EchoFilter>,
     pub(super) upgrade: Option<UpgradeRequest>,
 }
 
@@ -58,6 +60,7 @@ impl<'c> ReceivedResponse<'c> {
                     response: UpstreamResponse { response, slot },
                     url,
                     failure_trailers,
+                    echo_filter,
                 } => {
                     return Ok(Self {
                         plan,
@@ -65,6 +68,7 @@ impl<'c> ReceivedResponse<'c> {
                         slot,
                         url,
                         failure_trailers,
+                        echo_filter,
                         upgrade,
                     });
                 }

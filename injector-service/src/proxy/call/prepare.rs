@@ -12,7 +12,7 @@ use crate::{
     inject::BodyPlacement,
     placement::AuthType,
     proxy::{
-        call_id, call_record::CallRecord, challenge, cookies, form_body, oauth_metadata,
+        call_id, call_record::CallRecord, challenge, cookies, echo, form_body, oauth_metadata,
         received_body::ReceivedBody, target::CallTarget, upgrade::UpgradeRequest,
     },
     registry::server::Spec,
@@ -64,6 +64,7 @@ impl<'c> PreparedRequest<'c> {
         header_rules::clean_request(&mut headers, &server.spec.injections);
         cookies::filter_request(&mut headers, server);
         oauth_metadata::request_uncompressed(target.document, &mut headers);
+        echo::request_plain_body(&mut headers, server.spec.scrub, dialect);
         let challenge_is_for_injector = challenge::is_for_injector(server, &headers);
         call_id::add_to_request(&mut headers, &record.call_id);
         if let Some(upgrade) = &upgrade {

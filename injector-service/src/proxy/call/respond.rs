@@ -13,8 +13,14 @@ use super::{
 use crate::{
     header_rules,
     proxy::{
-        body, call_record::CallRecord, challenge, cookies, oauth_metadata, received_body::ReceivedBody,
-        response_framing, sse_endpoint, upgrade::UpgradeResponse,
+        body,
+        call_record::CallRecord,
+        challenge, cookies,
+        echo::{self, EchoFilter, MaskedBody},
+        oauth_metadata,
+        received_body::ReceivedBody,
+        response_framing, sse_endpoint,
+        upgrade::UpgradeResponse,
     },
     upstream::Body,
 };
@@ -35,14 +41,17 @@ impl ReceivedResponse<'_> {
             slot,
             url,
             failure_trailers,
+            echo_filter,
             upgrade,
         } = self;
         response_framing::check(response.status(), response.headers_mut())?;
-        let upgrade = UpgradeResponse::find(upgrade, &mut response, &record.call_id)?;
+        let upgrade = UpgradeResponse::find(upgrade, &mut response, &record.call_id, echo_filter.as_ref())?;
         let (mut head, body) = response.into_parts();
         // The version of the connection to the upstream says nothing about the connection to the program.
         let version = mem::take(&mut head.version);
         let body = ReceivedBody::response(body, version, slot);
+        let body = mask(&mut head, body, echo_filter)
+            .inspect_err(|_| record.count_injected(&plan.context.proxy.metrics))?;
         rewrite_head(&mut head, &plan, &url, record)?;
         let CallPlan {
             context,
@@ -73,6 +82,15 @@ impl ReceivedResponse<'_> {
             Some(trailers) => response.map(|body| trailers.wrap(body)),
         })
     }
+}
+
+/// Masks the values of the request in the head, and returns the body with values masked. This comes before URLs are
+/// rewritten, because the URL of the request has masks in the place of values as well.
+fn mask(head: &mut Parts, body: ReceivedBody, filter: Option<EchoFilter>) -> Result<MaskedBody, Refusal> {
+    if let Some(filter) = &filter {
+        filter.mask_head(head)?;
+    }
+    echo::mask_body(body, filter, head)
 }
 
 /// Leaves the headers that the program may get, with URLs and cookies as the program has to see them. Refuses the call

@@ -2,7 +2,7 @@
 //!
 //! The request for an upgrade is a call like any other, with the same checks and the same secrets. When the upstream
 //! switches to a protocol that it was asked for, the connection becomes a tunnel: bytes pass both ways, unread and
-//! unchanged.
+//! unchanged, except that values are masked on the way to the program when the server's `scrub` is `all`.
 
 mod protocols;
 mod tunnel;
@@ -16,14 +16,17 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, reques
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use proto::{CallId, Reason, Refusal};
 
-use super::watchdog::{ActiveCall, Watchdog};
+use super::{
+    echo::EchoFilter,
+    watchdog::{ActiveCall, Watchdog},
+};
 use crate::{
     dialect::Dialect,
     placement::AuthType,
     registry::server::{Protocol, Spec},
     upstream::Body,
 };
-use tunnel::Tunnel;
+use tunnel::{Tunnel, TunnelMasking};
 
 pub(super) struct UpgradeRequest {
     protocols: Vec<String>,
@@ -99,6 +102,7 @@ impl UpgradeResponse {
         request: Option<UpgradeRequest>,
         response: &mut Response<Incoming>,
         call_id: &CallId,
+        echo_filter: Option<&EchoFilter>,
     ) -> Result<Option<Self>, Refusal> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(None);
@@ -120,6 +124,7 @@ impl UpgradeResponse {
                 downstream: request.downstream,
                 upstream: hyper::upgrade::on(response),
                 call_id: call_id.clone(),
+                masking: echo_filter.and_then(|filter| TunnelMasking::new(filter, &protocols)),
             },
         }))
     }

@@ -2,20 +2,25 @@
 
 use std::{
     io,
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use bytes::Bytes;
 use chassis::telemetry::field;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use proto::CallId;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
-use crate::upstream;
+use crate::{
+    proxy::echo::{self, EchoFilter, Framing, MaskedStream},
+    upstream,
+};
 
 const BUFFER: usize = 16 * 1024;
 
@@ -25,6 +30,15 @@ pub(super) struct Tunnel {
     pub(super) downstream: OnUpgrade,
     pub(super) upstream: OnUpgrade,
     pub(super) call_id: CallId,
+    /// `None` when the bytes for the program pass unread.
+    pub(super) masking: Option<TunnelMasking>,
+}
+
+/// The masking of values on the way to the program.
+#[derive(Clone)]
+pub(super) struct TunnelMasking {
+    filter: EchoFilter,
+    is_web_socket: bool,
 }
 
 impl Tunnel {
@@ -34,6 +48,7 @@ impl Tunnel {
             downstream,
             upstream,
             call_id,
+            masking,
         } = self;
         let traffic = Traffic::new();
         let relaying = async {
@@ -41,6 +56,7 @@ impl Tunnel {
             relay(
                 TokioIo::new(downstream),
                 upstream::upgraded_io(upstream)?,
+                masking.map(TunnelMasking::stream),
                 &traffic,
             )
             .await
@@ -54,6 +70,26 @@ impl Tunnel {
             ended,
             "upgraded connection ended"
         );
+    }
+}
+
+impl TunnelMasking {
+    /// Returns the masking for a connection that switched to `protocols`, if the server's `scrub` includes bodies.
+    pub(super) fn new(filter: &EchoFilter, protocols: &[String]) -> Option<Self> {
+        let is_web_socket = matches!(protocols, [only] if only.eq_ignore_ascii_case("websocket"));
+        filter.masks_bodies().then(|| Self {
+            filter: filter.clone(),
+            is_web_socket,
+        })
+    }
+
+    fn stream(self) -> MaskedStream {
+        let framing = if self.is_web_socket {
+            Framing::web_socket()
+        } else {
+            Framing::None
+        };
+        MaskedStream::new(self.filter, framing)
     }
 }
 
@@ -114,17 +150,88 @@ impl Traffic {
 async fn relay(
     downstream: impl AsyncRead + AsyncWrite,
     upstream: impl AsyncRead + AsyncWrite,
+    masked: Option<MaskedStream>,
     traffic: &Traffic,
 ) -> io::Result<()> {
     let (from_downstream, to_downstream) = split(downstream);
     let (from_upstream, to_upstream) = split(upstream);
     let sent = |bytes| traffic.count(|counts| counts.sent += bytes);
     let received = |bytes| traffic.count(|counts| counts.received += bytes);
-    tokio::try_join!(
-        copy(from_downstream, to_upstream, sent),
-        copy(from_upstream, to_downstream, received)
-    )?;
+    let to_program = async {
+        match masked {
+            None => copy(from_upstream, to_downstream, received).await,
+            Some(masked) => copy_masked(from_upstream, to_downstream, masked, received).await,
+        }
+    };
+    tokio::try_join!(copy(from_downstream, to_upstream, sent), to_program)?;
     Ok(())
+}
+
+/// Copies like [`copy`], with values masked.
+async fn copy_masked(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut masked: MaskedStream,
+    count: impl Fn(u64),
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let (output, read) = match next_read(&mut from, &mut buffer, &mut masked).await? {
+            Read::Bytes(read) => {
+                let bytes = buffer.get(..read).unwrap_or_default();
+                let output = masked.push(Bytes::copy_from_slice(bytes));
+                (output.map_err(io::Error::other)?, read)
+            }
+            Read::Released(output) => (output, 0),
+            Read::End => {
+                to.write_all(&masked.release_all()).await?;
+                return to.shutdown().await;
+            }
+        };
+        to.write_all(&output).await?;
+        to.flush().await?;
+        if read > 0 {
+            count(u64::try_from(read).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+enum Read {
+    Bytes(usize),
+    /// Nothing came for a while, and these bytes were held.
+    Released(Bytes),
+    End,
+}
+
+async fn next_read(
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut [u8],
+    masked: &mut MaskedStream,
+) -> io::Result<Read> {
+    let mut reading = pin!(from.read(buffer));
+    for delay in [echo::TAIL_DELAY, echo::BEGUN_DELAY] {
+        if !masked.holds_bytes() {
+            break;
+        }
+        if let Ok(read) = timeout(delay, reading.as_mut()).await {
+            return Ok(Read::of(read?));
+        }
+        let released = if delay == echo::TAIL_DELAY {
+            masked.release_tail()
+        } else {
+            masked.release_all()
+        };
+        if !released.is_empty() {
+            return Ok(Read::Released(released));
+        }
+    }
+    Ok(Read::of(reading.await?))
+}
+
+impl Read {
+    fn of(bytes: usize) -> Self {
+        if bytes == 0 { Self::End } else { Self::Bytes(bytes) }
+    }
 }
 
 /// Copies bytes one way, and then the end of the stream.

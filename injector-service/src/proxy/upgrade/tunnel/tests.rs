@@ -14,7 +14,7 @@ fn tunnel() -> (DuplexStream, DuplexStream, JoinHandle<(&'static str, Counts)>) 
     let (upstream, its) = duplex(64);
     let task = tokio::spawn(async move {
         let traffic = Traffic::new();
-        let ended = until_ended(relay(theirs, its, &traffic), &traffic, IDLE).await;
+        let ended = until_ended(relay(theirs, its, None, &traffic), &traffic, IDLE).await;
         (ended, traffic.0.into_inner().unwrap())
     });
     (downstream, upstream, task)
@@ -44,7 +44,7 @@ async fn written_bytes_are_flushed() {
     let (mut upstream, its) = duplex(64);
     tokio::spawn(async move {
         // TLS also keeps written bytes in a buffer until it is flushed.
-        relay(BufStream::new(theirs), BufStream::new(its), &Traffic::new()).await
+        relay(BufStream::new(theirs), BufStream::new(its), None, &Traffic::new()).await
     });
     let mut came = [0; 2];
     downstream.write_all(b"up").await.unwrap();

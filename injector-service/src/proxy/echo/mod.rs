@@ -1,0 +1,130 @@
+//! Looks for the values that a call sent in the answer of its upstream, and masks them.
+//!
+//! | part of the answer | file |
+//! |---|---|
+//! | head and trailers | `head.rs` |
+//! | body | `body.rs`, over `stream.rs`, which gives out a stream of payloads and their framing |
+//! | framing of gRPC messages and of WebSocket frames | `grpc.rs`, `websocket.rs` |
+//! | compressed body | `content_coding.rs` |
+//!
+//! `crate::scrub` finds the values. A stream holds its last bytes back for [`TAIL_DELAY`] at most, or for
+//! [`BEGUN_DELAY`] when a value has almost certainly begun in them.
+
+mod body;
+mod content_coding;
+mod grpc;
+mod head;
+mod stream;
+mod websocket;
+
+use std::{sync::Arc, time::Duration};
+
+use chassis::telemetry::field;
+use http::{HeaderMap, HeaderValue, header};
+use proto::{CallId, Reason, Refusal, SecretName};
+
+use crate::{
+    dialect::Dialect,
+    inject::ResolvedSecrets,
+    placement::Placement,
+    registry::{
+        EchoPart, Entry,
+        server::{OnEcho, Scrub, Spec},
+    },
+    scrub::{Fingerprints, SecretSet},
+};
+pub(super) use body::{MaskedBody, mask_body};
+pub(super) use stream::{Framing, MaskedStream};
+
+/// The time after which the last bytes of a stream are given out when nothing follows them.
+pub(super) const TAIL_DELAY: Duration = Duration::from_millis(10);
+/// The time after which the last bytes are given out although a value has begun in them. An upstream that shows only the
+/// beginning of a value in an interactive stream then delays the stream, and does not stop it.
+pub(super) const BEGUN_DELAY: Duration = Duration::from_secs(1);
+
+/// The values that a call sent, as fingerprints, and the treatment of an answer that contains one of them.
+#[derive(Clone)]
+pub(super) struct EchoFilter(Arc<FilteredCall>);
+
+struct FilteredCall {
+    fingerprints: Arc<Fingerprints>,
+    /// The names of the values, in the order of the fingerprints.
+    names: Vec<SecretName>,
+    entry: Arc<Entry>,
+    call_id: CallId,
+}
+
+/// Asks the upstream for an answer whose body can be searched.
+pub(super) fn request_plain_body(headers: &mut HeaderMap, scrub: Scrub, dialect: Dialect) {
+    if scrub != Scrub::All {
+        return;
+    }
+    let identity = HeaderValue::from_static("identity");
+    headers.insert(header::ACCEPT_ENCODING, identity.clone());
+    if dialect == Dialect::Grpc {
+        headers.insert("grpc-accept-encoding", identity);
+    }
+    headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+}
+
+impl EchoFilter {
+    /// Returns `None` when the server's setting `scrub` leaves out every value, or no value is long enough.
+    pub(super) fn new(entry: &Arc<Entry>, call_id: &CallId, secrets: &ResolvedSecrets<'_>) -> Option<Self> {
+        let spec = &entry.server.spec;
+        let is_sought = |name: &SecretName| spec.scrub != Scrub::Off || is_in_url(spec, name);
+        let (fingerprints, names) = secrets.fingerprints(is_sought)?;
+        Some(Self(Arc::new(FilteredCall {
+            fingerprints: Arc::new(fingerprints),
+            names,
+            entry: entry.clone(),
+            call_id: call_id.clone(),
+        })))
+    }
+
+    pub(super) fn masks_bodies(&self) -> bool {
+        self.0.entry.server.spec.scrub == Scrub::All
+    }
+
+    /// Logs and counts an echo. Returns an error when the server's setting `on_echo` blocks the answer.
+    fn report(&self, part: EchoPart, found: SecretSet) -> Result<(), Refusal> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        let FilteredCall { entry, call_id, .. } = &*self.0;
+        let names = found
+            .positions()
+            .filter_map(|position| self.0.names.get(position));
+        let names: Vec<&str> = names.map(SecretName::as_str).collect();
+        let secrets = names.join(",");
+        entry.call_counts().count_echo(part);
+        tracing::warn!(
+            { field::WORKSPACE } = entry.server.workspace.as_str(),
+            { field::SERVER } = entry.server.name.as_str(),
+            part = part.name(),
+            secrets,
+            { field::CALL_ID } = call_id.as_str(),
+            "secret echoed by the upstream"
+        );
+        match entry.server.spec.on_echo {
+            OnEcho::Mask => Ok(()),
+            OnEcho::Block => {
+                let message = format!("the upstream's answer contains the value of a secret: {secrets}");
+                Err(Refusal::new(Reason::UpstreamEchoedSecret, message))
+            }
+        }
+    }
+}
+
+/// Returns true for a secret in the URL. Upstreams repeat their URLs in redirects and links as a matter of course.
+fn is_in_url(spec: &Spec, name: &SecretName) -> bool {
+    let mut injections = spec.injections.iter();
+    injections.any(|injection| match &injection.placement {
+        Placement::Query { .. } | Placement::Path { .. } => injection.secrets().any(|secret| secret == name),
+        Placement::Header { .. }
+        | Placement::Basic { .. }
+        | Placement::Cookie { .. }
+        | Placement::Json { .. }
+        | Placement::Form { .. }
+        | Placement::Protobuf { .. } => false,
+    })
+}

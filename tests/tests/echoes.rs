@@ -1,0 +1,595 @@
+//! Upstreams that echo the values of secrets: the program gets masks.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
+
+use std::{
+    convert::Infallible,
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
+};
+use bytes::Bytes;
+use e2e::{PATIENCE, Pair, eventually};
+use flate2::{Compression, write::GzEncoder, write::ZlibEncoder};
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_tungstenite::{
+    accept_async, client_async,
+    tungstenite::{
+        Message,
+        protocol::{
+            CloseFrame,
+            frame::{
+                Frame as WebSocketFrame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
+    },
+};
+
+const SECRET: &str = "canary/5d0c+of an answer~41";
+const MASK: &str = "***************************";
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+fn whole(body: impl Into<Bytes>) -> Body {
+    Full::new(body.into()).boxed_unsync()
+}
+
+fn frames(frames: Vec<Frame<Bytes>>) -> Body {
+    StreamBody::new(tokio_stream::iter(frames.into_iter().map(Ok))).boxed_unsync()
+}
+
+/// Starts an upstream over HTTP/1.1 and HTTP/2.
+async fn upstream(
+    answer: impl Fn(Request<Incoming>) -> Response<Body> + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let calls = service_fn(move |request| {
+                    let response = answer(request);
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let http = auto::Builder::new(TokioExecutor::new());
+                drop(http.serve_connection(TokioIo::new(stream), calls).await);
+            });
+        }
+    });
+    address
+}
+
+/// The settings of a server of a test, as the servers file names them.
+#[derive(Clone, Copy)]
+struct Setting {
+    scrub: &'static str,
+    on_echo: &'static str,
+    protocol: &'static str,
+}
+
+const ALL: Setting = Setting {
+    scrub: "scrub: all",
+    on_echo: "mask",
+    protocol: "auto",
+};
+
+/// Starts a pair with the server `dev/api` at `address`.
+async fn dev(address: SocketAddr, setting: Setting) -> Pair {
+    let Setting {
+        scrub,
+        on_echo,
+        protocol,
+    } = setting;
+    let file = format!(
+        "version: 1\nservers:\n- workspace: dev\n  name: api\n  url: http://{address}\n  injections:\n  - secret: TOKEN\n  \
+         protocol: {protocol}\n  on_echo: {on_echo}\n  {scrub}\n"
+    );
+    let pair = Pair::start_with(
+        |_| {},
+        |settings| fs::write(settings.servers.as_ref().unwrap(), file).unwrap(),
+    )
+    .await;
+    pair.vault.workspace("dev").await;
+    pair.vault.put("dev", "TOKEN", SECRET).await;
+    pair
+}
+
+/// Calls `dev/api`, and returns the answer as soon as its head has come.
+async fn begin(pair: &Pair) -> Response<Incoming> {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let url = pair.injector.url("/dev/api/x").parse().unwrap();
+    timeout(PATIENCE, client.get(url)).await.unwrap().unwrap()
+}
+
+async fn text(response: Response<Incoming>) -> String {
+    let body = timeout(PATIENCE, response.into_body().collect()).await.unwrap();
+    String::from_utf8(body.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+fn field<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+    headers.get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+fn echoes_everywhere(request: Request<Incoming>) -> Response<Body> {
+    let value = request.headers()["x-mcp-secret-token"].to_str().unwrap();
+    let host = request.uri().authority().map_or_else(
+        || field(request.headers(), "host").to_owned(),
+        ToString::to_string,
+    );
+    let in_url: String = url_encoded(value);
+    Response::builder()
+        .header("x-echo", format!("Bearer {value}."))
+        .header("x-basic", STANDARD.encode(format!("user:{value}")))
+        .header("location", format!("http://{host}/next?key={in_url}"))
+        .header("link", format!("<http://{host}/next?key={in_url}>; rel=next"))
+        .header("set-cookie", format!("session={in_url}; Path=/"))
+        .body(whole(format!("{{\"seen\": \"{value}\"}}")))
+        .unwrap()
+}
+
+fn url_encoded(value: &str) -> String {
+    value.replace('/', "%2F").replace('+', "%2B").replace(' ', "%20")
+}
+
+#[tokio::test]
+async fn each_part_of_an_answer_is_masked_as_the_server_says() {
+    let address = upstream(echoes_everywhere).await;
+    for protocol in ["http1", "http2"] {
+        for (scrub, head, body) in [
+            ("scrub: off", false, false),
+            ("", true, false),
+            ("scrub: headers", true, false),
+            ("scrub: all", true, true),
+        ] {
+            let pair = dev(
+                address,
+                Setting {
+                    scrub,
+                    protocol,
+                    ..ALL
+                },
+            )
+            .await;
+            let answer = begin(&pair).await;
+            let headers = answer.headers().clone();
+            let expected = if head { MASK } else { SECRET };
+            assert_eq!(
+                field(&headers, "x-echo"),
+                format!("Bearer {expected}."),
+                "{scrub}"
+            );
+            let in_url = if head {
+                "*".repeat(MASK.len() + 8)
+            } else {
+                url_encoded(SECRET)
+            };
+            let in_url_masked = url_encoded(SECRET).len();
+            assert_eq!(in_url.len(), in_url_masked);
+            let moved = format!("/dev/api/next?key={in_url}");
+            assert!(field(&headers, "location").ends_with(&moved), "{headers:?}");
+            assert!(field(&headers, "link").contains(&moved), "{headers:?}");
+            assert!(field(&headers, "set-cookie").starts_with(&format!("session={in_url}; ")));
+            let basic = STANDARD.decode(field(&headers, "x-basic"));
+            let basic = String::from_utf8_lossy(&basic.unwrap_or_default()).into_owned();
+            assert_eq!(basic.contains("canary"), !head, "{basic}");
+            let expected = if body { MASK } else { SECRET };
+            assert_eq!(
+                text(answer).await,
+                format!("{{\"seen\": \"{expected}\"}}"),
+                "{scrub}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_comes_byte_by_byte_is_masked() {
+    let address = upstream(|_| {
+        let body = format!("before {SECRET} after {SECRET}");
+        let bytes = body
+            .bytes()
+            .map(|byte| Frame::data(Bytes::copy_from_slice(&[byte])));
+        Response::new(frames(bytes.collect()))
+    })
+    .await;
+    for protocol in ["http1", "http2"] {
+        let pair = dev(address, Setting { protocol, ..ALL }).await;
+        assert_eq!(
+            text(begin(&pair).await).await,
+            format!("before {MASK} after {MASK}")
+        );
+    }
+}
+
+/// Starts an upstream whose body the test sends.
+async fn fed_upstream(content_type: &'static str) -> (SocketAddr, mpsc::UnboundedSender<Frame<Bytes>>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let receiver = Mutex::new(Some(receiver));
+    let address = upstream(move |_| {
+        let frames = UnboundedReceiverStream::new(receiver.lock().unwrap().take().unwrap());
+        let mut response = Response::new(StreamBody::new(frames.map(Ok)).boxed_unsync());
+        let content_type = HeaderValue::from_static(content_type);
+        response.headers_mut().insert("content-type", content_type);
+        response
+    })
+    .await;
+    (address, sender)
+}
+
+/// Reads data of a body until they are as long as `expected`, and compares them.
+async fn assert_next(body: &mut Incoming, expected: &str) {
+    let mut data = Vec::new();
+    while data.len() < expected.len() {
+        let frame = timeout(PATIENCE, body.frame()).await.expect("nothing came");
+        data.extend_from_slice(&frame.unwrap().unwrap().into_data().unwrap());
+    }
+    assert_eq!(String::from_utf8_lossy(&data), expected);
+}
+
+#[tokio::test]
+async fn events_arrive_one_by_one() {
+    let (address, sender) = fed_upstream("text/event-stream").await;
+    let pair = dev(address, ALL).await;
+    let mut body = begin(&pair).await.into_body();
+    for (event, expected) in [
+        ("data: one\n\n".to_owned(), "data: one\n\n".to_owned()),
+        (format!("data: {SECRET}\n\n"), format!("data: {MASK}\n\n")),
+        ("data: two\n\n".to_owned(), "data: two\n\n".to_owned()),
+    ] {
+        sender.send(Frame::data(event.into())).unwrap();
+        assert_next(&mut body, &expected).await;
+    }
+}
+
+#[tokio::test]
+async fn the_last_bytes_arrive_although_nothing_follows_them() {
+    let (address, sender) = fed_upstream("text/plain").await;
+    let pair = dev(address, ALL).await;
+    let mut body = begin(&pair).await.into_body();
+    sender.send(Frame::data("no end of line".into())).unwrap();
+    assert_next(&mut body, "no end of line").await;
+    // A value has begun, and what follows shows that it is another text.
+    let (beginning, _) = SECRET.split_at(20);
+    sender.send(Frame::data(beginning.into())).unwrap();
+    assert_next(&mut body, beginning).await;
+    sender.send(Frame::data(SECRET.into())).unwrap();
+    assert_next(&mut body, MASK).await;
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_decoded_and_masked() {
+    let plain = format!("{{\"seen\": \"{SECRET}\"}}");
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(plain.as_bytes()).unwrap();
+    let mut deflate = ZlibEncoder::new(Vec::new(), Compression::default());
+    deflate.write_all(plain.as_bytes()).unwrap();
+    let zstd =
+        ruzstd::encoding::compress_to_vec(plain.as_bytes(), ruzstd::encoding::CompressionLevel::Fastest);
+    // A meta-block without compression (RFC 7932, section 9.2), and an empty last one.
+    let block = (u32::try_from(plain.len()).unwrap() - 1) << 4 | 1 << 20;
+    let brotli = [&block.to_le_bytes()[..3], plain.as_bytes(), &[3]].concat();
+    for (coding, body) in [
+        ("gzip", gzip.finish().unwrap()),
+        ("x-gzip", {
+            let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+            gzip.write_all(plain.as_bytes()).unwrap();
+            gzip.finish().unwrap()
+        }),
+        ("deflate", deflate.finish().unwrap()),
+        ("zstd", zstd),
+        ("br", brotli),
+    ] {
+        let asked = Arc::new(Mutex::new(String::new()));
+        let recorded = asked.clone();
+        let address = upstream(move |request| {
+            *recorded.lock().unwrap() = field(request.headers(), "accept-encoding").to_owned();
+            let response = Response::builder().header("content-encoding", coding);
+            response.body(whole(body.clone())).unwrap()
+        })
+        .await;
+        let pair = dev(address, ALL).await;
+        let answer = begin(&pair).await;
+        assert_eq!(field(answer.headers(), "content-encoding"), "", "{coding}");
+        assert_eq!(
+            text(answer).await,
+            format!("{{\"seen\": \"{MASK}\"}}"),
+            "{coding}"
+        );
+        assert_eq!(*asked.lock().unwrap(), "identity");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_an_unknown_encoding_is_refused() {
+    for coding in ["compress", "gzip, br"] {
+        let address = upstream(move |_| {
+            let response = Response::builder().header("content-encoding", coding);
+            response.body(whole("x")).unwrap()
+        })
+        .await;
+        let pair = dev(address, ALL).await;
+        let answer = begin(&pair).await;
+        assert_eq!(answer.status(), 502);
+        let reason = field(answer.headers(), "x-aerostack-reason");
+        assert_eq!(reason, "UPSTREAM_ENCODING_UNSUPPORTED", "{coding}");
+        // Where bodies are not searched, an encoding is not the injector's business.
+        let pair = dev(
+            address,
+            Setting {
+                scrub: "scrub: headers",
+                ..ALL
+            },
+        )
+        .await;
+        assert_eq!(begin(&pair).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_a_value_is_blocked_where_the_server_says_so() {
+    let in_head = upstream(echoes_everywhere).await;
+    let setting = Setting {
+        on_echo: "block",
+        ..ALL
+    };
+    let pair = dev(in_head, setting).await;
+    let answer = begin(&pair).await;
+    assert_eq!(answer.status(), 502);
+    assert_eq!(
+        field(answer.headers(), "x-aerostack-reason"),
+        "UPSTREAM_ECHOED_SECRET"
+    );
+    let problem = text(answer).await;
+    assert!(
+        problem.contains("TOKEN") && !problem.contains("canary"),
+        "{problem}"
+    );
+
+    let in_body = upstream(|_| {
+        let bytes = ["before ", SECRET, " after"];
+        let bytes = bytes.map(|part| Frame::data(Bytes::from_static(part.as_bytes())));
+        Response::new(frames(bytes.into()))
+    })
+    .await;
+    let pair = dev(in_body, setting).await;
+    let mut body = begin(&pair).await.into_body();
+    let mut data = Vec::new();
+    let failed = loop {
+        match timeout(PATIENCE, body.frame()).await.unwrap() {
+            Some(Ok(frame)) => data.extend_from_slice(&frame.into_data().unwrap()),
+            Some(Err(_)) => break true,
+            None => break false,
+        }
+    };
+    assert!(failed, "the answer ended as if it were complete");
+    assert!("before ".as_bytes().starts_with(&data), "{data:?}");
+}
+
+#[tokio::test]
+async fn echoes_are_counted_by_part() {
+    let address = upstream(echoes_everywhere).await;
+    let pair = dev(address, ALL).await;
+    text(begin(&pair).await).await;
+    for part in ["head", "body"] {
+        let series =
+            format!("aerostack_injector_echoes_total{{workspace=\"dev\",server=\"api\",part=\"{part}\"}} 1");
+        eventually("the echo is counted", async || {
+            let page = e2e::pair::get(&format!("http://{}/metrics", pair.injector.metrics)).await;
+            String::from_utf8_lossy(page.body()).contains(&series)
+        })
+        .await;
+    }
+}
+
+/// Returns a gRPC message with its prefix.
+fn message(flag: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[flag][..], &length, payload].concat()
+}
+
+async fn grpc(pair: &Pair) -> Response<Incoming> {
+    let request = Request::post(pair.injector.url("/e2e.Echo/Any"))
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .header("grpc-accept-encoding", "gzip")
+        .header("x-aerostack-workspace", "dev")
+        .header("x-aerostack-server", "api");
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Full<Bytes>>();
+    let request = request.body(Full::from(message(0, b""))).unwrap();
+    timeout(PATIENCE, client.request(request)).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn messages_and_the_status_of_grpc_are_masked() {
+    let details = format!("\u{8}\u{3}a status with {SECRET} in it");
+    let trailers = {
+        let details = STANDARD_NO_PAD.encode(&details);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("3"));
+        let text = format!("rejected %25 {SECRET}");
+        trailers.insert("grpc-message", HeaderValue::from_str(&text).unwrap());
+        trailers.insert(
+            "grpc-status-details-bin",
+            HeaderValue::from_str(&details).unwrap(),
+        );
+        trailers
+    };
+    let messages = [
+        message(0, b"\x0a\x03abc"),
+        message(0, format!("\x0a\x1b{SECRET}").as_bytes()),
+        message(0, b""),
+    ]
+    .concat();
+    let expected = String::from_utf8(messages.clone()).unwrap().replace(SECRET, MASK);
+    for step in [1, 7, 1000] {
+        let data = messages
+            .chunks(step)
+            .map(|chunk| Frame::data(Bytes::copy_from_slice(chunk)));
+        let sent: Vec<Bytes> = data.map(|frame| frame.into_data().unwrap()).collect();
+        let trailers = trailers.clone();
+        let address = upstream(move |request| {
+            assert_eq!(field(request.headers(), "grpc-accept-encoding"), "identity");
+            let data = sent.iter().cloned().map(Frame::data);
+            let all = data.chain([Frame::trailers(trailers.clone())]).collect();
+            let response = Response::builder().header("content-type", "application/grpc");
+            response.body(frames(all)).unwrap()
+        })
+        .await;
+        let pair = dev(address, ALL).await;
+        let answer = timeout(PATIENCE, grpc(&pair).await.into_body().collect()).await;
+        let answer = answer.unwrap().unwrap();
+        let trailers = answer.trailers().unwrap().clone();
+        assert_eq!(String::from_utf8(answer.to_bytes().to_vec()).unwrap(), expected);
+        assert_eq!(field(&trailers, "grpc-message"), format!("rejected %25 {MASK}"));
+        let shown = STANDARD_NO_PAD.decode(field(&trailers, "grpc-status-details-bin"));
+        let shown = String::from_utf8(shown.unwrap()).unwrap();
+        assert_eq!(shown, details.replace(SECRET, MASK));
+    }
+}
+
+#[tokio::test]
+async fn a_message_arrives_before_the_next_one_is_sent() {
+    let (address, sender) = fed_upstream("application/grpc").await;
+    let pair = dev(address, ALL).await;
+    let mut body = grpc(&pair).await.into_body();
+    for payload in ["first message", "second message"] {
+        let sent = message(0, payload.as_bytes());
+        sender.send(Frame::data(sent.clone().into())).unwrap();
+        assert_next(&mut body, str::from_utf8(&sent).unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_message_breaks_the_call() {
+    let address = upstream(|_| {
+        let response = Response::builder()
+            .header("content-type", "application/grpc")
+            .header("grpc-encoding", "gzip");
+        response.body(whole(message(1, b"something"))).unwrap()
+    })
+    .await;
+    let pair = dev(address, ALL).await;
+    assert!(grpc(&pair).await.into_body().collect().await.is_err());
+}
+
+#[tokio::test]
+async fn messages_of_a_websocket_are_masked() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept_async(stream).await.unwrap();
+        let long = format!("{}{SECRET}{}", "x".repeat(70_000), "y".repeat(300));
+        for message in [
+            Message::text(format!("text {SECRET}")),
+            Message::binary(format!("binary {SECRET} rest").into_bytes()),
+            Message::text(long),
+            Message::Ping(Bytes::from_static(SECRET.as_bytes())),
+        ] {
+            socket.send(message).await.unwrap();
+        }
+        let (beginning, rest) = SECRET.split_at(9);
+        for (text, opcode, is_last) in [
+            (beginning, Data::Text, false),
+            ("", Data::Continue, false),
+            (rest, Data::Continue, true),
+        ] {
+            let frame = WebSocketFrame::message(text.to_owned(), OpCode::Data(opcode), is_last);
+            socket.send(Message::Frame(frame)).await.unwrap();
+        }
+        let close = CloseFrame {
+            code: CloseCode::Policy,
+            reason: format!("no {SECRET}").into(),
+        };
+        socket.close(Some(close)).await.unwrap();
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    });
+    let pair = dev(address, ALL).await;
+    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let request = Request::builder()
+        .uri("ws://localhost/dev/api/chat")
+        .header("host", "localhost")
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-extensions", "permessage-deflate");
+    let (mut socket, response) = client_async(request.body(()).unwrap(), stream).await.unwrap();
+    assert!(response.headers().get("sec-websocket-extensions").is_none());
+    let mut messages = Vec::new();
+    while let Some(Ok(message)) = timeout(PATIENCE, socket.next()).await.unwrap() {
+        messages.push(message);
+    }
+    let close = CloseFrame {
+        code: CloseCode::Policy,
+        reason: format!("no {MASK}").into(),
+    };
+    assert_eq!(
+        messages,
+        [
+            Message::text(format!("text {MASK}")),
+            Message::binary(format!("binary {MASK} rest").into_bytes()),
+            Message::text(format!("{}{MASK}{}", "x".repeat(70_000), "y".repeat(300))),
+            Message::Ping(Bytes::from_static(MASK.as_bytes())),
+            Message::text(MASK),
+            Message::Close(Some(close)),
+        ]
+    );
+    drop(socket);
+    timeout(PATIENCE, serving).await.unwrap().unwrap();
+}
+
+/// The text after the status code is not a header, but reaches the program as well.
+#[tokio::test]
+async fn a_value_in_the_status_line_is_removed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let answer = format!("HTTP/1.1 400 {SECRET}\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let pair = dev(
+        address,
+        Setting {
+            scrub: "scrub: headers",
+            ..ALL
+        },
+    )
+    .await;
+    let answer = begin(&pair).await;
+    assert_eq!(answer.status(), 400);
+    assert!(answer.extensions().get::<hyper::ext::ReasonPhrase>().is_none());
+}
