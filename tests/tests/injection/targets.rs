@@ -1,7 +1,7 @@
 //! The request target: parameters that the URL of a server fixes, and values of secrets in the path and the query.
 
-use e2e::{Upstream, pair::server};
-use proto::injector::v1::{Protocol, Server};
+use e2e::{Pair, Upstream, pair::server};
+use proto::injector::v1::{Injection, Protocol, QueryPlacement, Server, injection::Placement};
 
 use super::{call, dev};
 
@@ -64,5 +64,105 @@ async fn the_fixed_query_of_a_url_comes_first_and_no_program_replaces_it() {
             }
         }
     }
+    pair.stop().await;
+}
+
+/// A value whose encoding in a URL differs from the value.
+const VALUE: &str = "canary/77b1 e0&key=x#";
+const ENCODED: &str = "canary%2F77b1%20e0%26key%3Dx%23";
+
+fn place(placement: Placement) -> Injection {
+    Injection {
+        required: false,
+        placement: Some(placement),
+    }
+}
+
+fn query(name: &str, value: &str) -> Injection {
+    place(Placement::Query(QueryPlacement {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    }))
+}
+
+/// Adds the server `dev/NAME` at `url`, with injections of its own.
+async fn add(pair: &Pair, name: &str, protocol: Protocol, url: &str, injections: &[Injection]) {
+    let described = server("dev", name, url, &[]);
+    pair.injector
+        .add(Server {
+            protocol: protocol.into(),
+            injections: injections.to_vec(),
+            ..described
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_value_goes_into_the_query_in_place_of_the_programs_parameters() {
+    let upstream = Upstream::start().await;
+    let pair = dev(&[("KEY", VALUE), ("ID", "short")]).await;
+    let injections = [
+        query("key", "v1 ${KEY}"),
+        query("absent", "${NONE}"),
+        query("id", "${ID}"),
+    ];
+    for (name, protocol) in [("one", Protocol::Http1), ("two", Protocol::Http2)] {
+        let url = format!("{}/v1?fixed=1", upstream.url());
+        add(&pair, name, protocol, &url, &injections).await;
+        let injected = format!("fixed=1&key=v1%20{ENCODED}&id=short");
+        for (sent, arrives) in [
+            ("", format!("/v1?{injected}")),
+            ("/a?b=1", format!("/v1/a?{injected}&b=1")),
+            ("/a?absent=spoofed&b=1&id=x", format!("/v1/a?{injected}&b=1")),
+        ] {
+            assert_eq!(call(&pair, &format!("/dev/{name}{sent}")).await.status(), 200);
+            assert_eq!(upstream.last().target, arrives, "{name} {sent}");
+        }
+        for spoof in SPOOFS {
+            assert_eq!(call(&pair, &format!("/dev/{name}/a?{spoof}")).await.status(), 200);
+            assert_eq!(
+                upstream.last().target,
+                format!("/v1/a?{injected}"),
+                "{name} {spoof}"
+            );
+        }
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn values_go_into_the_path_and_the_query_of_the_servers_url() {
+    let upstream = Upstream::start().await;
+    let pair = dev(&[
+        ("TOKEN", "123:abc-DEF_4567890123456789"),
+        ("KEY", VALUE),
+        ("DOTS", ".."),
+    ])
+    .await;
+    for (name, protocol) in [("one", Protocol::Http1), ("two", Protocol::Http2)] {
+        let url = format!("{}/bot${{TOKEN}}/x?key=${{KEY}}", upstream.url());
+        add(&pair, name, protocol, &url, &[]).await;
+        let (path, query) = ("/bot123%3Aabc-DEF_4567890123456789/x", format!("key={ENCODED}"));
+        for (sent, arrives) in [
+            ("", format!("{path}?{query}")),
+            (
+                "/sendMessage?chat_id=1&KEY=2",
+                format!("{path}/sendMessage?{query}&chat_id=1"),
+            ),
+        ] {
+            assert_eq!(call(&pair, &format!("/dev/{name}{sent}")).await.status(), 200);
+            assert_eq!(upstream.last().target, arrives, "{name} {sent}");
+        }
+    }
+    // A value that would be a dot segment, and a secret that does not exist, leave no URL to send.
+    let before = upstream.seen().len();
+    for (name, variable) in [("dots", "DOTS"), ("none", "NONE")] {
+        let url = format!("{}/${{{variable}}}/x", upstream.url());
+        add(&pair, name, Protocol::Http1, &url, &[]).await;
+        let response = call(&pair, &format!("/dev/{name}/a")).await;
+        assert_eq!(response.status(), 502, "{name}");
+        assert!(response.headers().contains_key("x-aerostack-reason"));
+    }
+    assert_eq!(upstream.seen().len(), before);
     pair.stop().await;
 }
