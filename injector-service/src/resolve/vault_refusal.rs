@@ -94,6 +94,8 @@ pub(super) fn vault_refusal(error: DecryptError) -> Refusal {
         | Reason::UpstreamNotTls
         | Reason::UpstreamClientCertificateRefused
         | Reason::UpstreamHeadTooLarge
+        | Reason::UpstreamEchoedSecret
+        | Reason::UpstreamEncodingUnsupported
         | Reason::VersionMismatch
         | Reason::RequestIdReused
         | Reason::VersionNotFound
