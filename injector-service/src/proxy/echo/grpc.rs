@@ -4,7 +4,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use proto::{Reason, Refusal};
 
-use super::stream::MaskedPayload;
+use super::payload::MaskedPayload;
 
 const PREFIX: usize = 5;
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | head and trailers | `head.rs` |
 //! | body | `body.rs`, over `stream.rs`, which gives out a stream of payloads and their framing |
+//! | bytes that are searched | `payload.rs` |
 //! | framing of gRPC messages and of WebSocket frames | `grpc.rs`, `websocket.rs` |
 //! | compressed body | `content_coding.rs` |
 //!
@@ -14,6 +15,7 @@ mod body;
 mod content_coding;
 mod grpc;
 mod head;
+mod payload;
 mod stream;
 mod websocket;
 

@@ -1,15 +1,9 @@
 //! A stream of payloads and their framing, in which the payloads are masked.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use proto::Refusal;
 
-use super::{EchoFilter, grpc::GrpcFraming, websocket::WebSocketFraming};
-use crate::{
-    registry::EchoPart,
-    scrub::{Scanned, Scanner, SecretSet, mask_text},
-};
+use super::{EchoFilter, grpc::GrpcFraming, payload::MaskedPayload, websocket::WebSocketFraming};
 
 /// The bytes of a stream that are not payload.
 pub(in crate::proxy) enum Framing {
@@ -24,19 +18,6 @@ pub(in crate::proxy) struct MaskedStream {
     payload: MaskedPayload,
 }
 
-/// The payload of a stream, and the framing between its bytes, in order.
-pub(super) struct MaskedPayload {
-    filter: EchoFilter,
-    scanner: Scanner,
-    /// Bytes of the payload that the scanner holds.
-    held: usize,
-    /// Framing that has to wait until as many bytes of the payload were given out.
-    waiting: VecDeque<(usize, Bytes)>,
-    output: Vec<Bytes>,
-    /// The values that were reported.
-    reported: SecretSet,
-}
-
 impl Framing {
     pub(in crate::proxy) fn grpc() -> Self {
         Self::Grpc(GrpcFraming::default())
@@ -49,14 +30,7 @@ impl Framing {
 
 impl MaskedStream {
     pub(in crate::proxy) fn new(filter: EchoFilter, framing: Framing) -> Self {
-        let payload = MaskedPayload {
-            scanner: Scanner::new(filter.0.fingerprints.clone()),
-            filter,
-            held: 0,
-            waiting: VecDeque::new(),
-            output: Vec::new(),
-            reported: SecretSet::default(),
-        };
+        let payload = MaskedPayload::new(filter);
         Self { framing, payload }
     }
 
@@ -78,81 +52,11 @@ impl MaskedStream {
 
     /// Gives out all bytes.
     pub(in crate::proxy) fn release_all(&mut self) -> Bytes {
-        let released = self.payload.scanner.release_all();
-        self.payload.give_out(released);
+        self.payload.release_all();
         self.payload.take_output()
     }
 
     pub(in crate::proxy) fn holds_bytes(&self) -> bool {
-        self.payload.scanner.holds_bytes()
-    }
-}
-
-impl MaskedPayload {
-    pub(super) fn push(&mut self, piece: Bytes) -> Result<(), Refusal> {
-        self.held += piece.len();
-        let Scanned { output, found } = self.scanner.scan(piece);
-        self.give_out(output);
-        self.report(found)
-    }
-
-    /// Adds bytes that are not searched.
-    pub(super) fn push_framing(&mut self, framing: Bytes) {
-        match self.held {
-            0 => self.output.push(framing),
-            held => self.waiting.push_back((held, framing)),
-        }
-    }
-
-    /// Masks a text that is no part of the payload, such as the reason in a WebSocket close frame.
-    pub(super) fn masked(&mut self, text: Bytes) -> Result<Bytes, Refusal> {
-        match mask_text(&self.filter.0.fingerprints, &text) {
-            None => Ok(text),
-            Some(Scanned { output, found }) => {
-                self.report(found)?;
-                Ok(output)
-            }
-        }
-    }
-
-    pub(super) fn release_tail(&mut self) {
-        let released = self.scanner.release_tail();
-        self.give_out(released);
-    }
-
-    fn report(&mut self, found: SecretSet) -> Result<(), Refusal> {
-        let new = found.without(self.reported);
-        self.reported.add(found);
-        self.filter.report(EchoPart::Body, new)
-    }
-
-    /// Adds payload to the output, and the framing that was waiting for it.
-    fn give_out(&mut self, mut payload: Bytes) {
-        let mut given = 0;
-        let len = payload.len();
-        while let Some((position, framing)) = self.waiting.pop_front_if(|(position, _)| *position <= len) {
-            self.output.push(payload.split_to(position - given));
-            self.output.push(framing);
-            given = position;
-        }
-        self.output.push(payload);
-        self.held -= len;
-        self.waiting.iter_mut().for_each(|(position, _)| *position -= len);
-    }
-
-    fn take_output(&mut self) -> Bytes {
-        self.output.retain(|piece| !piece.is_empty());
-        match self.output.as_mut_slice() {
-            [only] => {
-                let only = std::mem::take(only);
-                self.output.clear();
-                only
-            }
-            pieces => {
-                let joined = pieces.concat().into();
-                self.output.clear();
-                joined
-            }
-        }
+        self.payload.holds_bytes()
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use proto::{Reason, Refusal};
 
-use super::stream::MaskedPayload;
+use super::payload::MaskedPayload;
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
