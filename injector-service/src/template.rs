@@ -95,11 +95,6 @@ impl Template {
             Part::Secret(_) => None,
         })
     }
-
-    /// Returns true when the template names no secret.
-    pub(crate) fn is_constant(&self) -> bool {
-        self.secrets().next().is_none()
-    }
 }
 
 /// The parts of a template that is being parsed.

@@ -210,11 +210,14 @@ async fn the_members_of_a_server_in_json_are_those_that_are_documented() {
         "auth_type",
         "inject_secrets",
         "required_secrets",
+        "injections",
         "protocol",
         "tls",
         "allow_plaintext",
         "allowed_origins",
         "oauth",
+        "scrub",
+        "on_echo",
         "description",
         "protobuf_secrets_field",
         "protobuf_messages",
@@ -271,12 +274,14 @@ async fn explain_exits_with_1_when_a_call_would_be_refused() {
         "{}",
         output.out
     );
-    services.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
+    services
+        .ok(&["workspace", "secret", "set", "w", "A", "value-of-a"])
+        .await;
     assert_eq!(
         services.json(&explain).await,
         json!({"would_forward": true, "secrets": [
             {"name": "A", "placement": "header x-mcp-secret-a", "required": true, "state": "injected", "version": 1,
-             "detail": null},
+             "detail": null, "note": null},
         ]})
     );
 }

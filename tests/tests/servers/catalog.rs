@@ -4,8 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use e2e::{Pair, Upstream, pki};
 use proto::injector::v1::{
-    AuthType, ListCatalogEntriesRequest, ListCatalogEntriesResponse, Oauth, Protocol, Server,
-    catalog_service_client::CatalogServiceClient,
+    AuthType, HeaderPlacement, Injection, ListCatalogEntriesRequest, ListCatalogEntriesResponse, Oauth,
+    OnEcho, Protocol, Scrub, Server, catalog_service_client::CatalogServiceClient, injection::Placement,
 };
 use tempfile::TempDir;
 use tonic::{Code, Status};
@@ -19,6 +19,17 @@ pub(super) const VIEWER: &str = "spiffe://test/viewer";
 pub(super) struct Shop {
     pub(super) pair: Pair,
     dir: TempDir,
+}
+
+/// Returns the injection that the auth type `secret_headers` stands for.
+fn secret_header(secret: &str) -> Injection {
+    Injection {
+        required: false,
+        placement: Some(Placement::Header(HeaderPlacement {
+            name: format!("x-mcp-secret-{secret}"),
+            value: format!("${{{}}}", secret.to_uppercase()),
+        })),
+    }
 }
 
 impl Shop {
@@ -184,6 +195,9 @@ async fn fields_of_the_request_win_over_those_of_the_entry() {
         create_time: mine.create_time,
         update_time: mine.update_time,
         workspace_uid: mine.workspace_uid.clone(),
+        injections: ["a", "b"].map(secret_header).into(),
+        scrub: Scrub::Headers.into(),
+        on_echo: OnEcho::Mask.into(),
         ..given
     };
     assert_eq!(mine, expected);
