@@ -186,7 +186,7 @@ async fn on_a_full_disk_puts_are_refused_deletes_succeed_and_acknowledged_secret
     disk.fill(1 << 20);
     let db = fs::read(dir.join("vault/db")).unwrap();
     let refused = run(command(&dir)).await;
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(70));
     let said = text(&refused.stderr);
     assert!(said.contains("the disk is too full to open the store"), "{said}");
     assert!(!said.contains("panicked"), "{said}");

@@ -6,7 +6,7 @@ use super::{
     disk_space::RESERVE_FILE,
     error::StoreOpenError,
     file_sum::FileSum,
-    fs::{list, name_of},
+    fs::{list, name_of, remove_file_if_exists},
     key_file::{KEYS, NEW_KEYS},
     lock::LOCK,
     marker::{FileSums, MARKER, Marker, MarkerState, NEW_MARKER},
@@ -16,6 +16,10 @@ use super::{
 
 /// Prefix under which damaged snapshots are kept. sled ignores files of such names.
 pub(super) const DAMAGED: &str = "damaged.";
+
+/// Name of the file that receives a backup. The file loses its name as soon as it is open, so only a process that was killed
+/// at that moment leaves it, empty.
+pub(crate) const RECEIVED: &str = "restore";
 
 /// Names of all files of a store, except snapshots. A new file of the vault must be added here.
 const KNOWN: &[&str] = &[
@@ -28,6 +32,7 @@ const KNOWN: &[&str] = &[
     NEW_KEYS,
     COPY,
     RESERVE_FILE,
+    RECEIVED,
 ];
 /// Maximum number of unknown names that an error shows.
 const MAX_SHOWN: usize = 10;
@@ -129,4 +134,9 @@ fn shortened(mut names: Vec<String>) -> Vec<String> {
         names.push(format!("and {more} more"));
     }
     names
+}
+
+/// Removes the file for a backup that a killed process left.
+pub(super) fn remove_leftover(dir: &Path) -> Result<(), StoreOpenError> {
+    remove_file_if_exists(&dir.join(RECEIVED))
 }

@@ -86,6 +86,7 @@ pub use disk_space::DiskUsage;
 pub use entry::{Entry, ReadEntries};
 pub use error::{CommitError, ExportError, Fault, Mismatch, StoreOpenError};
 pub use export::{Change, Export};
+pub(crate) use inventory::RECEIVED;
 pub use key_file::KeyFileError;
 pub use salvage::{KeyHistory, LogDamage, SalvageReader};
 pub use unopened::UnopenedStore;

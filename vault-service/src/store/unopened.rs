@@ -11,7 +11,7 @@ use super::{
     engine::Engine,
     error::StoreOpenError,
     inspection::{InspectedStore, Inspection, inspect},
-    key_file,
+    inventory, key_file,
     open::{self, OpenedStore},
     scan,
     store_copy::{self, StoreCopy},
@@ -80,6 +80,7 @@ impl UnopenedStore {
         } = self;
         key_file::remove_leftover(&dir)?;
         compaction_dir::remove_leftover(&dir)?;
+        inventory::remove_leftover(&dir)?;
         let (db, checkpoint) = match state {
             InspectedState::New => open::create(&dir, cache_bytes)?,
             InspectedState::Existing { store, copy } => {

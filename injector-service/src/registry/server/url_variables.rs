@@ -42,7 +42,7 @@ pub(super) fn path_parts(written: &str, normalized: &str) -> Result<Vec<Part>, V
     let names = parts.iter().filter(|part| matches!(part, Part::Secret(_)));
     match names.count() {
         0 => return Ok(vec![Part::Text(normalized.to_owned())]),
-        ..=MAX_TEMPLATE_SECRETS => {}
+        1..=MAX_TEMPLATE_SECRETS => {}
         _ => return Err(VariableError::TooManySecrets),
     }
     let is_legal = |part: &Part| match part {

@@ -55,6 +55,22 @@ async fn an_older_copy_over_a_newer_directory_is_refused_until_the_newer_snapsho
     }
 }
 
+/// A process that was killed when it began to receive a backup leaves an empty file.
+#[tokio::test]
+async fn a_file_for_a_backup_that_a_killed_process_left_is_removed() {
+    for end in ENDS {
+        let fixture = StoreFixture::ended_by(end, 60, 1_000).await;
+        let leftover = fixture.dir.join(crate::store::RECEIVED);
+        std::fs::write(&leftover, "").unwrap();
+        let store = open(&fixture.dir);
+        assert!(
+            !leftover.exists() && content(&store) == fixture.content,
+            "{end:?}"
+        );
+        store.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_directory_with_an_unknown_file_is_refused_with_the_files_name() {
     for end in ENDS {

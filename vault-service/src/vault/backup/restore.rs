@@ -32,7 +32,7 @@ use super::{
 use crate::{
     authz::VaultPermit,
     crypto::KeyId,
-    store::{Batch, Change, EXCLUSIVE_WRITER, Entry, Health, MAX_BATCH, Store},
+    store::{Batch, Change, EXCLUSIVE_WRITER, Entry, Health, MAX_BATCH, RECEIVED, Store},
     vault::{
         VaultError, Writer,
         access::with_store,
@@ -45,8 +45,6 @@ use crate::{
 /// Size of a batch in bytes and in entries, from which on the next batch begins.
 const BATCH_BYTES: usize = MAX_BATCH / 2;
 const BATCH_ENTRIES: usize = 2000;
-/// Name of the file that receives a backup. The file loses its name as soon as it is open.
-const RECEIVED: &str = "restore";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestoreSummary {
