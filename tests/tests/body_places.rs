@@ -267,7 +267,7 @@ async fn a_body_that_is_too_large_to_be_read_whole_is_refused() {
         );
     }
     // Without a length, the body is refused when it turns out to be too large.
-    let chunked = "POST /dev/api/run HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+    let chunked = "POST /dev/api/run HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n\
                    Transfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("41\r\n{}\r\n0\r\n\r\n", body(65));
     let answer = raw::exchange(
