@@ -38,6 +38,10 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one value exists in each run of the program"
+)]
 pub enum Command {
     /// Run both services on this machine, with an embedded store and new certificates, until Ctrl-C
     ///

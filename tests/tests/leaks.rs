@@ -466,7 +466,7 @@ async fn servers(scene: &mut Scene) {
         server(
             "dev",
             "wrong",
-            &format!("https://example.com/?token={SENT}"),
+            &format!("https://example.com/#token={SENT}"),
             &["HEADER"],
         ),
         server("dev", "wrong", SENT, &["HEADER"]),

@@ -4,11 +4,12 @@ use std::fs;
 
 use e2e::{Upstream, pair::server};
 use proto::injector::v1::{
-    AuthType, GetServerRequest, ListServersRequest, Oauth, Protocol, RemoveServerRequest, Server, UpstreamTls,
+    AuthType, GetServerRequest, ListServersRequest, Oauth, OnEcho, Protocol, RemoveServerRequest, Scrub,
+    Server, UpstreamTls,
 };
 use tonic::{Code, Status};
 
-use super::{URL, dev, get, remove, update, why};
+use super::{URL, dev, get, remove, secret_header, update, why};
 
 #[tokio::test]
 async fn a_server_is_added_shown_and_removed() {
@@ -44,6 +45,12 @@ async fn a_server_is_added_shown_and_removed() {
         update_time: added.update_time,
         inject_secrets: vec!["GITHUB_TOKEN".into(), "MY_KEY".into()],
         required_secrets: vec!["MY_KEY".into()],
+        injections: vec![
+            secret_header("github-token", false),
+            secret_header("my-key", true),
+        ],
+        scrub: Scrub::Headers.into(),
+        on_echo: OnEcho::Mask.into(),
         ..given
     };
     assert_eq!(added, expected);
@@ -308,6 +315,7 @@ async fn an_update_changes_what_its_mask_names() {
         .unwrap();
     let expected = Server {
         inject_secrets: vec!["B".into(), "C".into()],
+        injections: vec![secret_header("b", false), secret_header("c", false)],
         revision: 2,
         update_time: updated.update_time,
         ..added.clone()

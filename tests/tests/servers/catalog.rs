@@ -4,13 +4,13 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use e2e::{Pair, Upstream, pki};
 use proto::injector::v1::{
-    AuthType, HeaderPlacement, Injection, ListCatalogEntriesRequest, ListCatalogEntriesResponse, Oauth,
-    OnEcho, Protocol, Scrub, Server, catalog_service_client::CatalogServiceClient, injection::Placement,
+    AuthType, ListCatalogEntriesRequest, ListCatalogEntriesResponse, Oauth, OnEcho, Protocol, Scrub, Server,
+    catalog_service_client::CatalogServiceClient,
 };
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
-use super::{URL, get, why};
+use super::{URL, get, secret_header, why};
 
 pub(super) const EDITOR: &str = "spiffe://test/editor";
 pub(super) const VIEWER: &str = "spiffe://test/viewer";
@@ -19,17 +19,6 @@ pub(super) const VIEWER: &str = "spiffe://test/viewer";
 pub(super) struct Shop {
     pub(super) pair: Pair,
     dir: TempDir,
-}
-
-/// Returns the injection that the auth type `secret_headers` stands for.
-fn secret_header(secret: &str) -> Injection {
-    Injection {
-        required: false,
-        placement: Some(Placement::Header(HeaderPlacement {
-            name: format!("x-mcp-secret-{secret}"),
-            value: format!("${{{}}}", secret.to_uppercase()),
-        })),
-    }
 }
 
 impl Shop {
@@ -195,7 +184,7 @@ async fn fields_of_the_request_win_over_those_of_the_entry() {
         create_time: mine.create_time,
         update_time: mine.update_time,
         workspace_uid: mine.workspace_uid.clone(),
-        injections: ["a", "b"].map(secret_header).into(),
+        injections: vec![secret_header("a", false), secret_header("b", false)],
         scrub: Scrub::Headers.into(),
         on_echo: OnEcho::Mask.into(),
         ..given

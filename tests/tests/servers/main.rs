@@ -16,11 +16,25 @@ mod warnings;
 
 use e2e::{Injector, Pair};
 use prost_types::FieldMask;
-use proto::injector::v1::{GetServerRequest, RemoveServerRequest, Server, UpdateServerRequest};
+use proto::injector::v1::{
+    GetServerRequest, HeaderPlacement, Injection, RemoveServerRequest, Server, UpdateServerRequest,
+    injection::Placement,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 const URL: &str = "https://api.example.com/v1";
+
+/// Returns the injection of a secret, whose header is `x-mcp-secret-{header}`, by the auth type `secret_headers`.
+fn secret_header(header: &str, required: bool) -> Injection {
+    Injection {
+        required,
+        placement: Some(Placement::Header(HeaderPlacement {
+            name: format!("x-mcp-secret-{header}"),
+            value: format!("${{{}}}", header.to_uppercase().replace('-', "_")),
+        })),
+    }
+}
 
 async fn dev() -> Pair {
     let pair = Pair::start().await;

@@ -79,7 +79,7 @@ pub(super) fn require(injections: &mut [Injection], required: &RequiredSecrets) 
             .for_each(|injection| injection.required = true);
         return Ok(());
     };
-    let named: Vec<_> = injections.iter().map(|injection| secrets(injection)).collect();
+    let named: Vec<_> = injections.iter().map(secrets).collect();
     let parsed: Vec<_> = names.iter().map(|name| SecretName::parse(name)).collect();
     let unknown = names.iter().zip(&parsed).find(|(_, parsed)| {
         parsed
@@ -125,7 +125,6 @@ fn secrets(injection: &Injection) -> Vec<SecretName> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 
