@@ -123,11 +123,15 @@ fn folder() -> TempDir {
     let leaf = leaf.signed_by(&key, &Issuer::from_params(&ca, &ca_key)).unwrap();
     file("injector.pem", leaf.pem());
     file("injector-key.pem", key.serialize_pem());
-    fs::copy(
+    // A link where possible: while a copy is written, another test's child process may inherit the open file, and a file that
+    // is open for writing cannot be executed.
+    let (built, here) = (
         env!("CARGO_BIN_EXE_injector-service"),
         dir.path().join("injector-service"),
-    )
-    .unwrap();
+    );
+    fs::hard_link(built, &here)
+        .or_else(|_| fs::copy(built, &here).map(drop))
+        .unwrap();
     chown(dir.path(), Some(user()), None).unwrap();
     dir
 }
