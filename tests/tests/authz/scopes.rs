@@ -15,6 +15,10 @@ fn seen<T: std::fmt::Debug>(answer: Result<T, Status>, caller: &str) -> (Code, S
     )
 }
 
+fn seen_by_editor<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String, String) {
+    seen(answer, EDITOR)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_of_some_workspaces_may_not_administer_the_whole_vault() {
     let vault = Vault::start_with(Pki::new(), |settings| {
@@ -97,7 +101,6 @@ async fn an_editor_of_one_workspace_can_neither_change_another_nor_learn_that_it
     for refusal in [put, restore, delete] {
         assert_eq!(refusal.unwrap_err().code(), Code::PermissionDenied);
     }
-    let seen_by_editor = |answer| seen(answer, EDITOR);
     let nowhere = all("nowhere", "NAME").await.map(seen_by_editor);
     assert!(
         nowhere
@@ -203,7 +206,7 @@ async fn an_administrator_of_some_workspaces_can_neither_see_nor_change_others()
             .all(|refusal| *refusal == theirs[0] && refusal.0 == Code::PermissionDenied),
         "{theirs:?}"
     );
-    assert_eq!(all("nowhere").await.map(seen), theirs);
+    assert_eq!(all("nowhere").await.map(seen_by_editor), theirs);
     all("not-yet").await.into_iter().for_each(Result::unwrap);
     let made = vault
         .workspaces()
@@ -287,8 +290,8 @@ async fn an_editor_of_one_workspace_cannot_change_the_servers_of_another() {
             .all(|refusal| *refusal == theirs[0] && refusal.0 == Code::PermissionDenied),
         "{theirs:?}"
     );
-    assert_eq!(all("theirs", "missing").await.map(seen), theirs);
-    assert_eq!(all("nowhere", "s").await.map(seen), theirs);
+    assert_eq!(all("theirs", "missing").await.map(seen_by_editor), theirs);
+    assert_eq!(all("nowhere", "s").await.map(seen_by_editor), theirs);
     let listed = editor
         .clone()
         .list_servers(ListServersRequest::default())
