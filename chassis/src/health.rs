@@ -69,17 +69,19 @@ impl GrpcHealth {
     }
 
     /// Reports `ready` under the name [`READINESS`] from now on, with a delay of at most [`READINESS_INTERVAL`].
-    pub fn report_readiness(&self, ready: Readiness) {
+    pub async fn report_readiness(&self, ready: Readiness) {
+        let mut reported = ready().is_ok();
+        self.set(READINESS, reported).await;
         let health = self.clone();
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
             let mut ticks = time::interval(READINESS_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut reported = None;
             loop {
                 ticks.tick().await;
                 let is_ready = ready().is_ok();
                 // A watcher gets a message for each status that is set, also when it did not change.
-                if reported.replace(is_ready) != Some(is_ready) {
+                if reported != is_ready {
+                    reported = is_ready;
                     health.set(READINESS, is_ready).await;
                 }
             }
@@ -142,10 +144,12 @@ mod tests {
         let is_ready = Arc::new(AtomicBool::new(true));
         let read = is_ready.clone();
         assert_eq!(status(&health).await, None);
-        health.report_readiness(Arc::new(move || match read.load(Ordering::Relaxed) {
+        let ready: Readiness = Arc::new(move || match read.load(Ordering::Relaxed) {
             true => Ok(()),
             false => Err("the vault cannot be reached".into()),
-        }));
+        });
+        health.report_readiness(ready).await;
+        assert_eq!(status(&health).await, Some(Serving), "before the first interval");
         for (ready, expected) in [(true, Serving), (false, NotServing), (true, Serving)] {
             is_ready.store(ready, Ordering::Relaxed);
             time::advance(READINESS_INTERVAL).await;

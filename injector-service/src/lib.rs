@@ -162,7 +162,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     )?;
 
     let health = GrpcHealth::new(shutdown.clone());
-    health.report_readiness(ready);
+    health.report_readiness(ready).await;
     let routes = routes(&config, registry, resolver, &health).await?;
     let authz = AuthzLayer::new(&authz::TABLE, config.policy);
     let server = grpc::start(

@@ -130,7 +130,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     tokio::spawn(probe::serve(listeners.metrics, probes, served));
 
     let health = GrpcHealth::new(shutdown.clone());
-    health.report_readiness(ready);
+    health.report_readiness(ready).await;
     let unlocking = unlock::UnlockTask {
         writer: writer.clone(),
         health: health.clone(),
