@@ -9,7 +9,7 @@ pub(crate) fn has_dot_segment(path: &str) -> bool {
         return false;
     }
     let mut segment = Segment::Dots(0);
-    for byte in Decoded(path.as_bytes()) {
+    for byte in DecodedPath(path.as_bytes()) {
         segment = match (segment, byte) {
             (Segment::Dots(1 | 2), b'/' | b'\\' | b';') => return true,
             (_, b'/' | b'\\') => Segment::Dots(0),
@@ -28,9 +28,9 @@ enum Segment {
 }
 
 /// The bytes of a path, with `%2e`, `%2f`, `%5c` and `%3b` decoded once.
-struct Decoded<'p>(&'p [u8]);
+struct DecodedPath<'p>(&'p [u8]);
 
-impl Iterator for Decoded<'_> {
+impl Iterator for DecodedPath<'_> {
     type Item = u8;
 
     fn next(&mut self) -> Option<u8> {

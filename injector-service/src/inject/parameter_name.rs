@@ -64,7 +64,7 @@ impl ParameterName {
 /// field has the separator before it, except the first one that is returned.
 pub(crate) fn without_names<'t>(text: &'t [u8], owned: &[ParameterName]) -> impl Iterator<Item = &'t [u8]> {
     let mut is_first = true;
-    fields(text).filter_map(move |Field { separator, field }| {
+    fields(text).filter_map(move |DelimitedField { separator, field }| {
         if owned.iter().any(|name| name.compares_equal(&field_name(field))) {
             return None;
         }
@@ -80,12 +80,12 @@ fn field_name(field: &[u8]) -> ParameterName {
 }
 
 /// A field with and without the separator before it.
-struct Field<'t> {
+struct DelimitedField<'t> {
     separator: &'t [u8],
     field: &'t [u8],
 }
 
-fn fields(text: &[u8]) -> impl Iterator<Item = Field<'_>> {
+fn fields(text: &[u8]) -> impl Iterator<Item = DelimitedField<'_>> {
     let mut start = Some(0);
     std::iter::from_fn(move || {
         let from = start?;
@@ -93,7 +93,7 @@ fn fields(text: &[u8]) -> impl Iterator<Item = Field<'_>> {
         let length = rest.iter().position(|byte| matches!(byte, b'&' | b';'));
         start = length.map(|length| from + length + 1);
         let end = from + length.unwrap_or(rest.len());
-        Some(Field {
+        Some(DelimitedField {
             separator: text.get(from.saturating_sub(1)..end)?,
             field: text.get(from..end)?,
         })

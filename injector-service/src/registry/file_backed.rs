@@ -34,14 +34,14 @@ pub(super) struct FileBackedServers {
 
 /// The state of the file at the last read or write. Each read and each write needs exclusive access to this value.
 pub(super) struct LastSeen {
-    content: Content,
+    content: FileContent,
     stamp: Option<FileStamp>,
     /// False when the file may change without a change of its stamp.
     is_settled: bool,
 }
 
 #[derive(PartialEq)]
-enum Content {
+enum FileContent {
     Absent,
     Bytes(Arc<[u8]>),
     /// The text is the error.
@@ -112,7 +112,7 @@ impl FileBackedServers {
             staged.commit()?;
             // The next refresh reads the file again, in case that somebody replaced it at once.
             *seen = LastSeen {
-                content: Content::Bytes(text.into_bytes().into()),
+                content: FileContent::Bytes(text.into_bytes().into()),
                 stamp: None,
                 is_settled: false,
             };
@@ -165,17 +165,17 @@ impl LastSeen {
                 is_settled,
                 modified: _,
             })) => Self {
-                content: Content::Bytes(bytes.clone()),
+                content: FileContent::Bytes(bytes.clone()),
                 stamp: Some(stamp.clone()),
                 is_settled: *is_settled,
             },
             Ok(None) => Self {
-                content: Content::Absent,
+                content: FileContent::Absent,
                 stamp: None,
                 is_settled: true,
             },
             Err(error) => Self {
-                content: Content::Unreadable(chain(error)),
+                content: FileContent::Unreadable(chain(error)),
                 stamp: None,
                 is_settled: false,
             },

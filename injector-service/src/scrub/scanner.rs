@@ -21,11 +21,11 @@ pub struct Scanner {
     /// Places where a value may begin whose end has not come yet.
     candidates: Vec<Candidate>,
     /// Values that were found, and were not given out as a whole.
-    found: Vec<Found>,
+    found: Vec<FoundValue>,
 }
 
 /// The place of a value, and the position of the value in the list.
-struct Found {
+struct FoundValue {
     range: Range<usize>,
     value: u8,
 }
@@ -192,7 +192,7 @@ impl Scanner {
                 let Candidate { start, value, .. } = candidate;
                 found.insert(value);
                 let range = start..start + len;
-                self.found.push(Found { range, value });
+                self.found.push(FoundValue { range, value });
             }
         }
     }
@@ -235,7 +235,7 @@ impl Scanner {
         let mut output = Vec::with_capacity(until - given);
         output.extend_from_slice(kept);
         output.extend_from_slice(new);
-        for Found { range, .. } in &self.found {
+        for FoundValue { range, .. } in &self.found {
             let end = range.end.saturating_sub(given).min(output.len());
             let range = range.start.saturating_sub(given)..end;
             if let Some(bytes) = output.get_mut(range) {
@@ -261,7 +261,7 @@ impl Scanner {
         self.given -= from;
         self.next_sample -= from;
         self.candidates.iter_mut().for_each(|each| each.start -= from);
-        for Found { range, .. } in &mut self.found {
+        for FoundValue { range, .. } in &mut self.found {
             *range = range.start.saturating_sub(from)..range.end - from;
         }
     }

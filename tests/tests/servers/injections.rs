@@ -85,7 +85,7 @@ async fn a_server_with_injections_is_stored_shown_and_called() {
     let answer = pair.injector.send(Request::get("/dev/api/"), "").await;
     assert_eq!(answer.status(), 200);
 
-    // What was read can be sent back.
+    // The server as it was read can be sent back unchanged.
     let paths = ["auth_type", "inject_secrets", "required_secrets", "injections"];
     let again = update(&pair.injector, shown.clone(), &paths).await.unwrap();
     assert_eq!(
