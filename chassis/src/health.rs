@@ -4,17 +4,20 @@
 //! receives `NOT_SERVING` and then all these streams end, so that they do not use up the time that other calls have to
 //! finish.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Mutex,
     time::{self, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::service::RoutesBuilder;
+use tonic::{Request, Response, Status, service::RoutesBuilder};
 use tonic_health::{
     ServingStatus,
-    pb::health_server::HealthServer,
+    pb::{
+        HealthCheckRequest, HealthCheckResponse,
+        health_server::{Health, HealthServer},
+    },
     server::{HealthReporter, HealthService},
 };
 
@@ -23,29 +26,41 @@ use super::{grpc::MAX_SERVICE_MESSAGE, probe::Readiness, reflection, until_shutd
 /// The name under which the health service reports what `/readyz` reports, for clients that cannot reach the probes.
 pub const READINESS: &str = "readiness";
 
-/// Interval between two reads of the readiness for [`READINESS`].
+/// Interval between two reads of the readiness for the watchers of [`READINESS`].
 const READINESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The health of a process and its gRPC services, as `grpc.health.v1.Health` reports it. Clones share the state.
 #[derive(Clone)]
 pub struct GrpcHealth {
     reporter: HealthReporter,
-    /// The service names that have a status; `None` after the shutdown, when no status changes any more.
-    names: Arc<Mutex<Option<Vec<&'static str>>>>,
+    /// For each service name, true when it is serving; `None` after the shutdown, when no status changes any more.
+    statuses: Arc<Mutex<Option<BTreeMap<&'static str, bool>>>>,
+    ready: Readiness,
     /// Cancelled when every watcher has received the status of the shutdown.
     stop: CancellationToken,
 }
 
 impl GrpcHealth {
     /// Makes a reporter whose streams end on `shutdown`. The empty name, which means the whole process, is serving until
-    /// [`set`](Self::set) changes it. Must be called inside a runtime.
-    pub fn new(shutdown: CancellationToken) -> Self {
+    /// [`set`](Self::set) changes it. The name [`READINESS`] has the status of `ready`: a check reads it anew, and a
+    /// watcher learns of a change within [`READINESS_INTERVAL`].
+    pub async fn start(ready: Readiness, shutdown: CancellationToken) -> Self {
         let health = Self {
             reporter: HealthReporter::new(),
-            names: Arc::new(Mutex::new(Some(vec![""]))),
+            statuses: Arc::new(Mutex::new(Some(BTreeMap::from([("", true)])))),
+            ready,
             stop: CancellationToken::new(),
         };
-        let stopping = health.clone();
+        health.read_readiness().await;
+        let (reading, stopping) = (health.clone(), health.clone());
+        tokio::spawn(health.stop.clone().run_until_cancelled_owned(async move {
+            let mut ticks = time::interval(READINESS_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                reading.read_readiness().await;
+            }
+        }));
         tokio::spawn(async move {
             shutdown.cancelled().await;
             stopping.shut_down().await;
@@ -55,37 +70,23 @@ impl GrpcHealth {
 
     /// Sets the status of the gRPC service `name`.
     pub async fn set(&self, name: &'static str, serving: bool) {
-        let mut names = self.names.lock().await;
-        let Some(names) = names.as_mut() else { return };
-        if !names.contains(&name) {
-            names.push(name);
-        }
-        let status = if serving {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
+        let mut statuses = self.statuses.lock().await;
+        let Some(statuses) = statuses.as_mut() else {
+            return;
         };
-        self.reporter.set_service_status(name, status).await;
+        // A watcher gets a message for each status that the reporter is given, also when the status did not change.
+        if statuses.insert(name, serving) != Some(serving) {
+            let status = if serving {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            self.reporter.set_service_status(name, status).await;
+        }
     }
 
-    /// Reports `ready` under the name [`READINESS`] from now on, with a delay of at most [`READINESS_INTERVAL`].
-    pub async fn report_readiness(&self, ready: Readiness) {
-        let mut reported = ready().is_ok();
-        self.set(READINESS, reported).await;
-        let health = self.clone();
-        tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
-            let mut ticks = time::interval(READINESS_INTERVAL);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                let is_ready = ready().is_ok();
-                // A watcher gets a message for each status that is set, also when it did not change.
-                if reported != is_ready {
-                    reported = is_ready;
-                    health.set(READINESS, is_ready).await;
-                }
-            }
-        }));
+    async fn read_readiness(&self) {
+        self.set(READINESS, (self.ready)().is_ok()).await;
     }
 
     /// Adds the health service to `routes`, and the reflection service when `reflected` is given: the full names of the
@@ -95,7 +96,7 @@ impl GrpcHealth {
         routes: &mut RoutesBuilder,
         reflected: Option<&[&str]>,
     ) -> Result<(), tonic_reflection::server::Error> {
-        let health = HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()));
+        let health = HealthServer::new(HealthRpcs::new(self.clone()));
         routes.add_service(UntilShutdown::new(
             health.max_decoding_message_size(MAX_SERVICE_MESSAGE),
             self.stop.clone(),
@@ -107,8 +108,8 @@ impl GrpcHealth {
     }
 
     async fn shut_down(&self) {
-        let names = self.names.lock().await.take();
-        for name in names.into_iter().flatten() {
+        let statuses = self.statuses.lock().await.take();
+        for (name, _) in statuses.into_iter().flatten() {
             self.reporter
                 .set_service_status(name, ServingStatus::NotServing)
                 .await;
@@ -117,47 +118,94 @@ impl GrpcHealth {
     }
 }
 
+/// The RPCs of `tonic-health`, whose checks of [`READINESS`] read the readiness first.
+struct HealthRpcs {
+    health: GrpcHealth,
+    inner: HealthService,
+}
+
+impl HealthRpcs {
+    fn new(health: GrpcHealth) -> Self {
+        Self {
+            inner: HealthService::from_health_reporter(health.reporter.clone()),
+            health,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Health for HealthRpcs {
+    type WatchStream = <HealthService as Health>::WatchStream;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        if request.get_ref().service == READINESS {
+            self.health.read_readiness().await;
+        }
+        self.inner.check(request).await
+    }
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.inner.watch(request).await
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use tonic::Request;
-    use tonic_health::pb::{HealthCheckRequest, health_check_response, health_server::Health as _};
+    use futures_util::StreamExt as _;
+    use tonic_health::pb::health_check_response::ServingStatus::{self, NotServing, Serving};
 
     use super::*;
 
-    async fn status(health: &GrpcHealth) -> Option<health_check_response::ServingStatus> {
-        let service = HealthService::from_health_reporter(health.reporter.clone());
-        let request = HealthCheckRequest {
+    fn of_readiness() -> Request<HealthCheckRequest> {
+        Request::new(HealthCheckRequest {
             service: READINESS.to_owned(),
-        };
-        let answer = service.check(Request::new(request)).await.ok()?;
-        Some(answer.into_inner().status())
+        })
+    }
+
+    async fn status(rpcs: &HealthRpcs) -> ServingStatus {
+        rpcs.check(of_readiness()).await.unwrap().into_inner().status()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_readiness_is_reported_by_name_and_follows_the_service() {
-        use health_check_response::ServingStatus::{NotServing, Serving};
-        let shutdown = CancellationToken::new();
-        let health = GrpcHealth::new(shutdown.clone());
+    async fn a_check_answers_the_present_readiness_and_a_watcher_gets_each_change_once() {
         let is_ready = Arc::new(AtomicBool::new(true));
         let read = is_ready.clone();
-        assert_eq!(status(&health).await, None);
         let ready: Readiness = Arc::new(move || match read.load(Ordering::Relaxed) {
             true => Ok(()),
             false => Err("the vault cannot be reached".into()),
         });
-        health.report_readiness(ready).await;
-        assert_eq!(status(&health).await, Some(Serving), "before the first interval");
+        let shutdown = CancellationToken::new();
+        let health = GrpcHealth::start(ready, shutdown.clone()).await;
+        let rpcs = HealthRpcs::new(health.clone());
+        let mut watch = rpcs.watch(of_readiness()).await.unwrap().into_inner();
+        let mut changes = Vec::new();
         for (ready, expected) in [(true, Serving), (false, NotServing), (true, Serving)] {
             is_ready.store(ready, Ordering::Relaxed);
-            time::advance(READINESS_INTERVAL).await;
+            // The clock is paused, so the interval has not passed.
+            assert_eq!(status(&rpcs).await, expected);
+            changes.push(watch.next().await.unwrap().unwrap().status());
+            time::advance(READINESS_INTERVAL * 3).await;
             time::sleep(Duration::from_millis(1)).await;
-            assert_eq!(status(&health).await, Some(expected));
         }
+        assert_eq!(changes, [Serving, NotServing, Serving]);
+        is_ready.store(false, Ordering::Relaxed);
+        assert_eq!(
+            watch.next().await.unwrap().unwrap().status(),
+            NotServing,
+            "without a check"
+        );
         shutdown.cancel();
         health.stop.cancelled().await;
-        assert_eq!(status(&health).await, Some(NotServing));
+        is_ready.store(true, Ordering::Relaxed);
+        assert_eq!(status(&rpcs).await, NotServing);
     }
 }

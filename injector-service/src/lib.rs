@@ -161,8 +161,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         listeners.dedicated,
     )?;
 
-    let health = GrpcHealth::new(shutdown.clone());
-    health.report_readiness(ready).await;
+    let health = GrpcHealth::start(ready, shutdown.clone()).await;
     let routes = routes(&config, registry, resolver, &health).await?;
     let authz = AuthzLayer::new(&authz::TABLE, config.policy);
     let server = grpc::start(

@@ -129,8 +129,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let ready = probes.ready.clone();
     tokio::spawn(probe::serve(listeners.metrics, probes, served));
 
-    let health = GrpcHealth::new(shutdown.clone());
-    health.report_readiness(ready).await;
+    let health = GrpcHealth::start(ready, shutdown.clone()).await;
     let unlocking = unlock::UnlockTask {
         writer: writer.clone(),
         health: health.clone(),
