@@ -206,10 +206,12 @@ impl Sealer {
         for value in values {
             lp(&mut buffer, value);
         }
-        let tag = self
-            .context
-            .seal_inout_detached(InOutBuf::from(buffer.as_mut_slice()), &call.aad(response))
-            .map_err(|_| SealError::ContextExhausted)?;
+        let aad = call.aad(response);
+        let tag = wiped(|| {
+            let buffer = InOutBuf::from(buffer.as_mut_slice());
+            self.context.seal_inout_detached(buffer, &aad)
+        })
+        .map_err(|_| SealError::ContextExhausted)?;
         buffer.extend_from_slice(&tag.to_bytes());
         Ok(std::mem::take(&mut *buffer))
     }

@@ -8,7 +8,8 @@ const WORDS: usize = 512;
 /// Runs `work` and wipes the part of the stack that it used.
 ///
 /// Some functions of libraries leave plaintext in a local variable: `aes-gcm` does with the last block of a message whose
-/// length is not a multiple of 16. The plaintext would stay on the stack until its thread calls something as deep.
+/// length is not a multiple of 16, when it decrypts and, as the compiler may optimize it, when it encrypts. The plaintext
+/// would stay on the stack until its thread calls something as deep.
 pub fn wiped<T>(work: impl FnOnce() -> T) -> T {
     let result = run(work);
     wipe();

@@ -44,10 +44,12 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
 
 /// `(C, T) = AES-256-GCM-Enc(K, N, A, P)`, SP 800-38D, 7.1, with a 128-bit tag. Replaces P in `buffer` by C.
 pub(super) fn encrypt(key: &Key, nonce: FreshNonce, aad: &Aad, buffer: &mut [u8]) -> [u8; TAG_LEN] {
-    Aes256Gcm::new(key.expose().into())
-        .encrypt_inout_detached(&nonce.0.into(), aad.as_ref(), buffer.into())
-        .expect("a key or a value of at most 64 KiB is below GCM's limit of 2^36 - 32 bytes")
-        .into()
+    wiped(|| {
+        Aes256Gcm::new(key.expose().into())
+            .encrypt_inout_detached(&nonce.0.into(), aad.as_ref(), buffer.into())
+            .expect("a key or a value of at most 64 KiB is below GCM's limit of 2^36 - 32 bytes")
+            .into()
+    })
 }
 
 /// `P = AES-256-GCM-Dec(K, N, A, C, T)`, SP 800-38D, 7.2. Replaces C in `buffer` by P; on an error `buffer` still holds C.
