@@ -14,8 +14,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 
 
 def run(out: Path, *arguments: str) -> None:
-    compare = TARGET / "debug" / "compare"
-    assert compare.exists(), f"{compare} is not there: cargo build -p e2e --bin compare"
+    compare = TARGET / "release" / "compare"
+    assert compare.exists(), f"{compare} is not there: cargo build --release -p e2e --bin compare"
     command = [compare, *arguments, "--quick", "--bin-dir", BINARY.parent, "--peers", TARGET / "compare" / "bin"]
     done = subprocess.run([*command, "--out", out], capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
