@@ -71,8 +71,10 @@ async fn playing(answer: Vec<u8>) -> SocketAddr {
 
 /// Returns the next head on a connection, or None when the connection ends. Nothing may follow the head at once.
 async fn head(stream: &mut TcpStream) -> Option<String> {
-    let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+    let (mut head, mut buffer, mut searched) = (Vec::new(), [0; 4096], 0);
+    // A long body that follows a head is searched as well, so each byte is searched only once.
+    while !head[searched..].windows(4).any(|end| end == b"\r\n\r\n") {
+        searched = head.len().saturating_sub(3);
         let count = stream.read(&mut buffer).await.ok().filter(|count| *count > 0)?;
         head.extend_from_slice(&buffer[..count]);
     }
