@@ -120,7 +120,6 @@ impl UseCounters {
         self.shard(&secret).remove(secret.as_slice());
     }
 
-    /// Puts counters back that could not be written.
     /// Writes all counters to the store.
     pub(super) async fn flush(&self, store: &Store) -> Result<(), VaultError> {
         let uncounted = self.uncounted.swap(0, Ordering::Relaxed);
@@ -155,6 +154,7 @@ impl UseCounters {
         Ok(())
     }
 
+    /// Puts counters back that could not be written.
     fn put_back(&self, counters: &[SecretCounter]) {
         for (key, lost) in counters {
             match self.shard(key).entry(key.clone()) {
