@@ -3,16 +3,21 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    slice::from_ref,
     sync::Arc,
     time::Duration,
 };
 
 use aerostack::pki::{Leaf, Usage};
-use e2e::{PATIENCE, Pair, Pki, Upstream, pair::server, raw::status};
+use e2e::{
+    PATIENCE, Pair, Pki, Upstream,
+    pair::{get, server},
+    raw::status,
+};
 use futures_util::{SinkExt as _, StreamExt as _};
 use proto::injector::v1::{
-    AuthType, CookiePlacement, HeaderPlacement, Injection, Protocol, Server, UpstreamTls,
-    injection::Placement,
+    AuthType, CookiePlacement, FormPlacement, HeaderPlacement, Injection, JsonPlacement, Protocol, Server,
+    UpstreamTls, injection::Placement,
 };
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -275,6 +280,122 @@ async fn a_handshake_has_the_headers_and_cookies_of_the_server() {
     pair.stop().await;
 }
 
+/// A handshake has no body, so it is treated like any call without a body.
+#[tokio::test]
+async fn a_handshake_lacks_the_secrets_in_bodies_and_is_refused_when_one_is_required() {
+    let upstream = ManualUpstream::start().await;
+    let pair = dev_with(|_| {}).await;
+    let url = upstream.url();
+    let value = || "${TOKEN}".to_owned();
+    let json = Placement::Json(JsonPlacement {
+        pointer: "/token".into(),
+        value: value(),
+    });
+    let form = Placement::Form(FormPlacement {
+        field: "token".into(),
+        value: value(),
+    });
+    let header = Placement::Header(HeaderPlacement {
+        name: "x-key".into(),
+        value: value(),
+    });
+    let custom = |placements: &[Placement], required| Server {
+        injections: placements
+            .iter()
+            .map(|placement| Injection {
+                required: required && !matches!(placement, Placement::Header(_)),
+                placement: Some(placement.clone()),
+            })
+            .collect(),
+        ..server("dev", "api", &url, &[])
+    };
+    let skill = |required: &[&str]| Server {
+        auth_type: AuthType::Skill.into(),
+        required_secrets: required.iter().map(ToString::to_string).collect(),
+        ..server("dev", "api", &url, &["TOKEN"])
+    };
+    for (optional, required, key) in [
+        (
+            custom(from_ref(&json), false),
+            custom(from_ref(&json), true),
+            &[][..],
+        ),
+        (custom(from_ref(&form), false), custom(&[form], true), &[]),
+        (
+            custom(&[json.clone(), header.clone()], false),
+            custom(&[json, header], true),
+            &[SECRET],
+        ),
+        (skill(&[]), skill(&["TOKEN"]), &[]),
+    ] {
+        let listed = Server {
+            paths: vec!["/other".into()],
+            ..required.clone()
+        };
+        pair.injector.add(required).await;
+        let mut downstream = ask(&pair, WEBSOCKET).await;
+        assert_eq!(refusal(&mut downstream).await, (400, "BODY_MISSING".to_owned()));
+        pair.injector.remove("dev", "api").await;
+        // The refused handshake did not reach the upstream, because the next one there is that of an optional secret, or of
+        // a server whose `paths` leave the handshake out.
+        for server in [optional, listed] {
+            // A secret that the handshake carries in another place is not missing, and one of another path neither.
+            let misses = u64::from(key.is_empty() && server.paths.is_empty());
+            pair.injector.add(server).await;
+            let before = missed(&pair).await;
+            let mut downstream = ask(&pair, WEBSOCKET).await;
+            let (mut its, asked) = upstream.accept().await;
+            assert_eq!(values(&asked, "upgrade"), ["websocket"]);
+            assert_eq!(values(&asked, "x-key"), key);
+            assert_eq!(asked.matches(SECRET).count(), key.len(), "{asked}");
+            its.write_all(SWITCH.as_bytes()).await.unwrap();
+            assert_eq!(status(&head(&mut downstream).await), 101);
+            assert_relays(&mut downstream, &mut its, "up").await;
+            assert_eq!(missed(&pair).await, before + misses);
+            pair.injector.remove("dev", "api").await;
+        }
+    }
+    pair.stop().await;
+}
+
+/// Returns how many secrets calls to the server `dev/api` lacked.
+async fn missed(pair: &Pair) -> u64 {
+    let page = get(&format!("http://{}/metrics", pair.injector.metrics)).await;
+    let page = String::from_utf8(page.body().to_vec()).unwrap();
+    let metric = "aerostack_injector_missed_secrets_total{workspace=\"dev\",server=\"api\"} ";
+    let count = page.lines().find_map(|line| line.strip_prefix(metric));
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_body_of_a_handshake_gets_its_secrets() {
+    let upstream = ManualUpstream::start().await;
+    let pair = dev_with(|_| {}).await;
+    let skill = Server {
+        auth_type: AuthType::Skill.into(),
+        ..server("dev", "api", &upstream.url(), &["TOKEN"])
+    };
+    pair.injector.add(skill).await;
+    let mut downstream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let request = "POST /dev/api/start HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\
+                   Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    downstream.write_all(request.as_bytes()).await.unwrap();
+    let (mut its, _) = upstream.accept().await;
+    let expected = format!("{{\"secrets\":{{\"TOKEN\":\"{SECRET}\"}}}}");
+    let mut body = vec![0; expected.len()];
+    timeout(PATIENCE, its.read_exact(&mut body))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(String::from_utf8(body).unwrap(), expected);
+    its.write_all(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(status(&head(&mut downstream).await), 101);
+    assert_relays(&mut its, &mut downstream, "out").await;
+    pair.stop().await;
+}
+
 #[tokio::test]
 async fn a_handshake_may_have_a_body() {
     let upstream = ManualUpstream::start().await;
@@ -313,6 +434,7 @@ async fn a_forbidden_handshake_is_refused() {
     };
     let skill = Server {
         auth_type: AuthType::Skill.into(),
+        required_secrets: vec!["TOKEN".into()],
         ..server("dev", "skill", &url, &["TOKEN"])
     };
     let http2 = Server {
@@ -348,7 +470,7 @@ async fn a_forbidden_handshake_is_refused() {
         ("api", "evil.example", "", (421, "HOST_NOT_SERVED")),
         ("none", "localhost", "", (404, "SERVER_NOT_FOUND")),
         ("required", "localhost", "", (502, "SECRET_REQUIRED_MISSING")),
-        ("skill", "localhost", "", (415, "BODY_TYPE_UNSUPPORTED")),
+        ("skill", "localhost", "", (400, "BODY_MISSING")),
         ("http2", "localhost", "", (502, "UPSTREAM_PROTOCOL")),
     ] {
         let mut downstream = TcpStream::connect(pair.injector.data_plane).await.unwrap();

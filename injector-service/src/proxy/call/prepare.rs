@@ -59,7 +59,7 @@ impl<'c> PreparedRequest<'c> {
         } = routed;
         let CallContext { proxy, dialect, .. } = context;
         let server = &target.entry.server;
-        let upgrade = UpgradeRequest::find(&mut parts, dialect, &server.spec)?;
+        let upgrade = UpgradeRequest::find(&mut parts, dialect, server.spec.protocol)?;
         let mut headers = parts.headers;
         header_rules::clean_request(&mut headers, &server.spec.injections);
         cookies::filter_request(&mut headers, server);

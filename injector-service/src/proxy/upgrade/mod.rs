@@ -20,12 +20,7 @@ use super::{
     echo::EchoFilter,
     watchdog::{ActiveCall, Watchdog},
 };
-use crate::{
-    dialect::Dialect,
-    placement::AuthType,
-    registry::server::{Protocol, Spec},
-    upstream::Body,
-};
+use crate::{dialect::Dialect, registry::server::Protocol, upstream::Body};
 use tunnel::{Tunnel, TunnelMasking};
 
 pub(super) struct UpgradeRequest {
@@ -52,7 +47,11 @@ impl UpgradeRequest {
     /// Takes the request for an upgrade out of the request. Returns `None` for an ordinary request. A server may ignore
     /// a request for an upgrade (RFC 9110, section 7.8), and the injector ignores those that are malformed, come with
     /// gRPC, or would lead to HTTP again.
-    pub(super) fn find(parts: &mut Parts, dialect: Dialect, spec: &Spec) -> Result<Option<Self>, Refusal> {
+    pub(super) fn find(
+        parts: &mut Parts,
+        dialect: Dialect,
+        protocol: Protocol,
+    ) -> Result<Option<Self>, Refusal> {
         let Some(downstream) = parts.extensions.remove::<OnUpgrade>() else {
             return Ok(None);
         };
@@ -61,22 +60,7 @@ impl UpgradeRequest {
         if cannot_upgrade || protocols.is_empty() {
             return Ok(None);
         }
-        let only_in_bodies = match spec.auth_type {
-            AuthType::SecretHeaders | AuthType::Bearer => false,
-            AuthType::Skill(_) => true,
-            AuthType::Custom(_) => {
-                let mut injections = spec.injections.iter();
-                !spec.injections.is_empty() && injections.all(|injection| injection.placement.is_in_body())
-            }
-        };
-        if only_in_bodies {
-            return Err(Refusal::new(
-                Reason::BodyTypeUnsupported,
-                "this server gets its secrets in the bodies of requests, which an upgraded connection does not have; to be \
-                 upgraded it needs secrets in other places",
-            ));
-        }
-        match spec.protocol {
+        match protocol {
             Protocol::Http2 => Err(Refusal::new(
                 Reason::UpstreamProtocol,
                 "this server is called over HTTP/2, where connections are not upgraded; its protocol would have to be \
