@@ -235,18 +235,24 @@ async fn the_content_type_picks_the_place() {
         "multipart/form-data; boundary=x",
         "application/x-www-form-urlencoded; charset=utf-16",
     ] {
-        scene
+        let text = scene
             .assert_refused(&[("content-type", header)], "hush", 415, "BODY_TYPE_UNSUPPORTED")
             .await;
+        assert!(
+            text.contains("application/json") && text.contains("application/x-www-form-urlencoded"),
+            "{text}"
+        );
     }
     let only_json = Scene::start(vec![json("/token", "${TOKEN}")]).await;
-    only_json
+    let text = only_json
         .assert_refused(&[FORM], "a=1", 415, "BODY_TYPE_UNSUPPORTED")
         .await;
+    assert!(!text.contains("x-www-form-urlencoded"), "{text}");
     let only_form = Scene::start(vec![form("token", "${TOKEN}")]).await;
-    only_form
+    let text = only_form
         .assert_refused(&[JSON], "{}", 415, "BODY_TYPE_UNSUPPORTED")
         .await;
+    assert!(!text.contains("application/json"), "{text}");
 }
 
 #[tokio::test]

@@ -59,8 +59,11 @@ pub enum BodyPlacement {
     None,
     /// The body is one JSON object, which gets the member `secrets`.
     Json,
-    /// The body is one JSON object, which gets members at JSON Pointers.
-    Members,
+    /// The body is one JSON object, which gets members at JSON Pointers. `or_form` is true when the server takes forms as
+    /// well, so that a body of another type may be either.
+    Members {
+        or_form: bool,
+    },
     /// The body is a form (`application/x-www-form-urlencoded`).
     Form,
     /// The body consists of gRPC messages.
@@ -94,9 +97,9 @@ impl BodyPlacement {
         let has_form = places.any(|place| matches!(place, Placement::Form { .. }));
         match (has_json, has_form) {
             (false, false) => Self::None,
-            (true, true) if is_form => Self::Form,
-            (true, _) => Self::Members,
             (false, true) => Self::Form,
+            (true, true) if is_form => Self::Form,
+            (true, or_form) => Self::Members { or_form },
         }
     }
 
@@ -121,7 +124,7 @@ impl BodyPlacement {
             | Placement::Query { .. }
             | Placement::Path { .. }
             | Placement::Cookie { .. } => true,
-            Placement::Json { .. } => matches!(self, Self::Json | Self::Members),
+            Placement::Json { .. } => matches!(self, Self::Json | Self::Members { .. }),
             Placement::Protobuf { .. } => matches!(self, Self::Protobuf(_)),
             Placement::Form { .. } => matches!(self, Self::Form),
         }
@@ -141,7 +144,7 @@ impl<'v> RequestSecrets<'v> {
         let body = match body {
             BodyPlacement::None => BodySecrets::None,
             BodyPlacement::Json => BodySecrets::Json(secrets_object(injections, secrets)?),
-            BodyPlacement::Members => BodySecrets::Members(json_members(injections, secrets)?),
+            BodyPlacement::Members { or_form: _ } => BodySecrets::Members(json_members(injections, secrets)?),
             BodyPlacement::Form => BodySecrets::Form(form_fields(injections, secrets)?),
             BodyPlacement::Protobuf(ProtobufSecrets { field, messages: _ }) => {
                 BodySecrets::Protobuf(message_entries(field, injections, secrets)?)

@@ -1,4 +1,4 @@
-//! JSON bodies of requests, with secrets put into them: as the member `secrets`, or at JSON Pointers.
+//! JSON bodies of requests, with secrets put into them as the member `secrets`.
 
 use std::{
     mem,
@@ -7,20 +7,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use proto::{Reason, Refusal};
 use zeroize::Zeroizing;
 
 use super::{
-    body::{self, is_type},
-    buffered_body::{BufferedBody, BufferedBytes, ReservedBytes, WholeBody},
+    body,
+    buffered_body::{BufferedBody, BufferedBytes, ReservedBytes},
     received_body::ReceivedBody,
     upload::UploadState,
 };
 use crate::{
-    inject::json::{JsonError, JsonMembers, Rewriter, SecretsObject, insert_members},
+    inject::json::{JsonError, Rewriter, SecretsObject},
     upstream::{Body, BodyError, FramePoll},
 };
 
@@ -51,13 +50,6 @@ pub(super) fn with_secrets(
             .boxed_unsync())
         }
     }
-}
-
-/// Returns the body with `members` at their pointers.
-pub(super) fn with_members(body: WholeBody, members: &JsonMembers) -> Result<Body, Refusal> {
-    body.rewrite(|body| {
-        insert_members(body, members).map_err(|error| Refusal::new(Reason::BodyInvalid, error))
-    })
 }
 
 fn rewrite(buffer: BufferedBytes, rewriter: &mut Rewriter) -> Result<ReservedBytes, Refusal> {
@@ -137,95 +129,4 @@ fn invalid(error: JsonError) -> Refusal {
         Reason::BodyInvalid,
         format!("the body must be one JSON object (RFC 8259): {error}"),
     )
-}
-
-/// Checks that `headers` describe a body that secrets can be put into.
-pub(super) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    if !is_json(headers) {
-        return Err(Refusal::new(
-            Reason::BodyTypeUnsupported,
-            "this server gets its secrets in a JSON body: Content-Type must be application/json or end in +json, in UTF-8",
-        ));
-    }
-    body::check_is_rewritable(headers)
-}
-
-/// Returns true for `problem+json` and other suffixed types, but not for `grpc-web+json`, whose JSON has frames around
-/// it.
-fn is_json_subtype(subtype: &str) -> bool {
-    subtype.len() > 5 && subtype.ends_with("+json") && !subtype.starts_with("grpc")
-}
-
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
-    is_type(headers, |essence| {
-        let subtype = essence.split_once('/').map(|(_, subtype)| subtype);
-        essence == "application/json" || subtype.is_some_and(is_json_subtype)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    fn reason(pairs: &[(&'static str, &'static str)]) -> Option<Reason> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        check_type(&headers).err().map(|refusal| refusal.reason)
-    }
-
-    #[test]
-    fn only_json_in_utf8_is_rewritten() {
-        for content_type in [
-            "application/json",
-            "Application/JSON; charset=utf-8",
-            "application/json;charset=\"UTF-8\"",
-            "application/problem+json",
-            "application/json; version=1",
-        ] {
-            assert_eq!(reason(&[("content-type", content_type)]), None, "{content_type}");
-        }
-        for content_type in [
-            "text/plain",
-            "application/json; charset=utf-16",
-            "multipart/form-data",
-            "application/jsonx",
-            "+json",
-            "application/+json",
-            "application/grpc-web",
-            "application/grpc-web+json",
-            "application/x-www-form-urlencoded",
-            "",
-        ] {
-            assert_eq!(
-                reason(&[("content-type", content_type)]),
-                Some(Reason::BodyTypeUnsupported),
-                "{content_type}"
-            );
-        }
-        assert_eq!(reason(&[]), Some(Reason::BodyTypeUnsupported));
-        let twice = [
-            ("content-type", "application/json"),
-            ("content-type", "application/json"),
-        ];
-        assert_eq!(reason(&twice), Some(Reason::BodyTypeUnsupported));
-    }
-
-    #[test]
-    fn compressed_and_signed_bodies_are_not_rewritten() {
-        let json = ("content-type", "application/json");
-        assert_eq!(reason(&[json, ("content-encoding", "identity")]), None);
-        for encoding in ["gzip", "br", "identity, gzip", "x"] {
-            assert_eq!(
-                reason(&[json, ("content-encoding", encoding)]),
-                Some(Reason::BodyTypeUnsupported)
-            );
-        }
-        for name in ["content-md5", "digest", "content-digest", "signature"] {
-            assert_eq!(reason(&[json, (name, "x")]), Some(Reason::BodySigned));
-        }
-    }
 }

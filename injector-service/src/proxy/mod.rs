@@ -9,9 +9,10 @@
 //! | requests | `hosts`, `browser`, `target`, `oauth_path`, `pools`, `placeholders` |
 //! | responses | `local_reply`, `cors`, `response_framing`, `challenge`, `url_rewrite`, `oauth_metadata`, `sse_endpoint`, `echo` |
 //! | both | `call_id`, `call_record`, `cookies`, and `crate::header_rules` |
-//! | bodies | `received_body`, `drain`, `replay`, `buffer_budget`, `buffered_body`, `upload`, `json_body`, `form_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
+//! | bodies | `received_body`, `drain`, `replay`, `buffer_budget`, `buffered_body`, `upload`, `body_type`, `json_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
 
 mod body;
+mod body_type;
 mod browser;
 mod buffer_budget;
 mod buffered_body;
@@ -27,7 +28,6 @@ mod deadline_body;
 mod delayed_error;
 mod drain;
 mod echo;
-mod form_body;
 mod grpc;
 mod hosts;
 mod http_server;

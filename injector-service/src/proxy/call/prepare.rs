@@ -12,7 +12,7 @@ use crate::{
     inject::BodyPlacement,
     placement::AuthType,
     proxy::{
-        call_id, call_record::CallRecord, challenge, cookies, echo, form_body, oauth_metadata,
+        body_type::is_form, call_id, call_record::CallRecord, challenge, cookies, echo, oauth_metadata,
         received_body::ReceivedBody, target::CallTarget, upgrade::UpgradeRequest,
     },
     registry::server::Spec,
@@ -70,7 +70,7 @@ impl<'c> PreparedRequest<'c> {
         if let Some(upgrade) = &upgrade {
             upgrade.add_to(&mut headers)?;
         }
-        let body_placement = body_placement(&target, dialect, form_body::is_form(&headers))?;
+        let body_placement = body_placement(&target, dialect, is_form(&headers))?;
         let upstream = proxy.pools.of(&target.entry, &proxy.resolver)?;
         let required = match dialect {
             Dialect::Grpc => RequiredVersion::Http2,

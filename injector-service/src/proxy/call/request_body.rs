@@ -6,15 +6,19 @@ use http::HeaderMap;
 use http_body::Body as _;
 use proto::{Reason, Refusal};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::{context::CallContext, deadline::within};
 use crate::{
-    inject::{BodyPlacement, BodySecrets},
+    inject::{
+        BodyPlacement, BodySecrets,
+        json::{JsonMembers, insert_members},
+    },
     proxy::{
         body,
+        body_type::BodyTypes,
         buffered_body::{BufferedBody, WholeBody},
         call_record::MessageRecord,
-        form_body,
         grpc::{GrpcBody, LaterMessages},
         json_body,
         received_body::ReceivedBody,
@@ -55,17 +59,21 @@ impl RequestBody {
         match placement {
             BodyPlacement::None => Ok(Self::Unchanged(body)),
             BodyPlacement::Json => {
-                check_present(&body, headers, json_body::check_type)?;
+                check_present(&body, headers, BodyTypes::Json)?;
                 let reading = BufferedBody::read(body, limits.max_buffered_body, reservation);
                 Ok(Self::Json(in_time(limits.body_timeout, reading).await?))
             }
-            BodyPlacement::Members => {
-                check_present(&body, headers, json_body::check_type)?;
+            BodyPlacement::Members { or_form } => {
+                let types = match or_form {
+                    true => BodyTypes::JsonAndForm,
+                    false => BodyTypes::Json,
+                };
+                check_present(&body, headers, types)?;
                 let reading = WholeBody::read(body, limits.max_buffered_body, reservation);
                 Ok(Self::Members(in_time(limits.body_timeout, reading).await?))
             }
             BodyPlacement::Form => {
-                check_present(&body, headers, form_body::check_type)?;
+                check_present(&body, headers, BodyTypes::Form)?;
                 let reading = WholeBody::read(body, limits.max_buffered_body, reservation);
                 Ok(Self::Form(in_time(limits.body_timeout, reading).await?))
             }
@@ -103,10 +111,10 @@ impl RequestBody {
                 Ok((json_body::with_secrets(json, secrets, upload)?, None))
             }
             (Self::Members(json), BodySecrets::Members(members)) => {
-                Ok((json_body::with_members(json, &members)?, None))
+                Ok((json.rewrite(|body| with_members(body, &members))?, None))
             }
             (Self::Form(form), BodySecrets::Form(fields)) => {
-                Ok((form_body::with_fields(form, &fields)?, None))
+                Ok((form.rewrite(|body| Ok(fields.put_into(body)))?, None))
             }
             (Self::Grpc(messages), BodySecrets::Protobuf(entries)) => {
                 let later = later();
@@ -132,15 +140,15 @@ impl RequestBody {
 }
 
 /// Checks the type of a body, if the request has one.
-fn check_present(
-    body: &ReceivedBody,
-    headers: &HeaderMap,
-    check_type: impl FnOnce(&HeaderMap) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
+fn check_present(body: &ReceivedBody, headers: &HeaderMap, types: BodyTypes) -> Result<(), Refusal> {
     match body.is_end_stream() {
         true => Ok(()),
-        false => check_type(headers),
+        false => types.check(headers),
     }
+}
+
+fn with_members(body: &[u8], members: &JsonMembers) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    insert_members(body, members).map_err(|error| Refusal::new(Reason::BodyInvalid, error))
 }
 
 async fn in_time<B>(

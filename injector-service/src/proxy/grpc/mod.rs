@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 pub(super) use failure_trailers::FailureTrailers;
 
 use super::{
-    body,
+    body, body_type,
     buffer_budget::Reservation,
     call_record::MessageRecord,
     received_body::ReceivedBody,
@@ -216,7 +216,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
             "this server gets its secrets in protobuf messages: Content-Type must be application/grpc or application/grpc+proto",
         ));
     }
-    body::check_is_rewritable(headers)
+    body_type::check_is_rewritable(headers)
 }
 
 #[cfg(test)]
