@@ -98,7 +98,7 @@ pub enum Placement {
     Json { pointer: JsonPointer, value: Template },
     /// A field of a body with the type `application/x-www-form-urlencoded`.
     Form { field: String, value: Template },
-    /// An entry of a `map<string, string>` field of the gRPC messages.
+    /// An entry of a `map<string, string>` field of the gRPC messages. The injector replaces the whole field.
     Protobuf {
         field: FieldNumber,
         key: String,
@@ -217,6 +217,20 @@ impl Placement {
             | Self::Query { .. }
             | Self::Path { .. }
             | Self::Cookie { .. } => false,
+        }
+    }
+
+    /// Returns true for a place in the messages of gRPC calls.
+    pub(crate) fn is_in_messages(&self) -> bool {
+        match self {
+            Self::Protobuf { .. } => true,
+            Self::Header { .. }
+            | Self::Basic { .. }
+            | Self::Query { .. }
+            | Self::Path { .. }
+            | Self::Cookie { .. }
+            | Self::Json { .. }
+            | Self::Form { .. } => false,
         }
     }
 

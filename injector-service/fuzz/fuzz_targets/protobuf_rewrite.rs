@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use injector_service::{
-    inject::protobuf::{FramedMessage, FramingError, MessageDeframer, SecretEntries, WireError, rewrite},
-    placement::FieldNumber,
+use injector_service::inject::protobuf::{
+    FieldNumber, FramedMessage, FramingError, MessageDeframer, OwnedFields, SecretEntries, WireError, rewrite,
 };
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
@@ -49,8 +48,8 @@ fn check(message: &[u8]) {
 
 fn with_token(message: &[u8]) -> Result<Vec<u8>, WireError> {
     let field = FieldNumber::parse(FIELD).expect("7 is a field's number");
-    let token = SecretEntries::new(field, [("T", b"v".as_slice())]).expect("v is UTF-8");
-    let out = rewrite(message, field, &token)?.expect("something was put in");
+    let token = SecretEntries::new([(field, "T", vec!["v"])]);
+    let out = rewrite(message, &OwnedFields::from_iter([field]), &token)?.expect("something was put in");
     let (head, out) = out.split_at(5);
     assert_eq!(head[1..], u32::try_from(out.len()).expect("messages are short").to_be_bytes());
     Ok(out.to_vec())

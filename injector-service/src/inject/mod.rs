@@ -23,7 +23,7 @@ use proto::{Reason, Refusal, vault::v1::ValueFacts};
 
 use crate::{
     dialect::Dialect,
-    placement::{AuthType, FieldNumber, Injection, Placement, ProtobufSecrets},
+    placement::{AuthType, Injection, Placement, ProtobufMessages, ProtobufSecrets},
     template::Template,
 };
 pub use client_certificate::client_certificate;
@@ -49,7 +49,7 @@ pub enum BodySecrets {
     Members(JsonMembers),
     /// The fields of a form.
     Form(FormFields),
-    /// The entries of a map field in a protobuf message.
+    /// Entries of the map fields in a protobuf message.
     Protobuf(SecretEntries),
 }
 
@@ -66,8 +66,8 @@ pub enum BodyPlacement {
     },
     /// The body is a form (`application/x-www-form-urlencoded`).
     Form,
-    /// The body consists of gRPC messages.
-    Protobuf(ProtobufSecrets),
+    /// The body consists of gRPC messages, some of which get entries in map fields.
+    Protobuf(ProtobufMessages),
 }
 
 impl BodyPlacement {
@@ -82,10 +82,12 @@ impl BodyPlacement {
         match (auth_type, dialect) {
             (AuthType::SecretHeaders | AuthType::Bearer, _) => Ok(Self::None),
             (AuthType::Skill(_), Dialect::Http) => Ok(Self::Json),
-            (AuthType::Skill(Some(protobuf)), Dialect::Grpc) => Ok(Self::Protobuf(protobuf)),
+            (AuthType::Skill(Some(ProtobufSecrets { field: _, messages })), Dialect::Grpc) => {
+                Ok(Self::Protobuf(messages))
+            }
             (AuthType::Skill(None), Dialect::Grpc) => Err(not_for_grpc("a protobuf_secrets_field")),
             (AuthType::Custom(_), Dialect::Http) => Ok(Self::of_http_body(injections, is_form)),
-            (AuthType::Custom(_), Dialect::Grpc) => Self::of_messages(injections),
+            (AuthType::Custom(messages), Dialect::Grpc) => Self::of_messages(messages, injections),
         }
     }
 
@@ -103,16 +105,15 @@ impl BodyPlacement {
         }
     }
 
-    fn of_messages(injections: &[Injection]) -> Result<Self, Refusal> {
-        let in_body = || {
-            injections
-                .iter()
-                .filter(|injection| injection.placement.is_in_body())
-        };
-        let is_protobuf = |injection: &Injection| matches!(injection.placement, Placement::Protobuf { .. });
-        match in_body().count() == 0 || in_body().any(is_protobuf) {
-            true => Ok(Self::None),
-            false => Err(not_for_grpc("an injection into a protobuf field")),
+    fn of_messages(messages: ProtobufMessages, injections: &[Injection]) -> Result<Self, Refusal> {
+        let mut places = injections.iter().map(|injection| &injection.placement);
+        let mut in_bodies = places.clone().filter(|place| place.is_in_body());
+        if places.any(Placement::is_in_messages) {
+            return Ok(Self::Protobuf(messages));
+        }
+        match in_bodies.next() {
+            None => Ok(Self::None),
+            Some(_) => Err(not_for_grpc("an injection into a protobuf field")),
         }
     }
 
@@ -146,9 +147,7 @@ impl<'v> RequestSecrets<'v> {
             BodyPlacement::Json => BodySecrets::Json(secrets_object(injections, secrets)?),
             BodyPlacement::Members { or_form: _ } => BodySecrets::Members(json_members(injections, secrets)?),
             BodyPlacement::Form => BodySecrets::Form(form_fields(injections, secrets)?),
-            BodyPlacement::Protobuf(ProtobufSecrets { field, messages: _ }) => {
-                BodySecrets::Protobuf(message_entries(field, injections, secrets)?)
-            }
+            BodyPlacement::Protobuf(_) => BodySecrets::Protobuf(message_entries(injections, secrets)?),
         };
         Ok(Self { head, body })
     }
@@ -172,7 +171,7 @@ fn secrets_object(injections: &[Injection], secrets: &ResolvedSecrets<'_>) -> Re
             Placement::Json { pointer, value } => body_value(pointer.tokens().next_back()?, value, secrets),
             _ => None,
         });
-    SecretsObject::new(members).map_err(|error| not_text(&error.name, "a JSON string"))
+    SecretsObject::new(members).map_err(|error| not_text(&error.name))
 }
 
 fn json_members(injections: &[Injection], secrets: &ResolvedSecrets<'_>) -> Result<JsonMembers, Refusal> {
@@ -213,19 +212,20 @@ fn texts<'s>(
         .map_err(|_| Refusal::new(Reason::Internal, "a value that is text is no text"))
 }
 
-/// Returns the entries of the map field `field` for one gRPC message.
+/// Returns the entries of the map fields for one gRPC message.
 pub fn message_entries(
-    field: FieldNumber,
     injections: &[Injection],
     secrets: &ResolvedSecrets<'_>,
 ) -> Result<SecretEntries, Refusal> {
-    let entries = injections
-        .iter()
-        .filter_map(|injection| match &injection.placement {
-            Placement::Protobuf { field: _, key, value } => body_value(key, value, secrets),
-            _ => None,
-        });
-    SecretEntries::new(field, entries).map_err(|error| not_text(&error.name, "a protobuf string"))
+    let mut entries = Vec::new();
+    for injection in injections {
+        if let Placement::Protobuf { field, key, value } = &injection.placement
+            && let Some(value) = texts(value, secrets, "be a protobuf string")?
+        {
+            entries.push((*field, key.as_str(), value));
+        }
+    }
+    Ok(SecretEntries::new(entries))
 }
 
 /// Returns the entry `name` of a body with the only secret of a template.
@@ -244,8 +244,8 @@ fn not_for_grpc(needed: &str) -> Refusal {
     Refusal::new(Reason::BodyTypeUnsupported, message)
 }
 
-fn not_text(secret: &str, place: &str) -> Refusal {
-    let message = format!("secret {secret}: its value is not UTF-8, so it cannot be {place}");
+fn not_text(secret: &str) -> Refusal {
+    let message = format!("secret {secret}: its value is not UTF-8, so it cannot be a JSON string");
     Refusal::new(Reason::SecretValueNotPlaceable, message)
 }
 

@@ -2,7 +2,7 @@ use proto::{SecretName, SecretValue, value_facts::MAX_HEADER_VALUE};
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::placement::ProtobufMessages;
+use crate::placement::FieldNumber;
 
 /// A secret of a server with its injections.
 struct Given {
@@ -287,4 +287,49 @@ fn a_server_with_places_in_http_bodies_only_cannot_be_called_by_grpc() {
         value: Template::parse("${TOKEN}").unwrap(),
     };
     assert_eq!(of(&[custom(header)]), Ok(BodyPlacement::None));
+    let both = [json_member("/t", "${TOKEN}"), map_entry(7, "T", "${TOKEN}")];
+    assert_eq!(of(&both), Ok(BodyPlacement::Protobuf(ProtobufMessages::First)));
+}
+
+fn map_entry(field: u32, key: &str, value: &str) -> Injection {
+    custom(Placement::Protobuf {
+        field: FieldNumber::parse(field).unwrap(),
+        key: key.to_owned(),
+        value: Template::parse(value).unwrap(),
+    })
+}
+
+/// Returns the message that a server with `injections` gets for `message`.
+fn rewritten_message(injections: &[Injection], token: &[u8], message: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let name = SecretName::parse("TOKEN").unwrap();
+    let value = Some(SecretValue::parse(Zeroizing::new(token.to_vec())).unwrap());
+    let resolved = ResolvedSecrets::from_iter([ResolvedSecret { name: &name, value }]);
+    let owned = protobuf::OwnedFields::of(AuthType::Custom(ProtobufMessages::First), injections);
+    let entries = message_entries(injections, &resolved)?;
+    let frame = protobuf::rewrite(message, &owned, &entries).unwrap().unwrap();
+    Ok(frame[5..].to_vec())
+}
+
+#[test]
+fn templates_go_to_their_entries_of_a_message() {
+    let injections = [
+        map_entry(7, "T", "Bearer ${TOKEN}"),
+        map_entry(8, "T", "${TOKEN}"),
+        map_entry(9, "M", "${TOKEN}/${MISSING}"),
+    ];
+    // The program's fields 7, 8 and 9 are removed, also when a secret is missing.
+    let theirs = b"\x3a\x01x\x08\x01\x40\x01\x4a\x00";
+    let expected = b"\x08\x01\x3a\x0d\x0a\x01T\x12\x08Bearer v\x42\x06\x0a\x01T\x12\x01v";
+    assert_eq!(rewritten_message(&injections, b"v", theirs).unwrap(), expected);
+}
+
+#[test]
+fn an_entry_of_a_message_is_text() {
+    let injections = [map_entry(7, "T", "x${TOKEN}")];
+    let refusal = rewritten_message(&injections, b"canary\xff", b"").unwrap_err();
+    assert_eq!(refusal.reason, Reason::SecretValueNotPlaceable);
+    assert_eq!(
+        refusal.message,
+        "secret TOKEN: its value is not UTF-8, so it cannot be a protobuf string"
+    );
 }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// The value of the secret `name` is not UTF-8, so neither a JSON string nor a protobuf `string` can contain the value.
+/// The value of the secret `name` is not UTF-8, so a JSON string cannot contain the value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the value of secret {name} is not UTF-8")]
 pub struct ValueNotUtf8 {

@@ -9,7 +9,7 @@ use proto::{CallId, Refusal};
 use crate::{
     inject::ResolvedSecrets,
     metrics::Metrics,
-    placement::{Injection, NamedSecret, Placement},
+    placement::{Injection, NamedSecret, Placement, distinct_secrets},
     registry::{CallCounts, Entry},
 };
 
@@ -87,8 +87,7 @@ impl CallRecord {
         resolved: &ResolvedSecrets<'_>,
         carried: impl Iterator<Item = &'i Injection> + Clone,
     ) {
-        let complete =
-            carried.filter(|injection| injection.secrets().all(|name| resolved.value(name).is_some()));
+        let complete = complete(carried, resolved);
         for secret in resolved.iter() {
             let name = secret.name;
             let mut placements = complete
@@ -232,6 +231,14 @@ impl CallRecord {
     }
 }
 
+/// Returns the injections whose secrets all exist.
+fn complete<'i>(
+    injections: impl Iterator<Item = &'i Injection> + Clone,
+    resolved: &ResolvedSecrets<'_>,
+) -> impl Iterator<Item = &'i Injection> + Clone {
+    injections.filter(move |injection| injection.secrets().all(|name| resolved.value(name).is_some()))
+}
+
 /// Logs and counts the messages of a gRPC request that get secrets after the first one.
 pub(super) struct MessageRecord {
     pub(super) call_id: CallId,
@@ -246,8 +253,10 @@ impl MessageRecord {
             .filter(|secret| secret.value.is_none())
             .map(|secret| secret.name.as_str())
             .collect();
-        let counts = self.entry.call_counts();
-        counts.count_secrets(resolved.iter().count() - missing.len(), missing.len());
+        let injections = self.entry.server.spec.injections.iter();
+        let in_messages = injections.filter(|injection| injection.placement.is_in_messages());
+        let injected = distinct_secrets(complete(in_messages, resolved)).len();
+        self.entry.call_counts().count_secrets(injected, missing.len());
         if !missing.is_empty() {
             tracing::info!(
                 { field::WORKSPACE } = self.entry.server.workspace.as_str(),

@@ -2,9 +2,12 @@
 
 use e2e::{Pair, Upstream, pair::server};
 use http::Request;
-use proto::injector::v1::{
-    AuthType, BasicPlacement, CookiePlacement, ExplainInjectionRequest, HeaderPlacement, Injection, OnEcho,
-    Scrub, Server, injection::Placement,
+use proto::{
+    WarningKind,
+    injector::v1::{
+        AuthType, BasicPlacement, CookiePlacement, ExplainInjectionRequest, HeaderPlacement, Injection,
+        OnEcho, ProtobufMessages, ProtobufPlacement, Scrub, Server, injection::Placement,
+    },
 };
 use tonic::Code;
 
@@ -149,4 +152,87 @@ async fn an_update_changes_between_the_two_views_of_secrets() {
         (AuthType::Bearer, vec!["B".to_owned()])
     );
     assert_eq!(stored.injections, [header("authorization", "Bearer ${B}")]);
+}
+
+#[tokio::test]
+async fn entries_of_messages_are_stored_shown_and_changed() {
+    let pair = dev().await;
+    pair.vault.put("dev", "TOKEN", b"\xff-no-text").await;
+    let entry = |field, key: &str, value: &str| Injection {
+        required: false,
+        placement: Some(Placement::Protobuf(ProtobufPlacement {
+            field,
+            key: key.into(),
+            value: value.into(),
+        })),
+    };
+    let described = Server {
+        grpc_methods: vec!["pkg.S/M".into()],
+        ..custom(
+            super::URL,
+            vec![entry(7, "", "Bearer ${token}"), entry(7, "b", "${B}")],
+        )
+    };
+    let warnings = pair.injector.add_with_warnings(described).await;
+    let unfit = warnings.iter().find(|(kind, _)| *kind == WarningKind::ValueUnfit);
+    assert!(
+        unfit.is_some_and(|(_, text)| text.contains("is not UTF-8")),
+        "{warnings:?}"
+    );
+
+    let shown = get(&pair.injector, "api").await.unwrap();
+    assert_eq!(shown.auth_type(), AuthType::Custom);
+    assert_eq!(
+        shown.injections,
+        [entry(7, "TOKEN", "Bearer ${TOKEN}"), entry(7, "b", "${B}")]
+    );
+    assert_eq!(shown.inject_secrets, ["TOKEN", "B"]);
+    assert_eq!(shown.protobuf_messages(), ProtobufMessages::First);
+    assert_eq!(
+        explained(&pair).await,
+        [
+            ("TOKEN", "gRPC message field 7 entry TOKEN, of pkg.S/M"),
+            ("B", "gRPC message field 7 entry b, of pkg.S/M"),
+        ]
+        .map(|(name, place)| (name.to_owned(), place.to_owned()))
+    );
+    let file = std::fs::read_to_string(pair.injector.servers_file()).unwrap();
+    assert!(
+        file.contains("protobuf:") && file.contains("key: TOKEN"),
+        "{file}"
+    );
+
+    let change = |injections| Server {
+        protobuf_messages: ProtobufMessages::All.into(),
+        ..custom(super::URL, injections)
+    };
+    let paths = ["injections", "protobuf_messages"];
+    let changed = change(vec![entry(8, "", "${B}")]);
+    let changed = update(&pair.injector, changed, &paths).await.unwrap();
+    assert_eq!(changed.injections, [entry(8, "B", "${B}")]);
+    assert_eq!(changed.protobuf_messages(), ProtobufMessages::All);
+    assert_eq!(changed.grpc_methods, ["pkg.S/M"]);
+
+    for wrong in [
+        vec![entry(8, "B", "${B}"), entry(8, "", "${b}")],
+        vec![entry(8, "", "${A}${B}")],
+        vec![entry(0, "", "${A}")],
+    ] {
+        let refused = update(&pair.injector, change(wrong), &paths).await.unwrap_err();
+        assert_eq!(
+            why(&refused),
+            (Code::InvalidArgument, "SERVER_INVALID".to_owned())
+        );
+    }
+
+    // The short form has the same view.
+    let skill = Server {
+        auth_type: AuthType::Skill.into(),
+        protobuf_secrets_field: 7,
+        grpc_methods: vec!["pkg.S/M".into()],
+        ..server("dev", "skill", super::URL, &["TOKEN"])
+    };
+    let shown = pair.injector.add(skill).await;
+    assert_eq!(shown.injections[1], entry(7, "TOKEN", "${TOKEN}"));
+    assert_eq!(shown.protobuf_messages(), ProtobufMessages::First);
 }

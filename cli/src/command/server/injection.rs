@@ -10,7 +10,7 @@ use proto::{
 
 /// The forms of `--inject`, for errors.
 const FORMS: &str = "write header:NAME=TEMPLATE, basic:USER:PASSWORD, query:NAME=TEMPLATE, cookie:NAME=TEMPLATE, \
-                     json:POINTER=TEMPLATE, form:FIELD=TEMPLATE or protobuf:NUMBER:KEY=TEMPLATE, with ${NAME} for the value \
+                     json:POINTER=TEMPLATE, form:FIELD=TEMPLATE or protobuf:NUMBER[:KEY]=TEMPLATE, with ${NAME} for the value \
                      of a secret (in single quotes, so that the shell leaves it)";
 
 /// Parses the argument of `--inject`. The injector checks the templates and the names.
@@ -55,9 +55,10 @@ fn parse_placement(text: &str) -> Option<Placement> {
             Placement::Form(FormPlacement { field, value })
         }
         "protobuf" => {
-            let (field, entry) = rest.split_once(':')?;
-            let (key, value) = entry.split_once('=').map(owned)?;
-            let field = field.parse().ok()?;
+            let (entry, value) = assigned()?;
+            // The injector gives an entry without a key the name of its secret.
+            let (field, key) = entry.split_once(':').unwrap_or((entry.as_str(), ""));
+            let (field, key) = (field.parse().ok()?, key.to_owned());
             Placement::Protobuf(ProtobufPlacement { field, key, value })
         }
         _ => return None,
@@ -191,6 +192,22 @@ mod tests {
                     field: 7,
                     key: owned("TOKEN"),
                     value: owned("${T}"),
+                }),
+            ),
+            (
+                "protobuf:7:a:b=x=${T}",
+                Placement::Protobuf(ProtobufPlacement {
+                    field: 7,
+                    key: owned("a:b"),
+                    value: owned("x=${T}"),
+                }),
+            ),
+            (
+                "protobuf:7=Bearer ${T}",
+                Placement::Protobuf(ProtobufPlacement {
+                    field: 7,
+                    key: String::new(),
+                    value: owned("Bearer ${T}"),
                 }),
             ),
         ] {

@@ -101,11 +101,11 @@ pub(super) struct SpecArgs {
     /// The messages of a gRPC call that get secrets
     #[arg(long, value_enum)]
     protobuf_messages: Option<ProtobufMessages>,
-    /// With `--protobuf-secrets-field`: the gRPC methods whose messages get secrets, as `pkg.Service/Method` or
-    /// `pkg.Service/*`
+    /// With `--protobuf-secrets-field` or `--inject protobuf:…`: the gRPC methods whose messages get secrets, as
+    /// `pkg.Service/Method` or `pkg.Service/*`
     #[arg(long, value_name = "METHOD,…", value_delimiter = ',')]
     grpc_methods: Option<Vec<String>>,
-    /// With `--auth-type skill`: the paths whose JSON bodies get secrets, as `/run` or `/tools/*`; empty for all paths
+    /// The paths whose JSON bodies and forms get secrets, as `/run` or `/tools/*`; empty for all paths
     #[arg(long, value_name = "PATH,…", value_delimiter = ',')]
     paths: Option<Vec<String>>,
     /// The version of HTTP that the injector speaks to the server

@@ -5,35 +5,36 @@
 //! out  00 0000001e | 0a 01 61 | 3a 19 ‹{1: "GITHUB_TOKEN", 2: "ghp_…"}›
 //! ```
 //!
-//! [`MessageDeframer`] splits a body into messages. [`rewrite`] removes from a message every top-level field with the
-//! number of the server's field, and appends the entries of a `map<string, string>`. No other byte changes.
+//! [`MessageDeframer`] splits a body into messages. [`rewrite`] removes from a message every top-level field that the
+//! injector owns, and appends entries of `map<string, string>` fields. No other byte changes.
 //!
-//! [`rewrite`] removes everything that any parser could read as that field: all wire types, groups too, and tags in
+//! [`rewrite`] removes everything that any parser could read as an owned field: all wire types, groups too, and tags in
 //! more bytes than necessary. Messages that parsers read differently are refused: for a tag beyond 32 bits some parsers
 //! report an error, and others drop the upper bits.
 
 mod deframer;
 mod entries;
+mod owned_fields;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub use super::text_value::ValueNotUtf8;
+pub use crate::placement::FieldNumber;
 pub use deframer::{FramedMessage, FramingError, MAX_MESSAGE, MessageDeframer};
 pub use entries::SecretEntries;
+pub use owned_fields::OwnedFields;
 pub use wire::WireError;
 
-use crate::placement::FieldNumber;
 use wire::Fields;
 use zeroize::Zeroizing;
 
-/// Returns the frame of the message without `field` and with `entries` at its end, or `None` when the message would not
-/// change.
+/// Returns the frame of the message without the fields `owned` and with `entries` at its end, or `None` when the message
+/// would not change.
 ///
 /// The result may contain plaintext, and is the only copy of it: the buffer gets its exact size before the first write.
 pub fn rewrite(
     message: &[u8],
-    field: FieldNumber,
+    owned: &OwnedFields,
     entries: &SecretEntries,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, WireError> {
     if message.len() > MAX_MESSAGE {
@@ -42,7 +43,7 @@ pub fn rewrite(
     let mut kept = 0;
     for parsed in Fields::new(message) {
         let parsed = parsed?;
-        if parsed.number != field.get() {
+        if !owned.contain(parsed.number) {
             kept += parsed.bytes.len();
         }
     }
@@ -55,7 +56,7 @@ pub fn rewrite(
     out.extend_from_slice(&deframer::frame_prefix(kept + entries.expose().len()));
     for parsed in Fields::new(message) {
         let parsed = parsed?;
-        if parsed.number != field.get() {
+        if !owned.contain(parsed.number) {
             out.extend_from_slice(parsed.bytes);
         }
     }

@@ -106,11 +106,12 @@ fn body_placement(target: &CallTarget, dialect: Dialect, is_form: bool) -> Resul
         ..
     } = &target.entry.server.spec;
     let is_limited = match (auth_type, dialect) {
-        (AuthType::Skill(Some(_)), _)
-        | (AuthType::Skill(None), Dialect::Http)
-        | (AuthType::Custom(_), Dialect::Http) => true,
-        (AuthType::Skill(None) | AuthType::Custom(_), Dialect::Grpc)
-        | (AuthType::SecretHeaders | AuthType::Bearer, _) => false,
+        (AuthType::Skill(_) | AuthType::Custom(_), Dialect::Http)
+        | (AuthType::Skill(Some(_)), Dialect::Grpc) => true,
+        (AuthType::Custom(_), Dialect::Grpc) => injections
+            .iter()
+            .any(|injection| injection.placement.is_in_messages()),
+        (AuthType::Skill(None), Dialect::Grpc) | (AuthType::SecretHeaders | AuthType::Bearer, _) => false,
     };
     let is_left_out = is_limited && !body_calls.include(dialect, &target.rest);
     match target.document {

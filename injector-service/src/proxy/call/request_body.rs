@@ -79,10 +79,10 @@ impl RequestBody {
             }
             // `--body-timeout` does not apply: a gRPC client may send its first message at any time before its
             // deadline.
-            BodyPlacement::Protobuf(protobuf) => {
+            BodyPlacement::Protobuf(messages) => {
                 // Boxed, because the future is large, and most calls do not need it.
                 let mut reading = Box::pin(GrpcBody::read(
-                    protobuf,
+                    messages,
                     entry.clone(),
                     headers,
                     body,

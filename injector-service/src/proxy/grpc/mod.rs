@@ -29,7 +29,7 @@ use crate::{
         self,
         protobuf::{FramedMessage, SecretEntries},
     },
-    placement::{Injection, Placement, ProtobufMessages, ProtobufSecrets, distinct_secrets},
+    placement::{Injection, ProtobufMessages, distinct_secrets},
     registry::Entry,
     resolve::Resolver,
     upstream::{Body, BodyError},
@@ -60,7 +60,7 @@ pub(super) struct LaterMessages {
 impl GrpcBody {
     /// Reads the first message of a body, and removes the field of `headers` that does not hold for the rewritten body.
     pub(super) async fn read(
-        protobuf: ProtobufSecrets,
+        messages: ProtobufMessages,
         entry: Arc<Entry>,
         headers: &mut HeaderMap,
         body: ReceivedBody,
@@ -70,7 +70,7 @@ impl GrpcBody {
         check_type(headers)?;
         let encoding = Encoding::named_by(headers);
         headers.remove(encoding::HEADER);
-        let mut reader = MessageReader::new(body, encoding, protobuf, entry, held, upload.clone());
+        let mut reader = MessageReader::new(body, encoding, messages, entry, held, upload.clone());
         match reader.next_message().await {
             Ok(first) => Ok(Self { first, reader }),
             Err(_) => Err(upload.failure().unwrap_or_else(upload::incomplete)),
@@ -134,7 +134,7 @@ impl MessageRewriter {
         }
         let mut messages: Vec<_> = self.reader.next_message().await?.into_iter().collect();
         let mut len: usize = messages.iter().map(FramedMessage::len).sum();
-        let most = match self.reader.protobuf.messages {
+        let most = match self.reader.messages {
             ProtobufMessages::First => usize::MAX,
             ProtobufMessages::All => MAX_DECRYPTED_MESSAGES,
         };
@@ -157,10 +157,10 @@ impl MessageRewriter {
     }
 
     async fn rewrite(&self, messages: Vec<FramedMessage>) -> Result<Vec<Bytes>, Refusal> {
-        let entries = match self.reader.protobuf.messages {
+        let entries = match self.reader.messages {
             ProtobufMessages::First => messages.iter().map(|_| SecretEntries::none()).collect(),
             ProtobufMessages::All => {
-                let each = messages.iter().map(|_| self.later.entries(self.reader.protobuf));
+                let each = messages.iter().map(|_| self.later.entries());
                 try_join_all(each).await.map_err(of_later_message)?
             }
         };
@@ -183,17 +183,17 @@ fn join(frames: Vec<Bytes>) -> Bytes {
 }
 
 impl LaterMessages {
-    async fn entries(&self, protobuf: ProtobufSecrets) -> Result<SecretEntries, Refusal> {
+    async fn entries(&self) -> Result<SecretEntries, Refusal> {
         let call_id = &self.record.call_id;
         let injections = &self.entry.server.spec.injections;
-        let in_messages = |injection: &&Injection| matches!(injection.placement, Placement::Protobuf { .. });
+        let in_messages = |injection: &&Injection| injection.placement.is_in_messages();
         let secrets = distinct_secrets(injections.iter().filter(in_messages));
         let resolved = self
             .resolver
             .resolve(&self.entry, &secrets, call_id, self.deadline);
         let resolved = resolved.await?;
         self.record.add_resolved(&resolved);
-        inject::message_entries(protobuf.field, injections, &resolved)
+        inject::message_entries(injections, &resolved)
     }
 }
 

@@ -9,8 +9,10 @@ use proto::{Reason, Refusal};
 use super::encoding::{self, Encoding};
 use crate::{
     header_rules,
-    inject::protobuf::{self, FramedMessage, FramingError, MessageDeframer, SecretEntries, WireError},
-    placement::ProtobufSecrets,
+    inject::protobuf::{
+        self, FramedMessage, FramingError, MessageDeframer, OwnedFields, SecretEntries, WireError,
+    },
+    placement::ProtobufMessages,
     proxy::{
         buffer_budget::Reservation,
         received_body::ReceivedBody,
@@ -26,7 +28,9 @@ pub(super) struct MessageReader {
     body: ReceivedBody,
     has_ended: bool,
     encoding: Encoding,
-    pub(super) protobuf: ProtobufSecrets,
+    /// The messages that get secrets.
+    pub(super) messages: ProtobufMessages,
+    owned: OwnedFields,
     pub(super) trailers: Option<HeaderMap>,
     entry: Arc<Entry>,
     /// Holds the bytes of the messages that were read and not sent.
@@ -38,17 +42,19 @@ impl MessageReader {
     pub(super) fn new(
         body: ReceivedBody,
         encoding: Encoding,
-        protobuf: ProtobufSecrets,
+        messages: ProtobufMessages,
         entry: Arc<Entry>,
         reservation: Reservation,
         upload: UploadState,
     ) -> Self {
+        let spec = &entry.server.spec;
         Self {
             deframer: MessageDeframer::default(),
             has_ended: body.is_end_stream(),
             body,
             encoding,
-            protobuf,
+            messages,
+            owned: OwnedFields::of(spec.auth_type, &spec.injections),
             trailers: None,
             entry,
             reservation,
@@ -110,10 +116,9 @@ impl MessageReader {
         Ok(FramedMessage::uncompressed(&decoded))
     }
 
-    /// Returns the frame of the message with `entries` in the server's field.
+    /// Returns the frame of the message with `entries` in the server's fields, and nothing else in them.
     pub(super) fn rewrite(&self, message: FramedMessage, entries: &SecretEntries) -> Result<Bytes, Refusal> {
-        let rewritten =
-            protobuf::rewrite(message.payload(), self.protobuf.field, entries).map_err(malformed)?;
+        let rewritten = protobuf::rewrite(message.payload(), &self.owned, entries).map_err(malformed)?;
         Ok(match rewritten {
             Some(frame) => Bytes::from_owner(frame),
             None => message.into_frame(),

@@ -158,6 +158,6 @@ pub enum InjectionError {
     Pointer(#[from] JsonPointerError),
     #[error("protobuf.field: {0}")]
     ProtobufField(#[from] NotAFieldNumber),
-    #[error("this release does not put secrets into this place yet")]
-    NotSupported,
+    #[error("protobuf.key: its template names several secrets, so the entry needs a key of its own")]
+    MapKey,
 }

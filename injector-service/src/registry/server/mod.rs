@@ -183,9 +183,6 @@ impl Spec {
         }
         let placements = || (1..).zip(self.injections.iter().map(|injection| &injection.placement));
         for (number, placement) in placements() {
-            if !is_supported(placement) {
-                return Err(SpecError::Injection(number, InjectionError::NotSupported));
-            }
             if is_in_query(placement, self.url.fixed_query()) {
                 return Err(SpecError::Injection(number, InjectionError::FixedParameter));
             }
@@ -204,7 +201,7 @@ impl Spec {
             AuthType::Skill(protobuf) => (true, protobuf.is_some()),
             AuthType::Custom(_) => (
                 self.has(|placement| matches!(placement, Placement::Json { .. } | Placement::Form { .. })),
-                self.has(|placement| matches!(placement, Placement::Protobuf { .. })),
+                self.has(Placement::is_in_messages),
             ),
         };
         if !in_bodies && !paths.is_empty() {
@@ -250,20 +247,6 @@ impl Spec {
         let mut secrets = self.secrets();
         secrets.extend(self.client_certificate());
         secrets
-    }
-}
-
-/// Returns true for a place into which the injector puts secrets already.
-fn is_supported(placement: &Placement) -> bool {
-    match placement {
-        Placement::Header { .. }
-        | Placement::Basic { .. }
-        | Placement::Query { .. }
-        | Placement::Path { .. }
-        | Placement::Cookie { .. }
-        | Placement::Json { .. }
-        | Placement::Form { .. } => true,
-        Placement::Protobuf { .. } => false,
     }
 }
 

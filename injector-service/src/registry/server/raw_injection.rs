@@ -77,6 +77,8 @@ pub(super) struct RawForm {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawProtobuf {
     pub(super) field: u32,
+    /// Empty for the name of the only secret of the entry.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) key: String,
     pub(super) value: String,
 }
@@ -265,11 +267,14 @@ impl RawPlacement {
                 field: place_name("form.field", field)?,
                 value: template("form.value", value)?,
             },
-            Self::Protobuf(RawProtobuf { field, key, value }) => Placement::Protobuf {
-                field: FieldNumber::parse(*field)?,
-                key: place_name("protobuf.key", key)?,
-                value: template("protobuf.value", value)?,
-            },
+            Self::Protobuf(RawProtobuf { field, key, value }) => {
+                let value = template("protobuf.value", value)?;
+                Placement::Protobuf {
+                    field: FieldNumber::parse(*field)?,
+                    key: map_key(key, &value)?,
+                    value,
+                }
+            }
         })
     }
 }
@@ -318,6 +323,19 @@ fn cookie_value(text: &str) -> Result<Template, InjectionError> {
     match all_legal {
         true => Ok(template),
         false => Err(InjectionError::CookieText),
+    }
+}
+
+/// Returns the key of an entry in a map. An entry without a key has the name of its secret.
+fn map_key(key: &str, value: &Template) -> Result<String, InjectionError> {
+    if !key.is_empty() {
+        return place_name("protobuf.key", key);
+    }
+    let mut secrets = value.secrets();
+    let first = secrets.next().ok_or(InjectionError::NoSecret)?;
+    match secrets.all(|name| name == first) {
+        true => Ok(first.to_string()),
+        false => Err(InjectionError::MapKey),
     }
 }
 

@@ -90,9 +90,7 @@ impl Server {
         } = RawServer::of(self);
         let secrets = self.spec.secrets();
         let required = secrets.iter().filter(|secret| secret.required);
-        let has_messages = self
-            .spec
-            .has(|placement| matches!(placement, Placement::Protobuf { .. }));
+        let has_messages = self.spec.has(Placement::is_in_messages);
         api::Server {
             workspace,
             name,

@@ -20,7 +20,7 @@
 //!
 //! The places of an injection are `header`, `query` and `cookie` with `name` and `value`, `basic` with `username` and
 //! `password`, `path` with `variable`, `json` with `pointer` and `value`, `form` with `field` and `value`, and `protobuf`
-//! with `field`, `key` and `value`. Values are templates ([`crate::template`]).
+//! with `field`, `value` and optionally `key`. Values are templates ([`crate::template`]).
 //!
 //! Optional fields: `protocol` (`auto`, `http1`, `http2`), `protobuf_secrets_field` and `protobuf_messages` (`first`,
 //! `all`), `grpc_methods`, `paths`, `tls` with `ca_pem`, `server_name`, `client_cert_secret` and `allow_bound_secrets`,

@@ -121,6 +121,39 @@ fn an_injection_may_name_its_place() {
 }
 
 #[test]
+fn an_injection_may_name_an_entry_of_messages() {
+    let text = "\
+version: 1
+servers:
+- workspace: w
+  name: s
+  url: https://a.example
+  injections:
+  - protobuf: {field: 7, value: 'Bearer ${api-key}'}
+  - protobuf: {field: 7, key: b.c, value: '${A}${B}'}
+    required: true
+  protobuf_messages: all
+  grpc_methods: [S/M]
+";
+    let FileEntry { spec, .. } = one(text);
+    assert_eq!(spec.auth_type, AuthType::Custom(ProtobufMessages::All));
+    let server = server(&CUSTOM.replace(
+        "  - cookie: {name: session, value: '${SESSION}'}\n",
+        "  - protobuf: {field: 7, value: 'Bearer ${api-key}'}\n  grpc_methods: [S/M]\n  protobuf_messages: all\n",
+    ));
+    let written = render([&server].into_iter()).unwrap();
+    assert!(
+        written.contains("field: 7") && written.contains("key: API_KEY"),
+        "{written}"
+    );
+    assert_eq!(self::server(&written), server);
+    for (wrong, error) in [("'${A}${B}'}\n", "protobuf.key"), ("'x'}\n", "names no secret")] {
+        let wrong = text.replace("'Bearer ${api-key}'}\n", wrong);
+        assert!(refused(&wrong).contains(error), "{}", refused(&wrong));
+    }
+}
+
+#[test]
 fn every_field_is_read() {
     let Server {
         workspace,

@@ -19,26 +19,26 @@ async fn probed(messages: ProtobufMessages) -> (Pair, Caller) {
 }
 
 /// A bidirectional stream, in which each request gets one response.
-struct Talk {
+pub(super) struct Talk {
     ask: mpsc::Sender<Probe>,
     answers: Streaming<Probe>,
 }
 
 impl Talk {
-    async fn begin(caller: &Caller, first: Probe) -> Self {
+    pub(super) async fn begin(caller: &Caller, first: Probe) -> Self {
         let (ask, asked) = mpsc::channel(1);
         ask.send(first).await.unwrap();
         let answers = caller.bidi(ReceiverStream::new(asked)).await.unwrap();
         Self { ask, answers }
     }
 
-    async fn answer(&mut self) -> Result<Probe, Status> {
+    pub(super) async fn answer(&mut self) -> Result<Probe, Status> {
         let answer = timeout(PATIENCE, self.answers.message()).await.unwrap()?;
         let [asked] = answer.unwrap().asked.try_into().unwrap();
         Ok(asked)
     }
 
-    async fn ask(&mut self, probe: Probe) -> Result<Probe, Status> {
+    pub(super) async fn ask(&mut self, probe: Probe) -> Result<Probe, Status> {
         self.ask.send(probe).await.unwrap();
         self.answer().await
     }

@@ -1,6 +1,7 @@
 //! Secrets in the messages of gRPC calls.
 
 mod broken;
+mod entries;
 mod kinds;
 mod peer;
 mod refused;
@@ -36,16 +37,21 @@ fn skill(url: &str, messages: ProtobufMessages) -> Server {
     }
 }
 
-/// Starts a pair whose `TOKEN` is `v-1`, and an upstream that records the requests of `dev/skill`.
-async fn recorded(messages: ProtobufMessages) -> (Pair, Upstream) {
-    let upstream = Upstream::answering(|_| {
+/// Starts an upstream that records requests and answers them as a gRPC service does.
+async fn recording() -> Upstream {
+    Upstream::answering(|_| {
         Response::builder()
             .header("content-type", "application/grpc")
             .header("grpc-status", "0")
             .body(Full::default())
             .unwrap()
     })
-    .await;
+    .await
+}
+
+/// Starts a pair whose `TOKEN` is `v-1`, and an upstream that records the requests of `dev/skill`.
+async fn recorded(messages: ProtobufMessages) -> (Pair, Upstream) {
+    let upstream = recording().await;
     let pair = super::dev(&[("TOKEN", "v-1")]).await;
     pair.injector.add(skill(&upstream.url(), messages)).await;
     (pair, upstream)

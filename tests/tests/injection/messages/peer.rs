@@ -1,4 +1,4 @@
-//! A tonic service whose messages have the field `map<string, string> secrets = 7`, and its client.
+//! A tonic service whose messages have the fields `map<string, string> secrets = 7` and `labels = 8`, and its client.
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +30,8 @@ pub(super) struct Probe {
     pub(super) asked: Vec<Probe>,
     #[prost(btree_map = "string, string", tag = "7")]
     pub(super) secrets: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "8")]
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 impl Probe {
@@ -50,11 +52,19 @@ impl Probe {
     }
 
     pub(super) fn secrets(&self) -> Vec<(&str, &str)> {
-        let secrets = self.secrets.iter();
-        secrets
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect()
+        pairs(&self.secrets)
     }
+
+    pub(super) fn labels(&self) -> Vec<(&str, &str)> {
+        pairs(&self.labels)
+    }
+}
+
+fn pairs(map: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
+    let pairs = map.iter();
+    pairs
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
 }
 
 /// The service `e2e.Probe` with the methods `Unary`, `ServerStream`, `ClientStream` and `Bidi`.

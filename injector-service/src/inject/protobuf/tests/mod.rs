@@ -10,15 +10,19 @@ fn field(number: u32) -> FieldNumber {
     FieldNumber::parse(number).unwrap()
 }
 
+fn owned(number: u32) -> OwnedFields {
+    OwnedFields::from_iter([field(number)])
+}
+
 fn token() -> SecretEntries {
-    SecretEntries::new(field(FIELD), [("T", b"v".as_slice())]).unwrap()
+    SecretEntries::new([(field(FIELD), "T", vec!["v"])])
 }
 
 const TOKEN: &[u8] = b"\x3a\x06\x0a\x01T\x12\x01v";
 
 /// Returns the rewritten message with the secret `T=v`, without its frame.
 fn with_token(message: &[u8]) -> Result<Vec<u8>, WireError> {
-    let out = rewrite(message, field(FIELD), &token())?.expect("something was put in");
+    let out = rewrite(message, &owned(FIELD), &token())?.expect("something was put in");
     assert_eq!(
         out.capacity(),
         out.len(),
@@ -96,13 +100,26 @@ fn the_field_is_removed_with_a_tag_of_any_length() {
         let empty = SecretEntries::none();
         for length in varint_len(number)..=10 {
             let message = [&tag(number, 2, length)[..], b"\x01x"].concat();
-            let out = rewrite(&message, field(number), &empty).unwrap().unwrap();
+            let out = rewrite(&message, &owned(number), &empty).unwrap().unwrap();
             assert_eq!(out.as_slice(), [0, 0, 0, 0, 0], "{number} in {length}");
             let group = [tag(number, 3, length), tag(number, 4, 10)].concat();
-            let out = rewrite(&group, field(number), &empty).unwrap().unwrap();
+            let out = rewrite(&group, &owned(number), &empty).unwrap().unwrap();
             assert_eq!(out.as_slice(), [0, 0, 0, 0, 0], "{number} in {length}");
         }
     }
+}
+
+#[test]
+fn every_owned_field_is_removed() {
+    let owned = OwnedFields::from_iter([field(7), field(600)]);
+    let theirs = [
+        b"\x3a\x01x\x08\x01",
+        &tag(600, 0, 2)[..],
+        b"\x01\x12\x01z\x38\x01",
+    ]
+    .concat();
+    let out = rewrite(&theirs, &owned, &SecretEntries::none()).unwrap().unwrap();
+    assert_eq!(out.as_slice(), b"\0\0\0\0\x05\x08\x01\x12\x01z");
 }
 
 fn varint_len(number: u32) -> usize {
@@ -178,13 +195,13 @@ fn groups_may_be_nested_100_deep() {
 #[test]
 fn a_message_without_the_field_and_without_secrets_is_not_rewritten() {
     let none = SecretEntries::none();
-    assert!(rewrite(b"\x08\x01", field(FIELD), &none).unwrap().is_none());
-    assert!(rewrite(b"", field(FIELD), &none).unwrap().is_none());
+    assert!(rewrite(b"\x08\x01", &owned(FIELD), &none).unwrap().is_none());
+    assert!(rewrite(b"", &owned(FIELD), &none).unwrap().is_none());
     assert_eq!(
-        rewrite(b"\x08", field(FIELD), &none).err(),
+        rewrite(b"\x08", &owned(FIELD), &none).err(),
         Some(WireError::Truncated)
     );
-    let out = rewrite(b"\x38\x01", field(FIELD), &none).unwrap().unwrap();
+    let out = rewrite(b"\x38\x01", &owned(FIELD), &none).unwrap().unwrap();
     assert_eq!(out.as_slice(), b"\0\0\0\0\0");
 }
 

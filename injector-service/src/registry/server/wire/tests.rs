@@ -677,3 +677,89 @@ fn injections_into_bodies_may_be_limited_to_paths() {
         assert!(refused.starts_with(error), "{refused}");
     }
 }
+
+fn protobuf(field: u32, key: &str, value: &str) -> api::Injection {
+    let (key, value) = (key.into(), value.into());
+    injection(
+        false,
+        Placement::Protobuf(api::ProtobufPlacement { field, key, value }),
+    )
+}
+
+/// Returns a server with injections into the messages of one method.
+fn in_messages(injections: Vec<api::Injection>) -> api::Server {
+    api::Server {
+        grpc_methods: vec!["S/M".into()],
+        ..custom(injections)
+    }
+}
+
+#[test]
+fn injections_into_messages_have_a_field_and_a_key() {
+    let given = api::Server {
+        protobuf_messages: api::ProtobufMessages::All.into(),
+        ..in_messages(vec![
+            protobuf(7, "", "Bearer ${api-key}"),
+            protobuf(7, "B", "${A}${B}"),
+            protobuf(8, "B", "${B}"),
+        ])
+    };
+    let server = server(&given);
+    let shown = server.to_wire();
+    assert_eq!(shown.injections[0], protobuf(7, "API_KEY", "Bearer ${API_KEY}"));
+    assert_eq!(shown.injections[1..], given.injections[1..]);
+    assert_eq!(shown.protobuf_messages(), api::ProtobufMessages::All);
+    assert_eq!(shown.grpc_methods, ["S/M"]);
+    assert_eq!(parse(&shown), Ok(server.spec));
+    // The first message is the default.
+    let shown = self::server(&in_messages(vec![protobuf(7, "A", "${A}")])).to_wire();
+    assert_eq!(shown.protobuf_messages(), api::ProtobufMessages::First);
+    assert_eq!(shown.protobuf_secrets_field, 0);
+}
+
+#[test]
+fn wrong_injections_into_messages_are_refused() {
+    for (wrong, error) in [
+        (
+            in_messages(vec![protobuf(19_000, "A", "${A}")]),
+            "injections: number 1: protobuf.field: the number of a field",
+        ),
+        (
+            in_messages(vec![protobuf(7, "", "${A}${B}")]),
+            "injections: number 1: protobuf.key: its template names several secrets",
+        ),
+        (
+            in_messages(vec![protobuf(7, "", "constant")]),
+            "injections: number 1: its template names no secret",
+        ),
+        (
+            in_messages(vec![protobuf(7, &"k".repeat(257), "${A}")]),
+            "injections: number 1: protobuf.key: it must have",
+        ),
+        (
+            in_messages(vec![protobuf(7, "A", "${B}"), protobuf(7, "", "${a}")]),
+            "injections: numbers 1 and 2 have the same place",
+        ),
+        (
+            custom(vec![protobuf(7, "A", "${A}")]),
+            "grpc_methods: a protobuf_secrets_field needs the methods",
+        ),
+        (
+            api::Server {
+                protobuf_secrets_field: 7,
+                ..in_messages(vec![protobuf(7, "A", "${A}")])
+            },
+            "protobuf_secrets_field: only the auth type skill",
+        ),
+        (
+            api::Server {
+                grpc_methods: vec!["grpc.health.v1.Health/Check".into()],
+                ..custom(vec![protobuf(7, "A", "${A}")])
+            },
+            "grpc_methods: number 1: gRPC reflection and health",
+        ),
+    ] {
+        let refused = parse(&wrong).unwrap_err().to_string();
+        assert!(refused.starts_with(error), "{refused}");
+    }
+}
