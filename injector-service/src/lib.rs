@@ -27,6 +27,7 @@ mod service;
 mod status;
 mod template;
 mod upstream;
+mod value_totals;
 
 use std::{io, sync::Arc, time::SystemTime};
 

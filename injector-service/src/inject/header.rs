@@ -6,12 +6,10 @@ use proto::{Refusal, value_facts::MAX_HEADER_VALUE};
 use zeroize::Zeroizing;
 
 use super::render::{FilledTemplate, PlainText, check_total_length};
-use crate::{dialect::Dialect, placement::is_binary_metadata};
+use crate::{dialect::Dialect, placement::is_binary_metadata, value_totals::MAX_METADATA};
 
 const PLACE: &str = "be a header, which takes 1 to 8192 bytes of printable ASCII without outer spaces";
 const METADATA: &str = "be binary metadata, which takes up to 8192 bytes of base64";
-/// The most bytes whose base64 without padding has [`MAX_HEADER_VALUE`] bytes.
-const MAX_METADATA: usize = MAX_HEADER_VALUE / 4 * 3;
 
 /// Returns the value of the field `name`. In gRPC, a field whose name ends in `-bin` is binary metadata, whose value is
 /// base64.

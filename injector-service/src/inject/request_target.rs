@@ -20,10 +20,9 @@ use crate::{
     path::has_dot_segment,
     placement::{Injection, Placement},
     template::Part,
+    value_totals::MAX_TARGET,
 };
 
-/// The most bytes of a target. The crate `http` takes no longer ones.
-const MAX_TARGET: usize = 65_534;
 /// Everything but the unreserved characters of a URL (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')

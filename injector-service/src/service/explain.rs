@@ -1,7 +1,7 @@
 //! The answer of `ExplainInjection`, and the check that a server's secrets may be sent to it.
 
 use proto::{
-    Refusal, ValueFault,
+    Refusal, SecretName, ValueFault,
     injector::v1::{self as api, explained_secret::State},
     vault::v1::ValueFacts,
 };
@@ -14,6 +14,7 @@ use crate::{
     },
     resolve::SecretState,
     status,
+    value_totals::excess,
 };
 
 /// The least bytes of a value that the injector looks for in responses. A shorter value occurs by chance.
@@ -37,10 +38,26 @@ pub(super) fn explain(
 ) -> api::ExplainInjectionResponse {
     let spec = &entry.server.spec;
     let (named, certificate) = (spec.secrets(), spec.client_certificate());
+    let state = |name: &SecretName| {
+        let index = named.iter().position(|named| named.name == name);
+        states.get(index?)
+    };
+    let facts = |name: &SecretName| match state(name)? {
+        SecretState::Found { facts, .. } => *facts,
+        SecretState::Missing | SecretState::Expired | SecretState::Unreadable => None,
+    };
     let explained = |placed: PlacedSecret<'_>| {
-        let index = named.iter().position(|named| *named == placed.secret);
-        let state = states.get(index?)?;
-        Some(explain_secret(spec, &placed, requires(&placed.secret), state))
+        let state = state(placed.secret.name)?;
+        let excess = placed
+            .placement
+            .and_then(|placement| excess(placement, &spec.injections, facts));
+        Some(explain_secret(
+            spec,
+            &placed,
+            requires(&placed.secret),
+            state,
+            excess,
+        ))
     };
     let placed = placed_secrets(spec, &named);
     let mut count = placed.len();
@@ -53,7 +70,7 @@ pub(super) fn explain(
             placement: None,
         };
         let state = states.get(named.len());
-        secrets.extend(state.map(|state| explain_secret(spec, &placed, requires(&secret), state)));
+        secrets.extend(state.map(|state| explain_secret(spec, &placed, requires(&secret), state, None)));
     }
     let would_forward = secrets.len() == count && secrets.iter().all(would_forward);
     api::ExplainInjectionResponse {
@@ -106,12 +123,13 @@ fn explain_secret(
     placed: &PlacedSecret<'_>,
     required: bool,
     state: &SecretState,
+    excess: Option<String>,
 ) -> api::ExplainedSecret {
     let (version, size) = match state {
         SecretState::Found { version, facts, .. } => (*version, facts.map(|facts| facts.size)),
         SecretState::Missing | SecretState::Expired | SecretState::Unreadable => (0, None),
     };
-    let (state, detail) = outcome(spec, placed, state);
+    let (state, detail) = outcome(spec, placed, state, excess);
     api::ExplainedSecret {
         name: placed.secret.name.to_string(),
         placement: placed.text.clone(),
@@ -138,8 +156,14 @@ fn too_short_to_scrub(scrub: Scrub) -> String {
     }
 }
 
-/// Returns what happens to a secret in a call, and the reason why it is not sent, which is empty when it is.
-fn outcome(spec: &Spec, placed: &PlacedSecret<'_>, state: &SecretState) -> (State, String) {
+/// Returns what happens to a secret in a call, and the reason why it is not sent, which is empty when it is. `excess` is the
+/// reason why the secret's place cannot hold all of its values together.
+fn outcome(
+    spec: &Spec,
+    placed: &PlacedSecret<'_>,
+    state: &SecretState,
+    excess: Option<String>,
+) -> (State, String) {
     let (origins, facts) = match state {
         SecretState::Found {
             version: _,
@@ -162,11 +186,10 @@ fn outcome(spec: &Spec, placed: &PlacedSecret<'_>, state: &SecretState) -> (Stat
         };
         return (state, format!("the secret is {error}"));
     }
-    match facts.and_then(|facts| placed.fault(&facts)) {
-        Some(fault) => (
-            State::Unfit,
-            format!("the value {fault}, so it does not fit its place"),
-        ),
+    let fault = facts.and_then(|facts| placed.fault(&facts));
+    let unfit = fault.map(|fault| format!("the value {fault}, so it does not fit its place"));
+    match unfit.or(excess) {
+        Some(detail) => (State::Unfit, detail),
         None => (State::Injected, String::new()),
     }
 }

@@ -355,3 +355,92 @@ fn a_value_that_is_too_short_to_be_scrubbed_is_noted() {
         );
     }
 }
+
+fn states(injections: &[api::Injection], url: &str, values: &[&[u8]]) -> (Vec<State>, Vec<String>) {
+    let server = api::Server {
+        url: url.into(),
+        injections: injections.to_vec(),
+        ..Default::default()
+    };
+    let states: Vec<_> = values.iter().map(|value| valued(value)).collect();
+    let secrets = explain(&entry(&server), &states).secrets;
+    secrets
+        .into_iter()
+        .map(|secret| (secret.state(), secret.detail))
+        .unzip()
+}
+
+#[test]
+fn values_that_are_together_too_long_for_their_place_are_explained() {
+    let (injected, unfit) = (vec![State::Injected; 2], vec![State::Unfit; 2]);
+    let (half, more, binary) = (&[b'x'; 4096][..], &[b'x'; 4097][..], &[0xff; 3073][..]);
+    let cookie = custom(api::injection::Placement::Cookie(api::CookiePlacement {
+        name: "c".into(),
+        value: "${A}-${B}".into(),
+    }));
+    for (place, a, b, expected) in [
+        (header("x-key", "long text ${A}${B}"), half, half, &injected),
+        (header("x-key", "${A}${B}"), half, more, &unfit),
+        (basic("${A}", "${B}"), half, half, &injected),
+        (basic("${A}", "${B}"), half, more, &unfit),
+        (cookie.clone(), half, half, &injected),
+        (cookie, half, more, &unfit),
+        // Values that only gRPC calls can carry are base64.
+        (header("x-key-bin", "${A}${B}"), half, half, &injected),
+        (header("x-key-bin", "${A}${B}"), half, more, &unfit),
+        (
+            header("x-key-bin", "${A}${B}"),
+            &binary[..3072],
+            &binary[..3072],
+            &injected,
+        ),
+        (header("x-key-bin", "${A}${B}"), binary, &binary[..3072], &unfit),
+    ] {
+        let (states, details) = states(std::slice::from_ref(&place), &given().url, &[a, b]);
+        assert_eq!(&states, expected, "{place:?}");
+        let is_explained = |detail: &String| detail.contains("A and B have together more than");
+        assert!(
+            *expected != unfit || details.iter().all(is_explained),
+            "{details:?}"
+        );
+    }
+    let twice = header("x-key", "${A}${A}");
+    assert_eq!(states(&[twice], &given().url, &[more]).0, [State::Unfit]);
+    // An injection with a missing secret is left out.
+    let server = api::Server {
+        url: given().url,
+        injections: vec![header("x-key", "${A}${A}${B}")],
+        ..Default::default()
+    };
+    let explained = explain(&entry(&server), &[valued(more), SecretState::Missing]);
+    assert_eq!(explained.secrets[0].state(), State::Injected);
+    assert!(explained.would_forward);
+}
+
+#[test]
+fn values_that_no_url_can_hold_are_explained() {
+    let eight = (0..8).map(|n| format!("${{S{n}}}")).collect::<String>();
+    let url = format!("https://api.example.com/x?k={eight}");
+    let long = [b'x'; 8192];
+    let (states_of_eight, details) = states(&[], &url, &[&long[..]; 8]);
+    assert_eq!(states_of_eight, [State::Unfit; 8]);
+    assert!(details[0].contains("more than 65534 bytes"), "{details:?}");
+    let (states_of_eight, _) = states(&[], &url, &[&long[..8000]; 8]);
+    assert_eq!(states_of_eight, [State::Injected; 8]);
+}
+
+#[test]
+fn a_value_of_dots_in_a_path_is_explained() {
+    for (value, state) in [
+        (b".".as_slice(), State::Unfit),
+        (b"..", State::Unfit),
+        (b"..a", State::Injected),
+    ] {
+        for url in [
+            "https://api.example.com/${A}/x",
+            "https://api.example.com/bot${A}",
+        ] {
+            assert_eq!(states(&[], url, &[value]).0, [state], "{url}");
+        }
+    }
+}
