@@ -19,7 +19,8 @@
 //!
 //! In HTTP/1.1 the value itself replaces the placeholder. In HTTP/2 the value's HPACK code replaces the placeholder's
 //! code, which has the same length, so the lengths of strings and frames stay correct. h2 writes a target, the field
-//! `:path`, as a field that an intermediary may index. The stream turns such a field into one that is never indexed.
+//! `:path`, as a field that an intermediary may index. The stream turns such a field into one that is never indexed. A target
+//! that is too short for a placeholder stays as h2 writes it.
 
 mod hpack;
 mod http1;

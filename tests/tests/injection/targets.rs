@@ -1,7 +1,17 @@
 //! The request target: parameters that the URL of a server fixes, and values of secrets in the path and the query.
 
-use e2e::{Pair, Upstream, pair::server};
+use e2e::{
+    PATIENCE, Pair, Upstream,
+    frames::{self, HEADERS, PREFACE, SETTINGS, frame},
+    pair::server,
+};
 use proto::injector::v1::{Injection, Protocol, QueryPlacement, Server, injection::Placement};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    time::timeout,
+};
 
 use super::{call, dev};
 
@@ -164,5 +174,79 @@ async fn values_go_into_the_path_and_the_query_of_the_servers_url() {
         assert!(response.headers().contains_key("x-aerostack-reason"));
     }
     assert_eq!(upstream.seen().len(), before);
+    pair.stop().await;
+}
+
+/// Returns the first byte of the field `:path` in an HPACK block (RFC 7541, section 6) in which that field has a literal
+/// value.
+fn path_field(mut block: &[u8]) -> u8 {
+    loop {
+        let (first, bits) = match block[0] {
+            first @ 0x80.. => (first, 7),
+            first @ 0x40..0x80 => (first, 6),
+            first @ 0x20..0x40 => (first, 5),
+            first => (first, 4),
+        };
+        let index = integer(&mut block, bits);
+        if matches!(first, 0x20..0x40 | 0x80..) {
+            continue;
+        }
+        // `:path` is the entry 4 of the static table.
+        if index == 4 {
+            return first;
+        }
+        for _ in 0..if index == 0 { 2 } else { 1 } {
+            let length = integer(&mut block, 7);
+            block = &block[length..];
+        }
+    }
+}
+
+/// Takes an integer whose first byte has this many bits of it (section 5.1).
+fn integer(block: &mut &[u8], bits: u32) -> usize {
+    let most = (1 << bits) - 1;
+    let mut value = usize::from(block[0]) & most;
+    *block = &block[1..];
+    let mut shift = 0;
+    while value >= most {
+        let byte = block[0];
+        *block = &block[1..];
+        value += usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    value
+}
+
+/// An intermediary must not put a field into its table that is never indexed (section 7.1.3). A target that is too short for a
+/// placeholder is not marked.
+#[tokio::test]
+async fn over_http_2_a_target_with_a_value_is_never_indexed() {
+    const NEVER_INDEXED: u8 = 0x10;
+    let pair = dev(&[("TOKEN", "canary-4711-long-enough-for-a-placeholder")]).await;
+    for (name, path, is_secret) in [
+        ("path", "/in/${TOKEN}", true),
+        ("query", "/x?key=${TOKEN}", true),
+        ("none", "/x?key=constant", false),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}{path}", listener.local_addr().unwrap());
+        add(&pair, name, Protocol::Http2, &url, &[]).await;
+        let receiving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+            stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+            frames::next(&mut stream, HEADERS).await.unwrap().payload
+        };
+        let request = format!("/dev/{name}/a");
+        let block = tokio::select! {
+            block = timeout(PATIENCE, receiving) => block.unwrap(),
+            response = call(&pair, &request) => panic!("{name}: {response:?}"),
+        };
+        let first = path_field(&block);
+        assert_eq!(first & 0xf0 == NEVER_INDEXED, is_secret, "{name}: {first:#x}");
+    }
     pair.stop().await;
 }

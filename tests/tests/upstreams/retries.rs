@@ -23,11 +23,14 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use proto::injector::v1::{AuthType, Protocol, Server};
+use proto::injector::v1::{
+    AuthType, FormPlacement, HeaderPlacement, Injection, JsonPlacement, ProtobufPlacement, Protocol, Server,
+    injection::Placement,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -78,6 +81,18 @@ impl ClosingUpstream {
 
     fn connections(&self) -> usize {
         self.made.load(SeqCst)
+    }
+}
+
+/// Reads the preface and the first request.
+async fn read_request(stream: &mut TcpStream) -> io::Result<()> {
+    stream.read_exact(&mut [0; PREFACE.len()]).await?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    loop {
+        let frame = frames::read(stream).await?;
+        if matches!(frame.kind, HEADERS | DATA) && frame.flags & END_STREAM != 0 {
+            return Ok(());
+        }
     }
 }
 
@@ -202,6 +217,133 @@ async fn a_request_that_was_not_processed_is_sent_again_whole() {
                 }
                 pair.injector.remove("dev", "api").await;
             }
+        }
+    }
+}
+
+/// An upstream that refuses the first request once the test says so, and leads further connections to a server.
+struct RefusingOnce {
+    address: SocketAddr,
+    server: Upstream,
+    received: oneshot::Receiver<()>,
+    refuse: oneshot::Sender<()>,
+}
+
+impl RefusingOnce {
+    async fn start(farewell: Vec<u8>) -> Self {
+        let server = Upstream::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, onward) = (listener.local_addr().unwrap(), server.address);
+        let (arrived, received) = oneshot::channel();
+        let (refuse, refused) = oneshot::channel();
+        tokio::spawn(async move {
+            let (mut first, _) = listener.accept().await.unwrap();
+            read_request(&mut first).await.unwrap();
+            arrived.send(()).unwrap();
+            refused.await.unwrap();
+            first.write_all(&farewell).await.unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(forward(stream, onward));
+            }
+        });
+        Self {
+            address,
+            server,
+            received,
+            refuse,
+        }
+    }
+}
+
+fn injection(placement: Placement) -> Injection {
+    Injection {
+        required: true,
+        placement: Some(placement),
+    }
+}
+
+/// Returns a server with the secret `TOKEN` in its URL, in a header, and in every kind of body.
+fn everywhere(upstream: SocketAddr) -> Server {
+    let value = || "v=${TOKEN}".to_owned();
+    let (name, pointer, field) = ("x-key".to_owned(), "/a/token".to_owned(), "token".to_owned());
+    let key = "token".to_owned();
+    let placements = [
+        Placement::Header(HeaderPlacement { name, value: value() }),
+        Placement::Json(JsonPlacement {
+            pointer,
+            value: value(),
+        }),
+        Placement::Form(FormPlacement {
+            field,
+            value: value(),
+        }),
+        Placement::Protobuf(ProtobufPlacement {
+            field: 7,
+            key,
+            value: value(),
+        }),
+    ];
+    Server {
+        protocol: Protocol::Http2.into(),
+        injections: placements.map(injection).to_vec(),
+        grpc_methods: vec!["e2e.Probe/*".into()],
+        ..server(
+            "dev",
+            "api",
+            &format!("http://{upstream}/in/${{TOKEN}}?key=${{TOKEN}}"),
+            &[],
+        )
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_again_has_the_values_of_that_time_in_every_place() {
+    let pair = dev_with(|_| {}).await;
+    for (farewell, bytes) in farewells() {
+        for (content_type, body, expected) in [
+            (
+                "application/json",
+                &b"{}"[..],
+                br#"{"a":{"token":"v=new-value"}}"#.to_vec(),
+            ),
+            (
+                "application/x-www-form-urlencoded",
+                b"a=1",
+                b"a=1&token=v%3Dnew-value".to_vec(),
+            ),
+            (
+                "application/grpc",
+                b"\0\0\0\0\x03\x0a\x01a",
+                b"\0\0\0\0\x19\x0a\x01a\x3a\x14\x0a\x05token\x12\x0bv=new-value".to_vec(),
+            ),
+        ] {
+            let what = format!("{farewell}, {content_type}");
+            pair.vault.put("dev", "TOKEN", "old-value").await;
+            let RefusingOnce {
+                address,
+                server,
+                received,
+                refuse,
+            } = RefusingOnce::start(bytes.clone()).await;
+            pair.injector.add(everywhere(address)).await;
+            let rotating = async {
+                timeout(PATIENCE, received).await.unwrap().unwrap();
+                pair.vault.put("dev", "TOKEN", "new-value").await;
+                refuse.send(()).unwrap();
+            };
+            let calling = call(&pair, true, Method::POST, content_type, whole(body));
+            let (response, ()) = tokio::join!(calling, rotating);
+            assert_eq!(response.status(), StatusCode::OK, "{what}: {response:?}");
+            let seen = server.last();
+            assert_eq!(seen.target, "/in/new-value/e2e.Probe/Any?key=new-value", "{what}");
+            assert_eq!(seen.header("x-key"), Some("v=new-value"), "{what}");
+            assert_eq!(
+                String::from_utf8_lossy(&seen.body),
+                String::from_utf8_lossy(&expected),
+                "{what}"
+            );
+            pair.injector.remove("dev", "api").await;
         }
     }
 }
