@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
+from urllib.parse import quote
 
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
@@ -48,11 +49,15 @@ def forms(text: str) -> dict[str, list[bytes]]:
     """How a text may stand in memory. Each form that is cut is cut to what no other text shares."""
     raw = text.encode()
     escaped = json.dumps(text)[1:-1].encode()
+    # In a URL and in a form.
+    encoded = quote(text, safe="").encode()
     return {
         "raw": [raw],
         "base64": _base64(raw),
         "HPACK": _coded(raw),
         "JSON": [] if escaped == raw else [escaped],
+        "percent": [] if encoded == raw else [encoded],
+        "percent in HPACK": [] if encoded == raw else _coded(encoded),
     }
 
 
@@ -69,7 +74,7 @@ def copies(memory: Iterable[bytes], value: str) -> dict[str, int]:
 def is_left(memory: list[bytes], value: str) -> bool:
     """Whether a value is there in one of the forms in which it is sent: as `copies` would tell, and sooner."""
     sent = forms(pieces(value)[0])
-    texts = [*sent["raw"], *sent["HPACK"], *sent["JSON"]]
+    texts = [text for form in ("raw", "HPACK", "JSON", "percent", "percent in HPACK") for text in sent[form]]
     return any(text in content for text in texts for content in memory)
 
 

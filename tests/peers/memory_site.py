@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlencode
 
 import grpc
 import pytest
 
 from apart import Apart
-from memory import pieces
+from memory import forms, pieces
 from memory_upstream import Received, Upstream, upstream
 from pair import eventually
 
@@ -49,6 +50,11 @@ def text_value() -> str:
     return f'{random(12)}"\\\x01{random(24)}"\\\x01{random(LENGTH - 42)}'
 
 
+def url_value() -> str:
+    """What a path may have, with what percent-encoding changes in each half."""
+    return f'{random(12)}/%"{random(24)}&+{random(LENGTH - 41)}'
+
+
 # --- Where a value goes ------------------------------------------------------------------------------------------
 
 
@@ -69,7 +75,9 @@ HTTP2, HTTP2_TLS = Wire("http2", 2, tls=False), Wire("http2-tls", 2, tls=True)
 OVER_HTTP1, OVER_HTTP2 = [HTTP1, HTTP1_TLS], [HTTP2, HTTP2_TLS]
 WIRES = [*OVER_HTTP1, *OVER_HTTP2]
 
+JSON_TYPE, FORM_TYPE = "application/json", "application/x-www-form-urlencoded"
 QUESTION = json.dumps({"question": "x" * 100}).encode()
+QUESTION_IN_A_FORM = urlencode({"question": "x" * 100}).encode()
 # More than is checked whole before the call goes out.
 LARGE = json.dumps({"question": "x" * (3 << 19)}).encode()
 # An HTTP/2 frame has 16 KiB at least.
@@ -89,8 +97,11 @@ class Placement:
     server: dict[str, Any] = field(default_factory=dict)
     # The server's injections, for the name of its secret.
     injections: Callable[[str], list[dict[str, Any]]] | None = None
+    # The path of the server's URL, for the name of its secret.
+    path: Callable[[str], str] = lambda secret: ""
     # What an HTTP call sends.
     body: bytes = QUESTION
+    content_type: str = JSON_TYPE
     headers: dict[str, str] = field(default_factory=dict)
     is_grpc: bool = False
 
@@ -118,12 +129,47 @@ def in_cookie(received: Received) -> list[str]:
     return [own.removeprefix("session=")]
 
 
+def in_query(received: Received) -> list[str]:
+    return parse_qs(received.target.partition("?")[2])["key"]
+
+
+def in_path(received: Received) -> list[str]:
+    return [unquote(received.target.split("/")[1]).removeprefix("bot")]
+
+
+def in_form(received: Received) -> list[str]:
+    """From the injector's field, beside that of the program."""
+    fields = parse_qs(received.body.decode())
+    assert "question" in fields
+    return fields["token"]
+
+
+def at_pointer(received: Received) -> list[str]:
+    return [json.loads(received.body)["params"]["_meta"]["token"]]
+
+
 def basic(secret: str) -> list[dict[str, Any]]:
     return [{"basic": {"username": "user", "password": f"${{{secret}}}"}}]
 
 
 def cookie(secret: str) -> list[dict[str, Any]]:
     return [{"cookie": {"name": "session", "value": f"${{{secret}}}"}}]
+
+
+def query(secret: str) -> list[dict[str, Any]]:
+    return [{"query": {"name": "key", "value": f"${{{secret}}}"}}]
+
+
+def variable(secret: str) -> list[dict[str, Any]]:
+    return [{"path": {"variable": secret}}]
+
+
+def form(secret: str) -> list[dict[str, Any]]:
+    return [{"form": {"field": "token", "value": f"${{{secret}}}"}}]
+
+
+def pointer(secret: str) -> list[dict[str, Any]]:
+    return [{"json": {"pointer": "/params/_meta/token", "value": f"${{{secret}}}"}}]
 
 
 def in_json(received: Received) -> list[str]:
@@ -144,6 +190,10 @@ HEADERS = Placement("headers", header_value, in_header)
 BEARER = Placement("bearer", header_value, in_bearer, {"authType": "AUTH_TYPE_BEARER"})
 BASIC = Placement("basic", header_value, in_basic, injections=basic)
 COOKIE = Placement("cookie", cookie_value, in_cookie, injections=cookie, headers={"cookie": "a=1"})
+QUERY = Placement("query", url_value, in_query, injections=query)
+PATH = Placement("path", url_value, in_path, injections=variable, path=lambda secret: f"/bot${{{secret}}}")
+FORM = Placement("form", text_value, in_form, injections=form, body=QUESTION_IN_A_FORM, content_type=FORM_TYPE)
+POINTER = Placement("json-pointer", text_value, at_pointer, injections=pointer)
 METADATA = Placement("metadata", header_value, in_header, is_grpc=True)
 JSON = Placement("json", text_value, in_json, BODY)
 LARGE_JSON = Placement("large-json", text_value, in_json, BODY, body=LARGE)
@@ -153,8 +203,9 @@ ALL = Placement(
 )
 # Over HTTP/2 this head is cut into frames.
 IN_LARGE_HEAD = Placement("large-head", header_value, in_header, headers=LARGE_HEAD)
-# A value for which there is no placeholder where HTTP/2 is possible.
+# Values for which there is no placeholder where HTTP/2 is possible.
 SHORT = Placement("short-header", partial(random, 11), in_header)
+SHORT_QUERY = Placement("short-query", partial(random, 11), in_query, injections=query)
 
 
 # --- A server and its upstream -----------------------------------------------------------------------------------
@@ -219,7 +270,7 @@ def site(
     value = value or placement.value()
     put = {"workspace": workspace, "name": secret, "text": value}
     pair.call(pair.vault, "vault.v1.SecretService/PutSecret", put)
-    pair.values += [piece.encode() for piece in pieces(value)]
+    pair.values += [text for piece in map(forms, pieces(value)) for text in (*piece["raw"], *piece["percent"])]
     server = {"protocol": f"PROTOCOL_HTTP{wire.version}", **placement.server, **more}
     if placement.injections:
         server["injections"] = placement.injections(secret)
@@ -228,7 +279,7 @@ def site(
     if wire.tls:
         server.setdefault("tls", {"caPem": (pki / "ca.pem").read_text()})
     with upstream(tls) as at:
-        pair.add_server(workspace, name, at.url, **server)
+        pair.add_server(workspace, name, at.url + placement.path(secret), **server)
         yield Site(pair, workspace, name, secret, wire, placement, at, value)
 
 
@@ -237,7 +288,7 @@ def site(
 
 def post(site: Site, how: str, body: bytes | None = None) -> int:
     """A call of a program, over a connection of its own."""
-    headers = {"content-type": "application/json", **site.placement.headers}
+    headers = {"content-type": site.placement.content_type, **site.placement.headers}
     with contextlib.closing(http.client.HTTPConnection(*site.pair.address, timeout=SECONDS)) as connection:
         connection.request("POST", site.path(how), body or site.placement.body, headers)
         answer = connection.getresponse()
@@ -247,7 +298,8 @@ def post(site: Site, how: str, body: bytes | None = None) -> int:
 
 def sent(site: Site, path: str, length: int, body: bytes, *lines: str) -> socket.socket:
     """A connection with a call that says how long its body is, and what is sent of it."""
-    head = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", f"Content-Length: {length}"]
+    content_type = f"Content-Type: {site.placement.content_type}"
+    head = [f"POST {path} HTTP/1.1", "Host: localhost", content_type, f"Content-Length: {length}"]
     connection = socket.create_connection(site.pair.address, timeout=SECONDS)
     connection.sendall("\r\n".join([*head, *lines, "", ""]).encode() + body)
     return connection

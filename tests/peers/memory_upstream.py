@@ -1,5 +1,5 @@
 """An upstream that ends calls in the ways in which they can end, over HTTP/1.1 and HTTP/2, with TLS and without. The last
-segment of a call's path says how, and the one before is the call's own, unless `x-call` names it:
+segment of a call's path says how, and the one before is the call's own, unless `x-call` names it. A query may follow:
 
     ok        it is answered
     hold      it is answered when the upstream is told to let go
@@ -40,6 +40,8 @@ class Received:
     """A whole request, and the number of the connection that it came over."""
 
     connection: int
+    # The path and query.
+    target: str = field(repr=False)
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
@@ -105,8 +107,9 @@ class Upstream:
         while True:
             request, *lines = head.decode().split("\r\n")[:-2]
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-            self.received.append(Received(connection, headers, await _body(headers, reader)))
-            call, how = _how(request.split(" ")[1])
+            target = request.split(" ")[1]
+            self.received.append(Received(connection, target, headers, await _body(headers, reader)))
+            call, how = _how(target)
             match how:
                 case "break":
                     return
@@ -159,9 +162,9 @@ async def _body(headers: dict[str, str], reader: asyncio.StreamReader) -> bytes:
     return bytes(body)
 
 
-def _how(path: str) -> tuple[str, str]:
+def _how(target: str) -> tuple[str, str]:
     """Which call it is, and how it ends."""
-    *_, call, how = path.split("/")
+    *_, call, how = target.partition("?")[0].split("/")
     return call, how
 
 
@@ -197,7 +200,7 @@ class _Http2:
                 self.bodies[event.stream_id] += event.data
             case StreamEnded():
                 headers, body = self.headers.pop(event.stream_id), self.bodies.pop(event.stream_id, b"")
-                self.upstream.received.append(Received(self.connection, headers, bytes(body)))
+                self.upstream.received.append(Received(self.connection, headers[":path"], headers, bytes(body)))
                 self.upstream.start(asyncio.ensure_future(self._ended(event.stream_id, headers)))
             case PingAckReceived():
                 self.http2.reset_stream(int.from_bytes(event.ping_data, "big"), ErrorCodes.INTERNAL_ERROR)

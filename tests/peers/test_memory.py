@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import grpc
 import pytest
@@ -29,6 +30,7 @@ from memory_site import (
     BEARER,
     COOKIE,
     FIRST,
+    FORM,
     HEADERS,
     HTTP1,
     HTTP1_TLS,
@@ -40,8 +42,12 @@ from memory_site import (
     METADATA,
     OVER_HTTP1,
     OVER_HTTP2,
+    PATH,
+    POINTER,
+    QUERY,
     SECONDS,
     SHORT,
+    SHORT_QUERY,
     WIRES,
     Failing,
     Placement,
@@ -63,6 +69,7 @@ from memory_site import (
     sent,
     text_value,
     truncated,
+    url_value,
 )
 from memory_site import site as made
 from pair import eventually
@@ -115,20 +122,22 @@ def site(pair: Apart, workspace: str) -> Iterator[Callable[..., Site]]:
         yield site
 
 
+# The places in a body that is not a gRPC message.
+IN_BODY = (JSON, LARGE_JSON, POINTER, FORM)
 # Where nothing may be found a second after a call.
 COVERED = [
-    *((wire, placement) for wire in WIRES for placement in (HEADERS, BEARER, BASIC, COOKIE)),
+    *((wire, placement) for wire in WIRES for placement in (HEADERS, BEARER, BASIC, COOKIE, QUERY, PATH)),
     *((wire, METADATA) for wire in OVER_HTTP2),
-    *((wire, placement) for wire in OVER_HTTP1 for placement in (JSON, LARGE_JSON)),
+    *((wire, placement) for wire in OVER_HTTP1 for placement in IN_BODY),
     *((wire, IN_LARGE_HEAD) for wire in WIRES),
     # In HTTP/1.1 they are as good as any.
-    *((wire, SHORT) for wire in OVER_HTTP1),
+    *((wire, placement) for wire in OVER_HTTP1 for placement in (SHORT, SHORT_QUERY)),
 ]
 # Where that takes as long as a connection is kept.
 UNCOVERED = [
     (wire, placement)
     for wire in OVER_HTTP2
-    for placement in (JSON, LARGE_JSON, FIRST, ALL, SHORT)
+    for placement in (*IN_BODY, FIRST, ALL, SHORT, SHORT_QUERY)
 ]
 
 
@@ -159,10 +168,14 @@ def seen_while_held(site: Site) -> bool:
 
 def forms_of(site: Site) -> set[str]:
     """In which forms a request that was not sent has its value."""
-    if site.placement in (JSON, LARGE_JSON):
+    if site.placement in (JSON, LARGE_JSON, POINTER):
         return {"JSON"}
     if site.placement is BASIC:
         return {"base64"}
+    if site.placement in (QUERY, PATH) and site.wire.version == 2:
+        return {"percent", "percent in HPACK"}
+    if site.placement in (QUERY, PATH, FORM):
+        return {"percent"}
     if site.placement in (HEADERS, BEARER, COOKIE, METADATA) and site.wire.version == 2:
         return {"raw", "HPACK"}
     return {"raw"}
@@ -214,6 +227,17 @@ def test_a_value_is_found_in_base64_wherever_in_three_bytes_it_begins_and_in_jso
     assert in_json and all(form in json.dumps(within).encode() for form in in_json)
 
 
+def test_a_value_is_found_percent_encoded_and_in_the_hpack_of_that() -> None:
+    value = url_value()
+    within = urlencode({"x": f"0{value}!"})
+    in_url = [form for piece in pieces(value) for form in forms(piece)["percent"]]
+    assert in_url and all(form in within.encode() for form in in_url)
+    # In HTTP/2 this is the field `:path`.
+    sent = Encoder().encode([(":path", f"/?{within}")], huffman=True)
+    for coded in (forms(piece)["percent in HPACK"] for piece in pieces(value)):
+        assert not coded or any(code in sent for code in coded)
+
+
 @pytest.mark.parametrize(("wire", "placement"), COVERED, ids=str)
 def test_nothing_is_left_a_second_after_a_call(
     pair: Apart, site: Callable[..., Site], wire: Wire, placement: Placement
@@ -223,7 +247,7 @@ def test_nothing_is_left_a_second_after_a_call(
     seen_while_dialled(canary)
     nothing_is_left(pair, canary.value, "after a call")
     # What is in the head is kept until that was answered; what is in the body is not.
-    assert seen_while_held(canary) == (placement not in (JSON, LARGE_JSON))
+    assert seen_while_held(canary) == (placement not in IN_BODY)
     canary.calls(CALLS, canary.call)
     canary.arrived()
     connections = {received.connection for received in canary.upstream.received}
@@ -276,8 +300,8 @@ def each(placements: Sequence[Placement], wires: Sequence[Wire], name: str, fail
 
 
 OF_THE_UPSTREAM = [
-    *each([HEADERS], WIRES, "breaks", breaks),
-    *each([JSON, LARGE_JSON], OVER_HTTP1, "breaks", breaks),
+    *each([HEADERS, QUERY], WIRES, "breaks", breaks),
+    *each(IN_BODY, OVER_HTTP1, "breaks", breaks),
     *each([HEADERS], WIRES, "reset", reset),
     *each([JSON], OVER_HTTP1, "reset", reset),
     *each([HEADERS], OVER_HTTP2, "goaway", goaway),
@@ -285,8 +309,8 @@ OF_THE_UPSTREAM = [
     *each([JSON], OVER_HTTP1, "cut-off", cut_off),
 ]
 OF_THE_PROGRAM = [
-    *each([HEADERS], WIRES, "given-up", given_up),
-    *each([JSON, LARGE_JSON], OVER_HTTP1, "given-up", given_up),
+    *each([HEADERS, PATH], WIRES, "given-up", given_up),
+    *each(IN_BODY, OVER_HTTP1, "given-up", given_up),
     *each([METADATA], OVER_HTTP2, "cancelled", cancelled),
     *each([METADATA], OVER_HTTP2, "late", late),
     # Where it is held back until the body was found good.
@@ -314,7 +338,7 @@ def decrypts(pair: Apart) -> int:
     return pair.metric(pair.vault_service, "aerostack_vault_decrypts_total")
 
 
-@pytest.mark.parametrize("placement", [HEADERS, JSON], ids=str)
+@pytest.mark.parametrize("placement", [HEADERS, QUERY, JSON], ids=str)
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 def test_nothing_is_left_of_a_secret_that_nobody_takes(
     pair: Apart, site: Callable[..., Site], wire: Wire, placement: Placement
@@ -340,12 +364,15 @@ def test_nothing_is_left_of_a_secret_for_whom_nobody_vouches(
     nothing_is_left(pair, canary.value, "its certificate is of an unknown CA")
 
 
-def test_nothing_is_left_of_a_secret_that_cannot_be_placed(pair: Apart, site: Callable[..., Site]) -> None:
-    canary = site(HTTP1, HEADERS, value=f"{random(24)}\n{random(24)}")
+@pytest.mark.parametrize("placement", [HEADERS, BASIC, COOKIE, QUERY, PATH], ids=str)
+def test_nothing_is_left_of_a_secret_that_cannot_be_placed(
+    pair: Apart, site: Callable[..., Site], placement: Placement
+) -> None:
+    canary = site(HTTP1, placement, value=f"{random(24)}\n{random(24)}")
     before = decrypts(pair)
     canary.calls(CALLS, partial(refused, canary))
     assert decrypts(pair) - before == CALLS
-    nothing_is_left(pair, canary.value, "not legal in a header")
+    nothing_is_left(pair, canary.value, f"not legal: {placement}")
 
 
 def test_nothing_is_left_of_a_secret_beside_one_that_is_missing(pair: Apart, site: Callable[..., Site]) -> None:
@@ -369,11 +396,12 @@ def test_nothing_is_left_of_a_secret_that_belongs_elsewhere(pair: Apart, site: C
     nothing_is_left(pair, canary.value, "bound to another origin")
 
 
+@pytest.mark.parametrize("placement", [HEADERS, QUERY], ids=str)
 @pytest.mark.parametrize("wire", OVER_HTTP1, ids=str)
 def test_nothing_is_left_of_a_handshake_while_its_connection_is_open(
-    pair: Apart, site: Callable[..., Site], wire: Wire
+    pair: Apart, site: Callable[..., Site], wire: Wire, placement: Placement
 ) -> None:
-    canary = site(wire, HEADERS)
+    canary = site(wire, placement)
     canary.upstream.open()
     asks = ("Connection: upgrade", "Upgrade: websocket")
     with contextlib.ExitStack() as connections:
@@ -412,13 +440,13 @@ def test_nothing_is_left_when_the_vault_dies(pair: Apart, site: Callable[..., Si
 
 
 GIVEN_UP = [
-    *each([JSON, LARGE_JSON, SHORT], OVER_HTTP2, "given-up", given_up),
+    *each([*IN_BODY, SHORT], OVER_HTTP2, "given-up", given_up),
     *each([FIRST, ALL], OVER_HTTP2, "cancelled", cancelled),
     *each([FIRST, ALL], OVER_HTTP2, "late", late),
 ]
 WITHOUT_COVER = [
     *GIVEN_UP,
-    *each([JSON, LARGE_JSON, SHORT], [HTTP2], "breaks", breaks),
+    *each([*IN_BODY, SHORT, SHORT_QUERY], [HTTP2], "breaks", breaks),
     *each([JSON, SHORT], [HTTP2], "reset", reset),
     *each([JSON, SHORT], [HTTP2], "goaway", goaway),
     *each([FIRST, ALL], [HTTP2], "malformed-later", malformed_later),
