@@ -2,6 +2,8 @@
 //! binary, because it installs the log subscriber of the process.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
+mod places;
+
 use std::{
     io,
     net::SocketAddr,
@@ -19,6 +21,7 @@ use e2e::{
 use http::{Request, Response, request::Builder};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use places::Place;
 use proto::{
     injector::v1::{
         AuthType, BasicPlacement, CookiePlacement, ExplainInjectionRequest, HeaderPlacement, Injection,
@@ -194,7 +197,7 @@ impl Scene {
                 |it| it.limits.vault_timeout = "500ms".into(),
             )
             .await,
-            Upstream::start().await,
+            Upstream::answering(places::answer).await,
         );
         pair.vault.workspace("dev").await;
         Self {
@@ -292,6 +295,7 @@ async fn puts(scene: &mut Scene) {
         ("HEADER", header.as_bytes()),
         ("COOKIE", format!("{SECRET}-/%+=&?#").as_bytes()),
         ("TEXT", text.as_bytes()),
+        ("SHORT", SECRET.as_bytes()),
         ("DATA_BIN", &data),
     ] {
         assert!(scene.put("dev", name, value, &[]).await);
@@ -429,7 +433,10 @@ async fn servers(scene: &mut Scene) {
             required_secrets: vec!["ABSENT".into()],
             ..of("required", SecretHeaders, &["HEADER", "ABSENT"])
         },
-    ] {
+    ]
+    .into_iter()
+    .chain(places::servers(&url))
+    {
         scene.add(server).await;
     }
     // A secret that is bound to another origin: refused at registration, or at each call if it was bound later.
@@ -603,38 +610,43 @@ async fn failures(scene: &mut Scene) {
         ("nonsense", format!("http://{}", nonsense.address)),
         ("ends", format!("http://{silent_end}")),
     ] {
-        for (kind, auth_type) in [
-            ("h", AuthType::SecretHeaders),
-            ("b", AuthType::Bearer),
-            ("s", AuthType::Skill),
-        ] {
-            for (version, protocol) in [("1", Protocol::Http1), ("2", Protocol::Http2)] {
-                let ca_pem = if name == "plain" {
-                    scene.pair.vault.pki.ca_pem()
-                } else {
-                    String::new()
-                };
-                let tls = (name == "plain").then(|| UpstreamTls {
-                    ca_pem,
-                    ..Default::default()
-                });
-                let (auth_type, protocol) = (auth_type.into(), protocol.into());
-                let named = format!("{name}-{kind}{version}");
-                scene
-                    .add(Server {
-                        auth_type,
-                        protocol,
-                        tls,
-                        ..server("dev", &named, &url, &["HEADER"])
-                    })
-                    .await;
-                assert_eq!(
-                    scene.json(&format!("/dev/{named}/?q={SENT}"), "{}").await,
-                    502,
-                    "{named}"
-                );
-                assert_eq!(scene.grpc(&named).await, 200, "{named}");
-            }
+        let ca_pem = scene.pair.vault.pki.ca_pem();
+        let tls = (name == "plain").then(|| UpstreamTls {
+            ca_pem,
+            ..Default::default()
+        });
+        failing_calls(scene, name, &url, tls).await;
+    }
+}
+
+/// Makes calls to servers at `url`, where every call fails after the secrets were put in.
+async fn failing_calls(scene: &mut Scene, name: &str, url: &str, tls: Option<UpstreamTls>) {
+    let auth_types = [AuthType::SecretHeaders, AuthType::Bearer, AuthType::Skill];
+    let short_forms = auth_types
+        .into_iter()
+        .zip(["h", "b", "s"])
+        .map(|(auth_type, kind)| {
+            let server = Server {
+                auth_type: auth_type.into(),
+                ..server("dev", &format!("{name}-{kind}"), url, &["HEADER"])
+            };
+            (server, Place::JsonPointer)
+        });
+    let places = Place::ALL.map(|place| (place.server(&place.server_name(name), url, "HEADER"), place));
+    for (server, place) in short_forms.chain(places) {
+        for (version, protocol) in [("1", Protocol::Http1), ("2", Protocol::Http2)] {
+            let named = format!("{}{version}", server.name);
+            scene
+                .add(Server {
+                    name: named.clone(),
+                    protocol: protocol.into(),
+                    tls: tls.clone(),
+                    ..server.clone()
+                })
+                .await;
+            let request = place.request(&format!("/dev/{named}/?q={SENT}"));
+            assert_eq!(scene.send(request, place.body()).await, 502, "{named}");
+            assert_eq!(scene.grpc(&named).await, 200, "{named}");
         }
     }
 }
@@ -696,6 +708,9 @@ async fn no_log_metric_or_response_contains_a_value() {
     reads(&mut scene).await;
     servers(&mut scene).await;
     successes(&mut scene).await;
+    places::successes(&mut scene).await;
+    places::redirects(&mut scene).await;
+    places::refusals(&mut scene).await;
     failures(&mut scene).await;
     other_calls(&mut scene).await;
 
