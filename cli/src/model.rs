@@ -110,6 +110,8 @@ pub(crate) struct CatalogEntry {
     needs_url: bool,
     supplies_secrets: bool,
     documentation_url: String,
+    /// The places of the secrets, also for an auth type that decides them.
+    injections: Vec<Injection>,
 }
 
 #[derive(Debug, Serialize)]
@@ -401,13 +403,16 @@ impl Server {
     /// Returns the injections of a server whose secrets have places of their own, as `--inject` takes them.
     pub(crate) fn own_places(&self) -> String {
         match self.auth_type.as_str() {
-            "custom" => {
-                let places: Vec<_> = self.injections.iter().map(Injection::text).collect();
-                places.join(", ")
-            }
+            "custom" => places(&self.injections),
             _ => String::new(),
         }
     }
+}
+
+/// Returns the injections as `--inject` takes them.
+fn places(injections: &[Injection]) -> String {
+    let places: Vec<_> = injections.iter().map(Injection::text).collect();
+    places.join(", ")
 }
 
 impl Tls {
@@ -442,6 +447,7 @@ impl CatalogEntry {
             needs_url,
             supplies_secrets,
             documentation_url,
+            injections,
         } = entry;
         Self {
             name,
@@ -454,16 +460,16 @@ impl CatalogEntry {
             needs_url,
             supplies_secrets,
             documentation_url,
+            injections: injections.into_iter().map(Injection::of).collect(),
         }
     }
 
-    /// Returns a row of a table: name, URL, auth type, secrets, description.
-    pub(crate) fn row(&self) -> [String; 5] {
+    /// Returns a row of a table: name, URL, places of the secrets, description.
+    pub(crate) fn row(&self) -> [String; 4] {
         [
             self.name.clone(),
             self.url.clone(),
-            self.auth_type.clone(),
-            self.suggested_secrets.join(","),
+            places(&self.injections),
             self.description.clone(),
         ]
     }

@@ -58,12 +58,20 @@ async fn a_server_of_the_catalog_is_added_by_its_name_alone() {
     assert!(message.contains("@github/api"), "{message}");
     let catalog = services.json(&["workspace", "server", "catalog"]).await;
     let entries = catalog["entries"].as_array().unwrap();
-    let github = entries
-        .iter()
-        .find(|entry| entry["name"] == "@github/api")
-        .unwrap();
+    let entry = |name: &str| entries.iter().find(|entry| entry["name"] == name).unwrap();
+    let github = entry("@github/api");
     assert_eq!(github["suggested_secrets"], json!(["GITHUB_TOKEN"]));
     assert_eq!(github["supplies_secrets"], true);
+    let header = json!({"name": "authorization", "value": "Bearer ${GITHUB_TOKEN}"});
+    assert_eq!(
+        github["injections"],
+        json!([{"header": header, "required": false}])
+    );
+    // The secret stands in the URL of the entry.
+    assert_eq!(
+        entry("@telegram/bot")["injections"],
+        json!([{"path": {"variable": "TELEGRAM_BOT_TOKEN"}, "required": true}])
+    );
     // A restart does not overwrite the catalog, which the developer may have edited.
     let path = services.dev.dir.join("injector/catalog.yaml");
     fs::write(&path, "version: 1\nservers: []\n").unwrap();

@@ -87,6 +87,7 @@ fn to_wire(entry: &CatalogEntry) -> api::CatalogEntry {
         needs_url: *needs_url,
         supplies_secrets: *supplies_secrets,
         documentation_url: docs.clone(),
+        injections: spec.injections_to_wire(),
     }
 }
 

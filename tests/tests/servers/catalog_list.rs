@@ -2,8 +2,9 @@
 
 use e2e::pki;
 use proto::injector::v1::{
-    AddServerRequest, AuthType, CatalogEntry, ListCatalogEntriesRequest, Protocol, Server,
-    catalog_service_client::CatalogServiceClient, server_service_client::ServerServiceClient,
+    AddServerRequest, AuthType, CatalogEntry, HeaderPlacement, Injection, ListCatalogEntriesRequest,
+    Protocol, Server, catalog_service_client::CatalogServiceClient, injection::Placement,
+    server_service_client::ServerServiceClient,
 };
 use tonic::Code;
 use tonic_health::pb::{
@@ -66,6 +67,13 @@ async fn entries_are_listed_by_name_and_in_pages() {
         needs_url: true,
         supplies_secrets: true,
         documentation_url: "https://mail.example/docs".into(),
+        injections: vec![Injection {
+            required: false,
+            placement: Some(Placement::Header(HeaderPlacement {
+                name: "authorization".into(),
+                value: "Bearer ${MAIL_TOKEN}".into(),
+            })),
+        }],
     };
     assert_eq!(listed.unwrap().into_inner().entries.pop(), Some(expected));
     shop.pair.stop().await;

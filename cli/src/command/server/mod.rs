@@ -339,7 +339,7 @@ async fn catalog(args: ListCatalogArgs, injector: &Remote) -> Result<Report, Fai
     let entries = entries.await?.into_iter().map(CatalogEntry::of).collect();
     Report::new(args.output, &Catalog { entries }, |catalog| {
         let rows = catalog.entries.iter().map(CatalogEntry::row);
-        table(["NAME", "URL", "AUTH TYPE", "SECRETS", "DESCRIPTION"], rows)
+        table(["NAME", "URL", "SECRETS GO TO", "DESCRIPTION"], rows)
     })
 }
 
