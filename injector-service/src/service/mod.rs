@@ -2,6 +2,7 @@
 //! and builds the response.
 
 mod catalog;
+mod clear_credential;
 mod explain;
 mod field_mask;
 mod servers;

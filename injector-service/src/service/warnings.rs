@@ -1,7 +1,9 @@
-//! Warnings about a server that was stored: problems of its secrets, and settings that do not fit the server.
+//! Warnings about a server that was stored: problems of its secrets, settings that do not fit the server, and credentials
+//! that are not in the vault.
 
 use proto::{Refusal, Warning, WarningKind};
 
+use super::clear_credential;
 use crate::{
     placement::{AuthType, NamedSecret},
     registry::{Entry, server::Spec},
@@ -22,7 +24,7 @@ pub(super) fn of_secrets(entry: &Entry, states: &[SecretState], resolver: &Resol
     warnings.collect()
 }
 
-/// Returns the warnings about settings that do not fit the server. `is_mcp` is true when the catalog says that the server
+/// Returns the warnings about settings that do not fit the server, and about credentials in them. `is_mcp` is true when the catalog says that the server
 /// speaks MCP; otherwise the last segment of the URL's path shows it.
 pub(super) fn of_settings(spec: &Spec, is_mcp: bool) -> Vec<Warning> {
     let path = spec.url.path().to_ascii_lowercase();
@@ -44,25 +46,37 @@ pub(super) fn of_settings(spec: &Spec, is_mcp: bool) -> Vec<Warning> {
     ];
     let warnings = warnings.into_iter().filter(|(applies, ..)| *applies);
     warnings
-        .map(|(_, kind, message)| Warning {
-            kind: kind.into(),
-            secret: String::new(),
-            message: message.to_owned(),
-        })
+        .map(|(_, kind, message)| of_setting(kind, message.to_owned()))
+        .chain(clear_credential::parameters(spec.url.fixed_query()).map(of_clear_credential))
         .collect()
+}
+
+/// Returns the warning about a fixed parameter of the URL with the name of a credential.
+fn of_clear_credential(parameter: &str) -> Warning {
+    let message = format!(
+        "the query of the url has a fixed {parameter}, which seems to be a credential: the servers file contains it, and \
+         whoever may read servers can read it; put the value into the vault, and write {parameter}=${{NAME}}, with the \
+         name of the secret"
+    );
+    of_setting(WarningKind::UrlCredential, message)
+}
+
+fn of_setting(kind: WarningKind, message: String) -> Warning {
+    Warning {
+        kind: kind.into(),
+        secret: String::new(),
+        message,
+    }
 }
 
 /// Returns the warning that the vault could not be asked.
 pub(super) fn not_checked(cause: &Refusal) -> Warning {
-    Warning {
-        kind: WarningKind::NotChecked.into(),
-        secret: String::new(),
-        message: format!(
-            "the server's secrets were not checked, because the vault did not answer ({}); ExplainInjection, or \
-             `aerostack explain`, checks them later",
-            cause.message
-        ),
-    }
+    let message = format!(
+        "the server's secrets were not checked, because the vault did not answer ({}); ExplainInjection, or `aerostack \
+         explain`, checks them later",
+        cause.message
+    );
+    of_setting(WarningKind::NotChecked, message)
 }
 
 /// The use of a secret by a server.

@@ -163,6 +163,39 @@ async fn settings_that_do_not_fit_an_mcp_server_have_a_warning_when_it_is_stored
 }
 
 #[tokio::test]
+async fn a_credential_in_clear_in_the_url_has_a_warning_when_the_server_is_stored() {
+    let pair = dev().await;
+    let origin = ["https://a.example"];
+    pair.vault.put_for("dev", "KEY", "x", &origin).await;
+    let of_url = |name: &str, query: &str| server("dev", name, &format!("https://a.example/v1?{query}"), &[]);
+
+    let described = of_url("clear", "v=2&api_key=sk-123&token=t-456");
+    let warnings = pair.injector.add_with_warnings(described.clone()).await;
+    let kinds: Vec<_> = warnings.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [WarningKind::UrlCredential; 2]);
+    for ((_, message), part) in warnings.iter().zip(["api_key=${NAME}", "token=${NAME}"]) {
+        assert!(message.contains(part), "{message}");
+        assert!(
+            !message.contains("-123") && !message.contains("-456"),
+            "{message}"
+        );
+    }
+    assert_eq!(
+        updated(&pair, described, "description").await.len(),
+        2,
+        "an update has the warnings about the whole server"
+    );
+
+    let injected = Server {
+        auth_type: AuthType::Custom.into(),
+        ..of_url("injected", "v=2&api_key=${KEY}")
+    };
+    assert_eq!(pair.injector.add_with_warnings(injected).await, []);
+    assert_eq!(pair.injector.add_with_warnings(of_url("plain", "v=2")).await, []);
+    pair.stop().await;
+}
+
+#[tokio::test]
 async fn the_catalog_tells_which_server_speaks_mcp() {
     let entry = "- name: '@tools/mail'\n  url: https://mail.example/\n  auth_type: skill\n  mcp: true\n";
     let shop = Shop::open(entry).await;
