@@ -26,15 +26,15 @@ fn origins(list: &[&str]) -> Vec<OriginPattern> {
 }
 
 /// A workspace with its KEK, and one secret in it.
-struct Workspace {
+struct WorkspaceFixture {
     kek: WorkspaceKek,
     uid: Uid,
     name: SecretName,
 }
 
-impl Workspace {
-    fn new() -> Workspace {
-        Workspace {
+impl WorkspaceFixture {
+    fn new() -> WorkspaceFixture {
+        WorkspaceFixture {
             kek: kek(),
             uid: Uid::generate(),
             name: name("GITHUB_TOKEN"),
@@ -86,7 +86,7 @@ const DOES_NOT_AUTHENTICATE: DecryptionError = DecryptionError::Corrupt(Corrupti
 
 #[test]
 fn a_decrypted_record_has_the_encrypted_value_and_terms() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let two = ["https://api.github.com", "https://*.example.com"];
     let long = vec![0xa5; 65_536];
     for (list, bytes) in [(&[][..], &b"x"[..]), (&two[..], b"a value"), (&[], &long)] {
@@ -107,7 +107,7 @@ fn a_decrypted_record_has_the_encrypted_value_and_terms() {
 
 #[test]
 fn a_record_with_a_changed_or_removed_expiry_does_not_decrypt() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let record = workspace.encrypt_with_expiry(Expiry::from_seconds(1000), 1, &[], b"a value");
     for seconds in [0, 1, 999, 1001, u64::MAX] {
         let mut changed = record.clone();
@@ -118,7 +118,7 @@ fn a_record_with_a_changed_or_removed_expiry_does_not_decrypt() {
 
 #[test]
 fn a_reencrypted_record_has_the_same_value_under_a_new_dek_and_nonce() {
-    let (workspace, new) = (Workspace::new(), kek());
+    let (workspace, new) = (WorkspaceFixture::new(), kek());
     let (had, given) = (Expiry::from_seconds(1000), Expiry::from_seconds(2000));
     let old = workspace.encrypt_with_expiry(had, 3, &["https://a.example"], b"a value");
     for (kept, expected) in [(true, had), (false, given)] {
@@ -151,7 +151,7 @@ fn a_reencrypted_record_has_the_same_value_under_a_new_dek_and_nonce() {
 
 #[test]
 fn a_record_has_exactly_the_length_that_was_reserved() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     for list in [&[][..], &["https://a.example", "https://b.example"]] {
         let record = workspace.encrypt(1, list, b"value");
         assert_eq!(record.len(), record.capacity());
@@ -161,7 +161,7 @@ fn a_record_has_exactly_the_length_that_was_reserved() {
 
 #[test]
 fn a_record_with_any_flipped_bit_is_refused_with_one_message() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let record = workspace.encrypt(3, &["https://api.github.com", "https://b.example"], b"a value");
     for at in 0..record.len() {
         for bit in 0..8 {
@@ -180,7 +180,7 @@ fn a_record_with_any_flipped_bit_is_refused_with_one_message() {
 
 #[test]
 fn a_truncated_or_extended_record_is_refused() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let mut record = workspace.encrypt(3, &["https://api.github.com"], b"a value");
     for len in 0..record.len() {
         match workspace.refused(record.get(..len).expect("shorter")) {
@@ -196,7 +196,7 @@ fn a_truncated_or_extended_record_is_refused() {
 
 #[test]
 fn a_record_moved_to_another_workspace_or_name_does_not_decrypt() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let record = workspace.encrypt(1, &[], b"a value");
     for (uid, name) in [
         (&Uid::generate(), &workspace.name),
@@ -209,7 +209,7 @@ fn a_record_moved_to_another_workspace_or_name_does_not_decrypt() {
 
 #[test]
 fn records_with_swapped_deks_do_not_decrypt() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let (mut a, mut b) = (
         workspace.encrypt(1, &[], b"a value"),
         workspace.encrypt(2, &[], b"a value"),
@@ -240,7 +240,7 @@ fn with_each_field_changed<'a>(id: RecordId<'a>, uid: &'a Uid, name: &'a SecretN
 
 #[test]
 fn a_wrapped_dek_unwraps_only_under_its_record_id() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let id = workspace.record_id(1);
     let wrap = workspace.kek.wrap_dek(&Dek::generate().expect("randomness"), &id);
     let wrap = wrap.expect("randomness");
@@ -253,7 +253,7 @@ fn a_wrapped_dek_unwraps_only_under_its_record_id() {
 
 #[test]
 fn a_value_decrypts_only_under_its_record_id_even_if_its_dek_is_wrapped_for_another() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let id = workspace.record_id(1);
     let record = workspace.encrypt(1, &[], b"a value");
     let parsed = Record::parse(&record).expect("well formed");
@@ -272,7 +272,7 @@ fn a_value_decrypts_only_under_its_record_id_even_if_its_dek_is_wrapped_for_anot
 
 #[test]
 fn a_record_with_added_removed_or_reordered_origins_does_not_decrypt() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let record = workspace.encrypt(1, &["https://a.example", "https://b.example"], b"a value");
     let a = b"\x00\x11https://a.example";
     let b = b"\x00\x11https://b.example";
@@ -291,7 +291,7 @@ fn a_record_with_added_removed_or_reordered_origins_does_not_decrypt() {
 
 #[test]
 fn a_record_of_an_unknown_format_or_algorithm_is_refused() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let record = workspace.encrypt(1, &[], b"a value");
     for byte in (0..=255).filter(|byte| *byte != format::RECORD) {
         let mut changed = record.clone();
@@ -313,7 +313,7 @@ fn a_record_of_an_unknown_format_or_algorithm_is_refused() {
 
 #[test]
 fn a_record_of_another_kek_is_refused_with_the_id_of_that_kek() {
-    let (workspace, other) = (Workspace::new(), kek());
+    let (workspace, other) = (WorkspaceFixture::new(), kek());
     let record = workspace.encrypt(1, &[], b"a value");
     let error = decrypt(&other, &workspace.uid, &workspace.name, &record).expect_err("another key");
     assert_eq!(error, DecryptionError::UnknownKey(workspace.kek.id()));
@@ -322,7 +322,7 @@ fn a_record_of_another_kek_is_refused_with_the_id_of_that_kek() {
 
 #[test]
 fn a_record_of_another_kek_with_the_same_id_is_corrupt() {
-    let (workspace, other) = (Workspace::new(), kek());
+    let (workspace, other) = (WorkspaceFixture::new(), kek());
     let mut record = workspace.encrypt(1, &[], b"a value");
     record.splice(2..WRAP, *other.id().as_bytes());
     let error = decrypt(&other, &workspace.uid, &workspace.name, &record).expect_err("another key");
@@ -331,7 +331,7 @@ fn a_record_of_another_kek_with_the_same_id_is_corrupt() {
 
 #[test]
 fn a_rewrapped_record_decrypts_only_with_the_new_kek_and_its_encrypted_value_is_unchanged() {
-    let (workspace, new) = (Workspace::new(), kek());
+    let (workspace, new) = (WorkspaceFixture::new(), kek());
     let record = workspace.encrypt(1, &["https://a.example"], b"a value");
     let rewrapped = rewrap(&record, &workspace.uid, &workspace.name, &workspace.kek, &new).expect("rewraps");
     assert_eq!(
@@ -352,7 +352,7 @@ fn a_rewrapped_record_decrypts_only_with_the_new_kek_and_its_encrypted_value_is_
 
 #[test]
 fn more_than_255_origins_are_refused() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let encrypt = |list: Vec<OriginPattern>| {
         let terms = Terms {
             origins: &list,
@@ -367,7 +367,7 @@ fn more_than_255_origins_are_refused() {
 
 #[test]
 fn the_debug_output_of_a_decrypted_record_has_no_value() {
-    let workspace = Workspace::new();
+    let workspace = WorkspaceFixture::new();
     let decrypted = workspace
         .decrypt(&workspace.encrypt(1, &[], b"hunter2hunter2"))
         .expect("decrypts");
@@ -387,7 +387,7 @@ fn a_million_encryptions_of_one_value_share_no_nonce_salt_or_dek() {
         u128::from_be_bytes(wide)
     };
     let work = || {
-        let (workspace, value) = (Workspace::new(), value(b"one value"));
+        let (workspace, value) = (WorkspaceFixture::new(), value(b"one value"));
         let (mut nonces, mut salts, mut deks) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..EACH {
             let dek = Dek::generate().expect("randomness");
@@ -421,7 +421,7 @@ proptest! {
         tail in prop::collection::vec(any::<u8>(), 0..300),
         count in 0..4_u8,
     ) {
-        let workspace = Workspace::new();
+        let workspace = WorkspaceFixture::new();
         prop_assert!(workspace.decrypt(&bytes).is_err());
         let id = workspace.kek.id();
         let framed = [&[format::RECORD, ALGORITHM], &id.as_bytes()[..], &head, &[count], &tail].concat();
@@ -435,7 +435,7 @@ proptest! {
         cut in 0..40_usize,
         with in prop::collection::vec(any::<u8>(), 0..40),
     ) {
-        let workspace = Workspace::new();
+        let workspace = WorkspaceFixture::new();
         let record = workspace.encrypt(1, &["https://a.example", "https://b.example"], b"a value");
         let start = at.min(record.len());
         let mut edited = record.clone();

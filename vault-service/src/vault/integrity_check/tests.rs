@@ -53,7 +53,7 @@ struct DamagedStore {
 }
 
 impl DamagedStore {
-    async fn by(damage: impl FnOnce(&DamagedStore, &mut dyn FnMut(Change))) -> Self {
+    async fn by(damage: impl FnOnce(&DamagedStore, &mut dyn FnMut(Edit))) -> Self {
         let parent = TempDir::new().unwrap();
         let store = Store::open(&parent.path().join("store"), CACHE).unwrap();
         let (writer, reader) = Vault::open(store, root(1)).await.unwrap().split();
@@ -84,7 +84,7 @@ impl DamagedStore {
     }
 
     /// Writes the entries, with changes, into a new log, which has no earlier states of them.
-    async fn rewrite(&self, changes: impl IntoIterator<Item = Change>) {
+    async fn rewrite(&self, changes: impl IntoIterator<Item = Edit>) {
         let store = self.open(&self.dir());
         let entries = store.scan(b"", None, usize::MAX).unwrap();
         store.close().await.unwrap();
@@ -137,7 +137,7 @@ impl DamagedStore {
 }
 
 /// A change of the value at a key.
-type Change = (Vec<u8>, fn(Vec<u8>) -> Option<Vec<u8>>);
+type Edit = (Vec<u8>, fn(Vec<u8>) -> Option<Vec<u8>>);
 
 fn gone(_: Vec<u8>) -> Option<Vec<u8>> {
     None
