@@ -22,7 +22,7 @@ pub(crate) fn has_dot_segment(path: &str) -> bool {
 
 /// The bytes of a segment so far.
 enum Segment {
-    /// This number of dots, and nothing else.
+    /// The segment consists of this number of dots.
     Dots(u8),
     Other,
 }

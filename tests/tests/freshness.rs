@@ -272,8 +272,8 @@ async fn calls_fail_without_the_vault_and_succeed_after_its_return() {
         settings.process.shutdown_grace = "100ms".into()
     })
     .await;
-    // Each worker thread of the injector has a stream of its own to the vault, and may pause up to a second before it
-    // looks for the vault again. The default time limit for the vault is longer than that pause.
+    // The worker threads of the injector have a stream to the vault each. A thread pauses for up to a second before it
+    // connects again, which is less than the default time limit for the vault.
     let injector = Injector::start(pki.clone(), vault.address).await;
     injector.ready().await;
     vault.workspace("dev").await;

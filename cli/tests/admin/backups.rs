@@ -106,7 +106,7 @@ async fn a_backup_under_full_load_has_every_put_that_was_acknowledged_before_it(
                 if enough.load(Ordering::Relaxed) {
                     return;
                 }
-                // Each writer puts one name repeatedly, and one new name for each version.
+                // A writer puts one name repeatedly, and one new name for each version.
                 let request = put(format!("CURRENT_{writer}"), value(writer, version));
                 let put_version = client
                     .put_secret(request)

@@ -111,7 +111,7 @@ async fn every_example_prints_what_the_documentation_says() {
     }
 }
 
-/// These commands must stay in the documentation, where the test above runs them.
+/// The documentation must keep the commands of the list as they are. The test above runs them.
 #[test]
 fn the_known_commands_are_documented_verbatim() {
     let lines: Vec<String> = examples().into_iter().map(|example| example.line).collect();

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-/// Each character's code and the code's length in bits, from the space (0x20) to the tilde (0x7E).
+/// The code of every character from the space (0x20) to the tilde (0x7E), and the length of the code in bits.
 const CODES: [(u32, u8); 95] = [
     (0x14, 6),
     (0x3f8, 10),

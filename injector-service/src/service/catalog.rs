@@ -184,7 +184,7 @@ fn supply_secrets(server: &mut api::Server, spec: &Spec) {
     if let AuthType::Custom(_) = spec.auth_type {
         server.injections = spec.injections_to_wire();
         if server.url != spec.url.as_str() {
-            // These are variables of the entry's URL.
+            // Injections into the path name variables of the entry's URL, which the server does not have.
             server.injections.retain(|injection| !is_path(injection));
         }
         if server.paths.is_empty() {

@@ -118,7 +118,7 @@ async fn a_call_waits_a_limited_time_for_a_free_slot() {
     add_http2(&pair, "narrow", upstream.address).await;
     let threads = ThreadCount::PerProcessor.count();
     let mut all = held(&pair, "/dev/narrow/", 1).await;
-    // Each thread has its own connections to the upstream. New client connections reach the threads in turn.
+    // The threads share no connection to the upstream. New client connections reach the threads in turn.
     let mut refused = None;
     for _ in 0..4 * threads {
         let url = pair.injector.url("/dev/narrow/").parse().unwrap();
@@ -331,7 +331,7 @@ async fn an_upstream_that_was_not_ready_is_dialled_again() {
     let address = listener.local_addr().unwrap();
     let pair = pair(address, |limits| limits.upstream_connect_timeout = "500ms".into()).await;
     add_http2(&pair, "http2", address).await;
-    // Each thread dials once.
+    // Every thread of the data plane gets some of these calls, and dials once.
     let calls = async || {
         let calls = (0..8 * ThreadCount::PerProcessor.count()).map(|_| pair.injector.get("/dev/http2/whole"));
         timeout(PATIENCE, join_all(calls)).await.expect("a call hangs")

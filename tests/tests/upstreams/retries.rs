@@ -54,8 +54,8 @@ struct ClosingUpstream {
 }
 
 impl ClosingUpstream {
-    /// Each of the first `connections` sends `farewell` when it has received the whole request, or, unless `whole`, as
-    /// soon as it has received a part of the request.
+    /// Starts an upstream whose first `connections` connections send `farewell`: after the whole request when `whole` is
+    /// true, and otherwise as soon as a part of the request was received.
     async fn start(connections: usize, farewell: Vec<u8>, whole: bool) -> Self {
         let server = Upstream::start().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

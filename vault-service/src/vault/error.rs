@@ -129,7 +129,7 @@ pub enum VaultError {
     AnswerTooLarge,
     #[error("too much of what this identity asked for is under way; try again, with fewer calls at once")]
     QuotaExceeded,
-    /// Each attempt of a write conflicted with another write.
+    /// A write was attempted several times, and every attempt conflicted with another write.
     #[error("other writes of the same thing came between; try again")]
     Conflict,
     /// Stored bytes do not decode or do not authenticate. The message does not tell which.

@@ -36,7 +36,7 @@ pub enum Scrub {
 /// The treatment of a response that contains a value that the injector put into the request.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum OnEcho {
-    /// Each byte of the value is replaced by `*`
+    /// The injector replaces every byte of the value by `*`
     Mask,
     /// The response ends with an error
     Block,

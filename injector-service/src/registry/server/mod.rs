@@ -125,7 +125,7 @@ pub enum Scrub {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnEcho {
-    /// Each byte of the value is replaced by `*`.
+    /// The injector replaces every byte of the value by `*`.
     #[default]
     Mask,
     /// The response ends with an error.

@@ -584,7 +584,7 @@ fn secrets_in_the_url_are_injections() {
     assert_eq!(shown.injections, all);
     assert_eq!(shown.required_secrets, ["TOKEN", "KEY"]);
     assert_eq!(parse(&shown), Ok(server.spec));
-    // They may be listed, and are required then too.
+    // The injections in the URL may be listed as well, and are required then too.
     let listed = with_url(vec![
         api::Injection {
             required: false,
