@@ -400,7 +400,7 @@ impl Server {
         }
     }
 
-    /// Returns the injections of a server whose secrets have places of their own, as `--inject` takes them.
+    /// Returns the injections of a server whose secrets have places of their own, in the notation of `--inject`.
     pub(crate) fn own_places(&self) -> String {
         match self.auth_type.as_str() {
             "custom" => places(&self.injections),
@@ -409,7 +409,7 @@ impl Server {
     }
 }
 
-/// Returns the injections as `--inject` takes them.
+/// Returns the injections in the notation of `--inject`.
 fn places(injections: &[Injection]) -> String {
     let places: Vec<_> = injections.iter().map(Injection::text).collect();
     places.join(", ")

@@ -73,7 +73,7 @@ impl Injection {
         Self { placement, required }
     }
 
-    /// Returns the injection as `--inject` takes it.
+    /// Returns the injection in the notation of `--inject`, which takes no `path`, because the URL has its variables.
     pub(crate) fn text(&self) -> String {
         match &self.placement {
             Placement::Header { name, value } => format!("header:{name}={value}"),

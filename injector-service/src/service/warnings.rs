@@ -24,8 +24,8 @@ pub(super) fn of_secrets(entry: &Entry, states: &[SecretState], resolver: &Resol
     warnings.collect()
 }
 
-/// Returns the warnings about settings that do not fit the server, and about credentials in them. `is_mcp` is true when the catalog says that the server
-/// speaks MCP; otherwise the last segment of the URL's path shows it.
+/// Returns the warnings about settings that do not fit the server, and about credentials in them. `is_mcp` is true when
+/// the catalog says that the server speaks MCP; otherwise the last segment of the URL's path shows it.
 pub(super) fn of_settings(spec: &Spec, is_mcp: bool) -> Vec<Warning> {
     let path = spec.url.path().to_ascii_lowercase();
     let is_sse = path.ends_with("/sse");
