@@ -8,10 +8,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use injector_service::scrub::{Fingerprints, Scanner};
+use injector_service::scrub::{Fingerprints, Scanner, SearchScope, mask_text};
 
 const TOKEN: &[u8] = b"ghp_0123456789abcdefghijklmnopqrstuvwxyzAB";
 const PASSWORD: &[u8] = b"pass word/with+all&of=it: 12345678901234";
+/// The values of the fields of a usual answer.
+const HEAD: [&str; 10] = [
+    "application/json; charset=utf-8",
+    "Mon, 06 Jul 2026 10:00:00 GMT",
+    "W/\"2c1f8ad1a1f60ab1a1e0d0c6b7f1c5a4\"",
+    "private, max-age=60, s-maxage=60",
+    "Accept, Authorization, Cookie, X-Token, Accept-Encoding",
+    "strict-origin-when-cross-origin",
+    "max-age=31536000; includeSubdomains; preload",
+    "nosniff",
+    "5000",
+    "C0DE:1A2B:3C4D5E6:7F80912:68A1B2C3",
+];
 const PIECE: usize = 16 * 1024;
 const ROUND: Duration = Duration::from_millis(300);
 
@@ -25,12 +38,24 @@ fn main() {
         ("one value of 8 bytes", &[b"hunter22"]),
         ("64 tokens of 41 bytes", &many),
     ] {
-        let making = time(|| drop(black_box(Fingerprints::of(black_box(values).iter().copied()))));
-        let Some(fingerprints) = Fingerprints::of(values.iter().copied()) else {
+        let fingerprints = |scope| Fingerprints::of(black_box(values).iter().copied(), scope);
+        for (scope, kind) in [(SearchScope::Heads, "heads"), (SearchScope::Bodies, "bodies")] {
+            let making = time(|| drop(black_box(fingerprints(scope))));
+            report(&format!("{name}: fingerprints for {kind}"), making, 0);
+        }
+        let (Some(for_heads), Some(for_bodies)) = (
+            fingerprints(SearchScope::Heads),
+            fingerprints(SearchScope::Bodies),
+        ) else {
             continue;
         };
-        let fingerprints = Arc::new(fingerprints);
-        report(&format!("{name}: fingerprints"), making, 0);
+        let head = time(|| {
+            for field in HEAD {
+                drop(black_box(mask_text(&for_heads, field.as_bytes())));
+            }
+        });
+        report(&format!("{name}: head of {} fields", HEAD.len()), head, 0);
+        let fingerprints = Arc::new(for_bodies);
         for (kind, piece) in [("JSON", json()), ("random bytes", random())] {
             let piece = Bytes::from(piece);
             let mut scanner = Scanner::new(fingerprints.clone());

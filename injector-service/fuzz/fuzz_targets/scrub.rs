@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use injector_service::scrub::{Fingerprints, Scanner, mask_text};
+use injector_service::scrub::{Fingerprints, Scanner, SearchScope, mask_text};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let mut parts: Vec<&[u8]> = data.split(|byte| *byte == 0).collect();
     let pieces = parts.split_off(parts.len().min(usize::from(count % 4)));
-    let Some(fingerprints) = Fingerprints::of(parts.iter().copied()) else {
+    let Some(fingerprints) = Fingerprints::of(parts.iter().copied(), SearchScope::Bodies) else {
         return;
     };
     let fingerprints = Arc::new(fingerprints);

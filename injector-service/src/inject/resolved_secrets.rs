@@ -2,7 +2,7 @@
 
 use proto::{SecretName, SecretValue};
 
-use crate::scrub::Fingerprints;
+use crate::scrub::{Fingerprints, SearchScope};
 
 /// A secret that the vault was asked for.
 pub struct ResolvedSecret<'s> {
@@ -27,10 +27,11 @@ impl<'s> ResolvedSecrets<'s> {
     pub(crate) fn fingerprints(
         &self,
         is_sought: impl Fn(&SecretName) -> bool,
+        scope: SearchScope,
     ) -> Option<(Fingerprints, Vec<SecretName>)> {
         let sought = self.0.iter().filter(|secret| is_sought(secret.name));
         let values = sought.filter_map(|secret| Some((secret.name, secret.value.as_ref()?.expose())));
-        let fingerprints = Fingerprints::of(values.clone().map(|(_, value)| value))?;
+        let fingerprints = Fingerprints::of(values.clone().map(|(_, value)| value), scope)?;
         Some((fingerprints, values.map(|(name, _)| name.clone()).collect()))
     }
 

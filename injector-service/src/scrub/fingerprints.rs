@@ -5,12 +5,23 @@ use std::{
 
 use siphasher::sip::SipHasher13;
 
-use super::{MAX_STRIDE, MAX_VALUES, MIN_VALUE, WINDOW, forms::FormBuffer, window_table::WindowTable};
+use super::{
+    MAX_STRIDE, MAX_VALUES, MIN_VALUE, WINDOW,
+    budget::DigestBudget,
+    encoding::{self, Encoding, FirstBytes, HexCase},
+    shifted::ShiftedBits,
+    styles::EscapedTexts,
+    window_table::WindowTable,
+};
 
-/// The lengths of beginnings that have digests of their own, besides the shortest one.
-const LONGER_BEGINNINGS: [usize; 3] = [128, 1024, 8192];
-/// The forms of a value that consists of letters and digits.
-const USUAL_FORMS: usize = 11;
+/// The numbers of bytes of the beginnings that have digests of their own, besides the shortest one. They are whole groups
+/// of base64.
+const LONGER_BEGINNINGS: [usize; 3] = [126, 1023, 8190];
+/// The forms of most values that consist of letters and digits.
+const USUAL_FORMS: usize = 8;
+/// The most bytes between two samples of a head. Heads are short, so that fewer windows of each form cost less than more
+/// samples of the head.
+const MAX_HEAD_STRIDE: usize = 4;
 
 /// Recognizes values without containing them. The module doc says what is kept.
 pub struct Fingerprints {
@@ -21,18 +32,32 @@ pub struct Fingerprints {
     pub(super) windows: WindowTable,
     digest_key: [u64; 2],
     forms: Vec<Form>,
-    /// The digests of all forms, one form after the other.
+    /// The digests of all values.
     digests: Vec<Digest>,
+}
+
+/// The texts that fingerprints are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchScope {
+    /// The fields of heads and trailers, which are short.
+    Heads,
+    /// Streams of any length as well.
+    Bodies,
 }
 
 struct Form {
     /// The index of the value.
     value: u8,
+    encoding: Encoding,
+    /// The digest of the first characters.
+    first: u64,
+    /// The digests of the encoded bytes: of longer beginnings, and of all bytes.
     digests: Range<u32>,
+    /// The number of characters.
     len: usize,
 }
 
-/// The digest of the first `len` bytes of a form.
+/// The digest of the first `len` bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Digest {
     len: usize,
@@ -65,70 +90,162 @@ pub struct SecretSet(u64);
 impl Fingerprints {
     /// Makes the fingerprints of at most [`MAX_VALUES`] values; values of fewer than [`MIN_VALUE`] bytes are left out.
     /// Returns `None` when no value is left.
-    pub fn of<'v>(values: impl Iterator<Item = &'v [u8]> + Clone) -> Option<Self> {
+    pub fn of<'v>(values: impl Iterator<Item = &'v [u8]> + Clone, scope: SearchScope) -> Option<Self> {
         let values = values.take(MAX_VALUES).enumerate();
         let values = values.filter(|(_, value)| value.len() >= MIN_VALUE);
         let lengths = || values.clone().map(|(_, value)| value.len());
-        let shortest = lengths().min()?;
-        let stride = MAX_STRIDE.min(shortest + 1 - WINDOW);
+        let longest_stride = match scope {
+            SearchScope::Heads => MAX_HEAD_STRIDE,
+            SearchScope::Bodies => MAX_STRIDE,
+        };
+        let stride = longest_stride.min(lengths().min()? + 1 - WINDOW);
         let forms = USUAL_FORMS * lengths().count();
         let random = RandomState::new();
-        let [tag_key, tag_factor, digest_key, second_digest_key] =
-            [0_u8, 1, 2, 3].map(|purpose| random.hash_one(purpose));
+        let [factor, digest_key, second_digest_key] = [0_u8, 1, 2].map(|purpose| random.hash_one(purpose));
         let mut fingerprints = Self {
             stride,
-            have_control_characters: values
-                .clone()
-                .any(|(_, value)| value.iter().any(u8::is_ascii_control)),
-            windows: WindowTable::new([tag_key, tag_factor], forms * stride),
+            have_control_characters: values.clone().any(|(_, value)| has_control_character(value)),
+            windows: WindowTable::new(factor, forms * stride),
             digest_key: [digest_key, second_digest_key],
             forms: Vec::with_capacity(forms),
-            digests: Vec::with_capacity(2 * forms),
+            digests: Vec::with_capacity(forms),
         };
-        let mut buffer = FormBuffer::new(values.clone().map(|(_, value)| value));
+        let mut texts = EscapedTexts::new(values.clone().map(|(_, value)| value));
         for (index, value) in values {
-            let index = u8::try_from(index).ok()?;
-            let first_form = fingerprints.forms.len();
-            buffer.for_each(value, |form| fingerprints.push(form, index, first_form));
+            fingerprints.add(value, u8::try_from(index).ok()?, &mut texts);
         }
         Some(fingerprints)
     }
 
-    /// Adds `form`, unless one of the forms from `first_form` on is equal.
-    fn push(&mut self, form: &[u8], value: u8, first_form: usize) {
-        let start = self.digests.len();
-        self.push_digests(form);
-        let mut others = self.forms.get(first_form..).unwrap_or_default().iter();
-        let digests = self.digests.get(start..).unwrap_or_default();
-        if others.any(|other| self.digests_of(other) == digests) {
-            self.digests.truncate(start);
-            return;
-        }
-        let index = u16::try_from(self.forms.len()).unwrap_or(u16::MAX);
-        let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-        self.forms.push(Form {
-            value,
-            digests: count(start)..count(self.digests.len()),
-            len: form.len(),
+    fn add(&mut self, value: &[u8], index: u8, texts: &mut EscapedTexts) {
+        let first_form = self.forms.len();
+        let whole = self.push_digests(value.len(), |range, hasher| {
+            hasher.write(value.get(range).unwrap_or_default());
         });
-        self.windows.insert(form, self.stride, index);
+        let mut form = Form {
+            value: index,
+            encoding: Encoding::Plain,
+            first: self.first_digest(value),
+            digests: whole,
+            len: value.len(),
+        };
+        self.push(&form, value);
+        let first = FirstBytes::of(value);
+        for (encoding, cases) in [
+            (Encoding::Hex, HexCase::BOTH.map(|case| first.hex(case))),
+            (Encoding::Percent, HexCase::BOTH.map(|case| first.percent(case))),
+        ] {
+            (form.encoding, form.len) = (encoding, encoding.text_len(value.len()));
+            let [lower, upper] = cases.each_ref().map(|case| case.as_slice());
+            self.push_beginning(&mut form, lower);
+            if !self.begin_alike(lower, upper) {
+                self.push_beginning(&mut form, upper);
+            }
+        }
+        self.add_base64(value, &first, form);
+        texts.for_each(value, |text| self.add_text(text, index, first_form));
     }
 
-    fn push_digests(&mut self, form: &[u8]) {
-        let beginnings = [self.first_digest_len()].into_iter().chain(LONGER_BEGINNINGS);
-        let beginnings = beginnings.take_while(|len| *len < form.len());
+    /// Adds the characters of base64 that depend on the value alone, for each number of bytes before the value in a group
+    /// of three bytes. These characters begin with another bit of the value each time.
+    fn add_base64(&mut self, value: &[u8], first: &FirstBytes, mut form: Form) {
+        form.encoding = Encoding::Base64;
+        for skipped in [0, 4, 2] {
+            let bits = ShiftedBits::new(value, skipped);
+            form.len = bits.characters();
+            form.digests = self.push_digests(bits.len(), |range, hasher| {
+                bits.for_each(range, |part| hasher.write(part));
+            });
+            let characters = first.base64(skipped);
+            self.push_beginning(&mut form, characters.as_slice());
+            if let Some(characters) = encoding::in_url_alphabet(&characters, self.first_digest_len()) {
+                self.push_beginning(&mut form, characters.as_slice());
+            }
+        }
+    }
+
+    /// Adds a text, unless one of the forms from `first_form` on is equal.
+    fn add_text(&mut self, text: &[u8], value: u8, first_form: usize) {
+        let digests = self.push_digests(text.len(), |range, hasher| {
+            hasher.write(text.get(range).unwrap_or_default());
+        });
+        let form = Form {
+            value,
+            encoding: Encoding::Plain,
+            first: self.first_digest(text),
+            digests,
+            len: text.len(),
+        };
+        let mut others = self.forms.get(first_form..).unwrap_or_default().iter();
+        if others.any(|other| self.are_equal(other, &form)) {
+            let start = usize::try_from(form.digests.start).unwrap_or(usize::MAX);
+            self.digests.truncate(start);
+        } else {
+            self.push(&form, text);
+        }
+    }
+
+    fn are_equal(&self, one: &Form, other: &Form) -> bool {
+        one.encoding == other.encoding
+            && one.first == other.first
+            && self.digests_of(one) == self.digests_of(other)
+    }
+
+    fn begin_alike(&self, one: &[u8], other: &[u8]) -> bool {
+        let len = self.first_digest_len();
+        one.get(..len) == other.get(..len)
+    }
+
+    fn push_beginning(&mut self, form: &mut Form, beginning: &[u8]) {
+        form.first = self.first_digest(beginning);
+        self.push(form, beginning);
+    }
+
+    fn push(&mut self, form: &Form, beginning: &[u8]) {
+        let index = u16::try_from(self.forms.len()).unwrap_or(u16::MAX);
+        self.windows.insert(beginning, self.stride, index);
+        let Form {
+            value,
+            encoding,
+            first,
+            digests,
+            len,
+        } = form;
+        self.forms.push(Form {
+            value: *value,
+            encoding: *encoding,
+            first: *first,
+            digests: digests.clone(),
+            len: *len,
+        });
+    }
+
+    /// Adds the digests of beginnings of `len` bytes, and of all of them. `write` writes a range of the bytes to a hasher.
+    fn push_digests(&mut self, len: usize, write: impl Fn(Range<usize>, &mut SipHasher13)) -> Range<u32> {
+        let count = |digests: &Vec<Digest>| u32::try_from(digests.len()).unwrap_or(u32::MAX);
+        let start = count(&self.digests);
+        let beginnings = LONGER_BEGINNINGS
+            .into_iter()
+            .take_while(|beginning| *beginning < len);
         let (mut hasher, mut hashed) = (self.hasher(), 0);
-        for len in beginnings.chain([form.len()]) {
-            hasher.write(form.get(hashed..len).unwrap_or_default());
+        for len in beginnings.chain([len]) {
+            write(hashed..len, &mut hasher);
             hashed = len;
             let hash = hasher.finish();
             self.digests.push(Digest { len, hash });
         }
+        start..count(&self.digests)
     }
 
-    /// The bytes of the shortest beginning that has a digest. Every form has as many.
+    /// The number of characters of the shortest beginning that has a digest. Every form has as many.
     pub(super) fn first_digest_len(&self) -> usize {
         self.stride + WINDOW - 1
+    }
+
+    fn first_digest(&self, text: &[u8]) -> u64 {
+        let mut hasher = self.hasher();
+        hasher.write(text.get(..self.first_digest_len()).unwrap_or_default());
+        hasher.finish()
     }
 
     fn hasher(&self) -> SipHasher13 {
@@ -142,41 +259,87 @@ impl Fingerprints {
         self.digests.get(range).unwrap_or_default()
     }
 
-    pub(super) fn candidate(&self, start: usize, form: u16) -> Option<Candidate> {
-        Some(Candidate {
-            start,
-            value: self.forms.get(usize::from(form))?.value,
-            form,
-            matched: 0,
-        })
+    /// Calls `each` with the places where forms may begin because of the sample `window` at `at`.
+    pub(super) fn candidates(&self, at: usize, window: &[u8; WINDOW], mut each: impl FnMut(Candidate)) {
+        self.windows.lookup(window, |form, offset| {
+            let start = at.checked_sub(offset.into());
+            let known = self.forms.get(usize::from(form));
+            if let (Some(start), Some(Form { value, .. })) = (start, known) {
+                each(Candidate {
+                    start,
+                    value: *value,
+                    form,
+                    matched: 0,
+                });
+            }
+        });
     }
 
-    /// Compares the digests of a candidate as far as its bytes have come. `write` writes a range of the bytes to a
-    /// hasher; `end` is the end of the bytes.
-    pub(super) fn verify(
+    /// Compares the digests of a candidate as far as its characters have come. `text` returns a range of the characters
+    /// in two parts; `end` is the end of the characters. When `budget` is spent, a beginning counts as the whole form.
+    pub(super) fn verify<'t>(
         &self,
         candidate: &mut Candidate,
         end: usize,
-        write: impl Fn(Range<usize>, &mut SipHasher13),
+        budget: &mut DigestBudget,
+        text: impl Fn(Range<usize>) -> [&'t [u8]; 2],
     ) -> Verdict {
-        let Some(form) = self.forms.get(usize::from(candidate.form)) else {
+        let Candidate {
+            start, form, matched, ..
+        } = candidate;
+        let Some(form) = self.forms.get(usize::from(*form)) else {
             return Verdict::Dismissed;
         };
-        let Candidate { start, matched, .. } = candidate;
-        let (mut hasher, mut hashed) = (self.hasher(), 0);
-        for digest in self.digests_of(form).iter().skip(*matched) {
-            if *start + digest.len > end {
-                return Verdict::Incomplete;
+        let part = |from: usize, to: usize| (*start + to <= end).then(|| text(*start + from..*start + to));
+        if *matched == 0 {
+            budget.spend(self.first_digest_len());
+            match part(0, self.first_digest_len()).map(|first| self.begins(form, first)) {
+                None => return Verdict::Incomplete,
+                Some(false) => return Verdict::Dismissed,
+                Some(true) => *matched = 1,
             }
-            write(*start + hashed..*start + digest.len, &mut hasher);
-            hashed = digest.len;
-            if hasher.finish() != digest.hash {
+        }
+        let (mut hasher, mut hashed) = (self.hasher(), 0);
+        for digest in self.digests_of(form).iter().skip(*matched - 1) {
+            budget.spend(0);
+            if budget.is_spent() {
+                break;
+            }
+            let until = form.text_len(digest);
+            let Some(text) = part(hashed, until) else {
+                return Verdict::Incomplete;
+            };
+            budget.spend(until - hashed);
+            hashed = until;
+            let decoded = form.encoding.decode(text, |bytes| hasher.write(bytes));
+            if decoded.is_none() || hasher.finish() != digest.hash {
                 return Verdict::Dismissed;
             }
             *matched += 1;
         }
         Verdict::Found { len: form.len }
     }
+
+    fn begins(&self, form: &Form, characters: [&[u8]; 2]) -> bool {
+        let mut hasher = self.hasher();
+        characters.into_iter().for_each(|part| hasher.write(part));
+        hasher.finish() == form.first
+    }
+}
+
+impl Form {
+    /// Returns the number of characters whose bytes have the digest.
+    fn text_len(&self, digest: &Digest) -> usize {
+        // The characters of all bytes may end with an incomplete group.
+        self.encoding.text_len(digest.len).min(self.len)
+    }
+}
+
+fn has_control_character(value: &[u8]) -> bool {
+    // `any` would stop at the first control character, and could not use vector instructions.
+    value
+        .iter()
+        .fold(false, |any, byte| any | byte.is_ascii_control())
 }
 
 impl Candidate {

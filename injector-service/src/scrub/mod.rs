@@ -7,23 +7,30 @@
 //!
 //! # Forms of a value
 //!
-//! `forms` lists the texts as which a value is recognized: the value itself, and its usual encodings. Values of fewer
-//! than [`MIN_VALUE`] bytes are not looked for, because ordinary text would contain them by chance.
+//! A value is recognized as it is, and in its usual encodings. `encoding` has those that write a fixed number of
+//! characters for each byte or group of bytes: base64, hexadecimal digits, and percent-encoding of every byte. `styles` has
+//! those that leave most characters as they are. Values of fewer than [`MIN_VALUE`] bytes are not looked for, because
+//! ordinary text would contain them by chance.
 //!
 //! # Fingerprints
 //!
 //! A scanner samples the stream: it looks at the 8 bytes (a *window*) at each multiple of the stride, which is at most
 //! 8. One of the first windows of every occurrence of a form is such a sample, because the shortest form is at least
-//! `stride + 7` bytes long. For each form, the fingerprints contain:
+//! `stride + 7` bytes long. The fingerprints contain:
 //!
-//! - for each of the windows at the offsets 0 to `stride - 1`, a tag of 16 bits, which is a keyed folded multiplication;
-//! - a digest of 64 bits (SipHash-1-3) of the first `stride + 7` bytes, of longer beginnings, and of the whole form;
-//! - its length.
+//! - for each form, for each of the windows at the offsets 0 to `stride - 1`, a tag of 16 bits, which is a part of the
+//!   product of the window and a random number;
+//! - for each form, its length, and a digest of 64 bits (SipHash-1-3) of its first `stride + 7` characters;
+//! - for each value, digests of its bytes: of longer beginnings, and of the whole value. Forms with the same bytes share
+//!   them, because a scanner decodes what it compares. A form of base64 has the bits of the value from the first bit of a
+//!   whole character on, and thus digests of its own.
 //!
 //! A sample whose tag is known makes a *candidate*, about one sample of 800 in other text for one token. The digests
-//! decide: the first one, of up to 15 bytes, dismisses practically every candidate that is no beginning of a value,
-//! before its end was received. The lengths of the longer beginnings grow by factors of eight. An upstream that sends
-//! only beginnings of values therefore costs a bounded number of bytes to hash for each byte that it sends.
+//! decide: the first one dismisses practically every candidate that is no beginning of a value, before its end was
+//! received. The lengths of the longer beginnings grow by factors of eight. An upstream that sends only beginnings of
+//! values therefore costs a bounded number of bytes to hash for each byte that it sends. A value that repeats itself, such
+//! as many times the same letter, is the exception, because its beginnings overlap. `budget` limits the hashed bytes;
+//! beyond the limit, every first digest that matches counts as a value, which masks too much and never too little.
 //!
 //! # Fingerprints are not a copy of the value
 //!
@@ -42,13 +49,18 @@
 //! owner of the scanner may release the held bytes, so that an interactive stream does not wait for them
 //! ([`Scanner::release_tail`], [`Scanner::release_all`]). The rest of a value whose beginning was released is masked.
 
+mod budget;
+mod encoding;
 mod fingerprints;
-mod forms;
 mod scanner;
+mod shifted;
+mod styles;
+mod text;
 mod window_table;
 
-pub use fingerprints::{Fingerprints, SecretSet};
-pub use scanner::{Scanned, Scanner, mask_text};
+pub use fingerprints::{Fingerprints, SearchScope, SecretSet};
+pub use scanner::{Scanned, Scanner};
+pub use text::mask_text;
 
 /// The fewest bytes of a value that is looked for. No form of a value is shorter than the value.
 pub const MIN_VALUE: usize = 8;

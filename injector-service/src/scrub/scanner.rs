@@ -1,9 +1,10 @@
-use std::{hash::Hasher as _, mem, ops::Range, sync::Arc};
+use std::{collections::HashSet, mem, ops::Range, sync::Arc};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::{
     Fingerprints, MASK, SecretSet, WINDOW,
+    budget::DigestBudget,
     fingerprints::{Candidate, Verdict},
 };
 
@@ -22,6 +23,7 @@ pub struct Scanner {
     candidates: Vec<Candidate>,
     /// Values that were found, and were not given out as a whole.
     found: Vec<FoundValue>,
+    budget: DigestBudget,
 }
 
 /// The place of a value, and the position of the value in the list.
@@ -44,22 +46,6 @@ struct Stream<'s> {
     piece: &'s [u8],
 }
 
-/// Masks the values in a whole text. Returns `None` when no value was found.
-pub fn mask_text(fingerprints: &Arc<Fingerprints>, text: &[u8]) -> Option<Scanned> {
-    let stream = Stream {
-        kept: &[],
-        piece: text,
-    };
-    let mut windows = stream.windows(0, fingerprints.stride);
-    if !windows.any(|window| fingerprints.windows.may_know(*window)) {
-        return None;
-    }
-    let mut scanner = Scanner::new(fingerprints.clone());
-    let Scanned { output, found } = scanner.scan(Bytes::copy_from_slice(text));
-    let output = [output, scanner.finish()].concat().into();
-    (!found.is_empty()).then_some(Scanned { output, found })
-}
-
 impl Scanner {
     pub fn new(fingerprints: Arc<Fingerprints>) -> Self {
         Self {
@@ -69,12 +55,14 @@ impl Scanner {
             next_sample: 0,
             candidates: Vec::new(),
             found: Vec::new(),
+            budget: DigestBudget::new(),
         }
     }
 
     /// Scans the next piece of the stream, and returns the bytes that can be given out: the same length, with values
     /// masked, up to the held bytes. The piece itself is returned when nothing was held and nothing was found.
     pub fn scan(&mut self, piece: Bytes) -> Scanned {
+        self.budget.refill(piece.len());
         let kept = mem::take(&mut self.kept);
         let stream = Stream {
             kept: &kept,
@@ -94,12 +82,13 @@ impl Scanner {
     /// value that begins in the given bytes will be masked.
     pub fn release_tail(&mut self) -> Bytes {
         // Several forms of a value may begin alike. Once one of them was found, the others are improbable.
-        let is_found = |candidate: &Candidate| {
-            let mut found = self.found.iter();
-            found.any(|found| found.range.start == candidate.start && found.value == candidate.value)
-        };
+        let found: HashSet<_> = self
+            .found
+            .iter()
+            .map(|found| (found.range.start, found.value))
+            .collect();
         let begun = self.candidates.iter();
-        let begun = begun.filter(|each| each.is_probable() && !is_found(each));
+        let begun = begun.filter(|each| each.is_probable() && !found.contains(&(each.start, each.value)));
         let until = begun.map(|each| each.start).min().unwrap_or(self.kept.len());
         self.release(until.max(self.given))
     }
@@ -143,57 +132,49 @@ impl Scanner {
                 self.next_sample = at;
                 return found;
             };
-            if fingerprints.windows.may_know(window) {
-                self.add_candidates(at, window, stream, &mut found);
-            }
+            fingerprints.candidates(at, &window, |each| self.verify(each, stream, &mut found));
             at += fingerprints.stride;
         }
-        let windows = stream.windows(at - stream.kept.len(), fingerprints.stride);
-        for window in windows {
-            if fingerprints.windows.may_know(*window) {
-                self.add_candidates(at, *window, stream, &mut found);
-            }
-            at += fingerprints.stride;
+        let mut in_piece = at - stream.kept.len();
+        loop {
+            in_piece = fingerprints
+                .windows
+                .find(stream.piece, in_piece, fingerprints.stride);
+            let Some(window) = stream.piece.get(in_piece..).and_then(<[u8]>::first_chunk) else {
+                break;
+            };
+            let at = stream.kept.len() + in_piece;
+            fingerprints.candidates(at, window, |each| self.verify(each, stream, &mut found));
+            in_piece += fingerprints.stride;
         }
-        self.next_sample = at;
+        self.next_sample = stream.kept.len() + in_piece;
         found
     }
 
-    #[cold]
-    fn add_candidates(
-        &mut self,
-        at: usize,
-        window: [u8; WINDOW],
-        stream: &Stream<'_>,
-        found: &mut SecretSet,
-    ) {
-        let fingerprints = self.fingerprints.clone();
-        fingerprints.windows.lookup(window, |form, offset| {
-            let start = at.checked_sub(offset.into());
-            let candidate = start.and_then(|start| fingerprints.candidate(start, form));
-            if let Some(candidate) = candidate {
-                self.verify(candidate, stream, found);
-            }
-        });
-    }
-
     fn verify(&mut self, mut candidate: Candidate, stream: &Stream<'_>, found: &mut SecretSet) {
-        let verdict = self
-            .fingerprints
-            .verify(&mut candidate, stream.len(), |range, hasher| {
-                let (kept, piece) = stream.range(range);
-                hasher.write(kept);
-                hasher.write(piece);
-            });
-        match verdict {
+        let text = |range| <[&[u8]; 2]>::from(stream.range(range));
+        let fingerprints = &self.fingerprints;
+        match fingerprints.verify(&mut candidate, stream.len(), &mut self.budget, text) {
             Verdict::Dismissed => {}
             Verdict::Incomplete => self.candidates.push(candidate),
             Verdict::Found { len } => {
                 let Candidate { start, value, .. } = candidate;
                 found.insert(value);
-                let range = start..start + len;
-                self.found.push(FoundValue { range, value });
+                self.add_found(start..start + len, value);
             }
+        }
+    }
+
+    fn add_found(&mut self, range: Range<usize>, value: u8) {
+        // A spent budget takes every beginning for a value, so there can be very many.
+        if let Some(last) = self.found.last_mut()
+            && self.budget.is_spent()
+            && last.value == value
+            && last.range.contains(&range.start)
+        {
+            last.range.end = last.range.end.max(range.end);
+        } else {
+            self.found.push(FoundValue { range, value });
         }
     }
 
@@ -279,14 +260,6 @@ impl<'s> Stream<'s> {
         first.copy_from_slice(kept);
         (second.len() == piece.len()).then(|| second.copy_from_slice(piece))?;
         Some(window)
-    }
-
-    /// Returns the windows of the piece at `from` and at each `stride` bytes after it.
-    fn windows(&self, from: usize, stride: usize) -> impl Iterator<Item = &'s [u8; WINDOW]> + use<'s> {
-        let rest = self.piece.get(from..).unwrap_or_default();
-        (0..rest.len())
-            .step_by(stride)
-            .map_while(move |at| rest.get(at..)?.first_chunk())
     }
 
     /// Returns the part of `range` in the kept bytes, and the part in the piece.

@@ -8,12 +8,12 @@ use base64::{
 };
 use bytes::Bytes;
 
-use super::{Fingerprints, MIN_VALUE, Scanner, SecretSet, mask_text};
+use super::{Fingerprints, MIN_VALUE, Scanner, SearchScope, SecretSet, mask_text};
 
 const TOKEN: &str = "ghp_0123456789abcdefghijABCDEFGHIJ+/xyzw";
 
 fn fingerprints(values: &[&[u8]]) -> Arc<Fingerprints> {
-    Arc::new(Fingerprints::of(values.iter().copied()).unwrap())
+    Arc::new(Fingerprints::of(values.iter().copied(), SearchScope::Bodies).unwrap())
 }
 
 /// Scans the pieces of one stream, and returns the outputs in one.
@@ -136,8 +136,10 @@ fn a_value_is_masked_in_json() {
 
 #[test]
 fn a_value_of_fewer_than_eight_bytes_is_not_looked_for() {
-    assert!(Fingerprints::of([&b"1234567"[..]].into_iter()).is_none());
-    assert!(Fingerprints::of(std::iter::empty()).is_none());
+    for scope in [SearchScope::Heads, SearchScope::Bodies] {
+        assert!(Fingerprints::of([&b"1234567"[..]].into_iter(), scope).is_none());
+        assert!(Fingerprints::of(std::iter::empty(), scope).is_none());
+    }
     let (output, found) = scan(&[b"1234567", TOKEN.as_bytes()], &[b"1234567 MTIzNDU2Nw"]);
     assert_eq!((&*output, found.is_empty()), (&b"1234567 MTIzNDU2Nw"[..], true));
 }
@@ -251,22 +253,54 @@ fn the_tail_is_released_only_where_no_value_has_begun() {
 
 #[test]
 fn a_text_is_masked_as_a_whole_or_left_alone() {
-    let fingerprints = fingerprints(&[b"12345678", TOKEN.as_bytes()]);
+    let in_hex = TOKEN.bytes().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02X}").unwrap();
+        text
+    });
     for (text, expected) in [
         (String::new(), None),
         ("1234567".to_owned(), None),
         ("a text in which nothing is to be found".to_owned(), None),
-        ("x12345678".to_owned(), Some("x********".to_owned())),
+        ("xhunter22".to_owned(), Some("x********".to_owned())),
         (
             format!("Bearer {TOKEN}"),
             Some(format!("Bearer {}", "*".repeat(TOKEN.len()))),
         ),
+        (
+            format!("-{in_hex}-{in_hex}"),
+            Some(format!("-{0}-{0}", "*".repeat(in_hex.len()))),
+        ),
+        (format!("beginning {}", &TOKEN[..39]), None),
     ] {
-        let masked = mask_text(&fingerprints, text.as_bytes()).map(|masked| masked.output);
-        assert_eq!(
-            masked.as_deref(),
-            expected.as_deref().map(str::as_bytes),
-            "{text}"
-        );
+        for values in [&[TOKEN.as_bytes(), b"hunter22"][..], &[TOKEN.as_bytes()]] {
+            let expected = expected
+                .as_deref()
+                .filter(|_| values.len() > 1 || !text.contains("hunter22"));
+            for scope in [SearchScope::Heads, SearchScope::Bodies] {
+                let fingerprints = Fingerprints::of(values.iter().copied(), scope).unwrap();
+                let masked = mask_text(&fingerprints, text.as_bytes()).map(|masked| masked.output);
+                assert_eq!(masked.as_deref(), expected.map(str::as_bytes), "{text}");
+            }
+        }
+    }
+}
+
+/// Each position in such a stream begins a comparison of up to 9,000 bytes, and each of these bytes was hashed again.
+#[test]
+fn a_value_that_repeats_itself_is_masked_in_a_time_that_grows_with_the_stream_only() {
+    for unit in ["a", "ab", "abcdefgh-", "ab-ab-ab-ab-ab-ab-ab-c"] {
+        let value = unit.repeat(40_000 / unit.len());
+        let mut scanner = Scanner::new(fingerprints(&[value.as_bytes()]));
+        let stream = value.repeat(10);
+        let mut shown = 0;
+        let began = std::time::Instant::now();
+        for piece in stream.as_bytes().chunks(1000) {
+            let output = scanner.scan(Bytes::copy_from_slice(piece)).output;
+            shown += output.iter().filter(|byte| **byte != b'*').count();
+        }
+        let last = scanner.finish();
+        shown += last.iter().filter(|byte| **byte != b'*').count();
+        assert_eq!(shown, 0, "{unit}");
+        assert!(began.elapsed().as_secs() < 60, "{unit}: {:?}", began.elapsed());
     }
 }

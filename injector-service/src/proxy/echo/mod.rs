@@ -33,7 +33,7 @@ use crate::{
         EchoPart, Entry,
         server::{OnEcho, Scrub, Spec},
     },
-    scrub::{Fingerprints, SecretSet},
+    scrub::{Fingerprints, SearchScope, SecretSet},
 };
 pub(super) use body::{MaskedBody, mask_body};
 pub(super) use stream::{Framing, MaskedStream};
@@ -74,7 +74,11 @@ impl EchoFilter {
     pub(super) fn new(entry: &Arc<Entry>, call_id: &CallId, secrets: &ResolvedSecrets<'_>) -> Option<Self> {
         let spec = &entry.server.spec;
         let is_sought = |name: &SecretName| spec.scrub != Scrub::Off || is_in_url(spec, name);
-        let (fingerprints, names) = secrets.fingerprints(is_sought)?;
+        let scope = match spec.scrub {
+            Scrub::Off | Scrub::Headers => SearchScope::Heads,
+            Scrub::All => SearchScope::Bodies,
+        };
+        let (fingerprints, names) = secrets.fingerprints(is_sought, scope)?;
         Some(Self(Arc::new(FilteredCall {
             fingerprints: Arc::new(fingerprints),
             names,

@@ -1,14 +1,8 @@
-//! The texts as which a value is recognized.
+//! The texts that URLs and JSON have for a value, when some characters of the value are escaped and others are not.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use zeroize::Zeroizing;
 
-/// The letters of hexadecimal digits.
-#[derive(Clone, Copy)]
-enum HexCase {
-    Lower,
-    Upper,
-}
+use super::encoding::HexCase;
 
 /// Characters that percent-encoders leave as they are, in addition to letters, digits, `-`, `.` and `_`.
 const PERCENT_STYLES: [PercentStyle; 6] = [
@@ -55,76 +49,29 @@ struct JsonStyle {
     digits: HexCase,
 }
 
-/// A buffer for one form at a time, which never grows, because a growing buffer leaves copies behind.
-pub(super) struct FormBuffer(Zeroizing<Vec<u8>>);
+/// A buffer for one text at a time, which never grows, because a growing buffer leaves copies behind.
+pub(super) struct EscapedTexts(Zeroizing<Vec<u8>>);
 
-impl FormBuffer {
-    /// Returns a buffer for the forms of `values`. The longest form of a plain value has every byte percent-encoded,
-    /// and the longest form of another value is a JSON text in a JSON text: `\\u00xx`.
+impl EscapedTexts {
+    /// Returns a buffer for the texts of `values`. The longest text is a JSON text in a JSON text: `\\u00xx`.
     pub(super) fn new<'v>(values: impl Iterator<Item = &'v [u8]>) -> Self {
-        let longest = values.map(|value| value.len() * if is_plain(value) { 3 } else { 7 });
+        let longest = values.map(|value| if is_plain(value) { 0 } else { 7 * value.len() });
         Self(Zeroizing::new(Vec::with_capacity(
             longest.max().unwrap_or_default(),
         )))
     }
 
-    /// Calls `each` with every form of `value`. A form may come more than once.
+    /// Calls `each` with every text of `value`. A text may come more than once, and may be the value itself.
     pub(super) fn for_each(&mut self, value: &[u8], mut each: impl FnMut(&[u8])) {
-        each(value);
-        for before in 0..3 {
-            self.base64(before, value, &mut each);
-        }
-        for digits in [HexCase::Lower, HexCase::Upper] {
-            self.chunks(value, |byte| digits.of(byte));
-            each(&self.0);
-            self.chunks(value, |byte| digits.percent(byte));
-            each(&self.0);
-        }
         if !is_plain(value) {
             self.percent_styles(value, &mut each);
             self.json_styles(value, &mut each);
         }
     }
 
-    /// The characters of base64 that depend on the value alone, when `before` bytes come before the value in a group of
-    /// three bytes, in both alphabets.
-    fn base64(&mut self, before: usize, value: &[u8], each: &mut impl FnMut(&[u8])) {
-        // A group of its own for the bytes before the value and the first bytes of the value.
-        let (first, rest) = value.split_at(3 - before);
-        let mut group = Zeroizing::new([0; 3]);
-        group
-            .iter_mut()
-            .skip(before)
-            .zip(first)
-            .for_each(|(to, from)| *to = *from);
-        let characters = 4 + (rest.len() * 4).div_ceil(3);
-        self.0.clear();
-        self.0.resize(characters, 0);
-        let (begin, end) = self.0.split_at_mut(4);
-        let encoded = STANDARD_NO_PAD
-            .encode_slice(*group, begin)
-            .and_then(|_| STANDARD_NO_PAD.encode_slice(rest, end));
-        // The first and the last character may have bits of other bytes.
-        let inner = (before * 4).div_ceil(3)..4 + rest.len() * 4 / 3;
-        let (Ok(_), Some(form)) = (encoded, self.0.get_mut(inner)) else {
-            return;
-        };
-        each(form);
-        if form.iter().any(|byte| matches!(byte, b'+' | b'/')) {
-            for byte in form.iter_mut() {
-                *byte = match *byte {
-                    b'+' => b'-',
-                    b'/' => b'_',
-                    other => other,
-                };
-            }
-            each(form);
-        }
-    }
-
     fn percent_styles(&mut self, value: &[u8], each: &mut impl FnMut(&[u8])) {
         for style in &PERCENT_STYLES {
-            for digits in [HexCase::Lower, HexCase::Upper] {
+            for digits in HexCase::BOTH {
                 self.write(value, |form, byte| style.write(form, digits, byte));
                 each(&self.0);
             }
@@ -163,17 +110,6 @@ impl FormBuffer {
         }
     }
 
-    /// Writes `N` bytes for each byte of the value. Without a check of the capacity for each byte, which would take
-    /// longer than all the rest.
-    fn chunks<const N: usize>(&mut self, value: &[u8], chunk: impl Fn(u8) -> [u8; N]) {
-        self.0.clear();
-        self.0.resize(N * value.len(), 0);
-        let (chunks, _) = self.0.as_chunks_mut();
-        for (each, byte) in chunks.iter_mut().zip(value) {
-            *each = chunk(*byte);
-        }
-    }
-
     fn write(&mut self, value: &[u8], byte: impl Fn(&mut Vec<u8>, u8)) {
         self.0.clear();
         value.iter().for_each(|each| byte(&mut self.0, *each));
@@ -183,7 +119,8 @@ impl FormBuffer {
 /// Returns true for a value of characters that neither URLs nor JSON escape.
 fn is_plain(value: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    value.iter().all(is_plain)
+    // `all` would stop at the first other character, and could not use vector instructions.
+    value.iter().fold(true, |all, byte| all & is_plain(byte))
 }
 
 impl PercentStyle {
@@ -232,27 +169,5 @@ impl JsonStyle {
             }
             _ => form.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
         }
-    }
-}
-
-impl HexCase {
-    #[inline]
-    fn of(self, byte: u8) -> [u8; 2] {
-        [self.digit(byte >> 4), self.digit(byte & 15)]
-    }
-
-    #[inline]
-    fn percent(self, byte: u8) -> [u8; 3] {
-        [b'%', self.digit(byte >> 4), self.digit(byte & 15)]
-    }
-
-    /// Without a branch on the digit, so that the compiler can use vector instructions.
-    #[inline]
-    fn digit(self, digit: u8) -> u8 {
-        let after_nine = match self {
-            Self::Lower => b'a' - b'9' - 1,
-            Self::Upper => b'A' - b'9' - 1,
-        };
-        b'0' + digit + u8::from(digit > 9) * after_nine
     }
 }
