@@ -143,7 +143,7 @@ fn encode_calls(encoder: &mut DescriptorEncoder<'_>, counted: &[Labelled<'_>]) -
 fn encode_broken_off(encoder: &mut DescriptorEncoder<'_>, counted: &[Labelled<'_>]) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "aerostack_injector_broken_off_calls",
-        "Forwarded calls whose request could not be sent to its end, by server and reason",
+        "Forwarded calls that the injector ended before their end, by server and reason",
         None,
         MetricType::Counter,
     )?;

@@ -126,11 +126,8 @@ impl CallRecord {
         self.call_counts(metrics).count_secrets(count, 0);
     }
 
-    pub(super) fn messages(&self, entry: &Arc<Entry>) -> MessageRecord {
-        MessageRecord {
-            call_id: self.call_id.clone(),
-            entry: entry.clone(),
-        }
+    pub(super) fn later(&self, entry: &Arc<Entry>) -> LaterRecord {
+        LaterRecord::new(self.call_id.clone(), entry.clone())
     }
 
     /// Lists the call's secrets by what became of them, for the detail of a refusal.
@@ -239,14 +236,18 @@ fn complete<'i>(
     injections.filter(move |injection| injection.secrets().all(|name| resolved.value(name).is_some()))
 }
 
-/// Logs and counts the messages of a gRPC request that get secrets after the first one.
-pub(super) struct MessageRecord {
+/// Logs and counts the events of a call after its response has begun.
+pub(super) struct LaterRecord {
     pub(super) call_id: CallId,
     entry: Arc<Entry>,
 }
 
-impl MessageRecord {
-    /// Counts the secrets of one more message, and logs those that are missing.
+impl LaterRecord {
+    pub(super) fn new(call_id: CallId, entry: Arc<Entry>) -> Self {
+        Self { call_id, entry }
+    }
+
+    /// Counts the secrets of one more message of a gRPC request, and logs those that are missing.
     pub(super) fn add_resolved(&self, resolved: &ResolvedSecrets<'_>) {
         let missing: Vec<_> = resolved
             .iter()
@@ -268,7 +269,7 @@ impl MessageRecord {
         }
     }
 
-    /// Logs that the injector stopped sending the request after the response had begun.
+    /// Logs that the injector ended the call before its end, after the response had begun.
     pub(super) fn log_broken_off(&self, refusal: &Refusal) {
         self.entry.call_counts().count_broken_off(refusal);
         tracing::warn!(

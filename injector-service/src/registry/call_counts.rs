@@ -100,7 +100,7 @@ impl CallCounts {
         self.seconds.observe(duration.as_secs_f64());
     }
 
-    /// Counts a call that was forwarded and whose request could not be sent to its end.
+    /// Counts a call that the injector ended before its end, after the answer had begun.
     pub(crate) fn count_broken_off(&self, refusal: &Refusal) {
         *lock(&self.broken_off).entry(refusal.reason.name()).or_default() += 1;
     }

@@ -21,7 +21,7 @@ use crate::{
     },
     placement::{Injection, distinct_secrets},
     proxy::{
-        call_record::{CallRecord, MessageRecord},
+        call_record::{CallRecord, LaterRecord},
         echo::EchoFilter,
         grpc::{FailureTrailers, LaterMessages},
         http_server::STREAM_WINDOW,
@@ -65,7 +65,7 @@ struct RequestContext<'p> {
     placeholders: CallPlaceholders<'p>,
     upload: UploadState,
     /// The record of later messages, when every message of a gRPC request gets secrets.
-    messages: Option<Arc<MessageRecord>>,
+    messages: Option<Arc<LaterRecord>>,
     /// Finds the values of the request in the response.
     echo_filter: Option<EchoFilter>,
 }
@@ -167,7 +167,7 @@ impl CallPlan<'_> {
             resolver: self.context.proxy.resolver.clone(),
             entry: self.target.entry.clone(),
             deadline: self.context.deadline,
-            record: Arc::new(record.messages(&self.target.entry)),
+            record: Arc::new(record.later(&self.target.entry)),
         };
         let (body, messages) = body.with(body_secrets, &self.target.entry, &upload, later)?;
         deadline::write(&mut headers, self.context.deadline, self.context.dialect);

@@ -18,7 +18,7 @@ use crate::{
         body,
         body_type::BodyTypes,
         buffered_body::{BufferedBody, WholeBody},
-        call_record::MessageRecord,
+        call_record::LaterRecord,
         grpc::{GrpcBody, LaterMessages},
         json_body,
         received_body::ReceivedBody,
@@ -102,7 +102,7 @@ impl RequestBody {
         entry: &Arc<Entry>,
         upload: &UploadState,
         later: impl FnOnce() -> LaterMessages,
-    ) -> Result<(Body, Option<Arc<MessageRecord>>), Refusal> {
+    ) -> Result<(Body, Option<Arc<LaterRecord>>), Refusal> {
         match (self, secrets) {
             (Self::Unchanged(body), BodySecrets::None) => {
                 Ok((body::request(body, entry.clone(), upload.clone()), None))

@@ -1,11 +1,12 @@
 //! The response to the program, made from the response of the upstream.
 
-use std::{mem, pin::pin};
+use std::{mem, pin::pin, sync::Arc};
 
 use http::{Method, Response, Uri, header, response::Parts};
 use proto::Refusal;
 
 use super::{
+    context::CallContext,
     deadline::{NO_RESPONSE, within},
     exchange::ReceivedResponse,
     prepare::CallPlan,
@@ -14,13 +15,17 @@ use crate::{
     header_rules,
     proxy::{
         body,
+        buffer_budget::BufferBudget,
         call_record::CallRecord,
         challenge, cookies,
+        deadline_body::AtDeadline,
         echo::{self, EchoFilter, MaskedBody},
+        grpc::FailureTrailers,
         oauth_metadata,
         received_body::ReceivedBody,
         response_framing, sse_endpoint,
         upgrade::UpgradeResponse,
+        upload::UploadState,
     },
     upstream::Body,
 };
@@ -50,8 +55,11 @@ impl ReceivedResponse<'_> {
         // The version of the connection to the upstream says nothing about the connection to the program.
         let version = mem::take(&mut head.version);
         let body = ReceivedBody::response(body, version, slot);
-        let body = mask(&mut head, body, echo_filter)
-            .inspect_err(|_| record.count_injected(&plan.context.proxy.metrics))?;
+        let failure_trailers =
+            failure_trailers.or_else(|| trailers_of_broken_answer(&plan.context, echo_filter.as_ref()?));
+        let proxy = plan.context.proxy;
+        let body = mask(&mut head, body, echo_filter, &proxy.budget)
+            .inspect_err(|_| record.count_injected(&proxy.metrics))?;
         rewrite_head(&mut head, &plan, &url, record)?;
         let CallPlan {
             context,
@@ -86,11 +94,25 @@ impl ReceivedResponse<'_> {
 
 /// Masks the values of the request in the head, and returns the body with values masked. This comes before URLs are
 /// rewritten, because the URL of the request has masks in the place of values as well.
-fn mask(head: &mut Parts, body: ReceivedBody, filter: Option<EchoFilter>) -> Result<MaskedBody, Refusal> {
+fn mask(
+    head: &mut Parts,
+    body: ReceivedBody,
+    filter: Option<EchoFilter>,
+    budget: &BufferBudget,
+) -> Result<MaskedBody, Refusal> {
     if let Some(filter) = &filter {
         filter.mask_head(head)?;
     }
-    echo::mask_body(body, filter, head)
+    echo::mask_body(body, filter, head, budget)
+}
+
+/// Returns the trailers for an answer that is broken off while its values are masked.
+fn trailers_of_broken_answer(context: &CallContext<'_>, filter: &EchoFilter) -> Option<FailureTrailers> {
+    filter.may_break_off().then(|| FailureTrailers {
+        upload: UploadState::default(),
+        record: Arc::new(filter.record()),
+        trailers: context.at_deadline() == AtDeadline::GrpcTrailers,
+    })
 }
 
 /// Leaves the headers that the program may get, with URLs and cookies as the program has to see them. Refuses the call

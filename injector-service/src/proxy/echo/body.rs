@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::{BEGUN_DELAY, EchoFilter, Framing, MaskedStream, TAIL_DELAY, content_coding};
 use crate::{
-    proxy::received_body::ReceivedBody,
+    proxy::{buffer_budget::BufferBudget, grpc::encoding::Encoding, received_body::ReceivedBody},
     upstream::{Body, BodyError, FramePoll},
 };
 
@@ -34,16 +34,15 @@ pub(in crate::proxy) fn mask_body(
     body: ReceivedBody,
     filter: Option<EchoFilter>,
     head: &mut Parts,
+    budget: &BufferBudget,
 ) -> Result<MaskedBody, Refusal> {
     let source = match &filter {
         Some(filter) if filter.masks_bodies() && !body.is_end_stream() => {
-            let framing = if is_grpc(&head.headers) {
-                Framing::grpc()
-            } else {
-                Framing::None
-            };
+            let body = content_coding::decode(body, &mut head.headers)?;
+            let (framing, keeps_length) = framing(&mut head.headers, budget);
             Source::Masked(Box::new(MaskedData {
-                body: content_coding::decode(body, &mut head.headers)?,
+                body,
+                keeps_length,
                 stream: MaskedStream::new(filter.clone(), framing),
                 timer: None,
                 last: None,
@@ -53,6 +52,19 @@ pub(in crate::proxy) fn mask_body(
         _ => Source::Unchanged(body),
     };
     Ok(MaskedBody { source, filter })
+}
+
+/// Returns the framing of a body, and true if masking keeps the length of the body.
+fn framing(headers: &mut HeaderMap, budget: &BufferBudget) -> (Framing, bool) {
+    if !is_grpc(headers) {
+        return (Framing::None, true);
+    }
+    let encoding = Encoding::named_by(headers);
+    let keeps_length = encoding == Encoding::Identity;
+    if !keeps_length {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    (Framing::grpc(encoding, budget.empty_reservation()), keeps_length)
 }
 
 /// gRPC-Web has other messages, and its `Content-Type` begins alike.
@@ -100,6 +112,7 @@ impl http_body::Body for MaskedBody {
 /// A body whose data are masked.
 struct MaskedData {
     body: Body,
+    keeps_length: bool,
     stream: MaskedStream,
     /// Runs while bytes are held, with the bytes that it will release.
     timer: Option<(Pin<Box<Sleep>>, Release)>,
@@ -203,8 +216,12 @@ impl http_body::Body for MaskedData {
         self.last.is_none() && (self.has_ended || self.body.is_end_stream() && !self.stream.holds_bytes())
     }
 
-    /// Masking keeps the length. The hint is read before the first frame.
+    /// The hint is read before the first frame.
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.keeps_length {
+            self.body.size_hint()
+        } else {
+            SizeHint::default()
+        }
     }
 }

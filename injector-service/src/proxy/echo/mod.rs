@@ -29,6 +29,7 @@ use crate::{
     dialect::Dialect,
     inject::ResolvedSecrets,
     placement::Placement,
+    proxy::call_record::LaterRecord,
     registry::{
         EchoPart, Entry,
         server::{OnEcho, Scrub, Spec},
@@ -89,6 +90,17 @@ impl EchoFilter {
 
     pub(super) fn masks_bodies(&self) -> bool {
         self.0.entry.server.spec.scrub == Scrub::All
+    }
+
+    /// Returns true when an answer may be broken off after its head: because of a value in it, or because values in it
+    /// cannot be masked.
+    pub(super) fn may_break_off(&self) -> bool {
+        self.masks_bodies() || self.0.entry.server.spec.on_echo == OnEcho::Block
+    }
+
+    /// Returns the record of the filtered call after its head.
+    pub(super) fn record(&self) -> LaterRecord {
+        LaterRecord::new(self.0.call_id.clone(), self.0.entry.clone())
     }
 
     /// Logs and counts an echo. Returns an error when the server's setting `on_echo` blocks the answer.

@@ -76,6 +76,10 @@ impl MaskedPayload {
         self.scanner.holds_bytes()
     }
 
+    pub(super) fn log_broken_off(&self, refusal: &Refusal) {
+        self.filter.record().log_broken_off(refusal);
+    }
+
     fn report(&mut self, found: SecretSet) -> Result<(), Refusal> {
         let new = found.without(self.reported);
         self.reported.add(found);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proto::Refusal;
 
 use super::{EchoFilter, grpc::GrpcFraming, payload::MaskedPayload, websocket::WebSocketFraming};
+use crate::proxy::{buffer_budget::Reservation, grpc::encoding::Encoding};
 
 /// The bytes of a stream that are not payload.
 pub(in crate::proxy) enum Framing {
@@ -19,8 +20,9 @@ pub(in crate::proxy) struct MaskedStream {
 }
 
 impl Framing {
-    pub(in crate::proxy) fn grpc() -> Self {
-        Self::Grpc(GrpcFraming::default())
+    /// Messages may be compressed in `encoding`. The reservation holds the bytes of compressed messages.
+    pub(super) fn grpc(encoding: Encoding, reservation: Reservation) -> Self {
+        Self::Grpc(GrpcFraming::new(encoding, reservation))
     }
 
     pub(in crate::proxy) fn web_socket() -> Self {
@@ -54,6 +56,10 @@ impl MaskedStream {
     pub(in crate::proxy) fn release_all(&mut self) -> Bytes {
         self.payload.release_all();
         self.payload.take_output()
+    }
+
+    pub(in crate::proxy) fn log_broken_off(&self, refusal: &Refusal) {
+        self.payload.log_broken_off(refusal);
     }
 
     pub(in crate::proxy) fn holds_bytes(&self) -> bool {

@@ -20,7 +20,7 @@ pub(in crate::proxy) const ACCEPTED: &str = "identity,gzip,deflate,zstd";
 const MAX_WINDOW: u64 = 8 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(in crate::proxy) enum Encoding {
     Identity,
     Gzip,
     /// The zlib format (RFC 1950), as for `deflate` in HTTP.
@@ -29,13 +29,18 @@ pub(super) enum Encoding {
     Unknown,
 }
 
-enum DecodeError {
+pub(in crate::proxy) enum DecodeError {
+    /// No encoding was named.
+    NotNamed,
+    /// The named encoding is not supported.
+    Unknown,
+    /// The message has more than [`MAX_MESSAGE`] bytes.
     TooLarge,
     Malformed,
 }
 
 impl Encoding {
-    pub(super) fn named_by(headers: &HeaderMap) -> Self {
+    pub(in crate::proxy) fn named_by(headers: &HeaderMap) -> Self {
         let mut named = headers.get_all(HEADER).iter();
         match (named.next().map(|value| value.as_bytes()), named.next()) {
             (None | Some(b"identity"), None) => Self::Identity,
@@ -46,32 +51,37 @@ impl Encoding {
         }
     }
 
+    /// Decodes a message of a request.
     pub(super) fn decode(self, message: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let decoded = match self {
-            Self::Identity => {
-                let message =
-                    "a message's compressed flag is set, but no grpc-encoding says how it is compressed";
-                return Err(Refusal::new(Reason::MessageFlagInvalid, message));
-            }
-            Self::Unknown => {
+        self.decompress(message).map_err(|error| match error {
+            DecodeError::NotNamed => Refusal::new(
+                Reason::MessageFlagInvalid,
+                "a message's compressed flag is set, but no grpc-encoding says how it is compressed",
+            ),
+            DecodeError::Unknown => {
                 let message = format!(
                     "this server gets its secrets in the messages; those can be compressed as {ACCEPTED}, and not otherwise"
                 );
-                return Err(Refusal::new(Reason::MessageEncodingUnsupported, message));
+                Refusal::new(Reason::MessageEncodingUnsupported, message)
             }
-            // Some clients set the compressed flag of an empty message, but do not compress the message.
-            Self::Gzip | Self::Deflate | Self::Zstd if message.is_empty() => Ok(Vec::new()),
-            Self::Gzip => gzip(message),
-            Self::Deflate => deflate(message),
-            Self::Zstd => zstd(message),
-        };
-        decoded.map_err(|error| match error {
             DecodeError::TooLarge => too_large(),
             DecodeError::Malformed => Refusal::new(
                 Reason::BodyInvalid,
                 "a compressed message is not what its grpc-encoding says",
             ),
         })
+    }
+
+    pub(in crate::proxy) fn decompress(self, message: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        match self {
+            Self::Identity => Err(DecodeError::NotNamed),
+            Self::Unknown => Err(DecodeError::Unknown),
+            // Some clients set the compressed flag of an empty message, but do not compress the message.
+            Self::Gzip | Self::Deflate | Self::Zstd if message.is_empty() => Ok(Vec::new()),
+            Self::Gzip => gzip(message),
+            Self::Deflate => deflate(message),
+            Self::Zstd => zstd(message),
+        }
     }
 }
 

@@ -10,21 +10,22 @@ use http_body_util::BodyExt as _;
 use proto::Refusal;
 
 use crate::{
-    proxy::{call_record::MessageRecord, local_reply, upload::UploadState},
+    proxy::{call_record::LaterRecord, local_reply, upload::UploadState},
     upstream::{Body, BodyError, FramePoll},
 };
 
-/// Tells a gRPC client why its call failed when the request is aborted after the response has begun.
+/// Counts a call that the injector breaks off after the response has begun, and tells a gRPC client the reason. The
+/// injector does this when it cannot send the request to its end, and when the response may not be passed on.
 pub(in crate::proxy) struct FailureTrailers {
     pub(in crate::proxy) upload: UploadState,
-    pub(in crate::proxy) record: Arc<MessageRecord>,
-    /// True when trailers always reach the client: over HTTP/2 only.
+    pub(in crate::proxy) record: Arc<LaterRecord>,
+    /// True for a gRPC client that trailers always reach: over HTTP/2 only.
     pub(in crate::proxy) trailers: bool,
 }
 
 impl FailureTrailers {
-    /// Wraps the body of the response. When the body fails because the request has failed, the returned body ends with
-    /// trailers that contain the refusal's status, if the client can receive trailers.
+    /// Wraps the body of the response. When the body fails with a refusal, or because the request has failed with one, the
+    /// returned body ends with trailers that contain the refusal's status, if the client can receive trailers.
     pub(in crate::proxy) fn wrap(self, body: Body) -> Body {
         FailureTrailersBody {
             body,
@@ -32,6 +33,11 @@ impl FailureTrailers {
             has_failed: false,
         }
         .boxed_unsync()
+    }
+
+    /// Returns the refusal that made the body fail, unless the upstream is the cause.
+    fn refusal(&self, error: &BodyError) -> Option<Refusal> {
+        self.upload.failure().or_else(|| error.downcast_ref().cloned())
     }
 
     fn last_frame(&self, refusal: &Refusal, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
@@ -59,12 +65,15 @@ impl http_body::Body for FailureTrailersBody {
             return Poll::Ready(None);
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        Poll::Ready(match (frame, self.failure.upload.failure()) {
-            (Some(Err(error)), Some(refusal)) => {
-                self.has_failed = true;
-                Some(self.failure.last_frame(&refusal, error))
-            }
-            (frame, _) => frame,
+        Poll::Ready(match frame {
+            Some(Err(error)) => Some(match self.failure.refusal(&error) {
+                Some(refusal) => {
+                    self.has_failed = true;
+                    self.failure.last_frame(&refusal, error)
+                }
+                None => Err(error),
+            }),
+            frame => frame,
         })
     }
 

@@ -20,7 +20,7 @@ pub(super) use failure_trailers::FailureTrailers;
 use super::{
     body, body_type,
     buffer_budget::Reservation,
-    call_record::MessageRecord,
+    call_record::LaterRecord,
     received_body::ReceivedBody,
     upload::{self, UploadState},
 };
@@ -54,7 +54,7 @@ pub(super) struct LaterMessages {
     pub(super) resolver: Resolver,
     pub(super) entry: Arc<Entry>,
     pub(super) deadline: Option<Instant>,
-    pub(super) record: Arc<MessageRecord>,
+    pub(super) record: Arc<LaterRecord>,
 }
 
 impl GrpcBody {

@@ -180,6 +180,7 @@ async fn copy_masked(
             Read::Bytes(read) => {
                 let bytes = buffer.get(..read).unwrap_or_default();
                 let output = masked.push(Bytes::copy_from_slice(bytes));
+                let output = output.inspect_err(|refusal| masked.log_broken_off(refusal));
                 (output.map_err(io::Error::other)?, read)
             }
             Read::Released(output) => (output, 0),

@@ -9,14 +9,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
-};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use e2e::{PATIENCE, Pair, eventually};
 use flate2::{Compression, write::GzEncoder, write::ZlibEncoder};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -28,24 +25,15 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::mpsc,
     time::timeout,
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tokio_tungstenite::{
-    accept_async, client_async,
-    tungstenite::{
-        Message,
-        protocol::{
-            CloseFrame,
-            frame::{
-                Frame as WebSocketFrame,
-                coding::{CloseCode, Data, OpCode},
-            },
-        },
-    },
-};
+
+mod grpc;
+mod urls;
+mod web_sockets;
 
 const SECRET: &str = "canary/5d0c+of an answer~41";
 const MASK: &str = "***************************";
@@ -100,13 +88,18 @@ const ALL: Setting = Setting {
 
 /// Starts a pair with the server `dev/api` at `address`.
 async fn dev(address: SocketAddr, setting: Setting) -> Pair {
+    dev_with(&format!("http://{address}"), "- secret: TOKEN", setting).await
+}
+
+/// Starts a pair with the server `dev/api` at `url` and the injection `injection`.
+async fn dev_with(url: &str, injection: &str, setting: Setting) -> Pair {
     let Setting {
         scrub,
         on_echo,
         protocol,
     } = setting;
     let file = format!(
-        "version: 1\nservers:\n- workspace: dev\n  name: api\n  url: http://{address}\n  injections:\n  - secret: TOKEN\n  \
+        "version: 1\nservers:\n- workspace: dev\n  name: api\n  url: {url}\n  injections:\n  {injection}\n  \
          protocol: {protocol}\n  on_echo: {on_echo}\n  {scrub}\n"
     );
     let pair = Pair::start_with(
@@ -388,6 +381,7 @@ async fn an_answer_with_a_value_is_blocked_where_the_server_says_so() {
     };
     assert!(failed, "the answer ended as if it were complete");
     assert!("before ".as_bytes().starts_with(&data), "{data:?}");
+    assert_counted(&pair, &format!("{BROKEN_OFF} 1\n")).await;
 }
 
 #[tokio::test]
@@ -398,173 +392,21 @@ async fn echoes_are_counted_by_part() {
     for part in ["head", "body"] {
         let series =
             format!("aerostack_injector_echoes_total{{workspace=\"dev\",server=\"api\",part=\"{part}\"}} 1");
-        eventually("the echo is counted", async || {
-            let page = e2e::pair::get(&format!("http://{}/metrics", pair.injector.metrics)).await;
-            String::from_utf8_lossy(page.body()).contains(&series)
-        })
-        .await;
+        assert_counted(&pair, &series).await;
     }
 }
 
-/// Returns a gRPC message with its prefix.
-fn message(flag: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&[flag][..], &length, payload].concat()
-}
-
-async fn grpc(pair: &Pair) -> Response<Incoming> {
-    let request = Request::post(pair.injector.url("/e2e.Echo/Any"))
-        .header("te", "trailers")
-        .header("content-type", "application/grpc")
-        .header("grpc-accept-encoding", "gzip")
-        .header("x-aerostack-workspace", "dev")
-        .header("x-aerostack-server", "api");
-    let client = Client::builder(TokioExecutor::new())
-        .http2_only(true)
-        .build_http::<Full<Bytes>>();
-    let request = request.body(Full::from(message(0, b""))).unwrap();
-    timeout(PATIENCE, client.request(request)).await.unwrap().unwrap()
-}
-
-#[tokio::test]
-async fn messages_and_the_status_of_grpc_are_masked() {
-    let details = format!("\u{8}\u{3}a status with {SECRET} in it");
-    let trailers = {
-        let details = STANDARD_NO_PAD.encode(&details);
-        let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from_static("3"));
-        let text = format!("rejected %25 {SECRET}");
-        trailers.insert("grpc-message", HeaderValue::from_str(&text).unwrap());
-        trailers.insert(
-            "grpc-status-details-bin",
-            HeaderValue::from_str(&details).unwrap(),
-        );
-        trailers
-    };
-    let messages = [
-        message(0, b"\x0a\x03abc"),
-        message(0, format!("\x0a\x1b{SECRET}").as_bytes()),
-        message(0, b""),
-    ]
-    .concat();
-    let expected = String::from_utf8(messages.clone()).unwrap().replace(SECRET, MASK);
-    for step in [1, 7, 1000] {
-        let data = messages
-            .chunks(step)
-            .map(|chunk| Frame::data(Bytes::copy_from_slice(chunk)));
-        let sent: Vec<Bytes> = data.map(|frame| frame.into_data().unwrap()).collect();
-        let trailers = trailers.clone();
-        let address = upstream(move |request| {
-            assert_eq!(field(request.headers(), "grpc-accept-encoding"), "identity");
-            let data = sent.iter().cloned().map(Frame::data);
-            let all = data.chain([Frame::trailers(trailers.clone())]).collect();
-            let response = Response::builder().header("content-type", "application/grpc");
-            response.body(frames(all)).unwrap()
-        })
-        .await;
-        let pair = dev(address, ALL).await;
-        let answer = timeout(PATIENCE, grpc(&pair).await.into_body().collect()).await;
-        let answer = answer.unwrap().unwrap();
-        let trailers = answer.trailers().unwrap().clone();
-        assert_eq!(String::from_utf8(answer.to_bytes().to_vec()).unwrap(), expected);
-        assert_eq!(field(&trailers, "grpc-message"), format!("rejected %25 {MASK}"));
-        let shown = STANDARD_NO_PAD.decode(field(&trailers, "grpc-status-details-bin"));
-        let shown = String::from_utf8(shown.unwrap()).unwrap();
-        assert_eq!(shown, details.replace(SECRET, MASK));
-    }
-}
-
-#[tokio::test]
-async fn a_message_arrives_before_the_next_one_is_sent() {
-    let (address, sender) = fed_upstream("application/grpc").await;
-    let pair = dev(address, ALL).await;
-    let mut body = grpc(&pair).await.into_body();
-    for payload in ["first message", "second message"] {
-        let sent = message(0, payload.as_bytes());
-        sender.send(Frame::data(sent.clone().into())).unwrap();
-        assert_next(&mut body, str::from_utf8(&sent).unwrap()).await;
-    }
-}
-
-#[tokio::test]
-async fn a_compressed_message_breaks_the_call() {
-    let address = upstream(|_| {
-        let response = Response::builder()
-            .header("content-type", "application/grpc")
-            .header("grpc-encoding", "gzip");
-        response.body(whole(message(1, b"something"))).unwrap()
+/// Waits until the metrics of the injector have `series`.
+async fn assert_counted(pair: &Pair, series: &str) {
+    eventually("the event is counted", async || {
+        let page = e2e::pair::get(&format!("http://{}/metrics", pair.injector.metrics)).await;
+        String::from_utf8_lossy(page.body()).contains(series)
     })
     .await;
-    let pair = dev(address, ALL).await;
-    assert!(grpc(&pair).await.into_body().collect().await.is_err());
 }
 
-#[tokio::test]
-async fn messages_of_a_websocket_are_masked() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut socket = accept_async(stream).await.unwrap();
-        let long = format!("{}{SECRET}{}", "x".repeat(70_000), "y".repeat(300));
-        for message in [
-            Message::text(format!("text {SECRET}")),
-            Message::binary(format!("binary {SECRET} rest").into_bytes()),
-            Message::text(long),
-            Message::Ping(Bytes::from_static(SECRET.as_bytes())),
-        ] {
-            socket.send(message).await.unwrap();
-        }
-        let (beginning, rest) = SECRET.split_at(9);
-        for (text, opcode, is_last) in [
-            (beginning, Data::Text, false),
-            ("", Data::Continue, false),
-            (rest, Data::Continue, true),
-        ] {
-            let frame = WebSocketFrame::message(text.to_owned(), OpCode::Data(opcode), is_last);
-            socket.send(Message::Frame(frame)).await.unwrap();
-        }
-        let close = CloseFrame {
-            code: CloseCode::Policy,
-            reason: format!("no {SECRET}").into(),
-        };
-        socket.close(Some(close)).await.unwrap();
-        while socket.next().await.is_some_and(|message| message.is_ok()) {}
-    });
-    let pair = dev(address, ALL).await;
-    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
-    let request = Request::builder()
-        .uri("ws://localhost/dev/api/chat")
-        .header("host", "localhost")
-        .header("connection", "upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-        .header("sec-websocket-extensions", "permessage-deflate");
-    let (mut socket, response) = client_async(request.body(()).unwrap(), stream).await.unwrap();
-    assert!(response.headers().get("sec-websocket-extensions").is_none());
-    let mut messages = Vec::new();
-    while let Some(Ok(message)) = timeout(PATIENCE, socket.next()).await.unwrap() {
-        messages.push(message);
-    }
-    let close = CloseFrame {
-        code: CloseCode::Policy,
-        reason: format!("no {MASK}").into(),
-    };
-    assert_eq!(
-        messages,
-        [
-            Message::text(format!("text {MASK}")),
-            Message::binary(format!("binary {MASK} rest").into_bytes()),
-            Message::text(format!("{}{MASK}{}", "x".repeat(70_000), "y".repeat(300))),
-            Message::Ping(Bytes::from_static(MASK.as_bytes())),
-            Message::text(MASK),
-            Message::Close(Some(close)),
-        ]
-    );
-    drop(socket);
-    timeout(PATIENCE, serving).await.unwrap().unwrap();
-}
+/// The series of calls that were broken off because of a value.
+const BROKEN_OFF: &str = "aerostack_injector_broken_off_calls_total{workspace=\"dev\",server=\"api\",reason=\"UPSTREAM_ECHOED_SECRET\"}";
 
 /// The text after the status code is not a header, but reaches the program as well.
 #[tokio::test]

@@ -1,0 +1,115 @@
+//! WebSockets, whose messages come in frames.
+
+use bytes::Bytes;
+use e2e::PATIENCE;
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::Request;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    accept_async, client_async,
+    tungstenite::{
+        Message,
+        protocol::{
+            CloseFrame,
+            frame::{
+                Frame as WebSocketFrame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
+    },
+};
+
+use super::{ALL, BROKEN_OFF, MASK, SECRET, Setting, assert_counted, dev};
+
+#[tokio::test]
+async fn messages_of_a_websocket_are_masked() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept_async(stream).await.unwrap();
+        let long = format!("{}{SECRET}{}", "x".repeat(70_000), "y".repeat(300));
+        for message in [
+            Message::text(format!("text {SECRET}")),
+            Message::binary(format!("binary {SECRET} rest").into_bytes()),
+            Message::text(long),
+            Message::Ping(Bytes::from_static(SECRET.as_bytes())),
+        ] {
+            socket.send(message).await.unwrap();
+        }
+        let (beginning, rest) = SECRET.split_at(9);
+        for (text, opcode, is_last) in [
+            (beginning, Data::Text, false),
+            ("", Data::Continue, false),
+            (rest, Data::Continue, true),
+        ] {
+            let frame = WebSocketFrame::message(text.to_owned(), OpCode::Data(opcode), is_last);
+            socket.send(Message::Frame(frame)).await.unwrap();
+        }
+        let close = CloseFrame {
+            code: CloseCode::Policy,
+            reason: format!("no {SECRET}").into(),
+        };
+        socket.close(Some(close)).await.unwrap();
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    });
+    let pair = dev(address, ALL).await;
+    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let request = Request::builder()
+        .uri("ws://localhost/dev/api/chat")
+        .header("host", "localhost")
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-extensions", "permessage-deflate");
+    let (mut socket, response) = client_async(request.body(()).unwrap(), stream).await.unwrap();
+    assert!(response.headers().get("sec-websocket-extensions").is_none());
+    let mut messages = Vec::new();
+    while let Some(Ok(message)) = timeout(PATIENCE, socket.next()).await.unwrap() {
+        messages.push(message);
+    }
+    let close = CloseFrame {
+        code: CloseCode::Policy,
+        reason: format!("no {MASK}").into(),
+    };
+    assert_eq!(
+        messages,
+        [
+            Message::text(format!("text {MASK}")),
+            Message::binary(format!("binary {MASK} rest").into_bytes()),
+            Message::text(format!("{}{MASK}{}", "x".repeat(70_000), "y".repeat(300))),
+            Message::Ping(Bytes::from_static(MASK.as_bytes())),
+            Message::text(MASK),
+            Message::Close(Some(close)),
+        ]
+    );
+    drop(socket);
+    timeout(PATIENCE, serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_blocked_websocket_is_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept_async(stream).await.unwrap();
+        socket.send(Message::text(SECRET)).await.unwrap();
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    });
+    let setting = Setting {
+        on_echo: "block",
+        ..ALL
+    };
+    let pair = dev(address, setting).await;
+    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let url = format!("ws://{}/dev/api/chat", pair.injector.data_plane);
+    let (mut socket, _) = client_async(url, stream).await.unwrap();
+    let first = timeout(PATIENCE, socket.next()).await.unwrap();
+    assert!(!matches!(first, Some(Ok(_))), "{first:?}");
+    assert_counted(&pair, &format!("{BROKEN_OFF} 1\n")).await;
+}
