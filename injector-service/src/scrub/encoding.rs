@@ -27,10 +27,10 @@ pub(super) enum HexCase {
 }
 
 /// The first bytes of a value, and zeros after the end of a shorter value.
-pub(super) struct FirstBytes(Zeroizing<[u8; BEGINNING]>);
+pub(super) struct FirstBytes(Beginning);
 
-/// The first characters of an encoded value.
-pub(super) type FirstCharacters = Zeroizing<[u8; BEGINNING]>;
+/// The first characters of a form.
+pub(super) type Beginning = Zeroizing<[u8; BEGINNING]>;
 
 impl Encoding {
     /// Returns the number of characters and the number of bytes in one group.
@@ -109,35 +109,41 @@ fn sextet(character: u8) -> Option<u8> {
 impl FirstBytes {
     pub(super) fn of(value: &[u8]) -> Self {
         let mut first = Zeroizing::new([0; BEGINNING]);
-        first.iter_mut().zip(value).for_each(|(to, from)| *to = *from);
+        match value.first_chunk() {
+            Some(whole) => *first = *whole,
+            None => first.iter_mut().zip(value).for_each(|(to, from)| *to = *from),
+        }
         Self(first)
     }
 
-    pub(super) fn hex(&self, case: HexCase) -> FirstCharacters {
-        self.chunks(|byte| case.of(byte))
+    /// The characters of the value itself.
+    pub(super) fn plain(&self) -> &Beginning {
+        &self.0
     }
 
-    pub(super) fn percent(&self, case: HexCase) -> FirstCharacters {
-        self.chunks(|byte| case.percent(byte))
+    /// Writes hexadecimal digits with small letters.
+    pub(super) fn write_hex(&self, text: &mut Beginning) {
+        self.write_chunks(text, |byte| HexCase::Lower.of(byte));
     }
 
-    fn chunks<const N: usize>(&self, chunk: impl Fn(u8) -> [u8; N]) -> FirstCharacters {
-        let mut text = Zeroizing::new([0; BEGINNING]);
+    /// Writes every byte percent-encoded, with small letters.
+    pub(super) fn write_percent(&self, text: &mut Beginning) {
+        self.write_chunks(text, |byte| HexCase::Lower.percent(byte));
+    }
+
+    fn write_chunks<const N: usize>(&self, text: &mut Beginning, chunk: impl Fn(u8) -> [u8; N]) {
         let (chunks, _) = text.as_chunks_mut();
         for (each, byte) in chunks.iter_mut().zip(self.0.iter()) {
             *each = chunk(*byte);
         }
-        text
     }
 
-    /// Returns the characters of base64 for the bits from `skipped` on, which is at most 4.
-    pub(super) fn base64(&self, skipped: u32) -> FirstCharacters {
-        let mut text = Zeroizing::new([0; BEGINNING]);
+    /// Writes the characters of base64 for the bits from `skipped` on, which is at most 4.
+    pub(super) fn write_base64(&self, skipped: u32, text: &mut Beginning) {
         let (first, second) = text.split_at_mut(10);
         // The first word has the 60 bits of 10 characters. The second word begins with bit 56.
         write_base64(self.word(0) << skipped, first);
         write_base64(self.word(7) << (skipped + 4), second);
-        text
     }
 
     fn word(&self, at: usize) -> u64 {
@@ -154,18 +160,32 @@ fn write_base64(mut bits: u64, text: &mut [u8]) {
     }
 }
 
-/// Returns the text with the letters of the other alphabet of base64, or `None` when both alphabets write the first
-/// `len` characters alike.
-pub(super) fn in_url_alphabet(text: &FirstCharacters, len: usize) -> Option<FirstCharacters> {
-    let mut other = text.clone();
-    for character in other.iter_mut() {
+/// Changes hexadecimal digits to capital letters. Returns false when the first `len` characters stay the same.
+pub(super) fn to_upper_case(text: &mut Beginning, len: usize) -> bool {
+    let differs = text.iter().take(len).any(u8::is_ascii_lowercase);
+    text.make_ascii_uppercase();
+    differs
+}
+
+/// Changes characters of base64 to the other alphabet. Returns false when the first `len` characters stay the same.
+pub(super) fn to_url_alphabet(text: &mut Beginning, len: usize) -> bool {
+    let has_other = |text: &[u8]| {
+        // `any` would stop at the first such character, and could not use vector instructions.
+        text.iter()
+            .fold(false, |any, each| any | matches!(each, b'+' | b'/'))
+    };
+    if !has_other(text.as_slice()) {
+        return false;
+    }
+    let differs = has_other(text.get(..len).unwrap_or_default());
+    for character in text.iter_mut() {
         *character = match *character {
             b'+' => b'-',
             b'/' => b'_',
             same => same,
         };
     }
-    (other.get(..len) != text.get(..len)).then_some(other)
+    differs
 }
 
 impl HexCase {
@@ -246,22 +266,34 @@ mod tests {
     fn the_first_characters_are_those_of_the_encodings() {
         let value = b"\xff\xa0z-value of many bytes";
         let first = FirstBytes::of(value);
-        assert_eq!(&first.hex(HexCase::Lower)[..], b"ffa07a2d76616c75");
-        assert_eq!(&first.percent(HexCase::Upper)[..15], b"%FF%A0%7A%2D%76");
+        let mut text = Zeroizing::new([0; BEGINNING]);
+        first.write_hex(&mut text);
+        assert_eq!(&text[..], b"ffa07a2d76616c75");
+        first.write_percent(&mut text);
+        assert_eq!(&text[..15], b"%ff%a0%7a%2d%76");
+        assert!(to_upper_case(&mut text, 15));
+        assert_eq!(&text[..15], b"%FF%A0%7A%2D%76");
+        assert!(!to_upper_case(&mut text, 15));
         for (before, skipped, characters) in [(0, 0, 0), (1, 4, 2), (2, 2, 3)] {
             let whole = STANDARD_NO_PAD.encode([&[0; 2][..before], value].concat());
             let expected = &whole.as_bytes()[characters..][..15];
-            assert_eq!(&first.base64(skipped)[..15], expected, "{before}");
+            first.write_base64(skipped, &mut text);
+            assert_eq!(&text[..15], expected, "{before}");
         }
+        assert_eq!(FirstBytes::of(b"eight888").plain()[..9], *b"eight888\0");
     }
 
     #[test]
     fn both_alphabets_write_most_texts_alike() {
-        let text = Zeroizing::new(*b"abcdefghijklmno/");
-        assert!(in_url_alphabet(&text, 15).is_none());
-        assert_eq!(
-            in_url_alphabet(&text, 16).unwrap().as_slice(),
-            b"abcdefghijklmno_"
-        );
+        for (text, len, differs, other) in [
+            (b"abcdefghijklmnop", 16, false, b"abcdefghijklmnop"),
+            (b"abcdefghijklmno/", 15, false, b"abcdefghijklmno_"),
+            (b"abcdefghijklmno/", 16, true, b"abcdefghijklmno_"),
+            (b"+bcdefghijklmno/", 15, true, b"-bcdefghijklmno_"),
+        ] {
+            let mut changed = Zeroizing::new(*text);
+            assert_eq!(to_url_alphabet(&mut changed, len), differs);
+            assert_eq!(*changed, *other);
+        }
     }
 }

@@ -20,8 +20,9 @@
 //!
 //! - for each form, for each of the windows at the offsets 0 to `stride - 1`, a tag of 16 bits, which is a part of the
 //!   product of the window and a random number;
-//! - for each form, its length, and a digest of 64 bits (SipHash-1-3) of its first `stride + 7` characters;
-//! - for each value, digests of its bytes: of longer beginnings, and of the whole value. Forms with the same bytes share
+//! - for each form, its length, and a digest of 64 bits of its first `stride + 7` characters, which is a keyed folded
+//!   multiplication;
+//! - for each value, digests of its bytes (SipHash-1-3): of longer beginnings, and of the whole value. Forms with the same bytes share
 //!   them, because a scanner decodes what it compares. A form of base64 has the bits of the value from the first bit of a
 //!   whole character on, and thus digests of its own.
 //!
@@ -36,8 +37,8 @@
 //!
 //! The keys are random and new for each call, so the fingerprints of two calls have nothing in common. A digest of 64
 //! bits fits many values of more than 64 bits. Whoever reads the memory of the process during the call can test guesses
-//! of a value, and can compute the first `stride + 7` bytes of a value, because the tags and the first digest of each
-//! form allow a search byte by byte. A value of 16 bytes or fewer is thus disguised and not hidden; of a longer value,
+//! of a value, and can compute the first `stride + 7` bytes of a value, because the tags and the first digests
+//! depend on these bytes alone. A value of 16 bytes or fewer is thus disguised and not hidden; of a longer value,
 //! the remaining bytes can only be guessed as a whole. No search can do without a test of short pieces. The
 //! fingerprints cover the beginning because tokens begin with a known prefix. They are dropped at the end of the call.
 //!

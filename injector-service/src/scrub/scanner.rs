@@ -137,9 +137,7 @@ impl Scanner {
         }
         let mut in_piece = at - stream.kept.len();
         loop {
-            in_piece = fingerprints
-                .windows
-                .find(stream.piece, in_piece, fingerprints.stride);
+            in_piece = fingerprints.windows.find(stream.piece, in_piece);
             let Some(window) = stream.piece.get(in_piece..).and_then(<[u8]>::first_chunk) else {
                 break;
             };

@@ -71,8 +71,7 @@ impl<'v> ShiftedBits<'v> {
 mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
-    use super::*;
-    use crate::scrub::encoding::Encoding;
+    use super::{super::encoding::Encoding, *};
 
     /// The bytes of `characters`, as a scanner decodes them.
     fn decoded(characters: &str) -> Vec<u8> {

@@ -15,7 +15,7 @@ pub fn mask_text(fingerprints: &Fingerprints, text: &[u8]) -> Option<Scanned> {
     };
     let mut at = 0;
     loop {
-        at = fingerprints.windows.find(text, at, fingerprints.stride);
+        at = fingerprints.windows.find(text, at);
         let Some(window) = text.get(at..).and_then(<[u8]>::first_chunk) else {
             break;
         };

@@ -1,107 +1,137 @@
 //! The tags of windows, and the fast search for samples whose tag is known.
 
-use std::mem;
+use std::{iter, mem};
 
-use super::{MAX_STRIDE, WINDOW};
+use super::{MAX_STRIDE, WINDOW, encoding::Beginning};
 
-/// The most tags for which the small filter is used. With this number of tags, one window of 16 in other text passes it.
-const MAX_IN_SMALL_FILTER: usize = 256;
+/// The most tags for which the small filter and the medium one are used. With so many tags, one window of 16, or of 8, in
+/// other text passes the filter.
+const MAX_IN_SMALL_FILTER: usize = 128;
+const MAX_IN_MEDIUM_FILTER: usize = 1024;
 /// Samples that are looked up together, with one branch for all of them.
 const BLOCK: usize = 8;
+const BUCKETS: usize = 1 << 12;
 const NONE: u16 = u16::MAX;
 
-/// The tags of the first windows of all forms, with the form and the offset of each.
+/// The tags of the first windows of all forms.
 pub(super) struct WindowTable {
     factor: u64,
+    stride: usize,
     filter: Filter,
-    /// The first tag of each bucket; a tag's bucket is in its lowest bits.
-    buckets: Vec<u16>,
-    tags: Vec<TaggedWindow>,
+    /// The tags of the first form, in the order of the windows, then those of the second form, and so on.
+    tags: Vec<u16>,
+    /// `None` for few tags, all of which are compared.
+    chains: Option<Chains>,
 }
 
-/// A bit for each value that the highest bits of a tag can have, set when a tag has this value. The sizes are constants,
-/// so that a look-up has no check of a bound.
+/// A byte for each value that the highest bits of a tag can have, which is not zero when a tag has this value. The sizes
+/// are constants, so that a look-up has no check of a bound.
 enum Filter {
-    Small(Box<[u64; 64]>),
-    Large(Box<[u64; 1024]>),
+    Small(Box<[u8; 1 << 11]>),
+    Medium(Box<[u8; 1 << 13]>),
+    Large(Box<[u8; 1 << 16]>),
 }
 
-#[derive(Clone, Copy)]
-struct TaggedWindow {
-    tag: u16,
-    /// The next tag in the same bucket.
-    next: u16,
-    form: u16,
-    offset: u8,
+/// The positions of tags, in a chain for each value of the lowest bits.
+struct Chains {
+    first: Vec<u16>,
+    /// The position after each position.
+    next: Vec<u16>,
 }
 
 impl WindowTable {
-    /// Returns an empty table for about `capacity` tags. The `factor` is random.
-    pub(super) fn new(factor: u64, capacity: usize) -> Self {
-        let filter = if capacity > MAX_IN_SMALL_FILTER {
-            Filter::Large(Box::new([0; 1024]))
-        } else {
-            Filter::Small(Box::new([0; 64]))
-        };
-        let buckets = capacity.next_power_of_two().clamp(1, 1 << 12);
+    /// Returns an empty table for the windows of about `forms` forms. The `factor` is random.
+    pub(super) fn new(factor: u64, stride: usize, forms: usize) -> Self {
+        let capacity = forms * stride;
         Self {
             factor: factor | 1,
-            filter,
-            buckets: vec![NONE; buckets],
+            stride,
+            filter: match capacity {
+                0..=MAX_IN_SMALL_FILTER => Filter::Small(Box::new([0; _])),
+                0..=MAX_IN_MEDIUM_FILTER => Filter::Medium(Box::new([0; _])),
+                _ => Filter::Large(Box::new([0; _])),
+            },
             tags: Vec::with_capacity(capacity),
+            chains: (capacity > MAX_IN_MEDIUM_FILTER).then(|| Chains {
+                first: vec![NONE; BUCKETS],
+                next: Vec::with_capacity(capacity),
+            }),
         }
     }
 
-    /// Adds the first `count` windows of `form`, which has the index `index`. A full table takes no more windows.
-    pub(super) fn insert(&mut self, form: &[u8], count: usize, index: u16) {
-        let windows = (0..count).filter_map(|offset| form.get(offset..)?.first_chunk());
-        for (window, offset) in windows.zip(0..) {
-            let product = self.product(window);
-            let tag = tag(product);
-            let bucket = usize::from(tag) & (self.buckets.len() - 1);
-            let place = u16::try_from(self.tags.len()).unwrap_or(NONE);
-            let Some(first) = self.buckets.get_mut(bucket).filter(|_| place != NONE) else {
-                return;
-            };
-            match &mut self.filter {
-                Filter::Small(filter) => set(&mut **filter, product),
-                Filter::Large(filter) => set(&mut **filter, product),
-            }
-            let next = mem::replace(first, place);
-            self.tags.push(TaggedWindow {
-                tag,
-                next,
-                form: index,
-                offset,
-            });
+    /// Adds the windows of the next form, as many as the stride. A full table takes no more windows.
+    pub(super) fn insert(&mut self, form: &Beginning) {
+        let start = self.tags.len();
+        if start + self.stride > usize::from(NONE) {
+            return;
+        }
+        let factor = self.factor;
+        self.tags.extend((0..self.stride).map(|offset| {
+            let window = form.get(offset..).and_then(<[u8]>::first_chunk);
+            window.map_or(0, |window| tag(product(factor, window)))
+        }));
+        let new = self.tags.get(start..).unwrap_or_default();
+        match &mut self.filter {
+            Filter::Small(filter) => set(filter.as_mut_slice(), new),
+            Filter::Medium(filter) => set(filter.as_mut_slice(), new),
+            Filter::Large(filter) => set(filter.as_mut_slice(), new),
+        }
+        if let Some(chains) = &mut self.chains {
+            new.iter().for_each(|tag| chains.push(*tag));
         }
     }
 
     /// Calls `hit` with the form and the offset of each known window that has the tag of `window`.
-    pub(super) fn lookup(&self, window: &[u8; WINDOW], mut hit: impl FnMut(u16, u8)) {
-        let tag = tag(self.product(window));
-        let bucket = usize::from(tag) & (self.buckets.len() - 1);
-        let mut index = self.buckets.get(bucket).copied().unwrap_or(NONE);
-        while let Some(known) = self.tags.get(usize::from(index)) {
-            if known.tag == tag {
-                hit(known.form, known.offset);
+    pub(super) fn lookup(&self, window: &[u8; WINDOW], mut hit: impl FnMut(usize, usize)) {
+        let tag = tag(product(self.factor, window));
+        let mut hit = |position: usize| hit(position / self.stride, position % self.stride);
+        let is_tag = |position: usize| self.tags.get(position) == Some(&tag);
+        match &self.chains {
+            Some(chains) => chains.of(tag).filter(|at| is_tag(*at)).for_each(hit),
+            None => {
+                let mut from = 0;
+                while let Some(rest) = self.tags.get(from..)
+                    && let Some(next) = rest.iter().position(|known| *known == tag)
+                {
+                    hit(from + next);
+                    from += next + 1;
+                }
             }
-            index = known.next;
         }
     }
 
-    /// Returns the position of the first of the samples at `from` and at each `stride` bytes after it that may be known.
+    /// Returns the position of the first of the samples at `from` and at each stride after it that may be known.
     /// Otherwise returns the position of the first sample whose window is not in `text` as a whole.
-    pub(super) fn find(&self, text: &[u8], from: usize, stride: usize) -> usize {
+    pub(super) fn find(&self, text: &[u8], from: usize) -> usize {
         match &self.filter {
-            Filter::Small(filter) => find(filter, self.factor, text, from, stride),
-            Filter::Large(filter) => find(filter, self.factor, text, from, stride),
+            Filter::Small(filter) => find(filter, self.factor, text, from, self.stride),
+            Filter::Medium(filter) => find(filter, self.factor, text, from, self.stride),
+            Filter::Large(filter) => find(filter, self.factor, text, from, self.stride),
+        }
+    }
+}
+
+impl Chains {
+    fn push(&mut self, tag: u16) {
+        let position = u16::try_from(self.next.len()).unwrap_or(NONE);
+        if let Some(first) = self.first.get_mut(usize::from(tag) % BUCKETS) {
+            self.next.push(mem::replace(first, position));
         }
     }
 
-    fn product(&self, window: &[u8; WINDOW]) -> u64 {
-        u64::from_le_bytes(*window).wrapping_mul(self.factor)
+    /// Returns the positions in the chain of `tag`.
+    fn of(&self, tag: u16) -> impl Iterator<Item = usize> {
+        let first = self.first.get(usize::from(tag) % BUCKETS);
+        iter::successors(first.copied(), |position| {
+            self.next.get(usize::from(*position)).copied()
+        })
+        .take_while(|position| *position != NONE)
+        .map(usize::from)
     }
+}
+
+fn product(factor: u64, window: &[u8; WINDOW]) -> u64 {
+    u64::from_le_bytes(*window).wrapping_mul(factor)
 }
 
 /// The tag is in the highest bits of the product, which depend on all bits of the window.
@@ -110,60 +140,53 @@ fn tag(product: u64) -> u16 {
     u16::from_be_bytes([first, second])
 }
 
-/// Returns the index of the word of a filter, and the bit in the word.
-fn place<const WORDS: usize>(product: u64) -> (usize, u64) {
-    let shift = 64 - WORDS.trailing_zeros();
-    let word = usize::try_from(product >> shift).unwrap_or_default();
-    (word, 1 << (product >> (shift - 6) & 63))
-}
-
-fn set<const WORDS: usize>(filter: &mut [u64; WORDS], product: u64) {
-    let (word, bit) = place::<WORDS>(product);
-    if let Some(word) = filter.get_mut(word) {
-        *word |= bit;
+fn set(filter: &mut [u8], tags: &[u16]) {
+    let unused = u16::BITS - filter.len().trailing_zeros();
+    for tag in tags {
+        if let Some(known) = filter.get_mut(usize::from(tag >> unused)) {
+            *known = 1;
+        }
     }
 }
 
-fn find<const WORDS: usize>(
-    filter: &[u64; WORDS],
-    factor: u64,
-    text: &[u8],
-    from: usize,
-    stride: usize,
-) -> usize {
+fn find<const N: usize>(filter: &[u8; N], factor: u64, text: &[u8], from: usize, stride: usize) -> usize {
     // The strides are constants in the loop, so that it has no check of a bound.
     match stride {
-        1 => find_with::<1, WORDS>(filter, factor, text, from),
-        2 => find_with::<2, WORDS>(filter, factor, text, from),
-        3 => find_with::<3, WORDS>(filter, factor, text, from),
-        4 => find_with::<4, WORDS>(filter, factor, text, from),
-        5 => find_with::<5, WORDS>(filter, factor, text, from),
-        6 => find_with::<6, WORDS>(filter, factor, text, from),
-        7 => find_with::<7, WORDS>(filter, factor, text, from),
-        _ => find_with::<MAX_STRIDE, WORDS>(filter, factor, text, from),
+        1 => find_with::<1, N>(filter, factor, text, from),
+        2 => find_with::<2, N>(filter, factor, text, from),
+        3 => find_with::<3, N>(filter, factor, text, from),
+        4 => find_with::<4, N>(filter, factor, text, from),
+        5 => find_with::<5, N>(filter, factor, text, from),
+        6 => find_with::<6, N>(filter, factor, text, from),
+        7 => find_with::<7, N>(filter, factor, text, from),
+        _ => find_with::<MAX_STRIDE, N>(filter, factor, text, from),
     }
 }
 
-fn find_with<const STRIDE: usize, const WORDS: usize>(
-    filter: &[u64; WORDS],
+fn find_with<const STRIDE: usize, const N: usize>(
+    filter: &[u8; N],
     factor: u64,
     text: &[u8],
     mut at: usize,
 ) -> usize {
-    let may_know = |text: &[u8]| {
-        let window = text.first_chunk().copied().map_or(0, u64::from_le_bytes);
-        let (word, bit) = place::<WORDS>(window.wrapping_mul(factor));
-        filter.get(word).is_some_and(|word| word & bit != 0)
+    let known = |sample: &[u8]| {
+        let product = sample.first_chunk().map_or(0, |window| product(factor, window));
+        let index = usize::try_from(product >> (u64::BITS - N.trailing_zeros()));
+        index
+            .ok()
+            .and_then(|index| filter.get(index))
+            .copied()
+            .unwrap_or(1)
     };
     while let Some(block) = text.get(at..at + (BLOCK - 1) * STRIDE + WINDOW) {
         let samples = (0..BLOCK).map(|sample| block.get(sample * STRIDE..).unwrap_or_default());
-        if samples.fold(false, |known, sample| known | may_know(sample)) {
+        if samples.fold(0, |any, sample| any | known(sample)) != 0 {
             break;
         }
         at += BLOCK * STRIDE;
     }
     while let Some(sample) = text.get(at..at + WINDOW) {
-        if may_know(sample) {
+        if known(sample) != 0 {
             break;
         }
         at += STRIDE;
@@ -173,26 +196,29 @@ fn find_with<const STRIDE: usize, const WORDS: usize>(
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
 
     #[test]
     fn a_known_window_is_found_at_each_sample() {
         let form = b"0123456789abcdef";
-        for capacity in [8, 1000] {
+        for forms in [2, 200, 2000] {
             for stride in 1..=MAX_STRIDE {
-                let mut table = WindowTable::new(0x9e37_79b9_7f4a_7c15, capacity);
-                table.insert(form, stride, 7);
+                let mut table = WindowTable::new(0x9e37_79b9_7f4a_7c15, stride, forms);
+                table.insert(&Zeroizing::new(*b"another text 123"));
+                table.insert(&Zeroizing::new(*form));
                 for before in 0..200 {
                     let text = [&vec![b'-'; before][..], form].concat();
-                    let mut at = table.find(&text, 0, stride);
+                    let mut at = table.find(&text, 0);
                     while at < before {
-                        at = table.find(&text, at + stride, stride);
+                        at = table.find(&text, at + stride);
                     }
                     assert!(at < before + stride && at.is_multiple_of(stride), "{at} {before}");
                     let mut hits = Vec::new();
                     let window = text[at..].first_chunk().unwrap();
-                    table.lookup(window, |form, offset| hits.push((form, usize::from(offset))));
-                    assert!(hits.contains(&(7, at - before)), "{hits:?}");
+                    table.lookup(window, |form, offset| hits.push((form, offset)));
+                    assert!(hits.contains(&(1, at - before)), "{hits:?}");
                 }
             }
         }
@@ -200,7 +226,6 @@ mod tests {
 
     #[test]
     fn a_search_ends_at_the_first_incomplete_window() {
-        let table = WindowTable::new(1, 8);
         for (len, stride, end) in [
             (0, 1, 0),
             (7, 1, 0),
@@ -209,7 +234,8 @@ mod tests {
             (100, 4, 96),
             (100, 8, 96),
         ] {
-            assert_eq!(table.find(&vec![b'-'; len], 0, stride), end, "{len} {stride}");
+            let table = WindowTable::new(1, stride, 8);
+            assert_eq!(table.find(&vec![b'-'; len], 0), end, "{len} {stride}");
         }
     }
 }
