@@ -46,11 +46,7 @@ impl WindowTable {
         Self {
             factor: factor | 1,
             stride,
-            filter: match capacity {
-                0..=MAX_IN_SMALL_FILTER => Filter::Small(Box::new([0; _])),
-                0..=MAX_IN_MEDIUM_FILTER => Filter::Medium(Box::new([0; _])),
-                _ => Filter::Large(Box::new([0; _])),
-            },
+            filter: Filter::new(capacity),
             tags: Vec::with_capacity(capacity),
             chains: (capacity > MAX_IN_MEDIUM_FILTER).then(|| Chains {
                 first: vec![NONE; BUCKETS],
@@ -107,6 +103,18 @@ impl WindowTable {
             Filter::Small(filter) => find(filter, self.factor, text, from, self.stride),
             Filter::Medium(filter) => find(filter, self.factor, text, from, self.stride),
             Filter::Large(filter) => find(filter, self.factor, text, from, self.stride),
+        }
+    }
+}
+
+impl Filter {
+    fn new(capacity: usize) -> Self {
+        if capacity <= MAX_IN_SMALL_FILTER {
+            Self::Small(Box::new([0; _]))
+        } else if capacity <= MAX_IN_MEDIUM_FILTER {
+            Self::Medium(Box::new([0; _]))
+        } else {
+            Self::Large(Box::new([0; _]))
         }
     }
 }
