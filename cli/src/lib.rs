@@ -11,8 +11,11 @@ mod failure;
 mod init;
 mod model;
 mod output;
+mod pages;
 pub mod pki;
 mod pki_command;
+mod secret_metadata;
+mod service_status;
 mod set_up;
 mod value;
 

@@ -5,7 +5,6 @@ mod call;
 mod completions;
 mod explain;
 mod key;
-mod pages;
 mod secret;
 mod server;
 mod status;

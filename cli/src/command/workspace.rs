@@ -10,15 +10,13 @@ use proto::vault::v1::{
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use super::{
-    pages::{MAX_PAGE_SIZE, list_all},
-    secret, server,
-};
+use super::{secret, server};
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, FailureKind},
     model::Workspace,
     output::{OutputArgs, Report, fields, table},
+    pages::{MAX_PAGE_SIZE, list_all},
 };
 
 #[derive(Debug, Subcommand)]

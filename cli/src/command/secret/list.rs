@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::args::client;
 use crate::{
-    command::pages::{MAX_PAGE_SIZE, list_all},
     connect::Remote,
     failure::Failure,
     model::{Secret, expires},
     output::{OutputArgs, Report, date, table},
+    pages::{MAX_PAGE_SIZE, list_all},
 };
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{
-    args::{ExpiryArgs, label, secret_name},
+    args::{ExpiryArgs, secret_name},
     put::{PutOptions, PutResult},
 };
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     failure::{Failure, FailureKind},
     model::Secret,
     output::{OutputArgs, Report},
+    secret_metadata::label,
     value::{Edits, ValueSource, env_file, read_text},
 };
 

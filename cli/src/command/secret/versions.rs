@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::args::{ExpiryArgs, client, secret_name};
 use crate::{
-    command::pages::{MAX_PAGE_SIZE, list_all},
     connect::Remote,
     failure::Failure,
     model::{Secret, SecretVersion, Warning},
     output::{OutputArgs, Report, table},
+    pages::{MAX_PAGE_SIZE, list_all},
 };
 
 #[derive(Debug, Args)]

@@ -16,12 +16,12 @@ use serde::Serialize;
 use tonic::transport::Channel;
 
 use self::spec::SpecArgs;
-use super::pages::{MAX_PAGE_SIZE, list_all};
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, FailureKind},
     model::{self, CatalogEntry, Server},
     output::{OutputArgs, Report, date, fields, table, yes_or_no},
+    pages::{MAX_PAGE_SIZE, list_all},
 };
 
 #[derive(Debug, Subcommand)]

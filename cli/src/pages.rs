@@ -3,10 +3,10 @@
 use crate::failure::Failure;
 
 /// The largest `page_size` that the services accept.
-pub(super) const MAX_PAGE_SIZE: u32 = 1000;
+pub(crate) const MAX_PAGE_SIZE: u32 = 1000;
 
 /// Returns the items of all pages. `fetch` takes a page token, and returns that page's items and the next page's token.
-pub(super) async fn list_all<T>(
+pub(crate) async fn list_all<T>(
     mut fetch: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Failure>,
 ) -> Result<Vec<T>, Failure> {
     let (mut items, mut token) = fetch(String::new()).await?;
