@@ -2,6 +2,7 @@
 
 mod command;
 pub mod connect;
+pub mod console;
 mod data_plane;
 mod demo;
 mod dev;
@@ -50,6 +51,12 @@ pub enum Command {
     ///
     /// Example: `aerostack dev --demo`
     Dev(dev::DevArgs),
+    /// Serve a web console for both services on this machine, and open it in the browser, until Ctrl-C
+    ///
+    /// The console has the rights of this client. It prints a link that signs in once.
+    ///
+    /// Example: `aerostack console`
+    Console(console::ConsoleArgs),
     #[command(flatten)]
     SetUp(set_up::SetUpCommand),
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use aerostack::{Cli, Command, connect, dev_command};
+use aerostack::{Cli, Command, connect, console, dev_command};
 use clap::CommandFactory as _;
 use mimalloc::MiMalloc;
 use zeroizing_alloc::ZeroAlloc;
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     connect::warn_of_unknown_variables();
     match command {
         Command::Dev(args) => dev_command::run(args),
+        Command::Console(args) => console::run(args, &connect),
         Command::SetUp(command) => command.run(&connect),
         Command::Admin(command) => command.run(&connect, Cli::command()),
     }

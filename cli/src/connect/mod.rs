@@ -8,6 +8,7 @@ mod tests;
 use std::{ffi::OsString, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use chassis::{
+    caller::Peer,
     channel::channel,
     dial::without_brackets,
     tls::{self, Authorities, Identity, TlsError},
@@ -17,7 +18,7 @@ use proto::Principal;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{Response, Status, Streaming, transport::Channel};
 
 pub use self::{
@@ -216,13 +217,7 @@ impl Remote {
 
     /// Connects again, and returns the error of the handshake or the alert that follows the handshake.
     async fn handshake_error(&self) -> Option<io::Error> {
-        let authority: Authority = self.address.parse().ok()?;
-        let host = without_brackets(authority.host()).to_owned();
-        let tcp = TcpStream::connect((host.as_str(), authority.port_u16()?))
-            .await
-            .ok()?;
-        let name = ServerName::try_from(host).ok()?;
-        match TlsConnector::from(self.tls.clone()).connect(name, tcp).await {
+        match self.handshake().await? {
             Ok(mut stream) => stream
                 .read_u8()
                 .await
@@ -230,6 +225,25 @@ impl Remote {
                 .filter(|error| error.kind() == io::ErrorKind::InvalidData),
             Err(error) => Some(error),
         }
+    }
+
+    /// Connects again, and returns the identity in the service's certificate, with the time at which the certificate expires.
+    pub(crate) async fn peer(&self) -> Option<Peer> {
+        let connected = time::timeout(self.timeout, self.handshake()).await;
+        let stream = connected.ok()??.ok()?;
+        let (_, tls) = stream.get_ref();
+        Some(Peer::of_verified(tls.peer_certificates()))
+    }
+
+    /// Opens a connection of its own. Returns `None` when the address does not answer.
+    async fn handshake(&self) -> Option<io::Result<TlsStream<TcpStream>>> {
+        let authority: Authority = self.address.parse().ok()?;
+        let host = without_brackets(authority.host()).to_owned();
+        let tcp = TcpStream::connect((host.as_str(), authority.port_u16()?))
+            .await
+            .ok()?;
+        let name = ServerName::try_from(host).ok()?;
+        Some(TlsConnector::from(self.tls.clone()).connect(name, tcp).await)
     }
 
     fn timed_out(&self) -> Failure {

@@ -1,0 +1,38 @@
+// Parts of a page that change by themselves.
+
+const INTERVAL_MS = 5000;
+
+async function load(url) {
+  try {
+    return await fetch(url, { headers: { accept: "text/html" } });
+  } catch {
+    return null;
+  }
+}
+
+// Loads the content of an element again and again while the page is visible.
+export function keepLive(element) {
+  const refresh = async () => {
+    if (document.visibilityState === "visible") {
+      const answer = await load(element.dataset.live);
+      if (answer?.status === 401) location.reload();
+      element.classList.toggle("stale", !answer?.ok);
+      if (answer?.ok) {
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        element.replaceChildren(...page.body.childNodes);
+      }
+    }
+    setTimeout(refresh, INTERVAL_MS);
+  };
+  setTimeout(refresh, INTERVAL_MS);
+}
+
+// Loads a page that reported a service as down until the service answers. Answers to forms are not loaded again.
+export function retry() {
+  const attempt = async () => {
+    const answer = await load(location.href);
+    if (answer && answer.status !== 503) location.replace(location.href);
+    else setTimeout(attempt, INTERVAL_MS);
+  };
+  setTimeout(attempt, INTERVAL_MS);
+}

@@ -1,0 +1,42 @@
+//! Errors that end `aerostack console`.
+
+use std::io;
+
+use crate::failure::{Failure, FailureKind};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConsoleError {
+    /// The listener was not opened. The error names its address.
+    #[error(transparent)]
+    Listen(io::Error),
+    /// The connection to the services is not configured.
+    #[error("{}", described(.0))]
+    Connection(Failure),
+    #[error("the system gives no random numbers")]
+    NoRandomness(#[from] getrandom::Error),
+}
+
+impl ConsoleError {
+    /// Returns the kind of the failure, which has the exit code.
+    pub(super) fn kind(&self) -> FailureKind {
+        match self {
+            Self::Listen(_) => FailureKind::Configuration,
+            Self::Connection(failure) => failure.kind,
+            Self::NoRandomness(_) => FailureKind::Internal,
+        }
+    }
+}
+
+/// Returns the message of a failure, with its hint on a line of its own.
+fn described(failure: &Failure) -> String {
+    let Failure {
+        kind: _,
+        message,
+        hint,
+        reason: _,
+    } = failure;
+    match hint {
+        Some(hint) => format!("error: {message}\n  {hint}"),
+        None => format!("error: {message}"),
+    }
+}

@@ -1,0 +1,175 @@
+//! `/w/{workspace}/secrets/{name}`: the metadata of a secret, and its kept versions.
+
+use axum::response::Response;
+use maud::{Markup, html};
+use proto::{
+    SecretName, WorkspaceName,
+    vault::v1::{RestoreSecretVersionRequest, RestoreSecretVersionResponse, Secret, SecretVersion},
+};
+
+use super::{
+    frame::{failure_page, render_form, see_other},
+    paths::OfSecret,
+    secret_put::way,
+    secrets::{labels, last_used, origins},
+};
+use crate::{
+    console::{
+        guard::{Change, Visit},
+        view::{
+            FormError, Notice, Section, cell, chips, count, error_summary, expiry, facts, grouped, hidden,
+            moment, now, prose, sentence,
+        },
+    },
+    failure::Failure,
+};
+
+pub(in crate::console) async fn show(OfSecret { workspace, name }: OfSecret, visit: Visit) -> Response {
+    page(&visit, &workspace, &name, None).await
+}
+
+pub(in crate::console) async fn restore(
+    OfSecret { workspace, name }: OfSecret,
+    Change { visit, fields }: Change,
+) -> Response {
+    let version = fields.number("version");
+    let request = RestoreSecretVersionRequest {
+        workspace: workspace.as_str().to_owned(),
+        name: name.as_str().to_owned(),
+        version,
+        expiry: None,
+        // A version is restored only in the state that the page showed.
+        expected_version: Some(fields.number("present")),
+        // Without an id: the request is sent once.
+        request_id: String::new(),
+        allow_wider_origins: false,
+        allow_later_expiry: false,
+    };
+    match visit.app.services.restore_version(request).await {
+        Ok(RestoreSecretVersionResponse { secret, warnings }) => {
+            let new = secret.unwrap_or_default().version;
+            visit.session.notify(Notice::done(format!(
+                "The value of version {version} is the present one again, as version {new}."
+            )));
+            for warning in warnings {
+                visit.session.notify(Notice::warning(warning.message));
+            }
+            see_other(&format!("/w/{workspace}/secrets/{name}"))
+        }
+        Err(failure) => page(&visit, &workspace, &name, Some(failure.into())).await,
+    }
+}
+
+async fn page(
+    visit: &Visit,
+    workspace: &WorkspaceName,
+    name: &SecretName,
+    error: Option<FormError>,
+) -> Response {
+    let (services, workspace) = (&visit.app.services, workspace.as_str());
+    let (secret, versions, servers) = tokio::join!(
+        services.secret(workspace, name),
+        services.versions(workspace, name),
+        services.servers_with(workspace, name),
+    );
+    let (secret, versions) = match (secret, versions) {
+        (Ok(secret), Ok(versions)) => (secret, versions),
+        (Err(failure), _) | (_, Err(failure)) => return failure_page(visit, Section::Workspaces, failure),
+    };
+    let path = format!("/w/{workspace}/secrets/{name}");
+    let body = html! {
+        (way(workspace, None))
+        div.heading {
+            h1.mono { (name) }
+            div.actions {
+                a.button.primary href={ (path) "/replace" } { "Replace value" }
+                a.button href={ (path) "/delete" } { "Delete" }
+            }
+        }
+        (error_summary(error.as_ref()))
+        (metadata(&secret, &servers))
+        h2 { "Versions" }
+        p.quiet { "A restore makes the value of an older version the present one. It shows the value to nobody." }
+        (version_table(&secret, &versions, &path, visit.session.csrf.reveal()))
+    };
+    render_form(visit, name.as_str(), Section::Workspaces, error.as_ref(), &body)
+}
+
+fn metadata(secret: &Secret, servers: &Result<Vec<String>, Failure>) -> Markup {
+    let now = now();
+    let labels = labels(secret);
+    let uses = usize::try_from(secret.decrypt_count).unwrap_or(usize::MAX);
+    facts([
+        ("Version", html! { (secret.version) }),
+        ("Value since", moment(secret.update_time.as_ref(), now)),
+        ("Created", moment(secret.create_time.as_ref(), now)),
+        ("Expires", expiry(secret.expires_at.as_ref(), secret.expired, now)),
+        ("Last used", last_used(secret, now)),
+        ("Uses", html! { (grouped(uses)) }),
+        ("Sent only to", origins(&secret.upstream_origins)),
+        ("Servers that get it", servers_of(servers)),
+        (
+            "Labels",
+            html! {
+                @if labels.is_empty() { span.quiet { "none" } } @else { (chips(labels.iter().map(String::as_str))) }
+            },
+        ),
+    ])
+}
+
+/// Returns the servers that get a secret, or the reason why they are not known.
+pub(super) fn servers_of(servers: &Result<Vec<String>, Failure>) -> Markup {
+    html! {
+        @match servers {
+            Ok(servers) if servers.is_empty() => span.quiet { "none" },
+            Ok(servers) => (chips(servers.iter().map(String::as_str))),
+            Err(failure) => span.quiet { "not known: " (prose(&sentence(&failure.message))) },
+        }
+    }
+}
+
+fn version_table(secret: &Secret, versions: &[SecretVersion], path: &str, csrf: &str) -> Markup {
+    let now = now();
+    html! {
+        table {
+            caption.hidden-text { (count(versions.len(), "kept version")) }
+            thead {
+                tr {
+                    th.number { "Version" } th { "Made" } th { "Expires" } th { "Sent only to" } th { "Labels" }
+                    th { span.hidden-text { "Actions" } }
+                }
+            }
+            tbody {
+                @for version in versions { (version_row(version, secret.version, path, csrf, now)) }
+            }
+        }
+    }
+}
+
+fn version_row(version: &SecretVersion, present: u64, path: &str, csrf: &str, now: i64) -> Markup {
+    let number = version.version;
+    let labels: Vec<_> = version
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    html! {
+        tr {
+            th.number scope="row" { (number) }
+            (cell("Made", &moment(version.create_time.as_ref(), now)))
+            (cell("Expires", &expiry(version.expires_at.as_ref(), version.expired, now)))
+            (cell("Sent only to", &origins(&version.upstream_origins)))
+            (cell("Labels", &chips(labels.iter().map(String::as_str))))
+            td.row-actions {
+                @if number == present { span.badge.good { "present" } } @else {
+                    form method="post" action={ (path) "/restore" } {
+                        (hidden(csrf))
+                        input type="hidden" name="version" value=(number);
+                        input type="hidden" name="present" value=(present);
+                        button.button.small type="submit" aria-label={ "Restore version " (number) } { "Restore" }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The form for the value of a secret, as it is shown and as it is read.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+use prost_types::Timestamp;
+use proto::vault::v1::Secret;
+
+use crate::{
+    console::{
+        fields::Fields,
+        view::{FormError, Submit, day_of, error_summary, field, hidden, invalid, now, submit},
+    },
+    secret_metadata::{label, time_at, time_in},
+};
+
+/// The expiries that the form offers, as durations of the command line.
+const DURATIONS: [(&str, &str); 4] = [
+    ("7d", "in 7 days"),
+    ("30d", "in 30 days"),
+    ("90d", "in 90 days"),
+    ("365d", "in 1 year"),
+];
+
+/// The secret that a form is for.
+pub(super) enum FormFor {
+    NewSecret,
+    /// A new value for a secret, whose present version is `version`.
+    Replacement {
+        name: String,
+        version: u64,
+    },
+}
+
+/// Everything in the form but the value.
+pub(super) struct Entered {
+    pub(super) name: String,
+    origins: String,
+    labels: String,
+    /// `never`, one of [`DURATIONS`], `date`, or the present expiry in RFC 3339.
+    expiry: String,
+    date: String,
+    /// The present expiry of a secret that is replaced.
+    present_expiry: Option<i64>,
+    pub(super) trims: bool,
+}
+
+impl Entered {
+    /// Returns the form for a new secret.
+    pub(super) fn new() -> Self {
+        Self::of(&Fields::default())
+    }
+
+    pub(super) fn of(fields: &Fields) -> Self {
+        let text = |name| fields.text(name).to_owned();
+        Self {
+            name: text("name"),
+            origins: text("origins"),
+            labels: text("labels"),
+            expiry: text("expiry"),
+            date: text("date"),
+            present_expiry: None,
+            trims: fields.is_set("trim"),
+        }
+    }
+
+    /// Returns the form for a new value of `secret`, which keeps its metadata.
+    pub(super) fn of_present(secret: &Secret) -> Self {
+        let present_expiry = secret
+            .expires_at
+            .as_ref()
+            .map(|at| at.seconds)
+            .filter(|seconds| *seconds > now());
+        Self {
+            name: secret.name.clone(),
+            origins: secret.upstream_origins.join("\n"),
+            labels: super::secrets::labels(secret).join("\n"),
+            expiry: present_expiry.map(rfc3339).unwrap_or_default(),
+            date: String::new(),
+            present_expiry,
+            trims: false,
+        }
+    }
+
+    /// Keeps the present expiry among the choices when the form is shown again.
+    pub(super) fn with_present_expiry(self, secret: &Secret) -> Self {
+        let present_expiry = Self::of_present(secret).present_expiry;
+        Self {
+            present_expiry,
+            ..self
+        }
+    }
+
+    pub(super) fn origins(&self) -> Vec<String> {
+        items(&self.origins)
+    }
+
+    pub(super) fn labels(&self) -> Result<BTreeMap<String, String>, FormError> {
+        let pairs = items(&self.labels).into_iter().map(|text| label(&text));
+        pairs
+            .collect::<Result<_, _>>()
+            .map_err(|problem| FormError::at("labels", &problem))
+    }
+
+    pub(super) fn expires_at(&self) -> Result<Option<Timestamp>, FormError> {
+        let time = match self.expiry.as_str() {
+            "" | "never" => return Ok(None),
+            "date" if self.date.is_empty() => {
+                return Err(FormError::at(
+                    "expiry",
+                    "choose the day on which the value expires",
+                ));
+            }
+            "date" => time_at(&format!("{}T00:00:00Z", self.date)),
+            duration if duration.ends_with('d') => time_in(duration),
+            present => time_at(present),
+        };
+        time.map(Some)
+            .map_err(|problem| FormError::at("expiry", &problem))
+    }
+}
+
+fn items(text: &str) -> Vec<String> {
+    let items = text.split(['\n', ',']).map(str::trim);
+    items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+fn rfc3339(seconds: i64) -> String {
+    Timestamp { seconds, nanos: 0 }.to_string()
+}
+
+/// Returns the form. It never shows a value.
+pub(super) fn form(
+    workspace: &str,
+    what: &FormFor,
+    entered: &Entered,
+    csrf: &str,
+    error: Option<&FormError>,
+) -> Markup {
+    let (action, back, button) = match what {
+        FormFor::NewSecret => {
+            let list = format!("/w/{workspace}/secrets");
+            (list.clone(), list, "Add secret")
+        }
+        FormFor::Replacement { name, version: _ } => {
+            let secret = format!("/w/{workspace}/secrets/{name}");
+            (format!("{secret}/replace"), secret, "Replace value")
+        }
+    };
+    html! {
+        (error_summary(error))
+        form.stack method="post" action=(action) data-holds-value {
+            (hidden(csrf))
+            @match what {
+                FormFor::NewSecret => (name_field(workspace, entered, error)),
+                FormFor::Replacement { name: _, version } => input type="hidden" name="version" value=(version);
+            }
+            (value_field(entered, what, error))
+            (origins_field(entered, error))
+            (expiry_field(entered, error))
+            (labels_field(entered, error))
+            (submit(Submit::Primary, button, &back))
+        }
+    }
+}
+
+fn name_field(workspace: &str, entered: &Entered, error: Option<&FormError>) -> Markup {
+    let help = html! {
+        p data-name-preview role="status" {
+            "Upper-case letters, digits and " code { "_" } ": " code { "github-token" } " becomes " code { "GITHUB_TOKEN" } "."
+        }
+    };
+    let control = html! {
+        input #name.mono name="name" type="text" value=(entered.name) required maxlength="128" autocomplete="off"
+            autocapitalize="none" spellcheck="false" data-lookup={ "/w/" (workspace) "/secrets/lookup" }
+            aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none()];
+    };
+    field("name", "Name", &help, error, &control)
+}
+
+/// Returns the field for the value. It is masked by the style sheet, also without JavaScript, and the spelling checker, which
+/// may send texts to a service of the browser's vendor, is off.
+fn value_field(entered: &Entered, what: &FormFor, error: Option<&FormError>) -> Markup {
+    let help = html! {
+        "At most 64 KiB. Nobody can read the value back, and this page never shows it again."
+        @if error.is_some() { " Enter it again: it was not kept." }
+    };
+    let control = html! {
+        textarea #value.mono.value name="value" rows="3" required autocomplete="off" autocapitalize="none"
+            autocorrect="off" spellcheck="false" data-lpignore="true" data-bwignore
+            aria-describedby="value-help" aria-invalid=[invalid("value", error)]
+            autofocus[matches!(what, FormFor::Replacement { .. }) && error.is_none()] {}
+    };
+    html! {
+        div.value-field {
+            (field("value", "Value", &help, error, &control))
+            div.checks {
+                label { input.reveal type="checkbox"; span { "Show what I type" } }
+                label {
+                    input type="checkbox" name="trim" value="yes" checked[entered.trims];
+                    span { "Remove white space at both ends" }
+                }
+            }
+        }
+    }
+}
+
+fn origins_field(entered: &Entered, error: Option<&FormError>) -> Markup {
+    let help = html! {
+        "The injector refuses to send the value anywhere else. One origin per line; " code { "https://*.example.com" }
+        " means every host below it. Without an origin, everybody who may edit servers can have the value sent to a server "
+        "of their own."
+    };
+    let control = html! {
+        textarea #origins.mono name="origins" rows="2" placeholder="https://api.github.com" autocomplete="off"
+            autocapitalize="none" spellcheck="false" aria-describedby="origins-help"
+            aria-invalid=[invalid("origins", error)] { (entered.origins) }
+    };
+    field("origins", "Send only to", &help, error, &control)
+}
+
+fn expiry_field(entered: &Entered, error: Option<&FormError>) -> Markup {
+    let is = |value: &str| entered.expiry == value;
+    let help = html! { "A server does not get an expired value. A date means 00:00 UTC on that day." };
+    let control = html! {
+        div.together {
+            select #expiry name="expiry" aria-describedby="expiry-help" aria-invalid=[invalid("expiry", error)] {
+                option value="never" selected[is("never")] { "never" }
+                @if let Some(seconds) = entered.present_expiry {
+                    option value=(rfc3339(seconds)) selected[is(&rfc3339(seconds))] { "on " (day_of(seconds)) ", as now" }
+                }
+                @for (value, text) in DURATIONS { option value=(value) selected[is(value)] { (text) } }
+                option value="date" selected[is("date")] { "on a date" }
+            }
+            input.short name="date" type="date" value=(entered.date) min=(day_of(now() + 86_400)) aria-label="Day of expiry";
+        }
+    };
+    field("expiry", "Expires", &help, error, &control)
+}
+
+fn labels_field(entered: &Entered, error: Option<&FormError>) -> Markup {
+    let help = html! { "To sort secrets by, such as " code { "team=payments" } ". One per line. Labels are not encrypted." };
+    let control = html! {
+        textarea #labels.mono name="labels" rows="2" autocomplete="off" autocapitalize="none" spellcheck="false"
+            aria-describedby="labels-help" aria-invalid=[invalid("labels", error)] { (entered.labels) }
+    };
+    field("labels", "Labels", &help, error, &control)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    fn entered(encoded: &str) -> Entered {
+        Entered::of(&Fields::parse(encoded.as_bytes()))
+    }
+
+    #[test]
+    fn an_expiry_is_never_a_duration_or_a_date() {
+        assert!(entered("").expires_at().ok().unwrap().is_none());
+        assert!(entered("expiry=never").expires_at().ok().unwrap().is_none());
+        let at = |encoded| entered(encoded).expires_at().ok().unwrap().unwrap().seconds;
+        assert!((at("expiry=30d") - now() - 30 * 86_400).abs() < 5);
+        assert_eq!(at("expiry=date&date=2031-02-03"), 1_927_843_200);
+        assert_eq!(at("expiry=2031-02-03T00:00:00Z"), 1_927_843_200);
+        for wrong in ["expiry=date", "expiry=date&date=x", "expiry=soon"] {
+            assert!(entered(wrong).expires_at().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_keeps_the_metadata_unless_the_person_changes_them() {
+        let expires_at = Some(Timestamp {
+            seconds: now() + 1_000_000,
+            nanos: 0,
+        });
+        let secret = Secret {
+            name: "A".to_owned(),
+            upstream_origins: vec!["https://a.example".to_owned(), "https://b.example".to_owned()],
+            labels: [("team".to_owned(), "x".to_owned())].into(),
+            expires_at,
+            ..Default::default()
+        };
+        let entered = Entered::of_present(&secret);
+        assert_eq!(entered.origins(), secret.upstream_origins);
+        assert_eq!(entered.labels().ok().unwrap(), secret.labels);
+        assert_eq!(entered.expires_at().ok().unwrap(), expires_at);
+    }
+
+    #[test]
+    fn an_expired_secret_gets_no_old_expiry() {
+        let secret = Secret {
+            expires_at: Some(Timestamp::default()),
+            ..Default::default()
+        };
+        assert!(Entered::of_present(&secret).expires_at().ok().unwrap().is_none());
+    }
+}

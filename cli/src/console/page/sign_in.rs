@@ -1,0 +1,75 @@
+//! `/sign-in` and `/sign-out`
+
+use axum::{
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use crate::console::{
+    app::{SharedApp, Site},
+    guard::{Change, Query, cookie},
+    sign_in::SignIn,
+    view::{message_page, signed_in_page},
+};
+
+/// Makes the token of a link a session. Only a browser that shows the page to a person uses the link up: a HEAD request and a
+/// page that is loaded in advance do not.
+pub(in crate::console) async fn sign_in(
+    State(app): State<SharedApp>,
+    method: Method,
+    Query(query): Query,
+    headers: HeaderMap,
+) -> Response {
+    if method != Method::GET || headers.contains_key("sec-purpose") {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    match app
+        .sign_ins
+        .sign_in(query.text("token"), cookie(&app.site, &headers))
+    {
+        Ok(SignIn::New(session)) => with_cookie(&app.site, session.id.reveal(), ""),
+        Ok(SignIn::Repeated) => signed_in_page().into_response(),
+        Ok(SignIn::Unknown) => message_page(
+            StatusCode::FORBIDDEN,
+            "This link does not sign in",
+            "A link works once, and a newer link replaces it. Press Enter in the terminal of `aerostack console` for a new one, \
+             or run `aerostack console` again.",
+        ),
+        Ok(SignIn::UsedTwice) => message_page(
+            StatusCode::FORBIDDEN,
+            "Another browser used this link before",
+            "The console has signed that browser out, because nobody but you should have the link. Press Enter in the terminal \
+             of `aerostack console` for a new one, or run `aerostack console` again.",
+        ),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+pub(in crate::console) async fn sign_out(Change { visit, fields: _ }: Change) -> Response {
+    visit.app.sign_ins.sign_out(&visit.session);
+    let page = message_page(
+        StatusCode::OK,
+        "You are signed out",
+        "Press Enter in the terminal of `aerostack console` for a link that signs in again.",
+    );
+    (removed_cookie(&visit.app.site), page).into_response()
+}
+
+fn with_cookie(site: &Site, value: &str, more: &str) -> Response {
+    (set_cookie(site, value, more), signed_in_page()).into_response()
+}
+
+fn removed_cookie(site: &Site) -> HeaderMap {
+    set_cookie(site, "", "; Max-Age=0")
+}
+
+fn set_cookie(site: &Site, value: &str, more: &str) -> HeaderMap {
+    let name = site.cookie_name();
+    let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/{more}");
+    let cookie = HeaderValue::from_str(&cookie).map(|mut cookie| {
+        cookie.set_sensitive(true);
+        (header::SET_COOKIE, cookie)
+    });
+    cookie.into_iter().collect()
+}

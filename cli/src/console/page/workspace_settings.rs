@@ -1,0 +1,163 @@
+//! `/w/{workspace}/settings`: the plan, and the deletion of the workspace.
+
+use axum::response::Response;
+use maud::{Markup, html};
+use proto::vault::v1::Workspace;
+
+use super::{
+    frame::{Tab, failure_page, render_form, see_other, workspace_head},
+    paths::InWorkspace,
+    plan,
+    workspaces::kept_versions,
+};
+use crate::{
+    console::{
+        fields::Fields,
+        guard::{Change, Visit},
+        view::{
+            FormError, Notice, Section, Submit, chips, count, error_summary, field, hidden, icon, invalid,
+            prose, sentence, submit,
+        },
+    },
+    failure::Failure,
+};
+
+pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: Visit) -> Response {
+    page(&visit, workspace.as_str(), None).await
+}
+
+pub(in crate::console) async fn update(
+    InWorkspace(workspace): InWorkspace,
+    Change { visit, fields }: Change,
+) -> Response {
+    let workspace = workspace.as_str();
+    match visit
+        .app
+        .services
+        .update_workspace(entered(workspace, &fields))
+        .await
+    {
+        Ok(changed) => {
+            let plan = plan::label(changed.plan());
+            let text = format!("`{workspace}` has the plan {plan} now.");
+            visit.session.notify(Notice::done(text));
+            see_other(&format!("/w/{workspace}/settings"))
+        }
+        Err(failure) => page(&visit, workspace, Some(failure.into())).await,
+    }
+}
+
+fn entered(workspace: &str, fields: &Fields) -> Workspace {
+    Workspace {
+        name: workspace.to_owned(),
+        plan: plan::parse(fields.text("plan")).into(),
+        kept_versions: fields.number("kept_versions"),
+        // A change is made only to the state that the page showed.
+        revision: fields.number("revision"),
+        ..Default::default()
+    }
+}
+
+pub(in crate::console) async fn delete(
+    InWorkspace(workspace): InWorkspace,
+    Change { visit, fields }: Change,
+) -> Response {
+    let workspace = workspace.as_str();
+    if fields.text("confirm") != workspace {
+        let error = FormError::at("confirm", "type the name of the workspace to delete it");
+        return page(&visit, workspace, Some(error)).await;
+    }
+    let services = &visit.app.services;
+    match services
+        .delete_workspace(workspace, fields.number("revision"))
+        .await
+    {
+        Ok(()) => {
+            let text = format!("The workspace `{workspace}` was deleted, with its secrets and its keys.");
+            visit.session.notify(Notice::done(text));
+            see_other("/")
+        }
+        Err(failure) => page(&visit, workspace, Some(failure.into())).await,
+    }
+}
+
+async fn page(visit: &Visit, name: &str, error: Option<FormError>) -> Response {
+    let services = &visit.app.services;
+    let (workspace, servers) = tokio::join!(services.workspace(name), services.servers(name));
+    let workspace = match workspace {
+        Ok(workspace) => workspace,
+        Err(failure) => return failure_page(visit, Section::Workspaces, failure),
+    };
+    let servers = servers.map(|servers| servers.into_iter().map(|server| server.name).collect());
+    let csrf = visit.session.csrf.reveal();
+    let body = html! {
+        (workspace_head(name, Tab::Settings))
+        (error_summary(error.as_ref()))
+        (settings(&workspace, csrf, error.as_ref()))
+        (deletion(&workspace, &servers, csrf, error.as_ref()))
+    };
+    let title = format!("Settings of {name}");
+    render_form(visit, &title, Section::Workspaces, error.as_ref(), &body)
+}
+
+fn settings(workspace: &Workspace, csrf: &str, error: Option<&FormError>) -> Markup {
+    html! {
+        form.stack method="post" action={ "/w/" (workspace.name) "/settings" } {
+            (hidden(csrf))
+            input type="hidden" name="revision" value=(workspace.revision);
+            (plan::choice(workspace.plan(), false))
+            p.quiet { "A lower plan only stops new names. Secrets stay, and can be replaced." }
+            (kept_versions(workspace.kept_versions, error))
+            div.actions { button.button.primary type="submit" { "Save" } }
+        }
+    }
+}
+
+fn deletion(
+    workspace: &Workspace,
+    servers: &Result<Vec<String>, Failure>,
+    csrf: &str,
+    error: Option<&FormError>,
+) -> Markup {
+    let help = html! { "Type " code { (workspace.name) } " to confirm. Nothing can bring the workspace back but a backup." };
+    let control = html! {
+        input #confirm.mono name="confirm" type="text" required autocomplete="off" autocapitalize="none" spellcheck="false"
+            aria-describedby="confirm-help" aria-invalid=[invalid("confirm", error)];
+    };
+    html! {
+        section.danger-zone aria-labelledby="delete-title" {
+            h2 #delete-title { (icon("warning")) "Delete this workspace" }
+            p { (contents(workspace)) }
+            (servers_of(servers))
+            form.stack method="post" action={ "/w/" (workspace.name) "/delete" } {
+                (hidden(csrf))
+                input type="hidden" name="revision" value=(workspace.revision);
+                (field("confirm", "Name of the workspace", &help, error, &control))
+                (submit(Submit::Danger, "Delete workspace", &format!("/w/{}/secrets", workspace.name)))
+            }
+        }
+    }
+}
+
+fn contents(workspace: &Workspace) -> String {
+    match usize::try_from(workspace.secret_count).unwrap_or(usize::MAX) {
+        0 => "It holds no secrets. Its keys are destroyed.".to_owned(),
+        secrets => format!(
+            "It holds {}. They are deleted with all their versions, and the workspace's keys are destroyed.",
+            count(secrets, "secret")
+        ),
+    }
+}
+
+fn servers_of(servers: &Result<Vec<String>, Failure>) -> Markup {
+    html! {
+        @match servers {
+            Ok(servers) if servers.is_empty() => p { "No server of the injector belongs to it." },
+            Ok(servers) => {
+                p { "Calls to these servers fail from then on:" }
+                (chips(servers.iter().map(String::as_str)))
+            }
+            Err(failure) => p { "The servers that belong to it are not known. " (prose(&sentence(&failure.message))) }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `/`: the workspaces, and the form for a new one.
+
+use axum::response::Response;
+use maud::{Markup, html};
+use proto::vault::v1::Workspace;
+
+use super::{
+    frame::{crumbs, failure_page, render, render_form, see_other},
+    plan,
+};
+use crate::console::{
+    fields::Fields,
+    guard::{Change, Visit},
+    view::{
+        FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, hidden, icon,
+        invalid, submit,
+    },
+};
+
+/// The number of kept versions that the form proposes, which is the vault's default.
+const KEPT_VERSIONS: u32 = 3;
+
+pub(in crate::console) async fn list(visit: Visit) -> Response {
+    match visit.app.services.workspaces().await {
+        Ok(workspaces) => render(&visit, "Workspaces", Section::Workspaces, &list_view(&workspaces)),
+        Err(failure) => failure_page(&visit, Section::Workspaces, failure),
+    }
+}
+
+fn list_view(workspaces: &[Workspace]) -> Markup {
+    if workspaces.is_empty() {
+        let text = html! {
+            "A workspace holds the secrets of one application or team, under keys of its own, and the servers that may get \
+             them. This identity sees none yet."
+        };
+        return html! {
+            h1 { "Workspaces" }
+            (empty("workspace", "Make the first workspace", &text, &new_button()))
+        };
+    }
+    html! {
+        div.heading {
+            div {
+                h1 { "Workspaces" }
+                p.quiet { (count(workspaces.len(), "workspace")) ", each with keys of its own" }
+            }
+            (new_button())
+        }
+        table {
+            thead { tr { th { "Name" } th { "Plan" } th { "Secrets" } th.number { "Versions kept" } th { "Created" } } }
+            tbody { @for workspace in workspaces { (row(workspace)) } }
+        }
+    }
+}
+
+fn row(workspace: &Workspace) -> Markup {
+    let usage = plan::usage(workspace.plan(), workspace.secret_count);
+    html! {
+        tr {
+            th scope="row" { a.name href={ "/w/" (workspace.name) "/secrets" } { (workspace.name) } }
+            (cell("Plan", &html! { span.badge { (plan::label(workspace.plan())) } }))
+            (cell("Secrets", &usage))
+            td.number data-head="Versions kept" { (workspace.kept_versions) }
+            (cell("Created", &date(workspace.create_time.as_ref())))
+        }
+    }
+}
+
+fn new_button() -> Markup {
+    html! { a.button.primary href="/workspaces/new" { (icon("plus")) "New workspace" } }
+}
+
+pub(in crate::console) async fn new(visit: Visit) -> Response {
+    new_form(&visit, &Workspace::default(), None)
+}
+
+pub(in crate::console) async fn create(Change { visit, fields }: Change) -> Response {
+    let entered = entered(&fields);
+    match visit.app.services.create_workspace(entered.clone()).await {
+        Ok(made) => {
+            let name = made.name;
+            visit
+                .session
+                .notify(Notice::done(format!("The workspace `{name}` was created.")));
+            see_other(&format!("/w/{name}/secrets"))
+        }
+        Err(failure) => new_form(&visit, &entered, Some(&failure.into())),
+    }
+}
+
+fn entered(fields: &Fields) -> Workspace {
+    Workspace {
+        name: fields.text("name").to_owned(),
+        plan: plan::parse(fields.text("plan")).into(),
+        kept_versions: fields.number("kept_versions"),
+        ..Default::default()
+    }
+}
+
+fn new_form(visit: &Visit, entered: &Workspace, error: Option<&FormError>) -> Response {
+    let help = html! { "Lower-case letters, digits and " code { "-" } ". Programs write the name in the paths of their calls." };
+    let name = html! {
+        input #name.mono name="name" type="text" value=(entered.name) required maxlength="63"
+            pattern="[a-z0-9]([-a-z0-9]*[a-z0-9])?" autocomplete="off" autocapitalize="none" spellcheck="false"
+            aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none()];
+    };
+    let body = html! {
+        (crumbs(&[("Workspaces", "/")]))
+        h1 { "New workspace" }
+        (error_summary(error))
+        form.stack method="post" action="/workspaces" {
+            (hidden(visit.session.csrf.reveal()))
+            (field("name", "Name", &help, error, &name))
+            (plan::choice(entered.plan(), true))
+            (kept_versions(entered.kept_versions, error))
+            (submit(Submit::Primary, "Create workspace", "/"))
+        }
+    };
+    render_form(visit, "New workspace", Section::Workspaces, error, &body)
+}
+
+/// Returns the field for the number of versions that the vault keeps of each secret; 0 is the default number.
+pub(super) fn kept_versions(number: u32, error: Option<&FormError>) -> Markup {
+    let number = if number == 0 { KEPT_VERSIONS } else { number };
+    let help =
+        html! { "Older versions of a secret can be restored. 1 to 100, the current version included." };
+    let control = html! {
+        input #kept_versions.short name="kept_versions" type="number" min="1" max="100" required value=(number)
+            aria-describedby="kept_versions-help";
+    };
+    field(
+        "kept_versions",
+        "Versions kept of each secret",
+        &help,
+        error,
+        &control,
+    )
+}

@@ -1,0 +1,49 @@
+//! The paths of the console.
+
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
+
+use super::{
+    app::SharedApp,
+    assets,
+    guard::guard,
+    page::{
+        messages, secret, secret_delete, secret_put, secrets, sign_in, status, workspace_settings, workspaces,
+    },
+};
+
+pub(super) fn router(app: SharedApp) -> Router {
+    Router::new()
+        .route("/", get(workspaces::list))
+        .route("/workspaces", post(workspaces::create))
+        .route("/workspaces/new", get(workspaces::new))
+        .route("/w/{workspace}/secrets", get(secrets::list).post(secret_put::add))
+        .route("/w/{workspace}/secrets/new", get(secret_put::new))
+        .route("/w/{workspace}/secrets/lookup", get(secret_put::lookup))
+        .route("/w/{workspace}/secrets/{name}", get(secret::show))
+        .route("/w/{workspace}/secrets/{name}/restore", post(secret::restore))
+        .route(
+            "/w/{workspace}/secrets/{name}/replace",
+            get(secret_put::replace_form).post(secret_put::replace),
+        )
+        .route(
+            "/w/{workspace}/secrets/{name}/delete",
+            get(secret_delete::confirm).post(secret_delete::delete),
+        )
+        .route(
+            "/w/{workspace}/settings",
+            get(workspace_settings::show).post(workspace_settings::update),
+        )
+        .route("/w/{workspace}/delete", post(workspace_settings::delete))
+        .route("/status", get(status::show))
+        .route("/status/live", get(status::live))
+        .route("/sign-in", get(sign_in::sign_in))
+        .route("/sign-out", post(sign_in::sign_out))
+        .route("/assets/{name}", get(assets::asset))
+        .fallback(messages::not_found)
+        .method_not_allowed_fallback(messages::method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .with_state(app)
+}

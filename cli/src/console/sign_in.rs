@@ -1,0 +1,215 @@
+//! Links that sign in, and the sessions that they begin. Both live in the memory of this process only.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::view::Notice;
+
+/// Number of random bytes of a token.
+const TOKEN_BYTES: usize = 32;
+
+/// Number of notices that a session keeps. The oldest are dropped.
+const MAX_NOTICES: usize = 10;
+
+/// A random text that cannot be guessed.
+pub(super) struct Token(Zeroizing<String>);
+
+impl Token {
+    fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
+        getrandom::fill(bytes.as_mut())?;
+        Ok(Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_ref()))))
+    }
+
+    /// Compares in constant time.
+    pub(super) fn is(&self, text: &str) -> bool {
+        self.0.as_bytes().ct_eq(text.as_bytes()).into()
+    }
+
+    /// Returns the text, for the cookie, the hidden field or the link that carries the token.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A browser that signed in.
+pub(crate) struct Session {
+    /// The value of the session cookie.
+    pub(super) id: Token,
+    /// The token that every form of this session carries.
+    pub(super) csrf: Token,
+    /// The link that began the session.
+    link: Token,
+    notices: Mutex<Vec<Notice>>,
+}
+
+impl Session {
+    /// Keeps a notice for the next page of the session.
+    pub(super) fn notify(&self, notice: Notice) {
+        let mut notices = locked(&self.notices);
+        notices.push(notice);
+        // A browser that never loads a page must not make the list grow.
+        let surplus = notices.len().saturating_sub(MAX_NOTICES);
+        notices.drain(..surplus);
+    }
+
+    /// Returns the notices that no page has shown.
+    pub(super) fn take_notices(&self) -> Vec<Notice> {
+        std::mem::take(&mut locked(&self.notices))
+    }
+}
+
+/// The result of following a link.
+pub(super) enum SignIn {
+    New(Arc<Session>),
+    /// The browser that used the link has opened it again.
+    Repeated,
+    /// The link was never valid, or a newer link replaced it.
+    Unknown,
+    /// Another browser used the link before. Its session has ended, because nobody knows which of the two was meant.
+    UsedTwice,
+}
+
+/// The valid link and the sessions of the console.
+#[derive(Default)]
+pub(super) struct SignIns(Mutex<SignInState>);
+
+#[derive(Default)]
+struct SignInState {
+    link: Option<Token>,
+    sessions: Vec<Arc<Session>>,
+}
+
+impl SignIns {
+    /// Makes a new link, which replaces a link that nobody used, and returns its token.
+    pub(super) fn new_link(&self) -> Result<String, getrandom::Error> {
+        let token = Token::random()?;
+        let text = token.reveal().to_owned();
+        locked(&self.0).link = Some(token);
+        Ok(text)
+    }
+
+    /// Signs in with the token of a link. `cookie` is the session cookie of the browser, if it has one.
+    pub(super) fn sign_in(&self, token: &str, cookie: Option<&str>) -> Result<SignIn, getrandom::Error> {
+        let (id, csrf) = (Token::random()?, Token::random()?);
+        let mut state = locked(&self.0);
+        if let Some(link) = state.link.take_if(|link| link.is(token)) {
+            let session = Arc::new(Session {
+                id,
+                csrf,
+                link,
+                notices: Mutex::default(),
+            });
+            state.sessions.push(session.clone());
+            return Ok(SignIn::New(session));
+        }
+        let Some(index) = state.sessions.iter().position(|session| session.link.is(token)) else {
+            return Ok(SignIn::Unknown);
+        };
+        let is_own = |session: &Arc<Session>| cookie.is_some_and(|cookie| session.id.is(cookie));
+        if state.sessions.get(index).is_some_and(is_own) {
+            return Ok(SignIn::Repeated);
+        }
+        state.sessions.remove(index);
+        Ok(SignIn::UsedTwice)
+    }
+
+    /// Returns the session of a cookie.
+    pub(super) fn session(&self, cookie: &str) -> Option<Arc<Session>> {
+        let state = locked(&self.0);
+        state
+            .sessions
+            .iter()
+            .find(|session| session.id.is(cookie))
+            .cloned()
+    }
+
+    pub(super) fn sign_out(&self, session: &Arc<Session>) {
+        locked(&self.0)
+            .sessions
+            .retain(|kept| !Arc::ptr_eq(kept, session));
+    }
+}
+
+/// A panic while the lock is held leaves no state that a later request must not see.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    fn signed_in(sign_ins: &SignIns, link: &str) -> Arc<Session> {
+        match sign_ins.sign_in(link, None).unwrap() {
+            SignIn::New(session) => session,
+            SignIn::Repeated | SignIn::Unknown | SignIn::UsedTwice => panic!("not signed in"),
+        }
+    }
+
+    #[test]
+    fn a_link_signs_in_once() {
+        let sign_ins = SignIns::default();
+        let link = sign_ins.new_link().unwrap();
+        let session = signed_in(&sign_ins, &link);
+        assert!(sign_ins.session(session.id.reveal()).is_some());
+        assert!(matches!(
+            sign_ins.sign_in(&link, None).unwrap(),
+            SignIn::UsedTwice
+        ));
+        // Whoever used the link first may have stolen it.
+        assert!(sign_ins.session(session.id.reveal()).is_none());
+        assert!(matches!(sign_ins.sign_in(&link, None).unwrap(), SignIn::Unknown));
+    }
+
+    #[test]
+    fn the_browser_that_used_a_link_may_open_it_again() {
+        let sign_ins = SignIns::default();
+        let link = sign_ins.new_link().unwrap();
+        let session = signed_in(&sign_ins, &link);
+        let again = sign_ins.sign_in(&link, Some(session.id.reveal())).unwrap();
+        assert!(matches!(again, SignIn::Repeated));
+        assert!(sign_ins.session(session.id.reveal()).is_some());
+    }
+
+    #[test]
+    fn a_new_link_replaces_an_unused_one() {
+        let sign_ins = SignIns::default();
+        let old = sign_ins.new_link().unwrap();
+        let new = sign_ins.new_link().unwrap();
+        assert_ne!(old, new);
+        assert!(matches!(sign_ins.sign_in(&old, None).unwrap(), SignIn::Unknown));
+        signed_in(&sign_ins, &new);
+    }
+
+    #[test]
+    fn nothing_signs_in_without_a_link() {
+        let sign_ins = SignIns::default();
+        assert!(matches!(sign_ins.sign_in("", None).unwrap(), SignIn::Unknown));
+        assert!(sign_ins.session("").is_none());
+    }
+
+    #[test]
+    fn a_session_that_signed_out_is_gone() {
+        let sign_ins = SignIns::default();
+        let link = sign_ins.new_link().unwrap();
+        let session = signed_in(&sign_ins, &link);
+        sign_ins.sign_out(&session);
+        assert!(sign_ins.session(session.id.reveal()).is_none());
+    }
+
+    #[test]
+    fn a_notice_is_shown_once() {
+        let sign_ins = SignIns::default();
+        let session = signed_in(&sign_ins, &sign_ins.new_link().unwrap());
+        session.notify(Notice::done("made"));
+        assert_eq!(session.take_notices().len(), 1);
+        (0..2 * MAX_NOTICES).for_each(|_| session.notify(Notice::done("made")));
+        assert_eq!(session.take_notices().len(), MAX_NOTICES);
+        assert!(session.take_notices().is_empty());
+    }
+}

@@ -1,0 +1,165 @@
+//! Forms: fields with their labels, help and errors.
+
+use http::StatusCode;
+use maud::{Markup, html};
+use proto::Reason;
+
+use super::text::{prose, sentence};
+use crate::failure::{Failure, FailureKind};
+
+/// The cause for which a form is shown again.
+pub(crate) struct FormError {
+    /// The name of the field with the mistake.
+    field: Option<&'static str>,
+    message: String,
+    hint: Option<String>,
+    /// The path and the text of a link to the remedy.
+    link: Option<(String, &'static str)>,
+    pub(crate) status: StatusCode,
+}
+
+impl FormError {
+    /// Says that a field has a mistake.
+    pub(crate) fn at(field: &'static str, message: &str) -> Self {
+        Self {
+            field: Some(field),
+            message: sentence(message),
+            hint: None,
+            link: None,
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+        }
+    }
+
+    /// Names another hint than that of the command line.
+    #[must_use]
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// Links to the remedy instead of describing it.
+    #[must_use]
+    pub(crate) fn link(self, path: String, text: &'static str) -> Self {
+        Self {
+            hint: None,
+            link: Some((path, text)),
+            ..self
+        }
+    }
+}
+
+impl From<Failure> for FormError {
+    fn from(failure: Failure) -> Self {
+        let Failure {
+            kind,
+            message,
+            hint,
+            reason,
+        } = failure;
+        let field = reason.and_then(field_of);
+        Self {
+            // The hints of the command line name flags, and the error beside a field is enough.
+            hint: hint.filter(|_| field.is_none()),
+            field,
+            message: sentence(&message),
+            link: None,
+            status: status_of(kind),
+        }
+    }
+}
+
+/// Returns the field that a reason is about, if every form has the same name for it.
+fn field_of(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::WorkspaceNameInvalid | Reason::WorkspaceExists | Reason::SecretNameInvalid => Some("name"),
+        Reason::SecretValueSize => Some("value"),
+        Reason::OriginInvalid => Some("origins"),
+        _ => None,
+    }
+}
+
+fn status_of(kind: FailureKind) -> StatusCode {
+    match kind {
+        FailureKind::Unavailable | FailureKind::Configuration => StatusCode::SERVICE_UNAVAILABLE,
+        FailureKind::NotAllowed => StatusCode::FORBIDDEN,
+        FailureKind::NotFound => StatusCode::NOT_FOUND,
+        FailureKind::Internal | FailureKind::File => StatusCode::INTERNAL_SERVER_ERROR,
+        FailureKind::Negative
+        | FailureKind::HttpError
+        | FailureKind::Usage
+        | FailureKind::Refused
+        | FailureKind::AlreadyExists
+        | FailureKind::Conflict
+        | FailureKind::Interrupted => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+/// Returns the error above a form. It names the field that has the mistake by a link.
+pub(crate) fn error_summary(error: Option<&FormError>) -> Markup {
+    html! {
+        @if let Some(FormError { field, message, hint, link, status: _ }) = error {
+            div.notice.bad role="alert" tabindex="-1" autofocus {
+                p {
+                    @if let Some(field) = field { a href={ "#" (field) } { (message) } } @else { (message) }
+                }
+                @if let Some((path, text)) = link { p { a href=(path) { (text) } } }
+                @if let Some(hint) = hint { p.quiet { (prose(&sentence(hint))) } }
+            }
+        }
+    }
+}
+
+/// Returns a label, a control, its help and its error. The control must have the id `name`, and `aria-describedby` must name
+/// `{name}-help`.
+pub(crate) fn field(
+    name: &str,
+    label: &str,
+    help: &Markup,
+    error: Option<&FormError>,
+    control: &Markup,
+) -> Markup {
+    let error = error.filter(|error| error.field == Some(name));
+    html! {
+        div.field {
+            label for=(name) { (label) }
+            (control)
+            div.help id={ (name) "-help" } {
+                @if let Some(error) = error { p.error { (error.message) } }
+                (help)
+            }
+        }
+    }
+}
+
+/// Returns the value of `aria-invalid` for a field.
+pub(crate) fn invalid(name: &str, error: Option<&FormError>) -> Option<&'static str> {
+    error.filter(|error| error.field == Some(name)).map(|_| "true")
+}
+
+/// Returns the field that proves that a form is of this session.
+pub(crate) fn hidden(csrf: &str) -> Markup {
+    html! { input type="hidden" name="csrf" value=(csrf); }
+}
+
+/// The weight of a button.
+#[derive(Clone, Copy)]
+pub(crate) enum Submit {
+    Primary,
+    Danger,
+}
+
+/// Returns the buttons at the end of a form: the change, and the way back.
+pub(crate) fn submit(weight: Submit, label: &str, back: &str) -> Markup {
+    let class = match weight {
+        Submit::Primary => "button primary",
+        Submit::Danger => "button danger",
+    };
+    html! {
+        div.actions {
+            button class=(class) type="submit" { (label) }
+            a.button href=(back) { "Cancel" }
+        }
+    }
+}

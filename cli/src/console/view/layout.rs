@@ -1,0 +1,154 @@
+//! The frame of every page.
+
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use maud::{DOCTYPE, Markup, html};
+
+use super::{notice::Notice, parts::icon, text::prose};
+use crate::console::sign_in::Session;
+
+/// The parts of the console, as the bar at the top names them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Section {
+    Workspaces,
+    Status,
+}
+
+impl Section {
+    const ALL: [Self; 2] = [Self::Workspaces, Self::Status];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Workspaces => "Workspaces",
+            Self::Status => "Status",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Workspaces => "/",
+            Self::Status => "/status",
+        }
+    }
+}
+
+/// The text around a page's body.
+pub(crate) struct Head<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) section: Section,
+    /// True for a page that says that a service is down, and that loads itself again until the service answers.
+    pub(crate) retries: bool,
+}
+
+/// The session that a page is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'a> {
+    pub(crate) session: &'a Session,
+    /// The address of the vault, so that nobody takes one installation for another.
+    pub(crate) vault: &'a str,
+}
+
+/// Returns a page of a session. Shows its notices, which no later page shows again.
+pub(crate) fn page(frame: Frame<'_>, head: &Head<'_>, body: &Markup) -> Markup {
+    let Head {
+        title,
+        section,
+        retries,
+    } = head;
+    let Frame { session, vault } = frame;
+    let content = html! {
+        (notices(&session.take_notices()))
+        (body)
+    };
+    document(title, *retries, &top_bar(*section, vault, session), &content)
+}
+
+fn top_bar(active: Section, vault: &str, session: &Session) -> Markup {
+    html! {
+        nav aria-label="Console" {
+            ul {
+                @for section in Section::ALL {
+                    li {
+                        a href=(section.path()) aria-current=[(section == active).then_some("page")] {
+                            (section.label())
+                        }
+                    }
+                }
+            }
+        }
+        p.installation title="The vault that this console administers" { (vault) }
+        form method="post" action="/sign-out" {
+            input type="hidden" name="csrf" value=(session.csrf.reveal());
+            button.link type="submit" { "Sign out" }
+        }
+    }
+}
+
+fn notices(notices: &[Notice]) -> Markup {
+    html! {
+        @for Notice { text, is_warning } in notices {
+            div.notice.(if *is_warning { "warn" } else { "good" }) role="status" {
+                (icon(if *is_warning { "warning" } else { "done" }))
+                p { (prose(text)) }
+            }
+        }
+    }
+}
+
+/// Returns a page that needs no session: a title and an explanation.
+pub(crate) fn message_page(status: StatusCode, title: &str, text: &str) -> Response {
+    let body = html! {
+        section.message {
+            h1 { (title) }
+            p { (prose(text)) }
+        }
+    };
+    (status, document(title, false, &html! {}, &body)).into_response()
+}
+
+fn document(title: &str, retries: bool, bar: &Markup, content: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " – Aerostack" }
+                link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
+                link rel="stylesheet" href="/assets/console.css";
+                script type="module" src="/assets/console.js" {}
+                @if retries { noscript { meta http-equiv="refresh" content="5"; } }
+            }
+            body data-retries[retries] {
+                a.skip href="#main" { "Skip to the content" }
+                header.top {
+                    a.brand href="/" { img src="/assets/icon.svg" alt="" width="24" height="24"; "Aerostack" }
+                    (bar)
+                }
+                main #main tabindex="-1" { (content) }
+            }
+        }
+    }
+}
+
+/// Returns the page of a browser that has just signed in. It goes on to the first page by itself, and not by a redirect:
+/// browsers send a `SameSite=Strict` cookie along with no redirect that began on another site.
+pub(crate) fn signed_in_page() -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="color-scheme" content="light dark";
+                meta http-equiv="refresh" content="0; url=/";
+                title { "Signed in – Aerostack" }
+                link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
+                link rel="stylesheet" href="/assets/console.css";
+            }
+            body {
+                main.message { p { "You are signed in. " a href="/" { "Go to the console" } } }
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The parts that pages are made of. Every function returns escaped HTML.
+
+mod form;
+mod layout;
+mod notice;
+mod parts;
+mod text;
+
+pub(super) use self::{
+    form::{FormError, Submit, error_summary, field, hidden, invalid, submit},
+    layout::{Frame, Head, Section, message_page, page, signed_in_page},
+    notice::Notice,
+    parts::{bar, cell, chips, empty, facts, icon},
+    text::{count, date, day_of, expiry, grouped, moment, now, prose, sentence},
+};

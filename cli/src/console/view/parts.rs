@@ -1,0 +1,71 @@
+//! Small parts of pages.
+
+use maud::{Markup, PreEscaped, html};
+
+/// Returns a bar that is `used` of `limit` full. Text beside the bar must say the same.
+pub(crate) fn bar(used: u64, limit: u64) -> Markup {
+    let percent = (used.saturating_mul(100) / limit.max(1)).min(100);
+    let state = match percent {
+        100 => "bar full",
+        80..100 => "bar nearly",
+        _ => "bar",
+    };
+    // A secret or two out of a thousand still show.
+    let width = if used > 0 { percent.max(2) } else { 0 };
+    // The Content-Security-Policy forbids `style`; the attributes of SVG are no styles.
+    html! {
+        svg class=(state) viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true" {
+            rect.track width="100" height="6" {}
+            rect.fill width=(width) height="6" {}
+        }
+    }
+}
+
+/// Returns short texts side by side.
+pub(crate) fn chips<'t>(texts: impl IntoIterator<Item = &'t str>) -> Markup {
+    html! {
+        ul.chips { @for text in texts { li { (text) } } }
+    }
+}
+
+/// Returns the cell of a table. Narrow screens show the head of the column before the content.
+pub(crate) fn cell(head: &str, content: &Markup) -> Markup {
+    html! { td data-head=(head) { (content) } }
+}
+
+/// Returns a list of names and values.
+pub(crate) fn facts<'t>(rows: impl IntoIterator<Item = (&'t str, Markup)>) -> Markup {
+    html! {
+        dl.facts {
+            @for (name, value) in rows { div { dt { (name) } dd { (value) } } }
+        }
+    }
+}
+
+/// Returns the text of a list that has no items, with the next step.
+pub(crate) fn empty(symbol: &str, title: &str, text: &Markup, action: &Markup) -> Markup {
+    html! {
+        div.empty {
+            (icon(symbol))
+            h2 { (title) }
+            p { (text) }
+            (action)
+        }
+    }
+}
+
+/// Returns a drawing of 24 by 24 units in the colour of the text.
+pub(crate) fn icon(name: &str) -> Markup {
+    let path = match name {
+        "workspace" => "M4 7l8-4 8 4-8 4zM4 12l8 4 8-4M4 17l8 4 8-4",
+        "secret" => "M15 9a3 3 0 1 0-2.8 3L12 13l-1 1v2H9v2H7v2H4v-3l5.3-5.3A6 6 0 1 1 12 15",
+        "plus" => "M12 5v14M5 12h14",
+        "search" => "M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM16 16l5 5",
+        "warning" => "M12 4l9 16H3zM12 10v4M12 17v.5",
+        "done" => "M5 12l5 5 9-10",
+        _ => "",
+    };
+    html! {
+        svg.icon viewBox="0 0 24 24" aria-hidden="true" { (PreEscaped(format!("<path d=\"{path}\"/>"))) }
+    }
+}

@@ -1,0 +1,194 @@
+//! A running console, and a browser without JavaScript.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tempfile::TempDir;
+
+use crate::support::dev::Dev;
+
+/// A pair of services, and a console that administers it. Both are killed when dropped.
+pub(crate) struct Console {
+    child: Child,
+    /// The printed link.
+    pub(crate) link: String,
+    pub(crate) dev: Dev,
+    home: TempDir,
+}
+
+impl Console {
+    pub(crate) async fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join(".aerostack");
+        let dev = Dev::start(&dir).await;
+        let log = std::fs::File::create(home.path().join("console.log")).unwrap();
+        let mut child = command(&dir, "127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut link = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut link).unwrap();
+        Self {
+            child,
+            link: link.trim().to_owned(),
+            dev,
+            home,
+        }
+    }
+
+    /// Returns the address of the console, such as `127.0.0.1:7180`.
+    pub(crate) fn host(&self) -> String {
+        let uri: http::Uri = self.link.parse().unwrap();
+        uri.authority().unwrap().to_string()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("console.log")).unwrap()
+    }
+
+    /// Returns a browser that has not signed in.
+    pub(crate) fn stranger(&self) -> Browser {
+        Browser {
+            host: self.host(),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            cookie: None,
+            csrf: String::new(),
+            seen: String::new(),
+        }
+    }
+
+    /// Returns a browser that has signed in with the printed link.
+    pub(crate) async fn signed_in(&self) -> Browser {
+        let mut browser = self.stranger();
+        let path = self.link.split_once(&self.host()).unwrap().1.to_owned();
+        let answer = browser.get(&path).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let cookie = answer.headers[header::SET_COOKIE].to_str().unwrap();
+        browser.cookie = Some(cookie.split_once(';').unwrap().0.to_owned());
+        let form = browser.get("/workspaces/new").await.text;
+        browser.csrf = between(&form, "name=\"csrf\" value=\"", "\"").to_owned();
+        browser
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns the command `aerostack console`.
+pub(crate) fn command(dir: &Path, listen: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
+    command.arg("--dir").arg(dir);
+    command.args(["console", "--no-open", "--listen", listen]);
+    command.stdin(Stdio::null());
+    command
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// Returns the path that the answer to a change leads to.
+    pub(crate) fn leads_to(&self) -> &str {
+        assert_eq!(self.status, StatusCode::SEE_OTHER, "{}", self.text);
+        self.headers[header::LOCATION].to_str().unwrap()
+    }
+
+    pub(crate) fn has(&self, text: &str) -> bool {
+        self.text.contains(text)
+    }
+}
+
+pub(crate) struct Browser {
+    host: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+    pub(crate) cookie: Option<String>,
+    pub(crate) csrf: String,
+    /// Heads and bodies of all answers.
+    pub(crate) seen: String,
+}
+
+impl Browser {
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], String::new()).await
+    }
+
+    /// Sends a form, with the token of the session.
+    pub(crate) async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let csrf = self.csrf.clone();
+        let fields = [&[("csrf", csrf.as_str())], fields].concat();
+        self.post_exactly(path, &fields).await
+    }
+
+    pub(crate) async fn post_exactly(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        self.send(Method::POST, path, &headers, encoded(fields)).await
+    }
+
+    /// Sends a form, and loads the page that the answer leads to.
+    pub(crate) async fn change(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let answer = self.post(path, fields).await;
+        self.get(answer.leads_to()).await
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Answer {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.host));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(cookie) = &self.cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
+        let request = request.body(Full::from(body)).unwrap();
+        let (head, body) = self.client.request(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        self.seen.push_str(&format!("{:?}\n{text}\n", head.headers));
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            text,
+        }
+    }
+}
+
+/// Returns the first text between `start` and `end`.
+pub(crate) fn between<'t>(text: &'t str, start: &str, end: &str) -> &'t str {
+    let (_, rest) = text
+        .split_once(start)
+        .unwrap_or_else(|| panic!("no {start}: {text}"));
+    rest.split_once(end).unwrap().0
+}
+
+fn encoded(fields: &[(&str, &str)]) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.extend_pairs(fields);
+    form.finish()
+}

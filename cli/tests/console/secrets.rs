@@ -1,0 +1,158 @@
+//! The pages of secrets.
+
+use http::StatusCode;
+
+use crate::browser::{Browser, Console};
+
+async fn with_workspace(console: &Console) -> Browser {
+    let mut browser = console.signed_in().await;
+    browser
+        .change("/workspaces", &[("name", "w"), ("plan", "pro")])
+        .await;
+    browser
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_added_replaced_restored_and_deleted_by_forms() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let page = browser
+        .change(
+            "/w/w/secrets",
+            &[
+                ("name", "github-token"),
+                ("value", "one"),
+                ("origins", "https://api.github.com\r\n"),
+                ("labels", "team=payments\r\ntier=1"),
+                ("expiry", "90d"),
+            ],
+        )
+        .await;
+    assert!(
+        page.has("<code>GITHUB_TOKEN</code> was created."),
+        "{}",
+        page.text
+    );
+    for text in [
+        "<code>github-token</code> is written",
+        "https://api.github.com",
+        "team=payments",
+        "tier=1",
+    ] {
+        assert!(page.has(text), "{text}");
+    }
+
+    let form = browser.get("/w/w/secrets/GITHUB_TOKEN/replace").await;
+    assert!(form.has("https://api.github.com</textarea>") && form.has("name=\"version\" value=\"1\""));
+    assert!(form.has(", as now</option>"), "the present expiry is proposed");
+    let replaced = [
+        ("version", "1"),
+        ("value", "two"),
+        ("origins", "https://api.github.com"),
+    ];
+    let page = browser
+        .change("/w/w/secrets/GITHUB_TOKEN/replace", &replaced)
+        .await;
+    assert!(page.has("has a new value: version 2"));
+    let again = browser.post("/w/w/secrets/GITHUB_TOKEN/replace", &replaced).await;
+    assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(again.has("Somebody changed the secret"), "{}", again.text);
+
+    let restored = [("version", "1"), ("present", "2")];
+    let page = browser
+        .change("/w/w/secrets/GITHUB_TOKEN/restore", &restored)
+        .await;
+    assert!(
+        page.has("is the present one again, as version 3"),
+        "{}",
+        page.text
+    );
+
+    assert!(
+        browser
+            .get("/w/w/secrets/GITHUB_TOKEN/delete")
+            .await
+            .has("No server gets it.")
+    );
+    let stale = browser
+        .post("/w/w/secrets/GITHUB_TOKEN/delete", &[("version", "1")])
+        .await;
+    assert_eq!(stale.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let page = browser
+        .change("/w/w/secrets/GITHUB_TOKEN/delete", &[("version", "3")])
+        .await;
+    assert!(page.has("was deleted") && page.has("Add the first secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_exists_is_not_replaced_by_the_form_for_a_new_secret() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    browser
+        .change("/w/w/secrets", &[("name", "A"), ("value", "1")])
+        .await;
+    let answer = browser
+        .post("/w/w/secrets", &[("name", "a"), ("value", "2")])
+        .await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        answer.has("A exists already.") && answer.has("href=\"/w/w/secrets/A/replace\""),
+        "{}",
+        answer.text
+    );
+    assert!(
+        browser
+            .get("/w/w/secrets/lookup?name=a")
+            .await
+            .has("\"version\":1")
+    );
+    assert!(
+        browser
+            .get("/w/w/secrets/lookup?name=b")
+            .await
+            .has("\"name\":\"B\",\"problem\":null,\"version\":null")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_filtered_and_paged_without_scripts() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    for number in 0..102 {
+        let name = format!("KEY_{number:03}");
+        browser
+            .post("/w/w/secrets", &[("name", &name), ("value", "x")])
+            .await
+            .leads_to();
+    }
+    // Shows the notices on the puts, which name secrets.
+    browser.get("/").await;
+    let first = browser.get("/w/w/secrets").await;
+    assert!(first.has("KEY_099") && !first.has("KEY_100") && first.has("1–100 of 102 secrets"));
+    let second = browser.get("/w/w/secrets?page=2").await;
+    assert!(second.has("KEY_101") && !second.has("KEY_099"));
+    let filtered = browser.get("/w/w/secrets?q=key-05").await;
+    assert!(filtered.has("KEY_050") && !filtered.has("KEY_060") && filtered.has("value=\"key-05\""));
+    assert!(browser.get("/w/w/secrets?q=%3Cb%3E").await.has("“&lt;b&gt;”"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_plan_is_refused_with_a_link_to_its_settings() {
+    let console = Console::start().await;
+    let mut browser = console.signed_in().await;
+    browser
+        .change("/workspaces", &[("name", "w"), ("plan", "free")])
+        .await;
+    for number in 0..10 {
+        let name = format!("KEY_{number}");
+        browser
+            .post("/w/w/secrets", &[("name", &name), ("value", "x")])
+            .await
+            .leads_to();
+    }
+    let answer = browser
+        .post("/w/w/secrets", &[("name", "MORE"), ("value", "x")])
+        .await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer.has("href=\"/w/w/settings\""), "{}", answer.text);
+}

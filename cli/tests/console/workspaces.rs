@@ -1,0 +1,83 @@
+//! The pages of workspaces.
+
+use http::StatusCode;
+
+use crate::browser::{Console, between};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_is_made_changed_and_deleted_by_forms() {
+    let console = Console::start().await;
+    let mut browser = console.signed_in().await;
+    assert!(browser.get("/").await.has("Make the first workspace"));
+
+    let page = browser
+        .change(
+            "/workspaces",
+            &[("name", "prod"), ("plan", "starter"), ("kept_versions", "5")],
+        )
+        .await;
+    assert!(page.has("The workspace <code>prod</code> was created.") && page.has("Add the first secret"));
+    assert!(
+        !browser.get("/").await.has("was created"),
+        "a notice is shown once"
+    );
+    assert!(browser.get("/").await.has("0 of 50"));
+
+    let settings = browser.get("/w/prod/settings").await.text;
+    let revision = between(&settings, "name=\"revision\" value=\"", "\"").to_owned();
+    let change = [
+        ("plan", "pro"),
+        ("kept_versions", "2"),
+        ("revision", revision.as_str()),
+    ];
+    browser.change("/w/prod/settings", &change).await;
+    assert!(browser.get("/").await.has("0 of 200"));
+    // The same form again is from an older state.
+    assert_eq!(
+        browser.post("/w/prod/settings", &change).await.status,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+
+    let refused = browser.post("/w/prod/delete", &[("confirm", "production")]).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.has("aria-invalid=\"true\"") && refused.has("Type the name of the workspace"));
+    let page = browser.change("/w/prod/delete", &[("confirm", "prod")]).await;
+    assert!(
+        page.has("was deleted") && page.has("Make the first workspace"),
+        "{}",
+        page.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_that_is_refused_is_shown_with_the_error_at_its_field() {
+    let console = Console::start().await;
+    let mut browser = console.signed_in().await;
+    browser.change("/workspaces", &[("name", "prod")]).await;
+    for name in ["prod", "Not a name", "\"><script>"] {
+        let answer = browser
+            .post("/workspaces", &[("name", name), ("plan", "pro")])
+            .await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(answer.has("aria-invalid=\"true\""), "{}", answer.text);
+        assert!(
+            answer.has("value=\"pro\" checked"),
+            "the form keeps what was entered"
+        );
+        assert!(!answer.has("<script>"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_that_does_not_exist_is_not_found() {
+    let console = Console::start().await;
+    let mut browser = console.signed_in().await;
+    for path in [
+        "/w/x/secrets",
+        "/w/x/settings",
+        "/w/x/secrets/A",
+        "/w/x/secrets/A/delete",
+    ] {
+        assert_eq!(browser.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+}
