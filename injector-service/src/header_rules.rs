@@ -16,6 +16,7 @@
 //! | `grpc-timeout` | request | `proxy/call/deadline.rs`, with the time that is left |
 //! | `x-request-id` | request | `proxy/call_id.rs`, when the program sent none |
 //! | `Accept-Encoding: identity` | request for OAuth metadata | `proxy/oauth_metadata.rs`, because the metadata is rewritten |
+//! | `Accept-Encoding`, `grpc-accept-encoding`: `identity` | request to a server with `scrub: all` | `proxy/echo/mod.rs`, which also removes `Sec-WebSocket-Extensions` |
 //! | the fields of a server's injections | request | `inject`; [`clean_request`] removes those of the program |
 //! | `Cookie`, `Set-Cookie` | both | `proxy/cookies.rs`, so that each server gets only its own cookies and those of its injections |
 //! | `Connection`, `Upgrade` | both | `proxy/upgrade/mod.rs`, for the handshake of an upgrade |

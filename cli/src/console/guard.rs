@@ -202,7 +202,7 @@ impl FromRequestParts<SharedApp> for Query {
     }
 }
 
-/// A form of a signed-in browser that carries the session's CSRF token. Every change is made of one.
+/// A form of a signed-in browser that carries the session's CSRF token. Every handler that changes something takes one.
 pub(super) struct Change {
     pub(super) visit: Visit,
     pub(super) fields: Fields,

@@ -7,7 +7,7 @@ use crate::scrub::{Fingerprints, SearchScope};
 /// A secret that the vault was asked for.
 pub struct ResolvedSecret<'s> {
     pub name: &'s SecretName,
-    /// None when the workspace has no such secret.
+    /// `None` when the secret does not exist or has expired.
     pub value: Option<SecretValue>,
 }
 
@@ -16,7 +16,8 @@ pub struct ResolvedSecret<'s> {
 pub struct ResolvedSecrets<'s>(Vec<ResolvedSecret<'s>>);
 
 impl<'s> ResolvedSecrets<'s> {
-    /// Returns the value of a secret, or `None` when the workspace has no such secret or the vault was not asked for it.
+    /// Returns the value of a secret, or `None` when the secret does not exist or has expired, or the vault was not asked
+    /// for it.
     pub fn value(&self, name: &SecretName) -> Option<&SecretValue> {
         let secret = self.0.iter().find(|secret| secret.name == name)?;
         secret.value.as_ref()

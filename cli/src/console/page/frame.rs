@@ -111,11 +111,11 @@ pub(super) fn see_other(path: &str) -> Response {
     }
 }
 
-/// Returns the way from the first page to this one.
-pub(super) fn crumbs(way: &[(&str, &str)]) -> Markup {
+/// Returns the breadcrumb that leads from the first page to this one.
+pub(super) fn breadcrumb(steps: &[(&str, &str)]) -> Markup {
     html! {
-        nav.crumbs aria-label="Breadcrumb" {
-            ol { @for (label, path) in way { li { a href=(path) { (label) } } } }
+        nav.breadcrumb aria-label="Breadcrumb" {
+            ol { @for (label, path) in steps { li { a href=(path) { (label) } } } }
         }
     }
 }
@@ -123,7 +123,7 @@ pub(super) fn crumbs(way: &[(&str, &str)]) -> Markup {
 /// Returns the heading of a workspace with its tabs.
 pub(super) fn workspace_head(workspace: &str, active: Tab) -> Markup {
     html! {
-        (crumbs(&[("Workspaces", "/")]))
+        (breadcrumb(&[("Workspaces", "/")]))
         h1.name { (workspace) }
         nav.tabs aria-label="Workspace" {
             ul {

@@ -10,7 +10,7 @@ use proto::{
 use super::{
     frame::{failure_page, render_form, see_other},
     paths::OfSecret,
-    secret_put::way,
+    secret_put::secret_breadcrumb,
     secrets::{labels, last_used, origins},
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(in crate::console) async fn restore(
         expiry: None,
         // A version is restored only in the state that the page showed.
         expected_version: Some(fields.number("present")),
-        // Without an id: the request is sent once.
+        // The request has no id, because the console never sends it again.
         request_id: String::new(),
         allow_wider_origins: false,
         allow_later_expiry: false,
@@ -78,7 +78,7 @@ async fn page(
     };
     let path = format!("/w/{workspace}/secrets/{name}");
     let body = html! {
-        (way(workspace, None))
+        (secret_breadcrumb(workspace, None))
         div.heading {
             h1.mono { (name) }
             div.actions {

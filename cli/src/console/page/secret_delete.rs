@@ -7,7 +7,7 @@ use proto::{SecretName, WorkspaceName};
 use super::{
     frame::{failure_page, render_form, see_other},
     paths::OfSecret,
-    secret_put::way,
+    secret_put::secret_breadcrumb,
 };
 use crate::{
     console::{
@@ -57,7 +57,7 @@ async fn page(
     };
     let path = format!("/w/{workspace}/secrets/{name}");
     let body = html! {
-        (way(workspace, Some(name.as_str())))
+        (secret_breadcrumb(workspace, Some(name.as_str())))
         h1 { "Delete " span.mono { (name) } "?" }
         (error_summary(error.as_ref()))
         p { "The secret is deleted with all its versions. Nothing can bring it back but a backup." }

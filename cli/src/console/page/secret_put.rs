@@ -14,7 +14,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{
-    frame::{crumbs, failure_page, render_form, see_other},
+    frame::{breadcrumb, failure_page, render_form, see_other},
     paths::{InWorkspace, OfSecret},
     secret_form::{Entered, FormFor, form},
 };
@@ -40,7 +40,7 @@ pub(in crate::console) async fn add(
     let value = fields.take_value("value");
     let entered = Entered::of(&fields);
     let workspace = workspace.as_str();
-    // Version 0: the secret must not exist yet. To replace one, the person sees its metadata first.
+    // `expected_version` 0 means that the secret must not exist yet. To replace one, the person sees its metadata first.
     match put(&visit, workspace, &entered.name, &entered, value, 0).await {
         Ok(answer) => {
             let path = done(&visit, workspace, &entered.name, answer);
@@ -112,7 +112,7 @@ async fn put(
         labels,
         expires_at,
         expected_version: Some(version),
-        // Without an id: the request is sent once.
+        // The request has no id, because the console never sends it again.
         request_id: String::new(),
     };
     drop(value);
@@ -168,7 +168,7 @@ fn done(visit: &Visit, workspace: &str, given: &str, answer: PutSecretResponse) 
 fn new_form(visit: &Visit, workspace: &str, entered: &Entered, error: Option<&FormError>) -> Response {
     let csrf = visit.session.csrf.reveal();
     let body = html! {
-        (way(workspace, None))
+        (secret_breadcrumb(workspace, None))
         h1 { "Add secret" }
         (form(workspace, &FormFor::NewSecret, entered, csrf, error))
     };
@@ -183,7 +183,7 @@ fn replacement(visit: &Visit, secret: &Secret, entered: &Entered, error: Option<
         version: secret.version,
     };
     let body = html! {
-        (way(workspace, Some(name)))
+        (secret_breadcrumb(workspace, Some(name)))
         h1 { "Replace the value of " span.mono { (name) } }
         p.quiet {
             "The new value becomes version " (secret.version + 1) ". Servers get it from their next call on, and version "
@@ -200,16 +200,16 @@ fn replacement(visit: &Visit, secret: &Secret, entered: &Entered, error: Option<
     )
 }
 
-/// Returns the way to a page of a secret, or of a new one.
-pub(super) fn way(workspace: &str, name: Option<&str>) -> Markup {
+/// Returns the breadcrumb of a page about a secret, or about a new secret.
+pub(super) fn secret_breadcrumb(workspace: &str, name: Option<&str>) -> Markup {
     let list = format!("/w/{workspace}/secrets");
     match name {
-        Some(name) => crumbs(&[
+        Some(name) => breadcrumb(&[
             ("Workspaces", "/"),
             (workspace, &list),
             (name, &format!("{list}/{name}")),
         ]),
-        None => crumbs(&[("Workspaces", "/"), (workspace, &list)]),
+        None => breadcrumb(&[("Workspaces", "/"), (workspace, &list)]),
     }
 }
 

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use proto::vault::v1::Workspace;
 
 use super::{
-    frame::{crumbs, failure_page, render, render_form, see_other},
+    frame::{breadcrumb, failure_page, render, render_form, see_other},
     plan,
 };
 use crate::console::{
@@ -105,7 +105,7 @@ fn new_form(visit: &Visit, entered: &Workspace, error: Option<&FormError>) -> Re
             aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none()];
     };
     let body = html! {
-        (crumbs(&[("Workspaces", "/")]))
+        (breadcrumb(&[("Workspaces", "/")]))
         h1 { "New workspace" }
         (error_summary(error))
         form.stack method="post" action="/workspaces" {

@@ -115,8 +115,7 @@ fn trailers_of_broken_answer(context: &CallContext<'_>, filter: &EchoFilter) -> 
     })
 }
 
-/// Leaves the headers that the program may get, with URLs and cookies as the program has to see them. Refuses the call
-/// when the response only demands a credential of the injector.
+/// Removes the headers that the program must not get, and rewrites URLs and cookies for the program. Refuses the call when the response only demands a credential of the injector.
 fn rewrite_head(
     head: &mut Parts,
     plan: &CallPlan<'_>,

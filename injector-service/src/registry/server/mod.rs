@@ -14,7 +14,7 @@
 //! 3. Add the field to `FIELDS` in `service/field_mask.rs`, so that an update can change it. A test compares this table
 //!    with the message. The command line has its flag in `cli/src/command/server/spec.rs`.
 //!
-//! A new place for secrets is a variant of [`Placement`] and of `RawPlacement`; `inject` then has to put a value there.
+//! `CONTRIBUTING.md` has the steps for a new place of secrets, a variant of [`Placement`].
 
 mod error;
 mod origin_binding;

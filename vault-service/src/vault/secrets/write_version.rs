@@ -100,8 +100,9 @@ impl Writer {
         .await
     }
 
-    /// Waits for other writes of the same secret, or of one that shares its lock. The lock is an optimization: without it,
-    /// concurrent writes would fail each other's compare-and-set and start again.
+    /// Waits for other writes of the same secret, or of one that shares its lock. Without the lock,
+    /// concurrent writes would fail each other's compare-and-set and start again. The lock also protects the last version
+    /// number of a deleted secret, on which the batch of a put has no precondition.
     pub(super) async fn lock_secret(
         &self,
         workspace: &WorkspaceName,
