@@ -70,10 +70,16 @@ impl GrpcHealth {
 
     /// Sets the status of the gRPC service `name`.
     pub async fn set(&self, name: &'static str, serving: bool) {
+        self.update(name, || serving).await;
+    }
+
+    /// Sets the status that `serving` returns, which is called in the order in which statuses are set.
+    async fn update(&self, name: &'static str, serving: impl FnOnce() -> bool) {
         let mut statuses = self.statuses.lock().await;
         let Some(statuses) = statuses.as_mut() else {
             return;
         };
+        let serving = serving();
         // A watcher gets a message for each status that the reporter is given, also when the status did not change.
         if statuses.insert(name, serving) != Some(serving) {
             let status = if serving {
@@ -86,7 +92,7 @@ impl GrpcHealth {
     }
 
     async fn read_readiness(&self) {
-        self.set(READINESS, (self.ready)().is_ok()).await;
+        self.update(READINESS, || (self.ready)().is_ok()).await;
     }
 
     /// Adds the health service to `routes`, and the reflection service when `reflected` is given: the full names of the
