@@ -15,11 +15,12 @@ pub enum Dialect {
 impl Dialect {
     /// Returns the dialect of a request, which its `Content-Type` names.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let grpc = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
-        match grpc {
-            Some([] | [b'+' | b';', ..]) => Self::Grpc,
+        const GRPC: &[u8] = b"application/grpc";
+        let content_type = headers.get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.as_bytes().split_at_checked(GRPC.len()));
+        match content_type {
+            // Media types do not distinguish upper and lower case (RFC 9110, section 8.3.1).
+            Some((start, [] | [b'+' | b';', ..])) if start.eq_ignore_ascii_case(GRPC) => Self::Grpc,
             Some(_) | None => Self::Http,
         }
     }
@@ -36,6 +37,7 @@ mod tests {
         for (value, expected) in [
             ("application/grpc", Dialect::Grpc),
             ("application/grpc+proto", Dialect::Grpc),
+            ("Application/GRPC", Dialect::Grpc),
             ("application/grpc;x=y", Dialect::Grpc),
             ("application/grpc-web", Dialect::Http),
             ("application/grpc-web+proto", Dialect::Http),

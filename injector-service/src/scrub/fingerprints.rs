@@ -10,15 +10,16 @@ use super::{
     budget::DigestBudget,
     encoding::{self, Beginning, Encoding, FirstBytes},
     shifted::ShiftedBits,
-    styles::EscapedTexts,
+    styles::{EscapedTexts, is_plain},
     window_table::WindowTable,
 };
 
 /// The numbers of bytes of the beginnings that have digests of their own, besides the shortest one. They are whole groups
 /// of base64.
 const LONGER_BEGINNINGS: [usize; 3] = [126, 1023, 8190];
-/// The forms of most values that consist of letters and digits.
-const USUAL_FORMS: usize = 8;
+/// The forms of most values that consist of letters and digits, and of most other values.
+const PLAIN_FORMS: usize = 8;
+const ESCAPED_FORMS: usize = 32;
 /// The most bytes between two samples of a head. Heads are short, so that fewer windows of each form cost less than more
 /// samples of the head.
 const MAX_HEAD_STRIDE: usize = 4;
@@ -100,7 +101,14 @@ impl Fingerprints {
             SearchScope::Bodies => MAX_STRIDE,
         };
         let stride = longest_stride.min(lengths().min()? + 1 - WINDOW);
-        let forms = USUAL_FORMS * lengths().count();
+        let forms_of = |value: &[u8]| {
+            if is_plain(value) {
+                PLAIN_FORMS
+            } else {
+                ESCAPED_FORMS
+            }
+        };
+        let forms: usize = values.clone().map(|(_, value)| forms_of(value)).sum();
         let random = RandomState::new();
         let digest_key = [0_u8, 1].map(|word| random.hash_one(word));
         let [first_key, second_key] = digest_key;

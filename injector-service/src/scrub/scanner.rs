@@ -164,15 +164,21 @@ impl Scanner {
     }
 
     fn add_found(&mut self, range: Range<usize>, value: u8) {
-        // A spent budget takes every beginning for a value, so there can be very many.
-        if let Some(last) = self.found.last_mut()
-            && self.budget.is_spent()
-            && last.value == value
-            && last.range.contains(&range.start)
+        // A spent budget takes every beginning for a value, so there can be very many, of several values in turn.
+        let is_spent = self.budget.is_spent();
+        let touches = |known: &&mut FoundValue| {
+            known.value == value && known.range.start <= range.end && range.start <= known.range.end
+        };
+        match self
+            .found
+            .iter_mut()
+            .rev()
+            .find(|known| is_spent && touches(known))
         {
-            last.range.end = last.range.end.max(range.end);
-        } else {
-            self.found.push(FoundValue { range, value });
+            Some(known) => {
+                known.range = known.range.start.min(range.start)..known.range.end.max(range.end);
+            }
+            None => self.found.push(FoundValue { range, value }),
         }
     }
 

@@ -117,7 +117,7 @@ impl EscapedTexts {
 }
 
 /// Returns true for a value of characters that neither URLs nor JSON escape.
-fn is_plain(value: &[u8]) -> bool {
+pub(super) fn is_plain(value: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     // `all` would stop at the first other character, and could not use vector instructions.
     value.iter().fold(true, |all, byte| all & is_plain(byte))

@@ -249,3 +249,70 @@ async fn grpc_web_keeps_its_frames() {
         }
     }
 }
+
+/// The messages of gRPC-Web and of Connect are not decoded.
+#[tokio::test]
+async fn compressed_messages_of_grpc_web_and_connect_are_refused() {
+    for (content_type, encoding) in [
+        ("application/grpc-web+proto", "grpc-encoding"),
+        ("application/connect+proto", "connect-content-encoding"),
+    ] {
+        let address = upstream(move |request| {
+            assert!(
+                !format!("{:?}", request.headers()).contains("gzip"),
+                "{request:?}"
+            );
+            let response = Response::builder().header("content-type", content_type);
+            response
+                .header(encoding, "gzip")
+                .body(whole("compressed"))
+                .unwrap()
+        })
+        .await;
+        let pair = dev(address, ALL).await;
+        let url = pair.injector.url("/dev/api/S/M");
+        let request = Request::post(url)
+            .header("content-type", content_type)
+            .header("grpc-accept-encoding", "gzip")
+            .header("connect-accept-encoding", "gzip")
+            .body(Full::<Bytes>::from("asked"))
+            .unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let answer = client.request(request).await.unwrap();
+        assert_eq!(answer.status(), 502, "{content_type}");
+        assert_eq!(
+            field(answer.headers(), "x-aerostack-reason"),
+            "UPSTREAM_ENCODING_UNSUPPORTED"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_inside_a_compressed_message_has_an_error_status() {
+    let mut cut = message(1, &[0x1f; 100]);
+    cut.truncate(60);
+    let pair = dev(answering("gzip", cut).await, ALL).await;
+    let (data, trailers) = collected(grpc(&pair).await).await;
+    assert_eq!(data, "");
+    assert_eq!(field(&trailers, "x-aerostack-reason"), "UPSTREAM_PROTOCOL");
+    assert_ne!(field(&trailers, "grpc-status"), "0");
+}
+
+#[tokio::test]
+async fn a_blocked_answer_with_a_length_ends_with_a_status() {
+    let body = message(0, SECRET.as_bytes());
+    let address = upstream(move |_| {
+        let response = Response::builder().header("content-type", "application/grpc");
+        let response = response.header("content-length", body.len());
+        response.body(whole(body.clone())).unwrap()
+    })
+    .await;
+    let setting = Setting {
+        on_echo: "block",
+        ..ALL
+    };
+    let pair = dev(address, setting).await;
+    let (data, trailers) = collected(grpc(&pair).await).await;
+    assert_eq!(data, "");
+    assert_eq!(field(&trailers, "x-aerostack-reason"), "UPSTREAM_ECHOED_SECRET");
+}

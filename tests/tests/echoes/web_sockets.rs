@@ -1,5 +1,7 @@
 //! WebSockets, whose messages come in frames.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use e2e::PATIENCE;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -112,4 +114,36 @@ async fn a_blocked_websocket_is_counted() {
     let first = timeout(PATIENCE, socket.next()).await.unwrap();
     assert!(!matches!(first, Some(Ok(_))), "{first:?}");
     assert_counted(&pair, &format!("{BROKEN_OFF} 1\n")).await;
+}
+
+/// An upstream can send control frames inside a fragmented message without end.
+#[tokio::test]
+async fn control_frames_inside_a_message_are_passed_on_without_its_end() {
+    const SENDING: Duration = Duration::from_secs(8);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept_async(stream).await.unwrap();
+        let begun = WebSocketFrame::message("hello".to_owned(), OpCode::Data(Data::Text), false);
+        socket.send(Message::Frame(begun)).await.unwrap();
+        let began = Instant::now();
+        while began.elapsed() < SENDING && socket.send(Message::Ping(Bytes::new())).await.is_ok() {}
+    });
+    let pair = dev(address, ALL).await;
+    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+    let request = Request::builder()
+        .uri("ws://localhost/dev/api/chat")
+        .header("host", "localhost")
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let (mut socket, _) = client_async(request.body(()).unwrap(), stream).await.unwrap();
+    let first = timeout(SENDING / 2, socket.next())
+        .await
+        .expect("no frame arrives");
+    assert!(first.unwrap().unwrap().is_ping());
+    drop(socket);
+    serving.await.unwrap();
 }

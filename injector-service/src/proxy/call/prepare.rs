@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, uri::Authority};
-use proto::Refusal;
+use http_body::Body as _;
+use proto::{Reason, Refusal};
 
 use super::{context::CallContext, route::RoutedRequest};
 use crate::{
@@ -71,6 +72,10 @@ impl<'c> PreparedRequest<'c> {
             upgrade.add_to(&mut headers)?;
         }
         let body_placement = body_placement(&target, dialect, is_form(&headers))?;
+        if dialect == Dialect::Http && matches!(body_placement, BodyPlacement::None) && !body.is_end_stream()
+        {
+            check_is_no_message(&target)?;
+        }
         let upstream = proxy.pools.of(&target.entry, &proxy.resolver)?;
         let required = match dialect {
             Dialect::Grpc => RequiredVersion::Http2,
@@ -92,6 +97,26 @@ impl<'c> PreparedRequest<'c> {
             request: BareRequest { headers, body },
             upgrade,
         })
+    }
+}
+
+/// Refuses the body of a method whose gRPC messages get secrets when the call is not gRPC. gRPC-Web and Connect could carry
+/// the program's own entries in the fields of the injections.
+fn check_is_no_message(target: &CallTarget) -> Result<(), Refusal> {
+    let Spec {
+        injections,
+        body_calls,
+        ..
+    } = &target.entry.server.spec;
+    let in_messages = injections
+        .iter()
+        .any(|injection| injection.placement.is_in_messages());
+    match in_messages && body_calls.include(Dialect::Grpc, &target.rest) {
+        false => Ok(()),
+        true => Err(Refusal::new(
+            Reason::BodyTypeUnsupported,
+            "this method gets its secrets in gRPC messages, so the Content-Type of its calls has to be application/grpc",
+        )),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{mem, pin::pin, sync::Arc};
 
 use http::{Method, Response, Uri, header, response::Parts};
+use http_body::Body as _;
 use proto::Refusal;
 
 use super::{
@@ -80,6 +81,10 @@ impl ReceivedResponse<'_> {
                 target.urls(scheme, &authority, &url).rewrite_url(endpoint)
             }),
         };
+        if failure_trailers.as_ref().is_some_and(|failure| failure.trailers) && !body.is_end_stream() {
+            // Trailers before as many bytes would be an error of HTTP/2 (RFC 9113, section 8.1.1).
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         record.log_forwarded(head.status, &context.proxy.metrics);
         let mut response = Response::from_parts(head, body);
         if let Some(upgrade) = upgrade {
@@ -115,7 +120,8 @@ fn trailers_of_broken_answer(context: &CallContext<'_>, filter: &EchoFilter) -> 
     })
 }
 
-/// Removes the headers that the program must not get, and rewrites URLs and cookies for the program. Refuses the call when the response only demands a credential of the injector.
+/// Removes the headers that the program must not get, and rewrites URLs and cookies for the program. Refuses the call
+/// when the response only demands a credential of the injector.
 fn rewrite_head(
     head: &mut Parts,
     plan: &CallPlan<'_>,

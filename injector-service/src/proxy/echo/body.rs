@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, header, response::Parts};
 use http_body::{Body as _, Frame, SizeHint};
-use proto::Refusal;
+use proto::{Reason, Refusal};
 use tokio::time::{Sleep, sleep};
 
 use super::{BEGUN_DELAY, EchoFilter, Framing, MaskedStream, TAIL_DELAY, content_coding};
@@ -39,7 +39,7 @@ pub(in crate::proxy) fn mask_body(
     let source = match &filter {
         Some(filter) if filter.masks_bodies() && !body.is_end_stream() => {
             let body = content_coding::decode(body, &mut head.headers)?;
-            let (framing, keeps_length) = framing(&mut head.headers, budget);
+            let (framing, keeps_length) = framing(&mut head.headers, budget)?;
             Source::Masked(Box::new(MaskedData {
                 body,
                 keeps_length,
@@ -55,16 +55,32 @@ pub(in crate::proxy) fn mask_body(
 }
 
 /// Returns the framing of a body, and true if masking keeps the length of the body.
-fn framing(headers: &mut HeaderMap, budget: &BufferBudget) -> (Framing, bool) {
+fn framing(headers: &mut HeaderMap, budget: &BufferBudget) -> Result<(Framing, bool), Refusal> {
     if !is_grpc(headers) {
-        return (Framing::None, true);
+        check_messages_are_plain(headers)?;
+        return Ok((Framing::None, true));
     }
     let encoding = Encoding::named_by(headers);
     let keeps_length = encoding == Encoding::Identity;
     if !keeps_length {
         headers.remove(header::CONTENT_LENGTH);
     }
-    (Framing::grpc(encoding, budget.empty_reservation()), keeps_length)
+    Ok((Framing::grpc(encoding, budget.empty_reservation()), keeps_length))
+}
+
+/// Refuses the compressed messages of gRPC-Web and of Connect, which are not decoded.
+fn check_messages_are_plain(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut encodings = ["grpc-encoding", "connect-content-encoding"]
+        .into_iter()
+        .flat_map(|name| headers.get_all(name));
+    match encodings.all(|encoding| encoding == "identity") {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            Reason::UpstreamEncodingUnsupported,
+            "the upstream compressed the messages of an answer, although it was asked not to, so that values in them cannot \
+             be masked",
+        )),
+    }
 }
 
 /// gRPC-Web has other messages, and its `Content-Type` begins alike.
@@ -140,6 +156,19 @@ impl MaskedData {
         Ok(output)
     }
 
+    /// Notes the end of the body. Inside a message, the end is an error: the part of the message that was not given out
+    /// would be missing without a trace.
+    fn end(&mut self) -> Result<(), Refusal> {
+        self.has_ended = true;
+        match self.stream.is_between_messages() {
+            true => Ok(()),
+            false => Err(Refusal::new(
+                Reason::UpstreamProtocol,
+                "the upstream's answer ends inside a message",
+            )),
+        }
+    }
+
     fn set_timer(&mut self, release: Release) {
         let delay = match release {
             Release::Tail => TAIL_DELAY,
@@ -197,12 +226,13 @@ impl http_body::Body for MaskedData {
                         }
                     },
                     Err(last) => {
-                        (this.last, this.has_ended) = (Some(last), true);
+                        this.end()?;
+                        this.last = Some(last);
                         this.stream.release_all()
                     }
                 },
                 Poll::Ready(None) => {
-                    this.has_ended = true;
+                    this.end()?;
                     this.stream.release_all()
                 }
             };
@@ -213,7 +243,9 @@ impl http_body::Body for MaskedData {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.last.is_none() && (self.has_ended || self.body.is_end_stream() && !self.stream.holds_bytes())
+        let nothing_is_left =
+            || self.body.is_end_stream() && !self.stream.holds_bytes() && self.stream.is_between_messages();
+        self.last.is_none() && (self.has_ended || nothing_is_left())
     }
 
     /// The hint is read before the first frame.

@@ -40,6 +40,10 @@ impl GrpcFraming {
         }
     }
 
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.prefix.is_empty() && self.compressed.is_none()
+    }
+
     pub(super) fn push(&mut self, mut piece: Bytes, payload: &mut MaskedPayload) -> Result<(), Refusal> {
         while !piece.is_empty() {
             if self.remaining == 0 {

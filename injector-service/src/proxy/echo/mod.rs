@@ -64,8 +64,11 @@ pub(super) fn request_plain_body(headers: &mut HeaderMap, scrub: Scrub, dialect:
     }
     let identity = HeaderValue::from_static("identity");
     headers.insert(header::ACCEPT_ENCODING, identity.clone());
-    if dialect == Dialect::Grpc {
-        headers.insert("grpc-accept-encoding", identity);
+    // gRPC-Web and Connect compress each message as well, when the program offers it.
+    for name in ["grpc-accept-encoding", "connect-accept-encoding"] {
+        if headers.contains_key(name) || dialect == Dialect::Grpc && name.starts_with("grpc") {
+            headers.insert(name, identity.clone());
+        }
     }
     headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
 }

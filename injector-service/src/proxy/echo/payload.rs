@@ -11,6 +11,10 @@ use crate::{
     scrub::{Scanned, Scanner, SecretSet, mask_text},
 };
 
+/// The most pieces of framing that wait for held bytes. An upstream can send framing without end, such as PING frames inside
+/// a fragmented WebSocket message.
+const MAX_WAITING: usize = 1024;
+
 /// The payload of a stream, and the framing between its bytes, in order.
 pub(super) struct MaskedPayload {
     filter: EchoFilter,
@@ -45,6 +49,13 @@ impl MaskedPayload {
 
     /// Adds bytes that are not searched.
     pub(super) fn push_framing(&mut self, framing: Bytes) {
+        if framing.is_empty() {
+            return;
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            // The rest of a value whose beginning is given out will be masked.
+            self.release_all();
+        }
         match self.held {
             0 => self.output.push(framing),
             held => self.waiting.push_back((held, framing)),
@@ -88,6 +99,9 @@ impl MaskedPayload {
 
     /// Adds payload to the output, and the framing that was waiting for it.
     fn give_out(&mut self, mut payload: Bytes) {
+        if payload.is_empty() {
+            return;
+        }
         let mut given = 0;
         let len = payload.len();
         while let Some((position, framing)) = self.waiting.pop_front_if(|(position, _)| *position <= len) {

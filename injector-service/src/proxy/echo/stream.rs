@@ -62,6 +62,15 @@ impl MaskedStream {
         self.payload.log_broken_off(refusal);
     }
 
+    /// Returns false inside a gRPC message of which bytes are not given out yet, apart from those that [`Self::holds_bytes`]
+    /// reports.
+    pub(super) fn is_between_messages(&self) -> bool {
+        match &self.framing {
+            Framing::None | Framing::WebSocket(_) => true,
+            Framing::Grpc(framing) => framing.is_between_messages(),
+        }
+    }
+
     pub(in crate::proxy) fn holds_bytes(&self) -> bool {
         self.payload.holds_bytes()
     }

@@ -81,7 +81,11 @@ impl http_body::Body for FailureTrailersBody {
         self.has_failed || self.body.is_end_stream()
     }
 
+    /// With trailers, the length is not known: the body may end before its last byte.
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.failure.trailers {
+            true => SizeHint::default(),
+            false => self.body.size_hint(),
+        }
     }
 }

@@ -272,3 +272,22 @@ async fn entries_stand_beside_places_in_the_head_and_in_http_bodies() {
     );
     pair.stop().await;
 }
+
+/// gRPC-Web and Connect use the methods and the messages of gRPC.
+#[tokio::test]
+async fn a_body_that_is_not_grpc_brings_no_entries_to_a_method_that_gets_them() {
+    let (pair, _) = probed(ProtobufMessages::First, vec![entry(7, "", "${TOKEN}")]).await;
+    for content_type in [
+        "application/grpc-web+proto",
+        "application/proto",
+        "application/json",
+    ] {
+        let request = format!(
+            "POST /dev/skill/e2e.Probe/Unary HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: {content_type}\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        let answer = e2e::raw::exchange(pair.injector.data_plane, request).await;
+        assert_eq!(e2e::raw::status(&answer), 415, "{content_type}: {answer}");
+    }
+    pair.stop().await;
+}
