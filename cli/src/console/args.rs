@@ -30,8 +30,7 @@ impl ConsoleArgs {
                 "--listen",
                 format_args!(
                     "{listen} can be reached from other machines, and the console is for this machine only: give a loopback \
-                     address such as 127.0.0.1:7180, and forward its port with `ssh -L`. A later release will serve other \
-                     addresses with --tls-cert and --tls-key, to client certificates"
+                     address such as 127.0.0.1:7180, and forward its port with `ssh -L`"
                 ),
             );
         }
@@ -63,7 +62,7 @@ mod tests {
         }
         for reachable in ["0.0.0.0:7180", "[::]:7180", "192.0.2.1:7180", "[2001:db8::1]:1"] {
             let refused = check(reachable).err().unwrap().to_string();
-            assert!(refused.contains("--tls-cert"), "{refused}");
+            assert!(refused.contains("ssh -L"), "{refused}");
         }
     }
 }

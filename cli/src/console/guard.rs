@@ -44,7 +44,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
 
 /// A request that no handler sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refused {
+enum GuardRefusal {
     ForeignHost,
     ForeignOrigin,
     NotSignedIn,
@@ -56,7 +56,7 @@ pub(super) async fn guard(State(app): State<SharedApp>, request: Request, next: 
     let answer = match check(&app, request) {
         Ok(request) => match time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
             Ok(answer) => answer,
-            Err(_) => Refused::TimedOut.page(),
+            Err(_) => GuardRefusal::TimedOut.page(),
         },
         Err(refused) => refused.page(),
     };
@@ -72,17 +72,17 @@ fn with_headers(mut answer: Response) -> Response {
 }
 
 /// Checks where the request comes from, and adds the session to a request for anything that is not public.
-fn check(app: &SharedApp, mut request: Request) -> Result<Request, Refused> {
-    let host = own_host(&app.site, &request).ok_or(Refused::ForeignHost)?;
+fn check(app: &SharedApp, mut request: Request) -> Result<Request, GuardRefusal> {
+    let host = own_host(&app.site, &request).ok_or(GuardRefusal::ForeignHost)?;
     let is_public = is_public(request.uri().path());
     let may_be_linked_to = request.method() == Method::GET && request.uri().path() == "/sign-in";
     if !is_own_origin(request.headers(), host) || !(may_be_linked_to || is_own_fetch(request.headers())) {
-        return Err(Refused::ForeignOrigin);
+        return Err(GuardRefusal::ForeignOrigin);
     }
     match session_of(app, request.headers()) {
         Some(session) => drop(request.extensions_mut().insert(session)),
         None if is_public => {}
-        None => return Err(Refused::NotSignedIn),
+        None => return Err(GuardRefusal::NotSignedIn),
     }
     Ok(request)
 }
@@ -122,22 +122,35 @@ fn is_own_fetch(headers: &HeaderMap) -> bool {
     sites.all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"))
 }
 
-fn session_of(app: &SharedApp, headers: &HeaderMap) -> Option<Arc<Session>> {
-    app.sign_ins.session(cookie(&app.site, headers)?)
+/// Returns true when the browser says that the person typed the address, or opened a bookmark or a link outside of the
+/// browser, and for programs that do not send the header. Browsers send the `SameSite=Strict` cookie with such requests.
+pub(super) fn is_direct(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.all(|site| site.as_bytes() == b"none")
 }
 
-/// Returns the value of the session cookie.
-pub(super) fn cookie<'h>(site: &Site, headers: &'h HeaderMap) -> Option<&'h str> {
+fn session_of(app: &SharedApp, headers: &HeaderMap) -> Option<Arc<Session>> {
+    let cookies = cookies(&app.site, headers);
+    cookies
+        .into_iter()
+        .find_map(|cookie| app.sign_ins.session(cookie))
+}
+
+/// Returns the values of all cookies that have the name of the session cookie. A page on another port of the host may have
+/// set one of this name with a longer path, and browsers send that one first.
+pub(super) fn cookies<'h>(site: &Site, headers: &'h HeaderMap) -> Vec<&'h str> {
     let name = site.cookie_name();
     let lines = headers.get_all(header::COOKIE).iter();
-    let mut pairs = lines
+    lines
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(given, _)| *given == name).map(|(_, value)| value)
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(given, _)| *given == name)
+        .map(|(_, value)| value)
+        .collect()
 }
 
-impl Refused {
+impl GuardRefusal {
     fn page(self) -> Response {
         match self {
             Self::ForeignHost => message_page(
@@ -167,20 +180,20 @@ impl Refused {
 }
 
 /// A page that a signed-in browser asked for.
-pub(super) struct Visit {
+pub(super) struct PageRequest {
     pub(super) app: SharedApp,
     pub(super) session: Arc<Session>,
     /// True for a request that changes nothing, and that the page may repeat.
     pub(super) is_read: bool,
 }
 
-impl FromRequestParts<SharedApp> for Visit {
+impl FromRequestParts<SharedApp> for PageRequest {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, Response> {
         // The guard has refused requests without a session.
         let session = parts.extensions.get::<Arc<Session>>().cloned();
-        let session = session.ok_or_else(|| Refused::NotSignedIn.page())?;
+        let session = session.ok_or_else(|| GuardRefusal::NotSignedIn.page())?;
         Ok(Self {
             app: app.clone(),
             session,
@@ -190,9 +203,9 @@ impl FromRequestParts<SharedApp> for Visit {
 }
 
 /// The fields of a query.
-pub(super) struct Query(pub(super) Fields);
+pub(super) struct QueryFields(pub(super) Fields);
 
-impl FromRequestParts<SharedApp> for Query {
+impl FromRequestParts<SharedApp> for QueryFields {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &SharedApp) -> Result<Self, Response> {
@@ -204,7 +217,7 @@ impl FromRequestParts<SharedApp> for Query {
 
 /// A form of a signed-in browser that carries the session's CSRF token. Every handler that changes something takes one.
 pub(super) struct Change {
-    pub(super) visit: Visit,
+    pub(super) visit: PageRequest,
     pub(super) fields: Fields,
 }
 
@@ -213,7 +226,7 @@ impl FromRequest<SharedApp> for Change {
 
     async fn from_request(request: Request, app: &SharedApp) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
-        let visit = Visit::from_request_parts(&mut parts, app).await?;
+        let visit = PageRequest::from_request_parts(&mut parts, app).await?;
         let is_form = parts
             .headers
             .get(header::CONTENT_TYPE)

@@ -11,6 +11,7 @@ mod error;
 mod fields;
 mod guard;
 mod page;
+mod peer_user;
 mod router;
 mod server;
 mod services;

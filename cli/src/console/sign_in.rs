@@ -65,7 +65,7 @@ impl Session {
 /// The result of following a link.
 pub(super) enum SignIn {
     New(Arc<Session>),
-    /// The browser that used the link has opened it again.
+    /// The browser that used the link has opened it again, as far as its request tells.
     Repeated,
     /// The link was never valid, or a newer link replaced it.
     Unknown,
@@ -92,8 +92,15 @@ impl SignIns {
         Ok(text)
     }
 
-    /// Signs in with the token of a link. `cookie` is the session cookie of the browser, if it has one.
-    pub(super) fn sign_in(&self, token: &str, cookie: Option<&str>) -> Result<SignIn, getrandom::Error> {
+    /// Signs in with the token of a link. `cookies` are the values of the browser's cookies that have the name of the session
+    /// cookie. `is_direct` is false for a link on a page of another site: browsers leave the `SameSite=Strict` cookie out of
+    /// such a request, so a missing cookie does not mean another browser.
+    pub(super) fn sign_in(
+        &self,
+        token: &str,
+        cookies: &[&str],
+        is_direct: bool,
+    ) -> Result<SignIn, getrandom::Error> {
         let (id, csrf) = (Token::random()?, Token::random()?);
         let mut state = locked(&self.0);
         if let Some(link) = state.link.take_if(|link| link.is(token)) {
@@ -109,8 +116,8 @@ impl SignIns {
         let Some(index) = state.sessions.iter().position(|session| session.link.is(token)) else {
             return Ok(SignIn::Unknown);
         };
-        let is_own = |session: &Arc<Session>| cookie.is_some_and(|cookie| session.id.is(cookie));
-        if state.sessions.get(index).is_some_and(is_own) {
+        let is_own = |session: &Arc<Session>| cookies.iter().any(|cookie| session.id.is(cookie));
+        if !is_direct || state.sessions.get(index).is_some_and(is_own) {
             return Ok(SignIn::Repeated);
         }
         state.sessions.remove(index);
@@ -145,7 +152,7 @@ mod tests {
     use super::*;
 
     fn signed_in(sign_ins: &SignIns, link: &str) -> Arc<Session> {
-        match sign_ins.sign_in(link, None).unwrap() {
+        match sign_ins.sign_in(link, &[], true).unwrap() {
             SignIn::New(session) => session,
             SignIn::Repeated | SignIn::Unknown | SignIn::UsedTwice => panic!("not signed in"),
         }
@@ -158,12 +165,15 @@ mod tests {
         let session = signed_in(&sign_ins, &link);
         assert!(sign_ins.session(session.id.reveal()).is_some());
         assert!(matches!(
-            sign_ins.sign_in(&link, None).unwrap(),
+            sign_ins.sign_in(&link, &[], true).unwrap(),
             SignIn::UsedTwice
         ));
         // Whoever used the link first may have stolen it.
         assert!(sign_ins.session(session.id.reveal()).is_none());
-        assert!(matches!(sign_ins.sign_in(&link, None).unwrap(), SignIn::Unknown));
+        assert!(matches!(
+            sign_ins.sign_in(&link, &[], true).unwrap(),
+            SignIn::Unknown
+        ));
     }
 
     #[test]
@@ -171,7 +181,18 @@ mod tests {
         let sign_ins = SignIns::default();
         let link = sign_ins.new_link().unwrap();
         let session = signed_in(&sign_ins, &link);
-        let again = sign_ins.sign_in(&link, Some(session.id.reveal())).unwrap();
+        let cookies = ["of another port", session.id.reveal()];
+        let again = sign_ins.sign_in(&link, &cookies, true).unwrap();
+        assert!(matches!(again, SignIn::Repeated));
+        assert!(sign_ins.session(session.id.reveal()).is_some());
+    }
+
+    #[test]
+    fn a_used_link_on_another_site_ends_no_session() {
+        let sign_ins = SignIns::default();
+        let link = sign_ins.new_link().unwrap();
+        let session = signed_in(&sign_ins, &link);
+        let again = sign_ins.sign_in(&link, &[], false).unwrap();
         assert!(matches!(again, SignIn::Repeated));
         assert!(sign_ins.session(session.id.reveal()).is_some());
     }
@@ -182,14 +203,20 @@ mod tests {
         let old = sign_ins.new_link().unwrap();
         let new = sign_ins.new_link().unwrap();
         assert_ne!(old, new);
-        assert!(matches!(sign_ins.sign_in(&old, None).unwrap(), SignIn::Unknown));
+        assert!(matches!(
+            sign_ins.sign_in(&old, &[], true).unwrap(),
+            SignIn::Unknown
+        ));
         signed_in(&sign_ins, &new);
     }
 
     #[test]
     fn nothing_signs_in_without_a_link() {
         let sign_ins = SignIns::default();
-        assert!(matches!(sign_ins.sign_in("", None).unwrap(), SignIn::Unknown));
+        assert!(matches!(
+            sign_ins.sign_in("", &[], true).unwrap(),
+            SignIn::Unknown
+        ));
         assert!(sign_ins.session("").is_none());
     }
 

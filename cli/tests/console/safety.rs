@@ -1,6 +1,10 @@
 //! Requests that are not of the console's own pages, and what every answer has.
 
+use std::{os::unix::process::CommandExt as _, process::Command, time::Duration};
+
 use http::{Method, StatusCode};
+use rustix::process::getuid;
+use tokio::{net::TcpStream, time};
 
 use crate::browser::{Browser, Console, between};
 
@@ -31,6 +35,60 @@ async fn without_a_session_only_the_assets_are_served() {
     for path in ["/assets/console.css", "/assets/console.js", "/assets/icon.svg"] {
         assert_eq!(stranger.get(path).await.status, StatusCode::OK, "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_of_the_same_name_from_another_port_does_not_hide_the_session() {
+    let console = Console::start().await;
+    let mut browser = console.signed_in().await;
+    let own = browser.cookie.take().unwrap();
+    let (name, _) = own.split_once('=').unwrap();
+    browser.cookie = Some(format!("{name}=planted; {own}"));
+    assert_eq!(browser.get("/").await.status, StatusCode::OK);
+}
+
+/// Asks the console for its style sheet with a program of `user`, and returns the answer.
+fn answer_to(user: u32, host: &str) -> String {
+    let port = host.split_once(':').unwrap().1;
+    let request =
+        format!("GET /assets/console.css HTTP/1.1\\r\\nhost: {host}\\r\\nconnection: close\\r\\n\\r\\n");
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; printf '{request}' >&3; cat <&3");
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .uid(user)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_of_another_user_gets_no_answer() {
+    /// The user `nobody`.
+    const OTHER: u32 = 65_534;
+    // Only root can start a program as another user.
+    if !getuid().is_root() {
+        return;
+    }
+    let console = Console::start().await;
+    assert!(answer_to(0, &console.host()).contains("200 OK"));
+    assert_eq!(answer_to(OTHER, &console.host()), "");
+    assert!(console.log().contains("connection of another user closed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_do_not_keep_a_newcomer_out() {
+    /// More than the console accepts at once.
+    const IDLE: usize = 80;
+    /// Less than the time after which the console closes a connection without a request.
+    const SOON: Duration = Duration::from_secs(10);
+    let console = Console::start().await;
+    let mut idle = Vec::new();
+    while idle.len() < IDLE {
+        idle.push(TcpStream::connect(console.host()).await.unwrap());
+    }
+    let mut stranger = console.stranger();
+    let answer = time::timeout(SOON, stranger.get("/assets/console.css")).await;
+    assert_eq!(answer.expect("the newcomer waited").status, StatusCode::OK);
 }
 
 async fn status_with(browser: &mut Browser, path: &str, headers: &[(&str, &str)]) -> StatusCode {

@@ -56,7 +56,7 @@ async fn a_secret_is_added_replaced_restored_and_deleted_by_forms() {
     assert!(page.has("has a new value: version 2"));
     let again = browser.post("/w/w/secrets/GITHUB_TOKEN/replace", &replaced).await;
     assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(again.has("Somebody changed the secret"), "{}", again.text);
+    assert!(again.has("The secret was changed meanwhile"), "{}", again.text);
 
     let restored = [("version", "1"), ("present", "2")];
     let page = browser
@@ -74,14 +74,99 @@ async fn a_secret_is_added_replaced_restored_and_deleted_by_forms() {
             .await
             .has("No server gets it.")
     );
+    assert!(
+        page.has(" UTC</small>"),
+        "exact times are readable without a pointer"
+    );
     let stale = browser
         .post("/w/w/secrets/GITHUB_TOKEN/delete", &[("version", "1")])
         .await;
     assert_eq!(stale.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(stale.has("Open the secret again"), "{}", stale.text);
     let page = browser
         .change("/w/w/secrets/GITHUB_TOKEN/delete", &[("version", "3")])
         .await;
     assert!(page.has("was deleted") && page.has("Add the first secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_replacement_does_not_undo_what_somebody_else_changed() {
+    const PATH: &str = "/w/w/secrets/A/replace";
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let secret = [("name", "A"), ("value", "1"), ("origins", "https://a.example")];
+    browser.change("/w/w/secrets", &secret).await;
+
+    // Nobody else changed the secret: the form keeps what was entered.
+    let mistake = [
+        ("version", "1"),
+        ("value", "2"),
+        ("origins", "https://mine.example"),
+        ("labels", "no label"),
+    ];
+    let answer = browser.post(PATH, &mistake).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        answer.has("https://mine.example</textarea>") && answer.has("no label</textarea>"),
+        "{}",
+        answer.text
+    );
+
+    // A colleague binds the secret to another origin.
+    let colleague = [
+        ("version", "1"),
+        ("value", "3"),
+        ("origins", "https://colleague.example"),
+    ];
+    browser.change(PATH, &colleague).await;
+    let conflict = [
+        ("version", "1"),
+        ("value", "2"),
+        ("origins", "https://mine.example"),
+        ("trim", "yes"),
+    ];
+    for outdated in [conflict.as_slice(), mistake.as_slice()] {
+        let answer = browser.post(PATH, outdated).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(answer.has("The secret was changed meanwhile"), "{}", answer.text);
+        // The next send has the new version together with the metadata of that version.
+        assert!(answer.has("name=\"version\" value=\"2\""), "{}", answer.text);
+        assert!(
+            answer.has("https://colleague.example</textarea>"),
+            "{}",
+            answer.text
+        );
+        assert!(
+            !answer.has("https://mine.example") && !answer.has("no label</textarea>"),
+            "{}",
+            answer.text
+        );
+    }
+    let answer = browser.post(PATH, &conflict).await;
+    assert!(
+        answer.has("value=\"yes\" checked"),
+        "the choice to trim is kept: {}",
+        answer.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_for_administrators_is_explained_with_its_command_line() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let secret = [("name", "A"), ("value", "1"), ("origins", "https://a.example")];
+    browser.change("/w/w/secrets", &secret).await;
+    let replaced = [("version", "1"), ("value", "2"), ("origins", "https://b.example")];
+    browser.change("/w/w/secrets/A/replace", &replaced).await;
+    let answer = browser
+        .post("/w/w/secrets/A/restore", &[("version", "1"), ("present", "2")])
+        .await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        answer.has("<code>aerostack workspace secret restore w A --version 1 --allow-wider-origins</code>"),
+        "{}",
+        answer.text
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,16 @@ async fn a_link_signs_in_once_and_its_second_use_ends_the_session() {
     first.cookie = Some(cookie.split_once(';').unwrap().0.to_owned());
     assert_eq!(first.get("/").await.status, StatusCode::OK);
     assert_eq!(first.get(&path).await.status, StatusCode::OK);
+    // A link on a page of another site: the browser leaves the `SameSite=Strict` cookie out.
+    for site in ["cross-site", "same-site"] {
+        let answer = console
+            .stranger()
+            .send(Method::GET, &path, &[("sec-fetch-site", site)], String::new())
+            .await;
+        assert_eq!(answer.status, StatusCode::OK, "{site}");
+        assert!(answer.headers.get(header::SET_COOKIE).is_none(), "{site}");
+    }
+    assert_eq!(first.get("/").await.status, StatusCode::OK);
 
     let mut second = console.stranger();
     let answer = second.get(&path).await;
@@ -80,7 +90,7 @@ async fn an_address_that_is_not_loopback_is_refused() {
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let output = run(command(home.path(), listen)).await;
         assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
-        assert!(text(&output.stderr).contains("--tls-cert"));
+        assert!(text(&output.stderr).contains("ssh -L"));
     }
 }
 

@@ -30,12 +30,20 @@ async fn a_workspace_is_made_changed_and_deleted_by_forms() {
         ("kept_versions", "2"),
         ("revision", revision.as_str()),
     ];
-    browser.change("/w/prod/settings", &change).await;
+    let page = browser.change("/w/prod/settings", &change).await;
+    assert!(
+        page.has("<code>prod</code> has the plan pro and keeps 2 versions of each secret now."),
+        "{}",
+        page.text
+    );
     assert!(browser.get("/").await.has("0 of 200"));
     // The same form again is from an older state.
-    assert_eq!(
-        browser.post("/w/prod/settings", &change).await.status,
-        StatusCode::UNPROCESSABLE_ENTITY
+    let stale = browser.post("/w/prod/settings", &change).await;
+    assert_eq!(stale.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        stale.has("open the page again and repeat the change"),
+        "{}",
+        stale.text
     );
 
     let refused = browser.post("/w/prod/delete", &[("confirm", "production")]).await;

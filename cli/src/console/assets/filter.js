@@ -6,6 +6,15 @@ export function watchFilter(form) {
   const input = form.querySelector("input[type=search]");
   let timer;
   let running;
+  // Takes over the results of a page. The element with the number of results stays: screen readers announce its changes.
+  const show = (page) => {
+    const id = form.dataset.filter;
+    const [results, count] = [id, `${id}-count`].map((part) => page.getElementById(part));
+    if (!results || !count) return location.reload();
+    document.getElementById(id)?.replaceWith(results);
+    const shown = document.getElementById(`${id}-count`);
+    if (shown && shown.textContent !== count.textContent) shown.textContent = count.textContent;
+  };
   const load = async () => {
     const url = new URL(form.action);
     if (input.value) url.searchParams.set("q", input.value);
@@ -13,9 +22,9 @@ export function watchFilter(form) {
     running = new AbortController();
     try {
       const answer = await fetch(url, { signal: running.signal });
+      if (answer.status === 401) return location.reload();
       if (!answer.ok) return;
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      document.getElementById(form.dataset.filter)?.replaceWith(page.getElementById(form.dataset.filter));
+      show(new DOMParser().parseFromString(await answer.text(), "text/html"));
       history.replaceState(null, "", url);
     } catch {
       // A newer text replaced the request, or the console has stopped. The table stays as it is.

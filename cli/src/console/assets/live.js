@@ -10,6 +10,16 @@ async function load(url) {
   }
 }
 
+// Takes over the parts of a page that changed. The elements themselves stay, because screen readers announce a live region
+// that is inserted again.
+function update(element, page) {
+  const [old, fresh] = [[...element.children], [...page.body.children]];
+  if (old.length !== fresh.length) element.replaceChildren(...fresh);
+  else fresh.forEach((part, index) => {
+    if (!part.isEqualNode(old[index])) old[index].replaceChildren(...part.childNodes);
+  });
+}
+
 // Loads the content of an element again and again while the page is visible.
 export function keepLive(element) {
   const refresh = async () => {
@@ -18,8 +28,7 @@ export function keepLive(element) {
       if (answer?.status === 401) location.reload();
       element.classList.toggle("stale", !answer?.ok);
       if (answer?.ok) {
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        element.replaceChildren(...page.body.childNodes);
+        update(element, new DOMParser().parseFromString(await answer.text(), "text/html"));
       }
     }
     setTimeout(refresh, INTERVAL_MS);

@@ -15,18 +15,20 @@ export function previewName(input) {
   let timer;
   const code = (text) => Object.assign(document.createElement("code"), { textContent: text });
   const lookUp = async () => {
+    const text = input.value;
     const url = new URL(input.dataset.lookup, location.href);
-    url.searchParams.set("name", input.value);
+    url.searchParams.set("name", text);
     const answer = await fetch(url).catch(() => null);
     if (!answer?.ok) return;
     const { name, problem, version } = await answer.json();
-    if (problem) preview.replaceChildren(problem);
     // The answer to an older text is ignored.
-    if (name !== normalize(input.value) || name === null) return;
-    if (version === null) preview.replaceChildren("Creates ", code(name), ".");
+    if (input.value !== text) return;
+    if (name === null) preview.replaceChildren(problem);
+    else if (version === null) preview.replaceChildren("Creates ", code(name), ".");
     else {
       const link = Object.assign(document.createElement("a"), {
-        href: `${location.pathname.replace(/\/[^/]*$/, "")}/${name}/replace`,
+        // The page has the path of the list when it answers a form, so the link is relative to the path of the look-up.
+        href: new URL(`${name}/replace`, url).pathname,
         textContent: "Replace its value",
       });
       preview.replaceChildren(code(name), ` exists already, with version ${version}. `, link);

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use crate::{
     console::{
-        guard::Visit,
+        guard::PageRequest,
         view::{FormError, Frame, Head, Section, error_summary, page},
     },
     failure::{Failure, FailureKind},
@@ -38,7 +38,7 @@ impl Tab {
 }
 
 /// Renders a page.
-pub(super) fn render(visit: &Visit, title: &str, section: Section, body: &Markup) -> Response {
+pub(super) fn render(visit: &PageRequest, title: &str, section: Section, body: &Markup) -> Response {
     let head = Head {
         title,
         section,
@@ -49,7 +49,7 @@ pub(super) fn render(visit: &Visit, title: &str, section: Section, body: &Markup
 
 /// Renders a page with a form. After an error the status is that of the error.
 pub(super) fn render_form(
-    visit: &Visit,
+    visit: &PageRequest,
     title: &str,
     section: Section,
     error: Option<&FormError>,
@@ -59,7 +59,7 @@ pub(super) fn render_form(
     (status, render(visit, title, section, body)).into_response()
 }
 
-fn frame(visit: &Visit) -> Frame<'_> {
+fn frame(visit: &PageRequest) -> Frame<'_> {
     Frame {
         session: &visit.session,
         vault: visit.app.services.vault.address(),
@@ -67,7 +67,7 @@ fn frame(visit: &Visit) -> Frame<'_> {
 }
 
 /// Renders a failure as a page. The page of a service that is down loads itself again.
-pub(super) fn failure_page(visit: &Visit, section: Section, failure: Failure) -> Response {
+pub(super) fn failure_page(visit: &PageRequest, section: Section, failure: Failure) -> Response {
     let title = title_of(failure.kind);
     let retries = visit.is_read && failure.kind == FailureKind::Unavailable;
     let error = FormError::from(failure);

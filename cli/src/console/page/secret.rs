@@ -2,8 +2,9 @@
 
 use axum::response::Response;
 use maud::{Markup, html};
+use prost_types::Timestamp;
 use proto::{
-    SecretName, WorkspaceName,
+    Reason, SecretName, WorkspaceName,
     vault::v1::{RestoreSecretVersionRequest, RestoreSecretVersionResponse, Secret, SecretVersion},
 };
 
@@ -15,16 +16,16 @@ use super::{
 };
 use crate::{
     console::{
-        guard::{Change, Visit},
+        guard::{Change, PageRequest},
         view::{
             FormError, Notice, Section, cell, chips, count, error_summary, expiry, facts, grouped, hidden,
-            moment, now, prose, sentence,
+            moment, now, prose, sentence, with_full_time,
         },
     },
     failure::Failure,
 };
 
-pub(in crate::console) async fn show(OfSecret { workspace, name }: OfSecret, visit: Visit) -> Response {
+pub(in crate::console) async fn show(OfSecret { workspace, name }: OfSecret, visit: PageRequest) -> Response {
     page(&visit, &workspace, &name, None).await
 }
 
@@ -56,12 +57,30 @@ pub(in crate::console) async fn restore(
             }
             see_other(&format!("/w/{workspace}/secrets/{name}"))
         }
-        Err(failure) => page(&visit, &workspace, &name, Some(failure.into())).await,
+        Err(failure) => {
+            let error = restore_error(failure, &workspace, &name, version);
+            page(&visit, &workspace, &name, Some(error)).await
+        }
+    }
+}
+
+/// Names the command line for a restore that only an administrator can make, and that the console does not offer.
+fn restore_error(failure: Failure, workspace: &WorkspaceName, name: &SecretName, version: u64) -> FormError {
+    let command = format!("aerostack workspace secret restore {workspace} {name} --version {version}");
+    match failure.reason {
+        Some(Reason::RestoreWidensOrigins) => FormError::from(failure).hint(format!(
+            "replace the value, or have an administrator run `{command} --allow-wider-origins`"
+        )),
+        Some(Reason::RestoreExtendsExpiry) => FormError::from(failure).hint(format!(
+            "replace the value, or have an administrator run `{command} --allow-later-expiry`; `--expires-in`, \
+             `--expires-at` or `--never-expires` gives another expiry than that of the old version"
+        )),
+        _ => FormError::from(failure),
     }
 }
 
 async fn page(
-    visit: &Visit,
+    visit: &PageRequest,
     workspace: &WorkspaceName,
     name: &SecretName,
     error: Option<FormError>,
@@ -101,10 +120,16 @@ fn metadata(secret: &Secret, servers: &Result<Vec<String>, Failure>) -> Markup {
     let uses = usize::try_from(secret.decrypt_count).unwrap_or(usize::MAX);
     facts([
         ("Version", html! { (secret.version) }),
-        ("Value since", moment(secret.update_time.as_ref(), now)),
-        ("Created", moment(secret.create_time.as_ref(), now)),
-        ("Expires", expiry(secret.expires_at.as_ref(), secret.expired, now)),
-        ("Last used", last_used(secret, now)),
+        ("Value since", exact_moment(secret.update_time.as_ref(), now)),
+        ("Created", exact_moment(secret.create_time.as_ref(), now)),
+        (
+            "Expires",
+            exact_expiry(secret.expires_at.as_ref(), secret.expired, now),
+        ),
+        (
+            "Last used",
+            with_full_time(&last_used(secret, now), secret.last_decrypt_time.as_ref()),
+        ),
         ("Uses", html! { (grouped(uses)) }),
         ("Sent only to", origins(&secret.upstream_origins)),
         ("Servers that get it", servers_of(servers)),
@@ -115,6 +140,14 @@ fn metadata(secret: &Secret, servers: &Result<Vec<String>, Failure>) -> Markup {
             },
         ),
     ])
+}
+
+fn exact_moment(time: Option<&Timestamp>, now: i64) -> Markup {
+    with_full_time(&moment(time, now), time)
+}
+
+fn exact_expiry(expires_at: Option<&Timestamp>, is_expired: bool, now: i64) -> Markup {
+    with_full_time(&expiry(expires_at, is_expired, now), expires_at)
 }
 
 /// Returns the servers that get a secret, or the reason why they are not known.
@@ -156,8 +189,8 @@ fn version_row(version: &SecretVersion, present: u64, path: &str, csrf: &str, no
     html! {
         tr {
             th.number scope="row" { (number) }
-            (cell("Made", &moment(version.create_time.as_ref(), now)))
-            (cell("Expires", &expiry(version.expires_at.as_ref(), version.expired, now)))
+            (cell("Made", &exact_moment(version.create_time.as_ref(), now)))
+            (cell("Expires", &exact_expiry(version.expires_at.as_ref(), version.expired, now)))
             (cell("Sent only to", &origins(&version.upstream_origins)))
             (cell("Labels", &chips(labels.iter().map(String::as_str))))
             td.row-actions {

@@ -11,13 +11,16 @@ use super::{
 };
 use crate::{
     console::{
-        guard::{Change, Visit},
+        guard::{Change, PageRequest},
         view::{FormError, Notice, Section, Submit, chips, error_summary, hidden, prose, sentence, submit},
     },
     failure::Failure,
 };
 
-pub(in crate::console) async fn confirm(OfSecret { workspace, name }: OfSecret, visit: Visit) -> Response {
+pub(in crate::console) async fn confirm(
+    OfSecret { workspace, name }: OfSecret,
+    visit: PageRequest,
+) -> Response {
     page(&visit, &workspace, &name, None).await
 }
 
@@ -41,7 +44,7 @@ pub(in crate::console) async fn delete(
 }
 
 async fn page(
-    visit: &Visit,
+    visit: &PageRequest,
     workspace: &WorkspaceName,
     name: &SecretName,
     error: Option<FormError>,

@@ -33,7 +33,7 @@ pub(super) enum FormFor {
 }
 
 /// Everything in the form but the value.
-pub(super) struct Entered {
+pub(super) struct SecretFields {
     pub(super) name: String,
     origins: String,
     labels: String,
@@ -45,7 +45,7 @@ pub(super) struct Entered {
     pub(super) trims: bool,
 }
 
-impl Entered {
+impl SecretFields {
     /// Returns the form for a new secret.
     pub(super) fn new() -> Self {
         Self::of(&Fields::default())
@@ -103,6 +103,14 @@ impl Entered {
     }
 
     pub(super) fn expires_at(&self) -> Result<Option<Timestamp>, FormError> {
+        // The field for the day is visible beside every choice. A person who fills it in and leaves the choice at `never` would
+        // get a secret that does not expire.
+        if self.expiry != "date" && !self.date.is_empty() {
+            return Err(FormError::at(
+                "expiry",
+                "to use the day, choose “on a date”; otherwise remove the day",
+            ));
+        }
         let time = match self.expiry.as_str() {
             "" | "never" => return Ok(None),
             "date" if self.date.is_empty() => {
@@ -133,7 +141,7 @@ fn rfc3339(seconds: i64) -> String {
 pub(super) fn form(
     workspace: &str,
     what: &FormFor,
-    entered: &Entered,
+    entered: &SecretFields,
     csrf: &str,
     error: Option<&FormError>,
 ) -> Markup {
@@ -164,7 +172,7 @@ pub(super) fn form(
     }
 }
 
-fn name_field(workspace: &str, entered: &Entered, error: Option<&FormError>) -> Markup {
+fn name_field(workspace: &str, entered: &SecretFields, error: Option<&FormError>) -> Markup {
     let help = html! {
         p data-name-preview role="status" {
             "Upper-case letters, digits and " code { "_" } ": " code { "github-token" } " becomes " code { "GITHUB_TOKEN" } "."
@@ -180,9 +188,10 @@ fn name_field(workspace: &str, entered: &Entered, error: Option<&FormError>) -> 
 
 /// Returns the field for the value. It is masked by the style sheet, also without JavaScript, and the spelling checker, which
 /// may send texts to a service of the browser's vendor, is off.
-fn value_field(entered: &Entered, what: &FormFor, error: Option<&FormError>) -> Markup {
+fn value_field(entered: &SecretFields, what: &FormFor, error: Option<&FormError>) -> Markup {
     let help = html! {
-        "At most 64 KiB. Nobody can read the value back, and this page never shows it again."
+        "Text of at most 64 KiB. One final line break is removed, and line breaks are stored as LF: put a binary value with "
+        code { "aerostack workspace secret set" } ". Nobody can read the value back, and this page never shows it again."
         @if error.is_some() { " Enter it again: it was not kept." }
     };
     let control = html! {
@@ -205,7 +214,7 @@ fn value_field(entered: &Entered, what: &FormFor, error: Option<&FormError>) -> 
     }
 }
 
-fn origins_field(entered: &Entered, error: Option<&FormError>) -> Markup {
+fn origins_field(entered: &SecretFields, error: Option<&FormError>) -> Markup {
     let help = html! {
         "The injector refuses to send the value anywhere else. One origin per line; " code { "https://*.example.com" }
         " means every host below it. Without an origin, everybody who may edit servers can have the value sent to a server "
@@ -219,9 +228,11 @@ fn origins_field(entered: &Entered, error: Option<&FormError>) -> Markup {
     field("origins", "Send only to", &help, error, &control)
 }
 
-fn expiry_field(entered: &Entered, error: Option<&FormError>) -> Markup {
+fn expiry_field(entered: &SecretFields, error: Option<&FormError>) -> Markup {
     let is = |value: &str| entered.expiry == value;
-    let help = html! { "A server does not get an expired value. A date means 00:00 UTC on that day." };
+    let help = html! {
+        "A server does not get an expired value. To name a day, choose “on a date”: the value expires at 00:00 UTC on that day."
+    };
     let control = html! {
         div.together {
             select #expiry name="expiry" aria-describedby="expiry-help" aria-invalid=[invalid("expiry", error)] {
@@ -232,13 +243,13 @@ fn expiry_field(entered: &Entered, error: Option<&FormError>) -> Markup {
                 @for (value, text) in DURATIONS { option value=(value) selected[is(value)] { (text) } }
                 option value="date" selected[is("date")] { "on a date" }
             }
-            input.short name="date" type="date" value=(entered.date) min=(day_of(now() + 86_400)) aria-label="Day of expiry";
+            input.short name="date" type="date" value=(entered.date) aria-label="Day of expiry";
         }
     };
     field("expiry", "Expires", &help, error, &control)
 }
 
-fn labels_field(entered: &Entered, error: Option<&FormError>) -> Markup {
+fn labels_field(entered: &SecretFields, error: Option<&FormError>) -> Markup {
     let help = html! { "To sort secrets by, such as " code { "team=payments" } ". One per line. Labels are not encrypted." };
     let control = html! {
         textarea #labels.mono name="labels" rows="2" autocomplete="off" autocapitalize="none" spellcheck="false"
@@ -252,8 +263,8 @@ fn labels_field(entered: &Entered, error: Option<&FormError>) -> Markup {
 mod tests {
     use super::*;
 
-    fn entered(encoded: &str) -> Entered {
-        Entered::of(&Fields::parse(encoded.as_bytes()))
+    fn entered(encoded: &str) -> SecretFields {
+        SecretFields::of(&Fields::parse(encoded.as_bytes()))
     }
 
     #[test]
@@ -264,7 +275,13 @@ mod tests {
         assert!((at("expiry=30d") - now() - 30 * 86_400).abs() < 5);
         assert_eq!(at("expiry=date&date=2031-02-03"), 1_927_843_200);
         assert_eq!(at("expiry=2031-02-03T00:00:00Z"), 1_927_843_200);
-        for wrong in ["expiry=date", "expiry=date&date=x", "expiry=soon"] {
+        for wrong in [
+            "expiry=date",
+            "expiry=date&date=x",
+            "expiry=soon",
+            "expiry=never&date=2031-02-03",
+            "expiry=30d&date=2031-02-03",
+        ] {
             assert!(entered(wrong).expires_at().is_err(), "{wrong}");
         }
     }
@@ -282,7 +299,7 @@ mod tests {
             expires_at,
             ..Default::default()
         };
-        let entered = Entered::of_present(&secret);
+        let entered = SecretFields::of_present(&secret);
         assert_eq!(entered.origins(), secret.upstream_origins);
         assert_eq!(entered.labels().ok().unwrap(), secret.labels);
         assert_eq!(entered.expires_at().ok().unwrap(), expires_at);
@@ -294,6 +311,12 @@ mod tests {
             expires_at: Some(Timestamp::default()),
             ..Default::default()
         };
-        assert!(Entered::of_present(&secret).expires_at().ok().unwrap().is_none());
+        assert!(
+            SecretFields::of_present(&secret)
+                .expires_at()
+                .ok()
+                .unwrap()
+                .is_none()
+        );
     }
 }

@@ -16,12 +16,12 @@ use zeroize::Zeroizing;
 use super::{
     frame::{breadcrumb, failure_page, render_form, see_other},
     paths::{InWorkspace, OfSecret},
-    secret_form::{Entered, FormFor, form},
+    secret_form::{FormFor, SecretFields, form},
 };
 use crate::{
     console::{
         fields::without_form_line_breaks,
-        guard::{Change, Query, Visit},
+        guard::{Change, PageRequest, QueryFields},
         services::found,
         view::{FormError, Notice, Section},
     },
@@ -29,8 +29,8 @@ use crate::{
     value::{Edits, to_wire},
 };
 
-pub(in crate::console) async fn new(InWorkspace(workspace): InWorkspace, visit: Visit) -> Response {
-    new_form(&visit, workspace.as_str(), &Entered::new(), None)
+pub(in crate::console) async fn new(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
+    new_form(&visit, workspace.as_str(), &SecretFields::new(), None)
 }
 
 pub(in crate::console) async fn add(
@@ -38,7 +38,7 @@ pub(in crate::console) async fn add(
     Change { visit, mut fields }: Change,
 ) -> Response {
     let value = fields.take_value("value");
-    let entered = Entered::of(&fields);
+    let entered = SecretFields::of(&fields);
     let workspace = workspace.as_str();
     // `expected_version` 0 means that the secret must not exist yet. To replace one, the person sees its metadata first.
     match put(&visit, workspace, &entered.name, &entered, value, 0).await {
@@ -52,10 +52,10 @@ pub(in crate::console) async fn add(
 
 pub(in crate::console) async fn replace_form(
     OfSecret { workspace, name }: OfSecret,
-    visit: Visit,
+    visit: PageRequest,
 ) -> Response {
     match visit.app.services.secret(workspace.as_str(), &name).await {
-        Ok(secret) => replacement(&visit, &secret, &Entered::of_present(&secret), None),
+        Ok(secret) => replacement(&visit, &secret, &SecretFields::of_present(&secret), None),
         Err(failure) => failure_page(&visit, Section::Workspaces, failure),
     }
 }
@@ -65,7 +65,7 @@ pub(in crate::console) async fn replace(
     Change { visit, mut fields }: Change,
 ) -> Response {
     let value = fields.take_value("value");
-    let entered = Entered::of(&fields);
+    let entered = SecretFields::of(&fields);
     let workspace = workspace.as_str();
     let version = fields.number("version");
     match put(&visit, workspace, name.as_str(), &entered, value, version).await {
@@ -74,21 +74,40 @@ pub(in crate::console) async fn replace(
             see_other(&path)
         }
         Err(error) => match visit.app.services.secret(workspace, &name).await {
-            Ok(secret) => {
-                let entered = entered.with_present_expiry(&secret);
-                replacement(&visit, &secret, &entered, Some(&error))
-            }
+            Ok(secret) => refused_replacement(&visit, &secret, entered, version, error),
             Err(failure) => failure_page(&visit, Section::Workspaces, failure),
         },
     }
 }
 
+/// Shows the form again after an error. The form always replaces the present version. When this is no longer the `version`
+/// that the person saw, the form shows the present metadata in place of what the person entered, because the next send would
+/// otherwise undo somebody else's change unseen.
+fn refused_replacement(
+    visit: &PageRequest,
+    secret: &Secret,
+    entered: SecretFields,
+    version: u64,
+    error: FormError,
+) -> Response {
+    if secret.version == version {
+        let entered = entered.with_present_expiry(secret);
+        return replacement(visit, secret, &entered, Some(&error));
+    }
+    let mut present = SecretFields::of_present(secret);
+    present.trims = entered.trims;
+    let error = error
+        .without_field()
+        .hint("the secret was changed meanwhile: this is its present state, check it and send again");
+    replacement(visit, secret, &present, Some(&error))
+}
+
 /// Puts a value. The buffers that hold it are wiped when this function returns.
 async fn put(
-    visit: &Visit,
+    visit: &PageRequest,
     workspace: &str,
     name: &str,
-    entered: &Entered,
+    entered: &SecretFields,
     value: Zeroizing<String>,
     version: u64,
 ) -> Result<PutSecretResponse, FormError> {
@@ -123,10 +142,12 @@ async fn put(
 /// Returns the error of a put. The hints of the command line name its flags, so the usual refusals have their own here.
 fn refusal(failure: Failure, workspace: &str, name: &SecretName, version: u64) -> FormError {
     match failure.reason {
-        Some(Reason::VersionMismatch) if version == 0 => FormError::at("name", &format!("{name} exists already"))
-            .link(format!("/w/{workspace}/secrets/{name}/replace"), "Replace its value"),
-        Some(Reason::VersionMismatch) => FormError::from(failure)
-            .hint("somebody changed the secret while this page was open: this is its present state, check it and send again"),
+        Some(Reason::VersionMismatch) if version == 0 => {
+            FormError::at("name", &format!("{name} exists already")).link(
+                format!("/w/{workspace}/secrets/{name}/replace"),
+                "Replace its value",
+            )
+        }
         Some(Reason::PlanLimitReached) => {
             FormError::from(failure).link(format!("/w/{workspace}/settings"), "Change the plan")
         }
@@ -135,7 +156,7 @@ fn refusal(failure: Failure, workspace: &str, name: &SecretName, version: u64) -
 }
 
 /// Keeps the notices on a put for the next page, and returns the path of that page.
-fn done(visit: &Visit, workspace: &str, given: &str, answer: PutSecretResponse) -> String {
+fn done(visit: &PageRequest, workspace: &str, given: &str, answer: PutSecretResponse) -> String {
     let PutSecretResponse {
         secret,
         created,
@@ -165,7 +186,12 @@ fn done(visit: &Visit, workspace: &str, given: &str, answer: PutSecretResponse) 
     format!("/w/{workspace}/secrets/{name}")
 }
 
-fn new_form(visit: &Visit, workspace: &str, entered: &Entered, error: Option<&FormError>) -> Response {
+fn new_form(
+    visit: &PageRequest,
+    workspace: &str,
+    entered: &SecretFields,
+    error: Option<&FormError>,
+) -> Response {
     let csrf = visit.session.csrf.reveal();
     let body = html! {
         (secret_breadcrumb(workspace, None))
@@ -176,7 +202,12 @@ fn new_form(visit: &Visit, workspace: &str, entered: &Entered, error: Option<&Fo
     render_form(visit, &title, Section::Workspaces, error, &body)
 }
 
-fn replacement(visit: &Visit, secret: &Secret, entered: &Entered, error: Option<&FormError>) -> Response {
+fn replacement(
+    visit: &PageRequest,
+    secret: &Secret,
+    entered: &SecretFields,
+    error: Option<&FormError>,
+) -> Response {
     let (workspace, name) = (&secret.workspace, &secret.name);
     let what = FormFor::Replacement {
         name: name.clone(),
@@ -226,8 +257,8 @@ struct NameLookup {
 /// Says whether a secret exists, for the form while the name is typed.
 pub(in crate::console) async fn lookup(
     InWorkspace(workspace): InWorkspace,
-    Query(query): Query,
-    visit: Visit,
+    QueryFields(query): QueryFields,
+    visit: PageRequest,
 ) -> Response {
     let answer = match SecretName::parse(query.text("name")) {
         Err(error) => NameLookup {

@@ -10,7 +10,7 @@ use super::{
     plan,
 };
 use crate::console::{
-    guard::{Query, Visit},
+    guard::{PageRequest, QueryFields},
     view::{Section, cell, chips, count, date, empty, expiry, icon, moment, now},
 };
 
@@ -19,8 +19,8 @@ const PAGE_SIZE: usize = 100;
 
 pub(in crate::console) async fn list(
     InWorkspace(workspace): InWorkspace,
-    Query(query): Query,
-    visit: Visit,
+    QueryFields(query): QueryFields,
+    visit: PageRequest,
 ) -> Response {
     let (name, services) = (workspace.as_str(), &visit.app.services);
     let (workspace, secrets) = match tokio::try_join!(services.workspace(name), services.secrets(name)) {
@@ -124,8 +124,9 @@ fn toolbar(workspace: &Workspace, filter: &str) -> Markup {
 fn results(workspace: &str, selection: &Selection<'_>) -> Markup {
     let now = now();
     html! {
+        // Outside of the results, because the script replaces the results and only changes this text.
+        p #results-count.hidden-text role="status" { (count(selection.matching, "secret")) " shown" }
         div #results {
-            p.hidden-text role="status" { (count(selection.matching, "secret")) " shown" }
             @if selection.shown.is_empty() {
                 div.empty {
                     h2 { "No secret matches" }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::console::{
     app::{SharedApp, Site},
-    guard::{Change, Query, cookie},
+    guard::{Change, QueryFields, cookies, is_direct},
     sign_in::SignIn,
     view::{message_page, signed_in_page},
 };
@@ -18,15 +18,16 @@ use crate::console::{
 pub(in crate::console) async fn sign_in(
     State(app): State<SharedApp>,
     method: Method,
-    Query(query): Query,
+    QueryFields(query): QueryFields,
     headers: HeaderMap,
 ) -> Response {
     if method != Method::GET || headers.contains_key("sec-purpose") {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
+    let cookies = cookies(&app.site, &headers);
     match app
         .sign_ins
-        .sign_in(query.text("token"), cookie(&app.site, &headers))
+        .sign_in(query.text("token"), &cookies, is_direct(&headers))
     {
         Ok(SignIn::New(session)) => with_cookie(&app.site, session.id.reveal(), ""),
         Ok(SignIn::Repeated) => signed_in_page().into_response(),

@@ -10,14 +10,14 @@ use prost_types::Timestamp;
 use super::frame::{failure_page, render};
 use crate::{
     console::{
-        guard::Visit,
+        guard::PageRequest,
         services::Services,
-        view::{Section, expiry, facts, now, prose, sentence},
+        view::{Section, expiry, facts, now, prose, sentence, with_full_time},
     },
     service_status::{ServiceState, ServiceStatus, StatusReport, client_peer},
 };
 
-pub(in crate::console) async fn show(visit: Visit) -> Response {
+pub(in crate::console) async fn show(visit: PageRequest) -> Response {
     match state(&visit.app.services).await {
         Ok(state) => {
             let body = html! {
@@ -31,7 +31,7 @@ pub(in crate::console) async fn show(visit: Visit) -> Response {
 }
 
 /// Answers with the changing part of the page alone.
-pub(in crate::console) async fn live(visit: Visit) -> Response {
+pub(in crate::console) async fn live(visit: PageRequest) -> Response {
     match state(&visit.app.services).await {
         Ok(state) => state.into_response(),
         Err(failure) => failure_page(&visit, Section::Status, failure),
@@ -143,7 +143,7 @@ fn expires(not_after: SystemTime) -> Markup {
         seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         nanos: 0,
     };
-    expiry(Some(&at), false, now())
+    with_full_time(&expiry(Some(&at), false, now()), Some(&at))
 }
 
 fn identity(peer: Option<&Peer>) -> Markup {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     console::{
         fields::Fields,
-        guard::{Change, Visit},
+        guard::{Change, PageRequest},
         view::{
             FormError, Notice, Section, Submit, chips, count, error_summary, field, hidden, icon, invalid,
             prose, sentence, submit,
@@ -22,7 +22,7 @@ use crate::{
     failure::Failure,
 };
 
-pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: Visit) -> Response {
+pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
     page(&visit, workspace.as_str(), None).await
 }
 
@@ -30,21 +30,34 @@ pub(in crate::console) async fn update(
     InWorkspace(workspace): InWorkspace,
     Change { visit, fields }: Change,
 ) -> Response {
-    let workspace = workspace.as_str();
-    match visit
-        .app
-        .services
-        .update_workspace(entered(workspace, &fields))
-        .await
-    {
-        Ok(changed) => {
-            let plan = plan::label(changed.plan());
-            let text = format!("`{workspace}` has the plan {plan} now.");
-            visit.session.notify(Notice::done(text));
+    let (workspace, services) = (workspace.as_str(), &visit.app.services);
+    let before = match services.workspace(workspace).await {
+        Ok(before) => before,
+        Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
+    };
+    match services.update_workspace(entered(workspace, &fields)).await {
+        Ok(after) => {
+            visit.session.notify(Notice::done(changes(&before, &after)));
             see_other(&format!("/w/{workspace}/settings"))
         }
         Err(failure) => page(&visit, workspace, Some(failure.into())).await,
     }
+}
+
+/// Says what an update changed.
+fn changes(before: &Workspace, after: &Workspace) -> String {
+    let plan = (before.plan != after.plan).then(|| format!("has the plan {}", plan::label(after.plan())));
+    let kept = (before.kept_versions != after.kept_versions)
+        .then(|| format!("keeps {} of each secret", count_of(after.kept_versions)));
+    let changes: Vec<_> = plan.into_iter().chain(kept).collect();
+    match changes.as_slice() {
+        [] => format!("Nothing was changed in `{}`.", after.name),
+        changes => format!("`{}` {} now.", after.name, changes.join(" and ")),
+    }
+}
+
+fn count_of(versions: u32) -> String {
+    count(usize::try_from(versions).unwrap_or(usize::MAX), "version")
 }
 
 fn entered(workspace: &str, fields: &Fields) -> Workspace {
@@ -81,7 +94,7 @@ pub(in crate::console) async fn delete(
     }
 }
 
-async fn page(visit: &Visit, name: &str, error: Option<FormError>) -> Response {
+async fn page(visit: &PageRequest, name: &str, error: Option<FormError>) -> Response {
     let services = &visit.app.services;
     let (workspace, servers) = tokio::join!(services.workspace(name), services.servers(name));
     let workspace = match workspace {
@@ -158,6 +171,35 @@ fn servers_of(servers: &Result<Vec<String>, Failure>) -> Markup {
                 (chips(servers.iter().map(String::as_str)))
             }
             Err(failure) => p { "The servers that belong to it are not known. " (prose(&sentence(&failure.message))) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::vault::v1::Plan;
+
+    use super::*;
+
+    #[test]
+    fn a_notice_names_the_settings_that_changed() {
+        let with = |plan: Plan, kept_versions| Workspace {
+            name: "w".to_owned(),
+            plan: plan.into(),
+            kept_versions,
+            ..Default::default()
+        };
+        let before = with(Plan::Free, 3);
+        for (after, text) in [
+            (with(Plan::Pro, 3), "`w` has the plan pro now."),
+            (with(Plan::Free, 1), "`w` keeps 1 version of each secret now."),
+            (
+                with(Plan::Pro, 5),
+                "`w` has the plan pro and keeps 5 versions of each secret now.",
+            ),
+            (with(Plan::Free, 3), "Nothing was changed in `w`."),
+        ] {
+            assert_eq!(changes(&before, &after), text);
         }
     }
 }

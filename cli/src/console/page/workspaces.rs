@@ -10,7 +10,7 @@ use super::{
 };
 use crate::console::{
     fields::Fields,
-    guard::{Change, Visit},
+    guard::{Change, PageRequest},
     view::{
         FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, hidden, icon,
         invalid, submit,
@@ -20,7 +20,7 @@ use crate::console::{
 /// The number of kept versions that the form proposes, which is the vault's default.
 const KEPT_VERSIONS: u32 = 3;
 
-pub(in crate::console) async fn list(visit: Visit) -> Response {
+pub(in crate::console) async fn list(visit: PageRequest) -> Response {
     match visit.app.services.workspaces().await {
         Ok(workspaces) => render(&visit, "Workspaces", Section::Workspaces, &list_view(&workspaces)),
         Err(failure) => failure_page(&visit, Section::Workspaces, failure),
@@ -70,7 +70,7 @@ fn new_button() -> Markup {
     html! { a.button.primary href="/workspaces/new" { (icon("plus")) "New workspace" } }
 }
 
-pub(in crate::console) async fn new(visit: Visit) -> Response {
+pub(in crate::console) async fn new(visit: PageRequest) -> Response {
     new_form(&visit, &Workspace::default(), None)
 }
 
@@ -97,11 +97,12 @@ fn entered(fields: &Fields) -> Workspace {
     }
 }
 
-fn new_form(visit: &Visit, entered: &Workspace, error: Option<&FormError>) -> Response {
+fn new_form(visit: &PageRequest, entered: &Workspace, error: Option<&FormError>) -> Response {
     let help = html! { "Lower-case letters, digits and " code { "-" } ". Programs write the name in the paths of their calls." };
     let name = html! {
         input #name.mono name="name" type="text" value=(entered.name) required maxlength="63"
-            pattern="[a-z0-9]([-a-z0-9]*[a-z0-9])?" autocomplete="off" autocapitalize="none" spellcheck="false"
+            pattern="[a-z0-9]([\\-a-z0-9]*[a-z0-9])?"
+            title="Lower-case letters, digits and -, with a letter or a digit at both ends" autocomplete="off" autocapitalize="none" spellcheck="false"
             aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none()];
     };
     let body = html! {

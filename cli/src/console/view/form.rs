@@ -39,6 +39,16 @@ impl FormError {
         }
     }
 
+    /// Points to no field, because the form does not show what the person entered in it.
+    #[must_use]
+    pub(crate) fn without_field(self) -> Self {
+        Self {
+            field: None,
+            link: None,
+            ..self
+        }
+    }
+
     /// Links to the remedy instead of describing it.
     #[must_use]
     pub(crate) fn link(self, path: String, text: &'static str) -> Self {
@@ -59,8 +69,12 @@ impl From<Failure> for FormError {
             reason,
         } = failure;
         let field = reason.and_then(field_of);
+        let hint = match reason.and_then(console_hint) {
+            Some(hint) => Some(hint.to_owned()),
+            None => hint,
+        };
         Self {
-            // The hints of the command line name flags, and the error beside a field is enough.
+            // The error beside a field is enough.
             hint: hint.filter(|_| field.is_none()),
             field,
             message: sentence(&message),
@@ -78,6 +92,42 @@ fn field_of(reason: Reason) -> Option<&'static str> {
         Reason::OriginInvalid => Some("origins"),
         _ => None,
     }
+}
+
+/// Returns the hint that replaces the command line's, which names commands and flags that the console does not have.
+fn console_hint(reason: Reason) -> Option<&'static str> {
+    let hint = match reason {
+        Reason::RevisionMismatch | Reason::Conflict => {
+            "somebody else changed it at the same time: open the page again and repeat the change"
+        }
+        Reason::WorkspaceNotFound => {
+            "the workspace was deleted, or the address has a mistake: go back to the list of workspaces"
+        }
+        Reason::SecretNotFound => {
+            "the secret was deleted, or the address has a mistake: go back to the list of secrets"
+        }
+        Reason::VersionMismatch => "open the secret again and decide anew",
+        Reason::PlanLimitReached => {
+            "choose a larger plan in the settings of the workspace, or delete a secret"
+        }
+        Reason::RestoreWidensOrigins => {
+            "an administrator restores it with `aerostack workspace secret restore WORKSPACE NAME --version VERSION \
+             --allow-wider-origins`"
+        }
+        Reason::RestoreExtendsExpiry => {
+            "an administrator restores it with `aerostack workspace secret restore WORKSPACE NAME --version VERSION \
+             --allow-later-expiry`"
+        }
+        Reason::Unauthenticated => {
+            "start `aerostack console` with a client certificate: --cert and --key, or --dir"
+        }
+        Reason::VaultUnavailable | Reason::StorageUnavailable | Reason::ShuttingDown | Reason::Overloaded => {
+            "try again; the page `Status` shows the state of both services"
+        }
+        // The hints of other reasons name nothing that the console lacks, or belong to calls that the console does not make.
+        _ => return None,
+    };
+    Some(hint)
 }
 
 fn status_of(kind: FailureKind) -> StatusCode {
@@ -102,7 +152,7 @@ pub(crate) fn error_summary(error: Option<&FormError>) -> Markup {
         @if let Some(FormError { field, message, hint, link, status: _ }) = error {
             div.notice.bad role="alert" tabindex="-1" autofocus {
                 p {
-                    @if let Some(field) = field { a href={ "#" (field) } { (message) } } @else { (message) }
+                    @if let Some(field) = field { a href={ "#" (field) } { (prose(message)) } } @else { (prose(message)) }
                 }
                 @if let Some((path, text)) = link { p { a href=(path) { (text) } } }
                 @if let Some(hint) = hint { p.quiet { (prose(&sentence(hint))) } }
@@ -126,7 +176,7 @@ pub(crate) fn field(
             label for=(name) { (label) }
             (control)
             div.help id={ (name) "-help" } {
-                @if let Some(error) = error { p.error { (error.message) } }
+                @if let Some(error) = error { p.error { (prose(&error.message)) } }
                 (help)
             }
         }
@@ -161,5 +211,50 @@ pub(crate) fn submit(weight: Submit, label: &str, back: &str) -> Markup {
             button class=(class) type="submit" { (label) }
             a.button href=(back) { "Cancel" }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use proto::Refusal;
+    use tonic::Status;
+
+    use super::*;
+
+    fn error_of(reason: Reason) -> FormError {
+        let status = Status::from(Refusal::new(reason, "no"));
+        Failure::of_status("the vault", &status).into()
+    }
+
+    #[test]
+    fn hints_of_pages_name_no_commands_for_what_the_console_does() {
+        for reason in [
+            Reason::WorkspaceNotFound,
+            Reason::SecretNotFound,
+            Reason::RevisionMismatch,
+            Reason::VersionMismatch,
+            Reason::PlanLimitReached,
+            Reason::VaultUnavailable,
+        ] {
+            let hint = error_of(reason).hint.unwrap();
+            assert!(!hint.contains("aerostack") && !hint.contains("--"), "{hint}");
+        }
+        assert!(
+            error_of(Reason::PermissionDenied)
+                .hint
+                .unwrap()
+                .contains("--editor")
+        );
+    }
+
+    #[test]
+    fn a_message_shows_code_as_code() {
+        let error = FormError::at("name", "write `A`");
+        assert!(
+            error_summary(Some(&error))
+                .into_string()
+                .contains("Write <code>A</code>.")
+        );
     }
 }

@@ -10,7 +10,7 @@ pub(crate) fn bar(used: u64, limit: u64) -> Markup {
         80..100 => "bar nearly",
         _ => "bar",
     };
-    // A secret or two out of a thousand still show.
+    // A used plan shows at least 2 % of the bar.
     let width = if used > 0 { percent.max(2) } else { 0 };
     // The Content-Security-Policy forbids `style`; the attributes of SVG are no styles.
     html! {

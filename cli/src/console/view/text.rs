@@ -80,11 +80,24 @@ fn in_full(seconds: i64) -> String {
     })
 }
 
+/// Returns a time as programs read it, for the attribute `datetime`.
+fn rfc3339(seconds: i64) -> String {
+    zoned(seconds).map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%MZ").to_string())
+}
+
+/// Returns a time as `shown`, and below it in full: nobody can see a tooltip on a touch screen.
+pub(crate) fn with_full_time(shown: &Markup, time: Option<&Timestamp>) -> Markup {
+    html! {
+        (shown)
+        @if let Some(Timestamp { seconds, nanos: _ }) = time { small { (in_full(*seconds)) } }
+    }
+}
+
 /// Returns a time as a date, with the time of day in a tooltip.
 pub(crate) fn date(time: Option<&Timestamp>) -> Markup {
     html! {
         @if let Some(Timestamp { seconds, nanos: _ }) = time {
-            time datetime=(in_full(*seconds)) title=(in_full(*seconds)) { (day_of(*seconds)) }
+            time datetime=(rfc3339(*seconds)) title=(in_full(*seconds)) { (day_of(*seconds)) }
         }
     }
 }
@@ -93,7 +106,7 @@ pub(crate) fn date(time: Option<&Timestamp>) -> Markup {
 pub(crate) fn moment(time: Option<&Timestamp>, now: i64) -> Markup {
     html! {
         @if let Some(Timestamp { seconds, nanos: _ }) = time {
-            time datetime=(in_full(*seconds)) title=(in_full(*seconds)) { (ago(now - seconds, *seconds)) }
+            time datetime=(rfc3339(*seconds)) title=(in_full(*seconds)) { (ago(now - seconds, *seconds)) }
         }
     }
 }
@@ -124,7 +137,7 @@ pub(crate) fn expiry(expires_at: Option<&Timestamp>, is_expired: bool, now: i64)
         } @else if left < SOON {
             span.badge.warn title=(in_full(*seconds)) { (until(left)) }
         } @else {
-            time datetime=(in_full(*seconds)) title=(in_full(*seconds)) { (day_of(*seconds)) }
+            time datetime=(rfc3339(*seconds)) title=(in_full(*seconds)) { (day_of(*seconds)) }
         }
     }
 }
@@ -170,6 +183,20 @@ mod tests {
         assert_eq!(count(12_345, "secret"), "12,345 secrets");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000_000), "1,000,000");
+    }
+
+    #[test]
+    fn a_time_is_shown_to_people_and_to_programs() {
+        let at = Timestamp {
+            seconds: 1_795_464_000,
+            nanos: 0,
+        };
+        let shown = with_full_time(&date(Some(&at)), Some(&at)).into_string();
+        assert_eq!(
+            shown,
+            "<time datetime=\"2026-11-23T20:00Z\" title=\"2026-11-23 20:00 UTC\">2026-11-23</time>\
+             <small>2026-11-23 20:00 UTC</small>"
+        );
     }
 
     #[test]
