@@ -424,15 +424,20 @@ async fn a_thousand_unread_uploads_delay_no_other_call() {
             let uri = format!("http://localhost{path}");
             async move { client.send_request(Request::post(uri).body(body).unwrap()).await }
         };
+        let given = Arc::new(AtomicUsize::new(0));
         let uploads =
-            (0..UPLOADS).map(|_| post("/dev/h2/silent", endless(size, Duration::ZERO, Arc::default())));
+            (0..UPLOADS).map(|_| post("/dev/h2/silent", endless(size, Duration::ZERO, given.clone())));
         let uploads = tokio::spawn(join_all(uploads));
         eventually("all are under way", async || {
             scene.upstream.silent.load(Ordering::SeqCst) == UPLOADS
         })
         .await;
-        // The last bytes of the client are still on their way.
-        sleep(Duration::from_secs(1)).await;
+        // A busy machine takes seconds to send what the windows of all uploads allow.
+        let mut before_pause = 0;
+        while before_pause != given.load(Ordering::SeqCst) {
+            before_pause = given.load(Ordering::SeqCst);
+            sleep(Duration::from_secs(1)).await;
+        }
         let grown = process::resident().saturating_sub(before);
         println!(
             "{UPLOADS} unread uploads in pieces of {size} bytes take {} MiB",

@@ -79,6 +79,10 @@ fn proxy(contest: &Contest) -> Vec<Aim> {
         aims.extend(
             bare.map(|bare| Aim::at_most(what("CPU per call to the bare forwarder's"), " ×", 1.6, bare)),
         );
+        let unscrubbed = row(Contender::Ours(Placement::Unscrubbed));
+        let scrubbing = of(unscrubbed.and_then(|unscrubbed| ours.cpu_ratio(unscrubbed)));
+        let what = what("CPU per call to that without scrubbing");
+        aims.extend(scrubbing.map(|ratio| Aim::at_most(what, " ×", 1.02, ratio)));
     }
     aims
 }

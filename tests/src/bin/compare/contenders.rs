@@ -30,11 +30,12 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Direct,
         Self::Forwarder,
         Self::Envoy,
         Self::Ours(Placement::Bearer),
+        Self::Ours(Placement::Unscrubbed),
         Self::Ours(Placement::Three),
         Self::Ours(Placement::Body),
     ];
@@ -45,6 +46,7 @@ impl Contender {
             Self::Forwarder => "bare hyper forwarder",
             Self::Envoy => "Envoy, one secret kept in memory",
             Self::Ours(Placement::Bearer) => "injector + vault, one secret decrypted per call",
+            Self::Ours(Placement::Unscrubbed) => "injector + vault, one secret, `scrub: off`",
             Self::Ours(Placement::Three) => "injector + vault, three secrets",
             Self::Ours(Placement::Body) => "injector + vault, one secret into the JSON body",
         }
@@ -190,7 +192,8 @@ impl Testbed {
         let injected = seen.matches(TOKEN).count();
         let expected = match contender {
             Contender::Direct | Contender::Forwarder => 0,
-            Contender::Envoy | Contender::Ours(Placement::Bearer | Placement::Body) => 1,
+            Contender::Envoy
+            | Contender::Ours(Placement::Bearer | Placement::Unscrubbed | Placement::Body) => 1,
             Contender::Ours(Placement::Three) => 3,
         };
         // The upstream prints injected headers in full, because the mark that hides a sensitive header is not sent over

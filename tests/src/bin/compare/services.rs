@@ -16,7 +16,7 @@ use e2e::{
 };
 use proto::{
     injector::v1::{
-        AddServerRequest, AuthType, Protocol, Server, server_service_client::ServerServiceClient,
+        AddServerRequest, AuthType, Protocol, Scrub, Server, server_service_client::ServerServiceClient,
     },
     vault::v1::{
         CreateWorkspaceRequest, Plan, PutSecretRequest, Workspace, put_secret_request::Value,
@@ -329,6 +329,8 @@ pub(crate) fn server_name(placement: Placement, http: Http) -> &'static str {
     match (placement, http) {
         (Placement::Bearer, Http::One) => "bearer-h1",
         (Placement::Bearer, Http::Two) => "bearer-h2",
+        (Placement::Unscrubbed, Http::One) => "unscrubbed-h1",
+        (Placement::Unscrubbed, Http::Two) => "unscrubbed-h2",
         (Placement::Three, Http::One) => "three-h1",
         (Placement::Three, Http::Two) => "three-h2",
         (Placement::Body, Http::One) => "skill-h1",
@@ -341,6 +343,8 @@ pub(crate) fn server_name(placement: Placement, http: Http) -> &'static str {
 pub(crate) enum Placement {
     /// One secret in `Authorization: Bearer`, as Envoy injects it.
     Bearer,
+    /// The same, and answers are not searched for the secret.
+    Unscrubbed,
     /// Three secrets in headers.
     Three,
     /// One secret in the JSON body.
@@ -348,15 +352,24 @@ pub(crate) enum Placement {
 }
 
 fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
-    let placements = [Placement::Bearer, Placement::Three, Placement::Body];
+    let placements = [
+        Placement::Bearer,
+        Placement::Unscrubbed,
+        Placement::Three,
+        Placement::Body,
+    ];
     let all = placements
         .into_iter()
         .flat_map(|placement| Http::BOTH.map(|http| (placement, http)));
     all.map(move |(placement, http)| {
         let (auth_type, names) = match placement {
-            Placement::Bearer => (AuthType::Bearer, NAMES.get(..1)),
+            Placement::Bearer | Placement::Unscrubbed => (AuthType::Bearer, NAMES.get(..1)),
             Placement::Three => (AuthType::SecretHeaders, Some(&NAMES[..])),
             Placement::Body => (AuthType::Skill, NAMES.get(..1)),
+        };
+        let scrub = match placement {
+            Placement::Unscrubbed => Scrub::Off,
+            Placement::Bearer | Placement::Three | Placement::Body => Scrub::Headers,
         };
         let protocol = match http {
             Http::One => Protocol::Http1,
@@ -366,6 +379,7 @@ fn servers_for(upstream: SocketAddr) -> impl Iterator<Item = Server> {
         Server {
             auth_type: auth_type.into(),
             protocol: protocol.into(),
+            scrub: scrub.into(),
             ..server(
                 WORKSPACE,
                 server_name(placement, http),
