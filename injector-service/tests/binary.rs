@@ -252,7 +252,7 @@ fn a_vault_that_cannot_be_reached_takes_one_line_of_the_log() {
         assert!(line.contains(part), "{part:?} is not in {line}");
     }
     while let Ok(line) = injector.log.recv_timeout(Duration::from_secs(3)) {
-        // Whether the service is serving before the first attempt has failed is not known.
+        // The first attempt may fail before the service is serving.
         assert!(line.contains("is serving"), "{line}");
     }
 }

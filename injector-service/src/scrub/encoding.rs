@@ -8,7 +8,7 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 /// The way in which a text stands for bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(super) enum ValueEncoding {
     /// The text is the bytes themselves.
     Plain,
     /// Two hexadecimal digits for each byte, in either case.
@@ -32,7 +32,7 @@ pub(super) struct FirstBytes(Beginning);
 /// The first characters of a form.
 pub(super) type Beginning = Zeroizing<[u8; BEGINNING]>;
 
-impl Encoding {
+impl ValueEncoding {
     /// Returns the number of characters and the number of bytes in one group.
     const fn group(self) -> (usize, usize) {
         match self {
@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    fn decoded(encoding: Encoding, text: &str, split: usize) -> Option<Vec<u8>> {
+    fn decoded(encoding: ValueEncoding, text: &str, split: usize) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         let (first, second) = text.as_bytes().split_at(split);
         encoding
@@ -229,14 +229,14 @@ mod tests {
     #[test]
     fn a_text_is_decoded_wherever_it_is_split() {
         for (encoding, text, bytes) in [
-            (Encoding::Plain, "a-b", "a-b"),
-            (Encoding::Hex, "7a2D", "z-"),
-            (Encoding::Percent, "%7a%2D", "z-"),
-            (Encoding::Base64, "fn4-fn4_", "~~>~~?"),
-            (Encoding::Base64, "fn4+fn4/", "~~>~~?"),
-            (Encoding::Base64, "YWI", "ab\0"),
-            (Encoding::Base64, "YQ", "a\0"),
-            (Encoding::Base64, "YWJjY", "abc`"),
+            (ValueEncoding::Plain, "a-b", "a-b"),
+            (ValueEncoding::Hex, "7a2D", "z-"),
+            (ValueEncoding::Percent, "%7a%2D", "z-"),
+            (ValueEncoding::Base64, "fn4-fn4_", "~~>~~?"),
+            (ValueEncoding::Base64, "fn4+fn4/", "~~>~~?"),
+            (ValueEncoding::Base64, "YWI", "ab\0"),
+            (ValueEncoding::Base64, "YQ", "a\0"),
+            (ValueEncoding::Base64, "YWJjY", "abc`"),
         ] {
             for split in 0..=text.len() {
                 assert_eq!(
@@ -251,12 +251,12 @@ mod tests {
     #[test]
     fn another_text_is_not_decoded() {
         for (encoding, text) in [
-            (Encoding::Hex, "7g"),
-            (Encoding::Hex, "7a7"),
-            (Encoding::Percent, "%7a7a"),
-            (Encoding::Percent, "%7a%7"),
-            (Encoding::Base64, "YWJ="),
-            (Encoding::Base64, "YW\nI"),
+            (ValueEncoding::Hex, "7g"),
+            (ValueEncoding::Hex, "7a7"),
+            (ValueEncoding::Percent, "%7a7a"),
+            (ValueEncoding::Percent, "%7a%7"),
+            (ValueEncoding::Base64, "YWJ="),
+            (ValueEncoding::Base64, "YW\nI"),
         ] {
             assert_eq!(decoded(encoding, text, 0), None, "{text}");
         }

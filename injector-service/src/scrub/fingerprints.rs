@@ -8,7 +8,7 @@ use siphasher::sip::SipHasher13;
 use super::{
     MAX_STRIDE, MAX_VALUES, MIN_VALUE, WINDOW,
     budget::DigestBudget,
-    encoding::{self, Beginning, Encoding, FirstBytes},
+    encoding::{self, Beginning, FirstBytes, ValueEncoding},
     shifted::ShiftedBits,
     styles::{EscapedTexts, is_plain},
     window_table::WindowTable,
@@ -50,7 +50,7 @@ pub enum SearchScope {
 struct Form {
     /// The index of the value.
     value: u8,
-    encoding: Encoding,
+    encoding: ValueEncoding,
     /// The digest of the first characters.
     first: u64,
     /// The digests of the encoded bytes: of longer beginnings, and of all bytes.
@@ -135,18 +135,20 @@ impl Fingerprints {
         let first = FirstBytes::of(value);
         let mut form = Form {
             value: index,
-            encoding: Encoding::Plain,
+            encoding: ValueEncoding::Plain,
             first: 0,
             digests: whole,
             len: value.len(),
         };
         self.push(&mut form, first.plain());
         let mut text = Beginning::default();
-        for encoding in [Encoding::Hex, Encoding::Percent] {
+        for encoding in [ValueEncoding::Hex, ValueEncoding::Percent] {
             (form.encoding, form.len) = (encoding, encoding.text_len(value.len()));
             match encoding {
-                Encoding::Percent => first.write_percent(&mut text),
-                Encoding::Plain | Encoding::Hex | Encoding::Base64 => first.write_hex(&mut text),
+                ValueEncoding::Percent => first.write_percent(&mut text),
+                ValueEncoding::Plain | ValueEncoding::Hex | ValueEncoding::Base64 => {
+                    first.write_hex(&mut text)
+                }
             }
             self.push(&mut form, &text);
             if encoding::to_upper_case(&mut text, self.first_digest_len()) {
@@ -160,7 +162,7 @@ impl Fingerprints {
     /// Adds the characters of base64 that depend on the value alone, for each number of bytes before the value in a group
     /// of three bytes. These characters begin with another bit of the value each time.
     fn add_base64(&mut self, value: &[u8], first: &FirstBytes, mut form: Form) {
-        form.encoding = Encoding::Base64;
+        form.encoding = ValueEncoding::Base64;
         let mut text = Beginning::default();
         for skipped in [0, 4, 2] {
             let bits = ShiftedBits::new(value, skipped);
@@ -184,7 +186,7 @@ impl Fingerprints {
         let first = FirstBytes::of(text);
         let mut form = Form {
             value,
-            encoding: Encoding::Plain,
+            encoding: ValueEncoding::Plain,
             first: self.first_digest(first.plain()),
             digests,
             len: text.len(),

@@ -71,13 +71,13 @@ impl<'v> ShiftedBits<'v> {
 mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
-    use super::{super::encoding::Encoding, *};
+    use super::{super::encoding::ValueEncoding, *};
 
     /// The bytes of `characters`, as a scanner decodes them.
     fn decoded(characters: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         let text = [characters.as_bytes(), b""];
-        let decoding = Encoding::Base64.decode(text, |part| bytes.extend_from_slice(part));
+        let decoding = ValueEncoding::Base64.decode(text, |part| bytes.extend_from_slice(part));
         assert!(decoding.is_some());
         bytes
     }

@@ -285,7 +285,7 @@ fn a_text_is_masked_as_a_whole_or_left_alone() {
     }
 }
 
-/// Each position in such a stream begins a comparison of up to 9,000 bytes, and each of these bytes was hashed again.
+/// Every position in such a stream begins a comparison of up to 9,000 bytes, and each of these bytes was hashed again.
 #[test]
 fn a_value_that_repeats_itself_is_masked_in_a_time_that_grows_with_the_stream_only() {
     for unit in ["a", "ab", "abcdefgh-", "ab-ab-ab-ab-ab-ab-ab-c"] {
