@@ -23,8 +23,9 @@ ENGINE = Path(os.environ.get("PEERS_ENGINE", REPOSITORY / "target" / "peers" / "
 BUILD_SECONDS = 1800
 SECONDS = 120
 
-# `dist`, which images are built with otherwise, takes minutes longer for each builder.
-PROFILE = os.environ.get("BUILD_PROFILE", "release")
+# The profile of Cargo.toml for every builder, instead of the one that each test chooses. `dist`, with which images are built
+# otherwise, takes minutes longer.
+PROFILE = os.environ.get("BUILD_PROFILE")
 
 PORTS = {"VAULT_PORT": "7150", "INJECTOR_PORT": "7151", "VAULT_METRICS_PORT": "9051", "INJECTOR_METRICS_PORT": "9052"}
 
@@ -63,10 +64,12 @@ def free_ports(count: int) -> list[str]:
 
 @dataclass
 class Stack:
-    """A project of its own: `command` is the compose under test, `docker compose` or `docker-compose`."""
+    """A project of its own: `command` is the compose under test, `docker compose` or `docker-compose`, and `profile` is what
+    the images are compiled with."""
 
     folder: Path
     command: str
+    profile: str
     project: str = field(default_factory=lambda: f"aerostack-test-{secrets.token_hex(4)}")
 
     def __post_init__(self) -> None:
@@ -76,7 +79,7 @@ class Stack:
         self.environment = {
             **plain,
             **self.ports,
-            "BUILD_PROFILE": PROFILE,
+            "BUILD_PROFILE": PROFILE or self.profile,
             "COMPOSE_PROJECT_NAME": self.project,
             "PATH": f"{BINARY.parent}:{os.environ['PATH']}",
         }

@@ -17,6 +17,13 @@ for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
 
 _numbers = itertools.count(1)
 
+# The files that take longest. Two files run at the same time, and a long one that begins last would run by itself.
+LONGEST = ("test_compose.py", "test_memory.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:

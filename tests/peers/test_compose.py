@@ -39,7 +39,7 @@ def start(stack: Stack) -> None:
 
 @pytest.fixture(scope="module")
 def stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("compose"), "docker-compose")
+    stack = Stack(tmp_path_factory.mktemp("compose"), "docker-compose", "release")
     try:
         start(stack)
         yield stack
@@ -264,7 +264,7 @@ def test_everything_stops_in_time_and_is_still_there_afterwards(stack: Stack) ->
 
 
 def test_compose_v2_and_buildkit_do_the_same(engine: None, tmp_path_factory: pytest.TempPathFactory) -> None:
-    stack = Stack(tmp_path_factory.mktemp("compose-v2"), "docker compose")
+    stack = Stack(tmp_path_factory.mktemp("compose-v2"), "docker compose", "quick")
     try:
         start(stack)
         (before,) = shown(stack.as_written("call"))

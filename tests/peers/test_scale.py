@@ -50,6 +50,8 @@ STREAM_HTTP2_KIB = 40
 
 Say = Callable[[str, object], None]
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
