@@ -3,17 +3,19 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use e2e::PATIENCE;
+use e2e::{PATIENCE, Pair};
 use futures_util::{SinkExt as _, StreamExt as _};
-use http::Request;
+use http::HeaderValue;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_tungstenite::{
-    accept_async, client_async,
+    WebSocketStream, accept_async, client_async,
     tungstenite::{
         Message,
+        client::IntoClientRequest as _,
+        handshake::client::Response,
         protocol::{
             CloseFrame,
             frame::{
@@ -25,6 +27,16 @@ use tokio_tungstenite::{
 };
 
 use super::{ALL, BROKEN_OFF, MASK, SECRET, Setting, assert_counted, dev};
+
+/// Opens a WebSocket through the injector, whose client would accept compressed messages.
+async fn open(pair: &Pair) -> (WebSocketStream<TcpStream>, Response) {
+    let address = pair.injector.data_plane;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut request = format!("ws://{address}/dev/api/chat").into_client_request().unwrap();
+    let compression = HeaderValue::from_static("permessage-deflate");
+    request.headers_mut().insert("sec-websocket-extensions", compression);
+    client_async(request, stream).await.unwrap()
+}
 
 #[tokio::test]
 async fn messages_of_a_websocket_are_masked() {
@@ -59,16 +71,7 @@ async fn messages_of_a_websocket_are_masked() {
         while socket.next().await.is_some_and(|message| message.is_ok()) {}
     });
     let pair = dev(address, ALL).await;
-    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
-    let request = Request::builder()
-        .uri("ws://localhost/dev/api/chat")
-        .header("host", "localhost")
-        .header("connection", "upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-        .header("sec-websocket-extensions", "permessage-deflate");
-    let (mut socket, response) = client_async(request.body(()).unwrap(), stream).await.unwrap();
+    let (mut socket, response) = open(&pair).await;
     assert!(response.headers().get("sec-websocket-extensions").is_none());
     let mut messages = Vec::new();
     while let Some(Ok(message)) = timeout(PATIENCE, socket.next()).await.unwrap() {
@@ -108,9 +111,7 @@ async fn a_blocked_websocket_is_counted() {
         ..ALL
     };
     let pair = dev(address, setting).await;
-    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
-    let url = format!("ws://{}/dev/api/chat", pair.injector.data_plane);
-    let (mut socket, _) = client_async(url, stream).await.unwrap();
+    let (mut socket, _) = open(&pair).await;
     let first = timeout(PATIENCE, socket.next()).await.unwrap();
     assert!(!matches!(first, Some(Ok(_))), "{first:?}");
     assert_counted(&pair, &format!("{BROKEN_OFF} 1\n")).await;
@@ -131,15 +132,7 @@ async fn control_frames_inside_a_message_are_passed_on_without_its_end() {
         while began.elapsed() < SENDING && socket.send(Message::Ping(Bytes::new())).await.is_ok() {}
     });
     let pair = dev(address, ALL).await;
-    let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
-    let request = Request::builder()
-        .uri("ws://localhost/dev/api/chat")
-        .header("host", "localhost")
-        .header("connection", "upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-    let (mut socket, _) = client_async(request.body(()).unwrap(), stream).await.unwrap();
+    let (mut socket, _) = open(&pair).await;
     let first = timeout(SENDING / 2, socket.next())
         .await
         .expect("no frame arrives");
