@@ -110,39 +110,38 @@ impl Resolver {
             .await;
         self.seconds.observe(began.elapsed().as_secs_f64());
         let answers = answers.map_err(nothing_was_sent)?;
+        self.check_required(secrets, &answers)?;
         let secrets = secrets.iter().zip(answers);
         secrets
             .map(|(secret, answer)| {
                 Ok(ResolvedSecret {
                     name: secret.name,
-                    value: self.value(&entry.server.spec, secret, answer)?,
+                    value: value(&entry.server.spec, secret.name, answer)?,
                 })
             })
             .collect()
     }
 
-    /// Returns the value of a secret, or `None` when the call goes out without it.
-    fn value(
-        &self,
-        spec: &Spec,
-        secret: &NamedSecret<'_>,
-        answer: SecretAnswer,
-    ) -> Result<Option<SecretValue>, Refusal> {
-        let name = secret.name;
-        match answer {
-            SecretAnswer::Found { origins, value, .. } => {
-                spec.check_binding(&origins)
-                    .map_err(|error| status::binding(name, &error, "nothing was sent"))?;
-                let value = value.and_then(|value| SecretValue::parse(value).ok());
-                let value = value.ok_or_else(|| not_what_was_asked("a value of an illegal size"))?;
-                Ok(Some(value))
-            }
-            SecretAnswer::Missing if self.requires(secret) => Err(required_missing(name, "does not exist")),
-            SecretAnswer::Expired if self.requires(secret) => Err(required_missing(name, "has expired")),
-            SecretAnswer::Missing | SecretAnswer::Expired => Ok(None),
-            SecretAnswer::DataLoss => Err(unreadable(Reason::RecordCorrupt, name)),
-            SecretAnswer::KeyNotLoaded => Err(unreadable(Reason::KeyNotLoaded, name)),
+    /// Refuses a call that lacks secrets which it needs, and names all of them.
+    fn check_required(&self, secrets: &[NamedSecret<'_>], answers: &[SecretAnswer]) -> Result<(), Refusal> {
+        let missing: Vec<_> = secrets
+            .iter()
+            .zip(answers)
+            .filter(|(secret, _)| self.requires(secret))
+            .filter_map(|(secret, answer)| match answer {
+                SecretAnswer::Missing => Some(format!("{} does not exist", secret.name)),
+                SecretAnswer::Expired => Some(format!("{} has expired", secret.name)),
+                SecretAnswer::Found { .. } | SecretAnswer::DataLoss | SecretAnswer::KeyNotLoaded => None,
+            })
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
         }
+        let message = format!(
+            "this server requires secrets that are missing: {}; nothing was sent",
+            missing.join(", ")
+        );
+        Err(Refusal::new(Reason::SecretRequiredMissing, message))
     }
 
     /// Returns the state of each of `secrets`, in their order. The vault sends no value.
@@ -224,9 +223,20 @@ fn nothing_was_sent(Refusal { reason, message }: Refusal) -> Refusal {
     Refusal::new(reason, format!("{message}; nothing was sent"))
 }
 
-fn required_missing(name: &SecretName, why: &str) -> Refusal {
-    let message = format!("secret {name}, which this server requires, {why}; nothing was sent");
-    Refusal::new(Reason::SecretRequiredMissing, message)
+/// Returns the value of a secret, or `None` when the call goes out without it.
+fn value(spec: &Spec, name: &SecretName, answer: SecretAnswer) -> Result<Option<SecretValue>, Refusal> {
+    match answer {
+        SecretAnswer::Found { origins, value, .. } => {
+            spec.check_binding(&origins)
+                .map_err(|error| status::binding(name, &error, "nothing was sent"))?;
+            let value = value.and_then(|value| SecretValue::parse(value).ok());
+            let value = value.ok_or_else(|| not_what_was_asked("a value of an illegal size"))?;
+            Ok(Some(value))
+        }
+        SecretAnswer::Missing | SecretAnswer::Expired => Ok(None),
+        SecretAnswer::DataLoss => Err(unreadable(Reason::RecordCorrupt, name)),
+        SecretAnswer::KeyNotLoaded => Err(unreadable(Reason::KeyNotLoaded, name)),
+    }
 }
 
 fn unreadable(reason: Reason, name: &SecretName) -> Refusal {
