@@ -118,7 +118,7 @@ fn next_steps(args: &DevArgs, services: &DevServices) -> String {
          \x20   {aerostack} workspace secret set my-workspace GITHUB_TOKEN --only-to https://api.github.com\n\
          \x20   {aerostack} workspace server add my-workspace @github/api --secrets GITHUB_TOKEN\n\
          Call it, without a credential:\n\
-         \x20   curl http://{data_plane}/my-workspace/api/user\n\
+         \x20   curl http://{data_plane}/my-workspace/github/user\n\
          Or administer it with grpcurl:\n\
          \x20   grpcurl -cacert {pki}/ca.pem -cert {pki}/admin.pem -key {pki}/admin-key.pem {vault} list\n",
         vault = addresses.vault,

@@ -31,6 +31,7 @@ class Machine:
         self.places = {
             "/etc/aerostack": str(folder / "etc"),
             "/var/lib/aerostack": str(folder / "lib"),
+            "/usr/local/share/aerostack": str(REPOSITORY / "deploy"),
             "10.0.0.5:7150": f"127.0.0.1:{vault}",
             "localhost:7151": f"localhost:{injector}",
         }

@@ -90,7 +90,8 @@ async fn status(output: OutputArgs, vault: &Remote) -> Result<Report, Failure> {
         } = &status.pending_erasure;
         if let Some(oldest) = oldest_delete_time {
             text.push_str(&format!(
-                "What was deleted since {oldest} is not erased from the store's files yet (workspaces: {workspace_count}).\n"
+                "Deleted data, and keys that a rotation replaced, are not erased from the store's files yet: since {oldest}, in \
+                 {workspace_count} workspace(s).\n"
             ));
         }
         if status.sealed {

@@ -336,10 +336,16 @@ async fn catalog(args: ListCatalogArgs, injector: &Remote) -> Result<Report, Fai
         let answer = injector.answer(client.list_catalog_entries(request)).await?;
         Ok((answer.entries, answer.next_page_token))
     });
-    let entries = entries.await?.into_iter().map(CatalogEntry::of).collect();
-    Report::new(args.output, &Catalog { entries }, |catalog| {
+    let entries: Vec<_> = entries.await?.into_iter().map(CatalogEntry::of).collect();
+    let is_empty = entries.is_empty();
+    let report = Report::new(args.output, &Catalog { entries }, |catalog| {
         let rows = catalog.entries.iter().map(CatalogEntry::row);
         table(["NAME", "URL", "SECRETS GO TO", "DESCRIPTION"], rows)
+    })?;
+    Ok(if is_empty {
+        report.note("This injector has no catalog: it was started without --catalog, or the file has no entries")
+    } else {
+        report
     })
 }
 
