@@ -1,9 +1,8 @@
-//! `aerostack echo`: an upstream that answers with the headers that it received, with secrets as fingerprints.
+//! `aerostack echo`: an upstream that answers with the request that it received, with secrets as fingerprints.
 
-use std::{
-    collections::BTreeMap, convert::Infallible, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc,
-    time::Duration,
-};
+mod describe;
+
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use chassis::{
     connection_slots::{Eviction, Slot, Slots},
@@ -14,7 +13,7 @@ use chassis::{
 };
 use clap::Args;
 use http::{Request, Response, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::{
     body::{Bytes, Incoming},
     service::service_fn,
@@ -24,7 +23,6 @@ use hyper_util::{
     server::conn::auto,
 };
 use rustls::ServerConfig;
-use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -32,8 +30,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::describe::describe;
+pub(crate) use self::describe::fingerprint;
+
 /// Largest number of open connections.
 const MAX_CONNECTIONS: usize = 1024;
+
+/// Maximum size in bytes of a body whose members are shown.
+const MAX_BODY: usize = 64 * 1024;
 
 /// Longest time for running calls after the stop. Answers are made at once, so only slow clients need this time.
 const GRACE: Duration = Duration::from_secs(3);
@@ -118,8 +122,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let server = auto::Builder::new(TokioExecutor::new());
-    let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(describe(&request))));
-    let mut served = pin!(server.serve_connection(TokioIo::new(stream), answer));
+    let mut served = pin!(server.serve_connection(TokioIo::new(stream), service_fn(answer)));
     tokio::select! {
         // Errors of the connection concern only its client.
         _ = served.as_mut() => return,
@@ -130,41 +133,20 @@ where
     let _ = served.await;
 }
 
-/// Returns `sha256:` and the first half of the digest of a value.
-#[must_use]
-pub(crate) fn fingerprint(value: &[u8]) -> String {
-    let digest = Sha256::digest(value);
-    let half: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{half}…")
-}
-
-/// Returns an answer that lists the path and the headers of the request.
-fn describe(request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let mut shown: BTreeMap<&str, String> = BTreeMap::new();
-    for (name, value) in request.headers() {
-        let secret = name.as_str().starts_with("x-mcp-secret-") || name == header::AUTHORIZATION;
-        let text = || String::from_utf8_lossy(value.as_bytes()).into_owned();
-        shown.insert(
-            name.as_str(),
-            if secret {
-                fingerprint(value.as_bytes())
-            } else {
-                text()
-            },
-        );
-    }
-    shown.insert(":path", request.uri().path().to_owned());
-    // HTTP/2 sends the authority instead of `Host`.
-    if let Some(authority) = request.uri().authority() {
-        shown.insert(":authority", authority.to_string());
-    }
-    let body = serde_json::to_vec_pretty(&shown).unwrap_or_default();
-    let mut response = Response::new(Full::new(body.into()));
+/// Returns an answer that describes the request.
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    // A body that is too large or ends early has no members to show.
+    let body = Limited::new(body, MAX_BODY).collect().await;
+    let body = body.map(Collected::to_bytes).unwrap_or_default();
+    let mut text = serde_json::to_vec_pretty(&describe(&head, &body)).unwrap_or_default();
+    text.push(b'\n');
+    let mut response = Response::new(Full::new(text.into()));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         header::HeaderValue::from_static("application/json"),
     );
-    response
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub enum SetUpCommand {
     Pki(PkiCommand),
     /// Make a workspace, a secret and a server for a demo, on running services
     Demo(DemoArgs),
-    /// Run an upstream that answers with the headers that it received, with secrets as fingerprints
+    /// Run an upstream that answers with the request that it received: the path in clear, values as fingerprints
     Echo(EchoArgs),
 }
 

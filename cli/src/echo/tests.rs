@@ -1,4 +1,6 @@
-use http_body_util::{BodyExt as _, Empty};
+use std::collections::BTreeMap;
+
+use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use tokio::task::JoinHandle;
 
@@ -18,7 +20,6 @@ async fn call(client: &HttpClient, address: SocketAddr) -> BTreeMap<String, Stri
     let request = Request::get(format!("http://{address}/a/b?c"))
         .header("x-mcp-secret-token", "in clear")
         .header("authorization", "Bearer in clear")
-        .header("x-other", "other")
         .body(Empty::new())
         .unwrap();
     let response = client.request(request).await.unwrap();
@@ -31,7 +32,6 @@ async fn it_shows_the_received_headers_with_secrets_as_fingerprints() {
     let (address, ..) = echo().await;
     let shown = call(&Client::builder(TokioExecutor::new()).build_http(), address).await;
     assert_eq!(shown[":path"], "/a/b");
-    assert_eq!(shown["x-other"], "other");
     assert_eq!(shown["x-mcp-secret-token"], fingerprint(b"in clear"));
     assert_eq!(shown["authorization"], fingerprint(b"Bearer in clear"));
     assert!(fingerprint(b"in clear").starts_with("sha256:"));
