@@ -3,6 +3,7 @@
 mod command;
 pub mod connect;
 pub mod console;
+mod contexts;
 mod data_plane;
 mod demo;
 mod dev;

@@ -3,6 +3,7 @@
 mod backup;
 mod call;
 mod completions;
+mod context;
 mod explain;
 mod key;
 mod secret;
@@ -55,6 +56,9 @@ pub enum AdminCommand {
     ///
     /// The exit code is 1 when a service or the data plane does not serve, or when a service does not admit this client.
     Status(status::StatusArgs),
+    /// Contexts: named connections to services. Add, use, list, show and remove them
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Print the completions of this command for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -73,7 +77,7 @@ impl AdminCommand {
     }
 
     async fn execute(self, connect: &ConnectArgs, aerostack: clap::Command) -> Result<Report, Failure> {
-        let connection = || Connection::find(connect, |name| env::var_os(name));
+        let connection = || find_connection(connect);
         match self {
             Self::Workspace(command) => command.run(&connection()?).await,
             Self::Key(command) => command.run(&connection()?).await,
@@ -82,9 +86,20 @@ impl AdminCommand {
             Self::Backup(args) => args.run(&connection()?).await,
             Self::Restore(args) => args.run(&connection()?).await,
             Self::Status(args) => args.run(&connection()?).await,
+            Self::Context(command) => command.run(connect),
             Self::Completions(args) => Ok(args.run(aerostack)),
         }
     }
+}
+
+/// Finds the connection of a command, and prints the remark about it, if there is one.
+pub(crate) fn find_connection(connect: &ConnectArgs) -> Result<Connection, Failure> {
+    let connection = Connection::find(connect, |name| env::var_os(name))?;
+    if let Some(remark) = connection.remark() {
+        // A closed standard error is ignored.
+        drop(writeln!(io::stderr(), "note: {remark}"));
+    }
+    Ok(connection)
 }
 
 fn print(report: &Report) -> ExitCode {

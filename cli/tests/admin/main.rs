@@ -11,6 +11,7 @@ mod support;
 mod backups;
 mod calls;
 mod connection;
+mod contexts;
 mod documented;
 mod keys;
 mod secrets;
