@@ -11,6 +11,7 @@ pub mod dev_command;
 mod echo;
 mod failure;
 mod init;
+mod manifest;
 mod model;
 mod output;
 mod pages;

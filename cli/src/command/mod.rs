@@ -1,10 +1,13 @@
 //! The administrative commands. Each one parses its arguments, calls a service, and returns a report.
 
+mod apply;
 mod backup;
 mod call;
 mod completions;
+mod confirm;
 mod context;
 mod explain;
+mod export;
 mod key;
 mod secret;
 mod server;
@@ -52,6 +55,18 @@ pub enum AdminCommand {
     Backup(backup::BackupArgs),
     /// Restore a backup into a vault that has no workspaces
     Restore(backup::RestoreBackupArgs),
+    /// Write a workspace, its servers and the metadata of its secrets as one YAML document, without values
+    ///
+    /// The document is written in one order only, so that two of them can be compared in version control.
+    Export(export::ExportArgs),
+    /// Make a workspace as a document of `export` describes it
+    ///
+    /// The command shows the difference: `+` is created, `~` changed, `-` deleted, and `!` is a difference that the command
+    /// cannot remove, such as a secret that has no value yet. A second run changes nothing. A change that somebody else made
+    /// in between is not overwritten. Secrets are never deleted, and servers only with --prune.
+    ///
+    /// The expiry of a secret changes by a new version with the same value. Its origins and labels change only with its value.
+    Apply(apply::ApplyArgs),
     /// Show whether both services are ready, and whether this client may use them
     ///
     /// The exit code is 1 when a service or the data plane does not serve, or when a service does not admit this client.
@@ -85,6 +100,8 @@ impl AdminCommand {
             Self::Call(args) => args.run(&connection()?).await,
             Self::Backup(args) => args.run(&connection()?).await,
             Self::Restore(args) => args.run(&connection()?).await,
+            Self::Export(args) => args.run(&connection()?).await,
+            Self::Apply(args) => args.run(&connection()?).await,
             Self::Status(args) => args.run(&connection()?).await,
             Self::Context(command) => command.run(connect),
             Self::Completions(args) => Ok(args.run(aerostack)),

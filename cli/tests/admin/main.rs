@@ -13,6 +13,7 @@ mod calls;
 mod connection;
 mod contexts;
 mod documented;
+mod documents;
 mod keys;
 mod secrets;
 mod servers;
