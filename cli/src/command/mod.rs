@@ -9,6 +9,7 @@ mod context;
 mod explain;
 mod export;
 mod key;
+mod man;
 mod secret;
 mod server;
 mod status;
@@ -46,12 +47,8 @@ pub enum AdminCommand {
     ///
     /// The flags have the meaning that they have in curl. The answer of the upstream is copied to standard output as it
     /// arrives.
-    ///
-    /// Example: `aerostack call my-workspace github /user`
     Call(call::CallArgs),
     /// Back up the whole vault into a file, while the vault serves
-    ///
-    /// Example: `aerostack backup --output vault.backup`
     Backup(backup::BackupArgs),
     /// Restore a backup into a vault that has no workspaces
     Restore(backup::RestoreBackupArgs),
@@ -76,6 +73,8 @@ pub enum AdminCommand {
     Context(context::ContextCommand),
     /// Print the completions of this command for a shell
     Completions(completions::CompletionsArgs),
+    /// Write the manual pages of this command line
+    Man(man::ManArgs),
 }
 
 impl AdminCommand {
@@ -105,6 +104,7 @@ impl AdminCommand {
             Self::Status(args) => args.run(&connection()?).await,
             Self::Context(command) => command.run(connect),
             Self::Completions(args) => Ok(args.run(aerostack)),
+            Self::Man(args) => args.run(aerostack),
         }
     }
 }

@@ -18,6 +18,10 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace list\n\
+\x20 aerostack workspace create my-workspace --plan pro")]
 pub enum WorkspaceCommand {
     /// Make an empty workspace
     Create(CreateWorkspaceArgs),
@@ -53,6 +57,10 @@ pub(super) enum PlanArg {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace create my-workspace\n\
+\x20 aerostack workspace create my-workspace --plan pro --kept-versions 5")]
 pub struct CreateWorkspaceArgs {
     /// The name of the workspace, a DNS label: lower-case letters, digits and `-`
     workspace: String,
@@ -67,12 +75,19 @@ pub struct CreateWorkspaceArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace list\n\
+\x20 aerostack workspace list --output json")]
 pub struct ListWorkspacesArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace show my-workspace")]
 pub struct ShowWorkspaceArgs {
     /// The name of the workspace
     workspace: String,
@@ -81,6 +96,10 @@ pub struct ShowWorkspaceArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace update my-workspace --plan starter\n\
+\x20 aerostack workspace update my-workspace --kept-versions 5")]
 pub struct UpdateWorkspaceArgs {
     /// The name of the workspace
     workspace: String,
@@ -96,6 +115,9 @@ pub struct UpdateWorkspaceArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace delete my-workspace")]
 pub struct DeleteWorkspaceArgs {
     /// The name of the workspace
     workspace: String,
