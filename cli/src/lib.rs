@@ -1,6 +1,7 @@
 //! The command line `aerostack`: administers the services, and runs both of them for development.
 
 mod command;
+pub mod completion;
 pub mod connect;
 pub mod console;
 mod contexts;

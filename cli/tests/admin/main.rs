@@ -10,6 +10,7 @@ mod support;
 
 mod backups;
 mod calls;
+mod completion;
 mod connection;
 mod contexts;
 mod documented;
