@@ -12,7 +12,8 @@
 //!    about several fields goes into `Spec::check`, its message into [`SpecError`]. Only if entries of the catalog may have
 //!    the field, add it in `catalog/file.rs` too.
 //! 3. Add the field to `FIELDS` in `service/field_mask.rs`, so that an update can change it. A test compares this table
-//!    with the message. The command line has its flag in `cli/src/command/server/spec.rs`.
+//!    with the message. The command line has its flag in `cli/src/command/server/spec.rs`,
+//!    and its path in `cli/src/command/apply/steps.rs`, where a test compares too.
 //!
 //! `CONTRIBUTING.md` has the steps for a new place of secrets, a variant of [`Placement`].
 
