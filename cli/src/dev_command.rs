@@ -14,7 +14,7 @@ use chassis::{
 };
 
 use crate::{
-    connect::DEFAULT_DIR,
+    connect::{DEFAULT_DIR, has_present_context},
     demo::{self, DemoError, DemoResult},
     dev::{DevArgs, DevError, DevServices},
     failure::FailureKind,
@@ -134,7 +134,7 @@ fn next_steps(args: &DevArgs, services: &DevServices) -> String {
 /// Returns the command with which the developer reaches these services, from the present working directory.
 fn this_command(args: &DevArgs) -> String {
     let program = env::args().next().unwrap_or_else(|| "aerostack".to_owned());
-    if args.dir == Path::new(DEFAULT_DIR) {
+    if args.dir == Path::new(DEFAULT_DIR) && !has_present_context(|name| env::var_os(name)) {
         program
     } else {
         format!("{program} --dir {}", args.dir.display())

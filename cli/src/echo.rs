@@ -43,6 +43,9 @@ const MAX_BODY: usize = 64 * 1024;
 const GRACE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack echo --listen 127.0.0.1:8080")]
 pub struct EchoArgs {
     /// The address to listen on, for HTTP/1.1 and HTTP/2
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]

@@ -18,6 +18,9 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack init --ca-dir ca --root-key-file root.key --vault-dir vault --injector-dir injector")]
 pub struct InitArgs {
     /// The directory of the certificate authority. Its key can issue any identity
     #[arg(long, value_name = "DIR")]

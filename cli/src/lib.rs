@@ -1,15 +1,20 @@
 //! The command line `aerostack`: administers the services, and runs both of them for development.
 
 mod command;
+pub mod completion;
 pub mod connect;
 pub mod console;
+mod contexts;
 mod data_plane;
 mod demo;
 mod dev;
 pub mod dev_command;
 mod echo;
 mod failure;
+#[cfg(test)]
+mod help_tests;
 mod init;
+mod manifest;
 mod model;
 mod output;
 mod pages;
@@ -34,6 +39,11 @@ use clap::{
     version,
     about = "Administers vault-service and injector-service, and runs them for development"
 )]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack dev --demo\n\
+\x20 aerostack console\n\
+\x20 aerostack workspace secret set my-workspace GITHUB_TOKEN")]
 pub struct Cli {
     #[command(flatten)]
     pub connect: connect::ConnectArgs,
@@ -48,14 +58,10 @@ pub struct Cli {
 )]
 pub enum Command {
     /// Run both services on this machine, with an embedded store and new certificates, until Ctrl-C
-    ///
-    /// Example: `aerostack dev --demo`
     Dev(dev::DevArgs),
     /// Serve a web console for both services on this machine, and open it in the browser, until Ctrl-C
     ///
     /// The console has the rights of this client. It prints a link that signs in once.
-    ///
-    /// Example: `aerostack console`
     Console(console::ConsoleArgs),
     #[command(flatten)]
     SetUp(set_up::SetUpCommand),

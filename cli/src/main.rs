@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use aerostack::{Cli, Command, connect, console, dev_command};
+use aerostack::{Cli, Command, completion, connect, console, dev_command};
 use clap::CommandFactory as _;
 use mimalloc::MiMalloc;
 use zeroizing_alloc::ZeroAlloc;
@@ -12,7 +12,11 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
-    let Cli { connect, command } = match Cli::read(std::env::args_os().collect()) {
+    let args: Vec<_> = std::env::args_os().collect();
+    if completion::is_asked(&args) {
+        return completion::run(Cli::command());
+    }
+    let Cli { connect, command } = match Cli::read(args) {
         Ok(cli) => cli,
         Err(code) => return code,
     };

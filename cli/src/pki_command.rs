@@ -8,8 +8,14 @@ use proto::{Principal, PrincipalError};
 use crate::pki::{Authority, Leaf, Owner, PkiError, Usage};
 
 #[derive(Debug, Clone, Subcommand)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack pki ca /etc/aerostack/ca")]
 pub enum PkiCommand {
     /// Make a certificate authority in a directory; an existing one is never replaced
+    #[command(after_help = "\
+Example:\n\
+     \x20 aerostack pki ca /etc/aerostack/ca")]
     Ca {
         /// The directory. Its key can issue any identity, so keep the directory where neither service can read it
         dir: PathBuf,
@@ -18,12 +24,14 @@ pub enum PkiCommand {
     ///
     /// The command writes KIND.pem, KIND-key.pem and ca.pem. A certificate that is still valid stays as it is, so the
     /// command may run every day.
-    ///
-    /// Example: `aerostack pki issue vault --ca-dir ca --dir vault --id spiffe://example.org/vault --name vault.example.org`
     Issue(IssueArgs),
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack pki issue vault --ca-dir ca --dir vault --id spiffe://example.org/vault\n\
+\x20 aerostack pki issue server --ca-dir ca --dir upstream --name api.example.org")]
 pub struct IssueArgs {
     /// The holder of the certificate, which decides the usages in the certificate
     pub kind: Holder,

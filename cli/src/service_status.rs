@@ -40,6 +40,8 @@ const READYZ_SAYS_WHY: &str =
 pub(crate) struct StatusReport {
     pub(crate) services: Vec<ServiceStatus>,
     pub(crate) identity: Option<ClientIdentity>,
+    /// The context that names the services.
+    pub(crate) context: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -107,6 +109,7 @@ impl StatusReport {
         Ok(Self {
             services: vec![vault, injector, data_plane],
             identity: client_identity(connection),
+            context: connection.context().map(ToString::to_string),
         })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    env,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -15,7 +14,7 @@ use clap::Subcommand;
 
 use crate::{
     command,
-    connect::{ConnectArgs, Connection},
+    connect::ConnectArgs,
     demo::{
         DemoError,
         command::{self as demo, DemoArgs},
@@ -44,7 +43,7 @@ impl SetUpCommand {
         match self {
             Self::Init(args) => init(&args),
             Self::Pki(command) => pki(&command),
-            Self::Demo(args) => match Connection::find(connect, |name| env::var_os(name)) {
+            Self::Demo(args) => match command::find_connection(connect) {
                 Ok(connection) => with_exit_code(|failed| {
                     startup::serve(
                         Logging::of_command("warn"),

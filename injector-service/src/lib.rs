@@ -7,6 +7,7 @@ mod body_calls;
 mod catalog;
 pub mod config;
 mod data_plane;
+pub mod description;
 mod dialect;
 mod header_rules;
 pub mod inject;

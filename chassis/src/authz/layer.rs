@@ -31,7 +31,7 @@ use crate::{
 pub struct AuthzLayer {
     table: Arc<BTreeMap<&'static str, Access>>,
     policy: Arc<Policy>,
-    /// Semaphores with one permit for each call of [`Access::AnyRole`] that a principal may still start.
+    /// Semaphores with one slot for each call of [`Access::AnyRole`] that a principal may still start.
     service_calls: Arc<BTreeMap<Principal, Arc<Semaphore>>>,
 }
 
@@ -54,7 +54,7 @@ impl AuthzLayer {
             .filter(|principal| self.policy.has_role(principal))
     }
 
-    /// Returns a permit that must be held until an authorized call ends; `None` when the call's row needs no permit.
+    /// Returns a call slot that must be held until an authorized call ends; `None` when the call's row needs no slot.
     fn service_call(
         &self,
         path: &str,

@@ -29,6 +29,9 @@ const CHUNK: usize = 128 * 1024;
 const STANDARD: &str = "-";
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack backup --output vault.backup")]
 pub struct BackupArgs {
     /// The file to make, which only its owner can read; an existing file is never overwritten. `-` is standard output
     #[arg(short, long, value_name = "FILE")]
@@ -36,6 +39,9 @@ pub struct BackupArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack restore vault.backup")]
 pub struct RestoreBackupArgs {
     /// The backup file; `-` is standard input
     file: PathBuf,

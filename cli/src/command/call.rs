@@ -26,6 +26,10 @@ use crate::{
 const MAX_REFUSAL: usize = 64 * 1024;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack call my-workspace github /user\n\
+\x20 aerostack call my-workspace github /repos -i --json '{\"name\": \"x\"}'")]
 pub struct CallArgs {
     /// The workspace of the server
     workspace: String,

@@ -3,9 +3,13 @@
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::output::Report;
+use crate::{completion::script, output::Report};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 source <(aerostack completions bash)\n\
+\x20 aerostack completions zsh > _aerostack")]
 pub struct CompletionsArgs {
     /// The shell. In Bash: `source <(aerostack completions bash)`
     #[arg(value_enum)]
@@ -14,11 +18,9 @@ pub struct CompletionsArgs {
 
 impl CompletionsArgs {
     /// Returns the script for `aerostack`, the whole command line.
-    pub(super) fn run(&self, mut aerostack: Command) -> Report {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut aerostack, "aerostack", &mut script);
+    pub(super) fn run(&self, aerostack: Command) -> Report {
         Report {
-            result: String::from_utf8_lossy(&script).into_owned(),
+            result: script(self.shell, aerostack),
             ..Report::default()
         }
     }

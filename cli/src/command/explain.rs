@@ -11,6 +11,9 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack explain my-workspace github")]
 pub struct ExplainArgs {
     /// The workspace of the server
     workspace: String,

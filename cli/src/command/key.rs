@@ -16,24 +16,32 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack key status\n\
+\x20 aerostack key rotate my-workspace")]
 pub enum KeyCommand {
     /// Show the root keys and their uses, the running rotations, and the deleted records that are not erased yet
     Status(KeyStatusArgs),
     /// Show the keys of a workspace, and how many records are under each
     Show(ShowKeysArgs),
     /// Make a new key for a workspace, and move its records to the key in the background; with --root, make a new root key
-    ///
-    /// Example: `aerostack key rotate my-workspace`
     Rotate(RotateKeyArgs),
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack key status")]
 pub struct KeyStatusArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack key show my-workspace")]
 pub struct ShowKeysArgs {
     /// The workspace
     workspace: String,
@@ -42,6 +50,10 @@ pub struct ShowKeysArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack key rotate my-workspace\n\
+\x20 aerostack key rotate --root")]
 pub struct RotateKeyArgs {
     /// The workspace whose key is rotated
     #[arg(required_unless_present = "root", conflicts_with = "root")]

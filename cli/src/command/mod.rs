@@ -1,10 +1,15 @@
 //! The administrative commands. Each one parses its arguments, calls a service, and returns a report.
 
+mod apply;
 mod backup;
 mod call;
 mod completions;
+mod confirm;
+mod context;
 mod explain;
+mod export;
 mod key;
+mod man;
 mod secret;
 mod server;
 mod status;
@@ -42,21 +47,34 @@ pub enum AdminCommand {
     ///
     /// The flags have the meaning that they have in curl. The answer of the upstream is copied to standard output as it
     /// arrives.
-    ///
-    /// Example: `aerostack call my-workspace github /user`
     Call(call::CallArgs),
     /// Back up the whole vault into a file, while the vault serves
-    ///
-    /// Example: `aerostack backup --output vault.backup`
     Backup(backup::BackupArgs),
     /// Restore a backup into a vault that has no workspaces
     Restore(backup::RestoreBackupArgs),
+    /// Write a workspace, its servers and the metadata of its secrets as one YAML document, without values
+    ///
+    /// The document is written in one order only, so that two of them can be compared in version control.
+    Export(export::ExportArgs),
+    /// Make a workspace as a document of `export` describes it
+    ///
+    /// The command shows the difference: `+` is created, `~` changed, `-` deleted, and `!` is a difference that the command
+    /// cannot remove, such as a secret that has no value yet. A second run changes nothing. A change that somebody else made
+    /// in between is not overwritten. Secrets are never deleted, and servers only with --prune.
+    ///
+    /// The expiry of a secret changes by a new version with the same value. Its origins and labels change only with its value.
+    Apply(apply::ApplyArgs),
     /// Show whether both services are ready, and whether this client may use them
     ///
     /// The exit code is 1 when a service or the data plane does not serve, or when a service does not admit this client.
     Status(status::StatusArgs),
+    /// Contexts: named connections to services. Add, use, list, show and remove them
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Print the completions of this command for a shell
     Completions(completions::CompletionsArgs),
+    /// Write the manual pages of this command line
+    Man(man::ManArgs),
 }
 
 impl AdminCommand {
@@ -73,7 +91,7 @@ impl AdminCommand {
     }
 
     async fn execute(self, connect: &ConnectArgs, aerostack: clap::Command) -> Result<Report, Failure> {
-        let connection = || Connection::find(connect, |name| env::var_os(name));
+        let connection = || find_connection(connect);
         match self {
             Self::Workspace(command) => command.run(&connection()?).await,
             Self::Key(command) => command.run(&connection()?).await,
@@ -81,10 +99,24 @@ impl AdminCommand {
             Self::Call(args) => args.run(&connection()?).await,
             Self::Backup(args) => args.run(&connection()?).await,
             Self::Restore(args) => args.run(&connection()?).await,
+            Self::Export(args) => args.run(&connection()?).await,
+            Self::Apply(args) => args.run(&connection()?).await,
             Self::Status(args) => args.run(&connection()?).await,
+            Self::Context(command) => command.run(connect),
             Self::Completions(args) => Ok(args.run(aerostack)),
+            Self::Man(args) => args.run(aerostack),
         }
     }
+}
+
+/// Finds the connection of a command, and prints the remark about it, if there is one.
+pub(crate) fn find_connection(connect: &ConnectArgs) -> Result<Connection, Failure> {
+    let connection = Connection::find(connect, |name| env::var_os(name))?;
+    if let Some(remark) = connection.remark() {
+        // A closed standard error is ignored.
+        drop(writeln!(io::stderr(), "note: {remark}"));
+    }
+    Ok(connection)
 }
 
 fn print(report: &Report) -> ExitCode {

@@ -10,6 +10,10 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack status\n\
+\x20 aerostack status --output json")]
 pub struct StatusArgs {
     #[command(flatten)]
     output: OutputArgs,
@@ -59,6 +63,9 @@ fn status_text(status: &StatusReport) -> String {
         text.push_str(&format!(
             "You are {principal}; the certificate is valid until {not_after}.\n"
         ));
+    }
+    if let Some(context) = &status.context {
+        text.push_str(&format!("The context {context} names these services.\n"));
     }
     text
 }

@@ -1,7 +1,5 @@
 //! `aerostack workspace …`
 
-use std::io::{self, IsTerminal as _, Write as _};
-
 use clap::{Args, Subcommand, ValueEnum};
 use proto::vault::v1::{
     self as api, CreateWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest, ListWorkspacesRequest,
@@ -10,7 +8,7 @@ use proto::vault::v1::{
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use super::{secret, server};
+use super::{confirm::confirm, secret, server};
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, FailureKind},
@@ -20,6 +18,10 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace list\n\
+\x20 aerostack workspace create my-workspace --plan pro")]
 pub enum WorkspaceCommand {
     /// Make an empty workspace
     Create(CreateWorkspaceArgs),
@@ -55,6 +57,10 @@ pub(super) enum PlanArg {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace create my-workspace\n\
+\x20 aerostack workspace create my-workspace --plan pro --kept-versions 5")]
 pub struct CreateWorkspaceArgs {
     /// The name of the workspace, a DNS label: lower-case letters, digits and `-`
     workspace: String,
@@ -69,12 +75,19 @@ pub struct CreateWorkspaceArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace list\n\
+\x20 aerostack workspace list --output json")]
 pub struct ListWorkspacesArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace show my-workspace")]
 pub struct ShowWorkspaceArgs {
     /// The name of the workspace
     workspace: String,
@@ -83,6 +96,10 @@ pub struct ShowWorkspaceArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace update my-workspace --plan starter\n\
+\x20 aerostack workspace update my-workspace --kept-versions 5")]
 pub struct UpdateWorkspaceArgs {
     /// The name of the workspace
     workspace: String,
@@ -98,6 +115,9 @@ pub struct UpdateWorkspaceArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace delete my-workspace")]
 pub struct DeleteWorkspaceArgs {
     /// The name of the workspace
     workspace: String,
@@ -230,7 +250,7 @@ async fn delete(args: DeleteWorkspaceArgs, vault: &Remote) -> Result<Report, Fai
         output,
     } = args;
     let workspace = get(vault, &name).await?;
-    if !yes && !confirm(&workspace)? {
+    if !yes && !confirm_deletion(&workspace)? {
         return Err(Failure::new(
             FailureKind::Negative,
             format_args!("{name} was not deleted"),
@@ -263,23 +283,13 @@ fn count_of_secrets(count: u64) -> String {
 }
 
 /// Asks at the terminal whether to delete the workspace.
-fn confirm(workspace: &api::Workspace) -> Result<bool, Failure> {
+fn confirm_deletion(workspace: &api::Workspace) -> Result<bool, Failure> {
     let name = &workspace.name;
-    if !io::stdin().is_terminal() {
-        let message = format!("deleting {name} has to be confirmed, and there is no terminal to ask on");
-        return Err(Failure::new(FailureKind::Usage, message).hint("give --yes"));
-    }
-    let ask = || {
-        write!(
-            io::stderr(),
-            "Delete workspace {name} with {}? Nothing can bring them back. [y/N] ",
-            count_of_secrets(workspace.secret_count)
-        )?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer)?;
-        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
-    };
-    ask().map_err(|error: io::Error| Failure::new(FailureKind::File, format_args!("the terminal: {error}")))
+    let secrets = count_of_secrets(workspace.secret_count);
+    confirm(
+        &format!("deleting {name}"),
+        &format!("Delete workspace {name} with {secrets}? Nothing can bring them back."),
+    )
 }
 
 fn workspace_report(workspace: api::Workspace, output: OutputArgs) -> Result<Report, Failure> {

@@ -1,4 +1,5 @@
-//! Connections to the services. Flags, the environment or a directory name the addresses and the client's certificate.
+//! Connections to the services. Flags, the environment, a context or a directory name the addresses and the client's
+//! certificate.
 
 mod environment;
 mod settings;
@@ -21,24 +22,54 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{Response, Status, Streaming, transport::Channel};
 
+use self::settings::Resolved;
+pub(crate) use self::settings::has_present_context;
 pub use self::{
     environment::warn_of_unknown_variables,
     settings::{ConnectArgs, DEFAULT_DIR},
 };
-use crate::failure::{self, Failure, FailureKind};
+use crate::{
+    contexts::ContextName,
+    failure::{self, Failure, FailureKind},
+};
 
 #[derive(Debug)]
 pub struct Connection {
     settings: ConnectArgs,
+    /// The context that the settings come from.
+    context: Option<ContextName>,
+    hides_directory: bool,
     timeout: Duration,
 }
 
 impl Connection {
     /// Collects the settings of a connection. Certificates are read, and addresses dialled, only when a command uses them.
     pub fn find(args: &ConnectArgs, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
-        let settings = args.resolve(env)?;
+        let Resolved {
+            settings,
+            context,
+            hides_directory,
+        } = args.resolve(env)?;
         let timeout = parse_timeout(settings.timeout.as_deref())?;
-        Ok(Self { settings, timeout })
+        Ok(Self {
+            settings,
+            context,
+            hides_directory,
+            timeout,
+        })
+    }
+
+    /// Returns the name of the context that the settings come from.
+    pub(crate) fn context(&self) -> Option<&ContextName> {
+        self.context.as_ref()
+    }
+
+    /// Returns a remark for a user who may expect another connection than this one.
+    pub(crate) fn remark(&self) -> Option<String> {
+        let context = self.context.as_ref().filter(|_| self.hides_directory)?;
+        Some(format!(
+            "the context {context} is used, and not the directory {DEFAULT_DIR}, which --dir {DEFAULT_DIR} would name"
+        ))
     }
 
     pub fn vault(&self) -> Result<Remote, Failure> {
@@ -94,7 +125,11 @@ impl Connection {
         self.timeout
     }
 
-    fn remote(&self, name: &'static str, address: &str, id: Option<&str>) -> Result<Remote, Failure> {
+    fn remote(&self, service: &str, address: &str, id: Option<&str>) -> Result<Remote, Failure> {
+        let name = match &self.context {
+            Some(context) => format!("{service} (context {context})"),
+            None => service.to_owned(),
+        };
         let tls = self.tls(id)?;
         let wrong = |what: &dyn std::fmt::Display| {
             Failure::new(
@@ -122,9 +157,13 @@ impl Connection {
             let missing = [("--ca", ca), ("--cert", cert), ("--key", key)];
             let missing = missing.into_iter().filter(|(_, set)| set.is_none());
             let missing: Vec<&str> = missing.map(|(flag, _)| flag).collect();
-            let message = format!("the connection is not configured: {} missing", missing.join(", "));
+            let connection = match &self.context {
+                Some(context) => format!("the connection of the context {context}"),
+                None => "the connection".to_owned(),
+            };
+            let message = format!("{connection} is not configured: {} missing", missing.join(", "));
             return Err(Failure::new(FailureKind::Configuration, message).hint(
-                "run this where `aerostack dev` runs, or give --dir, or these flags (environment: AEROSTACK_CA, \
+                "run this where `aerostack dev` runs, or give --dir, --context, or these flags (environment: AEROSTACK_CA, \
                  AEROSTACK_CERT, AEROSTACK_KEY)",
             ));
         };
@@ -166,7 +205,8 @@ fn parse_timeout(text: Option<&str>) -> Result<Duration, Failure> {
 /// A client of one service.
 #[derive(Debug, Clone)]
 pub struct Remote {
-    name: &'static str,
+    /// The service, with the context that names it.
+    name: String,
     address: String,
     tls: Arc<ClientConfig>,
     /// Connects on first use.

@@ -1,4 +1,4 @@
-//! Settings of a connection: from flags, the environment, and the directory of `aerostack dev` or `aerostack init`.
+//! Settings of a connection: from flags, the environment, a context, and the directory of `aerostack dev` or `aerostack init`.
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +10,7 @@ use std::{
 use clap::Args;
 
 use crate::{
+    contexts::{self, Context, ContextName},
     failure::{Failure, FailureKind},
     pki::{INJECTOR_ID, VAULT_ID},
 };
@@ -18,7 +19,8 @@ use crate::{
 pub const DEFAULT_DIR: &str = ".aerostack";
 
 /// Environment variables that the command line reads.
-pub(super) const VARIABLES: [&str; 10] = [
+pub(super) const VARIABLES: [&str; 11] = [
+    "AEROSTACK_CONTEXT",
     "AEROSTACK_DIR",
     "AEROSTACK_VAULT",
     "AEROSTACK_INJECTOR",
@@ -31,12 +33,16 @@ pub(super) const VARIABLES: [&str; 10] = [
     "AEROSTACK_TIMEOUT",
 ];
 
-// Settings of a connection: the flags of one command line, the variables of the environment, the files of a directory, or
-// all of them merged. The flags have no `env` of clap's, because a directory that `--dir` names takes precedence over the
-// environment: see `ConnectArgs::resolve`.
+// Settings of a connection: the flags of one command line, the variables of the environment, a context, the files of a
+// directory, or all of them merged. The flags have no `env` of clap's, because a context or directory that a flag names takes
+// precedence over the environment: see `ConnectArgs::resolve`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
+    /// The context of `aerostack context add` that names the connection [env: AEROSTACK_CONTEXT] [default: the context of
+    /// `aerostack context use`]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
     /// The directory that `aerostack dev --dir` or `aerostack init --admin-dir` made, with addresses and certificates
     /// [env: AEROSTACK_DIR] [default: .aerostack]
     #[arg(long, global = true, value_name = "DIR")]
@@ -76,19 +82,118 @@ pub struct ConnectArgs {
     pub(crate) injector_metrics: Option<String>,
 }
 
+/// The settings that a command uses, and the context that they come from.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) settings: ConnectArgs,
+    pub(super) context: Option<ContextName>,
+    /// True when the context was used although the working directory has a directory of `aerostack dev`.
+    pub(super) hides_directory: bool,
+}
+
 impl ConnectArgs {
-    /// Merges the flags with the other sources. Next to the flags come the directory of `--dir` and then the environment, or,
-    /// without `--dir`, the environment and then the directory of `AEROSTACK_DIR`, by default `.aerostack`.
-    pub(super) fn resolve(&self, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+    /// Merges the flags with the other sources. A context or directory that a flag names comes next, and then the environment.
+    /// Without such a flag, the environment comes next, and then one of these: the context of `AEROSTACK_CONTEXT` or the
+    /// directory of `AEROSTACK_DIR`, the present context, the directory `.aerostack`.
+    pub(super) fn resolve(&self, env: impl Fn(&str) -> Option<OsString>) -> Result<Resolved, Failure> {
         let flags = self.clone();
         let environment = Self::environment(&env);
-        if let Some(dir) = &self.dir {
-            return Ok(flags.or(named_directory(dir)?).or(environment));
+        match (&self.dir, &self.context) {
+            (Some(_), Some(_)) => Err(two_sources("--dir", "--context")),
+            (Some(dir), None) => Ok(Resolved::of(flags.or(named_directory(dir)?).or(environment))),
+            (None, Some(name)) => {
+                let (settings, name) = Self::named_context(name, &env)?;
+                Ok(Resolved {
+                    context: Some(name),
+                    ..Resolved::of(flags.or(settings).or(environment))
+                })
+            }
+            (None, None) => {
+                let default = default_source(&env)?;
+                Ok(Resolved {
+                    settings: flags.or(environment).or(default.settings),
+                    ..default
+                })
+            }
         }
-        let settings = flags.or(environment);
-        Ok(match default_directory(&env)? {
-            Some(directory) => settings.or(directory),
+    }
+
+    fn named_context(
+        name: &str,
+        env: &impl Fn(&str) -> Option<OsString>,
+    ) -> Result<(Self, ContextName), Failure> {
+        let contexts = match contexts::path(env) {
+            Some(path) => contexts::read(&path)?,
+            None => contexts::Contexts::default(),
+        };
+        let context = contexts.get(name)?.clone();
+        let name = context.name.clone();
+        Ok((Self::of_context(context)?, name))
+    }
+
+    /// Returns the settings of a context, with those of its directory.
+    fn of_context(context: Context) -> Result<Self, Failure> {
+        let Context {
+            name: _,
+            dir,
+            vault,
+            injector,
+            data_plane,
+            ca,
+            cert,
+            key,
+            vault_id,
+            injector_id,
+            timeout,
+        } = context;
+        let settings = Self {
+            vault,
+            injector,
+            data_plane,
+            ca,
+            cert,
+            key,
+            vault_id,
+            injector_id,
+            timeout,
+            ..Self::default()
+        };
+        Ok(match dir {
+            Some(dir) => settings.or(named_directory(&dir)?),
             None => settings,
+        })
+    }
+
+    /// Returns the context with these flags. Paths become absolute, because a context is used in other working directories.
+    pub(crate) fn into_context(self, name: ContextName) -> io::Result<Context> {
+        let Self {
+            context: _,
+            dir,
+            vault,
+            injector,
+            data_plane,
+            ca,
+            cert,
+            key,
+            vault_id,
+            injector_id,
+            timeout,
+            vault_metrics: _,
+            injector_metrics: _,
+        } = self;
+        let absolute = |path: Option<PathBuf>| path.map(std::path::absolute).transpose();
+        Ok(Context {
+            name,
+            dir: absolute(dir)?,
+            vault,
+            injector,
+            data_plane,
+            ca: absolute(ca)?,
+            cert: absolute(cert)?,
+            key: absolute(key)?,
+            vault_id,
+            injector_id,
+            timeout,
         })
     }
 
@@ -136,6 +241,7 @@ impl ConnectArgs {
     fn or(self, other: Self) -> Self {
         let (same_vault, same_injector) = (self.vault.is_none(), self.injector.is_none());
         Self {
+            context: self.context,
             dir: self.dir,
             vault: self.vault.or(other.vault),
             injector: self.injector.or(other.injector),
@@ -167,15 +273,69 @@ fn read_ports(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     })
 }
 
-/// Reads the directory of `AEROSTACK_DIR`, or the default directory if there is one.
-fn default_directory(env: &impl Fn(&str) -> Option<OsString>) -> Result<Option<ConnectArgs>, Failure> {
-    match env("AEROSTACK_DIR").filter(|set| !set.is_empty()) {
-        Some(dir) => named_directory(Path::new(&dir)).map(Some),
-        None if Path::new(DEFAULT_DIR).join("pki").is_dir() => {
-            ConnectArgs::directory(Path::new(DEFAULT_DIR)).map(Some)
+impl Resolved {
+    fn of(settings: ConnectArgs) -> Self {
+        Self {
+            settings,
+            context: None,
+            hides_directory: false,
         }
-        None => Ok(None),
     }
+}
+
+/// Returns the settings that are used when no flag names a context or a directory.
+fn default_source(env: &impl Fn(&str) -> Option<OsString>) -> Result<Resolved, Failure> {
+    let variable = |name| env(name).filter(|set| !set.is_empty());
+    match (variable("AEROSTACK_CONTEXT"), variable("AEROSTACK_DIR")) {
+        (Some(_), Some(_)) => return Err(two_sources("AEROSTACK_CONTEXT", "AEROSTACK_DIR")),
+        (Some(name), None) => {
+            let (settings, name) = ConnectArgs::named_context(&name.to_string_lossy(), env)?;
+            return Ok(Resolved {
+                context: Some(name),
+                ..Resolved::of(settings)
+            });
+        }
+        (None, Some(dir)) => return Ok(Resolved::of(named_directory(Path::new(&dir))?)),
+        (None, None) => {}
+    }
+    let default_dir = Path::new(DEFAULT_DIR);
+    let has_directory = default_dir.join("pki").is_dir();
+    // A person chose the present context, and `.aerostack` may come with a folder of somebody else.
+    if let Some(context) = present_context(env)? {
+        let name = context.name.clone();
+        let is_same = context.dir.is_some() && context.dir == std::path::absolute(default_dir).ok();
+        return Ok(Resolved {
+            context: Some(name),
+            hides_directory: has_directory && !is_same,
+            ..Resolved::of(ConnectArgs::of_context(context)?)
+        });
+    }
+    match has_directory {
+        true => ConnectArgs::directory(default_dir).map(Resolved::of),
+        false => Ok(Resolved::of(ConnectArgs::default())),
+    }
+}
+
+fn present_context(env: &impl Fn(&str) -> Option<OsString>) -> Result<Option<Context>, Failure> {
+    let Some(path) = contexts::path(env) else {
+        return Ok(None);
+    };
+    let contexts = contexts::read(&path)?;
+    let present = contexts.present();
+    present
+        .map(|name| contexts.get(name.as_str()).cloned())
+        .transpose()
+}
+
+/// Returns true when commands without flags use a context, and not the directory `.aerostack`.
+pub(crate) fn has_present_context(env: impl Fn(&str) -> Option<OsString>) -> bool {
+    let variable = env("AEROSTACK_CONTEXT").filter(|set| !set.is_empty());
+    variable.is_some() || present_context(&env).is_ok_and(|context| context.is_some())
+}
+
+fn two_sources(one: &str, other: &str) -> Failure {
+    let message = format!("{one} and {other} each name a connection");
+    Failure::new(FailureKind::Usage, message).hint("give one of them")
 }
 
 fn named_directory(dir: &Path) -> Result<ConnectArgs, Failure> {

@@ -102,6 +102,7 @@ fn every_variable_that_is_read_is_known() {
         None
     };
     Connection::find(&ConnectArgs::default(), env).unwrap();
+    read.borrow_mut().retain(|name| name.starts_with("AEROSTACK_"));
     assert!(
         read.borrow().iter().eq(settings::VARIABLES
             .iter()
@@ -148,4 +149,141 @@ fn a_timeout_is_a_number_of_seconds() {
             "{text}"
         );
     }
+}
+
+/// Makes a configuration file with the contexts `one` and `two`, of which `one` is present.
+fn configuration() -> TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("aerostack/config.yaml");
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    let contexts = "version: 1\npresent: one\ncontexts:\n- name: one\n  vault: one:1\n  vault_id: dns:one\n\
+                    - name: two\n  vault: two:1\n  timeout: '3'\n";
+    fs::write(path, contexts).unwrap();
+    home
+}
+
+/// Returns the vault's address and the context of a connection.
+fn vault_and_context(
+    args: &ConnectArgs,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<(Option<String>, Option<String>), Failure> {
+    let connection = Connection::find(args, env)?;
+    let context = connection.context().map(ToString::to_string);
+    Ok((connection.settings.vault, context))
+}
+
+#[test]
+fn a_context_is_used_in_the_documented_order() {
+    let home = configuration();
+    let (_dir, in_directory) = directory();
+    let of_context = ConnectArgs {
+        context: Some("two".to_owned()),
+        ..Default::default()
+    };
+    let with_vault = ConnectArgs {
+        vault: Some("flag:1".to_owned()),
+        ..of_context.clone()
+    };
+    let nothing = ConnectArgs::default();
+    for (args, variables, vault, context) in [
+        (&nothing, &[][..], "one:1", Some("one")),
+        (&nothing, &[("AEROSTACK_CONTEXT", "two")], "two:1", Some("two")),
+        (
+            &nothing,
+            &[("AEROSTACK_CONTEXT", "two"), ("AEROSTACK_VAULT", "env:1")],
+            "env:1",
+            Some("two"),
+        ),
+        (&of_context, &[("AEROSTACK_VAULT", "env:1")], "two:1", Some("two")),
+        (&of_context, &[("AEROSTACK_CONTEXT", "one")], "two:1", Some("two")),
+        (
+            &with_vault,
+            &[("AEROSTACK_VAULT", "env:1")],
+            "flag:1",
+            Some("two"),
+        ),
+        (
+            &in_directory,
+            &[("AEROSTACK_CONTEXT", "two")],
+            "127.0.0.1:1",
+            None,
+        ),
+    ] {
+        let env = |name: &str| {
+            let set = variables.iter().find(|(variable, _)| *variable == name);
+            match set {
+                Some((_, value)) => Some(OsString::from(value)),
+                None => (name == "XDG_CONFIG_HOME").then(|| home.path().into()),
+            }
+        };
+        let found = vault_and_context(args, env).unwrap();
+        let expected = (Some(vault.to_owned()), context.map(str::to_owned));
+        assert_eq!(found, expected, "{args:?} {variables:?}");
+    }
+}
+
+#[test]
+fn a_directory_of_the_environment_takes_precedence_over_the_present_context() {
+    let home = configuration();
+    let (dir, _) = directory();
+    let env = |name: &str| match name {
+        "XDG_CONFIG_HOME" => Some(home.path().into()),
+        "AEROSTACK_DIR" => Some(dir.path().into()),
+        _ => None,
+    };
+    let found = vault_and_context(&ConnectArgs::default(), env).unwrap();
+    assert_eq!(found, (Some("127.0.0.1:1".to_owned()), None));
+}
+
+#[test]
+fn a_context_and_a_directory_at_once_are_refused() {
+    let home = configuration();
+    let (dir, args) = directory();
+    let env = |name: &str| (name == "XDG_CONFIG_HOME").then(|| home.path().into());
+    let both = ConnectArgs {
+        context: Some("two".to_owned()),
+        ..args
+    };
+    let failure = vault_and_context(&both, env).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Usage);
+    let env = |name: &str| match name {
+        "AEROSTACK_DIR" => Some(dir.path().into()),
+        "AEROSTACK_CONTEXT" => Some("two".into()),
+        _ => env(name),
+    };
+    let failure = vault_and_context(&ConnectArgs::default(), env).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Usage);
+}
+
+#[test]
+fn the_principal_of_a_context_belongs_to_its_address() {
+    let home = configuration();
+    let env = |name: &str| (name == "XDG_CONFIG_HOME").then(|| home.path().into());
+    let find = |args: &ConnectArgs| Connection::find(args, env).unwrap().settings.vault_id;
+    assert_eq!(find(&ConnectArgs::default()).as_deref(), Some("dns:one"));
+    let elsewhere = ConnectArgs {
+        vault: Some("flag:1".to_owned()),
+        ..Default::default()
+    };
+    assert_eq!(find(&elsewhere), None);
+}
+
+#[test]
+fn an_unknown_context_and_a_damaged_file_are_errors() {
+    let home = configuration();
+    let env = |name: &str| (name == "XDG_CONFIG_HOME").then(|| home.path().into());
+    let unknown = ConnectArgs {
+        context: Some("three".to_owned()),
+        ..Default::default()
+    };
+    let failure = vault_and_context(&unknown, env).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::NotFound);
+    assert!(failure.hint.unwrap().contains("context list"));
+    fs::write(home.path().join("aerostack/config.yaml"), "version: 1\nsecret").unwrap();
+    let failure = vault_and_context(&ConnectArgs::default(), env).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Configuration);
+    assert!(failure.message.contains("config.yaml"));
+    // A directory that a flag names needs no file.
+    let (_dir, args) = directory();
+    assert!(vault_and_context(&args, env).is_ok());
 }

@@ -6,6 +6,10 @@ use chassis::settings::Problems;
 use clap::Args;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack console\n\
+\x20 aerostack console --no-open --listen 127.0.0.1:0")]
 pub struct ConsoleArgs {
     /// The address of the console, which must be a loopback address; port 0 means any free port
     #[arg(long, default_value = "127.0.0.1:7180", value_name = "ADDRESS")]

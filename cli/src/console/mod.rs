@@ -18,21 +18,17 @@ mod services;
 mod sign_in;
 mod view;
 
-use std::{env, process::ExitCode};
+use std::process::ExitCode;
 
 use chassis::startup::{self, Logging, MemoryAccess};
 
 pub use self::args::ConsoleArgs;
 use self::error::ConsoleError;
-use crate::{
-    command,
-    connect::{ConnectArgs, Connection},
-    set_up::with_exit_code,
-};
+use crate::{command, connect::ConnectArgs, set_up::with_exit_code};
 
 /// Runs the command until a signal ends it.
 pub fn run(args: ConsoleArgs, connect: &ConnectArgs) -> ExitCode {
-    let connection = match Connection::find(connect, |name| env::var_os(name)) {
+    let connection = match command::find_connection(connect) {
         Ok(connection) => connection,
         Err(failure) => return command::print_failure(&failure),
     };

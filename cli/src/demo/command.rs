@@ -7,6 +7,9 @@ use super::resources::{DemoAdmin, DemoError, SECRET, SERVER, WORKSPACE, new_valu
 use crate::connect::Connection;
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack demo --upstream-url http://127.0.0.1:8080")]
 pub struct DemoArgs {
     /// The server's URL; the secret may only be sent to the origin of this URL
     #[arg(long, value_name = "URL")]

@@ -7,6 +7,10 @@ use clap::Args;
 use crate::connect::DEFAULT_DIR;
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack dev\n\
+\x20 aerostack dev --demo")]
 pub struct DevArgs {
     /// The directory for the store, the root key and the certificates
     #[arg(long, env = "AEROSTACK_DIR", default_value = DEFAULT_DIR, value_name = "DIR")]

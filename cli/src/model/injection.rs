@@ -88,3 +88,9 @@ impl Injection {
         }
     }
 }
+
+/// Returns the injections in the notation of `--inject`.
+pub(super) fn places(injections: &[Injection]) -> String {
+    let places: Vec<_> = injections.iter().map(Injection::text).collect();
+    places.join(", ")
+}

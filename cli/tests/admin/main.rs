@@ -10,8 +10,11 @@ mod support;
 
 mod backups;
 mod calls;
+mod completion;
 mod connection;
+mod contexts;
 mod documented;
+mod documents;
 mod keys;
 mod secrets;
 mod servers;

@@ -125,10 +125,12 @@ impl TestServices {
     }
 }
 
-/// Returns a command without the `AEROSTACK_` variables of the environment that runs the tests.
+/// Returns a command without the `AEROSTACK_` variables and the contexts of the environment that runs the tests.
 pub(crate) fn clean_command(program: &str, home: &Path) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(home);
+    command
+        .current_dir(home)
+        .env("XDG_CONFIG_HOME", home.join(".config"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("AEROSTACK_") {
             command.env_remove(name);

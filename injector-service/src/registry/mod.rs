@@ -37,7 +37,8 @@ use server_map::ServerMap;
 
 pub(crate) use call_counts::{CallCounts, EchoPart};
 pub(crate) use entry::Entry;
-pub(crate) use error::{FileError, RegistryError};
+pub use error::FileError;
+pub(crate) use error::RegistryError;
 pub(crate) use quota::WorkspaceQuota;
 pub(crate) use server_map::page_key;
 

@@ -22,19 +22,28 @@ struct Versioned {
 
 /// Returns the entries under `servers`, with their positions in the file.
 pub(crate) fn read<S: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<Spanned<S>>, FileError> {
-    if bytes.len() > MAX_FILE_SIZE {
-        return Err(FileError::TooLarge);
-    }
-    let text = str::from_utf8(bytes).map_err(|_| FileError::NotUtf8)?;
+    let text = checked_text(bytes)?;
     // The version comes first, because another version may have other fields.
     if let Ok(Versioned { version }) = serde_saphyr::from_str_with_options(text, options())
         && version != VERSION
     {
         return Err(FileError::Version(version));
     }
-    let Document { version: _, servers } =
-        serde_saphyr::from_str_with_options(text, options()).map_err(|error| file_error(&error))?;
+    let Document { version: _, servers } = parse(bytes)?;
     Ok(servers)
+}
+
+/// Parses a document. A type that does not deny unknown fields reads its own fields alone, such as a version.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FileError> {
+    let text = checked_text(bytes)?;
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| file_error(&error))
+}
+
+fn checked_text(bytes: &[u8]) -> Result<&str, FileError> {
+    if bytes.len() > MAX_FILE_SIZE {
+        return Err(FileError::TooLarge);
+    }
+    str::from_utf8(bytes).map_err(|_| FileError::NotUtf8)
 }
 
 /// Refuses everything that makes a file mean more than it shows: anchors, aliases, merge keys and tags.

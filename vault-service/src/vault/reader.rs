@@ -1,7 +1,7 @@
 //! Decrypting for the holder of a [`DecryptPermit`].
 //!
 //! A decrypt first tries the store's cache on the calling thread. When a record is not cached, or there is more to do than a
-//! thread of the runtime should do at once, a worker thread reads the store, which may wait for the disk.
+//! thread of the runtime should do at once, a pool thread reads the store, which may wait for the disk.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -25,7 +25,7 @@ use crate::{
 
 /// Limits of the work on the calling thread, some 200 µs: names, and bytes of their records.
 const INLINE_LIMIT: (usize, usize) = (32, 64 * 1024);
-/// Number of names, and bytes of their records, after which a worker thread turns to another principal. This work
+/// Number of names, and bytes of their records, after which a pool thread turns to another principal. This work
 /// takes a few milliseconds, unless the disk is slow. A single decrypt may exceed the limit.
 const TURN_LIMIT: (usize, usize) = (MAX_NAMES, 256 * 1024);
 
@@ -136,7 +136,7 @@ enum StoredRecord {
     Damaged,
 }
 
-/// Decrypts secrets. Clones share the worker threads.
+/// Decrypts secrets. Clones share the pool threads.
 #[derive(Clone)]
 pub struct Reader {
     decryptor: Arc<Decryptor>,
@@ -169,7 +169,7 @@ impl Reader {
     }
 
     /// Decrypts the first of `queries`, and as many of the following ones as one turn allows: at once when the records
-    /// are cached, otherwise on a worker thread. Returns at least one answer, in the order of `queries`; the caller
+    /// are cached, otherwise on a pool thread. Returns at least one answer, in the order of `queries`; the caller
     /// asks again for the rest. All of `queries` must belong to the same principal.
     pub async fn decrypt(&self, queries: Vec<Arc<DecryptQuery>>) -> Vec<QueryResult> {
         let Some(first) = queries.first().cloned() else {

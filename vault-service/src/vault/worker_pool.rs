@@ -1,4 +1,4 @@
-//! A pool of worker threads for short jobs that read the store and may wait for the disk.
+//! A pool of threads for short jobs that read the store and may wait for the disk.
 //!
 //! A hop to the runtime's blocking pool costs more than a decrypt or a put, because that pool wakes a thread for each job. The
 //! few threads of this pool stay busy and take one job after the other.

@@ -14,6 +14,9 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace secret delete my-workspace GITHUB_TOKEN")]
 pub struct DeleteSecretArgs {
     /// The workspace
     workspace: String,

@@ -14,6 +14,9 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace secret list my-workspace")]
 pub struct ListSecretsArgs {
     /// The workspace
     workspace: String,

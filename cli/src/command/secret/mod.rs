@@ -18,13 +18,15 @@ use self::{
 use crate::{connect::Connection, failure::Failure, output::Report};
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace secret list my-workspace\n\
+\x20 aerostack workspace secret set my-workspace GITHUB_TOKEN")]
 pub enum SecretCommand {
     /// Set a secret, or replace its value
     ///
     /// Without VALUE the command asks for the value and does not show it. A VALUE on the command line stays in the shell's
     /// history, and other users of this machine can see it while the command runs.
-    ///
-    /// Example: `aerostack workspace secret set my-workspace GITHUB_TOKEN --only-to https://api.github.com`
     Set(SetSecretArgs),
     /// List the secrets of a workspace: names and dates, never values
     List(ListSecretsArgs),

@@ -24,6 +24,11 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace secret set my-workspace GITHUB_TOKEN --only-to https://api.github.com\n\
+\x20 aerostack workspace secret set my-workspace TLS_KEY --from-file key.pem --expires-in 90d\n\
+\x20 aerostack workspace secret set my-workspace --from-env-file .env")]
 pub struct SetSecretArgs {
     /// The workspace
     workspace: String,

@@ -16,6 +16,9 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace secret versions my-workspace GITHUB_TOKEN")]
 pub struct ListVersionsArgs {
     /// The workspace
     workspace: String,
@@ -26,6 +29,9 @@ pub struct ListVersionsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace secret restore my-workspace GITHUB_TOKEN --version 2")]
 pub struct RestoreVersionArgs {
     /// The workspace
     workspace: String,

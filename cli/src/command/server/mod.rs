@@ -25,6 +25,10 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace server list my-workspace\n\
+\x20 aerostack workspace server add my-workspace @aerostack/github --secrets GITHUB_TOKEN")]
 pub enum ServerCommand {
     /// Add a server: an upstream, and the secrets that it gets
     Add(AddServerArgs),
@@ -41,6 +45,11 @@ pub enum ServerCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace server add my-workspace @stripe/api\n\
+\x20 aerostack workspace server add my-workspace api --url https://api.github.com --auth-type bearer --secrets GITHUB_TOKEN\n\
+\x20 aerostack workspace server add my-workspace sentry --url https://sentry.io/api --inject 'header:authorization=Bearer ${SENTRY_TOKEN}'")]
 pub struct AddServerArgs {
     /// The workspace
     workspace: String,
@@ -56,6 +65,10 @@ pub struct AddServerArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace server update my-workspace github --secrets GITHUB_TOKEN,GITHUB_WEBHOOK_SECRET\n\
+\x20 aerostack workspace server update my-workspace github --required=")]
 pub struct UpdateServerArgs {
     /// The workspace
     workspace: String,
@@ -68,6 +81,10 @@ pub struct UpdateServerArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace server list\n\
+\x20 aerostack workspace server list my-workspace")]
 pub struct ListServersArgs {
     /// The workspace; without it, the servers of all
     workspace: Option<String>,
@@ -76,12 +93,18 @@ pub struct ListServersArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace server catalog")]
 pub struct ListCatalogArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace server show my-workspace github")]
 pub struct ShowServerArgs {
     /// The workspace
     workspace: String,
@@ -92,6 +115,9 @@ pub struct ShowServerArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack workspace server remove my-workspace github")]
 pub struct RemoveServerArgs {
     /// The workspace
     workspace: String,

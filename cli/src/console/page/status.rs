@@ -48,6 +48,7 @@ async fn state(services: &Services) -> Result<Markup, crate::failure::Failure> {
     let StatusReport {
         services: states,
         identity: _,
+        context,
     } = report?;
     let all_well = states.iter().all(ServiceStatus::is_well);
     let peers = [vault, injector, None];
@@ -59,7 +60,7 @@ async fn state(services: &Services) -> Result<Markup, crate::failure::Failure> {
             @for (state, peer) in states.iter().zip(peers) {
                 (card(state, peer.as_ref(), is_locked))
             }
-            (identity(client_peer(&services.connection).as_ref()))
+            (identity(client_peer(&services.connection).as_ref(), context.as_deref()))
         }
     })
 }
@@ -146,12 +147,15 @@ fn expires(not_after: SystemTime) -> Markup {
     with_full_time(&expiry(Some(&at), false, now()), Some(&at))
 }
 
-fn identity(peer: Option<&Peer>) -> Markup {
+fn identity(peer: Option<&Peer>, context: Option<&str>) -> Markup {
     html! {
         @if let Some(peer) = peer {
             section.card {
                 h2 { "You" }
                 (facts(certificate(peer)))
+                @if let Some(context) = context {
+                    p.detail { "The context " span.mono { (context) } " of the command line names these services." }
+                }
                 p.detail { "The console has the rights that both services give to this identity." }
             }
         }

@@ -8,11 +8,12 @@
 //!
 //! 1. Add the field to the message `Server` in `proto/injector/v1/server.proto`.
 //! 2. Add the field to [`Spec`] and to `RawServer`, which is also the YAML form. The compiler then names the places that
-//!    lack the field: the four conversions in `raw.rs` and `wire.rs`, `service/catalog.rs` and `cli/src/model.rs`. A rule
+//!    lack the field: the four conversions in `raw.rs` and `wire.rs`, `service/catalog.rs` and `cli/src/model/server.rs`. A rule
 //!    about several fields goes into `Spec::check`, its message into [`SpecError`]. Only if entries of the catalog may have
 //!    the field, add it in `catalog/file.rs` too.
 //! 3. Add the field to `FIELDS` in `service/field_mask.rs`, so that an update can change it. A test compares this table
-//!    with the message. The command line has its flag in `cli/src/command/server/spec.rs`.
+//!    with the message. The command line has its flag in `cli/src/command/server/spec.rs`,
+//!    and its path in `cli/src/command/apply/steps.rs`, where a test compares too.
 //!
 //! `CONTRIBUTING.md` has the steps for a new place of secrets, a variant of [`Placement`].
 

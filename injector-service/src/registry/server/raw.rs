@@ -19,10 +19,11 @@ use crate::{
 use proto::{SecretName, distinct};
 
 /// A server as an entry of the servers file describes it. The injector writes the last five fields; an entry that a
-/// person wrote may lack them.
+/// person wrote may lack them. A document about one workspace leaves out the workspace of its servers.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawServer {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) workspace: String,
     pub(crate) name: String,
     pub(crate) url: String,
@@ -149,6 +150,20 @@ impl RawServer {
             workspace_uid,
             spec,
         } = server;
+        Self {
+            workspace: workspace.to_string(),
+            name: name.to_string(),
+            uid: Some(uid.to_string()),
+            revision: Some(*revision),
+            create_time: Some(create_time.to_string()),
+            update_time: Some(update_time.to_string()),
+            workspace_uid: workspace_uid.map(|uid| uid.to_string()),
+            ..Self::of_spec(spec)
+        }
+    }
+
+    /// Returns the description that parses to `spec`, without the fields that identify a server.
+    pub(crate) fn of_spec(spec: &Spec) -> Self {
         let Spec {
             url,
             auth_type,
@@ -171,8 +186,6 @@ impl RawServer {
             }
         };
         Self {
-            workspace: workspace.to_string(),
-            name: name.to_string(),
             url: url.as_str().to_owned(),
             auth_type: Some(*auth_type),
             injections: match auth_type {
@@ -200,11 +213,7 @@ impl RawServer {
             scrub: *scrub,
             on_echo: *on_echo,
             description: description.clone(),
-            uid: Some(uid.to_string()),
-            revision: Some(*revision),
-            create_time: Some(create_time.to_string()),
-            update_time: Some(update_time.to_string()),
-            workspace_uid: workspace_uid.map(|uid| uid.to_string()),
+            ..Self::default()
         }
     }
 }

@@ -64,9 +64,40 @@ impl Spec {
 
 impl Server {
     pub(crate) fn to_wire(&self) -> api::Server {
-        let RawServer {
+        let Self {
             workspace,
             name,
+            uid,
+            revision,
+            create_time,
+            update_time,
+            workspace_uid,
+            spec,
+        } = self;
+        api::Server {
+            workspace: workspace.to_string(),
+            name: name.to_string(),
+            uid: uid.to_string(),
+            revision: *revision,
+            create_time: Some(timestamp(*create_time)),
+            update_time: Some(timestamp(*update_time)),
+            workspace_uid: workspace_uid.map(|uid| uid.to_string()).unwrap_or_default(),
+            ..spec.to_wire()
+        }
+    }
+}
+
+impl Spec {
+    /// Parses the settings of a server that an injector answered with. They have passed [`Spec::check`] there.
+    pub(crate) fn of_answer(server: &api::Server) -> Result<Self, SpecError> {
+        RawServer::from_wire(server.clone())?.spec()
+    }
+
+    /// Returns a server with these settings, without the fields that identify it.
+    pub(crate) fn to_wire(&self) -> api::Server {
+        let RawServer {
+            workspace: _,
+            name: _,
             url,
             auth_type: _,
             injections: _,
@@ -82,30 +113,23 @@ impl Server {
             scrub,
             on_echo,
             description,
-            uid,
-            revision,
+            uid: _,
+            revision: _,
             create_time: _,
             update_time: _,
-            workspace_uid,
-        } = RawServer::of(self);
-        let secrets = self.spec.secrets();
+            workspace_uid: _,
+        } = RawServer::of_spec(self);
+        let secrets = self.secrets();
         let required = secrets.iter().filter(|secret| secret.required);
-        let has_messages = self.spec.has(Placement::is_in_messages);
+        let has_messages = self.has(Placement::is_in_messages);
         api::Server {
-            workspace,
-            name,
-            uid: uid.unwrap_or_default(),
-            revision: revision.unwrap_or_default(),
-            create_time: Some(timestamp(self.create_time)),
-            update_time: Some(timestamp(self.update_time)),
-            workspace_uid: workspace_uid.unwrap_or_default(),
             url,
-            auth_type: api::AuthType::from(self.spec.auth_type).into(),
+            auth_type: api::AuthType::from(self.auth_type).into(),
             required_secrets: required.map(|secret| secret.name.to_string()).collect(),
             inject_secrets: secrets.iter().map(|secret| secret.name.to_string()).collect(),
-            injections: self.spec.injections_to_wire(),
+            injections: self.injections_to_wire(),
             protocol: api::Protocol::from(protocol).into(),
-            tls: self.spec.tls.to_wire(),
+            tls: self.tls.to_wire(),
             allow_plaintext,
             allowed_origins,
             description,
@@ -119,6 +143,7 @@ impl Server {
             oauth: api::Oauth::from(oauth).into(),
             scrub: api::Scrub::from(scrub).into(),
             on_echo: api::OnEcho::from(on_echo).into(),
+            ..Default::default()
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The write path of a secret: one new version by a put or a restore.
 //!
-//! 1. [`Writer::write_version`] takes the secret's lock and, on a worker thread, reads the state that the write starts from
+//! 1. [`Writer::write_version`] takes the secret's lock and, on a pool thread, reads the state that the write starts from
 //!    ([`VersionWrite`]).
 //! 2. The `prepare` function of a put or restore looks up whether the request was answered before, and decides the value and
 //!    the terms of the new version.

@@ -1,0 +1,159 @@
+//! `aerostack apply`: reads a document, compares it with the services, shows the difference, and makes it so.
+
+mod steps;
+mod text;
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use jiff::Timestamp;
+
+use self::{
+    steps::Steps,
+    text::{Applied, applied_text, difference_text},
+};
+use super::confirm::confirm;
+use crate::{
+    connect::Connection,
+    failure::{Failure, FailureKind},
+    manifest::{
+        Manifest,
+        difference::{Choices, Difference},
+        present::PresentState,
+    },
+    output::{OutputArgs, OutputFormat, Report},
+};
+
+/// A document is refused when it is longer than a servers file may be. This limit keeps an endless file out of memory.
+const MAX_READ: u64 = 9 * 1024 * 1024;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack apply -f my-workspace.yaml --dry-run\n\
+\x20 aerostack apply -f my-workspace.yaml\n\
+\x20 aerostack apply -f my-workspace.yaml --prune --yes")]
+pub struct ApplyArgs {
+    /// The document; `-` reads standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Show the difference and change nothing. The exit code is 1 when the workspace is not as the document says
+    #[arg(long)]
+    dry_run: bool,
+    /// Remove the servers that the document does not have, after a question. Secrets are never deleted
+    #[arg(long)]
+    prune: bool,
+    /// Remove servers without asking for confirmation
+    #[arg(long, short)]
+    yes: bool,
+    /// For administrators: let a value expire later than now, or never, when the document says so
+    #[arg(long)]
+    allow_later_expiry: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl ApplyArgs {
+    pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
+        let Self {
+            file,
+            dry_run,
+            prune,
+            yes,
+            allow_later_expiry,
+            output,
+        } = self;
+        let manifest = read_manifest(&file)?;
+        if prune && manifest.servers.is_none() {
+            let message =
+                "--prune: the document has no list of servers, so it does not say which ones to keep";
+            return Err(Failure::new(FailureKind::Usage, message).hint("for no server, write `servers: []`"));
+        }
+        let (vault, injector) = (connection.vault()?, connection.injector()?);
+        let present = PresentState::read(&vault, &injector, &manifest.name).await?;
+        let choices = Choices {
+            prune,
+            allow_later_expiry,
+            now: Timestamp::now(),
+        };
+        let difference = Difference::between(&manifest, &present, choices);
+        if dry_run {
+            return dry_run_report(output, &manifest, &difference);
+        }
+        confirm_removals(&manifest, &difference, yes)?;
+        let steps = Steps {
+            vault: &vault,
+            injector: &injector,
+            workspace: &manifest.name,
+        };
+        let warnings = steps.make(&difference.changes).await?;
+        let applied = Applied::of(&manifest.name, &difference, false, warnings);
+        let report = Report::new(output, &applied, |_| applied_text(&manifest.name, &difference))?;
+        Ok(match output.output {
+            OutputFormat::Table => applied
+                .warnings
+                .iter()
+                .fold(report, |report, warning| report.note(warning.note())),
+            OutputFormat::Json => report,
+        })
+    }
+}
+
+fn read_manifest(file: &Path) -> Result<Manifest, Failure> {
+    let (name, bytes) = match file == Path::new("-") {
+        true => ("standard input".into(), read(io::stdin().lock())),
+        false => (file.display().to_string(), File::open(file).and_then(read)),
+    };
+    let bytes = bytes.map_err(|error| Failure::file(Path::new(&name), &error))?;
+    Manifest::parse(&bytes).map_err(|error| {
+        Failure::new(FailureKind::Usage, format_args!("{name}: {error}"))
+            .hint("`aerostack export WORKSPACE` writes a document that can be applied")
+    })
+}
+
+fn read(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(MAX_READ).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn dry_run_report(
+    output: OutputArgs,
+    manifest: &Manifest,
+    difference: &Difference,
+) -> Result<Report, Failure> {
+    let applied = Applied::of(&manifest.name, difference, true, Vec::new());
+    let report = Report::new(output, &applied, |_| difference_text(&manifest.name, difference))?;
+    let is_negative = !difference.is_empty();
+    let report = Report {
+        is_negative,
+        ..report
+    };
+    Ok(match is_negative {
+        true => report.note("Nothing was changed, because of --dry-run"),
+        false => report,
+    })
+}
+
+/// Asks at the terminal before servers are removed. Without the user's consent, the command changes nothing.
+fn confirm_removals(manifest: &Manifest, difference: &Difference, yes: bool) -> Result<(), Failure> {
+    let removed = difference.removed_servers();
+    if yes || removed.is_empty() {
+        return Ok(());
+    }
+    let workspace = &manifest.name;
+    let names: Vec<_> = removed.iter().map(ToString::to_string).collect();
+    let names = names.join(", ");
+    let question = format!(
+        "{}Remove from {workspace}: {names}?",
+        difference_text(workspace, difference)
+    );
+    match confirm(&format!("removing {names} from {workspace}"), &question)? {
+        true => Ok(()),
+        false => Err(Failure::new(FailureKind::Negative, "nothing was changed")),
+    }
+}

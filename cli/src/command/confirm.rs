@@ -1,0 +1,20 @@
+//! Questions at the terminal before something is destroyed.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use crate::failure::{Failure, FailureKind};
+
+/// Asks `question` at the terminal. Fails without a terminal, with `action` as the subject of the message.
+pub(super) fn confirm(action: &str, question: &str) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        let message = format!("{action} has to be confirmed, and there is no terminal to ask on");
+        return Err(Failure::new(FailureKind::Usage, message).hint("give --yes"));
+    }
+    let ask = || {
+        write!(io::stderr(), "{question} [y/N] ")?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    };
+    ask().map_err(|error: io::Error| Failure::new(FailureKind::File, format_args!("the terminal: {error}")))
+}

@@ -1,0 +1,324 @@
+//! `aerostack context …`
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::{
+    connect::ConnectArgs,
+    contexts::{self, Context, ContextName, Contexts},
+    failure::{Failure, FailureKind},
+    output::{OutputArgs, Report, fields, table, yes_or_no},
+};
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack context list\n\
+\x20 aerostack context use prod")]
+pub enum ContextCommand {
+    /// Add a context with the connection flags of this command, such as --vault, --ca, --cert and --key
+    ///
+    /// A context holds addresses and the paths of files, and never a key. Only flags are stored, and no environment variables.
+    Add(AddContextArgs),
+    /// Make a context the present one, which commands use when they are told nothing else
+    Use(UseContextArgs),
+    /// List the contexts
+    List(ListContextsArgs),
+    /// Show a context
+    Show(ShowContextArgs),
+    /// Remove a context. The files that it names stay
+    Remove(RemoveContextArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack context add prod --vault vault.example.org:7150 --injector injector.example.org:7151 --ca ca.pem --cert admin.pem --key admin-key.pem --use\n\
+\x20 aerostack context add local --dir .aerostack")]
+pub struct AddContextArgs {
+    /// The name of the context
+    #[arg(value_name = "CONTEXT", value_parser = ContextName::parse)]
+    context_name: ContextName,
+    /// Make it the present context
+    #[arg(long = "use")]
+    use_it: bool,
+    /// Replace a context of the same name
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack context use prod\n\
+\x20 aerostack context use --none")]
+pub struct UseContextArgs {
+    /// The name of the context
+    #[arg(value_name = "CONTEXT", required_unless_present = "none")]
+    context_name: Option<String>,
+    /// Use no context, so that the directory `.aerostack` is used again
+    #[arg(long, conflicts_with = "context_name")]
+    none: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack context list")]
+pub struct ListContextsArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack context show\n\
+\x20 aerostack context show prod")]
+pub struct ShowContextArgs {
+    /// The name of the context; without it, the present context
+    #[arg(value_name = "CONTEXT")]
+    context_name: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:\n\
+\x20 aerostack context remove prod")]
+pub struct RemoveContextArgs {
+    /// The name of the context
+    #[arg(value_name = "CONTEXT")]
+    context_name: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// A context, as `--output json` prints it.
+#[derive(Serialize)]
+struct ContextModel {
+    #[serde(flatten)]
+    context: Context,
+    present: bool,
+}
+
+#[derive(Serialize)]
+struct ContextList {
+    contexts: Vec<ContextModel>,
+}
+
+#[derive(Serialize)]
+struct PresentContext {
+    present: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RemovedContext {
+    name: String,
+}
+
+impl ContextCommand {
+    /// Runs the command. `connect` holds the connection flags, which only `add` reads.
+    pub(super) fn run(self, connect: &ConnectArgs) -> Result<Report, Failure> {
+        let path = contexts::path(|name| env::var_os(name)).ok_or_else(|| {
+            let message = "there is no place for the contexts: neither XDG_CONFIG_HOME nor HOME is set";
+            Failure::new(FailureKind::Configuration, message)
+        })?;
+        match self {
+            Self::Add(args) => add(args, connect.clone(), &path),
+            Self::Use(args) => use_context(args, &path),
+            Self::List(ListContextsArgs { output }) => list(output, &contexts::read(&path)?),
+            Self::Show(args) => show(args, &contexts::read(&path)?),
+            Self::Remove(args) => remove(args, &path),
+        }
+    }
+}
+
+fn add(args: AddContextArgs, connect: ConnectArgs, path: &Path) -> Result<Report, Failure> {
+    let AddContextArgs {
+        context_name: name,
+        use_it,
+        replace,
+        output,
+    } = args;
+    if connect.context.is_some() {
+        let message = "a context cannot be made of another one: --context names no connection here";
+        return Err(Failure::new(FailureKind::Usage, message));
+    }
+    if connect == ConnectArgs::default() {
+        let message = format!("the context {name} would name nothing to connect to");
+        return Err(Failure::new(FailureKind::Usage, message).hint(
+            "give --vault, --injector, --data-plane, --ca, --cert and --key, or the --dir of `aerostack dev`",
+        ));
+    }
+    let context = connect
+        .into_context(name.clone())
+        .map_err(|error| Failure::new(FailureKind::File, format_args!("the working directory: {error}")))?;
+    let absent = absent_files(&context);
+    let present = contexts::change(path, |contexts| {
+        contexts.add(context.clone(), replace)?;
+        if use_it {
+            contexts.use_context(Some(name.as_str()))?;
+        }
+        Ok(contexts.present() == Some(&name))
+    })?;
+    let model = ContextModel { context, present };
+    let report = Report::new(output, &model, |model| {
+        let ContextModel { context, present } = model;
+        let present = if *present {
+            ", and is the present context"
+        } else {
+            ""
+        };
+        format!("{} added{present}\n", context.name)
+    })?;
+    let report = match present {
+        true => report,
+        false => report.note(format!(
+            "`aerostack context use {name}` makes it the present context"
+        )),
+    };
+    Ok(absent.into_iter().fold(report, |report, file| {
+        report.note(format!("warning: {} does not exist", file.display()))
+    }))
+}
+
+/// Returns the files of a context that do not exist.
+fn absent_files(context: &Context) -> Vec<PathBuf> {
+    let Context {
+        dir, ca, cert, key, ..
+    } = context;
+    let named = [dir, ca, cert, key].into_iter().flatten();
+    named.filter(|file| !file.exists()).cloned().collect()
+}
+
+fn use_context(args: UseContextArgs, path: &Path) -> Result<Report, Failure> {
+    let UseContextArgs {
+        context_name: name,
+        none: _,
+        output,
+    } = args;
+    contexts::change(path, |contexts| contexts.use_context(name.as_deref()))?;
+    let model = PresentContext { present: name };
+    Report::new(output, &model, |PresentContext { present }| match present {
+        Some(name) => format!("{name} is the present context\n"),
+        None => "No context is present\n".to_owned(),
+    })
+}
+
+fn list(output: OutputArgs, contexts: &Contexts) -> Result<Report, Failure> {
+    let models = contexts.all().iter().map(|context| ContextModel {
+        context: context.clone(),
+        present: contexts.present() == Some(&context.name),
+    });
+    let list = ContextList {
+        contexts: models.collect(),
+    };
+    let report = Report::new(output, &list, |list| {
+        let rows = list.contexts.iter().map(|ContextModel { context, present }| {
+            let Context {
+                name,
+                dir,
+                vault,
+                injector,
+                ..
+            } = context;
+            let present = if *present { "*" } else { "" };
+            let text = |address: &Option<String>| address.clone().unwrap_or_default();
+            [
+                name.to_string(),
+                present.to_owned(),
+                text(vault),
+                text(injector),
+                path_text(dir.as_ref()),
+            ]
+        });
+        table(["NAME", "PRESENT", "VAULT", "INJECTOR", "DIRECTORY"], rows)
+    })?;
+    Ok(match list.contexts.as_slice() {
+        [] => report.note("There is no context; `aerostack context add NAME` with --vault, --ca … makes one"),
+        _ => report,
+    })
+}
+
+fn show(args: ShowContextArgs, contexts: &Contexts) -> Result<Report, Failure> {
+    let ShowContextArgs {
+        context_name: name,
+        output,
+    } = args;
+    let name = match (&name, contexts.present()) {
+        (Some(name), _) => name.as_str(),
+        (None, Some(present)) => present.as_str(),
+        (None, None) => {
+            return Err(Failure::new(FailureKind::NotFound, "no context is present")
+                .hint("name one, or make one the present context with `aerostack context use NAME`"));
+        }
+    };
+    let context = contexts.get(name)?;
+    let model = ContextModel {
+        present: contexts.present() == Some(&context.name),
+        context: context.clone(),
+    };
+    Report::new(output, &model, context_text)
+}
+
+fn context_text(model: &ContextModel) -> String {
+    let ContextModel { context, present } = model;
+    let Context {
+        name,
+        dir,
+        vault,
+        injector,
+        data_plane,
+        ca,
+        cert,
+        key,
+        vault_id,
+        injector_id,
+        timeout,
+    } = context;
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    fields([
+        ("Name", name.to_string()),
+        ("Present", yes_or_no(*present)),
+        ("Directory", path_text(dir.as_ref())),
+        ("Vault", text(vault)),
+        ("Injector", text(injector)),
+        ("Data plane", text(data_plane)),
+        ("CA", path_text(ca.as_ref())),
+        ("Certificate", path_text(cert.as_ref())),
+        ("Key", path_text(key.as_ref())),
+        ("Vault's principal", text(vault_id)),
+        ("Injector's principal", text(injector_id)),
+        ("Timeout", text(timeout)),
+    ])
+}
+
+fn path_text(path: Option<&PathBuf>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+fn remove(args: RemoveContextArgs, path: &Path) -> Result<Report, Failure> {
+    let RemoveContextArgs {
+        context_name: name,
+        output,
+    } = args;
+    let was_present = contexts::change(path, |contexts| contexts.remove(&name))?;
+    let report = Report::new(output, &RemovedContext { name }, |RemovedContext { name }| {
+        format!("{name} removed\n")
+    })?;
+    Ok(match was_present {
+        true => report.note("No context is present now"),
+        false => report,
+    })
+}

@@ -1,0 +1,74 @@
+//! Every command has examples in its `--help`, and the examples are command lines that are accepted.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use clap::{Command, CommandFactory as _, Parser as _};
+
+use crate::Cli;
+
+/// Calls `visit` for every command, with its words, such as `aerostack workspace list`.
+fn walk(command: &Command, words: &str, visit: &mut impl FnMut(&Command, &str)) {
+    visit(command, words);
+    for subcommand in command.get_subcommands() {
+        walk(subcommand, &format!("{words} {}", subcommand.get_name()), visit);
+    }
+}
+
+/// Returns the examples of a command, each from `aerostack` to the end of the line.
+fn examples(command: &Command) -> Vec<String> {
+    let help = command
+        .get_after_help()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let lines = help.lines().filter(|line| line.starts_with("  "));
+    lines
+        .filter_map(|line| Some(line.split_at(line.find("aerostack ")?).1.to_owned()))
+        .collect()
+}
+
+/// Returns the words of the first command in a line of shell.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for scalar in line.chars() {
+        match (scalar, quote) {
+            (_, Some(open)) if scalar == open => quote = None,
+            ('\'' | '"', None) => quote = Some(scalar),
+            (' ', None) => words.push(String::new()),
+            ('|' | '>' | ')', None) => break,
+            _ => words.last_mut().unwrap().push(scalar),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn every_command_has_an_example_of_its_own() {
+    let mut count = 0;
+    walk(&Cli::command(), "aerostack", &mut |command, words| {
+        let examples = examples(command);
+        let own = |example: &String| example == words || example.starts_with(&format!("{words} "));
+        assert!(examples.iter().any(own), "{words}: {examples:?}");
+        count += 1;
+    });
+    assert!(count > 45, "{count}");
+}
+
+#[test]
+fn every_example_is_accepted_by_the_command_line() {
+    walk(&Cli::command(), "aerostack", &mut |command, _| {
+        for example in examples(command) {
+            if let Err(error) = Cli::try_parse_from(words(&example)) {
+                panic!("{example}: {error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_example_with_a_flag_that_does_not_exist_is_found() {
+    let example = "aerostack workspace list --no-such-flag";
+    assert!(Cli::try_parse_from(words(example)).is_err());
+    let quoted = words("aerostack call w s --json '{\"a b\": 1}' | jq");
+    assert_eq!(quoted.last().unwrap(), "{\"a b\": 1}");
+}

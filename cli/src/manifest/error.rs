@@ -1,0 +1,41 @@
+//! The errors of documents. The messages name lines and fields, and repeat nothing of the document but names.
+
+use injector_service::description::{DescriptionError, FileError};
+use proto::{LabelError, SecretName, SecretNameError, ServerName};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ManifestError {
+    #[error("it is empty; it begins with `apiVersion: aerostack/v1`")]
+    Empty,
+    #[error("apiVersion: this release reads {expected}, and the file has another version")]
+    ApiVersion { expected: &'static str },
+    #[error("kind: it must be {expected}")]
+    Kind { expected: &'static str },
+    #[error(transparent)]
+    Yaml(#[from] FileError),
+    #[error("name: {0}")]
+    Name(LabelError),
+    #[error("kept_versions: it is 1 to 100")]
+    KeptVersions,
+    /// `line` is the first line of the entry.
+    #[error("line {line}: secret: {error}")]
+    Secret { line: u64, error: SecretError },
+    #[error("line {line}: secret {name} is there above already")]
+    SameSecret { line: u64, name: SecretName },
+    #[error("line {line}: server: {error}")]
+    Server { line: u64, error: DescriptionError },
+    #[error("line {line}: server {name} is there above already")]
+    SameServer { line: u64, name: ServerName },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretError {
+    #[error("name: {0}")]
+    Name(SecretNameError),
+    #[error(
+        "upstream_origins: number {0} is not an origin; write https://api.github.com or https://*.example.com"
+    )]
+    Origin(usize),
+    #[error("expires_at: write a time such as 2027-01-31T00:00:00Z")]
+    ExpiresAt,
+}

@@ -1,0 +1,173 @@
+//! The present state of a workspace, as both services answer.
+
+use injector_service::description::ServerDescription;
+use proto::{
+    ServerName, WorkspaceName,
+    injector::v1::{self as injector, ListServersRequest, server_service_client::ServerServiceClient},
+    vault::v1::{
+        self as vault, GetWorkspaceRequest, ListSecretsRequest, secret_service_client::SecretServiceClient,
+        workspace_service_client::WorkspaceServiceClient,
+    },
+};
+
+use super::{Manifest, PlanName, SecretMetadata};
+use crate::{
+    connect::Remote,
+    failure::{Failure, FailureKind},
+    pages::{MAX_PAGE_SIZE, list_all},
+};
+
+/// A workspace that may not exist, with everything that a document may describe.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PresentState {
+    pub(crate) workspace: Option<PresentWorkspace>,
+    /// Ordered by name, like the servers.
+    pub(crate) secrets: Vec<PresentSecret>,
+    pub(crate) servers: Vec<PresentServer>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PresentWorkspace {
+    pub(crate) revision: u64,
+    /// `None` for a plan that this release does not know.
+    pub(crate) plan: Option<PlanName>,
+    pub(crate) kept_versions: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PresentSecret {
+    pub(crate) metadata: SecretMetadata,
+    pub(crate) version: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PresentServer {
+    pub(crate) description: ServerDescription,
+    pub(crate) revision: u64,
+}
+
+impl PresentServer {
+    pub(crate) fn name(&self) -> &ServerName {
+        self.description.name()
+    }
+}
+
+impl PresentState {
+    /// Reads the state of a workspace from both services.
+    pub(crate) async fn read(
+        vault: &Remote,
+        injector: &Remote,
+        name: &WorkspaceName,
+    ) -> Result<Self, Failure> {
+        let of_vault = async {
+            let workspace = workspace(vault, name).await?;
+            let secrets = match workspace {
+                Some(_) => secrets(vault, name).await?,
+                None => Vec::new(),
+            };
+            Ok::<_, Failure>((workspace, secrets))
+        };
+        let ((workspace, secrets), servers) = tokio::try_join!(of_vault, servers(injector, name))?;
+        Ok(Self {
+            workspace,
+            secrets,
+            servers,
+        })
+    }
+
+    /// Returns the document that describes this state, or `None` when the workspace does not exist.
+    pub(crate) fn manifest(self, name: WorkspaceName) -> Option<Manifest> {
+        let Self {
+            workspace,
+            secrets,
+            servers,
+        } = self;
+        let PresentWorkspace {
+            revision: _,
+            plan,
+            kept_versions,
+        } = workspace?;
+        Some(Manifest {
+            name,
+            plan,
+            kept_versions: Some(kept_versions),
+            secrets: Some(secrets.into_iter().map(|secret| secret.metadata).collect()),
+            servers: Some(servers.into_iter().map(|server| server.description).collect()),
+        })
+    }
+}
+
+async fn workspace(remote: &Remote, name: &WorkspaceName) -> Result<Option<PresentWorkspace>, Failure> {
+    let request = GetWorkspaceRequest {
+        name: name.to_string(),
+    };
+    let mut client = WorkspaceServiceClient::new(remote.channel.clone());
+    let workspace = match remote.answer(client.get_workspace(request)).await {
+        Ok(answer) => answer.workspace.unwrap_or_default(),
+        Err(failure) if failure.kind == FailureKind::NotFound => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    let plan = PlanName::of_wire(workspace.plan());
+    let vault::Workspace {
+        name: _,
+        uid: _,
+        revision,
+        create_time: _,
+        update_time: _,
+        plan: _,
+        secret_count: _,
+        kept_versions,
+    } = workspace;
+    Ok(Some(PresentWorkspace {
+        revision,
+        plan,
+        kept_versions,
+    }))
+}
+
+async fn secrets(remote: &Remote, name: &WorkspaceName) -> Result<Vec<PresentSecret>, Failure> {
+    let secrets: Vec<vault::Secret> = list_all(async |page_token| {
+        let request = ListSecretsRequest {
+            workspace: name.to_string(),
+            page_size: MAX_PAGE_SIZE,
+            page_token,
+        };
+        let mut client = SecretServiceClient::new(remote.channel.clone());
+        let answer = remote.answer(client.list_secrets(request)).await?;
+        Ok((answer.secrets, answer.next_page_token))
+    })
+    .await?;
+    let secrets = secrets.into_iter().map(|secret| {
+        let (name, version) = (secret.name.clone(), secret.version);
+        let metadata = SecretMetadata::of_wire(secret).ok_or_else(|| unknown("secret", &name))?;
+        Ok(PresentSecret { metadata, version })
+    });
+    secrets.collect()
+}
+
+async fn servers(remote: &Remote, name: &WorkspaceName) -> Result<Vec<PresentServer>, Failure> {
+    let servers: Vec<injector::Server> = list_all(async |page_token| {
+        let request = ListServersRequest {
+            workspace: name.to_string(),
+            page_size: MAX_PAGE_SIZE,
+            page_token,
+        };
+        let mut client = ServerServiceClient::new(remote.channel.clone());
+        let answer = remote.answer(client.list_servers(request)).await?;
+        Ok((answer.servers, answer.next_page_token))
+    })
+    .await?;
+    let servers = servers.iter().map(|server| {
+        let description = ServerDescription::of_wire(server).map_err(|_| unknown("server", &server.name))?;
+        Ok(PresentServer {
+            description,
+            revision: server.revision,
+        })
+    });
+    servers.collect()
+}
+
+fn unknown(kind: &str, name: &str) -> Failure {
+    let message = format!("the {kind} {name} has settings that this release does not know");
+    Failure::new(FailureKind::Internal, message).hint("use the release of the services")
+}
