@@ -12,11 +12,13 @@ mod fields;
 mod guard;
 mod page;
 mod peer_user;
+mod remembered_access;
 mod router;
 mod server;
 mod services;
 mod sign_in;
 mod view;
+mod workspace_access;
 
 use std::{env, process::ExitCode};
 
