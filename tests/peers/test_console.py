@@ -27,6 +27,9 @@ console.log(JSON.stringify(JSON.parse(table).map(([given]) => [given, normalize(
 """
 
 VIEWER = "spiffe://aerostack.localhost/viewer"
+EDITOR = "spiffe://aerostack.localhost/editor"
+# Flags of both services.
+ROLES = ["--viewer", f"{VIEWER}=*", "--editor", f"{EDITOR}=*"]
 ADMIN = "spiffe://aerostack.localhost/admin"
 
 # The pages that are measured with 1,000 secrets and 50 servers.
@@ -104,11 +107,10 @@ def serve() -> Iterator[Callable[..., Console]]:
 
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
-    """Both services as processes of their own, with a viewer."""
+    """Both services as processes of their own, with a viewer and an editor."""
     pki = certificates(tmp_path_factory.mktemp("pki") / "dev")
     folder = tmp_path_factory.mktemp("console") / "pair"
-    viewer = ["--viewer", f"{VIEWER}=*"]
-    pair = Apart.run(folder, pki, *viewer, vault_flags=viewer)
+    pair = Apart.run(folder, pki, *ROLES, vault_flags=ROLES)
     try:
         furnish(pair)
         yield pair
@@ -227,13 +229,30 @@ def test_pages_recover_when_the_vault_is_back(apart: Apart, serve: Callable[...,
     apart.vault_service.kill()
     scenario.go_on()
     scenario.wait_for("start the vault")
-    apart.start_vault("--viewer", f"{VIEWER}=*")
+    apart.start_vault(*ROLES)
     scenario.go_on()
     scenario.end()
 
 
 def test_a_viewer_is_offered_no_change(apart: Apart, serve: Callable[..., Console], tmp_path: Path) -> None:
     run("viewer", serve(apart, *leaf.client(apart.folder / "pki", tmp_path, "viewer", VIEWER)))
+
+
+def test_an_editor_is_offered_changes_of_secrets_and_of_nothing_else(
+    apart: Apart, serve: Callable[..., Console], tmp_path: Path
+) -> None:
+    console = serve(apart, *leaf.client(apart.folder / "pki", tmp_path, "editor", EDITOR))
+    visitor = Visitor(console).sign_in(console)
+    status, page = visitor.send("GET", "/workspaces/open?name=shop")
+    assert status == 303, page
+    _, page = visitor.send("GET", "/w/shop/secrets")
+    assert "Add secret" in page and "Replace" in page and "is a viewer here" not in page, page
+    put = {"csrf": visitor.csrf, "name": "EDITED", "value": "value-of-an-editor"}
+    assert visitor.post("/w/shop/secrets", put)[0] == 303
+    _, page = visitor.send("GET", "/w/shop/secrets/EDITED")
+    assert "Replace value" in page and "Delete" in page, page
+    status, page = visitor.send("GET", "/w/shop/settings")
+    assert (status, "You may not do this" in page) == (403, True)
 
 
 def test_an_expired_certificate_is_named(apart: Apart, serve: Callable[..., Console], tmp_path: Path) -> None:

@@ -72,11 +72,18 @@ impl Console {
         connection: Connection,
         access: UserAccess,
     ) -> Result<Self, ConsoleError> {
-        let UserAccess { tls, users, hosts } = access;
+        let UserAccess {
+            tls,
+            users,
+            hosts,
+            certificates,
+        } = access;
         let port = listener.local_addr().map_err(ConsoleError::Listen)?.port();
         let site = Site::for_users(&hosts, port);
         let admission = Admission::Certificate { users };
-        Self::new(listener, connection, site, admission, Some(tls))
+        let console = Self::new(listener, connection, site, admission, Some(tls))?;
+        tokio::spawn(certificates.watch());
+        Ok(console)
     }
 
     fn new(

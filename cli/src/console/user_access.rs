@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use chassis::{settings::Problems, tls};
+use chassis::{expiry::OwnCertificates, settings::Problems, tls};
 use clap::Args;
 use http::uri::Authority;
 use proto::Principal;
@@ -36,6 +36,8 @@ pub(super) struct UserAccess {
     pub(super) tls: Arc<ServerConfig>,
     pub(super) users: Vec<Principal>,
     pub(super) hosts: Vec<String>,
+    /// The console's own certificate, whose expiry is logged.
+    pub(super) certificates: OwnCertificates,
 }
 
 impl UserAccessArgs {
@@ -81,6 +83,7 @@ impl UserAccessArgs {
             tls: problems.take("--tls-cert", tls)?,
             users,
             hosts,
+            certificates: problems.own_certificates(),
         })
     }
 }
