@@ -88,8 +88,9 @@ impl UserAccessArgs {
     }
 }
 
-/// Returns the given hosts, or without any those of the certificate.
-fn hosts(given: &[String], of_certificate: Vec<String>, problems: &mut Problems) -> Vec<String> {
+/// Returns the given hosts, or without any those of the certificate. The first one is printed as the address, so those of this machine
+/// alone come last.
+fn hosts(given: &[String], mut of_certificate: Vec<String>, problems: &mut Problems) -> Vec<String> {
     if given.is_empty() {
         if of_certificate.is_empty() {
             problems.add(
@@ -97,6 +98,7 @@ fn hosts(given: &[String], of_certificate: Vec<String>, problems: &mut Problems)
                 "is required, because the certificate of --tls-cert names no host",
             );
         }
+        of_certificate.sort_by_key(|host| is_loopback(host));
         return of_certificate;
     }
     let read = |host: &String| {
@@ -110,6 +112,10 @@ fn hosts(given: &[String], of_certificate: Vec<String>, problems: &mut Problems)
         )
     };
     given.iter().filter_map(read).collect()
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host == "[::1]" || host.starts_with("127.")
 }
 
 #[cfg(test)]
@@ -126,6 +132,9 @@ mod tests {
         };
         let some = |host: &str| Some(vec![host.to_owned()]);
         assert_eq!(of(&[], &["a.example"]), some("a.example"));
+        let first = |hosts: Option<Vec<String>>| hosts.and_then(|hosts| hosts.into_iter().next());
+        let of_pki = ["localhost", "a.example", "127.0.0.1", "[::1]"];
+        assert_eq!(first(of(&[], &of_pki)).as_deref(), Some("a.example"));
         assert_eq!(of(&["b.example:8443"], &["a.example"]), some("b.example:8443"));
         assert_eq!(of(&["[2001:db8::1]"], &[]), some("[2001:db8::1]"));
         for wrong in ["", "https://a.example", "a.example/x", "user@a.example"] {
