@@ -1,7 +1,7 @@
 //! The caller of an RPC, as its client certificate identifies it.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -61,7 +61,7 @@ impl Peer {
     }
 
     /// Returns the principal unless its certificate has expired at `now`: a connection may outlive the certificate.
-    pub(crate) fn principal_at(&self, now: SystemTime) -> Option<&Principal> {
+    pub fn principal_at(&self, now: SystemTime) -> Option<&Principal> {
         match self {
             Self::Known { principal, not_after } if now <= *not_after => Some(principal),
             Self::Known { .. } | Self::Anonymous => None,
@@ -91,6 +91,33 @@ pub(crate) fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
     let uris = uris.into_iter().map(ToOwned::to_owned);
     uris.chain(names.into_iter().map(|name| format!("dns:{name}")))
         .collect()
+}
+
+/// Returns the hosts that a certificate names, as browsers write them in URLs: its DNS names and its IP addresses. A name with a
+/// wildcard is no host.
+pub(crate) fn hosts_of(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for extension in certificate.extensions() {
+        let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() else {
+            continue;
+        };
+        for name in &san.general_names {
+            match name {
+                GeneralName::DNSName(dns) if !dns.contains('*') => hosts.push(dns.to_ascii_lowercase()),
+                GeneralName::IPAddress(bytes) => hosts.extend(host_of_address(bytes)),
+                _ => {}
+            }
+        }
+    }
+    hosts
+}
+
+fn host_of_address(bytes: &[u8]) -> Option<String> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(v4).to_string());
+    }
+    let v6 = <[u8; 16]>::try_from(bytes).ok()?;
+    Some(format!("[{}]", Ipv6Addr::from(v6)))
 }
 
 /// Returns the URIs and the DNS names in a certificate.

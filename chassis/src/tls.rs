@@ -17,7 +17,10 @@ use rustls::{
         verify_server_cert_signed_by_trust_anchor,
     },
     crypto::{CryptoProvider, ring},
-    server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier},
+    server::{
+        ClientCertVerifierBuilder, NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -112,6 +115,15 @@ impl Identity {
         caller::principal_of(&certificate)
     }
 
+    /// Returns the hosts that the certificate names: DNS names without a wildcard, and IP addresses. An IPv6 address is in brackets.
+    pub fn hosts(&self) -> Vec<String> {
+        let certificate = self
+            .chain
+            .first()
+            .and_then(|leaf| X509Certificate::from_der(leaf).ok());
+        certificate.map_or_else(Vec::new, |(_, certificate)| caller::hosts_of(&certificate))
+    }
+
     /// Returns the time at which a certificate of the chain expires first.
     pub fn not_after(&self) -> SystemTime {
         let expiries = self.chain.iter().filter_map(|certificate| {
@@ -183,13 +195,32 @@ fn is_development(der: &[u8]) -> bool {
 /// Returns the configuration of a gRPC listener. Clients may come without a certificate, because health checks accept
 /// anyone, but a certificate that a client presents must verify.
 pub fn grpc_server(identity: Identity, clients: &Authorities) -> Result<Arc<ServerConfig>, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(clients.roots()?, provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| TlsError::Unusable {
-            path: clients.path.clone(),
-            source: Error::General(error.to_string()),
-        })?;
+    let verifier = client_verifier(clients, ClientCertVerifierBuilder::allow_unauthenticated)?;
+    server_of_clients(identity, verifier, b"h2")
+}
+
+/// Returns the configuration of a listener for browsers: HTTP/1.1, and every client must present a certificate that verifies.
+pub fn browser_server(identity: Identity, clients: &Authorities) -> Result<Arc<ServerConfig>, TlsError> {
+    let verifier = client_verifier(clients, |required| required)?;
+    server_of_clients(identity, verifier, b"http/1.1")
+}
+
+fn client_verifier(
+    clients: &Authorities,
+    adjust: impl FnOnce(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let builder = WebPkiClientVerifier::builder_with_provider(clients.roots()?, provider());
+    adjust(builder).build().map_err(|error| TlsError::Unusable {
+        path: clients.path.clone(),
+        source: Error::General(error.to_string()),
+    })
+}
+
+fn server_of_clients(
+    identity: Identity,
+    verifier: Arc<dyn ClientCertVerifier>,
+    protocol: &[u8],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let unusable = identity.unusable();
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -199,7 +230,7 @@ pub fn grpc_server(identity: Identity, clients: &Authorities) -> Result<Arc<Serv
                 .with_single_cert(identity.chain, identity.key)
         })
         .map_err(unusable)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(without_resumption(config)))
 }
 

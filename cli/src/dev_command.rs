@@ -1,4 +1,7 @@
-//! `aerostack dev` in the terminal: starts the services, runs the demo, and prints the next steps for the developer.
+//! `aerostack dev` in the terminal: starts the services and the console, runs the demo, and prints the next steps for the
+//! developer.
+
+mod console;
 
 use std::{
     env,
@@ -8,13 +11,16 @@ use std::{
 };
 
 use chassis::{
+    settings::Problems,
     signal::ServiceSignals,
     startup::{self, Logging, MemoryAccess},
     telemetry::chain,
 };
 
+use self::console::DevConsole;
 use crate::{
     connect::{DEFAULT_DIR, has_present_context},
+    console::refuse_reachable,
     demo::{self, DemoError, DemoResult},
     dev::{DevArgs, DevError, DevServices},
     failure::FailureKind,
@@ -44,13 +50,20 @@ pub fn run(args: DevArgs) -> ExitCode {
         startup::serve(
             Logging::of_command(&args.log),
             MemoryAccess::Debuggable,
-            || Ok(args.clone()),
+            || check(&args),
             async |args, asked| {
                 let ended = dev(args, asked).await;
                 ended.map_err(failed.of(DevCommandError::kind))
             },
         )
     })
+}
+
+fn check(args: &DevArgs) -> Result<DevArgs, Problems> {
+    let mut problems = Problems::default();
+    let remedy = "forward its port with `ssh -L`";
+    refuse_reachable(&mut problems, "--console-addr", args.console_addr, remedy);
+    problems.finish(Some(args.clone()))
 }
 
 async fn dev(args: DevArgs, asked: ServiceSignals) -> Result<(), DevCommandError> {
@@ -67,15 +80,28 @@ async fn dev(args: DevArgs, asked: ServiceSignals) -> Result<(), DevCommandError
             Err(error) => text.push_str(&format!("The demo failed: {}\n\n", chain(&error))),
         }
     }
-    text.push_str(&next_steps(&args, &services));
-    // A closed standard output is ignored.
-    drop(io::stdout().write_all(text.as_bytes()));
     if args.once {
-        services.stop().await?
-    } else {
-        services.run(stop).await?
+        print(&format!("{text}{}", next_steps(&args, &services)));
+        return Ok(services.stop().await?);
     }
-    Ok(())
+    let console = match args.no_console {
+        true => None,
+        false => Some(DevConsole::start(args.console_addr, &services, stop.clone())),
+    };
+    if let Some(console) = &console {
+        text.push_str(&console.invitation);
+    }
+    print(&format!("{text}{}", next_steps(&args, &services)));
+    let ended = services.run(stop).await;
+    if let Some(console) = console {
+        console.end().await;
+    }
+    Ok(ended?)
+}
+
+/// Prints to standard output. A closed standard output is ignored.
+fn print(text: &str) {
+    drop(io::stdout().write_all(text.as_bytes()));
 }
 
 fn demo_report(result: &DemoResult) -> String {

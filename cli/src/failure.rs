@@ -121,6 +121,19 @@ impl Failure {
 
     /// Returns the failure for a service that did not answer.
     pub fn unreachable(service: &str, address: &str, cause: &str) -> Self {
+        // The texts are those of rustls, for the alert of the other side and for its own verdict.
+        if cause.contains("alert: CertificateExpired") {
+            let message =
+                format!("the certificate of this client has expired, and {service} on {address} refuses it");
+            return Self::new(FailureKind::Configuration, message).hint(
+                "renew the certificate of --cert, which `aerostack dev` does when it starts, and start this program again",
+            );
+        }
+        if cause.contains("certificate expired") {
+            let message = format!("the certificate of {service} on {address} has expired");
+            return Self::new(FailureKind::Configuration, message)
+                .hint("the operator of the service renews the certificate of its setting --tls-cert, and restarts it");
+        }
         let message = format!("{service} on {address} cannot be reached: {cause}");
         if ["certificate", "UnknownCA", "received fatal alert"]
             .iter()
@@ -248,6 +261,18 @@ mod tests {
         assert_eq!(failure.kind, FailureKind::NotFound);
         assert_eq!(failure.message, "the vault: there is no workspace w");
         assert!(failure.hint.unwrap().contains("workspace create"));
+    }
+
+    #[test]
+    fn an_expired_certificate_is_named_by_its_side() {
+        let message = |cause| Failure::unreachable("the vault", "127.0.0.1:7150", cause).message;
+        let own = "the certificate of this client has expired, and the vault on 127.0.0.1:7150 refuses it";
+        assert_eq!(message("received fatal alert: CertificateExpired"), own);
+        let foreign = message("invalid peer certificate: certificate expired: verified at time 2 (UNIX)");
+        assert_eq!(
+            foreign,
+            "the certificate of the vault on 127.0.0.1:7150 has expired"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,23 +77,25 @@ class Pair:
         self.values: list[bytes] = []
 
     @classmethod
-    def start(cls, folder: Path, under: Sequence[str] = ()) -> Pair:
-        """Starts the pair on free ports. `under` is a command to run it under, which has to keep its process id."""
+    def start(cls, folder: Path, under: Sequence[str] = (), ports: Mapping[str, int] | None = None) -> Pair:
+        """Starts the pair on free ports, or on given ones. `under` is a command to run it under, which has to keep its process
+        id."""
         assert BINARY.exists(), f"{BINARY} is not there: cargo build --release -p aerostack"
         log = folder.with_suffix(".log")
-        any_port = [
-            argument for name in ("vault", "injector", "data-plane") for argument in (f"--{name}-addr", "127.0.0.1:0")
+        wanted = ports or dict.fromkeys(("vault", "injector", "data-plane"), 0)
+        addresses = [
+            argument for name, port in wanted.items() for argument in (f"--{name}-addr", f"127.0.0.1:{port}")
         ]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*under, str(BINARY), "dev", "--dir", str(folder), *any_port],
+                [*under, str(BINARY), "dev", "--no-console", "--dir", str(folder), *addresses],
                 cwd=folder.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
 
-        def ports() -> dict[str, str] | None:
+        def found() -> dict[str, str] | None:
             assert process.poll() is None, f"aerostack dev ended with {process.returncode}:\n{log.read_text()}"
             try:
                 return json.loads((folder / "ports.json").read_text())
@@ -101,7 +103,7 @@ class Pair:
                 return None
 
         try:
-            return cls(folder, process, log, eventually("ports.json of aerostack dev", ports, START_SECONDS))
+            return cls(folder, process, log, eventually("ports.json of aerostack dev", found, START_SECONDS))
         except BaseException:
             process.kill()
             process.wait()
@@ -128,8 +130,9 @@ class Pair:
     def create_workspace(self, name: str) -> None:
         self.call(self.vault, "vault.v1.WorkspaceService/CreateWorkspace", {"workspace": {"name": name}})
 
-    def put_secret(self, workspace: str, name: str, value: str | bytes) -> dict[str, Any]:
-        """Makes a secret, or replaces its value: text from a `str`, data from `bytes`."""
+    def put_secret(self, workspace: str, name: str, value: str | bytes, **more: Any) -> dict[str, Any]:
+        """Makes a secret, or replaces its value: text from a `str`, data from `bytes`. `more` are other fields of the request, as
+        JSON spells them."""
         if isinstance(value, str):
             field, raw = {"text": value}, value.encode()
         else:
@@ -137,7 +140,7 @@ class Pair:
         # A short one may stand in a log by chance.
         if len(raw) >= 12:
             self.values.append(raw)
-        put = {"workspace": workspace, "name": name, **field}
+        put = {"workspace": workspace, "name": name, **field, **more}
         return self.call(self.vault, "vault.v1.SecretService/PutSecret", put)
 
     def delete_secret(self, workspace: str, name: str) -> None:

@@ -5,43 +5,77 @@ use std::net::SocketAddr;
 use chassis::settings::Problems;
 use clap::Args;
 
+use super::user_access::{UserAccess, UserAccessArgs};
+
+/// The address of the console unless the command line names another.
+const DEFAULT_LISTEN: &str = "127.0.0.1:7180";
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:\n\
 \x20 aerostack console\n\
 \x20 aerostack console --no-open --listen 127.0.0.1:0")]
 pub struct ConsoleArgs {
-    /// The address of the console, which must be a loopback address; port 0 means any free port
-    #[arg(long, default_value = "127.0.0.1:7180", value_name = "ADDRESS")]
+    /// The address of the console; port 0 means any free port; any address but loopback needs --tls-cert
+    #[arg(long, default_value = DEFAULT_LISTEN, value_name = "ADDRESS")]
     pub(super) listen: SocketAddr,
-    /// Only print the link for signing in, and open no browser
+    /// Only print the address or the link for signing in, and open no browser
     #[arg(long)]
     pub(super) no_open: bool,
+    #[command(flatten)]
+    pub(super) users: UserAccessArgs,
 }
 
 /// The checked command line.
 pub(super) struct ConsoleSettings {
     pub(super) listen: SocketAddr,
     pub(super) opens_browser: bool,
+    /// Present when users sign in with certificates.
+    pub(super) users: Option<UserAccess>,
 }
 
 impl ConsoleArgs {
+    /// Returns the log filter. The log of a console for several users has a line for every change.
+    pub(super) fn log_filter(&self) -> &'static str {
+        if self.users.is_given() { "info" } else { "warn" }
+    }
+
     pub(super) fn check(self) -> Result<ConsoleSettings, Problems> {
-        let Self { listen, no_open } = self;
+        let Self {
+            listen,
+            no_open,
+            users,
+        } = self;
         let mut problems = Problems::default();
-        if !listen.ip().is_loopback() {
-            problems.add(
+        let for_users = users.is_given();
+        let users = users.check(listen, &mut problems);
+        if !for_users {
+            refuse_reachable(
+                &mut problems,
                 "--listen",
-                format_args!(
-                    "{listen} can be reached from other machines, and the console is for this machine only: give a loopback \
-                     address such as 127.0.0.1:7180, and forward its port with `ssh -L`"
-                ),
+                listen,
+                "forward its port with `ssh -L`, or let users sign in with certificates: --tls-cert, --tls-key, --client-ca and \
+                 --allow-user",
             );
         }
         problems.finish(Some(ConsoleSettings {
             listen,
-            opens_browser: !no_open,
+            opens_browser: !no_open && !for_users,
+            users,
         }))
+    }
+}
+
+/// Adds a mistake when other machines can reach `listen`. `remedy` is the part of the message after "give a loopback address".
+pub(crate) fn refuse_reachable(problems: &mut Problems, setting: &str, listen: SocketAddr, remedy: &str) {
+    if !listen.ip().is_loopback() {
+        problems.add(
+            setting,
+            format_args!(
+                "{listen} can be reached from other machines, and the console is for this machine only: give a loopback \
+                 address such as {DEFAULT_LISTEN}, and {remedy}"
+            ),
+        );
     }
 }
 
@@ -55,6 +89,7 @@ mod tests {
         let args = ConsoleArgs {
             listen,
             no_open: true,
+            users: UserAccessArgs::default(),
         };
         args.check()
     }

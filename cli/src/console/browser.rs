@@ -4,17 +4,51 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
-use rustix::{process::getpgrp, termios::tcgetpgrp};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::getpgrp,
+    termios::tcgetpgrp,
+};
 
-use super::{app::SharedApp, error::ConsoleError};
+use super::{
+    app::{Admission, SharedApp},
+    error::ConsoleError,
+    server::Console,
+};
 
-/// Prints a link, and opens it when `opens_browser` is set and a person is at the terminal.
-pub(super) fn invite(app: &SharedApp, opens_browser: bool) -> Result<(), ConsoleError> {
-    let link = app.site.sign_in_link(&app.sign_ins.new_link()?);
-    let is_interactive = is_in_foreground();
-    let advice = match is_interactive {
+/// Interval between two looks at whether the process is in the foreground again, while another process reads the terminal.
+const BACKGROUND_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Console {
+    /// Makes a link that signs in once, and replaces a link that nobody used.
+    pub(crate) fn new_link(&self) -> Result<String, ConsoleError> {
+        Ok(link(&self.app)?)
+    }
+
+    /// Prints a new link whenever the person at the terminal presses Enter. Returns false when nobody is at the terminal.
+    pub(crate) fn renew_links_on_enter(&self) -> bool {
+        let is_interactive = is_in_foreground();
+        if is_interactive {
+            // A thread of its own, because nothing can interrupt a read from a terminal: a task of the runtime would keep the
+            // runtime from ending.
+            let app = self.app.clone();
+            thread::spawn(move || renew_on_enter(&app));
+        }
+        is_interactive
+    }
+}
+
+/// Prints the address or a link, and opens the link when `opens_browser` is set and a person is at the terminal.
+pub(super) fn invite(console: &Console, opens_browser: bool) -> Result<(), ConsoleError> {
+    if let Admission::Certificate { users: _ } = console.app.admission {
+        say(&format!("{}\n", console.app.site.address()));
+        return Ok(());
+    }
+    let link = console.new_link()?;
+    let advice = match console.renew_links_on_enter() {
         true => "\nThe link works once. Press Enter for a new one, and Ctrl-C to stop.",
         false => "",
     };
@@ -22,13 +56,11 @@ pub(super) fn invite(app: &SharedApp, opens_browser: bool) -> Result<(), Console
     if opens_browser && io::stdout().is_terminal() {
         open(&link);
     }
-    if is_interactive {
-        // A thread of its own, because nothing can interrupt a read from a terminal: a task of the runtime would keep the
-        // runtime from ending.
-        let app = app.clone();
-        thread::spawn(move || renew_on_enter(&app));
-    }
     Ok(())
+}
+
+fn link(app: &SharedApp) -> Result<String, getrandom::Error> {
+    Ok(app.site.sign_in_link(&app.sign_ins.new_link()?))
 }
 
 /// Returns true when standard input is a terminal that this process may read. The system stops a process that reads the
@@ -41,10 +73,26 @@ fn is_in_foreground() -> bool {
 /// Prints a new link for every line of standard input.
 fn renew_on_enter(app: &SharedApp) {
     let mut line = String::new();
-    while matches!(io::stdin().read_line(&mut line), Ok(1..)) {
+    while has_input() && matches!(io::stdin().read_line(&mut line), Ok(1..)) {
         line.clear();
-        if let Ok(token) = app.sign_ins.new_link() {
-            say(&format!("{}\n", app.site.sign_in_link(&token)));
+        if let Ok(link) = link(app) {
+            say(&format!("{link}\n"));
+        }
+    }
+}
+
+/// Waits until the terminal has input for this process. Returns false when the terminal is gone. A person may send the process to
+/// the background (Ctrl-Z, `bg`), and the system would stop it there if it read the terminal.
+fn has_input() -> bool {
+    let stdin = io::stdin();
+    loop {
+        let mut terminal = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut terminal, None) {
+            Ok(_) if is_in_foreground() => return true,
+            Ok(_) if tcgetpgrp(&stdin).is_err() => return false,
+            Ok(_) => thread::sleep(BACKGROUND_INTERVAL),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
         }
     }
 }

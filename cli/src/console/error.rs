@@ -5,7 +5,7 @@ use std::io;
 use crate::failure::{Failure, FailureKind};
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConsoleError {
+pub(crate) enum ConsoleError {
     /// The listener was not opened. The error names its address.
     #[error(transparent)]
     Listen(io::Error),
@@ -18,7 +18,7 @@ pub(super) enum ConsoleError {
 
 impl ConsoleError {
     /// Returns the kind of the failure, which has the exit code.
-    pub(super) fn kind(&self) -> FailureKind {
+    pub(crate) fn kind(&self) -> FailureKind {
         match self {
             Self::Listen(_) => FailureKind::Configuration,
             Self::Connection(failure) => failure.kind,

@@ -33,6 +33,17 @@ pub(super) async fn read_form(mut body: Body) -> Result<Zeroizing<Vec<u8>>, Stat
     }
 }
 
+/// Reads a body that is not used, up to the same number of bytes.
+pub(super) async fn discard(mut body: Body) {
+    let mut length = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        length += frame.into_data().map_or(0, |data| data.len());
+        if length > MAX_READ {
+            return;
+        }
+    }
+}
+
 /// The fields of one form or query, in their order.
 #[derive(Default)]
 pub(super) struct Fields(Vec<(String, Zeroizing<String>)>);

@@ -1,18 +1,25 @@
 //! The checks on every request, and the headers of every answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request, State},
     middleware::Next,
     response::Response,
 };
+use chassis::caller::Peer;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use proto::Principal;
 use tokio::time;
 
 use super::{
-    app::{SharedApp, Site},
-    fields::{Fields, read_form},
+    app::{Admission, SharedApp, Site},
+    cookie::{cookies, session_cookie},
+    fields::{Fields, discard, read_form},
+    guard_refusal::GuardRefusal,
     sign_in::Session,
     view::message_page,
 };
@@ -42,25 +49,51 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (header::X_FRAME_OPTIONS, "DENY"),
 ];
 
-/// A request that no handler sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GuardRefusal {
-    ForeignHost,
-    ForeignOrigin,
-    NotSignedIn,
-    TimedOut,
-}
-
 /// The outermost layer: checks the request, bounds its time, and adds the headers to every answer.
-pub(super) async fn guard(State(app): State<SharedApp>, request: Request, next: Next) -> Response {
-    let answer = match check(&app, request) {
-        Ok(request) => match time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-            Ok(answer) => answer,
-            Err(_) => GuardRefusal::TimedOut.page(),
-        },
-        Err(refused) => refused.page(),
+pub(super) async fn guard(State(app): State<SharedApp>, mut request: Request, next: Next) -> Response {
+    let answer = match check(&app, &mut request) {
+        Ok(cookie) => {
+            let change = RequestedChange::of(&request);
+            let mut answer = match time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+                Ok(answer) => answer,
+                Err(_) => GuardRefusal::TimedOut.page(),
+            };
+            change.log(answer.status());
+            answer.headers_mut().extend(cookie);
+            answer
+        }
+        Err(refused) => {
+            // A browser shows the answer to a form only when it could send the form to its end.
+            drop(time::timeout(REQUEST_TIMEOUT, discard(request.into_body())).await);
+            refused.page()
+        }
     };
     with_headers(answer)
+}
+
+/// A request to change something, of a user with a certificate. The services know only the identity of the console.
+struct RequestedChange(Option<(Principal, Method, String)>);
+
+impl RequestedChange {
+    fn of(request: &Request) -> Self {
+        let session = request.extensions().get::<Arc<Session>>();
+        let user = session.and_then(|session| session.user());
+        let user = user.filter(|_| !request.method().is_safe());
+        // The path names what is changed. A form is not logged, because it may hold a value.
+        Self(user.map(|user| {
+            (
+                user.clone(),
+                request.method().clone(),
+                request.uri().path().to_owned(),
+            )
+        }))
+    }
+
+    fn log(self, status: StatusCode) {
+        if let Self(Some((user, method, path))) = self {
+            tracing::info!(%user, %method, path, status = status.as_u16(), "change requested");
+        }
+    }
 }
 
 fn with_headers(mut answer: Response) -> Response {
@@ -71,20 +104,56 @@ fn with_headers(mut answer: Response) -> Response {
     answer
 }
 
-/// Checks where the request comes from, and adds the session to a request for anything that is not public.
-fn check(app: &SharedApp, mut request: Request) -> Result<Request, GuardRefusal> {
-    let host = own_host(&app.site, &request).ok_or(GuardRefusal::ForeignHost)?;
+/// Checks where the request comes from, and adds the session to a request for anything that is not public. Returns the cookie of a
+/// session that began with this request.
+fn check(app: &SharedApp, request: &mut Request) -> Result<HeaderMap, GuardRefusal> {
+    let host = own_host(&app.site, request).ok_or(GuardRefusal::ForeignHost)?;
     let is_public = is_public(request.uri().path());
     let may_be_linked_to = request.method() == Method::GET && request.uri().path() == "/sign-in";
-    if !is_own_origin(request.headers(), host) || !(may_be_linked_to || is_own_fetch(request.headers())) {
+    if !is_own_origin(&app.site, request.headers(), host)
+        || !(may_be_linked_to || is_own_fetch(request.headers()))
+    {
         return Err(GuardRefusal::ForeignOrigin);
     }
-    match session_of(app, request.headers()) {
-        Some(session) => drop(request.extensions_mut().insert(session)),
-        None if is_public => {}
-        None => return Err(GuardRefusal::NotSignedIn),
+    let mut cookie = HeaderMap::new();
+    let session = match &app.admission {
+        _ if is_public => None,
+        Admission::Link => Some(session_of(app, request.headers(), None).ok_or(GuardRefusal::NotSignedIn)?),
+        Admission::Certificate { users } => {
+            let user = user_of(request.extensions().get(), users, SystemTime::now())?;
+            Some(match session_of(app, request.headers(), Some(&user)) {
+                Some(session) => session,
+                None if request.method() == Method::GET => {
+                    let begun = app.sign_ins.begin_for(&user);
+                    let session = begun.map_err(|_| GuardRefusal::NoRandomness)?;
+                    cookie = session_cookie(&app.site, session.id.reveal());
+                    session
+                }
+                None => return Err(GuardRefusal::SessionEnded),
+            })
+        }
+    };
+    if let Some(session) = session {
+        request.extensions_mut().insert(session);
     }
-    Ok(request)
+    Ok(cookie)
+}
+
+/// Returns the user whom the certificate of the connection names, if the user may use the console at `now`. A connection may
+/// outlive the certificate.
+fn user_of(
+    peer: Option<&Arc<Peer>>,
+    users: &[Principal],
+    now: SystemTime,
+) -> Result<Principal, GuardRefusal> {
+    let user = peer
+        .and_then(|peer| peer.principal_at(now))
+        .ok_or(GuardRefusal::NoUser)?;
+    if users.contains(user) {
+        Ok(user.clone())
+    } else {
+        Err(GuardRefusal::NotAllowed(user.clone()))
+    }
 }
 
 fn is_public(path: &str) -> bool {
@@ -107,8 +176,8 @@ fn own_host<'r>(site: &Site, request: &'r Request) -> Option<&'r str> {
 }
 
 /// Returns true without `Origin`, and when `Origin` names the console as the request does.
-fn is_own_origin(headers: &HeaderMap, host: &str) -> bool {
-    let own = format!("http://{host}");
+fn is_own_origin(site: &Site, headers: &HeaderMap, host: &str) -> bool {
+    let own = site.origin(host);
     headers
         .get_all(header::ORIGIN)
         .iter()
@@ -129,54 +198,13 @@ pub(super) fn is_direct(headers: &HeaderMap) -> bool {
     sites.all(|site| site.as_bytes() == b"none")
 }
 
-fn session_of(app: &SharedApp, headers: &HeaderMap) -> Option<Arc<Session>> {
+/// Returns the session of a request. The session of one user is not that of another, even with its cookie.
+fn session_of(app: &SharedApp, headers: &HeaderMap, user: Option<&Principal>) -> Option<Arc<Session>> {
     let cookies = cookies(&app.site, headers);
-    cookies
+    let mut sessions = cookies
         .into_iter()
-        .find_map(|cookie| app.sign_ins.session(cookie))
-}
-
-/// Returns the values of all cookies that have the name of the session cookie. A page on another port of the host may have
-/// set one of this name with a longer path, and browsers send that one first.
-pub(super) fn cookies<'h>(site: &Site, headers: &'h HeaderMap) -> Vec<&'h str> {
-    let name = site.cookie_name();
-    let lines = headers.get_all(header::COOKIE).iter();
-    lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(given, _)| *given == name)
-        .map(|(_, value)| value)
-        .collect()
-}
-
-impl GuardRefusal {
-    fn page(self) -> Response {
-        match self {
-            Self::ForeignHost => message_page(
-                StatusCode::MISDIRECTED_REQUEST,
-                "This is not the address of the console",
-                "Open the console under the address that `aerostack console` printed.",
-            ),
-            Self::ForeignOrigin => message_page(
-                StatusCode::FORBIDDEN,
-                "Another site asked for this page",
-                "The console answers only its own pages and its own address in the address bar. Type the address, or open a \
-                 bookmark.",
-            ),
-            Self::NotSignedIn => message_page(
-                StatusCode::UNAUTHORIZED,
-                "Sign in first",
-                "Open the link that `aerostack console` printed in its terminal. A link works once: press Enter in that \
-                 terminal for a new one, or run `aerostack console` again.",
-            ),
-            Self::TimedOut => message_page(
-                StatusCode::GATEWAY_TIMEOUT,
-                "The services did not answer in time",
-                "Look at the page again to see whether the change was made.",
-            ),
-        }
-    }
+        .filter_map(|cookie| app.sign_ins.session(cookie));
+    sessions.find(|session| session.user() == user)
 }
 
 /// A page that a signed-in browser asked for.
@@ -257,5 +285,32 @@ impl FromRequest<SharedApp> for Change {
             ));
         }
         Ok(Self { visit, fields })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_allowed_while_the_certificate_is_valid() {
+        let user = |name: &str| Principal::parse(&format!("spiffe://test/{name}")).unwrap();
+        let not_after = SystemTime::now();
+        let peer = |name| {
+            let principal = user(name);
+            Arc::new(Peer::Known { principal, not_after })
+        };
+        let users = [user("alice")];
+        let (before, after) = (
+            not_after - Duration::from_secs(1),
+            not_after + Duration::from_secs(1),
+        );
+        assert_eq!(user_of(Some(&peer("alice")), &users, before), Ok(user("alice")));
+        let not_allowed = GuardRefusal::NotAllowed(user("bob"));
+        assert_eq!(user_of(Some(&peer("bob")), &users, before), Err(not_allowed));
+        for nobody in [Some(&peer("alice")), Some(&Arc::new(Peer::Anonymous)), None] {
+            assert_eq!(user_of(nobody, &users, after), Err(GuardRefusal::NoUser));
+        }
     }
 }

@@ -19,6 +19,7 @@ pub(super) fn router(app: SharedApp) -> Router {
         .route("/", get(workspaces::list))
         .route("/workspaces", post(workspaces::create))
         .route("/workspaces/new", get(workspaces::new))
+        .route("/workspaces/open", get(workspaces::open))
         .route("/w/{workspace}/secrets", get(secrets::list).post(secret_put::add))
         .route("/w/{workspace}/secrets/new", get(secret_put::new))
         .route("/w/{workspace}/secrets/lookup", get(secret_put::lookup))

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use chassis::{
-    connection_slots::{Eviction, Slot, Slots},
-    keepalive::TcpTimeout,
+    caller::Peer,
+    connection_slots::{Eviction, Holder, Slot, Slots},
     listen,
 };
 use http::Request;
@@ -18,24 +18,30 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpStream, task, time};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    task, time,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    app::{App, Site},
-    args::ConsoleSettings,
-    browser,
+    app::{Admission, App, SharedApp, Site},
     error::ConsoleError,
     peer_user::foreign_user,
     router,
     services::Services,
     sign_in::SignIns,
+    user_access::UserAccess,
 };
 use crate::connect::Connection;
 
-/// Maximum number of connections. A browser opens six to one site. The oldest one without a running request gives its slot to a
-/// newcomer.
+/// Maximum number of connections of one person's browsers. A browser opens six to one site. The oldest connection without a running
+/// request gives its slot to a newcomer.
 const MAX_CONNECTIONS: usize = 64;
+/// Maximum number of connections of a console for several users.
+const MAX_USER_CONNECTIONS: usize = 1024;
 /// Time within which the head of the next request must arrive on a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of a request's head in bytes.
@@ -43,42 +49,118 @@ const MAX_HEAD: usize = 32 * 1024;
 /// Time that running requests get when the console stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Serves the console until `shutdown`.
-pub(super) async fn run(
-    settings: ConsoleSettings,
-    connection: Connection,
-    shutdown: CancellationToken,
-) -> Result<(), ConsoleError> {
-    let ConsoleSettings {
-        listen,
-        opens_browser,
-    } = settings;
-    let services = Services::of(connection).map_err(ConsoleError::Connection)?;
-    let listener = listen::bind(listen, TcpTimeout::default()).map_err(ConsoleError::Listen)?;
-    let app = Arc::new(App {
-        services,
-        sign_ins: SignIns::default(),
-        site: Site::of(listener.local_addr().map_err(ConsoleError::Listen)?),
-    });
-    browser::invite(&app, opens_browser)?;
-    let router = router::router(app);
-    let slots = Slots::new("console", MAX_CONNECTIONS, Eviction::OldestIdle);
-    let connections = TaskTracker::new();
-    let stop = shutdown.clone();
-    listen::accept(listener, slots, shutdown, |stream, peer, slot| {
-        let (router, stop) = (router.clone(), stop.clone());
-        connections.spawn(async move {
-            slot.started();
-            if is_admitted(&stream, peer).await {
-                serve_connection(stream, slot, router, stop).await;
-            }
+/// A console that listens. It accepts connections when it is served.
+pub(crate) struct Console {
+    pub(super) app: SharedApp,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+impl Console {
+    /// Makes a console for the person who reads its link. No address is dialled.
+    pub(crate) fn for_one_person(
+        listener: TcpListener,
+        connection: Connection,
+    ) -> Result<Self, ConsoleError> {
+        let site = Site::on_loopback(listener.local_addr().map_err(ConsoleError::Listen)?);
+        Self::new(listener, connection, site, Admission::Link, None)
+    }
+
+    /// Makes a console for users with certificates.
+    pub(super) fn for_users(
+        listener: TcpListener,
+        connection: Connection,
+        access: UserAccess,
+    ) -> Result<Self, ConsoleError> {
+        let UserAccess {
+            tls,
+            users,
+            hosts,
+            certificates,
+        } = access;
+        let port = listener.local_addr().map_err(ConsoleError::Listen)?.port();
+        let site = Site::for_users(&hosts, port);
+        let admission = Admission::Certificate { users };
+        let console = Self::new(listener, connection, site, admission, Some(tls))?;
+        tokio::spawn(certificates.watch());
+        Ok(console)
+    }
+
+    fn new(
+        listener: TcpListener,
+        connection: Connection,
+        site: Site,
+        admission: Admission,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<Self, ConsoleError> {
+        let app = Arc::new(App {
+            services: Services::of(connection).map_err(ConsoleError::Connection)?,
+            sign_ins: SignIns::default(),
+            site,
+            admission,
         });
-    })
-    .await;
-    connections.close();
-    // Requests that take longer are given up.
-    drop(time::timeout(SHUTDOWN_TIMEOUT, connections.wait()).await);
-    Ok(())
+        Ok(Self { app, listener, tls })
+    }
+
+    /// Serves until `shutdown`.
+    pub(crate) async fn serve(self, shutdown: CancellationToken) {
+        let Self { app, listener, tls } = self;
+        let router = router::router(app);
+        let connections = TaskTracker::new();
+        let stop = shutdown.clone();
+        match tls {
+            None => {
+                let slots = Slots::new("console", MAX_CONNECTIONS, Eviction::OldestIdle);
+                listen::accept(listener, slots, shutdown, |stream, peer, slot| {
+                    let (router, stop) = (router.clone(), stop.clone());
+                    connections.spawn(async move {
+                        slot.started();
+                        if is_admitted(&stream, peer).await {
+                            serve_connection(stream, slot, None, router, stop).await;
+                        }
+                    });
+                })
+                .await;
+            }
+            Some(tls) => {
+                let slots = Slots::new("console", MAX_USER_CONNECTIONS, Eviction::OldestIdle);
+                listen::accept(
+                    listener,
+                    listen::handshake_slots(),
+                    shutdown,
+                    |stream, peer, handshake| {
+                        let secured = secure(tls.clone(), stream, peer, handshake, slots.clone());
+                        let (router, stop) = (router.clone(), stop.clone());
+                        connections.spawn(async move {
+                            if let Some(Some((stream, slot, user))) = stop.run_until_cancelled(secured).await
+                            {
+                                serve_connection(stream, slot, Some(user), router, stop).await;
+                            }
+                        });
+                    },
+                )
+                .await;
+            }
+        }
+        connections.close();
+        // Requests that take longer are given up.
+        drop(time::timeout(SHUTDOWN_TIMEOUT, connections.wait()).await);
+    }
+}
+
+/// Completes the TLS handshake, and takes a connection slot. The connection keeps its handshake slot until then.
+async fn secure(
+    tls: Arc<ServerConfig>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    handshake: Slot,
+    slots: Slots,
+) -> Option<(impl AsyncRead + AsyncWrite + Unpin, Slot, Arc<Peer>)> {
+    let stream = listen::handshake(tls, stream, peer, &handshake).await?;
+    let user = Arc::new(Peer::of_verified(stream.get_ref().1.peer_certificates()));
+    let slot = slots.take(Holder::network(peer)).await;
+    slot.started();
+    Some((stream, slot, user))
 }
 
 /// Returns false for a connection of another user of the machine.
@@ -98,12 +180,22 @@ async fn is_admitted(stream: &TcpStream, peer: SocketAddr) -> bool {
     }
 }
 
-async fn serve_connection(stream: TcpStream, slot: Slot, router: Router, stop: CancellationToken) {
+/// Serves one connection. `user` is the identity in the certificate of a client that presented one.
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    slot: Slot,
+    user: Option<Arc<Peer>>,
+    router: Router,
+    stop: CancellationToken,
+) {
     let slot = Arc::new(slot);
     let evicted = slot.evicted();
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let running = RunningRequest::begin(&slot);
+        if let Some(user) = &user {
+            request.extensions_mut().insert(user.clone());
+        }
         let answer = router.call(request);
         async move {
             let answer = answer.await;

@@ -14,6 +14,7 @@ use proto::{
 };
 use tonic::transport::Channel;
 
+use super::remembered_access::RememberedAccess;
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, FailureKind},
@@ -29,6 +30,7 @@ pub(super) struct Services {
     pub(super) connection: Connection,
     pub(super) vault: Remote,
     pub(super) injector: Remote,
+    pub(super) remembered_access: RememberedAccess,
 }
 
 impl Services {
@@ -37,6 +39,7 @@ impl Services {
         Ok(Self {
             vault: connection.vault()?,
             injector: connection.injector()?,
+            remembered_access: RememberedAccess::default(),
             connection,
         })
     }
@@ -45,7 +48,7 @@ impl Services {
         WorkspaceServiceClient::new(self.vault.channel.clone())
     }
 
-    fn secret_client(&self) -> SecretServiceClient<Channel> {
+    pub(super) fn secret_client(&self) -> SecretServiceClient<Channel> {
         SecretServiceClient::new(self.vault.channel.clone())
     }
 

@@ -1,8 +1,9 @@
-//! Links that sign in, and the sessions that they begin. Both live in the memory of this process only.
+//! Links that sign in, and the sessions that links and client certificates begin. All live in the memory of this process only.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use proto::Principal;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
@@ -10,6 +11,10 @@ use super::view::Notice;
 
 /// Number of random bytes of a token.
 const TOKEN_BYTES: usize = 32;
+
+/// Number of sessions that one user with a certificate has. The oldest end: a program that keeps no cookies begins a session with
+/// every request.
+const MAX_SESSIONS_OF_USER: usize = 16;
 
 /// Number of notices that a session keeps. The oldest are dropped.
 const MAX_NOTICES: usize = 10;
@@ -41,12 +46,34 @@ pub(crate) struct Session {
     pub(super) id: Token,
     /// The token that every form of this session carries.
     pub(super) csrf: Token,
-    /// The link that began the session.
-    link: Token,
+    began_by: Credential,
     notices: Mutex<Vec<Notice>>,
 }
 
+/// The credential that began a session.
+enum Credential {
+    /// The token of a link.
+    Link(Token),
+    /// A certificate that names this user.
+    Certificate(Principal),
+}
+
 impl Session {
+    /// Returns the user whose certificate began the session.
+    pub(super) fn user(&self) -> Option<&Principal> {
+        match &self.began_by {
+            Credential::Certificate(user) => Some(user),
+            Credential::Link(_) => None,
+        }
+    }
+
+    fn is_of_link(&self, token: &str) -> bool {
+        match &self.began_by {
+            Credential::Link(link) => link.is(token),
+            Credential::Certificate(_) => false,
+        }
+    }
+
     /// Keeps a notice for the next page of the session.
     pub(super) fn notify(&self, notice: Notice) {
         let mut notices = locked(&self.notices);
@@ -107,13 +134,17 @@ impl SignIns {
             let session = Arc::new(Session {
                 id,
                 csrf,
-                link,
+                began_by: Credential::Link(link),
                 notices: Mutex::default(),
             });
             state.sessions.push(session.clone());
             return Ok(SignIn::New(session));
         }
-        let Some(index) = state.sessions.iter().position(|session| session.link.is(token)) else {
+        let Some(index) = state
+            .sessions
+            .iter()
+            .position(|session| session.is_of_link(token))
+        else {
             return Ok(SignIn::Unknown);
         };
         let is_own = |session: &Arc<Session>| cookies.iter().any(|cookie| session.id.is(cookie));
@@ -122,6 +153,26 @@ impl SignIns {
         }
         state.sessions.remove(index);
         Ok(SignIn::UsedTwice)
+    }
+
+    /// Begins a session of a user whose certificate was verified.
+    pub(super) fn begin_for(&self, user: &Principal) -> Result<Arc<Session>, getrandom::Error> {
+        let session = Arc::new(Session {
+            id: Token::random()?,
+            csrf: Token::random()?,
+            began_by: Credential::Certificate(user.clone()),
+            notices: Mutex::default(),
+        });
+        let mut state = locked(&self.0);
+        state.sessions.push(session.clone());
+        let is_own = |kept: &Arc<Session>| kept.user() == Some(user);
+        let own = state.sessions.iter().filter(|kept| is_own(kept)).count();
+        if own > MAX_SESSIONS_OF_USER
+            && let Some(oldest) = state.sessions.iter().position(|kept| is_own(kept))
+        {
+            state.sessions.remove(oldest);
+        }
+        Ok(session)
     }
 
     /// Returns the session of a cookie.
@@ -227,6 +278,23 @@ mod tests {
         let session = signed_in(&sign_ins, &link);
         sign_ins.sign_out(&session);
         assert!(sign_ins.session(session.id.reveal()).is_none());
+    }
+
+    #[test]
+    fn a_user_has_a_bounded_number_of_sessions() {
+        let sign_ins = SignIns::default();
+        let user = |name: &str| Principal::parse(&format!("spiffe://test/{name}")).unwrap();
+        let first = sign_ins.begin_for(&user("a")).unwrap();
+        let other = sign_ins.begin_for(&user("b")).unwrap();
+        let mut newest = first.clone();
+        for _ in 0..MAX_SESSIONS_OF_USER {
+            newest = sign_ins.begin_for(&user("a")).unwrap();
+        }
+        assert!(sign_ins.session(first.id.reveal()).is_none());
+        for kept in [other, newest] {
+            assert!(sign_ins.session(kept.id.reveal()).is_some());
+        }
+        assert_eq!(locked(&sign_ins.0).sessions.len(), MAX_SESSIONS_OF_USER + 1);
     }
 
     #[test]

@@ -15,10 +15,9 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::resources::DemoError;
 use self::resources::{DemoAdmin, SERVER, WORKSPACE, new_value, step};
 use crate::{
-    connect::{ConnectArgs, Connection},
+    connect::Connection,
     dev::DevServices,
     echo::{self, fingerprint},
-    pki::{INJECTOR_ID, VAULT_ID},
 };
 
 /// The header that carries the secret `DEMO_TOKEN` to the upstream.
@@ -63,17 +62,7 @@ pub(crate) async fn run(services: &DevServices) -> Result<DemoResult, DemoError>
 }
 
 fn connection(services: &DevServices) -> Result<Connection, DemoError> {
-    let args = ConnectArgs {
-        vault: Some(services.addresses.vault.to_string()),
-        injector: Some(services.addresses.injector.to_string()),
-        ca: Some(services.pki.ca.clone()),
-        cert: Some(services.pki.admin.cert.clone()),
-        key: Some(services.pki.admin.key.clone()),
-        vault_id: Some(VAULT_ID.to_owned()),
-        injector_id: Some(INJECTOR_ID.to_owned()),
-        ..ConnectArgs::default()
-    };
-    Connection::find(&args, |_| None).map_err(|failure| DemoError::Step {
+    services.connection().map_err(|failure| DemoError::Step {
         step: "connect",
         cause: failure.message,
     })

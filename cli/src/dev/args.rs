@@ -24,6 +24,12 @@ pub struct DevArgs {
     /// The address of the injector's data plane
     #[arg(long, default_value = "127.0.0.1:7100", value_name = "ADDRESS")]
     pub data_plane_addr: SocketAddr,
+    /// The address of the web console; when another program has the port, the console takes any free one
+    #[arg(long, default_value = "127.0.0.1:7180", value_name = "ADDRESS")]
+    pub console_addr: SocketAddr,
+    /// Serve no web console
+    #[arg(long, conflicts_with = "console_addr")]
+    pub no_console: bool,
     /// Also start a demo upstream, and call it through the injector
     #[arg(long)]
     pub demo: bool,
@@ -56,9 +62,10 @@ mod tests {
             vault_addr,
             injector_addr,
             data_plane_addr,
+            console_addr,
             ..
         } = DevCommandLine::parse_from(["dev"]).args;
-        for address in [vault_addr, injector_addr, data_plane_addr] {
+        for address in [vault_addr, injector_addr, data_plane_addr, console_addr] {
             assert!(address.port() < FIRST_EPHEMERAL, "{address}");
         }
     }

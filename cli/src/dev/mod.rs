@@ -17,7 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{args::DevArgs, error::DevError};
 use self::{directory::DevDirectory, error::STARTUP_TIMEOUT};
-use crate::pki::DevPki;
+use crate::{
+    connect::{ConnectArgs, Connection},
+    failure::Failure,
+    pki::{DevPki, INJECTOR_ID, VAULT_ID},
+};
 
 /// Interval between two requests to a probe during the start.
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
@@ -96,6 +100,31 @@ impl DevServices {
     fn write_ports(&self, args: &DevArgs) -> Result<(), DevError> {
         let json = serde_json::json!(self.addresses);
         directory::write(&args.dir.join("ports.json"), &format!("{json:#}\n"))
+    }
+
+    /// Returns the settings of a connection with the administrator's identity.
+    pub(crate) fn connection(&self) -> Result<Connection, Failure> {
+        let Addresses {
+            vault,
+            injector,
+            data_plane,
+            vault_metrics,
+            injector_metrics,
+        } = &self.addresses;
+        let args = ConnectArgs {
+            vault: Some(vault.to_string()),
+            injector: Some(injector.to_string()),
+            data_plane: Some(data_plane.to_string()),
+            ca: Some(self.pki.ca.clone()),
+            cert: Some(self.pki.admin.cert.clone()),
+            key: Some(self.pki.admin.key.clone()),
+            vault_id: Some(VAULT_ID.to_owned()),
+            injector_id: Some(INJECTOR_ID.to_owned()),
+            vault_metrics: Some(vault_metrics.to_string()),
+            injector_metrics: Some(injector_metrics.to_string()),
+            ..ConnectArgs::default()
+        };
+        Connection::find(&args, |_| None)
     }
 
     /// Runs until `stop` is cancelled, or until one of the services stops.

@@ -60,26 +60,12 @@ impl Console {
 
     /// Returns a browser that has not signed in.
     pub(crate) fn stranger(&self) -> Browser {
-        Browser {
-            host: self.host(),
-            client: Client::builder(TokioExecutor::new()).build_http(),
-            cookie: None,
-            csrf: String::new(),
-            seen: String::new(),
-        }
+        Browser::at(self.host())
     }
 
     /// Returns a browser that has signed in with the printed link.
     pub(crate) async fn signed_in(&self) -> Browser {
-        let mut browser = self.stranger();
-        let path = self.link.split_once(&self.host()).unwrap().1.to_owned();
-        let answer = browser.get(&path).await;
-        assert_eq!(answer.status, StatusCode::OK);
-        let cookie = answer.headers[header::SET_COOKIE].to_str().unwrap();
-        browser.cookie = Some(cookie.split_once(';').unwrap().0.to_owned());
-        let form = browser.get("/workspaces/new").await.text;
-        browser.csrf = between(&form, "name=\"csrf\" value=\"", "\"").to_owned();
-        browser
+        Browser::signed_in(&self.link).await
     }
 }
 
@@ -128,6 +114,34 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
+    fn at(host: String) -> Self {
+        Self {
+            host,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            cookie: None,
+            csrf: String::new(),
+            seen: String::new(),
+        }
+    }
+
+    /// Returns a browser that has signed in with a link.
+    pub(crate) async fn signed_in(link: &str) -> Self {
+        let uri: http::Uri = link.parse().unwrap();
+        let mut browser = Self::at(uri.authority().unwrap().to_string());
+        let answer = browser.get(uri.path_and_query().unwrap().as_str()).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        browser.keep_session(&answer).await;
+        browser
+    }
+
+    /// Keeps the session that an answer began.
+    async fn keep_session(&mut self, answer: &Answer) {
+        let cookie = answer.headers[header::SET_COOKIE].to_str().unwrap();
+        self.cookie = Some(cookie.split_once(';').unwrap().0.to_owned());
+        let form = self.get("/workspaces/new").await.text;
+        self.csrf = between(&form, "name=\"csrf\" value=\"", "\"").to_owned();
+    }
+
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], String::new()).await
     }

@@ -9,7 +9,9 @@
 mod support;
 
 mod browser;
+mod dev;
 mod safety;
 mod secrets;
 mod sign_in;
+mod users;
 mod workspaces;

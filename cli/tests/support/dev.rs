@@ -27,14 +27,14 @@ pub(crate) struct Dev {
     pub(crate) started_in: Duration,
 }
 
-/// Returns the command `aerostack dev` on free ports.
+/// Returns the command `aerostack dev` on free ports, without the web console.
 pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
     command.args(["dev", "--dir"]).arg(dir);
     for listener in ["--vault-addr", "--injector-addr", "--data-plane-addr"] {
         command.args([listener, "127.0.0.1:0"]);
     }
-    command.stdin(Stdio::null());
+    command.arg("--no-console").stdin(Stdio::null());
     command
 }
 

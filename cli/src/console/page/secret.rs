@@ -12,7 +12,7 @@ use super::{
     frame::{failure_page, render_form, see_other},
     paths::OfSecret,
     secret_put::secret_breadcrumb,
-    secrets::{labels, last_used, origins},
+    secrets::{labels, last_used, looking_only, origins},
 };
 use crate::{
     console::{
@@ -86,30 +86,39 @@ async fn page(
     error: Option<FormError>,
 ) -> Response {
     let (services, workspace) = (&visit.app.services, workspace.as_str());
-    let (secret, versions, servers) = tokio::join!(
+    let (access, secret, versions, servers) = tokio::join!(
+        services.workspace_access(workspace),
         services.secret(workspace, name),
         services.versions(workspace, name),
         services.servers_with(workspace, name),
     );
-    let (secret, versions) = match (secret, versions) {
-        (Ok(secret), Ok(versions)) => (secret, versions),
-        (Err(failure), _) | (_, Err(failure)) => return failure_page(visit, Section::Workspaces, failure),
+    let (access, secret, versions) = match (access, secret, versions) {
+        (Ok(access), Ok(secret), Ok(versions)) => (access, secret, versions),
+        (Err(failure), _, _) | (_, Err(failure), _) | (_, _, Err(failure)) => {
+            return failure_page(visit, Section::Workspaces, failure);
+        }
     };
+    let may_edit = access.may_edit();
     let path = format!("/w/{workspace}/secrets/{name}");
     let body = html! {
         (secret_breadcrumb(workspace, None))
         div.heading {
             h1.mono { (name) }
-            div.actions {
-                a.button.primary href={ (path) "/replace" } { "Replace value" }
-                a.button href={ (path) "/delete" } { "Delete" }
+            @if may_edit {
+                div.actions {
+                    a.button.primary href={ (path) "/replace" } { "Replace value" }
+                    a.button href={ (path) "/delete" } { "Delete" }
+                }
             }
         }
+        (looking_only(&access))
         (error_summary(error.as_ref()))
         (metadata(&secret, &servers))
         h2 { "Versions" }
-        p.quiet { "A restore makes the value of an older version the present one. It shows the value to nobody." }
-        (version_table(&secret, &versions, &path, visit.session.csrf.reveal()))
+        @if may_edit {
+            p.quiet { "A restore makes the value of an older version the present one. It shows the value to nobody." }
+        }
+        (version_table(&secret, &versions, &path, may_edit.then(|| visit.session.csrf.reveal())))
     };
     render_form(visit, name.as_str(), Section::Workspaces, error.as_ref(), &body)
 }
@@ -161,7 +170,8 @@ pub(super) fn servers_of(servers: &Result<Vec<String>, Failure>) -> Markup {
     }
 }
 
-fn version_table(secret: &Secret, versions: &[SecretVersion], path: &str, csrf: &str) -> Markup {
+/// Returns the kept versions, with a form for each to restore it when there is a `csrf` token for it.
+fn version_table(secret: &Secret, versions: &[SecretVersion], path: &str, csrf: Option<&str>) -> Markup {
     let now = now();
     html! {
         table {
@@ -179,7 +189,7 @@ fn version_table(secret: &Secret, versions: &[SecretVersion], path: &str, csrf: 
     }
 }
 
-fn version_row(version: &SecretVersion, present: u64, path: &str, csrf: &str, now: i64) -> Markup {
+fn version_row(version: &SecretVersion, present: u64, path: &str, csrf: Option<&str>, now: i64) -> Markup {
     let number = version.version;
     let labels: Vec<_> = version
         .labels
@@ -194,7 +204,7 @@ fn version_row(version: &SecretVersion, present: u64, path: &str, csrf: &str, no
             (cell("Sent only to", &origins(&version.upstream_origins)))
             (cell("Labels", &chips(labels.iter().map(String::as_str))))
             td.row-actions {
-                @if number == present { span.badge.good { "present" } } @else {
+                @if number == present { span.badge.good { "present" } } @else if let Some(csrf) = csrf {
                     form method="post" action={ (path) "/restore" } {
                         (hidden(csrf))
                         input type="hidden" name="version" value=(number);

@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use maud::{Markup, html};
-use proto::vault::v1::{Secret, Workspace};
+use proto::vault::v1::Secret;
 
 use super::{
     frame::{Tab, failure_page, render, workspace_head},
@@ -12,6 +12,7 @@ use super::{
 use crate::console::{
     guard::{PageRequest, QueryFields},
     view::{Section, cell, chips, count, date, empty, expiry, icon, moment, now},
+    workspace_access::WorkspaceAccess,
 };
 
 /// Number of secrets on one page.
@@ -23,18 +24,19 @@ pub(in crate::console) async fn list(
     visit: PageRequest,
 ) -> Response {
     let (name, services) = (workspace.as_str(), &visit.app.services);
-    let (workspace, secrets) = match tokio::try_join!(services.workspace(name), services.secrets(name)) {
+    let (access, secrets) = match tokio::try_join!(services.workspace_access(name), services.secrets(name)) {
         Ok(answers) => answers,
         Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
     };
     let selection = Selection::of(&secrets, query.text("q"), query.number("page"));
     let body = html! {
         (workspace_head(name, Tab::Secrets))
+        (looking_only(&access))
         @if secrets.is_empty() {
-            (no_secrets(name))
+            (no_secrets(name, &access))
         } @else {
-            (toolbar(&workspace, selection.filter))
-            (results(name, &selection))
+            (toolbar(name, &access, selection.filter))
+            (results(name, &access, &selection))
         }
     };
     render(&visit, &format!("Secrets of {name}"), Section::Workspaces, &body)
@@ -97,7 +99,23 @@ fn add_button(workspace: &str) -> Markup {
     html! { a.button.primary href={ "/w/" (workspace) "/secrets/new" } { (icon("plus")) "Add secret" } }
 }
 
-fn no_secrets(workspace: &str) -> Markup {
+/// Says why a page offers no changes of secrets.
+pub(super) fn looking_only(access: &WorkspaceAccess) -> Markup {
+    html! {
+        @if !access.may_edit() {
+            p.quiet {
+                "You may look at the secrets of this workspace, and not change them: this identity is a viewer here. The operator of "
+                "the vault grants more with its settings " code { "--editor" } " and " code { "--admin" } "."
+            }
+        }
+    }
+}
+
+fn no_secrets(workspace: &str, access: &WorkspaceAccess) -> Markup {
+    if !access.may_edit() {
+        let text = html! { "This workspace has no secrets, or does not exist." };
+        return empty("secret", "There is no secret", &text, &html! {});
+    }
     let text = html! {
         "Put an API key or a password here, and no person can read it back. The injector gives it to the servers that you "
         "choose, at the moment of a call."
@@ -105,23 +123,23 @@ fn no_secrets(workspace: &str) -> Markup {
     empty("secret", "Add the first secret", &text, &add_button(workspace))
 }
 
-fn toolbar(workspace: &Workspace, filter: &str) -> Markup {
+fn toolbar(workspace: &str, access: &WorkspaceAccess, filter: &str) -> Markup {
     html! {
         div.toolbar {
-            form.filter role="search" method="get" action={ "/w/" (workspace.name) "/secrets" } data-filter="results" {
+            form.filter role="search" method="get" action={ "/w/" (workspace) "/secrets" } data-filter="results" {
                 label.hidden-text for="q" { "Filter by name, label or origin" }
                 (icon("search"))
                 input #q name="q" type="search" value=(filter) placeholder="Filter by name, label or origin"
                     autocomplete="off" spellcheck="false";
                 noscript { button.button type="submit" { "Filter" } }
             }
-            (plan::usage(workspace.plan(), workspace.secret_count))
-            (add_button(&workspace.name))
+            @if let WorkspaceAccess::Admin(workspace) = access { (plan::usage(workspace.plan(), workspace.secret_count)) }
+            @if access.may_edit() { (add_button(workspace)) }
         }
     }
 }
 
-fn results(workspace: &str, selection: &Selection<'_>) -> Markup {
+fn results(workspace: &str, access: &WorkspaceAccess, selection: &Selection<'_>) -> Markup {
     let now = now();
     html! {
         // Outside of the results, because the script replaces the results and only changes this text.
@@ -138,10 +156,10 @@ fn results(workspace: &str, selection: &Selection<'_>) -> Markup {
                     thead {
                         tr {
                             th { "Name" } th.number { "Version" } th { "Updated" } th { "Expires" } th { "Last used" }
-                            th { "Sent only to" } th { span.hidden-text { "Actions" } }
+                            th { "Sent only to" } @if access.may_edit() { th { span.hidden-text { "Actions" } } }
                         }
                     }
-                    tbody { @for secret in &selection.shown { (row(workspace, secret, now)) } }
+                    tbody { @for secret in &selection.shown { (row(workspace, secret, access.may_edit(), now)) } }
                 }
                 (pager(workspace, selection))
             }
@@ -149,7 +167,7 @@ fn results(workspace: &str, selection: &Selection<'_>) -> Markup {
     }
 }
 
-fn row(workspace: &str, secret: &Secret, now: i64) -> Markup {
+fn row(workspace: &str, secret: &Secret, may_edit: bool, now: i64) -> Markup {
     let path = format!("/w/{workspace}/secrets/{}", secret.name);
     let labels = labels(secret);
     html! {
@@ -163,7 +181,9 @@ fn row(workspace: &str, secret: &Secret, now: i64) -> Markup {
             (cell("Expires", &expiry(secret.expires_at.as_ref(), secret.expired, now)))
             (cell("Last used", &last_used(secret, now)))
             (cell("Sent only to", &origins(&secret.upstream_origins)))
-            td.row-actions { a.button.small href={ (path) "/replace" } aria-label={ "Replace " (secret.name) } { "Replace" } }
+            @if may_edit {
+                td.row-actions { a.button.small href={ (path) "/replace" } aria-label={ "Replace " (secret.name) } { "Replace" } }
+            }
         }
     }
 }

@@ -4,11 +4,12 @@ use axum::{
     extract::State,
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 
 use crate::console::{
-    app::{SharedApp, Site},
-    guard::{Change, QueryFields, cookies, is_direct},
+    app::{Admission, SharedApp},
+    cookie::{cookies, removed_cookie, session_cookie},
+    guard::{Change, QueryFields, is_direct},
     sign_in::SignIn,
     view::{message_page, signed_in_page},
 };
@@ -24,24 +25,30 @@ pub(in crate::console) async fn sign_in(
     if method != Method::GET || headers.contains_key("sec-purpose") {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
+    if let Admission::Certificate { users: _ } = app.admission {
+        // There are no links. The first page signs in.
+        return signed_in_page().into_response();
+    }
     let cookies = cookies(&app.site, &headers);
     match app
         .sign_ins
         .sign_in(query.text("token"), &cookies, is_direct(&headers))
     {
-        Ok(SignIn::New(session)) => with_cookie(&app.site, session.id.reveal(), ""),
+        Ok(SignIn::New(session)) => {
+            (session_cookie(&app.site, session.id.reveal()), signed_in_page()).into_response()
+        }
         Ok(SignIn::Repeated) => signed_in_page().into_response(),
         Ok(SignIn::Unknown) => message_page(
             StatusCode::FORBIDDEN,
             "This link does not sign in",
-            "A link works once, and a newer link replaces it. Press Enter in the terminal of `aerostack console` for a new one, \
-             or run `aerostack console` again.",
+            "A link works once, and a newer link replaces it. Press Enter in the terminal of `aerostack console` or `aerostack \
+             dev` for a new one, or run `aerostack console` again.",
         ),
         Ok(SignIn::UsedTwice) => message_page(
             StatusCode::FORBIDDEN,
             "Another browser used this link before",
             "The console has signed that browser out, because nobody but you should have the link. Press Enter in the terminal \
-             of `aerostack console` for a new one, or run `aerostack console` again.",
+             of `aerostack console` or `aerostack dev` for a new one, or run `aerostack console` again.",
         ),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
@@ -49,28 +56,14 @@ pub(in crate::console) async fn sign_in(
 
 pub(in crate::console) async fn sign_out(Change { visit, fields: _ }: Change) -> Response {
     visit.app.sign_ins.sign_out(&visit.session);
-    let page = message_page(
-        StatusCode::OK,
-        "You are signed out",
-        "Press Enter in the terminal of `aerostack console` for a link that signs in again.",
-    );
+    let next = match visit.app.admission {
+        Admission::Link => {
+            "Press Enter in the terminal of `aerostack console` or `aerostack dev` for a link that signs in again."
+        }
+        Admission::Certificate { users: _ } => {
+            "Close the browser, so that it forgets the choice of your certificate: the certificate signs in again."
+        }
+    };
+    let page = message_page(StatusCode::OK, "You are signed out", next);
     (removed_cookie(&visit.app.site), page).into_response()
-}
-
-fn with_cookie(site: &Site, value: &str, more: &str) -> Response {
-    (set_cookie(site, value, more), signed_in_page()).into_response()
-}
-
-fn removed_cookie(site: &Site) -> HeaderMap {
-    set_cookie(site, "", "; Max-Age=0")
-}
-
-fn set_cookie(site: &Site, value: &str, more: &str) -> HeaderMap {
-    let name = site.cookie_name();
-    let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/{more}");
-    let cookie = HeaderValue::from_str(&cookie).map(|mut cookie| {
-        cookie.set_sensitive(true);
-        (header::SET_COOKIE, cookie)
-    });
-    cookie.into_iter().collect()
 }

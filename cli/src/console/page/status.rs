@@ -6,19 +6,19 @@ use axum::response::{IntoResponse as _, Response};
 use chassis::caller::Peer;
 use maud::{Markup, html};
 use prost_types::Timestamp;
+use proto::Principal;
 
 use super::frame::{failure_page, render};
 use crate::{
     console::{
         guard::PageRequest,
-        services::Services,
         view::{Section, expiry, facts, now, prose, sentence, with_full_time},
     },
     service_status::{ServiceState, ServiceStatus, StatusReport, client_peer},
 };
 
 pub(in crate::console) async fn show(visit: PageRequest) -> Response {
-    match state(&visit.app.services).await {
+    match state(&visit).await {
         Ok(state) => {
             let body = html! {
                 h1 { "Status" }
@@ -32,13 +32,14 @@ pub(in crate::console) async fn show(visit: PageRequest) -> Response {
 
 /// Answers with the changing part of the page alone.
 pub(in crate::console) async fn live(visit: PageRequest) -> Response {
-    match state(&visit.app.services).await {
+    match state(&visit).await {
         Ok(state) => state.into_response(),
         Err(failure) => failure_page(&visit, Section::Status, failure),
     }
 }
 
-async fn state(services: &Services) -> Result<Markup, crate::failure::Failure> {
+async fn state(visit: &PageRequest) -> Result<Markup, crate::failure::Failure> {
+    let services = &visit.app.services;
     let (report, is_locked, vault, injector) = tokio::join!(
         services.status(),
         services.is_locked(),
@@ -60,7 +61,7 @@ async fn state(services: &Services) -> Result<Markup, crate::failure::Failure> {
             @for (state, peer) in states.iter().zip(peers) {
                 (card(state, peer.as_ref(), is_locked))
             }
-            (identity(client_peer(&services.connection).as_ref(), context.as_deref()))
+            (identity(client_peer(&services.connection).as_ref(), visit.session.user(), context.as_deref()))
         }
     })
 }
@@ -147,16 +148,20 @@ fn expires(not_after: SystemTime) -> Markup {
     with_full_time(&expiry(Some(&at), false, now()), Some(&at))
 }
 
-fn identity(peer: Option<&Peer>, context: Option<&str>) -> Markup {
+/// Returns the identity of the console, with which all of its users act. `user` signed in with a certificate of their own.
+fn identity(peer: Option<&Peer>, user: Option<&Principal>, context: Option<&str>) -> Markup {
     html! {
         @if let Some(peer) = peer {
             section.card {
-                h2 { "You" }
+                h2 { @if user.is_some() { "The console" } @else { "You" } }
                 (facts(certificate(peer)))
                 @if let Some(context) = context {
                     p.detail { "The context " span.mono { (context) } " of the command line names these services." }
                 }
-                p.detail { "The console has the rights that both services give to this identity." }
+                p.detail {
+                    "The console has the rights that both services give to this identity."
+                    @if let Some(user) = user { " You are signed in as " code { (user) } ", and act with these rights." }
+                }
             }
         }
     }

@@ -2,19 +2,22 @@
 
 use axum::response::Response;
 use maud::{Markup, html};
-use proto::vault::v1::Workspace;
+use proto::{WorkspaceName, vault::v1::Workspace};
 
 use super::{
     frame::{breadcrumb, failure_page, render, render_form, see_other},
     plan,
 };
-use crate::console::{
-    fields::Fields,
-    guard::{Change, PageRequest},
-    view::{
-        FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, hidden, icon,
-        invalid, submit,
+use crate::{
+    console::{
+        fields::Fields,
+        guard::{Change, PageRequest, QueryFields},
+        view::{
+            FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, hidden, icon,
+            invalid, submit,
+        },
     },
+    failure::FailureKind,
 };
 
 /// The number of kept versions that the form proposes, which is the vault's default.
@@ -23,7 +26,34 @@ const KEPT_VERSIONS: u32 = 3;
 pub(in crate::console) async fn list(visit: PageRequest) -> Response {
     match visit.app.services.workspaces().await {
         Ok(workspaces) => render(&visit, "Workspaces", Section::Workspaces, &list_view(&workspaces)),
+        Err(failure) if failure.kind == FailureKind::NotAllowed => {
+            render(&visit, "Workspaces", Section::Workspaces, &open_view())
+        }
         Err(failure) => failure_page(&visit, Section::Workspaces, failure),
+    }
+}
+
+/// Returns the page of an editor or viewer, who may not list workspaces.
+fn open_view() -> Markup {
+    let help = html! { "This identity is no administrator, and the vault lists workspaces only for administrators." };
+    let control = html! {
+        input #name.mono name="name" type="text" required maxlength="63" autocomplete="off" autocapitalize="none"
+            spellcheck="false" aria-describedby="name-help" autofocus;
+    };
+    html! {
+        h1 { "Workspaces" }
+        form.stack method="get" action="/workspaces/open" {
+            (field("name", "Name of the workspace that you work in", &help, None, &control))
+            div.actions { button.button.primary type="submit" { "Open" } }
+        }
+    }
+}
+
+/// Leads to a workspace by its name.
+pub(in crate::console) async fn open(QueryFields(query): QueryFields) -> Response {
+    match WorkspaceName::parse(query.text("name")) {
+        Ok(name) => see_other(&format!("/w/{name}/secrets")),
+        Err(_) => see_other("/"),
     }
 }
 

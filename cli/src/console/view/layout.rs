@@ -77,9 +77,14 @@ fn top_bar(active: Section, vault: &str, session: &Session) -> Markup {
             }
         }
         p.installation title="The vault that this console administers" { (vault) }
-        form method="post" action="/sign-out" {
-            input type="hidden" name="csrf" value=(session.csrf.reveal());
-            button.link type="submit" { "Sign out" }
+        // A certificate signs in again by itself, so its user cannot sign out of the console.
+        @if let Some(user) = session.user() {
+            p.user title="You, as your certificate names you" { (user) }
+        } @else {
+            form method="post" action="/sign-out" {
+                input type="hidden" name="csrf" value=(session.csrf.reveal());
+                button.link type="submit" { "Sign out" }
+            }
         }
     }
 }

@@ -1,0 +1,148 @@
+//! The console of `aerostack dev`.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
+
+use crate::{
+    browser::Browser,
+    support::{run, text},
+};
+
+/// A running `aerostack dev` with a console, killed when dropped.
+struct DevWithConsole {
+    child: Child,
+    link: String,
+    /// The lines before and after the link.
+    around: [String; 2],
+}
+
+impl DevWithConsole {
+    fn start(dir: &Path, console: &str) -> Self {
+        let log = std::fs::File::create(dir.with_extension("log")).unwrap();
+        let mut child = command(dir)
+            .args(["--console-addr", console])
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut next = || lines.next().expect("it printed no link").unwrap();
+        let mut before = String::new();
+        let link = loop {
+            let line = next();
+            if line.contains("/sign-in?token=") {
+                break line.trim().to_owned();
+            }
+            before = line;
+        };
+        Self {
+            child,
+            link,
+            around: [before, next()],
+        }
+    }
+
+    fn host(&self) -> String {
+        let uri: http::Uri = self.link.parse().unwrap();
+        uri.authority().unwrap().to_string()
+    }
+}
+
+impl Drop for DevWithConsole {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns the command `aerostack dev` with free ports for the services.
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
+    command.args(["dev", "--dir"]).arg(dir);
+    for listener in ["--vault-addr", "--injector-addr", "--data-plane-addr"] {
+        command.args([listener, "127.0.0.1:0"]);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_prints_a_link_to_a_console_with_the_rights_of_its_administrator() {
+    let home = tempfile::tempdir().unwrap();
+    let dev = DevWithConsole::start(&home.path().join("dev"), "127.0.0.1:0");
+    let mut browser = Browser::signed_in(&dev.link).await;
+    let status = browser.get("/status").await;
+    assert!(status.has("Everything is in order."), "{}", status.text);
+    assert!(
+        status.has("spiffe://aerostack.localhost/admin"),
+        "{}",
+        status.text
+    );
+    let made = browser.change("/workspaces", &[("name", "w")]).await;
+    assert!(made.has("The workspace"), "{}", made.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_whose_port_is_taken_has_another_one() {
+    let home = tempfile::tempdir().unwrap();
+    let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = occupied.local_addr().unwrap().to_string();
+    let dev = DevWithConsole::start(&home.path().join("dev"), &taken);
+    assert_ne!(dev.host(), taken);
+    assert!(dev.around[1].contains("has port"), "{:?}", dev.around);
+    let mut browser = Browser::signed_in(&dev.link).await;
+    assert_eq!(browser.get("/").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_dev_while_browsers_are_connected() {
+    /// Less than the time that the console gives a request, and than that of a connection without one.
+    const SOON: Duration = Duration::from_secs(3);
+    let home = tempfile::tempdir().unwrap();
+    let mut dev = DevWithConsole::start(&home.path().join("dev"), "127.0.0.1:0");
+    let mut browser = Browser::signed_in(&dev.link).await;
+    let idle = TcpStream::connect(dev.host()).await.unwrap();
+    assert_eq!(browser.get("/").await.status, StatusCode::OK);
+    let asked = Instant::now();
+    kill_process(Pid::from_child(&dev.child), Signal::INT).unwrap();
+    assert!(dev.child.wait().unwrap().success());
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    drop((browser, idle));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_link_is_printed_without_a_console() {
+    let home = tempfile::tempdir().unwrap();
+    let mut once = command(&home.path().join("dev"));
+    once.args(["--demo", "--once"]);
+    let output = run(once).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(
+        !text(&output.stdout).contains("sign-in"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_serves_the_console_on_this_machine_only() {
+    let home = tempfile::tempdir().unwrap();
+    let mut reachable = command(&home.path().join("dev"));
+    reachable.args(["--console-addr", "0.0.0.0:0"]);
+    let output = run(reachable).await;
+    assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("--console-addr"),
+        "{}",
+        text(&output.stderr)
+    );
+}

@@ -1,0 +1,401 @@
+//! Users who sign in with client certificates, over TLS.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aerostack::pki::{Ca, CaSpec, DevPki, Issued, Leaf, Usage, issue};
+use chassis::tls::provider;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    browser::{Answer, between, command},
+    support::{dev::Dev, run, text},
+};
+
+const ALICE: &str = "spiffe://test/alice";
+const BOB: &str = "spiffe://test/bob";
+
+/// A certificate authority, and a directory for what it issues.
+struct TestAuthority {
+    ca: Ca,
+    home: TempDir,
+}
+
+impl TestAuthority {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let ca = Ca::generate(&CaSpec::for_any_name(SystemTime::now())).unwrap();
+        fs::write(home.path().join("ca.pem"), ca.cert_pem()).unwrap();
+        let authority = Self { ca, home };
+        let server = authority.issue(&Leaf::server("console", SystemTime::now()));
+        let key = authority.path("key.pem");
+        fs::write(authority.path("cert.pem"), &server.cert_pem).unwrap();
+        fs::write(&key, server.key_pem.as_bytes()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        authority
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn issue(&self, leaf: &Leaf) -> Issued {
+        issue(&self.ca, leaf).unwrap()
+    }
+
+    fn user(&self, principal: &str) -> Issued {
+        self.issue(&Leaf::new("user", principal, &[Usage::Client], SystemTime::now()))
+    }
+
+    /// Returns the command of a console that serves with a certificate of this authority, and admits its users.
+    fn console(&self, dir: &Path, listen: &str, users: &[&str]) -> Command {
+        let mut command = command(dir, listen);
+        for (flag, file) in [
+            ("--tls-cert", "cert.pem"),
+            ("--tls-key", "key.pem"),
+            ("--client-ca", "ca.pem"),
+        ] {
+            command.arg(flag).arg(self.path(file));
+        }
+        for user in users {
+            command.args(["--allow-user", user]);
+        }
+        command
+    }
+}
+
+/// A pair of services, and a console for users with certificates. Both are killed when dropped.
+struct UserConsole {
+    child: Child,
+    /// The printed address, such as `localhost:7180`.
+    host: String,
+    authority: TestAuthority,
+    _dev: Dev,
+}
+
+impl UserConsole {
+    async fn start(users: &[&str], more: &[&str]) -> Self {
+        let authority = TestAuthority::new();
+        let dir = authority.path("dev");
+        let dev = Dev::start(&dir).await;
+        let log = fs::File::create(authority.path("console.log")).unwrap();
+        let mut child = authority
+            .console(&dir, "127.0.0.1:0", users)
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut address)
+            .unwrap();
+        let host = address.trim().strip_prefix("https://").unwrap();
+        Self {
+            child,
+            host: host.trim_end_matches('/').to_owned(),
+            authority,
+            _dev: dev,
+        }
+    }
+
+    fn port(&self) -> &str {
+        self.host.rsplit_once(':').unwrap().1
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.authority.path("console.log")).unwrap()
+    }
+
+    fn browser(&self, identity: Option<&Issued>) -> UserBrowser {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(self.authority.ca.cert_pem().as_bytes()).unwrap();
+        roots.add(ca).unwrap();
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => config.with_no_client_auth(),
+            Some(issued) => {
+                let chain = vec![CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap()];
+                let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        UserBrowser {
+            tls: TlsConnector::from(Arc::new(config)),
+            address: format!("127.0.0.1:{}", self.port()),
+            host: self.host.clone(),
+            cookie: None,
+        }
+    }
+}
+
+impl Drop for UserConsole {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A browser with a client certificate, or without one.
+struct UserBrowser {
+    tls: TlsConnector,
+    address: String,
+    host: String,
+    cookie: Option<String>,
+}
+
+impl UserBrowser {
+    async fn get(&mut self, path: &str) -> Result<Answer, AnyError> {
+        self.send(Method::GET, path, String::new()).await
+    }
+
+    /// Sends a request on a connection of its own, and keeps the cookie of the answer.
+    async fn send(&mut self, method: Method, path: &str, body: String) -> Result<Answer, AnyError> {
+        let stream = TcpStream::connect(&self.address).await?;
+        let stream = self
+            .tls
+            .connect(ServerName::try_from("localhost")?, stream)
+            .await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &self.host)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(cookie) = &self.cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
+        let answer = sender
+            .send_request(request.body(Full::<Bytes>::from(body))?)
+            .await?;
+        let (head, body) = answer.into_parts();
+        let text = String::from_utf8(body.collect().await?.to_bytes().to_vec())?;
+        connection.abort();
+        if let Some(cookie) = head.headers.get(header::SET_COOKIE) {
+            let (cookie, _) = cookie.to_str()?.split_once(';').ok_or("no attributes")?;
+            self.cookie = Some(cookie.to_owned());
+        }
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            text,
+        })
+    }
+
+    /// Opens the first page, and returns the token of the session.
+    async fn sign_in(&mut self) -> String {
+        assert_eq!(self.get("/").await.unwrap().status, StatusCode::OK);
+        let form = self.get("/workspaces/new").await.unwrap().text;
+        between(&form, "name=\"csrf\" value=\"", "\"").to_owned()
+    }
+
+    async fn create(&mut self, csrf: &str, name: &str) -> StatusCode {
+        let form = format!("csrf={csrf}&name={name}");
+        let answer = self.send(Method::POST, "/workspaces", form).await.unwrap();
+        answer.status
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_valid_certificate_of_the_authority_there_is_no_answer() {
+    const DAY: Duration = Duration::from_hours(24);
+    let console = UserConsole::start(&[ALICE], &[]).await;
+    let now = SystemTime::now();
+    let client = |usages: &[Usage]| Leaf::new("user", ALICE, usages, now);
+    let expired = Leaf {
+        not_before: now - 2 * DAY,
+        not_after: now - DAY,
+        ..client(&[Usage::Client])
+    };
+    let early = Leaf {
+        not_before: now + DAY,
+        ..client(&[Usage::Client])
+    };
+    let own = |leaf: &Leaf| Some(console.authority.issue(leaf));
+    for (what, identity) in [
+        ("none", None),
+        ("of another authority", Some(TestAuthority::new().user(ALICE))),
+        ("expired", own(&expired)),
+        ("not yet valid", own(&early)),
+        ("of a server", own(&client(&[Usage::Server]))),
+    ] {
+        let mut browser = console.browser(identity.as_ref());
+        for path in ["/", "/assets/console.css", "/sign-in?token=x"] {
+            assert!(browser.get(path).await.is_err(), "{what} {path}");
+        }
+    }
+    let mut alice = console.browser(Some(&console.authority.user(ALICE)));
+    assert_eq!(alice.get("/").await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_is_not_allowed_sees_no_page_but_the_reason() {
+    let console = UserConsole::start(&[ALICE], &[]).await;
+    for other in [
+        BOB,
+        "spiffe://test/alice2",
+        "spiffe://test/Alice",
+        "spiffe://test/alice/x",
+    ] {
+        let mut browser = console.browser(Some(&console.authority.user(other)));
+        for path in ["/", "/status", "/w/x/secrets", "/nowhere"] {
+            let answer = browser.get(path).await.unwrap();
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{other} {path}");
+            assert!(answer.has(&format!("--allow-user {other}")), "{}", answer.text);
+            assert!(answer.headers.get(header::SET_COOKIE).is_none());
+        }
+        assert_eq!(browser.create("x", "stolen").await, StatusCode::FORBIDDEN);
+    }
+    let nameless = Leaf {
+        uris: Vec::new(),
+        ..Leaf::new("user", ALICE, &[Usage::Client], SystemTime::now())
+    };
+    let mut nobody = console.browser(Some(&console.authority.issue(&nameless)));
+    let answer = nobody.get("/").await.unwrap();
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert!(answer.has("does not sign in"), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_made_and_logged_under_the_name_of_its_user() {
+    let console = UserConsole::start(&[ALICE, BOB], &[]).await;
+    let mut alice = console.browser(Some(&console.authority.user(ALICE)));
+    let first = alice.get("/").await.unwrap();
+    assert!(first.has(ALICE), "the page says who is signed in: {}", first.text);
+    assert!(!first.has("Sign out"));
+    let cookie = first.headers[header::SET_COOKIE].to_str().unwrap();
+    let name = format!("__Host-aerostack-console-{}=", console.port());
+    assert!(cookie.starts_with(&name), "{cookie}");
+    assert!(
+        cookie.ends_with("; HttpOnly; SameSite=Strict; Path=/; Secure"),
+        "{cookie}"
+    );
+
+    let csrf = alice.sign_in().await;
+    assert_eq!(alice.create(&csrf, "made").await, StatusCode::SEE_OTHER);
+    assert_eq!(alice.create("x", "forged").await, StatusCode::FORBIDDEN);
+    let list = alice.get("/").await.unwrap();
+    assert!(list.has("made") && !list.has("forged"), "{}", list.text);
+    assert!(
+        list.headers.get(header::SET_COOKIE).is_none(),
+        "the session goes on"
+    );
+    let logged = console.log();
+    let line = |status| {
+        let parts = [ALICE, "POST", "/workspaces", status];
+        logged
+            .lines()
+            .any(|line| line.contains("change requested") && parts.iter().all(|part| line.contains(part)))
+    };
+    assert!(line("303") && line("403"), "{logged}");
+
+    // Without the cookie there is no session, and a certificate alone changes nothing.
+    let kept = alice.cookie.take();
+    assert_eq!(alice.create(&csrf, "forged").await, StatusCode::UNAUTHORIZED);
+    // The session of one user is not that of another.
+    let mut bob = console.browser(Some(&console.authority.user(BOB)));
+    bob.cookie = kept;
+    assert_eq!(bob.create(&csrf, "forged").await, StatusCode::UNAUTHORIZED);
+    let answer = bob.get("/").await.unwrap();
+    assert!(answer.has(BOB) && !answer.has(ALICE), "{}", answer.text);
+    assert!(answer.headers.get(header::SET_COOKIE).is_some());
+    assert!(!answer.has("forged"), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_hosts_of_the_console_are_served() {
+    for (flags, own, foreign) in [
+        (
+            &[][..],
+            ["localhost", "127.0.0.1"],
+            ["console.example.org", "127.0.0.2"],
+        ),
+        (
+            &["--host", "console.example.org", "--host", "vpn.example.org"][..],
+            ["console.example.org", "vpn.example.org"],
+            ["localhost", "127.0.0.1"],
+        ),
+    ] {
+        let console = UserConsole::start(&[ALICE], flags).await;
+        let mut alice = console.browser(Some(&console.authority.user(ALICE)));
+        let status = async |alice: &mut UserBrowser, host: &str| {
+            alice.host = format!("{host}:{}", console.port());
+            alice.get("/").await.unwrap().status
+        };
+        for host in own {
+            assert_eq!(status(&mut alice, host).await, StatusCode::OK, "{host}");
+        }
+        for host in foreign {
+            assert_eq!(
+                status(&mut alice, host).await,
+                StatusCode::MISDIRECTED_REQUEST,
+                "{host}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_address_needs_an_authority_that_is_not_for_development_and_a_user() {
+    let authority = TestAuthority::new();
+    let dir = authority.path("dev");
+    let pki = DevPki::ensure(&dir).unwrap();
+    let mut development = command(&dir, "0.0.0.0:0");
+    development.arg("--tls-cert").arg(&pki.vault.cert);
+    development.arg("--tls-key").arg(&pki.vault.key);
+    development
+        .arg("--client-ca")
+        .arg(&pki.ca)
+        .args(["--allow-user", ALICE]);
+    let mut without_key = command(&dir, "0.0.0.0:0");
+    without_key.arg("--tls-cert").arg(authority.path("cert.pem"));
+    for (command, part) in [
+        (development, "development CA"),
+        (
+            authority.console(&dir, "0.0.0.0:0", &[]),
+            "--allow-user: is required",
+        ),
+        (
+            authority.console(&dir, "0.0.0.0:0", &["alice"]),
+            "--allow-user: a principal is",
+        ),
+        (without_key, "--tls-key: is required"),
+    ] {
+        let output = run(command).await;
+        assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+    }
+    let mut child = authority
+        .console(&dir, "0.0.0.0:0", &[ALICE])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut address = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut address)
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(address.starts_with("https://localhost:"), "{address}");
+}

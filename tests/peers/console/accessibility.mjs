@@ -1,0 +1,65 @@
+// Looks at every page, in light and dark, narrow and wide: axe-core finds nothing serious, nothing is cut off at the side, and Tab
+// reaches every control.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { newWindow, origin, require, scenario, signIn } from "./browser.mjs";
+import { unreachable } from "./keys.mjs";
+import { PAGES } from "./pages.mjs";
+
+const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const WIDTHS = [360, 1280, 2560];
+// Above this width only the margins grow, and axe-core would find the same again.
+const WIDEST_FOR_AXE = 1280;
+const HEIGHT = 900;
+
+// The rules of WCAG 2.0 to 2.2, levels A and AA, and those that axe-core calls best practice. Only what is serious or critical counts.
+async function findings(page) {
+  const { violations } = await page.evaluate(() => window.axe.run(document, { preload: false, resultTypes: ["violations"] }));
+  return violations
+    .filter(({ impact }) => impact === "serious" || impact === "critical")
+    .flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => `${id} ${target}: ${failureSummary}`));
+}
+
+// Returns the elements that make the page wider than the window. A box that scrolls may have wider content.
+const tooWide = (page) =>
+  page.evaluate(() => {
+    const { scrollWidth, clientWidth } = document.documentElement;
+    if (scrollWidth <= clientWidth) return [];
+    const wide = [...document.body.querySelectorAll("*")].filter((part) => part.getBoundingClientRect().right > clientWidth);
+    return wide.map((part) => part.outerHTML.slice(0, 120));
+  });
+
+async function look(page, path, scheme) {
+  await page.goto(origin + path);
+  await page.evaluate(AXE);
+  const found = [];
+  for (const width of WIDTHS) {
+    await page.setViewportSize({ width, height: HEIGHT });
+    const add = (problems) => found.push(...problems.map((problem) => `${path} ${scheme} ${width} px: ${problem}`));
+    if (width <= WIDEST_FOR_AXE) add(await findings(page));
+    add(await tooWide(page));
+  }
+  const missed = scheme === "light" ? await unreachable(page) : [];
+  return [...found, ...missed.map((control) => `${path}: Tab does not reach ${control}`)];
+}
+
+async function lookAtAll(browser, colorScheme, paths, storageState) {
+  const { context, page, watch } = await newWindow(browser, { colorScheme, storageState });
+  const found = [];
+  for (const path of paths) found.push(...(await look(page, path, colorScheme)));
+  watch.check();
+  await context.close();
+  return found;
+}
+
+await scenario(async (browser) => {
+  const schemes = ["light", "dark"];
+  // The page of a person who has not signed in is one of them.
+  const before = schemes.map((scheme) => lookAtAll(browser, scheme, ["/"]));
+  assert.deepEqual((await Promise.all(before)).flat(), []);
+  const { context } = await signIn(browser);
+  const state = await context.storageState();
+  const after = schemes.map((scheme) => lookAtAll(browser, scheme, PAGES, state));
+  assert.deepEqual((await Promise.all(after)).flat(), []);
+  console.log(`${PAGES.length} pages`);
+});

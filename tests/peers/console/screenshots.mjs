@@ -1,0 +1,27 @@
+// Makes the pictures of the README: each page in light and dark, in the folder that CONSOLE_TEST names.
+import { config, newWindow, origin, scenario } from "./browser.mjs";
+
+// Names of pictures, and what they show. A page that is added needs one line.
+const PICTURES = {
+  secrets: "/w/payments/secrets",
+  status: "/status",
+};
+const SIZE = { width: 1200, height: 750 };
+
+await scenario(async (browser) => {
+  let state;
+  for (const colorScheme of ["light", "dark"]) {
+    const { context, page } = await newWindow(browser, { colorScheme, viewport: SIZE, storageState: state });
+    if (!state) {
+      await page.goto(config.link);
+      await page.waitForURL(`${origin}/`);
+      state = await context.storageState();
+    }
+    for (const [name, path] of Object.entries(PICTURES)) {
+      await page.goto(origin + path);
+      await page.evaluate(() => document.activeElement?.blur());
+      await page.screenshot({ path: `${config.folder}/console-${name}-${colorScheme}.png` });
+    }
+    await context.close();
+  }
+});

@@ -1,0 +1,40 @@
+// Two tabs of one browser: neither undoes unseen what the other did, and a sign-out holds for both.
+import assert from "node:assert/strict";
+import { origin, scenario, shows, signIn } from "./browser.mjs";
+
+const secret = `${origin}/w/shop/secrets/GITHUB_TOKEN`;
+
+async function replace(page, value) {
+  await page.getByLabel("Value", { exact: true }).fill(value);
+  await page.getByRole("button", { name: "Replace value" }).click();
+}
+
+await scenario(async (browser) => {
+  const { context, page: first, watch } = await signIn(browser);
+  const second = await context.newPage();
+  for (const tab of [first, second]) await tab.goto(`${secret}/replace`);
+  await replace(first, "value-of-the-first-tab");
+  await shows(first, "has a new value: version 2");
+  await replace(second, "value-of-the-second-tab");
+  await second.getByRole("alert").getByText("the secret was changed meanwhile", { exact: false }).waitFor();
+  await replace(second, "value-of-the-second-tab");
+  await shows(second, "has a new value: version 3");
+
+  // A page that shows an older version restores and deletes nothing.
+  await first.getByRole("button", { name: "Restore version 1" }).click();
+  await first.getByRole("alert").waitFor();
+  await first.goto(`${secret}/delete`);
+  await second.goto(`${secret}/replace`);
+  await replace(second, "value-of-the-second-tab");
+  await first.getByRole("button", { name: "Delete secret" }).click();
+  await first.getByRole("alert").waitFor();
+  // A notice is for the tab that made the change.
+  await second.goto(secret);
+  assert.equal(await second.getByText("has a new value").count(), 0);
+
+  await second.getByRole("button", { name: "Sign out" }).click();
+  await shows(second, "You are signed out");
+  await first.goto(secret);
+  await shows(first, "Sign in first");
+  watch.check();
+});

@@ -1,0 +1,38 @@
+"""Certificates of the authority of `aerostack dev`, for clients that `dev` makes none for."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+
+def client(pki: Path, folder: Path, name: str, principal: str, *, expired: bool = False) -> list[str]:
+    """Makes a client certificate, and answers the flags of the command line that name it."""
+    authority = x509.load_pem_x509_certificate((pki / "ca.pem").read_bytes())
+    signer = serialization.load_pem_private_key((pki / "ca-key.pem").read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    end = datetime.now(timezone.utc) + timedelta(minutes=-1 if expired else 60)
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"aerostack {name}")]))
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(end - timedelta(minutes=90))
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(principal)]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+    files = folder / f"{name}.pem", folder / f"{name}-key.pem"
+    files[0].write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    files[1].touch(0o600)
+    private = serialization.PrivateFormat.PKCS8
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()))
+    return ["--cert", str(files[0]), "--key", str(files[1])]
