@@ -1,5 +1,8 @@
 //! The calls to both services that pages are made of.
 
+mod looking_only;
+mod servers;
+
 use proto::{
     SecretName,
     injector::v1::{ListServersRequest, Server, server_service_client::ServerServiceClient},
@@ -21,6 +24,9 @@ use crate::{
     service_status::StatusReport,
 };
 
+use self::looking_only::LookingOnly;
+pub(super) use self::servers::Explained;
+
 /// Clients of both services. They connect on first use, and connect again after a failure.
 ///
 /// Lists are read by loops and not by `list_all`: the compiler cannot prove that a future with an `async` closure that borrows
@@ -29,6 +35,7 @@ pub(super) struct Services {
     pub(super) connection: Connection,
     pub(super) vault: Remote,
     pub(super) injector: Remote,
+    looking_only: LookingOnly,
 }
 
 impl Services {
@@ -37,6 +44,7 @@ impl Services {
         Ok(Self {
             vault: connection.vault()?,
             injector: connection.injector()?,
+            looking_only: LookingOnly::default(),
             connection,
         })
     }
@@ -231,7 +239,11 @@ impl Services {
         name: &SecretName,
     ) -> Result<Vec<String>, Failure> {
         let servers = self.servers(workspace).await?;
-        let gets = |server: &Server| server.inject_secrets.iter().any(|secret| secret == name.as_str());
+        let gets = |server: &Server| {
+            let certificate = server.tls.as_ref().map(|tls| &tls.client_cert_secret);
+            let mut secrets = server.inject_secrets.iter().chain(certificate);
+            secrets.any(|secret| secret == name.as_str())
+        };
         Ok(servers
             .into_iter()
             .filter(gets)

@@ -11,5 +11,8 @@ mod support;
 mod browser;
 mod safety;
 mod secrets;
+mod servers;
 mod sign_in;
+mod upstream;
+mod viewer;
 mod workspaces;
