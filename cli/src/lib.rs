@@ -20,6 +20,7 @@ mod output;
 mod pages;
 pub mod pki;
 mod pki_command;
+mod program_call;
 mod secret_metadata;
 mod service_status;
 mod set_up;

@@ -12,7 +12,6 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use proto::{Reason, ServerName, WorkspaceName};
-use serde_json::Value;
 use tokio::time;
 
 use crate::{
@@ -20,10 +19,8 @@ use crate::{
     data_plane::{DataPlane, HttpVersion, refusal_of_injector},
     failure::{Failure, FailureKind},
     output::Report,
+    program_call::{Problem, ProgramCall, parse_header, read_problem},
 };
-
-/// Bytes of the body of a refusal that are read at most.
-const MAX_REFUSAL: usize = 64 * 1024;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -135,32 +132,19 @@ impl CallArgs {
             None if body.is_some() => Method::POST,
             None => Method::GET,
         };
-        let path = if self.path.starts_with('/') {
-            self.path.clone()
-        } else {
-            format!("/{}", self.path)
-        };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(&path)
-            .body(Full::from(body.unwrap_or_default()))
-            .map_err(|error| usage(&format_args!("{path}: {error}")))?;
-        let headers = request.headers_mut();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        headers.extend(kind.iter().flat_map(|kind| kind.headers()));
+        let mut headers = kind.map(BodyKind::headers).unwrap_or_default();
         for given in &self.headers {
-            let (name, value) = parse_header(given)?;
-            headers.insert(name, value);
+            headers.push(parse_header(given)?);
         }
-        // Set last, so that no `--header` can name another server.
-        for (name, label) in [
-            ("x-aerostack-workspace", workspace.as_str()),
-            ("x-aerostack-server", server.as_str()),
-        ] {
-            let label = HeaderValue::from_str(label).map_err(|error| usage(&error))?;
-            headers.insert(HeaderName::from_static(name), label);
-        }
-        Ok(request)
+        let call = ProgramCall {
+            workspace,
+            server,
+            method,
+            path: self.path.clone(),
+            headers,
+            body: body.unwrap_or_default(),
+        };
+        call.request()
     }
 
     fn body(&self) -> Result<(Option<Bytes>, Option<BodyKind>), Failure> {
@@ -186,13 +170,8 @@ impl CallArgs {
 
     /// Returns the failure for a call that the injector refused.
     async fn refusal(&self, reason: Reason, name: &str, answer: Response<Incoming>) -> Failure {
-        let problem = read_problem(answer.into_body()).await;
-        let member = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default();
-        let message = format!(
-            "the injector refused the call: {} ({name}, call {})",
-            member("detail"),
-            member("call_id")
-        );
+        let Problem { detail, call_id } = read_problem(answer.into_body()).await;
+        let message = format!("the injector refused the call: {detail} ({name}, call {call_id})");
         Failure::new(FailureKind::of(reason.code()), message).hint(self.hint_for(reason))
     }
 
@@ -216,18 +195,6 @@ impl CallArgs {
             _ => format!("`aerostack explain {workspace} {server}` shows the state of each secret"),
         }
     }
-}
-
-/// Reads the `application/problem+json` of a refusal. Returns `null` when the body is something else.
-async fn read_problem(mut body: Incoming) -> Value {
-    let mut text = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        text.extend(frame.into_data().unwrap_or_default());
-        if text.len() > MAX_REFUSAL {
-            break;
-        }
-    }
-    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// Default headers of a body, which `--header` can replace.
@@ -267,25 +234,6 @@ fn content(data: &str) -> Result<Vec<u8>, Failure> {
         }
         Some(path) => fs::read(path).map_err(|error| Failure::file(Path::new(path), &error)),
     }
-}
-
-fn parse_header(given: &str) -> Result<(HeaderName, HeaderValue), Failure> {
-    // Errors quote only the name of a header, because the value may be a credential.
-    let (name, value) = given
-        .split_once(':')
-        .ok_or_else(|| Failure::new(FailureKind::Usage, "a header is NAME: VALUE"))?;
-    let wrong = |what: &dyn std::fmt::Display| {
-        Failure::new(FailureKind::Usage, format_args!("header {name:?}: {what}"))
-    };
-    Ok((
-        name.trim()
-            .parse()
-            .map_err(|error: http::header::InvalidHeaderName| wrong(&error))?,
-        value
-            .trim()
-            .parse()
-            .map_err(|error: http::header::InvalidHeaderValue| wrong(&error))?,
-    ))
 }
 
 /// The file or standard output that the answer is written to.

@@ -12,12 +12,18 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, media type and content of each file.
-const ASSETS: [(&str, &str, &str); 7] = [
+const ASSETS: [(&str, &str, &str); 9] = [
     ("console.css", CSS, include_str!("assets/console.css")),
     ("console.js", JAVASCRIPT, include_str!("assets/console.js")),
+    ("copy.js", JAVASCRIPT, include_str!("assets/copy.js")),
     ("filter.js", JAVASCRIPT, include_str!("assets/filter.js")),
     ("live.js", JAVASCRIPT, include_str!("assets/live.js")),
     ("names.js", JAVASCRIPT, include_str!("assets/names.js")),
+    (
+        "server_form.js",
+        JAVASCRIPT,
+        include_str!("assets/server_form.js"),
+    ),
     ("values.js", JAVASCRIPT, include_str!("assets/values.js")),
     ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
 ];

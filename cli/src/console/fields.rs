@@ -65,6 +65,17 @@ impl Fields {
         field.map_or("", |(_, value)| value.trim())
     }
 
+    /// Returns true when the form has the field, even without content.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(given, _)| given == name)
+    }
+
+    /// Returns a field as it was entered, or an empty text. Browsers send line breaks as CR LF.
+    pub(super) fn raw(&self, name: &str) -> &str {
+        let field = self.0.iter().find(|(given, _)| given == name);
+        field.map_or("", |(_, value)| value.as_str())
+    }
+
     /// Returns true for a checkbox that is checked.
     pub(super) fn is_set(&self, name: &str) -> bool {
         !self.text(name).is_empty()

@@ -10,7 +10,8 @@ use super::{
     assets,
     guard::guard,
     page::{
-        messages, secret, secret_delete, secret_put, secrets, sign_in, status, workspace_settings, workspaces,
+        messages, secret, secret_delete, secret_put, secrets, servers, sign_in, status, workspace_settings,
+        workspaces,
     },
 };
 
@@ -32,6 +33,25 @@ pub(super) fn router(app: SharedApp) -> Router {
         .route(
             "/w/{workspace}/secrets/{name}/delete",
             get(secret_delete::confirm).post(secret_delete::delete),
+        )
+        .route("/w/{workspace}/servers", get(servers::list::list))
+        .route("/w/{workspace}/add-server", get(servers::catalog::choose))
+        .route(
+            "/w/{workspace}/add-server/form",
+            get(servers::add::new).post(servers::add::add),
+        )
+        .route("/w/{workspace}/servers/{name}", get(servers::show::show))
+        .route(
+            "/w/{workspace}/servers/{name}/edit",
+            get(servers::edit::form).post(servers::edit::save),
+        )
+        .route(
+            "/w/{workspace}/servers/{name}/delete",
+            get(servers::delete::confirm).post(servers::delete::delete),
+        )
+        .route(
+            "/w/{workspace}/servers/{name}/call",
+            get(servers::call::form).post(servers::call::call),
         )
         .route(
             "/w/{workspace}/settings",

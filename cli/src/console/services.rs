@@ -1,5 +1,8 @@
 //! The calls to both services that pages are made of.
 
+mod looking_only;
+mod servers;
+
 use proto::{
     SecretName,
     injector::v1::{ListServersRequest, Server, server_service_client::ServerServiceClient},
@@ -22,6 +25,9 @@ use crate::{
     service_status::StatusReport,
 };
 
+use self::looking_only::LookingOnly;
+pub(super) use self::servers::Explained;
+
 /// Clients of both services. They connect on first use, and connect again after a failure.
 ///
 /// Lists are read by loops and not by `list_all`: the compiler cannot prove that a future with an `async` closure that borrows
@@ -31,6 +37,7 @@ pub(super) struct Services {
     pub(super) vault: Remote,
     pub(super) injector: Remote,
     pub(super) remembered_access: RememberedAccess,
+    looking_only: LookingOnly,
 }
 
 impl Services {
@@ -40,6 +47,7 @@ impl Services {
             vault: connection.vault()?,
             injector: connection.injector()?,
             remembered_access: RememberedAccess::default(),
+            looking_only: LookingOnly::default(),
             connection,
         })
     }
@@ -234,7 +242,11 @@ impl Services {
         name: &SecretName,
     ) -> Result<Vec<String>, Failure> {
         let servers = self.servers(workspace).await?;
-        let gets = |server: &Server| server.inject_secrets.iter().any(|secret| secret == name.as_str());
+        let gets = |server: &Server| {
+            let certificate = server.tls.as_ref().map(|tls| &tls.client_cert_secret);
+            let mut secrets = server.inject_secrets.iter().chain(certificate);
+            secrets.any(|secret| secret == name.as_str())
+        };
         Ok(servers
             .into_iter()
             .filter(gets)

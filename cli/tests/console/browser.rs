@@ -15,7 +15,9 @@ use hyper_util::{
 };
 use tempfile::TempDir;
 
-use crate::support::dev::Dev;
+use aerostack::pki::INJECTOR_ID;
+
+use crate::{support::dev::Dev, viewer};
 
 /// A pair of services, and a console that administers it. Both are killed when dropped.
 pub(crate) struct Console {
@@ -28,11 +30,33 @@ pub(crate) struct Console {
 
 impl Console {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a pair with additional arguments of `aerostack dev`, and its console.
+    pub(crate) async fn start_with(args: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join(".aerostack");
-        let dev = Dev::start(&dir).await;
+        let dev = Dev::start_with(&dir, args).await;
+        Self::of(home, dev, &[])
+    }
+
+    /// Starts a console whose identity administers the vault, and may only look at the servers of its injector.
+    pub(crate) async fn start_as_viewer_of_servers() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dev = Dev::start(&home.path().join(".aerostack")).await;
+        let injector = viewer::serve_injector(&dev).await.to_string();
+        Self::of(
+            home,
+            dev,
+            &["--injector", &injector, "--injector-id", INJECTOR_ID],
+        )
+    }
+
+    fn of(home: TempDir, dev: Dev, connection: &[&str]) -> Self {
         let log = std::fs::File::create(home.path().join("console.log")).unwrap();
-        let mut child = command(&dir, "127.0.0.1:0")
+        let mut child = command(&dev.dir, "127.0.0.1:0")
+            .args(connection)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

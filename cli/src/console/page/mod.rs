@@ -9,6 +9,7 @@ pub(super) mod secret_delete;
 mod secret_form;
 pub(super) mod secret_put;
 pub(super) mod secrets;
+pub(super) mod servers;
 pub(super) mod sign_in;
 pub(super) mod status;
 pub(super) mod workspace_settings;

@@ -5,7 +5,7 @@ use axum::{
     response::Response,
 };
 use http::{StatusCode, request::Parts};
-use proto::{SecretName, WorkspaceName};
+use proto::{SecretName, ServerName, WorkspaceName};
 use serde::de::DeserializeOwned;
 
 use crate::console::{app::SharedApp, view::message_page};
@@ -39,6 +39,31 @@ impl FromRequestParts<SharedApp> for OfSecret {
     }
 }
 
+/// The server of a path `/w/{workspace}/servers/{name}…`.
+pub(in crate::console) struct OfServer {
+    pub(super) workspace: WorkspaceName,
+    pub(super) name: ServerName,
+}
+
+impl OfServer {
+    /// Returns the path of the server's page.
+    pub(super) fn path(&self) -> String {
+        let Self { workspace, name } = self;
+        format!("/w/{workspace}/servers/{name}")
+    }
+}
+
+impl FromRequestParts<SharedApp> for OfServer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, Response> {
+        let (workspace, name): (String, String) = path(parts, app).await?;
+        let workspace = WorkspaceName::parse(&workspace).map_err(|_| no_such_page())?;
+        let name = ServerName::parse(&name).map_err(|_| no_such_page())?;
+        Ok(Self { workspace, name })
+    }
+}
+
 async fn path<T: DeserializeOwned + Send>(parts: &mut Parts, app: &SharedApp) -> Result<T, Response> {
     let path = Path::<T>::from_request_parts(parts, app).await;
     path.map(|Path(names)| names).map_err(|_| no_such_page())
@@ -48,6 +73,6 @@ fn no_such_page() -> Response {
     message_page(
         StatusCode::NOT_FOUND,
         "There is no such page",
-        "No workspace or secret can have the name in the address.",
+        "No workspace, secret or server can have the name in the address.",
     )
 }

@@ -19,7 +19,7 @@ use crate::{
         guard::{Change, PageRequest},
         view::{
             FormError, Notice, Section, cell, chips, count, error_summary, expiry, facts, grouped, hidden,
-            moment, now, prose, sentence, with_full_time,
+            link_chips, moment, now, prose, sentence, with_full_time,
         },
     },
     failure::Failure,
@@ -113,7 +113,7 @@ async fn page(
         }
         (looking_only(&access))
         (error_summary(error.as_ref()))
-        (metadata(&secret, &servers))
+        (metadata(workspace, &secret, &servers))
         h2 { "Versions" }
         @if may_edit {
             p.quiet { "A restore makes the value of an older version the present one. It shows the value to nobody." }
@@ -123,7 +123,7 @@ async fn page(
     render_form(visit, name.as_str(), Section::Workspaces, error.as_ref(), &body)
 }
 
-fn metadata(secret: &Secret, servers: &Result<Vec<String>, Failure>) -> Markup {
+fn metadata(workspace: &str, secret: &Secret, servers: &Result<Vec<String>, Failure>) -> Markup {
     let now = now();
     let labels = labels(secret);
     let uses = usize::try_from(secret.decrypt_count).unwrap_or(usize::MAX);
@@ -141,7 +141,7 @@ fn metadata(secret: &Secret, servers: &Result<Vec<String>, Failure>) -> Markup {
         ),
         ("Uses", html! { (grouped(uses)) }),
         ("Sent only to", origins(&secret.upstream_origins)),
-        ("Servers that get it", servers_of(servers)),
+        ("Servers that get it", servers_of(workspace, servers)),
         (
             "Labels",
             html! {
@@ -160,14 +160,20 @@ fn exact_expiry(expires_at: Option<&Timestamp>, is_expired: bool, now: i64) -> M
 }
 
 /// Returns the servers that get a secret, or the reason why they are not known.
-pub(super) fn servers_of(servers: &Result<Vec<String>, Failure>) -> Markup {
+fn servers_of(workspace: &str, servers: &Result<Vec<String>, Failure>) -> Markup {
     html! {
         @match servers {
             Ok(servers) if servers.is_empty() => span.quiet { "none" },
-            Ok(servers) => (chips(servers.iter().map(String::as_str))),
+            Ok(servers) => (links_to(workspace, servers)),
             Err(failure) => span.quiet { "not known: " (prose(&sentence(&failure.message))) },
         }
     }
+}
+
+/// Returns links to servers of a workspace.
+pub(super) fn links_to(workspace: &str, servers: &[String]) -> Markup {
+    let path = |name: &String| (format!("/w/{workspace}/servers/{name}"), name.clone());
+    link_chips(servers.iter().map(path))
 }
 
 /// Returns the kept versions, with a form for each to restore it when there is a `csrf` token for it.

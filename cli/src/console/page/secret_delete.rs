@@ -7,12 +7,13 @@ use proto::{SecretName, WorkspaceName};
 use super::{
     frame::{failure_page, render_form, see_other},
     paths::OfSecret,
+    secret::links_to,
     secret_put::secret_breadcrumb,
 };
 use crate::{
     console::{
         guard::{Change, PageRequest},
-        view::{FormError, Notice, Section, Submit, chips, error_summary, hidden, prose, sentence, submit},
+        view::{FormError, Notice, Section, Submit, error_summary, hidden, prose, sentence, submit},
     },
     failure::Failure,
 };
@@ -64,7 +65,7 @@ async fn page(
         h1 { "Delete " span.mono { (name) } "?" }
         (error_summary(error.as_ref()))
         p { "The secret is deleted with all its versions. Nothing can bring it back but a backup." }
-        (consequences(&servers))
+        (consequences(workspace, &servers))
         form.stack method="post" action={ (path) "/delete" } {
             (hidden(visit.session.csrf.reveal()))
             input type="hidden" name="version" value=(secret.version);
@@ -81,14 +82,14 @@ async fn page(
 }
 
 /// Says which servers would no longer get the secret.
-fn consequences(servers: &Result<Vec<String>, Failure>) -> Markup {
+fn consequences(workspace: &str, servers: &Result<Vec<String>, Failure>) -> Markup {
     html! {
         @match servers {
             Ok(servers) if servers.is_empty() => p { "No server gets it." },
             Ok(servers) => div.notice.warn {
                 div {
                     p { "These servers would no longer get it. Calls to them go out without it, or fail where it is required:" }
-                    (chips(servers.iter().map(String::as_str)))
+                    (links_to(workspace, servers))
                 }
             }
             Err(failure) => div.notice.warn {

@@ -46,11 +46,6 @@ pub(super) struct SecretFields {
 }
 
 impl SecretFields {
-    /// Returns the form for a new secret.
-    pub(super) fn new() -> Self {
-        Self::of(&Fields::default())
-    }
-
     pub(super) fn of(fields: &Fields) -> Self {
         let text = |name| fields.text(name).to_owned();
         Self {

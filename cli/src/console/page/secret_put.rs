@@ -29,8 +29,13 @@ use crate::{
     value::{Edits, to_wire},
 };
 
-pub(in crate::console) async fn new(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
-    new_form(&visit, workspace.as_str(), &SecretFields::new(), None)
+/// Shows the form for a new secret. A page that misses a secret links here with its name and its origin.
+pub(in crate::console) async fn new(
+    InWorkspace(workspace): InWorkspace,
+    QueryFields(query): QueryFields,
+    visit: PageRequest,
+) -> Response {
+    new_form(&visit, workspace.as_str(), &SecretFields::of(&query), None)
 }
 
 pub(in crate::console) async fn add(

@@ -30,6 +30,11 @@ impl FormError {
         }
     }
 
+    /// Returns the message, if the mistake is in the field `name`.
+    pub(crate) fn message_at(&self, name: &str) -> Option<&str> {
+        (self.field == Some(name)).then_some(self.message.as_str())
+    }
+
     /// Names another hint than that of the command line.
     #[must_use]
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
@@ -105,6 +110,19 @@ fn console_hint(reason: Reason) -> Option<&'static str> {
         }
         Reason::SecretNotFound => {
             "the secret was deleted, or the address has a mistake: go back to the list of secrets"
+        }
+        Reason::ServerNotFound => {
+            "the server was removed, or the address has a mistake: go back to the list of servers"
+        }
+        Reason::CatalogEntryNotFound => {
+            "the entry has left the catalog: choose another one, or add the server by its URL"
+        }
+        Reason::UpstreamNotVerified => {
+            "give the injector the CA of the server with its setting `--upstream-ca`, or have an administrator allow it under \
+             “TLS and connection”"
+        }
+        Reason::WorkspaceReplaced => {
+            "the server belongs to an older workspace of this name: delete the server and add it again"
         }
         Reason::VersionMismatch => "open the secret again and decide anew",
         Reason::PlanLimitReached => {
@@ -232,6 +250,9 @@ mod tests {
         for reason in [
             Reason::WorkspaceNotFound,
             Reason::SecretNotFound,
+            Reason::ServerNotFound,
+            Reason::CatalogEntryNotFound,
+            Reason::WorkspaceReplaced,
             Reason::RevisionMismatch,
             Reason::VersionMismatch,
             Reason::PlanLimitReached,

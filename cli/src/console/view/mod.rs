@@ -10,6 +10,6 @@ pub(super) use self::{
     form::{FormError, Submit, error_summary, field, hidden, invalid, submit},
     layout::{Frame, Head, Section, message_page, page, signed_in_page},
     notice::Notice,
-    parts::{bar, cell, chips, empty, facts, icon},
+    parts::{bar, cell, chips, empty, facts, icon, link_chips},
     text::{count, date, day_of, expiry, grouped, moment, now, prose, sentence, with_full_time},
 };

@@ -28,6 +28,13 @@ pub(crate) fn chips<'t>(texts: impl IntoIterator<Item = &'t str>) -> Markup {
     }
 }
 
+/// Returns short texts side by side, each of which is a link.
+pub(crate) fn link_chips(links: impl IntoIterator<Item = (String, String)>) -> Markup {
+    html! {
+        ul.chips { @for (path, text) in links { li { a href=(path) { (text) } } } }
+    }
+}
+
 /// Returns the cell of a table. Narrow screens show the head of the column before the content.
 pub(crate) fn cell(head: &str, content: &Markup) -> Markup {
     html! { td data-head=(head) { (content) } }
@@ -59,6 +66,7 @@ pub(crate) fn icon(name: &str) -> Markup {
     let path = match name {
         "workspace" => "M4 7l8-4 8 4-8 4zM4 12l8 4 8-4M4 17l8 4 8-4",
         "secret" => "M15 9a3 3 0 1 0-2.8 3L12 13l-1 1v2H9v2H7v2H4v-3l5.3-5.3A6 6 0 1 1 12 15",
+        "server" => "M4 4h16v7H4zM4 14h16v7H4zM8 7.5v.5M8 17.5v.5",
         "plus" => "M12 5v14M5 12h14",
         "search" => "M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM16 16l5 5",
         "warning" => "M12 4l9 16H3zM12 10v4M12 17v.5",

@@ -1,0 +1,61 @@
+//! What this identity may do with the servers of a workspace.
+
+use axum::response::Response;
+use maud::{Markup, html};
+use proto::WorkspaceName;
+
+use super::super::frame::failure_page;
+use crate::{
+    console::{guard::PageRequest, view::Section},
+    failure::{Failure, FailureKind},
+    service_status::client_peer,
+};
+
+/// Returns false for an identity that may only look. When the injector does not answer, the page of the change says so.
+pub(super) async fn may_change(visit: &PageRequest, workspace: &WorkspaceName) -> bool {
+    visit
+        .app
+        .services
+        .may_change_servers(workspace)
+        .await
+        .unwrap_or(true)
+}
+
+/// Says why a page offers no changes.
+pub(super) fn looking_only(visit: &PageRequest) -> Markup {
+    html! {
+        p.looking-only {
+            "You may look at servers and call them, and not add, edit or delete them: "
+            (principal(visit)) " is a viewer here. The operator of the injector grants more with its setting "
+            code { "--editor" } "."
+        }
+    }
+}
+
+fn principal(visit: &PageRequest) -> Markup {
+    use chassis::caller::Peer;
+    let name = match client_peer(&visit.app.services.connection) {
+        Some(Peer::Known {
+            principal,
+            not_after: _,
+        }) => Some(principal.to_string()),
+        Some(Peer::Anonymous) | None => None,
+    };
+    html! {
+        @match &name {
+            Some(name) => code { (name) },
+            None => "this identity",
+        }
+    }
+}
+
+/// Returns the page for a change that this identity may not make.
+pub(super) fn not_allowed(visit: &PageRequest) -> Response {
+    let failure = Failure::new(
+        FailureKind::NotAllowed,
+        "this identity may look at the servers of this workspace, and not change them",
+    );
+    let hint =
+        "the operator of the injector grants roles to identities with its settings --admin and --editor";
+    failure_page(visit, Section::Workspaces, failure.hint(hint))
+}

@@ -1,0 +1,192 @@
+//! `/w/{workspace}/add-server/form`: the form for a new server, empty or filled from the catalog.
+
+use axum::response::Response;
+use maud::html;
+use proto::{
+    Warning, WarningKind, WorkspaceName,
+    injector::v1::{CatalogEntry, Server},
+};
+
+use super::{
+    super::{
+        frame::{breadcrumb, failure_page, render_form, see_other},
+        paths::InWorkspace,
+    },
+    access::{may_change, not_allowed},
+    form::{Auth, ServerForm},
+    form_view::{FormContext, form_view},
+    message::refusal,
+    step::Step,
+};
+use crate::{
+    console::{
+        guard::{Change, PageRequest, QueryFields},
+        sign_in::Session,
+        view::{FormError, Notice, Section, prose},
+    },
+    failure::{Failure, FailureKind},
+};
+
+pub(in crate::console) async fn new(
+    InWorkspace(workspace): InWorkspace,
+    QueryFields(query): QueryFields,
+    visit: PageRequest,
+) -> Response {
+    if !may_change(&visit, &workspace).await {
+        return not_allowed(&visit);
+    }
+    let form = match entry(&visit, query.text("entry")).await {
+        Ok(Some(entry)) => ServerForm::of_entry(&entry),
+        Ok(None) => ServerForm::new(),
+        Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
+    };
+    page(&visit, &workspace, &form, None, "").await
+}
+
+pub(in crate::console) async fn add(
+    InWorkspace(workspace): InWorkspace,
+    Change { visit, fields }: Change,
+) -> Response {
+    let mut form = ServerForm::of(&fields);
+    if let Some(step) = Step::of(&fields) {
+        let focus = step.apply(&mut form);
+        return page(&visit, &workspace, &form, None, &focus).await;
+    }
+    form.remove_blank_rows();
+    match send(&visit, &workspace, &form).await {
+        Ok((server, warnings)) => {
+            let name = &server.name;
+            visit.session.notify(Notice::done(format!(
+                "The server `{name}` was added. Try a call to see it work."
+            )));
+            warn(&visit.session, warnings);
+            see_other(&format!("/w/{workspace}/servers/{name}"))
+        }
+        Err(error) => page(&visit, &workspace, &form, Some(&error), "").await,
+    }
+}
+
+/// Keeps warnings for the next page, which is that of the server. It shows the state of each secret by itself.
+pub(super) fn warn(session: &Session, warnings: Vec<Warning>) {
+    let is_of_secret = |warning: &Warning| {
+        matches!(
+            warning.kind(),
+            WarningKind::SecretMissing
+                | WarningKind::SecretExpired
+                | WarningKind::ValueUnfit
+                | WarningKind::SecretUnreadable
+                | WarningKind::NotChecked
+        )
+    };
+    for warning in warnings.into_iter().filter(|warning| !is_of_secret(warning)) {
+        session.notify(Notice::warning(crate::console::view::sentence(&warning.message)));
+    }
+}
+
+async fn send(
+    visit: &PageRequest,
+    workspace: &WorkspaceName,
+    form: &ServerForm,
+) -> Result<(Server, Vec<Warning>), FormError> {
+    form.check()?;
+    let mut server = form.server(workspace.as_str());
+    let entry = entry(visit, &form.entry).await.map_err(FormError::from)?;
+    let catalog_entry = match &entry {
+        // The entry would supply secrets for a server that is to have none.
+        Some(entry) if form.auth != Auth::Nothing => {
+            // Only a server at the URL of the entry gets the entry's TLS settings, and only a request without a URL says so.
+            if server.url == entry.url && server.tls.is_none() && !server.allow_plaintext {
+                server.url.clear();
+            }
+            entry.name.clone()
+        }
+        Some(_) | None => String::new(),
+    };
+    let added = visit.app.services.add_server(server, catalog_entry).await;
+    added.map_err(|failure| refusal(failure, form.credential_field()))
+}
+
+/// Returns the entry of the catalog with this name, and `None` for an empty name.
+async fn entry(visit: &PageRequest, name: &str) -> Result<Option<CatalogEntry>, Failure> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let entries = visit.app.services.catalog().await?;
+    let entry = entries.into_iter().find(|entry| entry.name == name);
+    entry.map(Some).ok_or_else(|| {
+        Failure::new(
+            FailureKind::NotFound,
+            format_args!("the catalog has no entry {name}"),
+        )
+        .hint("choose another entry, or add the server by its URL")
+    })
+}
+
+async fn page(
+    visit: &PageRequest,
+    workspace: &WorkspaceName,
+    form: &ServerForm,
+    error: Option<&FormError>,
+    focus: &str,
+) -> Response {
+    let (secrets, entry) = tokio::join!(
+        visit.app.services.secrets(workspace.as_str()),
+        entry(visit, &form.entry)
+    );
+    let secrets = match secrets {
+        Ok(secrets) => Some(secrets),
+        // The workspace does not exist, or this identity may not see it.
+        Err(failure) if matches!(failure.kind, FailureKind::NotFound) => {
+            return failure_page(visit, Section::Workspaces, failure);
+        }
+        Err(_) => None,
+    };
+    let entry = entry.ok().flatten();
+    let example = entry
+        .as_ref()
+        .filter(|entry| entry.needs_url)
+        .map(|entry| entry.url.as_str());
+    let context = FormContext {
+        workspace: workspace.as_str(),
+        action: format!("/w/{workspace}/add-server/form"),
+        back: format!("/w/{workspace}/servers"),
+        button: "Add server",
+        revision: None,
+        secrets: secrets.as_deref(),
+        url_example: example.unwrap_or_default(),
+        csrf: visit.session.csrf.reveal(),
+        focus,
+    };
+    let (list, choose) = (
+        format!("/w/{workspace}/servers"),
+        format!("/w/{workspace}/add-server"),
+    );
+    let body = html! {
+        (breadcrumb(&[("Workspaces", "/"), (workspace.as_str(), &list), ("Add server", &choose)]))
+        h1 { @if let Some(entry) = &entry { "Add " span.mono { (entry.name) } } @else { "Add a server by its URL" } }
+        @if let Some(entry) = &entry { (about(entry)) }
+        (form_view(&context, form, error))
+    };
+    render_form(
+        visit,
+        &format!("Add a server to {workspace}"),
+        Section::Workspaces,
+        error,
+        &body,
+    )
+}
+
+fn about(entry: &CatalogEntry) -> maud::Markup {
+    html! {
+        p.quiet {
+            (prose(&crate::console::view::sentence(&entry.description)))
+            @if entry.documentation_url.starts_with("https://") {
+                " "
+                a href=(entry.documentation_url) rel="noopener noreferrer external" {
+                    "The vendor’s page about its credential"
+                }
+                "."
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `/w/{workspace}/add-server`: the choice between the catalog and a URL.
+
+use axum::response::Response;
+use maud::{Markup, html};
+use proto::injector::v1::CatalogEntry;
+
+use super::{
+    super::{
+        frame::{failure_page, render},
+        paths::InWorkspace,
+    },
+    access::{may_change, not_allowed},
+    breadcrumb::server_breadcrumb,
+    place::place_name,
+    url::UrlParts,
+};
+use crate::{
+    console::{
+        guard::{PageRequest, QueryFields},
+        view::{Section, chips, count, icon, prose, sentence},
+    },
+    failure::{Failure, FailureKind},
+};
+
+pub(in crate::console) async fn choose(
+    InWorkspace(workspace): InWorkspace,
+    QueryFields(query): QueryFields,
+    visit: PageRequest,
+) -> Response {
+    let (may_change, entries) = tokio::join!(may_change(&visit, &workspace), visit.app.services.catalog());
+    if !may_change {
+        return not_allowed(&visit);
+    }
+    if let Err(failure) = entries {
+        if failure.kind == FailureKind::Unavailable {
+            return failure_page(&visit, Section::Workspaces, failure);
+        }
+        return choice(&visit, workspace.as_str(), "", &Err(failure));
+    }
+    choice(&visit, workspace.as_str(), query.text("q"), &entries)
+}
+
+fn choice(
+    visit: &PageRequest,
+    workspace: &str,
+    filter: &str,
+    entries: &Result<Vec<CatalogEntry>, Failure>,
+) -> Response {
+    let body = html! {
+        (server_breadcrumb(workspace, None))
+        h1 { "Add server" }
+        p.quiet { "A server is an API that programs call through the injector, with the secrets that it gets." }
+        a.choice href={ "/w/" (workspace) "/add-server/form" } {
+            (icon("plus"))
+            span {
+                strong { "By its URL" }
+                small { "Any HTTP, gRPC or MCP server: say where it is and where its credential goes" }
+            }
+        }
+        h2 { "From the catalog" }
+        @match entries {
+            Ok(entries) if entries.is_empty() => p.quiet {
+                "The injector has no catalog. Its operator gives one with the setting " code { "--catalog" } "."
+            },
+            Ok(entries) => (catalog(workspace, filter, entries)),
+            Err(failure) => p.quiet { "The catalog cannot be read: " (prose(&sentence(&failure.message))) },
+        }
+    };
+    render(
+        visit,
+        &format!("Add a server to {workspace}"),
+        Section::Workspaces,
+        &body,
+    )
+}
+
+fn catalog(workspace: &str, filter: &str, entries: &[CatalogEntry]) -> Markup {
+    let shown: Vec<_> = entries.iter().filter(|entry| matches(entry, filter)).collect();
+    html! {
+        div.toolbar {
+            form.filter role="search" method="get" action={ "/w/" (workspace) "/add-server" } data-filter="results" {
+                label.hidden-text for="q" { "Search the catalog" }
+                (icon("search"))
+                input #q name="q" type="search" value=(filter) placeholder="GitHub, Stripe, api.openai.com, …"
+                    autocomplete="off" spellcheck="false" autofocus;
+                noscript { button.button type="submit" { "Search" } }
+            }
+            span.quiet { (count(entries.len(), "server")) }
+        }
+        p #results-count.hidden-text role="status" { (count(shown.len(), "server")) " shown" }
+        div #results {
+            @if shown.is_empty() {
+                div.empty {
+                    h2 { "The catalog has no such server" }
+                    p { "None of its servers has “" (filter) "” in its name, URL or description. Add it by its URL." }
+                    a.button href={ "/w/" (workspace) "/add-server/form" } { "Add by URL" }
+                }
+            } @else {
+                ul.entries { @for entry in shown { li { (card(workspace, entry)) } } }
+            }
+        }
+    }
+}
+
+fn card(workspace: &str, entry: &CatalogEntry) -> Markup {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("entry", &entry.name);
+    let places: Vec<_> = entry.injections.iter().map(place_name).collect();
+    html! {
+        a.entry href={ "/w/" (workspace) "/add-server/form?" (query.finish()) } {
+            strong.mono { (entry.name) }
+            span { (entry.description) }
+            small.mono { (UrlParts::of(&entry.url).short()) }
+            div.needs {
+                (chips(entry.suggested_secrets.iter().map(String::as_str)))
+                @if !places.is_empty() { small { (places.join(", ")) } }
+            }
+        }
+    }
+}
+
+fn matches(entry: &CatalogEntry, filter: &str) -> bool {
+    let wanted = filter.to_lowercase();
+    let texts = [&entry.name, &entry.url, &entry.description];
+    let mut texts = texts.into_iter().chain(&entry.suggested_secrets);
+    texts.any(|text| text.to_lowercase().contains(&wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_found_by_its_name_url_secret_and_description() {
+        let entry = CatalogEntry {
+            name: "@github/api".to_owned(),
+            url: "https://api.github.com".to_owned(),
+            description: "GitHub's REST and GraphQL API".to_owned(),
+            suggested_secrets: vec!["GITHUB_TOKEN".to_owned()],
+            ..Default::default()
+        };
+        for filter in ["", "GitHub", "api.github", "graphql", "github_tok"] {
+            assert!(matches(&entry, filter), "{filter}");
+        }
+        assert!(!matches(&entry, "gitlab"));
+    }
+}

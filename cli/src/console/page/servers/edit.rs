@@ -1,0 +1,190 @@
+//! `/w/{workspace}/servers/{name}/edit`
+
+use axum::response::Response;
+use maud::html;
+use proto::{
+    Reason,
+    injector::v1::{Injection, Server},
+};
+
+use super::{
+    super::{
+        frame::{failure_page, render_form, see_other},
+        paths::OfServer,
+    },
+    access::{may_change, not_allowed},
+    add::warn,
+    breadcrumb::server_breadcrumb,
+    changes::{FieldChange, changes},
+    form::ServerForm,
+    form_view::{FormContext, form_view},
+    message::refusal,
+    step::Step,
+};
+use crate::{
+    console::{
+        guard::{Change, PageRequest},
+        view::{FormError, Notice, Section},
+    },
+    failure::{Failure, FailureKind},
+};
+
+pub(in crate::console) async fn form(of: OfServer, visit: PageRequest) -> Response {
+    let (server, may_change) = tokio::join!(
+        visit.app.services.server(&of.workspace, &of.name),
+        may_change(&visit, &of.workspace)
+    );
+    match server.and_then(known_places) {
+        Err(failure) => failure_page(&visit, Section::Workspaces, failure),
+        Ok(_) if !may_change => not_allowed(&visit),
+        Ok(server) => {
+            let form = ServerForm::of_server(&server);
+            page(&visit, &of, server.revision, &form, None, "").await
+        }
+    }
+}
+
+/// Refuses a server with a place that a later release of the injector has, because the form would lose the place.
+fn known_places(server: Server) -> Result<Server, Failure> {
+    let is_known = |injection: &Injection| injection.placement.is_some();
+    if server.injections.iter().all(is_known) {
+        return Ok(server);
+    }
+    let message = "a secret of this server goes to a place that this release of the console does not know";
+    Err(Failure::new(FailureKind::Refused, message)
+        .hint("use the release of `aerostack` that belongs to the injector"))
+}
+
+pub(in crate::console) async fn save(of: OfServer, Change { visit, fields }: Change) -> Response {
+    let mut form = ServerForm::of(&fields);
+    of.name.as_str().clone_into(&mut form.name);
+    let revision = fields.number("revision");
+    if let Some(step) = Step::of(&fields) {
+        let focus = step.apply(&mut form);
+        return page(&visit, &of, revision, &form, None, &focus).await;
+    }
+    form.remove_blank_rows();
+    let present = visit.app.services.server(&of.workspace, &of.name).await;
+    let present = match present.and_then(known_places) {
+        Ok(present) => present,
+        Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
+    };
+    if present.revision != revision {
+        return changed_meanwhile(&visit, &of, &present, &form).await;
+    }
+    match send(&visit, &of, &present, &form).await {
+        Ok(text) => {
+            visit.session.notify(Notice::done(text));
+            see_other(&of.path())
+        }
+        Err(Unsaved::Changed) => match visit.app.services.server(&of.workspace, &of.name).await {
+            Ok(present) => changed_meanwhile(&visit, &of, &present, &form).await,
+            Err(failure) => failure_page(&visit, Section::Workspaces, failure),
+        },
+        Err(Unsaved::Refused(error)) => page(&visit, &of, revision, &form, Some(&error), "").await,
+    }
+}
+
+/// A form that did not change the server.
+enum Unsaved {
+    /// Somebody else changed the server between the form and now.
+    Changed,
+    Refused(FormError),
+}
+
+/// Sends the fields that differ from `present`, and returns the text of the notice.
+async fn send(
+    visit: &PageRequest,
+    of: &OfServer,
+    present: &Server,
+    form: &ServerForm,
+) -> Result<String, Unsaved> {
+    form.check().map_err(Unsaved::Refused)?;
+    let changes = changes_of(of, present, form);
+    if changes.is_empty() {
+        return Ok(format!("Nothing was changed in `{}`.", of.name));
+    }
+    let server = Server {
+        revision: present.revision,
+        ..form.server(of.workspace.as_str())
+    };
+    let paths = changes.iter().flat_map(|change| change.paths);
+    let paths = paths.map(|path| (*path).to_owned()).collect();
+    match visit.app.services.update_server(server, paths).await {
+        Ok((_, warnings)) => {
+            warn(&visit.session, warnings);
+            Ok(format!(
+                "`{}` was changed: {}. The next call follows it.",
+                of.name,
+                labels(&changes)
+            ))
+        }
+        Err(failure) if matches!(failure.reason, Some(Reason::RevisionMismatch)) => Err(Unsaved::Changed),
+        Err(failure) => Err(Unsaved::Refused(refusal(failure, form.credential_field()))),
+    }
+}
+
+/// Returns what the form would change in the present server.
+fn changes_of(of: &OfServer, present: &Server, form: &ServerForm) -> Vec<FieldChange> {
+    let workspace = of.workspace.as_str();
+    let before = ServerForm::of_server(present).server(workspace);
+    changes(&before, &form.server(workspace))
+}
+
+fn labels(changes: &[FieldChange]) -> String {
+    let labels: Vec<_> = changes.iter().map(|change| change.label).collect();
+    labels.join(", ")
+}
+
+/// Shows the present server in the form, because the next send would otherwise undo somebody else's change unseen.
+async fn changed_meanwhile(
+    visit: &PageRequest,
+    of: &OfServer,
+    present: &Server,
+    entered: &ServerForm,
+) -> Response {
+    let differing = changes_of(of, present, entered);
+    let lost = match differing.is_empty() {
+        true => "it has what you entered already".to_owned(),
+        false => format!(
+            "enter again what you want to change; your entries differed in: {}",
+            labels(&differing)
+        ),
+    };
+    let error = FormError::from(Failure::new(
+        FailureKind::Conflict,
+        "somebody else changed the server meanwhile",
+    ));
+    let error = error.hint(format!("this is its present state; {lost}"));
+    let form = ServerForm::of_server(present);
+    page(visit, of, present.revision, &form, Some(&error), "").await
+}
+
+async fn page(
+    visit: &PageRequest,
+    of: &OfServer,
+    revision: u64,
+    form: &ServerForm,
+    error: Option<&FormError>,
+    focus: &str,
+) -> Response {
+    let (workspace, name) = (of.workspace.as_str(), of.name.as_str());
+    let secrets = visit.app.services.secrets(workspace).await.ok();
+    let context = FormContext {
+        workspace,
+        action: format!("{}/edit", of.path()),
+        back: of.path(),
+        button: "Save changes",
+        revision: Some(revision),
+        secrets: secrets.as_deref(),
+        url_example: "",
+        csrf: visit.session.csrf.reveal(),
+        focus,
+    };
+    let body = html! {
+        (server_breadcrumb(workspace, Some(name)))
+        h1 { "Edit " span.mono { (name) } }
+        (form_view(&context, form, error))
+    };
+    render_form(visit, &format!("Edit {name}"), Section::Workspaces, error, &body)
+}

@@ -1,0 +1,87 @@
+//! The answer of the demo upstream (`aerostack echo`), which lists what the upstream received, with fingerprints in place of
+//! the values of secrets.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+use proto::injector::v1::{Injection, Server, injection::Placement};
+
+use super::place::{injections_of, secrets_of};
+
+/// The beginning of a fingerprint.
+const FINGERPRINT: &str = "sha256:";
+
+/// Draws the request that the demo upstream received, if `body` is the answer of one.
+pub(super) fn received(server: &Server, method: &str, body: &[u8]) -> Option<Markup> {
+    let fields: BTreeMap<String, String> = serde_json::from_slice(body).ok()?;
+    let path = fields.get(":path")?;
+    let injected = injected_headers(server);
+    let headers = fields.iter().filter(|(name, _)| !name.starts_with(':'));
+    Some(html! {
+        pre.request {
+            span.line { (method) " " (path) } "\n"
+            @for (name, value) in headers {
+                @let secrets = injected.get(&name.to_ascii_lowercase());
+                span.line { (name) ": " (value_of(value, secrets.map(String::as_str))) } "\n"
+            }
+        }
+        @if fields.values().any(|value| value.starts_with(FINGERPRINT)) {
+            p.help {
+                "The demo server answers with what it received. It shows a " em { "fingerprint" } " of each secret ("
+                code { "sha256:…" } ") so that you see that the value arrived, and not the value. Your call did not contain it."
+            }
+        }
+    })
+}
+
+fn value_of(value: &str, secrets: Option<&str>) -> Markup {
+    html! {
+        @match secrets {
+            Some(secrets) => span.blank.sent { (value) span.mark { " from " (secrets) } },
+            None => (value),
+        }
+    }
+}
+
+/// Returns the headers that the injections write, each with the names of its secrets.
+fn injected_headers(server: &Server) -> BTreeMap<String, String> {
+    let header = |injection: &Injection| {
+        let name = match &injection.placement {
+            Some(Placement::Header(header)) => header.name.to_ascii_lowercase(),
+            Some(Placement::Basic(_)) => "authorization".to_owned(),
+            Some(Placement::Cookie(_)) => "cookie".to_owned(),
+            _ => return None,
+        };
+        Some((name, secrets_of(injection).join(", ")))
+    };
+    injections_of(server).iter().filter_map(header).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::injector::v1::AuthType;
+
+    use super::*;
+
+    #[test]
+    fn the_demo_upstreams_answer_is_drawn_as_a_request() {
+        let server = Server {
+            auth_type: AuthType::Bearer.into(),
+            inject_secrets: vec!["TOKEN".to_owned()],
+            ..Default::default()
+        };
+        let body = br#"{":path": "/hello", "authorization": "sha256:0011", "accept": "*/*"}"#;
+        let drawn = received(&server, "GET", body).unwrap().into_string();
+        assert!(
+            drawn.contains("GET /hello") && drawn.contains("accept: */*"),
+            "{drawn}"
+        );
+        assert!(
+            drawn.contains("sha256:0011<span class=\"mark\"> from TOKEN</span>"),
+            "{drawn}"
+        );
+        for other in ["{}", "[]", "{\":path\": 1}", "text"] {
+            assert!(received(&server, "GET", other.as_bytes()).is_none(), "{other}");
+        }
+    }
+}

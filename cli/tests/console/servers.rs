@@ -1,0 +1,628 @@
+//! The pages of servers.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use crate::{
+    browser::{Answer, Browser, Console, between},
+    support::dev::PATIENCE,
+    upstream::{KEEP_OPEN, serve, with_body},
+};
+
+const FORM: &str = "/w/w/add-server/form";
+
+async fn with_workspace(console: &Console) -> Browser {
+    let mut browser = console.signed_in().await;
+    browser
+        .change("/workspaces", &[("name", "w"), ("plan", "pro")])
+        .await;
+    browser
+}
+
+/// The fields of a server with a bearer token, as a browser sends them.
+fn bearer<'f>(name: &'f str, url: &'f str, secret: &'f str) -> Vec<(&'f str, &'f str)> {
+    vec![
+        ("name", name),
+        ("url", url),
+        ("auth", "bearer"),
+        ("bearer", secret),
+        ("bearer-required", "yes"),
+    ]
+}
+
+fn revision(page: &Answer) -> String {
+    between(&page.text, "name=\"revision\" value=\"", "\"").to_owned()
+}
+
+/// Answers with the `authorization` that arrived.
+fn authorization(head: &str) -> Vec<u8> {
+    let line = head.lines().find(|line| line.starts_with("authorization:"));
+    with_body(
+        "text/plain",
+        format!("<got> {}", line.unwrap_or("nothing")).as_bytes(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_added_called_edited_and_deleted_by_forms() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let url = format!("http://{}", serve(authorization).await);
+    assert!(browser.get("/w/w/servers").await.has("Add the first server"));
+
+    let page = browser.change(FORM, &bearer("api", &url, "api-token")).await;
+    assert!(
+        page.has("The server <code>api</code> was added."),
+        "{}",
+        page.text
+    );
+    assert!(page.has("A call would be refused"), "{}", page.text);
+    // The secret is missing, and the page leads to the form that adds it, filled in.
+    let add = between(&page.text, "href=\"/w/w/secrets/new?", "\"").replace("&amp;", "&");
+    let form = browser.get(&format!("/w/w/secrets/new?{add}")).await;
+    assert!(
+        form.has("value=\"API_TOKEN\"") && form.has(&format!("{url}</textarea>")),
+        "{}",
+        form.text
+    );
+    let secret = [
+        ("name", "API_TOKEN"),
+        ("value", "s3cr3t-value"),
+        ("origins", url.as_str()),
+    ];
+    let secret_page = browser.change("/w/w/secrets", &secret).await;
+    assert!(
+        secret_page.has("href=\"/w/w/servers/api\""),
+        "{}",
+        secret_page.text
+    );
+    assert!(
+        browser
+            .get("/w/w/secrets/API_TOKEN/delete")
+            .await
+            .has("href=\"/w/w/servers/api\"")
+    );
+
+    let page = browser.get("/w/w/servers/api").await;
+    assert!(
+        page.has("A call carries everything that it needs."),
+        "{}",
+        page.text
+    );
+    assert!(
+        page.has("authorization: Bearer <span class=\"blank sent\">"),
+        "{}",
+        page.text
+    );
+    let data_plane = console.dev.ports["data_plane"];
+    assert!(
+        page.has(&format!("curl http://{data_plane}/w/api/")),
+        "{}",
+        page.text
+    );
+    assert!(browser.get("/w/w/servers").await.has("href=\"/w/w/servers/api\""));
+
+    let call = [
+        ("method", "GET"),
+        ("path", "/x?y=1"),
+        ("headers", "authorization: forged"),
+    ];
+    let answer = browser.post("/w/w/servers/api/call", &call).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(
+        answer.has("200 OK") && answer.has("&lt;got&gt; authorization: bearer"),
+        "{}",
+        answer.text
+    );
+    assert!(!answer.has("bearer forged"), "{}", answer.text);
+
+    let form = browser.get("/w/w/servers/api/edit").await;
+    let revision = revision(&form);
+    let mut edited = bearer("api", &url, "API_TOKEN");
+    edited.extend([("revision", revision.as_str()), ("description", "An API & more")]);
+    let page = browser.change("/w/w/servers/api/edit", &edited).await;
+    assert!(
+        page.has("<code>api</code> was changed: description.") && page.has("An API &amp; more"),
+        "{}",
+        page.text
+    );
+
+    let form = browser.get("/w/w/servers/api/delete").await;
+    assert!(form.has("API_TOKEN"), "{}", form.text);
+    let stale = browser
+        .post("/w/w/servers/api/delete", &[("revision", &revision)])
+        .await;
+    assert_eq!(stale.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let without = browser.post("/w/w/servers/api/delete", &[]).await;
+    assert_eq!(without.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let present = between(&form.text, "name=\"revision\" value=\"", "\"");
+    let page = browser
+        .change("/w/w/servers/api/delete", &[("revision", present)])
+        .await;
+    assert!(
+        page.has("was deleted") && page.has("Add the first server"),
+        "{}",
+        page.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_elses_change_is_told_and_not_overwritten() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let mut fields = bearer("api", "https://a.example", "A");
+    fields.extend([("origins", "https://app.example"), ("scrub", "SCRUB_ALL")]);
+    browser.change(FORM, &fields).await;
+    let revision = revision(&browser.get("/w/w/servers/api/edit").await);
+
+    // A colleague changes the URL in the meantime.
+    let mut colleague = bearer("api", "https://b.example", "A");
+    colleague.extend([
+        ("revision", revision.as_str()),
+        ("origins", "https://app.example"),
+        ("scrub", "SCRUB_ALL"),
+    ]);
+    browser.change("/w/w/servers/api/edit", &colleague).await;
+
+    let mut mine = colleague.clone();
+    mine[1].1 = "https://a.example";
+    mine.push(("description", "mine"));
+    let answer = browser.post("/w/w/servers/api/edit", &mine).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        answer.has("Somebody else changed the server meanwhile."),
+        "{}",
+        answer.text
+    );
+    assert!(
+        answer.has("your entries differed in: URL, description"),
+        "{}",
+        answer.text
+    );
+    assert!(
+        answer.has("value=\"https://b.example\"") && !answer.has("value=\"mine\""),
+        "{}",
+        answer.text
+    );
+    // The next send belongs to the state that the form shows.
+    assert_ne!(self::revision(&answer), revision);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_changes_only_what_the_person_changed() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let places = [
+        ("name", "api"),
+        ("url", "https://a.example/v1?fixed=1"),
+        ("auth", "places"),
+        ("place-0-kind", "header"),
+        ("place-0-name", "x-api-key"),
+        ("place-0-value", "Key ${KEY}"),
+        ("place-0-required", "yes"),
+        ("place-1-kind", "query"),
+        ("place-1-name", "token"),
+        ("place-1-value", "${TOKEN}"),
+        ("on_echo", "ON_ECHO_BLOCK"),
+        ("oauth", "OAUTH_PASS"),
+        ("client_cert", "CERT"),
+    ];
+    let page = browser.change(FORM, &places).await;
+    assert!(
+        page.has("x-api-key: Key ") && page.has("client certificate"),
+        "{}",
+        page.text
+    );
+    let form = browser.get("/w/w/servers/api/edit").await;
+    for shown in [
+        "value=\"x-api-key\"",
+        "value=\"Key ${KEY}\"",
+        "value=\"ON_ECHO_BLOCK\" selected",
+        "value=\"OAUTH_PASS\" selected",
+        "value=\"CERT\"",
+    ] {
+        assert!(form.has(shown), "{shown}: {}", form.text);
+    }
+    let revision = revision(&form);
+    let mut same = places.to_vec();
+    same.push(("revision", &revision));
+    let page = browser.change("/w/w/servers/api/edit", &same).await;
+    assert!(
+        page.has("Nothing was changed in <code>api</code>."),
+        "{}",
+        page.text
+    );
+    same[5].1 = "Token ${KEY}";
+    let page = browser.change("/w/w/servers/api/edit", &same).await;
+    assert!(page.has("was changed: credential."), "{}", page.text);
+    assert!(
+        page.has("x-api-key: Token ") && page.has("a value ends the answer"),
+        "{}",
+        page.text
+    );
+    // The page of the certificate's secret names the server too.
+    browser
+        .change("/w/w/secrets", &[("name", "CERT"), ("value", "x")])
+        .await;
+    assert!(
+        browser
+            .get("/w/w/secrets/CERT")
+            .await
+            .has("href=\"/w/w/servers/api\"")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_and_the_picture_need_no_script() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let mut fields = vec![
+        ("name", "api"),
+        ("url", "https://a.example/"),
+        ("auth", "places"),
+        ("place-0-kind", "cookie"),
+        ("place-0-name", "sid"),
+        ("place-0-value", "${SESSION}"),
+        ("step", "place-basic"),
+    ];
+    let page = browser.post(FORM, &fields).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.has("name=\"place-1-kind\" value=\"basic\""), "{}", page.text);
+    assert!(
+        page.has("cookie: ") && page.has("not stored yet"),
+        "{}",
+        page.text
+    );
+    fields[6].1 = "remove-place-0";
+    let page = browser.post(FORM, &fields).await;
+    assert!(!page.has("value=\"sid\""), "{}", page.text);
+    assert!(
+        browser.get("/w/w/servers").await.has("Add the first server"),
+        "a step stores nothing"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_server_is_shown_with_the_error_at_its_field() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let url = "https://a.example";
+    browser.change(FORM, &bearer("taken", url, "A")).await;
+    let with = |more: &[(&'static str, &'static str)]| [bearer("api", url, "A").as_slice(), more].concat();
+    for (fields, field) in [
+        (bearer("Not a name", url, "A"), "name"),
+        (bearer("taken", url, "A"), "name"),
+        (bearer("api", "", "A"), "url"),
+        (bearer("api", "ftp://a.example", "A"), "url"),
+        (bearer("api", "http://192.0.2.1", "A"), "url"),
+        (bearer("api", "\"><script>", "A"), "url"),
+        (bearer("api", url, ""), "bearer"),
+        (bearer("api", url, "A=b"), "bearer"),
+        (with(&[("origins", "nowhere")]), "origins"),
+        (with(&[("ca_pem", "no pem")]), "ca_pem"),
+        (with(&[("client_cert", "=")]), "client_cert"),
+        (with(&[("paths", "/run")]), "paths"),
+        (with(&[("grpc_methods", "x")]), "grpc_methods"),
+    ] {
+        let answer = browser.post(FORM, &fields).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{fields:?}");
+        assert!(
+            answer.has(&format!("<a href=\"#{field}\">")),
+            "{field}: {}",
+            answer.text
+        );
+        let control = between(&answer.text, &format!(" id=\"{field}\""), ">");
+        assert!(control.contains("aria-invalid=\"true\""), "{field}: {control}");
+        assert!(!answer.has("<script>"));
+    }
+    // A mistake in one of several places names the place and marks it.
+    let places = [
+        ("name", "api"),
+        ("url", url),
+        ("auth", "places"),
+        ("place-0-kind", "header"),
+        ("place-0-name", "x-key"),
+        ("place-0-value", "${A}"),
+        ("place-1-kind", "header"),
+        ("place-1-name", "host"),
+        ("place-1-value", "${A}"),
+    ];
+    let answer = browser.post(FORM, &places).await;
+    assert!(answer.has("Place 2: header.name"), "{}", answer.text);
+    let marked = |row: &str| between(&answer.text, &format!("id=\"{row}\""), ">").contains("aria-invalid");
+    assert!(
+        !marked("place-0-name") && marked("place-1-name"),
+        "{}",
+        answer.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_fills_the_form() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let all = browser.get("/w/w/add-server").await;
+    assert!(all.has("@github/api") && all.has("@stripe/api"), "{}", all.text);
+    let found = browser.get("/w/w/add-server?q=stripe").await;
+    assert!(
+        found.has("@stripe/api") && !found.has("@github/api"),
+        "{}",
+        found.text
+    );
+    let path = between(&found.text, "class=\"entry\" href=\"", "\"").to_owned();
+    let form = browser.get(&path).await;
+    for filled in [
+        "value=\"stripe\"",
+        "value=\"https://api.stripe.com\"",
+        "value=\"STRIPE_API_KEY\"",
+    ] {
+        assert!(form.has(filled), "{filled}: {}", form.text);
+    }
+    let mut fields = bearer("stripe", "https://api.stripe.com", "STRIPE_API_KEY");
+    fields.push(("entry", "@stripe/api"));
+    let page = browser.change(FORM, &fields).await;
+    assert!(
+        page.has("The server <code>stripe</code> was added."),
+        "{}",
+        page.text
+    );
+
+    // The URL of an entry that is only an example is not proposed, and not accepted.
+    let jira = browser
+        .get("/w/w/add-server/form?entry=%40atlassian%2Fjira")
+        .await;
+    assert!(
+        jira.has("Your own address") && jira.has("value=\"${ATLASSIAN_EMAIL}\""),
+        "{}",
+        jira.text
+    );
+    // The path of the URL holds the secret.
+    let telegram = browser.get("/w/w/add-server/form?entry=%40telegram%2Fbot").await;
+    let url = between(
+        &telegram.text,
+        "name=\"url\" type=\"text\" inputmode=\"url\" value=\"",
+        "\"",
+    )
+    .to_owned();
+    let fields = [
+        ("name", "bot"),
+        ("url", url.as_str()),
+        ("auth", "places"),
+        ("entry", "@telegram/bot"),
+    ];
+    let page = browser.change(FORM, &fields).await;
+    assert!(page.has("TELEGRAM_BOT_TOKEN"), "{}", page.text);
+    let missing = browser.get("/w/w/add-server/form?entry=%40no%2Fentry").await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_what_the_upstream_received() {
+    let console = Console::start_with(&["--demo"]).await;
+    let mut browser = console.signed_in().await;
+    // The demo is made after the services are ready.
+    let started = Instant::now();
+    while browser.get("/w/demo/servers/echo").await.status != StatusCode::OK {
+        assert!(started.elapsed() < PATIENCE, "the demo is not made");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let call = [("method", "GET"), ("path", "/hello")];
+    let answer = browser.post("/w/demo/servers/echo/call", &call).await;
+    assert!(answer.has("What the server received"), "{}", answer.text);
+    assert!(
+        answer.has("GET /hello") && answer.has("from DEMO_TOKEN"),
+        "{}",
+        answer.text
+    );
+    assert!(answer.has("sha256:"), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_every_kind_are_bounded_and_escaped() {
+    fn answer(head: &str) -> Vec<u8> {
+        match head.split(' ').nth(1).unwrap_or_default() {
+            "/html" => with_body("text/html", b"<script>alert(1)</script>"),
+            "/binary" => with_body("image/png", b"\x89PNG\r\n\x1a\n\0\0"),
+            "/long" => with_body("text/plain", "x".repeat(1_000_000).as_bytes()),
+            "/events" => {
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: first\n\n";
+                [head.as_bytes(), KEEP_OPEN].concat()
+            }
+            _ => b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n".to_vec(),
+        }
+    }
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let url = format!("http://{}", serve(answer).await);
+    browser
+        .change(FORM, &[("name", "api"), ("url", &url), ("auth", "nothing")])
+        .await;
+    let mut call = async |path: &str| {
+        let fields = [("method", "GET"), ("path", path)];
+        browser.post("/w/w/servers/api/call", &fields).await
+    };
+    let html = call("/html").await;
+    assert!(
+        html.has("&lt;script&gt;alert(1)&lt;/script&gt;") && !html.has("<script>"),
+        "{}",
+        html.text
+    );
+    let binary = call("binary").await;
+    assert!(
+        binary.has("Binary: 10 bytes") && binary.has("image/png"),
+        "{}",
+        binary.text
+    );
+    let long = call("/long").await;
+    assert!(long.has("The body is longer."), "{}", long.status);
+    assert!(long.text.len() < 400_000, "{}", long.text.len());
+    let events = call("/events").await;
+    assert!(
+        events.has("data: first") && events.has("was still sending after 4 seconds"),
+        "{}",
+        events.text
+    );
+    assert!(call("/nothing").await.has("204 No Content"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_refused_or_malformed_is_explained() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let url = format!("http://{}", serve(authorization).await);
+    browser.change(FORM, &bearer("api", &url, "A")).await;
+    let refused = browser
+        .post("/w/w/servers/api/call", &[("method", "GET"), ("path", "/")])
+        .await;
+    assert!(
+        refused.has("The injector refused the call.") && refused.has("SECRET_REQUIRED_MISSING"),
+        "{}",
+        refused.text
+    );
+    assert!(refused.has("See which secret is the cause"), "{}", refused.text);
+    for (field, fields) in [
+        ("path", [("path", "/a b"), ("headers", "")]),
+        ("headers", [("path", "/"), ("headers", "no header")]),
+        ("headers", [("path", "/"), ("headers", "a b: c")]),
+    ] {
+        let fields = [&[("method", "GET")], fields.as_slice()].concat();
+        let answer = browser.post("/w/w/servers/api/call", &fields).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(answer.has(&format!("href=\"#{field}\"")), "{}", answer.text);
+    }
+    // A call cannot name another server than that of its page.
+    browser
+        .change(FORM, &[("name", "other"), ("url", &url), ("auth", "nothing")])
+        .await;
+    let fields = [
+        ("method", "GET"),
+        ("path", "/"),
+        ("headers", "x-aerostack-server: other"),
+    ];
+    let answer = browser.post("/w/w/servers/api/call", &fields).await;
+    assert!(answer.has("SECRET_REQUIRED_MISSING"), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_and_calls_need_the_token_of_the_session() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    browser
+        .change(FORM, &bearer("api", "https://a.example", "A"))
+        .await;
+    for path in [
+        FORM,
+        "/w/w/servers/api/edit",
+        "/w/w/servers/api/delete",
+        "/w/w/servers/api/call",
+    ] {
+        let answer = browser
+            .post_exactly(path, &bearer("forged", "https://a.example", "A"))
+            .await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let page = browser.get("/w/w/servers").await;
+    assert!(
+        page.has("/w/w/servers/api\"") && !page.has("forged"),
+        "{}",
+        page.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_are_filtered_and_a_server_may_have_any_name() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    for name in ["new", "add-server", "call"] {
+        let page = browser
+            .change(FORM, &bearer(name, "https://a.example", "A"))
+            .await;
+        assert!(
+            page.has(&format!("<h1 class=\"mono\">{name}</h1>")),
+            "{}",
+            page.text
+        );
+        browser.get(&format!("/w/w/servers/{name}")).await;
+    }
+    let found = browser.get("/w/w/servers?q=CALL").await;
+    assert!(
+        found.has("/w/w/servers/call\"") && !found.has("/w/w/servers/new\""),
+        "{}",
+        found.text
+    );
+    assert!(browser.get("/w/w/servers?q=%3Cb%3E").await.has("“&lt;b&gt;”"));
+    assert_eq!(browser.get("/w/none/servers").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        browser.get("/w/w/servers/none").await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_may_only_look_is_offered_no_change_and_told_why() {
+    let console = Console::start_as_viewer_of_servers().await;
+    let mut browser = with_workspace(&console).await;
+    let list = browser.get("/w/w/servers").await;
+    assert!(
+        list.has("is a viewer here") && list.has("--editor"),
+        "{}",
+        list.text
+    );
+    assert!(!list.has("add-server"), "{}", list.text);
+    for path in ["/w/w/add-server", FORM] {
+        let page = browser.get(path).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{path}");
+        assert!(page.has("may look at the servers"), "{}", page.text);
+    }
+    let refused = browser.post(FORM, &bearer("api", "https://a.example", "A")).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    // A server that somebody else added.
+    let page = browser.get("/w/shown/servers/api").await;
+    assert!(
+        page.has("Try a call") && page.has("is a viewer here"),
+        "{}",
+        page.text
+    );
+    assert!(!page.has("/edit\"") && !page.has("/delete\""), "{}", page.text);
+    for change in ["edit", "delete"] {
+        let page = browser.get(&format!("/w/shown/servers/api/{change}")).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{change}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_say_when_the_services_are_down() {
+    let mut console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    browser
+        .change(FORM, &bearer("api", "https://a.example", "A"))
+        .await;
+    console.dev.child.kill().unwrap();
+    console.dev.wait().await;
+    for path in [
+        "/w/w/servers",
+        "/w/w/servers/api",
+        "/w/w/add-server",
+        "/w/w/servers/api/edit",
+    ] {
+        let answer = browser.get(path).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(answer.has("data-retries"), "{path}: {}", answer.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_bound_to_another_origin_is_refused_at_its_field() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let secret = [("name", "A"), ("value", "x"), ("origins", "https://a.example")];
+    browser.change("/w/w/secrets", &secret).await;
+    let answer = browser.post(FORM, &bearer("api", "https://b.example", "A")).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        answer.has("href=\"#bearer\"") && answer.has("Send only to"),
+        "{}",
+        answer.text
+    );
+}
