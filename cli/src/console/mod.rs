@@ -10,6 +10,7 @@ mod browser;
 mod error;
 mod fields;
 mod guard;
+mod map;
 mod page;
 mod peer_user;
 mod router;

@@ -10,7 +10,8 @@ use super::{
     assets,
     guard::guard,
     page::{
-        messages, secret, secret_delete, secret_put, secrets, sign_in, status, workspace_settings, workspaces,
+        map, messages, secret, secret_delete, secret_put, secrets, sign_in, status,
+        workspace_settings, workspaces,
     },
 };
 
@@ -32,6 +33,7 @@ pub(super) fn router(app: SharedApp) -> Router {
             "/w/{workspace}/secrets/{name}/delete",
             get(secret_delete::confirm).post(secret_delete::delete),
         )
+        .route("/w/{workspace}/map", get(map::show))
         .route(
             "/w/{workspace}/settings",
             get(workspace_settings::show).post(workspace_settings::update),

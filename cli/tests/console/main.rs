@@ -9,7 +9,9 @@
 mod support;
 
 mod browser;
+mod map;
 mod safety;
 mod secrets;
+mod services;
 mod sign_in;
 mod workspaces;

@@ -16,15 +16,17 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tab {
     Secrets,
+    Map,
     Settings,
 }
 
 impl Tab {
-    const ALL: [Self; 2] = [Self::Secrets, Self::Settings];
+    const ALL: [Self; 3] = [Self::Secrets, Self::Map, Self::Settings];
 
     fn label(self) -> &'static str {
         match self {
             Self::Secrets => "Secrets",
+            Self::Map => "Map",
             Self::Settings => "Settings",
         }
     }
@@ -32,6 +34,7 @@ impl Tab {
     fn path(self) -> &'static str {
         match self {
             Self::Secrets => "secrets",
+            Self::Map => "map",
             Self::Settings => "settings",
         }
     }

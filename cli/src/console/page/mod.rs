@@ -1,6 +1,7 @@
 //! The pages. A handler asks the services, and renders the answer or the failure.
 
 mod frame;
+pub(super) mod map;
 pub(super) mod messages;
 mod paths;
 mod plan;

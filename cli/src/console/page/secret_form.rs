@@ -47,8 +47,11 @@ pub(super) struct SecretFields {
 
 impl SecretFields {
     /// Returns the form for a new secret.
-    pub(super) fn new() -> Self {
-        Self::of(&Fields::default())
+    pub(super) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::of(&Fields::default())
+        }
     }
 
     pub(super) fn of(fields: &Fields) -> Self {

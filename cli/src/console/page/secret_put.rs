@@ -29,8 +29,14 @@ use crate::{
     value::{Edits, to_wire},
 };
 
-pub(in crate::console) async fn new(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
-    new_form(&visit, workspace.as_str(), &SecretFields::new(), None)
+/// Shows the form for a new secret. A link to the form may name the secret.
+pub(in crate::console) async fn new(
+    InWorkspace(workspace): InWorkspace,
+    QueryFields(query): QueryFields,
+    visit: PageRequest,
+) -> Response {
+    let fields = SecretFields::named(query.text("name"));
+    new_form(&visit, workspace.as_str(), &fields, None)
 }
 
 pub(in crate::console) async fn add(
