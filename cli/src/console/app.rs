@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{services::Services, sign_in::SignIns};
+use tokio_util::sync::CancellationToken;
+
+use super::{activity::Activity, live_streams::LiveStreams, services::Services, sign_in::SignIns};
 
 pub(super) type SharedApp = Arc<App>;
 
@@ -10,6 +12,10 @@ pub(super) struct App {
     pub(super) services: Services,
     pub(super) sign_ins: SignIns,
     pub(super) site: Site,
+    pub(super) activity: Arc<Activity>,
+    pub(super) live_streams: Arc<LiveStreams>,
+    /// Cancelled when the console stops. An event stream would keep its connection open.
+    pub(super) stopping: CancellationToken,
 }
 
 /// The address of the console as browsers write it.

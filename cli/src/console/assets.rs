@@ -12,11 +12,13 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, media type and content of each file.
-const ASSETS: [(&str, &str, &str); 7] = [
+const ASSETS: [(&str, &str, &str); 9] = [
+    ("activity.js", JAVASCRIPT, include_str!("assets/activity.js")),
     ("console.css", CSS, include_str!("assets/console.css")),
     ("console.js", JAVASCRIPT, include_str!("assets/console.js")),
     ("filter.js", JAVASCRIPT, include_str!("assets/filter.js")),
     ("live.js", JAVASCRIPT, include_str!("assets/live.js")),
+    ("morph.js", JAVASCRIPT, include_str!("assets/morph.js")),
     ("names.js", JAVASCRIPT, include_str!("assets/names.js")),
     ("values.js", JAVASCRIPT, include_str!("assets/values.js")),
     ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),

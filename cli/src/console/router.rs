@@ -10,7 +10,7 @@ use super::{
     assets,
     guard::guard,
     page::{
-        map, messages, secret, secret_delete, secret_put, secrets, sign_in, status,
+        activity, map, messages, secret, secret_delete, secret_put, secrets, sign_in, status,
         workspace_settings, workspaces,
     },
 };
@@ -34,6 +34,8 @@ pub(super) fn router(app: SharedApp) -> Router {
             get(secret_delete::confirm).post(secret_delete::delete),
         )
         .route("/w/{workspace}/map", get(map::show))
+        .route("/w/{workspace}/activity", get(activity::show))
+        .route("/w/{workspace}/activity/live", get(activity::live))
         .route(
             "/w/{workspace}/settings",
             get(workspace_settings::show).post(workspace_settings::update),

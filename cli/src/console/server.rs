@@ -22,6 +22,7 @@ use tokio::{net::TcpStream, task, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    activity::Activity,
     app::{App, Site},
     args::ConsoleSettings,
     browser,
@@ -53,18 +54,25 @@ pub(super) async fn run(
         listen,
         opens_browser,
     } = settings;
+    let (vault_metrics, injector_metrics) = connection.metrics().map_err(ConsoleError::Connection)?;
+    let activity = Arc::new(Activity::of(injector_metrics, vault_metrics));
     let services = Services::of(connection).map_err(ConsoleError::Connection)?;
     let listener = listen::bind(listen, TcpTimeout::default()).map_err(ConsoleError::Listen)?;
     let app = Arc::new(App {
         services,
         sign_ins: SignIns::default(),
         site: Site::of(listener.local_addr().map_err(ConsoleError::Listen)?),
+        activity: activity.clone(),
+        live_streams: Arc::default(),
+        stopping: shutdown.clone(),
     });
     browser::invite(&app, opens_browser)?;
     let router = router::router(app);
     let slots = Slots::new("console", MAX_CONNECTIONS, Eviction::OldestIdle);
     let connections = TaskTracker::new();
     let stop = shutdown.clone();
+    let sampler_stop = shutdown.clone();
+    let sampler = tokio::spawn(async move { activity.run(sampler_stop).await });
     listen::accept(listener, slots, shutdown, |stream, peer, slot| {
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
@@ -78,6 +86,8 @@ pub(super) async fn run(
     connections.close();
     // Requests that take longer are given up.
     drop(time::timeout(SHUTDOWN_TIMEOUT, connections.wait()).await);
+    // A panic of the sampler ended only the samples.
+    drop(sampler.await);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use crate::support::dev::Dev;
 
 /// A pair of services, and a console that administers it. Both are killed when dropped.
 pub(crate) struct Console {
-    child: Child,
+    pub(crate) child: Child,
     /// The printed link.
     pub(crate) link: String,
     pub(crate) dev: Dev,
@@ -28,11 +28,17 @@ pub(crate) struct Console {
 
 impl Console {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts the console with additional arguments.
+    pub(crate) async fn start_with(args: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join(".aerostack");
         let dev = Dev::start(&dir).await;
         let log = std::fs::File::create(home.path().join("console.log")).unwrap();
         let mut child = command(&dir, "127.0.0.1:0")
+            .args(args)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -128,6 +134,15 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
+    /// Sends further requests to another server.
+    pub(crate) fn set_host(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], String::new()).await
     }

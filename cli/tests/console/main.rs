@@ -8,7 +8,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod activity;
 mod browser;
+mod event_stream;
+mod fake_metrics;
 mod map;
 mod safety;
 mod secrets;

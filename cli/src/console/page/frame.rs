@@ -17,16 +17,18 @@ use crate::{
 pub(super) enum Tab {
     Secrets,
     Map,
+    Activity,
     Settings,
 }
 
 impl Tab {
-    const ALL: [Self; 3] = [Self::Secrets, Self::Map, Self::Settings];
+    const ALL: [Self; 4] = [Self::Secrets, Self::Map, Self::Activity, Self::Settings];
 
     fn label(self) -> &'static str {
         match self {
             Self::Secrets => "Secrets",
             Self::Map => "Map",
+            Self::Activity => "Activity",
             Self::Settings => "Settings",
         }
     }
@@ -35,6 +37,7 @@ impl Tab {
         match self {
             Self::Secrets => "secrets",
             Self::Map => "map",
+            Self::Activity => "activity",
             Self::Settings => "settings",
         }
     }

@@ -63,6 +63,7 @@ pub(crate) fn icon(name: &str) -> Markup {
         "search" => "M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM16 16l5 5",
         "warning" => "M12 4l9 16H3zM12 10v4M12 17v.5",
         "map" => "M4 6h4M4 18h4M16 12h4M8 6c5 0 3 6 8 6M8 18c5 0 3-6 8-6",
+        "activity" => "M3 12h4l3-8 4 16 3-8h4",
         "missing" => {
             "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.3-1 .8-1 1.7M12 17v.2"
         }
