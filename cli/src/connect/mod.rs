@@ -2,6 +2,7 @@
 //! certificate.
 
 mod environment;
+mod metrics_url;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use chassis::{
     dial::without_brackets,
     tls::{self, Authorities, Identity, TlsError},
 };
-use http::uri::Authority;
+use http::{Uri, uri::Authority};
 use proto::Principal;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -104,11 +105,43 @@ impl Connection {
 
     /// Returns the addresses of the probes of the vault and of the injector, if they are known.
     pub fn probes(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
-        let read = |address: &Option<String>| address.as_deref()?.parse().ok();
+        let read = |url: &Option<String>| {
+            metrics_url::parse(url.as_deref()?)?
+                .authority()?
+                .as_str()
+                .parse()
+                .ok()
+        };
         (
             read(&self.settings.vault_metrics),
             read(&self.settings.injector_metrics),
         )
+    }
+
+    /// Returns the URLs of the metrics of the vault and of the injector. A URL is `None` when only the address of the service
+    /// itself is known.
+    pub(crate) fn metrics(&self) -> Result<(Option<Uri>, Option<Uri>), Failure> {
+        let ConnectArgs {
+            vault,
+            injector,
+            vault_metrics,
+            injector_metrics,
+            ..
+        } = &self.settings;
+        Ok((
+            metrics_url::find(
+                "--vault-metrics",
+                vault_metrics.as_deref(),
+                vault.as_deref(),
+                "127.0.0.1:9051",
+            )?,
+            metrics_url::find(
+                "--injector-metrics",
+                injector_metrics.as_deref(),
+                injector.as_deref(),
+                "127.0.0.1:9052",
+            )?,
+        ))
     }
 
     /// Returns the file of the authorities that issued the services' certificates.

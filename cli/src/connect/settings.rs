@@ -19,7 +19,7 @@ use crate::{
 pub const DEFAULT_DIR: &str = ".aerostack";
 
 /// Environment variables that the command line reads.
-pub(super) const VARIABLES: [&str; 11] = [
+pub(super) const VARIABLES: [&str; 13] = [
     "AEROSTACK_CONTEXT",
     "AEROSTACK_DIR",
     "AEROSTACK_VAULT",
@@ -31,6 +31,8 @@ pub(super) const VARIABLES: [&str; 11] = [
     "AEROSTACK_VAULT_ID",
     "AEROSTACK_INJECTOR_ID",
     "AEROSTACK_TIMEOUT",
+    "AEROSTACK_VAULT_METRICS",
+    "AEROSTACK_INJECTOR_METRICS",
 ];
 
 // Settings of a connection: the flags of one command line, the variables of the environment, a context, the files of a
@@ -75,11 +77,14 @@ pub struct ConnectArgs {
     /// The longest time that a service may take to answer, in seconds [env: AEROSTACK_TIMEOUT] [default: 10]
     #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<String>,
-    /// Address of the vault's probes. Only a directory names the probes.
-    #[arg(skip)]
-    pub(crate) vault_metrics: Option<String>,
-    #[arg(skip)]
-    pub(crate) injector_metrics: Option<String>,
+    /// The URL of the vault's metrics, for `console` and `status` [env: AEROSTACK_VAULT_METRICS] [default: http://127.0.0.1:9051,
+    /// unless --vault names another vault]
+    #[arg(long, global = true, value_name = "URL")]
+    pub vault_metrics: Option<String>,
+    /// The URL of the injector's metrics, for `console` and `status` [env: AEROSTACK_INJECTOR_METRICS] [default:
+    /// http://127.0.0.1:9052, unless --injector names another injector]
+    #[arg(long, global = true, value_name = "URL")]
+    pub injector_metrics: Option<String>,
 }
 
 /// The settings that a command uses, and the context that they come from.
@@ -211,6 +216,8 @@ impl ConnectArgs {
             vault_id: text("AEROSTACK_VAULT_ID"),
             injector_id: text("AEROSTACK_INJECTOR_ID"),
             timeout: text("AEROSTACK_TIMEOUT"),
+            vault_metrics: text("AEROSTACK_VAULT_METRICS"),
+            injector_metrics: text("AEROSTACK_INJECTOR_METRICS"),
             ..Self::default()
         }
     }

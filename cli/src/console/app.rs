@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use proto::Principal;
+use tokio_util::sync::CancellationToken;
 
-use super::{services::Services, sign_in::SignIns};
+use super::{activity::Activity, live_streams::LiveStreams, services::Services, sign_in::SignIns};
 
 pub(super) type SharedApp = Arc<App>;
 
@@ -13,6 +14,10 @@ pub(super) struct App {
     pub(super) sign_ins: SignIns,
     pub(super) site: Site,
     pub(super) admission: Admission,
+    pub(super) activity: Arc<Activity>,
+    pub(super) live_streams: Arc<LiveStreams>,
+    /// Cancelled when the console stops. An event stream would keep its connection open.
+    pub(super) stopping: CancellationToken,
 }
 
 /// The way in which people sign in.

@@ -12,12 +12,14 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, media type and content of each file.
-const ASSETS: [(&str, &str, &str); 9] = [
+const ASSETS: [(&str, &str, &str); 11] = [
+    ("activity.js", JAVASCRIPT, include_str!("assets/activity.js")),
     ("console.css", CSS, include_str!("assets/console.css")),
     ("console.js", JAVASCRIPT, include_str!("assets/console.js")),
     ("copy.js", JAVASCRIPT, include_str!("assets/copy.js")),
     ("filter.js", JAVASCRIPT, include_str!("assets/filter.js")),
     ("live.js", JAVASCRIPT, include_str!("assets/live.js")),
+    ("morph.js", JAVASCRIPT, include_str!("assets/morph.js")),
     ("names.js", JAVASCRIPT, include_str!("assets/names.js")),
     (
         "server_form.js",

@@ -3,6 +3,7 @@
 //! The console is a client of both services, with the identity of the command line. Pages are rendered here, and a page
 //! never contains the value of a secret.
 
+mod activity;
 mod app;
 mod args;
 mod assets;
@@ -12,6 +13,8 @@ mod error;
 mod fields;
 mod guard;
 mod guard_refusal;
+mod live_streams;
+mod map;
 mod page;
 mod peer_user;
 mod remembered_access;

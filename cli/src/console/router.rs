@@ -10,8 +10,8 @@ use super::{
     assets,
     guard::guard,
     page::{
-        messages, secret, secret_delete, secret_put, secrets, servers, sign_in, status, workspace_settings,
-        workspaces,
+        activity, map, messages, secret, secret_delete, secret_put, secrets, servers, sign_in, status,
+        workspace_settings, workspaces,
     },
 };
 
@@ -53,6 +53,9 @@ pub(super) fn router(app: SharedApp) -> Router {
             "/w/{workspace}/servers/{name}/call",
             get(servers::call::form).post(servers::call::call),
         )
+        .route("/w/{workspace}/map", get(map::show))
+        .route("/w/{workspace}/activity", get(activity::show))
+        .route("/w/{workspace}/activity/live", get(activity::live))
         .route(
             "/w/{workspace}/settings",
             get(workspace_settings::show).post(workspace_settings::update),

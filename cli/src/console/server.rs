@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    activity::Activity,
     app::{Admission, App, SharedApp, Site},
     error::ConsoleError,
     peer_user::foreign_user,
@@ -93,11 +94,15 @@ impl Console {
         admission: Admission,
         tls: Option<Arc<ServerConfig>>,
     ) -> Result<Self, ConsoleError> {
+        let (vault_metrics, injector_metrics) = connection.metrics().map_err(ConsoleError::Connection)?;
         let app = Arc::new(App {
             services: Services::of(connection).map_err(ConsoleError::Connection)?,
             sign_ins: SignIns::default(),
             site,
             admission,
+            activity: Arc::new(Activity::of(injector_metrics, vault_metrics)),
+            live_streams: Arc::default(),
+            stopping: CancellationToken::new(),
         });
         Ok(Self { app, listener, tls })
     }
@@ -105,6 +110,9 @@ impl Console {
     /// Serves until `shutdown`.
     pub(crate) async fn serve(self, shutdown: CancellationToken) {
         let Self { app, listener, tls } = self;
+        let (activity, stopping) = (app.activity.clone(), app.stopping.clone());
+        let sampler_stop = stopping.clone();
+        let sampler = tokio::spawn(async move { activity.run(sampler_stop).await });
         let router = router::router(app);
         let connections = TaskTracker::new();
         let stop = shutdown.clone();
@@ -142,9 +150,12 @@ impl Console {
                 .await;
             }
         }
+        stopping.cancel();
         connections.close();
         // Requests that take longer are given up.
         drop(time::timeout(SHUTDOWN_TIMEOUT, connections.wait()).await);
+        // A panic of the sampler ended only the samples.
+        drop(sampler.await);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use proto::Principal;
 use subtle::ConstantTimeEq as _;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::view::Notice;
@@ -48,6 +49,8 @@ pub(crate) struct Session {
     pub(super) csrf: Token,
     began_by: Credential,
     notices: Mutex<Vec<Notice>>,
+    /// Cancelled when the session ends. Event streams end with it.
+    pub(super) ended: CancellationToken,
 }
 
 /// The credential that began a session.
@@ -136,6 +139,7 @@ impl SignIns {
                 csrf,
                 began_by: Credential::Link(link),
                 notices: Mutex::default(),
+                ended: CancellationToken::new(),
             });
             state.sessions.push(session.clone());
             return Ok(SignIn::New(session));
@@ -151,7 +155,7 @@ impl SignIns {
         if !is_direct || state.sessions.get(index).is_some_and(is_own) {
             return Ok(SignIn::Repeated);
         }
-        state.sessions.remove(index);
+        state.sessions.remove(index).ended.cancel();
         Ok(SignIn::UsedTwice)
     }
 
@@ -186,6 +190,7 @@ impl SignIns {
     }
 
     pub(super) fn sign_out(&self, session: &Arc<Session>) {
+        session.ended.cancel();
         locked(&self.0)
             .sessions
             .retain(|kept| !Arc::ptr_eq(kept, session));

@@ -21,7 +21,7 @@ use crate::{support::dev::Dev, viewer};
 
 /// A pair of services, and a console that administers it. Both are killed when dropped.
 pub(crate) struct Console {
-    child: Child,
+    pub(crate) child: Child,
     /// The printed link.
     pub(crate) link: String,
     pub(crate) dev: Dev,
@@ -39,6 +39,13 @@ impl Console {
         let dir = home.path().join(".aerostack");
         let dev = Dev::start_with(&dir, args).await;
         Self::of(home, dev, &[])
+    }
+
+    /// Starts a pair, and its console with additional arguments.
+    pub(crate) async fn start_console_with(args: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dev = Dev::start(&home.path().join(".aerostack")).await;
+        Self::of(home, dev, args)
     }
 
     /// Starts a console whose identity administers the vault, and may only look at the servers of its injector.
@@ -164,6 +171,13 @@ impl Browser {
         self.cookie = Some(cookie.split_once(';').unwrap().0.to_owned());
         let form = self.get("/workspaces/new").await.text;
         self.csrf = between(&form, "name=\"csrf\" value=\"", "\"").to_owned();
+    /// Sends further requests to another server.
+    pub(crate) fn set_host(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        &self.host
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Answer {

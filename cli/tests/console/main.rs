@@ -8,11 +8,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod activity;
 mod browser;
 mod dev;
+mod event_stream;
+mod fake_metrics;
+mod map;
 mod safety;
 mod secrets;
 mod servers;
+mod services;
 mod sign_in;
 mod upstream;
 mod users;

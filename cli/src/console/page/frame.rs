@@ -17,16 +17,20 @@ use crate::{
 pub(super) enum Tab {
     Secrets,
     Servers,
+    Map,
+    Activity,
     Settings,
 }
 
 impl Tab {
-    const ALL: [Self; 3] = [Self::Secrets, Self::Servers, Self::Settings];
+    const ALL: [Self; 5] = [Self::Secrets, Self::Servers, Self::Map, Self::Activity, Self::Settings];
 
     fn label(self) -> &'static str {
         match self {
             Self::Secrets => "Secrets",
             Self::Servers => "Servers",
+            Self::Map => "Map",
+            Self::Activity => "Activity",
             Self::Settings => "Settings",
         }
     }
@@ -35,6 +39,8 @@ impl Tab {
         match self {
             Self::Secrets => "secrets",
             Self::Servers => "servers",
+            Self::Map => "map",
+            Self::Activity => "activity",
             Self::Settings => "settings",
         }
     }

@@ -1,6 +1,8 @@
 //! The pages. A handler asks the services, and renders the answer or the failure.
 
+pub(super) mod activity;
 mod frame;
+pub(super) mod map;
 pub(super) mod messages;
 mod paths;
 mod plan;

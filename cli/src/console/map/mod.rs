@@ -1,0 +1,11 @@
+//! The map of a workspace as data: which secret goes to which server, and where the parts of the drawing are.
+
+mod graph;
+mod layout;
+mod reach;
+
+pub(super) use self::{
+    graph::{Graph, Line, SecretNode, SecretState, ServerNode},
+    layout::{Layout, ROW},
+    reach::{Outcome, Refusal},
+};

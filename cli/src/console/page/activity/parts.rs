@@ -1,0 +1,355 @@
+//! The changing part of the page.
+
+use maud::{Markup, html};
+
+use super::{
+    chart::{Chart, in_an_interval, rounded_up},
+    figures::{self, ago, duration, number, quantile, span},
+};
+use crate::console::{
+    activity::{Counts, INTERVAL, MAX_SERVERS, Source, SourceState, View},
+    view::{cell, empty, facts, icon},
+};
+
+/// Layers of the chart of calls, from below.
+const CALLS: [&str; 3] = ["ok", "error", "refused"];
+
+/// Returns the figures and the charts. The same parts stand in the same places for every sample, so that the script can take over
+/// what changed.
+pub(super) fn figures(workspace: &str, view: &View<'_>) -> Markup {
+    let total = view.calls.total();
+    html! {
+        div.sources {
+            (source("injector", "--injector-metrics", view.injector))
+            (source("vault", "--vault-metrics", view.vault))
+        }
+        @if view.calls.since_start().next().is_none() {
+            (no_calls(workspace, view.injector))
+        } @else {
+            (tiles(&total, view))
+            div.charts { (calls_chart(&total, view)) (durations_chart(&total, view)) (misses_chart(&total, view)) }
+            (servers(workspace, view))
+        }
+        div.cards { (refusals(&total, view)) (vault(view)) }
+        @if view.calls.intervals().next().is_some() { (interval_table(view)) }
+    }
+}
+
+/// Says that the metrics of a service cannot be read.
+fn source(name: &str, flag: &str, source: &Source) -> Markup {
+    html! {
+        @match (&source.state, &source.url) {
+            (SourceState::Failed(why), Some(url)) => div.notice.warn {
+                (icon("warning"))
+                p {
+                    "The metrics of the " (name) " cannot be read from " code { (url) } ": " (why) ". This page goes on by itself when they are back."
+                }
+            },
+            (SourceState::Failed(_) | SourceState::NotAsked | SourceState::Answered, None) => div.notice.warn {
+                (icon("warning"))
+                p {
+                    "The address of the " (name) "'s metrics is not known. Start " code { "aerostack console" } " with "
+                    code { (flag) } " and the URL of its " code { "--metrics-listen" } "."
+                }
+            },
+            (SourceState::NotAsked | SourceState::Answered, Some(_)) => {},
+        }
+    }
+}
+
+fn no_calls(workspace: &str, injector: &Source) -> Markup {
+    if injector.state != SourceState::Answered {
+        return html! {};
+    }
+    let text = html! {
+        "No program has called a server of this workspace since the injector started. Calls appear here within two seconds."
+    };
+    let action = html! { a.button href={ "/w/" (workspace) "/servers" } { "Go to the servers" } };
+    empty("activity", "No calls yet", &text, &action)
+}
+
+fn tiles(total: &Counts, view: &View<'_>) -> Markup {
+    let Counts {
+        calls,
+        errors,
+        refused,
+        missed,
+        refusals: _,
+        seconds: _,
+    } = total;
+    html! {
+        dl.tiles {
+            (tile("Calls", &number(*calls), &span(view.calls.covered()), ""))
+            (tile("Errors", &number(*errors), "answers 5xx, broken-off calls", mark(*errors, "bad")))
+            (tile("Refused", &number(*refused), "by the injector", mark(*refused, "warn")))
+            (tile("Misses", &number(*missed), "secrets left out of calls", mark(*missed, "warn")))
+            (tile("Time, p50", &quantile(total, 0.5), "half of the calls", ""))
+            (tile("Time, p99", &quantile(total, 0.99), "99 % of the calls", ""))
+        }
+    }
+}
+
+fn tile(name: &str, value: &str, text: &str, class: &str) -> Markup {
+    html! { div { dt { (name) } dd class={ "amount " (class) } { (value) } dd.quiet { (text) } } }
+}
+
+/// Returns a chart with its title, legend and axes.
+fn framed(title: &str, legend: &Markup, top: &str, drawing: &Markup) -> Markup {
+    html! {
+        figure.card.chart-card {
+            figcaption { h2 { (title) } ul.chart-legend { (legend) } }
+            div.plot { span.axis-top { (top) } (drawing) }
+            div.axis aria-hidden="true" { span { "30 min ago" } span { "15 min ago" } span { "now" } }
+        }
+    }
+}
+
+fn key(class: &str, text: &str) -> Markup {
+    html! { li { svg class={ "key " (class) } viewBox="0 0 10 10" aria-hidden="true" { rect width="10" height="10" rx="2" {} } (text) } }
+}
+
+fn layers_of(counts: &Counts, of: impl Fn(u64) -> f64) -> Vec<f64> {
+    let Counts {
+        calls,
+        errors,
+        refused,
+        ..
+    } = counts;
+    // A call that was broken off may be counted as an error besides its answer.
+    let well = calls.saturating_sub(errors + refused);
+    vec![of(well), of(*errors), of(*refused)]
+}
+
+fn calls_chart(total: &Counts, view: &View<'_>) -> Markup {
+    let mut chart = Chart::new(&CALLS, view.now);
+    for interval in view.calls.intervals() {
+        let counts = interval.total();
+        let text = format!(
+            "{}: {} calls, {} errors, {} refused",
+            ago(view.now.saturating_sub(interval.to)),
+            number(counts.calls),
+            number(counts.errors),
+            number(counts.refused)
+        );
+        chart.add(
+            interval,
+            layers_of(&counts, |calls| in_an_interval(calls, interval)),
+            text,
+        );
+    }
+    let legend = html! { (key("ok", "answered")) (key("error", "errors")) (key("refused", "refused")) };
+    let text = format!(
+        "{} calls, of which {} had an error and {} were refused.",
+        number(total.calls),
+        number(total.errors),
+        number(total.refused)
+    );
+    let top = rounded_up(chart.max());
+    let shown = per_interval(top);
+    framed(
+        "Calls",
+        &legend,
+        &shown,
+        &chart.drawing("chart-calls", "Calls over time", &text, top),
+    )
+}
+
+/// Returns the label of the upper edge of a chart that counts.
+fn per_interval(top: f64) -> String {
+    let top = if top < 10.0 {
+        top.to_string()
+    } else {
+        figures::rounded(top)
+    };
+    format!("{top} in {} s", INTERVAL.as_secs())
+}
+
+fn durations_chart(total: &Counts, view: &View<'_>) -> Markup {
+    let mut chart = Chart::new(&["p50", "p99"], view.now);
+    for interval in view.calls.intervals() {
+        let seconds = interval.total().seconds;
+        if let (Some(p50), Some(p99)) = (seconds.quantile(0.5), seconds.quantile(0.99)) {
+            let at = ago(view.now.saturating_sub(interval.to));
+            let text = format!("{at}: p50 {}, p99 {}", duration(p50), duration(p99));
+            chart.add(interval, vec![p50, p99 - p50], text);
+        }
+    }
+    let legend = html! { (key("p50", "p50")) (key("p99", "p99")) };
+    let text = format!(
+        "Half of the calls took at most {}, and 99 % at most {}.",
+        quantile(total, 0.5),
+        quantile(total, 0.99)
+    );
+    let top = rounded_up(chart.max());
+    let shown = if chart.max() > 0.0 {
+        duration(top)
+    } else {
+        String::new()
+    };
+    framed(
+        "Time to the answer",
+        &legend,
+        &shown,
+        &chart.drawing("chart-time", "Duration of calls over time", &text, top),
+    )
+}
+
+fn misses_chart(total: &Counts, view: &View<'_>) -> Markup {
+    let mut chart = Chart::new(&["missed"], view.now);
+    for interval in view.calls.intervals() {
+        let missed = interval.total().missed;
+        let text = format!(
+            "{}: {} misses",
+            ago(view.now.saturating_sub(interval.to)),
+            number(missed)
+        );
+        chart.add(interval, vec![in_an_interval(missed, interval)], text);
+    }
+    let legend = key("missed", "secrets left out of a call");
+    let text = format!(
+        "{} secrets were left out of calls, because they do not exist or have expired.",
+        number(total.missed)
+    );
+    let top = rounded_up(chart.max());
+    let shown = per_interval(top);
+    framed(
+        "Misses",
+        &legend,
+        &shown,
+        &chart.drawing("chart-misses", "Misses over time", &text, top),
+    )
+}
+
+fn servers(workspace: &str, view: &View<'_>) -> Markup {
+    let since_start: Vec<_> = view.calls.since_start().collect();
+    html! {
+        section {
+            h2 { "By server" }
+            @if since_start.len() >= MAX_SERVERS {
+                p.quiet { "Only the first " (MAX_SERVERS) " servers are counted." }
+            }
+            table.activity-table {
+                thead {
+                    tr {
+                        th { "Server" } th { "Last 30 minutes" } th.number { "Calls" } th.number { "Errors" } th.number { "Refused" }
+                        th.number { "Misses" } th.number { "p50" } th.number { "p99" } th.number { "Since start" }
+                    }
+                }
+                tbody { @for (server, calls) in since_start { (server_row(workspace, server, calls, view)) } }
+            }
+        }
+    }
+}
+
+fn server_row(workspace: &str, server: &str, since_start: u64, view: &View<'_>) -> Markup {
+    let counts = view.calls.of(server);
+    let mut chart = Chart::new(&CALLS, view.now);
+    for interval in view.calls.intervals() {
+        if let Some(counts) = interval.of(server) {
+            chart.add(
+                interval,
+                layers_of(counts, |calls| in_an_interval(calls, interval)),
+                String::new(),
+            );
+        }
+    }
+    html! {
+        tr {
+            th scope="row" { a href={ "/w/" (workspace) "/servers/" (server) } { (server) } }
+            (cell("Last 30 minutes", &chart.spark()))
+            (figure("Calls", &number(counts.calls), ""))
+            (figure("Errors", &number(counts.errors), mark(counts.errors, "bad")))
+            (figure("Refused", &number(counts.refused), mark(counts.refused, "warn")))
+            (figure("Misses", &number(counts.missed), mark(counts.missed, "warn")))
+            (figure("p50", &quantile(&counts, 0.5), ""))
+            (figure("p99", &quantile(&counts, 0.99), ""))
+            (figure("Since start", &number(since_start), ""))
+        }
+    }
+}
+
+fn mark(number: u64, class: &'static str) -> &'static str {
+    if number > 0 { class } else { "" }
+}
+
+fn figure(head: &str, text: &str, class: &str) -> Markup {
+    html! { td.number data-head=(head) { span class={ "figure " (class) } { (text) } } }
+}
+
+fn refusals(total: &Counts, view: &View<'_>) -> Markup {
+    let mut by_number: Vec<_> = total.refusals.iter().collect();
+    by_number.sort_by_key(|(_, number)| std::cmp::Reverse(**number));
+    let unknown = view.unknown.total().refused;
+    html! {
+        section.card {
+            h2 { "Refusals by reason" }
+            @if by_number.is_empty() {
+                p.quiet { "No call to this workspace was refused." }
+            } @else {
+                dl.reasons {
+                    @for (reason, count) in by_number {
+                        div { dt.mono { (reason) } dd.number { (number(*count)) } }
+                    }
+                }
+            }
+            @if unknown > 0 {
+                p.detail { (number(unknown)) " refused calls named no known server. They count for no workspace." }
+            }
+        }
+    }
+}
+
+fn vault(view: &View<'_>) -> Markup {
+    let total = view.decrypts.total();
+    let refusals = total
+        .refusals
+        .iter()
+        .map(|(reason, count)| format!("{reason}: {}", number(*count)));
+    let refusals: Vec<_> = refusals.collect();
+    html! {
+        section.card {
+            h2 { "Vault" span.badge { "all workspaces" } }
+            (facts([
+                ("Decrypts", html! { (number(total.calls)) }),
+                ("Refused", html! { @if refusals.is_empty() { "0" } @else { (refusals.join(", ")) } }),
+                ("Secrets missing or expired", html! { (number(total.missed)) }),
+                ("p50", html! { (quantile(&total, 0.5)) }),
+                ("p99", html! { (quantile(&total, 0.99)) }),
+            ]))
+            p.detail { "The vault's metrics have no labels for workspaces and servers, because a vault may have 100,000 workspaces." }
+        }
+    }
+}
+
+/// Returns the figures of the charts as a table, the newest first.
+fn interval_table(view: &View<'_>) -> Markup {
+    let intervals: Vec<_> = view.calls.intervals().collect();
+    html! {
+        details.figures {
+            summary { "The charts as a table" }
+            table {
+                thead {
+                    tr {
+                        th { "Until" } th.number { "Seconds" } th.number { "Calls" } th.number { "Errors" } th.number { "Refused" }
+                        th.number { "Misses" } th.number { "p50" } th.number { "p99" }
+                    }
+                }
+                tbody {
+                    @for interval in intervals.into_iter().rev() {
+                        @let counts = interval.total();
+                        tr {
+                            th scope="row" { (ago(view.now.saturating_sub(interval.to))) }
+                            (figure("Seconds", &interval.length().as_secs().to_string(), ""))
+                            (figure("Calls", &number(counts.calls), ""))
+                            (figure("Errors", &number(counts.errors), ""))
+                            (figure("Refused", &number(counts.refused), ""))
+                            (figure("Misses", &number(counts.missed), ""))
+                            (figure("p50", &quantile(&counts, 0.5), ""))
+                            (figure("p99", &quantile(&counts, 0.99), ""))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
