@@ -1,5 +1,6 @@
 //! The command line `aerostack`: administers the services, and runs both of them for development.
 
+mod backup;
 mod command;
 pub mod connect;
 pub mod console;
