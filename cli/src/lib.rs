@@ -16,6 +16,7 @@ mod output;
 mod pages;
 pub mod pki;
 mod pki_command;
+mod secret_import;
 mod secret_metadata;
 mod service_status;
 mod set_up;

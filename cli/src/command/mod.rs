@@ -5,6 +5,7 @@ mod call;
 mod completions;
 mod explain;
 mod key;
+mod question;
 mod secret;
 mod server;
 mod status;

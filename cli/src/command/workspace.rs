@@ -1,7 +1,5 @@
 //! `aerostack workspace …`
 
-use std::io::{self, IsTerminal as _, Write as _};
-
 use clap::{Args, Subcommand, ValueEnum};
 use proto::vault::v1::{
     self as api, CreateWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest, ListWorkspacesRequest,
@@ -10,7 +8,7 @@ use proto::vault::v1::{
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use super::{secret, server};
+use super::{question, secret, server};
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, FailureKind},
@@ -265,21 +263,13 @@ fn count_of_secrets(count: u64) -> String {
 /// Asks at the terminal whether to delete the workspace.
 fn confirm(workspace: &api::Workspace) -> Result<bool, Failure> {
     let name = &workspace.name;
-    if !io::stdin().is_terminal() {
-        let message = format!("deleting {name} has to be confirmed, and there is no terminal to ask on");
-        return Err(Failure::new(FailureKind::Usage, message).hint("give --yes"));
-    }
-    let ask = || {
-        write!(
-            io::stderr(),
-            "Delete workspace {name} with {}? Nothing can bring them back. [y/N] ",
+    question::ask(
+        &format!("deleting {name}"),
+        &format!(
+            "Delete workspace {name} with {}? Nothing can bring them back.",
             count_of_secrets(workspace.secret_count)
-        )?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer)?;
-        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
-    };
-    ask().map_err(|error: io::Error| Failure::new(FailureKind::File, format_args!("the terminal: {error}")))
+        ),
+    )
 }
 
 fn workspace_report(workspace: api::Workspace, output: OutputArgs) -> Result<Report, Failure> {

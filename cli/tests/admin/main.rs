@@ -12,6 +12,7 @@ mod backups;
 mod calls;
 mod connection;
 mod documented;
+mod imports;
 mod keys;
 mod secrets;
 mod servers;

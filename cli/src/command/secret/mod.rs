@@ -2,6 +2,8 @@
 
 mod args;
 mod delete;
+mod import;
+mod import_report;
 mod list;
 mod put;
 mod set;
@@ -11,6 +13,7 @@ use clap::Subcommand;
 
 use self::{
     delete::DeleteSecretArgs,
+    import::ImportSecretsArgs,
     list::ListSecretsArgs,
     set::SetSecretArgs,
     versions::{ListVersionsArgs, RestoreVersionArgs},
@@ -26,6 +29,14 @@ pub enum SecretCommand {
     ///
     /// Example: `aerostack workspace secret set my-workspace GITHUB_TOKEN --only-to https://api.github.com`
     Set(SetSecretArgs),
+    /// Set the secrets of a file: NAME=VALUE lines, a manifest of Kubernetes Secrets, or a JSON object
+    ///
+    /// The command first lists the secrets that it would create and replace, and the entries that it would leave out, and
+    /// asks. It shows no value. Without a terminal nothing is set unless --yes is given. The exit code is 1 when an entry
+    /// was left out or not set.
+    ///
+    /// Example: `aerostack workspace secret import my-workspace .env --only-to https://api.github.com`
+    Import(ImportSecretsArgs),
     /// List the secrets of a workspace: names and dates, never values
     List(ListSecretsArgs),
     /// List the kept versions of a secret, the newest first
@@ -40,6 +51,7 @@ impl SecretCommand {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         match self {
             Self::Set(args) => args.run(&connection.vault()?).await,
+            Self::Import(args) => args.run(&connection.vault()?).await,
             Self::List(args) => list::list(args, &connection.vault()?).await,
             Self::Versions(args) => versions::versions(args, &connection.vault()?).await,
             Self::Restore(args) => versions::restore(args, &connection.vault()?).await,
