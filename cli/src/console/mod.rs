@@ -15,7 +15,9 @@ mod peer_user;
 mod router;
 mod server;
 mod services;
+mod session_memory;
 mod sign_in;
+mod upload;
 mod view;
 
 use std::{env, process::ExitCode};

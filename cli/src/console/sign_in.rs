@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::view::Notice;
+use super::{session_memory::SessionMemory, view::Notice};
 
 /// Number of random bytes of a token.
 const TOKEN_BYTES: usize = 32;
@@ -44,6 +44,7 @@ pub(crate) struct Session {
     /// The link that began the session.
     link: Token,
     notices: Mutex<Vec<Notice>>,
+    pub(super) memory: SessionMemory,
 }
 
 impl Session {
@@ -109,6 +110,7 @@ impl SignIns {
                 csrf,
                 link,
                 notices: Mutex::default(),
+                memory: SessionMemory::default(),
             });
             state.sessions.push(session.clone());
             return Ok(SignIn::New(session));
@@ -135,6 +137,8 @@ impl SignIns {
     }
 
     pub(super) fn sign_out(&self, session: &Arc<Session>) {
+        // A request that is still running may hold the session for longer.
+        session.memory.forget_values();
         locked(&self.0)
             .sessions
             .retain(|kept| !Arc::ptr_eq(kept, session));

@@ -86,6 +86,11 @@ impl ImportPlan {
         }
         self.puts.sort_by_key(|put| put.fits_nowhere.is_none());
     }
+
+    /// Returns the number of secrets that do not exist yet.
+    pub(crate) fn new_count(&self) -> usize {
+        self.puts.iter().filter(|put| put.present.is_none()).count()
+    }
 }
 
 /// Returns the lines of the entries that have the same normalized name.
@@ -190,6 +195,7 @@ mod tests {
             })
             .collect();
         assert_eq!(puts, [(1, "GITHUB_TOKEN", Some(3)), (2, "B", None)]);
+        assert_eq!(plan.new_count(), 1);
         assert!(plan.left_out.is_empty() && plan.faults.is_empty());
     }
 

@@ -46,6 +46,12 @@ pub(crate) enum Outcome {
     NotTried,
 }
 
+impl Outcome {
+    pub(crate) fn is_put(&self) -> bool {
+        matches!(self, Self::Created { .. } | Self::Replaced { .. })
+    }
+}
+
 /// Puts secrets one after another, and calls `done` after each. Each put is made only if the secret is still the one of the
 /// plan. After a refusal of one secret the others are put; after a failure that concerns all, no more are tried.
 pub(crate) async fn put_all(

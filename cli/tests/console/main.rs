@@ -8,7 +8,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backups;
 mod browser;
+mod imports;
+mod keys;
 mod safety;
 mod secrets;
 mod sign_in;

@@ -97,12 +97,17 @@ fn add_button(workspace: &str) -> Markup {
     html! { a.button.primary href={ "/w/" (workspace) "/secrets/new" } { (icon("plus")) "Add secret" } }
 }
 
+fn import_button(workspace: &str) -> Markup {
+    html! { a.button href={ "/w/" (workspace) "/secrets/import" } { "Paste many" } }
+}
+
 fn no_secrets(workspace: &str) -> Markup {
     let text = html! {
         "Put an API key or a password here, and no person can read it back. The injector gives it to the servers that you "
         "choose, at the moment of a call."
     };
-    empty("secret", "Add the first secret", &text, &add_button(workspace))
+    let actions = html! { div.actions { (add_button(workspace)) (import_button(workspace)) } };
+    empty("secret", "Add the first secret", &text, &actions)
 }
 
 fn toolbar(workspace: &Workspace, filter: &str) -> Markup {
@@ -116,7 +121,7 @@ fn toolbar(workspace: &Workspace, filter: &str) -> Markup {
                 noscript { button.button type="submit" { "Filter" } }
             }
             (plan::usage(workspace.plan(), workspace.secret_count))
-            (add_button(&workspace.name))
+            div.actions { (import_button(&workspace.name)) (add_button(&workspace.name)) }
         }
     }
 }

@@ -59,6 +59,9 @@ pub(crate) fn icon(name: &str) -> Markup {
     let path = match name {
         "workspace" => "M4 7l8-4 8 4-8 4zM4 12l8 4 8-4M4 17l8 4 8-4",
         "secret" => "M15 9a3 3 0 1 0-2.8 3L12 13l-1 1v2H9v2H7v2H4v-3l5.3-5.3A6 6 0 1 1 12 15",
+        "lock" => "M6 11h12v9H6zM8 11V7a4 4 0 0 1 8 0v4",
+        "store" => "M4 6c0-4 16-4 16 0v12c0 4-16 4-16 0zM4 6c0 4 16 4 16 0M4 12c0 4 16 4 16 0",
+        "download" => "M12 4v11M7 10l5 5 5-5M5 20h14",
         "plus" => "M12 5v14M5 12h14",
         "search" => "M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM16 16l5 5",
         "warning" => "M12 4l9 16H3zM12 10v4M12 17v.5",
